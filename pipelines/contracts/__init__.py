@@ -1,0 +1,1 @@
+"""Contracts: the values, errors and table schemas that every part agrees on. Imports no other part."""

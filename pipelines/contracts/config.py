@@ -1,0 +1,265 @@
+"""The configuration of one retraining cycle: a complete frozen value, made by `pipelines.recipes`.
+
+Holds what decides the result. Where things run (URIs, transports, ports) is `pipelines.settings`.
+"""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipelines.contracts.base import Frozen
+
+IMPRESSION_ROW = "impression"
+"""Name of the label-weight row that every impression has, acted upon or not."""
+
+
+class CategoricalFeature(Frozen):
+    """A feature with a closed list of values; anything else shares the bucket of code 0."""
+
+    name: str = Field(description="Column name in the event log table.")
+    table: Literal["impressions", "pins", "users"] = Field(description="Where the column lives.")
+    values: tuple[str, ...] = Field(description="Known values; the code is the index + 1.")
+
+
+class NumericFeature(Frozen):
+    """A number per candidate that the snapshot computes from rows known before the request."""
+
+    name: Literal[
+        "pin_popularity",  # log1p(repins of the pin in the trailing window, up to the day's start)
+        "past_engagements",  # log1p(the user's earlier actions on this very pin)
+    ] = Field(description="Which computation; see pipelines/snapshot_features.py.")
+
+
+class Head(Frozen):
+    """One predicted action: a probability per candidate."""
+
+    name: str = Field(description="Head name; metrics are named after it.")
+    action_type: str = Field(description="The action type whose presence is the label.")
+    utility_weight: float = Field(
+        description="Weight of the probability in the ranking score; negative for unwanted actions."
+    )
+    is_wanted: bool = Field(default=True, description="False where less is better, as for hide.")
+
+
+class LabelWeight(Frozen):
+    """One entry of the label weight matrix M (TransAct, section 3.4): w_h = sum_a M[h, a] y_a."""
+
+    head: str = Field(description="Head name (row).")
+    label: str = Field(description="Head name of the label, or 'impression' (column).")
+    weight: float = Field(ge=0, description="M[h, a].")
+
+
+class FeatureConfig(Frozen):
+    """What the model is told besides the sequence and the embeddings."""
+
+    action_types: tuple[str, ...] = Field(
+        min_length=1, description="Vocabulary of the sequence; the id is the index + 1, 0 pads."
+    )
+    heads: tuple[Head, ...] = Field(min_length=1, description="Predicted actions, target first.")
+    label_weights: tuple[LabelWeight, ...] = Field(
+        default=(), description="Entries of M that differ from the default of 1 for 'impression'."
+    )
+    categorical: tuple[CategoricalFeature, ...] = Field(default=(), description="Closed lists.")
+    numeric: tuple[NumericFeature, ...] = Field(default=(), description="Computed numbers.")
+
+    @model_validator(mode="after")
+    def _heads_are_actions(self) -> Self:
+        for head in self.heads:
+            if head.action_type not in self.action_types:
+                raise ValueError(
+                    f"features.heads: head {head.name!r} needs action type {head.action_type!r}, "
+                    f"which is not in features.action_types {self.action_types}"
+                )
+        for kind, names in (
+            ("action_types", self.action_types),
+            ("heads", tuple(head.name for head in self.heads)),
+            ("categorical", tuple(feature.name for feature in self.categorical)),
+            ("numeric", tuple(feature.name for feature in self.numeric)),
+        ):
+            if len(set(names)) != len(names):
+                raise ValueError(f"features.{kind}: names must be unique, found {names}")
+        return self
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """Head names in order; the first is the target head."""
+        return tuple(head.name for head in self.heads)
+
+    def categorical_of(self, table: str) -> tuple[CategoricalFeature, ...]:
+        """Return the categorical features that live in one event log table, in order."""
+        return tuple(feature for feature in self.categorical if feature.table == table)
+
+
+class SnapshotConfig(Frozen):
+    """Which rows become examples. All windows are half-open [start, end) and end on as_of."""
+
+    embedding_version: str = Field(description="The pin embedding basis the model is built on.")
+    training_days: int = Field(default=14, ge=1, le=366, description="Training window, days.")
+    embargo_days: int = Field(default=1, ge=0, le=60, description="Gap before the holdout, days.")
+    holdout_days: int = Field(default=7, ge=1, le=60, description="Holdout window, days.")
+    label_window_hours: int = Field(
+        default=24, ge=1, le=24 * 30, description="How long after an impression an action counts."
+    )
+    history_days: int = Field(
+        default=180, ge=1, le=3660, description="Actions older than this before training are cut."
+    )
+    popularity_days: int = Field(default=28, ge=1, le=366, description="Trailing window, days.")
+    core_days: int = Field(default=28, ge=1, description="A user with a repin this recently is core.")
+    num_shards: int = Field(default=8, ge=1, le=65536, description="Shards, by a hash of the user.")
+
+    @model_validator(mode="after")
+    def _embargo_covers_labels(self) -> Self:
+        if self.embargo_days * 24 < self.label_window_hours:
+            raise ValueError(
+                f"snapshot.embargo_days={self.embargo_days} is shorter than "
+                f"snapshot.label_window_hours={self.label_window_hours}: a training label could "
+                f"come from the holdout; set embargo_days to at least "
+                f"{-(-self.label_window_hours // 24)}"
+            )
+        return self
+
+
+class ModelConfig(Frozen):
+    """TransAct encoder, DCN v2 and heads; names and defaults follow the paper."""
+
+    max_actions: int = Field(default=100, ge=1, le=2000, description="Newest actions used.")
+    use_sequence_encoder: bool = Field(default=True, description="The TransAct encoder.")
+    use_sequence_matches: bool = Field(
+        default=False,
+        description="Candidate-to-sequence similarity features (best cosine, exact matches by type).",
+    )
+    action_embedding_dim: int = Field(default=32, ge=1, description="Width of an action type.")
+    num_layers: int = Field(default=2, ge=1, description="Encoder layers.")
+    num_attention_heads: int = Field(default=1, ge=1, description="Attention heads.")
+    feedforward_dim: int = Field(default=32, ge=1, description="Encoder FFN width.")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="Encoder dropout.")
+    first_k: int = Field(default=10, ge=1, description="Newest output columns kept beside the max pool.")
+    time_window_mask_hours: float = Field(
+        default=24.0, ge=0, description="T ~ U(0, this): younger actions are masked in training."
+    )
+    num_cross_layers: int = Field(default=2, ge=1, description="Full-rank DCN v2 layers.")
+    mlp_dims: tuple[int, ...] = Field(default=(256, 128), description="Widths after the cross net.")
+    mlp_dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout in the MLP.")
+    categorical_dim: int = Field(default=8, ge=1, description="Width of a categorical feature.")
+
+
+class TrainingConfig(Frozen):
+    """How the challenger is fitted. A change here changes the model."""
+
+    seed: int = Field(default=17, ge=0, description="Seed of weights, order, dropout and mask.")
+    num_epochs: int = Field(default=2, ge=1, description="Passes over the training window.")
+    batch_size: int = Field(default=2048, ge=1, description="Candidates per global batch.")
+    learning_rate: float = Field(default=0.0048, gt=0, description="Peak rate of Adam.")
+    weight_decay: float = Field(default=0.0, ge=0, description="Decoupled weight decay.")
+    warmup_steps: int = Field(default=5000, ge=0, description="Linear warm-up, then cosine.")
+    gradient_clip: float = Field(default=1.0, gt=0, description="Largest gradient norm.")
+    negative_keep_fraction: float = Field(
+        default=1.0, gt=0, le=1, description="Share of action-less impressions kept in training."
+    )
+    precision: Literal["32-true", "bf16-mixed"] = Field(default="32-true", description="Arithmetic.")
+    checkpoint_every_steps: int = Field(default=200, ge=1, description="Steps between checkpoints.")
+
+
+class DataGateConfig(Frozen):
+    """Thresholds of the data gate; shares are in [0, 1]."""
+
+    min_training_requests: int = Field(default=100, ge=1, description="Fewer is critical.")
+    min_holdout_requests: int = Field(default=50, ge=1, description="Fewer is critical.")
+    min_positive_share: float = Field(default=0.001, gt=0, description="Target label rate, lowest.")
+    max_positive_share: float = Field(default=0.6, le=1, description="Target label rate, highest.")
+    min_sequence_share: float = Field(
+        default=0.5, ge=0, le=1, description="Requests with at least one earlier action."
+    )
+    max_unknown_category_share: float = Field(
+        default=0.2, ge=0, le=1, description="Code 0 in a categorical feature; a warning above."
+    )
+    max_zero_embedding_share: float = Field(
+        default=0.01, ge=0, le=1, description="Referenced pins whose embedding is all zero."
+    )
+    max_row_count_change: float = Field(
+        default=0.5, gt=0, description="Relative change of the rows against the last snapshot."
+    )
+    max_label_rate_change: float = Field(
+        default=0.3, gt=0, description="Relative change of a label rate against the last snapshot."
+    )
+    max_population_stability_index: float = Field(
+        default=0.25, gt=0, description="PSI of a feature against the last snapshot; warning above."
+    )
+    min_rows_for_shift: int = Field(default=1000, ge=1, description="Below, shift is not judged.")
+
+
+class Limit(Frozen):
+    """A bound on one metric of the challenger on the holdout."""
+
+    metric: str = Field(description="Metric name as in MLflow, e.g. 'calibration_ratio.repin'.")
+    minimum: float | None = Field(default=None, description="Not promoted below.")
+    maximum: float | None = Field(default=None, description="Not promoted above.")
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> Self:
+        if self.minimum is None and self.maximum is None:
+            raise ValueError(f"limit on {self.metric!r} has neither minimum nor maximum; set one")
+        return self
+
+
+class RelativeLimit(Frozen):
+    """A bound on the relative change of one metric, challenger against champion."""
+
+    metric: str = Field(description="Metric name as in MLflow, e.g. 'hit_at_3.hide'.")
+    max_increase: float | None = Field(default=None, description="0.02 means +2 %.")
+    max_decrease: float | None = Field(default=None, description="0.02 means -2 %.")
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> Self:
+        if self.max_increase is None and self.max_decrease is None:
+            raise ValueError(
+                f"relative limit on {self.metric!r} has neither max_increase nor max_decrease"
+            )
+        return self
+
+
+class ModelGateConfig(Frozen):
+    """What a challenger must show. The target metric is repin volume at 3 unless changed."""
+
+    target_metric: str = Field(
+        default="repin_volume_at_3", description="Decides; higher is better."
+    )
+    margin: float = Field(
+        default=0.01, ge=0, lt=1, description="Relative loss that freshness is worth (0.01 = 1 %)."
+    )
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Of the paired interval.")
+    num_resamples: int = Field(default=2000, ge=200, description="Paired bootstrap over users.")
+    bootstrap_seed: int = Field(default=11, ge=0, description="Seed of the resampling.")
+    min_users: int = Field(default=50, ge=2, description="Fewer holdout users: not promoted.")
+    floors: tuple[Limit, ...] = Field(
+        min_length=1, description="Absolute bounds for the challenger, every cycle."
+    )
+    guardrails: tuple[RelativeLimit, ...] = Field(
+        default=(), description="Relative bounds against the champion."
+    )
+    required_segments: tuple[str, ...] = Field(
+        default=("core", "non_core"), description="Segments that must not be empty."
+    )
+
+
+class RunConfig(Frozen):
+    """Everything that decides the result of a cycle, saved with it."""
+
+    recipe: str = Field(description="Name of the recipe that made this value.")
+    features: FeatureConfig
+    snapshot: SnapshotConfig
+    model: ModelConfig
+    training: TrainingConfig
+    data_gate: DataGateConfig
+    model_gate: ModelGateConfig
+
+    @model_validator(mode="after")
+    def _unwanted_heads_are_guarded(self) -> Self:
+        guarded = {limit.metric for limit in self.model_gate.guardrails}
+        for head in self.features.heads:
+            if not head.is_wanted and f"hit_at_3.{head.name}" not in guarded:
+                raise ValueError(
+                    f"model_gate.guardrails: head {head.name!r} is unwanted, so "
+                    f"'hit_at_3.{head.name}' needs a relative limit (max_increase)"
+                )
+        return self

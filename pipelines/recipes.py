@@ -1,0 +1,144 @@
+"""Recipes: functions that make one complete `RunConfig` each. Add a recipe by adding a function.
+
+Not for where things run: that is `pipelines.settings`.
+"""
+
+from collections.abc import Callable
+
+from pipelines.contracts.config import (
+    CategoricalFeature,
+    DataGateConfig,
+    FeatureConfig,
+    Head,
+    Limit,
+    ModelConfig,
+    ModelGateConfig,
+    NumericFeature,
+    RelativeLimit,
+    RunConfig,
+    SnapshotConfig,
+    TrainingConfig,
+)
+from pipelines.contracts.errors import ConfigurationError
+
+USER_STATES = ("core", "non_core", "new")
+
+
+def production() -> RunConfig:
+    """Return the Homefeed recipe: Pinterest's heads, 100 actions, the paper's optimiser."""
+    wanted = ("repin", "click", "long_click", "closeup")
+    heads = (
+        Head(name="repin", action_type="repin", utility_weight=1.0),
+        Head(name="click", action_type="click", utility_weight=0.2),
+        Head(name="long_click", action_type="long_click", utility_weight=0.4),
+        Head(name="closeup", action_type="closeup", utility_weight=0.1),
+        Head(name="hide", action_type="hide", utility_weight=-2.0, is_wanted=False),
+    )
+    return RunConfig(
+        recipe="production",
+        features=FeatureConfig(
+            action_types=(*wanted, "hide"),
+            heads=heads,
+            categorical=(CategoricalFeature(name="state", table="users", values=USER_STATES),),
+        ),
+        snapshot=SnapshotConfig(embedding_version="pinsage-1", num_shards=256),
+        model=ModelConfig(mlp_dims=(512, 256)),
+        training=TrainingConfig(batch_size=12000, num_epochs=1, precision="bf16-mixed"),
+        data_gate=DataGateConfig(min_training_requests=100_000, min_holdout_requests=50_000),
+        model_gate=ModelGateConfig(
+            floors=(Limit(metric="calibration_ratio.repin", minimum=0.8, maximum=1.25),),
+            guardrails=(RelativeLimit(metric="hit_at_3.hide", max_increase=0.02),),
+            min_users=10_000,
+        ),
+    )
+
+
+def completejourney() -> RunConfig:
+    """Return the recipe of the Complete Journey sample: repin, long_click and save; no hide."""
+    return RunConfig(
+        recipe="completejourney",
+        features=_completejourney_features(),
+        snapshot=SnapshotConfig(embedding_version="cj-content-copurchase-1", num_shards=8),
+        model=ModelConfig(use_sequence_matches=True, mlp_dims=(128, 64)),
+        training=TrainingConfig(
+            num_epochs=2, batch_size=1024, learning_rate=0.002, warmup_steps=20
+        ),
+        data_gate=DataGateConfig(),
+        model_gate=ModelGateConfig(
+            floors=(
+                Limit(metric="calibration_ratio.repin", minimum=0.8, maximum=1.25),
+                Limit(metric="repin_volume_at_3", minimum=1.0),
+            )
+        ),
+    )
+
+
+def smoke() -> RunConfig:
+    """Return a recipe of seconds on a tiny planted world: for tests and a first look."""
+    base = completejourney()
+    return base.model_copy(
+        update={
+            "recipe": "smoke",
+            "features": base.features.model_copy(update={"categorical": ()}),
+            "snapshot": base.snapshot.model_copy(
+                update={"num_shards": 2, "embedding_version": "planted-1"}
+            ),
+            "model": base.model.model_copy(update={"max_actions": 20, "mlp_dims": (32,)}),
+            "training": base.training.model_copy(update={"num_epochs": 1, "batch_size": 512}),
+            "data_gate": base.data_gate.model_copy(update={"min_rows_for_shift": 200}),
+            "model_gate": base.model_gate.model_copy(
+                update={
+                    "num_resamples": 500,
+                    "min_users": 20,
+                    "floors": (Limit(metric="calibration_ratio.repin", minimum=0.3, maximum=3.0),),
+                }
+            ),
+        }
+    )
+
+
+def _completejourney_features() -> FeatureConfig:
+    """Heads and features that the retail adapter provides (pipelines/sources/completejourney.py)."""
+    return FeatureConfig(
+        action_types=("repin", "click", "long_click", "save"),
+        heads=(
+            Head(name="repin", action_type="repin", utility_weight=1.0),
+            Head(name="long_click", action_type="long_click", utility_weight=0.0),
+            Head(name="save", action_type="save", utility_weight=0.0),
+        ),
+        categorical=(
+            CategoricalFeature(
+                name="display_location",
+                table="impressions",
+                values=("0", "1", "2", "3", "4", "5", "6", "7", "9", "A"),
+            ),
+            CategoricalFeature(
+                name="mailer_location",
+                table="impressions",
+                values=("0", "A", "C", "D", "F", "H", "J", "L", "P", "X", "Z"),
+            ),
+            CategoricalFeature(name="state", table="users", values=USER_STATES),
+        ),
+        numeric=(NumericFeature(name="pin_popularity"), NumericFeature(name="past_engagements")),
+    )
+
+
+RECIPES: dict[str, Callable[[], RunConfig]] = {
+    "production": production,
+    "completejourney": completejourney,
+    "smoke": smoke,
+}
+
+
+def make_recipe(name: str) -> RunConfig:
+    """Return the named recipe's value.
+
+    Raises:
+        ConfigurationError: there is no such recipe.
+    """
+    if name not in RECIPES:
+        raise ConfigurationError(
+            f"unknown recipe {name!r}; expected one of {sorted(RECIPES)}; "
+            f"add a function to pipelines/recipes.py or correct --recipe"
+        )
+    return RECIPES[name]()

@@ -1,0 +1,56 @@
+"""Where things run: URIs, names, alert transports. Read from HOMEFEED_* environment variables.
+
+Only `resolve_run`, the alert transports and the command line look here; a stage never does.
+Secrets are not here: they come from Airflow connections.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Transport = Literal["outbox", "smtp", "slack", "apprise"]
+
+
+class Settings(BaseSettings):
+    """One deployment's places. Every field is an environment variable HOMEFEED_<NAME>."""
+
+    model_config = SettingsConfigDict(env_prefix="HOMEFEED_", frozen=True, extra="ignore")
+
+    home: str = Field(default=".homefeed", description="Local folder for everything below.")
+    event_log: str = Field(default="", description="Event log URI; <home>/event_log if empty.")
+    workspace: str = Field(default="", description="Runs, snapshots, history; <home>/workspace.")
+    tracking_uri: str = Field(
+        default="http://127.0.0.1:5000", description="MLflow tracking and registry server."
+    )
+    experiment: str = Field(default="homefeed_retrain", description="MLflow experiment.")
+    registered_model: str = Field(default="homefeed_ranker", description="MLflow registered model.")
+    recipe: str = Field(default="completejourney", description="Default recipe of a run.")
+    airflow_url: str = Field(default="http://127.0.0.1:8080", description="For links in alerts.")
+    alert_transports: tuple[Transport, ...] = Field(
+        default=("outbox",), description='JSON list, e.g. ["smtp", "slack"].'
+    )
+    alert_email_from: str = Field(default="homefeed-retrain@localhost", description="Sender.")
+    alert_email_to: tuple[str, ...] = Field(default=(), description="JSON list of addresses.")
+    smtp_conn_id: str = Field(default="smtp_default", description="Airflow connection.")
+    slack_conn_id: str = Field(default="slack_default", description="Airflow webhook connection.")
+    apprise_conn_id: str = Field(default="apprise_default", description="Airflow connection.")
+    stage_runner: Literal["bash", "docker", "kubernetes"] = Field(
+        default="bash", description="Which Airflow operator runs the heavy stages."
+    )
+    stage_image: str = Field(default="", description="Image for docker and kubernetes runners.")
+    command: str = Field(default="homefeed", description="The command line in the worker's shell.")
+    cadence_days: float = Field(default=14.0, gt=0, description="Days between scheduled cycles.")
+    anchor: str = Field(
+        default="2026-01-05T06:00:00+00:00", description="A cycle's start; all others follow it."
+    )
+
+    @property
+    def event_log_location(self) -> str:
+        """Event log path or URI."""
+        return self.event_log or f"{self.home}/event_log"
+
+    @property
+    def workspace_location(self) -> str:
+        """Workspace path or URI."""
+        return self.workspace or f"{self.home}/workspace"

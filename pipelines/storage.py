@@ -1,0 +1,292 @@
+"""Files at a URI: any pyarrow filesystem, published whole or not at all.
+
+Not for table formats (pyarrow reads those itself) nor for the meaning of a file.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
+
+from pyarrow import fs
+from pydantic import ValidationError
+
+from pipelines.contracts.artifacts import FileDigest
+from pipelines.contracts.base import Frozen, digest_of
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    DataContractError,
+    RunInProgressError,
+    TransientStorageError,
+)
+
+log = logging.getLogger(__name__)
+Model = TypeVar("Model", bound=Frozen)
+
+_PERMISSION_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS}
+_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
+
+
+def to_uri(location: str | Path) -> str:
+    """Return a URI for a path or a URI; relative paths become absolute `file://` URIs."""
+    text = str(location)
+    if "://" in text:
+        return text.rstrip("/")
+    return Path(text).expanduser().absolute().as_uri().rstrip("/")
+
+
+def join(uri: str, *parts: str) -> str:
+    """Return the URI of something below a folder."""
+    return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def is_local(uri: str) -> bool:
+    """Return whether the URI names this machine's filesystem."""
+    return urlsplit(uri).scheme in ("", "file")
+
+
+def local_path(uri: str) -> Path:
+    """Return the path of a local URI.
+
+    Raises:
+        ConfigurationError: the URI is not local.
+    """
+    if not is_local(uri):
+        raise ConfigurationError(f"{uri} is not on the local filesystem; expected file:///...")
+    return Path(unquote(urlsplit(uri).path)) if "://" in uri else Path(uri)
+
+
+def open_filesystem(uri: str) -> tuple[fs.FileSystem, str]:
+    """Return the pyarrow filesystem of a URI and the path on it.
+
+    Raises:
+        ConfigurationError: the scheme is not one that pyarrow knows.
+    """
+    if is_local(uri):
+        return fs.LocalFileSystem(), str(local_path(uri))
+    try:
+        return fs.FileSystem.from_uri(uri)
+    except (ValueError, NotImplementedError) as error:
+        raise ConfigurationError(
+            f"cannot open {uri}: {error}; expected file://, s3://, gs:// or another pyarrow scheme"
+        ) from error
+
+
+@contextlib.contextmanager
+def translated_errors(uri: str, doing: str) -> Iterator[None]:
+    """Turn operating-system errors into errors that name the URI and what to change."""
+    try:
+        yield
+    except OSError as error:
+        code = error.errno
+        if code in _PERMISSION_ERRNOS:
+            raise ConfigurationError(
+                f"{doing} {uri}: no permission ({error.strerror}); make the workspace writable "
+                f"for this user or set HOMEFEED_WORKSPACE to another place"
+            ) from error
+        if code in _FULL_ERRNOS:
+            raise TransientStorageError(
+                f"{doing} {uri}: the disk is full ({error.strerror}); free space in the "
+                f"workspace (`homefeed clean` lists what may go) and retry"
+            ) from error
+        raise TransientStorageError(f"{doing} {uri}: {error}; check the storage, then retry") from error
+
+
+def exists(uri: str) -> bool:
+    """Return whether a file or folder exists at the URI."""
+    filesystem, path = open_filesystem(uri)
+    with translated_errors(uri, "looking for"):
+        return filesystem.get_file_info(path).type != fs.FileType.NotFound
+
+
+def list_names(uri: str) -> list[str]:
+    """Return the names directly below a folder, sorted; empty if the folder is missing."""
+    filesystem, path = open_filesystem(uri)
+    with translated_errors(uri, "listing"):
+        found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    return sorted(entry.base_name for entry in found)
+
+
+def read_bytes(uri: str) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        TransientStorageError: the storage failed.
+    """
+    filesystem, path = open_filesystem(uri)
+    if not exists(uri):
+        raise FileNotFoundError(uri)
+    with translated_errors(uri, "reading"), filesystem.open_input_stream(path) as stream:
+        return bytes(stream.read())
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part.
+
+    Local files are renamed into place after fsync; object stores publish on close.
+    """
+    with translated_errors(uri, "writing"):
+        if not is_local(uri):
+            filesystem, path = open_filesystem(uri)
+            with filesystem.open_output_stream(path) as stream:
+                stream.write(content)
+            return
+        target = local_path(uri)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        try:
+            with scratch.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            scratch.replace(target)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
+def read_model(uri: str, model: type[Model]) -> Model:
+    """Read one frozen value from its JSON file.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        DataContractError: the file is not this value; it was altered or is of another version.
+    """
+    try:
+        return model.model_validate_json(read_bytes(uri))
+    except ValidationError as error:
+        raise DataContractError(
+            f"{uri} is not a valid {model.__name__}: {error}; the file was altered or written by "
+            f"another version of this project; delete it to have the stage run again"
+        ) from error
+
+
+def write_model(uri: str, value: Frozen) -> None:
+    """Write one frozen value as JSON, atomically."""
+    write_bytes(uri, value.model_dump_json(indent=2).encode())
+
+
+def remove(uri: str) -> None:
+    """Delete a file or a folder if it is there."""
+    filesystem, path = open_filesystem(uri)
+    with translated_errors(uri, "deleting"):
+        kind = filesystem.get_file_info(path).type
+        if kind == fs.FileType.Directory:
+            filesystem.delete_dir(path)
+        elif kind == fs.FileType.File:
+            filesystem.delete_file(path)
+
+
+def digest_files(folder: Path) -> tuple[FileDigest, ...]:
+    """Return the sha256 of every file below a local folder, by path."""
+    found = []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        with path.open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+        relative = path.relative_to(folder).as_posix()
+        found.append(FileDigest(path=relative, sha256=sha256, num_bytes=path.stat().st_size))
+    return tuple(found)
+
+
+def digest_of_files(files: tuple[FileDigest, ...]) -> str:
+    """Return one digest over a folder's files: the content's address."""
+    return digest_of([[file.path, file.sha256] for file in files])
+
+
+def publish_folder(folder: Path, uri: str) -> None:
+    """Copy a local folder to a URI. The caller writes the manifest afterwards, last.
+
+    On the local filesystem the folder is moved into place by one rename, replacing what was there.
+    """
+    with translated_errors(uri, "publishing to"):
+        if is_local(uri):
+            target = local_path(uri)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                shutil.rmtree(target)
+            shutil.move(folder, target)
+            return
+        filesystem, path = open_filesystem(uri)
+        filesystem.create_dir(path, recursive=True)
+        fs.copy_files(str(folder), path, fs.LocalFileSystem(), filesystem)
+
+
+@contextlib.contextmanager
+def local_copy(uri: str) -> Iterator[Path]:
+    """Give a local path with a folder's content: the folder itself, or a copy for the time being."""
+    if is_local(uri):
+        yield local_path(uri)
+        return
+    filesystem, path = open_filesystem(uri)
+    with tempfile.TemporaryDirectory(prefix="homefeed-") as scratch:
+        with translated_errors(uri, "fetching"):
+            fs.copy_files(path, scratch, filesystem, fs.LocalFileSystem())
+        yield Path(scratch)
+
+
+@contextlib.contextmanager
+def scratch_folder(near_uri: str) -> Iterator[Path]:
+    """Give an empty local folder, on the same filesystem as `near_uri` where that is local.
+
+    It is removed afterwards, and by the next call if a killed process left it (its owner's
+    process id is in its name).
+    """
+    with translated_errors(near_uri, "making a scratch folder in"):
+        parent = local_path(near_uri) if is_local(near_uri) else Path(tempfile.gettempdir())
+        parent.mkdir(parents=True, exist_ok=True)
+        _sweep_orphans(parent)
+        folder = Path(tempfile.mkdtemp(prefix=f".scratch-{os.getpid()}-", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep_orphans(parent: Path) -> None:
+    """Delete scratch folders whose process is gone."""
+    for orphan in parent.glob(".scratch-*"):
+        owner = int(orphan.name.split("-")[1])
+        if not Path(f"/proc/{owner}").exists():
+            log.info("removing %s, left by a process that is gone", orphan)
+            shutil.rmtree(orphan, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def exclusive_lock(uri: str, purpose: str) -> Iterator[None]:
+    """Hold `<uri>.lock` for the time being; the kernel frees it when the process dies.
+
+    Object stores have no locks: there the orchestrator's `max_active_runs=1` stands alone.
+
+    Raises:
+        RunInProgressError: somebody else holds it.
+    """
+    if not is_local(uri):
+        yield
+        return
+    path = local_path(uri + ".lock")
+    with translated_errors(uri, "locking"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("a+")
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.seek(0)
+            raise RunInProgressError(
+                f"{purpose} is already running (process {handle.read().strip() or 'unknown'} holds "
+                f"{path}); wait for it to end, then try again"
+            ) from None
+        handle.seek(0)
+        handle.truncate()
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield

@@ -1,0 +1,1 @@
+"""Everything that makes and runs a model. Imports nothing of this project but `pipelines.contracts`."""

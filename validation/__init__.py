@@ -1,0 +1,1 @@
+"""Everything that judges: the data gate before training, the model gate before promotion."""
