@@ -98,7 +98,7 @@ def smoke() -> RunConfig:
 
 
 def _completejourney_features() -> FeatureConfig:
-    """Heads and features that the retail adapter provides (pipelines/sources/completejourney.py)."""
+    """Heads and features of the retail adapter (pipelines/sources/completejourney.py)."""
     return FeatureConfig(
         action_types=("repin", "click", "long_click", "save"),
         heads=(

@@ -35,6 +35,12 @@ class Settings(BaseSettings):
     smtp_conn_id: str = Field(default="smtp_default", description="Airflow connection.")
     slack_conn_id: str = Field(default="slack_default", description="Airflow webhook connection.")
     apprise_conn_id: str = Field(default="apprise_default", description="Airflow connection.")
+    accelerator: Literal["cpu", "gpu"] = Field(
+        default="cpu", description="Hardware that Airflow's runs train on."
+    )
+    retry_delay_s: float = Field(
+        default=60.0, gt=0, description="Before a task's first retry; doubles with each."
+    )
     stage_runner: Literal["bash", "docker", "kubernetes"] = Field(
         default="bash", description="Which Airflow operator runs the heavy stages."
     )

@@ -98,7 +98,9 @@ def translated_errors(uri: str, doing: str) -> Iterator[None]:
                 f"{doing} {uri}: the disk is full ({error.strerror}); free space in the "
                 f"workspace (`homefeed clean` lists what may go) and retry"
             ) from error
-        raise TransientStorageError(f"{doing} {uri}: {error}; check the storage, then retry") from error
+        raise TransientStorageError(
+            f"{doing} {uri}: {error}; check the storage, then retry"
+        ) from error
 
 
 def exists(uri: str) -> bool:
@@ -222,7 +224,7 @@ def publish_folder(folder: Path, uri: str) -> None:
 
 @contextlib.contextmanager
 def local_copy(uri: str) -> Iterator[Path]:
-    """Give a local path with a folder's content: the folder itself, or a copy for the time being."""
+    """Give a local path with a folder's content: the folder itself, or a temporary copy."""
     if is_local(uri):
         yield local_path(uri)
         return

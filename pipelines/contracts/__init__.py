@@ -1,1 +1,1 @@
-"""Contracts: the values, errors and table schemas that every part agrees on. Imports no other part."""
+"""The values, errors and table schemas that every part agrees on. Imports no other part."""

@@ -50,9 +50,9 @@ class ResolvedRun(Frozen):
 
     run_id: str = Field(description="Folder name under <workspace>/runs, unique per cycle.")
     run_uri: str = Field(description="URI of the run folder.")
-    as_of: AwareDatetime = Field(description="Rows known before this instant are used (UTC midnight).")
+    as_of: AwareDatetime = Field(description="Only rows known before this UTC midnight count.")
     config: RunConfig
-    code_version: str = Field(description="Git commit, or the package version where there is none.")
+    code_version: str = Field(description="Git commit, else the package version.")
     event_log_uri: str
     workspace_uri: str
     tracking_uri: str = Field(description="MLflow server (no credentials in it).")
@@ -112,12 +112,12 @@ class ShardStats(Frozen):
 class Snapshot(Frozen):
     """An immutable, content-addressed training and holdout set.
 
-        <uri>/pins.arrow                        PIN_ROWS + categorical codes, all shards' pins
-        <uri>/shard-00000/timeline.arrow        TIMELINE
-        <uri>/shard-00000/requests.arrow        REQUESTS
-        <uri>/shard-00000/examples.arrow        EXAMPLE_KEYS + features + labels
-        <uri>/shard-00000/users.arrow           USER_ROWS + categorical codes
-        <uri>/manifest.json                     this value, written last
+    <uri>/pins.arrow                        PIN_ROWS + categorical codes, all shards' pins
+    <uri>/shard-00000/timeline.arrow        TIMELINE
+    <uri>/shard-00000/requests.arrow        REQUESTS
+    <uri>/shard-00000/examples.arrow        EXAMPLE_KEYS + features + labels
+    <uri>/shard-00000/users.arrow           USER_ROWS + categorical codes
+    <uri>/manifest.json                     this value, written last
     """
 
     uri: str
@@ -209,12 +209,25 @@ class MetricComparison(Frozen):
     metric: str
     segment: str = Field(description="'all', 'core' or 'non_core'.")
     challenger: float
-    baseline: float
+    baseline: float | None = Field(
+        description="None where the baseline has no such number: popularity has no probabilities."
+    )
     relative_change: Interval | None = Field(
-        description="(challenger - baseline) / baseline; None where the baseline is zero."
+        description="(challenger - baseline) / baseline; None where the baseline is 0 or absent, "
+        "or where the metric has no interval (auc, ece)."
     )
     challenger_interval: Interval | None = Field(default=None, description="Of the level itself.")
     baseline_interval: Interval | None = Field(default=None, description="Of the level itself.")
+
+
+class ReliabilityBin(Frozen):
+    """One point of a calibration plot: what was predicted and what happened, all segments."""
+
+    side: Literal["challenger", "baseline"]
+    head: str
+    num_examples: int = Field(ge=1)
+    mean_predicted: float = Field(description="Mean predicted probability of the bin.")
+    mean_observed: float = Field(description="Share of the bin's examples that had the action.")
 
 
 class BaselineKind(StrEnum):
@@ -238,9 +251,20 @@ class Comparison(Frozen):
     segment_users: dict[str, int] = Field(description="Users per segment.")
     metrics: tuple[MetricComparison, ...]
     smallest_detectable_change: float = Field(
-        description="Relative change of the target metric seen with 80 % power at this holdout size."
+        description="Relative change of the target metric that 80 % power would see here."
     )
     bootstrap_seed: int
+    baseline_holdout_digest: str | None = Field(
+        default=None, description="holdout_digest of the baseline; None: unknown, not promoted."
+    )
+    are_scores_identical: bool | None = Field(
+        default=None,
+        description="Both sides rank every example alike; None: not checked, not promoted.",
+    )
+    reliability: tuple[ReliabilityBin, ...] = Field(default=(), description="Calibration plot.")
+    self_test: tuple[str, ...] = Field(
+        default=(), description="What the gate's own test of this cycle found, as sentences."
+    )
 
     def find(self, metric: str, segment: str = "all") -> MetricComparison | None:
         """Return one comparison, or None if it was not computed."""
@@ -296,7 +320,7 @@ class AlertKind(StrEnum):
 
 
 class Alert(Frozen):
-    """The one message type. Says what happened, how sure we are, what was done, what to run next."""
+    """The one message: what happened, how sure we are, what was done, what to run next."""
 
     kind: AlertKind
     run_id: str

@@ -17,7 +17,7 @@ class Frozen(BaseModel):
         frozen=True, extra="forbid", ser_json_inf_nan="constants", protected_namespaces=()
     )
 
-    def digest(self) -> str:
+    def fingerprint(self) -> str:
         """Return the sha256 (hex, 64 characters) of the canonical JSON form."""
         return digest_of(self.model_dump(mode="json"))
 

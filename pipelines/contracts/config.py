@@ -104,7 +104,7 @@ class SnapshotConfig(Frozen):
         default=180, ge=1, le=3660, description="Actions older than this before training are cut."
     )
     popularity_days: int = Field(default=28, ge=1, le=366, description="Trailing window, days.")
-    core_days: int = Field(default=28, ge=1, description="A user with a repin this recently is core.")
+    core_days: int = Field(default=28, ge=1, description="A repin this recent makes a user core.")
     num_shards: int = Field(default=8, ge=1, le=65536, description="Shards, by a hash of the user.")
 
     @model_validator(mode="after")
@@ -126,14 +126,14 @@ class ModelConfig(Frozen):
     use_sequence_encoder: bool = Field(default=True, description="The TransAct encoder.")
     use_sequence_matches: bool = Field(
         default=False,
-        description="Candidate-to-sequence similarity features (best cosine, exact matches by type).",
+        description="Candidate-to-sequence features: best cosine, exact matches by type.",
     )
     action_embedding_dim: int = Field(default=32, ge=1, description="Width of an action type.")
     num_layers: int = Field(default=2, ge=1, description="Encoder layers.")
     num_attention_heads: int = Field(default=1, ge=1, description="Attention heads.")
     feedforward_dim: int = Field(default=32, ge=1, description="Encoder FFN width.")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="Encoder dropout.")
-    first_k: int = Field(default=10, ge=1, description="Newest output columns kept beside the max pool.")
+    first_k: int = Field(default=10, ge=1, description="Newest output columns beside the max pool.")
     time_window_mask_hours: float = Field(
         default=24.0, ge=0, description="T ~ U(0, this): younger actions are masked in training."
     )
@@ -156,7 +156,9 @@ class TrainingConfig(Frozen):
     negative_keep_fraction: float = Field(
         default=1.0, gt=0, le=1, description="Share of action-less impressions kept in training."
     )
-    precision: Literal["32-true", "bf16-mixed"] = Field(default="32-true", description="Arithmetic.")
+    precision: Literal["32-true", "bf16-mixed"] = Field(
+        default="32-true", description="Arithmetic."
+    )
     checkpoint_every_steps: int = Field(default=200, ge=1, description="Steps between checkpoints.")
 
 

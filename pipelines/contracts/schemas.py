@@ -114,7 +114,7 @@ USER_ROWS = pa.schema(
         pa.field("embedding", EmbeddingType, nullable=False),
     ]
 )
-"""A shard's users, then `cat_<feature>` int16 for each user feature; `requests.user_row` points here."""
+"""A shard's users, then `cat_<feature>` int16 per user feature; `requests.user_row` points here."""
 
 PIN_ROWS = pa.schema(
     [

@@ -1,0 +1,50 @@
+# One command each; every target does the set-up it needs. See README.md.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TEST_READY := $(VENV)/.test-ready
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# hidden from every child: analytics, colour codes in logs, thread pools that fight each other
+export GX_ANALYTICS_ENABLED := false
+
+.PHONY: retrain test ui lint bench clean setup
+
+retrain: $(READY)  ## ingest the sample, run two cycles in a real Airflow, show the verdicts
+	$(BIN)/homefeed local retrain
+
+ui: $(READY)  ## keep the Airflow and MLflow pages up until Ctrl-C
+	$(BIN)/homefeed local ui
+
+test: $(TEST_READY) lint  ## everything CI checks
+	$(BIN)/python tests/support/find_chromium.py --install
+	$(BIN)/python -m pytest
+
+lint: $(TEST_READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy pipelines training validation dags
+	$(BIN)/python tests/support/import_direction.py
+
+bench: $(TEST_READY)  ## measure, write tests/benchmarks/results.json and docs/benchmarks.md
+	$(BIN)/python -m pytest tests/benchmarks/test_render.py -q
+	$(BIN)/python tests/benchmarks/run.py
+
+clean:  ## remove the virtual environment and the local workspace
+	rm -rf $(VENV) .homefeed
+
+setup: $(READY)
+
+$(READY): requirements.txt constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(f"Python 3.11 or newer is needed, found {sys.version.split()[0]}; set PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "venv is missing; install it (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	@echo "installing requirements (about a minute and 2.5 GB the first time) ..."
+	$(PIP) install --quiet --requirement requirements.txt --constraint constraints.txt
+	$(PIP) install --quiet --no-deps --editable .
+	@touch $@
+
+$(TEST_READY): $(READY) tests/requirements.txt
+	$(PIP) install --quiet --requirement tests/requirements.txt --constraint constraints.txt
+	@touch $@

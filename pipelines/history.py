@@ -1,0 +1,62 @@
+"""Append-only history of the champion: who was serving at an instant, and what to go back to.
+
+One JSON file per move, named by time, never rewritten. Not the registry: that knows only now.
+"""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import AwareDatetime, Field
+
+from pipelines import storage
+from pipelines.contracts.artifacts import ModelRef
+from pipelines.contracts.base import Frozen
+from pipelines.contracts.errors import ConfigurationError
+
+
+class HistoryEntry(Frozen):
+    """One move of the `champion` alias."""
+
+    moved_at: AwareDatetime
+    kind: Literal["promotion", "rollback"]
+    model: ModelRef = Field(description="Serving from moved_at on.")
+    previous: ModelRef | None = Field(description="Serving before; None for the first champion.")
+    run_uri: str | None = Field(description="Cycle that asked for it; None for a rollback.")
+    reason: str = Field(description="One sentence.")
+
+
+def append(workspace_uri: str, entry: HistoryEntry) -> str:
+    """Add an entry and return its URI. A promotion of the same cycle is added only once."""
+    for uri, known in read(workspace_uri, entry.model.name):
+        if entry.run_uri is not None and known.run_uri == entry.run_uri:
+            return uri
+    name = f"{entry.moved_at:%Y%m%dT%H%M%S%fZ}-v{entry.model.version}.json"
+    uri = storage.join(workspace_uri, "history", name)
+    storage.write_model(uri, entry)
+    return uri
+
+
+def read(workspace_uri: str, registered_model: str) -> list[tuple[str, HistoryEntry]]:
+    """Return (URI, entry) pairs of one registered model, oldest first."""
+    folder = storage.join(workspace_uri, "history")
+    uris = [storage.join(folder, name) for name in storage.list_names(folder)]
+    entries = [(uri, storage.read_model(uri, HistoryEntry)) for uri in uris if _is_entry(uri)]
+    return [(uri, entry) for uri, entry in entries if entry.model.name == registered_model]
+
+
+def _is_entry(uri: str) -> bool:
+    return uri.endswith(".json") and not uri.rsplit("/", 1)[1].startswith(".")
+
+
+def serving_at(workspace_uri: str, registered_model: str, instant: datetime) -> HistoryEntry:
+    """Return the entry in force at an instant.
+
+    Raises:
+        ConfigurationError: nothing was serving yet.
+    """
+    entries = [entry for _, entry in read(workspace_uri, registered_model)]
+    earlier = [entry for entry in entries if entry.moved_at <= instant]
+    if not earlier:
+        first = f"the first champion came {entries[0].moved_at}" if entries else "no champion yet"
+        raise ConfigurationError(f"nothing of {registered_model} was serving at {instant}; {first}")
+    return earlier[-1]

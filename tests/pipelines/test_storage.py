@@ -1,0 +1,126 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines import storage
+from pipelines.contracts.artifacts import FileDigest
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    DataContractError,
+    RunInProgressError,
+    TransientStorageError,
+)
+
+VALUE = FileDigest(path="a", sha256="b", num_bytes=3)
+
+
+def test_a_value_survives_the_round_trip(tmp_path: Path) -> None:
+    uri = storage.join(storage.to_uri(tmp_path), "deep", "value.json")
+    storage.write_model(uri, VALUE)
+    assert storage.read_model(uri, FileDigest) == VALUE
+    assert storage.list_names(storage.to_uri(tmp_path / "deep")) == ["value.json"]
+
+
+def test_an_altered_value_is_refused_by_name(tmp_path: Path) -> None:
+    uri = storage.to_uri(tmp_path / "value.json")
+    storage.write_bytes(uri, b'{"path": "a"}')
+    with pytest.raises(DataContractError, match=r"value\.json is not a valid FileDigest"):
+        storage.read_model(uri, FileDigest)
+
+
+def test_a_missing_value_is_told_from_a_broken_one(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        storage.read_model(storage.to_uri(tmp_path / "none.json"), FileDigest)
+
+
+def test_spaces_in_a_path_survive(tmp_path: Path) -> None:
+    uri = storage.to_uri(tmp_path / "a folder" / "x.json")
+    storage.write_model(uri, VALUE)
+    assert (tmp_path / "a folder" / "x.json").exists()
+    assert storage.exists(uri)
+
+
+def test_an_unknown_scheme_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigurationError, match="expected file://"):
+        storage.exists("gopher://somewhere/x")
+
+
+def test_a_failed_write_leaves_the_old_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = storage.to_uri(tmp_path / "value.json")
+    storage.write_bytes(uri, b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(TransientStorageError, match="disk is full"):
+        storage.write_bytes(uri, b"new")
+    assert storage.read_bytes(uri) == b"old"
+    assert storage.list_names(storage.to_uri(tmp_path)) == ["value.json"]
+
+
+def test_a_full_disk_is_found_for_real(tmp_path: Path) -> None:
+    """/dev/full answers every write with ENOSPC."""
+    with pytest.raises(TransientStorageError, match="disk is full"):
+        with storage.translated_errors("file:///dev/full", "writing"):
+            with Path("/dev/full").open("wb", buffering=0) as stream:
+                stream.write(b"x")
+
+
+def test_a_read_only_workspace_says_what_to_change(tmp_path: Path) -> None:
+    """/proc is read-only for everybody, root included."""
+    with pytest.raises((ConfigurationError, TransientStorageError)) as caught:
+        storage.write_bytes("file:///proc/homefeed/value.json", b"x")
+    assert "/proc/homefeed" in str(caught.value)
+
+
+def test_publishing_replaces_what_a_killed_attempt_left(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "half").write_text("half")
+    folder = tmp_path / "fresh"
+    folder.mkdir()
+    (folder / "whole").write_text("whole")
+    storage.publish_folder(folder, storage.to_uri(target))
+    assert [path.name for path in target.iterdir()] == ["whole"]
+
+
+def test_digests_depend_on_content_and_name_only(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").write_text("same")
+    one, two = (storage.digest_files(tmp_path / name) for name in ("one", "two"))
+    assert storage.digest_of_files(one) == storage.digest_of_files(two)
+    (tmp_path / "two" / "x").write_text("other")
+    assert storage.digest_of_files(one) != storage.digest_of_files(
+        storage.digest_files(tmp_path / "two")
+    )
+
+
+def test_a_second_holder_of_a_lock_is_told_who_has_it(tmp_path: Path) -> None:
+    uri = storage.to_uri(tmp_path / "run")
+    with storage.exclusive_lock(uri, "the run"):
+        with pytest.raises(RunInProgressError, match=f"process {os.getpid()} holds"):
+            with storage.exclusive_lock(uri, "the run"):
+                pass
+    with storage.exclusive_lock(uri, "the run"):
+        pass
+
+
+def test_a_killed_holder_frees_its_lock_and_its_scratch(tmp_path: Path) -> None:
+    uri = storage.to_uri(tmp_path / "run")
+    code = (
+        "import os, sys; from pipelines import storage\n"
+        f"with storage.exclusive_lock({uri!r}, 'x'), storage.scratch_folder({uri!r}):\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], check=False)
+    assert killed.returncode == -9
+    assert list((tmp_path / "run").glob(".scratch-*")), "the killed process left its scratch"
+    with storage.exclusive_lock(uri, "x"), storage.scratch_folder(uri) as scratch:
+        assert list((tmp_path / "run").glob(".scratch-*")) == [scratch]

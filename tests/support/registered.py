@@ -1,0 +1,85 @@
+"""Registers small stand-in bundles, so that promotion is tested without training a model."""
+
+import uuid
+from datetime import datetime
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from pipelines import registry, storage, tracking
+from pipelines.contracts.artifacts import (
+    BaselineKind,
+    Challenger,
+    Comparison,
+    Decision,
+    Interval,
+    Judgement,
+    MetricComparison,
+    ModelRef,
+    ResolvedRun,
+    Verdict,
+    Window,
+)
+
+
+def register_bundle(
+    client: MlflowClient, run: ResolvedRun, folder: Path, weights: bytes = b""
+) -> ModelRef:
+    """Log a folder that looks like a bundle and register it as the challenger of the run."""
+    bundle = folder / f"bundle-{uuid.uuid4().hex[:6]}"
+    bundle.mkdir(parents=True)
+    (bundle / "bundle.json").write_text("{}")
+    (bundle / "weights.safetensors").write_bytes(weights or uuid.uuid4().bytes)
+    mlflow_run_id = tracking.open_run(client, run, "challenger", "a challenger")
+    client.log_artifacts(mlflow_run_id, str(bundle), artifact_path="model/artifacts/bundle")
+    source = client.get_run(mlflow_run_id).info.artifact_uri + "/model"
+    digest = storage.digest_of_files(storage.digest_files(bundle))
+    tags = {"bundle_digest": digest, "snapshot_digest": "s" * 64}
+    return registry.register(client, run, mlflow_run_id, source, tags)
+
+
+def challenger_of(model: ModelRef) -> Challenger:
+    return Challenger(
+        model=model,
+        bundle_uri="file:///nowhere",
+        num_steps=1,
+        num_training_examples=1,
+        final_training_loss=0.5,
+        seed=1,
+    )
+
+
+def judgement_of(
+    run: ResolvedRun, model: ModelRef, decision: Decision = Decision.PROMOTE
+) -> Judgement:
+    """A judgement that compares `model` with the run's champion."""
+    interval = Interval(value=0.01, low=0.002, high=0.02, confidence=0.95)
+    row = MetricComparison(
+        metric="repin_volume_at_3",
+        segment="all",
+        challenger=1.8,
+        baseline=1.78,
+        relative_change=interval,
+    )
+    start = datetime.fromisoformat("2017-06-01T00:00:00+00:00")
+    comparison = Comparison(
+        holdout_digest="s" * 64,
+        holdout=Window(start=start, end=run.as_of),
+        baseline_kind=BaselineKind.CHAMPION if run.champion else BaselineKind.POPULARITY,
+        challenger_model=model,
+        champion_model=run.champion,
+        num_users=100,
+        num_requests=200,
+        num_examples=6000,
+        segment_users={"all": 100, "core": 60, "non_core": 40},
+        metrics=(row,),
+        smallest_detectable_change=0.01,
+        bootstrap_seed=1,
+    )
+    return Judgement(
+        comparison=comparison,
+        verdict=Verdict(decision=decision, reasons=(f"Because of a test: {decision}.",)),
+        report_uri="file:///nowhere/verdict.html",
+        challenger_mlflow_run_id=model.mlflow_run_id,
+        baseline_mlflow_run_id="b",
+    )

@@ -1,0 +1,42 @@
+"""Hand-made `ResolvedRun` values, so that a stage is tested without a registry or a server."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipelines.contracts.artifacts import ResolvedRun
+from pipelines.contracts.config import RunConfig
+from pipelines.recipes import smoke
+from pipelines.storage import join, to_uri
+
+PLANTED_AS_OF = datetime(2017, 3, 2, tzinfo=UTC)
+"""Midnight after the last of a planted world's default 60 days."""
+
+
+def make_run(
+    tmp_path: Path,
+    config: RunConfig | None = None,
+    as_of: datetime = PLANTED_AS_OF,
+    **overrides: Any,
+) -> ResolvedRun:
+    """Return a first-cycle run over `<tmp_path>/event_log`, working in `<tmp_path>/workspace`."""
+    workspace_uri = overrides.pop("workspace_uri", to_uri(tmp_path / "workspace"))
+    run_id = overrides.pop("run_id", f"test-{as_of:%Y-%m-%d}")
+    fields: dict[str, Any] = {
+        "run_id": run_id,
+        "run_uri": join(workspace_uri, "runs", run_id),
+        "as_of": as_of,
+        "config": config or smoke(),
+        "code_version": "test",
+        "event_log_uri": to_uri(tmp_path / "event_log"),
+        "workspace_uri": workspace_uri,
+        "tracking_uri": "http://127.0.0.1:5000",
+        "experiment": "test",
+        "registered_model": "test_ranker",
+        "champion": None,
+        "last_accepted_snapshot_uri": None,
+        "may_promote": True,
+        "num_devices": 1,
+        "trigger": "test",
+    }
+    return ResolvedRun(**(fields | overrides))
