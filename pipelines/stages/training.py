@@ -3,12 +3,19 @@
 Training itself is `training.launch`; this connects it with the workspace and the registry.
 """
 
+import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines import registry, storage, tracking
-from pipelines.contracts.artifacts import Challenger, ResolvedRun, Snapshot
+from pipelines.contracts.artifacts import Challenger, ModelRef, ResolvedRun, Snapshot
 from pipelines.stages.runner import StageContext
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from training.spec import TrainingResult
 
 
 def train_challenger(context: StageContext) -> Challenger:
@@ -20,46 +27,14 @@ def train_challenger(context: StageContext) -> Challenger:
         TrainingDivergedError: non-finite loss.
         TrackingUnavailableError: MLflow cannot be reached; what was trained is kept.
     """
-    from training.spec import TrainingSpec
-
-    from training import launch, live_metrics, mlflow_model
-
     run = context.run
     snapshot = context.artifact("build_snapshot", Snapshot)
     client = tracking.connect(run.tracking_uri)
-    name = f"{run.as_of:%Y-%m-%d} challenger"
-    mlflow_run_id = tracking.open_run(client, run, "challenger", name)
-    with tracking.translated_errors(run.tracking_uri):
-        config = run.config.model_dump(mode="json")
-        tracking.log_params(client, mlflow_run_id, tracking.flatten(config))
-    work_dir = _work_dir(run)
+    mlflow_run_id = _open_run(client, run)
     with storage.local_copy(snapshot.uri) as snapshot_dir:
-        spec = TrainingSpec(
-            snapshot=snapshot,
-            snapshot_dir=str(snapshot_dir),
-            work_dir=str(work_dir),
-            config=run.config,
-            num_devices=run.num_devices,
-            accelerator=run.accelerator,
-            tracking_uri=run.tracking_uri,
-            mlflow_run_id=mlflow_run_id,
-            code_version=run.code_version,
-        )
-        result = launch.train(spec)
-    bundle_dir = Path(result.bundle_dir)
-    bundle_digest = storage.digest_of_files(storage.digest_files(bundle_dir))
-    with tracking.translated_errors(run.tracking_uri):
-        live_metrics.replay(Path(result.metrics_path), run.tracking_uri, mlflow_run_id)
-        model_uri = mlflow_model.log_bundle(bundle_dir, mlflow_run_id, run.tracking_uri)
-        client.log_artifact(mlflow_run_id, result.learning_curve_path, "training")
-    lineage = {
-        "bundle_digest": bundle_digest,
-        "snapshot_digest": snapshot.digest,
-        "recipe": run.config.recipe,
-        "homefeed_run_id": run.run_id,
-    }
-    model = registry.register(client, run, mlflow_run_id, model_uri, lineage)
-    _publish_bundle(bundle_dir, context)
+        result = _train(run, snapshot, snapshot_dir, mlflow_run_id)
+    model = _register(client, run, snapshot, result, mlflow_run_id)
+    _publish_bundle(Path(result.bundle_dir), context)
     return Challenger(
         model=model,
         bundle_uri=storage.join(context.output_uri, "bundle"),
@@ -68,6 +43,64 @@ def train_challenger(context: StageContext) -> Challenger:
         final_training_loss=result.final_training_loss,
         seed=run.config.training.seed,
     )
+
+
+def _open_run(client: "MlflowClient", run: ResolvedRun) -> str:
+    mlflow_run_id = tracking.open_run(client, run, "challenger", f"{run.as_of:%Y-%m-%d} challenger")
+    with tracking.translated_errors(run.tracking_uri):
+        config = run.config.model_dump(mode="json")
+        tracking.log_params(client, mlflow_run_id, tracking.flatten(config))
+    return mlflow_run_id
+
+
+def _train(
+    run: ResolvedRun, snapshot: Snapshot, snapshot_dir: Path, mlflow_run_id: str
+) -> "TrainingResult":
+    from training import launch
+    from training.spec import Lineage, TrainingSpec
+
+    lineage = Lineage(
+        as_of=run.as_of,
+        snapshot_digest=snapshot.digest,
+        code_version=run.code_version,
+        seed=run.config.training.seed,
+    )
+    spec = TrainingSpec(
+        snapshot=snapshot,
+        snapshot_dir=str(snapshot_dir),
+        work_dir=str(_work_dir(run)),
+        config=run.config,
+        num_devices=run.num_devices,
+        accelerator=run.accelerator,
+        tracking_uri=run.tracking_uri,
+        mlflow_run_id=mlflow_run_id,
+        lineage=lineage,
+    )
+    return launch.train(spec)
+
+
+def _register(
+    client: "MlflowClient",
+    run: ResolvedRun,
+    snapshot: Snapshot,
+    result: "TrainingResult",
+    mlflow_run_id: str,
+) -> ModelRef:
+    """Log curves and bundle to the run and register the bundle; a retry repeats none of it."""
+    from training import live_metrics, mlflow_model
+
+    bundle_dir = Path(result.bundle_dir)
+    tags = {
+        "bundle_digest": storage.digest_of_files(storage.digest_files(bundle_dir)),
+        "snapshot_digest": snapshot.digest,
+        "recipe": run.config.recipe,
+        "homefeed_run_id": run.run_id,
+    }
+    with tracking.translated_errors(run.tracking_uri):
+        live_metrics.replay(Path(result.metrics_path), run.tracking_uri, mlflow_run_id)
+        model_uri = mlflow_model.log_bundle(bundle_dir, mlflow_run_id, run.tracking_uri)
+        client.log_artifact(mlflow_run_id, result.learning_curve_path, "training")
+    return registry.register(client, run, mlflow_run_id, model_uri, tags)
 
 
 def _work_dir(run: ResolvedRun) -> Path:
@@ -83,8 +116,6 @@ def _work_dir(run: ResolvedRun) -> Path:
 
 def _publish_bundle(bundle_dir: Path, context: StageContext) -> None:
     """Publish a copy: the work folder keeps its own, for a retry after this point."""
-    import shutil
-
     with storage.scratch_folder(context.run.workspace_uri) as scratch:
         copied = scratch / "bundle"
         shutil.copytree(bundle_dir, copied)

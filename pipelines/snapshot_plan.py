@@ -1,0 +1,107 @@
+"""What a snapshot is made of: its windows, its plan for the workers, and the shard of a user.
+
+Not for reading or computing: `snapshot_spill` and `snapshot_kernel` follow this plan.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.contracts.artifacts import ResolvedRun, Window, to_ms
+from pipelines.contracts.config import FeatureConfig, SnapshotConfig
+
+DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True)
+class SnapshotPlan:
+    """Everything that a worker must know; picklable and small."""
+
+    as_of: datetime
+    features: FeatureConfig
+    config: SnapshotConfig
+    training: Window
+    holdout: Window
+
+    @property
+    def as_of_ms(self) -> int:
+        """as_of in milliseconds since the epoch."""
+        return to_ms(self.as_of)
+
+    @property
+    def label_window_ms(self) -> int:
+        """How long after an impression an action counts."""
+        return self.config.label_window_hours * HOUR_MS
+
+    @property
+    def history_start_ms(self) -> int:
+        """Timelines hold no action that happened before this."""
+        return self.training.start_ms - self.config.history_days * DAY_MS
+
+    @property
+    def actions_start_ms(self) -> int:
+        """Where reading of actions starts: the longest look back of any feature."""
+        days = max(self.config.history_days, self.config.core_days, self.config.popularity_days)
+        # One day more: popularity looks back from the midnight before a request.
+        return self.training.start_ms - (days + 1) * DAY_MS
+
+    @property
+    def action_type_ids(self) -> dict[str, int]:
+        """Id of each action type, from 1; 0 pads."""
+        return {name: index + 1 for index, name in enumerate(self.features.action_types)}
+
+    @property
+    def target_action_type(self) -> str:
+        """Action type of the target head."""
+        return self.features.heads[0].action_type
+
+    @property
+    def request_days(self) -> npt.NDArray[np.int64]:
+        """Days since the epoch on which requests of either window fall, sorted."""
+        days: set[int] = set()
+        for window in (self.training, self.holdout):
+            days.update(range(window.start_ms // DAY_MS, (window.end_ms - 1) // DAY_MS + 1))
+        return np.array(sorted(days), dtype=np.int64)
+
+
+def make_plan(run: ResolvedRun) -> SnapshotPlan:
+    """Return the plan of a run's snapshot: windows end where impressions are mature.
+
+    The holdout ends at as_of minus the label window and is `holdout_days` long; the embargo lies
+    before it; training is the `training_days` before the embargo. All half-open.
+    """
+    config = run.config.snapshot
+    end = run.as_of - timedelta(hours=config.label_window_hours)
+    holdout = Window(start=end - timedelta(days=config.holdout_days), end=end)
+    training_end = holdout.start - timedelta(days=config.embargo_days)
+    training = Window(start=training_end - timedelta(days=config.training_days), end=training_end)
+    return SnapshotPlan(
+        as_of=run.as_of,
+        features=run.config.features,
+        config=config,
+        training=training,
+        holdout=holdout,
+    )
+
+
+def shard_of(user_ids: npt.NDArray[np.int64], num_shards: int) -> npt.NDArray[np.int64]:
+    """Return the shard of each user: a hash of the id alone, equal on every machine.
+
+    The hash is the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): ids in a row
+    spread evenly, and any engine can compute it in 64-bit integer arithmetic.
+    """
+    mixed = user_ids.astype(np.uint64)
+    with np.errstate(over="ignore"):
+        mixed = mixed + np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed = mixed ^ (mixed >> np.uint64(31))
+    return (mixed % np.uint64(num_shards)).astype(np.int64)
+
+
+def shard_name(shard: int) -> str:
+    """Return a shard's folder name."""
+    return f"shard-{shard:05d}"
