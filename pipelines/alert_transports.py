@@ -1,7 +1,8 @@
 """How an alert travels: the outbox and the task log always, the others as configured.
 
-`HOMEFEED_ALERT_TRANSPORTS` names the others; they go through Airflow's own hooks. Not for what an alert says (`pipelines.alerts`). Secrets stay in Airflow connections: no message,
-log line or error of this module repeats what a hook said about its address.
+`HOMEFEED_ALERT_TRANSPORTS` names the others; they go through Airflow's own hooks. Secrets stay in
+Airflow connections: no message, log line or error of this module repeats what a hook said about
+its address. Not for what an alert says (`pipelines.alerts`).
 """
 
 import logging

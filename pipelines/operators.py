@@ -107,7 +107,7 @@ def _in_kubernetes(name: str, run_uri: Any, timeout: timedelta, settings: Settin
         arguments=arguments,
         env_vars=_environment(settings),
         do_xcom_push=False,
-        reattach_on_restart=True,
+        durable=True,
         on_finish_action="delete_succeeded_pod",
         deferrable=True,
         execution_timeout=timeout,
@@ -138,7 +138,7 @@ def _environment(settings: Settings) -> dict[str, str]:
 def _image(settings: Settings) -> str:
     if not settings.stage_image:
         raise ConfigurationError(
-            f"HOMEFEED_STAGE_RUNNER is {settings.stage_runner!r} and HOMEFEED_STAGE_IMAGE is empty; "
+            f"HOMEFEED_STAGE_IMAGE is empty, which runner {settings.stage_runner!r} needs; "
             f"set it to the image that holds the `homefeed` command"
         )
     return settings.stage_image

@@ -95,8 +95,8 @@ def translated_errors(uri: str, doing: str) -> Iterator[None]:
             ) from error
         if code in _FULL_ERRNOS:
             raise TransientStorageError(
-                f"{doing} {uri}: the disk is full ({error.strerror}); free space in the "
-                f"workspace (`homefeed clean` lists what may go) and retry"
+                f"{doing} {uri}: the disk is full ({error.strerror}); free space "
+                f"(runs and snapshots of old cycles in the workspace may go), then retry"
             ) from error
         raise TransientStorageError(
             f"{doing} {uri}: {error}; check the storage, then retry"

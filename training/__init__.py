@@ -1,1 +1,1 @@
-"""Everything that makes and runs a model. Imports nothing of this project but `pipelines.contracts`."""
+"""Everything that makes and runs a model. Imports nothing of ours but `pipelines.contracts`."""

@@ -3,8 +3,6 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from support.registered import challenger_of, judgement_of, register_bundle
-from support.runs import make_run
 
 from pipelines import history, promotion, registry, storage, tracking
 from pipelines.contracts.artifacts import Decision, ResolvedRun
@@ -15,6 +13,8 @@ from pipelines.contracts.errors import (
     TrackingUnavailableError,
 )
 from pipelines.settings import Settings
+from support.registered import challenger_of, judgement_of, register_bundle
+from support.runs import make_run
 
 pytestmark = pytest.mark.services
 FIRST = datetime(2017, 6, 12, tzinfo=UTC)

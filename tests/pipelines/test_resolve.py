@@ -2,8 +2,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from support.registered import challenger_of, judgement_of, register_bundle
-from support.runs import make_run
 
 from pipelines import promotion, resolve, storage, tracking
 from pipelines.contracts.artifacts import ResolvedRun, StageRecord
@@ -15,6 +13,8 @@ from pipelines.contracts.errors import (
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.settings import Settings
 from pipelines.stages.runner import manifest_uri
+from support.registered import challenger_of, judgement_of, register_bundle
+from support.runs import make_run
 
 pytestmark = pytest.mark.services
 AS_OF = datetime(2017, 6, 12, tzinfo=UTC)

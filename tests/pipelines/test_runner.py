@@ -2,13 +2,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.runs import make_run
 
 from pipelines import storage
 from pipelines.contracts.artifacts import StageFailure, StageRecord
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError, DataContractError, RunInProgressError
 from pipelines.stages import bodies, runner
+from support.runs import make_run
 
 
 class Number(Frozen):

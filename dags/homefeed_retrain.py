@@ -1,0 +1,120 @@
+"""Retrains the Homefeed ranker every two weeks and promotes it only when the evidence says so.
+
+    resolve_run -> build_snapshot -> check_snapshot -> train_challenger -> compare_with_champion
+    compare_with_champion -> promote_challenger
+    compare_with_champion -> alert
+
+**Red means that the pipeline broke.** A worse model is not red: its verdict is REJECT or
+INCONCLUSIVE, `promote_challenger` leaves the champion where it is, and `alert` says why.
+
+**Trigger** takes four options. `as_of`: train on what was known before this day (UTC); empty means
+the end of the run's data interval, or now. `recipe`: the configuration. `promote`: off only
+compares. `devices`: training processes. A backfill never promotes.
+
+**Retries**: a failure that may pass is tried twice more; bad data (exit code 65), a refused
+promotion (77), bad configuration (78) and bad usage (64) fail at once. Clearing a task is safe: a
+stage that has published returns what it published.
+
+The asset `homefeed/champion` is updated by a run that promoted, and by no other.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow.sdk import DAG, Asset, AssetAlias, Param, task
+
+from pipelines.operators import (
+    StageRetryPolicy,
+    alert_broken_run,
+    announce_promotion,
+    resolve,
+    stage_operator,
+)
+from pipelines.recipes import RECIPES
+from pipelines.settings import Settings
+from pipelines.timetable import AnchoredTimetable
+
+SETTINGS = Settings()
+CATCHUP = False
+CHAMPION = Asset(name="homefeed/champion", uri="homefeed://champion")
+# An alias may stay silent; a plain outlet would announce a new champion after every run.
+PROMOTED = AssetAlias("homefeed/champion_if_promoted")
+
+PARAMS = {
+    "as_of": Param(
+        None,
+        type=["null", "string"],
+        format="date",
+        title="As of",
+        description="Use what was known before this day (UTC). Empty: the data interval's end.",
+    ),
+    "recipe": Param(
+        SETTINGS.recipe, enum=sorted(RECIPES), title="Recipe", description="Configuration to run."
+    ),
+    "promote": Param(
+        True, type="boolean", title="Promote", description="Promote if the verdict is PROMOTE."
+    ),
+    "devices": Param(
+        1, type="integer", minimum=1, maximum=64, title="Devices", description="Training processes."
+    ),
+}
+
+
+DEFAULTS = {
+    "retries": 2,
+    "retry_delay": timedelta(seconds=SETTINGS.retry_delay_s),
+    "retry_exponential_backoff": 2.0,
+    "max_retry_delay": timedelta(hours=1),
+    "retry_policy": StageRetryPolicy(),
+    "pool": "default_pool",
+    "execution_timeout": timedelta(minutes=30),
+}
+
+
+@task(inlets=[CHAMPION])
+def resolve_run(params: Any = None, dag_run: Any = None, ti: Any = None) -> dict[str, str]:
+    """Fix as_of, the code version and the champion's version; all that follows depends on these."""
+    return resolve(params, dag_run, ti, Settings())
+
+
+@task(outlets=[PROMOTED])
+def promote_challenger(run_uri: str, outlet_events: Any = None) -> str:
+    """Move the `champion` alias if the verdict is PROMOTE and the champion is still the same."""
+    from pipelines.stages.runner import run_stage  # noqa: PLC0415
+
+    manifest_uri = run_stage("promote_challenger", run_uri)
+    announce_promotion(manifest_uri, outlet_events, PROMOTED, CHAMPION)
+    return manifest_uri
+
+
+@task
+def alert(run_uri: str) -> str:
+    """Tell people when the verdict is not PROMOTE."""
+    from pipelines.stages.runner import run_stage  # noqa: PLC0415
+
+    return run_stage("alert", run_uri)
+
+
+with DAG(
+    dag_id="homefeed_retrain",
+    schedule=AnchoredTimetable(
+        datetime.fromisoformat(SETTINGS.anchor), SETTINGS.cadence_days * 86400, catchup=CATCHUP
+    ),
+    start_date=datetime.fromisoformat(SETTINGS.anchor),
+    catchup=CATCHUP,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(days=2),
+    default_args=DEFAULTS,
+    on_failure_callback=alert_broken_run,
+    params=PARAMS,
+    doc_md=__doc__,
+    tags=["homefeed"],
+) as homefeed_retrain:
+    resolved: Any = resolve_run()
+    run_uri = resolved["run_uri"]
+    build = stage_operator("build_snapshot", run_uri, timedelta(hours=6), SETTINGS)
+    check = stage_operator("check_snapshot", run_uri, timedelta(hours=2), SETTINGS)
+    train = stage_operator("train_challenger", run_uri, timedelta(hours=18), SETTINGS)
+    compare = stage_operator("compare_with_champion", run_uri, timedelta(hours=4), SETTINGS)
+    # Both are leaves: the run is red if either fails, and the alert cannot hide the other.
+    build >> check >> train >> compare >> [promote_challenger(run_uri), alert(run_uri)]

@@ -1,0 +1,61 @@
+"""`homefeed local ...`: what `make retrain` and `make ui` call. Not for production deployments."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.contracts.errors import ConfigurationError
+
+app = typer.Typer(help="Airflow and MLflow on this machine.", no_args_is_help=True)
+
+Home = Annotated[str, typer.Option(help="Folder for everything; HOMEFEED_HOME by default.")]
+Recipe = Annotated[str, typer.Option(help="Recipe of both cycles.")]
+AsOf = Annotated[list[str], typer.Option("--as-of", help="A cycle's day; give it once per cycle.")]
+Dags = Annotated[str, typer.Option(help="Folder with the DAG file.")]
+
+DEFAULT_DAYS = ["2017-06-12", "2017-06-26"]
+
+
+@app.command()
+def retrain(
+    home: Home = "",
+    recipe: Recipe = "completejourney",
+    as_of: AsOf = DEFAULT_DAYS,  # noqa: B006 - typer copies it
+    dags: Dags = "dags",
+) -> None:
+    """Run two cycles in a real Airflow, one after the other, and say what came out."""
+    from pipelines.local.retrain import retrain as run_cycles  # noqa: PLC0415
+
+    raise typer.Exit(run_cycles(_home(home), _dags(dags), recipe, tuple(as_of)))
+
+
+@app.command()
+def ui(home: Home = "", dags: Dags = "dags") -> None:
+    """Keep the Airflow and MLflow pages up until Ctrl-C."""
+    from pipelines.local.retrain import keep_up  # noqa: PLC0415
+
+    keep_up(_home(home), _dags(dags))
+
+
+@app.command()
+def down(home: Home = "") -> None:
+    """End whatever an earlier start has left running."""
+    from pipelines.local.processes import sweep  # noqa: PLC0415
+
+    typer.echo(f"ended {sweep(f'{_home(home).path}#')} processes")
+
+
+def _home(home: str):  # type: ignore[no-untyped-def]
+    from pipelines.local.layout import LocalHome, default_home  # noqa: PLC0415
+
+    return LocalHome(Path(home).expanduser().absolute()) if home else default_home()
+
+
+def _dags(dags: str) -> Path:
+    folder = Path(dags).absolute()
+    if not (folder / "homefeed_retrain.py").exists():
+        raise ConfigurationError(
+            f"no homefeed_retrain.py in {folder}; run this in the repository or give --dags"
+        )
+    return folder

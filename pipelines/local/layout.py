@@ -1,0 +1,99 @@
+"""Where the local services keep their things, and which ports they take. Not for starting them."""
+
+import json
+import os
+import secrets
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+ADMIN = "admin"
+AIRFLOW_PORT, MLFLOW_PORT = 8080, 5000
+HOME_MARKER = "HOMEFEED_LOCAL_MARK"
+"""Environment variable of every process started here, and so of every process those start."""
+
+
+@dataclass(frozen=True)
+class LocalHome:
+    """One folder with everything that the local services write.
+
+    <path>/airflow/            AIRFLOW_HOME: airflow.cfg, airflow.db, passwords.json (mode 0600)
+    <path>/mlflow/             mlflow.db, artifacts/
+    <path>/logs/               one file per service
+    <path>/event_log/          unless another one is named
+    <path>/workspace/          runs, snapshots, history, outbox
+    <path>/services.lock       held while the services run
+    """
+
+    path: Path
+
+    @property
+    def airflow(self) -> Path:
+        """AIRFLOW_HOME."""
+        return self.path / "airflow"
+
+    @property
+    def mlflow(self) -> Path:
+        """MLflow's database and artifacts."""
+        return self.path / "mlflow"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the services' logs."""
+        return self.path / "logs"
+
+    @property
+    def passwords(self) -> Path:
+        """File with the login, readable by this user only."""
+        return self.airflow / "passwords.json"
+
+    def create(self) -> None:
+        """Make the folders; those with secrets are for this user only."""
+        for folder in (self.path, self.airflow, self.mlflow, self.logs):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.airflow.chmod(0o700)
+
+    def password(self) -> str:
+        """Return the admin's password, made at random the first time."""
+        return self.secret("passwords.json", ADMIN)
+
+    def secret(self, file_name: str, key: str) -> str:
+        """Return a random secret that stays the same from start to start.
+
+        Args:
+            file_name: JSON file below `airflow`, mode 0600 from its first byte on.
+            key: its name in the file.
+        """
+        path = self.airflow / file_name
+        found = json.loads(path.read_text()) if path.exists() else {}
+        if key not in found:
+            found[key] = secrets.token_urlsafe(18)
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(handle, "w") as stream:
+                json.dump(found, stream)
+        return str(found[key])
+
+
+def default_home() -> LocalHome:
+    """Return the home that HOMEFEED_HOME names, else `.homefeed` in the current folder."""
+    return LocalHome(Path(os.environ.get("HOMEFEED_HOME", ".homefeed")).expanduser().absolute())
+
+
+def is_free(port: int) -> bool:
+    """Return whether a server could listen on the port of 127.0.0.1 now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def choose_port(wanted: int) -> int:
+    """Return the wanted port if it is free, else one that the system picks."""
+    if is_free(wanted):
+        return wanted
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,129 @@
+"""Child processes that end with us: started in their own groups, marked, and swept.
+
+Airflow's workers put stages into sessions of their own, which no signal to a group reaches. So
+every process carries a mark in its environment, and stopping looks for that mark. Run as
+`python -m pipelines.local.processes MARK`, this module waits for its parent to vanish (its standard
+input closes, also after `kill -9`) and then sweeps. Not for what is started (`services`).
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from pipelines.local.layout import HOME_MARKER
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 8.0
+"""Seconds between asking a process to end and killing it."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A started server: its name for people, its process and its log."""
+
+    name: str
+    process: "subprocess.Popen[bytes]"
+    log_path: Path
+
+    def tail(self, num_lines: int = 25) -> str:
+        """Return the last lines of its log."""
+        lines = self.log_path.read_text(errors="replace").splitlines()
+        return "\n".join(lines[-num_lines:])
+
+
+def new_mark(home: Path) -> str:
+    """Return the mark of one start: the home folder, and a token that no other start has."""
+    return f"{home}#{uuid.uuid4().hex}"
+
+
+def start(
+    name: str, command: Sequence[str], environment: Mapping[str, str], mark: str, log_dir: Path
+) -> Service:
+    """Start a marked process in a group of its own, its output in `<log_dir>/<name>.log`."""
+    log_path = log_dir / f"{name}.log"
+    with log_path.open("wb") as stream:
+        process = subprocess.Popen(
+            command,
+            env={**environment, HOME_MARKER: mark},
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return Service(name, process, log_path)
+
+
+def start_watch(mark: str) -> "subprocess.Popen[bytes]":
+    """Start the process that sweeps when we vanish. Closing its stdin has it sweep at once."""
+    environment = {name: value for name, value in os.environ.items() if name != HOME_MARKER}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipelines.local.processes", mark],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+        env=environment,
+    )
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """Return the running processes whose mark is this one or begins with it, but not ourselves.
+
+    Args:
+        mark: of one start, or `<home>#` for every start of a home folder.
+    """
+    found = []
+    for process in psutil.process_iter():
+        if process.pid == os.getpid():
+            continue
+        try:
+            has_mark = process.environ().get(HOME_MARKER, "").startswith(mark)
+        # Gone meanwhile, or another user's: in both cases none of ours.
+        except (psutil.Error, OSError):
+            continue
+        if has_mark:
+            found.append(process)
+    return found
+
+
+def sweep(mark: str, grace_s: float = GRACE_S) -> int:
+    """End every marked process: ask first, kill after the grace. Return how many there were."""
+    processes = marked(mark)
+    for process in processes:
+        _signal(process, signal.SIGTERM)
+    psutil.wait_procs(processes, timeout=grace_s)
+    deadline = time.monotonic() + grace_s
+    # Again and again: a process that was about to start another one may have done so.
+    while (left := marked(mark)) and time.monotonic() < deadline:
+        for process in left:
+            _signal(process, signal.SIGKILL)
+        psutil.wait_procs(left, timeout=1)
+    return len(processes)
+
+
+def _signal(process: psutil.Process, number: signal.Signals) -> None:
+    try:
+        # psutil compares the start time, so a reused process id is never hit.
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return
+
+
+def _watch(mark: str) -> None:
+    """Wait until the parent closes our standard input or dies, then sweep."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    sys.stdin.buffer.read()
+    sweep(mark)
+
+
+if __name__ == "__main__":
+    _watch(sys.argv[1])

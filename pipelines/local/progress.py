@@ -1,0 +1,83 @@
+"""Shows a run's tasks in the terminal: a live table, or a line per change where there is none."""
+
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from pipelines.contracts.artifacts import STAGES
+
+_COLOURS = {
+    "success": "green",
+    "running": "cyan",
+    "failed": "bold red",
+    "up_for_retry": "yellow",
+    "upstream_failed": "red",
+}
+
+
+class Progress:
+    """The state of one run's tasks, kept up to date on a terminal."""
+
+    def __init__(self, console: Console, run_id: str) -> None:
+        self._console = console
+        self._run_id = run_id
+        self._shown: dict[str, str] = {}
+        self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
+
+    def __enter__(self) -> "Progress":
+        """Begin to show."""
+        self._console.rule(self._run_id)
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the last state on the screen."""
+        if self._live:
+            self._live.stop()
+
+    def show(self, tasks: list[dict[str, Any]]) -> None:
+        """Show these task instances, as Airflow's REST API gives them."""
+        tasks = sorted(tasks, key=lambda task: _order(task["task_id"]))
+        if self._live:
+            self._live.update(_table(tasks))
+            return
+        for task in tasks:
+            name, state = task["task_id"], task["state"] or "waiting"
+            if state != self._shown.get(name, "waiting") and state not in ("scheduled", "queued"):
+                self._shown[name] = state
+                self._console.print(f"  {name:22} {state:12} {_duration(task)}")
+
+
+def _table(tasks: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, header_style="dim")
+    for heading in ("stage", "state", "seconds", "attempt"):
+        table.add_column(heading, justify="right" if heading in ("seconds", "attempt") else "left")
+    for task in tasks:
+        state = task["state"] or "waiting"
+        colour = _COLOURS.get(state, "dim")
+        attempt = str(task["try_number"] or "")
+        table.add_row(task["task_id"], f"[{colour}]{state}[/]", _duration(task), attempt)
+    return table
+
+
+def _duration(task: dict[str, Any]) -> str:
+    """Return the seconds that the present attempt has taken, or '' before it started."""
+    if not task["start_date"]:
+        return ""
+    start = datetime.fromisoformat(task["start_date"])
+    end = datetime.fromisoformat(task["end_date"]) if task["end_date"] else datetime.now(UTC)
+    return f"{(end - start).total_seconds():.1f}"
+
+
+def _order(task_id: str) -> int:
+    return STAGES.index(task_id) if task_id in STAGES else len(STAGES)

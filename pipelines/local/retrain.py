@@ -1,0 +1,205 @@
+"""`make retrain` and `make ui`: cycles in a real Airflow on this machine, and the two pages.
+
+Not for running stages (Airflow does that) nor for starting servers (`services`).
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pipelines import storage
+from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.schemas import EVENT_LOG_TABLES
+from pipelines.local.airflow_api import DAG_ID, FINAL_STATES, AirflowApi
+from pipelines.local.layout import ADMIN, LocalHome
+from pipelines.local.progress import Progress
+from pipelines.local.services import RunningServices, running
+from pipelines.local.summary import find_finished_run, show_summary
+
+RUN_FAILED_EXIT_CODE = 1
+POLL_S = 0.5
+
+
+class IngestError(HomefeedError):
+    """The event log could not be written; the command's own output says why."""
+
+    exit_code = 65
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """One cycle to run: its day and recipe, and the run id that makes asking twice harmless."""
+
+    as_of: str
+    recipe: str
+
+    @property
+    def run_id(self) -> str:
+        """Airflow's run id of the cycle."""
+        return f"retrain__{self.recipe}__{self.as_of}"
+
+    @property
+    def conf(self) -> dict[str, Any]:
+        """What the trigger form would be given."""
+        return {"as_of": self.as_of, "recipe": self.recipe, "promote": True, "devices": 1}
+
+
+def retrain(
+    home: LocalHome,
+    dags: Path,
+    recipe: str,
+    days: tuple[str, ...],
+    extra: Mapping[str, str] | None = None,
+) -> int:
+    """Run the cycles one after the other in a real Airflow, show them, and sum up.
+
+    Cycles that have ended well are not run again; a failed one goes on from what failed.
+
+    Args:
+        home: folder of everything.
+        dags: folder with the DAG file.
+        recipe: recipe of every cycle.
+        days: as_of of each cycle, in order.
+        extra: environment variables for the services, e.g. HOMEFEED_EVENT_LOG.
+
+    Returns:
+        0, or 1 when a cycle failed.
+
+    Raises:
+        RunInProgressError: another copy is running in this home.
+        ServiceError: Airflow or MLflow did not come up.
+        IngestError: there is no event log and none could be made.
+    """
+    console = Console()
+    cycles = [Cycle(day, recipe) for day in days]
+    workspace = (extra or {}).get("HOMEFEED_WORKSPACE", str(home.path / "workspace"))
+    is_done = all(find_finished_run(workspace, cycle.run_id) for cycle in cycles)
+    has_failed = False
+    if is_done:
+        console.print("Every cycle has ended well before; nothing to run.")
+    else:
+        started = time.monotonic()
+        has_failed = not _run_cycles(home, dags, cycles, extra or {}, console)
+        console.print(f"{time.monotonic() - started:.0f} s with everything")
+    show_summary(console, workspace, [cycle.run_id for cycle in cycles])
+    console.print(f"[bold]make ui[/] opens Airflow and MLflow (login {ADMIN} / {home.password()})")
+    return RUN_FAILED_EXIT_CODE if has_failed else 0
+
+
+def _run_cycles(
+    home: LocalHome, dags: Path, cycles: list[Cycle], extra: Mapping[str, str], console: Console
+) -> bool:
+    """Run the cycles in order; return whether all of them ended well."""
+    with _event_log(home, extra, console) as wait_for_event_log:
+        with running(home, dags, console.print, extra) as services:
+            show_addresses(console, services)
+            api = AirflowApi(services.airflow_url, home.password())
+            api.wait_for_dag()
+            wait_for_event_log()
+            api.set_paused(False)
+            return all(_run_cycle(api, services, cycle, console) for cycle in cycles)
+
+
+def _run_cycle(api: AirflowApi, services: RunningServices, cycle: Cycle, console: Console) -> bool:
+    """Trigger one cycle or take up an old one, and follow it to its end."""
+    found = api.find_run(cycle.run_id)
+    if found is None:
+        found = api.trigger(cycle.run_id, cycle.conf)
+    elif found["state"] == "failed":
+        console.print(f"{cycle.run_id} failed before; going on from what failed")
+        api.clear_failed(cycle.run_id)
+        found = api.find_run(cycle.run_id) or found
+    with Progress(console, cycle.run_id) as progress:
+        while found["state"] not in FINAL_STATES:
+            services.require_alive()
+            progress.show(api.tasks(cycle.run_id))
+            time.sleep(POLL_S)
+            found = api.find_run(cycle.run_id) or found
+        progress.show(api.tasks(cycle.run_id))
+    if found["state"] == "success":
+        return True
+    _show_failure(api, cycle, console)
+    return False
+
+
+def _show_failure(api: AirflowApi, cycle: Cycle, console: Console) -> None:
+    """Print the end of the log of each task that failed."""
+    for task in api.tasks(cycle.run_id):
+        if task["state"] == "failed":
+            lines = api.log_of(cycle.run_id, task["task_id"], task["try_number"])
+            console.print(f"[bold red]{task['task_id']} of {cycle.run_id} failed:[/]")
+            console.print("\n".join(lines[-25:]), markup=False, highlight=False)
+
+
+@contextlib.contextmanager
+def _event_log(
+    home: LocalHome, extra: Mapping[str, str], console: Console
+) -> Iterator[Callable[[], None]]:
+    """Write the event log beside whatever else is going on, if there is none.
+
+    Gives a function that waits for it.
+    """
+    location = extra.get("HOMEFEED_EVENT_LOG", str(home.path / "event_log"))
+    if set(storage.list_names(storage.to_uri(location))) >= set(EVENT_LOG_TABLES):
+        yield lambda: None
+        return
+    home.create()
+    console.print(f"writing the event log of the Complete Journey data to {location} ...")
+    log_path = home.logs / "ingest.log"
+    with log_path.open("wb") as stream:
+        command = ["-m", "pipelines.cli", "ingest", "completejourney", "--to", location]
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **extra, "HOMEFEED_HOME": str(home.path)},
+        )
+
+    def wait() -> None:
+        if process.wait() != 0:
+            tail = "\n".join(log_path.read_text(errors="replace").splitlines()[-20:])
+            raise IngestError(
+                f"the event log could not be written (exit code {process.returncode}); the end "
+                f"of {log_path}:\n{tail}\nMend what it says, then run the same command again"
+            )
+
+    try:
+        yield wait
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+
+
+def keep_up(home: LocalHome, dags: Path, extra: Mapping[str, str] | None = None) -> None:
+    """Keep Airflow and MLflow up until Ctrl-C or SIGTERM.
+
+    Raises:
+        RunInProgressError: services of this home are running.
+        ServiceError: a service did not come up, or ended.
+    """
+    console = Console()
+    with contextlib.suppress(KeyboardInterrupt):
+        with running(home, dags, console.print, extra) as services:
+            AirflowApi(services.airflow_url, home.password()).wait_for_dag()
+            show_addresses(console, services)
+            console.print("Ctrl-C ends both.")
+            while True:
+                services.require_alive()
+                time.sleep(1)
+    console.print("ended")
+
+
+def show_addresses(console: Console, services: RunningServices) -> None:
+    """Print both pages' addresses and the login."""
+    password = services.home.password()
+    console.print(f"Airflow  {services.airflow_url}/dags/{DAG_ID}   login {ADMIN} / {password}")
+    console.print(f"MLflow   {services.mlflow_url}")

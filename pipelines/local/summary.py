@@ -1,0 +1,134 @@
+"""What came out of the cycles, read from their manifests. Runs nothing, and asks no server."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from rich.console import Console
+
+from pipelines import storage
+from pipelines.contracts.artifacts import (
+    STAGES,
+    Judgement,
+    MetricComparison,
+    Promotion,
+    ResolvedRun,
+    StageRecord,
+)
+
+
+@dataclass(frozen=True)
+class CycleOutcome:
+    """One cycle's manifests, as far as it has come."""
+
+    run: ResolvedRun
+    records: dict[str, StageRecord]
+    started_at: datetime
+
+    @property
+    def is_finished(self) -> bool:
+        """True when every stage has published."""
+        return len(self.records) == len(STAGES)
+
+    @property
+    def stages_s(self) -> float:
+        """Seconds of the stages' own work."""
+        return sum(record.wall_s for record in self.records.values())
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds from the start of the first stage to the end of the last."""
+        ended_at = max(record.finished_at for record in self.records.values())
+        return (ended_at - self.started_at).total_seconds()
+
+    @property
+    def overhead_share(self) -> float:
+        """Share of the elapsed time in which no stage's own work was done."""
+        return max(0.0, 1 - self.stages_s / self.elapsed_s) if self.elapsed_s > 0 else 0.0
+
+
+def find_run(workspace: str, trigger: str) -> CycleOutcome | None:
+    """Return what a trigger's cycle has published, or None if it was never resolved."""
+    runs_uri = storage.join(storage.to_uri(workspace), "runs")
+    for name in storage.list_names(runs_uri):
+        outcome = _read_outcome(storage.join(runs_uri, name))
+        if outcome is not None and outcome.run.trigger == trigger:
+            return outcome
+    return None
+
+
+def find_finished_run(workspace: str, trigger: str) -> CycleOutcome | None:
+    """Return a trigger's cycle if every stage of it has ended, else None."""
+    outcome = find_run(workspace, trigger)
+    return outcome if outcome is not None and outcome.is_finished else None
+
+
+def _read_outcome(run_uri: str) -> CycleOutcome | None:
+    uris = {stage: storage.join(run_uri, stage, "manifest.json") for stage in STAGES}
+    if not storage.exists(uris["resolve_run"]):
+        return None
+    records = {
+        stage: storage.read_model(uri, StageRecord)
+        for stage, uri in uris.items()
+        if storage.exists(uri)
+    }
+    first = records["resolve_run"]
+    started_at = datetime.fromtimestamp(first.finished_at.timestamp() - first.wall_s, UTC)
+    return CycleOutcome(ResolvedRun.model_validate(first.artifact), records, started_at)
+
+
+def show_summary(console: Console, workspace: str, triggers: Sequence[str]) -> None:
+    """Print verdict, numbers, times and paths of each cycle."""
+    for trigger in triggers:
+        outcome = find_run(workspace, trigger)
+        if outcome is None:
+            console.print(f"{trigger}: did not begin")
+            continue
+        console.rule(f"cycle {outcome.run.as_of:%Y-%m-%d}")
+        for line in describe(outcome):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def describe(outcome: CycleOutcome) -> list[str]:
+    """Return the lines that sum up one cycle."""
+    lines = []
+    if "compare_with_champion" in outcome.records:
+        lines += _describe_verdict(outcome)
+    if "promote_challenger" in outcome.records:
+        promotion = Promotion.model_validate(outcome.records["promote_challenger"].artifact)
+        serving = promotion.champion_after.label if promotion.champion_after else "no model"
+        lines.append(f"serving: {serving}")
+    times = ", ".join(
+        f"{stage} {outcome.records[stage].wall_s:.1f}"
+        for stage in STAGES
+        if stage in outcome.records
+    )
+    lines.append(f"seconds: {times}")
+    lines.append(
+        f"elapsed {outcome.elapsed_s:.1f} s, of it {100 * outcome.overhead_share:.0f} % outside "
+        f"the stages' own work"
+    )
+    lines.append(f"run folder: {outcome.run.run_uri}")
+    return lines
+
+
+def _describe_verdict(outcome: CycleOutcome) -> list[str]:
+    judgement = Judgement.model_validate(outcome.records["compare_with_champion"].artifact)
+    comparison = judgement.comparison
+    target = comparison.find(outcome.run.config.model_gate.target_metric)
+    lines = [f"{judgement.verdict.decision}: {' '.join(judgement.verdict.reasons)}"]
+    if target is not None:
+        lines.append(_describe_target(target, comparison.baseline_kind.value))
+    rows = f"{comparison.num_users:,} users, {comparison.num_requests:,} requests"
+    lines.append(f"holdout: {rows}; verdict page: {judgement.report_uri}")
+    return lines
+
+
+def _describe_target(row: MetricComparison, baseline: str) -> str:
+    text = f"{row.metric}: challenger {row.challenger:.4f}, {baseline} {row.baseline:.4f}"
+    if (change := row.relative_change) is None:
+        return text
+    return (
+        f"{text} ({100 * change.value:+.2f} %, {100 * change.confidence:g} % interval "
+        f"{100 * change.low:+.2f} to {100 * change.high:+.2f} %)"
+    )

@@ -1,0 +1,316 @@
+"""Impressions and actions of the Complete Journey adapter: who was shown what, who bought what.
+
+All draws are hashes of ids and a fixed seed: no generator state, so the same on every machine.
+Not for embeddings: `completejourney_embeddings`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS
+
+Ints = npt.NDArray[np.int64]
+
+CANDIDATES_PER_REQUEST = 30
+SEED = 20170101
+_NUM_DRAWS = 64
+_SMALL_POOL = 256  # at most this many promoted products: all are ranked instead of drawn from
+_PRODUCT_BITS, _PLACEMENT_BITS = 20, 4
+
+
+@dataclass(frozen=True)
+class Promotions:
+    """What was promoted where: one entry per (store-week, product), sorted by both."""
+
+    store_weeks: Ints  # distinct store * 100 + week, sorted
+    product_ids: Ints  # distinct products, sorted
+    keys: Ints  # store-week rank << 20 | product rank, sorted
+    display: npt.NDArray[np.uint8]  # code into display_names
+    mailer: npt.NDArray[np.uint8]
+    display_names: list[str]
+    mailer_names: list[str]
+
+
+@dataclass(frozen=True)
+class Purchases:
+    """Transactions by (time, basket_id, product_id); a basket has one time, store and household."""
+
+    user_id: Ints
+    basket_id: Ints
+    pin_id: Ints
+    time_ms: Ints
+    num_units: Ints
+    has_coupon: npt.NDArray[np.bool_]
+    store_week: Ints  # rank in Promotions.store_weeks; -1: that store-week had no promotion
+    promotion: Ints  # entry in Promotions; -1: bought off promotion
+
+    @property
+    def is_promoted(self) -> npt.NDArray[np.bool_]:
+        """Bought on promotion."""
+        return self.promotion >= 0
+
+
+def read_promotions(source: Path) -> Promotions:
+    """Read the promotions; of a product listed in two placements the later code is kept.
+
+    Every listed product counts as promoted, also where display and mailer are both '0' in the
+    other's column: the row itself says that the product was in the week's promotion.
+    """
+    placements = ["display_location", "mailer_location"]
+    table = pq.read_table(source / "promotions.parquet", read_dictionary=placements)
+    store_week = np.asarray(table["store_id"]) * 100 + np.asarray(table["week"])
+    store_weeks, store_week_rank = _ranks(store_week)
+    product_ids, product_rank = _ranks(np.asarray(table["product_id"]))
+    display_names, display = _codes(table["display_location"])
+    mailer_names, mailer = _codes(table["mailer_location"])
+    # One sortable integer per row: a plain sort of 21 M integers is a second's work.
+    packed = (store_week_rank << _PRODUCT_BITS) | product_rank
+    packed = (packed << _PLACEMENT_BITS | display) << _PLACEMENT_BITS | mailer
+    packed.sort()
+    keys = packed >> (2 * _PLACEMENT_BITS)
+    is_last = np.concatenate([np.diff(keys) != 0, [True]])
+    packed = packed[is_last]
+    mask = (1 << _PLACEMENT_BITS) - 1
+    return Promotions(
+        store_weeks=store_weeks,
+        product_ids=product_ids,
+        keys=keys[is_last],
+        display=(packed >> _PLACEMENT_BITS & mask).astype(np.uint8),
+        mailer=(packed & mask).astype(np.uint8),
+        display_names=display_names,
+        mailer_names=mailer_names,
+    )
+
+
+def read_purchases(source: Path, promotions: Promotions) -> Purchases:
+    """Read the transactions and find each one's promotion.
+
+    Every transaction row counts as a purchase, the 0.6 % with a quantity of zero included.
+    """
+    table = pq.read_table(source / "transactions.parquet")
+    time_ms = np.asarray(table["transaction_timestamp"].cast(pa.timestamp("ms"))).astype(np.int64)
+    column = {name: np.asarray(table[name]) for name in table.column_names}
+    order = np.lexsort((column["product_id"], column["basket_id"], time_ms))
+    column = {name: values[order] for name, values in column.items()}
+    store_week = _find(promotions.store_weeks, column["store_id"] * 100 + column["week"])
+    product = _find(promotions.product_ids, column["product_id"])
+    promotion = _find(promotions.keys, store_week << _PRODUCT_BITS | product)
+    is_listed = (store_week >= 0) & (product >= 0)
+    return Purchases(
+        user_id=column["household_id"],
+        basket_id=column["basket_id"],
+        pin_id=column["product_id"],
+        time_ms=time_ms[order],
+        num_units=column["quantity"],
+        has_coupon=(column["coupon_disc"] > 0) | (column["coupon_match_disc"] > 0),
+        store_week=store_week,
+        promotion=np.where(is_listed, promotion, -1),
+    )
+
+
+def count_matches(source: Path, purchases: Purchases) -> int:
+    """Return promoted purchases counted once per row of the promotions table.
+
+    Some products are listed twice for a store and week, in two placements, so this is a little
+    more than the number of distinct purchases. A published count of this data is of this kind.
+    """
+    columns = ["product_id", "store_id", "week"]
+    rows = pq.read_table(source / "promotions.parquet", columns=columns)
+    bought = pq.read_table(source / "transactions.parquet", columns=columns)
+    stacked = [_row_keys(bought), _row_keys(rows)]
+    unique, counts = np.unique(stacked[1], return_counts=True)
+    place = _find(unique, stacked[0])
+    assert int((place >= 0).sum()) == int(purchases.is_promoted.sum())
+    return int(counts[place[place >= 0]].sum())
+
+
+def make_impressions(purchases: Purchases, promotions: Promotions) -> pa.Table:
+    """Return IMPRESSIONS + display_location, mailer_location, by (time, basket, position).
+
+    A basket with a promoted purchase is a request. Its candidates are all that it bought on
+    promotion, and others drawn evenly from the same store-week's promotions up to 30 in all.
+    Positions are a seeded shuffle: they say nothing of what was bought.
+    """
+    bought = np.flatnonzero(purchases.is_promoted)
+    baskets, first, request = np.unique(
+        purchases.basket_id[bought], return_index=True, return_inverse=True
+    )
+    pool = _pool_bounds(promotions, purchases.store_week[bought][first])
+    drawn_request, drawn_priority, drawn_entry = _draw(baskets, pool)
+    shown_request, shown_entry = _choose(
+        np.concatenate([request, drawn_request]),
+        np.concatenate([np.full(len(request), -1), drawn_priority]),
+        np.concatenate([purchases.promotion[bought], drawn_entry]),
+    )
+    product = promotions.product_ids[promotions.keys[shown_entry] & ((1 << _PRODUCT_BITS) - 1)]
+    shuffle = hash_of(SEED + 1, baskets[shown_request], product)
+    time_ms = purchases.time_ms[bought][first][shown_request]
+    order = np.lexsort((shuffle, baskets[shown_request], time_ms))
+    return _impressions_table(
+        basket_id=baskets[shown_request][order],
+        user_id=purchases.user_id[bought][first][shown_request][order],
+        pin_id=product[order],
+        time_ms=time_ms[order],
+        display=pa.array(promotions.display_names).take(promotions.display[shown_entry[order]]),
+        mailer=pa.array(promotions.mailer_names).take(promotions.mailer[shown_entry[order]]),
+    )
+
+
+def make_actions(purchases: Purchases) -> pa.Table:
+    """Return ACTIONS by (time, basket, product, action type).
+
+    Actions on promoted products name their request; what was bought off promotion comes from no
+    logged request.
+    """
+    promoted = purchases.is_promoted
+    chosen = (
+        ("repin", promoted),
+        ("click", ~promoted),
+        ("long_click", promoted & (purchases.num_units >= 2)),
+        ("save", promoted & purchases.has_coupon),
+    )
+    rows = np.concatenate([np.flatnonzero(mask) for _, mask in chosen])
+    kind = np.repeat(np.arange(len(chosen)), [int(mask.sum()) for _, mask in chosen])
+    order = np.lexsort((kind, rows))
+    rows, kind = rows[order], kind[order]
+    request_id = pc.if_else(
+        pa.array(promoted[rows]), pa.array(purchases.basket_id[rows]).cast(pa.string()), None
+    )
+    columns = [
+        purchases.user_id[rows],
+        purchases.pin_id[rows],
+        pa.array([name for name, _ in chosen]).take(kind),
+        purchases.time_ms[rows],
+        purchases.time_ms[rows],
+        request_id,
+    ]
+    return pa.table(columns, schema=ACTIONS)
+
+
+def hash_of(seed: int, first: Ints, second: Ints) -> npt.NDArray[np.uint64]:
+    """Return 64 well-mixed bits of a seed and two integers (SplitMix64's finaliser, twice)."""
+    with np.errstate(over="ignore"):
+        once = _mix(first.astype(np.uint64) + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15))
+        return _mix(once + second.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+
+
+def _mix(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))
+
+
+def _pool_bounds(promotions: Promotions, store_week: Ints) -> tuple[Ints, Ints]:
+    """Return the first entry of each request's store-week and how many it has."""
+    start = np.searchsorted(promotions.keys, store_week << _PRODUCT_BITS)
+    end = np.searchsorted(promotions.keys, (store_week + 1) << _PRODUCT_BITS)
+    return start, end - start
+
+
+def _draw(baskets: Ints, pool: tuple[Ints, Ints]) -> tuple[Ints, Ints, Ints]:
+    """Return draws from the pools as (request, priority, entry); an entry may come up again.
+
+    Large pools are drawn from with replacement, in the order of the draws (the first distinct
+    ones are then an even draw without replacement); small ones are ranked by hash as a whole.
+    """
+    start, size = pool
+    is_small = size <= _SMALL_POOL
+    large = np.flatnonzero(~is_small)
+    request = np.repeat(large, _NUM_DRAWS)
+    number = np.tile(np.arange(_NUM_DRAWS), len(large))
+    offset = (hash_of(SEED, baskets[request], number) % size[request].astype(np.uint64)).astype(
+        np.int64
+    )
+    small = np.flatnonzero(is_small)
+    small_request = np.repeat(small, size[small])
+    small_offset = np.arange(len(small_request)) - np.repeat(
+        np.cumsum(size[small]) - size[small], size[small]
+    )
+    rank_bits = hash_of(SEED, baskets[small_request], small_offset) >> np.uint64(40)
+    all_request = np.concatenate([request, small_request])
+    all_offset = np.concatenate([offset, small_offset])
+    priority = np.concatenate([number, rank_bits.astype(np.int64)])
+    return all_request, priority, start[all_request] + all_offset
+
+
+def _choose(request: Ints, priority: Ints, entry: Ints) -> tuple[Ints, Ints]:
+    """Return each request's distinct entries of lowest priority: all below 0, others up to 30."""
+    order = np.lexsort((priority, entry, request))
+    request, priority, entry = request[order], priority[order], entry[order]
+    is_new = np.concatenate([[True], (np.diff(request) != 0) | (np.diff(entry) != 0)])
+    request, priority, entry = request[is_new], priority[is_new], entry[is_new]
+    order = np.lexsort((entry, priority, request))
+    request, priority, entry = request[order], priority[order], entry[order]
+    place = np.arange(len(request)) - np.searchsorted(request, request)
+    is_shown = (place < CANDIDATES_PER_REQUEST) | (priority < 0)
+    return request[is_shown], entry[is_shown]
+
+
+def _impressions_table(
+    *,
+    basket_id: Ints,
+    user_id: Ints,
+    pin_id: Ints,
+    time_ms: Ints,
+    display: pa.Array,
+    mailer: pa.Array,
+) -> pa.Table:
+    """Return the table from columns that are sorted by (time, basket, position)."""
+    num_rows = len(basket_id)
+    is_first = np.concatenate([[True], np.diff(basket_id) != 0])
+    position = np.arange(num_rows) - np.maximum.accumulate(
+        np.where(is_first, np.arange(num_rows), 0)
+    )
+    schema = IMPRESSIONS.append(pa.field("display_location", pa.string()))
+    schema = schema.append(pa.field("mailer_location", pa.string()))
+    columns = [
+        pa.array(basket_id).cast(pa.string()),
+        user_id,
+        pin_id,
+        time_ms,
+        time_ms,
+        pa.array(position).cast(pa.int16()),
+        pa.array(np.full(num_rows, "store")),
+        np.zeros(num_rows, dtype=bool),
+        pa.nulls(num_rows, pa.float32()),
+        display,
+        mailer,
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _ranks(values: Ints) -> tuple[Ints, Ints]:
+    """Return the distinct values, sorted, and each value's rank; quick where values are few."""
+    encoded = pc.dictionary_encode(pa.array(values))
+    distinct = np.asarray(encoded.dictionary)
+    order = np.argsort(distinct)
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return distinct[order], rank[np.asarray(encoded.indices)]
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[list[str], Ints]:
+    """Return the sorted names of a text column and each row's code into them."""
+    column = column.unify_dictionaries().combine_chunks()
+    names = column.dictionary.to_pylist()
+    ordered = sorted(names)
+    rank = np.array([ordered.index(name) for name in names], dtype=np.int64)
+    return ordered, rank[np.asarray(column.indices)]
+
+
+def _find(sorted_values: Ints, wanted: Ints) -> Ints:
+    """Return the place of each wanted value, -1 where it is not among them."""
+    place = np.minimum(np.searchsorted(sorted_values, wanted), len(sorted_values) - 1)
+    return np.where(sorted_values[place] == wanted, place, -1)
+
+
+def _row_keys(rows: pa.Table) -> Ints:
+    """Return one integer per (product, store, week)."""
+    product, store, week = (np.asarray(rows[name]) for name in ("product_id", "store_id", "week"))
+    return (product * 100_000 + store) * 100 + week

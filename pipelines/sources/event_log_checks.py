@@ -1,0 +1,211 @@
+"""Checks of one event log file: columns, types, nulls, times, vocabulary, embeddings.
+
+Each raises `DataContractError` with the file, what was found, what was expected and what to
+change. Not for judging whether the data looks healthy: that is the data gate.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.schemas import EMBEDDING_DIM, EmbeddingType
+
+DAY_MS = 86_400_000
+EARLIEST_PLAUSIBLE_MS = 946_684_800_000  # 2000-01-01
+LATEST_PLAUSIBLE_MS = 4_102_444_800_000  # 2100-01-01
+
+
+def check_columns(
+    path: str, found: pa.Schema, expected: pa.Schema, extra_columns: Sequence[str] = ()
+) -> None:
+    """Check that a file has the contract's columns in types that hold the same values.
+
+    Widths may differ (int32 for int64, float64 for float32); kinds may not (float for int, a
+    timestamp for int64 milliseconds, text for an id).
+
+    Raises:
+        DataContractError: a column is missing or of another kind.
+    """
+    missing = [name for name in (*expected.names, *extra_columns) if name not in found.names]
+    if missing:
+        hint = " (declared as features by the recipe)" if set(missing) & set(extra_columns) else ""
+        raise DataContractError(
+            f"{path}: missing column {missing[0]!r}{hint}; found {sorted(found.names)}; expected "
+            f"also {missing}; add the column where the table is written"
+        )
+    for field in expected:
+        _check_kind(path, field.name, found.field(field.name).type, field.type)
+    for name in extra_columns:
+        if _kind(found.field(name).type) not in ("text", "integer"):
+            raise DataContractError(
+                f"{path}: column {name!r} is {found.field(name).type}; expected string (a "
+                f"categorical feature); cast it where the table is written"
+            )
+
+
+def cast_to_schema(path: str, rows: pa.Table, expected: pa.Schema) -> pa.Table:
+    """Return the rows in the contract's types, extra columns as they are.
+
+    Raises:
+        DataContractError: a value does not fit, or a null stands where none may.
+    """
+    for index, name in enumerate(rows.schema.names):
+        if name not in expected.names:
+            continue
+        field = expected.field(name)
+        if not field.nullable and rows[name].null_count:
+            raise DataContractError(
+                f"{path}: column {name!r} has {rows[name].null_count} nulls in {len(rows)} rows; "
+                f"expected none; fill or drop these rows where the table is written"
+            )
+        if rows[name].type != field.type:
+            rows = rows.set_column(index, field, _cast(path, name, rows[name], field.type))
+    return rows
+
+
+def check_times(path: str, rows: pa.Table, time_column: str) -> None:
+    """Check that times are milliseconds and that nothing was known before it happened.
+
+    Raises:
+        DataContractError: a time is implausible or later than its own `known_at`.
+    """
+    for name in (time_column, "known_at"):
+        check_plausible_ms(path, name, rows[name])
+    is_future = pc.greater(rows[time_column], rows["known_at"])
+    num_future = pc.sum(is_future).as_py() or 0
+    if num_future:
+        first = rows.filter(is_future).slice(0, 1).to_pylist()[0]
+        raise DataContractError(
+            f"{path}: {num_future} of {len(rows)} rows have {time_column} after known_at, first "
+            f"{time_column}={first[time_column]}, known_at={first['known_at']}; expected "
+            f"{time_column} <= known_at (nothing is known before it happens); correct the clock "
+            f"or the column that filled them"
+        )
+
+
+def check_plausible_ms(path: str, name: str, times: pa.ChunkedArray) -> None:
+    """Check that times lie between the years 2000 and 2100 when read as milliseconds.
+
+    Raises:
+        DataContractError: some do not; the message guesses the unit that was written.
+    """
+    if len(times) == 0:
+        return
+    low, high = pc.min_max(times).as_py().values()
+    for value in (low, high):
+        if EARLIEST_PLAUSIBLE_MS <= value < LATEST_PLAUSIBLE_MS:
+            continue
+        raise DataContractError(
+            f"{path}: {name}={value} is not a plausible time in milliseconds since the epoch"
+            f"{_guess_unit(value)}; expected {EARLIEST_PLAUSIBLE_MS} (year 2000) to "
+            f"{LATEST_PLAUSIBLE_MS} (year 2100); convert it where the table is written"
+        )
+
+
+def check_day(path: str, rows: pa.Table, time_column: str, day: date) -> None:
+    """Check that rows lie in the day of their partition: pruning by day relies on it.
+
+    Raises:
+        DataContractError: a row is filed under another day.
+    """
+    if len(rows) == 0:
+        return
+    start_ms = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1000
+    low, high = pc.min_max(rows[time_column]).as_py().values()
+    if low < start_ms or high >= start_ms + DAY_MS:
+        raise DataContractError(
+            f"{path}: rows with {time_column} from {low} to {high} in the partition day={day}; "
+            f"expected [{start_ms}, {start_ms + DAY_MS}), the UTC day; partition the table by the "
+            f"UTC day of {time_column}"
+        )
+
+
+def check_vocabulary(path: str, rows: pa.Table, action_types: Sequence[str]) -> None:
+    """Check that every action type is in the configured vocabulary.
+
+    Raises:
+        DataContractError: an unknown one was found. It is never mapped to padding.
+    """
+    found = set(pc.unique(rows["action_type"]).to_pylist())
+    unknown = sorted(found - set(action_types))
+    if unknown:
+        raise DataContractError(
+            f"{path}: unknown action type {unknown[0]!r} (all unknown: {unknown}); expected one "
+            f"of {list(action_types)}; add it to features.action_types of the recipe or drop "
+            f"these rows where the table is written"
+        )
+
+
+def embedding_matrix(path: str, key: str, rows: pa.Table) -> np.ndarray:
+    """Return the `embedding` column as float32 [rows, 32], all finite.
+
+    Raises:
+        DataContractError: a number is null, NaN or infinite; the message names the row's key.
+    """
+    column = rows["embedding"].combine_chunks()
+    if isinstance(column, pa.ChunkedArray):
+        column = pa.concat_arrays(column.chunks) if column.chunks else pa.array([], EmbeddingType)
+    values = column.flatten()
+    matrix = values.to_numpy(zero_copy_only=False).reshape(-1, EMBEDDING_DIM)
+    is_bad = ~np.isfinite(matrix).all(axis=1)
+    if is_bad.any():
+        row = int(np.flatnonzero(is_bad)[0])
+        raise DataContractError(
+            f"{path}: embedding of {key}={rows[key][row].as_py()} has a null, NaN or infinite "
+            f"number ({int(is_bad.sum())} such rows); expected {EMBEDDING_DIM} finite float32 "
+            f"numbers; write these embeddings again"
+        )
+    return np.ascontiguousarray(matrix, dtype=np.float32)
+
+
+def _guess_unit(value: int) -> str:
+    """Return what a wrong number would mean in another unit, for the message."""
+    for unit, factor in (("seconds", 1000), ("microseconds", 0.001), ("nanoseconds", 1e-6)):
+        if EARLIEST_PLAUSIBLE_MS <= value * factor < LATEST_PLAUSIBLE_MS:
+            return f" (it looks like {unit})"
+    return ""
+
+
+def _kind(type_: pa.DataType) -> str:
+    """Return what family of values a type holds; types of one family may be cast."""
+    if isinstance(type_, pa.DictionaryType):
+        return _kind(type_.value_type)
+    families = (
+        ("integer", pa.types.is_integer),
+        ("float", pa.types.is_floating),
+        ("boolean", pa.types.is_boolean),
+        ("text", pa.types.is_string),
+        ("text", pa.types.is_large_string),
+        ("text", pa.types.is_string_view),
+    )
+    for family, is_member in families:
+        if is_member(type_):
+            return family
+    is_list = pa.types.is_list(type_) or pa.types.is_large_list(type_)
+    if is_list or pa.types.is_fixed_size_list(type_):
+        return f"list of {_kind(type_.value_type)}"
+    return str(type_)
+
+
+def _check_kind(path: str, name: str, found: pa.DataType, expected: pa.DataType) -> None:
+    is_empty_nullable = pa.types.is_null(found)  # a writer's all-null column
+    if _kind(found) != _kind(expected) and not is_empty_nullable:
+        hint = " milliseconds since the epoch" if pa.types.is_timestamp(found) else ""
+        raise DataContractError(
+            f"{path}: column {name!r} is {found}; expected {expected}{hint}; cast it where the "
+            f"table is written"
+        )
+
+
+def _cast(path: str, name: str, column: pa.ChunkedArray, expected: pa.DataType) -> pa.ChunkedArray:
+    try:
+        return column.cast(expected, safe=not pa.types.is_floating(expected))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataContractError(
+            f"{path}: column {name!r} ({column.type}) has a value that does not fit {expected} "
+            f"({error}); correct it where the table is written"
+        ) from error

@@ -1,0 +1,111 @@
+"""The Complete Journey sample for the benchmarks: event log, snapshot, trained variants.
+
+Kept under .homefeed/ so that a second run of a benchmark does not ingest again.
+"""
+
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from pipelines import storage
+from pipelines.contracts.artifacts import ResolvedRun, Snapshot
+from pipelines.contracts.config import ModelConfig, RunConfig
+from pipelines.contracts.schemas import SPLIT_HOLDOUT
+from pipelines.recipes import completejourney
+from pipelines.snapshot import build_snapshot
+from pipelines.sources.completejourney import ingest
+from training import launch, scoring
+from training.metrics import top_k_hits
+from training.spec import Lineage, TrainingSpec
+
+AS_OF = datetime(2017, 6, 12, tzinfo=UTC)
+HOME = Path(__file__).resolve().parents[2] / ".homefeed"
+
+
+def event_log_uri() -> str:
+    """Return the sample's event log, ingesting it the first time."""
+    uri = storage.to_uri(HOME / "event_log")
+    ingest(uri)
+    return uri
+
+
+def make_run(config: RunConfig, as_of: datetime, workspace: Path) -> ResolvedRun:
+    """Return a first-cycle run over the sample, without a registry."""
+    workspace_uri = storage.to_uri(workspace)
+    return ResolvedRun(
+        run_id=f"bench-{as_of:%Y-%m-%d}",
+        run_uri=storage.join(workspace_uri, "runs", "bench"),
+        as_of=as_of,
+        config=config,
+        code_version="bench",
+        event_log_uri=event_log_uri(),
+        workspace_uri=workspace_uri,
+        tracking_uri="http://127.0.0.1:9",
+        experiment="bench",
+        registered_model="bench",
+        champion=None,
+        last_accepted_snapshot_uri=None,
+        may_promote=False,
+        num_devices=1,
+        trigger="bench",
+    )
+
+
+def variant(
+    seed: int, *, encoder: bool = True, count: bool = True, matches: bool = True
+) -> RunConfig:
+    """Return the sample's recipe with parts of the model taken away."""
+    base = completejourney()
+    numeric = tuple(f for f in base.features.numeric if count or f.name != "past_engagements")
+    model: ModelConfig = base.model.model_copy(
+        update={"use_sequence_encoder": encoder, "use_sequence_matches": matches}
+    )
+    return base.model_copy(
+        update={
+            "features": base.features.model_copy(update={"numeric": numeric}),
+            "model": model,
+            "training": base.training.model_copy(update={"seed": seed}),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Repins in the top 3 of each holdout request, and whose request it was."""
+
+    hits: np.ndarray  # (R,)
+    user_id: np.ndarray  # (R,)
+
+
+def train_and_score(config: RunConfig, as_of: datetime, workspace: Path) -> Scored:
+    """Build the snapshot, train in an own process, and score the holdout."""
+    snapshot = build_snapshot(make_run(config, as_of, workspace))
+    with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as work_dir:
+        result = launch.train(_spec(snapshot, config, work_dir))
+        snapshot_dir = storage.local_path(snapshot.uri)
+        scores = scoring.score(Path(result.bundle_dir), snapshot, snapshot_dir, SPLIT_HOLDOUT)
+    rows = scoring.load_rows(snapshot, snapshot_dir, SPLIT_HOLDOUT)
+    ranking = scoring.ranking_score(scores, config.features.heads)
+    return Scored(top_k_hits(rows, ranking, rows.labels["repin"]), rows.user_id)
+
+
+def _spec(snapshot: Snapshot, config: RunConfig, work_dir: str) -> TrainingSpec:
+    lineage = Lineage(
+        as_of=snapshot.as_of,
+        snapshot_digest=snapshot.digest,
+        code_version="bench",
+        seed=config.training.seed,
+    )
+    return TrainingSpec(
+        snapshot=snapshot,
+        config=config,
+        lineage=lineage,
+        snapshot_dir=str(storage.local_path(snapshot.uri)),
+        work_dir=work_dir,
+        num_devices=1,
+        tracking_uri="",
+        mlflow_run_id="",
+    )

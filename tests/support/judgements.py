@@ -1,0 +1,65 @@
+"""Hand-made comparisons and verdicts, for the tests of what people are told."""
+
+from datetime import UTC, datetime
+
+from pipelines.contracts.artifacts import (
+    BaselineKind,
+    Comparison,
+    Decision,
+    Interval,
+    Judgement,
+    MetricComparison,
+    ModelRef,
+    Verdict,
+    Window,
+)
+
+HOLDOUT = Window(start=datetime(2017, 2, 20, tzinfo=UTC), end=datetime(2017, 2, 27, tzinfo=UTC))
+
+
+def make_model(version: str, as_of: datetime) -> ModelRef:
+    return ModelRef(
+        name="test_ranker",
+        version=version,
+        mlflow_run_id=f"run{version}",
+        as_of=as_of,
+        bundle_digest="b" * 64,
+        snapshot_digest="c" * 64,
+    )
+
+
+CHAMPION = make_model("3", datetime(2017, 2, 16, tzinfo=UTC))
+CHALLENGER = make_model("4", datetime(2017, 3, 2, tzinfo=UTC))
+
+
+def make_judgement(decision: Decision, *reasons: str, low: float = -0.05) -> Judgement:
+    """Return a judgement of v4 against v3: repin volume 1.5 against 1.6, -6.25 %."""
+    change = Interval(value=-0.0625, low=low, high=-0.01, confidence=0.95)
+    target = MetricComparison(
+        metric="repin_volume_at_3",
+        segment="all",
+        challenger=1.5,
+        baseline=1.6,
+        relative_change=change,
+    )
+    comparison = Comparison(
+        holdout_digest="d" * 64,
+        holdout=HOLDOUT,
+        baseline_kind=BaselineKind.CHAMPION,
+        challenger_model=CHALLENGER,
+        champion_model=CHAMPION,
+        num_users=1234,
+        num_requests=5678,
+        num_examples=68136,
+        segment_users={"all": 1234},
+        metrics=(target,),
+        smallest_detectable_change=0.021,
+        bootstrap_seed=11,
+    )
+    return Judgement(
+        comparison=comparison,
+        verdict=Verdict(decision=decision, reasons=reasons or ("It lost.",)),
+        report_uri="file:///w/runs/r/compare_with_champion/report.html",
+        challenger_mlflow_run_id="run4",
+        baseline_mlflow_run_id="run3",
+    )

@@ -1,0 +1,76 @@
+"""Checkpoints: written whole or not at all, the newest two kept, a corrupt one passed over.
+
+Not for bundles: a checkpoint is for going on with a training, never for serving.
+"""
+
+import hashlib
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+log = logging.getLogger(__name__)
+NUM_KEPT = 2
+_NAME = re.compile(r"step-(\d{9})\.ckpt")
+
+
+class CheckpointWriter(pl.Callback):
+    """Saves every so many steps and at the end of every epoch.
+
+    Every process takes part in a save; the first one writes. The file appears under its name only
+    when it is complete, and its sha256 stands beside it.
+    """
+
+    def __init__(self, folder: Path, every_steps: int) -> None:
+        self._folder, self._every_steps = folder, every_steps
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Save within an epoch; its end is `on_train_epoch_end`'s."""
+        is_due = trainer.global_step % self._every_steps == 0
+        is_epoch_end = trainer.global_step % int(trainer.num_training_batches) == 0
+        if is_due and not is_epoch_end:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Save at the end of an epoch."""
+        self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        scratch = self._folder / ".writing"
+        trainer.save_checkpoint(scratch)
+        if not trainer.is_global_zero:
+            return
+        target = self._folder / f"step-{trainer.global_step:09d}.ckpt"
+        digest_path(target).write_text(_sha256(scratch))
+        scratch.replace(target)
+        for _, old in _by_step(self._folder)[NUM_KEPT:]:
+            old.unlink()
+            digest_path(old).unlink(missing_ok=True)
+
+
+def newest_intact(folder: Path) -> tuple[int, Path] | None:
+    """Return (step, path) of the newest checkpoint whose content is what was written, or None."""
+    for step, path in _by_step(folder):
+        digest = digest_path(path)
+        if digest.exists() and digest.read_text() == _sha256(path):
+            return step, path
+        log.warning("checkpoint %s is corrupt; falling back to the one before it", path.name)
+    return None
+
+
+def digest_path(checkpoint: Path) -> Path:
+    """Return where a checkpoint's sha256 stands."""
+    return checkpoint.with_suffix(".sha256")
+
+
+def _by_step(folder: Path) -> list[tuple[int, Path]]:
+    """Return the folder's checkpoints, newest first."""
+    found = [(_NAME.fullmatch(path.name), path) for path in folder.glob("*.ckpt")]
+    return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,158 @@
+"""Training metrics: every value in a local file, live in MLflow where it can be reached.
+
+The file is the truth; `replay` brings MLflow up to it afterwards. Not for holdout metrics: those are
+the comparison's.
+"""
+
+import json
+import logging
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.contracts.errors import TrackingUnavailableError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
+_SEND_EVERY_S = 2.0
+_MAX_PER_REQUEST = 1000
+"""MLflow's limit of metrics in one log_batch."""
+
+
+@dataclass(frozen=True)
+class LoggedValue:
+    """One line of metrics.jsonl."""
+
+    step: int
+    epoch: int
+    name: str
+    value: float
+    timestamp_ms: int
+
+
+class MetricLog:
+    """Appends values to metrics.jsonl and sends them on, on one process only."""
+
+    def __init__(self, path: Path, tracking_uri: str, run_id: str) -> None:
+        self._path = path
+        self._live = LiveTracking(tracking_uri, run_id) if tracking_uri and run_id else None
+
+    def rewind(self, step: int) -> None:
+        """Drop what an earlier attempt logged after the step that this one starts from."""
+        kept = [value for value in read_metrics(self._path) if value.step <= step]
+        self._path.write_text("".join(_to_line(value) for value in kept))
+
+    def add(self, step: int, epoch: int, values: dict[str, float]) -> None:
+        """Log some values of one step, now."""
+        now_ms = time.time_ns() // 1_000_000
+        rows = [LoggedValue(step, epoch, name, value, now_ms) for name, value in values.items()]
+        with self._path.open("a") as stream:
+            stream.write("".join(_to_line(row) for row in rows))
+        if self._live is not None:
+            self._live.add(rows)
+
+    def close(self) -> None:
+        """Send what is left."""
+        if self._live is not None:
+            self._live.flush()
+
+
+class LiveTracking:
+    """Sends values to MLflow every two seconds; gives up, with one warning, when it cannot."""
+
+    def __init__(self, tracking_uri: str, run_id: str) -> None:
+        self._tracking_uri, self._run_id = tracking_uri, run_id
+        self._waiting: list[LoggedValue] = []
+        self._sent_at = time.monotonic()
+        self._is_reachable = True
+        # A server that hangs may cost the training these seconds, once. Set for this process alone.
+        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "5"
+
+    def add(self, values: list[LoggedValue]) -> None:
+        """Queue values, and send the queue if it is time."""
+        self._waiting += values
+        if time.monotonic() - self._sent_at >= _SEND_EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send the queue."""
+        waiting, self._waiting = self._waiting, []
+        self._sent_at = time.monotonic()
+        if not self._is_reachable or not waiting:
+            return
+        try:
+            _send(_client(self._tracking_uri), self._run_id, waiting)
+        except _unreachable_errors() as error:
+            self._is_reachable = False
+            log.warning(
+                "MLflow at %s cannot be reached (%s); training goes on, its metrics are in "
+                "metrics.jsonl and will be sent afterwards",
+                self._tracking_uri,
+                str(error)[:200],
+            )
+
+
+def read_metrics(path: Path) -> list[LoggedValue]:
+    """Return the values of a metrics.jsonl, [] if it is not there; a torn last line is left out."""
+    if not path.exists():
+        return []
+    values = []
+    for line in path.read_text().splitlines(keepends=True):
+        if line.endswith("\n"):
+            values.append(LoggedValue(**json.loads(line)))
+    return values
+
+
+def replay(metrics_path: Path, tracking_uri: str, run_id: str) -> int:
+    """Send all values of a metrics.jsonl to an MLflow run; return how many.
+
+    Values that the run has already (same name, step, time and value) are ignored by MLflow, so it
+    does no harm to repeat this.
+
+    Raises:
+        TrackingUnavailableError: the server cannot be reached or refuses; what was trained is kept.
+    """
+    values = read_metrics(metrics_path)
+    try:
+        _send(_client(tracking_uri), run_id, values)
+    except _unreachable_errors() as error:
+        raise TrackingUnavailableError(
+            f"cannot send {len(values)} training metrics to MLflow at {tracking_uri}, run {run_id}: "
+            f"{str(error)[:300]}; expected a running server; start it and retry: the training "
+            f"itself is finished and is not repeated"
+        ) from error
+    return len(values)
+
+
+def _send(client: "MlflowClient", run_id: str, values: list[LoggedValue]) -> None:
+    from mlflow.entities import Metric
+
+    for first in range(0, len(values), _MAX_PER_REQUEST):
+        part = values[first : first + _MAX_PER_REQUEST]
+        client.log_batch(
+            run_id, metrics=[Metric(v.name, v.value, v.timestamp_ms, v.step) for v in part]
+        )
+
+
+def _client(tracking_uri: str) -> "MlflowClient":
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=tracking_uri)
+
+
+def _unreachable_errors() -> tuple[type[Exception], ...]:
+    """Return what MLflow's client raises when the server is away or says no."""
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+
+    return (MlflowException, RequestException)
+
+
+def _to_line(value: LoggedValue) -> str:
+    row: dict[str, Any] = asdict(value)
+    return json.dumps(row) + "\n"

@@ -1,0 +1,63 @@
+"""What a training is asked to do and what it gives back; both cross a process boundary as JSON.
+
+Not the stage's artifact: the stage turns a result into a `Challenger`.
+"""
+
+from typing import Literal
+
+from pydantic import AwareDatetime, Field
+
+from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.base import Frozen, digest_of
+from pipelines.contracts.config import RunConfig
+
+
+class Lineage(Frozen):
+    """Where a model comes from."""
+
+    as_of: AwareDatetime = Field(description="as_of of the cycle (UTC).")
+    snapshot_digest: str = Field(description="Snapshot that it was trained on.")
+    code_version: str = Field(description="Git commit or package version of the training code.")
+    seed: int = Field(description="Seed of weights, order, dropout and mask.")
+
+
+class TrainingSpec(Frozen):
+    """One training, complete."""
+
+    snapshot: Snapshot
+    config: RunConfig
+    lineage: Lineage
+    snapshot_dir: str = Field(description="Local folder with the snapshot's files.")
+    work_dir: str = Field(description="Local folder of this training; kept between attempts.")
+    num_devices: int = Field(ge=1, description="Processes, one per device.")
+    accelerator: Literal["cpu", "gpu"] = "cpu"
+    tracking_uri: str = Field(description="MLflow server; empty: no live metrics.")
+    mlflow_run_id: str = Field(description="Run to log to; empty: no live metrics.")
+
+    def identity(self) -> str:
+        """Return a digest of what decides the result; places and addresses do not."""
+        return digest_of(
+            {
+                "snapshot": self.snapshot.digest,
+                "config": self.config.model_dump(mode="json"),
+                "lineage": self.lineage.model_dump(mode="json"),
+                "devices": [self.num_devices, self.accelerator],
+            }
+        )
+
+
+class TrainingResult(Frozen):
+    """What a training published in its work_dir, written last as result.json."""
+
+    spec_identity: str = Field(description="`TrainingSpec.identity()` of the training.")
+    bundle_dir: str = Field(description="Local folder of the bundle.")
+    bundle_digest: str = Field(description="sha256 over the bundle's files.")
+    num_steps: int = Field(description="Optimizer steps.")
+    num_epochs: int
+    num_training_examples: int = Field(description="Candidates trained on, per epoch.")
+    num_parameters: int
+    final_training_loss: float = Field(description="Mean of the last tenth of the logged losses.")
+    resumed_from_step: int = Field(description="0 if this attempt began at the beginning.")
+    training_s: float = Field(description="Seconds in the training loop, this attempt.")
+    metrics_path: str = Field(description="metrics.jsonl: one line per logged value.")
+    learning_curve_path: str = Field(description="PNG of the loss over the steps.")

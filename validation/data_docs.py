@@ -1,0 +1,111 @@
+"""Data Docs that read well without a network: an overview of ours before Great Expectations' pages.
+
+Not for judging. GX's pages load their styles and scripts from several CDNs and its images from a
+bucket; here those are taken out, a small stylesheet is put in, and half a megabyte of unused images
+and fonts is removed, so that the folder can be opened from an archive years later.
+"""
+
+import re
+import shutil
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pipelines.contracts.artifacts import ExpectationOutcome, Severity, Snapshot
+
+DOCS_FOLDER = "data_docs"
+DETAILS_FOLDER = "details"
+
+_EXTERNAL_LINK = re.compile(r"<link\b[^>]*https?://[^>]*>")
+_SCRIPT = re.compile(r"<script\b.*?</script>", re.DOTALL)
+_REMOTE_IMAGE = re.compile(r"<img\b[^>]*https?://[^>]*>")
+_FOOTER = re.compile(r"<footer\b.*?</footer>", re.DOTALL)
+_REMOTE_ANCHOR = re.compile(r"<a\b[^>]*href=\"https?://[^\"]*\"[^>]*>(.*?)</a>", re.DOTALL)
+_REMOTE_BACKGROUND = re.compile(r"url\([^)]*https?://[^)]*\)")
+_HEAD_END = "</head>"
+
+
+def environment() -> Environment:
+    """Return the template environment of the gates' pages: everything is escaped."""
+    return Environment(
+        loader=PackageLoader("validation", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def finish_data_docs(
+    docs_dir: Path,
+    snapshot: Snapshot,
+    reference: Snapshot | None,
+    outcomes: tuple[ExpectationOutcome, ...],
+) -> Path:
+    """Turn GX's site into an offline one below `details/` and write the overview.
+
+    Args:
+        docs_dir: Folder with the site that Great Expectations built.
+        snapshot: What was judged.
+        reference: What its shift was judged against.
+        outcomes: What was found.
+
+    Returns:
+        The overview, `<docs_dir>/index.html`.
+    """
+    details = docs_dir / DETAILS_FOLDER
+    built = [path for path in docs_dir.iterdir() if path.name != "static"]
+    shutil.rmtree(docs_dir / "static", ignore_errors=True)
+    details.mkdir()
+    for path in built:
+        shutil.move(path, details / path.name)
+    _write_contents(details)
+    styles = environment().get_template("data_docs_details.css").render()
+    for page in details.rglob("*.html"):
+        page.write_text(make_offline(page.read_text("utf-8"), styles), "utf-8")
+    overview = docs_dir / "index.html"
+    overview.write_text(_overview(snapshot, reference, outcomes), "utf-8")
+    return overview
+
+
+def _write_contents(details: Path) -> None:
+    """Replace GX's own index, which needs scripts from a CDN to show anything, by a list."""
+    validations = details / "validations"
+    pages = [
+        (page.relative_to(validations).parts[0], page.relative_to(details).as_posix())
+        for page in sorted(validations.rglob("*.html"))
+    ]
+    contents = environment().get_template("data_docs_details.html.j2").render(pages=pages)
+    (details / "index.html").write_text(contents, "utf-8")
+
+
+def make_offline(html: str, styles: str) -> str:
+    """Return a GX page without anything that is fetched from elsewhere, with styles of its own."""
+    for pattern in (_SCRIPT, _FOOTER, _EXTERNAL_LINK, _REMOTE_IMAGE):
+        html = pattern.sub("", html)
+    html = _REMOTE_ANCHOR.sub(r"\1", html)
+    html = _REMOTE_BACKGROUND.sub("", html)
+    return html.replace(_HEAD_END, f"<style>{styles}</style>{_HEAD_END}", 1)
+
+
+def _overview(
+    snapshot: Snapshot, reference: Snapshot | None, outcomes: tuple[ExpectationOutcome, ...]
+) -> str:
+    """Render the overview: failures first, then the rest in the order of the checks."""
+    failed = [outcome for outcome in outcomes if not outcome.is_met]
+    failed.sort(key=lambda outcome: outcome.severity is not Severity.CRITICAL)
+    not_judged = [o for o in outcomes if o.is_met and o.observed.startswith("not judged")]
+    met = [o for o in outcomes if o.is_met and o not in not_judged]
+    return (
+        environment()
+        .get_template("data_docs.html.j2")
+        .render(
+            snapshot=snapshot,
+            reference=reference,
+            groups=(("Not met", failed), ("Met", met), ("Not judged", not_judged)),
+            num_critical=sum(o.severity is Severity.CRITICAL for o in failed),
+            num_warnings=sum(o.severity is Severity.WARNING for o in failed),
+            num_met=len(met),
+            details=f"{DETAILS_FOLDER}/index.html",
+        )
+    )
