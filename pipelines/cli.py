@@ -172,13 +172,20 @@ def _end_on_sigterm(number: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-def main() -> None:
-    """Entry point: run the command line and turn our errors into exit codes."""
+def _log_to_stderr() -> None:
+    """Show our own progress; libraries only when they warn (some log hundreds of lines)."""
     logging.basicConfig(
-        level=logging.INFO,
+        level=logging.WARNING,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    for package in ("pipelines", "training", "validation"):
+        logging.getLogger(package).setLevel(logging.INFO)
+
+
+def main() -> None:
+    """Entry point: run the command line and turn our errors into exit codes."""
+    _log_to_stderr()
     signal.signal(signal.SIGTERM, _end_on_sigterm)
     try:
         app(standalone_mode=True)

@@ -50,6 +50,28 @@ def exit_code_of(exception: BaseException) -> int | None:
     return int(found.group(1)) if found else None
 
 
+_END_WITH_WORKER = """
+worker() {
+  while read -r key value; do [ "$key" = PPid: ] && echo "$value"; done < "/proc/$PPID/status"
+}
+(
+  trap '' TERM
+  first=$(worker)
+  while sleep 2 && kill -0 $$; do
+    [ "$(worker)" = "$first" ] && continue
+    kill -TERM -- -$$
+    sleep 20
+    kill -KILL -- -$$
+  done
+) </dev/null >/dev/null 2>&1 &
+"""
+"""Ends a stage whose Airflow worker was killed; else the retry would meet it, still training.
+
+The shell's parent is Airflow's task runner, and that one's parent the worker: if either changes,
+the shell's process group gets SIGTERM. Where there is no /proc nothing is ever ended.
+"""
+
+
 def stage_operator(name: str, run_uri: Any, timeout: timedelta, settings: Settings) -> BaseOperator:
     """Return the task of one heavy stage: `homefeed stage NAME --run URI`.
 
@@ -73,7 +95,9 @@ def _in_bash(name: str, run_uri: Any, timeout: timedelta, settings: Settings) ->
         task_id=name,
         # exec: the stage takes the shell's place, so that a signal reaches it and its exit code
         # is the task's.
-        bash_command=f'exec {settings.command} stage {name} --run "$HOMEFEED_RUN_URI"',
+        bash_command=(
+            f'{_END_WITH_WORKER}exec {settings.command} stage {name} --run "$HOMEFEED_RUN_URI"'
+        ),
         env={"HOMEFEED_RUN_URI": run_uri},
         append_env=True,
         skip_on_exit_code=None,

@@ -31,6 +31,7 @@ from pipelines.snapshot_spill import (
     read_spilled,
     run_task,
 )
+from pipelines.snapshot_tables import write_arrow
 from pipelines.sources.event_log import EventLog, check_nothing_from_the_future, open_event_log
 from pipelines.storage import (
     digest_files,
@@ -162,20 +163,6 @@ def build_shard_files(task: ShardTask) -> ShardSummary:
     )
     positives = (int(label[is_holdout == 0].sum()), int(label[is_holdout == 1].sum()))
     return ShardSummary(stats, built.num_duplicate_impressions, positives)
-
-
-def write_arrow(path: Path, table: pa.Table) -> None:
-    """Write an Arrow IPC file: uncompressed, one record batch, the same bytes for equal tables."""
-    batches = table.combine_chunks().to_batches()
-    if len(batches) > 1:
-        raise DataContractError(
-            f"{path.name} does not fit one record batch (more than 2 GiB of text in a column); "
-            f"raise snapshot.num_shards"
-        )
-    with pa.ipc.new_file(str(path), table.schema) as writer:
-        writer.write_batch(
-            batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
-        )
 
 
 def _deal_out(

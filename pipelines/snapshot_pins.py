@@ -14,6 +14,7 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import PIN_ROWS, PINS
 from pipelines.snapshot_features import Ints
 from pipelines.snapshot_spill import encode_categories
+from pipelines.snapshot_tables import embeddings_of
 from pipelines.sources import event_log_checks as checks
 from pipelines.sources.event_log import EventLog, open_file, read_file
 
@@ -51,7 +52,7 @@ def read_pins(
         rows = checks.cast_to_schema(file.path, rows, PINS)
         rows = rows.filter(pc.equal(rows["embedding_version"], embedding_version))
         embeddings = checks.embedding_matrix(file.path, "pin_id", rows)
-        columns: list[pa.Array | npt.NDArray] = [rows["pin_id"], _lists(embeddings)]  # type: ignore[type-arg]
+        columns: list[pa.Array | npt.NDArray] = [rows["pin_id"], embeddings_of(embeddings)]  # type: ignore[type-arg]
         part = pa.table(columns, schema=PIN_ROWS)
         for field, codes in encode_categories(rows, categorical):
             part = part.append_column(field, codes)
@@ -95,9 +96,3 @@ def _versions(event_log: EventLog) -> list[str]:
         rows = read_file(open_file(event_log, file), file, ["embedding_version"], None)
         found.update(rows["embedding_version"].cast(pa.string()).unique().to_pylist())
     return sorted(version for version in found if version is not None)
-
-
-def _lists(rows: npt.NDArray[np.float32]) -> pa.FixedSizeListArray:
-    return pa.FixedSizeListArray.from_arrays(
-        pa.array(rows.ravel()), PIN_ROWS.field(1).type.list_size
-    )

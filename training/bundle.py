@@ -7,6 +7,7 @@
 No pickle anywhere; the same weights give the same bytes. Not for MLflow: `training.mlflow_model`.
 """
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from training.scorer import FORMAT_VERSION, BundleConfig, Scorer
 
 WEIGHTS, CONFIG, GOLDEN = "weights.safetensors", "bundle.json", "golden.safetensors"
 GOLDEN_TOLERANCE = 1e-4
-"""Largest difference of a probability between machines; kernels round differently, models do not."""
+"""Largest difference of a probability between machines: kernels round differently."""
 _EXPECTED = "expected_probabilities_CH"
 
 
@@ -69,8 +70,8 @@ def load_bundle(folder: Path) -> Scorer:
         ranker.load_state_dict(weights)
     except RuntimeError as error:
         raise DataContractError(
-            f"bundle {folder}: the weights do not fit bundle.json: {error}; the files come from two "
-            f"bundles or another version of this project; fetch the bundle again"
+            f"bundle {folder}: the weights do not fit bundle.json: {error}; the files come from "
+            f"two bundles or another version of this project; fetch the bundle again"
         ) from error
     scorer = Scorer(ranker, config)
     inputs, expected_CH = read_golden(folder, len(config.features.heads))
@@ -83,6 +84,15 @@ def load_bundle(folder: Path) -> Scorer:
             f"fetch the bundle again or install the versions it was trained with"
         )
     return scorer
+
+
+def file_digests(folder: Path) -> list[list[str]]:
+    """Return [path, sha256] of every file, by path; `digest_of` of it is the bundle's digest."""
+    return [
+        [path.relative_to(folder).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()]
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
 
 
 def read_golden(folder: Path, num_heads: int) -> tuple[Batch, np.ndarray]:

@@ -10,8 +10,9 @@ from pydantic import Field
 
 from pipelines.contracts.base import Frozen
 
-_PRIOR_STRENGTH = 10.0
-"""Pseudo-observations that pull (scale, shift) towards (1, 0): few examples change little."""
+_PRIOR_STRENGTH = 400.0
+"""Pseudo-observations that pull (scale, shift) towards (1, 0). Many, because the examples of a user
+are not independent: a slice of a few users must change little."""
 _NUM_ITERATIONS = 50
 _MIN_SCALE = 0.1
 
@@ -25,11 +26,12 @@ class Calibrator(Frozen):
 
 
 def correct_downsampling(logits: np.ndarray, negative_keep_fraction: float) -> np.ndarray:
-    """Return logits on the scale of all impressions from a model that saw a share of the negatives.
+    """Return logits on the scale of all impressions; the model saw a share of the negatives.
 
-    Keeping a share k of the negatives multiplies the odds by 1 / k, so log k is added. This is exact
-    where every negative of a head was subject to downsampling; a head's negatives that are another
-    head's positives were all kept, and what that leaves over is the calibrator's to take out.
+    Keeping a share k of the negatives multiplies the odds by 1 / k, so log k is added. This is
+    exact where every negative of a head was subject to downsampling; a head's negatives that are
+    another head's positives were all kept, and what that leaves over is the calibrator's to take
+    out.
     """
     return logits + math.log(negative_keep_fraction)
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-import torch
 
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import RunConfig
@@ -18,7 +17,7 @@ from pipelines.contracts.schemas import SPLIT_TRAINING, numeric_column
 from training.batches import Batch
 from training.epoch_plan import EpochPlanner, RankShare, split_off_calibration
 from training.ranker import FeatureStatistics
-from training.snapshot_reader import RequestIndex, SnapshotReader
+from training.snapshot_reader import SnapshotReader
 
 
 class HomefeedDataModule(pl.LightningDataModule):
@@ -137,20 +136,6 @@ class RankBatches:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take nothing."""
-
-
-def chunks(index: RequestIndex, batch_size: int) -> Iterator[RequestIndex]:
-    """Yield runs of whole requests of about `batch_size` candidates, in order, none empty."""
-    ends = np.cumsum(index.num_examples_M)
-    group_M = (ends - index.num_examples_M) // batch_size
-    starts = np.flatnonzero(np.diff(group_M, prepend=-1))
-    for start, end in zip(starts, np.append(starts[1:], len(group_M)), strict=True):
-        yield index.take(np.arange(start, end))
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Return the batch on a device."""
-    return Batch(*(tensor.to(device, non_blocking=True) for tensor in batch))
 
 
 def _mean_and_scale(values: np.ndarray) -> tuple[float, float]:

@@ -148,11 +148,12 @@ class SequenceEncoder(nn.Module):
         sequence_RSd = torch.cat([self.action_embedding(action_types_RS), action_pins_RSE], dim=-1)
         weight, bias = layer.query_key_value.weight, layer.query_key_value.bias
         shared = F.linear(sequence_RSd, weight[:, : self.num_sequence_channels])  # [R, S, 3 D]
-        query, key, value = shared[request_of_C].chunk(3, dim=-1)
+        # index_select, not indexing: its gradient is a sum per request, not a slow scatter.
+        query, key, value = shared.index_select(0, request_of_C).chunk(3, dim=-1)
         own = F.linear(candidate_pins_CE, weight[:, self.num_sequence_channels :], bias)
         own_query, _, own_value = own[:, None].chunk(3, dim=-1)  # [C, 1, D]
         candidates_CSE = candidate_pins_CE[:, None].expand(-1, sequence_RSd.shape[1], -1)
-        tokens_CSD = torch.cat([sequence_RSd[request_of_C], candidates_CSE], dim=-1)
+        tokens_CSD = torch.cat([sequence_RSd.index_select(0, request_of_C), candidates_CSE], dim=-1)
         return layer.combine(tokens_CSD, query + own_query, key, value + own_value, is_key_C1S)
 
     def _compress(self, tokens_CSD: Tensor, is_visible_CS: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Training metrics: every value in a local file, live in MLflow where it can be reached.
 
-The file is the truth; `replay` brings MLflow up to it afterwards. Not for holdout metrics: those are
-the comparison's.
+The file is the truth; `replay` brings MLflow up to it afterwards. Not for holdout metrics: those
+are the comparison's.
 """
 
 import json
@@ -122,9 +122,9 @@ def replay(metrics_path: Path, tracking_uri: str, run_id: str) -> int:
         _send(_client(tracking_uri), run_id, values)
     except _unreachable_errors() as error:
         raise TrackingUnavailableError(
-            f"cannot send {len(values)} training metrics to MLflow at {tracking_uri}, run {run_id}: "
-            f"{str(error)[:300]}; expected a running server; start it and retry: the training "
-            f"itself is finished and is not repeated"
+            f"cannot send {len(values)} training metrics to MLflow at {tracking_uri}, run "
+            f"{run_id}: {str(error)[:300]}; expected a running server; start it and retry: "
+            f"training is finished and is not repeated"
         ) from error
     return len(values)
 

@@ -110,7 +110,7 @@ def calibration_ratio(probability: np.ndarray, label: np.ndarray) -> float:
     p = _checked(probability, label, "calibration_ratio")
     if not np.any(label > 0):
         raise MetricUndefinedError(
-            f"calibration_ratio: no positive label in {len(label)} rows, so the observed rate is 0; "
+            f"calibration_ratio: no positive label in {len(label)} rows, the observed rate is 0; "
             f"use a longer holdout or leave this head out"
         )
     return float(p.mean() / np.mean(label, dtype=np.float64))
@@ -170,8 +170,8 @@ def _checked(probability: np.ndarray, label: np.ndarray, metric: str) -> np.ndar
     p = np.asarray(probability, dtype=np.float64)
     if len(p) == 0 or len(p) != len(label):
         raise MetricUndefinedError(
-            f"{metric}: found {len(p)} probabilities and {len(label)} labels; expected one each per "
-            f"row, and at least one row"
+            f"{metric}: found {len(p)} probabilities and {len(label)} labels; expected one each "
+            f"per row, and at least one row"
         )
     if not (np.isfinite(p).all() and p.min() >= 0 and p.max() <= 1):
         raise MetricUndefinedError(

@@ -19,7 +19,7 @@ FORMAT_VERSION = 1
 
 
 class BundleConfig(Frozen):
-    """`bundle.json`: everything that scoring needs besides the weights, and where they come from."""
+    """`bundle.json`: what scoring needs besides the weights, and where they come from."""
 
     format_version: int = Field(default=FORMAT_VERSION, description="Of the bundle's files.")
     features: FeatureConfig

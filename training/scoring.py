@@ -16,9 +16,8 @@ from pipelines.contracts.config import Head
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import NUMERIC_FEATURES, label_column, numeric_column
 from training.bundle import load_bundle
-from training.data_module import chunks
 from training.scorer import Scorer
-from training.snapshot_reader import SnapshotReader
+from training.snapshot_reader import SnapshotReader, chunks
 
 
 @dataclass(frozen=True)

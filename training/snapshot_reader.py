@@ -8,6 +8,7 @@ Letters: M requests of the index, R requests of a batch, C candidates, S actions
 E embedding, G categorical features, N numeric features, H heads.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,7 +148,7 @@ class SnapshotReader:
         weights_R = ones_R if user_weights_R is None else user_weights_R
         num_global = len(pin_rows_C) if num_global_candidates is None else num_global_candidates
         user_rows_R = self.request_column(index, "user_row")
-        return Batch(
+        batch = Batch(
             **self._sequences(index),
             users_RE=_floats(self._take(self.users, "embedding", index.shard_M, user_rows_R)),
             request_of_C=torch.from_numpy(request_of_C),
@@ -160,6 +161,9 @@ class SnapshotReader:
             window_fraction_R=_floats(window_R),
             num_global_candidates=torch.tensor(float(num_global)),
         )
+        # torch aligns its memory to 64 bytes, numpy need not, and MKL promises the same bits from run
+        # to run only where memory is aligned.
+        return Batch(*(tensor.clone() for tensor in batch))
 
     def _sequences(self, index: RequestIndex) -> dict[str, torch.Tensor]:
         """Return the four action tensors, padded to the batch's longest sequence."""
@@ -230,6 +234,15 @@ class SnapshotReader:
             for start, end in zip(starts, ends, strict=True)
         ]
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+
+def chunks(index: RequestIndex, batch_size: int) -> Iterator[RequestIndex]:
+    """Yield runs of whole requests of about `batch_size` candidates, in order, none empty."""
+    ends = np.cumsum(index.num_examples_M)
+    group_M = (ends - index.num_examples_M) // batch_size
+    starts = np.flatnonzero(np.diff(group_M, prepend=-1))
+    for start, end in zip(starts, np.append(starts[1:], len(group_M)), strict=True):
+        yield index.take(np.arange(start, end))
 
 
 def ragged_ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:

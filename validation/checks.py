@@ -57,7 +57,8 @@ def format_value(value: float, unit: Unit) -> str:
         return f"{value:,.0f}"
     if unit == "share":
         return f"{value * 100:.4g} %"
-    return f"{value * 100:+.4g} %" if unit == "change" else f"{value:.4g}"
+    # Rounded first: a millionth of a percent is noise; adding 0.0 turns -0.0 into 0.
+    return f"{round(value * 100, 3) + 0.0:+.4g} %" if unit == "change" else f"{value:.4g}"
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class ReferenceFacts:
     num_examples: int
     is_same_embedding_version: bool
     has_target_head: bool
+    is_measured: bool
 
 
 def make_checks(
@@ -99,6 +101,8 @@ def _why_not_judged(
     """Return why shift cannot be judged, or nothing."""
     if reference is None:
         return "no earlier accepted snapshot to compare with"
+    if not reference.is_measured:
+        return "the last accepted snapshot can no longer be read or measured"
     if not reference.has_target_head:
         return "the last accepted snapshot has another target head"
     fewest = min(num_examples, reference.num_examples)

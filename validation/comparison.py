@@ -36,7 +36,6 @@ from validation.holdout_metrics import (
     ratio_metrics,
     reliability,
     segment_masks,
-    target_metric_name,
 )
 
 
@@ -82,10 +81,13 @@ def compare(
     estimates = _bootstrap_all(rows, metrics, masks, request_user, len(users), config)
     table = [row for row, _ in estimates]
     table += pooled_metrics(rows, challenger, baseline, heads, masks)
-    target_se = next(
-        estimate.relative_standard_error
-        for row, estimate in estimates
-        if row.segment == "all" and row.metric == target_metric_name(heads)
+    target_error = next(
+        (
+            estimate.relative_standard_error
+            for row, estimate in estimates
+            if row.segment == "all" and row.metric == config.target_metric
+        ),
+        float("nan"),
     )
     return Comparison(
         holdout_digest=challenger.holdout_digest,
@@ -99,7 +101,7 @@ def compare(
         num_examples=len(rows.request_index),
         segment_users={name: len(np.unique(request_user[mask])) for name, mask in masks.items()},
         metrics=tuple(table),
-        smallest_detectable_change=smallest_detectable_change(target_se, config.confidence),
+        smallest_detectable_change=smallest_detectable_change(target_error, config.confidence),
         bootstrap_seed=config.bootstrap_seed,
         are_scores_identical=bool(np.array_equal(challenger.ranking_score, baseline.ranking_score)),
         reliability=reliability(rows, challenger, "challenger", heads)
@@ -120,7 +122,8 @@ def _bootstrap_all(
     def per_user(values: FloatArray, metric: RatioMetric, mask: Mask) -> FloatArray:
         index = np.arange(len(rows.user_id)) if metric.is_per_request else rows.request_index
         kept = np.where(mask[index], values, 0.0)
-        return np.bincount(request_user[index], weights=kept, minlength=num_users)
+        sums = np.bincount(request_user[index], weights=kept, minlength=num_users)
+        return sums.astype(np.float64)
 
     keys, ours, theirs, divisors = [], [], [], []
     for segment, mask in masks.items():

@@ -9,7 +9,7 @@ import re
 import shutil
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipelines.contracts.artifacts import ExpectationOutcome, Severity, Snapshot
 
@@ -28,7 +28,7 @@ _HEAD_END = "</head>"
 def environment() -> Environment:
     """Return the template environment of the gates' pages: everything is escaped."""
     return Environment(
-        loader=PackageLoader("validation", "templates"),
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

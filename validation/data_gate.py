@@ -53,6 +53,7 @@ def check_snapshot(
             num_examples=int(reference_profile.measures.examples.sum()),
             is_same_embedding_version=reference.embedding_version == snapshot.embedding_version,
             has_target_head=snapshot.features.heads[0].name in reference.features.head_names,
+            is_measured=not reference_profile.unmeasured_shards,
         )
     checks = make_checks(config, snapshot, int(profile.measures.examples.sum()), facts)
     outcomes = evaluate(

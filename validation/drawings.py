@@ -13,8 +13,8 @@ from pipelines.contracts.artifacts import Comparison, Interval, ReliabilityBin
 from validation.data_docs import environment
 
 WIDTH = 900
-LABEL_WIDTH = 250
-TEXT_WIDTH = 200
+LABEL_WIDTH = 240
+TEXT_WIDTH = 230
 ROW_HEIGHT = 26
 TOP = 34
 LARGEST_SHOWN = 0.5
@@ -77,7 +77,7 @@ def draw_forest(rows: tuple[ForestRow, ...], needed: float) -> Markup:
     return Markup(  # noqa: S704  the template escapes
         svg.render(
             lines=lines,
-            ticks=[(x(tick), f"{tick * 100:+g} %") for tick in axis_ticks(span)],
+            ticks=[(x(tick), f"{tick * 100:+g} %" if tick else "0 %") for tick in axis_ticks(span)],
             zero=x(0.0),
             needed=x(needed),
             needed_text=f"{needed * 100:+g} %",

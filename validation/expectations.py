@@ -20,12 +20,12 @@ from pipelines.contracts.errors import HomefeedError
 from validation.checks import Check, format_value
 
 if TYPE_CHECKING:
+    from great_expectations.core import ExpectationValidationResult
     from great_expectations.data_context import AbstractDataContext
 
 Details = Mapping[tuple[str, str], str]
 """(partition, column) -> phrase on the first offending row."""
 
-DATASOURCE = "snapshot_profile"
 DOCS_SITE = "data_docs"
 
 
@@ -72,16 +72,16 @@ def evaluate(
 
 def _make_context(docs_dir: Path) -> "AbstractDataContext":
     """Return a context that lives in memory; only the Data Docs touch the disk."""
-    import great_expectations as gx  # noqa: PLC0415  two seconds; only this stage pays them
+    import great_expectations as gx  # two seconds: only this stage pays
+    from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False, "metric_calculations": False}
+    context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
     context.delete_data_docs_site("local_site")  # it would litter the temporary folder
     context.add_data_docs_site(
         DOCS_SITE,
         {
             "class_name": "SiteBuilder",
-            "show_how_to_buttons": False,
             "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
             "store_backend": {
                 "class_name": "TupleFilesystemStoreBackend",
@@ -100,14 +100,11 @@ def _run_suite(
     label: RunLabel,
 ) -> dict[str, dict[str, Any]]:
     """Validate one table; return GX's result per check name."""
-    import great_expectations as gx  # noqa: PLC0415
-    from great_expectations.core.run_identifier import RunIdentifier  # noqa: PLC0415
+    import great_expectations as gx
+    from great_expectations.core.run_identifier import RunIdentifier
 
     suite = gx.ExpectationSuite(name=name, expectations=[_expectation(check) for check in checks])
-    if DATASOURCE in context.data_sources.all():
-        source = context.data_sources.get(DATASOURCE)
-    else:
-        source = context.data_sources.add_pandas(DATASOURCE)
+    source = context.data_sources.add_or_update_pandas(f"profile_{name}")
     batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("whole")
     definition = context.validation_definitions.add(
         gx.ValidationDefinition(name=name, data=batch, suite=context.suites.add(suite))
@@ -122,21 +119,31 @@ def _run_suite(
     )
     results = {}
     for result in validated.results:
-        check_name = result.expectation_config.meta["check"]
+        check_name = _name_of(result)
         _refuse_engine_error(check_name, result.exception_info)
         results[check_name] = {"is_met": bool(result.success), **result.result}
     return results
 
 
+def _name_of(result: "ExpectationValidationResult") -> str:
+    """Return the check that a result belongs to."""
+    configuration = result.expectation_config
+    assert configuration is not None and configuration.meta is not None  # set by `_expectation`
+    return str(configuration.meta["check"])
+
+
 def _expectation(check: Check) -> Any:
     """Return the GX expectation of a check, with GX's own severity."""
-    import great_expectations.expectations as gxe  # noqa: PLC0415
+    import great_expectations.expectations as gxe
+    from great_expectations.expectations.metadata_types import (
+        FailureSeverity,
+    )
 
     return gxe.ExpectColumnValuesToBeBetween(
         column=check.column,
         min_value=check.minimum,
         max_value=check.maximum,
-        severity=check.severity.value,
+        severity=FailureSeverity(check.severity.value),
         description=f"{check.name}: {check.description}",
         meta={"check": check.name},
     )
@@ -171,7 +178,7 @@ def _not_judged(check: Check) -> ExpectationOutcome:
 def _outcome(
     check: Check, frame: pd.DataFrame, result: Mapping[str, Any], details: Details
 ) -> ExpectationOutcome:
-    """Return one check's outcome. GX passes over a missing value; here it fails the check."""
+    """Return one check's outcome. GX passes what is missing or empty; here it fails the check."""
     values = dict(zip(frame["partition"], frame[check.column], strict=True))
     missing = [partition for partition, value in values.items() if math.isnan(value)]
     offenders = [entry["partition"] for entry in result.get("unexpected_index_list", [])]
@@ -180,7 +187,7 @@ def _outcome(
         name=check.name,
         description=check.description,
         severity=check.severity,
-        is_met=result["is_met"] and not missing,
+        is_met=result["is_met"] and not missing and bool(values),
         observed=_observed(check, values, offenders, missing, details),
         expected=check.expected,
         partitions=blamed,
@@ -199,7 +206,8 @@ def _observed(
     measured = {name: value for name, value in values.items() if not math.isnan(value)}
     if check.unit == "rows":
         total = sum(measured.values())
-        parts.append(f"{total:,.0f} in {len(offenders) or len(measured)} of {len(values)} parts")
+        amount = f"{total:,.0f}" if total else "none"
+        parts.append(f"{amount} in {len(offenders) or len(measured)} of {len(values)} parts")
         parts += [details[name, check.column] for name in offenders[:1]]
     elif measured:
         worst = max(measured, key=lambda name: _distance(check, measured[name]))

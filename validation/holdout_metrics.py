@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 from pipelines.contracts.artifacts import MetricComparison, ReliabilityBin
 from pipelines.contracts.config import Head
 from pipelines.contracts.errors import DataContractError
-from training.metrics import area_under_curve, expected_calibration_error, top_k_hits
+from training.metrics import (
+    MetricUndefinedError,
+    area_under_curve,
+    expected_calibration_error,
+    top_k_hits,
+)
 from training.scoring import ExampleRows
 
 FloatArray = NDArray[np.float64]
@@ -136,35 +141,36 @@ def pooled_metrics(
         for segment, mask in masks.items():
             chosen = mask[rows.request_index]
             label = rows.labels[head.name][chosen]
-            if len(label) == 0 or label.min() == label.max():
-                continue  # one class only: neither ranking nor calibration can be judged
+            theirs = baseline.probabilities.get(head.name)
             for name, function in pooled.items():
-                theirs = baseline.probabilities.get(head.name)
+                level = _level(function, challenger.probabilities[head.name][chosen], label)
+                if level is None:
+                    continue  # e.g. one class only: left out, not 0
+                other = None if theirs is None else _level(function, theirs[chosen], label)
                 table.append(
                     MetricComparison(
                         metric=f"{name}.{head.name}",
                         segment=segment,
-                        challenger=_finite(
-                            function, challenger.probabilities[head.name][chosen], label
-                        ),
-                        baseline=None
-                        if theirs is None
-                        else _finite(function, theirs[chosen], label),
+                        challenger=level,
+                        baseline=other,
                         relative_change=None,
                     )
                 )
     return table
 
 
-def _finite(
+def _level(
     function: Callable[[FloatArray, NDArray[np.int8]], float],
     probability: FloatArray,
     label: NDArray[np.int8],
-) -> float:
-    """Return the metric, or NaN where a probability is not finite."""
+) -> float | None:
+    """Return the metric; NaN where a probability is not finite, None where it is undefined."""
     if not np.all(np.isfinite(probability)):
         return float("nan")
-    return float(function(probability, label))
+    try:
+        return float(function(probability, label))
+    except MetricUndefinedError:
+        return None
 
 
 def reliability(

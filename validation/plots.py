@@ -44,7 +44,7 @@ def write_plots(
 def _write_changes(rows: tuple[ForestRow, ...], needed: float, path: Path) -> Path:
     """Draw the relative changes with their intervals, first row on top."""
     # The object interface keeps no global state, unlike pyplot, and needs no display.
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 1.4 + 0.34 * len(rows)), layout="constrained")
     axes = figure.subplots()
@@ -70,7 +70,7 @@ def _write_changes(rows: tuple[ForestRow, ...], needed: float, path: Path) -> Pa
 
 def _write_reliability(comparison: Comparison, path: Path) -> Path:
     """Draw observed share by predicted probability, one panel per head."""
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.figure import Figure
 
     heads = reliability_heads(comparison)
     figure = Figure(figsize=(3.6 * len(heads), 3.6), layout="constrained")
@@ -88,6 +88,7 @@ def _write_reliability(comparison: Comparison, path: Path) -> Path:
                     color=colour,
                     label=side,
                     fillstyle="full" if side == "challenger" else "none",
+                    clip_on=False,
                 )
         axes.set_title(head, fontsize=10)
         axes.set_xlabel("predicted probability")

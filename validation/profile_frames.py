@@ -36,7 +36,7 @@ def make_frames(
         reference: Profile of the last accepted snapshot, or None.
     """
     pins = {PINS_FILE: profile.pins}
-    return {
+    frames = {
         "files": _tally_frame(pins | profile.shards, FILE_RULES),
         "shards": _tally_frame(profile.shards, _without_file_rules(SHARD_RULES)),
         "pins": _tally_frame(pins, _without_file_rules(PIN_RULES)),
@@ -46,6 +46,11 @@ def make_frames(
         "categories": _category_frame(profile.measures),
         "features": _feature_frame(profile.measures, reference),
     }
+    if profile.unmeasured_shards:
+        # A rate of the other shards would accuse or acquit the whole by a part of it.
+        for name in ("days", "snapshot", "heads", "categories", "features"):
+            frames[name].loc[:, frames[name].columns != "partition"] = NAN
+    return frames
 
 
 def _without_file_rules(rules: tuple[str, ...]) -> tuple[str, ...]:

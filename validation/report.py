@@ -8,6 +8,7 @@ MLflow's artifact view.
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 
 from pipelines.contracts.artifacts import (
@@ -126,6 +127,9 @@ def baseline_label(comparison: Comparison) -> str:
 def next_step(comparison: Comparison, verdict: Verdict, context: Mapping[str, str]) -> NextStep:
     """Return what the pipeline does now and what a person may do."""
     again = f"homefeed retrain --as-of {context['as_of']} --recipe {context['recipe']}"
+    # Not the same holdout again: trying until it agrees would make chance the judge.
+    later = date.fromisoformat(context["as_of"]) + timedelta(days=7)
+    retry = f"homefeed retrain --as-of {later} --recipe {context['recipe']}"
     challenger = comparison.challenger_model.label
     serving = ("Which model serves now?", "homefeed serving")
     keeps = (
@@ -149,9 +153,9 @@ def next_step(comparison: Comparison, verdict: Verdict, context: Mapping[str, st
             (serving, ("Look again after a fix of data or code:", f"{again} --key after-fix")),
         )
     return NextStep(
-        f"{keeps} An alert was due. A later as_of brings fresh data; more holdout days or users "
+        f"{keeps} An alert was due. A later as_of brings a fresh holdout; more days or users in it "
         f"bring a narrower interval.",
-        (serving, ("Try once more on the same data:", f"{again} --key again")),
+        (serving, ("Ask fresh data a week later:", retry)),
     )
 
 

@@ -5,6 +5,7 @@ one shard in memory at a time; the outcome is one number per rule and a phrase o
 offender, which is all that Great Expectations is then given.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -88,10 +89,13 @@ def _check_references(tables: dict[str, pa.Table], snapshot: Snapshot, tally: Ta
         tally.add(
             "bad_references",
             (rows < 0) | (rows >= limit),
-            lambda i, rows=rows, file=file, column=column, limit=limit: (
-                f"{file}.{column} is {rows[i]} in row {i}, expected 0 to {limit - 1}"
-            ),
+            _cell(rows, f"{file}.{column}", f", expected 0 to {limit - 1}"),
         )
+
+
+def _cell(values: NDArray[Any], column: str, expected: str) -> Callable[[int], str]:
+    """Return a phrase on one value of a column, by row."""
+    return lambda i: f"{column} is {values[i]} in row {i}{expected}"
 
 
 def _check_pointers(tables: dict[str, pa.Table], tally: Tally) -> None:
@@ -144,7 +148,7 @@ def _check_action_rows(timeline: pa.Table, snapshot: Snapshot, tally: Tally) -> 
     tally.add(
         "unknown_action_types",
         (action_type < 1) | (action_type > num_types),
-        lambda i: f"action_type_id is {action_type[i]} in row {i}, expected 1 to {num_types}",
+        _cell(action_type, "action_type_id", f", expected 1 to {num_types}"),
     )
     acted_at, known_at = numbers(timeline, "acted_at"), numbers(timeline, "known_at")
     as_of_ms = to_ms(snapshot.as_of)
@@ -185,17 +189,17 @@ def _check_examples(examples: pa.Table, snapshot: Snapshot, tally: Tally) -> Non
         tally.add(
             "bad_labels",
             (label != 0) & (label != 1),
-            lambda i, label=label, head=head: f"label_{head} is {label[i]} in row {i}",
+            _cell(label, f"label_{head}", ", expected 0 or 1"),
         )
     for name in NUMERIC_FEATURES:
         value = numbers(examples, numeric_column(name))
         tally.add(
             "bad_numbers",
             ~((value >= 0) & (value <= LARGEST_LOG1P)),  # NaN fails both comparisons
-            lambda i, value=value, name=name: f"num_{name} is {value[i]} in row {i}",
+            _cell(value, f"num_{name}", f", expected 0 to {LARGEST_LOG1P:g}"),
         )
     position = numbers(examples, "position")
-    tally.add("bad_positions", position < 0, lambda i: f"position is {position[i]} in row {i}")
+    tally.add("bad_positions", position < 0, _cell(position, "position", ", expected 0 or more"))
 
 
 def _check_codes(tables: dict[str, pa.Table], snapshot: Snapshot, tally: Tally) -> None:

@@ -6,7 +6,9 @@ Not for what a rule means (`validation.checks`) nor for one table's own rules (`
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,8 +31,9 @@ class Tally:
         """Return a tally that has measured none of these rules yet."""
         return cls(counts=dict.fromkeys(rules, float("nan")))
 
-    def add(self, rule: str, bad: NDArray[np.bool_], describe: Callable[[int], str]) -> None:
+    def add(self, rule: str, bad: Any, describe: Callable[[int], str]) -> None:
         """Count the marked rows; several calls on one rule add up."""
+        bad = np.atleast_1d(np.asarray(bad, dtype=bool))
         before = self.counts[rule]
         self.counts[rule] = (0.0 if np.isnan(before) else before) + float(bad.sum())
         if bad.any() and rule not in self.details:
@@ -55,7 +58,7 @@ def open_checked(
     present = [name for name in expected.names if name in table.column_names]
     for name in present:
         is_null = np.asarray(table[name].is_null())
-        tally.add("null_values", is_null, lambda i, name=name: f"{file}.{name} is null in row {i}")
+        tally.add("null_values", is_null, partial("{0}.{1} is null in row {2}".format, file, name))
     return table
 
 

@@ -74,7 +74,7 @@ def decide(comparison: Comparison, config: ModelGateConfig, heads: tuple[Head, .
     sentence = (
         f"{target_sentence} Its lower end is not above the {_percent(needed)} required, and it "
         f"does not lie wholly below zero: this holdout cannot tell. It can see a change of "
-        f"{comparison.smallest_detectable_change:.2%} four times in five."
+        f"{comparison.smallest_detectable_change * 100:.2f} % four times in five."
     )
     return Verdict(decision=Decision.INCONCLUSIVE, reasons=(sentence, *findings.held))
 
@@ -223,7 +223,7 @@ def _judge_segments(comparison: Comparison, config: ModelGateConfig, findings: _
             )
         elif row.relative_change is not None and row.relative_change.high < 0:
             findings.held.append(
-                f"Note: in segment {segment} {config.target_metric} fell by "
+                f"Note: in segment {segment} {config.target_metric} changed by "
                 f"{_change(row.relative_change)}."
             )
 
@@ -307,4 +307,6 @@ def _change(interval: Interval) -> str:
 
 def _percent(share: float) -> str:
     """Return a signed percentage with two decimals."""
+    if share == 0:
+        return "0 %"
     return f"{share * 100:+.2f} %"

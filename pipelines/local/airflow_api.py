@@ -71,6 +71,11 @@ class AirflowApi:
         body = {"dag_run_id": run_id, "only_failed": True, "dry_run": False}
         self._call("POST", f"/api/v2/dags/{self.dag_id}/clearTaskInstances", body)
 
+    def runs(self) -> list[dict[str, Any]]:
+        """Return the DAG's runs, newest first."""
+        path = f"/api/v2/dags/{self.dag_id}/dagRuns?order_by=-run_after"
+        return list(self._call("GET", path)["dag_runs"])
+
     def tasks(self, run_id: str) -> list[dict[str, Any]]:
         """Return the run's task instances: task_id, state, start_date, end_date, try_number."""
         path = f"/api/v2/dags/{self.dag_id}/dagRuns/{run_id}/taskInstances"
@@ -90,6 +95,10 @@ class AirflowApi:
         """Return the events of all assets, oldest first."""
         found = self._call("GET", "/api/v2/assets/events?order_by=timestamp")
         return list(found["asset_events"])
+
+    def get(self, path: str) -> dict[str, Any]:
+        """Return the answer to any other question."""
+        return self._call("GET", path)
 
     def _call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         return self._check(self._client.request(method, path, json=body))

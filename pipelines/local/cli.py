@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from pipelines.contracts.errors import ConfigurationError
+from pipelines.local.layout import LocalHome, default_home
 
 app = typer.Typer(help="Airflow and MLflow on this machine.", no_args_is_help=True)
 
@@ -46,9 +47,7 @@ def down(home: Home = "") -> None:
     typer.echo(f"ended {sweep(f'{_home(home).path}#')} processes")
 
 
-def _home(home: str):  # type: ignore[no-untyped-def]
-    from pipelines.local.layout import LocalHome, default_home  # noqa: PLC0415
-
+def _home(home: str) -> LocalHome:
     return LocalHome(Path(home).expanduser().absolute()) if home else default_home()
 
 

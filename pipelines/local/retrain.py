@@ -4,11 +4,10 @@ Not for running stages (Airflow does that) nor for starting servers (`services`)
 """
 
 import contextlib
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from pipelines.local.layout import ADMIN, LocalHome
 from pipelines.local.progress import Progress
 from pipelines.local.services import RunningServices, running
 from pipelines.local.summary import find_finished_run, show_summary
+from pipelines.settings import Settings
 
 RUN_FAILED_EXIT_CODE = 1
 POLL_S = 0.5
@@ -57,7 +57,6 @@ def retrain(
     dags: Path,
     recipe: str,
     days: tuple[str, ...],
-    extra: Mapping[str, str] | None = None,
 ) -> int:
     """Run the cycles one after the other in a real Airflow, show them, and sum up.
 
@@ -68,7 +67,6 @@ def retrain(
         dags: folder with the DAG file.
         recipe: recipe of every cycle.
         days: as_of of each cycle, in order.
-        extra: environment variables for the services, e.g. HOMEFEED_EVENT_LOG.
 
     Returns:
         0, or 1 when a cycle failed.
@@ -80,26 +78,30 @@ def retrain(
     """
     console = Console()
     cycles = [Cycle(day, recipe) for day in days]
-    workspace = (extra or {}).get("HOMEFEED_WORKSPACE", str(home.path / "workspace"))
-    is_done = all(find_finished_run(workspace, cycle.run_id) for cycle in cycles)
+    settings = Settings(home=str(home.path))
+    workspace = settings.workspace_location
     has_failed = False
-    if is_done:
+    if all(find_finished_run(workspace, cycle.run_id) for cycle in cycles):
         console.print("Every cycle has ended well before; nothing to run.")
     else:
         started = time.monotonic()
-        has_failed = not _run_cycles(home, dags, cycles, extra or {}, console)
+        has_failed = not _run_cycles(home, dags, cycles, settings.event_log_location, console)
         console.print(f"{time.monotonic() - started:.0f} s with everything")
     show_summary(console, workspace, [cycle.run_id for cycle in cycles])
-    console.print(f"[bold]make ui[/] opens Airflow and MLflow (login {ADMIN} / {home.password()})")
+    console.print(
+        f"make ui opens Airflow and MLflow (login {ADMIN} / {home.password()})",
+        soft_wrap=True,
+        highlight=False,
+    )
     return RUN_FAILED_EXIT_CODE if has_failed else 0
 
 
 def _run_cycles(
-    home: LocalHome, dags: Path, cycles: list[Cycle], extra: Mapping[str, str], console: Console
+    home: LocalHome, dags: Path, cycles: list[Cycle], event_log: str, console: Console
 ) -> bool:
     """Run the cycles in order; return whether all of them ended well."""
-    with _event_log(home, extra, console) as wait_for_event_log:
-        with running(home, dags, console.print, extra) as services:
+    with _event_log(home, event_log, console) as wait_for_event_log:
+        with running(home, dags, console.print) as services:
             show_addresses(console, services)
             api = AirflowApi(services.airflow_url, home.password())
             api.wait_for_dag()
@@ -140,14 +142,11 @@ def _show_failure(api: AirflowApi, cycle: Cycle, console: Console) -> None:
 
 
 @contextlib.contextmanager
-def _event_log(
-    home: LocalHome, extra: Mapping[str, str], console: Console
-) -> Iterator[Callable[[], None]]:
+def _event_log(home: LocalHome, location: str, console: Console) -> Iterator[Callable[[], None]]:
     """Write the event log beside whatever else is going on, if there is none.
 
     Gives a function that waits for it.
     """
-    location = extra.get("HOMEFEED_EVENT_LOG", str(home.path / "event_log"))
     if set(storage.list_names(storage.to_uri(location))) >= set(EVENT_LOG_TABLES):
         yield lambda: None
         return
@@ -160,7 +159,6 @@ def _event_log(
             [sys.executable, *command],
             stdout=stream,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **extra, "HOMEFEED_HOME": str(home.path)},
         )
 
     def wait() -> None:
@@ -179,7 +177,7 @@ def _event_log(
             process.wait()
 
 
-def keep_up(home: LocalHome, dags: Path, extra: Mapping[str, str] | None = None) -> None:
+def keep_up(home: LocalHome, dags: Path) -> None:
     """Keep Airflow and MLflow up until Ctrl-C or SIGTERM.
 
     Raises:
@@ -188,7 +186,7 @@ def keep_up(home: LocalHome, dags: Path, extra: Mapping[str, str] | None = None)
     """
     console = Console()
     with contextlib.suppress(KeyboardInterrupt):
-        with running(home, dags, console.print, extra) as services:
+        with running(home, dags, console.print) as services:
             AirflowApi(services.airflow_url, home.password()).wait_for_dag()
             show_addresses(console, services)
             console.print("Ctrl-C ends both.")
@@ -200,6 +198,9 @@ def keep_up(home: LocalHome, dags: Path, extra: Mapping[str, str] | None = None)
 
 def show_addresses(console: Console, services: RunningServices) -> None:
     """Print both pages' addresses and the login."""
-    password = services.home.password()
-    console.print(f"Airflow  {services.airflow_url}/dags/{DAG_ID}   login {ADMIN} / {password}")
-    console.print(f"MLflow   {services.mlflow_url}")
+    login = f"login {ADMIN} / {services.home.password()}"
+    lines = (
+        f"Airflow  {services.airflow_url}/dags/{DAG_ID}   {login}\nMLflow   {services.mlflow_url}"
+    )
+    # Not wrapped and not coloured: people copy these.
+    console.print(lines, soft_wrap=True, highlight=False)

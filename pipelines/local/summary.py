@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from rich.console import Console
 
 from pipelines import storage
+from pipelines.alerts import find_failure
 from pipelines.contracts.artifacts import (
     STAGES,
     Judgement,
@@ -92,6 +93,9 @@ def show_summary(console: Console, workspace: str, triggers: Sequence[str]) -> N
 def describe(outcome: CycleOutcome) -> list[str]:
     """Return the lines that sum up one cycle."""
     lines = []
+    failure = find_failure(outcome.run.run_uri)
+    if failure is not None:
+        lines.append(f"FAILED in {failure.stage}: {failure.error_class}: {failure.message}")
     if "compare_with_champion" in outcome.records:
         lines += _describe_verdict(outcome)
     if "promote_challenger" in outcome.records:

@@ -171,7 +171,6 @@ def _make_tables(source: Path) -> _Tables:
     log.info("embedding pins and users")
     pins = embeddings.make_pins(source, purchases)
     users = embeddings.make_users(purchases, pins)
-    num_matches = events.count_matches(source, purchases)
     ingested = Ingested(
         adapter_version=ADAPTER_VERSION,
         package_version=importlib.metadata.version(PACKAGE),
@@ -181,7 +180,7 @@ def _make_tables(source: Path) -> _Tables:
         num_impressions=len(impressions),
         num_actions=len(actions),
         num_promoted_purchases=int(purchases.is_promoted.sum()),
-        num_promotion_matches=num_matches,
+        num_promotion_matches=events.count_matches(promotions, purchases),
         num_pins=len(pins),
         num_user_rows=len(users),
     )

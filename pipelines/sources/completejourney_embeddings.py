@@ -150,8 +150,8 @@ def _leading_right_vectors(matrix: sparse.csr_matrix) -> tuple[Floats, Floats]:
     generator = np.random.default_rng(_SEED)
     block = generator.normal(size=(matrix.shape[1], EMBEDDING_DIM + 16))
     for _ in range(6):
-        block, _ = np.linalg.qr(matrix @ block)
-        block, _ = np.linalg.qr(matrix.T @ block)
+        block = matrix.T @ np.linalg.qr(matrix @ block)[0]
+    block, _ = np.linalg.qr(block)
     left, scale, rotation = np.linalg.svd(matrix @ block, full_matrices=False)
     vectors = (block @ rotation.T).T[:EMBEDDING_DIM]
     largest = np.abs(vectors).argmax(axis=1)

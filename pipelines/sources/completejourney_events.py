@@ -31,6 +31,7 @@ class Promotions:
     store_weeks: Ints  # distinct store * 100 + week, sorted
     product_ids: Ints  # distinct products, sorted
     keys: Ints  # store-week rank << 20 | product rank, sorted
+    num_rows: Ints  # rows of the table that say so: more than one where there are two placements
     display: npt.NDArray[np.uint8]  # code into display_names
     mailer: npt.NDArray[np.uint8]
     display_names: list[str]
@@ -70,17 +71,24 @@ def read_promotions(source: Path) -> Promotions:
     display_names, display = _codes(table["display_location"])
     mailer_names, mailer = _codes(table["mailer_location"])
     # One sortable integer per row: a plain sort of 21 M integers is a second's work.
-    packed = (store_week_rank << _PRODUCT_BITS) | product_rank
-    packed = (packed << _PLACEMENT_BITS | display) << _PLACEMENT_BITS | mailer
+    packed = store_week_rank << _PRODUCT_BITS
+    for part, num_bits in (
+        (product_rank, 0),
+        (display, _PLACEMENT_BITS),
+        (mailer, _PLACEMENT_BITS),
+    ):
+        packed <<= num_bits
+        packed |= part
     packed.sort()
     keys = packed >> (2 * _PLACEMENT_BITS)
-    is_last = np.concatenate([np.diff(keys) != 0, [True]])
-    packed = packed[is_last]
+    last = np.flatnonzero(np.concatenate([np.diff(keys) != 0, [True]]))
+    packed = packed[last]
     mask = (1 << _PLACEMENT_BITS) - 1
     return Promotions(
         store_weeks=store_weeks,
         product_ids=product_ids,
-        keys=keys[is_last],
+        keys=keys[last],
+        num_rows=np.diff(last, prepend=-1),
         display=(packed >> _PLACEMENT_BITS & mask).astype(np.uint8),
         mailer=(packed & mask).astype(np.uint8),
         display_names=display_names,
@@ -114,20 +122,13 @@ def read_purchases(source: Path, promotions: Promotions) -> Purchases:
     )
 
 
-def count_matches(source: Path, purchases: Purchases) -> int:
+def count_matches(promotions: Promotions, purchases: Purchases) -> int:
     """Return promoted purchases counted once per row of the promotions table.
 
     Some products are listed twice for a store and week, in two placements, so this is a little
-    more than the number of distinct purchases. A published count of this data is of this kind.
+    more than the number of distinct purchases. Published counts of this data are of this kind.
     """
-    columns = ["product_id", "store_id", "week"]
-    rows = pq.read_table(source / "promotions.parquet", columns=columns)
-    bought = pq.read_table(source / "transactions.parquet", columns=columns)
-    stacked = [_row_keys(bought), _row_keys(rows)]
-    unique, counts = np.unique(stacked[1], return_counts=True)
-    place = _find(unique, stacked[0])
-    assert int((place >= 0).sum()) == int(purchases.is_promoted.sum())
-    return int(counts[place[place >= 0]].sum())
+    return int(promotions.num_rows[purchases.promotion[purchases.is_promoted]].sum())
 
 
 def make_impressions(purchases: Purchases, promotions: Promotions) -> pa.Table:
@@ -308,9 +309,3 @@ def _find(sorted_values: Ints, wanted: Ints) -> Ints:
     """Return the place of each wanted value, -1 where it is not among them."""
     place = np.minimum(np.searchsorted(sorted_values, wanted), len(sorted_values) - 1)
     return np.where(sorted_values[place] == wanted, place, -1)
-
-
-def _row_keys(rows: pa.Table) -> Ints:
-    """Return one integer per (product, store, week)."""
-    product, store, week = (np.asarray(rows[name]) for name in ("product_id", "store_id", "week"))
-    return (product * 100_000 + store) * 100 + week

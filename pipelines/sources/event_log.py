@@ -9,9 +9,10 @@ by the event's time alone, and rows by `known_at`. Not for the meaning of rows (
 business) nor for making an event log (the adapters beside this file).
 """
 
+import contextlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -113,11 +114,7 @@ def read_events(event_log: EventLog, file: LogFile, wanted: EventFilter) -> pa.T
     """
     schema = EVENT_LOG_TABLES[file.table]
     time_column = EVENT_TIME_COLUMNS[file.table]
-    if file.day is None:
-        raise DataContractError(
-            f"{file.path} is not in a day=YYYY-MM-DD folder; expected "
-            f"{file.table}/day=.../*.parquet; partition the table by the day of {time_column}"
-        )
+    assert file.day is not None  # `_day_of_path` lists no event without its day
     dataset = open_file(event_log, file)
     checks.check_columns(file.path, dataset.schema, schema, wanted.extra_columns)
     # Null and absurd times pass this filter on purpose: they must meet their checks, not vanish.
@@ -167,7 +164,7 @@ def check_nothing_from_the_future(event_log: EventLog, table: str, as_of_ms: int
             )
 
 
-def open_file(event_log: EventLog, file: LogFile) -> ds.Dataset:
+def open_file(event_log: EventLog, file: LogFile) -> ds.FileSystemDataset:
     """Open one Parquet file.
 
     Raises:
@@ -175,15 +172,15 @@ def open_file(event_log: EventLog, file: LogFile) -> ds.Dataset:
         TransientStorageError: the storage failed.
     """
     filesystem, _ = open_filesystem(event_log.uri)
-    try:
-        with translated_errors(file.path, "opening"):
-            return ds.dataset(file.path, format="parquet", filesystem=filesystem)
-    except pa.ArrowInvalid as error:
-        raise _corrupt(file, error) from error
+    with _told_apart(filesystem, file):
+        return ds.dataset(file.path, format="parquet", filesystem=filesystem)
 
 
 def read_file(
-    dataset: ds.Dataset, file: LogFile, columns: Sequence[str], wanted: ds.Expression | None
+    dataset: ds.FileSystemDataset,
+    file: LogFile,
+    columns: Sequence[str],
+    wanted: ds.Expression | None,
 ) -> pa.Table:
     """Read columns of an opened file; without threads of its own (a worker has one core).
 
@@ -191,19 +188,36 @@ def read_file(
         DataContractError: its pages are damaged.
         TransientStorageError: the storage failed.
     """
+    with _told_apart(dataset.filesystem, file):
+        return dataset.to_table(columns=list(columns), filter=wanted, use_threads=False)
+
+
+@contextlib.contextmanager
+def _told_apart(filesystem: fs.FileSystem, file: LogFile) -> Iterator[None]:
+    """Tell a damaged file (never retried) from failing storage (retried).
+
+    Arrow reports both as the same OSError without a number; but the bytes of a damaged file can
+    be read to their end.
+    """
     try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, pa.ArrowInvalid) or error.errno is None:
+            with translated_errors(file.path, "reading"):
+                _read_to_the_end(filesystem, file.path)
+            reason = " ".join(str(error).split())[:300]
+            raise DataContractError(
+                f"{file.table}: {file.path} is not a readable Parquet file ({reason}); "
+                f"write the file again or remove it"
+            ) from error
         with translated_errors(file.path, "reading"):
-            return dataset.to_table(columns=list(columns), filter=wanted, use_threads=False)
-    except pa.ArrowInvalid as error:
-        raise _corrupt(file, error) from error
+            raise
 
 
-def _corrupt(file: LogFile, error: Exception) -> DataContractError:
-    reason = " ".join(str(error).split())[:300]
-    return DataContractError(
-        f"{file.table}: {file.path} is not a readable Parquet file ({reason}); "
-        f"write the file again or remove it"
-    )
+def _read_to_the_end(filesystem: fs.FileSystem, path: str) -> None:
+    with filesystem.open_input_stream(path) as stream:
+        while stream.read(1 << 20):
+            pass
 
 
 def _list_table(filesystem: fs.FileSystem, uri: str, root: str, table: str) -> list[LogFile]:
@@ -229,8 +243,14 @@ def _list_table(filesystem: fs.FileSystem, uri: str, root: str, table: str) -> l
 def _day_of_path(path: str, table: str) -> date | None:
     """Return the day in a path's day=... folder; None for tables without days."""
     match = _DAY_FOLDER.search(path)
-    if table not in EVENT_TIME_COLUMNS or match is None:
+    if table not in EVENT_TIME_COLUMNS:
         return None
+    if match is None:
+        raise DataContractError(
+            f"{table}: {path} is not in a day=YYYY-MM-DD folder; expected "
+            f"{table}/day=.../*.parquet; partition the table by the UTC day of "
+            f"{EVENT_TIME_COLUMNS[table]}"
+        )
     day = date.fromisoformat(match[1])
     if not _FIRST_DAY <= day < _LAST_DAY:
         raise DataContractError(

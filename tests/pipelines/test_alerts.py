@@ -4,8 +4,6 @@ import shlex
 from datetime import UTC, datetime
 
 import pytest
-from support.judgements import CHAMPION, make_judgement
-from support.runs import make_run
 from typer.testing import CliRunner
 
 from pipelines import storage
@@ -27,6 +25,8 @@ from pipelines.contracts.artifacts import (
     StageRecord,
 )
 from pipelines.settings import Settings
+from support.judgements import CHAMPION, make_judgement
+from support.runs import make_run
 
 SETTINGS = Settings()
 REASON = "The 95 % interval of repin_volume_at_3 lies wholly below zero."

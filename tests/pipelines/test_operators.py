@@ -1,7 +1,11 @@
 """Stages under Airflow's operators: quoting, exit codes, retries, as_of."""
 
+import subprocess
+import sys
+import time
 from datetime import UTC, datetime, timedelta
 
+import psutil
 import pytest
 from airflow.providers.docker.exceptions import DockerContainerFailedException
 from airflow.providers.docker.operators.docker import DockerOperator
@@ -14,6 +18,7 @@ from pipelines.operators import StageRetryPolicy, choose_as_of, exit_code_of, st
 from pipelines.settings import Settings
 
 HOUR = timedelta(hours=1)
+START_ARGUMENT = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]])"
 
 
 def run_in_bash(script: str, run_uri: str) -> str:
@@ -33,6 +38,32 @@ def test_the_run_uri_reaches_the_command_unharmed(tmp_path):
     script.chmod(0o755)
     assert run_in_bash(str(script), hostile) == f"stage|build_snapshot|--run|{hostile}|"
     assert not (tmp_path / "hit").exists()
+
+
+def test_a_stage_ends_when_its_worker_is_killed(tmp_path):
+    # As in Airflow: a worker, under it the task's runner, under that the stage's shell.
+    runner = (
+        "from datetime import timedelta; from pipelines.operators import stage_operator;"
+        "from pipelines.settings import Settings;"
+        f"command = 'bash -c \"echo $$ > {tmp_path}/pid; sleep 600\" #';"
+        "stage_operator('build_snapshot', 'x', timedelta(1), Settings(command=command)).execute({})"
+    )
+    worker = subprocess.Popen(
+        [sys.executable, "-c", START_ARGUMENT, runner],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 40
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
+        assert time.monotonic() < deadline and worker.poll() is None
+        time.sleep(0.1)
+    stage = psutil.Process(int((tmp_path / "pid").read_text()))
+    time.sleep(2.5)
+    assert stage.is_running()  # it is not ended for nothing
+    worker.kill()
+    worker.wait()
+    psutil.wait_procs([stage], timeout=15)
+    assert not stage.is_running()
 
 
 @pytest.mark.parametrize("code", sorted(errors.PERMANENT_EXIT_CODES))

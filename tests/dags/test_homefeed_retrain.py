@@ -1,0 +1,159 @@
+"""The DAG file: its edges, its schedule, its form, and how light it is to read."""
+
+import json
+import runpy
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from airflow.sdk.exceptions import ParamValidationError
+from airflow.serialization.serialized_objects import DagSerialization
+
+from pipelines.operators import StageRetryPolicy, alert_broken_run
+from pipelines.recipes import RECIPES
+from pipelines.timetable import AnchoredTimetable
+
+EDGES = {
+    "resolve_run": {
+        "build_snapshot",
+        "check_snapshot",
+        "train_challenger",
+        "compare_with_champion",
+        "promote_challenger",
+        "alert",
+    },
+    "build_snapshot": {"check_snapshot"},
+    "check_snapshot": {"train_challenger"},
+    "train_challenger": {"compare_with_champion"},
+    "compare_with_champion": {"promote_challenger", "alert"},
+    "promote_challenger": set(),
+    "alert": set(),
+}
+"""`resolve_run` precedes all: each of them takes the run's URI from it."""
+
+HEAVY = (
+    "torch",
+    "pytorch_lightning",
+    "mlflow",
+    "pandas",
+    "numpy",
+    "pyarrow",
+    "duckdb",
+    "great_expectations",
+    "matplotlib",
+    "training",
+    "validation",
+)
+
+
+@pytest.fixture(scope="module")
+def namespace():
+    from pathlib import Path
+
+    return runpy.run_path(str(Path(__file__).parents[2] / "dags" / "homefeed_retrain.py"))
+
+
+@pytest.fixture(scope="module")
+def dag(namespace):
+    return namespace["homefeed_retrain"]
+
+
+def test_the_edges_are_these(dag):
+    assert {task.task_id: task.downstream_task_ids for task in dag.tasks} == EDGES
+
+
+def test_reading_it_imports_nothing_heavy(repository):
+    script = (
+        "import runpy, sys; runpy.run_path(sys.argv[1]);"
+        "print(sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(repository / "dags" / "homefeed_retrain.py")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = set(json.loads(done.stdout.splitlines()[-1].replace("'", '"')))
+    assert {"airflow", "pipelines"} <= imported
+    assert not imported & set(HEAVY)
+
+
+def test_it_is_every_fortnight_and_never_catches_up(dag):
+    assert isinstance(dag.timetable, AnchoredTimetable)
+    assert dag.timetable.period == timedelta(days=14)
+    assert dag.catchup is False and dag.timetable.catchup is False
+    assert dag.max_active_runs == 1
+
+
+def test_its_schedule_survives_serialisation(dag):
+    stored = json.loads(json.dumps(DagSerialization.to_dict(dag)))
+    found = DagSerialization.from_dict(stored)
+    anchor = datetime(2026, 1, 5, 6, tzinfo=UTC)
+    due = found.next_dagrun_info(last_automated_run_info=None).run_after
+    assert (due - anchor).total_seconds() % (14 * 86400) == 0
+    assert due >= datetime.now(UTC) - timedelta(hours=1)
+    assert due <= datetime.now(UTC) + timedelta(days=14)
+
+
+def test_every_task_has_its_retries_timeout_and_pool(dag):
+    for task in dag.tasks:
+        assert task.retries == 2
+        assert isinstance(task.retry_policy, StageRetryPolicy)
+        assert task.retry_exponential_backoff
+        assert task.execution_timeout
+        assert task.pool == "default_pool"
+        assert task.trigger_rule == "all_success"
+    worst = sum((task.execution_timeout for task in dag.tasks), timedelta())
+    assert worst < dag.dagrun_timeout < dag.timetable.period
+
+
+def test_a_broken_run_is_alerted_by_the_dag_and_no_task(dag):
+    assert dag.on_failure_callback in (alert_broken_run, [alert_broken_run])
+    assert not any(task.on_failure_callback for task in dag.tasks)
+
+
+def test_the_champion_asset_is_announced_through_an_alias_only(dag, namespace):
+    outlets = {task.task_id: task.outlets for task in dag.tasks if task.outlets}
+    assert outlets == {"promote_challenger": [namespace["PROMOTED"]]}
+    assert dag.get_task("resolve_run").inlets == [namespace["CHAMPION"]]
+
+
+def test_the_page_shows_the_documentation(dag):
+    assert "Red means that the pipeline broke" in dag.doc_md
+
+
+@pytest.mark.parametrize(
+    "name, good, bad",
+    [
+        ("as_of", [None, "2017-06-12"], ["12 June", 5]),
+        ("recipe", sorted(RECIPES), ["no_such_recipe", None]),
+        ("promote", [True, False], ["maybe", None]),
+        ("devices", [1, 64], [0, 65, 1.5, None]),
+    ],
+)
+def test_the_trigger_form_takes_good_values_and_no_others(dag, name, good, bad):
+    param = dag.params.get_param(name)
+    for value in good:
+        assert param.resolve(value) == value
+    for value in bad:
+        with pytest.raises(ParamValidationError):
+            param.resolve(value)
+
+
+@pytest.mark.parametrize("days, hours", [("14", 336), ("3.5", 84)])
+def test_the_cadence_is_a_setting(repository, days, hours):
+    script = (
+        "import runpy, sys; d = runpy.run_path(sys.argv[1])['homefeed_retrain'];"
+        "print(d.timetable.period.total_seconds() / 3600)"
+    )
+    import os
+
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(repository / "dags" / "homefeed_retrain.py")],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "HOMEFEED_CADENCE_DAYS": days},
+    )
+    assert float(done.stdout.splitlines()[-1]) == hours

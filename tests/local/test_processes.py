@@ -1,0 +1,94 @@
+"""Whatever is started ends: sessions of their own, deaf processes, and a parent killed with -9."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import psutil
+import pytest
+
+from pipelines.local import processes
+
+SLEEP = "import time; time.sleep(600)"
+IGNORE = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+DEAF = IGNORE + "print('deaf', flush=True); " + SLEEP
+IN_ANOTHER_SESSION = (
+    f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEP!r}],"
+    f" start_new_session=True).wait()"
+)
+
+
+def wait_for(condition, timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def mark(tmp_path):
+    mark = processes.new_mark(tmp_path)
+    yield mark
+    processes.sweep(mark, grace_s=0.1)
+
+
+def start(script: str, mark: str, tmp_path) -> processes.Service:
+    command = [sys.executable, "-c", script]
+    return processes.start("test", command, dict(os.environ), mark, tmp_path)
+
+
+def test_a_grandchild_in_another_session_ends_too(tmp_path, mark):
+    start(IN_ANOTHER_SESSION, mark, tmp_path)
+    wait_for(lambda: len(processes.marked(mark)) == 2)
+    assert processes.sweep(mark) == 2
+    assert processes.marked(mark) == []
+
+
+def test_a_process_that_will_not_hear_is_killed(tmp_path, mark):
+    service = start(DEAF, mark, tmp_path)
+    wait_for(lambda: "deaf" in service.tail())
+    started = time.monotonic()
+    processes.sweep(mark, grace_s=0.5)
+    assert processes.marked(mark) == []
+    assert time.monotonic() - started >= 0.5  # it was asked first
+
+
+def test_processes_of_another_start_are_left_alone(tmp_path, mark):
+    other = processes.new_mark(tmp_path)
+    service = start(SLEEP, other, tmp_path)
+    wait_for(lambda: processes.marked(other) != [])
+    assert processes.sweep(mark) == 0
+    assert service.process.poll() is None
+    assert processes.sweep(f"{tmp_path}#") == 1  # every start of this home
+
+
+def test_the_tail_of_a_log_is_kept(tmp_path, mark):
+    service = start("[print(n) for n in range(40)]", mark, tmp_path)
+    service.process.wait(timeout=20)
+    assert service.tail(3) == "37\n38\n39"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_when_the_parent_dies_the_watch_ends_its_children(tmp_path, mark, number):
+    parent_script = textwrap.dedent(
+        f"""
+        import os, time
+        from pathlib import Path
+        from pipelines.local import processes
+        processes.start_watch({mark!r})
+        command = [{sys.executable!r}, "-c", {IN_ANOTHER_SESSION!r}]
+        processes.start("t", command, dict(os.environ), {mark!r}, Path({str(tmp_path)!r}))
+        time.sleep(600)
+        """
+    )
+    parent = subprocess.Popen([sys.executable, "-c", parent_script])
+    wait_for(lambda: len(processes.marked(mark)) == 2)
+    parent.send_signal(number)
+    parent.wait(timeout=10)
+    wait_for(lambda: processes.marked(mark) == [])
+    watchers = [p for p in psutil.process_iter(["cmdline"]) if mark in (p.info["cmdline"] or [])]
+    psutil.wait_procs(watchers, timeout=20)
+    assert not any(p.is_running() for p in watchers)

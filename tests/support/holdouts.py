@@ -1,0 +1,68 @@
+"""Planted holdouts: rows and scores of two sides whose difference is known, without any model."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from pipelines.contracts.artifacts import BaselineKind, ModelRef
+from pipelines.contracts.config import Head
+from support.judgements import CHALLENGER, CHAMPION, HOLDOUT
+from training.scoring import ExampleRows, ranking_score
+from validation.comparison import ComparedModels
+from validation.holdout_metrics import SideScores
+
+HEADS = (
+    Head(name="repin", action_type="repin", utility_weight=1.0),
+    Head(name="hide", action_type="hide", utility_weight=-0.5, is_wanted=False),
+)
+DIGEST = "d" * 64
+NEW_CHALLENGER = CHALLENGER.model_copy(update={"bundle_digest": "a" * 64})
+AGAINST_CHAMPION = ComparedModels(HOLDOUT, BaselineKind.CHAMPION, NEW_CHALLENGER, CHAMPION)
+AGAINST_POPULARITY = ComparedModels(HOLDOUT, BaselineKind.POPULARITY, NEW_CHALLENGER, None)
+
+
+def planted_rows(
+    num_users: int = 300, requests_per_user: int = 4, candidates: int = 12, seed: int = 5
+) -> tuple[ExampleRows, dict[str, np.ndarray]]:
+    """Return rows and the truth per head (N,); a third of the requests are non-core."""
+    rng = np.random.default_rng(seed)
+    num_requests = num_users * requests_per_user
+    num_examples = num_requests * candidates
+    truth = {
+        "repin": 1 / (1 + np.exp(-rng.normal(-2.2, 1.3, num_examples))),
+        "hide": 1 / (1 + np.exp(-rng.normal(-3.5, 1.0, num_examples))),
+    }
+    popularity = np.log1p(rng.poisson(20 * truth["repin"]))
+    return ExampleRows(
+        request_index=np.repeat(np.arange(num_requests), candidates),
+        user_id=np.repeat(np.arange(num_users), requests_per_user),
+        is_core=rng.random(num_requests) < 2 / 3,
+        request_id=np.array([f"r{i}" for i in range(num_requests)]),
+        first_example=np.arange(num_requests + 1) * candidates,
+        pin_row=rng.integers(0, 500, num_examples),
+        position=np.tile(np.arange(candidates), num_requests),
+        numeric={"pin_popularity": popularity.astype(np.float32)},
+        labels={
+            head: (rng.random(num_examples) < probability).astype(np.int8)
+            for head, probability in truth.items()
+        },
+    ), truth
+
+
+def noisy_scores(truth: dict[str, np.ndarray], noise: float, seed: int) -> SideScores:
+    """Return a side that knows the truth but for noise on the log-odds; 0 knows it exactly."""
+    rng = np.random.default_rng(seed)
+    probabilities = {}
+    for head, probability in truth.items():
+        log_odds = np.log(probability / (1 - probability))
+        probabilities[head] = 1 / (1 + np.exp(-log_odds - rng.normal(0, noise, len(log_odds))))
+    return SideScores(ranking_score(probabilities, HEADS), probabilities, DIGEST)
+
+
+def scaled(side: SideScores, factor: float) -> SideScores:
+    """Return the same ranking with every probability multiplied: a calibration fault."""
+    return replace(side, probabilities={h: p * factor for h, p in side.probabilities.items()})
+
+
+def champion_with(bundle_digest: str) -> ModelRef:
+    return CHAMPION.model_copy(update={"bundle_digest": bundle_digest})

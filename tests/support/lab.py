@@ -1,0 +1,107 @@
+"""A real Airflow and MLflow over a planted world, for the tests that need the whole."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.local.airflow_api import FINAL_STATES, AirflowApi
+from pipelines.local.layout import LocalHome
+from pipelines.local.services import RunningServices, running
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DAGS = REPOSITORY / "dags"
+FAST = {
+    "HOMEFEED_RETRY_DELAY_S": "1",
+    "HOMEFEED_RECIPE": "smoke",
+    "OMP_NUM_THREADS": "1",
+    # Short, so that a killed worker is noticed within a test.
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "12",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "1",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A DAG run's end."""
+
+    state: str
+    tasks: dict[str, dict[str, Any]]
+
+    def state_of(self, task_id: str) -> str:
+        return str(self.tasks[task_id]["state"])
+
+    def tries_of(self, task_id: str) -> int:
+        return int(self.tasks[task_id]["try_number"])
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Running services and a session with Airflow."""
+
+    services: RunningServices
+    api: AirflowApi
+
+    @property
+    def home(self) -> LocalHome:
+        return self.services.home
+
+    def start(self, run_id: str, as_of: str, **conf: Any) -> None:
+        defaults = {"as_of": as_of, "recipe": "smoke", "promote": False, "devices": 1}
+        self.api.trigger(run_id, defaults | conf)
+
+    def finish(self, run_id: str, timeout_s: float = 240.0) -> Outcome:
+        """Wait for a run's end."""
+        deadline = time.monotonic() + timeout_s
+        while (found := self.api.find_run(run_id)) is None or found["state"] not in FINAL_STATES:
+            assert time.monotonic() < deadline, self.api.tasks(run_id)
+            self.services.require_alive()
+            time.sleep(0.3)
+        return Outcome(found["state"], {t["task_id"]: t for t in self.api.tasks(run_id)})
+
+    def run(self, run_id: str, as_of: str, **conf: Any) -> Outcome:
+        self.start(run_id, as_of, **conf)
+        return self.finish(run_id)
+
+    def alerts(self, part: str, wait_s: float = 0.0) -> list[dict[str, Any]]:
+        """Return the outbox's alerts whose text holds `part`; wait until there is one."""
+        deadline = time.monotonic() + wait_s
+        while True:
+            entries = sorted((self.home.path / "workspace" / "outbox").glob("*.json"))
+            found = [json.loads(path.read_text())["alert"] for path in entries]
+            found = [alert for alert in found if part in json.dumps(alert)]
+            if found or time.monotonic() >= deadline:
+                return found
+            time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def open_lab(home: Path, event_log: Path) -> Iterator[Lab]:
+    """Start the services in a home folder and log in."""
+    extra = FAST | {"HOMEFEED_EVENT_LOG": str(event_log)}
+    with running(LocalHome(home), DAGS, lambda line: None, extra) as services:
+        api = AirflowApi(services.airflow_url, services.home.password())
+        api.wait_for_dag()
+        api.set_paused(False)
+        yield Lab(services, api)
+
+
+def homefeed_local(
+    *arguments: str, event_log: Path | None = None, timeout_s: float = 400.0
+) -> "subprocess.CompletedProcess[str]":
+    """Run `homefeed local ...` as a person would, and return what it printed."""
+    return subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", "local", *arguments, "--dags", str(DAGS)],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        env={**os.environ, **FAST, "HOMEFEED_EVENT_LOG": str(event_log or "")},
+        check=False,
+    )

@@ -1,0 +1,69 @@
+"""Built snapshots and planted defects in them, for the tests of the data gate."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines import storage
+from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.snapshot_files import open_table
+
+Change = Callable[[pa.Table], pa.Table]
+
+
+def copy_snapshot(snapshot: Snapshot, target: Path) -> tuple[Snapshot, Path]:
+    """Copy a local snapshot, so that a test may break it."""
+    shutil.copytree(storage.local_path(snapshot.uri), target)
+    return snapshot.model_copy(update={"uri": storage.to_uri(target)}), target
+
+
+def rewrite(snapshot: Snapshot, folder: Path, relative: str, change: Change) -> Snapshot:
+    """Change one file and let the manifest agree with the result, as a faulty builder would."""
+    table = change(open_table(folder, relative)).combine_chunks()
+    scratch = folder / "scratch"
+    with pa.OSFile(str(scratch), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    scratch.replace(folder / relative)
+    files = tuple(f for f in storage.digest_files(folder) if f.path != "manifest.json")
+    return snapshot.model_copy(update={"files": files})
+
+
+def with_column(name: str, values: Callable[[np.ndarray], Any]) -> Change:
+    """Return a change of one column's values; its type stays."""
+
+    def change(table: pa.Table) -> pa.Table:
+        index = table.column_names.index(name)
+        column = np.asarray(table[name]).copy()
+        return table.set_column(
+            index, table.schema.field(name), pa.array(values(column), table.schema.field(name).type)
+        )
+
+    return change
+
+
+def with_value(name: str, row: int, value: Any) -> Change:
+    """Return a change of one value."""
+
+    def one(column: np.ndarray) -> np.ndarray:
+        column[row] = value
+        return column
+
+    return with_column(name, one)
+
+
+def with_embedding(row: int, value: Any) -> Change:
+    """Return a change of one embedding, to one number throughout; row -1 means all of them."""
+
+    def change(table: pa.Table) -> pa.Table:
+        width = table.schema.field("embedding").type.list_size
+        rows = np.stack(table["embedding"].to_numpy(zero_copy_only=False)).astype(np.float32)
+        rows[slice(None) if row < 0 else row] = value
+        index = table.column_names.index("embedding")
+        column = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), width)
+        return table.set_column(index, table.schema.field("embedding"), column)
+
+    return change

@@ -1,0 +1,164 @@
+"""Batches: what is gathered, in which order, by which rank, and what is sampled away."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
+from training.data_module import HomefeedDataModule
+from training.epoch_plan import EpochPlanner, split_off_calibration
+from training.hashing import uniform
+from training.snapshot_reader import SnapshotReader, chunks, ragged_ranges
+
+
+@pytest.fixture(scope="module")
+def reader(planted) -> SnapshotReader:
+    return SnapshotReader(planted.snapshot, planted.folder, planted.config.features, 20)
+
+
+@pytest.fixture(scope="module")
+def data(planted) -> HomefeedDataModule:
+    return HomefeedDataModule(planted.snapshot, planted.folder, planted.config)
+
+
+def test_ragged_ranges() -> None:
+    found = ragged_ranges(np.array([5, 0, 9]), np.array([2, 0, 3]))
+    assert found.tolist() == [5, 6, 9, 10, 11]
+    assert ragged_ranges(np.array([], dtype=int), np.array([], dtype=int)).tolist() == []
+
+
+def test_a_batch_equals_what_a_loop_over_the_rows_gathers(reader) -> None:
+    index = reader.index(SPLIT_HOLDOUT)
+    batch = reader.make_batch(index)
+    row = 0
+    for r in range(len(index)):
+        shard = int(index.shard_M[r])
+        request = int(index.row_M[r])
+        requests, timeline = reader.requests[shard], reader.timelines[shard]
+        start, end = requests["timeline_start"][request], requests["timeline_end"][request]
+        newest_first = list(range(start, end))[::-1][:20]
+        num = len(newest_first)
+        impressed_at = requests["impressed_at"][request]
+        pins = timeline["pin_row"][newest_first]
+        assert batch.action_types_RS[r, :num].tolist() == [
+            int(timeline["action_type_id"][i]) for i in newest_first
+        ]
+        assert batch.action_pin_keys_RS[r, :num].tolist() == pins.tolist()
+        assert batch.action_ages_ms_RS[r, :num].tolist() == [
+            int(impressed_at - timeline["acted_at"][i]) for i in newest_first
+        ]
+        assert (batch.action_pins_RSE[r, :num].numpy() == reader.pins["embedding"][pins]).all()
+        assert (batch.action_types_RS[r, num:] == 0).all()
+        assert (batch.action_pin_keys_RS[r, num:] == -1).all()
+        assert (batch.action_pins_RSE[r, num:] == 0).all()
+        examples = reader.examples[shard]
+        for example in range(requests["num_examples"][request]):
+            source = requests["first_example"][request] + example
+            assert batch.request_of_C[row] == r
+            assert batch.candidate_pin_keys_C[row] == examples["pin_row"][source]
+            assert batch.labels_CH[row, 0] == examples["label_repin"][source]
+            assert batch.numeric_CN[row, 0] == examples["num_pin_popularity"][source]
+            row += 1
+    assert row == len(batch.request_of_C)
+    assert (batch.action_ages_ms_RS >= 0).all()
+
+
+def test_every_request_of_an_epoch_is_read_once_over_all_ranks(data) -> None:
+    plan = data.planner.plan(0)
+    for world_size in (1, 2, 3):
+        seen = [
+            request
+            for batch in range(plan.num_batches)
+            for rank in range(world_size)
+            for share in [plan.share(batch, rank, world_size)]
+            for request in share.requests[share.user_weights_R > 0]
+        ]
+        assert sorted(seen) == list(range(len(data.training_index)))
+
+
+def test_a_rank_without_requests_takes_part_with_weight_zero(data) -> None:
+    plan = data.planner.plan(0)
+    world_size = int(np.diff(plan.bounds_B1).max()) + 1
+    share = plan.share(0, world_size - 1, world_size)
+    assert len(share.requests) == 1
+    assert share.user_weights_R.tolist() == [0.0]
+
+
+def test_epochs_differ_and_repeat_with_the_seed(data) -> None:
+    first, again, second = data.planner.plan(0), data.planner.plan(0), data.planner.plan(1)
+    assert (first.order_M == again.order_M).all()
+    assert (first.window_fraction_M == again.window_fraction_M).all()
+    assert not (first.order_M == second.order_M).all()
+    assert first.num_batches == second.num_batches == data.num_batches_per_epoch
+
+
+def test_batches_are_about_as_large_as_asked(data) -> None:
+    plan = data.planner.plan(0)
+    sizes = [plan.share(b, 0, 1).num_global_candidates for b in range(plan.num_batches)]
+    assert sum(sizes) == data.num_training_examples
+    largest_request = int(data.training_index.num_examples_M.max())
+    assert max(sizes) - min(sizes) <= 2 * largest_request
+
+
+@pytest.mark.parametrize("batch_size", [1, 40, 10**6])
+def test_no_batch_is_empty_at_any_size(reader, batch_size) -> None:
+    index = reader.index(SPLIT_TRAINING)
+    planner = EpochPlanner(reader, index, seed=1, batch_size=batch_size, negative_keep_fraction=1.0)
+    bounds = planner.plan(0).bounds_B1
+    assert (np.diff(bounds) > 0).all()
+    assert bounds[-1] == len(index)
+
+
+def test_downsampling_keeps_positives_and_a_share_of_the_rest(reader) -> None:
+    index = reader.index(SPLIT_TRAINING)
+    planner = EpochPlanner(reader, index, seed=1, batch_size=512, negative_keep_fraction=0.3)
+    is_positive = reader.labels(index).any(axis=1)
+    kept = planner.is_kept(index, epoch=0)
+    assert kept is not None
+    assert kept[is_positive].all()
+    assert kept[~is_positive].mean() == pytest.approx(0.3, abs=0.03)
+    assert (kept != planner.is_kept(index, epoch=1)).any()
+    # the choice belongs to the row, not to the batch that it is in
+    rows = np.arange(len(index) // 2, len(index))
+    half = planner.is_kept(index.take(rows), epoch=0)
+    assert half is not None
+    assert (half == kept[-len(half) :]).all()
+    plan = planner.plan(0)
+    sizes = [plan.share(b, 0, 1).num_global_candidates for b in range(plan.num_batches)]
+    assert sum(sizes) == kept.sum()
+
+
+def test_calibration_users_are_not_trained_on(reader) -> None:
+    index = reader.index(SPLIT_TRAINING)
+    training, calibration = split_off_calibration(index)
+    assert len(training) + len(calibration) == len(index)
+    assert len(calibration) > 0
+    assert not set(training.user_id_M) & set(calibration.user_id_M)
+
+
+def test_chunks_cover_everything_in_order(reader) -> None:
+    index = reader.index(SPLIT_TRAINING)
+    for batch_size in (1, 100, 10**6):
+        parts = list(chunks(index, batch_size))
+        assert np.concatenate([part.row_M for part in parts]).tolist() == index.row_M.tolist()
+        assert all(len(part) for part in parts)
+
+
+def test_hashes_are_uniform_and_differ_by_seed() -> None:
+    values = uniform(np.arange(20_000), 7)
+    assert values.min() >= 0
+    assert values.max() < 1
+    assert values.mean() == pytest.approx(0.5, abs=0.01)
+    assert np.corrcoef(values, uniform(np.arange(20_000), 8))[0, 1] == pytest.approx(0, abs=0.03)
+    counts = np.histogram(values, bins=20, range=(0, 1))[0]
+    assert counts.std() / counts.mean() < 0.1
+
+
+def test_a_batch_shares_no_memory_with_the_snapshot(reader) -> None:
+    index = reader.index(SPLIT_HOLDOUT).take(np.arange(1))
+    before = reader.make_batch(index)
+    for tensor in before:
+        tensor.zero_()
+    after = reader.make_batch(index)
+    assert any((tensor != 0).any() for tensor in after)
+    assert isinstance(after.labels_CH, torch.Tensor)

@@ -1,0 +1,78 @@
+"""What torchrun starts, once per device: `python -m torch.distributed.run -m training.main SPEC`.
+
+Not a command line for people: that is `homefeed stage train_challenger`.
+"""
+
+import errno
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from training.processes import die_with_parent
+
+if TYPE_CHECKING:
+    from training.spec import TrainingSpec
+    from training.work_folder import WorkFolder
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+
+
+def main(spec_path: str) -> int:
+    """Train as one of the processes of a specification; return the exit code."""
+    die_with_parent()
+    # After the above: importing torch takes seconds in which the launcher may be killed.
+    import torch
+
+    from pipelines.contracts.errors import HomefeedError
+    from training.processes import threads_per_process
+    from training.spec import TrainingSpec
+    from training.work_folder import TrainingError, WorkFolder, write
+
+    rank = int(os.environ["RANK"])
+    _configure_logging(rank)
+    spec = TrainingSpec.model_validate_json(Path(spec_path).read_bytes())
+    folder = WorkFolder(Path(spec.work_dir))
+    torch.set_num_threads(threads_per_process(spec.num_devices))
+    try:
+        _train(spec, folder, rank)
+    except HomefeedError as error:
+        write(folder.error, TrainingError(error_class=type(error).__name__, message=str(error)))
+        logging.getLogger(__name__).error("%s: %s", type(error).__name__, error)
+        return error.exit_code
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        message = (
+            f"no space left while training in {folder.root}: {error}; expected room for two "
+            f"checkpoints and a bundle; free some and retry: training goes on where it was"
+        )
+        write(folder.error, TrainingError(error_class="TransientStorageError", message=message))
+        return 75
+    return 0
+
+
+def _train(spec: "TrainingSpec", folder: "WorkFolder", rank: int) -> None:
+    from training.fit import run_process
+
+    if rank == 0:
+        with folder.locked("training"):
+            run_process(spec, folder, rank)
+    else:
+        run_process(spec, folder, rank)
+
+
+def _configure_logging(rank: int) -> None:
+    logging.basicConfig(
+        level=logging.INFO if rank == 0 else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(message)s",
+        stream=sys.stderr,
+    )
+    # Lightning's remarks on devices and tips are for interactive use.
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

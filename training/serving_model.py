@@ -1,0 +1,41 @@
+"""The bundle as an MLflow model from code: a dictionary of tensors in, probabilities out.
+
+MLflow runs this file when it loads the model. Not for batch scoring: that is `training.scoring`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import torch
+from mlflow.pyfunc import PythonModel, PythonModelContext
+
+from training.batches import for_scoring
+from training.bundle import load_bundle
+from training.scorer import Scorer
+
+
+class HomefeedRanker(PythonModel):
+    """Loads the bundle among its artifacts; refuses to load one that is damaged."""
+
+    scorer: Scorer
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the bundle and check its golden rows."""
+        self.scorer = load_bundle(Path(context.artifacts["bundle"]))
+
+    def predict(self, context: Any, model_input: Any, params: Any = None) -> np.ndarray:
+        """Return calibrated probabilities, float64 [candidates, heads].
+
+        Args:
+            context: not used.
+            model_input: the arrays of `training.batches.MODEL_INPUTS`, by name.
+            params: not used.
+        """
+        tensors = {name: torch.from_numpy(np.array(a)) for name, a in model_input.items()}
+        heads = self.scorer.config.features.heads
+        return self.scorer.probabilities(for_scoring(tensors, len(heads)))
+
+
+mlflow.models.set_model(HomefeedRanker())
