@@ -203,7 +203,7 @@ def _write_pins(
     described = pins.replace_schema_metadata({"meaning": digest_of(meaning)})
     write_arrow(out / "pins.arrow", described)
     keys, totals = trailing_popularity(
-        found.target_actions, found.pin_ids, plan.request_days, plan.config.popularity_days
+        found.wanted_actions, found.pin_ids, plan.request_days, plan.config.popularity_days
     )
     spilled.mkdir(exist_ok=True)
     write_arrow(spilled / _POPULARITY, pa.table({"key": keys, "total": totals}))

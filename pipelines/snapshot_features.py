@@ -90,7 +90,7 @@ def count_past_engagements(
 
 @dataclass(frozen=True)
 class ActionCounts:
-    """Target-head actions per pin, by the day they happened and the day they became known."""
+    """Wanted actions per pin, by the day they happened and the day they became known."""
 
     pin_id: Ints
     acted_day: Ints  # days since the epoch

@@ -59,6 +59,12 @@ class SnapshotPlan:
         return self.features.heads[0].action_type
 
     @property
+    def wanted_action_types(self) -> tuple[str, ...]:
+        """Action types that make a pin popular: all but those of unwanted heads, such as hide."""
+        unwanted = {head.action_type for head in self.features.heads if not head.is_wanted}
+        return tuple(name for name in self.features.action_types if name not in unwanted)
+
+    @property
     def request_days(self) -> npt.NDArray[np.int64]:
         """Days since the epoch on which requests of either window fall, sorted."""
         days: set[int] = set()

@@ -54,7 +54,7 @@ class SpillSummary:
     """What one task found."""
 
     pin_ids: Ints  # referenced, sorted
-    target_actions: ActionCounts
+    wanted_actions: ActionCounts
     num_training_impressions: int
     num_holdout_impressions: int
     num_immature_impressions: int
@@ -93,7 +93,7 @@ def merge_summaries(parts: list[SpillSummary]) -> SpillSummary:
     pins = [part.pin_ids for part in parts] or [np.array([], dtype=np.int64)]
     return SpillSummary(
         pin_ids=np.unique(np.concatenate(pins)),
-        target_actions=ActionCounts.concatenate([part.target_actions for part in parts]),
+        wanted_actions=ActionCounts.concatenate([part.wanted_actions for part in parts]),
         num_training_impressions=sum(part.num_training_impressions for part in parts),
         num_holdout_impressions=sum(part.num_holdout_impressions for part in parts),
         num_immature_impressions=sum(part.num_immature_impressions for part in parts),
@@ -173,7 +173,7 @@ def _spill_impressions(task: SpillTask, file: LogFile, spills: _Spills) -> Spill
     spills.add(_with_codes(kept.select([*columns, "is_exploration"]), kept, features))
     return SpillSummary(
         pin_ids=np.unique(np.asarray(kept["pin_id"])),
-        target_actions=ActionCounts.concatenate([]),
+        wanted_actions=ActionCounts.concatenate([]),
         num_training_impressions=int(in_training.sum()),
         num_holdout_impressions=int(in_holdout.sum()),
         num_immature_impressions=int((when >= plan.holdout.end_ms).sum()),
@@ -190,7 +190,8 @@ def _spill_actions(task: SpillTask, file: LogFile, spills: _Spills) -> SpillSumm
     )
     rows = read_events(task.event_log, file, wanted)
     pin_id, acted_at = np.asarray(rows["pin_id"]), np.asarray(rows["acted_at"])
-    is_target = np.asarray(pc.equal(rows["action_type"], plan.target_action_type))
+    wanted_types = pa.array(plan.wanted_action_types, pa.string())
+    is_wanted = np.asarray(pc.is_in(rows["action_type"], value_set=wanted_types))
     vocabulary = pa.array(plan.features.action_types, pa.string())
     type_ids = pc.add(pc.index_in(rows["action_type"], value_set=vocabulary), 1).cast(pa.int8())
     index = ACTIONS.names.index("action_type")
@@ -199,7 +200,7 @@ def _spill_actions(task: SpillTask, file: LogFile, spills: _Spills) -> SpillSumm
     known_at = np.asarray(rows["known_at"])
     return SpillSummary(
         pin_ids=np.unique(pin_id[acted_at >= plan.history_start_ms]),
-        target_actions=ActionCounts.of(pin_id[is_target], acted_at[is_target], known_at[is_target]),
+        wanted_actions=ActionCounts.of(pin_id[is_wanted], acted_at[is_wanted], known_at[is_wanted]),
         num_training_impressions=0,
         num_holdout_impressions=0,
         num_immature_impressions=0,

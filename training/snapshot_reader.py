@@ -161,8 +161,8 @@ class SnapshotReader:
             window_fraction_R=_floats(window_R),
             num_global_candidates=torch.tensor(float(num_global)),
         )
-        # torch aligns its memory to 64 bytes, numpy need not, and MKL promises the same bits from run
-        # to run only where memory is aligned.
+        # torch aligns its memory to 64 bytes, numpy need not, and MKL promises the same bits from
+        # run to run only where memory is aligned.
         return Batch(*(tensor.clone() for tensor in batch))
 
     def _sequences(self, index: RequestIndex) -> dict[str, torch.Tensor]:

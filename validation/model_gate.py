@@ -91,7 +91,7 @@ def judge_scores(
 
 
 def popularity_scores(rows: ExampleRows, holdout_digest: str) -> SideScores:
-    """Return the first cycle's baseline: candidates by trailing repins, no probabilities."""
+    """Return the first cycle's baseline: candidates by trailing actions, no probabilities."""
     ranking = np.asarray(rows.numeric[POPULARITY_FEATURE], dtype=np.float64)
     return SideScores(ranking_score=ranking, probabilities={}, holdout_digest=holdout_digest)
 

@@ -234,7 +234,7 @@ class BaselineKind(StrEnum):
     """What the challenger was compared with."""
 
     CHAMPION = "champion"
-    POPULARITY = "popularity"  # first cycle: candidates by trailing repins
+    POPULARITY = "popularity"  # first cycle: candidates by trailing wanted actions
 
 
 class Comparison(Frozen):

@@ -25,7 +25,7 @@ class NumericFeature(Frozen):
     """A number per candidate that the snapshot computes from rows known before the request."""
 
     name: Literal[
-        "pin_popularity",  # log1p(repins of the pin in the trailing window, up to the day's start)
+        "pin_popularity",  # log1p(wanted actions on the pin, trailing window up to the day's start)
         "past_engagements",  # log1p(the user's earlier actions on this very pin)
     ] = Field(description="Which computation; see pipelines/snapshot_features.py.")
 

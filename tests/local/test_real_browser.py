@@ -59,7 +59,7 @@ def test_the_dag_is_triggered_from_its_form(lab, page):
     form = page.get_by_role("dialog")
     form.locator("input[type=date]").fill(SECOND_DAY)
     form.locator("label[data-scope=switch], [data-scope=switch][data-part=root]").first.click()
-    take_picture(page, "airflow_trigger_form")
+    take_picture(page, "airflow-trigger")
     form.get_by_role("button", name="Trigger").click()
     run = wait_for_new_run(lab, before)
     assert run["conf"]["as_of"] == SECOND_DAY
@@ -72,8 +72,9 @@ def test_the_dag_is_triggered_from_its_form(lab, page):
     xcom = f"/api/v2/dags/homefeed_retrain/dagRuns/{run['dag_run_id']}/taskInstances/resolve_run"
     resolved = lab.api.get(f"{xcom}/xcomEntries/return_value?deserialize=true")["value"]
     assert resolved["as_of"] == SECOND_DAY
-    expect(page.get_by_text("Success").first).to_be_visible()
-    take_picture(page, "airflow_run")
+    page.reload()
+    expect(page.get_by_text("Success")).to_have_count(8)  # the run and its seven tasks
+    take_picture(page, "airflow-run")
 
 
 def wait_for_new_run(lab, before: set[str]) -> dict:
@@ -97,9 +98,9 @@ def test_two_models_are_compared_in_mlflow(lab, page):
     page.wait_for_url(re.compile("compare-runs"))
     expect(page.get_by_text("Comparing 2 Runs").first).to_be_visible()
     metric = page.get_by_text("holdout/repin_volume_at_3", exact=True).last
-    metric.scroll_into_view_if_needed()
-    expect(metric).to_be_visible()
-    take_picture(page, "mlflow_compare")
+    metric.wait_for(state="attached")
+    page.get_by_text("Metrics", exact=True).last.scroll_into_view_if_needed()
+    take_picture(page, "mlflow-compare")
 
 
 def experiment_id(lab) -> str:
