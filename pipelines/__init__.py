@@ -1,1 +1,1 @@
-"""Pipeline of homefeed_retrain: contracts, storage, sources, snapshot, registry, alerts, command line."""
+"""The pipeline: contracts, storage, sources, snapshot, registry, alerts, command line."""
