@@ -19,7 +19,11 @@ from pipelines.local.cli import app as local_app
 from pipelines.settings import Settings
 
 log = logging.getLogger(__name__)
-app = typer.Typer(help="Retrain the Homefeed ranker, and ask what serves.", no_args_is_help=True)
+app = typer.Typer(
+    help="Retrain the Homefeed ranker, and ask what serves.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # a plain traceback: it ends up in Airflow's task log
+)
 ingest_app = typer.Typer(help="Write an event log from somebody's data.", no_args_is_help=True)
 app.add_typer(ingest_app, name="ingest")
 app.add_typer(local_app, name="local")
@@ -192,6 +196,9 @@ def main() -> None:
     except HomefeedError as error:
         typer.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
         sys.exit(error.exit_code)
+    except Exception:
+        log.exception("unforeseen error; this is a defect, or a library's way to report one")
+        sys.exit(HomefeedError.exit_code)
 
 
 if __name__ == "__main__":

@@ -87,10 +87,20 @@ def register(
             _ensure_registered_model(client, run.registered_model)
             lineage = {"as_of": run.as_of.isoformat(), "code_version": run.code_version, **tags}
             version = client.create_model_version(
-                run.registered_model, source=model_uri, run_id=mlflow_run_id, tags=lineage
+                run.registered_model,
+                source=model_uri,
+                run_id=mlflow_run_id,
+                tags=lineage,
+                model_id=_logged_model_id(model_uri),
             )
         client.set_registered_model_alias(run.registered_model, CHALLENGER, version.version)
         return to_ref(version)
+
+
+def _logged_model_id(model_uri: str) -> str | None:
+    """Return the id in `models:/m-...`, which MLflow 3 wants beside the URI; None for a path."""
+    is_logged_model = model_uri.startswith("models:/m-")
+    return model_uri.removeprefix("models:/") if is_logged_model else None
 
 
 def _version_of_run(

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from support.import_direction import breaches
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -39,7 +39,7 @@ class CheckpointWriter(pl.Callback):
 
     def _save(self, trainer: pl.Trainer) -> None:
         scratch = self._folder / ".writing"
-        trainer.save_checkpoint(scratch)
+        trainer.save_checkpoint(scratch, weights_only=False)  # the optimizer too
         if not trainer.is_global_zero:
             return
         target = self._folder / f"step-{trainer.global_step:09d}.ckpt"

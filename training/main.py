@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,8 @@ def _configure_logging(rank: int) -> None:
         format="%(asctime)s %(levelname)s %(message)s",
         stream=sys.stderr,
     )
+    # Lightning 2.6 calls a function that torch 2.13 deprecates, at every batch of every process.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     # Lightning's remarks on devices and tips are for interactive use.
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
