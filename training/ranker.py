@@ -51,7 +51,8 @@ class Ranker(nn.Module):
         self.register_buffer("numeric_scale_N", torch.ones(num_numeric))
         self.register_buffer("pin_scale", torch.ones(()))
         self.register_buffer("user_scale", torch.ones(()))
-        width = 2 * embedding_dim + len(self.categorical) * config.categorical_dim + num_numeric
+        # both embeddings, and their dot product
+        width = 2 * embedding_dim + 1 + len(self.categorical) * config.categorical_dim + num_numeric
         width += self.encoder.output_dim if self.encoder is not None else 0
         width += num_match_features(self.num_action_types) if self.use_sequence_matches else 0
         self.cross_network = CrossNetwork(width, config.num_cross_layers)
@@ -83,26 +84,33 @@ class Ranker(nn.Module):
         return self.heads(self.tower(crossed_CX)).float()
 
     def _inputs(self, batch: Batch, is_visible_RS: Tensor) -> Tensor:
-        """Return all features side by side, float32 [C, X]."""
+        """Return all features side by side, float32 [C, X].
+
+        A block of many components (an embedding, an encoder column) is divided by the root of its
+        width, so that it weighs like one feature and not like dozens: on the sample this is worth
+        +0.8 % repin volume at 3 (docs/decisions.md).
+        """
         candidates_CE = batch.candidate_pins_CE * self.pin_scale
+        users_CE = (batch.users_RE * self.user_scale)[batch.request_of_C]
+        embedding_root = candidates_CE.shape[1] ** 0.5
         parts = [
-            candidates_CE,
-            (batch.users_RE * self.user_scale)[batch.request_of_C],
+            candidates_CE / embedding_root,
+            users_CE / embedding_root,
+            (users_CE * candidates_CE).sum(dim=1, keepdim=True) / embedding_root,
             (batch.numeric_CN - self.numeric_mean_N) / self.numeric_scale_N,
         ]
         parts += [table(batch.categorical_CG[:, g]) for g, table in enumerate(self.categorical)]
         if self.use_sequence_matches:
             parts.append(sequence_matches(batch, is_visible_RS, self.num_action_types))
         if self.encoder is not None:
-            parts.append(
-                self.encoder(
-                    batch.action_types_RS,
-                    batch.action_pins_RSE * self.pin_scale,
-                    is_visible_RS,
-                    candidates_CE,
-                    batch.request_of_C,
-                )
+            encoded = self.encoder(
+                batch.action_types_RS,
+                batch.action_pins_RSE * self.pin_scale,
+                is_visible_RS,
+                candidates_CE,
+                batch.request_of_C,
             )
+            parts.append(encoded / self.encoder.width**0.5)
         return torch.cat([part.float() for part in parts], dim=1)
 
 
