@@ -38,6 +38,11 @@ class LocalHome:
         return self.path / "mlflow"
 
     @property
+    def workspace(self) -> Path:
+        """Runs, snapshots, history, outbox."""
+        return self.path / "workspace"
+
+    @property
     def logs(self) -> Path:
         """Folder of the services' logs."""
         return self.path / "logs"

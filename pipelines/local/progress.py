@@ -1,12 +1,15 @@
 """Shows a run's tasks in the terminal: a live table, or a line per change where there is none."""
 
+import time
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from pipelines.contracts.artifacts import STAGES
 
@@ -18,6 +21,21 @@ _COLOURS = {
     "upstream_failed": "red",
 }
 
+_TRAINING = "train_challenger"
+NOTE_EVERY_S = 15.0
+"""Seconds between two lines about training where there is no live table."""
+
+
+def training_progress(workspace: Path) -> str:
+    """Return the newest progress line that a training below the workspace has written, or ''."""
+    logs = list(workspace.glob(f"runs/*/{_TRAINING}/work/training.log"))
+    if not logs:
+        return ""
+    newest = max(logs, key=lambda path: path.stat().st_mtime)
+    lines = newest.read_text(errors="replace").splitlines()
+    steps = [line for line in lines if "] step " in line]
+    return steps[-1][steps[-1].index("[") :] if steps else ""
+
 
 class Progress:
     """The state of one run's tasks, kept up to date on a terminal."""
@@ -26,6 +44,7 @@ class Progress:
         self._console = console
         self._run_id = run_id
         self._shown: dict[str, str] = {}
+        self._note, self._noted_at = "", 0.0
         self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
 
     def __enter__(self) -> "Progress":
@@ -45,17 +64,23 @@ class Progress:
         if self._live:
             self._live.stop()
 
-    def show(self, tasks: list[dict[str, Any]]) -> None:
-        """Show these task instances, as Airflow's REST API gives them."""
+    def show(self, tasks: list[dict[str, Any]], training: str = "") -> None:
+        """Show these task instances, as Airflow's REST API gives them, and how training goes on."""
         tasks = sorted(tasks, key=lambda task: _order(task["task_id"]))
+        is_training = any(t["task_id"] == _TRAINING and t["state"] == "running" for t in tasks)
+        note = training if is_training else ""
         if self._live:
-            self._live.update(_table(tasks))
+            self._live.update(Group(_table(tasks), Text(note, style="dim")))
             return
         for task in tasks:
             name, state = task["task_id"], task["state"] or "waiting"
             if state != self._shown.get(name, "waiting") and state not in ("scheduled", "queued"):
                 self._shown[name] = state
                 self._console.print(f"  {name:22} {state:12} {_duration(task)}")
+        if note != self._note and time.monotonic() - self._noted_at > NOTE_EVERY_S:
+            self._note, self._noted_at = note, time.monotonic()
+            if note:
+                self._console.print(f"    {note}", markup=False, highlight=False)
 
 
 def _table(tasks: list[dict[str, Any]]) -> Table:

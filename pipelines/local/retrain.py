@@ -19,7 +19,7 @@ from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.local.airflow_api import DAG_ID, FINAL_STATES, AirflowApi
 from pipelines.local.layout import ADMIN, LocalHome
-from pipelines.local.progress import Progress
+from pipelines.local.progress import Progress, training_progress
 from pipelines.local.services import RunningServices, running
 from pipelines.local.summary import find_finished_run, show_summary
 from pipelines.settings import Settings
@@ -122,7 +122,7 @@ def _run_cycle(api: AirflowApi, services: RunningServices, cycle: Cycle, console
     with Progress(console, cycle.run_id) as progress:
         while found["state"] not in FINAL_STATES:
             services.require_alive()
-            progress.show(api.tasks(cycle.run_id))
+            progress.show(api.tasks(cycle.run_id), training_progress(services.home.workspace))
             time.sleep(POLL_S)
             found = api.find_run(cycle.run_id) or found
         progress.show(api.tasks(cycle.run_id))

@@ -146,6 +146,8 @@ def make_environment(
         "HOMEFEED_TRACKING_URI": mlflow_url,
         "HOMEFEED_AIRFLOW_URL": airflow_url,
         "HOMEFEED_COMMAND": f"{shlex.quote(sys.executable)} -m pipelines.cli",
+        # setproctitle would overwrite the mark by which a process is found and ended
+        "SPT_NOENV": "1",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "GX_ANALYTICS_ENABLED": "false",

@@ -119,7 +119,10 @@ def test_two_ranks_follow_the_curve_of_one(planted, trained, tmp_path) -> None:
 def test_killed_training_leaves_no_process_and_resumes_exactly(planted, trained, tmp_path) -> None:
     whole_spec, _ = trained
     # a checkpoint within an epoch; dropout, so that its generator has to be restored too
-    changes = {"model": {"dropout": 0.1}, "training": {"checkpoint_every_steps": 4}}
+    changes = {
+        "model": {"dropout": 0.1, "mlp_dropout": 0.1},
+        "training": {"checkpoint_every_steps": 4},
+    }
     whole = planted.spec(tmp_path / "whole", **changes)
     whole_result = train(whole)
     assert whole_result.resumed_from_step == 0
