@@ -86,7 +86,7 @@ def _run(command: list[str], num_processes: int, folder: WorkFolder) -> tuple[in
             preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, and no thread but this
         ) as process,
         _stopping(process),
-        folder.log.open("a") as log_file,
+        folder.log.open("a", buffering=1) as log_file,
     ):
         assert process.stdout is not None
         for line in process.stdout:
