@@ -166,7 +166,7 @@ def _judge_floors(comparison: Comparison, floors: tuple[Limit, ...], findings: _
             )
             continue
         value = row.challenger
-        bound = f"[{_bound(floor.minimum, '-inf')}, {_bound(floor.maximum, 'inf')}]"
+        bound = _floor(floor)
         if not math.isfinite(value):
             findings.broken.append(f"The challenger's {floor.metric} is {value}, not a number.")
         elif _is_outside(value, floor.minimum, floor.maximum):
@@ -175,7 +175,7 @@ def _judge_floors(comparison: Comparison, floors: tuple[Limit, ...], findings: _
                 f"{_quoted(row.challenger_interval)}, outside its floor {bound}."
             )
         else:
-            findings.held.append(f"{floor.metric} {value:.4f} is within its floor {bound}.")
+            findings.held.append(f"{floor.metric} {value:.4f} holds its floor {bound}.")
 
 
 def _judge_guardrails(comparison: Comparison, config: ModelGateConfig, findings: _Findings) -> None:
@@ -279,8 +279,13 @@ def _is_finite(interval: Interval) -> bool:
     return all(math.isfinite(end) for end in (interval.value, interval.low, interval.high))
 
 
-def _bound(value: float | None, unbounded: str) -> str:
-    return unbounded if value is None else f"{value:g}"
+def _floor(floor: Limit) -> str:
+    """Return a floor as text: 'from 0.8 to 1.25', 'at least 1' or 'at most 3'."""
+    if floor.maximum is None:
+        return f"of at least {floor.minimum:g}"
+    if floor.minimum is None:
+        return f"of at most {floor.maximum:g}"
+    return f"from {floor.minimum:g} to {floor.maximum:g}"
 
 
 def _rail(rail: RelativeLimit) -> str:

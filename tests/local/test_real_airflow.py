@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from local.conftest import FIRST_DAY, SECOND_DAY, THIRD_DAY
 
 from pipelines.contracts.artifacts import STAGES, Judgement, Promotion
 from pipelines.local import processes
+from pipelines.local.layout import is_free
 from pipelines.local.summary import find_finished_run, find_run
 from support.lab import DAGS, homefeed_local
 
@@ -51,8 +53,16 @@ def test_retrain_runs_two_cycles_and_sums_up(retrained):
     assert "http://127.0.0.1:" in retrained.output and "make ui" in retrained.output
 
 
+def ports_in(output: str) -> set[int]:
+    """The ports of the addresses that were shown."""
+    return {int(port) for port in re.findall(r"http://127\.0\.0\.1:(\d+)", output)}
+
+
 def test_nothing_is_left_running_afterwards(retrained):
     assert processes.marked(f"{retrained.home}#") == []
+    ports = ports_in(retrained.output)
+    assert len(ports) == 2
+    assert all(is_free(port) for port in ports), "a server outlived its mark"
 
 
 def test_retraining_again_is_quick_and_harmless(retrained):
@@ -194,3 +204,4 @@ def test_a_killed_start_leaves_nothing_running(tmp_path, retrained):
     while processes.marked(f"{home}#"):
         assert time.monotonic() < deadline, processes.marked(f"{home}#")
         time.sleep(0.3)
+    assert all(is_free(port) for port in ports_in("".join(lines))), "a server outlived its mark"

@@ -1,0 +1,57 @@
+"""`check_snapshot` as a stage: what it leaves when it accepts, and when it refuses."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines import resolve, storage
+from pipelines.contracts.artifacts import DataReport, ResolvedRun, StageFailure, StageRecord
+from pipelines.contracts.config import DataGateConfig
+from pipelines.contracts.errors import ConfigurationError, DataGateFailedError
+from pipelines.recipes import smoke
+from pipelines.stages import runner
+from support.runs import make_run
+from support.worlds import write_planted_world
+
+
+def prepare(tmp_path: Path, gate: DataGateConfig) -> ResolvedRun:
+    """Write a planted world and a resolved run whose snapshot is built."""
+    write_planted_world(tmp_path / "event_log")
+    run = make_run(tmp_path, config=smoke().model_copy(update={"data_gate": gate}))
+    record = StageRecord(
+        stage="resolve_run",
+        input_digest="x",
+        artifact=run.model_dump(mode="json"),
+        wall_s=0,
+        finished_at=run.as_of,
+    )
+    storage.write_model(runner.manifest_uri(run.run_uri, "resolve_run"), record)
+    runner.run_stage("build_snapshot", run.run_uri)
+    return run
+
+
+def test_an_accepted_snapshot_becomes_the_reference(tmp_path: Path) -> None:
+    run = prepare(tmp_path, smoke().data_gate)
+    runner.run_stage("check_snapshot", run.run_uri)
+    report = runner.read_artifact(run.run_uri, "check_snapshot", DataReport)
+    assert report.is_accepted
+    assert len(report.outcomes) >= 15
+    assert "<html" in storage.read_bytes(report.docs_uri).decode()
+    folder = resolve.accepted_folder(run.workspace_uri, run.config.recipe)
+    [name] = storage.list_names(folder)
+    marker = storage.read_model(storage.join(folder, name), resolve.AcceptedSnapshot)
+    assert storage.exists(f"{marker.snapshot_uri}/manifest.json")
+
+
+def test_a_refused_snapshot_stops_the_run_and_keeps_its_docs(tmp_path: Path) -> None:
+    run = prepare(tmp_path, DataGateConfig(min_training_requests=100_000))
+    with pytest.raises(DataGateFailedError, match="enough_training_requests .*expected") as caught:
+        runner.run_stage("check_snapshot", run.run_uri)
+    assert caught.value.exit_code == 65
+    docs_uri = str(caught.value).split("Data Docs: ")[1].split("\n")[0]
+    assert "<html" in storage.read_bytes(docs_uri).decode()
+    failure = storage.read_model(runner.failure_uri(run.run_uri, "check_snapshot"), StageFailure)
+    assert (failure.error_class, failure.is_retryable) == ("DataGateFailedError", False)
+    assert storage.list_names(storage.join(run.workspace_uri, "accepted_snapshots")) == []
+    with pytest.raises(ConfigurationError, match="no manifest of check_snapshot"):
+        runner.run_stage("train_challenger", run.run_uri)
