@@ -28,7 +28,7 @@ NOTE_EVERY_S = 15.0
 
 def training_progress(workspace: Path) -> str:
     """Return the newest progress line that a training below the workspace has written, or ''."""
-    logs = list(workspace.glob(f"runs/*/{_TRAINING}/work/training.log"))
+    logs = list(workspace.glob(f"runs/*/{_TRAINING}/training/training.log"))
     if not logs:
         return ""
     newest = max(logs, key=lambda path: path.stat().st_mtime)

@@ -106,7 +106,7 @@ def _register(
 def _work_dir(run: ResolvedRun) -> Path:
     """Return where checkpoints are kept between attempts of the same run."""
     if storage.is_local(run.run_uri):
-        folder = storage.local_path(run.run_uri) / "train_challenger" / "work"
+        folder = storage.local_path(run.run_uri) / "train_challenger" / "training"
     else:
         folder = Path(tempfile.gettempdir()) / f"homefeed-work-{run.run_id}"
     with storage.translated_errors(str(folder), "making"):

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.services, pytest.mark.slow]
 SIGNS = {
     "build_snapshot": "snapshots/.scratch-*",
     "check_snapshot": ".scratch-*",
-    "train_challenger": "runs/*/train_challenger/work/metrics.jsonl",
+    "train_challenger": "runs/*/train_challenger/training/metrics.jsonl",
     "compare_with_champion": ".scratch-*",
     "promote_challenger": "runs/*/promote_challenger/stage.lock",
     "alert": "runs/*/alert/stage.lock",
