@@ -9,7 +9,7 @@ import signal
 import sys
 from datetime import UTC, datetime
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -70,6 +70,12 @@ def stage(
     typer.echo(run_stage(name, run))
 
 
+def _accelerator(text: str) -> Literal["cpu", "gpu"]:
+    if text in ("cpu", "gpu"):
+        return text  # type: ignore[return-value]  # narrowed by the line above
+    raise ConfigurationError(f"--accelerator is {text!r}; expected 'cpu' or 'gpu'")
+
+
 def _resolve(
     as_of: str, recipe: str, promote: bool, devices: int, accelerator: str, key: str
 ) -> str:
@@ -82,7 +88,7 @@ def _resolve(
         now=datetime.now(UTC),
         may_promote=promote,
         num_devices=devices,
-        accelerator="gpu" if accelerator == "gpu" else "cpu",
+        accelerator=_accelerator(accelerator),
         trigger=key,
     )
     return resolve_run(request, settings).run_uri

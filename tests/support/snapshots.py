@@ -67,3 +67,11 @@ def with_embedding(row: int, value: Any) -> Change:
         return table.set_column(index, table.schema.field("embedding"), column)
 
     return change
+
+
+def drop(column: str) -> Change:
+    return lambda table: table.drop_columns([column])
+
+
+def null(column: str) -> Change:
+    return with_column(column, lambda values: [None, *values[1:].tolist()])

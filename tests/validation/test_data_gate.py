@@ -13,6 +13,8 @@ from pipelines.recipes import smoke
 from support.snapshots import (
     Change,
     copy_snapshot,
+    drop,
+    null,
     rewrite,
     with_column,
     with_embedding,
@@ -62,14 +64,6 @@ def test_every_check_of_a_gate_has_its_own_name_and_a_bound(planted_snapshot: Sn
     assert len({check.name for check in found}) == len(found)
     assert all(check.minimum is not None or check.maximum is not None for check in found)
     assert all(check.description.endswith((".", ")")) for check in found)
-
-
-def drop(column: str) -> Change:
-    return lambda table: table.drop_columns([column])
-
-
-def null(column: str) -> Change:
-    return with_column(column, lambda values: [None, *values[1:].tolist()])
 
 
 def repeat_candidate(table: pa.Table) -> pa.Table:
