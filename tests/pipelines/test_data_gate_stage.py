@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from pipelines import resolve, storage
-from pipelines.contracts.artifacts import DataReport, ResolvedRun, StageFailure, StageRecord
+from pipelines.contracts.artifacts import DataReport, ResolvedRun, StageFailure
 from pipelines.contracts.config import DataGateConfig
 from pipelines.contracts.errors import ConfigurationError, DataGateFailedError
 from pipelines.recipes import smoke
 from pipelines.stages import runner
-from support.runs import make_run
+from support.runs import make_run, save_run
 from support.worlds import write_planted_world
 
 
@@ -18,14 +18,7 @@ def prepare(tmp_path: Path, gate: DataGateConfig) -> ResolvedRun:
     """Write a planted world and a resolved run whose snapshot is built."""
     write_planted_world(tmp_path / "event_log")
     run = make_run(tmp_path, config=smoke().model_copy(update={"data_gate": gate}))
-    record = StageRecord(
-        stage="resolve_run",
-        input_digest="x",
-        artifact=run.model_dump(mode="json"),
-        wall_s=0,
-        finished_at=run.as_of,
-    )
-    storage.write_model(runner.manifest_uri(run.run_uri, "resolve_run"), record)
+    save_run(run)
     runner.run_stage("build_snapshot", run.run_uri)
     return run
 

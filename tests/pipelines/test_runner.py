@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import StageFailure, StageRecord
+from pipelines.contracts.artifacts import StageFailure
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError, DataContractError, RunInProgressError
 from pipelines.stages import bodies, runner
-from support.runs import make_run
+from support.runs import make_run, save_run
 
 
 class Number(Frozen):
@@ -18,14 +18,7 @@ class Number(Frozen):
 @pytest.fixture
 def run_uri(tmp_path: Path) -> str:
     run = make_run(tmp_path)
-    record = StageRecord(
-        stage="resolve_run",
-        input_digest="x",
-        artifact=run.model_dump(mode="json"),
-        wall_s=0,
-        finished_at=run.as_of,
-    )
-    storage.write_model(runner.manifest_uri(run.run_uri, "resolve_run"), record)
+    save_run(run)
     return run.run_uri
 
 

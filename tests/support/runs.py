@@ -4,10 +4,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.contracts.artifacts import ResolvedRun
+from pipelines.contracts.artifacts import ResolvedRun, StageRecord
 from pipelines.contracts.config import RunConfig
 from pipelines.recipes import smoke
-from pipelines.storage import join, to_uri
+from pipelines.stages.runner import manifest_uri
+from pipelines.storage import join, to_uri, write_model
 
 PLANTED_AS_OF = datetime(2017, 3, 2, tzinfo=UTC)
 """Midnight after the last of a planted world's default 60 days."""
@@ -40,3 +41,16 @@ def make_run(
         "trigger": "test",
     }
     return ResolvedRun(**(fields | overrides))
+
+
+def save_run(run: ResolvedRun) -> ResolvedRun:
+    """Write a run's first manifest, as `resolve_run` would have, so that stages can be run."""
+    record = StageRecord(
+        stage="resolve_run",
+        input_digest="x",
+        artifact=run.model_dump(mode="json"),
+        wall_s=0,
+        finished_at=run.as_of,
+    )
+    write_model(manifest_uri(run.run_uri, "resolve_run"), record)
+    return run
