@@ -80,7 +80,7 @@ class Progress:
         if note != self._note and time.monotonic() - self._noted_at > NOTE_EVERY_S:
             self._note, self._noted_at = note, time.monotonic()
             if note:
-                self._console.print(f"    {note}", markup=False, highlight=False)
+                self._console.print(f"    {note}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _table(tasks: list[dict[str, Any]]) -> Table:
