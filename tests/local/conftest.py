@@ -5,18 +5,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 
 from support.airflow_home import use_temporary_airflow_home
 
 use_temporary_airflow_home()
 
-from support.lab import Lab, homefeed_local, open_lab  # noqa: E402 - after AIRFLOW_HOME is set
+from pipelines.local import processes  # noqa: E402 - after AIRFLOW_HOME is set
+from pipelines.local.layout import is_free  # noqa: E402
+from support.lab import Lab, homefeed_local, open_lab, ports_in  # noqa: E402
 from support.spoil import shuffle_actions  # noqa: E402
 from support.worlds import write_planted_world  # noqa: E402
 
 FIRST_DAY, SECOND_DAY, THIRD_DAY = "2017-03-02", "2017-03-16", "2017-04-20"
 NUM_DAYS = 110
+DAY_OF_THIN_DATA = "2017-04-28"  # a week after the log ends: the holdout is almost empty
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Retrained:
     event_log: Path
     returncode: int
     output: str
+    left_running: tuple[psutil.Process, ...]
+    ports_in_use: tuple[int, ...]
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +45,16 @@ def retrained(tmp_path_factory: pytest.TempPathFactory) -> Retrained:
         *("--as-of", FIRST_DAY, "--as-of", SECOND_DAY),
         event_log=event_log,
     )
-    return Retrained(folder / "home", event_log, done.returncode, done.stdout + done.stderr)
+    output = done.stdout + done.stderr
+    return Retrained(
+        home=folder / "home",
+        event_log=event_log,
+        returncode=done.returncode,
+        output=output,
+        # looked at here, before another test starts the services again
+        left_running=tuple(processes.marked(f"{folder / 'home'}#")),
+        ports_in_use=tuple(port for port in ports_in(output) if not is_free(port)),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -22,11 +22,10 @@ from pipelines.contracts.artifacts import (
     Decision,
     ResolvedRun,
     StageFailure,
-    StageRecord,
 )
 from pipelines.settings import Settings
 from support.judgements import CHAMPION, make_judgement
-from support.runs import make_run
+from support.runs import make_run, save_run
 
 SETTINGS = Settings()
 REASON = "The 95 % interval of repin_volume_at_3 lies wholly below zero."
@@ -49,17 +48,6 @@ def make_failure(stage: str, error_class: str, exit_code: int, at: int = 0) -> S
         is_retryable=exit_code == 75,
         occurred_at=datetime(2026, 1, 5, 6, 0, at, tzinfo=UTC),
     )
-
-
-def save_run(run: ResolvedRun) -> None:
-    record = StageRecord(
-        stage="resolve_run",
-        input_digest="x",
-        artifact=run.model_dump(mode="json"),
-        wall_s=0,
-        finished_at=run.as_of,
-    )
-    storage.write_model(storage.join(run.run_uri, "resolve_run", "manifest.json"), record)
 
 
 def accepts(command: str) -> bool:

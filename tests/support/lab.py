@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -105,3 +106,8 @@ def homefeed_local(
         env={**os.environ, **FAST, "HOMEFEED_EVENT_LOG": str(event_log or "")},
         check=False,
     )
+
+
+def ports_in(output: str) -> set[int]:
+    """The ports of the addresses that were shown."""
+    return {int(port) for port in re.findall(r"http://127\.0\.0\.1:(\d+)", output)}

@@ -1,5 +1,6 @@
 """The model gate on a built snapshot with real bundles; the models are untrained, so chance."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from pipelines import storage
-from pipelines.contracts.artifacts import BaselineKind, Decision, Snapshot
+from pipelines.contracts.artifacts import BaselineKind, Comparison, Decision, Snapshot, Verdict
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.schemas import EMBEDDING_DIM, SPLIT_TRAINING
@@ -20,6 +21,8 @@ from training.ranker import Ranker
 from training.scorer import BundleConfig
 from training.snapshot_reader import SnapshotReader
 from validation.model_gate import judge
+
+Judged = Callable[[Path | None], tuple[Comparison, Verdict]]
 
 
 def chance_bundle(folder: Path, snapshot: Snapshot, config: RunConfig, seed: int) -> Path:
@@ -61,18 +64,22 @@ def bundles(
     return one, other
 
 
+@pytest.fixture(scope="module")
+def judged(planted_snapshot: Snapshot, config: RunConfig, bundles: tuple[Path, Path]) -> Judged:
+    """Judge the first bundle against the champion in a folder, or against popularity."""
+    folder = storage.local_path(planted_snapshot.uri)
+
+    def judge_against(champion: Path | None) -> tuple[Comparison, Verdict]:
+        model = CHAMPION if champion else None
+        return judge(planted_snapshot, folder, NEW_CHALLENGER, bundles[0], model, champion, config)
+
+    return judge_against
+
+
 def test_both_bundles_are_scored_on_the_one_holdout(
-    planted_snapshot: Snapshot, config: RunConfig, bundles: tuple[Path, Path]
+    judged: Judged, bundles: tuple[Path, Path]
 ) -> None:
-    comparison, verdict = judge(
-        planted_snapshot,
-        storage.local_path(planted_snapshot.uri),
-        NEW_CHALLENGER,
-        bundles[0],
-        CHAMPION,
-        bundles[1],
-        config,
-    )
+    comparison, verdict = judged(bundles[1])
     assert comparison.baseline_kind is BaselineKind.CHAMPION
     assert comparison.num_requests == 110  # of the holdout, as the data gate counts them
     assert comparison.num_examples == 1317  # 110 requests of 12; 3 rows came too late to be known
@@ -88,33 +95,15 @@ def test_both_bundles_are_scored_on_the_one_holdout(
 
 
 def test_a_bundle_against_its_copy_is_not_promoted(
-    planted_snapshot: Snapshot, config: RunConfig, bundles: tuple[Path, Path]
+    judged: Judged, bundles: tuple[Path, Path]
 ) -> None:
-    _, verdict = judge(
-        planted_snapshot,
-        storage.local_path(planted_snapshot.uri),
-        NEW_CHALLENGER,
-        bundles[0],
-        CHAMPION,
-        bundles[0],
-        config,
-    )
+    _, verdict = judged(bundles[0])
     assert verdict.decision is Decision.INCONCLUSIVE
     assert "the same score to each of the 1,317 holdout examples" in " ".join(verdict.reasons)
 
 
-def test_the_first_cycle_of_a_model_that_knows_nothing(
-    planted_snapshot: Snapshot, config: RunConfig, bundles: tuple[Path, Path]
-) -> None:
-    comparison, verdict = judge(
-        planted_snapshot,
-        storage.local_path(planted_snapshot.uri),
-        NEW_CHALLENGER,
-        bundles[0],
-        None,
-        None,
-        config,
-    )
+def test_the_first_cycle_of_a_model_that_knows_nothing(judged: Judged) -> None:
+    comparison, verdict = judged(None)
     assert comparison.baseline_kind is BaselineKind.POPULARITY
     assert comparison.champion_model is None
     row = comparison.find("repin_volume_at_3")
