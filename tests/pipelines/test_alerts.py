@@ -20,7 +20,6 @@ from pipelines.contracts.artifacts import (
     Alert,
     AlertKind,
     Decision,
-    ResolvedRun,
     StageFailure,
 )
 from pipelines.settings import Settings
