@@ -1,11 +1,29 @@
-"""Fixtures that several folders use: a real MLflow server, one per test session."""
+"""Fixtures that several folders use, and which tests `make test` runs in one process."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from support.mlflow_server import mlflow_server
+
+SHARED_FOLDERS = ("local", "training")
+"""Their files share what takes long to make: a running Airflow, a trained model."""
+
+
+class ByFolder(LoadScopeScheduling):
+    """Gives a file's tests to one process, and those of a shared folder too."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = Path(nodeid.split("::", 1)[0])
+        return path.parent.name if path.parent.name in SHARED_FOLDERS else str(path)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder:
+    """Let `make test` run two processes, in which no test meets a fixture made twice."""
+    return ByFolder(config, log)
 
 
 @pytest.fixture(scope="session")
