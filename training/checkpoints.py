@@ -1,15 +1,18 @@
 """Checkpoints: written whole or not at all, the newest two kept, a corrupt one passed over.
 
-Not for bundles: a checkpoint is for going on with a training, never for serving.
+On SIGTERM one is written before the process ends. Not for bundles: a checkpoint is for going on with a
+training, never for serving.
 """
 
 import hashlib
 import logging
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 log = logging.getLogger(__name__)
 NUM_KEPT = 2
@@ -17,7 +20,7 @@ _NAME = re.compile(r"step-(\d{9})\.ckpt")
 
 
 class CheckpointWriter(pl.Callback):
-    """Saves every so many steps and at the end of every epoch.
+    """Saves every so many steps, at the end of every epoch, and when told to stop.
 
     Every process takes part in a save; the first one writes. The file appears under its name only
     when it is complete, and its sha256 stands beside it.
@@ -25,17 +28,39 @@ class CheckpointWriter(pl.Callback):
 
     def __init__(self, folder: Path, every_steps: int) -> None:
         self._folder, self._every_steps = folder, every_steps
+        self._is_told_to_stop = False
+
+    def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Take SIGTERM over from the trainer, whose handler talks to the other processes.
+
+        It would do so at whatever point of a step each of them has come to. Here it is noted, and
+        all processes look at it together at the end of a step.
+        """
+        signal.signal(signal.SIGTERM, self._note_stop)
+
+    def _note_stop(self, *_: Any) -> None:
+        self._is_told_to_stop = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Save within an epoch; its end is `on_train_epoch_end`'s."""
-        is_due = trainer.global_step % self._every_steps == 0
+        """Save within an epoch; its end is `on_train_epoch_end`'s.
+
+        Raises:
+            SIGTERMException: some process was told to stop; all have saved this step.
+        """
+        is_told = trainer.strategy.reduce_boolean_decision(self._is_told_to_stop, all=False)
+        is_due = is_told or trainer.global_step % self._every_steps == 0
         is_epoch_end = trainer.global_step % int(trainer.num_training_batches) == 0
         if is_due and not is_epoch_end:
             self._save(trainer)
+        if is_told and not is_epoch_end:
+            log.warning("told to stop; saved step %d, to go on from", trainer.global_step)
+            raise SIGTERMException
 
     def on_train_epoch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Save at the end of an epoch."""
+        """Save at the end of an epoch; a stop that came in its last step waits for this."""
         self._save(trainer)
+        if trainer.strategy.reduce_boolean_decision(self._is_told_to_stop, all=False):
+            raise SIGTERMException
 
     def _save(self, trainer: pl.Trainer) -> None:
         scratch = self._folder / ".writing"

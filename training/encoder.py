@@ -5,7 +5,7 @@ in evaluation and fills padded positions differently there (pytorch#86120, #1282
 features that need no learning: those are `training.sequence_matches`.
 
 Letters: R requests, C candidates of all requests, S actions per request (newest first, padded),
-E pin embedding, A action embedding, D = A + 2 E token width, K first_k.
+M candidates of a request, E pin embedding, A action embedding, D = A + 2 E token width, K first_k.
 """
 
 import torch
@@ -14,86 +14,44 @@ from torch import Tensor, nn
 
 from pipelines.contracts.config import ModelConfig
 from pipelines.contracts.errors import ConfigurationError
+from training.encoder_layers import TransformerLayer
+from training.encoder_plan import Tokens, plan_groups, reference_tokens, visible_tokens
 
 PADDING_ID = 0
 """The action type id that pads; real action types count from 1."""
 
 
-class TransformerLayer(nn.Module):
-    """A post-norm transformer layer (attention, feed-forward), as in the paper's public code.
-
-    Dropout acts on the two residual branches. It does not act on the attention weights: that would
-    force the unfused kernel, which writes every [S, S] matrix out.
-    """
-
-    def __init__(self, width: int, config: ModelConfig) -> None:
-        super().__init__()
-        self.num_heads = config.num_attention_heads
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.attention_out = nn.Linear(width, width)
-        self.attention_norm = nn.LayerNorm(width)
-        self.feedforward_in = nn.Linear(width, config.feedforward_dim)
-        self.feedforward_out = nn.Linear(config.feedforward_dim, width)
-        self.feedforward_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, tokens_CSD: Tensor, is_key_C1S: Tensor) -> Tensor:
-        """Return the next layer's tokens.
-
-        Args:
-            tokens_CSD: float [C, S, D].
-            is_key_C1S: bool [C, 1, S], True where an action may be looked at; at least one per row.
-
-        Returns:
-            float [C, S, D]; rows of positions that are no key hold finite but meaningless numbers.
-        """
-        query, key, value = self.query_key_value(tokens_CSD).chunk(3, dim=-1)
-        return self.combine(tokens_CSD, query, key, value, is_key_C1S)
-
-    def combine(
-        self, tokens_CSD: Tensor, query: Tensor, key: Tensor, value: Tensor, is_key_C1S: Tensor
-    ) -> Tensor:
-        """Return the layer's output from its input and the projections, each [C, S, D]."""
-        mixed = F.scaled_dot_product_attention(
-            self._split_heads(query),
-            self._split_heads(key),
-            self._split_heads(value),
-            attn_mask=is_key_C1S[:, None],  # [C, 1, 1, S]
-        )
-        mixed_CSD = mixed.transpose(1, 2).flatten(2)
-        attended = tokens_CSD + self.dropout(self.attention_out(mixed_CSD))
-        attended = self.attention_norm(attended)
-        hidden = self.feedforward_out(F.relu(self.feedforward_in(attended)))
-        return self.feedforward_norm(attended + self.dropout(hidden))
-
-    def _split_heads(self, part_CSD: Tensor) -> Tensor:
-        """Return [C, heads, S, D / heads]."""
-        return part_CSD.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-
-
 class SequenceEncoder(nn.Module):
-    """Early fusion of candidate and actions, two layers, then the newest columns and a max pool."""
+    """Early fusion of candidate and actions, two layers, then a max pool and the newest columns.
+
+    The `reference` variant is the published encoder: its hidden and padded positions reach the
+    output through their own columns and the max pool, position 0 is a key even when it is padding,
+    and a linear layer follows the pool. The default keeps all that is hidden out, and has no such
+    layer: the cross network that follows begins with one.
+    """
 
     def __init__(self, num_action_types: int, embedding_dim: int, config: ModelConfig) -> None:
         super().__init__()
         self.first_k = config.first_k
+        self.max_actions = config.max_actions
+        self.is_reference = config.encoder_variant == "reference"
         self.width = config.action_embedding_dim + 2 * embedding_dim
         if self.width % config.num_attention_heads:
             raise ConfigurationError(
                 f"model.num_attention_heads={config.num_attention_heads} does not divide the token "
                 f"width {self.width}; choose a divisor or change model.action_embedding_dim"
             )
-        self.num_sequence_channels = config.action_embedding_dim + embedding_dim
         self.action_embedding = nn.Embedding(
             num_action_types + 1, config.action_embedding_dim, padding_idx=PADDING_ID
         )
         self.layers = nn.ModuleList(
             TransformerLayer(self.width, config) for _ in range(config.num_layers)
         )
+        self.pool_linear = nn.Linear(self.width, self.width) if self.is_reference else None
 
     @property
     def output_dim(self) -> int:
-        """Width of the output: first_k columns and the max pool."""
+        """Width of the output: the max pool and first_k columns."""
         return (self.first_k + 1) * self.width
 
     def forward(
@@ -107,61 +65,115 @@ class SequenceEncoder(nn.Module):
         """Encode each candidate's view of its request's actions.
 
         Args:
-            action_types_RS: int64 [R, S], newest first; 0 pads.
-            action_pins_RSE: float32 [R, S, E]; anything where padded.
+            action_types_RS: int64 [R, S], newest first; 0 pads, at the end of a row.
+            action_pins_RSE: float32 [R, S, E]; 0 where padded.
             is_visible_RS: bool [R, S]; False where padded or hidden by the time-window mask.
             candidate_pins_CE: float32 [C, E].
-            request_of_C: int64 [C], each candidate's row among the R requests.
+            request_of_C: int64 [C], ascending: each candidate's row among the R requests.
 
         Returns:
-            float32 [C, (K + 1) * D]: the max pool over visible actions first, then the K newest
-            positions. A position that is not visible or not there is all zeros, and so is the pool
-            of a request without visible actions: nothing of a hidden action gets out.
+            float32 [C, (K + 1) * D]: the max pool first, then the K newest positions. By default
+            the pool is over visible actions, a position that is not visible or not there is all
+            zeros, and so is the pool of a request without visible actions: nothing of a hidden
+            action gets out. The reference variant is described at the class.
         """
-        is_visible_CS = is_visible_RS[request_of_C]
-        # A row without any key has no softmax: let it look at everything, and discard what it saw.
-        is_key_CS = is_visible_CS | ~is_visible_CS.any(dim=1, keepdim=True)
-        tokens_CSD = self._first_layer(
-            action_types_RS, action_pins_RSE, candidate_pins_CE, request_of_C, is_key_CS[:, None]
-        )
-        for layer in self.layers[1:]:
-            tokens_CSD = layer(tokens_CSD, is_key_CS[:, None])
-        return self._compress(tokens_CSD, is_visible_CS)
+        inputs = action_types_RS, action_pins_RSE, is_visible_RS, candidate_pins_CE, request_of_C
+        # compiled code cannot look at lengths, and a GPU should not wait for them
+        if torch.compiler.is_compiling() or candidate_pins_CE.is_cuda or len(request_of_C) == 0:
+            return self._encode_each(*inputs)
+        return self._encode_grouped(*inputs)
 
-    def _first_layer(
+    def _encode_each(
         self,
         action_types_RS: Tensor,
         action_pins_RSE: Tensor,
+        is_visible_RS: Tensor,
         candidate_pins_CE: Tensor,
         request_of_C: Tensor,
-        is_key_C1S: Tensor,
     ) -> Tensor:
-        """Return the first layer's tokens, projecting each action once per request.
+        """Encode every candidate by itself, over all positions."""
+        sequence_RSd, tokens = self._tokens(action_types_RS, action_pins_RSE, is_visible_RS)
+        # index_select, not indexing: its gradient is a sum per request, not a slow scatter
+        own = Tokens(*(part.index_select(0, request_of_C) for part in tokens))
+        sequence_CSd = sequence_RSd.index_select(0, request_of_C)
+        encoded = self._encode(sequence_CSd, candidate_pins_CE[:, None], own, is_full=False)
+        return encoded.flatten(1)
 
-        A token is [action, pin, candidate], so W token = W_seq [action, pin] + W_cand candidate:
-        the larger part is the same for all candidates of a request. The key needs no candidate
-        part at all (nor a bias): it adds the same number to all scores of a query, and the softmax
-        does not see that.
-        """
-        layer = self.layers[0]
-        assert isinstance(layer, TransformerLayer)
+    def _encode_grouped(
+        self,
+        action_types_RS: Tensor,
+        action_pins_RSE: Tensor,
+        is_visible_RS: Tensor,
+        candidate_pins_CE: Tensor,
+        request_of_C: Tensor,
+    ) -> Tensor:
+        """Encode requests of similar length together, their candidates side by side."""
+        sequence_RSd, tokens = self._tokens(action_types_RS, action_pins_RSE, is_visible_RS)
+        encoded, rows = [], []
+        for group in plan_groups(tokens, request_of_C):
+            own = Tokens(*(part.index_select(0, group.request_R) for part in tokens))
+            own = own._replace(
+                is_key_RS=own.is_key_RS[:, : group.num_tokens],
+                is_pooled_RS=own.is_pooled_RS[:, : group.num_tokens],
+            )
+            sequence = sequence_RSd.index_select(0, group.request_R)[:, : group.num_tokens]
+            candidates = candidate_pins_CE.index_select(0, group.candidate_RM.flatten())
+            candidates_RME = candidates.unflatten(0, group.candidate_RM.shape)
+            part = self._encode(sequence, candidates_RME, own, group.is_full).flatten(0, 1)
+            is_real = group.is_candidate_RM.flatten()
+            real = torch.nonzero(is_real)[:, 0]
+            encoded.append(part if len(real) == len(part) else part.index_select(0, real))
+            rows.append(group.candidate_RM.flatten()[is_real])
+        place_C = torch.argsort(torch.cat(rows))
+        return torch.cat(encoded).index_select(0, place_C).flatten(1)
+
+    def _tokens(
+        self, action_types_RS: Tensor, action_pins_RSE: Tensor, is_visible_RS: Tensor
+    ) -> tuple[Tensor, Tokens]:
+        """Return [action, pin] of every token, float [R, S, d], and what the tokens are."""
+        if self.is_reference and action_types_RS.shape[1] < self.max_actions:
+            # room for one padded position, which stands for all of them
+            action_types_RS, is_visible_RS = (
+                F.pad(action_types_RS, (0, 1)),
+                F.pad(is_visible_RS, (0, 1)),
+            )
+            action_pins_RSE = F.pad(action_pins_RSE, (0, 0, 0, 1))
         sequence_RSd = torch.cat([self.action_embedding(action_types_RS), action_pins_RSE], dim=-1)
-        weight, bias = layer.query_key_value.weight, layer.query_key_value.bias
-        shared = F.linear(sequence_RSd, weight[:, : self.num_sequence_channels])  # [R, S, 3 D]
-        # index_select, not indexing: its gradient is a sum per request, not a slow scatter.
-        query, key, value = shared.index_select(0, request_of_C).chunk(3, dim=-1)
-        own = F.linear(candidate_pins_CE, weight[:, self.num_sequence_channels :], bias)
-        own_query, _, own_value = own[:, None].chunk(3, dim=-1)  # [C, 1, D]
-        candidates_CSE = candidate_pins_CE[:, None].expand(-1, sequence_RSd.shape[1], -1)
-        tokens_CSD = torch.cat([sequence_RSd.index_select(0, request_of_C), candidates_CSE], dim=-1)
-        return layer.combine(tokens_CSD, query + own_query, key, value + own_value, is_key_C1S)
+        if self.is_reference:
+            is_action_RS = action_types_RS != PADDING_ID
+            tokens = reference_tokens(is_action_RS, is_visible_RS, self.first_k, self.max_actions)
+        else:
+            tokens = visible_tokens(is_visible_RS, self.first_k)
+        index = tokens.position_RS[:, :, None].expand_as(sequence_RSd)
+        return sequence_RSd.gather(1, index), tokens
 
-    def _compress(self, tokens_CSD: Tensor, is_visible_CS: Tensor) -> Tensor:
-        """Return the max pool and the first K columns, [C, (K + 1) * D]."""
-        is_hidden_CS1 = ~is_visible_CS[:, :, None]
-        pooled_CD = tokens_CSD.masked_fill(is_hidden_CS1, float("-inf")).amax(dim=1)
-        pooled_CD = pooled_CD.masked_fill(~is_visible_CS.any(dim=1)[:, None], 0.0)
-        first = tokens_CSD[:, : self.first_k].masked_fill(is_hidden_CS1[:, : self.first_k], 0.0)
-        missing = self.first_k - first.shape[1]
-        first_CKD = F.pad(first, (0, 0, 0, missing)) if missing > 0 else first
-        return torch.cat([pooled_CD, first_CKD.flatten(1)], dim=1)
+    def _encode(
+        self, sequence_RSd: Tensor, candidates_RME: Tensor, tokens: Tokens, is_full: bool
+    ) -> Tensor:
+        """Return the encoding of each request's candidates, float [R, M, K + 1, D]."""
+        is_key_RS = None if is_full else tokens.is_key_RS
+        first = self.layers[0]
+        assert isinstance(first, TransformerLayer)
+        tokens_RSMD = first.first(sequence_RSd, candidates_RME, is_key_RS)
+        for layer in self.layers[1:]:
+            tokens_RSMD = layer(tokens_RSMD, is_key_RS)
+        pooled_RMD = self._pool(tokens_RSMD, None if is_full else tokens.is_pooled_RS)
+        return torch.cat([pooled_RMD[:, :, None], _newest(tokens_RSMD, tokens.first_RK)], dim=2)
+
+    def _pool(self, tokens_RSMD: Tensor, is_pooled_RS: Tensor | None) -> Tensor:
+        """Return the largest of each channel over the pooled positions; 0 if there are none."""
+        if is_pooled_RS is not None:
+            is_left_out = ~is_pooled_RS[:, :, None, None]
+            tokens_RSMD = tokens_RSMD.masked_fill(is_left_out, float("-inf"))
+        pooled_RMD = tokens_RSMD.amax(dim=1)
+        if is_pooled_RS is not None:
+            pooled_RMD = pooled_RMD.masked_fill(~is_pooled_RS.any(dim=1)[:, None, None], 0.0)
+        return pooled_RMD if self.pool_linear is None else self.pool_linear(pooled_RMD)
+
+
+def _newest(tokens_RSMD: Tensor, first_RK: Tensor) -> Tensor:
+    """Return the tokens of the K newest positions, zeros where there is none, [R, M, K, D]."""
+    size = tokens_RSMD.shape[1:]
+    index_RK11 = first_RK.clamp(min=0)[:, :, None, None]
+    first_RKMD = tokens_RSMD.gather(1, index_RK11.expand(-1, -1, *size[1:]))
+    return first_RKMD.masked_fill((first_RK < 0)[:, :, None, None], 0.0).transpose(1, 2)

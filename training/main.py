@@ -6,6 +6,7 @@ Not a command line for people: that is `homefeed stage train_challenger`.
 import errno
 import logging
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -25,6 +26,7 @@ def main(spec_path: str) -> int:
     die_with_parent()
     # After the above: importing torch takes seconds in which the launcher may be killed.
     import torch
+    from pytorch_lightning.utilities.exceptions import SIGTERMException
 
     from pipelines.contracts.errors import HomefeedError
     from training.processes import threads_per_process
@@ -42,6 +44,8 @@ def main(spec_path: str) -> int:
         write(folder.error, TrainingError(error_class=type(error).__name__, message=str(error)))
         logging.getLogger(__name__).error("%s: %s", type(error).__name__, error)
         return error.exit_code
+    except SIGTERMException:
+        return 128 + signal.SIGTERM  # a checkpoint is written; by itself it would end with 0
     except OSError as error:
         if error.errno not in _NO_SPACE:
             raise

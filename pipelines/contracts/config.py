@@ -124,6 +124,11 @@ class ModelConfig(Frozen):
 
     max_actions: int = Field(default=100, ge=1, le=2000, description="Newest actions used.")
     use_sequence_encoder: bool = Field(default=True, description="The TransAct encoder.")
+    encoder_variant: Literal["default", "reference"] = Field(
+        default="default",
+        description="'reference' is the published encoder: hidden positions have outputs, and a "
+        "linear layer follows the max pool.",
+    )
     use_sequence_matches: bool = Field(
         default=False,
         description="Candidate-to-sequence features: best cosine, exact matches by type.",

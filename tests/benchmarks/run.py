@@ -8,8 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-import record
-import render
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for `support`
+
+import record  # noqa: E402
+import render  # noqa: E402
 
 
 def main(wanted: list[str]) -> None:

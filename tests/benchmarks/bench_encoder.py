@@ -1,0 +1,172 @@
+"""The encoder against `nn.TransformerEncoder`: same weights, same outputs, same gradients.
+
+Both are given the same batches of 8 candidates per request, in this process, turn by turn. The peer
+is the plain formulation of tests/support: one row per candidate, padded to the full length.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from record import Row, row
+from sample import AS_OF, make_run, variant
+from torch import Tensor
+
+from pipelines import storage
+from pipelines.contracts.config import ModelConfig
+from pipelines.contracts.schemas import SPLIT_TRAINING
+from pipelines.snapshot import build_snapshot
+from support.plain_encoder import PlainTransAct
+from training.encoder import SequenceEncoder
+from training.public_weights import load_public_weights
+from training.snapshot_reader import SnapshotReader
+
+NUM_TYPES, EMBEDDING_DIM = 5, 32
+NUM_REQUESTS, CANDIDATES = 32, 8
+REPETITIONS, THREADS = 9, 2
+Inputs = dict[str, Tensor]
+
+
+def measure() -> list[Row]:
+    """Return one row per setting: training at full and at sample lengths, bf16, inference."""
+    torch.set_num_threads(THREADS)
+    full, sample = make_inputs(np.full(NUM_REQUESTS, 100)), make_inputs(_sample_lengths())
+    return [
+        _training("encoder_train_full_f32", full, is_bf16=False),
+        _training("encoder_train_sample_f32", sample, is_bf16=False),
+        _training("encoder_train_full_bf16", full, is_bf16=True),
+        _inference("encoder_infer_full_f32", full),
+    ]
+
+
+def make_inputs(lengths: np.ndarray) -> Inputs:
+    """Return requests with that many actions, and candidates for each."""
+    generator = torch.Generator().manual_seed(1)
+    is_action = torch.arange(int(lengths.max())) < torch.as_tensor(lengths)[:, None]
+    types = torch.randint(1, NUM_TYPES + 1, is_action.shape, generator=generator)
+    pins = torch.randn(*is_action.shape, EMBEDDING_DIM, generator=generator)
+    num_candidates = len(lengths) * CANDIDATES
+    return {
+        "action_types_RS": types * is_action,
+        "action_pins_RSE": pins * is_action[:, :, None],
+        "is_visible_RS": is_action,
+        "candidate_pins_CE": torch.randn(num_candidates, EMBEDDING_DIM, generator=generator),
+        "request_of_C": torch.arange(len(lengths)).repeat_interleave(CANDIDATES),
+    }
+
+
+def _sample_lengths() -> np.ndarray:
+    """Return lengths of the sample's training requests, drawn evenly, at most 100 actions each."""
+    with_folder = storage.local_path(storage.to_uri(Path(".homefeed") / "bench"))
+    snapshot = build_snapshot(make_run(variant(17), AS_OF, with_folder))
+    folder = storage.local_path(snapshot.uri)
+    reader = SnapshotReader(snapshot, folder, snapshot.features, max_actions=100)
+    lengths = np.sort(reader.index(SPLIT_TRAINING).num_actions_M)
+    places = (np.arange(NUM_REQUESTS) + 0.5) / NUM_REQUESTS * len(lengths)
+    return lengths[places.astype(np.int64)]
+
+
+def _pair() -> tuple[PlainTransAct, SequenceEncoder]:
+    torch.manual_seed(2)
+    config = ModelConfig(dropout=0.0, encoder_variant="reference")
+    plain = PlainTransAct(NUM_TYPES, EMBEDDING_DIM, config)
+    ours = SequenceEncoder(NUM_TYPES, EMBEDDING_DIM, config)
+    load_public_weights(ours, plain.state_dict())
+    return plain, ours
+
+
+def _training(name: str, inputs: Inputs, *, is_bf16: bool) -> Row:
+    plain, ours = _pair()
+    target = torch.randn(len(inputs["request_of_C"]), ours.output_dim) / 100
+    difference = _difference(plain, ours, inputs, target)
+
+    def step(module: torch.nn.Module, is_autocast: bool) -> None:
+        module.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_autocast):
+            encoded = module(**inputs)
+        (encoded.float() * target).sum().backward()
+
+    times = _interleaved(lambda: step(plain, False), lambda: step(ours, is_bf16))
+    return _row(name, inputs, times, 3, difference, "training step")
+
+
+def _inference(name: str, inputs: Inputs) -> Row:
+    plain, ours = _pair()
+    plain.eval(), ours.eval()
+    with torch.inference_mode():
+        difference = float((plain(**inputs) - ours(**inputs)).abs().max())
+        times = _interleaved(lambda: plain(**inputs), lambda: ours(**inputs))
+    return _row(name, inputs, times, 1, difference, "inference, the peer on its fast path")
+
+
+def _difference(
+    plain: PlainTransAct, ours: SequenceEncoder, inputs: Inputs, target: Tensor
+) -> float:
+    """Return the largest difference of outputs and of gradients (in float32, relative to 1)."""
+    outputs = [module(**inputs) for module in (plain, ours)]
+    for output in outputs:
+        (output * target).sum().backward()
+    found = SequenceEncoder(NUM_TYPES, EMBEDDING_DIM, ModelConfig(encoder_variant="reference"))
+    load_public_weights(found, {key: p.grad for key, p in plain.named_parameters()})
+    gradients = zip(ours.parameters(), found.parameters(), strict=True)
+    pairs = [(outputs[0], outputs[1]), *((p.grad, q.data) for p, q in gradients)]
+    return max(float((a - b).abs().max() / b.abs().max().clamp(min=1)) for a, b in pairs)
+
+
+def _interleaved(peer: Callable[[], object], ours: Callable[[], object]) -> np.ndarray:
+    """Return seconds, [REPETITIONS, 2], of both in turn; the first turns warm up."""
+    times = []
+    for turn in range(REPETITIONS + 2):
+        pair = []
+        for run in (peer, ours):
+            started = time.perf_counter()
+            run()
+            pair.append(time.perf_counter() - started)
+        if turn >= 2:
+            times.append(pair)
+    return np.array(times)
+
+
+def _row(
+    name: str, inputs: Inputs, times: np.ndarray, passes: int, difference: float, what: str
+) -> Row:
+    peer_s, ours_s = np.median(times, axis=0)
+    ratios = times[:, 0] / times[:, 1]
+    peak = _peak_flops()
+    share = passes * _plain_flops(inputs) / peer_s / peak
+    return row(
+        name,
+        1000 * ours_s,
+        "ms",
+        ratio=float(np.median(ratios)),
+        peer=f"plain nn.TransformerEncoder in float32, {1000 * peer_s:.1f} ms (peer / ours)",
+        spread=f"ratio {ratios.min():.2f} to {ratios.max():.2f} over {len(ratios)} turns",
+        rows=len(inputs["request_of_C"]),
+        note=(
+            f"{what}; {THREADS} threads; largest difference of outputs and gradients in float32 "
+            f"{difference:.1e}; peak float32 matmul rate {peak / 1e9:.0f} GFLOP/s, of which the "
+            f"peer reaches {100 * share:.0f} % and ours, credited with the peer's arithmetic, "
+            f"{100 * share * peer_s / ours_s:.0f} %"
+        ),
+    )
+
+
+def _plain_flops(inputs: Inputs) -> float:
+    """Return the multiplications and additions of the plain formulation's forward pass."""
+    width, hidden, length, layers = 96, 32, 100, 2
+    per_token = 4 * width**2 + 2 * width * hidden + 2 * length * width
+    return 2.0 * per_token * length * layers * len(inputs["request_of_C"])
+
+
+def _peak_flops(size: int = 1024) -> float:
+    """Return the rate of a large float32 matrix product on the same threads, per second."""
+    matrix = torch.randn(size, size)
+    times = []
+    for _ in range(7):
+        started = time.perf_counter()
+        matrix @ matrix
+        times.append(time.perf_counter() - started)
+    return 2 * size**3 / statistics.median(times)
