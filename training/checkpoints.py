@@ -1,7 +1,7 @@
 """Checkpoints: written whole or not at all, the newest two kept, a corrupt one passed over.
 
-On SIGTERM one is written before the process ends. Not for bundles: a checkpoint is for going on with a
-training, never for serving.
+On SIGTERM one is written before the process ends. Not for bundles: a checkpoint is for going on
+with a training, never for serving.
 """
 
 import hashlib

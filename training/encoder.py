@@ -154,26 +154,26 @@ class SequenceEncoder(nn.Module):
         is_key_RS = None if is_full else tokens.is_key_RS
         first = self.layers[0]
         assert isinstance(first, TransformerLayer)
-        tokens_RSMD = first.first(sequence_RSd, candidates_RME, is_key_RS)
+        tokens_RMSD = first.first(sequence_RSd, candidates_RME, is_key_RS)
         for layer in self.layers[1:]:
-            tokens_RSMD = layer(tokens_RSMD, is_key_RS)
-        pooled_RMD = self._pool(tokens_RSMD, None if is_full else tokens.is_pooled_RS)
-        return torch.cat([pooled_RMD[:, :, None], _newest(tokens_RSMD, tokens.first_RK)], dim=2)
+            tokens_RMSD = layer(tokens_RMSD, is_key_RS)
+        pooled_RMD = self._pool(tokens_RMSD, None if is_full else tokens.is_pooled_RS)
+        return torch.cat([pooled_RMD[:, :, None], _newest(tokens_RMSD, tokens.first_RK)], dim=2)
 
-    def _pool(self, tokens_RSMD: Tensor, is_pooled_RS: Tensor | None) -> Tensor:
+    def _pool(self, tokens_RMSD: Tensor, is_pooled_RS: Tensor | None) -> Tensor:
         """Return the largest of each channel over the pooled positions; 0 if there are none."""
         if is_pooled_RS is not None:
-            is_left_out = ~is_pooled_RS[:, :, None, None]
-            tokens_RSMD = tokens_RSMD.masked_fill(is_left_out, float("-inf"))
-        pooled_RMD = tokens_RSMD.amax(dim=1)
+            is_left_out = ~is_pooled_RS[:, None, :, None]
+            tokens_RMSD = tokens_RMSD.masked_fill(is_left_out, float("-inf"))
+        pooled_RMD = tokens_RMSD.amax(dim=2)
         if is_pooled_RS is not None:
             pooled_RMD = pooled_RMD.masked_fill(~is_pooled_RS.any(dim=1)[:, None, None], 0.0)
         return pooled_RMD if self.pool_linear is None else self.pool_linear(pooled_RMD)
 
 
-def _newest(tokens_RSMD: Tensor, first_RK: Tensor) -> Tensor:
+def _newest(tokens_RMSD: Tensor, first_RK: Tensor) -> Tensor:
     """Return the tokens of the K newest positions, zeros where there is none, [R, M, K, D]."""
-    size = tokens_RSMD.shape[1:]
-    index_RK11 = first_RK.clamp(min=0)[:, :, None, None]
-    first_RKMD = tokens_RSMD.gather(1, index_RK11.expand(-1, -1, *size[1:]))
-    return first_RKMD.masked_fill((first_RK < 0)[:, :, None, None], 0.0).transpose(1, 2)
+    index_R1K1 = first_RK.clamp(min=0)[:, None, :, None]
+    shape = (-1, tokens_RMSD.shape[1], -1, tokens_RMSD.shape[3])
+    first_RMKD = tokens_RMSD.gather(2, index_R1K1.expand(shape))
+    return first_RMKD.masked_fill((first_RK < 0)[:, None, :, None], 0.0)

@@ -1,8 +1,8 @@
 """One transformer layer of the sequence encoder, for the candidates of a request side by side.
 
 Same parameters and same outputs as a post-norm `nn.TransformerEncoderLayer` (dropout apart), with
-less work: what the candidates of a request have in common is done once. Not for which actions and
-candidates stand together: that is `training.encoder_plan`.
+less work: what the candidates of a request have in common is done once. The arithmetic for CPUs is
+`training.fused_layers`. Not for which actions stand together: that is `training.encoder_plan`.
 
 Letters: R requests, S actions, M candidates of a request, D token width, d sequence channels
 (action and its pin), E pin embedding, H heads.
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipelines.contracts.config import ModelConfig
+from training.fused_layers import FeedForward, OwnAttention, SharedAttention
 
 MAX_EXPONENT_RANGE = 60.0
 """Largest spread of a candidate's scores for which exp(score) may be split into two factors. The
@@ -24,10 +25,6 @@ class TransformerLayer(nn.Module):
 
     Dropout acts on the two residual branches. It does not act on the attention weights: that would
     force the unfused kernel, which writes every [S, S] matrix out.
-
-    With a single head two pairs of matrices meet with nothing between them and are multiplied
-    beforehand. A score is (Wq x + bq) . (Wk y + bk) = (Wk' Wq x + Wk' bq) . y + what is the same
-    for all y and falls out of the softmax; Wo sum_y p_y (Wv y + bv) = sum_y p_y (Wo Wv y + Wo bv).
     """
 
     def __init__(self, width: int, config: ModelConfig) -> None:
@@ -42,26 +39,24 @@ class TransformerLayer(nn.Module):
         self.feedforward_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, tokens_RSMD: Tensor, is_key_RS: Tensor | None) -> Tensor:
-        """Return the next layer's tokens, float [R, S, M, D].
+    def forward(self, tokens_RMSD: Tensor, is_key_RS: Tensor | None) -> Tensor:
+        """Return the next layer's tokens, float [R, M, S, D].
 
         Args:
-            tokens_RSMD: float [R, S, M, D].
+            tokens_RMSD: float [R, M, S, D].
             is_key_RS: bool [R, S], True where an action may be looked at, at least one per request;
                 None if all are. Rows of positions that are no key are computed like all others.
         """
-        if self.num_heads == 1:
-            query, value = F.linear(tokens_RSMD, *self._folded()).chunk(2, dim=-1)
-            mixed = self._attend(query, tokens_RSMD, value, is_key_RS)
-        else:
-            query, key, value = self.query_key_value(tokens_RSMD).chunk(3, dim=-1)
-            mixed = self.attention_out(self._attend(query, key, value, is_key_RS))
-        return self._finish(tokens_RSMD, mixed)
+        if self._may_be_fused(tokens_RMSD):
+            return self._fused(tokens_RMSD, is_key_RS)
+        query, key, value = self.query_key_value(tokens_RMSD).chunk(3, dim=-1)
+        mixed = self.attention_out(self._attend(query, key, value, is_key_RS))
+        return self._finish(tokens_RMSD + self.dropout(mixed))
 
     def first(
         self, sequence_RSd: Tensor, candidates_RME: Tensor, is_key_RS: Tensor | None
     ) -> Tensor:
-        """Return the first layer's output, float [R, S, M, D], for tokens [sequence, candidate].
+        """Return the first layer's output, float [R, M, S, D], for tokens [sequence, candidate].
 
         W token = W_seq [action, pin] + W_cand candidate, and the larger part is the same for all
         candidates of a request. A key needs no candidate part (nor a bias): it adds the same number
@@ -73,122 +68,122 @@ class TransformerLayer(nn.Module):
             candidates_RME: float [R, M, E], with d + E = D.
             is_key_RS: as in `forward`.
         """
+        if self._may_be_fused(sequence_RSd):
+            factors = self._factors(sequence_RSd, candidates_RME, is_key_RS)
+            if factors is not None:
+                return self._fused_first(sequence_RSd, candidates_RME, factors)
         num_shared = sequence_RSd.shape[2]
-        query_w, key_w, value_w, query_b, value_b = self._first_weights()
-        query_RSD = F.linear(sequence_RSd, query_w[:, :num_shared])
-        key_RSD = F.linear(sequence_RSd, key_w[:, :num_shared])
-        value_RSD = F.linear(sequence_RSd, value_w[:, :num_shared])
-        own_query_RMD = F.linear(candidates_RME, query_w[:, num_shared:], query_b)
-        own_value_RMD = F.linear(candidates_RME, value_w[:, num_shared:], value_b)
-        mixed = self._attend_shared(query_RSD, key_RSD, value_RSD, own_query_RMD, is_key_RS)
-        mixed = mixed + own_value_RMD[:, None]
-        if self.num_heads > 1:
-            mixed = self.attention_out(mixed)
-        shape = (-1, sequence_RSd.shape[1], candidates_RME.shape[1], -1)
-        parts = [sequence_RSd[:, :, None].expand(shape), candidates_RME[:, None].expand(shape)]
-        return self._finish(torch.cat(parts, dim=-1), mixed)
+        weight, bias = self.query_key_value.weight, self.query_key_value.bias
+        query, key, value = F.linear(sequence_RSd, weight[:, :num_shared])[:, None].chunk(3, dim=-1)
+        own = F.linear(candidates_RME, weight[:, num_shared:], bias)[:, :, None]
+        own_query, _, own_value = own.chunk(3, dim=-1)
+        shape = (-1, candidates_RME.shape[1], sequence_RSd.shape[1], -1)
+        mixed = self._attend(query + own_query, key.expand(shape), value.expand(shape), is_key_RS)
+        mixed = self.attention_out(mixed + own_value)
+        parts = [sequence_RSd[:, None].expand(shape), candidates_RME[:, :, None].expand(shape)]
+        return self._finish(torch.cat(parts, dim=-1) + self.dropout(mixed))
 
-    def _folded(self) -> tuple[Tensor, Tensor]:
-        """Return weight [2 D, D] and bias [2 D] of one head's query (for plain keys) and value."""
+    def _attend(
+        self, query_RMSD: Tensor, key_RMSD: Tensor, value_RMSD: Tensor, is_key_RS: Tensor | None
+    ) -> Tensor:
+        """Return each query's mix of values, [R, M, S, D]; each candidate looks at its own keys."""
+        heads = (self.num_heads, -1)
+        query, key, value = (
+            part.flatten(0, 1).unflatten(-1, heads).transpose(1, 2)
+            for part in (query_RMSD, key_RMSD, value_RMSD)
+        )
+        mask = None
+        if is_key_RS is not None:
+            mask = is_key_RS.repeat_interleave(query_RMSD.shape[1], dim=0)[:, None, None]
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return mixed.transpose(1, 2).flatten(2).unflatten(0, query_RMSD.shape[:2])
+
+    def _finish(self, sums: Tensor) -> Tensor:
+        attended = self.attention_norm(sums)
+        hidden = self.feedforward_out(F.relu(self.feedforward_in(attended)))
+        return self.feedforward_norm(attended + self.dropout(hidden))
+
+    def _may_be_fused(self, tokens: Tensor) -> bool:
+        """Return whether `training.fused_layers` does what is asked for here."""
+        has_dropout = self.training and self.dropout.p > 0
+        is_plain = self.num_heads == 1 and not has_dropout and tokens.dtype == torch.float32
+        return is_plain and not tokens.is_cuda and not torch.compiler.is_compiling()
+
+    def _fused(self, tokens_RMSD: Tensor, is_key_RS: Tensor | None) -> Tensor:
+        shape, dtype = tokens_RMSD.shape, _product_dtype()
+        hidden_B1S = None
+        if is_key_RS is not None:
+            hidden_B1S = ~is_key_RS.repeat_interleave(shape[1], dim=0)[:, None]
+        with torch.autocast("cpu", enabled=False):
+            weights = self._folded()
+            sums = OwnAttention.apply(tokens_RMSD.flatten(0, 1), *weights, hidden_B1S, dtype)
+            return self._fused_finish(sums, dtype).view(shape)
+
+    def _fused_first(
+        self, sequence_RSd: Tensor, candidates_RME: Tensor, factors: tuple[Tensor, ...]
+    ) -> Tensor:
+        dtype = _product_dtype()
+        with torch.autocast("cpu", enabled=False):
+            sums = SharedAttention.apply(*factors, sequence_RSd, candidates_RME, dtype)
+            return self._fused_finish(sums, dtype).view(sums.shape)
+
+    def _fused_finish(self, sums: Tensor, dtype: torch.dtype) -> Tensor:
+        modules = (
+            self.attention_norm,
+            self.feedforward_in,
+            self.feedforward_out,
+            self.feedforward_norm,
+        )
+        parameters = [p for module in modules for p in (module.weight, module.bias)]
+        return FeedForward.apply(sums.view(-1, self.width), *parameters, dtype)
+
+    def _folded(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return weight and bias of queries (for plain keys) and of values (as put out).
+
+        With a single head two pairs of matrices meet with nothing between them. A score is
+        (Wq x + bq) . (Wk y + bk) = (Wk' Wq x + Wk' bq) . y + what is the same for all y and falls
+        out of the softmax; Wo sum_y p_y (Wv y + bv) + bo = sum_y p_y (Wo Wv y + Wo bv + bo).
+        """
         query_w, key_w, value_w = self.query_key_value.weight.chunk(3)
         query_b, _, value_b = self.query_key_value.bias.chunk(3)
         out_w, out_b = self.attention_out.weight, self.attention_out.bias
-        weight = torch.cat([key_w.T @ query_w, out_w @ value_w])
-        return weight, torch.cat([query_b @ key_w, out_w @ value_b + out_b])
+        return key_w.T @ query_w, query_b @ key_w, out_w @ value_w, out_w @ value_b + out_b
 
-    def _first_weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Return the projections of the first layer; with one head, values are already put out."""
-        query_w, key_w, value_w = self.query_key_value.weight.chunk(3)
-        query_b, _, value_b = self.query_key_value.bias.chunk(3)
-        if self.num_heads == 1:
-            out_w, out_b = self.attention_out.weight, self.attention_out.bias
-            value_w, value_b = out_w @ value_w, out_w @ value_b + out_b
-        return query_w, key_w, value_w, query_b, value_b
-
-    def _attend(
-        self, query_RSMD: Tensor, key_RSMD: Tensor, value_RSMD: Tensor, is_key_RS: Tensor | None
-    ) -> Tensor:
-        """Return each query's mix of values, [R, S, M, D]; each candidate looks at its own keys."""
-        mask = None if is_key_RS is None else is_key_RS[:, None, None]
-        query, key, value = (self._split(part) for part in (query_RSMD, key_RSMD, value_RSMD))
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return mixed.transpose(1, 2).unflatten(2, (-1, self.num_heads)).flatten(3)
-
-    def _split(self, part_RSMD: Tensor) -> Tensor:
-        """Return [R, M H, S, D / H], a view: candidates and heads alike attend on their own."""
-        heads = part_RSMD.unflatten(-1, (self.num_heads, -1))
-        return heads.flatten(2, 3).transpose(1, 2)
-
-    def _attend_shared(
-        self,
-        query_RSD: Tensor,
-        key_RSD: Tensor,
-        value_RSD: Tensor,
-        own_query_RMD: Tensor,
-        is_key_RS: Tensor | None,
-    ) -> Tensor:
-        """Return the first layer's mix of shared values, [R, S, M, D].
+    def _factors(
+        self, sequence_RSd: Tensor, candidates_RME: Tensor, is_key_RS: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+        """Return what `SharedAttention` mixes, or None where exponents lie too far apart.
 
         A query is a shared part plus the candidate's own, so exp(score) is a product: one factor of
         query and key for all candidates, one of candidate and key for all queries. The softmax's
         exponentials and its [S, S] matrix are thus made once per request, not per candidate.
         """
-        heads = (self.num_heads, -1)
-        query, key, value = (
-            part.unflatten(-1, heads).transpose(1, 2) for part in (query_RSD, key_RSD, value_RSD)
-        )
-        own_query = own_query_RMD.unflatten(-1, heads).transpose(1, 2)  # [R, H, M, D / H]
-        key = key * query.shape[-1] ** -0.5
-        own_RHSM = key @ own_query.transpose(2, 3)
-        if not _may_be_split(own_RHSM, is_key_RS):
-            return self._attend_unsplit(query_RSD, key_RSD, value_RSD, own_query_RMD, is_key_RS)
-        shared_RHSS = query @ key.transpose(2, 3)
-        if is_key_RS is not None:
-            is_hidden = ~is_key_RS[:, None, :, None]
-            shared_RHSS = shared_RHSS.masked_fill(is_hidden.transpose(2, 3), float("-inf"))
-            own_RHSM = own_RHSM.masked_fill(is_hidden, float("-inf"))
-        # Any number may be taken off the exponents: it falls out of the quotient.
-        by_query = (shared_RHSS - shared_RHSS.amax(3, keepdim=True).detach()).exp()
-        by_candidate = (own_RHSM - own_RHSM.amax(2, keepdim=True).detach()).exp()
-        weighted = by_candidate[..., None] * value[:, :, :, None]  # [R, H, S, M, D / H]
-        total = by_query @ by_candidate  # [R, H, S, M]
-        mixed = (by_query @ weighted.flatten(3)).unflatten(3, weighted.shape[3:])
-        mixed = mixed / total[..., None]
-        return mixed.permute(0, 2, 3, 1, 4).flatten(3)
-
-    def _attend_unsplit(
-        self,
-        query_RSD: Tensor,
-        key_RSD: Tensor,
-        value_RSD: Tensor,
-        own_query_RMD: Tensor,
-        is_key_RS: Tensor | None,
-    ) -> Tensor:
-        """Return the same as `_attend_shared`, the queries written out for every candidate."""
-        query_RSMD = query_RSD[:, :, None] + own_query_RMD[:, None]
-        shape = query_RSMD.shape
-        key_RSMD, value_RSMD = (part[:, :, None].expand(shape) for part in (key_RSD, value_RSD))
-        return self._attend(query_RSMD, key_RSMD, value_RSMD, is_key_RS)
-
-    def _finish(self, tokens: Tensor, mixed: Tensor) -> Tensor:
-        attended = self.attention_norm(tokens + self.dropout(mixed))
-        hidden = self.feedforward_out(F.relu(self.feedforward_in(attended)))
-        return self.feedforward_norm(attended + self.dropout(hidden))
+        with torch.autocast("cpu", enabled=False):
+            num_shared = sequence_RSd.shape[2]
+            query_w, query_b, value_w, value_b = self._folded()
+            key_RSD = sequence_RSd * self.width**-0.5
+            query_RSd = F.linear(sequence_RSd, query_w[:num_shared, :num_shared])
+            own_query_RMd = F.linear(
+                candidates_RME, query_w[:num_shared, num_shared:], query_b[:num_shared]
+            )
+            shared_RSS = query_RSd @ key_RSD.transpose(1, 2)
+            own_RMS = own_query_RMd @ key_RSD.transpose(1, 2)
+            if is_key_RS is not None:
+                shared_RSS = shared_RSS.masked_fill(~is_key_RS[:, None], float("-inf"))
+                own_RMS = own_RMS.masked_fill(~is_key_RS[:, None], float("-inf"))
+            highest_RM1 = own_RMS.detach().amax(2, keepdim=True)
+            lowest = own_RMS.detach().masked_fill(own_RMS.isinf(), float("inf"))
+            if len(own_RMS) and (highest_RM1 - lowest).max() > MAX_EXPONENT_RANGE:
+                return None
+            # Any number may be taken off the exponents: it falls out of the quotient.
+            by_query = (shared_RSS - shared_RSS.detach().amax(2, keepdim=True)).exp()
+            by_candidate = (own_RMS - highest_RM1).exp()
+            value_RSD = F.linear(sequence_RSd, value_w[:, :num_shared])
+            own_value_RMD = F.linear(candidates_RME, value_w[:, num_shared:], value_b)
+            return by_query, by_candidate, value_RSD, own_value_RMD
 
 
-def _may_be_split(own_RHSM: Tensor, is_key_RS: Tensor | None) -> bool:
-    """Return whether exp(own score) keeps within float32's range over each candidate's keys.
-
-    Compiled code takes the other way, because it cannot look at numbers; so does a GPU, where the
-    fused kernel writes no matrix out and looking would mean waiting.
-    """
-    if torch.compiler.is_compiling() or own_RHSM.is_cuda:
-        return False
-    scores = own_RHSM.detach()
-    if is_key_RS is None:
-        spread = scores.amax(2) - scores.amin(2)
-    else:
-        is_hidden = ~is_key_RS[:, None, :, None]
-        highest = scores.masked_fill(is_hidden, float("-inf")).amax(2)
-        spread = highest - scores.masked_fill(is_hidden, float("inf")).amin(2)
-    return scores.numel() == 0 or bool(spread.max() <= MAX_EXPONENT_RANGE)
+def _product_dtype() -> torch.dtype:
+    """Return what matrix products are made in: bfloat16 under such an autocast, else float32."""
+    is_reduced = torch.is_autocast_enabled("cpu")
+    return torch.get_autocast_dtype("cpu") if is_reduced else torch.float32

@@ -1,0 +1,236 @@
+"""The encoder's layers in few passes over memory, forward and backward, for CPUs.
+
+On a CPU the plain layers spend most of their time moving activations, not multiplying. Here the
+rows are taken a cache's worth at a time through a whole block, only the block's input is kept, and
+the backward pass computes the rest anew where it needs it. One attention head, no dropout; anything
+else takes the plain way of `training.encoder_layers`, which gives the same numbers.
+
+With `dtype` bfloat16 the matrix products are made of bfloat16 copies and summed in float32 where
+the hardware does so; norms, softmax and everything kept stay float32.
+
+Letters: R requests, S actions, M candidates of a request, B sequences (R M), N rows (B S), D token
+width, d sequence channels, E pin embedding, F feed-forward width.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ROWS = 2048
+"""Rows of a block that go through together: 0.8 MB of float32 at D = 96, within a core's cache."""
+_EPSILON = 1e-5  # nn.LayerNorm's
+Gradients = tuple[Tensor | None, ...]
+
+
+def product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return left @ right in float32, multiplied in `dtype`."""
+    if dtype == torch.float32:
+        return left @ right
+    return (left.to(dtype) @ right.to(dtype)).float()
+
+
+class SharedAttention(torch.autograd.Function):
+    """The first layer up to its first norm: tokens + attention, its exponentials in two factors.
+
+    out_mi = token_mi + sum_j E_ij w_mj v_j / sum_j E_ij w_mj + own_value_m,
+    token_mi = [sequence_i, candidate_m]
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        by_query_RSS: Tensor,  # E
+        by_candidate_RMS: Tensor,  # w
+        value_RSD: Tensor,  # v
+        own_value_RMD: Tensor,
+        sequence_RSd: Tensor,
+        candidates_RME: Tensor,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        """Return float32 [R, M, S, D]."""
+        ctx.save_for_backward(by_query_RSS, by_candidate_RMS, value_RSD)
+        ctx.dtype, ctx.num_shared = dtype, sequence_RSd.shape[2]
+        total_RMS = by_candidate_RMS @ by_query_RSS.transpose(1, 2)
+        out = value_RSD.new_empty(*by_candidate_RMS.shape, value_RSD.shape[2])
+        for r in range(len(out)):
+            out_MSD = out[r]
+            weighted_MSD = by_candidate_RMS[r][:, :, None] * value_RSD[r]
+            query_MSS = by_query_RSS[r].to(dtype).expand(len(out_MSD), -1, -1)
+            mixed_MSD = product(query_MSS, weighted_MSD, dtype)
+            torch.div(mixed_MSD, total_RMS[r][:, :, None], out=out_MSD)
+            out_MSD += own_value_RMD[r][:, None]
+            out_MSD[:, :, : ctx.num_shared] += sequence_RSd[r]
+            out_MSD[:, :, ctx.num_shared :] += candidates_RME[r][:, None]
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Gradients:
+        """Return the gradients of the six tensors."""
+        by_query_RSS, by_candidate_RMS, value_RSD = ctx.saved_tensors
+        grad_RMSD = gradients[0]
+        total_RMS = by_candidate_RMS @ by_query_RSS.transpose(1, 2)
+        to_query, to_value = torch.empty_like(by_query_RSS), torch.empty_like(value_RSD)
+        to_candidate, to_total = torch.empty_like(by_candidate_RMS), torch.empty_like(total_RMS)
+        for r, grad_MSD in enumerate(grad_RMSD):
+            query_MSS = by_query_RSS[r].to(ctx.dtype).expand(len(grad_MSD), -1, -1)
+            weights_MS1, value_SD = by_candidate_RMS[r][:, :, None], value_RSD[r]
+            weighted_MSD = weights_MS1 * value_SD
+            scaled_MSD = grad_MSD / total_RMS[r][:, :, None]
+            to_weighted = product(query_MSS.transpose(1, 2), scaled_MSD, ctx.dtype)
+            to_query_MSS = product(scaled_MSD, weighted_MSD.transpose(1, 2), ctx.dtype)
+            to_query[r] = to_query_MSS.sum(0)
+            # sum over d of scaled * mixed, mixed being E weighted / total
+            to_total[r] = -(to_query_MSS * by_query_RSS[r]).sum(2) / total_RMS[r]
+            to_candidate[r] = (to_weighted * value_SD).sum(2)
+            to_value[r] = (to_weighted * weights_MS1).sum(0)
+        to_query += to_total.transpose(1, 2) @ by_candidate_RMS
+        to_candidate += to_total @ by_query_RSS
+        to_own_value = grad_RMSD.sum(2)
+        to_sequence = grad_RMSD[..., : ctx.num_shared].sum(1)
+        to_candidates = to_own_value[..., ctx.num_shared :]
+        return to_query, to_candidate, to_value, to_own_value, to_sequence, to_candidates, None
+
+
+class OwnAttention(torch.autograd.Function):
+    """A later layer up to its first norm: x + softmax(scale (x Wq' + bq) x') (x Wv' + bv)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_BSD: Tensor,
+        query_w: Tensor,
+        query_b: Tensor,
+        value_w: Tensor,
+        value_b: Tensor,
+        hidden_B1S: Tensor | None,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        """Return float32 [B, S, D]; `hidden_B1S` is True where an action must not be looked at."""
+        parameters = query_w, query_b, value_w, value_b
+        ctx.save_for_backward(x_BSD, hidden_B1S, *parameters)
+        ctx.dtype = dtype
+        out = torch.empty_like(x_BSD)
+        for part in _parts(x_BSD):
+            hidden = None if hidden_B1S is None else hidden_B1S[part]
+            _, value, shares = _attention(x_BSD[part], hidden, parameters, dtype)
+            torch.add(x_BSD[part], product(shares, value, dtype), out=out[part])
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Gradients:
+        """Return the gradients of the input and the four parameters."""
+        x_BSD, hidden_B1S, *parameters = ctx.saved_tensors
+        query_w, query_b, value_w, value_b = parameters
+        scale, dtype = x_BSD.shape[2] ** -0.5, ctx.dtype
+        to_x = torch.empty_like(x_BSD)
+        to_query_w, to_value_w = torch.zeros_like(query_w), torch.zeros_like(value_w)
+        to_query_b, to_value_b = torch.zeros_like(query_b), torch.zeros_like(value_b)
+        for part in _parts(x_BSD):
+            x, grad = x_BSD[part], gradients[0][part]
+            hidden = None if hidden_B1S is None else hidden_B1S[part]
+            query, value, shares = _attention(x, hidden, parameters, dtype)
+            to_value = product(shares.transpose(1, 2), grad, dtype).flatten(0, 1)
+            to_shares = product(grad, value.transpose(1, 2), dtype)
+            to_scores = torch._softmax_backward_data(to_shares, shares, -1, torch.float32)
+            to_scores *= scale
+            to_query = product(to_scores, x, dtype).flatten(0, 1)
+            to_part = torch.add(grad, product(to_scores.transpose(1, 2), query, dtype))
+            to_rows = product(to_query, query_w, dtype)
+            to_rows += product(to_value, value_w, dtype)
+            torch.add(to_part, to_rows.view_as(to_part), out=to_x[part])
+            rows = x.flatten(0, 1)
+            to_query_w += product(to_query.T, rows, dtype)
+            to_value_w += product(to_value.T, rows, dtype)
+            to_query_b += to_query.sum(0)
+            to_value_b += to_value.sum(0)
+        return to_x, to_query_w, to_query_b, to_value_w, to_value_b, None, None
+
+
+def _attention(
+    x: Tensor, hidden: Tensor | None, parameters: Sequence[Tensor], dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return queries and values, [b, S, D], and what each query takes of each value, [b, S, S]."""
+    query_w, query_b, value_w, value_b = parameters
+    query = product(x, query_w.T, dtype).add_(query_b)
+    value = product(x, value_w.T, dtype).add_(value_b)
+    scores = product(query, x.transpose(1, 2), dtype).mul_(x.shape[2] ** -0.5)
+    if hidden is not None:
+        scores.masked_fill_(hidden, float("-inf"))
+    return query, value, torch.softmax(scores, dim=-1)
+
+
+class FeedForward(torch.autograd.Function):
+    """The rest of a layer: norm, then norm(y + W2 relu(W1 y + b1) + b2)."""
+
+    @staticmethod
+    def forward(ctx: Any, x_ND: Tensor, *parameters_and_dtype: Any) -> Tensor:
+        """Return float32 [N, D].
+
+        Args:
+            ctx: autograd's.
+            x_ND: float32 [N, D].
+            parameters_and_dtype: weight and bias of the first norm, of the layer in [F, D] and the
+                layer out [D, F], of the second norm; then the products' dtype.
+        """
+        *parameters, ctx.dtype = parameters_and_dtype
+        ctx.save_for_backward(x_ND, *parameters)
+        out = torch.empty_like(x_ND)
+        for rows in _chunks(len(x_ND)):
+            *_, sums = _feed_forward(x_ND[rows], parameters, ctx.dtype)
+            out[rows] = F.layer_norm(sums, sums.shape[-1:], parameters[6], parameters[7], _EPSILON)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Gradients:
+        """Return the gradients of the input and the eight parameters."""
+        x_ND, *parameters = ctx.saved_tensors
+        norm_w, norm_b, in_w, _, out_w, _, last_w, last_b = parameters
+        to_x = torch.empty_like(x_ND)
+        to_parameters = [torch.zeros_like(parameter) for parameter in parameters]
+        width = x_ND.shape[1:]
+        for rows in _chunks(len(x_ND)):
+            normed, mean, scale, hidden, sums = _feed_forward(x_ND[rows], parameters, ctx.dtype)
+            _, last_mean, last_scale = torch.native_layer_norm(sums, width, None, None, _EPSILON)
+            to_sums, to_last_w, to_last_b = torch.ops.aten.native_layer_norm_backward(
+                gradients[0][rows], sums, width, last_mean, last_scale, last_w, last_b, _ALL
+            )
+            to_hidden = product(to_sums, out_w, ctx.dtype)
+            to_hidden.masked_fill_(hidden <= 0, 0.0)
+            to_normed = to_sums + product(to_hidden, in_w, ctx.dtype)
+            to_x[rows], to_norm_w, to_norm_b = torch.ops.aten.native_layer_norm_backward(
+                to_normed, x_ND[rows], width, mean, scale, norm_w, norm_b, _ALL
+            )
+            to_in_w = product(to_hidden.T, normed, ctx.dtype)
+            to_out_w = product(to_sums.T, hidden, ctx.dtype)
+            first = (to_norm_w, to_norm_b, to_in_w, to_hidden.sum(0))
+            rest = (to_out_w, to_sums.sum(0), to_last_w, to_last_b)
+            for total, new in zip(to_parameters, (*first, *rest), strict=True):
+                total.add_(new)
+        return to_x, *to_parameters, None
+
+
+_ALL = [True, True, True]
+
+
+def _feed_forward(
+    x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype
+) -> tuple[Tensor, ...]:
+    """Return the first norm's output, mean and scale, the hidden rows, the last norm's input."""
+    norm_w, norm_b, in_w, in_b, out_w, out_b, *_ = parameters
+    normed, mean, scale = torch.native_layer_norm(x, x.shape[-1:], norm_w, norm_b, _EPSILON)
+    hidden = product(normed, in_w.T, dtype).add_(in_b).relu_()
+    sums = product(hidden, out_w.T, dtype).add_(out_b).add_(normed)
+    return normed, mean, scale, hidden, sums
+
+
+def _parts(x_BSD: Tensor) -> list[slice]:
+    """Return runs of sequences of about ROWS rows."""
+    step = max(1, ROWS // x_BSD.shape[1])
+    return [slice(start, start + step) for start in range(0, len(x_BSD), step)]
+
+
+def _chunks(num_rows: int) -> list[slice]:
+    return [slice(start, start + ROWS) for start in range(0, num_rows, ROWS)]
