@@ -16,6 +16,7 @@ from pipelines.contracts.config import ModelConfig
 from pipelines.contracts.errors import ConfigurationError
 from training.encoder_layers import TransformerLayer
 from training.encoder_plan import Tokens, plan_groups, reference_tokens, visible_tokens
+from training.fused_layers import MaxAndNewest
 
 PADDING_ID = 0
 """The action type id that pads; real action types count from 1."""
@@ -150,30 +151,29 @@ class SequenceEncoder(nn.Module):
     def _encode(
         self, sequence_RSd: Tensor, candidates_RME: Tensor, tokens: Tokens, is_full: bool
     ) -> Tensor:
-        """Return the encoding of each request's candidates, float [R, M, K + 1, D]."""
+        """Return the encoding of each request's candidates, float [R, M, 1 + K, D]."""
         is_key_RS = None if is_full else tokens.is_key_RS
         first = self.layers[0]
         assert isinstance(first, TransformerLayer)
         tokens_RMSD = first.first(sequence_RSd, candidates_RME, is_key_RS)
         for layer in self.layers[1:]:
             tokens_RMSD = layer(tokens_RMSD, is_key_RS)
-        pooled_RMD = self._pool(tokens_RMSD, None if is_full else tokens.is_pooled_RS)
-        return torch.cat([pooled_RMD[:, :, None], _newest(tokens_RMSD, tokens.first_RK)], dim=2)
-
-    def _pool(self, tokens_RMSD: Tensor, is_pooled_RS: Tensor | None) -> Tensor:
-        """Return the largest of each channel over the pooled positions; 0 if there are none."""
-        if is_pooled_RS is not None:
-            is_left_out = ~is_pooled_RS[:, None, :, None]
+        if not is_full:
+            is_left_out = ~tokens.is_pooled_RS[:, None, :, None]
             tokens_RMSD = tokens_RMSD.masked_fill(is_left_out, float("-inf"))
-        pooled_RMD = tokens_RMSD.amax(dim=2)
-        if is_pooled_RS is not None:
-            pooled_RMD = pooled_RMD.masked_fill(~is_pooled_RS.any(dim=1)[:, None, None], 0.0)
-        return pooled_RMD if self.pool_linear is None else self.pool_linear(pooled_RMD)
+        columns_RMKD = _columns(tokens_RMSD, tokens.first_RK.clamp(min=0))
+        has_pool_R1 = tokens.is_pooled_RS.any(dim=1, keepdim=True)
+        is_there_RK = torch.cat([has_pool_R1, tokens.first_RK >= 0], dim=1)
+        columns_RMKD = columns_RMKD.masked_fill(~is_there_RK[:, None, :, None], 0.0)
+        if self.pool_linear is None:
+            return columns_RMKD
+        pooled, newest = columns_RMKD.split([1, self.first_k], dim=2)
+        return torch.cat([self.pool_linear(pooled), newest], dim=2)
 
 
-def _newest(tokens_RMSD: Tensor, first_RK: Tensor) -> Tensor:
-    """Return the tokens of the K newest positions, zeros where there is none, [R, M, K, D]."""
-    index_R1K1 = first_RK.clamp(min=0)[:, None, :, None]
-    shape = (-1, tokens_RMSD.shape[1], -1, tokens_RMSD.shape[3])
-    first_RMKD = tokens_RMSD.gather(2, index_R1K1.expand(shape))
-    return first_RMKD.masked_fill((first_RK < 0)[:, None, :, None], 0.0)
+def _columns(tokens_RMSD: Tensor, index_RK: Tensor) -> Tensor:
+    """Return the largest of each channel, then the tokens at some places, [R, M, 1 + K, D]."""
+    if not torch.compiler.is_compiling():
+        return MaxAndNewest.apply(tokens_RMSD, index_RK)
+    index = index_RK[:, None, :, None].expand(-1, tokens_RMSD.shape[1], -1, tokens_RMSD.shape[3])
+    return torch.cat([tokens_RMSD.amax(dim=2, keepdim=True), tokens_RMSD.gather(2, index)], dim=2)

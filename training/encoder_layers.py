@@ -106,7 +106,7 @@ class TransformerLayer(nn.Module):
     def _may_be_fused(self, tokens: Tensor) -> bool:
         """Return whether `training.fused_layers` does what is asked for here."""
         has_dropout = self.training and self.dropout.p > 0
-        is_plain = self.num_heads == 1 and not has_dropout and tokens.dtype == torch.float32
+        is_plain = self.num_heads == 1 and not has_dropout
         return is_plain and not tokens.is_cuda and not torch.compiler.is_compiling()
 
     def _fused(self, tokens_RMSD: Tensor, is_key_RS: Tensor | None) -> Tensor:
@@ -127,7 +127,7 @@ class TransformerLayer(nn.Module):
             sums = SharedAttention.apply(*factors, sequence_RSd, candidates_RME, dtype)
             return self._fused_finish(sums, dtype).view(sums.shape)
 
-    def _fused_finish(self, sums: Tensor, dtype: torch.dtype) -> Tensor:
+    def _fused_finish(self, sums: Tensor, dtype: torch.dtype | None) -> Tensor:
         modules = (
             self.attention_norm,
             self.feedforward_in,
@@ -183,7 +183,6 @@ class TransformerLayer(nn.Module):
             return by_query, by_candidate, value_RSD, own_value_RMD
 
 
-def _product_dtype() -> torch.dtype:
-    """Return what matrix products are made in: bfloat16 under such an autocast, else float32."""
-    is_reduced = torch.is_autocast_enabled("cpu")
-    return torch.get_autocast_dtype("cpu") if is_reduced else torch.float32
+def _product_dtype() -> torch.dtype | None:
+    """Return what autocast has matrix products made in, or None without autocast."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None

@@ -12,9 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-GROUP_TOKENS = 4096
-"""Tokens (action by candidate) of a group: few enough to stay in a core's cache between two
-operations, many enough to outweigh the cost of starting them."""
+GROUP_COST_TOKENS = 1000
+"""What starting a group costs, in tokens (action by candidate) computed meanwhile: a group is
+closed before its padding amounts to more."""
+MAX_GROUP_TOKENS = 65536
+"""Bounds a group's memory."""
 
 
 class Tokens(NamedTuple):
@@ -116,14 +118,22 @@ def plan_groups(tokens: Tokens, request_of_C: Tensor) -> list[Group]:
 
 
 def _group_sizes(sizes: list[tuple[int, int]]) -> list[int]:
-    """Return how many requests each group takes, the requests being (tokens, candidates)."""
-    taken, longest, most = [0], 0, 0
+    """Return how many requests each group takes, the requests being (tokens, candidates).
+
+    The first request of a group is its longest; the others are padded to it, and to the most
+    candidates.
+    """
+    taken, used, longest, most = [0], 0, 0, 0
     for num_tokens, num_candidates in sizes:
-        longest, most = max(longest, num_tokens), max(most, num_candidates)
-        if taken[-1] and (taken[-1] + 1) * longest * most > GROUP_TOKENS:
+        most_now = max(most, num_candidates)
+        total = (taken[-1] + 1) * longest * most_now
+        padding = total - used - num_tokens * num_candidates
+        if taken[-1] and (padding > GROUP_COST_TOKENS or total > MAX_GROUP_TOKENS):
             taken.append(0)
-            longest, most = num_tokens, num_candidates
+            used, longest, most_now = 0, 0, num_candidates
         taken[-1] += 1
+        used += num_tokens * num_candidates
+        longest, most = max(longest, num_tokens), most_now
     return taken
 
 

@@ -5,8 +5,8 @@ rows are taken a cache's worth at a time through a whole block, only the block's
 the backward pass computes the rest anew where it needs it. One attention head, no dropout; anything
 else takes the plain way of `training.encoder_layers`, which gives the same numbers.
 
-With `dtype` bfloat16 the matrix products are made of bfloat16 copies and summed in float32 where
-the hardware does so; norms, softmax and everything kept stay float32.
+Inputs are float32 or float64. With `dtype` bfloat16 the matrix products are made of bfloat16 copies
+and summed in float32 where the hardware does so; norms, softmax and what is kept stay float32.
 
 Letters: R requests, S actions, M candidates of a request, B sequences (R M), N rows (B S), D token
 width, d sequence channels, E pin embedding, F feed-forward width.
@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 ROWS = 2048
@@ -25,9 +24,9 @@ _EPSILON = 1e-5  # nn.LayerNorm's
 Gradients = tuple[Tensor | None, ...]
 
 
-def product(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return left @ right in float32, multiplied in `dtype`."""
-    if dtype == torch.float32:
+def product(left: Tensor, right: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Return left @ right; with a `dtype`, multiplied in that and given back in float32."""
+    if dtype is None:
         return left @ right
     return (left.to(dtype) @ right.to(dtype)).float()
 
@@ -48,9 +47,9 @@ class SharedAttention(torch.autograd.Function):
         own_value_RMD: Tensor,
         sequence_RSd: Tensor,
         candidates_RME: Tensor,
-        dtype: torch.dtype,
+        dtype: torch.dtype | None,
     ) -> Tensor:
-        """Return float32 [R, M, S, D]."""
+        """Return float [R, M, S, D]."""
         ctx.save_for_backward(by_query_RSS, by_candidate_RMS, value_RSD)
         ctx.dtype, ctx.num_shared = dtype, sequence_RSd.shape[2]
         total_RMS = by_candidate_RMS @ by_query_RSS.transpose(1, 2)
@@ -58,7 +57,7 @@ class SharedAttention(torch.autograd.Function):
         for r in range(len(out)):
             out_MSD = out[r]
             weighted_MSD = by_candidate_RMS[r][:, :, None] * value_RSD[r]
-            query_MSS = by_query_RSS[r].to(dtype).expand(len(out_MSD), -1, -1)
+            query_MSS = by_query_RSS[r].to(dtype or by_query_RSS.dtype).expand(len(out_MSD), -1, -1)
             mixed_MSD = product(query_MSS, weighted_MSD, dtype)
             torch.div(mixed_MSD, total_RMS[r][:, :, None], out=out_MSD)
             out_MSD += own_value_RMD[r][:, None]
@@ -75,7 +74,9 @@ class SharedAttention(torch.autograd.Function):
         to_query, to_value = torch.empty_like(by_query_RSS), torch.empty_like(value_RSD)
         to_candidate, to_total = torch.empty_like(by_candidate_RMS), torch.empty_like(total_RMS)
         for r, grad_MSD in enumerate(grad_RMSD):
-            query_MSS = by_query_RSS[r].to(ctx.dtype).expand(len(grad_MSD), -1, -1)
+            query_MSS = (
+                by_query_RSS[r].to(ctx.dtype or by_query_RSS.dtype).expand(len(grad_MSD), -1, -1)
+            )
             weights_MS1, value_SD = by_candidate_RMS[r][:, :, None], value_RSD[r]
             weighted_MSD = weights_MS1 * value_SD
             scaled_MSD = grad_MSD / total_RMS[r][:, :, None]
@@ -106,9 +107,9 @@ class OwnAttention(torch.autograd.Function):
         value_w: Tensor,
         value_b: Tensor,
         hidden_B1S: Tensor | None,
-        dtype: torch.dtype,
+        dtype: torch.dtype | None,
     ) -> Tensor:
-        """Return float32 [B, S, D]; `hidden_B1S` is True where an action must not be looked at."""
+        """Return float [B, S, D]; `hidden_B1S` is True where an action must not be looked at."""
         parameters = query_w, query_b, value_w, value_b
         ctx.save_for_backward(x_BSD, hidden_B1S, *parameters)
         ctx.dtype = dtype
@@ -134,7 +135,7 @@ class OwnAttention(torch.autograd.Function):
             query, value, shares = _attention(x, hidden, parameters, dtype)
             to_value = product(shares.transpose(1, 2), grad, dtype).flatten(0, 1)
             to_shares = product(grad, value.transpose(1, 2), dtype)
-            to_scores = torch._softmax_backward_data(to_shares, shares, -1, torch.float32)
+            to_scores = torch._softmax_backward_data(to_shares, shares, -1, shares.dtype)
             to_scores *= scale
             to_query = product(to_scores, x, dtype).flatten(0, 1)
             to_part = torch.add(grad, product(to_scores.transpose(1, 2), query, dtype))
@@ -150,7 +151,7 @@ class OwnAttention(torch.autograd.Function):
 
 
 def _attention(
-    x: Tensor, hidden: Tensor | None, parameters: Sequence[Tensor], dtype: torch.dtype
+    x: Tensor, hidden: Tensor | None, parameters: Sequence[Tensor], dtype: torch.dtype | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return queries and values, [b, S, D], and what each query takes of each value, [b, S, S]."""
     query_w, query_b, value_w, value_b = parameters
@@ -167,42 +168,49 @@ class FeedForward(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_ND: Tensor, *parameters_and_dtype: Any) -> Tensor:
-        """Return float32 [N, D].
+        """Return float [N, D].
 
         Args:
             ctx: autograd's.
-            x_ND: float32 [N, D].
+            x_ND: float [N, D].
             parameters_and_dtype: weight and bias of the first norm, of the layer in [F, D] and the
                 layer out [D, F], of the second norm; then the products' dtype.
         """
         *parameters, ctx.dtype = parameters_and_dtype
-        ctx.save_for_backward(x_ND, *parameters)
         out = torch.empty_like(x_ND)
+        last_mean, last_scale = x_ND.new_empty(len(x_ND), 1), x_ND.new_empty(len(x_ND), 1)
         for rows in _chunks(len(x_ND)):
             *_, sums = _feed_forward(x_ND[rows], parameters, ctx.dtype)
-            out[rows] = F.layer_norm(sums, sums.shape[-1:], parameters[6], parameters[7], _EPSILON)
+            _norm.out(
+                sums, sums.shape[-1:], *parameters[6:], _EPSILON,
+                out0=out[rows], out1=last_mean[rows], out2=last_scale[rows],
+            )  # fmt: skip
+        ctx.save_for_backward(x_ND, last_mean, last_scale, *parameters)
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Gradients:
         """Return the gradients of the input and the eight parameters."""
-        x_ND, *parameters = ctx.saved_tensors
+        x_ND, last_mean, last_scale, *parameters = ctx.saved_tensors
         norm_w, norm_b, in_w, _, out_w, _, last_w, last_b = parameters
         to_x = torch.empty_like(x_ND)
         to_parameters = [torch.zeros_like(parameter) for parameter in parameters]
+        to_norm_w, to_norm_b = torch.empty_like(norm_w), torch.empty_like(norm_b)
         width = x_ND.shape[1:]
         for rows in _chunks(len(x_ND)):
             normed, mean, scale, hidden, sums = _feed_forward(x_ND[rows], parameters, ctx.dtype)
-            _, last_mean, last_scale = torch.native_layer_norm(sums, width, None, None, _EPSILON)
-            to_sums, to_last_w, to_last_b = torch.ops.aten.native_layer_norm_backward(
-                gradients[0][rows], sums, width, last_mean, last_scale, last_w, last_b, _ALL
+            statistics = last_mean[rows], last_scale[rows]
+            to_sums, to_last_w, to_last_b = _norm_backward(
+                gradients[0][rows], sums, width, *statistics, last_w, last_b, _ALL
             )
-            to_hidden = product(to_sums, out_w, ctx.dtype)
-            to_hidden.masked_fill_(hidden <= 0, 0.0)
-            to_normed = to_sums + product(to_hidden, in_w, ctx.dtype)
-            to_x[rows], to_norm_w, to_norm_b = torch.ops.aten.native_layer_norm_backward(
-                to_normed, x_ND[rows], width, mean, scale, norm_w, norm_b, _ALL
+            to_hidden = torch.ops.aten.threshold_backward(
+                product(to_sums, out_w, ctx.dtype), hidden, 0.0
             )
+            to_normed = product(to_hidden, in_w, ctx.dtype).add_(to_sums)
+            _norm_backward.out(
+                to_normed, x_ND[rows], width, mean, scale, norm_w, norm_b, _ALL,
+                out0=to_x[rows], out1=to_norm_w, out2=to_norm_b,
+            )  # fmt: skip
             to_in_w = product(to_hidden.T, normed, ctx.dtype)
             to_out_w = product(to_sums.T, hidden, ctx.dtype)
             first = (to_norm_w, to_norm_b, to_in_w, to_hidden.sum(0))
@@ -212,11 +220,33 @@ class FeedForward(torch.autograd.Function):
         return to_x, *to_parameters, None
 
 
+class MaxAndNewest(torch.autograd.Function):
+    """The max pool over all positions, then the tokens of some; its gradient is nearly empty."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens_RMSD: Tensor, index_RK: Tensor) -> Tensor:
+        """Return float [R, M, 1 + K, D]."""
+        num_requests, num_candidates, _, width = ctx.shape = tokens_RMSD.shape
+        pooled, place = tokens_RMSD.max(dim=2, keepdim=True)
+        newest = index_RK[:, None, :, None].expand(num_requests, num_candidates, -1, width)
+        ctx.save_for_backward(torch.cat([place, newest], dim=2))
+        return torch.cat([pooled, tokens_RMSD.gather(2, newest)], dim=2)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Gradients:
+        """Return the gradient of the tokens."""
+        (place,) = ctx.saved_tensors
+        to_tokens = gradients[0].new_zeros(ctx.shape)
+        return to_tokens.scatter_add_(2, place, gradients[0]), None
+
+
 _ALL = [True, True, True]
+_norm = torch.ops.aten.native_layer_norm
+_norm_backward = torch.ops.aten.native_layer_norm_backward
 
 
 def _feed_forward(
-    x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype
+    x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype | None
 ) -> tuple[Tensor, ...]:
     """Return the first norm's output, mean and scale, the hidden rows, the last norm's input."""
     norm_w, norm_b, in_w, in_b, out_w, out_b, *_ = parameters
