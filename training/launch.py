@@ -101,11 +101,13 @@ def _run(command: list[str], num_processes: int, folder: WorkFolder) -> tuple[in
 def _stopping(process: "subprocess.Popen[str]") -> Iterator[None]:
     """Pass SIGTERM and Ctrl-C on to the processes, wait for their end, and end likewise."""
     received: list[int] = []
+    patience = threading.Timer(_STOP_WAIT_S, process.kill)
 
     def stop(number: int, frame: FrameType | None) -> None:
+        if not received:
+            patience.start()
         received.append(number)
         process.terminate()
-        threading.Timer(_STOP_WAIT_S, process.kill).start()
 
     is_main = threading.current_thread() is threading.main_thread()
     numbers = (signal.SIGTERM, signal.SIGINT) if is_main else ()
@@ -113,6 +115,7 @@ def _stopping(process: "subprocess.Popen[str]") -> Iterator[None]:
     try:
         yield
     finally:
+        patience.cancel()  # else its thread would hold the end of this process up
         if process.poll() is None:
             process.kill()
         for number, handler in before.items():

@@ -1,5 +1,6 @@
 """Training in its own processes: it learns, resumes exactly, agrees over ranks, ends loudly."""
 
+import copy
 import json
 import os
 import signal
@@ -18,12 +19,13 @@ from pipelines.contracts.errors import (
     TrainingDivergedError,
 )
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
-from training.checkpoints import digest_path
+from training.checkpoints import digest_path, newest_intact
 from training.launch import train
 from training.live_metrics import read_metrics
 from training.metrics import calibration_ratio, volume_at_k
 from training.progress import LOSS
 from training.scoring import load_rows, ranking_score, score
+from training.spec import TrainingResult, TrainingSpec
 from training.work_folder import WorkFolder
 
 
@@ -37,8 +39,8 @@ def weights(work_dir: str) -> dict[str, np.ndarray]:
     return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
-def kill_when(path: Path, is_time, spec_path: Path) -> subprocess.Popen:
-    """Train in another process and kill -9 it as soon as `is_time(path)`."""
+def signal_when(path: Path, is_time, spec_path: Path, number: int = signal.SIGKILL) -> int:
+    """Train in another process, signal it as soon as `is_time(path)`, and return how it ended."""
     code = (
         "import sys; from pathlib import Path; from training.spec import TrainingSpec; "
         "from training.launch import train; "
@@ -50,9 +52,8 @@ def kill_when(path: Path, is_time, spec_path: Path) -> subprocess.Popen:
         assert process.poll() is None, "the training ended before it could be killed"
         assert time.monotonic() < deadline, f"nothing in {path} after two minutes"
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    return process
+    process.send_signal(number)
+    return process.wait()
 
 
 def processes_naming(text: str) -> list[int]:
@@ -116,33 +117,75 @@ def test_two_ranks_follow_the_curve_of_one(planted, trained, tmp_path) -> None:
     assert volumes[0] == pytest.approx(volumes[1], abs=0.05)
 
 
-def test_killed_training_leaves_no_process_and_resumes_exactly(planted, trained, tmp_path) -> None:
-    whole_spec, _ = trained
-    # a checkpoint within an epoch; dropout, so that its generator has to be restored too
-    changes = {
-        "model": {"dropout": 0.1, "mlp_dropout": 0.1},
-        "training": {"checkpoint_every_steps": 4},
-    }
-    whole = planted.spec(tmp_path / "whole", **changes)
-    whole_result = train(whole)
-    assert whole_result.resumed_from_step == 0
-    broken = planted.spec(tmp_path / "broken", num_devices=1, **changes)
-    Path(broken.work_dir).mkdir()
+# a checkpoint within an epoch; dropout, so that its generator has to be restored too
+BROKEN = {
+    "model": {"dropout": 0.1, "mlp_dropout": 0.1},
+    "training": {"checkpoint_every_steps": 4},
+}
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one process", "two processes"])
+def whole(planted, tmp_path_factory, request) -> tuple[TrainingSpec, TrainingResult]:
+    """An uninterrupted training with dropout."""
+    spec = planted.spec(
+        tmp_path_factory.mktemp("whole"), num_devices=request.param, **copy.deepcopy(BROKEN)
+    )
+    return spec, train(spec)
+
+
+def start_again(whole_spec: TrainingSpec, tmp_path: Path) -> tuple[TrainingSpec, Path]:
+    """Return the same training in another folder, and its specification's file."""
+    spec = whole_spec.model_copy(update={"work_dir": str(tmp_path / "broken")})
+    Path(spec.work_dir).mkdir()
     spec_path = tmp_path / "spec.json"
-    spec_path.write_text(broken.model_dump_json())
-    checkpoints = Path(broken.work_dir) / "checkpoints"
-    kill_when(checkpoints, lambda p: any(p.glob("step-*4.ckpt")), spec_path)
-    deadline = time.monotonic() + 10
-    while processes_naming(broken.work_dir) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert processes_naming(broken.work_dir) == []
-    assert not (Path(broken.work_dir) / "result.json").exists()
-    result = train(broken)
+    spec_path.write_text(spec.model_dump_json())
+    return spec, spec_path
+
+
+def assert_resumes_exactly(spec: TrainingSpec, whole: tuple[TrainingSpec, TrainingResult]) -> int:
+    """Train on, compare with the uninterrupted training, return where it went on from."""
+    whole_spec, whole_result = whole
+    assert not (Path(spec.work_dir) / "result.json").exists()
+    result = train(spec)
     assert 0 < result.resumed_from_step < result.num_steps
-    assert losses(broken.work_dir) == losses(whole.work_dir)
-    before, after = weights(whole.work_dir), weights(broken.work_dir)
+    assert losses(spec.work_dir) == losses(whole_spec.work_dir)
+    before, after = weights(whole_spec.work_dir), weights(spec.work_dir)
     assert all((before[name] == after[name]).all() for name in before)
     assert result.bundle_digest == whole_result.bundle_digest
+    return result.resumed_from_step
+
+
+def test_killed_training_leaves_no_process_and_resumes_exactly(whole, tmp_path) -> None:
+    spec, spec_path = start_again(whole[0], tmp_path)
+    checkpoints = Path(spec.work_dir) / "checkpoints"
+    signal_when(checkpoints, lambda p: any(p.glob("step-*4.ckpt")), spec_path)
+    deadline = time.monotonic() + 10
+    while processes_naming(spec.work_dir) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert processes_naming(spec.work_dir) == []
+    assert_resumes_exactly(spec, whole)
+
+
+def test_a_training_told_to_stop_saves_first(whole, tmp_path) -> None:
+    # one checkpoint at the end of the second epoch at the latest; told to stop long before
+    whole_spec, _ = whole
+    rare = whole_spec.config.training.model_copy(update={"checkpoint_every_steps": 10_000})
+    spec, spec_path = start_again(
+        whole_spec.model_copy(
+            update={"config": whole_spec.config.model_copy(update={"training": rare})}
+        ),
+        tmp_path,
+    )
+    folder = WorkFolder(Path(spec.work_dir))
+    ended = signal_when(
+        folder.metrics, lambda p: p.exists() and '"step":3' in p.read_text().replace(" ", ""),
+        spec_path, signal.SIGTERM,
+    )  # fmt: skip
+    assert ended == 128 + signal.SIGTERM
+    assert processes_naming(spec.work_dir) == []
+    newest = newest_intact(folder.checkpoints)
+    assert newest is not None
+    assert assert_resumes_exactly(spec, whole) == newest[0]
 
 
 def test_a_corrupt_checkpoint_is_passed_over(planted, trained, tmp_path) -> None:
