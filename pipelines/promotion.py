@@ -77,6 +77,8 @@ def _reason_to_stay(run: ResolvedRun, judgement: Judgement) -> str | None:
     """Return why nothing may move, or None."""
     if judgement.verdict.decision is not Decision.PROMOTE:
         return f"The verdict is {judgement.verdict.decision}: {judgement.verdict.reasons[0]}"
+    if judgement.serving is None or judgement.serving.problems:
+        return "The challenger's bundle did not pass a serving check."
     if not run.may_promote:
         return "The verdict is PROMOTE, but this run was asked not to promote (a backfill)."
     return None

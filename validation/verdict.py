@@ -25,6 +25,7 @@ from pipelines.contracts.artifacts import (
     Comparison,
     Decision,
     Interval,
+    ServingCheck,
     Verdict,
 )
 from pipelines.contracts.config import Head, Limit, ModelGateConfig, RelativeLimit
@@ -77,6 +78,17 @@ def decide(comparison: Comparison, config: ModelGateConfig, heads: tuple[Head, .
         f"{comparison.smallest_detectable_change * 100:.2f} % four times in five."
     )
     return Verdict(decision=Decision.INCONCLUSIVE, reasons=(sentence, *findings.held))
+
+
+def with_serving(verdict: Verdict, serving: ServingCheck) -> Verdict:
+    """Return the verdict with the serving check in it: a problem there is a broken floor.
+
+    A void comparison stays INCONCLUSIVE only if the bundle would serve: that it would not is known.
+    """
+    if not serving.problems:
+        return verdict.model_copy(update={"reasons": (*verdict.reasons, serving.describe())})
+    reasons = (*serving.problems, serving.describe(), *verdict.reasons)
+    return Verdict(decision=Decision.REJECT, reasons=reasons)
 
 
 def _void_reasons(

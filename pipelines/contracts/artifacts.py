@@ -289,11 +289,34 @@ class Verdict(Frozen):
     reasons: tuple[str, ...] = Field(min_length=1)
 
 
+class ServingCheck(Frozen):
+    """Whether the challenger's bundle would serve, measured in a process of its own."""
+
+    golden_difference: float = Field(description="Largest change of a golden probability.")
+    latency_p50_ms: float = Field(description="Median time of one request, ms.")
+    latency_p99_ms: float = Field(description="Slowest of a hundred calls, ms.")
+    peak_memory_mib: float = Field(description="Peak of the process, MiB.")
+    num_candidates: int = Field(description="Candidates of the timed request.")
+    num_calls: int = Field(description="Timed calls.")
+    score_spread: float = Field(description="Standard deviation of the target head's scores.")
+    saturated_share: float = Field(description="Share of scores within 1e-6 of 0 or 1.")
+    problems: tuple[str, ...] = Field(default=(), description="What is beyond its limit.")
+
+    def describe(self) -> str:
+        """Return the figures as one sentence."""
+        return (
+            f"Serving check: {self.num_candidates} candidates in {self.latency_p50_ms:.1f} ms "
+            f"(median of {self.num_calls} calls; p99 {self.latency_p99_ms:.1f} ms), "
+            f"{self.peak_memory_mib:.0f} MiB at peak, golden rows to {self.golden_difference:.1e}."
+        )
+
+
 class Judgement(Frozen):
     """What `compare_with_champion` publishes."""
 
     comparison: Comparison
     verdict: Verdict
+    serving: ServingCheck | None = Field(description="None: not checked, not promoted.")
     report_uri: str = Field(description="Self-contained HTML verdict page.")
     challenger_mlflow_run_id: str
     baseline_mlflow_run_id: str

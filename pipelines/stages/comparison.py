@@ -5,6 +5,7 @@ The judging is `validation`; this fetches the champion and makes both sides comp
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from pipelines.contracts.artifacts import (
     Comparison,
     Judgement,
     ResolvedRun,
+    ServingCheck,
     Snapshot,
     Verdict,
 )
@@ -24,6 +26,15 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What was found out about the challenger, before it is published."""
+
+    comparison: Comparison
+    verdict: Verdict
+    serving: ServingCheck
+
+
 def compare_with_champion(context: StageContext) -> Judgement:
     """Judge the challenger against the pinned champion, or against popularity in the first cycle.
 
@@ -31,30 +42,37 @@ def compare_with_champion(context: StageContext) -> Judgement:
         DataContractError: the champion's bundle cannot score this snapshot.
         TrackingUnavailableError: MLflow cannot be reached.
     """
+    from training.serving_check import check_serving
     from validation import model_gate, report
+    from validation.verdict import with_serving
 
     run = context.run
     snapshot = context.artifact("build_snapshot", Snapshot)
     challenger = context.artifact("train_challenger", Challenger)
     client = tracking.connect(run.tracking_uri)
     with storage.scratch_folder(run.workspace_uri) as scratch, contextlib.ExitStack() as stack:
+        bundle_dir = stack.enter_context(storage.local_copy(challenger.bundle_uri))
         comparison, verdict = model_gate.judge(
             snapshot=snapshot,
             snapshot_dir=stack.enter_context(storage.local_copy(snapshot.uri)),
             challenger=challenger.model,
-            challenger_bundle_dir=stack.enter_context(storage.local_copy(challenger.bundle_uri)),
+            challenger_bundle_dir=bundle_dir,
             champion=run.champion,
             champion_bundle_dir=_champion_bundle(client, run, scratch),
             config=run.config,
         )
+        serving = check_serving(bundle_dir, run.config.serving)
+        verdict = with_serving(verdict, serving)
         out_dir = scratch / "report"
         out_dir.mkdir()
         page = report.write_report(comparison, verdict, out_dir, report_context(run))
-        runs = _log_sides(client, run, challenger, comparison, verdict, out_dir)
+        facts = Judged(comparison, verdict, serving)
+        runs = _log_sides(client, run, challenger, facts, out_dir)
         storage.publish_folder(out_dir, context.output_uri)
     return Judgement(
         comparison=comparison,
         verdict=verdict,
+        serving=serving,
         report_uri=storage.join(context.output_uri, page.name),
         challenger_mlflow_run_id=runs[0],
         baseline_mlflow_run_id=runs[1],
@@ -97,22 +115,32 @@ def side_metrics(comparison: Comparison, side: str) -> dict[str, float]:
     return found
 
 
+def serving_metrics(serving: ServingCheck) -> dict[str, float]:
+    """Return the serving check's figures under their names in MLflow."""
+    return {
+        "serving/latency_p50_ms": serving.latency_p50_ms,
+        "serving/latency_p99_ms": serving.latency_p99_ms,
+        "serving/peak_memory_mib": serving.peak_memory_mib,
+        "serving/golden_difference": serving.golden_difference,
+    }
+
+
 def _log_sides(
     client: "MlflowClient",
     run: ResolvedRun,
     challenger: Challenger,
-    comparison: Comparison,
-    verdict: Verdict,
+    judged: Judged,
     out_dir: Path,
 ) -> tuple[str, str]:
     """Log both sides as MLflow runs and the verdict as tags; return (challenger, baseline) ids."""
+    comparison, verdict = judged.comparison, judged.verdict
     tags = {
         "verdict": str(verdict.decision),
         "verdict_reason": verdict.reasons[0],
         "holdout_digest": comparison.holdout_digest,
     }
     with _ended(client, run, "challenger", challenger.model.label) as challenger_run:
-        own = side_metrics(comparison, "challenger")
+        own = side_metrics(comparison, "challenger") | serving_metrics(judged.serving)
         tracking.log_side(client, challenger_run, own, tags, out_dir)
     baseline = _baseline_label(comparison)
     with _ended(client, run, "baseline", baseline) as baseline_run:

@@ -10,11 +10,23 @@ from pipelines.contracts.artifacts import (
     Judgement,
     MetricComparison,
     ModelRef,
+    ServingCheck,
     Verdict,
     Window,
 )
 
 HOLDOUT = Window(start=datetime(2017, 2, 20, tzinfo=UTC), end=datetime(2017, 2, 27, tzinfo=UTC))
+
+SERVING = ServingCheck(
+    golden_difference=1e-8,
+    latency_p50_ms=4.0,
+    latency_p99_ms=6.0,
+    peak_memory_mib=400.0,
+    num_candidates=100,
+    num_calls=200,
+    score_spread=0.1,
+    saturated_share=0.0,
+)
 
 
 def make_model(version: str, as_of: datetime) -> ModelRef:
@@ -57,6 +69,7 @@ def make_judgement(decision: Decision, *reasons: str, low: float = -0.05) -> Jud
         bootstrap_seed=11,
     )
     return Judgement(
+        serving=SERVING,
         comparison=comparison,
         verdict=Verdict(decision=decision, reasons=reasons or ("It lost.",)),
         report_uri="file:///w/runs/r/compare_with_champion/report.html",

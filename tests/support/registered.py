@@ -20,6 +20,7 @@ from pipelines.contracts.artifacts import (
     Verdict,
     Window,
 )
+from support.judgements import SERVING
 
 
 def register_bundle(
@@ -77,6 +78,7 @@ def judgement_of(
         bootstrap_seed=1,
     )
     return Judgement(
+        serving=SERVING,
         comparison=comparison,
         verdict=Verdict(decision=decision, reasons=(f"Because of a test: {decision}.",)),
         report_uri="file:///nowhere/verdict.html",
