@@ -80,9 +80,14 @@ def _log(bundle_dir: Path, run_id: str, tracking_uri: str) -> str:
             artifacts={"bundle": str(bundle_dir)},
             code_paths=_copy_code(code_dir),
             signature=_signature(bundle_dir),
-            pip_requirements=[f"{n}=={importlib.metadata.version(n)}" for n in _REQUIREMENTS],
+            pip_requirements=[f"{name}=={_public_version(name)}" for name in _REQUIREMENTS],
         )
     return logged.model_uri
+
+
+def _public_version(name: str) -> str:
+    """Return an installed version without its local part: no index has torch 2.13.0+cpu."""
+    return importlib.metadata.version(name).split("+")[0]
 
 
 def _copy_code(folder: Path) -> list[str]:
@@ -109,8 +114,12 @@ def _signature(bundle_dir: Path) -> "ModelSignature":
         num_free = 2 if name.endswith(("_RS", "_RSE")) else 1
         shape = (-1,) * num_free + array.shape[num_free:]
         inputs.append(TensorSpec(array.dtype, shape, name))
-    output = TensorSpec(np.dtype(np.float64), (-1, len(config.features.heads)))
-    return ModelSignature(inputs=Schema(inputs), outputs=Schema([output]))
+    shape = (-1, len(config.features.heads))
+    outputs: list[ColSpec | TensorSpec] = [
+        TensorSpec(np.dtype(np.float64), shape, name)
+        for name in ("probabilities", "uncalibrated_probabilities")
+    ]
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))
 
 
 @contextlib.contextmanager

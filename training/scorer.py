@@ -57,6 +57,10 @@ class Scorer:
         ]
         return np.stack(columns, axis=1)
 
+    def uncalibrated(self, batch: Batch) -> np.ndarray:
+        """Return float64 [C, H] in (0, 1): what the model says, before calibration."""
+        return 0.5 * (1.0 + np.tanh(0.5 * self.logits(batch)))
+
     def check_fits(self, snapshot: Snapshot) -> None:
         """Refuse a snapshot whose codes and embeddings mean something else than in training.
 

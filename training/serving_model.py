@@ -1,4 +1,4 @@
-"""The bundle as an MLflow model from code: a dictionary of tensors in, probabilities out.
+"""The bundle as an MLflow model from code: tensors in, probabilities out, by name.
 
 MLflow runs this file when it loads the model. Not for batch scoring: that is `training.scoring`.
 """
@@ -25,8 +25,8 @@ class HomefeedRanker(PythonModel):
         """Load the bundle and check its golden rows."""
         self.scorer = load_bundle(Path(context.artifacts["bundle"]))
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> np.ndarray:
-        """Return calibrated probabilities, float64 [candidates, heads].
+    def predict(self, context: Any, model_input: Any, params: Any = None) -> dict[str, np.ndarray]:
+        """Return calibrated and uncalibrated probabilities, float64 [candidates, heads].
 
         Args:
             context: not used.
@@ -35,7 +35,11 @@ class HomefeedRanker(PythonModel):
         """
         tensors = {name: torch.from_numpy(np.array(a)) for name, a in model_input.items()}
         heads = self.scorer.config.features.heads
-        return self.scorer.probabilities(for_scoring(tensors, len(heads)))
+        batch = for_scoring(tensors, len(heads))
+        return {
+            "probabilities": self.scorer.probabilities(batch),
+            "uncalibrated_probabilities": self.scorer.uncalibrated(batch),
+        }
 
 
 mlflow.models.set_model(HomefeedRanker())

@@ -84,7 +84,7 @@ def train_and_score(config: RunConfig, as_of: datetime, workspace: Path) -> Scor
     """Build the snapshot, train in an own process, and score the holdout."""
     snapshot = build_snapshot(make_run(config, as_of, workspace))
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as work_dir:
-        result = launch.train(_spec(snapshot, config, work_dir))
+        result = launch.train(spec_of(snapshot, config, work_dir))
         snapshot_dir = storage.local_path(snapshot.uri)
         scores = scoring.score(Path(result.bundle_dir), snapshot, snapshot_dir, SPLIT_HOLDOUT)
     rows = scoring.load_rows(snapshot, snapshot_dir, SPLIT_HOLDOUT)
@@ -92,7 +92,10 @@ def train_and_score(config: RunConfig, as_of: datetime, workspace: Path) -> Scor
     return Scored(top_k_hits(rows, ranking, rows.labels["repin"]), rows.user_id)
 
 
-def _spec(snapshot: Snapshot, config: RunConfig, work_dir: str) -> TrainingSpec:
+def spec_of(
+    snapshot: Snapshot, config: RunConfig, work_dir: str, num_devices: int = 1
+) -> TrainingSpec:
+    """Return a training without live metrics."""
     lineage = Lineage(
         as_of=snapshot.as_of,
         snapshot_digest=snapshot.digest,
@@ -105,7 +108,7 @@ def _spec(snapshot: Snapshot, config: RunConfig, work_dir: str) -> TrainingSpec:
         lineage=lineage,
         snapshot_dir=str(storage.local_path(snapshot.uri)),
         work_dir=work_dir,
-        num_devices=1,
+        num_devices=num_devices,
         tracking_uri="",
         mlflow_run_id="",
     )

@@ -54,7 +54,9 @@ def test_a_logged_bundle_loads_and_reproduces_its_golden_rows(
         mlflow.set_tracking_uri(before)
     golden, expected = read_golden(bundle_dir, 3)
     found = model.predict({name: getattr(golden, name).numpy() for name in MODEL_INPUTS})
-    assert np.abs(found - expected).max() < 1e-6
+    assert np.abs(found["probabilities"] - expected).max() < 1e-6
+    raw = found["uncalibrated_probabilities"]
+    assert raw.shape == expected.shape and np.abs(raw - expected).max() > 1e-6
     assert model.metadata.signature.inputs.input_names() == list(MODEL_INPUTS)
     names = [path.name for path in local.rglob("*") if path.is_file()]
     assert {"weights.safetensors", "bundle.json", "golden.safetensors"} <= set(names)

@@ -1,0 +1,195 @@
+"""The data module against a per-row `Dataset` with a `collate_fn`, and against the model's hunger.
+
+All on the sample's training window with the sample's recipe, one thread, in turns.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from record import Row, row
+from sample import AS_OF, make_run, variant
+from torch.utils.data import DataLoader, Dataset
+
+from pipelines import storage
+from pipelines.contracts.artifacts import ResolvedRun, Snapshot
+from pipelines.contracts.schemas import EMBEDDING_DIM, SPLIT_TRAINING, categorical_column
+from pipelines.snapshot import build_snapshot
+from training.batches import Batch
+from training.data_module import HomefeedDataModule
+from training.lightning_module import RankerModule
+from training.snapshot_reader import SnapshotReader, ragged_ranges
+
+BENCH = Path(".homefeed") / "bench"
+Item = TypeVar("Item")
+TURNS, NUM_BATCHES, NUM_STEPS = 5, 40, 4
+
+
+def measure() -> list[Row]:
+    """Return samples per second of the loader, of the per-row peer and of the training step."""
+    torch.set_num_threads(1)
+    run = make_run(variant(17), AS_OF, BENCH)
+    snapshot = build_snapshot(run)
+    folder = storage.local_path(snapshot.uri)
+    data = HomefeedDataModule(snapshot, folder, run.config)
+    peer = DataLoader(
+        PerRow(snapshot, folder, run),
+        batch_size=run.config.training.batch_size,
+        shuffle=True,
+        collate_fn=collate,
+    )
+    rates = np.array([_turn(data, peer, run) for _ in range(TURNS)])
+    return [
+        _row("loader_vs_dataset", rates, 1, "per-row Dataset with collate_fn"),
+        _row("loader_vs_model", rates, 2, "training step of the sample's recipe, one thread"),
+        _memory_row(),
+    ]
+
+
+class PerRow(Dataset):
+    """One item per candidate, its sequence copied out of the timeline: the usual way."""
+
+    def __init__(self, snapshot: Snapshot, folder: Path, run: ResolvedRun) -> None:
+        features, max_actions = run.config.features, run.config.model.max_actions
+        self.reader = SnapshotReader(snapshot, folder, features, max_actions)
+        index = self.reader.index(SPLIT_TRAINING)
+        self.shard = np.repeat(index.shard_M, index.num_examples_M)
+        self.request = np.repeat(index.row_M, index.num_examples_M)
+        self.example = ragged_ranges(index.first_example_M, index.num_examples_M)
+
+    def __len__(self) -> int:
+        """Return the number of candidates."""
+        return len(self.example)
+
+    def __getitem__(self, row: int) -> dict[str, torch.Tensor]:
+        """Return one candidate's tensors, the sequence padded to the maximum."""
+        reader, shard, request = self.reader, self.shard[row], self.request[row]
+        example, size = self.example[row], self.reader.max_actions
+        requests, timeline = reader.requests[shard], reader.timelines[shard]
+        end, start = requests["timeline_end"][request], requests["timeline_start"][request]
+        newest = slice(max(start, end - size), end)
+        pin_rows = timeline["pin_row"][newest][::-1]
+        types, pins = np.zeros(size, np.int64), np.zeros((size, EMBEDDING_DIM), np.float32)
+        ages = np.zeros(size, np.int64)
+        types[: len(pin_rows)] = timeline["action_type_id"][newest][::-1]
+        pins[: len(pin_rows)] = reader.pins["embedding"][pin_rows]
+        acted_at = timeline["acted_at"][newest][::-1]
+        ages[: len(pin_rows)] = requests["impressed_at"][request] - acted_at
+        examples, features = reader.examples[shard], reader.features
+        codes = [
+            examples[categorical_column(f.name)][example]
+            for f in features.categorical_of("impressions")
+        ]
+        return {
+            "types": torch.from_numpy(types),
+            "pins": torch.from_numpy(pins),
+            "ages": torch.from_numpy(ages),
+            "candidate": torch.tensor(reader.pins["embedding"][examples["pin_row"][example]]),
+            "user": torch.tensor(reader.users[shard]["embedding"][requests["user_row"][request]]),
+            "categorical": torch.tensor(np.array(codes, dtype=np.int64)),
+            "labels": torch.tensor([int(examples[f"label_{n}"][example]) for n in ("repin",)]),
+        }
+
+
+def collate(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Stack every field."""
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _turn(data: HomefeedDataModule, peer: DataLoader, run: ResolvedRun) -> tuple[float, ...]:
+    """Return samples per second of loader, peer and training step."""
+    own, batch = _rate(data.batches_from(0, 0, 1), NUM_BATCHES, _num_candidates)
+    theirs, _ = _rate(peer, 3, lambda rows: len(rows["types"]))
+    return own, theirs, _step_rate(data, run, batch)
+
+
+def _num_candidates(batch: Batch) -> int:
+    return batch.labels_CH.shape[0]
+
+
+def _rate(
+    batches: Iterable[Item], num_batches: int, count: Callable[[Item], int]
+) -> tuple[float, Item]:
+    """Return samples per second over some batches, and the last of them."""
+    iterator = iter(batches)
+    last = next(iterator)
+    started, samples = time.perf_counter(), 0
+    for _ in range(num_batches):
+        last = next(iterator)
+        samples += count(last)
+    return samples / (time.perf_counter() - started), last
+
+
+def _step_rate(data: HomefeedDataModule, run: ResolvedRun, batch: Batch) -> float:
+    """Return samples per second of forward, backward and optimizer on one batch in memory."""
+    module = RankerModule(run.config, data.statistics(), EMBEDDING_DIM, 100).train()
+    optimizer = torch.optim.AdamW(module.parameters())
+    times = []
+    for _ in range(NUM_STEPS):
+        started = time.perf_counter()
+        optimizer.zero_grad()
+        is_visible_RS = batch.action_types_RS > 0
+        logits_CH = module.ranker(batch, is_visible_RS)
+        torch.nn.functional.binary_cross_entropy_with_logits(logits_CH, batch.labels_CH).backward()
+        optimizer.step()
+        times.append(time.perf_counter() - started)
+    return _num_candidates(batch) / float(np.median(times))
+
+
+def _row(name: str, rates: np.ndarray, peer: int, what: str) -> Row:
+    ratios = rates[:, 0] / rates[:, peer]
+    return row(
+        name,
+        float(np.median(rates[:, 0])),
+        "candidates/s",
+        ratio=float(np.median(ratios)),
+        peer=f"{what}, {np.median(rates[:, peer]):,.0f}/s",
+        spread=f"ratio {ratios.min():.1f} to {ratios.max():.1f} over {len(ratios)} turns",
+        rows=len(ratios),
+        seed="17",
+    )
+
+
+def _memory_row() -> Row:
+    """Return the memory of one epoch over ten times the days, against one."""
+    peaks = [_peak_mib(days) for days in (4, 40)]
+    return row(
+        "loader_memory_tenfold",
+        peaks[1],
+        "MiB at peak",
+        ratio=peaks[1] / peaks[0],
+        peer=f"a window of a tenth of the days, {peaks[0]:.0f} MiB",
+        spread="one run each",
+        rows=2,
+        note="anonymous memory of a process that reads one epoch, torch's own included",
+    )
+
+
+def _peak_mib(days: int) -> float:
+    command = [sys.executable, __file__, str(days)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return float(done.stdout.splitlines()[-1])
+
+
+def read_an_epoch(days: int) -> float:
+    """Read one epoch of a training window of some days; return the peak of private memory, MiB."""
+    config = variant(17)
+    window = config.snapshot.model_copy(update={"training_days": days})
+    run = make_run(config.model_copy(update={"snapshot": window}), AS_OF, BENCH)
+    snapshot = build_snapshot(run)
+    data = HomefeedDataModule(snapshot, storage.local_path(snapshot.uri), run.config)
+    peak = 0.0
+    for _ in data.batches_from(0, 0, 1):
+        status = Path("/proc/self/status").read_text()
+        private = next(line for line in status.splitlines() if line.startswith("RssAnon"))
+        peak = max(peak, int(private.split()[1]) / 1024)
+    return peak
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{read_an_epoch(int(sys.argv[1])):.1f}\n")
