@@ -3,6 +3,7 @@
 Not for what is in a batch (`training.batches`) nor for its making (`training.snapshot_reader`).
 """
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,12 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import SPLIT_TRAINING, numeric_column
 from training.batches import Batch
 from training.epoch_plan import EpochPlanner, RankShare, split_off_calibration
+from training.input_checks import check_features
 from training.ranker import FeatureStatistics
 from training.snapshot_reader import SnapshotReader
+from training.user_weights import user_weights
+
+log = logging.getLogger(__name__)
 
 
 class HomefeedDataModule(pl.LightningDataModule):
@@ -25,6 +30,7 @@ class HomefeedDataModule(pl.LightningDataModule):
 
     def __init__(self, snapshot: Snapshot, snapshot_dir: Path, config: RunConfig) -> None:
         super().__init__()
+        check_features(snapshot, config.features)
         self.config = config
         self.reader = SnapshotReader(
             snapshot, snapshot_dir, snapshot.features, config.model.max_actions
@@ -63,7 +69,8 @@ class HomefeedDataModule(pl.LightningDataModule):
             requests,
             is_kept_C=self.planner.is_kept(requests, epoch),
             window_fraction_R=share.window_fraction_R,
-            user_weights_R=share.user_weights_R,
+            user_weights_R=share.user_weights_R
+            * user_weights(self.reader, requests, self.config.features),
             num_global_candidates=share.num_global_candidates,
         )
 
@@ -89,11 +96,19 @@ class HomefeedDataModule(pl.LightningDataModule):
                 f"{features.head_names[0]!r} in {len(labels_CH)} examples; expected some; check "
                 f"the actions of the event log and snapshot.label_window_hours"
             )
+        for head, positives in zip(features.head_names[1:], positives_H[1:], strict=True):
+            if positives == 0:
+                log.warning(
+                    "head %r has no positive in the training window: it will say that nothing "
+                    "happens, and its calibrator cannot know better",
+                    head,
+                )
         moments = [
             _mean_and_scale(self.reader.example_column(index, numeric_column(feature.name)))
             for feature in features.numeric
         ]
         pin_rows = np.unique(self.reader.example_column(index, "pin_row"))
+        self._check_finite(pin_rows)
         return FeatureStatistics(
             numeric_mean_N=np.array([mean for mean, _ in moments]),
             numeric_scale_N=np.array([scale for _, scale in moments]),
@@ -101,6 +116,18 @@ class HomefeedDataModule(pl.LightningDataModule):
             user_scale=_unit_scale(np.concatenate([u["embedding"] for u in self.reader.users])),
             head_rates_H=(positives_H + 0.5) / (len(labels_CH) + 1.0),
         )
+
+    def _check_finite(self, pin_rows: np.ndarray) -> None:
+        """Refuse embeddings that would make every score NaN; the data gate names the rows."""
+        tables = {"pins": self.reader.pins["embedding"][pin_rows]}
+        tables |= {f"users of shard {s}": u["embedding"] for s, u in enumerate(self.reader.users)}
+        for name, embeddings in tables.items():
+            if not np.isfinite(embeddings).all():
+                bad = int((~np.isfinite(embeddings).all(axis=1)).sum())
+                raise DataContractError(
+                    f"{bad} embeddings of {name} are not finite; expected finite numbers; run the "
+                    f"data gate (check_snapshot), which names them, and mend the event log"
+                )
 
     def golden_batch(self, num_requests: int, num_candidates: int) -> Batch:
         """Return a small batch of requests over the whole range of history lengths."""

@@ -13,6 +13,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from training.batches import for_scoring
 from training.bundle import load_bundle
+from training.input_checks import check_inputs
 from training.scorer import Scorer
 
 
@@ -32,9 +33,14 @@ class HomefeedRanker(PythonModel):
             context: not used.
             model_input: the arrays of `training.batches.MODEL_INPUTS`, by name.
             params: not used.
+
+        Raises:
+            DataContractError: the inputs are not what the bundle was trained for.
         """
         tensors = {name: torch.from_numpy(np.array(a)) for name, a in model_input.items()}
-        heads = self.scorer.config.features.heads
+        config = self.scorer.config
+        check_inputs(tensors, config.features, config.model)
+        heads = config.features.heads
         batch = for_scoring(tensors, len(heads))
         return {
             "probabilities": self.scorer.probabilities(batch),

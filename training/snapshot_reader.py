@@ -117,6 +117,11 @@ class SnapshotReader:
         """Return a column of `requests`, one value per request."""
         return self._take(self.requests, name, index.shard_M, index.row_M)
 
+    def user_column(self, index: RequestIndex, name: str) -> np.ndarray:
+        """Return a column of `users`, one value per request."""
+        rows_R = self.request_column(index, "user_row")
+        return self._take(self.users, name, index.shard_M, rows_R)
+
     def labels(self, index: RequestIndex) -> np.ndarray:
         """Return int8 labels, [C, H], of all candidates of some requests."""
         columns = [self.example_column(index, label_column(n)) for n in self.features.head_names]
@@ -147,14 +152,13 @@ class SnapshotReader:
         window_R = zeros_R if window_fraction_R is None else window_fraction_R
         weights_R = ones_R if user_weights_R is None else user_weights_R
         num_global = len(pin_rows_C) if num_global_candidates is None else num_global_candidates
-        user_rows_R = self.request_column(index, "user_row")
         batch = Batch(
             **self._sequences(index),
-            users_RE=_floats(self._take(self.users, "embedding", index.shard_M, user_rows_R)),
+            users_RE=_floats(self.user_column(index, "embedding")),
             request_of_C=torch.from_numpy(request_of_C),
             candidate_pin_keys_C=torch.from_numpy(pin_rows_C),
             candidate_pins_CE=_floats(self.pins["embedding"][pin_rows_C]),
-            categorical_CG=self._categorical(index, keep, pin_rows_C, user_rows_R, request_of_C),
+            categorical_CG=self._categorical(index, keep, pin_rows_C, request_of_C),
             numeric_CN=self._numeric(index, keep),
             labels_CH=_floats(self.labels(index)[keep]),
             user_weights_R=_floats(weights_R),
@@ -197,7 +201,6 @@ class SnapshotReader:
         index: RequestIndex,
         keep: slice | np.ndarray,
         pin_rows_C: np.ndarray,
-        user_rows_R: np.ndarray,
         request_of_C: np.ndarray,
     ) -> torch.Tensor:
         """Return int64 codes, [C, G], from the three tables that features may live in."""
@@ -207,8 +210,7 @@ class SnapshotReader:
             if feature.table == "pins":
                 codes_CG[:, g] = self.pins[column][pin_rows_C]
             elif feature.table == "users":
-                codes_R = self._take(self.users, column, index.shard_M, user_rows_R)
-                codes_CG[:, g] = codes_R[request_of_C]
+                codes_CG[:, g] = self.user_column(index, column)[request_of_C]
             else:
                 codes_CG[:, g] = self.example_column(index, column)[keep]
         return torch.from_numpy(codes_CG)

@@ -49,6 +49,14 @@ class LabelWeight(Frozen):
     weight: float = Field(ge=0, description="M[h, a].")
 
 
+class UserWeight(Frozen):
+    """One factor of a user's weight in the loss: w_u = w_state x w_location x ..."""
+
+    feature: str = Field(description="A categorical feature of the table users.")
+    value: str = Field(description="The value that is weighted.")
+    weight: float = Field(ge=0, description="Factor; values that are not listed have 1.")
+
+
 class FeatureConfig(Frozen):
     """What the model is told besides the sequence and the embeddings."""
 
@@ -58,6 +66,9 @@ class FeatureConfig(Frozen):
     heads: tuple[Head, ...] = Field(min_length=1, description="Predicted actions, target first.")
     label_weights: tuple[LabelWeight, ...] = Field(
         default=(), description="Entries of M that differ from the default of 1 for 'impression'."
+    )
+    user_weights: tuple[UserWeight, ...] = Field(
+        default=(), description="Factors of the users' weights in the loss."
     )
     categorical: tuple[CategoricalFeature, ...] = Field(default=(), description="Closed lists.")
     numeric: tuple[NumericFeature, ...] = Field(default=(), description="Computed numbers.")
@@ -78,6 +89,17 @@ class FeatureConfig(Frozen):
         ):
             if len(set(names)) != len(names):
                 raise ValueError(f"features.{kind}: names must be unique, found {names}")
+        return self
+
+    @model_validator(mode="after")
+    def _user_weights_have_features(self) -> Self:
+        known = {f.name: f.values for f in self.categorical_of("users")}
+        for entry in self.user_weights:
+            if entry.value not in known.get(entry.feature, ()):
+                raise ValueError(
+                    f"features.user_weights: found {entry.feature}={entry.value!r}; expected a "
+                    f"categorical feature of users and one of its values: {known}"
+                )
         return self
 
     @property

@@ -16,6 +16,7 @@ from pipelines.contracts.artifacts import (
 )
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import DataGateFailedError
+from pipelines.contracts.snapshot_files import verify_files
 from pipelines.settings import Settings
 from pipelines.stages.comparison import compare_with_champion
 from pipelines.stages.runner import Stage, StageContext
@@ -63,6 +64,7 @@ def _judge_data(
     out_dir.mkdir()
     config = context.run.config.data_gate
     with storage.local_copy(snapshot.uri) as snapshot_dir:
+        verify_files(snapshot, snapshot_dir)
         if reference is None:
             return data_gate.check_snapshot(snapshot, snapshot_dir, None, None, config, out_dir)
         with storage.local_copy(reference.uri) as reference_dir:

@@ -20,6 +20,7 @@ from pipelines.contracts.artifacts import (
     Snapshot,
     Verdict,
 )
+from pipelines.contracts.snapshot_files import verify_files
 from pipelines.stages.runner import StageContext
 
 if TYPE_CHECKING:
@@ -52,9 +53,11 @@ def compare_with_champion(context: StageContext) -> Judgement:
     client = tracking.connect(run.tracking_uri)
     with storage.scratch_folder(run.workspace_uri) as scratch, contextlib.ExitStack() as stack:
         bundle_dir = stack.enter_context(storage.local_copy(challenger.bundle_uri))
+        snapshot_dir = stack.enter_context(storage.local_copy(snapshot.uri))
+        verify_files(snapshot, snapshot_dir)
         comparison, verdict = model_gate.judge(
             snapshot=snapshot,
-            snapshot_dir=stack.enter_context(storage.local_copy(snapshot.uri)),
+            snapshot_dir=snapshot_dir,
             challenger=challenger.model,
             challenger_bundle_dir=bundle_dir,
             champion=run.champion,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipelines import registry, storage, tracking
 from pipelines.contracts.artifacts import Challenger, ModelRef, ResolvedRun, Snapshot
+from pipelines.contracts.snapshot_files import verify_files
 from pipelines.stages.runner import StageContext
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def train_challenger(context: StageContext) -> Challenger:
     client = tracking.connect(run.tracking_uri)
     mlflow_run_id = _open_run(client, run)
     with storage.local_copy(snapshot.uri) as snapshot_dir:
+        verify_files(snapshot, snapshot_dir)
         result = _train(run, snapshot, snapshot_dir, mlflow_run_id)
     model = _register(client, run, snapshot, result, mlflow_run_id)
     _publish_bundle(Path(result.bundle_dir), context)

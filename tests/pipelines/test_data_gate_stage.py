@@ -5,9 +5,13 @@ from pathlib import Path
 import pytest
 
 from pipelines import resolve, storage
-from pipelines.contracts.artifacts import DataReport, ResolvedRun, StageFailure
+from pipelines.contracts.artifacts import DataReport, ResolvedRun, Snapshot, StageFailure
 from pipelines.contracts.config import DataGateConfig
-from pipelines.contracts.errors import ConfigurationError, DataGateFailedError
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    DataContractError,
+    DataGateFailedError,
+)
 from pipelines.recipes import smoke
 from pipelines.stages import runner
 from support.runs import make_run, save_run
@@ -48,3 +52,14 @@ def test_a_refused_snapshot_stops_the_run_and_keeps_its_docs(tmp_path: Path) -> 
     assert storage.list_names(storage.join(run.workspace_uri, "accepted_snapshots")) == []
     with pytest.raises(ConfigurationError, match="no manifest of check_snapshot"):
         runner.run_stage("train_challenger", run.run_uri)
+
+
+def test_a_snapshot_that_was_altered_is_no_stage_s_input(tmp_path: Path) -> None:
+    run = prepare(tmp_path, smoke().data_gate)
+    snapshot = runner.read_artifact(run.run_uri, "build_snapshot", Snapshot)
+    victim = storage.local_path(snapshot.uri) / snapshot.shards[0].name / "examples.arrow"
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    with pytest.raises(DataContractError, match=r"examples\.arrow"):
+        runner.run_stage("check_snapshot", run.run_uri)
