@@ -101,9 +101,11 @@ def test_two_ranks_follow_the_curve_of_one(planted, trained, tmp_path) -> None:
     assert two.num_steps == result.num_steps
     one_curve, two_curve = losses(spec.work_dir), losses(str(tmp_path))
     assert one_curve.keys() == two_curve.keys()
-    # 1e-4 while rounding has not grown through the steps; later the curves may only stay close
+    # 1e-5 while rounding has not grown through the steps; later the curves may only stay close
     early = sorted(one_curve)[:10]
-    assert [two_curve[s] for s in early] == pytest.approx([one_curve[s] for s in early], abs=1e-4)
+    assert [two_curve[s] for s in early] == pytest.approx([one_curve[s] for s in early], abs=1e-5)
+    difference = max(abs(two_curve[s] - one_curve[s]) for s in one_curve)
+    assert difference < 1e-3, difference
     assert two.final_training_loss == pytest.approx(result.final_training_loss, abs=5e-3)
     rows = load_rows(planted.snapshot, planted.folder, SPLIT_HOLDOUT)
     volumes = [
