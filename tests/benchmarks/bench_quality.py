@@ -66,7 +66,7 @@ def _rules(workspace: Path) -> dict[str, Scored]:
 
 def _row(name: str, runs: list[Scored], peer: Scored, seeds: str) -> Row:
     hits = np.mean([run.hits for run in runs], axis=0)
-    low, high = np.percentile(_resampled_means(hits, runs[0].user_id), [2.5, 97.5])
+    low, high = np.percentile(resampled_means(hits, runs[0].user_id), [2.5, 97.5])
     means = [float(run.hits.mean()) for run in runs]
     spread = f"95 % interval {low:.3f} to {high:.3f}"
     if len(runs) > 1:
@@ -87,7 +87,7 @@ def _row(name: str, runs: list[Scored], peer: Scored, seeds: str) -> Row:
 def _against(name: str, runs: list[Scored], peer: Scored) -> Row:
     """Paired difference to the strong baseline on the same requests."""
     hits = np.mean([run.hits for run in runs], axis=0)
-    change = _resampled_means(hits, peer.user_id) / _resampled_means(peer.hits, peer.user_id) - 1
+    change = resampled_means(hits, peer.user_id) / resampled_means(peer.hits, peer.user_id) - 1
     low, high = np.percentile(change, [2.5, 97.5])
     ratio = float(hits.mean() / peer.hits.mean())
     return row(
@@ -102,7 +102,7 @@ def _against(name: str, runs: list[Scored], peer: Scored) -> Row:
     )
 
 
-def _resampled_means(hits: np.ndarray, user_id: np.ndarray) -> np.ndarray:
+def resampled_means(hits: np.ndarray, user_id: np.ndarray) -> np.ndarray:
     """Return (RESAMPLES,) means over requests when users are drawn with replacement."""
     _, user = np.unique(user_id, return_inverse=True)
     total, count = np.bincount(user, hits), np.bincount(user)

@@ -55,13 +55,22 @@ def make_run(config: RunConfig, as_of: datetime, workspace: Path) -> ResolvedRun
 
 
 def variant(
-    seed: int, *, encoder: bool = True, count: bool = True, matches: bool = True
+    seed: int,
+    *,
+    encoder: bool = True,
+    count: bool = True,
+    matches: bool = True,
+    reference: bool = False,
 ) -> RunConfig:
-    """Return the sample's recipe with parts of the model taken away."""
+    """Return the sample's recipe with parts of the model taken away, or the reference encoder."""
     base = completejourney()
     numeric = tuple(f for f in base.features.numeric if count or f.name != "past_engagements")
     model: ModelConfig = base.model.model_copy(
-        update={"use_sequence_encoder": encoder, "use_sequence_matches": matches}
+        update={
+            "use_sequence_encoder": encoder,
+            "use_sequence_matches": matches,
+            "encoder_variant": "reference" if reference else "default",
+        }
     )
     return base.model_copy(
         update={
