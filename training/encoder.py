@@ -36,6 +36,8 @@ class SequenceEncoder(nn.Module):
         self.first_k = config.first_k
         self.max_actions = config.max_actions
         self.is_reference = config.encoder_variant == "reference"
+        self.use_candidate_fusion = config.use_candidate_fusion
+        self.use_action_types = config.use_action_types
         self.width = config.action_embedding_dim + 2 * embedding_dim
         if self.width % config.num_attention_heads:
             raise ConfigurationError(
@@ -70,7 +72,7 @@ class SequenceEncoder(nn.Module):
             action_pins_RSE: float32 [R, S, E]; 0 where padded.
             is_visible_RS: bool [R, S]; False where padded or hidden by the time-window mask.
             candidate_pins_CE: float32 [C, E].
-            request_of_C: int64 [C], ascending: each candidate's row among the R requests.
+            request_of_C: int64 [C], in any order: each candidate's row among the R requests.
 
         Returns:
             float32 [C, (K + 1) * D]: the max pool first, then the K newest positions. By default
@@ -78,6 +80,10 @@ class SequenceEncoder(nn.Module):
             zeros, and so is the pool of a request without visible actions: nothing of a hidden
             action gets out. The reference variant is described at the class.
         """
+        if not self.use_action_types:
+            action_types_RS = (action_types_RS != PADDING_ID).long()
+        if not self.use_candidate_fusion:
+            candidate_pins_CE = torch.zeros_like(candidate_pins_CE)
         inputs = action_types_RS, action_pins_RSE, is_visible_RS, candidate_pins_CE, request_of_C
         # compiled code cannot look at lengths, and a GPU should not wait for them
         if torch.compiler.is_compiling() or candidate_pins_CE.is_cuda or len(request_of_C) == 0:
@@ -110,21 +116,23 @@ class SequenceEncoder(nn.Module):
     ) -> Tensor:
         """Encode requests of similar length together, their candidates side by side."""
         sequence_RSd, tokens = self._tokens(action_types_RS, action_pins_RSE, is_visible_RS)
+        order_C = torch.argsort(request_of_C, stable=True)  # a request's candidates side by side
         encoded, rows = [], []
-        for group in plan_groups(tokens, request_of_C):
+        for group in plan_groups(tokens, request_of_C.index_select(0, order_C)):
+            candidate = order_C.index_select(0, group.candidate_RM.flatten())
             own = Tokens(*(part.index_select(0, group.request_R) for part in tokens))
             own = own._replace(
                 is_key_RS=own.is_key_RS[:, : group.num_tokens],
                 is_pooled_RS=own.is_pooled_RS[:, : group.num_tokens],
             )
             sequence = sequence_RSd.index_select(0, group.request_R)[:, : group.num_tokens]
-            candidates = candidate_pins_CE.index_select(0, group.candidate_RM.flatten())
+            candidates = candidate_pins_CE.index_select(0, candidate)
             candidates_RME = candidates.unflatten(0, group.candidate_RM.shape)
             part = self._encode(sequence, candidates_RME, own, group.is_full).flatten(0, 1)
             is_real = group.is_candidate_RM.flatten()
             real = torch.nonzero(is_real)[:, 0]
             encoded.append(part if len(real) == len(part) else part.index_select(0, real))
-            rows.append(group.candidate_RM.flatten()[is_real])
+            rows.append(candidate[is_real])
         place_C = torch.argsort(torch.cat(rows))
         return torch.cat(encoded).index_select(0, place_C).flatten(1)
 

@@ -151,6 +151,12 @@ class ModelConfig(Frozen):
         description="'reference' is the published encoder: hidden positions have outputs, and a "
         "linear layer follows the max pool.",
     )
+    use_candidate_fusion: bool = Field(
+        default=True, description="The encoder's tokens hold the candidate; False to measure it."
+    )
+    use_action_types: bool = Field(
+        default=True, description="The encoder tells action types apart; False to measure it."
+    )
     use_sequence_matches: bool = Field(
         default=False,
         description="Candidate-to-sequence features: best cosine, exact matches by type.",

@@ -149,3 +149,31 @@ def test_a_batch_without_candidates_gives_no_rows_and_zero_gradients() -> None:
 def test_heads_must_divide_the_width() -> None:
     with pytest.raises(ConfigurationError, match="num_attention_heads=3"):
         make_encoder(CONFIG.model_copy(update={"num_attention_heads": 3}))
+
+
+def test_an_encoder_without_fusion_does_not_see_the_candidates() -> None:
+    inputs = make_inputs([5, 2])
+    others = inputs | {"candidate_pins_CE": torch.flip(inputs["candidate_pins_CE"], [0])}
+    fused = make_encoder()
+    assert not torch.allclose(fused(**inputs), fused(**others), atol=1e-3)
+    unfused = make_encoder(CONFIG.model_copy(update={"use_candidate_fusion": False}))
+    assert torch.equal(unfused(**inputs), unfused(**others))
+
+
+def test_an_encoder_without_action_types_does_not_see_them() -> None:
+    inputs = make_inputs([5, 2])
+    types = inputs["action_types_RS"]
+    others = inputs | {"action_types_RS": torch.where(types > 0, NUM_TYPES + 1 - types, 0)}
+    typed = make_encoder()
+    assert not torch.allclose(typed(**inputs), typed(**others), atol=1e-3)
+    untyped = make_encoder(CONFIG.model_copy(update={"use_action_types": False}))
+    assert torch.equal(untyped(**inputs), untyped(**others))
+
+
+def test_candidates_may_stand_in_any_order() -> None:
+    encoder, inputs = make_encoder(), make_inputs([5, 0, 40, 2])
+    order = torch.randperm(len(inputs["request_of_C"]), generator=torch.Generator().manual_seed(0))
+    of_candidates = ("candidate_pins_CE", "request_of_C")
+    shuffled = inputs | {name: inputs[name][order] for name in of_candidates}
+    expected = encoder(**inputs)[order]
+    torch.testing.assert_close(encoder(**shuffled), expected, atol=1e-6, rtol=1e-5)
