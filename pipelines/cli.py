@@ -17,6 +17,8 @@ from pipelines.contracts.artifacts import STAGES, Judgement, Promotion
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
 from pipelines.local.cli import app as local_app
 from pipelines.settings import Settings
+from pipelines.sources.world_parameters import WorldParameters, make_parameters
+from pipelines.train_cli import PASS_ON, train
 
 log = logging.getLogger(__name__)
 app = typer.Typer(
@@ -27,6 +29,9 @@ app = typer.Typer(
 ingest_app = typer.Typer(help="Write an event log from somebody's data.", no_args_is_help=True)
 app.add_typer(ingest_app, name="ingest")
 app.add_typer(local_app, name="local")
+app.command(context_settings=PASS_ON)(train)
+
+_WORLD = WorldParameters()
 
 AsOf = Annotated[str, typer.Option(help="Day (YYYY-MM-DD, UTC); rows known before it are used.")]
 Recipe = Annotated[str, typer.Option(help="Recipe name; HOMEFEED_RECIPE by default.")]
@@ -54,6 +59,23 @@ def ingest_completejourney(
     from pipelines.sources import completejourney
 
     completejourney.ingest(storage.to_uri(to))
+    typer.echo(storage.to_uri(to))
+
+
+@ingest_app.command("world")
+def ingest_world(  # noqa: PLR0913 - one option each
+    to: Annotated[str, typer.Option(help="Event log URI to write.")],
+    num_users: Annotated[int, typer.Option(help="Users.")] = _WORLD.num_users,
+    num_pins: Annotated[int, typer.Option(help="Pins.")] = _WORLD.num_pins,
+    num_days: Annotated[int, typer.Option(help="Days with events.")] = _WORLD.num_days,
+    start: Annotated[str, typer.Option(help="First day (YYYY-MM-DD).")] = str(_WORLD.start),
+    seed: Annotated[int, typer.Option(help="The same one gives the same log.")] = _WORLD.seed,
+) -> None:
+    """Write a simulated world whose best possible ranking is known."""
+    from pipelines import storage
+    from pipelines.sources import world
+
+    world.ingest(to, make_parameters(num_users, num_pins, num_days, start, seed))
     typer.echo(storage.to_uri(to))
 
 

@@ -86,6 +86,47 @@ def completejourney() -> RunConfig:
     )
 
 
+def world() -> RunConfig:
+    """Return the recipe of the simulated world with a known answer (`homefeed ingest world`)."""
+    heads = (
+        Head(name="repin", action_type="repin", utility_weight=1.0),
+        Head(name="click", action_type="click", utility_weight=0.0),
+        Head(name="hide", action_type="hide", utility_weight=0.0, is_wanted=False),
+    )
+    return RunConfig(
+        recipe="world",
+        features=FeatureConfig(
+            action_types=("repin", "click", "hide"),
+            heads=heads,
+            categorical=(CategoricalFeature(name="state", table="users", values=USER_STATES),),
+            numeric=(NumericFeature(name="pin_popularity"),),
+        ),
+        snapshot=SnapshotConfig(embedding_version="world-1", num_shards=8),
+        # no random time mask: the world repeats no session, so that what the mask guards against
+        # (the model feeding on its own newest recommendations) is not there, and the newest
+        # actions tell the most
+        model=ModelConfig(
+            max_actions=50,
+            dropout=0.0,
+            time_window_mask_hours=0.0,
+            num_cross_layers=1,
+            mlp_dims=(64, 32),
+        ),
+        training=TrainingConfig(
+            num_epochs=3,
+            batch_size=1024,
+            learning_rate=0.002,
+            weight_decay=0.01,
+            warmup_steps=50,
+        ),
+        data_gate=DataGateConfig(),
+        model_gate=ModelGateConfig(
+            floors=(Limit(metric="calibration_ratio.repin", minimum=0.8, maximum=1.25),),
+            guardrails=(RelativeLimit(metric="hit_at_3.hide", max_increase=0.1),),
+        ),
+    )
+
+
 def smoke() -> RunConfig:
     """Return a recipe of seconds on a tiny planted world: for tests and a first look."""
     base = completejourney()
@@ -139,6 +180,7 @@ def _completejourney_features() -> FeatureConfig:
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "production": production,
     "completejourney": completejourney,
+    "world": world,
     "smoke": smoke,
 }
 

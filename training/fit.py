@@ -33,7 +33,12 @@ _CALIBRATION_BATCH = 2048
 
 
 def run_process(spec: TrainingSpec, folder: WorkFolder, rank: int) -> None:
-    """Train in this process; the first one (rank 0) publishes the result.
+    """Train in this process; the first one publishes the result.
+
+    Args:
+        spec: the training.
+        folder: its folder, the same on every node.
+        rank: this process among those of all nodes; 0 is the first.
 
     Raises:
         ConfigurationError: a GPU was asked for and there is none.
@@ -57,6 +62,24 @@ def run_process(spec: TrainingSpec, folder: WorkFolder, rank: int) -> None:
         _publish(spec, folder, data, module.ranker, (num_steps, first_step, training_s))
 
 
+class SameStart(pl.Callback):
+    """Refuses to go on from different checkpoints, as where a node sees the folder's old state."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compare the processes' first steps.
+
+        Raises:
+            TransientStorageError: they differ.
+        """
+        own = torch.tensor(trainer.global_step, device=pl_module.device)
+        steps = torch.as_tensor(trainer.strategy.all_gather(own)).flatten().tolist()
+        if len(set(steps)) > 1:
+            raise TransientStorageError(
+                f"the processes found checkpoints of different steps, by rank {steps}; expected "
+                f"the same one: the folder is not yet the same on every node; retry"
+            )
+
+
 def _fit(
     spec: TrainingSpec,
     folder: WorkFolder,
@@ -70,7 +93,8 @@ def _fit(
     trainer = pl.Trainer(
         accelerator=spec.accelerator,
         devices=spec.num_devices,
-        strategy=DDPStrategy() if spec.num_devices > 1 else "auto",
+        num_nodes=spec.num_nodes,
+        strategy=DDPStrategy() if spec.num_devices * spec.num_nodes > 1 else "auto",
         precision=training.precision,
         max_epochs=training.num_epochs,
         limit_val_batches=0,
@@ -81,6 +105,7 @@ def _fit(
         enable_model_summary=False,
         use_distributed_sampler=False,
         callbacks=[
+            SameStart(),
             Progress(metric_log, module.num_steps, training.num_epochs),
             CheckpointWriter(folder.checkpoints, training.checkpoint_every_steps),
         ],

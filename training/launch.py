@@ -1,5 +1,7 @@
 """Start a training in its own processes, wait for it, and tell how it ended.
 
+On several nodes each runs this for its own processes; they meet at a `NodeAddress`.
+
 Lightning's DDP starts its command again once per device, which inside an Airflow worker would be
 the worker's own command; `torchrun` is the same launch for one CPU and for many GPUs. Not for what
 the processes do (`training.fit`).
@@ -17,67 +19,126 @@ from pathlib import Path
 from types import FrameType
 
 from pipelines.contracts import errors
-from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    HomefeedError,
+    TransientStorageError,
+)
+from training.memory import advice
 from training.processes import die_with_parent, training_environment
-from training.spec import TrainingResult, TrainingSpec
+from training.spec import NodeAddress, TrainingResult, TrainingSpec
 from training.work_folder import TrainingError, WorkFolder, read
 
 log = logging.getLogger(__name__)
 _NUM_TAIL_LINES = 40
 _STOP_WAIT_S = 30.0
+_NODES_WAIT_S = 600.0
+"""How long nodes wait for each other at the start: machines are not given out all at once."""
+_PUBLISH_WAIT_S = 1800.0
+"""How long a node whose processes are done waits for node 0, which calibrates and writes."""
 
 
-def train(spec: TrainingSpec) -> TrainingResult:
+def train(spec: TrainingSpec, node: NodeAddress | None = None) -> TrainingResult:
     """Train as specified and return what was published in `spec.work_dir`.
 
     A finished training of the same specification is returned without doing it again; one that was
     interrupted goes on from its newest intact checkpoint. Call this from the main thread: the
     processes die with the thread that started them (kill -9 included), and SIGTERM is passed on.
 
+    With `spec.num_nodes` above 1 every node calls this, in any order, with the same specification
+    (only `snapshot_dir` may differ), and all return the result that node 0 published.
+
+    Args:
+        spec: the training.
+        node: which of several nodes this is; None for the only one.
+
     Raises:
         RunInProgressError: another process trains in the same folder.
         TrainingDivergedError: the loss became NaN or infinite.
-        ConfigurationError: the devices asked for are not there.
+        ConfigurationError: the devices asked for are not there; `node` does not fit the number of
+            nodes.
         DataContractError: the snapshot cannot be trained on.
-        TransientStorageError: the disk is full; a retry continues.
+        TransientStorageError: the disk is full, another node did not come or was told to stop; a
+            retry continues.
         HomefeedError: the processes ended in another way; the message has the end of their output.
     """
+    _check_node(spec, node)
     folder = WorkFolder(Path(spec.work_dir))
-    folder.root.mkdir(parents=True, exist_ok=True)
-    with folder.locked("preparing to train"):
-        finished = folder.prepare(spec)
+    finished = _enter(spec, folder, node)
     if finished is not None and Path(finished.bundle_dir).is_dir():
         log.info("this training is finished already (%d steps)", finished.num_steps)
         return finished
-    exit_code, tail = _run(_command(spec, folder), spec.num_devices, folder)
-    result = read(folder.result, TrainingResult)
+    exit_code, tail = _run(spec, folder, node)
+    is_published_elsewhere = exit_code == 0 and _rank(node) > 0
+    result = folder.finished(spec, _PUBLISH_WAIT_S if is_published_elsewhere else 0.0)
     if exit_code == 0 and result is not None:
         return result
-    raise _failure(folder, exit_code, tail)
+    raise _failure(spec, folder, _rank(node), (exit_code, tail))
 
 
-def _command(spec: TrainingSpec, folder: WorkFolder) -> list[str]:
+def _rank(node: NodeAddress | None) -> int:
+    return 0 if node is None else node.rank
+
+
+def _check_node(spec: TrainingSpec, node: NodeAddress | None) -> None:
+    is_right = spec.num_nodes == 1
+    if node is not None:
+        is_right = 0 <= node.rank < spec.num_nodes and node.is_complete
+    if not is_right:
+        raise ConfigurationError(
+            f"num_nodes={spec.num_nodes} with "
+            + (f"node rank {node.rank} and rendezvous {node.rendezvous!r}" if node else "no node")
+            + f"; expected a node rank in [0, {spec.num_nodes}) and a rendezvous HOST:PORT, which "
+            f"is an address of node 0 and a free port there"
+        )
+
+
+def _enter(
+    spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None
+) -> TrainingResult | None:
+    """Have the folder ready for this node; return the result if the training is finished."""
+    folder.root.mkdir(parents=True, exist_ok=True)
+    if node is not None and node.rank > 0:
+        return folder.join(spec, node.rank, _NODES_WAIT_S)
+    with folder.locked("preparing to train"):
+        return folder.prepare(spec)
+
+
+def _command(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None) -> list[str]:
+    if node is None:
+        meeting = ["--standalone", "--local-addr=127.0.0.1"]
+        log_dir = folder.root / "torchrun"
+    else:
+        # static: node K's processes have the K-th ranks, whoever comes first, and node 0 has rank 0
+        meeting = [
+            "--rdzv-backend=static",
+            f"--rdzv-endpoint={node.rendezvous}",
+            f"--rdzv-conf=timeout={_NODES_WAIT_S:.0f}",
+            f"--nnodes={spec.num_nodes}",
+            f"--node-rank={node.rank}",
+        ]
+        log_dir = folder.root / f"torchrun-node-{node.rank}"
     return [
         sys.executable,
         "-m",
         "torch.distributed.run",
-        "--standalone",
-        "--local-addr=127.0.0.1",
-        f"--log-dir={folder.root / 'torchrun'}",
+        *meeting,
+        f"--log-dir={log_dir}",
         f"--nproc-per-node={spec.num_devices}",
         "-m",
         "training.main",
-        str(folder.spec),
+        str(folder.spec_of(_rank(node))),
     ]
 
 
-def _run(command: list[str], num_processes: int, folder: WorkFolder) -> tuple[int, list[str]]:
-    """Run the command, passing its output through; return its exit code and its last lines."""
+def _run(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None) -> tuple[int, list[str]]:
+    """Run this node's processes, passing their output through; return exit code and last lines."""
+    is_one_machine = node is None or node.is_loopback
     tail: deque[str] = deque(maxlen=_NUM_TAIL_LINES)
     with (
         subprocess.Popen(
-            command,
-            env=training_environment(num_processes),
+            _command(spec, folder, node),
+            env=training_environment(spec.num_devices, is_one_machine=is_one_machine),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -86,7 +147,7 @@ def _run(command: list[str], num_processes: int, folder: WorkFolder) -> tuple[in
             preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, and no thread but this
         ) as process,
         _stopping(process),
-        folder.log.open("a", buffering=1) as log_file,
+        folder.log_of(_rank(node)).open("a", buffering=1) as log_file,
     ):
         assert process.stdout is not None
         for line in process.stdout:
@@ -124,13 +185,24 @@ def _stopping(process: "subprocess.Popen[str]") -> Iterator[None]:
             raise SystemExit(128 + received[0])
 
 
-def _failure(folder: WorkFolder, exit_code: int, tail: list[str]) -> HomefeedError:
+def _failure(
+    spec: TrainingSpec, folder: WorkFolder, node_rank: int, ended: tuple[int, list[str]]
+) -> HomefeedError:
     """Return the error that a worker left, of its class, or one with the end of the output."""
+    exit_code, tail = ended
     left = read(folder.error, TrainingError)
     if left is not None:
         error_class = getattr(errors, left.error_class, HomefeedError)
         return error_class(left.message)
+    if exit_code == 0 and node_rank > 0:
+        return TransientStorageError(
+            f"the processes of node {node_rank} are done, but node 0 published no result in "
+            f"{folder.root} for {_PUBLISH_WAIT_S:.0f} s; look at its output, then retry on all "
+            f"nodes: training goes on where it was"
+        )
+    is_killed = any("SIGKILL" in line for line in tail)
+    hint = f"a process was killed; if memory ran out, {advice(spec)}; " if is_killed else ""
     return HomefeedError(
-        f"training ended with exit code {exit_code}, expected 0 and a result in {folder.root}; the "
-        f"whole output is in {folder.log}. Its end:\n{''.join(tail)}"
+        f"training ended with exit code {exit_code}, expected 0 and a result in {folder.root}; "
+        f"{hint}the whole output is in {folder.log_of(node_rank)}. Its end:\n{''.join(tail)}"
     )

@@ -1,6 +1,6 @@
 """What torchrun starts, once per device: `python -m torch.distributed.run -m training.main SPEC`.
 
-Not a command line for people: that is `homefeed stage train_challenger`.
+Not a command line for people: that is `homefeed train` or `homefeed stage train_challenger`.
 """
 
 import errno
@@ -29,11 +29,12 @@ def main(spec_path: str) -> int:
     from pytorch_lightning.utilities.exceptions import SIGTERMException
 
     from pipelines.contracts.errors import HomefeedError
+    from training.memory import advice, is_out_of_memory
     from training.processes import threads_per_process
     from training.spec import TrainingSpec
     from training.work_folder import TrainingError, WorkFolder, write
 
-    rank = int(os.environ["RANK"])
+    rank = int(os.environ["RANK"])  # over all nodes; LOCAL_RANK is the one on this node
     _configure_logging(rank)
     spec = TrainingSpec.model_validate_json(Path(spec_path).read_bytes())
     folder = WorkFolder(Path(spec.work_dir))
@@ -45,7 +46,16 @@ def main(spec_path: str) -> int:
         logging.getLogger(__name__).error("%s: %s", type(error).__name__, error)
         return error.exit_code
     except SIGTERMException:
-        return 128 + signal.SIGTERM  # a checkpoint is written; by itself it would end with 0
+        # A checkpoint is written; by itself this would end with 0. Perhaps another node was told.
+        message = f"training in {folder.root} was told to stop and saved; retry to go on from there"
+        write(folder.error, TrainingError(error_class="TransientStorageError", message=message))
+        return 128 + signal.SIGTERM
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        message = f"out of memory while training in {folder.root}: {error}; {advice(spec)}"
+        write(folder.error, TrainingError(error_class="ConfigurationError", message=message))
+        return 78
     except OSError as error:
         if error.errno not in _NO_SPACE:
             raise

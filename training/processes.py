@@ -1,4 +1,4 @@
-"""Processes that do not outlive their parent, and how many threads each may use. Linux only.
+"""Processes that do not outlive their parent, their threads and how they meet. Linux only.
 
 Not for what they run: that is `training.main`.
 """
@@ -26,8 +26,13 @@ def threads_per_process(num_processes: int) -> int:
     return min(share, int(wanted)) if wanted.isdigit() and int(wanted) > 0 else share
 
 
-def training_environment(num_processes: int) -> dict[str, str]:
-    """Return the environment of the training processes."""
+def training_environment(num_processes: int, *, is_one_machine: bool = True) -> dict[str, str]:
+    """Return the environment of the training processes.
+
+    Args:
+        num_processes: how many share this machine.
+        is_one_machine: False where processes of other machines take part.
+    """
     environment = dict(os.environ)
     environment |= {
         "OMP_NUM_THREADS": str(threads_per_process(num_processes)),
@@ -38,6 +43,8 @@ def training_environment(num_processes: int) -> dict[str, str]:
     # each of them, and the page faults would cost about a third of the time.
     environment.setdefault("MALLOC_MMAP_THRESHOLD_", str(4 * 2**30))
     environment.setdefault("MALLOC_TRIM_THRESHOLD_", str(16 * 2**30))
-    # One machine: meet on the loopback device, whatever the host's name resolves to.
-    environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    # One machine: meet on the loopback device, whatever the host's name resolves to. Several meet
+    # on the device that has the address of the host's name, unless the variable is set.
+    if is_one_machine:
+        environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
     return environment

@@ -3,6 +3,7 @@
 Not the stage's artifact: the stage turns a result into a `Challenger`.
 """
 
+import ipaddress
 from typing import Literal
 
 from pydantic import AwareDatetime, Field
@@ -29,21 +30,54 @@ class TrainingSpec(Frozen):
     lineage: Lineage
     snapshot_dir: str = Field(description="Local folder with the snapshot's files.")
     work_dir: str = Field(description="Local folder of this training; kept between attempts.")
-    num_devices: int = Field(ge=1, description="Processes, one per device.")
+    num_devices: int = Field(ge=1, description="Processes per machine, one per device.")
+    num_nodes: int = Field(
+        default=1,
+        ge=1,
+        description="Machines; each runs num_devices processes and sees work_dir at the same path.",
+    )
     accelerator: Literal["cpu", "gpu"] = "cpu"
     tracking_uri: str = Field(description="MLflow server; empty: no live metrics.")
     mlflow_run_id: str = Field(description="Run to log to; empty: no live metrics.")
 
     def identity(self) -> str:
         """Return a digest of what decides the result; places and addresses do not."""
+        # one machine is left out: trainings that were begun before there were several go on
+        nodes = [self.num_nodes] if self.num_nodes > 1 else []
         return digest_of(
             {
                 "snapshot": self.snapshot.digest,
                 "config": self.config.model_dump(mode="json"),
                 "lineage": self.lineage.model_dump(mode="json"),
-                "devices": [self.num_devices, self.accelerator],
+                "devices": [self.num_devices, self.accelerator, *nodes],
             }
         )
+
+
+class NodeAddress(Frozen):
+    """Which of several machines this is, and where they meet; not part of what is trained."""
+
+    rank: int = Field(description="0 on the machine that publishes the result; then 1, 2, ...")
+    rendezvous: str = Field(description="HOST:PORT of machine 0, a free port there; same on all.")
+
+    @property
+    def host(self) -> str:
+        """Name or address of machine 0."""
+        return self.rendezvous.rpartition(":")[0].strip("[]")
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the rendezvous has a host and a port."""
+        port = self.rendezvous.rpartition(":")[2]
+        return bool(self.host) and port.isdecimal() and 0 < int(port) < 2**16
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether all the "machines" are this one."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:  # a name
+            return self.host == "localhost"
 
 
 class TrainingResult(Frozen):

@@ -5,6 +5,9 @@
     metrics.jsonl        one line per logged value           error.json     why an attempt ended
     learning_curve.png   bundle/                             result.json    TrainingResult, last
 
+With several nodes, node 0 prepares the folder; node K has spec-node-K.json (its snapshot may lie
+elsewhere) and training-node-K.log beside.
+
 Not for the stage's own folder: the stage publishes from here.
 """
 
@@ -13,6 +16,7 @@ import fcntl
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +25,13 @@ from typing import TypeVar
 from pydantic import Field, ValidationError
 
 from pipelines.contracts.base import Frozen
-from pipelines.contracts.errors import RunInProgressError
+from pipelines.contracts.errors import RunInProgressError, TransientStorageError
 from training.spec import TrainingResult, TrainingSpec
 
 Model = TypeVar("Model", bound=Frozen)
 _LOCK_WAIT_S = 5.0
 """Long enough for a killed attempt to be gone, too short to wait for a training."""
+_POLL_S = 0.2
 
 
 class TrainingError(Frozen):
@@ -82,6 +87,14 @@ class WorkFolder:
         """The TrainingResult, written last."""
         return self.root / "result.json"
 
+    def spec_of(self, node_rank: int) -> Path:
+        """The specification that a node's processes read."""
+        return self.spec if node_rank == 0 else self.root / f"spec-node-{node_rank}.json"
+
+    def log_of(self, node_rank: int) -> Path:
+        """Output of a node's processes, all attempts."""
+        return self.log if node_rank == 0 else self.root / f"training-node-{node_rank}.log"
+
     @contextlib.contextmanager
     def locked(self, purpose: str) -> Iterator[None]:
         """Hold the folder's lock; the kernel frees it when the process dies.
@@ -112,15 +125,52 @@ class WorkFolder:
         """
         known = read(self.spec, TrainingSpec)
         if known is None or known.identity() != spec.identity():
-            for path in (self.error, self.metrics, self.learning_curve, self.result, self.log):
+            others = [*self.root.glob("spec-node-*.json"), *self.root.glob("training-node-*.log")]
+            files = (self.error, self.metrics, self.learning_curve, self.result, self.log)
+            for path in (*files, *others):
                 path.unlink(missing_ok=True)
             shutil.rmtree(self.checkpoints, ignore_errors=True)
             shutil.rmtree(self.bundle, ignore_errors=True)
         self.error.unlink(missing_ok=True)
         write(self.spec, spec)
-        result = read(self.result, TrainingResult)
-        is_ours = result is not None and result.spec_identity == spec.identity()
-        return result if is_ours else None
+        return self.finished(spec)
+
+    def join(self, spec: TrainingSpec, node_rank: int, wait_s: float) -> TrainingResult | None:
+        """Wait for node 0 to `prepare` this training, then do a further node's part of it.
+
+        Raises:
+            TransientStorageError: node 0 has not prepared it in time.
+        """
+        deadline = time.monotonic() + wait_s
+        while (known := read(self.spec, TrainingSpec)) is None or (
+            known.identity() != spec.identity()
+        ):
+            if time.monotonic() > deadline:
+                raise TransientStorageError(
+                    f"node {node_rank} found {'another' if known else 'no'} training in "
+                    f"{self.root} for {wait_s:.0f} s; expected node 0 to prepare this one; start "
+                    f"node 0 too, with the same options and code, and check that both see the "
+                    f"same folder"
+                )
+            time.sleep(_POLL_S)
+        # an earlier attempt's: the processes of this one start when all nodes have met
+        self.error.unlink(missing_ok=True)
+        write(self.spec_of(node_rank), spec)
+        return self.finished(spec)
+
+    def finished(self, spec: TrainingSpec, wait_s: float = 0.0) -> TrainingResult | None:
+        """Return the published result of this training; None if there is none in time.
+
+        Returns before the time is over if an error was left.
+        """
+        deadline = time.monotonic() + wait_s
+        while True:
+            result = read(self.result, TrainingResult)
+            if result is not None and result.spec_identity == spec.identity():
+                return result
+            if self.error.exists() or time.monotonic() >= deadline:
+                return None
+            time.sleep(_POLL_S)
 
 
 def read(path: Path, model: type[Model]) -> Model | None:
@@ -133,7 +183,8 @@ def read(path: Path, model: type[Model]) -> Model | None:
 
 def write(path: Path, value: Frozen) -> None:
     """Write a frozen value as JSON, atomically."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    # not the process id: containers on several nodes often have the same
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with scratch.open("w") as stream:
         stream.write(value.model_dump_json(indent=2))
         stream.flush()

@@ -32,8 +32,8 @@ def event_log_uri() -> str:
     return uri
 
 
-def make_run(config: RunConfig, as_of: datetime, workspace: Path) -> ResolvedRun:
-    """Return a first-cycle run over the sample, without a registry."""
+def make_run(config: RunConfig, as_of: datetime, workspace: Path, log_uri: str = "") -> ResolvedRun:
+    """Return a first-cycle run over the sample or another event log, without a registry."""
     workspace_uri = storage.to_uri(workspace)
     return ResolvedRun(
         run_id=f"bench-{as_of:%Y-%m-%d}",
@@ -41,7 +41,7 @@ def make_run(config: RunConfig, as_of: datetime, workspace: Path) -> ResolvedRun
         as_of=as_of,
         config=config,
         code_version="bench",
-        event_log_uri=event_log_uri(),
+        event_log_uri=log_uri or event_log_uri(),
         workspace_uri=workspace_uri,
         tracking_uri="http://127.0.0.1:9",
         experiment="bench",

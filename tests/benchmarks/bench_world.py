@@ -1,0 +1,201 @@
+"""The world with a known answer: how far each model gets from no sequence to the optimum.
+
+    share = (model - no sequence) / (optimum - no sequence)
+
+in repins in the top 3 of a holdout request, expected by the world's true chances at the positions
+that the candidates had, so that no luck of the holdout's draws is in it. "No sequence" ranks by the
+exact chance given the user's true taste, which is more than a model without a sequence is told; the
+optimum is the exact filter of `pipelines.sources.world_filter`, which also sees what was shown
+and not acted upon. The recipe was chosen on the world of another seed.
+"""
+
+import resource
+import sys
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from bench_quality import resampled_means
+from record import Row, row
+from sample import HOME, make_run, spec_of
+
+from pipelines import storage
+from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.config import RunConfig
+from pipelines.contracts.schemas import SPLIT_HOLDOUT
+from pipelines.contracts.snapshot_files import open_table
+from pipelines.recipes import world
+from pipelines.snapshot import build_snapshot
+from pipelines.sources.world import ingest
+from pipelines.sources.world_parameters import WorldParameters
+from pipelines.sources.world_truth import read_truth
+from training import launch, scoring
+from training.metrics import top_k_hits
+
+PARAMETERS = WorldParameters()
+AS_OF = datetime(2024, 3, 1, tzinfo=UTC)  # midnight after the last of its days
+SEEDS = (17, 18)
+VARIANTS = {
+    "model": {},
+    "without_sequence": {"use_sequence_encoder": False},
+    "without_candidate_fusion": {"use_candidate_fusion": False},
+    "without_action_types": {"use_action_types": False},
+    "with_time_window_mask": {"time_window_mask_hours": 24.0},
+}
+RULES = ("optimum", "no_sequence", "popularity", "random")
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """The holdout's requests and the truth of each example."""
+
+    rows: scoring.ExampleRows
+    expected: np.ndarray  # (N,) chance of a repin where it was shown
+    scores: dict[str, np.ndarray]  # rule -> (N,)
+
+    def volume(self, score: np.ndarray) -> np.ndarray:
+        """Return (M,) expected repins in each request's top 3."""
+        return top_k_hits(self.rows, score, self.expected)
+
+
+def measure() -> list[Row]:
+    """Train each variant on each seed, and place it between no sequence and the optimum."""
+    log_uri = world_uri(PARAMETERS)
+    with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as folder:
+        run = make_run(world(), AS_OF, Path(folder), log_uri)
+        snapshot = build_snapshot(run)
+        holdout = read_holdout(snapshot, log_uri)
+        rules = {name: holdout.volume(score) for name, score in holdout.scores.items()}
+        rows = [_rule_row(name, volume, holdout) for name, volume in rules.items()]
+        for name, changes in VARIANTS.items():
+            trained = []
+            for seed in SEEDS:
+                trained.append(train(snapshot, variant(seed, changes), holdout))
+                sys.stderr.write(f"  {name}, seed {seed}: {trained[-1][0].mean():.4f}\n")
+            rows.append(_row(name, trained, rules, holdout))
+    return rows
+
+
+def world_uri(parameters: WorldParameters) -> str:
+    """Return the event log of a world, written the first time."""
+    uri = storage.to_uri(HOME / f"world-{parameters.seed}")
+    ingest(uri, parameters)
+    return uri
+
+
+def variant(seed: int, changes: dict[str, object]) -> RunConfig:
+    """Return the world's recipe with another model and seed."""
+    base = world()
+    model = base.model.model_copy(update=changes)
+    training = base.training.model_copy(update={"seed": seed})
+    return base.model_copy(update={"model": model, "training": training})
+
+
+def read_holdout(snapshot: Snapshot, log_uri: str) -> Holdout:
+    """Look up the truth of every example of the holdout."""
+    folder = storage.local_path(snapshot.uri)
+    rows = scoring.load_rows(snapshot, folder, SPLIT_HOLDOUT)
+    pin_id = np.asarray(open_table(folder, "pins.arrow")["pin_id"])[rows.pin_row]
+    truth = read_truth(log_uri, snapshot.holdout.start, snapshot.holdout.end)
+    place = _find(
+        _keys(np.asarray(truth["request_id"]), np.asarray(truth["pin_id"])),
+        _keys(rows.request_id[rows.request_index], pin_id),
+    )
+    names = ("filtered", "no_sequence", "expected_repins")
+    found = {name: np.asarray(truth[name], dtype=np.float64)[place] for name in names}
+    scores = {
+        "optimum": found["filtered"],
+        "no_sequence": found["no_sequence"],
+        "popularity": rows.numeric["pin_popularity"].astype(np.float64),
+        "random": np.zeros(len(pin_id)),
+    }
+    return Holdout(rows, found["expected_repins"], scores)
+
+
+def train(snapshot: Snapshot, config: RunConfig, holdout: Holdout) -> tuple[np.ndarray, float]:
+    """Return the expected repins of each request's top 3, and the CPU minutes of the training."""
+    with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as work_dir:
+        before = _children_cpu_min()
+        result = launch.train(spec_of(snapshot, config, work_dir))
+        cpu_min = _children_cpu_min() - before
+        folder = storage.local_path(snapshot.uri)
+        scores = scoring.score(Path(result.bundle_dir), snapshot, folder, SPLIT_HOLDOUT)
+    return holdout.volume(scoring.ranking_score(scores, config.features.heads)), cpu_min
+
+
+def _children_cpu_min() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (used.ru_utime + used.ru_stime) / 60
+
+
+def _keys(request_id: np.ndarray, pin_id: np.ndarray) -> np.ndarray:
+    """Return one number per (request, pin); a world's request ids are "w" and digits."""
+    number = np.array([int(text[1:]) for text in request_id], dtype=np.int64)
+    return number * PARAMETERS.num_pins + pin_id
+
+
+def _find(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return where each wanted key stands.
+
+    Raises:
+        LookupError: a key is not there.
+    """
+    order = np.argsort(keys)
+    place = order[np.searchsorted(keys, wanted, sorter=order).clip(max=len(keys) - 1)]
+    if not (keys[place] == wanted).all():
+        raise LookupError("an example of the holdout has no truth; was the world written anew?")
+    return place
+
+
+def _share(volume: np.ndarray, rules: dict[str, np.ndarray], user_id: np.ndarray) -> np.ndarray:
+    """Return the share of the distance, in resamples of the users."""
+    ours, low, high = (
+        resampled_means(part, user_id) for part in (volume, rules["no_sequence"], rules["optimum"])
+    )
+    return (ours - low) / (high - low)
+
+
+def _rule_row(name: str, volume: np.ndarray, holdout: Holdout) -> Row:
+    low, high = np.percentile(resampled_means(volume, holdout.rows.user_id), [2.5, 97.5])
+    return row(
+        f"world_{name}",
+        float(volume.mean()),
+        "expected repins in top 3",
+        spread=f"95 % interval {low:.3f} to {high:.3f}",
+        rows=len(volume),
+        seed=f"world {PARAMETERS.seed}",
+    )
+
+
+def _row(
+    name: str,
+    trained: list[tuple[np.ndarray, float]],
+    rules: dict[str, np.ndarray],
+    holdout: Holdout,
+) -> Row:
+    volume = np.mean([run for run, _ in trained], axis=0)
+    means = {rule: float(rules[rule].mean()) for rule in RULES}
+    shares = [
+        (run.mean() - means["no_sequence"]) / (means["optimum"] - means["no_sequence"])
+        for run, _ in trained
+    ]
+    low, high = np.percentile(_share(volume, rules, holdout.rows.user_id), [2.5, 97.5])
+    return row(
+        f"world_{name}",
+        float(volume.mean()),
+        "expected repins in top 3",
+        ratio=float(np.mean(shares)),
+        peer=(
+            f"share of the way from no sequence ({means['no_sequence']:.3f}) to the optimum "
+            f"({means['optimum']:.3f})"
+        ),
+        spread=(
+            f"of the share: 95 % paired interval {low:.2f} to {high:.2f}; seeds "
+            f"{min(shares):.2f} to {max(shares):.2f}"
+        ),
+        rows=len(volume),
+        seed=f"world {PARAMETERS.seed}, training {', '.join(map(str, SEEDS))}",
+        note=f"{np.mean([minutes for _, minutes in trained]):.1f} CPU-minutes of training",
+    )
