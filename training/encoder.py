@@ -21,6 +21,9 @@ from training.fused_layers import MaxAndNewest
 PADDING_ID = 0
 """The action type id that pads; real action types count from 1."""
 
+NUM_AGE_BUCKETS = 20
+_MINUTE_MS = 60_000.0
+
 
 class SequenceEncoder(nn.Module):
     """Early fusion of candidate and actions, two layers, then a max pool and the newest columns.
@@ -47,6 +50,10 @@ class SequenceEncoder(nn.Module):
         self.action_embedding = nn.Embedding(
             num_action_types + 1, config.action_embedding_dim, padding_idx=PADDING_ID
         )
+        self.age_embedding = None
+        if config.use_action_ages:
+            self.age_embedding = nn.Embedding(NUM_AGE_BUCKETS, config.action_embedding_dim)
+            nn.init.zeros_(self.age_embedding.weight)
         self.layers = nn.ModuleList(
             TransformerLayer(self.width, config) for _ in range(config.num_layers)
         )
@@ -64,6 +71,7 @@ class SequenceEncoder(nn.Module):
         is_visible_RS: Tensor,
         candidate_pins_CE: Tensor,
         request_of_C: Tensor,
+        action_ages_ms_RS: Tensor | None = None,
     ) -> Tensor:
         """Encode each candidate's view of its request's actions.
 
@@ -73,6 +81,7 @@ class SequenceEncoder(nn.Module):
             is_visible_RS: bool [R, S]; False where padded or hidden by the time-window mask.
             candidate_pins_CE: float32 [C, E].
             request_of_C: int64 [C], in any order: each candidate's row among the R requests.
+            action_ages_ms_RS: int64 [R, S], milliseconds; needed, and read, with use_action_ages.
 
         Returns:
             float32 [C, (K + 1) * D]: the max pool first, then the K newest positions. By default
@@ -84,7 +93,9 @@ class SequenceEncoder(nn.Module):
             action_types_RS = (action_types_RS != PADDING_ID).long()
         if not self.use_candidate_fusion:
             candidate_pins_CE = torch.zeros_like(candidate_pins_CE)
-        inputs = action_types_RS, action_pins_RSE, is_visible_RS, candidate_pins_CE, request_of_C
+        described_RSA = self._describe(action_types_RS, action_ages_ms_RS)
+        sequence_RSd = torch.cat([described_RSA, action_pins_RSE], dim=-1)
+        inputs = action_types_RS, sequence_RSd, is_visible_RS, candidate_pins_CE, request_of_C
         # compiled code cannot look at lengths, and a GPU should not wait for them
         if torch.compiler.is_compiling() or candidate_pins_CE.is_cuda or len(request_of_C) == 0:
             return self._encode_each(*inputs)
@@ -93,13 +104,13 @@ class SequenceEncoder(nn.Module):
     def _encode_each(
         self,
         action_types_RS: Tensor,
-        action_pins_RSE: Tensor,
+        sequence_RSd: Tensor,
         is_visible_RS: Tensor,
         candidate_pins_CE: Tensor,
         request_of_C: Tensor,
     ) -> Tensor:
         """Encode every candidate by itself, over all positions."""
-        sequence_RSd, tokens = self._tokens(action_types_RS, action_pins_RSE, is_visible_RS)
+        sequence_RSd, tokens = self._tokens(action_types_RS, sequence_RSd, is_visible_RS)
         # index_select, not indexing: its gradient is a sum per request, not a slow scatter
         own = Tokens(*(part.index_select(0, request_of_C) for part in tokens))
         sequence_CSd = sequence_RSd.index_select(0, request_of_C)
@@ -109,13 +120,13 @@ class SequenceEncoder(nn.Module):
     def _encode_grouped(
         self,
         action_types_RS: Tensor,
-        action_pins_RSE: Tensor,
+        sequence_RSd: Tensor,
         is_visible_RS: Tensor,
         candidate_pins_CE: Tensor,
         request_of_C: Tensor,
     ) -> Tensor:
         """Encode requests of similar length together, their candidates side by side."""
-        sequence_RSd, tokens = self._tokens(action_types_RS, action_pins_RSE, is_visible_RS)
+        sequence_RSd, tokens = self._tokens(action_types_RS, sequence_RSd, is_visible_RS)
         order_C = torch.argsort(request_of_C, stable=True)  # a request's candidates side by side
         encoded, rows = [], []
         for group in plan_groups(tokens, request_of_C.index_select(0, order_C)):
@@ -136,8 +147,20 @@ class SequenceEncoder(nn.Module):
         place_C = torch.argsort(torch.cat(rows))
         return torch.cat(encoded).index_select(0, place_C).flatten(1)
 
+    def _describe(self, action_types_RS: Tensor, action_ages_ms_RS: Tensor | None) -> Tensor:
+        """Return what an action is apart from its pin, float [R, S, A]; zeros where padded."""
+        described_RSA = self.action_embedding(action_types_RS)
+        if self.age_embedding is None:
+            return described_RSA
+        assert action_ages_ms_RS is not None
+        # each bucket twice as long as the one before: a minute, two, four, ... half a year
+        minutes_RS = action_ages_ms_RS.clamp(min=0) / _MINUTE_MS
+        bucket_RS = torch.log2(1.0 + minutes_RS).long().clamp(max=NUM_AGE_BUCKETS - 1)
+        is_action_RS1 = (action_types_RS != PADDING_ID)[:, :, None]
+        return described_RSA + self.age_embedding(bucket_RS) * is_action_RS1
+
     def _tokens(
-        self, action_types_RS: Tensor, action_pins_RSE: Tensor, is_visible_RS: Tensor
+        self, action_types_RS: Tensor, sequence_RSd: Tensor, is_visible_RS: Tensor
     ) -> tuple[Tensor, Tokens]:
         """Return [action, pin] of every token, float [R, S, d], and what the tokens are."""
         if self.is_reference and action_types_RS.shape[1] < self.max_actions:
@@ -146,8 +169,7 @@ class SequenceEncoder(nn.Module):
                 F.pad(action_types_RS, (0, 1)),
                 F.pad(is_visible_RS, (0, 1)),
             )
-            action_pins_RSE = F.pad(action_pins_RSE, (0, 0, 0, 1))
-        sequence_RSd = torch.cat([self.action_embedding(action_types_RS), action_pins_RSE], dim=-1)
+            sequence_RSd = F.pad(sequence_RSd, (0, 0, 0, 1))
         if self.is_reference:
             is_action_RS = action_types_RS != PADDING_ID
             tokens = reference_tokens(is_action_RS, is_visible_RS, self.first_k, self.max_actions)

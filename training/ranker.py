@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.contracts.config import FeatureConfig, ModelConfig
+from training.average_pooling import AveragePooling
 from training.batches import Batch
 from training.cross_network import CrossNetwork
 from training.encoder import SequenceEncoder
@@ -36,8 +37,9 @@ class Ranker(nn.Module):
     def __init__(self, features: FeatureConfig, config: ModelConfig, embedding_dim: int) -> None:
         super().__init__()
         self.num_action_types = len(features.action_types)
+        kind = AveragePooling if config.encoder_variant == "average" else SequenceEncoder
         self.encoder = (
-            SequenceEncoder(self.num_action_types, embedding_dim, config)
+            kind(self.num_action_types, embedding_dim, config)
             if config.use_sequence_encoder
             else None
         )
@@ -109,6 +111,7 @@ class Ranker(nn.Module):
                 is_visible_RS,
                 candidates_CE,
                 batch.request_of_C,
+                batch.action_ages_ms_RS,
             )
             parts.append(encoded / self.encoder.width**0.5)
         return torch.cat([part.float() for part in parts], dim=1)

@@ -146,16 +146,20 @@ class ModelConfig(Frozen):
 
     max_actions: int = Field(default=100, ge=1, le=2000, description="Newest actions used.")
     use_sequence_encoder: bool = Field(default=True, description="The TransAct encoder.")
-    encoder_variant: Literal["default", "reference"] = Field(
+    encoder_variant: Literal["default", "reference", "average"] = Field(
         default="default",
         description="'reference' is the published encoder: hidden positions have outputs, and a "
-        "linear layer follows the max pool.",
+        "linear layer follows the max pool. 'average' is a mean over the actions, to measure both.",
     )
     use_candidate_fusion: bool = Field(
         default=True, description="The encoder's tokens hold the candidate; False to measure it."
     )
     use_action_types: bool = Field(
         default=True, description="The encoder tells action types apart; False to measure it."
+    )
+    use_action_ages: bool = Field(
+        default=False,
+        description="The encoder's tokens know how long ago each action was; not as published.",
     )
     use_sequence_matches: bool = Field(
         default=False,

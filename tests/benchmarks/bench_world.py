@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from bench_quality import resampled_means
+from pool import run_all
 from record import Row, row
 from sample import HOME, make_run, spec_of
 
@@ -69,13 +70,22 @@ def measure() -> list[Row]:
         holdout = read_holdout(snapshot, log_uri)
         rules = {name: holdout.volume(score) for name, score in holdout.scores.items()}
         rows = [_rule_row(name, volume, holdout) for name, volume in rules.items()]
-        for name, changes in VARIANTS.items():
-            trained = []
-            for seed in SEEDS:
-                trained.append(train(snapshot, variant(seed, changes), holdout))
-                sys.stderr.write(f"  {name}, seed {seed}: {trained[-1][0].mean():.4f}\n")
-            rows.append(_row(name, trained, rules, holdout))
-    return rows
+        trained = _train_all(snapshot, log_uri)
+        return [*rows, *(_row(name, runs, rules, holdout) for name, runs in trained.items())]
+
+
+def _train_all(snapshot: Snapshot, log_uri: str) -> dict[str, list[tuple[np.ndarray, float]]]:
+    """Train every variant on every seed, each on a processor of its own."""
+    jobs = [
+        (snapshot, log_uri, name, seed, changes)
+        for name, changes in VARIANTS.items()
+        for seed in SEEDS
+    ]
+    runs = run_all(train, jobs)
+    return {
+        name: [run for job, run in zip(jobs, runs, strict=True) if job[2] == name]
+        for name in VARIANTS
+    }
 
 
 def world_uri(parameters: WorldParameters) -> str:
@@ -114,15 +124,21 @@ def read_holdout(snapshot: Snapshot, log_uri: str) -> Holdout:
     return Holdout(rows, found["expected_repins"], scores)
 
 
-def train(snapshot: Snapshot, config: RunConfig, holdout: Holdout) -> tuple[np.ndarray, float]:
+def train(
+    snapshot: Snapshot, log_uri: str, name: str, seed: int, changes: dict[str, object]
+) -> tuple[np.ndarray, float]:
     """Return the expected repins of each request's top 3, and the CPU minutes of the training."""
+    config = variant(seed, changes)
+    holdout = read_holdout(snapshot, log_uri)
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as work_dir:
         before = _children_cpu_min()
         result = launch.train(spec_of(snapshot, config, work_dir))
         cpu_min = _children_cpu_min() - before
         folder = storage.local_path(snapshot.uri)
         scores = scoring.score(Path(result.bundle_dir), snapshot, folder, SPLIT_HOLDOUT)
-    return holdout.volume(scoring.ranking_score(scores, config.features.heads)), cpu_min
+    volume = holdout.volume(scoring.ranking_score(scores, config.features.heads))
+    sys.stderr.write(f"  {name}, seed {seed}: {volume.mean():.4f}, {cpu_min:.1f} CPU-minutes\n")
+    return volume, cpu_min
 
 
 def _children_cpu_min() -> float:
@@ -184,16 +200,16 @@ def _row(
     low, high = np.percentile(_share(volume, rules, holdout.rows.user_id), [2.5, 97.5])
     return row(
         f"world_{name}",
-        float(volume.mean()),
-        "expected repins in top 3",
-        ratio=float(np.mean(shares)),
+        100 * float(np.mean(shares)),
+        "% of the way from no sequence to the optimum",
+        ratio=float(volume.mean()) / means["optimum"],
         peer=(
-            f"share of the way from no sequence ({means['no_sequence']:.3f}) to the optimum "
-            f"({means['optimum']:.3f})"
+            f"optimum, {means['optimum']:.3f} expected repins in top 3 (no sequence "
+            f"{means['no_sequence']:.3f}, this {volume.mean():.3f})"
         ),
         spread=(
-            f"of the share: 95 % paired interval {low:.2f} to {high:.2f}; seeds "
-            f"{min(shares):.2f} to {max(shares):.2f}"
+            f"95 % paired interval {100 * low:.0f} to {100 * high:.0f} %; seeds "
+            f"{100 * min(shares):.0f} to {100 * max(shares):.0f} %"
         ),
         rows=len(volume),
         seed=f"world {PARAMETERS.seed}, training {', '.join(map(str, SEEDS))}",

@@ -121,7 +121,7 @@ def test_the_machines_of_several_reach_the_training(arguments, monkeypatch) -> N
         (("--training.seed", "-1"), "--training.seed is '-1': .* greater than or equal to 0"),
         (("--model.dropout", "1"), "--model.dropout is '1': .* less than 1"),
         (("--model.num-layers", "two"), "--model.num-layers is 'two': .* valid integer"),
-        (("--model.encoder-variant", "new"), "is 'new': .* 'default' or 'reference'"),
+        (("--model.encoder-variant", "new"), "is 'new': .* 'default', 'reference' or 'average'"),
         (("--training.seed",), "--training.seed: expected one argument"),
         (("--accelerator", "cuda"), "--accelerator is 'cuda': .* 'cpu' or 'gpu'"),
         (("--recipe", "latest"), "unknown recipe 'latest'"),

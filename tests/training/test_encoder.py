@@ -177,3 +177,26 @@ def test_candidates_may_stand_in_any_order() -> None:
     shuffled = inputs | {name: inputs[name][order] for name in of_candidates}
     expected = encoder(**inputs)[order]
     torch.testing.assert_close(encoder(**shuffled), expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["default", "reference"])
+def test_ages_matter_once_they_are_learnt_and_only_where_asked_for(variant: str) -> None:
+    inputs = make_inputs([5, 0, 2])
+    minutes = torch.tensor([0, 1, 3, 60, 10**7])
+    ages = {"action_ages_ms_RS": (minutes * 60_000).expand(3, 5)}
+    plain = make_encoder(CONFIG.model_copy(update={"encoder_variant": variant}))
+    assert torch.equal(plain(**inputs, **ages), plain(**inputs))
+    aged = make_encoder(
+        CONFIG.model_copy(update={"encoder_variant": variant, "use_action_ages": True})
+    )
+    with torch.no_grad():
+        aged.age_embedding.weight.normal_()
+    found = aged(**inputs, **ages)
+    for row, other in ((3, 1), (2, 3)):  # request 1 has no action, whose age could matter
+        older = torch.where(torch.arange(5) == row, minutes[other], minutes) * 60_000
+        changed = aged(**inputs, action_ages_ms_RS=older.expand(3, 5))
+        assert not torch.allclose(changed[:3], found[:3], atol=1e-3)
+        assert torch.equal(changed[3:6], found[3:6])
+    # 10 000 000 minutes are in the last bucket, as 2 000 000 are
+    shorter = {"action_ages_ms_RS": (minutes.clamp(max=2_000_000) * 60_000).expand(3, 5)}
+    assert torch.equal(aged(**inputs, **shorter), found)
