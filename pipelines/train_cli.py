@@ -5,6 +5,7 @@ registered, compared or promoted.
 """
 
 import argparse
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 # the options are the fields below, so typer hands all of them on, --help included
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 _PROGRAM = "homefeed train"
+log = logging.getLogger(__name__)
 
 
 class TrainOptions(BaseSettings):
@@ -53,7 +55,7 @@ class TrainOptions(BaseSettings):
     snapshot: str = Field(description="URI or path of a built snapshot.")
     to: str = Field(
         description="Folder of the training, kept between attempts. What a training with other "
-        "options left in it is deleted."
+        "options left in it is deleted; one by other code is refused."
     )
     recipe: str
     devices: int = Field(default=1, ge=1, le=1024, description="Processes on each machine.")
@@ -112,7 +114,8 @@ def run(options: TrainOptions, config: RunConfig) -> "TrainingResult":
     """Train, or find the training finished.
 
     Raises:
-        ConfigurationError: there is no snapshot, or it was built with another recipe.
+        ConfigurationError: there is no snapshot, or it was built with another recipe; the folder
+            has this training by other code.
         HomefeedError: see `training.launch.train`.
     """
     from pipelines import storage
@@ -125,7 +128,29 @@ def run(options: TrainOptions, config: RunConfig) -> "TrainingResult":
     node = NodeAddress(rank=options.node_rank, rendezvous=options.rendezvous)
     with storage.local_copy(snapshot_uri) as snapshot_dir:
         spec = _specify(options, config, snapshot, snapshot_dir)
+        _check_code(spec)
         return launch.train(spec, None if is_alone else node)
+
+
+def _check_code(spec: "TrainingSpec") -> None:
+    """Refuse to go on, or begin anew without a word, where only the code is another one."""
+    from training.spec import TrainingSpec
+    from training.work_folder import WorkFolder, read
+
+    known = read(WorkFolder(Path(spec.work_dir)).spec, TrainingSpec)
+    if known is None:
+        return
+    before, now = known.lineage.code_version, spec.lineage.code_version
+    if known.model_copy(update={"lineage": spec.lineage}).identity() != spec.identity():
+        return  # other options
+    if before != now:
+        raise ConfigurationError(
+            f"{spec.work_dir} holds this training by code version {before}, found {now} now; "
+            f"expected the same code, as other code may give other weights; choose another --to, "
+            f"or delete the folder to train anew"
+        )
+    if now.endswith("-dirty"):
+        log.warning("going on in %s; changes since %s are not told apart", spec.work_dir, now)
 
 
 def _recipe_name(arguments: list[str]) -> str:

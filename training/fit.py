@@ -4,8 +4,10 @@ Not for starting processes (`training.launch`) nor for what a step is (`training
 """
 
 import logging
+import os
 import time
 from pathlib import Path
+from shutil import which
 
 import numpy as np
 import pytorch_lightning as pl
@@ -41,7 +43,7 @@ def run_process(spec: TrainingSpec, folder: WorkFolder, rank: int) -> None:
         rank: this process among those of all nodes; 0 is the first.
 
     Raises:
-        ConfigurationError: a GPU was asked for and there is none.
+        ConfigurationError: a GPU or compiled code was asked for and cannot be had.
         TrainingDivergedError: the loss became NaN or infinite.
         DataContractError: the snapshot cannot be trained on.
     """
@@ -63,20 +65,29 @@ def run_process(spec: TrainingSpec, folder: WorkFolder, rank: int) -> None:
 
 
 class SameStart(pl.Callback):
-    """Refuses to go on from different checkpoints, as where a node sees the folder's old state."""
+    """Refuses to go on from different checkpoints, as where a node sees the folder's old state.
+
+    Args:
+        identity: what this process trains, `TrainingSpec.identity()`.
+    """
+
+    def __init__(self, identity: str) -> None:
+        self._identity = int(identity[:15], 16)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compare the processes' first steps.
+        """Compare the processes' trainings and first steps.
 
         Raises:
             TransientStorageError: they differ.
         """
-        own = torch.tensor(trainer.global_step, device=pl_module.device)
-        steps = torch.as_tensor(trainer.strategy.all_gather(own)).flatten().tolist()
-        if len(set(steps)) > 1:
+        own = torch.tensor([self._identity, trainer.global_step], device=pl_module.device)
+        gathered = torch.as_tensor(trainer.strategy.all_gather(own)).view(-1, 2)
+        identities, steps = gathered.T.tolist()
+        if len(set(identities)) > 1 or len(set(steps)) > 1:
             raise TransientStorageError(
-                f"the processes found checkpoints of different steps, by rank {steps}; expected "
-                f"the same one: the folder is not yet the same on every node; retry"
+                f"the processes found {len(set(identities))} different trainings and checkpoints "
+                f"of steps {steps}, by rank; expected the same training and step: the folder is "
+                f"not yet the same on every node; retry"
             )
 
 
@@ -105,7 +116,7 @@ def _fit(
         enable_model_summary=False,
         use_distributed_sampler=False,
         callbacks=[
-            SameStart(),
+            SameStart(spec.identity()),
             Progress(metric_log, module.num_steps, training.num_epochs),
             CheckpointWriter(folder.checkpoints, training.checkpoint_every_steps),
         ],
@@ -186,4 +197,10 @@ def _check_devices(spec: TrainingSpec) -> None:
             f"accelerator=gpu with num_devices={spec.num_devices}, but torch {torch.__version__} "
             f"sees {torch.cuda.device_count()} GPUs; use a machine (and torch build) with enough, "
             f"lower num_devices, or set accelerator=cpu"
+        )
+    compiler = os.environ.get("CXX", "g++")  # what torch.compile calls
+    if spec.config.training.use_compile and spec.accelerator == "cpu" and not which(compiler):
+        raise ConfigurationError(
+            f"training.use_compile=true on a CPU, but there is no {compiler} on this machine; "
+            f"expected a C++ compiler (or its path in CXX); install one, or leave use_compile false"
         )

@@ -5,8 +5,9 @@ rows are taken a cache's worth at a time through a whole block, only the block's
 the backward pass computes the rest anew where it needs it. One attention head, no dropout; anything
 else takes the plain way of `training.encoder_layers`, which gives the same numbers.
 
-Inputs are float32 or float64. With `dtype` bfloat16 the matrix products are made of bfloat16 copies
-and summed in float32 where the hardware does so; norms, softmax and what is kept stay float32.
+Inputs are float32 or float64. With a `dtype` (bfloat16) the two branches, attention and
+feed-forward, are computed in it, sums in float32 where the hardware does so; the sums that the
+branches are added to, the norms and all that is kept stay float32.
 
 Letters: R requests, S actions, M candidates of a request, B sequences (R M), N rows (B S), D token
 width, d sequence channels, E pin embedding, F feed-forward width.
@@ -24,11 +25,13 @@ _EPSILON = 1e-5  # nn.LayerNorm's
 Gradients = tuple[Tensor | None, ...]
 
 
-def product(left: Tensor, right: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Return left @ right; with a `dtype`, multiplied in that and given back in float32."""
-    if dtype is None:
-        return left @ right
-    return (left.to(dtype) @ right.to(dtype)).float()
+def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return tensor if dtype is None else tensor.to(dtype)
+
+
+def _plus(branch: Tensor, stream: Tensor) -> Tensor:
+    """Return their sum in the stream's precision, in the branch's memory where that fits."""
+    return branch.add_(stream) if branch.dtype == stream.dtype else stream + branch
 
 
 class SharedAttention(torch.autograd.Function):
@@ -54,11 +57,11 @@ class SharedAttention(torch.autograd.Function):
         ctx.dtype, ctx.num_shared = dtype, sequence_RSd.shape[2]
         total_RMS = by_candidate_RMS @ by_query_RSS.transpose(1, 2)
         out = value_RSD.new_empty(*by_candidate_RMS.shape, value_RSD.shape[2])
-        for r in range(len(out)):
+        factors = (_cast(part, dtype) for part in (by_query_RSS, by_candidate_RMS, value_RSD))
+        for r, (query_SS, weights_MS, value_SD) in enumerate(zip(*factors, strict=True)):
             out_MSD = out[r]
-            weighted_MSD = by_candidate_RMS[r][:, :, None] * value_RSD[r]
-            query_MSS = by_query_RSS[r].to(dtype or by_query_RSS.dtype).expand(len(out_MSD), -1, -1)
-            mixed_MSD = product(query_MSS, weighted_MSD, dtype)
+            weighted_MSD = weights_MS[:, :, None] * value_SD
+            mixed_MSD = query_SS.expand(len(out_MSD), -1, -1) @ weighted_MSD
             torch.div(mixed_MSD, total_RMS[r][:, :, None], out=out_MSD)
             out_MSD += own_value_RMD[r][:, None]
             out_MSD[:, :, : ctx.num_shared] += sequence_RSd[r]
@@ -74,15 +77,13 @@ class SharedAttention(torch.autograd.Function):
         to_query, to_value = torch.empty_like(by_query_RSS), torch.empty_like(value_RSD)
         to_candidate, to_total = torch.empty_like(by_candidate_RMS), torch.empty_like(total_RMS)
         for r, grad_MSD in enumerate(grad_RMSD):
-            query_MSS = (
-                by_query_RSS[r].to(ctx.dtype or by_query_RSS.dtype).expand(len(grad_MSD), -1, -1)
-            )
+            query_SS = _cast(by_query_RSS[r], ctx.dtype)
             weights_MS1, value_SD = by_candidate_RMS[r][:, :, None], value_RSD[r]
-            weighted_MSD = weights_MS1 * value_SD
-            scaled_MSD = grad_MSD / total_RMS[r][:, :, None]
-            to_weighted = product(query_MSS.transpose(1, 2), scaled_MSD, ctx.dtype)
-            to_query_MSS = product(scaled_MSD, weighted_MSD.transpose(1, 2), ctx.dtype)
-            to_query[r] = to_query_MSS.sum(0)
+            weighted_MSD = _cast(weights_MS1, ctx.dtype) * _cast(value_SD, ctx.dtype)
+            scaled_MSD = _cast(grad_MSD / total_RMS[r][:, :, None], ctx.dtype)
+            to_weighted = query_SS.T.expand(len(grad_MSD), -1, -1) @ scaled_MSD
+            to_query_MSS = scaled_MSD @ weighted_MSD.transpose(1, 2)
+            to_query[r] = to_query_MSS.sum(0, dtype=to_query.dtype)
             # sum over d of scaled * mixed, mixed being E weighted / total
             to_total[r] = -(to_query_MSS * by_query_RSS[r]).sum(2) / total_RMS[r]
             to_candidate[r] = (to_weighted * value_SD).sum(2)
@@ -113,51 +114,51 @@ class OwnAttention(torch.autograd.Function):
         parameters = query_w, query_b, value_w, value_b
         ctx.save_for_backward(x_BSD, hidden_B1S, *parameters)
         ctx.dtype = dtype
+        branch = [_cast(parameter, dtype) for parameter in parameters]
         out = torch.empty_like(x_BSD)
         for part in _parts(x_BSD):
             hidden = None if hidden_B1S is None else hidden_B1S[part]
-            _, value, shares = _attention(x_BSD[part], hidden, parameters, dtype)
-            torch.add(x_BSD[part], product(shares, value, dtype), out=out[part])
+            _, value, shares = _attention(_cast(x_BSD[part], dtype), hidden, branch)
+            torch.add(x_BSD[part], shares @ value, out=out[part])
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Gradients:
         """Return the gradients of the input and the four parameters."""
         x_BSD, hidden_B1S, *parameters = ctx.saved_tensors
-        query_w, query_b, value_w, value_b = parameters
+        to_query_w, to_query_b, to_value_w, to_value_b = map(torch.zeros_like, parameters)
         scale, dtype = x_BSD.shape[2] ** -0.5, ctx.dtype
+        branch = [_cast(parameter, dtype) for parameter in parameters]
         to_x = torch.empty_like(x_BSD)
-        to_query_w, to_value_w = torch.zeros_like(query_w), torch.zeros_like(value_w)
-        to_query_b, to_value_b = torch.zeros_like(query_b), torch.zeros_like(value_b)
         for part in _parts(x_BSD):
-            x, grad = x_BSD[part], gradients[0][part]
+            x, grad = _cast(x_BSD[part], dtype), _cast(gradients[0][part], dtype)
             hidden = None if hidden_B1S is None else hidden_B1S[part]
-            query, value, shares = _attention(x, hidden, parameters, dtype)
-            to_value = product(shares.transpose(1, 2), grad, dtype).flatten(0, 1)
-            to_shares = product(grad, value.transpose(1, 2), dtype)
+            query, value, shares = _attention(x, hidden, branch)
+            to_value = (shares.transpose(1, 2) @ grad).flatten(0, 1)
+            to_shares = grad @ value.transpose(1, 2)
             to_scores = torch._softmax_backward_data(to_shares, shares, -1, shares.dtype)
             to_scores *= scale
-            to_query = product(to_scores, x, dtype).flatten(0, 1)
-            to_part = torch.add(grad, product(to_scores.transpose(1, 2), query, dtype))
-            to_rows = product(to_query, query_w, dtype)
-            to_rows += product(to_value, value_w, dtype)
-            torch.add(to_part, to_rows.view_as(to_part), out=to_x[part])
+            to_query = (to_scores @ x).flatten(0, 1)
+            to_part = to_scores.transpose(1, 2) @ query
+            to_part += (to_query @ branch[0]).view_as(to_part)
+            to_part += (to_value @ branch[2]).view_as(to_part)
+            torch.add(gradients[0][part], to_part, out=to_x[part])
             rows = x.flatten(0, 1)
-            to_query_w += product(to_query.T, rows, dtype)
-            to_value_w += product(to_value.T, rows, dtype)
+            to_query_w += to_query.T @ rows
+            to_value_w += to_value.T @ rows
             to_query_b += to_query.sum(0)
             to_value_b += to_value.sum(0)
         return to_x, to_query_w, to_query_b, to_value_w, to_value_b, None, None
 
 
 def _attention(
-    x: Tensor, hidden: Tensor | None, parameters: Sequence[Tensor], dtype: torch.dtype | None
+    x: Tensor, hidden: Tensor | None, parameters: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return queries and values, [b, S, D], and what each query takes of each value, [b, S, S]."""
     query_w, query_b, value_w, value_b = parameters
-    query = product(x, query_w.T, dtype).add_(query_b)
-    value = product(x, value_w.T, dtype).add_(value_b)
-    scores = product(query, x.transpose(1, 2), dtype).mul_(x.shape[2] ** -0.5)
+    query = (x @ query_w.T).add_(query_b)
+    value = (x @ value_w.T).add_(value_b)
+    scores = (query @ x.transpose(1, 2)).mul_(x.shape[2] ** -0.5)
     if hidden is not None:
         scores.masked_fill_(hidden, float("-inf"))
     return query, value, torch.softmax(scores, dim=-1)
@@ -179,8 +180,9 @@ class FeedForward(torch.autograd.Function):
         *parameters, ctx.dtype = parameters_and_dtype
         out = torch.empty_like(x_ND)
         last_mean, last_scale = x_ND.new_empty(len(x_ND), 1), x_ND.new_empty(len(x_ND), 1)
+        branch = [_cast(parameter, ctx.dtype) for parameter in parameters[2:6]]
         for rows in _chunks(len(x_ND)):
-            *_, sums = _feed_forward(x_ND[rows], parameters, ctx.dtype)
+            *_, sums = _feed_forward(x_ND[rows], parameters[:2], branch)
             _norm.out(
                 sums, sums.shape[-1:], *parameters[6:], _EPSILON,
                 out0=out[rows], out1=last_mean[rows], out2=last_scale[rows],
@@ -192,27 +194,27 @@ class FeedForward(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Gradients:
         """Return the gradients of the input and the eight parameters."""
         x_ND, last_mean, last_scale, *parameters = ctx.saved_tensors
-        norm_w, norm_b, in_w, _, out_w, _, last_w, last_b = parameters
+        norm_w, norm_b, *branch, last_w, last_b = parameters
+        branch = [_cast(parameter, ctx.dtype) for parameter in branch]
+        in_w, _, out_w, _ = branch
         to_x = torch.empty_like(x_ND)
         to_parameters = [torch.zeros_like(parameter) for parameter in parameters]
         to_norm_w, to_norm_b = torch.empty_like(norm_w), torch.empty_like(norm_b)
         width = x_ND.shape[1:]
         for rows in _chunks(len(x_ND)):
-            normed, mean, scale, hidden, sums = _feed_forward(x_ND[rows], parameters, ctx.dtype)
+            mean, scale, normed, hidden, sums = _feed_forward(x_ND[rows], (norm_w, norm_b), branch)
             statistics = last_mean[rows], last_scale[rows]
             to_sums, to_last_w, to_last_b = _norm_backward(
                 gradients[0][rows], sums, width, *statistics, last_w, last_b, _ALL
             )
-            to_hidden = torch.ops.aten.threshold_backward(
-                product(to_sums, out_w, ctx.dtype), hidden, 0.0
-            )
-            to_normed = product(to_hidden, in_w, ctx.dtype).add_(to_sums)
+            to_out = _cast(to_sums, ctx.dtype)
+            to_hidden = torch.ops.aten.threshold_backward(to_out @ out_w, hidden, 0.0)
+            to_normed = _plus(to_hidden @ in_w, to_sums)
             _norm_backward.out(
                 to_normed, x_ND[rows], width, mean, scale, norm_w, norm_b, _ALL,
                 out0=to_x[rows], out1=to_norm_w, out2=to_norm_b,
             )  # fmt: skip
-            to_in_w = product(to_hidden.T, normed, ctx.dtype)
-            to_out_w = product(to_sums.T, hidden, ctx.dtype)
+            to_in_w, to_out_w = to_hidden.T @ normed, to_out.T @ hidden
             first = (to_norm_w, to_norm_b, to_in_w, to_hidden.sum(0))
             rest = (to_out_w, to_sums.sum(0), to_last_w, to_last_b)
             for total, new in zip(to_parameters, (*first, *rest), strict=True):
@@ -246,14 +248,15 @@ _norm_backward = torch.ops.aten.native_layer_norm_backward
 
 
 def _feed_forward(
-    x: Tensor, parameters: Sequence[Tensor], dtype: torch.dtype | None
+    x: Tensor, norm: Sequence[Tensor], branch: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
-    """Return the first norm's output, mean and scale, the hidden rows, the last norm's input."""
-    norm_w, norm_b, in_w, in_b, out_w, out_b, *_ = parameters
-    normed, mean, scale = torch.native_layer_norm(x, x.shape[-1:], norm_w, norm_b, _EPSILON)
-    hidden = product(normed, in_w.T, dtype).add_(in_b).relu_()
-    sums = product(hidden, out_w.T, dtype).add_(out_b).add_(normed)
-    return normed, mean, scale, hidden, sums
+    """Return the first norm's mean and scale, the branch's input and hidden rows, all summed up."""
+    (norm_w, norm_b), (in_w, in_b, out_w, out_b) = norm, branch
+    stream, mean, scale = torch.native_layer_norm(x, x.shape[-1:], norm_w, norm_b, _EPSILON)
+    normed = stream.to(in_w.dtype)
+    hidden = (normed @ in_w.T).add_(in_b).relu_()
+    sums = _plus((hidden @ out_w.T).add_(out_b), stream)
+    return mean, scale, normed, hidden, sums
 
 
 def _parts(x_BSD: Tensor) -> list[slice]:

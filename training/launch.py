@@ -24,7 +24,7 @@ from pipelines.contracts.errors import (
     HomefeedError,
     TransientStorageError,
 )
-from training.memory import advice
+from training.exhaustion import advice
 from training.processes import die_with_parent, training_environment
 from training.spec import NodeAddress, TrainingResult, TrainingSpec
 from training.work_folder import TrainingError, WorkFolder, read
@@ -34,6 +34,10 @@ _NUM_TAIL_LINES = 40
 _STOP_WAIT_S = 30.0
 _NODES_WAIT_S = 600.0
 """How long nodes wait for each other at the start: machines are not given out all at once."""
+_NO_MEETING = ("DistStoreError", "DistNetworkError")
+"""torch's errors of a rendezvous where not all came."""
+_KILLED = "Signal 9 (SIGKILL)"
+"""torchrun's words for a process that died of it; it also speaks of those that it kills itself."""
 _PUBLISH_WAIT_S = 1800.0
 """How long a node whose processes are done waits for node 0, which calibrates and writes."""
 
@@ -53,10 +57,10 @@ def train(spec: TrainingSpec, node: NodeAddress | None = None) -> TrainingResult
         node: which of several nodes this is; None for the only one.
 
     Raises:
-        RunInProgressError: another process trains in the same folder.
+        RunInProgressError: another process trains in the same folder, or is the same node.
         TrainingDivergedError: the loss became NaN or infinite.
         ConfigurationError: the devices asked for are not there; `node` does not fit the number of
-            nodes.
+            nodes; `work_dir` holds files that no training wrote.
         DataContractError: the snapshot cannot be trained on.
         TransientStorageError: the disk is full, another node did not come or was told to stop; a
             retry continues.
@@ -64,14 +68,23 @@ def train(spec: TrainingSpec, node: NodeAddress | None = None) -> TrainingResult
     """
     _check_node(spec, node)
     folder = WorkFolder(Path(spec.work_dir))
-    finished = _enter(spec, folder, node)
-    if finished is not None and Path(finished.bundle_dir).is_dir():
-        log.info("this training is finished already (%d steps)", finished.num_steps)
-        return finished
+    folder.root.mkdir(parents=True, exist_ok=True)
+    # from here to the end, so that nobody clears the folder while the processes start
+    with folder.locked("preparing to train", folder.launch_lock_of(_rank(node))):
+        finished = _enter(spec, folder, node)
+        if finished is not None and Path(finished.bundle_dir).is_dir():
+            log.info("this training is finished already (%d steps)", finished.num_steps)
+            return finished
+        return _train(spec, folder, node)
+
+
+def _train(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None) -> TrainingResult:
+    """Run this node's processes and return what node 0 published."""
     exit_code, tail = _run(spec, folder, node)
-    is_published_elsewhere = exit_code == 0 and _rank(node) > 0
-    result = folder.finished(spec, _PUBLISH_WAIT_S if is_published_elsewhere else 0.0)
-    if exit_code == 0 and result is not None:
+    is_elsewhere = _rank(node) > 0
+    result = folder.finished(spec, _PUBLISH_WAIT_S if is_elsewhere and exit_code == 0 else 0.0)
+    # elsewhere processes may end badly only because node 0, complete and published, is gone
+    if result is not None and (exit_code == 0 or is_elsewhere):
         return result
     raise _failure(spec, folder, _rank(node), (exit_code, tail))
 
@@ -97,7 +110,6 @@ def _enter(
     spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None
 ) -> TrainingResult | None:
     """Have the folder ready for this node; return the result if the training is finished."""
-    folder.root.mkdir(parents=True, exist_ok=True)
     if node is not None and node.rank > 0:
         return folder.join(spec, node.rank, _NODES_WAIT_S)
     with folder.locked("preparing to train"):
@@ -128,6 +140,7 @@ def _command(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None) -
         "-m",
         "training.main",
         str(folder.spec_of(_rank(node))),
+        spec.identity(),
     ]
 
 
@@ -200,7 +213,13 @@ def _failure(
             f"{folder.root} for {_PUBLISH_WAIT_S:.0f} s; look at its output, then retry on all "
             f"nodes: training goes on where it was"
         )
-    is_killed = any("SIGKILL" in line for line in tail)
+    if spec.num_nodes > 1 and any(name in line for name in _NO_MEETING for line in tail):
+        return TransientStorageError(
+            f"node {node_rank} waited {_NODES_WAIT_S:.0f} s and did not meet the other nodes; "
+            f"expected {spec.num_nodes} of them at the same rendezvous; start all, and see that "
+            f"they reach node 0's port; the whole output is in {folder.log_of(node_rank)}"
+        )
+    is_killed = any(_KILLED in line for line in tail)
     hint = f"a process was killed; if memory ran out, {advice(spec)}; " if is_killed else ""
     return HomefeedError(
         f"training ended with exit code {exit_code}, expected 0 and a result in {folder.root}; "

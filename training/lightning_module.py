@@ -41,6 +41,10 @@ class RankerModule(pl.LightningModule):
         torch.manual_seed(seed_of(config.training.seed, _WEIGHTS_SALT))
         self.ranker = Ranker(config.features, config.model, embedding_dim)
         self.ranker.adopt(statistics)
+        # a function, not a module: compiled or not, a checkpoint holds the same names
+        self.forward_ranker = self.ranker.forward
+        if config.training.use_compile:
+            self.forward_ranker = torch.compile(self.ranker.forward, dynamic=True)
         self.register_buffer("label_weights_HL", label_weight_matrix(config.features))
         self.gradient_norm = torch.tensor(0.0)
 
@@ -56,7 +60,7 @@ class RankerModule(pl.LightningModule):
             TrainingDivergedError: the loss is NaN or infinite; no weight was changed by it.
         """
         is_visible_RS = visible_actions(batch, self.config.model.time_window_mask_hours)
-        logits_CH = self.ranker(batch, is_visible_RS)
+        logits_CH = self.forward_ranker(batch, is_visible_RS)
         # DDP averages gradients over the ranks: a share times their number averages to the sum.
         share = weighted_loss(logits_CH, batch, self.get_buffer("label_weights_HL"))
         loss = share * self.trainer.world_size

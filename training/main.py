@@ -1,9 +1,8 @@
-"""What torchrun starts, once per device: `python -m torch.distributed.run -m training.main SPEC`.
+"""What torchrun starts, once per device: `torchrun -m training.main SPEC IDENTITY`.
 
 Not a command line for people: that is `homefeed train` or `homefeed stage train_challenger`.
 """
 
-import errno
 import logging
 import os
 import signal
@@ -18,18 +17,21 @@ if TYPE_CHECKING:
     from training.spec import TrainingSpec
     from training.work_folder import WorkFolder
 
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
+def main(spec_path: str, identity: str) -> int:
+    """Train as one of the processes of a specification; return the exit code.
 
-def main(spec_path: str) -> int:
-    """Train as one of the processes of a specification; return the exit code."""
+    Args:
+        spec_path: JSON of a `TrainingSpec`.
+        identity: its `identity()`, as the launcher prepared it.
+    """
     die_with_parent()
     # After the above: importing torch takes seconds in which the launcher may be killed.
     import torch
     from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-    from pipelines.contracts.errors import HomefeedError
-    from training.memory import advice, is_out_of_memory
+    from pipelines.contracts.errors import HomefeedError, RunInProgressError
+    from training.exhaustion import as_our_error
     from training.processes import threads_per_process
     from training.spec import TrainingSpec
     from training.work_folder import TrainingError, WorkFolder, write
@@ -37,34 +39,25 @@ def main(spec_path: str) -> int:
     rank = int(os.environ["RANK"])  # over all nodes; LOCAL_RANK is the one on this node
     _configure_logging(rank)
     spec = TrainingSpec.model_validate_json(Path(spec_path).read_bytes())
+    if spec.identity() != identity:
+        sys.stderr.write(f"{spec_path} is of another training than this process was started for\n")
+        return RunInProgressError.exit_code
     folder = WorkFolder(Path(spec.work_dir))
     torch.set_num_threads(threads_per_process(spec.num_devices))
     try:
         _train(spec, folder, rank)
-    except HomefeedError as error:
-        write(folder.error, TrainingError(error_class=type(error).__name__, message=str(error)))
-        logging.getLogger(__name__).error("%s: %s", type(error).__name__, error)
-        return error.exit_code
+    except (HomefeedError, MemoryError, RuntimeError, OSError) as error:
+        ours = as_our_error(error, spec)
+        if ours is None:
+            raise
+        write(folder.error, TrainingError(error_class=type(ours).__name__, message=str(ours)))
+        logging.getLogger(__name__).error("%s: %s", type(ours).__name__, ours)
+        return ours.exit_code
     except SIGTERMException:
         # A checkpoint is written; by itself this would end with 0. Perhaps another node was told.
         message = f"training in {folder.root} was told to stop and saved; retry to go on from there"
         write(folder.error, TrainingError(error_class="TransientStorageError", message=message))
         return 128 + signal.SIGTERM
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        message = f"out of memory while training in {folder.root}: {error}; {advice(spec)}"
-        write(folder.error, TrainingError(error_class="ConfigurationError", message=message))
-        return 78
-    except OSError as error:
-        if error.errno not in _NO_SPACE:
-            raise
-        message = (
-            f"no space left while training in {folder.root}: {error}; expected room for two "
-            f"checkpoints and a bundle; free some and retry: training goes on where it was"
-        )
-        write(folder.error, TrainingError(error_class="TransientStorageError", message=message))
-        return 75
     return 0
 
 
@@ -92,4 +85,4 @@ def _configure_logging(rank: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1], sys.argv[2]))

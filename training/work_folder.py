@@ -1,6 +1,6 @@
 """The folder of one training, kept between attempts: where each file is, and who may write.
 
-    spec.json            the TrainingSpec                    training.lock  held while training
+    spec.json            the TrainingSpec                    *.lock         held while training
     checkpoints/*.ckpt   the newest two, with digests        training.log   output of all processes
     metrics.jsonl        one line per logged value           error.json     why an attempt ended
     learning_curve.png   bundle/                             result.json    TrainingResult, last
@@ -13,6 +13,7 @@ Not for the stage's own folder: the stage publishes from here.
 
 import contextlib
 import fcntl
+import logging
 import os
 import shutil
 import time
@@ -25,9 +26,14 @@ from typing import TypeVar
 from pydantic import Field, ValidationError
 
 from pipelines.contracts.base import Frozen
-from pipelines.contracts.errors import RunInProgressError, TransientStorageError
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    RunInProgressError,
+    TransientStorageError,
+)
 from training.spec import TrainingResult, TrainingSpec
 
+log = logging.getLogger(__name__)
 Model = TypeVar("Model", bound=Frozen)
 _LOCK_WAIT_S = 5.0
 """Long enough for a killed attempt to be gone, too short to wait for a training."""
@@ -95,14 +101,18 @@ class WorkFolder:
         """Output of a node's processes, all attempts."""
         return self.log if node_rank == 0 else self.root / f"training-node-{node_rank}.log"
 
+    def launch_lock_of(self, node_rank: int) -> str:
+        """Name of the lock that a node's launcher holds; the first process has its own."""
+        return f"launch-node-{node_rank}.lock"
+
     @contextlib.contextmanager
-    def locked(self, purpose: str) -> Iterator[None]:
-        """Hold the folder's lock; the kernel frees it when the process dies.
+    def locked(self, purpose: str, name: str = "training.lock") -> Iterator[None]:
+        """Hold one of the folder's locks; the kernel frees it when the process dies.
 
         Raises:
             RunInProgressError: another process holds it and goes on holding it.
         """
-        with (self.root / "training.lock").open("a+") as handle:
+        with (self.root / name).open("a+") as handle:
             deadline = time.monotonic() + _LOCK_WAIT_S
             while not _try_lock(handle.fileno()):
                 if time.monotonic() > deadline:
@@ -122,18 +132,32 @@ class WorkFolder:
         """Make ready for an attempt, or return the finished result of the same training.
 
         What another training left is deleted; what an earlier attempt of this one left is kept.
+
+        Raises:
+            ConfigurationError: files of these names are there, but no specification.
         """
         known = read(self.spec, TrainingSpec)
         if known is None or known.identity() != spec.identity():
-            others = [*self.root.glob("spec-node-*.json"), *self.root.glob("training-node-*.log")]
-            files = (self.error, self.metrics, self.learning_curve, self.result, self.log)
-            for path in (*files, *others):
-                path.unlink(missing_ok=True)
-            shutil.rmtree(self.checkpoints, ignore_errors=True)
-            shutil.rmtree(self.bundle, ignore_errors=True)
+            self._clear()
         self.error.unlink(missing_ok=True)
         write(self.spec, spec)
         return self.finished(spec)
+
+    def _clear(self) -> None:
+        """Delete what a training wrote, and nothing that none wrote."""
+        others = [*self.root.glob("spec-node-*.json"), *self.root.glob("training-node-*.log")]
+        files = [self.error, self.metrics, self.learning_curve, self.result, self.log, *others]
+        there = [path for path in (*files, self.checkpoints, self.bundle) if path.exists()]
+        if there and not self.spec.exists():
+            raise ConfigurationError(
+                f"{self.root} holds {sorted(path.name for path in there)} and no spec.json: it is "
+                f"not the folder of a training, and they would be deleted; expected an empty "
+                f"folder or one of an earlier training; choose another"
+            )
+        if there:
+            log.info("%s: another training was here; deleting what it left", self.root)
+        for path in there:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
     def join(self, spec: TrainingSpec, node_rank: int, wait_s: float) -> TrainingResult | None:
         """Wait for node 0 to `prepare` this training, then do a further node's part of it.

@@ -196,6 +196,9 @@ class TrainingConfig(Frozen):
     precision: Literal["32-true", "bf16-mixed"] = Field(
         default="32-true", description="Arithmetic."
     )
+    use_compile: bool = Field(
+        default=False, description="torch.compile, for GPUs; on a CPU it needs a C++ compiler."
+    )
     checkpoint_every_steps: int = Field(default=200, ge=1, description="Steps between checkpoints.")
 
 

@@ -152,6 +152,10 @@ def _publish(folder: Path, uri: str, world: World) -> None:
         return
     remove(join(uri, MARKER))
     write_bytes(join(uri, _STARTED), b"{}")
+    # an upload that was cut off, of a larger world perhaps, has parts that this one will not have
+    for name in list_names(uri):
+        if name != _STARTED:
+            remove(join(uri, name))
     publish_folder(folder, uri)
     write_model(join(uri, MARKER), world)
     remove(join(uri, _STARTED))

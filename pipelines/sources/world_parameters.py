@@ -21,7 +21,7 @@ _FIRST_START, _LAST_END = date(2000, 1, 1), date(2100, 1, 1)
 class WorldParameters(Frozen):
     """Sizes, and the constants of the formulas in `pipelines.sources.world`."""
 
-    num_users: int = Field(default=1500, description="Users; user_id is 0 .. num_users - 1.")
+    num_users: int = Field(default=8000, description="Users; user_id is 0 .. num_users - 1.")
     num_pins: int = Field(default=3000, description="Pins; pin_id is 0 .. num_pins - 1.")
     num_days: int = Field(default=60, description="Days with events.")
     start: date = Field(default=date(2024, 1, 1), description="First day, UTC.")

@@ -43,7 +43,8 @@ VARIANTS = {
     "without_sequence": {"use_sequence_encoder": False},
     "without_candidate_fusion": {"use_candidate_fusion": False},
     "without_action_types": {"use_action_types": False},
-    "with_time_window_mask": {"time_window_mask_hours": 24.0},
+    "without_action_ages": {"use_action_ages": False},
+    "with_two_layers": {"num_layers": 2, "feedforward_dim": 32},  # as published
 }
 RULES = ("optimum", "no_sequence", "popularity", "random")
 

@@ -65,7 +65,7 @@ def export(snapshot: Snapshot, snapshot_dir: Path, config: RunConfig, out: Path)
     options = model.model_dump() | {
         "num_epochs": training.num_epochs,
         "batch_size": training.batch_size,
-        "learning_rate": training.learning_rate,
+        "warmup_steps": training.warmup_steps,
         "gradient_clip": training.gradient_clip,
         "embedding_dim": EMBEDDING_DIM,
         "num_numeric": len(features.numeric),
@@ -75,9 +75,9 @@ def export(snapshot: Snapshot, snapshot_dir: Path, config: RunConfig, out: Path)
     (out / "options.json").write_text(json.dumps(options))
 
 
-def train_and_score(folder: Path, model: str, seed: int) -> np.ndarray:
+def train_and_score(folder: Path, model: str, learning_rate: float, seed: int) -> np.ndarray:
     """Return the holdout's scores of one of the library's models, float64 (N,)."""
     environment = os.environ | {"PYTHONPATH": str(FOLDER)}
-    command = [sys.executable, str(WORKER), str(folder), model, str(seed)]
+    command = [sys.executable, str(WORKER), str(folder), model, str(learning_rate), str(seed)]
     subprocess.run(command, env=environment, check=True)
     return np.load(folder / f"scores-{model}-{seed}.npy")

@@ -1,11 +1,12 @@
 """Train one of FuxiCTR's models on exported rows and score the holdout: a process of its own.
 
-    python fuxictr_worker.py FOLDER MODEL SEED
+    python fuxictr_worker.py FOLDER MODEL LEARNING_RATE SEED
 
 FOLDER holds what `fuxictr_peer.export` wrote; the scores go to FOLDER/scores-MODEL-SEED.npy. The
-library's models and their training step are used as they are. Its data loaders are not (they start
-Ray and hold no vectors): the rows are handed over as its `LongCTRDataLoader` would, sequences
-padded on the left, oldest first, the candidate last. The sizes are those of the sample's recipe.
+library's models and their training step are used as they are, with our schedule. Its data loaders
+are not (they start Ray and hold no vectors): the rows are handed over as its `LongCTRDataLoader`
+would, sequences padded on the left, oldest first, the candidate last. The sizes are those of the
+sample's recipe.
 """
 
 import json
@@ -20,23 +21,35 @@ import torch
 from fuxictr.features import FeatureMap
 from fuxictr.pytorch.torch_utils import seed_everything
 from model_zoo.LongCTR import DCNv2, TransAct
+from torch.optim.lr_scheduler import LambdaLR
+
+from training.lightning_module import learning_rate_factor
 
 Inputs = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], torch.Tensor]
 LABEL = "repin"
 
 
-def main(folder: Path, name: str, seed: int) -> None:
+def main(folder: Path, name: str, learning_rate: float, seed: int) -> None:
     """Train for the recipe's epochs, in an order drawn from the seed, and save the scores."""
     options = json.loads((folder / "options.json").read_text())
+    options["learning_rate"] = learning_rate
     seed_everything(seed)
     model = make_model(name, feature_map(options), options, folder)
     training, holdout = (dict(np.load(folder / f"{s}.npz")) for s in ("training", "holdout"))
     rng = np.random.default_rng(seed)
     model._max_gradient_norm, model._batch_index = options["gradient_clip"], 0
+    num_rows = len(training["request_of_C"])
+    num_steps = options["num_epochs"] * -(-num_rows // options["batch_size"])
+    schedule = LambdaLR(
+        model.optimizer,
+        lambda step: learning_rate_factor(step, options["warmup_steps"], num_steps),
+    )
     for epoch in range(options["num_epochs"]):
         model.train()
-        order = rng.permutation(len(training["request_of_C"]))
-        losses = [model.train_step(batch) for batch in batches(training, order, options)]
+        losses = []
+        for batch in batches(training, rng.permutation(num_rows), options):
+            losses.append(model.train_step(batch))
+            schedule.step()
         mean = float(torch.stack([loss.detach() for loss in losses]).mean())
         sys.stderr.write(f"    {name}, seed {seed}: epoch {epoch + 1}, loss {mean:.4f}\n")
     everything = np.arange(len(holdout["request_of_C"]))
@@ -129,4 +142,4 @@ def batches(
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    main(Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), int(sys.argv[4]))

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,13 +15,13 @@ from pipelines.contracts.artifacts import DataReport
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.schemas import ACTIONS, EMBEDDING_DIM, IMPRESSIONS, PINS, USERS
 from pipelines.recipes import world as recipe
-from pipelines.sources import world_actions, world_filter, world_people, world_requests
+from pipelines.sources import world, world_actions, world_filter, world_people, world_requests
 from pipelines.sources.world import World, ingest
 from pipelines.sources.world_parameters import WorldParameters, make_parameters
 from pipelines.sources.world_tables import TRUTH_IMPRESSIONS
 from pipelines.sources.world_truth import known_answer, read_truth
 from pipelines.stages import runner
-from pipelines.storage import to_uri
+from pipelines.storage import local_path, to_uri
 from support.runs import make_run, save_run
 
 START, END = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 2, 10, tzinfo=UTC)
@@ -274,6 +275,23 @@ def test_arguments_out_of_range_are_refused(arguments, message: str) -> None:
     given = {"num_users": 10, "num_pins": 60, "num_days": 60, "start": "2024-01-01", "seed": 1}
     with pytest.raises(ConfigurationError, match=message):
         make_parameters(**(given | arguments))
+
+
+def test_an_upload_that_was_cut_off_leaves_no_part_behind(tmp_path: Path, monkeypatch) -> None:
+    def upload(folder: Path, uri: str) -> None:
+        shutil.copytree(folder, local_path(uri), dirs_exist_ok=True)
+
+    monkeypatch.setattr(world, "is_local", lambda uri: False)
+    monkeypatch.setattr(world, "publish_folder", upload)
+    stale = tmp_path / "log" / "impressions" / "day=2024-01-01" / "part-00009.parquet"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"of a larger world")
+    (tmp_path / "log" / "ingesting.json").write_text("{}")
+    small = SMALL.model_copy(update={"num_users": 40})
+    world.ingest(to_uri(tmp_path / "log"), small)
+    assert not stale.exists()
+    assert (tmp_path / "log" / world.MARKER).exists()
+    assert not (tmp_path / "log" / "ingesting.json").exists()
 
 
 def test_a_folder_with_something_else_is_left_alone(written, tmp_path: Path) -> None:

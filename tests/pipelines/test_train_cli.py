@@ -21,6 +21,7 @@ from pipelines.storage import local_path
 from support.runs import make_run
 from support.worlds import write_planted_world
 from training.spec import NodeAddress, TrainingSpec
+from training.work_folder import WorkFolder, write
 
 SMALL = ("--model.first-k", "3", "--model.mlp-dims", "8", "--training.batch-size", "256")
 
@@ -150,6 +151,24 @@ def test_a_refusal_is_one_line_and_exit_code_78(wrong: tuple[str, ...], message:
     assert done.returncode == 78
     assert re.fullmatch(f"ConfigurationError: .*{message}.*homefeed train --help`\n", done.stderr)
     assert done.stdout == ""
+
+
+def test_other_code_does_not_go_on_nor_begin_anew(arguments, monkeypatch) -> None:
+    spec, _ = spec_of(arguments, monkeypatch)
+    other = spec.lineage.model_copy(update={"code_version": "0123456789ab"})
+    write(WorkFolder(Path(spec.work_dir)).spec, spec.model_copy(update={"lineage": other}))
+    with pytest.raises(ConfigurationError, match=r"by code version 0123456789ab, found .* now"):
+        spec_of(arguments, monkeypatch)
+    spec_of([*arguments, "--training.seed", "3"], monkeypatch)  # other options begin anew
+
+
+def test_a_changed_checkout_is_warned_of(arguments, monkeypatch, caplog) -> None:
+    monkeypatch.setattr("pipelines.resolve.code_version", lambda: "0123456789ab-dirty")
+    spec, _ = spec_of(arguments, monkeypatch)
+    assert "not told apart" not in caplog.text
+    write(WorkFolder(Path(spec.work_dir)).spec, spec)
+    spec_of(arguments, monkeypatch)
+    assert "changes since 0123456789ab-dirty are not told apart" in caplog.text
 
 
 def test_trains_a_bundle_and_finds_it_finished(snapshot, arguments, tmp_path) -> None:

@@ -13,7 +13,11 @@ import pytest
 import torch
 
 from pipelines.contracts.base import digest_of
-from pipelines.contracts.errors import ConfigurationError, TransientStorageError
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    RunInProgressError,
+    TransientStorageError,
+)
 from training import launch
 from training.fit import SameStart
 from training.launch import train
@@ -26,6 +30,9 @@ OPTIONS = {
     "model": {"dropout": 0.1, "mlp_dropout": 0.1},
     "training": {"num_epochs": 2, "checkpoint_every_steps": 3},
 }
+
+
+IDENTITY = "fedcba9876543210" * 4
 
 
 def start_node(spec: TrainingSpec, node: NodeAddress, folder: Path) -> "subprocess.Popen[str]":
@@ -113,14 +120,22 @@ def test_told_to_stop_on_one_machine_both_save_and_go_on_later(
 
 
 def test_machines_that_see_different_checkpoints_do_not_train() -> None:
-    def start_at(steps: list[int]) -> None:
-        gathered = SimpleNamespace(all_gather=lambda own: torch.tensor([[step] for step in steps]))
-        trainer = SimpleNamespace(global_step=steps[0], strategy=gathered)
-        SameStart().on_train_start(trainer, SimpleNamespace(device="cpu"))
+    def start_at(steps: list[int], is_other: bool = False) -> None:
+        other = int(IDENTITY[:15], 16) + 1 if is_other else int(IDENTITY[:15], 16)
+
+        def all_gather(own: torch.Tensor) -> torch.Tensor:
+            return torch.stack([own, torch.tensor([other, steps[1]])])
+
+        trainer = SimpleNamespace(
+            global_step=steps[0], strategy=SimpleNamespace(all_gather=all_gather)
+        )
+        SameStart(IDENTITY).on_train_start(trainer, SimpleNamespace(device="cpu"))
 
     start_at([3, 3])
-    with pytest.raises(TransientStorageError, match=r"by rank \[3, 0\]"):
+    with pytest.raises(TransientStorageError, match=r"1 different .* steps \[3, 0\], by rank"):
         start_at([3, 0])
+    with pytest.raises(TransientStorageError, match=r"found 2 different trainings"):
+        start_at([3, 3], is_other=True)
 
 
 def test_one_machine_keeps_the_identity_it_had(planted, tmp_path) -> None:
@@ -167,6 +182,32 @@ def test_a_machine_whose_first_one_trains_something_else_says_so(
     write(WorkFolder(tmp_path).spec, planted.spec(tmp_path, num_nodes=2, training={"seed": 99}))
     with pytest.raises(TransientStorageError, match="node 1 found another training in"):
         train(spec, node)
+
+
+def test_a_machine_that_nobody_meets_says_so(planted, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(launch, "_NODES_WAIT_S", 3.0)
+    expected = r"node 0 waited 3 s and did not meet the other nodes; expected 2 of them"
+    with pytest.raises(TransientStorageError, match=expected):
+        train(planted.spec(tmp_path, num_nodes=2), addresses()[0])
+
+
+def test_the_same_machine_is_not_started_twice(planted, tmp_path) -> None:
+    folder = WorkFolder(tmp_path)
+    with (
+        folder.locked("the test", folder.launch_lock_of(1)),
+        pytest.raises(RunInProgressError, match=r"preparing to train: process \d+ is training"),
+    ):
+        train(planted.spec(tmp_path, num_nodes=2), addresses()[1])
+
+
+def test_a_process_does_not_train_what_its_launcher_did_not_ask_for(planted, tmp_path) -> None:
+    spec = planted.spec(tmp_path)
+    write(WorkFolder(tmp_path).spec, spec)
+    command = [sys.executable, "-m", "training.main", str(WorkFolder(tmp_path).spec), IDENTITY]
+    environment = training_environment(1) | {"RANK": "0"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == RunInProgressError.exit_code
+    assert "is of another training than this process was started for" in done.stderr
 
 
 @pytest.mark.parametrize(

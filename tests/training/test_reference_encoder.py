@@ -106,6 +106,31 @@ def test_every_form_gives_the_same_numbers(
         torch.testing.assert_close(training, other, **TOLERANCE)
 
 
+def test_bfloat16_is_as_near_as_the_plain_formulation_in_it() -> None:
+    inputs = make_inputs([100, 0, 5, 40] * 4)
+    target = torch.randn(len(inputs["request_of_C"]), make_pair(1)[1].output_dim)
+
+    def run(encoder: torch.nn.Module, *, is_bfloat16: bool) -> tuple[Tensor, Tensor]:
+        encoder.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_bfloat16):
+            encoded = encoder(**inputs).float()
+        (encoded * target).sum().backward()
+        gradients = [p.grad.flatten() for p in encoder.parameters() if p.grad is not None]
+        return encoded.detach(), torch.cat(gradients)
+
+    errors = [
+        [
+            float((near - exact).norm() / exact.norm())
+            for near, exact in zip(
+                run(encoder, is_bfloat16=True), run(encoder, is_bfloat16=False), strict=True
+            )
+        ]
+        for encoder in make_pair(1)
+    ]
+    for of_plain, of_ours in zip(*errors, strict=True):
+        assert 0 < of_ours < 1.5 * of_plain
+
+
 def test_scores_too_far_apart_to_split_are_not_split(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, ours = make_pair(num_heads=1)
     inputs = make_inputs([40, 7])

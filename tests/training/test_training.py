@@ -245,6 +245,16 @@ def test_a_gpu_that_is_not_there_is_a_configuration_error(planted, tmp_path) -> 
         train(planted.spec(tmp_path, num_devices=missing, accelerator="gpu"))
 
 
+def test_what_no_training_wrote_is_not_deleted(planted, tmp_path) -> None:
+    for name in ("checkpoints/mine.ckpt", "result.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(ConfigurationError, match=r"holds \['checkpoints', 'result.json'\] and no"):
+        train(planted.spec(tmp_path))
+    assert (tmp_path / "checkpoints" / "mine.ckpt").read_text() == "mine"
+    assert (tmp_path / "result.json").read_text() == "mine"
+
+
 def test_two_trainings_never_share_a_folder(planted, tmp_path) -> None:
     with WorkFolder(tmp_path).locked("the test"), pytest.raises(RunInProgressError, match=r"\d+"):
         train(planted.spec(tmp_path))

@@ -1,6 +1,7 @@
-"""Memory that runs out: told apart from other failures, with what to try."""
+"""Memory that runs out is told apart from other failures, with what to try."""
 
 import contextlib
+import errno
 import threading
 import time
 from pathlib import Path
@@ -11,8 +12,8 @@ import pytest
 import torch
 
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
+from training.exhaustion import is_out_of_memory
 from training.launch import train
-from training.memory import is_out_of_memory
 
 
 def test_out_of_memory_says_what_to_try(planted, tmp_path) -> None:
@@ -25,11 +26,12 @@ def test_out_of_memory_says_what_to_try(planted, tmp_path) -> None:
 
 def test_a_process_that_was_killed_may_have_had_too_little_memory(planted, tmp_path) -> None:
     spec = planted.spec(tmp_path)
-    killer = threading.Thread(target=kill_a_rank, args=(tmp_path,))
+    killer = threading.Thread(target=kill_a_rank, args=(tmp_path,), daemon=True)
     killer.start()
     with pytest.raises(HomefeedError, match=r"a process was killed.*batch_size=128"):
         train(spec)
-    killer.join()
+    killer.join(timeout=1)
+    assert not killer.is_alive()
 
 
 def kill_a_rank(work_dir: Path) -> None:
@@ -51,6 +53,9 @@ def kill_a_rank(work_dir: Path) -> None:
         (pa.ArrowMemoryError(), True),
         (torch.OutOfMemoryError("CUDA out of memory"), True),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (OSError("no space"), False),
     ],
