@@ -14,7 +14,7 @@ from validation.data_docs import environment
 
 WIDTH = 900
 LABEL_WIDTH = 240
-TEXT_WIDTH = 230
+TEXT_WIDTH = 260
 ROW_HEIGHT = 26
 TOP = 34
 LARGEST_SHOWN = 0.5
