@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pipelines.contracts.config import ModelConfig
 from pipelines.contracts.errors import ConfigurationError
 from training.encoder_layers import TransformerLayer
-from training.encoder_plan import Tokens, plan_groups, reference_tokens, visible_tokens
+from training.encoder_plan import Tokens, plan_groups, reference_tokens, up_to, visible_tokens
 from training.fused_layers import MaxAndNewest
 
 PADDING_ID = 0
@@ -132,10 +132,7 @@ class SequenceEncoder(nn.Module):
         for group in plan_groups(tokens, request_of_C.index_select(0, order_C)):
             candidate = order_C.index_select(0, group.candidate_RM.flatten())
             own = Tokens(*(part.index_select(0, group.request_R) for part in tokens))
-            own = own._replace(
-                is_key_RS=own.is_key_RS[:, : group.num_tokens],
-                is_pooled_RS=own.is_pooled_RS[:, : group.num_tokens],
-            )
+            own = own._replace(is_key_RS=own.is_key_RS[:, : group.num_tokens])
             sequence = sequence_RSd.index_select(0, group.request_R)[:, : group.num_tokens]
             candidates = candidate_pins_CE.index_select(0, candidate)
             candidates_RME = candidates.unflatten(0, group.candidate_RM.shape)
@@ -188,11 +185,8 @@ class SequenceEncoder(nn.Module):
         tokens_RMSD = first.first(sequence_RSd, candidates_RME, is_key_RS)
         for layer in self.layers[1:]:
             tokens_RMSD = layer(tokens_RMSD, is_key_RS)
-        if not is_full:
-            is_left_out = ~tokens.is_pooled_RS[:, None, :, None]
-            tokens_RMSD = tokens_RMSD.masked_fill(is_left_out, float("-inf"))
-        columns_RMKD = _columns(tokens_RMSD, tokens.first_RK.clamp(min=0))
-        has_pool_R1 = tokens.is_pooled_RS.any(dim=1, keepdim=True)
+        columns_RMKD = _columns(tokens_RMSD, tokens.num_pooled_R, tokens.first_RK.clamp(min=0))
+        has_pool_R1 = tokens.num_pooled_R[:, None] > 0
         is_there_RK = torch.cat([has_pool_R1, tokens.first_RK >= 0], dim=1)
         columns_RMKD = columns_RMKD.masked_fill(~is_there_RK[:, None, :, None], 0.0)
         if self.pool_linear is None:
@@ -201,9 +195,12 @@ class SequenceEncoder(nn.Module):
         return torch.cat([self.pool_linear(pooled), newest], dim=2)
 
 
-def _columns(tokens_RMSD: Tensor, index_RK: Tensor) -> Tensor:
+def _columns(tokens_RMSD: Tensor, num_pooled_R: Tensor, index_RK: Tensor) -> Tensor:
     """Return the largest of each channel, then the tokens at some places, [R, M, 1 + K, D]."""
-    if not torch.compiler.is_compiling():
-        return MaxAndNewest.apply(tokens_RMSD, index_RK)
+    is_grouped = not torch.compiler.is_compiling() and not tokens_RMSD.is_cuda
+    if is_grouped and len(tokens_RMSD):
+        return MaxAndNewest.apply(tokens_RMSD, num_pooled_R.clamp(min=1), index_RK)
+    is_pooled_RS = up_to(num_pooled_R, tokens_RMSD.shape[2])
+    pooled = tokens_RMSD.masked_fill(~is_pooled_RS[:, None, :, None], float("-inf"))
     index = index_RK[:, None, :, None].expand(-1, tokens_RMSD.shape[1], -1, tokens_RMSD.shape[3])
-    return torch.cat([tokens_RMSD.amax(dim=2, keepdim=True), tokens_RMSD.gather(2, index)], dim=2)
+    return torch.cat([pooled.amax(dim=2, keepdim=True), tokens_RMSD.gather(2, index)], dim=2)

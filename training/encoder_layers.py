@@ -138,7 +138,7 @@ class TransformerLayer(nn.Module):
         return FeedForward.apply(sums.view(-1, self.width), *parameters, dtype)
 
     def _folded(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return weight and bias of queries (for plain keys) and of values (as put out).
+        """Return weight and bias of scaled queries (for plain keys) and of values (as put out).
 
         With a single head two pairs of matrices meet with nothing between them. A score is
         (Wq x + bq) . (Wk y + bk) = (Wk' Wq x + Wk' bq) . y + what is the same for all y and falls
@@ -147,7 +147,13 @@ class TransformerLayer(nn.Module):
         query_w, key_w, value_w = self.query_key_value.weight.chunk(3)
         query_b, _, value_b = self.query_key_value.bias.chunk(3)
         out_w, out_b = self.attention_out.weight, self.attention_out.bias
-        return key_w.T @ query_w, query_b @ key_w, out_w @ value_w, out_w @ value_b + out_b
+        scaled_key_w = key_w * self.width**-0.5
+        return (
+            scaled_key_w.T @ query_w,
+            query_b @ scaled_key_w,
+            out_w @ value_w,
+            out_w @ value_b + out_b,
+        )
 
     def _factors(
         self, sequence_RSd: Tensor, candidates_RME: Tensor, is_key_RS: Tensor | None
@@ -161,13 +167,12 @@ class TransformerLayer(nn.Module):
         with torch.autocast("cpu", enabled=False):
             num_shared = sequence_RSd.shape[2]
             query_w, query_b, value_w, value_b = self._folded()
-            key_RSD = sequence_RSd * self.width**-0.5
             query_RSd = F.linear(sequence_RSd, query_w[:num_shared, :num_shared])
             own_query_RMd = F.linear(
                 candidates_RME, query_w[:num_shared, num_shared:], query_b[:num_shared]
             )
-            shared_RSS = query_RSd @ key_RSD.transpose(1, 2)
-            own_RMS = own_query_RMd @ key_RSD.transpose(1, 2)
+            shared_RSS = query_RSd @ sequence_RSd.transpose(1, 2)
+            own_RMS = own_query_RMd @ sequence_RSd.transpose(1, 2)
             if is_key_RS is not None:
                 shared_RSS = shared_RSS.masked_fill(~is_key_RS[:, None], float("-inf"))
                 own_RMS = own_RMS.masked_fill(~is_key_RS[:, None], float("-inf"))

@@ -24,7 +24,7 @@ class Tokens(NamedTuple):
 
     position_RS: Tensor  # int64, index into the request's actions
     is_key_RS: Tensor  # bool, may be looked at; at least one per request
-    is_pooled_RS: Tensor  # bool, takes part in the max pool; False where nothing is
+    num_pooled_R: Tensor  # int64, how many, from the front, take part in the max pool
     first_RK: Tensor  # int64, where the k-th newest action stands among the tokens; -1: zeros
     num_tokens_R: Tensor  # int64, tokens of a request up to its last key or pooled one
 
@@ -36,7 +36,7 @@ class Group(NamedTuple):
     candidate_RM: Tensor  # int64, rows of the batch's candidates; the last repeated as filling
     is_candidate_RM: Tensor  # bool, False for filling
     num_tokens: int  # S of the group
-    is_full: bool  # True if every request has that many tokens and all are keys and pooled
+    is_full: bool  # True if every request has that many tokens and all are keys
 
 
 def visible_tokens(is_visible_RS: Tensor, first_k: int) -> Tokens:
@@ -44,13 +44,13 @@ def visible_tokens(is_visible_RS: Tensor, first_k: int) -> Tokens:
     num_visible_R = is_visible_RS.sum(dim=1)
     # stable: visible actions keep their order
     position_RS = torch.argsort((~is_visible_RS).to(torch.uint8), dim=1, stable=True)
-    is_token_RS = _up_to(num_visible_R, is_visible_RS.shape[1])
+    is_token_RS = up_to(num_visible_R, is_visible_RS.shape[1])
     rank_RS = (is_visible_RS.cumsum(dim=1) - 1).masked_fill(~is_visible_RS, -1)
     return Tokens(
         position_RS=position_RS,
         # A row without any key has no softmax: let it look at its first; it is not pooled.
-        is_key_RS=is_token_RS | _up_to((num_visible_R == 0).long(), is_visible_RS.shape[1]),
-        is_pooled_RS=is_token_RS,
+        is_key_RS=is_token_RS | up_to((num_visible_R == 0).long(), is_visible_RS.shape[1]),
+        num_pooled_R=num_visible_R,
         first_RK=_padded_to(rank_RS[:, :first_k], first_k, -1),
         num_tokens_R=num_visible_R.clamp(min=1),
     )
@@ -79,7 +79,7 @@ def reference_tokens(
     return Tokens(
         position_RS=positions_S.expand(len(num_actions_R), -1),
         is_key_RS=is_visible_RS | (positions_S == 0),
-        is_pooled_RS=_up_to(num_tokens_R, size),
+        num_pooled_R=num_tokens_R,
         first_RK=torch.minimum(positions_K, (num_tokens_R - 1)[:, None]),
         num_tokens_R=num_tokens_R,
     )
@@ -104,7 +104,7 @@ def plan_groups(tokens: Tokens, request_of_C: Tensor) -> list[Group]:
         num_tokens = int(tokens.num_tokens_R[part].max())
         count, start = count_R[part], start_R[part]
         slot_M = torch.arange(int(count.max()), device=part.device)
-        used_RS = (tokens.is_key_RS & tokens.is_pooled_RS)[part, :num_tokens]
+        used_RS = tokens.is_key_RS[part, :num_tokens]
         groups.append(
             Group(
                 request_R=part,
@@ -137,7 +137,7 @@ def _group_sizes(sizes: list[tuple[int, int]]) -> list[int]:
     return taken
 
 
-def _up_to(counts_R: Tensor, size: int) -> Tensor:
+def up_to(counts_R: Tensor, size: int) -> Tensor:
     """Return bool [R, size], True in the first counts places of a row."""
     return torch.arange(size, device=counts_R.device) < counts_R[:, None]
 

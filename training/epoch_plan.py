@@ -6,6 +6,7 @@ So a resumed training, and any number of ranks, see the same global batches. Not
 Letters: M training requests, B batches.
 """
 
+import heapq
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,13 +52,13 @@ class EpochPlan:
         return len(self.bounds_B1) - 1
 
     def share(self, batch: int, rank: int, world_size: int) -> RankShare:
-        """Return one rank's part of a batch: every `world_size`-th request.
+        """Return one rank's part of a batch: requests with about as many candidates as the others'.
 
         Each request of a batch goes to exactly one rank. A rank that would get none reads the
         batch's first request with weight 0, so that it takes part in every step.
         """
         members = self.order_M[self.bounds_B1[batch] : self.bounds_B1[batch + 1]]
-        own = members[rank::world_size]
+        own = members[_rank_of(self.num_kept_M[members], world_size) == rank]
         weights_R = np.ones(len(own))
         if len(own) == 0:
             own, weights_R = members[:1], np.zeros(1)
@@ -65,6 +66,23 @@ class EpochPlan:
         # Downsampling may leave a batch of few requests without any candidate: 0 / 1, not 0 / 0.
         num_global = max(1, int(self.num_kept_M[members].sum()))
         return RankShare(own, self.window_fraction_M[own], weights_R, num_global)
+
+
+def _rank_of(num_kept_R: np.ndarray, world_size: int) -> np.ndarray:
+    """Return the rank that each request of a batch goes to, int64 [R].
+
+    The largest request first, each to the rank with the fewest candidates so far (Graham, 1969,
+    longest processing time first): at every step the ranks wait for the slowest of them.
+    """
+    rank_R = np.zeros(len(num_kept_R), dtype=np.int64)
+    if world_size == 1:
+        return rank_R
+    loads = [(0, rank) for rank in range(world_size)]
+    for request in np.argsort(-num_kept_R, kind="stable"):
+        load, rank = loads[0]
+        rank_R[request] = rank
+        heapq.heapreplace(loads, (load + int(num_kept_R[request]), rank))
+    return rank_R
 
 
 class EpochPlanner:

@@ -105,7 +105,7 @@ def _fit(
         accelerator=spec.accelerator,
         devices=spec.num_devices,
         num_nodes=spec.num_nodes,
-        strategy=DDPStrategy() if spec.num_devices * spec.num_nodes > 1 else "auto",
+        strategy=_strategy(spec),
         precision=training.precision,
         max_epochs=training.num_epochs,
         limit_val_batches=0,
@@ -130,6 +130,13 @@ def _fit(
             f"training ended at step {trainer.global_step}, expected {module.num_steps}: it was "
             f"interrupted; retry to continue from the last checkpoint"
         )
+
+
+def _strategy(spec: TrainingSpec) -> DDPStrategy | str:
+    if spec.num_devices * spec.num_nodes == 1:
+        return "auto"
+    # gradients lie in the buckets that are sent; every step uses the same weights
+    return DDPStrategy(gradient_as_bucket_view=True, static_graph=True)
 
 
 def _publish(

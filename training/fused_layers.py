@@ -21,6 +21,9 @@ from torch import Tensor
 
 ROWS = 2048
 """Rows of a block that go through together: 0.8 MB of float32 at D = 96, within a core's cache."""
+DENSE = 0.85
+"""Share of rows with a gradient above which the backward pass does not leave the others out: about
+a third have none behind a max pool, all have one elsewhere."""
 _EPSILON = 1e-5  # nn.LayerNorm's
 Gradients = tuple[Tensor | None, ...]
 
@@ -97,7 +100,7 @@ class SharedAttention(torch.autograd.Function):
 
 
 class OwnAttention(torch.autograd.Function):
-    """A later layer up to its first norm: x + softmax(scale (x Wq' + bq) x') (x Wv' + bv)."""
+    """A later layer up to its first norm: x + softmax((x Wq' + bq) x') (x Wv' + bv)."""
 
     @staticmethod
     def forward(
@@ -118,7 +121,8 @@ class OwnAttention(torch.autograd.Function):
         out = torch.empty_like(x_BSD)
         for part in _parts(x_BSD):
             hidden = None if hidden_B1S is None else hidden_B1S[part]
-            _, value, shares = _attention(_cast(x_BSD[part], dtype), hidden, branch)
+            x = _cast(x_BSD[part], dtype)
+            _, value, shares = _attention(x, x, hidden, branch)
             torch.add(x_BSD[part], shares @ value, out=out[part])
         return out
 
@@ -127,39 +131,70 @@ class OwnAttention(torch.autograd.Function):
         """Return the gradients of the input and the four parameters."""
         x_BSD, hidden_B1S, *parameters = ctx.saved_tensors
         to_query_w, to_query_b, to_value_w, to_value_b = map(torch.zeros_like, parameters)
-        scale, dtype = x_BSD.shape[2] ** -0.5, ctx.dtype
-        branch = [_cast(parameter, dtype) for parameter in parameters]
+        branch = [_cast(parameter, ctx.dtype) for parameter in parameters]
         to_x = torch.empty_like(x_BSD)
         for part in _parts(x_BSD):
-            x, grad = _cast(x_BSD[part], dtype), _cast(gradients[0][part], dtype)
+            x, grad = _cast(x_BSD[part], ctx.dtype), _cast(gradients[0][part], ctx.dtype)
             hidden = None if hidden_B1S is None else hidden_B1S[part]
-            query, value, shares = _attention(x, hidden, branch)
+            rows = x.flatten(0, 1)
+            # a position whose output has no gradient asked for nothing; it was still looked at
+            asking = _positions_with_gradient(gradients[0][part])
+            asking_x, grad = _take(x, asking), _take(grad, asking)
+            query, value, shares = _attention(asking_x, x, hidden, branch)
             to_value = (shares.transpose(1, 2) @ grad).flatten(0, 1)
             to_shares = grad @ value.transpose(1, 2)
             to_scores = torch._softmax_backward_data(to_shares, shares, -1, shares.dtype)
-            to_scores *= scale
             to_query = (to_scores @ x).flatten(0, 1)
-            to_part = to_scores.transpose(1, 2) @ query
-            to_part += (to_query @ branch[0]).view_as(to_part)
-            to_part += (to_value @ branch[2]).view_as(to_part)
-            torch.add(gradients[0][part], to_part, out=to_x[part])
-            rows = x.flatten(0, 1)
-            to_query_w += to_query.T @ rows
+            to_part = (to_scores.transpose(1, 2) @ query).flatten(0, 1)
+            to_part.addmm_(to_value, branch[2])
+            _add_at(to_part, asking, to_query @ branch[0])
+            torch.add(gradients[0][part], to_part.view_as(x), out=to_x[part])
+            to_query_w += to_query.T @ asking_x.flatten(0, 1)
             to_value_w += to_value.T @ rows
             to_query_b += to_query.sum(0)
             to_value_b += to_value.sum(0)
         return to_x, to_query_w, to_query_b, to_value_w, to_value_b, None, None
 
 
+def _positions_with_gradient(grad_BSD: Tensor) -> Tensor | None:
+    """Return which rows of [B S] hold every gradient, as many in each sequence; None: take all."""
+    has_gradient_BS = _has_gradient(grad_BSD)
+    most = max(1, int(has_gradient_BS.sum(dim=1).max()))
+    num_sequences, length = has_gradient_BS.shape
+    if most > DENSE * length:
+        return None
+    place_BA = torch.topk(has_gradient_BS.to(torch.uint8), most, dim=1, sorted=False).indices
+    return (place_BA + length * torch.arange(num_sequences)[:, None]).flatten()
+
+
+def _has_gradient(grad: Tensor) -> Tensor:
+    """Return where a row, along the last dimension, is not all zeros (NaN is not zero)."""
+    return grad.abs().amax(dim=-1) != 0
+
+
+def _take(whole_BSD: Tensor, rows: Tensor | None) -> Tensor:
+    if rows is None:
+        return whole_BSD
+    taken = whole_BSD.flatten(0, 1).index_select(0, rows)
+    return taken.view(len(whole_BSD), -1, whole_BSD.shape[2])
+
+
+def _add_at(total_ND: Tensor, rows: Tensor | None, new: Tensor) -> None:
+    if rows is None:
+        total_ND += new
+    else:
+        total_ND.index_add_(0, rows, new)
+
+
 def _attention(
-    x: Tensor, hidden: Tensor | None, parameters: Sequence[Tensor]
+    asking: Tensor, x: Tensor, hidden: Tensor | None, parameters: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return queries and values, [b, S, D], and what each query takes of each value, [b, S, S]."""
+    """Return queries [b, A, D], values [b, S, D], and the shares of each query's mix [b, A, S]."""
     query_w, query_b, value_w, value_b = parameters
-    query = (x @ query_w.T).add_(query_b)
-    value = (x @ value_w.T).add_(value_b)
-    scores = (query @ x.transpose(1, 2)).mul_(x.shape[2] ** -0.5)
-    if hidden is not None:
+    query = torch.nn.functional.linear(asking, query_w, query_b)
+    value = torch.nn.functional.linear(x, value_w, value_b)
+    scores = query @ x.transpose(1, 2)
+    if hidden is not None and bool(hidden.any()):
         scores.masked_fill_(hidden, float("-inf"))
     return query, value, torch.softmax(scores, dim=-1)
 
@@ -194,42 +229,40 @@ class FeedForward(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Gradients:
         """Return the gradients of the input and the eight parameters."""
         x_ND, last_mean, last_scale, *parameters = ctx.saved_tensors
-        norm_w, norm_b, *branch, last_w, last_b = parameters
-        branch = [_cast(parameter, ctx.dtype) for parameter in branch]
-        in_w, _, out_w, _ = branch
         to_x = torch.empty_like(x_ND)
         to_parameters = [torch.zeros_like(parameter) for parameter in parameters]
-        to_norm_w, to_norm_b = torch.empty_like(norm_w), torch.empty_like(norm_b)
-        width = x_ND.shape[1:]
+        parameters[2:6] = [_cast(parameter, ctx.dtype) for parameter in parameters[2:6]]
         for rows in _chunks(len(x_ND)):
-            mean, scale, normed, hidden, sums = _feed_forward(x_ND[rows], (norm_w, norm_b), branch)
-            statistics = last_mean[rows], last_scale[rows]
-            to_sums, to_last_w, to_last_b = _norm_backward(
-                gradients[0][rows], sums, width, *statistics, last_w, last_b, _ALL
-            )
-            to_out = _cast(to_sums, ctx.dtype)
-            to_hidden = torch.ops.aten.threshold_backward(to_out @ out_w, hidden, 0.0)
-            to_normed = _plus(to_hidden @ in_w, to_sums)
-            _norm_backward.out(
-                to_normed, x_ND[rows], width, mean, scale, norm_w, norm_b, _ALL,
-                out0=to_x[rows], out1=to_norm_w, out2=to_norm_b,
-            )  # fmt: skip
-            to_in_w, to_out_w = to_hidden.T @ normed, to_out.T @ hidden
-            first = (to_norm_w, to_norm_b, to_in_w, to_hidden.sum(0))
-            rest = (to_out_w, to_sums.sum(0), to_last_w, to_last_b)
-            for total, new in zip(to_parameters, (*first, *rest), strict=True):
-                total.add_(new)
+            wanted = [part[rows] for part in (gradients[0], x_ND, last_mean, last_scale)]
+            kept = torch.nonzero(_has_gradient(wanted[0]))[:, 0]
+            if len(kept) > DENSE * len(wanted[0]):
+                to_x[rows], new = _feed_forward_backward(wanted, parameters)
+            elif len(kept) == 0:
+                to_x[rows] = 0.0
+                continue
+            else:
+                wanted = [part.index_select(0, kept) for part in wanted]
+                to_kept, new = _feed_forward_backward(wanted, parameters)
+                to_x[rows].zero_().index_copy_(0, kept, to_kept)
+            for total, part in zip(to_parameters, new, strict=True):
+                total.add_(part)
         return to_x, *to_parameters, None
 
 
 class MaxAndNewest(torch.autograd.Function):
-    """The max pool over all positions, then the tokens of some; its gradient is nearly empty."""
+    """The max pool over the front positions, then some tokens; its gradient is nearly empty."""
 
     @staticmethod
-    def forward(ctx: Any, tokens_RMSD: Tensor, index_RK: Tensor) -> Tensor:
-        """Return float [R, M, 1 + K, D]."""
+    def forward(ctx: Any, tokens_RMSD: Tensor, num_pooled_R: Tensor, index_RK: Tensor) -> Tensor:
+        """Return float [R, M, 1 + K, D]; at least one position of each request is pooled."""
         num_requests, num_candidates, _, width = ctx.shape = tokens_RMSD.shape
-        pooled, place = tokens_RMSD.max(dim=2, keepdim=True)
+        lengths, counts = torch.unique_consecutive(num_pooled_R, return_counts=True)
+        runs = tokens_RMSD.split(counts.tolist())
+        found = [
+            run[:, :, :length].max(dim=2, keepdim=True)
+            for run, length in zip(runs, lengths.tolist(), strict=True)
+        ]
+        pooled, place = (torch.cat(parts) for parts in zip(*found, strict=True))
         newest = index_RK[:, None, :, None].expand(num_requests, num_candidates, -1, width)
         ctx.save_for_backward(torch.cat([place, newest], dim=2))
         return torch.cat([pooled, tokens_RMSD.gather(2, newest)], dim=2)
@@ -239,7 +272,7 @@ class MaxAndNewest(torch.autograd.Function):
         """Return the gradient of the tokens."""
         (place,) = ctx.saved_tensors
         to_tokens = gradients[0].new_zeros(ctx.shape)
-        return to_tokens.scatter_add_(2, place, gradients[0]), None
+        return to_tokens.scatter_add_(2, place, gradients[0]), None, None
 
 
 _ALL = [True, True, True]
@@ -257,6 +290,33 @@ def _feed_forward(
     hidden = (normed @ in_w.T).add_(in_b).relu_()
     sums = _plus((hidden @ out_w.T).add_(out_b), stream)
     return mean, scale, normed, hidden, sums
+
+
+def _feed_forward_backward(
+    rows: Sequence[Tensor], parameters: Sequence[Tensor]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return the gradients of some rows and of the eight parameters.
+
+    Args:
+        rows: gradient of the output [n, D], input [n, D], the second norm's mean and scale [n, 1].
+        parameters: as of `FeedForward`, the branch's already in the products' dtype.
+    """
+    grad, x, last_mean, last_scale = rows
+    norm_w, norm_b, *branch, last_w, last_b = parameters
+    in_w, _, out_w, _ = branch
+    width = x.shape[1:]
+    mean, scale, normed, hidden, sums = _feed_forward(x, (norm_w, norm_b), branch)
+    to_sums, to_last_w, to_last_b = _norm_backward(
+        grad, sums, width, last_mean, last_scale, last_w, last_b, _ALL
+    )
+    to_out = to_sums.to(in_w.dtype)
+    to_hidden = torch.ops.aten.threshold_backward(to_out @ out_w, hidden, 0.0)
+    to_normed = _plus(to_hidden @ in_w, to_sums)
+    to_x, to_norm_w, to_norm_b = _norm_backward(
+        to_normed, x, width, mean, scale, norm_w, norm_b, _ALL
+    )
+    first = (to_norm_w, to_norm_b, to_hidden.T @ normed, to_hidden.sum(0))
+    return to_x, (*first, to_out.T @ hidden, to_sums.sum(0), to_last_w, to_last_b)
 
 
 def _parts(x_BSD: Tensor) -> list[slice]:

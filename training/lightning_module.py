@@ -86,7 +86,10 @@ class RankerModule(pl.LightningModule):
         """Return Adam (AdamW where there is decay) and its schedule, stepped with every batch."""
         training = self.config.training
         optimizer = torch.optim.AdamW(
-            self.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+            self.parameters(),
+            lr=training.learning_rate,
+            weight_decay=training.weight_decay,
+            fused=True,  # one pass over the weights instead of a dozen
         )
         warmup_steps = min(training.warmup_steps, self.num_steps // 2)
         if warmup_steps < training.warmup_steps:

@@ -6,7 +6,7 @@ import torch
 
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from training.data_module import HomefeedDataModule
-from training.epoch_plan import EpochPlanner, split_off_calibration
+from training.epoch_plan import EpochPlan, EpochPlanner, split_off_calibration
 from training.hashing import uniform
 from training.snapshot_reader import SnapshotReader, chunks, ragged_ranges
 
@@ -74,6 +74,16 @@ def test_every_request_of_an_epoch_is_read_once_over_all_ranks(data) -> None:
             for request in share.requests[share.user_weights_R > 0]
         ]
         assert sorted(seen) == list(range(len(data.training_index)))
+
+
+def test_the_ranks_of_a_batch_get_about_as_many_candidates() -> None:
+    num_kept = np.array([30, 30, 30, 30, 2, 0, 28, 30])
+    plan = EpochPlan(np.arange(8), np.array([0, 8]), np.zeros(8), num_kept)
+    for world_size, most in ((1, 180), (2, 90), (3, 60), (4, 60)):
+        shares = [plan.share(0, rank, world_size) for rank in range(world_size)]
+        loads = [int(num_kept[share.requests].sum()) for share in shares]
+        assert sum(loads) == 180
+        assert max(loads) == most
 
 
 def test_a_rank_without_requests_takes_part_with_weight_zero(data) -> None:

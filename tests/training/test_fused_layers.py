@@ -1,0 +1,79 @@
+"""The layers' hand-written gradients against autograd's, over gradients that are zero at places."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.fused_layers import FeedForward, OwnAttention
+
+B, S, D, HIDDEN = 50, 60, 12, 5  # more rows than go through together
+
+
+def parameters_of(*shapes: tuple[int, ...]) -> list[Tensor]:
+    return [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+
+
+def plain_attention(
+    x: Tensor, query_w: Tensor, query_b: Tensor, value_w: Tensor, value_b: Tensor, hidden: Tensor
+) -> Tensor:
+    scores = F.linear(x, query_w, query_b) @ x.transpose(1, 2)
+    shares = scores.masked_fill(hidden, float("-inf")).softmax(dim=-1)
+    return x + shares @ F.linear(x, value_w, value_b)
+
+
+def plain_feed_forward(x: Tensor, *parameters: Tensor) -> Tensor:
+    norm_w, norm_b, in_w, in_b, out_w, out_b, last_w, last_b = parameters
+    normed = F.layer_norm(x, (D,), norm_w, norm_b)
+    hidden = F.relu(F.linear(normed, in_w, in_b))
+    return F.layer_norm(normed + F.linear(hidden, out_w, out_b), (D,), last_w, last_b)
+
+
+@pytest.fixture(params=["dense", "a third without", "few", "none in many", "none"])
+def gradient_BSD(request: pytest.FixtureRequest) -> Tensor:
+    torch.manual_seed(7)
+    gradient = torch.randn(B, S, D, dtype=torch.float64)
+    share = {"a third without": 2 / 3, "few": 0.03, "none": 0.0}.get(request.param, 1.0)
+    gradient *= torch.rand(B, S, 1) < share
+    if request.param == "none in many":
+        gradient[3:-3] = 0.0
+    return gradient
+
+
+def assert_same_gradients(
+    ours: Tensor, plain: Tensor, inputs: list[Tensor], gradient: Tensor
+) -> None:
+    assert torch.allclose(ours, plain, atol=1e-12)
+    expected = torch.autograd.grad(plain, inputs, gradient)
+    found = torch.autograd.grad(ours, inputs, gradient)
+    for ours_part, expected_part in zip(found, expected, strict=True):
+        assert torch.allclose(ours_part, expected_part, rtol=1e-10, atol=1e-10)
+
+
+def test_attention_leaves_out_only_what_has_no_gradient(gradient_BSD: Tensor) -> None:
+    torch.manual_seed(8)
+    inputs = parameters_of((B, S, D), (D, D), (D,), (D, D), (D,))
+    hidden_B1S = torch.rand(B, 1, S) < 0.2
+    hidden_B1S[::7] = False
+    ours = OwnAttention.apply(*inputs, hidden_B1S, None)
+    assert_same_gradients(ours, plain_attention(*inputs, hidden_B1S), inputs, gradient_BSD)
+
+
+def test_feed_forward_leaves_out_only_what_has_no_gradient(gradient_BSD: Tensor) -> None:
+    torch.manual_seed(9)
+    shapes = [(B * S, D), (D,), (D,), (HIDDEN, D), (HIDDEN,), (D, HIDDEN), (D,), (D,), (D,)]
+    inputs = parameters_of(*shapes)
+    ours = FeedForward.apply(*inputs, None)
+    gradient = gradient_BSD.flatten(0, 1)
+    assert_same_gradients(ours, plain_feed_forward(*inputs), inputs, gradient)
+
+
+def test_a_gradient_that_is_not_a_number_is_not_left_out() -> None:
+    torch.manual_seed(10)
+    inputs = parameters_of((B, S, D), (D, D), (D,), (D, D), (D,))
+    gradient = torch.zeros(B, S, D, dtype=torch.float64)
+    gradient[3, 4, 5] = float("nan")
+    found = torch.autograd.grad(OwnAttention.apply(*inputs, None, None), inputs, gradient)
+    assert found[0][3].isnan().any()
+    assert not found[0][4].isnan().any()
+    assert all(part.isnan().any() for part in found[1:])
