@@ -64,7 +64,8 @@ class HomefeedDataModule(pl.LightningDataModule):
         return self._make(epoch, self.planner.plan(epoch).share(batch, rank, world_size))
 
     def _make(self, epoch: int, share: RankShare) -> Batch:
-        requests = self.training_index.take(share.requests)
+        whole = self.training_index.take(share.requests)
+        requests = whole.cut(share.skipped_R, share.num_examples_R)
         return self.reader.make_batch(
             requests,
             is_kept_C=self.planner.is_kept(requests, epoch),

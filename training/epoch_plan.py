@@ -6,7 +6,6 @@ So a resumed training, and any number of ranks, see the same global batches. Not
 Letters: M training requests, B batches.
 """
 
-import heapq
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +31,8 @@ class RankShare:
     """What one rank reads for one global batch."""
 
     requests: np.ndarray  # positions in the index of training requests, grouped by shard
+    skipped_R: np.ndarray  # int64, a request's candidates before those that this rank reads
+    num_examples_R: np.ndarray  # int64, a request's candidates that this rank reads
     window_fraction_R: np.ndarray
     user_weights_R: np.ndarray
     num_global_candidates: int
@@ -45,6 +46,7 @@ class EpochPlan:
     bounds_B1: np.ndarray  # int64 [B + 1], batch b is order_M[bounds[b]:bounds[b + 1]]
     window_fraction_M: np.ndarray  # float in [0, 1), per request of the index
     num_kept_M: np.ndarray  # int64, candidates kept, per request of the index
+    num_examples_M: np.ndarray  # int64, all candidates, per request of the index
 
     @property
     def num_batches(self) -> int:
@@ -52,37 +54,47 @@ class EpochPlan:
         return len(self.bounds_B1) - 1
 
     def share(self, batch: int, rank: int, world_size: int) -> RankShare:
-        """Return one rank's part of a batch: requests with about as many candidates as the others'.
+        """Return one rank's part of a batch: as many candidates as every other rank's.
 
-        Each request of a batch goes to exactly one rank. A rank that would get none reads the
-        batch's first request with weight 0, so that it takes part in every step.
+        The batch's candidates, shard after shard, are cut into equal runs, so that no rank waits
+        for a larger one; a request that a cut falls into is read by both ranks, each with
+        candidates of its own. Under downsampling the cut is where it would be if a request's kept
+        candidates were spread evenly. A rank that would get none reads the batch's first request
+        with weight 0, so that it takes part in every step.
         """
-        members = self.order_M[self.bounds_B1[batch] : self.bounds_B1[batch + 1]]
-        own = members[_rank_of(self.num_kept_M[members], world_size) == rank]
+        members = np.sort(self.order_M[self.bounds_B1[batch] : self.bounds_B1[batch + 1]])
+        kept_R, num_R = self.num_kept_M[members], self.num_examples_M[members]
+        ends_R = np.cumsum(kept_R)
+        num_global = int(ends_R[-1])
+        first_R, last_R = (
+            _rows_before(num_global * bound // world_size - (ends_R - kept_R), kept_R, num_R)
+            for bound in (rank, rank + 1)
+        )
+        own = np.flatnonzero(last_R > first_R)
         weights_R = np.ones(len(own))
         if len(own) == 0:
-            own, weights_R = members[:1], np.zeros(1)
-        own = np.sort(own)
-        # Downsampling may leave a batch of few requests without any candidate: 0 / 1, not 0 / 0.
-        num_global = max(1, int(self.num_kept_M[members].sum()))
-        return RankShare(own, self.window_fraction_M[own], weights_R, num_global)
+            own, weights_R, first_R, last_R = np.arange(1), np.zeros(1), 0 * num_R, num_R
+        requests = members[own]
+        return RankShare(
+            requests,
+            first_R[own],
+            (last_R - first_R)[own],
+            self.window_fraction_M[requests],
+            weights_R,
+            # Downsampling may leave a batch of few requests without any candidate: 0 / 1, not 0 / 0
+            max(1, num_global),
+        )
 
 
-def _rank_of(num_kept_R: np.ndarray, world_size: int) -> np.ndarray:
-    """Return the rank that each request of a batch goes to, int64 [R].
+def _rows_before(kept_before_R: np.ndarray, kept_R: np.ndarray, num_R: np.ndarray) -> np.ndarray:
+    """Return how many of each request's rows come before a cut, int64 [R].
 
-    The largest request first, each to the rank with the fewest candidates so far (Graham, 1969,
-    longest processing time first): at every step the ranks wait for the slowest of them.
+    Args:
+        kept_before_R: kept rows before the cut, beyond [0, kept] where it is in another request.
+        kept_R: kept rows of each request.
+        num_R: all rows of each request.
     """
-    rank_R = np.zeros(len(num_kept_R), dtype=np.int64)
-    if world_size == 1:
-        return rank_R
-    loads = [(0, rank) for rank in range(world_size)]
-    for request in np.argsort(-num_kept_R, kind="stable"):
-        load, rank = loads[0]
-        rank_R[request] = rank
-        heapq.heapreplace(loads, (load + int(num_kept_R[request]), rank))
-    return rank_R
+    return num_R * kept_before_R.clip(0, kept_R) // np.maximum(kept_R, 1)
 
 
 class EpochPlanner:
@@ -126,7 +138,7 @@ class EpochPlanner:
         cuts = np.maximum.accumulate(cuts - steps) + steps if len(cuts) else cuts
         cuts = np.minimum(cuts, len(order_M) - self.num_batches + steps)
         bounds = np.concatenate([[0], cuts, [len(order_M)]]).astype(np.int64)
-        return EpochPlan(order_M, bounds, fraction_M, num_kept_M)
+        return EpochPlan(order_M, bounds, fraction_M, num_kept_M, self._index.num_examples_M)
 
     def is_kept(self, index: RequestIndex, epoch: int) -> np.ndarray | None:
         """Return which candidates of some requests are kept, bool [C]; None if all are.

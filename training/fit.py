@@ -105,7 +105,12 @@ def _fit(
         accelerator=spec.accelerator,
         devices=spec.num_devices,
         num_nodes=spec.num_nodes,
-        strategy=_strategy(spec),
+        strategy=(
+            # gradients are kept where they are sent from: one copy less
+            DDPStrategy(gradient_as_bucket_view=True)
+            if spec.num_devices * spec.num_nodes > 1
+            else "auto"
+        ),
         precision=training.precision,
         max_epochs=training.num_epochs,
         limit_val_batches=0,
@@ -130,13 +135,6 @@ def _fit(
             f"training ended at step {trainer.global_step}, expected {module.num_steps}: it was "
             f"interrupted; retry to continue from the last checkpoint"
         )
-
-
-def _strategy(spec: TrainingSpec) -> DDPStrategy | str:
-    if spec.num_devices * spec.num_nodes == 1:
-        return "auto"
-    # gradients lie in the buckets that are sent; every step uses the same weights
-    return DDPStrategy(gradient_as_bucket_view=True, static_graph=True)
 
 
 def _publish(

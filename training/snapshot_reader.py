@@ -9,7 +9,7 @@ E embedding, G categorical features, N numeric features, H heads.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,14 @@ class RequestIndex:
     def take(self, rows: np.ndarray) -> "RequestIndex":
         """Return the index of some of its requests, in the order given."""
         return RequestIndex(**{name: values[rows] for name, values in vars(self).items()})
+
+    def cut(self, skipped_M: np.ndarray, num_examples_M: np.ndarray) -> "RequestIndex":
+        """Return the same requests with only a run of each one's candidates."""
+        return replace(
+            self,
+            first_example_M=self.first_example_M + skipped_M,
+            num_examples_M=num_examples_M,
+        )
 
 
 class ColumnReader:

@@ -32,7 +32,7 @@ from training.snapshot_reader import SnapshotReader
 
 NUM_TYPES, EMBEDDING_DIM = 5, 32
 NUM_REQUESTS, CANDIDATES = 32, 8
-REPETITIONS, THREADS = 9, 2
+REPETITIONS, THREADS = 25, 2
 Inputs = dict[str, Tensor]
 
 

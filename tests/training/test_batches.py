@@ -63,34 +63,74 @@ def test_a_batch_equals_what_a_loop_over_the_rows_gathers(reader) -> None:
     assert (batch.action_ages_ms_RS >= 0).all()
 
 
-def test_every_request_of_an_epoch_is_read_once_over_all_ranks(data) -> None:
+def test_every_candidate_of_an_epoch_is_read_once_over_all_ranks(data) -> None:
     plan = data.planner.plan(0)
+    expected = [
+        (request, example)
+        for request, count in enumerate(data.training_index.num_examples_M)
+        for example in range(count)
+    ]
     for world_size in (1, 2, 3):
-        seen = [
-            request
+        shares = [
+            plan.share(batch, rank, world_size)
             for batch in range(plan.num_batches)
             for rank in range(world_size)
-            for share in [plan.share(batch, rank, world_size)]
-            for request in share.requests[share.user_weights_R > 0]
         ]
-        assert sorted(seen) == list(range(len(data.training_index)))
+        seen = [
+            (request, skipped + example)
+            for share in shares
+            for request, skipped, count, weight in zip(
+                share.requests,
+                share.skipped_R,
+                share.num_examples_R,
+                share.user_weights_R,
+                strict=True,
+            )
+            for example in range(count if weight > 0 else 0)
+        ]
+        assert sorted(seen) == expected
 
 
-def test_the_ranks_of_a_batch_get_about_as_many_candidates() -> None:
-    num_kept = np.array([30, 30, 30, 30, 2, 0, 28, 30])
-    plan = EpochPlan(np.arange(8), np.array([0, 8]), np.zeros(8), num_kept)
-    for world_size, most in ((1, 180), (2, 90), (3, 60), (4, 60)):
+def test_a_request_cut_between_ranks_is_the_same_request_on_both(data) -> None:
+    whole, *parts = (
+        data.rank_batch(0, 1, rank, world_size)
+        for rank, world_size in ((0, 1), (0, 3), (1, 3), (2, 3))
+    )
+    sizes = [len(part.request_of_C) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+    assert sum(len(part.users_RE) for part in parts) > len(whole.users_RE)
+    for name in ("candidate_pins_CE", "labels_CH", "numeric_CN", "categorical_CG"):
+        joined = torch.cat([getattr(part, name) for part in parts])
+        assert torch.equal(joined, getattr(whole, name))
+    for name in ("action_pin_keys_RS", "users_RE", "window_fraction_R"):
+        per_candidate = [getattr(part, name)[part.request_of_C] for part in (whole, *parts)]
+        width = min(rows.shape[1] for rows in per_candidate) if name.endswith("RS") else None
+        whole_rows, *rows = (rows[:, :width] if width else rows for rows in per_candidate)
+        assert torch.equal(torch.cat(rows), whole_rows)
+
+
+def test_the_ranks_of_a_downsampled_batch_get_about_as_many_candidates() -> None:
+    num_examples = np.array([30, 30, 30, 30, 2, 0, 28, 30])
+    num_kept = np.array([10, 2, 30, 0, 1, 0, 20, 9])
+    plan = EpochPlan(np.arange(8), np.array([0, 8]), np.zeros(8), num_kept, num_examples)
+    for world_size in (1, 2, 3, 7):
         shares = [plan.share(0, rank, world_size) for rank in range(world_size)]
-        loads = [int(num_kept[share.requests].sum()) for share in shares]
-        assert sum(loads) == 180
-        assert max(loads) == most
+        assert {share.num_global_candidates for share in shares} == {72}
+        estimates = [
+            (num_kept / np.maximum(num_examples, 1))[share.requests] @ share.num_examples_R
+            for share in shares
+        ]
+        assert np.allclose(estimates, 72 / world_size, atol=1.5)
+        assert sum(int(share.num_examples_R.sum()) for share in shares) == 150  # none of the kept 0
 
 
 def test_a_rank_without_requests_takes_part_with_weight_zero(data) -> None:
     plan = data.planner.plan(0)
-    world_size = int(np.diff(plan.bounds_B1).max()) + 1
-    share = plan.share(0, world_size - 1, world_size)
+    world_size = plan.share(0, 0, 1).num_global_candidates + 1
+    shares = [plan.share(0, rank, world_size) for rank in range(world_size)]
+    (share,) = (share for share in shares if share.user_weights_R.sum() == 0)
     assert len(share.requests) == 1
+    assert share.num_examples_R.sum() > 0
     assert share.user_weights_R.tolist() == [0.0]
 
 
