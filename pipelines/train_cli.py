@@ -116,9 +116,11 @@ def run(options: TrainOptions, config: RunConfig) -> "TrainingResult":
     Raises:
         ConfigurationError: there is no snapshot, or it was built with another recipe; the folder
             has this training by other code.
+        DataContractError: a file of the snapshot is missing or altered.
         HomefeedError: see `training.launch.train`.
     """
     from pipelines import storage
+    from pipelines.contracts.snapshot_files import verify_files
     from training import launch
     from training.spec import NodeAddress
 
@@ -127,6 +129,7 @@ def run(options: TrainOptions, config: RunConfig) -> "TrainingResult":
     is_alone = (options.num_nodes, options.node_rank, options.rendezvous) == (1, 0, "")
     node = NodeAddress(rank=options.node_rank, rendezvous=options.rendezvous)
     with storage.local_copy(snapshot_uri) as snapshot_dir:
+        verify_files(snapshot, snapshot_dir)
         spec = _specify(options, config, snapshot, snapshot_dir)
         _check_code(spec)
         return launch.train(spec, None if is_alone else node)

@@ -62,11 +62,16 @@ class MetricLog:
 
 
 class LiveTracking:
-    """Sends values to MLflow every two seconds; gives up, with one warning, when it cannot."""
+    """Sends values to MLflow every two seconds; gives up, with one warning, when it cannot.
+
+    Steps that the run has already, sent by an attempt that was killed after them, are not sent
+    again: they would stand twice in its history.
+    """
 
     def __init__(self, tracking_uri: str, run_id: str) -> None:
         self._tracking_uri, self._run_id = tracking_uri, run_id
         self._waiting: list[LoggedValue] = []
+        self._sent_before: set[tuple[str, int]] | None = None
         self._sent_at = time.monotonic()
         self._is_reachable = True
         # A server that hangs may cost the training these seconds, once. Set for this process alone.
@@ -86,7 +91,10 @@ class LiveTracking:
         if not self._is_reachable or not waiting:
             return
         try:
-            _send(_client(self._tracking_uri), self._run_id, waiting)
+            client = _client(self._tracking_uri)
+            if self._sent_before is None:
+                self._sent_before = _steps_of(client, self._run_id, waiting)
+            _send(client, self._run_id, waiting, self._sent_before)
         except _unreachable_errors() as error:
             self._is_reachable = False
             log.warning(
@@ -109,17 +117,17 @@ def read_metrics(path: Path) -> list[LoggedValue]:
 
 
 def replay(metrics_path: Path, tracking_uri: str, run_id: str) -> int:
-    """Send all values of a metrics.jsonl to an MLflow run; return how many.
+    """Send what an MLflow run lacks of a metrics.jsonl; return how many values the file has.
 
-    Values that the run has already (same name, step, time and value) are ignored by MLflow, so it
-    does no harm to repeat this.
+    A step that the run has already is left as it is, so it does no harm to repeat this.
 
     Raises:
         TrackingUnavailableError: the server cannot be reached or refuses; what was trained is kept.
     """
     values = read_metrics(metrics_path)
     try:
-        _send(_client(tracking_uri), run_id, values)
+        client = _client(tracking_uri)
+        _send(client, run_id, values, _steps_of(client, run_id, values))
     except _unreachable_errors() as error:
         raise TrackingUnavailableError(
             f"cannot send {len(values)} training metrics to MLflow at {tracking_uri}, run "
@@ -129,14 +137,28 @@ def replay(metrics_path: Path, tracking_uri: str, run_id: str) -> int:
     return len(values)
 
 
-def _send(client: "MlflowClient", run_id: str, values: list[LoggedValue]) -> None:
+def _steps_of(
+    client: "MlflowClient", run_id: str, values: list[LoggedValue]
+) -> set[tuple[str, int]]:
+    """Return (name, step) of all that the run has under the names of some values."""
+    names = {value.name for value in values}
+    return {
+        (name, metric.step) for name in names for metric in client.get_metric_history(run_id, name)
+    }
+
+
+def _send(
+    client: "MlflowClient", run_id: str, values: list[LoggedValue], known: set[tuple[str, int]]
+) -> None:
     from mlflow.entities import Metric
 
-    for first in range(0, len(values), _MAX_PER_REQUEST):
-        part = values[first : first + _MAX_PER_REQUEST]
-        client.log_batch(
-            run_id, metrics=[Metric(v.name, v.value, v.timestamp_ms, v.step) for v in part]
-        )
+    metrics = [
+        Metric(value.name, value.value, value.timestamp_ms, value.step)
+        for value in values
+        if (value.name, value.step) not in known
+    ]
+    for first in range(0, len(metrics), _MAX_PER_REQUEST):
+        client.log_batch(run_id, metrics=metrics[first : first + _MAX_PER_REQUEST])
 
 
 def _client(tracking_uri: str) -> "MlflowClient":

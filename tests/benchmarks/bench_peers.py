@@ -5,10 +5,10 @@ averaged over users) and AUC of the repin head. Intervals are 95 % paired bootst
 users of the mean over seeds. FuxiCTR's models have the recipe's sizes, epochs, batch, dropout and
 schedule (warm-up, then cosine); they have no weight decay, train on the 5 % of the users that ours
 keeps for calibration besides, and see neither matches nor the dot product of user and candidate,
-which are no part of them.
-Their learning rates were chosen like ours, at as_of 2017-05-15 and seed 17. Repins in the top 3 of a
-request there: TransAct 1.659 at 0.001, 1.673 at 0.002, 1.687 at 0.004, 1.698 at 0.008, 1.696 at
-0.012, 1.697 at 0.016; DCNv2 1.679 at 0.0005, 1.692 at 0.001, 1.696 at 0.002, 1.692 at 0.004.
+which are no part of them. Their learning rates were chosen like ours, at as_of 2017-05-15 and seed
+17. Repins in the top 3 of a request there: TransAct 1.659 at 0.001, 1.673 at 0.002, 1.687 at 0.004,
+1.698 at 0.008, 1.696 at 0.012, 1.697 at 0.016; DCNv2 1.679 at 0.0005, 1.692 at 0.001, 1.696 at
+0.002, 1.692 at 0.004.
 """
 
 import sys

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from pydantic import BaseModel
 from pipelines import train_cli
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import ModelConfig, TrainingConfig
-from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.recipes import make_recipe
 from pipelines.resolve import code_version
 from pipelines.snapshot import build_snapshot
@@ -151,6 +152,19 @@ def test_a_refusal_is_one_line_and_exit_code_78(wrong: tuple[str, ...], message:
     assert done.returncode == 78
     assert re.fullmatch(f"ConfigurationError: .*{message}.*homefeed train --help`\n", done.stderr)
     assert done.stdout == ""
+
+
+def test_an_altered_snapshot_is_refused_with_its_file(snapshot, arguments, tmp_path) -> None:
+    copied = tmp_path / "copied"
+    shutil.copytree(local_path(snapshot.uri), copied)
+    victim = copied / snapshot.shards[0].name / "examples.arrow"
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    done = homefeed_train(*arguments, "--snapshot", str(copied), *SMALL)
+    assert done.returncode == DataContractError.exit_code
+    assert re.fullmatch(r"DataContractError: .*examples\.arrow was altered.*\n", done.stderr)
+    assert not (tmp_path / "out").exists()
 
 
 def test_other_code_does_not_go_on_nor_begin_anew(arguments, monkeypatch) -> None:

@@ -7,11 +7,14 @@ import pytest
 
 from pipelines.contracts.errors import TrackingUnavailableError
 from support.mlflow_server import free_port, mlflow_server
+from support.training_process import signal_when
 from training.batches import MODEL_INPUTS
 from training.bundle import read_golden
 from training.launch import train
 from training.live_metrics import LiveTracking, LoggedValue, MetricLog, read_metrics, replay
 from training.mlflow_model import log_bundle
+from training.progress import LOSS
+from training.work_folder import WorkFolder
 
 pytestmark = pytest.mark.services
 
@@ -75,6 +78,29 @@ def test_training_logs_live_and_a_replay_adds_nothing(
     for _ in range(2):
         replay(Path(result.metrics_path), server, run_id)
     assert len(client.get_metric_history(run_id, "training/loss")) == len(values)
+
+
+def test_a_killed_training_goes_on_in_the_same_run_and_no_step_stands_twice(
+    server, client, run_id, planted, tmp_path
+) -> None:
+    many = {"training": {"num_epochs": 20}}  # long enough for steps to be sent within an epoch
+    spec = planted.spec(tmp_path / "work", tracking_uri=server, mlflow_run_id=run_id, **many)
+    spec_path = tmp_path / "spec.json"
+    spec_path.write_text(spec.model_dump_json())
+    folder = WorkFolder(Path(spec.work_dir))
+
+    def has_sent_more_than_it_saved(checkpoints: Path) -> bool:
+        sent = [metric.step for metric in client.get_metric_history(run_id, LOSS)]
+        saved = [int(path.stem.split("-")[1]) for path in checkpoints.glob("step-*.ckpt")]
+        return bool(saved) and bool(sent) and max(sent) > max(saved)
+
+    signal_when(folder.checkpoints, has_sent_more_than_it_saved, spec_path)
+    result = train(spec)
+    replay(Path(result.metrics_path), server, run_id)
+    assert result.resumed_from_step > 0
+    values = [v for v in read_metrics(Path(result.metrics_path)) if v.name == LOSS]
+    history = client.get_metric_history(run_id, LOSS)
+    assert [(m.step, m.value) for m in history] == [(v.step, v.value) for v in values]
 
 
 def test_training_goes_on_without_a_server_and_is_sent_afterwards(

@@ -4,7 +4,6 @@ import copy
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from pipelines.contracts.errors import (
     TrainingDivergedError,
 )
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
+from support.training_process import signal_when
 from training.checkpoints import digest_path, newest_intact
 from training.launch import train
 from training.live_metrics import read_metrics
@@ -37,23 +37,6 @@ def losses(work_dir: str) -> dict[int, float]:
 def weights(work_dir: str) -> dict[str, np.ndarray]:
     tensors = load_file(Path(work_dir) / "bundle" / "weights.safetensors")
     return {name: tensor.numpy() for name, tensor in tensors.items()}
-
-
-def signal_when(path: Path, is_time, spec_path: Path, number: int = signal.SIGKILL) -> int:
-    """Train in another process, signal it as soon as `is_time(path)`, and return how it ended."""
-    code = (
-        "import sys; from pathlib import Path; from training.spec import TrainingSpec; "
-        "from training.launch import train; "
-        "train(TrainingSpec.model_validate_json(Path(sys.argv[1]).read_bytes()))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, str(spec_path)])
-    deadline = time.monotonic() + 120
-    while not is_time(path):
-        assert process.poll() is None, "the training ended before it could be killed"
-        assert time.monotonic() < deadline, f"nothing in {path} after two minutes"
-        time.sleep(0.02)
-    process.send_signal(number)
-    return process.wait()
 
 
 def processes_naming(text: str) -> list[int]:
