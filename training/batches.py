@@ -1,4 +1,4 @@
-"""The batch: whole requests, ragged candidates, and nothing that a model should not see.
+"""The batch: requests, their ragged candidates, and nothing that a model should not see.
 
 Not for how batches are made (`training.snapshot_reader`) nor for their order
 (`training.epoch_plan`).
@@ -16,7 +16,7 @@ _HOUR_MS = 3_600_000.0
 
 
 class Batch(NamedTuple):
-    """Tensors of one rank's share of a global batch.
+    """Tensors of one rank's share of a global batch; a request may be shared by two ranks.
 
     Candidates of a request stand together, requests in order. Actions are newest first; padding is
     at the end of a row and has action type 0, pin key -1, embedding 0 and age 0. A request without

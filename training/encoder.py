@@ -197,8 +197,9 @@ class SequenceEncoder(nn.Module):
 
 def _columns(tokens_RMSD: Tensor, num_pooled_R: Tensor, index_RK: Tensor) -> Tensor:
     """Return the largest of each channel, then the tokens at some places, [R, M, 1 + K, D]."""
-    is_grouped = not torch.compiler.is_compiling() and not tokens_RMSD.is_cuda
-    if is_grouped and len(tokens_RMSD):
+    # compiled code cannot look at the lengths, and a GPU should not wait for them
+    may_look = not torch.compiler.is_compiling() and not tokens_RMSD.is_cuda
+    if may_look and len(tokens_RMSD):
         return MaxAndNewest.apply(tokens_RMSD, num_pooled_R.clamp(min=1), index_RK)
     is_pooled_RS = up_to(num_pooled_R, tokens_RMSD.shape[2])
     pooled = tokens_RMSD.masked_fill(~is_pooled_RS[:, None, :, None], float("-inf"))

@@ -104,14 +104,13 @@ def plan_groups(tokens: Tokens, request_of_C: Tensor) -> list[Group]:
         num_tokens = int(tokens.num_tokens_R[part].max())
         count, start = count_R[part], start_R[part]
         slot_M = torch.arange(int(count.max()), device=part.device)
-        used_RS = tokens.is_key_RS[part, :num_tokens]
         groups.append(
             Group(
                 request_R=part,
                 candidate_RM=start[:, None] + torch.minimum(slot_M, count[:, None] - 1),
                 is_candidate_RM=slot_M < count[:, None],
                 num_tokens=num_tokens,
-                is_full=bool(used_RS.all()),
+                is_full=bool(tokens.is_key_RS[part, :num_tokens].all()),
             )
         )
     return groups

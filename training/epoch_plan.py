@@ -1,4 +1,4 @@
-"""Which requests make up which batch of an epoch: a pure function of (seed, epoch).
+"""Which candidates make up which batch of an epoch: a pure function of (seed, epoch).
 
 So a resumed training, and any number of ranks, see the same global batches. Not for reading them
 (`training.snapshot_reader`).
@@ -54,35 +54,33 @@ class EpochPlan:
         return len(self.bounds_B1) - 1
 
     def share(self, batch: int, rank: int, world_size: int) -> RankShare:
-        """Return one rank's part of a batch: as many candidates as every other rank's.
+        """Return one rank's part of a batch: about as many candidates as every other rank's.
 
-        The batch's candidates, shard after shard, are cut into equal runs, so that no rank waits
-        for a larger one; a request that a cut falls into is read by both ranks, each with
-        candidates of its own. Under downsampling the cut is where it would be if a request's kept
-        candidates were spread evenly. A rank that would get none reads the batch's first request
-        with weight 0, so that it takes part in every step.
+        The batch's candidates, shard after shard, are cut into equal runs, because the ranks wait
+        for the largest. A request that a cut falls into is read by both ranks, each with
+        candidates of its own. Without downsampling the runs differ by one at most; with it the cut
+        is where it would be if a request's kept candidates were spread evenly. A rank that would
+        get none reads the batch's first request with weight 0, so that it takes part in every step.
         """
         members = np.sort(self.order_M[self.bounds_B1[batch] : self.bounds_B1[batch + 1]])
         kept_R, num_R = self.num_kept_M[members], self.num_examples_M[members]
-        ends_R = np.cumsum(kept_R)
-        num_global = int(ends_R[-1])
-        first_R, last_R = (
-            _rows_before(num_global * bound // world_size - (ends_R - kept_R), kept_R, num_R)
-            for bound in (rank, rank + 1)
-        )
+        num_global = int(kept_R.sum())
+        starts_R = np.cumsum(kept_R) - kept_R
+        first_R = _rows_before(num_global * rank // world_size - starts_R, kept_R, num_R)
+        last_R = _rows_before(num_global * (rank + 1) // world_size - starts_R, kept_R, num_R)
         own = np.flatnonzero(last_R > first_R)
-        weights_R = np.ones(len(own))
+        weight = 1.0
         if len(own) == 0:
-            own, weights_R, first_R, last_R = np.arange(1), np.zeros(1), 0 * num_R, num_R
-        requests = members[own]
+            own, weight = np.array([0]), 0.0
+            first_R, last_R = np.zeros_like(num_R), num_R
         return RankShare(
-            requests,
-            first_R[own],
-            (last_R - first_R)[own],
-            self.window_fraction_M[requests],
-            weights_R,
+            requests=members[own],
+            skipped_R=first_R[own],
+            num_examples_R=(last_R - first_R)[own],
+            window_fraction_R=self.window_fraction_M[members[own]],
+            user_weights_R=np.full(len(own), weight),
             # Downsampling may leave a batch of few requests without any candidate: 0 / 1, not 0 / 0
-            max(1, num_global),
+            num_global_candidates=max(1, num_global),
         )
 
 

@@ -185,8 +185,8 @@ def _row(
         spread=f"ratio {ratios.min():.2f} to {ratios.max():.2f} over {len(ratios)} turns",
         rows=len(inputs["request_of_C"]),
         note=(
-            f"{what}; {THREADS} threads; differences: {difference}; peak float32 matmul rate "
-            f"{peak / 1e9:.0f} GFLOP/s, of which the peer reaches {100 * share:.0f} % and ours, "
+            f"{what}; {THREADS} threads, dropout 0; differences: {difference}; peak float32 matmul "
+            f"rate {peak / 1e9:.0f} GFLOP/s, of which the peer reaches {100 * share:.0f} % and ours, "
             f"credited with the peer's arithmetic, {100 * share * peer_s / ours_s:.0f} %"
         ),
     )

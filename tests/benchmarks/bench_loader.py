@@ -128,7 +128,7 @@ def _rate(
 def _step_rate(data: HomefeedDataModule, run: ResolvedRun, batch: Batch) -> float:
     """Return samples per second of forward, backward and optimizer on one batch in memory."""
     module = RankerModule(run.config, data.statistics(), EMBEDDING_DIM, 100).train()
-    optimizer = torch.optim.AdamW(module.parameters())
+    optimizer = module.configure_optimizers()["optimizer"]
     times = []
     for _ in range(NUM_STEPS):
         started = time.perf_counter()

@@ -132,6 +132,8 @@ def test_all_of_it_left_one_model_and_one_history_entry(run: ResolvedRun) -> Non
     promotion = read_artifact(run.run_uri, "promote_challenger", Promotion)
     assert challenger.model.version == "1"
     assert judgement.verdict.decision is Decision.PROMOTE
+    assert judgement.serving is not None and judgement.serving.problems == ()
+    assert judgement.serving.describe() in judgement.verdict.reasons
     assert promotion.champion_after == challenger.model
     assert len(history.read(run.workspace_uri, "killed")) == 1
 

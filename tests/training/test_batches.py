@@ -5,9 +5,12 @@ import pytest
 import torch
 
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
+from training.batches import visible_actions
 from training.data_module import HomefeedDataModule
 from training.epoch_plan import EpochPlan, EpochPlanner, split_off_calibration
 from training.hashing import uniform
+from training.lightning_module import RankerModule
+from training.loss import weighted_loss
 from training.snapshot_reader import SnapshotReader, chunks, ragged_ranges
 
 
@@ -109,7 +112,7 @@ def test_a_request_cut_between_ranks_is_the_same_request_on_both(data) -> None:
         assert torch.equal(torch.cat(rows), whole_rows)
 
 
-def test_the_ranks_of_a_downsampled_batch_get_about_as_many_candidates() -> None:
+def test_a_downsampled_batch_is_cut_as_if_the_kept_were_spread_evenly() -> None:
     num_examples = np.array([30, 30, 30, 30, 2, 0, 28, 30])
     num_kept = np.array([10, 2, 30, 0, 1, 0, 20, 9])
     plan = EpochPlan(np.arange(8), np.array([0, 8]), np.zeros(8), num_kept, num_examples)
@@ -121,17 +124,54 @@ def test_the_ranks_of_a_downsampled_batch_get_about_as_many_candidates() -> None
             for share in shares
         ]
         assert np.allclose(estimates, 72 / world_size, atol=1.5)
-        assert sum(int(share.num_examples_R.sum()) for share in shares) == 150  # none of the kept 0
+        # the requests that keep nothing, of 30 and 0, are read by nobody
+        assert sum(int(share.num_examples_R.sum()) for share in shares) == 150
 
 
-def test_a_rank_without_requests_takes_part_with_weight_zero(data) -> None:
+def test_the_ranks_of_a_downsampled_batch_read_all_that_is_kept_once(planted) -> None:
+    training = planted.config.training.model_copy(update={"negative_keep_fraction": 0.3})
+    config = planted.config.model_copy(update={"training": training})
+    data = HomefeedDataModule(planted.snapshot, planted.folder, config)
+    for batch in range(3):
+        whole = data.rank_batch(1, batch, 0, 1)
+        parts = [data.rank_batch(1, batch, rank, 3) for rank in range(3)]
+        assert {float(part.num_global_candidates) for part in parts} == {len(whole.labels_CH)}
+        joined = torch.cat([part.candidate_pin_keys_C for part in parts])
+        assert torch.equal(joined, whole.candidate_pin_keys_C)
+
+
+def test_a_rank_without_candidates_takes_part_with_weight_zero(planted, data) -> None:
     plan = data.planner.plan(0)
     world_size = plan.share(0, 0, 1).num_global_candidates + 1
     shares = [plan.share(0, rank, world_size) for rank in range(world_size)]
-    (share,) = (share for share in shares if share.user_weights_R.sum() == 0)
-    assert len(share.requests) == 1
-    assert share.num_examples_R.sum() > 0
-    assert share.user_weights_R.tolist() == [0.0]
+    (without,) = (rank for rank, s in enumerate(shares) if s.user_weights_R.sum() == 0)
+    assert len(shares[without].requests) == 1
+    batch = data.rank_batch(0, 0, without, world_size)
+    assert len(batch.labels_CH) > 0
+    module = RankerModule(planted.config, data.statistics(), batch.users_RE.shape[1], 10)
+    logits = module.ranker(batch, visible_actions(batch, 0.0))
+    loss = weighted_loss(logits, batch, module.get_buffer("label_weights_HL"))
+    loss.backward()
+    assert loss.item() == 0.0
+    # every weight has a gradient, or the other ranks would wait for it
+    assert all(p.grad is not None and (p.grad == 0).all() for p in module.parameters())
+
+
+def test_the_ranks_of_a_batch_read_shards_one_after_another(data) -> None:
+    plan = data.planner.plan(0)
+    for batch in range(plan.num_batches):
+        shards = [
+            data.training_index.shard_M[plan.share(batch, rank, 2).requests] for rank in (0, 1)
+        ]
+        assert shards[0].max() <= shards[1].min()
+
+
+def test_every_request_has_a_window_of_its_own(data) -> None:
+    first, second = data.planner.plan(0).window_fraction_M, data.planner.plan(1).window_fraction_M
+    assert len(np.unique(first)) > 0.99 * len(first)
+    assert (first >= 0).all() and (first < 1).all()
+    assert first.mean() == pytest.approx(0.5, abs=0.1)
+    assert not (first == second).any()
 
 
 def test_epochs_differ_and_repeat_with_the_seed(data) -> None:

@@ -60,6 +60,13 @@ def test_round_trip(planted, trained, tmp_path) -> None:
     assert all((first[head] == second[head]).all() for head in first)
 
 
+def test_scores_of_a_model_of_fewer_negatives_are_on_the_scale_of_all(planted, scorer) -> None:
+    fewer = scorer.config.model_copy(update={"negative_keep_fraction": 0.25})
+    batch = holdout_batch(planted, scorer)
+    found, plain = Scorer(scorer.ranker, fewer).logits(batch), scorer.logits(batch)
+    assert np.allclose(np.exp(found), 0.25 * np.exp(plain), rtol=1e-9)
+
+
 def test_lineage_and_digest(planted, trained) -> None:
     spec, result = trained
     folder = Path(result.bundle_dir)

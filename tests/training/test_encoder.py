@@ -11,12 +11,21 @@ from pipelines.contracts.errors import ConfigurationError
 from training.encoder import SequenceEncoder, TransformerLayer
 
 NUM_TYPES, E = 4, 8
-CONFIG = ModelConfig(
-    action_embedding_dim=4, num_attention_heads=2, feedforward_dim=6, dropout=0.0, first_k=3
-)
 
 
-def make_encoder(config: ModelConfig = CONFIG) -> SequenceEncoder:
+@pytest.fixture(params=[1, 2], ids=["one head", "two heads"])
+def config(request: pytest.FixtureRequest) -> ModelConfig:
+    """A small encoder; one head goes through `training.fused_layers`, two do not."""
+    return ModelConfig(
+        action_embedding_dim=4,
+        num_attention_heads=request.param,
+        feedforward_dim=6,
+        dropout=0.0,
+        first_k=3,
+    )
+
+
+def make_encoder(config: ModelConfig) -> SequenceEncoder:
     torch.manual_seed(5)
     return SequenceEncoder(NUM_TYPES, E, config)
 
@@ -73,16 +82,16 @@ def naive_layer(layer: TransformerLayer, tokens: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("lengths", [[0], [1], [5], [40], [100], [0, 1, 5, 40, 100]])
-def test_equals_a_naive_encoder_at_every_length(lengths: list[int]) -> None:
-    encoder, inputs = make_encoder(), make_inputs(lengths, candidates=2)
+def test_equals_a_naive_encoder_at_every_length(lengths: list[int], config: ModelConfig) -> None:
+    encoder, inputs = make_encoder(config), make_inputs(lengths, candidates=2)
     with torch.no_grad():
         found = encoder(**inputs)
         expected = torch.stack([naive_row(encoder, inputs, c) for c in range(len(found))])
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
 
 
-def test_training_evaluation_and_no_grad_agree() -> None:
-    encoder, inputs = make_encoder(), make_inputs([0, 1, 5, 40, 100])
+def test_training_evaluation_and_no_grad_agree(config: ModelConfig) -> None:
+    encoder, inputs = make_encoder(config), make_inputs([0, 1, 5, 40, 100])
     training = encoder.train()(**inputs)
     evaluation = encoder.eval()(**inputs)
     with torch.no_grad():
@@ -93,8 +102,8 @@ def test_training_evaluation_and_no_grad_agree() -> None:
         torch.testing.assert_close(training, other, atol=1e-6, rtol=1e-5)
 
 
-def test_padding_length_does_not_matter() -> None:
-    encoder = make_encoder()
+def test_padding_length_does_not_matter(config: ModelConfig) -> None:
+    encoder = make_encoder(config)
     short, long = make_inputs([1, 5]), make_inputs([1, 5], padded_to=100)
     # the same actions, differently padded
     long["action_types_RS"][:, :5] = short["action_types_RS"]
@@ -104,8 +113,8 @@ def test_padding_length_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("hidden", [0, 1, 4])
-def test_nothing_of_a_hidden_action_gets_out(hidden: int) -> None:
-    encoder, inputs = make_encoder(), make_inputs([5, 5])
+def test_nothing_of_a_hidden_action_gets_out(hidden: int, config: ModelConfig) -> None:
+    encoder, inputs = make_encoder(config), make_inputs([5, 5])
     inputs["is_visible_RS"][0, hidden] = False
     before = encoder(**inputs)
     inputs["action_pins_RSE"][0, hidden] = 1e3
@@ -117,15 +126,15 @@ def test_nothing_of_a_hidden_action_gets_out(hidden: int) -> None:
         assert (columns[hidden] == 0).all()
 
 
-def test_a_visible_action_does_matter() -> None:
-    encoder, inputs = make_encoder(), make_inputs([5])
+def test_a_visible_action_does_matter(config: ModelConfig) -> None:
+    encoder, inputs = make_encoder(config), make_inputs([5])
     before = encoder(**inputs)
     inputs["action_pins_RSE"][0, 4] += 1.0
     assert (encoder(**inputs) - before).abs().max() > 1e-3
 
 
-def test_no_gradient_reaches_hidden_or_padded_positions() -> None:
-    encoder, inputs = make_encoder(), make_inputs([0, 5], padded_to=8)
+def test_no_gradient_reaches_hidden_or_padded_positions(config: ModelConfig) -> None:
+    encoder, inputs = make_encoder(config), make_inputs([0, 5], padded_to=8)
     inputs["is_visible_RS"][1, 0] = False
     inputs["action_pins_RSE"].requires_grad_()
     encoder(**inputs).square().sum().backward()
@@ -135,8 +144,8 @@ def test_no_gradient_reaches_hidden_or_padded_positions() -> None:
     assert (gradient[inputs["is_visible_RS"]] != 0).any()
 
 
-def test_a_batch_without_candidates_gives_no_rows_and_zero_gradients() -> None:
-    encoder, inputs = make_encoder(), make_inputs([3], candidates=1)
+def test_a_batch_without_candidates_gives_no_rows_and_zero_gradients(config: ModelConfig) -> None:
+    encoder, inputs = make_encoder(config), make_inputs([3], candidates=1)
     inputs["candidate_pins_CE"] = inputs["candidate_pins_CE"][:0]
     inputs["request_of_C"] = inputs["request_of_C"][:0]
     found = encoder(**inputs)
@@ -146,32 +155,32 @@ def test_a_batch_without_candidates_gives_no_rows_and_zero_gradients() -> None:
     assert all(g is not None and (g == 0).all() for g in gradients)
 
 
-def test_heads_must_divide_the_width() -> None:
+def test_heads_must_divide_the_width(config: ModelConfig) -> None:
     with pytest.raises(ConfigurationError, match="num_attention_heads=3"):
-        make_encoder(CONFIG.model_copy(update={"num_attention_heads": 3}))
+        make_encoder(config.model_copy(update={"num_attention_heads": 3}))
 
 
-def test_an_encoder_without_fusion_does_not_see_the_candidates() -> None:
+def test_an_encoder_without_fusion_does_not_see_the_candidates(config: ModelConfig) -> None:
     inputs = make_inputs([5, 2])
     others = inputs | {"candidate_pins_CE": torch.flip(inputs["candidate_pins_CE"], [0])}
-    fused = make_encoder()
+    fused = make_encoder(config)
     assert not torch.allclose(fused(**inputs), fused(**others), atol=1e-3)
-    unfused = make_encoder(CONFIG.model_copy(update={"use_candidate_fusion": False}))
+    unfused = make_encoder(config.model_copy(update={"use_candidate_fusion": False}))
     assert torch.equal(unfused(**inputs), unfused(**others))
 
 
-def test_an_encoder_without_action_types_does_not_see_them() -> None:
+def test_an_encoder_without_action_types_does_not_see_them(config: ModelConfig) -> None:
     inputs = make_inputs([5, 2])
     types = inputs["action_types_RS"]
     others = inputs | {"action_types_RS": torch.where(types > 0, NUM_TYPES + 1 - types, 0)}
-    typed = make_encoder()
+    typed = make_encoder(config)
     assert not torch.allclose(typed(**inputs), typed(**others), atol=1e-3)
-    untyped = make_encoder(CONFIG.model_copy(update={"use_action_types": False}))
+    untyped = make_encoder(config.model_copy(update={"use_action_types": False}))
     assert torch.equal(untyped(**inputs), untyped(**others))
 
 
-def test_candidates_may_stand_in_any_order() -> None:
-    encoder, inputs = make_encoder(), make_inputs([5, 0, 40, 2])
+def test_candidates_may_stand_in_any_order(config: ModelConfig) -> None:
+    encoder, inputs = make_encoder(config), make_inputs([5, 0, 40, 2])
     order = torch.randperm(len(inputs["request_of_C"]), generator=torch.Generator().manual_seed(0))
     of_candidates = ("candidate_pins_CE", "request_of_C")
     shuffled = inputs | {name: inputs[name][order] for name in of_candidates}
@@ -180,14 +189,16 @@ def test_candidates_may_stand_in_any_order() -> None:
 
 
 @pytest.mark.parametrize("variant", ["default", "reference"])
-def test_ages_matter_once_they_are_learnt_and_only_where_asked_for(variant: str) -> None:
+def test_ages_matter_once_they_are_learnt_and_only_where_asked_for(
+    variant: str, config: ModelConfig
+) -> None:
     inputs = make_inputs([5, 0, 2])
     minutes = torch.tensor([0, 1, 3, 60, 10**7])
     ages = {"action_ages_ms_RS": (minutes * 60_000).expand(3, 5)}
-    plain = make_encoder(CONFIG.model_copy(update={"encoder_variant": variant}))
+    plain = make_encoder(config.model_copy(update={"encoder_variant": variant}))
     assert torch.equal(plain(**inputs, **ages), plain(**inputs))
     aged = make_encoder(
-        CONFIG.model_copy(update={"encoder_variant": variant, "use_action_ages": True})
+        config.model_copy(update={"encoder_variant": variant, "use_action_ages": True})
     )
     with torch.no_grad():
         aged.age_embedding.weight.normal_()

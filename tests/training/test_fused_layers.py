@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.fused_layers import FeedForward, OwnAttention
+from training.fused_layers import FeedForward, MaxAndNewest, OwnAttention
 
 B, S, D, HIDDEN = 50, 60, 12, 5  # more rows than go through together
 
@@ -77,3 +77,21 @@ def test_a_gradient_that_is_not_a_number_is_not_left_out() -> None:
     assert found[0][3].isnan().any()
     assert not found[0][4].isnan().any()
     assert all(part.isnan().any() for part in found[1:])
+    shapes = [(B * S, D), (D,), (D,), (HIDDEN, D), (HIDDEN,), (D, HIDDEN), (D,), (D,), (D,)]
+    inputs = parameters_of(*shapes)
+    rows = gradient.flatten(0, 1)
+    found = torch.autograd.grad(FeedForward.apply(*inputs, None), inputs, rows)
+    assert found[0].isnan().any(dim=1).tolist() == rows.isnan().any(dim=1).tolist()
+    assert all(part.isnan().any() for part in found[1:])
+
+
+@pytest.mark.parametrize("num_pooled", [[7, 7, 7], [7, 3, 7], [1, 7, 2], [2, 2, 1]])
+def test_the_pool_and_the_newest_are_those_of_plain_indexing(num_pooled: list[int]) -> None:
+    torch.manual_seed(11)
+    tokens = torch.randn(3, 2, 7, D, dtype=torch.float64, requires_grad=True)
+    index = torch.tensor([[0, 1, 2], [2, 0, 2], [6, 6, 5]])
+    pooled = [tokens[r, :, :count].amax(dim=1) for r, count in enumerate(num_pooled)]
+    newest = [tokens[r][:, index[r]] for r in range(3)]
+    plain = torch.cat([torch.stack(pooled)[:, :, None], torch.stack(newest)], dim=2)
+    ours = MaxAndNewest.apply(tokens, torch.tensor(num_pooled), index)
+    assert_same_gradients(ours, plain, [tokens], torch.randn(3, 2, 4, D, dtype=torch.float64))

@@ -4,12 +4,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from pipelines.contracts.artifacts import Decision, Verdict
 from pipelines.contracts.config import ServingConfig
 from pipelines.contracts.errors import HomefeedError
-from training.bundle import GOLDEN
+from training.bundle import GOLDEN, load_bundle, read_golden, write_bundle
 from training.serving_check import check_serving
 from validation.verdict import with_serving
 
@@ -55,6 +56,25 @@ def test_golden_rows_that_come_out_differently_reject(bundle: Path, tmp_path: Pa
     tensors["expected_probabilities_CH"] += 3e-5  # little enough to be loaded
     save_file(tensors, copy / GOLDEN)
     assert_rejected(copy, QUICK, "golden rows differ")
+
+
+@pytest.mark.parametrize(
+    ("weights", "bias", "says"),
+    [(1.0, 1e4, "share of scores at 0 or 1"), (0.0, 0.3, "every golden row got the same score")],
+)
+def test_scores_that_say_nothing_reject(
+    bundle: Path, tmp_path: Path, weights: float, bias: float, says: str
+) -> None:
+    scorer = load_bundle(bundle)
+    golden, _ = read_golden(bundle, len(scorer.config.features.heads))
+    with torch.no_grad():
+        scorer.ranker.heads.weight.mul_(weights)
+        scorer.ranker.heads.bias.fill_(bias)
+    write_bundle(tmp_path / "bundle", scorer.ranker, scorer.config, golden)
+    found = check_serving(tmp_path / "bundle", QUICK)
+    assert any(says in problem for problem in found.problems)
+    promoted = Verdict(decision=Decision.PROMOTE, reasons=("Better.",))
+    assert with_serving(promoted, found).decision is Decision.REJECT
 
 
 def test_a_bundle_that_cannot_be_served_stops_the_stage(tmp_path: Path) -> None:
