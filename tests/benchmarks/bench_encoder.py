@@ -186,8 +186,8 @@ def _row(
         rows=len(inputs["request_of_C"]),
         note=(
             f"{what}; {THREADS} threads, dropout 0; differences: {difference}; peak float32 matmul "
-            f"rate {peak / 1e9:.0f} GFLOP/s, of which the peer reaches {100 * share:.0f} % and ours, "
-            f"credited with the peer's arithmetic, {100 * share * peer_s / ours_s:.0f} %"
+            f"rate {peak / 1e9:.0f} GFLOP/s, of which the peer reaches {100 * share:.0f} % and "
+            f"ours, credited with the peer's arithmetic, {100 * share * peer_s / ours_s:.0f} %"
         ),
     )
 
