@@ -157,6 +157,31 @@ def test_a_rank_without_candidates_takes_part_with_weight_zero(planted, data) ->
     assert all(p.grad is not None and (p.grad == 0).all() for p in module.parameters())
 
 
+@pytest.mark.parametrize("negative_keep_fraction", [1.0, 0.3])
+def test_losses_and_gradients_of_the_ranks_add_up_to_those_of_one(
+    planted, negative_keep_fraction: float
+) -> None:
+    changed = {"negative_keep_fraction": negative_keep_fraction}
+    training = planted.config.training.model_copy(update=changed)
+    config = planted.config.model_copy(update={"training": training})
+    data = HomefeedDataModule(planted.snapshot, planted.folder, config)
+    width = data.reader.pins["embedding"].shape[1]
+    module = RankerModule(config, data.statistics(), width, 10)
+
+    def loss_and_gradients(rank: int, world_size: int) -> tuple[float, list[torch.Tensor]]:
+        batch = data.rank_batch(0, 1, rank, world_size)
+        logits = module.ranker(batch, visible_actions(batch, 0.0))
+        loss = weighted_loss(logits, batch, module.get_buffer("label_weights_HL"))
+        return loss.item(), list(torch.autograd.grad(loss, list(module.parameters())))
+
+    whole_loss, whole = loss_and_gradients(0, 1)
+    parts = [loss_and_gradients(rank, 3) for rank in range(3)]
+    assert sum(loss for loss, _ in parts) == pytest.approx(whole_loss, abs=1e-6)
+    for expected, *found in zip(whole, *(gradients for _, gradients in parts), strict=True):
+        allowed = 1e-5 * float(expected.abs().max())
+        torch.testing.assert_close(sum(found), expected, atol=allowed, rtol=0)
+
+
 def test_the_ranks_of_a_batch_read_shards_one_after_another(data) -> None:
     plan = data.planner.plan(0)
     for batch in range(plan.num_batches):
