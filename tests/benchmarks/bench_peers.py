@@ -56,45 +56,50 @@ class Measured:
 
 
 def measure() -> list[Row]:
-    """Train each on every seed and compare it with the recipe's model."""
+    """Train each on every seed and compare it with the recipe's model, twice."""
     fuxictr_peer.install()
+    return [*measure_features(has_count=True), *measure_features(has_count=False)]
+
+
+def measure_features(*, has_count: bool) -> list[Row]:
+    """Return the rows of all models on one set of features."""
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as temporary:
         folder = Path(temporary)
-        config = variant(SEEDS[0])
+        config = variant(SEEDS[0], count=has_count)
         snapshot = build_snapshot(make_run(config, AS_OF, folder))
         snapshot_dir = storage.local_path(snapshot.uri)
         rows = scoring.load_rows(snapshot, snapshot_dir, SPLIT_HOLDOUT)
         fuxictr_peer.export(snapshot, snapshot_dir, config, folder)
-        jobs = [(snapshot, folder, name, seed) for seed in SEEDS for name in (*VARIANTS, *PEERS)]
+        names = (*VARIANTS, *PEERS)
+        jobs = [(snapshot, folder, name, seed, has_count) for seed in SEEDS for name in names]
         found = run_all(train_and_score, jobs)
-    runs = {
-        name: [run for job, run in zip(jobs, found, strict=True) if job[2] == name]
-        for name in (*VARIANTS, *PEERS)
+    measured = {
+        name: _measured([run for job, run in zip(jobs, found, strict=True) if job[2] == name], rows)
+        for name in names
     }
-    measured = {name: _measured(of_name, rows) for name, of_name in runs.items()}
+    suffix = "" if has_count else "_without_count"
     return [
-        _row(name, which, found, measured["model"], len(rows.request_index))
-        for name, found in measured.items()
+        _row(name, suffix, which, measured, len(rows.request_index))
+        for name in measured
         for which in (0, 1)
     ]
 
 
 def train_and_score(
-    snapshot: Snapshot, folder: Path, name: str, seed: int
+    snapshot: Snapshot, folder: Path, name: str, seed: int, has_count: bool
 ) -> tuple[np.ndarray, float]:
     """Return the holdout's ranking scores of one model, and the minutes that it took."""
     started = time.perf_counter()
     if name in PEERS:
         scores = fuxictr_peer.train_and_score(folder, *PEERS[name], seed)
     else:
-        scores = _train_and_score(snapshot, name, seed)
+        scores = _train_and_score(snapshot, name, variant(seed, count=has_count))
     sys.stderr.write(f"  {name}, seed {seed}: done\n")
     return scores, (time.perf_counter() - started) / 60
 
 
-def _train_and_score(snapshot: Snapshot, name: str, seed: int) -> np.ndarray:
+def _train_and_score(snapshot: Snapshot, name: str, base: RunConfig) -> np.ndarray:
     """Return the scores of one of ours; in this recipe repin alone has a weight."""
-    base = variant(seed)
     model = base.model.model_copy(update=VARIANTS[name])
     config: RunConfig = base.model_copy(update={"model": model})
     snapshot_dir = storage.local_path(snapshot.uri)
@@ -139,20 +144,21 @@ def _auc(place: np.ndarray, label: np.ndarray, weight: np.ndarray) -> float:
     return float((positive * below).sum() / (positive.sum() * negative.sum()))
 
 
-def _row(name: str, which: int, found: Measured, model: Measured, num_rows: int) -> Row:
+def _row(name: str, suffix: str, which: int, measured: dict[str, Measured], num_rows: int) -> Row:
     metric = ("hit_at_3", "auc")[which]
+    found, model = measured[name], measured["model"]
     figure, ours = (getattr(part, metric) for part in (found, model))
     low, high = np.percentile(found.resampled[:, which], [2.5, 97.5])
     spread = (
         f"95 % interval {low:.4f} to {high:.4f}; seeds {found.per_seed[:, which].min():.4f} to "
         f"{found.per_seed[:, which].max():.4f}"
     )
-    if found is not model:
-        change = found.resampled[:, which] / model.resampled[:, which] - 1
+    for other in ("model", "without_matches") if found is not model else ():
+        change = found.resampled[:, which] / measured[other].resampled[:, which] - 1
         low, high = 100 * np.percentile(change, [2.5, 97.5])
-        spread += f"; against the model {low:+.2f} to {high:+.2f} %"
+        spread += f"; against {other} {low:+.2f} to {high:+.2f} %" if other != name else ""
     return row(
-        f"peers_{name}_{metric}",
+        f"peers_{name}_{metric}{suffix}",
         figure,
         "HIT@3/repin" if which == 0 else "AUC of repin",
         ratio=None if found is model else figure / ours,
