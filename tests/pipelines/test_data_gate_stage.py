@@ -14,6 +14,7 @@ from pipelines.contracts.errors import (
 )
 from pipelines.recipes import smoke
 from pipelines.stages import runner
+from support.damage import flip_a_byte
 from support.runs import make_run, save_run
 from support.worlds import write_planted_world
 
@@ -58,8 +59,6 @@ def test_a_snapshot_that_was_altered_is_no_stage_s_input(tmp_path: Path) -> None
     run = prepare(tmp_path, smoke().data_gate)
     snapshot = runner.read_artifact(run.run_uri, "build_snapshot", Snapshot)
     victim = storage.local_path(snapshot.uri) / snapshot.shards[0].name / "examples.arrow"
-    content = bytearray(victim.read_bytes())
-    content[len(content) // 2] ^= 1
-    victim.write_bytes(content)
+    flip_a_byte(victim)
     with pytest.raises(DataContractError, match=r"examples\.arrow"):
         runner.run_stage("check_snapshot", run.run_uri)

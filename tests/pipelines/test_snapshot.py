@@ -12,6 +12,7 @@ from pipelines.contracts.snapshot_files import open_table, verify_files
 from pipelines.snapshot import build_snapshot
 from pipelines.snapshot_plan import make_plan, shard_of
 from pipelines.storage import local_path
+from support.damage import flip_a_byte
 from support.runs import make_run
 from support.tiny_log import (
     TINY_AS_OF,
@@ -217,9 +218,7 @@ def test_verify_names_the_altered_and_the_missing_file(tmp_path: Path) -> None:
     folder = local_path(snapshot.uri)
     verify_files(snapshot, folder)
     victim = folder / "shard-00000" / "examples.arrow"
-    content = bytearray(victim.read_bytes())
-    content[len(content) // 2] ^= 1
-    victim.write_bytes(content)
+    flip_a_byte(victim)
     with pytest.raises(DataContractError, match=r"examples\.arrow was altered"):
         verify_files(snapshot, folder)
     victim.unlink()

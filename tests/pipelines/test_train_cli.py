@@ -19,6 +19,7 @@ from pipelines.recipes import make_recipe
 from pipelines.resolve import code_version
 from pipelines.snapshot import build_snapshot
 from pipelines.storage import local_path
+from support.damage import flip_a_byte
 from support.runs import make_run
 from support.worlds import write_planted_world
 from training.spec import NodeAddress, TrainingSpec
@@ -158,9 +159,7 @@ def test_an_altered_snapshot_is_refused_with_its_file(snapshot, arguments, tmp_p
     copied = tmp_path / "copied"
     shutil.copytree(local_path(snapshot.uri), copied)
     victim = copied / snapshot.shards[0].name / "examples.arrow"
-    content = bytearray(victim.read_bytes())
-    content[len(content) // 2] ^= 1
-    victim.write_bytes(content)
+    flip_a_byte(victim)
     done = homefeed_train(*arguments, "--snapshot", str(copied), *SMALL)
     assert done.returncode == DataContractError.exit_code
     assert re.fullmatch(r"DataContractError: .*examples\.arrow was altered.*\n", done.stderr)

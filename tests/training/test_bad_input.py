@@ -13,6 +13,7 @@ from torch import Tensor
 from pipelines.contracts.config import FeatureConfig, UserWeight
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.snapshot_files import verify_files
+from support.damage import flip_a_byte
 from support.snapshots import copy_snapshot, rewrite, with_column, with_embedding
 from training.batches import MODEL_INPUTS
 from training.bundle import load_bundle, read_golden
@@ -125,9 +126,7 @@ def test_a_head_without_positives(planted, tmp_path, head: str, caplog) -> None:
 def test_a_shard_that_is_missing_or_altered_is_named(planted, tmp_path) -> None:
     snapshot, folder = copy_snapshot(planted.snapshot, tmp_path / "snapshot")
     victim = folder / snapshot.shards[1].name / "examples.arrow"
-    content = bytearray(victim.read_bytes())
-    content[len(content) // 2] ^= 1
-    victim.write_bytes(content)
+    flip_a_byte(victim)
     with pytest.raises(DataContractError, match=r"examples\.arrow"):
         verify_files(snapshot, folder)
     victim.unlink()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from support.damage import flip_a_byte
 from training.checkpoints import digest_path, newest_intact
 
 
@@ -17,14 +18,8 @@ def write_checkpoint(folder: Path, step: int) -> Path:
     return path
 
 
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    path.write_bytes(content)
-
-
 DAMAGES: dict[str, Callable[[Path], object]] = {
-    "a flipped byte": flip,
+    "a flipped byte": flip_a_byte,
     "cut off": lambda path: path.write_bytes(path.read_bytes()[:-1]),
     "empty": lambda path: path.write_bytes(b""),
     "without its digest": lambda path: digest_path(path).unlink(),

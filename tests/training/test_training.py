@@ -18,6 +18,7 @@ from pipelines.contracts.errors import (
     TrainingDivergedError,
 )
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
+from support.damage import flip_a_byte
 from support.training_process import signal_when
 from training.checkpoints import digest_path, newest_intact
 from training.launch import train
@@ -191,9 +192,7 @@ def test_a_corrupt_checkpoint_is_passed_over(planted, trained, tmp_path) -> None
     train(spec)
     folder = WorkFolder(tmp_path)
     newest, older = sorted(folder.checkpoints.glob("*.ckpt"), reverse=True)
-    content = bytearray(newest.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    newest.write_bytes(content)
+    flip_a_byte(newest)
     assert digest_path(newest).exists()
     folder.result.unlink()
     again = train(spec)
