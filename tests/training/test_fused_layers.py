@@ -5,6 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipelines.contracts.config import ModelConfig
+from training.encoder import SequenceEncoder
+from training.encoder_layers import TransformerLayer
 from training.fused_layers import FeedForward, MaxAndNewest, OwnAttention
 
 B, S, D, HIDDEN = 50, 60, 12, 5  # more rows than go through together
@@ -43,11 +46,13 @@ def gradient_BSD(request: pytest.FixtureRequest) -> Tensor:
 def assert_same_gradients(
     ours: Tensor, plain: Tensor, inputs: list[Tensor], gradient: Tensor
 ) -> None:
-    assert torch.allclose(ours, plain, atol=1e-12)
     expected = torch.autograd.grad(plain, inputs, gradient)
-    found = torch.autograd.grad(ours, inputs, gradient)
-    for ours_part, expected_part in zip(found, expected, strict=True):
-        assert torch.allclose(ours_part, expected_part, rtol=1e-10, atol=1e-10)
+    assert_same([ours, *torch.autograd.grad(ours, inputs, gradient)], [plain, *expected])
+
+
+def assert_same(found: list[Tensor], expected: list[Tensor]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
 def test_attention_leaves_out_only_what_has_no_gradient(gradient_BSD: Tensor) -> None:
@@ -95,3 +100,97 @@ def test_the_pool_and_the_newest_are_those_of_plain_indexing(num_pooled: list[in
     plain = torch.cat([torch.stack(pooled)[:, :, None], torch.stack(newest)], dim=2)
     ours = MaxAndNewest.apply(tokens, torch.tensor(num_pooled), index)
     assert_same_gradients(ours, plain, [tokens], torch.randn(3, 2, 4, D, dtype=torch.float64))
+
+
+def make_encoder(num_layers: int, variant: str) -> SequenceEncoder:
+    torch.manual_seed(5)
+    config = ModelConfig(
+        action_embedding_dim=4,
+        num_attention_heads=1,
+        num_layers=num_layers,
+        feedforward_dim=6,
+        dropout=0.0,
+        first_k=3,
+        max_actions=S,
+        encoder_variant=variant,
+    )
+    return SequenceEncoder(4, 8, config).double()
+
+
+def make_inputs() -> dict[str, Tensor]:
+    """Requests of several lengths and numbers of candidates, one that looks at nothing."""
+    generator = torch.Generator().manual_seed(3)
+    lengths = torch.tensor([60, 60, 60, 59, 30, 0, 58])
+    counts = torch.tensor([11, 3, 19, 7, 5, 4, 2])
+    is_action = torch.arange(S) < lengths[:, None]
+    types = torch.randint(1, 5, is_action.shape, generator=generator) * is_action
+    pins = torch.randn(*is_action.shape, 8, dtype=torch.float64, generator=generator)
+    is_visible = is_action & (torch.rand(is_action.shape, generator=generator) < 0.9)
+    is_visible[1] = is_action[1]
+    candidates = torch.randn(int(counts.sum()), 8, dtype=torch.float64, generator=generator)
+    return {
+        "action_types_RS": types,
+        "action_pins_RSE": (pins * is_action[:, :, None]).requires_grad_(),
+        "is_visible_RS": is_visible,
+        "candidate_pins_CE": candidates.requires_grad_(),
+        "request_of_C": torch.arange(7).repeat_interleave(counts),
+    }
+
+
+def encoded_and_gradients(encoder: SequenceEncoder, weight: Tensor) -> list[Tensor]:
+    inputs = make_inputs()
+    encoded = encoder(**inputs)
+    wanted = [inputs["action_pins_RSE"], inputs["candidate_pins_CE"], *encoder.parameters()]
+    gradients = torch.autograd.grad(encoded, wanted, weight, allow_unused=True)
+    return [encoded, *(g for g in gradients if g is not None)]
+
+
+def pool_only(weight: Tensor) -> None:
+    weight[:, 20:] = 0.0
+
+
+def one_candidate(weight: Tensor) -> None:
+    weight[:-1] = 0.0
+
+
+def few_channels(weight: Tensor) -> None:
+    weight[:, 3:] = 0.0
+
+
+def nothing(weight: Tensor) -> None:
+    weight.zero_()
+
+
+def everything(weight: Tensor) -> None:
+    pass
+
+
+@pytest.mark.parametrize("variant", ["default", "reference"])
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+@pytest.mark.parametrize(
+    "leave", [everything, pool_only, one_candidate, few_channels, nothing], ids=lambda f: f.__name__
+)
+def test_the_encoder_equals_that_of_plain_layers(leave, num_layers, variant, monkeypatch) -> None:
+    monkeypatch.setattr("training.fused_layers.ROWS", 500)  # several times round
+    encoder = make_encoder(num_layers, variant)
+    weight = torch.randn(51, encoder.output_dim, dtype=torch.float64)
+    leave(weight)
+    fused = encoded_and_gradients(encoder, weight)
+    monkeypatch.setattr(TransformerLayer, "_may_be_fused", lambda *_: False)
+    assert_same(fused, encoded_and_gradients(encoder, weight))
+
+
+def test_a_loss_that_is_not_a_number_reaches_every_weight() -> None:
+    encoder = make_encoder(2, "default")
+    weight = torch.zeros(51, encoder.output_dim, dtype=torch.float64)
+    weight[4, 30] = float("nan")
+    _, *gradients = encoded_and_gradients(encoder, weight)
+    assert all(gradient.isnan().any() for gradient in gradients)
+
+
+def test_scores_too_far_apart_for_two_factors_take_the_plain_way(monkeypatch) -> None:
+    encoder = make_encoder(2, "default")
+    weight = torch.randn(51, encoder.output_dim, dtype=torch.float64)
+    expected = encoded_and_gradients(encoder, weight)
+    monkeypatch.setattr("training.encoder_layers.MAX_EXPONENT_RANGE", 1e-3)
+    assert_same(encoded_and_gradients(encoder, weight), expected)
