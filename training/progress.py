@@ -6,6 +6,7 @@ Lines every few seconds rather than a bar that redraws itself: the output goes i
 import logging
 import time
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytorch_lightning as pl
@@ -90,13 +91,18 @@ def final_loss(metrics_path: Path) -> float:
 
 
 def draw_learning_curve(metrics_path: Path, target: Path) -> None:
-    """Write a small PNG of the training loss over the steps."""
+    """Write a small PNG of the training loss over the steps, and of its running mean."""
     from matplotlib.figure import Figure
 
     rows = [value for value in read_metrics(metrics_path) if value.name == LOSS]
+    steps, losses = [row.step for row in rows], [row.value for row in rows]
+    span = max(1, len(rows) // 20)
+    means = [mean(losses[max(0, end - span) : end]) for end in range(1, len(losses) + 1)]
     figure = Figure(figsize=(6, 3.2), dpi=100, layout="constrained")
     axes = figure.subplots()
-    axes.plot([row.step for row in rows], [row.value for row in rows], linewidth=1)
+    axes.plot(steps, losses, linewidth=0.7, alpha=0.4, label="batch")
+    axes.plot(steps, means, color="C0", linewidth=1.8, label=f"mean of the last {span} logged")
+    axes.legend(frameon=False)
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("training loss per candidate")
     axes.grid(alpha=0.3)

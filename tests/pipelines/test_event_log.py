@@ -39,7 +39,7 @@ def build(folder: Path, as_of: datetime = TINY_AS_OF, config: RunConfig | None =
     return build_snapshot(make_run(folder, config or tiny_config(), as_of))
 
 
-def refused(folder: Path, pattern: str, **arguments: object) -> None:
+def assert_refused(folder: Path, pattern: str, **arguments: object) -> None:
     """Check that the snapshot is refused for this reason and that nothing was published."""
     with pytest.raises(DataContractError, match=pattern) as caught:
         build(folder, **arguments)  # type: ignore[arg-type]
@@ -55,18 +55,18 @@ def log(tmp_path: Path) -> Path:
 
 
 def test_a_missing_log_names_the_place_and_the_command(tmp_path: Path) -> None:
-    refused(tmp_path, r"no event log at file://.*/event_log: .*homefeed ingest")
+    assert_refused(tmp_path, r"no event log at file://.*/event_log: .*homefeed ingest")
 
 
 def test_an_empty_log_is_missing(tmp_path: Path) -> None:
     (tmp_path / "event_log").mkdir()
-    refused(tmp_path, "the folder is missing or empty")
+    assert_refused(tmp_path, "the folder is missing or empty")
 
 
 @pytest.mark.parametrize("table", ["impressions", "actions", "pins", "users"])
 def test_a_missing_table_is_named(log: Path, table: str) -> None:
     shutil.rmtree(log / table)
-    refused(log.parent, f"has no table '{table}'")
+    assert_refused(log.parent, f"has no table '{table}'")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_missing_table_is_named(log: Path, table: str) -> None:
 )
 def test_a_missing_column_is_named_with_its_file(log: Path, file: str, column: str) -> None:
     rewrite(log, file, column, None)
-    refused(log.parent, rf"{re.escape(file)}: missing column '{column}'; found \[")
+    assert_refused(log.parent, rf"{re.escape(file)}: missing column '{column}'; found \[")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_wrong_type_is_refused(
     log: Path, file: str, column: str, values: pa.Array, found: str
 ) -> None:
     rewrite(log, file, column, values)
-    refused(log.parent, rf"{re.escape(file)}: column '{column}' is {found}")
+    assert_refused(log.parent, rf"{re.escape(file)}: column '{column}' is {found}")
 
 
 def test_other_widths_of_the_same_kind_are_cast(log: Path) -> None:
@@ -123,12 +123,12 @@ def test_other_widths_of_the_same_kind_are_cast(log: Path) -> None:
 
 def test_a_value_too_wide_is_refused(log: Path) -> None:
     rewrite(log, IMPRESSIONS_15, "position", pa.array([0, 70_000]))
-    refused(log.parent, "'position' .* does not fit int16")
+    assert_refused(log.parent, "'position' .* does not fit int16")
 
 
 def test_an_embedding_of_another_length_is_refused(log: Path) -> None:
     rewrite(log, "pins/part-0.parquet", "embedding", pa.array([[0.5] * 31] * 5))
-    refused(log.parent, r"pins/part-0\.parquet: column 'embedding' .* does not fit")
+    assert_refused(log.parent, r"pins/part-0\.parquet: column 'embedding' .* does not fit")
 
 
 @pytest.mark.parametrize(
@@ -144,12 +144,12 @@ def test_a_null_where_none_may_be_is_refused(
     log: Path, file: str, column: str, values: pa.Array
 ) -> None:
     rewrite(log, file, column, values)
-    refused(log.parent, rf"{re.escape(file)}: column '{column}' has 1 nulls")
+    assert_refused(log.parent, rf"{re.escape(file)}: column '{column}' has 1 nulls")
 
 
 def test_an_unknown_action_type_is_named(log: Path) -> None:
     rewrite(log, ACTIONS_15, "action_type", pa.array(["hide"]))
-    refused(log.parent, rf"{re.escape(ACTIONS_15)}: unknown action type 'hide'.*'repin'")
+    assert_refused(log.parent, rf"{re.escape(ACTIONS_15)}: unknown action type 'hide'.*'repin'")
 
 
 @pytest.mark.parametrize(
@@ -158,17 +158,17 @@ def test_an_unknown_action_type_is_named(log: Path) -> None:
 def test_times_in_another_unit_are_recognised(log: Path, factor: float, unit: str) -> None:
     for column in ("impressed_at", "known_at"):
         rewrite(log, IMPRESSIONS_15, column, pa.array([int(january("15 00:00") * factor)] * 2))
-    refused(log.parent, rf"{re.escape(IMPRESSIONS_15)}: .*looks like {unit}")
+    assert_refused(log.parent, rf"{re.escape(IMPRESSIONS_15)}: .*looks like {unit}")
 
 
 def test_a_partition_of_1970_asks_for_the_unit(log: Path) -> None:
     (log / "impressions" / "day=2017-01-15").rename(log / "impressions" / "day=1970-01-18")
-    refused(log.parent, "year 1970.*seconds.*instead of milliseconds")
+    assert_refused(log.parent, "year 1970.*seconds.*instead of milliseconds")
 
 
 def test_a_row_in_another_days_partition_is_refused(log: Path) -> None:
     (log / "actions" / "day=2017-01-15").rename(log / "actions" / "day=2017-01-14")
-    refused(log.parent, "in the partition day=2017-01-14; expected")
+    assert_refused(log.parent, "in the partition day=2017-01-14; expected")
 
 
 def test_a_file_outside_a_day_folder_is_refused(log: Path) -> None:
@@ -179,7 +179,9 @@ def test_a_file_outside_a_day_folder_is_refused(log: Path) -> None:
 
 def test_known_before_it_happened_is_refused(log: Path) -> None:
     rewrite(log, ACTIONS_15, "known_at", pa.array([january("14 00:00")]))
-    refused(log.parent, rf"{re.escape(ACTIONS_15)}: 1 of 1 rows have acted_at after known_at")
+    assert_refused(
+        log.parent, rf"{re.escape(ACTIONS_15)}: 1 of 1 rows have acted_at after known_at"
+    )
 
 
 @pytest.mark.parametrize("day", [20, 23])
@@ -188,7 +190,9 @@ def test_an_event_dated_after_as_of_and_known_before_is_refused(log: Path, day: 
         "known_at": january("19 08:00")
     }
     write_tiny_log(log, actions=[*tiny_actions(), early])
-    refused(log.parent, f"1 rows of .*day=2017-01-{day}.* happen at or after as_of 2017-01-20")
+    assert_refused(
+        log.parent, f"1 rows of .*day=2017-01-{day}.* happen at or after as_of 2017-01-20"
+    )
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), None])
@@ -203,34 +207,38 @@ def test_a_number_that_is_none_in_an_embedding_is_refused(
         log, f"{table}/part-0.parquet", "embedding", pa.array(lists, pa.list_(pa.float32(), 32))
     )
     key = "pin_id=20" if table == "pins" else "user_id=1"
-    refused(log.parent, rf"{table}/part-0\.parquet: embedding of {key} has a null, NaN or infinite")
+    assert_refused(
+        log.parent, rf"{table}/part-0\.parquet: embedding of {key} has a null, NaN or infinite"
+    )
 
 
 def test_a_missing_embedding_version_lists_what_is_there(log: Path) -> None:
     write_rows(log, "pins", pins_of([10, 20, 30, 40], version="other-7"))
-    refused(log.parent, r"no embedding of version 'planted-1'.*found the versions \['other-7'\]")
+    assert_refused(
+        log.parent, r"no embedding of version 'planted-1'.*found the versions \['other-7'\]"
+    )
 
 
 def test_a_pin_without_embedding_is_named(log: Path) -> None:
     write_rows(log, "pins", pins_of([10, 20, 40]))
-    refused(log.parent, "1 of 4 pins .* have no embedding of version 'planted-1', first: 30")
+    assert_refused(log.parent, "1 of 4 pins .* have no embedding of version 'planted-1', first: 30")
 
 
 def test_a_pin_with_two_embeddings_is_named(log: Path) -> None:
     write_rows(log, "pins", pins_of([10, 20, 20, 30, 40]))
-    refused(log.parent, "pin 20 has more than one embedding")
+    assert_refused(log.parent, "pin 20 has more than one embedding")
 
 
 def test_two_rows_of_a_user_for_one_as_of_are_refused(log: Path) -> None:
     write_rows(log, "users", users_of([(1, january("10 00:00"))] * 2))
-    refused(log.parent, "user 1 has more than one row of as_of=")
+    assert_refused(log.parent, "user 1 has more than one row of as_of=")
 
 
 def test_a_declared_feature_without_its_column_is_named(log: Path) -> None:
     config = tiny_config()
     feature = CategoricalFeature(name="mailer", table="impressions", values=("A",))
     features = config.features.model_copy(update={"categorical": (feature,)})
-    refused(
+    assert_refused(
         log.parent,
         "missing column 'mailer' .declared as features by the recipe",
         config=config.model_copy(update={"features": features}),
@@ -241,20 +249,22 @@ def test_a_declared_feature_without_its_column_is_named(log: Path) -> None:
     "as_of", [datetime(2016, 6, 1, tzinfo=UTC), datetime(2019, 1, 1, tzinfo=UTC)]
 )
 def test_an_as_of_outside_the_log_says_what_it_covers(log: Path, as_of: datetime) -> None:
-    refused(log.parent, "covers 2017-01-14 to 2017-01-19; choose an as_of", as_of=as_of)
+    assert_refused(log.parent, "covers 2017-01-14 to 2017-01-19; choose an as_of", as_of=as_of)
 
 
 def test_rows_that_all_became_known_too_late_leave_an_empty_window(log: Path) -> None:
     late = [row | {"known_at": january("25 00:00")} for row in tiny_impressions()]
     write_tiny_log(log, impressions=late)
-    refused(log.parent, "no impressions known before as_of 2017-01-20 in the training window")
+    assert_refused(
+        log.parent, "no impressions known before as_of 2017-01-20 in the training window"
+    )
 
 
 @pytest.mark.parametrize(("request_id", "window"), [("C", "holdout"), ("A", "training")])
 def test_a_window_without_positives_is_refused(log: Path, request_id: str, window: str) -> None:
     actions = [a for a in tiny_actions() if a["request_id"] != request_id and a["user_id"] == 1]
     write_tiny_log(log, actions=actions)
-    refused(log.parent, f"no impression in the {window} window .* got a 'repin' within 24 h")
+    assert_refused(log.parent, f"no impression in the {window} window .* got a 'repin' within 24 h")
 
 
 def _truncate(path: Path) -> None:
@@ -272,7 +282,7 @@ def _scramble(path: Path) -> None:
 @pytest.mark.parametrize("file", [IMPRESSIONS_15, "pins/part-0.parquet", "users/part-0.parquet"])
 def test_a_corrupt_file_is_named(log: Path, file: str, damage: Callable[[Path], None]) -> None:
     damage(log / file)
-    refused(log.parent, rf"{re.escape(file)} is not a readable Parquet file")
+    assert_refused(log.parent, rf"{re.escape(file)} is not a readable Parquet file")
 
 
 def test_hidden_and_unfinished_files_are_passed_over(log: Path) -> None:
