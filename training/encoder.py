@@ -16,7 +16,7 @@ from pipelines.contracts.config import ModelConfig
 from pipelines.contracts.errors import ConfigurationError
 from training.encoder_layers import TransformerLayer
 from training.encoder_plan import Tokens, plan_groups, reference_tokens, up_to, visible_tokens
-from training.fused_layers import MaxAndNewest
+from training.pooling import MaxAndNewest
 
 PADDING_ID = 0
 """The action type id that pads; real action types count from 1."""

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipelines.contracts.config import ModelConfig
-from training.fused_layers import FeedForward, OwnAttention, SharedAttention
+from training.fused_layers import FeedForward, OwnAttention
+from training.shared_attention import SharedAttention
 
 MAX_EXPONENT_RANGE = 60.0
 """Largest spread of a candidate's scores for which exp(score) may be split into two factors. The

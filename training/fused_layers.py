@@ -9,8 +9,10 @@ Inputs are float32 or float64. With a `dtype` (bfloat16) the two branches, atten
 feed-forward, are computed in it, sums in float32 where the hardware does so; the sums that the
 branches are added to, the norms and all that is kept stay float32.
 
-Letters: R requests, S actions, M candidates of a request, B sequences (R M), N rows (B S), D token
-width, d sequence channels, E pin embedding, F feed-forward width.
+The first layer's attention, which candidates share, is `training.shared_attention`.
+
+Letters: S actions, B sequences, N rows (B S), A positions that have a gradient, D token width,
+F feed-forward width.
 """
 
 from collections.abc import Sequence
@@ -28,75 +30,14 @@ _EPSILON = 1e-5  # nn.LayerNorm's
 Gradients = tuple[Tensor | None, ...]
 
 
-def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+def cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Return the tensor in another precision, or itself for None."""
     return tensor if dtype is None else tensor.to(dtype)
 
 
 def _plus(branch: Tensor, stream: Tensor) -> Tensor:
     """Return their sum in the stream's precision, in the branch's memory where that fits."""
     return branch.add_(stream) if branch.dtype == stream.dtype else stream + branch
-
-
-class SharedAttention(torch.autograd.Function):
-    """The first layer up to its first norm: tokens + attention, its exponentials in two factors.
-
-    out_mi = token_mi + sum_j E_ij w_mj v_j / sum_j E_ij w_mj + own_value_m,
-    token_mi = [sequence_i, candidate_m]
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        by_query_RSS: Tensor,  # E
-        by_candidate_RMS: Tensor,  # w
-        value_RSD: Tensor,  # v
-        own_value_RMD: Tensor,
-        sequence_RSd: Tensor,
-        candidates_RME: Tensor,
-        dtype: torch.dtype | None,
-    ) -> Tensor:
-        """Return float [R, M, S, D]."""
-        ctx.save_for_backward(by_query_RSS, by_candidate_RMS, value_RSD)
-        ctx.dtype, ctx.num_shared = dtype, sequence_RSd.shape[2]
-        total_RMS = by_candidate_RMS @ by_query_RSS.transpose(1, 2)
-        out = value_RSD.new_empty(*by_candidate_RMS.shape, value_RSD.shape[2])
-        factors = (_cast(part, dtype) for part in (by_query_RSS, by_candidate_RMS, value_RSD))
-        for r, (query_SS, weights_MS, value_SD) in enumerate(zip(*factors, strict=True)):
-            out_MSD = out[r]
-            weighted_MSD = weights_MS[:, :, None] * value_SD
-            mixed_MSD = query_SS.expand(len(out_MSD), -1, -1) @ weighted_MSD
-            torch.div(mixed_MSD, total_RMS[r][:, :, None], out=out_MSD)
-            out_MSD += own_value_RMD[r][:, None]
-            out_MSD[:, :, : ctx.num_shared] += sequence_RSd[r]
-            out_MSD[:, :, ctx.num_shared :] += candidates_RME[r][:, None]
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Gradients:
-        """Return the gradients of the six tensors."""
-        by_query_RSS, by_candidate_RMS, value_RSD = ctx.saved_tensors
-        grad_RMSD = gradients[0]
-        total_RMS = by_candidate_RMS @ by_query_RSS.transpose(1, 2)
-        to_query, to_value = torch.empty_like(by_query_RSS), torch.empty_like(value_RSD)
-        to_candidate, to_total = torch.empty_like(by_candidate_RMS), torch.empty_like(total_RMS)
-        for r, grad_MSD in enumerate(grad_RMSD):
-            query_SS = _cast(by_query_RSS[r], ctx.dtype)
-            weights_MS1, value_SD = by_candidate_RMS[r][:, :, None], value_RSD[r]
-            weighted_MSD = _cast(weights_MS1, ctx.dtype) * _cast(value_SD, ctx.dtype)
-            scaled_MSD = _cast(grad_MSD / total_RMS[r][:, :, None], ctx.dtype)
-            to_weighted = query_SS.T.expand(len(grad_MSD), -1, -1) @ scaled_MSD
-            to_query_MSS = scaled_MSD @ weighted_MSD.transpose(1, 2)
-            to_query[r] = to_query_MSS.sum(0, dtype=to_query.dtype)
-            # sum over d of scaled * mixed, mixed being E weighted / total
-            to_total[r] = -(to_query_MSS * by_query_RSS[r]).sum(2) / total_RMS[r]
-            to_candidate[r] = (to_weighted * value_SD).sum(2)
-            to_value[r] = (to_weighted * weights_MS1).sum(0)
-        to_query += to_total.transpose(1, 2) @ by_candidate_RMS
-        to_candidate += to_total @ by_query_RSS
-        to_own_value = grad_RMSD.sum(2)
-        to_sequence = grad_RMSD[..., : ctx.num_shared].sum(1)
-        to_candidates = to_own_value[..., ctx.num_shared :]
-        return to_query, to_candidate, to_value, to_own_value, to_sequence, to_candidates, None
 
 
 class OwnAttention(torch.autograd.Function):
@@ -117,11 +58,11 @@ class OwnAttention(torch.autograd.Function):
         parameters = query_w, query_b, value_w, value_b
         ctx.save_for_backward(x_BSD, hidden_B1S, *parameters)
         ctx.dtype = dtype
-        branch = [_cast(parameter, dtype) for parameter in parameters]
+        branch = [cast(parameter, dtype) for parameter in parameters]
         out = torch.empty_like(x_BSD)
         for part in _parts(x_BSD):
             hidden = None if hidden_B1S is None else hidden_B1S[part]
-            x = _cast(x_BSD[part], dtype)
+            x = cast(x_BSD[part], dtype)
             _, value, shares = _attention(x, x, hidden, branch)
             torch.add(x_BSD[part], shares @ value, out=out[part])
         return out
@@ -131,10 +72,10 @@ class OwnAttention(torch.autograd.Function):
         """Return the gradients of the input and the four parameters."""
         x_BSD, hidden_B1S, *parameters = ctx.saved_tensors
         to_query_w, to_query_b, to_value_w, to_value_b = map(torch.zeros_like, parameters)
-        branch = [_cast(parameter, ctx.dtype) for parameter in parameters]
+        branch = [cast(parameter, ctx.dtype) for parameter in parameters]
         to_x = torch.empty_like(x_BSD)
         for part in _parts(x_BSD):
-            x, grad = _cast(x_BSD[part], ctx.dtype), _cast(gradients[0][part], ctx.dtype)
+            x, grad = cast(x_BSD[part], ctx.dtype), cast(gradients[0][part], ctx.dtype)
             hidden = None if hidden_B1S is None else hidden_B1S[part]
             rows = x.flatten(0, 1)
             # a position whose output has no gradient asked for nothing; it was still looked at
@@ -218,7 +159,7 @@ class FeedForward(torch.autograd.Function):
         *parameters, ctx.dtype = parameters_and_dtype
         out = torch.empty_like(x_ND)
         last_mean, last_scale = x_ND.new_empty(len(x_ND), 1), x_ND.new_empty(len(x_ND), 1)
-        branch = [_cast(parameter, ctx.dtype) for parameter in parameters[2:6]]
+        branch = [cast(parameter, ctx.dtype) for parameter in parameters[2:6]]
         for rows in _chunks(len(x_ND)):
             *_, sums = _feed_forward(x_ND[rows], parameters[:2], branch)
             _norm.out(
@@ -234,7 +175,7 @@ class FeedForward(torch.autograd.Function):
         x_ND, last_mean, last_scale, *parameters = ctx.saved_tensors
         to_x = torch.empty_like(x_ND)
         to_parameters = [torch.zeros_like(parameter) for parameter in parameters]
-        parameters[2:6] = [_cast(parameter, ctx.dtype) for parameter in parameters[2:6]]
+        parameters[2:6] = [cast(parameter, ctx.dtype) for parameter in parameters[2:6]]
         for rows in _chunks(len(x_ND)):
             wanted = [part[rows] for part in (gradients[0], x_ND, last_mean, last_scale)]
             kept = torch.nonzero(_has_gradient(wanted[0]))[:, 0]
@@ -250,35 +191,6 @@ class FeedForward(torch.autograd.Function):
             for total, part in zip(to_parameters, new, strict=True):
                 total.add_(part)
         return to_x, *to_parameters, None
-
-
-class MaxAndNewest(torch.autograd.Function):
-    """The max pool over the front positions, then some tokens; its gradient is nearly empty.
-
-    Requests side by side that pool as many positions are pooled together: sort them by that.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, tokens_RMSD: Tensor, num_pooled_R: Tensor, index_RK: Tensor) -> Tensor:
-        """Return float [R, M, 1 + K, D]; at least one position of each request is pooled."""
-        num_requests, num_candidates, _, width = ctx.shape = tokens_RMSD.shape
-        lengths, counts = torch.unique_consecutive(num_pooled_R, return_counts=True)
-        runs = tokens_RMSD.split(counts.tolist())
-        found = [
-            run[:, :, :length].max(dim=2, keepdim=True)
-            for run, length in zip(runs, lengths.tolist(), strict=True)
-        ]
-        pooled, place = (torch.cat(parts) for parts in zip(*found, strict=True))
-        newest = index_RK[:, None, :, None].expand(num_requests, num_candidates, -1, width)
-        ctx.save_for_backward(torch.cat([place, newest], dim=2))
-        return torch.cat([pooled, tokens_RMSD.gather(2, newest)], dim=2)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Gradients:
-        """Return the gradient of the tokens."""
-        (place,) = ctx.saved_tensors
-        to_tokens = gradients[0].new_zeros(ctx.shape)
-        return to_tokens.scatter_add_(2, place, gradients[0]), None, None
 
 
 _ALL = [True, True, True]

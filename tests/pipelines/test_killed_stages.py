@@ -95,7 +95,7 @@ def kill_in_the_middle(name: str, run: ResolvedRun) -> None:
         assert not storage.exists(manifest_uri(run.run_uri, name))
 
 
-def kill_and_run_again(name: str, run: ResolvedRun) -> None:
+def assert_a_kill_is_undone(name: str, run: ResolvedRun) -> None:
     kill_in_the_middle(name, run)
     assert start(name, run).wait(timeout=240) == 0
     assert storage.exists(manifest_uri(run.run_uri, name))
@@ -106,7 +106,7 @@ def kill_and_run_again(name: str, run: ResolvedRun) -> None:
 # in the order of the flow: each runs on what the one before left
 @pytest.mark.parametrize("name", EARLY)
 def test_a_killed_stage_is_run_again(name: str, run: ResolvedRun) -> None:
-    kill_and_run_again(name, run)
+    assert_a_kill_is_undone(name, run)
 
 
 def test_mlflow_lost_during_the_comparison_may_be_retried(run: ResolvedRun, line: Line) -> None:
@@ -123,7 +123,7 @@ def test_mlflow_lost_during_the_comparison_may_be_retried(run: ResolvedRun, line
 
 @pytest.mark.parametrize("name", LATE)
 def test_a_killed_stage_after_the_outage_is_run_again(name: str, run: ResolvedRun) -> None:
-    kill_and_run_again(name, run)
+    assert_a_kill_is_undone(name, run)
 
 
 def test_all_of_it_left_one_model_and_one_history_entry(run: ResolvedRun) -> None:

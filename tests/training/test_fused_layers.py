@@ -8,7 +8,8 @@ from torch import Tensor
 from pipelines.contracts.config import ModelConfig
 from training.encoder import SequenceEncoder
 from training.encoder_layers import TransformerLayer
-from training.fused_layers import FeedForward, MaxAndNewest, OwnAttention
+from training.fused_layers import FeedForward, OwnAttention
+from training.pooling import MaxAndNewest
 
 B, S, D, HIDDEN = 50, 60, 12, 5  # more rows than go through together
 
