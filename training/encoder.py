@@ -16,6 +16,7 @@ from pipelines.contracts.config import ModelConfig
 from pipelines.contracts.errors import ConfigurationError
 from training.encoder_layers import TransformerLayer
 from training.encoder_plan import Tokens, plan_groups, reference_tokens, up_to, visible_tokens
+from training.layer_stack import Columns, LayerStack
 from training.pooling import MaxAndNewest
 
 PADDING_ID = 0
@@ -179,13 +180,14 @@ class SequenceEncoder(nn.Module):
         self, sequence_RSd: Tensor, candidates_RME: Tensor, tokens: Tokens, is_full: bool
     ) -> Tensor:
         """Return the encoding of each request's candidates, float [R, M, 1 + K, D]."""
-        is_key_RS = None if is_full else tokens.is_key_RS
-        first = self.layers[0]
-        assert isinstance(first, TransformerLayer)
-        tokens_RMSD = first.first(sequence_RSd, candidates_RME, is_key_RS)
-        for layer in self.layers[1:]:
-            tokens_RMSD = layer(tokens_RMSD, is_key_RS)
-        columns_RMKD = _columns(tokens_RMSD, tokens.num_pooled_R, tokens.first_RK.clamp(min=0))
+        columns = Columns(
+            is_key_RS=None if is_full else tokens.is_key_RS,
+            num_pooled_R=tokens.num_pooled_R.clamp(min=1),
+            index_RK=tokens.first_RK.clamp(min=0),
+        )
+        columns_RMKD = self._fused(sequence_RSd, candidates_RME, columns)
+        if columns_RMKD is None:
+            columns_RMKD = self._plain(sequence_RSd, candidates_RME, columns)
         has_pool_R1 = tokens.num_pooled_R[:, None] > 0
         is_there_RK = torch.cat([has_pool_R1, tokens.first_RK >= 0], dim=1)
         columns_RMKD = columns_RMKD.masked_fill(~is_there_RK[:, None, :, None], 0.0)
@@ -194,13 +196,44 @@ class SequenceEncoder(nn.Module):
         pooled, newest = columns_RMKD.split([1, self.first_k], dim=2)
         return torch.cat([self.pool_linear(pooled), newest], dim=2)
 
+    def _fused(
+        self, sequence_RSd: Tensor, candidates_RME: Tensor, columns: Columns
+    ) -> Tensor | None:
+        """Return the columns, float [R, M, 1 + K, D], or None where only plain layers will do."""
+        if not len(sequence_RSd) or not all(
+            layer.may_be_fused(sequence_RSd) for layer in self._layers()
+        ):
+            return None
+        is_autocast = torch.is_autocast_enabled("cpu")
+        dtype = torch.get_autocast_dtype("cpu") if is_autocast else None
+        first, *others = self._layers()
+        with torch.autocast("cpu", enabled=False):
+            factors = first.factors(sequence_RSd, candidates_RME, columns.is_key_RS)
+            if factors is None:
+                return None
+            parameters = first.fused_parameters(is_first=True)
+            for layer in others:
+                parameters += layer.fused_parameters(is_first=False)
+            return LayerStack.apply(columns, dtype, torch.is_grad_enabled(), *factors, *parameters)
+
+    def _plain(self, sequence_RSd: Tensor, candidates_RME: Tensor, columns: Columns) -> Tensor:
+        """Return the same as `_fused`, for any device, dropout and number of heads."""
+        first, *others = self._layers()
+        tokens_RMSD = first.first(sequence_RSd, candidates_RME, columns.is_key_RS)
+        for layer in others:
+            tokens_RMSD = layer(tokens_RMSD, columns.is_key_RS)
+        return _columns(tokens_RMSD, columns.num_pooled_R, columns.index_RK)
+
+    def _layers(self) -> list[TransformerLayer]:
+        return [layer for layer in self.layers if isinstance(layer, TransformerLayer)]
+
 
 def _columns(tokens_RMSD: Tensor, num_pooled_R: Tensor, index_RK: Tensor) -> Tensor:
     """Return the largest of each channel, then the tokens at some places, [R, M, 1 + K, D]."""
     # compiled code cannot look at the lengths, and a GPU should not wait for them
     may_look = not torch.compiler.is_compiling() and not tokens_RMSD.is_cuda
     if may_look and len(tokens_RMSD):
-        return MaxAndNewest.apply(tokens_RMSD, num_pooled_R.clamp(min=1), index_RK)
+        return MaxAndNewest.apply(tokens_RMSD, num_pooled_R, index_RK)
     is_pooled_RS = up_to(num_pooled_R, tokens_RMSD.shape[2])
     pooled = tokens_RMSD.masked_fill(~is_pooled_RS[:, None, :, None], float("-inf"))
     index = index_RK[:, None, :, None].expand(-1, tokens_RMSD.shape[1], -1, tokens_RMSD.shape[3])

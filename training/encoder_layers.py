@@ -1,8 +1,9 @@
 """One transformer layer of the sequence encoder, for the candidates of a request side by side.
 
 Same parameters and same outputs as a post-norm `nn.TransformerEncoderLayer` (dropout apart), with
-less work: what the candidates of a request have in common is done once. The arithmetic for CPUs is
-`training.fused_layers`. Not for which actions stand together: that is `training.encoder_plan`.
+less work: what the candidates of a request have in common is done once. CPUs have a way of their
+own, `training.layer_stack`, which takes its parameters from here. Not for which actions stand
+together: that is `training.encoder_plan`.
 
 Letters: R requests, S actions, M candidates of a request, D token width, d sequence channels
 (action and its pin), E pin embedding, H heads.
@@ -13,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipelines.contracts.config import ModelConfig
-from training.fused_layers import FeedForward, OwnAttention
-from training.shared_attention import SharedAttention
+from training.shared_attention import Factors
 
 MAX_EXPONENT_RANGE = 60.0
 """Largest spread of a candidate's scores for which exp(score) may be split into two factors. The
@@ -48,8 +48,6 @@ class TransformerLayer(nn.Module):
             is_key_RS: bool [R, S], True where an action may be looked at, at least one per request;
                 None if all are. Rows of positions that are no key are computed like all others.
         """
-        if self._may_be_fused(tokens_RMSD):
-            return self._fused(tokens_RMSD, is_key_RS)
         query, key, value = self.query_key_value(tokens_RMSD).chunk(3, dim=-1)
         mixed = self.attention_out(self._attend(query, key, value, is_key_RS))
         return self._finish(tokens_RMSD + self.dropout(mixed))
@@ -69,10 +67,6 @@ class TransformerLayer(nn.Module):
             candidates_RME: float [R, M, E], with d + E = D.
             is_key_RS: as in `forward`.
         """
-        if self._may_be_fused(sequence_RSd):
-            factors = self._factors(sequence_RSd, candidates_RME, is_key_RS)
-            if factors is not None:
-                return self._fused_first(sequence_RSd, candidates_RME, factors)
         num_shared = sequence_RSd.shape[2]
         weight, bias = self.query_key_value.weight, self.query_key_value.bias
         query, key, value = F.linear(sequence_RSd, weight[:, :num_shared])[:, None].chunk(3, dim=-1)
@@ -104,39 +98,22 @@ class TransformerLayer(nn.Module):
         hidden = self.feedforward_out(F.relu(self.feedforward_in(attended)))
         return self.feedforward_norm(attended + self.dropout(hidden))
 
-    def _may_be_fused(self, tokens: Tensor) -> bool:
-        """Return whether `training.fused_layers` does what is asked for here."""
+    def may_be_fused(self, tokens: Tensor) -> bool:
+        """Return whether `training.layer_stack` does what is asked for here."""
         has_dropout = self.training and self.dropout.p > 0
         is_plain = self.num_heads == 1 and not has_dropout
         return is_plain and not tokens.is_cuda and not torch.compiler.is_compiling()
 
-    def _fused(self, tokens_RMSD: Tensor, is_key_RS: Tensor | None) -> Tensor:
-        shape, dtype = tokens_RMSD.shape, _product_dtype()
-        hidden_B1S = None
-        if is_key_RS is not None:
-            hidden_B1S = ~is_key_RS.repeat_interleave(shape[1], dim=0)[:, None]
-        with torch.autocast("cpu", enabled=False):
-            weights = self._folded()
-            sums = OwnAttention.apply(tokens_RMSD.flatten(0, 1), *weights, hidden_B1S, dtype)
-            return self._fused_finish(sums, dtype).view(shape)
-
-    def _fused_first(
-        self, sequence_RSd: Tensor, candidates_RME: Tensor, factors: tuple[Tensor, ...]
-    ) -> Tensor:
-        dtype = _product_dtype()
-        with torch.autocast("cpu", enabled=False):
-            sums = SharedAttention.apply(*factors, sequence_RSd, candidates_RME, dtype)
-            return self._fused_finish(sums, dtype).view(sums.shape)
-
-    def _fused_finish(self, sums: Tensor, dtype: torch.dtype | None) -> Tensor:
+    def fused_parameters(self, *, is_first: bool) -> list[Tensor]:
+        """Return what `training.layer_stack` takes of this layer."""
         modules = (
             self.attention_norm,
             self.feedforward_in,
             self.feedforward_out,
             self.feedforward_norm,
         )
-        parameters = [p for module in modules for p in (module.weight, module.bias)]
-        return FeedForward.apply(sums.view(-1, self.width), *parameters, dtype)
+        finish = [p for module in modules for p in (module.weight, module.bias)]
+        return finish if is_first else [*self._folded(), *finish]
 
     def _folded(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return weight and bias of scaled queries (for plain keys) and of values (as put out).
@@ -156,39 +133,35 @@ class TransformerLayer(nn.Module):
             out_w @ value_b + out_b,
         )
 
-    def _factors(
+    def factors(
         self, sequence_RSd: Tensor, candidates_RME: Tensor, is_key_RS: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+    ) -> Factors | None:
         """Return what `SharedAttention` mixes, or None where exponents lie too far apart.
 
         A query is a shared part plus the candidate's own, so exp(score) is a product: one factor of
         query and key for all candidates, one of candidate and key for all queries. The softmax's
         exponentials and its [S, S] matrix are thus made once per request, not per candidate.
         """
-        with torch.autocast("cpu", enabled=False):
-            num_shared = sequence_RSd.shape[2]
-            query_w, query_b, value_w, value_b = self._folded()
-            query_RSd = F.linear(sequence_RSd, query_w[:num_shared, :num_shared])
-            own_query_RMd = F.linear(
-                candidates_RME, query_w[:num_shared, num_shared:], query_b[:num_shared]
-            )
-            shared_RSS = query_RSd @ sequence_RSd.transpose(1, 2)
-            own_RMS = own_query_RMd @ sequence_RSd.transpose(1, 2)
-            if is_key_RS is not None:
-                shared_RSS = shared_RSS.masked_fill(~is_key_RS[:, None], float("-inf"))
-                own_RMS = own_RMS.masked_fill(~is_key_RS[:, None], float("-inf"))
-            highest_RM1 = own_RMS.detach().amax(2, keepdim=True)
-            lowest = own_RMS.detach().masked_fill(own_RMS.isinf(), float("inf"))
-            if len(own_RMS) and (highest_RM1 - lowest).max() > MAX_EXPONENT_RANGE:
-                return None
-            # Any number may be taken off the exponents: it falls out of the quotient.
-            by_query = (shared_RSS - shared_RSS.detach().amax(2, keepdim=True)).exp()
-            by_candidate = (own_RMS - highest_RM1).exp()
-            value_RSD = F.linear(sequence_RSd, value_w[:, :num_shared])
-            own_value_RMD = F.linear(candidates_RME, value_w[:, num_shared:], value_b)
-            return by_query, by_candidate, value_RSD, own_value_RMD
-
-
-def _product_dtype() -> torch.dtype | None:
-    """Return what autocast has matrix products made in, or None without autocast."""
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+        num_shared = sequence_RSd.shape[2]
+        query_w, query_b, value_w, value_b = self._folded()
+        query_RSd = F.linear(sequence_RSd, query_w[:num_shared, :num_shared])
+        own_query_RMd = F.linear(
+            candidates_RME, query_w[:num_shared, num_shared:], query_b[:num_shared]
+        )
+        shared_RSS = query_RSd @ sequence_RSd.transpose(1, 2)
+        own_RMS = own_query_RMd @ sequence_RSd.transpose(1, 2)
+        if is_key_RS is not None:
+            shared_RSS = shared_RSS.masked_fill(~is_key_RS[:, None], float("-inf"))
+            own_RMS = own_RMS.masked_fill(~is_key_RS[:, None], float("-inf"))
+        highest_RM1 = own_RMS.detach().amax(2, keepdim=True)
+        lowest = own_RMS.detach().masked_fill(own_RMS.isinf(), float("inf"))
+        if len(own_RMS) and (highest_RM1 - lowest).max() > MAX_EXPONENT_RANGE:
+            return None
+        # Any number may be taken off the exponents: it falls out of the quotient.
+        by_query = (shared_RSS - shared_RSS.detach().amax(2, keepdim=True)).exp()
+        by_candidate = (own_RMS - highest_RM1).exp()
+        value_RSD = F.linear(sequence_RSd, value_w[:, :num_shared])
+        own_value_RMD = F.linear(candidates_RME, value_w[:, num_shared:], value_b)
+        return Factors(
+            by_query, by_candidate, value_RSD, own_value_RMD, sequence_RSd, candidates_RME
+        )

@@ -2,75 +2,143 @@
 
 Not for where its factors come from: that is `training.encoder_layers`.
 
-Letters: R requests, S actions, M candidates of a request, D token width, d sequence channels, E pin
-embedding.
+Letters: R requests, S actions, M candidates (of a request, or of a block), N rows, D token width,
+d sequence channels, E pin embedding.
 """
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from training.fused_layers import Gradients, cast
+from training.encoder_parts import BLOCK, Gradient, Kept, Part, cast, empty_rows
+from training.products import linear
 
 
-class SharedAttention(torch.autograd.Function):
+class Factors(NamedTuple):
+    """What the candidates of a request mix, and the tokens that the mix is added to."""
+
+    by_query_RSS: Tensor  # E
+    by_candidate_RMS: Tensor  # w
+    value_RSD: Tensor  # v
+    own_value_RMD: Tensor
+    sequence_RSd: Tensor
+    candidates_RME: Tensor
+
+
+class SharedAttention:
     """The first layer up to its first norm: tokens + attention, its exponentials in two factors.
 
     out_mi = token_mi + sum_j E_ij w_mj v_j / sum_j E_ij w_mj + own_value_m,
     token_mi = [sequence_i, candidate_m]
     """
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        by_query_RSS: Tensor,  # E
-        by_candidate_RMS: Tensor,  # w
-        value_RSD: Tensor,  # v
-        own_value_RMD: Tensor,
-        sequence_RSd: Tensor,
-        candidates_RME: Tensor,
-        dtype: torch.dtype | None,
-    ) -> Tensor:
-        """Return float [R, M, S, D]."""
-        ctx.save_for_backward(by_query_RSS, by_candidate_RMS, value_RSD)
-        ctx.dtype, ctx.num_shared = dtype, sequence_RSd.shape[2]
-        total_RMS = by_candidate_RMS @ by_query_RSS.transpose(1, 2)
-        out = value_RSD.new_empty(*by_candidate_RMS.shape, value_RSD.shape[2])
-        factors = (cast(part, dtype) for part in (by_query_RSS, by_candidate_RMS, value_RSD))
-        for r, (query_SS, weights_MS, value_SD) in enumerate(zip(*factors, strict=True)):
-            out_MSD = out[r]
-            weighted_MSD = weights_MS[:, :, None] * value_SD
-            mixed_MSD = query_SS.expand(len(out_MSD), -1, -1) @ weighted_MSD
-            torch.div(mixed_MSD, total_RMS[r][:, :, None], out=out_MSD)
-            out_MSD += own_value_RMD[r][:, None]
-            out_MSD[:, :, : ctx.num_shared] += sequence_RSd[r]
-            out_MSD[:, :, ctx.num_shared :] += candidates_RME[r][:, None]
+    def __init__(self, factors: Factors, dtype: torch.dtype | None) -> None:
+        """Take what is mixed; the products with E are made in `dtype`."""
+        self._factors, self._dtype = factors, dtype
+        self._by_query = cast(factors.by_query_RSS, dtype)
+        self._num_shared = factors.sequence_RSd.shape[2]
+        self._by_candidate_RSM = factors.by_candidate_RMS.transpose(1, 2).contiguous()
+        self._total_RSM = factors.by_query_RSS @ self._by_candidate_RSM
+        # what a candidate adds at every action
+        self._base_RMD = factors.own_value_RMD.clone()
+        self._base_RMD[:, :, self._num_shared :] += factors.candidates_RME
+
+    def forward(self, tokens: Tensor | None, part: Part) -> Tensor:
+        """Return float [N, D]; no tokens are needed."""
+        out = empty_rows(part.shape[0] * part.shape[1], self._base_RMD)
+        for block, out_RMSD in _blocks(out, part):
+            total_RMS1 = self._total_RSM[part.requests, :, block].transpose(1, 2)[..., None]
+            base_RM1D = self._base_RMD[part.requests, block, None]
+            weighted = self._weighted(part, block).unbind()
+            by_query = self._by_query[part.requests].unbind()
+            for r, (left_SS, right_SMD) in enumerate(zip(by_query, weighted, strict=True)):
+                mixed_MSD = _multiplied(left_SS, right_SMD).transpose(0, 1)
+                torch.addcdiv(base_RM1D[r], mixed_MSD, total_RMS1[r], out=out_RMSD[r])
+            sequence_R1Sd = self._factors.sequence_RSd[part.requests, None]
+            out_RMSD[..., : self._num_shared] += sequence_R1Sd
         return out
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Gradients:
-        """Return the gradients of the six tensors."""
-        by_query_RSS, by_candidate_RMS, value_RSD = ctx.saved_tensors
-        grad_RMSD = gradients[0]
-        total_RMS = by_candidate_RMS @ by_query_RSS.transpose(1, 2)
-        to_query, to_value = torch.empty_like(by_query_RSS), torch.empty_like(value_RSD)
-        to_candidate, to_total = torch.empty_like(by_candidate_RMS), torch.empty_like(total_RMS)
-        for r, grad_MSD in enumerate(grad_RMSD):
-            query_SS = cast(by_query_RSS[r], ctx.dtype)
-            weights_MS1, value_SD = by_candidate_RMS[r][:, :, None], value_RSD[r]
-            weighted_MSD = cast(weights_MS1, ctx.dtype) * cast(value_SD, ctx.dtype)
-            scaled_MSD = cast(grad_MSD / total_RMS[r][:, :, None], ctx.dtype)
-            to_weighted = query_SS.T.expand(len(grad_MSD), -1, -1) @ scaled_MSD
-            to_query_MSS = scaled_MSD @ weighted_MSD.transpose(1, 2)
-            to_query[r] = to_query_MSS.sum(0, dtype=to_query.dtype)
-            # sum over d of scaled * mixed, mixed being E weighted / total
-            to_total[r] = -(to_query_MSS * by_query_RSS[r]).sum(2) / total_RMS[r]
-            to_candidate[r] = (to_weighted * value_SD).sum(2)
-            to_value[r] = (to_weighted * weights_MS1).sum(0)
-        to_query += to_total.transpose(1, 2) @ by_candidate_RMS
-        to_candidate += to_total @ by_query_RSS
-        to_own_value = grad_RMSD.sum(2)
-        to_sequence = grad_RMSD[..., : ctx.num_shared].sum(1)
-        to_candidates = to_own_value[..., ctx.num_shared :]
-        return to_query, to_candidate, to_value, to_own_value, to_sequence, to_candidates, None
+    def start_backward(self) -> None:
+        """Make room for gradients."""
+        self._gradients = Factors(*(torch.zeros_like(factor) for factor in self._factors))
+        self._to_total_RSM = torch.empty_like(self._total_RSM)
+
+    def backward(self, gradient: Gradient, kept: Kept, part: Part) -> Gradient:
+        """Add to the factors' gradients, and return the output's: there is no input."""
+        grad_ND = gradient.rows_ND
+        if gradient.place_N is not None:
+            grad_ND = torch.zeros_like(kept.sums_ND)
+            gradient.add_to(grad_ND)
+        blocks = zip(_blocks(grad_ND, part), _blocks(kept.sums_ND, part), strict=True)
+        for (block, grad_RMSD), (_, out_RMSD) in blocks:
+            self._to_sums(part, block, grad_RMSD, out_RMSD)
+            self._to_mixed(part, block, grad_RMSD)
+        return gradient
+
+    def finish_backward(self) -> Factors:
+        """Return the factors' gradients, once all parts have gone back."""
+        gradients = self._gradients
+        gradients.by_query_RSS.baddbmm_(self._to_total_RSM, self._factors.by_candidate_RMS)
+        gradients.by_candidate_RMS.baddbmm_(
+            self._to_total_RSM.transpose(1, 2), self._factors.by_query_RSS
+        )
+        to_candidates_RME = gradients.own_value_RMD[:, :, self._num_shared :]
+        return gradients._replace(candidates_RME=to_candidates_RME)
+
+    def _weighted(self, part: Part, block: slice) -> Tensor:
+        weights_RSM1 = self._by_candidate_RSM[part.requests, :, block, None]
+        return cast(weights_RSM1 * self._factors.value_RSD[part.requests, :, None], self._dtype)
+
+    def _to_sums(self, part: Part, block: slice, grad_RMSD: Tensor, out_RMSD: Tensor) -> None:
+        """Add to the gradients of the tokens and of the totals."""
+        some, shared = part.requests, slice(self._num_shared)
+        torch.sum(grad_RMSD, 2, out=self._gradients.own_value_RMD[some, block])
+        self._gradients.sequence_RSd[some] += grad_RMSD[..., shared].sum(1)
+        # mixed / total is what was put out less the tokens
+        mixed_RMSD = out_RMSD - self._base_RMD[some, block, None]
+        mixed_RMSD[..., shared] -= self._factors.sequence_RSd[some, None]
+        to_log_total_RSM = mixed_RMSD.mul_(grad_RMSD).sum(3).transpose(1, 2)
+        to_total_RSM = to_log_total_RSM / self._total_RSM[some, :, block]
+        self._to_total_RSM[some, :, block] = -to_total_RSM
+
+    def _to_mixed(self, part: Part, block: slice, grad_RMSD: Tensor) -> None:
+        """Add to the gradients of what is mixed."""
+        of_part = [factor[part.requests].unbind() for factor in self._gradients[:3]]
+        weights_RSM1 = self._by_candidate_RSM[part.requests, :, block, None]
+        weighted_RSMD = self._weighted(part, block)
+        to_mixed_RSMD = torch.empty_like(weighted_RSMD)
+        total_RSM1 = self._total_RSM[part.requests, :, block, None]
+        torch.div(grad_RMSD.transpose(1, 2), total_RSM1, out=to_mixed_RSMD)
+        for r, (to_query, to_candidate, to_value) in enumerate(zip(*of_part, strict=True)):
+            request = part.requests.start + r
+            weighted_SMD, to_mixed_SMD = weighted_RSMD[r], to_mixed_RSMD[r]
+            product = _product(weighted_SMD)
+            to_query.add_(product(to_mixed_SMD.flatten(1), weighted_SMD.flatten(1)))
+            to_weighted_SMD = _multiplied(self._by_query[request].T, to_mixed_SMD)
+            value_S1D = self._factors.value_RSD[request][:, None]
+            to_candidate[block] = (to_weighted_SMD * value_S1D).sum(2).T
+            to_value.add_((to_weighted_SMD * weights_RSM1[r]).sum(1))
+
+
+def _blocks(rows_ND: Tensor, part: Part) -> Iterator[tuple[slice, Tensor]]:
+    """Yield some candidates, and their rows of all requests of the part [R, M, S, D]."""
+    start, stop = part.candidates.start, part.candidates.stop
+    num_sequences, num_actions = part.shape
+    rows_RMSD = rows_ND[: num_sequences * num_actions].view(
+        -1, stop - start, num_actions, rows_ND.shape[1]
+    )
+    for first in range(start, stop, BLOCK):
+        block = slice(first, min(first + BLOCK, stop))
+        yield block, rows_RMSD[:, first - start : block.stop - start]
+
+
+def _multiplied(left_SS: Tensor, right_SMD: Tensor) -> Tensor:
+    """Return left right, [S, M, D]."""
+    return _product(right_SMD)(left_SS, right_SMD.flatten(1).T).view(right_SMD.shape)
+
+
+def _product(rows_SMD: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    return linear if rows_SMD.shape[1] == BLOCK else F.linear

@@ -8,10 +8,13 @@ from torch import Tensor
 from pipelines.contracts.config import ModelConfig
 from training.encoder import SequenceEncoder
 from training.encoder_layers import TransformerLayer
+from training.encoder_parts import Gradient, Kept, Part, make_parts
 from training.fused_layers import FeedForward, OwnAttention
 from training.pooling import MaxAndNewest
+from training.products import padded
 
-B, S, D, HIDDEN = 50, 60, 12, 5  # more rows than go through together
+B, S, D, HIDDEN = 5, 60, 12, 5
+NUM_ROWS = B * S  # and filling
 
 
 def parameters_of(*shapes: tuple[int, ...]) -> list[Tensor]:
@@ -33,15 +36,37 @@ def plain_feed_forward(x: Tensor, *parameters: Tensor) -> Tensor:
     return F.layer_norm(normed + F.linear(hidden, out_w, out_b), (D,), last_w, last_b)
 
 
-@pytest.fixture(params=["dense", "a third without", "few", "none in many", "none"])
-def gradient_BSD(request: pytest.FixtureRequest) -> Tensor:
+def filled_up(rows: Tensor) -> Tensor:
+    missing = padded(len(rows)) - len(rows)
+    assert missing > 0  # or the test does not show what it should
+    return F.pad(rows, (0, 0, 0, missing))
+
+
+def whole_gradient() -> tuple[Gradient, Tensor]:
+    gradient_BSD = torch.randn(B, S, D, dtype=torch.float64)
+    return Gradient(filled_up(gradient_BSD.flatten(0, 1)), (B, S), None), gradient_BSD
+
+
+def gradient_at_some() -> tuple[Gradient, Tensor]:
+    """Of 25 positions of each sequence, in no order."""
+    position = torch.stack([torch.randperm(S)[:25] for _ in range(B)])
+    rows = torch.randn(B * 25, D, dtype=torch.float64)
+    place = (position + S * torch.arange(B)[:, None]).flatten()
+    whole = torch.zeros(B * S, D, dtype=torch.float64).index_copy(0, place, rows)
+    place = F.pad(place, (0, padded(len(place)) - len(place)))
+    return Gradient(filled_up(rows), (B, 25), place), whole.view(B, S, D)
+
+
+@pytest.fixture(params=[whole_gradient, gradient_at_some])
+def gradient(request: pytest.FixtureRequest) -> tuple[Gradient, Tensor]:
     torch.manual_seed(7)
-    gradient = torch.randn(B, S, D, dtype=torch.float64)
-    share = {"a third without": 2 / 3, "few": 0.03, "none": 0.0}.get(request.param, 1.0)
-    gradient *= torch.rand(B, S, 1) < share
-    if request.param == "none in many":
-        gradient[3:-3] = 0.0
-    return gradient
+    return request.param()
+
+
+def whole(gradient: Gradient) -> Tensor:
+    total = torch.zeros(padded(NUM_ROWS), D, dtype=torch.float64)
+    gradient.add_to(total)
+    return total[:NUM_ROWS]
 
 
 def assert_same_gradients(
@@ -56,39 +81,55 @@ def assert_same(found: list[Tensor], expected: list[Tensor]) -> None:
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
-def test_attention_leaves_out_only_what_has_no_gradient(gradient_BSD: Tensor) -> None:
+@pytest.mark.parametrize("is_hidden", [True, False])
+def test_attention_is_the_plain_one(gradient: tuple[Gradient, Tensor], is_hidden: bool) -> None:
     torch.manual_seed(8)
-    inputs = parameters_of((B, S, D), (D, D), (D,), (D, D), (D,))
-    hidden_B1S = torch.rand(B, 1, S) < 0.2
-    hidden_B1S[::7] = False
-    ours = OwnAttention.apply(*inputs, hidden_B1S, None)
-    assert_same_gradients(ours, plain_attention(*inputs, hidden_B1S), inputs, gradient_BSD)
+    x, *parameters = parameters_of((B, S, D), (D, D), (D,), (D, D), (D,))
+    hidden = (torch.rand(B, 1, S) < 0.2) & torch.tensor(is_hidden)
+    part = Part(slice(0, B), slice(0, 1), (B, S), hidden if is_hidden else None)
+    expected = plain_attention(x, *parameters, hidden)
+    block = OwnAttention([p.detach() for p in parameters], None)
+    entered = filled_up(x.detach().flatten(0, 1))
+    found = block.forward(entered, part)
+    assert_same([found[:NUM_ROWS]], [expected.flatten(0, 1)])
+    block.start_backward()
+    kept = Kept(entered, entered, entered, entered)  # only the first is read
+    to_x = whole(block.backward(gradient[0], kept, part)).view(B, S, D)
+    expected_gradients = torch.autograd.grad(expected, [x, *parameters], gradient[1])
+    assert_same([to_x, *block.finish_backward()], list(expected_gradients))
 
 
-def test_feed_forward_leaves_out_only_what_has_no_gradient(gradient_BSD: Tensor) -> None:
+def test_feed_forward_is_the_plain_one(gradient: tuple[Gradient, Tensor]) -> None:
     torch.manual_seed(9)
-    shapes = [(B * S, D), (D,), (D,), (HIDDEN, D), (HIDDEN,), (D, HIDDEN), (D,), (D,), (D,)]
-    inputs = parameters_of(*shapes)
-    ours = FeedForward.apply(*inputs, None)
-    gradient = gradient_BSD.flatten(0, 1)
-    assert_same_gradients(ours, plain_feed_forward(*inputs), inputs, gradient)
+    shapes = [(B, S, D), (D,), (D,), (HIDDEN, D), (HIDDEN,), (D, HIDDEN), (D,), (D,), (D,)]
+    x, *parameters = parameters_of(*shapes)
+    expected = plain_feed_forward(x, *parameters)
+    block = FeedForward([p.detach() for p in parameters], None)
+    sums = filled_up(x.detach().flatten(0, 1))
+    found, mean, scale = block.forward(sums)
+    assert_same([found[:NUM_ROWS]], [expected.flatten(0, 1)])
+    block.start_backward()
+    to_x = whole(block.backward(gradient[0], Kept(None, sums, mean, scale))).view(B, S, D)
+    expected_gradients = torch.autograd.grad(expected, [x, *parameters], gradient[1])
+    assert_same([to_x, *block.finish_backward()], list(expected_gradients))
 
 
-def test_a_gradient_that_is_not_a_number_is_not_left_out() -> None:
-    torch.manual_seed(10)
-    inputs = parameters_of((B, S, D), (D, D), (D,), (D, D), (D,))
-    gradient = torch.zeros(B, S, D, dtype=torch.float64)
-    gradient[3, 4, 5] = float("nan")
-    found = torch.autograd.grad(OwnAttention.apply(*inputs, None, None), inputs, gradient)
-    assert found[0][3].isnan().any()
-    assert not found[0][4].isnan().any()
-    assert all(part.isnan().any() for part in found[1:])
-    shapes = [(B * S, D), (D,), (D,), (HIDDEN, D), (HIDDEN,), (D, HIDDEN), (D,), (D,), (D,)]
-    inputs = parameters_of(*shapes)
-    rows = gradient.flatten(0, 1)
-    found = torch.autograd.grad(FeedForward.apply(*inputs, None), inputs, rows)
-    assert found[0].isnan().any(dim=1).tolist() == rows.isnan().any(dim=1).tolist()
-    assert all(part.isnan().any() for part in found[1:])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (7, 3, 5), (7, 30, 5), (2, 19, 60), (3, 20, 900)])
+def test_parts_hold_every_sequence_once_and_few_rows(
+    shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.encoder_parts.ROWS", 1000)
+    times = torch.zeros(shape[:2])
+    is_key = torch.rand(shape[0], shape[2]) < 0.9
+    for part in make_parts(shape, is_key):
+        times[part.requests, part.candidates] += 1
+        chosen = times[part.requests, part.candidates]
+        assert part.shape == (chosen.numel(), shape[2])
+        assert part.shape[0] <= 8 or part.shape[0] * shape[2] <= 1000
+        hidden = ~is_key[part.requests].repeat_interleave(chosen.shape[1], dim=0)
+        assert hidden.any() == (part.hidden_B1S is not None)
+        assert part.hidden_B1S is None or torch.equal(part.hidden_B1S[:, 0], hidden)
+    assert (times == 1).all()
 
 
 @pytest.mark.parametrize("num_pooled", [[7, 7, 7], [7, 3, 7], [1, 7, 2], [2, 2, 1]])
@@ -172,12 +213,12 @@ def everything(weight: Tensor) -> None:
     "leave", [everything, pool_only, one_candidate, few_channels, nothing], ids=lambda f: f.__name__
 )
 def test_the_encoder_equals_that_of_plain_layers(leave, num_layers, variant, monkeypatch) -> None:
-    monkeypatch.setattr("training.fused_layers.ROWS", 500)  # several times round
+    monkeypatch.setattr("training.encoder_parts.ROWS", 500)  # several times round
     encoder = make_encoder(num_layers, variant)
     weight = torch.randn(51, encoder.output_dim, dtype=torch.float64)
     leave(weight)
     fused = encoded_and_gradients(encoder, weight)
-    monkeypatch.setattr(TransformerLayer, "_may_be_fused", lambda *_: False)
+    monkeypatch.setattr(TransformerLayer, "may_be_fused", lambda *_: False)
     assert_same(fused, encoded_and_gradients(encoder, weight))
 
 

@@ -1,0 +1,154 @@
+"""All layers of the sequence encoder and its output columns as one step of autograd, for CPUs.
+
+Some sequences at a time, a cache's worth, go through every block, on the way there and on the way
+back. Behind the max pool a gradient stands at some positions only, and the last layer's backward
+pass leaves the others out.
+
+Not for the blocks: those are `training.fused_layers` and `training.shared_attention`.
+
+Letters: R requests, S actions, M candidates of a request, B sequences, N rows (B S and filling), A
+positions of a sequence that have a gradient, D token width, K newest.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from training.encoder_parts import Gradient, Kept, Part, make_parts
+from training.fused_layers import FeedForward, OwnAttention
+from training.pooling import max_and_newest
+from training.products import padded
+from training.shared_attention import Factors, SharedAttention
+
+DENSE = 0.85
+"""Share of positions with a gradient above which the backward pass takes all, as picking rows costs
+time too. Behind a max pool of 96 channels over 100 actions about two thirds of them have one."""
+
+
+class Columns(NamedTuple):
+    """What is looked at, and what is put out."""
+
+    is_key_RS: Tensor | None  # bool, at least one per request; None: all
+    num_pooled_R: Tensor  # int64, the positions from the front that are pooled, at least one
+    index_RK: Tensor  # int64, where the newest actions stand
+
+
+class LayerStack(torch.autograd.Function):
+    """Every layer and the columns, for the candidates of requests side by side."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        columns: Columns,
+        dtype: torch.dtype | None,
+        is_kept: bool,
+        *factors_and_parameters: Tensor,
+    ) -> Tensor:
+        """Return float [R, M, 1 + K, D].
+
+        Args:
+            ctx: autograd's.
+            columns: what is put out.
+            dtype: what the products are computed in, or None.
+            is_kept: whether there will be a backward pass.
+            factors_and_parameters: the six `Factors`, then of each layer weights and biases: of
+                queries and values (not of the first layer), and the feed-forward part's eight.
+        """
+        layers = _layers(factors_and_parameters, dtype)
+        _, by_candidate_RMS, _, own_value_RMD, *_ = factors_and_parameters
+        num_requests, num_candidates, num_actions = by_candidate_RMS.shape
+        num_columns, width = 1 + columns.index_RK.shape[1], own_value_RMD.shape[2]
+        out = own_value_RMD.new_empty(num_requests, num_candidates, num_columns, width)
+        ctx.kept = []
+        for part in make_parts((num_requests, num_candidates, num_actions), columns.is_key_RS):
+            tokens_ND, blocks = _through(layers, part)
+            out[part.requests, part.candidates], place = _columns(tokens_ND, columns, part)
+            if is_kept:
+                ctx.kept.append((part, place, blocks))
+        ctx.save_for_backward(*factors_and_parameters)
+        ctx.dtype = dtype
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the factors and the parameters."""
+        layers = _layers(ctx.saved_tensors, ctx.dtype)
+        blocks = [block for layer in layers for block in layer]
+        for block in blocks:
+            block.start_backward()
+        for part, place, kept in reversed(ctx.kept):
+            gradient = _to_positions(gradients[0][part.requests, part.candidates], place, part)
+            for (attention, feed_forward), of_layer in zip(layers[::-1], kept[::-1], strict=True):
+                gradient = feed_forward.backward(gradient, of_layer)
+                gradient = attention.backward(gradient, of_layer, part)
+        return None, None, None, *(grad for block in blocks for grad in block.finish_backward())
+
+
+Layer = tuple[SharedAttention | OwnAttention, FeedForward]
+
+
+def _layers(tensors: Sequence[Tensor], dtype: torch.dtype | None) -> list[Layer]:
+    factors, rest = Factors(*tensors[:6]), tensors[6:]
+    layers: list[Layer] = [(SharedAttention(factors, dtype), FeedForward(rest[:8], dtype))]
+    for start in range(8, len(rest), 12):
+        attention, feed_forward = rest[start : start + 4], rest[start + 4 : start + 12]
+        layers.append((OwnAttention(attention, dtype), FeedForward(feed_forward, dtype)))
+    return layers
+
+
+def _through(layers: list[Layer], part: Part) -> tuple[Tensor, list[Kept]]:
+    """Return the last layer's output, [N, D], and what each layer keeps."""
+    tokens_ND: Tensor | None = None
+    kept = []
+    for attention, feed_forward in layers:
+        sums_ND = attention.forward(tokens_ND, part)
+        out_ND, mean, scale = feed_forward.forward(sums_ND)
+        kept.append(Kept(tokens_ND, sums_ND, mean, scale))
+        tokens_ND = out_ND
+    assert tokens_ND is not None
+    return tokens_ND, kept
+
+
+def _columns(tokens_ND: Tensor, columns: Columns, part: Part) -> tuple[Tensor, Tensor]:
+    """Return a part's columns, [R, M, 1 + K, D], and the actions that they are from."""
+    num_sequences, num_actions = part.shape
+    num_candidates = part.candidates.stop - part.candidates.start
+    tokens_RMSD = tokens_ND[: num_sequences * num_actions].view(
+        -1, num_candidates, num_actions, tokens_ND.shape[1]
+    )
+    return max_and_newest(
+        tokens_RMSD, columns.num_pooled_R[part.requests], columns.index_RK[part.requests]
+    )
+
+
+def _to_positions(to_columns: Tensor, place: Tensor, part: Part) -> Gradient:
+    """Return the gradient of the positions that got into some column.
+
+    Args:
+        to_columns: float [R, M, 1 + K, D].
+        place: int64, like it: the actions that the columns' numbers are from.
+        part: the sequences.
+    """
+    num_sequences, num_actions = part.shape
+    place_BKD, to_columns_BKD = place.flatten(0, 1), to_columns.flatten(0, 1)
+    is_used_BS = torch.zeros(num_sequences, num_actions, dtype=torch.uint8)
+    is_used_BS.scatter_(1, place_BKD.flatten(1), 1)
+    num_positions = int(is_used_BS.sum(dim=1).max())
+    place_N = None
+    if num_positions > DENSE * num_actions:
+        num_positions = num_actions
+    else:
+        position_BA = torch.topk(is_used_BS, num_positions, dim=1, sorted=False).indices
+        rank_BS = torch.empty(num_sequences, num_actions, dtype=torch.int64)
+        rank_BS.scatter_(1, position_BA, torch.arange(num_positions).expand_as(position_BA))
+        place_BKD = rank_BS.gather(1, place_BKD.flatten(1)).view_as(place_BKD)
+        first_row_B1 = num_actions * torch.arange(num_sequences)[:, None]
+        place_N = torch.zeros(padded(position_BA.numel()), dtype=torch.int64)
+        place_N[: position_BA.numel()] = (position_BA + first_row_B1).flatten()
+    shape = num_sequences, num_positions
+    rows_ND = to_columns.new_zeros(padded(num_sequences * num_positions), to_columns.shape[3])
+    rows_BAD = rows_ND[: num_sequences * num_positions].view(*shape, -1)
+    rows_BAD.scatter_add_(1, place_BKD, to_columns_BKD)
+    return Gradient(rows_ND, shape, place_N)
