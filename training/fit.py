@@ -61,7 +61,7 @@ def run_process(spec: TrainingSpec, folder: WorkFolder, rank: int) -> None:
     training_s = time.monotonic() - started_at
     if rank == 0:
         first_step = min(checkpoint[0], num_steps) if checkpoint is not None else 0
-        _publish(spec, folder, data, module.ranker, (num_steps, first_step, training_s))
+        _publish(spec, folder, data, module.ranker.cpu().float(), (num_steps, first_step, training_s))
 
 
 class SameStart(pl.Callback):
@@ -146,7 +146,7 @@ def _publish(
 ) -> None:
     """Calibrate, write the bundle and the learning curve, and result.json last."""
     num_steps, first_step, training_s = progress
-    config = _calibrated(spec, data, ranker.cpu())
+    config = _calibrated(spec, data, ranker)
     golden = data.golden_batch(_GOLDEN_REQUESTS, _GOLDEN_CANDIDATES)
     write_bundle(folder.bundle, ranker, config, golden)
     draw_learning_curve(folder.metrics, folder.learning_curve)

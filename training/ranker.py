@@ -80,13 +80,14 @@ class Ranker(nn.Module):
             is_visible_RS: bool [R, S], from `visible_actions`.
 
         Returns:
-            float32 [C, H], uncalibrated, on the scale of the (downsampled) training rows.
+            float32 [C, H] (float64 if the weights are), uncalibrated, on the scale of the
+            (downsampled) training rows.
         """
         crossed_CX = self.cross_network(self._inputs(batch, is_visible_RS))
-        return self.heads(self.tower(crossed_CX)).float()
+        return self._whole(self.heads(self.tower(crossed_CX)))
 
     def _inputs(self, batch: Batch, is_visible_RS: Tensor) -> Tensor:
-        """Return all features side by side, float32 [C, X].
+        """Return all features side by side, float32 [C, X], float64 if the weights are.
 
         A block of many components (an embedding, an encoder column) is divided by the root of its
         width, so that it weighs like one feature and not like dozens: on the sample this is worth
@@ -114,7 +115,11 @@ class Ranker(nn.Module):
                 batch.action_ages_ms_RS,
             )
             parts.append(encoded / self.encoder.width**0.5)
-        return torch.cat([part.float() for part in parts], dim=1)
+        return torch.cat([self._whole(part) for part in parts], dim=1)
+
+    def _whole(self, part: Tensor) -> Tensor:
+        """Return a tensor in the weights' precision, also where autocast has lowered it."""
+        return part.to(self.heads.weight.dtype)
 
 
 def _tower(width: int, config: ModelConfig) -> nn.Sequential:

@@ -193,8 +193,9 @@ class TrainingConfig(Frozen):
     negative_keep_fraction: float = Field(
         default=1.0, gt=0, le=1, description="Share of action-less impressions kept in training."
     )
-    precision: Literal["32-true", "bf16-mixed"] = Field(
-        default="32-true", description="Arithmetic."
+    precision: Literal["32-true", "bf16-mixed", "64-true"] = Field(
+        default="32-true",
+        description="Arithmetic; 64-true is slow and for comparing trainings beyond rounding.",
     )
     use_compile: bool = Field(
         default=False, description="torch.compile, for GPUs; on a CPU it needs a C++ compiler."

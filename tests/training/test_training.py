@@ -115,6 +115,21 @@ def test_two_ranks_follow_the_curve_of_one(planted, trained, tmp_path) -> None:
     assert volumes[0] == pytest.approx(volumes[1], abs=0.05)
 
 
+def test_without_rounding_ranks_follow_the_whole_curve_of_one(planted, tmp_path) -> None:
+    """What grows to 1e-3 above is rounding: in float64 the curves agree to their end."""
+    specs = [
+        planted.spec(tmp_path / str(n), num_devices=n, training={"precision": "64-true"})
+        for n in (1, 2, 3)
+    ]
+    assert len({train(spec).num_steps for spec in specs}) == 1
+    one, *others = specs
+    curve = losses(one.work_dir)
+    for spec in others:
+        assert losses(spec.work_dir) == pytest.approx(curve, abs=1e-5)
+        for name, weight in weights(spec.work_dir).items():
+            np.testing.assert_allclose(weight, weights(one.work_dir)[name], rtol=0, atol=1e-5)
+
+
 # a checkpoint within an epoch; dropout, so that its generator has to be restored too
 BROKEN = {
     "model": {"dropout": 0.1, "mlp_dropout": 0.1},
