@@ -225,7 +225,9 @@ class SequenceEncoder(nn.Module):
         return _columns(tokens_RMSD, columns.num_pooled_R, columns.index_RK)
 
     def _layers(self) -> list[TransformerLayer]:
-        return [layer for layer in self.layers if isinstance(layer, TransformerLayer)]
+        layers = [layer for layer in self.layers if isinstance(layer, TransformerLayer)]
+        assert len(layers) == len(self.layers)
+        return layers
 
 
 def _columns(tokens_RMSD: Tensor, num_pooled_R: Tensor, index_RK: Tensor) -> Tensor:

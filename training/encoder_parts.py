@@ -1,7 +1,7 @@
 """What the encoder's layers hand each other, a cache's worth at a time, for CPUs.
 
-Rows are filled up to a number that recurs (`training.products`). Filling is zero on the way in and
-so is its gradient: it adds nothing to the gradient of any parameter.
+Rows are filled up to a number that recurs (`training.products`). What stands in the filling is
+finite and its gradient is zero: it adds nothing to the gradient of any parameter.
 
 Letters: R requests, S actions, M candidates of a request, B sequences, N rows (B S and filling), A
 positions of a sequence that have a gradient, D token width.
@@ -14,14 +14,14 @@ from torch import Tensor
 
 from training.products import padded
 
-ROWS = 4096
-"""Rows of a part: 1.6 MB of float32 at D = 96; fewer cost more in starting each operation."""
-BLOCK = 8
-"""A request's candidates are taken as many at a time where they share a product."""
+PART_ROWS = 4096
+"""Rows of a part: 1.6 MB of float32 at D = 96; with fewer, starting operations costs more."""
+BLOCK_CANDIDATES = 8
+"""Candidates of a request that share a product with its exponentials."""
 
 
 class Part(NamedTuple):
-    """Sequences that go through the layers together: some candidates of some requests."""
+    """Sequences that go through the layers together: whole requests, or candidates of one."""
 
     requests: slice
     candidates: slice
@@ -33,6 +33,7 @@ class Kept(NamedTuple):
     """What a layer's backward pass needs of the forward pass."""
 
     entered_ND: Tensor | None  # None for the first layer
+    mixed_ND: Tensor | None  # what attention mixed; None for the first layer
     sums_ND: Tensor  # between attention and the first norm
     last_mean_N1: Tensor
     last_scale_N1: Tensor
@@ -58,16 +59,16 @@ class Gradient(NamedTuple):
 
 
 def make_parts(shape: tuple[int, int, int], is_key_RS: Tensor | None) -> list[Part]:
-    """Return parts of about ROWS rows that hold every sequence once.
+    """Return parts of about PART_ROWS rows that hold every sequence once.
 
     Args:
         shape: R, M and S.
         is_key_RS: bool, at least one per request; None: all.
     """
     num_requests, num_candidates, num_tokens = shape
-    num_each = max(1, ROWS // num_tokens)
+    num_each = max(1, PART_ROWS // num_tokens)
     if num_each < num_candidates:  # of one request, and whole blocks of its candidates
-        num_each = max(num_each // BLOCK, 1) * BLOCK
+        num_each = max(num_each // BLOCK_CANDIDATES, 1) * BLOCK_CANDIDATES
         requests = [slice(r, r + 1) for r in range(num_requests)]
     else:
         requests = _slices(num_requests, num_each // num_candidates)
@@ -75,13 +76,11 @@ def make_parts(shape: tuple[int, int, int], is_key_RS: Tensor | None) -> list[Pa
     parts = []
     for some in requests:
         for candidates in _slices(num_candidates, num_each):
-            num_sequences = (some.stop - some.start) * (candidates.stop - candidates.start)
+            count = candidates.stop - candidates.start
             hidden_B1S = None
             if is_key_RS is not None and not bool(is_key_RS[some].all()):
-                hidden_RS = ~is_key_RS[some]
-                hidden_B1S = hidden_RS.repeat_interleave(candidates.stop - candidates.start, dim=0)[
-                    :, None
-                ]
+                hidden_B1S = ~is_key_RS[some].repeat_interleave(count, dim=0)[:, None]
+            num_sequences = (some.stop - some.start) * count
             parts.append(Part(some, candidates, (num_sequences, num_tokens), hidden_B1S))
     return parts
 
@@ -100,6 +99,12 @@ def empty_rows(num_rows: int, like: Tensor) -> Tensor:
 def in_sequences(rows_ND: Tensor, shape: tuple[int, int]) -> Tensor:
     """Return the rows without the filling, [B, S, D]."""
     return rows_ND[: shape[0] * shape[1]].view(*shape, rows_ND.shape[1])
+
+
+def in_requests(rows_ND: Tensor, part: Part) -> Tensor:
+    """Return the rows without the filling, [R, M, S, D]."""
+    num_candidates = part.candidates.stop - part.candidates.start
+    return in_sequences(rows_ND, part.shape).unflatten(0, (-1, num_candidates))
 
 
 def cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -61,7 +61,8 @@ def run_process(spec: TrainingSpec, folder: WorkFolder, rank: int) -> None:
     training_s = time.monotonic() - started_at
     if rank == 0:
         first_step = min(checkpoint[0], num_steps) if checkpoint is not None else 0
-        _publish(spec, folder, data, module.ranker.cpu().float(), (num_steps, first_step, training_s))
+        ranker = module.ranker.cpu().float()  # a bundle is float32, whatever it was trained in
+        _publish(spec, folder, data, ranker, (num_steps, first_step, training_s))
 
 
 class SameStart(pl.Callback):

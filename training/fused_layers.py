@@ -1,13 +1,13 @@
-"""A layer's blocks in few passes over memory, forward and backward, for CPUs.
+"""A layer's halves in few passes over memory, forward and backward, for CPUs.
 
-On a CPU the plain layers spend most of their time moving activations, not multiplying. Here only
-the input of each block is kept, and the backward pass computes the rest anew. This module has a
-later layer's attention and the feed-forward part. The first layer's attention, which candidates
-share, is `training.shared_attention`; what strings the blocks together is `training.layer_stack`.
+On a CPU the plain layers spend most of their time moving activations, not multiplying. Here little
+but the input of each half is kept, and the backward pass computes the rest anew. This module has a
+later layer's attention and the feed-forward half. The first layer's attention, which candidates
+share, is `training.shared_attention`; what strings the halves together is `training.layer_stack`.
 
 Inputs are float32 or float64. With a `dtype` (bfloat16) the two branches, attention and
 feed-forward, are computed in it, sums in float32 where the hardware does so; the sums that the
-branches are added to, the norms and all that is kept stay float32.
+branches are added to and the norms stay float32.
 
 Letters: S actions, B sequences, N rows (B S and filling), A positions of a sequence that have a
 gradient, D token width, F feed-forward width.
@@ -27,8 +27,8 @@ _norm = torch.ops.aten.native_layer_norm
 _norm_backward = torch.ops.aten.native_layer_norm_backward
 
 
-class Block:
-    """Half a layer with parameters of its own, whose gradients add up over parts."""
+class HalfLayer:
+    """What has parameters, whose gradients add up over parts."""
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self._parameters = parameters
@@ -47,8 +47,12 @@ class Block:
             total.add_(part)
 
 
-class OwnAttention(Block):
-    """A later layer up to its first norm: x + softmax((x Wq' + bq) x') (x Wv' + bv)."""
+class OwnAttention(HalfLayer):
+    """A later layer up to its first norm: x + Wv softmax((Wq x + bq) x') x + bv.
+
+    The values are what is put out, so that their product comes after the mix: the backward pass
+    then has none over positions without a gradient.
+    """
 
     def __init__(self, parameters: Sequence[Tensor], dtype: torch.dtype | None) -> None:
         """Take weight and bias of the queries and of the values; products are made in `dtype`."""
@@ -56,52 +60,54 @@ class OwnAttention(Block):
         self._branch = [cast(parameter, dtype) for parameter in parameters]
         self._dtype = dtype
 
-    def forward(self, x_ND: Tensor | None, part: Part) -> Tensor:
-        """Return float [N, D]; the input is the layer's before."""
-        assert x_ND is not None
+    def forward(self, x_ND: Tensor | None, part: Part) -> tuple[Tensor, Tensor]:
+        """Return the sums and what each position mixed of x, float [N, D]."""
+        assert x_ND is not None  # there is a layer before
         x = cast(x_ND, self._dtype)
-        _, value, shares = self._attend(x, x, part.shape, part)
-        out = empty_rows(part.shape[0] * part.shape[1], x_ND)
-        stream, sums = in_sequences(x_ND, part.shape), in_sequences(out, part.shape)
-        torch.add(stream, shares @ value, out=sums)
-        return out
+        _, shares = self._attend(x, x, part.shape, part)
+        mixed = empty_rows(part.shape[0] * part.shape[1], x)
+        torch.bmm(shares, in_sequences(x, part.shape), out=in_sequences(mixed, part.shape))
+        value_w, value_b = self._branch[2:]
+        return linear_plus(mixed, value_w, value_b, x_ND), mixed
 
     def backward(self, gradient: Gradient, kept: Kept, part: Part) -> Gradient:
         """Return the input's gradient; those of the parameters are added up."""
-        assert kept.entered_ND is not None
+        assert kept.entered_ND is not None and kept.mixed_ND is not None
         # a position whose output has no gradient asked for nothing; it was still looked at
         shape, asked = part.shape, gradient.shape
         x, grad = cast(kept.entered_ND, self._dtype), cast(gradient.rows_ND, self._dtype)
-        asking, grad_BAD = gradient.take(x), in_sequences(grad, asked)
-        query, value, shares = self._attend(asking, x, asked, part)
-        to_shares = grad_BAD @ value.transpose(1, 2)
-        to_scores = torch._softmax_backward_data(to_shares, shares, -1, shares.dtype)
-        num_rows, num_asked = shape[0] * shape[1], asked[0] * asked[1]
-        to_value, to_key, to_query = (empty_rows(n, x) for n in (num_rows, num_rows, num_asked))
-        torch.bmm(shares.transpose(1, 2), grad_BAD, out=in_sequences(to_value, shape))
-        torch.bmm(to_scores.transpose(1, 2), query, out=in_sequences(to_key, shape))
-        torch.bmm(to_scores, in_sequences(x, shape), out=in_sequences(to_query, asked))
-        self._add(to_query.T @ asking, to_query.sum(0), to_value.T @ x, to_value.sum(0))
+        asking, x_BSD = gradient.take(x), in_sequences(x, shape)
+        query_BAD, shares = self._attend(asking, x, asked, part)
         query_w, _, value_w, _ = self._branch
-        to_x = linear_plus(to_value, value_w.T, None, to_key).to(kept.entered_ND.dtype)
+        to_mixed_BAD = in_sequences(linear(grad, value_w.T), asked)
+        to_shares = to_mixed_BAD @ x_BSD.transpose(1, 2)
+        to_scores = torch._softmax_backward_data(to_shares, shares, -1, shares.dtype)
+        to_query = empty_rows(asked[0] * asked[1], x)
+        torch.bmm(to_scores, x_BSD, out=in_sequences(to_query, asked))
+        to_x = empty_rows(shape[0] * shape[1], x)
+        to_x_BSD = in_sequences(to_x, shape)
+        torch.bmm(to_scores.transpose(1, 2), query_BAD, out=to_x_BSD)
+        to_x_BSD.baddbmm_(shares.transpose(1, 2), to_mixed_BAD)
+        mixed = gradient.take(kept.mixed_ND)
+        self._add(to_query.T @ asking, to_query.sum(0), grad.T @ mixed, grad.sum(0))
         to_asking = linear_plus(to_query, query_w.T, None, gradient.rows_ND)
+        to_x = to_x.to(kept.entered_ND.dtype)
         gradient._replace(rows_ND=to_asking).add_to(to_x)
         return Gradient(to_x, shape, None)
 
     def _attend(
         self, asking: Tensor, x: Tensor, asked: tuple[int, int], part: Part
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries [B, A, D], values [B, S, D], and the shares of a query's mix [B, A, S]."""
-        query_w, query_b, value_w, value_b = self._branch
+    ) -> tuple[Tensor, Tensor]:
+        """Return queries [B, A, D] and the shares of a query's mix [B, A, S]."""
+        query_w, query_b, *_ = self._branch
         query = in_sequences(linear(asking, query_w, query_b), asked)
-        value = in_sequences(linear(x, value_w, value_b), part.shape)
         scores = query @ in_sequences(x, part.shape).transpose(1, 2)
         if part.hidden_B1S is not None:
             scores.masked_fill_(part.hidden_B1S, float("-inf"))
-        return query, value, torch.softmax(scores, dim=-1)
+        return query, torch.softmax(scores, dim=-1)
 
 
-class FeedForward(Block):
+class FeedForward(HalfLayer):
     """The rest of a layer: norm, then norm(y + W2 relu(W1 y + b1) + b2)."""
 
     def __init__(self, parameters: Sequence[Tensor], dtype: torch.dtype | None) -> None:
@@ -123,7 +129,7 @@ class FeedForward(Block):
 
     def backward(self, gradient: Gradient, kept: Kept) -> Gradient:
         """Return the input's gradient; those of the parameters are added up."""
-        x, last_mean, last_scale = (gradient.take(rows) for rows in kept[1:])
+        x, last_mean, last_scale = (gradient.take(rows) for rows in kept[2:])
         in_w, _, out_w, _ = self._branch
         width = x.shape[1:]
         mean, scale, normed, hidden, sums = self._up_to_the_last_norm(x)
@@ -143,5 +149,5 @@ class FeedForward(Block):
         in_w, in_b, out_w, out_b = self._branch
         stream, mean, scale = _norm(x, x.shape[1:], *self._norm, _EPSILON)
         normed = stream.to(in_w.dtype)
-        hidden = linear(normed, in_w, in_b, relu=True)
+        hidden = linear(normed, in_w, in_b).relu_()  # not oneDNN's, which makes NaN 0
         return mean, scale, normed, hidden, linear_plus(hidden, out_w, out_b, stream)

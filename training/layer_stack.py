@@ -1,10 +1,10 @@
 """All layers of the sequence encoder and its output columns as one step of autograd, for CPUs.
 
-Some sequences at a time, a cache's worth, go through every block, on the way there and on the way
-back. Behind the max pool a gradient stands at some positions only, and the last layer's backward
-pass leaves the others out.
+Some sequences at a time go through both halves of every layer, on the way there and on the way
+back, so that most of what is moved stays in the caches. Behind the max pool a gradient stands at
+some positions only, and the last layer's backward pass leaves the others out.
 
-Not for the blocks: those are `training.fused_layers` and `training.shared_attention`.
+Not for the halves: those are `training.fused_layers` and `training.shared_attention`.
 
 Letters: R requests, S actions, M candidates of a request, B sequences, N rows (B S and filling), A
 positions of a sequence that have a gradient, D token width, K newest.
@@ -15,14 +15,15 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from training.encoder_parts import Gradient, Kept, Part, make_parts
+from training.encoder_parts import Gradient, Kept, Part, in_requests, make_parts
 from training.fused_layers import FeedForward, OwnAttention
 from training.pooling import max_and_newest
 from training.products import padded
 from training.shared_attention import Factors, SharedAttention
 
-DENSE = 0.85
+DENSE_SHARE = 0.85
 """Share of positions with a gradient above which the backward pass takes all, as picking rows costs
 time too. Behind a max pool of 96 channels over 100 actions about two thirds of them have one."""
 
@@ -36,7 +37,10 @@ class Columns(NamedTuple):
 
 
 class LayerStack(torch.autograd.Function):
-    """Every layer and the columns, for the candidates of requests side by side."""
+    """Every layer and the columns, for the candidates of requests side by side.
+
+    One backward pass: what it needs is let go part by part.
+    """
 
     @staticmethod
     def forward(
@@ -63,27 +67,40 @@ class LayerStack(torch.autograd.Function):
         out = own_value_RMD.new_empty(num_requests, num_candidates, num_columns, width)
         ctx.kept = []
         for part in make_parts((num_requests, num_candidates, num_actions), columns.is_key_RS):
-            tokens_ND, blocks = _through(layers, part)
-            out[part.requests, part.candidates], place = _columns(tokens_ND, columns, part)
+            tokens_ND, kept = _through(layers, part)
+            out[part.requests, part.candidates], place = max_and_newest(
+                in_requests(tokens_ND, part),
+                columns.num_pooled_R[part.requests],
+                columns.index_RK[part.requests],
+            )
             if is_kept:
-                ctx.kept.append((part, place, blocks))
+                ctx.kept.append((part, place, kept))
         ctx.save_for_backward(*factors_and_parameters)
         ctx.dtype = dtype
         return out
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]  # torch has no types for it
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of the factors and the parameters."""
+        """Return the gradients of the factors and the parameters.
+
+        Raises:
+            RuntimeError: called again.
+        """
         layers = _layers(ctx.saved_tensors, ctx.dtype)
-        blocks = [block for layer in layers for block in layer]
-        for block in blocks:
-            block.start_backward()
-        for part, place, kept in reversed(ctx.kept):
+        if not ctx.kept:
+            raise RuntimeError(
+                "a second backward pass through the encoder; expected one per forward pass, as its "
+                "activations are gone: call the encoder again"
+            )
+        halves = [half for layer in layers for half in layer]
+        for half in halves:
+            half.start_backward()
+        while ctx.kept:
+            part, place, kept = ctx.kept.pop()
             gradient = _to_positions(gradients[0][part.requests, part.candidates], place, part)
-            for (attention, feed_forward), of_layer in zip(layers[::-1], kept[::-1], strict=True):
-                gradient = feed_forward.backward(gradient, of_layer)
-                gradient = attention.backward(gradient, of_layer, part)
-        return None, None, None, *(grad for block in blocks for grad in block.finish_backward())
+            _back(layers, kept, gradient, part)
+        return None, None, None, *(grad for half in halves for grad in half.finish_backward())
 
 
 Layer = tuple[SharedAttention | OwnAttention, FeedForward]
@@ -103,24 +120,20 @@ def _through(layers: list[Layer], part: Part) -> tuple[Tensor, list[Kept]]:
     tokens_ND: Tensor | None = None
     kept = []
     for attention, feed_forward in layers:
-        sums_ND = attention.forward(tokens_ND, part)
+        sums_ND, mixed_ND = attention.forward(tokens_ND, part)
         out_ND, mean, scale = feed_forward.forward(sums_ND)
-        kept.append(Kept(tokens_ND, sums_ND, mean, scale))
+        kept.append(Kept(tokens_ND, mixed_ND, sums_ND, mean, scale))
         tokens_ND = out_ND
     assert tokens_ND is not None
     return tokens_ND, kept
 
 
-def _columns(tokens_ND: Tensor, columns: Columns, part: Part) -> tuple[Tensor, Tensor]:
-    """Return a part's columns, [R, M, 1 + K, D], and the actions that they are from."""
-    num_sequences, num_actions = part.shape
-    num_candidates = part.candidates.stop - part.candidates.start
-    tokens_RMSD = tokens_ND[: num_sequences * num_actions].view(
-        -1, num_candidates, num_actions, tokens_ND.shape[1]
-    )
-    return max_and_newest(
-        tokens_RMSD, columns.num_pooled_R[part.requests], columns.index_RK[part.requests]
-    )
+def _back(layers: list[Layer], kept: list[Kept], gradient: Gradient, part: Part) -> None:
+    """Take the gradient of the last layer's output back to the factors."""
+    to_output: Gradient | None = gradient
+    for (attention, feed_forward), of_layer in zip(layers[::-1], kept[::-1], strict=True):
+        assert to_output is not None  # only the first layer returns none
+        to_output = attention.backward(feed_forward.backward(to_output, of_layer), of_layer, part)
 
 
 def _to_positions(to_columns: Tensor, place: Tensor, part: Part) -> Gradient:
@@ -137,7 +150,7 @@ def _to_positions(to_columns: Tensor, place: Tensor, part: Part) -> Gradient:
     is_used_BS.scatter_(1, place_BKD.flatten(1), 1)
     num_positions = int(is_used_BS.sum(dim=1).max())
     place_N = None
-    if num_positions > DENSE * num_actions:
+    if num_positions > DENSE_SHARE * num_actions:
         num_positions = num_actions
     else:
         position_BA = torch.topk(is_used_BS, num_positions, dim=1, sorted=False).indices

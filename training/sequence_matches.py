@@ -39,8 +39,9 @@ def sequence_matches(batch: Batch, is_visible_RS: Tensor, num_action_types: int)
     top = torch.where(top.isinf(), 0.0, top)  # [C, <= 5]
     is_match_CS = batch.action_pin_keys_RS[request_of_C] == batch.candidate_pin_keys_C[:, None]
     is_match_CS &= is_visible_CS
-    one_hot_RST = F.one_hot(batch.action_types_RS, num_action_types + 1)[..., 1:].float()
-    counts_CT = torch.bmm(is_match_CS.float()[:, None], one_hot_RST[request_of_C])[:, 0]
+    dtype = batch.candidate_pins_CE.dtype
+    one_hot_RST = F.one_hot(batch.action_types_RS, num_action_types + 1)[..., 1:].to(dtype)
+    counts_CT = torch.bmm(is_match_CS.to(dtype)[:, None], one_hot_RST[request_of_C])[:, 0]
     counts = torch.cat([counts_CT, is_match_CS.sum(1, keepdim=True)], dim=1)
     return torch.cat(
         [
@@ -55,8 +56,8 @@ def sequence_matches(batch: Batch, is_visible_RS: Tensor, num_action_types: int)
 
 def _cosines(action_pins_RSE: Tensor, candidate_pins_CE: Tensor, request_of_C: Tensor) -> Tensor:
     """Return [C, S] cosines between each candidate and its request's actions."""
-    actions_RSE = F.normalize(action_pins_RSE.float(), dim=-1)
-    candidates_CE1 = F.normalize(candidate_pins_CE.float(), dim=-1)[:, :, None]
+    actions_RSE = F.normalize(action_pins_RSE, dim=-1)
+    candidates_CE1 = F.normalize(candidate_pins_CE, dim=-1)[:, :, None]
     return torch.bmm(actions_RSE[request_of_C], candidates_CE1)[..., 0]
 
 

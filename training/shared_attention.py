@@ -13,8 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.encoder_parts import BLOCK, Gradient, Kept, Part, cast, empty_rows
+from training.encoder_parts import (
+    BLOCK_CANDIDATES,
+    Gradient,
+    Kept,
+    Part,
+    cast,
+    empty_rows,
+    in_requests,
+)
 from training.products import linear
+
+MOST_ACTIONS = 128
+"""oneDNN builds three kernels for every number of actions up to this, and keeps a thousand."""
 
 
 class Factors(NamedTuple):
@@ -46,8 +57,8 @@ class SharedAttention:
         self._base_RMD = factors.own_value_RMD.clone()
         self._base_RMD[:, :, self._num_shared :] += factors.candidates_RME
 
-    def forward(self, tokens: Tensor | None, part: Part) -> Tensor:
-        """Return float [N, D]; no tokens are needed."""
+    def forward(self, tokens: Tensor | None, part: Part) -> tuple[Tensor, None]:
+        """Return the sums, float [N, D]; nothing enters, and no mix is kept."""
         out = empty_rows(part.shape[0] * part.shape[1], self._base_RMD)
         for block, out_RMSD in _blocks(out, part):
             total_RMS1 = self._total_RSM[part.requests, :, block].transpose(1, 2)[..., None]
@@ -59,15 +70,15 @@ class SharedAttention:
                 torch.addcdiv(base_RM1D[r], mixed_MSD, total_RMS1[r], out=out_RMSD[r])
             sequence_R1Sd = self._factors.sequence_RSd[part.requests, None]
             out_RMSD[..., : self._num_shared] += sequence_R1Sd
-        return out
+        return out, None
 
     def start_backward(self) -> None:
         """Make room for gradients."""
         self._gradients = Factors(*(torch.zeros_like(factor) for factor in self._factors))
         self._to_total_RSM = torch.empty_like(self._total_RSM)
 
-    def backward(self, gradient: Gradient, kept: Kept, part: Part) -> Gradient:
-        """Add to the factors' gradients, and return the output's: there is no input."""
+    def backward(self, gradient: Gradient, kept: Kept, part: Part) -> None:
+        """Add to the factors' gradients; there is no input that has one."""
         grad_ND = gradient.rows_ND
         if gradient.place_N is not None:
             grad_ND = torch.zeros_like(kept.sums_ND)
@@ -76,7 +87,6 @@ class SharedAttention:
         for (block, grad_RMSD), (_, out_RMSD) in blocks:
             self._to_sums(part, block, grad_RMSD, out_RMSD)
             self._to_mixed(part, block, grad_RMSD)
-        return gradient
 
     def finish_backward(self) -> Factors:
         """Return the factors' gradients, once all parts have gone back."""
@@ -125,13 +135,10 @@ class SharedAttention:
 
 def _blocks(rows_ND: Tensor, part: Part) -> Iterator[tuple[slice, Tensor]]:
     """Yield some candidates, and their rows of all requests of the part [R, M, S, D]."""
+    rows_RMSD = in_requests(rows_ND, part)
     start, stop = part.candidates.start, part.candidates.stop
-    num_sequences, num_actions = part.shape
-    rows_RMSD = rows_ND[: num_sequences * num_actions].view(
-        -1, stop - start, num_actions, rows_ND.shape[1]
-    )
-    for first in range(start, stop, BLOCK):
-        block = slice(first, min(first + BLOCK, stop))
+    for first in range(start, stop, BLOCK_CANDIDATES):
+        block = slice(first, min(first + BLOCK_CANDIDATES, stop))
         yield block, rows_RMSD[:, first - start : block.stop - start]
 
 
@@ -141,4 +148,7 @@ def _multiplied(left_SS: Tensor, right_SMD: Tensor) -> Tensor:
 
 
 def _product(rows_SMD: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    return linear if rows_SMD.shape[1] == BLOCK else F.linear
+    """Return oneDNN's product where few shapes occur: whole blocks of not too many actions."""
+    num_actions, num_candidates, _ = rows_SMD.shape
+    is_recurring = num_candidates == BLOCK_CANDIDATES and num_actions <= MOST_ACTIONS
+    return linear if is_recurring else F.linear

@@ -195,7 +195,7 @@ class TrainingConfig(Frozen):
     )
     precision: Literal["32-true", "bf16-mixed", "64-true"] = Field(
         default="32-true",
-        description="Arithmetic; 64-true is slow and for comparing trainings beyond rounding.",
+        description="Arithmetic of training; 64-true, slow, compares trainings beyond rounding.",
     )
     use_compile: bool = Field(
         default=False, description="torch.compile, for GPUs; on a CPU it needs a C++ compiler."

@@ -15,7 +15,7 @@ NUM_TYPES, E = 4, 8
 
 @pytest.fixture(params=[1, 2], ids=["one head", "two heads"])
 def config(request: pytest.FixtureRequest) -> ModelConfig:
-    """A small encoder; one head goes through `training.fused_layers`, two do not."""
+    """A small encoder; one head goes through `training.layer_stack`, two do not."""
     return ModelConfig(
         action_embedding_dim=4,
         num_attention_heads=request.param,

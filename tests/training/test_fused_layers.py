@@ -1,4 +1,4 @@
-"""The layers' hand-written gradients against autograd's, over gradients that are zero at places."""
+"""The hand-written layers and their gradients against plain ones and autograd's."""
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from training.encoder import SequenceEncoder
 from training.encoder_layers import TransformerLayer
 from training.encoder_parts import Gradient, Kept, Part, make_parts
 from training.fused_layers import FeedForward, OwnAttention
+from training.layer_stack import Columns, LayerStack
 from training.pooling import MaxAndNewest
 from training.products import padded
 
@@ -90,10 +91,10 @@ def test_attention_is_the_plain_one(gradient: tuple[Gradient, Tensor], is_hidden
     expected = plain_attention(x, *parameters, hidden)
     block = OwnAttention([p.detach() for p in parameters], None)
     entered = filled_up(x.detach().flatten(0, 1))
-    found = block.forward(entered, part)
+    found, mixed = block.forward(entered, part)
     assert_same([found[:NUM_ROWS]], [expected.flatten(0, 1)])
     block.start_backward()
-    kept = Kept(entered, entered, entered, entered)  # only the first is read
+    kept = Kept(entered, mixed, entered, entered, entered)  # only the first two are read
     to_x = whole(block.backward(gradient[0], kept, part)).view(B, S, D)
     expected_gradients = torch.autograd.grad(expected, [x, *parameters], gradient[1])
     assert_same([to_x, *block.finish_backward()], list(expected_gradients))
@@ -109,7 +110,7 @@ def test_feed_forward_is_the_plain_one(gradient: tuple[Gradient, Tensor]) -> Non
     found, mean, scale = block.forward(sums)
     assert_same([found[:NUM_ROWS]], [expected.flatten(0, 1)])
     block.start_backward()
-    to_x = whole(block.backward(gradient[0], Kept(None, sums, mean, scale))).view(B, S, D)
+    to_x = whole(block.backward(gradient[0], Kept(None, None, sums, mean, scale))).view(B, S, D)
     expected_gradients = torch.autograd.grad(expected, [x, *parameters], gradient[1])
     assert_same([to_x, *block.finish_backward()], list(expected_gradients))
 
@@ -118,7 +119,7 @@ def test_feed_forward_is_the_plain_one(gradient: tuple[Gradient, Tensor]) -> Non
 def test_parts_hold_every_sequence_once_and_few_rows(
     shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.encoder_parts.ROWS", 1000)
+    monkeypatch.setattr("training.encoder_parts.PART_ROWS", 1000)
     times = torch.zeros(shape[:2])
     is_key = torch.rand(shape[0], shape[2]) < 0.9
     for part in make_parts(shape, is_key):
@@ -156,20 +157,20 @@ def make_encoder(num_layers: int, variant: str) -> SequenceEncoder:
         max_actions=S,
         encoder_variant=variant,
     )
-    return SequenceEncoder(4, 8, config).double()
+    return SequenceEncoder(4, 8, config)
 
 
-def make_inputs() -> dict[str, Tensor]:
+def make_inputs(dtype: torch.dtype) -> dict[str, Tensor]:
     """Requests of several lengths and numbers of candidates, one that looks at nothing."""
     generator = torch.Generator().manual_seed(3)
     lengths = torch.tensor([60, 60, 60, 59, 30, 0, 58])
     counts = torch.tensor([11, 3, 19, 7, 5, 4, 2])
     is_action = torch.arange(S) < lengths[:, None]
     types = torch.randint(1, 5, is_action.shape, generator=generator) * is_action
-    pins = torch.randn(*is_action.shape, 8, dtype=torch.float64, generator=generator)
+    pins = torch.randn(*is_action.shape, 8, generator=generator).to(dtype)
     is_visible = is_action & (torch.rand(is_action.shape, generator=generator) < 0.9)
     is_visible[1] = is_action[1]
-    candidates = torch.randn(int(counts.sum()), 8, dtype=torch.float64, generator=generator)
+    candidates = torch.randn(int(counts.sum()), 8, generator=generator).to(dtype)
     return {
         "action_types_RS": types,
         "action_pins_RSE": (pins * is_action[:, :, None]).requires_grad_(),
@@ -180,59 +181,97 @@ def make_inputs() -> dict[str, Tensor]:
 
 
 def encoded_and_gradients(encoder: SequenceEncoder, weight: Tensor) -> list[Tensor]:
-    inputs = make_inputs()
-    encoded = encoder(**inputs)
+    inputs = make_inputs(weight.dtype)
+    encoded = encoder.to(weight.dtype)(**inputs)
     wanted = [inputs["action_pins_RSE"], inputs["candidate_pins_CE"], *encoder.parameters()]
     gradients = torch.autograd.grad(encoded, wanted, weight, allow_unused=True)
     return [encoded, *(g for g in gradients if g is not None)]
 
 
-def pool_only(weight: Tensor) -> None:
-    weight[:, 20:] = 0.0
+@pytest.fixture
+def passes_through_the_stack(monkeypatch: pytest.MonkeyPatch) -> list[Columns]:
+    """What has gone through the hand-written layers."""
+    passes: list[Columns] = []
+    apply = LayerStack.apply
+
+    def counted(columns: Columns, *rest: object) -> Tensor:
+        passes.append(columns)
+        return apply(columns, *rest)
+
+    monkeypatch.setattr(LayerStack, "apply", counted)
+    return passes
 
 
-def one_candidate(weight: Tensor) -> None:
-    weight[:-1] = 0.0
-
-
-def few_channels(weight: Tensor) -> None:
-    weight[:, 3:] = 0.0
-
-
-def nothing(weight: Tensor) -> None:
-    weight.zero_()
-
-
-def everything(weight: Tensor) -> None:
-    pass
-
-
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("dense_share", [0.0, 0.85, 1.0])
 @pytest.mark.parametrize("variant", ["default", "reference"])
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
-@pytest.mark.parametrize(
-    "leave", [everything, pool_only, one_candidate, few_channels, nothing], ids=lambda f: f.__name__
-)
-def test_the_encoder_equals_that_of_plain_layers(leave, num_layers, variant, monkeypatch) -> None:
-    monkeypatch.setattr("training.encoder_parts.ROWS", 500)  # several times round
+def test_the_encoder_equals_that_of_plain_layers(
+    num_layers, variant, dense_share, dtype, monkeypatch, passes_through_the_stack
+) -> None:
+    monkeypatch.setattr("training.encoder_parts.PART_ROWS", 500)  # several times round
+    monkeypatch.setattr("training.layer_stack.DENSE_SHARE", dense_share)
     encoder = make_encoder(num_layers, variant)
     weight = torch.randn(51, encoder.output_dim, dtype=torch.float64)
-    leave(weight)
-    fused = encoded_and_gradients(encoder, weight)
+    weight[3] = 0.0
+    fused = encoded_and_gradients(encoder, weight.to(dtype))
+    num_passes = len(passes_through_the_stack)
+    assert num_passes > 1
     monkeypatch.setattr(TransformerLayer, "may_be_fused", lambda *_: False)
-    assert_same(fused, encoded_and_gradients(encoder, weight))
+    plain = encoded_and_gradients(encoder, weight)
+    assert len(passes_through_the_stack) == num_passes
+    tolerance = 1e-10 if dtype == torch.float64 else 1e-5
+    for found, expected in zip(fused, plain, strict=True):
+        atol = tolerance * max(1.0, float(expected.detach().abs().max()))
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=atol)
 
 
-def test_a_loss_that_is_not_a_number_reaches_every_weight() -> None:
+def test_a_second_backward_pass_is_refused_not_wrong() -> None:
+    encoded = make_encoder(2, "default")(**make_inputs(torch.float32))
+    encoded.sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="call the encoder again"):
+        encoded.sum().backward()
+
+
+def test_without_gradients_the_numbers_are_the_same() -> None:
+    encoder = make_encoder(2, "reference")
+    expected = encoder(**make_inputs(torch.float32))
+    with torch.inference_mode():
+        assert torch.equal(encoder(**make_inputs(torch.float32)), expected)
+    encoder.requires_grad_(False)
+    inputs = {name: tensor.detach() for name, tensor in make_inputs(torch.float32).items()}
+    frozen = encoder(**inputs)
+    torch.testing.assert_close(frozen, expected.detach())
+    assert not frozen.requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_a_loss_that_is_not_a_number_reaches_every_weight(dtype) -> None:
     encoder = make_encoder(2, "default")
-    weight = torch.zeros(51, encoder.output_dim, dtype=torch.float64)
+    weight = torch.zeros(51, encoder.output_dim, dtype=dtype)
     weight[4, 30] = float("nan")
     _, *gradients = encoded_and_gradients(encoder, weight)
     assert all(gradient.isnan().any() for gradient in gradients)
 
 
-def test_scores_too_far_apart_for_two_factors_take_the_plain_way(monkeypatch) -> None:
+@pytest.mark.parametrize("name", ["feedforward_in", "feedforward_out", "query_key_value"])
+def test_a_weight_that_is_not_a_number_is_seen(name: str) -> None:
+    encoder = make_encoder(2, "default")
+    with torch.no_grad():
+        getattr(encoder.layers[1], name).weight[0, 0] = float("nan")
+    encoded = encoder(**make_inputs(torch.float32)).unflatten(1, (4, -1))
+    assert encoded[:, 0].isnan().any(dim=1)[:45].all()
+
+
+def test_scores_too_far_apart_for_two_factors_take_the_plain_way(
+    monkeypatch, passes_through_the_stack
+) -> None:
     encoder = make_encoder(2, "default")
     weight = torch.randn(51, encoder.output_dim, dtype=torch.float64)
     expected = encoded_and_gradients(encoder, weight)
+    passes_through_the_stack.clear()
     monkeypatch.setattr("training.encoder_layers.MAX_EXPONENT_RANGE", 1e-3)
-    assert_same(encoded_and_gradients(encoder, weight), expected)
+    found = encoded_and_gradients(encoder, weight)
+    assert_same(found, expected)
+    # only the request that looks at nothing has a spread of zero
+    assert len(passes_through_the_stack) <= 1
