@@ -36,6 +36,7 @@ class AveragePooling(nn.Module):
         candidate_pins_CE: Tensor,
         request_of_C: Tensor,
         action_ages_ms_RS: Tensor | None = None,
+        action_pin_keys_RS: Tensor | None = None,
     ) -> Tensor:
         """Return the mean of each candidate's request, float32 [C, D].
 

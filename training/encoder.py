@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from pipelines.contracts.config import ModelConfig
 from pipelines.contracts.errors import ConfigurationError
 from training.encoder_layers import TransformerLayer
-from training.encoder_plan import Tokens, plan_groups, reference_tokens, up_to, visible_tokens
+from training.encoder_plan import (
+    Tokens,
+    merge_equal,
+    plan_groups,
+    reference_tokens,
+    up_to,
+    visible_tokens,
+)
 from training.layer_stack import Columns, LayerStack
 from training.pooling import MaxAndNewest
 
@@ -73,6 +80,7 @@ class SequenceEncoder(nn.Module):
         candidate_pins_CE: Tensor,
         request_of_C: Tensor,
         action_ages_ms_RS: Tensor | None = None,
+        action_pin_keys_RS: Tensor | None = None,
     ) -> Tensor:
         """Encode each candidate's view of its request's actions.
 
@@ -83,6 +91,8 @@ class SequenceEncoder(nn.Module):
             candidate_pins_CE: float32 [C, E].
             request_of_C: int64 [C], in any order: each candidate's row among the R requests.
             action_ages_ms_RS: int64 [R, S], milliseconds; needed, and read, with use_action_ages.
+            action_pin_keys_RS: int64 [R, S], -1 where padded; equal keys are the same pin. Only
+                saves time: equal actions are computed once.
 
         Returns:
             float32 [C, (K + 1) * D]: the max pool first, then the K newest positions. By default
@@ -100,7 +110,11 @@ class SequenceEncoder(nn.Module):
         # compiled code cannot look at lengths, and a GPU should not wait for them
         if torch.compiler.is_compiling() or candidate_pins_CE.is_cuda or len(request_of_C) == 0:
             return self._encode_each(*inputs)
-        return self._encode_grouped(*inputs)
+        identity_RS = None
+        if action_pin_keys_RS is not None and self.age_embedding is None:
+            num_types = self.action_embedding.num_embeddings
+            identity_RS = (action_pin_keys_RS + 1) * num_types + action_types_RS
+        return self._encode_grouped(*inputs, identity_RS)
 
     def _encode_each(
         self,
@@ -111,11 +125,11 @@ class SequenceEncoder(nn.Module):
         request_of_C: Tensor,
     ) -> Tensor:
         """Encode every candidate by itself, over all positions."""
-        sequence_RSd, tokens = self._tokens(action_types_RS, sequence_RSd, is_visible_RS)
+        sequence_RSd, tokens = self._tokens(action_types_RS, sequence_RSd, is_visible_RS, None)
         # index_select, not indexing: its gradient is a sum per request, not a slow scatter
         own = Tokens(*(part.index_select(0, request_of_C) for part in tokens))
         sequence_CSd = sequence_RSd.index_select(0, request_of_C)
-        encoded = self._encode(sequence_CSd, candidate_pins_CE[:, None], own, is_full=False)
+        encoded = self._encode(sequence_CSd, candidate_pins_CE[:, None], own, own.count_RS > 0)
         return encoded.flatten(1)
 
     def _encode_grouped(
@@ -125,19 +139,24 @@ class SequenceEncoder(nn.Module):
         is_visible_RS: Tensor,
         candidate_pins_CE: Tensor,
         request_of_C: Tensor,
+        identity_RS: Tensor | None,
     ) -> Tensor:
         """Encode requests of similar length together, their candidates side by side."""
-        sequence_RSd, tokens = self._tokens(action_types_RS, sequence_RSd, is_visible_RS)
+        sequence_RSd, tokens = self._tokens(
+            action_types_RS, sequence_RSd, is_visible_RS, identity_RS
+        )
         order_C = torch.argsort(request_of_C, stable=True)  # a request's candidates side by side
         encoded, rows = [], []
         for group in plan_groups(tokens, request_of_C.index_select(0, order_C)):
             candidate = order_C.index_select(0, group.candidate_RM.flatten())
             own = Tokens(*(part.index_select(0, group.request_R) for part in tokens))
-            own = own._replace(is_key_RS=own.is_key_RS[:, : group.num_tokens])
+            # log n, -inf for none: what is added to the scores of a token that stands for n actions
+            count_RS = own.count_RS[:, : group.num_tokens]
+            mask_RS = None if group.is_full else count_RS.to(sequence_RSd.dtype).log()
             sequence = sequence_RSd.index_select(0, group.request_R)[:, : group.num_tokens]
             candidates = candidate_pins_CE.index_select(0, candidate)
             candidates_RME = candidates.unflatten(0, group.candidate_RM.shape)
-            part = self._encode(sequence, candidates_RME, own, group.is_full).flatten(0, 1)
+            part = self._encode(sequence, candidates_RME, own, mask_RS).flatten(0, 1)
             is_real = group.is_candidate_RM.flatten()
             real = torch.nonzero(is_real)[:, 0]
             encoded.append(part if len(real) == len(part) else part.index_select(0, real))
@@ -158,7 +177,11 @@ class SequenceEncoder(nn.Module):
         return described_RSA + self.age_embedding(bucket_RS) * is_action_RS1
 
     def _tokens(
-        self, action_types_RS: Tensor, sequence_RSd: Tensor, is_visible_RS: Tensor
+        self,
+        action_types_RS: Tensor,
+        sequence_RSd: Tensor,
+        is_visible_RS: Tensor,
+        identity_RS: Tensor | None,
     ) -> tuple[Tensor, Tokens]:
         """Return [action, pin] of every token, float [R, S, d], and what the tokens are."""
         if self.is_reference and action_types_RS.shape[1] < self.max_actions:
@@ -173,15 +196,24 @@ class SequenceEncoder(nn.Module):
             tokens = reference_tokens(is_action_RS, is_visible_RS, self.first_k, self.max_actions)
         else:
             tokens = visible_tokens(is_visible_RS, self.first_k)
+        # dropout would tell equal actions apart
+        if identity_RS is not None and self._may_be_fused(sequence_RSd):
+            missing = sequence_RSd.shape[1] - identity_RS.shape[1]
+            tokens = merge_equal(tokens, F.pad(identity_RS, (0, missing)))
         index = tokens.position_RS[:, :, None].expand_as(sequence_RSd)
         return sequence_RSd.gather(1, index), tokens
 
     def _encode(
-        self, sequence_RSd: Tensor, candidates_RME: Tensor, tokens: Tokens, is_full: bool
+        self,
+        sequence_RSd: Tensor,
+        candidates_RME: Tensor,
+        tokens: Tokens,
+        mask_RS: Tensor | None,
     ) -> Tensor:
         """Return the encoding of each request's candidates, float [R, M, 1 + K, D]."""
         columns = Columns(
-            is_key_RS=None if is_full else tokens.is_key_RS,
+            mask_RS=mask_RS,
+            num_tokens_R=tokens.num_tokens_R,
             num_pooled_R=tokens.num_pooled_R.clamp(min=1),
             index_RK=tokens.first_RK.clamp(min=0),
         )
@@ -200,15 +232,13 @@ class SequenceEncoder(nn.Module):
         self, sequence_RSd: Tensor, candidates_RME: Tensor, columns: Columns
     ) -> Tensor | None:
         """Return the columns, float [R, M, 1 + K, D], or None where only plain layers will do."""
-        if not len(sequence_RSd) or not all(
-            layer.may_be_fused(sequence_RSd) for layer in self._layers()
-        ):
+        if not len(sequence_RSd) or not self._may_be_fused(sequence_RSd):
             return None
         is_autocast = torch.is_autocast_enabled("cpu")
         dtype = torch.get_autocast_dtype("cpu") if is_autocast else None
         first, *others = self._layers()
         with torch.autocast("cpu", enabled=False):
-            factors = first.factors(sequence_RSd, candidates_RME, columns.is_key_RS)
+            factors = first.factors(sequence_RSd, candidates_RME, columns.mask_RS)
             if factors is None:
                 return None
             parameters = first.fused_parameters(is_first=True)
@@ -219,10 +249,13 @@ class SequenceEncoder(nn.Module):
     def _plain(self, sequence_RSd: Tensor, candidates_RME: Tensor, columns: Columns) -> Tensor:
         """Return the same as `_fused`, for any device, dropout and number of heads."""
         first, *others = self._layers()
-        tokens_RMSD = first.first(sequence_RSd, candidates_RME, columns.is_key_RS)
+        tokens_RMSD = first.first(sequence_RSd, candidates_RME, columns.mask_RS)
         for layer in others:
-            tokens_RMSD = layer(tokens_RMSD, columns.is_key_RS)
+            tokens_RMSD = layer(tokens_RMSD, columns.mask_RS)
         return _columns(tokens_RMSD, columns.num_pooled_R, columns.index_RK)
+
+    def _may_be_fused(self, tokens: Tensor) -> bool:
+        return all(layer.may_be_fused(tokens) for layer in self._layers())
 
     def _layers(self) -> list[TransformerLayer]:
         layers = [layer for layer in self.layers if isinstance(layer, TransformerLayer)]

@@ -40,21 +40,20 @@ class TransformerLayer(nn.Module):
         self.feedforward_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, tokens_RMSD: Tensor, is_key_RS: Tensor | None) -> Tensor:
+    def forward(self, tokens_RMSD: Tensor, mask_RS: Tensor | None) -> Tensor:
         """Return the next layer's tokens, float [R, M, S, D].
 
         Args:
             tokens_RMSD: float [R, M, S, D].
-            is_key_RS: bool [R, S], True where an action may be looked at, at least one per request;
-                None if all are. Rows of positions that are no key are computed like all others.
+            mask_RS: [R, S], bool, True where an action may be looked at, at least one per request;
+                or float, what is added to its scores, -inf hides; None: all are looked at alike.
+                Rows of hidden actions are computed like all others.
         """
         query, key, value = self.query_key_value(tokens_RMSD).chunk(3, dim=-1)
-        mixed = self.attention_out(self._attend(query, key, value, is_key_RS))
+        mixed = self.attention_out(self._attend(query, key, value, mask_RS))
         return self._finish(tokens_RMSD + self.dropout(mixed))
 
-    def first(
-        self, sequence_RSd: Tensor, candidates_RME: Tensor, is_key_RS: Tensor | None
-    ) -> Tensor:
+    def first(self, sequence_RSd: Tensor, candidates_RME: Tensor, mask_RS: Tensor | None) -> Tensor:
         """Return the first layer's output, float [R, M, S, D], for tokens [sequence, candidate].
 
         W token = W_seq [action, pin] + W_cand candidate, and the larger part is the same for all
@@ -65,7 +64,7 @@ class TransformerLayer(nn.Module):
         Args:
             sequence_RSd: float [R, S, d].
             candidates_RME: float [R, M, E], with d + E = D.
-            is_key_RS: as in `forward`.
+            mask_RS: as in `forward`.
         """
         num_shared = sequence_RSd.shape[2]
         weight, bias = self.query_key_value.weight, self.query_key_value.bias
@@ -73,13 +72,13 @@ class TransformerLayer(nn.Module):
         own = F.linear(candidates_RME, weight[:, num_shared:], bias)[:, :, None]
         own_query, _, own_value = own.chunk(3, dim=-1)
         shape = (-1, candidates_RME.shape[1], sequence_RSd.shape[1], -1)
-        mixed = self._attend(query + own_query, key.expand(shape), value.expand(shape), is_key_RS)
+        mixed = self._attend(query + own_query, key.expand(shape), value.expand(shape), mask_RS)
         mixed = self.attention_out(mixed + own_value)
         parts = [sequence_RSd[:, None].expand(shape), candidates_RME[:, :, None].expand(shape)]
         return self._finish(torch.cat(parts, dim=-1) + self.dropout(mixed))
 
     def _attend(
-        self, query_RMSD: Tensor, key_RMSD: Tensor, value_RMSD: Tensor, is_key_RS: Tensor | None
+        self, query_RMSD: Tensor, key_RMSD: Tensor, value_RMSD: Tensor, mask_RS: Tensor | None
     ) -> Tensor:
         """Return each query's mix of values, [R, M, S, D]; each candidate looks at its own keys."""
         heads = (self.num_heads, -1)
@@ -88,8 +87,8 @@ class TransformerLayer(nn.Module):
             for part in (query_RMSD, key_RMSD, value_RMSD)
         )
         mask = None
-        if is_key_RS is not None:
-            mask = is_key_RS.repeat_interleave(query_RMSD.shape[1], dim=0)[:, None, None]
+        if mask_RS is not None:
+            mask = mask_RS.repeat_interleave(query_RMSD.shape[1], dim=0)[:, None, None]
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return mixed.transpose(1, 2).flatten(2).unflatten(0, query_RMSD.shape[:2])
 
@@ -134,13 +133,14 @@ class TransformerLayer(nn.Module):
         )
 
     def factors(
-        self, sequence_RSd: Tensor, candidates_RME: Tensor, is_key_RS: Tensor | None
+        self, sequence_RSd: Tensor, candidates_RME: Tensor, mask_RS: Tensor | None
     ) -> Factors | None:
         """Return what `SharedAttention` mixes, or None where exponents lie too far apart.
 
         A query is a shared part plus the candidate's own, so exp(score) is a product: one factor of
         query and key for all candidates, one of candidate and key for all queries. The softmax's
-        exponentials and its [S, S] matrix are thus made once per request, not per candidate.
+        exponentials and its [S, S] matrix are thus made once per request, not per candidate. The
+        mask is float.
         """
         num_shared = sequence_RSd.shape[2]
         query_w, query_b, value_w, value_b = self._folded()
@@ -150,9 +150,9 @@ class TransformerLayer(nn.Module):
         )
         shared_RSS = query_RSd @ sequence_RSd.transpose(1, 2)
         own_RMS = own_query_RMd @ sequence_RSd.transpose(1, 2)
-        if is_key_RS is not None:
-            shared_RSS = shared_RSS.masked_fill(~is_key_RS[:, None], float("-inf"))
-            own_RMS = own_RMS.masked_fill(~is_key_RS[:, None], float("-inf"))
+        if mask_RS is not None:
+            shared_RSS = shared_RSS.masked_fill(mask_RS[:, None].isneginf(), float("-inf"))
+            own_RMS = own_RMS + mask_RS[:, None]
         highest_RM1 = own_RMS.detach().amax(2, keepdim=True)
         lowest = own_RMS.detach().masked_fill(own_RMS.isinf(), float("inf"))
         if len(own_RMS) and (highest_RM1 - lowest).max() > MAX_EXPONENT_RANGE:

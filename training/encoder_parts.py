@@ -7,6 +7,7 @@ Letters: R requests, S actions, M candidates of a request, B sequences, N rows (
 positions of a sequence that have a gradient, D token width.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -26,7 +27,7 @@ class Part(NamedTuple):
     requests: slice
     candidates: slice
     shape: tuple[int, int]  # B and S
-    hidden_B1S: Tensor | None  # bool, True where an action must not be looked at
+    mask_B1S: Tensor | None  # float, what is added to an action's scores
 
 
 class Kept(NamedTuple):
@@ -58,31 +59,44 @@ class Gradient(NamedTuple):
             total_ND.index_add_(0, self.place_N, self.rows_ND)
 
 
-def make_parts(shape: tuple[int, int, int], is_key_RS: Tensor | None) -> list[Part]:
+def make_parts(
+    num_candidates: int, num_tokens: Sequence[int], mask_RS: Tensor | None
+) -> list[Part]:
     """Return parts of about PART_ROWS rows that hold every sequence once.
 
+    A part is as long as its longest request: similar ones should stand side by side.
+
     Args:
-        shape: R, M and S.
-        is_key_RS: bool, at least one per request; None: all.
+        num_candidates: M.
+        num_tokens: of each request, the actions from the front that are computed.
+        mask_RS: float, what is added to an action's scores, -inf where it must not be looked at, at
+            least one of each request may; None: nothing.
     """
-    num_requests, num_candidates, num_tokens = shape
-    num_each = max(1, PART_ROWS // num_tokens)
-    if num_each < num_candidates:  # of one request, and whole blocks of its candidates
-        num_each = max(num_each // BLOCK_CANDIDATES, 1) * BLOCK_CANDIDATES
-        requests = [slice(r, r + 1) for r in range(num_requests)]
-    else:
-        requests = _slices(num_requests, num_each // num_candidates)
-        num_each = num_candidates
     parts = []
-    for some in requests:
-        for candidates in _slices(num_candidates, num_each):
-            count = candidates.stop - candidates.start
-            hidden_B1S = None
-            if is_key_RS is not None and not bool(is_key_RS[some].all()):
-                hidden_B1S = ~is_key_RS[some].repeat_interleave(count, dim=0)[:, None]
-            num_sequences = (some.stop - some.start) * count
-            parts.append(Part(some, candidates, (num_sequences, num_tokens), hidden_B1S))
+    start = 0
+    while start < len(num_tokens):
+        num_each = max(1, PART_ROWS // num_tokens[start])
+        requests = slice(start, start + max(1, num_each // num_candidates))
+        longest = max(num_tokens[requests])
+        if num_each < num_candidates:  # of one request, and whole blocks of its candidates
+            num_each = max(num_each // BLOCK_CANDIDATES, 1) * BLOCK_CANDIDATES
+        for candidates in _slices(num_candidates, min(num_each, num_candidates)):
+            mask = None if mask_RS is None else mask_RS[requests, :longest]
+            parts.append(_part(requests, candidates, (len(num_tokens[requests]), longest), mask))
+        start = requests.stop
     return parts
+
+
+def _part(
+    requests: slice, candidates: slice, shape: tuple[int, int], mask_RS: Tensor | None
+) -> Part:
+    num_requests, num_tokens = shape
+    requests = slice(requests.start, requests.start + num_requests)
+    count = candidates.stop - candidates.start
+    mask_B1S = None
+    if mask_RS is not None and bool((mask_RS != 0).any()):
+        mask_B1S = mask_RS.repeat_interleave(count, dim=0)[:, None]
+    return Part(requests, candidates, (num_requests * count, num_tokens), mask_B1S)
 
 
 def _slices(size: int, step: int) -> list[slice]:

@@ -15,6 +15,9 @@ from torch import Tensor
 GROUP_COST_TOKENS = 1000
 """What starting a group costs, in tokens (action by candidate) computed meanwhile: a group is
 closed before its padding amounts to more."""
+SHARED_COST = 0.2
+"""What a request's padding to the group's longest costs, as a share of computing it: candidates go
+through the layers in parts, each as long as its own longest."""
 MAX_GROUP_TOKENS = 65536
 """Bounds a group's memory."""
 
@@ -23,7 +26,7 @@ class Tokens(NamedTuple):
     """The positions of each request that are worth computing, packed to the front."""
 
     position_RS: Tensor  # int64, index into the request's actions
-    is_key_RS: Tensor  # bool, may be looked at; at least one per request
+    count_RS: Tensor  # int64, actions that it is looked at for, 0: none; at least one per request
     num_pooled_R: Tensor  # int64, how many, from the front, take part in the max pool
     first_RK: Tensor  # int64, where the k-th newest action stands among the tokens; -1: zeros
     num_tokens_R: Tensor  # int64, tokens of a request up to its last key or pooled one
@@ -36,7 +39,7 @@ class Group(NamedTuple):
     candidate_RM: Tensor  # int64, rows of the batch's candidates; the last repeated as filling
     is_candidate_RM: Tensor  # bool, False for filling
     num_tokens: int  # S of the group
-    is_full: bool  # True if every request has that many tokens and all are keys
+    is_full: bool  # True if every request has that many tokens, each looked at for one action
 
 
 def visible_tokens(is_visible_RS: Tensor, first_k: int) -> Tokens:
@@ -44,12 +47,11 @@ def visible_tokens(is_visible_RS: Tensor, first_k: int) -> Tokens:
     num_visible_R = is_visible_RS.sum(dim=1)
     # stable: visible actions keep their order
     position_RS = torch.argsort((~is_visible_RS).to(torch.uint8), dim=1, stable=True)
-    is_token_RS = up_to(num_visible_R, is_visible_RS.shape[1])
     rank_RS = (is_visible_RS.cumsum(dim=1) - 1).masked_fill(~is_visible_RS, -1)
     return Tokens(
         position_RS=position_RS,
         # A row without any key has no softmax: let it look at its first; it is not pooled.
-        is_key_RS=is_token_RS | up_to((num_visible_R == 0).long(), is_visible_RS.shape[1]),
+        count_RS=up_to(num_visible_R.clamp(min=1), is_visible_RS.shape[1]).long(),
         num_pooled_R=num_visible_R,
         first_RK=_padded_to(rank_RS[:, :first_k], first_k, -1),
         num_tokens_R=num_visible_R.clamp(min=1),
@@ -78,10 +80,46 @@ def reference_tokens(
     positions_K = torch.arange(first_k, device=is_action_RS.device)
     return Tokens(
         position_RS=positions_S.expand(len(num_actions_R), -1),
-        is_key_RS=is_visible_RS | (positions_S == 0),
+        count_RS=(is_visible_RS | (positions_S == 0)).long(),
         num_pooled_R=num_tokens_R,
         first_RK=torch.minimum(positions_K, (num_tokens_R - 1)[:, None]),
         num_tokens_R=num_tokens_R,
+    )
+
+
+def merge_equal(tokens: Tokens, identity_RS: Tensor) -> Tokens:
+    """Return tokens that are all different: equal ones are one, looked at as often as they are.
+
+    Without positional encoding equal actions have equal outputs, and the softmax weighs them alike:
+    n exp(s) = exp(s + log n).
+
+    Args:
+        tokens: of the requests.
+        identity_RS: int64, not negative, for each position of a request's actions; equal numbers
+            stand for actions that the encoder cannot tell apart.
+    """
+    size = tokens.position_RS.shape[1]
+    place_S = torch.arange(size, device=identity_RS.device)
+    is_token_RS = up_to(tokens.num_tokens_R, size)
+    # what is no token is like nothing else
+    identity_RS = identity_RS.gather(1, tokens.position_RS).where(is_token_RS, -1 - place_S)
+    sorted_RS, order_RS = identity_RS.sort(dim=1, stable=True)
+    is_first_RS = torch.ones_like(is_token_RS)
+    is_first_RS[:, 1:] = sorted_RS[:, 1:] != sorted_RS[:, :-1]
+    start_RS = (place_S * is_first_RS).cummax(dim=1).values
+    # stable: the first of its equals is the newest
+    newest_RS = torch.empty_like(order_RS).scatter_(1, order_RS, order_RS.gather(1, start_RS))
+    is_newest_RS = (newest_RS == place_S) & is_token_RS
+    count_RS = torch.zeros_like(tokens.count_RS).scatter_add_(1, newest_RS, tokens.count_RS)
+    kept_RS = torch.argsort((~is_newest_RS).to(torch.uint8), dim=1, stable=True)
+    rank_RS = is_newest_RS.cumsum(dim=1) - 1
+    first_RK = rank_RS.gather(1, newest_RS.gather(1, tokens.first_RK.clamp(min=0)))
+    return Tokens(
+        position_RS=tokens.position_RS.gather(1, kept_RS),
+        count_RS=count_RS.gather(1, kept_RS),
+        num_pooled_R=(is_newest_RS & up_to(tokens.num_pooled_R, size)).sum(dim=1),
+        first_RK=first_RK.where(tokens.first_RK >= 0, -1),
+        num_tokens_R=is_newest_RS.sum(dim=1),
     )
 
 
@@ -100,7 +138,7 @@ def plan_groups(tokens: Tokens, request_of_C: Tensor) -> list[Group]:
     wanted = wanted[torch.argsort(key, descending=True, stable=True)]
     sizes = zip(tokens.num_tokens_R[wanted].tolist(), count_R[wanted].tolist(), strict=True)
     groups = []
-    for part in torch.split(wanted, _group_sizes(list(sizes))):
+    for part in torch.split(wanted, group_sizes(list(sizes))):
         num_tokens = int(tokens.num_tokens_R[part].max())
         count, start = count_R[part], start_R[part]
         slot_M = torch.arange(int(count.max()), device=part.device)
@@ -110,29 +148,29 @@ def plan_groups(tokens: Tokens, request_of_C: Tensor) -> list[Group]:
                 candidate_RM=start[:, None] + torch.minimum(slot_M, count[:, None] - 1),
                 is_candidate_RM=slot_M < count[:, None],
                 num_tokens=num_tokens,
-                is_full=bool(tokens.is_key_RS[part, :num_tokens].all()),
+                is_full=bool((tokens.count_RS[part, :num_tokens] == 1).all()),
             )
         )
     return groups
 
 
-def _group_sizes(sizes: list[tuple[int, int]]) -> list[int]:
+def group_sizes(sizes: list[tuple[int, int]]) -> list[int]:
     """Return how many requests each group takes, the requests being (tokens, candidates).
 
     The first request of a group is its longest; the others are padded to it, and to the most
-    candidates.
+    candidates, `most`.
     """
-    taken, used, longest, most = [0], 0, 0, 0
+    taken, total, used, longest, most = [0], 0, 0, 0, 0
     for num_tokens, num_candidates in sizes:
-        most_now = max(most, num_candidates)
-        total = (taken[-1] + 1) * longest * most_now
-        padding = total - used - num_tokens * num_candidates
-        if taken[-1] and (padding > GROUP_COST_TOKENS or total > MAX_GROUP_TOKENS):
+        longest, most = max(longest, num_tokens), max(most, num_candidates)
+        total, used = total + num_tokens, used + num_tokens * num_candidates
+        size = (taken[-1] + 1) * longest
+        padding = total * most - used + (size - total) * most * SHARED_COST
+        if taken[-1] and (padding > GROUP_COST_TOKENS or size * most > MAX_GROUP_TOKENS):
             taken.append(0)
-            used, longest, most_now = 0, 0, num_candidates
+            total, used = num_tokens, num_tokens * num_candidates
+            longest, most = num_tokens, num_candidates
         taken[-1] += 1
-        used += num_tokens * num_candidates
-        longest, most = max(longest, num_tokens), most_now
     return taken
 
 

@@ -102,8 +102,8 @@ class OwnAttention(HalfLayer):
         query_w, query_b, *_ = self._branch
         query = in_sequences(linear(asking, query_w, query_b), asked)
         scores = query @ in_sequences(x, part.shape).transpose(1, 2)
-        if part.hidden_B1S is not None:
-            scores.masked_fill_(part.hidden_B1S, float("-inf"))
+        if part.mask_B1S is not None:
+            scores += part.mask_B1S.to(scores.dtype)
         return query, torch.softmax(scores, dim=-1)
 
 

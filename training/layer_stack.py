@@ -31,7 +31,8 @@ time too. Behind a max pool of 96 channels over 100 actions about two thirds of 
 class Columns(NamedTuple):
     """What is looked at, and what is put out."""
 
-    is_key_RS: Tensor | None  # bool, at least one per request; None: all
+    mask_RS: Tensor | None  # float, added to an action's scores, -inf hides; None: nothing
+    num_tokens_R: Tensor  # int64, the actions from the front that are computed
     num_pooled_R: Tensor  # int64, the positions from the front that are pooled, at least one
     index_RK: Tensor  # int64, where the newest actions stand
 
@@ -62,11 +63,11 @@ class LayerStack(torch.autograd.Function):
         """
         layers = _layers(factors_and_parameters, dtype)
         _, by_candidate_RMS, _, own_value_RMD, *_ = factors_and_parameters
-        num_requests, num_candidates, num_actions = by_candidate_RMS.shape
+        num_requests, num_candidates, _ = by_candidate_RMS.shape
         num_columns, width = 1 + columns.index_RK.shape[1], own_value_RMD.shape[2]
         out = own_value_RMD.new_empty(num_requests, num_candidates, num_columns, width)
         ctx.kept = []
-        for part in make_parts((num_requests, num_candidates, num_actions), columns.is_key_RS):
+        for part in make_parts(num_candidates, columns.num_tokens_R.tolist(), columns.mask_RS):
             tokens_ND, kept = _through(layers, part)
             out[part.requests, part.candidates], place = max_and_newest(
                 in_requests(tokens_ND, part),

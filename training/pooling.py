@@ -3,6 +3,7 @@
 Letters: R requests, S actions, M candidates of a request, D token width, K newest.
 """
 
+import itertools
 from typing import Any
 
 import torch
@@ -22,16 +23,17 @@ def max_and_newest(
         index_RK: int64 [R, K], where the newest actions stand.
     """
     num_requests, num_candidates, _, width = tokens_RMSD.shape
-    lengths, counts = torch.unique_consecutive(num_pooled_R, return_counts=True)
-    runs = tokens_RMSD.split(counts.tolist())
-    found = [
-        run[:, :, :length].max(dim=2, keepdim=True)
-        for run, length in zip(runs, lengths.tolist(), strict=True)
-    ]
-    pooled, place = (torch.cat(parts) for parts in zip(*found, strict=True))
-    newest = index_RK[:, None, :, None].expand(num_requests, num_candidates, -1, width)
-    columns = torch.cat([pooled, tokens_RMSD.gather(2, newest)], dim=2)
-    return columns, torch.cat([place, newest], dim=2)
+    columns = tokens_RMSD.new_empty(num_requests, num_candidates, 1 + index_RK.shape[1], width)
+    place = index_RK.new_empty(columns.shape)
+    place[:, :, 1:] = index_RK[:, None, :, None]
+    start = 0
+    for length, run in itertools.groupby(num_pooled_R.tolist()):
+        some = slice(start, start + len(list(run)))
+        pooled = tokens_RMSD[some, :, :length].max(dim=2)
+        columns[some, :, 0], place[some, :, 0] = pooled.values, pooled.indices
+        start = some.stop
+    columns[:, :, 1:] = tokens_RMSD.gather(2, place[:, :, 1:])
+    return columns, place
 
 
 class MaxAndNewest(torch.autograd.Function):

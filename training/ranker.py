@@ -113,6 +113,7 @@ class Ranker(nn.Module):
                 candidates_CE,
                 batch.request_of_C,
                 batch.action_ages_ms_RS,
+                batch.action_pin_keys_RS,
             )
             parts.append(encoded / self.encoder.width**0.5)
         return torch.cat([self._whole(part) for part in parts], dim=1)

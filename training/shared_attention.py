@@ -60,22 +60,22 @@ class SharedAttention:
     def forward(self, tokens: Tensor | None, part: Part) -> tuple[Tensor, None]:
         """Return the sums, float [N, D]; nothing enters, and no mix is kept."""
         out = empty_rows(part.shape[0] * part.shape[1], self._base_RMD)
+        some, actions = part.requests, slice(part.shape[1])
+        by_query = self._by_query[some, actions, actions].unbind()
         for block, out_RMSD in _blocks(out, part):
-            total_RMS1 = self._total_RSM[part.requests, :, block].transpose(1, 2)[..., None]
-            base_RM1D = self._base_RMD[part.requests, block, None]
+            total_RMS1 = self._total_RSM[some, actions, block].transpose(1, 2)[..., None]
+            base_RM1D = self._base_RMD[some, block, None]
             weighted = self._weighted(part, block).unbind()
-            by_query = self._by_query[part.requests].unbind()
             for r, (left_SS, right_SMD) in enumerate(zip(by_query, weighted, strict=True)):
                 mixed_MSD = _multiplied(left_SS, right_SMD).transpose(0, 1)
                 torch.addcdiv(base_RM1D[r], mixed_MSD, total_RMS1[r], out=out_RMSD[r])
-            sequence_R1Sd = self._factors.sequence_RSd[part.requests, None]
-            out_RMSD[..., : self._num_shared] += sequence_R1Sd
+            out_RMSD[..., : self._num_shared] += self._factors.sequence_RSd[some, None, actions]
         return out, None
 
     def start_backward(self) -> None:
         """Make room for gradients."""
         self._gradients = Factors(*(torch.zeros_like(factor) for factor in self._factors))
-        self._to_total_RSM = torch.empty_like(self._total_RSM)
+        self._to_total_RSM = torch.zeros_like(self._total_RSM)
 
     def backward(self, gradient: Gradient, kept: Kept, part: Part) -> None:
         """Add to the factors' gradients; there is no input that has one."""
@@ -99,38 +99,61 @@ class SharedAttention:
         return gradients._replace(candidates_RME=to_candidates_RME)
 
     def _weighted(self, part: Part, block: slice) -> Tensor:
-        weights_RSM1 = self._by_candidate_RSM[part.requests, :, block, None]
-        return cast(weights_RSM1 * self._factors.value_RSD[part.requests, :, None], self._dtype)
+        some, actions = part.requests, slice(part.shape[1])
+        weights_RSM1 = self._by_candidate_RSM[some, actions, block, None]
+        return cast(weights_RSM1 * self._factors.value_RSD[some, actions, None], self._dtype)
 
     def _to_sums(self, part: Part, block: slice, grad_RMSD: Tensor, out_RMSD: Tensor) -> None:
         """Add to the gradients of the tokens and of the totals."""
-        some, shared = part.requests, slice(self._num_shared)
+        some, actions, shared = part.requests, slice(part.shape[1]), slice(self._num_shared)
         torch.sum(grad_RMSD, 2, out=self._gradients.own_value_RMD[some, block])
-        self._gradients.sequence_RSd[some] += grad_RMSD[..., shared].sum(1)
+        self._gradients.sequence_RSd[some, actions] += grad_RMSD[..., shared].sum(1)
         # mixed / total is what was put out less the tokens
         mixed_RMSD = out_RMSD - self._base_RMD[some, block, None]
-        mixed_RMSD[..., shared] -= self._factors.sequence_RSd[some, None]
+        mixed_RMSD[..., shared] -= self._factors.sequence_RSd[some, None, actions]
         to_log_total_RSM = mixed_RMSD.mul_(grad_RMSD).sum(3).transpose(1, 2)
-        to_total_RSM = to_log_total_RSM / self._total_RSM[some, :, block]
-        self._to_total_RSM[some, :, block] = -to_total_RSM
+        to_total_RSM = to_log_total_RSM / self._total_RSM[some, actions, block]
+        self._to_total_RSM[some, actions, block] = -to_total_RSM
 
     def _to_mixed(self, part: Part, block: slice, grad_RMSD: Tensor) -> None:
         """Add to the gradients of what is mixed."""
-        of_part = [factor[part.requests].unbind() for factor in self._gradients[:3]]
-        weights_RSM1 = self._by_candidate_RSM[part.requests, :, block, None]
+        some, actions = part.requests, slice(part.shape[1])
+        weights_RSM1 = self._by_candidate_RSM[some, actions, block, None]
+        total_RSM1 = self._total_RSM[some, actions, block, None]
         weighted_RSMD = self._weighted(part, block)
         to_mixed_RSMD = torch.empty_like(weighted_RSMD)
-        total_RSM1 = self._total_RSM[part.requests, :, block, None]
         torch.div(grad_RMSD.transpose(1, 2), total_RSM1, out=to_mixed_RSMD)
-        for r, (to_query, to_candidate, to_value) in enumerate(zip(*of_part, strict=True)):
-            request = part.requests.start + r
-            weighted_SMD, to_mixed_SMD = weighted_RSMD[r], to_mixed_RSMD[r]
-            product = _product(weighted_SMD)
-            to_query.add_(product(to_mixed_SMD.flatten(1), weighted_SMD.flatten(1)))
-            to_weighted_SMD = _multiplied(self._by_query[request].T, to_mixed_SMD)
-            value_S1D = self._factors.value_RSD[request][:, None]
-            to_candidate[block] = (to_weighted_SMD * value_S1D).sum(2).T
-            to_value.add_((to_weighted_SMD * weights_RSM1[r]).sum(1))
+        gradients = self._gradients
+        of_requests = (
+            gradients.by_query_RSS[some, actions, actions],
+            gradients.by_candidate_RMS[some, block, actions],
+            gradients.value_RSD[some, actions],
+            self._by_query[some, actions, actions],
+            self._factors.value_RSD[some, actions, None],
+            weights_RSM1,
+            weighted_RSMD,
+            to_mixed_RSMD,
+        )
+        for of_request in zip(*(part.unbind() for part in of_requests), strict=True):
+            _to_factors(*of_request)
+
+
+def _to_factors(
+    to_query_SS: Tensor,
+    to_candidate_MS: Tensor,
+    to_value_SD: Tensor,
+    by_query_SS: Tensor,
+    value_S1D: Tensor,
+    weights_SM1: Tensor,
+    weighted_SMD: Tensor,
+    to_mixed_SMD: Tensor,
+) -> None:
+    """Add to a request's first three tensors, by the gradient of what its candidates mix."""
+    product = _product(weighted_SMD)
+    to_query_SS += product(to_mixed_SMD.flatten(1), weighted_SMD.flatten(1))
+    to_weighted_SMD = _multiplied(by_query_SS.T, to_mixed_SMD)
+    to_candidate_MS.copy_((to_weighted_SMD * value_S1D).sum(2).T)
+    to_value_SD += to_weighted_SMD.mul_(weights_SM1).sum(1)
 
 
 def _blocks(rows_ND: Tensor, part: Part) -> Iterator[tuple[slice, Tensor]]:

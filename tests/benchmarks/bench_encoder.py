@@ -1,5 +1,8 @@
 """The encoder against `nn.TransformerEncoder`: same weights, same outputs, same gradients.
 
+In `encoder_train_sample_f32` the sequences are the sample's own, in the other rows no two actions
+are alike.
+
 Both are given the same batches of 8 candidates per request, in this process, turn by turn. The peer
 is the plain formulation of tests/support: one row per candidate, padded to the full length.
 """
@@ -64,7 +67,7 @@ def _measured(environment: dict[str, str]) -> list[Row]:
 def main() -> list[Row]:
     """Measure in this process."""
     torch.set_num_threads(THREADS)
-    full, sample = make_inputs(np.full(NUM_REQUESTS, 100)), make_inputs(_sample_lengths())
+    full, sample = make_inputs(np.full(NUM_REQUESTS, 100)), _sample_inputs()
     # the sample's histories are nearly all full; these are every length alike
     even = make_inputs(np.linspace(1, 100, NUM_REQUESTS).round().astype(np.int64))
     return [
@@ -92,15 +95,24 @@ def make_inputs(lengths: np.ndarray) -> Inputs:
     }
 
 
-def _sample_lengths() -> np.ndarray:
-    """Return lengths of the sample's training requests, drawn evenly, at most 100 actions each."""
+def _sample_inputs() -> Inputs:
+    """Return sequences of the sample's training requests, from short to long drawn evenly.
+
+    The candidates are random, as many of each request. The plain formulation has no use for keys.
+    """
     with_folder = storage.local_path(storage.to_uri(Path(".homefeed") / "bench"))
     snapshot = build_snapshot(make_run(variant(17), AS_OF, with_folder))
     folder = storage.local_path(snapshot.uri)
     reader = SnapshotReader(snapshot, folder, snapshot.features, max_actions=100)
-    lengths = np.sort(reader.index(SPLIT_TRAINING).num_actions_M)
-    places = (np.arange(NUM_REQUESTS) + 0.5) / NUM_REQUESTS * len(lengths)
-    return lengths[places.astype(np.int64)]
+    index = reader.index(SPLIT_TRAINING)
+    by_length = np.argsort(index.num_actions_M, kind="stable")
+    places = (np.arange(NUM_REQUESTS) + 0.5) / NUM_REQUESTS * len(by_length)
+    batch = reader.make_batch(index.take(by_length[places.astype(np.int64)]))
+    return make_inputs(index.num_actions_M[by_length[places.astype(np.int64)]]) | {
+        "action_types_RS": batch.action_types_RS,
+        "action_pins_RSE": batch.action_pins_RSE / batch.action_pins_RSE.std(),
+        "action_pin_keys_RS": batch.action_pin_keys_RS,
+    }
 
 
 def _pair() -> tuple[PlainTransAct, SequenceEncoder]:

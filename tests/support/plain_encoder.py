@@ -39,8 +39,9 @@ class PlainTransAct(nn.Module):
         is_visible_RS: Tensor,
         candidate_pins_CE: Tensor,
         request_of_C: Tensor,
+        action_pin_keys_RS: Tensor | None = None,
     ) -> Tensor:
-        """Return [C, (K + 1) D]; arguments as those of `SequenceEncoder`."""
+        """Return [C, (K + 1) D]; arguments as those of `SequenceEncoder`, keys not being read."""
         missing = self.max_actions - action_types_RS.shape[1]
         types_RS = nn.functional.pad(action_types_RS, (0, missing))
         pins_RSE = nn.functional.pad(action_pins_RSE, (0, 0, 0, missing))

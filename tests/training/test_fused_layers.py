@@ -87,7 +87,8 @@ def test_attention_is_the_plain_one(gradient: tuple[Gradient, Tensor], is_hidden
     torch.manual_seed(8)
     x, *parameters = parameters_of((B, S, D), (D, D), (D,), (D, D), (D,))
     hidden = (torch.rand(B, 1, S) < 0.2) & torch.tensor(is_hidden)
-    part = Part(slice(0, B), slice(0, 1), (B, S), hidden if is_hidden else None)
+    mask = torch.zeros(B, 1, S, dtype=torch.float64).masked_fill(hidden, float("-inf"))
+    part = Part(slice(0, B), slice(0, 1), (B, S), mask if is_hidden else None)
     expected = plain_attention(x, *parameters, hidden)
     block = OwnAttention([p.detach() for p in parameters], None)
     entered = filled_up(x.detach().flatten(0, 1))
@@ -115,21 +116,23 @@ def test_feed_forward_is_the_plain_one(gradient: tuple[Gradient, Tensor]) -> Non
     assert_same([to_x, *block.finish_backward()], list(expected_gradients))
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (7, 3, 5), (7, 30, 5), (2, 19, 60), (3, 20, 900)])
+@pytest.mark.parametrize("num_candidates", [1, 3, 19, 30])
+@pytest.mark.parametrize("num_tokens", [[1], [60, 60, 59, 30, 30, 2, 1], [900, 900, 800], [5] * 99])
 def test_parts_hold_every_sequence_once_and_few_rows(
-    shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+    num_tokens: list[int], num_candidates: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.encoder_parts.PART_ROWS", 1000)
-    times = torch.zeros(shape[:2])
-    is_key = torch.rand(shape[0], shape[2]) < 0.9
-    for part in make_parts(shape, is_key):
+    times = torch.zeros(len(num_tokens), num_candidates)
+    mask = torch.where(torch.rand(len(num_tokens), max(num_tokens)) < 0.5, 0.0, -torch.inf)
+    for part in make_parts(num_candidates, num_tokens, mask):
         times[part.requests, part.candidates] += 1
         chosen = times[part.requests, part.candidates]
-        assert part.shape == (chosen.numel(), shape[2])
-        assert part.shape[0] <= 8 or part.shape[0] * shape[2] <= 1000
-        hidden = ~is_key[part.requests].repeat_interleave(chosen.shape[1], dim=0)
-        assert hidden.any() == (part.hidden_B1S is not None)
-        assert part.hidden_B1S is None or torch.equal(part.hidden_B1S[:, 0], hidden)
+        longest = max(num_tokens[part.requests])
+        assert part.shape == (chosen.numel(), longest)
+        assert part.shape[0] <= 8 or part.shape[0] * longest <= 1000
+        expected = mask[part.requests, :longest].repeat_interleave(chosen.shape[1], dim=0)
+        assert expected.any() == (part.mask_B1S is not None)
+        assert part.mask_B1S is None or torch.equal(part.mask_B1S[:, 0], expected)
     assert (times == 1).all()
 
 
@@ -224,6 +227,58 @@ def test_the_encoder_equals_that_of_plain_layers(
     for found, expected in zip(fused, plain, strict=True):
         atol = tolerance * max(1.0, float(expected.detach().abs().max()))
         torch.testing.assert_close(found.double(), expected, rtol=0, atol=atol)
+
+
+def few_pins(inputs: dict[str, Tensor]) -> Tensor:
+    """Have each request look at few pins, and return the pins' keys."""
+    is_action_RS = inputs["action_types_RS"] > 0
+    keys_RS = torch.randint(0, 9, is_action_RS.shape, generator=torch.Generator().manual_seed(4))
+    pins = inputs["action_pins_RSE"].detach()[0, :9]
+    inputs["action_pins_RSE"] = (pins[keys_RS] * is_action_RS[:, :, None]).requires_grad_()
+    return keys_RS.where(is_action_RS, -1)
+
+
+@pytest.mark.parametrize("variant", ["default", "reference"])
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+def test_equal_actions_are_computed_once_and_count_as_many(
+    num_layers: int, variant: str, passes_through_the_stack: list[Columns]
+) -> None:
+    encoder = make_encoder(num_layers, variant).double()
+    found, computed = [], []
+    for is_told in (False, True):
+        inputs = make_inputs(torch.float64)
+        keys_RS = few_pins(inputs)
+        encoded = encoder(**inputs, action_pin_keys_RS=keys_RS if is_told else None)
+        wanted = [*encoder.parameters(), inputs["candidate_pins_CE"], inputs["action_pins_RSE"]]
+        weight = torch.randn(encoded.shape, generator=torch.Generator().manual_seed(6)).double()
+        *gradients, to_pins = torch.autograd.grad(encoded, wanted, weight, allow_unused=True)
+        # which of its equals an action's gradient goes to is no matter
+        by_key = torch.zeros(7, 10, 8, dtype=torch.float64)
+        by_key.scatter_add_(1, (keys_RS + 1)[:, :, None].expand_as(to_pins), to_pins)
+        found.append([encoded, by_key[:, 1:], *(g for g in gradients if g is not None)])
+        computed.append(sum(int(c.num_tokens_R.sum()) for c in passes_through_the_stack))
+        passes_through_the_stack.clear()
+    assert_same(found[1], found[0])
+    assert computed[1] < 0.7 * computed[0]
+
+
+def test_equal_actions_are_kept_apart_where_something_tells_them_apart() -> None:
+    torch.manual_seed(12)
+    config = ModelConfig(action_embedding_dim=4, num_attention_heads=1, feedforward_dim=6)
+    dropped = config.model_copy(update={"dropout": 0.5, "max_actions": S})
+    aged = config.model_copy(update={"dropout": 0.0, "max_actions": S, "use_action_ages": True})
+    for of_kind in (dropped, aged):
+        encoder = SequenceEncoder(4, 8, of_kind)
+        inputs = make_inputs(torch.float32)
+        keys_RS = few_pins(inputs)
+        if encoder.age_embedding is not None:
+            torch.nn.init.normal_(encoder.age_embedding.weight)
+        ages_ms_RS = torch.randint(0, 10**9, keys_RS.shape)
+        encoded = []
+        for keys in (None, keys_RS):
+            torch.manual_seed(13)  # dropout's
+            encoded.append(encoder(**inputs, action_ages_ms_RS=ages_ms_RS, action_pin_keys_RS=keys))
+        assert torch.equal(*encoded)
 
 
 def test_a_second_backward_pass_is_refused_not_wrong() -> None:
