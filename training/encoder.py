@@ -232,7 +232,8 @@ class SequenceEncoder(nn.Module):
         self, sequence_RSd: Tensor, candidates_RME: Tensor, columns: Columns
     ) -> Tensor | None:
         """Return the columns, float [R, M, 1 + K, D], or None where only plain layers will do."""
-        if not len(sequence_RSd) or not self._may_be_fused(sequence_RSd):
+        has_bool_mask = columns.mask_RS is not None and columns.mask_RS.dtype == torch.bool
+        if not len(sequence_RSd) or has_bool_mask or not self._may_be_fused(sequence_RSd):
             return None
         is_autocast = torch.is_autocast_enabled("cpu")
         dtype = torch.get_autocast_dtype("cpu") if is_autocast else None

@@ -31,7 +31,7 @@ time too. Behind a max pool of 96 channels over 100 actions about two thirds of 
 class Columns(NamedTuple):
     """What is looked at, and what is put out."""
 
-    mask_RS: Tensor | None  # float, added to an action's scores, -inf hides; None: nothing
+    mask_RS: Tensor | None  # as of `TransformerLayer.forward`; a bool one takes plain layers
     num_tokens_R: Tensor  # int64, the actions from the front that are computed
     num_pooled_R: Tensor  # int64, the positions from the front that are pooled, at least one
     index_RK: Tensor  # int64, where the newest actions stand
