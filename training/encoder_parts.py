@@ -30,33 +30,46 @@ class Part(NamedTuple):
     mask_B1S: Tensor | None  # float, what is added to an action's scores
 
 
-class Kept(NamedTuple):
-    """What a layer's backward pass needs of the forward pass."""
+class Positions(NamedTuple):
+    """Some positions of a part, as many in each sequence."""
 
-    entered_ND: Tensor | None  # None for the first layer
-    mixed_ND: Tensor | None  # what attention mixed; None for the first layer
-    sums_ND: Tensor  # between attention and the first norm
-    last_mean_N1: Tensor
-    last_scale_N1: Tensor
-
-
-class Gradient(NamedTuple):
-    """The gradient of some positions, as many in each sequence; all others have none."""
-
-    rows_ND: Tensor  # zero where filling
     shape: tuple[int, int]  # B and A
     place_N: Tensor | None  # which rows these are, any where filling; None: all, in their order
 
     def take(self, whole: Tensor) -> Tensor:
-        """Return the rows that this is the gradient of."""
+        """Return their rows."""
         return whole if self.place_N is None else whole.index_select(0, self.place_N)
+
+
+class Gradient(NamedTuple):
+    """The gradient of some positions; all others have none."""
+
+    rows_ND: Tensor  # zero where filling
+    at: Positions
 
     def add_to(self, total_ND: Tensor) -> None:
         """Add this to the gradient of all rows."""
-        if self.place_N is None:
+        if self.at.place_N is None:
             total_ND += self.rows_ND
         else:
-            total_ND.index_add_(0, self.place_N, self.rows_ND)
+            total_ND.index_add_(0, self.at.place_N, self.rows_ND)
+
+
+class Kept(NamedTuple):
+    """What a layer's backward pass needs of the forward pass."""
+
+    entered_ND: Tensor | None  # None for the first layer
+    attended_ND: Tensor  # what attention keeps: a later layer's mix, the first layer's sums
+    sums_ND: Tensor  # between attention and the first norm
+    last_mean_N1: Tensor
+    last_scale_N1: Tensor
+
+    def take(self, positions: Positions) -> "Kept":
+        """Return what is needed where no other position of the output will have a gradient."""
+        entered, attended, *of_feed_forward = self
+        if entered is not None:
+            attended = positions.take(attended)
+        return Kept(entered, attended, *(positions.take(rows) for rows in of_feed_forward))
 
 
 def make_parts(

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from training.encoder_parts import Gradient, Kept, Part, cast, empty_rows, in_sequences
+from training.encoder_parts import Gradient, Kept, Part, Positions, cast, empty_rows, in_sequences
 from training.products import linear, linear_plus
 
 _EPSILON = 1e-5  # nn.LayerNorm's
@@ -61,7 +61,7 @@ class OwnAttention(HalfLayer):
         self._dtype = dtype
 
     def forward(self, x_ND: Tensor | None, part: Part) -> tuple[Tensor, Tensor]:
-        """Return the sums and what each position mixed of x, float [N, D]."""
+        """Return the sums, and what each position mixed of x, float [N, D]."""
         assert x_ND is not None  # there is a layer before
         x = cast(x_ND, self._dtype)
         _, shares = self._attend(x, x, part.shape, part)
@@ -72,11 +72,11 @@ class OwnAttention(HalfLayer):
 
     def backward(self, gradient: Gradient, kept: Kept, part: Part) -> Gradient:
         """Return the input's gradient; those of the parameters are added up."""
-        assert kept.entered_ND is not None and kept.mixed_ND is not None
+        assert kept.entered_ND is not None
         # a position whose output has no gradient asked for nothing; it was still looked at
-        shape, asked = part.shape, gradient.shape
+        shape, asked = part.shape, gradient.at.shape
         x, grad = cast(kept.entered_ND, self._dtype), cast(gradient.rows_ND, self._dtype)
-        asking, x_BSD = gradient.take(x), in_sequences(x, shape)
+        asking, x_BSD = gradient.at.take(x), in_sequences(x, shape)
         query_BAD, shares = self._attend(asking, x, asked, part)
         query_w, _, value_w, _ = self._branch
         to_mixed_BAD = in_sequences(linear(grad, value_w.T), asked)
@@ -88,12 +88,11 @@ class OwnAttention(HalfLayer):
         to_x_BSD = in_sequences(to_x, shape)
         torch.bmm(to_scores.transpose(1, 2), query_BAD, out=to_x_BSD)
         to_x_BSD.baddbmm_(shares.transpose(1, 2), to_mixed_BAD)
-        mixed = gradient.take(kept.mixed_ND)
-        self._add(to_query.T @ asking, to_query.sum(0), grad.T @ mixed, grad.sum(0))
+        self._add(to_query.T @ asking, to_query.sum(0), grad.T @ kept.attended_ND, grad.sum(0))
         to_asking = linear_plus(to_query, query_w.T, None, gradient.rows_ND)
         to_x = to_x.to(kept.entered_ND.dtype)
         gradient._replace(rows_ND=to_asking).add_to(to_x)
-        return Gradient(to_x, shape, None)
+        return Gradient(to_x, Positions(shape, None))
 
     def _attend(
         self, asking: Tensor, x: Tensor, asked: tuple[int, int], part: Part
@@ -129,7 +128,7 @@ class FeedForward(HalfLayer):
 
     def backward(self, gradient: Gradient, kept: Kept) -> Gradient:
         """Return the input's gradient; those of the parameters are added up."""
-        x, last_mean, last_scale = (gradient.take(rows) for rows in kept[2:])
+        x, last_mean, last_scale = kept.sums_ND, kept.last_mean_N1, kept.last_scale_N1
         in_w, _, out_w, _ = self._branch
         width = x.shape[1:]
         mean, scale, normed, hidden, sums = self._up_to_the_last_norm(x)

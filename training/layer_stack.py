@@ -2,7 +2,7 @@
 
 Some sequences at a time go through both halves of every layer, on the way there and on the way
 back, so that most of what is moved stays in the caches. Behind the max pool a gradient stands at
-some positions only, and the last layer's backward pass leaves the others out.
+some positions only; for the others nothing is kept of the last layer, nor computed on the way back.
 
 Not for the halves: those are `training.fused_layers` and `training.shared_attention`.
 
@@ -17,7 +17,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from training.encoder_parts import Gradient, Kept, Part, in_requests, make_parts
+from training.encoder_parts import (
+    Gradient,
+    Kept,
+    Part,
+    Positions,
+    in_requests,
+    in_sequences,
+    make_parts,
+)
 from training.fused_layers import FeedForward, OwnAttention
 from training.pooling import max_and_newest
 from training.products import padded
@@ -75,7 +83,9 @@ class LayerStack(torch.autograd.Function):
                 columns.index_RK[part.requests],
             )
             if is_kept:
-                ctx.kept.append((part, place, kept))
+                positions, rank_BKD = _used(place.flatten(0, 1), part)
+                kept[-1] = kept[-1].take(positions)
+                ctx.kept.append((part, positions, rank_BKD, kept))
         ctx.save_for_backward(*factors_and_parameters)
         ctx.dtype = dtype
         return out
@@ -98,8 +108,9 @@ class LayerStack(torch.autograd.Function):
         for half in halves:
             half.start_backward()
         while ctx.kept:
-            part, place, kept = ctx.kept.pop()
-            gradient = _to_positions(gradients[0][part.requests, part.candidates], place, part)
+            part, positions, rank_BKD, kept = ctx.kept.pop()
+            to_columns = gradients[0][part.requests, part.candidates].flatten(0, 1)
+            gradient = _to_positions(to_columns, rank_BKD, positions)
             _back(layers, kept, gradient, part)
         return None, None, None, *(grad for half in halves for grad in half.finish_backward())
 
@@ -121,9 +132,9 @@ def _through(layers: list[Layer], part: Part) -> tuple[Tensor, list[Kept]]:
     tokens_ND: Tensor | None = None
     kept = []
     for attention, feed_forward in layers:
-        sums_ND, mixed_ND = attention.forward(tokens_ND, part)
+        sums_ND, attended_ND = attention.forward(tokens_ND, part)
         out_ND, mean, scale = feed_forward.forward(sums_ND)
-        kept.append(Kept(tokens_ND, mixed_ND, sums_ND, mean, scale))
+        kept.append(Kept(tokens_ND, attended_ND, sums_ND, mean, scale))
         tokens_ND = out_ND
     assert tokens_ND is not None
     return tokens_ND, kept
@@ -137,32 +148,37 @@ def _back(layers: list[Layer], kept: list[Kept], gradient: Gradient, part: Part)
         to_output = attention.backward(feed_forward.backward(to_output, of_layer), of_layer, part)
 
 
-def _to_positions(to_columns: Tensor, place: Tensor, part: Part) -> Gradient:
-    """Return the gradient of the positions that got into some column.
+def _used(place_BKD: Tensor, part: Part) -> tuple[Positions, Tensor]:
+    """Return the positions that got into some column: only these have a gradient.
 
     Args:
-        to_columns: float [R, M, 1 + K, D].
-        place: int64, like it: the actions that the columns' numbers are from.
+        place_BKD: int64 [B, 1 + K, D], the actions that the columns' numbers are from.
         part: the sequences.
+
+    Returns:
+        The positions, and int64 [B, 1 + K, D], which of its sequence's A each number is from.
     """
     num_sequences, num_actions = part.shape
-    place_BKD, to_columns_BKD = place.flatten(0, 1), to_columns.flatten(0, 1)
-    is_used_BS = torch.zeros(num_sequences, num_actions, dtype=torch.uint8)
+    is_used_BS = torch.zeros(part.shape, dtype=torch.uint8)
     is_used_BS.scatter_(1, place_BKD.flatten(1), 1)
     num_positions = int(is_used_BS.sum(dim=1).max())
-    place_N = None
     if num_positions > DENSE_SHARE * num_actions:
-        num_positions = num_actions
-    else:
-        position_BA = torch.topk(is_used_BS, num_positions, dim=1, sorted=False).indices
-        rank_BS = torch.empty(num_sequences, num_actions, dtype=torch.int64)
-        rank_BS.scatter_(1, position_BA, torch.arange(num_positions).expand_as(position_BA))
-        place_BKD = rank_BS.gather(1, place_BKD.flatten(1)).view_as(place_BKD)
-        first_row_B1 = num_actions * torch.arange(num_sequences)[:, None]
-        place_N = torch.zeros(padded(position_BA.numel()), dtype=torch.int64)
-        place_N[: position_BA.numel()] = (position_BA + first_row_B1).flatten()
-    shape = num_sequences, num_positions
-    rows_ND = to_columns.new_zeros(padded(num_sequences * num_positions), to_columns.shape[3])
-    rows_BAD = rows_ND[: num_sequences * num_positions].view(*shape, -1)
-    rows_BAD.scatter_add_(1, place_BKD, to_columns_BKD)
-    return Gradient(rows_ND, shape, place_N)
+        return Positions(part.shape, None), place_BKD
+    position_BA = torch.topk(is_used_BS, num_positions, dim=1, sorted=False).indices
+    rank_BS = torch.empty(part.shape, dtype=torch.int64)
+    rank_BS.scatter_(1, position_BA, torch.arange(num_positions).expand_as(position_BA))
+    first_row_B1 = num_actions * torch.arange(num_sequences)[:, None]
+    place_N = torch.zeros(padded(position_BA.numel()), dtype=torch.int64)
+    place_N[: position_BA.numel()] = (position_BA + first_row_B1).flatten()
+    rank_BKD = rank_BS.gather(1, place_BKD.flatten(1)).view_as(place_BKD)
+    return Positions((num_sequences, num_positions), place_N), rank_BKD
+
+
+def _to_positions(to_columns_BKD: Tensor, rank_BKD: Tensor, positions: Positions) -> Gradient:
+    """Return the gradient of the positions, given that of the columns."""
+    num_sequences, num_positions = positions.shape
+    rows_ND = to_columns_BKD.new_zeros(
+        padded(num_sequences * num_positions), to_columns_BKD.shape[2]
+    )
+    in_sequences(rows_ND, positions.shape).scatter_add_(1, rank_BKD, to_columns_BKD)
+    return Gradient(rows_ND, positions)

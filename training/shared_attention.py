@@ -57,8 +57,8 @@ class SharedAttention:
         self._base_RMD = factors.own_value_RMD.clone()
         self._base_RMD[:, :, self._num_shared :] += factors.candidates_RME
 
-    def forward(self, tokens: Tensor | None, part: Part) -> tuple[Tensor, None]:
-        """Return the sums, float [N, D]; nothing enters, and no mix is kept."""
+    def forward(self, tokens: Tensor | None, part: Part) -> tuple[Tensor, Tensor]:
+        """Return the sums, float [N, D], twice, as they are kept for this; nothing enters."""
         out = empty_rows(part.shape[0] * part.shape[1], self._base_RMD)
         some, actions = part.requests, slice(part.shape[1])
         by_query = self._by_query[some, actions, actions].unbind()
@@ -70,7 +70,7 @@ class SharedAttention:
                 mixed_MSD = _multiplied(left_SS, right_SMD).transpose(0, 1)
                 torch.addcdiv(base_RM1D[r], mixed_MSD, total_RMS1[r], out=out_RMSD[r])
             out_RMSD[..., : self._num_shared] += self._factors.sequence_RSd[some, None, actions]
-        return out, None
+        return out, out
 
     def start_backward(self) -> None:
         """Make room for gradients."""
@@ -80,10 +80,10 @@ class SharedAttention:
     def backward(self, gradient: Gradient, kept: Kept, part: Part) -> None:
         """Add to the factors' gradients; there is no input that has one."""
         grad_ND = gradient.rows_ND
-        if gradient.place_N is not None:
-            grad_ND = torch.zeros_like(kept.sums_ND)
+        if gradient.at.place_N is not None:
+            grad_ND = torch.zeros_like(kept.attended_ND)
             gradient.add_to(grad_ND)
-        blocks = zip(_blocks(grad_ND, part), _blocks(kept.sums_ND, part), strict=True)
+        blocks = zip(_blocks(grad_ND, part), _blocks(kept.attended_ND, part), strict=True)
         for (block, grad_RMSD), (_, out_RMSD) in blocks:
             self._to_sums(part, block, grad_RMSD, out_RMSD)
             self._to_mixed(part, block, grad_RMSD)

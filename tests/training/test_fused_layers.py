@@ -8,7 +8,7 @@ from torch import Tensor
 from pipelines.contracts.config import ModelConfig
 from training.encoder import SequenceEncoder
 from training.encoder_layers import TransformerLayer
-from training.encoder_parts import Gradient, Kept, Part, make_parts
+from training.encoder_parts import Gradient, Kept, Part, Positions, make_parts
 from training.fused_layers import FeedForward, OwnAttention
 from training.layer_stack import Columns, LayerStack
 from training.pooling import MaxAndNewest
@@ -45,7 +45,7 @@ def filled_up(rows: Tensor) -> Tensor:
 
 def whole_gradient() -> tuple[Gradient, Tensor]:
     gradient_BSD = torch.randn(B, S, D, dtype=torch.float64)
-    return Gradient(filled_up(gradient_BSD.flatten(0, 1)), (B, S), None), gradient_BSD
+    return Gradient(filled_up(gradient_BSD.flatten(0, 1)), Positions((B, S), None)), gradient_BSD
 
 
 def gradient_at_some() -> tuple[Gradient, Tensor]:
@@ -55,7 +55,7 @@ def gradient_at_some() -> tuple[Gradient, Tensor]:
     place = (position + S * torch.arange(B)[:, None]).flatten()
     whole = torch.zeros(B * S, D, dtype=torch.float64).index_copy(0, place, rows)
     place = F.pad(place, (0, padded(len(place)) - len(place)))
-    return Gradient(filled_up(rows), (B, 25), place), whole.view(B, S, D)
+    return Gradient(filled_up(rows), Positions((B, 25), place)), whole.view(B, S, D)
 
 
 @pytest.fixture(params=[whole_gradient, gradient_at_some])
@@ -96,6 +96,7 @@ def test_attention_is_the_plain_one(gradient: tuple[Gradient, Tensor], is_hidden
     assert_same([found[:NUM_ROWS]], [expected.flatten(0, 1)])
     block.start_backward()
     kept = Kept(entered, mixed, entered, entered, entered)  # only the first two are read
+    kept = kept.take(gradient[0].at)
     to_x = whole(block.backward(gradient[0], kept, part)).view(B, S, D)
     expected_gradients = torch.autograd.grad(expected, [x, *parameters], gradient[1])
     assert_same([to_x, *block.finish_backward()], list(expected_gradients))
@@ -111,7 +112,8 @@ def test_feed_forward_is_the_plain_one(gradient: tuple[Gradient, Tensor]) -> Non
     found, mean, scale = block.forward(sums)
     assert_same([found[:NUM_ROWS]], [expected.flatten(0, 1)])
     block.start_backward()
-    to_x = whole(block.backward(gradient[0], Kept(None, None, sums, mean, scale))).view(B, S, D)
+    kept = Kept(None, sums, sums, mean, scale).take(gradient[0].at)
+    to_x = whole(block.backward(gradient[0], kept)).view(B, S, D)
     expected_gradients = torch.autograd.grad(expected, [x, *parameters], gradient[1])
     assert_same([to_x, *block.finish_backward()], list(expected_gradients))
 
