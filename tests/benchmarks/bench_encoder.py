@@ -36,33 +36,43 @@ from training.snapshot_reader import SnapshotReader
 
 NUM_TYPES, EMBEDDING_DIM = 5, 32
 NUM_REQUESTS, CANDIDATES = 32, 8
-REPETITIONS, THREADS = 25, 2
+REPETITIONS, PROCESSES, THREADS = 25, 3, 2
 Inputs = dict[str, Tensor]
 
 
 def measure() -> list[Row]:
     """Return one row per setting: training at full, sample and even lengths, bf16, inference.
 
-    Measured twice, each time in a process of its own: with the allocator as it comes, which is the
-    row, and as our training sets it, which helps the peer more and stands in the row's note.
+    Measured with the allocator as it comes, which is the row, and as our training sets it, which
+    helps the peer more and stands in the row's note. Each in several processes, as every process
+    lies differently in memory: a row is that of the process with the median ratio.
     """
-    rows, tuned = _measured(dict(os.environ)), _measured(training_environment(1))
+    plain, tuned = _measured(dict(os.environ)), _measured(training_environment(1))
     return [
-        row.model_copy(
+        rows[PROCESSES // 2].model_copy(
             update={
-                "note": f"{row.note}; with the allocator set as in training: ratio "
-                f"{other.ratio:.2f}, {other.spread}"
+                "note": f"{rows[PROCESSES // 2].note}; {PROCESSES} processes: ratios {_ratios(rows)}"
+                f"; with the allocator set as in training: {_ratios(others)}"
             }
         )
-        for row, other in zip(rows, tuned, strict=True)
+        for rows, others in zip(plain, tuned, strict=True)
     ]
 
 
-def _measured(environment: dict[str, str]) -> list[Row]:
+def _ratios(rows: list[Row]) -> str:
+    return ", ".join(f"{row.ratio:.2f}" for row in rows)
+
+
+def _measured(environment: dict[str, str]) -> list[list[Row]]:
+    """Return, per setting, the rows of all processes, sorted by ratio."""
     environment |= {"PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-W", "ignore", __file__]
-    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
-    return [Row.model_validate(entry) for entry in json.loads(done.stdout)]
+    processes = []
+    for _ in range(PROCESSES):
+        done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
+        processes.append([Row.model_validate(entry) for entry in json.loads(done.stdout)])
+    settings = zip(*processes, strict=True)
+    return [sorted(rows, key=lambda row: row.ratio or 0.0) for rows in settings]
 
 
 def main() -> list[Row]:
