@@ -48,15 +48,16 @@ def measure() -> list[Row]:
     lies differently in memory: a row is that of the process with the median ratio.
     """
     plain, tuned = _measured(dict(os.environ)), _measured(training_environment(1))
-    return [
-        rows[PROCESSES // 2].model_copy(
-            update={
-                "note": f"{rows[PROCESSES // 2].note}; {PROCESSES} processes: ratios {_ratios(rows)}"
-                f"; with the allocator set as in training: {_ratios(others)}"
-            }
-        )
-        for rows, others in zip(plain, tuned, strict=True)
-    ]
+    return [_in_one_row(rows, others) for rows, others in zip(plain, tuned, strict=True)]
+
+
+def _in_one_row(rows: list[Row], tuned: list[Row]) -> Row:
+    middle = rows[PROCESSES // 2]
+    note = (
+        f"{middle.note}; {PROCESSES} processes: ratios {_ratios(rows)}; with the allocator set as "
+        f"in training: {_ratios(tuned)}"
+    )
+    return middle.model_copy(update={"note": note})
 
 
 def _ratios(rows: list[Row]) -> str:
