@@ -16,6 +16,7 @@ from pipelines.contracts.config import ModelConfig
 from pipelines.contracts.errors import ConfigurationError
 from training.encoder_layers import TransformerLayer
 from training.encoder_plan import (
+    COST_OF_PARTS,
     Tokens,
     merge_equal,
     plan_groups,
@@ -91,8 +92,8 @@ class SequenceEncoder(nn.Module):
             candidate_pins_CE: float32 [C, E].
             request_of_C: int64 [C], in any order: each candidate's row among the R requests.
             action_ages_ms_RS: int64 [R, S], milliseconds; needed, and read, with use_action_ages.
-            action_pin_keys_RS: int64 [R, S], -1 where padded; equal keys are the same pin. Only
-                saves time: equal actions are computed once.
+            action_pin_keys_RS: int64 [R, S], -1 where padded; equal keys are the same pin. Saves
+                time on a CPU: actions found to be equal are computed once. Changes no number.
 
         Returns:
             float32 [C, (K + 1) * D]: the max pool first, then the K newest positions. By default
@@ -147,7 +148,9 @@ class SequenceEncoder(nn.Module):
         )
         order_C = torch.argsort(request_of_C, stable=True)  # a request's candidates side by side
         encoded, rows = [], []
-        for group in plan_groups(tokens, request_of_C.index_select(0, order_C)):
+        cost_of_length = COST_OF_PARTS if self._may_be_fused(sequence_RSd) else 1.0
+        ascending_C = request_of_C.index_select(0, order_C)
+        for group in plan_groups(tokens, ascending_C, cost_of_length):
             candidate = order_C.index_select(0, group.candidate_RM.flatten())
             own = Tokens(*(part.index_select(0, group.request_R) for part in tokens))
             # log n, -inf for none: what is added to the scores of a token that stands for n actions
@@ -199,7 +202,7 @@ class SequenceEncoder(nn.Module):
         # dropout would tell equal actions apart
         if identity_RS is not None and self._may_be_fused(sequence_RSd):
             missing = sequence_RSd.shape[1] - identity_RS.shape[1]
-            tokens = merge_equal(tokens, F.pad(identity_RS, (0, missing)))
+            tokens = merge_equal(tokens, F.pad(identity_RS, (0, missing)), sequence_RSd.detach())
         index = tokens.position_RS[:, :, None].expand_as(sequence_RSd)
         return sequence_RSd.gather(1, index), tokens
 

@@ -65,7 +65,11 @@ class Kept(NamedTuple):
     last_scale_N1: Tensor
 
     def take(self, positions: Positions) -> "Kept":
-        """Return what is needed where no other position of the output will have a gradient."""
+        """Return what is needed where no other position of the output will have a gradient.
+
+        All positions enter and are looked at, and the first layer's attention goes back through
+        all.
+        """
         entered, attended, *of_feed_forward = self
         if entered is not None:
             attended = positions.take(attended)
@@ -77,7 +81,7 @@ def make_parts(
 ) -> list[Part]:
     """Return parts of about PART_ROWS rows that hold every sequence once.
 
-    A part is as long as its longest request: similar ones should stand side by side.
+    A part is as long as its longest request: give them from long to short.
 
     Args:
         num_candidates: M.

@@ -15,9 +15,9 @@ from torch import Tensor
 GROUP_COST_TOKENS = 1000
 """What starting a group costs, in tokens (action by candidate) computed meanwhile: a group is
 closed before its padding amounts to more."""
-SHARED_COST = 0.2
-"""What a request's padding to the group's longest costs, as a share of computing it: candidates go
-through the layers in parts, each as long as its own longest."""
+COST_OF_PARTS = 0.2
+"""What a request's padding to the group's longest costs, as a share of computing it, where its
+candidates go through the layers in parts, each as long as its own longest."""
 MAX_GROUP_TOKENS = 65536
 """Bounds a group's memory."""
 
@@ -87,7 +87,7 @@ def reference_tokens(
     )
 
 
-def merge_equal(tokens: Tokens, identity_RS: Tensor) -> Tokens:
+def merge_equal(tokens: Tokens, identity_RS: Tensor, sequence_RSd: Tensor) -> Tokens:
     """Return tokens that are all different: equal ones are one, looked at as often as they are.
 
     Without positional encoding equal actions have equal outputs, and the softmax weighs them alike:
@@ -95,8 +95,9 @@ def merge_equal(tokens: Tokens, identity_RS: Tensor) -> Tokens:
 
     Args:
         tokens: of the requests.
-        identity_RS: int64, not negative, for each position of a request's actions; equal numbers
-            stand for actions that the encoder cannot tell apart.
+        identity_RS: int64, for each position of a request's actions; only those of equal numbers
+            are compared.
+        sequence_RSd: float, what the encoder is given of each action; only equal rows are merged.
     """
     size = tokens.position_RS.shape[1]
     place_S = torch.arange(size, device=identity_RS.device)
@@ -105,7 +106,11 @@ def merge_equal(tokens: Tokens, identity_RS: Tensor) -> Tokens:
     identity_RS = identity_RS.gather(1, tokens.position_RS).where(is_token_RS, -1 - place_S)
     sorted_RS, order_RS = identity_RS.sort(dim=1, stable=True)
     is_first_RS = torch.ones_like(is_token_RS)
-    is_first_RS[:, 1:] = sorted_RS[:, 1:] != sorted_RS[:, :-1]
+    place_RS = tokens.position_RS.gather(1, order_RS)
+    rows_RSd = sequence_RSd.gather(1, place_RS[:, :, None].expand_as(sequence_RSd))
+    is_first_RS[:, 1:] = (sorted_RS[:, 1:] != sorted_RS[:, :-1]) | (
+        rows_RSd[:, 1:] != rows_RSd[:, :-1]
+    ).any(dim=2)
     start_RS = (place_S * is_first_RS).cummax(dim=1).values
     # stable: the first of its equals is the newest
     newest_RS = torch.empty_like(order_RS).scatter_(1, order_RS, order_RS.gather(1, start_RS))
@@ -123,12 +128,13 @@ def merge_equal(tokens: Tokens, identity_RS: Tensor) -> Tokens:
     )
 
 
-def plan_groups(tokens: Tokens, request_of_C: Tensor) -> list[Group]:
+def plan_groups(tokens: Tokens, request_of_C: Tensor, cost_of_length: float) -> list[Group]:
     """Return groups that hold every candidate exactly once; requests without any are left out.
 
     Args:
         tokens: of all requests of the batch.
         request_of_C: int64 [C], ascending.
+        cost_of_length: what padding to the group's longest request costs: `COST_OF_PARTS`, or 1.
     """
     count_R = torch.bincount(request_of_C, minlength=len(tokens.num_tokens_R))
     start_R = count_R.cumsum(0) - count_R
@@ -138,7 +144,7 @@ def plan_groups(tokens: Tokens, request_of_C: Tensor) -> list[Group]:
     wanted = wanted[torch.argsort(key, descending=True, stable=True)]
     sizes = zip(tokens.num_tokens_R[wanted].tolist(), count_R[wanted].tolist(), strict=True)
     groups = []
-    for part in torch.split(wanted, group_sizes(list(sizes))):
+    for part in torch.split(wanted, group_sizes(list(sizes), cost_of_length)):
         num_tokens = int(tokens.num_tokens_R[part].max())
         count, start = count_R[part], start_R[part]
         slot_M = torch.arange(int(count.max()), device=part.device)
@@ -154,7 +160,7 @@ def plan_groups(tokens: Tokens, request_of_C: Tensor) -> list[Group]:
     return groups
 
 
-def group_sizes(sizes: list[tuple[int, int]]) -> list[int]:
+def group_sizes(sizes: list[tuple[int, int]], cost_of_length: float) -> list[int]:
     """Return how many requests each group takes, the requests being (tokens, candidates).
 
     The first request of a group is its longest; the others are padded to it, and to the most
@@ -165,7 +171,7 @@ def group_sizes(sizes: list[tuple[int, int]]) -> list[int]:
         longest, most = max(longest, num_tokens), max(most, num_candidates)
         total, used = total + num_tokens, used + num_tokens * num_candidates
         size = (taken[-1] + 1) * longest
-        padding = total * most - used + (size - total) * most * SHARED_COST
+        padding = total * most - used + (size - total) * most * cost_of_length
         if taken[-1] and (padding > GROUP_COST_TOKENS or size * most > MAX_GROUP_TOKENS):
             taken.append(0)
             total, used = num_tokens, num_tokens * num_candidates

@@ -2,7 +2,7 @@
 
 Some sequences at a time go through both halves of every layer, on the way there and on the way
 back, so that most of what is moved stays in the caches. Behind the max pool a gradient stands at
-some positions only; for the others nothing is kept of the last layer, nor computed on the way back.
+some positions only; for the others the last layer's backward pass computes nothing.
 
 Not for the halves: those are `training.fused_layers` and `training.shared_attention`.
 
@@ -98,21 +98,27 @@ class LayerStack(torch.autograd.Function):
         Raises:
             RuntimeError: called again.
         """
-        layers = _layers(ctx.saved_tensors, ctx.dtype)
         if not ctx.kept:
             raise RuntimeError(
                 "a second backward pass through the encoder; expected one per forward pass, as its "
                 "activations are gone: call the encoder again"
             )
-        halves = [half for layer in layers for half in layer]
-        for half in halves:
-            half.start_backward()
-        while ctx.kept:
-            part, positions, rank_BKD, kept = ctx.kept.pop()
-            to_columns = gradients[0][part.requests, part.candidates].flatten(0, 1)
-            gradient = _to_positions(to_columns, rank_BKD, positions)
-            _back(layers, kept, gradient, part)
-        return None, None, None, *(grad for half in halves for grad in half.finish_backward())
+        # it may be called within an autocast
+        with torch.autocast("cpu", enabled=False):
+            return None, None, None, *_all_back(ctx, gradients[0])
+
+
+def _all_back(ctx: Any, to_columns_RMKD: Tensor) -> list[Tensor]:
+    """Return the gradients of the factors and the parameters."""
+    layers = _layers(ctx.saved_tensors, ctx.dtype)
+    halves = [half for layer in layers for half in layer]
+    for half in halves:
+        half.start_backward()
+    while ctx.kept:
+        part, positions, rank_BKD, kept = ctx.kept.pop()
+        to_columns = to_columns_RMKD[part.requests, part.candidates].flatten(0, 1)
+        _back(layers, kept, _to_positions(to_columns, rank_BKD, positions), part)
+    return [gradient for half in halves for gradient in half.finish_backward()]
 
 
 Layer = tuple[SharedAttention | OwnAttention, FeedForward]
