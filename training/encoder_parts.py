@@ -93,27 +93,24 @@ def make_parts(
     start = 0
     while start < len(num_tokens):
         num_each = max(1, PART_ROWS // num_tokens[start])
-        requests = slice(start, start + max(1, num_each // num_candidates))
-        longest = max(num_tokens[requests])
+        stop = min(start + max(1, num_each // num_candidates), len(num_tokens))
+        requests, longest = slice(start, stop), max(num_tokens[start:stop])
         if num_each < num_candidates:  # of one request, and whole blocks of its candidates
             num_each = max(num_each // BLOCK_CANDIDATES, 1) * BLOCK_CANDIDATES
+        mask = None if mask_RS is None else mask_RS[requests, :longest]
         for candidates in _slices(num_candidates, min(num_each, num_candidates)):
-            mask = None if mask_RS is None else mask_RS[requests, :longest]
-            parts.append(_part(requests, candidates, (len(num_tokens[requests]), longest), mask))
-        start = requests.stop
+            parts.append(_part(requests, candidates, longest, mask))
+        start = stop
     return parts
 
 
-def _part(
-    requests: slice, candidates: slice, shape: tuple[int, int], mask_RS: Tensor | None
-) -> Part:
-    num_requests, num_tokens = shape
-    requests = slice(requests.start, requests.start + num_requests)
+def _part(requests: slice, candidates: slice, num_tokens: int, mask_RS: Tensor | None) -> Part:
     count = candidates.stop - candidates.start
     mask_B1S = None
     if mask_RS is not None and bool((mask_RS != 0).any()):
         mask_B1S = mask_RS.repeat_interleave(count, dim=0)[:, None]
-    return Part(requests, candidates, (num_requests * count, num_tokens), mask_B1S)
+    shape = (requests.stop - requests.start) * count, num_tokens
+    return Part(requests, candidates, shape, mask_B1S)
 
 
 def _slices(size: int, step: int) -> list[slice]:
