@@ -23,16 +23,16 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetAlias, Param, task
 
-from pipelines.operators import (
+from pipelines.orchestration.operators import (
     StageRetryPolicy,
     alert_broken_run,
     announce_promotion,
     resolve,
     stage_operator,
 )
+from pipelines.orchestration.timetable import AnchoredTimetable
 from pipelines.recipes import RECIPES
 from pipelines.settings import Settings
-from pipelines.timetable import AnchoredTimetable
 
 SETTINGS = Settings()
 CATCHUP = False

@@ -156,7 +156,7 @@ def smoke() -> RunConfig:
 
 
 def _completejourney_features() -> FeatureConfig:
-    """Heads and features of the retail adapter (pipelines/sources/completejourney.py)."""
+    """Heads and features of the retail adapter (pipelines/sources/completejourney/adapter.py)."""
     return FeatureConfig(
         action_types=("repin", "click", "long_click", "save"),
         heads=(

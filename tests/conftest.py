@@ -9,7 +9,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from support.mlflow_server import mlflow_server
 
-SHARED_FOLDERS = ("local", "training")
+SHARED_FOLDERS = ("tests/pipelines/local", "tests/training")
 """Their files share what takes long to make: a running Airflow, a trained model."""
 
 
@@ -17,8 +17,8 @@ class ByFolder(LoadScopeScheduling):
     """Gives a file's tests to one process, and those of a shared folder too."""
 
     def _split_scope(self, nodeid: str) -> str:
-        path = Path(nodeid.split("::", 1)[0])
-        return path.parent.name if path.parent.name in SHARED_FOLDERS else str(path)
+        path = nodeid.split("::", 1)[0]
+        return next((shared for shared in SHARED_FOLDERS if path.startswith(shared)), path)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder:

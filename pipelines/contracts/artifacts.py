@@ -187,7 +187,7 @@ class Challenger(Frozen):
     """A trained, registered, not yet believed model."""
 
     model: ModelRef
-    bundle_uri: str = Field(description="Folder with the bundle (see training/bundle.py).")
+    bundle_uri: str = Field(description="Folder with the bundle (see training/bundle/files.py).")
     num_steps: int
     num_training_examples: int
     final_training_loss: float

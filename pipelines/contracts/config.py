@@ -27,7 +27,7 @@ class NumericFeature(Frozen):
     name: Literal[
         "pin_popularity",  # log1p(wanted actions on the pin, trailing window up to the day's start)
         "past_engagements",  # log1p(the user's earlier actions on this very pin)
-    ] = Field(description="Which computation; see pipelines/snapshot_features.py.")
+    ] = Field(description="Which computation; see pipelines/snapshot/features.py.")
 
 
 class Head(Frozen):

@@ -1,6 +1,6 @@
 """Open and verify a snapshot's files; for every part that reads a snapshot.
 
-Not for making one: that is `pipelines.snapshot`.
+Not for making one: that is `pipelines.snapshot.build`.
 """
 
 import hashlib

@@ -154,7 +154,7 @@ def _event_log(home: LocalHome, location: str, console: Console) -> Iterator[Cal
     console.print(f"writing the event log of the Complete Journey data to {location} ...")
     log_path = home.logs / "ingest.log"
     with log_path.open("wb") as stream:
-        command = ["-m", "pipelines.cli", "ingest", "completejourney", "--to", location]
+        command = ["-m", "pipelines.cli.main", "ingest", "completejourney", "--to", location]
         process = subprocess.Popen(
             [sys.executable, *command],
             stdout=stream,

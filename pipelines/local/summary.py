@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from rich.console import Console
 
 from pipelines import storage
-from pipelines.alerts import find_failure
+from pipelines.alerts.compose import find_failure
 from pipelines.contracts.artifacts import (
     STAGES,
     Judgement,

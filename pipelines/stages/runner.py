@@ -98,7 +98,7 @@ def run_stage(name: str, run_uri: str) -> str:
         HomefeedError: as the stage's body raises; also written to `failure.json`.
         RunInProgressError: another process runs the same stage of the same run.
     """
-    from pipelines.stages.bodies import STAGE_BODIES
+    from pipelines.stages.table import STAGE_BODIES
 
     run_uri = storage.to_uri(run_uri)
     if name == "resolve_run":

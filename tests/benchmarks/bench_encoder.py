@@ -25,14 +25,14 @@ from torch import Tensor
 
 from pipelines import storage
 from pipelines.contracts.config import ModelConfig
+from pipelines.contracts.processes import training_environment
 from pipelines.contracts.schemas import SPLIT_TRAINING
-from pipelines.snapshot import build_snapshot
+from pipelines.snapshot.build import build_snapshot
 from support.plain_encoder import PlainTransAct
-from training.encoder import SequenceEncoder
-from training.processes import training_environment
-from training.products import linear
-from training.public_weights import load_public_weights
-from training.snapshot_reader import SnapshotReader
+from training.data.reader import SnapshotReader
+from training.model.encoder.cpu.matrix_products import linear
+from training.model.encoder.public_weights import load_public_weights
+from training.model.encoder.sequence_encoder import SequenceEncoder
 
 NUM_TYPES, EMBEDDING_DIM = 5, 32
 NUM_REQUESTS, CANDIDATES = 32, 8

@@ -19,11 +19,11 @@ from torch.utils.data import DataLoader, Dataset
 from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot
 from pipelines.contracts.schemas import EMBEDDING_DIM, SPLIT_TRAINING, categorical_column
-from pipelines.snapshot import build_snapshot
-from training.batches import Batch
-from training.data_module import HomefeedDataModule
-from training.lightning_module import RankerModule
-from training.snapshot_reader import SnapshotReader, ragged_ranges
+from pipelines.snapshot.build import build_snapshot
+from training.data.batches import Batch
+from training.data.data_module import HomefeedDataModule
+from training.data.reader import SnapshotReader, ragged_ranges
+from training.fitting.lightning_module import RankerModule
 
 BENCH = Path(".homefeed") / "bench"
 Item = TypeVar("Item")

@@ -27,9 +27,10 @@ from pipelines import storage
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
-from pipelines.snapshot import build_snapshot
-from training import launch, scoring
-from training.metrics import top_k_hits
+from pipelines.snapshot.build import build_snapshot
+from training.bundle import split_scores
+from training.launch import launcher
+from validation.model_gate.ranking_metrics import top_k_hits
 
 SEEDS = (17, 18, 19, 20, 21)
 RESAMPLES = 500
@@ -68,7 +69,7 @@ def measure_features(*, has_count: bool) -> list[Row]:
         config = variant(SEEDS[0], count=has_count)
         snapshot = build_snapshot(make_run(config, AS_OF, folder))
         snapshot_dir = storage.local_path(snapshot.uri)
-        rows = scoring.load_rows(snapshot, snapshot_dir, SPLIT_HOLDOUT)
+        rows = split_scores.load_rows(snapshot, snapshot_dir, SPLIT_HOLDOUT)
         fuxictr_peer.export(snapshot, snapshot_dir, config, folder)
         names = (*VARIANTS, *PEERS)
         jobs = [(snapshot, folder, name, seed, has_count) for seed in SEEDS for name in names]
@@ -104,12 +105,12 @@ def _train_and_score(snapshot: Snapshot, name: str, base: RunConfig) -> np.ndarr
     config: RunConfig = base.model_copy(update={"model": model})
     snapshot_dir = storage.local_path(snapshot.uri)
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as work_dir:
-        result = launch.train(spec_of(snapshot, config, work_dir))
-        found = scoring.score(Path(result.bundle_dir), snapshot, snapshot_dir, SPLIT_HOLDOUT)
-    return scoring.ranking_score(found, config.features.heads)
+        result = launcher.train(spec_of(snapshot, config, work_dir))
+        found = split_scores.score(Path(result.bundle_dir), snapshot, snapshot_dir, SPLIT_HOLDOUT)
+    return split_scores.ranking_score(found, config.features.heads)
 
 
-def _measured(runs: list[tuple[np.ndarray, float]], rows: scoring.ExampleRows) -> Measured:
+def _measured(runs: list[tuple[np.ndarray, float]], rows: split_scores.ExampleRows) -> Measured:
     """Return HIT@3 and AUC of one model, with the same resamples of users for all models."""
     label = rows.labels["repin"]
     _, user_of_request = np.unique(rows.user_id, return_inverse=True)

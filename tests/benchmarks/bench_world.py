@@ -5,7 +5,7 @@
 in repins in the top 3 of a holdout request, expected by the world's true chances at the positions
 that the candidates had, so that no luck of the holdout's draws is in it. "No sequence" ranks by the
 exact chance given the user's true taste, which is more than a model without a sequence is told; the
-optimum is the exact filter of `pipelines.sources.world_filter`, which also sees what was shown
+optimum is the exact filter of `pipelines.sources.world.filter`, which also sees what was shown
 and not acted upon. The recipe was chosen on the world of another seed.
 """
 
@@ -28,12 +28,13 @@ from pipelines.contracts.config import RunConfig
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.recipes import world
-from pipelines.snapshot import build_snapshot
-from pipelines.sources.world import ingest
-from pipelines.sources.world_parameters import WorldParameters
-from pipelines.sources.world_truth import read_truth
-from training import launch, scoring
-from training.metrics import top_k_hits
+from pipelines.snapshot.build import build_snapshot
+from pipelines.sources.world.adapter import ingest
+from pipelines.sources.world.parameters import WorldParameters
+from pipelines.sources.world.truth import read_truth
+from training.bundle import split_scores
+from training.launch import launcher
+from validation.model_gate.ranking_metrics import top_k_hits
 
 PARAMETERS = WorldParameters()
 AS_OF = datetime(2024, 3, 1, tzinfo=UTC)  # midnight after the last of its days
@@ -53,7 +54,7 @@ RULES = ("optimum", "no_sequence", "popularity", "random")
 class Holdout:
     """The holdout's requests and the truth of each example."""
 
-    rows: scoring.ExampleRows
+    rows: split_scores.ExampleRows
     expected: np.ndarray  # (N,) chance of a repin where it was shown
     scores: dict[str, np.ndarray]  # rule -> (N,)
 
@@ -107,7 +108,7 @@ def variant(seed: int, changes: dict[str, object]) -> RunConfig:
 def read_holdout(snapshot: Snapshot, log_uri: str) -> Holdout:
     """Look up the truth of every example of the holdout."""
     folder = storage.local_path(snapshot.uri)
-    rows = scoring.load_rows(snapshot, folder, SPLIT_HOLDOUT)
+    rows = split_scores.load_rows(snapshot, folder, SPLIT_HOLDOUT)
     pin_id = np.asarray(open_table(folder, "pins.arrow")["pin_id"])[rows.pin_row]
     truth = read_truth(log_uri, snapshot.holdout.start, snapshot.holdout.end)
     place = _find(
@@ -133,11 +134,11 @@ def train(
     holdout = read_holdout(snapshot, log_uri)
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as work_dir:
         before = _children_cpu_min()
-        result = launch.train(spec_of(snapshot, config, work_dir))
+        result = launcher.train(spec_of(snapshot, config, work_dir))
         cpu_min = _children_cpu_min() - before
         folder = storage.local_path(snapshot.uri)
-        scores = scoring.score(Path(result.bundle_dir), snapshot, folder, SPLIT_HOLDOUT)
-    volume = holdout.volume(scoring.ranking_score(scores, config.features.heads))
+        scores = split_scores.score(Path(result.bundle_dir), snapshot, folder, SPLIT_HOLDOUT)
+    volume = holdout.volume(split_scores.ranking_score(scores, config.features.heads))
     sys.stderr.write(f"  {name}, seed {seed}: {volume.mean():.4f}, {cpu_min:.1f} CPU-minutes\n")
     return volume, cpu_min
 

@@ -16,8 +16,8 @@ from sample import HOME
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.schemas import EMBEDDING_DIM, SPLIT_HOLDOUT, SPLIT_TRAINING
-from training.data_module import HomefeedDataModule
-from training.snapshot_reader import SnapshotReader
+from training.data.data_module import HomefeedDataModule
+from training.data.reader import SnapshotReader
 
 VERSION = "2.3.10"
 # what its model files import and this project has not; it never starts Ray

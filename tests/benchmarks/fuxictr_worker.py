@@ -23,7 +23,7 @@ from fuxictr.pytorch.torch_utils import seed_everything
 from model_zoo.LongCTR import DCNv2, TransAct
 from torch.optim.lr_scheduler import LambdaLR
 
-from training.lightning_module import learning_rate_factor
+from training.fitting.lightning_module import learning_rate_factor
 
 Inputs = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], torch.Tensor]
 LABEL = "repin"

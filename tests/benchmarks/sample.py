@@ -15,11 +15,12 @@ from pipelines.contracts.artifacts import ResolvedRun, Snapshot
 from pipelines.contracts.config import ModelConfig, RunConfig
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.recipes import completejourney
-from pipelines.snapshot import build_snapshot
-from pipelines.sources.completejourney import ingest
-from training import launch, scoring
-from training.metrics import top_k_hits
-from training.spec import Lineage, TrainingSpec
+from pipelines.snapshot.build import build_snapshot
+from pipelines.sources.completejourney.adapter import ingest
+from training.bundle import split_scores
+from training.fitting.spec import Lineage, TrainingSpec
+from training.launch import launcher
+from validation.model_gate.ranking_metrics import top_k_hits
 
 AS_OF = datetime(2017, 6, 12, tzinfo=UTC)
 HOME = Path(__file__).resolve().parents[2] / ".homefeed"
@@ -93,11 +94,11 @@ def train_and_score(config: RunConfig, as_of: datetime, workspace: Path) -> Scor
     """Build the snapshot, train in an own process, and score the holdout."""
     snapshot = build_snapshot(make_run(config, as_of, workspace))
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as work_dir:
-        result = launch.train(spec_of(snapshot, config, work_dir))
+        result = launcher.train(spec_of(snapshot, config, work_dir))
         snapshot_dir = storage.local_path(snapshot.uri)
-        scores = scoring.score(Path(result.bundle_dir), snapshot, snapshot_dir, SPLIT_HOLDOUT)
-    rows = scoring.load_rows(snapshot, snapshot_dir, SPLIT_HOLDOUT)
-    ranking = scoring.ranking_score(scores, config.features.heads)
+        scores = split_scores.score(Path(result.bundle_dir), snapshot, snapshot_dir, SPLIT_HOLDOUT)
+    rows = split_scores.load_rows(snapshot, snapshot_dir, SPLIT_HOLDOUT)
+    ranking = split_scores.ranking_score(scores, config.features.heads)
     return Scored(top_k_hits(rows, ranking, rows.labels["repin"]), rows.user_id)
 
 

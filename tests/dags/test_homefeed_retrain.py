@@ -10,9 +10,9 @@ import pytest
 from airflow.sdk.exceptions import ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 
-from pipelines.operators import StageRetryPolicy, alert_broken_run
+from pipelines.orchestration.operators import StageRetryPolicy, alert_broken_run
+from pipelines.orchestration.timetable import AnchoredTimetable
 from pipelines.recipes import RECIPES
-from pipelines.timetable import AnchoredTimetable
 
 EDGES = {
     "resolve_run": {

@@ -7,9 +7,9 @@ import numpy as np
 from pipelines.contracts.artifacts import BaselineKind, ModelRef
 from pipelines.contracts.config import Head
 from support.judgements import CHALLENGER, CHAMPION, HOLDOUT
-from training.scoring import ExampleRows, ranking_score
-from validation.comparison import ComparedModels
-from validation.holdout_metrics import SideScores
+from training.bundle.split_scores import ExampleRows, ranking_score
+from validation.model_gate.comparison import ComparedModels
+from validation.model_gate.holdout_metrics import SideScores
 
 HEADS = (
     Head(name="repin", action_type="repin", utility_weight=1.0),

@@ -16,8 +16,7 @@ ANYWHERE = {
     "validation": (
         "pipelines.contracts",
         "validation",
-        "training.scoring",
-        "training.metrics",
+        "training.bundle.split_scores",
     ),
     "pipelines": ("pipelines", "training", "validation"),
     "dags": ("pipelines", "training", "validation"),

@@ -18,6 +18,9 @@ from pipelines.local.services import RunningServices, running
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DAGS = REPOSITORY / "dags"
+FIRST_DAY, SECOND_DAY, THIRD_DAY = "2017-03-02", "2017-03-16", "2017-04-20"
+NUM_DAYS = 110
+DAY_OF_THIN_DATA = "2017-04-28"  # a week after the log ends: the holdout is almost empty
 FAST = {
     "HOMEFEED_RETRY_DELAY_S": "1",
     "HOMEFEED_RECIPE": "smoke",
@@ -99,7 +102,7 @@ def homefeed_local(
 ) -> "subprocess.CompletedProcess[str]":
     """Run `homefeed local ...` as a person would, and return what it printed."""
     return subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", "local", *arguments, "--dags", str(DAGS)],
+        [sys.executable, "-m", "pipelines.cli.main", "local", *arguments, "--dags", str(DAGS)],
         capture_output=True,
         text=True,
         timeout=timeout_s,

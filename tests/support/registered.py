@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from pipelines import registry, storage, tracking
+from pipelines import storage
 from pipelines.contracts.artifacts import (
     BaselineKind,
     Challenger,
@@ -20,6 +20,7 @@ from pipelines.contracts.artifacts import (
     Verdict,
     Window,
 )
+from pipelines.registry import registry, tracking
 from support.judgements import SERVING
 
 

@@ -16,8 +16,8 @@ def signal_when(
 ) -> int:
     """Train in another process, signal it as soon as `is_time(path)`, and return how it ended."""
     code = (
-        "import sys; from pathlib import Path; from training.spec import TrainingSpec; "
-        "from training.launch import train; "
+        "import sys; from pathlib import Path; from training.fitting.spec import TrainingSpec; "
+        "from training.launch.launcher import train; "
         "train(TrainingSpec.model_validate_json(Path(sys.argv[1]).read_bytes()))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(spec_path)])

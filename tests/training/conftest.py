@@ -9,12 +9,12 @@ import pytest
 
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import RunConfig
-from pipelines.snapshot import build_snapshot
+from pipelines.snapshot.build import build_snapshot
 from pipelines.storage import local_path
 from support.runs import make_run
 from support.worlds import write_planted_world
-from training.launch import train
-from training.spec import Lineage, TrainingResult, TrainingSpec
+from training.fitting.spec import Lineage, TrainingResult, TrainingSpec
+from training.launch.launcher import train
 
 
 @dataclass(frozen=True)

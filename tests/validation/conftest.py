@@ -3,7 +3,7 @@ import pytest
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import CategoricalFeature
 from pipelines.recipes import smoke
-from pipelines.snapshot import build_snapshot
+from pipelines.snapshot.build import build_snapshot
 from support.runs import make_run
 from support.worlds import write_planted_world
 

@@ -1,0 +1,1 @@
+"""What people are told about a cycle, and how the message travels. Decides nothing."""

@@ -1,0 +1,165 @@
+"""How an alert travels: the outbox and the task log always, the others as configured.
+
+`HOMEFEED_ALERT_TRANSPORTS` names the others; they go through Airflow's own hooks. Secrets stay in
+Airflow connections: no message, log line or error of this module repeats what a hook said about
+its address. Not for what an alert says (`pipelines.alerts.compose`).
+"""
+
+import logging
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from pipelines import storage
+from pipelines.contracts.artifacts import Alert
+from pipelines.contracts.base import Frozen
+from pipelines.contracts.errors import ConfigurationError, TransientStorageError
+from pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from pipelines.alerts.compose import RenderedAlert
+
+log = logging.getLogger(__name__)
+
+
+class AlertDeliveryError(TransientStorageError):
+    """A transport did not take the alert; the outbox and the others have it."""
+
+
+class OutboxEntry(Frozen):
+    """One alert on disk, with the record of where it has gone.
+
+    <workspace>/outbox/<run_id>.<kind>.<digest>.json   this value
+    <workspace>/outbox/<run_id>.<kind>.<digest>.txt    the same for people
+    """
+
+    alert: Alert
+    delivered_to: tuple[str, ...] = Field(description="Transports that took it.")
+
+
+def deliver(alert: Alert, rendered: "RenderedAlert", settings: Settings) -> tuple[str, ...]:
+    """Send an alert everywhere it is due, once each, and return where it has arrived.
+
+    The outbox comes first and is the record: an alert with the same words, for the same run and
+    kind, is not sent again to a transport that took it. So a retried task repeats nothing.
+
+    Raises:
+        AlertDeliveryError: a transport failed, after all others have been tried.
+        ConfigurationError: only faults that a person must mend were met.
+    """
+    uri = entry_uri(alert, settings)
+    with storage.exclusive_lock(uri, f"the delivery of {alert.kind.value} for {alert.run_id}"):
+        delivered = _read_delivered(uri)
+        if not delivered:
+            storage.write_bytes(uri.removesuffix("json") + "txt", rendered.text.encode())
+            delivered = ("outbox",)
+            storage.write_model(uri, OutboxEntry(alert=alert, delivered_to=delivered))
+            log.warning("%s\n%s", rendered.subject, rendered.text)
+        failures: dict[str, Exception] = {}
+        for name in settings.alert_transports:
+            if name in delivered:
+                continue
+            try:
+                _TRANSPORTS[name](rendered, settings)
+            # Whatever a transport raises, the next one must still be tried; all of it is raised
+            # again below.
+            except Exception as error:
+                failures[name] = error
+                continue
+            delivered = (*delivered, name)
+            storage.write_model(uri, OutboxEntry(alert=alert, delivered_to=delivered))
+    if failures:
+        raise _delivery_error(failures, delivered, uri) from None
+    return delivered
+
+
+def entry_uri(alert: Alert, settings: Settings) -> str:
+    """Return where the outbox keeps an alert: the same words give the same file."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", f"{alert.run_id}.{alert.kind.value}")
+    workspace_uri = storage.to_uri(settings.workspace_location)
+    return storage.join(workspace_uri, "outbox", f"{name}.{alert.fingerprint()[:8]}.json")
+
+
+def _read_delivered(uri: str) -> tuple[str, ...]:
+    return storage.read_model(uri, OutboxEntry).delivered_to if storage.exists(uri) else ()
+
+
+def _delivery_error(
+    failures: dict[str, Exception], delivered: tuple[str, ...], uri: str
+) -> AlertDeliveryError | ConfigurationError:
+    """Name the transports and kinds of error; a hook's own words may hold a webhook's address."""
+    told = "; ".join(f"{name}: {_describe(error)}" for name, error in sorted(failures.items()))
+    message = (
+        f"the alert did not reach {', '.join(sorted(failures))} ({told}); it reached "
+        f"{', '.join(delivered)} and lies at {uri}; check the Airflow connection of each "
+        f"(HOMEFEED_<NAME>_CONN_ID), then clear the task"
+    )
+    if all(isinstance(error, ConfigurationError) for error in failures.values()):
+        return ConfigurationError(message)
+    return AlertDeliveryError(message)
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, ConfigurationError | AlertDeliveryError):
+        return str(error)
+    strerror = error.strerror if isinstance(error, OSError) else None
+    return f"{type(error).__name__}{f' ({strerror})' if strerror else ''}"
+
+
+def _send_nothing(rendered: "RenderedAlert", settings: Settings) -> None:
+    """The outbox needs no sending: it was written first."""
+
+
+def _send_by_smtp(rendered: "RenderedAlert", settings: Settings) -> None:
+    from airflow.providers.smtp.hooks.smtp import SmtpHook  # noqa: PLC0415
+
+    if not settings.alert_email_to:
+        raise ConfigurationError(
+            'HOMEFEED_ALERT_EMAIL_TO is empty; expected a JSON list such as ["oncall@example.com"]'
+        )
+    with SmtpHook(smtp_conn_id=settings.smtp_conn_id) as hook:
+        hook.send_email_smtp(
+            to=list(settings.alert_email_to),
+            from_email=settings.alert_email_from,
+            subject=rendered.subject,
+            html_content=rendered.html,
+        )
+
+
+def _send_to_slack(rendered: "RenderedAlert", settings: Settings) -> None:
+    from airflow.providers.slack.hooks.slack_webhook import SlackWebhookHook  # noqa: PLC0415
+
+    hook = SlackWebhookHook(slack_webhook_conn_id=settings.slack_conn_id, timeout=30)
+    text = rendered.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    hook.send(text=f"*{rendered.subject}*\n```{text}```")
+
+
+def _send_by_apprise(rendered: "RenderedAlert", settings: Settings) -> None:
+    import apprise  # noqa: PLC0415
+    from airflow.providers.apprise.hooks.apprise import AppriseHook  # noqa: PLC0415
+
+    hook = AppriseHook(apprise_conn_id=settings.apprise_conn_id)
+    services = apprise.Apprise()
+    hook.set_config_from_conn(hook.get_connection(settings.apprise_conn_id), services)
+    # The hook's own notify() drops this answer, and a failed alert would look delivered.
+    arrived = services.notify(
+        title=rendered.subject,
+        body=rendered.text,
+        body_format=apprise.NotifyFormat.TEXT,
+        notify_type=apprise.NotifyType.WARNING,
+        tag="all",
+    )
+    if not arrived:
+        raise AlertDeliveryError(
+            f"a service of connection {settings.apprise_conn_id!r} refused it or was not reached"
+        )
+
+
+_TRANSPORTS: dict[str, Callable[["RenderedAlert", Settings], None]] = {
+    "outbox": _send_nothing,
+    "smtp": _send_by_smtp,
+    "slack": _send_to_slack,
+    "apprise": _send_by_apprise,
+}

@@ -1,0 +1,261 @@
+"""Read the event log: Parquet files at any pyarrow filesystem URI, only rows known before as_of.
+
+    <uri>/impressions/day=YYYY-MM-DD/*.parquet    by the day of impressed_at (UTC)
+    <uri>/actions/day=YYYY-MM-DD/*.parquet        by the day of acted_at (UTC)
+    <uri>/pins/*.parquet, <uri>/users/*.parquet
+
+A partition's day is when a row *happened*; `known_at` may be days later. So partitions are pruned
+by the event's time alone, and rows by `known_at`. Not for the meaning of rows (the snapshot's
+business) nor for making an event log (the adapters beside this file).
+"""
+
+import contextlib
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+from pyarrow import fs
+
+from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.schemas import EVENT_LOG_TABLES
+from pipelines.event_log import checks
+from pipelines.storage import open_filesystem, translated_errors
+
+log = logging.getLogger(__name__)
+
+EVENT_TIME_COLUMNS = {"impressions": "impressed_at", "actions": "acted_at"}
+"""The column that decides a row's partition."""
+
+FUTURE_DAYS_CHECKED = 7
+"""Partitions this many days past as_of are searched for rows that claim to be known already."""
+
+_DAY_FOLDER = re.compile(r"/day=(\d{4}-\d{2}-\d{2})/")
+_FIRST_DAY, _LAST_DAY = date(2000, 1, 1), date(2100, 1, 1)
+
+
+@dataclass(frozen=True)
+class LogFile:
+    """One Parquet file of the event log."""
+
+    table: str
+    path: str  # on the event log's filesystem
+    day: date | None  # None in tables without partitions
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class EventLog:
+    """Which files an event log has; picklable, so that workers can read their share."""
+
+    uri: str
+    files: tuple[LogFile, ...]
+
+    def files_of(self, table: str) -> tuple[LogFile, ...]:
+        """Return a table's files, by path."""
+        return tuple(file for file in self.files if file.table == table)
+
+    def files_between(self, table: str, start_ms: int, end_ms: int) -> tuple[LogFile, ...]:
+        """Return the files whose day touches [start_ms, end_ms) of the event's time."""
+        first, last = day_of(start_ms), day_of(end_ms - 1)
+        return tuple(f for f in self.files_of(table) if f.day and first <= f.day <= last)
+
+    def span(self, table: str) -> tuple[date, date]:
+        """Return the first and the last day of a partitioned table."""
+        days = [file.day for file in self.files_of(table) if file.day]
+        return min(days), max(days)
+
+
+@dataclass(frozen=True)
+class EventFilter:
+    """Which rows of impressions or actions are wanted."""
+
+    as_of_ms: int  # known_at < as_of_ms
+    start_ms: int  # start_ms <= the event's time < end_ms
+    end_ms: int
+    extra_columns: tuple[str, ...] = ()  # beyond the schema: features that the recipe declares
+    action_types: tuple[str, ...] = ()  # the vocabulary, for actions
+
+
+def day_of(time_ms: int) -> date:
+    """Return the UTC day of an instant in milliseconds since the epoch."""
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=time_ms)).date()
+
+
+def open_event_log(uri: str) -> EventLog:
+    """List an event log's files.
+
+    Raises:
+        DataContractError: the log or a table of it is missing or empty, or a day is implausible.
+        TransientStorageError: the storage failed.
+    """
+    filesystem, root = open_filesystem(uri)
+    with translated_errors(uri, "listing the event log at"):
+        found = filesystem.get_file_info(fs.FileSelector(root, allow_not_found=True))
+    if not found:
+        raise DataContractError(
+            f"no event log at {uri}: the folder is missing or empty; expected the tables "
+            f"{sorted(EVENT_LOG_TABLES)}; run `homefeed ingest` or correct HOMEFEED_EVENT_LOG"
+        )
+    files: list[LogFile] = []
+    for table in EVENT_LOG_TABLES:
+        files.extend(_list_table(filesystem, uri, root, table))
+    return EventLog(uri=uri, files=tuple(files))
+
+
+def read_events(event_log: EventLog, file: LogFile, wanted: EventFilter) -> pa.Table:
+    """Read one day file's wanted rows, checked: the schema's columns, then the extra ones.
+
+    Raises:
+        DataContractError: the file breaks the contract; the message names it.
+    """
+    schema = EVENT_LOG_TABLES[file.table]
+    time_column = EVENT_TIME_COLUMNS[file.table]
+    assert file.day is not None  # `_day_of_path` lists no event without its day
+    dataset = open_file(event_log, file)
+    checks.check_columns(file.path, dataset.schema, schema, wanted.extra_columns)
+    # Null and absurd times pass this filter on purpose: they must meet their checks, not vanish.
+    known = ds.field("known_at")
+    rows = read_file(
+        dataset,
+        file,
+        [*schema.names, *wanted.extra_columns],
+        (known < wanted.as_of_ms) | known.is_null() | (known >= checks.LATEST_PLAUSIBLE_MS),
+    )
+    rows = checks.cast_to_schema(file.path, rows, schema)
+    checks.check_times(file.path, rows, time_column)
+    checks.check_day(file.path, rows, time_column, file.day)
+    if file.table == "actions":
+        checks.check_vocabulary(file.path, rows, wanted.action_types)
+    when = ds.field(time_column)
+    return rows.filter((when >= wanted.start_ms) & (when < wanted.end_ms))
+
+
+def check_nothing_from_the_future(event_log: EventLog, table: str, as_of_ms: int) -> None:
+    """Refuse rows that happen at or after as_of and claim to be known before it.
+
+    Only footers are read, of the next days' files; what else is in those files is no concern of a
+    snapshot as of now, so an unreadable one is passed over.
+
+    Raises:
+        DataContractError: there is such a row; the message names its file.
+    """
+    end_ms = as_of_ms + FUTURE_DAYS_CHECKED * checks.DAY_MS
+    time_column = EVENT_TIME_COLUMNS[table]
+    for file in event_log.files_between(table, as_of_ms, end_ms):
+        try:
+            dataset = open_file(event_log, file)
+        except DataContractError as error:
+            log.warning("not searched for future events: %s", error)
+            continue
+        types = {field.name: field.type for field in dataset.schema}
+        if types.get("known_at") != pa.int64() or types.get(time_column) != pa.int64():
+            continue
+        is_early = (ds.field("known_at") < as_of_ms) & (ds.field(time_column) >= as_of_ms)
+        num_early = dataset.count_rows(filter=is_early)
+        if num_early:
+            raise DataContractError(
+                f"{table}: {num_early} rows of {file.path} happen at or after as_of "
+                f"{day_of(as_of_ms)} though their known_at is before it; expected known_at >= "
+                f"{time_column}; correct the clock or the column that filled {time_column}"
+            )
+
+
+def open_file(event_log: EventLog, file: LogFile) -> ds.FileSystemDataset:
+    """Open one Parquet file.
+
+    Raises:
+        DataContractError: it is not a readable Parquet file.
+        TransientStorageError: the storage failed.
+    """
+    filesystem, _ = open_filesystem(event_log.uri)
+    with _told_apart(filesystem, file):
+        return ds.dataset(file.path, format="parquet", filesystem=filesystem)
+
+
+def read_file(
+    dataset: ds.FileSystemDataset,
+    file: LogFile,
+    columns: Sequence[str],
+    wanted: ds.Expression | None,
+) -> pa.Table:
+    """Read columns of an opened file; without threads of its own (a worker has one core).
+
+    Raises:
+        DataContractError: its pages are damaged.
+        TransientStorageError: the storage failed.
+    """
+    with _told_apart(dataset.filesystem, file):
+        return dataset.to_table(columns=list(columns), filter=wanted, use_threads=False)
+
+
+@contextlib.contextmanager
+def _told_apart(filesystem: fs.FileSystem, file: LogFile) -> Iterator[None]:
+    """Tell a damaged file (never retried) from failing storage (retried).
+
+    Arrow reports both as the same OSError without a number; but the bytes of a damaged file can
+    be read to their end.
+    """
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, pa.ArrowInvalid) or error.errno is None:
+            with translated_errors(file.path, "reading"):
+                _read_to_the_end(filesystem, file.path)
+            reason = " ".join(str(error).split())[:300]
+            raise DataContractError(
+                f"{file.table}: {file.path} is not a readable Parquet file ({reason}); "
+                f"write the file again or remove it"
+            ) from error
+        with translated_errors(file.path, "reading"):
+            raise
+
+
+def _read_to_the_end(filesystem: fs.FileSystem, path: str) -> None:
+    with filesystem.open_input_stream(path) as stream:
+        while stream.read(1 << 20):
+            pass
+
+
+def _list_table(filesystem: fs.FileSystem, uri: str, root: str, table: str) -> list[LogFile]:
+    """Return a table's Parquet files by path; hidden and unfinished files are passed over."""
+    selector = fs.FileSelector(f"{root}/{table}", recursive=True, allow_not_found=True)
+    with translated_errors(f"{uri}/{table}", "listing"):
+        found = filesystem.get_file_info(selector)
+    files = []
+    for entry in sorted(found, key=lambda entry: entry.path):
+        is_data = entry.base_name.endswith(".parquet") and entry.base_name[0] not in "._"
+        if entry.type == fs.FileType.File and is_data:
+            day = _day_of_path(entry.path, table)
+            files.append(LogFile(table, entry.path, day, entry.size or 0))
+    if not files:
+        raise DataContractError(
+            f"event log at {uri} has no table {table!r} (no .parquet file below {table}/); "
+            f"expected the tables {sorted(EVENT_LOG_TABLES)}; run `homefeed ingest` again or "
+            f"correct HOMEFEED_EVENT_LOG"
+        )
+    return files
+
+
+def _day_of_path(path: str, table: str) -> date | None:
+    """Return the day in a path's day=... folder; None for tables without days."""
+    match = _DAY_FOLDER.search(path)
+    if table not in EVENT_TIME_COLUMNS:
+        return None
+    if match is None:
+        raise DataContractError(
+            f"{table}: {path} is not in a day=YYYY-MM-DD folder; expected "
+            f"{table}/day=.../*.parquet; partition the table by the UTC day of "
+            f"{EVENT_TIME_COLUMNS[table]}"
+        )
+    day = date.fromisoformat(match[1])
+    if not _FIRST_DAY <= day < _LAST_DAY:
+        raise DataContractError(
+            f"{table}: partition {path} is of the year {day.year}; expected "
+            f"{_FIRST_DAY.year}-{_LAST_DAY.year}; were times written in seconds or microseconds "
+            f"instead of milliseconds? correct the writer and write the partition again"
+        )
+    return day

@@ -1,0 +1,155 @@
+"""`promote_challenger` and `rollback`: compare-and-set of the champion, with a history entry.
+
+Not for judging: without a PROMOTE verdict nothing moves.
+"""
+
+import logging
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from pipelines import storage
+from pipelines.contracts.artifacts import (
+    Challenger,
+    Decision,
+    Judgement,
+    ModelRef,
+    Promotion,
+    ResolvedRun,
+)
+from pipelines.contracts.errors import ConfigurationError, PromotionRefusedError
+from pipelines.registry import history, registry, tracking
+from pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
+
+
+def promote_challenger(
+    run: ResolvedRun, challenger: Challenger, judgement: Judgement, now: datetime
+) -> Promotion:
+    """Make the challenger champion if the verdict and the run allow it.
+
+    Killed between the alias and the manifest, a second call finds the alias already moved and
+    completes the history.
+
+    Raises:
+        PromotionRefusedError: the alias moved, the verdict is about another model, or as_of is
+            not newer than the champion's.
+        TrackingUnavailableError: MLflow does not answer; nothing was moved.
+    """
+    reason = _reason_to_stay(run, judgement)
+    if reason is not None:
+        return Promotion(
+            decision=judgement.verdict.decision,
+            is_promoted=False,
+            champion_before=run.champion,
+            champion_after=run.champion,
+            reason=reason,
+            history_uri=None,
+        )
+    _require_same_models(run, challenger, judgement)
+    client = tracking.connect(run.tracking_uri)
+    with storage.exclusive_lock(_lock_uri(run.workspace_uri), "a promotion"):
+        registry.move_champion(client, run.tracking_uri, run.champion, challenger.model)
+        reason = judgement.verdict.reasons[0]
+        entry = history.HistoryEntry(
+            moved_at=now,
+            kind="promotion",
+            model=challenger.model,
+            previous=run.champion,
+            run_uri=run.run_uri,
+            reason=reason,
+        )
+        history_uri = history.append(run.workspace_uri, entry)
+    log.info("%s is champion now: %s", challenger.model.label, reason)
+    return Promotion(
+        decision=judgement.verdict.decision,
+        is_promoted=True,
+        champion_before=run.champion,
+        champion_after=challenger.model,
+        reason=reason,
+        history_uri=history_uri,
+    )
+
+
+def _reason_to_stay(run: ResolvedRun, judgement: Judgement) -> str | None:
+    """Return why nothing may move, or None."""
+    if judgement.verdict.decision is not Decision.PROMOTE:
+        return f"The verdict is {judgement.verdict.decision}: {judgement.verdict.reasons[0]}"
+    if judgement.serving is None or judgement.serving.problems:
+        return "The challenger's bundle did not pass a serving check."
+    if not run.may_promote:
+        return "The verdict is PROMOTE, but this run was asked not to promote (a backfill)."
+    return None
+
+
+def _require_same_models(run: ResolvedRun, challenger: Challenger, judgement: Judgement) -> None:
+    compared = judgement.comparison
+    if compared.challenger_model != challenger.model:
+        raise PromotionRefusedError(
+            f"the verdict is about {compared.challenger_model.label}, the challenger of this run "
+            f"is {challenger.model.label}; run compare_with_champion again"
+        )
+    if compared.champion_model != run.champion:
+        raise PromotionRefusedError(
+            f"the verdict compares with {_label(compared.champion_model)}, this run was resolved "
+            f"against {_label(run.champion)}; start a new run"
+        )
+    if run.champion is not None and run.as_of <= run.champion.as_of:
+        raise PromotionRefusedError(
+            f"as_of {run.as_of:%Y-%m-%d} is not newer than the champion's "
+            f"({run.champion.label}, {run.champion.as_of:%Y-%m-%d}); an older model is never "
+            f"promoted over a newer one; to go back use `homefeed rollback`"
+        )
+
+
+def _label(model: ModelRef | None) -> str:
+    return model.label if model else "no champion"
+
+
+def _lock_uri(workspace_uri: str) -> str:
+    return storage.join(workspace_uri, "history", "promotion")
+
+
+def rollback(
+    client: "MlflowClient", settings: Settings, to_version: str | None, now: datetime, reason: str
+) -> history.HistoryEntry:
+    """Point `champion` back at an earlier version: the one before the present, or a named one.
+
+    Raises:
+        ConfigurationError: there is nothing to go back to, or the version serves already.
+    """
+    workspace_uri = storage.to_uri(settings.workspace_location)
+    name, uri = settings.registered_model, settings.tracking_uri
+    with storage.exclusive_lock(_lock_uri(workspace_uri), "a promotion"):
+        present = registry.read_champion(client, uri, name)
+        if present is None:
+            raise ConfigurationError(f"{name} has no champion; there is nothing to roll back")
+        target = to_version or _version_before(workspace_uri, present)
+        model = registry.read_version(client, uri, name, target)
+        if model.version == present.version:
+            raise ConfigurationError(f"{model.label} is the champion already; name another version")
+        registry.move_champion(client, uri, present, model)
+        entry = history.HistoryEntry(
+            moved_at=now,
+            kind="rollback",
+            model=model,
+            previous=present,
+            run_uri=None,
+            reason=reason,
+        )
+        history.append(workspace_uri, entry)
+    return entry
+
+
+def _version_before(workspace_uri: str, present: ModelRef) -> str:
+    """Return the version that served before the present one came (skipping rolled-back ones)."""
+    for _, entry in reversed(history.read(workspace_uri, present.name)):
+        came_by_promotion = entry.kind == "promotion" and entry.model.version == present.version
+        if came_by_promotion and entry.previous is not None:
+            return entry.previous.version
+    raise ConfigurationError(
+        f"the history knows no champion before {present.label}; name one with --to-version"
+    )

@@ -1,0 +1,194 @@
+"""The MLflow model registry: register a challenger, read and move the `champion` alias.
+
+This is the only module that may move an alias. Not for deciding whether to: that is the verdict.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.contracts.artifacts import ModelRef, ResolvedRun
+from pipelines.contracts.errors import DataContractError, PromotionRefusedError
+from pipelines.registry.tracking import translated_errors
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+_LINEAGE_TAGS = ("as_of", "bundle_digest", "snapshot_digest")
+
+
+def read_champion(client: "MlflowClient", tracking_uri: str, name: str) -> ModelRef | None:
+    """Return the version behind the `champion` alias, or None when there is no champion yet.
+
+    Raises:
+        DataContractError: the version lacks lineage tags; it was not registered by this project.
+        TrackingUnavailableError: the server does not answer.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with translated_errors(tracking_uri):
+        try:
+            version = client.get_model_version_by_alias(name, CHAMPION)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
+    return to_ref(version)
+
+
+def read_version(client: "MlflowClient", tracking_uri: str, name: str, version: str) -> ModelRef:
+    """Return one registered version as a reference."""
+    with translated_errors(tracking_uri):
+        return to_ref(client.get_model_version(name, version))
+
+
+def to_ref(version: "ModelVersion") -> ModelRef:
+    """Return a registry entry as a pinned reference."""
+    missing = [tag for tag in _LINEAGE_TAGS if tag not in version.tags]
+    if missing:
+        raise DataContractError(
+            f"model {version.name} v{version.version} has no tags {missing}; expected lineage "
+            f"tags {list(_LINEAGE_TAGS)}; register models through this pipeline, or point the "
+            f"alias at a version that has them"
+        )
+    return ModelRef(
+        name=version.name,
+        version=str(version.version),
+        mlflow_run_id=version.run_id,
+        as_of=version.tags["as_of"],
+        bundle_digest=version.tags["bundle_digest"],
+        snapshot_digest=version.tags["snapshot_digest"],
+    )
+
+
+def register(
+    client: "MlflowClient",
+    run: ResolvedRun,
+    mlflow_run_id: str,
+    model_uri: str,
+    tags: dict[str, str],
+) -> ModelRef:
+    """Register a logged model as a new version with alias `challenger`; once per MLflow run.
+
+    Args:
+        client: Client of `run.tracking_uri`.
+        run: The cycle.
+        mlflow_run_id: The run that logged the model.
+        model_uri: Where `training.bundle.mlflow_model.log_bundle` put it.
+        tags: Lineage; must hold bundle_digest and snapshot_digest.
+
+    Returns:
+        The version made now, or by the attempt before this one.
+    """
+    with translated_errors(run.tracking_uri):
+        version = _version_of_run(client, run.registered_model, mlflow_run_id, tags)
+        if version is None:
+            _ensure_registered_model(client, run.registered_model)
+            lineage = {"as_of": run.as_of.isoformat(), "code_version": run.code_version, **tags}
+            version = client.create_model_version(
+                run.registered_model,
+                source=model_uri,
+                run_id=mlflow_run_id,
+                tags=lineage,
+                model_id=_logged_model_id(model_uri),
+            )
+        client.set_registered_model_alias(run.registered_model, CHALLENGER, version.version)
+        return to_ref(version)
+
+
+def _logged_model_id(model_uri: str) -> str | None:
+    """Return the id in `models:/m-...`, which MLflow 3 wants beside the URI; None for a path."""
+    is_logged_model = model_uri.startswith("models:/m-")
+    return model_uri.removeprefix("models:/") if is_logged_model else None
+
+
+def _version_of_run(
+    client: "MlflowClient", name: str, mlflow_run_id: str, tags: dict[str, str]
+) -> "ModelVersion | None":
+    """Return the version an earlier attempt registered for the same bundle, if any."""
+    for version in client.search_model_versions(f"name = '{name}'"):
+        same_bundle = version.tags.get("bundle_digest") == tags["bundle_digest"]
+        if version.run_id == mlflow_run_id and same_bundle:
+            return version
+    return None
+
+
+def _ensure_registered_model(client: "MlflowClient", name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(
+            name, description="Homefeed ranker, retrained by homefeed_retrain."
+        )
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def move_champion(
+    client: "MlflowClient", tracking_uri: str, expected: ModelRef | None, new: ModelRef
+) -> None:
+    """Point `champion` at `new` if it still points at `expected`; at `new` already is success.
+
+    MLflow has no conditional write, so the caller holds the workspace's promotion lock; a write
+    by somebody outside this project within the few milliseconds between read and write would be
+    overwritten, and is then visible in the history.
+
+    Raises:
+        PromotionRefusedError: the alias points elsewhere.
+    """
+    current = read_champion(client, tracking_uri, new.name)
+    if current is not None and current.version == new.version:
+        return
+    if (current and current.version) != (expected and expected.version):
+        raise PromotionRefusedError(
+            f"alias 'champion' of {new.name} moved during the run: found "
+            f"{current.label if current else 'no champion'}, expected "
+            f"{expected.label if expected else 'no champion'}; {new.label} was compared with the "
+            f"latter only; start a new run to compare it with what serves now"
+        )
+    with translated_errors(tracking_uri):
+        client.set_registered_model_alias(new.name, CHAMPION, new.version)
+
+
+def tag_version(
+    client: "MlflowClient", tracking_uri: str, model: ModelRef, tags: dict[str, str]
+) -> None:
+    """Add tags to a registered version (a verdict, say)."""
+    with translated_errors(tracking_uri):
+        for key, value in tags.items():
+            client.set_model_version_tag(model.name, model.version, key, value[:5000])
+
+
+def download_bundle(
+    client: "MlflowClient", tracking_uri: str, model: ModelRef, folder: Path
+) -> Path:
+    """Fetch a version's bundle into `folder` and return the bundle's own folder.
+
+    Raises:
+        DataContractError: the version's files hold no bundle, or another than its tag says.
+    """
+    import mlflow.artifacts
+
+    from pipelines.storage import digest_files, digest_of_files
+
+    with translated_errors(tracking_uri):
+        source = client.get_model_version_download_uri(model.name, model.version)
+        root = mlflow.artifacts.download_artifacts(
+            artifact_uri=source, dst_path=str(folder), tracking_uri=tracking_uri
+        )
+    found = sorted(Path(root).rglob("bundle.json"))
+    if len(found) != 1:
+        raise DataContractError(
+            f"{model.label}: found {len(found)} bundle.json files, expected one; the version's "
+            f"files were altered; register the bundle again or roll back to another version"
+        )
+    digest = digest_of_files(digest_files(found[0].parent))
+    if digest != model.bundle_digest:
+        raise DataContractError(
+            f"{model.label}: its bundle's digest is {digest[:12]}, its tag says "
+            f"{model.bundle_digest[:12]}; the files were altered after registration; roll back "
+            f"to another version (`homefeed rollback --to-version N`)"
+        )
+    return found[0].parent

@@ -1,0 +1,173 @@
+"""MLflow tracking: one run per cycle and side, found again by its tags, never opened twice.
+
+Not for the registry (`pipelines.registry.registry`) nor for the training curves (`training`).
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from pipelines.contracts.artifacts import ResolvedRun
+from pipelines.contracts.errors import ConfigurationError, TrackingUnavailableError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+RUN_ID_TAG = "homefeed_run_id"
+SIDE_TAG = "homefeed_side"
+
+_UNAVAILABLE_CODES = {"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED"}
+
+
+def check_tracking_uri(uri: str) -> str:
+    """Return the URI if it may be stored with a run.
+
+    Raises:
+        ConfigurationError: it carries a password, or is no http(s) server.
+    """
+    parts = urlsplit(uri)
+    if parts.username or parts.password:
+        raise ConfigurationError(
+            "HOMEFEED_TRACKING_URI carries credentials, which would be saved with every run; "
+            "expected a bare URL; put them into MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD"
+        )
+    if parts.scheme not in ("http", "https"):
+        raise ConfigurationError(
+            f"HOMEFEED_TRACKING_URI is {uri!r}; expected the http(s) address of an MLflow server; "
+            f"`make ui` starts one on this machine"
+        )
+    return uri
+
+
+def connect(uri: str) -> "MlflowClient":
+    """Return a client of a server that answers.
+
+    Raises:
+        TrackingUnavailableError: it does not answer within a few seconds.
+    """
+    # MLflow's default is 7 retries with backoff, minutes of silence; the task's retry covers it.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=check_tracking_uri(uri), registry_uri=uri)
+    with translated_errors(uri):
+        client.search_experiments(max_results=1)
+    return client
+
+
+@contextlib.contextmanager
+def translated_errors(uri: str) -> Iterator[None]:
+    """Turn a server that cannot be reached into `TrackingUnavailableError`."""
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+
+    try:
+        yield
+    except RequestException as error:
+        raise _unavailable(uri, error) from error
+    except MlflowException as error:
+        if is_outage(error):
+            raise _unavailable(uri, error) from error
+        raise
+
+
+def is_outage(error: "MlflowException") -> bool:
+    """Return whether an MLflow error means that the server is down rather than that it said no."""
+    return error.error_code in _UNAVAILABLE_CODES or "failed with exception" in str(error)
+
+
+def _unavailable(uri: str, error: Exception) -> TrackingUnavailableError:
+    return TrackingUnavailableError(
+        f"MLflow at {uri} does not answer: {str(error)[:300]}; start it (`make ui` on one machine) "
+        f"or correct HOMEFEED_TRACKING_URI, then retry; nothing was promoted"
+    )
+
+
+def find_run(client: "MlflowClient", run: ResolvedRun, side: str) -> str | None:
+    """Return the MLflow run id of one side of a cycle, or None."""
+    experiment = client.get_experiment_by_name(run.experiment)
+    if experiment is None:
+        return None
+    query = f"tags.{RUN_ID_TAG} = '{run.run_id}' and tags.{SIDE_TAG} = '{side}'"
+    found = client.search_runs([experiment.experiment_id], query, max_results=1)
+    return found[0].info.run_id if found else None
+
+
+def open_run(client: "MlflowClient", run: ResolvedRun, side: str, name: str) -> str:
+    """Return the MLflow run of one side of a cycle, making experiment and run where needed.
+
+    A retry finds the run of the attempt before it, so a cycle never leaves two.
+    """
+    with translated_errors(run.tracking_uri):
+        known = find_run(client, run, side)
+        if known is not None:
+            return known
+        tags = {
+            RUN_ID_TAG: run.run_id,
+            SIDE_TAG: side,
+            "as_of": run.as_of.isoformat(),
+            "recipe": run.config.recipe,
+            "code_version": run.code_version,
+            "trigger": run.trigger,
+        }
+        return client.create_run(_experiment_id(client, run), tags=tags, run_name=name).info.run_id
+
+
+def _experiment_id(client: "MlflowClient", run: ResolvedRun) -> str:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.create_experiment(run.experiment)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    found = client.get_experiment_by_name(run.experiment)
+    assert found is not None  # it exists: the server has just said so
+    return found.experiment_id
+
+
+def log_params(client: "MlflowClient", run_id: str, params: Mapping[str, object]) -> None:
+    """Log parameters once; those the run has already are left (MLflow forbids changing them)."""
+    from mlflow.entities import Param
+
+    known = client.get_run(run_id).data.params
+    fresh = [Param(key, str(value)[:500]) for key, value in params.items() if key not in known]
+    if fresh:
+        client.log_batch(run_id, params=fresh)
+
+
+def log_side(
+    client: "MlflowClient",
+    run_id: str,
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+    folder: Path | None,
+) -> None:
+    """Log one side of a comparison: final metrics (step 0), tags and a folder of artifacts."""
+    from mlflow.entities import Metric, RunTag
+
+    # one fixed timestamp per run: a retry then sends exact duplicates, which the server drops
+    started = client.get_run(run_id).info.start_time
+    rows = [Metric(key, value, started, 0) for key, value in sorted(metrics.items())]
+    client.log_batch(run_id, metrics=rows, tags=[RunTag(k, v) for k, v in tags.items()])
+    if folder is not None:
+        client.log_artifacts(run_id, str(folder), artifact_path="comparison")
+
+
+def flatten(config: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Return nested settings as 'section.option' keys; lists stay whole."""
+    flat: dict[str, object] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,1 @@
+"""Builds the immutable training and holdout sets of a cycle. Judging them is the data gate's."""

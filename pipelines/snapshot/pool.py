@@ -1,0 +1,78 @@
+"""Run a snapshot's tasks over processes, in order, with progress in the log.
+
+Not for one task that is too large: a task must fit a worker's memory. Beyond one machine another
+engine takes this module's place.
+"""
+
+import logging
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import TypeVar
+
+from pipelines.snapshot.spill import SpillTask
+
+log = logging.getLogger(__name__)
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+BYTES_WORTH_A_POOL = 32 << 20
+"""Below this a pool costs more to start than it saves."""
+
+_NUM_PROGRESS_LINES = 8
+
+
+def choose_num_workers(tasks: Sequence[SpillTask]) -> int:
+    """Return the number of usable cores, or one where the event log is small."""
+    num_bytes = sum(file.num_bytes for task in tasks for file in task.files)
+    return 1 if num_bytes < BYTES_WORTH_A_POOL else len(os.sched_getaffinity(0))
+
+
+def run_all(
+    function: Callable[[Task], Result], tasks: Sequence[Task], num_workers: int, what: str
+) -> Iterator[Result]:
+    """Yield each task's result in the tasks' order; the first error ends it.
+
+    Args:
+        function: a module-level function.
+        tasks: picklable values.
+        num_workers: processes; with one, everything runs in this process.
+        what: plural noun for the progress lines.
+    """
+    every = max(1, len(tasks) // _NUM_PROGRESS_LINES)
+    for number, result in enumerate(_results(function, tasks, num_workers), start=1):
+        if number % every == 0 or number == len(tasks):
+            log.info("%d of %d %s", number, len(tasks), what)
+        yield result
+
+
+def _results(
+    function: Callable[[Task], Result], tasks: Sequence[Task], num_workers: int
+) -> Iterator[Result]:
+    if num_workers == 1 or len(tasks) < 2:
+        yield from map(function, tasks)
+        return
+    # Fresh processes, not forks: a fork would copy Arrow's thread pools in whatever state.
+    executor = ProcessPoolExecutor(
+        max_workers=min(num_workers, len(tasks)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_end_with_parent,
+    )
+    try:
+        yield from executor.map(function, tasks)
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Have this worker end with its parent: a killed stage must not leave workers behind."""
+    parent = multiprocessing.parent_process()
+
+    def wait_and_leave() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait_and_leave, daemon=True).start()

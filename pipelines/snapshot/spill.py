@@ -1,0 +1,250 @@
+"""First pass over the event log: read each file once, check it, and deal its rows out by shard.
+
+Beside the dealt rows it counts what the whole snapshot needs before any shard can be built: which
+pins are referenced and how often each was acted upon per day. Memory is bounded by one file.
+Beyond one machine this pass is a repartition by `shard_of`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from pipelines.contracts.config import CategoricalFeature
+from pipelines.contracts.schemas import (
+    ACTIONS,
+    IMPRESSIONS,
+    USER_ROWS,
+    USERS,
+    categorical_column,
+)
+from pipelines.event_log import checks
+from pipelines.event_log.reader import (
+    EventFilter,
+    EventLog,
+    LogFile,
+    open_file,
+    read_events,
+    read_file,
+)
+from pipelines.snapshot.features import ActionCounts, Ints
+from pipelines.snapshot.plan import SnapshotPlan, shard_name, shard_of
+
+FILES_PER_TASK = 16
+BYTES_PER_TASK = 64 << 20
+
+
+@dataclass(frozen=True)
+class SpillTask:
+    """A few files of the event log for one worker."""
+
+    number: int
+    event_log: EventLog
+    files: tuple[LogFile, ...]
+    plan: SnapshotPlan
+    folder: Path  # spilled to <folder>/<shard>/<table>-<number>.arrow
+
+
+@dataclass(frozen=True)
+class SpillSummary:
+    """What one task found."""
+
+    pin_ids: Ints  # referenced, sorted
+    wanted_actions: ActionCounts
+    num_training_impressions: int
+    num_holdout_impressions: int
+    num_immature_impressions: int
+
+
+def make_tasks(event_log: EventLog, plan: SnapshotPlan, folder: Path) -> list[SpillTask]:
+    """Return the tasks that read everything a snapshot needs; a task's files are of one table."""
+    chosen = (
+        event_log.files_between("impressions", plan.training.start_ms, plan.as_of_ms),
+        event_log.files_between("actions", plan.actions_start_ms, plan.as_of_ms),
+        event_log.files_of("users"),
+    )
+    groups = [group for files in chosen for group in _grouped(files)]
+    return [SpillTask(n, event_log, group, plan, folder) for n, group in enumerate(groups)]
+
+
+def run_task(task: SpillTask) -> SpillSummary:
+    """Read, check and deal out one task's files.
+
+    Raises:
+        DataContractError: a file breaks the contract; the message names it.
+        TransientStorageError: the storage failed.
+    """
+    spills = _Spills(task)
+    summaries = []
+    try:
+        for file in task.files:
+            summaries.append(_READERS[file.table](task, file, spills))
+    finally:
+        spills.close()
+    return merge_summaries(summaries)
+
+
+def merge_summaries(parts: list[SpillSummary]) -> SpillSummary:
+    """Return what all tasks found together."""
+    pins = [part.pin_ids for part in parts] or [np.array([], dtype=np.int64)]
+    return SpillSummary(
+        pin_ids=np.unique(np.concatenate(pins)),
+        wanted_actions=ActionCounts.concatenate([part.wanted_actions for part in parts]),
+        num_training_impressions=sum(part.num_training_impressions for part in parts),
+        num_holdout_impressions=sum(part.num_holdout_impressions for part in parts),
+        num_immature_impressions=sum(part.num_immature_impressions for part in parts),
+    )
+
+
+def read_spilled(folder: Path, shard: int, table: str) -> pa.Table | None:
+    """Return a shard's rows of one table in no particular order; None if it has none."""
+    found = sorted((folder / shard_name(shard)).glob(f"{table}-*.arrow"))
+    if not found:
+        return None
+    return pa.concat_tables(pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in found)
+
+
+def encode_categories(
+    rows: pa.Table, features: tuple[CategoricalFeature, ...]
+) -> list[tuple[pa.Field, pa.Array]]:
+    """Return `cat_<feature>` columns: the value's index + 1, 0 for null or a value not listed."""
+    encoded = []
+    for feature in features:
+        text = rows[feature.name].cast(pa.string())
+        index = pc.index_in(text, value_set=pa.array(feature.values, pa.string()))
+        codes = pc.add(pc.fill_null(index, -1), 1).cast(pa.int16())
+        field = pa.field(categorical_column(feature.name), pa.int16(), nullable=False)
+        encoded.append((field, codes))
+    return encoded
+
+
+class _Spills:
+    """Open Arrow files, one per shard, that a task's rows go to."""
+
+    def __init__(self, task: SpillTask) -> None:
+        self._task = task
+        self._writers: dict[int, pa.ipc.RecordBatchFileWriter] = {}
+
+    def add(self, rows: pa.Table) -> None:
+        """Deal rows out by the shard of their user."""
+        if len(rows) == 0:
+            return
+        shards = shard_of(np.asarray(rows["user_id"]), self._task.plan.config.num_shards)
+        order = np.argsort(shards, kind="stable")
+        rows = rows.take(pa.array(order)).combine_chunks()
+        found, starts = np.unique(shards[order], return_index=True)
+        ends = [*starts[1:], len(rows)]
+        for shard, start, end in zip(found.tolist(), starts.tolist(), ends, strict=True):
+            self._writer(shard, rows.schema).write_table(rows.slice(start, end - start))
+
+    def close(self) -> None:
+        """Finish the files."""
+        for writer in self._writers.values():
+            writer.close()
+
+    def _writer(self, shard: int, schema: pa.Schema) -> pa.ipc.RecordBatchFileWriter:
+        if shard not in self._writers:
+            table = self._task.files[0].table
+            path = self._task.folder / shard_name(shard) / f"{table}-{self._task.number:06d}.arrow"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._writers[shard] = pa.ipc.new_file(str(path), schema)
+        return self._writers[shard]
+
+
+def _spill_impressions(task: SpillTask, file: LogFile, spills: _Spills) -> SpillSummary:
+    plan = task.plan
+    features = plan.features.categorical_of("impressions")
+    wanted = EventFilter(
+        as_of_ms=plan.as_of_ms,
+        start_ms=plan.training.start_ms,
+        end_ms=plan.as_of_ms,
+        extra_columns=tuple(f.name for f in features if f.name not in IMPRESSIONS.names),
+    )
+    rows = read_events(task.event_log, file, wanted)
+    when = np.asarray(rows["impressed_at"])
+    in_training = when < plan.training.end_ms
+    in_holdout = (when >= plan.holdout.start_ms) & (when < plan.holdout.end_ms)
+    kept = rows.filter(pa.array(in_training | in_holdout))
+    columns = ("request_id", "user_id", "pin_id", "impressed_at", "known_at", "position")
+    spills.add(_with_codes(kept.select([*columns, "is_exploration"]), kept, features))
+    return SpillSummary(
+        pin_ids=np.unique(np.asarray(kept["pin_id"])),
+        wanted_actions=ActionCounts.concatenate([]),
+        num_training_impressions=int(in_training.sum()),
+        num_holdout_impressions=int(in_holdout.sum()),
+        num_immature_impressions=int((when >= plan.holdout.end_ms).sum()),
+    )
+
+
+def _spill_actions(task: SpillTask, file: LogFile, spills: _Spills) -> SpillSummary:
+    plan = task.plan
+    wanted = EventFilter(
+        as_of_ms=plan.as_of_ms,
+        start_ms=plan.actions_start_ms,
+        end_ms=plan.as_of_ms,
+        action_types=plan.features.action_types,
+    )
+    rows = read_events(task.event_log, file, wanted)
+    pin_id, acted_at = np.asarray(rows["pin_id"]), np.asarray(rows["acted_at"])
+    wanted_types = pa.array(plan.wanted_action_types, pa.string())
+    is_wanted = np.asarray(pc.is_in(rows["action_type"], value_set=wanted_types))
+    vocabulary = pa.array(plan.features.action_types, pa.string())
+    type_ids = pc.add(pc.index_in(rows["action_type"], value_set=vocabulary), 1).cast(pa.int8())
+    index = ACTIONS.names.index("action_type")
+    field = pa.field("action_type_id", pa.int8(), nullable=False)
+    spills.add(rows.set_column(index, field, type_ids))
+    known_at = np.asarray(rows["known_at"])
+    return SpillSummary(
+        pin_ids=np.unique(pin_id[acted_at >= plan.history_start_ms]),
+        wanted_actions=ActionCounts.of(pin_id[is_wanted], acted_at[is_wanted], known_at[is_wanted]),
+        num_training_impressions=0,
+        num_holdout_impressions=0,
+        num_immature_impressions=0,
+    )
+
+
+def _spill_users(task: SpillTask, file: LogFile, spills: _Spills) -> SpillSummary:
+    plan = task.plan
+    features = plan.features.categorical_of("users")
+    extra = tuple(f.name for f in features if f.name not in USERS.names)
+    dataset = open_file(task.event_log, file)
+    checks.check_columns(file.path, dataset.schema, USERS, extra)
+    as_of = ds.field("as_of")
+    # The bounds keep null and absurd times in, for their checks.
+    wanted = (as_of < plan.as_of_ms) | as_of.is_null() | (as_of >= checks.LATEST_PLAUSIBLE_MS)
+    rows = read_file(dataset, file, [*USERS.names, *extra], wanted)
+    rows = checks.cast_to_schema(file.path, rows, USERS)
+    checks.check_plausible_ms(file.path, "as_of", rows["as_of"])
+    checks.embedding_matrix(file.path, "user_id", rows)
+    spills.add(_with_codes(rows.select(USER_ROWS.names), rows, features))
+    return merge_summaries([])
+
+
+_READERS = {"impressions": _spill_impressions, "actions": _spill_actions, "users": _spill_users}
+
+
+def _with_codes(
+    base: pa.Table, rows: pa.Table, features: tuple[CategoricalFeature, ...]
+) -> pa.Table:
+    """Return the base columns and the features' codes."""
+    for field, codes in encode_categories(rows, features):
+        base = base.append_column(field, codes)
+    return base
+
+
+def _grouped(files: tuple[LogFile, ...]) -> Iterator[tuple[LogFile, ...]]:
+    """Yield runs of files, neither too many nor too large."""
+    group: list[LogFile] = []
+    num_bytes = 0
+    for file in files:
+        if group and (len(group) == FILES_PER_TASK or num_bytes + file.num_bytes > BYTES_PER_TASK):
+            yield tuple(group)
+            group, num_bytes = [], 0
+        group.append(file)
+        num_bytes += file.num_bytes
+    if group:
+        yield tuple(group)

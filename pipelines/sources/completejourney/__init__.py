@@ -1,0 +1,1 @@
+"""Adapter of the Complete Journey retail data. Nothing here knows of models."""

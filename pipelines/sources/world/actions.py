@@ -1,0 +1,105 @@
+"""What users do about the pins they are shown: chances by the world's formulas, and draws.
+
+A candidate gets at most one action. With e the chance that its position is looked at, and q_repin,
+q_hide, q_click the logistic functions that `pipelines.sources.world.adapter` states,
+
+    P(repin) = e q_repin
+    P(hide)  = e (1 - q_repin) q_hide
+    P(click) = e (1 - q_repin) (1 - q_hide) q_click
+
+Not for inferring the hidden state from the actions: `world_filter`.
+
+Letters: R requests, C candidates, A actions (repin, click, hide).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.sources.world.parameters import DAY_MS, WorldParameters
+from pipelines.sources.world.people import Bools, Catalogue, Floats, Ints, Users
+from pipelines.sources.world.requests import Requests
+
+ACTION_TYPES = ("repin", "click", "hide")
+NO_ACTION = 0
+"""Outcome of a candidate without an action; action type n of ACTION_TYPES is outcome n + 1."""
+
+_MIN_ACTING_MS = 2_000
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is known of each candidate apart from the hidden state."""
+
+    topic_RC: Ints
+    repin_logit_RC: Floats  # neither intended nor disliked
+    click_logit_RC: Floats
+    examination_C: Floats  # by position
+
+
+def describe(
+    world: WorldParameters, catalogue: Catalogue, users: Users, requests: Requests
+) -> Shown:
+    """Return the candidates' topics and log-odds."""
+    topic_RC = catalogue.topic_P[requests.pin_RC]
+    taste_RC = users.taste_UK[requests.user_R[:, None], topic_RC]
+    day_R = (requests.impressed_at_R - world.start_ms) // DAY_MS
+    trend_RC = catalogue.popularity_KD[topic_RC, day_R[:, None]]
+    own_RC = catalogue.appeal_P[requests.pin_RC] + world.repin_trend * trend_RC
+    warmth_R1 = users.warmth_U[requests.user_R][:, None]
+    return Shown(
+        topic_RC=topic_RC,
+        repin_logit_RC=world.repin_base + world.repin_taste * taste_RC + own_RC + warmth_R1,
+        click_logit_RC=world.click_base + world.click_taste * taste_RC + own_RC,
+        examination_C=np.power(
+            world.examination_decay, np.arange(world.num_candidates, dtype=np.float64)
+        ),
+    )
+
+
+def chances(
+    world: WorldParameters, shown: Shown, is_intent_RC: Bools, is_disliked_RC: Bools
+) -> Floats:
+    """Return (A, R, C) the chance of each action once a candidate is looked at."""
+    repin_RC = _logistic(
+        shown.repin_logit_RC
+        + world.repin_intent * is_intent_RC
+        + world.repin_dislike * is_disliked_RC
+    )
+    click_RC = _logistic(shown.click_logit_RC + world.click_intent * is_intent_RC)
+    hide_RC = _logistic(world.hide_base + world.hide_dislike * is_disliked_RC)
+    rest_RC = 1.0 - repin_RC
+    return np.stack([repin_RC, rest_RC * (1.0 - hide_RC) * click_RC, rest_RC * hide_RC])
+
+
+def draw_outcomes(rng: np.random.Generator, shown: Shown, chance_ARC: Floats) -> Ints:
+    """Return (R, C) outcomes."""
+    upper_ARC = np.cumsum(chance_ARC * shown.examination_C, axis=0)
+    drawn_RC = rng.random(shown.topic_RC.shape)
+    is_any_RC = drawn_RC < upper_ARC[-1]
+    return np.where(is_any_RC, (drawn_RC >= upper_ARC).sum(axis=0) + 1, NO_ACTION)
+
+
+def log_likelihood(shown: Shown, chance_ARC: Floats, outcome_RC: Ints) -> Floats:
+    """Return (R, C) the logarithm of the outcomes' probability, were the chances these."""
+    seen_ARC = chance_ARC * shown.examination_C
+    none_1RC = 1.0 - seen_ARC.sum(axis=0, keepdims=True)
+    by_outcome = np.concatenate([none_1RC, seen_ARC])
+    return np.log(np.take_along_axis(by_outcome, outcome_RC[None], axis=0)[0])
+
+
+def draw_delays_ms(rng: np.random.Generator, world: WorldParameters, count: int) -> Ints:
+    """Return how long rows take to reach the log: up to 2 minutes, a few up to two days."""
+    is_slow = rng.random(count) < world.slow_share
+    usual = rng.integers(0, world.max_delay_ms, count)
+    return np.where(is_slow, rng.integers(0, world.max_slow_delay_ms, count), usual)
+
+
+def draw_acting_ms(rng: np.random.Generator, world: WorldParameters, count: int) -> Ints:
+    """Return how long after the impression users act: before their next request in any case."""
+    return rng.integers(_MIN_ACTING_MS, world.max_acting_ms, count)
+
+
+def _logistic(logit: npt.ArrayLike) -> Floats:
+    return np.asarray(1.0 / (1.0 + np.exp(-np.asarray(logit, dtype=np.float64))))

@@ -1,0 +1,123 @@
+"""Every number of the world with a known answer (`world.adapter`), in one frozen value.
+
+Not for drawing: the same value and the same code give the same log.
+"""
+
+from datetime import UTC, date, datetime
+
+from pydantic import Field
+
+from pipelines.contracts.artifacts import to_ms
+from pipelines.contracts.base import Frozen
+from pipelines.contracts.errors import ConfigurationError
+
+DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
+
+_RANGES = {"num_users": (1, 100_000_000), "num_pins": (60, 100_000_000), "num_days": (1, 3660)}
+_FIRST_START, _LAST_END = date(2000, 1, 1), date(2100, 1, 1)
+
+
+class WorldParameters(Frozen):
+    """Sizes, and the constants of the formulas in `pipelines.sources.world.adapter`."""
+
+    num_users: int = Field(default=8000, description="Users; user_id is 0 .. num_users - 1.")
+    num_pins: int = Field(default=3000, description="Pins; pin_id is 0 .. num_pins - 1.")
+    num_days: int = Field(default=60, description="Days with events.")
+    start: date = Field(default=date(2024, 1, 1), description="First day, UTC.")
+    seed: int = Field(default=7, description="Seed of the one generator.")
+
+    num_topics: int = Field(default=12, description="K, topics.")
+    min_tastes: int = Field(default=3, description="Fewest topics that a user likes.")
+    max_tastes: int = Field(default=5, description="Most topics that a user likes.")
+    taste_concentration: float = Field(default=4.0, description="Dirichlet; larger is flatter.")
+    pin_noise: float = Field(default=0.8, description="Length of a pin's noise; a centre has 1.")
+    user_noise: float = Field(default=0.5, description="The same for a user row, every week.")
+    appeal_deviation: float = Field(default=0.3, description="Standard deviation, log-odds.")
+    warmth_deviation: float = Field(default=0.4, description="Between users, log-odds of a repin.")
+    late_share: float = Field(default=0.3, description="Users who arrive on some later day.")
+
+    sessions_per_week: float = Field(default=3.0, description="Mean over users.")
+    min_requests: int = Field(default=2, description="Fewest requests of a session.")
+    max_requests: int = Field(default=6, description="Most requests of a session.")
+    min_pause_ms: int = Field(default=120_000, description="Between requests of a session.")
+    max_pause_ms: int = Field(default=600_000, description="The same, largest.")
+
+    stay_in_session: float = Field(default=0.95, description="The intent stays, per request.")
+    short_stay_share: float = Field(default=0.5, description="Weight of the short time scale.")
+    short_stay_hours: float = Field(default=12.0, description="Intent over a gap, time scale.")
+    long_stay_hours: float = Field(default=168.0, description="The long time scale.")
+    dislike_days: float = Field(default=21.0, description="Time scale of a dislike.")
+
+    num_candidates: int = Field(default=12, description="C, pins per request.")
+    taste_candidate_share: float = Field(default=0.4, description="From the user's tastes.")
+    popular_candidate_share: float = Field(default=0.3, description="From what is popular.")
+    exploration_share: float = Field(default=0.05, description="Requests of uniform candidates.")
+    examination_decay: float = Field(default=0.95, description="Seen: this to the position.")
+
+    repin_base: float = Field(default=-4.2, description="a, log-odds of a repin.")
+    repin_intent: float = Field(default=3.4, description="b, if the pin's topic is the intent.")
+    repin_taste: float = Field(default=2.0, description="c, times the taste of the topic.")
+    repin_dislike: float = Field(default=-2.0, description="If the topic is disliked.")
+    repin_trend: float = Field(default=0.4, description="Times the topic's popularity curve.")
+    click_base: float = Field(default=-3.2, description="Log-odds of a click.")
+    click_intent: float = Field(default=2.0, description="As of a repin.")
+    click_taste: float = Field(default=1.0, description="As of a repin.")
+    hide_base: float = Field(default=-5.5, description="Log-odds of a hide.")
+    hide_dislike: float = Field(default=4.0, description="If the topic is disliked.")
+
+    max_acting_ms: int = Field(default=60_000, description="An action follows within this.")
+    max_delay_ms: int = Field(default=120_000, description="Until a row is known, usually.")
+    slow_share: float = Field(default=0.04, description="Rows that take longer.")
+    max_slow_delay_ms: int = Field(default=2 * DAY_MS, description="Until such a row is known.")
+
+    @property
+    def start_ms(self) -> int:
+        """Midnight of the first day, milliseconds since the epoch."""
+        return to_ms(datetime(self.start.year, self.start.month, self.start.day, tzinfo=UTC))
+
+    @property
+    def end_ms(self) -> int:
+        """Midnight after the last day."""
+        return self.start_ms + self.num_days * DAY_MS
+
+    @property
+    def longest_session_ms(self) -> int:
+        """No session lasts longer, its last action included."""
+        return (self.max_requests - 1) * self.max_pause_ms + self.max_acting_ms
+
+
+def make_parameters(
+    num_users: int, num_pins: int, num_days: int, start: str, seed: int
+) -> WorldParameters:
+    """Return the parameters of a world of these sizes.
+
+    Raises:
+        ConfigurationError: an argument is out of its range; the message names the option.
+    """
+    for name, value in (("num_users", num_users), ("num_pins", num_pins), ("num_days", num_days)):
+        low, high = _RANGES[name]
+        if not low <= value <= high:
+            raise ConfigurationError(
+                f"--{name.replace('_', '-')} is {value}; expected {low} to {high}"
+            )
+    if seed < 0:
+        raise ConfigurationError(f"--seed is {seed}; expected 0 or more")
+    first = _day(start)
+    if not (first >= _FIRST_START and (_LAST_END - first).days >= num_days):
+        raise ConfigurationError(
+            f"--start is {start} with --num-days {num_days}; expected days from {_FIRST_START} to "
+            f"before {_LAST_END}, the times that an event log may hold"
+        )
+    return WorldParameters(
+        num_users=num_users, num_pins=num_pins, num_days=num_days, start=first, seed=seed
+    )
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"--start is {text!r}; expected a day such as 2024-01-01 (YYYY-MM-DD)"
+        ) from None

@@ -1,0 +1,109 @@
+"""The hidden side of the world: topics, pins and users, drawn once; nothing here is an event.
+
+Not for what changes from request to request: `world_requests`.
+
+Letters: U users of a chunk, P pins, K topics, D days, E embedding dimensions.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.contracts.schemas import EMBEDDING_DIM
+from pipelines.sources.world.parameters import DAY_MS, WorldParameters
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Topics and pins."""
+
+    centre_KE: Floats  # unit vectors
+    popularity_KD: Floats  # log scale, mean about 0
+    topic_P: Ints
+    appeal_P: Floats
+    embedding_PE: Floats  # unit vectors
+    pins_by_topic_P: Ints  # pin_ids, topic after topic
+    topic_start_K: Ints  # where a topic begins in pins_by_topic_P
+    topic_size_K: Ints
+
+
+@dataclass(frozen=True)
+class Users:
+    """A chunk of users."""
+
+    user_id_U: Ints
+    taste_UK: Floats  # sums to 1; 0 for topics that the user does not like
+    warmth_U: Floats
+    sessions_per_day_U: Floats
+    arrival_ms_U: Ints  # no session before
+
+    @property
+    def dislike_prior_UK(self) -> Floats:
+        """How likely a topic is to be disliked, other things unknown: even over the rest."""
+        is_rest_UK = self.taste_UK == 0
+        return is_rest_UK / is_rest_UK.sum(axis=1, keepdims=True)
+
+
+def draw_catalogue(rng: np.random.Generator, world: WorldParameters) -> Catalogue:
+    """Draw topics and pins; topics have equally many pins, to within one."""
+    num_topics, num_pins = world.num_topics, world.num_pins
+    # Random directions overlap by 0.2 or so: topics are apart, but not trivially.
+    centre_KE = unit_rows(rng.normal(size=(num_topics, EMBEDDING_DIM)))
+    topic_P = rng.permutation(np.arange(num_pins, dtype=np.int64) % num_topics)
+    noise_PE = unit_rows(rng.normal(size=(num_pins, EMBEDDING_DIM)))
+    size_K = np.bincount(topic_P, minlength=num_topics)
+    return Catalogue(
+        centre_KE=centre_KE,
+        popularity_KD=_popularity(rng, world),
+        topic_P=topic_P,
+        appeal_P=world.appeal_deviation * rng.normal(size=num_pins),
+        embedding_PE=unit_rows(centre_KE[topic_P] + world.pin_noise * noise_PE),
+        pins_by_topic_P=np.argsort(topic_P, kind="stable"),
+        topic_start_K=np.cumsum(size_K) - size_K,
+        topic_size_K=size_K,
+    )
+
+
+def draw_users(rng: np.random.Generator, world: WorldParameters, first: int, end: int) -> Users:
+    """Draw the users first .. end - 1."""
+    count, num_topics = end - first, world.num_topics
+    num_tastes_U = rng.integers(world.min_tastes, world.max_tastes + 1, count)
+    rank_UK = np.argsort(np.argsort(rng.random((count, num_topics)), axis=1), axis=1)
+    weight_UK = rng.gamma(world.taste_concentration, size=(count, num_topics))
+    weight_UK *= rank_UK < num_tastes_U[:, None]  # normalised gammas are a Dirichlet
+    is_late_U = rng.random(count) < world.late_share
+    arrival_U = rng.integers(0, world.num_days * DAY_MS, count)
+    rate = world.sessions_per_week / 7
+    return Users(
+        user_id_U=np.arange(first, end, dtype=np.int64),
+        taste_UK=weight_UK / weight_UK.sum(axis=1, keepdims=True),
+        warmth_U=world.warmth_deviation * rng.normal(size=count),
+        sessions_per_day_U=rng.gamma(4.0, rate / 4.0, size=count),
+        arrival_ms_U=world.start_ms + np.where(is_late_U, arrival_U, 0),
+    )
+
+
+def draw_user_vectors(
+    rng: np.random.Generator, world: WorldParameters, catalogue: Catalogue, taste_NK: Floats
+) -> Floats:
+    """Return (N, E) unit vectors: what a daily batch job might know of a taste, with noise."""
+    mean_NE = unit_rows(taste_NK @ catalogue.centre_KE)
+    return unit_rows(mean_NE + world.user_noise * unit_rows(rng.normal(size=mean_NE.shape)))
+
+
+def unit_rows(rows: Floats) -> Floats:
+    """Return the rows scaled to length one."""
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def _popularity(rng: np.random.Generator, world: WorldParameters) -> Floats:
+    """Return a smooth curve per topic: two waves of three to twelve weeks."""
+    period_WK1 = rng.uniform(21.0, 84.0, size=(2, world.num_topics, 1))
+    phase_WK1 = rng.uniform(0.0, 2 * np.pi, size=(2, world.num_topics, 1))
+    days_D = np.arange(world.num_days)
+    return 0.7 * np.sin(2 * np.pi * days_D / period_WK1 + phase_WK1).sum(axis=0)

@@ -1,0 +1,222 @@
+"""The world as Arrow tables and Parquet files: a chunk of users at a time.
+
+Every chunk adds one file per day and table; what only the truth knows goes below truth/. Not for
+drawing: `world_requests` and `world_actions`.
+
+Letters: U users, W weeks, R requests, C candidates, N rows.
+"""
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines.contracts.schemas import ACTIONS, EMBEDDING_DIM, IMPRESSIONS, PINS, USERS
+from pipelines.snapshot.features import has_recent_action
+from pipelines.sources.world.actions import (
+    ACTION_TYPES,
+    NO_ACTION,
+    draw_acting_ms,
+    draw_delays_ms,
+)
+from pipelines.sources.world.filter import BestPredictions
+from pipelines.sources.world.parameters import DAY_MS, WorldParameters
+from pipelines.sources.world.people import Catalogue, Floats, Ints, Users, draw_user_vectors
+from pipelines.sources.world.requests import Requests
+
+EMBEDDING_VERSION = "world-1"
+TRUTH = "truth"
+"""Folder beside the tables; the snapshot builder reads none but the tables it knows."""
+
+TRUTH_IMPRESSIONS = pa.schema(
+    [
+        pa.field("request_id", pa.string(), nullable=False),
+        pa.field("pin_id", pa.int64(), nullable=False),
+        pa.field("user_id", pa.int64(), nullable=False),
+        pa.field("impressed_at", pa.int64(), nullable=False),
+        pa.field("oracle", pa.float32(), nullable=False),
+        pa.field("filtered", pa.float32(), nullable=False),
+        pa.field("no_sequence", pa.float32(), nullable=False),
+        pa.field("expected_repins", pa.float32(), nullable=False),
+        pa.field("is_repin", pa.bool_(), nullable=False),
+        pa.field("intent", pa.int8(), nullable=False),
+        pa.field("disliked", pa.int8(), nullable=False),
+    ]
+)
+"""One row per impression, same key. `expected_repins` is the chance of a repin at the position that
+it had; the three predictions are of a repin once it is looked at, whatever the position."""
+
+_CORE_DAYS = 28  # as snapshot.core_days: a repin this recently makes a user core
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk of users with everything drawn."""
+
+    users: Users
+    requests: Requests
+    outcome_RC: Ints
+    best: BestPredictions
+    examination_C: Floats
+    first_request: int  # number of the chunk's first request in the whole world
+
+
+def pins_table(catalogue: Catalogue) -> pa.Table:
+    """Return PINS by pin_id."""
+    num_pins = len(catalogue.topic_P)
+    columns = [
+        np.arange(num_pins, dtype=np.int64),
+        pa.array([EMBEDDING_VERSION]).take(pa.array(np.zeros(num_pins, dtype=np.int64))),
+        _embeddings(catalogue.embedding_PE),
+    ]
+    return pa.table(columns, schema=PINS)
+
+
+def event_tables(
+    rng: np.random.Generator, world: WorldParameters, chunk: Chunk
+) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """Return IMPRESSIONS, TRUTH_IMPRESSIONS and ACTIONS, each by its event's time."""
+    requests = chunk.requests
+    order_R = np.argsort(requests.impressed_at_R, kind="stable")
+    request_id_R = _request_ids(chunk.first_request + np.arange(len(order_R)))
+    known_R = requests.impressed_at_R + draw_delays_ms(rng, world, len(order_R))
+    row_N = np.repeat(order_R, world.num_candidates)
+    user_id_N = chunk.users.user_id_U[requests.user_R[row_N]]
+    pin_id_N = requests.pin_RC[order_R].ravel()
+    keys = (request_id_R.take(pa.array(row_N)), user_id_N, pin_id_N)
+    propensity = np.float32(world.num_candidates / world.num_pins)
+    impressions = pa.table(
+        [
+            *keys,
+            requests.impressed_at_R[row_N],
+            known_R[row_N],
+            np.tile(np.arange(world.num_candidates, dtype=np.int16), len(order_R)),
+            pa.array(["homefeed"]).take(pa.array(np.zeros(len(row_N), dtype=np.int64))),
+            requests.is_exploration_R[row_N],
+            pa.array(np.full(len(row_N), propensity), mask=~requests.is_exploration_R[row_N]),
+        ],
+        schema=IMPRESSIONS,
+    )
+    return impressions, _truth_table(chunk, order_R, keys), _actions_table(rng, world, chunk)
+
+
+def users_table(
+    rng: np.random.Generator,
+    world: WorldParameters,
+    catalogue: Catalogue,
+    users: Users,
+    events: tuple[Requests, pa.Table],
+) -> pa.Table:
+    """Return USERS: a row a week from a user's first request on, by (user, as_of).
+
+    The state is 'new' in the first 28 days after the first request, else 'core' with a repin in
+    the last 28 days that was known by then, else 'non_core'.
+    """
+    requests, actions = events
+    first_U = np.full(len(users.user_id_U), np.iinfo(np.int64).max)
+    np.minimum.at(first_U, requests.user_R, requests.impressed_at_R)
+    as_of_W = np.arange(world.start_ms, world.end_ms, 7 * DAY_MS)
+    user, week = np.nonzero(first_U[:, None] < as_of_W[None, :])
+    as_of_N = as_of_W[week]
+    is_new_N = first_U[user] >= as_of_N - _CORE_DAYS * DAY_MS
+    repins = actions.filter(pc.equal(actions["action_type"], "repin"))
+    acted = tuple(np.asarray(repins[name]) for name in ("user_id", "acted_at", "known_at"))
+    user_id_N = users.user_id_U[user]
+    is_core_N = has_recent_action(
+        user_id_N, as_of_N, _CORE_DAYS * DAY_MS, (acted[0], acted[1], acted[2])
+    )
+    state_N = np.where(is_new_N, 2, np.where(is_core_N, 0, 1))
+    columns = [
+        user_id_N,
+        as_of_N,
+        _embeddings(draw_user_vectors(rng, world, catalogue, users.taste_UK[user])),
+        pa.array(["core", "non_core", "new"]).take(pa.array(state_N)),
+        pa.nulls(len(user), pa.string()),
+    ]
+    return pa.table(columns, schema=USERS)
+
+
+def write_truth_tables(
+    folder: Path, world: WorldParameters, catalogue: Catalogue, users: Users, number: int
+) -> None:
+    """Write what only the truth knows of topics, pins (once) and a chunk's users."""
+    if number == 0:
+        days = np.tile(np.arange(world.num_days), world.num_topics)
+        topics = np.repeat(np.arange(world.num_topics), world.num_days)
+        popularity = catalogue.popularity_KD.ravel()
+        curve = pa.table({"topic": topics, "day": days, "log_popularity": popularity})
+        write_part(folder / TRUTH / "topics", curve, 0)
+        pins = {"topic": catalogue.topic_P, "appeal": catalogue.appeal_P}
+        pin_id = np.arange(world.num_pins)
+        write_part(folder / TRUTH / "pins", pa.table({"pin_id": pin_id, **pins}), 0)
+    taste = pa.FixedSizeListArray.from_arrays(pa.array(users.taste_UK.ravel()), world.num_topics)
+    hidden = {"user_id": users.user_id_U, "taste": taste, "warmth": users.warmth_U}
+    write_part(folder / TRUTH / "users", pa.table(hidden), number)
+
+
+def write_part(folder: Path, rows: pa.Table, number: int) -> None:
+    """Write a table's part of one chunk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(rows, folder / f"part-{number:05d}.parquet")
+
+
+def write_days(folder: Path, rows: pa.Table, time_column: str, number: int) -> None:
+    """Write a chunk's rows, sorted by time: one file per UTC day; none for no rows."""
+    days = np.asarray(rows[time_column]) // DAY_MS
+    found, starts = np.unique(days, return_index=True)
+    ends = np.append(starts[1:], len(rows))[: len(starts)]
+    for day, start, end in zip(found, starts, ends, strict=True):
+        name = f"day={date(1970, 1, 1) + timedelta(days=int(day))}"
+        write_part(folder / name, rows.slice(start, end - start), number)
+
+
+def _truth_table(chunk: Chunk, order_R: Ints, keys: tuple[pa.Array, Ints, Ints]) -> pa.Table:
+    requests, best = chunk.requests, chunk.best
+    request_id, user_id_N, pin_id_N = keys
+    row_N = np.repeat(order_R, requests.pin_RC.shape[1])
+    expected_RC = best.oracle_RC * chunk.examination_C
+    is_repin_RC = chunk.outcome_RC == ACTION_TYPES.index("repin") + 1
+    columns = [
+        request_id,
+        pin_id_N,
+        user_id_N,
+        requests.impressed_at_R[row_N],
+        *(
+            values_RC[order_R].ravel().astype(np.float32)
+            for values_RC in (best.oracle_RC, best.filtered_RC, best.no_sequence_RC, expected_RC)
+        ),
+        is_repin_RC[order_R].ravel(),
+        requests.intent_R[row_N].astype(np.int8),
+        requests.disliked_R[row_N].astype(np.int8),
+    ]
+    return pa.table(columns, schema=TRUTH_IMPRESSIONS)
+
+
+def _actions_table(rng: np.random.Generator, world: WorldParameters, chunk: Chunk) -> pa.Table:
+    request, place = np.nonzero(chunk.outcome_RC != NO_ACTION)
+    acted_at = chunk.requests.impressed_at_R[request] + draw_acting_ms(rng, world, len(request))
+    order = np.argsort(acted_at, kind="stable")
+    request, place, acted_at = request[order], place[order], acted_at[order]
+    columns = [
+        chunk.users.user_id_U[chunk.requests.user_R[request]],
+        chunk.requests.pin_RC[request, place],
+        pa.array(ACTION_TYPES).take(pa.array(chunk.outcome_RC[request, place] - 1)),
+        acted_at,
+        acted_at + draw_delays_ms(rng, world, len(request)),
+        _request_ids(chunk.first_request + request),
+    ]
+    return pa.table(columns, schema=ACTIONS)
+
+
+def _request_ids(numbers: Ints) -> pa.Array:
+    digits = pc.utf8_lpad(pa.array(numbers).cast(pa.string()), 12, "0")
+    return pc.binary_join_element_wise("w", digits, "")
+
+
+def _embeddings(rows: Floats) -> pa.FixedSizeListArray:
+    values = np.ascontiguousarray(rows, dtype=np.float32).ravel()
+    return pa.FixedSizeListArray.from_arrays(pa.array(values), EMBEDDING_DIM)

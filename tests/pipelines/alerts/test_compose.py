@@ -1,0 +1,197 @@
+"""What an alert says: each kind, its command, and that rendering harms nothing."""
+
+import shlex
+from datetime import UTC, datetime
+
+import pytest
+from typer.testing import CliRunner
+
+from pipelines import storage
+from pipelines.alerts.compose import (
+    alert_on,
+    alert_on_failure,
+    alert_on_unresolved,
+    compose_failure,
+    compose_verdict,
+    find_failure,
+    render,
+)
+from pipelines.contracts.artifacts import (
+    Alert,
+    AlertKind,
+    Decision,
+    StageFailure,
+)
+from pipelines.settings import Settings
+from support.judgements import CHAMPION, make_judgement
+from support.runs import make_run, save_run
+
+SETTINGS = Settings()
+REASON = "The 95 % interval of repin_volume_at_3 lies wholly below zero."
+
+
+def settings_in(tmp_path) -> Settings:
+    return Settings(workspace=str(tmp_path / "workspace"))
+
+
+def outbox_files(tmp_path, ending: str) -> list[str]:
+    return sorted(p.name for p in (tmp_path / "workspace" / "outbox").glob(f"*.{ending}"))
+
+
+def make_failure(stage: str, error_class: str, exit_code: int, at: int = 0) -> StageFailure:
+    return StageFailure(
+        stage=stage,
+        error_class=error_class,
+        message="rows <b>lost</b> & found",
+        exit_code=exit_code,
+        is_retryable=exit_code == 75,
+        occurred_at=datetime(2026, 1, 5, 6, 0, at, tzinfo=UTC),
+    )
+
+
+def accepts(command: str) -> bool:
+    """Return whether our own command line knows the command and its options."""
+    from pipelines.cli.main import app
+
+    words = shlex.split(command)
+    assert words[0] == "homefeed"
+    shown = CliRunner().invoke(app, [words[1], "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+    options = [word for word in words[2:] if word.startswith("--")]
+    return shown.exit_code == 0 and all(option in shown.output for option in options)
+
+
+def test_a_promotion_is_no_reason_to_write(tmp_path):
+    receipt = alert_on(make_judgement(Decision.PROMOTE), make_run(tmp_path), settings_in(tmp_path))
+    assert (receipt.alert, receipt.delivered_to) == (None, ())
+    assert not (tmp_path / "workspace" / "outbox").exists()
+
+
+def test_a_regression_says_how_sure_and_what_serves(tmp_path):
+    run = make_run(tmp_path, champion=CHAMPION)
+    receipt = alert_on(make_judgement(Decision.REJECT, REASON), run, settings_in(tmp_path))
+    alert = receipt.alert
+    assert alert.kind is AlertKind.REGRESSION
+    assert alert.happened == REASON
+    assert "1.5000 against 1.6000 (champion), -6.25 %" in alert.certainty
+    assert "-5.00 % to -1.00 %" in alert.certainty
+    assert "2.10 %" in alert.certainty and "1,234 users" in alert.certainty
+    assert "test_ranker v3 (as_of 2017-02-16) stays champion" in alert.done
+    assert ("Verdict page", "file:///w/runs/r/compare_with_champion/report.html") in alert.links
+    assert receipt.delivered_to == ("outbox",)
+    assert len(outbox_files(tmp_path, "json")) == len(outbox_files(tmp_path, "txt")) == 1
+
+
+def test_an_inconclusive_verdict_asks_for_more_days(tmp_path):
+    alert = compose_verdict(
+        make_judgement(Decision.INCONCLUSIVE), make_run(tmp_path, champion=CHAMPION), SETTINGS
+    )
+    assert alert.kind is AlertKind.INCONCLUSIVE
+    assert "--as-of 2017-03-09" in alert.next_command
+    assert "neither better nor worse" in alert.title
+
+
+def test_a_metric_that_could_not_be_compared_is_said_so(tmp_path):
+    judgement = make_judgement(Decision.REJECT)
+    judgement = judgement.model_copy(
+        update={"comparison": judgement.comparison.model_copy(update={"metrics": ()})}
+    )
+    alert = compose_verdict(judgement, make_run(tmp_path), SETTINGS)
+    assert "could not be compared" in alert.certainty
+    assert "There is no champion yet" in alert.done
+
+
+@pytest.mark.parametrize(
+    "stage, error_class, exit_code, kind, command",
+    [
+        ("check_snapshot", "DataGateFailedError", 65, AlertKind.DATA_GATE_FAILED, "retrain"),
+        ("build_snapshot", "TransientStorageError", 75, AlertKind.BROKEN_RUN, "stage"),
+        ("train_challenger", "TrainingDivergedError", 65, AlertKind.BROKEN_RUN, "stage"),
+        ("promote_challenger", "PromotionRefusedError", 77, AlertKind.BROKEN_RUN, "retrain"),
+    ],
+)
+def test_a_broken_run_names_the_stage_and_a_command_that_exists(
+    tmp_path, stage, error_class, exit_code, kind, command
+):
+    run = make_run(tmp_path, champion=CHAMPION)
+    failure = make_failure(stage, error_class, exit_code)
+    alert = compose_failure(failure, run, SETTINGS)
+    assert alert.kind is kind
+    assert error_class in alert.happened and "rows <b>lost</b>" in alert.happened
+    assert alert.next_command.split()[1] == command
+    assert accepts(alert.next_command)
+
+
+@pytest.mark.parametrize("decision", [Decision.REJECT, Decision.INCONCLUSIVE])
+def test_the_command_after_a_verdict_exists(tmp_path, decision):
+    alert = compose_verdict(make_judgement(decision), make_run(tmp_path), SETTINGS)
+    assert accepts(alert.next_command)
+
+
+def test_the_newest_failure_counts_and_a_leftover_of_another_stage_does_not(tmp_path):
+    run = make_run(tmp_path)
+    save_run(run)
+    for failure in (
+        make_failure("build_snapshot", "TransientStorageError", 75, at=9),
+        make_failure("check_snapshot", "DataGateFailedError", 65, at=3),
+    ):
+        storage.write_model(storage.join(run.run_uri, failure.stage, "failure.json"), failure)
+    assert find_failure(run.run_uri).stage == "build_snapshot"
+    settings = settings_in(tmp_path)
+    killed = alert_on_failure(run.run_uri, settings, "train_challenger", "task_failure").alert
+    assert "train_challenger ended without saying why (task_failure)" in killed.happened
+    assert f"homefeed stage train_challenger --run {run.run_uri}" == killed.next_command
+
+
+def test_the_same_failure_is_told_once_and_a_new_one_again(tmp_path):
+    run = make_run(tmp_path)
+    save_run(run)
+    uri = storage.join(run.run_uri, "build_snapshot", "failure.json")
+    storage.write_model(uri, make_failure("build_snapshot", "TransientStorageError", 75))
+    for _ in range(3):
+        alert_on_failure(run.run_uri, settings_in(tmp_path), "build_snapshot", "task_failure")
+    assert len(outbox_files(tmp_path, "json")) == 1
+    storage.write_model(uri, make_failure("build_snapshot", "TransientStorageError", 75, at=7))
+    alert_on_failure(run.run_uri, settings_in(tmp_path), "build_snapshot", "task_failure")
+    assert len(outbox_files(tmp_path, "json")) == 2
+
+
+def test_a_run_without_a_folder_is_told_of_too(tmp_path):
+    command = "homefeed resolve --as-of 2017-06-12 --key 'manual__x'"
+    receipt = alert_on_unresolved(
+        "manual__2026-01-05T06:00:00+00:00/..",
+        "ConfigurationError: no",
+        command,
+        settings_in(tmp_path),
+    )
+    assert receipt.delivered_to == ("outbox",)
+    assert accepts(receipt.alert.next_command)
+    (name,) = outbox_files(tmp_path, "txt")
+    assert "/" not in name and ":" not in name
+
+
+def test_rendering_escapes_html_and_keeps_one_subject_line(tmp_path):
+    run = make_run(tmp_path)
+    failure = make_failure("build_snapshot", "DataContractError", 65)
+    alert = compose_failure(failure, run, SETTINGS)
+    alert = alert.model_copy(update={"title": "broke\r\nBcc: everyone@example.com"})
+    rendered = render(alert)
+    assert rendered.subject == "[homefeed] broke Bcc: everyone@example.com"
+    assert "rows &lt;b&gt;lost&lt;/b&gt; &amp; found" in rendered.html
+    assert "<b>lost" not in rendered.html
+    assert "rows <b>lost</b> & found" in rendered.text
+    for part in (alert.certainty, alert.done, alert.next_command):
+        assert part in rendered.text
+
+
+def test_an_alert_survives_json():
+    alert = Alert(
+        kind=AlertKind.BROKEN_RUN,
+        run_id="r",
+        title="t",
+        happened="h",
+        certainty="c",
+        done="d",
+        next_command="n",
+        links=(("a", "b"),),
+    )
+    assert Alert.model_validate_json(alert.model_dump_json()) == alert

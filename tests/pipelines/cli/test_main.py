@@ -1,0 +1,51 @@
+"""The command line: exit codes carry the error class, messages name what to change."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines import storage
+from pipelines.stages.runner import manifest_uri
+from support.runs import make_run, save_run
+from support.worlds import write_planted_world
+
+
+def homefeed(*arguments: str, home: Path) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "HOMEFEED_HOME": str(home)}
+    command = [sys.executable, "-m", "pipelines.cli.main", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "message"),
+    [
+        (("stage", "polish_model", "--run", "x"), 78, "no stage 'polish_model'; expected one of"),
+        (("stage", "build_snapshot", "--run", "nowhere"), 78, "has no manifest of resolve_run"),
+        (("resolve", "--as-of", "12 June"), 78, "expected a day such as 2017-06-12"),
+        (("resolve", "--accelerator", "cuda"), 78, "expected 'cpu' or 'gpu'"),
+        (("retrain", "--as-of", "2017-06-12"), 65, "tables .* are missing, found nothing"),
+        (("serving",), 78, "nothing of homefeed_ranker was serving"),
+        (("stage",), 2, "Missing argument"),
+    ],
+)
+def test_what_is_wrong_is_said_and_coded(
+    tmp_path: Path, arguments: tuple[str, ...], exit_code: int, message: str
+) -> None:
+    done = homefeed(*arguments, home=tmp_path)
+    assert done.returncode == exit_code, done.stderr
+    assert re.search(message, " ".join(done.stderr.split())), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_stage_prints_its_manifest_last(tmp_path: Path) -> None:
+    write_planted_world(tmp_path / "event_log")
+    run = make_run(tmp_path)
+    save_run(run)
+    done = homefeed("stage", "build_snapshot", "--run", run.run_uri, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == manifest_uri(run.run_uri, "build_snapshot")
+    assert storage.exists(done.stdout.splitlines()[-1])

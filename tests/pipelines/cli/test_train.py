@@ -1,0 +1,204 @@
+"""`homefeed train`: every option is there, reaches the training, and is refused when wrong."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from pipelines.cli import train as train_cli
+from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.config import ModelConfig, TrainingConfig
+from pipelines.contracts.errors import ConfigurationError, DataContractError
+from pipelines.recipes import make_recipe
+from pipelines.snapshot.build import build_snapshot
+from pipelines.stages.resolve_run import code_version
+from pipelines.storage import local_path
+from support.damage import flip_a_byte
+from support.runs import make_run
+from support.worlds import write_planted_world
+from training.fitting.spec import NodeAddress, TrainingSpec
+from training.fitting.work_folder import WorkFolder, write
+
+SMALL = ("--model.first-k", "3", "--model.mlp-dims", "8", "--training.batch-size", "256")
+
+
+def homefeed_train(*arguments: str) -> subprocess.CompletedProcess:
+    # a wide terminal, so that no text is broken; a variable that must change nothing
+    environment = {**os.environ, "COLUMNS": "2000", "OMP_NUM_THREADS": "1", "MODEL": "{}"}
+    command = [sys.executable, "-m", "pipelines.cli.main", "train", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def spec_of(arguments: list[str], monkeypatch) -> tuple[TrainingSpec, NodeAddress | None]:
+    """Return what a command line would have trained, and where."""
+    asked: list[Any] = []
+    monkeypatch.setattr("training.launch.launcher.train", lambda *given: asked.extend(given))
+    train_cli.run(*train_cli.parse(arguments))
+    spec, node = asked
+    return spec, node
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory) -> Snapshot:
+    folder = tmp_path_factory.mktemp("planted")
+    write_planted_world(folder / "event_log")
+    return build_snapshot(make_run(folder))
+
+
+@pytest.fixture
+def arguments(snapshot: Snapshot, tmp_path: Path) -> list[str]:
+    return ["--snapshot", snapshot.uri, "--to", str(tmp_path / "out"), "--recipe", "smoke"]
+
+
+def described(config: BaseModel, section: str) -> list[tuple[str, str, str]]:
+    """Return option, description and default of every field."""
+    return [
+        (
+            f"--{section}.{name.replace('_', '-')}",
+            field.description or "",
+            str(getattr(config, name)),
+        )
+        for name, field in type(config).model_fields.items()
+    ]
+
+
+@pytest.mark.parametrize("recipe", ["smoke", "production"])
+def test_help_lists_every_field_with_the_default_of_the_recipe(recipe: str) -> None:
+    done = homefeed_train("--help", "--recipe", recipe)
+    assert done.returncode == 0, done.stderr
+    text = " ".join(done.stdout.split("options:", 1)[1].split())
+    config = make_recipe(recipe)
+    fields = [*described(config.model, "model"), *described(config.training, "training")]
+    assert len(fields) == len(ModelConfig.model_fields) + len(TrainingConfig.model_fields)
+    for option, description, default in fields:
+        assert description
+        line = re.escape(option) + r" \S+ " + re.escape(f"{description} (default: {default})")
+        assert re.search(line, text), (option, text)
+
+
+def test_overrides_reach_the_training_and_nothing_else_changes(
+    snapshot, arguments, tmp_path, monkeypatch
+) -> None:
+    recipe = make_recipe("smoke")
+    spec, node = spec_of(arguments, monkeypatch)
+    assert node is None
+    assert spec.config == recipe
+    changed = (
+        *("--model.max-actions", "50", "--model.mlp-dims", "64,16", "--training.seed", "3"),
+        *("--model.use-sequence-matches", "false", "--training.learning-rate", "5e-4"),
+        *("--training.precision", "bf16-mixed", "--devices", "2"),
+    )
+    spec, _ = spec_of([*arguments, *changed], monkeypatch)
+    model = {"max_actions": 50, "mlp_dims": (64, 16), "use_sequence_matches": False}
+    training = {"seed": 3, "learning_rate": 5e-4, "precision": "bf16-mixed"}
+    assert spec.config.model == recipe.model.model_copy(update=model)
+    assert spec.config.training == recipe.training.model_copy(update=training)
+    assert spec.config.features == recipe.features
+    assert (spec.num_devices, spec.num_nodes, spec.accelerator) == (2, 1, "cpu")
+    assert (spec.work_dir, spec.tracking_uri) == (str(tmp_path / "out"), "")
+    assert spec.lineage.model_dump() == {
+        "as_of": snapshot.as_of,
+        "snapshot_digest": snapshot.digest,
+        "code_version": code_version(),
+        "seed": 3,
+    }
+
+
+def test_the_machines_of_several_reach_the_training(arguments, monkeypatch) -> None:
+    several = ["--num-nodes", "2", "--node-rank", "1", "--rendezvous", "trainer-0:29500"]
+    spec, node = spec_of([*arguments, *several], monkeypatch)
+    assert spec.num_nodes == 2
+    assert node == NodeAddress(rank=1, rendezvous="trainer-0:29500")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (("--model.max-action", "5"), "unrecognized arguments: --model.max-action 5"),
+        (("--training.seed", "-1"), "--training.seed is '-1': .* greater than or equal to 0"),
+        (("--model.dropout", "1"), "--model.dropout is '1': .* less than 1"),
+        (("--model.num-layers", "two"), "--model.num-layers is 'two': .* valid integer"),
+        (("--model.encoder-variant", "new"), "is 'new': .* 'default', 'reference' or 'average'"),
+        (("--training.seed",), "--training.seed: expected one argument"),
+        (("--accelerator", "cuda"), "--accelerator is 'cuda': .* 'cpu' or 'gpu'"),
+        (("--recipe", "latest"), "unknown recipe 'latest'"),
+        (("--recipe", "production"), "other heads or features than recipe 'production'"),
+        (("--num-nodes", "2"), "expected a node rank in .* and a rendezvous HOST:PORT"),
+        (("--snapshot", "nowhere"), "no manifest.json in file://.*/nowhere"),
+        (("--to", "s3://bucket/out"), "s3://bucket/out is not on the local filesystem"),
+    ],
+)
+def test_what_is_wrong_is_refused(arguments, wrong: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        train_cli.run(*train_cli.parse([*arguments, *wrong]))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (("--model.max-action", "5"), "unrecognized arguments: --model.max-action 5"),
+        (("--training.seed", "-1"), "--training.seed is '-1': .* greater than or equal to 0"),
+        (("--recipe",), "argument --recipe: expected one argument"),
+        ((), "--snapshot is missing; --to is missing"),
+    ],
+)
+def test_a_refusal_is_one_line_and_exit_code_78(wrong: tuple[str, ...], message: str) -> None:
+    done = homefeed_train(*wrong)
+    assert done.returncode == 78
+    assert re.fullmatch(f"ConfigurationError: .*{message}.*homefeed train --help`\n", done.stderr)
+    assert done.stdout == ""
+
+
+def test_an_altered_snapshot_is_refused_with_its_file(snapshot, arguments, tmp_path) -> None:
+    copied = tmp_path / "copied"
+    shutil.copytree(local_path(snapshot.uri), copied)
+    victim = copied / snapshot.shards[0].name / "examples.arrow"
+    flip_a_byte(victim)
+    done = homefeed_train(*arguments, "--snapshot", str(copied), *SMALL)
+    assert done.returncode == DataContractError.exit_code
+    assert re.fullmatch(r"DataContractError: .*examples\.arrow was altered.*\n", done.stderr)
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_code_does_not_go_on_nor_begin_anew(arguments, monkeypatch) -> None:
+    spec, _ = spec_of(arguments, monkeypatch)
+    other = spec.lineage.model_copy(update={"code_version": "0123456789ab"})
+    write(WorkFolder(Path(spec.work_dir)).spec, spec.model_copy(update={"lineage": other}))
+    with pytest.raises(ConfigurationError, match=r"by code version 0123456789ab, found .* now"):
+        spec_of(arguments, monkeypatch)
+    spec_of([*arguments, "--training.seed", "3"], monkeypatch)  # other options begin anew
+
+
+def test_a_changed_checkout_is_warned_of(arguments, monkeypatch, caplog) -> None:
+    monkeypatch.setattr("pipelines.stages.resolve_run.code_version", lambda: "0123456789ab-dirty")
+    spec, _ = spec_of(arguments, monkeypatch)
+    assert "not told apart" not in caplog.text
+    write(WorkFolder(Path(spec.work_dir)).spec, spec)
+    spec_of(arguments, monkeypatch)
+    assert "changes since 0123456789ab-dirty are not told apart" in caplog.text
+
+
+def test_trains_a_bundle_and_finds_it_finished(snapshot, arguments, tmp_path) -> None:
+    # the snapshot is where it is said to be, not where its manifest says it was built
+    moved = tmp_path / "moved"
+    local_path(snapshot.uri).rename(moved)
+    try:
+        given = [*arguments, "--snapshot", str(moved), *SMALL]
+        first = homefeed_train(*given)
+        assert first.returncode == 0, first.stderr
+        bundle = Path(first.stdout.splitlines()[-1])
+        assert bundle == tmp_path / "out" / "bundle"
+        written = {path: path.stat().st_mtime_ns for path in bundle.iterdir()}
+        assert bundle / "weights.safetensors" in written
+        second = homefeed_train(*given)
+        assert second.stdout == first.stdout
+        assert "is finished already" in second.stderr
+        assert {path: path.stat().st_mtime_ns for path in bundle.iterdir()} == written
+    finally:
+        moved.rename(local_path(snapshot.uri))

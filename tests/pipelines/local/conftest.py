@@ -1,0 +1,71 @@
+"""One planted world, one `homefeed local retrain` over it, and one running Airflow, per session."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psutil
+import pytest
+
+from support.airflow_home import use_temporary_airflow_home
+
+use_temporary_airflow_home()
+
+from pipelines.local import processes  # noqa: E402 - after AIRFLOW_HOME is set
+from pipelines.local.layout import is_free  # noqa: E402
+from support.lab import (  # noqa: E402
+    FIRST_DAY,
+    NUM_DAYS,
+    SECOND_DAY,
+    THIRD_DAY,
+    Lab,
+    homefeed_local,
+    open_lab,
+    ports_in,
+)
+from support.spoil import shuffle_actions  # noqa: E402
+from support.worlds import write_planted_world  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """A home in which `homefeed local retrain` has run two cycles, and what it printed."""
+
+    home: Path
+    event_log: Path
+    returncode: int
+    output: str
+    left_running: tuple[psutil.Process, ...]
+    ports_in_use: tuple[int, ...]
+
+
+@pytest.fixture(scope="session")
+def retrained(tmp_path_factory: pytest.TempPathFactory) -> Retrained:
+    folder = tmp_path_factory.mktemp("lab")
+    event_log = folder / "event_log"
+    write_planted_world(event_log, num_users=120, num_days=NUM_DAYS)
+    done = homefeed_local(
+        *("retrain", "--home", str(folder / "home"), "--recipe", "smoke"),
+        *("--as-of", FIRST_DAY, "--as-of", SECOND_DAY),
+        event_log=event_log,
+    )
+    output = done.stdout + done.stderr
+    return Retrained(
+        home=folder / "home",
+        event_log=event_log,
+        returncode=done.returncode,
+        output=output,
+        # looked at here, before another test starts the services again
+        left_running=tuple(processes.marked(f"{folder / 'home'}#")),
+        ports_in_use=tuple(port for port in ports_in(output) if not is_free(port)),
+    )
+
+
+@pytest.fixture(scope="session")
+def lab(retrained: Retrained) -> Iterator[Lab]:
+    """The services over the same home, and a log whose later weeks teach nothing."""
+    third = datetime.fromisoformat(THIRD_DAY).replace(tzinfo=UTC)
+    shuffle_actions(retrained.event_log, third - timedelta(days=30), third - timedelta(days=9))
+    with open_lab(retrained.home, retrained.event_log) as lab:
+        yield lab

@@ -1,0 +1,114 @@
+"""Both pages in a headless Chromium: trigger the DAG from its form; compare two models in MLflow.
+
+With HOMEFEED_SCREENSHOTS=docs/images it also takes the README's pictures.
+"""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from pipelines.local.layout import ADMIN
+from support.find_chromium import find
+from support.lab import SECOND_DAY
+
+pytestmark = [
+    pytest.mark.services,
+    pytest.mark.browser,
+    pytest.mark.skipif(find() is None, reason="no Chromium on this machine"),
+]
+PATIENCE_MS = 45_000
+"""A page of Airflow's or MLflow's scripts takes seconds to load on a busy machine."""
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        browser = playwright.chromium.launch(executable_path=find(), args=flags)
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.set_default_timeout(PATIENCE_MS)
+        expect.set_options(timeout=PATIENCE_MS)
+        yield page
+        browser.close()
+
+
+def take_picture(page: Page, name: str) -> None:
+    if folder := os.environ.get("HOMEFEED_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def log_in(page: Page, url: str, password: str) -> None:
+    page.goto(url)
+    page.locator("input[name=username]").fill(ADMIN)
+    page.locator("input[type=password]").fill(password)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(lambda address: "/auth/login" not in address)
+
+
+def test_the_dag_is_triggered_from_its_form(lab, page):
+    log_in(page, lab.services.airflow_url, lab.home.password())
+    page.goto(f"{lab.services.airflow_url}/dags/homefeed_retrain")
+    expect(page.get_by_text("every 14 days from 2026-01-05 06:00")).to_be_visible()
+    before = {run["dag_run_id"] for run in lab.api.runs()}
+    page.get_by_role("button", name="Trigger").first.click()
+    form = page.get_by_role("dialog")
+    form.locator("input[type=date]").fill(SECOND_DAY)
+    form.locator("label[data-scope=switch], [data-scope=switch][data-part=root]").first.click()
+    take_picture(page, "airflow-trigger")
+    form.get_by_role("button", name="Trigger").click()
+    run = wait_for_new_run(lab, before)
+    assert run["conf"]["as_of"] == SECOND_DAY
+    assert run["conf"]["promote"] is False
+    assert run["logical_date"] is not None  # the form gives one; as_of wins over it
+    page.goto(f"{lab.services.airflow_url}/dags/homefeed_retrain/runs/{run['dag_run_id']}")
+    expect(page.get_by_text("resolve_run").first).to_be_visible()
+    outcome = lab.finish(run["dag_run_id"])
+    assert outcome.state == "success"
+    xcom = f"/api/v2/dags/homefeed_retrain/dagRuns/{run['dag_run_id']}/taskInstances/resolve_run"
+    resolved = lab.api.get(f"{xcom}/xcomEntries/return_value?deserialize=true")["value"]
+    assert resolved["as_of"] == SECOND_DAY
+    page.reload()
+    expect(page.get_by_text("Success")).to_have_count(8)  # the run and its seven tasks
+    take_picture(page, "airflow-run")
+
+
+def wait_for_new_run(lab, before: set[str]) -> dict:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        for run in lab.api.runs():
+            if run["dag_run_id"] not in before:
+                return run
+        time.sleep(0.3)
+    raise AssertionError("the form started no run")
+
+
+def test_two_models_are_compared_in_mlflow(lab, page):
+    page.goto(f"{lab.services.mlflow_url}/#/experiments/{experiment_id(lab)}/runs")
+    for side in ("challenger", "champion"):
+        name = re.compile(rf"^{SECOND_DAY} {side}")
+        row = page.get_by_role("row").filter(has=page.get_by_role("link", name=name)).last
+        row_index = row.get_attribute("row-index")
+        page.locator(f"[row-index='{row_index}'] input[type=checkbox]").first.check()
+    page.get_by_role("button", name="Compare").click()
+    page.wait_for_url(re.compile("compare-runs"))
+    expect(page.get_by_text("Comparing 2 Runs").first).to_be_visible()
+    metric = page.get_by_text("holdout/repin_volume_at_3", exact=True).last
+    metric.wait_for(state="attached")
+    page.get_by_text("Metrics", exact=True).last.scroll_into_view_if_needed()
+    take_picture(page, "mlflow-compare")
+
+
+def experiment_id(lab) -> str:
+    import httpx
+
+    answer = httpx.get(
+        f"{lab.services.mlflow_url}/api/2.0/mlflow/experiments/get-by-name",
+        params={"experiment_name": "homefeed_retrain"},
+        trust_env=False,
+    )
+    return answer.json()["experiment"]["experiment_id"]

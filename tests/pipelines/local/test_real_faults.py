@@ -1,0 +1,145 @@
+"""Faults in a real scheduler: regression, bad data, killed tasks, a run out of time."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipelines.contracts.artifacts import STAGES
+from pipelines.local import processes
+from pipelines.local.layout import is_free
+from pipelines.local.summary import find_run
+from support.cycles import judgement_of, outcome_of, promotion_of
+from support.kills import kill_tasks, move_start_back, wait_for_run_uri, wait_for_stage
+from support.lab import DAGS, DAY_OF_THIN_DATA, THIRD_DAY, Lab, Outcome, ports_in
+
+pytestmark = pytest.mark.services
+
+
+def the_one_alert(lab: Lab, run_id: str) -> dict:
+    """Wait for a run's alert, and a little longer for a second that must not come."""
+    lab.alerts(run_id, wait_s=30)
+    time.sleep(2)
+    (alert,) = lab.alerts(run_id)
+    return alert
+
+
+def failed_stage(outcome: Outcome) -> str:
+    assert outcome.state == "failed"
+    (stage,) = [task for task in STAGES if outcome.state_of(task) == "failed"]
+    assert outcome.tries_of(stage) == 1, "a retry could not have helped"
+    return stage
+
+
+@pytest.fixture(scope="module")
+def third_cycle(lab: Lab) -> Outcome:
+    """A cycle on spoilt data in which every task is killed once, one of them with its worker."""
+    lab.start("third", THIRD_DAY, promote=True)
+    kill_tasks(lab, "third", "resolve_run")
+    run_uri = wait_for_run_uri(lab, "third")
+    wait_for_stage("build_snapshot", run_uri).kill()
+    wait_for_stage("check_snapshot", run_uri).kill()
+    runner = wait_for_stage("train_challenger", run_uri).parent()
+    runner.parent().kill()
+    wait_for_stage("compare_with_champion", run_uri).kill()
+    kill_tasks(lab, "third", "promote_challenger", "alert")
+    return lab.finish("third")
+
+
+def test_every_killed_task_and_a_killed_worker_are_tried_again(
+    third_cycle: Outcome, retrained
+) -> None:
+    assert third_cycle.state == "success"
+    assert [stage for stage in STAGES if third_cycle.tries_of(stage) < 2] == []
+    run = outcome_of(retrained.home, "third").run
+    runs = retrained.home / "workspace" / "runs"
+    assert [path.name for path in runs.iterdir() if "2017-04-20" in path.name] == [run.run_id]
+
+
+def test_a_regression_is_green_and_told_once(lab: Lab, third_cycle: Outcome, retrained) -> None:
+    assert {third_cycle.state_of(stage) for stage in STAGES} == {"success"}
+    assert judgement_of(retrained.home, "third").verdict.decision == "REJECT"
+    promotion = promotion_of(retrained.home, "third")
+    assert not promotion.is_promoted
+    assert promotion.champion_after == promotion.champion_before
+    run_id = outcome_of(retrained.home, "third").run.run_id
+    (alert,) = lab.alerts(run_id)
+    assert alert["kind"] == "regression"
+
+
+def test_a_failed_data_gate_is_red_at_once_and_told_with_its_pages(lab: Lab) -> None:
+    outcome = lab.run("thin-data", DAY_OF_THIN_DATA)
+    assert failed_stage(outcome) == "check_snapshot"
+    assert outcome.state_of("build_snapshot") == "success"
+    assert outcome.state_of("train_challenger") == "upstream_failed"
+    run = find_run(str(lab.home.path / "workspace"), "thin-data").run
+    alert = the_one_alert(lab, run.run_id)
+    assert alert["kind"] == "data_gate_failed"
+    assert "enough_holdout_requests" in alert["happened"]
+    docs = alert["happened"].split("Data Docs: file://")[1].split("\n")[0]
+    assert "<html" in Path(docs).read_text()
+
+
+def test_data_that_is_not_there_fails_at_once_and_is_told_once(lab: Lab) -> None:
+    outcome = lab.run("no-data", "2019-01-07")
+    stage = failed_stage(outcome)
+    run = find_run(str(lab.home.path / "workspace"), "no-data").run
+    alert = the_one_alert(lab, run.run_id)
+    assert stage in alert["happened"]
+    assert alert["next_command"].startswith("homefeed ")
+
+
+def test_a_run_that_cannot_be_resolved_is_told_of_too(lab: Lab) -> None:
+    outcome = lab.run("too-old", "2017-01-20", promote=True)
+    assert failed_stage(outcome) == "resolve_run"
+    alert = the_one_alert(lab, "too-old")
+    assert alert["kind"] == "broken_run"
+    assert "not newer than the champion" in alert["happened"]
+
+
+def test_a_run_out_of_time_is_ended_and_told_once(lab: Lab) -> None:
+    lab.start("too-long", THIRD_DAY)
+    run_uri = wait_for_run_uri(lab, "too-long")
+    stage = wait_for_stage("build_snapshot", run_uri)
+    stage.suspend()  # hangs, and does not hear SIGTERM either
+    move_start_back(lab, "too-long", days=3)
+    assert lab.finish("too-long").state == "failed"
+    run = find_run(str(lab.home.path / "workspace"), "too-long").run
+    alert = the_one_alert(lab, run.run_id)
+    assert alert["kind"] == "broken_run"
+    assert "build_snapshot" in alert["title"] and "timed_out" in alert["happened"]
+    assert psutil.wait_procs([stage], timeout=60)[1] == [], "the stage outlived its run"
+
+
+def test_a_killed_start_leaves_nothing_running(tmp_path, retrained):
+    home = tmp_path / "home"
+    (home / "airflow").mkdir(parents=True)
+    for path in [retrained.home / "airflow" / "airflow.db"] + [
+        *(retrained.home / "airflow").glob("migrated-*")
+    ]:
+        shutil.copy(path, home / "airflow")  # a database that is made already
+    ui = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.cli.main", "local", "ui", "--home", str(home)]
+        + ["--dags", str(DAGS)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    lines: list[str] = []
+    while "Ctrl-C" not in "".join(lines):
+        line = ui.stdout.readline()
+        assert line, f"ui ended early: {lines}"
+        lines.append(line)
+    assert len(processes.marked(f"{home}#")) >= 4
+    ui.kill()
+    ui.wait()
+    deadline = time.monotonic() + 30
+    while processes.marked(f"{home}#"):
+        assert time.monotonic() < deadline, processes.marked(f"{home}#")
+        time.sleep(0.3)
+    assert all(is_free(port) for port in ports_in("".join(lines))), "a server outlived its mark"

@@ -1,0 +1,209 @@
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from pipelines import storage
+from pipelines.contracts.artifacts import Decision, ResolvedRun
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    DataContractError,
+    PromotionRefusedError,
+    TrackingUnavailableError,
+)
+from pipelines.registry import history, promotion, registry, tracking
+from pipelines.settings import Settings
+from support.registered import challenger_of, judgement_of, register_bundle
+from support.runs import make_run
+
+pytestmark = pytest.mark.services
+FIRST = datetime(2017, 6, 12, tzinfo=UTC)
+SECOND = FIRST + timedelta(days=14)
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def client(tracking_uri: str) -> MlflowClient:
+    return tracking.connect(tracking_uri)
+
+
+def cycle(tmp_path: Path, tracking_uri: str, as_of: datetime, **overrides: object) -> ResolvedRun:
+    name = f"ranker_{tmp_path.name}"
+    return make_run(
+        tmp_path,
+        as_of=as_of,
+        tracking_uri=tracking_uri,
+        registered_model=name,
+        experiment=name,
+        **overrides,
+    )
+
+
+def promote(client: MlflowClient, run: ResolvedRun, folder: Path, now: datetime = NOW):  # noqa: ANN201
+    model = register_bundle(client, run, folder)
+    return promotion.promote_challenger(run, challenger_of(model), judgement_of(run, model), now)
+
+
+def champion(client: MlflowClient, run: ResolvedRun):  # noqa: ANN201
+    return registry.read_champion(client, run.tracking_uri, run.registered_model)
+
+
+def test_the_first_and_the_second_cycle(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient
+) -> None:
+    run = cycle(tmp_path, tracking_uri, FIRST)
+    assert champion(client, run) is None
+    first = promote(client, run, tmp_path)
+    assert first.is_promoted
+    assert champion(client, run) == first.champion_after
+    later = cycle(tmp_path, tracking_uri, SECOND, champion=first.champion_after)
+    second = promote(client, later, tmp_path, NOW + timedelta(days=14))
+    assert second.champion_before == first.champion_after
+    assert champion(client, run) == second.champion_after
+    entries = [entry for _, entry in history.read(run.workspace_uri, run.registered_model)]
+    assert [entry.model.version for entry in entries] == ["1", "2"]
+
+
+@pytest.mark.parametrize("decision", [Decision.REJECT, Decision.INCONCLUSIVE])
+def test_without_promote_nothing_moves(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient, decision: Decision
+) -> None:
+    run = cycle(tmp_path, tracking_uri, FIRST)
+    model = register_bundle(client, run, tmp_path)
+    judgement = judgement_of(run, model, decision)
+    done = promotion.promote_challenger(run, challenger_of(model), judgement, NOW)
+    assert not done.is_promoted
+    assert str(decision) in done.reason
+    assert champion(client, run) is None
+    assert history.read(run.workspace_uri, run.registered_model) == []
+
+
+def test_a_backfill_moves_nothing(tmp_path: Path, tracking_uri: str, client: MlflowClient) -> None:
+    run = cycle(tmp_path, tracking_uri, FIRST, may_promote=False)
+    assert not promote(client, run, tmp_path).is_promoted
+    assert champion(client, run) is None
+
+
+def test_a_champion_that_moved_during_the_run_is_kept(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient
+) -> None:
+    run = cycle(tmp_path, tracking_uri, FIRST)
+    other = promote(client, cycle(tmp_path, tracking_uri, FIRST, run_id="other"), tmp_path)
+    with pytest.raises(PromotionRefusedError, match="moved during the run: found .* v1"):
+        promote(client, run, tmp_path)
+    assert champion(client, run) == other.champion_after
+
+
+def test_an_older_as_of_is_never_promoted(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient
+) -> None:
+    newest = promote(client, cycle(tmp_path, tracking_uri, SECOND), tmp_path).champion_after
+    run = cycle(tmp_path, tracking_uri, FIRST, champion=newest, run_id="older")
+    with pytest.raises(PromotionRefusedError, match="is not newer than the champion's"):
+        promote(client, run, tmp_path)
+    assert champion(client, run) == newest
+
+
+def test_a_verdict_about_another_model_is_refused(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient
+) -> None:
+    run = cycle(tmp_path, tracking_uri, FIRST)
+    one = register_bundle(client, run, tmp_path)
+    two = register_bundle(client, run, tmp_path)
+    with pytest.raises(PromotionRefusedError, match="the verdict is about"):
+        promotion.promote_challenger(run, challenger_of(two), judgement_of(run, one), NOW)
+    assert champion(client, run) is None
+
+
+def test_killed_between_alias_and_manifest_it_goes_on(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient
+) -> None:
+    run = cycle(tmp_path, tracking_uri, FIRST)
+    model = register_bundle(client, run, tmp_path)
+    registry.move_champion(client, tracking_uri, None, model)  # then the process was killed
+    for _ in range(2):
+        done = promotion.promote_challenger(
+            run, challenger_of(model), judgement_of(run, model), NOW
+        )
+        assert done.is_promoted
+    assert len(history.read(run.workspace_uri, run.registered_model)) == 1
+
+
+def test_registering_twice_makes_one_version(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient
+) -> None:
+    run = cycle(tmp_path, tracking_uri, FIRST)
+    model = register_bundle(client, run, tmp_path)
+    version = client.get_model_version(model.name, model.version)
+    again = registry.register(client, run, model.mlflow_run_id, version.source, dict(version.tags))
+    assert again == model
+    alias = client.get_model_version_by_alias(run.registered_model, "challenger")
+    assert str(alias.version) == model.version
+
+
+def test_rollback_and_who_was_serving(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient
+) -> None:
+    run = cycle(tmp_path, tracking_uri, FIRST)
+    first = promote(client, run, tmp_path).champion_after
+    later = cycle(tmp_path, tracking_uri, SECOND, champion=first)
+    promote(client, later, tmp_path, NOW + timedelta(days=14))
+    settings = Settings(
+        workspace=str(tmp_path / "workspace"),
+        tracking_uri=tracking_uri,
+        registered_model=run.registered_model,
+    )
+    moved_at = NOW + timedelta(days=15)
+    entry = promotion.rollback(client, settings, None, moved_at, "hides rose")
+    assert entry.model == first
+    assert champion(client, run) == first
+
+    def serving(days: float) -> str:
+        instant = NOW + timedelta(days=days)
+        found = history.serving_at(run.workspace_uri, run.registered_model, instant)
+        return found.model.version
+
+    assert [serving(0), serving(13.9), serving(14), serving(15)] == ["1", "1", "2", "1"]
+    with pytest.raises(ConfigurationError, match="nothing of .* was serving"):
+        serving(-1)
+    with pytest.raises(ConfigurationError, match="is the champion already"):
+        promotion.rollback(client, settings, "1", moved_at, "again")
+
+
+def test_a_bundle_comes_back_as_it_was_registered(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient
+) -> None:
+    run = cycle(tmp_path, tracking_uri, FIRST)
+    model = register_bundle(client, run, tmp_path)
+    found = registry.download_bundle(client, tracking_uri, model, tmp_path / "down")
+    assert (found / "bundle.json").exists()
+    altered = model.model_copy(update={"bundle_digest": "0" * 64})
+    with pytest.raises(DataContractError, match="altered after registration"):
+        registry.download_bundle(client, tracking_uri, altered, tmp_path / "down2")
+
+
+def test_a_foreign_version_behind_the_alias_is_refused(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient
+) -> None:
+    run = cycle(tmp_path, tracking_uri, FIRST)
+    client.create_registered_model(run.registered_model)
+    mlflow_run_id = tracking.open_run(client, run, "challenger", "made by hand")
+    source = client.get_run(mlflow_run_id).info.artifact_uri + "/model"
+    client.create_model_version(run.registered_model, source=source, run_id=mlflow_run_id)
+    client.set_registered_model_alias(run.registered_model, "champion", "1")
+    with pytest.raises(DataContractError, match="has no tags"):
+        champion(client, run)
+
+
+def test_mlflow_down_at_promotion_moves_nothing(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient, unused_url: str
+) -> None:
+    run = cycle(tmp_path, tracking_uri, FIRST)
+    model = register_bundle(client, run, tmp_path)
+    cut_off = run.model_copy(update={"tracking_uri": unused_url})
+    with pytest.raises(TrackingUnavailableError, match="nothing was promoted"):
+        promotion.promote_challenger(cut_off, challenger_of(model), judgement_of(run, model), NOW)
+    assert champion(client, run) is None
+    assert not storage.exists(storage.join(run.workspace_uri, "history", "x"))
+    assert history.read(run.workspace_uri, run.registered_model) == []

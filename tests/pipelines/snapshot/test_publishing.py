@@ -1,0 +1,157 @@
+"""Publishing: whole or not at all, once per content, whatever kills or races it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines.contracts.artifacts import ResolvedRun, Snapshot
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.snapshot_files import verify_files
+from pipelines.snapshot.build import build_snapshot
+from pipelines.storage import join, local_path, read_model
+from support.runs import make_run
+from support.tiny_log import TINY_AS_OF, tiny_config, write_tiny_log
+
+BUILD = """
+import sys
+from pipelines.contracts.artifacts import ResolvedRun
+from pipelines.snapshot.build import build_snapshot
+if __name__ == "__main__":
+    run = ResolvedRun.model_validate_json(open(sys.argv[1]).read())
+    print("ready", flush=True)
+    try:
+        print(build_snapshot(run, num_workers=int(sys.argv[2])).digest)
+    except Exception as error:
+        print(type(error).__name__, error)
+        sys.exit(getattr(error, "exit_code", 70))
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> ResolvedRun:
+    write_tiny_log(tmp_path / "event_log")
+    run = make_run(tmp_path, tiny_config(num_shards=4), TINY_AS_OF)
+    (tmp_path / "run.json").write_text(run.model_dump_json())
+    (tmp_path / "build.py").write_text(BUILD)
+    return run
+
+
+def start(folder: Path, num_workers: int = 1) -> subprocess.Popen[str]:
+    """Start a build in another process; return when its imports are done."""
+    command = [sys.executable, str(folder / "build.py"), str(folder / "run.json"), str(num_workers)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def published(run: ResolvedRun) -> list[Path]:
+    """Return the finished snapshots of a run's workspace."""
+    found = local_path(join(run.workspace_uri, "snapshots")).glob("*/manifest.json")
+    return [path.parent for path in found]
+
+
+def test_the_same_content_is_published_once(run: ResolvedRun) -> None:
+    first = build_snapshot(run)
+    manifest = local_path(first.uri) / "manifest.json"
+    written = manifest.stat().st_mtime_ns
+    assert build_snapshot(run) == first
+    assert manifest.stat().st_mtime_ns == written
+    assert read_model(join(first.uri, "manifest.json"), Snapshot) == first
+
+
+def test_two_builders_at_once_both_succeed(run: ResolvedRun, tmp_path: Path) -> None:
+    builders = [start(tmp_path) for _ in range(3)]
+    outputs = [builder.communicate(timeout=60)[0].strip() for builder in builders]
+    assert [builder.returncode for builder in builders] == [0, 0, 0]
+    assert len(set(outputs)) == 1
+    assert len(published(run)) == 1
+    verify_files(build_snapshot(run), published(run)[0])
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.02, 0.05, 0.1])
+def test_a_killed_build_leaves_nothing_half_published(
+    run: ResolvedRun, tmp_path: Path, delay_s: float
+) -> None:
+    process = start(tmp_path)
+    time.sleep(delay_s)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=30)
+    for folder in published(run):
+        verify_files(read_model((folder / "manifest.json").as_uri(), Snapshot), folder)
+    snapshot = build_snapshot(run)
+    verify_files(snapshot, local_path(snapshot.uri))
+    left = [p.name for p in local_path(snapshot.uri).parent.iterdir() if p.is_dir()]
+    assert left == [snapshot.digest[:16]]
+
+
+def test_a_folder_without_manifest_is_replaced(run: ResolvedRun) -> None:
+    snapshot = build_snapshot(run)
+    folder = local_path(snapshot.uri)
+    (folder / "manifest.json").unlink()
+    (folder / "pins.arrow").write_bytes(b"half")
+    assert build_snapshot(run) == snapshot
+    verify_files(snapshot, folder)
+
+
+def test_workers_end_with_a_killed_build(run: ResolvedRun, tmp_path: Path) -> None:
+    process = start(tmp_path, num_workers=2)
+    children: list[int] = []
+    deadline = time.monotonic() + 20
+    while len(children) < 2 and time.monotonic() < deadline:
+        listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+        children = [int(child) for child in listed.split()]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=30)
+    assert children
+    while any(_is_running(child) for child in children):
+        assert time.monotonic() < deadline, "workers outlived their build"
+        time.sleep(0.05)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def test_a_read_only_workspace_says_what_to_change(run: ResolvedRun) -> None:
+    """/sys refuses new folders to everybody, root included."""
+    nowhere = run.model_copy(update={"workspace_uri": "file:///sys/homefeed"})
+    with pytest.raises(ConfigurationError, match="no permission.*HOMEFEED_WORKSPACE"):
+        build_snapshot(nowhere)
+
+
+def test_a_full_workspace_is_said_to_be_full(run: ResolvedRun, tmp_path: Path) -> None:
+    """A file system of a few pages, in a mount namespace of its own."""
+    small = tmp_path / "workspace"
+    small.mkdir()
+    unshare = shutil.which("unshare")
+    mount = f"mount -t tmpfs -o size=16k none {small}"
+    if (
+        unshare is None
+        or subprocess.run(
+            [unshare, "-rm", "sh", "-c", mount], capture_output=True, check=False
+        ).returncode
+    ):
+        pytest.skip("needs the right to mount a file system in a namespace of its own")
+    command = f'{mount} && exec "$0" "$@"'
+    build = [sys.executable, str(tmp_path / "build.py"), str(tmp_path / "run.json"), "1"]
+    done = subprocess.run(
+        [unshare, "-rm", "sh", "-c", command, *build],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert "TransientStorageError" in done.stdout, done.stdout + done.stderr
+    assert "the disk is full" in done.stdout
+    assert done.returncode == 75

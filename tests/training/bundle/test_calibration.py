@@ -1,0 +1,55 @@
+"""Calibration: recovers a known distortion, repairs downsampling, never turns an order around."""
+
+import numpy as np
+import pytest
+
+from training.bundle.calibration import apply_calibrator, correct_downsampling, fit_calibrator
+
+
+def sigmoid(z: np.ndarray) -> np.ndarray:
+    return 1.0 / (1.0 + np.exp(-z))
+
+
+def test_recovers_a_known_distortion() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(-1.5, 1.5, 200_000)
+    label = (rng.random(len(truth)) < sigmoid(truth)).astype(np.int8)
+    calibrator = fit_calibrator("repin", (truth + 0.7) / 0.5, label)
+    assert calibrator.scale == pytest.approx(0.5, abs=0.02)
+    assert calibrator.shift == pytest.approx(-0.7, abs=0.03)
+    assert apply_calibrator(calibrator, (truth + 0.7) / 0.5).mean() == pytest.approx(
+        label.mean(), rel=0.01
+    )
+
+
+def test_downsampled_odds_come_back() -> None:
+    rng = np.random.default_rng(1)
+    label = rng.random(400_000) < 0.1
+    kept = label | (rng.random(len(label)) < 0.25)
+    rate = label[kept].mean()
+    logit = np.log(rate / (1 - rate))
+    assert sigmoid(correct_downsampling(np.array([logit]), 0.25))[0] == pytest.approx(0.1, rel=0.02)
+
+
+def test_no_rows_and_few_rows_change_little() -> None:
+    nothing = fit_calibrator("save", np.array([]), np.array([]))
+    assert (nothing.scale, nothing.shift) == (1.0, 0.0)
+    few = fit_calibrator("save", np.full(30, -3.0), np.zeros(30))
+    assert few.scale == pytest.approx(1.0, abs=0.1)
+    assert few.shift == pytest.approx(0.0, abs=0.1)
+
+
+def test_scores_that_rank_backwards_are_not_turned_around() -> None:
+    rng = np.random.default_rng(2)
+    logits = rng.normal(size=20_000)
+    label = (rng.random(20_000) < sigmoid(-logits)).astype(np.int8)
+    calibrator = fit_calibrator("repin", logits, label)
+    assert calibrator.scale == 1.0
+    assert apply_calibrator(calibrator, logits).mean() == pytest.approx(label.mean(), abs=0.02)
+
+
+def test_extreme_logits_stay_finite() -> None:
+    calibrator = fit_calibrator("repin", np.array([-900.0, 900.0] * 50), np.array([0, 1] * 50))
+    found = apply_calibrator(calibrator, np.array([-900.0, 0.0, 900.0]))
+    assert np.isfinite(found).all()
+    assert (found >= 0).all() and (found <= 1).all()

@@ -1,0 +1,279 @@
+"""Batches: what is gathered, in which order, by which rank, and what is sampled away."""
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.contracts.hashing import uniform
+from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
+from training.data.batches import visible_actions
+from training.data.data_module import HomefeedDataModule
+from training.data.epoch_plan import EpochPlan, EpochPlanner, split_off_calibration
+from training.data.reader import SnapshotReader, chunks, ragged_ranges
+from training.fitting.lightning_module import RankerModule
+from training.model.loss import weighted_loss
+
+
+@pytest.fixture(scope="module")
+def reader(planted) -> SnapshotReader:
+    return SnapshotReader(planted.snapshot, planted.folder, planted.config.features, 20)
+
+
+@pytest.fixture(scope="module")
+def data(planted) -> HomefeedDataModule:
+    return HomefeedDataModule(planted.snapshot, planted.folder, planted.config)
+
+
+def test_ragged_ranges() -> None:
+    found = ragged_ranges(np.array([5, 0, 9]), np.array([2, 0, 3]))
+    assert found.tolist() == [5, 6, 9, 10, 11]
+    assert ragged_ranges(np.array([], dtype=int), np.array([], dtype=int)).tolist() == []
+
+
+def test_a_batch_equals_what_a_loop_over_the_rows_gathers(reader) -> None:
+    index = reader.index(SPLIT_HOLDOUT)
+    batch = reader.make_batch(index)
+    row = 0
+    for r in range(len(index)):
+        shard = int(index.shard_M[r])
+        request = int(index.row_M[r])
+        requests, timeline = reader.requests[shard], reader.timelines[shard]
+        start, end = requests["timeline_start"][request], requests["timeline_end"][request]
+        newest_first = list(range(start, end))[::-1][:20]
+        num = len(newest_first)
+        impressed_at = requests["impressed_at"][request]
+        pins = timeline["pin_row"][newest_first]
+        assert batch.action_types_RS[r, :num].tolist() == [
+            int(timeline["action_type_id"][i]) for i in newest_first
+        ]
+        assert batch.action_pin_keys_RS[r, :num].tolist() == pins.tolist()
+        assert batch.action_ages_ms_RS[r, :num].tolist() == [
+            int(impressed_at - timeline["acted_at"][i]) for i in newest_first
+        ]
+        assert (batch.action_pins_RSE[r, :num].numpy() == reader.pins["embedding"][pins]).all()
+        assert (batch.action_types_RS[r, num:] == 0).all()
+        assert (batch.action_pin_keys_RS[r, num:] == -1).all()
+        assert (batch.action_pins_RSE[r, num:] == 0).all()
+        examples = reader.examples[shard]
+        for example in range(requests["num_examples"][request]):
+            source = requests["first_example"][request] + example
+            assert batch.request_of_C[row] == r
+            assert batch.candidate_pin_keys_C[row] == examples["pin_row"][source]
+            assert batch.labels_CH[row, 0] == examples["label_repin"][source]
+            assert batch.numeric_CN[row, 0] == examples["num_pin_popularity"][source]
+            row += 1
+    assert row == len(batch.request_of_C)
+    assert (batch.action_ages_ms_RS >= 0).all()
+
+
+def test_every_candidate_of_an_epoch_is_read_once_over_all_ranks(data) -> None:
+    plan = data.planner.plan(0)
+    expected = [
+        (request, example)
+        for request, count in enumerate(data.training_index.num_examples_M)
+        for example in range(count)
+    ]
+    for world_size in (1, 2, 3):
+        shares = [
+            plan.share(batch, rank, world_size)
+            for batch in range(plan.num_batches)
+            for rank in range(world_size)
+        ]
+        seen = [
+            (request, skipped + example)
+            for share in shares
+            for request, skipped, count, weight in zip(
+                share.requests,
+                share.skipped_R,
+                share.num_examples_R,
+                share.user_weights_R,
+                strict=True,
+            )
+            for example in range(count if weight > 0 else 0)
+        ]
+        assert sorted(seen) == expected
+
+
+def test_a_request_cut_between_ranks_is_the_same_request_on_both(data) -> None:
+    whole, *parts = (
+        data.rank_batch(0, 1, rank, world_size)
+        for rank, world_size in ((0, 1), (0, 3), (1, 3), (2, 3))
+    )
+    sizes = [len(part.request_of_C) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+    assert sum(len(part.users_RE) for part in parts) > len(whole.users_RE)
+    for name in ("candidate_pins_CE", "labels_CH", "numeric_CN", "categorical_CG"):
+        joined = torch.cat([getattr(part, name) for part in parts])
+        assert torch.equal(joined, getattr(whole, name))
+    for name in ("action_pin_keys_RS", "users_RE", "window_fraction_R"):
+        per_candidate = [getattr(part, name)[part.request_of_C] for part in (whole, *parts)]
+        width = min(rows.shape[1] for rows in per_candidate) if name.endswith("RS") else None
+        whole_rows, *rows = (rows[:, :width] if width else rows for rows in per_candidate)
+        assert torch.equal(torch.cat(rows), whole_rows)
+
+
+def test_a_downsampled_batch_is_cut_as_if_the_kept_were_spread_evenly() -> None:
+    num_examples = np.array([30, 30, 30, 30, 2, 0, 28, 30])
+    num_kept = np.array([10, 2, 30, 0, 1, 0, 20, 9])
+    plan = EpochPlan(np.arange(8), np.array([0, 8]), np.zeros(8), num_kept, num_examples)
+    for world_size in (1, 2, 3, 7):
+        shares = [plan.share(0, rank, world_size) for rank in range(world_size)]
+        assert {share.num_global_candidates for share in shares} == {72}
+        estimates = [
+            (num_kept / np.maximum(num_examples, 1))[share.requests] @ share.num_examples_R
+            for share in shares
+        ]
+        assert np.allclose(estimates, 72 / world_size, atol=1.5)
+        # the requests that keep nothing, of 30 and 0, are read by nobody
+        assert sum(int(share.num_examples_R.sum()) for share in shares) == 150
+
+
+def test_the_ranks_of_a_downsampled_batch_read_all_that_is_kept_once(planted) -> None:
+    training = planted.config.training.model_copy(update={"negative_keep_fraction": 0.3})
+    config = planted.config.model_copy(update={"training": training})
+    data = HomefeedDataModule(planted.snapshot, planted.folder, config)
+    for batch in range(3):
+        whole = data.rank_batch(1, batch, 0, 1)
+        parts = [data.rank_batch(1, batch, rank, 3) for rank in range(3)]
+        assert {float(part.num_global_candidates) for part in parts} == {len(whole.labels_CH)}
+        joined = torch.cat([part.candidate_pin_keys_C for part in parts])
+        assert torch.equal(joined, whole.candidate_pin_keys_C)
+
+
+def test_a_rank_without_candidates_takes_part_with_weight_zero(planted, data) -> None:
+    plan = data.planner.plan(0)
+    world_size = plan.share(0, 0, 1).num_global_candidates + 1
+    shares = [plan.share(0, rank, world_size) for rank in range(world_size)]
+    (without,) = (rank for rank, s in enumerate(shares) if s.user_weights_R.sum() == 0)
+    assert len(shares[without].requests) == 1
+    batch = data.rank_batch(0, 0, without, world_size)
+    assert len(batch.labels_CH) > 0
+    module = RankerModule(planted.config, data.statistics(), batch.users_RE.shape[1], 10)
+    logits = module.ranker(batch, visible_actions(batch, 0.0))
+    loss = weighted_loss(logits, batch, module.get_buffer("label_weights_HL"))
+    loss.backward()
+    assert loss.item() == 0.0
+    # every weight has a gradient, or the other ranks would wait for it
+    assert all(p.grad is not None and (p.grad == 0).all() for p in module.parameters())
+
+
+@pytest.mark.parametrize("negative_keep_fraction", [1.0, 0.3])
+def test_losses_and_gradients_of_the_ranks_add_up_to_those_of_one(
+    planted, negative_keep_fraction: float
+) -> None:
+    changed = {"negative_keep_fraction": negative_keep_fraction}
+    training = planted.config.training.model_copy(update=changed)
+    config = planted.config.model_copy(update={"training": training})
+    data = HomefeedDataModule(planted.snapshot, planted.folder, config)
+    width = data.reader.pins["embedding"].shape[1]
+    module = RankerModule(config, data.statistics(), width, 10)
+
+    def loss_and_gradients(rank: int, world_size: int) -> tuple[float, list[torch.Tensor]]:
+        batch = data.rank_batch(0, 1, rank, world_size)
+        logits = module.ranker(batch, visible_actions(batch, 0.0))
+        loss = weighted_loss(logits, batch, module.get_buffer("label_weights_HL"))
+        return loss.item(), list(torch.autograd.grad(loss, list(module.parameters())))
+
+    whole_loss, whole = loss_and_gradients(0, 1)
+    parts = [loss_and_gradients(rank, 3) for rank in range(3)]
+    assert sum(loss for loss, _ in parts) == pytest.approx(whole_loss, abs=1e-6)
+    for expected, *found in zip(whole, *(gradients for _, gradients in parts), strict=True):
+        allowed = 1e-5 * float(expected.abs().max())
+        torch.testing.assert_close(sum(found), expected, atol=allowed, rtol=0)
+
+
+def test_the_ranks_of_a_batch_read_shards_one_after_another(data) -> None:
+    plan = data.planner.plan(0)
+    for batch in range(plan.num_batches):
+        shards = [
+            data.training_index.shard_M[plan.share(batch, rank, 2).requests] for rank in (0, 1)
+        ]
+        assert shards[0].max() <= shards[1].min()
+
+
+def test_every_request_has_a_window_of_its_own(data) -> None:
+    first, second = data.planner.plan(0).window_fraction_M, data.planner.plan(1).window_fraction_M
+    assert len(np.unique(first)) > 0.99 * len(first)
+    assert (first >= 0).all() and (first < 1).all()
+    assert first.mean() == pytest.approx(0.5, abs=0.1)
+    assert not (first == second).any()
+
+
+def test_epochs_differ_and_repeat_with_the_seed(data) -> None:
+    first, again, second = data.planner.plan(0), data.planner.plan(0), data.planner.plan(1)
+    assert (first.order_M == again.order_M).all()
+    assert (first.window_fraction_M == again.window_fraction_M).all()
+    assert not (first.order_M == second.order_M).all()
+    assert first.num_batches == second.num_batches == data.num_batches_per_epoch
+
+
+def test_batches_are_about_as_large_as_asked(data) -> None:
+    plan = data.planner.plan(0)
+    sizes = [plan.share(b, 0, 1).num_global_candidates for b in range(plan.num_batches)]
+    assert sum(sizes) == data.num_training_examples
+    largest_request = int(data.training_index.num_examples_M.max())
+    assert max(sizes) - min(sizes) <= 2 * largest_request
+
+
+@pytest.mark.parametrize("batch_size", [1, 40, 10**6])
+def test_no_batch_is_empty_at_any_size(reader, batch_size) -> None:
+    index = reader.index(SPLIT_TRAINING)
+    planner = EpochPlanner(reader, index, seed=1, batch_size=batch_size, negative_keep_fraction=1.0)
+    bounds = planner.plan(0).bounds_B1
+    assert (np.diff(bounds) > 0).all()
+    assert bounds[-1] == len(index)
+
+
+def test_downsampling_keeps_positives_and_a_share_of_the_rest(reader) -> None:
+    index = reader.index(SPLIT_TRAINING)
+    planner = EpochPlanner(reader, index, seed=1, batch_size=512, negative_keep_fraction=0.3)
+    is_positive = reader.labels(index).any(axis=1)
+    kept = planner.is_kept(index, epoch=0)
+    assert kept is not None
+    assert kept[is_positive].all()
+    assert kept[~is_positive].mean() == pytest.approx(0.3, abs=0.03)
+    assert (kept != planner.is_kept(index, epoch=1)).any()
+    # the choice belongs to the row, not to the batch that it is in
+    rows = np.arange(len(index) // 2, len(index))
+    half = planner.is_kept(index.take(rows), epoch=0)
+    assert half is not None
+    assert (half == kept[-len(half) :]).all()
+    plan = planner.plan(0)
+    sizes = [plan.share(b, 0, 1).num_global_candidates for b in range(plan.num_batches)]
+    assert sum(sizes) == kept.sum()
+
+
+def test_calibration_users_are_not_trained_on(reader) -> None:
+    index = reader.index(SPLIT_TRAINING)
+    training, calibration = split_off_calibration(index)
+    assert len(training) + len(calibration) == len(index)
+    assert len(calibration) > 0
+    assert not set(training.user_id_M) & set(calibration.user_id_M)
+
+
+def test_chunks_cover_everything_in_order(reader) -> None:
+    index = reader.index(SPLIT_TRAINING)
+    for batch_size in (1, 100, 10**6):
+        parts = list(chunks(index, batch_size))
+        assert np.concatenate([part.row_M for part in parts]).tolist() == index.row_M.tolist()
+        assert all(len(part) for part in parts)
+
+
+def test_hashes_are_uniform_and_differ_by_seed() -> None:
+    values = uniform(np.arange(20_000), 7)
+    assert values.min() >= 0
+    assert values.max() < 1
+    assert values.mean() == pytest.approx(0.5, abs=0.01)
+    assert np.corrcoef(values, uniform(np.arange(20_000), 8))[0, 1] == pytest.approx(0, abs=0.03)
+    counts = np.histogram(values, bins=20, range=(0, 1))[0]
+    assert counts.std() / counts.mean() < 0.1
+
+
+def test_a_batch_shares_no_memory_with_the_snapshot(reader) -> None:
+    index = reader.index(SPLIT_HOLDOUT).take(np.arange(1))
+    before = reader.make_batch(index)
+    for tensor in before:
+        tensor.zero_()
+    after = reader.make_batch(index)
+    assert any((tensor != 0).any() for tensor in after)
+    assert isinstance(after.labels_CH, torch.Tensor)

@@ -1,0 +1,47 @@
+"""Which checkpoint a training goes on from, where some are damaged."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support.damage import flip_a_byte
+from training.fitting.checkpoints import digest_path, newest_intact
+
+
+def write_checkpoint(folder: Path, step: int) -> Path:
+    path = folder / f"step-{step:09d}.ckpt"
+    content = bytes(range(256)) * step
+    path.write_bytes(content)
+    digest_path(path).write_text(hashlib.sha256(content).hexdigest())
+    return path
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "a flipped byte": flip_a_byte,
+    "cut off": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "empty": lambda path: path.write_bytes(b""),
+    "without its digest": lambda path: digest_path(path).unlink(),
+    "with an empty digest": lambda path: digest_path(path).write_text(""),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    damage: str, tmp_path, caplog
+) -> None:
+    older, newest = write_checkpoint(tmp_path, 4), write_checkpoint(tmp_path, 8)
+    assert newest_intact(tmp_path) == (8, newest)
+    DAMAGES[damage](newest)
+    assert newest_intact(tmp_path) == (4, older)
+    assert "step-000000008.ckpt is corrupt; falling back" in caplog.text
+    DAMAGES[damage](older)
+    assert newest_intact(tmp_path) is None
+
+
+def test_a_checkpoint_whose_writing_was_interrupted_is_none(tmp_path) -> None:
+    (tmp_path / ".writing").write_bytes(b"half")
+    digest_path(tmp_path / "step-000000004.ckpt").write_text("0" * 64)  # written before the file
+    assert newest_intact(tmp_path) is None
+    assert newest_intact(tmp_path / "not there") is None

@@ -1,0 +1,143 @@
+"""What a model was not trained for is refused, and the message says what to change."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from pipelines.contracts.config import FeatureConfig, UserWeight
+from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.snapshot_files import verify_files
+from support.damage import flip_a_byte
+from support.snapshots import copy_snapshot, rewrite, with_column, with_embedding
+from training.bundle.files import load_bundle, read_golden
+from training.bundle.scorer import Scorer
+from training.data.batches import MODEL_INPUTS
+from training.data.data_module import HomefeedDataModule
+from training.data.input_checks import check_inputs
+
+Inputs = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def scorer(trained) -> Scorer:
+    return load_bundle(Path(trained[1].bundle_dir))
+
+
+@pytest.fixture
+def inputs(trained) -> Inputs:
+    golden, _ = read_golden(Path(trained[1].bundle_dir), 3)
+    return {name: getattr(golden, name).clone() for name in MODEL_INPUTS}
+
+
+def longer(inputs: Inputs) -> None:
+    inputs["action_types_RS"] = torch.nn.functional.pad(inputs["action_types_RS"], (0, 50))
+
+
+def unknown_type(inputs: Inputs) -> None:
+    inputs["action_types_RS"][-1, 0] = 99
+
+
+def padding_first(inputs: Inputs) -> None:
+    inputs["action_types_RS"][-1, 0] = 0
+
+
+def not_finite(inputs: Inputs) -> None:
+    inputs["candidate_pins_CE"][0, 0] = float("nan")
+
+
+def out_of_order(inputs: Inputs) -> None:
+    inputs["request_of_C"] = inputs["request_of_C"].flip(0)
+
+
+def missing(inputs: Inputs) -> None:
+    del inputs["users_RE"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (longer, r"expected at most 12 \(model.max_actions\)"),
+        (unknown_type, r"ids 0 .. 99, expected 0 \(padding\) .. 4"),
+        (padding_first, "padding .* at the end of a row"),
+        (not_finite, "candidate_pins_CE holds 1 numbers that are not finite"),
+        (out_of_order, "not ascending"),
+        (missing, r"\['users_RE'\] are missing"),
+    ],
+)
+def test_inputs_that_cannot_be_scored_are_refused(
+    scorer: Scorer, inputs: Inputs, spoil: Callable[[Inputs], None], says: str
+) -> None:
+    config = scorer.config
+    check_inputs(inputs, config.features, config.model)
+    spoil(inputs)
+    with pytest.raises(DataContractError, match=says):
+        check_inputs(inputs, config.features, config.model)
+
+
+def test_a_request_of_padding_alone_is_scored(scorer: Scorer, inputs: Inputs) -> None:
+    from training.data.batches import for_scoring
+
+    inputs["action_types_RS"][:] = 0
+    inputs["action_pins_RSE"][:] = 0
+    check_inputs(inputs, scorer.config.features, scorer.config.model)
+    found = scorer.probabilities(for_scoring(inputs, 3))
+    assert np.isfinite(found).all() and ((found > 0) & (found < 1)).all()
+
+
+def test_labels_of_other_heads_are_refused(planted) -> None:
+    features = planted.config.features
+    fewer = features.model_copy(update={"heads": features.heads[:2]})
+    config = planted.config.model_copy(update={"features": fewer})
+    with pytest.raises(DataContractError, match="heads .*save.* the recipe wants"):
+        HomefeedDataModule(planted.snapshot, planted.folder, config)
+
+
+def test_an_embedding_that_is_not_finite_stops_before_the_first_step(planted, tmp_path) -> None:
+    snapshot, folder = copy_snapshot(planted.snapshot, tmp_path / "snapshot")
+    snapshot = rewrite(snapshot, folder, "pins.arrow", with_embedding(-1, np.inf))
+    data = HomefeedDataModule(snapshot, folder, planted.config)
+    with pytest.raises(DataContractError, match="embeddings of pins are not finite"):
+        data.statistics()
+
+
+@pytest.mark.parametrize("head", ["repin", "save"])
+def test_a_head_without_positives(planted, tmp_path, head: str, caplog) -> None:
+    snapshot, folder = copy_snapshot(planted.snapshot, tmp_path / "snapshot")
+    for shard in snapshot.shards:
+        name = f"{shard.name}/examples.arrow"
+        snapshot = rewrite(snapshot, folder, name, with_column(f"label_{head}", np.zeros_like))
+    data = HomefeedDataModule(snapshot, folder, planted.config)
+    if head == "repin":
+        with pytest.raises(DataContractError, match="no positive of the target head 'repin'"):
+            data.statistics()
+        return
+    with caplog.at_level(logging.WARNING):
+        rates_H = data.statistics().head_rates_H
+    assert 0 < rates_H[2] < 1e-3  # it is trained, from a rate that a logarithm survives
+    assert "'save' has no positive" in caplog.text
+
+
+def test_a_shard_that_is_missing_or_altered_is_named(planted, tmp_path) -> None:
+    snapshot, folder = copy_snapshot(planted.snapshot, tmp_path / "snapshot")
+    victim = folder / snapshot.shards[1].name / "examples.arrow"
+    flip_a_byte(victim)
+    with pytest.raises(DataContractError, match=r"examples\.arrow"):
+        verify_files(snapshot, folder)
+    victim.unlink()
+    with pytest.raises(DataContractError, match="is missing"):
+        verify_files(snapshot, folder)
+
+
+def test_a_user_weight_without_its_feature_is_refused(planted) -> None:
+    with pytest.raises(ValidationError, match=r"found state='core'; expected a categorical"):
+        FeatureConfig(
+            action_types=("repin",),
+            heads=planted.config.features.heads[:1],
+            user_weights=(UserWeight(feature="state", value="core", weight=2.0),),
+        )

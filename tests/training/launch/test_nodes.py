@@ -1,0 +1,240 @@
+"""Training over several machines, which here are two launchers on one: same ranks, same result."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pipelines.contracts.base import digest_of
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    RunInProgressError,
+    TransientStorageError,
+)
+from pipelines.contracts.processes import training_environment
+from training.fitting.fit import SameStart
+from training.fitting.spec import NodeAddress, TrainingResult, TrainingSpec
+from training.fitting.work_folder import WorkFolder, write
+from training.launch import launcher
+from training.launch.launcher import train
+
+# dropout, whose generator differs by global rank; checkpoints within an epoch
+OPTIONS = {
+    "model": {"dropout": 0.1, "mlp_dropout": 0.1},
+    "training": {"num_epochs": 2, "checkpoint_every_steps": 3},
+}
+
+
+IDENTITY = "fedcba9876543210" * 4
+
+
+def start_node(spec: TrainingSpec, node: NodeAddress, folder: Path) -> "subprocess.Popen[str]":
+    """Start one machine's launcher; it prints the result, or the class of the error."""
+    spec_path = folder / f"given-{node.rank}.json"
+    spec_path.write_text(spec.model_dump_json())
+    code = (
+        "import sys; from pathlib import Path; from training.launch.launcher import train; "
+        "from training.fitting.spec import NodeAddress, TrainingSpec; "
+        "from pipelines.contracts.errors import HomefeedError\n"
+        "spec = TrainingSpec.model_validate_json(Path(sys.argv[1]).read_bytes())\n"
+        "node = NodeAddress(rank=int(sys.argv[2]), rendezvous=sys.argv[3])\n"
+        "try: print(train(spec, node).model_dump_json())\n"
+        "except HomefeedError as error: sys.exit(f'{type(error).__name__}: {error}')"
+    )
+    command = [sys.executable, "-c", code, str(spec_path), str(node.rank), node.rendezvous]
+    log = (folder / f"node-{node.rank}.log").open("w")
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+
+
+def addresses() -> tuple[NodeAddress, NodeAddress]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        rendezvous = f"127.0.0.1:{free.getsockname()[1]}"
+    return NodeAddress(rank=0, rendezvous=rendezvous), NodeAddress(rank=1, rendezvous=rendezvous)
+
+
+def ended(process: "subprocess.Popen[str]") -> str:
+    """Wait for a launcher's end and return what it printed."""
+    output, _ = process.communicate(timeout=180)
+    return output.strip()
+
+
+def wait_until(is_time) -> None:
+    deadline = time.monotonic() + 120
+    while not is_time():
+        assert time.monotonic() < deadline, "nothing after two minutes"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def one_machine(planted, tmp_path_factory) -> TrainingResult:
+    return train(planted.spec(tmp_path_factory.mktemp("one_machine"), num_devices=2, **OPTIONS))
+
+
+def test_two_machines_train_what_two_devices_of_one_do(
+    planted, one_machine, tmp_path, monkeypatch
+) -> None:
+    spec = planted.spec(tmp_path / "work", num_nodes=2, **OPTIONS)
+    first, second = addresses()
+    # another machine's copy of the snapshot may lie elsewhere
+    elsewhere = tmp_path / "copy"
+    elsewhere.symlink_to(spec.snapshot_dir)
+    its_spec = spec.model_copy(update={"snapshot_dir": str(elsewhere)})
+    late = start_node(its_spec, second, tmp_path)
+    processes = [start_node(spec, first, tmp_path), late]
+    results = [TrainingResult.model_validate_json(ended(process)) for process in processes]
+    assert results[0] == results[1]
+    assert results[0].bundle_digest == one_machine.bundle_digest
+    assert results[0].bundle_dir == str(tmp_path / "work" / "bundle")
+    read_by_second = json.loads(WorkFolder(tmp_path / "work").spec_of(1).read_text())
+    assert read_by_second["snapshot_dir"] == str(elsewhere)
+    monkeypatch.setattr(sys, "executable", "/nonexistent")  # starting anything would fail
+    assert train(its_spec, second) == train(spec, first) == results[0]
+
+
+def test_told_to_stop_on_one_machine_both_save_and_go_on_later(
+    planted, one_machine, tmp_path
+) -> None:
+    spec = planted.spec(tmp_path / "work", num_nodes=2, **OPTIONS)
+    folder = WorkFolder(tmp_path / "work")
+    processes = [start_node(spec, node, tmp_path) for node in addresses()]
+    wait_until(lambda: any(folder.checkpoints.glob("step-*3.ckpt")))
+    processes[1].send_signal(signal.SIGTERM)
+    assert [ended(process) for process in processes] == ["", ""]
+    assert processes[1].returncode == 128 + signal.SIGTERM
+    told = (tmp_path / "node-0.log").read_text().splitlines()[-1]
+    assert "TransientStorageError" in told and "was told to stop and saved" in told
+    assert not folder.result.exists()
+    processes = [start_node(spec, node, tmp_path) for node in addresses()]
+    results = [TrainingResult.model_validate_json(ended(process)) for process in processes]
+    assert results[0] == results[1]
+    assert results[0].resumed_from_step > 0
+    assert results[0].bundle_digest == one_machine.bundle_digest
+
+
+def test_machines_that_see_different_checkpoints_do_not_train() -> None:
+    def start_at(steps: list[int], is_other: bool = False) -> None:
+        other = int(IDENTITY[:15], 16) + 1 if is_other else int(IDENTITY[:15], 16)
+
+        def all_gather(own: torch.Tensor) -> torch.Tensor:
+            return torch.stack([own, torch.tensor([other, steps[1]])])
+
+        trainer = SimpleNamespace(
+            global_step=steps[0], strategy=SimpleNamespace(all_gather=all_gather)
+        )
+        SameStart(IDENTITY).on_train_start(trainer, SimpleNamespace(device="cpu"))
+
+    start_at([3, 3])
+    with pytest.raises(TransientStorageError, match=r"1 different .* steps \[3, 0\], by rank"):
+        start_at([3, 0])
+    with pytest.raises(TransientStorageError, match=r"found 2 different trainings"):
+        start_at([3, 3], is_other=True)
+
+
+def test_one_machine_keeps_the_identity_it_had(planted, tmp_path) -> None:
+    spec = planted.spec(tmp_path, num_devices=2)
+    assert spec.identity() == digest_of(
+        {
+            "snapshot": spec.snapshot.digest,
+            "config": spec.config.model_dump(mode="json"),
+            "lineage": spec.lineage.model_dump(mode="json"),
+            "devices": [2, "cpu"],
+        }
+    )
+    identities = {planted.spec(tmp_path, num_nodes=n).identity() for n in (1, 2, 3)}
+    assert len(identities) == 3
+
+
+@pytest.mark.parametrize(
+    ("num_nodes", "node"),
+    [
+        (2, None),
+        (2, NodeAddress(rank=2, rendezvous="10.0.0.1:29500")),
+        (2, NodeAddress(rank=-1, rendezvous="10.0.0.1:29500")),
+        (2, NodeAddress(rank=0, rendezvous="10.0.0.1")),
+        (2, NodeAddress(rank=0, rendezvous=":29500")),
+        (2, NodeAddress(rank=0, rendezvous="10.0.0.1:65536")),
+        (1, NodeAddress(rank=1, rendezvous="10.0.0.1:29500")),
+    ],
+)
+def test_an_address_that_does_not_fit_is_refused(planted, tmp_path, num_nodes, node) -> None:
+    expected = rf"num_nodes={num_nodes} with .*expected a node rank in \[0, {num_nodes}\)"
+    with pytest.raises(ConfigurationError, match=expected):
+        train(planted.spec(tmp_path / "work", num_nodes=num_nodes), node)
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_machine_whose_first_one_trains_something_else_says_so(
+    planted, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(launcher, "_NODES_WAIT_S", 0.1)
+    spec = planted.spec(tmp_path, num_nodes=2)
+    node = NodeAddress(rank=1, rendezvous="127.0.0.1:29500")
+    with pytest.raises(TransientStorageError, match="node 1 found no training in"):
+        train(spec, node)
+    write(WorkFolder(tmp_path).spec, planted.spec(tmp_path, num_nodes=2, training={"seed": 99}))
+    with pytest.raises(TransientStorageError, match="node 1 found another training in"):
+        train(spec, node)
+
+
+def test_a_machine_that_nobody_meets_says_so(planted, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(launcher, "_NODES_WAIT_S", 3.0)
+    expected = r"node 0 waited 3 s and did not meet the other nodes; expected 2 of them"
+    with pytest.raises(TransientStorageError, match=expected):
+        train(planted.spec(tmp_path, num_nodes=2), addresses()[0])
+
+
+def test_the_same_machine_is_not_started_twice(planted, tmp_path) -> None:
+    folder = WorkFolder(tmp_path)
+    with (
+        folder.locked("the test", folder.launch_lock_of(1)),
+        pytest.raises(RunInProgressError, match=r"preparing to train: process \d+ is training"),
+    ):
+        train(planted.spec(tmp_path, num_nodes=2), addresses()[1])
+
+
+def test_a_process_does_not_train_what_its_launcher_did_not_ask_for(planted, tmp_path) -> None:
+    spec = planted.spec(tmp_path)
+    write(WorkFolder(tmp_path).spec, spec)
+    command = [
+        sys.executable,
+        "-m",
+        "training.launch.worker",
+        str(WorkFolder(tmp_path).spec),
+        IDENTITY,
+    ]
+    environment = training_environment(1) | {"RANK": "0"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == RunInProgressError.exit_code
+    assert "is of another training than this process was started for" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("rendezvous", "is_loopback"),
+    [
+        ("127.0.0.1:29500", True),
+        ("localhost:29500", True),
+        ("[::1]:29500", True),
+        ("10.0.0.1:29500", False),
+        ("trainer-0.trainers:29500", False),
+    ],
+)
+def test_only_one_machine_is_held_to_the_loopback_device(
+    monkeypatch, rendezvous, is_loopback
+) -> None:
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    node = NodeAddress(rank=0, rendezvous=rendezvous)
+    assert node.is_loopback == is_loopback
+    environment = training_environment(1, is_one_machine=is_loopback)
+    assert environment.get("GLOO_SOCKET_IFNAME") == ("lo" if is_loopback else None)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth1")
+    for is_one_machine in (True, False):
+        environment = training_environment(1, is_one_machine=is_one_machine)
+        assert environment["GLOO_SOCKET_IFNAME"] == "eth1"

@@ -1,0 +1,70 @@
+"""The weighted loss worked by hand, and its split over ranks."""
+
+import math
+
+import pytest
+import torch
+
+from pipelines.contracts.config import FeatureConfig, Head, LabelWeight
+from pipelines.contracts.errors import ConfigurationError
+from training.data.batches import Batch, for_scoring
+from training.model.loss import label_weight_matrix, weighted_loss
+
+
+def make_features(*weights: LabelWeight) -> FeatureConfig:
+    heads = tuple(Head(name=n, action_type=n, utility_weight=1.0) for n in ("repin", "hide"))
+    return FeatureConfig(action_types=("repin", "hide"), heads=heads, label_weights=weights)
+
+
+def make_batch(
+    labels: list[list[float]], request_of: list[int], user_weights: list[float]
+) -> Batch:
+    num = len(labels)
+    inputs = {
+        "action_types_RS": torch.zeros(len(user_weights), 1, dtype=torch.int64),
+        "request_of_C": torch.tensor(request_of),
+    }
+    others = ("action_pin_keys_RS", "action_pins_RSE", "action_ages_ms_RS", "users_RE")
+    others += ("candidate_pin_keys_C", "candidate_pins_CE", "categorical_CG", "numeric_CN")
+    batch = for_scoring(inputs | {name: torch.zeros(num) for name in others}, num_heads=2)
+    return batch._replace(labels_CH=torch.tensor(labels), user_weights_R=torch.tensor(user_weights))
+
+
+def test_default_matrix_weighs_every_impression_once() -> None:
+    assert label_weight_matrix(make_features()).tolist() == [[0, 0, 1], [0, 0, 1]]
+
+
+def test_by_hand() -> None:
+    matrix = label_weight_matrix(
+        make_features(
+            LabelWeight(head="repin", label="repin", weight=3.0),
+            LabelWeight(head="hide", label="impression", weight=0.5),
+        )
+    )
+    batch = make_batch([[1.0, 0.0], [0.0, 0.0]], [0, 1], [1.0, 2.0])
+    logits = torch.tensor([[0.0, math.log(3)], [math.log(1 / 3), 0.0]])
+    # candidate 0: repin weighs 1 + 3, p = 1/2; hide weighs 1/2, p = 3/4
+    # candidate 1 counts twice: repin weighs 1, p = 1/4; hide weighs 1/2, p = 1/2
+    first = 4 * math.log(2) + 0.5 * -math.log(1 / 4)
+    second = 2 * (-math.log(3 / 4) + 0.5 * math.log(2))
+    found = weighted_loss(logits, batch, matrix)
+    assert found.item() == pytest.approx((first + second) / 2, rel=1e-6)
+
+
+def test_shares_of_two_ranks_add_up_to_the_whole() -> None:
+    matrix = label_weight_matrix(make_features())
+    labels = [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]
+    logits = torch.tensor([[0.3, -1.0], [0.5, 2.0], [-1.0, 0.1]])
+    whole = weighted_loss(logits, make_batch(labels, [0, 0, 1], [1.0, 1.0]), matrix)
+    parts = []
+    for rows, request_of in ((slice(0, 2), [0, 0]), (slice(2, 3), [0])):
+        batch = make_batch(labels[rows], request_of, [1.0])
+        batch = batch._replace(num_global_candidates=torch.tensor(3.0))
+        parts.append(weighted_loss(logits[rows], batch, matrix))
+    assert sum(parts).item() == pytest.approx(whole.item(), rel=1e-6)
+
+
+def test_an_unknown_label_is_refused() -> None:
+    features = make_features(LabelWeight(head="repin", label="like", weight=1.0))
+    with pytest.raises(ConfigurationError, match="'like'"):
+        label_weight_matrix(features)

@@ -1,0 +1,121 @@
+import math
+
+import numpy as np
+import pytest
+
+from validation.model_gate.bootstrap import UserSums, paired_bootstrap, smallest_detectable_change
+
+
+def sums(challenger: list[float], baseline: list[float], denominators: list[float]) -> UserSums:
+    columns = (np.array(c, dtype=float)[:, None] for c in (challenger, baseline, denominators))
+    return UserSums(*columns)
+
+
+def test_levels_and_change_are_the_ratios_of_sums() -> None:
+    (found,) = paired_bootstrap(sums([3, 1, 2], [2, 1, 2], [2, 1, 1]), 200, 0.95, seed=1)
+
+    assert found.challenger is not None and found.challenger.value == pytest.approx(6 / 4)
+    assert found.baseline is not None and found.baseline.value == pytest.approx(5 / 4)
+    assert found.relative_change is not None
+    assert found.relative_change.value == pytest.approx(6 / 5 - 1)
+
+
+def test_every_resample_is_one_of_the_possible_draws() -> None:
+    # Two users: a draw holds the first twice, both, or the second twice.
+    (found,) = paired_bootstrap(sums([2, 1], [1, 1], [1, 1]), 4000, 0.95, seed=2)
+
+    assert found.relative_change is not None
+    assert (found.relative_change.low, found.relative_change.high) == (0.0, 1.0)
+    # Change 1, 0.5, 0 with chances 1/4, 1/2, 1/4: variance 1/8.
+    assert found.relative_standard_error == pytest.approx(math.sqrt(1 / 8), rel=0.05)
+
+
+def test_identical_sides_differ_by_exactly_nothing() -> None:
+    rng = np.random.default_rng(3)
+    numerators = rng.lognormal(size=(500, 7))
+    same = UserSums(numerators, numerators.copy(), rng.integers(1, 9, (500, 7)).astype(float))
+
+    for found in paired_bootstrap(same, 300, 0.95, seed=4):
+        change = found.relative_change
+        assert change is not None and (change.value, change.low, change.high) == (0.0, 0.0, 0.0)
+        assert found.relative_standard_error == 0.0
+
+
+def test_the_seed_decides_the_draws_and_chunks_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    some = UserSums(*rng.random((3, 100, 2)))
+    whole = paired_bootstrap(some, 250, 0.9, seed=6)
+    assert whole == paired_bootstrap(some, 250, 0.9, seed=6)
+    assert whole != paired_bootstrap(some, 250, 0.9, seed=7)
+
+    monkeypatch.setattr("validation.model_gate.bootstrap._MAX_WEIGHTS_PER_CHUNK", 1000)
+    chunked = paired_bootstrap(some, 250, 0.9, seed=6)
+    for one, other in zip(whole, chunked, strict=True):
+        assert one.relative_change is not None and other.relative_change is not None
+        assert one.relative_change.low == pytest.approx(other.relative_change.low, abs=1e-12)
+
+
+@pytest.mark.parametrize("baseline", [[0, 0, 0], [0, 0, 1]])
+def test_no_interval_where_a_resample_divides_by_zero(baseline: list[float]) -> None:
+    (found,) = paired_bootstrap(sums([1, 1, 1], baseline, [1, 1, 1]), 500, 0.95, seed=8)
+
+    assert found.relative_change is None
+    assert math.isnan(found.relative_standard_error)
+    assert found.challenger is not None  # the level is fine
+
+
+def test_no_interval_from_nan() -> None:
+    (found,) = paired_bootstrap(sums([1, math.nan], [1, 1], [1, 1]), 200, 0.95, seed=9)
+
+    assert found.challenger is None and found.relative_change is None
+    assert found.baseline is not None
+
+
+def test_shapes_that_do_not_belong_together_are_refused() -> None:
+    with pytest.raises(ValueError, match="three arrays of one shape"):
+        UserSums(np.ones((2, 1)), np.ones((3, 1)), np.ones((2, 1)))
+    with pytest.raises(ValueError, match="users > 0"):
+        UserSums(np.ones((0, 1)), np.ones((0, 1)), np.ones((0, 1)))
+
+
+def test_smallest_detectable_change_is_bloom_s_multiple() -> None:
+    # z(0.975) + z(0.8) = 1.95996 + 0.84162
+    assert smallest_detectable_change(0.01, 0.95) == pytest.approx(0.0280158, abs=1e-6)
+    assert smallest_detectable_change(0.01, 0.9) == pytest.approx(0.0248647, abs=1e-6)
+    assert math.isnan(smallest_detectable_change(math.nan, 0.95))
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(10)
+    truth, trials, users = 0.05, 250, 150
+    covered = 0
+    for trial in range(trials):
+        activity = rng.lognormal(0, 0.7, users)  # heavy users exist, and hurt both sides alike
+        common = rng.gamma(4, 0.25, users)
+        baseline = activity * common * rng.gamma(20, 1 / 20, users)
+        challenger = activity * common * rng.gamma(20, 1 / 20, users) * (1 + truth)
+        (found,) = paired_bootstrap(
+            UserSums(challenger[:, None], baseline[:, None], activity[:, None]), 400, 0.9, trial
+        )
+        assert found.relative_change is not None
+        covered += found.relative_change.low <= truth <= found.relative_change.high
+
+    # Binomial(250, 0.9): standard deviation 1.9 %; three of them, and a small-sample bias.
+    assert 0.82 <= covered / trials <= 0.96
+
+
+def test_power_at_the_smallest_detectable_change_is_80_percent() -> None:
+    rng = np.random.default_rng(11)
+    users, trials, noise = 400, 200, 0.3
+    error = noise * math.sqrt(2 / users)  # of the relative change, both sides noisy around 1
+    effect = smallest_detectable_change(error, 0.95)
+    detected = 0
+    for trial in range(trials):
+        baseline = 1 + noise * rng.normal(size=(users, 1))
+        challenger = 1 + effect + noise * rng.normal(size=(users, 1))
+        (found,) = paired_bootstrap(
+            UserSums(challenger, baseline, np.ones((users, 1))), 300, 0.95, trial
+        )
+        assert found.relative_change is not None
+        detected += found.relative_change.low > 0
+    assert 0.70 <= detected / trials <= 0.90

@@ -1,0 +1,224 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pipelines.contracts.config import Limit, ModelGateConfig
+from pipelines.contracts.errors import DataContractError
+from support.holdouts import (
+    AGAINST_CHAMPION,
+    AGAINST_POPULARITY,
+    DIGEST,
+    HEADS,
+    noisy_scores,
+    planted_rows,
+)
+from training.bundle.split_scores import ExampleRows
+from validation.model_gate.comparison import compare
+from validation.model_gate.holdout_metrics import SideScores
+from validation.model_gate.judge import popularity_scores
+from validation.model_gate.ranking_metrics import calibration_ratio, hit_at_k, log_loss, volume_at_k
+
+CONFIG = ModelGateConfig(
+    floors=(Limit(metric="repin_volume_at_3", minimum=0.1),), num_resamples=300
+)
+REPIN = HEADS[:1]
+
+
+def tiny_rows() -> ExampleRows:
+    """Users 7 (two requests, the second non-core) and 8 (one, core); four candidates each."""
+    return ExampleRows(
+        request_index=np.repeat([0, 1, 2], 4),
+        user_id=np.array([7, 7, 8]),
+        is_core=np.array([True, False, True]),
+        request_id=np.array(["a", "b", "c"]),
+        first_example=np.array([0, 4, 8, 12]),
+        pin_row=np.arange(12),
+        position=np.tile(np.arange(4), 3),
+        numeric={"pin_popularity": np.zeros(12, np.float32)},
+        labels={"repin": np.array([1, 1, 0, 0, 0, 0, 0, 1, 1, 0, 1, 1], np.int8)},
+    )
+
+
+def side(scores: list[float], probability: float | None = 0.5, digest: str = DIGEST) -> SideScores:
+    ranking = np.array(scores, dtype=float)
+    probabilities = {} if probability is None else {"repin": np.full(12, probability)}
+    return SideScores(ranking, probabilities, digest)
+
+
+# The candidate that each request leaves out of its top 3 is the one scored 0.
+CHALLENGER = side([3, 2, 1, 0, 0, 1, 2, 3, 3, 0, 2, 1])  # hits 2, 1, 3
+BASELINE = side([0, 2, 1, 3, 3, 2, 1, 0, 0, 1, 2, 3], probability=0.25)  # hits 1, 0, 2
+
+
+def test_numbers_worked_by_hand() -> None:
+    found = compare(tiny_rows(), CHALLENGER, BASELINE, AGAINST_CHAMPION, REPIN, CONFIG)
+
+    def levels(metric: str, segment: str = "all") -> tuple[float, float | None]:
+        row = found.find(metric, segment)
+        assert row is not None
+        return row.challenger, row.baseline
+
+    assert levels("repin_volume_at_3") == (6 / 3, 3 / 3)  # hits per request
+    assert levels("hit_at_3.repin") == (6 / 2, 3 / 2)  # hits per user
+    assert levels("repin_volume_at_3", "core") == (5 / 2, 3 / 2)
+    assert levels("hit_at_3.repin", "core") == (5 / 2, 3 / 2)
+    assert levels("repin_volume_at_3", "non_core") == (1.0, 0.0)
+    assert levels("hit_at_3.repin", "non_core") == (1.0, 0.0)  # one user, not two
+    ln2 = math.log(2)
+    loss = (6 * math.log(4) - 6 * math.log(0.75)) / 12
+    assert levels("log_loss.repin") == pytest.approx((ln2, loss))
+    assert levels("calibration_ratio.repin") == pytest.approx((6 / 6, 3 / 6))
+    assert levels("auc.repin") == (0.5, 0.5)
+    change = found.find("repin_volume_at_3")
+    assert change is not None and change.relative_change is not None
+    assert change.relative_change.value == 1.0  # 6 / 3 - 1
+    assert found.segment_users == {"all": 2, "core": 2, "non_core": 1}
+    assert (found.num_users, found.num_requests, found.num_examples) == (2, 3, 12)
+    assert found.are_scores_identical is False
+
+
+def test_no_change_is_claimed_where_the_baseline_is_zero() -> None:
+    found = compare(tiny_rows(), CHALLENGER, BASELINE, AGAINST_CHAMPION, REPIN, CONFIG)
+
+    row = found.find("repin_volume_at_3", "non_core")
+    assert row is not None and row.baseline == 0.0 and row.relative_change is None
+
+
+def test_levels_agree_with_the_training_metrics() -> None:
+    rows, truth = planted_rows(num_users=80)
+    ours = noisy_scores(truth, 0.5, 1)
+    found = compare(rows, ours, noisy_scores(truth, 1, 2), AGAINST_CHAMPION, HEADS, CONFIG)
+    label = rows.labels["hide"]
+    expected = {
+        "repin_volume_at_3": volume_at_k(rows, ours.ranking_score, rows.labels["repin"]),
+        "hit_at_3.hide": hit_at_k(rows, ours.ranking_score, label),
+        "log_loss.hide": log_loss(ours.probabilities["hide"], label),
+        "calibration_ratio.hide": calibration_ratio(ours.probabilities["hide"], label),
+    }
+    for name, value in expected.items():
+        row = found.find(name)
+        assert row is not None and row.challenger == pytest.approx(value, rel=1e-9), name
+        assert row.challenger_interval is not None
+        assert row.challenger_interval.low < value < row.challenger_interval.high
+
+
+def test_popularity_has_no_probabilities_and_none_are_invented() -> None:
+    rows, truth = planted_rows(num_users=60)
+    found = compare(
+        rows,
+        noisy_scores(truth, 0.5, 1),
+        popularity_scores(rows, DIGEST),
+        AGAINST_POPULARITY,
+        HEADS,
+        CONFIG,
+    )
+    for row in found.metrics:
+        is_ranking = row.metric.startswith(("repin_volume", "hit_at"))
+        assert (row.baseline is not None) is is_ranking, row.metric
+        assert (row.relative_change is not None) is is_ranking, row.metric
+        assert math.isfinite(row.challenger)
+    assert {point.side for point in found.reliability} == {"challenger"}
+
+
+def test_a_head_that_never_occurs_leaves_out_what_cannot_be_computed() -> None:
+    rows, truth = planted_rows(num_users=60)
+    never = replace(rows, labels={**rows.labels, "hide": np.zeros_like(rows.labels["hide"])})
+    found = compare(
+        never,
+        noisy_scores(truth, 0.5, 1),
+        noisy_scores(truth, 1, 2),
+        AGAINST_CHAMPION,
+        HEADS,
+        CONFIG,
+    )
+    assert found.find("calibration_ratio.hide") is None
+    assert found.find("auc.hide") is None
+    hits = found.find("hit_at_3.hide")
+    assert hits is not None and hits.challenger == 0.0 and hits.relative_change is None
+
+
+def test_an_empty_segment_has_no_metrics() -> None:
+    rows, truth = planted_rows(num_users=60)
+    all_core = replace(rows, is_core=np.ones_like(rows.is_core))
+    found = compare(
+        all_core,
+        noisy_scores(truth, 0.5, 1),
+        noisy_scores(truth, 1, 2),
+        AGAINST_CHAMPION,
+        HEADS,
+        CONFIG,
+    )
+    assert found.segment_users["non_core"] == 0
+    assert found.find("repin_volume_at_3", "non_core") is None
+
+
+def test_a_side_that_gives_nan_gets_nan_not_zero() -> None:
+    rows, truth = planted_rows(num_users=60)
+    good = noisy_scores(truth, 0.5, 1)
+    repin = good.probabilities["repin"].copy()
+    repin[5] = np.nan
+    bad = SideScores(good.ranking_score * np.nan, {**good.probabilities, "repin": repin}, DIGEST)
+    found = compare(rows, bad, good, AGAINST_CHAMPION, HEADS, CONFIG)
+
+    for name in ("repin_volume_at_3", "hit_at_3.hide", "log_loss.repin", "auc.repin"):
+        row = found.find(name)
+        assert row is not None and math.isnan(row.challenger), name
+        assert row.relative_change is None, name
+
+
+def test_identical_sides_are_noticed_and_differ_nowhere() -> None:
+    rows, truth = planted_rows(num_users=60)
+    same = noisy_scores(truth, 0.5, 1)
+    found = compare(rows, same, same, AGAINST_CHAMPION, HEADS, CONFIG)
+
+    assert found.are_scores_identical is True
+    assert found.smallest_detectable_change == 0.0
+    for row in found.metrics:
+        assert row.challenger == row.baseline
+        change = row.relative_change
+        assert change is None or (change.low, change.high) == (0.0, 0.0)
+
+
+def test_both_digests_are_recorded() -> None:
+    other = side([0.0] * 12, digest="e" * 64)
+    found = compare(tiny_rows(), CHALLENGER, other, AGAINST_CHAMPION, REPIN, CONFIG)
+
+    assert found.holdout_digest == DIGEST
+    assert found.baseline_holdout_digest == "e" * 64
+
+
+def test_scores_of_other_rows_are_refused() -> None:
+    short = SideScores(np.zeros(11), {}, DIGEST)
+    with pytest.raises(DataContractError, match=r"baseline: 'ranking score' has shape \(11,\)"):
+        compare(tiny_rows(), CHALLENGER, short, AGAINST_CHAMPION, REPIN, CONFIG)
+
+
+def test_an_empty_holdout_is_refused() -> None:
+    rows = tiny_rows()
+    empty = replace(
+        rows,
+        request_index=rows.request_index[:0],
+        user_id=rows.user_id[:0],
+        is_core=rows.is_core[:0],
+        labels={"repin": rows.labels["repin"][:0]},
+    )
+    nothing = SideScores(np.zeros(0), {}, DIGEST)
+    with pytest.raises(DataContractError, match="holdout has no examples"):
+        compare(empty, nothing, nothing, AGAINST_CHAMPION, REPIN, CONFIG)
+
+
+def test_reliability_bins_hold_every_example_once() -> None:
+    rows, truth = planted_rows(num_users=60)
+    found = compare(
+        rows, noisy_scores(truth, 0, 1), noisy_scores(truth, 1, 2), AGAINST_CHAMPION, HEADS, CONFIG
+    )
+    points = [p for p in found.reliability if (p.side, p.head) == ("challenger", "repin")]
+    assert sum(p.num_examples for p in points) == found.num_examples
+    predicted = [p.mean_predicted for p in points]
+    assert predicted == sorted(predicted)
+    # The challenger knows the truth: what it predicts happens, within four standard errors.
+    for p in points:
+        error = math.sqrt(p.mean_predicted * (1 - p.mean_predicted) / p.num_examples)
+        assert abs(p.mean_observed - p.mean_predicted) < 4 * error

@@ -1,0 +1,136 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pipelines.contracts.artifacts import Decision, Verdict
+from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
+from pipelines.contracts.errors import HomefeedError
+from support.holdouts import (
+    AGAINST_CHAMPION,
+    AGAINST_POPULARITY,
+    DIGEST,
+    HEADS,
+    noisy_scores,
+    planted_rows,
+    scaled,
+)
+from validation.model_gate import judge as model_gate
+from validation.model_gate.holdout_metrics import SideScores
+from validation.model_gate.judge import judge_scores, popularity_scores, shuffle_within_requests
+
+CONFIG = ModelGateConfig(
+    floors=(Limit(metric="calibration_ratio.repin", minimum=0.8, maximum=1.25),),
+    guardrails=(RelativeLimit(metric="hit_at_3.hide", max_increase=0.5),),
+    num_resamples=400,
+)
+ROWS, TRUTH = planted_rows(num_users=600)
+GOOD, FAIR, POOR = (
+    noisy_scores(TRUTH, noise, seed) for noise, seed in ((0.3, 1), (0.9, 2), (2, 3))
+)
+
+
+def verdict_on(challenger: SideScores, champion: SideScores) -> Verdict:
+    return judge_scores(ROWS, challenger, champion, AGAINST_CHAMPION, HEADS, CONFIG)[1]
+
+
+def test_a_better_challenger_is_promoted_and_a_worse_one_rejected() -> None:
+    assert verdict_on(GOOD, FAIR).decision is Decision.PROMOTE
+    rejected = verdict_on(FAIR, GOOD)
+    assert rejected.decision is Decision.REJECT
+    assert "wholly below zero" in rejected.reasons[0]
+
+
+def test_a_fault_of_calibration_alone_is_rejected() -> None:
+    rejected = verdict_on(scaled(GOOD, 0.5), FAIR)
+    assert rejected.decision is Decision.REJECT
+    assert "calibration_ratio.repin" in rejected.reasons[0]
+
+
+def test_the_same_scores_on_both_sides_are_not_promoted() -> None:
+    assert verdict_on(GOOD, GOOD).decision is Decision.INCONCLUSIVE
+
+
+def test_the_first_cycle_is_judged_against_popularity() -> None:
+    popularity = popularity_scores(ROWS, DIGEST)
+    comparison, verdict = judge_scores(ROWS, GOOD, popularity, AGAINST_POPULARITY, HEADS, CONFIG)
+    assert verdict.decision is Decision.PROMOTE
+    assert comparison.champion_model is None
+
+    _, poor = judge_scores(ROWS, scaled(POOR, 0.55), popularity, AGAINST_POPULARITY, HEADS, CONFIG)
+    assert poor.decision is Decision.REJECT
+
+
+def test_the_self_test_is_recorded() -> None:
+    comparison, _ = judge_scores(ROWS, GOOD, FAIR, AGAINST_CHAMPION, HEADS, CONFIG)
+
+    assert len(comparison.self_test) == 3
+    assert "against itself: no difference" in comparison.self_test[0]
+    assert "worst possible ranking: REJECT (-100.0% to -100.0%)" in comparison.self_test[1]
+    assert "shuffled within requests: REJECT" in comparison.self_test[2]
+
+
+def test_a_challenger_that_is_chance_is_never_promoted() -> None:
+    noise = np.random.default_rng(4).random(len(ROWS.request_index))
+    chance = replace(GOOD, ranking_score=noise)
+    worse = replace(GOOD, ranking_score=-GOOD.ranking_score)  # so that chance looks like progress
+    comparison, verdict = judge_scores(ROWS, chance, worse, AGAINST_CHAMPION, HEADS, CONFIG)
+
+    change = comparison.find("repin_volume_at_3")
+    assert change is not None and change.relative_change is not None
+    assert change.relative_change.low > 0
+    assert verdict.decision is Decision.INCONCLUSIVE
+    assert "cannot be told from chance" in verdict.reasons[0]
+
+
+def test_a_gate_that_calls_everything_fine_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    lenient = Verdict(decision=Decision.PROMOTE, reasons=("Fine.",))
+    monkeypatch.setattr(model_gate, "decide", lambda *_: lenient)
+
+    with pytest.raises(HomefeedError, match="worst possible ranking got PROMOTE"):
+        verdict_on(GOOD, FAIR)
+
+
+def test_a_gate_that_sees_differences_where_none_are_is_found_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    genuine = model_gate.compare
+
+    def skewed(rows, challenger, *rest):  # type: ignore[no-untyped-def]
+        nudged = replace(challenger, ranking_score=challenger.ranking_score[::-1].copy())
+        return genuine(rows, nudged, *rest)
+
+    monkeypatch.setattr(model_gate, "compare", skewed)
+    with pytest.raises(HomefeedError, match="challenger against itself differs in"):
+        verdict_on(GOOD, FAIR)
+
+
+def test_requests_without_a_choice_cannot_test_the_gate() -> None:
+    # With three candidates everything is in the top 3, whatever the ranking.
+    rows, truth = planted_rows(num_users=100, candidates=3)
+    with pytest.raises(HomefeedError, match="too few candidates"):
+        judge_scores(
+            rows, noisy_scores(truth, 0.3, 1), noisy_scores(truth, 1, 2), AGAINST_CHAMPION, HEADS,
+            CONFIG,
+        )  # fmt: skip
+
+
+def test_nan_scores_are_rejected_without_a_self_test() -> None:
+    broken = SideScores(GOOD.ranking_score * np.nan, GOOD.probabilities, DIGEST)
+    comparison, verdict = judge_scores(ROWS, broken, FAIR, AGAINST_CHAMPION, HEADS, CONFIG)
+
+    assert verdict.decision is Decision.REJECT
+    assert comparison.self_test == (
+        "Self-test: not possible, the challenger's scores are not finite.",
+    )
+
+
+def test_a_shuffle_keeps_each_request_s_scores_and_changes_their_order() -> None:
+    shuffled = shuffle_within_requests(ROWS, GOOD.ranking_score, seed=5)
+
+    by_request = GOOD.ranking_score.reshape(-1, 12)
+    assert np.array_equal(np.sort(shuffled.reshape(-1, 12)), np.sort(by_request))
+    assert not np.array_equal(shuffled, GOOD.ranking_score)
+    assert np.array_equal(shuffled, shuffle_within_requests(ROWS, GOOD.ranking_score, seed=5))
+    moved = (shuffled.reshape(-1, 12) != by_request).mean()
+    assert moved == pytest.approx(11 / 12, abs=0.02)  # one in twelve stays by chance

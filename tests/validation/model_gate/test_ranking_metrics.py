@@ -1,0 +1,113 @@
+"""Metrics worked by hand, their edges, and an independent implementation where there is one."""
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.metrics import log_loss as sklearn_log_loss
+from sklearn.metrics import roc_auc_score
+
+from training.bundle.split_scores import ExampleRows
+from validation.model_gate.ranking_metrics import (
+    MetricUndefinedError,
+    area_under_curve,
+    calibration_ratio,
+    expected_calibration_error,
+    hit_at_k,
+    log_loss,
+    top_k_hits,
+    volume_at_k,
+)
+
+
+def make_rows(counts: list[int], users: list[int] | None = None) -> ExampleRows:
+    num = sum(counts)
+    return ExampleRows(
+        request_index=np.repeat(np.arange(len(counts)), counts),
+        user_id=np.array(users if users is not None else range(len(counts))),
+        is_core=np.zeros(len(counts), dtype=bool),
+        request_id=np.array([f"r{n}" for n in range(len(counts))]),
+        first_example=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        pin_row=np.arange(num) % 17,
+        position=np.arange(num),
+        numeric={},
+        labels={},
+    )
+
+
+def test_hits_by_hand() -> None:
+    rows = make_rows([4, 2, 3], users=[1, 1, 2])
+    score = np.array([0.1, 0.9, 0.5, 0.4, 0.2, 0.1, 0.3, 0.2, 0.1])
+    label = np.array([1, 1, 0, 1, 0, 1, 0, 0, 1])
+    assert top_k_hits(rows, score, label, k=3).tolist() == [2, 1, 1]
+    assert top_k_hits(rows, score, label, k=1).tolist() == [1, 0, 0]
+    assert volume_at_k(rows, score, label) == pytest.approx(4 / 3)
+    assert hit_at_k(rows, score, label) == pytest.approx(4 / 2)  # two users
+
+
+def test_ties_are_worth_a_random_order() -> None:
+    rng = np.random.default_rng(0)
+    rows = make_rows([10] * 4000)
+    rows = ExampleRows(**(vars(rows) | {"pin_row": rng.integers(0, 5000, 40_000)}))
+    first_is_positive = (np.arange(40_000) % 10 == 0).astype(np.int8)
+    # one positive of ten, three chances: 0.3; a stable sort would give 1.0 by position
+    assert volume_at_k(rows, np.zeros(40_000), first_is_positive) == pytest.approx(0.3, abs=0.03)
+
+
+def test_hits_do_not_depend_on_the_order_of_candidates() -> None:
+    rng = np.random.default_rng(1)
+    rows = make_rows([6] * 50)
+    score = rng.integers(0, 3, 300).astype(float)  # many ties
+    label = rng.integers(0, 2, 300)
+    pins = rng.permutation(300)
+    rows = ExampleRows(**(vars(rows) | {"pin_row": pins}))
+    order = np.concatenate([6 * r + rng.permutation(6) for r in range(50)])
+    shuffled = ExampleRows(**(vars(rows) | {"pin_row": pins[order]}))
+    before = top_k_hits(rows, score, label)
+    assert (top_k_hits(shuffled, score[order], label[order]) == before).all()
+
+
+def test_probability_metrics_by_hand() -> None:
+    probability, label = np.array([0.5, 0.25, 0.25, 1.0]), np.array([1, 0, 1, 1])
+    expected = -(math.log(0.5) + math.log(0.75) + math.log(0.25) + 0.0) / 4
+    assert log_loss(probability, label) == pytest.approx(expected, abs=1e-6)
+    assert calibration_ratio(probability, label) == pytest.approx(0.5 / 0.75)
+    # bins {0.25, 0.25} and {0.5, 1.0}: |0.5 - 1| and |1.5 - 2| over 4 rows
+    assert expected_calibration_error(probability, label, num_bins=2) == pytest.approx(0.25)
+    assert area_under_curve(probability, label) == pytest.approx((1 + 0.5 + 1) / 3)
+
+
+def test_agree_with_scikit_learn() -> None:
+    rng = np.random.default_rng(2)
+    probability = np.round(rng.random(500), 2).clip(0.01, 0.99)
+    label = (rng.random(500) < probability).astype(int)
+    assert area_under_curve(probability, label) == pytest.approx(roc_auc_score(label, probability))
+    assert log_loss(probability, label) == pytest.approx(sklearn_log_loss(label, probability))
+
+
+@pytest.mark.parametrize(
+    ("metric", "arguments"),
+    [
+        (log_loss, ([], [])),
+        (log_loss, ([0.5], [1, 0])),
+        (log_loss, ([float("nan")], [1])),
+        (log_loss, ([1.5], [1])),
+        (calibration_ratio, ([0.5, 0.5], [0, 0])),
+        (expected_calibration_error, ([0.5, 0.5], [0, 1])),
+        (area_under_curve, ([0.5, 0.5], [1, 1])),
+        (area_under_curve, ([0.5, float("inf")], [1, 0])),
+    ],
+)
+def test_what_cannot_be_computed_raises(metric, arguments) -> None:
+    with pytest.raises(MetricUndefinedError):
+        metric(*(np.array(a, dtype=float) for a in arguments))
+
+
+def test_hits_of_scores_without_an_order_raise() -> None:
+    rows = make_rows([2])
+    with pytest.raises(MetricUndefinedError, match="1 of 2 scores"):
+        top_k_hits(rows, np.array([0.1, np.nan]), np.array([0, 1]))
+    with pytest.raises(MetricUndefinedError, match="expected 2"):
+        top_k_hits(rows, np.array([0.1]), np.array([0, 1]))
+    with pytest.raises(MetricUndefinedError):
+        volume_at_k(make_rows([]), np.array([]), np.array([]))

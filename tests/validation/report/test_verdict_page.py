@@ -1,0 +1,236 @@
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from pipelines.contracts.artifacts import Comparison, Decision, Interval, Verdict
+from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
+from support.holdouts import (
+    AGAINST_CHAMPION,
+    AGAINST_POPULARITY,
+    DIGEST,
+    HEADS,
+    noisy_scores,
+    planted_rows,
+)
+from validation.model_gate.judge import judge_scores, popularity_scores
+from validation.report import drawings
+from validation.report.verdict_page import next_step, write_report
+
+CONTEXT = {
+    "run_id": "2017-03-02--ab12cd34",
+    "run_uri": "file:///workspace/runs/2017-03-02--ab12cd34",
+    "recipe": "smoke",
+    "as_of": "2017-03-02",
+    "code_version": "1a2b3c4",
+    "margin": "0.01",
+    "may_promote": "yes",
+}
+CONFIG = ModelGateConfig(
+    floors=(Limit(metric="calibration_ratio.repin", minimum=0.5, maximum=2.0),),
+    guardrails=(RelativeLimit(metric="hit_at_3.hide", max_increase=0.5),),
+    num_resamples=300,
+)
+VOID = {"meta", "link", "line", "circle", "rect", "polyline", "br"}
+
+
+class Page(HTMLParser):
+    """The page's text and tags; refuses tags that do not close in order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.texts))
+
+
+@pytest.fixture(scope="module")
+def promoted() -> tuple[Comparison, Verdict]:
+    rows, truth = planted_rows(num_users=400)
+    good, fair = noisy_scores(truth, 0.2, 1), noisy_scores(truth, 1.0, 2)
+    return judge_scores(rows, good, fair, AGAINST_CHAMPION, HEADS, CONFIG)
+
+
+@pytest.fixture(scope="module")
+def first_cycle() -> tuple[Comparison, Verdict]:
+    rows, truth = planted_rows(num_users=400)
+    popularity = popularity_scores(rows, DIGEST)
+    scores = noisy_scores(truth, 0.2, 1)
+    return judge_scores(rows, scores, popularity, AGAINST_POPULARITY, HEADS, CONFIG)
+
+
+def page_of(judged: tuple[Comparison, Verdict], folder: Path, **context: str) -> Page:
+    path = write_report(*judged, folder, CONTEXT | context)
+    return Page(path.read_text("utf-8"))
+
+
+def test_the_page_holds_the_verdict_and_its_numbers(
+    promoted: tuple[Comparison, Verdict], tmp_path: Path
+) -> None:
+    comparison, verdict = promoted
+    text = page_of(promoted, tmp_path).text
+
+    assert "PROMOTE" in text
+    for reason in verdict.reasons:
+        assert reason in text
+    for row in comparison.metrics:
+        assert f"{row.challenger:.4f}" in text
+        assert row.baseline is not None and f"{row.baseline:.4f}" in text
+        if row.relative_change is not None:
+            assert f"{row.relative_change.low * 100:+.2f} %" in text
+    assert f"{comparison.smallest_detectable_change * 100:.2f} %" in text
+    assert comparison.holdout_digest[:16] in text
+    assert "test_ranker v4" in text and "test_ranker v3" in text
+    for sentence in comparison.self_test:
+        assert sentence in text
+    assert "homefeed rollback" in text
+
+
+def test_the_page_is_light_and_fetches_nothing(
+    promoted: tuple[Comparison, Verdict], tmp_path: Path
+) -> None:
+    page = page_of(promoted, tmp_path)
+    html = (tmp_path / "verdict.html").read_text("utf-8")
+
+    assert len(html.encode()) < 300_000
+    assert re.findall(r"https?://|//cdn|@import|url\(", html) == []
+    for tag, attributes in page.tags:
+        assert tag not in {"script", "iframe", "img", "link"}
+        assert not {"src", "href"} & set(attributes)
+
+
+def test_the_page_says_what_it_is_to_those_who_do_not_see_it(
+    promoted: tuple[Comparison, Verdict], tmp_path: Path
+) -> None:
+    page = page_of(promoted, tmp_path)
+    tags = [tag for tag, _ in page.tags]
+
+    assert ("html", {"lang": "en"}) in page.tags
+    assert tags.count("h1") == tags.count("title") == 1
+    drawn = [attributes for tag, attributes in page.tags if tag == "svg"]
+    assert len(drawn) == 1 + len(HEADS)
+    assert all(a["role"] == "img" and a["aria-label"] for a in drawn)
+    assert all(a.get("scope") in ("col", "row") for tag, a in page.tags if tag == "th")
+
+
+def test_the_plots_are_small_png_files(
+    promoted: tuple[Comparison, Verdict], tmp_path: Path
+) -> None:
+    page_of(promoted, tmp_path)
+    for name in ("changes.png", "reliability.png"):
+        content = (tmp_path / name).read_bytes()
+        assert content.startswith(b"\x89PNG") and 5_000 < len(content) < 200_000
+
+
+def test_the_first_cycle_has_no_champion_and_no_invented_numbers(
+    first_cycle: tuple[Comparison, Verdict], tmp_path: Path
+) -> None:
+    text = page_of(first_cycle, tmp_path).text
+
+    assert "popularity" in text and "no champion yet" in text
+    assert "margin -1 %" not in text  # there is none in the first cycle
+    assert text.count(" none ") >= 8  # log loss and calibration of popularity
+    assert "nan" not in text
+
+
+def test_what_others_wrote_is_escaped(promoted: tuple[Comparison, Verdict], tmp_path: Path) -> None:
+    comparison, _ = promoted
+    verdict = Verdict(decision=Decision.REJECT, reasons=("<script>alert('x')</script> & so.",))
+    page = page_of((comparison, verdict), tmp_path, recipe='"><img src=x>')
+
+    assert "<script>alert('x')</script> & so." in page.text
+    assert "img" not in {tag for tag, _ in page.tags}
+
+
+def test_a_comparison_without_numbers_still_has_a_page(
+    promoted: tuple[Comparison, Verdict], tmp_path: Path
+) -> None:
+    bare = promoted[0].model_copy(
+        update={
+            "metrics": (),
+            "reliability": (),
+            "self_test": (),
+            "smallest_detectable_change": float("nan"),
+        }
+    )
+    verdict = Verdict(decision=Decision.INCONCLUSIVE, reasons=("Nothing was computed.",))
+    text = page_of((bare, verdict), tmp_path).text
+
+    assert "The target metric was not computed." in text
+    assert "No self-test was recorded." in text
+    assert not (tmp_path / "changes.png").exists()
+
+
+def test_a_missing_context_is_named(promoted: tuple[Comparison, Verdict], tmp_path: Path) -> None:
+    incomplete = {key: value for key, value in CONTEXT.items() if key != "margin"}
+    with pytest.raises(KeyError, match="margin"):
+        write_report(*promoted, tmp_path, incomplete)
+    assert not (tmp_path / "verdict.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("decision", "may_promote", "sentence", "command"),
+    [
+        (Decision.PROMOTE, "yes", "makes test_ranker v4 the champion", "homefeed rollback"),
+        (Decision.PROMOTE, "no", "v3 keeps serving", "homefeed retrain --as-of 2017-03-02"),
+        (Decision.REJECT, "yes", "v3 keeps serving", "homefeed serving"),
+        (Decision.INCONCLUSIVE, "yes", "v3 keeps serving", "homefeed retrain --as-of 2017-03-09"),
+    ],
+)
+def test_what_happens_next(
+    promoted: tuple[Comparison, Verdict],
+    decision: Decision,
+    may_promote: str,
+    sentence: str,
+    command: str,
+) -> None:
+    verdict = Verdict(decision=decision, reasons=("Because.",))
+    step = next_step(promoted[0], verdict, CONTEXT | {"may_promote": may_promote})
+
+    assert sentence in step.sentence
+    assert any(line.startswith(command) for _, line in step.commands)
+
+
+def test_the_forest_puts_the_headline_first_and_stays_inside() -> None:
+    change = Interval(value=0.1, low=-3.0, high=4.0, confidence=0.95)
+    rows = (
+        drawings.ForestRow("repin_volume_at_3", "all", change, True),
+        drawings.ForestRow("hit_at_3.save", "all", change, False),
+    )
+    svg = str(drawings.draw_forest(rows, -0.01))
+
+    assert drawings.forest_span(rows, -0.01) == drawings.LARGEST_SHOWN
+    xs = [float(x) for x in re.findall(r'(?:x1|x2|cx)="([\d.]+)"', svg)]
+    assert 0 <= min(xs) and max(xs) <= drawings.WIDTH
+    assert svg.index("repin_volume_at_3") < svg.index("hit_at_3.save")
+    assert drawings.draw_forest((), -0.01) == ""
+
+
+@pytest.mark.parametrize(
+    ("reach", "span"), [(0.001, 0.02), (0.02, 0.02), (0.0201, 0.03), (0.4, 0.5), (3.0, 0.5)]
+)
+def test_the_axis_fits_the_changes(reach: float, span: float) -> None:
+    change = Interval(value=0.0, low=-reach, high=reach / 2, confidence=0.95)
+    row = drawings.ForestRow("repin_volume_at_3", "all", change, True)
+    assert drawings.forest_span((row,), -0.01) == span

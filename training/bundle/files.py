@@ -1,0 +1,158 @@
+"""The bundle: what is promoted. Written once after training, refused if anything about it is off.
+
+    weights.safetensors   the ranker's parameters and scales
+    bundle.json           BundleConfig: features, model, calibrators, lineage
+    golden.safetensors    a few batches' inputs and the probabilities they must give
+
+No pickle anywhere; the same weights give the same bytes. Not for MLflow:
+`training.bundle.mlflow_model`.
+"""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from pipelines.contracts.errors import DataContractError
+from training.bundle.scorer import FORMAT_VERSION, BundleConfig, Scorer
+from training.data.batches import MODEL_INPUTS, Batch, for_scoring
+from training.model.ranker import Ranker
+
+WEIGHTS, CONFIG, GOLDEN = "weights.safetensors", "bundle.json", "golden.safetensors"
+GOLDEN_TOLERANCE = 1e-4
+"""Largest difference of a probability between machines: kernels round differently."""
+_EXPECTED = "expected_probabilities_CH"
+
+
+def write_bundle(folder: Path, ranker: Ranker, config: BundleConfig, golden: Batch) -> None:
+    """Write a bundle; the folder appears as a whole, replacing one that is there.
+
+    Args:
+        folder: where the bundle shall be.
+        ranker: the trained model, on any device.
+        config: its configuration.
+        golden: rows whose probabilities are kept beside the weights.
+
+    Raises:
+        DataContractError: a weight is not finite.
+    """
+    ranker = ranker.cpu()
+    weights = {name: tensor.contiguous() for name, tensor in ranker.state_dict().items()}
+    _check_finite(weights, "the trained model")
+    expected_CH = torch.from_numpy(Scorer(ranker, config).probabilities(golden))
+    inputs = {name: getattr(golden, name).contiguous() for name in MODEL_INPUTS}
+    scratch = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    save_file(weights, scratch / WEIGHTS)
+    save_file(inputs | {_EXPECTED: expected_CH}, scratch / GOLDEN)
+    (scratch / CONFIG).write_text(config.model_dump_json(indent=2))
+    shutil.rmtree(folder, ignore_errors=True)
+    scratch.rename(folder)
+
+
+def load_bundle(folder: Path) -> Scorer:
+    """Return a bundle's scorer, after it has reproduced its own golden rows.
+
+    Raises:
+        DataContractError: a file is missing or damaged, a weight is not finite, the weights do not
+            fit the configuration, or the golden rows come out differently.
+    """
+    config = _read_config(folder)
+    weights = _read_tensors(folder, WEIGHTS)
+    _check_finite(weights, f"bundle {folder}")
+    ranker = Ranker(config.features, config.model, config.embedding_dim)
+    try:
+        ranker.load_state_dict(weights)
+    except RuntimeError as error:
+        raise DataContractError(
+            f"bundle {folder}: the weights do not fit bundle.json: {error}; the files come from "
+            f"two bundles or another version of this project; fetch the bundle again"
+        ) from error
+    scorer = Scorer(ranker, config)
+    inputs, expected_CH = read_golden(folder, len(config.features.heads))
+    found_CH = scorer.probabilities(inputs)
+    difference = float(np.abs(found_CH - expected_CH).max()) if found_CH.size else 0.0
+    if not difference <= GOLDEN_TOLERANCE:
+        raise DataContractError(
+            f"bundle {folder}: golden rows differ by {difference:.2e}, expected at most "
+            f"{GOLDEN_TOLERANCE:.0e}; weights, code or libraries are not those that were trained; "
+            f"fetch the bundle again or install the versions it was trained with"
+        )
+    return scorer
+
+
+def file_digests(folder: Path) -> list[list[str]]:
+    """Return [path, sha256] of every file, by path; `digest_of` of it is the bundle's digest."""
+    return [
+        [path.relative_to(folder).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()]
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
+
+
+def read_golden(folder: Path, num_heads: int) -> tuple[Batch, np.ndarray]:
+    """Return the golden rows and their probabilities, float64 [C, H].
+
+    Raises:
+        DataContractError: the file is missing or damaged.
+    """
+    tensors = _read_tensors(folder, GOLDEN)
+    missing = [name for name in (*MODEL_INPUTS, _EXPECTED) if name not in tensors]
+    if missing:
+        raise DataContractError(
+            f"bundle {folder}: {GOLDEN} lacks {missing}; expected every model input and the "
+            f"probabilities; fetch the bundle again"
+        )
+    return for_scoring(tensors, num_heads), tensors[_EXPECTED].numpy()
+
+
+def _read_config(folder: Path) -> BundleConfig:
+    try:
+        config = BundleConfig.model_validate_json((folder / CONFIG).read_bytes())
+    except FileNotFoundError as error:
+        raise _missing(folder, CONFIG) from error
+    except ValidationError as error:
+        raise DataContractError(
+            f"bundle {folder}: {CONFIG} is not a bundle's configuration: {error}; fetch the bundle "
+            f"again, or train anew if it is from an older version of this project"
+        ) from error
+    if config.format_version != FORMAT_VERSION:
+        raise DataContractError(
+            f"bundle {folder}: format version {config.format_version}, expected {FORMAT_VERSION}; "
+            f"use the version of this project that wrote it, or train anew"
+        )
+    return config
+
+
+def _read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    path = folder / name
+    if not path.is_file():
+        raise _missing(folder, name)
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError) as error:
+        raise DataContractError(
+            f"bundle {folder}: {name} is damaged ({error}); fetch the bundle again"
+        ) from error
+
+
+def _missing(folder: Path, name: str) -> DataContractError:
+    return DataContractError(
+        f"bundle {folder}: {name} is missing; expected {WEIGHTS}, {CONFIG} and {GOLDEN}; fetch the "
+        f"bundle again or train anew"
+    )
+
+
+def _check_finite(weights: dict[str, torch.Tensor], whose: str) -> None:
+    broken = sorted(name for name, tensor in weights.items() if not torch.isfinite(tensor).all())
+    if broken:
+        raise DataContractError(
+            f"{whose}: weights {broken[:5]} hold NaN or infinity, expected finite numbers; do not "
+            f"serve it; fetch the bundle again or train anew"
+        )

@@ -1,0 +1,135 @@
+"""Log a bundle as an MLflow model: code, bundle and signature together, no pickle.
+
+Not for the registry: who is challenger or champion is `pipelines.registry.registry`.
+"""
+
+import contextlib
+import importlib.metadata
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import pipelines.contracts
+import training
+from pipelines.contracts.base import digest_of
+from pipelines.contracts.errors import TrackingUnavailableError
+from training.bundle.files import file_digests, read_golden
+from training.bundle.scorer import BundleConfig
+from training.data.batches import MODEL_INPUTS
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.models import ModelSignature
+
+MODEL_NAME = "homefeed_ranker"
+_DIGEST_TAG = "bundle_digest"
+_REQUIREMENTS = ("mlflow", "numpy", "pyarrow", "pydantic", "safetensors", "torch")
+
+
+def log_bundle(bundle_dir: Path, run_id: str, tracking_uri: str) -> str:
+    """Log the bundle as a model of an MLflow run and return its URI ('models:/m-...').
+
+    A retry returns the model that the attempt before it logged.
+
+    Raises:
+        TrackingUnavailableError: the server cannot be reached or refuses.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+
+    client = MlflowClient(tracking_uri=tracking_uri)
+    try:
+        known = _find(client, run_id, digest_of(file_digests(bundle_dir)))
+        return known or _log(bundle_dir, run_id, tracking_uri)
+    except (MlflowException, RequestException) as error:
+        raise TrackingUnavailableError(
+            f"cannot log the bundle {bundle_dir} to MLflow at {tracking_uri}, run {run_id}: "
+            f"{str(error)[:300]}; expected a running server with room for artifacts; start it and "
+            f"retry: training is finished and is not repeated"
+        ) from error
+
+
+def _find(client: "MlflowClient", run_id: str, bundle_digest: str) -> str | None:
+    """Return the URI of the run's finished model of this bundle, or None."""
+    experiment_id = client.get_run(run_id).info.experiment_id
+    found = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
+    for model in found:
+        if model.tags.get(_DIGEST_TAG) == bundle_digest and str(model.status) == "READY":
+            return model.model_uri
+    return None
+
+
+def _log(bundle_dir: Path, run_id: str, tracking_uri: str) -> str:
+    import mlflow
+    from mlflow.models import Model
+
+    with _tracking(tracking_uri), tempfile.TemporaryDirectory() as scratch:
+        code_dir = Path(scratch)
+        logged = Model.log(
+            artifact_path=None,
+            name=MODEL_NAME,
+            flavor=mlflow.pyfunc,
+            run_id=run_id,
+            tags={_DIGEST_TAG: digest_of(file_digests(bundle_dir))},
+            python_model=str(Path(__file__).with_name("serving_model.py")),
+            artifacts={"bundle": str(bundle_dir)},
+            code_paths=_copy_code(code_dir),
+            signature=_signature(bundle_dir),
+            pip_requirements=[f"{name}=={_public_version(name)}" for name in _REQUIREMENTS],
+        )
+    return logged.model_uri
+
+
+def _public_version(name: str) -> str:
+    """Return an installed version without its local part: no index has torch 2.13.0+cpu."""
+    return importlib.metadata.version(name).split("+")[0]
+
+
+def _copy_code(folder: Path) -> list[str]:
+    """Copy the packages that the model needs, and no others of this project; return their paths."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(training.__file__).parent, folder / "training", ignore=ignore)
+    contracts = Path(pipelines.contracts.__file__).parent
+    shutil.copytree(contracts, folder / "pipelines" / "contracts", ignore=ignore)
+    (folder / "pipelines" / "__init__.py").write_text('"""The contracts alone."""\n')
+    return [str(folder / "training"), str(folder / "pipelines")]
+
+
+def _signature(bundle_dir: Path) -> "ModelSignature":
+    """Return tensor types and shapes of inputs and output; requests and candidates vary."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
+
+    config = BundleConfig.model_validate_json((bundle_dir / "bundle.json").read_bytes())
+    golden, _ = read_golden(bundle_dir, len(config.features.heads))
+    inputs: list[ColSpec | TensorSpec] = []
+    for name in MODEL_INPUTS:
+        array = getattr(golden, name).numpy()
+        # [R, S, ...] vary in the first two places, [C, ...] and [R, ...] in the first.
+        num_free = 2 if name.endswith(("_RS", "_RSE")) else 1
+        shape = (-1,) * num_free + array.shape[num_free:]
+        inputs.append(TensorSpec(array.dtype, shape, name))
+    shape = (-1, len(config.features.heads))
+    outputs: list[ColSpec | TensorSpec] = [
+        TensorSpec(np.dtype(np.float64), shape, name)
+        for name in ("probabilities", "uncalibrated_probabilities")
+    ]
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))
+
+
+@contextlib.contextmanager
+def _tracking(uri: str) -> Iterator[None]:
+    """Point MLflow's module-wide tracking address somewhere for the time being."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)

@@ -1,0 +1,120 @@
+"""Would this bundle serve? Golden rows, latency, memory and scores, in a process of its own.
+
+Run before a promotion. The process holds the model and nothing else, so its peak memory is what a
+server needs. Not for the quality of the ranking: that is the model gate.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipelines.contracts.artifacts import ServingCheck
+from pipelines.contracts.config import ServingConfig
+from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.processes import training_environment
+from training.bundle.files import load_bundle, read_golden
+from training.bundle.scorer import Scorer
+from training.data.batches import Batch
+
+_WARM_UP_CALLS = 5
+_SATURATED = 1e-6
+_TIMEOUT_S = 600.0
+
+
+def check_serving(bundle_dir: Path, config: ServingConfig) -> ServingCheck:
+    """Serve the bundle in a process of its own and return what was found.
+
+    Raises:
+        HomefeedError: the process ended without an answer: a damaged bundle, or out of memory.
+    """
+    command = [sys.executable, "-m", "training.bundle.serving_check", str(bundle_dir)]
+    done = subprocess.run(
+        [*command, config.model_dump_json()],
+        env=training_environment(1),
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise HomefeedError(
+            f"the serving check of {bundle_dir} ended with exit code {done.returncode}, expected "
+            f"0; its end:\n{done.stderr[-2000:]}\nrun it by hand: {' '.join(command)} '{{}}'"
+        )
+    return ServingCheck.model_validate_json(done.stdout.splitlines()[-1])
+
+
+def measure(bundle_dir: Path, config: ServingConfig) -> ServingCheck:
+    """Load the bundle in this process, as a server would, and measure it."""
+    torch.set_num_threads(config.num_threads)
+    scorer = load_bundle(bundle_dir)
+    golden, expected_CH = read_golden(bundle_dir, len(scorer.config.features.heads))
+    found_CH = scorer.probabilities(golden)
+    times_ms = _latencies_ms(scorer, _one_request(golden, config.num_candidates), config.num_calls)
+    p50_ms, p99_ms = np.percentile(times_ms, [50, 99])
+    check = ServingCheck(
+        golden_difference=float(np.abs(found_CH - expected_CH).max()),
+        latency_p50_ms=float(p50_ms),
+        latency_p99_ms=float(p99_ms),
+        peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        num_candidates=config.num_candidates,
+        num_calls=config.num_calls,
+        score_spread=float(found_CH[:, 0].std()),
+        saturated_share=float(np.mean((found_CH < _SATURATED) | (found_CH > 1 - _SATURATED))),
+    )
+    return check.model_copy(update={"problems": tuple(_problems(check, config))})
+
+
+def _one_request(golden: Batch, num_candidates: int) -> Batch:
+    """Return the golden request with the longest history, its candidates repeated."""
+    lengths_R = (golden.action_types_RS > 0).sum(dim=1)
+    request = int(lengths_R.argmax())
+    own = torch.nonzero(golden.request_of_C == request)[:, 0]
+    rows_C = own[torch.arange(num_candidates) % len(own)]
+    parts = {}
+    for name, tensor in golden._asdict().items():
+        if name.endswith(("_R", "_RS", "_RSE", "_RE")):
+            parts[name] = tensor[request : request + 1]
+        else:
+            parts[name] = tensor[rows_C] if tensor.dim() else tensor
+    parts["request_of_C"] = torch.zeros(num_candidates, dtype=torch.int64)
+    return Batch(**parts)
+
+
+def _latencies_ms(scorer: Scorer, request: Batch, num_calls: int) -> np.ndarray:
+    times_ms = []
+    for call in range(_WARM_UP_CALLS + num_calls):
+        started = time.perf_counter()
+        scorer.probabilities(request)
+        if call >= _WARM_UP_CALLS:
+            times_ms.append(1000 * (time.perf_counter() - started))
+    return np.array(times_ms)
+
+
+def _problems(check: ServingCheck, config: ServingConfig) -> list[str]:
+    """Return what stands in the way of serving, as sentences."""
+    limits = (
+        ("golden rows differ by", check.golden_difference, config.max_golden_difference, ""),
+        ("latency p99 is", check.latency_p99_ms, config.max_latency_p99_ms, " ms"),
+        ("peak memory is", check.peak_memory_mib, config.max_memory_mib, " MiB"),
+        ("share of scores at 0 or 1 is", check.saturated_share, config.max_saturated_share, ""),
+    )
+    problems = [
+        f"Serving check: {what} {found:.3g}{unit}, beyond the {limit:.3g}{unit} allowed."
+        for what, found, limit, unit in limits
+        if not found <= limit  # a NaN is a problem too
+    ]
+    if not check.score_spread > 0:
+        problems.append("Serving check: every golden row got the same score.")
+    return problems
+
+
+if __name__ == "__main__":
+    answer = measure(Path(sys.argv[1]), ServingConfig.model_validate(json.loads(sys.argv[2])))
+    sys.stdout.write(f"\n{answer.model_dump_json()}\n")

@@ -1,0 +1,91 @@
+"""Refuses what a model was not trained for: inputs of a served model, features of a snapshot.
+
+A tensor that is silently wrong costs more than an error: an unknown action type would read past the
+table or pass for padding, a long sequence would be scored as no training ever saw one.
+
+Letters: R requests, S actions, C candidates.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.config import FeatureConfig, ModelConfig
+from pipelines.contracts.errors import DataContractError
+from training.data.batches import MODEL_INPUTS
+
+
+def check_inputs(inputs: Mapping[str, Tensor], features: FeatureConfig, model: ModelConfig) -> None:
+    """Refuse inputs that a bundle cannot score.
+
+    Raises:
+        DataContractError: an input is missing, a sequence is longer than in training, an action
+            type is unknown, padding is not at the end, a number is not finite, or candidates do
+            not belong to requests in order.
+    """
+    missing = [name for name in MODEL_INPUTS if name not in inputs]
+    if missing:
+        raise DataContractError(
+            f"inputs {missing} are missing, found {sorted(inputs)}; expected {list(MODEL_INPUTS)}"
+        )
+    types_RS, request_of_C = inputs["action_types_RS"], inputs["request_of_C"]
+    _check_sequences(types_RS, len(features.action_types), model.max_actions)
+    for name, tensor in inputs.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise DataContractError(
+                f"{name} holds {int((~torch.isfinite(tensor)).sum())} numbers that are not finite; "
+                f"expected finite ones; check the embeddings that were looked up"
+            )
+    num_requests = types_RS.shape[0]
+    is_ordered = bool((request_of_C.diff() >= 0).all())
+    if len(request_of_C) and not (
+        is_ordered and 0 <= int(request_of_C[0]) and int(request_of_C[-1]) < num_requests
+    ):
+        raise DataContractError(
+            f"request_of_C must ascend within 0 .. {num_requests - 1}, found "
+            f"{int(request_of_C.min())} .. {int(request_of_C.max())}"
+            f"{'' if is_ordered else ', not ascending'}; put candidates of a request together"
+        )
+
+
+def _check_sequences(types_RS: Tensor, num_types: int, max_actions: int) -> None:
+    if types_RS.shape[1] > max_actions:
+        raise DataContractError(
+            f"sequences have {types_RS.shape[1]} actions, expected at most {max_actions} "
+            f"(model.max_actions); give the newest {max_actions}, newest first"
+        )
+    if types_RS.numel() == 0:
+        return
+    low, high = int(types_RS.min()), int(types_RS.max())
+    if low < 0 or high > num_types:
+        raise DataContractError(
+            f"action_types_RS holds ids {low} .. {high}, expected 0 (padding) .. {num_types}; "
+            f"an action type that the model does not know must be left out of the sequence"
+        )
+    is_padding_RS = types_RS == 0
+    if bool((is_padding_RS[:, :-1] & ~is_padding_RS[:, 1:]).any()):
+        raise DataContractError(
+            "action_types_RS has padding (0) before an action; expected actions first, newest "
+            "first, and padding at the end of a row"
+        )
+
+
+def check_features(snapshot: Snapshot, features: FeatureConfig) -> None:
+    """Refuse to train on a snapshot whose labels and codes belong to other features.
+
+    Raises:
+        DataContractError: heads, action types or categorical features differ.
+    """
+    pairs = {
+        "heads": (features.head_names, snapshot.features.head_names),
+        "action types": (features.action_types, snapshot.features.action_types),
+        "categorical features": (features.categorical, snapshot.features.categorical),
+    }
+    for what, (wanted, found) in pairs.items():
+        if wanted != found:
+            raise DataContractError(
+                f"snapshot {snapshot.digest[:12]} has {what} {found}, the recipe wants {wanted}; "
+                f"build the snapshot with this recipe, or train with the snapshot's"
+            )

@@ -1,0 +1,274 @@
+"""Read a snapshot's memory-mapped shards: request by request indices, batches by vectorised takes.
+
+A shard keeps each user's actions once and examples that point into them; the last actions of a
+request are gathered here, when a batch is made. Not for the order of requests: that is
+`training.data.epoch_plan`.
+
+Letters: M requests of the index, R requests of a batch, C candidates, S actions per request,
+E embedding, G categorical features, N numeric features, H heads.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.config import FeatureConfig
+from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.schemas import categorical_column, label_column, numeric_column
+from pipelines.contracts.snapshot_files import open_table
+from training.data.batches import Batch
+
+
+@dataclass(frozen=True)
+class RequestIndex:
+    """The requests of one split, shards in order, small enough to stay in memory."""
+
+    shard_M: np.ndarray  # int32
+    row_M: np.ndarray  # int64, row in the shard's requests
+    user_id_M: np.ndarray  # int64
+    num_examples_M: np.ndarray  # int64
+    first_example_M: np.ndarray  # int64, in the shard's examples
+    num_actions_M: np.ndarray  # int64, at most max_actions
+
+    def __len__(self) -> int:
+        """Return the number of requests."""
+        return len(self.row_M)
+
+    def take(self, rows: np.ndarray) -> "RequestIndex":
+        """Return the index of some of its requests, in the order given."""
+        return RequestIndex(**{name: values[rows] for name, values in vars(self).items()})
+
+    def cut(self, skipped_M: np.ndarray, num_examples_M: np.ndarray) -> "RequestIndex":
+        """Return the same requests with only a run of each one's candidates."""
+        return replace(
+            self,
+            first_example_M=self.first_example_M + skipped_M,
+            num_examples_M=num_examples_M,
+        )
+
+
+class ColumnReader:
+    """One Arrow file's columns as arrays, without a copy where Arrow's layout allows it."""
+
+    def __init__(self, snapshot_dir: Path, relative: str) -> None:
+        self.relative = relative
+        self._table = open_table(snapshot_dir, relative)
+        self._columns: dict[str, np.ndarray] = {}
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the file."""
+        return self._table.num_rows
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Return a column, [rows] or [rows, width] for a fixed-size list.
+
+        Raises:
+            DataContractError: the file has no such column.
+        """
+        if name not in self._columns:
+            if name not in self._table.column_names:
+                raise DataContractError(
+                    f"{self.relative} has no column {name!r}, found {self._table.column_names}; "
+                    f"the snapshot was built for other features: build it again with this recipe"
+                )
+            self._columns[name] = _to_numpy(self._table.column(name))
+        return self._columns[name]
+
+
+class SnapshotReader:
+    """Batches and whole-split columns of one snapshot, for one set of features."""
+
+    def __init__(
+        self, snapshot: Snapshot, snapshot_dir: Path, features: FeatureConfig, max_actions: int
+    ) -> None:
+        self.features = features
+        self.max_actions = max_actions
+        names = [shard.name for shard in snapshot.shards]
+        self.pins = ColumnReader(snapshot_dir, "pins.arrow")
+        self.requests = [ColumnReader(snapshot_dir, f"{name}/requests.arrow") for name in names]
+        self.examples = [ColumnReader(snapshot_dir, f"{name}/examples.arrow") for name in names]
+        self.timelines = [ColumnReader(snapshot_dir, f"{name}/timeline.arrow") for name in names]
+        self.users = [ColumnReader(snapshot_dir, f"{name}/users.arrow") for name in names]
+
+    def index(self, split: int) -> RequestIndex:
+        """Return the requests of a split (`SPLIT_TRAINING` or `SPLIT_HOLDOUT`)."""
+        parts = []
+        for shard, requests in enumerate(self.requests):
+            rows = np.flatnonzero(requests["split"] == split)
+            num_known = requests["timeline_end"][rows] - requests["timeline_start"][rows]
+            parts.append(
+                RequestIndex(
+                    shard_M=np.full(len(rows), shard, dtype=np.int32),
+                    row_M=rows,
+                    user_id_M=requests["user_id"][rows],
+                    num_examples_M=requests["num_examples"][rows].astype(np.int64),
+                    first_example_M=requests["first_example"][rows],
+                    num_actions_M=np.minimum(num_known, self.max_actions),
+                )
+            )
+        names = vars(parts[0])
+        return RequestIndex(**{n: np.concatenate([vars(p)[n] for p in parts]) for n in names})
+
+    def example_column(self, index: RequestIndex, name: str) -> np.ndarray:
+        """Return a column of `examples` for all candidates of some requests, in their order."""
+        rows = ragged_ranges(index.first_example_M, index.num_examples_M)
+        shard_of = np.repeat(index.shard_M, index.num_examples_M)
+        return self._take(self.examples, name, shard_of, rows)
+
+    def request_column(self, index: RequestIndex, name: str) -> np.ndarray:
+        """Return a column of `requests`, one value per request."""
+        return self._take(self.requests, name, index.shard_M, index.row_M)
+
+    def user_column(self, index: RequestIndex, name: str) -> np.ndarray:
+        """Return a column of `users`, one value per request."""
+        rows_R = self.request_column(index, "user_row")
+        return self._take(self.users, name, index.shard_M, rows_R)
+
+    def labels(self, index: RequestIndex) -> np.ndarray:
+        """Return int8 labels, [C, H], of all candidates of some requests."""
+        columns = [self.example_column(index, label_column(n)) for n in self.features.head_names]
+        return np.stack(columns, axis=1)
+
+    def make_batch(
+        self,
+        index: RequestIndex,
+        *,
+        is_kept_C: np.ndarray | None = None,
+        window_fraction_R: np.ndarray | None = None,
+        user_weights_R: np.ndarray | None = None,
+        num_global_candidates: int | None = None,
+    ) -> Batch:
+        """Gather the batch of some requests.
+
+        Args:
+            index: the batch's requests, grouped by shard (any order within).
+            is_kept_C: bool per candidate of these requests; all if not given.
+            window_fraction_R: see `Batch`; 0 if not given.
+            user_weights_R: see `Batch`; 1 if not given.
+            num_global_candidates: candidates over all ranks; this batch's own if not given.
+        """
+        keep = slice(None) if is_kept_C is None else is_kept_C
+        pin_rows_C = self.example_column(index, "pin_row")[keep].astype(np.int64)
+        request_of_C = np.repeat(np.arange(len(index)), index.num_examples_M)[keep]
+        zeros_R, ones_R = np.zeros(len(index)), np.ones(len(index))
+        window_R = zeros_R if window_fraction_R is None else window_fraction_R
+        weights_R = ones_R if user_weights_R is None else user_weights_R
+        num_global = len(pin_rows_C) if num_global_candidates is None else num_global_candidates
+        batch = Batch(
+            **self._sequences(index),
+            users_RE=_floats(self.user_column(index, "embedding")),
+            request_of_C=torch.from_numpy(request_of_C),
+            candidate_pin_keys_C=torch.from_numpy(pin_rows_C),
+            candidate_pins_CE=_floats(self.pins["embedding"][pin_rows_C]),
+            categorical_CG=self._categorical(index, keep, pin_rows_C, request_of_C),
+            numeric_CN=self._numeric(index, keep),
+            labels_CH=_floats(self.labels(index)[keep]),
+            user_weights_R=_floats(weights_R),
+            window_fraction_R=_floats(window_R),
+            num_global_candidates=torch.tensor(float(num_global)),
+        )
+        # torch aligns its memory to 64 bytes, numpy need not, and MKL promises the same bits from
+        # run to run only where memory is aligned.
+        return Batch(*(tensor.clone() for tensor in batch))
+
+    def _sequences(self, index: RequestIndex) -> dict[str, torch.Tensor]:
+        """Return the four action tensors, padded to the batch's longest sequence."""
+        longest = max(1, int(index.num_actions_M.max(initial=0)))
+        steps_S = np.arange(longest)
+        is_action_RS = steps_S < index.num_actions_M[:, None]
+        newest_R = self.request_column(index, "timeline_end") - 1
+        rows_RS = np.where(is_action_RS, newest_R[:, None] - steps_S, 0)
+        shards_RS = np.broadcast_to(index.shard_M[:, None], rows_RS.shape)[is_action_RS]
+        shape, rows = rows_RS.shape, rows_RS[is_action_RS]
+
+        def gather(name: str, padding: int) -> np.ndarray:
+            filled_RS = np.full(shape, padding, dtype=np.int64)
+            filled_RS[is_action_RS] = self._take(self.timelines, name, shards_RS, rows)
+            return filled_RS
+
+        pin_rows_RS = gather("pin_row", -1)
+        pins_RSE = np.zeros((*shape, self.pins["embedding"].shape[1]), dtype=np.float32)
+        pins_RSE[is_action_RS] = self.pins["embedding"][pin_rows_RS[is_action_RS]]
+        ages_RS = self.request_column(index, "impressed_at")[:, None] - gather("acted_at", 0)
+        ages_RS[~is_action_RS] = 0
+        return {
+            "action_types_RS": torch.from_numpy(gather("action_type_id", 0)),
+            "action_pin_keys_RS": torch.from_numpy(pin_rows_RS),
+            "action_pins_RSE": torch.from_numpy(pins_RSE),
+            "action_ages_ms_RS": torch.from_numpy(ages_RS),
+        }
+
+    def _categorical(
+        self,
+        index: RequestIndex,
+        keep: slice | np.ndarray,
+        pin_rows_C: np.ndarray,
+        request_of_C: np.ndarray,
+    ) -> torch.Tensor:
+        """Return int64 codes, [C, G], from the three tables that features may live in."""
+        codes_CG = np.zeros((len(pin_rows_C), len(self.features.categorical)), dtype=np.int64)
+        for g, feature in enumerate(self.features.categorical):
+            column = categorical_column(feature.name)
+            if feature.table == "pins":
+                codes_CG[:, g] = self.pins[column][pin_rows_C]
+            elif feature.table == "users":
+                codes_CG[:, g] = self.user_column(index, column)[request_of_C]
+            else:
+                codes_CG[:, g] = self.example_column(index, column)[keep]
+        return torch.from_numpy(codes_CG)
+
+    def _numeric(self, index: RequestIndex, keep: slice | np.ndarray) -> torch.Tensor:
+        """Return float32 [C, N]."""
+        names = [numeric_column(feature.name) for feature in self.features.numeric]
+        columns = [self.example_column(index, name)[keep] for name in names]
+        if not columns:
+            return torch.zeros(len(self.example_column(index, "pin_row")[keep]), 0)
+        return _floats(np.stack(columns, axis=1))
+
+    def _take(
+        self, readers: list[ColumnReader], name: str, shard_of: np.ndarray, rows: np.ndarray
+    ) -> np.ndarray:
+        """Return rows of a column that lies in many shards; `shard_of` must be grouped."""
+        if len(shard_of) == 0:
+            return readers[0][name][:0]
+        starts = np.flatnonzero(np.diff(shard_of, prepend=-1))
+        ends = np.append(starts[1:], len(shard_of))
+        parts = [
+            readers[shard_of[start]][name][rows[start:end]]
+            for start, end in zip(starts, ends, strict=True)
+        ]
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+
+def chunks(index: RequestIndex, batch_size: int) -> Iterator[RequestIndex]:
+    """Yield runs of whole requests of about `batch_size` candidates, in order, none empty."""
+    ends = np.cumsum(index.num_examples_M)
+    group_M = (ends - index.num_examples_M) // batch_size
+    starts = np.flatnonzero(np.diff(group_M, prepend=-1))
+    for start, end in zip(starts, np.append(starts[1:], len(group_M)), strict=True):
+        yield index.take(np.arange(start, end))
+
+
+def ragged_ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return start, start + 1, ... for each (start, count), one after another, int64."""
+    ends = np.cumsum(counts)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
+
+
+def _to_numpy(column: pa.ChunkedArray) -> np.ndarray:
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    if pa.types.is_fixed_size_list(array.type):
+        values = array.flatten().to_numpy(zero_copy_only=False)
+        return values.reshape(len(array), array.type.list_size)
+    return array.to_numpy(zero_copy_only=False)
+
+
+def _floats(values: np.ndarray) -> torch.Tensor:
+    """Return a float32 tensor; a copy, because a tensor must not write into a mapped file."""
+    return torch.from_numpy(np.array(values, dtype=np.float32))

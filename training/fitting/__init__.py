@@ -1,0 +1,1 @@
+"""One process's part of a training: steps, checkpoints, curves. Starting it: `training.launch`."""

@@ -1,0 +1,213 @@
+"""One process's part of a training: fit, and on the first process calibrate and write the bundle.
+
+Not for starting processes (`training.launch.launcher`) nor for what a step is
+(`training.fitting.lightning_module`).
+"""
+
+import logging
+import os
+import time
+from pathlib import Path
+from shutil import which
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies import DDPStrategy
+
+from pipelines.contracts.base import digest_of
+from pipelines.contracts.errors import ConfigurationError, TransientStorageError
+from training.bundle.calibration import Calibrator, fit_calibrator
+from training.bundle.files import file_digests, write_bundle
+from training.bundle.scorer import BundleConfig, Scorer
+from training.data.data_module import HomefeedDataModule
+from training.data.reader import chunks
+from training.fitting.checkpoints import CheckpointWriter, newest_intact
+from training.fitting.lightning_module import RankerModule
+from training.fitting.live_metrics import MetricLog
+from training.fitting.progress import Progress, draw_learning_curve, final_loss
+from training.fitting.spec import TrainingResult, TrainingSpec
+from training.fitting.work_folder import WorkFolder, write
+from training.model.ranker import Ranker
+
+log = logging.getLogger(__name__)
+_GOLDEN_REQUESTS, _GOLDEN_CANDIDATES = 8, 4
+_CALIBRATION_BATCH = 2048
+
+
+def run_process(spec: TrainingSpec, folder: WorkFolder, rank: int) -> None:
+    """Train in this process; the first one publishes the result.
+
+    Args:
+        spec: the training.
+        folder: its folder, the same on every node.
+        rank: this process among those of all nodes; 0 is the first.
+
+    Raises:
+        ConfigurationError: a GPU or compiled code was asked for and cannot be had.
+        TrainingDivergedError: the loss became NaN or infinite.
+        DataContractError: the snapshot cannot be trained on.
+    """
+    _check_devices(spec)
+    data = HomefeedDataModule(spec.snapshot, Path(spec.snapshot_dir), spec.config)
+    num_steps = data.num_batches_per_epoch * spec.config.training.num_epochs
+    embedding_dim = data.reader.pins["embedding"].shape[1]
+    module = RankerModule(spec.config, data.statistics(), embedding_dim, num_steps)
+    checkpoint = newest_intact(folder.checkpoints)
+    started_at = time.monotonic()
+    if checkpoint is not None and checkpoint[0] >= num_steps:
+        module.load_state_dict(torch.load(checkpoint[1], weights_only=True)["state_dict"])
+    else:
+        _fit(spec, folder, data, module, checkpoint)
+    training_s = time.monotonic() - started_at
+    if rank == 0:
+        first_step = min(checkpoint[0], num_steps) if checkpoint is not None else 0
+        ranker = module.ranker.cpu().float()  # a bundle is float32, whatever it was trained in
+        _publish(spec, folder, data, ranker, (num_steps, first_step, training_s))
+
+
+class SameStart(pl.Callback):
+    """Refuses to go on from different checkpoints, as where a node sees the folder's old state.
+
+    Args:
+        identity: what this process trains, `TrainingSpec.identity()`.
+    """
+
+    def __init__(self, identity: str) -> None:
+        self._identity = int(identity[:15], 16)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compare the processes' trainings and first steps.
+
+        Raises:
+            TransientStorageError: they differ.
+        """
+        own = torch.tensor([self._identity, trainer.global_step], device=pl_module.device)
+        gathered = torch.as_tensor(trainer.strategy.all_gather(own)).view(-1, 2)
+        identities, steps = gathered.T.tolist()
+        if len(set(identities)) > 1 or len(set(steps)) > 1:
+            raise TransientStorageError(
+                f"the processes found {len(set(identities))} different trainings and checkpoints "
+                f"of steps {steps}, by rank; expected the same training and step: the folder is "
+                f"not yet the same on every node; retry"
+            )
+
+
+def _fit(
+    spec: TrainingSpec,
+    folder: WorkFolder,
+    data: HomefeedDataModule,
+    module: RankerModule,
+    checkpoint: tuple[int, Path] | None,
+) -> None:
+    training = spec.config.training
+    folder.checkpoints.mkdir(exist_ok=True)
+    metric_log = MetricLog(folder.metrics, spec.tracking_uri, spec.mlflow_run_id)
+    trainer = pl.Trainer(
+        accelerator=spec.accelerator,
+        devices=spec.num_devices,
+        num_nodes=spec.num_nodes,
+        strategy=(
+            # gradients are kept where they are sent from: one copy less
+            DDPStrategy(gradient_as_bucket_view=True)
+            if spec.num_devices * spec.num_nodes > 1
+            else "auto"
+        ),
+        precision=training.precision,
+        max_epochs=training.num_epochs,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        callbacks=[
+            SameStart(spec.identity()),
+            Progress(metric_log, module.num_steps, training.num_epochs),
+            CheckpointWriter(folder.checkpoints, training.checkpoint_every_steps),
+        ],
+    )
+    if checkpoint is not None:
+        log.info("resuming from step %d of %d", checkpoint[0], module.num_steps)
+    ckpt_path = str(checkpoint[1]) if checkpoint is not None else None
+    trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+    if trainer.global_step != module.num_steps:
+        raise TransientStorageError(
+            f"training ended at step {trainer.global_step}, expected {module.num_steps}: it was "
+            f"interrupted; retry to continue from the last checkpoint"
+        )
+
+
+def _publish(
+    spec: TrainingSpec,
+    folder: WorkFolder,
+    data: HomefeedDataModule,
+    ranker: Ranker,
+    progress: tuple[int, int, float],
+) -> None:
+    """Calibrate, write the bundle and the learning curve, and result.json last."""
+    num_steps, first_step, training_s = progress
+    config = _calibrated(spec, data, ranker)
+    golden = data.golden_batch(_GOLDEN_REQUESTS, _GOLDEN_CANDIDATES)
+    write_bundle(folder.bundle, ranker, config, golden)
+    draw_learning_curve(folder.metrics, folder.learning_curve)
+    result = TrainingResult(
+        spec_identity=spec.identity(),
+        bundle_dir=str(folder.bundle),
+        bundle_digest=digest_of(file_digests(folder.bundle)),
+        num_steps=num_steps,
+        num_epochs=spec.config.training.num_epochs,
+        num_training_examples=data.num_training_examples,
+        num_parameters=sum(parameter.numel() for parameter in ranker.parameters()),
+        final_training_loss=final_loss(folder.metrics),
+        resumed_from_step=first_step,
+        training_s=training_s,
+        metrics_path=str(folder.metrics),
+        learning_curve_path=str(folder.learning_curve),
+    )
+    write(folder.result, result)
+    log.info("trained %d steps in %.1f s; bundle in %s", num_steps, training_s, folder.bundle)
+
+
+def _calibrated(spec: TrainingSpec, data: HomefeedDataModule, ranker: Ranker) -> BundleConfig:
+    """Return the bundle's configuration with calibrators fitted on the users left out."""
+    heads = spec.config.features.head_names
+    config = BundleConfig(
+        features=spec.config.features,
+        model=spec.config.model,
+        embedding_version=spec.snapshot.embedding_version,
+        embedding_dim=data.reader.pins["embedding"].shape[1],
+        negative_keep_fraction=spec.config.training.negative_keep_fraction,
+        calibrators=tuple(Calibrator(head=head, scale=1.0, shift=0.0) for head in heads),
+        as_of=spec.lineage.as_of,
+        snapshot_digest=spec.lineage.snapshot_digest,
+        code_version=spec.lineage.code_version,
+        seed=spec.lineage.seed,
+    )
+    scorer = Scorer(ranker, config)
+    parts = [
+        scorer.logits(data.reader.make_batch(requests))
+        for requests in chunks(data.calibration_index, _CALIBRATION_BATCH)
+    ]
+    logits_CH = np.concatenate(parts) if parts else np.zeros((0, len(heads)))
+    labels_CH = data.reader.labels(data.calibration_index)
+    fitted = tuple(
+        fit_calibrator(head, logits_CH[:, h], labels_CH[:, h]) for h, head in enumerate(heads)
+    )
+    return config.model_copy(update={"calibrators": fitted})
+
+
+def _check_devices(spec: TrainingSpec) -> None:
+    if spec.accelerator == "gpu" and torch.cuda.device_count() < spec.num_devices:
+        raise ConfigurationError(
+            f"accelerator=gpu with num_devices={spec.num_devices}, but torch {torch.__version__} "
+            f"sees {torch.cuda.device_count()} GPUs; use a machine (and torch build) with enough, "
+            f"lower num_devices, or set accelerator=cpu"
+        )
+    compiler = os.environ.get("CXX", "g++")  # what torch.compile calls
+    if spec.config.training.use_compile and spec.accelerator == "cpu" and not which(compiler):
+        raise ConfigurationError(
+            f"training.use_compile=true on a CPU, but there is no {compiler} on this machine; "
+            f"expected a C++ compiler (or its path in CXX); install one, or leave use_compile false"
+        )

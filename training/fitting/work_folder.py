@@ -1,0 +1,224 @@
+"""The folder of one training, kept between attempts: where each file is, and who may write.
+
+    spec.json            the TrainingSpec                    *.lock         held while training
+    checkpoints/*.ckpt   the newest two, with digests        training.log   output of all processes
+    metrics.jsonl        one line per logged value           error.json     why an attempt ended
+    learning_curve.png   bundle/                             result.json    TrainingResult, last
+
+With several nodes, node 0 prepares the folder; node K has spec-node-K.json (its snapshot may lie
+elsewhere) and training-node-K.log beside.
+
+Not for the stage's own folder: the stage publishes from here.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import Field, ValidationError
+
+from pipelines.contracts.base import Frozen
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    RunInProgressError,
+    TransientStorageError,
+)
+from training.fitting.spec import TrainingResult, TrainingSpec
+
+log = logging.getLogger(__name__)
+Model = TypeVar("Model", bound=Frozen)
+_LOCK_WAIT_S = 5.0
+"""Long enough for a killed attempt to be gone, too short to wait for a training."""
+_POLL_S = 0.2
+
+
+class TrainingError(Frozen):
+    """`error.json`: an error on its way from a worker to the launcher."""
+
+    error_class: str = Field(description="Class name in pipelines.contracts.errors.")
+    message: str
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """Paths below a training's folder."""
+
+    root: Path
+
+    @property
+    def spec(self) -> Path:
+        """The specification this folder belongs to."""
+        return self.root / "spec.json"
+
+    @property
+    def error(self) -> Path:
+        """Why the last attempt ended, if it ended with an error of ours."""
+        return self.root / "error.json"
+
+    @property
+    def log(self) -> Path:
+        """Output of all attempts."""
+        return self.root / "training.log"
+
+    @property
+    def metrics(self) -> Path:
+        """Logged values, one JSON object per line."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def learning_curve(self) -> Path:
+        """Plot of the loss."""
+        return self.root / "learning_curve.png"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of checkpoints."""
+        return self.root / "checkpoints"
+
+    @property
+    def bundle(self) -> Path:
+        """The bundle, present as a whole or not at all."""
+        return self.root / "bundle"
+
+    @property
+    def result(self) -> Path:
+        """The TrainingResult, written last."""
+        return self.root / "result.json"
+
+    def spec_of(self, node_rank: int) -> Path:
+        """The specification that a node's processes read."""
+        return self.spec if node_rank == 0 else self.root / f"spec-node-{node_rank}.json"
+
+    def log_of(self, node_rank: int) -> Path:
+        """Output of a node's processes, all attempts."""
+        return self.log if node_rank == 0 else self.root / f"training-node-{node_rank}.log"
+
+    def launch_lock_of(self, node_rank: int) -> str:
+        """Name of the lock that a node's launcher holds; the first process has its own."""
+        return f"launch-node-{node_rank}.lock"
+
+    @contextlib.contextmanager
+    def locked(self, purpose: str, name: str = "training.lock") -> Iterator[None]:
+        """Hold one of the folder's locks; the kernel frees it when the process dies.
+
+        Raises:
+            RunInProgressError: another process holds it and goes on holding it.
+        """
+        with (self.root / name).open("a+") as handle:
+            deadline = time.monotonic() + _LOCK_WAIT_S
+            while not _try_lock(handle.fileno()):
+                if time.monotonic() > deadline:
+                    handle.seek(0)
+                    raise RunInProgressError(
+                        f"{purpose}: process {handle.read().strip() or 'unknown'} is training in "
+                        f"{self.root}; expected nobody; wait for it to end, then try again"
+                    )
+                time.sleep(0.1)
+            handle.seek(0)
+            handle.truncate()
+            handle.write(str(os.getpid()))
+            handle.flush()
+            yield
+
+    def prepare(self, spec: TrainingSpec) -> TrainingResult | None:
+        """Make ready for an attempt, or return the finished result of the same training.
+
+        What another training left is deleted; what an earlier attempt of this one left is kept.
+
+        Raises:
+            ConfigurationError: files of these names are there, but no specification.
+        """
+        known = read(self.spec, TrainingSpec)
+        if known is None or known.identity() != spec.identity():
+            self._clear()
+        self.error.unlink(missing_ok=True)
+        write(self.spec, spec)
+        return self.finished(spec)
+
+    def _clear(self) -> None:
+        """Delete what a training wrote, and nothing that none wrote."""
+        others = [*self.root.glob("spec-node-*.json"), *self.root.glob("training-node-*.log")]
+        files = [self.error, self.metrics, self.learning_curve, self.result, self.log, *others]
+        there = [path for path in (*files, self.checkpoints, self.bundle) if path.exists()]
+        if there and not self.spec.exists():
+            raise ConfigurationError(
+                f"{self.root} holds {sorted(path.name for path in there)} and no spec.json: it is "
+                f"not the folder of a training, and they would be deleted; expected an empty "
+                f"folder or one of an earlier training; choose another"
+            )
+        if there:
+            log.info("%s: another training was here; deleting what it left", self.root)
+        for path in there:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+
+    def join(self, spec: TrainingSpec, node_rank: int, wait_s: float) -> TrainingResult | None:
+        """Wait for node 0 to `prepare` this training, then do a further node's part of it.
+
+        Raises:
+            TransientStorageError: node 0 has not prepared it in time.
+        """
+        deadline = time.monotonic() + wait_s
+        while (known := read(self.spec, TrainingSpec)) is None or (
+            known.identity() != spec.identity()
+        ):
+            if time.monotonic() > deadline:
+                raise TransientStorageError(
+                    f"node {node_rank} found {'another' if known else 'no'} training in "
+                    f"{self.root} for {wait_s:.0f} s; expected node 0 to prepare this one; start "
+                    f"node 0 too, with the same options and code, and check that both see the "
+                    f"same folder"
+                )
+            time.sleep(_POLL_S)
+        # an earlier attempt's: the processes of this one start when all nodes have met
+        self.error.unlink(missing_ok=True)
+        write(self.spec_of(node_rank), spec)
+        return self.finished(spec)
+
+    def finished(self, spec: TrainingSpec, wait_s: float = 0.0) -> TrainingResult | None:
+        """Return the published result of this training; None if there is none in time.
+
+        Returns before the time is over if an error was left.
+        """
+        deadline = time.monotonic() + wait_s
+        while True:
+            result = read(self.result, TrainingResult)
+            if result is not None and result.spec_identity == spec.identity():
+                return result
+            if self.error.exists() or time.monotonic() >= deadline:
+                return None
+            time.sleep(_POLL_S)
+
+
+def read(path: Path, model: type[Model]) -> Model | None:
+    """Return a value from its file; None if it is missing, half written or of another kind."""
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def write(path: Path, value: Frozen) -> None:
+    """Write a frozen value as JSON, atomically."""
+    # not the process id: containers on several nodes often have the same
+    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    with scratch.open("w") as stream:
+        stream.write(value.model_dump_json(indent=2))
+        stream.flush()
+        os.fsync(stream.fileno())
+    scratch.replace(path)
+
+
+def _try_lock(file_descriptor: int) -> bool:
+    try:
+        fcntl.flock(file_descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Starts the processes of a training, waits for them and tells how they ended."""

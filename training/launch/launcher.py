@@ -1,0 +1,227 @@
+"""Start a training in its own processes, wait for it, and tell how it ended.
+
+On several nodes each runs this for its own processes; they meet at a `NodeAddress`.
+
+Lightning's DDP starts its command again once per device, which inside an Airflow worker would be
+the worker's own command; `torchrun` is the same launch for one CPU and for many GPUs. Not for what
+the processes do (`training.fitting.fit`).
+"""
+
+import contextlib
+import logging
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from pipelines.contracts import errors
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    HomefeedError,
+    TransientStorageError,
+)
+from pipelines.contracts.processes import die_with_parent, training_environment
+from training.fitting.spec import NodeAddress, TrainingResult, TrainingSpec
+from training.fitting.work_folder import TrainingError, WorkFolder, read
+from training.launch.out_of_memory import advice
+
+log = logging.getLogger(__name__)
+_NUM_TAIL_LINES = 40
+_STOP_WAIT_S = 30.0
+_NODES_WAIT_S = 600.0
+"""How long nodes wait for each other at the start: machines are not given out all at once."""
+_NO_MEETING = ("DistStoreError", "DistNetworkError")
+"""torch's errors of a rendezvous where not all came."""
+_KILLED = "Signal 9 (SIGKILL)"
+"""torchrun's words for a process that died of it; it also speaks of those that it kills itself."""
+_PUBLISH_WAIT_S = 1800.0
+"""How long a node whose processes are done waits for node 0, which calibrates and writes."""
+
+
+def train(spec: TrainingSpec, node: NodeAddress | None = None) -> TrainingResult:
+    """Train as specified and return what was published in `spec.work_dir`.
+
+    A finished training of the same specification is returned without doing it again; one that was
+    interrupted goes on from its newest intact checkpoint. Call this from the main thread: the
+    processes die with the thread that started them (kill -9 included), and SIGTERM is passed on.
+
+    With `spec.num_nodes` above 1 every node calls this, in any order, with the same specification
+    (only `snapshot_dir` may differ), and all return the result that node 0 published.
+
+    Args:
+        spec: the training.
+        node: which of several nodes this is; None for the only one.
+
+    Raises:
+        RunInProgressError: another process trains in the same folder, or is the same node.
+        TrainingDivergedError: the loss became NaN or infinite.
+        ConfigurationError: the devices asked for are not there; `node` does not fit the number of
+            nodes; `work_dir` holds files that no training wrote.
+        DataContractError: the snapshot cannot be trained on.
+        TransientStorageError: the disk is full, another node did not come or was told to stop; a
+            retry continues.
+        HomefeedError: the processes ended in another way; the message has the end of their output.
+    """
+    _check_node(spec, node)
+    folder = WorkFolder(Path(spec.work_dir))
+    folder.root.mkdir(parents=True, exist_ok=True)
+    # from here to the end, so that nobody clears the folder while the processes start
+    with folder.locked("preparing to train", folder.launch_lock_of(_rank(node))):
+        finished = _enter(spec, folder, node)
+        if finished is not None and Path(finished.bundle_dir).is_dir():
+            log.info("this training is finished already (%d steps)", finished.num_steps)
+            return finished
+        return _train(spec, folder, node)
+
+
+def _train(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None) -> TrainingResult:
+    """Run this node's processes and return what node 0 published."""
+    exit_code, tail = _run(spec, folder, node)
+    is_elsewhere = _rank(node) > 0
+    result = folder.finished(spec, _PUBLISH_WAIT_S if is_elsewhere and exit_code == 0 else 0.0)
+    # elsewhere processes may end badly only because node 0, complete and published, is gone
+    if result is not None and (exit_code == 0 or is_elsewhere):
+        return result
+    raise _failure(spec, folder, _rank(node), (exit_code, tail))
+
+
+def _rank(node: NodeAddress | None) -> int:
+    return 0 if node is None else node.rank
+
+
+def _check_node(spec: TrainingSpec, node: NodeAddress | None) -> None:
+    is_right = spec.num_nodes == 1
+    if node is not None:
+        is_right = 0 <= node.rank < spec.num_nodes and node.is_complete
+    if not is_right:
+        raise ConfigurationError(
+            f"num_nodes={spec.num_nodes} with "
+            + (f"node rank {node.rank} and rendezvous {node.rendezvous!r}" if node else "no node")
+            + f"; expected a node rank in [0, {spec.num_nodes}) and a rendezvous HOST:PORT, which "
+            f"is an address of node 0 and a free port there"
+        )
+
+
+def _enter(
+    spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None
+) -> TrainingResult | None:
+    """Have the folder ready for this node; return the result if the training is finished."""
+    if node is not None and node.rank > 0:
+        return folder.join(spec, node.rank, _NODES_WAIT_S)
+    with folder.locked("preparing to train"):
+        return folder.prepare(spec)
+
+
+def _command(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None) -> list[str]:
+    if node is None:
+        meeting = ["--standalone", "--local-addr=127.0.0.1"]
+        log_dir = folder.root / "torchrun"
+    else:
+        # static: node K's processes have the K-th ranks, whoever comes first, and node 0 has rank 0
+        meeting = [
+            "--rdzv-backend=static",
+            f"--rdzv-endpoint={node.rendezvous}",
+            f"--rdzv-conf=timeout={_NODES_WAIT_S:.0f}",
+            f"--nnodes={spec.num_nodes}",
+            f"--node-rank={node.rank}",
+        ]
+        log_dir = folder.root / f"torchrun-node-{node.rank}"
+    return [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        *meeting,
+        f"--log-dir={log_dir}",
+        f"--nproc-per-node={spec.num_devices}",
+        "-m",
+        "training.launch.worker",
+        str(folder.spec_of(_rank(node))),
+        spec.identity(),
+    ]
+
+
+def _run(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None) -> tuple[int, list[str]]:
+    """Run this node's processes, passing their output through; return exit code and last lines."""
+    is_one_machine = node is None or node.is_loopback
+    tail: deque[str] = deque(maxlen=_NUM_TAIL_LINES)
+    with (
+        subprocess.Popen(
+            _command(spec, folder, node),
+            env=training_environment(spec.num_devices, is_one_machine=is_one_machine),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, and no thread but this
+        ) as process,
+        _stopping(process),
+        folder.log_of(_rank(node)).open("a", buffering=1) as log_file,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            sys.stderr.write(line)
+            log_file.write(line)
+            tail.append(line)
+        exit_code = process.wait()
+    return exit_code, list(tail)
+
+
+@contextlib.contextmanager
+def _stopping(process: "subprocess.Popen[str]") -> Iterator[None]:
+    """Pass SIGTERM and Ctrl-C on to the processes, wait for their end, and end likewise."""
+    received: list[int] = []
+    patience = threading.Timer(_STOP_WAIT_S, process.kill)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if not received:
+            patience.start()
+        received.append(number)
+        process.terminate()
+
+    is_main = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGTERM, signal.SIGINT) if is_main else ()
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        patience.cancel()  # else its thread would hold the end of this process up
+        if process.poll() is None:
+            process.kill()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if received:
+            raise SystemExit(128 + received[0])
+
+
+def _failure(
+    spec: TrainingSpec, folder: WorkFolder, node_rank: int, ended: tuple[int, list[str]]
+) -> HomefeedError:
+    """Return the error that a worker left, of its class, or one with the end of the output."""
+    exit_code, tail = ended
+    left = read(folder.error, TrainingError)
+    if left is not None:
+        error_class = getattr(errors, left.error_class, HomefeedError)
+        return error_class(left.message)
+    if exit_code == 0 and node_rank > 0:
+        return TransientStorageError(
+            f"the processes of node {node_rank} are done, but node 0 published no result in "
+            f"{folder.root} for {_PUBLISH_WAIT_S:.0f} s; look at its output, then retry on all "
+            f"nodes: training goes on where it was"
+        )
+    if spec.num_nodes > 1 and any(name in line for name in _NO_MEETING for line in tail):
+        return TransientStorageError(
+            f"node {node_rank} waited {_NODES_WAIT_S:.0f} s and did not meet the other nodes; "
+            f"expected {spec.num_nodes} of them at the same rendezvous; start all, and see that "
+            f"they reach node 0's port; the whole output is in {folder.log_of(node_rank)}"
+        )
+    is_killed = any(_KILLED in line for line in tail)
+    hint = f"a process was killed; if memory ran out, {advice(spec)}; " if is_killed else ""
+    return HomefeedError(
+        f"training ended with exit code {exit_code}, expected 0 and a result in {folder.root}; "
+        f"{hint}the whole output is in {folder.log_of(node_rank)}. Its end:\n{''.join(tail)}"
+    )

@@ -1,0 +1,88 @@
+"""What torchrun starts, once per device: `torchrun -m training.launch.worker SPEC IDENTITY`.
+
+Not a command line for people: that is `homefeed train` or `homefeed stage train_challenger`.
+"""
+
+import logging
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.contracts.processes import die_with_parent
+
+if TYPE_CHECKING:
+    from training.fitting.spec import TrainingSpec
+    from training.fitting.work_folder import WorkFolder
+
+
+def main(spec_path: str, identity: str) -> int:
+    """Train as one of the processes of a specification; return the exit code.
+
+    Args:
+        spec_path: JSON of a `TrainingSpec`.
+        identity: its `identity()`, as the launcher prepared it.
+    """
+    die_with_parent()
+    # After the above: importing torch takes seconds in which the launcher may be killed.
+    import torch
+    from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+    from pipelines.contracts.errors import HomefeedError, RunInProgressError
+    from pipelines.contracts.processes import threads_per_process
+    from training.fitting.spec import TrainingSpec
+    from training.fitting.work_folder import TrainingError, WorkFolder, write
+    from training.launch.out_of_memory import as_our_error
+
+    rank = int(os.environ["RANK"])  # over all nodes; LOCAL_RANK is the one on this node
+    _configure_logging(rank)
+    spec = TrainingSpec.model_validate_json(Path(spec_path).read_bytes())
+    if spec.identity() != identity:
+        sys.stderr.write(f"{spec_path} is of another training than this process was started for\n")
+        return RunInProgressError.exit_code
+    folder = WorkFolder(Path(spec.work_dir))
+    torch.set_num_threads(threads_per_process(spec.num_devices))
+    try:
+        _train(spec, folder, rank)
+    except (HomefeedError, MemoryError, RuntimeError, OSError) as error:
+        ours = as_our_error(error, spec)
+        if ours is None:
+            raise
+        write(folder.error, TrainingError(error_class=type(ours).__name__, message=str(ours)))
+        logging.getLogger(__name__).error("%s: %s", type(ours).__name__, ours)
+        return ours.exit_code
+    except SIGTERMException:
+        # A checkpoint is written; by itself this would end with 0. Perhaps another node was told.
+        message = f"training in {folder.root} was told to stop and saved; retry to go on from there"
+        write(folder.error, TrainingError(error_class="TransientStorageError", message=message))
+        return 128 + signal.SIGTERM
+    return 0
+
+
+def _train(spec: "TrainingSpec", folder: "WorkFolder", rank: int) -> None:
+    from training.fitting.fit import run_process
+
+    if rank == 0:
+        with folder.locked("training"):
+            run_process(spec, folder, rank)
+    else:
+        run_process(spec, folder, rank)
+
+
+def _configure_logging(rank: int) -> None:
+    logging.basicConfig(
+        level=logging.INFO if rank == 0 else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(message)s",
+        stream=sys.stderr,
+    )
+    # Lightning 2.6 calls a function that torch 2.13 deprecates, at every batch of every process.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    # Lightning's remarks on devices and tips are for interactive use.
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2]))

@@ -1,0 +1,1 @@
+"""The ranking model and its loss. No files and no training loop."""

@@ -1,0 +1,21 @@
+"""Full-rank DCN v2: explicit feature crosses. Not for the tower above it (`training.model.ranker`).
+
+Letters: C candidates, X input width.
+"""
+
+from torch import Tensor, nn
+
+
+class CrossNetwork(nn.Module):
+    """Layers x_next = x_0 * (W x + b) + x with a full X by X matrix W (Wang et al., 2021)."""
+
+    def __init__(self, width: int, num_layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(num_layers))
+
+    def forward(self, x_0_CX: Tensor) -> Tensor:
+        """Return float [C, X] of crosses up to degree num_layers + 1 of a float [C, X] input."""
+        x_CX = x_0_CX
+        for layer in self.layers:
+            x_CX = x_0_CX * layer(x_CX) + x_CX
+        return x_CX

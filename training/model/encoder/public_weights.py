@@ -1,0 +1,79 @@
+"""Weights of the published TransAct module, under its parameter names, for the reference encoder.
+
+Published name (github.com/pinterest/transformer_user_action) -> name here:
+
+    action_emb_module.weight, row i                -> action_embedding.weight, row i + 1
+    transformer_encoder.layers.N.
+        self_attn.in_proj_weight, in_proj_bias     -> layers.N.query_key_value.weight, bias
+        self_attn.out_proj.*                       -> layers.N.attention_out.*
+        norm1.*, norm2.*                           -> layers.N.attention_norm.*, feedforward_norm.*
+        linear1.*, linear2.*                       -> layers.N.feedforward_in.*, feedforward_out.*
+    out_linear.*                                   -> pool_linear.*
+    action_type_lookup                             -> nothing: a snapshot's ids are looked up
+
+Row i belongs to the i-th smallest action type; list `features.action_types` in that order.
+In the published module padding shares row 0 with the smallest action type; here it has a row of
+its own, which stays zero (as row 0 does there: it is the embedding's padding_idx). Not for bundles.
+"""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from pipelines.contracts.errors import ConfigurationError
+from training.model.encoder.sequence_encoder import SequenceEncoder
+
+_LAYER_PARTS = {
+    "self_attn.in_proj_weight": "query_key_value.weight",
+    "self_attn.in_proj_bias": "query_key_value.bias",
+    "self_attn.out_proj": "attention_out",
+    "norm1": "attention_norm",
+    "linear1": "feedforward_in",
+    "linear2": "feedforward_out",
+    "norm2": "feedforward_norm",
+}
+_LAYER_NAME = re.compile(r"transformer_encoder\.(layers\.\d+)\.(.+)")
+_IGNORED = "action_type_lookup"
+
+
+def load_public_weights(encoder: SequenceEncoder, published: Mapping[str, Tensor]) -> None:
+    """Load a published state dict into a reference encoder of the same sizes.
+
+    Raises:
+        ConfigurationError: a name is unknown or missing, a size differs, or the encoder is not the
+            reference variant.
+    """
+    if encoder.pool_linear is None:
+        raise ConfigurationError(
+            "published weights have a layer after the max pool, this encoder has none; "
+            "set model.encoder_variant='reference'"
+        )
+    state = {_own_name(name): value for name, value in published.items() if name != _IGNORED}
+    rows = state.pop("action_embedding.weight", None)
+    if rows is not None:
+        state["action_embedding.weight"] = torch.cat([torch.zeros_like(rows[:1]), rows])
+    try:
+        encoder.load_state_dict(state)
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"the published weights do not fit this encoder: {error}; set action types, widths "
+            f"and layers in the recipe to those that the weights were trained with"
+        ) from error
+
+
+def _own_name(name: str) -> str:
+    """Return the name here of a published parameter."""
+    if name == "action_emb_module.weight":
+        return "action_embedding.weight"
+    if name.startswith("out_linear."):
+        return name.replace("out_linear", "pool_linear")
+    if found := _LAYER_NAME.fullmatch(name):
+        for theirs, ours in _LAYER_PARTS.items():
+            if found[2] == theirs or found[2].startswith(f"{theirs}."):
+                return f"{found[1]}.{ours}{found[2].removeprefix(theirs)}"
+    raise ConfigurationError(
+        f"unknown parameter {name!r} among the published weights; expected the names of the public "
+        f"TransAct module (see training/model/encoder/public_weights.py)"
+    )

@@ -1,0 +1,55 @@
+"""The weighted multi-head loss. Not for metrics: a loss has weights that nobody wants to read.
+
+Letters: R requests, C candidates, H heads, L labels (the heads, then 'impression').
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipelines.contracts.config import IMPRESSION_ROW, FeatureConfig
+from pipelines.contracts.errors import ConfigurationError
+from training.data.batches import Batch
+
+
+def label_weight_matrix(features: FeatureConfig) -> Tensor:
+    """Return M, float32 [H, L], L = H + 1: its last column is the weight of every impression.
+
+    TransAct (Xia et al., 2023, section 3.4) has w_h = sum_a M[h, a] y_a. Read literally, an
+    impression without any action would weigh nothing, so 'impression' is a label that every row
+    has: M[h, impression] is 1 unless configured, every other entry 0.
+
+    Raises:
+        ConfigurationError: an entry names a head or a label that there is not.
+    """
+    heads = list(features.head_names)
+    labels = [*heads, IMPRESSION_ROW]
+    matrix = torch.zeros(len(heads), len(labels))
+    matrix[:, -1] = 1.0
+    for entry in features.label_weights:
+        if entry.head not in heads or entry.label not in labels:
+            raise ConfigurationError(
+                f"features.label_weights: found head {entry.head!r} with label {entry.label!r}; "
+                f"expected a head of {heads} and a label of {labels}; correct the recipe"
+            )
+        matrix[heads.index(entry.head), labels.index(entry.label)] = entry.weight
+    return matrix
+
+
+def weighted_loss(logits_CH: Tensor, batch: Batch, weights_HL: Tensor) -> Tensor:
+    """Return this rank's share of the loss: sum over its candidates / candidates of all ranks.
+
+    L = 1/C sum_c w_user(c) sum_h w_h(c) BCE(logit_ch, y_ch), with w_h = sum_a M[h, a] y_a. The sum
+    of the shares over the ranks is the global mean, whatever the ranks' numbers of candidates.
+
+    Args:
+        logits_CH: float32 [C, H].
+        batch: labels, user weights and the global number of candidates.
+        weights_HL: M, float32 [H, L].
+    """
+    is_impression_C1 = torch.ones_like(batch.labels_CH[:, :1])
+    labels_CL = torch.cat([batch.labels_CH, is_impression_C1], dim=1)
+    weights_CH = labels_CL @ weights_HL.T
+    weights_CH = weights_CH * batch.user_weights_R[batch.request_of_C][:, None]
+    losses_CH = F.binary_cross_entropy_with_logits(logits_CH, batch.labels_CH, reduction="none")
+    return (weights_CH * losses_CH).sum() / batch.num_global_candidates

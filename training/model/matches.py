@@ -1,0 +1,72 @@
+"""How a candidate matches the user's actions, counted rather than learnt.
+
+Cheap numbers beside the encoder: cosines between embeddings and exact matches of the pin. They have
+no parameters and no gradient. Not for the encoder itself
+(`training.model.encoder.sequence_encoder`).
+
+Letters: R requests, C candidates, S actions per request (newest first), E pin embedding,
+T action types, M match features.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.data.batches import Batch
+
+NUM_TOP_COSINES = 5
+RECENCY_DAYS = 14.0
+_DAY_MS = 86_400_000.0
+
+
+def num_match_features(num_action_types: int) -> int:
+    """Return M: two cosines, a log count per action type and in all, and two recencies."""
+    return 2 + num_action_types + 1 + 2
+
+
+@torch.no_grad()
+def sequence_matches(batch: Batch, is_visible_RS: Tensor, num_action_types: int) -> Tensor:
+    """Return the match features, float32 [C, M], all zero for a request without visible actions.
+
+    In order: best cosine; mean of the five best cosines (absent ones count as 0); log1p of the
+    number of visible actions on this very pin, for each action type and in all; exp(-age / 14 days)
+    of the newest of them; 1 / (1 + its position in the sequence). `is_visible_RS` is bool.
+    """
+    request_of_C = batch.request_of_C
+    is_visible_CS = is_visible_RS[request_of_C]
+    cosine_CS = _cosines(batch.action_pins_RSE, batch.candidate_pins_CE, request_of_C)
+    cosine_CS = cosine_CS.masked_fill(~is_visible_CS, float("-inf"))
+    top = cosine_CS.topk(min(NUM_TOP_COSINES, cosine_CS.shape[1]), dim=1).values
+    top = torch.where(top.isinf(), 0.0, top)  # [C, <= 5]
+    is_match_CS = batch.action_pin_keys_RS[request_of_C] == batch.candidate_pin_keys_C[:, None]
+    is_match_CS &= is_visible_CS
+    dtype = batch.candidate_pins_CE.dtype
+    one_hot_RST = F.one_hot(batch.action_types_RS, num_action_types + 1)[..., 1:].to(dtype)
+    counts_CT = torch.bmm(is_match_CS.to(dtype)[:, None], one_hot_RST[request_of_C])[:, 0]
+    counts = torch.cat([counts_CT, is_match_CS.sum(1, keepdim=True)], dim=1)
+    return torch.cat(
+        [
+            top[:, :1],
+            top.sum(dim=1, keepdim=True) / NUM_TOP_COSINES,
+            counts.log1p(),
+            _recency(is_match_CS, batch.action_ages_ms_RS[request_of_C]),
+        ],
+        dim=1,
+    )
+
+
+def _cosines(action_pins_RSE: Tensor, candidate_pins_CE: Tensor, request_of_C: Tensor) -> Tensor:
+    """Return [C, S] cosines between each candidate and its request's actions."""
+    actions_RSE = F.normalize(action_pins_RSE, dim=-1)
+    candidates_CE1 = F.normalize(candidate_pins_CE, dim=-1)[:, :, None]
+    return torch.bmm(actions_RSE[request_of_C], candidates_CE1)[..., 0]
+
+
+def _recency(is_match_CS: Tensor, ages_ms_CS: Tensor) -> Tensor:
+    """Return [C, 2]: decay by age and by position of the newest exact match, 0 without one."""
+    # Newest first: the first True is the newest match; argmax returns the first of equal maxima.
+    newest_C1 = is_match_CS.int().argmax(dim=1, keepdim=True)
+    has_match_C1 = is_match_CS.any(dim=1, keepdim=True)
+    age_days_C1 = ages_ms_CS.gather(1, newest_C1).float() / _DAY_MS
+    decays = torch.cat([torch.exp(-age_days_C1 / RECENCY_DAYS), 1.0 / (1.0 + newest_C1)], dim=1)
+    return torch.where(has_match_C1, decays, 0.0)

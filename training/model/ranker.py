@@ -1,0 +1,133 @@
+"""The ranker: all features side by side, crossed, then one logit per head.
+
+Not for fitting it (`training.fitting.lightning_module`) nor for calibration
+(`training.bundle.files`).
+
+Letters: R requests, C candidates, S actions per request, E pin embedding, G categorical features,
+N numeric features, H heads, X all features side by side.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipelines.contracts.config import FeatureConfig, ModelConfig
+from training.data.batches import Batch
+from training.model.average_pooling import AveragePooling
+from training.model.cross_network import CrossNetwork
+from training.model.encoder.sequence_encoder import SequenceEncoder
+from training.model.matches import num_match_features, sequence_matches
+
+
+@dataclass(frozen=True)
+class FeatureStatistics:
+    """Scales of the training rows; fixed before the first step, saved with the weights."""
+
+    numeric_mean_N: np.ndarray
+    numeric_scale_N: np.ndarray  # standard deviations, 1 where a feature is constant
+    pin_scale: float  # 1 / root mean square of an embedding's components
+    user_scale: float
+    head_rates_H: np.ndarray  # share of positives, in (0, 1)
+
+
+class Ranker(nn.Module):
+    """TransAct encoder, sequence matches, embeddings and features -> DCN v2 -> MLP -> heads."""
+
+    def __init__(self, features: FeatureConfig, config: ModelConfig, embedding_dim: int) -> None:
+        super().__init__()
+        self.num_action_types = len(features.action_types)
+        kind = AveragePooling if config.encoder_variant == "average" else SequenceEncoder
+        self.encoder = (
+            kind(self.num_action_types, embedding_dim, config)
+            if config.use_sequence_encoder
+            else None
+        )
+        self.use_sequence_matches = config.use_sequence_matches
+        self.categorical = nn.ModuleList(
+            nn.Embedding(len(feature.values) + 1, config.categorical_dim)
+            for feature in features.categorical
+        )
+        num_numeric = len(features.numeric)
+        self.register_buffer("numeric_mean_N", torch.zeros(num_numeric))
+        self.register_buffer("numeric_scale_N", torch.ones(num_numeric))
+        self.register_buffer("pin_scale", torch.ones(()))
+        self.register_buffer("user_scale", torch.ones(()))
+        # both embeddings, and their dot product
+        width = 2 * embedding_dim + 1 + len(self.categorical) * config.categorical_dim + num_numeric
+        width += self.encoder.output_dim if self.encoder is not None else 0
+        width += num_match_features(self.num_action_types) if self.use_sequence_matches else 0
+        self.cross_network = CrossNetwork(width, config.num_cross_layers)
+        self.tower = _tower(width, config)
+        tower_dim = config.mlp_dims[-1] if config.mlp_dims else width
+        self.heads = nn.Linear(tower_dim, len(features.heads))
+
+    def adopt(self, statistics: FeatureStatistics) -> None:
+        """Take the scales of the training rows, and start every head at its base rate."""
+        self.numeric_mean_N = torch.as_tensor(statistics.numeric_mean_N, dtype=torch.float32)
+        self.numeric_scale_N = torch.as_tensor(statistics.numeric_scale_N, dtype=torch.float32)
+        self.pin_scale = torch.tensor(statistics.pin_scale)
+        self.user_scale = torch.tensor(statistics.user_scale)
+        rates_H = torch.as_tensor(statistics.head_rates_H, dtype=torch.float32)
+        with torch.no_grad():
+            self.heads.bias.copy_(torch.logit(rates_H))
+
+    def forward(self, batch: Batch, is_visible_RS: Tensor) -> Tensor:
+        """Return one logit per candidate and head.
+
+        Args:
+            batch: see `Batch`; labels and weights are not read.
+            is_visible_RS: bool [R, S], from `visible_actions`.
+
+        Returns:
+            float32 [C, H] (float64 if the weights are), uncalibrated, on the scale of the
+            (downsampled) training rows.
+        """
+        crossed_CX = self.cross_network(self._inputs(batch, is_visible_RS))
+        return self._whole(self.heads(self.tower(crossed_CX)))
+
+    def _inputs(self, batch: Batch, is_visible_RS: Tensor) -> Tensor:
+        """Return all features side by side, float32 [C, X], float64 if the weights are.
+
+        A block of many components (an embedding, an encoder column) is divided by the root of its
+        width, so that it weighs like one feature and not like dozens: on the sample this is worth
+        +0.8 % repin volume at 3 (docs/decisions.md).
+        """
+        candidates_CE = batch.candidate_pins_CE * self.pin_scale
+        users_CE = (batch.users_RE * self.user_scale)[batch.request_of_C]
+        embedding_root = candidates_CE.shape[1] ** 0.5
+        parts = [
+            candidates_CE / embedding_root,
+            users_CE / embedding_root,
+            (users_CE * candidates_CE).sum(dim=1, keepdim=True) / embedding_root,
+            (batch.numeric_CN - self.numeric_mean_N) / self.numeric_scale_N,
+        ]
+        parts += [table(batch.categorical_CG[:, g]) for g, table in enumerate(self.categorical)]
+        if self.use_sequence_matches:
+            parts.append(sequence_matches(batch, is_visible_RS, self.num_action_types))
+        if self.encoder is not None:
+            encoded = self.encoder(
+                batch.action_types_RS,
+                batch.action_pins_RSE * self.pin_scale,
+                is_visible_RS,
+                candidates_CE,
+                batch.request_of_C,
+                batch.action_ages_ms_RS,
+                batch.action_pin_keys_RS,
+            )
+            parts.append(encoded / self.encoder.width**0.5)
+        return torch.cat([self._whole(part) for part in parts], dim=1)
+
+    def _whole(self, part: Tensor) -> Tensor:
+        """Return a tensor in the weights' precision, also where autocast has lowered it."""
+        return part.to(self.heads.weight.dtype)
+
+
+def _tower(width: int, config: ModelConfig) -> nn.Sequential:
+    """Return the MLP between the cross network and the heads."""
+    layers: list[nn.Module] = []
+    for dim in config.mlp_dims:
+        layers += [nn.Linear(width, dim), nn.ReLU(), nn.Dropout(config.mlp_dropout)]
+        width = dim
+    return nn.Sequential(*layers)

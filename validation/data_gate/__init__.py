@@ -1,0 +1,1 @@
+"""Judges a snapshot before anything is trained on it. Writes no page (`validation.report`)."""

@@ -1,0 +1,255 @@
+"""The expectations of the data gate: what is expected of a snapshot, how bad a failure is.
+
+Not for measuring (`validation.data_gate.profile_frames`) nor for running them
+(`validation.data_gate.expectations`). CRITICAL stops the cycle before training; WARNING is reported
+and lets it go on. Shift against the last accepted snapshot is judged by size (relative change,
+PSI), never by a p-value: with millions of rows every difference is "significant", and with hundreds
+none is.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipelines.contracts.artifacts import Severity, Snapshot
+from pipelines.contracts.config import DataGateConfig
+from validation.data_gate.pin_checks import NORM_RANGE
+from validation.data_gate.shard_checks import LARGEST_LOG1P
+
+Unit = Literal["rows", "count", "share", "change", "number"]
+
+LOWEST_DAY_SHARE = 0.1  # of the median day's requests: below, a day's partition is missing
+LARGEST_DUPLICATE_SHARE = 0.05  # of impressions logged twice
+LARGEST_EXPLORATION_GAP = 0.05  # between the windows' shares of randomised traffic
+LARGEST_NORM_CHANGE = 0.1  # an embedding version is a fixed basis: lengths stay
+LOWEST_PIN_SPREAD = 1e-3  # below, all pins have practically one embedding
+
+
+@dataclass(frozen=True)
+class Check:
+    """One expectation: the values of a column lie between two bounds, in every partition."""
+
+    name: str
+    severity: Severity
+    description: str
+    frame: str
+    column: str
+    unit: Unit = "rows"
+    minimum: float | None = None
+    maximum: float | None = None
+    not_judged: str = ""  # why it cannot be judged this time; then it counts as met
+
+    @property
+    def expected(self) -> str:
+        """The bounds as text."""
+        if self.unit == "rows":
+            return "no such row"
+        low, high = (
+            None if bound is None else format_value(bound, self.unit)
+            for bound in (self.minimum, self.maximum)
+        )
+        if low is None:
+            return f"at most {high}"
+        return f"at least {low}" if high is None else f"{low} to {high}"
+
+
+def format_value(value: float, unit: Unit) -> str:
+    """Return a value as people read it."""
+    if unit in ("rows", "count"):
+        return f"{value:,.0f}"
+    if unit == "share":
+        return f"{value * 100:.4g} %"
+    # Rounded first: a millionth of a percent is noise; adding 0.0 turns -0.0 into 0.
+    return f"{round(value * 100, 3) + 0.0:+.4g} %" if unit == "change" else f"{value:.4g}"
+
+
+@dataclass(frozen=True)
+class ReferenceFacts:
+    """What the shift checks need to know of the last accepted snapshot."""
+
+    num_examples: int
+    is_same_embedding_version: bool
+    has_target_head: bool
+    is_measured: bool
+
+
+def make_checks(
+    config: DataGateConfig,
+    snapshot: Snapshot,
+    num_examples: int,
+    reference: ReferenceFacts | None,
+) -> tuple[Check, ...]:
+    """Return all expectations, absolute ones first.
+
+    Args:
+        config: Thresholds.
+        snapshot: The manifest.
+        num_examples: Examples that were measured.
+        reference: The last accepted snapshot, or None in the first cycle.
+    """
+    return (
+        *_file_checks(),
+        *_shard_checks(snapshot),
+        *_pin_checks(),
+        *_volume_checks(config),
+        *_rate_checks(config, snapshot),
+        *_shift_checks(config, _why_not_judged(config, num_examples, reference), reference),
+    )
+
+
+def _why_not_judged(
+    config: DataGateConfig, num_examples: int, reference: ReferenceFacts | None
+) -> str:
+    """Return why shift cannot be judged, or nothing."""
+    if reference is None:
+        return "no earlier accepted snapshot to compare with"
+    if not reference.is_measured:
+        return "the last accepted snapshot can no longer be read or measured"
+    if not reference.has_target_head:
+        return "the last accepted snapshot has another target head"
+    fewest = min(num_examples, reference.num_examples)
+    if fewest < config.min_rows_for_shift:
+        return f"{fewest:,} examples, fewer than min_rows_for_shift = {config.min_rows_for_shift:,}"
+    return ""
+
+
+def _rows(frame: str, name: str, column: str, description: str) -> Check:
+    """Return a critical check that no row breaks a rule."""
+    return Check(name, Severity.CRITICAL, description, frame, column, minimum=0, maximum=0)
+
+
+def _file_checks() -> tuple[Check, ...]:
+    return (
+        _rows("files", "files_match_manifest", "altered_files",
+              "Every file is there with the sha256 of the manifest."),
+        _rows("files", "schema", "schema_problems",
+              "Every file can be read and has the contract's columns and types."),
+        _rows("files", "no_nulls", "null_values", "No value is null."),
+    )  # fmt: skip
+
+
+def _shard_checks(snapshot: Snapshot) -> tuple[Check, ...]:
+    num_types = len(snapshot.features.action_types)
+    rules = (
+        ("counts_match_manifest", "count_mismatches", "Row counts agree with the manifest."),
+        ("references_resolve", "bad_references", "Pins and users that rows point at exist."),
+        ("pointers_inside_block", "bad_pointers",
+         "A request points into its own user's block of the timeline."),
+        ("requests_own_examples", "bad_example_ranges",
+         "Each example belongs to exactly one request, each request has one or more."),
+        ("unique_requests", "duplicate_requests", "A request occurs once."),
+        ("unique_candidates", "duplicate_candidates", "A pin is a request's candidate once."),
+        ("action_vocabulary", "unknown_action_types",
+         f"Action type ids are 1 to {num_types}; 0 is padding and never an action."),
+        ("action_times", "bad_action_times",
+         "An action is known no earlier than it happened, and before as_of."),
+        ("timeline_order", "disordered_actions", "A user's actions are in the order known."),
+        ("no_future_actions", "future_actions",
+         "No request sees an action that was known only at or after it."),
+        ("no_missed_actions", "missed_actions",
+         "A request's pointer reaches the newest action known before it."),
+        ("requests_in_window", "requests_outside_window",
+         "Training and holdout requests lie in their half-open windows."),
+        ("user_rows_point_in_time", "bad_user_rows",
+         "A request's user row is its own user's and not from the future."),
+        ("labels_are_binary", "bad_labels", "Labels are 0 or 1."),
+        ("numeric_features_in_range", "bad_numbers",
+         f"Numeric features are finite, 0 to {LARGEST_LOG1P:g} (log1p of a count)."),
+        ("category_codes_in_range", "bad_codes", "Codes are 0 to the number of known values."),
+        ("user_embeddings_finite", "bad_user_embeddings", "User embeddings are finite."),
+    )  # fmt: skip
+    checks = tuple(_rows("shards", *rule) for rule in rules)
+    positions = Check("positions_not_negative", Severity.WARNING, "Positions count from 0.",
+                      "shards", "bad_positions", minimum=0, maximum=0)  # fmt: skip
+    return (*checks, positions)
+
+
+def _pin_checks() -> tuple[Check, ...]:
+    low, high = NORM_RANGE
+    return (
+        _rows("pins", "pin_embeddings_finite", "bad_pin_embeddings",
+              "Pin embeddings have no NaN and no infinity."),
+        _rows("pins", "pin_embedding_norm", "bad_embedding_norms",
+              f"Pin embeddings are zero or have a length of {low:g} to {high:g}."),
+        _rows("pins", "unique_pins", "disordered_pins", "Pins are sorted by id, each once."),
+        _rows("pins", "pin_codes_in_range", "bad_pin_codes",
+              "Codes of pin features are 0 to the number of known values."),
+        Check("pin_embeddings_differ", Severity.CRITICAL,
+              "Pins do not share one embedding (1 - |mean|^2 / mean square).",
+              "snapshot", "pin_spread", "number", minimum=LOWEST_PIN_SPREAD),
+    )  # fmt: skip
+
+
+def _volume_checks(config: DataGateConfig) -> tuple[Check, ...]:
+    return (
+        Check("enough_training_requests", Severity.CRITICAL, "Requests in the training window.",
+              "snapshot", "training_requests", "count", minimum=config.min_training_requests),
+        Check("enough_holdout_requests", Severity.CRITICAL, "Requests in the holdout window.",
+              "snapshot", "holdout_requests", "count", minimum=config.min_holdout_requests),
+        Check("every_day_is_there", Severity.WARNING,
+              "Each day has requests: a share of the median day's.",
+              "days", "share_of_median_day", "share", minimum=LOWEST_DAY_SHARE),
+        Check("few_duplicate_impressions", Severity.WARNING,
+              "Impressions that the log holds twice (dropped from the snapshot).",
+              "snapshot", "duplicate_share", "share", maximum=LARGEST_DUPLICATE_SHARE),
+        Check("exploration_is_steady", Severity.WARNING,
+              "Share of randomised traffic in the holdout minus that in training.",
+              "snapshot", "exploration_gap", "change",
+              minimum=-LARGEST_EXPLORATION_GAP, maximum=LARGEST_EXPLORATION_GAP),
+    )  # fmt: skip
+
+
+def _rate_checks(config: DataGateConfig, snapshot: Snapshot) -> tuple[Check, ...]:
+    target = snapshot.features.heads[0].name
+    low, high = config.min_positive_share, config.max_positive_share
+    has_categories = bool(snapshot.features.categorical)
+    return (
+        Check("target_label_rate", Severity.CRITICAL, f"Training examples with a {target}.",
+              "snapshot", "target_rate_training", "share", minimum=low, maximum=high),
+        Check("target_label_rate_holdout", Severity.CRITICAL, f"Holdout examples with a {target}.",
+              "snapshot", "target_rate_holdout", "share", minimum=low, maximum=high),
+        Check("every_head_has_positives", Severity.WARNING,
+              "Each head occurs in training, or it learns to predict nothing.",
+              "heads", "training_positives", "count", minimum=1),
+        Check("label_rate_is_steady", Severity.WARNING,
+              "Label rate in the holdout against training, per head.",
+              "heads", "holdout_change", "change",
+              minimum=-config.max_label_rate_change, maximum=config.max_label_rate_change),
+        Check("sequence_coverage", Severity.CRITICAL, "Requests with at least one earlier action.",
+              "snapshot", "sequence_share", "share", minimum=config.min_sequence_share),
+        Check("embedding_coverage", Severity.CRITICAL,
+              "Examples whose candidate has an all-zero embedding.",
+              "snapshot", "zero_embedding_share", "share",
+              maximum=config.max_zero_embedding_share),
+        Check("known_categories", Severity.WARNING,
+              "Values outside a categorical feature's closed list.",
+              "categories", "unknown_share", "share",
+              maximum=config.max_unknown_category_share,
+              not_judged="" if has_categories else "the recipe has no categorical feature"),
+    )  # fmt: skip
+
+
+def _shift_checks(
+    config: DataGateConfig, not_judged: str, reference: ReferenceFacts | None
+) -> tuple[Check, ...]:
+    label, rows = config.max_label_rate_change, config.max_row_count_change
+    other_basis = "the embedding version changed, so lengths may too"
+    is_same_basis = reference is None or reference.is_same_embedding_version
+    return (
+        Check("row_count_shift", Severity.CRITICAL,
+              "Change of the number of examples against the last accepted snapshot.",
+              "snapshot", "row_count_change", "change", -rows, rows, not_judged),
+        Check("target_label_rate_shift", Severity.CRITICAL,
+              "Change of the target label rate against the last accepted snapshot.",
+              "snapshot", "target_rate_change", "change", -label, label, not_judged),
+        Check("label_rate_shift", Severity.WARNING,
+              "Change of each head's label rate against the last accepted snapshot.",
+              "heads", "reference_change", "change", -label, label, not_judged),
+        Check("feature_shift", Severity.WARNING,
+              "Population stability index of each feature against the last accepted snapshot.",
+              "features", "psi", "number", maximum=config.max_population_stability_index,
+              not_judged=not_judged),
+        Check("embedding_norm_shift", Severity.WARNING,
+              "Change of the pins' mean embedding length against the last accepted snapshot.",
+              "snapshot", "pin_norm_change", "change", -LARGEST_NORM_CHANGE, LARGEST_NORM_CHANGE,
+              not_judged or ("" if is_same_basis else other_basis)),
+    )  # fmt: skip

@@ -1,0 +1,226 @@
+"""Great Expectations runs the data gate's checks over the profile's tables and writes Data Docs.
+
+Not for what is expected (`validation.data_gate.checks`) nor for the look of the pages
+(`data_docs`). GX reports an error inside its engine as an expectation that failed; here the two are
+told apart: a broken check raises, because "the data is bad" would then be an accusation without
+evidence.
+"""
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from pipelines.contracts.artifacts import ExpectationOutcome
+from pipelines.contracts.errors import HomefeedError
+from validation.data_gate.checks import Check, format_value
+
+if TYPE_CHECKING:
+    from great_expectations.core import ExpectationValidationResult
+    from great_expectations.data_context import AbstractDataContext
+
+Details = Mapping[tuple[str, str], str]
+"""(partition, column) -> phrase on the first offending row."""
+
+DOCS_SITE = "data_docs"
+
+
+@dataclass(frozen=True)
+class RunLabel:
+    """How a run is called in the Data Docs."""
+
+    name: str
+    as_of: datetime
+
+
+def evaluate(
+    checks: tuple[Check, ...],
+    frames: Mapping[str, pd.DataFrame],
+    details: Details,
+    label: RunLabel,
+    docs_dir: Path,
+) -> tuple[ExpectationOutcome, ...]:
+    """Run every check with Great Expectations, build its Data Docs, return the outcomes.
+
+    Args:
+        checks: What is expected; those with `not_judged` are listed, not run.
+        frames: Tables by name; the first column is `partition`.
+        details: Phrases on the first offenders.
+        label: Name and as_of of this run in the Data Docs.
+        docs_dir: Empty folder for the static site.
+
+    Raises:
+        HomefeedError: a check itself broke; nothing is known of the data.
+    """
+    # Read when the package is imported; without it GX reports usage to its makers.
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    context = _make_context(docs_dir)
+    outcomes = {check.name: _not_judged(check) for check in checks if check.not_judged}
+    for name, frame in frames.items():
+        chosen = [check for check in checks if check.frame == name and not check.not_judged]
+        if chosen:
+            results = _run_suite(context, name, frame, chosen, label)
+            for check in chosen:
+                outcomes[check.name] = _outcome(check, frame, results[check.name], details)
+    context.build_data_docs(site_names=[DOCS_SITE])
+    return tuple(outcomes[check.name] for check in checks)
+
+
+def _make_context(docs_dir: Path) -> "AbstractDataContext":
+    """Return a context that lives in memory; only the Data Docs touch the disk."""
+    import great_expectations as gx  # two seconds: only this stage pays
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
+    context.delete_data_docs_site("local_site")  # it would litter the temporary folder
+    context.add_data_docs_site(
+        DOCS_SITE,
+        {
+            "class_name": "SiteBuilder",
+            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+            "store_backend": {
+                "class_name": "TupleFilesystemStoreBackend",
+                "base_directory": str(docs_dir),
+            },
+        },
+    )
+    return context
+
+
+def _run_suite(
+    context: "AbstractDataContext",
+    name: str,
+    frame: pd.DataFrame,
+    checks: list[Check],
+    label: RunLabel,
+) -> dict[str, dict[str, Any]]:
+    """Validate one table; return GX's result per check name."""
+    import great_expectations as gx
+    from great_expectations.core.run_identifier import RunIdentifier
+
+    suite = gx.ExpectationSuite(name=name, expectations=[_expectation(check) for check in checks])
+    source = context.data_sources.add_or_update_pandas(f"profile_{name}")
+    batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("whole")
+    definition = context.validation_definitions.add(
+        gx.ValidationDefinition(name=name, data=batch, suite=context.suites.add(suite))
+    )
+    validated = definition.run(
+        batch_parameters={"dataframe": frame},
+        result_format={
+            "result_format": "COMPLETE",
+            "unexpected_index_column_names": ["partition"],
+        },
+        run_id=RunIdentifier(run_name=label.name, run_time=label.as_of),
+    )
+    results = {}
+    for result in validated.results:
+        check_name = _name_of(result)
+        _refuse_engine_error(check_name, result.exception_info)
+        results[check_name] = {"is_met": bool(result.success), **result.result}
+    return results
+
+
+def _name_of(result: "ExpectationValidationResult") -> str:
+    """Return the check that a result belongs to."""
+    configuration = result.expectation_config
+    assert configuration is not None and configuration.meta is not None  # set by `_expectation`
+    return str(configuration.meta["check"])
+
+
+def _expectation(check: Check) -> Any:
+    """Return the GX expectation of a check, with GX's own severity."""
+    import great_expectations.expectations as gxe
+    from great_expectations.expectations.metadata_types import (
+        FailureSeverity,
+    )
+
+    return gxe.ExpectColumnValuesToBeBetween(
+        column=check.column,
+        min_value=check.minimum,
+        max_value=check.maximum,
+        severity=FailureSeverity(check.severity.value),
+        description=f"{check.name}: {check.description}",
+        meta={"check": check.name},
+    )
+
+
+def _refuse_engine_error(check_name: str, exception_info: Mapping[str, Any] | None) -> None:
+    """Raise if GX failed to run a check: flat for the whole check, or nested per metric."""
+    info = dict(exception_info or {})
+    entries = [info] if "raised_exception" in info else list(info.values())
+    for entry in entries:
+        found = entry if isinstance(entry, Mapping) else vars(entry)
+        if found.get("raised_exception"):
+            raise HomefeedError(
+                f"the data gate's check {check_name!r} itself broke, so nothing is known of the "
+                f"data: {found.get('exception_message')}; expected it to run; "
+                f"fix the check in validation/data_gate/checks.py, the snapshot is not to blame"
+            )
+
+
+def _not_judged(check: Check) -> ExpectationOutcome:
+    """Return the outcome of a check that this time has nothing to look at."""
+    return ExpectationOutcome(
+        name=check.name,
+        description=check.description,
+        severity=check.severity,
+        is_met=True,
+        observed=f"not judged: {check.not_judged}",
+        expected=check.expected,
+    )
+
+
+def _outcome(
+    check: Check, frame: pd.DataFrame, result: Mapping[str, Any], details: Details
+) -> ExpectationOutcome:
+    """Return one check's outcome. GX passes what is missing or empty; here it fails the check."""
+    values = dict(zip(frame["partition"], frame[check.column], strict=True))
+    missing = [partition for partition, value in values.items() if math.isnan(value)]
+    offenders = [entry["partition"] for entry in result.get("unexpected_index_list", [])]
+    blamed = tuple(partition for partition in values if partition in {*offenders, *missing})
+    return ExpectationOutcome(
+        name=check.name,
+        description=check.description,
+        severity=check.severity,
+        is_met=result["is_met"] and not missing and bool(values),
+        observed=_observed(check, values, offenders, missing, details),
+        expected=check.expected,
+        partitions=blamed,
+    )
+
+
+def _observed(
+    check: Check,
+    values: Mapping[str, float],
+    offenders: list[str],
+    missing: list[str],
+    details: Details,
+) -> str:
+    """Say what was found, the worst first."""
+    parts = []
+    measured = {name: value for name, value in values.items() if not math.isnan(value)}
+    if check.unit == "rows":
+        total = sum(measured.values())
+        amount = f"{total:,.0f}" if total else "none"
+        parts.append(f"{amount} in {len(offenders) or len(measured)} of {len(values)} parts")
+        parts += [details[name, check.column] for name in offenders[:1]]
+    elif measured:
+        worst = max(measured, key=lambda name: _distance(check, measured[name]))
+        where = f" ({worst})" if len(values) > 1 else ""
+        parts.append(f"{format_value(measured[worst], check.unit)}{where}")
+    if missing:
+        parts.append(f"not measured in {', '.join(missing[:3])}; see the checks that failed first")
+    return "; ".join(parts) or "nothing to look at"
+
+
+def _distance(check: Check, value: float) -> float:
+    """Return how far a value lies towards or beyond its nearer bound."""
+    above = value - check.maximum if check.maximum is not None else -math.inf
+    below = check.minimum - value if check.minimum is not None else -math.inf
+    return max(above, below)

@@ -1,0 +1,140 @@
+"""What a snapshot's rows look like, in numbers that add up over shards: counts and histograms.
+
+Not for judging: `validation.data_gate.checks` holds the bounds. Every measure is a sum, so a
+snapshot of any size is measured one shard at a time (a table of all examples never exists; see
+great_expectations#5613 for what happens otherwise) and two snapshots are compared by their sums.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipelines.contracts.config import FeatureConfig
+from pipelines.contracts.schemas import (
+    NUMERIC_FEATURES,
+    categorical_column,
+    label_column,
+    numeric_column,
+)
+from validation.data_gate.arrow_columns import numbers
+
+DAY_MS = 86_400_000
+SPLITS = 2
+NUMERIC_EDGES = np.linspace(0.0, 12.0, 25)
+"""Bins of the log1p features; fixed, so that shards and snapshots add up. exp(12) is 160,000."""
+LENGTH_EDGES = np.array([0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000])
+"""Bins of the number of actions before a request; the model reads the newest 100."""
+SEQUENCE_LENGTH = "sequence_length"
+
+
+@dataclass
+class Measures:
+    """Sums over some shards. Index 0 is the training window, 1 the holdout."""
+
+    requests: NDArray[np.int64] = field(default_factory=lambda: np.zeros(SPLITS, np.int64))
+    examples: NDArray[np.int64] = field(default_factory=lambda: np.zeros(SPLITS, np.int64))
+    exploration: NDArray[np.int64] = field(default_factory=lambda: np.zeros(SPLITS, np.int64))
+    positives: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # head -> (2,)
+    with_sequence: int = 0  # requests with at least one earlier action
+    zero_embeddings: int = 0  # examples whose candidate's embedding is all zero
+    requests_per_day: Counter[int] = field(default_factory=Counter)  # days since the epoch
+    histograms: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    unknown_codes: dict[str, tuple[int, int]] = field(default_factory=dict)  # (unknown, rows)
+
+    def add(self, other: "Measures") -> None:
+        """Add another shard's sums to these."""
+        self.requests += other.requests
+        self.examples += other.examples
+        self.exploration += other.exploration
+        self.with_sequence += other.with_sequence
+        self.zero_embeddings += other.zero_embeddings
+        self.requests_per_day.update(other.requests_per_day)
+        for head, count in other.positives.items():
+            self.positives[head] = self.positives.get(head, np.zeros(SPLITS, np.int64)) + count
+        for name, histogram in other.histograms.items():
+            self.histograms[name] = self.histograms.get(name, 0) + histogram
+        for name, (unknown, rows) in other.unknown_codes.items():
+            before = self.unknown_codes.get(name, (0, 0))
+            self.unknown_codes[name] = (before[0] + unknown, before[1] + rows)
+
+    def label_rate(self, head: str, split: int | None = None) -> float:
+        """Return positives per example (in [0, 1]) of one window or both; NaN without examples."""
+        positives = self.positives.get(head, np.zeros(SPLITS, np.int64))
+        chosen = slice(None) if split is None else slice(split, split + 1)
+        examples = int(self.examples[chosen].sum())
+        return int(positives[chosen].sum()) / examples if examples else float("nan")
+
+
+def measure_shard(
+    tables: dict[str, pa.Table], features: FeatureConfig, is_zero_pin: NDArray[np.bool_]
+) -> Measures:
+    """Measure one shard whose schema, pointers and references were found sound.
+
+    Args:
+        tables: 'timeline', 'requests', 'examples' and 'users'.
+        features: Which columns exist.
+        is_zero_pin: (pins,) whether the pin's embedding is all zero.
+    """
+    requests, examples = tables["requests"], tables["examples"]
+    split = numbers(requests, "split").astype(np.int64)
+    split_of_example = np.repeat(split, numbers(requests, "num_examples"))
+    lengths = numbers(requests, "timeline_end") - numbers(requests, "timeline_start")
+    days, counts = np.unique(numbers(requests, "impressed_at") // DAY_MS, return_counts=True)
+    found = Measures(
+        requests=np.bincount(split, minlength=SPLITS),
+        examples=np.bincount(split_of_example, minlength=SPLITS),
+        exploration=_count(split_of_example, numbers(examples, "is_exploration")),
+        positives={
+            head: _count(split_of_example, numbers(examples, label_column(head)) == 1)
+            for head in features.head_names
+        },
+        with_sequence=int((lengths > 0).sum()),
+        zero_embeddings=int(is_zero_pin[numbers(examples, "pin_row")].sum()),
+        requests_per_day=Counter(dict(zip(days.tolist(), counts.tolist(), strict=True))),
+    )
+    found.histograms[SEQUENCE_LENGTH] = _histogram(lengths, LENGTH_EDGES)
+    for name in NUMERIC_FEATURES:
+        found.histograms[name] = _histogram(numbers(examples, numeric_column(name)), NUMERIC_EDGES)
+    for feature in features.categorical_of("impressions"):
+        add_codes(found, feature.name, examples, len(feature.values))
+    for feature in features.categorical_of("users"):
+        seen = tables["users"].take(pa.array(numbers(requests, "user_row")))
+        add_codes(found, feature.name, seen, len(feature.values))
+    return found
+
+
+def add_codes(found: Measures, feature: str, table: pa.Table, num_values: int) -> None:
+    """Count a categorical feature's codes; 0 stands for a value outside the closed list."""
+    codes = numbers(table, categorical_column(feature))
+    found.histograms[feature] = np.bincount(codes, minlength=num_values + 1).astype(np.int64)
+    found.unknown_codes[feature] = (int((codes == 0).sum()), len(codes))
+
+
+def population_stability_index(now: NDArray[np.int64], before: NDArray[np.int64]) -> float:
+    """Return sum (p - q) ln(p / q) over bins: 0 for equal distributions, 0.25 is a marked shift.
+
+    Half a row is added to each bin so that an empty one is finite. With equal distributions its
+    expectation is about (bins - 1)(1/n + 1/m), not 0, hence a minimum number of rows (Yurdakul,
+    Statistical Properties of Population Stability Index, 2018).
+
+    Args:
+        now: (bins,) rows per bin.
+        before: (bins,) rows per bin of the reference.
+    """
+    p, q = (now + 0.5) / (now + 0.5).sum(), (before + 0.5) / (before + 0.5).sum()
+    return float(((p - q) * np.log(p / q)).sum())
+
+
+def _count(split_of_example: NDArray[np.int64], mask: NDArray[Any]) -> NDArray[np.int64]:
+    """Return how many examples of each window are marked."""
+    return np.bincount(split_of_example[np.asarray(mask, dtype=bool)], minlength=SPLITS)
+
+
+def _histogram(values: NDArray[Any], edges: NDArray[Any]) -> NDArray[np.int64]:
+    """Return rows per bin; the last bin is open at the top."""
+    bins = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 1)
+    return np.bincount(bins, minlength=len(edges)).astype(np.int64)

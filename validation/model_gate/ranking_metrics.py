@@ -1,0 +1,180 @@
+"""Metrics of a ranking against labels, whole arrays at a time. Not for intervals (`validation`).
+
+A metric that cannot be computed raises; it is never 0. All of them judge a model on candidates that
+another model chose to show: what it would have shown instead has no label.
+
+Letters: N examples, M requests.
+"""
+
+import numpy as np
+
+from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.hashing import mix
+from training.bundle.split_scores import ExampleRows
+
+_TIE_SALT = 301
+_SMALLEST_PROBABILITY = 1e-7
+
+
+class MetricUndefinedError(DataContractError):
+    """A metric has no value on these rows."""
+
+
+def top_k_hits(rows: ExampleRows, score: np.ndarray, label: np.ndarray, k: int = 3) -> np.ndarray:
+    """Return, per request, how many of its k best-scored candidates have the label; float64 (M,).
+
+    Ties are broken by a seeded shuffle of (request, pin), which knows neither position nor label: a
+    constant score is worth what a random order is. A request with fewer than k candidates counts
+    with those it has.
+
+    Args:
+        rows: the rows that score and label belong to.
+        score: (N,) finite, the highest goes first.
+        label: (N,) 0 or 1.
+        k: how many candidates are looked at.
+
+    Raises:
+        MetricUndefinedError: a score is not finite, or lengths do not match.
+    """
+    num_examples = len(rows.request_index)
+    if len(score) != num_examples or len(label) != num_examples:
+        raise MetricUndefinedError(
+            f"top_k_hits: found {len(score)} scores and {len(label)} labels, expected "
+            f"{num_examples}, one per example; score the rows that are judged"
+        )
+    if not np.isfinite(score).all():
+        raise MetricUndefinedError(
+            f"top_k_hits: {int((~np.isfinite(score)).sum())} of {num_examples} scores are not "
+            f"finite, so there is no order; look at the model's inputs and weights"
+        )
+    shuffle = mix(rows.pin_row, _TIE_SALT) ^ mix(rows.request_index, _TIE_SALT)
+    order = np.lexsort((mix(shuffle), -np.asarray(score), rows.request_index))
+    # Sorted by request first, so a row's rank is its distance from the request's first row.
+    request_of = rows.request_index[order]
+    is_top = np.arange(num_examples) - rows.first_example[request_of] < k
+    num_requests = len(rows.user_id)
+    return np.bincount(request_of, weights=label[order] * is_top, minlength=num_requests)
+
+
+def volume_at_k(rows: ExampleRows, score: np.ndarray, label: np.ndarray, k: int = 3) -> float:
+    """Return the mean over requests of the labels in the top k: repin volume for the target head.
+
+    Higher is better (lower for an unwanted action). Biased towards the model whose choice the
+    candidates are, and towards users with many requests.
+
+    Raises:
+        MetricUndefinedError: there is no request, or see `top_k_hits`.
+    """
+    if len(rows.user_id) == 0:
+        raise MetricUndefinedError("volume_at_k: no requests; expected at least one")
+    return float(top_k_hits(rows, score, label, k).mean())
+
+
+def hit_at_k(rows: ExampleRows, score: np.ndarray, label: np.ndarray, k: int = 3) -> float:
+    """Return HIT@k: labels in the top k, summed over all requests, divided by the users.
+
+    The form in which TransAct reports it, as far as that is known: a sum over requests of the count
+    in the top k (not of "at least one"), per distinct user. Higher is better, lower for an unwanted
+    action. It grows with the requests per user, so compare it only within one holdout.
+
+    Raises:
+        MetricUndefinedError: there is no user, or see `top_k_hits`.
+    """
+    num_users = len(np.unique(rows.user_id))
+    if num_users == 0:
+        raise MetricUndefinedError("hit_at_k: no users; expected at least one")
+    return float(top_k_hits(rows, score, label, k).sum()) / num_users
+
+
+def log_loss(probability: np.ndarray, label: np.ndarray) -> float:
+    """Return the mean of -log p(label) in nats; lower is better.
+
+    Probabilities are cut to [1e-7, 1 - 1e-7], so one certain mistake costs 16 rather than infinity.
+
+    Raises:
+        MetricUndefinedError: no rows, or a probability is not in [0, 1].
+    """
+    p = np.clip(_checked(probability, label, "log_loss"), _SMALLEST_PROBABILITY, None)
+    q = np.clip(1.0 - p, _SMALLEST_PROBABILITY, None)
+    return float(-np.mean(np.where(label > 0, np.log(p), np.log(q))))
+
+
+def calibration_ratio(probability: np.ndarray, label: np.ndarray) -> float:
+    """Return mean predicted / mean observed: 1 is right, above 1 promises too much.
+
+    Says nothing of where the error lies: too high here and too low there can cancel.
+
+    Raises:
+        MetricUndefinedError: no rows, no positive, or a probability is not in [0, 1].
+    """
+    p = _checked(probability, label, "calibration_ratio")
+    if not np.any(label > 0):
+        raise MetricUndefinedError(
+            f"calibration_ratio: no positive label in {len(label)} rows, the observed rate is 0; "
+            f"use a longer holdout or leave this head out"
+        )
+    return float(p.mean() / np.mean(label, dtype=np.float64))
+
+
+def expected_calibration_error(
+    probability: np.ndarray, label: np.ndarray, num_bins: int = 10
+) -> float:
+    """Return the mean |predicted - observed| over bins of equally many rows; lower is better.
+
+    Biased upwards by chance in small bins: a perfect model does not reach 0 on few rows.
+
+    Raises:
+        MetricUndefinedError: fewer rows than bins, or a probability is not in [0, 1].
+    """
+    p = _checked(probability, label, "expected_calibration_error")
+    if len(p) < num_bins:
+        raise MetricUndefinedError(
+            f"expected_calibration_error: {len(p)} rows for {num_bins} bins; expected at least as "
+            f"many rows as bins"
+        )
+    order = np.argsort(p, kind="stable")
+    bin_of = np.arange(len(p)) * num_bins // len(p)
+    gaps = np.bincount(bin_of, weights=p[order] - np.asarray(label, dtype=np.float64)[order])
+    return float(np.abs(gaps).sum() / len(p))
+
+
+def area_under_curve(score: np.ndarray, label: np.ndarray) -> float:
+    """Return the chance that a positive scores above a negative, ties half; higher is better.
+
+    Over all rows at once, so it also rewards telling active users from others; within a request
+    that orders nothing.
+
+    Raises:
+        MetricUndefinedError: only one class, or a score is not finite.
+    """
+    if len(score) != len(label) or not np.isfinite(score).all():
+        raise MetricUndefinedError(
+            f"area_under_curve: expected {len(label)} finite scores, found {len(score)} of which "
+            f"{int(np.isfinite(score).sum())} are finite"
+        )
+    is_positive = np.asarray(label) > 0
+    num_positive = int(is_positive.sum())
+    num_negative = len(label) - num_positive
+    if num_positive == 0 or num_negative == 0:
+        raise MetricUndefinedError(
+            f"area_under_curve: {num_positive} positives and {num_negative} negatives; expected "
+            f"both classes; use a longer holdout or leave this head out"
+        )
+    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
+    mean_rank = np.cumsum(counts) - (counts - 1) / 2.0  # ranks from 1, ties share their mean
+    rank_sum = float(mean_rank[inverse][is_positive].sum())
+    return (rank_sum - num_positive * (num_positive + 1) / 2.0) / (num_positive * num_negative)
+
+
+def _checked(probability: np.ndarray, label: np.ndarray, metric: str) -> np.ndarray:
+    p = np.asarray(probability, dtype=np.float64)
+    if len(p) == 0 or len(p) != len(label):
+        raise MetricUndefinedError(
+            f"{metric}: found {len(p)} probabilities and {len(label)} labels; expected one each "
+            f"per row, and at least one row"
+        )
+    if not (np.isfinite(p).all() and p.min() >= 0 and p.max() <= 1):
+        raise MetricUndefinedError(
+            f"{metric}: probabilities from {p.min()} to {p.max()}; expected finite values in [0, 1]"
+        )
+    return p

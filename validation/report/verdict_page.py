@@ -1,0 +1,175 @@
+"""Verdict page: one self-contained HTML file that a person reads before believing a verdict.
+
+Not for deciding. It must open years later, from a mail or an archive, without a network: styles
+and drawings are inside, nothing is fetched. The same drawings are also written as PNG files, for
+MLflow's artifact view.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+from pipelines.contracts.artifacts import (
+    BaselineKind,
+    Comparison,
+    Decision,
+    MetricComparison,
+    Verdict,
+)
+from validation.report.data_docs import environment
+from validation.report.drawings import draw_forest, draw_reliability, forest_rows, reliability_heads
+from validation.report.plots import write_plots
+
+log = logging.getLogger(__name__)
+
+PAGE = "verdict.html"
+CONTEXT_KEYS = (
+    "run_id",
+    "run_uri",
+    "recipe",
+    "as_of",
+    "code_version",
+    "margin",
+    "may_promote",
+)
+
+_MEANINGS = {
+    "hit_at_3": "actions among a request's top 3, summed, per user; higher is better for a wanted "
+    "action, lower for an unwanted one",
+    "log_loss": "mean -log of the probability given to what happened; lower is better",
+    "calibration_ratio": "sum of predictions / sum of actions; 1 is right",
+    "auc": "chance that an acted-on candidate scores above another; higher is better",
+    "ece": "mean gap between predicted and observed share, over bins; lower is better",
+}
+_TONES = {
+    Decision.PROMOTE: "is-good",
+    Decision.REJECT: "is-bad",
+    Decision.INCONCLUSIVE: "is-warn",
+}
+
+
+@dataclass(frozen=True)
+class NextStep:
+    """What happens now, and the command for a person who wants something else."""
+
+    sentence: str
+    commands: tuple[tuple[str, str], ...]  # (what for, command)
+
+
+def write_report(
+    comparison: Comparison, verdict: Verdict, out_dir: Path, context: Mapping[str, str]
+) -> Path:
+    """Write the verdict page and its plots.
+
+        <out_dir>/verdict.html       self-contained, below 300 kB
+        <out_dir>/changes.png        relative changes with intervals
+        <out_dir>/reliability.png    calibration, where a side has probabilities
+
+    Args:
+        comparison: The facts.
+        verdict: The decision and its reasons.
+        out_dir: Existing folder.
+        context: What else the page says of the run; see `CONTEXT_KEYS`, all of them required.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        KeyError: the context lacks a key.
+    """
+    said = {key: context[key] for key in CONTEXT_KEYS}
+    target = next((r for r in comparison.metrics if is_target(r) and r.segment == "all"), None)
+    margin = float(said["margin"])
+    needed = -margin if comparison.baseline_kind is BaselineKind.CHAMPION else 0.0
+    rows = forest_rows(comparison)
+    page = out_dir / PAGE
+    html = (
+        environment()
+        .get_template("verdict.html.j2")
+        .render(
+            comparison=comparison,
+            verdict=verdict,
+            tone=_TONES[verdict.decision],
+            context=said,
+            target=target,
+            needed=needed,
+            baseline=baseline_label(comparison),
+            forest=draw_forest(rows, needed),
+            calibration=[
+                (head, draw_reliability(comparison, head)) for head in reliability_heads(comparison)
+            ],
+            segments=_tables(comparison),
+            next_step=next_step(comparison, verdict, said),
+            meanings=_MEANINGS,
+            confidence=_confidence(comparison),
+        )
+    )
+    page.write_text(html, "utf-8")
+    write_plots(comparison, rows, needed, out_dir)
+    log.info("verdict page: %s", page)
+    return page
+
+
+def is_target(row: MetricComparison) -> bool:
+    """Return whether a row is the headline metric, e.g. 'repin_volume_at_3'."""
+    return row.metric.endswith("_volume_at_3")
+
+
+def baseline_label(comparison: Comparison) -> str:
+    """Return what the challenger was compared with, for people."""
+    if comparison.champion_model is not None:
+        return f"champion {comparison.champion_model.label}"
+    return "the popularity ranking"
+
+
+def next_step(comparison: Comparison, verdict: Verdict, context: Mapping[str, str]) -> NextStep:
+    """Return what the pipeline does now and what a person may do."""
+    again = f"homefeed retrain --as-of {context['as_of']} --recipe {context['recipe']}"
+    # Not the same holdout again: trying until it agrees would make chance the judge.
+    later = date.fromisoformat(context["as_of"]) + timedelta(days=7)
+    retry = f"homefeed retrain --as-of {later} --recipe {context['recipe']}"
+    challenger = comparison.challenger_model.label
+    serving = ("Which model serves now?", "homefeed serving")
+    keeps = (
+        f"{comparison.champion_model.label} keeps serving."
+        if comparison.champion_model is not None
+        else "No model is promoted; nothing served before this cycle."
+    )
+    if verdict.decision is Decision.PROMOTE and context["may_promote"] == "yes":
+        return NextStep(
+            f"The pipeline makes {challenger} the champion, unless the champion changed meanwhile.",
+            (serving, ("Take it back:", "homefeed rollback")),
+        )
+    if verdict.decision is Decision.PROMOTE:
+        return NextStep(
+            f"This run may not promote (a backfill, or it was asked not to). {keeps}",
+            (("Run the cycle again, allowed to promote:", f"{again} --promote --key again"),),
+        )
+    if verdict.decision is Decision.REJECT:
+        return NextStep(
+            f"{keeps} {challenger} stays in the registry, unpromoted, and an alert was due.",
+            (serving, ("Look again after a fix of data or code:", f"{again} --key after-fix")),
+        )
+    return NextStep(
+        f"{keeps} An alert was due. A later as_of brings a fresh holdout; more days or users in it "
+        f"bring a narrower interval.",
+        (serving, ("Ask fresh data a week later:", retry)),
+    )
+
+
+def _tables(comparison: Comparison) -> list[tuple[str, int, list[MetricComparison]]]:
+    """Return (segment, users, rows) per segment, in the order they were compared."""
+    return [
+        (segment, users, [row for row in comparison.metrics if row.segment == segment])
+        for segment, users in comparison.segment_users.items()
+    ]
+
+
+def _confidence(comparison: Comparison) -> str:
+    """Return the intervals' confidence as text, e.g. '95 %'."""
+    for row in comparison.metrics:
+        if row.relative_change is not None:
+            return f"{row.relative_change.confidence * 100:g} %"
+    return "no"
