@@ -3,7 +3,6 @@
 Not for what is in a batch (`training.data.batches`) nor for its making (`training.data.reader`).
 """
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,13 @@ import pytorch_lightning as pl
 
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.schemas import SPLIT_TRAINING, numeric_column
+from pipelines.contracts.schemas import SPLIT_TRAINING
 from training.data.batches import Batch
 from training.data.epoch_plan import EpochPlanner, RankShare, split_off_calibration
 from training.data.input_checks import check_features
 from training.data.reader import SnapshotReader
+from training.data.statistics import FeatureStatistics, measure_statistics
 from training.data.user_weights import user_weights
-from training.model.ranker import FeatureStatistics
-
-log = logging.getLogger(__name__)
 
 
 class HomefeedDataModule(pl.LightningDataModule):
@@ -83,52 +79,8 @@ class HomefeedDataModule(pl.LightningDataModule):
             yield self._make(epoch, plan.share(batch, rank, world_size))
 
     def statistics(self) -> FeatureStatistics:
-        """Return the scales of the training rows, over all of them, on every rank alike.
-
-        Raises:
-            DataContractError: the window has no positive of the target head, or no spread at all.
-        """
-        features, index = self.config.features, self.training_index
-        labels_CH = self.reader.labels(index)
-        positives_H = labels_CH.sum(axis=0, dtype=np.int64)
-        if positives_H[0] == 0:
-            raise DataContractError(
-                f"the training window has no positive of the target head "
-                f"{features.head_names[0]!r} in {len(labels_CH)} examples; expected some; check "
-                f"the actions of the event log and snapshot.label_window_hours"
-            )
-        for head, positives in zip(features.head_names[1:], positives_H[1:], strict=True):
-            if positives == 0:
-                log.warning(
-                    "head %r has no positive in the training window: it will say that nothing "
-                    "happens, and its calibrator cannot know better",
-                    head,
-                )
-        moments = [
-            _mean_and_scale(self.reader.example_column(index, numeric_column(feature.name)))
-            for feature in features.numeric
-        ]
-        pin_rows = np.unique(self.reader.example_column(index, "pin_row"))
-        self._check_finite(pin_rows)
-        return FeatureStatistics(
-            numeric_mean_N=np.array([mean for mean, _ in moments]),
-            numeric_scale_N=np.array([scale for _, scale in moments]),
-            pin_scale=_unit_scale(self.reader.pins["embedding"][pin_rows]),
-            user_scale=_unit_scale(np.concatenate([u["embedding"] for u in self.reader.users])),
-            head_rates_H=(positives_H + 0.5) / (len(labels_CH) + 1.0),
-        )
-
-    def _check_finite(self, pin_rows: np.ndarray) -> None:
-        """Refuse embeddings that would make every score NaN; the data gate names the rows."""
-        tables = {"pins": self.reader.pins["embedding"][pin_rows]}
-        tables |= {f"users of shard {s}": u["embedding"] for s, u in enumerate(self.reader.users)}
-        for name, embeddings in tables.items():
-            if not np.isfinite(embeddings).all():
-                bad = int((~np.isfinite(embeddings).all(axis=1)).sum())
-                raise DataContractError(
-                    f"{bad} embeddings of {name} are not finite; expected finite numbers; run the "
-                    f"data gate (check_snapshot), which names them, and mend the event log"
-                )
+        """Return the scales of the training rows; raises as `measure_statistics` does."""
+        return measure_statistics(self.reader, self.training_index, self.config.features)
 
     def golden_batch(self, num_requests: int, num_candidates: int) -> Batch:
         """Return a small batch of requests over the whole range of history lengths."""
@@ -164,14 +116,3 @@ class RankBatches:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take nothing."""
-
-
-def _mean_and_scale(values: np.ndarray) -> tuple[float, float]:
-    scale = float(values.std(dtype=np.float64))
-    return float(values.mean(dtype=np.float64)), scale if scale > 0 else 1.0
-
-
-def _unit_scale(embeddings: np.ndarray) -> float:
-    """Return what brings an embedding's components to root mean square 1."""
-    mean_square = float(np.square(embeddings, dtype=np.float64).mean()) if embeddings.size else 0.0
-    return mean_square**-0.5 if mean_square > 0 else 1.0

@@ -17,8 +17,9 @@ from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import TrainingDivergedError
 from pipelines.contracts.hashing import seed_of
 from training.data.batches import Batch, visible_actions
+from training.data.statistics import FeatureStatistics
 from training.model.loss import label_weight_matrix, weighted_loss
-from training.model.ranker import FeatureStatistics, Ranker
+from training.model.ranker import Ranker
 
 log = logging.getLogger(__name__)
 _WEIGHTS_SALT, _DROPOUT_SALT = 201, 202

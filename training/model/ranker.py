@@ -7,29 +7,16 @@ Letters: R requests, C candidates, S actions per request, E pin embedding, G cat
 N numeric features, H heads, X all features side by side.
 """
 
-from dataclasses import dataclass
-
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pipelines.contracts.config import FeatureConfig, ModelConfig
 from training.data.batches import Batch
+from training.data.statistics import FeatureStatistics
 from training.model.average_pooling import AveragePooling
 from training.model.cross_network import CrossNetwork
 from training.model.encoder.sequence_encoder import SequenceEncoder
 from training.model.matches import num_match_features, sequence_matches
-
-
-@dataclass(frozen=True)
-class FeatureStatistics:
-    """Scales of the training rows; fixed before the first step, saved with the weights."""
-
-    numeric_mean_N: np.ndarray
-    numeric_scale_N: np.ndarray  # standard deviations, 1 where a feature is constant
-    pin_scale: float  # 1 / root mean square of an embedding's components
-    user_scale: float
-    head_rates_H: np.ndarray  # share of positives, in (0, 1)
 
 
 class Ranker(nn.Module):

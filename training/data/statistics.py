@@ -1,0 +1,100 @@
+"""The scales of a training's rows, which the model divides its inputs by.
+
+They are measured once, before the first step, and are saved with the weights. Not for judging the
+data: the data gate has done that before a training begins.
+"""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.contracts.config import FeatureConfig
+from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.schemas import numeric_column
+from training.data.reader import RequestIndex, SnapshotReader
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FeatureStatistics:
+    """Scales of the training rows. N numeric features, H heads."""
+
+    numeric_mean_N: np.ndarray
+    numeric_scale_N: np.ndarray  # standard deviations, 1 where a feature is constant
+    pin_scale: float  # 1 / root mean square of an embedding's components
+    user_scale: float
+    head_rates_H: np.ndarray  # share of positives, in (0, 1)
+
+
+def measure_statistics(
+    reader: SnapshotReader, index: RequestIndex, features: FeatureConfig
+) -> FeatureStatistics:
+    """Return the scales over all training rows; every rank gets the same.
+
+    Args:
+        reader: of the snapshot.
+        index: the training requests.
+        features: heads and numeric features of the recipe.
+
+    Raises:
+        DataContractError: the window has no positive of the target head, or an embedding is not
+            finite.
+    """
+    moments = [
+        _mean_and_scale(reader.example_column(index, numeric_column(feature.name)))
+        for feature in features.numeric
+    ]
+    pin_rows = np.unique(reader.example_column(index, "pin_row"))
+    _check_finite(reader, pin_rows)
+    return FeatureStatistics(
+        numeric_mean_N=np.array([mean for mean, _ in moments]),
+        numeric_scale_N=np.array([scale for _, scale in moments]),
+        pin_scale=_unit_scale(reader.pins["embedding"][pin_rows]),
+        user_scale=_unit_scale(np.concatenate([u["embedding"] for u in reader.users])),
+        head_rates_H=_head_rates(reader.labels(index), features.head_names),
+    )
+
+
+def _head_rates(labels_CH: np.ndarray, head_names: tuple[str, ...]) -> np.ndarray:
+    """Return each head's share of positives, moved off 0 and 1 by half a positive."""
+    positives_H = labels_CH.sum(axis=0, dtype=np.int64)
+    if positives_H[0] == 0:
+        raise DataContractError(
+            f"the training window has no positive of the target head {head_names[0]!r} in "
+            f"{len(labels_CH)} examples; expected some; check the actions of the event log and "
+            f"snapshot.label_window_hours"
+        )
+    for head, positives in zip(head_names[1:], positives_H[1:], strict=True):
+        if positives == 0:
+            log.warning(
+                "head %r has no positive in the training window: it will predict that nothing "
+                "happens, and its calibrator cannot correct that",
+                head,
+            )
+    return (positives_H + 0.5) / (len(labels_CH) + 1.0)
+
+
+def _check_finite(reader: SnapshotReader, pin_rows: np.ndarray) -> None:
+    """Refuse embeddings that would make every score NaN; the data gate names the rows."""
+    tables = {"pins": reader.pins["embedding"][pin_rows]}
+    tables |= {f"users of shard {s}": u["embedding"] for s, u in enumerate(reader.users)}
+    for name, embeddings in tables.items():
+        if not np.isfinite(embeddings).all():
+            bad = int((~np.isfinite(embeddings).all(axis=1)).sum())
+            raise DataContractError(
+                f"{bad} embeddings of {name} are not finite; expected finite numbers; run the "
+                f"data gate (check_snapshot), which names them, and mend the event log"
+            )
+
+
+def _mean_and_scale(values: np.ndarray) -> tuple[float, float]:
+    scale = float(values.std(dtype=np.float64))
+    return float(values.mean(dtype=np.float64)), scale if scale > 0 else 1.0
+
+
+def _unit_scale(embeddings: np.ndarray) -> float:
+    """Return the factor that brings an embedding's components to a root mean square of 1."""
+    mean_square = float(np.square(embeddings, dtype=np.float64).mean()) if embeddings.size else 0.0
+    return mean_square**-0.5 if mean_square > 0 else 1.0
