@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # hidden from every child: analytics, colour codes in logs, thread pools that fight each other
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: retrain test ui lint bench clean setup
+.PHONY: retrain test ui lint repeats bench clean setup
 
 retrain: $(READY)  ## ingest the sample, run two cycles in a real Airflow, show the verdicts
 	$(BIN)/homefeed local retrain
@@ -25,7 +25,12 @@ lint: $(TEST_READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy pipelines training validation dags
-	$(BIN)/python tests/support/import_direction.py
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python tests/support/structure.py
+
+repeats: $(TEST_READY)  ## list every run of six lines that stands twice outside tests
+	$(BIN)/symilar --duplicates 6 --ignore-imports --ignore-comments --ignore-docstrings \
+	  --ignore-signatures $(shell git ls-files 'pipelines/*.py' 'training/*.py' 'validation/*.py')
 
 bench: $(TEST_READY)  ## measure, write tests/benchmarks/results.json and docs/benchmarks.md
 	$(BIN)/python -m pytest tests/benchmarks/test_render.py -q

@@ -1,31 +1,78 @@
+"""Who may import whom: import-linter's contracts in pyproject.toml, and ruff for heavy imports."""
+
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from support.import_direction import breaches
-
-ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
 
 
-def test_the_project_keeps_its_import_direction() -> None:
-    assert breaches(ROOT) == []
+def lint_imports(root: Path) -> "subprocess.CompletedProcess[str]":
+    command = [str(BIN / "lint-imports"), "--no-cache"]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def copied(tmp_path: Path, repository: Path) -> Path:
+    """The project's packages and configuration, for a breach to be planted in."""
+    for package in ("pipelines", "training", "validation"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(repository / package, tmp_path / package, ignore=ignore)
+    shutil.copy(repository / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def test_the_project_keeps_its_import_direction(repository: Path) -> None:
+    done = lint_imports(repository)
+    assert done.returncode == 0, done.stdout
+    assert "0 broken" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("training/data/planted.py", "from pipelines import storage\n"),
+        ("training/data/planted.py", "def f():\n    import pipelines.storage\n"),
+        ("training/data/planted.py", "import training.model.ranker\n"),
+        ("validation/planted.py", "import training.launch.launcher\n"),
+        ("validation/planted.py", "import pipelines.registry.registry\n"),
+        ("pipelines/contracts/planted.py", "from pipelines import storage\n"),
+        ("pipelines/registry/planted.py", "def f():\n    import pipelines.stages.runner\n"),
+    ],
+)
+def test_a_breach_is_found(copied: Path, path: str, source: str) -> None:
+    (copied / path).write_text(source)
+    done = lint_imports(copied)
+    assert done.returncode == 1, done.stdout
+    assert path.removesuffix(".py").replace("/", ".") in done.stdout
+
+
+def test_a_cycle_is_found(copied: Path) -> None:
+    (copied / "training/data/one.py").write_text("import training.data.two\n")
+    (copied / "training/data/two.py").write_text("def f():\n    import training.data.one\n")
+    done = lint_imports(copied)
+    assert done.returncode == 1, done.stdout
+    assert "No cycles are allowed in training.data" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("path", "source", "is_breach"),
     [
-        ("training/a.py", "from pipelines.contracts import errors\n", False),
-        ("training/a.py", "from pipelines import storage\n", True),
-        ("training/a.py", "def f():\n    import pipelines.storage\n", True),
-        ("validation/a.py", "import training.bundle.split_scores\n", False),
-        ("validation/a.py", "import training.launch.launcher\n", True),
-        ("pipelines/a.py", "import training.launch.launcher\n", True),
-        ("pipelines/a.py", "def f():\n    import training.launch.launcher\n", False),
-        ("pipelines/contracts/a.py", "from pipelines import storage\n", True),
-        ("dags/a.py", "import validation\n", True),
+        ("pipelines/planted.py", "import training.launch\n", True),
+        ("pipelines/planted.py", "import torch\n", True),
+        ("pipelines/planted.py", "def f():\n    import training.launch\n", False),
+        ("dags/planted.py", "import validation\n", True),
+        ("training/planted.py", "import torch\n", False),
     ],
 )
-def test_a_breach_is_found(tmp_path: Path, path: str, source: str, is_breach: bool) -> None:
-    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / path).write_text(source)
-    assert bool(breaches(tmp_path)) is is_breach
+def test_a_heavy_import_at_the_top_of_a_file_is_found(
+    repository: Path, path: str, source: str, is_breach: bool
+) -> None:
+    command = [str(BIN / "ruff"), "check", "--select", "TID253", "--stdin-filename", path, "-"]
+    done = subprocess.run(
+        command, cwd=repository, input=source, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode != 0) is is_breach, done.stdout

@@ -82,7 +82,7 @@ def test_a_failed_data_gate_is_red_at_once_and_told_with_its_pages(lab: Lab) -> 
     assert alert["kind"] == "data_gate_failed"
     assert "enough_holdout_requests" in alert["happened"]
     docs = alert["happened"].split("Data Docs: file://")[1].split("\n")[0]
-    assert "<html" in Path(docs).read_text()
+    assert "enough_holdout_requests" in Path(docs).read_text()
 
 
 def test_data_that_is_not_there_fails_at_once_and_is_told_once(lab: Lab) -> None:
@@ -135,7 +135,9 @@ def test_a_killed_start_leaves_nothing_running(tmp_path, retrained):
         line = ui.stdout.readline()
         assert line, f"ui ended early: {lines}"
         lines.append(line)
-    assert len(processes.marked(f"{home}#")) >= 4
+    running = " ".join(" ".join(found.cmdline()) for found in processes.marked(f"{home}#"))
+    for service in ("mlflow", "scheduler", "dag-processor", "api-server"):
+        assert service in running, running
     ui.kill()
     ui.wait()
     deadline = time.monotonic() + 30
