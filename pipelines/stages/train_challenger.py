@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Challenger, ModelRef, ResolvedRun, Snapshot
+from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.registry import registry, tracking
 from pipelines.stages.runner import StageContext
@@ -95,7 +96,7 @@ def _register(
 
     bundle_dir = Path(result.bundle_dir)
     tags = {
-        "bundle_digest": storage.digest_of_files(storage.digest_files(bundle_dir)),
+        "bundle_digest": digest_of_files(digest_files(bundle_dir)),
         "snapshot_digest": snapshot.digest,
         "recipe": run.config.recipe,
         "homefeed_run_id": run.run_id,
