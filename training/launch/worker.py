@@ -32,7 +32,7 @@ def main(spec_path: str, identity: str) -> int:
 
     from pipelines.contracts.errors import HomefeedError, RunInProgressError
     from pipelines.contracts.files import write_model
-    from pipelines.contracts.processes import threads_per_process
+    from training.environment import threads_per_process
     from training.fitting.spec import TrainingSpec
     from training.fitting.work_folder import TrainingError, WorkFolder
     from training.launch.out_of_memory import as_our_error

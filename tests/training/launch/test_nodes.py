@@ -19,7 +19,7 @@ from pipelines.contracts.errors import (
     TransientStorageError,
 )
 from pipelines.contracts.files import write_model
-from pipelines.contracts.processes import training_environment
+from training.environment import training_environment
 from training.fitting.fit import SameStart
 from training.fitting.spec import NodeAddress, TrainingResult, TrainingSpec
 from training.fitting.work_folder import WorkFolder
