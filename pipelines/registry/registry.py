@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.errors import DataContractError, PromotionRefusedError
 from pipelines.contracts.files import digest_files, digest_of_files
-from pipelines.registry.tracking import translated_errors
+from pipelines.contracts.mlflow_errors import translated_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
