@@ -5,13 +5,10 @@ Not for table formats (pyarrow reads those itself) nor for the meaning of a file
 
 import contextlib
 import errno
-import fcntl
-import hashlib
 import logging
 import os
 import shutil
 import tempfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -20,12 +17,11 @@ from urllib.parse import unquote, urlsplit
 from pyarrow import fs
 from pydantic import ValidationError
 
-from pipelines.contracts.artifacts import FileDigest
-from pipelines.contracts.base import Frozen, digest_of
+from pipelines.contracts import files
+from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
-    RunInProgressError,
     TransientStorageError,
 )
 
@@ -133,27 +129,17 @@ def read_bytes(uri: str) -> bytes:
 
 
 def write_bytes(uri: str, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part.
+    """Write a file so that a reader sees the old content or the new one, never a part.
 
-    Local files are renamed into place after fsync; object stores publish on close.
+    A local file is renamed into place; an object store shows the file when it is closed.
     """
     with translated_errors(uri, "writing"):
-        if not is_local(uri):
-            filesystem, path = open_filesystem(uri)
-            with filesystem.open_output_stream(path) as stream:
-                stream.write(content)
+        if is_local(uri):
+            files.write_bytes(local_path(uri), content)
             return
-        target = local_path(uri)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        try:
-            with scratch.open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            scratch.replace(target)
-        finally:
-            scratch.unlink(missing_ok=True)
+        filesystem, path = open_filesystem(uri)
+        with filesystem.open_output_stream(path) as stream:
+            stream.write(content)
 
 
 def read_model(uri: str, model: type[Model]) -> Model:
@@ -174,7 +160,7 @@ def read_model(uri: str, model: type[Model]) -> Model:
 
 def write_model(uri: str, value: Frozen) -> None:
     """Write one frozen value as JSON, atomically."""
-    write_bytes(uri, value.model_dump_json(indent=2).encode())
+    write_bytes(uri, files.to_json(value))
 
 
 def remove(uri: str) -> None:
@@ -186,22 +172,6 @@ def remove(uri: str) -> None:
             filesystem.delete_dir(path)
         elif kind == fs.FileType.File:
             filesystem.delete_file(path)
-
-
-def digest_files(folder: Path) -> tuple[FileDigest, ...]:
-    """Return the sha256 of every file below a local folder, by path."""
-    found = []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        with path.open("rb") as stream:
-            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-        relative = path.relative_to(folder).as_posix()
-        found.append(FileDigest(path=relative, sha256=sha256, num_bytes=path.stat().st_size))
-    return tuple(found)
-
-
-def digest_of_files(files: tuple[FileDigest, ...]) -> str:
-    """Return one digest over a folder's files: the content's address."""
-    return digest_of([[file.path, file.sha256] for file in files])
 
 
 def publish_folder(folder: Path, uri: str) -> None:
@@ -224,7 +194,7 @@ def publish_folder(folder: Path, uri: str) -> None:
 
 @contextlib.contextmanager
 def local_copy(uri: str) -> Iterator[Path]:
-    """Give a local path with a folder's content: the folder itself, or a temporary copy."""
+    """Give a local path with a folder's content: the folder itself, or a temporary copy of it."""
     if is_local(uri):
         yield local_path(uri)
         return
@@ -239,8 +209,8 @@ def local_copy(uri: str) -> Iterator[Path]:
 def scratch_folder(near_uri: str) -> Iterator[Path]:
     """Give an empty local folder, on the same filesystem as `near_uri` where that is local.
 
-    It is removed afterwards, and by the next call if a killed process left it (its owner's
-    process id is in its name).
+    The folder is removed afterwards. Its name has the process id of its owner, so that the next
+    call removes a folder that a killed process left.
     """
     with translated_errors(near_uri, "making a scratch folder in"):
         parent = local_path(near_uri) if is_local(near_uri) else Path(tempfile.gettempdir())
@@ -264,31 +234,17 @@ def _sweep_orphans(parent: Path) -> None:
 
 @contextlib.contextmanager
 def exclusive_lock(uri: str, purpose: str) -> Iterator[None]:
-    """Hold `<uri>.lock` for the time being; the kernel frees it when the process dies.
+    """Hold `<uri>.lock` for the time being; the kernel frees the lock when the process dies.
 
     Object stores have no locks: there the orchestrator's `max_active_runs=1` stands alone.
 
     Raises:
-        RunInProgressError: somebody else holds it.
+        RunInProgressError: somebody else holds the lock.
     """
-    if not is_local(uri):
-        yield
-        return
-    path = local_path(uri + ".lock")
-    with translated_errors(uri, "locking"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = path.open("a+")
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            raise RunInProgressError(
-                f"{purpose} is already running (process {handle.read().strip() or 'unknown'} holds "
-                f"{path}); wait for it to end, then try again"
-            ) from None
-        handle.seek(0)
-        handle.truncate()
-        handle.write(str(os.getpid()))
-        handle.flush()
+    with contextlib.ExitStack() as stack:
+        if is_local(uri):
+            path = local_path(f"{uri}.lock")
+            with translated_errors(uri, "locking"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(files.exclusive_lock(path, purpose))
         yield

@@ -26,6 +26,7 @@ from pipelines.contracts.artifacts import (
     StageFailure,
     StageRecord,
 )
+from pipelines.contracts.run_layout import failure_uri, manifest_uri
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def alert_on_failure(
     Raises:
         AlertDeliveryError: a transport failed; the outbox and the other transports have it.
     """
-    record = storage.read_model(storage.join(run_uri, "resolve_run", "manifest.json"), StageRecord)
+    record = storage.read_model(manifest_uri(run_uri, "resolve_run"), StageRecord)
     run = ResolvedRun.model_validate(record.artifact)
     alert = compose_failure(find_failure(run_uri), run, settings, failed_task, reason)
     return AlertReceipt(alert=alert, delivered_to=deliver(alert, render(alert), settings))
@@ -105,7 +106,7 @@ def alert_on_unresolved(
 
 def find_failure(run_uri: str) -> StageFailure | None:
     """Return the newest failure that a stage of the run has left, or None."""
-    uris = [storage.join(run_uri, stage, "failure.json") for stage in STAGES]
+    uris = [failure_uri(run_uri, stage) for stage in STAGES]
     found = [storage.read_model(uri, StageFailure) for uri in uris if storage.exists(uri)]
     return max(found, key=lambda failure: failure.occurred_at, default=None)
 

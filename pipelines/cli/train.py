@@ -22,6 +22,7 @@ from pydantic_settings import (
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import ModelConfig, RunConfig, TrainingConfig
 from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.run_layout import snapshot_manifest_uri
 from pipelines.recipes import RECIPES, make_recipe
 from pipelines.settings import Settings
 
@@ -192,7 +193,7 @@ def _read_snapshot(snapshot_uri: str, config: RunConfig) -> Snapshot:
     from pipelines import storage
 
     try:
-        snapshot = storage.read_model(storage.join(snapshot_uri, "manifest.json"), Snapshot)
+        snapshot = storage.read_model(snapshot_manifest_uri(snapshot_uri), Snapshot)
     except FileNotFoundError:
         raise ConfigurationError(
             f"no manifest.json in {snapshot_uri}; expected a built snapshot, such as a folder in "

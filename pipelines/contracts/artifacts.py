@@ -9,7 +9,6 @@ On disk a run is a folder:
     <workspace>/history/*.json                         who was serving when, append-only
 """
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
@@ -17,6 +16,7 @@ from pydantic import AwareDatetime, Field
 
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.config import FeatureConfig, RunConfig
+from pipelines.contracts.time import to_ms
 
 STAGES = (
     "resolve_run",
@@ -83,12 +83,6 @@ class Window(Frozen):
     def end_ms(self) -> int:
         """End in milliseconds since the epoch."""
         return to_ms(self.end)
-
-
-def to_ms(instant: datetime) -> int:
-    """Return an aware instant in milliseconds since the epoch (exact; no float on the way)."""
-    whole = int(instant.timestamp())
-    return whole * 1000 + instant.microsecond // 1000
 
 
 class FileDigest(Frozen):

@@ -1,20 +1,32 @@
 """Seeded hashes of whole arrays: the same choice for the same row, on every machine and rank.
 
-For sampling, splitting and breaking ties. Not for security.
+The hash is SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), which any engine can compute in 64-bit
+integer arithmetic. For sampling, splitting and breaking ties. Not for security.
 """
 
 import numpy as np
+import numpy.typing as npt
+
+Uint64s = npt.NDArray[np.uint64]
+
+GOLDEN_GAMMA = 0x9E3779B97F4A7C15
+"""SplitMix64's step: 2^64 divided by the golden ratio."""
 
 
-def mix(values: np.ndarray, *seeds: int) -> np.ndarray:
-    """Return a uint64 hash per value (splitmix64's finaliser), different for different seeds."""
+def finalise(bits: Uint64s) -> Uint64s:
+    """Return each uint64 with its bits mixed well: SplitMix64's finaliser."""
+    with np.errstate(over="ignore"):
+        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))
+
+
+def mix(values: np.ndarray, *seeds: int) -> Uint64s:
+    """Return a uint64 hash per value, different for different seeds."""
     mixed = np.asarray(values).astype(np.uint64)
     with np.errstate(over="ignore"):
         for seed in (*seeds, 0):
-            mixed = mixed + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % 2**64)
-            mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            mixed = mixed ^ (mixed >> np.uint64(31))
+            mixed = finalise(mixed + np.uint64((seed + 1) * GOLDEN_GAMMA % 2**64))
     return mixed
 
 

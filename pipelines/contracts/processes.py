@@ -1,6 +1,15 @@
-"""Processes that do not outlive their parent, their threads and how they meet. Linux only.
+"""Processes that end with the one that started them, kill -9 included. Linux only.
 
-Not for what they run: that is `training.launch.worker`.
+Three things end what is left behind, because no one of them reaches everything:
+
+- `die_with_parent`, here, for processes that run our own code and are started by our own code: the
+  workers of a snapshot, and the processes of a training.
+- `pipelines.local.processes` for the servers of a local Airflow. Airflow puts its tasks into
+  sessions of their own and starts them itself, and the kernel's order to die does not pass from a
+  process to its children. So these are found by a mark in their environment.
+- The shell text in `pipelines.orchestration` for a stage under Airflow's BashOperator. The stage's
+  parent outlives a killed worker, so the shell watches the worker instead; and it asks first, so
+  that a training can save, where the kernel would only kill.
 """
 
 import ctypes
@@ -11,40 +20,15 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when the thread that started it ends, kill -9 included."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with_parent(parent_id: int | None = None) -> None:
+    """Have the kernel kill this process when the thread that started it ends.
 
-
-def threads_per_process(num_processes: int) -> int:
-    """Return the threads each of some processes may use, so that they do not fight for cores.
-
-    An OMP_NUM_THREADS that is set already is an upper bound.
-    """
-    share = max(1, len(os.sched_getaffinity(0)) // num_processes)
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return min(share, int(wanted)) if wanted.isdigit() and int(wanted) > 0 else share
-
-
-def training_environment(num_processes: int, *, is_one_machine: bool = True) -> dict[str, str]:
-    """Return the environment of the training processes.
+    It is the thread, not the process: start the process from a thread that waits for it.
 
     Args:
-        num_processes: how many share this machine.
-        is_one_machine: False where processes of other machines take part.
+        parent_id: process id of the parent, where the caller knows it. A parent that died before
+            this call can no longer be noticed by the kernel, so this process then ends at once.
     """
-    environment = dict(os.environ)
-    environment |= {
-        "OMP_NUM_THREADS": str(threads_per_process(num_processes)),
-        "PYTHONUNBUFFERED": "1",
-        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    }
-    # Activations are tens of megabytes and the same size at every step. glibc would map and unmap
-    # each of them, and the page faults would cost about a third of the time.
-    environment.setdefault("MALLOC_MMAP_THRESHOLD_", str(4 * 2**30))
-    environment.setdefault("MALLOC_TRIM_THRESHOLD_", str(16 * 2**30))
-    # One machine: meet on the loopback device, whatever the host's name resolves to. Several meet
-    # on the device that has the address of the host's name, unless the variable is set.
-    if is_one_machine:
-        environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    return environment
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent_id is not None and os.getppid() != parent_id:
+        os._exit(1)

@@ -3,13 +3,13 @@
 Not for making one: that is `pipelines.snapshot.build`.
 """
 
-import hashlib
 from pathlib import Path
 
 import pyarrow as pa
 
 from pipelines.contracts.artifacts import FileDigest, Snapshot
 from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.files import sha256_of
 
 
 def open_table(snapshot_dir: Path, relative: str) -> pa.Table:
@@ -47,21 +47,25 @@ def verify_files(snapshot: Snapshot, snapshot_dir: Path) -> None:
     Raises:
         DataContractError: a file is missing or was altered.
     """
-    for expected in snapshot.files:
-        path = Path(snapshot_dir) / expected.path
-        if not path.is_file():
-            raise DataContractError(
-                f"snapshot {snapshot.digest[:16]}: {path} is missing; expected "
-                f"{expected.num_bytes} bytes; delete this snapshot and build it again"
-            )
-        _verify_file(snapshot, path, expected)
-
-
-def _verify_file(snapshot: Snapshot, path: Path, expected: FileDigest) -> None:
-    with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != expected.sha256:
+    problems = altered_files(snapshot_dir, snapshot.files)
+    if problems:
         raise DataContractError(
-            f"snapshot {snapshot.digest[:16]}: {path} was altered: sha256 {found[:16]}..., "
-            f"expected {expected.sha256[:16]}...; delete this snapshot and build it again"
+            f"snapshot {snapshot.digest[:16]} in {snapshot_dir}: {'; '.join(problems[:5])}; "
+            f"expected the files of its manifest; delete this snapshot and build it again"
         )
+
+
+def altered_files(snapshot_dir: Path, files: tuple[FileDigest, ...]) -> list[str]:
+    """Return one phrase per file that is missing or whose content is not the manifest's."""
+    problems = []
+    for file in files:
+        path = snapshot_dir / file.path
+        if not path.is_file():
+            problems.append(f"{file.path} is missing")
+        elif (num_bytes := path.stat().st_size) != file.num_bytes:
+            problems.append(
+                f"{file.path} was altered: it has {num_bytes:,} bytes, expected {file.num_bytes:,}"
+            )
+        elif sha256_of(path) != file.sha256:
+            problems.append(f"{file.path} was altered: its sha256 is not the manifest's")
+    return problems

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import EMBEDDING_DIM, EmbeddingType
+from pipelines.contracts.time import DAY_MS
 
-DAY_MS = 86_400_000
 EARLIEST_PLAUSIBLE_MS = 946_684_800_000  # 2000-01-01
 LATEST_PLAUSIBLE_MS = 4_102_444_800_000  # 2100-01-01
 

@@ -22,6 +22,7 @@ from pyarrow import fs
 
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
+from pipelines.contracts.time import DAY_MS
 from pipelines.event_log import checks
 from pipelines.storage import open_filesystem, translated_errors
 
@@ -143,7 +144,7 @@ def check_nothing_from_the_future(event_log: EventLog, table: str, as_of_ms: int
     Raises:
         DataContractError: there is such a row; the message names its file.
     """
-    end_ms = as_of_ms + FUTURE_DAYS_CHECKED * checks.DAY_MS
+    end_ms = as_of_ms + FUTURE_DAYS_CHECKED * DAY_MS
     time_column = EVENT_TIME_COLUMNS[table]
     for file in event_log.files_between(table, as_of_ms, end_ms):
         try:

@@ -3,7 +3,8 @@
 Airflow's workers put stages into sessions of their own, which no signal to a group reaches. So
 every process carries a mark in its environment, and stopping looks for that mark. Run as
 `python -m pipelines.local.processes MARK`, this module waits for its parent to vanish (its standard
-input closes, also after `kill -9`) and then sweeps. Not for what is started (`services`).
+input closes, also after `kill -9`) and then sweeps. `pipelines.contracts.processes` says where a
+simpler means is enough. Not for what is started (`services`).
 """
 
 import logging

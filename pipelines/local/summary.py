@@ -16,6 +16,7 @@ from pipelines.contracts.artifacts import (
     ResolvedRun,
     StageRecord,
 )
+from pipelines.contracts.run_layout import manifest_uri
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def find_finished_run(workspace: str, trigger: str) -> CycleOutcome | None:
 
 
 def _read_outcome(run_uri: str) -> CycleOutcome | None:
-    uris = {stage: storage.join(run_uri, stage, "manifest.json") for stage in STAGES}
+    uris = {stage: manifest_uri(run_uri, stage) for stage in STAGES}
     if not storage.exists(uris["resolve_run"]):
         return None
     records = {

@@ -67,6 +67,7 @@ worker() {
 """
 """Ends a stage whose Airflow worker was killed; else the retry would meet it, still training.
 
+`pipelines.contracts.processes` says why the kernel's own means does not reach so far.
 The shell's parent is Airflow's task runner, and that one's parent the worker: if either changes,
 the shell's process group gets SIGTERM. Where there is no /proc nothing is ever ended.
 """

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.errors import DataContractError, PromotionRefusedError
-from pipelines.registry.tracking import translated_errors
+from pipelines.contracts.files import digest_files, digest_of_files
+from pipelines.contracts.mlflow_errors import translated_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -170,8 +171,6 @@ def download_bundle(
         DataContractError: the version's files hold no bundle, or another than its tag says.
     """
     import mlflow.artifacts
-
-    from pipelines.storage import digest_files, digest_of_files
 
     with translated_errors(tracking_uri):
         source = client.get_model_version_download_uri(model.name, model.version)

@@ -3,24 +3,21 @@
 Not for the registry (`pipelines.registry.registry`) nor for the training curves (`training`).
 """
 
-import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pipelines.contracts.artifacts import ResolvedRun
-from pipelines.contracts.errors import ConfigurationError, TrackingUnavailableError
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.mlflow_errors import translated_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
 
 RUN_ID_TAG = "homefeed_run_id"
 SIDE_TAG = "homefeed_side"
-
-_UNAVAILABLE_CODES = {"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED"}
 
 
 def check_tracking_uri(uri: str) -> str:
@@ -61,34 +58,6 @@ def connect(uri: str) -> "MlflowClient":
     with translated_errors(uri):
         client.search_experiments(max_results=1)
     return client
-
-
-@contextlib.contextmanager
-def translated_errors(uri: str) -> Iterator[None]:
-    """Turn a server that cannot be reached into `TrackingUnavailableError`."""
-    from mlflow.exceptions import MlflowException
-    from requests.exceptions import RequestException
-
-    try:
-        yield
-    except RequestException as error:
-        raise _unavailable(uri, error) from error
-    except MlflowException as error:
-        if is_outage(error):
-            raise _unavailable(uri, error) from error
-        raise
-
-
-def is_outage(error: "MlflowException") -> bool:
-    """Return whether an MLflow error means that the server is down rather than that it said no."""
-    return error.error_code in _UNAVAILABLE_CODES or "failed with exception" in str(error)
-
-
-def _unavailable(uri: str, error: Exception) -> TrackingUnavailableError:
-    return TrackingUnavailableError(
-        f"MLflow at {uri} does not answer: {str(error)[:300]}; start it (`make ui` on one machine) "
-        f"or correct HOMEFEED_TRACKING_URI, then retry; nothing was promoted"
-    )
 
 
 def find_run(client: "MlflowClient", run: ResolvedRun, side: str) -> str | None:

@@ -16,6 +16,8 @@ import pyarrow as pa
 from pipelines.contracts.artifacts import ResolvedRun, ShardStats, Snapshot
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.errors import DataContractError, RunInProgressError
+from pipelines.contracts.files import digest_files, digest_of_files
+from pipelines.contracts.run_layout import snapshot_manifest_uri
 from pipelines.contracts.schemas import label_column
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.event_log.reader import EventLog, check_nothing_from_the_future, open_event_log
@@ -34,8 +36,6 @@ from pipelines.snapshot.spill import (
 )
 from pipelines.snapshot.tables import write_arrow
 from pipelines.storage import (
-    digest_files,
-    digest_of_files,
     exclusive_lock,
     exists,
     join,
@@ -48,7 +48,6 @@ from pipelines.storage import (
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
 PUBLISH_PATIENCE_S = 600.0
 _POPULARITY = "popularity.arrow"
 
@@ -256,7 +255,7 @@ def _publish(snapshot: Snapshot, out: Path) -> Snapshot:
     Two builders of the same content take turns: the second one finds the first one's manifest. A
     folder without a manifest was left by a killed builder and is replaced.
     """
-    manifest_uri = join(snapshot.uri, MANIFEST)
+    manifest_uri = snapshot_manifest_uri(snapshot.uri)
     give_up_at = time.monotonic() + PUBLISH_PATIENCE_S
     while True:
         try:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Ints = npt.NDArray[np.int64]
+from pipelines.contracts.time import DAY_MS
 
-DAY_MS = 86_400_000
+Ints = npt.NDArray[np.int64]
 
 
 class EventIndex:

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.contracts import schemas
+from pipelines.contracts.time import DAY_MS
 from pipelines.snapshot.features import (
-    DAY_MS,
     EventIndex,
     Ints,
     count_past_engagements,

@@ -9,11 +9,10 @@ from datetime import datetime, timedelta
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.contracts.artifacts import ResolvedRun, Window, to_ms
+from pipelines.contracts.artifacts import ResolvedRun, Window
 from pipelines.contracts.config import FeatureConfig, SnapshotConfig
-
-DAY_MS = 86_400_000
-HOUR_MS = 3_600_000
+from pipelines.contracts.hashing import mix
+from pipelines.contracts.time import DAY_MS, HOUR_MS, to_ms
 
 
 @dataclass(frozen=True)
@@ -96,16 +95,9 @@ def make_plan(run: ResolvedRun) -> SnapshotPlan:
 def shard_of(user_ids: npt.NDArray[np.int64], num_shards: int) -> npt.NDArray[np.int64]:
     """Return the shard of each user: a hash of the id alone, equal on every machine.
 
-    The hash is the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): ids in a row
-    spread evenly, and any engine can compute it in 64-bit integer arithmetic.
+    The hash is SplitMix64's, so that ids in a row spread evenly and any engine can compute it.
     """
-    mixed = user_ids.astype(np.uint64)
-    with np.errstate(over="ignore"):
-        mixed = mixed + np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed = mixed ^ (mixed >> np.uint64(31))
-    return (mixed % np.uint64(num_shards)).astype(np.int64)
+    return (mix(user_ids) % np.uint64(num_shards)).astype(np.int64)
 
 
 def shard_name(shard: int) -> str:

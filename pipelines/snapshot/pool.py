@@ -7,11 +7,11 @@ engine takes this module's place.
 import logging
 import multiprocessing
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
 
+from pipelines.contracts.processes import die_with_parent
 from pipelines.snapshot.spill import SpillTask
 
 log = logging.getLogger(__name__)
@@ -58,21 +58,11 @@ def _results(
     executor = ProcessPoolExecutor(
         max_workers=min(num_workers, len(tasks)),
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=_end_with_parent,
+        # The pool starts its workers in this thread, which waits for them below.
+        initializer=die_with_parent,
+        initargs=(os.getpid(),),
     )
     try:
         yield from executor.map(function, tasks)
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """Have this worker end with its parent: a killed stage must not leave workers behind."""
-    parent = multiprocessing.parent_process()
-
-    def wait_and_leave() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=wait_and_leave, daemon=True).start()

@@ -20,6 +20,7 @@ from pipelines.contracts.artifacts import (
     Snapshot,
     Verdict,
 )
+from pipelines.contracts.mlflow_errors import translated_errors
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.registry import registry, tracking
 from pipelines.stages.runner import StageContext
@@ -168,6 +169,6 @@ def _ended(client: "MlflowClient", run: ResolvedRun, side: str, label: str) -> I
     """Give the MLflow run of one side, and mark it finished afterwards."""
     name = f"{run.as_of:%Y-%m-%d} {label}"
     run_id = tracking.open_run(client, run, side, name)
-    with tracking.translated_errors(run.tracking_uri):
+    with translated_errors(run.tracking_uri):
         yield run_id
         client.set_terminated(run_id, "FINISHED")

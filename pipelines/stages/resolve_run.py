@@ -17,6 +17,7 @@ from pipelines import storage
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun, StageRecord
 from pipelines.contracts.base import Frozen, digest_of
 from pipelines.contracts.errors import ConfigurationError, DataContractError
+from pipelines.contracts.run_layout import manifest_uri, snapshot_manifest_uri
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.recipes import make_recipe
 from pipelines.settings import Settings
@@ -58,10 +59,10 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
     run_id = f"{as_of:%Y-%m-%d}--{digest_of([request.trigger, request.recipe])[:8]}"
     workspace_uri = storage.to_uri(settings.workspace_location)
     run_uri = storage.join(workspace_uri, "runs", run_id)
-    manifest_uri = storage.join(run_uri, "resolve_run", "manifest.json")
-    if storage.exists(manifest_uri):
+    resolved_uri = manifest_uri(run_uri, "resolve_run")
+    if storage.exists(resolved_uri):
         log.info("cycle %s was resolved before; going on with it", run_id)
-        record = storage.read_model(manifest_uri, StageRecord)
+        record = storage.read_model(resolved_uri, StageRecord)
         return ResolvedRun.model_validate(record.artifact)
     started = datetime.now(UTC)
     event_log_uri = storage.to_uri(settings.event_log_location)
@@ -95,7 +96,7 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         wall_s=(finished - started).total_seconds(),
         finished_at=finished,
     )
-    storage.write_model(manifest_uri, record)
+    storage.write_model(resolved_uri, record)
     return run
 
 
@@ -152,6 +153,6 @@ def _last_accepted(workspace_uri: str, recipe: str, as_of: datetime) -> str | No
     folder = accepted_folder(workspace_uri, recipe)
     for name in reversed(storage.list_names(folder)):
         marker = storage.read_model(storage.join(folder, name), AcceptedSnapshot)
-        if marker.as_of < as_of and storage.exists(f"{marker.snapshot_uri}/manifest.json"):
+        if marker.as_of < as_of and storage.exists(snapshot_manifest_uri(marker.snapshot_uri)):
             return marker.snapshot_uri
     return None

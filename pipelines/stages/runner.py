@@ -16,6 +16,7 @@ from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun, StageFailure, StageRecord
 from pipelines.contracts.base import Frozen, digest_of
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
+from pipelines.contracts.run_layout import failure_uri, manifest_uri
 
 log = logging.getLogger(__name__)
 Artifact = TypeVar("Artifact", bound=Frozen)
@@ -44,16 +45,6 @@ class Stage:
     name: str
     inputs: tuple[str, ...]
     body: Callable[[StageContext], Frozen]
-
-
-def manifest_uri(run_uri: str, stage: str) -> str:
-    """Return where a stage's manifest lies."""
-    return storage.join(run_uri, stage, "manifest.json")
-
-
-def failure_uri(run_uri: str, stage: str) -> str:
-    """Return where a stage's last failure lies."""
-    return storage.join(run_uri, stage, "failure.json")
 
 
 def read_record(run_uri: str, stage: str) -> StageRecord:

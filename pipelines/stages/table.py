@@ -16,6 +16,7 @@ from pipelines.contracts.artifacts import (
 )
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import DataGateFailedError
+from pipelines.contracts.run_layout import snapshot_manifest_uri
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.settings import Settings
 from pipelines.stages.compare_with_champion import compare_with_champion
@@ -75,7 +76,7 @@ def _judge_data(
 
 def _reference(run: ResolvedRun) -> Snapshot | None:
     uri = run.last_accepted_snapshot_uri
-    return storage.read_model(storage.join(uri, "manifest.json"), Snapshot) if uri else None
+    return storage.read_model(snapshot_manifest_uri(uri), Snapshot) if uri else None
 
 
 def _refusal(report: DataReport) -> str:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Challenger, ModelRef, ResolvedRun, Snapshot
+from pipelines.contracts.files import digest_files, digest_of_files
+from pipelines.contracts.mlflow_errors import translated_errors
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.registry import registry, tracking
 from pipelines.stages.runner import StageContext
@@ -50,7 +52,7 @@ def train_challenger(context: StageContext) -> Challenger:
 
 def _open_run(client: "MlflowClient", run: ResolvedRun) -> str:
     mlflow_run_id = tracking.open_run(client, run, "challenger", f"{run.as_of:%Y-%m-%d} challenger")
-    with tracking.translated_errors(run.tracking_uri):
+    with translated_errors(run.tracking_uri):
         config = run.config.model_dump(mode="json")
         tracking.log_params(client, mlflow_run_id, tracking.flatten(config))
     return mlflow_run_id
@@ -95,12 +97,12 @@ def _register(
 
     bundle_dir = Path(result.bundle_dir)
     tags = {
-        "bundle_digest": storage.digest_of_files(storage.digest_files(bundle_dir)),
+        "bundle_digest": digest_of_files(digest_files(bundle_dir)),
         "snapshot_digest": snapshot.digest,
         "recipe": run.config.recipe,
         "homefeed_run_id": run.run_id,
     }
-    with tracking.translated_errors(run.tracking_uri):
+    with translated_errors(run.tracking_uri):
         live_metrics.replay(Path(result.metrics_path), run.tracking_uri, mlflow_run_id)
         model_uri = mlflow_model.log_bundle(bundle_dir, mlflow_run_id, run.tracking_uri)
         client.log_artifact(mlflow_run_id, result.learning_curve_path, "training")

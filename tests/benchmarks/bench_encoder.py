@@ -25,11 +25,11 @@ from torch import Tensor
 
 from pipelines import storage
 from pipelines.contracts.config import ModelConfig
-from pipelines.contracts.processes import training_environment
 from pipelines.contracts.schemas import SPLIT_TRAINING
 from pipelines.snapshot.build import build_snapshot
 from support.plain_encoder import PlainTransAct
 from training.data.reader import SnapshotReader
+from training.environment import training_environment
 from training.model.encoder.cpu.matrix_products import linear
 from training.model.encoder.public_weights import load_public_weights
 from training.model.encoder.sequence_encoder import SequenceEncoder

@@ -90,18 +90,6 @@ def test_publishing_replaces_what_a_killed_attempt_left(tmp_path: Path) -> None:
     assert [path.name for path in target.iterdir()] == ["whole"]
 
 
-def test_digests_depend_on_content_and_name_only(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "x").write_text("same")
-    one, two = (storage.digest_files(tmp_path / name) for name in ("one", "two"))
-    assert storage.digest_of_files(one) == storage.digest_of_files(two)
-    (tmp_path / "two" / "x").write_text("other")
-    assert storage.digest_of_files(one) != storage.digest_of_files(
-        storage.digest_files(tmp_path / "two")
-    )
-
-
 def test_a_second_holder_of_a_lock_is_told_who_has_it(tmp_path: Path) -> None:
     uri = storage.to_uri(tmp_path / "run")
     with storage.exclusive_lock(uri, "the run"):

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from pipelines import storage
 from pipelines.contracts.artifacts import (
     BaselineKind,
     Challenger,
@@ -20,6 +19,7 @@ from pipelines.contracts.artifacts import (
     Verdict,
     Window,
 )
+from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.registry import registry, tracking
 from support.judgements import SERVING
 
@@ -35,7 +35,7 @@ def register_bundle(
     mlflow_run_id = tracking.open_run(client, run, "challenger", "a challenger")
     client.log_artifacts(mlflow_run_id, str(bundle), artifact_path="model/artifacts/bundle")
     source = client.get_run(mlflow_run_id).info.artifact_uri + "/model"
-    digest = storage.digest_of_files(storage.digest_files(bundle))
+    digest = digest_of_files(digest_files(bundle))
     tags = {"bundle_digest": digest, "snapshot_digest": "s" * 64}
     return registry.register(client, run, mlflow_run_id, source, tags)
 

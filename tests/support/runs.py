@@ -6,8 +6,8 @@ from typing import Any
 
 from pipelines.contracts.artifacts import ResolvedRun, StageRecord
 from pipelines.contracts.config import RunConfig
+from pipelines.contracts.run_layout import manifest_uri
 from pipelines.recipes import smoke
-from pipelines.stages.runner import manifest_uri
 from pipelines.storage import join, to_uri, write_model
 
 PLANTED_AS_OF = datetime(2017, 3, 2, tzinfo=UTC)

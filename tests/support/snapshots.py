@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.files import digest_files
 from pipelines.contracts.snapshot_files import open_table
 
 Change = Callable[[pa.Table], pa.Table]
@@ -28,7 +29,7 @@ def rewrite(snapshot: Snapshot, folder: Path, relative: str, change: Change) -> 
     with pa.OSFile(str(scratch), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     scratch.replace(folder / relative)
-    files = tuple(f for f in storage.digest_files(folder) if f.path != "manifest.json")
+    files = tuple(f for f in digest_files(folder) if f.path != "manifest.json")
     return snapshot.model_copy(update={"files": files})
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.contracts.artifacts import to_ms
+from pipelines.contracts.time import to_ms
 
 
 def shuffle_actions(folder: Path, start: datetime, end: datetime, seed: int = 5) -> int:

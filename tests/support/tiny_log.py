@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.contracts.artifacts import to_ms
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.schemas import ACTIONS, EMBEDDING_DIM, IMPRESSIONS, PINS, USERS
+from pipelines.contracts.time import to_ms
 from pipelines.recipes import smoke
 from support.worlds import embedding_column, write_events, write_rows
 

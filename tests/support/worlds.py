@@ -14,10 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.contracts.artifacts import to_ms
 from pipelines.contracts.schemas import ACTIONS, EMBEDDING_DIM, IMPRESSIONS, PINS, USERS
+from pipelines.contracts.time import DAY_MS, to_ms
 
-DAY_MS = 86_400_000
 MINUTE_MS = 60_000
 PLANTED_VERSION = "planted-1"
 PLANTED_START = datetime(2017, 1, 1, tzinfo=UTC)

@@ -8,7 +8,6 @@ No pickle anywhere; the same weights give the same bytes. Not for MLflow:
 `training.bundle.mlflow_model`.
 """
 
-import hashlib
 import shutil
 from pathlib import Path
 
@@ -85,15 +84,6 @@ def load_bundle(folder: Path) -> Scorer:
             f"fetch the bundle again or install the versions it was trained with"
         )
     return scorer
-
-
-def file_digests(folder: Path) -> list[list[str]]:
-    """Return [path, sha256] of every file, by path; `digest_of` of it is the bundle's digest."""
-    return [
-        [path.relative_to(folder).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()]
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    ]
 
 
 def read_golden(folder: Path, num_heads: int) -> tuple[Batch, np.ndarray]:

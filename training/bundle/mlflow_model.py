@@ -15,9 +15,9 @@ import numpy as np
 
 import pipelines.contracts
 import training
-from pipelines.contracts.base import digest_of
-from pipelines.contracts.errors import TrackingUnavailableError
-from training.bundle.files import file_digests, read_golden
+from pipelines.contracts.files import digest_files, digest_of_files
+from pipelines.contracts.mlflow_errors import translated_errors
+from training.bundle.files import read_golden
 from training.bundle.scorer import BundleConfig
 from training.data.batches import MODEL_INPUTS
 
@@ -36,22 +36,14 @@ def log_bundle(bundle_dir: Path, run_id: str, tracking_uri: str) -> str:
     A retry returns the model that the attempt before it logged.
 
     Raises:
-        TrackingUnavailableError: the server cannot be reached or refuses.
+        TrackingUnavailableError: the server cannot be reached; nothing has to be trained again.
     """
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-    from requests.exceptions import RequestException
 
     client = MlflowClient(tracking_uri=tracking_uri)
-    try:
-        known = _find(client, run_id, digest_of(file_digests(bundle_dir)))
+    with translated_errors(tracking_uri, "training is finished and is not repeated"):
+        known = _find(client, run_id, digest_of_files(digest_files(bundle_dir)))
         return known or _log(bundle_dir, run_id, tracking_uri)
-    except (MlflowException, RequestException) as error:
-        raise TrackingUnavailableError(
-            f"cannot log the bundle {bundle_dir} to MLflow at {tracking_uri}, run {run_id}: "
-            f"{str(error)[:300]}; expected a running server with room for artifacts; start it and "
-            f"retry: training is finished and is not repeated"
-        ) from error
 
 
 def _find(client: "MlflowClient", run_id: str, bundle_digest: str) -> str | None:
@@ -75,7 +67,7 @@ def _log(bundle_dir: Path, run_id: str, tracking_uri: str) -> str:
             name=MODEL_NAME,
             flavor=mlflow.pyfunc,
             run_id=run_id,
-            tags={_DIGEST_TAG: digest_of(file_digests(bundle_dir))},
+            tags={_DIGEST_TAG: digest_of_files(digest_files(bundle_dir))},
             python_model=str(Path(__file__).with_name("serving_model.py")),
             artifacts={"bundle": str(bundle_dir)},
             code_paths=_copy_code(code_dir),

@@ -17,10 +17,10 @@ import torch
 from pipelines.contracts.artifacts import ServingCheck
 from pipelines.contracts.config import ServingConfig
 from pipelines.contracts.errors import HomefeedError
-from pipelines.contracts.processes import training_environment
 from training.bundle.files import load_bundle, read_golden
 from training.bundle.scorer import Scorer
 from training.data.batches import Batch
+from training.environment import training_environment
 
 _WARM_UP_CALLS = 5
 _SATURATED = 1e-6

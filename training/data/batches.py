@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_HOUR_MS = 3_600_000.0
+from pipelines.contracts.time import HOUR_MS
 
 
 class Batch(NamedTuple):
@@ -68,5 +68,5 @@ def visible_actions(batch: Batch, time_window_mask_hours: float) -> Tensor:
     is_action_RS = batch.action_types_RS > 0
     if time_window_mask_hours == 0:
         return is_action_RS
-    window_ms_R1 = batch.window_fraction_R[:, None] * (time_window_mask_hours * _HOUR_MS)
+    window_ms_R1 = batch.window_fraction_R[:, None] * (time_window_mask_hours * HOUR_MS)
     return is_action_RS & (batch.action_ages_ms_RS >= window_ms_R1)

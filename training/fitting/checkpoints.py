@@ -4,7 +4,6 @@ On SIGTERM one is written before the process ends. Not for bundles: a checkpoint
 with a training, never for serving.
 """
 
-import hashlib
 import logging
 import re
 import signal
@@ -13,6 +12,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from pipelines.contracts.files import sha256_of
 
 log = logging.getLogger(__name__)
 NUM_KEPT = 2
@@ -68,7 +69,7 @@ class CheckpointWriter(pl.Callback):
         if not trainer.is_global_zero:
             return
         target = self._folder / f"step-{trainer.global_step:09d}.ckpt"
-        digest_path(target).write_text(_sha256(scratch))
+        digest_path(target).write_text(sha256_of(scratch))
         scratch.replace(target)
         for _, old in _by_step(self._folder)[NUM_KEPT:]:
             old.unlink()
@@ -79,7 +80,7 @@ def newest_intact(folder: Path) -> tuple[int, Path] | None:
     """Return (step, path) of the newest checkpoint whose content is what was written, or None."""
     for step, path in _by_step(folder):
         digest = digest_path(path)
-        if digest.exists() and digest.read_text() == _sha256(path):
+        if digest.exists() and digest.read_text() == sha256_of(path):
             return step, path
         log.warning("checkpoint %s is corrupt; falling back to the one before it", path.name)
     return None
@@ -94,8 +95,3 @@ def _by_step(folder: Path) -> list[tuple[int, Path]]:
     """Return the folder's checkpoints, newest first."""
     found = [(_NAME.fullmatch(path.name), path) for path in folder.glob("*.ckpt")]
     return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -15,10 +15,10 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy
 
-from pipelines.contracts.base import digest_of
 from pipelines.contracts.errors import ConfigurationError, TransientStorageError
+from pipelines.contracts.files import digest_files, digest_of_files, write_model
 from training.bundle.calibration import Calibrator, fit_calibrator
-from training.bundle.files import file_digests, write_bundle
+from training.bundle.files import write_bundle
 from training.bundle.scorer import BundleConfig, Scorer
 from training.data.data_module import HomefeedDataModule
 from training.data.reader import chunks
@@ -27,7 +27,7 @@ from training.fitting.lightning_module import RankerModule
 from training.fitting.live_metrics import MetricLog
 from training.fitting.progress import Progress, draw_learning_curve, final_loss
 from training.fitting.spec import TrainingResult, TrainingSpec
-from training.fitting.work_folder import WorkFolder, write
+from training.fitting.work_folder import WorkFolder
 from training.model.ranker import Ranker
 
 log = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ def _publish(
     result = TrainingResult(
         spec_identity=spec.identity(),
         bundle_dir=str(folder.bundle),
-        bundle_digest=digest_of(file_digests(folder.bundle)),
+        bundle_digest=digest_of_files(digest_files(folder.bundle)),
         num_steps=num_steps,
         num_epochs=spec.config.training.num_epochs,
         num_training_examples=data.num_training_examples,
@@ -166,7 +166,7 @@ def _publish(
         metrics_path=str(folder.metrics),
         learning_curve_path=str(folder.learning_curve),
     )
-    write(folder.result, result)
+    write_model(folder.result, result)
     log.info("trained %d steps in %.1f s; bundle in %s", num_steps, training_s, folder.bundle)
 
 

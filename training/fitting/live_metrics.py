@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.contracts.errors import TrackingUnavailableError
+from pipelines.contracts.mlflow_errors import translated_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -62,8 +63,9 @@ class MetricLog:
 
 
 class LiveTracking:
-    """Sends values to MLflow every two seconds; gives up, with one warning, when it cannot.
+    """Sends values to MLflow every two seconds; gives up, with one warning, when MLflow is away.
 
+    Where MLflow refuses the values, the training ends: they would be refused afterwards as well.
     Steps that the run has already, sent by an attempt that was killed after them, are not sent
     again: they would stand twice in its history.
     """
@@ -91,17 +93,18 @@ class LiveTracking:
         if not self._is_reachable or not waiting:
             return
         try:
-            client = _client(self._tracking_uri)
-            if self._sent_before is None:
-                self._sent_before = _steps_of(client, self._run_id, waiting)
-            _send(client, self._run_id, waiting, self._sent_before)
-        except _unreachable_errors() as error:
+            with translated_errors(self._tracking_uri):
+                client = _client(self._tracking_uri)
+                if self._sent_before is None:
+                    self._sent_before = _steps_of(client, self._run_id, waiting)
+                _send(client, self._run_id, waiting, self._sent_before)
+        except TrackingUnavailableError as error:
             self._is_reachable = False
             log.warning(
                 "MLflow at %s cannot be reached (%s); training goes on, its metrics are in "
                 "metrics.jsonl and will be sent afterwards",
                 self._tracking_uri,
-                str(error)[:200],
+                str(error.__cause__)[:200],
             )
 
 
@@ -122,18 +125,12 @@ def replay(metrics_path: Path, tracking_uri: str, run_id: str) -> int:
     A step that the run has already is left as it is, so it does no harm to repeat this.
 
     Raises:
-        TrackingUnavailableError: the server cannot be reached or refuses; what was trained is kept.
+        TrackingUnavailableError: the server cannot be reached; what was trained is kept.
     """
     values = read_metrics(metrics_path)
-    try:
+    with translated_errors(tracking_uri, "training is finished and is not repeated"):
         client = _client(tracking_uri)
         _send(client, run_id, values, _steps_of(client, run_id, values))
-    except _unreachable_errors() as error:
-        raise TrackingUnavailableError(
-            f"cannot send {len(values)} training metrics to MLflow at {tracking_uri}, run "
-            f"{run_id}: {str(error)[:300]}; expected a running server; start it and retry: "
-            f"training is finished and is not repeated"
-        ) from error
     return len(values)
 
 
@@ -165,14 +162,6 @@ def _client(tracking_uri: str) -> "MlflowClient":
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=tracking_uri)
-
-
-def _unreachable_errors() -> tuple[type[Exception], ...]:
-    """Return what MLflow's client raises when the server is away or says no."""
-    from mlflow.exceptions import MlflowException
-    from requests.exceptions import RequestException
-
-    return (MlflowException, RequestException)
 
 
 def _to_line(value: LoggedValue) -> str:

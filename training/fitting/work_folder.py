@@ -12,12 +12,9 @@ Not for the stage's own folder: the stage publishes from here.
 """
 
 import contextlib
-import fcntl
 import logging
-import os
 import shutil
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +25,9 @@ from pydantic import Field, ValidationError
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import (
     ConfigurationError,
-    RunInProgressError,
     TransientStorageError,
 )
+from pipelines.contracts.files import exclusive_lock, write_model
 from training.fitting.spec import TrainingResult, TrainingSpec
 
 log = logging.getLogger(__name__)
@@ -107,25 +104,12 @@ class WorkFolder:
 
     @contextlib.contextmanager
     def locked(self, purpose: str, name: str = "training.lock") -> Iterator[None]:
-        """Hold one of the folder's locks; the kernel frees it when the process dies.
+        """Hold one of the folder's locks; the kernel frees the lock when the process dies.
 
         Raises:
             RunInProgressError: another process holds it and goes on holding it.
         """
-        with (self.root / name).open("a+") as handle:
-            deadline = time.monotonic() + _LOCK_WAIT_S
-            while not _try_lock(handle.fileno()):
-                if time.monotonic() > deadline:
-                    handle.seek(0)
-                    raise RunInProgressError(
-                        f"{purpose}: process {handle.read().strip() or 'unknown'} is training in "
-                        f"{self.root}; expected nobody; wait for it to end, then try again"
-                    )
-                time.sleep(0.1)
-            handle.seek(0)
-            handle.truncate()
-            handle.write(str(os.getpid()))
-            handle.flush()
+        with exclusive_lock(self.root / name, purpose, _LOCK_WAIT_S):
             yield
 
     def prepare(self, spec: TrainingSpec) -> TrainingResult | None:
@@ -140,7 +124,7 @@ class WorkFolder:
         if known is None or known.identity() != spec.identity():
             self._clear()
         self.error.unlink(missing_ok=True)
-        write(self.spec, spec)
+        write_model(self.spec, spec)
         return self.finished(spec)
 
     def _clear(self) -> None:
@@ -179,7 +163,7 @@ class WorkFolder:
             time.sleep(_POLL_S)
         # an earlier attempt's: the processes of this one start when all nodes have met
         self.error.unlink(missing_ok=True)
-        write(self.spec_of(node_rank), spec)
+        write_model(self.spec_of(node_rank), spec)
         return self.finished(spec)
 
     def finished(self, spec: TrainingSpec, wait_s: float = 0.0) -> TrainingResult | None:
@@ -203,22 +187,3 @@ def read(path: Path, model: type[Model]) -> Model | None:
         return model.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
-
-
-def write(path: Path, value: Frozen) -> None:
-    """Write a frozen value as JSON, atomically."""
-    # not the process id: containers on several nodes often have the same
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with scratch.open("w") as stream:
-        stream.write(value.model_dump_json(indent=2))
-        stream.flush()
-        os.fsync(stream.fileno())
-    scratch.replace(path)
-
-
-def _try_lock(file_descriptor: int) -> bool:
-    try:
-        fcntl.flock(file_descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -8,7 +8,9 @@ the processes do (`training.fitting.fit`).
 """
 
 import contextlib
+import functools
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -24,7 +26,8 @@ from pipelines.contracts.errors import (
     HomefeedError,
     TransientStorageError,
 )
-from pipelines.contracts.processes import die_with_parent, training_environment
+from pipelines.contracts.processes import die_with_parent
+from training.environment import training_environment
 from training.fitting.spec import NodeAddress, TrainingResult, TrainingSpec
 from training.fitting.work_folder import TrainingError, WorkFolder, read
 from training.launch.out_of_memory import advice
@@ -157,7 +160,8 @@ def _run(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None) -> tu
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, and no thread but this
+            # one system call, and no other thread is there
+            preexec_fn=functools.partial(die_with_parent, os.getpid()),  # noqa: PLW1509
         ) as process,
         _stopping(process),
         folder.log_of(_rank(node)).open("a", buffering=1) as log_file,

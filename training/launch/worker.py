@@ -31,9 +31,10 @@ def main(spec_path: str, identity: str) -> int:
     from pytorch_lightning.utilities.exceptions import SIGTERMException
 
     from pipelines.contracts.errors import HomefeedError, RunInProgressError
-    from pipelines.contracts.processes import threads_per_process
+    from pipelines.contracts.files import write_model
+    from training.environment import threads_per_process
     from training.fitting.spec import TrainingSpec
-    from training.fitting.work_folder import TrainingError, WorkFolder, write
+    from training.fitting.work_folder import TrainingError, WorkFolder
     from training.launch.out_of_memory import as_our_error
 
     rank = int(os.environ["RANK"])  # over all nodes; LOCAL_RANK is the one on this node
@@ -50,13 +51,14 @@ def main(spec_path: str, identity: str) -> int:
         ours = as_our_error(error, spec)
         if ours is None:
             raise
-        write(folder.error, TrainingError(error_class=type(ours).__name__, message=str(ours)))
+        write_model(folder.error, TrainingError(error_class=type(ours).__name__, message=str(ours)))
         logging.getLogger(__name__).error("%s: %s", type(ours).__name__, ours)
         return ours.exit_code
     except SIGTERMException:
         # A checkpoint is written; by itself this would end with 0. Perhaps another node was told.
         message = f"training in {folder.root} was told to stop and saved; retry to go on from there"
-        write(folder.error, TrainingError(error_class="TransientStorageError", message=message))
+        left = TrainingError(error_class="TransientStorageError", message=message)
+        write_model(folder.error, left)
         return 128 + signal.SIGTERM
     return 0
 

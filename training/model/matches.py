@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipelines.contracts.time import DAY_MS
 from training.data.batches import Batch
 
 NUM_TOP_COSINES = 5
 RECENCY_DAYS = 14.0
-_DAY_MS = 86_400_000.0
 
 
 def num_match_features(num_action_types: int) -> int:
@@ -67,6 +67,6 @@ def _recency(is_match_CS: Tensor, ages_ms_CS: Tensor) -> Tensor:
     # Newest first: the first True is the newest match; argmax returns the first of equal maxima.
     newest_C1 = is_match_CS.int().argmax(dim=1, keepdim=True)
     has_match_C1 = is_match_CS.any(dim=1, keepdim=True)
-    age_days_C1 = ages_ms_CS.gather(1, newest_C1).float() / _DAY_MS
+    age_days_C1 = ages_ms_CS.gather(1, newest_C1).float() / DAY_MS
     decays = torch.cat([torch.exp(-age_days_C1 / RECENCY_DAYS), 1.0 / (1.0 + newest_C1)], dim=1)
     return torch.where(has_match_C1, decays, 0.0)

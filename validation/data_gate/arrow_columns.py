@@ -4,7 +4,6 @@ Not a general reader: `pipelines.contracts.snapshot_files` opens the files; this
 columns a snapshot of these features must have and hands them out without a copy.
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipelines.contracts.artifacts import FileDigest
 from pipelines.contracts.config import FeatureConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import (
@@ -87,20 +85,3 @@ def embeddings(table: pa.Table, column: str = "embedding") -> NDArray[np.float32
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
     flat = array.values.slice(array.offset * EMBEDDING_DIM, len(array) * EMBEDDING_DIM)
     return np.asarray(flat, dtype=np.float32).reshape(-1, EMBEDDING_DIM)
-
-
-def altered_files(snapshot_dir: Path, files: tuple[FileDigest, ...]) -> list[str]:
-    """Return the files that are missing or whose content is not the manifest's."""
-    altered = []
-    for file in files:
-        path = snapshot_dir / file.path
-        if not path.is_file():
-            altered.append(f"{file.path} is missing")
-        elif path.stat().st_size != file.num_bytes:
-            found = path.stat().st_size
-            altered.append(f"{file.path} has {found:,} bytes, expected {file.num_bytes:,}")
-        else:
-            with path.open("rb") as stream:
-                if hashlib.file_digest(stream, "sha256").hexdigest() != file.sha256:
-                    altered.append(f"{file.path} has another sha256 than the manifest says")
-    return altered

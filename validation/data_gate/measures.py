@@ -20,9 +20,9 @@ from pipelines.contracts.schemas import (
     label_column,
     numeric_column,
 )
+from pipelines.contracts.time import DAY_MS
 from validation.data_gate.arrow_columns import numbers
 
-DAY_MS = 86_400_000
 SPLITS = 2
 NUMERIC_EDGES = np.linspace(0.0, 12.0, 25)
 """Bins of the log1p features; fixed, so that shards and snapshots add up. exp(12) is 160,000."""

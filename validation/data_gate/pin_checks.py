@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.schemas import EMBEDDING_DIM, categorical_column
-from validation.data_gate.arrow_columns import PINS_FILE, altered_files, embeddings, numbers
+from pipelines.contracts.snapshot_files import altered_files
+from validation.data_gate.arrow_columns import PINS_FILE, embeddings, numbers
 from validation.data_gate.tally import Tally, bad_codes, open_checked
 
 PIN_RULES = (

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipelines.contracts.artifacts import Snapshot, to_ms
+from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.schemas import (
     NUMERIC_FEATURES,
     SPLIT_HOLDOUT,
@@ -20,6 +20,7 @@ from pipelines.contracts.schemas import (
     label_column,
     numeric_column,
 )
+from pipelines.contracts.time import to_ms
 from validation.data_gate.arrow_columns import embeddings, numbers
 from validation.data_gate.tally import Tally, bad_codes
 

@@ -14,8 +14,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipelines.contracts.artifacts import ShardStats, Snapshot
-from validation.data_gate.arrow_columns import SHARD_FILES, altered_files
-from validation.data_gate.measures import DAY_MS, Measures, measure_shard
+from pipelines.contracts.snapshot_files import altered_files
+from pipelines.contracts.time import DAY_MS
+from validation.data_gate.arrow_columns import SHARD_FILES
+from validation.data_gate.measures import Measures, measure_shard
 from validation.data_gate.pin_checks import check_pins
 from validation.data_gate.shard_checks import SHARD_RULES, check_shard
 from validation.data_gate.tally import Tally, open_checked

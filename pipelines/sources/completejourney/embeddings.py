@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy import sparse
 
-from pipelines.contracts.artifacts import to_ms
 from pipelines.contracts.schemas import EMBEDDING_DIM, PINS, USERS
+from pipelines.contracts.time import DAY_MS, to_ms
 from pipelines.sources.completejourney.events import Ints, Purchases
 
 Floats = npt.NDArray[np.float64]
@@ -27,8 +27,7 @@ BASIS_DATE = datetime(2017, 4, 1, tzinfo=UTC)
 CONTENT_COLUMNS = ("department", "product_category", "product_type", "brand", "manufacturer_id")
 
 _SEED = 20170401
-_DAY_MS = 86_400_000
-_WEEK_MS = 7 * _DAY_MS
+_WEEK_MS = 7 * DAY_MS
 _CORE_DAYS = 28  # as snapshot.core_days: a repin this recently makes a user core
 _HALF_LIFE_WEEKS = 8.0
 _SHRINKAGE = 4.0  # purchases' worth of trust in the content above a product's own purchases
@@ -83,7 +82,7 @@ def make_users(purchases: Purchases, pins: pa.Table) -> pa.Table:
 
     first_ms = np.full(len(user_ids), np.iinfo(np.int64).max)
     np.minimum.at(first_ms, user, purchases.time_ms)
-    last_repin_ms = np.full(len(user_ids), -_CORE_DAYS * _DAY_MS)
+    last_repin_ms = np.full(len(user_ids), -_CORE_DAYS * DAY_MS)
     taste_UE = np.zeros((len(user_ids), EMBEDDING_DIM))
     embeddings, states = [], []
     for number, monday in enumerate(mondays):
@@ -94,8 +93,8 @@ def make_users(purchases: Purchases, pins: pa.Table) -> pa.Table:
         taste_UE = 0.5 ** (1 / _HALF_LIFE_WEEKS) * taste_UE + bought @ pins_PE
         repins = new[purchases.is_promoted[new]]
         np.maximum.at(last_repin_ms, user[repins], purchases.time_ms[repins])
-        is_core = last_repin_ms >= monday - _CORE_DAYS * _DAY_MS
-        is_new = first_ms >= monday - _CORE_DAYS * _DAY_MS
+        is_core = last_repin_ms >= monday - _CORE_DAYS * DAY_MS
+        is_new = first_ms >= monday - _CORE_DAYS * DAY_MS
         embeddings.append(_unit_rows(taste_UE))
         states.append(np.where(is_new, "new", np.where(is_core, "core", "non_core")))
 
@@ -196,7 +195,7 @@ def _content_levels(contents: list[pa.Array]) -> list[Ints]:
 
 def _mondays(time_ms: Ints) -> tuple[Ints, Ints]:
     """Return all Mondays (midnight UTC) and, per event, the number of the first one after it."""
-    monday_0 = 4 * _DAY_MS  # the epoch's first Monday, 1970-01-05
+    monday_0 = 4 * DAY_MS  # the epoch's first Monday, 1970-01-05
     number = (time_ms - monday_0) // _WEEK_MS + 1
     numbers = np.arange(number.min(), number.max() + 1)
     return monday_0 + numbers * _WEEK_MS, number - number.min()

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.contracts.hashing import GOLDEN_GAMMA, finalise
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS
 
 Ints = npt.NDArray[np.int64]
@@ -195,16 +196,11 @@ def make_actions(purchases: Purchases) -> pa.Table:
 
 
 def hash_of(seed: int, first: Ints, second: Ints) -> npt.NDArray[np.uint64]:
-    """Return 64 well-mixed bits of a seed and two integers (SplitMix64's finaliser, twice)."""
+    """Return 64 well-mixed bits for a seed and two integers."""
+    step = np.uint64(GOLDEN_GAMMA)
     with np.errstate(over="ignore"):
-        once = _mix(first.astype(np.uint64) + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15))
-        return _mix(once + second.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
-
-
-def _mix(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return bits ^ (bits >> np.uint64(31))
+        once = finalise(first.astype(np.uint64) + np.uint64(seed) * step)
+        return finalise(once + second.astype(np.uint64) * step)
 
 
 def _pool_bounds(promotions: Promotions, store_week: Ints) -> tuple[Ints, Ints]:

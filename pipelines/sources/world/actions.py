@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.sources.world.parameters import DAY_MS, WorldParameters
+from pipelines.contracts.time import DAY_MS
+from pipelines.sources.world.parameters import WorldParameters
 from pipelines.sources.world.people import Bools, Catalogue, Floats, Ints, Users
 from pipelines.sources.world.requests import Requests
 

@@ -7,12 +7,9 @@ from datetime import UTC, date, datetime
 
 from pydantic import Field
 
-from pipelines.contracts.artifacts import to_ms
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError
-
-DAY_MS = 86_400_000
-HOUR_MS = 3_600_000
+from pipelines.contracts.time import DAY_MS, to_ms
 
 _RANGES = {"num_users": (1, 100_000_000), "num_pins": (60, 100_000_000), "num_days": (1, 3660)}
 _FIRST_START, _LAST_END = date(2000, 1, 1), date(2100, 1, 1)

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.contracts.schemas import EMBEDDING_DIM
-from pipelines.sources.world.parameters import DAY_MS, WorldParameters
+from pipelines.contracts.time import DAY_MS
+from pipelines.sources.world.parameters import WorldParameters
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

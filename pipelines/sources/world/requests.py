@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.sources.world.parameters import DAY_MS, HOUR_MS, WorldParameters
+from pipelines.contracts.time import DAY_MS, HOUR_MS
+from pipelines.sources.world.parameters import WorldParameters
 from pipelines.sources.world.people import Bools, Catalogue, Floats, Ints, Users
 
 _SPARE_DRAWS = 8  # beyond C, so that C different pins are among them nearly always

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.contracts.schemas import ACTIONS, EMBEDDING_DIM, IMPRESSIONS, PINS, USERS
+from pipelines.contracts.time import DAY_MS
 from pipelines.snapshot.features import has_recent_action
 from pipelines.sources.world.actions import (
     ACTION_TYPES,
@@ -24,7 +25,7 @@ from pipelines.sources.world.actions import (
     draw_delays_ms,
 )
 from pipelines.sources.world.filter import BestPredictions
-from pipelines.sources.world.parameters import DAY_MS, WorldParameters
+from pipelines.sources.world.parameters import WorldParameters
 from pipelines.sources.world.people import Catalogue, Floats, Ints, Users, draw_user_vectors
 from pipelines.sources.world.requests import Requests
 

@@ -24,13 +24,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.contracts.artifacts import to_ms
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.time import DAY_MS, to_ms
 from pipelines.event_log.reader import EventLog, LogFile, open_event_log, open_file, read_file
 from pipelines.snapshot.features import ActionCounts, look_up, trailing_popularity
 from pipelines.sources.world.adapter import MARKER, World
-from pipelines.sources.world.parameters import DAY_MS, WorldParameters
+from pipelines.sources.world.parameters import WorldParameters
 from pipelines.sources.world.people import Floats, Ints
 from pipelines.sources.world.tables import TRUTH, TRUTH_IMPRESSIONS
 from pipelines.storage import exists, join, list_names, open_filesystem, read_model

@@ -22,6 +22,7 @@ from pipelines.contracts.artifacts import (
     Decision,
     StageFailure,
 )
+from pipelines.contracts.run_layout import failure_uri
 from pipelines.settings import Settings
 from support.judgements import CHAMPION, make_judgement
 from support.runs import make_run, save_run
@@ -134,7 +135,7 @@ def test_the_newest_failure_counts_and_a_leftover_of_another_stage_does_not(tmp_
         make_failure("build_snapshot", "TransientStorageError", 75, at=9),
         make_failure("check_snapshot", "DataGateFailedError", 65, at=3),
     ):
-        storage.write_model(storage.join(run.run_uri, failure.stage, "failure.json"), failure)
+        storage.write_model(failure_uri(run.run_uri, failure.stage), failure)
     assert find_failure(run.run_uri).stage == "build_snapshot"
     settings = settings_in(tmp_path)
     killed = alert_on_failure(run.run_uri, settings, "train_challenger", "task_failure").alert
@@ -145,7 +146,7 @@ def test_the_newest_failure_counts_and_a_leftover_of_another_stage_does_not(tmp_
 def test_the_same_failure_is_told_once_and_a_new_one_again(tmp_path):
     run = make_run(tmp_path)
     save_run(run)
-    uri = storage.join(run.run_uri, "build_snapshot", "failure.json")
+    uri = failure_uri(run.run_uri, "build_snapshot")
     storage.write_model(uri, make_failure("build_snapshot", "TransientStorageError", 75))
     for _ in range(3):
         alert_on_failure(run.run_uri, settings_in(tmp_path), "build_snapshot", "task_failure")

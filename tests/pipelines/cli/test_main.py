@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import storage
-from pipelines.stages.runner import manifest_uri
+from pipelines.contracts.run_layout import manifest_uri
 from support.runs import make_run, save_run
 from support.worlds import write_planted_world
 

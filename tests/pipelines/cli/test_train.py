@@ -15,6 +15,7 @@ from pipelines.cli import train as train_cli
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import ModelConfig, TrainingConfig
 from pipelines.contracts.errors import ConfigurationError, DataContractError
+from pipelines.contracts.files import write_model
 from pipelines.recipes import make_recipe
 from pipelines.snapshot.build import build_snapshot
 from pipelines.stages.resolve_run import code_version
@@ -23,7 +24,7 @@ from support.damage import flip_a_byte
 from support.runs import make_run
 from support.worlds import write_planted_world
 from training.fitting.spec import NodeAddress, TrainingSpec
-from training.fitting.work_folder import WorkFolder, write
+from training.fitting.work_folder import WorkFolder
 
 SMALL = ("--model.first-k", "3", "--model.mlp-dims", "8", "--training.batch-size", "256")
 
@@ -169,7 +170,7 @@ def test_an_altered_snapshot_is_refused_with_its_file(snapshot, arguments, tmp_p
 def test_other_code_does_not_go_on_nor_begin_anew(arguments, monkeypatch) -> None:
     spec, _ = spec_of(arguments, monkeypatch)
     other = spec.lineage.model_copy(update={"code_version": "0123456789ab"})
-    write(WorkFolder(Path(spec.work_dir)).spec, spec.model_copy(update={"lineage": other}))
+    write_model(WorkFolder(Path(spec.work_dir)).spec, spec.model_copy(update={"lineage": other}))
     with pytest.raises(ConfigurationError, match=r"by code version 0123456789ab, found .* now"):
         spec_of(arguments, monkeypatch)
     spec_of([*arguments, "--training.seed", "3"], monkeypatch)  # other options begin anew
@@ -179,7 +180,7 @@ def test_a_changed_checkout_is_warned_of(arguments, monkeypatch, caplog) -> None
     monkeypatch.setattr("pipelines.stages.resolve_run.code_version", lambda: "0123456789ab-dirty")
     spec, _ = spec_of(arguments, monkeypatch)
     assert "not told apart" not in caplog.text
-    write(WorkFolder(Path(spec.work_dir)).spec, spec)
+    write_model(WorkFolder(Path(spec.work_dir)).spec, spec)
     spec_of(arguments, monkeypatch)
     assert "changes since 0123456789ab-dirty are not told apart" in caplog.text
 

@@ -7,10 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.contracts.artifacts import Snapshot, to_ms
+from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.schemas import PINS
 from pipelines.contracts.snapshot_files import open_table
+from pipelines.contracts.time import DAY_MS, to_ms
 from pipelines.recipes import smoke
 from pipelines.snapshot.build import build_snapshot
 from pipelines.storage import local_path, to_uri
@@ -27,7 +28,7 @@ from support.tiny_log import (
     users_of,
     write_tiny_log,
 )
-from support.worlds import DAY_MS, write_planted_world, write_rows
+from support.worlds import write_planted_world, write_rows
 
 
 @pytest.fixture(scope="module")

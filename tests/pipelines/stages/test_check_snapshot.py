@@ -12,6 +12,7 @@ from pipelines.contracts.errors import (
     DataContractError,
     DataGateFailedError,
 )
+from pipelines.contracts.run_layout import failure_uri
 from pipelines.recipes import smoke
 from pipelines.stages import resolve_run as resolve
 from pipelines.stages import runner
@@ -49,7 +50,7 @@ def test_a_refused_snapshot_stops_the_run_and_keeps_its_docs(tmp_path: Path) -> 
     assert caught.value.exit_code == 65
     docs_uri = str(caught.value).split("Data Docs: ")[1].split("\n")[0]
     assert "<html" in storage.read_bytes(docs_uri).decode()
-    failure = storage.read_model(runner.failure_uri(run.run_uri, "check_snapshot"), StageFailure)
+    failure = storage.read_model(failure_uri(run.run_uri, "check_snapshot"), StageFailure)
     assert (failure.error_class, failure.is_retryable) == ("DataGateFailedError", False)
     assert storage.list_names(storage.join(run.workspace_uri, "accepted_snapshots")) == []
     with pytest.raises(ConfigurationError, match="no manifest of check_snapshot"):

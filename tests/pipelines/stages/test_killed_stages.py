@@ -24,10 +24,11 @@ from pipelines.contracts.artifacts import (
     StageFailure,
 )
 from pipelines.contracts.errors import TrackingUnavailableError
+from pipelines.contracts.run_layout import failure_uri, manifest_uri
 from pipelines.registry import history
 from pipelines.settings import Settings
 from pipelines.stages import resolve_run as resolve
-from pipelines.stages.runner import failure_uri, manifest_uri, read_artifact
+from pipelines.stages.runner import read_artifact
 from support.line import Line, line_to
 from support.runs import PLANTED_AS_OF
 from support.worlds import write_planted_world

@@ -10,11 +10,11 @@ from pipelines.contracts.errors import (
     DataContractError,
     TrackingUnavailableError,
 )
+from pipelines.contracts.run_layout import manifest_uri
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.registry import promotion, tracking
 from pipelines.settings import Settings
 from pipelines.stages import resolve_run as resolve
-from pipelines.stages.runner import manifest_uri
 from support.registered import challenger_of, judgement_of, register_bundle
 from support.runs import make_run
 

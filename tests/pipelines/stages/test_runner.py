@@ -7,6 +7,7 @@ from pipelines import storage
 from pipelines.contracts.artifacts import StageFailure
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError, DataContractError, RunInProgressError
+from pipelines.contracts.run_layout import failure_uri, manifest_uri
 from pipelines.stages import runner
 from pipelines.stages import table as bodies
 from support.runs import make_run, save_run
@@ -58,7 +59,7 @@ def test_a_stage_runs_again_when_its_input_changed(run_uri: str, set_body: Calla
     for _ in range(2):
         runner.run_stage("build_snapshot", run_uri)
         runner.run_stage("check_snapshot", run_uri)
-        storage.remove(runner.manifest_uri(run_uri, "build_snapshot"))
+        storage.remove(manifest_uri(run_uri, "build_snapshot"))
     assert seen == [1, 2]
 
 
@@ -80,13 +81,13 @@ def test_a_failure_is_noted_and_removed_by_success(run_uri: str, set_body: Calla
     set_body("build_snapshot", body)
     with pytest.raises(DataContractError):
         runner.run_stage("build_snapshot", run_uri)
-    failure = storage.read_model(runner.failure_uri(run_uri, "build_snapshot"), StageFailure)
+    failure = storage.read_model(failure_uri(run_uri, "build_snapshot"), StageFailure)
     assert (failure.error_class, failure.exit_code, failure.is_retryable) == (
         "DataContractError",
         65,
         False,
     )
-    assert not storage.exists(runner.manifest_uri(run_uri, "build_snapshot"))
+    assert not storage.exists(manifest_uri(run_uri, "build_snapshot"))
     runner.run_stage("build_snapshot", run_uri)
     names = storage.list_names(storage.join(run_uri, "build_snapshot"))
     assert "failure.json" not in names
@@ -97,7 +98,7 @@ def test_an_unforeseen_error_counts_as_retryable(run_uri: str, set_body: Callabl
     set_body("build_snapshot", lambda context: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         runner.run_stage("build_snapshot", run_uri)
-    failure = storage.read_model(runner.failure_uri(run_uri, "build_snapshot"), StageFailure)
+    failure = storage.read_model(failure_uri(run_uri, "build_snapshot"), StageFailure)
     assert (failure.exit_code, failure.is_retryable) == (70, True)
 
 
@@ -112,6 +113,6 @@ def test_two_at_once_are_refused(run_uri: str, set_body: Callable) -> None:
 
 
 def test_an_altered_manifest_is_refused(run_uri: str) -> None:
-    storage.write_bytes(runner.manifest_uri(run_uri, "resolve_run"), b"{}")
+    storage.write_bytes(manifest_uri(run_uri, "resolve_run"), b"{}")
     with pytest.raises(DataContractError, match="delete it to have the stage run again"):
         runner.run_stage("build_snapshot", run_uri)

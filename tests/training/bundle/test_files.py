@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from pipelines.contracts.config import CategoricalFeature
 from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
-from pipelines.storage import digest_files, digest_of_files
 from training.bundle.files import load_bundle, read_golden, write_bundle
 from training.bundle.scorer import Scorer
 from training.bundle.split_scores import load_rows, ranking_score, score

@@ -18,10 +18,11 @@ from pipelines.contracts.errors import (
     RunInProgressError,
     TransientStorageError,
 )
-from pipelines.contracts.processes import training_environment
+from pipelines.contracts.files import write_model
+from training.environment import training_environment
 from training.fitting.fit import SameStart
 from training.fitting.spec import NodeAddress, TrainingResult, TrainingSpec
-from training.fitting.work_folder import WorkFolder, write
+from training.fitting.work_folder import WorkFolder
 from training.launch import launcher
 from training.launch.launcher import train
 
@@ -179,7 +180,8 @@ def test_a_machine_whose_first_one_trains_something_else_says_so(
     node = NodeAddress(rank=1, rendezvous="127.0.0.1:29500")
     with pytest.raises(TransientStorageError, match="node 1 found no training in"):
         train(spec, node)
-    write(WorkFolder(tmp_path).spec, planted.spec(tmp_path, num_nodes=2, training={"seed": 99}))
+    other = planted.spec(tmp_path, num_nodes=2, training={"seed": 99})
+    write_model(WorkFolder(tmp_path).spec, other)
     with pytest.raises(TransientStorageError, match="node 1 found another training in"):
         train(spec, node)
 
@@ -195,14 +197,14 @@ def test_the_same_machine_is_not_started_twice(planted, tmp_path) -> None:
     folder = WorkFolder(tmp_path)
     with (
         folder.locked("the test", folder.launch_lock_of(1)),
-        pytest.raises(RunInProgressError, match=r"preparing to train: process \d+ is training"),
+        pytest.raises(RunInProgressError, match=r"is already running: process \d+ holds"),
     ):
         train(planted.spec(tmp_path, num_nodes=2), addresses()[1])
 
 
 def test_a_process_does_not_train_what_its_launcher_did_not_ask_for(planted, tmp_path) -> None:
     spec = planted.spec(tmp_path)
-    write(WorkFolder(tmp_path).spec, spec)
+    write_model(WorkFolder(tmp_path).spec, spec)
     command = [
         sys.executable,
         "-m",

@@ -4,10 +4,9 @@ import math
 
 import torch
 
+from pipelines.contracts.time import DAY_MS
 from training.data.batches import Batch, for_scoring, visible_actions
 from training.model.matches import num_match_features, sequence_matches
-
-DAY_MS = 86_400_000
 
 
 def make_batch() -> Batch:

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import ExpectationOutcome, Severity, Snapshot, to_ms
+from pipelines.contracts.artifacts import ExpectationOutcome, Severity, Snapshot
 from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.time import DAY_MS, to_ms
 from pipelines.recipes import smoke
 from support.snapshots import (
     Change,
@@ -26,7 +27,6 @@ from validation.data_gate.gate import check_snapshot
 CONFIG = smoke().data_gate
 SHARD = "shard-00001"
 EXAMPLES = f"{SHARD}/examples.arrow"
-DAY_MS = 86_400_000
 
 
 def judge(

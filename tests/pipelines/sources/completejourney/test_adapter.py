@@ -17,6 +17,7 @@ import pytest
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.snapshot_files import open_table
+from pipelines.contracts.time import DAY_MS
 from pipelines.recipes import completejourney as recipe
 from pipelines.snapshot.build import build_snapshot
 from pipelines.sources.completejourney.adapter import (
@@ -196,7 +197,7 @@ def test_user_rows_know_nothing_of_their_own_day_or_later(sample: tuple[Path, In
     monday = int(datetime(2017, 3, 6, tzinfo=UTC).timestamp()) * 1000
     generator = np.random.default_rng(0)
     count = 4000
-    time_ms = np.sort(monday + generator.integers(-60 * 86_400_000, 60 * 86_400_000, count))
+    time_ms = np.sort(monday + generator.integers(-60 * DAY_MS, 60 * DAY_MS, count))
     purchases = events.Purchases(
         user_id=generator.integers(1, 50, count),
         basket_id=np.arange(count),
@@ -303,9 +304,9 @@ def test_sequences_and_counts_agree_with_sql(
     snapshot: Snapshot, sql: duckdb.DuckDBPyConnection
 ) -> None:
     """Every holdout request's sequence length, and the features' sums, from joins by time."""
-    history = 1495324800000 - 180 * 86_400_000  # training starts on 20 May, 180 days of history
-    assert snapshot.training.start_ms - 180 * 86_400_000 <= history
-    history = snapshot.training.start_ms - 180 * 86_400_000
+    history = 1495324800000 - 180 * DAY_MS  # training starts on 20 May, 180 days of history
+    assert snapshot.training.start_ms - 180 * DAY_MS <= history
+    history = snapshot.training.start_ms - 180 * DAY_MS
     lengths = sql.execute(
         f"""
         SELECT r.request_id, count(a.pin_id) FROM

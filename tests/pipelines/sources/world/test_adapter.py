@@ -14,6 +14,7 @@ import pytest
 from pipelines.contracts.artifacts import DataReport
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.schemas import ACTIONS, EMBEDDING_DIM, IMPRESSIONS, PINS, USERS
+from pipelines.contracts.time import DAY_MS, HOUR_MS
 from pipelines.recipes import world as recipe
 from pipelines.sources.world import actions as world_actions
 from pipelines.sources.world import adapter as world
@@ -226,8 +227,8 @@ def test_the_intent_stays_within_sessions_and_drifts_between_them() -> None:
     gap_ms = np.diff(requests.impressed_at_R)
     is_same = np.diff(requests.intent_R) == 0
     within = is_same[is_same_user & (gap_ms <= world.max_pause_ms)].mean()
-    day_later = is_same[is_same_user & (gap_ms > 12 * 3_600_000) & (gap_ms < 86_400_000)].mean()
-    weeks_later = is_same[is_same_user & (gap_ms > 14 * 86_400_000)].mean()
+    day_later = is_same[is_same_user & (gap_ms > 12 * HOUR_MS) & (gap_ms < DAY_MS)].mean()
+    weeks_later = is_same[is_same_user & (gap_ms > 14 * DAY_MS)].mean()
     assert within > 0.95  # stays with chance 0.95, or is drawn again and may be the same
     assert within > day_later + 0.1 > weeks_later + 0.2
     assert (users.taste_UK[requests.user_R, requests.intent_R] > 0).all()

@@ -1,0 +1,23 @@
+"""Where the small JSON files lie that say what happened: manifests and failures, as URIs.
+
+`pipelines.contracts.artifacts` draws the whole workspace. Not for reading or writing the files:
+that is `pipelines.storage`.
+"""
+
+MANIFEST = "manifest.json"
+"""Written last: a folder without this file is unfinished."""
+
+
+def manifest_uri(run_uri: str, stage: str) -> str:
+    """Return where a stage's manifest lies, which holds a `StageRecord`."""
+    return f"{run_uri.rstrip('/')}/{stage}/{MANIFEST}"
+
+
+def failure_uri(run_uri: str, stage: str) -> str:
+    """Return where a stage's last failure lies, which holds a `StageFailure`."""
+    return f"{run_uri.rstrip('/')}/{stage}/failure.json"
+
+
+def snapshot_manifest_uri(snapshot_uri: str) -> str:
+    """Return where a snapshot's manifest lies, which holds a `Snapshot`."""
+    return f"{snapshot_uri.rstrip('/')}/{MANIFEST}"

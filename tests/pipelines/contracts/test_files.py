@@ -1,0 +1,115 @@
+"""Files written whole, digests of content and name, and locks that a killed holder frees."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines.contracts.artifacts import FileDigest
+from pipelines.contracts.errors import RunInProgressError
+from pipelines.contracts.files import (
+    digest_files,
+    digest_of_files,
+    exclusive_lock,
+    sha256_of,
+    write_bytes,
+    write_model,
+)
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from pipelines.contracts.files import exclusive_lock
+with exclusive_lock(Path(sys.argv[1]), "the holder"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def hold_elsewhere(lock: Path) -> "subprocess.Popen[str]":
+    """Return a process that holds the lock."""
+    command = [sys.executable, "-c", HOLD, str(lock)]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    return holder
+
+
+def test_a_killed_holder_frees_its_lock(tmp_path: Path) -> None:
+    lock = tmp_path / "x.lock"
+    holder = hold_elsewhere(lock)
+    taken = rf"^a test is already running: process {holder.pid} holds {lock}; expected nobody"
+    with pytest.raises(RunInProgressError, match=taken), exclusive_lock(lock, "a test"):
+        pytest.fail("two processes hold the same lock")
+    holder.kill()
+    holder.communicate(timeout=30)
+    with exclusive_lock(lock, "a test"):
+        assert lock.read_text() == str(os.getpid())
+
+
+def test_a_lock_is_waited_for_as_long_as_was_said(tmp_path: Path) -> None:
+    lock = tmp_path / "x.lock"
+    holder = hold_elsewhere(lock)
+    started = time.monotonic()
+    with pytest.raises(RunInProgressError), exclusive_lock(lock, "a test", wait_s=0.5):
+        pytest.fail("two processes hold the same lock")
+    assert 0.4 < time.monotonic() - started < 5
+    threading.Timer(0.5, holder.kill).start()
+    with exclusive_lock(lock, "a test", wait_s=30):
+        assert holder.wait() == -9
+
+
+def test_a_lock_is_freed_by_an_error_and_kept_while_a_child_is_started(tmp_path: Path) -> None:
+    lock = tmp_path / "x.lock"
+    with pytest.raises(ZeroDivisionError), exclusive_lock(lock, "a test"):
+        # With a preexec_fn, as training is started: the child runs Python before it is another.
+        subprocess.run(["true"], preexec_fn=lambda: None, check=True)
+        with pytest.raises(RunInProgressError), exclusive_lock(lock, "another"):
+            pytest.fail("the child's start freed the lock")
+        raise ZeroDivisionError
+    with exclusive_lock(lock, "a test"):
+        pass
+
+
+def test_digests_depend_on_content_and_name_only(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        (tmp_path / name / "deep" / "x").write_text("same")
+    one, two = (digest_files(tmp_path / name) for name in ("one", "two"))
+    assert [(file.path, file.num_bytes) for file in one] == [("deep/x", 4)]
+    assert digest_of_files(one) == digest_of_files(two)
+    (tmp_path / "two" / "deep" / "x").write_text("other")
+    assert digest_of_files(one) != digest_of_files(digest_files(tmp_path / "two"))
+
+
+def test_the_sha256_is_the_known_one(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abc")  # the example of FIPS 180-2
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256_of(tmp_path / "x") == expected
+
+
+def test_a_value_appears_whole_in_a_new_folder(tmp_path: Path) -> None:
+    value = FileDigest(path="a", sha256="b", num_bytes=3)
+    write_model(tmp_path / "deep" / "value.json", value)
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["value.json"]
+    content = (tmp_path / "deep" / "value.json").read_bytes()
+    assert FileDigest.model_validate_json(content) == value
+
+
+def test_a_failed_write_leaves_the_old_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bytes(tmp_path / "x", b"old")
+
+    def fail(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_bytes(tmp_path / "x", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    assert (tmp_path / "x").read_bytes() == b"old"

@@ -1,0 +1,45 @@
+"""SplitMix64 against its published numbers and against Python's own integers."""
+
+import numpy as np
+
+from pipelines.contracts.hashing import GOLDEN_GAMMA, finalise, mix, seed_of, uniform
+
+MASK = (1 << 64) - 1
+
+
+def finalised(bits: int) -> int:
+    """The same in arbitrary precision."""
+    bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 & MASK
+    bits = (bits ^ bits >> 27) * 0x94D049BB133111EB & MASK
+    return bits ^ bits >> 31
+
+
+def mixed(value: int, *seeds: int) -> int:
+    for seed in (*seeds, 0):
+        value = finalised((value + (seed + 1) * GOLDEN_GAMMA) & MASK)
+    return value
+
+
+def test_the_first_numbers_of_splitmix64_are_found() -> None:
+    """The generator seeded with 0 gives these; its n-th number is the hash of (n - 1) steps."""
+    published = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+    states = np.arange(3, dtype=np.uint64) * np.uint64(GOLDEN_GAMMA)
+    assert mix(states).tolist() == published
+
+
+def test_hashes_are_those_of_pythons_own_integers() -> None:
+    values = np.array([0, 1, 31198655051, -1, 2**63 - 1])
+    unsigned = [int(value) & MASK for value in values]
+    assert finalise(values.astype(np.uint64)).tolist() == [finalised(v) for v in unsigned]
+    for seeds in ((), (5,), (5, 2**62), (0, 0)):
+        assert mix(values, *seeds).tolist() == [mixed(value, *seeds) for value in unsigned]
+    assert seed_of(3, 4) == mixed(0, 3, 4) >> 1
+
+
+def test_other_seeds_give_other_hashes_evenly() -> None:
+    values = np.arange(20_000)
+    drawn = uniform(values, 7)
+    assert ((drawn >= 0) & (drawn < 1)).all()
+    # a uniform number's standard deviation is 0.289: four standard errors
+    assert abs(drawn.mean() - 0.5) < 4 * 0.289 / len(values) ** 0.5
+    assert abs(np.corrcoef(drawn, uniform(values, 8))[0, 1]) < 4 / len(values) ** 0.5

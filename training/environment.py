@@ -1,0 +1,41 @@
+"""The environment of processes that run a model: threads, memory, and how they meet.
+
+For whoever starts such a process: the launcher of a training and the serving check. Not for what
+the processes do.
+"""
+
+import os
+
+
+def threads_per_process(num_processes: int) -> int:
+    """Return the threads each of some processes may use, so that they do not fight for cores.
+
+    An OMP_NUM_THREADS that is set already is an upper bound.
+    """
+    share = max(1, len(os.sched_getaffinity(0)) // num_processes)
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return min(share, int(wanted)) if wanted.isdigit() and int(wanted) > 0 else share
+
+
+def training_environment(num_processes: int, *, is_one_machine: bool = True) -> dict[str, str]:
+    """Return the environment of the training processes.
+
+    Args:
+        num_processes: how many share this machine.
+        is_one_machine: False where processes of other machines take part.
+    """
+    environment = dict(os.environ)
+    environment |= {
+        "OMP_NUM_THREADS": str(threads_per_process(num_processes)),
+        "PYTHONUNBUFFERED": "1",
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    }
+    # Activations are tens of megabytes and the same size at every step. glibc would map and unmap
+    # each of them, and the page faults would cost about a third of the time.
+    environment.setdefault("MALLOC_MMAP_THRESHOLD_", str(4 * 2**30))
+    environment.setdefault("MALLOC_TRIM_THRESHOLD_", str(16 * 2**30))
+    # One machine: meet on the loopback device, whatever the host's name resolves to. Several meet
+    # on the device that has the address of the host's name, unless the variable is set.
+    if is_one_machine:
+        environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    return environment
