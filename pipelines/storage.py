@@ -233,18 +233,18 @@ def _sweep_orphans(parent: Path) -> None:
 
 
 @contextlib.contextmanager
-def exclusive_lock(uri: str, purpose: str) -> Iterator[None]:
+def exclusive_lock(uri: str, purpose: str, wait_s: float = 0.0) -> Iterator[None]:
     """Hold `<uri>.lock` for the time being; the kernel frees the lock when the process dies.
 
     Object stores have no locks: there the orchestrator's `max_active_runs=1` stands alone.
 
     Raises:
-        RunInProgressError: somebody else holds the lock.
+        RunInProgressError: somebody else holds the lock, and still does after `wait_s` seconds.
     """
     with contextlib.ExitStack() as stack:
         if is_local(uri):
             path = local_path(f"{uri}.lock")
             with translated_errors(uri, "locking"):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(files.exclusive_lock(path, purpose))
+                stack.enter_context(files.exclusive_lock(path, purpose, wait_s))
         yield

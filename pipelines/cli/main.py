@@ -56,9 +56,10 @@ def ingest_completejourney(
 ) -> None:
     """Write the Complete Journey retail data as an event log."""
     from pipelines import storage
-    from pipelines.sources.completejourney import adapter as completejourney
+    from pipelines.sources.completejourney.adapter import CompleteJourneyAdapter
+    from pipelines.sources.publish import ingest
 
-    completejourney.ingest(storage.to_uri(to))
+    ingest(CompleteJourneyAdapter(), to)
     typer.echo(storage.to_uri(to))
 
 
@@ -73,9 +74,10 @@ def ingest_world(  # noqa: PLR0913 - one option each
 ) -> None:
     """Write a simulated world whose best possible ranking is known."""
     from pipelines import storage
-    from pipelines.sources.world import adapter as world
+    from pipelines.sources.publish import ingest
+    from pipelines.sources.world.adapter import WorldAdapter
 
-    world.ingest(to, make_parameters(num_users, num_pins, num_days, start, seed))
+    ingest(WorldAdapter(make_parameters(num_users, num_pins, num_days, start, seed)), to)
     typer.echo(storage.to_uri(to))
 
 

@@ -6,7 +6,6 @@ processes here; the bytes do not depend on how many. Not for judging the data: t
 """
 
 import logging
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pyarrow as pa
 
 from pipelines.contracts.artifacts import ResolvedRun, ShardStats, Snapshot
 from pipelines.contracts.base import digest_of
-from pipelines.contracts.errors import DataContractError, RunInProgressError
+from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.run_layout import snapshot_manifest_uri
 from pipelines.contracts.schemas import label_column
@@ -256,18 +255,12 @@ def _publish(snapshot: Snapshot, out: Path) -> Snapshot:
     folder without a manifest was left by a killed builder and is replaced.
     """
     manifest_uri = snapshot_manifest_uri(snapshot.uri)
-    give_up_at = time.monotonic() + PUBLISH_PATIENCE_S
-    while True:
-        try:
-            with exclusive_lock(snapshot.uri, f"publishing snapshot {snapshot.digest[:16]}"):
-                if exists(manifest_uri):
-                    log.info("snapshot %s is already published", snapshot.digest[:16])
-                    return read_model(manifest_uri, Snapshot)
-                publish_folder(out, snapshot.uri)
-                write_model(manifest_uri, snapshot)
-                log.info("published %s: %d examples", snapshot.uri, snapshot.num_examples)
-                return snapshot
-        except RunInProgressError:
-            if time.monotonic() > give_up_at:
-                raise
-            time.sleep(0.1)
+    purpose = f"publishing snapshot {snapshot.digest[:16]}"
+    with exclusive_lock(snapshot.uri, purpose, PUBLISH_PATIENCE_S):
+        if exists(manifest_uri):
+            log.info("snapshot %s is already published", snapshot.digest[:16])
+            return read_model(manifest_uri, Snapshot)
+        publish_folder(out, snapshot.uri)
+        write_model(manifest_uri, snapshot)
+        log.info("published %s: %d examples", snapshot.uri, snapshot.num_examples)
+        return snapshot

@@ -29,7 +29,8 @@ from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.recipes import world
 from pipelines.snapshot.build import build_snapshot
-from pipelines.sources.world.adapter import ingest
+from pipelines.sources.publish import ingest
+from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import WorldParameters
 from pipelines.sources.world.truth import read_truth
 from training.bundle import split_scores
@@ -93,7 +94,7 @@ def _train_all(snapshot: Snapshot, log_uri: str) -> dict[str, list[tuple[np.ndar
 def world_uri(parameters: WorldParameters) -> str:
     """Return the event log of a world, written the first time."""
     uri = storage.to_uri(HOME / f"world-{parameters.seed}")
-    ingest(uri, parameters)
+    ingest(WorldAdapter(parameters), uri)
     return uri
 
 

@@ -16,7 +16,8 @@ from pipelines.contracts.config import ModelConfig, RunConfig
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.recipes import completejourney
 from pipelines.snapshot.build import build_snapshot
-from pipelines.sources.completejourney.adapter import ingest
+from pipelines.sources.completejourney.adapter import CompleteJourneyAdapter
+from pipelines.sources.publish import ingest
 from training.bundle import split_scores
 from training.fitting.spec import Lineage, TrainingSpec
 from training.launch import launcher
@@ -29,7 +30,7 @@ HOME = Path(__file__).resolve().parents[2] / ".homefeed"
 def event_log_uri() -> str:
     """Return the sample's event log, ingesting it the first time."""
     uri = storage.to_uri(HOME / "event_log")
-    ingest(uri)
+    ingest(CompleteJourneyAdapter(), uri)
     return uri
 
 

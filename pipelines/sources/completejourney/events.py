@@ -1,11 +1,12 @@
 """Impressions and actions of the Complete Journey adapter: who was shown what, who bought what.
 
 All draws are hashes of ids and a fixed seed: no generator state, so the same on every machine.
-Not for embeddings: `completejourney_embeddings`.
+Not for embeddings: `pipelines.sources.completejourney.embeddings`.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +57,25 @@ class Purchases:
     def is_promoted(self) -> npt.NDArray[np.bool_]:
         """Bought on promotion."""
         return self.promotion >= 0
+
+
+class Pools(NamedTuple):
+    """The promotions that each request's candidates are drawn from: a range of Promotions."""
+
+    start: Ints
+    size: Ints
+
+
+class Candidates(NamedTuple):
+    """Pins that a request may show, one entry per (request, promotion)."""
+
+    request: Ints
+    priority: Ints  # lowest first; below 0 for what was bought, which is always shown
+    promotion: Ints  # entry in Promotions
+
+    def rows(self, chosen: npt.NDArray[np.generic]) -> "Candidates":
+        """Return some of the entries, or all in another order."""
+        return Candidates(*(column[chosen] for column in self))
 
 
 def read_promotions(source: Path) -> Promotions:
@@ -143,24 +163,27 @@ def make_impressions(purchases: Purchases, promotions: Promotions) -> pa.Table:
     baskets, first, request = np.unique(
         purchases.basket_id[bought], return_index=True, return_inverse=True
     )
-    pool = _pool_bounds(promotions, purchases.store_week[bought][first])
-    drawn_request, drawn_priority, drawn_entry = _draw(baskets, pool)
-    shown_request, shown_entry = _choose(
-        np.concatenate([request, drawn_request]),
-        np.concatenate([np.full(len(request), -1), drawn_priority]),
-        np.concatenate([purchases.promotion[bought], drawn_entry]),
+    drawn = _draw(baskets, _pools(promotions, purchases.store_week[bought][first]))
+    shown = _choose(
+        Candidates(
+            request=np.concatenate([request, drawn.request]),
+            priority=np.concatenate([np.full(len(request), -1), drawn.priority]),
+            promotion=np.concatenate([purchases.promotion[bought], drawn.promotion]),
+        )
     )
-    product = promotions.product_ids[promotions.keys[shown_entry] & ((1 << _PRODUCT_BITS) - 1)]
-    shuffle = hash_of(SEED + 1, baskets[shown_request], product)
-    time_ms = purchases.time_ms[bought][first][shown_request]
-    order = np.lexsort((shuffle, baskets[shown_request], time_ms))
+    product_rank = promotions.keys[shown.promotion] & ((1 << _PRODUCT_BITS) - 1)
+    product = promotions.product_ids[product_rank]
+    shuffle = hash_of(SEED + 1, baskets[shown.request], product)
+    time_ms = purchases.time_ms[bought][first][shown.request]
+    order = np.lexsort((shuffle, baskets[shown.request], time_ms))
+    placement = shown.promotion[order]
     return _impressions_table(
-        basket_id=baskets[shown_request][order],
-        user_id=purchases.user_id[bought][first][shown_request][order],
+        basket_id=baskets[shown.request][order],
+        user_id=purchases.user_id[bought][first][shown.request][order],
         pin_id=product[order],
         time_ms=time_ms[order],
-        display=pa.array(promotions.display_names).take(promotions.display[shown_entry[order]]),
-        mailer=pa.array(promotions.mailer_names).take(promotions.mailer[shown_entry[order]]),
+        display=pa.array(promotions.display_names).take(promotions.display[placement]),
+        mailer=pa.array(promotions.mailer_names).take(promotions.mailer[placement]),
     )
 
 
@@ -203,50 +226,49 @@ def hash_of(seed: int, first: Ints, second: Ints) -> npt.NDArray[np.uint64]:
         return finalise(once + second.astype(np.uint64) * step)
 
 
-def _pool_bounds(promotions: Promotions, store_week: Ints) -> tuple[Ints, Ints]:
-    """Return the first entry of each request's store-week and how many it has."""
+def _pools(promotions: Promotions, store_week: Ints) -> Pools:
+    """Return the promotions that each request may be shown: those of its store and week."""
     start = np.searchsorted(promotions.keys, store_week << _PRODUCT_BITS)
     end = np.searchsorted(promotions.keys, (store_week + 1) << _PRODUCT_BITS)
-    return start, end - start
+    return Pools(start, end - start)
 
 
-def _draw(baskets: Ints, pool: tuple[Ints, Ints]) -> tuple[Ints, Ints, Ints]:
-    """Return draws from the pools as (request, priority, entry); an entry may come up again.
+def _draw(baskets: Ints, pools: Pools) -> Candidates:
+    """Return draws from the requests' pools; a promotion may come up again.
 
-    Large pools are drawn from with replacement, in the order of the draws (the first distinct
-    ones are then an even draw without replacement); small ones are ranked by hash as a whole.
+    Large pools are drawn from with replacement, and the priority is the number of the draw: the
+    first distinct ones are then an even draw without replacement. Small pools are taken whole, and
+    the priority is a hash.
     """
-    start, size = pool
-    is_small = size <= _SMALL_POOL
+    is_small = pools.size <= _SMALL_POOL
     large = np.flatnonzero(~is_small)
     request = np.repeat(large, _NUM_DRAWS)
     number = np.tile(np.arange(_NUM_DRAWS), len(large))
-    offset = (hash_of(SEED, baskets[request], number) % size[request].astype(np.uint64)).astype(
-        np.int64
-    )
+    bits = hash_of(SEED, baskets[request], number)
+    offset = (bits % pools.size[request].astype(np.uint64)).astype(np.int64)
     small = np.flatnonzero(is_small)
-    small_request = np.repeat(small, size[small])
-    small_offset = np.arange(len(small_request)) - np.repeat(
-        np.cumsum(size[small]) - size[small], size[small]
-    )
+    small_size = pools.size[small]
+    small_request = np.repeat(small, small_size)
+    first = np.repeat(np.cumsum(small_size) - small_size, small_size)
+    small_offset = np.arange(len(small_request)) - first
     rank_bits = hash_of(SEED, baskets[small_request], small_offset) >> np.uint64(40)
     all_request = np.concatenate([request, small_request])
     all_offset = np.concatenate([offset, small_offset])
-    priority = np.concatenate([number, rank_bits.astype(np.int64)])
-    return all_request, priority, start[all_request] + all_offset
+    return Candidates(
+        request=all_request,
+        priority=np.concatenate([number, rank_bits.astype(np.int64)]),
+        promotion=pools.start[all_request] + all_offset,
+    )
 
 
-def _choose(request: Ints, priority: Ints, entry: Ints) -> tuple[Ints, Ints]:
-    """Return each request's distinct entries of lowest priority: all below 0, others up to 30."""
-    order = np.lexsort((priority, entry, request))
-    request, priority, entry = request[order], priority[order], entry[order]
-    is_new = np.concatenate([[True], (np.diff(request) != 0) | (np.diff(entry) != 0)])
-    request, priority, entry = request[is_new], priority[is_new], entry[is_new]
-    order = np.lexsort((entry, priority, request))
-    request, priority, entry = request[order], priority[order], entry[order]
-    place = np.arange(len(request)) - np.searchsorted(request, request)
-    is_shown = (place < CANDIDATES_PER_REQUEST) | (priority < 0)
-    return request[is_shown], entry[is_shown]
+def _choose(drawn: Candidates) -> Candidates:
+    """Return each request's distinct promotions of lowest priority: all below 0, then up to 30."""
+    by_promotion = drawn.rows(np.lexsort((drawn.priority, drawn.promotion, drawn.request)))
+    is_new = (np.diff(by_promotion.request) != 0) | (np.diff(by_promotion.promotion) != 0)
+    distinct = by_promotion.rows(np.concatenate([[True], is_new]))
+    ranked = distinct.rows(np.lexsort((distinct.promotion, distinct.priority, distinct.request)))
+    place = np.arange(len(ranked.request)) - np.searchsorted(ranked.request, ranked.request)
+    return ranked.rows((place < CANDIDATES_PER_REQUEST) | (ranked.priority < 0))
 
 
 def _impressions_table(

@@ -7,7 +7,7 @@ q_hide, q_click the logistic functions that `pipelines.sources.world.adapter` st
     P(hide)  = e (1 - q_repin) q_hide
     P(click) = e (1 - q_repin) (1 - q_hide) q_click
 
-Not for inferring the hidden state from the actions: `world_filter`.
+Not for inferring the hidden state from the actions: `pipelines.sources.world.filter`.
 
 Letters: R requests, C candidates, A actions (repin, click, hide).
 """

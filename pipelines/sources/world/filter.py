@@ -15,6 +15,7 @@ Letters: U users, R requests, C candidates, K topics.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,6 +23,21 @@ from pipelines.sources.world.actions import Shown, chances, log_likelihood
 from pipelines.sources.world.parameters import WorldParameters
 from pipelines.sources.world.people import Bools, Floats, Ints, Users
 from pipelines.sources.world.requests import Requests
+
+
+class HiddenFlags(NamedTuple):
+    """Whether a candidate's topic is the hidden intent, and whether it is the hidden dislike."""
+
+    is_intent_RC: Bools
+    is_disliked_RC: Bools
+
+
+class ByState(NamedTuple):
+    """Chances of actions, or of a repin alone, for each state that a topic can be in."""
+
+    neither: Floats
+    intended: Floats
+    disliked: Floats
 
 
 @dataclass(frozen=True)
@@ -33,28 +49,30 @@ class BestPredictions:
     no_sequence_RC: Floats  # the user's taste, not what they did
 
 
-def hidden_flags(shown: Shown, requests: Requests) -> tuple[Bools, Bools]:
-    """Return (R, C) is_intent and is_disliked as they truly are."""
-    is_intent_RC = shown.topic_RC == requests.intent_R[:, None]
-    return is_intent_RC, shown.topic_RC == requests.disliked_R[:, None]
+def hidden_flags(shown: Shown, requests: Requests) -> HiddenFlags:
+    """Return the flags as they truly are."""
+    return HiddenFlags(
+        is_intent_RC=shown.topic_RC == requests.intent_R[:, None],
+        is_disliked_RC=shown.topic_RC == requests.disliked_R[:, None],
+    )
 
 
 def predict(
     world: WorldParameters, users: Users, requests: Requests, shown: Shown, outcome_RC: Ints
 ) -> BestPredictions:
     """Return the three predictions of every candidate."""
-    plain, intended, disliked = _chances_by_state(world, shown)
-    base_RC = log_likelihood(shown, plain, outcome_RC)
+    by_state = _chances_by_state(world, shown)
+    base_RC = log_likelihood(shown, by_state.neither, outcome_RC)
     predicted = []
     for chance, prior_UK, stay_R in (
-        (intended, users.taste_UK, requests.intent_stay_R),
-        (disliked, users.dislike_prior_UK, requests.dislike_stay_R),
+        (by_state.intended, users.taste_UK, requests.intent_stay_R),
+        (by_state.disliked, users.dislike_prior_UK, requests.dislike_stay_R),
     ):
         surprise_RC = log_likelihood(shown, chance, outcome_RC) - base_RC
         evidence_RK = _sum_by_topic(shown.topic_RC, surprise_RC, prior_UK.shape[1])
         predicted.append(forward_filter(prior_UK, requests.user_R, stay_R, evidence_RK))
 
-    repins = (plain[0], intended[0], disliked[0])
+    repins = ByState(*(chances_ARC[0] for chances_ARC in by_state))
     priors = (users.taste_UK[requests.user_R], users.dislike_prior_UK[requests.user_R])
     oracle = chances(world, shown, *hidden_flags(shown, requests))
     return BestPredictions(
@@ -94,13 +112,13 @@ def forward_filter(prior_UK: Floats, user_R: Ints, stay_R: Floats, evidence_RK: 
     return predicted_RK
 
 
-def _chances_by_state(world: WorldParameters, shown: Shown) -> tuple[Floats, Floats, Floats]:
-    """Return (A, R, C) chances for a topic that is neither, the intent, or the dislike."""
+def _chances_by_state(world: WorldParameters, shown: Shown) -> ByState:
+    """Return (A, R, C) the chance of each action, by the state of the candidate's topic."""
     no_RC = np.zeros(shown.topic_RC.shape, dtype=bool)
-    return (
-        chances(world, shown, no_RC, no_RC),
-        chances(world, shown, ~no_RC, no_RC),
-        chances(world, shown, no_RC, ~no_RC),
+    return ByState(
+        neither=chances(world, shown, no_RC, no_RC),
+        intended=chances(world, shown, ~no_RC, no_RC),
+        disliked=chances(world, shown, no_RC, ~no_RC),
     )
 
 
@@ -111,11 +129,12 @@ def _sum_by_topic(topic_RC: Ints, value_RC: Floats, num_topics: int) -> Floats:
     return np.asarray(sums, dtype=np.float64).reshape(-1, num_topics)
 
 
-def _mixture(
-    topic_RC: Ints, repins: tuple[Floats, Floats, Floats], intent_RK: Floats, dislike_RK: Floats
-) -> Floats:
+def _mixture(topic_RC: Ints, repins: ByState, intent_RK: Floats, dislike_RK: Floats) -> Floats:
     """Return the expected chance of a repin; no topic can be both intended and disliked."""
-    plain_RC, intended_RC, disliked_RC = repins
     intent_RC = np.take_along_axis(intent_RK, topic_RC, axis=1)
     dislike_RC = np.take_along_axis(dislike_RK, topic_RC, axis=1)
-    return plain_RC + intent_RC * (intended_RC - plain_RC) + dislike_RC * (disliked_RC - plain_RC)
+    return (
+        repins.neither
+        + intent_RC * (repins.intended - repins.neither)
+        + dislike_RC * (repins.disliked - repins.neither)
+    )

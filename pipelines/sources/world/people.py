@@ -1,6 +1,6 @@
 """The hidden side of the world: topics, pins and users, drawn once; nothing here is an event.
 
-Not for what changes from request to request: `world_requests`.
+Not for what changes from request to request: `pipelines.sources.world.requests`.
 
 Letters: U users of a chunk, P pins, K topics, D days, E embedding dimensions.
 """

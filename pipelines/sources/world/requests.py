@@ -1,11 +1,12 @@
 """A chunk of users' requests: when, with which hidden intent and dislike, showing which pins.
 
-Not for what users do about them: `world_actions`.
+Not for what users do about them: `pipelines.sources.world.actions`.
 
 Letters: U users of the chunk, N sessions, R requests, C candidates, S draws, K topics.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,33 @@ from pipelines.sources.world.parameters import WorldParameters
 from pipelines.sources.world.people import Bools, Catalogue, Floats, Ints, Users
 
 _SPARE_DRAWS = 8  # beyond C, so that C different pins are among them nearly always
+
+
+class Times(NamedTuple):
+    """When the requests of a chunk happen, users one after another, each user's by time."""
+
+    user_R: Ints
+    impressed_at_R: Ints
+    is_in_session_R: Bools  # False for the first request of its session
+
+
+class Stay(NamedTuple):
+    """The chances that a hidden state is still the one of the user's previous request."""
+
+    intent_R: Floats
+    dislike_R: Floats
+
+
+class Slots(NamedTuple):
+    """What the candidates of a request depend on."""
+
+    user_R: Ints
+    day_R: Ints
+    is_exploration_R: Bools
+
+    def rows(self, row: Ints) -> "Slots":
+        """Return what some of the requests' candidates depend on."""
+        return Slots(self.user_R[row], self.day_R[row], self.is_exploration_R[row])
 
 
 @dataclass(frozen=True)
@@ -34,28 +62,27 @@ def draw_requests(
     rng: np.random.Generator, world: WorldParameters, catalogue: Catalogue, users: Users
 ) -> Requests:
     """Draw the requests of a chunk of users."""
-    user_R, impressed_at_R, is_in_session_R = _draw_times(rng, world, users)
-    intent_stay_R, dislike_stay_R = _stay(world, user_R, impressed_at_R, is_in_session_R)
-    is_exploration_R = rng.random(len(user_R)) < world.exploration_share
-    day_R = (impressed_at_R - world.start_ms) // DAY_MS
+    times = _draw_times(rng, world, users)
+    stay = _stay(world, times)
+    slots = Slots(
+        user_R=times.user_R,
+        day_R=(times.impressed_at_R - world.start_ms) // DAY_MS,
+        is_exploration_R=rng.random(len(times.user_R)) < world.exploration_share,
+    )
     return Requests(
-        user_R=user_R,
-        impressed_at_R=impressed_at_R,
-        intent_stay_R=intent_stay_R,
-        dislike_stay_R=dislike_stay_R,
-        intent_R=_draw_chain(rng, users.taste_UK, user_R, intent_stay_R),
-        disliked_R=_draw_chain(rng, users.dislike_prior_UK, user_R, dislike_stay_R),
-        is_exploration_R=is_exploration_R,
-        pin_RC=_draw_candidates(
-            rng, world, catalogue, users.taste_UK, (user_R, day_R, is_exploration_R)
-        ),
+        user_R=times.user_R,
+        impressed_at_R=times.impressed_at_R,
+        intent_stay_R=stay.intent_R,
+        dislike_stay_R=stay.dislike_R,
+        intent_R=_draw_chain(rng, users.taste_UK, times.user_R, stay.intent_R),
+        disliked_R=_draw_chain(rng, users.dislike_prior_UK, times.user_R, stay.dislike_R),
+        is_exploration_R=slots.is_exploration_R,
+        pin_RC=_draw_candidates(rng, world, catalogue, users.taste_UK, slots),
     )
 
 
-def _draw_times(
-    rng: np.random.Generator, world: WorldParameters, users: Users
-) -> tuple[Ints, Ints, Bools]:
-    """Return user, impressed_at and "not the first of its session" of every request."""
+def _draw_times(rng: np.random.Generator, world: WorldParameters, users: Users) -> Times:
+    """Draw sessions, and in each of them requests."""
     # The last session ends before the last midnight, so that no partition lies past the last day.
     span_ms = max(1, world.end_ms - world.start_ms - world.longest_session_ms)
     num_N = rng.poisson(users.sessions_per_day_U * world.num_days)
@@ -75,21 +102,20 @@ def _draw_times(
     is_in_session_R = np.arange(len(session_R)) > first_R
     pause_R = rng.integers(world.min_pause_ms, world.max_pause_ms + 1, len(session_R))
     since_R = np.cumsum(np.where(is_in_session_R, pause_R, 0))
-    return user_N[session_R], started_N[session_R] + since_R - since_R[first_R], is_in_session_R
+    impressed_at_R = started_N[session_R] + since_R - since_R[first_R]
+    return Times(user_N[session_R], impressed_at_R, is_in_session_R)
 
 
-def _stay(
-    world: WorldParameters, user_R: Ints, impressed_at_R: Ints, is_in_session_R: Bools
-) -> tuple[Floats, Floats]:
-    """Return the chances that intent and dislike have stayed since the user's last request."""
-    has_previous_R = np.diff(user_R, prepend=-1) == 0
-    hours_R = np.where(has_previous_R, np.diff(impressed_at_R, prepend=0), 0) / HOUR_MS
+def _stay(world: WorldParameters, times: Times) -> Stay:
+    """Return the chances that intent and dislike have stayed; 0 at a user's first request."""
+    has_previous_R = np.diff(times.user_R, prepend=-1) == 0
+    hours_R = np.where(has_previous_R, np.diff(times.impressed_at_R, prepend=0), 0) / HOUR_MS
     short_R = world.short_stay_share * np.exp(-hours_R / world.short_stay_hours)
     long_R = (1 - world.short_stay_share) * np.exp(-hours_R / world.long_stay_hours)
     between_R = world.stay_in_session * (short_R + long_R)
-    intent_stay_R = np.where(is_in_session_R, world.stay_in_session, between_R)
+    intent_stay_R = np.where(times.is_in_session_R, world.stay_in_session, between_R)
     dislike_stay_R = np.exp(-hours_R / (24.0 * world.dislike_days))
-    return intent_stay_R * has_previous_R, dislike_stay_R * has_previous_R
+    return Stay(intent_stay_R * has_previous_R, dislike_stay_R * has_previous_R)
 
 
 def _draw_chain(rng: np.random.Generator, prior_UK: Floats, user_R: Ints, stay_R: Floats) -> Ints:
@@ -115,19 +141,17 @@ def _draw_candidates(
     world: WorldParameters,
     catalogue: Catalogue,
     taste_UK: Floats,
-    keys: tuple[Ints, Ints, Bools],
+    slots: Slots,
 ) -> Ints:
-    """Return (R, C) different pins per request, in an order that says nothing.
+    """Return (R, C) different pins per request, in an order that says nothing about them.
 
-    A request whose draws hold fewer than C different pins is drawn again; that favours no pin
+    A request whose draws hold fewer than C different pins is drawn again. That favours no pin
     where the draws are uniform, so exploration stays exactly uniform.
     """
-    user_R, day_R, is_exploration_R = keys
-    pin_RC = np.empty((len(user_R), world.num_candidates), dtype=np.int64)
-    open_R = np.arange(len(user_R))
+    pin_RC = np.empty((len(slots.user_R), world.num_candidates), dtype=np.int64)
+    open_R = np.arange(len(slots.user_R))
     while len(open_R):
-        chosen = (user_R[open_R], day_R[open_R], is_exploration_R[open_R])
-        drawn_RS = _draw_slots(rng, world, catalogue, taste_UK, chosen)
+        drawn_RS = _draw_slots(rng, world, catalogue, taste_UK, slots.rows(open_R))
         repeat_RS = _repeats(drawn_RS)
         is_enough_R = (~repeat_RS).sum(axis=1) >= world.num_candidates
         first_RC = np.argsort(repeat_RS, axis=1, kind="stable")[:, : world.num_candidates]
@@ -141,18 +165,17 @@ def _draw_slots(
     world: WorldParameters,
     catalogue: Catalogue,
     taste_UK: Floats,
-    keys: tuple[Ints, Ints, Bools],
+    slots: Slots,
 ) -> Ints:
     """Return (R, S) pins: each from the user's tastes, from what is popular, or from all pins."""
-    user_R, day_R, is_exploration_R = keys
-    shape = (len(user_R), world.num_candidates + _SPARE_DRAWS)
+    shape = (len(slots.user_R), world.num_candidates + _SPARE_DRAWS)
     source_RS = rng.random(shape)
-    source_RS[is_exploration_R] = 1.0
+    source_RS[slots.is_exploration_R] = 1.0
     popular_DK = np.exp(catalogue.popularity_KD.T)
     topic_RS = np.where(
         source_RS < world.taste_candidate_share,
-        _draw_topic(rng, taste_UK, np.broadcast_to(user_R[:, None], shape)),
-        _draw_topic(rng, popular_DK, np.broadcast_to(day_R[:, None], shape)),
+        _draw_topic(rng, taste_UK, np.broadcast_to(slots.user_R[:, None], shape)),
+        _draw_topic(rng, popular_DK, np.broadcast_to(slots.day_R[:, None], shape)),
     )
     within_RS = (rng.random(shape) * catalogue.topic_size_K[topic_RS]).astype(np.int64)
     by_topic_RS = catalogue.pins_by_topic_P[catalogue.topic_start_K[topic_RS] + within_RS]

@@ -1,23 +1,23 @@
 """The world as Arrow tables and Parquet files: a chunk of users at a time.
 
 Every chunk adds one file per day and table; what only the truth knows goes below truth/. Not for
-drawing: `world_requests` and `world_actions`.
+drawing: that is `pipelines.sources.world.requests` and `pipelines.sources.world.actions`.
 
 Letters: U users, W weeks, R requests, C candidates, N rows.
 """
 
 from dataclasses import dataclass
-from datetime import date, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipelines.contracts.schemas import ACTIONS, EMBEDDING_DIM, IMPRESSIONS, PINS, USERS
 from pipelines.contracts.time import DAY_MS
 from pipelines.snapshot.features import has_recent_action
+from pipelines.sources.parquet import write_part
 from pipelines.sources.world.actions import (
     ACTION_TYPES,
     NO_ACTION,
@@ -54,6 +54,22 @@ it had; the three predictions are of a repin once it is looked at, whatever the 
 _CORE_DAYS = 28  # as snapshot.core_days: a repin this recently makes a user core
 
 
+class EventTables(NamedTuple):
+    """A chunk's events, each table sorted by its events' time."""
+
+    impressions: pa.Table  # IMPRESSIONS
+    truth: pa.Table  # TRUTH_IMPRESSIONS
+    actions: pa.Table  # ACTIONS
+
+
+class ImpressionKeys(NamedTuple):
+    """What an impression is known by, in the log as in the truth."""
+
+    request_id_N: pa.Array
+    user_id_N: Ints
+    pin_id_N: Ints
+
+
 @dataclass(frozen=True)
 class Chunk:
     """A chunk of users with everything drawn."""
@@ -77,18 +93,18 @@ def pins_table(catalogue: Catalogue) -> pa.Table:
     return pa.table(columns, schema=PINS)
 
 
-def event_tables(
-    rng: np.random.Generator, world: WorldParameters, chunk: Chunk
-) -> tuple[pa.Table, pa.Table, pa.Table]:
-    """Return IMPRESSIONS, TRUTH_IMPRESSIONS and ACTIONS, each by its event's time."""
+def event_tables(rng: np.random.Generator, world: WorldParameters, chunk: Chunk) -> EventTables:
+    """Return a chunk's impressions, with their truth, and its actions."""
     requests = chunk.requests
     order_R = np.argsort(requests.impressed_at_R, kind="stable")
     request_id_R = _request_ids(chunk.first_request + np.arange(len(order_R)))
     known_R = requests.impressed_at_R + draw_delays_ms(rng, world, len(order_R))
     row_N = np.repeat(order_R, world.num_candidates)
-    user_id_N = chunk.users.user_id_U[requests.user_R[row_N]]
-    pin_id_N = requests.pin_RC[order_R].ravel()
-    keys = (request_id_R.take(pa.array(row_N)), user_id_N, pin_id_N)
+    keys = ImpressionKeys(
+        request_id_N=request_id_R.take(pa.array(row_N)),
+        user_id_N=chunk.users.user_id_U[requests.user_R[row_N]],
+        pin_id_N=requests.pin_RC[order_R].ravel(),
+    )
     propensity = np.float32(world.num_candidates / world.num_pins)
     impressions = pa.table(
         [
@@ -102,22 +118,24 @@ def event_tables(
         ],
         schema=IMPRESSIONS,
     )
-    return impressions, _truth_table(chunk, order_R, keys), _actions_table(rng, world, chunk)
+    return EventTables(
+        impressions, _truth_table(chunk, order_R, keys), _actions_table(rng, world, chunk)
+    )
 
 
 def users_table(
     rng: np.random.Generator,
     world: WorldParameters,
     catalogue: Catalogue,
-    users: Users,
-    events: tuple[Requests, pa.Table],
+    chunk: Chunk,
+    actions: pa.Table,
 ) -> pa.Table:
     """Return USERS: a row a week from a user's first request on, by (user, as_of).
 
     The state is 'new' in the first 28 days after the first request, else 'core' with a repin in
     the last 28 days that was known by then, else 'non_core'.
     """
-    requests, actions = events
+    users, requests = chunk.users, chunk.requests
     first_U = np.full(len(users.user_id_U), np.iinfo(np.int64).max)
     np.minimum.at(first_U, requests.user_R, requests.impressed_at_R)
     as_of_W = np.arange(world.start_ms, world.end_ms, 7 * DAY_MS)
@@ -141,50 +159,39 @@ def users_table(
     return pa.table(columns, schema=USERS)
 
 
-def write_truth_tables(
-    folder: Path, world: WorldParameters, catalogue: Catalogue, users: Users, number: int
-) -> None:
-    """Write what only the truth knows of topics, pins (once) and a chunk's users."""
-    if number == 0:
-        days = np.tile(np.arange(world.num_days), world.num_topics)
-        topics = np.repeat(np.arange(world.num_topics), world.num_days)
-        popularity = catalogue.popularity_KD.ravel()
-        curve = pa.table({"topic": topics, "day": days, "log_popularity": popularity})
-        write_part(folder / TRUTH / "topics", curve, 0)
-        pins = {"topic": catalogue.topic_P, "appeal": catalogue.appeal_P}
-        pin_id = np.arange(world.num_pins)
-        write_part(folder / TRUTH / "pins", pa.table({"pin_id": pin_id, **pins}), 0)
+def part_of(number: int) -> str:
+    """Return the name of a chunk's part in every table."""
+    return f"{number:05d}"
+
+
+def write_catalogue_truth(folder: Path, world: WorldParameters, catalogue: Catalogue) -> None:
+    """Write what only the truth knows of topics and pins."""
+    days = np.tile(np.arange(world.num_days), world.num_topics)
+    topics = np.repeat(np.arange(world.num_topics), world.num_days)
+    popularity = catalogue.popularity_KD.ravel()
+    curve = pa.table({"topic": topics, "day": days, "log_popularity": popularity})
+    write_part(folder / TRUTH / "topics", curve, part_of(0))
+    pins = {"topic": catalogue.topic_P, "appeal": catalogue.appeal_P}
+    pin_id = np.arange(world.num_pins)
+    write_part(folder / TRUTH / "pins", pa.table({"pin_id": pin_id, **pins}), part_of(0))
+
+
+def write_users_truth(folder: Path, world: WorldParameters, users: Users, part: str) -> None:
+    """Write what only the truth knows of a chunk's users."""
     taste = pa.FixedSizeListArray.from_arrays(pa.array(users.taste_UK.ravel()), world.num_topics)
     hidden = {"user_id": users.user_id_U, "taste": taste, "warmth": users.warmth_U}
-    write_part(folder / TRUTH / "users", pa.table(hidden), number)
+    write_part(folder / TRUTH / "users", pa.table(hidden), part)
 
 
-def write_part(folder: Path, rows: pa.Table, number: int) -> None:
-    """Write a table's part of one chunk."""
-    folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(rows, folder / f"part-{number:05d}.parquet")
-
-
-def write_days(folder: Path, rows: pa.Table, time_column: str, number: int) -> None:
-    """Write a chunk's rows, sorted by time: one file per UTC day; none for no rows."""
-    days = np.asarray(rows[time_column]) // DAY_MS
-    found, starts = np.unique(days, return_index=True)
-    ends = np.append(starts[1:], len(rows))[: len(starts)]
-    for day, start, end in zip(found, starts, ends, strict=True):
-        name = f"day={date(1970, 1, 1) + timedelta(days=int(day))}"
-        write_part(folder / name, rows.slice(start, end - start), number)
-
-
-def _truth_table(chunk: Chunk, order_R: Ints, keys: tuple[pa.Array, Ints, Ints]) -> pa.Table:
+def _truth_table(chunk: Chunk, order_R: Ints, keys: ImpressionKeys) -> pa.Table:
     requests, best = chunk.requests, chunk.best
-    request_id, user_id_N, pin_id_N = keys
     row_N = np.repeat(order_R, requests.pin_RC.shape[1])
     expected_RC = best.oracle_RC * chunk.examination_C
     is_repin_RC = chunk.outcome_RC == ACTION_TYPES.index("repin") + 1
     columns = [
-        request_id,
-        pin_id_N,
-        user_id_N,
+        keys.request_id_N,
+        keys.pin_id_N,
+        keys.user_id_N,
         requests.impressed_at_R[row_N],
         *(
             values_RC[order_R].ravel().astype(np.float32)

@@ -1,8 +1,8 @@
 """The known answer of a world: the repins in the top 3 that rankings of its requests can get.
 
-Three rankings by the truth that `world` saved, one by popularity, and chance. Not for judging a
-model: its own number comes from `validation.model_gate.ranking_metrics.volume_at_k` on the same
-requests, and is held against these.
+Three rankings go by the truth that was saved with the log, one by popularity, one by chance. Not
+for judging a model: a model's own number comes from
+`validation.model_gate.ranking_metrics.volume_at_k` on the same requests, and is held against these.
 
     oracle       by the true chance of a repin, hidden intent and dislike included: out of reach
     filtered     by the exact chance given the true parameters, the user's taste, and all that they
@@ -13,8 +13,8 @@ requests, and is held against these.
     popularity   by the wanted actions on the pin in the 28 days before the request's day
     random       by nothing
 
-None of them knows the position that a pin had in the log, as no model here does: `expected` counts
-with the chance of being looked at there, and the rankings order by what happens once it is.
+No ranking knows the position that a pin had in the log, as no model here does. `expected` counts a
+repin by its chance at that position; the rankings order by the chance once the pin is looked at.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.time import DAY_MS, to_ms
 from pipelines.event_log.reader import EventLog, LogFile, open_event_log, open_file, read_file
 from pipelines.snapshot.features import ActionCounts, look_up, trailing_popularity
-from pipelines.sources.world.adapter import MARKER, World
+from pipelines.sources.world.adapter import World, WorldAdapter
 from pipelines.sources.world.parameters import WorldParameters
 from pipelines.sources.world.people import Floats, Ints
 from pipelines.sources.world.tables import TRUTH, TRUTH_IMPRESSIONS
@@ -64,7 +64,7 @@ def known_answer(event_log_uri: str, start: datetime, end: datetime, k: int = 3)
     """Return what rankings get on the requests in [start, end).
 
     Args:
-        event_log_uri: a log that `world.ingest` wrote.
+        event_log_uri: a log that `homefeed ingest world` wrote.
         start: with a time zone; a holdout's start, for instance.
         end: excluded.
         k: how many candidates of a request count.
@@ -90,7 +90,7 @@ def known_answer(event_log_uri: str, start: datetime, end: datetime, k: int = 3)
         score = {name: np.asarray(rows[name]) for name in RANKINGS[:3]}
         day = np.asarray(rows["impressed_at"]) // DAY_MS
         score["popularity"] = popularity.of(day, np.asarray(rows["pin_id"]))
-        parts.append(_sums(rows, score, (world.num_candidates, k), rng))
+        parts.append(_sums(rows, score, world.num_candidates, k, rng))
     if not parts:
         first, last = event_log.span("impressions")
         raise ConfigurationError(
@@ -147,10 +147,13 @@ class _Popularity:
 
 
 def _sums(
-    rows: pa.Table, score: dict[str, Floats], sizes: tuple[int, int], rng: np.random.Generator
+    rows: pa.Table,
+    score: dict[str, Floats],
+    num_candidates: int,
+    k: int,
+    rng: np.random.Generator,
 ) -> Floats:
     """Return (rankings, 2) expected and realised repins in the top k, summed over requests."""
-    num_candidates, k = sizes
     worth_VRC = np.stack(
         [
             np.asarray(rows[name]).astype(np.float64).reshape(-1, num_candidates)
@@ -183,9 +186,11 @@ def _truth_rows(event_log: EventLog, start_ms: int, end_ms: int) -> Iterator[pa.
 
 
 def _parameters(event_log_uri: str) -> WorldParameters:
-    if not exists(join(event_log_uri, MARKER)):
+    marker_uri = join(event_log_uri, WorldAdapter.marker)
+    if not exists(marker_uri):
         raise ConfigurationError(
-            f"{event_log_uri} has no {MARKER}; found {list_names(event_log_uri)[:5]}; expected an "
-            f"event log written by `homefeed ingest world`: no other has a known answer"
+            f"{event_log_uri} has no {WorldAdapter.marker}; found "
+            f"{list_names(event_log_uri)[:5]}; expected an event log written by "
+            f"`homefeed ingest world`: no other has a known answer"
         )
-    return read_model(join(event_log_uri, MARKER), World).parameters
+    return read_model(marker_uri, World).parameters

@@ -21,12 +21,11 @@ from pipelines.contracts.time import DAY_MS
 from pipelines.recipes import completejourney as recipe
 from pipelines.snapshot.build import build_snapshot
 from pipelines.sources.completejourney.adapter import (
+    CompleteJourneyAdapter,
     Ingested,
     data_folder,
-    embeddings,
-    events,
-    ingest,
 )
+from pipelines.sources.publish import ingest
 from pipelines.storage import local_path, to_uri
 from support.runs import make_run
 
@@ -37,14 +36,13 @@ AS_OF = datetime(2017, 6, 12, tzinfo=UTC)
 def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ingested]:
     """Ingest the sample, after an ingest to the same place that was killed half-way."""
     folder = tmp_path_factory.mktemp("completejourney")
-    module = "pipelines.sources.completejourney.adapter"
-    code = f"from {module} import ingest; ingest({str(folder / 'log')!r})"
-    killed = subprocess.Popen([sys.executable, "-c", code])
+    command = [sys.executable, "-m", "pipelines.cli.main", "ingest", "completejourney", "--to"]
+    killed = subprocess.Popen([*command, str(folder / "log")])
     time.sleep(3)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     assert not (folder / "log").exists()
-    ingested = ingest(str(folder / "log"))
+    ingested = ingest(CompleteJourneyAdapter(), str(folder / "log"))
     assert [path.name for path in folder.iterdir() if path.is_dir()] == ["log"]
     return folder, ingested
 
@@ -182,49 +180,9 @@ def test_embeddings_are_of_length_one_and_say_what_is_bought_together(
     assert bought > others + 0.05
 
 
-def test_a_product_unseen_before_the_basis_is_folded_in_from_its_content() -> None:
-    own = np.zeros((4, embeddings.EMBEDDING_DIM))
-    own[0, 0] = own[1, 1] = 1.0
-    department = np.array([0, 1, 0, 1])
-    folded = embeddings._fold(own, np.array([50.0, 50.0, 0.0, 0.0]), [department])
-    assert folded[2] @ folded[0] > 0.9  # same department
-    assert folded[2] @ folded[1] < 0.3
-    assert np.linalg.norm(folded, axis=1) == pytest.approx(1.0)
-
-
-def test_user_rows_know_nothing_of_their_own_day_or_later(sample: tuple[Path, Ingested]) -> None:
-    """Leaving out everything from a Monday on leaves that Monday's rows as they are."""
-    monday = int(datetime(2017, 3, 6, tzinfo=UTC).timestamp()) * 1000
-    generator = np.random.default_rng(0)
-    count = 4000
-    time_ms = np.sort(monday + generator.integers(-60 * DAY_MS, 60 * DAY_MS, count))
-    purchases = events.Purchases(
-        user_id=generator.integers(1, 50, count),
-        basket_id=np.arange(count),
-        pin_id=generator.integers(0, 30, count),
-        time_ms=time_ms,
-        num_units=np.ones(count, dtype=np.int64),
-        has_coupon=np.zeros(count, dtype=bool),
-        store_week=np.zeros(count, dtype=np.int64),
-        promotion=generator.integers(-1, 1, count),
-    )
-    before = time_ms < monday
-    past = events.Purchases(
-        *(getattr(purchases, n)[before] for n in purchases.__dataclass_fields__)
-    )
-    vectors = embeddings.embedding_lists(generator.normal(size=(30, embeddings.EMBEDDING_DIM)))
-    pins = embeddings.pa.table({"pin_id": np.arange(30), "embedding": vectors})
-    all_rows, past_rows = (
-        [r for r in embeddings.make_users(p, pins).to_pylist() if r["as_of"] <= monday]
-        for p in (purchases, past)
-    )
-    assert all_rows == past_rows
-    assert {row["state"] for row in all_rows} == {"new", "core"}
-
-
 def test_a_second_ingest_is_quick_and_changes_nothing(sample: tuple[Path, Ingested]) -> None:
     started = time.monotonic()
-    assert ingest(str(sample[0] / "log")) == sample[1]
+    assert ingest(CompleteJourneyAdapter(), str(sample[0] / "log")) == sample[1]
     assert time.monotonic() - started < 1
 
 
@@ -233,8 +191,7 @@ def test_the_basis_is_the_same_in_another_process(
 ) -> None:
     """With another hash seed and another number of threads, and with no promotion at all."""
     code = (
-        "from pipelines.sources import completejourney_events as events\n"
-        "from pipelines.sources import completejourney_embeddings as embeddings\n"
+        "from pipelines.sources.completejourney import events, embeddings\n"
         "from pipelines.sources.completejourney.adapter import data_folder\n"
         "import hashlib, numpy as np\n"
         "none, small = np.array([-1]), np.array([0], dtype=np.uint8)\n"
@@ -255,31 +212,13 @@ def test_the_basis_is_the_same_in_another_process(
     assert done.stdout.strip() == hashlib.sha256(np.asarray(vectors).tobytes()).hexdigest()
 
 
-def test_draws_are_hashes_of_ids_alone() -> None:
-    """Worked out once with Python's own integers: no generator, no platform, no order of rows."""
-    pairs = np.array([31198655051, 7]), np.array([0, 63])
-    assert events.hash_of(5, *pairs).tolist() == [_hash_of(5, 31198655051, 0), _hash_of(5, 7, 63)]
-
-
-def _hash_of(seed: int, first: int, second: int) -> int:
-    """The same in arbitrary precision."""
-    mask, step = (1 << 64) - 1, 0x9E3779B97F4A7C15
-
-    def mix(bits: int) -> int:
-        bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 & mask
-        bits = (bits ^ bits >> 27) * 0x94D049BB133111EB & mask
-        return bits ^ bits >> 31
-
-    return mix((mix((first + seed * step) & mask) + second * step) & mask)
-
-
 def test_somebody_elses_folder_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "log").mkdir()
     (tmp_path / "log" / "precious.txt").write_text("mine")
     with pytest.raises(
         ConfigurationError, match=r"holds \['precious.txt'\].*choose an empty folder"
     ):
-        ingest(str(tmp_path / "log"))
+        ingest(CompleteJourneyAdapter(), str(tmp_path / "log"))
     assert (tmp_path / "log" / "precious.txt").read_text() == "mine"
 
 

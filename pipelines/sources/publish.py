@@ -1,0 +1,87 @@
+"""Brings an adapter's event log to its place: whole or not at all, once, and over nothing else.
+
+    <log>/impressions, actions, pins, users   the tables, and what the adapter writes besides
+    <log>/<the adapter's marker>              what was made; written last
+    <log>/ingesting.json                      on an object store, while an upload is under way
+
+On a local disk the folder appears by one rename. An object store has no rename, so there the files
+are uploaded one by one, and a reader waits for the marker. An upload that was cut off is known by
+`ingesting.json`; the next one deletes what it left. Not for what is in the tables.
+"""
+
+import logging
+from pathlib import Path
+
+from pipelines import storage
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.sources.adapter import Made, SourceAdapter
+
+log = logging.getLogger(__name__)
+_STARTED = "ingesting.json"
+
+
+def ingest(adapter: SourceAdapter[Made], to_location: str) -> Made:
+    """Write an event log to a path or URI; return at once if it is there already.
+
+    Args:
+        adapter: makes the tables.
+        to_location: folder of the event log: empty, missing, or written by the same adapter from
+            the same input.
+
+    Returns:
+        What is there.
+
+    Raises:
+        ConfigurationError: the folder holds something else, or the adapter cannot be used so.
+        RunInProgressError: another ingest writes to the same place.
+        TransientStorageError: the storage failed or is full.
+    """
+    uri = storage.to_uri(to_location)
+    with storage.exclusive_lock(uri, f"ingest to {uri}"):
+        found = _already_there(adapter, uri)
+        if found is not None:
+            log.info("%s is there already", uri)
+            return found
+        with storage.scratch_folder(uri.rsplit("/", 1)[0]) as scratch:
+            folder = scratch / "event_log"
+            with storage.translated_errors(uri, "writing the event log for"):
+                made = adapter.write_tables(folder)
+            _publish(folder, uri, adapter.marker, made)
+        log.info("wrote %s", uri)
+        return made
+
+
+def _already_there(adapter: SourceAdapter[Made], uri: str) -> Made | None:
+    """Return what a finished ingest made; None if there is nothing, or less than that."""
+    if storage.exists(storage.join(uri, adapter.marker)):
+        found = storage.read_model(storage.join(uri, adapter.marker), adapter.made_type)
+        adapter.check_same_input(uri, found)
+        if found.adapter_version == adapter.version:
+            return found
+        log.info("%s was written by %s; making it anew", uri, found.adapter_version)
+        return None
+    names = storage.list_names(uri)
+    if names and _STARTED not in names:
+        raise ConfigurationError(
+            f"{uri} holds {names[:5]} and no {adapter.marker}: it is not an event log of the "
+            f"adapter {adapter.name} and would be overwritten; choose an empty folder with --to"
+        )
+    return None
+
+
+def _publish(folder: Path, uri: str, marker: str, made: Made) -> None:
+    """Publish the tables; the marker appears with them (local disk) or after them."""
+    if storage.is_local(uri):
+        storage.write_model(storage.to_uri(folder / marker), made)
+        storage.publish_folder(folder, uri)
+        return
+    # First of all, so that from here on the folder is known as an upload that was cut off.
+    storage.write_bytes(storage.join(uri, _STARTED), b"{}")
+    # The marker goes first: readers take what it stands beside for complete. An older log, or an
+    # upload that was cut off, may have files that this one does not have.
+    for name in sorted(storage.list_names(uri), key=lambda name: name != marker):
+        if name != _STARTED:
+            storage.remove(storage.join(uri, name))
+    storage.publish_folder(folder, uri)
+    storage.write_model(storage.join(uri, marker), made)
+    storage.remove(storage.join(uri, _STARTED))

@@ -1,0 +1,68 @@
+"""The best predictions, against the outcomes and against the sum over all hidden paths."""
+
+import itertools
+
+import numpy as np
+
+from pipelines.sources.world import actions as world_actions
+from pipelines.sources.world import filter as world_filter
+from pipelines.sources.world import people as world_people
+from pipelines.sources.world import requests as world_requests
+from pipelines.sources.world.parameters import WorldParameters
+
+
+def test_the_chances_are_those_of_the_outcomes(sql) -> None:
+    """Expected repins and expected filtered repins both meet the count, in every tenth."""
+    rows = sql.execute(
+        "SELECT sum(is_repin::INT), sum(expected_repins), sum(filtered * seen), "
+        "sum(expected_repins * (1 - expected_repins)), sum(filtered * seen * (1 - filtered * seen))"
+        " FROM (SELECT *, expected_repins / oracle AS seen, ntile(10) OVER (ORDER BY filtered) AS n"
+        " FROM truth) GROUP BY n"
+    ).fetchall()
+    assert len(rows) == 10
+    for happened, expected, filtered, variance, filtered_variance in rows:
+        assert abs(happened - expected) < 4.5 * variance**0.5
+        # outcomes of a request share the hidden state, so the spread is wider than independent
+        assert abs(happened - filtered) < 9 * filtered_variance**0.5
+
+
+def test_the_filter_equals_the_sum_over_all_hidden_paths() -> None:
+    world = WorldParameters(num_users=1, num_pins=60, late_share=0.0, min_tastes=2, max_tastes=2)
+    rng = np.random.default_rng(5)
+    catalogue = world_people.draw_catalogue(rng, world)
+    users = world_people.draw_users(rng, world, 0, 1)
+    requests = world_requests.draw_requests(rng, world, catalogue, users)
+    shown = world_actions.describe(world, catalogue, users, requests)
+    truth = world_actions.chances(world, shown, *world_filter.hidden_flags(shown, requests))
+    outcome_RC = world_actions.draw_outcomes(rng, shown, truth)
+    found_RC = world_filter.predict(world, users, requests, shown, outcome_RC).filtered_RC
+
+    states = list(itertools.product(range(world.num_topics), repeat=2))
+    prior = np.array([users.taste_UK[0, i] * users.dislike_prior_UK[0, d] for i, d in states])
+    repin_RXC, likelihood_RX = [], []
+    for intent, dislike in states:
+        flags = shown.topic_RC == intent, shown.topic_RC == dislike
+        chance_ARC = world_actions.chances(world, shown, *flags)
+        repin_RXC.append(chance_ARC[0])
+        logs = world_actions.log_likelihood(shown, chance_ARC, outcome_RC)
+        likelihood_RX.append(np.exp(logs.sum(axis=1)))
+    likelihood_RX, repin_RXC = np.stack(likelihood_RX, axis=1), np.stack(repin_RXC, axis=1)
+
+    posterior = prior
+    for number in range(4):  # the first is predicted from the taste alone
+        if number:
+            move = np.ones((len(states), len(states)))
+            for part, stay, of_state in (
+                (users.taste_UK[0], requests.intent_stay_R[number], 0),
+                (users.dislike_prior_UK[0], requests.dislike_stay_R[number], 1),
+            ):
+                for a, b in itertools.product(range(len(states)), repeat=2):
+                    old, new = states[a][of_state], states[b][of_state]
+                    move[a, b] *= stay * (old == new) + (1 - stay) * part[new]
+            posterior = posterior @ move
+        expected_C = posterior @ repin_RXC[number]
+        np.testing.assert_allclose(found_RC[number], expected_C, rtol=1e-10)
+        posterior = posterior * likelihood_RX[number]
+        posterior /= posterior.sum()
+    assert outcome_RC[:3].any()  # else there would be nothing to infer from
+    assert np.abs(found_RC[3] - prior @ repin_RXC[3]).max() > 0.01
