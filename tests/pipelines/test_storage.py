@@ -13,6 +13,7 @@ from pipelines.contracts.errors import (
     RunInProgressError,
     TransientStorageError,
 )
+from support.object_store import SCHEME, make_object_store
 
 VALUE = FileDigest(path="a", sha256="b", num_bytes=3)
 
@@ -112,3 +113,14 @@ def test_a_killed_holder_frees_its_lock_and_its_scratch(tmp_path: Path) -> None:
     assert list((tmp_path / "run").glob(".scratch-*")), "the killed process left its scratch"
     with storage.exclusive_lock(uri, "x"), storage.scratch_folder(uri) as scratch:
         assert list((tmp_path / "run").glob(".scratch-*")) == [scratch]
+
+
+def test_an_object_store_has_files_but_no_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_object_store(tmp_path, monkeypatch)
+    uri = f"{SCHEME}run.json"
+    with storage.exclusive_lock(uri, "one"), storage.exclusive_lock(uri, "another"):
+        storage.write_model(uri, VALUE)
+    assert storage.read_model(uri, FileDigest) == VALUE
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]

@@ -11,11 +11,10 @@ elsewhere) and training-node-K.log beside.
 Not for the stage's own folder: the stage publishes from here.
 """
 
-import contextlib
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -23,17 +22,14 @@ from typing import TypeVar
 from pydantic import Field, ValidationError
 
 from pipelines.contracts.base import Frozen
-from pipelines.contracts.errors import (
-    ConfigurationError,
-    TransientStorageError,
-)
+from pipelines.contracts.errors import ConfigurationError, TransientStorageError
 from pipelines.contracts.files import exclusive_lock, write_model
 from training.fitting.spec import TrainingResult, TrainingSpec
 
 log = logging.getLogger(__name__)
 Model = TypeVar("Model", bound=Frozen)
 _LOCK_WAIT_S = 5.0
-"""Long enough for a killed attempt to be gone, too short to wait for a training."""
+"""Long enough for a killed attempt to be gone, too short to wait for the end of a training."""
 _POLL_S = 0.2
 
 
@@ -102,15 +98,13 @@ class WorkFolder:
         """Name of the lock that a node's launcher holds; the first process has its own."""
         return f"launch-node-{node_rank}.lock"
 
-    @contextlib.contextmanager
-    def locked(self, purpose: str, name: str = "training.lock") -> Iterator[None]:
-        """Hold one of the folder's locks; the kernel frees the lock when the process dies.
+    def locked(self, purpose: str, name: str = "training.lock") -> AbstractContextManager[None]:
+        """Hold one of the folder's locks for the time being, after a short wait for its holder.
 
         Raises:
-            RunInProgressError: another process holds it and goes on holding it.
+            RunInProgressError: another process holds the lock and goes on holding it.
         """
-        with exclusive_lock(self.root / name, purpose, _LOCK_WAIT_S):
-            yield
+        return exclusive_lock(self.root / name, purpose, _LOCK_WAIT_S)
 
     def prepare(self, spec: TrainingSpec) -> TrainingResult | None:
         """Make ready for an attempt, or return the finished result of the same training.
