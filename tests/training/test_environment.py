@@ -1,0 +1,29 @@
+"""What the processes of a model find in their environment; the devices: launch/test_nodes.py."""
+
+import os
+
+import pytest
+
+from training.environment import threads_per_process, training_environment
+
+
+@pytest.mark.parametrize(
+    ("num_cores", "num_processes", "asked_for", "expected"),
+    [(8, 1, "", 8), (8, 3, "", 2), (2, 4, "", 1), (8, 2, "3", 3), (8, 2, "6", 4), (8, 2, "0", 4)],
+)
+def test_processes_share_the_cores_and_keep_below_what_was_asked_for(
+    monkeypatch, num_cores, num_processes, asked_for, expected
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(num_cores)))
+    monkeypatch.setenv("OMP_NUM_THREADS", asked_for)
+    assert threads_per_process(num_processes) == expected
+    assert training_environment(num_processes)["OMP_NUM_THREADS"] == str(expected)
+
+
+def test_what_a_person_set_for_the_allocator_is_kept(monkeypatch) -> None:
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    environment = training_environment(1)
+    assert environment["MALLOC_TRIM_THRESHOLD_"] == "1"
+    assert int(environment["MALLOC_MMAP_THRESHOLD_"]) > 2**30
+    assert environment["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
