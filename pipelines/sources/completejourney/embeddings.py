@@ -1,9 +1,9 @@
 """Pin and user embeddings of the Complete Journey adapter, in one fixed basis.
 
-The basis comes from who bought what before BASIS_DATE, and never moves: a product that nobody had
-bought by then is folded in from its content. So a later embedding is comparable with an earlier
-one, and nothing after BASIS_DATE shapes the basis (evaluate cycles after it only). Not a learned
-encoder and not for another shop's products.
+The basis comes from who bought what before BASIS_DATE, and it never moves: a product that nobody
+had bought by then gets its embedding from its content. So a later embedding can be compared with an
+earlier one. Cycles before BASIS_DATE would see their own future in the basis, so evaluate later
+ones only. Not a learned encoder, and not for another shop's products.
 """
 
 from datetime import UTC, datetime

@@ -1,6 +1,7 @@
 """Impressions and actions of the Complete Journey adapter: who was shown what, who bought what.
 
-All draws are hashes of ids and a fixed seed: no generator state, so the same on every machine.
+All draws are hashes of ids and a fixed seed. There is no generator state, so every machine draws
+the same.
 Not for embeddings: `pipelines.sources.completejourney.embeddings`.
 """
 
@@ -28,12 +29,15 @@ _PRODUCT_BITS, _PLACEMENT_BITS = 20, 4
 
 @dataclass(frozen=True)
 class Promotions:
-    """What was promoted where: one entry per (store-week, product), sorted by both."""
+    """What was promoted where: one entry per (store-week, product), sorted by both.
+
+    A store-week is a store in a week; `store_weeks` and `product_ids` give each of them a rank.
+    """
 
     store_weeks: Ints  # distinct store * 100 + week, sorted
     product_ids: Ints  # distinct products, sorted
     keys: Ints  # store-week rank << 20 | product rank, sorted
-    num_rows: Ints  # rows of the table that say so: more than one where there are two placements
+    num_rows: Ints  # rows of the source for this entry; two where it lists two placements
     display: npt.NDArray[np.uint8]  # code into display_names
     mailer: npt.NDArray[np.uint8]
     display_names: list[str]
@@ -79,10 +83,10 @@ class Candidates(NamedTuple):
 
 
 def read_promotions(source: Path) -> Promotions:
-    """Read the promotions; of a product listed in two placements the later code is kept.
+    """Read the promotions; a product that is listed in two placements keeps the later code.
 
-    Every listed product counts as promoted, also where display and mailer are both '0' in the
-    other's column: the row itself says that the product was in the week's promotion.
+    Every listed product counts as promoted, also where both placements are '0', which means none:
+    the row itself says that the product was in the week's promotion.
     """
     placements = ["display_location", "mailer_location"]
     table = pq.read_table(source / "promotions.parquet", read_dictionary=placements)

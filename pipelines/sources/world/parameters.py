@@ -16,7 +16,7 @@ _FIRST_START, _LAST_END = date(2000, 1, 1), date(2100, 1, 1)
 
 
 class WorldParameters(Frozen):
-    """Sizes, and the constants of the formulas in `pipelines.sources.world.adapter`."""
+    """Sizes of a world, and the constants of the formulas in `pipelines.sources.world.adapter`."""
 
     num_users: int = Field(default=8000, description="Users; user_id is 0 .. num_users - 1.")
     num_pins: int = Field(default=3000, description="Pins; pin_id is 0 .. num_pins - 1.")
@@ -24,49 +24,65 @@ class WorldParameters(Frozen):
     start: date = Field(default=date(2024, 1, 1), description="First day, UTC.")
     seed: int = Field(default=7, description="Seed of the one generator.")
 
-    num_topics: int = Field(default=12, description="K, topics.")
+    num_topics: int = Field(default=12, description="Topics; K in the code.")
     min_tastes: int = Field(default=3, description="Fewest topics that a user likes.")
     max_tastes: int = Field(default=5, description="Most topics that a user likes.")
-    taste_concentration: float = Field(default=4.0, description="Dirichlet; larger is flatter.")
-    pin_noise: float = Field(default=0.8, description="Length of a pin's noise; a centre has 1.")
-    user_noise: float = Field(default=0.5, description="The same for a user row, every week.")
-    appeal_deviation: float = Field(default=0.3, description="Standard deviation, log-odds.")
-    warmth_deviation: float = Field(default=0.4, description="Between users, log-odds of a repin.")
+    taste_concentration: float = Field(default=4.0, description="Dirichlet's; larger is flatter.")
+    pin_noise: float = Field(
+        default=0.8, description="Length of a pin's noise beside its centre's 1."
+    )
+    user_noise: float = Field(default=0.5, description="Length of a weekly user row's noise.")
+    appeal_deviation: float = Field(default=0.3, description="Deviation of a pin's log-odds.")
+    warmth_deviation: float = Field(default=0.4, description="Deviation of a user's log-odds.")
     late_share: float = Field(default=0.3, description="Users who arrive on some later day.")
 
     sessions_per_week: float = Field(default=3.0, description="Mean over users.")
     min_requests: int = Field(default=2, description="Fewest requests of a session.")
     max_requests: int = Field(default=6, description="Most requests of a session.")
-    min_pause_ms: int = Field(default=120_000, description="Between requests of a session.")
-    max_pause_ms: int = Field(default=600_000, description="The same, largest.")
+    min_pause_ms: int = Field(
+        default=120_000, description="Shortest time between a session's requests."
+    )
+    max_pause_ms: int = Field(
+        default=600_000, description="Longest time between a session's requests."
+    )
 
-    stay_in_session: float = Field(default=0.95, description="The intent stays, per request.")
-    short_stay_share: float = Field(default=0.5, description="Weight of the short time scale.")
-    short_stay_hours: float = Field(default=12.0, description="Intent over a gap, time scale.")
-    long_stay_hours: float = Field(default=168.0, description="The long time scale.")
-    dislike_days: float = Field(default=21.0, description="Time scale of a dislike.")
+    stay_in_session: float = Field(
+        default=0.95, description="Chance that an intent stays, per request."
+    )
+    short_stay_share: float = Field(
+        default=0.5, description="Weight of the short time scale below."
+    )
+    short_stay_hours: float = Field(default=12.0, description="An intent's short time scale.")
+    long_stay_hours: float = Field(default=168.0, description="An intent's long time scale.")
+    dislike_days: float = Field(default=21.0, description="A dislike's time scale.")
 
-    num_candidates: int = Field(default=12, description="C, pins per request.")
-    taste_candidate_share: float = Field(default=0.4, description="From the user's tastes.")
-    popular_candidate_share: float = Field(default=0.3, description="From what is popular.")
-    exploration_share: float = Field(default=0.05, description="Requests of uniform candidates.")
-    examination_decay: float = Field(default=0.95, description="Seen: this to the position.")
+    num_candidates: int = Field(default=12, description="Pins per request; C in the code.")
+    taste_candidate_share: float = Field(default=0.4, description="Drawn from the user's tastes.")
+    popular_candidate_share: float = Field(
+        default=0.3, description="From the day's popular topics."
+    )
+    exploration_share: float = Field(default=0.05, description="Requests with any pins.")
+    examination_decay: float = Field(default=0.95, description="Position j is seen by this ** j.")
 
-    repin_base: float = Field(default=-4.2, description="a, log-odds of a repin.")
-    repin_intent: float = Field(default=3.4, description="b, if the pin's topic is the intent.")
-    repin_taste: float = Field(default=2.0, description="c, times the taste of the topic.")
-    repin_dislike: float = Field(default=-2.0, description="If the topic is disliked.")
-    repin_trend: float = Field(default=0.4, description="Times the topic's popularity curve.")
+    repin_base: float = Field(default=-4.2, description="Log-odds of a repin.")
+    repin_intent: float = Field(default=3.4, description="Added for the intent's topic.")
+    repin_taste: float = Field(default=2.0, description="Added, times the topic's taste.")
+    repin_dislike: float = Field(default=-2.0, description="Added for the disliked topic.")
+    repin_trend: float = Field(default=0.4, description="Added, times the topic's popularity.")
     click_base: float = Field(default=-3.2, description="Log-odds of a click.")
-    click_intent: float = Field(default=2.0, description="As of a repin.")
-    click_taste: float = Field(default=1.0, description="As of a repin.")
+    click_intent: float = Field(default=2.0, description="Added for the intent's topic.")
+    click_taste: float = Field(default=1.0, description="Added, times the topic's taste.")
     hide_base: float = Field(default=-5.5, description="Log-odds of a hide.")
-    hide_dislike: float = Field(default=4.0, description="If the topic is disliked.")
+    hide_dislike: float = Field(default=4.0, description="Added for the disliked topic.")
 
-    max_acting_ms: int = Field(default=60_000, description="An action follows within this.")
-    max_delay_ms: int = Field(default=120_000, description="Until a row is known, usually.")
-    slow_share: float = Field(default=0.04, description="Rows that take longer.")
-    max_slow_delay_ms: int = Field(default=2 * DAY_MS, description="Until such a row is known.")
+    max_acting_ms: int = Field(
+        default=60_000, description="Longest time from impression to action."
+    )
+    max_delay_ms: int = Field(
+        default=120_000, description="Longest time until a usual row is known."
+    )
+    slow_share: float = Field(default=0.04, description="Share of rows known later than that.")
+    max_slow_delay_ms: int = Field(default=2 * DAY_MS, description="Longest for such rows.")
 
     @property
     def start_ms(self) -> int:
