@@ -151,6 +151,12 @@ class ModelConfig(Frozen):
         description="'reference' is the published encoder: hidden positions have outputs, and a "
         "linear layer follows the max pool. 'average' is a mean over the actions, to measure both.",
     )
+    encoder_kernel: Literal["auto", "plain", "cpu"] = Field(
+        default="auto",
+        description="What computes the encoder's layers, to the same numbers up to rounding. "
+        "'plain' is PyTorch's operations. 'cpu' is hand-written for CPUs, one attention head and "
+        "no dropout, and an error elsewhere. 'auto' is 'cpu' where that works, else 'plain'.",
+    )
     use_candidate_fusion: bool = Field(
         default=True, description="The encoder's tokens hold the candidate; False to measure it."
     )

@@ -19,7 +19,7 @@ from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.mlflow_errors import translated_errors
 from training.bundle.files import read_golden
 from training.bundle.scorer import BundleConfig
-from training.data.batches import MODEL_INPUTS
+from training.data.batches import VARYING_AXES
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -100,11 +100,9 @@ def _signature(bundle_dir: Path) -> "ModelSignature":
     config = BundleConfig.model_validate_json((bundle_dir / "bundle.json").read_bytes())
     golden, _ = read_golden(bundle_dir, len(config.features.heads))
     inputs: list[ColSpec | TensorSpec] = []
-    for name in MODEL_INPUTS:
+    for name, varying in VARYING_AXES.items():
         array = getattr(golden, name).numpy()
-        # [R, S, ...] vary in the first two places, [C, ...] and [R, ...] in the first.
-        num_free = 2 if name.endswith(("_RS", "_RSE")) else 1
-        shape = (-1,) * num_free + array.shape[num_free:]
+        shape = (-1,) * len(varying) + array.shape[len(varying) :]
         inputs.append(TensorSpec(array.dtype, shape, name))
     shape = (-1, len(config.features.heads))
     outputs: list[ColSpec | TensorSpec] = [

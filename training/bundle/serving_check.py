@@ -19,7 +19,7 @@ from pipelines.contracts.config import ServingConfig
 from pipelines.contracts.errors import HomefeedError
 from training.bundle.files import load_bundle, read_golden
 from training.bundle.scorer import Scorer
-from training.data.batches import Batch
+from training.data.batches import REQUEST, VARYING_AXES, Batch, for_scoring
 from training.environment import training_environment
 
 _WARM_UP_CALLS = 5
@@ -77,14 +77,12 @@ def _one_request(golden: Batch, num_candidates: int) -> Batch:
     request = int(lengths_R.argmax())
     own = torch.nonzero(golden.request_of_C == request)[:, 0]
     rows_C = own[torch.arange(num_candidates) % len(own)]
-    parts = {}
-    for name, tensor in golden._asdict().items():
-        if name.endswith(("_R", "_RS", "_RSE", "_RE")):
-            parts[name] = tensor[request : request + 1]
-        else:
-            parts[name] = tensor[rows_C] if tensor.dim() else tensor
-    parts["request_of_C"] = torch.zeros(num_candidates, dtype=torch.int64)
-    return Batch(**parts)
+    inputs = {}
+    for name, (of, *_) in VARYING_AXES.items():
+        tensor = getattr(golden, name)
+        inputs[name] = tensor[request : request + 1] if of == REQUEST else tensor[rows_C]
+    inputs["request_of_C"] = torch.zeros(num_candidates, dtype=torch.int64)
+    return for_scoring(inputs, num_heads=golden.labels_CH.shape[1])
 
 
 def _latencies_ms(scorer: Scorer, request: Batch, num_calls: int) -> np.ndarray:

@@ -39,7 +39,24 @@ class Batch(NamedTuple):
     num_global_candidates: Tensor  # float32 scalar: candidates over all ranks
 
 
-MODEL_INPUTS = Batch._fields[:10]
+REQUEST, CANDIDATE, ACTION = "request", "candidate", "action"
+
+VARYING_AXES = {
+    "action_types_RS": (REQUEST, ACTION),
+    "action_pin_keys_RS": (REQUEST, ACTION),
+    "action_pins_RSE": (REQUEST, ACTION),
+    "action_ages_ms_RS": (REQUEST, ACTION),
+    "users_RE": (REQUEST,),
+    "request_of_C": (CANDIDATE,),
+    "candidate_pin_keys_C": (CANDIDATE,),
+    "candidate_pins_CE": (CANDIDATE,),
+    "categorical_CG": (CANDIDATE,),
+    "numeric_CN": (CANDIDATE,),
+}
+"""What the leading axes of each model input count. Their lengths differ from batch to batch; the
+axes after them have the lengths that the model was built with."""
+
+MODEL_INPUTS = tuple(VARYING_AXES)
 """The fields that a score depends on; the others exist for training."""
 
 

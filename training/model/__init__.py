@@ -1,1 +1,1 @@
-"""The ranking model and its loss. No files and no training loop."""
+"""The ranking model and its loss. It reads no files and knows nothing of the training loop."""

@@ -1,6 +1,7 @@
-"""The usual baseline for a sequence: the mean of its actions, which knows nothing of the candidate.
+"""The usual baseline for a sequence: the mean of its actions, which does not see the candidate.
 
-For measuring what the encoder adds (`model.encoder_variant = "average"`), not for serving.
+`model.encoder_variant = "average"` puts it in the place of the encoder to measure what the encoder
+adds. It is not for serving.
 
 Letters: R requests, C candidates, S actions per request, E pin embedding, A action embedding,
 D = A + E.
@@ -38,9 +39,10 @@ class AveragePooling(nn.Module):
         action_ages_ms_RS: Tensor | None = None,
         action_pin_keys_RS: Tensor | None = None,
     ) -> Tensor:
-        """Return the mean of each candidate's request, float32 [C, D].
+        """Return, for each candidate, the mean over its request's visible actions, float32 [C, D].
 
-        Arguments as of `SequenceEncoder.forward`; a request without visible actions has zeros.
+        The arguments are those of `SequenceEncoder.forward`. A request without visible actions has
+        a mean of zeros.
         """
         tokens_RSD = torch.cat([self.action_embedding(action_types_RS), action_pins_RSE], dim=-1)
         shown_RS1 = is_visible_RS[:, :, None].to(tokens_RSD.dtype)

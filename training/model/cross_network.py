@@ -1,4 +1,6 @@
-"""Full-rank DCN v2: explicit feature crosses. Not for the tower above it (`training.model.ranker`).
+"""Full-rank DCN v2, which multiplies features with each other explicitly.
+
+Not for the tower that follows it: that is in `training.model.ranker`.
 
 Letters: C candidates, X input width.
 """
@@ -14,7 +16,7 @@ class CrossNetwork(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(num_layers))
 
     def forward(self, x_0_CX: Tensor) -> Tensor:
-        """Return float [C, X] of crosses up to degree num_layers + 1 of a float [C, X] input."""
+        """Return the input's products of up to num_layers + 1 features, float [C, X] like it."""
         x_CX = x_0_CX
         for layer in self.layers:
             x_CX = x_0_CX * layer(x_CX) + x_CX

@@ -1,4 +1,6 @@
-"""The weighted multi-head loss. Not for metrics: a loss has weights that nobody wants to read.
+"""The weighted multi-head loss.
+
+Not for metrics: the weights of the loss would make a metric's value hard to read.
 
 Letters: R requests, C candidates, H heads, L labels (the heads, then 'impression').
 """
@@ -13,14 +15,16 @@ from training.data.batches import Batch
 
 
 def label_weight_matrix(features: FeatureConfig) -> Tensor:
-    """Return M, float32 [H, L], L = H + 1: its last column is the weight of every impression.
+    """Return M, float32 [H, L], with L = H + 1; its last column is the weight of every impression.
 
-    TransAct (Xia et al., 2023, section 3.4) has w_h = sum_a M[h, a] y_a. Read literally, an
-    impression without any action would weigh nothing, so 'impression' is a label that every row
-    has: M[h, impression] is 1 unless configured, every other entry 0.
+    TransAct (Xia et al., 2023, section 3.4) weighs head h of an impression with
+    w_h = sum_a M[h, a] y_a, where y_a says whether the impression has label a. Taken literally, an
+    impression without any action would weigh nothing. So 'impression' is a label that every
+    impression has. M[h, impression] is 1 and every other entry is 0 unless the configuration says
+    otherwise.
 
     Raises:
-        ConfigurationError: an entry names a head or a label that there is not.
+        ConfigurationError: an entry names a head or a label that does not exist.
     """
     heads = list(features.head_names)
     labels = [*heads, IMPRESSION_ROW]
@@ -37,14 +41,15 @@ def label_weight_matrix(features: FeatureConfig) -> Tensor:
 
 
 def weighted_loss(logits_CH: Tensor, batch: Batch, weights_HL: Tensor) -> Tensor:
-    """Return this rank's share of the loss: sum over its candidates / candidates of all ranks.
+    """Return this rank's share of the loss: the sum over its candidates / candidates of all ranks.
 
-    L = 1/C sum_c w_user(c) sum_h w_h(c) BCE(logit_ch, y_ch), with w_h = sum_a M[h, a] y_a. The sum
-    of the shares over the ranks is the global mean, whatever the ranks' numbers of candidates.
+    The loss is L = 1/C sum_c w_user(c) sum_h w_h(c) BCE(logit_ch, y_ch), with
+    w_h = sum_a M[h, a] y_a. The ranks' shares add up to the mean over all candidates, however the
+    candidates are distributed over the ranks.
 
     Args:
         logits_CH: float32 [C, H].
-        batch: labels, user weights and the global number of candidates.
+        batch: its labels, user weights and global number of candidates are read.
         weights_HL: M, float32 [H, L].
     """
     is_impression_C1 = torch.ones_like(batch.labels_CH[:, :1])

@@ -1,8 +1,8 @@
 """How a candidate matches the user's actions, counted rather than learnt.
 
-Cheap numbers beside the encoder: cosines between embeddings and exact matches of the pin. They have
-no parameters and no gradient. Not for the encoder itself
-(`training.model.encoder.sequence_encoder`).
+These features stand beside the encoder's output and cost little: cosines between embeddings, and
+exact matches of the pin. They have no parameters and no gradient. Not for the encoder itself: that
+is `training.model.encoder.sequence_encoder`.
 
 Letters: R requests, C candidates, S actions per request (newest first), E pin embedding,
 T action types, M match features.
@@ -20,7 +20,7 @@ RECENCY_DAYS = 14.0
 
 
 def num_match_features(num_action_types: int) -> int:
-    """Return M: two cosines, a log count per action type and in all, and two recencies."""
+    """Return M: two cosines, a log count per action type and one over all types, two recencies."""
     return 2 + num_action_types + 1 + 2
 
 
@@ -28,9 +28,15 @@ def num_match_features(num_action_types: int) -> int:
 def sequence_matches(batch: Batch, is_visible_RS: Tensor, num_action_types: int) -> Tensor:
     """Return the match features, float32 [C, M], all zero for a request without visible actions.
 
-    In order: best cosine; mean of the five best cosines (absent ones count as 0); log1p of the
-    number of visible actions on this very pin, for each action type and in all; exp(-age / 14 days)
-    of the newest of them; 1 / (1 + its position in the sequence). `is_visible_RS` is bool.
+    The features are, in this order: the best cosine; the mean of the five best cosines, where
+    missing ones count as 0; log1p of the number of visible actions on this very pin, for each
+    action type and then over all types; exp(-age / 14 days) of the newest of these actions;
+    1 / (1 + the position of that action in the sequence).
+
+    Args:
+        batch: see `Batch`.
+        is_visible_RS: bool [R, S], from `visible_actions`.
+        num_action_types: T.
     """
     request_of_C = batch.request_of_C
     is_visible_CS = is_visible_RS[request_of_C]
@@ -63,8 +69,9 @@ def _cosines(action_pins_RSE: Tensor, candidate_pins_CE: Tensor, request_of_C: T
 
 
 def _recency(is_match_CS: Tensor, ages_ms_CS: Tensor) -> Tensor:
-    """Return [C, 2]: decay by age and by position of the newest exact match, 0 without one."""
-    # Newest first: the first True is the newest match; argmax returns the first of equal maxima.
+    """Return [C, 2]: decay by age and by position of the newest exact match, 0 if there is none."""
+    # Actions are newest first, so the first True is the newest match. argmax returns the first of
+    # equal maxima.
     newest_C1 = is_match_CS.int().argmax(dim=1, keepdim=True)
     has_match_C1 = is_match_CS.any(dim=1, keepdim=True)
     age_days_C1 = ages_ms_CS.gather(1, newest_C1).float() / DAY_MS

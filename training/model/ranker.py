@@ -1,7 +1,7 @@
-"""The ranker: all features side by side, crossed, then one logit per head.
+"""The ranker: it puts all features side by side, crosses them, and gives one logit per head.
 
-Not for fitting it (`training.fitting.lightning_module`) nor for calibration
-(`training.bundle.files`).
+Not for fitting it: that is `training.fitting.lightning_module`. Not for calibration: that is
+`training.bundle.calibration`.
 
 Letters: R requests, C candidates, S actions per request, E pin embedding, G categorical features,
 N numeric features, H heads, X all features side by side.
@@ -51,7 +51,7 @@ class Ranker(nn.Module):
         self.heads = nn.Linear(tower_dim, len(features.heads))
 
     def adopt(self, statistics: FeatureStatistics) -> None:
-        """Take the scales of the training rows, and start every head at its base rate."""
+        """Take the scales of the training rows, and let every head start at its base rate."""
         self.numeric_mean_N = torch.as_tensor(statistics.numeric_mean_N, dtype=torch.float32)
         self.numeric_scale_N = torch.as_tensor(statistics.numeric_scale_N, dtype=torch.float32)
         self.pin_scale = torch.tensor(statistics.pin_scale)
@@ -64,22 +64,22 @@ class Ranker(nn.Module):
         """Return one logit per candidate and head.
 
         Args:
-            batch: see `Batch`; labels and weights are not read.
+            batch: see `Batch`. Its labels and weights are not read.
             is_visible_RS: bool [R, S], from `visible_actions`.
 
         Returns:
-            float32 [C, H] (float64 if the weights are), uncalibrated, on the scale of the
-            (downsampled) training rows.
+            float32 [C, H], or float64 if the weights are. The logits are not calibrated: they are
+            those of the training rows, of which some without actions may have been left out.
         """
         crossed_CX = self.cross_network(self._inputs(batch, is_visible_RS))
         return self._whole(self.heads(self.tower(crossed_CX)))
 
     def _inputs(self, batch: Batch, is_visible_RS: Tensor) -> Tensor:
-        """Return all features side by side, float32 [C, X], float64 if the weights are.
+        """Return all features side by side, float32 [C, X], or float64 if the weights are.
 
-        A block of many components (an embedding, an encoder column) is divided by the root of its
-        width, so that it weighs like one feature and not like dozens: on the sample this is worth
-        +0.8 % repin volume at 3 (docs/decisions.md).
+        A block of many components (an embedding or an encoder column) is divided by the square root
+        of its width, so that it weighs like one feature and not like dozens. On the sample this
+        raises the repin volume at 3 by 0.8 % (docs/decisions.md).
         """
         candidates_CE = batch.candidate_pins_CE * self.pin_scale
         users_CE = (batch.users_RE * self.user_scale)[batch.request_of_C]
@@ -107,7 +107,7 @@ class Ranker(nn.Module):
         return torch.cat([self._whole(part) for part in parts], dim=1)
 
     def _whole(self, part: Tensor) -> Tensor:
-        """Return a tensor in the weights' precision, also where autocast has lowered it."""
+        """Return a tensor in the weights' precision, which autocast may have lowered."""
         return part.to(self.heads.weight.dtype)
 
 

@@ -39,6 +39,14 @@ def holdout_batch(planted, scorer: Scorer) -> Batch:
     return reader.make_batch(reader.index(SPLIT_HOLDOUT))
 
 
+def test_a_bundle_from_before_the_kernel_was_an_option_scores_as_it_did(bundle) -> None:
+    config = json.loads((bundle / "bundle.json").read_text())
+    assert config["model"].pop("encoder_kernel") == "auto"
+    (bundle / "bundle.json").write_text(json.dumps(config))
+    golden, expected = read_golden(bundle, 3)
+    assert np.abs(load_bundle(bundle).probabilities(golden) - expected).max() < 1e-6
+
+
 def test_round_trip(planted, trained, tmp_path) -> None:
     source = Path(trained[1].bundle_dir)
     scorer = load_bundle(source)

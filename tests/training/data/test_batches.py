@@ -6,7 +6,7 @@ import torch
 
 from pipelines.contracts.hashing import uniform
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
-from training.data.batches import visible_actions
+from training.data.batches import MODEL_INPUTS, VARYING_AXES, Batch, visible_actions
 from training.data.data_module import HomefeedDataModule
 from training.data.epoch_plan import EpochPlan, EpochPlanner, split_off_calibration
 from training.data.reader import SnapshotReader, chunks, ragged_ranges
@@ -28,6 +28,23 @@ def test_ragged_ranges() -> None:
     found = ragged_ranges(np.array([5, 0, 9]), np.array([2, 0, 3]))
     assert found.tolist() == [5, 6, 9, 10, 11]
     assert ragged_ranges(np.array([], dtype=int), np.array([], dtype=int)).tolist() == []
+
+
+def test_the_declared_axes_of_the_inputs_are_those_that_vary(reader) -> None:
+    assert MODEL_INPUTS == Batch._fields[: len(MODEL_INPUTS)]
+    index = reader.index(SPLIT_HOLDOUT)
+    batches = [reader.make_batch(index.take(np.arange(size))) for size in (3, len(index))]
+    for name, varying in VARYING_AXES.items():
+        fixed = []
+        for batch in batches:
+            num_requests, num_actions = batch.action_types_RS.shape
+            num_candidates = len(batch.request_of_C)
+            assert len({num_requests, num_actions, num_candidates}) == 3
+            lengths = {"request": num_requests, "action": num_actions, "candidate": num_candidates}
+            shape = getattr(batch, name).shape
+            assert shape[: len(varying)] == tuple(lengths[axis] for axis in varying), name
+            fixed.append(shape[len(varying) :])
+        assert fixed[0] == fixed[1], name
 
 
 def test_a_batch_equals_what_a_loop_over_the_rows_gathers(reader) -> None:

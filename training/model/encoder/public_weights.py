@@ -1,6 +1,6 @@
-"""Weights of the published TransAct module, under its parameter names, for the reference encoder.
+"""Loading the weights of the published TransAct module into the reference encoder.
 
-Published name (github.com/pinterest/transformer_user_action) -> name here:
+The published names (github.com/pinterest/transformer_user_action) become these:
 
     action_emb_module.weight, row i                -> action_embedding.weight, row i + 1
     transformer_encoder.layers.N.
@@ -9,11 +9,12 @@ Published name (github.com/pinterest/transformer_user_action) -> name here:
         norm1.*, norm2.*                           -> layers.N.attention_norm.*, feedforward_norm.*
         linear1.*, linear2.*                       -> layers.N.feedforward_in.*, feedforward_out.*
     out_linear.*                                   -> pool_linear.*
-    action_type_lookup                             -> nothing: a snapshot's ids are looked up
+    action_type_lookup                             -> nothing: a snapshot's ids are looked up before
 
-Row i belongs to the i-th smallest action type; list `features.action_types` in that order.
-In the published module padding shares row 0 with the smallest action type; here it has a row of
-its own, which stays zero (as row 0 does there: it is the embedding's padding_idx). Not for bundles.
+Row i of the embedding belongs to the i-th smallest action type, so `features.action_types` has to
+list the types in that order. In the published module padding shares row 0 with the smallest action
+type, and that row stays zero because it is the embedding's padding_idx. Here padding has a row of
+its own, which stays zero too. Not for bundles: those are read by `training.bundle.files`.
 """
 
 import re
@@ -42,8 +43,8 @@ def load_public_weights(encoder: SequenceEncoder, published: Mapping[str, Tensor
     """Load a published state dict into a reference encoder of the same sizes.
 
     Raises:
-        ConfigurationError: a name is unknown or missing, a size differs, or the encoder is not the
-            reference variant.
+        ConfigurationError: a name is unknown or missing, a size differs, or the encoder is not of
+            the reference variant.
     """
     if encoder.pool_linear is None:
         raise ConfigurationError(
@@ -64,7 +65,7 @@ def load_public_weights(encoder: SequenceEncoder, published: Mapping[str, Tensor
 
 
 def _own_name(name: str) -> str:
-    """Return the name here of a published parameter."""
+    """Return what a published parameter is called in our encoder."""
     if name == "action_emb_module.weight":
         return "action_embedding.weight"
     if name.startswith("out_linear."):

@@ -10,7 +10,7 @@ from torch import Tensor
 from pipelines.contracts.config import ModelConfig
 from pipelines.contracts.errors import ConfigurationError
 from support.plain_encoder import PlainTransAct
-from training.model.encoder import layer as encoder_layers
+from training.model.encoder.cpu import factors
 from training.model.encoder.public_weights import load_public_weights
 from training.model.encoder.sequence_encoder import SequenceEncoder
 
@@ -101,9 +101,7 @@ def test_every_form_gives_the_same_numbers(
     exported = torch.export.export(encoder, (), inputs, strict=False).module()(**inputs)
     compiled = torch.compile(encoder, backend=COMPILER)(**inputs)
     monkeypatch.setattr(
-        encoder,
-        "_encode_grouped",
-        lambda *inputs_and_identity: encoder._encode_each(*inputs_and_identity[:-1]),
+        encoder, "_encode_grouped", lambda sequences, _: encoder._encode_each(sequences)
     )
     one_by_one = encoder(**inputs)
     for other in (evaluation, no_grad, exported, compiled, one_by_one):
@@ -142,8 +140,8 @@ def test_scores_too_far_apart_to_split_are_not_split(monkeypatch: pytest.MonkeyP
         inputs[name] *= 40
     expected = plain(**inputs)
     assert (ours(**inputs) - expected).abs().max() < 1e-3
-    # splitting them all the same divides nothing by nothing
-    monkeypatch.setattr(encoder_layers, "MAX_EXPONENT_RANGE", float("inf"))
+    # split nevertheless, both factors are 0 and the quotient is 0 / 0
+    monkeypatch.setattr(factors, "MAX_EXPONENT_RANGE", float("inf"))
     assert not torch.isfinite(ours(**inputs)).all()
 
 

@@ -1,11 +1,11 @@
 """Matrix products of the encoder's layers, for CPUs.
 
-PyTorch multiplies float32 matrices with MKL, which leaves the widest vector instructions of other
-makers' processors unused. oneDNN, which comes with PyTorch too (`torch.ops.mkldnn`, the operations
-that compiled code uses), takes them, and adds a bias or another matrix while the result is still in
-a register. It builds a kernel for every new shape, though, at the price of some ten products. So
-callers bring shapes that come again and again: numbers of rows that are a multiple of ROW_STEP, or
-what is bounded otherwise.
+PyTorch multiplies float32 matrices with MKL, which does not use the widest vector instructions of
+processors that are not Intel's. oneDNN uses them, and it adds a bias or another matrix while the
+product is still in a register. It comes with PyTorch too: `torch.ops.mkldnn` are the operations
+that compiled code calls. oneDNN builds a kernel for every new shape, however, which takes as long
+as some ten products. So callers bring few different shapes: numbers of rows that are multiples of
+ROW_STEP, or shapes that are bounded otherwise.
 
 Letters: N rows, D inputs, F outputs.
 """
@@ -19,7 +19,7 @@ ROW_STEP = 128
 
 
 def padded(num_rows: int) -> int:
-    """Return the next multiple of ROW_STEP."""
+    """Return the smallest multiple of ROW_STEP that is not below num_rows."""
     return -(-num_rows // ROW_STEP) * ROW_STEP
 
 
@@ -38,7 +38,7 @@ def linear_plus(x_ND: Tensor, weight_FD: Tensor, bias_F: Tensor | None, other_NF
 
 
 def has_one_dnn(dtype: torch.dtype) -> bool:
-    """Return whether this machine's oneDNN multiplies numbers of that type."""
+    """Return whether oneDNN multiplies matrices of that type on this machine."""
     if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):
         return False
     if dtype == torch.bfloat16:

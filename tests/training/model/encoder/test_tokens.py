@@ -1,14 +1,8 @@
-"""Which actions the encoder computes together, by hand."""
+"""Which positions the encoder computes and how equal ones are merged, worked out by hand."""
 
 import torch
 
-from training.model.encoder.plan import (
-    Tokens,
-    group_sizes,
-    merge_equal,
-    reference_tokens,
-    visible_tokens,
-)
+from training.model.encoder.tokens import Tokens, merge_equal, reference_tokens, visible_tokens
 
 
 def rows(*numbers: list[int]) -> torch.Tensor:
@@ -34,13 +28,13 @@ def merged(tokens: Tokens, identity_RS: torch.Tensor) -> list[list[list[int]]]:
 
 def test_visible_equals_are_one_token() -> None:
     is_visible = rows([1, 0, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]).bool()
-    # the hidden action of the first request is like its visible ones and must not count
+    # the first request's hidden action equals two visible ones and must not be counted with them
     identity = rows([7, 7, 5, 7, 5, 9], [4, 4, 0, 0, 0, 0], [3, 3, 3, 0, 0, 0])
     tokens = visible_tokens(is_visible, first_k=3)
     assert merged(tokens, identity) == [
         [[0, 2, 5], [2, 2, 1], [0, -1, 1]],
         [[0], [2], [0, 0, -1]],
-        [[0], [1], [-1, -1, -1]],  # looks at its first, which is not pooled
+        [[0], [1], [-1, -1, -1]],  # attends to its first position, which is not pooled
     ]
     assert merge_equal(tokens, identity, sequence_of(identity)).num_pooled_R.tolist() == [3, 1, 0]
 
@@ -52,7 +46,7 @@ def test_reference_hidden_equals_have_an_output_and_do_not_count() -> None:
     tokens = reference_tokens(is_action, is_visible, first_k=2, max_actions=5)
     assert merged(tokens, identity) == [
         [[0, 2, 3, 4], [1, 1, 0, 0], [0, 0]],  # the last is padding
-        [[0, 3], [3, 2], [0, 0]],  # position 0 is looked at, visible or not
+        [[0, 3], [3, 2], [0, 0]],  # position 0 is a key, visible or not
     ]
     assert merge_equal(tokens, identity, sequence_of(identity)).num_pooled_R.tolist() == [4, 2]
 
@@ -62,7 +56,7 @@ def test_different_actions_stay_as_they_are() -> None:
     identity = rows([1, 2, 3, 4], [1, 1, 1, 1])
     found = merge_equal(tokens, identity, sequence_of(identity))
     for name, expected in tokens._asdict().items():
-        if name == "position_RS":  # beyond the tokens it says nothing
+        if name == "position_RS":  # behind the tokens its values mean nothing
             assert found.position_RS[0, :3].tolist() == expected[0, :3].tolist()
             assert found.position_RS[1, 0] == expected[1, 0]
         else:
@@ -76,11 +70,3 @@ def test_equal_keys_of_different_pins_merge_nothing() -> None:
     assert found.num_tokens_R.tolist() == [2]
     assert found.count_RS[0, :2].tolist() == [1, 2]
     assert found.first_RK.tolist() == [[0, 1]]
-
-
-def test_groups_end_where_padding_would_cost_more_than_a_group() -> None:
-    assert group_sizes([(100, 8)] * 20, 0.2) == [20]
-    assert group_sizes([(100, 8)] * 20 + [(17, 8)], 0.2) == [21]  # padded in part only
-    assert group_sizes([(100, 8)] * 20 + [(17, 8)] * 2, 1.0) == [21, 1]
-    assert group_sizes([(100, 30), (100, 8)], 0.2) == [1, 1]  # 22 candidates for nothing
-    assert group_sizes([(100, 8)] * 100, 0.2) == [81, 19]  # memory

@@ -1,0 +1,99 @@
+"""Which requests the encoder computes together, so that little time goes into padding.
+
+A group holds requests of similar length, and its tensors are as long as its longest request.
+Grouping changes no output. Not for which positions are computed:
+that is `training.model.encoder.tokens`.
+
+Letters: R requests, S tokens of the group's longest request, M candidates of a request (the most
+in the group), C candidates of all requests.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from training.model.encoder.tokens import Tokens
+
+GROUP_COST_TOKENS = 1000
+"""What starting one more group costs: as much time as computing this many pairs of a token and a
+candidate. A group is closed before its padding costs more."""
+PLAIN_PADDING_COST = 1.0
+"""The plain layers compute padding like all else. The unit is the cost of computing a token."""
+MAX_GROUP_TOKENS = 65536
+"""The most pairs of a token and a candidate in a group, padding included. It bounds memory."""
+
+
+class Group(NamedTuple):
+    """Requests to compute together, and their candidates side by side."""
+
+    request_R: Tensor  # int64, rows of the batch's requests
+    candidate_RM: Tensor  # int64, rows of the batch's candidates; filling repeats a request's last
+    is_candidate_RM: Tensor  # bool, False where filling
+    num_tokens: int  # S
+    is_full: bool  # True if every request has S tokens, each of which stands for one action
+
+
+class RequestSize(NamedTuple):
+    """What computing a request depends on."""
+
+    num_tokens: int
+    num_candidates: int
+
+
+def plan_groups(tokens: Tokens, request_of_C: Tensor, padding_cost: float) -> list[Group]:
+    """Return groups that hold every candidate once; requests without candidates are left out.
+
+    Args:
+        tokens: of all requests of the batch.
+        request_of_C: int64 [C], ascending.
+        padding_cost: as of `group_sizes`.
+    """
+    count_R = torch.bincount(request_of_C, minlength=len(tokens.num_tokens_R))
+    start_R = count_R.cumsum(0) - count_R
+    wanted = torch.nonzero(count_R)[:, 0]
+    # from long to short, and requests of one length from many candidates to few
+    key = tokens.num_tokens_R[wanted] * (int(count_R.max()) + 1) + count_R[wanted]
+    wanted = wanted[torch.argsort(key, descending=True, stable=True)]
+    lengths, counts = tokens.num_tokens_R[wanted].tolist(), count_R[wanted].tolist()
+    sizes = [RequestSize(*size) for size in zip(lengths, counts, strict=True)]
+    groups = []
+    for requests in torch.split(wanted, group_sizes(sizes, padding_cost)):
+        num_tokens = int(tokens.num_tokens_R[requests].max())
+        count, start = count_R[requests], start_R[requests]
+        slot_M = torch.arange(int(count.max()), device=requests.device)
+        groups.append(
+            Group(
+                request_R=requests,
+                candidate_RM=start[:, None] + torch.minimum(slot_M, count[:, None] - 1),
+                is_candidate_RM=slot_M < count[:, None],
+                num_tokens=num_tokens,
+                is_full=bool((tokens.count_RS[requests, :num_tokens] == 1).all()),
+            )
+        )
+    return groups
+
+
+def group_sizes(sizes: list[RequestSize], padding_cost: float) -> list[int]:
+    """Return how many requests each group takes.
+
+    All requests of a group are padded to its longest, which is its first, and to the most
+    candidates that one of them has.
+
+    Args:
+        sizes: of the requests, from long to short.
+        padding_cost: what a token costs by which a request is padded to the longest of its group,
+            as a share of computing a token.
+    """
+    taken, total, used, longest, most = [0], 0, 0, 0, 0
+    for num_tokens, num_candidates in sizes:
+        longest, most = max(longest, num_tokens), max(most, num_candidates)
+        total, used = total + num_tokens, used + num_tokens * num_candidates
+        size = (taken[-1] + 1) * longest
+        padding = total * most - used + (size - total) * most * padding_cost
+        if taken[-1] and (padding > GROUP_COST_TOKENS or size * most > MAX_GROUP_TOKENS):
+            taken.append(0)
+            total, used = num_tokens, num_tokens * num_candidates
+            longest, most = num_tokens, num_candidates
+        taken[-1] += 1
+    return taken
