@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.contracts.arrow import to_matrix
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.schemas import EMBEDDING_DIM, EmbeddingType
+from pipelines.contracts.schemas import EMBEDDING_DIM
 from pipelines.contracts.time import DAY_MS
 
 EARLIEST_PLAUSIBLE_MS = 946_684_800_000  # 2000-01-01
@@ -146,11 +147,7 @@ def embedding_matrix(path: str, key: str, rows: pa.Table) -> np.ndarray:
     Raises:
         DataContractError: a number is null, NaN or infinite; the message names the row's key.
     """
-    column = rows["embedding"].combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        column = pa.concat_arrays(column.chunks) if column.chunks else pa.array([], EmbeddingType)
-    values = column.flatten()
-    matrix = values.to_numpy(zero_copy_only=False).reshape(-1, EMBEDDING_DIM)
+    matrix = to_matrix(rows["embedding"])
     is_bad = ~np.isfinite(matrix).all(axis=1)
     if is_bad.any():
         row = int(np.flatnonzero(is_bad)[0])
@@ -159,7 +156,7 @@ def embedding_matrix(path: str, key: str, rows: pa.Table) -> np.ndarray:
             f"number ({int(is_bad.sum())} such rows); expected {EMBEDDING_DIM} finite float32 "
             f"numbers; write these embeddings again"
         )
-    return np.ascontiguousarray(matrix, dtype=np.float32)
+    return matrix
 
 
 def _guess_unit(value: int) -> str:

@@ -9,15 +9,17 @@ Letters: U users, W weeks, R requests, C candidates, N rows.
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.contracts.schemas import ACTIONS, EMBEDDING_DIM, IMPRESSIONS, PINS, USERS
+from pipelines.contracts.arrow import to_list_column
+from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, PINS, USERS
 from pipelines.contracts.time import DAY_MS
-from pipelines.snapshot.features import has_recent_action
+from pipelines.event_log.event_index import ActionTimes, has_recent_action
 from pipelines.sources.world.actions import (
     ACTION_TYPES,
     NO_ACTION,
@@ -66,21 +68,27 @@ class Chunk:
     first_request: int  # number of the chunk's first request in the whole world
 
 
+class EventTables(NamedTuple):
+    """What happened in a chunk, by the time of the event."""
+
+    impressions: pa.Table  # IMPRESSIONS
+    truth_impressions: pa.Table  # TRUTH_IMPRESSIONS, row for row with the impressions
+    actions: pa.Table  # ACTIONS
+
+
 def pins_table(catalogue: Catalogue) -> pa.Table:
     """Return PINS by pin_id."""
     num_pins = len(catalogue.topic_P)
     columns = [
         np.arange(num_pins, dtype=np.int64),
         pa.array([EMBEDDING_VERSION]).take(pa.array(np.zeros(num_pins, dtype=np.int64))),
-        _embeddings(catalogue.embedding_PE),
+        to_list_column(catalogue.embedding_PE.astype(np.float32)),
     ]
     return pa.table(columns, schema=PINS)
 
 
-def event_tables(
-    rng: np.random.Generator, world: WorldParameters, chunk: Chunk
-) -> tuple[pa.Table, pa.Table, pa.Table]:
-    """Return IMPRESSIONS, TRUTH_IMPRESSIONS and ACTIONS, each by its event's time."""
+def event_tables(rng: np.random.Generator, world: WorldParameters, chunk: Chunk) -> EventTables:
+    """Return a chunk's events, each table by its event's time."""
     requests = chunk.requests
     order_R = np.argsort(requests.impressed_at_R, kind="stable")
     request_id_R = _request_ids(chunk.first_request + np.arange(len(order_R)))
@@ -88,11 +96,13 @@ def event_tables(
     row_N = np.repeat(order_R, world.num_candidates)
     user_id_N = chunk.users.user_id_U[requests.user_R[row_N]]
     pin_id_N = requests.pin_RC[order_R].ravel()
-    keys = (request_id_R.take(pa.array(row_N)), user_id_N, pin_id_N)
+    request_id_N = request_id_R.take(pa.array(row_N))
     propensity = np.float32(world.num_candidates / world.num_pins)
     impressions = pa.table(
         [
-            *keys,
+            request_id_N,
+            user_id_N,
+            pin_id_N,
             requests.impressed_at_R[row_N],
             known_R[row_N],
             np.tile(np.arange(world.num_candidates, dtype=np.int16), len(order_R)),
@@ -102,22 +112,26 @@ def event_tables(
         ],
         schema=IMPRESSIONS,
     )
-    return impressions, _truth_table(chunk, order_R, keys), _actions_table(rng, world, chunk)
+    return EventTables(
+        impressions=impressions,
+        truth_impressions=_truth_table(chunk, order_R, impressions),
+        actions=_actions_table(rng, world, chunk),
+    )
 
 
 def users_table(
     rng: np.random.Generator,
     world: WorldParameters,
     catalogue: Catalogue,
-    users: Users,
-    events: tuple[Requests, pa.Table],
+    chunk: Chunk,
+    actions: pa.Table,
 ) -> pa.Table:
     """Return USERS: a row a week from a user's first request on, by (user, as_of).
 
     The state is 'new' in the first 28 days after the first request, else 'core' with a repin in
     the last 28 days that was known by then, else 'non_core'.
     """
-    requests, actions = events
+    users, requests = chunk.users, chunk.requests
     first_U = np.full(len(users.user_id_U), np.iinfo(np.int64).max)
     np.minimum.at(first_U, requests.user_R, requests.impressed_at_R)
     as_of_W = np.arange(world.start_ms, world.end_ms, 7 * DAY_MS)
@@ -125,16 +139,16 @@ def users_table(
     as_of_N = as_of_W[week]
     is_new_N = first_U[user] >= as_of_N - _CORE_DAYS * DAY_MS
     repins = actions.filter(pc.equal(actions["action_type"], "repin"))
-    acted = tuple(np.asarray(repins[name]) for name in ("user_id", "acted_at", "known_at"))
+    names = ("user_id", "acted_at", "known_at")
+    repin_times = ActionTimes(*(np.asarray(repins[name]) for name in names))
     user_id_N = users.user_id_U[user]
-    is_core_N = has_recent_action(
-        user_id_N, as_of_N, _CORE_DAYS * DAY_MS, (acted[0], acted[1], acted[2])
-    )
+    is_core_N = has_recent_action(repin_times, user_id_N, as_of_N, _CORE_DAYS * DAY_MS)
+    vector_NE = draw_user_vectors(rng, world, catalogue, users.taste_UK[user])
     state_N = np.where(is_new_N, 2, np.where(is_core_N, 0, 1))
     columns = [
         user_id_N,
         as_of_N,
-        _embeddings(draw_user_vectors(rng, world, catalogue, users.taste_UK[user])),
+        to_list_column(vector_NE.astype(np.float32)),
         pa.array(["core", "non_core", "new"]).take(pa.array(state_N)),
         pa.nulls(len(user), pa.string()),
     ]
@@ -154,7 +168,7 @@ def write_truth_tables(
         pins = {"topic": catalogue.topic_P, "appeal": catalogue.appeal_P}
         pin_id = np.arange(world.num_pins)
         write_part(folder / TRUTH / "pins", pa.table({"pin_id": pin_id, **pins}), 0)
-    taste = pa.FixedSizeListArray.from_arrays(pa.array(users.taste_UK.ravel()), world.num_topics)
+    taste = to_list_column(users.taste_UK)
     hidden = {"user_id": users.user_id_U, "taste": taste, "warmth": users.warmth_U}
     write_part(folder / TRUTH / "users", pa.table(hidden), number)
 
@@ -175,17 +189,14 @@ def write_days(folder: Path, rows: pa.Table, time_column: str, number: int) -> N
         write_part(folder / name, rows.slice(start, end - start), number)
 
 
-def _truth_table(chunk: Chunk, order_R: Ints, keys: tuple[pa.Array, Ints, Ints]) -> pa.Table:
+def _truth_table(chunk: Chunk, order_R: Ints, impressions: pa.Table) -> pa.Table:
+    """Return TRUTH_IMPRESSIONS, row for row with the impressions; `order_R` is by their time."""
     requests, best = chunk.requests, chunk.best
-    request_id, user_id_N, pin_id_N = keys
     row_N = np.repeat(order_R, requests.pin_RC.shape[1])
     expected_RC = best.oracle_RC * chunk.examination_C
     is_repin_RC = chunk.outcome_RC == ACTION_TYPES.index("repin") + 1
     columns = [
-        request_id,
-        pin_id_N,
-        user_id_N,
-        requests.impressed_at_R[row_N],
+        *(impressions[name] for name in ("request_id", "pin_id", "user_id", "impressed_at")),
         *(
             values_RC[order_R].ravel().astype(np.float32)
             for values_RC in (best.oracle_RC, best.filtered_RC, best.no_sequence_RC, expected_RC)
@@ -216,8 +227,3 @@ def _actions_table(rng: np.random.Generator, world: WorldParameters, chunk: Chun
 def _request_ids(numbers: Ints) -> pa.Array:
     digits = pc.utf8_lpad(pa.array(numbers).cast(pa.string()), 12, "0")
     return pc.binary_join_element_wise("w", digits, "")
-
-
-def _embeddings(rows: Floats) -> pa.FixedSizeListArray:
-    values = np.ascontiguousarray(rows, dtype=np.float32).ravel()
-    return pa.FixedSizeListArray.from_arrays(pa.array(values), EMBEDDING_DIM)

@@ -233,8 +233,8 @@ def test_the_basis_is_the_same_in_another_process(
 ) -> None:
     """With another hash seed and another number of threads, and with no promotion at all."""
     code = (
-        "from pipelines.sources import completejourney_events as events\n"
-        "from pipelines.sources import completejourney_embeddings as embeddings\n"
+        "from pipelines.sources.completejourney import events\n"
+        "from pipelines.sources.completejourney import embeddings\n"
         "from pipelines.sources.completejourney.adapter import data_folder\n"
         "import hashlib, numpy as np\n"
         "none, small = np.array([-1]), np.array([0], dtype=np.uint8)\n"
