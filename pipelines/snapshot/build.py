@@ -14,12 +14,7 @@ import numpy as np
 from pipelines.contracts.artifacts import ResolvedRun, ShardStats, Snapshot, Window
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.files import digest_files, digest_of_files
-from pipelines.contracts.schemas import (
-    SHARD_FILES,
-    SPLIT_HOLDOUT,
-    SPLIT_TRAINING,
-    label_column,
-)
+from pipelines.contracts.schemas import SHARD_FILES, SPLIT_HOLDOUT, SPLIT_TRAINING, label_column
 from pipelines.event_log.reader import EventLog, check_nothing_from_the_future, open_event_log
 from pipelines.snapshot.kernel import build_shard
 from pipelines.snapshot.pins import open_pin_index, write_pins
@@ -35,11 +30,7 @@ from pipelines.snapshot.spill import (
     run_task,
 )
 from pipelines.snapshot.tables import write_arrow
-from pipelines.storage import (
-    join,
-    scratch_folder,
-    translated_errors,
-)
+from pipelines.storage import join, scratch_folder, translated_errors
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from pipelines.event_log import checks
 from pipelines.event_log.categories import append_codes, extra_columns
 from pipelines.event_log.event_index import Ints
 from pipelines.event_log.popularity import Popularity, trailing_popularity
-from pipelines.event_log.reader import EventLog, open_file, read_file
+from pipelines.event_log.reader import EventLog, open_file, read_file, read_rows
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import PinIndex
 from pipelines.snapshot.spill import SpillSummary
@@ -85,11 +85,9 @@ def read_pins(
     extra = extra_columns(PINS, categorical)
     parts = []
     for file in event_log.files_of("pins"):
-        dataset = open_file(event_log, file)
-        checks.check_columns(file.path, dataset.schema, PINS, extra)
+        # A null pin_id is read too, so that it is refused and not passed over.
         is_wanted = ds.field("pin_id").isin(pa.array(pin_ids)) | ds.field("pin_id").is_null()
-        rows = read_file(dataset, file, [*PINS.names, *extra], is_wanted)
-        rows = checks.cast_to_schema(file.path, rows, PINS)
+        rows = read_rows(event_log, file, extra, is_wanted)
         # The version is compared here because a scan cannot filter a dictionary column by it.
         rows = rows.filter(pc.equal(rows["embedding_version"], embedding_version))
         embeddings = checks.embedding_matrix(file.path, "pin_id", rows)
@@ -128,7 +126,7 @@ def _check_complete(event_log: EventLog, found: Ints, wanted: Ints, embedding_ve
 
 
 def _versions(event_log: EventLog) -> list[str]:
-    """Return the versions in the table, for a message."""
+    """Return the embedding versions that the log's pins have, for a message."""
     found: set[str] = set()
     for file in event_log.files_of("pins"):
         rows = read_file(open_file(event_log, file), file, ["embedding_version"], None)

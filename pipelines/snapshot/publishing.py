@@ -10,13 +10,7 @@ from pathlib import Path
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.errors import RunInProgressError
 from pipelines.contracts.run_layout import snapshot_manifest_uri
-from pipelines.storage import (
-    exclusive_lock,
-    exists,
-    publish_folder,
-    read_model,
-    write_model,
-)
+from pipelines.storage import exclusive_lock, exists, publish_folder, read_model, write_model
 
 log = logging.getLogger(__name__)
 

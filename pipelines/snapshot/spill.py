@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, USER_ROWS, USERS
 from pipelines.event_log import checks
@@ -23,9 +22,9 @@ from pipelines.event_log.reader import (
     EventFilter,
     EventLog,
     LogFile,
-    open_file,
+    is_before,
     read_events,
-    read_file,
+    read_rows,
 )
 from pipelines.snapshot.plan import SnapshotPlan, WindowCounts, shard_name, shard_of
 
@@ -41,7 +40,7 @@ class SpillTask:
     event_log: EventLog
     files: tuple[LogFile, ...]
     plan: SnapshotPlan
-    folder: Path  # spilled to <folder>/<shard>/<table>-<number>.arrow
+    folder: Path  # rows go to <folder>/<shard>/<table>-<number>.arrow
 
 
 def _no_pins() -> Ints:
@@ -76,13 +75,13 @@ def run_task(task: SpillTask) -> SpillSummary:
         DataContractError: a file breaks the contract; the message names it.
         TransientStorageError: the storage failed.
     """
-    spills = _Spills(task)
+    shard_files = _ShardFiles(task)
     summaries = []
     try:
         for file in task.files:
-            summaries.append(_READERS[file.table](task, file, spills))
+            summaries.append(_READERS[file.table](task, file, shard_files))
     finally:
-        spills.close()
+        shard_files.close()
     return merge_summaries(summaries)
 
 
@@ -107,8 +106,8 @@ def read_spilled(folder: Path, shard: int, table: str) -> pa.Table | None:
     return pa.concat_tables(pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in found)
 
 
-class _Spills:
-    """Open Arrow files, one per shard, that a task's rows go to."""
+class _ShardFiles:
+    """The open Arrow files that a task deals its rows out to, one per shard."""
 
     def __init__(self, task: SpillTask) -> None:
         self._task = task
@@ -140,7 +139,7 @@ class _Spills:
         return self._writers[shard]
 
 
-def _spill_impressions(task: SpillTask, file: LogFile, spills: _Spills) -> SpillSummary:
+def _spill_impressions(task: SpillTask, file: LogFile, shard_files: _ShardFiles) -> SpillSummary:
     plan = task.plan
     features = plan.features.categorical_of("impressions")
     wanted = EventFilter(
@@ -155,7 +154,7 @@ def _spill_impressions(task: SpillTask, file: LogFile, spills: _Spills) -> Spill
     in_holdout = (when >= plan.holdout.start_ms) & (when < plan.holdout.end_ms)
     kept = rows.filter(pa.array(in_training | in_holdout))
     columns = ("request_id", "user_id", "pin_id", "impressed_at", "known_at", "position")
-    spills.add(append_codes(kept.select([*columns, "is_exploration"]), kept, features))
+    shard_files.add(append_codes(kept.select([*columns, "is_exploration"]), kept, features))
     return SpillSummary(
         pin_ids=np.unique(np.asarray(kept["pin_id"])),
         num_impressions=WindowCounts(int(in_training.sum()), int(in_holdout.sum())),
@@ -163,7 +162,7 @@ def _spill_impressions(task: SpillTask, file: LogFile, spills: _Spills) -> Spill
     )
 
 
-def _spill_actions(task: SpillTask, file: LogFile, spills: _Spills) -> SpillSummary:
+def _spill_actions(task: SpillTask, file: LogFile, shard_files: _ShardFiles) -> SpillSummary:
     plan = task.plan
     wanted = EventFilter(
         as_of_ms=plan.as_of_ms,
@@ -179,7 +178,7 @@ def _spill_actions(task: SpillTask, file: LogFile, spills: _Spills) -> SpillSumm
     type_ids = pc.add(pc.index_in(rows["action_type"], value_set=vocabulary), 1).cast(pa.int8())
     index = ACTIONS.names.index("action_type")
     type_field = pa.field("action_type_id", pa.int8(), nullable=False)
-    spills.add(rows.set_column(index, type_field, type_ids))
+    shard_files.add(rows.set_column(index, type_field, type_ids))
     known_at = np.asarray(rows["known_at"])
     return SpillSummary(
         pin_ids=np.unique(pin_id[acted_at >= plan.history_start_ms]),
@@ -187,20 +186,14 @@ def _spill_actions(task: SpillTask, file: LogFile, spills: _Spills) -> SpillSumm
     )
 
 
-def _spill_users(task: SpillTask, file: LogFile, spills: _Spills) -> SpillSummary:
+def _spill_users(task: SpillTask, file: LogFile, shard_files: _ShardFiles) -> SpillSummary:
     plan = task.plan
     features = plan.features.categorical_of("users")
-    extra = extra_columns(USERS, features)
-    dataset = open_file(task.event_log, file)
-    checks.check_columns(file.path, dataset.schema, USERS, extra)
-    as_of = ds.field("as_of")
-    # Null and absurd times pass this filter on purpose: the checks below must refuse them.
-    wanted = (as_of < plan.as_of_ms) | as_of.is_null() | (as_of >= checks.LATEST_PLAUSIBLE_MS)
-    rows = read_file(dataset, file, [*USERS.names, *extra], wanted)
-    rows = checks.cast_to_schema(file.path, rows, USERS)
+    is_known = is_before("as_of", plan.as_of_ms)
+    rows = read_rows(task.event_log, file, extra_columns(USERS, features), is_known)
     checks.check_plausible_ms(file.path, "as_of", rows["as_of"])
     checks.embedding_matrix(file.path, "user_id", rows)
-    spills.add(append_codes(rows.select(USER_ROWS.names), rows, features))
+    shard_files.add(append_codes(rows.select(USER_ROWS.names), rows, features))
     return SpillSummary()
 
 

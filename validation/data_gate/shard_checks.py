@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipelines.contracts.arrow import to_matrix
+from pipelines.contracts.arrow import to_numpy
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.schemas import (
     NUMERIC_FEATURES,
@@ -214,7 +214,7 @@ def _check_codes(tables: dict[str, pa.Table], snapshot: Snapshot, tally: Tally) 
 
 def _check_user_embeddings(users: pa.Table, tally: Tally) -> None:
     """User embeddings are finite."""
-    bad = ~np.isfinite(to_matrix(users["embedding"])).all(axis=1)
+    bad = ~np.isfinite(to_numpy(users["embedding"])).all(axis=1)
     tally.add("bad_user_embeddings", bad, lambda i: f"user row {i} has a non-finite embedding")
 
 

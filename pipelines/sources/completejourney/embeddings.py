@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy import sparse
 
-from pipelines.contracts.arrow import to_list_column, to_matrix
+from pipelines.contracts.arrow import to_list_column, to_numpy
 from pipelines.contracts.schemas import EMBEDDING_DIM, PINS, USERS
 from pipelines.contracts.time import DAY_MS, to_ms
 from pipelines.sources.completejourney.events import Ints, Purchases
@@ -77,7 +77,7 @@ def make_users(purchases: Purchases, pins: pa.Table) -> pa.Table:
     user_ids, user = np.unique(purchases.user_id, return_inverse=True)
     mondays, week = _mondays(purchases.time_ms)
     pin = np.searchsorted(np.asarray(pins["pin_id"]), purchases.pin_id)
-    pins_PE = to_matrix(pins["embedding"]).astype(np.float64)
+    pins_PE = to_numpy(pins["embedding"]).astype(np.float64)
     shape = (len(mondays), len(user_ids))
 
     first_ms = np.full(len(user_ids), np.iinfo(np.int64).max)

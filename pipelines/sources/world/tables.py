@@ -20,12 +20,7 @@ from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, PINS, USERS
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.event_index import ActionTimes, has_recent_action
-from pipelines.sources.world.actions import (
-    ACTION_TYPES,
-    NO_ACTION,
-    draw_acting_ms,
-    draw_delays_ms,
-)
+from pipelines.sources.world.actions import ACTION_TYPES, NO_ACTION, draw_acting_ms, draw_delays_ms
 from pipelines.sources.world.filter import BestPredictions
 from pipelines.sources.world.parameters import WorldParameters
 from pipelines.sources.world.people import Catalogue, Floats, Ints, Users, draw_user_vectors
