@@ -173,15 +173,15 @@ def _write(folder: Path, parameters: WorldParameters) -> World:
     for number, (first, end) in enumerate(_chunks(parameters)):
         chunk = _draw_chunk(rng, parameters, catalogue, (first, end), num_requests)
         events = tables.event_tables(rng, parameters, chunk)
-        truth_folder = folder / tables.TRUTH / "impressions"
-        tables.write_days(folder / "impressions", events.impressions, "impressed_at", number)
-        tables.write_days(truth_folder, events.truth_impressions, "impressed_at", number)
-        tables.write_days(folder / "actions", events.actions, "acted_at", number)
-        user_rows = tables.users_table(rng, parameters, catalogue, chunk, events.actions)
+        for name, rows in zip(("impressions", "truth/impressions", "actions"), events, strict=True):
+            time_column = "acted_at" if name == "actions" else "impressed_at"
+            tables.write_days(folder / name, rows, time_column, number)
+        made = (chunk.requests, events[2])
+        user_rows = tables.users_table(rng, parameters, catalogue, chunk.users, made)
         tables.write_part(folder / "users", user_rows, number)
         tables.write_truth_tables(folder, parameters, catalogue, chunk.users, number)
         num_requests += len(chunk.requests.user_R)
-        num_actions += len(events.actions)
+        num_actions += len(events[2])
         num_user_rows += len(user_rows)
         log.info("%d of %d users, %d requests", end, parameters.num_users, num_requests)
     _check_anything(parameters, num_actions, num_user_rows)

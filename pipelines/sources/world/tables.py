@@ -9,7 +9,6 @@ Letters: U users, W weeks, R requests, C candidates, N rows.
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +19,12 @@ from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, PINS, USERS
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.event_index import ActionTimes, has_recent_action
-from pipelines.sources.world.actions import ACTION_TYPES, NO_ACTION, draw_acting_ms, draw_delays_ms
+from pipelines.sources.world.actions import (
+    ACTION_TYPES,
+    NO_ACTION,
+    draw_acting_ms,
+    draw_delays_ms,
+)
 from pipelines.sources.world.filter import BestPredictions
 from pipelines.sources.world.parameters import WorldParameters
 from pipelines.sources.world.people import Catalogue, Floats, Ints, Users, draw_user_vectors
@@ -63,14 +67,6 @@ class Chunk:
     first_request: int  # number of the chunk's first request in the whole world
 
 
-class EventTables(NamedTuple):
-    """What happened in a chunk, by the time of the event."""
-
-    impressions: pa.Table  # IMPRESSIONS
-    truth_impressions: pa.Table  # TRUTH_IMPRESSIONS, row for row with the impressions
-    actions: pa.Table  # ACTIONS
-
-
 def pins_table(catalogue: Catalogue) -> pa.Table:
     """Return PINS by pin_id."""
     num_pins = len(catalogue.topic_P)
@@ -82,8 +78,10 @@ def pins_table(catalogue: Catalogue) -> pa.Table:
     return pa.table(columns, schema=PINS)
 
 
-def event_tables(rng: np.random.Generator, world: WorldParameters, chunk: Chunk) -> EventTables:
-    """Return a chunk's events, each table by its event's time."""
+def event_tables(
+    rng: np.random.Generator, world: WorldParameters, chunk: Chunk
+) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """Return IMPRESSIONS, TRUTH_IMPRESSIONS and ACTIONS, each by its event's time."""
     requests = chunk.requests
     order_R = np.argsort(requests.impressed_at_R, kind="stable")
     request_id_R = _request_ids(chunk.first_request + np.arange(len(order_R)))
@@ -91,13 +89,11 @@ def event_tables(rng: np.random.Generator, world: WorldParameters, chunk: Chunk)
     row_N = np.repeat(order_R, world.num_candidates)
     user_id_N = chunk.users.user_id_U[requests.user_R[row_N]]
     pin_id_N = requests.pin_RC[order_R].ravel()
-    request_id_N = request_id_R.take(pa.array(row_N))
+    keys = (request_id_R.take(pa.array(row_N)), user_id_N, pin_id_N)
     propensity = np.float32(world.num_candidates / world.num_pins)
     impressions = pa.table(
         [
-            request_id_N,
-            user_id_N,
-            pin_id_N,
+            *keys,
             requests.impressed_at_R[row_N],
             known_R[row_N],
             np.tile(np.arange(world.num_candidates, dtype=np.int16), len(order_R)),
@@ -107,26 +103,22 @@ def event_tables(rng: np.random.Generator, world: WorldParameters, chunk: Chunk)
         ],
         schema=IMPRESSIONS,
     )
-    return EventTables(
-        impressions=impressions,
-        truth_impressions=_truth_table(chunk, order_R, impressions),
-        actions=_actions_table(rng, world, chunk),
-    )
+    return impressions, _truth_table(chunk, order_R, keys), _actions_table(rng, world, chunk)
 
 
 def users_table(
     rng: np.random.Generator,
     world: WorldParameters,
     catalogue: Catalogue,
-    chunk: Chunk,
-    actions: pa.Table,
+    users: Users,
+    events: tuple[Requests, pa.Table],
 ) -> pa.Table:
     """Return USERS: a row a week from a user's first request on, by (user, as_of).
 
     The state is 'new' in the first 28 days after the first request, else 'core' with a repin in
     the last 28 days that was known by then, else 'non_core'.
     """
-    users, requests = chunk.users, chunk.requests
+    requests, actions = events
     first_U = np.full(len(users.user_id_U), np.iinfo(np.int64).max)
     np.minimum.at(first_U, requests.user_R, requests.impressed_at_R)
     as_of_W = np.arange(world.start_ms, world.end_ms, 7 * DAY_MS)
@@ -184,14 +176,17 @@ def write_days(folder: Path, rows: pa.Table, time_column: str, number: int) -> N
         write_part(folder / name, rows.slice(start, end - start), number)
 
 
-def _truth_table(chunk: Chunk, order_R: Ints, impressions: pa.Table) -> pa.Table:
-    """Return TRUTH_IMPRESSIONS, row for row with the impressions; `order_R` is by their time."""
+def _truth_table(chunk: Chunk, order_R: Ints, keys: tuple[pa.Array, Ints, Ints]) -> pa.Table:
     requests, best = chunk.requests, chunk.best
+    request_id, user_id_N, pin_id_N = keys
     row_N = np.repeat(order_R, requests.pin_RC.shape[1])
     expected_RC = best.oracle_RC * chunk.examination_C
     is_repin_RC = chunk.outcome_RC == ACTION_TYPES.index("repin") + 1
     columns = [
-        *(impressions[name] for name in ("request_id", "pin_id", "user_id", "impressed_at")),
+        request_id,
+        pin_id_N,
+        user_id_N,
+        requests.impressed_at_R[row_N],
         *(
             values_RC[order_R].ravel().astype(np.float32)
             for values_RC in (best.oracle_RC, best.filtered_RC, best.no_sequence_RC, expected_RC)

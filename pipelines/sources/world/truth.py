@@ -90,7 +90,7 @@ def known_answer(event_log_uri: str, start: datetime, end: datetime, k: int = 3)
         score = {name: np.asarray(rows[name]) for name in RANKINGS[:3]}
         day = np.asarray(rows["impressed_at"]) // DAY_MS
         score["popularity"] = popularity.of(day, np.asarray(rows["pin_id"]))
-        parts.append(_sums(rows, score, world.num_candidates, k, rng))
+        parts.append(_sums(rows, score, (world.num_candidates, k), rng))
     if not parts:
         first, last = event_log.span("impressions")
         raise ConfigurationError(
@@ -140,9 +140,10 @@ def _popularity(
 
 
 def _sums(
-    rows: pa.Table, score: dict[str, Floats], num_candidates: int, k: int, rng: np.random.Generator
+    rows: pa.Table, score: dict[str, Floats], sizes: tuple[int, int], rng: np.random.Generator
 ) -> Floats:
     """Return (rankings, 2) expected and realised repins in the top k, summed over requests."""
+    num_candidates, k = sizes
     worth_VRC = np.stack(
         [
             np.asarray(rows[name]).astype(np.float64).reshape(-1, num_candidates)
