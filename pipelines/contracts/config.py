@@ -107,6 +107,11 @@ class FeatureConfig(Frozen):
         """Head names in order; the first is the target head."""
         return tuple(head.name for head in self.heads)
 
+    @property
+    def target_head(self) -> Head:
+        """The head whose action type the target metric counts: the first one."""
+        return self.heads[0]
+
     def categorical_of(self, table: str) -> tuple[CategoricalFeature, ...]:
         """Return the categorical features that live in one event log table, in order."""
         return tuple(feature for feature in self.categorical if feature.table == table)

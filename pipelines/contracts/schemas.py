@@ -1,10 +1,13 @@
 """Column names and Arrow types of the event log and of a snapshot's files, in this one place.
 
 Times are int64 milliseconds since the epoch, UTC. An adapter may add columns to `impressions`,
-`pins` and `users`; they reach the model only if the recipe declares them as features.
+`pins` and `users`; they reach the model only if the recipe declares them as features. The columns
+that a recipe's features add to a snapshot's files are in `snapshot_schema`.
 """
 
 import pyarrow as pa
+
+from pipelines.contracts.config import FeatureConfig
 
 EMBEDDING_DIM = 32
 EmbeddingType = pa.list_(pa.float32(), EMBEDDING_DIM)
@@ -101,11 +104,10 @@ EXAMPLE_KEYS = pa.schema(
         pa.field("is_exploration", pa.bool_(), nullable=False),
     ]
 )
-"""First columns of `examples`; then `cat_<feature>` int16 (0 = unknown value) for each impression
-feature of the recipe, `num_<feature>` float32 for each of NUMERIC_FEATURES (always all of them: the
-gates rank by them even where the model is not given them), and `label_<head>` int8 per head."""
+"""The columns that `examples` has whatever the recipe; `snapshot_schema` adds the others."""
 
 NUMERIC_FEATURES = ("pin_popularity", "past_engagements")
+"""Numbers that `examples` always holds: the gates rank by them even where the model lacks them."""
 
 USER_ROWS = pa.schema(
     [
@@ -114,7 +116,7 @@ USER_ROWS = pa.schema(
         pa.field("embedding", EmbeddingType, nullable=False),
     ]
 )
-"""A shard's users, then `cat_<feature>` int16 per user feature; `requests.user_row` points here."""
+"""The columns that a shard's `users` has whatever the recipe; `requests.user_row` points here."""
 
 PIN_ROWS = pa.schema(
     [
@@ -122,7 +124,37 @@ PIN_ROWS = pa.schema(
         pa.field("embedding", EmbeddingType, nullable=False),
     ]
 )
-"""The snapshot's pins by pin_id, then `cat_<feature>` int16 for each pin feature."""
+"""The columns that the snapshot's pins have whatever the recipe; the rows are sorted by pin_id."""
+
+SHARD_FILES = ("timeline", "requests", "examples", "users")
+"""The Arrow files of every shard, without their ending."""
+
+PINS_FILE = "pins.arrow"
+"""The one file that all shards share."""
+
+
+def snapshot_schema(file: str, features: FeatureConfig) -> pa.Schema:
+    """Return the columns of one snapshot file of a recipe with these features.
+
+    After the file's own columns come the codes of the categorical features that live in its event
+    log table (int16, 0 is an unknown value). `examples` goes on with every number of
+    NUMERIC_FEATURES (float32) and the label of every head (int8).
+
+    Args:
+        file: one of SHARD_FILES, or 'pins'.
+        features: the recipe's features.
+    """
+    if file == "timeline":
+        return TIMELINE
+    if file == "requests":
+        return REQUESTS
+    keys = {"examples": EXAMPLE_KEYS, "users": USER_ROWS, "pins": PIN_ROWS}[file]
+    table = {"examples": "impressions", "users": "users", "pins": "pins"}[file]
+    added = [(categorical_column(f.name), pa.int16()) for f in features.categorical_of(table)]
+    if file == "examples":
+        added += [(numeric_column(name), pa.float32()) for name in NUMERIC_FEATURES]
+        added += [(label_column(name), pa.int8()) for name in features.head_names]
+    return pa.schema([*keys, *(pa.field(name, type_, nullable=False) for name, type_ in added)])
 
 
 def categorical_column(feature_name: str) -> str:

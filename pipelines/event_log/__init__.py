@@ -1,1 +1,1 @@
-"""Reads the event log, checked. Writing one is an adapter's work (`pipelines.sources`)."""
+"""Reads the event log, checks it and counts its events. Adapters write it (`pipelines.sources`)."""

@@ -1,7 +1,7 @@
 """Checks of one event log file: columns, types, nulls, times, vocabulary, embeddings.
 
-Each raises `DataContractError` with the file, what was found, what was expected and what to
-change. Not for judging whether the data looks healthy: that is the data gate.
+Every check raises a `DataContractError` that names the file and says what was found, what was
+expected and what to change. Not for judging whether the data looks healthy: the data gate does.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.contracts.arrow import to_numpy
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.schemas import EMBEDDING_DIM, EmbeddingType
+from pipelines.contracts.schemas import EMBEDDING_DIM
 from pipelines.contracts.time import DAY_MS
 
 EARLIEST_PLAUSIBLE_MS = 946_684_800_000  # 2000-01-01
@@ -22,10 +23,10 @@ LATEST_PLAUSIBLE_MS = 4_102_444_800_000  # 2100-01-01
 def check_columns(
     path: str, found: pa.Schema, expected: pa.Schema, extra_columns: Sequence[str] = ()
 ) -> None:
-    """Check that a file has the contract's columns in types that hold the same values.
+    """Check that a file has the contract's columns, each in a type of the contract's kind.
 
-    Widths may differ (int32 for int64, float64 for float32); kinds may not (float for int, a
-    timestamp for int64 milliseconds, text for an id).
+    A type may be wider or narrower, such as int32 for int64 or float64 for float32. It may not be
+    of another kind, such as float for int, a timestamp for int64 milliseconds or text for an id.
 
     Raises:
         DataContractError: a column is missing or of another kind.
@@ -128,7 +129,7 @@ def check_vocabulary(path: str, rows: pa.Table, action_types: Sequence[str]) -> 
     """Check that every action type is in the configured vocabulary.
 
     Raises:
-        DataContractError: an unknown one was found. It is never mapped to padding.
+        DataContractError: an unknown one was found, which is never mapped to padding.
     """
     found = set(pc.unique(rows["action_type"]).to_pylist())
     unknown = sorted(found - set(action_types))
@@ -146,11 +147,7 @@ def embedding_matrix(path: str, key: str, rows: pa.Table) -> np.ndarray:
     Raises:
         DataContractError: a number is null, NaN or infinite; the message names the row's key.
     """
-    column = rows["embedding"].combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        column = pa.concat_arrays(column.chunks) if column.chunks else pa.array([], EmbeddingType)
-    values = column.flatten()
-    matrix = values.to_numpy(zero_copy_only=False).reshape(-1, EMBEDDING_DIM)
+    matrix = to_numpy(rows["embedding"])
     is_bad = ~np.isfinite(matrix).all(axis=1)
     if is_bad.any():
         row = int(np.flatnonzero(is_bad)[0])
@@ -159,11 +156,11 @@ def embedding_matrix(path: str, key: str, rows: pa.Table) -> np.ndarray:
             f"number ({int(is_bad.sum())} such rows); expected {EMBEDDING_DIM} finite float32 "
             f"numbers; write these embeddings again"
         )
-    return np.ascontiguousarray(matrix, dtype=np.float32)
+    return matrix
 
 
 def _guess_unit(value: int) -> str:
-    """Return what a wrong number would mean in another unit, for the message."""
+    """Return which unit would make a number a plausible time, as a phrase for the message."""
     for unit, factor in (("seconds", 1000), ("microseconds", 0.001), ("nanoseconds", 1e-6)):
         if EARLIEST_PLAUSIBLE_MS <= value * factor < LATEST_PLAUSIBLE_MS:
             return f" (it looks like {unit})"
@@ -171,7 +168,7 @@ def _guess_unit(value: int) -> str:
 
 
 def _kind(type_: pa.DataType) -> str:
-    """Return what family of values a type holds; types of one family may be cast."""
+    """Return the family of a type's values; values may be cast within a family."""
     if isinstance(type_, pa.DictionaryType):
         return _kind(type_.value_type)
     families = (
@@ -192,7 +189,7 @@ def _kind(type_: pa.DataType) -> str:
 
 
 def _check_kind(path: str, name: str, found: pa.DataType, expected: pa.DataType) -> None:
-    is_empty_nullable = pa.types.is_null(found)  # a writer's all-null column
+    is_empty_nullable = pa.types.is_null(found)  # how writers store a column of nulls alone
     if _kind(found) != _kind(expected) and not is_empty_nullable:
         hint = " milliseconds since the epoch" if pa.types.is_timestamp(found) else ""
         raise DataContractError(

@@ -4,9 +4,10 @@
     <uri>/actions/day=YYYY-MM-DD/*.parquet        by the day of acted_at (UTC)
     <uri>/pins/*.parquet, <uri>/users/*.parquet
 
-A partition's day is when a row *happened*; `known_at` may be days later. So partitions are pruned
-by the event's time alone, and rows by `known_at`. Not for the meaning of rows (the snapshot's
-business) nor for making an event log (the adapters beside this file).
+The day of a partition is the day on which its rows *happened*; their `known_at` may be days later.
+So the time of the event alone decides which partitions are read, and `known_at` decides which of
+their rows are kept. Not for the meaning of rows (`pipelines.snapshot`) nor for making an event log
+(`pipelines.sources`).
 """
 
 import contextlib
@@ -29,7 +30,7 @@ from pipelines.storage import open_filesystem, translated_errors
 log = logging.getLogger(__name__)
 
 EVENT_TIME_COLUMNS = {"impressions": "impressed_at", "actions": "acted_at"}
-"""The column that decides a row's partition."""
+"""The column whose UTC day is the day of a row's partition."""
 
 FUTURE_DAYS_CHECKED = 7
 """Partitions this many days past as_of are searched for rows that claim to be known already."""
@@ -44,19 +45,19 @@ class LogFile:
 
     table: str
     path: str  # on the event log's filesystem
-    day: date | None  # None in tables without partitions
+    day: date | None  # the partition's day; None for tables without partitions
     num_bytes: int
 
 
 @dataclass(frozen=True)
 class EventLog:
-    """Which files an event log has; picklable, so that workers can read their share."""
+    """The files of an event log; the value can be pickled, so that workers can read their share."""
 
     uri: str
     files: tuple[LogFile, ...]
 
     def files_of(self, table: str) -> tuple[LogFile, ...]:
-        """Return a table's files, by path."""
+        """Return a table's files, sorted by path."""
         return tuple(file for file in self.files if file.table == table)
 
     def files_between(self, table: str, start_ms: int, end_ms: int) -> tuple[LogFile, ...]:
@@ -72,13 +73,13 @@ class EventLog:
 
 @dataclass(frozen=True)
 class EventFilter:
-    """Which rows of impressions or actions are wanted."""
+    """Which rows of impressions or actions are wanted, and which of their columns."""
 
-    as_of_ms: int  # known_at < as_of_ms
-    start_ms: int  # start_ms <= the event's time < end_ms
+    as_of_ms: int  # wanted rows have known_at < as_of_ms
+    start_ms: int  # and start_ms <= the event's time < end_ms
     end_ms: int
-    extra_columns: tuple[str, ...] = ()  # beyond the schema: features that the recipe declares
-    action_types: tuple[str, ...] = ()  # the vocabulary, for actions
+    extra_columns: tuple[str, ...] = ()  # features that the recipe declares beyond the schema
+    action_types: tuple[str, ...] = ()  # the vocabulary that every action must be in
 
 
 def day_of(time_ms: int) -> date:
@@ -108,25 +109,18 @@ def open_event_log(uri: str) -> EventLog:
 
 
 def read_events(event_log: EventLog, file: LogFile, wanted: EventFilter) -> pa.Table:
-    """Read one day file's wanted rows, checked: the schema's columns, then the extra ones.
+    """Read the wanted rows of impressions or actions from one file, and check them.
+
+    Returns:
+        The schema's columns, then the extra ones.
 
     Raises:
         DataContractError: the file breaks the contract; the message names it.
     """
-    schema = EVENT_LOG_TABLES[file.table]
     time_column = EVENT_TIME_COLUMNS[file.table]
     assert file.day is not None  # `_day_of_path` lists no event without its day
-    dataset = open_file(event_log, file)
-    checks.check_columns(file.path, dataset.schema, schema, wanted.extra_columns)
-    # Null and absurd times pass this filter on purpose: they must meet their checks, not vanish.
-    known = ds.field("known_at")
-    rows = read_file(
-        dataset,
-        file,
-        [*schema.names, *wanted.extra_columns],
-        (known < wanted.as_of_ms) | known.is_null() | (known >= checks.LATEST_PLAUSIBLE_MS),
-    )
-    rows = checks.cast_to_schema(file.path, rows, schema)
+    is_known = is_before("known_at", wanted.as_of_ms)
+    rows = read_rows(event_log, file, wanted.extra_columns, is_known)
     checks.check_times(file.path, rows, time_column)
     checks.check_day(file.path, rows, time_column, file.day)
     if file.table == "actions":
@@ -135,11 +129,40 @@ def read_events(event_log: EventLog, file: LogFile, wanted: EventFilter) -> pa.T
     return rows.filter((when >= wanted.start_ms) & (when < wanted.end_ms))
 
 
+def is_before(time_column: str, end_ms: int) -> ds.Expression:
+    """Return a filter for the rows whose time is before an instant.
+
+    Null and absurd times pass it on purpose: the checks that follow must refuse them, and a filter
+    that dropped them would hide them.
+    """
+    time_ms = ds.field(time_column)
+    return (time_ms < end_ms) | time_ms.is_null() | (time_ms >= checks.LATEST_PLAUSIBLE_MS)
+
+
+def read_rows(
+    event_log: EventLog, file: LogFile, extra_columns: Sequence[str], wanted: ds.Expression
+) -> pa.Table:
+    """Read the wanted rows of one file in the contract's types.
+
+    Returns:
+        The columns of the table's schema, then the extra ones.
+
+    Raises:
+        DataContractError: a column is missing or of another kind, a value does not fit, or a null
+            stands where none may; the message names the file.
+    """
+    schema = EVENT_LOG_TABLES[file.table]
+    dataset = open_file(event_log, file)
+    checks.check_columns(file.path, dataset.schema, schema, extra_columns)
+    rows = read_file(dataset, file, [*schema.names, *extra_columns], wanted)
+    return checks.cast_to_schema(file.path, rows, schema)
+
+
 def check_nothing_from_the_future(event_log: EventLog, table: str, as_of_ms: int) -> None:
     """Refuse rows that happen at or after as_of and claim to be known before it.
 
-    Only footers are read, of the next days' files; what else is in those files is no concern of a
-    snapshot as of now, so an unreadable one is passed over.
+    Only the files of the next days are searched, and only by these two columns. A snapshot as of
+    now needs nothing else from those files, so an unreadable one is passed over.
 
     Raises:
         DataContractError: there is such a row; the message names its file.
@@ -173,7 +196,7 @@ def open_file(event_log: EventLog, file: LogFile) -> ds.FileSystemDataset:
         TransientStorageError: the storage failed.
     """
     filesystem, _ = open_filesystem(event_log.uri)
-    with _told_apart(filesystem, file):
+    with _damage_told_from_failure(filesystem, file):
         return ds.dataset(file.path, format="parquet", filesystem=filesystem)
 
 
@@ -183,22 +206,22 @@ def read_file(
     columns: Sequence[str],
     wanted: ds.Expression | None,
 ) -> pa.Table:
-    """Read columns of an opened file; without threads of its own (a worker has one core).
+    """Read columns of an opened file, in this thread alone, because a worker has one core.
 
     Raises:
         DataContractError: its pages are damaged.
         TransientStorageError: the storage failed.
     """
-    with _told_apart(dataset.filesystem, file):
+    with _damage_told_from_failure(dataset.filesystem, file):
         return dataset.to_table(columns=list(columns), filter=wanted, use_threads=False)
 
 
 @contextlib.contextmanager
-def _told_apart(filesystem: fs.FileSystem, file: LogFile) -> Iterator[None]:
-    """Tell a damaged file (never retried) from failing storage (retried).
+def _damage_told_from_failure(filesystem: fs.FileSystem, file: LogFile) -> Iterator[None]:
+    """Raise for a damaged file, which no retry helps, another error than for failing storage.
 
-    Arrow reports both as the same OSError without a number; but the bytes of a damaged file can
-    be read to their end.
+    Arrow reports both as the same OSError without a number. But the bytes of a damaged file can be
+    read to their end, and those of failing storage cannot.
     """
     try:
         yield
@@ -222,7 +245,7 @@ def _read_to_the_end(filesystem: fs.FileSystem, path: str) -> None:
 
 
 def _list_table(filesystem: fs.FileSystem, uri: str, root: str, table: str) -> list[LogFile]:
-    """Return a table's Parquet files by path; hidden and unfinished files are passed over."""
+    """Return a table's Parquet files, sorted by path, without hidden and unfinished ones."""
     selector = fs.FileSelector(f"{root}/{table}", recursive=True, allow_not_found=True)
     with translated_errors(f"{uri}/{table}", "listing"):
         found = filesystem.get_file_info(selector)
@@ -242,7 +265,7 @@ def _list_table(filesystem: fs.FileSystem, uri: str, root: str, table: str) -> l
 
 
 def _day_of_path(path: str, table: str) -> date | None:
-    """Return the day in a path's day=... folder; None for tables without days."""
+    """Return the day in a path's day=... folder; None for a table without partitions."""
     match = _DAY_FOLDER.search(path)
     if table not in EVENT_TIME_COLUMNS:
         return None

@@ -1,168 +1,163 @@
-"""A shard's impressions and actions in their one order, and the checks that need both.
+"""First step of the kernel: a shard's impressions and actions in their one order, checked.
 
-Rows come in any order and leave in a total one: so equal rows give equal bytes, however they were
-dealt out. Not for numbers or labels: `snapshot_features`, `snapshot_kernel`.
+Rows come in any order and leave in a total one, so that equal rows give equal bytes however they
+were dealt out. Here too each action is matched with the request that it names. Not for what
+follows from the order: `pointers`, `labels` and `features`.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.contracts.errors import DataContractError
-from pipelines.snapshot.features import Ints
-from pipelines.snapshot.plan import SnapshotPlan
-
-LONG_AGO = np.iinfo(np.int64).min // 2
-"""Before any event, and far enough from the end of int64 to be subtracted from."""
+from pipelines.event_log.event_index import Ints
+from pipelines.snapshot.shard import Actions, Examples, OrderedRows, Requests
 
 
-@dataclass(frozen=True)
-class Examples:
-    """A shard's impressions, deduplicated, by (user_id, time, request_id, position, pin_id)."""
+class _Ranked(NamedTuple):
+    """Texts as numbers that sort alike."""
 
-    rows: pa.Table
-    request: Ints  # [examples] which request, counting from 0
-    first: Ints  # [requests] its first example
-    request_ids: pa.Array  # [requests]
-    user_id: Ints  # [requests]
-    impressed_at: Ints  # [requests] earliest of its impressions
+    ranks: Ints  # of each text among the distinct ones; -1 for null
+    distinct: pa.Array  # sorted
 
 
-@dataclass(frozen=True)
-class Actions:
-    """A shard's actions by (user_id, known_at, acted_at, request_id, pin_id, action_type_id)."""
+def order_rows(impressions: pa.Table, actions: pa.Table | None) -> OrderedRows:
+    """Order a shard's rows; drop repeated impressions and the actions of users without requests.
 
-    user_id: Ints
-    pin_id: Ints
-    type_id: Ints
-    acted_at: Ints
-    known_at: Ints
-    request_id: pa.Array
+    Args:
+        impressions: at least one.
+        actions: None where the shard has none.
 
-    def where(self, mask: npt.NDArray[np.bool_]) -> "Actions":
-        """Return some of the actions, in the same order."""
-        return Actions(
-            user_id=self.user_id[mask],
-            pin_id=self.pin_id[mask],
-            type_id=self.type_id[mask],
-            acted_at=self.acted_at[mask],
-            known_at=self.known_at[mask],
-            request_id=self.request_id.filter(pa.array(mask)),
+    Raises:
+        DataContractError: a request belongs to two users, or an action precedes its own request.
+    """
+    request_ids = _rank(impressions["request_id"])
+    rows = _without_repeats(impressions, request_ids.ranks)
+    requests, examples = _group_by_request(impressions, rows, request_ids)
+    return OrderedRows(
+        requests=requests,
+        examples=examples,
+        actions=_no_actions() if actions is None else _order_actions(actions, requests),
+        num_duplicate_impressions=len(impressions) - len(rows),
+    )
+
+
+def _without_repeats(impressions: pa.Table, request_ranks: Ints) -> Ints:
+    """Return the rows to keep, by (request_id, pin_id): of a repeated pair, the earliest row."""
+    column = {
+        name: np.asarray(impressions[name])
+        for name in impressions.column_names
+        if name != "request_id"
+    }
+    tie_break = [column[name] for name in sorted(column) if name not in ("user_id", "pin_id")]
+    keys = (*tie_break, column["position"], column["known_at"], column["impressed_at"])
+    order = np.lexsort((*keys, column["pin_id"], request_ranks))
+    is_new_request = np.diff(request_ranks[order], prepend=-1) != 0
+    pin_id = column["pin_id"][order]
+    is_new_pin = np.concatenate([[True], np.diff(pin_id) != 0])
+    return order[is_new_request | is_new_pin]
+
+
+def _group_by_request(
+    impressions: pa.Table, rows: Ints, request_ids: _Ranked
+) -> tuple[Requests, Examples]:
+    """Return the requests and examples of some rows, which come by (request_id, pin_id)."""
+    names = ("user_id", "pin_id", "impressed_at", "position")
+    user_id, pin_id, impressed_at, position = (np.asarray(impressions[n])[rows] for n in names)
+    ranks = request_ids.ranks[rows]
+    is_first = np.diff(ranks, prepend=-1) != 0
+    starts = np.flatnonzero(is_first)
+    _check_one_user(user_id, starts, request_ids.distinct.take(pa.array(ranks[starts])))
+    earliest = np.minimum.reduceat(impressed_at, starts)
+    request_order = np.lexsort((ranks[starts], earliest, user_id[starts]))
+
+    place = np.argsort(request_order)
+    request = place[np.cumsum(is_first) - 1]
+    example_order = np.lexsort((pin_id, position, request))
+    request = request[example_order]
+    first_example = np.searchsorted(request, np.arange(len(starts)))
+    requests = Requests(
+        request_id=request_ids.distinct.take(pa.array(ranks[starts][request_order])),
+        user_id=user_id[starts][request_order],
+        impressed_at=earliest[request_order],
+        first_example=first_example,
+        num_examples=np.diff(first_example, append=len(request)),
+    )
+    examples = Examples(
+        rows=impressions.take(pa.array(rows[example_order])),
+        request=request,
+        pin_id=pin_id[example_order],
+        impressed_at=impressed_at[example_order],
+    )
+    return requests, examples
+
+
+def _check_one_user(user_id: Ints, starts: Ints, request_id: pa.Array) -> None:
+    """Refuse a request whose impressions, from its start on, belong to several users."""
+    low, high = np.minimum.reduceat(user_id, starts), np.maximum.reduceat(user_id, starts)
+    if (low != high).any():
+        bad = int(np.flatnonzero(low != high)[0])
+        raise DataContractError(
+            f"impressions: request {request_id[bad].as_py()!r} belongs to users {low[bad]} and "
+            f"{high[bad]}; expected one user per request; make request_id unique"
         )
 
 
-def order_examples(impressions: pa.Table) -> tuple[Examples, int]:
-    """Drop repeated (request_id, pin_id), the earliest stays; order requests and examples."""
-    ranks, names = _rank(impressions["request_id"])
-    column = {name: np.asarray(impressions[name]) for name in impressions.column_names[1:]}
-    tie_break = [column[name] for name in sorted(column) if name not in ("user_id", "pin_id")]
-    keys = (*tie_break, column["position"], column["known_at"], column["impressed_at"])
-    order = np.lexsort((*keys, column["pin_id"], ranks))
-    repeats = (np.diff(ranks[order]) == 0) & (np.diff(column["pin_id"][order]) == 0)
-    order = order[np.concatenate([[True], ~repeats])]
-
-    ranks = ranks[order]
-    is_first = np.concatenate([[True], np.diff(ranks) != 0])
-    starts = np.flatnonzero(is_first)
-    user_id = column["user_id"][order]
-    _check_one_user(user_id, starts, ranks, names)
-    earliest = np.minimum.reduceat(column["impressed_at"][order], starts)
-    request_order = np.lexsort((np.arange(len(starts)), earliest, user_id[starts]))
-    place = np.empty(len(starts), dtype=np.int64)
-    place[request_order] = np.arange(len(starts))
-
-    request = place[np.cumsum(is_first) - 1]
-    by_request = np.lexsort((column["pin_id"][order], column["position"][order], request))
-    request = request[by_request]
-    first = np.searchsorted(request, np.arange(len(starts)))
-    examples = Examples(
-        rows=impressions.take(pa.array(order[by_request])),
-        request=request,
-        first=first,
-        request_ids=names.take(pa.array(ranks[starts][request_order])),
-        user_id=user_id[starts][request_order],
-        impressed_at=earliest[request_order],
-    )
-    return examples, int(repeats.sum())
+def _no_actions() -> Actions:
+    none, no_names = np.array([], dtype=np.int64), np.array([], dtype=bool)
+    return Actions(none, none, none, none, none, names_request=no_names, request=none)
 
 
-def order_actions(actions: pa.Table | None, user_ids: Ints) -> Actions:
-    """Return the actions of users with requests, in the timeline's order."""
-    if actions is None:
-        nothing = np.array([], dtype=np.int64)
-        return Actions(nothing, nothing, nothing, nothing, nothing, pa.array([], pa.string()))
-    actions = actions.filter(pc.is_in(actions["user_id"], value_set=pa.array(user_ids)))
-    request_ranks, _ = _rank(actions["request_id"])
+def _order_actions(actions: pa.Table, requests: Requests) -> Actions:
+    """Return the actions of users with requests, in order and matched with their requests."""
+    actions = actions.filter(pc.is_in(actions["user_id"], value_set=pa.array(requests.user_id)))
     column = {
         name: np.asarray(actions[name]).astype(np.int64)
         for name in ("user_id", "pin_id", "action_type_id", "acted_at", "known_at")
     }
+    request_ranks = _rank(actions["request_id"]).ranks
     ties = (column["action_type_id"], column["pin_id"], request_ranks)
     order = np.lexsort((*ties, column["acted_at"], column["known_at"], column["user_id"]))
-    return Actions(
+    request_id = actions["request_id"].take(pa.array(order))
+    ordered = Actions(
         user_id=column["user_id"][order],
         pin_id=column["pin_id"][order],
         type_id=column["action_type_id"][order],
         acted_at=column["acted_at"][order],
         known_at=column["known_at"][order],
-        request_id=_combined(actions["request_id"].take(pa.array(order))),
+        names_request=np.asarray(request_id.is_valid()),
+        request=_request_of_action(request_id, column["user_id"][order], requests),
     )
+    _check_cause_before_effect(ordered, request_id, requests)
+    return ordered
 
 
-def _check_one_user(user_id: Ints, starts: Ints, ranks: Ints, names: pa.Array) -> None:
-    low, high = np.minimum.reduceat(user_id, starts), np.maximum.reduceat(user_id, starts)
-    if (low != high).any():
-        bad = int(np.flatnonzero(low != high)[0])
-        raise DataContractError(
-            f"impressions: request {names[int(ranks[starts[bad]])].as_py()!r} belongs to users "
-            f"{low[bad]} and {high[bad]}; expected one user per request; make request_id unique"
-        )
+def _request_of_action(request_id: pa.ChunkedArray, user_id: Ints, requests: Requests) -> Ints:
+    """Return the row of the request that each action names, -1 if its user has none such here."""
+    found = pc.fill_null(pc.index_in(request_id, value_set=requests.request_id), -1)
+    row = np.asarray(found).astype(np.int64)
+    return np.where(requests.user_id[row] == user_id, row, -1)
 
 
-def check_cause_before_effect(examples: Examples, actions: Actions) -> None:
+def _check_cause_before_effect(
+    actions: Actions, request_id: pa.ChunkedArray, requests: Requests
+) -> None:
     """Refuse an action older than the request it names: it would leak into its sequence."""
-    place = request_of_action(examples, actions)
-    is_attributed = place >= 0
-    is_early = is_attributed & (actions.acted_at < examples.impressed_at[place])
+    impressed_at = requests.impressed_at[actions.request]
+    is_early = (actions.request >= 0) & (actions.acted_at < impressed_at)
     if is_early.any():
         bad = int(np.flatnonzero(is_early)[0])
         raise DataContractError(
             f"actions: action on pin {actions.pin_id[bad]} at {actions.acted_at[bad]} names "
-            f"request {actions.request_id[bad].as_py()!r}, which was shown later, at "
-            f"{examples.impressed_at[place[bad]]} ({int(is_early.sum())} such actions); expected "
+            f"request {request_id[bad].as_py()!r}, which was shown later, at "
+            f"{impressed_at[bad]} ({int(is_early.sum())} such actions); expected "
             f"acted_at >= impressed_at; correct the clocks or the attribution"
         )
 
 
-def request_of_action(examples: Examples, actions: Actions) -> Ints:
-    """Return the request that an action names, if it is here and of the same user; else -1."""
-    found = pc.fill_null(pc.index_in(actions.request_id, value_set=examples.request_ids), -1)
-    place = np.asarray(found).astype(np.int64)
-    # A null request_id must not match: index_in would only find a null in the value set.
-    return np.where(examples.user_id[place] == actions.user_id, place, -1)
-
-
-def cut_timeline(examples: Examples, actions: Actions, plan: SnapshotPlan) -> Actions:
-    """Keep what some request can see: in the history, known before the user's last request."""
-    users = np.unique(examples.user_id)
-    last = np.full(len(users), LONG_AGO)
-    np.maximum.at(last, np.searchsorted(users, examples.user_id), examples.impressed_at)
-    known_in_time = actions.known_at < last[np.searchsorted(users, actions.user_id)]
-    return actions.where(known_in_time & (actions.acted_at >= plan.history_start_ms))
-
-
-def _rank(texts: pa.ChunkedArray) -> tuple[Ints, pa.Array]:
-    """Return each text's rank among the distinct ones (null: -1), and those, sorted."""
-    distinct = _combined(pc.unique(texts).drop_null().sort())
+def _rank(texts: pa.ChunkedArray) -> _Ranked:
+    distinct = pc.unique(texts).drop_null().sort()
     ranks = pc.fill_null(pc.index_in(texts, value_set=distinct), -1)
-    return np.asarray(ranks).astype(np.int64), distinct
-
-
-def _combined(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """Return one array, whatever the number of chunks."""
-    if isinstance(column, pa.Array):
-        return column
-    return column.combine_chunks() if column.num_chunks else pa.array([], column.type)
+    return _Ranked(np.asarray(ranks).astype(np.int64), distinct)

@@ -1,10 +1,11 @@
-"""What a snapshot is made of: its windows, its plan for the workers, and the shard of a user.
+"""The plan of a snapshot: its windows, what its workers must know, and the shard of a user.
 
-Not for reading or computing: `snapshot_spill` and `snapshot_kernel` follow this plan.
+Not for reading or computing: `spill` and `kernel` follow this plan.
 """
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,13 @@ from pipelines.contracts.artifacts import ResolvedRun, Window
 from pipelines.contracts.config import FeatureConfig, SnapshotConfig
 from pipelines.contracts.hashing import mix
 from pipelines.contracts.time import DAY_MS, HOUR_MS, to_ms
+
+
+class WindowCounts(NamedTuple):
+    """A number for each window; the fields are named like `SnapshotPlan.windows`."""
+
+    training: int
+    holdout: int
 
 
 @dataclass(frozen=True)
@@ -26,40 +34,40 @@ class SnapshotPlan:
     holdout: Window
 
     @property
+    def windows(self) -> dict[str, Window]:
+        """The two windows by name, the earlier one first."""
+        return {"training": self.training, "holdout": self.holdout}
+
+    @property
     def as_of_ms(self) -> int:
         """as_of in milliseconds since the epoch."""
         return to_ms(self.as_of)
 
     @property
     def label_window_ms(self) -> int:
-        """How long after an impression an action counts."""
+        """How long after its impression an action counts as a label, in milliseconds."""
         return self.config.label_window_hours * HOUR_MS
 
     @property
     def history_start_ms(self) -> int:
-        """Timelines hold no action that happened before this."""
+        """The instant before which no action of a timeline happened."""
         return self.training.start_ms - self.config.history_days * DAY_MS
 
     @property
     def actions_start_ms(self) -> int:
-        """Where reading of actions starts: the longest look back of any feature."""
+        """The instant from which actions are read: the longest look back of any feature."""
         days = max(self.config.history_days, self.config.core_days, self.config.popularity_days)
-        # One day more: popularity looks back from the midnight before a request.
+        # One day is added because popularity looks back from the midnight before a request.
         return self.training.start_ms - (days + 1) * DAY_MS
 
     @property
     def action_type_ids(self) -> dict[str, int]:
-        """Id of each action type, from 1; 0 pads."""
+        """The id of each action type, counted from 1, because 0 pads a sequence."""
         return {name: index + 1 for index, name in enumerate(self.features.action_types)}
 
     @property
-    def target_action_type(self) -> str:
-        """Action type of the target head."""
-        return self.features.heads[0].action_type
-
-    @property
     def wanted_action_types(self) -> tuple[str, ...]:
-        """Action types that make a pin popular: all but those of unwanted heads, such as hide."""
+        """The action types that make a pin popular: all but those of unwanted heads (hide)."""
         unwanted = {head.action_type for head in self.features.heads if not head.is_wanted}
         return tuple(name for name in self.features.action_types if name not in unwanted)
 
@@ -67,16 +75,17 @@ class SnapshotPlan:
     def request_days(self) -> npt.NDArray[np.int64]:
         """Days since the epoch on which requests of either window fall, sorted."""
         days: set[int] = set()
-        for window in (self.training, self.holdout):
+        for window in self.windows.values():
             days.update(range(window.start_ms // DAY_MS, (window.end_ms - 1) // DAY_MS + 1))
         return np.array(sorted(days), dtype=np.int64)
 
 
 def make_plan(run: ResolvedRun) -> SnapshotPlan:
-    """Return the plan of a run's snapshot: windows end where impressions are mature.
+    """Return the plan of a run's snapshot, whose windows end where impressions are mature.
 
-    The holdout ends at as_of minus the label window and is `holdout_days` long; the embargo lies
-    before it; training is the `training_days` before the embargo. All half-open.
+    The holdout ends at as_of minus the label window and is `holdout_days` long. The embargo of
+    `embargo_days` lies before it, and the training window is the `training_days` before the
+    embargo. All windows are half-open: their start is included, their end is not.
     """
     config = run.config.snapshot
     end = run.as_of - timedelta(hours=config.label_window_hours)

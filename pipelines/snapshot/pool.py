@@ -1,7 +1,7 @@
 """Run a snapshot's tasks over processes, in order, with progress in the log.
 
-Not for one task that is too large: a task must fit a worker's memory. Beyond one machine another
-engine takes this module's place.
+A task must fit a worker's memory. Beyond one machine another engine takes this module's place.
+Tested in tests/pipelines/snapshot/test_publishing.py (killed builds) and test_purity.py.
 """
 
 import logging
@@ -19,7 +19,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 BYTES_WORTH_A_POOL = 32 << 20
-"""Below this a pool costs more to start than it saves."""
+"""For an event log smaller than this, a pool of processes costs more to start than it saves."""
 
 _NUM_PROGRESS_LINES = 8
 
@@ -54,7 +54,8 @@ def _results(
     if num_workers == 1 or len(tasks) < 2:
         yield from map(function, tasks)
         return
-    # Fresh processes, not forks: a fork would copy Arrow's thread pools in whatever state.
+    # The processes are spawned, because a fork would copy Arrow's thread pools in whatever state
+    # they are.
     executor = ProcessPoolExecutor(
         max_workers=min(num_workers, len(tasks)),
         mp_context=multiprocessing.get_context("spawn"),

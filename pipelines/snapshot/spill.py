@@ -1,38 +1,32 @@
 """First pass over the event log: read each file once, check it, and deal its rows out by shard.
 
-Beside the dealt rows it counts what the whole snapshot needs before any shard can be built: which
-pins are referenced and how often each was acted upon per day. Memory is bounded by one file.
-Beyond one machine this pass is a repartition by `shard_of`.
+The pass also counts what the whole snapshot needs before any shard can be built: which pins are
+referenced and how often each was acted upon per day. Its memory is bounded by one file. Beyond one
+machine it is a repartition by `shard_of`. Tested in tests/pipelines/snapshot/test_purity.py.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
-from pipelines.contracts.config import CategoricalFeature
-from pipelines.contracts.schemas import (
-    ACTIONS,
-    IMPRESSIONS,
-    USER_ROWS,
-    USERS,
-    categorical_column,
-)
+from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, USER_ROWS, USERS
 from pipelines.event_log import checks
+from pipelines.event_log.categories import append_codes, extra_columns
+from pipelines.event_log.event_index import Ints
+from pipelines.event_log.popularity import ActionCounts
 from pipelines.event_log.reader import (
     EventFilter,
     EventLog,
     LogFile,
-    open_file,
+    is_before,
     read_events,
-    read_file,
+    read_rows,
 )
-from pipelines.snapshot.features import ActionCounts, Ints
-from pipelines.snapshot.plan import SnapshotPlan, shard_name, shard_of
+from pipelines.snapshot.plan import SnapshotPlan, WindowCounts, shard_name, shard_of
 
 FILES_PER_TASK = 16
 BYTES_PER_TASK = 64 << 20
@@ -46,22 +40,25 @@ class SpillTask:
     event_log: EventLog
     files: tuple[LogFile, ...]
     plan: SnapshotPlan
-    folder: Path  # spilled to <folder>/<shard>/<table>-<number>.arrow
+    folder: Path  # rows go to <folder>/<shard>/<table>-<number>.arrow
+
+
+def _no_pins() -> Ints:
+    return np.array([], dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class SpillSummary:
-    """What one task found."""
+    """What one task found, or all tasks together."""
 
-    pin_ids: Ints  # referenced, sorted
-    wanted_actions: ActionCounts
-    num_training_impressions: int
-    num_holdout_impressions: int
-    num_immature_impressions: int
+    pin_ids: Ints = field(default_factory=_no_pins)  # referenced pins, sorted
+    wanted_actions: ActionCounts = field(default_factory=lambda: ActionCounts.concatenate([]))
+    num_impressions: WindowCounts = WindowCounts(0, 0)
+    num_immature_impressions: int = 0
 
 
 def make_tasks(event_log: EventLog, plan: SnapshotPlan, folder: Path) -> list[SpillTask]:
-    """Return the tasks that read everything a snapshot needs; a task's files are of one table."""
+    """Return the tasks that read all that a snapshot needs; a task's files are of one table."""
     chosen = (
         event_log.files_between("impressions", plan.training.start_ms, plan.as_of_ms),
         event_log.files_between("actions", plan.actions_start_ms, plan.as_of_ms),
@@ -78,24 +75,25 @@ def run_task(task: SpillTask) -> SpillSummary:
         DataContractError: a file breaks the contract; the message names it.
         TransientStorageError: the storage failed.
     """
-    spills = _Spills(task)
+    shard_files = _ShardFiles(task)
     summaries = []
     try:
         for file in task.files:
-            summaries.append(_READERS[file.table](task, file, spills))
+            summaries.append(_READERS[file.table](task, file, shard_files))
     finally:
-        spills.close()
+        shard_files.close()
     return merge_summaries(summaries)
 
 
 def merge_summaries(parts: list[SpillSummary]) -> SpillSummary:
     """Return what all tasks found together."""
-    pins = [part.pin_ids for part in parts] or [np.array([], dtype=np.int64)]
     return SpillSummary(
-        pin_ids=np.unique(np.concatenate(pins)),
+        pin_ids=np.unique(np.concatenate([_no_pins(), *(part.pin_ids for part in parts)])),
         wanted_actions=ActionCounts.concatenate([part.wanted_actions for part in parts]),
-        num_training_impressions=sum(part.num_training_impressions for part in parts),
-        num_holdout_impressions=sum(part.num_holdout_impressions for part in parts),
+        num_impressions=WindowCounts(
+            training=sum(part.num_impressions.training for part in parts),
+            holdout=sum(part.num_impressions.holdout for part in parts),
+        ),
         num_immature_impressions=sum(part.num_immature_impressions for part in parts),
     )
 
@@ -108,22 +106,8 @@ def read_spilled(folder: Path, shard: int, table: str) -> pa.Table | None:
     return pa.concat_tables(pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in found)
 
 
-def encode_categories(
-    rows: pa.Table, features: tuple[CategoricalFeature, ...]
-) -> list[tuple[pa.Field, pa.Array]]:
-    """Return `cat_<feature>` columns: the value's index + 1, 0 for null or a value not listed."""
-    encoded = []
-    for feature in features:
-        text = rows[feature.name].cast(pa.string())
-        index = pc.index_in(text, value_set=pa.array(feature.values, pa.string()))
-        codes = pc.add(pc.fill_null(index, -1), 1).cast(pa.int16())
-        field = pa.field(categorical_column(feature.name), pa.int16(), nullable=False)
-        encoded.append((field, codes))
-    return encoded
-
-
-class _Spills:
-    """Open Arrow files, one per shard, that a task's rows go to."""
+class _ShardFiles:
+    """The open Arrow files that a task deals its rows out to, one per shard."""
 
     def __init__(self, task: SpillTask) -> None:
         self._task = task
@@ -155,14 +139,14 @@ class _Spills:
         return self._writers[shard]
 
 
-def _spill_impressions(task: SpillTask, file: LogFile, spills: _Spills) -> SpillSummary:
+def _spill_impressions(task: SpillTask, file: LogFile, shard_files: _ShardFiles) -> SpillSummary:
     plan = task.plan
     features = plan.features.categorical_of("impressions")
     wanted = EventFilter(
         as_of_ms=plan.as_of_ms,
         start_ms=plan.training.start_ms,
         end_ms=plan.as_of_ms,
-        extra_columns=tuple(f.name for f in features if f.name not in IMPRESSIONS.names),
+        extra_columns=extra_columns(IMPRESSIONS, features),
     )
     rows = read_events(task.event_log, file, wanted)
     when = np.asarray(rows["impressed_at"])
@@ -170,17 +154,15 @@ def _spill_impressions(task: SpillTask, file: LogFile, spills: _Spills) -> Spill
     in_holdout = (when >= plan.holdout.start_ms) & (when < plan.holdout.end_ms)
     kept = rows.filter(pa.array(in_training | in_holdout))
     columns = ("request_id", "user_id", "pin_id", "impressed_at", "known_at", "position")
-    spills.add(_with_codes(kept.select([*columns, "is_exploration"]), kept, features))
+    shard_files.add(append_codes(kept.select([*columns, "is_exploration"]), kept, features))
     return SpillSummary(
         pin_ids=np.unique(np.asarray(kept["pin_id"])),
-        wanted_actions=ActionCounts.concatenate([]),
-        num_training_impressions=int(in_training.sum()),
-        num_holdout_impressions=int(in_holdout.sum()),
+        num_impressions=WindowCounts(int(in_training.sum()), int(in_holdout.sum())),
         num_immature_impressions=int((when >= plan.holdout.end_ms).sum()),
     )
 
 
-def _spill_actions(task: SpillTask, file: LogFile, spills: _Spills) -> SpillSummary:
+def _spill_actions(task: SpillTask, file: LogFile, shard_files: _ShardFiles) -> SpillSummary:
     plan = task.plan
     wanted = EventFilter(
         as_of_ms=plan.as_of_ms,
@@ -195,49 +177,31 @@ def _spill_actions(task: SpillTask, file: LogFile, spills: _Spills) -> SpillSumm
     vocabulary = pa.array(plan.features.action_types, pa.string())
     type_ids = pc.add(pc.index_in(rows["action_type"], value_set=vocabulary), 1).cast(pa.int8())
     index = ACTIONS.names.index("action_type")
-    field = pa.field("action_type_id", pa.int8(), nullable=False)
-    spills.add(rows.set_column(index, field, type_ids))
+    type_field = pa.field("action_type_id", pa.int8(), nullable=False)
+    shard_files.add(rows.set_column(index, type_field, type_ids))
     known_at = np.asarray(rows["known_at"])
     return SpillSummary(
         pin_ids=np.unique(pin_id[acted_at >= plan.history_start_ms]),
         wanted_actions=ActionCounts.of(pin_id[is_wanted], acted_at[is_wanted], known_at[is_wanted]),
-        num_training_impressions=0,
-        num_holdout_impressions=0,
-        num_immature_impressions=0,
     )
 
 
-def _spill_users(task: SpillTask, file: LogFile, spills: _Spills) -> SpillSummary:
+def _spill_users(task: SpillTask, file: LogFile, shard_files: _ShardFiles) -> SpillSummary:
     plan = task.plan
     features = plan.features.categorical_of("users")
-    extra = tuple(f.name for f in features if f.name not in USERS.names)
-    dataset = open_file(task.event_log, file)
-    checks.check_columns(file.path, dataset.schema, USERS, extra)
-    as_of = ds.field("as_of")
-    # The bounds keep null and absurd times in, for their checks.
-    wanted = (as_of < plan.as_of_ms) | as_of.is_null() | (as_of >= checks.LATEST_PLAUSIBLE_MS)
-    rows = read_file(dataset, file, [*USERS.names, *extra], wanted)
-    rows = checks.cast_to_schema(file.path, rows, USERS)
+    is_known = is_before("as_of", plan.as_of_ms)
+    rows = read_rows(task.event_log, file, extra_columns(USERS, features), is_known)
     checks.check_plausible_ms(file.path, "as_of", rows["as_of"])
     checks.embedding_matrix(file.path, "user_id", rows)
-    spills.add(_with_codes(rows.select(USER_ROWS.names), rows, features))
-    return merge_summaries([])
+    shard_files.add(append_codes(rows.select(USER_ROWS.names), rows, features))
+    return SpillSummary()
 
 
 _READERS = {"impressions": _spill_impressions, "actions": _spill_actions, "users": _spill_users}
 
 
-def _with_codes(
-    base: pa.Table, rows: pa.Table, features: tuple[CategoricalFeature, ...]
-) -> pa.Table:
-    """Return the base columns and the features' codes."""
-    for field, codes in encode_categories(rows, features):
-        base = base.append_column(field, codes)
-    return base
-
-
 def _grouped(files: tuple[LogFile, ...]) -> Iterator[tuple[LogFile, ...]]:
-    """Yield runs of files, neither too many nor too large."""
+    """Yield runs of files of at most FILES_PER_TASK files and about BYTES_PER_TASK bytes."""
     group: list[LogFile] = []
     num_bytes = 0
     for file in files:

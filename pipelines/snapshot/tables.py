@@ -1,16 +1,71 @@
-"""Arrow tables from columns, and Arrow files from tables, byte for byte the same each time.
+"""Last step of the kernel: a shard's Arrow tables, and their files, the same bytes each time.
 
 Not for reading: `pipelines.contracts.snapshot_files`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from pipelines.contracts.config import FeatureConfig
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.contracts.schemas import EMBEDDING_DIM
+from pipelines.contracts.schemas import (
+    SHARD_FILES,
+    SPLIT_HOLDOUT,
+    SPLIT_TRAINING,
+    label_column,
+    numeric_column,
+    snapshot_schema,
+)
+from pipelines.snapshot.plan import SnapshotPlan
+from pipelines.snapshot.shard import Counts, Labels, OrderedRows, Pointers, ShardTables, UserRows
+
+
+def make_tables(
+    ordered: OrderedRows,
+    pointers: Pointers,
+    users: UserRows,
+    labels: Labels,
+    counts: Counts,
+    plan: SnapshotPlan,
+) -> ShardTables:
+    """Return a shard's tables from what the steps before made."""
+    requests, timeline, features = ordered.requests, pointers.timeline, plan.features
+    is_holdout = requests.impressed_at >= plan.holdout.start_ms
+    timeline_columns = {
+        "pin_row": pointers.timeline_pin_row,
+        "action_type_id": timeline.type_id,
+        "acted_at": timeline.acted_at,
+        "known_at": timeline.known_at,
+    }
+    request_columns = vars(requests) | {  # whose fields are named like their columns
+        "split": np.where(is_holdout, SPLIT_HOLDOUT, SPLIT_TRAINING),
+        "is_core": counts.is_core,
+        "timeline_start": pointers.timeline_start,
+        "timeline_end": pointers.timeline_end,
+        "user_row": users.user_row,
+    }
+    rows = ordered.examples.rows
+    example_columns = {name: rows[name] for name in rows.column_names}
+    example_columns["pin_row"] = pointers.example_pin_row
+    example_columns |= {numeric_column(name): found for name, found in counts.numbers.items()}
+    example_columns |= {label_column(name): found for name, found in labels.items()}
+    return ShardTables(
+        timeline=_table(snapshot_schema("timeline", features), timeline_columns),
+        requests=_table(snapshot_schema("requests", features), request_columns),
+        examples=_table(snapshot_schema("examples", features), example_columns),
+        users=users.table,
+        num_duplicate_impressions=ordered.num_duplicate_impressions,
+    )
+
+
+def make_empty_tables(features: FeatureConfig) -> ShardTables:
+    """Return the tables of a shard without impressions."""
+    empty = {name: snapshot_schema(name, features).empty_table() for name in SHARD_FILES}
+    return ShardTables(**empty, num_duplicate_impressions=0)
 
 
 def write_arrow(path: Path, table: pa.Table) -> None:
@@ -31,20 +86,11 @@ def write_arrow(path: Path, table: pa.Table) -> None:
         )
 
 
-def embeddings_of(rows: npt.NDArray[np.float32]) -> pa.FixedSizeListArray:
-    """Return [n, 32] numbers as an Arrow column."""
-    return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), EMBEDDING_DIM)
-
-
-def table_of(schema: pa.Schema, *columns: npt.NDArray | pa.Array) -> pa.Table:  # type: ignore[type-arg]
-    """Return a table of the schema from columns in its order, cast without loss."""
-    arrays = [
-        (column if isinstance(column, pa.Array) else pa.array(column)).cast(field.type)
-        for field, column in zip(schema, columns, strict=True)
-    ]
+def _table(schema: pa.Schema, columns: Mapping[str, Any]) -> pa.Table:
+    """Return a table of the schema from columns by name, numpy or Arrow, cast without loss."""
+    arrays = []
+    for field in schema:
+        column = columns[field.name]
+        array = column if isinstance(column, pa.Array) else pa.array(np.asarray(column))
+        arrays.append(array.cast(field.type))
     return pa.table(arrays, schema=schema)
-
-
-def field_of(name: str, type_: pa.DataType) -> pa.Field:
-    """Return a field without nulls."""
-    return pa.field(name, type_, nullable=False)

@@ -1,53 +1,51 @@
-"""A shard's user rows: for each request, what the daily batch knew of its user at that time.
+"""Third step of the kernel: for each request, what the daily batch knew of its user at that time.
 
-Not for the users' timelines: those are actions.
+Not for what the users did: that is the timeline (`pointers`).
 """
 
 import numpy as np
 import pyarrow as pa
 
-from pipelines.contracts import schemas
+from pipelines.contracts.arrow import to_list_column
+from pipelines.contracts.config import FeatureConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.snapshot.features import EventIndex, Ints
-from pipelines.snapshot.order import LONG_AGO, Examples
-from pipelines.snapshot.plan import SnapshotPlan
-from pipelines.snapshot.tables import embeddings_of, field_of, table_of
+from pipelines.contracts.schemas import EMBEDDING_DIM, snapshot_schema
+from pipelines.event_log.event_index import EventIndex, Ints
+from pipelines.snapshot.shard import Requests, UserRows
 
 NEW_STATE = "new"
 
 
-def user_schema(plan: SnapshotPlan) -> pa.Schema:
-    """Return the schema of `users`: USER_ROWS and codes."""
-    features = plan.features.categorical_of("users")
-    codes = [field_of(schemas.categorical_column(f.name), pa.int16()) for f in features]
-    return pa.schema([*schemas.USER_ROWS, *codes])
+def pick_user_rows(users: pa.Table | None, requests: Requests, features: FeatureConfig) -> UserRows:
+    """Return, for each request, its user's row of the latest as_of that is not after the request.
 
+    A user who has no row yet is new, not an error: the daily batch has not met them. Their row has
+    a zero embedding, the state 'new' (code 0 where the recipe does not list it) and as_of 0.
 
-def pick_user_rows(
-    users: pa.Table | None, examples: Examples, plan: SnapshotPlan
-) -> tuple[pa.Table, Ints]:
-    """Return the users' rows in use and, per request, which: the latest of as_of <= its time.
+    Args:
+        users: the users' embeddings and codes in any order; None where there are none.
+        requests: the shard's requests.
+        features: for the categorical features of users.
 
-    A user who has no row yet is new, not an error: the daily batch has not met them. They get a
-    zero embedding, the state 'new' (0 where the recipe does not list it) and as_of 0.
+    Raises:
+        DataContractError: a user has two rows of the same as_of.
     """
-    schema = user_schema(plan)
-    known = schema.empty_table() if users is None else users
+    schema = snapshot_schema("users", features)
+    known = schema.empty_table() if users is None else users.cast(schema)
     user_id, as_of = np.asarray(known["user_id"]), np.asarray(known["as_of"])
     index = EventIndex(user_id, as_of)
     _check_unique_users(user_id[index.order], as_of[index.order])
-    first = index.position(examples.user_id, np.full(len(examples.user_id), LONG_AGO))
-    newest = index.position(examples.user_id, examples.impressed_at + 1) - 1
-    has_row = newest >= first
-    rows = known.take(pa.array(index.order[newest[has_row]]))
-    newcomers = np.unique(examples.user_id[~has_row])
-    rows = pa.concat_tables([rows.cast(schema), _newcomer_rows(newcomers, plan, schema)])
+    newest = index.position(requests.user_id, requests.impressed_at + 1) - 1
+    has_row = newest >= index.first(requests.user_id)
+    wanted_as_of = np.zeros(len(has_row), dtype=np.int64)
+    wanted_as_of[has_row] = as_of[index.order[newest[has_row]]]
+
+    newcomers = _newcomer_rows(np.unique(requests.user_id[~has_row]), features)
+    rows = pa.concat_tables([known.take(pa.array(index.order[newest[has_row]])), newcomers])
     keys = np.stack([np.asarray(rows["user_id"]), np.asarray(rows["as_of"])], axis=1)
     unique, places = np.unique(keys, axis=0, return_index=True)
-    wanted_as_of = np.zeros(len(has_row), dtype=np.int64)
-    wanted_as_of[has_row] = keys[: int(has_row.sum()), 1]
-    user_row = EventIndex(unique[:, 0], unique[:, 1]).position(examples.user_id, wanted_as_of)
-    return rows.take(pa.array(places)), user_row
+    user_row = EventIndex(unique[:, 0], unique[:, 1]).position(requests.user_id, wanted_as_of)
+    return UserRows(table=rows.take(pa.array(places)), user_row=user_row)
 
 
 def _check_unique_users(user_id: Ints, as_of: Ints) -> None:
@@ -60,11 +58,11 @@ def _check_unique_users(user_id: Ints, as_of: Ints) -> None:
         )
 
 
-def _newcomer_rows(user_ids: Ints, plan: SnapshotPlan, schema: pa.Schema) -> pa.Table:
-    zeros = np.zeros((len(user_ids), schemas.EMBEDDING_DIM), dtype=np.float32)
-    columns = [user_ids, np.zeros_like(user_ids), embeddings_of(zeros)]
-    for feature in plan.features.categorical_of("users"):
+def _newcomer_rows(user_ids: Ints, features: FeatureConfig) -> pa.Table:
+    zeros = np.zeros((len(user_ids), EMBEDDING_DIM), dtype=np.float32)
+    columns = [user_ids, np.zeros_like(user_ids), to_list_column(zeros)]
+    for feature in features.categorical_of("users"):
         is_state = feature.name == "state" and NEW_STATE in feature.values
         code = feature.values.index(NEW_STATE) + 1 if is_state else 0
         columns.append(np.full(len(user_ids), code, dtype=np.int16))
-    return table_of(schema, *columns)
+    return pa.table(columns, schema=snapshot_schema("users", features))

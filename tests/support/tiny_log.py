@@ -12,14 +12,23 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import RunConfig
+from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import ACTIONS, EMBEDDING_DIM, IMPRESSIONS, PINS, USERS
+from pipelines.contracts.snapshot_files import open_table
 from pipelines.contracts.time import to_ms
 from pipelines.recipes import smoke
+from pipelines.snapshot.build import build_snapshot
+from pipelines.storage import list_names, local_path, to_uri
+from support.runs import make_run
 from support.worlds import embedding_column, write_events, write_rows
 
 TINY_AS_OF = datetime(2017, 1, 20, tzinfo=UTC)
+IMPRESSIONS_15 = "impressions/day=2017-01-15/part-0.parquet"
+ACTIONS_15 = "actions/day=2017-01-15/part-0.parquet"
 Row = dict[str, Any]
 
 
@@ -113,6 +122,29 @@ def write_tiny_log(
     write_rows(folder, "pins", pins_of([10, 20, 30, 40, 50]))
     days = ["10 00:00", "15 00:00", "19 00:00"]
     write_rows(folder, "users", users_of([(1, january(day)) for day in days]))
+
+
+def build_tiny(
+    folder: Path, config: RunConfig | None = None, as_of: datetime = TINY_AS_OF
+) -> Snapshot:
+    """Return the snapshot of `<folder>/event_log`."""
+    return build_snapshot(make_run(folder, config or tiny_config(), as_of))
+
+
+def rows_of(snapshot: Snapshot, name: str) -> list[Row]:
+    """Return the rows of one file of the snapshot's only shard."""
+    return open_table(local_path(snapshot.uri), f"shard-00000/{name}.arrow").to_pylist()
+
+
+def assert_refused(
+    folder: Path, pattern: str, config: RunConfig | None = None, as_of: datetime = TINY_AS_OF
+) -> None:
+    """Check that the snapshot is refused for this reason and that nothing was published."""
+    with pytest.raises(DataContractError, match=pattern) as caught:
+        build_tiny(folder, config, as_of)
+    assert caught.value.exit_code == 65
+    assert not caught.value.is_retryable
+    assert list_names(to_uri(folder / "workspace" / "snapshots")) == []
 
 
 def pins_of(pin_ids: list[int], version: str = "planted-1") -> pa.Table:

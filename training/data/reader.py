@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 
+from pipelines.contracts.arrow import to_numpy
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import FeatureConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.schemas import categorical_column, label_column, numeric_column
+from pipelines.contracts.schemas import PINS_FILE, categorical_column, label_column, numeric_column
 from pipelines.contracts.snapshot_files import open_table
 from training.data.batches import Batch
 
@@ -77,7 +77,7 @@ class ColumnReader:
                     f"{self.relative} has no column {name!r}, found {self._table.column_names}; "
                     f"the snapshot was built for other features: build it again with this recipe"
                 )
-            self._columns[name] = _to_numpy(self._table.column(name))
+            self._columns[name] = to_numpy(self._table.column(name))
         return self._columns[name]
 
 
@@ -90,7 +90,7 @@ class SnapshotReader:
         self.features = features
         self.max_actions = max_actions
         names = [shard.name for shard in snapshot.shards]
-        self.pins = ColumnReader(snapshot_dir, "pins.arrow")
+        self.pins = ColumnReader(snapshot_dir, PINS_FILE)
         self.requests = [ColumnReader(snapshot_dir, f"{name}/requests.arrow") for name in names]
         self.examples = [ColumnReader(snapshot_dir, f"{name}/examples.arrow") for name in names]
         self.timelines = [ColumnReader(snapshot_dir, f"{name}/timeline.arrow") for name in names]
@@ -259,14 +259,6 @@ def ragged_ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return start, start + 1, ... for each (start, count), one after another, int64."""
     ends = np.cumsum(counts)
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
-
-
-def _to_numpy(column: pa.ChunkedArray) -> np.ndarray:
-    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-    if pa.types.is_fixed_size_list(array.type):
-        values = array.flatten().to_numpy(zero_copy_only=False)
-        return values.reshape(len(array), array.type.list_size)
-    return array.to_numpy(zero_copy_only=False)
 
 
 def _floats(values: np.ndarray) -> torch.Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipelines.contracts.artifacts import ExpectationOutcome, Snapshot
 from pipelines.contracts.config import DataGateConfig
-from validation.data_gate.arrow_columns import PINS_FILE
+from pipelines.contracts.schemas import PINS_FILE
 from validation.data_gate.checks import ReferenceFacts, make_checks
 from validation.data_gate.expectations import RunLabel, evaluate
 from validation.data_gate.profile_frames import make_frames

@@ -12,10 +12,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipelines.contracts.arrow import to_numpy
 from pipelines.contracts.artifacts import Snapshot
-from pipelines.contracts.schemas import EMBEDDING_DIM, categorical_column
+from pipelines.contracts.schemas import EMBEDDING_DIM, PINS_FILE, categorical_column
 from pipelines.contracts.snapshot_files import altered_files
-from validation.data_gate.arrow_columns import PINS_FILE, embeddings, numbers
+from validation.data_gate.arrow_columns import numbers
 from validation.data_gate.tally import Tally, bad_codes, open_checked
 
 PIN_RULES = (
@@ -88,7 +89,7 @@ def _check_rows(table: pa.Table, found: CheckedPins) -> None:
         phrase = _phrases(pin_id[1:])
         found.tally.add("disordered_pins", np.diff(pin_id) <= 0, phrase("is repeated or unordered"))
         overlap = min(1, start)
-        vectors = embeddings(chunk)[overlap:].astype(np.float64)
+        vectors = to_numpy(chunk["embedding"])[overlap:].astype(np.float64)
         phrase = _phrases(pin_id[overlap:])
         is_finite = np.asarray(np.isfinite(vectors).all(axis=1))
         norm = np.sqrt((np.where(is_finite[:, None], vectors, 0.0) ** 2).sum(axis=1))

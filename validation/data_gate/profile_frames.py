@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pipelines.contracts.artifacts import Snapshot
-from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
-from validation.data_gate.arrow_columns import PINS_FILE
+from pipelines.contracts.schemas import PINS_FILE, SPLIT_HOLDOUT, SPLIT_TRAINING
 from validation.data_gate.measures import Measures, population_stability_index
 from validation.data_gate.pin_checks import PIN_RULES
 from validation.data_gate.shard_checks import SHARD_RULES

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipelines.contracts.arrow import to_numpy
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.schemas import (
     NUMERIC_FEATURES,
@@ -21,7 +22,7 @@ from pipelines.contracts.schemas import (
     numeric_column,
 )
 from pipelines.contracts.time import to_ms
-from validation.data_gate.arrow_columns import embeddings, numbers
+from validation.data_gate.arrow_columns import numbers
 from validation.data_gate.tally import Tally, bad_codes
 
 SHARD_RULES = (
@@ -213,7 +214,7 @@ def _check_codes(tables: dict[str, pa.Table], snapshot: Snapshot, tally: Tally) 
 
 def _check_user_embeddings(users: pa.Table, tally: Tally) -> None:
     """User embeddings are finite."""
-    bad = ~np.isfinite(embeddings(users)).all(axis=1)
+    bad = ~np.isfinite(to_numpy(users["embedding"])).all(axis=1)
     tally.add("bad_user_embeddings", bad, lambda i: f"user row {i} has a non-finite embedding")
 
 

@@ -14,9 +14,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipelines.contracts.artifacts import ShardStats, Snapshot
+from pipelines.contracts.schemas import SHARD_FILES
 from pipelines.contracts.snapshot_files import altered_files
 from pipelines.contracts.time import DAY_MS
-from validation.data_gate.arrow_columns import SHARD_FILES
 from validation.data_gate.measures import Measures, measure_shard
 from validation.data_gate.pin_checks import check_pins
 from validation.data_gate.shard_checks import SHARD_RULES, check_shard

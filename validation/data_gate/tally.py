@@ -15,13 +15,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipelines.contracts.artifacts import Snapshot
-from pipelines.contracts.schemas import categorical_column
-from validation.data_gate.arrow_columns import (
-    expected_schema,
-    numbers,
-    read_or_explain,
-    schema_problems,
-)
+from pipelines.contracts.schemas import categorical_column, snapshot_schema
+from validation.data_gate.arrow_columns import numbers, read_or_explain, schema_problems
 
 
 @dataclass
@@ -57,7 +52,7 @@ def open_checked(
     if table is None:
         tally.add_phrases("schema_problems", [reason])
         return None
-    expected = expected_schema(file, snapshot.features)
+    expected = snapshot_schema(file, snapshot.features)
     problems = schema_problems(table, expected)
     tally.add_phrases("schema_problems", [f"{relative}: {problem}" for problem in problems])
     present = [name for name in expected.names if name in table.column_names]

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy import sparse
 
+from pipelines.contracts.arrow import to_list_column, to_numpy
 from pipelines.contracts.schemas import EMBEDDING_DIM, PINS, USERS
 from pipelines.contracts.time import DAY_MS, to_ms
 from pipelines.sources.completejourney.events import Ints, Purchases
@@ -76,8 +77,7 @@ def make_users(purchases: Purchases, pins: pa.Table) -> pa.Table:
     user_ids, user = np.unique(purchases.user_id, return_inverse=True)
     mondays, week = _mondays(purchases.time_ms)
     pin = np.searchsorted(np.asarray(pins["pin_id"]), purchases.pin_id)
-    flat = pins["embedding"].combine_chunks()
-    pins_PE = flat.values.to_numpy().reshape(-1, EMBEDDING_DIM).astype(np.float64)
+    pins_PE = to_numpy(pins["embedding"]).astype(np.float64)
     shape = (len(mondays), len(user_ids))
 
     first_ms = np.full(len(user_ids), np.iinfo(np.int64).max)
@@ -113,9 +113,9 @@ def make_users(purchases: Purchases, pins: pa.Table) -> pa.Table:
 
 
 def embedding_lists(rows: Floats) -> pa.FixedSizeListArray:
-    """Return [n, 32] numbers as an Arrow column of float32 lists."""
-    values = np.round(rows, _DECIMALS).astype(np.float32) + np.float32(0)  # no negative zero
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), EMBEDDING_DIM)
+    """Return [n, 32] numbers, rounded, as an Arrow column of float32 lists."""
+    # Adding zero turns a negative zero into a positive one.
+    return to_list_column(np.round(rows, _DECIMALS).astype(np.float32) + np.float32(0))
 
 
 def _copurchase_vectors(user_id: Ints, pin: Ints, num_pins: int) -> Floats:

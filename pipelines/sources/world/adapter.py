@@ -128,7 +128,7 @@ class WorldAdapter(SourceAdapter[World]):
             write_days(folder / "actions", events.actions, "acted_at", part)
             user_rows = tables.users_table(rng, parameters, catalogue, chunk, events.actions)
             write_part(folder / "users", user_rows, part)
-            tables.write_users_truth(folder, parameters, chunk.users, part)
+            tables.write_users_truth(folder, chunk.users, part)
             num_requests += len(chunk.requests.user_R)
             num_actions += len(events.actions)
             num_user_rows += len(user_rows)

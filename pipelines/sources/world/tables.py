@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.contracts.schemas import ACTIONS, EMBEDDING_DIM, IMPRESSIONS, PINS, USERS
+from pipelines.contracts.arrow import to_list_column
+from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, PINS, USERS
 from pipelines.contracts.time import DAY_MS
-from pipelines.snapshot.features import has_recent_action
+from pipelines.event_log.event_index import ActionTimes, has_recent_action
 from pipelines.sources.parquet import write_part
 from pipelines.sources.world.actions import (
     ACTION_TYPES,
@@ -88,7 +89,7 @@ def pins_table(catalogue: Catalogue) -> pa.Table:
     columns = [
         np.arange(num_pins, dtype=np.int64),
         pa.array([EMBEDDING_VERSION]).take(pa.array(np.zeros(num_pins, dtype=np.int64))),
-        _embeddings(catalogue.embedding_PE),
+        to_list_column(catalogue.embedding_PE.astype(np.float32)),
     ]
     return pa.table(columns, schema=PINS)
 
@@ -143,16 +144,16 @@ def users_table(
     as_of_N = as_of_W[week]
     is_new_N = first_U[user] >= as_of_N - _CORE_DAYS * DAY_MS
     repins = actions.filter(pc.equal(actions["action_type"], "repin"))
-    acted = tuple(np.asarray(repins[name]) for name in ("user_id", "acted_at", "known_at"))
+    names = ("user_id", "acted_at", "known_at")
+    repin_times = ActionTimes(*(np.asarray(repins[name]) for name in names))
     user_id_N = users.user_id_U[user]
-    is_core_N = has_recent_action(
-        user_id_N, as_of_N, _CORE_DAYS * DAY_MS, (acted[0], acted[1], acted[2])
-    )
+    is_core_N = has_recent_action(repin_times, user_id_N, as_of_N, _CORE_DAYS * DAY_MS)
+    vector_NE = draw_user_vectors(rng, world, catalogue, users.taste_UK[user])
     state_N = np.where(is_new_N, 2, np.where(is_core_N, 0, 1))
     columns = [
         user_id_N,
         as_of_N,
-        _embeddings(draw_user_vectors(rng, world, catalogue, users.taste_UK[user])),
+        to_list_column(vector_NE.astype(np.float32)),
         pa.array(["core", "non_core", "new"]).take(pa.array(state_N)),
         pa.nulls(len(user), pa.string()),
     ]
@@ -176,9 +177,9 @@ def write_catalogue_truth(folder: Path, world: WorldParameters, catalogue: Catal
     write_part(folder / TRUTH / "pins", pa.table({"pin_id": pin_id, **pins}), part_of(0))
 
 
-def write_users_truth(folder: Path, world: WorldParameters, users: Users, part: str) -> None:
+def write_users_truth(folder: Path, users: Users, part: str) -> None:
     """Write what only the truth knows of a chunk's users."""
-    taste = pa.FixedSizeListArray.from_arrays(pa.array(users.taste_UK.ravel()), world.num_topics)
+    taste = to_list_column(users.taste_UK)
     hidden = {"user_id": users.user_id_U, "taste": taste, "warmth": users.warmth_U}
     write_part(folder / TRUTH / "users", pa.table(hidden), part)
 
@@ -223,8 +224,3 @@ def _actions_table(rng: np.random.Generator, world: WorldParameters, chunk: Chun
 def _request_ids(numbers: Ints) -> pa.Array:
     digits = pc.utf8_lpad(pa.array(numbers).cast(pa.string()), 12, "0")
     return pc.binary_join_element_wise("w", digits, "")
-
-
-def _embeddings(rows: Floats) -> pa.FixedSizeListArray:
-    values = np.ascontiguousarray(rows, dtype=np.float32).ravel()
-    return pa.FixedSizeListArray.from_arrays(pa.array(values), EMBEDDING_DIM)

@@ -27,8 +27,8 @@ import pyarrow.compute as pc
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.time import DAY_MS, to_ms
+from pipelines.event_log.popularity import ActionCounts, Popularity, trailing_popularity
 from pipelines.event_log.reader import EventLog, LogFile, open_event_log, open_file, read_file
-from pipelines.snapshot.features import ActionCounts, look_up, trailing_popularity
 from pipelines.sources.world.adapter import World, WorldAdapter
 from pipelines.sources.world.parameters import WorldParameters
 from pipelines.sources.world.people import Floats, Ints
@@ -81,7 +81,7 @@ def known_answer(event_log_uri: str, start: datetime, end: datetime, k: int = 3)
         raise ConfigurationError(f"k is {k}; expected 1 to {world.num_candidates}")
     start_ms, end_ms = to_ms(start), to_ms(end)
     event_log = open_event_log(event_log_uri)
-    popularity = _Popularity(event_log, world, start_ms, end_ms)
+    popularity = _popularity(event_log, world, start_ms, end_ms)
     rng = np.random.default_rng(_TIE_SEED)
     users: list[Ints] = []
     parts = []
@@ -119,31 +119,24 @@ def read_truth(event_log_uri: str, start: datetime, end: datetime) -> pa.Table:
     return pa.concat_tables([TRUTH_IMPRESSIONS.empty_table(), *parts])
 
 
-class _Popularity:
-    """Wanted actions per pin before each day, as the snapshot counts them."""
-
-    def __init__(
-        self, event_log: EventLog, world: WorldParameters, start_ms: int, end_ms: int
-    ) -> None:
-        self._pin_ids = np.arange(world.num_pins, dtype=np.int64)
-        self._first_day = start_ms // DAY_MS
-        days = np.arange(self._first_day, (end_ms - 1) // DAY_MS + 1)
-        counts = []
-        from_ms = (self._first_day - POPULARITY_DAYS) * DAY_MS
-        for file in event_log.files_between("actions", from_ms, end_ms):
-            columns = ["pin_id", "acted_at", "known_at", "action_type"]
-            rows = read_file(open_file(event_log, file), file, columns, None)
-            rows = rows.filter(pc.not_equal(rows["action_type"], "hide"))
-            counts.append(ActionCounts.of(*(np.asarray(rows[name]) for name in columns[:3])))
-        found = trailing_popularity(
-            ActionCounts.concatenate(counts), self._pin_ids, days, POPULARITY_DAYS
-        )
-        self._keys, self._totals = found
-
-    def of(self, day: Ints, pin_id: Ints) -> Ints:
-        """Return the number for each (day, pin)."""
-        wanted = (day - self._first_day) * len(self._pin_ids) + pin_id
-        return look_up(self._keys, self._totals, wanted)
+def _popularity(
+    event_log: EventLog, world: WorldParameters, start_ms: int, end_ms: int
+) -> Popularity:
+    """Return the wanted actions per pin before each day, as the snapshot counts them."""
+    first_day = start_ms // DAY_MS
+    counts = []
+    from_ms = (first_day - POPULARITY_DAYS) * DAY_MS
+    for file in event_log.files_between("actions", from_ms, end_ms):
+        columns = ["pin_id", "acted_at", "known_at", "action_type"]
+        rows = read_file(open_file(event_log, file), file, columns, None)
+        rows = rows.filter(pc.not_equal(rows["action_type"], "hide"))
+        counts.append(ActionCounts.of(*(np.asarray(rows[name]) for name in columns[:3])))
+    return trailing_popularity(
+        ActionCounts.concatenate(counts),
+        pin_ids=np.arange(world.num_pins, dtype=np.int64),
+        days=np.arange(first_day, (end_ms - 1) // DAY_MS + 1),
+        trailing_days=POPULARITY_DAYS,
+    )
 
 
 def _sums(

@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.contracts.artifacts import Snapshot
-from pipelines.contracts.config import RunConfig
 from pipelines.contracts.schemas import PINS
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.contracts.time import DAY_MS, to_ms
@@ -17,8 +16,8 @@ from pipelines.snapshot.build import build_snapshot
 from pipelines.storage import local_path, to_uri
 from support.runs import PLANTED_AS_OF, make_run
 from support.tiny_log import (
-    TINY_AS_OF,
     acted,
+    build_tiny,
     january,
     pins_of,
     shown,
@@ -44,10 +43,6 @@ def build_planted(folder: Path, place: str, workers: int = 1, **changes: object)
     config = config.model_copy(update={"snapshot": config.snapshot.model_copy(update=changes)})
     run = make_run(folder, config, PLANTED_AS_OF, workspace_uri=to_uri(folder / place))
     return build_snapshot(run, num_workers=workers)
-
-
-def build_tiny(folder: Path, config: RunConfig | None = None) -> Snapshot:
-    return build_snapshot(make_run(folder, config or tiny_config(), TINY_AS_OF))
 
 
 def digest_of_tiny(folder: Path, **rows: list) -> str:

@@ -1,0 +1,83 @@
+"""Questions about events sorted by key and time, answered for many keys at once.
+
+Everything here is arithmetic on numpy arrays: no file, no clock, no configuration object. Times
+are int64 milliseconds. Not for reading events: `pipelines.event_log.reader`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+class EventIndex:
+    """Times of events grouped by an integer key, answering "how many in [start, end)?".
+
+    Key and time are packed into one sortable int64, so that a question for many keys at once is
+    one binary search.
+    """
+
+    def __init__(self, keys: Ints, times_ms: Ints) -> None:
+        self.order = np.lexsort((times_ms, keys))
+        self._keys, ranks = np.unique(keys, return_inverse=True)
+        self._base = int(times_ms.min()) if len(times_ms) else 0
+        self._span = (int(times_ms.max()) - self._base + 2) if len(times_ms) else 2
+        self._packed = (ranks * self._span + (times_ms - self._base))[self.order]
+
+    def first(self, keys: Ints) -> Ints:
+        """Return, in `order`, where each key's events begin."""
+        return self.position(keys, np.full(len(keys), self._base))
+
+    def position(self, keys: Ints, times_ms: Ints) -> Ints:
+        """Return, in `order`, where the key's events at or after a time begin.
+
+        For a key without events the place is the same whatever the time.
+        """
+        ranks = np.searchsorted(self._keys, keys)
+        is_there = np.zeros(len(keys), dtype=bool)
+        within = ranks < len(self._keys)
+        is_there[within] = self._keys[ranks[within]] == keys[within]
+        offsets = np.where(is_there, np.clip(times_ms - self._base, 0, self._span - 1), 0)
+        return np.searchsorted(self._packed, ranks * self._span + offsets)
+
+    def count(self, keys: Ints, start_ms: Ints, end_ms: Ints) -> Ints:
+        """Return the number of each key's events in [start_ms, end_ms)."""
+        return self.position(keys, end_ms) - self.position(keys, start_ms)
+
+
+@dataclass(frozen=True)
+class ActionTimes:
+    """Who acted, when, and when the event log knew of each action."""
+
+    user_id: Ints
+    acted_at: Ints
+    known_at: Ints
+
+
+def has_recent_action(
+    actions: ActionTimes, user_ids: Ints, times_ms: Ints, recent_ms: int
+) -> Bools:
+    """Return whether each user acted within `recent_ms` before a time, as known before that time.
+
+    Args:
+        actions: the actions that count.
+        user_ids: [n] whom the question is about.
+        times_ms: [n] the time that the question is asked for.
+        recent_ms: length of the trailing window, milliseconds; its start is included.
+    """
+    if len(actions.user_id) == 0:
+        return np.zeros(len(user_ids), dtype=bool)
+    index = EventIndex(actions.user_id, actions.known_at)
+    acted_at = actions.acted_at[index.order]
+    # The newest acted_at among a user's first n known actions is a running maximum that restarts
+    # with each user, because each user's times are lifted above those of all users before.
+    _, ranks = np.unique(actions.user_id[index.order], return_inverse=True)
+    base = int(acted_at.min())
+    lift = ranks * (int(acted_at.max()) - base + 1)
+    newest = np.maximum.accumulate(acted_at - base + lift) - lift + base
+    end = index.position(user_ids, times_ms)
+    newest_known = newest[np.maximum(end - 1, 0)]
+    return (end > index.first(user_ids)) & (newest_known >= times_ms - recent_ms)

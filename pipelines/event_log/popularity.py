@@ -1,0 +1,85 @@
+"""How often each pin was acted upon in the days before a day, from counts per pin and day.
+
+The snapshot's feature `pin_popularity` and the world's ranking by popularity both come from here.
+Not for which actions count: the caller leaves out the unwanted ones, such as hides.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.contracts.time import DAY_MS
+from pipelines.event_log.event_index import Ints
+
+
+@dataclass(frozen=True)
+class ActionCounts:
+    """Numbers of actions per pin, by the day they happened and the day they became known."""
+
+    pin_id: Ints
+    acted_day: Ints  # days since the epoch
+    known_day: Ints
+    count: Ints
+
+    @staticmethod
+    def of(pin_id: Ints, acted_at: Ints, known_at: Ints) -> "ActionCounts":
+        """Count actions; the counts come out sorted by pin and days."""
+        stacked = np.stack([pin_id, acted_at // DAY_MS, known_at // DAY_MS], axis=1)
+        unique, count = np.unique(stacked, axis=0, return_counts=True)
+        return ActionCounts(unique[:, 0], unique[:, 1], unique[:, 2], count.astype(np.int64))
+
+    @staticmethod
+    def concatenate(parts: Sequence["ActionCounts"]) -> "ActionCounts":
+        """Return all parts' rows; the same (pin, days) may occur in several."""
+        names = ("pin_id", "acted_day", "known_day", "count")
+        empty = np.array([], dtype=np.int64)
+        return ActionCounts(
+            *(np.concatenate([empty, *(getattr(part, name) for part in parts)]) for name in names)
+        )
+
+
+@dataclass(frozen=True)
+class Popularity:
+    """Each pin's number of actions in the days before each of some days, where it had any."""
+
+    days: Ints  # days since the epoch, sorted
+    num_pins: int
+    keys: Ints  # (position in `days`) * num_pins + pin_row, sorted
+    totals: Ints  # above zero
+
+    def of(self, days: Ints, pin_rows: Ints) -> Ints:
+        """Return the total for each (day, pin), 0 where there is none; the days are `days`."""
+        if len(self.keys) == 0:
+            return np.zeros(len(pin_rows), dtype=np.int64)
+        wanted = np.searchsorted(self.days, days) * self.num_pins + pin_rows
+        places = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
+        return np.where(self.keys[places] == wanted, self.totals[places], 0)
+
+
+def trailing_popularity(
+    counts: ActionCounts, pin_ids: Ints, days: Ints, trailing_days: int
+) -> Popularity:
+    """Return how often each pin was acted upon in the days before each day.
+
+    An action counts for day D when it happened in [D - trailing_days, D) and was known before the
+    midnight (UTC) that starts D. So every request of D sees the same number, from before D.
+
+    Args:
+        counts: actions per pin and day; pins that are not among `pin_ids` are ignored.
+        pin_ids: the pins whose popularity is wanted, sorted; a pin's row is its position here.
+        days: days since the epoch, sorted.
+        trailing_days: length of the window.
+    """
+    num_pins = len(pin_ids)
+    rows = np.minimum(np.searchsorted(pin_ids, counts.pin_id), max(num_pins - 1, 0))
+    is_ours = pin_ids[rows] == counts.pin_id
+    keys, totals = [np.array([], dtype=np.int64)], [np.array([], dtype=np.int64)]
+    for day_index, day in enumerate(days):
+        within = (counts.acted_day >= day - trailing_days) & (counts.acted_day < day)
+        within &= is_ours & (counts.known_day < day)
+        summed = np.bincount(rows[within], weights=counts.count[within], minlength=num_pins)
+        pins = np.flatnonzero(summed)
+        keys.append(day_index * num_pins + pins)
+        totals.append(summed[pins].astype(np.int64))
+    return Popularity(days, num_pins, np.concatenate(keys), np.concatenate(totals))

@@ -1,0 +1,127 @@
+"""The values that pass from step to step while the kernel builds a shard, in their order.
+
+All are frozen. A comment such as [requests] says what an array has one element of. Not for
+computing: each value is made by the step that its docstring names. Tested with the first of those
+that use them, in tests/pipelines/snapshot/test_pointers.py.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipelines.event_log.event_index import Bools, Ints
+from pipelines.event_log.popularity import Popularity
+
+Labels = dict[str, npt.NDArray[np.int8]]
+"""Made by `label_examples`: for each head's name, 0 or 1 per example."""
+
+
+@dataclass(frozen=True)
+class ShardRows:
+    """A shard's rows of the event log, as dealt out by `spill`: in any order, None without rows."""
+
+    impressions: pa.Table | None
+    actions: pa.Table | None
+    users: pa.Table | None
+
+
+@dataclass(frozen=True)
+class PinIndex:
+    """The pins of the whole snapshot and how popular each was on each day with requests."""
+
+    pin_ids: Ints  # sorted; a pin's position is its pin_row
+    popularity: Popularity
+
+    def rows_of(self, pin_ids: Ints) -> Ints:
+        """Return pin rows; every pin must be among the snapshot's."""
+        rows = np.searchsorted(self.pin_ids, pin_ids)
+        assert np.array_equal(self.pin_ids[rows], pin_ids)
+        return rows
+
+
+@dataclass(frozen=True)
+class Requests:
+    """A shard's requests by (user_id, impressed_at, request_id)."""
+
+    request_id: pa.Array
+    user_id: Ints
+    impressed_at: Ints  # the earliest of the request's impressions
+    first_example: Ints
+    num_examples: Ints
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A shard's impressions by (request, position, pin_id), each pin once in a request."""
+
+    rows: pa.Table  # what was spilled
+    request: Ints  # row of the request
+    pin_id: Ints
+    impressed_at: Ints
+
+
+@dataclass(frozen=True)
+class Actions:
+    """Actions by (user_id, known_at, acted_at, request_id, pin_id, action_type_id)."""
+
+    user_id: Ints
+    pin_id: Ints
+    type_id: Ints
+    acted_at: Ints
+    known_at: Ints
+    names_request: Bools
+    request: Ints  # row of the request that is named; -1: none, or none of this user's here
+
+    def where(self, mask: Bools) -> "Actions":
+        """Return some of the actions, in the same order."""
+        return Actions(**{name: values[mask] for name, values in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class OrderedRows:
+    """Made by `order_rows`: a shard's rows in their one order."""
+
+    requests: Requests
+    examples: Examples
+    actions: Actions  # of users with requests
+    num_duplicate_impressions: int
+
+
+@dataclass(frozen=True)
+class Pointers:
+    """Made by `point`: the timeline, and the rows that requests and examples point to."""
+
+    timeline: Actions
+    timeline_pin_row: Ints  # [timeline]
+    timeline_start: Ints  # [requests] first timeline row of the user
+    timeline_end: Ints  # [requests] one past the newest action known before the request
+    example_pin_row: Ints  # [examples]
+
+
+@dataclass(frozen=True)
+class UserRows:
+    """Made by `pick_user_rows`: the user rows in use, by (user_id, as_of)."""
+
+    table: pa.Table
+    user_row: Ints  # [requests]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Made by `count_features`: what is computed from the actions known before each request."""
+
+    is_core: Bools  # [requests]
+    numbers: dict[str, npt.NDArray[np.float32]]  # name of the numeric feature -> [examples]
+
+
+@dataclass(frozen=True)
+class ShardTables:
+    """Made by `make_tables`: a shard's files, and how many impressions were left out."""
+
+    timeline: pa.Table
+    requests: pa.Table
+    examples: pa.Table
+    users: pa.Table
+    num_duplicate_impressions: int

@@ -1,0 +1,138 @@
+"""Rows that break the contract are refused: the table, the file, what was found, what to change."""
+
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from support.tiny_log import (
+    ACTIONS_15,
+    IMPRESSIONS_15,
+    assert_refused,
+    build_tiny,
+    january,
+    rewrite,
+)
+
+
+@pytest.mark.parametrize(
+    ("file", "column"),
+    [
+        (IMPRESSIONS_15, "request_id"),
+        (IMPRESSIONS_15, "known_at"),
+        (ACTIONS_15, "action_type"),
+        ("pins/part-0.parquet", "embedding"),
+        ("users/part-0.parquet", "as_of"),
+    ],
+)
+def test_a_missing_column_is_named_with_its_file(log: Path, file: str, column: str) -> None:
+    rewrite(log, file, column, None)
+    assert_refused(log.parent, rf"{re.escape(file)}: missing column '{column}'; found \[")
+
+
+@pytest.mark.parametrize(
+    ("file", "column", "values", "found"),
+    [
+        (IMPRESSIONS_15, "user_id", pa.array(["1", "1"]), "string; expected int64"),
+        (IMPRESSIONS_15, "pin_id", pa.array([10.0, 20.0]), "double; expected int64"),
+        (
+            IMPRESSIONS_15,
+            "impressed_at",
+            pa.array([january("15 00:00")] * 2, pa.timestamp("ms")),
+            r"timestamp\[ms\]; expected int64 milliseconds since the epoch",
+        ),
+        (IMPRESSIONS_15, "is_exploration", pa.array([0, 1]), "int64; expected bool"),
+        (ACTIONS_15, "action_type", pa.array([1]), "int64; expected string"),
+        ("pins/part-0.parquet", "embedding", pa.array(["x"] * 5), "string; expected fixed_size"),
+    ],
+)
+def test_a_wrong_type_is_refused(
+    log: Path, file: str, column: str, values: pa.Array, found: str
+) -> None:
+    rewrite(log, file, column, values)
+    assert_refused(log.parent, rf"{re.escape(file)}: column '{column}' is {found}")
+
+
+def test_other_widths_of_the_same_kind_are_cast(log: Path) -> None:
+    expected = build_tiny(log.parent).digest
+    for path in sorted(log.glob("impressions/*/*.parquet")):
+        rows = pq.read_table(path, partitioning=None)
+        rows = rows.set_column(1, "user_id", rows["user_id"].cast(pa.int32()))
+        rows = rows.set_column(5, "position", rows["position"].cast(pa.int64()))
+        rows = rows.set_column(6, "surface", rows["surface"].dictionary_encode())
+        pq.write_table(rows, path)
+    pins = pq.read_table(log / "pins" / "part-0.parquet")
+    lists = pins["embedding"].cast(pa.list_(pa.float64()))
+    pq.write_table(pins.set_column(2, "embedding", lists), log / "pins" / "part-0.parquet")
+    assert build_tiny(log.parent).digest == expected
+
+
+def test_a_value_too_wide_is_refused(log: Path) -> None:
+    rewrite(log, IMPRESSIONS_15, "position", pa.array([0, 70_000]))
+    assert_refused(log.parent, "'position' .* does not fit int16")
+
+
+def test_an_embedding_of_another_length_is_refused(log: Path) -> None:
+    rewrite(log, "pins/part-0.parquet", "embedding", pa.array([[0.5] * 31] * 5))
+    assert_refused(log.parent, r"pins/part-0\.parquet: column 'embedding' .* does not fit")
+
+
+@pytest.mark.parametrize(
+    ("file", "column", "values"),
+    [
+        (IMPRESSIONS_15, "pin_id", pa.array([10, None], pa.int64())),
+        (IMPRESSIONS_15, "known_at", pa.array([january("15 00:00"), None], pa.int64())),
+        (ACTIONS_15, "acted_at", pa.array([None], pa.int64())),
+        ("pins/part-0.parquet", "pin_id", pa.array([10, 20, 30, 40, None], pa.int64())),
+    ],
+)
+def test_a_null_where_none_may_be_is_refused(
+    log: Path, file: str, column: str, values: pa.Array
+) -> None:
+    rewrite(log, file, column, values)
+    assert_refused(log.parent, rf"{re.escape(file)}: column '{column}' has 1 nulls")
+
+
+def test_an_unknown_action_type_is_named(log: Path) -> None:
+    rewrite(log, ACTIONS_15, "action_type", pa.array(["hide"]))
+    assert_refused(log.parent, rf"{re.escape(ACTIONS_15)}: unknown action type 'hide'.*'repin'")
+
+
+@pytest.mark.parametrize(
+    ("factor", "unit"), [(0.001, "seconds"), (1000, "microseconds"), (1_000_000, "nanoseconds")]
+)
+def test_times_in_another_unit_are_recognised(log: Path, factor: float, unit: str) -> None:
+    for column in ("impressed_at", "known_at"):
+        rewrite(log, IMPRESSIONS_15, column, pa.array([int(january("15 00:00") * factor)] * 2))
+    assert_refused(log.parent, rf"{re.escape(IMPRESSIONS_15)}: .*looks like {unit}")
+
+
+def test_a_row_in_another_days_partition_is_refused(log: Path) -> None:
+    (log / "actions" / "day=2017-01-15").rename(log / "actions" / "day=2017-01-14")
+    assert_refused(log.parent, "in the partition day=2017-01-14; expected")
+
+
+def test_known_before_it_happened_is_refused(log: Path) -> None:
+    rewrite(log, ACTIONS_15, "known_at", pa.array([january("14 00:00")]))
+    assert_refused(
+        log.parent, rf"{re.escape(ACTIONS_15)}: 1 of 1 rows have acted_at after known_at"
+    )
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), None])
+@pytest.mark.parametrize("table", ["pins", "users"])
+def test_a_number_that_is_none_in_an_embedding_is_refused(
+    log: Path, table: str, number: float | None
+) -> None:
+    path = log / table / "part-0.parquet"
+    lists = pq.read_table(path)["embedding"].to_pylist()
+    lists[1][7] = number
+    rewrite(
+        log, f"{table}/part-0.parquet", "embedding", pa.array(lists, pa.list_(pa.float32(), 32))
+    )
+    key = "pin_id=20" if table == "pins" else "user_id=1"
+    assert_refused(
+        log.parent, rf"{table}/part-0\.parquet: embedding of {key} has a null, NaN or infinite"
+    )

@@ -1,0 +1,54 @@
+"""Questions about sorted events, against counting one by one."""
+
+import numpy as np
+import pytest
+
+from pipelines.event_log.event_index import ActionTimes, EventIndex, has_recent_action
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(5)
+
+
+def test_counts_are_those_of_counting_one_by_one(rng: np.random.Generator) -> None:
+    keys, times = rng.integers(0, 6, 200), rng.integers(-50, 50, 200)
+    asked, start = rng.integers(-1, 8, 300), rng.integers(-70, 70, 300)
+    end = start + rng.integers(0, 40, 300)
+    expected = [
+        int(((keys == k) & (times >= s) & (times < e)).sum())
+        for k, s, e in zip(asked, start, end, strict=True)
+    ]
+    assert EventIndex(keys, times).count(asked, start, end).tolist() == expected
+
+
+def test_a_key_begins_where_its_earliest_event_is(rng: np.random.Generator) -> None:
+    keys, times = rng.integers(0, 6, 50), rng.integers(-50, 50, 50)
+    index = EventIndex(keys, times)
+    first = index.first(np.unique(keys))
+    assert keys[index.order][first].tolist() == np.unique(keys).tolist()
+    earliest = [times[keys == key].min() for key in np.unique(keys)]
+    assert times[index.order][first].tolist() == earliest
+
+
+def test_no_events_are_no_answer_but_zero() -> None:
+    none = np.array([], dtype=np.int64)
+    index = EventIndex(none, none)
+    asked = np.array([3, -2])
+    assert index.count(asked, np.array([-9, 0]), np.array([9, 9])).tolist() == [0, 0]
+    assert index.first(asked).tolist() == [0, 0]
+    nobody = ActionTimes(none, none, none)
+    assert has_recent_action(nobody, asked, asked, 5).tolist() == [False, False]
+
+
+def test_recent_actions_are_those_of_looking_one_by_one(rng: np.random.Generator) -> None:
+    user, acted_at = rng.integers(0, 8, 60), rng.integers(0, 500, 60)
+    known_at = acted_at + rng.integers(0, 40, 60)
+    asked, time = rng.integers(-1, 10, 400), rng.integers(-20, 600, 400)
+    expected = [
+        bool(((user == u) & (known_at < t) & (acted_at >= t - 60)).any())
+        for u, t in zip(asked, time, strict=True)
+    ]
+    assert 40 < sum(expected) < 360
+    actions = ActionTimes(user, acted_at, known_at)
+    assert has_recent_action(actions, asked, time, 60).tolist() == expected

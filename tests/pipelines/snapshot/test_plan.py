@@ -1,0 +1,46 @@
+"""Windows, and the shard of a user."""
+
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.contracts.artifacts import Snapshot
+from pipelines.snapshot.plan import make_plan, shard_of
+from support.runs import make_run
+from support.tiny_log import TINY_AS_OF, january, rows_of, tiny_config
+
+
+def test_windows_are_half_open_and_end_where_impressions_are_mature(tiny: Snapshot) -> None:
+    assert (tiny.training.start_ms, tiny.training.end_ms) == (
+        january("15 00:00"),
+        january("17 00:00"),
+    )
+    assert (tiny.holdout.start_ms, tiny.holdout.end_ms) == (
+        january("18 00:00"),
+        january("19 00:00"),
+    )
+    requests = rows_of(tiny, "requests")
+    assert [(r["request_id"], r["user_id"], r["split"]) for r in requests] == [
+        ("A", 1, 0),
+        ("C", 1, 1),
+        ("D", 1, 1),
+        ("B", 2, 0),
+    ]
+    assert tiny.num_immature_impressions == 1
+
+
+def test_a_longer_label_window_moves_the_whole_holdout(tmp_path: Path) -> None:
+    run = make_run(tmp_path, tiny_config(label_window_hours=36, embargo_days=2), TINY_AS_OF)
+    plan = make_plan(run)
+    assert plan.holdout.end_ms == january("18 12:00")
+    assert plan.holdout.start_ms == january("17 12:00")
+    assert plan.training.end_ms == january("15 12:00")
+
+
+def test_users_are_spread_by_a_hash_that_never_changes() -> None:
+    ids = np.arange(100_000, dtype=np.int64)
+    counts = np.bincount(shard_of(ids, 8), minlength=8)
+    assert counts.min() > 12_000
+    # Worked out once with Python's own integers: SplitMix64 of 0 is 0xE220A8397B1DCDAF.
+    assert shard_of(np.array([0]), 1 << 16)[0] == 0xE220A8397B1DCDAF % (1 << 16)
+    assert shard_of(np.array([-1]), 8)[0] in range(8)
