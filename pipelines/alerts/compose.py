@@ -195,15 +195,14 @@ def _templates() -> "jinja2.Environment":
 
 
 def _certainty(comparison: Comparison, run: ResolvedRun) -> str:
-    target = run.config.model_gate.target_metric
-    row = comparison.find(target)
+    row = comparison.target
     rows = f"{comparison.num_users:,} users and {comparison.num_requests:,} requests"
     if row is None or row.relative_change is None:
-        return f"{target} could not be compared on {rows}; the gate fails closed."
+        return f"{comparison.target_metric} could not be compared on {rows}; the gate fails closed."
     return (
-        f"{target}: {row.challenger:.4f} against {row.baseline:.4f} "
+        f"{comparison.target_metric}: {row.challenger:.4f} against {row.baseline:.4f} "
         f"({comparison.baseline_kind.value}), {_percent(row.relative_change)}, on {rows}. "
-        f"This holdout shows changes of {100 * comparison.smallest_detectable_change:.2f} % and "
+        f"This holdout shows changes of {comparison.detectable_change} and "
         f"more with 80 % power."
     )
 

@@ -10,12 +10,12 @@ On disk a run is a folder:
 """
 
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, model_validator
 
 from pipelines.contracts.base import Frozen
-from pipelines.contracts.config import FeatureConfig, RunConfig
+from pipelines.contracts.config import FeatureConfig, ModelGateConfig, RunConfig
 from pipelines.contracts.time import to_ms
 
 STAGES = (
@@ -184,7 +184,7 @@ class Challenger(Frozen):
     bundle_uri: str = Field(description="Folder with the bundle (see training/bundle/files.py).")
     num_steps: int
     num_training_examples: int
-    final_training_loss: float
+    final_training_loss: float | None = Field(description="None where no loss was logged.")
     seed: int
 
 
@@ -212,6 +212,23 @@ class MetricComparison(Frozen):
     )
     challenger_interval: Interval | None = Field(default=None, description="Of the level itself.")
     baseline_interval: Interval | None = Field(default=None, description="Of the level itself.")
+
+
+class AbsenceKind(StrEnum):
+    """Why a metric has no value."""
+
+    NOT_FINITE = "not_finite"  # the side's own scores are NaN or infinite: the side is at fault
+    UNDEFINED = "undefined"  # these rows give the metric no value, whatever the scores are
+
+
+class AbsentMetric(Frozen):
+    """A number that could not be computed, and why."""
+
+    metric: str
+    segment: str = Field(description="'all', 'core' or 'non_core'.")
+    side: Literal["challenger", "baseline"]
+    kind: AbsenceKind
+    reason: str = Field(description="A sentence for people.")
 
 
 class ReliabilityBin(Frozen):
@@ -244,8 +261,16 @@ class Comparison(Frozen):
     num_examples: int
     segment_users: dict[str, int] = Field(description="Users per segment.")
     metrics: tuple[MetricComparison, ...]
-    smallest_detectable_change: float = Field(
-        description="Relative change of the target metric that 80 % power would see here."
+    absent: tuple[AbsentMetric, ...] = Field(
+        default=(), description="What could not be computed; it has no row in metrics."
+    )
+    target_metric: str = Field(
+        default=ModelGateConfig.model_fields["target_metric"].default,
+        description="Name of the metric that decides: model_gate.target_metric of the run.",
+    )
+    smallest_detectable_change: float | None = Field(
+        description="Relative change of the target metric that 80 % power would see here; None "
+        "where that change could not be resampled, with the reason in `absent`."
     )
     bootstrap_seed: int
     baseline_holdout_digest: str | None = Field(
@@ -256,9 +281,17 @@ class Comparison(Frozen):
         description="Both sides rank every example alike; None: not checked, not promoted.",
     )
     reliability: tuple[ReliabilityBin, ...] = Field(default=(), description="Calibration plot.")
-    self_test: tuple[str, ...] = Field(
-        default=(), description="What the gate's own test of this cycle found, as sentences."
-    )
+
+    @property
+    def target(self) -> MetricComparison | None:
+        """The target metric over all users, or None if it was not computed."""
+        return self.find(self.target_metric)
+
+    @property
+    def detectable_change(self) -> str:
+        """The smallest detectable change as text: '2.00 %', or 'an unknown change'."""
+        change = self.smallest_detectable_change
+        return "an unknown change" if change is None else f"{100 * change:.2f} %"
 
     def find(self, metric: str, segment: str = "all") -> MetricComparison | None:
         """Return one comparison, or None if it was not computed."""
@@ -266,6 +299,22 @@ class Comparison(Frozen):
             if row.metric == metric and row.segment == segment:
                 return row
         return None
+
+    def find_absent(
+        self, metric: str, segment: str = "all", side: str = "challenger"
+    ) -> AbsentMetric | None:
+        """Return why one side's number could not be computed, or None if nothing is recorded."""
+        for row in self.absent:
+            if (row.metric, row.segment, row.side) == (metric, segment, side):
+                return row
+        return None
+
+
+class SelfTest(Frozen):
+    """What the gate found when it judged models whose right verdict is known, as sentences."""
+
+    findings: tuple[str, ...] = Field(default=(), description="What came out as it must.")
+    doubts: tuple[str, ...] = Field(default=(), description="What stands against a promotion.")
 
 
 class Decision(StrEnum):
@@ -292,7 +341,7 @@ class ServingCheck(Frozen):
     peak_memory_mib: float = Field(description="Peak of the process, MiB.")
     num_candidates: int = Field(description="Candidates of the timed request.")
     num_calls: int = Field(description="Timed calls.")
-    score_spread: float = Field(description="Standard deviation of the target head's scores.")
+    score_spread: float = Field(description="Standard deviation of the first head's scores.")
     saturated_share: float = Field(description="Share of scores within 1e-6 of 0 or 1.")
     problems: tuple[str, ...] = Field(default=(), description="What is beyond its limit.")
 
@@ -301,7 +350,15 @@ class ServingCheck(Frozen):
         return (
             f"Serving check: {self.num_candidates} candidates in {self.latency_p50_ms:.1f} ms "
             f"(median of {self.num_calls} calls; p99 {self.latency_p99_ms:.1f} ms), "
-            f"{self.peak_memory_mib:.0f} MiB at peak, golden rows to {self.golden_difference:.1e}."
+            f"{self.peak_memory_mib:.0f} MiB at peak. {self._golden_sentence()}"
+        )
+
+    def _golden_sentence(self) -> str:
+        if self.golden_difference == 0:
+            return "The stored example rows get exactly the scores they had after training."
+        return (
+            f"The scores of the stored example rows differ by at most "
+            f"{self.golden_difference:.1e} from those they had after training."
         )
 
 
@@ -309,11 +366,22 @@ class Judgement(Frozen):
     """What `compare_with_champion` publishes."""
 
     comparison: Comparison
-    verdict: Verdict
-    serving: ServingCheck | None = Field(description="None: not checked, not promoted.")
+    self_test: SelfTest
+    serving: ServingCheck
+    verdict: Verdict = Field(description="What `decide` made of the three above, together.")
     report_uri: str = Field(description="Self-contained HTML verdict page.")
     challenger_mlflow_run_id: str
     baseline_mlflow_run_id: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_what_earlier_versions_wrote(cls, value: Any) -> Any:
+        """Take the self-test from where it stood once: as plain sentences in the comparison."""
+        if isinstance(value, dict) and "self_test" not in value:
+            comparison = dict(value["comparison"])
+            findings = comparison.pop("self_test", ())
+            value = value | {"comparison": comparison, "self_test": {"findings": findings}}
+        return value
 
 
 class Promotion(Frozen):

@@ -10,6 +10,7 @@ from pipelines.contracts.artifacts import (
     Judgement,
     MetricComparison,
     ModelRef,
+    SelfTest,
     ServingCheck,
     Verdict,
     Window,
@@ -71,6 +72,7 @@ def make_judgement(decision: Decision, *reasons: str, low: float = -0.05) -> Jud
     return Judgement(
         serving=SERVING,
         comparison=comparison,
+        self_test=SelfTest(findings=("The worst possible ranking: REJECT.",)),
         verdict=Verdict(decision=decision, reasons=reasons or ("It lost.",)),
         report_uri="file:///w/runs/r/compare_with_champion/report.html",
         challenger_mlflow_run_id="run4",

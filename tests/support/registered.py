@@ -16,6 +16,7 @@ from pipelines.contracts.artifacts import (
     MetricComparison,
     ModelRef,
     ResolvedRun,
+    SelfTest,
     Verdict,
     Window,
 )
@@ -81,6 +82,7 @@ def judgement_of(
     return Judgement(
         serving=SERVING,
         comparison=comparison,
+        self_test=SelfTest(findings=("The worst possible ranking: REJECT.",)),
         verdict=Verdict(decision=decision, reasons=(f"Because of a test: {decision}.",)),
         report_uri="file:///nowhere/verdict.html",
         challenger_mlflow_run_id=model.mlflow_run_id,

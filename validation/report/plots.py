@@ -103,7 +103,7 @@ def _write_reliability(comparison: Comparison, path: Path) -> Path:
 
 
 def _unclutter(axes: "Axes") -> None:
-    """Leave only what is read."""
+    """Take away the lines that carry no information."""
     axes.grid(axis="x", color="#e7ebef")
     axes.set_axisbelow(True)
     for side in ("top", "right"):

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
-from training.bundle.split_scores import ExampleRows
+from training.data.example_rows import ExampleRows
 from validation.model_gate.ranking_metrics import (
     MetricUndefinedError,
     area_under_curve,
