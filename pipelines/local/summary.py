@@ -8,14 +8,8 @@ from rich.console import Console
 
 from pipelines import storage
 from pipelines.alerts.compose import find_failure
-from pipelines.contracts.artifacts import (
-    STAGES,
-    Judgement,
-    MetricComparison,
-    Promotion,
-    ResolvedRun,
-    StageRecord,
-)
+from pipelines.contracts.artifacts import STAGES, ResolvedRun, StageRecord
+from pipelines.contracts.judgement import Judgement, MetricComparison, Promotion
 from pipelines.contracts.run_layout import manifest_uri
 
 

@@ -10,15 +10,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pipelines import storage
-from pipelines.contracts.artifacts import (
-    Challenger,
-    Decision,
-    Judgement,
-    ModelRef,
-    Promotion,
-    ResolvedRun,
-)
+from pipelines.contracts.artifacts import Challenger, ModelRef, ResolvedRun
 from pipelines.contracts.errors import ConfigurationError, PromotionRefusedError
+from pipelines.contracts.judgement import Decision, Judgement, Promotion
 from pipelines.registry import history, registry, tracking
 from pipelines.settings import Settings
 

@@ -10,16 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import storage
-from pipelines.contracts.artifacts import (
-    BaselineKind,
-    Challenger,
-    Comparison,
-    Judgement,
-    ResolvedRun,
-    ServingCheck,
-    Snapshot,
-    Verdict,
-)
+from pipelines.contracts.artifacts import Challenger, ResolvedRun, Snapshot
+from pipelines.contracts.judgement import BaselineKind, Comparison, Judgement, ServingCheck, Verdict
 from pipelines.contracts.mlflow_errors import translated_errors
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.registry import registry, tracking

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from pipelines.contracts.artifacts import (
+from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
+from pipelines.contracts.judgement import (
     AbsenceKind,
     AbsentMetric,
     BaselineKind,
@@ -11,7 +12,6 @@ from pipelines.contracts.artifacts import (
     MetricComparison,
     SelfTest,
 )
-from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
 from support.holdouts import champion_with
 from support.judgements import CHALLENGER, HOLDOUT
 

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipelines.contracts.artifacts import BaselineKind, Judgement, ModelRef
+from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.config import Head, ModelGateConfig
+from pipelines.contracts.judgement import BaselineKind, Judgement
 from support.judgements import CHALLENGER, CHAMPION, HOLDOUT, SERVING
 from training.bundle.score_split import SplitScores, ranking_score
 from training.data.example_rows import ExampleRows

@@ -2,18 +2,17 @@
 
 from datetime import UTC, datetime
 
-from pipelines.contracts.artifacts import (
+from pipelines.contracts.artifacts import ModelRef, Window
+from pipelines.contracts.judgement import (
     BaselineKind,
     Comparison,
     Decision,
     Interval,
     Judgement,
     MetricComparison,
-    ModelRef,
     SelfTest,
     ServingCheck,
     Verdict,
-    Window,
 )
 
 HOLDOUT = Window(start=datetime(2017, 2, 20, tzinfo=UTC), end=datetime(2017, 2, 27, tzinfo=UTC))

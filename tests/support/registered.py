@@ -6,21 +6,18 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from pipelines.contracts.artifacts import (
+from pipelines.contracts.artifacts import Challenger, ModelRef, ResolvedRun, Window
+from pipelines.contracts.files import digest_files, digest_of_files
+from pipelines.contracts.judgement import (
     BaselineKind,
-    Challenger,
     Comparison,
     Decision,
     Interval,
     Judgement,
     MetricComparison,
-    ModelRef,
-    ResolvedRun,
     SelfTest,
     Verdict,
-    Window,
 )
-from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.registry import registry, tracking
 from support.judgements import SERVING
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipelines.contracts.artifacts import ServingCheck
 from pipelines.contracts.config import ServingConfig
 from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.judgement import ServingCheck
 from training.bundle.files import load_bundle, read_golden
 from training.bundle.predictor import Predictor
 from training.data.batches import REQUEST, VARYING_AXES, Batch, for_scoring

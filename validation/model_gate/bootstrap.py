@@ -15,7 +15,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.contracts.artifacts import Interval
+from pipelines.contracts.judgement import Interval
 
 FloatArray = NDArray[np.float64]
 

@@ -12,16 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.contracts.artifacts import (
-    AbsentMetric,
-    BaselineKind,
-    Comparison,
-    MetricComparison,
-    ModelRef,
-    Window,
-)
+from pipelines.contracts.artifacts import ModelRef, Window
 from pipelines.contracts.config import Head, ModelGateConfig
 from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.judgement import AbsentMetric, BaselineKind, Comparison, MetricComparison
 from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
 from validation.model_gate.bootstrap import (
@@ -35,12 +29,11 @@ from validation.model_gate.holdout_metrics import (
     FloatArray,
     Mask,
     RatioMetric,
-    not_finite,
+    absent,
     pooled_metrics,
     ratio_metrics,
     reliability,
     segment_masks,
-    undefined,
 )
 from validation.model_gate.target_metric import target_metric
 
@@ -89,9 +82,9 @@ def compare(
     metrics = ratio_metrics(rows, challenger, baseline, heads, target)
     table, target_error = _bootstrapped(rows, metrics, masks, request_user, len(users), config)
     table += pooled_metrics(rows, challenger, baseline, heads, masks)
-    absent = [row for row in table if isinstance(row, AbsentMetric)]
+    missing = [row for row in table if isinstance(row, AbsentMetric)]
     if target_error is None:
-        absent.append(_without_detectable_change(target.name, absent))
+        missing.append(_without_detectable_change(target.name, missing))
     return Comparison(
         holdout_digest=challenger.snapshot_digest,
         baseline_holdout_digest=baseline.snapshot_digest,
@@ -104,7 +97,7 @@ def compare(
         num_examples=num_examples,
         segment_users={name: len(np.unique(request_user[mask])) for name, mask in masks.items()},
         metrics=tuple(row for row in table if isinstance(row, MetricComparison)),
-        absent=tuple(absent),
+        absent=tuple(missing),
         target_metric=target.name,
         smallest_detectable_change=None
         if target_error is None
@@ -151,7 +144,7 @@ def _bootstrapped(
     for segment, mask in masks.items():
         is_present = np.bincount(request_user, weights=mask, minlength=num_users) > 0
         if not is_present.any():
-            table += [undefined(m.name, segment, "challenger", EMPTY_SEGMENT) for m in metrics]
+            table += [absent(m.name, segment, "challenger", EMPTY_SEGMENT) for m in metrics]
             continue
         for metric in metrics:
             keys.append((metric, segment))
@@ -186,9 +179,9 @@ def _rows_of(
     divisor = float(sums.denominators[:, k].sum())
     level, other = float(sums.challenger[:, k].sum()), float(sums.baseline[:, k].sum())
     if divisor == 0:
-        return [undefined(name, segment, "challenger", "No example has the action.")]
+        return [absent(name, segment, "challenger", "No example has the action.")]
     if not np.isfinite(level):
-        return [not_finite(name, segment, "challenger")]
+        return [absent(name, segment, "challenger")]
     has_baseline = metric.baseline is not None and bool(np.isfinite(other))
     row = MetricComparison(
         metric=name,
@@ -201,11 +194,11 @@ def _rows_of(
     )
     if metric.baseline is None or has_baseline:
         return [row]
-    return [row, not_finite(name, segment, "baseline")]
+    return [row, absent(name, segment, "baseline")]
 
 
-def _without_detectable_change(target: str, absent: list[AbsentMetric]) -> AbsentMetric:
+def _without_detectable_change(target: str, missing: list[AbsentMetric]) -> AbsentMetric:
     """Return why the smallest detectable change is not known."""
-    causes = (row.reason for row in absent if (row.metric, row.segment) == (target, "all"))
+    causes = (row.reason for row in missing if (row.metric, row.segment) == (target, "all"))
     zero = f"The baseline's {target} is zero in at least one resample of the users."
-    return undefined("smallest_detectable_change", "all", "baseline", next(causes, zero))
+    return absent("smallest_detectable_change", "all", "baseline", next(causes, zero))

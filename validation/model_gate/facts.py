@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.contracts.artifacts import BaselineKind, Comparison, ModelRef, SelfTest, Snapshot
+from pipelines.contracts.artifacts import ModelRef, Snapshot
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.judgement import BaselineKind, Comparison, SelfTest
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from training.bundle.score_split import SplitScores, score_split
 from training.data.example_rows import ExampleRows, load_rows

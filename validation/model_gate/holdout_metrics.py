@@ -13,13 +13,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.contracts.artifacts import (
+from pipelines.contracts.config import Head
+from pipelines.contracts.judgement import (
     AbsenceKind,
     AbsentMetric,
     MetricComparison,
     ReliabilityBin,
 )
-from pipelines.contracts.config import Head
 from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
 from validation.model_gate.ranking_metrics import (
@@ -111,22 +111,14 @@ def _log_losses(probability: FloatArray, label: FloatArray) -> FloatArray:
     return -(label * np.log(clipped) + (1 - label) * np.log1p(-clipped))
 
 
-def not_finite(metric: str, segment: str, side: Side) -> AbsentMetric:
-    """Return the record of a number that the side's own scores do not allow."""
-    return AbsentMetric(
-        metric=metric,
-        segment=segment,
-        side=side,
-        kind=AbsenceKind.NOT_FINITE,
-        reason=f"The {side}'s scores hold NaN or infinity.",
-    )
+def absent(metric: str, segment: str, side: Side, reason: str | None = None) -> AbsentMetric:
+    """Return the record of a number that these rows do not give, for a reason.
 
-
-def undefined(metric: str, segment: str, side: Side, reason: str) -> AbsentMetric:
-    """Return the record of a number that these rows do not give."""
-    return AbsentMetric(
-        metric=metric, segment=segment, side=side, kind=AbsenceKind.UNDEFINED, reason=reason
-    )
+    Without a reason it is a number that the side's own scores do not allow: one is not finite.
+    """
+    kind = AbsenceKind.NOT_FINITE if reason is None else AbsenceKind.UNDEFINED
+    reason = reason or f"The {side}'s scores hold NaN or infinity."
+    return AbsentMetric(metric=metric, segment=segment, side=side, kind=kind, reason=reason)
 
 
 def pooled_metrics(
@@ -174,14 +166,14 @@ def _level(
 ) -> float | AbsentMetric:
     """Return the metric on one side, or why there is none."""
     if len(label) == 0:
-        return undefined(metric, segment, side, EMPTY_SEGMENT)
+        return absent(metric, segment, side, EMPTY_SEGMENT)
     if not np.all(np.isfinite(probability)):
-        return not_finite(metric, segment, side)
+        return absent(metric, segment, side)
     try:
         return _POOLED[metric.partition(".")[0]](probability, label)
     except MetricUndefinedError as error:
         reason = str(error).partition(": ")[2] + "."  # without the name of the function
-        return undefined(metric, segment, side, reason)
+        return absent(metric, segment, side, reason)
 
 
 def reliability(

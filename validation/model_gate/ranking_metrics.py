@@ -4,8 +4,8 @@ A metric that cannot be computed raises an error; it is never 0. All of them jud
 candidates that another model chose to show; what this model would have shown has no label. Not for
 intervals (`validation.model_gate.bootstrap`).
 
-AUC and log loss are not scikit-learn's, which the tests compare them with: on a million examples
-its AUC takes 1.0 s and ours 0.4 s, its log loss 0.6 s and ours 0.06 s.
+The AUC is not scikit-learn's, which the tests compare it with: on a million examples scikit-learn's
+takes 1.0 s, ours 0.4 s, and the gate takes it for every head, segment and side.
 
 Letters: N examples, M requests.
 """
@@ -17,7 +17,6 @@ from pipelines.contracts.hashing import mix
 from training.data.example_rows import ExampleRows
 
 _TIE_SALT = 301
-_SMALLEST_PROBABILITY = 1e-7
 
 
 class MetricUndefinedError(DataContractError):
@@ -89,20 +88,6 @@ def hit_at_k(rows: ExampleRows, score: np.ndarray, label: np.ndarray, k: int = 3
     if num_users == 0:
         raise MetricUndefinedError("hit_at_k: no users; expected at least one")
     return float(top_k_hits(rows, score, label, k).sum()) / num_users
-
-
-def log_loss(probability: np.ndarray, label: np.ndarray) -> float:
-    """Return the mean of -log p(label) in nats; lower is better.
-
-    Probabilities are cut to [1e-7, 1 - 1e-7], so that one mistake made with certainty costs 16 and
-    not infinity.
-
-    Raises:
-        MetricUndefinedError: no rows, or a probability is not in [0, 1].
-    """
-    p = np.clip(_checked(probability, label, "log_loss"), _SMALLEST_PROBABILITY, None)
-    q = np.clip(1.0 - p, _SMALLEST_PROBABILITY, None)
-    return float(-np.mean(np.where(label > 0, np.log(p), np.log(q))))
 
 
 def calibration_ratio(probability: np.ndarray, label: np.ndarray) -> float:

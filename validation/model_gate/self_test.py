@@ -7,9 +7,9 @@ into account (`validation.model_gate.verdict`).
 
 import numpy as np
 
-from pipelines.contracts.artifacts import BaselineKind, Comparison, Decision, SelfTest
 from pipelines.contracts.config import Head, Limit, ModelGateConfig
 from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.judgement import BaselineKind, Comparison, Decision, SelfTest
 from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
 from validation.model_gate.comparison import ComparedModels, compare

@@ -7,7 +7,8 @@ acting on the verdict (`pipelines.registry.promotion`).
 import math
 from dataclasses import dataclass, field
 
-from pipelines.contracts.artifacts import (
+from pipelines.contracts.config import Head, Limit, ModelGateConfig, RelativeLimit
+from pipelines.contracts.judgement import (
     AbsenceKind,
     BaselineKind,
     Comparison,
@@ -18,7 +19,6 @@ from pipelines.contracts.artifacts import (
     ServingCheck,
     Verdict,
 )
-from pipelines.contracts.config import Head, Limit, ModelGateConfig, RelativeLimit
 
 _ROUNDING = 1e-9
 """Float arithmetic may miss a bound that is met exactly: 1.02 / 1 - 1 is more than 0.02."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from pipelines.contracts.artifacts import Comparison, Interval, ReliabilityBin
+from pipelines.contracts.judgement import Comparison, Interval, ReliabilityBin
 from validation.report.data_docs import environment
 
 WIDTH = 900

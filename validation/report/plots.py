@@ -6,7 +6,7 @@ Not for the verdict page, which draws the same as SVG (`validation.report.drawin
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.contracts.artifacts import Comparison
+from pipelines.contracts.judgement import Comparison
 from validation.report.drawings import (
     ForestRow,
     forest_span,

@@ -12,7 +12,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from pipelines.contracts.artifacts import (
+from pipelines.contracts.judgement import (
     AbsentMetric,
     Comparison,
     Decision,

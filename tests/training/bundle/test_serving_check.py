@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipelines.contracts.artifacts import Decision, ServingCheck, Verdict
 from pipelines.contracts.config import ServingConfig
 from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.judgement import Decision, ServingCheck, Verdict
 from support.comparisons import CONFIG, SOUND, comparison
 from support.holdouts import HEADS
 from training.bundle.files import GOLDEN, load_bundle, read_golden, write_bundle

@@ -3,10 +3,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.metrics import log_loss
 
-from pipelines.contracts.artifacts import AbsenceKind
 from pipelines.contracts.config import Limit, ModelGateConfig
 from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.judgement import AbsenceKind
 from support.holdouts import (
     AGAINST_CHAMPION,
     AGAINST_POPULARITY,
@@ -19,7 +20,7 @@ from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
 from validation.model_gate.comparison import compare
 from validation.model_gate.facts import popularity_scores
-from validation.model_gate.ranking_metrics import calibration_ratio, hit_at_k, log_loss, volume_at_k
+from validation.model_gate.ranking_metrics import calibration_ratio, hit_at_k, volume_at_k
 
 CONFIG = ModelGateConfig(
     floors=(Limit(metric="repin_volume_at_3", minimum=0.1),), num_resamples=300
@@ -95,7 +96,7 @@ def test_levels_agree_with_the_training_metrics() -> None:
     expected = {
         "repin_volume_at_3": volume_at_k(rows, ours.ranking_score, rows.labels["repin"]),
         "hit_at_3.hide": hit_at_k(rows, ours.ranking_score, label),
-        "log_loss.hide": log_loss(ours.probabilities["hide"], label),
+        "log_loss.hide": log_loss(label, ours.probabilities["hide"]),
         "calibration_ratio.hide": calibration_ratio(ours.probabilities["hide"], label),
     }
     for name, value in expected.items():

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from pipelines import storage
-from pipelines.contracts.artifacts import BaselineKind, Comparison, Decision, Snapshot, Verdict
+from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError, DataContractError
+from pipelines.contracts.judgement import BaselineKind, Comparison, Decision, Verdict
 from pipelines.contracts.schemas import EMBEDDING_DIM, SPLIT_TRAINING
 from pipelines.recipes import smoke
 from support.holdouts import NEW_CHALLENGER

@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipelines.contracts.artifacts import Decision, Verdict
 from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
 from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.judgement import Decision, Verdict
 from support.holdouts import (
     AGAINST_CHAMPION,
     AGAINST_POPULARITY,

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipelines.contracts.artifacts import (
+from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
+from pipelines.contracts.judgement import (
     AbsenceKind,
     BaselineKind,
     Comparison,
@@ -12,7 +13,6 @@ from pipelines.contracts.artifacts import (
     SelfTest,
     Verdict,
 )
-from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
 from support.comparisons import CONFIG, SOUND, TARGET, absent, change, comparison, metric
 from support.holdouts import HEADS, champion_with
 from support.judgements import SERVING

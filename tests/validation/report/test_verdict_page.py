@@ -1,11 +1,13 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from pipelines.contracts.artifacts import Decision, Interval, Judgement, SelfTest, Verdict
 from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
+from pipelines.contracts.judgement import Decision, Interval, Judgement, SelfTest, Verdict
 from support.holdouts import (
     AGAINST_CHAMPION,
     AGAINST_POPULARITY,
@@ -172,6 +174,21 @@ def test_a_comparison_without_numbers_still_has_a_page(promoted: Judgement, tmp_
     assert "The target metric was not computed." in text
     assert "No self-test was recorded." in text
     assert not (tmp_path / "changes.png").exists()
+
+
+def test_the_page_says_why_a_number_is_absent(tmp_path: Path) -> None:
+    rows, truth = planted_rows(num_users=100)
+    good, fair = noisy_scores(truth, 0.2, 1), noisy_scores(truth, 1.0, 2)
+    never = replace(rows, labels={**rows.labels, "hide": np.zeros_like(rows.labels["hide"])})
+    text = page_of(judged(never, good, fair, AGAINST_CHAMPION, CONFIG), tmp_path).text
+    assert "calibration_ratio.hide, challenger: No example has the action." in text
+    assert "auc.hide, challenger: 0 positives and 4800 negatives; expected both classes" in text
+
+    no_order = replace(good, ranking_score=good.ranking_score * np.nan)
+    text = page_of(judged(rows, no_order, fair, AGAINST_CHAMPION, CONFIG), tmp_path).text
+    reason = "The challenger's scores hold NaN or infinity."
+    assert f"The target metric was not computed. {reason}" in text
+    assert f"smallest_detectable_change, baseline: {reason}" in text
 
 
 def test_a_missing_context_is_named(promoted: Judgement, tmp_path: Path) -> None:
