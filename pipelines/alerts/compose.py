@@ -18,14 +18,11 @@ from pipelines.contracts.artifacts import (
     Alert,
     AlertKind,
     AlertReceipt,
-    Comparison,
-    Decision,
-    Interval,
-    Judgement,
     ResolvedRun,
     StageFailure,
     StageRecord,
 )
+from pipelines.contracts.judgement import Comparison, Decision, Interval, Judgement
 from pipelines.contracts.run_layout import failure_uri, manifest_uri
 from pipelines.settings import Settings
 
@@ -126,7 +123,7 @@ def compose_verdict(judgement: Judgement, run: ResolvedRun, settings: Settings) 
             + ("is worse and was rejected" if is_rejected else "is neither better nor worse")
         ),
         happened="\n".join(verdict.reasons),
-        certainty=_certainty(comparison, run),
+        certainty=_certainty(comparison),
         done=f"{label} was not promoted. {_serving(run)}",
         next_command=_retrain_command(
             run, run.as_of if is_rejected else run.as_of + timedelta(days=7), "--no-promote"
@@ -194,16 +191,15 @@ def _templates() -> "jinja2.Environment":
     )
 
 
-def _certainty(comparison: Comparison, run: ResolvedRun) -> str:
-    target = run.config.model_gate.target_metric
-    row = comparison.find(target)
+def _certainty(comparison: Comparison) -> str:
+    row = comparison.target
     rows = f"{comparison.num_users:,} users and {comparison.num_requests:,} requests"
     if row is None or row.relative_change is None:
-        return f"{target} could not be compared on {rows}; the gate fails closed."
+        return f"{comparison.target_metric} could not be compared on {rows}; the gate fails closed."
     return (
-        f"{target}: {row.challenger:.4f} against {row.baseline:.4f} "
+        f"{comparison.target_metric}: {row.challenger:.4f} against {row.baseline:.4f} "
         f"({comparison.baseline_kind.value}), {_percent(row.relative_change)}, on {rows}. "
-        f"This holdout shows changes of {100 * comparison.smallest_detectable_change:.2f} % and "
+        f"This holdout shows changes of {comparison.detectable_change} and "
         f"more with 80 % power."
     )
 

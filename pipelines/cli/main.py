@@ -15,8 +15,9 @@ import typer
 
 from pipelines.cli.local import app as local_app
 from pipelines.cli.train import PASS_ON, train
-from pipelines.contracts.artifacts import STAGES, Judgement, Promotion
+from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
+from pipelines.contracts.judgement import Judgement, Promotion
 from pipelines.settings import Settings
 from pipelines.sources.world.parameters import WorldParameters, make_parameters
 

@@ -1,5 +1,7 @@
 """Artifacts: what a stage takes and gives. Frozen, JSON-able, and silent about how they were made.
 
+What judging and promoting leave behind is in `pipelines.contracts.judgement`.
+
 On disk a run is a folder:
 
     <workspace>/runs/<run_id>/<stage>/manifest.json    a StageRecord, written last
@@ -184,147 +186,8 @@ class Challenger(Frozen):
     bundle_uri: str = Field(description="Folder with the bundle (see training/bundle/files.py).")
     num_steps: int
     num_training_examples: int
-    final_training_loss: float
+    final_training_loss: float | None = Field(description="None where no loss was logged.")
     seed: int
-
-
-class Interval(Frozen):
-    """An estimate with its interval."""
-
-    value: float
-    low: float
-    high: float
-    confidence: float = Field(gt=0, lt=1)
-
-
-class MetricComparison(Frozen):
-    """One metric in one segment, both sides, on the same rows."""
-
-    metric: str
-    segment: str = Field(description="'all', 'core' or 'non_core'.")
-    challenger: float
-    baseline: float | None = Field(
-        description="None where the baseline has no such number: popularity has no probabilities."
-    )
-    relative_change: Interval | None = Field(
-        description="(challenger - baseline) / baseline; None where the baseline is 0 or absent, "
-        "or where the metric has no interval (auc, ece)."
-    )
-    challenger_interval: Interval | None = Field(default=None, description="Of the level itself.")
-    baseline_interval: Interval | None = Field(default=None, description="Of the level itself.")
-
-
-class ReliabilityBin(Frozen):
-    """One point of a calibration plot: what was predicted and what happened, all segments."""
-
-    side: Literal["challenger", "baseline"]
-    head: str
-    num_examples: int = Field(ge=1)
-    mean_predicted: float = Field(description="Mean predicted probability of the bin.")
-    mean_observed: float = Field(description="Share of the bin's examples that had the action.")
-
-
-class BaselineKind(StrEnum):
-    """What the challenger was compared with."""
-
-    CHAMPION = "champion"
-    POPULARITY = "popularity"  # first cycle: candidates by trailing wanted actions
-
-
-class Comparison(Frozen):
-    """Facts of a comparison. Permission is `Verdict`."""
-
-    holdout_digest: str = Field(description="Digest of the snapshot whose holdout was scored.")
-    holdout: Window
-    baseline_kind: BaselineKind
-    challenger_model: ModelRef
-    champion_model: ModelRef | None
-    num_users: int
-    num_requests: int
-    num_examples: int
-    segment_users: dict[str, int] = Field(description="Users per segment.")
-    metrics: tuple[MetricComparison, ...]
-    smallest_detectable_change: float = Field(
-        description="Relative change of the target metric that 80 % power would see here."
-    )
-    bootstrap_seed: int
-    baseline_holdout_digest: str | None = Field(
-        default=None, description="holdout_digest of the baseline; None: unknown, not promoted."
-    )
-    are_scores_identical: bool | None = Field(
-        default=None,
-        description="Both sides rank every example alike; None: not checked, not promoted.",
-    )
-    reliability: tuple[ReliabilityBin, ...] = Field(default=(), description="Calibration plot.")
-    self_test: tuple[str, ...] = Field(
-        default=(), description="What the gate's own test of this cycle found, as sentences."
-    )
-
-    def find(self, metric: str, segment: str = "all") -> MetricComparison | None:
-        """Return one comparison, or None if it was not computed."""
-        for row in self.metrics:
-            if row.metric == metric and row.segment == segment:
-                return row
-        return None
-
-
-class Decision(StrEnum):
-    """What may happen next."""
-
-    PROMOTE = "PROMOTE"
-    REJECT = "REJECT"
-    INCONCLUSIVE = "INCONCLUSIVE"
-
-
-class Verdict(Frozen):
-    """Permission, with its reasons in full sentences."""
-
-    decision: Decision
-    reasons: tuple[str, ...] = Field(min_length=1)
-
-
-class ServingCheck(Frozen):
-    """Whether the challenger's bundle would serve, measured in a process of its own."""
-
-    golden_difference: float = Field(description="Largest change of a golden probability.")
-    latency_p50_ms: float = Field(description="Median time of one request, ms.")
-    latency_p99_ms: float = Field(description="Slowest of a hundred calls, ms.")
-    peak_memory_mib: float = Field(description="Peak of the process, MiB.")
-    num_candidates: int = Field(description="Candidates of the timed request.")
-    num_calls: int = Field(description="Timed calls.")
-    score_spread: float = Field(description="Standard deviation of the target head's scores.")
-    saturated_share: float = Field(description="Share of scores within 1e-6 of 0 or 1.")
-    problems: tuple[str, ...] = Field(default=(), description="What is beyond its limit.")
-
-    def describe(self) -> str:
-        """Return the figures as one sentence."""
-        return (
-            f"Serving check: {self.num_candidates} candidates in {self.latency_p50_ms:.1f} ms "
-            f"(median of {self.num_calls} calls; p99 {self.latency_p99_ms:.1f} ms), "
-            f"{self.peak_memory_mib:.0f} MiB at peak, golden rows to {self.golden_difference:.1e}."
-        )
-
-
-class Judgement(Frozen):
-    """What `compare_with_champion` publishes."""
-
-    comparison: Comparison
-    verdict: Verdict
-    serving: ServingCheck | None = Field(description="None: not checked, not promoted.")
-    report_uri: str = Field(description="Self-contained HTML verdict page.")
-    challenger_mlflow_run_id: str
-    baseline_mlflow_run_id: str
-
-
-class Promotion(Frozen):
-    """What `promote_challenger` did."""
-
-    decision: Decision
-    is_promoted: bool
-    champion_before: ModelRef | None
-    champion_after: ModelRef | None
-    reason: str = Field(description="One sentence.")
-    history_uri: str | None = Field(description="Entry in the append-only history, if promoted.")
 
 
 class AlertKind(StrEnum):

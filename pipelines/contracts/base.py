@@ -11,10 +11,14 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Frozen(BaseModel):
-    """An immutable value that refuses unknown fields and non-finite surprises in its JSON form."""
+    """An immutable value that refuses unknown fields and numbers that are NaN or infinite.
+
+    JSON has no such numbers, and a comparison with NaN is false whichever way it is asked. What
+    cannot be computed is therefore None or recorded with a reason.
+    """
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", ser_json_inf_nan="constants", protected_namespaces=()
+        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
     )
 
     def fingerprint(self) -> str:
@@ -23,6 +27,10 @@ class Frozen(BaseModel):
 
 
 def digest_of(value: Any) -> str:
-    """Return the sha256 (hex) of a JSON-able value, independent of key order and white space."""
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=True)
+    """Return the sha256 (hex) of a JSON-able value, independent of key order and white space.
+
+    Raises:
+        ValueError: the value holds NaN or infinity, which JSON does not know.
+    """
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()

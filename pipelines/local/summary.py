@@ -8,14 +8,8 @@ from rich.console import Console
 
 from pipelines import storage
 from pipelines.alerts.compose import find_failure
-from pipelines.contracts.artifacts import (
-    STAGES,
-    Judgement,
-    MetricComparison,
-    Promotion,
-    ResolvedRun,
-    StageRecord,
-)
+from pipelines.contracts.artifacts import STAGES, ResolvedRun, StageRecord
+from pipelines.contracts.judgement import Judgement, MetricComparison, Promotion
 from pipelines.contracts.run_layout import manifest_uri
 
 
@@ -120,7 +114,7 @@ def describe(outcome: CycleOutcome) -> list[str]:
 def _describe_verdict(outcome: CycleOutcome) -> list[str]:
     judgement = Judgement.model_validate(outcome.records["compare_with_champion"].artifact)
     comparison = judgement.comparison
-    target = comparison.find(outcome.run.config.model_gate.target_metric)
+    target = comparison.target
     lines = [f"{judgement.verdict.decision}: {' '.join(judgement.verdict.reasons)}"]
     if target is not None:
         lines.append(_describe_target(target, comparison.baseline_kind.value))

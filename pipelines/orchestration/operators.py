@@ -250,7 +250,8 @@ def announce_promotion(manifest_uri: str, events: Any, alias: AssetAlias, champi
         champion: the asset that others schedule on.
     """
     from pipelines import storage  # noqa: PLC0415
-    from pipelines.contracts.artifacts import Promotion, StageRecord  # noqa: PLC0415
+    from pipelines.contracts.artifacts import StageRecord  # noqa: PLC0415
+    from pipelines.contracts.judgement import Promotion
 
     record = storage.read_model(manifest_uri, StageRecord)
     promotion = Promotion.model_validate(record.artifact)

@@ -1,6 +1,8 @@
-"""`promote_challenger` and `rollback`: compare-and-set of the champion, with a history entry.
+"""Promotion and rollback: they move the champion by compare-and-set, and write the history.
 
-Not for judging: without a PROMOTE verdict nothing moves.
+Not for judging. Promotion obeys the verdict, and asks itself only what concerns the registry at
+this instant: whether the run may promote, whether the verdict is about these models, whether as_of
+is newer, and whether the champion moved meanwhile.
 """
 
 import logging
@@ -8,15 +10,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pipelines import storage
-from pipelines.contracts.artifacts import (
-    Challenger,
-    Decision,
-    Judgement,
-    ModelRef,
-    Promotion,
-    ResolvedRun,
-)
+from pipelines.contracts.artifacts import Challenger, ModelRef, ResolvedRun
 from pipelines.contracts.errors import ConfigurationError, PromotionRefusedError
+from pipelines.contracts.judgement import Decision, Judgement, Promotion
 from pipelines.registry import history, registry, tracking
 from pipelines.settings import Settings
 
@@ -31,8 +27,8 @@ def promote_challenger(
 ) -> Promotion:
     """Make the challenger champion if the verdict and the run allow it.
 
-    Killed between the alias and the manifest, a second call finds the alias already moved and
-    completes the history.
+    If the process is killed after the alias has moved and before the manifest is written, a second
+    call finds the alias moved and completes the history.
 
     Raises:
         PromotionRefusedError: the alias moved, the verdict is about another model, or as_of is
@@ -78,8 +74,6 @@ def _reason_to_stay(run: ResolvedRun, judgement: Judgement) -> str | None:
     """Return why nothing may move, or None."""
     if judgement.verdict.decision is not Decision.PROMOTE:
         return f"The verdict is {judgement.verdict.decision}: {judgement.verdict.reasons[0]}"
-    if judgement.serving is None or judgement.serving.problems:
-        return "The challenger's bundle did not pass a serving check."
     if not run.may_promote:
         return "The verdict is PROMOTE, but this run was asked not to promote (a backfill)."
     return None

@@ -10,16 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import storage
-from pipelines.contracts.artifacts import (
-    BaselineKind,
-    Challenger,
-    Comparison,
-    Judgement,
-    ResolvedRun,
-    ServingCheck,
-    Snapshot,
-    Verdict,
-)
+from pipelines.contracts.artifacts import Challenger, ResolvedRun, Snapshot
+from pipelines.contracts.judgement import BaselineKind, Comparison, Judgement, ServingCheck, Verdict
 from pipelines.contracts.mlflow_errors import translated_errors
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.registry import registry, tracking
@@ -46,8 +38,8 @@ def compare_with_champion(context: StageContext) -> Judgement:
         TrackingUnavailableError: MLflow cannot be reached.
     """
     from training.bundle.serving_check import check_serving
-    from validation.model_gate import judge as model_gate
-    from validation.model_gate.verdict import with_serving
+    from validation.model_gate.facts import gather_facts
+    from validation.model_gate.verdict import decide
     from validation.report import verdict_page as report
 
     run = context.run
@@ -58,7 +50,7 @@ def compare_with_champion(context: StageContext) -> Judgement:
         bundle_dir = stack.enter_context(storage.local_copy(challenger.bundle_uri))
         snapshot_dir = stack.enter_context(storage.local_copy(snapshot.uri))
         verify_files(snapshot, snapshot_dir)
-        comparison, verdict = model_gate.judge(
+        comparison, self_test = gather_facts(
             snapshot=snapshot,
             snapshot_dir=snapshot_dir,
             challenger=challenger.model,
@@ -68,17 +60,19 @@ def compare_with_champion(context: StageContext) -> Judgement:
             config=run.config,
         )
         serving = check_serving(bundle_dir, run.config.serving)
-        verdict = with_serving(verdict, serving)
+        gate, heads = run.config.model_gate, run.config.features.heads
+        verdict = decide(comparison, self_test, serving, gate, heads)
         out_dir = scratch / "report"
         out_dir.mkdir()
-        page = report.write_report(comparison, verdict, out_dir, report_context(run))
+        page = report.write_report(comparison, self_test, verdict, out_dir, report_context(run))
         facts = Judged(comparison, verdict, serving)
         runs = _log_sides(client, run, challenger, facts, out_dir)
         storage.publish_folder(out_dir, context.output_uri)
     return Judgement(
         comparison=comparison,
-        verdict=verdict,
+        self_test=self_test,
         serving=serving,
+        verdict=verdict,
         report_uri=storage.join(context.output_uri, page.name),
         challenger_mlflow_run_id=runs[0],
         baseline_mlflow_run_id=runs[1],

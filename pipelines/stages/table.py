@@ -7,15 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipelines import storage
-from pipelines.contracts.artifacts import (
-    Challenger,
-    DataReport,
-    Judgement,
-    ResolvedRun,
-    Snapshot,
-)
+from pipelines.contracts.artifacts import Challenger, DataReport, ResolvedRun, Snapshot
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import DataGateFailedError
+from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.run_layout import snapshot_manifest_uri
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.settings import Settings

@@ -28,7 +28,8 @@ from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.snapshot.build import build_snapshot
-from training.bundle import split_scores
+from training.bundle.score_split import score_split
+from training.data.example_rows import ExampleRows, load_rows
 from training.launch import launcher
 from validation.model_gate.ranking_metrics import top_k_hits
 
@@ -69,7 +70,7 @@ def measure_features(*, has_count: bool) -> list[Row]:
         config = variant(SEEDS[0], count=has_count)
         snapshot = build_snapshot(make_run(config, AS_OF, folder))
         snapshot_dir = storage.local_path(snapshot.uri)
-        rows = split_scores.load_rows(snapshot, snapshot_dir, SPLIT_HOLDOUT)
+        rows = load_rows(snapshot, snapshot_dir, SPLIT_HOLDOUT)
         fuxictr_peer.export(snapshot, snapshot_dir, config, folder)
         names = (*VARIANTS, *PEERS)
         jobs = [(snapshot, folder, name, seed, has_count) for seed in SEEDS for name in names]
@@ -106,11 +107,12 @@ def _train_and_score(snapshot: Snapshot, name: str, base: RunConfig) -> np.ndarr
     snapshot_dir = storage.local_path(snapshot.uri)
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as work_dir:
         result = launcher.train(spec_of(snapshot, config, work_dir))
-        found = split_scores.score(Path(result.bundle_dir), snapshot, snapshot_dir, SPLIT_HOLDOUT)
-    return split_scores.ranking_score(found, config.features.heads)
+        bundle_dir, heads = Path(result.bundle_dir), config.features.heads
+        found = score_split(bundle_dir, snapshot, snapshot_dir, SPLIT_HOLDOUT, heads)
+    return found.ranking_score
 
 
-def _measured(runs: list[tuple[np.ndarray, float]], rows: split_scores.ExampleRows) -> Measured:
+def _measured(runs: list[tuple[np.ndarray, float]], rows: ExampleRows) -> Measured:
     """Return HIT@3 and AUC of one model, with the same resamples of users for all models."""
     label = rows.labels["repin"]
     _, user_of_request = np.unique(rows.user_id, return_inverse=True)

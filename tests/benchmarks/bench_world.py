@@ -33,7 +33,8 @@ from pipelines.sources.publish import ingest
 from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import WorldParameters
 from pipelines.sources.world.truth import read_truth
-from training.bundle import split_scores
+from training.bundle.score_split import score_split
+from training.data.example_rows import ExampleRows, load_rows
 from training.launch import launcher
 from validation.model_gate.ranking_metrics import top_k_hits
 
@@ -55,7 +56,7 @@ RULES = ("optimum", "no_sequence", "popularity", "random")
 class Holdout:
     """The holdout's requests and the truth of each example."""
 
-    rows: split_scores.ExampleRows
+    rows: ExampleRows
     expected: np.ndarray  # (N,) chance of a repin where it was shown
     scores: dict[str, np.ndarray]  # rule -> (N,)
 
@@ -109,7 +110,7 @@ def variant(seed: int, changes: dict[str, object]) -> RunConfig:
 def read_holdout(snapshot: Snapshot, log_uri: str) -> Holdout:
     """Look up the truth of every example of the holdout."""
     folder = storage.local_path(snapshot.uri)
-    rows = split_scores.load_rows(snapshot, folder, SPLIT_HOLDOUT)
+    rows = load_rows(snapshot, folder, SPLIT_HOLDOUT)
     pin_id = np.asarray(open_table(folder, "pins.arrow")["pin_id"])[rows.pin_row]
     truth = read_truth(log_uri, snapshot.holdout.start, snapshot.holdout.end)
     place = _find(
@@ -138,8 +139,9 @@ def train(
         result = launcher.train(spec_of(snapshot, config, work_dir))
         cpu_min = _children_cpu_min() - before
         folder = storage.local_path(snapshot.uri)
-        scores = split_scores.score(Path(result.bundle_dir), snapshot, folder, SPLIT_HOLDOUT)
-    volume = holdout.volume(split_scores.ranking_score(scores, config.features.heads))
+        bundle_dir, heads = Path(result.bundle_dir), config.features.heads
+        scores = score_split(bundle_dir, snapshot, folder, SPLIT_HOLDOUT, heads)
+    volume = holdout.volume(scores.ranking_score)
     sys.stderr.write(f"  {name}, seed {seed}: {volume.mean():.4f}, {cpu_min:.1f} CPU-minutes\n")
     return volume, cpu_min
 

@@ -18,7 +18,8 @@ from pipelines.recipes import completejourney
 from pipelines.snapshot.build import build_snapshot
 from pipelines.sources.completejourney.adapter import CompleteJourneyAdapter
 from pipelines.sources.publish import ingest
-from training.bundle import split_scores
+from training.bundle.score_split import score_split
+from training.data.example_rows import load_rows
 from training.fitting.spec import Lineage, TrainingSpec
 from training.launch import launcher
 from validation.model_gate.ranking_metrics import top_k_hits
@@ -97,10 +98,10 @@ def train_and_score(config: RunConfig, as_of: datetime, workspace: Path) -> Scor
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as work_dir:
         result = launcher.train(spec_of(snapshot, config, work_dir))
         snapshot_dir = storage.local_path(snapshot.uri)
-        scores = split_scores.score(Path(result.bundle_dir), snapshot, snapshot_dir, SPLIT_HOLDOUT)
-    rows = split_scores.load_rows(snapshot, snapshot_dir, SPLIT_HOLDOUT)
-    ranking = split_scores.ranking_score(scores, config.features.heads)
-    return Scored(top_k_hits(rows, ranking, rows.labels["repin"]), rows.user_id)
+        bundle_dir, heads = Path(result.bundle_dir), config.features.heads
+        scores = score_split(bundle_dir, snapshot, snapshot_dir, SPLIT_HOLDOUT, heads)
+    rows = load_rows(snapshot, snapshot_dir, SPLIT_HOLDOUT)
+    return Scored(top_k_hits(rows, scores.ranking_score, rows.labels["repin"]), rows.user_id)
 
 
 def spec_of(

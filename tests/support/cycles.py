@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipelines.contracts.artifacts import Judgement, Promotion
+from pipelines.contracts.judgement import Judgement, Promotion
 from pipelines.local.summary import CycleOutcome, find_finished_run
 
 

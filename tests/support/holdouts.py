@@ -4,12 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipelines.contracts.artifacts import BaselineKind, ModelRef
-from pipelines.contracts.config import Head
-from support.judgements import CHALLENGER, CHAMPION, HOLDOUT
-from training.bundle.split_scores import ExampleRows, ranking_score
-from validation.model_gate.comparison import ComparedModels
-from validation.model_gate.holdout_metrics import SideScores
+from pipelines.contracts.artifacts import ModelRef
+from pipelines.contracts.config import Head, ModelGateConfig
+from pipelines.contracts.judgement import BaselineKind, Judgement
+from support.judgements import CHALLENGER, CHAMPION, HOLDOUT, SERVING
+from training.bundle.score_split import SplitScores, ranking_score
+from training.data.example_rows import ExampleRows
+from validation.model_gate.comparison import ComparedModels, compare
+from validation.model_gate.self_test import run_self_test
+from validation.model_gate.verdict import decide
 
 HEADS = (
     Head(name="repin", action_type="repin", utility_weight=1.0),
@@ -49,20 +52,42 @@ def planted_rows(
     ), truth
 
 
-def noisy_scores(truth: dict[str, np.ndarray], noise: float, seed: int) -> SideScores:
+def noisy_scores(truth: dict[str, np.ndarray], noise: float, seed: int) -> SplitScores:
     """Return a side that knows the truth but for noise on the log-odds; 0 knows it exactly."""
     rng = np.random.default_rng(seed)
     probabilities = {}
     for head, probability in truth.items():
         log_odds = np.log(probability / (1 - probability))
         probabilities[head] = 1 / (1 + np.exp(-log_odds - rng.normal(0, noise, len(log_odds))))
-    return SideScores(ranking_score(probabilities, HEADS), probabilities, DIGEST)
+    return SplitScores(ranking_score(probabilities, HEADS), probabilities, DIGEST)
 
 
-def scaled(side: SideScores, factor: float) -> SideScores:
+def scaled(side: SplitScores, factor: float) -> SplitScores:
     """Return the same ranking with every probability multiplied: a calibration fault."""
     return replace(side, probabilities={h: p * factor for h, p in side.probabilities.items()})
 
 
 def champion_with(bundle_digest: str) -> ModelRef:
     return CHAMPION.model_copy(update={"bundle_digest": bundle_digest})
+
+
+def judged(
+    rows: ExampleRows,
+    challenger: SplitScores,
+    baseline: SplitScores,
+    models: ComparedModels,
+    config: ModelGateConfig,
+    heads: tuple[Head, ...] = HEADS,
+) -> Judgement:
+    """Return facts and verdict on sides that were scored already, as the stage does."""
+    comparison = compare(rows, challenger, baseline, models, heads, config)
+    found = run_self_test(rows, challenger, models, heads, config)
+    return Judgement(
+        comparison=comparison,
+        self_test=found,
+        serving=SERVING,
+        verdict=decide(comparison, found, SERVING, config, heads),
+        report_uri="",
+        challenger_mlflow_run_id="",
+        baseline_mlflow_run_id="",
+    )

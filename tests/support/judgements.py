@@ -2,17 +2,17 @@
 
 from datetime import UTC, datetime
 
-from pipelines.contracts.artifacts import (
+from pipelines.contracts.artifacts import ModelRef, Window
+from pipelines.contracts.judgement import (
     BaselineKind,
     Comparison,
     Decision,
     Interval,
     Judgement,
     MetricComparison,
-    ModelRef,
+    SelfTest,
     ServingCheck,
     Verdict,
-    Window,
 )
 
 HOLDOUT = Window(start=datetime(2017, 2, 20, tzinfo=UTC), end=datetime(2017, 2, 27, tzinfo=UTC))
@@ -71,6 +71,7 @@ def make_judgement(decision: Decision, *reasons: str, low: float = -0.05) -> Jud
     return Judgement(
         serving=SERVING,
         comparison=comparison,
+        self_test=SelfTest(findings=("The worst possible ranking: REJECT.",)),
         verdict=Verdict(decision=decision, reasons=reasons or ("It lost.",)),
         report_uri="file:///w/runs/r/compare_with_champion/report.html",
         challenger_mlflow_run_id="run4",

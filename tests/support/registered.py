@@ -6,20 +6,18 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from pipelines.contracts.artifacts import (
+from pipelines.contracts.artifacts import Challenger, ModelRef, ResolvedRun, Window
+from pipelines.contracts.files import digest_files, digest_of_files
+from pipelines.contracts.judgement import (
     BaselineKind,
-    Challenger,
     Comparison,
     Decision,
     Interval,
     Judgement,
     MetricComparison,
-    ModelRef,
-    ResolvedRun,
+    SelfTest,
     Verdict,
-    Window,
 )
-from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.registry import registry, tracking
 from support.judgements import SERVING
 
@@ -81,6 +79,7 @@ def judgement_of(
     return Judgement(
         serving=SERVING,
         comparison=comparison,
+        self_test=SelfTest(findings=("The worst possible ranking: REJECT.",)),
         verdict=Verdict(decision=decision, reasons=(f"Because of a test: {decision}.",)),
         report_uri="file:///nowhere/verdict.html",
         challenger_mlflow_run_id=model.mlflow_run_id,

@@ -1,1 +1,4 @@
-"""What is promoted: the bundle's files, the scorer that reads them, MLflow's view of them."""
+"""What is promoted: the bundle's files, what they predict, and how MLflow and a server see them.
+
+Others come in by `score_split`, `serving_check` and `mlflow_model`. Judges nothing.
+"""

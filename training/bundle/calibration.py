@@ -1,6 +1,7 @@
-"""Platt scaling per head: brings scores back to probabilities, on users that were not trained on.
+"""Platt scaling per head: turns logits into probabilities that come true.
 
-Not for ranking: with one head in the ranking score, a positive scale leaves the order alone.
+It is fitted on users whom the model was not trained on. Not for ranking: where one head alone
+makes the ranking score, a positive scale does not change the order.
 """
 
 import math
@@ -11,8 +12,8 @@ from pydantic import Field
 from pipelines.contracts.base import Frozen
 
 _PRIOR_STRENGTH = 400.0
-"""Pseudo-observations that pull (scale, shift) towards (1, 0). Many, because the examples of a user
-are not independent: a slice of a few users must change little."""
+"""Pseudo-observations that pull scale and shift towards 1 and 0. There are many of them because the
+examples of a user are not independent: the examples of a few users must change little."""
 _NUM_ITERATIONS = 50
 _MIN_SCALE = 0.1
 
@@ -26,12 +27,11 @@ class Calibrator(Frozen):
 
 
 def correct_downsampling(logits: np.ndarray, negative_keep_fraction: float) -> np.ndarray:
-    """Return logits on the scale of all impressions; the model saw a share of the negatives.
+    """Return logits on the scale of all impressions, though training saw a share of the negatives.
 
-    Keeping a share k of the negatives multiplies the odds by 1 / k, so log k is added. This is
-    exact where every negative of a head was subject to downsampling; a head's negatives that are
-    another head's positives were all kept, and what that leaves over is the calibrator's to take
-    out.
+    Keeping a share k of the negatives multiplies the odds by 1 / k, so log k is added. That is
+    exact where every negative of a head could be left out. A head's negatives that are positives of
+    another head were all kept; the calibrator takes out the difference that this makes.
     """
     return logits + math.log(negative_keep_fraction)
 
@@ -40,13 +40,14 @@ def fit_calibrator(head: str, logits: np.ndarray, labels: np.ndarray) -> Calibra
     """Fit scale and shift by penalised maximum likelihood (Newton's method).
 
     Args:
-        head: the head's name.
-        logits: float [n], corrected for downsampling.
+        head: The head's name.
+        logits: Float [n], corrected for downsampling.
         labels: [n], 0 or 1.
 
     Returns:
-        The calibrator; the identity where there are no rows. If the scores do not rank the rows at
-        all (a scale below 0.1), only the shift is fitted, so that no order is ever turned around.
+        The calibrator, which is the identity where there are no rows. Where the scores do not rank
+        the rows (the fitted scale is below 0.1), only the shift is fitted, so that the order is
+        never reversed.
     """
     if len(labels) == 0:
         return Calibrator(head=head, scale=1.0, shift=0.0)
@@ -60,12 +61,16 @@ def fit_calibrator(head: str, logits: np.ndarray, labels: np.ndarray) -> Calibra
 
 def apply_calibrator(calibrator: Calibrator, logits: np.ndarray) -> np.ndarray:
     """Return probabilities, float64 in (0, 1)."""
-    scaled = calibrator.scale * logits.astype(np.float64) + calibrator.shift
-    return 0.5 * (1.0 + np.tanh(0.5 * scaled))
+    return sigmoid(calibrator.scale * logits.astype(np.float64) + calibrator.shift)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Return 1 / (1 + exp(-logit)), by a tanh that does not overflow."""
+    return 0.5 * (1.0 + np.tanh(0.5 * logits))
 
 
 def _newton(logits: np.ndarray, labels: np.ndarray, *, is_scaled: bool) -> tuple[float, float]:
-    """Return the minimiser of the log loss plus the prior; convex, so it is the only one."""
+    """Return scale and shift where log loss plus prior is least; it is convex, so there is one."""
     design = np.stack([logits, np.ones_like(logits)], axis=1)[:, 0 if is_scaled else 1 :]
     offset = np.zeros_like(logits) if is_scaled else logits
     prior = np.array([1.0, 0.0])[0 if is_scaled else 1 :]
@@ -79,13 +84,13 @@ def _newton(logits: np.ndarray, labels: np.ndarray, *, is_scaled: bool) -> tuple
         return float(np.sum(np.logaddexp(0.0, z) - labels * z)) + penalty
 
     for _ in range(_NUM_ITERATIONS):
-        p = 0.5 * (1.0 + np.tanh(0.5 * (design @ solution + offset)))
+        p = sigmoid(design @ solution + offset)
         gradient = design.T @ (p - labels) + strength * (solution - prior)
         hessian = design.T @ (design * (p * (1 - p))[:, None]) + strength * np.eye(len(prior))
         step = np.linalg.solve(hessian, gradient)
         size, before = 1.0, objective(solution)
         while objective(solution - size * step) > before and size > 1e-6:
-            size /= 2  # far from the solution a full step can overshoot
+            size /= 2  # far from the minimum a full step can overshoot
         solution = solution - size * step
         if np.abs(size * step).max() < 1e-10:
             break

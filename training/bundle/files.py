@@ -1,11 +1,13 @@
-"""The bundle: what is promoted. Written once after training, refused if anything about it is off.
+"""The bundle's files: written once after training, and refused if anything about them is wrong.
 
     weights.safetensors   the ranker's parameters and scales
     bundle.json           BundleConfig: features, model, calibrators, lineage
-    golden.safetensors    a few batches' inputs and the probabilities they must give
+    golden.safetensors    the golden rows: a batch's inputs and the probabilities they must give
 
-No pickle anywhere; the same weights give the same bytes. Not for MLflow:
-`training.bundle.mlflow_model`.
+No file is a pickle, and the same weights give the same bytes. Not for MLflow
+(`training.bundle.mlflow_model`).
+
+Letters: C candidates, H heads.
 """
 
 import shutil
@@ -18,13 +20,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pipelines.contracts.errors import DataContractError
-from training.bundle.scorer import FORMAT_VERSION, BundleConfig, Scorer
+from training.bundle.configuration import FORMAT_VERSION, BundleConfig
+from training.bundle.predictor import Predictor
 from training.data.batches import MODEL_INPUTS, Batch, for_scoring
 from training.model.ranker import Ranker
 
 WEIGHTS, CONFIG, GOLDEN = "weights.safetensors", "bundle.json", "golden.safetensors"
 GOLDEN_TOLERANCE = 1e-4
-"""Largest difference of a probability between machines: kernels round differently."""
+"""Largest difference of a probability that loading allows: machines' kernels round differently."""
 _EXPECTED = "expected_probabilities_CH"
 
 
@@ -32,10 +35,10 @@ def write_bundle(folder: Path, ranker: Ranker, config: BundleConfig, golden: Bat
     """Write a bundle; the folder appears as a whole, replacing one that is there.
 
     Args:
-        folder: where the bundle shall be.
-        ranker: the trained model, on any device.
-        config: its configuration.
-        golden: rows whose probabilities are kept beside the weights.
+        folder: Where the bundle shall be.
+        ranker: The trained model, on any device.
+        config: Its configuration.
+        golden: Rows whose probabilities are kept beside the weights.
 
     Raises:
         DataContractError: a weight is not finite.
@@ -43,7 +46,7 @@ def write_bundle(folder: Path, ranker: Ranker, config: BundleConfig, golden: Bat
     ranker = ranker.cpu()
     weights = {name: tensor.contiguous() for name, tensor in ranker.state_dict().items()}
     _check_finite(weights, "the trained model")
-    expected_CH = torch.from_numpy(Scorer(ranker, config).probabilities(golden))
+    expected_CH = torch.from_numpy(Predictor(ranker, config).probabilities(golden))
     inputs = {name: getattr(golden, name).contiguous() for name in MODEL_INPUTS}
     scratch = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(scratch, ignore_errors=True)
@@ -55,8 +58,8 @@ def write_bundle(folder: Path, ranker: Ranker, config: BundleConfig, golden: Bat
     scratch.rename(folder)
 
 
-def load_bundle(folder: Path) -> Scorer:
-    """Return a bundle's scorer, after it has reproduced its own golden rows.
+def load_bundle(folder: Path) -> Predictor:
+    """Return a bundle's predictor, after it has reproduced its own golden rows.
 
     Raises:
         DataContractError: a file is missing or damaged, a weight is not finite, the weights do not
@@ -73,9 +76,9 @@ def load_bundle(folder: Path) -> Scorer:
             f"bundle {folder}: the weights do not fit bundle.json: {error}; the files come from "
             f"two bundles or another version of this project; fetch the bundle again"
         ) from error
-    scorer = Scorer(ranker, config)
+    predictor = Predictor(ranker, config)
     inputs, expected_CH = read_golden(folder, len(config.features.heads))
-    found_CH = scorer.probabilities(inputs)
+    found_CH = predictor.probabilities(inputs)
     difference = float(np.abs(found_CH - expected_CH).max()) if found_CH.size else 0.0
     if not difference <= GOLDEN_TOLERANCE:
         raise DataContractError(
@@ -83,7 +86,7 @@ def load_bundle(folder: Path) -> Scorer:
             f"{GOLDEN_TOLERANCE:.0e}; weights, code or libraries are not those that were trained; "
             f"fetch the bundle again or install the versions it was trained with"
         )
-    return scorer
+    return predictor
 
 
 def read_golden(folder: Path, num_heads: int) -> tuple[Batch, np.ndarray]:

@@ -17,8 +17,8 @@ import pipelines.contracts
 import training
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.mlflow_errors import translated_errors
+from training.bundle.configuration import BundleConfig
 from training.bundle.files import read_golden
-from training.bundle.scorer import BundleConfig
 from training.data.batches import VARYING_AXES
 
 if TYPE_CHECKING:

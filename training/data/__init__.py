@@ -1,1 +1,1 @@
-"""From a snapshot's files to batches. No model and no training loop."""
+"""From a snapshot's files to rows and batches. No model and no training loop."""

@@ -18,8 +18,9 @@ from pytorch_lightning.strategies import DDPStrategy
 from pipelines.contracts.errors import ConfigurationError, TransientStorageError
 from pipelines.contracts.files import digest_files, digest_of_files, write_model
 from training.bundle.calibration import Calibrator, fit_calibrator
+from training.bundle.configuration import BundleConfig
 from training.bundle.files import write_bundle
-from training.bundle.scorer import BundleConfig, Scorer
+from training.bundle.predictor import Predictor
 from training.data.data_module import HomefeedDataModule
 from training.data.reader import chunks
 from training.fitting.checkpoints import CheckpointWriter, newest_intact
@@ -185,9 +186,9 @@ def _calibrated(spec: TrainingSpec, data: HomefeedDataModule, ranker: Ranker) ->
         code_version=spec.lineage.code_version,
         seed=spec.lineage.seed,
     )
-    scorer = Scorer(ranker, config)
+    predictor = Predictor(ranker, config)
     parts = [
-        scorer.logits(data.reader.make_batch(requests))
+        predictor.logits(data.reader.make_batch(requests))
         for requests in chunks(data.calibration_index, _CALIBRATION_BATCH)
     ]
     logits_CH = np.concatenate(parts) if parts else np.zeros((0, len(heads)))

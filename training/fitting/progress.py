@@ -83,11 +83,11 @@ class Progress(pl.Callback):
         )
 
 
-def final_loss(metrics_path: Path) -> float:
-    """Return the mean of the last tenth of the logged losses; NaN without any."""
+def final_loss(metrics_path: Path) -> float | None:
+    """Return the mean of the last tenth of the logged losses; None where none was logged."""
     losses = [value.value for value in read_metrics(metrics_path) if value.name == LOSS]
     last = losses[-max(1, len(losses) // 10) :]
-    return sum(last) / len(last) if last else float("nan")
+    return sum(last) / len(last) if last else None
 
 
 def draw_learning_curve(metrics_path: Path, target: Path) -> None:

@@ -90,7 +90,9 @@ class TrainingResult(Frozen):
     num_epochs: int
     num_training_examples: int = Field(description="Candidates trained on, per epoch.")
     num_parameters: int
-    final_training_loss: float = Field(description="Mean of the last tenth of the logged losses.")
+    final_training_loss: float | None = Field(
+        description="Mean of the last tenth of the logged losses; None where none was logged."
+    )
     resumed_from_step: int = Field(description="0 if this attempt began at the beginning.")
     training_s: float = Field(description="Seconds in the training loop, this attempt.")
     metrics_path: str = Field(description="metrics.jsonl: one line per logged value.")

@@ -1,8 +1,8 @@
 """Paired bootstrap over users: how sure is a difference between two models on the same rows?
 
-For metrics that are ratios of sums over users (hits per request, loss per example, ...), whole
-users are drawn with replacement and both models are read on the same draw, so that what the two
-share cancels. Not for deciding: see `validation.model_gate.verdict`.
+It serves metrics that are ratios of sums over users, such as hits per request or loss per example.
+Whole users are drawn with replacement, and both models are read on the same draw, so that what the
+two models share cancels. Not for deciding (`validation.model_gate.verdict`).
 
 Sources: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 8 and 13 (resample
 the independent unit; percentile interval); Bloom, Minimum detectable effects, Evaluation Review
@@ -15,7 +15,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.contracts.artifacts import Interval
+from pipelines.contracts.judgement import Interval
 
 FloatArray = NDArray[np.float64]
 
@@ -47,12 +47,15 @@ class UserSums:
 
 @dataclass(frozen=True)
 class RatioEstimate:
-    """One metric on both sides. An interval is None where a resample's divisor was zero or NaN."""
+    """One metric on both sides.
+
+    An interval is None where a sum is not finite, or where the divisor of a resample was zero.
+    """
 
     challenger: Interval | None
     baseline: Interval | None
     relative_change: Interval | None
-    relative_standard_error: float  # of the relative change; NaN where that is None
+    relative_standard_error: float | None  # of the relative change; None where that is None
 
 
 def paired_bootstrap(
@@ -86,8 +89,9 @@ def paired_bootstrap(
 def smallest_detectable_change(relative_standard_error: float, confidence: float) -> float:
     """Return the true relative change that a test at this confidence finds 80 times in 100.
 
-    `(z_{1-a/2} + z_{0.8}) * se` with a = 1 - confidence (Bloom 1995): 2.80 standard errors at 95 %.
-    A holdout that cannot see the change that matters makes "no difference" an empty sentence.
+    It is `(z_{1-a/2} + z_{0.8}) * se` with a = 1 - confidence (Bloom 1995), which is 2.80 standard
+    errors at 95 %. Where the holdout cannot show a change of the size that matters, finding no
+    difference says nothing.
     """
     normal = NormalDist()
     multiplier = normal.inv_cdf(1 - (1 - confidence) / 2) + normal.inv_cdf(POWER)
@@ -118,7 +122,6 @@ def _estimate(point: list[FloatArray], draws: list[FloatArray], confidence: floa
     challenger, baseline, denominator, difference = point
     challengers, baselines, denominators, differences = draws
     changes = _ratio(differences, baselines)
-    has_change = changes is not None and changes.size > 1
     return RatioEstimate(
         challenger=_interval(
             _ratio(challenger, denominator), _ratio(challengers, denominators), confidence
@@ -127,14 +130,15 @@ def _estimate(point: list[FloatArray], draws: list[FloatArray], confidence: floa
             _ratio(baseline, denominator), _ratio(baselines, denominators), confidence
         ),
         relative_change=_interval(_ratio(difference, baseline), changes, confidence),
-        relative_standard_error=(
-            float(np.std(changes, ddof=1)) if changes is not None and has_change else float("nan")
-        ),
+        relative_standard_error=None if changes is None else float(np.std(changes, ddof=1)),
     )
 
 
 def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray | None:
-    """Return the quotients, or None if one is undefined: the other draws alone would be biased."""
+    """Return the quotients, or None if one is undefined.
+
+    An interval from the remaining draws alone would be biased.
+    """
     if not (np.all(np.isfinite(numerator)) and np.all(np.isfinite(denominator))):
         return None
     if np.any(denominator == 0):

@@ -1,9 +1,9 @@
 """Comparison of two models on the same holdout rows: facts, by metric and segment.
 
 Not for permission (`validation.model_gate.verdict`) and not for making scores
-(`training.bundle.split_scores`). What the offline numbers cannot say: both models are read on
+(`training.bundle.score_split`). The offline numbers have one limit: both models are read on
 candidates that the model serving at the time chose to show, so a challenger that would have chosen
-differently is judged on the other's list.
+differently is judged on the other model's list.
 """
 
 from collections.abc import Mapping
@@ -12,16 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.contracts.artifacts import (
-    BaselineKind,
-    Comparison,
-    MetricComparison,
-    ModelRef,
-    Window,
-)
+from pipelines.contracts.artifacts import ModelRef, Window
 from pipelines.contracts.config import Head, ModelGateConfig
 from pipelines.contracts.errors import DataContractError
-from training.bundle.split_scores import ExampleRows
+from pipelines.contracts.judgement import AbsentMetric, BaselineKind, Comparison, MetricComparison
+from training.bundle.score_split import SplitScores
+from training.data.example_rows import ExampleRows
 from validation.model_gate.bootstrap import (
     RatioEstimate,
     UserSums,
@@ -29,15 +25,17 @@ from validation.model_gate.bootstrap import (
     smallest_detectable_change,
 )
 from validation.model_gate.holdout_metrics import (
+    EMPTY_SEGMENT,
     FloatArray,
     Mask,
     RatioMetric,
-    SideScores,
+    absent,
     pooled_metrics,
     ratio_metrics,
     reliability,
     segment_masks,
 )
+from validation.model_gate.target_metric import target_metric
 
 
 @dataclass(frozen=True)
@@ -52,57 +50,58 @@ class ComparedModels:
 
 def compare(
     rows: ExampleRows,
-    challenger: SideScores,
-    baseline: SideScores,
+    challenger: SplitScores,
+    baseline: SplitScores,
     models: ComparedModels,
     heads: tuple[Head, ...],
     config: ModelGateConfig,
 ) -> Comparison:
     """Return every metric of both sides on the same rows, with paired intervals over users.
 
-    Metrics, by segment: `<target>_volume_at_3` (target labels in the top 3, mean per request;
-    higher is better), `hit_at_3.<head>` (the same per user, as TransAct reports it; lower is
-    better for an unwanted head), `log_loss.<head>`, `calibration_ratio.<head>` (sum predicted /
-    sum observed; 1 is right), `auc.<head>`, `ece.<head>`. A metric that cannot be computed is left
-    out, never 0; non-finite scores make it NaN.
+    Metrics, by segment: `<head>_volume_at_3` of the target metric's head (its actions in the top 3,
+    mean per request; higher is better), `hit_at_3.<head>` (the same per user, as TransAct reports
+    it; lower is better for an unwanted head), `log_loss.<head>`, `calibration_ratio.<head>` (sum
+    predicted / sum observed; 1 is right), `auc.<head>`, `ece.<head>`. A metric that cannot be
+    computed has no row; why not stands in `absent`.
 
     Raises:
+        ConfigurationError: no head gives the target metric.
         DataContractError: scores and rows do not belong together, or the holdout is empty.
     """
-    if len(rows.request_index) == 0:
+    num_examples = len(rows.request_index)
+    if num_examples == 0:
         raise DataContractError(
             "the holdout has no examples, expected at least one request; check "
             "snapshot.holdout_days and that the event log reaches as_of"
         )
-    challenger.checked(len(rows.request_index), "challenger")
-    baseline.checked(len(rows.request_index), "baseline")
+    _check_scores(challenger, num_examples, "challenger")
+    _check_scores(baseline, num_examples, "baseline")
+    target = target_metric(config, heads)
     users, request_user = np.unique(rows.user_id, return_inverse=True)
     masks = segment_masks(rows)
-    metrics = ratio_metrics(rows, challenger, baseline, heads)
-    estimates = _bootstrap_all(rows, metrics, masks, request_user, len(users), config)
-    table = [row for row, _ in estimates]
+    metrics = ratio_metrics(rows, challenger, baseline, heads, target)
+    table, target_error = _bootstrapped(rows, metrics, masks, request_user, len(users), config)
     table += pooled_metrics(rows, challenger, baseline, heads, masks)
-    target_error = next(
-        (
-            estimate.relative_standard_error
-            for row, estimate in estimates
-            if row.segment == "all" and row.metric == config.target_metric
-        ),
-        float("nan"),
-    )
+    missing = [row for row in table if isinstance(row, AbsentMetric)]
+    if target_error is None:
+        missing.append(_without_detectable_change(target.name, missing))
     return Comparison(
-        holdout_digest=challenger.holdout_digest,
-        baseline_holdout_digest=baseline.holdout_digest,
+        holdout_digest=challenger.snapshot_digest,
+        baseline_holdout_digest=baseline.snapshot_digest,
         holdout=models.holdout,
         baseline_kind=models.baseline_kind,
         challenger_model=models.challenger,
         champion_model=models.champion,
         num_users=len(users),
         num_requests=len(rows.user_id),
-        num_examples=len(rows.request_index),
+        num_examples=num_examples,
         segment_users={name: len(np.unique(request_user[mask])) for name, mask in masks.items()},
-        metrics=tuple(table),
-        smallest_detectable_change=smallest_detectable_change(target_error, config.confidence),
+        metrics=tuple(row for row in table if isinstance(row, MetricComparison)),
+        absent=tuple(missing),
+        target_metric=target.name,
+        smallest_detectable_change=None
+        if target_error is None
+        else smallest_detectable_change(target_error, config.confidence),
         bootstrap_seed=config.bootstrap_seed,
         are_scores_identical=bool(np.array_equal(challenger.ranking_score, baseline.ranking_score)),
         reliability=reliability(rows, challenger, "challenger", heads)
@@ -110,15 +109,29 @@ def compare(
     )
 
 
-def _bootstrap_all(
+def _check_scores(scores: SplitScores, num_examples: int, side: str) -> None:
+    """Refuse scores that do not belong to these rows."""
+    for name, values in {"ranking score": scores.ranking_score, **scores.probabilities}.items():
+        if values.shape != (num_examples,):
+            raise DataContractError(
+                f"{side}: {name!r} has shape {values.shape}, expected ({num_examples},), one per "
+                f"holdout example; score both sides on the rows that are compared"
+            )
+
+
+def _bootstrapped(
     rows: ExampleRows,
     metrics: list[RatioMetric],
     masks: Mapping[str, Mask],
     request_user: NDArray[np.intp],
     num_users: int,
     config: ModelGateConfig,
-) -> list[tuple[MetricComparison, RatioEstimate]]:
-    """Bootstrap every metric in every segment on the same draws of users."""
+) -> tuple[list[MetricComparison | AbsentMetric], float | None]:
+    """Bootstrap every metric in every segment on the same draws of users.
+
+    Returns:
+        The table, and the standard error of the target metric's relative change over all users.
+    """
 
     def per_user(values: FloatArray, metric: RatioMetric, mask: Mask) -> FloatArray:
         index = np.arange(len(rows.user_id)) if metric.is_per_request else rows.request_index
@@ -126,11 +139,13 @@ def _bootstrap_all(
         sums = np.bincount(request_user[index], weights=kept, minlength=num_users)
         return sums.astype(np.float64)
 
+    table: list[MetricComparison | AbsentMetric] = []
     keys, ours, theirs, divisors = [], [], [], []
     for segment, mask in masks.items():
         is_present = np.bincount(request_user, weights=mask, minlength=num_users) > 0
         if not is_present.any():
-            continue  # an empty segment has no metrics; the verdict notices
+            table += [absent(m.name, segment, "challenger", EMPTY_SEGMENT) for m in metrics]
+            continue
         for metric in metrics:
             keys.append((metric, segment))
             ours.append(per_user(metric.challenger, metric, mask))
@@ -148,28 +163,42 @@ def _bootstrap_all(
     estimates = paired_bootstrap(
         sums, config.num_resamples, config.confidence, config.bootstrap_seed
     )
-    found = []
+    target_error = None
     for k, ((metric, segment), estimate) in enumerate(zip(keys, estimates, strict=True)):
-        divisor = sums.denominators[:, k].sum()
-        if divisor == 0:
-            continue  # e.g. calibration of a head that never occurred: left out, not 0
-        level = float(sums.challenger[:, k].sum() / divisor)
-        other = None if metric.baseline is None else float(sums.baseline[:, k].sum() / divisor)
-        found.append((_row(metric.name, segment, level, other, estimate), estimate))
-    return found
+        table += _rows_of(metric, segment, sums, k, estimate)
+        if (metric.name, segment) == (config.target_metric, "all"):
+            target_error = estimate.relative_standard_error
+    return table, target_error
 
 
-def _row(
-    metric: str, segment: str, level: float, other: float | None, estimate: RatioEstimate
-) -> MetricComparison:
-    """Return one line of the comparison; what the baseline lacks stays absent."""
-    has_baseline = other is not None
-    return MetricComparison(
-        metric=metric,
+def _rows_of(
+    metric: RatioMetric, segment: str, sums: UserSums, k: int, estimate: RatioEstimate
+) -> list[MetricComparison | AbsentMetric]:
+    """Return the k-th metric's line of the comparison, and what could not be computed of it."""
+    name = metric.name
+    divisor = float(sums.denominators[:, k].sum())
+    level, other = float(sums.challenger[:, k].sum()), float(sums.baseline[:, k].sum())
+    if divisor == 0:
+        return [absent(name, segment, "challenger", "No example has the action.")]
+    if not np.isfinite(level):
+        return [absent(name, segment, "challenger")]
+    has_baseline = metric.baseline is not None and bool(np.isfinite(other))
+    row = MetricComparison(
+        metric=name,
         segment=segment,
-        challenger=level,
-        baseline=other,
+        challenger=level / divisor,
+        baseline=other / divisor if has_baseline else None,
         relative_change=estimate.relative_change if has_baseline else None,
         challenger_interval=estimate.challenger,
         baseline_interval=estimate.baseline if has_baseline else None,
     )
+    if metric.baseline is None or has_baseline:
+        return [row]
+    return [row, absent(name, segment, "baseline")]
+
+
+def _without_detectable_change(target: str, missing: list[AbsentMetric]) -> AbsentMetric:
+    """Return why the smallest detectable change is not known."""
+    causes = (row.reason for row in missing if (row.metric, row.segment) == (target, "all"))
+    zero = f"The baseline's {target} is zero in at least one resample of the users."
+    return absent("smallest_detectable_change", "all", "baseline", next(causes, zero))

@@ -2,50 +2,45 @@
 
 Not for intervals (`validation.model_gate.bootstrap`) nor for the definition of a top 3
 (`validation.model_gate.ranking_metrics`).
+
+Letters: N examples, M requests.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.contracts.artifacts import MetricComparison, ReliabilityBin
 from pipelines.contracts.config import Head
-from pipelines.contracts.errors import DataContractError
-from training.bundle.split_scores import ExampleRows
+from pipelines.contracts.judgement import (
+    AbsenceKind,
+    AbsentMetric,
+    MetricComparison,
+    ReliabilityBin,
+)
+from training.bundle.score_split import SplitScores
+from training.data.example_rows import ExampleRows
 from validation.model_gate.ranking_metrics import (
     MetricUndefinedError,
     area_under_curve,
     expected_calibration_error,
     top_k_hits,
 )
+from validation.model_gate.target_metric import TOP_K, TargetMetric, hits_name, volume_name
 
 FloatArray = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-TOP_K = 3
+Side = Literal["challenger", "baseline"]
 NUM_RELIABILITY_BINS = 10
 """As many as people read at a glance; bins hold equal numbers of examples, not equal widths."""
+EMPTY_SEGMENT = "The segment has no users in the holdout."
+_POOLED: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "auc": area_under_curve,
+    "ece": expected_calibration_error,
+}
 _LOWEST_PROBABILITY = 1e-7  # float32 rounds nearer values to 0, whose log loss would be infinite
-
-
-@dataclass(frozen=True)
-class SideScores:
-    """One side's scores, aligned with the holdout's N examples."""
-
-    ranking_score: FloatArray  # (N,) float64, the highest is shown first
-    probabilities: Mapping[str, FloatArray]  # per head (N,) in [0, 1]; empty for popularity
-    holdout_digest: str  # digest of the snapshot whose rows were scored
-
-    def checked(self, num_examples: int, side: str) -> "SideScores":
-        """Return itself, or refuse scores that do not belong to these rows."""
-        for name, scores in {"ranking score": self.ranking_score, **self.probabilities}.items():
-            if scores.shape != (num_examples,):
-                raise DataContractError(
-                    f"{side}: {name!r} has shape {scores.shape}, expected ({num_examples},), one "
-                    f"per holdout example; score both sides on the rows that are compared"
-                )
-        return self
 
 
 @dataclass(frozen=True)
@@ -59,59 +54,52 @@ class RatioMetric:
     is_per_request: bool
 
 
-def target_metric_name(heads: tuple[Head, ...]) -> str:
-    """Return the name of the volume metric of the target head, e.g. 'repin_volume_at_3'."""
-    return f"{heads[0].name}_volume_at_{TOP_K}"
-
-
 def segment_masks(rows: ExampleRows) -> dict[str, Mask]:
-    """Return which requests (R,) belong to each segment: a user is core at a request, or not."""
+    """Return which requests (M,) belong to each segment: at a request, a user is core or not."""
     is_core = np.asarray(rows.is_core, dtype=bool)
     return {"all": np.ones_like(is_core), "core": is_core, "non_core": ~is_core}
 
 
 def ratio_metrics(
-    rows: ExampleRows, challenger: SideScores, baseline: SideScores, heads: tuple[Head, ...]
+    rows: ExampleRows,
+    challenger: SplitScores,
+    baseline: SplitScores,
+    heads: tuple[Head, ...],
+    target: TargetMetric,
 ) -> list[RatioMetric]:
     """Return the metrics that are ratios of sums over users: those that get an interval."""
-    num_requests = len(rows.user_id)
-    target = heads[0].name
     metrics = []
     for head in heads:
-        hits = [_hits(rows, side.ranking_score, head.name) for side in (challenger, baseline)]
-        if head.name == target:
-            metrics.append(
-                RatioMetric(
-                    target_metric_name(heads), hits[0], hits[1], np.ones(num_requests), True
-                )
-            )
-        metrics.append(RatioMetric(f"hit_at_{TOP_K}.{head.name}", hits[0], hits[1], None, True))
-        if head.name not in challenger.probabilities:
-            continue
-        label = rows.labels[head.name].astype(np.float64)
-        ours = challenger.probabilities[head.name].astype(np.float64)
-        theirs = baseline.probabilities.get(head.name)
-        metrics += [
-            RatioMetric(
-                f"log_loss.{head.name}",
-                _log_losses(ours, label),
-                None if theirs is None else _log_losses(theirs.astype(np.float64), label),
-                np.ones(len(label)),
-                False,
-            ),
-            RatioMetric(
-                f"calibration_ratio.{head.name}",
-                ours,
-                None if theirs is None else theirs.astype(np.float64),
-                label,
-                False,
-            ),
-        ]
+        ours, theirs = (_hits(rows, s.ranking_score, head.name) for s in (challenger, baseline))
+        if head.name == target.head.name:
+            requests = np.ones(len(rows.user_id))
+            metrics.append(RatioMetric(volume_name(head.name), ours, theirs, requests, True))
+        metrics.append(RatioMetric(hits_name(head.name), ours, theirs, None, True))
+        if head.name in challenger.probabilities:
+            metrics += _probability_metrics(rows, challenger, baseline, head.name)
     return metrics
 
 
+def _probability_metrics(
+    rows: ExampleRows, challenger: SplitScores, baseline: SplitScores, head: str
+) -> list[RatioMetric]:
+    """Return log loss and calibration ratio of one head."""
+    label = rows.labels[head].astype(np.float64)
+    ours = challenger.probabilities[head].astype(np.float64)
+    theirs = baseline.probabilities.get(head)
+    losses = None
+    if theirs is not None:
+        theirs = theirs.astype(np.float64)
+        losses = _log_losses(theirs, label)
+    examples = np.ones(len(label))
+    return [
+        RatioMetric(f"log_loss.{head}", _log_losses(ours, label), losses, examples, False),
+        RatioMetric(f"calibration_ratio.{head}", ours, theirs, label, False),
+    ]
+
+
 def _hits(rows: ExampleRows, score: FloatArray, head: str) -> FloatArray:
-    """Return labels in the top 3 per request (R,); NaN throughout if a score is not finite."""
+    """Return labels in the top 3 per request (M,); NaN throughout if a score is not finite."""
     if not np.all(np.isfinite(score)):
         return np.full(len(rows.user_id), np.nan)  # no order exists, so no top 3
     return np.asarray(top_k_hits(rows, score, rows.labels[head], k=TOP_K), dtype=np.float64)
@@ -123,59 +111,73 @@ def _log_losses(probability: FloatArray, label: FloatArray) -> FloatArray:
     return -(label * np.log(clipped) + (1 - label) * np.log1p(-clipped))
 
 
+def absent(metric: str, segment: str, side: Side, reason: str | None = None) -> AbsentMetric:
+    """Return the record of a number that these rows do not give, for a reason.
+
+    Without a reason it is a number that the side's own scores do not allow: one is not finite.
+    """
+    kind = AbsenceKind.NOT_FINITE if reason is None else AbsenceKind.UNDEFINED
+    reason = reason or f"The {side}'s scores hold NaN or infinity."
+    return AbsentMetric(metric=metric, segment=segment, side=side, kind=kind, reason=reason)
+
+
 def pooled_metrics(
     rows: ExampleRows,
-    challenger: SideScores,
-    baseline: SideScores,
+    challenger: SplitScores,
+    baseline: SplitScores,
     heads: tuple[Head, ...],
     masks: Mapping[str, Mask],
-) -> list[MetricComparison]:
-    """Return AUC and ECE: not sums over users, so levels only."""
-    pooled: dict[str, Callable[[FloatArray, NDArray[np.int8]], float]] = {
-        "auc": area_under_curve,
-        "ece": expected_calibration_error,
-    }
-    table = []
+) -> list[MetricComparison | AbsentMetric]:
+    """Return AUC and ECE, which are not sums over users and therefore have no interval."""
+    found: list[MetricComparison | AbsentMetric] = []
     for head in heads:
-        if head.name not in challenger.probabilities:
+        ours, theirs = (s.probabilities.get(head.name) for s in (challenger, baseline))
+        if ours is None:
             continue
         for segment, mask in masks.items():
             chosen = mask[rows.request_index]
             label = rows.labels[head.name][chosen]
-            theirs = baseline.probabilities.get(head.name)
-            for name, function in pooled.items():
-                level = _level(function, challenger.probabilities[head.name][chosen], label)
-                if level is None:
-                    continue  # e.g. one class only: left out, not 0
-                other = None if theirs is None else _level(function, theirs[chosen], label)
-                table.append(
+            for name in _POOLED:
+                metric = f"{name}.{head.name}"
+                level = _level(metric, segment, "challenger", ours[chosen], label)
+                if isinstance(level, AbsentMetric):
+                    found.append(level)
+                    continue
+                other = None
+                if theirs is not None:
+                    other = _level(metric, segment, "baseline", theirs[chosen], label)
+                if isinstance(other, AbsentMetric):
+                    found.append(other)
+                    other = None
+                found.append(
                     MetricComparison(
-                        metric=f"{name}.{head.name}",
+                        metric=metric,
                         segment=segment,
                         challenger=level,
                         baseline=other,
                         relative_change=None,
                     )
                 )
-    return table
+    return found
 
 
 def _level(
-    function: Callable[[FloatArray, NDArray[np.int8]], float],
-    probability: FloatArray,
-    label: NDArray[np.int8],
-) -> float | None:
-    """Return the metric; NaN where a probability is not finite, None where it is undefined."""
+    metric: str, segment: str, side: Side, probability: np.ndarray, label: np.ndarray
+) -> float | AbsentMetric:
+    """Return the metric on one side, or why there is none."""
+    if len(label) == 0:
+        return absent(metric, segment, side, EMPTY_SEGMENT)
     if not np.all(np.isfinite(probability)):
-        return float("nan")
+        return absent(metric, segment, side)
     try:
-        return float(function(probability, label))
-    except MetricUndefinedError:
-        return None
+        return _POOLED[metric.partition(".")[0]](probability, label)
+    except MetricUndefinedError as error:
+        reason = str(error).partition(": ")[2] + "."  # without the name of the function
+        return absent(metric, segment, side, reason)
 
 
 def reliability(
-    rows: ExampleRows, scores: SideScores, side: str, heads: tuple[Head, ...]
+    rows: ExampleRows, scores: SplitScores, side: Side, heads: tuple[Head, ...]
 ) -> tuple[ReliabilityBin, ...]:
     """Return the calibration plot's points: bins of equal numbers of examples, by probability."""
     points = []
@@ -188,7 +190,7 @@ def reliability(
             if len(members):
                 points.append(
                     ReliabilityBin(
-                        side=side,  # type: ignore[arg-type]
+                        side=side,
                         head=head.name,
                         num_examples=len(members),
                         mean_predicted=float(probability[members].mean()),

@@ -1,7 +1,11 @@
-"""Metrics of a ranking against labels, whole arrays at a time. Not for intervals (`validation`).
+"""Metrics of a ranking against labels, over whole arrays.
 
-A metric that cannot be computed raises; it is never 0. All of them judge a model on candidates that
-another model chose to show: what it would have shown instead has no label.
+A metric that cannot be computed raises an error; it is never 0. All of them judge a model on
+candidates that another model chose to show; what this model would have shown has no label. Not for
+intervals (`validation.model_gate.bootstrap`).
+
+The AUC is not scikit-learn's, which the tests compare it with: on a million examples scikit-learn's
+takes 1.0 s, ours 0.4 s, and the gate takes it for every head, segment and side.
 
 Letters: N examples, M requests.
 """
@@ -10,10 +14,9 @@ import numpy as np
 
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.hashing import mix
-from training.bundle.split_scores import ExampleRows
+from training.data.example_rows import ExampleRows
 
 _TIE_SALT = 301
-_SMALLEST_PROBABILITY = 1e-7
 
 
 class MetricUndefinedError(DataContractError):
@@ -23,15 +26,15 @@ class MetricUndefinedError(DataContractError):
 def top_k_hits(rows: ExampleRows, score: np.ndarray, label: np.ndarray, k: int = 3) -> np.ndarray:
     """Return, per request, how many of its k best-scored candidates have the label; float64 (M,).
 
-    Ties are broken by a seeded shuffle of (request, pin), which knows neither position nor label: a
-    constant score is worth what a random order is. A request with fewer than k candidates counts
-    with those it has.
+    Ties are broken by a seeded hash of request and pin, which knows neither position nor label, so
+    that a constant score is worth as much as a random order. A request with fewer than k candidates
+    counts with those that it has.
 
     Args:
-        rows: the rows that score and label belong to.
+        rows: The rows that score and label belong to.
         score: (N,) finite, the highest goes first.
         label: (N,) 0 or 1.
-        k: how many candidates are looked at.
+        k: How many candidates of a request are looked at.
 
     Raises:
         MetricUndefinedError: a score is not finite, or lengths do not match.
@@ -49,7 +52,7 @@ def top_k_hits(rows: ExampleRows, score: np.ndarray, label: np.ndarray, k: int =
         )
     shuffle = mix(rows.pin_row, _TIE_SALT) ^ mix(rows.request_index, _TIE_SALT)
     order = np.lexsort((mix(shuffle), -np.asarray(score), rows.request_index))
-    # Sorted by request first, so a row's rank is its distance from the request's first row.
+    # Rows are sorted by request first, so the rank is the distance to the request's first row.
     request_of = rows.request_index[order]
     is_top = np.arange(num_examples) - rows.first_example[request_of] < k
     num_requests = len(rows.user_id)
@@ -57,10 +60,10 @@ def top_k_hits(rows: ExampleRows, score: np.ndarray, label: np.ndarray, k: int =
 
 
 def volume_at_k(rows: ExampleRows, score: np.ndarray, label: np.ndarray, k: int = 3) -> float:
-    """Return the mean over requests of the labels in the top k: repin volume for the target head.
+    """Return the volume: labels in the top k, mean over requests. Repin volume is the one of repin.
 
-    Higher is better (lower for an unwanted action). Biased towards the model whose choice the
-    candidates are, and towards users with many requests.
+    Higher is better for a wanted action, lower for an unwanted one. It favours the model that chose
+    the candidates, and users with many requests weigh more.
 
     Raises:
         MetricUndefinedError: there is no request, or see `top_k_hits`.
@@ -73,9 +76,10 @@ def volume_at_k(rows: ExampleRows, score: np.ndarray, label: np.ndarray, k: int 
 def hit_at_k(rows: ExampleRows, score: np.ndarray, label: np.ndarray, k: int = 3) -> float:
     """Return HIT@k: labels in the top k, summed over all requests, divided by the users.
 
-    The form in which TransAct reports it, as far as that is known: a sum over requests of the count
-    in the top k (not of "at least one"), per distinct user. Higher is better, lower for an unwanted
-    action. It grows with the requests per user, so compare it only within one holdout.
+    This is the form in which TransAct reports it, as far as that is known: a request counts with
+    all its labels in the top k, not with "at least one". Higher is better for a wanted action,
+    lower for an unwanted one. It grows with the requests per user, so compare it only within one
+    holdout.
 
     Raises:
         MetricUndefinedError: there is no user, or see `top_k_hits`.
@@ -86,23 +90,11 @@ def hit_at_k(rows: ExampleRows, score: np.ndarray, label: np.ndarray, k: int = 3
     return float(top_k_hits(rows, score, label, k).sum()) / num_users
 
 
-def log_loss(probability: np.ndarray, label: np.ndarray) -> float:
-    """Return the mean of -log p(label) in nats; lower is better.
-
-    Probabilities are cut to [1e-7, 1 - 1e-7], so one certain mistake costs 16 rather than infinity.
-
-    Raises:
-        MetricUndefinedError: no rows, or a probability is not in [0, 1].
-    """
-    p = np.clip(_checked(probability, label, "log_loss"), _SMALLEST_PROBABILITY, None)
-    q = np.clip(1.0 - p, _SMALLEST_PROBABILITY, None)
-    return float(-np.mean(np.where(label > 0, np.log(p), np.log(q))))
-
-
 def calibration_ratio(probability: np.ndarray, label: np.ndarray) -> float:
-    """Return mean predicted / mean observed: 1 is right, above 1 promises too much.
+    """Return mean predicted / mean observed: 1 is right, above 1 the model promises too much.
 
-    Says nothing of where the error lies: too high here and too low there can cancel.
+    It does not show where the error lies: predictions that are too high for some examples and too
+    low for others cancel.
 
     Raises:
         MetricUndefinedError: no rows, no positive, or a probability is not in [0, 1].
@@ -121,7 +113,7 @@ def expected_calibration_error(
 ) -> float:
     """Return the mean |predicted - observed| over bins of equally many rows; lower is better.
 
-    Biased upwards by chance in small bins: a perfect model does not reach 0 on few rows.
+    Chance in small bins makes it too large: on few rows even a perfect model does not reach 0.
 
     Raises:
         MetricUndefinedError: fewer rows than bins, or a probability is not in [0, 1].
@@ -141,8 +133,8 @@ def expected_calibration_error(
 def area_under_curve(score: np.ndarray, label: np.ndarray) -> float:
     """Return the chance that a positive scores above a negative, ties half; higher is better.
 
-    Over all rows at once, so it also rewards telling active users from others; within a request
-    that orders nothing.
+    It is taken over all rows at once, so it also rewards a model for telling active users from
+    others, which orders nothing within a request.
 
     Raises:
         MetricUndefinedError: only one class, or a score is not finite.

@@ -1,37 +1,27 @@
-"""Verdict: what may happen next, given the facts of a comparison. Pure; fails closed.
+"""The verdict: what may happen next, given all the facts. Pure, and the only place that rules.
 
-Not for computing facts (`validation.model_gate.comparison`) nor for acting on them
-(`pipelines.registry.promotion`). The rules, in the order in which they are tried:
-
-1. **Void**: the comparison says nothing about the challenger (two holdouts, the same model twice,
-   too few users, an empty required segment, a missing or non-finite threshold): INCONCLUSIVE.
-   REJECT would be an accusation without evidence; the champion stays either way.
-2. **REJECT**: the challenger's own number is not finite, the interval of the relative change in
-   the target metric lies wholly below zero, or a floor or guardrail breaks.
-3. **A gap**: a metric that a rule needs was not computed: INCONCLUSIVE.
-4. **PROMOTE**: the interval's lower end is above minus the margin (against popularity, in the
-   first cycle: above zero, since no fresher model exists whose age could be worth a loss).
-5. **INCONCLUSIVE** otherwise: the champion stays.
-
-Floors and guardrails break on the estimate itself, strictly beyond the bound (a value exactly at
-the bound holds); the interval is quoted beside it.
+Not for computing facts (`validation.model_gate.facts`, `training.bundle.serving_check`) nor for
+acting on the verdict (`pipelines.registry.promotion`).
 """
 
 import math
 from dataclasses import dataclass, field
 
-from pipelines.contracts.artifacts import (
+from pipelines.contracts.config import Head, Limit, ModelGateConfig, RelativeLimit
+from pipelines.contracts.judgement import (
+    AbsenceKind,
     BaselineKind,
     Comparison,
     Decision,
     Interval,
+    MetricComparison,
+    SelfTest,
     ServingCheck,
     Verdict,
 )
-from pipelines.contracts.config import Head, Limit, ModelGateConfig, RelativeLimit
 
 _ROUNDING = 1e-9
-"""A bound that is met exactly may be missed by float arithmetic: 1.02 / 1 - 1 > 0.02."""
+"""Float arithmetic may miss a bound that is met exactly: 1.02 / 1 - 1 is more than 0.02."""
 
 
 @dataclass
@@ -43,73 +33,108 @@ class _Findings:
     held: list[str] = field(default_factory=list)
 
 
-def decide(comparison: Comparison, config: ModelGateConfig, heads: tuple[Head, ...]) -> Verdict:
-    """Return the verdict with its reasons as sentences, the deciding ones first.
+def decide(
+    comparison: Comparison,
+    self_test: SelfTest,
+    serving: ServingCheck,
+    config: ModelGateConfig,
+    heads: tuple[Head, ...],
+) -> Verdict:
+    """Return the one verdict on the challenger, with its reasons, the deciding ones first.
+
+    These are all the rules, in the order in which they are tried:
+
+    1. **Serving**: the serving check found a problem: REJECT. This holds even where the comparison
+       is void, because it is known that the bundle would not serve.
+    2. **Void**: the comparison says nothing about the challenger (two holdouts, the same model
+       twice, another target metric, too few users, an empty required segment, a missing or
+       non-finite threshold): INCONCLUSIVE. REJECT would be an accusation without evidence.
+    3. **REJECT**: a number that a rule needs is absent because the challenger's own scores are not
+       finite, the interval of the relative change in the target metric lies wholly below zero, or a
+       floor or guardrail breaks.
+    4. **A gap**: a number that a rule needs could not be computed for another reason: INCONCLUSIVE.
+    5. **Not shown**: the interval's lower end is not above minus the margin: INCONCLUSIVE. Against
+       popularity, in the first cycle, it must be above zero: no champion has aged, so that
+       freshness is worth nothing.
+    6. **A doubt**: the gate's self-test raised one, or was not run: INCONCLUSIVE.
+    7. **PROMOTE** otherwise. In every other case the champion stays.
+
+    Floors and guardrails break on the estimate itself, strictly beyond the bound; a value exactly
+    at the bound holds. The interval is quoted beside it.
 
     Args:
-        comparison: The facts.
+        comparison: The challenger against the baseline.
+        self_test: What the gate found when it tested itself on the same rows.
+        serving: Whether the challenger's bundle would serve.
         config: Thresholds, from the run's configuration.
         heads: The model's heads; an unwanted one must be guarded.
-
-    Returns:
-        PROMOTE, REJECT or INCONCLUSIVE. Never PROMOTE where a threshold, a metric or an interval
-        is missing or not finite.
     """
-    void = _void_reasons(comparison, config, heads)
+    verdict = decide_on_comparison(comparison, config, heads)
+    decision, reasons = verdict.decision, verdict.reasons
+    if decision is Decision.PROMOTE and (doubts := _doubts(self_test)):
+        decision, reasons = Decision.INCONCLUSIVE, (*doubts, *reasons)
+    if serving.problems:
+        reasons = (*serving.problems, serving.describe(), *reasons)
+        return Verdict(decision=Decision.REJECT, reasons=reasons)
+    return Verdict(decision=decision, reasons=(*reasons, serving.describe()))
+
+
+def decide_on_comparison(
+    comparison: Comparison, config: ModelGateConfig, heads: tuple[Head, ...]
+) -> Verdict:
+    """Return what rules 2 to 5 of `decide` say; the self-test asks them about planted models.
+
+    It is never PROMOTE where a threshold, a metric or an interval is missing or not finite.
+    """
+    void = (
+        *_identity_reasons(comparison, config),
+        *_threshold_reasons(config, heads),
+        *_sample_reasons(comparison, config),
+    )
     if void:
-        return Verdict(decision=Decision.INCONCLUSIVE, reasons=tuple(void))
+        return Verdict(decision=Decision.INCONCLUSIVE, reasons=void)
     findings = _Findings()
     _judge_floors(comparison, config.floors, findings)
     _judge_guardrails(comparison, config, findings)
     _judge_segments(comparison, config, findings)
     target, target_sentence = _judge_target(comparison, config, findings)
     if findings.broken:
-        reasons = [*findings.broken, *findings.missing]
-        return Verdict(decision=Decision.REJECT, reasons=tuple(reasons))
+        reasons = (*findings.broken, *findings.missing)
+        return Verdict(decision=Decision.REJECT, reasons=reasons)
     if findings.missing or target is None:
         return Verdict(decision=Decision.INCONCLUSIVE, reasons=tuple(findings.missing))
-    needed = _needed_lower_end(comparison, config)
+    needed = needed_lower_end(comparison, config.margin)
     if target.low > needed:
         sentence = f"{target_sentence} Its lower end is above the {_percent(needed)} required."
         return Verdict(decision=Decision.PROMOTE, reasons=(sentence, *findings.held))
     sentence = (
         f"{target_sentence} Its lower end is not above the {_percent(needed)} required, and it "
         f"does not lie wholly below zero: this holdout cannot tell. It can see a change of "
-        f"{comparison.smallest_detectable_change * 100:.2f} % four times in five."
+        f"{comparison.detectable_change} four times in five."
     )
     return Verdict(decision=Decision.INCONCLUSIVE, reasons=(sentence, *findings.held))
 
 
-def with_serving(verdict: Verdict, serving: ServingCheck) -> Verdict:
-    """Return the verdict with the serving check in it: a problem there is a broken floor.
-
-    A void comparison stays INCONCLUSIVE only if the bundle would serve: that it would not is known.
-    """
-    if not serving.problems:
-        return verdict.model_copy(update={"reasons": (*verdict.reasons, serving.describe())})
-    reasons = (*serving.problems, serving.describe(), *verdict.reasons)
-    return Verdict(decision=Decision.REJECT, reasons=reasons)
+def _doubts(self_test: SelfTest) -> tuple[str, ...]:
+    """Return what the self-test holds against a promotion."""
+    if not self_test.findings and not self_test.doubts:
+        return ("Self-test: the gate was not tested on this holdout.",)
+    return self_test.doubts
 
 
-def _void_reasons(
-    comparison: Comparison, config: ModelGateConfig, heads: tuple[Head, ...]
-) -> list[str]:
-    """Return why this comparison says nothing about the challenger; empty if it does."""
-    return [
-        *_identity_reasons(comparison),
-        *_threshold_reasons(config, heads),
-        *_sample_reasons(comparison, config),
-    ]
-
-
-def _identity_reasons(comparison: Comparison) -> list[str]:
-    """Return whether one holdout and two different models were compared."""
+def _identity_reasons(comparison: Comparison, config: ModelGateConfig) -> list[str]:
+    """Return whether two different models were compared on one holdout, by the right metric."""
     reasons = []
     ours, theirs = comparison.holdout_digest, comparison.baseline_holdout_digest
     if theirs is None or ours != theirs:
         reasons.append(
             f"The two sides were not scored on the same holdout (challenger {ours[:12]}, baseline "
             f"{theirs[:12] if theirs else 'unknown'}); score both again on one snapshot."
+        )
+    if comparison.target_metric != config.target_metric:
+        reasons.append(
+            f"The comparison is about the target metric '{comparison.target_metric}', and the "
+            f"configuration names '{config.target_metric}'."
         )
     champion = comparison.champion_model
     if comparison.baseline_kind is BaselineKind.CHAMPION and champion is None:
@@ -130,7 +155,11 @@ def _identity_reasons(comparison: Comparison) -> list[str]:
 
 
 def _threshold_reasons(config: ModelGateConfig, heads: tuple[Head, ...]) -> list[str]:
-    """Return which thresholds are missing or not numbers (NaN compares false with everything)."""
+    """Return which thresholds are missing or not finite.
+
+    The configuration refuses a number that is not finite. The gate asks again, because a comparison
+    with NaN is always false and would let every challenger pass.
+    """
     reasons = []
     if not config.floors:
         reasons.append("No absolute floor is configured; set model_gate.floors.")
@@ -173,15 +202,13 @@ def _judge_floors(comparison: Comparison, floors: tuple[Limit, ...], findings: _
     for floor in floors:
         row = comparison.find(floor.metric)
         if row is None:
-            findings.missing.append(
-                f"'{floor.metric}' was not computed, so its floor cannot be judged."
+            _note_absence(
+                comparison, floor.metric, "all", "so its floor cannot be judged", findings
             )
             continue
         value = row.challenger
         bound = _floor(floor)
-        if not math.isfinite(value):
-            findings.broken.append(f"The challenger's {floor.metric} is {value}, not a number.")
-        elif _is_outside(value, floor.minimum, floor.maximum):
+        if _is_outside(value, floor.minimum, floor.maximum):
             findings.broken.append(
                 f"The challenger's {floor.metric} is {value:.4f}"
                 f"{_quoted(row.challenger_interval)}, outside its floor {bound}."
@@ -200,16 +227,13 @@ def _judge_guardrails(comparison: Comparison, config: ModelGateConfig, findings:
         return
     for rail in config.guardrails:
         row = comparison.find(rail.metric)
-        if row is not None and not math.isfinite(row.challenger):
-            findings.broken.append(
-                f"The challenger's {rail.metric} is {row.challenger}, not a number."
-            )
-            continue
-        change = row.relative_change if row is not None else None
-        if change is None or not _is_finite(change):
+        if row is None:
+            so = "so its guardrail cannot be judged"
+            _note_absence(comparison, rail.metric, "all", so, findings)
+        elif (change := row.relative_change) is None:
             findings.missing.append(
-                f"The relative change of '{rail.metric}' could not be computed (missing, or the "
-                f"champion's is zero), so its guardrail cannot be judged."
+                f"The relative change of '{rail.metric}' could not be computed "
+                f"({_why_no_change(comparison, row)}), so its guardrail cannot be judged."
             )
         elif _is_outside(
             change.value,
@@ -230,9 +254,8 @@ def _judge_segments(comparison: Comparison, config: ModelGateConfig, findings: _
     for segment in config.required_segments:
         row = comparison.find(config.target_metric, segment)
         if row is None:
-            findings.missing.append(
-                f"'{config.target_metric}' was not computed in the required segment '{segment}'."
-            )
+            so = f"though segment '{segment}' is required"
+            _note_absence(comparison, config.target_metric, segment, so, findings)
         elif row.relative_change is not None and row.relative_change.high < 0:
             findings.held.append(
                 f"Note: in segment {segment} {config.target_metric} changed by "
@@ -244,19 +267,16 @@ def _judge_target(
     comparison: Comparison, config: ModelGateConfig, findings: _Findings
 ) -> tuple[Interval | None, str]:
     """Return the target metric's change and a sentence on it; add what breaks or lacks."""
-    row = comparison.find(config.target_metric)
     name = config.target_metric
+    row = comparison.find(name)
     if row is None:
-        findings.missing.append(f"The target metric '{name}' was not computed.")
-        return None, ""
-    if not math.isfinite(row.challenger):
-        findings.broken.append(f"The challenger's {name} is {row.challenger}, not a number.")
+        _note_absence(comparison, name, "all", "and it is the target metric", findings)
         return None, ""
     change = row.relative_change
-    if change is None or not _is_finite(change):
+    if change is None:
         findings.missing.append(
-            f"The relative change of the target metric '{name}' has no interval (the baseline's is "
-            f"{row.baseline})."
+            f"The relative change of the target metric '{name}' has no interval: "
+            f"{_why_no_change(comparison, row)}."
         )
         return None, ""
     against = (
@@ -273,9 +293,33 @@ def _judge_target(
     return change, sentence
 
 
-def _needed_lower_end(comparison: Comparison, config: ModelGateConfig) -> float:
-    """Return what the interval's lower end must exceed."""
-    return -config.margin if comparison.baseline_kind is BaselineKind.CHAMPION else 0.0
+def _note_absence(
+    comparison: Comparison, metric: str, segment: str, consequence: str, findings: _Findings
+) -> None:
+    """Add a number that a rule needs and the comparison lacks.
+
+    It breaks the rule where the challenger's own scores are at fault, and is a gap otherwise.
+    """
+    absent = comparison.find_absent(metric, segment)
+    reason = f": {absent.reason}" if absent is not None else "."
+    sentence = f"'{metric}' was not computed, {consequence}{reason}"
+    is_own_fault = absent is not None and absent.kind is AbsenceKind.NOT_FINITE
+    (findings.broken if is_own_fault else findings.missing).append(sentence)
+
+
+def _why_no_change(comparison: Comparison, row: MetricComparison) -> str:
+    """Return why a metric that has a level has no relative change."""
+    absent = comparison.find_absent(row.metric, row.segment, "baseline")
+    if absent is not None:
+        return absent.reason.rstrip(".")
+    if row.baseline is None:
+        return "the baseline has no such number"
+    return "the baseline's is zero in at least one resample of the users"
+
+
+def needed_lower_end(comparison: Comparison, margin: float) -> float:
+    """Return what the lower end of the target metric's interval must exceed."""
+    return -margin if comparison.baseline_kind is BaselineKind.CHAMPION else 0.0
 
 
 def _is_outside(value: float, minimum: float | None, maximum: float | None) -> bool:
@@ -284,11 +328,6 @@ def _is_outside(value: float, minimum: float | None, maximum: float | None) -> b
     return (minimum is not None and value < minimum - slack) or (
         maximum is not None and value > maximum + slack
     )
-
-
-def _is_finite(interval: Interval) -> bool:
-    """Return whether estimate and both ends are numbers."""
-    return all(math.isfinite(end) for end in (interval.value, interval.low, interval.high))
 
 
 def _floor(floor: Limit) -> str:

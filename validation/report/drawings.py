@@ -1,15 +1,14 @@
 """Inline SVG drawings of the verdict page: changes with intervals, and calibration.
 
-Not for PNG files (`validation.report.plots`). Only numbers are computed here; the shapes are in
-templates, so that text stays text, can be selected and read aloud, and everything is escaped.
+Only numbers are computed here. The shapes are in templates, so that text can be selected and read
+aloud, and everything is escaped. Not for PNG files (`validation.report.plots`).
 """
 
-import math
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from pipelines.contracts.artifacts import Comparison, Interval, ReliabilityBin
+from pipelines.contracts.judgement import Comparison, Interval, ReliabilityBin
 from validation.report.data_docs import environment
 
 WIDTH = 900
@@ -18,7 +17,7 @@ TEXT_WIDTH = 260
 ROW_HEIGHT = 26
 TOP = 34
 LARGEST_SHOWN = 0.5
-"""Beyond +-50 % an interval is cut at the edge; otherwise one wild row would flatten the others."""
+"""An interval is cut at +-50 %. Without the cut, one wide interval would squeeze all others."""
 PLOT = 300
 PAD = 44
 
@@ -34,13 +33,15 @@ class ForestRow:
 
 
 def forest_rows(comparison: Comparison) -> tuple[ForestRow, ...]:
-    """Return the ranking metrics that have an interval: the headline first, segments together."""
+    """Return target metric and HIT@3 where they have an interval: target first, then by metric."""
     rows = [
         ForestRow(row.metric, row.segment, row.relative_change, is_target)
         for row in comparison.metrics
-        if row.relative_change is not None
-        and ((is_target := row.metric.endswith("_volume_at_3")) or row.metric.startswith("hit_at_"))
-        and math.isfinite(row.relative_change.low + row.relative_change.high)
+        if (
+            (is_target := row.metric == comparison.target_metric)
+            or row.metric.startswith("hit_at_")
+        )
+        and row.relative_change is not None
     ]
     first_seen = {row.metric: i for i, row in reversed(list(enumerate(rows)))}
     return tuple(sorted(rows, key=lambda r: (not r.is_target, first_seen[r.metric])))
@@ -51,7 +52,7 @@ def draw_forest(rows: tuple[ForestRow, ...], needed: float) -> Markup:
 
     Args:
         rows: Lines from top to bottom.
-        needed: What the headline's lower end must exceed; drawn as a dashed line.
+        needed: What the target metric's lower end must exceed; drawn as a dashed line.
     """
     if not rows:
         return Markup("")
@@ -91,7 +92,7 @@ def draw_forest(rows: tuple[ForestRow, ...], needed: float) -> Markup:
 
 
 def forest_span(rows: tuple[ForestRow, ...], needed: float) -> float:
-    """Return the half-width of the axis, a round share that holds what matters."""
+    """Return the half-width of the axis: a round share that holds intervals and margin."""
     reach = max(max(abs(row.change.low), abs(row.change.high)) for row in rows)
     wanted = min(max(reach, abs(needed) * 1.5, 0.01), LARGEST_SHOWN)
     for step in (0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, LARGEST_SHOWN):
@@ -123,7 +124,7 @@ def reliability_reach(comparison: Comparison, head: str) -> float:
 
 
 def draw_reliability(comparison: Comparison, head: str) -> Markup:
-    """Return one head's calibration plot as SVG: on the diagonal, predictions come true."""
+    """Return one head's calibration plot as SVG. On the diagonal, predictions come true."""
     reach = reliability_reach(comparison, head)
 
     def at(point: ReliabilityBin) -> tuple[float, float]:

@@ -6,7 +6,7 @@ Not for the verdict page, which draws the same as SVG (`validation.report.drawin
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.contracts.artifacts import Comparison
+from pipelines.contracts.judgement import Comparison
 from validation.report.drawings import (
     ForestRow,
     forest_span,
@@ -103,7 +103,7 @@ def _write_reliability(comparison: Comparison, path: Path) -> Path:
 
 
 def _unclutter(axes: "Axes") -> None:
-    """Leave only what is read."""
+    """Take away the lines that carry no information."""
     axes.grid(axis="x", color="#e7ebef")
     axes.set_axisbelow(True)
     for side in ("top", "right"):

@@ -1,8 +1,8 @@
-"""Verdict page: one self-contained HTML file that a person reads before believing a verdict.
+"""The verdict page: one self-contained HTML file that a person reads before believing a verdict.
 
-Not for deciding. It must open years later, from a mail or an archive, without a network: styles
-and drawings are inside, nothing is fetched. The same drawings are also written as PNG files, for
-MLflow's artifact view.
+The page must open years later, from a mail or an archive, without a network. Styles and drawings
+are therefore inside, and nothing is fetched. The same drawings are also written as PNG files, for
+MLflow's artifact view. Not for deciding (`validation.model_gate.verdict`).
 """
 
 import logging
@@ -10,14 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
-from pipelines.contracts.artifacts import (
-    BaselineKind,
+from pipelines.contracts.judgement import (
+    AbsentMetric,
     Comparison,
     Decision,
     MetricComparison,
+    SelfTest,
     Verdict,
 )
+from validation.model_gate.verdict import needed_lower_end
 from validation.report.data_docs import environment
 from validation.report.drawings import draw_forest, draw_reliability, forest_rows, reliability_heads
 from validation.report.plots import write_plots
@@ -36,6 +39,7 @@ CONTEXT_KEYS = (
 )
 
 _MEANINGS = {
+    "volume_at_3": "actions of a head among a request's top 3, mean per request; higher is better",
     "hit_at_3": "actions among a request's top 3, summed, per user; higher is better for a wanted "
     "action, lower for an unwanted one",
     "log_loss": "mean -log of the probability given to what happened; lower is better",
@@ -59,7 +63,11 @@ class NextStep:
 
 
 def write_report(
-    comparison: Comparison, verdict: Verdict, out_dir: Path, context: Mapping[str, str]
+    comparison: Comparison,
+    self_test: SelfTest,
+    verdict: Verdict,
+    out_dir: Path,
+    context: Mapping[str, str],
 ) -> Path:
     """Write the verdict page and its plots.
 
@@ -68,7 +76,8 @@ def write_report(
         <out_dir>/reliability.png    calibration, where a side has probabilities
 
     Args:
-        comparison: The facts.
+        comparison: The facts about challenger and baseline.
+        self_test: What the gate found when it tested itself.
         verdict: The decision and its reasons.
         out_dir: Existing folder.
         context: What else the page says of the run; see `CONTEXT_KEYS`, all of them required.
@@ -80,9 +89,7 @@ def write_report(
         KeyError: the context lacks a key.
     """
     said = {key: context[key] for key in CONTEXT_KEYS}
-    target = next((r for r in comparison.metrics if is_target(r) and r.segment == "all"), None)
-    margin = float(said["margin"])
-    needed = -margin if comparison.baseline_kind is BaselineKind.CHAMPION else 0.0
+    needed = needed_lower_end(comparison, float(said["margin"]))
     rows = forest_rows(comparison)
     page = out_dir / PAGE
     html = (
@@ -93,7 +100,8 @@ def write_report(
             verdict=verdict,
             tone=_TONES[verdict.decision],
             context=said,
-            target=target,
+            target=comparison.target,
+            self_test=self_test,
             needed=needed,
             baseline=baseline_label(comparison),
             forest=draw_forest(rows, needed),
@@ -110,11 +118,6 @@ def write_report(
     write_plots(comparison, rows, needed, out_dir)
     log.info("verdict page: %s", page)
     return page
-
-
-def is_target(row: MetricComparison) -> bool:
-    """Return whether a row is the headline metric, e.g. 'repin_volume_at_3'."""
-    return row.metric.endswith("_volume_at_3")
 
 
 def baseline_label(comparison: Comparison) -> str:
@@ -159,11 +162,25 @@ def next_step(comparison: Comparison, verdict: Verdict, context: Mapping[str, st
     )
 
 
-def _tables(comparison: Comparison) -> list[tuple[str, int, list[MetricComparison]]]:
-    """Return (segment, users, rows) per segment, in the order they were compared."""
+class SegmentTable(NamedTuple):
+    """What the page shows of one segment."""
+
+    segment: str
+    num_users: int
+    rows: list[MetricComparison]
+    absent: list[AbsentMetric]
+
+
+def _tables(comparison: Comparison) -> list[SegmentTable]:
+    """Return a table per segment, in the order in which the segments were compared."""
     return [
-        (segment, users, [row for row in comparison.metrics if row.segment == segment])
-        for segment, users in comparison.segment_users.items()
+        SegmentTable(
+            segment,
+            num_users,
+            [row for row in comparison.metrics if row.segment == segment],
+            [row for row in comparison.absent if row.segment == segment],
+        )
+        for segment, num_users in comparison.segment_users.items()
     ]
 
 

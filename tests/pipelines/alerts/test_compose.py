@@ -16,12 +16,8 @@ from pipelines.alerts.compose import (
     find_failure,
     render,
 )
-from pipelines.contracts.artifacts import (
-    Alert,
-    AlertKind,
-    Decision,
-    StageFailure,
-)
+from pipelines.contracts.artifacts import Alert, AlertKind, StageFailure
+from pipelines.contracts.judgement import Decision
 from pipelines.contracts.run_layout import failure_uri
 from pipelines.settings import Settings
 from support.judgements import CHAMPION, make_judgement

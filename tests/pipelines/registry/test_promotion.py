@@ -5,13 +5,14 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines import storage
-from pipelines.contracts.artifacts import Decision, ResolvedRun
+from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
     PromotionRefusedError,
     TrackingUnavailableError,
 )
+from pipelines.contracts.judgement import Decision
 from pipelines.registry import history, promotion, registry, tracking
 from pipelines.settings import Settings
 from support.registered import challenger_of, judgement_of, register_bundle

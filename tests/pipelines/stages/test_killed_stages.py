@@ -15,15 +15,9 @@ from pathlib import Path
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import (
-    Challenger,
-    Decision,
-    Judgement,
-    Promotion,
-    ResolvedRun,
-    StageFailure,
-)
+from pipelines.contracts.artifacts import Challenger, ResolvedRun, StageFailure
 from pipelines.contracts.errors import TrackingUnavailableError
+from pipelines.contracts.judgement import Decision, Judgement, Promotion
 from pipelines.contracts.run_layout import failure_uri, manifest_uri
 from pipelines.registry import history
 from pipelines.settings import Settings

@@ -7,12 +7,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipelines.contracts.artifacts import Decision, Verdict
 from pipelines.contracts.config import ServingConfig
 from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.judgement import Decision, ServingCheck, Verdict
+from support.comparisons import CONFIG, SOUND, comparison
+from support.holdouts import HEADS
 from training.bundle.files import GOLDEN, load_bundle, read_golden, write_bundle
 from training.bundle.serving_check import check_serving
-from validation.model_gate.verdict import with_serving
+from validation.model_gate.verdict import decide
 
 QUICK = ServingConfig(num_calls=20)
 
@@ -22,6 +24,11 @@ def bundle(trained) -> Path:
     return Path(trained[1].bundle_dir)
 
 
+def verdict_with(serving: ServingCheck) -> Verdict:
+    """Return the verdict on a challenger that is better and would be promoted."""
+    return decide(comparison(), SOUND, serving, CONFIG, HEADS)
+
+
 def test_a_good_bundle_passes_and_is_measured(bundle: Path) -> None:
     found = check_serving(bundle, QUICK)
     assert found.problems == ()
@@ -29,17 +36,17 @@ def test_a_good_bundle_passes_and_is_measured(bundle: Path) -> None:
     assert 0 < found.latency_p50_ms <= found.latency_p99_ms
     assert 50 < found.peak_memory_mib < 2048
     assert found.score_spread > 0.01
-    promoted = with_serving(Verdict(decision=Decision.PROMOTE, reasons=("Better.",)), found)
+    promoted = verdict_with(found)
     assert promoted.decision is Decision.PROMOTE
-    assert promoted.reasons == ("Better.", found.describe())
+    assert promoted.reasons[-1] == found.describe()
 
 
 def assert_rejected(bundle: Path, config: ServingConfig, says: str) -> None:
     found = check_serving(bundle, config)
-    verdict = with_serving(Verdict(decision=Decision.PROMOTE, reasons=("Better.",)), found)
+    verdict = verdict_with(found)
     assert verdict.decision is Decision.REJECT
     assert says in verdict.reasons[0] and "allowed" in verdict.reasons[0]
-    assert verdict.reasons[-1] == "Better."
+    assert "above the -1.00 % required" in verdict.reasons[2]  # better, and yet not promoted
 
 
 @pytest.mark.parametrize(
@@ -65,16 +72,15 @@ def test_golden_rows_that_come_out_differently_reject(bundle: Path, tmp_path: Pa
 def test_scores_that_say_nothing_reject(
     bundle: Path, tmp_path: Path, weights: float, bias: float, says: str
 ) -> None:
-    scorer = load_bundle(bundle)
-    golden, _ = read_golden(bundle, len(scorer.config.features.heads))
+    predictor = load_bundle(bundle)
+    golden, _ = read_golden(bundle, len(predictor.config.features.heads))
     with torch.no_grad():
-        scorer.ranker.heads.weight.mul_(weights)
-        scorer.ranker.heads.bias.fill_(bias)
-    write_bundle(tmp_path / "bundle", scorer.ranker, scorer.config, golden)
+        predictor.ranker.heads.weight.mul_(weights)
+        predictor.ranker.heads.bias.fill_(bias)
+    write_bundle(tmp_path / "bundle", predictor.ranker, predictor.config, golden)
     found = check_serving(tmp_path / "bundle", QUICK)
     assert any(says in problem for problem in found.problems)
-    promoted = Verdict(decision=Decision.PROMOTE, reasons=("Better.",))
-    assert with_serving(promoted, found).decision is Decision.REJECT
+    assert verdict_with(found).decision is Decision.REJECT
 
 
 def test_a_bundle_that_cannot_be_served_stops_the_stage(tmp_path: Path) -> None:

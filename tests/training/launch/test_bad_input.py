@@ -16,7 +16,7 @@ from pipelines.contracts.snapshot_files import verify_files
 from support.damage import flip_a_byte
 from support.snapshots import copy_snapshot, rewrite, with_column, with_embedding
 from training.bundle.files import load_bundle, read_golden
-from training.bundle.scorer import Scorer
+from training.bundle.predictor import Predictor
 from training.data.batches import MODEL_INPUTS
 from training.data.data_module import HomefeedDataModule
 from training.data.input_checks import check_inputs
@@ -25,7 +25,7 @@ Inputs = dict[str, Tensor]
 
 
 @pytest.fixture(scope="module")
-def scorer(trained) -> Scorer:
+def predictor(trained) -> Predictor:
     return load_bundle(Path(trained[1].bundle_dir))
 
 
@@ -71,22 +71,22 @@ def missing(inputs: Inputs) -> None:
     ],
 )
 def test_inputs_that_cannot_be_scored_are_refused(
-    scorer: Scorer, inputs: Inputs, spoil: Callable[[Inputs], None], says: str
+    predictor: Predictor, inputs: Inputs, spoil: Callable[[Inputs], None], says: str
 ) -> None:
-    config = scorer.config
+    config = predictor.config
     check_inputs(inputs, config.features, config.model)
     spoil(inputs)
     with pytest.raises(DataContractError, match=says):
         check_inputs(inputs, config.features, config.model)
 
 
-def test_a_request_of_padding_alone_is_scored(scorer: Scorer, inputs: Inputs) -> None:
+def test_a_request_of_padding_alone_is_scored(predictor: Predictor, inputs: Inputs) -> None:
     from training.data.batches import for_scoring
 
     inputs["action_types_RS"][:] = 0
     inputs["action_pins_RSE"][:] = 0
-    check_inputs(inputs, scorer.config.features, scorer.config.model)
-    found = scorer.probabilities(for_scoring(inputs, 3))
+    check_inputs(inputs, predictor.config.features, predictor.config.model)
+    found = predictor.probabilities(for_scoring(inputs, 3))
     assert np.isfinite(found).all() and ((found > 0) & (found < 1)).all()
 
 

@@ -20,7 +20,8 @@ from pipelines.contracts.errors import (
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from support.damage import flip_a_byte
 from support.training_process import signal_when
-from training.bundle.split_scores import load_rows, ranking_score, score
+from training.bundle.score_split import score_split
+from training.data.example_rows import load_rows
 from training.fitting.checkpoints import digest_path, newest_intact
 from training.fitting.live_metrics import read_metrics
 from training.fitting.progress import LOSS
@@ -58,13 +59,14 @@ def test_learns_and_beats_popularity_and_chance(planted, trained) -> None:
     assert np.mean(curve[-5:]) < np.mean(curve[:5]) - 0.05
     assert result.final_training_loss == pytest.approx(np.mean(curve[-5:]), abs=0.1)
     rows = load_rows(planted.snapshot, planted.folder, SPLIT_HOLDOUT)
-    probabilities = score(result.bundle_dir, planted.snapshot, planted.folder, SPLIT_HOLDOUT)
+    heads, bundle_dir = spec.config.features.heads, Path(result.bundle_dir)
+    scores = score_split(bundle_dir, planted.snapshot, planted.folder, SPLIT_HOLDOUT, heads)
     label = rows.labels["repin"]
-    model = volume_at_k(rows, ranking_score(probabilities, spec.config.features.heads), label)
+    model = volume_at_k(rows, scores.ranking_score, label)
     popularity = volume_at_k(rows, rows.numeric["pin_popularity"], label)
     chance = volume_at_k(rows, np.zeros(len(label)), label)
     assert model > popularity + 0.05 > chance
-    assert 0.6 < calibration_ratio(probabilities["repin"], label) < 1.6
+    assert 0.6 < calibration_ratio(scores.probabilities["repin"], label) < 1.6
     assert Path(result.learning_curve_path).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
@@ -107,7 +109,13 @@ def test_two_ranks_follow_the_curve_of_one(planted, trained, tmp_path) -> None:
     volumes = [
         volume_at_k(
             rows,
-            score(r.bundle_dir, planted.snapshot, planted.folder, SPLIT_HOLDOUT)["repin"],
+            score_split(
+                Path(r.bundle_dir),
+                planted.snapshot,
+                planted.folder,
+                SPLIT_HOLDOUT,
+                spec.config.features.heads,
+            ).probabilities["repin"],
             rows.labels["repin"],
         )
         for r in (result, two)

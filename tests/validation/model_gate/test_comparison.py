@@ -3,9 +3,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.metrics import log_loss
 
 from pipelines.contracts.config import Limit, ModelGateConfig
 from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.judgement import AbsenceKind
 from support.holdouts import (
     AGAINST_CHAMPION,
     AGAINST_POPULARITY,
@@ -14,11 +16,11 @@ from support.holdouts import (
     noisy_scores,
     planted_rows,
 )
-from training.bundle.split_scores import ExampleRows
+from training.bundle.score_split import SplitScores
+from training.data.example_rows import ExampleRows
 from validation.model_gate.comparison import compare
-from validation.model_gate.holdout_metrics import SideScores
-from validation.model_gate.judge import popularity_scores
-from validation.model_gate.ranking_metrics import calibration_ratio, hit_at_k, log_loss, volume_at_k
+from validation.model_gate.facts import popularity_scores
+from validation.model_gate.ranking_metrics import calibration_ratio, hit_at_k, volume_at_k
 
 CONFIG = ModelGateConfig(
     floors=(Limit(metric="repin_volume_at_3", minimum=0.1),), num_resamples=300
@@ -41,10 +43,10 @@ def tiny_rows() -> ExampleRows:
     )
 
 
-def side(scores: list[float], probability: float | None = 0.5, digest: str = DIGEST) -> SideScores:
+def side(scores: list[float], probability: float | None = 0.5, digest: str = DIGEST) -> SplitScores:
     ranking = np.array(scores, dtype=float)
     probabilities = {} if probability is None else {"repin": np.full(12, probability)}
-    return SideScores(ranking, probabilities, digest)
+    return SplitScores(ranking, probabilities, digest)
 
 
 # The candidate that each request leaves out of its top 3 is the one scored 0.
@@ -94,7 +96,7 @@ def test_levels_agree_with_the_training_metrics() -> None:
     expected = {
         "repin_volume_at_3": volume_at_k(rows, ours.ranking_score, rows.labels["repin"]),
         "hit_at_3.hide": hit_at_k(rows, ours.ranking_score, label),
-        "log_loss.hide": log_loss(ours.probabilities["hide"], label),
+        "log_loss.hide": log_loss(label, ours.probabilities["hide"]),
         "calibration_ratio.hide": calibration_ratio(ours.probabilities["hide"], label),
     }
     for name, value in expected.items():
@@ -133,8 +135,14 @@ def test_a_head_that_never_occurs_leaves_out_what_cannot_be_computed() -> None:
         HEADS,
         CONFIG,
     )
-    assert found.find("calibration_ratio.hide") is None
-    assert found.find("auc.hide") is None
+    for name, reason in (
+        ("calibration_ratio.hide", "No example has the action."),
+        ("auc.hide", "0 positives and 2880 negatives; expected both classes; "),
+    ):
+        assert found.find(name) is None
+        absent = found.find_absent(name)
+        assert absent is not None and absent.kind is AbsenceKind.UNDEFINED
+        assert absent.reason.startswith(reason) and absent.reason.endswith(".")
     hits = found.find("hit_at_3.hide")
     assert hits is not None and hits.challenger == 0.0 and hits.relative_change is None
 
@@ -151,21 +159,60 @@ def test_an_empty_segment_has_no_metrics() -> None:
         CONFIG,
     )
     assert found.segment_users["non_core"] == 0
-    assert found.find("repin_volume_at_3", "non_core") is None
+    missing = [row for row in found.absent if row.segment == "non_core"]
+    assert {row.metric for row in missing} == {row.metric for row in found.metrics}
+    assert {row.reason for row in missing} == {"The segment has no users in the holdout."}
+    assert not [row for row in found.metrics if row.segment == "non_core"]
 
 
-def test_a_side_that_gives_nan_gets_nan_not_zero() -> None:
+def test_a_side_that_gives_nan_has_no_number_but_the_reason() -> None:
     rows, truth = planted_rows(num_users=60)
     good = noisy_scores(truth, 0.5, 1)
     repin = good.probabilities["repin"].copy()
     repin[5] = np.nan
-    bad = SideScores(good.ranking_score * np.nan, {**good.probabilities, "repin": repin}, DIGEST)
+    bad = SplitScores(good.ranking_score * np.nan, {**good.probabilities, "repin": repin}, DIGEST)
     found = compare(rows, bad, good, AGAINST_CHAMPION, HEADS, CONFIG)
 
     for name in ("repin_volume_at_3", "hit_at_3.hide", "log_loss.repin", "auc.repin"):
+        assert found.find(name) is None, name
+        absent = found.find_absent(name)
+        assert absent is not None and absent.kind is AbsenceKind.NOT_FINITE, name
+        assert absent.reason == "The challenger's scores hold NaN or infinity."
+    assert found.smallest_detectable_change is None
+    unknown = found.find_absent("smallest_detectable_change", side="baseline")
+    assert unknown is not None
+    assert unknown.reason == "The challenger's scores hold NaN or infinity."
+
+
+def test_a_baseline_that_gives_nan_leaves_the_challenger_s_number_alone() -> None:
+    rows, truth = planted_rows(num_users=60)
+    good = noisy_scores(truth, 0.5, 1)
+    repin = np.full_like(good.probabilities["repin"], np.nan)
+    bad = SplitScores(good.ranking_score * np.nan, {**good.probabilities, "repin": repin}, DIGEST)
+    found = compare(rows, good, bad, AGAINST_CHAMPION, HEADS, CONFIG)
+
+    for name in ("repin_volume_at_3", "hit_at_3.hide", "calibration_ratio.repin", "auc.repin"):
         row = found.find(name)
-        assert row is not None and math.isnan(row.challenger), name
-        assert row.relative_change is None, name
+        assert row is not None and row.baseline is None and row.relative_change is None, name
+        assert found.find_absent(name) is None
+        absent = found.find_absent(name, side="baseline")
+        assert absent is not None and absent.kind is AbsenceKind.NOT_FINITE, name
+
+
+def test_a_change_that_cannot_be_resampled_has_no_detectable_size_but_a_reason() -> None:
+    last = np.tile(np.array([0, 0, 0, 1], np.int8), 3)
+    rows = replace(tiny_rows(), labels={"repin": last})
+    best, worst = side([0, 1, 2, 3] * 3), side([3, 2, 1, 0] * 3)  # worst never shows the last
+    found = compare(rows, best, worst, AGAINST_CHAMPION, REPIN, CONFIG)
+
+    assert found.target is not None and found.target.baseline == 0.0
+    assert found.smallest_detectable_change is None
+    assert found.detectable_change == "an unknown change"
+    absent = found.find_absent("smallest_detectable_change", side="baseline")
+    assert absent is not None
+    assert absent.reason == (
+        "The baseline's repin_volume_at_3 is zero in at least one resample of the users."
+    )
 
 
 def test_identical_sides_are_noticed_and_differ_nowhere() -> None:
@@ -190,7 +237,7 @@ def test_both_digests_are_recorded() -> None:
 
 
 def test_scores_of_other_rows_are_refused() -> None:
-    short = SideScores(np.zeros(11), {}, DIGEST)
+    short = SplitScores(np.zeros(11), {}, DIGEST)
     with pytest.raises(DataContractError, match=r"baseline: 'ranking score' has shape \(11,\)"):
         compare(tiny_rows(), CHALLENGER, short, AGAINST_CHAMPION, REPIN, CONFIG)
 
@@ -204,7 +251,7 @@ def test_an_empty_holdout_is_refused() -> None:
         is_core=rows.is_core[:0],
         labels={"repin": rows.labels["repin"][:0]},
     )
-    nothing = SideScores(np.zeros(0), {}, DIGEST)
+    nothing = SplitScores(np.zeros(0), {}, DIGEST)
     with pytest.raises(DataContractError, match="holdout has no examples"):
         compare(empty, nothing, nothing, AGAINST_CHAMPION, REPIN, CONFIG)
 

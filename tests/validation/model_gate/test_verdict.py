@@ -2,90 +2,37 @@ import math
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from pipelines.contracts.artifacts import (
+from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
+from pipelines.contracts.judgement import (
+    AbsenceKind,
     BaselineKind,
     Comparison,
     Decision,
-    Interval,
-    MetricComparison,
+    SelfTest,
+    Verdict,
 )
-from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
+from support.comparisons import CONFIG, SOUND, TARGET, absent, change, comparison, metric
 from support.holdouts import HEADS, champion_with
-from support.judgements import CHALLENGER, HOLDOUT
+from support.judgements import SERVING
 from validation.model_gate.verdict import decide
 
-CONFIG = ModelGateConfig(
-    floors=(Limit(metric="calibration_ratio.repin", minimum=0.8, maximum=1.25),),
-    guardrails=(RelativeLimit(metric="hit_at_3.hide", max_increase=0.02),),
-    min_users=50,
-)
-TARGET = "repin_volume_at_3"
+NOT_FINITE, UNDEFINED = AbsenceKind.NOT_FINITE, AbsenceKind.UNDEFINED
+CALIBRATION = "calibration_ratio.repin"
+FLOOR, RAIL = CONFIG.floors[0], CONFIG.guardrails[0]
 
 
-def change(value: float, low: float | None = None, high: float | None = None) -> Interval:
-    return Interval(
-        value=value,
-        low=value - 0.001 if low is None else low,
-        high=value + 0.001 if high is None else high,
-        confidence=0.95,
-    )
-
-
-def metric(
-    name: str, relative: Interval | None, challenger: float = 1.0, segment: str = "all"
-) -> MetricComparison:
-    return MetricComparison(
-        metric=name,
-        segment=segment,
-        challenger=challenger,
-        baseline=1.0,
-        relative_change=relative,
-    )
-
-
-def comparison(
-    target: Interval | None = None,
-    hide: Interval | None = None,
-    calibration: float = 1.0,
-    drop: tuple[str, ...] = (),
-    add: tuple[MetricComparison, ...] = (),
-    **fields: Any,
-) -> Comparison:
-    """Return a comparison that would be promoted, but for what is given."""
-    metrics = [
-        metric(TARGET, target or change(0.01)),
-        metric(TARGET, change(0.01), segment="core"),
-        metric(TARGET, change(0.01), segment="non_core"),
-        metric("hit_at_3.hide", hide or change(0.0)),
-        metric("calibration_ratio.repin", change(0.0), challenger=calibration),
-    ]
-    metrics = [m for m in metrics if m.metric not in drop and f"{m.metric}/{m.segment}" not in drop]
-    values: dict[str, Any] = {
-        "holdout_digest": "d" * 64,
-        "baseline_holdout_digest": "d" * 64,
-        "holdout": HOLDOUT,
-        "baseline_kind": BaselineKind.CHAMPION,
-        "challenger_model": CHALLENGER,
-        "champion_model": champion_with("a" * 64),
-        "num_users": 50,
-        "num_requests": 100,
-        "num_examples": 1000,
-        "segment_users": {"all": 50, "core": 30, "non_core": 25},
-        "metrics": (*add, *metrics),
-        "smallest_detectable_change": 0.02,
-        "bootstrap_seed": 1,
-        "are_scores_identical": False,
-    }
-    return Comparison(**(values | fields))
+def verdict_on(found: Comparison, config: ModelGateConfig = CONFIG) -> Verdict:
+    return decide(found, SOUND, SERVING, config, HEADS)
 
 
 def decision(found: Comparison, config: ModelGateConfig = CONFIG) -> Decision:
-    return decide(found, config, HEADS).decision
+    return verdict_on(found, config).decision
 
 
 def test_a_better_challenger_is_promoted_and_says_by_how_much() -> None:
-    verdict = decide(comparison(change(0.02, 0.01, 0.03)), CONFIG, HEADS)
+    verdict = verdict_on(comparison(change(0.02, 0.01, 0.03)))
 
     assert verdict.decision is Decision.PROMOTE
     assert "+2.00 % (95 % interval +1.00 % to +3.00 %)" in verdict.reasons[0]
@@ -124,7 +71,7 @@ def test_the_first_cycle_must_beat_popularity(low: float, high: float, expected:
         champion_model=None,
         drop=("hit_at_3.hide",),  # no champion, no guardrail
     )
-    verdict = decide(first, CONFIG, HEADS)
+    verdict = verdict_on(first)
     assert verdict.decision is expected
     assert "the popularity ranking" in verdict.reasons[0]
 
@@ -136,8 +83,6 @@ def test_the_first_cycle_must_beat_popularity(low: float, high: float, expected:
         (0.7999, Decision.REJECT),
         (1.25, Decision.PROMOTE),
         (1.2501, Decision.REJECT),
-        (math.nan, Decision.REJECT),
-        (math.inf, Decision.REJECT),
     ],
 )
 def test_floors_hold_at_the_bound_and_break_beyond(calibration: float, expected: Decision) -> None:
@@ -159,16 +104,17 @@ def test_a_guardrail_on_a_decrease_looks_down() -> None:
     held = comparison(add=(metric("hit_at_3.save", change(-0.05)),))
     broken = comparison(add=(metric("hit_at_3.save", change(-0.06)),))
     assert decision(held, config) is Decision.PROMOTE
-    verdict = decide(broken, config, HEADS)
+    verdict = verdict_on(broken, config)
     assert verdict.decision is Decision.REJECT
     assert verdict.reasons == (
         "hit_at_3.save changed by -6.00 % (95 % interval -6.10 % to -5.90 %), beyond its "
         "guardrail [-5.00 %, inf].",
+        SERVING.describe(),
     )
 
 
 def test_a_broken_floor_rejects_even_where_another_metric_is_missing() -> None:
-    verdict = decide(comparison(calibration=2.0, drop=("hit_at_3.hide",)), CONFIG, HEADS)
+    verdict = verdict_on(comparison(calibration=2.0, drop=("hit_at_3.hide",)))
 
     assert verdict.decision is Decision.REJECT
     assert "2.0000" in verdict.reasons[0]
@@ -178,13 +124,27 @@ def test_a_broken_floor_rejects_even_where_another_metric_is_missing() -> None:
 @pytest.mark.parametrize(
     ("found", "sentence"),
     [
-        (comparison(drop=(TARGET,)), "target metric 'repin_volume_at_3' was not computed"),
-        (comparison(drop=(f"{TARGET}/core",)), "in the required segment 'core'"),
+        (
+            comparison(drop=(TARGET,)),
+            "'repin_volume_at_3' was not computed, and it is the target metric",
+        ),
+        (comparison(drop=(f"{TARGET}/core",)), "though segment 'core' is required"),
         (comparison(drop=("calibration_ratio.repin",)), "its floor cannot be judged"),
         (comparison(drop=("hit_at_3.hide",)), "its guardrail cannot be judged"),
-        (comparison(change(math.nan, math.nan, math.nan)), "has no interval"),
-        (comparison(change(0.1, math.nan, 0.2)), "has no interval"),
-        (comparison(hide=change(math.nan, 0, 0)), "its guardrail cannot be judged"),
+        (comparison(add=(metric(TARGET, None),)), "has no interval"),
+        (comparison(add=(metric("hit_at_3.hide", None),)), "its guardrail cannot be judged"),
+        (
+            comparison(
+                add=(metric(TARGET, None).model_copy(update={"baseline": None}),),
+                absent=(absent(TARGET, NOT_FINITE, side="baseline"),),
+            ),
+            "has no interval: Because.",
+        ),
+        (
+            comparison(drop=(CALIBRATION,), absent=(absent(CALIBRATION, UNDEFINED),)),
+            "so its floor cannot be judged: Because.",
+        ),
+        (comparison(target_metric="save_volume_at_3"), "the target metric 'save_volume_at_3'"),
         (comparison(num_users=49), "49 users, expected at least 50"),
         (comparison(segment_users={"all": 50, "core": 50, "non_core": 0}), "'non_core' has no"),
         (comparison(segment_users={"all": 50, "core": 50}), "'non_core' has no users"),
@@ -197,7 +157,7 @@ def test_a_broken_floor_rejects_even_where_another_metric_is_missing() -> None:
     ],
 )
 def test_it_fails_closed_with_a_sentence(found: Comparison, sentence: str) -> None:
-    verdict = decide(found, CONFIG, HEADS)
+    verdict = verdict_on(found)
 
     assert verdict.decision is Decision.INCONCLUSIVE
     assert sentence in " ".join(verdict.reasons)
@@ -213,20 +173,20 @@ def test_it_fails_closed_with_a_sentence(found: Comparison, sentence: str) -> No
         (
             {
                 "floors": (
-                    Limit(metric="calibration_ratio.repin", minimum=math.nan),
+                    FLOOR.model_copy(update={"minimum": math.nan}),
                     Limit(metric="calibration_ratio.repin", minimum=0.8),
                 )
             },
             "minimum' is nan",
         ),
         (
-            {"guardrails": (RelativeLimit(metric="hit_at_3.hide", max_increase=math.nan),)},
+            {"guardrails": (RAIL.model_copy(update={"max_increase": math.nan}),)},
             "max_increase' is nan",
         ),
     ],
 )
 def test_a_missing_threshold_never_promotes(broken: dict[str, Any], sentence: str) -> None:
-    verdict = decide(comparison(), CONFIG.model_copy(update=broken), HEADS)
+    verdict = verdict_on(comparison(), CONFIG.model_copy(update=broken))
 
     assert verdict.decision is Decision.INCONCLUSIVE
     assert sentence in " ".join(verdict.reasons)
@@ -238,17 +198,80 @@ def test_void_evidence_accuses_nobody() -> None:
     assert decision(same) is Decision.INCONCLUSIVE
 
 
-def test_a_challenger_without_numbers_is_rejected() -> None:
-    nan = comparison(add=(metric(TARGET, None, challenger=math.nan),))
-    verdict = decide(nan, CONFIG, HEADS)
+@pytest.mark.parametrize("name", [TARGET, CALIBRATION, "hit_at_3.hide"])
+def test_a_challenger_without_numbers_is_rejected(name: str) -> None:
+    found = comparison(drop=(f"{name}/all",), absent=(absent(name, NOT_FINITE),))
+    verdict = verdict_on(found)
 
     assert verdict.decision is Decision.REJECT
-    assert verdict.reasons == ("The challenger's repin_volume_at_3 is nan, not a number.",)
+    assert f"'{name}' was not computed" in verdict.reasons[0]
+    assert verdict.reasons[0].endswith(": Because.")
+    assert verdict.reasons[1:] == (SERVING.describe(),)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_no_number_of_a_comparison_is_nan_or_infinite(number: float) -> None:
+    for make in (
+        lambda: metric(TARGET, None, challenger=number),
+        lambda: change(number),
+        lambda: comparison(smallest_detectable_change=number),
+        lambda: Limit(metric=CALIBRATION, minimum=number),
+        lambda: RelativeLimit(metric="hit_at_3.hide", max_increase=number),
+    ):
+        with pytest.raises(ValidationError, match="finite number"):
+            make()
 
 
 def test_a_segment_that_lost_is_named_but_does_not_decide() -> None:
     lost = comparison(add=(metric(TARGET, change(-0.05), segment="core"),))
-    verdict = decide(lost, CONFIG, HEADS)
+    verdict = verdict_on(lost)
 
     assert verdict.decision is Decision.PROMOTE
     assert "Note: in segment core repin_volume_at_3 changed by -5.00 %" in " ".join(verdict.reasons)
+
+
+PROBLEM = "Serving check: latency p99 is 300 ms, beyond the 250 ms allowed."
+BROKEN = SERVING.model_copy(update={"problems": (PROBLEM,)})
+DOUBT = "Self-test: the challenger cannot be told from chance."
+DOUBTED = SelfTest(findings=("The worst possible ranking: REJECT.",), doubts=(DOUBT,))
+VOID = comparison(num_users=49)
+LOSING = comparison(change(-0.1))
+WINNING = comparison(change(0.02, 0.01, 0.03))
+
+
+@pytest.mark.parametrize("found", [WINNING, LOSING, VOID], ids=["wins", "loses", "void"])
+def test_a_bundle_that_would_not_serve_is_rejected_whatever_the_comparison_says(
+    found: Comparison,
+) -> None:
+    verdict = decide(found, DOUBTED, BROKEN, CONFIG, HEADS)
+    assert verdict.decision is Decision.REJECT
+    assert verdict.reasons[:2] == (PROBLEM, BROKEN.describe())
+    assert len(verdict.reasons) > 2  # what the comparison says comes after it
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "first"),
+    [
+        (WINNING, Decision.INCONCLUSIVE, DOUBT),
+        (LOSING, Decision.REJECT, "wholly below zero"),
+        (VOID, Decision.INCONCLUSIVE, "49 users"),
+    ],
+)
+def test_a_doubt_of_the_self_test_stands_in_the_way_of_a_promotion_only(
+    found: Comparison, expected: Decision, first: str
+) -> None:
+    verdict = decide(found, DOUBTED, SERVING, CONFIG, HEADS)
+    assert verdict.decision is expected
+    assert first in verdict.reasons[0]
+    assert (DOUBT in verdict.reasons) is (found is WINNING)
+
+
+def test_a_gate_that_was_not_tested_promotes_nothing() -> None:
+    verdict = decide(WINNING, SelfTest(), SERVING, CONFIG, HEADS)
+    assert verdict.decision is Decision.INCONCLUSIVE
+    assert "was not tested" in verdict.reasons[0]
+
+
+def test_every_verdict_quotes_the_serving_check() -> None:
+    for found in (WINNING, LOSING, VOID):
+        assert verdict_on(found).reasons[-1] == SERVING.describe()

@@ -1,20 +1,23 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from pipelines.contracts.artifacts import Comparison, Decision, Interval, Verdict
 from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
+from pipelines.contracts.judgement import Decision, Interval, Judgement, SelfTest, Verdict
 from support.holdouts import (
     AGAINST_CHAMPION,
     AGAINST_POPULARITY,
     DIGEST,
     HEADS,
+    judged,
     noisy_scores,
     planted_rows,
 )
-from validation.model_gate.judge import judge_scores, popularity_scores
+from validation.model_gate.facts import popularity_scores
 from validation.report import drawings
 from validation.report.verdict_page import next_step, write_report
 
@@ -66,29 +69,28 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def promoted() -> tuple[Comparison, Verdict]:
+def promoted() -> Judgement:
     rows, truth = planted_rows(num_users=400)
     good, fair = noisy_scores(truth, 0.2, 1), noisy_scores(truth, 1.0, 2)
-    return judge_scores(rows, good, fair, AGAINST_CHAMPION, HEADS, CONFIG)
+    return judged(rows, good, fair, AGAINST_CHAMPION, CONFIG)
 
 
 @pytest.fixture(scope="module")
-def first_cycle() -> tuple[Comparison, Verdict]:
+def first_cycle() -> Judgement:
     rows, truth = planted_rows(num_users=400)
     popularity = popularity_scores(rows, DIGEST)
     scores = noisy_scores(truth, 0.2, 1)
-    return judge_scores(rows, scores, popularity, AGAINST_POPULARITY, HEADS, CONFIG)
+    return judged(rows, scores, popularity, AGAINST_POPULARITY, CONFIG)
 
 
-def page_of(judged: tuple[Comparison, Verdict], folder: Path, **context: str) -> Page:
-    path = write_report(*judged, folder, CONTEXT | context)
+def page_of(found: Judgement, folder: Path, **context: str) -> Page:
+    facts = (found.comparison, found.self_test, found.verdict)
+    path = write_report(*facts, folder, CONTEXT | context)
     return Page(path.read_text("utf-8"))
 
 
-def test_the_page_holds_the_verdict_and_its_numbers(
-    promoted: tuple[Comparison, Verdict], tmp_path: Path
-) -> None:
-    comparison, verdict = promoted
+def test_the_page_holds_the_verdict_and_its_numbers(promoted: Judgement, tmp_path: Path) -> None:
+    comparison, verdict = promoted.comparison, promoted.verdict
     text = page_of(promoted, tmp_path).text
 
     assert "PROMOTE" in text
@@ -102,14 +104,13 @@ def test_the_page_holds_the_verdict_and_its_numbers(
     assert f"{comparison.smallest_detectable_change * 100:.2f} %" in text
     assert comparison.holdout_digest[:16] in text
     assert "test_ranker v4" in text and "test_ranker v3" in text
-    for sentence in comparison.self_test:
+    assert len(promoted.self_test.findings) == 3
+    for sentence in promoted.self_test.findings:
         assert sentence in text
     assert "homefeed rollback" in text
 
 
-def test_the_page_is_light_and_fetches_nothing(
-    promoted: tuple[Comparison, Verdict], tmp_path: Path
-) -> None:
+def test_the_page_is_light_and_fetches_nothing(promoted: Judgement, tmp_path: Path) -> None:
     page = page_of(promoted, tmp_path)
     html = (tmp_path / "verdict.html").read_text("utf-8")
 
@@ -121,7 +122,7 @@ def test_the_page_is_light_and_fetches_nothing(
 
 
 def test_the_page_says_what_it_is_to_those_who_do_not_see_it(
-    promoted: tuple[Comparison, Verdict], tmp_path: Path
+    promoted: Judgement, tmp_path: Path
 ) -> None:
     page = page_of(promoted, tmp_path)
     tags = [tag for tag, _ in page.tags]
@@ -134,9 +135,7 @@ def test_the_page_says_what_it_is_to_those_who_do_not_see_it(
     assert all(a.get("scope") in ("col", "row") for tag, a in page.tags if tag == "th")
 
 
-def test_the_plots_are_small_png_files(
-    promoted: tuple[Comparison, Verdict], tmp_path: Path
-) -> None:
+def test_the_plots_are_small_png_files(promoted: Judgement, tmp_path: Path) -> None:
     page_of(promoted, tmp_path)
     for name in ("changes.png", "reliability.png"):
         content = (tmp_path / name).read_bytes()
@@ -144,48 +143,62 @@ def test_the_plots_are_small_png_files(
 
 
 def test_the_first_cycle_has_no_champion_and_no_invented_numbers(
-    first_cycle: tuple[Comparison, Verdict], tmp_path: Path
+    first_cycle: Judgement, tmp_path: Path
 ) -> None:
     text = page_of(first_cycle, tmp_path).text
 
     assert "popularity" in text and "no champion yet" in text
     assert "margin -1 %" not in text  # there is none in the first cycle
-    assert text.count(" none ") >= 8  # log loss and calibration of popularity
+    without = [row.metric for row in first_cycle.comparison.metrics if row.baseline is None]
+    # What needs probabilities, which popularity has not: four metrics, two heads, three segments.
+    assert text.count(" none ") == len(without) == 4 * 2 * 3
     assert "nan" not in text
 
 
-def test_what_others_wrote_is_escaped(promoted: tuple[Comparison, Verdict], tmp_path: Path) -> None:
-    comparison, _ = promoted
+def test_what_others_wrote_is_escaped(promoted: Judgement, tmp_path: Path) -> None:
     verdict = Verdict(decision=Decision.REJECT, reasons=("<script>alert('x')</script> & so.",))
-    page = page_of((comparison, verdict), tmp_path, recipe='"><img src=x>')
+    page = page_of(
+        promoted.model_copy(update={"verdict": verdict}), tmp_path, recipe='"><img src=x>'
+    )
 
     assert "<script>alert('x')</script> & so." in page.text
     assert "img" not in {tag for tag, _ in page.tags}
 
 
-def test_a_comparison_without_numbers_still_has_a_page(
-    promoted: tuple[Comparison, Verdict], tmp_path: Path
-) -> None:
-    bare = promoted[0].model_copy(
-        update={
-            "metrics": (),
-            "reliability": (),
-            "self_test": (),
-            "smallest_detectable_change": float("nan"),
-        }
+def test_a_comparison_without_numbers_still_has_a_page(promoted: Judgement, tmp_path: Path) -> None:
+    bare = promoted.comparison.model_copy(
+        update={"metrics": (), "reliability": (), "smallest_detectable_change": None}
     )
     verdict = Verdict(decision=Decision.INCONCLUSIVE, reasons=("Nothing was computed.",))
-    text = page_of((bare, verdict), tmp_path).text
+    update = {"comparison": bare, "verdict": verdict, "self_test": SelfTest()}
+    text = page_of(promoted.model_copy(update=update), tmp_path).text
 
     assert "The target metric was not computed." in text
     assert "No self-test was recorded." in text
     assert not (tmp_path / "changes.png").exists()
 
 
-def test_a_missing_context_is_named(promoted: tuple[Comparison, Verdict], tmp_path: Path) -> None:
+def test_the_page_says_why_a_number_is_absent(tmp_path: Path) -> None:
+    rows, truth = planted_rows(num_users=100)
+    good, fair = noisy_scores(truth, 0.2, 1), noisy_scores(truth, 1.0, 2)
+    never = replace(rows, labels={**rows.labels, "hide": np.zeros_like(rows.labels["hide"])})
+    text = page_of(judged(never, good, fair, AGAINST_CHAMPION, CONFIG), tmp_path).text
+    assert "calibration_ratio.hide, challenger: No example has the action." in text
+    assert "auc.hide, challenger: 0 positives and 4800 negatives; expected both classes" in text
+
+    no_order = replace(good, ranking_score=good.ranking_score * np.nan)
+    text = page_of(judged(rows, no_order, fair, AGAINST_CHAMPION, CONFIG), tmp_path).text
+    reason = "The challenger's scores hold NaN or infinity."
+    assert f"The target metric was not computed. {reason}" in text
+    assert f"smallest_detectable_change, baseline: {reason}" in text
+
+
+def test_a_missing_context_is_named(promoted: Judgement, tmp_path: Path) -> None:
     incomplete = {key: value for key, value in CONTEXT.items() if key != "margin"}
     with pytest.raises(KeyError, match="margin"):
-        write_report(*promoted, tmp_path, incomplete)
+        write_report(
+            promoted.comparison, promoted.self_test, promoted.verdict, tmp_path, incomplete
+        )
     assert not (tmp_path / "verdict.html").exists()
 
 
@@ -199,14 +212,14 @@ def test_a_missing_context_is_named(promoted: tuple[Comparison, Verdict], tmp_pa
     ],
 )
 def test_what_happens_next(
-    promoted: tuple[Comparison, Verdict],
+    promoted: Judgement,
     decision: Decision,
     may_promote: str,
     sentence: str,
     command: str,
 ) -> None:
     verdict = Verdict(decision=decision, reasons=("Because.",))
-    step = next_step(promoted[0], verdict, CONTEXT | {"may_promote": may_promote})
+    step = next_step(promoted.comparison, verdict, CONTEXT | {"may_promote": may_promote})
 
     assert sentence in step.sentence
     assert any(line.startswith(command) for _, line in step.commands)

@@ -8,19 +8,21 @@ import pytest
 import torch
 
 from pipelines import storage
-from pipelines.contracts.artifacts import BaselineKind, Comparison, Decision, Snapshot, Verdict
+from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError, DataContractError
+from pipelines.contracts.judgement import BaselineKind, Comparison, Decision, Verdict
 from pipelines.contracts.schemas import EMBEDDING_DIM, SPLIT_TRAINING
 from pipelines.recipes import smoke
 from support.holdouts import NEW_CHALLENGER
-from support.judgements import CHAMPION
+from support.judgements import CHAMPION, SERVING
 from training.bundle.calibration import Calibrator
+from training.bundle.configuration import BundleConfig
 from training.bundle.files import write_bundle
-from training.bundle.scorer import BundleConfig
 from training.data.reader import SnapshotReader
 from training.model.ranker import Ranker
-from validation.model_gate.judge import judge
+from validation.model_gate.facts import gather_facts
+from validation.model_gate.verdict import decide
 
 Judged = Callable[[Path | None], tuple[Comparison, Verdict]]
 
@@ -71,7 +73,11 @@ def judged(planted_snapshot: Snapshot, config: RunConfig, bundles: tuple[Path, P
 
     def judge_against(champion: Path | None) -> tuple[Comparison, Verdict]:
         model = CHAMPION if champion else None
-        return judge(planted_snapshot, folder, NEW_CHALLENGER, bundles[0], model, champion, config)
+        comparison, self_test = gather_facts(
+            planted_snapshot, folder, NEW_CHALLENGER, bundles[0], model, champion, config
+        )
+        gate, heads = config.model_gate, config.features.heads
+        return comparison, decide(comparison, self_test, SERVING, gate, heads)
 
     return judge_against
 
@@ -120,7 +126,7 @@ def test_a_champion_without_its_bundle_is_refused(
 ) -> None:
     folder = storage.local_path(planted_snapshot.uri)
     with pytest.raises(ConfigurationError, match="give both, or neither"):
-        judge(planted_snapshot, folder, NEW_CHALLENGER, bundles[0], CHAMPION, None, config)
+        gather_facts(planted_snapshot, folder, NEW_CHALLENGER, bundles[0], CHAMPION, None, config)
 
 
 def test_a_bundle_on_another_embedding_basis_is_refused(
@@ -129,4 +135,4 @@ def test_a_bundle_on_another_embedding_basis_is_refused(
     other = planted_snapshot.model_copy(update={"embedding_version": "planted-2"})
     folder = storage.local_path(planted_snapshot.uri)
     with pytest.raises(DataContractError, match="planted-1"):
-        judge(other, folder, NEW_CHALLENGER, bundles[0], None, None, config)
+        gather_facts(other, folder, NEW_CHALLENGER, bundles[0], None, None, config)

@@ -1,0 +1,221 @@
+"""The artifacts of judging: facts, verdict and what became of it.
+
+Facts are a `Comparison`, a `SelfTest` and a `ServingCheck`; the `Verdict` is what may happen next;
+a `Promotion` is what happened. Not for the rules (`validation.model_gate.verdict`).
+"""
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from pipelines.contracts.artifacts import ModelRef, Window
+from pipelines.contracts.base import Frozen
+from pipelines.contracts.config import ModelGateConfig
+
+
+class Interval(Frozen):
+    """An estimate with its interval."""
+
+    value: float
+    low: float
+    high: float
+    confidence: float = Field(gt=0, lt=1)
+
+
+class MetricComparison(Frozen):
+    """One metric in one segment, both sides, on the same rows."""
+
+    metric: str
+    segment: str = Field(description="'all', 'core' or 'non_core'.")
+    challenger: float
+    baseline: float | None = Field(
+        description="None where the baseline has no such number: popularity has no probabilities."
+    )
+    relative_change: Interval | None = Field(
+        description="(challenger - baseline) / baseline; None where the baseline is 0 or absent, "
+        "or where the metric has no interval (auc, ece)."
+    )
+    challenger_interval: Interval | None = Field(default=None, description="Of the level itself.")
+    baseline_interval: Interval | None = Field(default=None, description="Of the level itself.")
+
+
+class AbsenceKind(StrEnum):
+    """Why a metric has no value."""
+
+    NOT_FINITE = "not_finite"  # the side's own scores are NaN or infinite: the side is at fault
+    UNDEFINED = "undefined"  # these rows give the metric no value, whatever the scores are
+
+
+class AbsentMetric(Frozen):
+    """A number that could not be computed, and why."""
+
+    metric: str
+    segment: str = Field(description="'all', 'core' or 'non_core'.")
+    side: Literal["challenger", "baseline"]
+    kind: AbsenceKind
+    reason: str = Field(description="A sentence for people.")
+
+
+class ReliabilityBin(Frozen):
+    """One point of a calibration plot: what was predicted and what happened, all segments."""
+
+    side: Literal["challenger", "baseline"]
+    head: str
+    num_examples: int = Field(ge=1)
+    mean_predicted: float = Field(description="Mean predicted probability of the bin.")
+    mean_observed: float = Field(description="Share of the bin's examples that had the action.")
+
+
+class BaselineKind(StrEnum):
+    """What the challenger was compared with."""
+
+    CHAMPION = "champion"
+    POPULARITY = "popularity"  # first cycle: candidates by trailing wanted actions
+
+
+class Comparison(Frozen):
+    """Facts of a comparison. Permission is `Verdict`."""
+
+    holdout_digest: str = Field(description="Digest of the snapshot whose holdout was scored.")
+    holdout: Window
+    baseline_kind: BaselineKind
+    challenger_model: ModelRef
+    champion_model: ModelRef | None
+    num_users: int
+    num_requests: int
+    num_examples: int
+    segment_users: dict[str, int] = Field(description="Users per segment.")
+    metrics: tuple[MetricComparison, ...]
+    absent: tuple[AbsentMetric, ...] = Field(
+        default=(), description="What could not be computed; it has no row in metrics."
+    )
+    target_metric: str = Field(
+        default=ModelGateConfig.model_fields["target_metric"].default,
+        description="Name of the metric that decides: model_gate.target_metric of the run.",
+    )
+    smallest_detectable_change: float | None = Field(
+        description="Relative change of the target metric that 80 % power would see here; None "
+        "where that change could not be resampled, with the reason in `absent`."
+    )
+    bootstrap_seed: int
+    baseline_holdout_digest: str | None = Field(
+        default=None, description="holdout_digest of the baseline; None: unknown, not promoted."
+    )
+    are_scores_identical: bool | None = Field(
+        default=None,
+        description="Both sides rank every example alike; None: not checked, not promoted.",
+    )
+    reliability: tuple[ReliabilityBin, ...] = Field(default=(), description="Calibration plot.")
+
+    @property
+    def target(self) -> MetricComparison | None:
+        """The target metric over all users, or None if it was not computed."""
+        return self.find(self.target_metric)
+
+    @property
+    def detectable_change(self) -> str:
+        """The smallest detectable change as text: '2.00 %', or 'an unknown change'."""
+        change = self.smallest_detectable_change
+        return "an unknown change" if change is None else f"{100 * change:.2f} %"
+
+    def find(self, metric: str, segment: str = "all") -> MetricComparison | None:
+        """Return one comparison, or None if it was not computed."""
+        for row in self.metrics:
+            if row.metric == metric and row.segment == segment:
+                return row
+        return None
+
+    def find_absent(
+        self, metric: str, segment: str = "all", side: str = "challenger"
+    ) -> AbsentMetric | None:
+        """Return why one side's number could not be computed, or None if nothing is recorded."""
+        for row in self.absent:
+            if (row.metric, row.segment, row.side) == (metric, segment, side):
+                return row
+        return None
+
+
+class SelfTest(Frozen):
+    """What the gate found when it judged models whose right verdict is known, as sentences."""
+
+    findings: tuple[str, ...] = Field(default=(), description="What came out as it must.")
+    doubts: tuple[str, ...] = Field(default=(), description="What stands against a promotion.")
+
+
+class Decision(StrEnum):
+    """What may happen next."""
+
+    PROMOTE = "PROMOTE"
+    REJECT = "REJECT"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+class Verdict(Frozen):
+    """Permission, with its reasons in full sentences."""
+
+    decision: Decision
+    reasons: tuple[str, ...] = Field(min_length=1)
+
+
+class ServingCheck(Frozen):
+    """Whether the challenger's bundle would serve, measured in a process of its own."""
+
+    golden_difference: float = Field(description="Largest change of a golden probability.")
+    latency_p50_ms: float = Field(description="Median time of one request, ms.")
+    latency_p99_ms: float = Field(description="Slowest of a hundred calls, ms.")
+    peak_memory_mib: float = Field(description="Peak of the process, MiB.")
+    num_candidates: int = Field(description="Candidates of the timed request.")
+    num_calls: int = Field(description="Timed calls.")
+    score_spread: float = Field(description="Standard deviation of the first head's scores.")
+    saturated_share: float = Field(description="Share of scores within 1e-6 of 0 or 1.")
+    problems: tuple[str, ...] = Field(default=(), description="What is beyond its limit.")
+
+    def describe(self) -> str:
+        """Return the figures as one sentence."""
+        return (
+            f"Serving check: {self.num_candidates} candidates in {self.latency_p50_ms:.1f} ms "
+            f"(median of {self.num_calls} calls; p99 {self.latency_p99_ms:.1f} ms), "
+            f"{self.peak_memory_mib:.0f} MiB at peak. {self._golden_sentence()}"
+        )
+
+    def _golden_sentence(self) -> str:
+        if self.golden_difference == 0:
+            return "The stored example rows get exactly the scores they had after training."
+        return (
+            f"The scores of the stored example rows differ by at most "
+            f"{self.golden_difference:.1e} from those they had after training."
+        )
+
+
+class Judgement(Frozen):
+    """What `compare_with_champion` publishes."""
+
+    comparison: Comparison
+    self_test: SelfTest
+    serving: ServingCheck
+    verdict: Verdict = Field(description="What `decide` made of the three above, together.")
+    report_uri: str = Field(description="Self-contained HTML verdict page.")
+    challenger_mlflow_run_id: str
+    baseline_mlflow_run_id: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_what_earlier_versions_wrote(cls, value: Any) -> Any:
+        """Take the self-test from where it stood once: as plain sentences in the comparison."""
+        if isinstance(value, dict) and "self_test" not in value:
+            comparison = dict(value["comparison"])
+            findings = comparison.pop("self_test", ())
+            value = value | {"comparison": comparison, "self_test": {"findings": findings}}
+        return value
+
+
+class Promotion(Frozen):
+    """What `promote_challenger` did."""
+
+    decision: Decision
+    is_promoted: bool
+    champion_before: ModelRef | None
+    champion_after: ModelRef | None
+    reason: str = Field(description="One sentence.")
+    history_uri: str | None = Field(description="Entry in the append-only history, if promoted.")

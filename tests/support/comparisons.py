@@ -1,0 +1,89 @@
+"""Hand-made comparisons that would be promoted but for what is given, for the tests of verdicts."""
+
+from typing import Any
+
+from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
+from pipelines.contracts.judgement import (
+    AbsenceKind,
+    AbsentMetric,
+    BaselineKind,
+    Comparison,
+    Interval,
+    MetricComparison,
+    SelfTest,
+)
+from support.holdouts import champion_with
+from support.judgements import CHALLENGER, HOLDOUT
+
+CONFIG = ModelGateConfig(
+    floors=(Limit(metric="calibration_ratio.repin", minimum=0.8, maximum=1.25),),
+    guardrails=(RelativeLimit(metric="hit_at_3.hide", max_increase=0.02),),
+    min_users=50,
+)
+TARGET = "repin_volume_at_3"
+
+
+def change(value: float, low: float | None = None, high: float | None = None) -> Interval:
+    return Interval(
+        value=value,
+        low=value - 0.001 if low is None else low,
+        high=value + 0.001 if high is None else high,
+        confidence=0.95,
+    )
+
+
+def metric(
+    name: str, relative: Interval | None, challenger: float = 1.0, segment: str = "all"
+) -> MetricComparison:
+    return MetricComparison(
+        metric=name,
+        segment=segment,
+        challenger=challenger,
+        baseline=1.0,
+        relative_change=relative,
+    )
+
+
+def comparison(
+    target: Interval | None = None,
+    hide: Interval | None = None,
+    calibration: float = 1.0,
+    drop: tuple[str, ...] = (),
+    add: tuple[MetricComparison, ...] = (),
+    **fields: Any,
+) -> Comparison:
+    """Return a comparison that would be promoted, but for what is given."""
+    metrics = [
+        metric(TARGET, target or change(0.01)),
+        metric(TARGET, change(0.01), segment="core"),
+        metric(TARGET, change(0.01), segment="non_core"),
+        metric("hit_at_3.hide", hide or change(0.0)),
+        metric("calibration_ratio.repin", change(0.0), challenger=calibration),
+    ]
+    metrics = [m for m in metrics if m.metric not in drop and f"{m.metric}/{m.segment}" not in drop]
+    values: dict[str, Any] = {
+        "holdout_digest": "d" * 64,
+        "baseline_holdout_digest": "d" * 64,
+        "holdout": HOLDOUT,
+        "baseline_kind": BaselineKind.CHAMPION,
+        "challenger_model": CHALLENGER,
+        "champion_model": champion_with("a" * 64),
+        "num_users": 50,
+        "num_requests": 100,
+        "num_examples": 1000,
+        "segment_users": {"all": 50, "core": 30, "non_core": 25},
+        "metrics": (*add, *metrics),
+        "smallest_detectable_change": 0.02,
+        "bootstrap_seed": 1,
+        "are_scores_identical": False,
+    }
+    return Comparison(**(values | fields))
+
+
+def absent(
+    name: str, kind: AbsenceKind, segment: str = "all", side: str = "challenger"
+) -> AbsentMetric:
+    return AbsentMetric(metric=name, segment=segment, side=side, kind=kind, reason="Because.")
+
+
+SOUND = SelfTest(findings=("The worst possible ranking: REJECT.",))

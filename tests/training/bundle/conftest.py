@@ -1,0 +1,25 @@
+"""Shared by the bundle's tests: the trained bundle in memory, the holdout as one batch."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.contracts.schemas import SPLIT_HOLDOUT
+from training.bundle.files import load_bundle
+from training.bundle.predictor import Predictor
+from training.data.batches import Batch
+from training.data.reader import SnapshotReader
+
+
+@pytest.fixture
+def predictor(trained) -> Predictor:
+    return load_bundle(Path(trained[1].bundle_dir))
+
+
+@pytest.fixture
+def holdout_batch(planted, predictor: Predictor) -> Batch:
+    config = predictor.config
+    reader = SnapshotReader(
+        planted.snapshot, planted.folder, config.features, config.model.max_actions
+    )
+    return reader.make_batch(reader.index(SPLIT_HOLDOUT))

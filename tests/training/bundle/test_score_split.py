@@ -1,0 +1,82 @@
+"""From a bundle's folder to scores: aligned with the rows, whatever the batch size."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.contracts.config import CategoricalFeature
+from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
+from training.bundle.score_split import SplitScores, ranking_score, score_split
+from training.data.example_rows import load_rows
+
+
+def scores_of(trained, planted, **overrides: Any) -> SplitScores:
+    """Score the planted holdout with the trained bundle, but for what is given."""
+    arguments: dict[str, Any] = {
+        "bundle_dir": Path(trained[1].bundle_dir),
+        "snapshot": planted.snapshot,
+        "snapshot_dir": planted.folder,
+        "split": SPLIT_HOLDOUT,
+        "heads": planted.config.features.heads,
+    }
+    return score_split(**(arguments | overrides))
+
+
+def test_a_snapshot_of_another_meaning_is_refused(planted, trained) -> None:
+    features = planted.snapshot.features
+    changed = {
+        "embedding version": {"embedding_version": "planted-2"},
+        "action types": {
+            "features": features.model_copy(update={"action_types": ("hide", "repin")})
+        },
+        "categorical features": {
+            "features": features.model_copy(
+                update={"categorical": (CategoricalFeature(name="x", table="pins", values=("a",)),)}
+            )
+        },
+    }
+    for what, update in changed.items():
+        other = planted.snapshot.model_copy(update=update)
+        with pytest.raises(DataContractError, match=what):
+            scores_of(trained, planted, snapshot=other)
+
+
+@pytest.mark.parametrize("batch_size", [1, 37, 500])
+def test_scores_do_not_depend_on_the_batch_size(planted, trained, batch_size) -> None:
+    whole = scores_of(trained, planted, batch_size=10**6).probabilities
+    parts = scores_of(trained, planted, batch_size=batch_size).probabilities
+    for head, probabilities in whole.items():
+        assert np.abs(probabilities - parts[head]).max() < 1e-5
+
+
+def test_rows_and_scores_are_aligned(planted, trained, holdout_batch, predictor) -> None:
+    for split in (SPLIT_TRAINING, SPLIT_HOLDOUT):
+        rows = load_rows(planted.snapshot, planted.folder, split)
+        found = scores_of(trained, planted, split=split).probabilities
+        assert len(found["repin"]) == len(rows.request_index) == rows.first_example[-1]
+        assert (np.diff(rows.first_example) == np.bincount(rows.request_index)).all()
+    assert holdout_batch.candidate_pin_keys_C.tolist() == rows.pin_row.tolist()
+    assert holdout_batch.labels_CH[:, 0].tolist() == rows.labels["repin"].tolist()
+    assert np.abs(predictor.probabilities(holdout_batch)[:, 0] - found["repin"]).max() < 1e-5
+
+
+def test_ranking_score_by_hand(planted) -> None:
+    repin, long_click, save = planted.config.features.heads
+    heads = (repin, long_click.model_copy(update={"utility_weight": -2.0}), save)
+    probabilities = {"repin": np.array([0.5, 0.1]), "long_click": np.array([0.2, 0.0])}
+    assert ranking_score(probabilities, heads) == pytest.approx([0.1, 0.1])
+    with pytest.raises(DataContractError, match="long_click"):
+        ranking_score({"repin": np.array([0.5])}, heads)
+    with pytest.raises(DataContractError, match="utility_weight 0"):
+        ranking_score(probabilities, (save,))
+
+
+def test_the_ranking_follows_the_heads_that_are_given(planted, trained) -> None:
+    repin, long_click, save = planted.config.features.heads
+    found = scores_of(trained, planted, heads=(save.model_copy(update={"utility_weight": -2.0}),))
+    assert (found.ranking_score == -2.0 * found.probabilities["save"]).all()
+    assert found.snapshot_digest == planted.snapshot.digest
+    assert set(found.probabilities) == {repin.name, long_click.name, save.name}

@@ -1,0 +1,112 @@
+"""The target metric: changed in the configuration, it changes everywhere that names it."""
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+
+from pipelines.alerts.compose import compose_verdict
+from pipelines.contracts.config import Head, Limit, ModelGateConfig, RelativeLimit
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.judgement import Decision, Judgement, Verdict
+from pipelines.settings import Settings
+from support.holdouts import AGAINST_CHAMPION, HEADS, judged, noisy_scores, planted_rows
+from support.runs import make_run
+from validation.model_gate.target_metric import target_metric
+from validation.report import plots
+from validation.report.drawings import draw_forest, forest_rows
+from validation.report.verdict_page import CONTEXT_KEYS, write_report
+
+SAVE = Head(name="save", action_type="save", utility_weight=0.0)
+THREE_HEADS = (*HEADS, SAVE)
+TARGETS = pytest.mark.parametrize(
+    "target", ["repin_volume_at_3", "save_volume_at_3", "hit_at_3.repin", "hit_at_3.save"]
+)
+CONTEXT = dict.fromkeys(CONTEXT_KEYS, "x") | {"margin": "0.01", "as_of": "2017-03-02"}
+
+
+def config_with(target: str) -> ModelGateConfig:
+    return ModelGateConfig(
+        target_metric=target,
+        floors=(Limit(metric="calibration_ratio.repin", minimum=0.5, maximum=2.0),),
+        guardrails=(RelativeLimit(metric="hit_at_3.hide", max_increase=0.5),),
+        num_resamples=200,
+    )
+
+
+@cache
+def judged_by(target: str) -> Judgement:
+    """Judge a good challenger on a holdout whose saves and repins are different actions."""
+    rows, truth = planted_rows(num_users=300)
+    saves = np.random.default_rng(8).random(len(rows.request_index)) < truth["repin"] / 2
+    rows = replace(rows, labels={**rows.labels, "save": saves.astype(np.int8)})
+    good, fair = noisy_scores(truth, 0.2, 1), noisy_scores(truth, 1.0, 2)
+    return judged(rows, good, fair, AGAINST_CHAMPION, config_with(target), THREE_HEADS)
+
+
+@TARGETS
+def test_holdout_metrics_and_verdict_follow(target: str) -> None:
+    found = judged_by(target)
+    head = "save" if "save" in target else "repin"
+    volumes = {row.metric for row in found.comparison.metrics if "volume_at_3" in row.metric}
+    assert volumes == {f"{head}_volume_at_3"}
+    assert found.comparison.target_metric == target
+    assert found.comparison.target is not None and found.comparison.target.metric == target
+    assert found.comparison.smallest_detectable_change is not None
+    assert found.verdict.decision is Decision.PROMOTE
+    assert found.verdict.reasons[0].startswith(f"{target} is ")
+
+
+@TARGETS
+def test_the_self_test_follows(target: str) -> None:
+    # Only the ranking that puts this head's actions last loses all of this metric.
+    assert judged_by(target).self_test.findings[1] == (
+        "The worst possible ranking: REJECT (-100.0% to -100.0%)."
+    )
+
+
+@TARGETS
+def test_page_drawings_and_plots_follow(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Axes] = []
+    monkeypatch.setattr(plots, "_unclutter", drawn.append)
+    found = judged_by(target)
+    page = write_report(found.comparison, found.self_test, found.verdict, tmp_path, CONTEXT)
+    html = page.read_text("utf-8")
+    assert f"{target}, challenger" in html
+    assert f"the lower end of {target} in segment" in html
+    assert f"<dt>{target}</dt><dd>the target metric" in html
+
+    rows = forest_rows(found.comparison)
+    assert {row.metric for row in rows if row.is_target} == {target}
+    assert (rows[0].metric, rows[0].segment) == (target, "all")
+    svg = str(draw_forest(rows, -0.01))
+    assert svg.count('font-weight="700"') == 1 and f'font-weight="700">{target}<' in svg
+    assert drawn[0].get_yticklabels()[0].get_text() == f"{target}  (all)"
+
+
+@TARGETS
+def test_the_alert_follows(target: str, tmp_path: Path) -> None:
+    verdict = Verdict(decision=Decision.REJECT, reasons=("It lost.",))
+    rejected = judged_by(target).model_copy(update={"verdict": verdict})
+    alert = compose_verdict(rejected, make_run(tmp_path), Settings())
+    assert alert is not None and alert.certainty.startswith(f"{target}: ")
+
+
+@pytest.mark.parametrize(
+    "target", ["click_volume_at_3", "repin_volume_at_5", "hide_volume_at_3", "hit_at_3.hide", ""]
+)
+def test_a_target_that_no_wanted_head_gives_is_refused(target: str) -> None:
+    with pytest.raises(ConfigurationError, match="expected one of .*'save_volume_at_3'"):
+        target_metric(config_with(target), THREE_HEADS)
+    with pytest.raises(ConfigurationError, match=f"model_gate.target_metric is '{target}'"):
+        judged_by(target)
+
+
+def test_the_head_need_not_be_the_first() -> None:
+    assert target_metric(config_with("save_volume_at_3"), THREE_HEADS).head is SAVE
+    assert target_metric(config_with("hit_at_3.repin"), THREE_HEADS).head is HEADS[0]

@@ -1,0 +1,53 @@
+"""`bundle.json`: what a bundle says of itself, and which snapshots it can score.
+
+Not for weights and golden rows (`training.bundle.files`).
+"""
+
+from pydantic import AwareDatetime, Field
+
+from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.base import Frozen
+from pipelines.contracts.config import FeatureConfig, ModelConfig
+from pipelines.contracts.errors import DataContractError
+from training.bundle.calibration import Calibrator
+
+FORMAT_VERSION = 1
+
+
+class BundleConfig(Frozen):
+    """What scoring needs besides the weights, and where both come from."""
+
+    format_version: int = Field(default=FORMAT_VERSION, description="Of the bundle's files.")
+    features: FeatureConfig
+    model: ModelConfig
+    embedding_version: str = Field(description="The only basis whose embeddings it understands.")
+    embedding_dim: int = Field(ge=1)
+    negative_keep_fraction: float = Field(gt=0, le=1, description="As in training.")
+    calibrators: tuple[Calibrator, ...] = Field(description="One per head, in order.")
+    as_of: AwareDatetime = Field(description="as_of of the cycle that trained it (UTC).")
+    snapshot_digest: str
+    code_version: str
+    seed: int
+
+
+def check_fits(config: BundleConfig, snapshot: Snapshot) -> None:
+    """Refuse a snapshot whose codes and embeddings mean something else than in training.
+
+    Numeric features may differ: a snapshot always has all of them.
+
+    Raises:
+        DataContractError: another embedding version, action vocabulary or categorical feature.
+    """
+    ours, theirs = config.features, snapshot.features
+    pairs = {
+        "embedding version": (config.embedding_version, snapshot.embedding_version),
+        "action types": (ours.action_types, theirs.action_types),
+        "categorical features": (ours.categorical, theirs.categorical),
+    }
+    for what, (needed, found) in pairs.items():
+        if needed != found:
+            raise DataContractError(
+                f"the bundle of {config.as_of:%Y-%m-%d} (snapshot {config.snapshot_digest[:12]}) "
+                f"needs {what} {needed}, but snapshot {snapshot.digest[:12]} has {found}; build "
+                f"the snapshot with the bundle's recipe, or train a first champion for the new one"
+            )

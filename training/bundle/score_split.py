@@ -1,0 +1,95 @@
+"""From a bundle's folder to one score per example of a snapshot's split, in six steps.
+
+1. **read**: the bundle's files become a predictor, which must reproduce its own golden rows.
+2. **check**: a snapshot whose codes or embeddings mean something else is refused.
+3. **batch**: requests are gathered as in training, so that the numbers are those of training.
+4. **score**: the model gives one logit per candidate and head.
+5. **calibrate**: logits become probabilities.
+6. **rank**: the heads' probabilities become one score; the highest is shown first.
+
+Champion and challenger both take this way. Not for judging the scores (`validation.model_gate`).
+
+Letters: N examples (candidates of all requests), H heads.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.config import Head
+from pipelines.contracts.errors import DataContractError
+from training.bundle.configuration import check_fits
+from training.bundle.files import load_bundle
+from training.data.reader import SnapshotReader, chunks
+
+
+@dataclass(frozen=True)
+class SplitScores:
+    """One side's scores, aligned with the N examples of `training.data.example_rows.load_rows`."""
+
+    ranking_score: np.ndarray  # (N,) float64, the highest is shown first
+    probabilities: Mapping[str, np.ndarray]  # per head (N,) in [0, 1]; empty where there are none
+    snapshot_digest: str  # digest of the snapshot whose rows were scored
+
+
+def score_split(
+    bundle_dir: Path,
+    snapshot: Snapshot,
+    snapshot_dir: Path,
+    split: int,
+    heads: tuple[Head, ...],
+    batch_size: int = 2048,
+) -> SplitScores:
+    """Return probabilities and ranking score of every example of a split.
+
+    Args:
+        bundle_dir: The bundle's folder.
+        snapshot: The snapshot to score.
+        snapshot_dir: Its local folder.
+        split: `SPLIT_TRAINING` or `SPLIT_HOLDOUT`.
+        heads: The heads whose weights make the ranking score: those of the run's recipe.
+        batch_size: Candidates at a time; changes memory and speed, not the scores.
+
+    Raises:
+        DataContractError: the bundle is damaged, does not fit the snapshot, or lacks a head that
+            has a weight.
+    """
+    predictor = load_bundle(bundle_dir)
+    config = predictor.config
+    check_fits(config, snapshot)
+    # A batch carries labels, so its heads are the snapshot's; the scores' heads are the bundle's.
+    features = config.features.model_copy(update={"heads": snapshot.features.heads})
+    reader = SnapshotReader(snapshot, snapshot_dir, features, config.model.max_actions)
+    logits = [
+        predictor.logits(reader.make_batch(requests))
+        for requests in chunks(reader.index(split), batch_size)
+    ]
+    names = config.features.head_names
+    logits_NH = np.concatenate(logits) if logits else np.zeros((0, len(names)))
+    scores_NH = predictor.calibrate(logits_NH)
+    probabilities = {name: np.ascontiguousarray(scores_NH[:, h]) for h, name in enumerate(names)}
+    return SplitScores(ranking_score(probabilities, heads), probabilities, snapshot.digest)
+
+
+def ranking_score(probabilities: Mapping[str, np.ndarray], heads: tuple[Head, ...]) -> np.ndarray:
+    """Return sum over heads of utility_weight * probability, float64 (N,); the highest goes first.
+
+    Raises:
+        DataContractError: a head with a weight has no probabilities.
+    """
+    missing = [h.name for h in heads if h.utility_weight != 0 and h.name not in probabilities]
+    if missing:
+        raise DataContractError(
+            f"no probabilities for heads {missing}, found {sorted(probabilities)}; the bundle was "
+            f"trained with other heads; compare models of one recipe"
+        )
+    weighted = [h.utility_weight * probabilities[h.name] for h in heads if h.utility_weight != 0]
+    if not weighted:
+        raise DataContractError(
+            f"every head of {[h.name for h in heads]} has utility_weight 0, so nothing orders the "
+            f"candidates; give features.heads at least one weight"
+        )
+    return np.sum(weighted, axis=0)

@@ -1,0 +1,51 @@
+"""The rows of one split of a snapshot that scores are held against: users, labels, positions.
+
+Not for batches (`training.data.reader`) nor for scores (`training.bundle.score_split`).
+
+Letters: M requests, N examples (candidates of all requests).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.schemas import NUMERIC_FEATURES, label_column, numeric_column
+from training.data.reader import SnapshotReader
+
+
+@dataclass(frozen=True)
+class ExampleRows:
+    """The examples of one split: shards in order, requests in the shard's order."""
+
+    request_index: np.ndarray  # int64 (N,), row among the M requests, ascending
+    user_id: np.ndarray  # int64 (M,)
+    is_core: np.ndarray  # bool (M,)
+    request_id: np.ndarray  # str (M,)
+    first_example: np.ndarray  # int64 (M + 1,), request m has examples [first[m], first[m + 1])
+    pin_row: np.ndarray  # int64 (N,), row of the snapshot's pins
+    position: np.ndarray  # int64 (N,), where the candidate was shown
+    numeric: Mapping[str, np.ndarray]  # feature name -> float32 (N,), all of NUMERIC_FEATURES
+    labels: Mapping[str, np.ndarray]  # head name -> int8 (N,)
+
+
+def load_rows(snapshot: Snapshot, snapshot_dir: Path, split: int) -> ExampleRows:
+    """Return the examples of a split (`SPLIT_TRAINING` or `SPLIT_HOLDOUT`)."""
+    reader = SnapshotReader(snapshot, Path(snapshot_dir), snapshot.features, max_actions=1)
+    index = reader.index(split)
+    counts_M = index.num_examples_M
+    return ExampleRows(
+        request_index=np.repeat(np.arange(len(index)), counts_M),
+        user_id=index.user_id_M,
+        is_core=reader.request_column(index, "is_core").astype(bool),
+        request_id=reader.request_column(index, "request_id"),
+        first_example=np.concatenate([[0], np.cumsum(counts_M)]),
+        pin_row=reader.example_column(index, "pin_row").astype(np.int64),
+        position=reader.example_column(index, "position").astype(np.int64),
+        numeric={n: reader.example_column(index, numeric_column(n)) for n in NUMERIC_FEATURES},
+        labels={
+            n: reader.example_column(index, label_column(n)) for n in snapshot.features.head_names
+        },
+    )

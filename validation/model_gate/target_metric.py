@@ -1,0 +1,51 @@
+"""The target metric: which head it belongs to, and which form it has.
+
+The name comes from `model_gate.target_metric` and is written nowhere else. Not for computing it
+(`validation.model_gate.holdout_metrics`).
+"""
+
+from dataclasses import dataclass
+
+from pipelines.contracts.config import Head, ModelGateConfig
+from pipelines.contracts.errors import ConfigurationError
+
+TOP_K = 3
+
+
+@dataclass(frozen=True)
+class TargetMetric:
+    """The metric that decides, and the head whose actions it counts."""
+
+    name: str
+    head: Head
+
+
+def volume_name(head: str) -> str:
+    """Return the name of a head's volume: its actions in the top 3, mean per request."""
+    return f"{head}_volume_at_{TOP_K}"
+
+
+def hits_name(head: str) -> str:
+    """Return the name of a head's HIT@3: its actions in the top 3, summed, per user."""
+    return f"hit_at_{TOP_K}.{head}"
+
+
+def target_metric(config: ModelGateConfig, heads: tuple[Head, ...]) -> TargetMetric:
+    """Return the configured target metric with its head.
+
+    Raises:
+        ConfigurationError: no wanted head has a metric of this name. The gate takes more for
+            better, so an unwanted head cannot be the target.
+    """
+    possible = {
+        name: TargetMetric(name, head)
+        for head in heads
+        if head.is_wanted
+        for name in (volume_name(head.name), hits_name(head.name))
+    }
+    if config.target_metric not in possible:
+        raise ConfigurationError(
+            f"model_gate.target_metric is {config.target_metric!r}, expected one of "
+            f"{sorted(possible)}, which the wanted heads of features.heads give; correct the recipe"
+        )
+    return possible[config.target_metric]
