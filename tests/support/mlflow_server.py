@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -34,8 +35,12 @@ def mlflow_server(folder: Path) -> Iterator[str]:
         _wait(f"http://127.0.0.1:{port}/health", server, folder / "server.log")
         yield f"http://127.0.0.1:{port}"
     finally:
-        os.killpg(server.pid, 15)
-        server.wait(timeout=20)
+        os.killpg(server.pid, signal.SIGTERM)
+        try:
+            server.wait(timeout=20)
+        except subprocess.TimeoutExpired:  # a busy machine; how MLflow ends is not tested here
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
 
 
 def _wait(url: str, server: subprocess.Popen, log: Path) -> None:

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.contracts.errors import TrackingUnavailableError
 from pipelines.contracts.mlflow_errors import translated_errors
 
 if TYPE_CHECKING:
@@ -63,9 +62,10 @@ class MetricLog:
 
 
 class LiveTracking:
-    """Sends values to MLflow every two seconds; gives up, with one warning, when MLflow is away.
+    """Sends values to MLflow every two seconds; gives up, with one warning, when that fails.
 
-    Where MLflow refuses the values, the training ends: they would be refused afterwards as well.
+    Neither an outage nor a refusal ends a training: the values are in metrics.jsonl, and the stage
+    sends them afterwards, when hours of training can no longer be lost.
     Steps that the run has already, sent by an attempt that was killed after them, are not sent
     again: they would stand twice in its history.
     """
@@ -75,7 +75,7 @@ class LiveTracking:
         self._waiting: list[LoggedValue] = []
         self._sent_before: set[tuple[str, int]] | None = None
         self._sent_at = time.monotonic()
-        self._is_reachable = True
+        self._is_given_up = False
         # A server that hangs may cost the training these seconds, once. Set for this process alone.
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
         os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "5"
@@ -90,21 +90,23 @@ class LiveTracking:
         """Send the queue."""
         waiting, self._waiting = self._waiting, []
         self._sent_at = time.monotonic()
-        if not self._is_reachable or not waiting:
+        if self._is_given_up or not waiting:
             return
+        from mlflow.exceptions import MlflowException
+        from requests.exceptions import RequestException
+
         try:
-            with translated_errors(self._tracking_uri):
-                client = _client(self._tracking_uri)
-                if self._sent_before is None:
-                    self._sent_before = _steps_of(client, self._run_id, waiting)
-                _send(client, self._run_id, waiting, self._sent_before)
-        except TrackingUnavailableError as error:
-            self._is_reachable = False
+            client = _client(self._tracking_uri)
+            if self._sent_before is None:
+                self._sent_before = _steps_of(client, self._run_id, waiting)
+            _send(client, self._run_id, waiting, self._sent_before)
+        except (MlflowException, RequestException) as error:
+            self._is_given_up = True
             log.warning(
-                "MLflow at %s cannot be reached (%s); training goes on, its metrics are in "
-                "metrics.jsonl and will be sent afterwards",
+                "MLflow at %s does not take the training's metrics (%s); training goes on, its "
+                "metrics are in metrics.jsonl and will be sent afterwards",
                 self._tracking_uri,
-                str(error.__cause__)[:200],
+                str(error)[:200],
             )
 
 
