@@ -66,7 +66,8 @@ def _ratios(rows: list[Row]) -> str:
 
 def _measured(environment: dict[str, str]) -> list[list[Row]]:
     """Return, per setting, the rows of all processes, sorted by ratio."""
-    environment |= {"PYTHONPATH": str(Path(__file__).parents[1])}
+    # as in run.py
+    environment |= {"PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[1:3]))}
     command = [sys.executable, "-W", "ignore", __file__]
     processes = []
     for _ in range(PROCESSES):

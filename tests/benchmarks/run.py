@@ -8,7 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for `support`
+# `tests` holds `support`. The root stands beside it, as `tests/pipelines` would hide `pipelines`.
+sys.path[:0] = [str(folder) for folder in Path(__file__).parents[1:3]]
 
 import record  # noqa: E402
 import render  # noqa: E402
