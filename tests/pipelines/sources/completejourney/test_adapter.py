@@ -36,7 +36,7 @@ AS_OF = datetime(2017, 6, 12, tzinfo=UTC)
 def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ingested]:
     """Ingest the sample, after an ingest to the same place that was killed half-way."""
     folder = tmp_path_factory.mktemp("completejourney")
-    command = [sys.executable, "-m", "pipelines.cli.main", "ingest", "completejourney", "--to"]
+    command = [sys.executable, "-m", "pipelines.cli", "ingest", "completejourney", "--to"]
     killed = subprocess.Popen([*command, str(folder / "log")])
     time.sleep(3)
     killed.send_signal(signal.SIGKILL)
