@@ -23,13 +23,10 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetAlias, Param, task
 
-from pipelines.orchestration.operators import (
-    StageRetryPolicy,
-    alert_broken_run,
-    announce_promotion,
-    resolve,
-    stage_operator,
-)
+from pipelines.orchestration.callbacks import alert_broken_run, announce_promotion
+from pipelines.orchestration.operators import stage_operator
+from pipelines.orchestration.resolving import start_cycle
+from pipelines.orchestration.retries import StageRetryPolicy
 from pipelines.orchestration.timetable import AnchoredTimetable
 from pipelines.recipes import RECIPES
 from pipelines.settings import Settings
@@ -59,7 +56,6 @@ PARAMS = {
     ),
 }
 
-
 DEFAULTS = {
     "retries": 2,
     "retry_delay": timedelta(seconds=SETTINGS.retry_delay_s),
@@ -71,26 +67,26 @@ DEFAULTS = {
 }
 
 
-@task(inlets=[CHAMPION])
-def resolve_run(params: Any = None, dag_run: Any = None, ti: Any = None) -> dict[str, str]:
-    """Fix as_of, the code version and the champion's version; all that follows depends on these."""
-    return resolve(params, dag_run, ti, Settings())
+@task(task_id="resolve_run", inlets=[CHAMPION])
+def resolve_task(params: Any = None, dag_run: Any = None, ti: Any = None) -> dict[str, str]:
+    """Fix as_of, the code and the champion's version; all that follows depends on these."""
+    return start_cycle(params, dag_run, ti, Settings())
 
 
-@task(outlets=[PROMOTED])
-def promote_challenger(run_uri: str, outlet_events: Any = None) -> str:
+@task(task_id="promote_challenger", outlets=[PROMOTED])
+def promote_task(run_uri: str, outlet_events: Any = None) -> str:
     """Move the `champion` alias if the verdict is PROMOTE and the champion is still the same."""
-    from pipelines.stages.runner import run_stage  # noqa: PLC0415
+    from pipelines.stages.runner import run_stage
 
     manifest_uri = run_stage("promote_challenger", run_uri)
     announce_promotion(manifest_uri, outlet_events, PROMOTED, CHAMPION)
     return manifest_uri
 
 
-@task
-def alert(run_uri: str) -> str:
+@task(task_id="alert")
+def alert_task(run_uri: str) -> str:
     """Tell people when the verdict is not PROMOTE."""
-    from pipelines.stages.runner import run_stage  # noqa: PLC0415
+    from pipelines.stages.runner import run_stage
 
     return run_stage("alert", run_uri)
 
@@ -110,11 +106,12 @@ with DAG(
     doc_md=__doc__,
     tags=["homefeed"],
 ) as homefeed_retrain:
-    resolved: Any = resolve_run()
+    resolved: Any = resolve_task()
     run_uri = resolved["run_uri"]
     build = stage_operator("build_snapshot", run_uri, timedelta(hours=6), SETTINGS)
     check = stage_operator("check_snapshot", run_uri, timedelta(hours=2), SETTINGS)
     train = stage_operator("train_challenger", run_uri, timedelta(hours=18), SETTINGS)
     compare = stage_operator("compare_with_champion", run_uri, timedelta(hours=4), SETTINGS)
-    # Both are leaves: the run is red if either fails, and the alert cannot hide the other.
-    build >> check >> train >> compare >> [promote_challenger(run_uri), alert(run_uri)]
+    promote, alert = promote_task(run_uri), alert_task(run_uri)
+    # The last two are leaves: the run is red if either fails, and neither hides the other.
+    resolved >> build >> check >> train >> compare >> [promote, alert]

@@ -9,7 +9,8 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
@@ -112,6 +113,24 @@ def list_names(uri: str) -> list[str]:
     with translated_errors(uri, "listing"):
         found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
     return sorted(entry.base_name for entry in found)
+
+
+def find_missing(places: Mapping[str, int | None]) -> list[str]:
+    """Return the URIs where nothing is, or a file of another size than the one expected.
+
+    Args:
+        places: URIs with the size in bytes; None where any size will do, as for a folder.
+    """
+    missing = []
+    for folder, uris in groupby(sorted(places), key=lambda uri: uri.rpartition("/")[0]):
+        filesystem, path = open_filesystem(folder)
+        with translated_errors(folder, "listing"):
+            entries = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+        sizes = {f"{folder}/{entry.base_name}": entry.size for entry in entries}
+        for uri in uris:
+            if uri not in sizes or places[uri] not in (None, sizes[uri]):
+                missing.append(uri)
+    return missing
 
 
 def read_bytes(uri: str) -> bytes:

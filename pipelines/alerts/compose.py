@@ -42,18 +42,6 @@ class RenderedAlert:
     html: str
 
 
-def alert_on(judgement: Judgement, run: ResolvedRun, settings: Settings) -> AlertReceipt:
-    """Tell people about a verdict that keeps the champion. The `alert` stage.
-
-    Raises:
-        AlertDeliveryError: a transport failed; the outbox and the other transports have it.
-    """
-    alert = compose_verdict(judgement, run, settings)
-    if alert is None:
-        return AlertReceipt(alert=None, delivered_to=())
-    return AlertReceipt(alert=alert, delivered_to=deliver(alert, render(alert), settings))
-
-
 def alert_on_failure(
     run_uri: str, settings: Settings, failed_task: str = "", reason: str = ""
 ) -> AlertReceipt:

@@ -5,7 +5,6 @@ registered, compared or promoted.
 """
 
 import argparse
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +19,7 @@ from pydantic_settings import (
 )
 
 from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.config import ModelConfig, RunConfig, TrainingConfig
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.run_layout import snapshot_manifest_uri
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 # the options are the fields below, so typer hands all of them on, --help included
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 _PROGRAM = "homefeed train"
-log = logging.getLogger(__name__)
 
 
 class TrainOptions(BaseSettings):
@@ -137,24 +136,27 @@ def run(options: TrainOptions, config: RunConfig) -> "TrainingResult":
 
 
 def _check_code(spec: "TrainingSpec") -> None:
-    """Refuse to go on, or begin anew without a word, where only the code is another one."""
+    """Refuse a folder with the same training by other code.
+
+    Going on would mix the weights of two codes, and beginning anew would delete hours of work.
+    """
     from training.fitting.spec import TrainingSpec
     from training.fitting.work_folder import WorkFolder, read
 
     known = read(WorkFolder(Path(spec.work_dir)).spec, TrainingSpec)
     if known is None:
         return
-    before, now = known.lineage.code_version, spec.lineage.code_version
-    if known.model_copy(update={"lineage": spec.lineage}).identity() != spec.identity():
-        return  # other options
-    if before != now:
+    is_same_otherwise = (
+        known.model_copy(update={"lineage": spec.lineage}).identity() == spec.identity()
+    )
+    before, now = known.lineage, spec.lineage
+    if is_same_otherwise and before.code_digest != now.code_digest:
         raise ConfigurationError(
-            f"{spec.work_dir} holds this training by code version {before}, found {now} now; "
-            f"expected the same code, as other code may give other weights; choose another --to, "
-            f"or delete the folder to train anew"
+            f"{spec.work_dir} holds this training by other code: found digest "
+            f"{before.code_digest[:12] or 'unknown'} (version {before.code_version}), expected "
+            f"{now.code_digest[:12]} (version {now.code_version}) of the code that trains; other "
+            f"code may give other weights; choose another --to, or delete the folder to train anew"
         )
-    if now.endswith("-dirty"):
-        log.warning("going on in %s; changes since %s are not told apart", spec.work_dir, now)
 
 
 def _recipe_name(arguments: list[str]) -> str:
@@ -211,7 +213,6 @@ def _specify(
     options: TrainOptions, config: RunConfig, snapshot: Snapshot, snapshot_dir: Path
 ) -> "TrainingSpec":
     from pipelines import storage
-    from pipelines.stages.resolve_run import code_version
     from training.fitting.spec import Lineage, TrainingSpec
 
     work_dir = storage.local_path(storage.to_uri(options.to))
@@ -224,6 +225,7 @@ def _specify(
             as_of=snapshot.as_of,
             snapshot_digest=snapshot.digest,
             code_version=code_version(),
+            code_digest=code_digest(),
             seed=config.training.seed,
         ),
         snapshot_dir=str(snapshot_dir),

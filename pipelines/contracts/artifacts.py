@@ -16,7 +16,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
-from pipelines.contracts.base import Frozen
+from pipelines.contracts.base import Artifact, Frozen
 from pipelines.contracts.config import FeatureConfig, RunConfig
 from pipelines.contracts.time import to_ms
 
@@ -47,14 +47,17 @@ class ModelRef(Frozen):
         return f"{self.name} v{self.version}"
 
 
-class ResolvedRun(Frozen):
+class ResolvedRun(Artifact):
     """What `resolve_run` fixed; every later stage is a pure function of this."""
 
     run_id: str = Field(description="Folder name under <workspace>/runs, unique per cycle.")
     run_uri: str = Field(description="URI of the run folder.")
     as_of: AwareDatetime = Field(description="Only rows known before this UTC midnight count.")
     config: RunConfig
-    code_version: str = Field(description="Git commit, else the package version.")
+    code_version: str = Field(description="Commit or version of the project, for people.")
+    code_digest: str = Field(
+        default="", description="Digest of the code that trains and scores; empty in older runs."
+    )
     event_log_uri: str
     workspace_uri: str
     tracking_uri: str = Field(description="MLflow server (no credentials in it).")
@@ -105,7 +108,7 @@ class ShardStats(Frozen):
     num_examples: int
 
 
-class Snapshot(Frozen):
+class Snapshot(Artifact):
     """An immutable, content-addressed training and holdout set.
 
     <uri>/pins.arrow                        PIN_ROWS + categorical codes, all shards' pins
@@ -139,6 +142,11 @@ class Snapshot(Frozen):
         """Examples over all shards, both windows."""
         return sum(shard.num_examples for shard in self.shards)
 
+    def places(self) -> dict[str, int | None]:
+        """Every file with its size, and the manifest."""
+        files = {f"{self.uri}/{file.path}": file.num_bytes for file in self.files}
+        return {f"{self.uri}/manifest.json": None, **files}
+
 
 class Severity(StrEnum):
     """What a failed expectation means."""
@@ -159,7 +167,7 @@ class ExpectationOutcome(Frozen):
     partitions: tuple[str, ...] = Field(default=(), description="Offending shards or days.")
 
 
-class DataReport(Frozen):
+class DataReport(Artifact):
     """Outcome of the data gate."""
 
     snapshot_digest: str
@@ -178,16 +186,26 @@ class DataReport(Frozen):
         failed = [o for o in self.outcomes if not o.is_met]
         return tuple(sorted(failed, key=lambda o: o.severity is not Severity.CRITICAL))
 
+    def places(self) -> dict[str, int | None]:
+        """The entry page of the Data Docs."""
+        return {self.docs_uri: None}
 
-class Challenger(Frozen):
+
+class Challenger(Artifact):
     """A trained, registered, not yet believed model."""
 
     model: ModelRef
     bundle_uri: str = Field(description="Folder with the bundle (see training/bundle/files.py).")
+    bundle_files: tuple[FileDigest, ...] = Field(default=(), description="Files of that folder.")
     num_steps: int
     num_training_examples: int
     final_training_loss: float | None = Field(description="None where no loss was logged.")
     seed: int
+
+    def places(self) -> dict[str, int | None]:
+        """Every file of the bundle with its size."""
+        files = {f"{self.bundle_uri}/{file.path}": file.num_bytes for file in self.bundle_files}
+        return {self.bundle_uri: None, **files}
 
 
 class AlertKind(StrEnum):
@@ -212,7 +230,7 @@ class Alert(Frozen):
     links: tuple[tuple[str, str], ...] = Field(default=(), description="(label, URI) pairs.")
 
 
-class AlertReceipt(Frozen):
+class AlertReceipt(Artifact):
     """What `alert` publishes: the message, if one was due, and where it went."""
 
     alert: Alert | None

@@ -26,6 +26,17 @@ class Frozen(BaseModel):
         return digest_of(self.model_dump(mode="json"))
 
 
+class Artifact(Frozen):
+    """What a stage gives. Its JSON form is the stage's manifest; files it owns lie beside it."""
+
+    def places(self) -> dict[str, int | None]:
+        """Return the URIs of what the artifact owns, with the size in bytes where it is known.
+
+        The stage is done only while all of it is there. The default is that it owns nothing.
+        """
+        return {}
+
+
 def digest_of(value: Any) -> str:
     """Return the sha256 (hex) of a JSON-able value, independent of key order and white space.
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from pipelines.contracts.artifacts import ModelRef, Window
-from pipelines.contracts.base import Frozen
+from pipelines.contracts.base import Artifact, Frozen
 from pipelines.contracts.config import ModelGateConfig
 
 
@@ -188,7 +188,7 @@ class ServingCheck(Frozen):
         )
 
 
-class Judgement(Frozen):
+class Judgement(Artifact):
     """What `compare_with_champion` publishes."""
 
     comparison: Comparison
@@ -209,9 +209,13 @@ class Judgement(Frozen):
             value = value | {"comparison": comparison, "self_test": {"findings": findings}}
         return value
 
+    def places(self) -> dict[str, int | None]:
+        """The verdict page."""
+        return {self.report_uri: None}
 
-class Promotion(Frozen):
-    """What `promote_challenger` did."""
+
+class Promotion(Artifact):
+    """What `promote_challenger` did. It owns no file: promoting again could undo a rollback."""
 
     decision: Decision
     is_promoted: bool

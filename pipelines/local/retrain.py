@@ -19,9 +19,9 @@ from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.local.airflow_api import DAG_ID, FINAL_STATES, AirflowApi
 from pipelines.local.layout import ADMIN, LocalHome
-from pipelines.local.progress import Progress, training_progress
 from pipelines.local.services import RunningServices, running
 from pipelines.local.summary import find_finished_run, show_summary
+from pipelines.local.task_display import TaskDisplay, training_progress
 from pipelines.settings import Settings
 
 RUN_FAILED_EXIT_CODE = 1
@@ -119,13 +119,13 @@ def _run_cycle(api: AirflowApi, services: RunningServices, cycle: Cycle, console
         console.print(f"{cycle.run_id} failed before; going on from what failed")
         api.clear_failed(cycle.run_id)
         found = api.find_run(cycle.run_id) or found
-    with Progress(console, cycle.run_id) as progress:
+    with TaskDisplay(console, cycle.run_id) as display:
         while found["state"] not in FINAL_STATES:
             services.require_alive()
-            progress.show(api.tasks(cycle.run_id), training_progress(services.home.workspace))
+            display.show(api.tasks(cycle.run_id), training_progress(services.home.workspace))
             time.sleep(POLL_S)
             found = api.find_run(cycle.run_id) or found
-        progress.show(api.tasks(cycle.run_id))
+        display.show(api.tasks(cycle.run_id))
     if found["state"] == "success":
         return True
     _show_failure(api, cycle, console)
@@ -154,7 +154,7 @@ def _event_log(home: LocalHome, location: str, console: Console) -> Iterator[Cal
     console.print(f"writing the event log of the Complete Journey data to {location} ...")
     log_path = home.logs / "ingest.log"
     with log_path.open("wb") as stream:
-        command = ["-m", "pipelines.cli.main", "ingest", "completejourney", "--to", location]
+        command = ["-m", "pipelines.cli", "ingest", "completejourney", "--to", location]
         process = subprocess.Popen(
             [sys.executable, *command],
             stdout=stream,

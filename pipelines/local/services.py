@@ -145,7 +145,7 @@ def make_environment(
         "HOMEFEED_HOME": str(home.path),
         "HOMEFEED_TRACKING_URI": mlflow_url,
         "HOMEFEED_AIRFLOW_URL": airflow_url,
-        "HOMEFEED_COMMAND": f"{shlex.quote(sys.executable)} -m pipelines.cli.main",
+        "HOMEFEED_COMMAND": f"{shlex.quote(sys.executable)} -m pipelines.cli",
         # setproctitle would overwrite the mark by which a process is found and ended
         "SPT_NOENV": "1",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

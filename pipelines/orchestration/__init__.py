@@ -1,1 +1,1 @@
-"""What Airflow is given: operators, retries, callbacks, timetable. No stage's work is done here."""
+"""What Airflow is given: operators, retries, callbacks, schedule. The DAG file wires them."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def promote_challenger(
+def move_if_permitted(
     run: ResolvedRun, challenger: Challenger, judgement: Judgement, now: datetime
 ) -> Promotion:
     """Make the challenger champion if the verdict and the run allow it.

@@ -85,6 +85,7 @@ def open_run(client: "MlflowClient", run: ResolvedRun, side: str, name: str) -> 
             "as_of": run.as_of.isoformat(),
             "recipe": run.config.recipe,
             "code_version": run.code_version,
+            "code_digest": run.code_digest,
             "trigger": run.trigger,
         }
         return client.create_run(_experiment_id(client, run), tags=tags, run_name=name).info.run_id

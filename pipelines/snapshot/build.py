@@ -1,4 +1,4 @@
-"""`build_snapshot`: the immutable, content-addressed training and holdout set of one run.
+"""Writes the immutable, content-addressed training and holdout set of one run.
 
 There are two passes over the data. `spill` reads the event log once, checks it and deals its rows
 out by shard; then `kernel` builds each shard from its users' rows. Here both run over a pool of
@@ -52,7 +52,7 @@ class ShardSummary:
     num_positives: WindowCounts  # of the target head
 
 
-def build_snapshot(run: ResolvedRun, num_workers: int | None = None) -> Snapshot:
+def write_snapshot(run: ResolvedRun, num_workers: int | None = None) -> Snapshot:
     """Build and publish the snapshot of a run; the same content is published once.
 
     The result depends on the event log's rows known before as_of, on `config.features` and

@@ -1,4 +1,4 @@
-"""Body of `compare_with_champion`: score both sides on one holdout, judge, publish, log.
+"""`compare_with_champion`: score both sides on one holdout, judge, publish, log.
 
 The judging is `validation`; this fetches the champion and makes both sides comparable in MLflow.
 """
@@ -15,7 +15,6 @@ from pipelines.contracts.judgement import BaselineKind, Comparison, Judgement, S
 from pipelines.contracts.mlflow_errors import translated_errors
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.registry import registry, tracking
-from pipelines.stages.runner import StageContext
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,7 +29,9 @@ class Judged:
     serving: ServingCheck
 
 
-def compare_with_champion(context: StageContext) -> Judgement:
+def compare_with_champion(
+    run: ResolvedRun, snapshot: Snapshot, challenger: Challenger, output_uri: str
+) -> Judgement:
     """Judge the challenger against the pinned champion, or against popularity in the first cycle.
 
     Raises:
@@ -42,9 +43,6 @@ def compare_with_champion(context: StageContext) -> Judgement:
     from validation.model_gate.verdict import decide
     from validation.report import verdict_page as report
 
-    run = context.run
-    snapshot = context.artifact("build_snapshot", Snapshot)
-    challenger = context.artifact("train_challenger", Challenger)
     client = tracking.connect(run.tracking_uri)
     with storage.scratch_folder(run.workspace_uri) as scratch, contextlib.ExitStack() as stack:
         bundle_dir = stack.enter_context(storage.local_copy(challenger.bundle_uri))
@@ -67,13 +65,13 @@ def compare_with_champion(context: StageContext) -> Judgement:
         page = report.write_report(comparison, self_test, verdict, out_dir, report_context(run))
         facts = Judged(comparison, verdict, serving)
         runs = _log_sides(client, run, challenger, facts, out_dir)
-        storage.publish_folder(out_dir, context.output_uri)
+        storage.publish_folder(out_dir, output_uri)
     return Judgement(
         comparison=comparison,
         self_test=self_test,
         serving=serving,
         verdict=verdict,
-        report_uri=storage.join(context.output_uri, page.name),
+        report_uri=storage.join(output_uri, page.name),
         challenger_mlflow_run_id=runs[0],
         baseline_mlflow_run_id=runs[1],
     )

@@ -1,28 +1,24 @@
 """`resolve_run`: the only stage that looks at a clock, at "latest" or at a registry alias.
 
-It fixes as_of, code version, champion version and reference snapshot; what follows is a pure
-function of its result.
+It fixes as_of, the code, the champion's version and the reference snapshot. What follows is a pure
+function of its result. It is run by `pipelines.stages.runner.start_run`, which returns the run that
+was resolved first for the same request.
 """
 
-import logging
-import subprocess
 from datetime import UTC, datetime
-from importlib import metadata
-from pathlib import Path
 from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
 from pipelines import storage
-from pipelines.contracts.artifacts import ModelRef, ResolvedRun, StageRecord
+from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.base import Frozen, digest_of
+from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.errors import ConfigurationError, DataContractError
-from pipelines.contracts.run_layout import manifest_uri, snapshot_manifest_uri
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.recipes import make_recipe
 from pipelines.settings import Settings
-
-log = logging.getLogger(__name__)
+from pipelines.snapshot.accepted import newest_accepted
 
 
 class RunRequest(Frozen):
@@ -36,89 +32,57 @@ class RunRequest(Frozen):
     accelerator: Literal["cpu", "gpu"] = "cpu"
     trigger: str = Field(description="Airflow run id, or a name: the same one is the same cycle.")
 
+    @property
+    def day(self) -> datetime:
+        """Midnight (UTC) of the day asked for: the run's as_of."""
+        instant = (self.as_of or self.now).astimezone(UTC)
+        return instant.replace(hour=0, minute=0, second=0, microsecond=0)
 
-class AcceptedSnapshot(Frozen):
-    """Marker the data gate leaves when it accepts: the reference of later shift checks."""
+    @property
+    def run_id(self) -> str:
+        """Name of the cycle: the same recipe, trigger and day are the same cycle."""
+        return f"{self.day:%Y-%m-%d}--{digest_of([self.trigger, self.recipe])[:8]}"
 
-    as_of: AwareDatetime
-    snapshot_uri: str
-    recipe: str
+
+def run_uri_of(request: RunRequest, settings: Settings) -> str:
+    """Return the URI of the run folder of a request, whether or not there is one already."""
+    return storage.join(storage.to_uri(settings.workspace_location), "runs", request.run_id)
 
 
 def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
-    """Fix everything a cycle depends on, and save it as the run's first manifest.
-
-    The same trigger and as_of give the run that was resolved first, whatever moved since.
+    """Fix everything that a cycle depends on.
 
     Raises:
         ConfigurationError: unknown recipe; as_of not newer than the champion's; bad tracking URI.
         DataContractError: the event log is missing or lacks a table.
         TrackingUnavailableError: MLflow does not answer.
     """
-    as_of = floor_to_day(request.as_of or request.now)
-    run_id = f"{as_of:%Y-%m-%d}--{digest_of([request.trigger, request.recipe])[:8]}"
-    workspace_uri = storage.to_uri(settings.workspace_location)
-    run_uri = storage.join(workspace_uri, "runs", run_id)
-    resolved_uri = manifest_uri(run_uri, "resolve_run")
-    if storage.exists(resolved_uri):
-        log.info("cycle %s was resolved before; going on with it", run_id)
-        record = storage.read_model(resolved_uri, StageRecord)
-        return ResolvedRun.model_validate(record.artifact)
-    started = datetime.now(UTC)
+    config = make_recipe(request.recipe)
     event_log_uri = storage.to_uri(settings.event_log_location)
     _require_event_log(event_log_uri)
     champion = _pin_champion(settings)
     if request.may_promote:
-        _require_newer(as_of, champion)
-    run = ResolvedRun(
-        run_id=run_id,
-        run_uri=run_uri,
-        as_of=as_of,
-        config=make_recipe(request.recipe),
+        _require_newer(request.day, champion)
+    workspace_uri = storage.to_uri(settings.workspace_location)
+    return ResolvedRun(
+        run_id=request.run_id,
+        run_uri=run_uri_of(request, settings),
+        as_of=request.day,
+        config=config,
         code_version=code_version(),
+        code_digest=code_digest(),
         event_log_uri=event_log_uri,
         workspace_uri=workspace_uri,
         tracking_uri=settings.tracking_uri,
         experiment=settings.experiment,
         registered_model=settings.registered_model,
         champion=champion,
-        last_accepted_snapshot_uri=_last_accepted(workspace_uri, request.recipe, as_of),
+        last_accepted_snapshot_uri=newest_accepted(workspace_uri, request.recipe, request.day),
         may_promote=request.may_promote,
         num_devices=request.num_devices,
         accelerator=request.accelerator,
         trigger=request.trigger,
     )
-    finished = datetime.now(UTC)
-    record = StageRecord(
-        stage="resolve_run",
-        input_digest=request.fingerprint(),
-        artifact=run.model_dump(mode="json"),
-        wall_s=(finished - started).total_seconds(),
-        finished_at=finished,
-    )
-    storage.write_model(resolved_uri, record)
-    return run
-
-
-def floor_to_day(instant: datetime) -> datetime:
-    """Return midnight (UTC) of the instant's day."""
-    return instant.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-def code_version() -> str:
-    """Return the git commit of the checkout ('-dirty' if changed), else the package version."""
-    root = Path(__file__).resolve().parents[2]
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return metadata.version("homefeed-retrain")
-    return found.stdout.strip()
-
-
-def accepted_folder(workspace_uri: str, recipe: str) -> str:
-    """Return the folder of a recipe's accepted-snapshot markers."""
-    return storage.join(workspace_uri, "accepted_snapshots", recipe)
 
 
 def _require_event_log(event_log_uri: str) -> None:
@@ -146,13 +110,3 @@ def _require_newer(as_of: datetime, champion: ModelRef | None) -> None:
             f"trained as of {champion.as_of:%Y-%m-%d}; expected a later day; choose one, or set "
             f"promote to no (`--no-promote`) to train and compare without promoting"
         )
-
-
-def _last_accepted(workspace_uri: str, recipe: str, as_of: datetime) -> str | None:
-    """Return the newest snapshot accepted for an earlier as_of of the same recipe."""
-    folder = accepted_folder(workspace_uri, recipe)
-    for name in reversed(storage.list_names(folder)):
-        marker = storage.read_model(storage.join(folder, name), AcceptedSnapshot)
-        if marker.as_of < as_of and storage.exists(snapshot_manifest_uri(marker.snapshot_uri)):
-            return marker.snapshot_uri
-    return None

@@ -1,50 +1,155 @@
 """Runs one stage of a run so that it may be retried, killed or called twice.
 
-A stage's manifest is written last. Without it the stage did not happen; with one whose input
-digest matches, the stage returns it and does no work. Not for what a stage does: that is its body.
+A stage's manifest is written last. Without it the stage did not happen. A stage is done if its
+manifest was made from the same inputs and what the manifest names is still there; then the stage
+returns its manifest and does no work. Not for what a stage does: that is in the stage's own file.
 """
 
 import logging
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun, StageFailure, StageRecord
-from pipelines.contracts.base import Frozen, digest_of
+from pipelines.contracts.base import Artifact, digest_of
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
 from pipelines.contracts.run_layout import failure_uri, manifest_uri
+from pipelines.settings import Settings
+from pipelines.stages.resolve_run import RunRequest, run_uri_of
+from pipelines.stages.table import TABLE, Stage
 
 log = logging.getLogger(__name__)
-Artifact = TypeVar("Artifact", bound=Frozen)
+Kind = TypeVar("Kind", bound=Artifact)
 
 STAGE_VERSION = 1
 """Raise it when a stage's meaning changes, so that old manifests are not taken for new ones."""
 
-
-@dataclass(frozen=True)
-class StageContext:
-    """What a stage's body gets: the run, where to publish files, and its inputs."""
-
-    run: ResolvedRun
-    stage: str
-    output_uri: str  # unique to this attempt; files published here belong to the artifact
-
-    def artifact(self, stage: str, kind: type[Artifact]) -> Artifact:
-        """Return the artifact of an earlier stage of the same run."""
-        return read_artifact(self.run.run_uri, stage, kind)
+RESOLVE_WAIT_S = 120.0
+"""How long `start_run` waits for another process that resolves the same cycle, in seconds."""
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A stage's name, the stages whose artifacts it reads, and its body."""
+def start_run(request: RunRequest, settings: Settings) -> ResolvedRun:
+    """Run `resolve_run`, or return the run that was resolved first for this request.
 
-    name: str
-    inputs: tuple[str, ...]
-    body: Callable[[StageContext], Frozen]
+    The same recipe, trigger and day are the same run, whatever has moved since: the champion, the
+    settings or the code. Of two processes that ask at once, the second waits and gets the run of
+    the first.
+
+    Raises:
+        HomefeedError: as `resolve_run` raises; also written to `failure.json` of the run folder.
+    """
+    name = "resolve_run"
+    run_uri = run_uri_of(request, settings)
+    with storage.exclusive_lock(storage.join(run_uri, name, "stage"), name, RESOLVE_WAIT_S):
+        if storage.exists(manifest_uri(run_uri, name)):
+            log.info("%s was resolved before; going on with it", run_uri)
+        else:
+            _attempt(TABLE[name], run_uri, [request], request.fingerprint(), settings)
+    return read_run(run_uri)
+
+
+def run_stage(name: str, run_uri: str) -> str:
+    """Run one stage, or find it done, and return its manifest's URI.
+
+    Args:
+        name: One of `artifacts.STAGES`; `resolve_run` must have happened already.
+        run_uri: The run folder that `start_run` made.
+
+    Raises:
+        HomefeedError: as the stage's function raises; also written to `failure.json`.
+        RunInProgressError: another process runs the same stage of the same run.
+    """
+    run_uri = storage.to_uri(run_uri)
+    run = read_record(run_uri, "resolve_run").artifact
+    if name == "resolve_run":
+        return manifest_uri(run_uri, name)
+    stage = TABLE[name]
+    found = {upstream: read_record(run_uri, upstream).artifact for upstream in stage.inputs}
+    inputs = [kind.model_validate(found[upstream]) for upstream, kind in stage.inputs.items()]
+    others = [artifact for upstream, artifact in found.items() if upstream != "resolve_run"]
+    input_digest = digest_of([name, STAGE_VERSION, digest_of(run), others])
+    with storage.exclusive_lock(storage.join(run_uri, name, "stage"), f"{name} of {run_uri}"):
+        if not _is_done(stage, run_uri, input_digest):
+            _attempt(stage, run_uri, inputs, input_digest, Settings())
+    return manifest_uri(run_uri, name)
+
+
+def _is_done(stage: Stage, run_uri: str, input_digest: str) -> bool:
+    """Return whether the manifest is there, is about these inputs, and names nothing missing."""
+    if not storage.exists(manifest_uri(run_uri, stage.name)):
+        return False
+    record = read_record(run_uri, stage.name)
+    if record.input_digest != input_digest:
+        log.info("%s of %s: its inputs have changed", stage.name, run_uri)
+        return False
+    if missing := storage.find_missing(stage.gives.model_validate(record.artifact).places()):
+        log.warning(
+            "%s of %s was done, but %s is missing or of another size; running it again",
+            *(stage.name, run_uri, missing[0]),
+        )
+        return False
+    log.info("%s of %s is done already; nothing to do", stage.name, run_uri)
+    return True
+
+
+def _attempt(
+    stage: Stage, run_uri: str, inputs: Sequence[Any], input_digest: str, settings: Settings
+) -> None:
+    """Call the stage's function and publish its artifact; leave a failure for the alert."""
+    output = f"output-{uuid.uuid4().hex[:8]}"
+    extras = {
+        "output_uri": storage.join(run_uri, stage.name, output),
+        "now": datetime.now(UTC),
+        "settings": settings,
+    }
+    log.info("%s of %s: starting", stage.name, run_uri)
+    started = time.monotonic()
+    try:
+        artifact = stage.load()(*inputs, **{name: extras[name] for name in stage.also})
+    except Exception as error:
+        _note_failure(stage.name, run_uri, error)
+        raise
+    record = StageRecord(
+        stage=stage.name,
+        input_digest=input_digest,
+        artifact=artifact.model_dump(mode="json"),
+        wall_s=time.monotonic() - started,
+        finished_at=datetime.now(UTC),
+    )
+    storage.write_model(manifest_uri(run_uri, stage.name), record)
+    _tidy(stage.name, run_uri, keep=output)
+    log.info("%s of %s: done in %.1f s", stage.name, run_uri, record.wall_s)
+
+
+def _note_failure(stage: str, run_uri: str, error: Exception) -> None:
+    """Leave the failure for the alert. A second failure while noting must not hide the first."""
+    exit_code, is_retryable = HomefeedError.exit_code, True
+    if isinstance(error, HomefeedError):
+        exit_code, is_retryable = error.exit_code, error.is_retryable
+    failure = StageFailure(
+        stage=stage,
+        error_class=type(error).__name__,
+        message=str(error),
+        exit_code=exit_code,
+        is_retryable=is_retryable,
+        occurred_at=datetime.now(UTC),
+    )
+    try:
+        storage.write_model(failure_uri(run_uri, stage), failure)
+    except HomefeedError as second:
+        log.warning("could not note the failure of %s: %s", stage, second)
+
+
+def _tidy(stage: str, run_uri: str, keep: str) -> None:
+    """Remove a former failure and the files of attempts that never ended."""
+    storage.remove(failure_uri(run_uri, stage))
+    folder = storage.join(run_uri, stage)
+    for name in storage.list_names(folder):
+        if name.startswith("output-") and name != keep:
+            storage.remove(storage.join(folder, name))
 
 
 def read_record(run_uri: str, stage: str) -> StageRecord:
@@ -56,19 +161,16 @@ def read_record(run_uri: str, stage: str) -> StageRecord:
     try:
         return storage.read_model(manifest_uri(run_uri, stage), StageRecord)
     except FileNotFoundError:
+        how = f"`homefeed stage {stage} --run {run_uri}`"
+        if stage == "resolve_run":
+            how = "`homefeed resolve --as-of YYYY-MM-DD` (it prints the run's URI)"
         raise ConfigurationError(
             f"run {run_uri} has no manifest of {stage}; expected that stage to have ended; "
-            f"{_how_to_run(stage, run_uri)} first, or correct --run"
+            f"run {how} first, or correct --run"
         ) from None
 
 
-def _how_to_run(stage: str, run_uri: str) -> str:
-    if stage == "resolve_run":
-        return "run `homefeed resolve --as-of YYYY-MM-DD` (it prints the run's URI)"
-    return f"run `homefeed stage {stage} --run {run_uri}`"
-
-
-def read_artifact(run_uri: str, stage: str, kind: type[Artifact]) -> Artifact:
+def read_artifact(run_uri: str, stage: str, kind: type[Kind]) -> Kind:
     """Return a stage's artifact; raises as `read_record` does."""
     return kind.model_validate(read_record(run_uri, stage).artifact)
 
@@ -76,86 +178,3 @@ def read_artifact(run_uri: str, stage: str, kind: type[Artifact]) -> Artifact:
 def read_run(run_uri: str) -> ResolvedRun:
     """Return the resolved run in a run folder; raises as `read_record` does."""
     return read_artifact(run_uri, "resolve_run", ResolvedRun)
-
-
-def run_stage(name: str, run_uri: str) -> str:
-    """Run one stage, or find it done, and return its manifest's URI.
-
-    Args:
-        name: One of `artifacts.STAGES` but `resolve_run`.
-        run_uri: The run folder that `resolve_run` made.
-
-    Raises:
-        HomefeedError: as the stage's body raises; also written to `failure.json`.
-        RunInProgressError: another process runs the same stage of the same run.
-    """
-    from pipelines.stages.table import STAGE_BODIES
-
-    run_uri = storage.to_uri(run_uri)
-    if name == "resolve_run":
-        read_run(run_uri)
-        return manifest_uri(run_uri, name)
-    stage = STAGE_BODIES[name]
-    run = read_run(run_uri)
-    inputs = [read_record(run_uri, upstream).artifact for upstream in stage.inputs]
-    input_digest = digest_of([name, STAGE_VERSION, run.fingerprint(), inputs])
-    with storage.exclusive_lock(storage.join(run_uri, name, "stage"), f"{name} of {run.run_id}"):
-        if _is_done(run_uri, name, input_digest):
-            log.info("%s of %s is done already; nothing to do", name, run.run_id)
-            return manifest_uri(run_uri, name)
-        return _attempt(stage, run, input_digest)
-
-
-def _is_done(run_uri: str, name: str, input_digest: str) -> bool:
-    uri = manifest_uri(run_uri, name)
-    return storage.exists(uri) and storage.read_model(uri, StageRecord).input_digest == input_digest
-
-
-def _attempt(stage: Stage, run: ResolvedRun, input_digest: str) -> str:
-    output = f"output-{uuid.uuid4().hex[:8]}"
-    context = StageContext(run, stage.name, storage.join(run.run_uri, stage.name, output))
-    log.info("%s of %s: starting", stage.name, run.run_id)
-    started = time.monotonic()
-    try:
-        artifact = stage.body(context)
-    except Exception as error:
-        _note_failure(context, error)
-        raise
-    record = StageRecord(
-        stage=stage.name,
-        input_digest=input_digest,
-        artifact=artifact.model_dump(mode="json"),
-        wall_s=time.monotonic() - started,
-        finished_at=datetime.now(UTC),
-    )
-    uri = manifest_uri(run.run_uri, stage.name)
-    storage.write_model(uri, record)
-    _tidy(run.run_uri, stage.name, keep=output)
-    log.info("%s of %s: done in %.1f s", stage.name, run.run_id, record.wall_s)
-    return uri
-
-
-def _note_failure(context: StageContext, error: Exception) -> None:
-    """Leave the failure for the alert. A second failure while noting must not hide the first."""
-    is_ours = isinstance(error, HomefeedError)
-    failure = StageFailure(
-        stage=context.stage,
-        error_class=type(error).__name__,
-        message=str(error),
-        exit_code=error.exit_code if isinstance(error, HomefeedError) else 70,
-        is_retryable=error.is_retryable if isinstance(error, HomefeedError) else not is_ours,
-        occurred_at=datetime.now(UTC),
-    )
-    try:
-        storage.write_model(failure_uri(context.run.run_uri, context.stage), failure)
-    except HomefeedError as second:
-        log.warning("could not note the failure of %s: %s", context.stage, second)
-
-
-def _tidy(run_uri: str, stage: str, keep: str) -> None:
-    """Drop a former failure and the files of attempts that never ended."""
-    storage.remove(failure_uri(run_uri, stage))
-    folder = storage.join(run_uri, stage)
-    for name in storage.list_names(folder):
-        if name.startswith("output-") and name != keep:
-            storage.remove(storage.join(folder, name))

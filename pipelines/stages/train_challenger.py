@@ -1,48 +1,66 @@
-"""Body of `train_challenger`: train in its own process, log the bundle, register it.
+"""`train_challenger`: train in a process of its own, log the bundle, register it, publish it.
 
-Training itself is `training.launch.launcher`; this connects it with the workspace and the registry.
+    <run>/train_challenger/training/    work folder with checkpoints, kept between attempts
+    <output_uri>/bundle/                the bundle (see training/bundle/files.py)
+
+Training itself is `training.launch.launcher`.
 """
 
+import logging
 import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import storage
-from pipelines.contracts.artifacts import Challenger, ModelRef, ResolvedRun, Snapshot
+from pipelines.contracts.artifacts import Challenger, DataReport, ModelRef, ResolvedRun, Snapshot
+from pipelines.contracts.code_identity import code_digest
+from pipelines.contracts.errors import DataGateFailedError
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.mlflow_errors import translated_errors
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.registry import registry, tracking
-from pipelines.stages.runner import StageContext
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from training.fitting.spec import TrainingResult
+    from training.fitting.spec import TrainingResult, TrainingSpec
+
+log = logging.getLogger(__name__)
 
 
-def train_challenger(context: StageContext) -> Challenger:
-    """Train on the snapshot and register the result as version with alias `challenger`.
+def train_challenger(
+    run: ResolvedRun, snapshot: Snapshot, report: DataReport, output_uri: str
+) -> Challenger:
+    """Train on the snapshot and register the result as the version with alias `challenger`.
 
-    The work folder with its checkpoints outlives the attempt: a retry resumes there.
+    The work folder outlives the attempt: a retry resumes there.
 
     Raises:
-        TrainingDivergedError: non-finite loss.
+        DataGateFailedError: the report does not accept this snapshot.
+        TrainingDivergedError: the loss became NaN or infinite.
         TrackingUnavailableError: MLflow cannot be reached; what was trained is kept.
     """
-    run = context.run
-    snapshot = context.artifact("build_snapshot", Snapshot)
+    from training.launch import launcher
+
+    _require_accepted(report, snapshot)
     client = tracking.connect(run.tracking_uri)
-    mlflow_run_id = _open_run(client, run)
+    mlflow_run_id = _open_mlflow_run(client, run)
     with storage.local_copy(snapshot.uri) as snapshot_dir:
         verify_files(snapshot, snapshot_dir)
-        result = _train(run, snapshot, snapshot_dir, mlflow_run_id)
-    model = _register(client, run, snapshot, result, mlflow_run_id)
-    _publish_bundle(Path(result.bundle_dir), context)
+        spec = _specify(run, snapshot, snapshot_dir, mlflow_run_id)
+        result = launcher.train(spec)
+    model = _register(client, run, spec, result)
+    bundle_uri = storage.join(output_uri, "bundle")
+    with storage.scratch_folder(run.workspace_uri) as scratch:
+        # A copy is published: the work folder keeps its own, for a retry after this point.
+        copied = shutil.copytree(result.bundle_dir, scratch / "bundle")
+        bundle_files = digest_files(copied)
+        storage.publish_folder(copied, bundle_uri)
     return Challenger(
         model=model,
-        bundle_uri=storage.join(context.output_uri, "bundle"),
+        bundle_uri=bundle_uri,
+        bundle_files=bundle_files,
         num_steps=result.num_steps,
         num_training_examples=result.num_training_examples,
         final_training_loss=result.final_training_loss,
@@ -50,27 +68,45 @@ def train_challenger(context: StageContext) -> Challenger:
     )
 
 
-def _open_run(client: "MlflowClient", run: ResolvedRun) -> str:
+def _require_accepted(report: DataReport, snapshot: Snapshot) -> None:
+    if report.snapshot_digest != snapshot.digest or not report.is_accepted:
+        raise DataGateFailedError(
+            f"the report of the data gate is about snapshot {report.snapshot_digest[:12]} and "
+            f"{'accepts' if report.is_accepted else 'refuses'} it; expected one that accepts "
+            f"{snapshot.digest[:12]}; run check_snapshot on that snapshot"
+        )
+
+
+def _open_mlflow_run(client: "MlflowClient", run: ResolvedRun) -> str:
     mlflow_run_id = tracking.open_run(client, run, "challenger", f"{run.as_of:%Y-%m-%d} challenger")
     with translated_errors(run.tracking_uri):
         config = run.config.model_dump(mode="json")
         tracking.log_params(client, mlflow_run_id, tracking.flatten(config))
+        # The run may have been opened by an attempt with other code.
+        client.set_tag(mlflow_run_id, "code_digest", code_digest())
     return mlflow_run_id
 
 
-def _train(
+def _specify(
     run: ResolvedRun, snapshot: Snapshot, snapshot_dir: Path, mlflow_run_id: str
-) -> "TrainingResult":
+) -> "TrainingSpec":
+    """Return the training. Its lineage names the code that trains, which is the code here."""
     from training.fitting.spec import Lineage, TrainingSpec
-    from training.launch import launcher
 
+    if run.code_digest not in ("", code_digest()):
+        log.warning(
+            "the run was resolved by code %s and is trained by code %s; what the other code had "
+            "trained of it is not gone on with",
+            *(run.code_digest[:12], code_digest()[:12]),
+        )
     lineage = Lineage(
         as_of=run.as_of,
         snapshot_digest=snapshot.digest,
         code_version=run.code_version,
+        code_digest=code_digest(),
         seed=run.config.training.seed,
     )
-    spec = TrainingSpec(
+    return TrainingSpec(
         snapshot=snapshot,
         snapshot_dir=str(snapshot_dir),
         work_dir=str(_work_dir(run)),
@@ -81,32 +117,6 @@ def _train(
         mlflow_run_id=mlflow_run_id,
         lineage=lineage,
     )
-    return launcher.train(spec)
-
-
-def _register(
-    client: "MlflowClient",
-    run: ResolvedRun,
-    snapshot: Snapshot,
-    result: "TrainingResult",
-    mlflow_run_id: str,
-) -> ModelRef:
-    """Log curves and bundle to the run and register the bundle; a retry repeats none of it."""
-    from training.bundle import mlflow_model
-    from training.fitting import live_metrics
-
-    bundle_dir = Path(result.bundle_dir)
-    tags = {
-        "bundle_digest": digest_of_files(digest_files(bundle_dir)),
-        "snapshot_digest": snapshot.digest,
-        "recipe": run.config.recipe,
-        "homefeed_run_id": run.run_id,
-    }
-    with translated_errors(run.tracking_uri):
-        live_metrics.replay(Path(result.metrics_path), run.tracking_uri, mlflow_run_id)
-        model_uri = mlflow_model.log_bundle(bundle_dir, mlflow_run_id, run.tracking_uri)
-        client.log_artifact(mlflow_run_id, result.learning_curve_path, "training")
-    return registry.register(client, run, mlflow_run_id, model_uri, tags)
 
 
 def _work_dir(run: ResolvedRun) -> Path:
@@ -120,9 +130,23 @@ def _work_dir(run: ResolvedRun) -> Path:
     return folder
 
 
-def _publish_bundle(bundle_dir: Path, context: StageContext) -> None:
-    """Publish a copy: the work folder keeps its own, for a retry after this point."""
-    with storage.scratch_folder(context.run.workspace_uri) as scratch:
-        copied = scratch / "bundle"
-        shutil.copytree(bundle_dir, copied)
-        storage.publish_folder(copied, storage.join(context.output_uri, "bundle"))
+def _register(
+    client: "MlflowClient", run: ResolvedRun, spec: "TrainingSpec", result: "TrainingResult"
+) -> ModelRef:
+    """Log curves and bundle to the MLflow run and register the bundle; a retry repeats nothing."""
+    from training.bundle import mlflow_model
+    from training.fitting import live_metrics
+
+    bundle_dir = Path(result.bundle_dir)
+    tags = {
+        "bundle_digest": digest_of_files(digest_files(bundle_dir)),
+        "snapshot_digest": spec.lineage.snapshot_digest,
+        "code_digest": spec.lineage.code_digest,
+        "recipe": run.config.recipe,
+        "homefeed_run_id": run.run_id,
+    }
+    with translated_errors(run.tracking_uri):
+        live_metrics.replay(Path(result.metrics_path), run.tracking_uri, spec.mlflow_run_id)
+        model_uri = mlflow_model.log_bundle(bundle_dir, spec.mlflow_run_id, run.tracking_uri)
+        client.log_artifact(spec.mlflow_run_id, result.learning_curve_path, "training")
+    return registry.register(client, run, spec.mlflow_run_id, model_uri, tags)

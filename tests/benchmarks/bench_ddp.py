@@ -13,7 +13,7 @@ from record import Row, row
 from sample import AS_OF, make_run, spec_of, variant
 
 from pipelines.contracts.config import RunConfig
-from pipelines.snapshot.build import build_snapshot
+from pipelines.snapshot.build import write_snapshot
 from training.launch import launcher
 
 TURNS, TRAINING_DAYS = 3, 12
@@ -60,7 +60,7 @@ def _short(batch_size: int) -> RunConfig:
 
 
 def _rate(config: RunConfig, num_processes: int) -> float:
-    snapshot = build_snapshot(make_run(config, AS_OF, Path(".homefeed") / "bench"))
+    snapshot = write_snapshot(make_run(config, AS_OF, Path(".homefeed") / "bench"))
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as work_dir:
         result = launcher.train(spec_of(snapshot, config, work_dir, num_processes))
     return result.num_training_examples * result.num_epochs / result.training_s

@@ -26,7 +26,7 @@ from torch import Tensor
 from pipelines import storage
 from pipelines.contracts.config import ModelConfig
 from pipelines.contracts.schemas import SPLIT_TRAINING
-from pipelines.snapshot.build import build_snapshot
+from pipelines.snapshot.build import write_snapshot
 from support.plain_encoder import PlainTransAct
 from training.data.reader import SnapshotReader
 from training.environment import training_environment
@@ -114,7 +114,7 @@ def _sample_inputs() -> Inputs:
     The candidates are random, as many of each request. The plain formulation has no use for keys.
     """
     with_folder = storage.local_path(storage.to_uri(Path(".homefeed") / "bench"))
-    snapshot = build_snapshot(make_run(variant(17), AS_OF, with_folder))
+    snapshot = write_snapshot(make_run(variant(17), AS_OF, with_folder))
     folder = storage.local_path(snapshot.uri)
     reader = SnapshotReader(snapshot, folder, snapshot.features, max_actions=100)
     index = reader.index(SPLIT_TRAINING)

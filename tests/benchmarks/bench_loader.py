@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot
 from pipelines.contracts.schemas import EMBEDDING_DIM, SPLIT_TRAINING, categorical_column
-from pipelines.snapshot.build import build_snapshot
+from pipelines.snapshot.build import write_snapshot
 from training.data.batches import Batch
 from training.data.data_module import HomefeedDataModule
 from training.data.reader import SnapshotReader, ragged_ranges
@@ -34,7 +34,7 @@ def measure() -> list[Row]:
     """Return samples per second of the loader, of the per-row peer and of the training step."""
     torch.set_num_threads(1)
     run = make_run(variant(17), AS_OF, BENCH)
-    snapshot = build_snapshot(run)
+    snapshot = write_snapshot(run)
     folder = storage.local_path(snapshot.uri)
     data = HomefeedDataModule(snapshot, folder, run.config)
     peer = DataLoader(
@@ -181,7 +181,7 @@ def read_an_epoch(days: int) -> float:
     config = variant(17)
     window = config.snapshot.model_copy(update={"training_days": days})
     run = make_run(config.model_copy(update={"snapshot": window}), AS_OF, BENCH)
-    snapshot = build_snapshot(run)
+    snapshot = write_snapshot(run)
     data = HomefeedDataModule(snapshot, storage.local_path(snapshot.uri), run.config)
     peak = 0.0
     for _ in data.batches_from(0, 0, 1):

@@ -27,7 +27,7 @@ from pipelines import storage
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
-from pipelines.snapshot.build import build_snapshot
+from pipelines.snapshot.build import write_snapshot
 from training.bundle.score_split import score_split
 from training.data.example_rows import ExampleRows, load_rows
 from training.launch import launcher
@@ -68,7 +68,7 @@ def measure_features(*, has_count: bool) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as temporary:
         folder = Path(temporary)
         config = variant(SEEDS[0], count=has_count)
-        snapshot = build_snapshot(make_run(config, AS_OF, folder))
+        snapshot = write_snapshot(make_run(config, AS_OF, folder))
         snapshot_dir = storage.local_path(snapshot.uri)
         rows = load_rows(snapshot, snapshot_dir, SPLIT_HOLDOUT)
         fuxictr_peer.export(snapshot, snapshot_dir, config, folder)

@@ -14,7 +14,7 @@ from sample import AS_OF, Scored, make_run, train_and_score, variant
 
 from pipelines import storage
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
-from pipelines.snapshot.build import build_snapshot
+from pipelines.snapshot.build import write_snapshot
 from training.data.example_rows import load_rows
 from validation.model_gate.ranking_metrics import top_k_hits
 
@@ -49,7 +49,7 @@ def measure() -> list[Row]:
 
 def _rules(workspace: Path) -> dict[str, Scored]:
     """Rank the holdout by chance, by popularity, and by past purchases with ties by popularity."""
-    snapshot = build_snapshot(make_run(variant(SEEDS[0]), AS_OF, workspace))
+    snapshot = write_snapshot(make_run(variant(SEEDS[0]), AS_OF, workspace))
     rows = load_rows(snapshot, storage.local_path(snapshot.uri), SPLIT_HOLDOUT)
     popularity = rows.numeric["pin_popularity"].astype(np.float64)
     past = np.round(np.expm1(rows.numeric["past_engagements"].astype(np.float64)))

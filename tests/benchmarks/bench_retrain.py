@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def measure() -> list[Row]:
     """Run both cycles; report the whole, each cycle, and the share outside the stages' work."""
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as home:
-        command = [sys.executable, "-m", "pipelines.cli.main", "local", "retrain", "--home", home]
+        command = [sys.executable, "-m", "pipelines.cli", "local", "retrain", "--home", home]
         started = time.monotonic()
         subprocess.run(command, cwd=ROOT, check=True)
         wall_s = time.monotonic() - started

@@ -28,7 +28,7 @@ from pipelines.contracts.config import RunConfig
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.recipes import world
-from pipelines.snapshot.build import build_snapshot
+from pipelines.snapshot.build import write_snapshot
 from pipelines.sources.publish import ingest
 from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import WorldParameters
@@ -70,7 +70,7 @@ def measure() -> list[Row]:
     log_uri = world_uri(PARAMETERS)
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as folder:
         run = make_run(world(), AS_OF, Path(folder), log_uri)
-        snapshot = build_snapshot(run)
+        snapshot = write_snapshot(run)
         holdout = read_holdout(snapshot, log_uri)
         rules = {name: holdout.volume(score) for name, score in holdout.scores.items()}
         rows = [_rule_row(name, volume, holdout) for name, volume in rules.items()]

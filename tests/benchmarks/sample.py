@@ -15,7 +15,7 @@ from pipelines.contracts.artifacts import ResolvedRun, Snapshot
 from pipelines.contracts.config import ModelConfig, RunConfig
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.recipes import completejourney
-from pipelines.snapshot.build import build_snapshot
+from pipelines.snapshot.build import write_snapshot
 from pipelines.sources.completejourney.adapter import CompleteJourneyAdapter
 from pipelines.sources.publish import ingest
 from training.bundle.score_split import score_split
@@ -94,7 +94,7 @@ class Scored:
 
 def train_and_score(config: RunConfig, as_of: datetime, workspace: Path) -> Scored:
     """Build the snapshot, train in an own process, and score the holdout."""
-    snapshot = build_snapshot(make_run(config, as_of, workspace))
+    snapshot = write_snapshot(make_run(config, as_of, workspace))
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as work_dir:
         result = launcher.train(spec_of(snapshot, config, work_dir))
         snapshot_dir = storage.local_path(snapshot.uri)

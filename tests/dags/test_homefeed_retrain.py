@@ -10,7 +10,8 @@ import pytest
 from airflow.sdk.exceptions import ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 
-from pipelines.orchestration.operators import StageRetryPolicy, alert_broken_run
+from pipelines.orchestration.callbacks import alert_broken_run
+from pipelines.orchestration.retries import StageRetryPolicy
 from pipelines.orchestration.timetable import AnchoredTimetable
 from pipelines.recipes import RECIPES
 

@@ -102,7 +102,7 @@ def homefeed_local(
 ) -> "subprocess.CompletedProcess[str]":
     """Run `homefeed local ...` as a person would, and return what it printed."""
     return subprocess.run(
-        [sys.executable, "-m", "pipelines.cli.main", "local", *arguments, "--dags", str(DAGS)],
+        [sys.executable, "-m", "pipelines.cli", "local", *arguments, "--dags", str(DAGS)],
         capture_output=True,
         text=True,
         timeout=timeout_s,

@@ -21,7 +21,7 @@ from pipelines.contracts.schemas import ACTIONS, EMBEDDING_DIM, IMPRESSIONS, PIN
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.contracts.time import to_ms
 from pipelines.recipes import smoke
-from pipelines.snapshot.build import build_snapshot
+from pipelines.snapshot.build import write_snapshot
 from pipelines.storage import list_names, local_path, to_uri
 from support.runs import make_run
 from support.worlds import embedding_column, write_events, write_rows
@@ -128,7 +128,7 @@ def build_tiny(
     folder: Path, config: RunConfig | None = None, as_of: datetime = TINY_AS_OF
 ) -> Snapshot:
     """Return the snapshot of `<folder>/event_log`."""
-    return build_snapshot(make_run(folder, config or tiny_config(), as_of))
+    return write_snapshot(make_run(folder, config or tiny_config(), as_of))
 
 
 def rows_of(snapshot: Snapshot, name: str) -> list[Row]:

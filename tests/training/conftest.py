@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import RunConfig
-from pipelines.snapshot.build import build_snapshot
+from pipelines.snapshot.build import write_snapshot
 from pipelines.storage import local_path
 from support.runs import make_run
 from support.worlds import write_planted_world
@@ -62,7 +62,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> PlantedSnapshot:
     folder = tmp_path_factory.mktemp("planted")
     write_planted_world(folder / "event_log", num_users=100, candidates=10)
     run = make_run(folder)
-    snapshot = build_snapshot(run)
+    snapshot = write_snapshot(run)
     # no dropout: its generator differs by rank, and ranks are compared
     small = {"dropout": 0.0, "mlp_dropout": 0.0, "first_k": 3, "max_actions": 12}
     model = run.config.model.model_copy(update=small)

@@ -3,7 +3,7 @@ import pytest
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import CategoricalFeature
 from pipelines.recipes import smoke
-from pipelines.snapshot.build import build_snapshot
+from pipelines.snapshot.build import write_snapshot
 from support.runs import make_run
 from support.worlds import write_planted_world
 
@@ -20,4 +20,4 @@ def planted_snapshot(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
         CategoricalFeature(name="state", table="users", values=("core", "non_core", "new")),
     )
     features = recipe.features.model_copy(update={"categorical": categorical})
-    return build_snapshot(make_run(folder, recipe.model_copy(update={"features": features})))
+    return write_snapshot(make_run(folder, recipe.model_copy(update={"features": features})))

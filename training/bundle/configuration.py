@@ -26,7 +26,10 @@ class BundleConfig(Frozen):
     calibrators: tuple[Calibrator, ...] = Field(description="One per head, in order.")
     as_of: AwareDatetime = Field(description="as_of of the cycle that trained it (UTC).")
     snapshot_digest: str
-    code_version: str
+    code_version: str = Field(description="Commit or version of the project that trained it.")
+    code_digest: str = Field(
+        default="", description="Digest of the code that trained it; empty in older bundles."
+    )
     seed: int
 
 

@@ -26,7 +26,7 @@ from training.data.reader import chunks
 from training.fitting.checkpoints import CheckpointWriter, newest_intact
 from training.fitting.lightning_module import RankerModule
 from training.fitting.live_metrics import MetricLog
-from training.fitting.progress import Progress, draw_learning_curve, final_loss
+from training.fitting.progress import ProgressLogger, draw_learning_curve, final_loss
 from training.fitting.spec import TrainingResult, TrainingSpec
 from training.fitting.work_folder import WorkFolder
 from training.model.ranker import Ranker
@@ -125,7 +125,7 @@ def _fit(
         use_distributed_sampler=False,
         callbacks=[
             SameStart(spec.identity()),
-            Progress(metric_log, module.num_steps, training.num_epochs),
+            ProgressLogger(metric_log, module.num_steps, training.num_epochs),
             CheckpointWriter(folder.checkpoints, training.checkpoint_every_steps),
         ],
     )
@@ -184,6 +184,7 @@ def _calibrated(spec: TrainingSpec, data: HomefeedDataModule, ranker: Ranker) ->
         as_of=spec.lineage.as_of,
         snapshot_digest=spec.lineage.snapshot_digest,
         code_version=spec.lineage.code_version,
+        code_digest=spec.lineage.code_digest,
         seed=spec.lineage.seed,
     )
     predictor = Predictor(ranker, config)

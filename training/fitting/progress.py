@@ -21,7 +21,7 @@ _NUM_LOGGED_STEPS = 200
 _BAR_WIDTH = 24
 
 
-class Progress(pl.Callback):
+class ProgressLogger(pl.Callback):
     """Logs values every so many steps, and a line with speed and time left every few seconds."""
 
     def __init__(self, metric_log: MetricLog, num_steps: int, num_epochs: int) -> None:

@@ -18,7 +18,12 @@ class Lineage(Frozen):
 
     as_of: AwareDatetime = Field(description="as_of of the cycle (UTC).")
     snapshot_digest: str = Field(description="Snapshot that it was trained on.")
-    code_version: str = Field(description="Git commit or package version of the training code.")
+    code_version: str = Field(description="Commit or version of the project, for people.")
+    code_digest: str = Field(
+        default="",
+        description="Digest of the code that trains and scores; empty in files written before "
+        "there was one.",
+    )
     seed: int = Field(description="Seed of weights, order, dropout and mask.")
 
 
@@ -41,14 +46,18 @@ class TrainingSpec(Frozen):
     mlflow_run_id: str = Field(description="Run to log to; empty: no live metrics.")
 
     def identity(self) -> str:
-        """Return a digest of what decides the result; places and addresses do not."""
+        """Return a digest of what decides the result.
+
+        Places and addresses do not decide it, nor does the project's version: a commit to the
+        documentation changes that, and the code digest stays.
+        """
         # one machine is left out: trainings that were begun before there were several go on
         nodes = [self.num_nodes] if self.num_nodes > 1 else []
         return digest_of(
             {
                 "snapshot": self.snapshot.digest,
                 "config": self.config.model_dump(mode="json"),
-                "lineage": self.lineage.model_dump(mode="json"),
+                "lineage": self.lineage.model_dump(mode="json", exclude={"code_version"}),
                 "devices": [self.num_devices, self.accelerator, *nodes],
             }
         )

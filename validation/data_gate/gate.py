@@ -18,7 +18,7 @@ from validation.data_gate.snapshot_profile import SnapshotProfile, profile_snaps
 from validation.report.data_docs import DOCS_FOLDER, finish_data_docs
 
 
-def check_snapshot(
+def judge_snapshot(
     snapshot: Snapshot,
     snapshot_dir: Path,
     reference: Snapshot | None,

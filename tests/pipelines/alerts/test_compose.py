@@ -8,7 +8,6 @@ from typer.testing import CliRunner
 
 from pipelines import storage
 from pipelines.alerts.compose import (
-    alert_on,
     alert_on_failure,
     alert_on_unresolved,
     compose_failure,
@@ -20,6 +19,7 @@ from pipelines.contracts.artifacts import Alert, AlertKind, StageFailure
 from pipelines.contracts.judgement import Decision
 from pipelines.contracts.run_layout import failure_uri
 from pipelines.settings import Settings
+from pipelines.stages.alert import alert as alert_stage
 from support.judgements import CHAMPION, make_judgement
 from support.runs import make_run, save_run
 
@@ -58,14 +58,16 @@ def accepts(command: str) -> bool:
 
 
 def test_a_promotion_is_no_reason_to_write(tmp_path):
-    receipt = alert_on(make_judgement(Decision.PROMOTE), make_run(tmp_path), settings_in(tmp_path))
+    receipt = alert_stage(
+        make_run(tmp_path), make_judgement(Decision.PROMOTE), settings_in(tmp_path)
+    )
     assert (receipt.alert, receipt.delivered_to) == (None, ())
     assert not (tmp_path / "workspace" / "outbox").exists()
 
 
 def test_a_regression_says_how_sure_and_what_serves(tmp_path):
     run = make_run(tmp_path, champion=CHAMPION)
-    receipt = alert_on(make_judgement(Decision.REJECT, REASON), run, settings_in(tmp_path))
+    receipt = alert_stage(run, make_judgement(Decision.REJECT, REASON), settings_in(tmp_path))
     alert = receipt.alert
     assert alert.kind is AlertKind.REGRESSION
     assert alert.happened == REASON

@@ -10,13 +10,14 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts.run_layout import manifest_uri
+from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from support.runs import make_run, save_run
 from support.worlds import write_planted_world
 
 
 def homefeed(*arguments: str, home: Path) -> subprocess.CompletedProcess:
     environment = {**os.environ, "HOMEFEED_HOME": str(home)}
-    command = [sys.executable, "-m", "pipelines.cli.main", *arguments]
+    command = [sys.executable, "-m", "pipelines.cli", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -49,3 +50,12 @@ def test_a_stage_prints_its_manifest_last(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == manifest_uri(run.run_uri, "build_snapshot")
     assert storage.exists(done.stdout.splitlines()[-1])
+
+
+def test_a_world_is_ingested_where_it_is_said_to_be(tmp_path: Path) -> None:
+    small = ("--num-users", "200", "--num-pins", "500", "--num-days", "10")
+    done = homefeed("ingest", "world", "--to", str(tmp_path / "log"), *small, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    log_uri = done.stdout.splitlines()[-1]
+    assert log_uri == storage.to_uri(tmp_path / "log")
+    assert set(EVENT_LOG_TABLES) <= set(storage.list_names(log_uri))

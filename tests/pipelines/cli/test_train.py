@@ -13,12 +13,12 @@ from pydantic import BaseModel
 
 from pipelines.cli import train as train_cli
 from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.config import ModelConfig, TrainingConfig
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.files import write_model
 from pipelines.recipes import make_recipe
-from pipelines.snapshot.build import build_snapshot
-from pipelines.stages.resolve_run import code_version
+from pipelines.snapshot.build import write_snapshot
 from pipelines.storage import local_path
 from support.damage import flip_a_byte
 from support.runs import make_run
@@ -32,7 +32,7 @@ SMALL = ("--model.first-k", "3", "--model.mlp-dims", "8", "--training.batch-size
 def homefeed_train(*arguments: str) -> subprocess.CompletedProcess:
     # a wide terminal, so that no text is broken; a variable that must change nothing
     environment = {**os.environ, "COLUMNS": "2000", "OMP_NUM_THREADS": "1", "MODEL": "{}"}
-    command = [sys.executable, "-m", "pipelines.cli.main", "train", *arguments]
+    command = [sys.executable, "-m", "pipelines.cli", "train", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -49,7 +49,7 @@ def spec_of(arguments: list[str], monkeypatch) -> tuple[TrainingSpec, NodeAddres
 def snapshot(tmp_path_factory) -> Snapshot:
     folder = tmp_path_factory.mktemp("planted")
     write_planted_world(folder / "event_log")
-    return build_snapshot(make_run(folder))
+    return write_snapshot(make_run(folder))
 
 
 @pytest.fixture
@@ -107,6 +107,7 @@ def test_overrides_reach_the_training_and_nothing_else_changes(
         "as_of": snapshot.as_of,
         "snapshot_digest": snapshot.digest,
         "code_version": code_version(),
+        "code_digest": code_digest(),
         "seed": 3,
     }
 
@@ -169,20 +170,23 @@ def test_an_altered_snapshot_is_refused_with_its_file(snapshot, arguments, tmp_p
 
 def test_other_code_does_not_go_on_nor_begin_anew(arguments, monkeypatch) -> None:
     spec, _ = spec_of(arguments, monkeypatch)
-    other = spec.lineage.model_copy(update={"code_version": "0123456789ab"})
+    other = spec.lineage.model_copy(update={"code_digest": "0123456789abcdef"})
     write_model(WorkFolder(Path(spec.work_dir)).spec, spec.model_copy(update={"lineage": other}))
-    with pytest.raises(ConfigurationError, match=r"by code version 0123456789ab, found .* now"):
+    with pytest.raises(ConfigurationError, match=r"by other code: found digest 0123456789ab "):
         spec_of(arguments, monkeypatch)
     spec_of([*arguments, "--training.seed", "3"], monkeypatch)  # other options begin anew
 
 
-def test_a_changed_checkout_is_warned_of(arguments, monkeypatch, caplog) -> None:
-    monkeypatch.setattr("pipelines.stages.resolve_run.code_version", lambda: "0123456789ab-dirty")
+def test_a_changed_checkout_is_told_by_its_training_code_alone(arguments, monkeypatch) -> None:
+    monkeypatch.setattr(train_cli, "code_version", lambda: "0123456789ab")
     spec, _ = spec_of(arguments, monkeypatch)
-    assert "not told apart" not in caplog.text
     write_model(WorkFolder(Path(spec.work_dir)).spec, spec)
-    spec_of(arguments, monkeypatch)
-    assert "changes since 0123456789ab-dirty are not told apart" in caplog.text
+    monkeypatch.setattr(train_cli, "code_version", lambda: "0123456789ab-dirty")
+    after_a_change_to_the_docs, _ = spec_of(arguments, monkeypatch)
+    assert after_a_change_to_the_docs.identity() == spec.identity()
+    monkeypatch.setattr(train_cli, "code_digest", lambda: "f" * 64)
+    with pytest.raises(ConfigurationError, match="by other code: .* expected ffffffffffff "):
+        spec_of(arguments, monkeypatch)
 
 
 def test_trains_a_bundle_and_finds_it_finished(snapshot, arguments, tmp_path) -> None:

@@ -124,7 +124,7 @@ def test_a_killed_start_leaves_nothing_running(tmp_path, retrained):
     ]:
         shutil.copy(path, home / "airflow")  # a database that is made already
     ui = subprocess.Popen(
-        [sys.executable, "-m", "pipelines.cli.main", "local", "ui", "--home", str(home)]
+        [sys.executable, "-m", "pipelines.cli", "local", "ui", "--home", str(home)]
         + ["--dags", str(DAGS)],
         stdout=subprocess.PIPE,
         text=True,

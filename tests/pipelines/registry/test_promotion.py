@@ -43,7 +43,7 @@ def cycle(tmp_path: Path, tracking_uri: str, as_of: datetime, **overrides: objec
 
 def promote(client: MlflowClient, run: ResolvedRun, folder: Path, now: datetime = NOW):  # noqa: ANN201
     model = register_bundle(client, run, folder)
-    return promotion.promote_challenger(run, challenger_of(model), judgement_of(run, model), now)
+    return promotion.move_if_permitted(run, challenger_of(model), judgement_of(run, model), now)
 
 
 def champion(client: MlflowClient, run: ResolvedRun):  # noqa: ANN201
@@ -73,7 +73,7 @@ def test_without_promote_nothing_moves(
     run = cycle(tmp_path, tracking_uri, FIRST)
     model = register_bundle(client, run, tmp_path)
     judgement = judgement_of(run, model, decision)
-    done = promotion.promote_challenger(run, challenger_of(model), judgement, NOW)
+    done = promotion.move_if_permitted(run, challenger_of(model), judgement, NOW)
     assert not done.is_promoted
     assert str(decision) in done.reason
     assert champion(client, run) is None
@@ -113,7 +113,7 @@ def test_a_verdict_about_another_model_is_refused(
     one = register_bundle(client, run, tmp_path)
     two = register_bundle(client, run, tmp_path)
     with pytest.raises(PromotionRefusedError, match="the verdict is about"):
-        promotion.promote_challenger(run, challenger_of(two), judgement_of(run, one), NOW)
+        promotion.move_if_permitted(run, challenger_of(two), judgement_of(run, one), NOW)
     assert champion(client, run) is None
 
 
@@ -124,9 +124,7 @@ def test_killed_between_alias_and_manifest_it_goes_on(
     model = register_bundle(client, run, tmp_path)
     registry.move_champion(client, tracking_uri, None, model)  # then the process was killed
     for _ in range(2):
-        done = promotion.promote_challenger(
-            run, challenger_of(model), judgement_of(run, model), NOW
-        )
+        done = promotion.move_if_permitted(run, challenger_of(model), judgement_of(run, model), NOW)
         assert done.is_promoted
     assert len(history.read(run.workspace_uri, run.registered_model)) == 1
 
@@ -204,7 +202,7 @@ def test_mlflow_down_at_promotion_moves_nothing(
     model = register_bundle(client, run, tmp_path)
     cut_off = run.model_copy(update={"tracking_uri": unused_url})
     with pytest.raises(TrackingUnavailableError, match="nothing was promoted"):
-        promotion.promote_challenger(cut_off, challenger_of(model), judgement_of(run, model), NOW)
+        promotion.move_if_permitted(cut_off, challenger_of(model), judgement_of(run, model), NOW)
     assert champion(client, run) is None
     assert not storage.exists(storage.join(run.workspace_uri, "history", "x"))
     assert history.read(run.workspace_uri, run.registered_model) == []

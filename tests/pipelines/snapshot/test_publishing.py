@@ -13,7 +13,7 @@ import pytest
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.snapshot_files import verify_files
-from pipelines.snapshot.build import build_snapshot
+from pipelines.snapshot.build import write_snapshot
 from pipelines.storage import join, local_path, read_model
 from support.runs import make_run
 from support.tiny_log import TINY_AS_OF, tiny_config, write_tiny_log
@@ -21,12 +21,12 @@ from support.tiny_log import TINY_AS_OF, tiny_config, write_tiny_log
 BUILD = """
 import sys
 from pipelines.contracts.artifacts import ResolvedRun
-from pipelines.snapshot.build import build_snapshot
+from pipelines.snapshot.build import write_snapshot
 if __name__ == "__main__":
     run = ResolvedRun.model_validate_json(open(sys.argv[1]).read())
     print("ready", flush=True)
     try:
-        print(build_snapshot(run, num_workers=int(sys.argv[2])).digest)
+        print(write_snapshot(run, num_workers=int(sys.argv[2])).digest)
     except Exception as error:
         print(type(error).__name__, error)
         sys.exit(getattr(error, "exit_code", 70))
@@ -58,10 +58,10 @@ def published(run: ResolvedRun) -> list[Path]:
 
 
 def test_the_same_content_is_published_once(run: ResolvedRun) -> None:
-    first = build_snapshot(run)
+    first = write_snapshot(run)
     manifest = local_path(first.uri) / "manifest.json"
     written = manifest.stat().st_mtime_ns
-    assert build_snapshot(run) == first
+    assert write_snapshot(run) == first
     assert manifest.stat().st_mtime_ns == written
     assert read_model(join(first.uri, "manifest.json"), Snapshot) == first
 
@@ -72,7 +72,7 @@ def test_two_builders_at_once_both_succeed(run: ResolvedRun, tmp_path: Path) -> 
     assert [builder.returncode for builder in builders] == [0, 0, 0]
     assert len(set(outputs)) == 1
     assert len(published(run)) == 1
-    verify_files(build_snapshot(run), published(run)[0])
+    verify_files(write_snapshot(run), published(run)[0])
 
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.02, 0.05, 0.1])
@@ -85,18 +85,18 @@ def test_a_killed_build_leaves_nothing_half_published(
     process.communicate(timeout=30)
     for folder in published(run):
         verify_files(read_model((folder / "manifest.json").as_uri(), Snapshot), folder)
-    snapshot = build_snapshot(run)
+    snapshot = write_snapshot(run)
     verify_files(snapshot, local_path(snapshot.uri))
     left = [p.name for p in local_path(snapshot.uri).parent.iterdir() if p.is_dir()]
     assert left == [snapshot.digest[:16]]
 
 
 def test_a_folder_without_manifest_is_replaced(run: ResolvedRun) -> None:
-    snapshot = build_snapshot(run)
+    snapshot = write_snapshot(run)
     folder = local_path(snapshot.uri)
     (folder / "manifest.json").unlink()
     (folder / "pins.arrow").write_bytes(b"half")
-    assert build_snapshot(run) == snapshot
+    assert write_snapshot(run) == snapshot
     verify_files(snapshot, folder)
 
 
@@ -127,7 +127,7 @@ def test_a_read_only_workspace_says_what_to_change(run: ResolvedRun) -> None:
     """/sys refuses new folders to everybody, root included."""
     nowhere = run.model_copy(update={"workspace_uri": "file:///sys/homefeed"})
     with pytest.raises(ConfigurationError, match="no permission.*HOMEFEED_WORKSPACE"):
-        build_snapshot(nowhere)
+        write_snapshot(nowhere)
 
 
 def test_a_full_workspace_is_said_to_be_full(run: ResolvedRun, tmp_path: Path) -> None:

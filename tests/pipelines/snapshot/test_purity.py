@@ -12,7 +12,7 @@ from pipelines.contracts.schemas import PINS
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.contracts.time import DAY_MS, to_ms
 from pipelines.recipes import smoke
-from pipelines.snapshot.build import build_snapshot
+from pipelines.snapshot.build import write_snapshot
 from pipelines.storage import local_path, to_uri
 from support.runs import PLANTED_AS_OF, make_run
 from support.tiny_log import (
@@ -42,7 +42,7 @@ def build_planted(folder: Path, place: str, workers: int = 1, **changes: object)
     config = smoke()
     config = config.model_copy(update={"snapshot": config.snapshot.model_copy(update=changes)})
     run = make_run(folder, config, PLANTED_AS_OF, workspace_uri=to_uri(folder / place))
-    return build_snapshot(run, num_workers=workers)
+    return write_snapshot(run, num_workers=workers)
 
 
 def digest_of_tiny(folder: Path, **rows: list) -> str:

@@ -14,7 +14,7 @@ from pipelines.contracts.errors import (
 )
 from pipelines.contracts.run_layout import failure_uri
 from pipelines.recipes import smoke
-from pipelines.stages import resolve_run as resolve
+from pipelines.snapshot.accepted import AcceptedSnapshot, accepted_folder
 from pipelines.stages import runner
 from support.damage import flip_a_byte
 from support.runs import make_run, save_run
@@ -37,9 +37,9 @@ def test_an_accepted_snapshot_becomes_the_reference(tmp_path: Path) -> None:
     assert report.is_accepted
     assert len(report.outcomes) >= 15
     assert "<html" in storage.read_bytes(report.docs_uri).decode()
-    folder = resolve.accepted_folder(run.workspace_uri, run.config.recipe)
+    folder = accepted_folder(run.workspace_uri, run.config.recipe)
     [name] = storage.list_names(folder)
-    marker = storage.read_model(storage.join(folder, name), resolve.AcceptedSnapshot)
+    marker = storage.read_model(storage.join(folder, name), AcceptedSnapshot)
     assert storage.exists(f"{marker.snapshot_uri}/manifest.json")
 
 

@@ -4,6 +4,7 @@ The comparison also loses MLflow in the middle.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,12 +18,13 @@ import pytest
 from pipelines import storage
 from pipelines.contracts.artifacts import Challenger, ResolvedRun, StageFailure
 from pipelines.contracts.errors import TrackingUnavailableError
+from pipelines.contracts.files import digest_files
 from pipelines.contracts.judgement import Decision, Judgement, Promotion
 from pipelines.contracts.run_layout import failure_uri, manifest_uri
 from pipelines.registry import history
 from pipelines.settings import Settings
-from pipelines.stages import resolve_run as resolve
-from pipelines.stages.runner import read_artifact
+from pipelines.stages.resolve_run import RunRequest
+from pipelines.stages.runner import read_artifact, start_run
 from support.line import Line, line_to
 from support.runs import PLANTED_AS_OF
 from support.worlds import write_planted_world
@@ -56,7 +58,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, line: Line) -> ResolvedRun:
     settings = Settings(
         home=str(home), tracking_uri=line.url, registered_model="killed", experiment="killed"
     )
-    request = resolve.RunRequest(
+    request = RunRequest(
         recipe="smoke",
         as_of=PLANTED_AS_OF,
         now=datetime(2026, 1, 1, tzinfo=UTC),
@@ -64,11 +66,11 @@ def run(tmp_path_factory: pytest.TempPathFactory, line: Line) -> ResolvedRun:
         num_devices=1,
         trigger="killed",
     )
-    return resolve.resolve_run(request, settings)
+    return start_run(request, settings)
 
 
 def start(name: str, run: ResolvedRun) -> subprocess.Popen:
-    command = [sys.executable, "-m", "pipelines.cli.main", "stage", name, "--run", run.run_uri]
+    command = [sys.executable, "-m", "pipelines.cli", "stage", name, "--run", run.run_uri]
     home = storage.local_path(run.workspace_uri).parent
     environment = {**os.environ, "HOMEFEED_HOME": str(home), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment)
@@ -143,3 +145,12 @@ def test_nothing_a_stage_wrote_is_left_open_to_a_second_run(run: ResolvedRun) ->
     for name in SIGNS:
         assert start(name, run).wait(timeout=60) == 0
     assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_a_lost_bundle_is_published_again_without_training_again(run: ResolvedRun) -> None:
+    before = read_artifact(run.run_uri, "train_challenger", Challenger)
+    shutil.rmtree(storage.local_path(before.bundle_uri))
+    assert start("train_challenger", run).wait(timeout=60) == 0
+    after = read_artifact(run.run_uri, "train_challenger", Challenger)
+    assert digest_files(storage.local_path(after.bundle_uri)) == before.bundle_files
+    assert after.model == before.model

@@ -1,20 +1,27 @@
+"""`resolve_run`, called as the DAG and the command line call it: through the runner."""
+
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import ResolvedRun, StageRecord
+from pipelines.contracts.artifacts import ResolvedRun, StageFailure, StageRecord
+from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
     TrackingUnavailableError,
 )
-from pipelines.contracts.run_layout import manifest_uri
+from pipelines.contracts.run_layout import failure_uri, manifest_uri
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.registry import promotion, tracking
 from pipelines.settings import Settings
-from pipelines.stages import resolve_run as resolve
+from pipelines.snapshot.accepted import AcceptedSnapshot, accepted_folder
+from pipelines.stages.resolve_run import RunRequest, run_uri_of
+from pipelines.stages.runner import start_run
 from support.registered import challenger_of, judgement_of, register_bundle
 from support.runs import make_run
 
@@ -31,7 +38,7 @@ def settings(tmp_path: Path, tracking_uri: str) -> Settings:
     )
 
 
-def request(**overrides: object) -> resolve.RunRequest:
+def request(**overrides: object) -> RunRequest:
     fields = {
         "recipe": "smoke",
         "as_of": AS_OF,
@@ -40,12 +47,13 @@ def request(**overrides: object) -> resolve.RunRequest:
         "num_devices": 1,
         "trigger": "test",
     }
-    return resolve.RunRequest(**(fields | overrides))
+    return RunRequest(**(fields | overrides))
 
 
 def test_the_run_is_complete_and_survives_json(settings: Settings) -> None:
-    run = resolve.resolve_run(request(), settings)
+    run = start_run(request(), settings)
     assert run.champion is None
+    assert (run.code_version, run.code_digest) == (code_version(), code_digest())
     assert ResolvedRun.model_validate_json(run.model_dump_json()) == run
     record = storage.read_model(manifest_uri(run.run_uri, "resolve_run"), StageRecord)
     assert ResolvedRun.model_validate(record.artifact) == run
@@ -53,7 +61,7 @@ def test_the_run_is_complete_and_survives_json(settings: Settings) -> None:
 
 @pytest.mark.parametrize("now", [AS_OF, AS_OF + timedelta(hours=23, minutes=59)])
 def test_without_as_of_now_is_floored_to_the_day(settings: Settings, now: datetime) -> None:
-    run = resolve.resolve_run(request(as_of=None, now=now), settings)
+    run = start_run(request(as_of=None, now=now), settings)
     assert run.as_of == AS_OF
     assert run.run_id.startswith("2017-06-12--")
 
@@ -61,12 +69,59 @@ def test_without_as_of_now_is_floored_to_the_day(settings: Settings, now: dateti
 def test_the_same_trigger_is_the_same_run_whatever_moved(
     settings: Settings, tmp_path: Path, tracking_uri: str
 ) -> None:
-    first = resolve.resolve_run(request(), settings)
+    first = start_run(request(), settings)
     make_champion(settings, tmp_path, tracking_uri, AS_OF - timedelta(days=14))
-    assert resolve.resolve_run(request(), settings) == first
-    other = resolve.resolve_run(request(trigger="another"), settings)
+    assert start_run(request(), settings) == first
+    other = start_run(request(trigger="another"), settings)
     assert other.run_id != first.run_id
     assert other.champion is not None
+
+
+RESOLVE = """
+import sys
+from pipelines.settings import Settings
+from pipelines.stages.resolve_run import RunRequest
+from pipelines.stages.runner import start_run
+settings = Settings.model_validate_json(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+request = RunRequest.model_validate_json(sys.argv[2])
+print(start_run(request, settings).model_dump_json(), flush=True)
+"""
+
+
+def test_two_that_resolve_at_once_get_one_run(settings: Settings) -> None:
+    # their requests differ, so that the second one would resolve to another run
+    requests = [request(num_devices=n) for n in (1, 2)]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", RESOLVE, settings.model_dump_json(), each.model_dump_json()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for each in requests
+    ]
+    for process in started:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    runs = [process.communicate(timeout=120)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    assert runs[0] == runs[1]
+    assert start_run(requests[0], settings) == ResolvedRun.model_validate_json(runs[0])
+
+
+def test_a_failure_is_noted_in_the_folder_of_the_run(settings: Settings, unused_url: str) -> None:
+    down = settings.model_copy(update={"tracking_uri": unused_url})
+    with pytest.raises(TrackingUnavailableError):
+        start_run(request(), down)
+    failure = storage.read_model(
+        failure_uri(run_uri_of(request(), down), "resolve_run"), StageFailure
+    )
+    assert (failure.error_class, failure.is_retryable) == ("TrackingUnavailableError", True)
 
 
 def make_champion(settings: Settings, tmp_path: Path, uri: str, as_of: datetime) -> None:
@@ -74,7 +129,7 @@ def make_champion(settings: Settings, tmp_path: Path, uri: str, as_of: datetime)
         tmp_path, as_of=as_of, tracking_uri=uri, registered_model=settings.registered_model
     )
     model = register_bundle(tracking.connect(uri), run, tmp_path)
-    promotion.promote_challenger(run, challenger_of(model), judgement_of(run, model), AS_OF)
+    promotion.move_if_permitted(run, challenger_of(model), judgement_of(run, model), AS_OF)
 
 
 def test_as_of_must_be_newer_than_the_champions(
@@ -82,34 +137,38 @@ def test_as_of_must_be_newer_than_the_champions(
 ) -> None:
     make_champion(settings, tmp_path, tracking_uri, AS_OF)
     with pytest.raises(ConfigurationError, match="not newer than the champion's"):
-        resolve.resolve_run(request(), settings)
-    assert storage.list_names(storage.to_uri(tmp_path / "workspace" / "runs")) == []
-    run = resolve.resolve_run(request(may_promote=False), settings)
+        start_run(request(), settings)
+    run_uri = run_uri_of(request(), settings)
+    assert not storage.exists(manifest_uri(run_uri, "resolve_run"))
+    failure = storage.read_model(failure_uri(run_uri, "resolve_run"), StageFailure)
+    assert (failure.error_class, failure.is_retryable) == ("ConfigurationError", False)
+    run = start_run(request(may_promote=False), settings)
     assert run.champion is not None
+    assert not storage.exists(failure_uri(run_uri, "resolve_run"))
 
 
 def test_an_unknown_recipe_lists_those_there_are(settings: Settings) -> None:
     with pytest.raises(ConfigurationError, match="completejourney"):
-        resolve.resolve_run(request(recipe="nonsense"), settings)
+        start_run(request(recipe="nonsense"), settings)
 
 
 def test_a_missing_event_log_says_how_to_write_one(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "event_log" / "actions").rmdir()
     with pytest.raises(DataContractError, match=r"\['actions'\] are missing.*homefeed ingest"):
-        resolve.resolve_run(request(), settings)
+        start_run(request(), settings)
 
 
 def test_mlflow_down_is_worth_a_retry(settings: Settings, unused_url: str) -> None:
     down = settings.model_copy(update={"tracking_uri": unused_url})
     with pytest.raises(TrackingUnavailableError, match="does not answer") as caught:
-        resolve.resolve_run(request(), down)
+        start_run(request(), down)
     assert caught.value.is_retryable
 
 
 def test_a_password_in_the_tracking_uri_is_refused(settings: Settings) -> None:
     leaky = settings.model_copy(update={"tracking_uri": "http://me:secret@127.0.0.1:5000"})
     with pytest.raises(ConfigurationError) as caught:
-        resolve.resolve_run(request(), leaky)
+        start_run(request(), leaky)
     assert "secret" not in str(caught.value)
 
 
@@ -119,8 +178,8 @@ def test_the_reference_is_the_newest_accepted_before(settings: Settings, tmp_pat
         as_of = AS_OF + timedelta(days=days)
         uri = storage.join(workspace_uri, "snapshots", name)
         storage.write_bytes(f"{uri}/manifest.json", b"{}")
-        marker = resolve.AcceptedSnapshot(as_of=as_of, snapshot_uri=uri, recipe="smoke")
-        folder = resolve.accepted_folder(workspace_uri, "smoke")
+        marker = AcceptedSnapshot(as_of=as_of, snapshot_uri=uri, recipe="smoke")
+        folder = accepted_folder(workspace_uri, "smoke")
         storage.write_model(storage.join(folder, f"{as_of:%Y-%m-%d}--{name}.json"), marker)
-    run = resolve.resolve_run(request(), settings)
+    run = start_run(request(), settings)
     assert run.last_accepted_snapshot_uri == storage.join(workspace_uri, "snapshots", "b")

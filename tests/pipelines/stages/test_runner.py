@@ -1,20 +1,30 @@
+"""The runner: a stage happens once, again when it must, and leaves its failure behind."""
+
+import inspect
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import StageFailure
-from pipelines.contracts.base import Frozen
+from pipelines.contracts.artifacts import STAGES, StageFailure
+from pipelines.contracts.base import Artifact
 from pipelines.contracts.errors import ConfigurationError, DataContractError, RunInProgressError
 from pipelines.contracts.run_layout import failure_uri, manifest_uri
+from pipelines.settings import Settings
 from pipelines.stages import runner
-from pipelines.stages import table as bodies
+from pipelines.stages.resolve_run import RunRequest
+from pipelines.stages.table import TABLE, Stage
 from support.runs import make_run, save_run
 
 
-class Number(Frozen):
+class Number(Artifact):
     value: int
+    file_uri: str = ""
+
+    def places(self) -> dict[str, int | None]:
+        return {self.file_uri: 1} if self.file_uri else {}
 
 
 @pytest.fixture
@@ -26,8 +36,13 @@ def run_uri(tmp_path: Path) -> str:
 
 @pytest.fixture
 def set_body(monkeypatch: pytest.MonkeyPatch) -> Callable:
-    def set_it(name: str, body: Callable, inputs: tuple[str, ...] = ()) -> None:
-        monkeypatch.setitem(bodies.STAGE_BODIES, name, runner.Stage(name, inputs, body))
+    """Put a body in the place of a stage's function; it takes what the inputs give."""
+
+    def set_it(name: str, body: Callable, *inputs: str) -> None:
+        numbers = dict.fromkeys(inputs, Number)
+        stage = Stage(name, inputs=numbers, gives=Number, also=("output_uri",))
+        monkeypatch.setitem(TABLE, name, stage)
+        monkeypatch.setattr(f"pipelines.stages.{name}.{name}", body)
 
     return set_it
 
@@ -35,8 +50,8 @@ def set_body(monkeypatch: pytest.MonkeyPatch) -> Callable:
 def test_a_stage_runs_once(run_uri: str, set_body: Callable) -> None:
     calls = []
 
-    def body(context: runner.StageContext) -> Number:
-        calls.append(context.output_uri)
+    def body(output_uri: str) -> Number:
+        calls.append(output_uri)
         return Number(value=len(calls))
 
     set_body("build_snapshot", body)
@@ -49,13 +64,13 @@ def test_a_stage_runs_once(run_uri: str, set_body: Callable) -> None:
 def test_a_stage_runs_again_when_its_input_changed(run_uri: str, set_body: Callable) -> None:
     values = iter((1, 2))
     seen = []
-    set_body("build_snapshot", lambda context: Number(value=next(values)))
+    set_body("build_snapshot", lambda output_uri: Number(value=next(values)))
 
-    def body(context: runner.StageContext) -> Number:
-        seen.append(context.artifact("build_snapshot", Number).value)
+    def body(number: Number, output_uri: str) -> Number:
+        seen.append(number.value)
         return Number(value=0)
 
-    set_body("check_snapshot", body, ("build_snapshot",))
+    set_body("check_snapshot", body, "build_snapshot")
     for _ in range(2):
         runner.run_stage("build_snapshot", run_uri)
         runner.run_stage("check_snapshot", run_uri)
@@ -71,8 +86,8 @@ def test_a_missing_input_names_the_stage_to_run(run_uri: str) -> None:
 def test_a_failure_is_noted_and_removed_by_success(run_uri: str, set_body: Callable) -> None:
     outcomes = iter((DataContractError("bad rows"), Number(value=1)))
 
-    def body(context: runner.StageContext) -> Frozen:
-        storage.write_bytes(storage.join(context.output_uri, "file"), b"x")
+    def body(output_uri: str) -> Artifact:
+        storage.write_bytes(storage.join(output_uri, "file"), b"x")
         outcome = next(outcomes)
         if isinstance(outcome, Exception):
             raise outcome
@@ -95,7 +110,7 @@ def test_a_failure_is_noted_and_removed_by_success(run_uri: str, set_body: Calla
 
 
 def test_an_unforeseen_error_counts_as_retryable(run_uri: str, set_body: Callable) -> None:
-    set_body("build_snapshot", lambda context: 1 / 0)
+    set_body("build_snapshot", lambda output_uri: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         runner.run_stage("build_snapshot", run_uri)
     failure = storage.read_model(failure_uri(run_uri, "build_snapshot"), StageFailure)
@@ -103,7 +118,7 @@ def test_an_unforeseen_error_counts_as_retryable(run_uri: str, set_body: Callabl
 
 
 def test_two_at_once_are_refused(run_uri: str, set_body: Callable) -> None:
-    def body(context: runner.StageContext) -> Number:
+    def body(output_uri: str) -> Number:
         with pytest.raises(RunInProgressError, match="already running"):
             runner.run_stage("build_snapshot", run_uri)
         return Number(value=1)
@@ -116,3 +131,47 @@ def test_an_altered_manifest_is_refused(run_uri: str) -> None:
     storage.write_bytes(manifest_uri(run_uri, "resolve_run"), b"{}")
     with pytest.raises(DataContractError, match="delete it to have the stage run again"):
         runner.run_stage("build_snapshot", run_uri)
+
+
+@pytest.mark.parametrize("content", [None, b"too long"])
+def test_a_stage_runs_again_when_its_file_is_gone_or_of_another_size(
+    run_uri: str, set_body: Callable, content: bytes | None
+) -> None:
+    values = iter((1, 2))
+
+    def body(output_uri: str) -> Number:
+        file_uri = storage.join(output_uri, "file")
+        storage.write_bytes(file_uri, b"x")
+        return Number(value=next(values), file_uri=file_uri)
+
+    set_body("build_snapshot", body)
+    for _ in range(2):
+        runner.run_stage("build_snapshot", run_uri)
+    first = runner.read_artifact(run_uri, "build_snapshot", Number)
+    assert first.value == 1
+    storage.remove(first.file_uri)
+    if content is not None:
+        storage.write_bytes(first.file_uri, content)
+    runner.run_stage("build_snapshot", run_uri)
+    second = runner.read_artifact(run_uri, "build_snapshot", Number)
+    assert second.value == 2
+    assert storage.read_bytes(second.file_uri) == b"x"
+
+
+def test_the_table_says_what_each_function_takes_and_gives() -> None:
+    assert tuple(TABLE) == STAGES
+    for stage in TABLE.values():
+        signature = inspect.signature(stage.load(), eval_str=True)
+        takes = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+        extras = {name: takes.pop(name) for name in stage.also}
+        inputs = [*stage.inputs.values()] or [RunRequest]
+        assert [*takes.values()] == inputs
+        assert extras.items() <= {"output_uri": str, "now": datetime, "settings": Settings}.items()
+        assert signature.return_annotation is stage.gives
+
+
+def test_an_artifact_is_given_by_one_stage() -> None:
+    for stage in TABLE.values():
+        for upstream, kind in stage.inputs.items():
+            assert TABLE[upstream].gives is kind
+            assert STAGES.index(upstream) < STAGES.index(stage.name)

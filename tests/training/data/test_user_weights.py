@@ -6,7 +6,7 @@ import numpy as np
 
 from pipelines.contracts.config import CategoricalFeature, UserWeight
 from pipelines.recipes import smoke
-from pipelines.snapshot.build import build_snapshot
+from pipelines.snapshot.build import write_snapshot
 from pipelines.storage import local_path
 from support.runs import make_run
 from support.worlds import write_planted_world
@@ -24,7 +24,7 @@ def test_users_weigh_as_configured(tmp_path: Path, planted) -> None:
     )
     update = {"categorical": (state,), "user_weights": weights}
     config = smoke().model_copy(update={"features": smoke().features.model_copy(update=update)})
-    snapshot = build_snapshot(make_run(tmp_path, config=config))
+    snapshot = write_snapshot(make_run(tmp_path, config=config))
     data = HomefeedDataModule(snapshot, local_path(snapshot.uri), config)
     batch = data.rank_batch(0, 0, 0, 1)
     codes_C = batch.categorical_CG[:, 0].numpy()

@@ -22,7 +22,7 @@ from support.snapshots import (
     with_value,
 )
 from validation.data_gate import checks, gate, measures
-from validation.data_gate.gate import check_snapshot
+from validation.data_gate.gate import judge_snapshot
 
 CONFIG = smoke().data_gate
 SHARD = "shard-00001"
@@ -39,7 +39,7 @@ def judge(
     out_dir.mkdir(exist_ok=True)
     reference_dir = storage.local_path(reference.uri) if reference is not None else None
     config = CONFIG.model_copy(update=thresholds)
-    outcomes = check_snapshot(snapshot, folder, reference, reference_dir, config, out_dir)
+    outcomes = judge_snapshot(snapshot, folder, reference, reference_dir, config, out_dir)
     return {outcome.name: outcome for outcome in outcomes}
 
 

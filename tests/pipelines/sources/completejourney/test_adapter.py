@@ -19,7 +19,7 @@ from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.contracts.time import DAY_MS
 from pipelines.recipes import completejourney as recipe
-from pipelines.snapshot.build import build_snapshot
+from pipelines.snapshot.build import write_snapshot
 from pipelines.sources.completejourney.adapter import (
     CompleteJourneyAdapter,
     Ingested,
@@ -36,7 +36,7 @@ AS_OF = datetime(2017, 6, 12, tzinfo=UTC)
 def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ingested]:
     """Ingest the sample, after an ingest to the same place that was killed half-way."""
     folder = tmp_path_factory.mktemp("completejourney")
-    command = [sys.executable, "-m", "pipelines.cli.main", "ingest", "completejourney", "--to"]
+    command = [sys.executable, "-m", "pipelines.cli", "ingest", "completejourney", "--to"]
     killed = subprocess.Popen([*command, str(folder / "log")])
     time.sleep(3)
     killed.send_signal(signal.SIGKILL)
@@ -50,7 +50,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ingested]:
 @pytest.fixture(scope="module")
 def snapshot(sample: tuple[Path, Ingested]) -> Snapshot:
     uri = to_uri(sample[0] / "log")
-    return build_snapshot(make_run(sample[0], recipe(), AS_OF, event_log_uri=uri))
+    return write_snapshot(make_run(sample[0], recipe(), AS_OF, event_log_uri=uri))
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ def training_progress(workspace: Path) -> str:
     return steps[-1][steps[-1].index("[") :] if steps else ""
 
 
-class Progress:
+class TaskDisplay:
     """The state of one run's tasks, kept up to date on a terminal."""
 
     def __init__(self, console: Console, run_id: str) -> None:
@@ -47,7 +47,7 @@ class Progress:
         self._note, self._noted_at = "", 0.0
         self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "TaskDisplay":
         """Begin to show."""
         self._console.rule(self._run_id)
         if self._live:

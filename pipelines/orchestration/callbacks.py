@@ -1,0 +1,50 @@
+"""What Airflow calls or tells when something has happened: a broken run, a new champion.
+
+Tested in a real Airflow: tests/pipelines/local/test_real_airflow.py and test_real_faults.py.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from airflow.sdk import Asset, AssetAlias
+
+from pipelines.orchestration.resolving import FAILURE_KEY
+from pipelines.settings import Settings
+
+
+def announce_promotion(manifest_uri: str, events: Any, alias: AssetAlias, champion: Asset) -> None:
+    """Update the asset `champion` if `promote_challenger` promoted, and leave it alone if not.
+
+    Args:
+        manifest_uri: of `promote_challenger`.
+        events: the task's outlet_events.
+        alias: the task's outlet; an alias without an event updates no asset.
+        champion: the asset that others schedule on.
+    """
+    from pipelines import storage
+    from pipelines.contracts.artifacts import StageRecord
+    from pipelines.contracts.judgement import Promotion
+
+    record = storage.read_model(manifest_uri, StageRecord)
+    promotion = Promotion.model_validate(record.artifact)
+    if promotion.is_promoted and promotion.champion_after is not None:
+        extra = {"version": promotion.champion_after.version, "reason": promotion.reason}
+        events[alias].add(champion, extra=extra)
+
+
+def alert_broken_run(context: Mapping[str, Any]) -> None:
+    """Alert once about a run that failed; Airflow calls this in its DAG processor.
+
+    Airflow sees the whole run, so this also hears of a killed worker and of a run that timed out.
+    """
+    from pipelines.alerts.compose import alert_on_failure, alert_on_unresolved
+
+    ti: Any = context.get("ti")
+    settings, reason = Settings(), str(context.get("reason", ""))
+    resolved = ti.xcom_pull(task_ids="resolve_run") if ti else None
+    if resolved:
+        alert_on_failure(resolved["run_uri"], settings, ti.task_id, reason)
+        return
+    left = ti.xcom_pull(task_ids="resolve_run", key=FAILURE_KEY) if ti else None
+    left = left or {"message": "", "command": "homefeed serving"}
+    alert_on_unresolved(context["run_id"], left["message"], left["command"], settings)

@@ -1,0 +1,86 @@
+"""What an Airflow run asks for, as a request for `resolve_run`, and what is left if it fails."""
+
+import shlex
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time
+from typing import Any
+
+from pipelines.contracts.errors import ConfigurationError, HomefeedError
+from pipelines.settings import Settings
+
+FAILURE_KEY = "failure"
+"""XCom key under which the task `resolve_run` leaves why it failed."""
+
+
+def choose_as_of(param: str | None, interval_end: datetime | None, run_after: datetime) -> datetime:
+    """Return a run's as_of: the param, else the data interval's end, else the run's own time.
+
+    Args:
+        param: a day as 'YYYY-MM-DD' or None, from the trigger form.
+        interval_end: None in a manual run without a logical date.
+        run_after: always set by Airflow.
+
+    Returns:
+        Midnight UTC of that day.
+
+    Raises:
+        ConfigurationError: the param is not a day.
+    """
+    if param:
+        try:
+            return datetime.combine(date.fromisoformat(param), time.min, UTC)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"as_of is {param!r}; expected a day such as 2026-01-05; trigger again with one"
+            ) from error
+    chosen = (interval_end or run_after).astimezone(UTC)
+    return datetime.combine(chosen.date(), time.min, UTC)
+
+
+def start_cycle(
+    params: Mapping[str, Any], dag_run: Any, ti: Any, settings: Settings
+) -> dict[str, str]:
+    """Resolve the cycle that an Airflow run asks for.
+
+    Args:
+        params: as the trigger form gave them.
+        dag_run: its run_id names the cycle: a cleared or retried task finds the same one again.
+        ti: where a failure is left for the alert, which finds no run here.
+        settings: places.
+
+    Returns:
+        run_id, run_uri and as_of of the cycle: all that the other tasks need.
+
+    Raises:
+        HomefeedError: as `pipelines.stages.resolve_run.resolve_run` does.
+    """
+    from pipelines.stages.resolve_run import RunRequest
+    from pipelines.stages.runner import start_run
+
+    try:
+        as_of = choose_as_of(params["as_of"], dag_run.data_interval_end, dag_run.run_after)
+        request = RunRequest(
+            recipe=params["recipe"],
+            as_of=as_of,
+            now=dag_run.run_after,
+            may_promote=params["promote"] and dag_run.run_type != "backfill",
+            num_devices=params["devices"],
+            accelerator=settings.accelerator,
+            trigger=dag_run.run_id,
+        )
+        run = start_run(request, settings)
+    except HomefeedError as error:
+        ti.xcom_push(FAILURE_KEY, _unresolved(error, params, dag_run.run_id))
+        raise
+    return {"run_id": run.run_id, "run_uri": run.run_uri, "as_of": f"{run.as_of:%Y-%m-%d}"}
+
+
+def _unresolved(error: HomefeedError, params: Mapping[str, Any], run_id: str) -> dict[str, str]:
+    """Return what the alert needs to say about a cycle that was not resolved."""
+    as_of = f" --as-of {shlex.quote(params['as_of'])}" if params["as_of"] else ""
+    promote = "--promote" if params["promote"] else "--no-promote"
+    return {
+        "message": f"{type(error).__name__}: {error}",
+        "command": f"homefeed resolve{as_of} --recipe {shlex.quote(params['recipe'])} "
+        f"--devices {params['devices']} {promote} --key {shlex.quote(run_id)}",
+    }

@@ -1,0 +1,24 @@
+"""`alert`: people are told when the verdict keeps the champion.
+
+A run that broke is told by the DAG's callback or by the command line, not here. Tested in
+tests/pipelines/alerts/test_compose.py.
+"""
+
+from pipelines.contracts.artifacts import AlertReceipt, ResolvedRun
+from pipelines.contracts.judgement import Judgement
+from pipelines.settings import Settings
+
+
+def alert(run: ResolvedRun, judgement: Judgement, settings: Settings) -> AlertReceipt:
+    """Send the message that the verdict asks for; a verdict of PROMOTE asks for none.
+
+    Raises:
+        AlertDeliveryError: a transport failed; the outbox and the other transports have it.
+    """
+    from pipelines.alerts.compose import compose_verdict, render
+    from pipelines.alerts.transports import deliver
+
+    message = compose_verdict(judgement, run, settings)
+    if message is None:
+        return AlertReceipt(alert=None, delivered_to=())
+    return AlertReceipt(alert=message, delivered_to=deliver(message, render(message), settings))

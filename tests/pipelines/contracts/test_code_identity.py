@@ -1,0 +1,96 @@
+"""Which code this is: what changes the digest and what does not, with git and without."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipelines.contracts.code_identity import (
+    MODEL_CODE,
+    code_digest,
+    code_version,
+    digest_code,
+)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A small project with the folders of this one."""
+    root = tmp_path / "project"
+    for folder in ("pipelines/contracts", "training/model", "validation", "docs"):
+        (root / folder).mkdir(parents=True)
+        (root / folder / "code.py").write_text(f"# {folder}\n")
+    return root
+
+
+def git(folder: Path, *arguments: str) -> str:
+    author = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+    command = ["git", "-C", str(folder), *author, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_another_model"),
+    [
+        ("training/model/code.py", True),
+        ("training/added.py", True),
+        ("pipelines/contracts/code.py", True),
+        ("pipelines/storage.py", False),
+        ("validation/code.py", False),
+        ("docs/code.py", False),
+        ("training/notes.md", False),
+    ],
+)
+def test_only_what_training_and_scoring_import_is_another_model(
+    project: Path, changed: str, is_another_model: bool
+) -> None:
+    before = digest_code(project, MODEL_CODE)
+    (project / changed).write_text("changed = True\n")
+    assert (digest_code(project, MODEL_CODE) != before) is is_another_model
+
+
+def test_a_moved_file_is_another_model_and_a_moved_project_is_not(project: Path) -> None:
+    before = digest_code(project, MODEL_CODE)
+    moved = project.rename(project.with_name("elsewhere"))
+    assert digest_code(moved, MODEL_CODE) == before
+    (moved / "training/model/code.py").rename(moved / "training/model/core.py")
+    assert digest_code(moved, MODEL_CODE) != before
+
+
+def test_the_digest_of_this_project_is_over_its_own_files(repository: Path) -> None:
+    assert code_digest() == digest_code(repository, MODEL_CODE)
+
+
+def test_without_git_the_version_follows_the_code(project: Path) -> None:
+    before = code_version(project)
+    (project / "docs/code.py").write_text("x = 1\n")
+    assert code_version(project) == before
+    (project / "validation/code.py").write_text("x = 1\n")
+    assert code_version(project) != before
+    assert before.split("+code.")[0] == code_version(project).split("+code.")[0]
+
+
+def test_in_a_checkout_the_version_is_the_commit(project: Path) -> None:
+    git(project, "init", "--quiet")
+    git(project, "add", ".")
+    git(project, "commit", "--quiet", "--message", "first")
+    assert code_version(project) == git(project, "rev-parse", "--short=12", "HEAD")
+    (project / "docs/code.py").write_text("x = 1\n")
+    assert code_version(project) == git(project, "rev-parse", "--short=12", "HEAD") + "-dirty"
+
+
+def test_a_repository_around_the_code_is_not_asked(project: Path) -> None:
+    alone = code_version(project)
+    around = project.parent
+    git(around, "init", "--quiet")
+    git(around, "commit", "--quiet", "--allow-empty", "--message", "somebody else's")
+    assert code_version(project) == alone
+
+
+def test_a_repository_that_git_refuses_is_told_by_its_code(project: Path) -> None:
+    alone = code_version(project)
+    (project / ".git").write_text("gitdir: /nowhere\n")
+    assert code_version(project) == alone
+    shutil.rmtree(project / "training")
+    assert code_version(project) != alone
