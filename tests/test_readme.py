@@ -1,4 +1,4 @@
-"""The README's table of settings is complete, and its files exist."""
+"""The README's table of settings is complete, and what the pages name exists."""
 
 import json
 import re
@@ -23,6 +23,16 @@ def test_every_linked_file_exists(repository: Path) -> None:
         links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
         missing = [link for link in links if not (repository / page).parent.joinpath(link).exists()]
         assert missing == [], page
+
+
+def test_every_file_that_is_named_exists(repository: Path) -> None:
+    for page in ("README.md", "docs/architecture.md", "docs/decisions.md"):
+        named = re.findall(
+            r"`((?:dags|docs|pipelines|tests|training|validation)/[\w/.]*)`",
+            (repository / page).read_text(),
+        )
+        assert named, page
+        assert [path for path in named if not (repository / path).exists()] == [], page
 
 
 def _shown(name: str, default: object) -> str:
