@@ -161,8 +161,13 @@ def write_bytes(uri: str, content: bytes) -> None:
             stream.write(content)
 
 
-def read_model(uri: str, model: type[Model]) -> Model:
+def read_model(uri: str, model: type[Model], repair: str = "put a sound copy back") -> Model:
     """Read one frozen value from its JSON file.
+
+    Args:
+        uri: The file.
+        model: What the file holds.
+        repair: What a person should do about a file that is no such value.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -173,7 +178,7 @@ def read_model(uri: str, model: type[Model]) -> Model:
     except ValidationError as error:
         raise DataContractError(
             f"{uri} is not a valid {model.__name__}: {error}; the file was altered or written by "
-            f"another version of this project; delete it to have the stage run again"
+            f"another version of this project; {repair}"
         ) from error
 
 

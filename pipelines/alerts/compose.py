@@ -1,23 +1,24 @@
-"""What people are told about a run: composed here, once per reason, and rendered by one function.
+"""What people are told about a run: composed once for each reason, and rendered by one function.
 
-Sent on a regression, an inconclusive comparison, a failed data gate and a broken run; a promotion
-is no reason. Not for how a message travels: that is `pipelines.alerts.transports`.
+An alert is composed after a regression, an inconclusive comparison, a failed data gate and a broken
+run; a promotion is no reason for one. Not for how a message travels (`pipelines.alerts.transports`)
+nor for what to run next (`pipelines.alerts.next_step`).
 """
 
-import shlex
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import storage
+from pipelines.alerts.next_step import after_failure, after_verdict, is_refusal
 from pipelines.alerts.transports import deliver
 from pipelines.contracts.artifacts import (
     STAGES,
     Alert,
     AlertKind,
     AlertReceipt,
+    NextStep,
     ResolvedRun,
     StageFailure,
     StageRecord,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     import jinja2
 
 DAG_ID = "homefeed_retrain"
-REFUSED_EXIT_CODE = 77
 
 
 @dataclass(frozen=True)
@@ -45,16 +45,16 @@ class RenderedAlert:
 def alert_on_failure(
     run_uri: str, settings: Settings, failed_task: str = "", reason: str = ""
 ) -> AlertReceipt:
-    """Tell people about a run that broke. Called twice for the same failure, it tells once.
+    """Tell people about a run that broke. A second call about the same failure tells nothing.
 
     Args:
-        run_uri: the run folder, with the failed stage's `failure.json` if it could write one.
-        settings: where to send it.
-        failed_task: the task that Airflow saw failing; needed where a killed stage wrote nothing.
-        reason: Airflow's word for it, e.g. 'timed_out'.
+        run_uri: The run folder, with the failed stage's `failure.json` if it could write one.
+        settings: Where to send the alert.
+        failed_task: The task that Airflow saw failing; needed where a killed stage wrote nothing.
+        reason: Airflow's word for the failure, such as 'timed_out'.
 
     Raises:
-        AlertDeliveryError: a transport failed; the outbox and the other transports have it.
+        AlertDeliveryError: a transport failed; the outbox and the other transports have the alert.
     """
     record = storage.read_model(manifest_uri(run_uri, "resolve_run"), StageRecord)
     run = ResolvedRun.model_validate(record.artifact)
@@ -63,27 +63,27 @@ def alert_on_failure(
 
 
 def alert_on_unresolved(
-    trigger: str, message: str, command: str, settings: Settings
+    trigger: str, message: str, next_step: NextStep, settings: Settings
 ) -> AlertReceipt:
     """Tell people about a run that broke before it had a folder.
 
     Args:
         trigger: Airflow's run id.
-        message: what the exception said, or '' where nothing is known but the failure.
-        command: repeats the failed step from a terminal.
-        settings: where to send it.
+        message: What the exception said, or '' where only the failure itself is known.
+        next_step: How the cycle is begun after all.
+        settings: Where to send the alert.
 
     Raises:
-        AlertDeliveryError: a transport failed; the outbox and the other transports have it.
+        AlertDeliveryError: a transport failed; the outbox and the other transports have the alert.
     """
     alert = Alert(
         kind=AlertKind.BROKEN_RUN,
         run_id=trigger,
         title="Homefeed retrain broke in resolve_run",
-        happened=message or "resolve_run did not end; its log in Airflow says more.",
+        happened=message or "resolve_run did not end. The end of its log in Airflow says why.",
         certainty="Certain: the task failed, and no later stage began.",
         done="Nothing was built, trained or promoted. The champion is what it was.",
-        next_command=command,
+        next_step=next_step,
         links=(("Airflow run", _airflow_link(trigger, settings)),),
     )
     return AlertReceipt(alert=alert, delivered_to=deliver(alert, render(alert), settings))
@@ -92,7 +92,8 @@ def alert_on_unresolved(
 def find_failure(run_uri: str) -> StageFailure | None:
     """Return the newest failure that a stage of the run has left, or None."""
     uris = [failure_uri(run_uri, stage) for stage in STAGES]
-    found = [storage.read_model(uri, StageFailure) for uri in uris if storage.exists(uri)]
+    repair = "delete it: a failure is noted anew when it recurs"
+    found = [storage.read_model(uri, StageFailure, repair) for uri in uris if storage.exists(uri)]
     return max(found, key=lambda failure: failure.occurred_at, default=None)
 
 
@@ -113,9 +114,7 @@ def compose_verdict(judgement: Judgement, run: ResolvedRun, settings: Settings) 
         happened="\n".join(verdict.reasons),
         certainty=_certainty(comparison),
         done=f"{label} was not promoted. {_serving(run)}",
-        next_command=_retrain_command(
-            run, run.as_of if is_rejected else run.as_of + timedelta(days=7), "--no-promote"
-        ),
+        next_step=after_verdict(run, verdict, label),
         links=(("Verdict page", judgement.report_uri), *_links(run, settings)),
     )
 
@@ -130,17 +129,17 @@ def compose_failure(
     """Return the alert about a broken run.
 
     Args:
-        failure: what the stage wrote; None when it was killed before it could.
-        run: the cycle.
-        settings: addresses for the links.
-        failed_task: the task that Airflow saw failing, if it was Airflow.
-        reason: Airflow's word for it.
+        failure: What the stage wrote; None when it was killed before it could.
+        run: The cycle.
+        settings: Addresses for the links.
+        failed_task: The task that Airflow saw failing; '' where no Airflow ran the cycle.
+        reason: Airflow's word for the failure.
     """
     # A failure of another stage than the failed one is left over from an earlier attempt.
     if failure is not None and failed_task and failure.stage != failed_task:
         failure = None
     stage = failure.stage if failure else failed_task or "an unknown stage"
-    is_data_gate = failure is not None and failure.error_class == "DataGateFailedError"
+    is_data_gate = failure is not None and is_refusal(failure)
     return Alert(
         kind=AlertKind.DATA_GATE_FAILED if is_data_gate else AlertKind.BROKEN_RUN,
         run_id=run.run_id,
@@ -151,16 +150,16 @@ def compose_failure(
         happened=_what_broke(failure, stage, reason),
         certainty=_how_final(failure),
         done=_what_stays(stage, run),
-        next_command=_repair_command(failure, stage, run),
+        next_step=after_failure(run, stage, failure),
         links=_links(run, settings),
     )
 
 
 def render(alert: Alert) -> RenderedAlert:
-    """Return the alert as text and HTML. Everything in it is escaped in the HTML."""
+    """Return the alert as text and as HTML, in which everything from the alert is escaped."""
     templates = _templates()
     return RenderedAlert(
-        # One line whatever the title holds: a line break would end a mail's subject header.
+        # The subject is one line whatever the title holds: a line break would end the header.
         subject=" ".join(f"[homefeed] {alert.title}".split()),
         text=templates.get_template("alert.txt.j2").render(alert=alert),
         html=templates.get_template("alert.html.j2").render(alert=alert),
@@ -222,7 +221,7 @@ def _what_stays(stage: str, run: ResolvedRun) -> str:
     if stage == "promote_challenger":
         return (
             "The promotion did not end; `homefeed serving` says which model serves now. "
-            "Running the stage again completes it or refuses."
+            "Running the stage again completes the promotion or refuses it."
         )
     if stage == "alert":
         return (
@@ -236,23 +235,6 @@ def _serving(run: ResolvedRun) -> str:
     if run.champion is None:
         return "There is no champion yet."
     return f"{run.champion.label} (as_of {run.champion.as_of:%Y-%m-%d}) stays champion."
-
-
-def _repair_command(failure: StageFailure | None, stage: str, run: ResolvedRun) -> str:
-    """Return the stage's own command, or a new cycle where the old one cannot be mended."""
-    needs_new_run = failure is not None and (
-        failure.error_class == "DataGateFailedError" or failure.exit_code == REFUSED_EXIT_CODE
-    )
-    if needs_new_run or stage not in STAGES:
-        return _retrain_command(run, run.as_of, "--promote" if run.may_promote else "--no-promote")
-    return f"homefeed stage {stage} --run {shlex.quote(run.run_uri)}"
-
-
-def _retrain_command(run: ResolvedRun, as_of: object, promote: str) -> str:
-    return (
-        f"homefeed retrain --as-of {as_of:%Y-%m-%d} --recipe {shlex.quote(run.config.recipe)} "
-        f"--devices {run.num_devices} {promote} --key {shlex.quote('again-' + run.run_id)}"
-    )
 
 
 def _links(run: ResolvedRun, settings: Settings) -> tuple[tuple[str, str], ...]:

@@ -1,7 +1,7 @@
-"""How an alert travels: the outbox and the task log always, the others as configured.
+"""How an alert travels: always to the outbox and the task log, elsewhere as configured.
 
-`HOMEFEED_ALERT_TRANSPORTS` names the others; they go through Airflow's own hooks. Secrets stay in
-Airflow connections: no message, log line or error of this module repeats what a hook said about
+`HOMEFEED_ALERT_TRANSPORTS` names the other transports, which use Airflow's own hooks. Secrets stay
+in Airflow connections: no message, log line or error of this module repeats what a hook said about
 its address. Not for what an alert says (`pipelines.alerts.compose`).
 """
 
@@ -25,29 +25,29 @@ log = logging.getLogger(__name__)
 
 
 class AlertDeliveryError(TransientStorageError):
-    """A transport did not take the alert; the outbox and the others have it."""
+    """A transport did not take the alert; the outbox and the other transports have it."""
 
 
 class OutboxEntry(Frozen):
-    """One alert on disk, with the record of where it has gone.
+    """One alert on disk, with the transports that took it.
 
     <workspace>/outbox/<run_id>.<kind>.<digest>.json   this value
-    <workspace>/outbox/<run_id>.<kind>.<digest>.txt    the same for people
+    <workspace>/outbox/<run_id>.<kind>.<digest>.txt    the alert as people read it
     """
 
     alert: Alert
-    delivered_to: tuple[str, ...] = Field(description="Transports that took it.")
+    delivered_to: tuple[str, ...] = Field(description="Transports that took the alert.")
 
 
 def deliver(alert: Alert, rendered: "RenderedAlert", settings: Settings) -> tuple[str, ...]:
-    """Send an alert everywhere it is due, once each, and return where it has arrived.
+    """Send an alert once by each transport, and return the transports that took it.
 
     The outbox comes first and is the record: an alert with the same words, for the same run and
-    kind, is not sent again to a transport that took it. So a retried task repeats nothing.
+    kind, is not sent again by a transport that took it. So a retried task repeats nothing.
 
     Raises:
         AlertDeliveryError: a transport failed, after all others have been tried.
-        ConfigurationError: only faults that a person must mend were met.
+        ConfigurationError: transports failed, each by a fault that a person must mend.
     """
     uri = entry_uri(alert, settings)
     with storage.exclusive_lock(uri, f"the delivery of {alert.kind.value} for {alert.run_id}"):
@@ -63,8 +63,8 @@ def deliver(alert: Alert, rendered: "RenderedAlert", settings: Settings) -> tupl
                 continue
             try:
                 _TRANSPORTS[name](rendered, settings)
-            # Whatever a transport raises, the next one must still be tried; all of it is raised
-            # again below.
+            # Whatever a transport raises, the next one must still be tried. What was raised is told
+            # below in one error.
             except Exception as error:
                 failures[name] = error
                 continue
@@ -76,20 +76,25 @@ def deliver(alert: Alert, rendered: "RenderedAlert", settings: Settings) -> tupl
 
 
 def entry_uri(alert: Alert, settings: Settings) -> str:
-    """Return where the outbox keeps an alert: the same words give the same file."""
+    """Return where the outbox keeps an alert. An alert with the same words has the same file."""
     name = re.sub(r"[^A-Za-z0-9._-]", "_", f"{alert.run_id}.{alert.kind.value}")
     workspace_uri = storage.to_uri(settings.workspace_location)
     return storage.join(workspace_uri, "outbox", f"{name}.{alert.fingerprint()[:8]}.json")
 
 
 def _read_delivered(uri: str) -> tuple[str, ...]:
-    return storage.read_model(uri, OutboxEntry).delivered_to if storage.exists(uri) else ()
+    if not storage.exists(uri):
+        return ()
+    return storage.read_model(uri, OutboxEntry, "delete it to send the alert again").delivered_to
 
 
 def _delivery_error(
     failures: dict[str, Exception], delivered: tuple[str, ...], uri: str
 ) -> AlertDeliveryError | ConfigurationError:
-    """Name the transports and kinds of error; a hook's own words may hold a webhook's address."""
+    """Return an error that names the transports and the kinds of error.
+
+    A hook's own words are left out, because they may hold a webhook's address.
+    """
     told = "; ".join(f"{name}: {_describe(error)}" for name, error in sorted(failures.items()))
     message = (
         f"the alert did not reach {', '.join(sorted(failures))} ({told}); it reached "
@@ -143,7 +148,7 @@ def _send_by_apprise(rendered: "RenderedAlert", settings: Settings) -> None:
     hook = AppriseHook(apprise_conn_id=settings.apprise_conn_id)
     services = apprise.Apprise()
     hook.set_config_from_conn(hook.get_connection(settings.apprise_conn_id), services)
-    # The hook's own notify() drops this answer, and a failed alert would look delivered.
+    # The hook's own notify() drops this answer, so that a failed alert would look delivered.
     arrived = services.notify(
         title=rendered.subject,
         body=rendered.text,

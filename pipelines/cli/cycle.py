@@ -28,13 +28,14 @@ Key = Annotated[str, typer.Option(help="Another key is another cycle.")]
 def stage(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(STAGES)}.")],
     run: Annotated[str, typer.Option(help="URI or path of the run folder.")],
+    again: Annotated[bool, typer.Option("--again", help="Do its work even if it is done.")] = False,
 ) -> None:
     """Run one stage of a run, or find it done; print its manifest's URI."""
     from pipelines.stages.runner import run_stage
 
     if name not in STAGES:
         raise ConfigurationError(f"no stage {name!r}; expected one of {', '.join(STAGES)}")
-    typer.echo(run_stage(name, run))
+    typer.echo(run_stage(name, run, again))
 
 
 @app.command()
@@ -61,7 +62,8 @@ def retrain(  # noqa: PLR0913 - one option each
 ) -> None:
     """Run a whole cycle without Airflow. Called again, it goes on where it stopped."""
     from pipelines.alerts.compose import alert_on_failure
-    from pipelines.stages.runner import read_artifact, run_stage
+    from pipelines.alerts.next_step import after_verdict
+    from pipelines.stages.runner import read_artifact, read_run, run_stage
 
     run_uri = _start(as_of, recipe, promote, devices, accelerator, key)
     for name in STAGES[1:]:
@@ -74,7 +76,11 @@ def retrain(  # noqa: PLR0913 - one option each
     promotion = read_artifact(run_uri, "promote_challenger", Promotion)
     typer.echo(f"{judgement.verdict.decision}: {' '.join(judgement.verdict.reasons)}")
     serving = promotion.champion_after.label if promotion.champion_after else "no model"
-    typer.echo(f"serving: {serving}\nverdict page: {judgement.report_uri}\n{run_uri}")
+    typer.echo(f"serving: {serving}\nverdict page: {judgement.report_uri}")
+    challenger = judgement.comparison.challenger_model.label
+    step = after_verdict(read_run(run_uri), judgement.verdict, challenger)
+    typer.echo("\n".join([step.sentence, *(f"{what}\n  {how}" for what, how in step.commands)]))
+    typer.echo(run_uri)
 
 
 def _start(as_of: str, recipe: str, promote: bool, devices: int, accelerator: str, key: str) -> str:

@@ -217,6 +217,13 @@ class AlertKind(StrEnum):
     BROKEN_RUN = "broken_run"
 
 
+class NextStep(Frozen):
+    """What happens now, and the commands for a person who wants something else."""
+
+    sentence: str
+    commands: tuple[tuple[str, str], ...] = Field(description="(what it is for, command) pairs.")
+
+
 class Alert(Frozen):
     """The one message: what happened, how sure we are, what was done, what to run next."""
 
@@ -226,7 +233,7 @@ class Alert(Frozen):
     happened: str
     certainty: str = Field(description="How sure we are: interval, power, or which check failed.")
     done: str = Field(description="What the pipeline did about it; which model serves now.")
-    next_command: str = Field(description="The command to run next.")
+    next_step: NextStep = Field(description="What to do now, and the commands for it.")
     links: tuple[tuple[str, str], ...] = Field(default=(), description="(label, URI) pairs.")
 
 

@@ -27,6 +27,10 @@ class DataGateFailedError(DataContractError):
     """A critical expectation of the data gate failed: no model may be trained on this snapshot."""
 
 
+class SnapshotDamagedError(DataGateFailedError):
+    """A file of the snapshot is missing or altered; building the snapshot again mends it."""
+
+
 class TrainingDivergedError(DataContractError):
     """The loss became NaN or infinite; the same seed on the same data would do so again."""
 

@@ -8,8 +8,13 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipelines.contracts.artifacts import FileDigest, Snapshot
-from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.errors import SnapshotDamagedError
 from pipelines.contracts.files import sha256_of
+
+HOW_TO_REBUILD = (
+    "build it again with `homefeed stage build_snapshot --run RUN --again`, RUN being the folder "
+    "of a run that uses this snapshot"
+)
 
 
 def open_table(snapshot_dir: Path, relative: str) -> pa.Table:
@@ -23,7 +28,7 @@ def open_table(snapshot_dir: Path, relative: str) -> pa.Table:
         A table of one chunk per column.
 
     Raises:
-        DataContractError: the file is missing or not an Arrow file.
+        SnapshotDamagedError: the file is missing or not an Arrow file.
     """
     path = Path(snapshot_dir) / relative
     try:
@@ -31,41 +36,47 @@ def open_table(snapshot_dir: Path, relative: str) -> pa.Table:
         with pa.memory_map(str(path)) as source:
             return pa.ipc.open_file(source).read_all()
     except FileNotFoundError as error:
-        raise DataContractError(
+        raise SnapshotDamagedError(
             f"snapshot {snapshot_dir} has no {relative}; expected the files of its manifest; "
-            f"delete this snapshot and build it again"
+            f"{HOW_TO_REBUILD}"
         ) from error
     except pa.ArrowInvalid as error:
-        raise DataContractError(
-            f"{path} is not an Arrow file ({error}); delete this snapshot and build it again"
+        raise SnapshotDamagedError(
+            f"{path} is not an Arrow file ({error}); expected one; {HOW_TO_REBUILD}"
         ) from error
 
 
-def verify_files(snapshot: Snapshot, snapshot_dir: Path) -> None:
+def verify_files(snapshot: Snapshot, snapshot_dir: Path, repair: str = HOW_TO_REBUILD) -> None:
     """Check that every file of the manifest is there with its digest.
 
+    Args:
+        snapshot: the manifest.
+        snapshot_dir: local folder with the files.
+        repair: what a person should run about a damaged snapshot.
+
     Raises:
-        DataContractError: a file is missing or was altered.
+        SnapshotDamagedError: a file is missing or was altered.
     """
-    problems = altered_files(snapshot_dir, snapshot.files)
-    if problems:
-        raise DataContractError(
-            f"snapshot {snapshot.digest[:16]} in {snapshot_dir}: {'; '.join(problems[:5])}; "
-            f"expected the files of its manifest; delete this snapshot and build it again"
+    altered = list(altered_files(snapshot_dir, snapshot.files).values())
+    if altered:
+        rest = f" and {len(altered) - 3} more files" if len(altered) > 3 else ""
+        raise SnapshotDamagedError(
+            f"snapshot {snapshot.digest[:16]} in {snapshot_dir}: "
+            f"{'; '.join(altered[:3])}{rest}; expected the files of its manifest; {repair}"
         )
 
 
-def altered_files(snapshot_dir: Path, files: tuple[FileDigest, ...]) -> list[str]:
-    """Return one phrase per file that is missing or whose content is not the manifest's."""
-    problems = []
+def altered_files(snapshot_dir: Path, files: tuple[FileDigest, ...]) -> dict[str, str]:
+    """Return, by path, what is wrong with each file that is not what the manifest says."""
+    altered = {}
     for file in files:
         path = snapshot_dir / file.path
         if not path.is_file():
-            problems.append(f"{file.path} is missing")
+            altered[file.path] = f"{file.path} is missing"
         elif (num_bytes := path.stat().st_size) != file.num_bytes:
-            problems.append(
+            altered[file.path] = (
                 f"{file.path} was altered: it has {num_bytes:,} bytes, expected {file.num_bytes:,}"
             )
         elif sha256_of(path) != file.sha256:
-            problems.append(f"{file.path} was altered: its sha256 is not the manifest's")
-    return problems
+            altered[file.path] = f"{file.path} was altered: its sha256 is not the manifest's"
+    return altered

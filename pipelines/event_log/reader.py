@@ -100,7 +100,8 @@ def open_event_log(uri: str) -> EventLog:
     if not found:
         raise DataContractError(
             f"no event log at {uri}: the folder is missing or empty; expected the tables "
-            f"{sorted(EVENT_LOG_TABLES)}; run `homefeed ingest` or correct HOMEFEED_EVENT_LOG"
+            f"{sorted(EVENT_LOG_TABLES)}; correct HOMEFEED_EVENT_LOG, or write the sample's log "
+            f"with `homefeed ingest completejourney --to {uri}`"
         )
     files: list[LogFile] = []
     for table in EVENT_LOG_TABLES:
@@ -258,8 +259,8 @@ def _list_table(filesystem: fs.FileSystem, uri: str, root: str, table: str) -> l
     if not files:
         raise DataContractError(
             f"event log at {uri} has no table {table!r} (no .parquet file below {table}/); "
-            f"expected the tables {sorted(EVENT_LOG_TABLES)}; run `homefeed ingest` again or "
-            f"correct HOMEFEED_EVENT_LOG"
+            f"expected the tables {sorted(EVENT_LOG_TABLES)}; add the table, or correct "
+            f"HOMEFEED_EVENT_LOG"
         )
     return files
 

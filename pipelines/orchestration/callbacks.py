@@ -38,6 +38,8 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
     Airflow sees the whole run, so this also hears of a killed worker and of a run that timed out.
     """
     from pipelines.alerts.compose import alert_on_failure, alert_on_unresolved
+    from pipelines.alerts.next_step import AFTER_A_LOST_START
+    from pipelines.contracts.artifacts import NextStep
 
     ti: Any = context.get("ti")
     settings, reason = Settings(), str(context.get("reason", ""))
@@ -46,5 +48,6 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
         alert_on_failure(resolved["run_uri"], settings, ti.task_id, reason)
         return
     left = ti.xcom_pull(task_ids="resolve_run", key=FAILURE_KEY) if ti else None
-    left = left or {"message": "", "command": "homefeed serving"}
-    alert_on_unresolved(context["run_id"], left["message"], left["command"], settings)
+    left = left or {"message": "", "next_step": AFTER_A_LOST_START}
+    next_step = NextStep.model_validate(left["next_step"])
+    alert_on_unresolved(context["run_id"], left["message"], next_step, settings)

@@ -1,10 +1,11 @@
 """What an Airflow run asks for, as a request for `resolve_run`, and what is left if it fails."""
 
-import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from typing import Any
 
+from pipelines.alerts.commands import CycleCommand
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
 from pipelines.settings import Settings
 
@@ -54,33 +55,35 @@ def start_cycle(
     Raises:
         HomefeedError: as `pipelines.stages.resolve_run.resolve_run` does.
     """
+    from pipelines.alerts.next_step import after_unresolved
     from pipelines.stages.resolve_run import RunRequest
     from pipelines.stages.runner import start_run
 
+    cycle = CycleCommand(
+        # The day of an empty form stands in for one that cannot be read.
+        as_of=choose_as_of(None, dag_run.data_interval_end, dag_run.run_after),
+        recipe=params["recipe"],
+        num_devices=params["devices"],
+        accelerator=settings.accelerator,
+        may_promote=params["promote"] and dag_run.run_type != "backfill",
+        key=dag_run.run_id,
+    )
     try:
         as_of = choose_as_of(params["as_of"], dag_run.data_interval_end, dag_run.run_after)
+        cycle = replace(cycle, as_of=as_of)
         request = RunRequest(
-            recipe=params["recipe"],
+            recipe=cycle.recipe,
             as_of=as_of,
             now=dag_run.run_after,
-            may_promote=params["promote"] and dag_run.run_type != "backfill",
-            num_devices=params["devices"],
+            may_promote=cycle.may_promote,
+            num_devices=cycle.num_devices,
             accelerator=settings.accelerator,
-            trigger=dag_run.run_id,
+            trigger=cycle.key,
         )
         run = start_run(request, settings)
     except HomefeedError as error:
-        ti.xcom_push(FAILURE_KEY, _unresolved(error, params, dag_run.run_id))
+        step = after_unresolved(cycle).model_dump(mode="json")
+        message = f"{type(error).__name__}: {error}"
+        ti.xcom_push(FAILURE_KEY, {"message": message, "next_step": step})
         raise
     return {"run_id": run.run_id, "run_uri": run.run_uri, "as_of": f"{run.as_of:%Y-%m-%d}"}
-
-
-def _unresolved(error: HomefeedError, params: Mapping[str, Any], run_id: str) -> dict[str, str]:
-    """Return what the alert needs to say about a cycle that was not resolved."""
-    as_of = f" --as-of {shlex.quote(params['as_of'])}" if params["as_of"] else ""
-    promote = "--promote" if params["promote"] else "--no-promote"
-    return {
-        "message": f"{type(error).__name__}: {error}",
-        "command": f"homefeed resolve{as_of} --recipe {shlex.quote(params['recipe'])} "
-        f"--devices {params['devices']} {promote} --key {shlex.quote(run_id)}",
-    }

@@ -8,7 +8,7 @@ the markers, in test_check_snapshot.py and test_resolve_run.py.
 
 from datetime import datetime
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot
@@ -22,14 +22,33 @@ class AcceptedSnapshot(Frozen):
     as_of: AwareDatetime
     snapshot_uri: str
     recipe: str
+    profile_uri: str = Field(default="", description="What was measured; '' in older markers.")
 
 
-def mark_accepted(run: ResolvedRun, snapshot: Snapshot) -> None:
+def mark_accepted(run: ResolvedRun, snapshot: Snapshot, profile_uri: str) -> None:
     """Leave the marker of a snapshot that the data gate accepted in this run."""
-    recipe = run.config.recipe
-    marker = AcceptedSnapshot(as_of=run.as_of, snapshot_uri=snapshot.uri, recipe=recipe)
-    name = f"{run.as_of:%Y-%m-%d}--{snapshot.digest[:12]}.json"
-    storage.write_model(storage.join(accepted_folder(run.workspace_uri, recipe), name), marker)
+    marker = AcceptedSnapshot(
+        as_of=run.as_of,
+        snapshot_uri=snapshot.uri,
+        recipe=run.config.recipe,
+        profile_uri=profile_uri,
+    )
+    storage.write_model(_marker_uri(run, snapshot), marker)
+
+
+def read_profile(run: ResolvedRun, reference: Snapshot) -> bytes | None:
+    """Return the profile kept when the gate accepted the reference, or None if it is gone."""
+    marker_uri = _marker_uri(run, reference)
+    if not storage.exists(marker_uri):
+        return None
+    repair = "delete it: the reference is then measured again"
+    uri = storage.read_model(marker_uri, AcceptedSnapshot, repair).profile_uri
+    return storage.read_bytes(uri) if uri and storage.exists(uri) else None
+
+
+def _marker_uri(run: ResolvedRun, snapshot: Snapshot) -> str:
+    folder = accepted_folder(run.workspace_uri, run.config.recipe)
+    return storage.join(folder, f"{snapshot.as_of:%Y-%m-%d}--{snapshot.digest[:12]}.json")
 
 
 def newest_accepted(workspace_uri: str, recipe: str, before: datetime) -> str | None:

@@ -7,11 +7,13 @@ import logging
 from pathlib import Path
 
 from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.run_layout import snapshot_manifest_uri
+from pipelines.contracts.snapshot_files import verify_files
 from pipelines.storage import (
     exclusive_lock,
     exists,
-    find_missing,
+    local_copy,
     publish_folder,
     read_model,
     write_model,
@@ -28,7 +30,7 @@ def publish(snapshot: Snapshot, files: Path) -> Snapshot:
 
     Two builders of the same content take turns, and the second one finds the manifest of the
     first. A folder without a manifest was left by a killed builder and is replaced, as is a folder
-    that has lost a file since.
+    whose files are not what its manifest says.
 
     Raises:
         RunInProgressError: another builder has published for longer than PUBLISH_PATIENCE_S.
@@ -37,11 +39,13 @@ def publish(snapshot: Snapshot, files: Path) -> Snapshot:
     purpose = f"publishing snapshot {snapshot.digest[:16]}"
     with exclusive_lock(snapshot.uri, purpose, PUBLISH_PATIENCE_S):
         if exists(manifest_uri):
-            published = read_model(manifest_uri, Snapshot)
-            if not (missing := find_missing(published.places())):
+            try:
+                with local_copy(snapshot.uri) as folder:
+                    verify_files(snapshot, folder)
                 log.info("snapshot %s is already published", snapshot.digest[:16])
-                return published
-            log.warning("%s is missing or of another size; publishing again", missing[0])
+                return read_model(manifest_uri, Snapshot)
+            except DataContractError as error:
+                log.warning("%s; what was built now takes its place", error)
         publish_folder(files, snapshot.uri)
         write_model(manifest_uri, snapshot)
         log.info("published %s: %d examples", snapshot.uri, snapshot.num_examples)

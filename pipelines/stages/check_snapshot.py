@@ -2,41 +2,39 @@
 
 <output_uri>/data_docs/index.html    the Data Docs
 <output_uri>/report.json             the DataReport, also where the snapshot is refused
+<output_uri>/profile.json            what was measured, which later snapshots are compared with
 """
 
-import contextlib
+from typing import TYPE_CHECKING
 
 from pipelines import storage
+from pipelines.alerts.commands import rebuild_command, stage_command
 from pipelines.contracts.artifacts import DataReport, ResolvedRun, Snapshot
-from pipelines.contracts.errors import DataGateFailedError
+from pipelines.contracts.errors import DataGateFailedError, SnapshotDamagedError
 from pipelines.contracts.run_layout import snapshot_manifest_uri
-from pipelines.contracts.snapshot_files import verify_files
-from pipelines.snapshot.accepted import mark_accepted
+from pipelines.snapshot.accepted import mark_accepted, read_profile
+
+if TYPE_CHECKING:
+    from validation.data_gate.snapshot_profile import SnapshotProfile
 
 
 def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> DataReport:
     """Judge the snapshot, publish the Data Docs, and mark an accepted snapshot as a reference.
 
     Raises:
+        SnapshotDamagedError: a file of the snapshot is missing or was altered.
         DataGateFailedError: a critical expectation failed; the message lists all that failed.
-        DataContractError: a file of the snapshot is missing or was altered.
     """
-    from validation.data_gate.gate import judge_snapshot
+    from validation.data_gate.gate import PROFILE_FILE, judge_snapshot
 
     reference = _read_reference(run)
-    with storage.scratch_folder(run.workspace_uri) as scratch, contextlib.ExitStack() as stack:
+    known = _profile_of(run, reference) if reference else None
+    with storage.scratch_folder(run.workspace_uri) as scratch:
         out_dir = scratch / "report"
         out_dir.mkdir()
-        snapshot_dir = stack.enter_context(storage.local_copy(snapshot.uri))
-        verify_files(snapshot, snapshot_dir)
-        outcomes = judge_snapshot(
-            snapshot,
-            snapshot_dir,
-            reference,
-            stack.enter_context(storage.local_copy(reference.uri)) if reference else None,
-            run.config.data_gate,
-            out_dir,
-        )
+        with storage.local_copy(snapshot.uri) as folder:
+            gate = run.config.data_gate
+            outcomes = judge_snapshot(snapshot, folder, reference, known, gate, out_dir)
         storage.publish_folder(out_dir, output_uri)
     report = DataReport(
         snapshot_digest=snapshot.digest,
@@ -46,8 +44,8 @@ def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> Dat
     )
     storage.write_model(storage.join(output_uri, "report.json"), report)
     if not report.is_accepted:
-        raise DataGateFailedError(_refusal(report))
-    mark_accepted(run, snapshot)
+        raise _refusal(run, report)
+    mark_accepted(run, snapshot, storage.join(output_uri, PROFILE_FILE))
     return report
 
 
@@ -58,14 +56,39 @@ def _read_reference(run: ResolvedRun) -> Snapshot | None:
     return storage.read_model(snapshot_manifest_uri(run.last_accepted_snapshot_uri), Snapshot)
 
 
-def _refusal(report: DataReport) -> str:
+def _profile_of(run: ResolvedRun, reference: Snapshot) -> "SnapshotProfile":
+    """Return the reference's profile: the one that was kept, or else a new one."""
+    from validation.data_gate.kept_profile import from_json
+    from validation.data_gate.snapshot_profile import profile_snapshot
+
+    text = read_profile(run, reference)
+    kept = from_json(text, reference.digest) if text is not None else None
+    if kept is not None:
+        return kept
+    with storage.local_copy(reference.uri) as folder:
+        return profile_snapshot(reference, folder)
+
+
+def _refusal(run: ResolvedRun, report: DataReport) -> DataGateFailedError:
+    """Return the error that lists what is not met, and says what to run."""
+    from pipelines.alerts.next_step import new_cycle_command
+    from validation.data_gate.checks import FILES_MATCH
+
     lines = [
         f"- {o.name} ({o.severity}): found {o.observed}, expected {o.expected}"
         + (f"; in {', '.join(o.partitions)}" if o.partitions else "")
         for o in report.failures
     ]
-    return (
+    refused = (
         f"the data gate refused snapshot {report.snapshot_digest[:12]}; nothing was trained and "
-        f"the champion stays:\n" + "\n".join(lines) + f"\nData Docs: {report.docs_uri}\nMend the "
-        f"event log and start a new run, or change data_gate in the recipe if the data is right"
+        f"the champion stays:\n" + "\n".join(lines) + f"\nData Docs: {report.docs_uri}\n"
+    )
+    if any(outcome.name == FILES_MATCH for outcome in report.failures):
+        return SnapshotDamagedError(
+            f"{refused}Build the snapshot again with `{rebuild_command(run.run_uri)}`, then run "
+            f"`{stage_command('check_snapshot', run.run_uri)}`"
+        )
+    return DataGateFailedError(
+        f"{refused}Mend the event log, or change data_gate in the recipe if the data is right; "
+        f"then start a new cycle with `{new_cycle_command(run)}`"
     )

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import storage
+from pipelines.alerts.commands import rebuild_command
+from pipelines.alerts.next_step import after_verdict
 from pipelines.contracts.artifacts import Challenger, ResolvedRun, Snapshot
 from pipelines.contracts.judgement import BaselineKind, Comparison, Judgement, ServingCheck, Verdict
 from pipelines.contracts.mlflow_errors import translated_errors
@@ -47,7 +49,7 @@ def compare_with_champion(
     with storage.scratch_folder(run.workspace_uri) as scratch, contextlib.ExitStack() as stack:
         bundle_dir = stack.enter_context(storage.local_copy(challenger.bundle_uri))
         snapshot_dir = stack.enter_context(storage.local_copy(snapshot.uri))
-        verify_files(snapshot, snapshot_dir)
+        verify_files(snapshot, snapshot_dir, f"run `{rebuild_command(run.run_uri)}`")
         comparison, self_test = gather_facts(
             snapshot=snapshot,
             snapshot_dir=snapshot_dir,
@@ -62,7 +64,9 @@ def compare_with_champion(
         verdict = decide(comparison, self_test, serving, gate, heads)
         out_dir = scratch / "report"
         out_dir.mkdir()
-        page = report.write_report(comparison, self_test, verdict, out_dir, report_context(run))
+        step = after_verdict(run, verdict, challenger.model.label)
+        said = report_context(run)
+        page = report.write_report(comparison, self_test, verdict, step, out_dir, said)
         facts = Judged(comparison, verdict, serving)
         runs = _log_sides(client, run, challenger, facts, out_dir)
         storage.publish_folder(out_dir, output_uri)
@@ -81,12 +85,10 @@ def report_context(run: ResolvedRun) -> dict[str, str]:
     """Return what the verdict page says of the run besides the numbers."""
     return {
         "run_id": run.run_id,
-        "run_uri": run.run_uri,
         "recipe": run.config.recipe,
         "as_of": f"{run.as_of:%Y-%m-%d}",
         "code_version": run.code_version,
         "margin": str(run.config.model_gate.margin),
-        "may_promote": "yes" if run.may_promote else "no",
     }
 
 

@@ -107,6 +107,6 @@ def _require_newer(as_of: datetime, champion: ModelRef | None) -> None:
     if champion is not None and as_of <= champion.as_of:
         raise ConfigurationError(
             f"as_of {as_of:%Y-%m-%d} is not newer than the champion's: {champion.label} was "
-            f"trained as of {champion.as_of:%Y-%m-%d}; expected a later day; choose one, or set "
-            f"promote to no (`--no-promote`) to train and compare without promoting"
+            f"trained as of {champion.as_of:%Y-%m-%d}; expected a later day; choose one, or "
+            f"compare without promoting: switch Promote off in Airflow's form, or give --no-promote"
         )

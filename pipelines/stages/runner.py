@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from pipelines import storage
+from pipelines.alerts.commands import stage_command
 from pipelines.contracts.artifacts import ResolvedRun, StageFailure, StageRecord
 from pipelines.contracts.base import Artifact, digest_of
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
@@ -51,12 +52,13 @@ def start_run(request: RunRequest, settings: Settings) -> ResolvedRun:
     return read_run(run_uri)
 
 
-def run_stage(name: str, run_uri: str) -> str:
+def run_stage(name: str, run_uri: str, again: bool = False) -> str:
     """Run one stage, or find it done, and return its manifest's URI.
 
     Args:
         name: One of `artifacts.STAGES`; `resolve_run` must have happened already.
         run_uri: The run folder that `start_run` made.
+        again: Do the stage's work even if it is done: a person saw that its files are damaged.
 
     Raises:
         HomefeedError: as the stage's function raises; also written to `failure.json`.
@@ -64,6 +66,11 @@ def run_stage(name: str, run_uri: str) -> str:
     """
     run_uri = storage.to_uri(run_uri)
     run = read_record(run_uri, "resolve_run").artifact
+    if name == "resolve_run" and again:
+        raise ConfigurationError(
+            "--again is given for resolve_run; expected another stage, because a run is resolved "
+            "once; begin another run with `homefeed resolve --key KEY`, KEY being a new one"
+        )
     if name == "resolve_run":
         return manifest_uri(run_uri, name)
     stage = TABLE[name]
@@ -72,7 +79,7 @@ def run_stage(name: str, run_uri: str) -> str:
     others = [artifact for upstream, artifact in found.items() if upstream != "resolve_run"]
     input_digest = digest_of([name, STAGE_VERSION, digest_of(run), others])
     with storage.exclusive_lock(storage.join(run_uri, name, "stage"), f"{name} of {run_uri}"):
-        if not _is_done(stage, run_uri, input_digest):
+        if again or not _is_done(stage, run_uri, input_digest):
             _attempt(stage, run_uri, inputs, input_digest, Settings())
     return manifest_uri(run_uri, name)
 
@@ -158,15 +165,16 @@ def read_record(run_uri: str, stage: str) -> StageRecord:
     Raises:
         ConfigurationError: the stage has not happened in this run.
     """
+    repair, how = (f"run `{stage_command(stage, run_uri, again)}`" for again in (True, False))
+    if stage == "resolve_run":
+        repair = "delete it and repeat the command, or clear the task, that began the run"
+        how = "run `homefeed resolve --as-of YYYY-MM-DD` (it prints the run's URI)"
     try:
-        return storage.read_model(manifest_uri(run_uri, stage), StageRecord)
+        return storage.read_model(manifest_uri(run_uri, stage), StageRecord, repair)
     except FileNotFoundError:
-        how = f"`homefeed stage {stage} --run {run_uri}`"
-        if stage == "resolve_run":
-            how = "`homefeed resolve --as-of YYYY-MM-DD` (it prints the run's URI)"
         raise ConfigurationError(
             f"run {run_uri} has no manifest of {stage}; expected that stage to have ended; "
-            f"run {how} first, or correct --run"
+            f"{how} first, or correct --run"
         ) from None
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import storage
+from pipelines.alerts.commands import rebuild_command
 from pipelines.contracts.artifacts import Challenger, DataReport, ModelRef, ResolvedRun, Snapshot
 from pipelines.contracts.code_identity import code_digest
 from pipelines.contracts.errors import DataGateFailedError
@@ -47,7 +48,7 @@ def train_challenger(
     client = tracking.connect(run.tracking_uri)
     mlflow_run_id = _open_mlflow_run(client, run)
     with storage.local_copy(snapshot.uri) as snapshot_dir:
-        verify_files(snapshot, snapshot_dir)
+        verify_files(snapshot, snapshot_dir, f"run `{rebuild_command(run.run_uri)}`")
         spec = _specify(run, snapshot, snapshot_dir, mlflow_run_id)
         result = launcher.train(spec)
     model = _register(client, run, spec, result)

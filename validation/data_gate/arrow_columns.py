@@ -16,7 +16,7 @@ from pipelines.contracts.snapshot_files import open_table
 
 
 def schema_problems(table: pa.Table, expected: pa.Schema) -> list[str]:
-    """Return one phrase per column that is missing or of another type."""
+    """Return one phrase for each column that is missing or of another type."""
     problems = []
     for wanted in expected:
         if wanted.name not in table.column_names:

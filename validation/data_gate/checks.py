@@ -1,10 +1,10 @@
-"""The expectations of the data gate: what is expected of a snapshot, how bad a failure is.
+"""The expectations of the data gate: what is expected of a snapshot, and how bad a failure is.
 
-Not for measuring (`validation.data_gate.profile_frames`) nor for running them
-(`validation.data_gate.expectations`). CRITICAL stops the cycle before training; WARNING is reported
-and lets it go on. Shift against the last accepted snapshot is judged by size (relative change,
-PSI), never by a p-value: with millions of rows every difference is "significant", and with hundreds
-none is.
+A CRITICAL failure stops the cycle before training; a WARNING is reported and lets the cycle go on.
+Shift against the last accepted snapshot is judged by its size (relative change, PSI) and never by a
+p-value, because with millions of rows every difference is "significant" and with hundreds none is.
+Not for measuring (`validation.data_gate.judged_tables`), nor for running the expectations
+(`validation.data_gate.gx_runner`).
 """
 
 from dataclasses import dataclass
@@ -17,11 +17,18 @@ from validation.data_gate.shard_checks import LARGEST_LOG1P
 
 Unit = Literal["rows", "count", "share", "change", "number"]
 
-LOWEST_DAY_SHARE = 0.1  # of the median day's requests: below, a day's partition is missing
-LARGEST_DUPLICATE_SHARE = 0.05  # of impressions logged twice
-LARGEST_EXPLORATION_GAP = 0.05  # between the windows' shares of randomised traffic
-LARGEST_NORM_CHANGE = 0.1  # an embedding version is a fixed basis: lengths stay
-LOWEST_PIN_SPREAD = 1e-3  # below, all pins have practically one embedding
+FILES_MATCH = "files_match_manifest"
+"""The expectation that fails where a snapshot is damaged: built again, it is met."""
+LOWEST_DAY_SHARE = 0.1
+"""Share of the median day's requests; a day with fewer lacks a partition of the event log."""
+LARGEST_DUPLICATE_SHARE = 0.05
+"""Share of the impressions that the event log may hold twice."""
+LARGEST_EXPLORATION_GAP = 0.05
+"""Difference between the two windows' shares of randomised traffic."""
+LARGEST_NORM_CHANGE = 0.1
+"""Relative change of the mean length; an embedding version is a fixed basis, so lengths stay."""
+LOWEST_PIN_SPREAD = 1e-3
+"""Pins with a smaller spread have practically one embedding."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,8 @@ class Check:
     unit: Unit = "rows"
     minimum: float | None = None
     maximum: float | None = None
-    not_judged: str = ""  # why it cannot be judged this time; then it counts as met
+    # Why the expectation cannot be judged this time; if it says so, the expectation counts as met.
+    not_judged: str = ""
 
     @property
     def expected(self) -> str:
@@ -58,7 +66,8 @@ def format_value(value: float, unit: Unit) -> str:
         return f"{value:,.0f}"
     if unit == "share":
         return f"{value * 100:.4g} %"
-    # Rounded first: a millionth of a percent is noise; adding 0.0 turns -0.0 into 0.
+    # The value is rounded first, because a millionth of a percent is noise. Adding 0.0 turns the
+    # -0.0 that rounding may give into 0.
     return f"{round(value * 100, 3) + 0.0:+.4g} %" if unit == "change" else f"{value:.4g}"
 
 
@@ -119,7 +128,7 @@ def _rows(frame: str, name: str, column: str, description: str) -> Check:
 
 def _file_checks() -> tuple[Check, ...]:
     return (
-        _rows("files", "files_match_manifest", "altered_files",
+        _rows("files", FILES_MATCH, "altered_files",
               "Every file is there with the sha256 of the manifest."),
         _rows("files", "schema", "schema_problems",
               "Every file can be read and has the contract's columns and types."),

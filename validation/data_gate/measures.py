@@ -1,8 +1,9 @@
-"""What a snapshot's rows look like, in numbers that add up over shards: counts and histograms.
+"""What a snapshot's rows look like, in counts and histograms that add up over shards.
 
-Not for judging: `validation.data_gate.checks` holds the bounds. Every measure is a sum, so a
-snapshot of any size is measured one shard at a time (a table of all examples never exists; see
-great_expectations#5613 for what happens otherwise) and two snapshots are compared by their sums.
+Every measure is a sum. So a snapshot of any size is measured one shard at a time, and two snapshots
+are compared by their sums; a table of all examples never exists, which Great Expectations would
+load as a whole (great_expectations#5613). Not for judging: `validation.data_gate.checks` holds the
+bounds.
 """
 
 from collections import Counter
@@ -25,15 +26,18 @@ from validation.data_gate.arrow_columns import numbers
 
 SPLITS = 2
 NUMERIC_EDGES = np.linspace(0.0, 12.0, 25)
-"""Bins of the log1p features; fixed, so that shards and snapshots add up. exp(12) is 160,000."""
+"""Lower edges of the bins of the log1p features, which reach counts of 160,000 (exp(12)).
+
+The bins are fixed, so that the histograms of shards and snapshots can be added and compared.
+"""
 LENGTH_EDGES = np.array([0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000])
-"""Bins of the number of actions before a request; the model reads the newest 100."""
+"""Lower edges of the bins of the number of actions before a request."""
 SEQUENCE_LENGTH = "sequence_length"
 
 
 @dataclass
 class Measures:
-    """Sums over some shards. Index 0 is the training window, 1 the holdout."""
+    """Sums over some shards. In arrays of two, index 0 is the training window, 1 the holdout."""
 
     requests: NDArray[np.int64] = field(default_factory=lambda: np.zeros(SPLITS, np.int64))
     examples: NDArray[np.int64] = field(default_factory=lambda: np.zeros(SPLITS, np.int64))
@@ -43,7 +47,8 @@ class Measures:
     zero_embeddings: int = 0  # examples whose candidate's embedding is all zero
     requests_per_day: Counter[int] = field(default_factory=Counter)  # days since the epoch
     histograms: dict[str, NDArray[np.int64]] = field(default_factory=dict)
-    unknown_codes: dict[str, tuple[int, int]] = field(default_factory=dict)  # (unknown, rows)
+    # By feature: how many rows have a value outside the closed list, and how many rows there are.
+    unknown_codes: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def add(self, other: "Measures") -> None:
         """Add another shard's sums to these."""
@@ -115,11 +120,12 @@ def add_codes(found: Measures, feature: str, table: pa.Table, num_values: int) -
 
 
 def population_stability_index(now: NDArray[np.int64], before: NDArray[np.int64]) -> float:
-    """Return sum (p - q) ln(p / q) over bins: 0 for equal distributions, 0.25 is a marked shift.
+    """Return sum (p - q) ln(p / q) over bins; 0 means equal shares, 0.25 a marked shift.
 
-    Half a row is added to each bin so that an empty one is finite. With equal distributions its
-    expectation is about (bins - 1)(1/n + 1/m), not 0, hence a minimum number of rows (Yurdakul,
-    Statistical Properties of Population Stability Index, 2018).
+    Half a row is added to each bin, so that an empty bin gives a finite number. Two samples of n
+    and m rows from one distribution have an expected index of about (bins - 1)(1/n + 1/m) instead
+    of 0, which is why the gate wants a minimum number of rows (Yurdakul, Statistical Properties of
+    Population Stability Index, 2018).
 
     Args:
         now: (bins,) rows per bin.
@@ -135,6 +141,6 @@ def _count(split_of_example: NDArray[np.int64], mask: NDArray[Any]) -> NDArray[n
 
 
 def _histogram(values: NDArray[Any], edges: NDArray[Any]) -> NDArray[np.int64]:
-    """Return rows per bin; the last bin is open at the top."""
+    """Return the number of rows in each bin; the last bin has no upper edge."""
     bins = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 1)
     return np.bincount(bins, minlength=len(edges)).astype(np.int64)

@@ -1,7 +1,7 @@
-"""Exact checks of the snapshot's pins: embeddings, order, codes; a million rows at a time.
+"""Checks of every pin of a snapshot: its embedding, its place in the order, its codes.
 
-Not for how many candidates lack an embedding: that weighs pins by how often they are shown
-(`validation.data_gate.measures`).
+The pins are read a million at a time. Not for how many candidates lack an embedding, where a pin
+counts as often as it is shown (`validation.data_gate.measures`).
 """
 
 from collections.abc import Callable
@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from pipelines.contracts.arrow import to_numpy
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.schemas import EMBEDDING_DIM, PINS_FILE, categorical_column
-from pipelines.contracts.snapshot_files import altered_files
 from validation.data_gate.arrow_columns import numbers
-from validation.data_gate.tally import Tally, bad_codes, open_checked
+from validation.data_gate.broken_rows import BrokenRows, bad_codes, find_altered, open_checked
 
 PIN_RULES = (
     "altered_files",
@@ -28,16 +27,17 @@ PIN_RULES = (
     "disordered_pins",
     "bad_pin_codes",
 )
-PINS_PER_CHUNK = 1 << 20  # 128 MB of embeddings, 256 MB as float64
+PINS_PER_CHUNK = 1 << 20
+"""A chunk's embeddings of width 32 take 128 MB, and 256 MB as float64."""
 NORM_RANGE = (1e-3, 1e3)
-"""Norm of an embedding that is not all zero; beyond it, a unit or a type went wrong."""
+"""Length of an embedding that is not all zero. Another length comes of a wrong unit or type."""
 
 
 @dataclass
 class CheckedPins:
-    """What was found. `is_zero` is None where the pins could not be read."""
+    """What was found of the pins. `is_zero` is None where the pins could not be read."""
 
-    tally: Tally = field(default_factory=lambda: Tally.of(PIN_RULES))
+    broken: BrokenRows = field(default_factory=lambda: BrokenRows.of(PIN_RULES))
     is_zero: NDArray[np.bool_] | None = None  # (pins,) embedding all zero
     codes: dict[str, tuple[NDArray[np.int64], tuple[int, int]]] = field(default_factory=dict)
     num_sound: int = 0  # pins with a finite embedding that is not all zero
@@ -47,12 +47,12 @@ class CheckedPins:
 
     @property
     def mean_norm(self) -> float:
-        """Mean length of the embeddings that are not zero; NaN without one."""
+        """Mean length of the embeddings that are not all zero; NaN if there is none."""
         return self.norm_sum / self.num_sound if self.num_sound else float("nan")
 
     @property
     def spread(self) -> float:
-        """1 - |mean vector|^2 / mean squared length: 0 if all pins are alike, at most 1."""
+        """1 - |mean vector|^2 / mean squared length; 0 if all pins are alike, and at most 1."""
         if not self.num_sound:
             return float("nan")
         mean = self.vector_sum / self.num_sound
@@ -62,15 +62,14 @@ class CheckedPins:
 def check_pins(snapshot: Snapshot, snapshot_dir: Path) -> CheckedPins:
     """Check every pin of a snapshot."""
     found = CheckedPins()
-    tally = found.tally
-    own_files = tuple(file for file in snapshot.files if file.path == PINS_FILE)
-    tally.add_phrases("altered_files", altered_files(snapshot_dir, own_files))
-    table = open_checked(snapshot_dir, PINS_FILE, "pins", snapshot, tally)
-    tally.add_phrases("schema_problems", [])
+    broken = found.broken
+    altered = find_altered(snapshot_dir, snapshot, PINS_FILE, broken)
+    table = open_checked(snapshot_dir, PINS_FILE, snapshot, altered, broken)
+    broken.add_phrases("schema_problems", [])
     if table is not None and table.num_rows != snapshot.num_pins:
         counts = f"{table.num_rows:,} pins, the manifest says {snapshot.num_pins:,}"
-        tally.add_phrases("schema_problems", [counts])
-    if table is None or tally.counts["schema_problems"] or tally.counts["null_values"]:
+        broken.add_phrases("schema_problems", [counts])
+    if table is None or broken.counts["schema_problems"] or broken.counts["null_values"]:
         return found
     _check_rows(table, found)
     _check_codes(table, snapshot, found)
@@ -78,24 +77,28 @@ def check_pins(snapshot: Snapshot, snapshot_dir: Path) -> CheckedPins:
 
 
 def _check_rows(table: pa.Table, found: CheckedPins) -> None:
-    """Check ids and embeddings; mark zero embeddings; sum what the spread needs."""
+    """Check ids and embeddings, mark embeddings of zeros, and sum what the spread needs."""
     is_zero = np.zeros(table.num_rows, dtype=bool)
     for rule in ("bad_pin_embeddings", "bad_embedding_norms", "disordered_pins"):
-        found.tally.add_phrases(rule, [])
+        found.broken.add_phrases(rule, [])
     for start in range(0, table.num_rows, PINS_PER_CHUNK):
-        # One row of overlap, so that the order is checked across chunks too.
+        # A chunk begins with the last row of the chunk before, so that their order is checked too.
         chunk = table.slice(max(0, start - 1), PINS_PER_CHUNK + min(1, start))
         pin_id = numbers(chunk, "pin_id")
         phrase = _phrases(pin_id[1:])
-        found.tally.add("disordered_pins", np.diff(pin_id) <= 0, phrase("is repeated or unordered"))
+        found.broken.add(
+            "disordered_pins", np.diff(pin_id) <= 0, phrase("is repeated or unordered")
+        )
         overlap = min(1, start)
         vectors = to_numpy(chunk["embedding"])[overlap:].astype(np.float64)
         phrase = _phrases(pin_id[overlap:])
         is_finite = np.asarray(np.isfinite(vectors).all(axis=1))
         norm = np.sqrt((np.where(is_finite[:, None], vectors, 0.0) ** 2).sum(axis=1))
         is_odd = (norm > 0) & ((norm < NORM_RANGE[0]) | (norm > NORM_RANGE[1]))
-        found.tally.add("bad_pin_embeddings", ~is_finite, phrase("has a NaN or infinite embedding"))
-        found.tally.add("bad_embedding_norms", is_odd, phrase("has an embedding of odd length"))
+        found.broken.add(
+            "bad_pin_embeddings", ~is_finite, phrase("has a NaN or infinite embedding")
+        )
+        found.broken.add("bad_embedding_norms", is_odd, phrase("has an embedding of odd length"))
         is_zero[start : start + len(norm)] = is_finite & (norm == 0)
         sound = vectors[norm > 0]
         found.num_sound += len(sound)
@@ -106,16 +109,16 @@ def _check_rows(table: pa.Table, found: CheckedPins) -> None:
 
 
 def _phrases(pin_id: NDArray[np.int64]) -> Callable[[str], Callable[[int], str]]:
-    """Return a maker of phrases on pins, by row."""
+    """Return a function from a fault to the phrase about the pin in a row."""
     return lambda what: lambda i: f"pin {pin_id[i]} {what}"
 
 
 def _check_codes(table: pa.Table, snapshot: Snapshot, found: CheckedPins) -> None:
     """Check and count the pins' categorical codes."""
-    found.tally.add_phrases("bad_pin_codes", [])
+    found.broken.add_phrases("bad_pin_codes", [])
     for feature in snapshot.features.categorical_of("pins"):
         bad, describe = bad_codes(table, feature.name, len(feature.values))
-        found.tally.add("bad_pin_codes", bad, describe)
+        found.broken.add("bad_pin_codes", bad, describe)
         if not bad.any():
             codes = numbers(table, categorical_column(feature.name))
             histogram = np.bincount(codes, minlength=len(feature.values) + 1).astype(np.int64)

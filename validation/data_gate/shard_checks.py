@@ -1,8 +1,8 @@
-"""Exact checks of one shard: how many rows break each rule of the snapshot's contract.
+"""Checks of every row of one shard: how many rows break each rule of the snapshot's contract.
 
-Not for deciding what a broken row means (`validation.data_gate.checks`). Every row is looked at,
-vectorised, one shard in memory at a time; the outcome is one number per rule and a phrase on the
-first offender, which is all that Great Expectations is then given.
+One shard is in memory at a time, and each rule is checked on whole columns. Great Expectations is
+given one number for each rule and a phrase about the first broken row. Not for deciding what a
+broken row means (`validation.data_gate.checks`).
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from pipelines.contracts.schemas import (
 )
 from pipelines.contracts.time import to_ms
 from validation.data_gate.arrow_columns import numbers
-from validation.data_gate.tally import Tally, bad_codes
+from validation.data_gate.broken_rows import BrokenRows, bad_codes
 
 SHARD_RULES = (
     "altered_files",
@@ -48,39 +48,41 @@ SHARD_RULES = (
     "bad_positions",
     "bad_user_embeddings",
 )
-LARGEST_LOG1P = 25.0  # log1p of 72 billion: no count of ours is larger, a raw count soon is
-EARLIEST_MS = 946_684_800_000  # 2000-01-01: seconds taken for milliseconds fall into 1970
+LARGEST_LOG1P = 25.0
+"""log1p of 72 billion. No count of ours is larger, and counts without their log1p soon are."""
+EARLIEST_MS = 946_684_800_000
+"""2000-01-01 in ms. Times in seconds that are taken for milliseconds fall into 1970."""
 
 
-def check_shard(tables: dict[str, pa.Table], snapshot: Snapshot, tally: Tally) -> bool:
-    """Check one shard of sound schema and no nulls.
+def check_shard(tables: dict[str, pa.Table], snapshot: Snapshot, broken: BrokenRows) -> bool:
+    """Check one shard whose columns follow the contract and hold no nulls.
 
     Args:
         tables: 'timeline', 'requests', 'examples' and 'users'.
-        snapshot: What the rows must agree with.
-        tally: Receives the counts.
+        snapshot: The manifest that the rows must agree with.
+        broken: Receives the counts.
 
     Returns:
         Whether references, pointers and ranges are sound, so that the rows can be measured.
     """
-    _check_references(tables, snapshot, tally)
-    _check_pointers(tables, tally)
-    _check_example_ranges(tables, tally)
-    _check_action_rows(tables["timeline"], snapshot, tally)
-    _check_examples(tables["examples"], snapshot, tally)
-    _check_codes(tables, snapshot, tally)
-    _check_request_rows(tables["requests"], snapshot, tally)
-    _check_user_embeddings(tables["users"], tally)
+    _check_references(tables, snapshot, broken)
+    _check_pointers(tables, broken)
+    _check_example_ranges(tables, broken)
+    _check_action_rows(tables["timeline"], snapshot, broken)
+    _check_examples(tables["examples"], snapshot, broken)
+    _check_codes(tables, snapshot, broken)
+    _check_request_rows(tables["requests"], snapshot, broken)
+    _check_user_embeddings(tables["users"], broken)
     structure = ("bad_references", "bad_pointers", "bad_example_ranges", "requests_outside_window")
-    if any(tally.counts[rule] for rule in (*structure, "bad_codes")):
-        return False  # what follows would index with wrong numbers; it stays "not measured"
-    _check_sequences(tables, tally)
-    _check_users(tables, tally)
-    _check_duplicate_candidates(tables, snapshot, tally)
+    if any(broken.counts[rule] for rule in (*structure, "bad_codes")):
+        return False  # the other rules would read rows that are not there; they stay unchecked
+    _check_sequences(tables, broken)
+    _check_users(tables, broken)
+    _check_duplicate_candidates(tables, snapshot, broken)
     return True
 
 
-def _check_references(tables: dict[str, pa.Table], snapshot: Snapshot, tally: Tally) -> None:
+def _check_references(tables: dict[str, pa.Table], snapshot: Snapshot, broken: BrokenRows) -> None:
     """Rows named in other tables must exist there."""
     for file, column, limit in (
         ("examples", "pin_row", snapshot.num_pins),
@@ -88,7 +90,7 @@ def _check_references(tables: dict[str, pa.Table], snapshot: Snapshot, tally: Ta
         ("requests", "user_row", tables["users"].num_rows),
     ):
         rows = numbers(tables[file], column)
-        tally.add(
+        broken.add(
             "bad_references",
             (rows < 0) | (rows >= limit),
             _cell(rows, f"{file}.{column}", f", expected 0 to {limit - 1}"),
@@ -100,8 +102,12 @@ def _cell(values: NDArray[Any], column: str, expected: str) -> Callable[[int], s
     return lambda i: f"{column} is {values[i]} in row {i}{expected}"
 
 
-def _check_pointers(tables: dict[str, pa.Table], tally: Tally) -> None:
-    """0 <= start <= end <= rows; one block per user; blocks of two users do not overlap."""
+def _check_pointers(tables: dict[str, pa.Table], broken: BrokenRows) -> None:
+    """A request points into its user's own block of the timeline.
+
+    That is: 0 <= start <= end <= rows, a user's requests have one start, and the blocks of two
+    users do not overlap.
+    """
     requests, num_actions = tables["requests"], tables["timeline"].num_rows
     start, end = numbers(requests, "timeline_start"), numbers(requests, "timeline_end")
     user = numbers(requests, "user_id")
@@ -114,7 +120,7 @@ def _check_pointers(tables: dict[str, pa.Table], tally: Tally) -> None:
     is_overlapping = np.zeros(len(users), dtype=bool)
     is_overlapping[order[:-1]] = last[order[:-1]] > first[order[1:]]
     bad = (start < 0) | (end < start) | (end > num_actions) | (start != first[index])
-    tally.add(
+    broken.add(
         "bad_pointers",
         bad | is_overlapping[index],
         lambda i: (
@@ -124,37 +130,37 @@ def _check_pointers(tables: dict[str, pa.Table], tally: Tally) -> None:
     )
 
 
-def _check_example_ranges(tables: dict[str, pa.Table], tally: Tally) -> None:
+def _check_example_ranges(tables: dict[str, pa.Table], broken: BrokenRows) -> None:
     """Requests own the examples without gap or overlap, in order, at least one each."""
     requests, num_examples = tables["requests"], tables["examples"].num_rows
     first = numbers(requests, "first_example")
     count = numbers(requests, "num_examples").astype(np.int64)
     expected = np.concatenate([[0], np.cumsum(count)])
     bad = (first != expected[:-1]) | (count < 1)
-    tally.add(
+    broken.add(
         "bad_example_ranges",
         bad,
         lambda i: f"request row {i} starts at example {first[i]}, expected {expected[i]}",
     )
     if not bad.any() and expected[-1] != num_examples:
-        tally.add_phrases(
+        broken.add_phrases(
             "bad_example_ranges",
             [f"{num_examples} examples, but the requests own {expected[-1]}"],
         )
 
 
-def _check_action_rows(timeline: pa.Table, snapshot: Snapshot, tally: Tally) -> None:
-    """Each action: a known type, plausible times, known no earlier than it happened."""
+def _check_action_rows(timeline: pa.Table, snapshot: Snapshot, broken: BrokenRows) -> None:
+    """An action has a known type and plausible times, and is known no earlier than it happened."""
     action_type = numbers(timeline, "action_type_id")
     num_types = len(snapshot.features.action_types)
-    tally.add(
+    broken.add(
         "unknown_action_types",
         (action_type < 1) | (action_type > num_types),
         _cell(action_type, "action_type_id", f", expected 1 to {num_types}"),
     )
     acted_at, known_at = numbers(timeline, "acted_at"), numbers(timeline, "known_at")
     as_of_ms = to_ms(snapshot.as_of)
-    tally.add(
+    broken.add(
         "bad_action_times",
         (acted_at < EARLIEST_MS) | (known_at < acted_at) | (known_at >= as_of_ms),
         lambda i: (
@@ -164,13 +170,13 @@ def _check_action_rows(timeline: pa.Table, snapshot: Snapshot, tally: Tally) -> 
     )
 
 
-def _check_request_rows(requests: pa.Table, snapshot: Snapshot, tally: Tally) -> None:
-    """Each request lies in the half-open window of its split, and occurs once."""
+def _check_request_rows(requests: pa.Table, snapshot: Snapshot, broken: BrokenRows) -> None:
+    """A request lies in the half-open window of its split and occurs once."""
     at, split = numbers(requests, "impressed_at"), numbers(requests, "split")
     training, holdout = snapshot.training, snapshot.holdout
     is_training = (split == SPLIT_TRAINING) & (at >= training.start_ms) & (at < training.end_ms)
     is_holdout = (split == SPLIT_HOLDOUT) & (at >= holdout.start_ms) & (at < holdout.end_ms)
-    tally.add(
+    broken.add(
         "requests_outside_window",
         ~(is_training | is_holdout),
         lambda i: f"request row {i} of split {split[i]} at {at[i]} ms is outside its window",
@@ -178,48 +184,48 @@ def _check_request_rows(requests: pa.Table, snapshot: Snapshot, tally: Tally) ->
     ids = requests["request_id"]
     values = ids.value_counts().to_pylist() if len(ids.unique()) < len(ids) else []
     repeated = [v for v in values if v["counts"] > 1]
-    tally.add_phrases(
+    broken.add_phrases(
         "duplicate_requests",
         [f"request {v['values']!r} occurs {v['counts']} times" for v in repeated],
     )
 
 
-def _check_examples(examples: pa.Table, snapshot: Snapshot, tally: Tally) -> None:
-    """Each example: labels 0 or 1, finite plausible numbers, a position."""
+def _check_examples(examples: pa.Table, snapshot: Snapshot, broken: BrokenRows) -> None:
+    """An example has labels of 0 or 1, finite and plausible numbers, and a position."""
     for head in snapshot.features.head_names:
         label = numbers(examples, label_column(head))
-        tally.add(
+        broken.add(
             "bad_labels",
             (label != 0) & (label != 1),
             _cell(label, f"label_{head}", ", expected 0 or 1"),
         )
     for name in NUMERIC_FEATURES:
         value = numbers(examples, numeric_column(name))
-        tally.add(
+        broken.add(
             "bad_numbers",
             ~((value >= 0) & (value <= LARGEST_LOG1P)),  # NaN fails both comparisons
             _cell(value, f"num_{name}", f", expected 0 to {LARGEST_LOG1P:g}"),
         )
     position = numbers(examples, "position")
-    tally.add("bad_positions", position < 0, _cell(position, "position", ", expected 0 or more"))
+    broken.add("bad_positions", position < 0, _cell(position, "position", ", expected 0 or more"))
 
 
-def _check_codes(tables: dict[str, pa.Table], snapshot: Snapshot, tally: Tally) -> None:
-    """Categorical codes are 0 (unknown) to the number of declared values."""
-    tally.add_phrases("bad_codes", [])
+def _check_codes(tables: dict[str, pa.Table], snapshot: Snapshot, broken: BrokenRows) -> None:
+    """A categorical code is 0, which means unknown, to the number of declared values."""
+    broken.add_phrases("bad_codes", [])
     for file, table in (("examples", "impressions"), ("users", "users")):
         for feature in snapshot.features.categorical_of(table):
-            tally.add("bad_codes", *bad_codes(tables[file], feature.name, len(feature.values)))
+            broken.add("bad_codes", *bad_codes(tables[file], feature.name, len(feature.values)))
 
 
-def _check_user_embeddings(users: pa.Table, tally: Tally) -> None:
+def _check_user_embeddings(users: pa.Table, broken: BrokenRows) -> None:
     """User embeddings are finite."""
     bad = ~np.isfinite(to_numpy(users["embedding"])).all(axis=1)
-    tally.add("bad_user_embeddings", bad, lambda i: f"user row {i} has a non-finite embedding")
+    broken.add("bad_user_embeddings", bad, lambda i: f"user row {i} has a non-finite embedding")
 
 
-def _check_sequences(tables: dict[str, pa.Table], tally: Tally) -> None:
-    """A user's block is in time order; a pointer stops at the last action known before."""
+def _check_sequences(tables: dict[str, pa.Table], broken: BrokenRows) -> None:
+    """A user's block is in time order, and a request points to the last action known before it."""
     timeline, requests = tables["timeline"], tables["requests"]
     acted_at, known_at = numbers(timeline, "acted_at"), numbers(timeline, "known_at")
     start, end = numbers(requests, "timeline_start"), numbers(requests, "timeline_end")
@@ -231,26 +237,27 @@ def _check_sequences(tables: dict[str, pa.Table], tally: Tally) -> None:
     is_later[1:] = (known_at[1:] > known_at[:-1]) | (
         (known_at[1:] == known_at[:-1]) & (acted_at[1:] >= acted_at[:-1])
     )
-    # Marks +1 after a block's first row and -1 at its end: their running sum is 1 inside.
+    # A block's second row is marked +1 and the row behind its end -1. The running sum is then 1 in
+    # rows that have a row of the same user before them.
     marks = np.zeros(len(known_at) + 2, dtype=np.int64)
     has_actions = block_end[index] > start
     firsts = np.unique(start[has_actions])
     np.add.at(marks, firsts + 1, 1)
     np.add.at(marks, np.unique(block_end[index][has_actions]), -1)
     is_inside = np.cumsum(marks)[: len(known_at)] > 0
-    tally.add(
+    broken.add(
         "disordered_actions",
         is_inside & ~is_later,
         lambda i: f"timeline row {i} is earlier than row {i - 1} of the same user",
     )
     newest_known = _at(known_at, end - 1)
-    tally.add(
+    broken.add(
         "future_actions",
         (end > start) & (newest_known >= at),
         lambda i: f"request row {i} at {at[i]} ms sees an action known at {newest_known[i]} ms",
     )
     next_known = _at(known_at, end)
-    tally.add(
+    broken.add(
         "missed_actions",
         (end < block_end[index]) & (next_known < at),
         lambda i: f"request row {i} at {at[i]} ms misses an action known at {next_known[i]} ms",
@@ -258,19 +265,19 @@ def _check_sequences(tables: dict[str, pa.Table], tally: Tally) -> None:
 
 
 def _at(values: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
-    """Return values at rows; rows beyond the table give some value that a mask leaves out."""
+    """Return the values in some rows; a row beyond the table gives a value that the mask hides."""
     if len(values) == 0:
         return np.zeros(len(rows), dtype=np.int64)
     return values[np.clip(rows, 0, len(values) - 1)]
 
 
-def _check_users(tables: dict[str, pa.Table], tally: Tally) -> None:
+def _check_users(tables: dict[str, pa.Table], broken: BrokenRows) -> None:
     """A request's user row is of its own user and as of no later than the request."""
     requests, users = tables["requests"], tables["users"]
     row, user = numbers(requests, "user_row"), numbers(requests, "user_id")
     at = numbers(requests, "impressed_at")
     owner, as_of = numbers(users, "user_id")[row], numbers(users, "as_of")[row]
-    tally.add(
+    broken.add(
         "bad_user_rows",
         (owner != user) | (as_of > at),
         lambda i: (
@@ -281,7 +288,7 @@ def _check_users(tables: dict[str, pa.Table], tally: Tally) -> None:
 
 
 def _check_duplicate_candidates(
-    tables: dict[str, pa.Table], snapshot: Snapshot, tally: Tally
+    tables: dict[str, pa.Table], snapshot: Snapshot, broken: BrokenRows
 ) -> None:
     """A pin is a candidate of a request at most once."""
     requests, pin = tables["requests"], numbers(tables["examples"], "pin_row").astype(np.int64)
@@ -290,7 +297,7 @@ def _check_duplicate_candidates(
     order = np.argsort(key, kind="stable")
     is_repeated = np.zeros(len(key), dtype=bool)
     is_repeated[order[1:]] = key[order[1:]] == key[order[:-1]]
-    tally.add(
+    broken.add(
         "duplicate_candidates",
         is_repeated,
         lambda i: f"pin row {pin[i]} occurs again in example {i} of request row {request[i]}",

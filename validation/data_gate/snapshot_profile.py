@@ -1,7 +1,7 @@
-"""Profile of a snapshot: small tables of counts and measures, one row per shard, day or feature.
+"""Profile of a snapshot: how many of its rows break each rule, and what the rows look like.
 
-Not for judging. These tables are what Great Expectations sees. A shard is read, checked row by row
-and let go before the next, so memory is bounded by the largest shard and the rules are exact.
+A shard is read, every row of it is checked, and the shard is let go before the next one. So the
+largest shard bounds the memory. Not for judging, which `validation.data_gate.gate` has done.
 """
 
 import logging
@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 
 from pipelines.contracts.artifacts import ShardStats, Snapshot
 from pipelines.contracts.schemas import SHARD_FILES
-from pipelines.contracts.snapshot_files import altered_files
 from pipelines.contracts.time import DAY_MS
+from validation.data_gate.broken_rows import BrokenRows, find_altered, open_checked
 from validation.data_gate.measures import Measures, measure_shard
 from validation.data_gate.pin_checks import check_pins
 from validation.data_gate.shard_checks import SHARD_RULES, check_shard
-from validation.data_gate.tally import Tally, open_checked
 
 log = logging.getLogger(__name__)
 
@@ -29,12 +28,12 @@ log = logging.getLogger(__name__)
 class SnapshotProfile:
     """What the data gate knows of a snapshot."""
 
-    shards: dict[str, Tally] = field(default_factory=dict)  # by shard name
-    pins: Tally = field(default_factory=lambda: Tally.of(()))
+    shards: dict[str, BrokenRows] = field(default_factory=dict)  # by shard name
+    pins: BrokenRows = field(default_factory=lambda: BrokenRows.of(()))
     measures: Measures = field(default_factory=Measures)
     unmeasured_shards: tuple[str, ...] = ()
     mean_pin_norm: float = float("nan")
-    pin_spread: float = float("nan")  # 0: all pins alike; about 1: all directions
+    pin_spread: float = float("nan")  # see `pin_checks.CheckedPins.spread`
 
 
 def profile_snapshot(snapshot: Snapshot, snapshot_dir: Path) -> SnapshotProfile:
@@ -45,20 +44,20 @@ def profile_snapshot(snapshot: Snapshot, snapshot_dir: Path) -> SnapshotProfile:
         snapshot_dir: Local folder with its files.
 
     Returns:
-        Counts per rule and partition; a rule that could not be checked has NaN.
+        The counts by rule and partition; the count of a rule that was not checked is NaN.
     """
     profile = SnapshotProfile()
     pins = check_pins(snapshot, snapshot_dir)
-    profile.pins, profile.pin_spread = pins.tally, pins.spread
+    profile.pins, profile.pin_spread = pins.broken, pins.spread
     profile.mean_pin_norm = pins.mean_norm
     for feature, (histogram, unknown) in pins.codes.items():
         profile.measures.histograms[feature] = histogram
         profile.measures.unknown_codes[feature] = unknown
     unmeasured = []
     for number, stats in enumerate(snapshot.shards, 1):
-        tally = Tally.of(SHARD_RULES)
-        measures = _profile_shard(snapshot, snapshot_dir, stats, pins.is_zero, tally)
-        profile.shards[stats.name] = tally
+        broken = BrokenRows.of(SHARD_RULES)
+        measures = _profile_shard(snapshot, snapshot_dir, stats, pins.is_zero, broken)
+        profile.shards[stats.name] = broken
         if measures is None:
             unmeasured.append(stats.name)
         else:
@@ -69,7 +68,7 @@ def profile_snapshot(snapshot: Snapshot, snapshot_dir: Path) -> SnapshotProfile:
 
 
 def calendar_days(snapshot: Snapshot) -> list[tuple[str, int]]:
-    """Return (label, days since the epoch) of each day that both windows touch, in order."""
+    """Return (label, days since the epoch) of each day that either window touches, in order."""
     days = []
     for window, name in ((snapshot.training, "training"), (snapshot.holdout, "holdout")):
         for day in range(window.start_ms // DAY_MS, -(-window.end_ms // DAY_MS)):
@@ -83,29 +82,28 @@ def _profile_shard(
     snapshot_dir: Path,
     stats: ShardStats,
     is_zero_pin: NDArray[np.bool_] | None,
-    tally: Tally,
+    broken: BrokenRows,
 ) -> Measures | None:
-    """Check one shard; measure it if its rows can be trusted to point where they should."""
+    """Check one shard, and measure it if its rows point where they should."""
     prefix = f"{stats.name}/"
-    own_files = tuple(file for file in snapshot.files if file.path.startswith(prefix))
-    tally.add_phrases("altered_files", altered_files(snapshot_dir, own_files))
+    altered = find_altered(snapshot_dir, snapshot, prefix, broken)
     tables = {}
     for file in SHARD_FILES:
-        table = open_checked(snapshot_dir, f"{prefix}{file}.arrow", file, snapshot, tally)
+        table = open_checked(snapshot_dir, f"{prefix}{file}.arrow", snapshot, altered, broken)
         if table is not None:
             tables[file] = table
-    tally.add_phrases("schema_problems", [])
-    if tally.counts["schema_problems"] or tally.counts["null_values"]:
+    broken.add_phrases("schema_problems", [])
+    if broken.counts["schema_problems"] or broken.counts["null_values"]:
         return None
-    _check_counts(tables, stats, tally)
-    is_sound = check_shard(tables, snapshot, tally)
+    _check_counts(tables, stats, broken)
+    is_sound = check_shard(tables, snapshot, broken)
     if not is_sound or is_zero_pin is None:
         return None
     return measure_shard(tables, snapshot.features, is_zero_pin)
 
 
-def _check_counts(tables: dict[str, pa.Table], stats: ShardStats, tally: Tally) -> None:
-    """Rows per file agree with the manifest."""
+def _check_counts(tables: dict[str, pa.Table], stats: ShardStats, broken: BrokenRows) -> None:
+    """Each file has as many rows as the manifest says."""
     mismatches = []
     for file, declared in (
         ("timeline", stats.num_actions),
@@ -114,4 +112,4 @@ def _check_counts(tables: dict[str, pa.Table], stats: ShardStats, tally: Tally) 
     ):
         if tables[file].num_rows != declared:
             mismatches.append(f"{file} has {tables[file].num_rows:,} rows, manifest {declared:,}")
-    tally.add_phrases("count_mismatches", mismatches)
+    broken.add_phrases("count_mismatches", mismatches)

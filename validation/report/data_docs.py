@@ -1,8 +1,8 @@
 """Data Docs that read well without a network: an overview of ours before Great Expectations' pages.
 
-Not for judging. GX's pages load their styles and scripts from several CDNs and its images from a
-bucket; here those are taken out, a small stylesheet is put in, and half a megabyte of unused images
-and fonts is removed, so that the folder can be opened from an archive years later.
+Great Expectations' pages load styles and scripts from several CDNs and images from a bucket. Here
+these links are taken out, a small stylesheet is put in, and half a megabyte of unused images and
+fonts is removed, so that the folder can be opened from an archive years later. Not for judging.
 """
 
 import re
@@ -26,7 +26,7 @@ _HEAD_END = "</head>"
 
 
 def environment() -> Environment:
-    """Return the template environment of the gates' pages: everything is escaped."""
+    """Return the template environment of the gates' pages, which escapes every value."""
     return Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -42,13 +42,13 @@ def finish_data_docs(
     reference: Snapshot | None,
     outcomes: tuple[ExpectationOutcome, ...],
 ) -> Path:
-    """Turn GX's site into an offline one below `details/` and write the overview.
+    """Move Great Expectations' pages to `details/`, take their links out, write the overview.
 
     Args:
         docs_dir: Folder with the site that Great Expectations built.
         snapshot: What was judged.
-        reference: What its shift was judged against.
-        outcomes: What was found.
+        reference: The snapshot from which shift was judged; None in the first cycle.
+        outcomes: What was expected and found.
 
     Returns:
         The overview, `<docs_dir>/index.html`.
@@ -69,7 +69,7 @@ def finish_data_docs(
 
 
 def _write_contents(details: Path) -> None:
-    """Replace GX's own index, which needs scripts from a CDN to show anything, by a list."""
+    """Replace the index of Great Expectations, which is empty without scripts from a CDN."""
     validations = details / "validations"
     pages = [
         (page.relative_to(validations).parts[0], page.relative_to(details).as_posix())
@@ -80,7 +80,7 @@ def _write_contents(details: Path) -> None:
 
 
 def make_offline(html: str, styles: str) -> str:
-    """Return a GX page without anything that is fetched from elsewhere, with styles of its own."""
+    """Return a page without anything that is fetched from elsewhere, and with styles inside."""
     for pattern in (_SCRIPT, _FOOTER, _EXTERNAL_LINK, _REMOTE_IMAGE):
         html = pattern.sub("", html)
     html = _REMOTE_ANCHOR.sub(r"\1", html)
@@ -91,7 +91,7 @@ def make_offline(html: str, styles: str) -> str:
 def _overview(
     snapshot: Snapshot, reference: Snapshot | None, outcomes: tuple[ExpectationOutcome, ...]
 ) -> str:
-    """Render the overview: failures first, then the rest in the order of the checks."""
+    """Return the overview's HTML: failures first, then the others in the order of the checks."""
     failed = [outcome for outcome in outcomes if not outcome.is_met]
     failed.sort(key=lambda outcome: outcome.severity is not Severity.CRITICAL)
     not_judged = [o for o in outcomes if o.is_met and o.observed.startswith("not judged")]

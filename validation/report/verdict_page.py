@@ -7,11 +7,10 @@ MLflow's artifact view. Not for deciding (`validation.model_gate.verdict`).
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import date, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+from pipelines.contracts.artifacts import NextStep
 from pipelines.contracts.judgement import (
     AbsentMetric,
     Comparison,
@@ -30,12 +29,10 @@ log = logging.getLogger(__name__)
 PAGE = "verdict.html"
 CONTEXT_KEYS = (
     "run_id",
-    "run_uri",
     "recipe",
     "as_of",
     "code_version",
     "margin",
-    "may_promote",
 )
 
 _MEANINGS = {
@@ -54,18 +51,11 @@ _TONES = {
 }
 
 
-@dataclass(frozen=True)
-class NextStep:
-    """What happens now, and the command for a person who wants something else."""
-
-    sentence: str
-    commands: tuple[tuple[str, str], ...]  # (what for, command)
-
-
 def write_report(
     comparison: Comparison,
     self_test: SelfTest,
     verdict: Verdict,
+    next_step: NextStep,
     out_dir: Path,
     context: Mapping[str, str],
 ) -> Path:
@@ -79,6 +69,7 @@ def write_report(
         comparison: The facts about challenger and baseline.
         self_test: What the gate found when it tested itself.
         verdict: The decision and its reasons.
+        next_step: What the pipeline does now, and what a person may run.
         out_dir: Existing folder.
         context: What else the page says of the run; see `CONTEXT_KEYS`, all of them required.
 
@@ -109,7 +100,7 @@ def write_report(
                 (head, draw_reliability(comparison, head)) for head in reliability_heads(comparison)
             ],
             segments=_tables(comparison),
-            next_step=next_step(comparison, verdict, said),
+            next_step=next_step,
             meanings=_MEANINGS,
             confidence=_confidence(comparison),
         )
@@ -125,41 +116,6 @@ def baseline_label(comparison: Comparison) -> str:
     if comparison.champion_model is not None:
         return f"champion {comparison.champion_model.label}"
     return "the popularity ranking"
-
-
-def next_step(comparison: Comparison, verdict: Verdict, context: Mapping[str, str]) -> NextStep:
-    """Return what the pipeline does now and what a person may do."""
-    again = f"homefeed retrain --as-of {context['as_of']} --recipe {context['recipe']}"
-    # Not the same holdout again: trying until it agrees would make chance the judge.
-    later = date.fromisoformat(context["as_of"]) + timedelta(days=7)
-    retry = f"homefeed retrain --as-of {later} --recipe {context['recipe']}"
-    challenger = comparison.challenger_model.label
-    serving = ("Which model serves now?", "homefeed serving")
-    keeps = (
-        f"{comparison.champion_model.label} keeps serving."
-        if comparison.champion_model is not None
-        else "No model is promoted; nothing served before this cycle."
-    )
-    if verdict.decision is Decision.PROMOTE and context["may_promote"] == "yes":
-        return NextStep(
-            f"The pipeline makes {challenger} the champion, unless the champion changed meanwhile.",
-            (serving, ("Take it back:", "homefeed rollback")),
-        )
-    if verdict.decision is Decision.PROMOTE:
-        return NextStep(
-            f"This run may not promote (a backfill, or it was asked not to). {keeps}",
-            (("Run the cycle again, allowed to promote:", f"{again} --promote --key again"),),
-        )
-    if verdict.decision is Decision.REJECT:
-        return NextStep(
-            f"{keeps} {challenger} stays in the registry, unpromoted, and an alert was due.",
-            (serving, ("Look again after a fix of data or code:", f"{again} --key after-fix")),
-        )
-    return NextStep(
-        f"{keeps} An alert was due. A later as_of brings a fresh holdout; more days or users in it "
-        f"bring a narrower interval.",
-        (serving, ("Ask fresh data a week later:", retry)),
-    )
 
 
 class SegmentTable(NamedTuple):

@@ -184,6 +184,6 @@ def _parameters(event_log_uri: str) -> WorldParameters:
         raise ConfigurationError(
             f"{event_log_uri} has no {WorldAdapter.marker}; found "
             f"{list_names(event_log_uri)[:5]}; expected an event log written by "
-            f"`homefeed ingest world`: no other has a known answer"
+            f"`homefeed ingest world --to FOLDER`: no other has a known answer"
         )
     return read_model(marker_uri, World).parameters

@@ -13,7 +13,7 @@ from aiosmtpd.handlers import Message
 from pipelines import storage
 from pipelines.alerts.compose import render
 from pipelines.alerts.transports import AlertDeliveryError, OutboxEntry, deliver, entry_uri
-from pipelines.contracts.artifacts import Alert, AlertKind
+from pipelines.contracts.artifacts import Alert, AlertKind, NextStep
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.settings import Settings
 from support.mlflow_server import free_port
@@ -26,7 +26,7 @@ ALERT = Alert(
     happened="It <lost> & wept.",
     certainty="Quite.",
     done="Nothing.",
-    next_command="homefeed serving",
+    next_step=NextStep(sentence="Look.", commands=(("Who?", "homefeed serving"),)),
     links=(("MLflow", "http://127.0.0.1:5000"),),
 )
 

@@ -164,7 +164,7 @@ def test_an_altered_snapshot_is_refused_with_its_file(snapshot, arguments, tmp_p
     flip_a_byte(victim)
     done = homefeed_train(*arguments, "--snapshot", str(copied), *SMALL)
     assert done.returncode == DataContractError.exit_code
-    assert re.fullmatch(r"DataContractError: .*examples\.arrow was altered.*\n", done.stderr)
+    assert re.fullmatch(r"SnapshotDamagedError: .*examples\.arrow was altered.*\n", done.stderr)
     assert not (tmp_path / "out").exists()
 
 

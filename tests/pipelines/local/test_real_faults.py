@@ -91,7 +91,7 @@ def test_data_that_is_not_there_fails_at_once_and_is_told_once(lab: Lab) -> None
     run = find_run(str(lab.home.path / "workspace"), "no-data").run
     alert = the_one_alert(lab, run.run_id)
     assert stage in alert["happened"]
-    assert alert["next_command"].startswith("homefeed ")
+    assert alert["next_step"]["commands"][0][1].startswith("homefeed stage ")
 
 
 def test_a_run_that_cannot_be_resolved_is_told_of_too(lab: Lab) -> None:

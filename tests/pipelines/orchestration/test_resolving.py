@@ -1,11 +1,15 @@
-"""Which as_of an Airflow run gets."""
+"""Which as_of an Airflow run gets, and what is left where its cycle cannot be resolved."""
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
 from pipelines.contracts import errors
-from pipelines.orchestration.resolving import choose_as_of
+from pipelines.contracts.artifacts import NextStep
+from pipelines.orchestration.resolving import FAILURE_KEY, choose_as_of, start_cycle
+from pipelines.settings import Settings
+from support.commands import parse
 
 END = datetime(2026, 1, 19, 6, tzinfo=UTC)
 NOW = datetime(2026, 2, 3, 17, 45, tzinfo=UTC)
@@ -33,3 +37,28 @@ def test_as_of_is_floored_in_utc():
 def test_an_as_of_that_is_no_day_is_refused():
     with pytest.raises(errors.ConfigurationError, match="'yesterday'"):
         choose_as_of("yesterday", None, NOW)
+
+
+@pytest.mark.parametrize(
+    ("as_of", "expected"), [("yesterday", "2026-01-19"), ("2017-06-12", "2017-06-12")]
+)
+def test_a_cycle_that_cannot_be_resolved_leaves_the_command_that_begins_it(
+    tmp_path, as_of, expected
+):
+    dag_run = SimpleNamespace(
+        run_id="manual__it's", run_type="manual", data_interval_end=END, run_after=NOW
+    )
+    params = {"as_of": as_of, "recipe": "smoke", "promote": True, "devices": 2}
+    left = {}
+    ti = SimpleNamespace(xcom_push=left.__setitem__)
+    with pytest.raises(errors.HomefeedError) as caught:
+        start_cycle(params, dag_run, ti, Settings(home=str(tmp_path)))
+
+    assert str(caught.value) in left[FAILURE_KEY]["message"]
+    step = NextStep.model_validate(left[FAILURE_KEY]["next_step"])
+    parsed = [parse(command) for _, command in step.commands]
+    assert {context.info_name for context in parsed} == {"resolve"}
+    assert [context.params["promote"] for context in parsed] == [True, False]
+    for context in parsed:
+        assert (context.params["as_of"], context.params["devices"]) == (expected, 2)
+        assert context.params["key"] == "manual__it's"

@@ -16,6 +16,7 @@ from pipelines.settings import Settings
 from pipelines.stages import runner
 from pipelines.stages.resolve_run import RunRequest
 from pipelines.stages.table import TABLE, Stage
+from support import commands
 from support.runs import make_run, save_run
 
 
@@ -127,9 +128,31 @@ def test_two_at_once_are_refused(run_uri: str, set_body: Callable) -> None:
     assert runner.run_stage("build_snapshot", run_uri)
 
 
+def test_a_stage_that_is_done_does_its_work_again_when_it_is_told_to(
+    run_uri: str, set_body: Callable
+) -> None:
+    values = iter((1, 2))
+    set_body("build_snapshot", lambda output_uri: Number(value=next(values)))
+    runner.run_stage("build_snapshot", run_uri)
+    runner.run_stage("build_snapshot", run_uri, again=True)
+    assert runner.read_artifact(run_uri, "build_snapshot", Number).value == 2
+    with pytest.raises(ConfigurationError, match="a run is resolved once"):
+        runner.run_stage("resolve_run", run_uri, again=True)
+
+
+def test_a_stage_s_damaged_manifest_is_mended_as_told(run_uri: str, set_body: Callable) -> None:
+    set_body("build_snapshot", lambda output_uri: Number(value=1))
+    runner.run_stage("build_snapshot", run_uri)
+    storage.write_bytes(manifest_uri(run_uri, "build_snapshot"), b"{}")
+    with pytest.raises(DataContractError, match="--again") as caught:
+        runner.run_stage("build_snapshot", run_uri)
+    commands.run(str(caught.value).split("`")[1])
+    assert runner.read_artifact(run_uri, "build_snapshot", Number).value == 1
+
+
 def test_an_altered_manifest_is_refused(run_uri: str) -> None:
     storage.write_bytes(manifest_uri(run_uri, "resolve_run"), b"{}")
-    with pytest.raises(DataContractError, match="delete it to have the stage run again"):
+    with pytest.raises(DataContractError, match="delete it and repeat the command"):
         runner.run_stage("build_snapshot", run_uri)
 
 

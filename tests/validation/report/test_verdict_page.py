@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipelines.contracts.artifacts import NextStep
 from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
 from pipelines.contracts.judgement import Decision, Interval, Judgement, SelfTest, Verdict
 from support.holdouts import (
@@ -19,17 +20,22 @@ from support.holdouts import (
 )
 from validation.model_gate.facts import popularity_scores
 from validation.report import drawings
-from validation.report.verdict_page import next_step, write_report
+from validation.report.verdict_page import write_report
 
 CONTEXT = {
     "run_id": "2017-03-02--ab12cd34",
-    "run_uri": "file:///workspace/runs/2017-03-02--ab12cd34",
     "recipe": "smoke",
     "as_of": "2017-03-02",
     "code_version": "1a2b3c4",
     "margin": "0.01",
-    "may_promote": "yes",
 }
+STEP = NextStep(
+    sentence="v4 becomes champion & v3 rests.",
+    commands=(
+        ("Who serves?", "homefeed serving"),
+        ("Back:", "homefeed rollback --reason '<b>'"),
+    ),
+)
 CONFIG = ModelGateConfig(
     floors=(Limit(metric="calibration_ratio.repin", minimum=0.5, maximum=2.0),),
     guardrails=(RelativeLimit(metric="hit_at_3.hide", max_increase=0.5),),
@@ -85,7 +91,7 @@ def first_cycle() -> Judgement:
 
 def page_of(found: Judgement, folder: Path, **context: str) -> Page:
     facts = (found.comparison, found.self_test, found.verdict)
-    path = write_report(*facts, folder, CONTEXT | context)
+    path = write_report(*facts, STEP, folder, CONTEXT | context)
     return Page(path.read_text("utf-8"))
 
 
@@ -107,7 +113,9 @@ def test_the_page_holds_the_verdict_and_its_numbers(promoted: Judgement, tmp_pat
     assert len(promoted.self_test.findings) == 3
     for sentence in promoted.self_test.findings:
         assert sentence in text
-    assert "homefeed rollback" in text
+    assert STEP.sentence in text
+    for purpose, command in STEP.commands:
+        assert f"{purpose} {command}" in text
 
 
 def test_the_page_is_light_and_fetches_nothing(promoted: Judgement, tmp_path: Path) -> None:
@@ -197,32 +205,9 @@ def test_a_missing_context_is_named(promoted: Judgement, tmp_path: Path) -> None
     incomplete = {key: value for key, value in CONTEXT.items() if key != "margin"}
     with pytest.raises(KeyError, match="margin"):
         write_report(
-            promoted.comparison, promoted.self_test, promoted.verdict, tmp_path, incomplete
+            promoted.comparison, promoted.self_test, promoted.verdict, STEP, tmp_path, incomplete
         )
     assert not (tmp_path / "verdict.html").exists()
-
-
-@pytest.mark.parametrize(
-    ("decision", "may_promote", "sentence", "command"),
-    [
-        (Decision.PROMOTE, "yes", "makes test_ranker v4 the champion", "homefeed rollback"),
-        (Decision.PROMOTE, "no", "v3 keeps serving", "homefeed retrain --as-of 2017-03-02"),
-        (Decision.REJECT, "yes", "v3 keeps serving", "homefeed serving"),
-        (Decision.INCONCLUSIVE, "yes", "v3 keeps serving", "homefeed retrain --as-of 2017-03-09"),
-    ],
-)
-def test_what_happens_next(
-    promoted: Judgement,
-    decision: Decision,
-    may_promote: str,
-    sentence: str,
-    command: str,
-) -> None:
-    verdict = Verdict(decision=decision, reasons=("Because.",))
-    step = next_step(promoted.comparison, verdict, CONTEXT | {"may_promote": may_promote})
-
-    assert sentence in step.sentence
-    assert any(line.startswith(command) for _, line in step.commands)
 
 
 def test_the_forest_puts_the_headline_first_and_stays_inside() -> None:

@@ -1,7 +1,7 @@
-"""The tables that Great Expectations judges: a few rows each, one per shard, day, head or feature.
+"""The small tables that Great Expectations judges: one row for each shard, day, head or feature.
 
-Not for bounds (`validation.data_gate.checks`). The first column is always `partition`, which names
-what a failed expectation is to blame. A value that could not be measured is NaN, never 0.
+The first column is always `partition`, which names where a failed expectation failed. A value that
+could not be measured is NaN and never 0. Not for bounds (`validation.data_gate.checks`).
 """
 
 from collections.abc import Mapping
@@ -11,20 +11,20 @@ import pandas as pd
 
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.schemas import PINS_FILE, SPLIT_HOLDOUT, SPLIT_TRAINING
+from validation.data_gate.broken_rows import BrokenRows
 from validation.data_gate.measures import Measures, population_stability_index
 from validation.data_gate.pin_checks import PIN_RULES
 from validation.data_gate.shard_checks import SHARD_RULES
 from validation.data_gate.snapshot_profile import SnapshotProfile, calendar_days
-from validation.data_gate.tally import Tally
 
 FILE_RULES = ("altered_files", "schema_problems", "null_values")
-"""Rules that pins and shards share."""
+"""Rules that hold for the pins' file and for the files of a shard alike."""
 WHOLE = "snapshot"
-"""Partition of a measure that belongs to no smaller part."""
+"""Partition of a measure that is about the whole snapshot."""
 NAN = float("nan")
 
 
-def make_frames(
+def make_tables(
     snapshot: Snapshot, profile: SnapshotProfile, reference: SnapshotProfile | None
 ) -> dict[str, pd.DataFrame]:
     """Return the tables by name: files, shards, pins, days, snapshot, heads, categories, features.
@@ -36,9 +36,9 @@ def make_frames(
     """
     pins = {PINS_FILE: profile.pins}
     frames = {
-        "files": _tally_frame(pins | profile.shards, FILE_RULES),
-        "shards": _tally_frame(profile.shards, _without_file_rules(SHARD_RULES)),
-        "pins": _tally_frame(pins, _without_file_rules(PIN_RULES)),
+        "files": _broken_table(pins | profile.shards, FILE_RULES),
+        "shards": _broken_table(profile.shards, _without_file_rules(SHARD_RULES)),
+        "pins": _broken_table(pins, _without_file_rules(PIN_RULES)),
         "days": _day_frame(snapshot, profile.measures),
         "snapshot": _snapshot_frame(snapshot, profile, reference),
         "heads": _head_frame(snapshot, profile.measures, reference),
@@ -46,7 +46,7 @@ def make_frames(
         "features": _feature_frame(profile.measures, reference),
     }
     if profile.unmeasured_shards:
-        # A rate of the other shards would accuse or acquit the whole by a part of it.
+        # The rates of the shards that could be measured say nothing of the whole snapshot.
         for name in ("days", "snapshot", "heads", "categories", "features"):
             frames[name].loc[:, frames[name].columns != "partition"] = NAN
     return frames
@@ -56,11 +56,13 @@ def _without_file_rules(rules: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(rule for rule in rules if rule not in FILE_RULES)
 
 
-def _tally_frame(tallies: Mapping[str, Tally], rules: tuple[str, ...]) -> pd.DataFrame:
-    """Return broken rows per partition and rule."""
+def _broken_table(
+    broken_by_partition: Mapping[str, BrokenRows], rules: tuple[str, ...]
+) -> pd.DataFrame:
+    """Return how many rows break each rule, in each partition."""
     rows = [
-        {"partition": partition} | {rule: tally.counts[rule] for rule in rules}
-        for partition, tally in tallies.items()
+        {"partition": partition} | {rule: broken.counts[rule] for rule in rules}
+        for partition, broken in broken_by_partition.items()
     ]
     return pd.DataFrame(rows, columns=["partition", *rules])
 
@@ -80,7 +82,7 @@ def _day_frame(snapshot: Snapshot, measures: Measures) -> pd.DataFrame:
 def _snapshot_frame(
     snapshot: Snapshot, profile: SnapshotProfile, reference: SnapshotProfile | None
 ) -> pd.DataFrame:
-    """Return the measures of the whole, in one row."""
+    """Return the measures of the whole snapshot, in one row."""
     measures, target = profile.measures, snapshot.features.heads[0].name
     examples, requests = int(measures.examples.sum()), int(measures.requests.sum())
     dropped = snapshot.num_duplicate_impressions
@@ -111,7 +113,10 @@ def _snapshot_frame(
 def _head_frame(
     snapshot: Snapshot, measures: Measures, reference: SnapshotProfile | None
 ) -> pd.DataFrame:
-    """Return label rates per head, their change from training to holdout and from the reference."""
+    """Return each head's positives, and how its label rate changed.
+
+    The changes are those from training to holdout and from the reference to this snapshot.
+    """
     rows = []
     for head in snapshot.features.head_names:
         known = reference is not None and head in reference.measures.positives
@@ -135,13 +140,13 @@ def _head_frame(
 
 
 def _positives(measures: Measures, head: str) -> float:
-    """Return a head's positives in training; NaN where no shard could be measured."""
+    """Return a head's positives in training; NaN if no shard could be measured."""
     found = measures.positives.get(head)
     return NAN if found is None else float(found[SPLIT_TRAINING])
 
 
 def _category_frame(measures: Measures) -> pd.DataFrame:
-    """Return the share of values outside the closed list, per categorical feature."""
+    """Return each categorical feature's share of values outside the closed list."""
     rows = [
         {"partition": name, "unknown_share": unknown / rows if rows else NAN}
         for name, (unknown, rows) in sorted(measures.unknown_codes.items())
@@ -161,10 +166,10 @@ def _feature_frame(measures: Measures, reference: SnapshotProfile | None) -> pd.
 
 
 def _shares(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Return part / whole; NaN where there is no whole."""
+    """Return part / whole; NaN where the whole is 0."""
     return np.divide(part, whole, out=np.full(len(whole), NAN), where=whole > 0)
 
 
 def _change(now: float, before: float) -> float:
-    """Return the relative change; NaN where there is nothing to compare with."""
+    """Return the relative change; NaN where the value before is 0."""
     return float(now / before - 1.0) if before else NAN

@@ -1,9 +1,9 @@
 """Great Expectations runs the data gate's checks over the profile's tables and writes Data Docs.
 
-Not for what is expected (`validation.data_gate.checks`) nor for the look of the pages
-(`data_docs`). GX reports an error inside its engine as an expectation that failed; here the two are
-told apart: a broken check raises, because "the data is bad" would then be an accusation without
-evidence.
+Great Expectations reports an error inside its engine as an expectation that failed. Here the two
+are told apart: a check that itself broke raises an error, because nothing is then known of the
+data. Not for what is expected (`validation.data_gate.checks`), nor for the look of the pages
+(`validation.report.data_docs`).
 """
 
 import math
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from great_expectations.data_context import AbstractDataContext
 
 Details = Mapping[tuple[str, str], str]
-"""(partition, column) -> phrase on the first offending row."""
+"""A phrase about the first broken row, by (partition, column)."""
 
 DOCS_SITE = "data_docs"
 
 
 @dataclass(frozen=True)
 class RunLabel:
-    """How a run is called in the Data Docs."""
+    """The name and the time of a run in the Data Docs."""
 
     name: str
     as_of: datetime
@@ -45,19 +45,19 @@ def evaluate(
     label: RunLabel,
     docs_dir: Path,
 ) -> tuple[ExpectationOutcome, ...]:
-    """Run every check with Great Expectations, build its Data Docs, return the outcomes.
+    """Run every check with Great Expectations, build its Data Docs and return the outcomes.
 
     Args:
-        checks: What is expected; those with `not_judged` are listed, not run.
-        frames: Tables by name; the first column is `partition`.
-        details: Phrases on the first offenders.
+        checks: What is expected; a check with `not_judged` is listed and not run.
+        frames: Tables by name; the first column of each is `partition`.
+        details: Phrases about the first broken rows.
         label: Name and as_of of this run in the Data Docs.
         docs_dir: Empty folder for the static site.
 
     Raises:
         HomefeedError: a check itself broke; nothing is known of the data.
     """
-    # Read when the package is imported; without it GX reports usage to its makers.
+    # Read when the package is imported. Without it the package reports usage to its makers.
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     context = _make_context(docs_dir)
     outcomes = {check.name: _not_judged(check) for check in checks if check.not_judged}
@@ -72,13 +72,13 @@ def evaluate(
 
 
 def _make_context(docs_dir: Path) -> "AbstractDataContext":
-    """Return a context that lives in memory; only the Data Docs touch the disk."""
-    import great_expectations as gx  # two seconds: only this stage pays
+    """Return a context that lives in memory, so that only the Data Docs are written to disk."""
+    import great_expectations as gx  # takes two seconds, which only this stage shall pay
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
-    context.delete_data_docs_site("local_site")  # it would litter the temporary folder
+    context.delete_data_docs_site("local_site")  # would leave pages in the temporary folder
     context.add_data_docs_site(
         DOCS_SITE,
         {
@@ -100,7 +100,7 @@ def _run_suite(
     checks: list[Check],
     label: RunLabel,
 ) -> dict[str, dict[str, Any]]:
-    """Validate one table; return GX's result per check name."""
+    """Validate one table; return the result of Great Expectations by the check's name."""
     import great_expectations as gx
     from great_expectations.core.run_identifier import RunIdentifier
 
@@ -134,7 +134,7 @@ def _name_of(result: "ExpectationValidationResult") -> str:
 
 
 def _expectation(check: Check) -> Any:
-    """Return the GX expectation of a check, with GX's own severity."""
+    """Return the check as an expectation of Great Expectations, with the severity's name there."""
     import great_expectations.expectations as gxe
     from great_expectations.expectations.metadata_types import (
         FailureSeverity,
@@ -151,7 +151,10 @@ def _expectation(check: Check) -> Any:
 
 
 def _refuse_engine_error(check_name: str, exception_info: Mapping[str, Any] | None) -> None:
-    """Raise if GX failed to run a check: flat for the whole check, or nested per metric."""
+    """Raise if Great Expectations failed to run a check.
+
+    The information is one entry about the whole check, or one entry for each metric.
+    """
     info = dict(exception_info or {})
     entries = [info] if "raised_exception" in info else list(info.values())
     for entry in entries:
@@ -165,7 +168,7 @@ def _refuse_engine_error(check_name: str, exception_info: Mapping[str, Any] | No
 
 
 def _not_judged(check: Check) -> ExpectationOutcome:
-    """Return the outcome of a check that this time has nothing to look at."""
+    """Return the outcome of a check that cannot be judged this time."""
     return ExpectationOutcome(
         name=check.name,
         description=check.description,
@@ -179,7 +182,11 @@ def _not_judged(check: Check) -> ExpectationOutcome:
 def _outcome(
     check: Check, frame: pd.DataFrame, result: Mapping[str, Any], details: Details
 ) -> ExpectationOutcome:
-    """Return one check's outcome. GX passes what is missing or empty; here it fails the check."""
+    """Return the outcome of one check.
+
+    Great Expectations lets values that are missing, and tables that are empty, pass. Here they fail
+    the check.
+    """
     values = dict(zip(frame["partition"], frame[check.column], strict=True))
     missing = [partition for partition, value in values.items() if math.isnan(value)]
     offenders = [entry["partition"] for entry in result.get("unexpected_index_list", [])]
@@ -202,7 +209,7 @@ def _observed(
     missing: list[str],
     details: Details,
 ) -> str:
-    """Say what was found, the worst first."""
+    """Return what was found, with the worst value first."""
     parts = []
     measured = {name: value for name, value in values.items() if not math.isnan(value)}
     if check.unit == "rows":
@@ -220,7 +227,7 @@ def _observed(
 
 
 def _distance(check: Check, value: float) -> float:
-    """Return how far a value lies towards or beyond its nearer bound."""
+    """Return by how much a value exceeds its nearer bound; negative within the bounds."""
     above = value - check.maximum if check.maximum is not None else -math.inf
     below = check.minimum - value if check.minimum is not None else -math.inf
     return max(above, below)

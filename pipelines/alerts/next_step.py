@@ -1,0 +1,178 @@
+"""What a person should do after a cycle, as one sentence and commands that work when pasted.
+
+The alert, the verdict page and the command line all say what is composed here, so that they never
+disagree. Not for the wording of the rest of an alert (`pipelines.alerts.compose`), nor for how a
+command is spelled (`pipelines.alerts.commands`).
+"""
+
+from dataclasses import replace
+from datetime import date, timedelta
+from typing import Any
+
+from pipelines.alerts.commands import CycleCommand, rebuild_command, stage_command
+from pipelines.contracts.artifacts import NextStep, ResolvedRun, StageFailure
+from pipelines.contracts.errors import (
+    DataContractError,
+    DataGateFailedError,
+    HomefeedError,
+    PromotionRefusedError,
+    SnapshotDamagedError,
+)
+from pipelines.contracts.judgement import Decision, Verdict
+
+JUDGING_STAGES = ("check_snapshot", "train_challenger", "compare_with_champion")
+"""Stages whose data cannot be mended within a run: what they read was published by others."""
+
+SERVING = ("Which model serves now?", "homefeed serving")
+
+AFTER_A_LOST_START = NextStep(
+    sentence="Look at the end of resolve_run's log, then clear the task in Airflow.",
+    commands=(SERVING,),
+)
+"""What helps where `resolve_run` was killed and left nothing."""
+
+
+def after_verdict(run: ResolvedRun, verdict: Verdict, challenger: str) -> NextStep:
+    """Return what the pipeline does after a verdict, and what a person may do.
+
+    Args:
+        run: The cycle.
+        verdict: What was decided.
+        challenger: The challenger's label, such as 'homefeed_ranker v4'.
+    """
+    stays = "No model is promoted, and none served before this cycle."
+    serving: tuple[tuple[str, str], ...] = ()  # `homefeed serving` fails where nothing serves
+    if run.champion is not None:
+        stays, serving = f"{run.champion.label} keeps serving.", (SERVING,)
+    if verdict.decision is Decision.REJECT:
+        return _step(
+            f"{stays} {challenger} stays in the registry and is not promoted. Once the data or the "
+            f"code is mended, a new cycle on the same day tells whether that helped.",
+            *serving,
+            ("After a fix of data or code:", new_cycle_command(run)),
+        )
+    if verdict.decision is Decision.INCONCLUSIVE:
+        sentence, command = _ask_fresh_data(run)
+        return _step(f"{stays} {sentence}", *serving, command)
+    if run.may_promote:
+        sentence = f"The pipeline makes {challenger} the champion, unless the champion has changed."
+        if run.champion is None:
+            return _step(sentence, SERVING)
+        # The version is named: what `rollback` alone goes back to depends on what serves by then.
+        back = f"homefeed rollback --to-version {run.champion.version}"
+        return _step(sentence, SERVING, (f"Go back to {run.champion.label}:", back))
+    if run.champion is not None and run.as_of <= run.champion.as_of:
+        return _step(
+            f"{stays} This run may not promote, and no run as of {run.as_of:%Y-%m-%d} could: the "
+            f"champion is as of {run.champion.as_of:%Y-%m-%d}.",
+            SERVING,
+        )
+    return _step(
+        f"{stays} This run may not promote: it is a backfill, or promotion was switched off.",
+        *serving,
+        ("Run the cycle again, allowed to promote:", new_cycle_command(run, may_promote=True)),
+    )
+
+
+def after_failure(run: ResolvedRun, stage: str, failure: StageFailure | None) -> NextStep:
+    """Return how a broken run is mended.
+
+    Args:
+        run: The cycle.
+        stage: The stage that failed.
+        failure: What the stage wrote; None when it was killed before it could.
+    """
+    again = ("Run the failed stage again:", stage_command(stage, run.run_uri))
+    rest = (
+        "Run what is left of the cycle (in Airflow, clear the failed task instead):",
+        _cycle_of(run).text(),
+    )
+    if failure is None:
+        return _step("Look at the end of the stage's log, then run the stage again.", again, rest)
+    if failure.error_class == SnapshotDamagedError.__name__:
+        return _step(
+            "Build the snapshot again from the event log, which gives the same files, then run the "
+            "failed stage again.",
+            ("Build the snapshot again:", rebuild_command(run.run_uri)),
+            again,
+            rest,
+        )
+    is_bad_data = failure.exit_code == DataContractError.exit_code and stage in JUDGING_STAGES
+    if is_bad_data or failure.exit_code == PromotionRefusedError.exit_code:
+        return _step(
+            "This run cannot be mended, because its inputs are fixed. Mend what the message names, "
+            "then start a new cycle.",
+            ("Start a new cycle on the same day:", new_cycle_command(run)),
+        )
+    return _step("Mend what the message names, then run the stage again.", again, rest)
+
+
+def after_unresolved(cycle: CycleCommand) -> NextStep:
+    """Return how a cycle is begun that broke in `resolve_run`."""
+    begin = [("Begin the cycle:", cycle.text("resolve"))]
+    if cycle.may_promote:
+        without = replace(cycle, may_promote=False).text("resolve")
+        begin.append(("Or begin the cycle without permission to promote:", without))
+    return _step(
+        "Mend what the message names, begin the cycle, then clear the failed task in Airflow: it "
+        "goes on with the cycle that was begun.",
+        *begin,
+    )
+
+
+def is_refusal(failure: StageFailure) -> bool:
+    """Return whether a failure is the data gate's answer, and not a broken run."""
+    refusals = (DataGateFailedError.__name__, SnapshotDamagedError.__name__)
+    return failure.stage == "check_snapshot" and failure.error_class in refusals
+
+
+def new_cycle_command(run: ResolvedRun, **changes: Any) -> str:
+    """Return the command of a cycle like this one, with a key of its own.
+
+    Another key is another cycle, in which nothing counts as done.
+    """
+    return replace(_cycle_of(run), key=f"again-{run.run_id}", **changes).text()
+
+
+def _ask_fresh_data(run: ResolvedRun) -> tuple[str, tuple[str, str]]:
+    """Name the first as_of whose holdout shares no request with this one, and its command.
+
+    The same holdout is not asked again: trying until it agrees would make chance the judge.
+    """
+    as_of = run.as_of + timedelta(days=run.config.snapshot.holdout_days)
+    last_day = _last_day_of_log(run.event_log_uri)
+    if last_day is not None and last_day >= as_of.date() - timedelta(days=1):
+        covered, purpose = "the event log covers it", "Compare on a fresh holdout:"
+    else:
+        ends = f"it ends on {last_day}" if last_day is not None else "it could not be read now"
+        covered = f"the event log does not cover it yet: {ends}"
+        purpose = f"Once the event log holds every day before {as_of:%Y-%m-%d}:"
+    sentence = (
+        f"{as_of:%Y-%m-%d} is the first as_of whose holdout shares no request with this one, and "
+        f"{covered}."
+    )
+    return sentence, (purpose, new_cycle_command(run, as_of=as_of))
+
+
+def _last_day_of_log(event_log_uri: str) -> date | None:
+    from pipelines.event_log.reader import open_event_log
+
+    try:
+        return open_event_log(event_log_uri).span("impressions")[1]
+    except HomefeedError:  # advice is given even while the log is away
+        return None
+
+
+def _cycle_of(run: ResolvedRun) -> CycleCommand:
+    return CycleCommand(
+        as_of=run.as_of,
+        recipe=run.config.recipe,
+        num_devices=run.num_devices,
+        accelerator=run.accelerator,
+        may_promote=run.may_promote,
+        key=run.trigger,
+    )
+
+
+def _step(sentence: str, *commands: tuple[str, str]) -> NextStep:
+    return NextStep(sentence=sentence, commands=commands)

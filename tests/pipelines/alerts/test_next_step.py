@@ -1,0 +1,214 @@
+"""What a person should run next: right for each end of a cycle, and understood by `homefeed`."""
+
+from collections import Counter
+from datetime import UTC, date, datetime
+
+import pytest
+
+from pipelines import storage
+from pipelines.alerts.commands import CycleCommand
+from pipelines.alerts.compose import alert_on_failure, compose_verdict
+from pipelines.alerts.next_step import (
+    AFTER_A_LOST_START,
+    after_unresolved,
+    after_verdict,
+    new_cycle_command,
+)
+from pipelines.contracts import snapshot_files
+from pipelines.contracts.artifacts import (
+    STAGES,
+    AlertReceipt,
+    NextStep,
+    ResolvedRun,
+    Snapshot,
+)
+from pipelines.contracts.errors import SnapshotDamagedError
+from pipelines.contracts.judgement import Decision, Judgement, Verdict
+from pipelines.contracts.run_layout import manifest_uri
+from pipelines.settings import Settings
+from pipelines.stages.runner import read_artifact, read_run, run_stage
+from support import commands
+from support.commands import parse
+from support.damage import flip_a_byte
+from support.judgements import CHALLENGER, CHAMPION, make_judgement
+from support.runs import make_run
+from support.worlds import write_planted_world
+
+
+def parsed(step: NextStep) -> list[tuple[str, dict]]:
+    return [((c := parse(command)).info_name, c.params) for _, command in step.commands]
+
+
+def step_after(decision: Decision, run: ResolvedRun) -> NextStep:
+    verdict = Verdict(decision=decision, reasons=("Because.",))
+    return after_verdict(run, verdict, CHALLENGER.label)
+
+
+@pytest.mark.parametrize("may_promote", [True, False])
+def test_after_a_rejection_the_same_day_is_asked_again_in_another_cycle(tmp_path, may_promote):
+    odd = {"champion": CHAMPION, "num_devices": 4, "accelerator": "gpu", "trigger": "it's a key"}
+    run = make_run(tmp_path, may_promote=may_promote, **odd)
+    step = step_after(Decision.REJECT, run)
+
+    assert "test_ranker v3 keeps serving" in step.sentence
+    assert parsed(step) == [
+        ("serving", {"at": ""}),
+        (
+            "retrain",
+            {
+                "as_of": "2017-03-02",
+                "recipe": "smoke",
+                "promote": may_promote,
+                "devices": 4,
+                "accelerator": "gpu",
+                "key": f"again-{run.run_id}",
+            },
+        ),
+    ]
+
+
+def test_alert_page_and_command_line_say_the_same_after_a_rejection(tmp_path):
+    run = make_run(tmp_path, champion=CHAMPION)
+    alert = compose_verdict(make_judgement(Decision.REJECT), run, Settings())
+    assert alert.next_step == step_after(Decision.REJECT, run)
+
+
+@pytest.mark.parametrize(
+    ("last_day", "is_covered"), [(date(2017, 3, 8), True), (date(2017, 3, 7), False)]
+)
+def test_an_inconclusive_verdict_asks_the_first_fresh_holdout(tmp_path, last_day, is_covered):
+    run = make_run(tmp_path, champion=CHAMPION)
+    for table in ("impressions", "actions", "pins", "users"):
+        day = f"day={last_day}/" if table in ("impressions", "actions") else ""
+        path = tmp_path / "event_log" / table / f"{day}part-0.parquet"
+        path.parent.mkdir(parents=True)
+        path.touch()
+    step = step_after(Decision.INCONCLUSIVE, run)
+
+    (_, serving), (name, params) = parsed(step)
+    assert (name, params["as_of"]) == ("retrain", "2017-03-09")  # a holdout is seven days long
+    assert ("the event log covers it" in step.sentence) is is_covered
+    assert (f"it ends on {last_day}" in step.sentence) is not is_covered
+    purpose, _ = step.commands[-1]
+    assert purpose.startswith("Compare" if is_covered else "Once the event log holds every day")
+
+
+def test_an_inconclusive_verdict_is_told_though_the_event_log_is_gone(tmp_path):
+    step = step_after(Decision.INCONCLUSIVE, make_run(tmp_path))
+    assert "could not be read" in step.sentence
+    assert [name for name, _ in parsed(step)] == ["retrain"]
+
+
+def test_a_promotion_can_be_taken_back_to_the_version_that_served(tmp_path):
+    step = step_after(Decision.PROMOTE, make_run(tmp_path, champion=CHAMPION))
+    assert "makes test_ranker v4 the champion" in step.sentence
+    assert parsed(step)[1][0] == "rollback"
+    assert parsed(step)[1][1]["to_version"] == "3"
+
+
+def test_the_first_champion_has_nothing_to_go_back_to(tmp_path):
+    step = step_after(Decision.PROMOTE, make_run(tmp_path, champion=None))
+    assert [name for name, _ in parsed(step)] == ["serving"]
+
+
+def test_a_run_that_may_not_promote_is_offered_one_that_may(tmp_path):
+    run = make_run(tmp_path, champion=CHAMPION, may_promote=False)
+    step = step_after(Decision.PROMOTE, run)
+    assert "v3 keeps serving" in step.sentence
+    name, params = parsed(step)[1]
+    assert (name, params["promote"], params["as_of"]) == ("retrain", True, "2017-03-02")
+    assert params["key"] != run.trigger
+
+
+def test_a_backfill_older_than_the_champion_is_offered_no_promotion(tmp_path):
+    newer = CHAMPION.model_copy(update={"as_of": datetime(2017, 3, 2, tzinfo=UTC)})
+    step = step_after(Decision.PROMOTE, make_run(tmp_path, champion=newer, may_promote=False))
+    assert [name for name, _ in parsed(step)] == ["serving"]
+    assert "no run as of 2017-03-02 could" in step.sentence
+
+
+@pytest.mark.parametrize("decision", Decision)
+def test_nobody_is_asked_who_serves_where_nothing_can(tmp_path, decision):
+    run = make_run(tmp_path, champion=None, may_promote=False)
+    assert "serving" not in {name for name, _ in parsed(step_after(decision, run))}
+
+
+def test_a_cycle_that_was_not_resolved_is_begun_under_the_name_that_airflow_gave_it():
+    cycle = CycleCommand(
+        as_of=datetime(2026, 1, 5, tzinfo=UTC),
+        recipe="smoke",
+        num_devices=2,
+        accelerator="cpu",
+        may_promote=True,
+        key="manual__2026-01-05T06:00:00+00:00",
+    )
+    step = after_unresolved(cycle)
+    (name, params), (_, without) = parsed(step)
+    assert (name, params["key"]) == ("resolve", "manual__2026-01-05T06:00:00+00:00")
+    assert params["promote"] and without == params | {"promote": False}
+
+
+def test_a_start_that_was_lost_leaves_a_question():
+    assert [name for name, _ in parsed(AFTER_A_LOST_START)] == ["serving"]
+
+
+@pytest.fixture
+def cycle(tmp_path, tracking_uri, monkeypatch) -> ResolvedRun:
+    """A resolved cycle on a planted world, with the deployment's settings in the environment."""
+    write_planted_world(tmp_path / "event_log")
+    monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
+    monkeypatch.setenv("HOMEFEED_TRACKING_URI", tracking_uri)
+    monkeypatch.setenv("HOMEFEED_REGISTERED_MODEL", f"r_{tmp_path.name}")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    commands.run("homefeed resolve --as-of 2017-03-02 --recipe smoke --no-promote --key 'a cycle'")
+    [name] = storage.list_names(storage.to_uri(tmp_path / "workspace" / "runs"))
+    return read_run(storage.join(storage.to_uri(tmp_path / "workspace" / "runs"), name))
+
+
+def stages_done(run_uri: str) -> list[str]:
+    return [stage for stage in STAGES if storage.exists(manifest_uri(run_uri, stage))]
+
+
+@pytest.mark.services
+@pytest.mark.slow
+def test_what_is_told_after_damage_and_after_a_rejection_works(cycle: ResolvedRun) -> None:
+    for stage in ("build_snapshot", "check_snapshot"):
+        run_stage(stage, cycle.run_uri)
+    snapshot = read_artifact(cycle.run_uri, "build_snapshot", Snapshot)
+    flip_a_byte(storage.local_path(snapshot.uri) / "pins.arrow")
+    repeated = new_cycle_command(cycle).replace(f"again-{cycle.run_id}", "'a cycle'")
+    with pytest.raises(SnapshotDamagedError, match=r"pins\.arrow was altered"):
+        commands.run(repeated)
+    assert stages_done(cycle.run_uri) == list(STAGES[:3])
+
+    alert = alert_on_failure(cycle.run_uri, Settings()).alert
+    for _, command in alert.next_step.commands:
+        commands.run(command)
+    assert stages_done(cycle.run_uri) == list(STAGES)
+
+    step = step_after(Decision.REJECT, cycle)
+    commands.run(step.commands[-1][1])
+    runs_uri = storage.join(cycle.workspace_uri, "runs")
+    [other] = [name for name in storage.list_names(runs_uri) if name != cycle.run_id]
+    again = read_run(storage.join(runs_uri, other))
+    assert stages_done(again.run_uri) == list(STAGES)
+    assert (again.as_of, again.may_promote) == (cycle.as_of, cycle.may_promote)
+    page = read_artifact(again.run_uri, "compare_with_champion", Judgement).report_uri
+    told = read_artifact(again.run_uri, "alert", AlertReceipt).alert.next_step
+    assert all(line in storage.read_bytes(page).decode() for _, line in told.commands)
+
+
+@pytest.mark.services
+@pytest.mark.slow
+def test_each_stage_verifies_the_snapshot_once(cycle: ResolvedRun, monkeypatch) -> None:
+    run_stage("build_snapshot", cycle.run_uri)
+    snapshot = read_artifact(cycle.run_uri, "build_snapshot", Snapshot)
+    folder = storage.local_path(snapshot.uri)
+    genuine, counts = snapshot_files.sha256_of, Counter()
+    monkeypatch.setattr(
+        snapshot_files, "sha256_of", lambda path: counts.update([path]) or genuine(path)
+    )
+    for stage in ("check_snapshot", "train_challenger", "compare_with_champion"):
+        run_stage(stage, cycle.run_uri)
+        assert counts == dict.fromkeys((folder / file.path for file in snapshot.files), 1), stage
+        counts.clear()

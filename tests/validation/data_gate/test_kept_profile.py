@@ -1,0 +1,78 @@
+"""A profile comes back from its file as it was, or not at all."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines import storage
+from pipelines.contracts.artifacts import Snapshot
+from support.data_gate import CONFIG
+from validation.data_gate import kept_profile, measures
+from validation.data_gate.gate import PROFILE_FILE, judge_snapshot
+from validation.data_gate.kept_profile import from_json, to_json
+from validation.data_gate.snapshot_profile import SnapshotProfile, profile_snapshot
+
+
+@pytest.fixture(scope="module")
+def profile(planted_snapshot: Snapshot) -> SnapshotProfile:
+    return profile_snapshot(planted_snapshot, storage.local_path(planted_snapshot.uri))
+
+
+def plain(value: Any) -> Any:
+    """Return arrays as (type, values), so that == compares both."""
+    if isinstance(value, np.ndarray):
+        return str(value.dtype), value.tolist()
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    return value
+
+
+def test_every_measure_comes_back_with_its_type(profile: SnapshotProfile) -> None:
+    back = from_json(to_json(profile, "d"), "d")
+    assert back is not None
+    assert plain(vars(back.measures)) == plain(vars(profile.measures))
+    assert profile.measures.histograms and profile.measures.requests_per_day
+    assert (back.mean_pin_norm, back.pin_spread) == (profile.mean_pin_norm, profile.pin_spread)
+
+
+def test_the_gate_judges_by_a_kept_profile_as_by_a_new_one(
+    planted_snapshot: Snapshot, profile: SnapshotProfile, tmp_path: Path
+) -> None:
+    snapshot, folder = planted_snapshot, storage.local_path(planted_snapshot.uri)
+    found = []
+    kept: SnapshotProfile | None = profile
+    for name in ("new", "kept"):
+        out_dir = tmp_path / name
+        out_dir.mkdir()
+        found.append(judge_snapshot(snapshot, folder, snapshot, kept, CONFIG, out_dir))
+        kept = from_json((out_dir / PROFILE_FILE).read_bytes(), snapshot.digest)
+        assert kept is not None
+    assert found[0] == found[1]
+    assert not any(o.observed.startswith("not judged") for o in found[1])
+
+
+def test_another_snapshot_format_or_bins_are_not_taken(
+    profile: SnapshotProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = to_json(profile, "d")
+    assert from_json(text, "another") is None
+    with monkeypatch.context() as changed:
+        changed.setattr(kept_profile, "FORMAT_VERSION", 2)
+        assert from_json(text, "d") is None
+    with monkeypatch.context() as changed:
+        changed.setattr(kept_profile, "LENGTH_EDGES", measures.LENGTH_EDGES[:-1])
+        assert from_json(text, "d") is None
+
+
+@pytest.mark.parametrize("damage", [lambda t: t[:-20], lambda t: b"", lambda t: b"[]"])
+def test_a_damaged_file_is_no_profile(profile: SnapshotProfile, damage: Any) -> None:
+    assert from_json(damage(to_json(profile, "d").encode()), "d") is None
+
+
+def test_a_file_without_a_measure_is_no_profile(profile: SnapshotProfile) -> None:
+    value = json.loads(to_json(profile, "d"))
+    del value["measures"]["positives"]
+    assert from_json(json.dumps(value), "d") is None

@@ -1,0 +1,133 @@
+"""Each rule of a shard's rows finds the defect that is planted for it."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.time import DAY_MS, to_ms
+from support.data_gate import EXAMPLES, SHARD, assert_found, judge
+from support.snapshots import (
+    Change,
+    copy_snapshot,
+    drop,
+    null,
+    rewrite,
+    with_column,
+    with_embedding,
+    with_value,
+)
+
+
+def repeat_candidate(table: pa.Table) -> pa.Table:
+    return with_value("pin_row", 1, int(table["pin_row"][0].as_py()))(table)
+
+
+def repeat_request(table: pa.Table) -> pa.Table:
+    return with_value("request_id", 1, table["request_id"][0].as_py())(table)
+
+
+def swap_first_actions(table: pa.Table) -> pa.Table:
+    """Exchange two actions of a user: neighbours whose times differ."""
+    known = np.asarray(table["known_at"])
+    row = int(np.argmax(np.diff(known) > 0))
+    order = np.arange(table.num_rows)
+    order[[row, row + 1]] = order[[row + 1, row]]
+    return table.take(pa.array(order))
+
+
+def shifted_pointer(by: int) -> Change:
+    """Move one request's pointer within its user's block, as an off-by-one builder would."""
+
+    def change(table: pa.Table) -> pa.Table:
+        user, end = np.asarray(table["user_id"]), np.array(table["timeline_end"])
+        start = np.asarray(table["timeline_start"])
+        last = np.array([end[user == u].max() for u in user])
+        has_room = (end < last) if by > 0 else (end > start + 1) & (end < last)
+        row = int(np.flatnonzero(has_room)[0])
+        return with_value("timeline_end", row, int(end[row]) + by)(table)
+
+    return change
+
+
+def into_embargo(table: pa.Table) -> pa.Table:
+    """Push the latest training request a day later."""
+    at, split = np.asarray(table["impressed_at"]), np.asarray(table["split"])
+    row = int(np.argmax(np.where(split == 0, at, 0)))
+    return with_value("impressed_at", row, int(at[row]) + DAY_MS)(table)
+
+
+DEFECTS: list[tuple[str, str, Change]] = [
+    ("schema", EXAMPLES, drop("label_repin")),
+    (
+        "schema",
+        f"{SHARD}/timeline.arrow",
+        lambda t: t.set_column(2, "acted_at", t["acted_at"].cast(pa.float64())),
+    ),
+    ("no_nulls", EXAMPLES, null("pin_row")),
+    ("counts_match_manifest", f"{SHARD}/timeline.arrow", lambda t: pa.concat_tables([t, t[-1:]])),
+    ("references_resolve", EXAMPLES, with_value("pin_row", 3, 80)),
+    ("references_resolve", f"{SHARD}/timeline.arrow", with_value("pin_row", 3, -1)),
+    ("references_resolve", f"{SHARD}/requests.arrow", with_value("user_row", 0, 10_000)),
+    ("pointers_inside_block", f"{SHARD}/requests.arrow", with_value("timeline_end", 5, 10**6)),
+    ("pointers_inside_block", f"{SHARD}/requests.arrow", with_value("timeline_start", -1, 0)),
+    ("requests_own_examples", f"{SHARD}/requests.arrow", with_value("num_examples", 4, 11)),
+    ("unique_requests", f"{SHARD}/requests.arrow", repeat_request),
+    ("unique_candidates", EXAMPLES, repeat_candidate),
+    ("action_vocabulary", f"{SHARD}/timeline.arrow", with_value("action_type_id", 7, 0)),
+    ("action_vocabulary", f"{SHARD}/timeline.arrow", with_value("action_type_id", 7, 5)),
+    (
+        "action_times",
+        f"{SHARD}/timeline.arrow",
+        with_column("acted_at", lambda at: at // 1000),  # seconds, not milliseconds
+    ),
+    ("timeline_order", f"{SHARD}/timeline.arrow", swap_first_actions),
+    ("no_future_actions", f"{SHARD}/requests.arrow", shifted_pointer(+1)),
+    ("no_missed_actions", f"{SHARD}/requests.arrow", shifted_pointer(-1)),
+    ("requests_in_window", f"{SHARD}/requests.arrow", into_embargo),
+    ("requests_in_window", f"{SHARD}/requests.arrow", with_value("split", 2, 2)),
+    ("user_rows_point_in_time", f"{SHARD}/users.arrow", with_column("as_of", lambda a: a + 10**12)),
+    ("user_rows_point_in_time", f"{SHARD}/users.arrow", with_column("user_id", lambda u: u + 1)),
+    ("labels_are_binary", EXAMPLES, with_value("label_save", 9, 2)),
+    ("numeric_features_in_range", EXAMPLES, with_value("num_pin_popularity", 2, np.nan)),
+    ("numeric_features_in_range", EXAMPLES, with_value("num_past_engagements", 2, 900)),
+    ("category_codes_in_range", EXAMPLES, with_value("cat_surface", 2, 2)),
+    ("category_codes_in_range", f"{SHARD}/users.arrow", with_value("cat_state", 2, -1)),
+    ("positions_not_negative", EXAMPLES, with_value("position", 2, -1)),
+    ("user_embeddings_finite", f"{SHARD}/users.arrow", with_embedding(0, np.inf)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "relative", "change"), DEFECTS, ids=[f"{d[0]}-{i}" for i, d in enumerate(DEFECTS)]
+)
+def test_a_planted_defect_is_found_and_its_place_is_named(
+    planted_snapshot: Snapshot, tmp_path: Path, name: str, relative: str, change: Change
+) -> None:
+    assert_found(planted_snapshot, tmp_path, name, relative, change)
+
+
+def test_two_defects_name_both_shards(planted_snapshot: Snapshot, tmp_path: Path) -> None:
+    snapshot, folder = copy_snapshot(planted_snapshot, tmp_path / "snapshot")
+    for shard in snapshot.shards:
+        change = with_column(
+            "label_repin", lambda label: np.where(np.arange(len(label)) < 2, 3, label)
+        )
+        snapshot = rewrite(snapshot, folder, f"{shard.name}/examples.arrow", change)
+    outcome = judge(snapshot, folder, tmp_path / "out")["labels_are_binary"]
+
+    assert outcome.partitions == ("shard-00000", "shard-00001")
+    assert outcome.observed.startswith("4 in 2 of 2 parts; label_repin is 3 in row 0")
+
+
+def test_the_windows_are_half_open(planted_snapshot: Snapshot, tmp_path: Path) -> None:
+    snapshot, folder = copy_snapshot(planted_snapshot, tmp_path / "snapshot")
+    relative = f"{SHARD}/requests.arrow"
+    split = np.asarray(pa.ipc.open_file(str(folder / relative)).read_all()["split"])
+    row = int(np.flatnonzero(split == 1)[0])
+    for at, is_met in ((snapshot.holdout.end, False), (snapshot.holdout.start, True)):
+        moved = rewrite(snapshot, folder, relative, with_value("impressed_at", row, to_ms(at)))
+        outcome = judge(moved, folder, tmp_path / f"out{is_met}")["requests_in_window"]
+        assert outcome.is_met is is_met

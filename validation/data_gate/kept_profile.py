@@ -1,0 +1,80 @@
+"""A snapshot's profile as a file: the next cycle reads it instead of the whole snapshot again.
+
+The file is JSON. Only the measures are kept, which is all that shift is judged by; which rows broke
+a rule stands in the data report. Not for measuring (`validation.data_gate.snapshot_profile`).
+"""
+
+import json
+import logging
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from pipelines.contracts.base import digest_of
+from pipelines.contracts.schemas import NUMERIC_FEATURES
+from validation.data_gate.measures import LENGTH_EDGES, NUMERIC_EDGES, Measures
+from validation.data_gate.snapshot_profile import SnapshotProfile
+
+log = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+"""Raise it when a measure changes its meaning; a change of bins is noticed without."""
+
+
+def _format() -> str:
+    """Return what the file's numbers mean, as a digest: the version, the features and the bins."""
+    bins = [NUMERIC_EDGES.tolist(), LENGTH_EDGES.tolist()]
+    return digest_of([FORMAT_VERSION, list(NUMERIC_FEATURES), bins])[:16]
+
+
+def to_json(profile: SnapshotProfile, snapshot_digest: str) -> str:
+    """Return the text of the file.
+
+    Args:
+        profile: What was measured.
+        snapshot_digest: The snapshot that was measured.
+    """
+    value = {
+        "format": _format(),
+        "snapshot_digest": snapshot_digest,
+        "unmeasured_shards": profile.unmeasured_shards,
+        "mean_pin_norm": profile.mean_pin_norm,
+        "pin_spread": profile.pin_spread,
+        "measures": vars(profile.measures),
+    }
+    return json.dumps(value, indent=1, default=np.ndarray.tolist)
+
+
+def from_json(text: bytes | str, snapshot_digest: str) -> SnapshotProfile | None:
+    """Return the profile in a file; None if it is of another format or of another snapshot."""
+    try:
+        value = json.loads(text)
+        if (value["format"], value["snapshot_digest"]) != (_format(), snapshot_digest):
+            return None
+        return SnapshotProfile(
+            measures=_measures(value["measures"]),
+            unmeasured_shards=tuple(value["unmeasured_shards"]),
+            mean_pin_norm=value["mean_pin_norm"],
+            pin_spread=value["pin_spread"],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("the kept profile of snapshot %s is damaged: %r", snapshot_digest[:16], error)
+        return None
+
+
+def _measures(value: dict[str, Any]) -> Measures:
+    """Return the measures with their types, which JSON does not know."""
+    if value.keys() != vars(Measures()).keys():
+        raise KeyError(f"expected the measures {sorted(vars(Measures()))}, found {sorted(value)}")
+    days = {int(day): count for day, count in value["requests_per_day"].items()}
+    codes = {name: tuple(counts) for name, counts in value["unknown_codes"].items()}
+    found = {name: _arrays(counts) for name, counts in value.items()}
+    return Measures(**found | {"requests_per_day": Counter(days), "unknown_codes": codes})
+
+
+def _arrays(value: Any) -> Any:
+    """Return lists of counts as arrays, also inside a dictionary."""
+    if isinstance(value, dict):
+        return {name: _arrays(inner) for name, inner in value.items()}
+    return np.array(value, np.int64) if isinstance(value, list) else value
