@@ -136,7 +136,8 @@ def test_a_killed_start_leaves_nothing_running(tmp_path, retrained):
         assert line, f"ui ended early: {lines}"
         lines.append(line)
     running = " ".join(" ".join(found.cmdline()) for found in processes.marked(f"{home}#"))
-    for service in ("mlflow", "scheduler", "dag-processor", "api-server"):
+    # Airflow's server gives its own process a title, "airflow api_server".
+    for service in ("mlflow", "scheduler", "dag-processor", "api_server"):
         assert service in running, running
     ui.kill()
     ui.wait()
