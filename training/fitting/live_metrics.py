@@ -103,7 +103,7 @@ class LiveTracking:
         except (MlflowException, RequestException) as error:
             self._is_given_up = True
             log.warning(
-                "MLflow at %s does not take the training's metrics (%s); training goes on, its "
+                "MLflow at %s cannot be reached or refuses the metrics (%s); training goes on, its "
                 "metrics are in metrics.jsonl and will be sent afterwards",
                 self._tracking_uri,
                 str(error)[:200],

@@ -97,18 +97,27 @@ def test_a_run_that_is_not_there_is_never_called_an_outage(
     tracking_uri: str, tmp_path: Path
 ) -> None:
     MetricLog(tmp_path / "metrics.jsonl", "", "").add(1, 0, {"training/loss": 1.0})
-    live = LiveTracking(tracking_uri, NO_RUN)
-    live.add([LoggedValue(1, 0, "training/loss", 1.0, 1)])
     asked = (
         lambda: MlflowClient(tracking_uri=tracking_uri).get_run(NO_RUN),
         lambda: replay(tmp_path / "metrics.jsonl", tracking_uri, NO_RUN),
         lambda: log_bundle(tmp_path, NO_RUN, tracking_uri),
-        live.flush,
     )
     for ask in asked:
         with pytest.raises(MlflowException) as caught, translated_errors(tracking_uri):
             ask()
         assert caught.value.error_code == "RESOURCE_DOES_NOT_EXIST"
+
+
+@pytest.mark.services
+def test_a_refusal_does_not_end_a_training(
+    tracking_uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    live = LiveTracking(tracking_uri, NO_RUN)
+    for step in range(3):
+        live.add([LoggedValue(step, 0, "training/loss", 1.0, 1)])
+        live.flush()
+    (warning,) = caplog.records
+    assert NO_RUN in warning.getMessage()
 
 
 @pytest.mark.services

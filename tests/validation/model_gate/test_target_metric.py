@@ -9,6 +9,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from pipelines.alerts.compose import compose_verdict
+from pipelines.contracts.artifacts import NextStep
 from pipelines.contracts.config import Head, Limit, ModelGateConfig, RelativeLimit
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.judgement import Decision, Judgement, Verdict
@@ -25,6 +26,7 @@ THREE_HEADS = (*HEADS, SAVE)
 TARGETS = pytest.mark.parametrize(
     "target", ["repin_volume_at_3", "save_volume_at_3", "hit_at_3.repin", "hit_at_3.save"]
 )
+STEP = NextStep(sentence="Nothing is to be done.", commands=())
 CONTEXT = dict.fromkeys(CONTEXT_KEYS, "x") | {"margin": "0.01", "as_of": "2017-03-02"}
 
 
@@ -75,7 +77,8 @@ def test_page_drawings_and_plots_follow(
     drawn: list[Axes] = []
     monkeypatch.setattr(plots, "_unclutter", drawn.append)
     found = judged_by(target)
-    page = write_report(found.comparison, found.self_test, found.verdict, tmp_path, CONTEXT)
+    facts = (found.comparison, found.self_test, found.verdict)
+    page = write_report(*facts, STEP, tmp_path, CONTEXT)
     html = page.read_text("utf-8")
     assert f"{target}, challenger" in html
     assert f"the lower end of {target} in segment" in html
