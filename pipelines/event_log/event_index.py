@@ -48,6 +48,13 @@ class EventIndex:
         return self.position(keys, end_ms) - self.position(keys, start_ms)
 
 
+def place_in_run(values: Ints) -> Ints:
+    """Return the place of each value in its run of equal neighbours, from 0 on."""
+    is_start = np.concatenate([[True], np.diff(values) != 0])[: len(values)]
+    starts = np.flatnonzero(is_start)
+    return np.arange(len(values)) - np.repeat(starts, np.diff(starts, append=len(values)))
+
+
 @dataclass(frozen=True)
 class ActionTimes:
     """Who acted, when, and when the event log knew of each action."""

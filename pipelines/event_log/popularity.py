@@ -1,7 +1,7 @@
 """How often each pin was acted upon in the days before a day, from counts per pin and day.
 
-The snapshot's feature `pin_popularity` and the world's ranking by popularity both come from here.
-Not for which actions count: the caller leaves out the unwanted ones, such as hides.
+The snapshot's feature `pin_popularity` comes from here. Not for which actions count: the caller
+leaves out the unwanted ones, such as hides.
 """
 
 from collections.abc import Sequence

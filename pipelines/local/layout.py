@@ -73,9 +73,8 @@ class LocalHome:
         found = json.loads(path.read_text()) if path.exists() else {}
         if key not in found:
             found[key] = secrets.token_urlsafe(18)
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(handle, "w") as stream:
-                json.dump(found, stream)
+            path.touch(mode=0o600)
+            path.write_text(json.dumps(found))
         return str(found[key])
 
 
@@ -84,21 +83,12 @@ def default_home() -> LocalHome:
     return LocalHome(Path(os.environ.get("HOMEFEED_HOME", ".homefeed")).expanduser().absolute())
 
 
-def is_free(port: int) -> bool:
-    """Return whether a server could listen on the port of 127.0.0.1 now."""
+def choose_port(wanted: int) -> int:
+    """Return the wanted port of 127.0.0.1 if a server could listen on it, else a free one."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind(("127.0.0.1", wanted))
         except OSError:
-            return False
-    return True
-
-
-def choose_port(wanted: int) -> int:
-    """Return the wanted port if it is free, else one that the system picks."""
-    if is_free(wanted):
-        return wanted
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+            probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -7,7 +7,7 @@ input closes, also after `kill -9`) and then sweeps. `pipelines.contracts.proces
 simpler means is enough. Not for what is started (`services`).
 """
 
-import logging
+import contextlib
 import os
 import signal
 import subprocess
@@ -21,8 +21,6 @@ from pathlib import Path
 import psutil
 
 from pipelines.local.layout import HOME_MARKER
-
-log = logging.getLogger(__name__)
 
 GRACE_S = 8.0
 """Seconds between asking a process to end and killing it."""
@@ -83,15 +81,11 @@ def marked(mark: str) -> list[psutil.Process]:
     """
     found = []
     for process in psutil.process_iter():
-        if process.pid == os.getpid():
-            continue
-        try:
+        # A process that is gone meanwhile or belongs to another user is none of ours.
+        with contextlib.suppress(psutil.Error, OSError):
             has_mark = process.environ().get(HOME_MARKER, "").startswith(mark)
-        # Gone meanwhile, or another user's: in both cases none of ours.
-        except (psutil.Error, OSError):
-            continue
-        if has_mark:
-            found.append(process)
+            if has_mark and process.pid != os.getpid():
+                found.append(process)
     return found
 
 
@@ -99,23 +93,18 @@ def sweep(mark: str, grace_s: float = GRACE_S) -> int:
     """End every marked process: ask first, kill after the grace. Return how many there were."""
     processes = marked(mark)
     for process in processes:
-        _signal(process, signal.SIGTERM)
+        # psutil compares the start time, so a process id that is in use again is never hit.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
     psutil.wait_procs(processes, timeout=grace_s)
     deadline = time.monotonic() + grace_s
-    # Again and again: a process that was about to start another one may have done so.
+    # Several times, because a process that was about to start another one may have done so.
     while (left := marked(mark)) and time.monotonic() < deadline:
         for process in left:
-            _signal(process, signal.SIGKILL)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         psutil.wait_procs(left, timeout=1)
     return len(processes)
-
-
-def _signal(process: psutil.Process, number: signal.Signals) -> None:
-    try:
-        # psutil compares the start time, so a reused process id is never hit.
-        process.send_signal(number)
-    except psutil.NoSuchProcess:
-        return
 
 
 def _watch(mark: str) -> None:

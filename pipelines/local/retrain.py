@@ -19,6 +19,7 @@ from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.local.airflow_api import DAG_ID, FINAL_STATES, AirflowApi
 from pipelines.local.layout import ADMIN, LocalHome
+from pipelines.local.processes import Service
 from pipelines.local.services import RunningServices, running
 from pipelines.local.summary import find_finished_run, show_summary
 from pipelines.local.task_display import TaskDisplay, training_progress
@@ -52,12 +53,7 @@ class Cycle:
         return {"as_of": self.as_of, "recipe": self.recipe, "promote": True, "devices": 1}
 
 
-def retrain(
-    home: LocalHome,
-    dags: Path,
-    recipe: str,
-    days: tuple[str, ...],
-) -> int:
+def retrain(home: LocalHome, dags: Path, recipe: str, days: tuple[str, ...]) -> int:
     """Run the cycles one after the other in a real Airflow, show them, and sum up.
 
     Cycles that have ended well are not run again; a failed one goes on from what failed.
@@ -153,17 +149,13 @@ def _event_log(home: LocalHome, location: str, console: Console) -> Iterator[Cal
     home.create()
     console.print(f"writing the event log of the Complete Journey data to {location} ...")
     log_path = home.logs / "ingest.log"
+    command = [sys.executable, "-m", "pipelines.cli", "ingest", "completejourney", "--to", location]
     with log_path.open("wb") as stream:
-        command = ["-m", "pipelines.cli", "ingest", "completejourney", "--to", location]
-        process = subprocess.Popen(
-            [sys.executable, *command],
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-        )
+        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
 
     def wait() -> None:
         if process.wait() != 0:
-            tail = "\n".join(log_path.read_text(errors="replace").splitlines()[-20:])
+            tail = Service("ingest", process, log_path).tail(20)
             raise IngestError(
                 f"the event log could not be written (exit code {process.returncode}); the end "
                 f"of {log_path}:\n{tail}\nMend what it says, then run the same command again"
@@ -172,9 +164,8 @@ def _event_log(home: LocalHome, location: str, console: Console) -> Iterator[Cal
     try:
         yield wait
     finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
+        process.terminate()  # does nothing where the process has ended
+        process.wait()
 
 
 def keep_up(home: LocalHome, dags: Path) -> None:
@@ -185,22 +176,24 @@ def keep_up(home: LocalHome, dags: Path) -> None:
         ServiceError: a service did not come up, or ended.
     """
     console = Console()
-    with contextlib.suppress(KeyboardInterrupt):
-        with running(home, dags, console.print) as services:
-            AirflowApi(services.airflow_url, home.password()).wait_for_dag()
-            show_addresses(console, services)
-            console.print("Ctrl-C ends both.")
-            while True:
-                services.require_alive()
-                time.sleep(1)
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        running(home, dags, console.print) as services,
+    ):
+        AirflowApi(services.airflow_url, home.password()).wait_for_dag()
+        show_addresses(console, services)
+        console.print("Ctrl-C ends both.")
+        while True:
+            services.require_alive()
+            time.sleep(1)
     console.print("ended")
 
 
 def show_addresses(console: Console, services: RunningServices) -> None:
     """Print both pages' addresses and the login."""
     login = f"login {ADMIN} / {services.home.password()}"
-    lines = (
-        f"Airflow  {services.airflow_url}/dags/{DAG_ID}   {login}\nMLflow   {services.mlflow_url}"
+    airflow = f"Airflow  {services.airflow_url}/dags/{DAG_ID}   {login}"
+    # The lines are neither wrapped nor coloured, because people copy them.
+    console.print(
+        airflow, f"MLflow   {services.mlflow_url}", sep="\n", soft_wrap=True, highlight=False
     )
-    # Not wrapped and not coloured: people copy these.
-    console.print(lines, soft_wrap=True, highlight=False)

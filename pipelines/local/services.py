@@ -5,7 +5,6 @@ Not for what is run in them (`retrain`), nor for production (`docker/`).
 
 import contextlib
 import importlib.metadata
-import logging
 import os
 import shlex
 import signal
@@ -15,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import httpx
 
@@ -25,8 +23,6 @@ from pipelines.local import processes
 from pipelines.local.airflow_config import write_airflow_config
 from pipelines.local.layout import AIRFLOW_PORT, MLFLOW_PORT, LocalHome, choose_port
 from pipelines.local.processes import Service
-
-log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 180.0
 """A first start on a cold, busy machine took 40 s; beyond this it will not come."""
@@ -47,7 +43,6 @@ class RunningServices:
     home: LocalHome
     airflow_url: str
     mlflow_url: str
-    environment: Mapping[str, str]
     services: tuple[Service, ...]
 
     def require_alive(self) -> None:
@@ -57,7 +52,8 @@ class RunningServices:
             ServiceError: with the end of its log.
         """
         for service in self.services:
-            _require_running(service)
+            if (code := service.process.poll()) is not None:
+                raise _failed(service, f"ended with exit code {code}")
 
 
 @contextlib.contextmanager
@@ -90,9 +86,7 @@ def running(
                 yield _start_all(home, dags, say, extra or {}, mark)
         finally:
             processes.sweep(mark)
-            if watch.stdin is not None:
-                watch.stdin.close()
-            watch.wait()
+            watch.communicate()  # closes its standard input, and waits
 
 
 def _start_all(
@@ -123,9 +117,10 @@ def _start_all(
         start("scheduler", "-m", "airflow", "scheduler", "--skip-serve-logs"),
         start("dag-processor", "-m", "airflow", "dag-processor"),
     ]
-    found = RunningServices(home, airflow_url, mlflow_url, environment, (mlflow, *airflow))
-    _wait_until(found, mlflow, lambda: _answers(f"{mlflow_url}/health"))
-    _wait_until(found, airflow[0], lambda: _is_airflow_healthy(airflow_url))
+    found = RunningServices(home, airflow_url, mlflow_url, (mlflow, *airflow))
+    _wait_until_up(found, mlflow, f"{mlflow_url}/health")
+    parts = ("metadatabase", "scheduler", "dag_processor")
+    _wait_until_up(found, airflow[0], f"{airflow_url}/api/v2/monitor/health", parts)
     say(f"they answer after {time.monotonic() - started:.0f} s")
     return found
 
@@ -182,19 +177,15 @@ def _migrate(home: LocalHome, start: Callable[..., Service]) -> None:
     done.touch()
 
 
-def _wait_until(found: RunningServices, waited_for: Service, is_up: Callable[[], bool]) -> None:
+def _wait_until_up(
+    found: RunningServices, waited_for: Service, health_url: str, parts: tuple[str, ...] = ()
+) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
-    while not is_up():
+    while not _is_up(health_url, parts):
         found.require_alive()
         if time.monotonic() > deadline:
             raise _failed(waited_for, f"does not answer after {START_TIMEOUT_S:.0f} s")
         time.sleep(0.2)
-
-
-def _require_running(service: Service) -> None:
-    code = service.process.poll()
-    if code is not None:
-        raise _failed(service, f"ended with exit code {code}")
 
 
 def _failed(service: Service, what: str) -> ServiceError:
@@ -204,36 +195,21 @@ def _failed(service: Service, what: str) -> ServiceError:
     )
 
 
-def _answers(url: str) -> bool:
+def _is_up(health_url: str, parts: tuple[str, ...]) -> bool:
+    """Return whether a server answers, and reports a recent heartbeat of each of these parts."""
     try:
-        return httpx.get(url, timeout=5, trust_env=False).status_code == 200
+        answer = httpx.get(health_url, timeout=5, trust_env=False)
     except httpx.TransportError:
         return False
-
-
-def _is_airflow_healthy(airflow_url: str) -> bool:
-    """Return whether database, scheduler and DAG processor all report a recent heartbeat."""
-    try:
-        answer = httpx.get(f"{airflow_url}/api/v2/monitor/health", timeout=5, trust_env=False)
-    except httpx.TransportError:
-        return False
-    if answer.status_code != 200:
-        return False
-    parts = answer.json()
-    return all(
-        parts[name]["status"] == "healthy"
-        for name in ("metadatabase", "scheduler", "dag_processor")
+    return answer.status_code == 200 and all(
+        answer.json()[part]["status"] == "healthy" for part in parts
     )
 
 
 @contextlib.contextmanager
 def _sigterm_as_exit() -> Iterator[None]:
     """Have SIGTERM unwind the stack as Ctrl-C does, so that the services end with us."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    former = signal.signal(signal.SIGTERM, leave)
+    former = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         yield
     finally:

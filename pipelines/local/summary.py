@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from rich.console import Console
 
@@ -19,7 +18,6 @@ class CycleOutcome:
 
     run: ResolvedRun
     records: dict[str, StageRecord]
-    started_at: datetime
 
     @property
     def is_finished(self) -> bool:
@@ -34,8 +32,9 @@ class CycleOutcome:
     @property
     def elapsed_s(self) -> float:
         """Seconds from the start of the first stage to the end of the last."""
+        first = self.records["resolve_run"]
         ended_at = max(record.finished_at for record in self.records.values())
-        return (ended_at - self.started_at).total_seconds()
+        return first.wall_s + (ended_at - first.finished_at).total_seconds()
 
     @property
     def overhead_share(self) -> float:
@@ -46,11 +45,9 @@ class CycleOutcome:
 def find_run(workspace: str, trigger: str) -> CycleOutcome | None:
     """Return what a trigger's cycle has published, or None if it was never resolved."""
     runs_uri = storage.join(storage.to_uri(workspace), "runs")
-    for name in storage.list_names(runs_uri):
-        outcome = _read_outcome(storage.join(runs_uri, name))
-        if outcome is not None and outcome.run.trigger == trigger:
-            return outcome
-    return None
+    names = storage.list_names(runs_uri)
+    outcomes = (_read_outcome(storage.join(runs_uri, name)) for name in names)
+    return next((found for found in outcomes if found and found.run.trigger == trigger), None)
 
 
 def find_finished_run(workspace: str, trigger: str) -> CycleOutcome | None:
@@ -61,16 +58,14 @@ def find_finished_run(workspace: str, trigger: str) -> CycleOutcome | None:
 
 def _read_outcome(run_uri: str) -> CycleOutcome | None:
     uris = {stage: manifest_uri(run_uri, stage) for stage in STAGES}
-    if not storage.exists(uris["resolve_run"]):
-        return None
     records = {
         stage: storage.read_model(uri, StageRecord)
         for stage, uri in uris.items()
         if storage.exists(uri)
     }
-    first = records["resolve_run"]
-    started_at = datetime.fromtimestamp(first.finished_at.timestamp() - first.wall_s, UTC)
-    return CycleOutcome(ResolvedRun.model_validate(first.artifact), records, started_at)
+    if "resolve_run" not in records:
+        return None
+    return CycleOutcome(ResolvedRun.model_validate(records["resolve_run"].artifact), records)
 
 
 def show_summary(console: Console, workspace: str, triggers: Sequence[str]) -> None:

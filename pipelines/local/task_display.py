@@ -3,7 +3,6 @@
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console, Group
@@ -54,19 +53,14 @@ class TaskDisplay:
             self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Leave the last state on the screen."""
         if self._live:
             self._live.stop()
 
     def show(self, tasks: list[dict[str, Any]], training: str = "") -> None:
         """Show these task instances, as Airflow's REST API gives them, and how training goes on."""
-        tasks = sorted(tasks, key=lambda task: _order(task["task_id"]))
+        tasks = sorted(tasks, key=lambda task: STAGES.index(task["task_id"]))
         is_training = any(t["task_id"] == _TRAINING and t["state"] == "running" for t in tasks)
         note = training if is_training else ""
         if self._live:
@@ -102,7 +96,3 @@ def _duration(task: dict[str, Any]) -> str:
     start = datetime.fromisoformat(task["start_date"])
     end = datetime.fromisoformat(task["end_date"]) if task["end_date"] else datetime.now(UTC)
     return f"{(end - start).total_seconds():.1f}"
-
-
-def _order(task_id: str) -> int:
-    return STAGES.index(task_id) if task_id in STAGES else len(STAGES)

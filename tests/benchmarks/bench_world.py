@@ -32,7 +32,7 @@ from pipelines.snapshot.build import write_snapshot
 from pipelines.sources.publish import ingest
 from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import WorldParameters
-from pipelines.sources.world.truth import read_truth
+from support.world_truth import read_truth
 from training.bundle.score_split import score_split
 from training.data.example_rows import ExampleRows, load_rows
 from training.launch import launcher

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.local.airflow_api import FINAL_STATES, AirflowApi
-from pipelines.local.layout import LocalHome
+from pipelines.local.layout import LocalHome, choose_port
 from pipelines.local.services import RunningServices, running
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -56,6 +56,15 @@ class Lab:
     @property
     def home(self) -> LocalHome:
         return self.services.home
+
+    def get(self, path: str) -> dict[str, Any]:
+        """Return Airflow's answer to a question that only tests ask."""
+        return self.api.call("GET", f"/api/v2/{path}")
+
+    def run_ids(self) -> list[str]:
+        """Return the ids of the DAG's runs, newest first."""
+        found = self.get("dags/homefeed_retrain/dagRuns?order_by=-run_after")
+        return [run["dag_run_id"] for run in found["dag_runs"]]
 
     def start(self, run_id: str, as_of: str, **conf: Any) -> None:
         defaults = {"as_of": as_of, "recipe": "smoke", "promote": False, "devices": 1}
@@ -109,6 +118,11 @@ def homefeed_local(
         env={**os.environ, **FAST, "HOMEFEED_EVENT_LOG": str(event_log or "")},
         check=False,
     )
+
+
+def is_free(port: int) -> bool:
+    """Return whether a server could listen on a port of 127.0.0.1 now."""
+    return choose_port(port) == port
 
 
 def ports_in(output: str) -> set[int]:

@@ -78,7 +78,6 @@ def make_users(purchases: Purchases, pins: pa.Table) -> pa.Table:
     mondays, week = _mondays(purchases.time_ms)
     pin = np.searchsorted(np.asarray(pins["pin_id"]), purchases.pin_id)
     pins_PE = to_numpy(pins["embedding"]).astype(np.float64)
-    shape = (len(mondays), len(user_ids))
 
     first_ms = np.full(len(user_ids), np.iinfo(np.int64).max)
     np.minimum.at(first_ms, user, purchases.time_ms)
@@ -98,16 +97,13 @@ def make_users(purchases: Purchases, pins: pa.Table) -> pa.Table:
         embeddings.append(_unit_rows(taste_UE))
         states.append(np.where(is_new, "new", np.where(is_core, "core", "non_core")))
 
-    is_there = np.broadcast_to(mondays[:, None], shape) > first_ms[None, :]
-    row_user = np.broadcast_to(user_ids[None, :], shape)[is_there]
-    row_as_of = np.broadcast_to(mondays[:, None], shape)[is_there]
-    order = np.lexsort((row_as_of, row_user))
+    row_user, row_week = np.nonzero(first_ms[:, None] < mondays)
     columns = [
-        row_user[order],
-        row_as_of[order],
-        embedding_lists(np.stack(embeddings)[is_there][order]),
-        np.stack(states)[is_there][order],
-        pa.nulls(len(order), pa.string()),
+        user_ids[row_user],
+        mondays[row_week],
+        embedding_lists(np.stack(embeddings)[row_week, row_user]),
+        np.stack(states)[row_week, row_user],
+        pa.nulls(len(row_user), pa.string()),
     ]
     return pa.table(columns, schema=USERS)
 

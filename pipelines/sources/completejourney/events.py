@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from pipelines.contracts.hashing import GOLDEN_GAMMA, finalise
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS
+from pipelines.event_log.event_index import place_in_run
 
 Ints = npt.NDArray[np.int64]
 
@@ -38,10 +39,8 @@ class Promotions:
     product_ids: Ints  # distinct products, sorted
     keys: Ints  # store-week rank << 20 | product rank, sorted
     num_rows: Ints  # rows of the source for this entry; two where it lists two placements
-    display: npt.NDArray[np.uint8]  # code into display_names
-    mailer: npt.NDArray[np.uint8]
-    display_names: list[str]
-    mailer_names: list[str]
+    display: pa.DictionaryArray  # names of placements
+    mailer: pa.DictionaryArray
 
 
 @dataclass(frozen=True)
@@ -114,10 +113,8 @@ def read_promotions(source: Path) -> Promotions:
         product_ids=product_ids,
         keys=keys[last],
         num_rows=np.diff(last, prepend=-1),
-        display=(packed >> _PLACEMENT_BITS & mask).astype(np.uint8),
-        mailer=(packed & mask).astype(np.uint8),
-        display_names=display_names,
-        mailer_names=mailer_names,
+        display=pa.DictionaryArray.from_arrays(packed >> _PLACEMENT_BITS & mask, display_names),
+        mailer=pa.DictionaryArray.from_arrays(packed & mask, mailer_names),
     )
 
 
@@ -167,7 +164,8 @@ def make_impressions(purchases: Purchases, promotions: Promotions) -> pa.Table:
     baskets, first, request = np.unique(
         purchases.basket_id[bought], return_index=True, return_inverse=True
     )
-    drawn = _draw(baskets, _pools(promotions, purchases.store_week[bought][first]))
+    first = bought[first]
+    drawn = _draw(baskets, _pools(promotions, purchases.store_week[first]))
     shown = _choose(
         Candidates(
             request=np.concatenate([request, drawn.request]),
@@ -178,17 +176,24 @@ def make_impressions(purchases: Purchases, promotions: Promotions) -> pa.Table:
     product_rank = promotions.keys[shown.promotion] & ((1 << _PRODUCT_BITS) - 1)
     product = promotions.product_ids[product_rank]
     shuffle = hash_of(SEED + 1, baskets[shown.request], product)
-    time_ms = purchases.time_ms[bought][first][shown.request]
+    time_ms = purchases.time_ms[first][shown.request]
     order = np.lexsort((shuffle, baskets[shown.request], time_ms))
-    placement = shown.promotion[order]
-    return _impressions_table(
-        basket_id=baskets[shown.request][order],
-        user_id=purchases.user_id[bought][first][shown.request][order],
-        pin_id=product[order],
-        time_ms=time_ms[order],
-        display=pa.array(promotions.display_names).take(promotions.display[placement]),
-        mailer=pa.array(promotions.mailer_names).take(promotions.mailer[placement]),
-    )
+    shown, time_ms = shown.rows(order), time_ms[order]
+    columns = [
+        pa.array(baskets[shown.request]).cast(pa.string()),
+        purchases.user_id[first][shown.request],
+        product[order],
+        time_ms,
+        time_ms,
+        place_in_run(shown.request),
+        pa.repeat("store", len(order)),
+        np.zeros(len(order), dtype=bool),
+        pa.nulls(len(order), pa.float32()),
+        promotions.display.take(shown.promotion),
+        promotions.mailer.take(shown.promotion),
+    ]
+    placements = [pa.field(name, pa.string()) for name in ("display_location", "mailer_location")]
+    return pa.table(columns, schema=pa.schema([*IMPRESSIONS, *placements]))
 
 
 def make_actions(purchases: Purchases) -> pa.Table:
@@ -251,10 +256,8 @@ def _draw(baskets: Ints, pools: Pools) -> Candidates:
     bits = hash_of(SEED, baskets[request], number)
     offset = (bits % pools.size[request].astype(np.uint64)).astype(np.int64)
     small = np.flatnonzero(is_small)
-    small_size = pools.size[small]
-    small_request = np.repeat(small, small_size)
-    first = np.repeat(np.cumsum(small_size) - small_size, small_size)
-    small_offset = np.arange(len(small_request)) - first
+    small_request = np.repeat(small, pools.size[small])
+    small_offset = place_in_run(small_request)
     rank_bits = hash_of(SEED, baskets[small_request], small_offset) >> np.uint64(40)
     all_request = np.concatenate([request, small_request])
     all_offset = np.concatenate([offset, small_offset])
@@ -271,41 +274,8 @@ def _choose(drawn: Candidates) -> Candidates:
     is_new = (np.diff(by_promotion.request) != 0) | (np.diff(by_promotion.promotion) != 0)
     distinct = by_promotion.rows(np.concatenate([[True], is_new]))
     ranked = distinct.rows(np.lexsort((distinct.promotion, distinct.priority, distinct.request)))
-    place = np.arange(len(ranked.request)) - np.searchsorted(ranked.request, ranked.request)
-    return ranked.rows((place < CANDIDATES_PER_REQUEST) | (ranked.priority < 0))
-
-
-def _impressions_table(
-    *,
-    basket_id: Ints,
-    user_id: Ints,
-    pin_id: Ints,
-    time_ms: Ints,
-    display: pa.Array,
-    mailer: pa.Array,
-) -> pa.Table:
-    """Return the table from columns that are sorted by (time, basket, position)."""
-    num_rows = len(basket_id)
-    is_first = np.concatenate([[True], np.diff(basket_id) != 0])
-    position = np.arange(num_rows) - np.maximum.accumulate(
-        np.where(is_first, np.arange(num_rows), 0)
-    )
-    schema = IMPRESSIONS.append(pa.field("display_location", pa.string()))
-    schema = schema.append(pa.field("mailer_location", pa.string()))
-    columns = [
-        pa.array(basket_id).cast(pa.string()),
-        user_id,
-        pin_id,
-        time_ms,
-        time_ms,
-        pa.array(position).cast(pa.int16()),
-        pa.array(np.full(num_rows, "store")),
-        np.zeros(num_rows, dtype=bool),
-        pa.nulls(num_rows, pa.float32()),
-        display,
-        mailer,
-    ]
-    return pa.table(columns, schema=schema)
+    is_early = place_in_run(ranked.request) < CANDIDATES_PER_REQUEST
+    return ranked.rows(is_early | (ranked.priority < 0))
 
 
 def _ranks(values: Ints) -> tuple[Ints, Ints]:

@@ -74,6 +74,12 @@ def chances(
     return np.stack([repin_RC, rest_RC * (1.0 - hide_RC) * click_RC, rest_RC * hide_RC])
 
 
+def true_chances(world: WorldParameters, shown: Shown, requests: Requests) -> Floats:
+    """Return (A, R, C) the chances by the hidden intent and dislike as they truly are."""
+    is_intent_RC = shown.topic_RC == requests.intent_R[:, None]
+    return chances(world, shown, is_intent_RC, shown.topic_RC == requests.disliked_R[:, None])
+
+
 def draw_outcomes(rng: np.random.Generator, shown: Shown, chance_ARC: Floats) -> Ints:
     """Return (R, C) outcomes."""
     upper_ARC = np.cumsum(chance_ARC * shown.examination_C, axis=0)

@@ -1,9 +1,9 @@
 """A world with a known answer, as an event log of any size (`homefeed ingest world`).
 
 Everything is drawn from one seeded generator. While the log is written, the best that any ranker
-can do is computed too (`pipelines.sources.world.filter`), so that a trained model can be held
-against the truth (`pipelines.sources.world.truth`). Not a model of people: its use is that nothing
-in it is unknown.
+can do is computed too (`pipelines.sources.world.filter`) and lies beside the log, so that a trained
+model can be held against the truth. Not a model of people: its use is that nothing in it is
+unknown.
 
 Numbers are those of `pipelines.sources.world.parameters`; s(x) = 1 / (1 + exp(-x)).
 
@@ -38,9 +38,7 @@ about them; only outcomes do.
 """
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -50,7 +48,7 @@ from pipelines.contracts.files import write_model
 from pipelines.sources.adapter import IngestedLog, SourceAdapter
 from pipelines.sources.parquet import write_days, write_part
 from pipelines.sources.world import actions, people, requests, tables
-from pipelines.sources.world.filter import hidden_flags, predict
+from pipelines.sources.world.filter import predict
 from pipelines.sources.world.parameters import WorldParameters
 
 log = logging.getLogger(__name__)
@@ -68,13 +66,6 @@ class World(IngestedLog):
     num_impressions: int
     num_actions: int
     num_user_rows: int
-
-
-class UserRange(NamedTuple):
-    """The users of a chunk, by user_id: first .. end - 1."""
-
-    first: int
-    end: int
 
 
 class WorldAdapter(SourceAdapter[World]):
@@ -119,21 +110,23 @@ class WorldAdapter(SourceAdapter[World]):
         write_part(folder / "pins", tables.pins_table(catalogue), tables.part_of(0))
         tables.write_catalogue_truth(folder, parameters, catalogue)
         num_requests = num_actions = num_user_rows = 0
-        for number, user_range in enumerate(_chunks(parameters)):
+        for number, user_ids in enumerate(_chunks(parameters)):
             part = tables.part_of(number)
-            chunk = _draw_chunk(rng, parameters, catalogue, user_range, num_requests)
-            events = tables.event_tables(rng, parameters, chunk)
-            write_days(folder / "impressions", events.impressions, "impressed_at", part)
-            write_days(folder / tables.TRUTH / "impressions", events.truth, "impressed_at", part)
-            write_days(folder / "actions", events.actions, "acted_at", part)
-            user_rows = tables.users_table(rng, parameters, catalogue, chunk, events.actions)
+            chunk = _draw_chunk(rng, parameters, catalogue, user_ids, num_requests)
+            impressions = tables.impressions_table(rng, parameters, chunk)
+            write_days(folder / "impressions", impressions, "impressed_at", part)
+            truth = tables.truth_table(chunk, impressions)
+            write_days(folder / tables.TRUTH / "impressions", truth, "impressed_at", part)
+            acted = tables.actions_table(rng, parameters, chunk)
+            write_days(folder / "actions", acted, "acted_at", part)
+            user_rows = tables.users_table(rng, parameters, catalogue, chunk, acted)
             write_part(folder / "users", user_rows, part)
             tables.write_users_truth(folder, chunk.users, part)
             num_requests += len(chunk.requests.user_R)
-            num_actions += len(events.actions)
+            num_actions += len(acted)
             num_user_rows += len(user_rows)
-            done, users = user_range.end, parameters.num_users
-            log.info("%d of %d users, %d requests", done, users, num_requests)
+            users = parameters.num_users
+            log.info("%d of %d users, %d requests", user_ids.stop, users, num_requests)
         _check_anything(parameters, num_actions, num_user_rows)
         write_model(folder / tables.TRUTH / PARAMETERS, parameters)
         return World(
@@ -147,27 +140,27 @@ class WorldAdapter(SourceAdapter[World]):
         )
 
 
-def _chunks(parameters: WorldParameters) -> Iterator[UserRange]:
-    """Yield the users of chunks that have about as many requests each."""
+def _chunks(parameters: WorldParameters) -> list[range]:
+    """Return the user_ids of chunks that have about as many requests each."""
     per_session = (parameters.min_requests + parameters.max_requests) / 2
     per_user = per_session * parameters.sessions_per_week * parameters.num_days / 7
     size = max(1, int(_REQUESTS_PER_CHUNK / per_user))
-    for first in range(0, parameters.num_users, size):
-        yield UserRange(first, min(first + size, parameters.num_users))
+    user_ids = range(parameters.num_users)
+    return [user_ids[first : first + size] for first in user_ids[::size]]
 
 
 def _draw_chunk(
     rng: np.random.Generator,
     parameters: WorldParameters,
     catalogue: people.Catalogue,
-    user_range: UserRange,
+    user_ids: range,
     first_request: int,
 ) -> tables.Chunk:
     """Draw users, their requests and actions, and compute the best predictions."""
-    users = people.draw_users(rng, parameters, user_range.first, user_range.end)
+    users = people.draw_users(rng, parameters, user_ids)
     drawn = requests.draw_requests(rng, parameters, catalogue, users)
     shown = actions.describe(parameters, catalogue, users, drawn)
-    truth = actions.chances(parameters, shown, *hidden_flags(shown, drawn))
+    truth = actions.true_chances(parameters, shown, drawn)
     outcome_RC = actions.draw_outcomes(rng, shown, truth)
     return tables.Chunk(
         users=users,

@@ -14,22 +14,17 @@ Not for drawing anything.
 Letters: U users, R requests, C candidates, K topics.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from pipelines.sources.world.actions import Shown, chances, log_likelihood
+from pipelines.event_log.event_index import place_in_run
+from pipelines.sources.world.actions import Shown, chances, log_likelihood, true_chances
 from pipelines.sources.world.parameters import WorldParameters
-from pipelines.sources.world.people import Bools, Floats, Ints, Users
+from pipelines.sources.world.people import Floats, Ints, Users
 from pipelines.sources.world.requests import Requests
-
-
-class HiddenFlags(NamedTuple):
-    """Whether a candidate's topic is the hidden intent, and whether it is the hidden dislike."""
-
-    is_intent_RC: Bools
-    is_disliked_RC: Bools
 
 
 class ByState(NamedTuple):
@@ -49,14 +44,6 @@ class BestPredictions:
     no_sequence_RC: Floats  # the user's taste, not what they did
 
 
-def hidden_flags(shown: Shown, requests: Requests) -> HiddenFlags:
-    """Return the flags as they truly are."""
-    return HiddenFlags(
-        is_intent_RC=shown.topic_RC == requests.intent_R[:, None],
-        is_disliked_RC=shown.topic_RC == requests.disliked_R[:, None],
-    )
-
-
 def predict(
     world: WorldParameters, users: Users, requests: Requests, shown: Shown, outcome_RC: Ints
 ) -> BestPredictions:
@@ -74,9 +61,8 @@ def predict(
 
     repins = ByState(*(chances_ARC[0] for chances_ARC in by_state))
     priors = (users.taste_UK[requests.user_R], users.dislike_prior_UK[requests.user_R])
-    oracle = chances(world, shown, *hidden_flags(shown, requests))
     return BestPredictions(
-        oracle_RC=oracle[0],
+        oracle_RC=true_chances(world, shown, requests)[0],
         filtered_RC=_mixture(shown.topic_RC, repins, predicted[0], predicted[1]),
         no_sequence_RC=_mixture(shown.topic_RC, repins, *priors),
     )
@@ -92,16 +78,11 @@ def forward_filter(prior_UK: Floats, user_R: Ints, stay_R: Floats, evidence_RK: 
         evidence_RK: log-likelihood of the request's outcomes, up to a constant per request.
     """
     predicted_RK = np.empty_like(evidence_RK)
-    if len(user_R) == 0:
-        return predicted_RK
-    first_R = np.maximum.accumulate(
-        np.where(np.diff(user_R, prepend=-1) != 0, np.arange(len(user_R)), 0)
-    )
-    number_R = np.arange(len(user_R)) - first_R
-    by_number = np.argsort(number_R, kind="stable")  # all first requests, all second ones, ...
+    number_R = place_in_run(user_R)
+    by_number = np.argsort(number_R, kind="stable")  # first requests, then second ones, and so on
     ends = np.cumsum(np.bincount(number_R))
     posterior_UK = prior_UK.copy()
-    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+    for start, end in itertools.pairwise([0, *ends]):
         row = by_number[start:end]
         user, stay = user_R[row], stay_R[row][:, None]
         predicted = stay * posterior_UK[user] + (1.0 - stay) * prior_UK[user]

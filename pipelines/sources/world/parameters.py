@@ -28,40 +28,30 @@ class WorldParameters(Frozen):
     min_tastes: int = Field(default=3, description="Fewest topics that a user likes.")
     max_tastes: int = Field(default=5, description="Most topics that a user likes.")
     taste_concentration: float = Field(default=4.0, description="Dirichlet's; larger is flatter.")
-    pin_noise: float = Field(
-        default=0.8, description="Length of a pin's noise beside its centre's 1."
-    )
-    user_noise: float = Field(default=0.5, description="Length of a weekly user row's noise.")
-    appeal_deviation: float = Field(default=0.3, description="Deviation of a pin's log-odds.")
-    warmth_deviation: float = Field(default=0.4, description="Deviation of a user's log-odds.")
-    late_share: float = Field(default=0.3, description="Users who arrive on some later day.")
+    pin_noise: float = Field(default=0.8, description="Length of a pin's noise; its centre's is 1.")
+    user_noise: float = Field(default=0.5, description="Length of the noise of a weekly user row.")
+    appeal_deviation: float = Field(default=0.3, description="Deviation of the pins' log-odds.")
+    warmth_deviation: float = Field(default=0.4, description="Deviation of the users' log-odds.")
+    late_share: float = Field(default=0.3, description="Share of users who arrive on a later day.")
 
-    sessions_per_week: float = Field(default=3.0, description="Mean over users.")
+    sessions_per_week: float = Field(default=3.0, description="Sessions of a user, on average.")
     min_requests: int = Field(default=2, description="Fewest requests of a session.")
     max_requests: int = Field(default=6, description="Most requests of a session.")
-    min_pause_ms: int = Field(
-        default=120_000, description="Shortest time between a session's requests."
-    )
-    max_pause_ms: int = Field(
-        default=600_000, description="Longest time between a session's requests."
-    )
+    min_pause_ms: int = Field(default=120_000, description="Shortest pause within a session.")
+    max_pause_ms: int = Field(default=600_000, description="Longest pause within a session.")
 
     stay_in_session: float = Field(
-        default=0.95, description="Chance that an intent stays, per request."
+        default=0.95, description="Chance that an intent stays for one more request."
     )
-    short_stay_share: float = Field(
-        default=0.5, description="Weight of the short time scale below."
-    )
+    short_stay_share: float = Field(default=0.5, description="Weight of the short time scale.")
     short_stay_hours: float = Field(default=12.0, description="An intent's short time scale.")
     long_stay_hours: float = Field(default=168.0, description="An intent's long time scale.")
     dislike_days: float = Field(default=21.0, description="A dislike's time scale.")
 
     num_candidates: int = Field(default=12, description="Pins per request; C in the code.")
-    taste_candidate_share: float = Field(default=0.4, description="Drawn from the user's tastes.")
-    popular_candidate_share: float = Field(
-        default=0.3, description="From the day's popular topics."
-    )
-    exploration_share: float = Field(default=0.05, description="Requests with any pins.")
+    taste_candidate_share: float = Field(default=0.4, description="Share of the user's tastes.")
+    popular_candidate_share: float = Field(default=0.3, description="Share of popular topics.")
+    exploration_share: float = Field(default=0.05, description="Share of uniform requests.")
     examination_decay: float = Field(default=0.95, description="Position j is seen by this ** j.")
 
     repin_base: float = Field(default=-4.2, description="Log-odds of a repin.")
@@ -75,14 +65,10 @@ class WorldParameters(Frozen):
     hide_base: float = Field(default=-5.5, description="Log-odds of a hide.")
     hide_dislike: float = Field(default=4.0, description="Added for the disliked topic.")
 
-    max_acting_ms: int = Field(
-        default=60_000, description="Longest time from impression to action."
-    )
-    max_delay_ms: int = Field(
-        default=120_000, description="Longest time until a usual row is known."
-    )
-    slow_share: float = Field(default=0.04, description="Share of rows known later than that.")
-    max_slow_delay_ms: int = Field(default=2 * DAY_MS, description="Longest for such rows.")
+    max_acting_ms: int = Field(default=60_000, description="Latest action after an impression.")
+    max_delay_ms: int = Field(default=120_000, description="Longest delay until a row is known.")
+    slow_share: float = Field(default=0.04, description="Share of rows that are delayed longer.")
+    max_slow_delay_ms: int = Field(default=2 * DAY_MS, description="Longest delay of such rows.")
 
     @property
     def start_ms(self) -> int:

@@ -70,9 +70,9 @@ def draw_catalogue(rng: np.random.Generator, world: WorldParameters) -> Catalogu
     )
 
 
-def draw_users(rng: np.random.Generator, world: WorldParameters, first: int, end: int) -> Users:
-    """Draw the users first .. end - 1."""
-    count, num_topics = end - first, world.num_topics
+def draw_users(rng: np.random.Generator, world: WorldParameters, user_ids: range) -> Users:
+    """Draw the users of these ids, which follow one another."""
+    count, num_topics = len(user_ids), world.num_topics
     num_tastes_U = rng.integers(world.min_tastes, world.max_tastes + 1, count)
     rank_UK = np.argsort(np.argsort(rng.random((count, num_topics)), axis=1), axis=1)
     weight_UK = rng.gamma(world.taste_concentration, size=(count, num_topics))
@@ -81,7 +81,7 @@ def draw_users(rng: np.random.Generator, world: WorldParameters, first: int, end
     arrival_U = rng.integers(0, world.num_days * DAY_MS, count)
     rate = world.sessions_per_week / 7
     return Users(
-        user_id_U=np.arange(first, end, dtype=np.int64),
+        user_id_U=np.array(user_ids, dtype=np.int64),
         taste_UK=weight_UK / weight_UK.sum(axis=1, keepdims=True),
         warmth_U=world.warmth_deviation * rng.normal(size=count),
         sessions_per_day_U=rng.gamma(4.0, rate / 4.0, size=count),

@@ -8,7 +8,6 @@ Letters: U users, W weeks, R requests, C candidates, N rows.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,12 +18,7 @@ from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, PINS, USERS
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.event_index import ActionTimes, has_recent_action
 from pipelines.sources.parquet import write_part
-from pipelines.sources.world.actions import (
-    ACTION_TYPES,
-    NO_ACTION,
-    draw_acting_ms,
-    draw_delays_ms,
-)
+from pipelines.sources.world.actions import ACTION_TYPES, NO_ACTION, draw_acting_ms, draw_delays_ms
 from pipelines.sources.world.filter import BestPredictions
 from pipelines.sources.world.parameters import WorldParameters
 from pipelines.sources.world.people import Catalogue, Floats, Ints, Users, draw_user_vectors
@@ -34,12 +28,10 @@ EMBEDDING_VERSION = "world-1"
 TRUTH = "truth"
 """Folder beside the tables; the snapshot builder reads none but the tables it knows."""
 
+TRUTH_KEYS = ("request_id", "pin_id", "user_id", "impressed_at")
 TRUTH_IMPRESSIONS = pa.schema(
     [
-        pa.field("request_id", pa.string(), nullable=False),
-        pa.field("pin_id", pa.int64(), nullable=False),
-        pa.field("user_id", pa.int64(), nullable=False),
-        pa.field("impressed_at", pa.int64(), nullable=False),
+        *(IMPRESSIONS.field(name) for name in TRUTH_KEYS),
         pa.field("oracle", pa.float32(), nullable=False),
         pa.field("filtered", pa.float32(), nullable=False),
         pa.field("no_sequence", pa.float32(), nullable=False),
@@ -49,26 +41,11 @@ TRUTH_IMPRESSIONS = pa.schema(
         pa.field("disliked", pa.int8(), nullable=False),
     ]
 )
-"""One row per impression, same key. `expected_repins` is the chance of a repin at the position that
-it had; the three predictions are of a repin once it is looked at, whatever the position."""
+"""One row per impression, with the impression's own TRUTH_KEYS. `expected_repins` is the chance of
+a repin at the position that the pin had. `oracle`, `filtered` and `no_sequence` are the chance of a
+repin once the pin is looked at, whatever its position, by what each of them knows."""
 
 _CORE_DAYS = 28  # as snapshot.core_days: a repin this recently makes a user core
-
-
-class EventTables(NamedTuple):
-    """A chunk's events, each table sorted by its events' time."""
-
-    impressions: pa.Table  # IMPRESSIONS
-    truth: pa.Table  # TRUTH_IMPRESSIONS
-    actions: pa.Table  # ACTIONS
-
-
-class ImpressionKeys(NamedTuple):
-    """What an impression is known by, in the log as in the truth."""
-
-    request_id_N: pa.Array
-    user_id_N: Ints
-    pin_id_N: Ints
 
 
 @dataclass(frozen=True)
@@ -82,46 +59,78 @@ class Chunk:
     examination_C: Floats
     first_request: int  # number of the chunk's first request in the whole world
 
+    @property
+    def by_time_R(self) -> Ints:
+        """The positions of the requests, the earliest request first."""
+        return np.argsort(self.requests.impressed_at_R, kind="stable")
+
 
 def pins_table(catalogue: Catalogue) -> pa.Table:
     """Return PINS by pin_id."""
     num_pins = len(catalogue.topic_P)
     columns = [
         np.arange(num_pins, dtype=np.int64),
-        pa.array([EMBEDDING_VERSION]).take(pa.array(np.zeros(num_pins, dtype=np.int64))),
+        pa.repeat(EMBEDDING_VERSION, num_pins),
         to_list_column(catalogue.embedding_PE.astype(np.float32)),
     ]
     return pa.table(columns, schema=PINS)
 
 
-def event_tables(rng: np.random.Generator, world: WorldParameters, chunk: Chunk) -> EventTables:
-    """Return a chunk's impressions, with their truth, and its actions."""
-    requests = chunk.requests
-    order_R = np.argsort(requests.impressed_at_R, kind="stable")
+def impressions_table(rng: np.random.Generator, world: WorldParameters, chunk: Chunk) -> pa.Table:
+    """Return IMPRESSIONS of a chunk by (time, request, position)."""
+    requests, order_R = chunk.requests, chunk.by_time_R
     request_id_R = _request_ids(chunk.first_request + np.arange(len(order_R)))
     known_R = requests.impressed_at_R + draw_delays_ms(rng, world, len(order_R))
     row_N = np.repeat(order_R, world.num_candidates)
-    keys = ImpressionKeys(
-        request_id_N=request_id_R.take(pa.array(row_N)),
-        user_id_N=chunk.users.user_id_U[requests.user_R[row_N]],
-        pin_id_N=requests.pin_RC[order_R].ravel(),
-    )
     propensity = np.float32(world.num_candidates / world.num_pins)
-    impressions = pa.table(
-        [
-            *keys,
-            requests.impressed_at_R[row_N],
-            known_R[row_N],
-            np.tile(np.arange(world.num_candidates, dtype=np.int16), len(order_R)),
-            pa.array(["homefeed"]).take(pa.array(np.zeros(len(row_N), dtype=np.int64))),
-            requests.is_exploration_R[row_N],
-            pa.array(np.full(len(row_N), propensity), mask=~requests.is_exploration_R[row_N]),
-        ],
-        schema=IMPRESSIONS,
-    )
-    return EventTables(
-        impressions, _truth_table(chunk, order_R, keys), _actions_table(rng, world, chunk)
-    )
+    columns = [
+        request_id_R.take(pa.array(row_N)),
+        chunk.users.user_id_U[requests.user_R[row_N]],
+        requests.pin_RC[order_R].ravel(),
+        requests.impressed_at_R[row_N],
+        known_R[row_N],
+        np.tile(np.arange(world.num_candidates, dtype=np.int16), len(order_R)),
+        pa.repeat("homefeed", len(row_N)),
+        requests.is_exploration_R[row_N],
+        pa.array(np.full(len(row_N), propensity), mask=~requests.is_exploration_R[row_N]),
+    ]
+    return pa.table(columns, schema=IMPRESSIONS)
+
+
+def truth_table(chunk: Chunk, impressions: pa.Table) -> pa.Table:
+    """Return TRUTH_IMPRESSIONS of a chunk's impressions, row for row."""
+    requests, best, order_R = chunk.requests, chunk.best, chunk.by_time_R
+    row_N = np.repeat(order_R, requests.pin_RC.shape[1])
+    expected_RC = best.oracle_RC * chunk.examination_C
+    is_repin_RC = chunk.outcome_RC == ACTION_TYPES.index("repin") + 1
+    columns = [
+        *impressions.select(TRUTH_KEYS).columns,
+        *(
+            values_RC[order_R].ravel().astype(np.float32)
+            for values_RC in (best.oracle_RC, best.filtered_RC, best.no_sequence_RC, expected_RC)
+        ),
+        is_repin_RC[order_R].ravel(),
+        requests.intent_R[row_N].astype(np.int8),
+        requests.disliked_R[row_N].astype(np.int8),
+    ]
+    return pa.table(columns, schema=TRUTH_IMPRESSIONS)
+
+
+def actions_table(rng: np.random.Generator, world: WorldParameters, chunk: Chunk) -> pa.Table:
+    """Return ACTIONS of a chunk by the time of the action."""
+    request, place = np.nonzero(chunk.outcome_RC != NO_ACTION)
+    acted_at = chunk.requests.impressed_at_R[request] + draw_acting_ms(rng, world, len(request))
+    order = np.argsort(acted_at, kind="stable")
+    request, place, acted_at = request[order], place[order], acted_at[order]
+    columns = [
+        chunk.users.user_id_U[chunk.requests.user_R[request]],
+        chunk.requests.pin_RC[request, place],
+        pa.array(ACTION_TYPES).take(pa.array(chunk.outcome_RC[request, place] - 1)),
+        acted_at,
+        acted_at + draw_delays_ms(rng, world, len(request)),
+        _request_ids(chunk.first_request + request),
+    ]
+    return pa.table(columns, schema=ACTIONS)
 
 
 def users_table(
@@ -182,43 +191,6 @@ def write_users_truth(folder: Path, users: Users, part: str) -> None:
     taste = to_list_column(users.taste_UK)
     hidden = {"user_id": users.user_id_U, "taste": taste, "warmth": users.warmth_U}
     write_part(folder / TRUTH / "users", pa.table(hidden), part)
-
-
-def _truth_table(chunk: Chunk, order_R: Ints, keys: ImpressionKeys) -> pa.Table:
-    requests, best = chunk.requests, chunk.best
-    row_N = np.repeat(order_R, requests.pin_RC.shape[1])
-    expected_RC = best.oracle_RC * chunk.examination_C
-    is_repin_RC = chunk.outcome_RC == ACTION_TYPES.index("repin") + 1
-    columns = [
-        keys.request_id_N,
-        keys.pin_id_N,
-        keys.user_id_N,
-        requests.impressed_at_R[row_N],
-        *(
-            values_RC[order_R].ravel().astype(np.float32)
-            for values_RC in (best.oracle_RC, best.filtered_RC, best.no_sequence_RC, expected_RC)
-        ),
-        is_repin_RC[order_R].ravel(),
-        requests.intent_R[row_N].astype(np.int8),
-        requests.disliked_R[row_N].astype(np.int8),
-    ]
-    return pa.table(columns, schema=TRUTH_IMPRESSIONS)
-
-
-def _actions_table(rng: np.random.Generator, world: WorldParameters, chunk: Chunk) -> pa.Table:
-    request, place = np.nonzero(chunk.outcome_RC != NO_ACTION)
-    acted_at = chunk.requests.impressed_at_R[request] + draw_acting_ms(rng, world, len(request))
-    order = np.argsort(acted_at, kind="stable")
-    request, place, acted_at = request[order], place[order], acted_at[order]
-    columns = [
-        chunk.users.user_id_U[chunk.requests.user_R[request]],
-        chunk.requests.pin_RC[request, place],
-        pa.array(ACTION_TYPES).take(pa.array(chunk.outcome_RC[request, place] - 1)),
-        acted_at,
-        acted_at + draw_delays_ms(rng, world, len(request)),
-        _request_ids(chunk.first_request + request),
-    ]
-    return pa.table(columns, schema=ACTIONS)
 
 
 def _request_ids(numbers: Ints) -> pa.Array:

@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from pipelines.event_log.event_index import ActionTimes, EventIndex, has_recent_action
+from pipelines.event_log.event_index import (
+    ActionTimes,
+    EventIndex,
+    has_recent_action,
+    place_in_run,
+)
 
 
 @pytest.fixture
@@ -29,6 +34,11 @@ def test_a_key_begins_where_its_earliest_event_is(rng: np.random.Generator) -> N
     assert keys[index.order][first].tolist() == np.unique(keys).tolist()
     earliest = [times[keys == key].min() for key in np.unique(keys)]
     assert times[index.order][first].tolist() == earliest
+
+
+def test_places_begin_anew_with_each_run_of_equal_values() -> None:
+    assert place_in_run(np.array([7, 7, 7, -1, -1, 7])).tolist() == [0, 1, 2, 0, 1, 0]
+    assert place_in_run(np.array([], dtype=np.int64)).tolist() == []
 
 
 def test_no_events_are_no_answer_but_zero() -> None:

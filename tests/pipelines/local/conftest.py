@@ -13,7 +13,6 @@ from support.airflow_home import use_temporary_airflow_home
 use_temporary_airflow_home()
 
 from pipelines.local import processes  # noqa: E402 - after AIRFLOW_HOME is set
-from pipelines.local.layout import is_free  # noqa: E402
 from support.lab import (  # noqa: E402
     FIRST_DAY,
     NUM_DAYS,
@@ -21,6 +20,7 @@ from support.lab import (  # noqa: E402
     THIRD_DAY,
     Lab,
     homefeed_local,
+    is_free,
     open_lab,
     ports_in,
 )

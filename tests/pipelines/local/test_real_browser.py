@@ -54,7 +54,7 @@ def test_the_dag_is_triggered_from_its_form(lab, page):
     log_in(page, lab.services.airflow_url, lab.home.password())
     page.goto(f"{lab.services.airflow_url}/dags/homefeed_retrain")
     expect(page.get_by_text("every 14 days from 2026-01-05 06:00")).to_be_visible()
-    before = {run["dag_run_id"] for run in lab.api.runs()}
+    before = set(lab.run_ids())
     page.get_by_role("button", name="Trigger").first.click()
     form = page.get_by_role("dialog")
     form.locator("input[type=date]").fill(SECOND_DAY)
@@ -69,8 +69,8 @@ def test_the_dag_is_triggered_from_its_form(lab, page):
     expect(page.get_by_text("resolve_run").first).to_be_visible()
     outcome = lab.finish(run["dag_run_id"])
     assert outcome.state == "success"
-    xcom = f"/api/v2/dags/homefeed_retrain/dagRuns/{run['dag_run_id']}/taskInstances/resolve_run"
-    resolved = lab.api.get(f"{xcom}/xcomEntries/return_value?deserialize=true")["value"]
+    xcom = f"dags/homefeed_retrain/dagRuns/{run['dag_run_id']}/taskInstances/resolve_run"
+    resolved = lab.get(f"{xcom}/xcomEntries/return_value?deserialize=true")["value"]
     assert resolved["as_of"] == SECOND_DAY
     page.reload()
     expect(page.get_by_text("Success")).to_have_count(8)  # the run and its seven tasks
@@ -80,9 +80,8 @@ def test_the_dag_is_triggered_from_its_form(lab, page):
 def wait_for_new_run(lab, before: set[str]) -> dict:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        for run in lab.api.runs():
-            if run["dag_run_id"] not in before:
-                return run
+        if new := set(lab.run_ids()) - before:
+            return lab.api.find_run(new.pop())
         time.sleep(0.3)
     raise AssertionError("the form started no run")
 

@@ -12,11 +12,10 @@ import pytest
 
 from pipelines.contracts.artifacts import STAGES
 from pipelines.local import processes
-from pipelines.local.layout import is_free
 from pipelines.local.summary import find_run
 from support.cycles import judgement_of, outcome_of, promotion_of
 from support.kills import kill_tasks, move_start_back, wait_for_run_uri, wait_for_stage
-from support.lab import DAGS, DAY_OF_THIN_DATA, THIRD_DAY, Lab, Outcome, ports_in
+from support.lab import DAGS, DAY_OF_THIN_DATA, THIRD_DAY, Lab, Outcome, is_free, ports_in
 
 pytestmark = pytest.mark.services
 

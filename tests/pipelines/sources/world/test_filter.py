@@ -30,10 +30,10 @@ def test_the_filter_equals_the_sum_over_all_hidden_paths() -> None:
     world = WorldParameters(num_users=1, num_pins=60, late_share=0.0, min_tastes=2, max_tastes=2)
     rng = np.random.default_rng(5)
     catalogue = world_people.draw_catalogue(rng, world)
-    users = world_people.draw_users(rng, world, 0, 1)
+    users = world_people.draw_users(rng, world, range(1))
     requests = world_requests.draw_requests(rng, world, catalogue, users)
     shown = world_actions.describe(world, catalogue, users, requests)
-    truth = world_actions.chances(world, shown, *world_filter.hidden_flags(shown, requests))
+    truth = world_actions.true_chances(world, shown, requests)
     outcome_RC = world_actions.draw_outcomes(rng, shown, truth)
     found_RC = world_filter.predict(world, users, requests, shown, outcome_RC).filtered_RC
 

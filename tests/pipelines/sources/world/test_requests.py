@@ -33,7 +33,7 @@ def test_the_intent_stays_within_sessions_and_drifts_between_them() -> None:
     world = WorldParameters(num_users=300)
     rng = np.random.default_rng(5)
     catalogue = world_people.draw_catalogue(rng, world)
-    users = world_people.draw_users(rng, world, 0, 300)
+    users = world_people.draw_users(rng, world, range(300))
     requests = world_requests.draw_requests(rng, world, catalogue, users)
     is_same_user = np.diff(requests.user_R) == 0
     gap_ms = np.diff(requests.impressed_at_R)

@@ -1,4 +1,4 @@
-"""The known answer of a window of requests."""
+"""The known answer of a window of requests: `support.world_truth`."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.sources.world.truth import known_answer, read_truth
 from pipelines.storage import to_uri
 from support.small_world import END, START
+from support.world_truth import known_answer, read_truth
 
 
 def test_who_knows_more_ranks_better(written) -> None:
