@@ -1,6 +1,7 @@
 """Recipes: functions that make one complete `RunConfig` each. Add a recipe by adding a function.
 
-Not for where things run: that is `pipelines.settings`.
+Not for where things run: that is `pipelines.settings`. Tested in
+tests/pipelines/cli/test_train.py and tests/dags/test_homefeed_retrain.py.
 """
 
 from collections.abc import Callable
@@ -26,7 +27,6 @@ USER_STATES = ("core", "non_core", "new")
 
 def production() -> RunConfig:
     """Return the Homefeed recipe: Pinterest's heads, 100 actions, the paper's optimiser."""
-    wanted = ("repin", "click", "long_click", "closeup")
     heads = (
         Head(name="repin", action_type="repin", utility_weight=1.0),
         Head(name="click", action_type="click", utility_weight=0.2),
@@ -37,7 +37,7 @@ def production() -> RunConfig:
     return RunConfig(
         recipe="production",
         features=FeatureConfig(
-            action_types=(*wanted, "hide"),
+            action_types=("repin", "click", "long_click", "closeup", "hide"),
             heads=heads,
             categorical=(CategoricalFeature(name="state", table="users", values=USER_STATES),),
         ),
@@ -59,8 +59,9 @@ def completejourney() -> RunConfig:
         recipe="completejourney",
         features=_completejourney_features(),
         snapshot=SnapshotConfig(embedding_version="cj-content-copurchase-1", num_shards=8),
-        # 50 actions, not 100: a fortnight of this sample (100 k candidates) then trains in two
-        # minutes on two cores; chosen at as_of 2017-05-15, not at the days that are reported
+        # With 50 actions instead of 100, a fortnight of this sample (100 k candidates) trains in
+        # two minutes on two cores. The values were chosen at as_of 2017-05-15, which is not a day
+        # that is reported.
         model=ModelConfig(
             max_actions=50,
             use_sequence_matches=True,
@@ -70,11 +71,7 @@ def completejourney() -> RunConfig:
             mlp_dropout=0.1,
         ),
         training=TrainingConfig(
-            num_epochs=2,
-            batch_size=512,
-            learning_rate=0.002,
-            weight_decay=0.01,
-            warmup_steps=20,
+            num_epochs=2, batch_size=512, learning_rate=0.002, weight_decay=0.01, warmup_steps=20
         ),
         data_gate=DataGateConfig(),
         model_gate=ModelGateConfig(
@@ -102,8 +99,9 @@ def world() -> RunConfig:
             numeric=(NumericFeature(name="pin_popularity"),),
         ),
         snapshot=SnapshotConfig(embedding_version="world-1", num_shards=8, training_days=42),
-        # chosen on the world of another seed (docs/decisions.md); no random time mask: what it
-        # guards against, a model that feeds on its own newest recommendations, is not there
+        # The values were chosen on the world of another seed (docs/decisions.md). The random time
+        # mask is off: it guards against a model that feeds on its own newest recommendations, and
+        # in the world nothing is recommended by a model.
         model=ModelConfig(
             max_actions=32,
             use_action_ages=True,
@@ -182,10 +180,7 @@ def _completejourney_features() -> FeatureConfig:
 
 
 RECIPES: dict[str, Callable[[], RunConfig]] = {
-    "production": production,
-    "completejourney": completejourney,
-    "world": world,
-    "smoke": smoke,
+    make.__name__: make for make in (production, completejourney, world, smoke)
 }
 
 

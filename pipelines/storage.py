@@ -258,9 +258,10 @@ def _sweep_orphans(parent: Path) -> None:
 
 @contextlib.contextmanager
 def exclusive_lock(uri: str, purpose: str, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold `<uri>.lock` for the time being; the kernel frees the lock when the process dies.
+    """Hold `<uri>.lock` while the block runs; the kernel frees the lock when the process dies.
 
-    Object stores have no locks: there the orchestrator's `max_active_runs=1` stands alone.
+    Object stores have no locks. There only the orchestrator's `max_active_runs=1` keeps two runs
+    apart.
 
     Raises:
         RunInProgressError: somebody else holds the lock, and still does after `wait_s` seconds.

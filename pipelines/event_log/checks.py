@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pipelines.contracts.arrow import to_numpy
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import EMBEDDING_DIM
-from pipelines.contracts.time import DAY_MS
+from pipelines.contracts.time import DAY_MS, to_ms
 
 EARLIEST_PLAUSIBLE_MS = 946_684_800_000  # 2000-01-01
 LATEST_PLAUSIBLE_MS = 4_102_444_800_000  # 2100-01-01
@@ -115,7 +115,7 @@ def check_day(path: str, rows: pa.Table, time_column: str, day: date) -> None:
     """
     if len(rows) == 0:
         return
-    start_ms = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 1000
+    start_ms = to_ms(datetime(day.year, day.month, day.day, tzinfo=UTC))
     low, high = pc.min_max(rows[time_column]).as_py().values()
     if low < start_ms or high >= start_ms + DAY_MS:
         raise DataContractError(

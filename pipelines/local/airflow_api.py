@@ -1,4 +1,7 @@
-"""The few calls of Airflow's REST API (v2) that the local command needs. Not a general client."""
+"""The few calls of Airflow's REST API (v2) that the local command needs. Not a general client.
+
+Tested in tests/pipelines/local/test_real_airflow.py.
+"""
 
 import time
 from collections.abc import Mapping

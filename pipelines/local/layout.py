@@ -10,7 +10,7 @@ from pathlib import Path
 ADMIN = "admin"
 AIRFLOW_PORT, MLFLOW_PORT = 8080, 5000
 HOME_MARKER = "HOMEFEED_LOCAL_MARK"
-"""Environment variable of every process started here, and so of every process those start."""
+"""Environment variable that marks every process started here; what those start inherits it."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class LocalHome:
     <path>/airflow/            AIRFLOW_HOME: airflow.cfg, airflow.db, passwords.json (mode 0600)
     <path>/mlflow/             mlflow.db, artifacts/
     <path>/logs/               one file per service
-    <path>/event_log/          unless another one is named
+    <path>/event_log/          unless HOMEFEED_EVENT_LOG names another one
     <path>/workspace/          runs, snapshots, history, outbox
     <path>/services.lock       held while the services run
     """

@@ -1,4 +1,4 @@
-"""Child processes that end with us: started in their own groups, marked, and swept.
+"""Child processes that end with us: each is started in its own group, marked, and swept at the end.
 
 Airflow's workers put stages into sessions of their own, which no signal to a group reaches. So
 every process carries a mark in its environment, and stopping looks for that mark. Run as
@@ -90,7 +90,12 @@ def marked(mark: str) -> list[psutil.Process]:
 
 
 def sweep(mark: str, grace_s: float = GRACE_S) -> int:
-    """End every marked process: ask first, kill after the grace. Return how many there were."""
+    """End every marked process and return how many there were.
+
+    Args:
+        mark: as for `marked`.
+        grace_s: seconds that a process has to end by itself; then it is killed.
+    """
     processes = marked(mark)
     for process in processes:
         # psutil compares the start time, so a process id that is in use again is never hit.

@@ -1,6 +1,7 @@
 """`make retrain` and `make ui`: cycles in a real Airflow on this machine, and the two pages.
 
-Not for running stages (Airflow does that) nor for starting servers (`services`).
+Not for running stages (Airflow does that) nor for starting servers (`services`). Tested in
+tests/pipelines/local/test_real_airflow.py.
 """
 
 import contextlib
@@ -37,29 +38,30 @@ class IngestError(HomefeedError):
 
 @dataclass(frozen=True)
 class Cycle:
-    """One cycle to run: its day and recipe, and the run id that makes asking twice harmless."""
+    """One cycle to run: its day and its recipe."""
 
     as_of: str
     recipe: str
 
     @property
     def run_id(self) -> str:
-        """Airflow's run id of the cycle."""
+        """Airflow's id of the cycle's run, always the same, so that no cycle runs twice."""
         return f"retrain__{self.recipe}__{self.as_of}"
 
     @property
     def conf(self) -> dict[str, Any]:
-        """What the trigger form would be given."""
+        """The parameters that a person would enter in the trigger form."""
         return {"as_of": self.as_of, "recipe": self.recipe, "promote": True, "devices": 1}
 
 
 def retrain(home: LocalHome, dags: Path, recipe: str, days: tuple[str, ...]) -> int:
     """Run the cycles one after the other in a real Airflow, show them, and sum up.
 
-    Cycles that have ended well are not run again; a failed one goes on from what failed.
+    A cycle that has ended well is not run again. A cycle that failed goes on from the tasks that
+    failed.
 
     Args:
-        home: folder of everything.
+        home: folder of everything that is written.
         dags: folder with the DAG file.
         recipe: recipe of every cycle.
         days: as_of of each cycle, in order.
@@ -139,9 +141,9 @@ def _show_failure(api: AirflowApi, cycle: Cycle, console: Console) -> None:
 
 @contextlib.contextmanager
 def _event_log(home: LocalHome, location: str, console: Console) -> Iterator[Callable[[], None]]:
-    """Write the event log beside whatever else is going on, if there is none.
+    """Start to write the event log in another process, if there is none.
 
-    Gives a function that waits for it.
+    Yields a function that waits until the event log is written.
     """
     if set(storage.list_names(storage.to_uri(location))) >= set(EVENT_LOG_TABLES):
         yield lambda: None

@@ -1,6 +1,7 @@
 """Starts MLflow and Airflow on this machine, waits until they answer, and ends them for certain.
 
-Not for what is run in them (`retrain`), nor for production (`docker/`).
+Not for what is run in them (`retrain`), nor for production. Tested in
+tests/pipelines/local/test_real_airflow.py and test_real_faults.py.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ from pipelines.local.layout import AIRFLOW_PORT, MLFLOW_PORT, LocalHome, choose_
 from pipelines.local.processes import Service
 
 START_TIMEOUT_S = 180.0
-"""A first start on a cold, busy machine took 40 s; beyond this it will not come."""
+"""Seconds to wait for a service: a first start on a cold, busy machine took 40 s."""
 
 Say = Callable[[str], None]
 
@@ -38,7 +39,7 @@ class ServiceError(HomefeedError):
 
 @dataclass(frozen=True)
 class RunningServices:
-    """Addresses of the services, and what is needed to use them."""
+    """The services that are up, their addresses, and the folder that they write to."""
 
     home: LocalHome
     airflow_url: str
@@ -60,15 +61,15 @@ class RunningServices:
 def running(
     home: LocalHome, dags: Path, say: Say, extra: Mapping[str, str] | None = None
 ) -> Iterator[RunningServices]:
-    """Keep MLflow and Airflow up for the time being.
+    """Keep MLflow and Airflow up while the block runs.
 
-    Everything started, and everything that started, ends with the block: on success, on an error,
-    on Ctrl-C, on SIGTERM, and also when this process is killed.
+    Every process that is started here, and every process that those start, ends with the block: on
+    success, on an error, on Ctrl-C, on SIGTERM, and also when this process is killed.
 
     Args:
-        home: folder of everything.
+        home: folder of everything that the services write.
         dags: folder with the DAG file.
-        say: takes a line for people.
+        say: is called with each line that a person should read.
         extra: environment variables for the services, e.g. HOMEFEED_EVENT_LOG.
 
     Raises:
@@ -111,7 +112,7 @@ def _start_all(
     say("starting MLflow and Airflow ...")
     mlflow = start("mlflow", *_mlflow_command(home, mlflow_port))
     _migrate(home, start)
-    # Without a triggerer: no operator of the bash runner defers.
+    # No triggerer is started, because no operator of the bash runner defers.
     airflow = [
         start("api-server", "-m", "airflow", "api-server"),
         start("scheduler", "-m", "airflow", "scheduler", "--skip-serve-logs"),
@@ -141,7 +142,7 @@ def make_environment(
         "HOMEFEED_TRACKING_URI": mlflow_url,
         "HOMEFEED_AIRFLOW_URL": airflow_url,
         "HOMEFEED_COMMAND": f"{shlex.quote(sys.executable)} -m pipelines.cli",
-        # setproctitle would overwrite the mark by which a process is found and ended
+        # Without this, setproctitle overwrites the mark by which a process is found and ended.
         "SPT_NOENV": "1",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -1,4 +1,7 @@
-"""What came out of the cycles, read from their manifests. Runs nothing, and asks no server."""
+"""What came out of the cycles, read from their manifests. Runs nothing, and asks no server.
+
+Tested in tests/pipelines/local/test_real_airflow.py.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +17,7 @@ from pipelines.contracts.run_layout import manifest_uri
 
 @dataclass(frozen=True)
 class CycleOutcome:
-    """One cycle's manifests, as far as it has come."""
+    """The manifests of a cycle's stages that have ended so far."""
 
     run: ResolvedRun
     records: dict[str, StageRecord]

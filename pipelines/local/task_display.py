@@ -1,4 +1,7 @@
-"""Shows a run's tasks in the terminal: a live table, or a line per change where there is none."""
+"""Shows a run's tasks: in a live table on a terminal, elsewhere with a line for each change.
+
+Not for asking Airflow about the tasks. Tested in tests/pipelines/local/test_real_airflow.py.
+"""
 
 import time
 from datetime import UTC, datetime

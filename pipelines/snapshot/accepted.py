@@ -3,7 +3,7 @@
     <workspace>/accepted_snapshots/<recipe>/<as_of>--<digest>.json    an AcceptedSnapshot
 
 Not for accepting: that is the stage `check_snapshot`. Tested with the stages that write and read
-the markers, in test_check_snapshot.py and test_resolve_run.py.
+the markers, in tests/pipelines/stages/test_check_snapshot.py and test_resolve_run.py.
 """
 
 from datetime import datetime

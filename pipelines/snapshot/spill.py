@@ -1,10 +1,12 @@
 """First pass over the event log: read each file once, check it, and deal its rows out by shard.
 
 The pass also counts what the whole snapshot needs before any shard can be built: which pins are
-referenced and how often each was acted upon per day. Its memory is bounded by one file. Beyond one
-machine it is a repartition by `shard_of`. Tested in tests/pipelines/snapshot/test_purity.py.
+referenced and how often each was acted upon per day. Its memory is bounded by one file. On several
+machines, a repartition by `shard_of` takes its place. Tested in
+tests/pipelines/snapshot/test_purity.py.
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,14 +77,11 @@ def run_task(task: SpillTask) -> SpillSummary:
         DataContractError: a file breaks the contract; the message names it.
         TransientStorageError: the storage failed.
     """
-    shard_files = _ShardFiles(task)
-    summaries = []
-    try:
-        for file in task.files:
-            summaries.append(_READERS[file.table](task, file, shard_files))
-    finally:
-        shard_files.close()
-    return merge_summaries(summaries)
+    with contextlib.ExitStack() as open_files:
+        shard_files = _ShardFiles(task, open_files)
+        return merge_summaries(
+            [_READERS[file.table](task, file, shard_files) for file in task.files]
+        )
 
 
 def merge_summaries(parts: list[SpillSummary]) -> SpillSummary:
@@ -107,10 +106,10 @@ def read_spilled(folder: Path, shard: int, table: str) -> pa.Table | None:
 
 
 class _ShardFiles:
-    """The open Arrow files that a task deals its rows out to, one per shard."""
+    """The Arrow files that a task deals its rows out to, one per shard; a stack closes them."""
 
-    def __init__(self, task: SpillTask) -> None:
-        self._task = task
+    def __init__(self, task: SpillTask, open_files: contextlib.ExitStack) -> None:
+        self._task, self._open_files = task, open_files
         self._writers: dict[int, pa.ipc.RecordBatchFileWriter] = {}
 
     def add(self, rows: pa.Table) -> None:
@@ -125,17 +124,13 @@ class _ShardFiles:
         for shard, start, end in zip(found.tolist(), starts.tolist(), ends, strict=True):
             self._writer(shard, rows.schema).write_table(rows.slice(start, end - start))
 
-    def close(self) -> None:
-        """Finish the files."""
-        for writer in self._writers.values():
-            writer.close()
-
     def _writer(self, shard: int, schema: pa.Schema) -> pa.ipc.RecordBatchFileWriter:
         if shard not in self._writers:
             table = self._task.files[0].table
             path = self._task.folder / shard_name(shard) / f"{table}-{self._task.number:06d}.arrow"
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._writers[shard] = pa.ipc.new_file(str(path), schema)
+            writer = pa.ipc.new_file(str(path), schema)
+            self._writers[shard] = self._open_files.enter_context(writer)
         return self._writers[shard]
 
 

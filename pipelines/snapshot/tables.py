@@ -3,9 +3,7 @@
 Not for reading: `pipelines.contracts.snapshot_files`.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -54,9 +52,9 @@ def make_tables(
     example_columns |= {numeric_column(name): found for name, found in counts.numbers.items()}
     example_columns |= {label_column(name): found for name, found in labels.items()}
     return ShardTables(
-        timeline=_table(snapshot_schema("timeline", features), timeline_columns),
-        requests=_table(snapshot_schema("requests", features), request_columns),
-        examples=_table(snapshot_schema("examples", features), example_columns),
+        timeline=pa.table(timeline_columns, schema=snapshot_schema("timeline", features)),
+        requests=pa.table(request_columns, schema=snapshot_schema("requests", features)),
+        examples=pa.table(example_columns, schema=snapshot_schema("examples", features)),
         users=users.table,
         num_duplicate_impressions=ordered.num_duplicate_impressions,
     )
@@ -84,13 +82,3 @@ def write_arrow(path: Path, table: pa.Table) -> None:
         writer.write_batch(
             batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
         )
-
-
-def _table(schema: pa.Schema, columns: Mapping[str, Any]) -> pa.Table:
-    """Return a table of the schema from columns by name, numpy or Arrow, cast without loss."""
-    arrays = []
-    for field in schema:
-        column = columns[field.name]
-        array = column if isinstance(column, pa.Array) else pa.array(np.asarray(column))
-        arrays.append(array.cast(field.type))
-    return pa.table(arrays, schema=schema)

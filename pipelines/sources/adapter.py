@@ -2,6 +2,7 @@
 
 An adapter makes the tables in an empty local folder and says what it made. It knows nothing of
 where they go: `pipelines.sources.publish.ingest` brings the log of any adapter to its place.
+Tested in tests/pipelines/sources/test_publish.py.
 """
 
 from abc import ABC, abstractmethod

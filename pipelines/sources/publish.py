@@ -1,4 +1,4 @@
-"""Brings an adapter's event log to its place: whole or not at all, once, and over nothing else.
+"""Brings an adapter's event log to its place: whole or not at all, once, never over other files.
 
     <log>/impressions, actions, pins, users   the tables, and what the adapter writes besides
     <log>/<the adapter's marker>              what was made; written last
@@ -29,10 +29,10 @@ def ingest(adapter: SourceAdapter[Made], to_location: str) -> Made:
             the same input.
 
     Returns:
-        What is there.
+        What the marker says of the log that is there now.
 
     Raises:
-        ConfigurationError: the folder holds something else, or the adapter cannot be used so.
+        ConfigurationError: the folder holds something else, or the adapter lacks its input.
         RunInProgressError: another ingest writes to the same place.
         TransientStorageError: the storage failed or is full.
     """
@@ -75,7 +75,7 @@ def _publish(folder: Path, uri: str, marker: str, made: Made) -> None:
         storage.write_model(storage.to_uri(folder / marker), made)
         storage.publish_folder(folder, uri)
         return
-    # First of all, so that from here on the folder is known as an upload that was cut off.
+    # This file comes first: until it is removed, the folder counts as an upload that was cut off.
     storage.write_bytes(storage.join(uri, _STARTED), b"{}")
     # The marker goes first: readers take what it stands beside for complete. An older log, or an
     # upload that was cut off, may have files that this one does not have.

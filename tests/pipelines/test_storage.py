@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -73,11 +74,17 @@ def test_a_full_disk_is_found_for_real(tmp_path: Path) -> None:
                 stream.write(b"x")
 
 
-def test_a_read_only_workspace_says_what_to_change(tmp_path: Path) -> None:
-    """/proc is read-only for everybody, root included."""
-    with pytest.raises((ConfigurationError, TransientStorageError)) as caught:
-        storage.write_bytes("file:///proc/homefeed/value.json", b"x")
-    assert "/proc/homefeed" in str(caught.value)
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_read_only_workspace_says_what_to_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    uri = storage.to_uri(tmp_path / "value.json")
+    with pytest.raises(ConfigurationError, match=f"{uri}: no permission .*HOMEFEED_WORKSPACE"):
+        storage.write_bytes(uri, b"x")
 
 
 def test_publishing_replaces_what_a_killed_attempt_left(tmp_path: Path) -> None:

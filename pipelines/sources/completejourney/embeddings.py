@@ -31,7 +31,7 @@ _SEED = 20170401
 _WEEK_MS = 7 * DAY_MS
 _CORE_DAYS = 28  # as snapshot.core_days: a repin this recently makes a user core
 _HALF_LIFE_WEEKS = 8.0
-_SHRINKAGE = 4.0  # purchases' worth of trust in the content above a product's own purchases
+_SHRINKAGE = 4.0  # the mean of the content above counts like this many purchases
 _DECIMALS = 5  # rounds away what differs between linear-algebra libraries
 
 
@@ -69,8 +69,9 @@ def make_pins(source: Path, purchases: Purchases) -> pa.Table:
 def make_users(purchases: Purchases, pins: pa.Table) -> pa.Table:
     """Return USERS rows for every Monday from a household's first purchase on, by (user, as_of).
 
-    A row of a Monday knows what was bought strictly before it: the embedding is the mean of the
-    bought products' embeddings, halved every 8 weeks, of length one. State is 'new' in the first
+    A row of a Monday knows what was bought strictly before it. Its embedding is the mean of the
+    bought products' embeddings, scaled to length one; a purchase's weight halves every 8 weeks.
+    State is 'new' in the first
     28 days after the first purchase, else 'core' with a repin in the last 28 days, else
     'non_core'. The location is not known.
     """
@@ -172,13 +173,13 @@ def _fold(own_PE: Floats, num_bought_P: Floats, levels: list[Ints]) -> Floats:
 
 
 def _content(column: pa.ChunkedArray, catalogue: Ints, pin_ids: Ints) -> pa.Array:
-    """Return a content column for each pin; null where the catalogue is silent."""
+    """Return a content column for each pin; null where the catalogue does not list the pin."""
     place = pc.index_in(pa.array(pin_ids), value_set=pa.array(catalogue))
     return column.cast(pa.string()).combine_chunks().take(place)
 
 
 def _content_levels(contents: list[pa.Array]) -> list[Ints]:
-    """Return group numbers per pin for ever narrower content: department, + category, + type ..."""
+    """Return each pin's group on every level: by the first column, the first two, and so on."""
     levels: list[Ints] = []
     group = np.zeros(len(contents[0]), dtype=np.int64)
     for column in contents:

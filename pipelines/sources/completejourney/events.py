@@ -1,8 +1,7 @@
 """Impressions and actions of the Complete Journey adapter: who was shown what, who bought what.
 
 All draws are hashes of ids and a fixed seed. There is no generator state, so every machine draws
-the same.
-Not for embeddings: `pipelines.sources.completejourney.embeddings`.
+the same. Not for embeddings: `pipelines.sources.completejourney.embeddings`.
 """
 
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ Ints = npt.NDArray[np.int64]
 CANDIDATES_PER_REQUEST = 30
 SEED = 20170101
 _NUM_DRAWS = 64
-_SMALL_POOL = 256  # at most this many promoted products: all are ranked instead of drawn from
+_SMALL_POOL = 256  # a pool of at most this many promotions is ranked, not drawn from
 _PRODUCT_BITS, _PLACEMENT_BITS = 20, 4
 
 
@@ -82,7 +81,7 @@ class Candidates(NamedTuple):
 
 
 def read_promotions(source: Path) -> Promotions:
-    """Read the promotions; a product that is listed in two placements keeps the later code.
+    """Read the promotions; of two placements of a product, the greater one is kept.
 
     Every listed product counts as promoted, also where both placements are '0', which means none:
     the row itself says that the product was in the week's promotion.

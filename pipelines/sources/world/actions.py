@@ -7,7 +7,8 @@ q_hide, q_click the logistic functions that `pipelines.sources.world.adapter` st
     P(hide)  = e (1 - q_repin) q_hide
     P(click) = e (1 - q_repin) (1 - q_hide) q_click
 
-Not for inferring the hidden state from the actions: `pipelines.sources.world.filter`.
+Not for inferring the hidden state from the actions: `pipelines.sources.world.filter`. Tested in
+tests/pipelines/sources/world/test_filter.py.
 
 Letters: R requests, C candidates, A actions (repin, click, hide).
 """
@@ -34,7 +35,7 @@ class Shown:
     """What is known of each candidate apart from the hidden state."""
 
     topic_RC: Ints
-    repin_logit_RC: Floats  # neither intended nor disliked
+    repin_logit_RC: Floats  # where the topic is neither intended nor disliked
     click_logit_RC: Floats
     examination_C: Floats  # by position
 
@@ -89,7 +90,7 @@ def draw_outcomes(rng: np.random.Generator, shown: Shown, chance_ARC: Floats) ->
 
 
 def log_likelihood(shown: Shown, chance_ARC: Floats, outcome_RC: Ints) -> Floats:
-    """Return (R, C) the logarithm of the outcomes' probability, were the chances these."""
+    """Return (R, C) the logarithm of the outcomes' probability under these chances."""
     seen_ARC = chance_ARC * shown.examination_C
     none_1RC = 1.0 - seen_ARC.sum(axis=0, keepdims=True)
     by_outcome = np.concatenate([none_1RC, seen_ARC])
