@@ -76,10 +76,15 @@ def expected_calibration_error(
             f"expected_calibration_error: {len(p)} rows for {num_bins} bins; expected at least as "
             f"many rows as bins"
         )
-    if len(p) != len(label) or not (np.isfinite(p).all() and p.min() >= 0 and p.max() <= 1):
+    if len(p) != len(label):
         raise MetricUndefinedError(
-            f"expected_calibration_error: {len(p)} probabilities from {p.min()} to {p.max()} for "
-            f"{len(label)} labels; expected one finite value in [0, 1] for each label"
+            f"expected_calibration_error: {len(p)} probabilities and {len(label)} labels; expected "
+            f"one label for each probability"
+        )
+    if not (np.isfinite(p).all() and p.min() >= 0 and p.max() <= 1):
+        raise MetricUndefinedError(
+            f"expected_calibration_error: probabilities from {p.min()} to {p.max()}; expected "
+            f"finite values in [0, 1]"
         )
     order = np.argsort(p, kind="stable")
     bin_of = np.arange(len(p)) * num_bins // len(p)
