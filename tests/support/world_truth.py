@@ -2,7 +2,7 @@
 
 Three rankings go by the truth that was saved with the log, one by popularity, one by chance. Not
 for judging a model: a model's own number comes from
-`validation.model_gate.ranking_metrics.volume_at_k` on the same requests, and is held against these.
+`validation.model_gate.ranking_metrics.top_k_hits` on the same requests, and is held against these.
 
     oracle       by the true chance of a repin, hidden intent and dislike included: out of reach
     filtered     by the exact chance given the true parameters, the user's taste, and all that they

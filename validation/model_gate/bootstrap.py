@@ -76,14 +76,11 @@ def paired_bootstrap(
         K estimates, in the metrics' order.
     """
     difference = sums.challenger - sums.baseline
-    columns = np.hstack([sums.challenger, sums.baseline, sums.denominators, difference])
-    num_metrics = sums.challenger.shape[1]
-    point = _split(columns.sum(axis=0, keepdims=True), num_metrics)
-    draws = _split(_resampled_sums(columns, num_resamples, seed), num_metrics)
-    return tuple(
-        _estimate([part[:, k] for part in point], [part[:, k] for part in draws], confidence)
-        for k in range(num_metrics)
-    )
+    sides = np.stack([sums.challenger, sums.baseline, sums.denominators, difference], axis=1)
+    columns = sides.reshape(len(sides), -1)  # (U, 4 * K)
+    draws = _resampled_sums(columns, num_resamples, seed)
+    totals = np.vstack([columns.sum(axis=0), draws]).reshape(-1, *sides.shape[1:])
+    return tuple(_estimate(totals[:, :, k], confidence) for k in range(sides.shape[2]))
 
 
 def smallest_detectable_change(relative_standard_error: float, confidence: float) -> float:
@@ -112,25 +109,21 @@ def _resampled_sums(columns: FloatArray, num_resamples: int, seed: int) -> Float
     return np.vstack(parts)
 
 
-def _split(stacked: FloatArray, num_metrics: int) -> list[FloatArray]:
-    """Undo the stacking: challenger, baseline, denominators, difference."""
-    return [stacked[:, i * num_metrics : (i + 1) * num_metrics] for i in range(4)]
+def _estimate(totals: FloatArray, confidence: float) -> RatioEstimate:
+    """Turn one metric's sums into intervals.
 
-
-def _estimate(point: list[FloatArray], draws: list[FloatArray], confidence: float) -> RatioEstimate:
-    """Turn one metric's sums and resampled sums into intervals."""
-    challenger, baseline, denominator, difference = point
-    challengers, baselines, denominators, differences = draws
-    changes = _ratio(differences, baselines)
+    Args:
+        totals: (1 + resamples, 4) sums of challenger, baseline, denominator and difference; the
+            first row is over the users as they are, the others are resamples.
+        confidence: Of the intervals.
+    """
+    challenger, baseline, denominator, difference = totals.T
+    changes = _ratio(difference, baseline)
     return RatioEstimate(
-        challenger=_interval(
-            _ratio(challenger, denominator), _ratio(challengers, denominators), confidence
-        ),
-        baseline=_interval(
-            _ratio(baseline, denominator), _ratio(baselines, denominators), confidence
-        ),
-        relative_change=_interval(_ratio(difference, baseline), changes, confidence),
-        relative_standard_error=None if changes is None else float(np.std(changes, ddof=1)),
+        challenger=_interval(_ratio(challenger, denominator), confidence),
+        baseline=_interval(_ratio(baseline, denominator), confidence),
+        relative_change=_interval(changes, confidence),
+        relative_standard_error=None if changes is None else float(np.std(changes[1:], ddof=1)),
     )
 
 
@@ -139,19 +132,14 @@ def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray | None:
 
     An interval from the remaining draws alone would be biased.
     """
-    if not (np.all(np.isfinite(numerator)) and np.all(np.isfinite(denominator))):
-        return None
-    if np.any(denominator == 0):
-        return None
-    return numerator / denominator
+    is_defined = np.isfinite(numerator) & np.isfinite(denominator) & (denominator != 0)
+    return numerator / denominator if is_defined.all() else None
 
 
-def _interval(
-    value: FloatArray | None, draws: FloatArray | None, confidence: float
-) -> Interval | None:
-    """Return the percentile interval around the estimate."""
-    if value is None or draws is None:
+def _interval(ratios: FloatArray | None, confidence: float) -> Interval | None:
+    """Return the percentile interval of the resamples around the estimate, which comes first."""
+    if ratios is None:
         return None
     tail = (1 - confidence) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    return Interval(value=float(value[0]), low=float(low), high=float(high), confidence=confidence)
+    low, high = np.quantile(ratios[1:], [tail, 1 - tail])
+    return Interval(value=float(ratios[0]), low=float(low), high=float(high), confidence=confidence)

@@ -133,7 +133,9 @@ def _bootstrapped(
         The table, and the standard error of the target metric's relative change over all users.
     """
 
-    def per_user(values: FloatArray, metric: RatioMetric, mask: Mask) -> FloatArray:
+    def per_user(values: FloatArray | None, metric: RatioMetric, mask: Mask) -> FloatArray:
+        if values is None:
+            return np.zeros(num_users)
         index = np.arange(len(rows.user_id)) if metric.is_per_request else rows.request_index
         kept = np.where(mask[index], values, 0.0)
         sums = np.bincount(request_user[index], weights=kept, minlength=num_users)
@@ -149,11 +151,7 @@ def _bootstrapped(
         for metric in metrics:
             keys.append((metric, segment))
             ours.append(per_user(metric.challenger, metric, mask))
-            theirs.append(
-                np.zeros(num_users)
-                if metric.baseline is None
-                else per_user(metric.baseline, metric, mask)
-            )
+            theirs.append(per_user(metric.baseline, metric, mask))
             divisors.append(
                 is_present.astype(np.float64)
                 if metric.denominator is None
@@ -175,9 +173,8 @@ def _rows_of(
     metric: RatioMetric, segment: str, sums: UserSums, k: int, estimate: RatioEstimate
 ) -> list[MetricComparison | AbsentMetric]:
     """Return the k-th metric's line of the comparison, and what could not be computed of it."""
-    name = metric.name
-    divisor = float(sums.denominators[:, k].sum())
-    level, other = float(sums.challenger[:, k].sum()), float(sums.baseline[:, k].sum())
+    name, columns = metric.name, (sums.challenger, sums.baseline, sums.denominators)
+    level, other, divisor = (float(column[:, k].sum()) for column in columns)
     if divisor == 0:
         return [absent(name, segment, "challenger", "No example has the action.")]
     if not np.isfinite(level):

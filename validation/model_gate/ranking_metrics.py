@@ -59,55 +59,6 @@ def top_k_hits(rows: ExampleRows, score: np.ndarray, label: np.ndarray, k: int =
     return np.bincount(request_of, weights=label[order] * is_top, minlength=num_requests)
 
 
-def volume_at_k(rows: ExampleRows, score: np.ndarray, label: np.ndarray, k: int = 3) -> float:
-    """Return the volume: labels in the top k, mean over requests. Repin volume is the one of repin.
-
-    Higher is better for a wanted action, lower for an unwanted one. It favours the model that chose
-    the candidates, and users with many requests weigh more.
-
-    Raises:
-        MetricUndefinedError: there is no request, or see `top_k_hits`.
-    """
-    if len(rows.user_id) == 0:
-        raise MetricUndefinedError("volume_at_k: no requests; expected at least one")
-    return float(top_k_hits(rows, score, label, k).mean())
-
-
-def hit_at_k(rows: ExampleRows, score: np.ndarray, label: np.ndarray, k: int = 3) -> float:
-    """Return HIT@k: labels in the top k, summed over all requests, divided by the users.
-
-    This is the form in which TransAct reports it, as far as that is known: a request counts with
-    all its labels in the top k, not with "at least one". Higher is better for a wanted action,
-    lower for an unwanted one. It grows with the requests per user, so compare it only within one
-    holdout.
-
-    Raises:
-        MetricUndefinedError: there is no user, or see `top_k_hits`.
-    """
-    num_users = len(np.unique(rows.user_id))
-    if num_users == 0:
-        raise MetricUndefinedError("hit_at_k: no users; expected at least one")
-    return float(top_k_hits(rows, score, label, k).sum()) / num_users
-
-
-def calibration_ratio(probability: np.ndarray, label: np.ndarray) -> float:
-    """Return mean predicted / mean observed: 1 is right, above 1 the model promises too much.
-
-    It does not show where the error lies: predictions that are too high for some examples and too
-    low for others cancel.
-
-    Raises:
-        MetricUndefinedError: no rows, no positive, or a probability is not in [0, 1].
-    """
-    p = _checked(probability, label, "calibration_ratio")
-    if not np.any(label > 0):
-        raise MetricUndefinedError(
-            f"calibration_ratio: no positive label in {len(label)} rows, the observed rate is 0; "
-            f"use a longer holdout or leave this head out"
-        )
-    return float(p.mean() / np.mean(label, dtype=np.float64))
-
-
 def expected_calibration_error(
     probability: np.ndarray, label: np.ndarray, num_bins: int = 10
 ) -> float:
@@ -116,13 +67,24 @@ def expected_calibration_error(
     Chance in small bins makes it too large: on few rows even a perfect model does not reach 0.
 
     Raises:
-        MetricUndefinedError: fewer rows than bins, or a probability is not in [0, 1].
+        MetricUndefinedError: fewer rows than bins, another number of labels than of
+            probabilities, or a probability that is not in [0, 1].
     """
-    p = _checked(probability, label, "expected_calibration_error")
+    p = np.asarray(probability, dtype=np.float64)
     if len(p) < num_bins:
         raise MetricUndefinedError(
             f"expected_calibration_error: {len(p)} rows for {num_bins} bins; expected at least as "
             f"many rows as bins"
+        )
+    if len(p) != len(label):
+        raise MetricUndefinedError(
+            f"expected_calibration_error: {len(p)} probabilities and {len(label)} labels; expected "
+            f"one label for each probability"
+        )
+    if not (np.isfinite(p).all() and p.min() >= 0 and p.max() <= 1):
+        raise MetricUndefinedError(
+            f"expected_calibration_error: probabilities from {p.min()} to {p.max()}; expected "
+            f"finite values in [0, 1]"
         )
     order = np.argsort(p, kind="stable")
     bin_of = np.arange(len(p)) * num_bins // len(p)
@@ -156,17 +118,3 @@ def area_under_curve(score: np.ndarray, label: np.ndarray) -> float:
     mean_rank = np.cumsum(counts) - (counts - 1) / 2.0  # ranks from 1, ties share their mean
     rank_sum = float(mean_rank[inverse][is_positive].sum())
     return (rank_sum - num_positive * (num_positive + 1) / 2.0) / (num_positive * num_negative)
-
-
-def _checked(probability: np.ndarray, label: np.ndarray, metric: str) -> np.ndarray:
-    p = np.asarray(probability, dtype=np.float64)
-    if len(p) == 0 or len(p) != len(label):
-        raise MetricUndefinedError(
-            f"{metric}: found {len(p)} probabilities and {len(label)} labels; expected one each "
-            f"per row, and at least one row"
-        )
-    if not (np.isfinite(p).all() and p.min() >= 0 and p.max() <= 1):
-        raise MetricUndefinedError(
-            f"{metric}: probabilities from {p.min()} to {p.max()}; expected finite values in [0, 1]"
-        )
-    return p

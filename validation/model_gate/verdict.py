@@ -19,6 +19,7 @@ from pipelines.contracts.judgement import (
     ServingCheck,
     Verdict,
 )
+from validation.model_gate.target_metric import hits_name
 
 _ROUNDING = 1e-9
 """Float arithmetic may miss a bound that is met exactly: 1.02 / 1 - 1 is more than 0.02."""
@@ -26,11 +27,36 @@ _ROUNDING = 1e-9
 
 @dataclass
 class _Findings:
-    """Sentences by what they mean."""
+    """What the rules found in a comparison: sentences by what they mean."""
 
+    comparison: Comparison
     broken: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
+
+    def find(self, metric: str, consequence: str, segment: str = "all") -> MetricComparison | None:
+        """Return a metric that a rule needs; note its absence where the comparison lacks it.
+
+        An absent metric breaks the rule where the challenger's own scores are at fault, and is a
+        gap otherwise.
+        """
+        row = self.comparison.find(metric, segment)
+        if row is None:
+            absent = self.comparison.find_absent(metric, segment)
+            reason = f": {absent.reason}" if absent is not None else "."
+            is_own_fault = absent is not None and absent.kind is AbsenceKind.NOT_FINITE
+            sentences = self.broken if is_own_fault else self.missing
+            sentences.append(f"'{metric}' was not computed, {consequence}{reason}")
+        return row
+
+    def why_no_change(self, row: MetricComparison) -> str:
+        """Return why a metric that has a level has no relative change."""
+        absent = self.comparison.find_absent(row.metric, row.segment, "baseline")
+        if absent is not None:
+            return absent.reason.rstrip(".")
+        if row.baseline is None:
+            return "the baseline has no such number"
+        return "the baseline's is zero in at least one resample of the users"
 
 
 def decide(
@@ -93,11 +119,11 @@ def decide_on_comparison(
     )
     if void:
         return Verdict(decision=Decision.INCONCLUSIVE, reasons=void)
-    findings = _Findings()
-    _judge_floors(comparison, config.floors, findings)
-    _judge_guardrails(comparison, config, findings)
-    _judge_segments(comparison, config, findings)
-    target, target_sentence = _judge_target(comparison, config, findings)
+    findings = _Findings(comparison)
+    _judge_floors(config.floors, findings)
+    _judge_guardrails(config, findings)
+    _judge_segments(config, findings)
+    target, target_sentence = _judge_target(config, findings)
     if findings.broken:
         reasons = (*findings.broken, *findings.missing)
         return Verdict(decision=Decision.REJECT, reasons=reasons)
@@ -165,22 +191,21 @@ def _threshold_reasons(config: ModelGateConfig, heads: tuple[Head, ...]) -> list
         reasons.append("No absolute floor is configured; set model_gate.floors.")
     guarded = {limit.metric for limit in config.guardrails}
     for head in heads:
-        if not head.is_wanted and f"hit_at_3.{head.name}" not in guarded:
+        if not head.is_wanted and (metric := hits_name(head.name)) not in guarded:
             reasons.append(
-                f"Head {head.name!r} is unwanted and no guardrail bounds 'hit_at_3.{head.name}'; "
+                f"Head {head.name!r} is unwanted and no guardrail bounds '{metric}'; "
                 f"set model_gate.guardrails."
             )
     bounds: list[tuple[str, float | None]] = [("model_gate.margin", config.margin)]
-    for floor in config.floors:
-        bounds.append((f"floor {floor.metric} minimum", floor.minimum))
-        bounds.append((f"floor {floor.metric} maximum", floor.maximum))
-    for rail in config.guardrails:
-        bounds.append((f"guardrail {rail.metric} max_increase", rail.max_increase))
-        bounds.append((f"guardrail {rail.metric} max_decrease", rail.max_decrease))
-    for name, bound in bounds:
-        if bound is not None and not math.isfinite(bound):
-            reasons.append(f"The threshold '{name}' is {bound}, expected a finite number.")
-    return reasons
+    limits: tuple[Limit | RelativeLimit, ...] = (*config.floors, *config.guardrails)
+    for limit in limits:
+        kind = "floor" if isinstance(limit, Limit) else "guardrail"
+        bounds += [(f"{kind} {limit.metric} {name}", x) for name, x in limit if name != "metric"]
+    return reasons + [
+        f"The threshold '{name}' is {bound}, expected a finite number."
+        for name, bound in bounds
+        if bound is not None and not math.isfinite(bound)
+    ]
 
 
 def _sample_reasons(comparison: Comparison, config: ModelGateConfig) -> list[str]:
@@ -197,17 +222,13 @@ def _sample_reasons(comparison: Comparison, config: ModelGateConfig) -> list[str
     return reasons
 
 
-def _judge_floors(comparison: Comparison, floors: tuple[Limit, ...], findings: _Findings) -> None:
+def _judge_floors(floors: tuple[Limit, ...], findings: _Findings) -> None:
     """Hold the challenger's own levels against the absolute bounds."""
     for floor in floors:
-        row = comparison.find(floor.metric)
+        row = findings.find(floor.metric, "so its floor cannot be judged")
         if row is None:
-            _note_absence(
-                comparison, floor.metric, "all", "so its floor cannot be judged", findings
-            )
             continue
-        value = row.challenger
-        bound = _floor(floor)
+        value, bound = row.challenger, _floor(floor)
         if _is_outside(value, floor.minimum, floor.maximum):
             findings.broken.append(
                 f"The challenger's {floor.metric} is {value:.4f}"
@@ -217,73 +238,60 @@ def _judge_floors(comparison: Comparison, floors: tuple[Limit, ...], findings: _
             findings.held.append(f"{floor.metric} {value:.4f} holds its floor {bound}.")
 
 
-def _judge_guardrails(comparison: Comparison, config: ModelGateConfig, findings: _Findings) -> None:
+def _judge_guardrails(config: ModelGateConfig, findings: _Findings) -> None:
     """Hold relative changes against their bounds; they are bounds against a champion only."""
-    if comparison.baseline_kind is not BaselineKind.CHAMPION:
+    if findings.comparison.baseline_kind is not BaselineKind.CHAMPION:
         if config.guardrails:
             findings.held.append(
                 "Guardrails were not judged: there is no champion to compare with."
             )
         return
     for rail in config.guardrails:
-        row = comparison.find(rail.metric)
+        row = findings.find(rail.metric, "so its guardrail cannot be judged")
         if row is None:
-            so = "so its guardrail cannot be judged"
-            _note_absence(comparison, rail.metric, "all", so, findings)
-        elif (change := row.relative_change) is None:
+            continue
+        change = row.relative_change
+        if change is None:
             findings.missing.append(
                 f"The relative change of '{rail.metric}' could not be computed "
-                f"({_why_no_change(comparison, row)}), so its guardrail cannot be judged."
+                f"({findings.why_no_change(row)}), so its guardrail cannot be judged."
             )
-        elif _is_outside(
-            change.value,
-            None if rail.max_decrease is None else -rail.max_decrease,
-            rail.max_increase,
-        ):
-            findings.broken.append(
-                f"{rail.metric} changed by {_change(change)}, beyond its guardrail {_rail(rail)}."
-            )
+            continue
+        lowest = None if rail.max_decrease is None else -rail.max_decrease
+        said = f"{rail.metric} changed by {_change(change)}"
+        if _is_outside(change.value, lowest, rail.max_increase):
+            findings.broken.append(f"{said}, beyond its guardrail {_rail(rail)}.")
         else:
-            findings.held.append(
-                f"{rail.metric} changed by {_change(change)}, within its guardrail {_rail(rail)}."
-            )
+            findings.held.append(f"{said}, within its guardrail {_rail(rail)}.")
 
 
-def _judge_segments(comparison: Comparison, config: ModelGateConfig, findings: _Findings) -> None:
+def _judge_segments(config: ModelGateConfig, findings: _Findings) -> None:
     """Require the target metric in each required segment; a loss there is named, not decisive."""
     for segment in config.required_segments:
-        row = comparison.find(config.target_metric, segment)
-        if row is None:
-            so = f"though segment '{segment}' is required"
-            _note_absence(comparison, config.target_metric, segment, so, findings)
-        elif row.relative_change is not None and row.relative_change.high < 0:
+        consequence = f"though segment '{segment}' is required"
+        row = findings.find(config.target_metric, consequence, segment)
+        change = row.relative_change if row is not None else None
+        if change is not None and change.high < 0:
             findings.held.append(
-                f"Note: in segment {segment} {config.target_metric} changed by "
-                f"{_change(row.relative_change)}."
+                f"Note: in segment {segment} {config.target_metric} changed by {_change(change)}."
             )
 
 
-def _judge_target(
-    comparison: Comparison, config: ModelGateConfig, findings: _Findings
-) -> tuple[Interval | None, str]:
+def _judge_target(config: ModelGateConfig, findings: _Findings) -> tuple[Interval | None, str]:
     """Return the target metric's change and a sentence on it; add what breaks or lacks."""
     name = config.target_metric
-    row = comparison.find(name)
+    row = findings.find(name, "and it is the target metric")
     if row is None:
-        _note_absence(comparison, name, "all", "and it is the target metric", findings)
         return None, ""
     change = row.relative_change
     if change is None:
         findings.missing.append(
             f"The relative change of the target metric '{name}' has no interval: "
-            f"{_why_no_change(comparison, row)}."
+            f"{findings.why_no_change(row)}."
         )
         return None, ""
-    against = (
-        comparison.champion_model.label
-        if comparison.champion_model is not None
-        else "the popularity ranking"
-    )
+    champion = findings.comparison.champion_model
+    against = champion.label if champion is not None else "the popularity ranking"
     sentence = (
         f"{name} is {row.challenger:.4f} against {row.baseline:.4f} of {against}: "
         f"{_change(change)}."
@@ -291,30 +299,6 @@ def _judge_target(
     if change.high < 0:
         findings.broken.insert(0, f"{sentence} The interval lies wholly below zero.")
     return change, sentence
-
-
-def _note_absence(
-    comparison: Comparison, metric: str, segment: str, consequence: str, findings: _Findings
-) -> None:
-    """Add a number that a rule needs and the comparison lacks.
-
-    It breaks the rule where the challenger's own scores are at fault, and is a gap otherwise.
-    """
-    absent = comparison.find_absent(metric, segment)
-    reason = f": {absent.reason}" if absent is not None else "."
-    sentence = f"'{metric}' was not computed, {consequence}{reason}"
-    is_own_fault = absent is not None and absent.kind is AbsenceKind.NOT_FINITE
-    (findings.broken if is_own_fault else findings.missing).append(sentence)
-
-
-def _why_no_change(comparison: Comparison, row: MetricComparison) -> str:
-    """Return why a metric that has a level has no relative change."""
-    absent = comparison.find_absent(row.metric, row.segment, "baseline")
-    if absent is not None:
-        return absent.reason.rstrip(".")
-    if row.baseline is None:
-        return "the baseline has no such number"
-    return "the baseline's is zero in at least one resample of the users"
 
 
 def needed_lower_end(comparison: Comparison, margin: float) -> float:
@@ -331,7 +315,7 @@ def _is_outside(value: float, minimum: float | None, maximum: float | None) -> b
 
 
 def _floor(floor: Limit) -> str:
-    """Return a floor as text: 'from 0.8 to 1.25', 'at least 1' or 'at most 3'."""
+    """Return a floor as text: 'from 0.8 to 1.25', 'of at least 1' or 'of at most 3'."""
     if floor.maximum is None:
         return f"of at least {floor.minimum:g}"
     if floor.minimum is None:

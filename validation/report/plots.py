@@ -1,110 +1,172 @@
-"""The verdict's drawings as PNG files, for MLflow's artifact view.
+"""The verdict's two drawings: relative changes with their intervals, and calibration.
 
-Not for the verdict page, which draws the same as SVG (`validation.report.drawings`).
+Each is drawn once and saved twice: as a PNG file for MLflow's artifact view, and as SVG inside the
+verdict page, where text can be selected and nothing is fetched. Not for the page itself
+(`validation.report.verdict_page`).
 """
 
+import io
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from pipelines.contracts.judgement import Comparison
-from validation.report.drawings import (
-    ForestRow,
-    forest_span,
-    reliability_heads,
-    reliability_points,
-    reliability_reach,
-)
+import numpy as np
+from markupsafe import Markup
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from pipelines.contracts.judgement import Comparison, Interval
 
-OURS, THEIRS, SOFT, BAD = "#0550ae", "#8a6d3b", "#59636e", "#a40e26"
-DPI = 110
+OURS, THEIRS, SOFT, BAD, INK = "#0550ae", "#8a6d3b", "#59636e", "#a40e26", "#1b1f24"
+SPANS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
+"""Half-widths of the axis of changes. The last is the largest, and what lies beyond it is drawn at
+the edge; without this bound one wide interval would squeeze all others."""
+PANELS_PER_ROW = 3
+LABELS = {
+    "changes": "Relative change by metric and segment, with intervals; the same numbers stand in "
+    "the tables below",
+    "reliability": "Calibration by head: observed share by predicted probability",
+}
+_STYLES: dict[str, dict[str, Any]] = {
+    "baseline": {"color": THEIRS, "marker": "s", "fillstyle": "none"},
+    "challenger": {"color": OURS, "marker": "o"},
+}
+_NOT_FOR_HTML = re.compile(r' (?:xmlns(?::xlink)?="|clip-path="|id="[A-Za-z2.]+_\d)[^"]*"')
+"""Attributes that a drawing inside HTML does without: addresses of XML's namespaces, clipping,
+which no drawing here needs, and names of groups, which two drawings would share."""
 
 
-def write_plots(
-    comparison: Comparison, rows: tuple[ForestRow, ...], needed: float, out_dir: Path
-) -> tuple[Path, ...]:
+@dataclass(frozen=True)
+class ForestRow:
+    """One line of the drawing of changes."""
+
+    metric: str
+    segment: str
+    change: Interval
+    is_target: bool
+
+
+def write_drawings(comparison: Comparison, needed: float, out_dir: Path) -> dict[str, Markup]:
     """Write `changes.png` and `reliability.png`, each only where there is something to draw.
 
     Args:
         comparison: The facts.
-        rows: Lines of the forest plot.
-        needed: What the target metric's lower end must exceed.
+        needed: What the lower end of the target metric's interval must exceed.
         out_dir: Existing folder.
+
+    Returns:
+        The same drawings as SVG for the page, by the name of the file.
     """
-    written = []
-    if rows:
-        written.append(_write_changes(rows, needed, out_dir / "changes.png"))
-    if reliability_heads(comparison):
-        written.append(_write_reliability(comparison, out_dir / "reliability.png"))
-    return tuple(written)
+    figures = {}
+    if rows := forest_rows(comparison):
+        figures["changes"] = draw_changes(rows, needed)
+    if comparison.reliability:
+        figures["reliability"] = draw_reliability(comparison)
+    for name, figure in figures.items():
+        figure.savefig(out_dir / f"{name}.png", dpi=110)
+    return {name: inline_svg(figure, LABELS[name]) for name, figure in figures.items()}
 
 
-def _write_changes(rows: tuple[ForestRow, ...], needed: float, path: Path) -> Path:
-    """Draw the relative changes with their intervals, first row on top."""
-    # The object interface keeps no global state, unlike pyplot, and needs no display.
-    from matplotlib.figure import Figure
+def inline_svg(figure: Figure, label: str) -> Markup:
+    """Return a drawing as SVG to stand inside HTML, with a label for those who do not see it."""
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    # Text stays text; and a drawing's inner names do not change from one run to the next.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "homefeed"}):
+        figure.savefig(buffer, format="svg", metadata=nothing)
+    _, _, svg = _NOT_FOR_HTML.sub("", buffer.getvalue()).partition("<svg")
+    # Matplotlib has escaped the text that it wrote.
+    return Markup('<svg role="img" aria-label="{}"').format(label) + Markup(svg)  # noqa: S704
 
-    figure = Figure(figsize=(9, 1.4 + 0.34 * len(rows)), layout="constrained")
+
+def forest_rows(comparison: Comparison) -> tuple[ForestRow, ...]:
+    """Return target metric and HIT@3 where they have an interval: target first, then by metric."""
+    rows = [
+        ForestRow(row.metric, row.segment, row.relative_change, is_target)
+        for row in comparison.metrics
+        if (
+            (is_target := row.metric == comparison.target_metric)
+            or row.metric.startswith("hit_at_")
+        )
+        and row.relative_change is not None
+    ]
+    first_seen = {row.metric: i for i, row in reversed(list(enumerate(rows)))}
+    return tuple(sorted(rows, key=lambda r: (not r.is_target, first_seen[r.metric])))
+
+
+def forest_span(rows: tuple[ForestRow, ...], needed: float) -> float:
+    """Return the half-width of the axis: a round share that holds intervals and margin."""
+    reach = max(max(abs(row.change.low), abs(row.change.high)) for row in rows)
+    wanted = max(reach, abs(needed) * 1.5)
+    return next((span for span in SPANS if wanted <= span), SPANS[-1])
+
+
+def draw_changes(rows: tuple[ForestRow, ...], needed: float) -> Figure:
+    """Draw the relative changes with their intervals, first row on top, numbers on the right."""
+    figure = Figure(figsize=(10, 0.9 + 0.29 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    span = forest_span(rows, needed) * 100
+    span = forest_span(rows, needed)
+    names = []
     for y, row in enumerate(rows):
-        colour = OURS if row.is_target else SOFT
-        low, mid, high = (100 * v for v in (row.change.low, row.change.value, row.change.high))
-        axes.plot([low, high], [y, y], color=colour, linewidth=3 if row.is_target else 2)
-        axes.plot([mid], [y], "o", color=colour, markersize=7 if row.is_target else 5)
-    axes.axvline(0, color="#1b1f24", linewidth=1)
+        is_first = y == 0 or rows[y - 1].metric != row.metric
+        names.append(f"{row.metric}, {row.segment}" if is_first else row.segment)
+        if is_first and y:
+            axes.axhline(y - 0.5, color="#d8dee4", linewidth=0.8)
+        colour, scale = (OURS, 1.5) if row.is_target else (SOFT, 1)
+        numbers = np.array([row.change.value, row.change.low, row.change.high])
+        middle, low, high = np.clip(numbers, -span, span)
+        axes.plot([low, high], [y, y], color=colour, linewidth=1.5 * scale)
+        axes.plot([middle], [y], "o", color=colour, markersize=5 * scale)
+        text = "{:+.2f} %  ({:+.2f} to {:+.2f})".format(*(numbers * 100))
+        axes.text(span * 1.04, y, text, color=INK, verticalalignment="center")
+    axes.set_yticks(range(len(rows)), names)
+    for name, row in zip(axes.get_yticklabels(), rows, strict=True):
+        name.set_fontweight("bold" if row.is_target else "normal")
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.axvline(0, color=INK, linewidth=1)
     if needed:
-        axes.axvline(needed * 100, color=BAD, linestyle="--", linewidth=1)
-        axes.set_title(f"dashed: the margin, {needed * 100:+g} %", fontsize=9, color=BAD)
-    axes.set_yticks(range(len(rows)), [f"{row.metric}  ({row.segment})" for row in rows])
-    axes.invert_yaxis()
+        axes.axvline(needed, color=BAD, linestyle="--", linewidth=1)
+        axes.set_title(f"dashed: margin {needed * 100:+g} %", fontsize=10, color=BAD)
+    ticks = np.linspace(-span, span, 5)
+    axes.set_xticks(ticks, [f"{tick * 100:+g} %" if tick else "0 %" for tick in ticks])
     axes.set_xlim(-span, span)
     confidence = rows[0].change.confidence * 100
-    axes.set_xlabel(f"relative change, challenger against baseline (%), {confidence:g} % intervals")
-    _unclutter(axes)
-    figure.savefig(path, dpi=DPI)
-    return path
+    axes.set_xlabel(f"relative change, challenger against baseline, {confidence:g} % intervals")
+    axes.tick_params(length=0)
+    _unclutter(axes, "top", "right", "left")
+    return figure
 
 
-def _write_reliability(comparison: Comparison, path: Path) -> Path:
-    """Draw observed share by predicted probability, one panel per head."""
-    from matplotlib.figure import Figure
-
-    heads = reliability_heads(comparison)
-    figure = Figure(figsize=(3.6 * len(heads), 3.6), layout="constrained")
-    panels = figure.subplots(1, len(heads), squeeze=False)[0]
-    for axes, head in zip(panels, heads, strict=True):
-        reach = reliability_reach(comparison, head)
+def draw_reliability(comparison: Comparison) -> Figure:
+    """Draw observed share by predicted probability; on the dashed line, predictions come true."""
+    heads = list(dict.fromkeys(point.head for point in comparison.reliability))
+    num_columns = min(len(heads), PANELS_PER_ROW)
+    num_rows = -(-len(heads) // num_columns)
+    figure = Figure(figsize=(3.3 * num_columns, 3.3 * num_rows), layout="constrained")
+    for number, head in enumerate(heads):
+        axes = figure.add_subplot(num_rows, num_columns, number + 1)
+        points = [point for point in comparison.reliability if point.head == head]
+        largest = max(max(point.mean_predicted, point.mean_observed) for point in points)
+        reach = min(1.0, max(largest * 1.08, 1e-4))
         axes.plot([0, reach], [0, reach], color=SOFT, linestyle="--", linewidth=1)
-        for side, colour, marker in (("baseline", THEIRS, "s"), ("challenger", OURS, "o")):
-            points = reliability_points(comparison, head, side)
-            if points:
-                axes.plot(
-                    [point.mean_predicted for point in points],
-                    [point.mean_observed for point in points],
-                    marker=marker,
-                    color=colour,
-                    label=side,
-                    fillstyle="full" if side == "challenger" else "none",
-                    clip_on=False,
-                )
-        axes.set_title(head, fontsize=10)
-        axes.set_xlabel("predicted probability")
-        axes.set_xlim(0, reach)
-        axes.set_ylim(0, reach)
-        axes.set_aspect("equal")
-        _unclutter(axes)
-    panels[0].set_ylabel("share with the action")
-    panels[0].legend(frameon=False, fontsize=9)
-    figure.savefig(path, dpi=DPI)
-    return path
+        for side, style in _STYLES.items():
+            own = [(p.mean_predicted, p.mean_observed) for p in points if p.side == side]
+            if own:
+                axes.plot(*zip(*own, strict=True), label=side, clip_on=False, **style)
+        axes.set(title=head, xlabel="predicted probability", aspect="equal")
+        axes.set(xlim=(0, reach), ylim=(0, reach))
+        if number % num_columns == 0:
+            axes.set_ylabel("share with the action")
+        if number == 0:
+            axes.legend(frameon=False)
+        _unclutter(axes, "top", "right")
+    return figure
 
 
-def _unclutter(axes: "Axes") -> None:
-    """Take away the lines that carry no information."""
+def _unclutter(axes: Axes, *sides: str) -> None:
+    """Draw a faint grid, and take away lines that carry no information."""
     axes.grid(axis="x", color="#e7ebef")
     axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.spines[list(sides)].set_visible(False)

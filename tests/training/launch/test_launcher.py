@@ -19,6 +19,7 @@ from pipelines.contracts.errors import (
 )
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from support.damage import flip_a_byte
+from support.ranking import calibration_ratio, volume_at_3
 from support.training_process import signal_when
 from training.bundle.score_split import score_split
 from training.data.example_rows import load_rows
@@ -28,7 +29,6 @@ from training.fitting.progress import LOSS
 from training.fitting.spec import TrainingResult, TrainingSpec
 from training.fitting.work_folder import WorkFolder
 from training.launch.launcher import train
-from validation.model_gate.ranking_metrics import calibration_ratio, volume_at_k
 
 
 def losses(work_dir: str) -> dict[int, float]:
@@ -62,9 +62,9 @@ def test_learns_and_beats_popularity_and_chance(planted, trained) -> None:
     heads, bundle_dir = spec.config.features.heads, Path(result.bundle_dir)
     scores = score_split(bundle_dir, planted.snapshot, planted.folder, SPLIT_HOLDOUT, heads)
     label = rows.labels["repin"]
-    model = volume_at_k(rows, scores.ranking_score, label)
-    popularity = volume_at_k(rows, rows.numeric["pin_popularity"], label)
-    chance = volume_at_k(rows, np.zeros(len(label)), label)
+    model = volume_at_3(rows, scores.ranking_score, label)
+    popularity = volume_at_3(rows, rows.numeric["pin_popularity"], label)
+    chance = volume_at_3(rows, np.zeros(len(label)), label)
     assert model > popularity + 0.05 > chance
     assert 0.6 < calibration_ratio(scores.probabilities["repin"], label) < 1.6
     assert Path(result.learning_curve_path).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
@@ -107,7 +107,7 @@ def test_two_ranks_follow_the_curve_of_one(planted, trained, tmp_path) -> None:
     assert two.final_training_loss == pytest.approx(result.final_training_loss, abs=5e-3)
     rows = load_rows(planted.snapshot, planted.folder, SPLIT_HOLDOUT)
     volumes = [
-        volume_at_k(
+        volume_at_3(
             rows,
             score_split(
                 Path(r.bundle_dir),

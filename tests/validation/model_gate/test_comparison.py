@@ -16,11 +16,11 @@ from support.holdouts import (
     noisy_scores,
     planted_rows,
 )
+from support.ranking import calibration_ratio, hit_at_3, volume_at_3
 from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
 from validation.model_gate.comparison import compare
 from validation.model_gate.facts import popularity_scores
-from validation.model_gate.ranking_metrics import calibration_ratio, hit_at_k, volume_at_k
 
 CONFIG = ModelGateConfig(
     floors=(Limit(metric="repin_volume_at_3", minimum=0.1),), num_resamples=300
@@ -94,8 +94,8 @@ def test_levels_agree_with_the_training_metrics() -> None:
     found = compare(rows, ours, noisy_scores(truth, 1, 2), AGAINST_CHAMPION, HEADS, CONFIG)
     label = rows.labels["hide"]
     expected = {
-        "repin_volume_at_3": volume_at_k(rows, ours.ranking_score, rows.labels["repin"]),
-        "hit_at_3.hide": hit_at_k(rows, ours.ranking_score, label),
+        "repin_volume_at_3": volume_at_3(rows, ours.ranking_score, rows.labels["repin"]),
+        "hit_at_3.hide": hit_at_3(rows, ours.ranking_score, label),
         "log_loss.hide": log_loss(label, ours.probabilities["hide"]),
         "calibration_ratio.hide": calibration_ratio(ours.probabilities["hide"], label),
     }

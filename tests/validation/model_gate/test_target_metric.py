@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
 
 from pipelines.alerts.compose import compose_verdict
 from pipelines.contracts.artifacts import NextStep
@@ -17,8 +16,7 @@ from pipelines.settings import Settings
 from support.holdouts import AGAINST_CHAMPION, HEADS, judged, noisy_scores, planted_rows
 from support.runs import make_run
 from validation.model_gate.target_metric import target_metric
-from validation.report import plots
-from validation.report.drawings import draw_forest, forest_rows
+from validation.report.plots import draw_changes, forest_rows
 from validation.report.verdict_page import CONTEXT_KEYS, write_report
 
 SAVE = Head(name="save", action_type="save", utility_weight=0.0)
@@ -26,7 +24,7 @@ THREE_HEADS = (*HEADS, SAVE)
 TARGETS = pytest.mark.parametrize(
     "target", ["repin_volume_at_3", "save_volume_at_3", "hit_at_3.repin", "hit_at_3.save"]
 )
-STEP = NextStep(sentence="Nothing is to be done.", commands=())
+STEP = NextStep(sentence="v4 becomes champion.", commands=())
 CONTEXT = dict.fromkeys(CONTEXT_KEYS, "x") | {"margin": "0.01", "as_of": "2017-03-02"}
 
 
@@ -71,14 +69,9 @@ def test_the_self_test_follows(target: str) -> None:
 
 
 @TARGETS
-def test_page_drawings_and_plots_follow(
-    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn: list[Axes] = []
-    monkeypatch.setattr(plots, "_unclutter", drawn.append)
+def test_page_and_drawings_follow(target: str, tmp_path: Path) -> None:
     found = judged_by(target)
-    facts = (found.comparison, found.self_test, found.verdict)
-    page = write_report(*facts, STEP, tmp_path, CONTEXT)
+    page = write_report(found.comparison, found.self_test, found.verdict, STEP, tmp_path, CONTEXT)
     html = page.read_text("utf-8")
     assert f"{target}, challenger" in html
     assert f"the lower end of {target} in segment" in html
@@ -87,9 +80,10 @@ def test_page_drawings_and_plots_follow(
     rows = forest_rows(found.comparison)
     assert {row.metric for row in rows if row.is_target} == {target}
     assert (rows[0].metric, rows[0].segment) == (target, "all")
-    svg = str(draw_forest(rows, -0.01))
-    assert svg.count('font-weight="700"') == 1 and f'font-weight="700">{target}<' in svg
-    assert drawn[0].get_yticklabels()[0].get_text() == f"{target}  (all)"
+    names = draw_changes(rows, -0.01).axes[0].get_yticklabels()
+    assert names[0].get_text() == f"{target}, all"
+    assert [name.get_fontweight() == "bold" for name in names] == [row.is_target for row in rows]
+    assert f"{target}, all</text>" in html
 
 
 @TARGETS

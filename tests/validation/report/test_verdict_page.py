@@ -8,18 +8,16 @@ import pytest
 
 from pipelines.contracts.artifacts import NextStep
 from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
-from pipelines.contracts.judgement import Decision, Interval, Judgement, SelfTest, Verdict
+from pipelines.contracts.judgement import Decision, Judgement, SelfTest, Verdict
 from support.holdouts import (
     AGAINST_CHAMPION,
     AGAINST_POPULARITY,
     DIGEST,
-    HEADS,
     judged,
     noisy_scores,
     planted_rows,
 )
 from validation.model_gate.facts import popularity_scores
-from validation.report import drawings
 from validation.report.verdict_page import write_report
 
 CONTEXT = {
@@ -41,7 +39,7 @@ CONFIG = ModelGateConfig(
     guardrails=(RelativeLimit(metric="hit_at_3.hide", max_increase=0.5),),
     num_resamples=300,
 )
-VOID = {"meta", "link", "line", "circle", "rect", "polyline", "br"}
+VOID = {"meta", "link", "br"}
 
 
 class Page(HTMLParser):
@@ -138,16 +136,17 @@ def test_the_page_says_what_it_is_to_those_who_do_not_see_it(
     assert ("html", {"lang": "en"}) in page.tags
     assert tags.count("h1") == tags.count("title") == 1
     drawn = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(drawn) == 1 + len(HEADS)
+    assert len(drawn) == 2  # changes and calibration
     assert all(a["role"] == "img" and a["aria-label"] for a in drawn)
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
     assert all(a.get("scope") in ("col", "row") for tag, a in page.tags if tag == "th")
 
 
-def test_the_plots_are_small_png_files(promoted: Judgement, tmp_path: Path) -> None:
+def test_the_drawings_stand_beside_the_page(promoted: Judgement, tmp_path: Path) -> None:
     page_of(promoted, tmp_path)
-    for name in ("changes.png", "reliability.png"):
-        content = (tmp_path / name).read_bytes()
-        assert content.startswith(b"\x89PNG") and 5_000 < len(content) < 200_000
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"verdict.html", "changes.png", "reliability.png"}
 
 
 def test_the_first_cycle_has_no_champion_and_no_invented_numbers(
@@ -156,7 +155,7 @@ def test_the_first_cycle_has_no_champion_and_no_invented_numbers(
     text = page_of(first_cycle, tmp_path).text
 
     assert "popularity" in text and "no champion yet" in text
-    assert "margin -1 %" not in text  # there is none in the first cycle
+    assert "margin -1 %" not in text  # there is none in the first cycle; see test_plots
     without = [row.metric for row in first_cycle.comparison.metrics if row.baseline is None]
     # What needs probabilities, which popularity has not: four metrics, two heads, three segments.
     assert text.count(" none ") == len(without) == 4 * 2 * 3
@@ -208,27 +207,3 @@ def test_a_missing_context_is_named(promoted: Judgement, tmp_path: Path) -> None
             promoted.comparison, promoted.self_test, promoted.verdict, STEP, tmp_path, incomplete
         )
     assert not (tmp_path / "verdict.html").exists()
-
-
-def test_the_forest_puts_the_headline_first_and_stays_inside() -> None:
-    change = Interval(value=0.1, low=-3.0, high=4.0, confidence=0.95)
-    rows = (
-        drawings.ForestRow("repin_volume_at_3", "all", change, True),
-        drawings.ForestRow("hit_at_3.save", "all", change, False),
-    )
-    svg = str(drawings.draw_forest(rows, -0.01))
-
-    assert drawings.forest_span(rows, -0.01) == drawings.LARGEST_SHOWN
-    xs = [float(x) for x in re.findall(r'(?:x1|x2|cx)="([\d.]+)"', svg)]
-    assert 0 <= min(xs) and max(xs) <= drawings.WIDTH
-    assert svg.index("repin_volume_at_3") < svg.index("hit_at_3.save")
-    assert drawings.draw_forest((), -0.01) == ""
-
-
-@pytest.mark.parametrize(
-    ("reach", "span"), [(0.001, 0.02), (0.02, 0.02), (0.0201, 0.03), (0.4, 0.5), (3.0, 0.5)]
-)
-def test_the_axis_fits_the_changes(reach: float, span: float) -> None:
-    change = Interval(value=0.0, low=-reach, high=reach / 2, confidence=0.95)
-    row = drawings.ForestRow("repin_volume_at_3", "all", change, True)
-    assert drawings.forest_span((row,), -0.01) == span

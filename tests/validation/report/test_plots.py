@@ -1,0 +1,118 @@
+"""The verdict's drawings: what they show, and that they are light and stand inside a page."""
+
+import re
+from pathlib import Path
+
+import pytest
+from markupsafe import Markup
+
+from pipelines.contracts.config import Limit, ModelGateConfig
+from pipelines.contracts.judgement import Comparison, Interval
+from support.holdouts import AGAINST_CHAMPION, HEADS, judged, noisy_scores, planted_rows
+from validation.report import plots
+
+CONFIG = ModelGateConfig(
+    floors=(Limit(metric="calibration_ratio.repin", minimum=0.5, maximum=2.0),), num_resamples=200
+)
+
+
+@pytest.fixture(scope="module")
+def comparison() -> Comparison:
+    rows, truth = planted_rows(num_users=100)
+    good, fair = noisy_scores(truth, 0.2, 1), noisy_scores(truth, 1.0, 2)
+    return judged(rows, good, fair, AGAINST_CHAMPION, CONFIG).comparison
+
+
+def forest_row(low: float, high: float, metric: str = "repin_volume_at_3") -> plots.ForestRow:
+    change = Interval(value=(low + high) / 2, low=low, high=high, confidence=0.95)
+    return plots.ForestRow(metric, "all", change, metric == "repin_volume_at_3")
+
+
+def test_the_plots_are_small_png_files(comparison: Comparison, tmp_path: Path) -> None:
+    found = plots.write_drawings(comparison, -0.01, tmp_path)
+    assert found.keys() == {"changes", "reliability"}
+    for name in found:
+        content = (tmp_path / f"{name}.png").read_bytes()
+        assert content.startswith(b"\x89PNG") and 5_000 < len(content) < 200_000
+
+
+def test_the_drawings_are_the_same_each_time_and_fetch_nothing(
+    comparison: Comparison, tmp_path: Path
+) -> None:
+    found = plots.write_drawings(comparison, -0.01, tmp_path)
+    assert found == plots.write_drawings(comparison, -0.01, tmp_path)
+    for svg in found.values():
+        assert isinstance(svg, Markup) and len(svg) < 100_000
+        assert re.findall(r"http|url\(|@import|clip-path=", svg) == []
+
+
+def test_where_there_is_nothing_to_draw_nothing_is_written(
+    comparison: Comparison, tmp_path: Path
+) -> None:
+    bare = comparison.model_copy(update={"metrics": (), "reliability": ()})
+    assert plots.write_drawings(bare, -0.01, tmp_path) == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_forest_puts_the_headline_first_and_stays_inside() -> None:
+    rows = (forest_row(-3.0, 4.0), forest_row(-3.0, 4.0, "hit_at_3.save"))
+    figure = plots.draw_changes(rows, -0.01)
+    (axes,) = figure.axes
+
+    assert plots.forest_span(rows, -0.01) == plots.SPANS[-1] == 0.5
+    assert axes.get_xlim() == (-0.5, 0.5)
+    levels = [line for line in axes.lines if line.get_color() in (plots.OURS, plots.SOFT)]
+    assert len(levels) == 2 * len(rows)
+    for line in levels:
+        assert -0.5 <= min(line.get_xdata()) and max(line.get_xdata()) <= 0.5
+    first, second = axes.get_yticklabels()
+    assert (first.get_text(), second.get_text()) == ("repin_volume_at_3, all", "hit_at_3.save, all")
+    assert first.get_position()[1] < second.get_position()[1]  # and the axis points down:
+    assert axes.yaxis_inverted()
+    assert (first.get_fontweight(), second.get_fontweight()) == ("bold", "normal")
+
+
+def test_the_svg_holds_the_numbers_as_text_that_is_escaped() -> None:
+    svg = plots.inline_svg(plots.draw_changes((forest_row(-0.02, 0.04, "<b>&"),), -0.01), '"<i>')
+    assert "+1.00 %  (-2.00 to +4.00)</text>" in svg
+    assert "&lt;b&gt;&amp;, all</text>" in svg
+    assert svg.startswith('<svg role="img" aria-label="&#34;&lt;i&gt;" ')
+
+
+def test_the_margin_is_drawn_where_there_is_one() -> None:
+    row = forest_row(-0.02, 0.04)
+    assert "dashed: margin -1 %" in plots.inline_svg(plots.draw_changes((row,), -0.01), "")
+    assert "margin" not in plots.inline_svg(plots.draw_changes((row,), 0.0), "")
+
+
+@pytest.mark.parametrize(
+    ("reach", "span"), [(0.001, 0.02), (0.02, 0.02), (0.0201, 0.03), (0.4, 0.5), (3.0, 0.5)]
+)
+def test_the_axis_fits_the_changes(reach: float, span: float) -> None:
+    assert plots.forest_span((forest_row(-reach, reach / 2),), -0.01) == span
+
+
+def test_each_head_has_a_panel_with_both_sides_inside(comparison: Comparison) -> None:
+    panels = plots.draw_reliability(comparison).axes
+    assert [panel.get_title() for panel in panels] == [head.name for head in HEADS]
+    for panel in panels:
+        assert panel.get_xlim() == panel.get_ylim()
+        diagonal, *sides = panel.lines
+        assert [side.get_label() for side in sides] == ["baseline", "challenger"]
+        for side in sides:
+            assert len(side.get_xdata()) == 10
+            assert max(*side.get_xdata(), *side.get_ydata()) <= panel.get_xlim()[1]
+        assert list(diagonal.get_xdata()) == list(diagonal.get_ydata())
+
+
+def test_five_heads_stand_in_two_rows(comparison: Comparison) -> None:
+    bins = tuple(
+        point.model_copy(update={"head": f"{point.head}{copy}"})
+        for copy in "abcd"
+        for point in comparison.reliability
+        if copy == "a" or point.head == "repin"
+    )
+    figure = plots.draw_reliability(comparison.model_copy(update={"reliability": bins}))
+    assert len(figure.axes) == 5
+    width, height = figure.get_size_inches()
+    assert width / height == pytest.approx(3 / 2)
