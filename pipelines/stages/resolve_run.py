@@ -100,7 +100,7 @@ def _pin_champion(settings: Settings) -> ModelRef | None:
     from pipelines.registry import registry, tracking
 
     client = tracking.connect(settings.tracking_uri)
-    return registry.read_champion(client, settings.tracking_uri, settings.registered_model)
+    return registry.read_champion(client, settings.registered_model)
 
 
 def _require_newer(as_of: datetime, champion: ModelRef | None) -> None:

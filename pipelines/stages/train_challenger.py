@@ -79,7 +79,7 @@ def _require_accepted(report: DataReport, snapshot: Snapshot) -> None:
 
 
 def _open_mlflow_run(client: "MlflowClient", run: ResolvedRun) -> str:
-    mlflow_run_id = tracking.open_run(client, run, "challenger", f"{run.as_of:%Y-%m-%d} challenger")
+    mlflow_run_id = tracking.open_run(client, run, "challenger", "challenger")
     with translated_errors(run.tracking_uri):
         config = run.config.model_dump(mode="json")
         tracking.log_params(client, mlflow_run_id, tracking.flatten(config))
