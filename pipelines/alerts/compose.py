@@ -1,17 +1,14 @@
-"""What people are told about a run: composed once for each reason, and rendered by one function.
+"""What people are told about a run: one function for each reason to tell them something.
 
 An alert is composed after a regression, an inconclusive comparison, a failed data gate and a broken
-run; a promotion is no reason for one. Not for how a message travels (`pipelines.alerts.transports`)
-nor for what to run next (`pipelines.alerts.next_step`).
+run; a promotion is no reason for one. Not for how a message looks (`pipelines.alerts.rendering`) or
+travels (`pipelines.alerts.transports`), nor for what to run next (`pipelines.alerts.next_step`).
 """
 
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from pipelines import storage
-from pipelines.alerts.next_step import after_failure, after_verdict, is_refusal
+from pipelines.alerts.next_step import after_failure, after_verdict, is_refusal, what_serves
 from pipelines.alerts.transports import deliver
 from pipelines.contracts.artifacts import (
     STAGES,
@@ -27,19 +24,7 @@ from pipelines.contracts.judgement import Comparison, Decision, Interval, Judgem
 from pipelines.contracts.run_layout import failure_uri, manifest_uri
 from pipelines.settings import Settings
 
-if TYPE_CHECKING:
-    import jinja2
-
 DAG_ID = "homefeed_retrain"
-
-
-@dataclass(frozen=True)
-class RenderedAlert:
-    """An alert as text: one subject line, a plain body, and the same body as HTML."""
-
-    subject: str
-    text: str
-    html: str
 
 
 def alert_on_failure(
@@ -58,8 +43,9 @@ def alert_on_failure(
     """
     record = storage.read_model(manifest_uri(run_uri, "resolve_run"), StageRecord)
     run = ResolvedRun.model_validate(record.artifact)
-    alert = compose_failure(find_failure(run_uri), run, settings, failed_task, reason)
-    return AlertReceipt(alert=alert, delivered_to=deliver(alert, render(alert), settings))
+    failure = find_failure(run_uri, failed_task)
+    alert = compose_failure(failure, run, settings, failed_task, reason)
+    return deliver(alert, settings)
 
 
 def alert_on_unresolved(
@@ -86,12 +72,18 @@ def alert_on_unresolved(
         next_step=next_step,
         links=(("Airflow run", _airflow_link(trigger, settings)),),
     )
-    return AlertReceipt(alert=alert, delivered_to=deliver(alert, render(alert), settings))
+    return deliver(alert, settings)
 
 
-def find_failure(run_uri: str) -> StageFailure | None:
-    """Return the newest failure that a stage of the run has left, or None."""
-    uris = [failure_uri(run_uri, stage) for stage in STAGES]
+def find_failure(run_uri: str, stage: str = "") -> StageFailure | None:
+    """Return the newest failure that a stage of the run has left, or None.
+
+    Args:
+        run_uri: The run folder.
+        stage: The only stage to look at; '' looks at all. What another stage than the failed one
+            has left is about an earlier attempt.
+    """
+    uris = [failure_uri(run_uri, name) for name in ([stage] if stage else STAGES)]
     repair = "delete it: a failure is noted anew when it recurs"
     found = [storage.read_model(uri, StageFailure, repair) for uri in uris if storage.exists(uri)]
     return max(found, key=lambda failure: failure.occurred_at, default=None)
@@ -113,7 +105,7 @@ def compose_verdict(judgement: Judgement, run: ResolvedRun, settings: Settings) 
         ),
         happened="\n".join(verdict.reasons),
         certainty=_certainty(comparison),
-        done=f"{label} was not promoted. {_serving(run)}",
+        done=f"{label} was not promoted. {what_serves(run)}",
         next_step=after_verdict(run, verdict, label),
         links=(("Verdict page", judgement.report_uri), *_links(run, settings)),
     )
@@ -135,9 +127,6 @@ def compose_failure(
         failed_task: The task that Airflow saw failing; '' where no Airflow ran the cycle.
         reason: Airflow's word for the failure.
     """
-    # A failure of another stage than the failed one is left over from an earlier attempt.
-    if failure is not None and failed_task and failure.stage != failed_task:
-        failure = None
     stage = failure.stage if failure else failed_task or "an unknown stage"
     is_data_gate = failure is not None and is_refusal(failure)
     return Alert(
@@ -152,29 +141,6 @@ def compose_failure(
         done=_what_stays(stage, run),
         next_step=after_failure(run, stage, failure),
         links=_links(run, settings),
-    )
-
-
-def render(alert: Alert) -> RenderedAlert:
-    """Return the alert as text and as HTML, in which everything from the alert is escaped."""
-    templates = _templates()
-    return RenderedAlert(
-        # The subject is one line whatever the title holds: a line break would end the header.
-        subject=" ".join(f"[homefeed] {alert.title}".split()),
-        text=templates.get_template("alert.txt.j2").render(alert=alert),
-        html=templates.get_template("alert.html.j2").render(alert=alert),
-    )
-
-
-@cache
-def _templates() -> "jinja2.Environment":
-    import jinja2  # noqa: PLC0415
-
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=lambda name: bool(name) and ".html" in str(name),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
     )
 
 
@@ -228,13 +194,7 @@ def _what_stays(stage: str, run: ResolvedRun) -> str:
             "Only the message about the verdict was not delivered everywhere; it lies in the "
             "outbox folder of the workspace."
         )
-    return f"The run stopped there and promoted nothing. {_serving(run)}"
-
-
-def _serving(run: ResolvedRun) -> str:
-    if run.champion is None:
-        return "There is no champion yet."
-    return f"{run.champion.label} (as_of {run.champion.as_of:%Y-%m-%d}) stays champion."
+    return f"The run stopped there and promoted nothing. {what_serves(run)}"
 
 
 def _links(run: ResolvedRun, settings: Settings) -> tuple[tuple[str, str], ...]:
@@ -246,7 +206,5 @@ def _links(run: ResolvedRun, settings: Settings) -> tuple[tuple[str, str], ...]:
 
 
 def _airflow_link(trigger: str, settings: Settings) -> str:
-    from urllib.parse import quote  # noqa: PLC0415
-
     page = f"{settings.airflow_url.rstrip('/')}/dags/{DAG_ID}"
     return page if trigger == "command line" else f"{page}/runs/{quote(trigger, safe='')}"
