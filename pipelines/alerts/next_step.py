@@ -60,8 +60,7 @@ def after_verdict(run: ResolvedRun, verdict: Verdict, challenger: str) -> NextSt
         return _step(sentence, SERVING, (f"Go back to {run.champion.label}:", back))
     if run.champion is not None and run.as_of <= run.champion.as_of:
         return _step(
-            f"{stays} This run may not promote, and no run as of {run.as_of:%Y-%m-%d} could: the "
-            f"champion is as of {run.champion.as_of:%Y-%m-%d}.",
+            f"{stays} This run may not promote, and no run as of {run.as_of:%Y-%m-%d} could.",
             SERVING,
         )
     return _step(

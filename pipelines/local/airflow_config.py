@@ -75,8 +75,8 @@ def _scheduling() -> dict[str, dict[str, object]]:
 
 def _fernet_key(home: LocalHome) -> str:
     """Return the key that encrypts connections in the database: 32 bytes in URL-safe base64."""
-    import base64  # noqa: PLC0415
-    import hashlib  # noqa: PLC0415
+    import base64
+    import hashlib
 
     seed = home.secret("secrets.json", "fernet_seed")
     return base64.urlsafe_b64encode(hashlib.sha256(seed.encode()).digest()).decode()

@@ -1,3 +1,5 @@
+"""Promotion, rollback and the history behind them, against a real MLflow server."""
+
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -5,14 +7,14 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines import storage
-from pipelines.contracts.artifacts import ResolvedRun
+from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
     PromotionRefusedError,
     TrackingUnavailableError,
 )
-from pipelines.contracts.judgement import Decision
+from pipelines.contracts.judgement import Decision, Promotion
 from pipelines.registry import history, promotion, registry, tracking
 from pipelines.settings import Settings
 from support.registered import challenger_of, judgement_of, register_bundle
@@ -41,12 +43,12 @@ def cycle(tmp_path: Path, tracking_uri: str, as_of: datetime, **overrides: objec
     )
 
 
-def promote(client: MlflowClient, run: ResolvedRun, folder: Path, now: datetime = NOW):  # noqa: ANN201
+def promote(client: MlflowClient, run: ResolvedRun, folder: Path, now: datetime = NOW) -> Promotion:
     model = register_bundle(client, run, folder)
     return promotion.move_if_permitted(run, challenger_of(model), judgement_of(run, model), now)
 
 
-def champion(client: MlflowClient, run: ResolvedRun):  # noqa: ANN201
+def champion(client: MlflowClient, run: ResolvedRun) -> ModelRef | None:
     return registry.read_champion(client, run.registered_model)
 
 
