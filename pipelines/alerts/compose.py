@@ -20,7 +20,7 @@ from pipelines.contracts.artifacts import (
     StageFailure,
     StageRecord,
 )
-from pipelines.contracts.judgement import Comparison, Decision, Interval, Judgement
+from pipelines.contracts.judgement import Comparison, Decision, Judgement
 from pipelines.contracts.run_layout import failure_uri, manifest_uri
 from pipelines.settings import Settings
 
@@ -94,15 +94,14 @@ def compose_verdict(judgement: Judgement, run: ResolvedRun, settings: Settings) 
     verdict, comparison = judgement.verdict, judgement.comparison
     if verdict.decision is Decision.PROMOTE:
         return None
-    is_rejected = verdict.decision is Decision.REJECT
     label = comparison.challenger_model.label
+    kind, finding = AlertKind.INCONCLUSIVE, "is neither better nor worse"
+    if verdict.decision is Decision.REJECT:
+        kind, finding = AlertKind.REGRESSION, "is worse and was rejected"
     return Alert(
-        kind=AlertKind.REGRESSION if is_rejected else AlertKind.INCONCLUSIVE,
+        kind=kind,
         run_id=run.run_id,
-        title=(
-            f"Homefeed retrain {run.as_of:%Y-%m-%d}: {label} "
-            + ("is worse and was rejected" if is_rejected else "is neither better nor worse")
-        ),
+        title=f"Homefeed retrain {run.as_of:%Y-%m-%d}: {label} {finding}",
         happened="\n".join(verdict.reasons),
         certainty=_certainty(comparison),
         done=f"{label} was not promoted. {what_serves(run)}",
@@ -128,16 +127,29 @@ def compose_failure(
         reason: Airflow's word for the failure.
     """
     stage = failure.stage if failure else failed_task or "an unknown stage"
+    if failure is None:
+        happened = (
+            f"{stage} ended without saying why ({reason or 'no reason given'}): killed, out of "
+            f"memory, or out of time. Its log in Airflow shows the last lines."
+        )
+        certainty = "The stage left no reason, so the cause is not known; trying again may help."
+    else:
+        when = f"{failure.occurred_at:%Y-%m-%d %H:%M:%S} UTC"
+        happened = f"{failure.error_class} in {stage} at {when}:\n{failure.message}"
+        certainty = (
+            "The cause may pass; the retries made so far did not help."
+            if failure.is_retryable
+            else f"Trying again on the same input will fail the same way (exit code "
+            f"{failure.exit_code})."
+        )
     is_data_gate = failure is not None and is_refusal(failure)
+    broken = "the data gate refused the snapshot" if is_data_gate else f"{stage} broke"
     return Alert(
         kind=AlertKind.DATA_GATE_FAILED if is_data_gate else AlertKind.BROKEN_RUN,
         run_id=run.run_id,
-        title=(
-            f"Homefeed retrain {run.as_of:%Y-%m-%d}: "
-            + ("the data gate refused the snapshot" if is_data_gate else f"{stage} broke")
-        ),
-        happened=_what_broke(failure, stage, reason),
-        certainty=_how_final(failure),
+        title=f"Homefeed retrain {run.as_of:%Y-%m-%d}: {broken}",
+        happened=happened,
+        certainty=certainty,
         done=_what_stays(stage, run),
         next_step=after_failure(run, stage, failure),
         links=_links(run, settings),
@@ -149,38 +161,14 @@ def _certainty(comparison: Comparison) -> str:
     rows = f"{comparison.num_users:,} users and {comparison.num_requests:,} requests"
     if row is None or row.relative_change is None:
         return f"{comparison.target_metric} could not be compared on {rows}; the gate fails closed."
+    change = row.relative_change
     return (
         f"{comparison.target_metric}: {row.challenger:.4f} against {row.baseline:.4f} "
-        f"({comparison.baseline_kind.value}), {_percent(row.relative_change)}, on {rows}. "
-        f"This holdout shows changes of {comparison.detectable_change} and "
-        f"more with 80 % power."
+        f"({comparison.baseline_kind.value}), {100 * change.value:+.2f} % with a "
+        f"{100 * change.confidence:g} % interval of {100 * change.low:+.2f} % to "
+        f"{100 * change.high:+.2f} %, on {rows}. This holdout shows changes of "
+        f"{comparison.detectable_change} and more with 80 % power."
     )
-
-
-def _percent(change: Interval) -> str:
-    return (
-        f"{100 * change.value:+.2f} % with a {100 * change.confidence:g} % interval of "
-        f"{100 * change.low:+.2f} % to {100 * change.high:+.2f} %"
-    )
-
-
-def _what_broke(failure: StageFailure | None, stage: str, reason: str) -> str:
-    if failure is None:
-        return (
-            f"{stage} ended without saying why ({reason or 'no reason given'}): killed, out of "
-            f"memory, or out of time. Its log in Airflow shows the last lines."
-        )
-    return f"{failure.error_class} in {stage} at {failure.occurred_at:%Y-%m-%d %H:%M:%S} UTC:\n" + (
-        failure.message
-    )
-
-
-def _how_final(failure: StageFailure | None) -> str:
-    if failure is None:
-        return "The stage left no reason, so the cause is not known; trying again may help."
-    if failure.is_retryable:
-        return "The cause may pass; the retries made so far did not help."
-    return f"Trying again on the same input will fail the same way (exit code {failure.exit_code})."
 
 
 def _what_stays(stage: str, run: ResolvedRun) -> str:

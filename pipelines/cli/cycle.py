@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipelines.cli.options import parse_instant
 from pipelines.contracts.artifacts import STAGES, ResolvedRun, RunRequest
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
 from pipelines.contracts.judgement import Judgement, Promotion
+from pipelines.contracts.time import parse_instant
 from pipelines.settings import Settings
 
 app = typer.Typer()

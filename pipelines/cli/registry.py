@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipelines import storage
-from pipelines.cli.options import parse_instant
+from pipelines.contracts.time import parse_instant
 from pipelines.registry import promotion, tracking
 from pipelines.registry.history import read, serving_at
 from pipelines.settings import Settings

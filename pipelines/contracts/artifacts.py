@@ -11,7 +11,7 @@ On disk a run is a folder:
     <workspace>/history/*.json                         who was serving when, append-only
 """
 
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
@@ -19,7 +19,7 @@ from pydantic import AwareDatetime, Field
 
 from pipelines.contracts.base import Artifact, Frozen, digest_of
 from pipelines.contracts.config import FeatureConfig, RunConfig
-from pipelines.contracts.time import to_ms
+from pipelines.contracts.time import floor_to_day, to_ms
 
 STAGES = (
     "resolve_run",
@@ -62,8 +62,7 @@ class RunRequest(Frozen):
     @property
     def day(self) -> datetime:
         """Midnight (UTC) of the day asked for: the run's as_of."""
-        instant = (self.as_of or self.now).astimezone(UTC)
-        return instant.replace(hour=0, minute=0, second=0, microsecond=0)
+        return floor_to_day(self.as_of or self.now)
 
     @property
     def run_id(self) -> str:

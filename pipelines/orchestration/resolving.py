@@ -1,11 +1,12 @@
 """What an Airflow run asks for, as a request for `resolve_run`, and what is left if it fails."""
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, time
+from datetime import datetime
 from typing import Any
 
 from pipelines.contracts.artifacts import RunRequest
-from pipelines.contracts.errors import ConfigurationError, HomefeedError
+from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.time import floor_to_day, parse_instant
 from pipelines.settings import Settings
 
 FAILURE_KEY = "failure"
@@ -26,15 +27,8 @@ def choose_as_of(param: str | None, interval_end: datetime | None, run_after: da
     Raises:
         ConfigurationError: the param is not a day.
     """
-    if param:
-        try:
-            return datetime.combine(date.fromisoformat(param), time.min, UTC)
-        except ValueError as error:
-            raise ConfigurationError(
-                f"as_of is {param!r}; expected a day such as 2026-01-05; trigger again with one"
-            ) from error
-    chosen = (interval_end or run_after).astimezone(UTC)
-    return datetime.combine(chosen.date(), time.min, UTC)
+    chosen = parse_instant(param, "as_of") if param else interval_end or run_after
+    return floor_to_day(chosen)
 
 
 def start_cycle(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pipelines.contracts.artifacts import ResolvedRun
+from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.mlflow_errors import translated_errors
 
@@ -98,14 +99,18 @@ def _experiment_id(client: "MlflowClient", run: ResolvedRun) -> str:
     return found.experiment_id
 
 
-def log_params(client: "MlflowClient", run_id: str, params: Mapping[str, object]) -> None:
-    """Log parameters once; those the run has already are left (MLflow forbids changing them)."""
+def log_config(client: "MlflowClient", run_id: str, config: RunConfig) -> None:
+    """Log every option once, as parameter 'section.option'; lists stay whole.
+
+    A parameter that the run has already is left as it is: MLflow forbids to change it.
+    """
+    import pandas as pd
     from mlflow.entities import Param
 
     known = client.get_run(run_id).data.params
-    fresh = [Param(key, str(value)[:500]) for key, value in params.items() if key not in known]
-    if fresh:
-        client.log_batch(run_id, params=fresh)
+    [options] = pd.json_normalize(config.model_dump(mode="json")).to_dict("records")
+    fresh = [Param(key, str(value)[:500]) for key, value in options.items() if key not in known]
+    client.log_batch(run_id, params=fresh)
 
 
 def log_side(
@@ -141,14 +146,3 @@ def log_side(
             client.log_artifacts(run_id, str(folder), artifact_path="comparison")
         client.set_terminated(run_id, "FINISHED")
     return run_id
-
-
-def flatten(config: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Return nested settings as 'section.option' keys; lists stay whole."""
-    flat: dict[str, object] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
