@@ -5,9 +5,9 @@ shell. Not for choosing which command helps: that is `pipelines.alerts.next_step
 """
 
 import shlex
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
+
+from pipelines.contracts.artifacts import RunRequest
 
 
 def stage_command(stage: str, run_uri: str, again: bool = False) -> str:
@@ -26,24 +26,22 @@ def rebuild_command(run_uri: str) -> str:
     return stage_command("build_snapshot", run_uri, again=True)
 
 
-@dataclass(frozen=True)
-class CycleCommand:
-    """The options of a cycle. The same key, recipe and as_of name the same cycle."""
+def cycle_command(
+    request: RunRequest, verb: Literal["retrain", "resolve"] = "retrain", **changes: Any
+) -> str:
+    """Return the command of a whole cycle, or of its first stage only (`resolve`).
 
-    as_of: datetime
-    recipe: str
-    num_devices: int
-    accelerator: str
-    may_promote: bool
-    key: str
+    The same key, recipe and as_of name the same cycle. A cycle that has begun goes on where it
+    stopped.
 
-    def text(self, verb: Literal["retrain", "resolve"] = "retrain") -> str:
-        """Return the command of the whole cycle, or of its first stage only (`resolve`).
-
-        A cycle that has begun goes on where it stopped.
-        """
-        return (
-            f"homefeed {verb} --as-of {self.as_of:%Y-%m-%d} --recipe {shlex.quote(self.recipe)} "
-            f"--devices {self.num_devices} --accelerator {self.accelerator} "
-            f"--{'' if self.may_promote else 'no-'}promote --key {shlex.quote(self.key)}"
-        )
+    Args:
+        request: What the cycle is asked for; its trigger is the key.
+        verb: The command.
+        changes: Fields of the request that get other values.
+    """
+    asked = request.model_copy(update=changes)
+    return (
+        f"homefeed {verb} --as-of {asked.day:%Y-%m-%d} --recipe {shlex.quote(asked.recipe)} "
+        f"--devices {asked.num_devices} --accelerator {asked.accelerator} "
+        f"--{'' if asked.may_promote else 'no-'}promote --key {shlex.quote(asked.trigger)}"
+    )

@@ -1,17 +1,14 @@
-"""What people are told about a run: composed once for each reason, and rendered by one function.
+"""What people are told about a run: one function for each reason to tell them something.
 
 An alert is composed after a regression, an inconclusive comparison, a failed data gate and a broken
-run; a promotion is no reason for one. Not for how a message travels (`pipelines.alerts.transports`)
-nor for what to run next (`pipelines.alerts.next_step`).
+run; a promotion is no reason for one. Not for how a message looks (`pipelines.alerts.rendering`) or
+travels (`pipelines.alerts.transports`), nor for what to run next (`pipelines.alerts.next_step`).
 """
 
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from pipelines import storage
-from pipelines.alerts.next_step import after_failure, after_verdict, is_refusal
+from pipelines.alerts.next_step import after_failure, after_verdict, is_refusal, what_serves
 from pipelines.alerts.transports import deliver
 from pipelines.contracts.artifacts import (
     STAGES,
@@ -23,23 +20,11 @@ from pipelines.contracts.artifacts import (
     StageFailure,
     StageRecord,
 )
-from pipelines.contracts.judgement import Comparison, Decision, Interval, Judgement
+from pipelines.contracts.judgement import Comparison, Decision, Judgement
 from pipelines.contracts.run_layout import failure_uri, manifest_uri
 from pipelines.settings import Settings
 
-if TYPE_CHECKING:
-    import jinja2
-
 DAG_ID = "homefeed_retrain"
-
-
-@dataclass(frozen=True)
-class RenderedAlert:
-    """An alert as text: one subject line, a plain body, and the same body as HTML."""
-
-    subject: str
-    text: str
-    html: str
 
 
 def alert_on_failure(
@@ -58,8 +43,9 @@ def alert_on_failure(
     """
     record = storage.read_model(manifest_uri(run_uri, "resolve_run"), StageRecord)
     run = ResolvedRun.model_validate(record.artifact)
-    alert = compose_failure(find_failure(run_uri), run, settings, failed_task, reason)
-    return AlertReceipt(alert=alert, delivered_to=deliver(alert, render(alert), settings))
+    failure = find_failure(run_uri, failed_task)
+    alert = compose_failure(failure, run, settings, failed_task, reason)
+    return deliver(alert, settings)
 
 
 def alert_on_unresolved(
@@ -86,12 +72,18 @@ def alert_on_unresolved(
         next_step=next_step,
         links=(("Airflow run", _airflow_link(trigger, settings)),),
     )
-    return AlertReceipt(alert=alert, delivered_to=deliver(alert, render(alert), settings))
+    return deliver(alert, settings)
 
 
-def find_failure(run_uri: str) -> StageFailure | None:
-    """Return the newest failure that a stage of the run has left, or None."""
-    uris = [failure_uri(run_uri, stage) for stage in STAGES]
+def find_failure(run_uri: str, stage: str = "") -> StageFailure | None:
+    """Return the newest failure that a stage of the run has left, or None.
+
+    Args:
+        run_uri: The run folder.
+        stage: The only stage to look at; '' looks at all. What another stage than the failed one
+            has left is about an earlier attempt.
+    """
+    uris = [failure_uri(run_uri, name) for name in ([stage] if stage else STAGES)]
     repair = "delete it: a failure is noted anew when it recurs"
     found = [storage.read_model(uri, StageFailure, repair) for uri in uris if storage.exists(uri)]
     return max(found, key=lambda failure: failure.occurred_at, default=None)
@@ -102,18 +94,17 @@ def compose_verdict(judgement: Judgement, run: ResolvedRun, settings: Settings) 
     verdict, comparison = judgement.verdict, judgement.comparison
     if verdict.decision is Decision.PROMOTE:
         return None
-    is_rejected = verdict.decision is Decision.REJECT
     label = comparison.challenger_model.label
+    kind, finding = AlertKind.INCONCLUSIVE, "is neither better nor worse"
+    if verdict.decision is Decision.REJECT:
+        kind, finding = AlertKind.REGRESSION, "is worse and was rejected"
     return Alert(
-        kind=AlertKind.REGRESSION if is_rejected else AlertKind.INCONCLUSIVE,
+        kind=kind,
         run_id=run.run_id,
-        title=(
-            f"Homefeed retrain {run.as_of:%Y-%m-%d}: {label} "
-            + ("is worse and was rejected" if is_rejected else "is neither better nor worse")
-        ),
+        title=f"Homefeed retrain {run.as_of:%Y-%m-%d}: {label} {finding}",
         happened="\n".join(verdict.reasons),
         certainty=_certainty(comparison),
-        done=f"{label} was not promoted. {_serving(run)}",
+        done=f"{label} was not promoted. {what_serves(run)}",
         next_step=after_verdict(run, verdict, label),
         links=(("Verdict page", judgement.report_uri), *_links(run, settings)),
     )
@@ -135,46 +126,33 @@ def compose_failure(
         failed_task: The task that Airflow saw failing; '' where no Airflow ran the cycle.
         reason: Airflow's word for the failure.
     """
-    # A failure of another stage than the failed one is left over from an earlier attempt.
-    if failure is not None and failed_task and failure.stage != failed_task:
-        failure = None
     stage = failure.stage if failure else failed_task or "an unknown stage"
+    if failure is None:
+        happened = (
+            f"{stage} ended without saying why ({reason or 'no reason given'}): killed, out of "
+            f"memory, or out of time. Its log in Airflow shows the last lines."
+        )
+        certainty = "The stage left no reason, so the cause is not known; trying again may help."
+    else:
+        when = f"{failure.occurred_at:%Y-%m-%d %H:%M:%S} UTC"
+        happened = f"{failure.error_class} in {stage} at {when}:\n{failure.message}"
+        certainty = (
+            "The cause may pass; the retries made so far did not help."
+            if failure.is_retryable
+            else f"Trying again on the same input will fail the same way (exit code "
+            f"{failure.exit_code})."
+        )
     is_data_gate = failure is not None and is_refusal(failure)
+    broken = "the data gate refused the snapshot" if is_data_gate else f"{stage} broke"
     return Alert(
         kind=AlertKind.DATA_GATE_FAILED if is_data_gate else AlertKind.BROKEN_RUN,
         run_id=run.run_id,
-        title=(
-            f"Homefeed retrain {run.as_of:%Y-%m-%d}: "
-            + ("the data gate refused the snapshot" if is_data_gate else f"{stage} broke")
-        ),
-        happened=_what_broke(failure, stage, reason),
-        certainty=_how_final(failure),
+        title=f"Homefeed retrain {run.as_of:%Y-%m-%d}: {broken}",
+        happened=happened,
+        certainty=certainty,
         done=_what_stays(stage, run),
         next_step=after_failure(run, stage, failure),
         links=_links(run, settings),
-    )
-
-
-def render(alert: Alert) -> RenderedAlert:
-    """Return the alert as text and as HTML, in which everything from the alert is escaped."""
-    templates = _templates()
-    return RenderedAlert(
-        # The subject is one line whatever the title holds: a line break would end the header.
-        subject=" ".join(f"[homefeed] {alert.title}".split()),
-        text=templates.get_template("alert.txt.j2").render(alert=alert),
-        html=templates.get_template("alert.html.j2").render(alert=alert),
-    )
-
-
-@cache
-def _templates() -> "jinja2.Environment":
-    import jinja2  # noqa: PLC0415
-
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=lambda name: bool(name) and ".html" in str(name),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
     )
 
 
@@ -183,38 +161,14 @@ def _certainty(comparison: Comparison) -> str:
     rows = f"{comparison.num_users:,} users and {comparison.num_requests:,} requests"
     if row is None or row.relative_change is None:
         return f"{comparison.target_metric} could not be compared on {rows}; the gate fails closed."
+    change = row.relative_change
     return (
         f"{comparison.target_metric}: {row.challenger:.4f} against {row.baseline:.4f} "
-        f"({comparison.baseline_kind.value}), {_percent(row.relative_change)}, on {rows}. "
-        f"This holdout shows changes of {comparison.detectable_change} and "
-        f"more with 80 % power."
+        f"({comparison.baseline_kind.value}), {100 * change.value:+.2f} % with a "
+        f"{100 * change.confidence:g} % interval of {100 * change.low:+.2f} % to "
+        f"{100 * change.high:+.2f} %, on {rows}. This holdout shows changes of "
+        f"{comparison.detectable_change} and more with 80 % power."
     )
-
-
-def _percent(change: Interval) -> str:
-    return (
-        f"{100 * change.value:+.2f} % with a {100 * change.confidence:g} % interval of "
-        f"{100 * change.low:+.2f} % to {100 * change.high:+.2f} %"
-    )
-
-
-def _what_broke(failure: StageFailure | None, stage: str, reason: str) -> str:
-    if failure is None:
-        return (
-            f"{stage} ended without saying why ({reason or 'no reason given'}): killed, out of "
-            f"memory, or out of time. Its log in Airflow shows the last lines."
-        )
-    return f"{failure.error_class} in {stage} at {failure.occurred_at:%Y-%m-%d %H:%M:%S} UTC:\n" + (
-        failure.message
-    )
-
-
-def _how_final(failure: StageFailure | None) -> str:
-    if failure is None:
-        return "The stage left no reason, so the cause is not known; trying again may help."
-    if failure.is_retryable:
-        return "The cause may pass; the retries made so far did not help."
-    return f"Trying again on the same input will fail the same way (exit code {failure.exit_code})."
 
 
 def _what_stays(stage: str, run: ResolvedRun) -> str:
@@ -228,13 +182,7 @@ def _what_stays(stage: str, run: ResolvedRun) -> str:
             "Only the message about the verdict was not delivered everywhere; it lies in the "
             "outbox folder of the workspace."
         )
-    return f"The run stopped there and promoted nothing. {_serving(run)}"
-
-
-def _serving(run: ResolvedRun) -> str:
-    if run.champion is None:
-        return "There is no champion yet."
-    return f"{run.champion.label} (as_of {run.champion.as_of:%Y-%m-%d}) stays champion."
+    return f"The run stopped there and promoted nothing. {what_serves(run)}"
 
 
 def _links(run: ResolvedRun, settings: Settings) -> tuple[tuple[str, str], ...]:
@@ -246,7 +194,5 @@ def _links(run: ResolvedRun, settings: Settings) -> tuple[tuple[str, str], ...]:
 
 
 def _airflow_link(trigger: str, settings: Settings) -> str:
-    from urllib.parse import quote  # noqa: PLC0415
-
     page = f"{settings.airflow_url.rstrip('/')}/dags/{DAG_ID}"
     return page if trigger == "command line" else f"{page}/runs/{quote(trigger, safe='')}"

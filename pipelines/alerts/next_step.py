@@ -5,12 +5,11 @@ disagree. Not for the wording of the rest of an alert (`pipelines.alerts.compose
 command is spelled (`pipelines.alerts.commands`).
 """
 
-from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
-from pipelines.alerts.commands import CycleCommand, rebuild_command, stage_command
-from pipelines.contracts.artifacts import NextStep, ResolvedRun, StageFailure
+from pipelines.alerts.commands import cycle_command, rebuild_command, stage_command
+from pipelines.contracts.artifacts import NextStep, ResolvedRun, RunRequest, StageFailure
 from pipelines.contracts.errors import (
     DataContractError,
     DataGateFailedError,
@@ -40,10 +39,8 @@ def after_verdict(run: ResolvedRun, verdict: Verdict, challenger: str) -> NextSt
         verdict: What was decided.
         challenger: The challenger's label, such as 'homefeed_ranker v4'.
     """
-    stays = "No model is promoted, and none served before this cycle."
-    serving: tuple[tuple[str, str], ...] = ()  # `homefeed serving` fails where nothing serves
-    if run.champion is not None:
-        stays, serving = f"{run.champion.label} keeps serving.", (SERVING,)
+    stays = what_serves(run)
+    serving = () if run.champion is None else (SERVING,)  # the command fails where nothing serves
     if verdict.decision is Decision.REJECT:
         return _step(
             f"{stays} {challenger} stays in the registry and is not promoted. Once the data or the "
@@ -63,8 +60,7 @@ def after_verdict(run: ResolvedRun, verdict: Verdict, challenger: str) -> NextSt
         return _step(sentence, SERVING, (f"Go back to {run.champion.label}:", back))
     if run.champion is not None and run.as_of <= run.champion.as_of:
         return _step(
-            f"{stays} This run may not promote, and no run as of {run.as_of:%Y-%m-%d} could: the "
-            f"champion is as of {run.champion.as_of:%Y-%m-%d}.",
+            f"{stays} This run may not promote, and no run as of {run.as_of:%Y-%m-%d} could.",
             SERVING,
         )
     return _step(
@@ -72,6 +68,13 @@ def after_verdict(run: ResolvedRun, verdict: Verdict, challenger: str) -> NextSt
         *serving,
         ("Run the cycle again, allowed to promote:", new_cycle_command(run, may_promote=True)),
     )
+
+
+def what_serves(run: ResolvedRun) -> str:
+    """Say which model serves where this cycle promotes none."""
+    if run.champion is None:
+        return "There is no champion yet."
+    return f"{run.champion.label} (as_of {run.champion.as_of:%Y-%m-%d}) stays champion."
 
 
 def after_failure(run: ResolvedRun, stage: str, failure: StageFailure | None) -> NextStep:
@@ -85,7 +88,7 @@ def after_failure(run: ResolvedRun, stage: str, failure: StageFailure | None) ->
     again = ("Run the failed stage again:", stage_command(stage, run.run_uri))
     rest = (
         "Run what is left of the cycle (in Airflow, clear the failed task instead):",
-        _cycle_of(run).text(),
+        cycle_command(run.to_request()),
     )
     if failure is None:
         return _step("Look at the end of the stage's log, then run the stage again.", again, rest)
@@ -107,11 +110,11 @@ def after_failure(run: ResolvedRun, stage: str, failure: StageFailure | None) ->
     return _step("Mend what the message names, then run the stage again.", again, rest)
 
 
-def after_unresolved(cycle: CycleCommand) -> NextStep:
+def after_unresolved(request: RunRequest) -> NextStep:
     """Return how a cycle is begun that broke in `resolve_run`."""
-    begin = [("Begin the cycle:", cycle.text("resolve"))]
-    if cycle.may_promote:
-        without = replace(cycle, may_promote=False).text("resolve")
+    begin = [("Begin the cycle:", cycle_command(request, "resolve"))]
+    if request.may_promote:
+        without = cycle_command(request, "resolve", may_promote=False)
         begin.append(("Or begin the cycle without permission to promote:", without))
     return _step(
         "Mend what the message names, begin the cycle, then clear the failed task in Airflow: it "
@@ -131,7 +134,7 @@ def new_cycle_command(run: ResolvedRun, **changes: Any) -> str:
 
     Another key is another cycle, in which nothing counts as done.
     """
-    return replace(_cycle_of(run), key=f"again-{run.run_id}", **changes).text()
+    return cycle_command(run.to_request(), trigger=f"again-{run.run_id}", **changes)
 
 
 def _ask_fresh_data(run: ResolvedRun) -> tuple[str, tuple[str, str]]:
@@ -161,17 +164,6 @@ def _last_day_of_log(event_log_uri: str) -> date | None:
         return open_event_log(event_log_uri).span("impressions")[1]
     except HomefeedError:  # advice is given even while the log is away
         return None
-
-
-def _cycle_of(run: ResolvedRun) -> CycleCommand:
-    return CycleCommand(
-        as_of=run.as_of,
-        recipe=run.config.recipe,
-        num_devices=run.num_devices,
-        accelerator=run.accelerator,
-        may_promote=run.may_promote,
-        key=run.trigger,
-    )
 
 
 def _step(sentence: str, *commands: tuple[str, str]) -> NextStep:

@@ -7,19 +7,12 @@ its address. Not for what an alert says (`pipelines.alerts.compose`).
 
 import logging
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-from pydantic import Field
 
 from pipelines import storage
-from pipelines.contracts.artifacts import Alert
-from pipelines.contracts.base import Frozen
+from pipelines.alerts.rendering import RenderedAlert, render
+from pipelines.contracts.artifacts import Alert, AlertReceipt
 from pipelines.contracts.errors import ConfigurationError, TransientStorageError
 from pipelines.settings import Settings
-
-if TYPE_CHECKING:
-    from pipelines.alerts.compose import RenderedAlert
 
 log = logging.getLogger(__name__)
 
@@ -28,38 +21,29 @@ class AlertDeliveryError(TransientStorageError):
     """A transport did not take the alert; the outbox and the other transports have it."""
 
 
-class OutboxEntry(Frozen):
-    """One alert on disk, with the transports that took it.
-
-    <workspace>/outbox/<run_id>.<kind>.<digest>.json   this value
-    <workspace>/outbox/<run_id>.<kind>.<digest>.txt    the alert as people read it
-    """
-
-    alert: Alert
-    delivered_to: tuple[str, ...] = Field(description="Transports that took the alert.")
-
-
-def deliver(alert: Alert, rendered: "RenderedAlert", settings: Settings) -> tuple[str, ...]:
-    """Send an alert once by each transport, and return the transports that took it.
+def deliver(alert: Alert, settings: Settings) -> AlertReceipt:
+    """Send an alert once by each transport, and return a receipt with those that took it.
 
     The outbox comes first and is the record: an alert with the same words, for the same run and
     kind, is not sent again by a transport that took it. So a retried task repeats nothing.
+
+        <workspace>/outbox/<run_id>.<kind>.<digest>.json   an AlertReceipt
+        <workspace>/outbox/<run_id>.<kind>.<digest>.txt    the alert as people read it
 
     Raises:
         AlertDeliveryError: a transport failed, after all others have been tried.
         ConfigurationError: transports failed, each by a fault that a person must mend.
     """
-    uri = entry_uri(alert, settings)
+    uri, rendered = entry_uri(alert, settings), render(alert)
+    failures: dict[str, Exception] = {}
     with storage.exclusive_lock(uri, f"the delivery of {alert.kind.value} for {alert.run_id}"):
-        delivered = _read_delivered(uri)
-        if not delivered:
+        if not storage.exists(uri):
             storage.write_bytes(uri.removesuffix("json") + "txt", rendered.text.encode())
-            delivered = ("outbox",)
-            storage.write_model(uri, OutboxEntry(alert=alert, delivered_to=delivered))
+            storage.write_model(uri, AlertReceipt(alert=alert, delivered_to=("outbox",)))
             log.warning("%s\n%s", rendered.subject, rendered.text)
-        failures: dict[str, Exception] = {}
+        receipt = storage.read_model(uri, AlertReceipt, "delete it to send the alert again")
         for name in settings.alert_transports:
-            if name in delivered:
+            if name in receipt.delivered_to:
                 continue
             try:
                 _TRANSPORTS[name](rendered, settings)
@@ -68,11 +52,11 @@ def deliver(alert: Alert, rendered: "RenderedAlert", settings: Settings) -> tupl
             except Exception as error:
                 failures[name] = error
                 continue
-            delivered = (*delivered, name)
-            storage.write_model(uri, OutboxEntry(alert=alert, delivered_to=delivered))
+            receipt = AlertReceipt(alert=alert, delivered_to=(*receipt.delivered_to, name))
+            storage.write_model(uri, receipt)
     if failures:
-        raise _delivery_error(failures, delivered, uri) from None
-    return delivered
+        raise _delivery_error(failures, receipt.delivered_to, uri) from None
+    return receipt
 
 
 def entry_uri(alert: Alert, settings: Settings) -> str:
@@ -80,12 +64,6 @@ def entry_uri(alert: Alert, settings: Settings) -> str:
     name = re.sub(r"[^A-Za-z0-9._-]", "_", f"{alert.run_id}.{alert.kind.value}")
     workspace_uri = storage.to_uri(settings.workspace_location)
     return storage.join(workspace_uri, "outbox", f"{name}.{alert.fingerprint()[:8]}.json")
-
-
-def _read_delivered(uri: str) -> tuple[str, ...]:
-    if not storage.exists(uri):
-        return ()
-    return storage.read_model(uri, OutboxEntry, "delete it to send the alert again").delivered_to
 
 
 def _delivery_error(
@@ -113,12 +91,8 @@ def _describe(error: Exception) -> str:
     return f"{type(error).__name__}{f' ({strerror})' if strerror else ''}"
 
 
-def _send_nothing(rendered: "RenderedAlert", settings: Settings) -> None:
-    """The outbox needs no sending: it was written first."""
-
-
-def _send_by_smtp(rendered: "RenderedAlert", settings: Settings) -> None:
-    from airflow.providers.smtp.hooks.smtp import SmtpHook  # noqa: PLC0415
+def _send_by_smtp(rendered: RenderedAlert, settings: Settings) -> None:
+    from airflow.providers.smtp.hooks.smtp import SmtpHook
 
     if not settings.alert_email_to:
         raise ConfigurationError(
@@ -133,17 +107,17 @@ def _send_by_smtp(rendered: "RenderedAlert", settings: Settings) -> None:
         )
 
 
-def _send_to_slack(rendered: "RenderedAlert", settings: Settings) -> None:
-    from airflow.providers.slack.hooks.slack_webhook import SlackWebhookHook  # noqa: PLC0415
+def _send_to_slack(rendered: RenderedAlert, settings: Settings) -> None:
+    from airflow.providers.slack.hooks.slack_webhook import SlackWebhookHook
 
     hook = SlackWebhookHook(slack_webhook_conn_id=settings.slack_conn_id, timeout=30)
     text = rendered.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     hook.send(text=f"*{rendered.subject}*\n```{text}```")
 
 
-def _send_by_apprise(rendered: "RenderedAlert", settings: Settings) -> None:
-    import apprise  # noqa: PLC0415
-    from airflow.providers.apprise.hooks.apprise import AppriseHook  # noqa: PLC0415
+def _send_by_apprise(rendered: RenderedAlert, settings: Settings) -> None:
+    import apprise
+    from airflow.providers.apprise.hooks.apprise import AppriseHook
 
     hook = AppriseHook(apprise_conn_id=settings.apprise_conn_id)
     services = apprise.Apprise()
@@ -162,9 +136,5 @@ def _send_by_apprise(rendered: "RenderedAlert", settings: Settings) -> None:
         )
 
 
-_TRANSPORTS: dict[str, Callable[["RenderedAlert", Settings], None]] = {
-    "outbox": _send_nothing,
-    "smtp": _send_by_smtp,
-    "slack": _send_to_slack,
-    "apprise": _send_by_apprise,
-}
+_TRANSPORTS = {"smtp": _send_by_smtp, "slack": _send_to_slack, "apprise": _send_by_apprise}
+"""How each transport sends. The outbox is none of them: every alert is written there first."""

@@ -8,20 +8,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipelines.cli.options import parse_instant
-from pipelines.contracts.artifacts import STAGES
+from pipelines.contracts.artifacts import STAGES, ResolvedRun, RunRequest
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
 from pipelines.contracts.judgement import Judgement, Promotion
+from pipelines.contracts.time import parse_instant
 from pipelines.settings import Settings
 
 app = typer.Typer()
 
 AsOf = Annotated[str, typer.Option(help="Day (YYYY-MM-DD, UTC); rows known before it are used.")]
-Recipe = Annotated[str, typer.Option(help="Recipe name; HOMEFEED_RECIPE by default.")]
-Devices = Annotated[int, typer.Option(min=1, help="Training processes.")]
-Accelerator = Annotated[str, typer.Option(help="'cpu' or 'gpu'.")]
 Promote = Annotated[bool, typer.Option("--promote/--no-promote", help="May the champion move?")]
-Key = Annotated[str, typer.Option(help="Another key is another cycle.")]
 
 
 @app.command()
@@ -38,54 +34,18 @@ def stage(
     typer.echo(run_stage(name, run, again))
 
 
-@app.command()
-def resolve(  # noqa: PLR0913 - one option each
+@app.command("resolve", help="Fix as_of, champion and configuration of a cycle; print its URI.")
+@app.command("retrain", help="Run a whole cycle without Airflow, or what is left of it.")
+def begin(
+    context: typer.Context,
     as_of: AsOf = "",
-    recipe: Recipe = "",
+    recipe: Annotated[str, typer.Option(help="Recipe name; HOMEFEED_RECIPE by default.")] = "",
     promote: Promote = True,
-    devices: Devices = 1,
-    accelerator: Accelerator = "cpu",
-    key: Key = "command line",
+    devices: Annotated[int, typer.Option(min=1, help="Training processes.")] = 1,
+    accelerator: Annotated[str, typer.Option(help="'cpu' or 'gpu'.")] = "cpu",
+    key: Annotated[str, typer.Option(help="Another key is another cycle.")] = "command line",
 ) -> None:
-    """Fix as_of, champion and configuration of a cycle; print the run's URI."""
-    typer.echo(_start(as_of, recipe, promote, devices, accelerator, key))
-
-
-@app.command()
-def retrain(  # noqa: PLR0913 - one option each
-    as_of: AsOf = "",
-    recipe: Recipe = "",
-    promote: Promote = True,
-    devices: Devices = 1,
-    accelerator: Accelerator = "cpu",
-    key: Key = "command line",
-) -> None:
-    """Run a whole cycle without Airflow. Called again, it goes on where it stopped."""
-    from pipelines.alerts.compose import alert_on_failure
-    from pipelines.alerts.next_step import after_verdict
-    from pipelines.stages.runner import read_artifact, read_run, run_stage
-
-    run_uri = _start(as_of, recipe, promote, devices, accelerator, key)
-    for name in STAGES[1:]:
-        try:
-            run_stage(name, run_uri)
-        except HomefeedError:
-            alert_on_failure(run_uri, Settings())
-            raise
-    judgement = read_artifact(run_uri, "compare_with_champion", Judgement)
-    promotion = read_artifact(run_uri, "promote_challenger", Promotion)
-    typer.echo(f"{judgement.verdict.decision}: {' '.join(judgement.verdict.reasons)}")
-    serving = promotion.champion_after.label if promotion.champion_after else "no model"
-    typer.echo(f"serving: {serving}\nverdict page: {judgement.report_uri}")
-    challenger = judgement.comparison.challenger_model.label
-    step = after_verdict(read_run(run_uri), judgement.verdict, challenger)
-    typer.echo("\n".join([step.sentence, *(f"{what}\n  {how}" for what, how in step.commands)]))
-    typer.echo(run_uri)
-
-
-def _start(as_of: str, recipe: str, promote: bool, devices: int, accelerator: str, key: str) -> str:
-    """Resolve the cycle that the options ask for; return the URI of its run folder."""
-    from pipelines.stages.resolve_run import RunRequest
+    """Resolve a cycle, and run the rest of it too if the command is `retrain`."""
     from pipelines.stages.runner import start_run
 
     settings = Settings()
@@ -98,7 +58,31 @@ def _start(as_of: str, recipe: str, promote: bool, devices: int, accelerator: st
         accelerator=_parse_accelerator(accelerator),
         trigger=key,
     )
-    return start_run(request, settings).run_uri
+    run = start_run(request, settings)
+    if context.info_name == "retrain":
+        _finish(run, settings)
+    typer.echo(run.run_uri)
+
+
+def _finish(run: ResolvedRun, settings: Settings) -> None:
+    """Run every stage after the first one, and print what came out."""
+    from pipelines.alerts.compose import alert_on_failure
+    from pipelines.alerts.next_step import after_verdict
+    from pipelines.stages.runner import read_artifact, run_stage
+
+    for name in STAGES[1:]:
+        try:
+            run_stage(name, run.run_uri)
+        except HomefeedError:
+            alert_on_failure(run.run_uri, settings)
+            raise
+    judgement = read_artifact(run.run_uri, "compare_with_champion", Judgement)
+    promotion = read_artifact(run.run_uri, "promote_challenger", Promotion)
+    typer.echo(f"{judgement.verdict.decision}: {' '.join(judgement.verdict.reasons)}")
+    serving = promotion.champion_after.label if promotion.champion_after else "no model"
+    typer.echo(f"serving: {serving}\nverdict page: {judgement.report_uri}")
+    step = after_verdict(run, judgement.verdict, judgement.comparison.challenger_model.label)
+    typer.echo("\n".join([step.sentence, *(f"{what}\n  {how}" for what, how in step.commands)]))
 
 
 def _parse_accelerator(text: str) -> Literal["cpu", "gpu"]:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from pipelines import storage
+from pipelines.sources.publish import ingest
 from pipelines.sources.world.parameters import WorldParameters, make_parameters
 
 app = typer.Typer(help="Write an event log from somebody's data.", no_args_is_help=True)
@@ -18,16 +20,14 @@ To = Annotated[str, typer.Option(help="Event log URI to write.")]
 @app.command()
 def completejourney(to: To) -> None:
     """Write the Complete Journey retail data as an event log."""
-    from pipelines import storage
     from pipelines.sources.completejourney.adapter import CompleteJourneyAdapter
-    from pipelines.sources.publish import ingest
 
     ingest(CompleteJourneyAdapter(), to)
     typer.echo(storage.to_uri(to))
 
 
 @app.command()
-def world(  # noqa: PLR0913 - one option each
+def world(
     to: To,
     num_users: Annotated[int, typer.Option(help="Users.")] = _WORLD.num_users,
     num_pins: Annotated[int, typer.Option(help="Pins.")] = _WORLD.num_pins,
@@ -36,8 +36,6 @@ def world(  # noqa: PLR0913 - one option each
     seed: Annotated[int, typer.Option(help="The same one gives the same log.")] = _WORLD.seed,
 ) -> None:
     """Write a simulated world whose best possible ranking is known."""
-    from pipelines import storage
-    from pipelines.sources.publish import ingest
     from pipelines.sources.world.adapter import WorldAdapter
 
     ingest(WorldAdapter(make_parameters(num_users, num_pins, num_days, start, seed)), to)

@@ -22,11 +22,11 @@ DEFAULT_DAYS = ["2017-06-12", "2017-06-26"]
 def retrain(
     home: Home = "",
     recipe: Recipe = "completejourney",
-    as_of: AsOf = DEFAULT_DAYS,  # noqa: B006 - typer copies it
+    as_of: AsOf = DEFAULT_DAYS,
     dags: Dags = "dags",
 ) -> None:
     """Run two cycles in a real Airflow, one after the other, and say what came out."""
-    from pipelines.local.retrain import retrain as run_cycles  # noqa: PLC0415
+    from pipelines.local.retrain import retrain as run_cycles
 
     raise typer.Exit(run_cycles(_home(home), _dags(dags), recipe, tuple(as_of)))
 
@@ -34,7 +34,7 @@ def retrain(
 @app.command()
 def ui(home: Home = "", dags: Dags = "dags") -> None:
     """Keep the Airflow and MLflow pages up until Ctrl-C."""
-    from pipelines.local.retrain import keep_up  # noqa: PLC0415
+    from pipelines.local.retrain import keep_up
 
     keep_up(_home(home), _dags(dags))
 
@@ -42,7 +42,7 @@ def ui(home: Home = "", dags: Dags = "dags") -> None:
 @app.command()
 def down(home: Home = "") -> None:
     """End whatever an earlier start has left running."""
-    from pipelines.local.processes import sweep  # noqa: PLC0415
+    from pipelines.local.processes import sweep
 
     typer.echo(f"ended {sweep(f'{_home(home).path}#')} processes")
 

@@ -8,7 +8,10 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import parse_instant
+from pipelines import storage
+from pipelines.contracts.time import parse_instant
+from pipelines.registry import promotion, tracking
+from pipelines.registry.history import read, serving_at
 from pipelines.settings import Settings
 
 app = typer.Typer()
@@ -19,9 +22,6 @@ def serving(
     at: Annotated[str, typer.Option(help="Instant (ISO 8601, UTC); now by default.")] = "",
 ) -> None:
     """Say which model was serving at an instant."""
-    from pipelines import storage
-    from pipelines.registry.history import serving_at
-
     settings = Settings()
     instant = parse_instant(at, "--at") if at else datetime.now(UTC)
     workspace_uri = storage.to_uri(settings.workspace_location)
@@ -32,9 +32,6 @@ def serving(
 @app.command()
 def history() -> None:
     """List every move of the champion, oldest first."""
-    from pipelines import storage
-    from pipelines.registry.history import read
-
     settings = Settings()
     workspace_uri = storage.to_uri(settings.workspace_location)
     for _, entry in read(workspace_uri, settings.registered_model):
@@ -50,8 +47,6 @@ def rollback(
     reason: Annotated[str, typer.Option(help="For the history.")] = "rolled back by hand",
 ) -> None:
     """Point the champion back at an earlier version."""
-    from pipelines.registry import promotion, tracking
-
     settings = Settings()
     client = tracking.connect(settings.tracking_uri)
     now = datetime.now(UTC)

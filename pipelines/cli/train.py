@@ -18,11 +18,13 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from pipelines import storage
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.config import ModelConfig, RunConfig, TrainingConfig
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.run_layout import snapshot_manifest_uri
+from pipelines.contracts.snapshot_files import verify_files
 from pipelines.recipes import RECIPES, make_recipe
 from pipelines.settings import Settings
 
@@ -75,15 +77,10 @@ class TrainOptions(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        cls, *_: Any, **sources: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read the command line alone: a variable named `model` would change what is trained."""
-        return (init_settings,)
+        return (sources["init_settings"],)
 
 
 def train(context: typer.Context) -> None:
@@ -119,8 +116,6 @@ def run(options: TrainOptions, config: RunConfig) -> "TrainingResult":
         DataContractError: a file of the snapshot is missing or altered.
         HomefeedError: see `training.launch.launcher.train`.
     """
-    from pipelines import storage
-    from pipelines.contracts.snapshot_files import verify_files
     from training.fitting.spec import NodeAddress
     from training.launch import launcher
 
@@ -192,8 +187,6 @@ def _problem(detail: Any) -> str:
 
 
 def _read_snapshot(snapshot_uri: str, config: RunConfig) -> Snapshot:
-    from pipelines import storage
-
     try:
         snapshot = storage.read_model(snapshot_manifest_uri(snapshot_uri), Snapshot)
     except FileNotFoundError:
@@ -212,7 +205,6 @@ def _read_snapshot(snapshot_uri: str, config: RunConfig) -> Snapshot:
 def _specify(
     options: TrainOptions, config: RunConfig, snapshot: Snapshot, snapshot_dir: Path
 ) -> "TrainingSpec":
-    from pipelines import storage
     from training.fitting.spec import Lineage, TrainingSpec
 
     work_dir = storage.local_path(storage.to_uri(options.to))

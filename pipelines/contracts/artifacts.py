@@ -11,14 +11,15 @@ On disk a run is a folder:
     <workspace>/history/*.json                         who was serving when, append-only
 """
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
-from pipelines.contracts.base import Artifact, Frozen
+from pipelines.contracts.base import Artifact, Frozen, digest_of
 from pipelines.contracts.config import FeatureConfig, RunConfig
-from pipelines.contracts.time import to_ms
+from pipelines.contracts.time import floor_to_day, to_ms
 
 STAGES = (
     "resolve_run",
@@ -47,6 +48,28 @@ class ModelRef(Frozen):
         return f"{self.name} v{self.version}"
 
 
+class RunRequest(Frozen):
+    """What an operator or a schedule asks for: the input of `resolve_run`."""
+
+    recipe: str = Field(description="Name of a recipe in pipelines/recipes.py.")
+    as_of: AwareDatetime | None = Field(description="None takes `now`; floored to the day, UTC.")
+    now: AwareDatetime = Field(description="Interval end of a schedule, else the wall clock.")
+    may_promote: bool = Field(description="False compares and reports, and moves nothing.")
+    num_devices: int = Field(ge=1, le=1024, description="Training processes.")
+    accelerator: Literal["cpu", "gpu"] = "cpu"
+    trigger: str = Field(description="Airflow run id, or a name: the same one is the same cycle.")
+
+    @property
+    def day(self) -> datetime:
+        """Midnight (UTC) of the day asked for: the run's as_of."""
+        return floor_to_day(self.as_of or self.now)
+
+    @property
+    def run_id(self) -> str:
+        """Name of the cycle: the same recipe, trigger and day are the same cycle."""
+        return f"{self.day:%Y-%m-%d}--{digest_of([self.trigger, self.recipe])[:8]}"
+
+
 class ResolvedRun(Artifact):
     """What `resolve_run` fixed; every later stage is a pure function of this."""
 
@@ -71,6 +94,18 @@ class ResolvedRun(Artifact):
     num_devices: int = Field(ge=1, description="Training processes.")
     accelerator: Literal["cpu", "gpu"] = "cpu"
     trigger: str = Field(description="Who asked: an Airflow run id, or 'command line'.")
+
+    def to_request(self) -> RunRequest:
+        """Return the request that names this very cycle, as if it were made on the cycle's day."""
+        return RunRequest(
+            recipe=self.config.recipe,
+            as_of=self.as_of,
+            now=self.as_of,
+            may_promote=self.may_promote,
+            num_devices=self.num_devices,
+            accelerator=self.accelerator,
+            trigger=self.trigger,
+        )
 
 
 class Window(Frozen):

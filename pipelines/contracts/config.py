@@ -81,12 +81,8 @@ class FeatureConfig(Frozen):
                     f"features.heads: head {head.name!r} needs action type {head.action_type!r}, "
                     f"which is not in features.action_types {self.action_types}"
                 )
-        for kind, names in (
-            ("action_types", self.action_types),
-            ("heads", tuple(head.name for head in self.heads)),
-            ("categorical", tuple(feature.name for feature in self.categorical)),
-            ("numeric", tuple(feature.name for feature in self.numeric)),
-        ):
+        for kind in ("action_types", "heads", "categorical", "numeric"):
+            names = [getattr(entry, "name", entry) for entry in getattr(self, kind)]
             if len(set(names)) != len(names):
                 raise ValueError(f"features.{kind}: names must be unique, found {names}")
         return self
@@ -242,34 +238,33 @@ class DataGateConfig(Frozen):
     min_rows_for_shift: int = Field(default=1000, ge=1, description="Below, shift is not judged.")
 
 
-class Limit(Frozen):
-    """A bound on one metric of the challenger on the holdout."""
+class _Bounds(Frozen):
+    """A metric with one or two bounds; every other field of a subclass is a bound."""
 
     metric: str = Field(description="Metric name as in MLflow, e.g. 'calibration_ratio.repin'.")
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> Self:
+        bounds = self.model_dump(exclude={"metric"})
+        if set(bounds.values()) == {None}:
+            raise ValueError(
+                f"limit on {self.metric!r} has neither {' nor '.join(bounds)}; set one of them"
+            )
+        return self
+
+
+class Limit(_Bounds):
+    """A bound on one metric of the challenger on the holdout."""
+
     minimum: float | None = Field(default=None, description="Not promoted below.")
     maximum: float | None = Field(default=None, description="Not promoted above.")
 
-    @model_validator(mode="after")
-    def _has_a_bound(self) -> Self:
-        if self.minimum is None and self.maximum is None:
-            raise ValueError(f"limit on {self.metric!r} has neither minimum nor maximum; set one")
-        return self
 
-
-class RelativeLimit(Frozen):
+class RelativeLimit(_Bounds):
     """A bound on the relative change of one metric, challenger against champion."""
 
-    metric: str = Field(description="Metric name as in MLflow, e.g. 'hit_at_3.hide'.")
     max_increase: float | None = Field(default=None, description="0.02 means +2 %.")
     max_decrease: float | None = Field(default=None, description="0.02 means -2 %.")
-
-    @model_validator(mode="after")
-    def _has_a_bound(self) -> Self:
-        if self.max_increase is None and self.max_decrease is None:
-            raise ValueError(
-                f"relative limit on {self.metric!r} has neither max_increase nor max_decrease"
-            )
-        return self
 
 
 class ModelGateConfig(Frozen):

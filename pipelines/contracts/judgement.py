@@ -121,19 +121,16 @@ class Comparison(Frozen):
 
     def find(self, metric: str, segment: str = "all") -> MetricComparison | None:
         """Return one comparison, or None if it was not computed."""
-        for row in self.metrics:
-            if row.metric == metric and row.segment == segment:
-                return row
-        return None
+        found = (row for row in self.metrics if (row.metric, row.segment) == (metric, segment))
+        return next(found, None)
 
     def find_absent(
         self, metric: str, segment: str = "all", side: str = "challenger"
     ) -> AbsentMetric | None:
         """Return why one side's number could not be computed, or None if nothing is recorded."""
-        for row in self.absent:
-            if (row.metric, row.segment, row.side) == (metric, segment, side):
-                return row
-        return None
+        key = (metric, segment, side)
+        found = (row for row in self.absent if (row.metric, row.segment, row.side) == key)
+        return next(found, None)
 
 
 class SelfTest(Frozen):
@@ -172,19 +169,17 @@ class ServingCheck(Frozen):
     problems: tuple[str, ...] = Field(default=(), description="What is beyond its limit.")
 
     def describe(self) -> str:
-        """Return the figures as one sentence."""
+        """Return the figures as sentences."""
+        golden = "The stored example rows get exactly the scores they had after training."
+        if self.golden_difference != 0:
+            golden = (
+                f"The scores of the stored example rows differ by at most "
+                f"{self.golden_difference:.1e} from those they had after training."
+            )
         return (
             f"Serving check: {self.num_candidates} candidates in {self.latency_p50_ms:.1f} ms "
             f"(median of {self.num_calls} calls; p99 {self.latency_p99_ms:.1f} ms), "
-            f"{self.peak_memory_mib:.0f} MiB at peak. {self._golden_sentence()}"
-        )
-
-    def _golden_sentence(self) -> str:
-        if self.golden_difference == 0:
-            return "The stored example rows get exactly the scores they had after training."
-        return (
-            f"The scores of the stored example rows differ by at most "
-            f"{self.golden_difference:.1e} from those they had after training."
+            f"{self.peak_memory_mib:.0f} MiB at peak. {golden}"
         )
 
 

@@ -12,51 +12,42 @@ from pipelines.contracts.config import FeatureConfig
 EMBEDDING_DIM = 32
 EmbeddingType = pa.list_(pa.float32(), EMBEDDING_DIM)
 
-IMPRESSIONS = pa.schema(
-    [
-        pa.field("request_id", pa.string(), nullable=False),
-        pa.field("user_id", pa.int64(), nullable=False),
-        pa.field("pin_id", pa.int64(), nullable=False),
-        pa.field("impressed_at", pa.int64(), nullable=False),
-        pa.field("known_at", pa.int64(), nullable=False),
-        pa.field("position", pa.int16(), nullable=False),
-        pa.field("surface", pa.string(), nullable=False),
-        pa.field("is_exploration", pa.bool_(), nullable=False),
-        pa.field("propensity", pa.float32(), nullable=True),
-    ]
-)
+
+def _columns(**types: pa.DataType) -> pa.Schema:
+    """Return a schema of columns that hold no nulls; one that may hold them is appended to it."""
+    return pa.schema([pa.field(name, type_, nullable=False) for name, type_ in types.items()])
+
+
+IMPRESSIONS = _columns(
+    request_id=pa.string(),
+    user_id=pa.int64(),
+    pin_id=pa.int64(),
+    impressed_at=pa.int64(),
+    known_at=pa.int64(),
+    position=pa.int16(),
+    surface=pa.string(),
+    is_exploration=pa.bool_(),
+).append(pa.field("propensity", pa.float32()))
 """One row per candidate pin shown in a request; (request_id, pin_id) is the key."""
 
-ACTIONS = pa.schema(
-    [
-        pa.field("user_id", pa.int64(), nullable=False),
-        pa.field("pin_id", pa.int64(), nullable=False),
-        pa.field("action_type", pa.string(), nullable=False),
-        pa.field("acted_at", pa.int64(), nullable=False),
-        pa.field("known_at", pa.int64(), nullable=False),
-        pa.field("request_id", pa.string(), nullable=True),
-    ]
-)
+ACTIONS = _columns(
+    user_id=pa.int64(),
+    pin_id=pa.int64(),
+    action_type=pa.string(),
+    acted_at=pa.int64(),
+    known_at=pa.int64(),
+).append(pa.field("request_id", pa.string()))
 """One row per action; `request_id` is null when the action came from no logged request."""
 
-PINS = pa.schema(
-    [
-        pa.field("pin_id", pa.int64(), nullable=False),
-        pa.field("embedding_version", pa.string(), nullable=False),
-        pa.field("embedding", EmbeddingType, nullable=False),
-    ]
-)
+PINS = _columns(pin_id=pa.int64(), embedding_version=pa.string(), embedding=EmbeddingType)
 """One row per (pin, embedding version). A version is a fixed basis: new pins are folded into it."""
 
-USERS = pa.schema(
-    [
-        pa.field("user_id", pa.int64(), nullable=False),
-        pa.field("as_of", pa.int64(), nullable=False),
-        pa.field("embedding", EmbeddingType, nullable=False),
-        pa.field("state", pa.string(), nullable=False),
-        pa.field("location", pa.string(), nullable=True),
-    ]
-)
+USERS = _columns(
+    user_id=pa.int64(),
+    as_of=pa.int64(),
+    embedding=EmbeddingType,
+    state=pa.string(),
+).append(pa.field("location", pa.string()))
 """One row per (user, as_of): what was known of the user at that instant, and nothing later."""
 
 EVENT_LOG_TABLES: dict[str, pa.Schema] = {
@@ -68,62 +59,41 @@ EVENT_LOG_TABLES: dict[str, pa.Schema] = {
 
 # --- snapshot files (Arrow IPC, uncompressed, one record batch: memory-mapped without a copy) ---
 
-TIMELINE = pa.schema(
-    [
-        pa.field("pin_row", pa.int32(), nullable=False),
-        pa.field("action_type_id", pa.int8(), nullable=False),
-        pa.field("acted_at", pa.int64(), nullable=False),
-        pa.field("known_at", pa.int64(), nullable=False),
-    ]
+TIMELINE = _columns(
+    pin_row=pa.int32(),
+    action_type_id=pa.int8(),
+    acted_at=pa.int64(),
+    known_at=pa.int64(),
 )
 """A shard's actions, users one after another, each user's by (known_at, acted_at): so the actions
 known before an instant are a prefix of the user's block. `action_type_id` counts from 1; 0 pads."""
 
-REQUESTS = pa.schema(
-    [
-        pa.field("request_id", pa.string(), nullable=False),
-        pa.field("user_id", pa.int64(), nullable=False),
-        pa.field("impressed_at", pa.int64(), nullable=False),
-        pa.field("split", pa.int8(), nullable=False),  # 0 training, 1 holdout
-        pa.field("is_core", pa.bool_(), nullable=False),  # a repin in the last 28 days
-        pa.field("timeline_start", pa.int64(), nullable=False),  # the user's first row
-        pa.field("timeline_end", pa.int64(), nullable=False),  # one past the newest known action
-        pa.field("user_row", pa.int32(), nullable=False),
-        pa.field("first_example", pa.int64(), nullable=False),
-        pa.field("num_examples", pa.int32(), nullable=False),
-    ]
+REQUESTS = _columns(
+    request_id=pa.string(),
+    user_id=pa.int64(),
+    impressed_at=pa.int64(),
+    split=pa.int8(),  # 0 training, 1 holdout
+    is_core=pa.bool_(),  # a repin in the last 28 days
+    timeline_start=pa.int64(),  # the user's first row
+    timeline_end=pa.int64(),  # one past the newest known action
+    user_row=pa.int32(),
+    first_example=pa.int64(),
+    num_examples=pa.int32(),
 )
 """A shard's requests; a request's examples are the rows [first_example, +num_examples)."""
 
 SPLIT_TRAINING, SPLIT_HOLDOUT = 0, 1
 
-EXAMPLE_KEYS = pa.schema(
-    [
-        pa.field("pin_row", pa.int32(), nullable=False),
-        pa.field("position", pa.int16(), nullable=False),
-        pa.field("is_exploration", pa.bool_(), nullable=False),
-    ]
-)
+EXAMPLE_KEYS = _columns(pin_row=pa.int32(), position=pa.int16(), is_exploration=pa.bool_())
 """The columns that `examples` has whatever the recipe; `snapshot_schema` adds the others."""
 
 NUMERIC_FEATURES = ("pin_popularity", "past_engagements")
 """Numbers that `examples` always holds: the gates rank by them even where the model lacks them."""
 
-USER_ROWS = pa.schema(
-    [
-        pa.field("user_id", pa.int64(), nullable=False),
-        pa.field("as_of", pa.int64(), nullable=False),
-        pa.field("embedding", EmbeddingType, nullable=False),
-    ]
-)
+USER_ROWS = _columns(user_id=pa.int64(), as_of=pa.int64(), embedding=EmbeddingType)
 """The columns that a shard's `users` has whatever the recipe; `requests.user_row` points here."""
 
-PIN_ROWS = pa.schema(
-    [
-        pa.field("pin_id", pa.int64(), nullable=False),
-        pa.field("embedding", EmbeddingType, nullable=False),
-    ]
-)
+PIN_ROWS = _columns(pin_id=pa.int64(), embedding=EmbeddingType)
 """The columns that the snapshot's pins have whatever the recipe; the rows are sorted by pin_id."""
 
 SHARD_FILES = ("timeline", "requests", "examples", "users")
@@ -150,11 +120,11 @@ def snapshot_schema(file: str, features: FeatureConfig) -> pa.Schema:
         return REQUESTS
     keys = {"examples": EXAMPLE_KEYS, "users": USER_ROWS, "pins": PIN_ROWS}[file]
     table = {"examples": "impressions", "users": "users", "pins": "pins"}[file]
-    added = [(categorical_column(f.name), pa.int16()) for f in features.categorical_of(table)]
+    added = {categorical_column(f.name): pa.int16() for f in features.categorical_of(table)}
     if file == "examples":
-        added += [(numeric_column(name), pa.float32()) for name in NUMERIC_FEATURES]
-        added += [(label_column(name), pa.int8()) for name in features.head_names]
-    return pa.schema([*keys, *(pa.field(name, type_, nullable=False) for name, type_ in added)])
+        added |= {numeric_column(name): pa.float32() for name in NUMERIC_FEATURES}
+        added |= {label_column(name): pa.int8() for name in features.head_names}
+    return pa.schema([*keys, *_columns(**added)])
 
 
 def categorical_column(feature_name: str) -> str:

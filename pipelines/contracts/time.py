@@ -1,9 +1,11 @@
-"""Time as tables hold it: whole milliseconds since the epoch, UTC.
+"""Time as tables hold it, whole milliseconds since the epoch in UTC, and as people write it.
 
 Not for calendars or schedules: `pipelines.orchestration.timetable` has the cadence.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
+
+from pipelines.contracts.errors import ConfigurationError
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -13,3 +15,27 @@ def to_ms(instant: datetime) -> int:
     """Return an aware instant in milliseconds since the epoch, without rounding through a float."""
     whole = int(instant.timestamp())
     return whole * 1000 + instant.microsecond // 1000
+
+
+def floor_to_day(instant: datetime) -> datetime:
+    """Return midnight of an aware instant's day in UTC."""
+    return instant.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def parse_instant(text: str, option: str) -> datetime:
+    """Return a day or an instant in ISO 8601; without a time zone it is in UTC.
+
+    Args:
+        text: What a person gave.
+        option: The option's name, for the message.
+
+    Raises:
+        ConfigurationError: the text is neither a day nor an instant.
+    """
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"{option} is {text!r}; expected a day such as 2017-06-12; correct it"
+        ) from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -6,7 +6,6 @@ DAG file, so nothing heavy is imported here.
 """
 
 import shlex
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -51,14 +50,12 @@ def stage_operator(name: str, run_uri: Any, timeout: timedelta, settings: Settin
     Raises:
         ConfigurationError: a container runner has no image.
     """
-    return _RUNNERS[settings.stage_runner](name, run_uri, timeout, settings)
-
-
-def _in_bash(name: str, run_uri: Any, timeout: timedelta, settings: Settings) -> BaseOperator:
+    task: dict[str, Any] = {"task_id": name, "execution_timeout": timeout}
+    if settings.stage_runner != "bash":
+        return _in_container(name, run_uri, settings, task)
     from airflow.providers.standard.operators.bash import BashOperator
 
     return BashOperator(
-        task_id=name,
         # With exec the stage takes the shell's place: a signal reaches the stage, and its exit code
         # is that of the task.
         bash_command=(
@@ -67,68 +64,48 @@ def _in_bash(name: str, run_uri: Any, timeout: timedelta, settings: Settings) ->
         env={"HOMEFEED_RUN_URI": run_uri},
         append_env=True,
         skip_on_exit_code=None,
-        execution_timeout=timeout,
+        **task,
     )
 
 
-def _in_docker(name: str, run_uri: Any, timeout: timedelta, settings: Settings) -> BaseOperator:
-    from airflow.providers.docker.operators.docker import DockerOperator
-
-    return DockerOperator(
-        task_id=name,
-        image=_image(settings),
-        command=_arguments(name, run_uri, settings),
-        private_environment=_environment(settings),
-        mount_tmp_dir=False,
-        auto_remove="force",
-        execution_timeout=timeout,
-    )
-
-
-def _in_kubernetes(name: str, run_uri: Any, timeout: timedelta, settings: Settings) -> BaseOperator:
-    from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
-
-    command, *arguments = _arguments(name, run_uri, settings)
-    return KubernetesPodOperator(
-        task_id=name,
-        name=f"homefeed-{name.replace('_', '-')}",
-        image=_image(settings),
-        cmds=[command],
-        arguments=arguments,
-        env_vars=_environment(settings),
-        do_xcom_push=False,
-        durable=True,
-        on_finish_action="delete_succeeded_pod",
-        deferrable=True,
-        execution_timeout=timeout,
-    )
-
-
-_RUNNERS: dict[str, Callable[[str, Any, timedelta, Settings], BaseOperator]] = {
-    "bash": _in_bash,
-    "docker": _in_docker,
-    "kubernetes": _in_kubernetes,
-}
-
-
-def _arguments(name: str, run_uri: Any, settings: Settings) -> list[Any]:
-    """Return the command as a list: no shell, so nothing in it is split or expanded."""
-    return [*shlex.split(settings.command), "stage", name, "--run", run_uri]
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    """Return what a container must know of the deployment; no secret is among it."""
-    return {
-        "HOMEFEED_EVENT_LOG": settings.event_log_location,
-        "HOMEFEED_WORKSPACE": settings.workspace_location,
-        "HOMEFEED_TRACKING_URI": settings.tracking_uri,
-    }
-
-
-def _image(settings: Settings) -> str:
+def _in_container(
+    name: str, run_uri: Any, settings: Settings, task: dict[str, Any]
+) -> BaseOperator:
     if not settings.stage_image:
         raise ConfigurationError(
             f"HOMEFEED_STAGE_IMAGE is empty, which runner {settings.stage_runner!r} needs; "
             f"set it to the image that holds the `homefeed` command"
         )
-    return settings.stage_image
+    # A list and no shell: nothing in it is split or expanded.
+    command = [*shlex.split(settings.command), "stage", name, "--run", run_uri]
+    # What a container must know of the deployment; no secret is among it.
+    environment = {
+        "HOMEFEED_EVENT_LOG": settings.event_log_location,
+        "HOMEFEED_WORKSPACE": settings.workspace_location,
+        "HOMEFEED_TRACKING_URI": settings.tracking_uri,
+    }
+    if settings.stage_runner == "docker":
+        from airflow.providers.docker.operators.docker import DockerOperator
+
+        return DockerOperator(
+            image=settings.stage_image,
+            command=command,
+            private_environment=environment,
+            mount_tmp_dir=False,
+            auto_remove="force",
+            **task,
+        )
+    from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+
+    return KubernetesPodOperator(
+        name=f"homefeed-{name.replace('_', '-')}",
+        image=settings.stage_image,
+        cmds=command[:1],
+        arguments=command[1:],
+        env_vars=environment,
+        do_xcom_push=False,
+        durable=True,
+        on_finish_action="delete_succeeded_pod",
+        deferrable=True,
+        **task,
+    )

@@ -1,12 +1,12 @@
 """What an Airflow run asks for, as a request for `resolve_run`, and what is left if it fails."""
 
 from collections.abc import Mapping
-from dataclasses import replace
-from datetime import UTC, date, datetime, time
+from datetime import datetime
 from typing import Any
 
-from pipelines.alerts.commands import CycleCommand
-from pipelines.contracts.errors import ConfigurationError, HomefeedError
+from pipelines.contracts.artifacts import RunRequest
+from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.time import floor_to_day, parse_instant
 from pipelines.settings import Settings
 
 FAILURE_KEY = "failure"
@@ -27,15 +27,8 @@ def choose_as_of(param: str | None, interval_end: datetime | None, run_after: da
     Raises:
         ConfigurationError: the param is not a day.
     """
-    if param:
-        try:
-            return datetime.combine(date.fromisoformat(param), time.min, UTC)
-        except ValueError as error:
-            raise ConfigurationError(
-                f"as_of is {param!r}; expected a day such as 2026-01-05; trigger again with one"
-            ) from error
-    chosen = (interval_end or run_after).astimezone(UTC)
-    return datetime.combine(chosen.date(), time.min, UTC)
+    chosen = parse_instant(param, "as_of") if param else interval_end or run_after
+    return floor_to_day(chosen)
 
 
 def start_cycle(
@@ -56,33 +49,24 @@ def start_cycle(
         HomefeedError: as `pipelines.stages.resolve_run.resolve_run` does.
     """
     from pipelines.alerts.next_step import after_unresolved
-    from pipelines.stages.resolve_run import RunRequest
     from pipelines.stages.runner import start_run
 
-    cycle = CycleCommand(
+    request = RunRequest(
+        recipe=params["recipe"],
         # The day of an empty form stands in for one that cannot be read.
         as_of=choose_as_of(None, dag_run.data_interval_end, dag_run.run_after),
-        recipe=params["recipe"],
+        now=dag_run.run_after,
+        may_promote=params["promote"] and dag_run.run_type != "backfill",
         num_devices=params["devices"],
         accelerator=settings.accelerator,
-        may_promote=params["promote"] and dag_run.run_type != "backfill",
-        key=dag_run.run_id,
+        trigger=dag_run.run_id,
     )
     try:
         as_of = choose_as_of(params["as_of"], dag_run.data_interval_end, dag_run.run_after)
-        cycle = replace(cycle, as_of=as_of)
-        request = RunRequest(
-            recipe=cycle.recipe,
-            as_of=as_of,
-            now=dag_run.run_after,
-            may_promote=cycle.may_promote,
-            num_devices=cycle.num_devices,
-            accelerator=settings.accelerator,
-            trigger=cycle.key,
-        )
+        request = request.model_copy(update={"as_of": as_of})
         run = start_run(request, settings)
     except HomefeedError as error:
-        step = after_unresolved(cycle).model_dump(mode="json")
+        step = after_unresolved(request).model_dump(mode="json")
         message = f"{type(error).__name__}: {error}"
         ti.xcom_push(FAILURE_KEY, {"message": message, "next_step": step})
         raise

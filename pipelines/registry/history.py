@@ -3,6 +3,7 @@
 One JSON file per move, named by time, never rewritten. Not the registry: that knows only now.
 """
 
+import fnmatch
 from datetime import datetime
 from typing import Literal
 
@@ -39,13 +40,11 @@ def append(workspace_uri: str, entry: HistoryEntry) -> str:
 def read(workspace_uri: str, registered_model: str) -> list[tuple[str, HistoryEntry]]:
     """Return (URI, entry) pairs of one registered model, oldest first."""
     folder = storage.join(workspace_uri, "history")
-    uris = [storage.join(folder, name) for name in storage.list_names(folder)]
-    entries = [(uri, storage.read_model(uri, HistoryEntry)) for uri in uris if _is_entry(uri)]
+    # A name that begins with a full stop is that of a file which was never finished.
+    names = fnmatch.filter(storage.list_names(folder), "[!.]*.json")
+    uris = [storage.join(folder, name) for name in names]
+    entries = [(uri, storage.read_model(uri, HistoryEntry)) for uri in uris]
     return [(uri, entry) for uri, entry in entries if entry.model.name == registered_model]
-
-
-def _is_entry(uri: str) -> bool:
-    return uri.endswith(".json") and not uri.rsplit("/", 1)[1].startswith(".")
 
 
 def serving_at(workspace_uri: str, registered_model: str, instant: datetime) -> HistoryEntry:

@@ -35,36 +35,29 @@ def move_if_permitted(
             not newer than the champion's.
         TrackingUnavailableError: MLflow does not answer; nothing was moved.
     """
-    reason = _reason_to_stay(run, judgement)
-    if reason is not None:
-        return Promotion(
-            decision=judgement.verdict.decision,
-            is_promoted=False,
-            champion_before=run.champion,
-            champion_after=run.champion,
-            reason=reason,
-            history_uri=None,
-        )
-    _require_same_models(run, challenger, judgement)
-    client = tracking.connect(run.tracking_uri)
-    with storage.exclusive_lock(_lock_uri(run.workspace_uri), "a promotion"):
-        registry.move_champion(client, run.tracking_uri, run.champion, challenger.model)
-        reason = judgement.verdict.reasons[0]
+    reason, history_uri = _reason_to_stay(run, judgement), None
+    champion = run.champion
+    if reason is None:
+        _require_same_models(run, challenger, judgement)
+        champion, reason = challenger.model, judgement.verdict.reasons[0]
         entry = history.HistoryEntry(
             moved_at=now,
             kind="promotion",
-            model=challenger.model,
+            model=champion,
             previous=run.champion,
             run_uri=run.run_uri,
             reason=reason,
         )
-        history_uri = history.append(run.workspace_uri, entry)
-    log.info("%s is champion now: %s", challenger.model.label, reason)
+        client = tracking.connect(run.tracking_uri)
+        with storage.exclusive_lock(_lock_uri(run.workspace_uri), "a promotion"):
+            registry.move_champion(client, run.champion, champion)
+            history_uri = history.append(run.workspace_uri, entry)
+        log.info("%s is champion now: %s", champion.label, reason)
     return Promotion(
         decision=judgement.verdict.decision,
-        is_promoted=True,
+        is_promoted=history_uri is not None,
         champion_before=run.champion,
-        champion_after=challenger.model,
+        champion_after=champion,
         reason=reason,
         history_uri=history_uri,
     )
@@ -116,16 +109,16 @@ def rollback(
         ConfigurationError: there is nothing to go back to, or the version serves already.
     """
     workspace_uri = storage.to_uri(settings.workspace_location)
-    name, uri = settings.registered_model, settings.tracking_uri
+    name = settings.registered_model
     with storage.exclusive_lock(_lock_uri(workspace_uri), "a promotion"):
-        present = registry.read_champion(client, uri, name)
+        present = registry.read_champion(client, name)
         if present is None:
             raise ConfigurationError(f"{name} has no champion; there is nothing to roll back")
         target = to_version or _version_before(workspace_uri, present)
-        model = registry.read_version(client, uri, name, target)
+        model = registry.read_version(client, name, target)
         if model.version == present.version:
             raise ConfigurationError(f"{model.label} is the champion already; name another version")
-        registry.move_champion(client, uri, present, model)
+        registry.move_champion(client, present, model)
         entry = history.HistoryEntry(
             moved_at=now,
             kind="rollback",

@@ -19,7 +19,7 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 _LINEAGE_TAGS = ("as_of", "bundle_digest", "snapshot_digest")
 
 
-def read_champion(client: "MlflowClient", tracking_uri: str, name: str) -> ModelRef | None:
+def read_champion(client: "MlflowClient", name: str) -> ModelRef | None:
     """Return the version behind the `champion` alias, or None when there is no champion yet.
 
     Raises:
@@ -28,7 +28,7 @@ def read_champion(client: "MlflowClient", tracking_uri: str, name: str) -> Model
     """
     from mlflow.exceptions import MlflowException
 
-    with translated_errors(tracking_uri):
+    with translated_errors(client.tracking_uri):
         try:
             version = client.get_model_version_by_alias(name, CHAMPION)
         except MlflowException as error:
@@ -38,9 +38,9 @@ def read_champion(client: "MlflowClient", tracking_uri: str, name: str) -> Model
     return to_ref(version)
 
 
-def read_version(client: "MlflowClient", tracking_uri: str, name: str, version: str) -> ModelRef:
+def read_version(client: "MlflowClient", name: str, version: str) -> ModelRef:
     """Return one registered version as a reference."""
-    with translated_errors(tracking_uri):
+    with translated_errors(client.tracking_uri):
         return to_ref(client.get_model_version(name, version))
 
 
@@ -57,9 +57,7 @@ def to_ref(version: "ModelVersion") -> ModelRef:
         name=version.name,
         version=str(version.version),
         mlflow_run_id=version.run_id,
-        as_of=version.tags["as_of"],
-        bundle_digest=version.tags["bundle_digest"],
-        snapshot_digest=version.tags["snapshot_digest"],
+        **{tag: version.tags[tag] for tag in _LINEAGE_TAGS},
     )
 
 
@@ -82,8 +80,12 @@ def register(
     Returns:
         The version made now, or by the attempt before this one.
     """
-    with translated_errors(run.tracking_uri):
-        version = _version_of_run(client, run.registered_model, mlflow_run_id, tags)
+    of_this_run = (
+        f"name = '{run.registered_model}' and run_id = '{mlflow_run_id}' and "
+        f"tags.bundle_digest = '{tags['bundle_digest']}'"
+    )
+    with translated_errors(client.tracking_uri):
+        version = next(iter(client.search_model_versions(of_this_run)), None)
         if version is None:
             _ensure_registered_model(client, run.registered_model)
             lineage = {"as_of": run.as_of.isoformat(), "code_version": run.code_version, **tags}
@@ -104,17 +106,6 @@ def _logged_model_id(model_uri: str) -> str | None:
     return model_uri.removeprefix("models:/") if is_logged_model else None
 
 
-def _version_of_run(
-    client: "MlflowClient", name: str, mlflow_run_id: str, tags: dict[str, str]
-) -> "ModelVersion | None":
-    """Return the version an earlier attempt registered for the same bundle, if any."""
-    for version in client.search_model_versions(f"name = '{name}'"):
-        same_bundle = version.tags.get("bundle_digest") == tags["bundle_digest"]
-        if version.run_id == mlflow_run_id and same_bundle:
-            return version
-    return None
-
-
 def _ensure_registered_model(client: "MlflowClient", name: str) -> None:
     from mlflow.exceptions import MlflowException
 
@@ -127,9 +118,7 @@ def _ensure_registered_model(client: "MlflowClient", name: str) -> None:
             raise
 
 
-def move_champion(
-    client: "MlflowClient", tracking_uri: str, expected: ModelRef | None, new: ModelRef
-) -> None:
+def move_champion(client: "MlflowClient", expected: ModelRef | None, new: ModelRef) -> None:
     """Point `champion` at `new` if it still points at `expected`; at `new` already is success.
 
     MLflow has no conditional write, so the caller holds the workspace's promotion lock; a write
@@ -139,7 +128,7 @@ def move_champion(
     Raises:
         PromotionRefusedError: the alias points elsewhere.
     """
-    current = read_champion(client, tracking_uri, new.name)
+    current = read_champion(client, new.name)
     if current is not None and current.version == new.version:
         return
     if (current and current.version) != (expected and expected.version):
@@ -149,22 +138,18 @@ def move_champion(
             f"{expected.label if expected else 'no champion'}; {new.label} was compared with the "
             f"latter only; start a new run to compare it with what serves now"
         )
-    with translated_errors(tracking_uri):
+    with translated_errors(client.tracking_uri):
         client.set_registered_model_alias(new.name, CHAMPION, new.version)
 
 
-def tag_version(
-    client: "MlflowClient", tracking_uri: str, model: ModelRef, tags: dict[str, str]
-) -> None:
+def tag_version(client: "MlflowClient", model: ModelRef, tags: dict[str, str]) -> None:
     """Add tags to a registered version (a verdict, say)."""
-    with translated_errors(tracking_uri):
+    with translated_errors(client.tracking_uri):
         for key, value in tags.items():
             client.set_model_version_tag(model.name, model.version, key, value[:5000])
 
 
-def download_bundle(
-    client: "MlflowClient", tracking_uri: str, model: ModelRef, folder: Path
-) -> Path:
+def download_bundle(client: "MlflowClient", model: ModelRef, folder: Path) -> Path:
     """Fetch a version's bundle into `folder` and return the bundle's own folder.
 
     Raises:
@@ -172,10 +157,10 @@ def download_bundle(
     """
     import mlflow.artifacts
 
-    with translated_errors(tracking_uri):
+    with translated_errors(client.tracking_uri):
         source = client.get_model_version_download_uri(model.name, model.version)
         root = mlflow.artifacts.download_artifacts(
-            artifact_uri=source, dst_path=str(folder), tracking_uri=tracking_uri
+            artifact_uri=source, dst_path=str(folder), tracking_uri=client.tracking_uri
         )
     found = sorted(Path(root).rglob("bundle.json"))
     if len(found) != 1:

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pipelines.contracts.artifacts import ResolvedRun
+from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.mlflow_errors import translated_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-RUN_ID_TAG = "homefeed_run_id"
-SIDE_TAG = "homefeed_side"
 
 
 def check_tracking_uri(uri: str) -> str:
@@ -60,35 +58,32 @@ def connect(uri: str) -> "MlflowClient":
     return client
 
 
-def find_run(client: "MlflowClient", run: ResolvedRun, side: str) -> str | None:
-    """Return the MLflow run id of one side of a cycle, or None."""
-    experiment = client.get_experiment_by_name(run.experiment)
-    if experiment is None:
-        return None
-    query = f"tags.{RUN_ID_TAG} = '{run.run_id}' and tags.{SIDE_TAG} = '{side}'"
-    found = client.search_runs([experiment.experiment_id], query, max_results=1)
-    return found[0].info.run_id if found else None
-
-
-def open_run(client: "MlflowClient", run: ResolvedRun, side: str, name: str) -> str:
-    """Return the MLflow run of one side of a cycle, making experiment and run where needed.
+def open_run(client: "MlflowClient", run: ResolvedRun, side: str, label: str) -> str:
+    """Return the id of the MLflow run of one side of a cycle, making experiment and run if needed.
 
     A retry finds the run of the attempt before it, so a cycle never leaves two.
+
+    Args:
+        client: Client of `run.tracking_uri`.
+        run: The cycle.
+        side: 'challenger' or 'baseline'.
+        label: What a new MLflow run is named after, beside the cycle's day.
     """
-    with translated_errors(run.tracking_uri):
-        known = find_run(client, run, side)
-        if known is not None:
-            return known
-        tags = {
-            RUN_ID_TAG: run.run_id,
-            SIDE_TAG: side,
+    mine = {"homefeed_run_id": run.run_id, "homefeed_side": side}
+    with translated_errors(client.tracking_uri):
+        experiment_id = _experiment_id(client, run)
+        query = " and ".join(f"tags.{tag} = '{value}'" for tag, value in mine.items())
+        if found := client.search_runs([experiment_id], query, max_results=1):
+            return found[0].info.run_id
+        tags = mine | {
             "as_of": run.as_of.isoformat(),
             "recipe": run.config.recipe,
             "code_version": run.code_version,
             "code_digest": run.code_digest,
             "trigger": run.trigger,
         }
-        return client.create_run(_experiment_id(client, run), tags=tags, run_name=name).info.run_id
+        name = f"{run.as_of:%Y-%m-%d} {label}"
+        return client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
 
 
 def _experiment_id(client: "MlflowClient", run: ResolvedRun) -> str:
@@ -104,40 +99,50 @@ def _experiment_id(client: "MlflowClient", run: ResolvedRun) -> str:
     return found.experiment_id
 
 
-def log_params(client: "MlflowClient", run_id: str, params: Mapping[str, object]) -> None:
-    """Log parameters once; those the run has already are left (MLflow forbids changing them)."""
+def log_config(client: "MlflowClient", run_id: str, config: RunConfig) -> None:
+    """Log every option once, as parameter 'section.option'; lists stay whole.
+
+    A parameter that the run has already is left as it is: MLflow forbids to change it.
+    """
+    import pandas as pd
     from mlflow.entities import Param
 
     known = client.get_run(run_id).data.params
-    fresh = [Param(key, str(value)[:500]) for key, value in params.items() if key not in known]
-    if fresh:
-        client.log_batch(run_id, params=fresh)
+    [options] = pd.json_normalize(config.model_dump(mode="json")).to_dict("records")
+    fresh = [Param(key, str(value)[:500]) for key, value in options.items() if key not in known]
+    client.log_batch(run_id, params=fresh)
 
 
 def log_side(
     client: "MlflowClient",
-    run_id: str,
+    run: ResolvedRun,
+    side: str,
+    label: str,
     metrics: Mapping[str, float],
     tags: Mapping[str, str],
-    folder: Path | None,
-) -> None:
-    """Log one side of a comparison: final metrics (step 0), tags and a folder of artifacts."""
+    folder: Path | None = None,
+) -> str:
+    """Log one side of a comparison to its MLflow run, end the run, and return the run's id.
+
+    Args:
+        client: Client of `run.tracking_uri`.
+        run: The cycle.
+        side: 'challenger' or 'baseline'.
+        label: What a new MLflow run is named after.
+        metrics: Final numbers; they are logged at step 0.
+        tags: What else is known of the comparison.
+        folder: Files to log, or None.
+    """
     from mlflow.entities import Metric, RunTag
 
-    # one fixed timestamp per run: a retry then sends exact duplicates, which the server drops
-    started = client.get_run(run_id).info.start_time
-    rows = [Metric(key, value, started, 0) for key, value in sorted(metrics.items())]
-    client.log_batch(run_id, metrics=rows, tags=[RunTag(k, v) for k, v in tags.items()])
-    if folder is not None:
-        client.log_artifacts(run_id, str(folder), artifact_path="comparison")
-
-
-def flatten(config: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Return nested settings as 'section.option' keys; lists stay whole."""
-    flat: dict[str, object] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+    run_id = open_run(client, run, side, label)
+    with translated_errors(client.tracking_uri):
+        # All have the time at which the run began: a retry then sends exact duplicates, which the
+        # server drops.
+        started = client.get_run(run_id).info.start_time
+        rows = [Metric(key, value, started, 0) for key, value in sorted(metrics.items())]
+        client.log_batch(run_id, metrics=rows, tags=[RunTag(k, v) for k, v in tags.items()])
+        if folder is not None:
+            client.log_artifacts(run_id, str(folder), artifact_path="comparison")
+        client.set_terminated(run_id, "FINISHED")
+    return run_id

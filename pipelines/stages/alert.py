@@ -15,10 +15,8 @@ def alert(run: ResolvedRun, judgement: Judgement, settings: Settings) -> AlertRe
     Raises:
         AlertDeliveryError: a transport failed; the outbox and the other transports have it.
     """
-    from pipelines.alerts.compose import compose_verdict, render
+    from pipelines.alerts.compose import compose_verdict
     from pipelines.alerts.transports import deliver
 
     message = compose_verdict(judgement, run, settings)
-    if message is None:
-        return AlertReceipt(alert=None, delivered_to=())
-    return AlertReceipt(alert=message, delivered_to=deliver(message, render(message), settings))
+    return deliver(message, settings) if message else AlertReceipt(alert=None, delivered_to=())

@@ -5,43 +5,16 @@ function of its result. It is run by `pipelines.stages.runner.start_run`, which 
 was resolved first for the same request.
 """
 
-from datetime import UTC, datetime
-from typing import Literal
-
-from pydantic import AwareDatetime, Field
+from datetime import datetime
 
 from pipelines import storage
-from pipelines.contracts.artifacts import ModelRef, ResolvedRun
-from pipelines.contracts.base import Frozen, digest_of
+from pipelines.contracts.artifacts import ModelRef, ResolvedRun, RunRequest
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.recipes import make_recipe
 from pipelines.settings import Settings
 from pipelines.snapshot.accepted import newest_accepted
-
-
-class RunRequest(Frozen):
-    """What an operator or a schedule asks for."""
-
-    recipe: str = Field(description="Name of a recipe in pipelines/recipes.py.")
-    as_of: AwareDatetime | None = Field(description="None takes `now`; floored to the day, UTC.")
-    now: AwareDatetime = Field(description="Interval end of a schedule, else the wall clock.")
-    may_promote: bool = Field(description="False compares and reports, and moves nothing.")
-    num_devices: int = Field(ge=1, le=1024, description="Training processes.")
-    accelerator: Literal["cpu", "gpu"] = "cpu"
-    trigger: str = Field(description="Airflow run id, or a name: the same one is the same cycle.")
-
-    @property
-    def day(self) -> datetime:
-        """Midnight (UTC) of the day asked for: the run's as_of."""
-        instant = (self.as_of or self.now).astimezone(UTC)
-        return instant.replace(hour=0, minute=0, second=0, microsecond=0)
-
-    @property
-    def run_id(self) -> str:
-        """Name of the cycle: the same recipe, trigger and day are the same cycle."""
-        return f"{self.day:%Y-%m-%d}--{digest_of([self.trigger, self.recipe])[:8]}"
 
 
 def run_uri_of(request: RunRequest, settings: Settings) -> str:
@@ -100,7 +73,7 @@ def _pin_champion(settings: Settings) -> ModelRef | None:
     from pipelines.registry import registry, tracking
 
     client = tracking.connect(settings.tracking_uri)
-    return registry.read_champion(client, settings.tracking_uri, settings.registered_model)
+    return registry.read_champion(client, settings.registered_model)
 
 
 def _require_newer(as_of: datetime, champion: ModelRef | None) -> None:

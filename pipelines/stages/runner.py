@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 
 from pipelines import storage
 from pipelines.alerts.commands import stage_command
-from pipelines.contracts.artifacts import ResolvedRun, StageFailure, StageRecord
+from pipelines.contracts.artifacts import ResolvedRun, RunRequest, StageFailure, StageRecord
 from pipelines.contracts.base import Artifact, digest_of
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
 from pipelines.contracts.run_layout import failure_uri, manifest_uri
 from pipelines.settings import Settings
-from pipelines.stages.resolve_run import RunRequest, run_uri_of
+from pipelines.stages.resolve_run import run_uri_of
 from pipelines.stages.table import TABLE, Stage
 
 log = logging.getLogger(__name__)

@@ -79,10 +79,9 @@ def _require_accepted(report: DataReport, snapshot: Snapshot) -> None:
 
 
 def _open_mlflow_run(client: "MlflowClient", run: ResolvedRun) -> str:
-    mlflow_run_id = tracking.open_run(client, run, "challenger", f"{run.as_of:%Y-%m-%d} challenger")
+    mlflow_run_id = tracking.open_run(client, run, "challenger", "challenger")
     with translated_errors(run.tracking_uri):
-        config = run.config.model_dump(mode="json")
-        tracking.log_params(client, mlflow_run_id, tracking.flatten(config))
+        tracking.log_config(client, mlflow_run_id, run.config)
         # The run may have been opened by an attempt with other code.
         client.set_tag(mlflow_run_id, "code_digest", code_digest())
     return mlflow_run_id

@@ -1,6 +1,5 @@
-"""What an alert says: each kind, its command, and that rendering harms nothing."""
+"""What an alert says: each kind, and its command."""
 
-import html
 from datetime import UTC, datetime
 
 import pytest
@@ -12,7 +11,6 @@ from pipelines.alerts.compose import (
     compose_failure,
     compose_verdict,
     find_failure,
-    render,
 )
 from pipelines.contracts.artifacts import Alert, AlertKind, NextStep, StageFailure
 from pipelines.contracts.judgement import Decision
@@ -160,23 +158,6 @@ def test_a_run_without_a_folder_is_told_of_too(tmp_path):
     assert receipt.alert.next_step == step
     (name,) = outbox_files(tmp_path, "txt")
     assert "/" not in name and ":" not in name
-
-
-def test_rendering_escapes_html_and_keeps_one_subject_line(tmp_path):
-    run = make_run(tmp_path)
-    failure = make_failure("build_snapshot", "DataContractError", 65)
-    alert = compose_failure(failure, run, SETTINGS)
-    alert = alert.model_copy(update={"title": "broke\r\nBcc: everyone@example.com"})
-    rendered = render(alert)
-    assert rendered.subject == "[homefeed] broke Bcc: everyone@example.com"
-    assert "rows &lt;b&gt;lost&lt;/b&gt; &amp; found" in rendered.html
-    assert "<b>lost" not in rendered.html
-    assert "rows <b>lost</b> & found" in rendered.text
-    commands = [line for _, line in alert.next_step.commands]
-    assert len(commands) == 2
-    for part in (alert.certainty, alert.done, alert.next_step.sentence, *commands):
-        assert part in rendered.text
-        assert html.escape(part, quote=False) in html.unescape(rendered.html)
 
 
 def test_an_alert_survives_json():

@@ -6,7 +6,6 @@ from datetime import UTC, date, datetime
 import pytest
 
 from pipelines import storage
-from pipelines.alerts.commands import CycleCommand
 from pipelines.alerts.compose import alert_on_failure, compose_verdict
 from pipelines.alerts.next_step import (
     AFTER_A_LOST_START,
@@ -20,6 +19,7 @@ from pipelines.contracts.artifacts import (
     AlertReceipt,
     NextStep,
     ResolvedRun,
+    RunRequest,
     Snapshot,
 )
 from pipelines.contracts.errors import SnapshotDamagedError
@@ -50,7 +50,7 @@ def test_after_a_rejection_the_same_day_is_asked_again_in_another_cycle(tmp_path
     run = make_run(tmp_path, may_promote=may_promote, **odd)
     step = step_after(Decision.REJECT, run)
 
-    assert "test_ranker v3 keeps serving" in step.sentence
+    assert "test_ranker v3 (as_of 2017-02-16) stays champion" in step.sentence
     assert parsed(step) == [
         ("serving", {"at": ""}),
         (
@@ -114,7 +114,7 @@ def test_the_first_champion_has_nothing_to_go_back_to(tmp_path):
 def test_a_run_that_may_not_promote_is_offered_one_that_may(tmp_path):
     run = make_run(tmp_path, champion=CHAMPION, may_promote=False)
     step = step_after(Decision.PROMOTE, run)
-    assert "v3 keeps serving" in step.sentence
+    assert "v3 (as_of 2017-02-16) stays champion" in step.sentence
     name, params = parsed(step)[1]
     assert (name, params["promote"], params["as_of"]) == ("retrain", True, "2017-03-02")
     assert params["key"] != run.trigger
@@ -134,15 +134,16 @@ def test_nobody_is_asked_who_serves_where_nothing_can(tmp_path, decision):
 
 
 def test_a_cycle_that_was_not_resolved_is_begun_under_the_name_that_airflow_gave_it():
-    cycle = CycleCommand(
+    request = RunRequest(
         as_of=datetime(2026, 1, 5, tzinfo=UTC),
+        now=datetime(2026, 1, 6, tzinfo=UTC),
         recipe="smoke",
         num_devices=2,
         accelerator="cpu",
         may_promote=True,
-        key="manual__2026-01-05T06:00:00+00:00",
+        trigger="manual__2026-01-05T06:00:00+00:00",
     )
-    step = after_unresolved(cycle)
+    step = after_unresolved(request)
     (name, params), (_, without) = parsed(step)
     assert (name, params["key"]) == ("resolve", "manual__2026-01-05T06:00:00+00:00")
     assert params["promote"] and without == params | {"promote": False}

@@ -11,9 +11,9 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Message
 
 from pipelines import storage
-from pipelines.alerts.compose import render
-from pipelines.alerts.transports import AlertDeliveryError, OutboxEntry, deliver, entry_uri
-from pipelines.contracts.artifacts import Alert, AlertKind, NextStep
+from pipelines.alerts.rendering import render
+from pipelines.alerts.transports import AlertDeliveryError, deliver, entry_uri
+from pipelines.contracts.artifacts import Alert, AlertKind, AlertReceipt, NextStep
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.settings import Settings
 from support.mlflow_server import free_port
@@ -107,11 +107,11 @@ def make_settings(tmp_path, *transports: str) -> Settings:
 
 
 def send(settings: Settings) -> tuple[str, ...]:
-    return deliver(ALERT, render(ALERT), settings)
+    return deliver(ALERT, settings).delivered_to
 
 
-def read_entry(settings: Settings) -> OutboxEntry:
-    return storage.read_model(entry_uri(ALERT, settings), OutboxEntry)
+def read_entry(settings: Settings) -> AlertReceipt:
+    return storage.read_model(entry_uri(ALERT, settings), AlertReceipt)
 
 
 def test_mail_arrives_at_a_real_server(tmp_path, inbox):

@@ -1,6 +1,9 @@
 from datetime import UTC, datetime, timedelta, timezone
 
-from pipelines.contracts.time import DAY_MS, HOUR_MS, to_ms
+import pytest
+
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.time import DAY_MS, HOUR_MS, floor_to_day, parse_instant, to_ms
 
 
 def test_milliseconds_are_exact_before_and_after_the_epoch() -> None:
@@ -9,3 +12,15 @@ def test_milliseconds_are_exact_before_and_after_the_epoch() -> None:
     kathmandu = timezone(timedelta(hours=5, minutes=45))
     assert to_ms(datetime(1970, 1, 1, 5, 45, tzinfo=kathmandu)) == 0
     assert to_ms(datetime(1969, 12, 31, tzinfo=UTC)) == -DAY_MS
+
+
+def test_a_day_is_that_of_utc() -> None:
+    berlin_night = datetime.fromisoformat("2026-02-03T00:30:00+01:00")
+    assert floor_to_day(berlin_night).isoformat() == "2026-02-02T00:00:00+00:00"
+
+
+def test_an_instant_without_a_time_zone_is_in_utc() -> None:
+    assert parse_instant("2017-06-12", "--at") == datetime(2017, 6, 12, tzinfo=UTC)
+    assert parse_instant("2017-06-12T02:00:00+02:00", "--at") == datetime(2017, 6, 12, tzinfo=UTC)
+    with pytest.raises(ConfigurationError, match="--at is '12 June'; expected a day such as"):
+        parse_instant("12 June", "--at")

@@ -1,3 +1,5 @@
+"""Promotion, rollback and the history behind them, against a real MLflow server."""
+
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -5,14 +7,14 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines import storage
-from pipelines.contracts.artifacts import ResolvedRun
+from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
     PromotionRefusedError,
     TrackingUnavailableError,
 )
-from pipelines.contracts.judgement import Decision
+from pipelines.contracts.judgement import Decision, Promotion
 from pipelines.registry import history, promotion, registry, tracking
 from pipelines.settings import Settings
 from support.registered import challenger_of, judgement_of, register_bundle
@@ -41,13 +43,13 @@ def cycle(tmp_path: Path, tracking_uri: str, as_of: datetime, **overrides: objec
     )
 
 
-def promote(client: MlflowClient, run: ResolvedRun, folder: Path, now: datetime = NOW):  # noqa: ANN201
+def promote(client: MlflowClient, run: ResolvedRun, folder: Path, now: datetime = NOW) -> Promotion:
     model = register_bundle(client, run, folder)
     return promotion.move_if_permitted(run, challenger_of(model), judgement_of(run, model), now)
 
 
-def champion(client: MlflowClient, run: ResolvedRun):  # noqa: ANN201
-    return registry.read_champion(client, run.tracking_uri, run.registered_model)
+def champion(client: MlflowClient, run: ResolvedRun) -> ModelRef | None:
+    return registry.read_champion(client, run.registered_model)
 
 
 def test_the_first_and_the_second_cycle(
@@ -122,7 +124,7 @@ def test_killed_between_alias_and_manifest_it_goes_on(
 ) -> None:
     run = cycle(tmp_path, tracking_uri, FIRST)
     model = register_bundle(client, run, tmp_path)
-    registry.move_champion(client, tracking_uri, None, model)  # then the process was killed
+    registry.move_champion(client, None, model)  # then the process was killed
     for _ in range(2):
         done = promotion.move_if_permitted(run, challenger_of(model), judgement_of(run, model), NOW)
         assert done.is_promoted
@@ -175,11 +177,11 @@ def test_a_bundle_comes_back_as_it_was_registered(
 ) -> None:
     run = cycle(tmp_path, tracking_uri, FIRST)
     model = register_bundle(client, run, tmp_path)
-    found = registry.download_bundle(client, tracking_uri, model, tmp_path / "down")
+    found = registry.download_bundle(client, model, tmp_path / "down")
     assert (found / "bundle.json").exists()
     altered = model.model_copy(update={"bundle_digest": "0" * 64})
     with pytest.raises(DataContractError, match="altered after registration"):
-        registry.download_bundle(client, tracking_uri, altered, tmp_path / "down2")
+        registry.download_bundle(client, altered, tmp_path / "down2")
 
 
 def test_a_foreign_version_behind_the_alias_is_refused(

@@ -16,14 +16,13 @@ from pathlib import Path
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import Challenger, ResolvedRun, StageFailure
+from pipelines.contracts.artifacts import Challenger, ResolvedRun, RunRequest, StageFailure
 from pipelines.contracts.errors import TrackingUnavailableError
 from pipelines.contracts.files import digest_files
 from pipelines.contracts.judgement import Decision, Judgement, Promotion
 from pipelines.contracts.run_layout import failure_uri, manifest_uri
 from pipelines.registry import history
 from pipelines.settings import Settings
-from pipelines.stages.resolve_run import RunRequest
 from pipelines.stages.runner import read_artifact, start_run
 from support.line import Line, line_to
 from support.runs import PLANTED_AS_OF

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import ResolvedRun, StageFailure, StageRecord
+from pipelines.contracts.artifacts import ResolvedRun, RunRequest, StageFailure, StageRecord
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.errors import (
     ConfigurationError,
@@ -20,7 +20,7 @@ from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.registry import promotion, tracking
 from pipelines.settings import Settings
 from pipelines.snapshot.accepted import AcceptedSnapshot, accepted_folder
-from pipelines.stages.resolve_run import RunRequest, run_uri_of
+from pipelines.stages.resolve_run import run_uri_of
 from pipelines.stages.runner import start_run
 from support.registered import challenger_of, judgement_of, register_bundle
 from support.runs import make_run
@@ -80,7 +80,7 @@ def test_the_same_trigger_is_the_same_run_whatever_moved(
 RESOLVE = """
 import sys
 from pipelines.settings import Settings
-from pipelines.stages.resolve_run import RunRequest
+from pipelines.contracts.artifacts import RunRequest
 from pipelines.stages.runner import start_run
 settings = Settings.model_validate_json(sys.argv[1])
 print("ready", flush=True)

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import STAGES, StageFailure
+from pipelines.contracts.artifacts import STAGES, RunRequest, StageFailure
 from pipelines.contracts.base import Artifact
 from pipelines.contracts.errors import ConfigurationError, DataContractError, RunInProgressError
 from pipelines.contracts.run_layout import failure_uri, manifest_uri
 from pipelines.settings import Settings
 from pipelines.stages import runner
-from pipelines.stages.resolve_run import RunRequest
 from pipelines.stages.table import TABLE, Stage
 from support import commands
 from support.runs import make_run, save_run

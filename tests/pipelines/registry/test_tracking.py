@@ -1,0 +1,42 @@
+"""What is kept of a cycle's MLflow runs: one run per side, with every option once."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.registry import tracking
+from support.runs import make_run
+
+
+@pytest.mark.services
+def test_a_retry_finds_the_run_and_keeps_its_options(tmp_path: Path, tracking_uri: str) -> None:
+    places = {"tracking_uri": tracking_uri, "experiment": f"cycles_{tmp_path.name}"}
+    run = make_run(tmp_path, **places)
+    client = tracking.connect(tracking_uri)
+    run_id = tracking.open_run(client, run, "challenger", "challenger")
+    tracking.log_config(client, run_id, run.config)
+    other = run.config.training.model_copy(update={"seed": 18})
+    assert tracking.open_run(client, run, "challenger", "another name") == run_id
+    tracking.log_config(client, run_id, run.config.model_copy(update={"training": other}))
+
+    params = client.get_run(run_id).data.params
+    assert params["recipe"] == "smoke"
+    assert params["training.seed"] == str(run.config.training.seed) != "18"
+    assert params["model.mlp_dims"] == str(list(run.config.model.mlp_dims))
+    assert params["features.heads"].startswith("[{'name': 'repin'")
+    assert client.get_run(run_id).info.run_name == "2017-03-02 challenger"
+    assert tracking.open_run(client, run, "baseline", "popularity ranking") != run_id
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("http://user:secret@host", "carries credentials"),
+        ("file:///somewhere", "expected the http"),
+    ],
+)
+def test_an_address_that_may_not_be_kept_is_refused(uri: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        tracking.check_tracking_uri(uri)
+    assert "secret" not in str(caught.value)
