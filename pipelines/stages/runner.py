@@ -28,6 +28,10 @@ Kind = TypeVar("Kind", bound=Artifact)
 STAGE_VERSION = 1
 """Raise it when a stage's meaning changes, so that old manifests are not taken for new ones."""
 
+REPEATABLE = ("build_snapshot", "check_snapshot", "train_challenger", "compare_with_champion")
+"""Stages that make files and may make them again. A run is resolved once, people are told once, and
+a promotion that is made again would overrule a rollback that a person has made since."""
+
 RESOLVE_WAIT_S = 120.0
 """How long `start_run` waits for another process that resolves the same cycle, in seconds."""
 
@@ -66,10 +70,10 @@ def run_stage(name: str, run_uri: str, again: bool = False) -> str:
     """
     run_uri = storage.to_uri(run_uri)
     run = read_record(run_uri, "resolve_run").artifact
-    if name == "resolve_run" and again:
+    if again and name not in REPEATABLE:
         raise ConfigurationError(
-            "--again is given for resolve_run; expected another stage, because a run is resolved "
-            "once; begin another run with `homefeed resolve --key KEY`, KEY being a new one"
+            f"--again is given for {name}; expected one of {', '.join(REPEATABLE)}, which make "
+            f"files; begin another run with `homefeed resolve --key KEY`, KEY being a new one"
         )
     if name == "resolve_run":
         return manifest_uri(run_uri, name)
@@ -165,8 +169,11 @@ def read_record(run_uri: str, stage: str) -> StageRecord:
     Raises:
         ConfigurationError: the stage has not happened in this run.
     """
-    repair, how = (f"run `{stage_command(stage, run_uri, again)}`" for again in (True, False))
-    if stage == "resolve_run":
+    how = f"run `{stage_command(stage, run_uri)}`"
+    repair = f"delete it and {how}"
+    if stage in REPEATABLE:
+        repair = f"run `{stage_command(stage, run_uri, again=True)}`"
+    elif stage == "resolve_run":
         repair = "delete it and repeat the command, or clear the task, that began the run"
         how = "run `homefeed resolve --as-of YYYY-MM-DD` (it prints the run's URI)"
     try:

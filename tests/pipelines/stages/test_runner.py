@@ -135,8 +135,9 @@ def test_a_stage_that_is_done_does_its_work_again_when_it_is_told_to(
     runner.run_stage("build_snapshot", run_uri)
     runner.run_stage("build_snapshot", run_uri, again=True)
     assert runner.read_artifact(run_uri, "build_snapshot", Number).value == 2
-    with pytest.raises(ConfigurationError, match="a run is resolved once"):
-        runner.run_stage("resolve_run", run_uri, again=True)
+    for name in ("resolve_run", "promote_challenger", "alert"):
+        with pytest.raises(ConfigurationError, match=f"given for {name}; expected one of build_"):
+            runner.run_stage(name, run_uri, again=True)
 
 
 def test_a_stage_s_damaged_manifest_is_mended_as_told(run_uri: str, set_body: Callable) -> None:
