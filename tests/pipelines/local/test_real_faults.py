@@ -135,11 +135,11 @@ def test_a_killed_start_leaves_nothing_running(tmp_path, retrained):
         assert line, f"ui ended early: {lines}"
         lines.append(line)
     running = " ".join(" ".join(found.cmdline()) for found in processes.marked(f"{home}#"))
+    ui.kill()
+    ui.wait()
     # Airflow's server gives its own process a title, "airflow api_server".
     for service in ("mlflow", "scheduler", "dag-processor", "api_server"):
         assert service in running, running
-    ui.kill()
-    ui.wait()
     deadline = time.monotonic() + 30
     while processes.marked(f"{home}#"):
         assert time.monotonic() < deadline, processes.marked(f"{home}#")
