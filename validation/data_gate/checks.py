@@ -14,6 +14,7 @@ from pipelines.contracts.artifacts import Severity, Snapshot
 from pipelines.contracts.config import DataGateConfig
 from validation.data_gate.pin_checks import NORM_RANGE
 from validation.data_gate.shard_checks import LARGEST_LOG1P
+from validation.data_gate.snapshot_profile import SnapshotProfile
 
 Unit = Literal["rows", "count", "share", "change", "number"]
 
@@ -71,51 +72,51 @@ def format_value(value: float, unit: Unit) -> str:
     return f"{round(value * 100, 3) + 0.0:+.4g} %" if unit == "change" else f"{value:.4g}"
 
 
-@dataclass(frozen=True)
-class ReferenceFacts:
-    """What the shift checks need to know of the last accepted snapshot."""
-
-    num_examples: int
-    is_same_embedding_version: bool
-    has_target_head: bool
-    is_measured: bool
-
-
 def make_checks(
     config: DataGateConfig,
     snapshot: Snapshot,
-    num_examples: int,
-    reference: ReferenceFacts | None,
+    profile: SnapshotProfile,
+    reference: Snapshot | None,
+    reference_profile: SnapshotProfile | None,
 ) -> tuple[Check, ...]:
     """Return all expectations, absolute ones first.
 
     Args:
         config: Thresholds.
-        snapshot: The manifest.
-        num_examples: Examples that were measured.
+        snapshot: The manifest of what is judged.
+        profile: Its profile.
         reference: The last accepted snapshot, or None in the first cycle.
+        reference_profile: The reference's profile; None in the first cycle.
     """
+    if reference is None or reference_profile is None:
+        not_judged = other_basis = "no earlier accepted snapshot to compare with"
+    else:
+        not_judged = _why_not_judged(config, snapshot, profile, reference, reference_profile)
+        is_same_basis = reference.embedding_version == snapshot.embedding_version
+        other_basis = "" if is_same_basis else "the embedding version changed, so lengths may too"
     return (
         *_file_checks(),
         *_shard_checks(snapshot),
         *_pin_checks(),
         *_volume_checks(config),
         *_rate_checks(config, snapshot),
-        *_shift_checks(config, _why_not_judged(config, num_examples, reference), reference),
+        *_shift_checks(config, not_judged, not_judged or other_basis),
     )
 
 
 def _why_not_judged(
-    config: DataGateConfig, num_examples: int, reference: ReferenceFacts | None
+    config: DataGateConfig,
+    snapshot: Snapshot,
+    profile: SnapshotProfile,
+    reference: Snapshot,
+    reference_profile: SnapshotProfile,
 ) -> str:
-    """Return why shift cannot be judged, or nothing."""
-    if reference is None:
-        return "no earlier accepted snapshot to compare with"
-    if not reference.is_measured:
+    """Return why shift against the last accepted snapshot cannot be judged, or nothing."""
+    if reference_profile.unmeasured_shards:
         return "the last accepted snapshot can no longer be read or measured"
-    if not reference.has_target_head:
+    if snapshot.features.target_head.name not in reference.features.head_names:
         return "the last accepted snapshot has another target head"
-    fewest = min(num_examples, reference.num_examples)
+    fewest = min(int(known.measures.examples.sum()) for known in (profile, reference_profile))
     if fewest < config.min_rows_for_shift:
         return f"{fewest:,} examples, fewer than min_rows_for_shift = {config.min_rows_for_shift:,}"
     return ""
@@ -208,7 +209,7 @@ def _volume_checks(config: DataGateConfig) -> tuple[Check, ...]:
 
 
 def _rate_checks(config: DataGateConfig, snapshot: Snapshot) -> tuple[Check, ...]:
-    target = snapshot.features.heads[0].name
+    target = snapshot.features.target_head.name
     low, high = config.min_positive_share, config.max_positive_share
     has_categories = bool(snapshot.features.categorical)
     return (
@@ -238,11 +239,9 @@ def _rate_checks(config: DataGateConfig, snapshot: Snapshot) -> tuple[Check, ...
 
 
 def _shift_checks(
-    config: DataGateConfig, not_judged: str, reference: ReferenceFacts | None
+    config: DataGateConfig, not_judged: str, norm_not_judged: str
 ) -> tuple[Check, ...]:
     label, rows = config.max_label_rate_change, config.max_row_count_change
-    other_basis = "the embedding version changed, so lengths may too"
-    is_same_basis = reference is None or reference.is_same_embedding_version
     return (
         Check("row_count_shift", Severity.CRITICAL,
               "Change of the number of examples against the last accepted snapshot.",
@@ -260,5 +259,5 @@ def _shift_checks(
         Check("embedding_norm_shift", Severity.WARNING,
               "Change of the pins' mean embedding length against the last accepted snapshot.",
               "snapshot", "pin_norm_change", "change", -LARGEST_NORM_CHANGE, LARGEST_NORM_CHANGE,
-              not_judged or ("" if is_same_basis else other_basis)),
+              norm_not_judged),
     )  # fmt: skip

@@ -11,8 +11,8 @@ from pathlib import Path
 from pipelines.contracts.artifacts import ExpectationOutcome, Snapshot
 from pipelines.contracts.config import DataGateConfig
 from pipelines.contracts.schemas import PINS_FILE
-from validation.data_gate.checks import ReferenceFacts, make_checks
-from validation.data_gate.gx_runner import RunLabel, evaluate
+from validation.data_gate.checks import make_checks
+from validation.data_gate.gx_runner import evaluate
 from validation.data_gate.judged_tables import make_tables
 from validation.data_gate.kept_profile import to_json
 from validation.data_gate.snapshot_profile import SnapshotProfile, profile_snapshot
@@ -51,20 +51,12 @@ def judge_snapshot(
     """
     profile = profile_snapshot(snapshot, snapshot_dir)
     (out_dir / PROFILE_FILE).write_text(to_json(profile, snapshot.digest), "utf-8")
-    facts = None
-    if reference is not None and reference_profile is not None:
-        facts = ReferenceFacts(
-            num_examples=int(reference_profile.measures.examples.sum()),
-            is_same_embedding_version=reference.embedding_version == snapshot.embedding_version,
-            has_target_head=snapshot.features.heads[0].name in reference.features.head_names,
-            is_measured=not reference_profile.unmeasured_shards,
-        )
-    checks = make_checks(config, snapshot, int(profile.measures.examples.sum()), facts)
+    checks = make_checks(config, snapshot, profile, reference, reference_profile)
     outcomes = evaluate(
         checks,
-        make_tables(snapshot, profile, reference_profile),
+        make_tables(checks, snapshot, profile, reference_profile),
         _details(profile),
-        RunLabel(f"snapshot-{snapshot.digest[:16]}", snapshot.as_of),
+        snapshot,
         out_dir / DOCS_FOLDER,
     )
     finish_data_docs(out_dir / DOCS_FOLDER, snapshot, reference, outcomes)

@@ -9,19 +9,16 @@ data. Not for what is expected (`validation.data_gate.checks`), nor for the look
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pipelines.contracts.artifacts import ExpectationOutcome
+from pipelines.contracts.artifacts import ExpectationOutcome, Snapshot
 from pipelines.contracts.errors import HomefeedError
 from validation.data_gate.checks import Check, format_value
 
 if TYPE_CHECKING:
-    from great_expectations.core import ExpectationValidationResult
     from great_expectations.data_context import AbstractDataContext
 
 Details = Mapping[tuple[str, str], str]
@@ -30,19 +27,11 @@ Details = Mapping[tuple[str, str], str]
 DOCS_SITE = "data_docs"
 
 
-@dataclass(frozen=True)
-class RunLabel:
-    """The name and the time of a run in the Data Docs."""
-
-    name: str
-    as_of: datetime
-
-
 def evaluate(
     checks: tuple[Check, ...],
     frames: Mapping[str, pd.DataFrame],
     details: Details,
-    label: RunLabel,
+    snapshot: Snapshot,
     docs_dir: Path,
 ) -> tuple[ExpectationOutcome, ...]:
     """Run every check with Great Expectations, build its Data Docs and return the outcomes.
@@ -51,7 +40,7 @@ def evaluate(
         checks: What is expected; a check with `not_judged` is listed and not run.
         frames: Tables by name; the first column of each is `partition`.
         details: Phrases about the first broken rows.
-        label: Name and as_of of this run in the Data Docs.
+        snapshot: What is judged; it names the run in the Data Docs.
         docs_dir: Empty folder for the static site.
 
     Raises:
@@ -60,13 +49,17 @@ def evaluate(
     # Read when the package is imported. Without it the package reports usage to its makers.
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     context = _make_context(docs_dir)
-    outcomes = {check.name: _not_judged(check) for check in checks if check.not_judged}
+    outcomes = {
+        check.name: _outcome(check, True, f"not judged: {check.not_judged}")
+        for check in checks
+        if check.not_judged
+    }
     for name, frame in frames.items():
         chosen = [check for check in checks if check.frame == name and not check.not_judged]
         if chosen:
-            results = _run_suite(context, name, frame, chosen, label)
+            results = _run_suite(context, name, frame, chosen, snapshot)
             for check in chosen:
-                outcomes[check.name] = _outcome(check, frame, results[check.name], details)
+                outcomes[check.name] = _judge(check, frame, results[check.name], details)
     context.build_data_docs(site_names=[DOCS_SITE])
     return tuple(outcomes[check.name] for check in checks)
 
@@ -98,7 +91,7 @@ def _run_suite(
     name: str,
     frame: pd.DataFrame,
     checks: list[Check],
-    label: RunLabel,
+    snapshot: Snapshot,
 ) -> dict[str, dict[str, Any]]:
     """Validate one table; return the result of Great Expectations by the check's name."""
     import great_expectations as gx
@@ -116,29 +109,20 @@ def _run_suite(
             "result_format": "COMPLETE",
             "unexpected_index_column_names": ["partition"],
         },
-        run_id=RunIdentifier(run_name=label.name, run_time=label.as_of),
+        run_id=RunIdentifier(run_name=f"snapshot-{snapshot.digest[:16]}", run_time=snapshot.as_of),
     )
     results = {}
-    for result in validated.results:
-        check_name = _name_of(result)
-        _refuse_engine_error(check_name, result.exception_info)
-        results[check_name] = {"is_met": bool(result.success), **result.result}
+    for result in validated.to_json_dict()["results"]:
+        name = result["expectation_config"]["meta"]["check"]
+        _refuse_engine_error(name, result["exception_info"])
+        results[name] = {"is_met": result["success"], **result["result"]}
     return results
-
-
-def _name_of(result: "ExpectationValidationResult") -> str:
-    """Return the check that a result belongs to."""
-    configuration = result.expectation_config
-    assert configuration is not None and configuration.meta is not None  # set by `_expectation`
-    return str(configuration.meta["check"])
 
 
 def _expectation(check: Check) -> Any:
     """Return the check as an expectation of Great Expectations, with the severity's name there."""
     import great_expectations.expectations as gxe
-    from great_expectations.expectations.metadata_types import (
-        FailureSeverity,
-    )
+    from great_expectations.expectations.metadata_types import FailureSeverity
 
     return gxe.ExpectColumnValuesToBeBetween(
         column=check.column,
@@ -150,39 +134,25 @@ def _expectation(check: Check) -> Any:
     )
 
 
-def _refuse_engine_error(check_name: str, exception_info: Mapping[str, Any] | None) -> None:
+def _refuse_engine_error(check_name: str, exception_info: dict[str, Any]) -> None:
     """Raise if Great Expectations failed to run a check.
 
     The information is one entry about the whole check, or one entry for each metric.
     """
-    info = dict(exception_info or {})
-    entries = [info] if "raised_exception" in info else list(info.values())
-    for entry in entries:
-        found = entry if isinstance(entry, Mapping) else vars(entry)
-        if found.get("raised_exception"):
+    is_one = "raised_exception" in exception_info
+    for entry in (exception_info,) if is_one else exception_info.values():
+        if entry["raised_exception"]:
             raise HomefeedError(
                 f"the data gate's check {check_name!r} itself broke, so nothing is known of the "
-                f"data: {found.get('exception_message')}; expected it to run; "
+                f"data: {entry['exception_message']}; expected it to run; "
                 f"fix the check in validation/data_gate/checks.py, the snapshot is not to blame"
             )
 
 
-def _not_judged(check: Check) -> ExpectationOutcome:
-    """Return the outcome of a check that cannot be judged this time."""
-    return ExpectationOutcome(
-        name=check.name,
-        description=check.description,
-        severity=check.severity,
-        is_met=True,
-        observed=f"not judged: {check.not_judged}",
-        expected=check.expected,
-    )
-
-
-def _outcome(
+def _judge(
     check: Check, frame: pd.DataFrame, result: Mapping[str, Any], details: Details
 ) -> ExpectationOutcome:
-    """Return the outcome of one check.
+    """Return the outcome of one check that was run.
 
     Great Expectations lets values that are missing, and tables that are empty, pass. Here they fail
     the check.
@@ -190,15 +160,24 @@ def _outcome(
     values = dict(zip(frame["partition"], frame[check.column], strict=True))
     missing = [partition for partition, value in values.items() if math.isnan(value)]
     offenders = [entry["partition"] for entry in result.get("unexpected_index_list", [])]
+    is_met = result["is_met"] and not missing and bool(values)
+    observed = _observed(check, values, offenders, missing, details)
     blamed = tuple(partition for partition in values if partition in {*offenders, *missing})
+    return _outcome(check, is_met, observed, blamed)
+
+
+def _outcome(
+    check: Check, is_met: bool, observed: str, partitions: tuple[str, ...] = ()
+) -> ExpectationOutcome:
+    """Return the outcome of a check, with what the check itself says."""
     return ExpectationOutcome(
         name=check.name,
         description=check.description,
         severity=check.severity,
-        is_met=result["is_met"] and not missing and bool(values),
-        observed=_observed(check, values, offenders, missing, details),
+        is_met=is_met,
+        observed=observed,
         expected=check.expected,
-        partitions=blamed,
+        partitions=partitions,
     )
 
 

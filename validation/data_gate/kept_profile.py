@@ -6,7 +6,6 @@ a rule stands in the data report. Not for measuring (`validation.data_gate.snaps
 
 import json
 import logging
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -54,7 +53,7 @@ def from_json(text: bytes | str, snapshot_digest: str) -> SnapshotProfile | None
             return None
         return SnapshotProfile(
             measures=_measures(value["measures"]),
-            unmeasured_shards=tuple(value["unmeasured_shards"]),
+            unmeasured_shards=value["unmeasured_shards"],
             mean_pin_norm=value["mean_pin_norm"],
             pin_spread=value["pin_spread"],
         )
@@ -68,9 +67,8 @@ def _measures(value: dict[str, Any]) -> Measures:
     if value.keys() != vars(Measures()).keys():
         raise KeyError(f"expected the measures {sorted(vars(Measures()))}, found {sorted(value)}")
     days = {int(day): count for day, count in value["requests_per_day"].items()}
-    codes = {name: tuple(counts) for name, counts in value["unknown_codes"].items()}
     found = {name: _arrays(counts) for name, counts in value.items()}
-    return Measures(**found | {"requests_per_day": Counter(days), "unknown_codes": codes})
+    return Measures(**found | {"requests_per_day": days})
 
 
 def _arrays(value: Any) -> Any:

@@ -6,7 +6,6 @@ load as a whole (great_expectations#5613). Not for judging: `validation.data_gat
 bounds.
 """
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipelines.contracts.config import FeatureConfig
+from pipelines.contracts.config import CategoricalFeature, FeatureConfig
 from pipelines.contracts.schemas import (
     NUMERIC_FEATURES,
     categorical_column,
@@ -45,26 +44,18 @@ class Measures:
     positives: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # head -> (2,)
     with_sequence: int = 0  # requests with at least one earlier action
     zero_embeddings: int = 0  # examples whose candidate's embedding is all zero
-    requests_per_day: Counter[int] = field(default_factory=Counter)  # days since the epoch
+    requests_per_day: dict[int, int] = field(default_factory=dict)  # days since the epoch
+    # By feature. Of a categorical feature, the first bin holds the values outside the closed list.
     histograms: dict[str, NDArray[np.int64]] = field(default_factory=dict)
-    # By feature: how many rows have a value outside the closed list, and how many rows there are.
-    unknown_codes: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def add(self, other: "Measures") -> None:
         """Add another shard's sums to these."""
-        self.requests += other.requests
-        self.examples += other.examples
-        self.exploration += other.exploration
-        self.with_sequence += other.with_sequence
-        self.zero_embeddings += other.zero_embeddings
-        self.requests_per_day.update(other.requests_per_day)
-        for head, count in other.positives.items():
-            self.positives[head] = self.positives.get(head, np.zeros(SPLITS, np.int64)) + count
-        for name, histogram in other.histograms.items():
-            self.histograms[name] = self.histograms.get(name, 0) + histogram
-        for name, (unknown, rows) in other.unknown_codes.items():
-            before = self.unknown_codes.get(name, (0, 0))
-            self.unknown_codes[name] = (before[0] + unknown, before[1] + rows)
+        for name, sums in vars(other).items():
+            own = getattr(self, name)
+            if isinstance(own, dict):
+                own.update({key: own.get(key, 0) + found for key, found in sums.items()})
+            else:
+                setattr(self, name, own + sums)
 
     def label_rate(self, head: str, split: int | None = None) -> float:
         """Return positives per example (in [0, 1]) of one window or both; NaN without examples."""
@@ -99,24 +90,22 @@ def measure_shard(
         },
         with_sequence=int((lengths > 0).sum()),
         zero_embeddings=int(is_zero_pin[numbers(examples, "pin_row")].sum()),
-        requests_per_day=Counter(dict(zip(days.tolist(), counts.tolist(), strict=True))),
+        requests_per_day=dict(zip(days.tolist(), counts.tolist(), strict=True)),
     )
     found.histograms[SEQUENCE_LENGTH] = _histogram(lengths, LENGTH_EDGES)
     for name in NUMERIC_FEATURES:
         found.histograms[name] = _histogram(numbers(examples, numeric_column(name)), NUMERIC_EDGES)
     for feature in features.categorical_of("impressions"):
-        add_codes(found, feature.name, examples, len(feature.values))
+        add_codes(found, feature, examples)
     for feature in features.categorical_of("users"):
-        seen = tables["users"].take(pa.array(numbers(requests, "user_row")))
-        add_codes(found, feature.name, seen, len(feature.values))
+        add_codes(found, feature, tables["users"].take(pa.array(numbers(requests, "user_row"))))
     return found
 
 
-def add_codes(found: Measures, feature: str, table: pa.Table, num_values: int) -> None:
+def add_codes(found: Measures, feature: CategoricalFeature, table: pa.Table) -> None:
     """Count a categorical feature's codes; 0 stands for a value outside the closed list."""
-    codes = numbers(table, categorical_column(feature))
-    found.histograms[feature] = np.bincount(codes, minlength=num_values + 1).astype(np.int64)
-    found.unknown_codes[feature] = (int((codes == 0).sum()), len(codes))
+    codes = numbers(table, categorical_column(feature.name))
+    found.histograms[feature.name] = np.bincount(codes, minlength=len(feature.values) + 1)
 
 
 def population_stability_index(now: NDArray[np.int64], before: NDArray[np.int64]) -> float:
@@ -143,4 +132,4 @@ def _count(split_of_example: NDArray[np.int64], mask: NDArray[Any]) -> NDArray[n
 def _histogram(values: NDArray[Any], edges: NDArray[Any]) -> NDArray[np.int64]:
     """Return the number of rows in each bin; the last bin has no upper edge."""
     bins = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 1)
-    return np.bincount(bins, minlength=len(edges)).astype(np.int64)
+    return np.bincount(bins, minlength=len(edges))

@@ -16,17 +16,9 @@ from pipelines.contracts.arrow import to_numpy
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.schemas import EMBEDDING_DIM, PINS_FILE, categorical_column
 from validation.data_gate.arrow_columns import numbers
-from validation.data_gate.broken_rows import BrokenRows, bad_codes, find_altered, open_checked
+from validation.data_gate.broken_rows import BrokenRows, read_tables
+from validation.data_gate.measures import Measures, add_codes
 
-PIN_RULES = (
-    "altered_files",
-    "schema_problems",
-    "null_values",
-    "bad_pin_embeddings",
-    "bad_embedding_norms",
-    "disordered_pins",
-    "bad_pin_codes",
-)
 PINS_PER_CHUNK = 1 << 20
 """A chunk's embeddings of width 32 take 128 MB, and 256 MB as float64."""
 NORM_RANGE = (1e-3, 1e3)
@@ -37,9 +29,9 @@ NORM_RANGE = (1e-3, 1e3)
 class CheckedPins:
     """What was found of the pins. `is_zero` is None where the pins could not be read."""
 
-    broken: BrokenRows = field(default_factory=lambda: BrokenRows.of(PIN_RULES))
+    broken: BrokenRows = field(default_factory=BrokenRows)
     is_zero: NDArray[np.bool_] | None = None  # (pins,) embedding all zero
-    codes: dict[str, tuple[NDArray[np.int64], tuple[int, int]]] = field(default_factory=dict)
+    measures: Measures = field(default_factory=Measures)  # of the codes
     num_sound: int = 0  # pins with a finite embedding that is not all zero
     norm_sum: float = 0.0
     vector_sum: NDArray[np.float64] = field(default_factory=lambda: np.zeros(EMBEDDING_DIM))
@@ -63,16 +55,13 @@ def check_pins(snapshot: Snapshot, snapshot_dir: Path) -> CheckedPins:
     """Check every pin of a snapshot."""
     found = CheckedPins()
     broken = found.broken
-    altered = find_altered(snapshot_dir, snapshot, PINS_FILE, broken)
-    table = open_checked(snapshot_dir, PINS_FILE, snapshot, altered, broken)
-    broken.add_phrases("schema_problems", [])
+    table = read_tables(snapshot_dir, snapshot, [PINS_FILE], broken).get("pins")
     if table is not None and table.num_rows != snapshot.num_pins:
         counts = f"{table.num_rows:,} pins, the manifest says {snapshot.num_pins:,}"
         broken.add_phrases("schema_problems", [counts])
-    if table is None or broken.counts["schema_problems"] or broken.counts["null_values"]:
-        return found
-    _check_rows(table, found)
-    _check_codes(table, snapshot, found)
+    if table is not None and not broken.has("schema_problems", "null_values"):
+        _check_rows(table, found)
+        _check_codes(table, snapshot, found)
     return found
 
 
@@ -117,9 +106,7 @@ def _check_codes(table: pa.Table, snapshot: Snapshot, found: CheckedPins) -> Non
     """Check and count the pins' categorical codes."""
     found.broken.add_phrases("bad_pin_codes", [])
     for feature in snapshot.features.categorical_of("pins"):
-        bad, describe = bad_codes(table, feature.name, len(feature.values))
-        found.broken.add("bad_pin_codes", bad, describe)
-        if not bad.any():
-            codes = numbers(table, categorical_column(feature.name))
-            histogram = np.bincount(codes, minlength=len(feature.values) + 1).astype(np.int64)
-            found.codes[feature.name] = (histogram, (int(histogram[0]), len(codes)))
+        column, most = categorical_column(feature.name), len(feature.values)
+        codes = numbers(table, column)
+        if found.broken.check_range("bad_pin_codes", codes, column, 0, most):
+            add_codes(found.measures, feature, table)

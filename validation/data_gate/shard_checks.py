@@ -5,11 +5,13 @@ given one number for each rule and a phrase about the first broken row. Not for 
 broken row means (`validation.data_gate.checks`).
 """
 
-from collections.abc import Callable
+import math
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipelines.contracts.arrow import to_numpy
@@ -18,37 +20,15 @@ from pipelines.contracts.schemas import (
     NUMERIC_FEATURES,
     SPLIT_HOLDOUT,
     SPLIT_TRAINING,
+    categorical_column,
     label_column,
     numeric_column,
 )
 from pipelines.contracts.time import to_ms
 from validation.data_gate.arrow_columns import numbers
-from validation.data_gate.broken_rows import BrokenRows, bad_codes
+from validation.data_gate.broken_rows import BrokenRows
 
-SHARD_RULES = (
-    "altered_files",
-    "schema_problems",
-    "null_values",
-    "count_mismatches",
-    "bad_references",
-    "bad_pointers",
-    "bad_example_ranges",
-    "duplicate_requests",
-    "duplicate_candidates",
-    "unknown_action_types",
-    "bad_action_times",
-    "disordered_actions",
-    "future_actions",
-    "missed_actions",
-    "requests_outside_window",
-    "bad_user_rows",
-    "bad_labels",
-    "bad_numbers",
-    "bad_codes",
-    "bad_positions",
-    "bad_user_embeddings",
-)
-LARGEST_LOG1P = 25.0
+LARGEST_LOG1P = 25
 """log1p of 72 billion. No count of ours is larger, and counts without their log1p soon are."""
 EARLIEST_MS = 946_684_800_000
 """2000-01-01 in ms. Times in seconds that are taken for milliseconds fall into 1970."""
@@ -74,7 +54,7 @@ def check_shard(tables: dict[str, pa.Table], snapshot: Snapshot, broken: BrokenR
     _check_request_rows(tables["requests"], snapshot, broken)
     _check_user_embeddings(tables["users"], broken)
     structure = ("bad_references", "bad_pointers", "bad_example_ranges", "requests_outside_window")
-    if any(broken.counts[rule] for rule in (*structure, "bad_codes")):
+    if broken.has(*structure, "bad_codes"):
         return False  # the other rules would read rows that are not there; they stay unchecked
     _check_sequences(tables, broken)
     _check_users(tables, broken)
@@ -90,16 +70,7 @@ def _check_references(tables: dict[str, pa.Table], snapshot: Snapshot, broken: B
         ("requests", "user_row", tables["users"].num_rows),
     ):
         rows = numbers(tables[file], column)
-        broken.add(
-            "bad_references",
-            (rows < 0) | (rows >= limit),
-            _cell(rows, f"{file}.{column}", f", expected 0 to {limit - 1}"),
-        )
-
-
-def _cell(values: NDArray[Any], column: str, expected: str) -> Callable[[int], str]:
-    """Return a phrase on one value of a column, by row."""
-    return lambda i: f"{column} is {values[i]} in row {i}{expected}"
+        broken.check_range("bad_references", rows, f"{file}.{column}", 0, limit - 1)
 
 
 def _check_pointers(tables: dict[str, pa.Table], broken: BrokenRows) -> None:
@@ -151,13 +122,11 @@ def _check_example_ranges(tables: dict[str, pa.Table], broken: BrokenRows) -> No
 
 def _check_action_rows(timeline: pa.Table, snapshot: Snapshot, broken: BrokenRows) -> None:
     """An action has a known type and plausible times, and is known no earlier than it happened."""
-    action_type = numbers(timeline, "action_type_id")
-    num_types = len(snapshot.features.action_types)
-    broken.add(
-        "unknown_action_types",
-        (action_type < 1) | (action_type > num_types),
-        _cell(action_type, "action_type_id", f", expected 1 to {num_types}"),
+    action_type, num_types = (
+        numbers(timeline, "action_type_id"),
+        len(snapshot.features.action_types),
     )
+    broken.check_range("unknown_action_types", action_type, "action_type_id", 1, num_types)
     acted_at, known_at = numbers(timeline, "acted_at"), numbers(timeline, "known_at")
     as_of_ms = to_ms(snapshot.as_of)
     broken.add(
@@ -182,8 +151,8 @@ def _check_request_rows(requests: pa.Table, snapshot: Snapshot, broken: BrokenRo
         lambda i: f"request row {i} of split {split[i]} at {at[i]} ms is outside its window",
     )
     ids = requests["request_id"]
-    values = ids.value_counts().to_pylist() if len(ids.unique()) < len(ids) else []
-    repeated = [v for v in values if v["counts"] > 1]
+    counts = ids.value_counts()
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1)).to_pylist()
     broken.add_phrases(
         "duplicate_requests",
         [f"request {v['values']!r} occurs {v['counts']} times" for v in repeated],
@@ -192,22 +161,12 @@ def _check_request_rows(requests: pa.Table, snapshot: Snapshot, broken: BrokenRo
 
 def _check_examples(examples: pa.Table, snapshot: Snapshot, broken: BrokenRows) -> None:
     """An example has labels of 0 or 1, finite and plausible numbers, and a position."""
-    for head in snapshot.features.head_names:
-        label = numbers(examples, label_column(head))
-        broken.add(
-            "bad_labels",
-            (label != 0) & (label != 1),
-            _cell(label, f"label_{head}", ", expected 0 or 1"),
-        )
-    for name in NUMERIC_FEATURES:
-        value = numbers(examples, numeric_column(name))
-        broken.add(
-            "bad_numbers",
-            ~((value >= 0) & (value <= LARGEST_LOG1P)),  # NaN fails both comparisons
-            _cell(value, f"num_{name}", f", expected 0 to {LARGEST_LOG1P:g}"),
-        )
+    for column in map(label_column, snapshot.features.head_names):
+        broken.check_range("bad_labels", numbers(examples, column), column, 0, 1, "0 or 1")
+    for column in map(numeric_column, NUMERIC_FEATURES):
+        broken.check_range("bad_numbers", numbers(examples, column), column, 0, LARGEST_LOG1P)
     position = numbers(examples, "position")
-    broken.add("bad_positions", position < 0, _cell(position, "position", ", expected 0 or more"))
+    broken.check_range("bad_positions", position, "position", 0, math.inf, "0 or more")
 
 
 def _check_codes(tables: dict[str, pa.Table], snapshot: Snapshot, broken: BrokenRows) -> None:
@@ -215,7 +174,8 @@ def _check_codes(tables: dict[str, pa.Table], snapshot: Snapshot, broken: Broken
     broken.add_phrases("bad_codes", [])
     for file, table in (("examples", "impressions"), ("users", "users")):
         for feature in snapshot.features.categorical_of(table):
-            broken.add("bad_codes", *bad_codes(tables[file], feature.name, len(feature.values)))
+            column, most = categorical_column(feature.name), len(feature.values)
+            broken.check_range("bad_codes", numbers(tables[file], column), column, 0, most)
 
 
 def _check_user_embeddings(users: pa.Table, broken: BrokenRows) -> None:
@@ -239,11 +199,10 @@ def _check_sequences(tables: dict[str, pa.Table], broken: BrokenRows) -> None:
     )
     # A block's second row is marked +1 and the row behind its end -1. The running sum is then 1 in
     # rows that have a row of the same user before them.
-    marks = np.zeros(len(known_at) + 2, dtype=np.int64)
     has_actions = block_end[index] > start
-    firsts = np.unique(start[has_actions])
-    np.add.at(marks, firsts + 1, 1)
-    np.add.at(marks, np.unique(block_end[index][has_actions]), -1)
+    firsts, ends = np.unique(start[has_actions]), np.unique(block_end[index][has_actions])
+    num_marks = len(known_at) + 2
+    marks = np.bincount(firsts + 1, minlength=num_marks) - np.bincount(ends, minlength=num_marks)
     is_inside = np.cumsum(marks)[: len(known_at)] > 0
     broken.add(
         "disordered_actions",
@@ -293,12 +252,9 @@ def _check_duplicate_candidates(
     """A pin is a candidate of a request at most once."""
     requests, pin = tables["requests"], numbers(tables["examples"], "pin_row").astype(np.int64)
     request = np.repeat(np.arange(requests.num_rows), numbers(requests, "num_examples"))
-    key = request * snapshot.num_pins + pin
-    order = np.argsort(key, kind="stable")
-    is_repeated = np.zeros(len(key), dtype=bool)
-    is_repeated[order[1:]] = key[order[1:]] == key[order[:-1]]
+    key = pd.Series(request * snapshot.num_pins + pin)
     broken.add(
         "duplicate_candidates",
-        is_repeated,
+        key.duplicated(),
         lambda i: f"pin row {pin[i]} occurs again in example {i} of request row {request[i]}",
     )

@@ -18,12 +18,15 @@ from support.snapshots import (
     with_embedding,
 )
 from validation.data_gate import checks
+from validation.data_gate.snapshot_profile import profile_snapshot
 
 
 def test_every_check_of_a_gate_has_its_own_name_and_a_bound(planted_snapshot: Snapshot) -> None:
-    facts = checks.ReferenceFacts(10**6, True, True, True)
-    found = checks.make_checks(CONFIG, planted_snapshot, 10**6, facts)
+    profile = profile_snapshot(planted_snapshot, storage.local_path(planted_snapshot.uri))
+    known = (planted_snapshot, profile)
+    found = checks.make_checks(CONFIG, *known, *known)
 
+    assert not any(check.not_judged for check in found)
     assert len({check.name for check in found}) == len(found)
     assert all(check.minimum is not None or check.maximum is not None for check in found)
     assert all(check.description.endswith((".", ")")) for check in found)

@@ -15,7 +15,7 @@ def test_a_broken_check_is_not_bad_data(
     planted_snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = checks.Check(
-        "broken", Severity.WARNING, "Looks at nothing.", "shards", "no_such_column", maximum=0
+        "broken", Severity.WARNING, "Looks at nothing.", "days", "no_such_column", maximum=0
     )
     genuine = checks.make_checks
     monkeypatch.setattr(gate, "make_checks", lambda *a: (*genuine(*a), broken))
