@@ -53,10 +53,7 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         registered_model=settings.registered_model,
         champion=champion,
         last_accepted_snapshot_uri=newest_accepted(workspace_uri, request.recipe, request.day),
-        may_promote=request.may_promote,
-        num_devices=request.num_devices,
-        accelerator=request.accelerator,
-        trigger=request.trigger,
+        **request.options(),
     )
 
 
