@@ -79,7 +79,7 @@ def promote_task(run_uri: str, outlet_events: Any = None) -> str:
     from pipelines.stages.runner import run_stage
 
     manifest_uri = run_stage("promote_challenger", run_uri)
-    announce_promotion(manifest_uri, outlet_events, PROMOTED, CHAMPION)
+    announce_promotion(run_uri, outlet_events, PROMOTED, CHAMPION)
     return manifest_uri
 
 

@@ -5,7 +5,7 @@ disagree. Not for the wording of the rest of an alert (`pipelines.alerts.compose
 command is spelled (`pipelines.alerts.commands`).
 """
 
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Any
 
 from pipelines.alerts.commands import cycle_command, rebuild_command, stage_command
@@ -21,6 +21,9 @@ from pipelines.contracts.judgement import Decision, Verdict
 
 JUDGING_STAGES = ("check_snapshot", "train_challenger", "compare_with_champion")
 """Stages whose data cannot be mended within a run: what they read was published by others."""
+
+Commands = tuple[tuple[str, str], ...]
+"""Pairs of what a command is for and the command."""
 
 SERVING = ("Which model serves now?", "homefeed serving")
 
@@ -49,8 +52,7 @@ def after_verdict(run: ResolvedRun, verdict: Verdict, challenger: str) -> NextSt
             ("After a fix of data or code:", new_cycle_command(run)),
         )
     if verdict.decision is Decision.INCONCLUSIVE:
-        sentence, command = _ask_fresh_data(run)
-        return _step(f"{stays} {sentence}", *serving, command)
+        return _ask_fresh_data(run, stays, serving)
     if run.may_promote:
         sentence = f"The pipeline makes {challenger} the champion, unless the champion has changed."
         if run.champion is None:
@@ -137,33 +139,28 @@ def new_cycle_command(run: ResolvedRun, **changes: Any) -> str:
     return cycle_command(run.to_request(), trigger=f"again-{run.run_id}", **changes)
 
 
-def _ask_fresh_data(run: ResolvedRun) -> tuple[str, tuple[str, str]]:
+def _ask_fresh_data(run: ResolvedRun, stays: str, serving: Commands) -> NextStep:
     """Name the first as_of whose holdout shares no request with this one, and its command.
 
     The same holdout is not asked again: trying until it agrees would make chance the judge.
     """
-    as_of = run.as_of + timedelta(days=run.config.snapshot.holdout_days)
-    last_day = _last_day_of_log(run.event_log_uri)
-    if last_day is not None and last_day >= as_of.date() - timedelta(days=1):
-        covered, purpose = "the event log covers it", "Compare on a fresh holdout:"
-    else:
-        ends = f"it ends on {last_day}" if last_day is not None else "it could not be read now"
-        covered = f"the event log does not cover it yet: {ends}"
-        purpose = f"Once the event log holds every day before {as_of:%Y-%m-%d}:"
-    sentence = (
-        f"{as_of:%Y-%m-%d} is the first as_of whose holdout shares no request with this one, and "
-        f"{covered}."
-    )
-    return sentence, (purpose, new_cycle_command(run, as_of=as_of))
-
-
-def _last_day_of_log(event_log_uri: str) -> date | None:
     from pipelines.event_log.reader import open_event_log
 
+    as_of = run.as_of + timedelta(days=run.config.snapshot.holdout_days)
+    purpose = f"Once the event log holds every day before {as_of:%Y-%m-%d}:"
     try:
-        return open_event_log(event_log_uri).span("impressions")[1]
+        last_day = open_event_log(run.event_log_uri).span("impressions")[1]
+        covered = f"the event log does not cover it yet: it ends on {last_day}"
+        if last_day >= as_of.date() - timedelta(days=1):
+            covered, purpose = "the event log covers it", "Compare on a fresh holdout:"
     except HomefeedError:  # advice is given even while the log is away
-        return None
+        covered = "whether the event log covers it could not be read now"
+    return _step(
+        f"{stays} {as_of:%Y-%m-%d} is the first as_of whose holdout shares no request with this "
+        f"one, and {covered}.",
+        *serving,
+        (purpose, new_cycle_command(run, as_of=as_of)),
+    )
 
 
 def _step(sentence: str, *commands: tuple[str, str]) -> NextStep:

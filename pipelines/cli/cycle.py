@@ -42,7 +42,7 @@ def begin(
     recipe: Annotated[str, typer.Option(help="Recipe name; HOMEFEED_RECIPE by default.")] = "",
     promote: Promote = True,
     devices: Annotated[int, typer.Option(min=1, help="Training processes.")] = 1,
-    accelerator: Annotated[str, typer.Option(help="'cpu' or 'gpu'.")] = "cpu",
+    accelerator: Annotated[Literal["cpu", "gpu"], typer.Option(help="Hardware.")] = "cpu",
     key: Annotated[str, typer.Option(help="Another key is another cycle.")] = "command line",
 ) -> None:
     """Resolve a cycle, and run the rest of it too if the command is `retrain`."""
@@ -55,7 +55,7 @@ def begin(
         now=datetime.now(UTC),
         may_promote=promote,
         num_devices=devices,
-        accelerator=_parse_accelerator(accelerator),
+        accelerator=accelerator,
         trigger=key,
     )
     run = start_run(request, settings)
@@ -83,9 +83,3 @@ def _finish(run: ResolvedRun, settings: Settings) -> None:
     typer.echo(f"serving: {serving}\nverdict page: {judgement.report_uri}")
     step = after_verdict(run, judgement.verdict, judgement.comparison.challenger_model.label)
     typer.echo("\n".join([step.sentence, *(f"{what}\n  {how}" for what, how in step.commands)]))
-
-
-def _parse_accelerator(text: str) -> Literal["cpu", "gpu"]:
-    if text in ("cpu", "gpu"):
-        return text  # type: ignore[return-value]  # narrowed by the line above
-    raise ConfigurationError(f"--accelerator is {text!r}; expected 'cpu' or 'gpu'")

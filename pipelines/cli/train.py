@@ -59,7 +59,11 @@ class TrainOptions(BaseSettings):
         description="Folder of the training, kept between attempts. What a training with other "
         "options left in it is deleted; one by other code is refused."
     )
-    recipe: str
+    recipe: str = Field(
+        default="",
+        description=f"Recipe that the snapshot was built with ({', '.join(RECIPES)}); its values "
+        "are the defaults below. HOMEFEED_RECIPE by default.",
+    )
     devices: int = Field(default=1, ge=1, le=1024, description="Processes on each machine.")
     accelerator: Literal["cpu", "gpu"] = Field(default="cpu", description="Hardware.")
     num_nodes: int = Field(
@@ -141,11 +145,9 @@ def _check_code(spec: "TrainingSpec") -> None:
     known = read(WorkFolder(Path(spec.work_dir)).spec, TrainingSpec)
     if known is None:
         return
-    is_same_otherwise = (
-        known.model_copy(update={"lineage": spec.lineage}).identity() == spec.identity()
-    )
     before, now = known.lineage, spec.lineage
-    if is_same_otherwise and before.code_digest != now.code_digest:
+    by_this_code = known.model_copy(update={"lineage": now})
+    if before.code_digest != now.code_digest and by_this_code.identity() == spec.identity():
         raise ConfigurationError(
             f"{spec.work_dir} holds this training by other code: found digest "
             f"{before.code_digest[:12] or 'unknown'} (version {before.code_version}), expected "
@@ -167,11 +169,6 @@ def _with_defaults(defaults: RunConfig) -> type[TrainOptions]:
     class RecipeOptions(TrainOptions):
         __doc__ = TrainOptions.__doc__
 
-        recipe: str = Field(
-            default=defaults.recipe,
-            description=f"Recipe that the snapshot was built with ({', '.join(RECIPES)}); its "
-            f"values are the defaults below.",
-        )
         model: ModelConfig = defaults.model
         training: TrainingConfig = defaults.training
 

@@ -13,7 +13,7 @@ On disk a run is a folder:
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field
 
@@ -48,16 +48,25 @@ class ModelRef(Frozen):
         return f"{self.name} v{self.version}"
 
 
-class RunRequest(Frozen):
+class CycleOptions(Frozen):
+    """What is asked for and stays as it is: a request and the run resolved from it both hold it."""
+
+    may_promote: bool = Field(description="False compares and reports, and moves nothing.")
+    num_devices: int = Field(ge=1, le=1024, description="Training processes.")
+    accelerator: Literal["cpu", "gpu"] = "cpu"
+    trigger: str = Field(description="Airflow run id, or a name: the same one is the same cycle.")
+
+    def options(self) -> dict[str, Any]:
+        """Return these options alone, by name."""
+        return self.model_dump(include=set(CycleOptions.model_fields))
+
+
+class RunRequest(CycleOptions):
     """What an operator or a schedule asks for: the input of `resolve_run`."""
 
     recipe: str = Field(description="Name of a recipe in pipelines/recipes.py.")
     as_of: AwareDatetime | None = Field(description="None takes `now`; floored to the day, UTC.")
     now: AwareDatetime = Field(description="Interval end of a schedule, else the wall clock.")
-    may_promote: bool = Field(description="False compares and reports, and moves nothing.")
-    num_devices: int = Field(ge=1, le=1024, description="Training processes.")
-    accelerator: Literal["cpu", "gpu"] = "cpu"
-    trigger: str = Field(description="Airflow run id, or a name: the same one is the same cycle.")
 
     @property
     def day(self) -> datetime:
@@ -70,7 +79,7 @@ class RunRequest(Frozen):
         return f"{self.day:%Y-%m-%d}--{digest_of([self.trigger, self.recipe])[:8]}"
 
 
-class ResolvedRun(Artifact):
+class ResolvedRun(CycleOptions, Artifact):
     """What `resolve_run` fixed; every later stage is a pure function of this."""
 
     run_id: str = Field(description="Folder name under <workspace>/runs, unique per cycle.")
@@ -90,22 +99,11 @@ class ResolvedRun(Artifact):
     last_accepted_snapshot_uri: str | None = Field(
         description="Snapshot that the data gate last accepted, for shift; None in the first cycle."
     )
-    may_promote: bool = Field(description="False in a backfill or when the operator said no.")
-    num_devices: int = Field(ge=1, description="Training processes.")
-    accelerator: Literal["cpu", "gpu"] = "cpu"
-    trigger: str = Field(description="Who asked: an Airflow run id, or 'command line'.")
 
     def to_request(self) -> RunRequest:
         """Return the request that names this very cycle, as if it were made on the cycle's day."""
-        return RunRequest(
-            recipe=self.config.recipe,
-            as_of=self.as_of,
-            now=self.as_of,
-            may_promote=self.may_promote,
-            num_devices=self.num_devices,
-            accelerator=self.accelerator,
-            trigger=self.trigger,
-        )
+        day = self.as_of
+        return RunRequest(recipe=self.config.recipe, as_of=day, now=day, **self.options())
 
 
 class Window(Frozen):

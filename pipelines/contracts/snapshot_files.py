@@ -35,14 +35,10 @@ def open_table(snapshot_dir: Path, relative: str) -> pa.Table:
         # The mapping lives as long as the table's buffers do; closing the handle does not end it.
         with pa.memory_map(str(path)) as source:
             return pa.ipc.open_file(source).read_all()
-    except FileNotFoundError as error:
+    except (FileNotFoundError, pa.ArrowInvalid) as error:
         raise SnapshotDamagedError(
-            f"snapshot {snapshot_dir} has no {relative}; expected the files of its manifest; "
-            f"{HOW_TO_REBUILD}"
-        ) from error
-    except pa.ArrowInvalid as error:
-        raise SnapshotDamagedError(
-            f"{path} is not an Arrow file ({error}); expected one; {HOW_TO_REBUILD}"
+            f"{path} is missing or not an Arrow file ({error}); expected the files of the "
+            f"snapshot's manifest; {HOW_TO_REBUILD}"
         ) from error
 
 

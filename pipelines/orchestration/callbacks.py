@@ -12,21 +12,19 @@ from pipelines.orchestration.resolving import FAILURE_KEY
 from pipelines.settings import Settings
 
 
-def announce_promotion(manifest_uri: str, events: Any, alias: AssetAlias, champion: Asset) -> None:
+def announce_promotion(run_uri: str, events: Any, alias: AssetAlias, champion: Asset) -> None:
     """Update the asset `champion` if `promote_challenger` promoted, and leave it alone if not.
 
     Args:
-        manifest_uri: of `promote_challenger`.
+        run_uri: the run folder, in which `promote_challenger` has ended.
         events: the task's outlet_events.
         alias: the task's outlet; an alias without an event updates no asset.
         champion: the asset that others schedule on.
     """
-    from pipelines import storage
-    from pipelines.contracts.artifacts import StageRecord
     from pipelines.contracts.judgement import Promotion
+    from pipelines.stages.runner import read_artifact
 
-    record = storage.read_model(manifest_uri, StageRecord)
-    promotion = Promotion.model_validate(record.artifact)
+    promotion = read_artifact(run_uri, "promote_challenger", Promotion)
     if promotion.is_promoted and promotion.champion_after is not None:
         extra = {"version": promotion.champion_after.version, "reason": promotion.reason}
         events[alias].add(champion, extra=extra)

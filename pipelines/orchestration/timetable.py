@@ -108,17 +108,15 @@ class AnchoredTimetable(Timetable):
             last_automated_data_interval: of the last scheduled cycle, whatever schedule it had.
             restriction: start_date, end_date and catchup of the DAG.
         """
-        not_before: list[datetime] = []
-        if restriction.earliest is not None:
-            not_before.append(restriction.earliest)
-        if last_automated_data_interval is not None:
+        last = last_automated_data_interval
+        not_before = (
+            restriction.earliest,
             # One microsecond later: the instant that has been run is not run again.
-            not_before.append(last_automated_data_interval.end + timedelta(microseconds=1))
-        if not restriction.catchup:
-            not_before.append(utc_now() - timedelta(seconds=LATENESS_S))
-        if not not_before:
-            not_before.append(self.anchor)
-        due = self.due_at_or_after(max(not_before))
+            last and last.end + timedelta(microseconds=1),
+            None if restriction.catchup else utc_now() - timedelta(seconds=LATENESS_S),
+        )
+        known = [instant for instant in not_before if instant is not None]
+        due = self.due_at_or_after(max(known, default=self.anchor))
         if restriction.latest is not None and due > restriction.latest:
             return None
         return DagRunInfo.interval(*self._interval_before(due))

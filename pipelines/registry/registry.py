@@ -94,16 +94,11 @@ def register(
                 source=model_uri,
                 run_id=mlflow_run_id,
                 tags=lineage,
-                model_id=_logged_model_id(model_uri),
+                # What was logged as a model has an id, in `models:/<id>`; a path has none.
+                model_id=model_uri.removeprefix("models:/") if "models:/m-" in model_uri else None,
             )
         client.set_registered_model_alias(run.registered_model, CHALLENGER, version.version)
         return to_ref(version)
-
-
-def _logged_model_id(model_uri: str) -> str | None:
-    """Return the id in `models:/m-...`, which MLflow 3 wants beside the URI; None for a path."""
-    is_logged_model = model_uri.startswith("models:/m-")
-    return model_uri.removeprefix("models:/") if is_logged_model else None
 
 
 def _ensure_registered_model(client: "MlflowClient", name: str) -> None:

@@ -27,8 +27,11 @@ def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> Dat
     """
     from validation.data_gate.gate import PROFILE_FILE, judge_snapshot
 
-    reference = _read_reference(run)
-    known = _profile_of(run, reference) if reference else None
+    reference = known = None
+    if run.last_accepted_snapshot_uri is not None:
+        reference_uri = snapshot_manifest_uri(run.last_accepted_snapshot_uri)
+        reference = storage.read_model(reference_uri, Snapshot)
+        known = _profile_of(run, reference)
     with storage.scratch_folder(run.workspace_uri) as scratch:
         out_dir = scratch / "report"
         out_dir.mkdir()
@@ -47,13 +50,6 @@ def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> Dat
         raise _refusal(run, report)
     mark_accepted(run, snapshot, storage.join(output_uri, PROFILE_FILE))
     return report
-
-
-def _read_reference(run: ResolvedRun) -> Snapshot | None:
-    """Return the snapshot that `resolve_run` pinned for the shift checks, or None."""
-    if run.last_accepted_snapshot_uri is None:
-        return None
-    return storage.read_model(snapshot_manifest_uri(run.last_accepted_snapshot_uri), Snapshot)
 
 
 def _profile_of(run: ResolvedRun, reference: Snapshot) -> "SnapshotProfile":

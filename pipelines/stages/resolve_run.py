@@ -13,6 +13,7 @@ from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.recipes import make_recipe
+from pipelines.registry import registry, tracking
 from pipelines.settings import Settings
 from pipelines.snapshot.accepted import newest_accepted
 
@@ -33,7 +34,8 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
     config = make_recipe(request.recipe)
     event_log_uri = storage.to_uri(settings.event_log_location)
     _require_event_log(event_log_uri)
-    champion = _pin_champion(settings)
+    client = tracking.connect(settings.tracking_uri)
+    champion = registry.read_champion(client, settings.registered_model)
     if request.may_promote:
         _require_newer(request.day, champion)
     workspace_uri = storage.to_uri(settings.workspace_location)
@@ -51,10 +53,7 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         registered_model=settings.registered_model,
         champion=champion,
         last_accepted_snapshot_uri=newest_accepted(workspace_uri, request.recipe, request.day),
-        may_promote=request.may_promote,
-        num_devices=request.num_devices,
-        accelerator=request.accelerator,
-        trigger=request.trigger,
+        **request.options(),
     )
 
 
@@ -67,13 +66,6 @@ def _require_event_log(event_log_uri: str) -> None:
             f"{sorted(found) or 'nothing'}; expected {sorted(EVENT_LOG_TABLES)}; write one with "
             f"`homefeed ingest completejourney --to {event_log_uri}` or set HOMEFEED_EVENT_LOG"
         )
-
-
-def _pin_champion(settings: Settings) -> ModelRef | None:
-    from pipelines.registry import registry, tracking
-
-    client = tracking.connect(settings.tracking_uri)
-    return registry.read_champion(client, settings.registered_model)
 
 
 def _require_newer(as_of: datetime, champion: ModelRef | None) -> None:

@@ -37,8 +37,7 @@ class Stage:
 
     def load(self) -> Callable[..., Artifact]:
         """Import the stage's function. Its file in this folder has the same name."""
-        found: Callable[..., Artifact] = resolve_name(f"{__package__}.{self.name}:{self.name}")
-        return found
+        return resolve_name(f"{__package__}.{self.name}:{self.name}")
 
 
 RUN: dict[str, type[Artifact]] = {"resolve_run": ResolvedRun}
@@ -46,7 +45,7 @@ BUILT = RUN | {"build_snapshot": Snapshot}
 TRAINED: dict[str, type[Artifact]] = {"train_challenger": Challenger}
 JUDGED: dict[str, type[Artifact]] = {"compare_with_champion": Judgement}
 
-_ROWS = (
+_STAGES = (
     # The input of `resolve_run` is a request, which no stage gives: see `runner.start_run`.
     Stage("resolve_run", {}, ResolvedRun, ("settings",)),
     Stage("build_snapshot", RUN, Snapshot),
@@ -56,4 +55,4 @@ _ROWS = (
     Stage("promote_challenger", RUN | TRAINED | JUDGED, Promotion, ("now",)),
     Stage("alert", RUN | JUDGED, AlertReceipt, ("settings",)),
 )
-TABLE: dict[str, Stage] = {stage.name: stage for stage in _ROWS}
+TABLE: dict[str, Stage] = {stage.name: stage for stage in _STAGES}

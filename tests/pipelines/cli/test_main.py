@@ -16,7 +16,7 @@ from support.worlds import write_planted_world
 
 
 def homefeed(*arguments: str, home: Path) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "HOMEFEED_HOME": str(home)}
+    environment = {**os.environ, "HOMEFEED_HOME": str(home), "COLUMNS": "200"}  # no text is broken
     command = [sys.executable, "-m", "pipelines.cli", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
@@ -27,7 +27,7 @@ def homefeed(*arguments: str, home: Path) -> subprocess.CompletedProcess:
         (("stage", "polish_model", "--run", "x"), 78, "no stage 'polish_model'; expected one of"),
         (("stage", "build_snapshot", "--run", "nowhere"), 78, "has no manifest of resolve_run"),
         (("resolve", "--as-of", "12 June"), 78, "expected a day such as 2017-06-12"),
-        (("resolve", "--accelerator", "cuda"), 78, "expected 'cpu' or 'gpu'"),
+        (("resolve", "--accelerator", "cuda"), 2, "'cuda' is not one of 'cpu', 'gpu'"),
         (("retrain", "--as-of", "2017-06-12"), 65, "tables .* are missing, found nothing"),
         (("serving",), 78, "nothing of homefeed_ranker was serving"),
         (("stage",), 2, "Missing argument"),
