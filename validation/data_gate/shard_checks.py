@@ -122,11 +122,8 @@ def _check_example_ranges(tables: dict[str, pa.Table], broken: BrokenRows) -> No
 
 def _check_action_rows(timeline: pa.Table, snapshot: Snapshot, broken: BrokenRows) -> None:
     """An action has a known type and plausible times, and is known no earlier than it happened."""
-    action_type, num_types = (
-        numbers(timeline, "action_type_id"),
-        len(snapshot.features.action_types),
-    )
-    broken.check_range("unknown_action_types", action_type, "action_type_id", 1, num_types)
+    column, num_types = "action_type_id", len(snapshot.features.action_types)
+    broken.check_range("unknown_action_types", numbers(timeline, column), column, 1, num_types)
     acted_at, known_at = numbers(timeline, "acted_at"), numbers(timeline, "known_at")
     as_of_ms = to_ms(snapshot.as_of)
     broken.add(
