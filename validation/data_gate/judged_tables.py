@@ -1,7 +1,8 @@
 """The small tables that Great Expectations judges: one row for each shard, day, head or feature.
 
 The first column is always `partition`, which names where a failed expectation failed. A value that
-could not be measured is NaN and never 0. Not for bounds (`validation.data_gate.checks`).
+could not be measured is NaN and never 0. Not for bounds (`validation.data_gate.checks`). Tested in
+tests/validation/data_gate/test_checks.py and test_gate.py.
 """
 
 from collections.abc import Mapping

@@ -18,7 +18,8 @@ from validation.data_gate.snapshot_profile import SnapshotProfile
 log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
-"""Raise it when a measure changes its meaning; a change of bins is noticed without."""
+"""To be raised when a measure changes its meaning. A change of features or bins changes the format
+by itself."""
 
 
 def _format() -> str:

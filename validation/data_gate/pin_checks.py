@@ -22,12 +22,12 @@ from validation.data_gate.measures import Measures, add_codes
 PINS_PER_CHUNK = 1 << 20
 """A chunk's embeddings of width 32 take 128 MB, and 256 MB as float64."""
 NORM_RANGE = (1e-3, 1e3)
-"""Length of an embedding that is not all zero. Another length comes of a wrong unit or type."""
+"""Lengths allowed for an embedding that is not all zero. A wrong unit or type gives others."""
 
 
 @dataclass
 class CheckedPins:
-    """What was found of the pins. `is_zero` is None where the pins could not be read."""
+    """What was found out about the pins. `is_zero` is None where they could not be read."""
 
     broken: BrokenRows = field(default_factory=BrokenRows)
     is_zero: NDArray[np.bool_] | None = None  # (pins,) embedding all zero

@@ -29,7 +29,8 @@ from validation.data_gate.arrow_columns import numbers
 from validation.data_gate.broken_rows import BrokenRows
 
 LARGEST_LOG1P = 25
-"""log1p of 72 billion. No count of ours is larger, and counts without their log1p soon are."""
+"""The largest value of a numeric feature: log1p of 72 billion, which no count reaches. A count that
+was written without its log1p soon exceeds it."""
 EARLIEST_MS = 946_684_800_000
 """2000-01-01 in ms. Times in seconds that are taken for milliseconds fall into 1970."""
 
@@ -221,7 +222,10 @@ def _check_sequences(tables: dict[str, pa.Table], broken: BrokenRows) -> None:
 
 
 def _at(values: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
-    """Return the values in some rows; a row beyond the table gives a value that the mask hides."""
+    """Return the values in some rows.
+
+    A row beyond the table gives the value of the nearest row, which the caller must not use.
+    """
     if len(values) == 0:
         return np.zeros(len(rows), dtype=np.int64)
     return values[np.clip(rows, 0, len(values) - 1)]

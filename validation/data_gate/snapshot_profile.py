@@ -1,7 +1,8 @@
 """Profile of a snapshot: how many of its rows break each rule, and what the rows look like.
 
 A shard is read, every row of it is checked, and the shard is let go before the next one. So the
-largest shard bounds the memory. Not for judging, which `validation.data_gate.gate` has done.
+largest shard bounds the memory. Not for judging, which `validation.data_gate.gate` has done. Tested
+in tests/validation/data_gate/test_shard_checks.py and test_kept_profile.py.
 """
 
 import logging

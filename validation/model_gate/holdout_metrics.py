@@ -1,7 +1,8 @@
 """Metrics of two sides on the same holdout rows, before any statistics.
 
 Not for intervals (`validation.model_gate.bootstrap`) nor for the definition of a top 3
-(`validation.model_gate.ranking_metrics`).
+(`validation.model_gate.ranking_metrics`). Tested in
+tests/validation/model_gate/test_comparison.py.
 
 Letters: N examples, M requests.
 """
@@ -114,7 +115,7 @@ def _log_losses(probability: FloatArray, label: FloatArray) -> FloatArray:
 def absent(metric: str, segment: str, side: Side, reason: str | None = None) -> AbsentMetric:
     """Return the record of a number that these rows do not give, for a reason.
 
-    Without a reason it is a number that the side's own scores do not allow: one is not finite.
+    Without a reason, the side's own scores are at fault: at least one of them is not finite.
     """
     kind = AbsenceKind.NOT_FINITE if reason is None else AbsenceKind.UNDEFINED
     reason = reason or f"The {side}'s scores hold NaN or infinity."

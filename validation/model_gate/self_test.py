@@ -1,8 +1,8 @@
 """The gate's self-test: it judges models whose right verdict is known, on this cycle's rows.
 
-The gate is believed only after that: a model against itself shows no difference, and models that
-are bad by construction are rejected. Not for the challenger's verdict, which takes the self-test
-into account (`validation.model_gate.verdict`).
+A verdict counts only after this test: a model compared with itself must show no difference, and
+models that are bad by construction must be rejected. Not for the challenger's verdict, which takes
+the self-test into account (`validation.model_gate.verdict`).
 """
 
 import numpy as np

@@ -149,7 +149,7 @@ def _doubts(self_test: SelfTest) -> tuple[str, ...]:
 
 
 def _identity_reasons(comparison: Comparison, config: ModelGateConfig) -> list[str]:
-    """Return whether two different models were compared on one holdout, by the right metric."""
+    """Return why this does not compare two models on one holdout by the target metric."""
     reasons = []
     ours, theirs = comparison.holdout_digest, comparison.baseline_holdout_digest
     if theirs is None or ours != theirs:
@@ -209,7 +209,7 @@ def _threshold_reasons(config: ModelGateConfig, heads: tuple[Head, ...]) -> list
 
 
 def _sample_reasons(comparison: Comparison, config: ModelGateConfig) -> list[str]:
-    """Return whether the holdout is too small or lacks a segment."""
+    """Return why the holdout is too small: it lacks users, or a segment that is required."""
     reasons = []
     if comparison.num_users < config.min_users:
         reasons.append(

@@ -73,7 +73,7 @@ def inline_svg(figure: Figure, label: str) -> Markup:
     """Return a drawing as SVG to stand inside HTML, with a label for those who do not see it."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    # Text stays text; and a drawing's inner names do not change from one run to the next.
+    # Text stays text, and the salt keeps a drawing's inner names the same from run to run.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "homefeed"}):
         figure.savefig(buffer, format="svg", metadata=nothing)
     _, _, svg = _NOT_FOR_HTML.sub("", buffer.getvalue()).partition("<svg")
@@ -92,8 +92,8 @@ def forest_rows(comparison: Comparison) -> tuple[ForestRow, ...]:
         )
         and row.relative_change is not None
     ]
-    first_seen = {row.metric: i for i, row in reversed(list(enumerate(rows)))}
-    return tuple(sorted(rows, key=lambda r: (not r.is_target, first_seen[r.metric])))
+    metrics = [row.metric for row in rows]
+    return tuple(sorted(rows, key=lambda row: (not row.is_target, metrics.index(row.metric))))
 
 
 def forest_span(rows: tuple[ForestRow, ...], needed: float) -> float:

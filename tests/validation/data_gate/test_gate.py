@@ -14,7 +14,6 @@ from support.snapshots import (
     with_embedding,
 )
 
-
 PINS = {"pin_embeddings_finite", "pin_embedding_norm", "unique_pins", "pin_codes_in_range"}
 FILES = {"files_match_manifest", "schema", "no_nulls"}
 
