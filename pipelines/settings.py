@@ -1,7 +1,8 @@
 """Where things run: URIs, names, alert transports. Read from HOMEFEED_* environment variables.
 
 Only `resolve_run`, the alert transports and the command line look here; a stage never does.
-Secrets are not here: they come from Airflow connections.
+Secrets are not here: they come from Airflow connections. Tested in tests/test_readme.py, which
+compares the README's table with the fields.
 """
 
 from typing import Literal

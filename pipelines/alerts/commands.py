@@ -1,7 +1,8 @@
 """The commands of `homefeed` that messages, alerts and pages tell a person to run.
 
 Every such command is made here, complete and quoted, so that it works when it is pasted into a
-shell. Not for choosing which command helps: that is `pipelines.alerts.next_step`.
+shell. Not for choosing which command helps: that is `pipelines.alerts.next_step`, with whose tests
+these commands are tested (tests/pipelines/alerts/test_next_step.py).
 """
 
 import shlex

@@ -43,7 +43,8 @@ def after_verdict(run: ResolvedRun, verdict: Verdict, challenger: str) -> NextSt
         challenger: The challenger's label, such as 'homefeed_ranker v4'.
     """
     stays = what_serves(run)
-    serving = () if run.champion is None else (SERVING,)  # the command fails where nothing serves
+    # The command fails where nothing serves.
+    serving = () if run.champion is None else (SERVING,)
     if verdict.decision is Decision.REJECT:
         return _step(
             f"{stays} {challenger} stays in the registry and is not promoted. Once the data or the "
@@ -153,7 +154,7 @@ def _ask_fresh_data(run: ResolvedRun, stays: str, serving: Commands) -> NextStep
         covered = f"the event log does not cover it yet: it ends on {last_day}"
         if last_day >= as_of.date() - timedelta(days=1):
             covered, purpose = "the event log covers it", "Compare on a fresh holdout:"
-    except HomefeedError:  # advice is given even while the log is away
+    except HomefeedError:  # advice is also given while the event log cannot be reached
         covered = "whether the event log covers it could not be read now"
     return _step(
         f"{stays} {as_of:%Y-%m-%d} is the first as_of whose holdout shares no request with this "

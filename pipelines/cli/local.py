@@ -1,4 +1,7 @@
-"""`homefeed local ...`: what `make retrain` and `make ui` call. Not for production deployments."""
+"""`homefeed local ...`: what `make retrain` and `make ui` call. Not for production deployments.
+
+Tested in tests/pipelines/local/test_real_airflow.py and test_real_faults.py.
+"""
 
 from pathlib import Path
 from typing import Annotated

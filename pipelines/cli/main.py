@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 app = typer.Typer(
     help="Retrain the Homefeed ranker, and ask what serves.",
     no_args_is_help=True,
-    pretty_exceptions_enable=False,  # a plain traceback: it ends up in Airflow's task log
+    pretty_exceptions_enable=False,  # Airflow's task log gets a plain traceback
 )
 app.add_typer(cycle.app)
 app.add_typer(registry.app)
@@ -56,5 +56,5 @@ def _log_to_stderr() -> None:
 
 
 def _end_on_sigterm(number: int, frame: FrameType | None) -> NoReturn:
-    # SystemExit unwinds the stack: scratch folders are removed and child processes are told.
+    # SystemExit unwinds the stack, which removes scratch folders and ends child processes.
     raise SystemExit(128 + number)

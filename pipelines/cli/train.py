@@ -31,7 +31,7 @@ from pipelines.settings import Settings
 if TYPE_CHECKING:
     from training.fitting.spec import TrainingResult, TrainingSpec
 
-# the options are the fields below, so typer hands all of them on, --help included
+# pydantic-settings parses the options, so typer hands on all arguments, --help too.
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 _PROGRAM = "homefeed train"
 

@@ -38,7 +38,7 @@ def code_version(root: Path = ROOT) -> str:
             found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
             return found.stdout.strip()
         except (OSError, subprocess.SubprocessError):
-            pass  # no git program, or a repository of another owner: the digest says it too
+            pass  # There is no git, or the repository has another owner: the digest names the code.
     version = metadata.version("homefeed-retrain")
     return f"{version}+code.{digest_code(root, PROJECT_CODE)[:12]}"
 

@@ -1,7 +1,10 @@
-"""Error classes. The class says whether trying again can help; the exit code carries that abroad.
+"""Error classes. The class of an error says whether trying again can help.
 
-Exit codes follow sysexits(3): 65 bad data, 69 nothing to fall back on, 75 try again, 77 refused,
-78 bad configuration. Anything else that escapes is a defect of ours and exits with 70.
+A process tells the same by its exit code, as in sysexits(3): 65 for bad data, 69 for a local
+service that does not run, 75 for what may pass, 77 for a refusal, 78 for a bad configuration. Any
+other error that ends a process is a defect of this project, and its exit code is 70.
+
+Tested in tests/pipelines/orchestration/test_retries.py and tests/pipelines/cli/test_main.py.
 """
 
 from typing import ClassVar

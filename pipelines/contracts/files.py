@@ -83,7 +83,7 @@ def exclusive_lock(path: Path, purpose: str, wait_s: float = 0.0) -> Iterator[No
     Raises:
         RunInProgressError: somebody else holds the lock and goes on holding it.
     """
-    # No soft lock where the file system knows none: a killed holder would keep that one for ever.
+    # A soft lock, for file systems without locks, would stay for ever if its holder is killed.
     lock = FileLock(path, timeout=wait_s, poll_interval=0.1, fallback_to_soft=False)
     try:
         lock.acquire()

@@ -43,8 +43,8 @@ class MetricComparison(Frozen):
 class AbsenceKind(StrEnum):
     """Why a metric has no value."""
 
-    NOT_FINITE = "not_finite"  # the side's own scores are NaN or infinite: the side is at fault
-    UNDEFINED = "undefined"  # these rows give the metric no value, whatever the scores are
+    NOT_FINITE = "not_finite"  # The side's own scores are NaN or infinite.
+    UNDEFINED = "undefined"  # These rows give the metric no value, whatever the scores are.
 
 
 class AbsentMetric(Frozen):
@@ -71,7 +71,7 @@ class BaselineKind(StrEnum):
     """What the challenger was compared with."""
 
     CHAMPION = "champion"
-    POPULARITY = "popularity"  # first cycle: candidates by trailing wanted actions
+    POPULARITY = "popularity"  # In the first cycle: pins are ranked by their recent wanted actions.
 
 
 class Comparison(Frozen):

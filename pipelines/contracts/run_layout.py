@@ -1,7 +1,7 @@
 """Where the small JSON files lie that say what happened: manifests and failures, as URIs.
 
 `pipelines.contracts.artifacts` draws the whole workspace. Not for reading or writing the files:
-that is `pipelines.storage`.
+that is `pipelines.storage`. Tested in tests/pipelines/stages/test_runner.py.
 """
 
 MANIFEST = "manifest.json"

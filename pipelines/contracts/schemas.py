@@ -14,7 +14,7 @@ EmbeddingType = pa.list_(pa.float32(), EMBEDDING_DIM)
 
 
 def _columns(**types: pa.DataType) -> pa.Schema:
-    """Return a schema of columns that hold no nulls; one that may hold them is appended to it."""
+    """Return a schema of columns without nulls. A column that may hold nulls is appended to it."""
     return pa.schema([pa.field(name, type_, nullable=False) for name, type_ in types.items()])
 
 
@@ -57,7 +57,8 @@ EVENT_LOG_TABLES: dict[str, pa.Schema] = {
     "users": USERS,
 }
 
-# --- snapshot files (Arrow IPC, uncompressed, one record batch: memory-mapped without a copy) ---
+# The files of a snapshot follow. They are uncompressed Arrow IPC files with one record batch, so
+# that mapping a file into memory copies nothing.
 
 TIMELINE = _columns(
     pin_row=pa.int32(),
@@ -65,22 +66,25 @@ TIMELINE = _columns(
     acted_at=pa.int64(),
     known_at=pa.int64(),
 )
-"""A shard's actions, users one after another, each user's by (known_at, acted_at): so the actions
-known before an instant are a prefix of the user's block. `action_type_id` counts from 1; 0 pads."""
+"""A shard's actions, users one after another, each user's sorted by (known_at, acted_at). The
+actions known before an instant are thus the first rows of the user's block. `action_type_id` counts
+from 1, because 0 is padding."""
 
 REQUESTS = _columns(
     request_id=pa.string(),
     user_id=pa.int64(),
     impressed_at=pa.int64(),
-    split=pa.int8(),  # 0 training, 1 holdout
-    is_core=pa.bool_(),  # a repin in the last 28 days
-    timeline_start=pa.int64(),  # the user's first row
-    timeline_end=pa.int64(),  # one past the newest known action
+    split=pa.int8(),  # SPLIT_TRAINING or SPLIT_HOLDOUT
+    is_core=pa.bool_(),
+    timeline_start=pa.int64(),  # The first row of the user in the timeline.
+    timeline_end=pa.int64(),  # One past the newest action known before the request.
     user_row=pa.int32(),
     first_example=pa.int64(),
     num_examples=pa.int32(),
 )
-"""A shard's requests; a request's examples are the rows [first_example, +num_examples)."""
+"""A shard's requests. A request's examples are `num_examples` rows from row `first_example` on.
+
+`is_core`: within `core_days` before the request the user did the target head's action."""
 
 SPLIT_TRAINING, SPLIT_HOLDOUT = 0, 1
 

@@ -53,7 +53,7 @@ def start_cycle(
 
     request = RunRequest(
         recipe=params["recipe"],
-        # The day of an empty form stands in for one that cannot be read.
+        # The default day stands here until the form's day is read, which may fail.
         as_of=choose_as_of(None, dag_run.data_interval_end, dag_run.run_after),
         now=dag_run.run_after,
         may_promote=params["promote"] and dag_run.run_type != "backfill",

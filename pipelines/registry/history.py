@@ -1,6 +1,7 @@
 """Append-only history of the champion: who was serving at an instant, and what to go back to.
 
-One JSON file per move, named by time, never rewritten. Not the registry: that knows only now.
+There is one JSON file for each move, named by its time and never rewritten. The registry knows only
+what serves now. Tested in tests/pipelines/registry/test_promotion.py.
 """
 
 import fnmatch

@@ -1,6 +1,7 @@
 """The MLflow model registry: register a challenger, read and move the `champion` alias.
 
-This is the only module that may move an alias. Not for deciding whether to: that is the verdict.
+This is the only module that may move an alias. Whether the champion moves is decided by the
+verdict, not here. Tested in tests/pipelines/registry/test_promotion.py.
 """
 
 from pathlib import Path

@@ -45,7 +45,7 @@ def connect(uri: str) -> "MlflowClient":
     Raises:
         TrackingUnavailableError: it does not answer within a few seconds.
     """
-    # MLflow's default is 7 retries with backoff, minutes of silence; the task's retry covers it.
+    # By default MLflow tries 7 times more, which takes minutes; a task has its own retries.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -95,7 +95,7 @@ def _experiment_id(client: "MlflowClient", run: ResolvedRun) -> str:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     found = client.get_experiment_by_name(run.experiment)
-    assert found is not None  # it exists: the server has just said so
+    assert found is not None  # The server has just said that the experiment exists.
     return found.experiment_id
 
 

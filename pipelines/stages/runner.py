@@ -53,7 +53,7 @@ def start_run(request: RunRequest, settings: Settings) -> ResolvedRun:
             log.info("%s was resolved before; going on with it", run_uri)
         else:
             _attempt(TABLE[name], run_uri, [request], request.fingerprint(), settings)
-    return read_run(run_uri)
+    return read_artifact(run_uri, "resolve_run", ResolvedRun)
 
 
 def run_stage(name: str, run_uri: str, again: bool = False) -> str:
@@ -188,8 +188,3 @@ def read_record(run_uri: str, stage: str) -> StageRecord:
 def read_artifact(run_uri: str, stage: str, kind: type[Kind]) -> Kind:
     """Return a stage's artifact; raises as `read_record` does."""
     return kind.model_validate(read_record(run_uri, stage).artifact)
-
-
-def read_run(run_uri: str) -> ResolvedRun:
-    """Return the resolved run in a run folder; raises as `read_record` does."""
-    return read_artifact(run_uri, "resolve_run", ResolvedRun)

@@ -2,8 +2,8 @@
 
 A stage takes the artifacts of earlier stages in the order given here, and after them, by name, what
 `also` lists. Its function is imported when the stage is run, so that a light stage does not pay for
-the libraries of a heavy one. Not for running a stage: that is `pipelines.stages.runner`, with whose
-tests this table is tested.
+the libraries of a heavy one. Not for running a stage: that is `pipelines.stages.runner`. Tested in
+tests/pipelines/stages/test_runner.py.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class Stage:
     """One row of the table."""
 
     name: str
-    inputs: dict[str, type[Artifact]]  # earlier stages, with the artifact that each gives
+    inputs: dict[str, type[Artifact]]  # Earlier stages, and the artifact that each gives.
     gives: type[Artifact]
     also: tuple[Extra, ...] = ()
 

@@ -54,7 +54,7 @@ def train_challenger(
     model = _register(client, run, spec, result)
     bundle_uri = storage.join(output_uri, "bundle")
     with storage.scratch_folder(run.workspace_uri) as scratch:
-        # A copy is published: the work folder keeps its own, for a retry after this point.
+        # A copy is published, so that a retry after this point finds the bundle in the work folder.
         copied = shutil.copytree(result.bundle_dir, scratch / "bundle")
         bundle_files = digest_files(copied)
         storage.publish_folder(copied, bundle_uri)

@@ -26,7 +26,7 @@ from pipelines.contracts.errors import SnapshotDamagedError
 from pipelines.contracts.judgement import Decision, Judgement, Verdict
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.settings import Settings
-from pipelines.stages.runner import read_artifact, read_run, run_stage
+from pipelines.stages.runner import read_artifact, run_stage
 from support import commands
 from support.commands import parse
 from support.damage import flip_a_byte
@@ -162,8 +162,9 @@ def cycle(tmp_path, tracking_uri, monkeypatch) -> ResolvedRun:
     monkeypatch.setenv("HOMEFEED_REGISTERED_MODEL", f"r_{tmp_path.name}")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     commands.run("homefeed resolve --as-of 2017-03-02 --recipe smoke --no-promote --key 'a cycle'")
-    [name] = storage.list_names(storage.to_uri(tmp_path / "workspace" / "runs"))
-    return read_run(storage.join(storage.to_uri(tmp_path / "workspace" / "runs"), name))
+    runs_uri = storage.to_uri(tmp_path / "workspace" / "runs")
+    [name] = storage.list_names(runs_uri)
+    return read_artifact(storage.join(runs_uri, name), "resolve_run", ResolvedRun)
 
 
 def stages_done(run_uri: str) -> list[str]:
@@ -191,7 +192,7 @@ def test_what_is_told_after_damage_and_after_a_rejection_works(cycle: ResolvedRu
     commands.run(step.commands[-1][1])
     runs_uri = storage.join(cycle.workspace_uri, "runs")
     [other] = [name for name in storage.list_names(runs_uri) if name != cycle.run_id]
-    again = read_run(storage.join(runs_uri, other))
+    again = read_artifact(storage.join(runs_uri, other), "resolve_run", ResolvedRun)
     assert stages_done(again.run_uri) == list(STAGES)
     assert (again.as_of, again.may_promote) == (cycle.as_of, cycle.may_promote)
     page = read_artifact(again.run_uri, "compare_with_champion", Judgement).report_uri

@@ -1,0 +1,84 @@
+"""Artifacts: what they own, what they judge, and which request names a resolved run."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipelines.contracts.artifacts import (
+    Challenger,
+    DataReport,
+    ExpectationOutcome,
+    FileDigest,
+    ResolvedRun,
+    RunRequest,
+    Severity,
+)
+from support.judgements import CHALLENGER
+from support.runs import make_run
+
+
+def make_request(**changes: object) -> RunRequest:
+    fields = {
+        "recipe": "smoke",
+        "as_of": None,
+        "now": datetime(2026, 1, 5, 6, tzinfo=UTC),
+        "may_promote": True,
+        "num_devices": 1,
+        "trigger": "by hand",
+    }
+    return RunRequest(**(fields | changes))
+
+
+def test_recipe_trigger_and_day_name_a_cycle() -> None:
+    request = make_request()
+    assert request.day == datetime(2026, 1, 5, tzinfo=UTC)
+    assert request.run_id.startswith("2026-01-05--")
+    later = make_request(now=datetime(2026, 1, 5, 23, tzinfo=UTC), may_promote=False)
+    assert later.run_id == request.run_id
+    for other in ({"recipe": "world"}, {"trigger": "again"}, {"as_of": request.now.replace(day=4)}):
+        assert make_request(**other).run_id != request.run_id
+
+
+def test_the_request_of_a_run_names_that_run(tmp_path: Path) -> None:
+    request = make_request(may_promote=False, num_devices=2, accelerator="gpu")
+    run = make_run(tmp_path, as_of=request.day, run_id=request.run_id, **request.options())
+    again = run.to_request()
+    assert again.run_id == run.run_id
+    assert again.options() == request.options()
+
+
+def test_a_run_that_an_earlier_version_wrote_is_read(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    written = run.model_dump(mode="json")
+    del written["code_digest"]
+    assert ResolvedRun.model_validate(dict(sorted(written.items()))) == run
+
+
+def outcome(name: str, severity: Severity, is_met: bool) -> ExpectationOutcome:
+    return ExpectationOutcome(
+        name=name, description="", severity=severity, is_met=is_met, observed="1", expected="2"
+    )
+
+
+def test_a_warning_refuses_nothing_and_comes_after_what_does() -> None:
+    met = outcome("met", Severity.CRITICAL, True)
+    warned = outcome("warned", Severity.WARNING, False)
+    broken = outcome("broken", Severity.CRITICAL, False)
+    report = {"snapshot_digest": "s", "docs_uri": "file:///docs", "reference_digest": None}
+    accepted = DataReport(outcomes=(met, warned), **report)
+    refused = DataReport(outcomes=(warned, met, broken), **report)
+    assert accepted.is_accepted and not refused.is_accepted
+    assert [found.name for found in refused.failures] == ["broken", "warned"]
+    assert refused.places() == {"file:///docs": None}
+
+
+def test_a_challenger_owns_every_file_of_its_bundle() -> None:
+    challenger = Challenger(
+        model=CHALLENGER,
+        bundle_uri="file:///bundle",
+        bundle_files=(FileDigest(path="bundle.json", sha256="d", num_bytes=2),),
+        num_steps=1,
+        num_training_examples=1,
+        final_training_loss=None,
+        seed=1,
+    )
+    assert challenger.places() == {"file:///bundle": None, "file:///bundle/bundle.json": 2}
