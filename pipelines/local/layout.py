@@ -1,11 +1,17 @@
 """Where the local services keep their things, and which ports they take. Not for starting them."""
 
+import contextlib
 import json
 import os
 import secrets
 import socket
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from pipelines.contracts.errors import RunInProgressError
+from pipelines.contracts.files import exclusive_lock
 
 ADMIN = "admin"
 AIRFLOW_PORT, MLFLOW_PORT = 8080, 5000
@@ -92,3 +98,25 @@ def choose_port(wanted: int) -> int:
         except OSError:
             probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def claim_port(wanted: int) -> Iterator[int]:
+    """Keep a port of 127.0.0.1 from this user's other local services while the block runs.
+
+    A server binds its port many seconds after it was chosen. Without a claim, two homes that start
+    at the same time choose the same port, and one of them shows the other's pages.
+
+    Yields:
+        the wanted port if it is free and not claimed, else another one.
+    """
+    folder = Path(tempfile.gettempdir()) / f"homefeed-ports-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        port = choose_port(wanted)
+        while True:
+            with contextlib.suppress(RunInProgressError):
+                stack.enter_context(exclusive_lock(folder / f"{port}.lock", f"port {port}"))
+                break
+            port = choose_port(0)
+        yield port

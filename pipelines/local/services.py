@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 
@@ -22,7 +23,7 @@ from pipelines import storage
 from pipelines.contracts.errors import HomefeedError
 from pipelines.local import processes
 from pipelines.local.airflow_config import write_airflow_config
-from pipelines.local.layout import AIRFLOW_PORT, MLFLOW_PORT, LocalHome, choose_port
+from pipelines.local.layout import AIRFLOW_PORT, MLFLOW_PORT, LocalHome, claim_port
 from pipelines.local.processes import Service
 
 START_TIMEOUT_S = 180.0
@@ -35,6 +36,13 @@ class ServiceError(HomefeedError):
     """A local service did not start or ended early; its log says why."""
 
     exit_code = 69
+
+
+class Ports(NamedTuple):
+    """The ports of 127.0.0.1 that the services listen on."""
+
+    airflow: int
+    mlflow: int
 
 
 @dataclass(frozen=True)
@@ -83,26 +91,29 @@ def running(
         mark = processes.new_mark(home.path)
         watch = processes.start_watch(mark)
         try:
-            with _sigterm_as_exit():
-                yield _start_all(home, dags, say, extra or {}, mark)
+            with (
+                _sigterm_as_exit(),
+                claim_port(AIRFLOW_PORT) as airflow,
+                claim_port(MLFLOW_PORT) as mlflow,
+            ):
+                yield _start_all(home, dags, say, extra or {}, mark, Ports(airflow, mlflow))
         finally:
             processes.sweep(mark)
             watch.communicate()  # closes its standard input, and waits
 
 
 def _start_all(
-    home: LocalHome, dags: Path, say: Say, extra: Mapping[str, str], mark: str
+    home: LocalHome, dags: Path, say: Say, extra: Mapping[str, str], mark: str, ports: Ports
 ) -> RunningServices:
-    airflow_port, mlflow_port = choose_port(AIRFLOW_PORT), choose_port(MLFLOW_PORT)
     for name, wanted, port in (
-        ("Airflow", AIRFLOW_PORT, airflow_port),
-        ("MLflow", MLFLOW_PORT, mlflow_port),
+        ("Airflow", AIRFLOW_PORT, ports.airflow),
+        ("MLflow", MLFLOW_PORT, ports.mlflow),
     ):
         if port != wanted:
             say(f"port {wanted} is taken; {name} uses {port}")
-    airflow_url, mlflow_url = (f"http://127.0.0.1:{p}" for p in (airflow_port, mlflow_port))
+    airflow_url, mlflow_url = (f"http://127.0.0.1:{port}" for port in ports)
     environment = make_environment(home, airflow_url, mlflow_url, extra)
-    write_airflow_config(home, dags, airflow_port)
+    write_airflow_config(home, dags, ports.airflow)
     home.password()
 
     def start(name: str, *command: str) -> Service:
@@ -110,7 +121,7 @@ def _start_all(
 
     started = time.monotonic()
     say("starting MLflow and Airflow ...")
-    mlflow = start("mlflow", *_mlflow_command(home, mlflow_port))
+    mlflow = start("mlflow", *_mlflow_command(home, ports.mlflow))
     _migrate(home, start)
     # No triggerer is started, because no operator of the bash runner defers.
     airflow = [

@@ -4,7 +4,7 @@ import socket
 import stat
 
 from pipelines.local.airflow_config import write_airflow_config
-from pipelines.local.layout import LocalHome, choose_port
+from pipelines.local.layout import LocalHome, choose_port, claim_port
 
 
 def mode(path) -> int:
@@ -42,3 +42,13 @@ def test_a_taken_port_is_replaced(tmp_path):
         assert other != port
         assert choose_port(other) == other
     assert choose_port(port) == port
+
+
+def test_a_port_that_another_start_has_chosen_is_not_chosen_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    wanted = choose_port(0)
+    with claim_port(wanted) as first, claim_port(wanted) as second:
+        assert choose_port(wanted) == wanted  # no server listens yet
+        assert first == wanted != second
+    with claim_port(wanted) as again:
+        assert again == wanted
