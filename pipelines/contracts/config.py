@@ -63,7 +63,9 @@ class FeatureConfig(Frozen):
     action_types: tuple[str, ...] = Field(
         min_length=1, description="Vocabulary of the sequence; the id is the index + 1, 0 pads."
     )
-    heads: tuple[Head, ...] = Field(min_length=1, description="Predicted actions, target first.")
+    heads: tuple[Head, ...] = Field(
+        min_length=1, description="Predicted actions; the first is the main head."
+    )
     label_weights: tuple[LabelWeight, ...] = Field(
         default=(), description="Entries of M that differ from the default of 1 for 'impression'."
     )
@@ -100,12 +102,16 @@ class FeatureConfig(Frozen):
 
     @property
     def head_names(self) -> tuple[str, ...]:
-        """Head names in order; the first is the target head."""
+        """Head names in order; the first is the main head."""
         return tuple(head.name for head in self.heads)
 
     @property
-    def target_head(self) -> Head:
-        """The head whose action type the target metric counts: the first one."""
+    def main_head(self) -> Head:
+        """The first head: its actions make a pin popular and a user core.
+
+        A snapshot and a training need positives of it. The model gate does not ask for it: what
+        decides there is `model_gate.target_metric`.
+        """
         return self.heads[0]
 
     def categorical_of(self, table: str) -> tuple[CategoricalFeature, ...]:

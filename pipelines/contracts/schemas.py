@@ -84,7 +84,7 @@ REQUESTS = _columns(
 )
 """A shard's requests. A request's examples are `num_examples` rows from row `first_example` on.
 
-`is_core`: within `core_days` before the request the user did the target head's action."""
+`is_core`: within `core_days` before the request the user did the main head's action."""
 
 SPLIT_TRAINING, SPLIT_HOLDOUT = 0, 1
 

@@ -49,7 +49,7 @@ class ShardSummary:
 
     stats: ShardStats
     num_duplicate_impressions: int
-    num_positives: WindowCounts  # of the target head
+    num_positives: WindowCounts  # of the main head
 
 
 def write_snapshot(run: ResolvedRun, num_workers: int | None = None) -> Snapshot:
@@ -131,7 +131,7 @@ def build_shard_files(task: ShardTask) -> ShardSummary:
         num_requests=len(built.requests),
         num_examples=len(built.examples),
     )
-    num_positives = _count_positives(built, task.plan.features.target_head.name)
+    num_positives = _count_positives(built, task.plan.features.main_head.name)
     return ShardSummary(stats, built.num_duplicate_impressions, num_positives)
 
 
@@ -159,12 +159,12 @@ def _check_impressions(
 
 
 def _check_positives(shards: Sequence[ShardSummary], plan: SnapshotPlan) -> None:
-    head = plan.features.target_head
+    head = plan.features.main_head
     for name, window in plan.windows.items():
         if sum(getattr(shard.num_positives, name) for shard in shards) == 0:
             raise DataContractError(
                 f"no impression in the {_named(name, window)} got a {head.action_type!r} within "
-                f"{plan.config.label_window_hours} h; expected some positives of the target head "
+                f"{plan.config.label_window_hours} h; expected some positives of the main head "
                 f"{head.name!r}; check that actions carry the request_id, user_id and pin_id of "
                 f"their impressions"
             )

@@ -17,12 +17,12 @@ def count_features(
 ) -> Counts:
     """Return which requests are of core users, and the numeric features of each example.
 
-    A core user did the target head's action in the `core_days` before the request. The number
+    A core user did the main head's action in the `core_days` before the request. The number
     `pin_popularity` is log(1 + wanted actions on the pin in the days before the request's day);
     `past_engagements` is log(1 + the user's earlier actions on this very pin).
     """
     requests, request = ordered.requests, ordered.examples.request
-    target_id = plan.action_type_ids[plan.features.target_head.action_type]
+    target_id = plan.action_type_ids[plan.features.main_head.action_type]
     repins = ordered.actions.where(ordered.actions.type_id == target_id)
     request_day = requests.impressed_at[request] // DAY_MS
     return Counts(

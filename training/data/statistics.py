@@ -39,7 +39,7 @@ def measure_statistics(
         features: heads and numeric features of the recipe.
 
     Raises:
-        DataContractError: the window has no positive of the target head, or an embedding is not
+        DataContractError: the window has no positive of the main head, or an embedding is not
             finite.
     """
     moments = [
@@ -62,7 +62,7 @@ def _head_rates(labels_CH: np.ndarray, head_names: tuple[str, ...]) -> np.ndarra
     positives_H = labels_CH.sum(axis=0, dtype=np.int64)
     if positives_H[0] == 0:
         raise DataContractError(
-            f"the training window has no positive of the target head {head_names[0]!r} in "
+            f"the training window has no positive of the main head {head_names[0]!r} in "
             f"{len(labels_CH)} examples; expected some; check the actions of the event log and "
             f"snapshot.label_window_hours"
         )

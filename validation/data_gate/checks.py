@@ -114,8 +114,8 @@ def _why_not_judged(
     """Return why shift against the last accepted snapshot cannot be judged, or nothing."""
     if reference_profile.unmeasured_shards:
         return "the last accepted snapshot can no longer be read or measured"
-    if snapshot.features.target_head.name not in reference.features.head_names:
-        return "the last accepted snapshot has another target head"
+    if snapshot.features.main_head.name not in reference.features.head_names:
+        return "the last accepted snapshot has another main head"
     fewest = min(int(known.measures.examples.sum()) for known in (profile, reference_profile))
     if fewest < config.min_rows_for_shift:
         return f"{fewest:,} examples, fewer than min_rows_for_shift = {config.min_rows_for_shift:,}"
@@ -209,7 +209,7 @@ def _volume_checks(config: DataGateConfig) -> tuple[Check, ...]:
 
 
 def _rate_checks(config: DataGateConfig, snapshot: Snapshot) -> tuple[Check, ...]:
-    target = snapshot.features.target_head.name
+    target = snapshot.features.main_head.name
     low, high = config.min_positive_share, config.max_positive_share
     has_categories = bool(snapshot.features.categorical)
     return (

@@ -85,7 +85,7 @@ def _snapshot_frame(
     snapshot: Snapshot, profile: SnapshotProfile, reference: SnapshotProfile
 ) -> pd.DataFrame:
     """Return the measures of the whole snapshot, in one row."""
-    measures, target = profile.measures, snapshot.features.target_head.name
+    measures, target = profile.measures, snapshot.features.main_head.name
     before = reference.measures
     examples, requests = int(measures.examples.sum()), int(measures.requests.sum())
     dropped = snapshot.num_duplicate_impressions

@@ -114,7 +114,7 @@ def test_a_head_without_positives(planted, tmp_path, head: str, caplog) -> None:
         snapshot = rewrite(snapshot, folder, name, with_column(f"label_{head}", np.zeros_like))
     data = HomefeedDataModule(snapshot, folder, planted.config)
     if head == "repin":
-        with pytest.raises(DataContractError, match="no positive of the target head 'repin'"):
+        with pytest.raises(DataContractError, match="no positive of the main head 'repin'"):
             data.statistics()
         return
     with caplog.at_level(logging.WARNING):
