@@ -13,7 +13,8 @@ compares. `devices`: training processes. A backfill never promotes.
 
 **Retries**: a failure that may pass is tried twice more; bad data (exit code 65), a refused
 promotion (77), bad configuration (78) and bad usage (64) fail at once. Clearing a task is safe: a
-stage that has published returns what it published.
+stage that has published returns what it published, and is run again only if its inputs have changed
+or a file that it published is gone. A promotion that a person has rolled back is not made again.
 
 The asset `homefeed/champion` is updated by a run that promoted, and by no other.
 """
@@ -29,7 +30,7 @@ from pipelines.orchestration.resolving import start_cycle
 from pipelines.orchestration.retries import StageRetryPolicy
 from pipelines.orchestration.timetable import AnchoredTimetable
 from pipelines.recipes import RECIPES
-from pipelines.settings import Settings
+from pipelines.settings import DAG_ID, Settings
 
 SETTINGS = Settings()
 CATCHUP = False
@@ -92,9 +93,11 @@ def alert_task(run_uri: str) -> str:
 
 
 with DAG(
-    dag_id="homefeed_retrain",
+    dag_id=DAG_ID,
     schedule=AnchoredTimetable(
-        datetime.fromisoformat(SETTINGS.anchor), SETTINGS.cadence_days * 86400, catchup=CATCHUP
+        datetime.fromisoformat(SETTINGS.anchor),
+        timedelta(days=SETTINGS.cadence_days).total_seconds(),
+        catchup=CATCHUP,
     ),
     start_date=datetime.fromisoformat(SETTINGS.anchor),
     catchup=CATCHUP,

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+DAG_ID = "homefeed_retrain"
 Transport = Literal["outbox", "smtp", "slack", "apprise"]
 
 

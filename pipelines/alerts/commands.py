@@ -1,14 +1,18 @@
 """The commands of `homefeed` that messages, alerts and pages tell a person to run.
 
 Every such command is made here, complete and quoted, so that it works when it is pasted into a
-shell. Not for choosing which command helps: that is `pipelines.alerts.next_step`, with whose tests
-these commands are tested (tests/pipelines/alerts/test_next_step.py).
+shell. What a run's URI does not tell the command stands before it, as settings in the environment:
+a shell that knows nothing of the deployment must not act on another model or workspace. Not for
+choosing which command helps: that is `pipelines.alerts.next_step`, with whose tests these commands
+are tested (tests/pipelines/alerts/test_next_step.py).
 """
 
 import shlex
 from typing import Any, Literal
 
-from pipelines.contracts.artifacts import RunRequest
+from pipelines import storage
+from pipelines.contracts.artifacts import ResolvedRun, RunRequest
+from pipelines.settings import Settings
 
 
 def stage_command(stage: str, run_uri: str, again: bool = False) -> str:
@@ -28,7 +32,10 @@ def rebuild_command(run_uri: str) -> str:
 
 
 def cycle_command(
-    request: RunRequest, verb: Literal["retrain", "resolve"] = "retrain", **changes: Any
+    request: RunRequest,
+    places: ResolvedRun | Settings,
+    verb: Literal["retrain", "resolve"] = "retrain",
+    **changes: Any,
 ) -> str:
     """Return the command of a whole cycle, or of its first stage only (`resolve`).
 
@@ -37,12 +44,48 @@ def cycle_command(
 
     Args:
         request: What the cycle is asked for; its trigger is the key.
+        places: The cycle or the settings that say where it runs.
         verb: The command.
         changes: Fields of the request that get other values.
     """
     asked = request.model_copy(update=changes)
-    return (
+    return _at(
+        places,
         f"homefeed {verb} --as-of {asked.day:%Y-%m-%d} --recipe {shlex.quote(asked.recipe)} "
         f"--devices {asked.num_devices} --accelerator {asked.accelerator} "
-        f"--{'' if asked.may_promote else 'no-'}promote --key {shlex.quote(asked.trigger)}"
+        f"--{'' if asked.may_promote else 'no-'}promote --key {shlex.quote(asked.trigger)}",
+        ("event_log", "experiment"),
     )
+
+
+def serving_command(places: ResolvedRun | Settings) -> str:
+    """Return the command that says which model serves."""
+    return _at(places, "homefeed serving")
+
+
+def rollback_command(run: ResolvedRun, version: str) -> str:
+    """Return the command that makes an earlier version champion again."""
+    return _at(run, f"homefeed rollback --to-version {version}")
+
+
+def _at(places: ResolvedRun | Settings, command: str, more: tuple[str, ...] = ()) -> str:
+    """Return the command after the settings that it reads and that differ from their defaults."""
+    if isinstance(places, Settings):
+        event_log, workspace = places.event_log_location, places.workspace_location
+    else:
+        event_log, workspace = places.event_log_uri, places.workspace_uri
+    found = {
+        "workspace": storage.to_uri(workspace),
+        "tracking_uri": places.tracking_uri,
+        "registered_model": places.registered_model,
+        "event_log": storage.to_uri(event_log),
+        "experiment": places.experiment,
+    }
+    names = ("workspace", "tracking_uri", "registered_model", *more)
+    # The defaults of the two folders depend on the folder that a shell is in, so they always stand.
+    set_to = [
+        f"HOMEFEED_{name.upper()}={shlex.quote(found[name])} "
+        for name in names
+        if found[name] != Settings.model_fields[name].default
+    ]
+    return "".join(set_to) + command

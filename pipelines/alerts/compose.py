@@ -22,29 +22,28 @@ from pipelines.contracts.artifacts import (
 )
 from pipelines.contracts.judgement import Comparison, Decision, Judgement
 from pipelines.contracts.run_layout import failure_uri, manifest_uri
-from pipelines.settings import Settings
-
-DAG_ID = "homefeed_retrain"
+from pipelines.settings import DAG_ID, Settings
 
 
 def alert_on_failure(
-    run_uri: str, settings: Settings, failed_task: str = "", reason: str = ""
+    run_uri: str, settings: Settings, stage: str, reason: str = ""
 ) -> AlertReceipt:
     """Tell people about a run that broke. A second call about the same failure tells nothing.
 
     Args:
         run_uri: The run folder, with the failed stage's `failure.json` if it could write one.
         settings: Where to send the alert.
-        failed_task: The task that Airflow saw failing; needed where a killed stage wrote nothing.
-        reason: Airflow's word for the failure, such as 'timed_out'.
+        stage: The stage that failed, one of `artifacts.STAGES`.
+        reason: Airflow's word for the failure, such as 'timed_out'; where no Airflow ran the cycle,
+            what the error said. It is told where the stage wrote nothing.
 
     Raises:
         AlertDeliveryError: a transport failed; the outbox and the other transports have the alert.
     """
     record = storage.read_model(manifest_uri(run_uri, "resolve_run"), StageRecord)
     run = ResolvedRun.model_validate(record.artifact)
-    failure = find_failure(run_uri, failed_task)
-    alert = compose_failure(failure, run, settings, failed_task, reason)
+    failure = find_failure(run_uri, stage)
+    alert = compose_failure(failure, run, settings, stage, reason)
     return deliver(alert, settings)
 
 
@@ -114,7 +113,7 @@ def compose_failure(
     failure: StageFailure | None,
     run: ResolvedRun,
     settings: Settings,
-    failed_task: str = "",
+    stage: str,
     reason: str = "",
 ) -> Alert:
     """Return the alert about a broken run.
@@ -123,10 +122,9 @@ def compose_failure(
         failure: What the stage wrote; None when it was killed before it could.
         run: The cycle.
         settings: Addresses for the links.
-        failed_task: The task that Airflow saw failing; '' where no Airflow ran the cycle.
-        reason: Airflow's word for the failure.
+        stage: The stage that failed, one of `artifacts.STAGES`.
+        reason: Airflow's word for the failure, or what the error said.
     """
-    stage = failure.stage if failure else failed_task or "an unknown stage"
     if failure is None:
         happened = (
             f"{stage} ended without saying why ({reason or 'no reason given'}): killed, out of "
@@ -174,7 +172,7 @@ def _certainty(comparison: Comparison) -> str:
 def _what_stays(stage: str, run: ResolvedRun) -> str:
     if stage == "promote_challenger":
         return (
-            "The promotion did not end; `homefeed serving` says which model serves now. "
+            "The promotion did not end, so the champion may have moved or not. "
             "Running the stage again completes the promotion or refuses it."
         )
     if stage == "alert":

@@ -8,7 +8,13 @@ command is spelled (`pipelines.alerts.commands`).
 from datetime import timedelta
 from typing import Any
 
-from pipelines.alerts.commands import cycle_command, rebuild_command, stage_command
+from pipelines.alerts.commands import (
+    cycle_command,
+    rebuild_command,
+    rollback_command,
+    serving_command,
+    stage_command,
+)
 from pipelines.contracts.artifacts import NextStep, ResolvedRun, RunRequest, StageFailure
 from pipelines.contracts.errors import (
     DataContractError,
@@ -18,6 +24,7 @@ from pipelines.contracts.errors import (
     SnapshotDamagedError,
 )
 from pipelines.contracts.judgement import Decision, Verdict
+from pipelines.settings import Settings
 
 JUDGING_STAGES = ("check_snapshot", "train_challenger", "compare_with_champion")
 """Stages whose data cannot be mended within a run: what they read was published by others."""
@@ -25,13 +32,13 @@ JUDGING_STAGES = ("check_snapshot", "train_challenger", "compare_with_champion")
 Commands = tuple[tuple[str, str], ...]
 """Pairs of what a command is for and the command."""
 
-SERVING = ("Which model serves now?", "homefeed serving")
 
-AFTER_A_LOST_START = NextStep(
-    sentence="Look at the end of resolve_run's log, then clear the task in Airflow.",
-    commands=(SERVING,),
-)
-"""What helps where `resolve_run` was killed and left nothing."""
+def after_lost_start(settings: Settings) -> NextStep:
+    """Return what helps where `resolve_run` was killed and left nothing."""
+    return _step(
+        "Look at the end of resolve_run's log, then clear the task in Airflow.",
+        _ask_who_serves(settings),
+    )
 
 
 def after_verdict(run: ResolvedRun, verdict: Verdict, challenger: str) -> NextStep:
@@ -43,8 +50,9 @@ def after_verdict(run: ResolvedRun, verdict: Verdict, challenger: str) -> NextSt
         challenger: The challenger's label, such as 'homefeed_ranker v4'.
     """
     stays = what_serves(run)
-    # The command fails where nothing serves.
-    serving = () if run.champion is None else (SERVING,)
+    who_serves = _ask_who_serves(run)
+    # Where nothing served before the cycle, nobody needs to ask.
+    serving = () if run.champion is None else (who_serves,)
     if verdict.decision is Decision.REJECT:
         return _step(
             f"{stays} {challenger} stays in the registry and is not promoted. Once the data or the "
@@ -57,14 +65,14 @@ def after_verdict(run: ResolvedRun, verdict: Verdict, challenger: str) -> NextSt
     if run.may_promote:
         sentence = f"The pipeline makes {challenger} the champion, unless the champion has changed."
         if run.champion is None:
-            return _step(sentence, SERVING)
+            return _step(sentence, who_serves)
         # The version is named: what `rollback` alone goes back to depends on what serves by then.
-        back = f"homefeed rollback --to-version {run.champion.version}"
-        return _step(sentence, SERVING, (f"Go back to {run.champion.label}:", back))
+        back = rollback_command(run, run.champion.version)
+        return _step(sentence, who_serves, (f"Go back to {run.champion.label}:", back))
     if run.champion is not None and run.as_of <= run.champion.as_of:
         return _step(
             f"{stays} This run may not promote, and no run as of {run.as_of:%Y-%m-%d} could.",
-            SERVING,
+            who_serves,
         )
     return _step(
         f"{stays} This run may not promote: it is a backfill, or promotion was switched off.",
@@ -85,23 +93,27 @@ def after_failure(run: ResolvedRun, stage: str, failure: StageFailure | None) ->
 
     Args:
         run: The cycle.
-        stage: The stage that failed.
+        stage: The stage that failed, one of `artifacts.STAGES`.
         failure: What the stage wrote; None when it was killed before it could.
     """
     again = ("Run the failed stage again:", stage_command(stage, run.run_uri))
-    rest = (
-        "Run what is left of the cycle (in Airflow, clear the failed task instead):",
-        cycle_command(run.to_request()),
+    rest: Commands = (
+        (
+            "Run what is left of the cycle (in Airflow, clear the failed task instead):",
+            cycle_command(run.to_request(), run),
+        ),
     )
+    if stage == "promote_challenger":
+        rest = (*rest, _ask_who_serves(run))
     if failure is None:
-        return _step("Look at the end of the stage's log, then run the stage again.", again, rest)
+        return _step("Look at the end of the stage's log, then run the stage again.", again, *rest)
     if failure.error_class == SnapshotDamagedError.__name__:
         return _step(
             "Build the snapshot again from the event log, which gives the same files, then run the "
             "failed stage again.",
             ("Build the snapshot again:", rebuild_command(run.run_uri)),
             again,
-            rest,
+            *rest,
         )
     is_bad_data = failure.exit_code == DataContractError.exit_code and stage in JUDGING_STAGES
     if is_bad_data or failure.exit_code == PromotionRefusedError.exit_code:
@@ -110,14 +122,14 @@ def after_failure(run: ResolvedRun, stage: str, failure: StageFailure | None) ->
             "then start a new cycle.",
             ("Start a new cycle on the same day:", new_cycle_command(run)),
         )
-    return _step("Mend what the message names, then run the stage again.", again, rest)
+    return _step("Mend what the message names, then run the stage again.", again, *rest)
 
 
-def after_unresolved(request: RunRequest) -> NextStep:
+def after_unresolved(request: RunRequest, settings: Settings) -> NextStep:
     """Return how a cycle is begun that broke in `resolve_run`."""
-    begin = [("Begin the cycle:", cycle_command(request, "resolve"))]
+    begin = [("Begin the cycle:", cycle_command(request, settings, "resolve"))]
     if request.may_promote:
-        without = cycle_command(request, "resolve", may_promote=False)
+        without = cycle_command(request, settings, "resolve", may_promote=False)
         begin.append(("Or begin the cycle without permission to promote:", without))
     return _step(
         "Mend what the message names, begin the cycle, then clear the failed task in Airflow: it "
@@ -137,7 +149,7 @@ def new_cycle_command(run: ResolvedRun, **changes: Any) -> str:
 
     Another key is another cycle, in which nothing counts as done.
     """
-    return cycle_command(run.to_request(), trigger=f"again-{run.run_id}", **changes)
+    return cycle_command(run.to_request(), run, trigger=f"again-{run.run_id}", **changes)
 
 
 def _ask_fresh_data(run: ResolvedRun, stays: str, serving: Commands) -> NextStep:
@@ -162,6 +174,10 @@ def _ask_fresh_data(run: ResolvedRun, stays: str, serving: Commands) -> NextStep
         *serving,
         (purpose, new_cycle_command(run, as_of=as_of)),
     )
+
+
+def _ask_who_serves(places: ResolvedRun | Settings) -> tuple[str, str]:
+    return "Which model serves now?", serving_command(places)
 
 
 def _step(sentence: str, *commands: tuple[str, str]) -> NextStep:

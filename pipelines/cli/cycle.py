@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from pipelines.contracts.artifacts import STAGES, ResolvedRun, RunRequest
-from pipelines.contracts.errors import ConfigurationError, HomefeedError
+from pipelines.contracts.errors import ConfigurationError, HomefeedError, RunInProgressError
 from pipelines.contracts.judgement import Judgement, Promotion
 from pipelines.contracts.time import parse_instant
 from pipelines.settings import Settings
@@ -24,7 +24,7 @@ Promote = Annotated[bool, typer.Option("--promote/--no-promote", help="May the c
 def stage(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(STAGES)}.")],
     run: Annotated[str, typer.Option(help="URI or path of the run folder.")],
-    again: Annotated[bool, typer.Option("--again", help="Do its work even if it is done.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Run it even if it has ended.")] = False,
 ) -> None:
     """Run one stage of a run, or find it done; print its manifest's URI."""
     from pipelines.stages.runner import run_stage
@@ -73,8 +73,10 @@ def _finish(run: ResolvedRun, settings: Settings) -> None:
     for name in STAGES[1:]:
         try:
             run_stage(name, run.run_uri)
-        except HomefeedError:
-            alert_on_failure(run.run_uri, settings)
+        except RunInProgressError:
+            raise  # The other process tells how it ends.
+        except HomefeedError as error:
+            alert_on_failure(run.run_uri, settings, name, str(error))
             raise
     judgement = read_artifact(run.run_uri, "compare_with_champion", Judgement)
     promotion = read_artifact(run.run_uri, "promote_challenger", Promotion)

@@ -2,7 +2,7 @@
 
 Commands print for people; a stage prints its manifest's URI last. Exit codes are those of
 `pipelines.contracts.errors`: 65 data, 75 try again, 77 refused, 78 configuration, 70 anything
-unforeseen.
+unforeseen, 64 wrong usage.
 """
 
 import logging
@@ -18,6 +18,7 @@ from pipelines.cli.train import PASS_ON, train
 from pipelines.contracts.errors import HomefeedError
 
 log = logging.getLogger(__name__)
+WRONG_USAGE = 64
 app = typer.Typer(
     help="Retrain the Homefeed ranker, and ask what serves.",
     no_args_is_help=True,
@@ -36,6 +37,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _end_on_sigterm)
     try:
         app(standalone_mode=True)
+    except SystemExit as end:
+        # Click ends with 2 where it does not understand the command line.
+        sys.exit(WRONG_USAGE if end.code == 2 else end.code)
     except HomefeedError as error:
         typer.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
         sys.exit(error.exit_code)

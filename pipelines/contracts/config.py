@@ -21,13 +21,17 @@ class CategoricalFeature(Frozen):
     values: tuple[str, ...] = Field(description="Known values; the code is the index + 1.")
 
 
+NumericName = Literal[
+    "pin_popularity",  # log1p(wanted actions on the pin, trailing window up to the day's start)
+    "past_engagements",  # log1p(the user's earlier actions on this very pin)
+]
+"""Names of the numbers that a snapshot computes; `schemas.NUMERIC_FEATURES` lists them."""
+
+
 class NumericFeature(Frozen):
     """A number per candidate that the snapshot computes from rows known before the request."""
 
-    name: Literal[
-        "pin_popularity",  # log1p(wanted actions on the pin, trailing window up to the day's start)
-        "past_engagements",  # log1p(the user's earlier actions on this very pin)
-    ] = Field(description="Which computation; see pipelines/snapshot/features.py.")
+    name: NumericName = Field(description="Which computation; see pipelines/snapshot/features.py.")
 
 
 class Head(Frozen):
@@ -107,9 +111,9 @@ class FeatureConfig(Frozen):
 
     @property
     def main_head(self) -> Head:
-        """The first head: its actions make a pin popular and a user core.
+        """The first head: who did its action lately is a core user.
 
-        A snapshot and a training need positives of it. The model gate does not ask for it: what
+        A snapshot needs positives of it in both windows. The model gate does not ask for it: what
         decides there is `model_gate.target_metric`.
         """
         return self.heads[0]
@@ -133,7 +137,9 @@ class SnapshotConfig(Frozen):
         default=180, ge=1, le=3660, description="Actions older than this before training are cut."
     )
     popularity_days: int = Field(default=28, ge=1, le=366, description="Trailing window, days.")
-    core_days: int = Field(default=28, ge=1, description="A repin this recent makes a user core.")
+    core_days: int = Field(
+        default=28, ge=1, description="An action of the main head this recent makes a user core."
+    )
     num_shards: int = Field(default=8, ge=1, le=65536, description="Shards, by a hash of the user.")
 
     @model_validator(mode="after")

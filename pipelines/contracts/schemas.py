@@ -5,9 +5,11 @@ Times are int64 milliseconds since the epoch, UTC. An adapter may add columns to
 that a recipe's features add to a snapshot's files are in `snapshot_schema`.
 """
 
+from typing import get_args
+
 import pyarrow as pa
 
-from pipelines.contracts.config import FeatureConfig
+from pipelines.contracts.config import FeatureConfig, NumericName
 
 EMBEDDING_DIM = 32
 EmbeddingType = pa.list_(pa.float32(), EMBEDDING_DIM)
@@ -91,7 +93,7 @@ SPLIT_TRAINING, SPLIT_HOLDOUT = 0, 1
 EXAMPLE_KEYS = _columns(pin_row=pa.int32(), position=pa.int16(), is_exploration=pa.bool_())
 """The columns that `examples` has whatever the recipe; `snapshot_schema` adds the others."""
 
-NUMERIC_FEATURES = ("pin_popularity", "past_engagements")
+NUMERIC_FEATURES: tuple[str, ...] = get_args(NumericName)
 """Numbers that `examples` always holds: the gates rank by them even where the model lacks them."""
 
 USER_ROWS = _columns(user_id=pa.int64(), as_of=pa.int64(), embedding=EmbeddingType)

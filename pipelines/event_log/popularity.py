@@ -49,7 +49,12 @@ class Popularity:
     totals: Ints  # above zero
 
     def of(self, days: Ints, pin_rows: Ints) -> Ints:
-        """Return the total for each (day, pin), 0 where there is none; the days are `days`."""
+        """Return the total for each (day, pin), 0 where there is none.
+
+        Args:
+            days: each must be one of `self.days`.
+            pin_rows: one for each day.
+        """
         if len(self.keys) == 0:
             return np.zeros(len(pin_rows), dtype=np.int64)
         wanted = np.searchsorted(self.days, days) * self.num_pins + pin_rows

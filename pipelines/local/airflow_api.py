@@ -11,8 +11,8 @@ import httpx
 
 from pipelines.contracts.errors import HomefeedError
 from pipelines.local.layout import ADMIN
+from pipelines.settings import DAG_ID
 
-DAG_ID = "homefeed_retrain"
 FINAL_STATES = frozenset({"success", "failed"})
 _DAG = f"/api/v2/dags/{DAG_ID}"
 

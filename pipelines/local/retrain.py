@@ -18,13 +18,13 @@ from rich.console import Console
 from pipelines import storage
 from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
-from pipelines.local.airflow_api import DAG_ID, FINAL_STATES, AirflowApi
+from pipelines.local.airflow_api import FINAL_STATES, AirflowApi
 from pipelines.local.layout import ADMIN, LocalHome
 from pipelines.local.processes import Service
 from pipelines.local.services import RunningServices, running
 from pipelines.local.summary import find_finished_run, show_summary
 from pipelines.local.task_display import TaskDisplay, training_progress
-from pipelines.settings import Settings
+from pipelines.settings import DAG_ID, Settings
 
 RUN_FAILED_EXIT_CODE = 1
 POLL_S = 0.5

@@ -88,18 +88,16 @@ def running(
     with storage.exclusive_lock(str(home.path / "services"), "a local Airflow of this folder"):
         if num_left := processes.sweep(f"{home.path}#"):
             say(f"ended {num_left} processes that an interrupted start had left")
-        mark = processes.new_mark(home.path)
-        watch = processes.start_watch(mark)
-        try:
-            with (
-                _sigterm_as_exit(),
-                claim_port(AIRFLOW_PORT) as airflow,
-                claim_port(MLFLOW_PORT) as mlflow,
-            ):
-                yield _start_all(home, dags, say, extra or {}, mark, Ports(airflow, mlflow))
-        finally:
-            processes.sweep(mark)
-            watch.communicate()  # closes its standard input, and waits
+        # The claims outlive the sweep: a server that is about to bind must not meet another's.
+        with claim_port(AIRFLOW_PORT) as airflow, claim_port(MLFLOW_PORT) as mlflow:
+            mark = processes.new_mark(home.path)
+            watch = processes.start_watch(mark)
+            try:
+                with _sigterm_as_exit():
+                    yield _start_all(home, dags, say, extra or {}, mark, Ports(airflow, mlflow))
+            finally:
+                processes.sweep(mark)
+                watch.communicate()  # closes its standard input, and waits
 
 
 def _start_all(

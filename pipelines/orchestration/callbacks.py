@@ -36,7 +36,7 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
     Airflow sees the whole run, so this also hears of a killed worker and of a run that timed out.
     """
     from pipelines.alerts.compose import alert_on_failure, alert_on_unresolved
-    from pipelines.alerts.next_step import AFTER_A_LOST_START
+    from pipelines.alerts.next_step import after_lost_start
     from pipelines.contracts.artifacts import NextStep
 
     ti: Any = context.get("ti")
@@ -46,6 +46,7 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
         alert_on_failure(resolved["run_uri"], settings, ti.task_id, reason)
         return
     left = ti.xcom_pull(task_ids="resolve_run", key=FAILURE_KEY) if ti else None
-    left = left or {"message": "", "next_step": AFTER_A_LOST_START}
-    next_step = NextStep.model_validate(left["next_step"])
-    alert_on_unresolved(context["run_id"], left["message"], next_step, settings)
+    message, next_step = "", after_lost_start(settings)
+    if left:
+        message, next_step = left["message"], NextStep.model_validate(left["next_step"])
+    alert_on_unresolved(context["run_id"], message, next_step, settings)

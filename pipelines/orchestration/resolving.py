@@ -66,7 +66,7 @@ def start_cycle(
         request = request.model_copy(update={"as_of": as_of})
         run = start_run(request, settings)
     except HomefeedError as error:
-        step = after_unresolved(request).model_dump(mode="json")
+        step = after_unresolved(request, settings).model_dump(mode="json")
         message = f"{type(error).__name__}: {error}"
         ti.xcom_push(FAILURE_KEY, {"message": message, "next_step": step})
         raise

@@ -13,6 +13,8 @@ from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction, T
 from pendulum import DateTime
 from pendulum import instance as to_pendulum
 
+from pipelines.contracts.time import DAY_MS
+
 LATENESS_S = 3600.0
 """How long after its instant a cycle still counts as on time, in seconds.
 
@@ -154,7 +156,7 @@ def _plain(instant: datetime) -> datetime:
 
 def _days(period: timedelta) -> str:
     """Return '14 days' or '3.5 days'."""
-    days = period.total_seconds() / 86400
+    days = 1000 * period.total_seconds() / DAY_MS
     return f"{days:g} day" if days == 1 else f"{days:g} days"
 
 

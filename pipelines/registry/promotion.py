@@ -28,11 +28,12 @@ def move_if_permitted(
     """Make the challenger champion if the verdict and the run allow it.
 
     If the process is killed after the alias has moved and before the manifest is written, a second
-    call finds the alias moved and completes the history.
+    call finds the alias moved and completes the history. A challenger that became champion and was
+    replaced since is not made champion again, because that would undo what a person did.
 
     Raises:
-        PromotionRefusedError: the alias moved, the verdict is about another model, or as_of is
-            not newer than the champion's.
+        PromotionRefusedError: the alias moved, the verdict is about another model, as_of is not
+            newer than the champion's, or the challenger was champion and was replaced.
         TrackingUnavailableError: MLflow does not answer; nothing was moved.
     """
     reason, history_uri = _reason_to_stay(run, judgement), None
@@ -50,6 +51,7 @@ def move_if_permitted(
         )
         client = tracking.connect(run.tracking_uri)
         with storage.exclusive_lock(_lock_uri(run.workspace_uri), "a promotion"):
+            _require_not_replaced(run, champion)
             registry.move_champion(client, run.champion, champion)
             history_uri = history.append(run.workspace_uri, entry)
         log.info("%s is champion now: %s", champion.label, reason)
@@ -77,12 +79,12 @@ def _require_same_models(run: ResolvedRun, challenger: Challenger, judgement: Ju
     if compared.challenger_model != challenger.model:
         raise PromotionRefusedError(
             f"the verdict is about {compared.challenger_model.label}, the challenger of this run "
-            f"is {challenger.model.label}; run compare_with_champion again"
+            f"is {challenger.model.label}; start a new cycle"
         )
     if compared.champion_model != run.champion:
         raise PromotionRefusedError(
             f"the verdict compares with {_label(compared.champion_model)}, this run was resolved "
-            f"against {_label(run.champion)}; start a new run"
+            f"against {_label(run.champion)}; start a new cycle"
         )
     if run.champion is not None and run.as_of <= run.champion.as_of:
         raise PromotionRefusedError(
@@ -90,6 +92,21 @@ def _require_same_models(run: ResolvedRun, challenger: Challenger, judgement: Ju
             f"({run.champion.label}, {run.champion.as_of:%Y-%m-%d}); an older model is never "
             f"promoted over a newer one; to go back use `homefeed rollback`"
         )
+
+
+def _require_not_replaced(run: ResolvedRun, challenger: ModelRef) -> None:
+    """Refuse a challenger that the history knows as a former champion, unless it serves again."""
+    moves = [entry for _, entry in history.read(run.workspace_uri, challenger.name)]
+    if not moves or moves[-1].model.version == challenger.version:
+        return
+    for move in reversed(moves):
+        if move.previous is not None and move.previous.version == challenger.version:
+            raise PromotionRefusedError(
+                f"{challenger.label} was champion, and {move.model.label} took its place at "
+                f"{move.moved_at:%Y-%m-%d %H:%M} UTC ({move.kind}: {move.reason}); expected a "
+                f"challenger that has not served yet; to serve it again after all run "
+                f"`homefeed rollback --to-version {challenger.version}`"
+            )
 
 
 def _label(model: ModelRef | None) -> str:

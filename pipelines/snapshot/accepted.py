@@ -58,7 +58,8 @@ def newest_accepted(workspace_uri: str, recipe: str, before: datetime) -> str | 
     """
     folder = accepted_folder(workspace_uri, recipe)
     for name in reversed(storage.list_names(folder)):
-        marker = storage.read_model(storage.join(folder, name), AcceptedSnapshot)
+        repair = "delete it: an older accepted snapshot is then the reference"
+        marker = storage.read_model(storage.join(folder, name), AcceptedSnapshot, repair)
         if marker.as_of < before and storage.exists(snapshot_manifest_uri(marker.snapshot_uri)):
             return marker.snapshot_uri
     return None

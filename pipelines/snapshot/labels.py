@@ -13,7 +13,7 @@ from pipelines.snapshot.shard import Labels, OrderedRows
 
 
 class _Matching(NamedTuple):
-    """A way in which actions count for examples: those of an equal key do."""
+    """One rule for which actions count: an action counts for the examples that have its key."""
 
     example_keys: Ints
     action_keys: Ints

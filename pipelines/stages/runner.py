@@ -5,18 +5,22 @@ manifest was made from the same inputs and what the manifest names is still ther
 returns its manifest and does no work. Not for what a stage does: that is in the stage's own file.
 """
 
+import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from pipelines import storage
 from pipelines.alerts.commands import stage_command
+from pipelines.alerts.next_step import new_cycle_command
 from pipelines.contracts.artifacts import ResolvedRun, RunRequest, StageFailure, StageRecord
 from pipelines.contracts.base import Artifact, digest_of
-from pipelines.contracts.errors import ConfigurationError, HomefeedError
+from pipelines.contracts.errors import ConfigurationError, DataContractError, HomefeedError
 from pipelines.contracts.run_layout import failure_uri, manifest_uri
 from pipelines.settings import Settings
 from pipelines.stages.resolve_run import run_uri_of
@@ -52,7 +56,8 @@ def start_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         if storage.exists(manifest_uri(run_uri, name)):
             log.info("%s was resolved before; going on with it", run_uri)
         else:
-            _attempt(TABLE[name], run_uri, [request], request.fingerprint(), settings)
+            with _noting_failure(name, run_uri):
+                _attempt(TABLE[name], run_uri, [request], request.fingerprint(), settings)
     return read_artifact(run_uri, "resolve_run", ResolvedRun)
 
 
@@ -73,16 +78,19 @@ def run_stage(name: str, run_uri: str, again: bool = False) -> str:
     if again and name not in REPEATABLE:
         raise ConfigurationError(
             f"--again is given for {name}; expected one of {', '.join(REPEATABLE)}, which make "
-            f"files; begin another run with `homefeed resolve --key KEY`, KEY being a new one"
+            f"files; begin another cycle: `{new_cycle_command(ResolvedRun.model_validate(run))}`"
         )
     if name == "resolve_run":
         return manifest_uri(run_uri, name)
     stage = TABLE[name]
-    found = {upstream: read_record(run_uri, upstream).artifact for upstream in stage.inputs}
-    inputs = [kind.model_validate(found[upstream]) for upstream, kind in stage.inputs.items()]
-    others = [artifact for upstream, artifact in found.items() if upstream != "resolve_run"]
-    input_digest = digest_of([name, STAGE_VERSION, digest_of(run), others])
-    with storage.exclusive_lock(storage.join(run_uri, name, "stage"), f"{name} of {run_uri}"):
+    with (
+        storage.exclusive_lock(storage.join(run_uri, name, "stage"), f"{name} of {run_uri}"),
+        _noting_failure(name, run_uri),
+    ):
+        found = {upstream: read_record(run_uri, upstream).artifact for upstream in stage.inputs}
+        inputs = [read_artifact(run_uri, above, kind) for above, kind in stage.inputs.items()]
+        others = [artifact for upstream, artifact in found.items() if upstream != "resolve_run"]
+        input_digest = digest_of([name, STAGE_VERSION, digest_of(run), others])
         if again or not _is_done(stage, run_uri, input_digest):
             _attempt(stage, run_uri, inputs, input_digest, Settings())
     return manifest_uri(run_uri, name)
@@ -96,7 +104,7 @@ def _is_done(stage: Stage, run_uri: str, input_digest: str) -> bool:
     if record.input_digest != input_digest:
         log.info("%s of %s: its inputs have changed", stage.name, run_uri)
         return False
-    if missing := storage.find_missing(stage.gives.model_validate(record.artifact).places()):
+    if missing := storage.find_missing(read_artifact(run_uri, stage.name, stage.gives).places()):
         log.warning(
             "%s of %s was done, but %s is missing or of another size; running it again",
             *(stage.name, run_uri, missing[0]),
@@ -109,7 +117,7 @@ def _is_done(stage: Stage, run_uri: str, input_digest: str) -> bool:
 def _attempt(
     stage: Stage, run_uri: str, inputs: Sequence[Any], input_digest: str, settings: Settings
 ) -> None:
-    """Call the stage's function and publish its artifact; leave a failure for the alert."""
+    """Call the stage's function and publish its artifact."""
     output = f"output-{uuid.uuid4().hex[:8]}"
     extras = {
         "output_uri": storage.join(run_uri, stage.name, output),
@@ -118,11 +126,7 @@ def _attempt(
     }
     log.info("%s of %s: starting", stage.name, run_uri)
     started = time.monotonic()
-    try:
-        artifact = stage.load()(*inputs, **{name: extras[name] for name in stage.also})
-    except Exception as error:
-        _note_failure(stage.name, run_uri, error)
-        raise
+    artifact = stage.load()(*inputs, **{name: extras[name] for name in stage.also})
     record = StageRecord(
         stage=stage.name,
         input_digest=input_digest,
@@ -135,8 +139,18 @@ def _attempt(
     log.info("%s of %s: done in %.1f s", stage.name, run_uri, record.wall_s)
 
 
+@contextlib.contextmanager
+def _noting_failure(stage: str, run_uri: str) -> Iterator[None]:
+    """Leave what the block raises in `failure.json`, for the alert."""
+    try:
+        yield
+    except Exception as error:
+        _note_failure(stage, run_uri, error)
+        raise
+
+
 def _note_failure(stage: str, run_uri: str, error: Exception) -> None:
-    """Leave the failure for the alert. A second failure while noting must not hide the first."""
+    """Write `failure.json`. A second failure while writing must not hide the first."""
     exit_code, is_retryable = HomefeedError.exit_code, True
     if isinstance(error, HomefeedError):
         exit_code, is_retryable = error.exit_code, error.is_retryable
@@ -168,16 +182,15 @@ def read_record(run_uri: str, stage: str) -> StageRecord:
 
     Raises:
         ConfigurationError: the stage has not happened in this run.
+        DataContractError: the manifest is damaged.
     """
     how = f"run `{stage_command(stage, run_uri)}`"
-    repair = f"delete it and {how}"
-    if stage in REPEATABLE:
-        repair = f"run `{stage_command(stage, run_uri, again=True)}`"
-    elif stage == "resolve_run":
-        repair = "delete it and repeat the command, or clear the task, that began the run"
+    if stage == "resolve_run":
         how = "run `homefeed resolve --as-of YYYY-MM-DD` (it prints the run's URI)"
     try:
-        return storage.read_model(manifest_uri(run_uri, stage), StageRecord, repair)
+        return storage.read_model(
+            manifest_uri(run_uri, stage), StageRecord, _repair(run_uri, stage)
+        )
     except FileNotFoundError:
         raise ConfigurationError(
             f"run {run_uri} has no manifest of {stage}; expected that stage to have ended; "
@@ -185,6 +198,22 @@ def read_record(run_uri: str, stage: str) -> StageRecord:
         ) from None
 
 
+def _repair(run_uri: str, stage: str) -> str:
+    """Return what a person does about a manifest that cannot be read."""
+    if stage in REPEATABLE:
+        return f"run `{stage_command(stage, run_uri, again=True)}`"
+    if stage == "resolve_run":
+        return "delete it and repeat the command, or clear the task, that began the run"
+    return f"delete it and run `{stage_command(stage, run_uri)}`"
+
+
 def read_artifact(run_uri: str, stage: str, kind: type[Kind]) -> Kind:
     """Return a stage's artifact; raises as `read_record` does."""
-    return kind.model_validate(read_record(run_uri, stage).artifact)
+    artifact = read_record(run_uri, stage).artifact
+    try:
+        return kind.model_validate(artifact)
+    except ValidationError as error:
+        raise DataContractError(
+            f"{manifest_uri(run_uri, stage)} holds a {kind.__name__} of another version: {error}; "
+            f"{_repair(run_uri, stage)}"
+        ) from None

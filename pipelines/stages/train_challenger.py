@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import storage
-from pipelines.alerts.commands import rebuild_command
+from pipelines.alerts.commands import rebuild_command, stage_command
 from pipelines.contracts.artifacts import Challenger, DataReport, ModelRef, ResolvedRun, Snapshot
-from pipelines.contracts.code_identity import code_digest
+from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.errors import DataGateFailedError
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.mlflow_errors import translated_errors
@@ -44,7 +44,7 @@ def train_challenger(
     """
     from training.launch import launcher
 
-    _require_accepted(report, snapshot)
+    _require_accepted(report, snapshot, run.run_uri)
     client = tracking.connect(run.tracking_uri)
     mlflow_run_id = _open_mlflow_run(client, run)
     with storage.local_copy(snapshot.uri) as snapshot_dir:
@@ -69,12 +69,12 @@ def train_challenger(
     )
 
 
-def _require_accepted(report: DataReport, snapshot: Snapshot) -> None:
+def _require_accepted(report: DataReport, snapshot: Snapshot, run_uri: str) -> None:
     if report.snapshot_digest != snapshot.digest or not report.is_accepted:
         raise DataGateFailedError(
             f"the report of the data gate is about snapshot {report.snapshot_digest[:12]} and "
             f"{'accepts' if report.is_accepted else 'refuses'} it; expected one that accepts "
-            f"{snapshot.digest[:12]}; run check_snapshot on that snapshot"
+            f"{snapshot.digest[:12]}; run `{stage_command('check_snapshot', run_uri, again=True)}`"
         )
 
 
@@ -84,25 +84,29 @@ def _open_mlflow_run(client: "MlflowClient", run: ResolvedRun) -> str:
         tracking.log_config(client, mlflow_run_id, run.config)
         # The run may have been opened by an attempt with other code.
         client.set_tag(mlflow_run_id, "code_digest", code_digest())
+        client.set_tag(mlflow_run_id, "code_version", code_version())
     return mlflow_run_id
 
 
 def _specify(
     run: ResolvedRun, snapshot: Snapshot, snapshot_dir: Path, mlflow_run_id: str
 ) -> "TrainingSpec":
-    """Return the training. Its lineage names the code that trains, which is the code here."""
+    """Return the specification of the training.
+
+    Its lineage names the code that runs now, which may differ from the code that resolved the run.
+    """
     from training.fitting.spec import Lineage, TrainingSpec
 
     if run.code_digest not in ("", code_digest()):
         log.warning(
-            "the run was resolved by code %s and is trained by code %s; what the other code had "
-            "trained of it is not gone on with",
+            "the run was resolved by code %s and is trained by code %s; the training starts anew, "
+            "and what the other code had trained is not used",
             *(run.code_digest[:12], code_digest()[:12]),
         )
     lineage = Lineage(
         as_of=run.as_of,
         snapshot_digest=snapshot.digest,
-        code_version=run.code_version,
+        code_version=code_version(),
         code_digest=code_digest(),
         seed=run.config.training.seed,
     )
@@ -142,6 +146,7 @@ def _register(
         "bundle_digest": digest_of_files(digest_files(bundle_dir)),
         "snapshot_digest": spec.lineage.snapshot_digest,
         "code_digest": spec.lineage.code_digest,
+        "code_version": spec.lineage.code_version,
         "recipe": run.config.recipe,
         "homefeed_run_id": run.run_id,
     }

@@ -3,6 +3,7 @@
 import shlex
 from typing import Any
 
+import pytest
 import typer
 from typer.core import TyperGroup
 
@@ -14,8 +15,7 @@ def parse(command: str) -> Any:
 
     Raises a usage error for an unknown command, option or value, and for one that is missing.
     """
-    program, *words = shlex.split(command)
-    assert program == "homefeed", command
+    _, words = split(command)
     found: Any = typer.main.get_command(app)
     while isinstance(found, TyperGroup):  # groups have no options of their own
         name, *words = words
@@ -24,6 +24,19 @@ def parse(command: str) -> Any:
     return found.make_context(name, words)
 
 
+def split(command: str) -> tuple[dict[str, str], list[str]]:
+    """Return the environment that stands before `homefeed`, and the words after it."""
+    words = shlex.split(command)
+    start = words.index("homefeed")
+    environment = dict(word.split("=", 1) for word in words[:start])
+    assert all(name.startswith("HOMEFEED_") for name in environment), command
+    return environment, words[start + 1 :]
+
+
 def run(command: str) -> None:
     """Run the command in this process; an error of ours is raised as it is."""
-    app(shlex.split(command)[1:], standalone_mode=False)
+    environment, words = split(command)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        app(words, standalone_mode=False)

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from scipy import sparse
 
 from pipelines.contracts.arrow import to_list_column, to_numpy
+from pipelines.contracts.config import SnapshotConfig
 from pipelines.contracts.schemas import EMBEDDING_DIM, PINS, USERS
 from pipelines.contracts.time import DAY_MS, to_ms
 from pipelines.sources.completejourney.events import Ints, Purchases
@@ -29,7 +30,7 @@ CONTENT_COLUMNS = ("department", "product_category", "product_type", "brand", "m
 
 _SEED = 20170401
 _WEEK_MS = 7 * DAY_MS
-_CORE_DAYS = 28  # as snapshot.core_days: a repin this recently makes a user core
+_CORE_DAYS = SnapshotConfig.model_fields["core_days"].default
 _HALF_LIFE_WEEKS = 8.0
 _SHRINKAGE = 4.0  # the mean of the content above counts like this many purchases
 _DECIMALS = 5  # rounds away what differs between linear-algebra libraries
@@ -71,9 +72,8 @@ def make_users(purchases: Purchases, pins: pa.Table) -> pa.Table:
 
     A row of a Monday knows what was bought strictly before it. Its embedding is the mean of the
     bought products' embeddings, scaled to length one; a purchase's weight halves every 8 weeks.
-    State is 'new' in the first
-    28 days after the first purchase, else 'core' with a repin in the last 28 days, else
-    'non_core'. The location is not known.
+    State is 'new' in the first 28 days after the first purchase, else 'core' with a repin in the
+    last 28 days, else 'non_core'. The location is not known.
     """
     user_ids, user = np.unique(purchases.user_id, return_inverse=True)
     mondays, week = _mondays(purchases.time_ms)

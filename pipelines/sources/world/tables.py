@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.contracts.arrow import to_list_column
+from pipelines.contracts.config import SnapshotConfig
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, PINS, USERS
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.event_index import ActionTimes, has_recent_action
@@ -45,7 +46,7 @@ TRUTH_IMPRESSIONS = pa.schema(
 a repin at the position that the pin had. `oracle`, `filtered` and `no_sequence` are the chance of a
 repin once the pin is looked at, whatever its position, by what each of them knows."""
 
-_CORE_DAYS = 28  # as snapshot.core_days: a repin this recently makes a user core
+_CORE_DAYS = SnapshotConfig.model_fields["core_days"].default
 
 
 @dataclass(frozen=True)

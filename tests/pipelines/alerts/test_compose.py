@@ -103,7 +103,7 @@ def test_a_broken_run_names_the_stage_and_a_command_that_exists(
 ):
     run = make_run(tmp_path, champion=CHAMPION)
     failure = make_failure(stage, error_class, exit_code)
-    alert = compose_failure(failure, run, SETTINGS)
+    alert = compose_failure(failure, run, SETTINGS, stage)
     assert alert.kind is kind
     assert error_class in alert.happened and "rows <b>lost</b>" in alert.happened
     parsed = [parse(line) for _, line in alert.next_step.commands]

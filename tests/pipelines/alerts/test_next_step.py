@@ -8,7 +8,7 @@ import pytest
 from pipelines import storage
 from pipelines.alerts.compose import alert_on_failure, compose_verdict
 from pipelines.alerts.next_step import (
-    AFTER_A_LOST_START,
+    after_lost_start,
     after_unresolved,
     after_verdict,
     new_cycle_command,
@@ -143,25 +143,27 @@ def test_a_cycle_that_was_not_resolved_is_begun_under_the_name_that_airflow_gave
         may_promote=True,
         trigger="manual__2026-01-05T06:00:00+00:00",
     )
-    step = after_unresolved(request)
+    step = after_unresolved(request, Settings())
     (name, params), (_, without) = parsed(step)
     assert (name, params["key"]) == ("resolve", "manual__2026-01-05T06:00:00+00:00")
     assert params["promote"] and without == params | {"promote": False}
 
 
 def test_a_start_that_was_lost_leaves_a_question():
-    assert [name for name, _ in parsed(AFTER_A_LOST_START)] == ["serving"]
+    assert [name for name, _ in parsed(after_lost_start(Settings()))] == ["serving"]
 
 
 @pytest.fixture
 def cycle(tmp_path, tracking_uri, monkeypatch) -> ResolvedRun:
-    """A resolved cycle on a planted world, with the deployment's settings in the environment."""
+    """A resolved cycle on a planted world; the environment does not know where it runs."""
     write_planted_world(tmp_path / "event_log")
     monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
     monkeypatch.setenv("HOMEFEED_TRACKING_URI", tracking_uri)
     monkeypatch.setenv("HOMEFEED_REGISTERED_MODEL", f"r_{tmp_path.name}")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     commands.run("homefeed resolve --as-of 2017-03-02 --recipe smoke --no-promote --key 'a cycle'")
+    for name in ("HOME", "TRACKING_URI", "REGISTERED_MODEL"):
+        monkeypatch.delenv(f"HOMEFEED_{name}")
     runs_uri = storage.to_uri(tmp_path / "workspace" / "runs")
     [name] = storage.list_names(runs_uri)
     return read_artifact(storage.join(runs_uri, name), "resolve_run", ResolvedRun)
@@ -183,7 +185,7 @@ def test_what_is_told_after_damage_and_after_a_rejection_works(cycle: ResolvedRu
         commands.run(repeated)
     assert stages_done(cycle.run_uri) == list(STAGES[:3])
 
-    alert = alert_on_failure(cycle.run_uri, Settings()).alert
+    alert = alert_on_failure(cycle.run_uri, Settings(), "train_challenger").alert
     for _, command in alert.next_step.commands:
         commands.run(command)
     assert stages_done(cycle.run_uri) == list(STAGES)

@@ -19,7 +19,7 @@ def test_rendering_escapes_html_and_keeps_one_subject_line(tmp_path):
         is_retryable=False,
         occurred_at=run.as_of,
     )
-    alert = compose_failure(failure, run, Settings())
+    alert = compose_failure(failure, run, Settings(), failure.stage)
     alert = alert.model_copy(update={"title": "broke\r\nBcc: everyone@example.com"})
     rendered = render(alert)
     assert rendered.subject == "[homefeed] broke Bcc: everyone@example.com"

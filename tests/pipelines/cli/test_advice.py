@@ -3,15 +3,17 @@
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from pipelines.cli.main import app
 from support.commands import parse
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-PLACEHOLDERS = {"as_of": "2017-03-02", "num_devices": "1", "max_devices": "1"}
 COMMAND = re.compile(r"`((?:homefeed|make) [^`]+)`")
-OPTION = re.compile(r"`(--[^`]+)`")
+OPTION = re.compile(r"(?<=\s)--[a-z][a-z-]+(?=[\s,;.)`])")
 
 
 def messages(path: Path) -> list[str]:
@@ -58,19 +60,40 @@ def advised() -> list[tuple[str, str]]:
     return found
 
 
+def options(command: Any) -> set[str]:
+    """Return the options of a command and of all that it holds."""
+    found = {
+        name
+        for parameter in command.params
+        for name in (*parameter.opts, *parameter.secondary_opts)
+    }
+    for inner in getattr(command, "commands", {}).values():
+        found |= options(inner)
+    return found
+
+
 def in_readme() -> list[str]:
     text = (REPOSITORY / "README.md").read_text().replace("\\\n", " ")
     blocks = "\n".join(re.findall(r"^```\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
     return re.findall(r"(?:\.venv/bin/(homefeed .*)|^(make \w+))$", blocks, re.MULTILINE)
 
 
+NAMED_OPTIONS = sorted(
+    {
+        option
+        for folder in ("dags", "pipelines", "training", "validation")
+        for path in (REPOSITORY / folder).rglob("*.py")
+        for text in messages(path)
+        for option in OPTION.findall(text)
+    }
+)
 ADVISED = advised()
 IN_README = [one or other for one, other in in_readme()]
 
 
 def test_the_collection_sees_what_there_is() -> None:
     commands = {command for _, command in ADVISED}
-    assert {"homefeed serving", "make ui", "homefeed history"} <= commands
+    assert {"make ui", "homefeed history"} <= commands
     assert "homefeed rollback --to-version N" in commands
     assert "make retrain" in IN_README and len(IN_README) > 8
 
@@ -78,6 +101,13 @@ def test_the_collection_sees_what_there_is() -> None:
 @pytest.mark.parametrize(("module", "command"), ADVISED)
 def test_what_a_message_names_is_understood(module: str, command: str) -> None:
     understand(command)
+
+
+def test_every_option_that_a_message_names_is_there() -> None:
+    assert "--to-version" in NAMED_OPTIONS
+    known = options(typer.main.get_command(app)) | {"--help"}
+    # A value is put into the name of `--promote` or `--no-promote`, which test_next_step.py parses.
+    assert set(NAMED_OPTIONS) - known == {"--somethingpromote"}
 
 
 @pytest.mark.parametrize("command", IN_README)

@@ -27,10 +27,10 @@ def homefeed(*arguments: str, home: Path) -> subprocess.CompletedProcess:
         (("stage", "polish_model", "--run", "x"), 78, "no stage 'polish_model'; expected one of"),
         (("stage", "build_snapshot", "--run", "nowhere"), 78, "has no manifest of resolve_run"),
         (("resolve", "--as-of", "12 June"), 78, "expected a day such as 2017-06-12"),
-        (("resolve", "--accelerator", "cuda"), 2, "'cuda' is not one of 'cpu', 'gpu'"),
+        (("resolve", "--accelerator", "cuda"), 64, "'cuda' is not one of 'cpu', 'gpu'"),
         (("retrain", "--as-of", "2017-06-12"), 65, "tables .* are missing, found nothing"),
         (("serving",), 78, "nothing of homefeed_ranker was serving"),
-        (("stage",), 2, "Missing argument"),
+        (("stage",), 64, "Missing argument"),
     ],
 )
 def test_what_is_wrong_is_said_and_coded(

@@ -172,6 +172,30 @@ def test_rollback_and_who_was_serving(
         promotion.rollback(client, settings, "1", moved_at, "again")
 
 
+def test_a_promotion_is_not_made_again_over_a_rollback(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient
+) -> None:
+    run = cycle(tmp_path, tracking_uri, FIRST)
+    first = promote(client, run, tmp_path).champion_after
+    later = cycle(tmp_path, tracking_uri, SECOND, champion=first)
+    model = register_bundle(client, later, tmp_path)
+    arguments = (later, challenger_of(model), judgement_of(later, model))
+    promotion.move_if_permitted(*arguments, NOW)
+    settings = Settings(
+        workspace=str(tmp_path / "workspace"),
+        tracking_uri=tracking_uri,
+        registered_model=run.registered_model,
+    )
+    promotion.rollback(client, settings, None, NOW + timedelta(days=1), "hides rose")
+    with pytest.raises(PromotionRefusedError, match="took its place at .* hides rose"):
+        promotion.move_if_permitted(*arguments, NOW + timedelta(days=2))
+    assert champion(client, run) == first
+
+    promotion.rollback(client, settings, model.version, NOW + timedelta(days=3), "it was not it")
+    assert promotion.move_if_permitted(*arguments, NOW + timedelta(days=4)).is_promoted
+    assert len(history.read(run.workspace_uri, run.registered_model)) == 4
+
+
 def test_a_bundle_comes_back_as_it_was_registered(
     tmp_path: Path, tracking_uri: str, client: MlflowClient
 ) -> None:
