@@ -4,6 +4,14 @@ It serves metrics that are ratios of sums over users, such as hits per request o
 Whole users are drawn with replacement, and both models are read on the same draw, so that what the
 two models share cancels. Not for deciding (`validation.model_gate.verdict`).
 
+Users are drawn in groups. A user's group is a hash of the user's id, so there are at most
+`MAX_GROUPS` groups, however many users there are. Grouping at random changes no expectation: users
+are independent, so the cross terms within a group have mean zero, and the sum over groups of the
+squared deviations estimates the same variance as the sum over users. What it costs is precision of
+that estimate, a relative 1 / sqrt(2 * MAX_GROUPS) = 0.6 % of the standard error, less than the
+1.6 % that 2,000 resamples cost. What it saves is nearly everything: a million users cost what
+16,384 cost. The same user falls into the same group in every cycle, so that cycles can be pooled.
+
 Sources: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 8 and 13 (resample
 the independent unit; percentile interval); Bloom, Minimum detectable effects, Evaluation Review
 19(5), 1995 (smallest detectable change).
@@ -15,17 +23,20 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.contracts.hashing import mix
 from pipelines.contracts.judgement import Interval
 
 FloatArray = NDArray[np.float64]
 
 POWER = 0.8
-_MAX_WEIGHTS_PER_CHUNK = 8_000_000  # 64 MB of float64 at a time, whatever the number of users
+MAX_GROUPS = 16_384
+_GROUP_SALT = 907
+_MAX_WEIGHTS_PER_CHUNK = 4_000_000  # 32 MB of float64 at a time, whatever the number of groups
 
 
 @dataclass(frozen=True)
 class UserSums:
-    """Per-user sums of K ratio metrics; U users, float64, users and metrics in the same order.
+    """Sums of K ratio metrics per user or group of users; U of them, float64, in the same order.
 
     A metric's level is `sum(numerator) / sum(denominator)`. Both sides share the denominators
     because they are read on the same rows; a difference of numerators is then a difference of
@@ -58,6 +69,15 @@ class RatioEstimate:
     relative_standard_error: float | None  # of the relative change; None where that is None
 
 
+def user_groups(user_id: NDArray[np.int64]) -> tuple[int, NDArray[np.intp]]:
+    """Return how many groups the users fall into, and each row's group from 0 on.
+
+    Groups without a user are left out, so that few users are groups of one, bar collisions.
+    """
+    groups, group_of = np.unique(mix(user_id, _GROUP_SALT) % MAX_GROUPS, return_inverse=True)
+    return len(groups), group_of
+
+
 def paired_bootstrap(
     sums: UserSums, num_resamples: int, confidence: float, seed: int
 ) -> tuple[RatioEstimate, ...]:
@@ -67,8 +87,8 @@ def paired_bootstrap(
     Every metric sees the same draws, so that metrics can be read side by side.
 
     Args:
-        sums: Per-user sums, K metrics.
-        num_resamples: Draws of U users with replacement.
+        sums: Sums per user or group of users, K metrics.
+        num_resamples: Draws of U users or groups with replacement.
         confidence: Of the intervals, e.g. 0.95.
         seed: Of the draws; the same seed gives the same intervals on any machine.
 
@@ -96,15 +116,17 @@ def smallest_detectable_change(relative_standard_error: float, confidence: float
 
 
 def _resampled_sums(columns: FloatArray, num_resamples: int, seed: int) -> FloatArray:
-    """Return (resamples, columns): sums over users, each counted as often as it was drawn."""
-    num_users = columns.shape[0]
+    """Return (resamples, columns): sums over rows, each counted as often as it was drawn."""
+    num_rows = columns.shape[0]
     generator = np.random.default_rng(seed)
-    uniform = np.full(num_users, 1 / num_users)
-    chunk = max(1, _MAX_WEIGHTS_PER_CHUNK // num_users)
+    chunk = max(1, _MAX_WEIGHTS_PER_CHUNK // num_rows)
     parts = []
     for start in range(0, num_resamples, chunk):
         size = min(chunk, num_resamples - start)
-        weights = generator.multinomial(num_users, uniform, size=size)  # (size, U)
+        draws = generator.integers(0, num_rows, (size, num_rows))
+        # One count over all resamples of the chunk: each has its own range of numbers.
+        draws += num_rows * np.arange(size)[:, None]
+        weights = np.bincount(draws.ravel(), minlength=size * num_rows).reshape(size, num_rows)
         parts.append(weights.astype(np.float64) @ columns)
     return np.vstack(parts)
 

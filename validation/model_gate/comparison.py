@@ -23,6 +23,7 @@ from validation.model_gate.bootstrap import (
     UserSums,
     paired_bootstrap,
     smallest_detectable_change,
+    user_groups,
 )
 from validation.model_gate.holdout_metrics import (
     EMPTY_SEGMENT,
@@ -80,7 +81,7 @@ def compare(
     users, request_user = np.unique(rows.user_id, return_inverse=True)
     masks = segment_masks(rows)
     metrics = ratio_metrics(rows, challenger, baseline, heads, target)
-    table, target_error = _bootstrapped(rows, metrics, masks, request_user, len(users), config)
+    table, target_error = bootstrap_metrics(rows, metrics, masks, users, request_user, config)
     table += pooled_metrics(rows, challenger, baseline, heads, masks)
     missing = [row for row in table if isinstance(row, AbsentMetric)]
     if target_error is None:
@@ -119,12 +120,12 @@ def _check_scores(scores: SplitScores, num_examples: int, side: str) -> None:
             )
 
 
-def _bootstrapped(
+def bootstrap_metrics(
     rows: ExampleRows,
     metrics: list[RatioMetric],
     masks: Mapping[str, Mask],
+    users: NDArray[np.int64],
     request_user: NDArray[np.intp],
-    num_users: int,
     config: ModelGateConfig,
 ) -> tuple[list[MetricComparison | AbsentMetric], float | None]:
     """Bootstrap every metric in every segment on the same draws of users.
@@ -132,32 +133,36 @@ def _bootstrapped(
     Returns:
         The table, and the standard error of the target metric's relative change over all users.
     """
+    num_groups, user_group = user_groups(users)
+    request_group = user_group[request_user]
 
-    def per_user(values: FloatArray | None, metric: RatioMetric, mask: Mask) -> FloatArray:
+    def per_group(values: FloatArray | None, mask: Mask) -> FloatArray:
         if values is None:
-            return np.zeros(num_users)
-        index = np.arange(len(rows.user_id)) if metric.is_per_request else rows.request_index
-        kept = np.where(mask[index], values, 0.0)
-        sums = np.bincount(request_user[index], weights=kept, minlength=num_users)
+            return np.zeros(num_groups)
+        sums = np.bincount(request_group[mask], weights=values[mask], minlength=num_groups)
         return sums.astype(np.float64)
 
+    def users_per_group(mask: Mask) -> FloatArray:
+        present = np.unique(request_user[mask])
+        return np.bincount(user_group[present], minlength=num_groups).astype(np.float64)
+
     table: list[MetricComparison | AbsentMetric] = []
-    keys, ours, theirs, divisors = [], [], [], []
-    for segment, mask in masks.items():
-        is_present = np.bincount(request_user, weights=mask, minlength=num_users) > 0
-        if not is_present.any():
-            table += [absent(m.name, segment, "challenger", EMPTY_SEGMENT) for m in metrics]
-            continue
-        for metric in metrics:
+    keys, columns = [], []
+    judged = {name: (mask, users_per_group(mask)) for name, mask in masks.items() if mask.any()}
+    for metric in (_per_request(metric, rows) for metric in metrics):
+        for segment in masks:
+            if segment not in judged:
+                table.append(absent(metric.name, segment, "challenger", EMPTY_SEGMENT))
+                continue
+            mask, num_users = judged[segment]
+            divisor = num_users
+            if metric.denominator is not None:
+                divisor = per_group(metric.denominator, mask)
             keys.append((metric, segment))
-            ours.append(per_user(metric.challenger, metric, mask))
-            theirs.append(per_user(metric.baseline, metric, mask))
-            divisors.append(
-                is_present.astype(np.float64)
-                if metric.denominator is None
-                else per_user(metric.denominator, metric, mask)
+            columns.append(
+                (per_group(metric.challenger, mask), per_group(metric.baseline, mask), divisor)
             )
-    sums = UserSums(np.stack(ours, 1), np.stack(theirs, 1), np.stack(divisors, 1))
+    sums = UserSums(*(np.stack(side, axis=1) for side in zip(*columns, strict=True)))
     estimates = paired_bootstrap(
         sums, config.num_resamples, config.confidence, config.bootstrap_seed
     )
@@ -166,7 +171,26 @@ def _bootstrapped(
         table += _rows_of(metric, segment, sums, k, estimate)
         if (metric.name, segment) == (config.target_metric, "all"):
             target_error = estimate.relative_standard_error
+    table.sort(key=lambda row: list(masks).index(row.segment))
     return table, target_error
+
+
+def _per_request(metric: RatioMetric, rows: ExampleRows) -> RatioMetric:
+    """Return the metric with its values summed per request, (M,)."""
+    if metric.is_per_request:
+        return metric
+
+    def summed(values: FloatArray) -> FloatArray:
+        sums = np.bincount(rows.request_index, weights=values, minlength=len(rows.user_id))
+        return sums.astype(np.float64)
+
+    return RatioMetric(
+        name=metric.name,
+        challenger=summed(metric.challenger),
+        baseline=None if metric.baseline is None else summed(metric.baseline),
+        denominator=None if metric.denominator is None else summed(metric.denominator),
+        is_per_request=True,
+    )
 
 
 def _rows_of(
