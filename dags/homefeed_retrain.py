@@ -86,7 +86,7 @@ def promote_task(run_uri: str, outlet_events: Any = None) -> str:
 
 @task(task_id="alert")
 def alert_task(run_uri: str) -> str:
-    """Tell people when the verdict is not PROMOTE."""
+    """Tell people when the verdict is not PROMOTE, or when a loss is certain."""
     from pipelines.stages.runner import run_stage
 
     return run_stage("alert", run_uri)

@@ -89,21 +89,32 @@ def find_failure(run_uri: str, stage: str = "") -> StageFailure | None:
 
 
 def compose_verdict(judgement: Judgement, run: ResolvedRun, settings: Settings) -> Alert | None:
-    """Return the alert that a verdict asks for; None when the challenger is to be promoted."""
+    """Return the alert that a verdict asks for, or None.
+
+    A challenger that is to be promoted asks for none, unless it is surely worse, if by less than
+    the margin: a certain loss is always told.
+    """
     verdict, comparison = judgement.verdict, judgement.comparison
-    if verdict.decision is Decision.PROMOTE:
+    is_promoted = verdict.decision is Decision.PROMOTE
+    if is_promoted and not comparison.is_loss_certain:
         return None
     label = comparison.challenger_model.label
     kind, finding = AlertKind.INCONCLUSIVE, "is neither better nor worse"
     if verdict.decision is Decision.REJECT:
         kind, finding = AlertKind.REGRESSION, "is worse and was rejected"
+    elif comparison.is_loss_certain:
+        within = "and is promoted, within the margin" if is_promoted else "and stays out"
+        kind, finding = AlertKind.REGRESSION, f"is worse {within}"
+    done = f"{label} was not promoted. {what_serves(run)}"
+    if is_promoted and run.may_promote:
+        done = f"The loss is smaller than the margin that freshness is worth: {label} is promoted."
     return Alert(
         kind=kind,
         run_id=run.run_id,
         title=f"Homefeed retrain {run.as_of:%Y-%m-%d}: {label} {finding}",
         happened="\n".join(verdict.reasons),
         certainty=_certainty(comparison),
-        done=f"{label} was not promoted. {what_serves(run)}",
+        done=done,
         next_step=after_verdict(run, verdict, label),
         links=(("Verdict page", judgement.report_uri), *_links(run, settings)),
     )

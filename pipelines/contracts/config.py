@@ -271,12 +271,19 @@ class Limit(_Bounds):
     minimum: float | None = Field(default=None, description="Not promoted below.")
     maximum: float | None = Field(default=None, description="Not promoted above.")
 
+    @model_validator(mode="after")
+    def _leaves_room(self) -> Self:
+        low, high = self.minimum, self.maximum
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"limit on {self.metric!r}: no value lies from {low} to {high}")
+        return self
+
 
 class RelativeLimit(_Bounds):
     """A bound on the relative change of one metric, challenger against champion."""
 
-    max_increase: float | None = Field(default=None, description="0.02 means +2 %.")
-    max_decrease: float | None = Field(default=None, description="0.02 means -2 %.")
+    max_increase: float | None = Field(default=None, ge=0, description="0.02 means +2 %.")
+    max_decrease: float | None = Field(default=None, ge=0, description="0.02 means -2 %.")
 
 
 class ModelGateConfig(Frozen):
@@ -301,6 +308,27 @@ class ModelGateConfig(Frozen):
     required_segments: tuple[str, ...] = Field(
         default=("core", "non_core"), description="Segments that must not be empty."
     )
+    segment_margin: float = Field(
+        default=0.05, ge=0, lt=1, description="Relative loss allowed in a required segment."
+    )
+    min_head_positives: int = Field(
+        default=50, ge=1, description="Fewer holdout positives: the head is not judged."
+    )
+    min_head_calibration: float = Field(
+        default=0.5, gt=0, le=1, description="Predicted / observed of every head, not below."
+    )
+    max_head_calibration: float = Field(
+        default=2.0, ge=1, description="Predicted / observed of every head, not above."
+    )
+
+    @model_validator(mode="after")
+    def _segments_may_lose_more(self) -> Self:
+        if self.segment_margin < self.margin:
+            raise ValueError(
+                f"model_gate.segment_margin {self.segment_margin} is below model_gate.margin "
+                f"{self.margin}: a loss that is allowed over all users would break a segment"
+            )
+        return self
 
 
 class ServingConfig(Frozen):

@@ -36,6 +36,9 @@ class MetricComparison(Frozen):
         description="(challenger - baseline) / baseline; None where the baseline is 0 or absent, "
         "or where the metric has no interval (auc, ece)."
     )
+    difference: Interval | None = Field(
+        default=None, description="challenger - baseline; it is there where the baseline is 0 too."
+    )
     challenger_interval: Interval | None = Field(default=None, description="Of the level itself.")
     baseline_interval: Interval | None = Field(default=None, description="Of the level itself.")
 
@@ -55,6 +58,16 @@ class AbsentMetric(Frozen):
     side: Literal["challenger", "baseline"]
     kind: AbsenceKind
     reason: str = Field(description="A sentence for people.")
+
+
+class HeadFacts(Frozen):
+    """What is known of one head's probabilities on the challenger's side."""
+
+    head: str
+    num_positives: int = Field(ge=0, description="Holdout examples with the action.")
+    spread: float | None = Field(
+        description="Largest minus smallest probability; None where one is not finite."
+    )
 
 
 class ReliabilityBin(Frozen):
@@ -107,11 +120,20 @@ class Comparison(Frozen):
         description="Both sides rank every example alike; None: not checked, not promoted.",
     )
     reliability: tuple[ReliabilityBin, ...] = Field(default=(), description="Calibration plot.")
+    heads: tuple[HeadFacts, ...] = Field(
+        default=(), description="The challenger's heads, whatever their weight; () in older ones."
+    )
 
     @property
     def target(self) -> MetricComparison | None:
         """The target metric over all users, or None if it was not computed."""
         return self.find(self.target_metric)
+
+    @property
+    def is_loss_certain(self) -> bool:
+        """Whether the interval of the target metric's change lies wholly below zero."""
+        change = self.target.relative_change if self.target is not None else None
+        return change is not None and change.high < 0
 
     @property
     def detectable_change(self) -> str:

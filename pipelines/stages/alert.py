@@ -1,4 +1,4 @@
-"""`alert`: people are told when the verdict keeps the champion.
+"""`alert`: people are told when the verdict keeps the champion, or when a loss is certain.
 
 A run that broke is told by the DAG's callback or by the command line, not here. Tested in
 tests/pipelines/alerts/test_compose.py.
@@ -10,7 +10,7 @@ from pipelines.settings import Settings
 
 
 def alert(run: ResolvedRun, judgement: Judgement, settings: Settings) -> AlertReceipt:
-    """Send the message that the verdict asks for; a verdict of PROMOTE asks for none.
+    """Send the message that the verdict asks for, if it asks for one.
 
     Raises:
         AlertDeliveryError: a transport failed; the outbox and the other transports have it.

@@ -8,6 +8,7 @@ from pipelines.contracts.judgement import (
     AbsentMetric,
     BaselineKind,
     Comparison,
+    HeadFacts,
     Interval,
     MetricComparison,
     SelfTest,
@@ -59,6 +60,7 @@ def comparison(
         metric(TARGET, change(0.01), segment="non_core"),
         metric("hit_at_3.hide", hide or change(0.0)),
         metric("calibration_ratio.repin", change(0.0), challenger=calibration),
+        metric("auc.repin", None, challenger=0.7),
     ]
     metrics = [m for m in metrics if m.metric not in drop and f"{m.metric}/{m.segment}" not in drop]
     values: dict[str, Any] = {
@@ -76,6 +78,10 @@ def comparison(
         "smallest_detectable_change": 0.02,
         "bootstrap_seed": 1,
         "are_scores_identical": False,
+        "heads": (
+            HeadFacts(head="repin", num_positives=200, spread=0.5),
+            HeadFacts(head="hide", num_positives=20, spread=0.1),
+        ),
     }
     return Comparison(**(values | fields))
 

@@ -44,9 +44,11 @@ CHAMPION = make_model("3", datetime(2017, 2, 16, tzinfo=UTC))
 CHALLENGER = make_model("4", datetime(2017, 3, 2, tzinfo=UTC))
 
 
-def make_judgement(decision: Decision, *reasons: str, low: float = -0.05) -> Judgement:
+def make_judgement(
+    decision: Decision, *reasons: str, low: float = -0.05, high: float = -0.01
+) -> Judgement:
     """Return a judgement of v4 against v3: repin volume 1.5 against 1.6, -6.25 %."""
-    change = Interval(value=-0.0625, low=low, high=-0.01, confidence=0.95)
+    change = Interval(value=-0.0625, low=low, high=high, confidence=0.95)
     target = MetricComparison(
         metric="repin_volume_at_3",
         segment="all",

@@ -66,6 +66,7 @@ class RatioEstimate:
     challenger: Interval | None
     baseline: Interval | None
     relative_change: Interval | None
+    difference: Interval | None  # of the levels, challenger minus baseline
     relative_standard_error: float | None  # of the relative change; None where that is None
 
 
@@ -145,6 +146,7 @@ def _estimate(totals: FloatArray, confidence: float) -> RatioEstimate:
         challenger=_interval(_ratio(challenger, denominator), confidence),
         baseline=_interval(_ratio(baseline, denominator), confidence),
         relative_change=_interval(changes, confidence),
+        difference=_interval(_ratio(difference, denominator), confidence),
         relative_standard_error=None if changes is None else float(np.std(changes[1:], ddof=1)),
     )
 

@@ -30,11 +30,13 @@ from validation.model_gate.holdout_metrics import (
     FloatArray,
     Mask,
     RatioMetric,
-    absent,
+    head_facts,
+    not_finite,
     pooled_metrics,
     ratio_metrics,
     reliability,
     segment_masks,
+    undefined,
 )
 from validation.model_gate.target_metric import target_metric
 
@@ -47,6 +49,42 @@ class ComparedModels:
     baseline_kind: BaselineKind
     challenger: ModelRef
     champion: ModelRef | None
+
+
+@dataclass(frozen=True)
+class HoldoutUsers:
+    """Who made each of the M requests, and in which group a user is drawn."""
+
+    request_user: NDArray[np.intp]  # (M,), users from 0 on
+    user_group: NDArray[np.intp]  # one per user, groups from 0 on
+    num_groups: int
+
+    @classmethod
+    def of(cls, rows: ExampleRows) -> "HoldoutUsers":
+        """Return the users of a holdout's requests."""
+        users, request_user = np.unique(rows.user_id, return_inverse=True)
+        num_groups, user_group = user_groups(users)
+        return cls(request_user, user_group, num_groups)
+
+    @property
+    def num_users(self) -> int:
+        """Users with at least one request."""
+        return len(self.user_group)
+
+    @property
+    def request_group(self) -> NDArray[np.intp]:
+        """The group of each request's user, (M,)."""
+        return self.user_group[self.request_user]
+
+    def per_group(self, mask: Mask) -> FloatArray:
+        """Return the number of users in each group who made some of these requests."""
+        present = np.unique(self.request_user[mask])
+        counts = np.bincount(self.user_group[present], minlength=self.num_groups)
+        return counts.astype(np.float64)
+
+    def count(self, mask: Mask) -> int:
+        """Return the number of users who made some of these requests."""
+        return len(np.unique(self.request_user[mask]))
 
 
 def compare(
@@ -78,11 +116,12 @@ def compare(
     _check_scores(challenger, num_examples, "challenger")
     _check_scores(baseline, num_examples, "baseline")
     target = target_metric(config, heads)
-    users, request_user = np.unique(rows.user_id, return_inverse=True)
+    users = HoldoutUsers.of(rows)
     masks = segment_masks(rows)
     metrics = ratio_metrics(rows, challenger, baseline, heads, target)
-    table, target_error = bootstrap_metrics(rows, metrics, masks, users, request_user, config)
-    table += pooled_metrics(rows, challenger, baseline, heads, masks)
+    table, target_error = bootstrap_metrics(rows, metrics, masks, users, config)
+    group, confidence = users.request_group, config.confidence
+    table += pooled_metrics(rows, challenger, baseline, heads, masks, group, confidence)
     missing = [row for row in table if isinstance(row, AbsentMetric)]
     if target_error is None:
         missing.append(_without_detectable_change(target.name, missing))
@@ -93,10 +132,10 @@ def compare(
         baseline_kind=models.baseline_kind,
         challenger_model=models.challenger,
         champion_model=models.champion,
-        num_users=len(users),
+        num_users=users.num_users,
         num_requests=len(rows.user_id),
         num_examples=num_examples,
-        segment_users={name: len(np.unique(request_user[mask])) for name, mask in masks.items()},
+        segment_users={name: int(users.count(mask)) for name, mask in masks.items()},
         metrics=tuple(row for row in table if isinstance(row, MetricComparison)),
         absent=tuple(missing),
         target_metric=target.name,
@@ -107,6 +146,7 @@ def compare(
         are_scores_identical=bool(np.array_equal(challenger.ranking_score, baseline.ranking_score)),
         reliability=reliability(rows, challenger, "challenger", heads)
         + reliability(rows, baseline, "baseline", heads),
+        heads=head_facts(rows, challenger, heads),
     )
 
 
@@ -124,8 +164,7 @@ def bootstrap_metrics(
     rows: ExampleRows,
     metrics: list[RatioMetric],
     masks: Mapping[str, Mask],
-    users: NDArray[np.int64],
-    request_user: NDArray[np.intp],
+    users: HoldoutUsers,
     config: ModelGateConfig,
 ) -> tuple[list[MetricComparison | AbsentMetric], float | None]:
     """Bootstrap every metric in every segment on the same draws of users.
@@ -133,26 +172,21 @@ def bootstrap_metrics(
     Returns:
         The table, and the standard error of the target metric's relative change over all users.
     """
-    num_groups, user_group = user_groups(users)
-    request_group = user_group[request_user]
+    request_group = users.request_group
 
     def per_group(values: FloatArray | None, mask: Mask) -> FloatArray:
         if values is None:
-            return np.zeros(num_groups)
-        sums = np.bincount(request_group[mask], weights=values[mask], minlength=num_groups)
+            return np.zeros(users.num_groups)
+        sums = np.bincount(request_group[mask], values[mask], minlength=users.num_groups)
         return sums.astype(np.float64)
-
-    def users_per_group(mask: Mask) -> FloatArray:
-        present = np.unique(request_user[mask])
-        return np.bincount(user_group[present], minlength=num_groups).astype(np.float64)
 
     table: list[MetricComparison | AbsentMetric] = []
     keys, columns = [], []
-    judged = {name: (mask, users_per_group(mask)) for name, mask in masks.items() if mask.any()}
+    judged = {name: (mask, users.per_group(mask)) for name, mask in masks.items() if mask.any()}
     for metric in (_per_request(metric, rows) for metric in metrics):
         for segment in masks:
             if segment not in judged:
-                table.append(absent(metric.name, segment, "challenger", EMPTY_SEGMENT))
+                table.append(undefined(metric.name, segment, "challenger", EMPTY_SEGMENT))
                 continue
             mask, num_users = judged[segment]
             divisor = num_users
@@ -200,9 +234,9 @@ def _rows_of(
     name, columns = metric.name, (sums.challenger, sums.baseline, sums.denominators)
     level, other, divisor = (float(column[:, k].sum()) for column in columns)
     if divisor == 0:
-        return [absent(name, segment, "challenger", "No example has the action.")]
+        return [undefined(name, segment, "challenger", "No example has the action.")]
     if not np.isfinite(level):
-        return [absent(name, segment, "challenger")]
+        return [not_finite(name, segment, "challenger")]
     has_baseline = metric.baseline is not None and bool(np.isfinite(other))
     row = MetricComparison(
         metric=name,
@@ -210,16 +244,17 @@ def _rows_of(
         challenger=level / divisor,
         baseline=other / divisor if has_baseline else None,
         relative_change=estimate.relative_change if has_baseline else None,
+        difference=estimate.difference if has_baseline else None,
         challenger_interval=estimate.challenger,
         baseline_interval=estimate.baseline if has_baseline else None,
     )
     if metric.baseline is None or has_baseline:
         return [row]
-    return [row, absent(name, segment, "baseline")]
+    return [row, not_finite(name, segment, "baseline")]
 
 
 def _without_detectable_change(target: str, missing: list[AbsentMetric]) -> AbsentMetric:
     """Return why the smallest detectable change is not known."""
     causes = (row.reason for row in missing if (row.metric, row.segment) == (target, "all"))
     zero = f"The baseline's {target} is zero in at least one resample of the users."
-    return absent("smallest_detectable_change", "all", "baseline", next(causes, zero))
+    return undefined("smallest_detectable_change", "all", "baseline", next(causes, zero))

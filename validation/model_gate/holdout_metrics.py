@@ -7,9 +7,11 @@ tests/validation/model_gate/test_comparison.py.
 Letters: N examples, M requests.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from itertools import product
+from statistics import NormalDist
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +20,15 @@ from pipelines.contracts.config import Head
 from pipelines.contracts.judgement import (
     AbsenceKind,
     AbsentMetric,
+    HeadFacts,
+    Interval,
     MetricComparison,
     ReliabilityBin,
 )
 from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
 from validation.model_gate.ranking_metrics import (
-    MetricUndefinedError,
-    area_under_curve,
+    auc_with_influence,
     expected_calibration_error,
     top_k_hits,
 )
@@ -37,10 +40,6 @@ Side = Literal["challenger", "baseline"]
 NUM_RELIABILITY_BINS = 10
 """As many as people read at a glance; bins hold equal numbers of examples, not equal widths."""
 EMPTY_SEGMENT = "The segment has no users in the holdout."
-_POOLED: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "auc": area_under_curve,
-    "ece": expected_calibration_error,
-}
 _LOWEST_PROBABILITY = 1e-7  # float32 rounds nearer values to 0, whose log loss would be infinite
 
 
@@ -112,14 +111,32 @@ def _log_losses(probability: FloatArray, label: FloatArray) -> FloatArray:
     return -(label * np.log(clipped) + (1 - label) * np.log1p(-clipped))
 
 
-def absent(metric: str, segment: str, side: Side, reason: str | None = None) -> AbsentMetric:
-    """Return the record of a number that these rows do not give, for a reason.
-
-    Without a reason, the side's own scores are at fault: at least one of them is not finite.
-    """
-    kind = AbsenceKind.NOT_FINITE if reason is None else AbsenceKind.UNDEFINED
-    reason = reason or f"The {side}'s scores hold NaN or infinity."
+def not_finite(metric: str, segment: str, side: Side) -> AbsentMetric:
+    """Return the record of a number that a side lacks because its own scores are at fault."""
+    reason = f"The {side}'s scores hold NaN or infinity."
+    kind = AbsenceKind.NOT_FINITE
     return AbsentMetric(metric=metric, segment=segment, side=side, kind=kind, reason=reason)
+
+
+def undefined(metric: str, segment: str, side: Side, reason: str) -> AbsentMetric:
+    """Return the record of a number that these rows do not give, whatever the scores are."""
+    kind = AbsenceKind.UNDEFINED
+    return AbsentMetric(metric=metric, segment=segment, side=side, kind=kind, reason=reason)
+
+
+def head_facts(
+    rows: ExampleRows, scores: SplitScores, heads: tuple[Head, ...]
+) -> tuple[HeadFacts, ...]:
+    """Return of each head with probabilities whether they are finite and differ at all."""
+    found = []
+    for head in heads:
+        probability = scores.probabilities.get(head.name)
+        if probability is not None:
+            is_finite = bool(np.isfinite(probability).all())
+            spread = float(np.ptp(probability)) if is_finite and len(probability) else None
+            num_positives = int(np.sum(rows.labels[head.name], dtype=np.int64))
+            found.append(HeadFacts(head=head.name, num_positives=num_positives, spread=spread))
+    return tuple(found)
 
 
 def pooled_metrics(
@@ -128,53 +145,80 @@ def pooled_metrics(
     baseline: SplitScores,
     heads: tuple[Head, ...],
     masks: Mapping[str, Mask],
+    request_group: NDArray[np.intp],
+    confidence: float,
 ) -> list[MetricComparison | AbsentMetric]:
-    """Return AUC and ECE, which are not sums over users and therefore have no interval."""
+    """Return AUC and ECE, which are not ratios of sums over users.
+
+    AUC has an interval from its influence per group of users (`request_group`, (M,)); ECE has none.
+    """
     found: list[MetricComparison | AbsentMetric] = []
-    for head in heads:
+    for head, (segment, mask) in product(heads, masks.items()):
         ours, theirs = (s.probabilities.get(head.name) for s in (challenger, baseline))
         if ours is None:
             continue
-        for segment, mask in masks.items():
-            chosen = mask[rows.request_index]
-            label = rows.labels[head.name][chosen]
-            for name in _POOLED:
-                metric = f"{name}.{head.name}"
-                level = _level(metric, segment, "challenger", ours[chosen], label)
-                if isinstance(level, AbsentMetric):
-                    found.append(level)
-                    continue
+        chosen = mask[rows.request_index]
+        label = rows.labels[head.name][chosen]
+        group = request_group[rows.request_index[chosen]]
+        for name in ("auc", "ece"):
+            cell = _Cell(f"{name}.{head.name}", segment, label, group, confidence)
+            level = cell.level(ours[chosen], "challenger")
+            if isinstance(level, AbsentMetric):
+                found.append(level)
+                continue
+            other = None if theirs is None else cell.level(theirs[chosen], "baseline")
+            if isinstance(other, AbsentMetric):
+                found.append(other)
                 other = None
-                if theirs is not None:
-                    other = _level(metric, segment, "baseline", theirs[chosen], label)
-                if isinstance(other, AbsentMetric):
-                    found.append(other)
-                    other = None
-                found.append(
-                    MetricComparison(
-                        metric=metric,
-                        segment=segment,
-                        challenger=level,
-                        baseline=other,
-                        relative_change=None,
-                    )
+            found.append(
+                MetricComparison(
+                    metric=cell.metric,
+                    segment=segment,
+                    challenger=level.value,
+                    baseline=None if other is None else other.value,
+                    relative_change=None,
+                    challenger_interval=level.interval,
+                    baseline_interval=None if other is None else other.interval,
                 )
+            )
     return found
 
 
-def _level(
-    metric: str, segment: str, side: Side, probability: np.ndarray, label: np.ndarray
-) -> float | AbsentMetric:
-    """Return the metric on one side, or why there is none."""
-    if len(label) == 0:
-        return absent(metric, segment, side, EMPTY_SEGMENT)
-    if not np.all(np.isfinite(probability)):
-        return absent(metric, segment, side)
-    try:
-        return _POOLED[metric.partition(".")[0]](probability, label)
-    except MetricUndefinedError as error:
-        reason = str(error).partition(": ")[2] + "."  # without the name of the function
-        return absent(metric, segment, side, reason)
+class _Level(NamedTuple):
+    value: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One pooled metric in one segment: all that both sides share."""
+
+    metric: str
+    segment: str
+    label: np.ndarray  # of the segment's examples
+    group: NDArray[np.intp]  # of the segment's examples
+    confidence: float
+
+    def level(self, probability: np.ndarray, side: Side) -> _Level | AbsentMetric:
+        """Return the metric on one side, or why there is none."""
+        num = len(self.label)
+        if num == 0:
+            return undefined(self.metric, self.segment, side, EMPTY_SEGMENT)
+        if not np.all(np.isfinite(probability)):
+            return not_finite(self.metric, self.segment, side)
+        if self.metric.startswith("ece."):
+            if num < NUM_RELIABILITY_BINS:
+                reason = f"There are fewer examples than the {NUM_RELIABILITY_BINS} bins."
+                return undefined(self.metric, self.segment, side, reason)
+            return _Level(expected_calibration_error(probability, self.label), None)
+        if self.label.min() == self.label.max():
+            reason = f"All {num:,} examples have the same label, so no order of them is better."
+            return undefined(self.metric, self.segment, side, reason)
+        area, influence = auc_with_influence(probability, self.label)
+        error = float(np.sqrt(np.square(np.bincount(self.group, weights=influence)).sum()))
+        reach = NormalDist().inv_cdf((1 + self.confidence) / 2) * error
+        low, high = max(area - reach, 0.0), min(area + reach, 1.0)
+        return _Level(area, Interval(value=area, low=low, high=high, confidence=self.confidence))
 
 
 def reliability(

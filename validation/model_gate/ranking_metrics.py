@@ -5,7 +5,8 @@ candidates that another model chose to show; what this model would have shown ha
 intervals (`validation.model_gate.bootstrap`).
 
 The AUC is not scikit-learn's, which the tests compare it with: on a million examples scikit-learn's
-takes 1.0 s, ours 0.4 s, and the gate takes it for every head, segment and side.
+takes 1.0 s, ours 0.4 s, and the gate takes it for every head, segment and side. It also gives the
+variance over users, which scikit-learn's does not.
 
 Letters: N examples, M requests.
 """
@@ -101,6 +102,19 @@ def area_under_curve(score: np.ndarray, label: np.ndarray) -> float:
     Raises:
         MetricUndefinedError: only one class, or a score is not finite.
     """
+    return auc_with_influence(score, label)[0]
+
+
+def auc_with_influence(score: np.ndarray, label: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return the area under the curve, and each row's influence on it, float64 (N,).
+
+    The influences sum to zero. Summed per user and squared, they estimate the variance of the area
+    over draws of users: that of DeLong, DeLong and Clarke-Pearson (Biometrics 44, 1988), for
+    clustered rows as in Obuchowski (Biometrics 53, 1997).
+
+    Raises:
+        MetricUndefinedError: only one class, or a score is not finite.
+    """
     if len(score) != len(label) or not np.isfinite(score).all():
         raise MetricUndefinedError(
             f"area_under_curve: expected {len(label)} finite scores, found {len(score)} of which "
@@ -114,7 +128,15 @@ def area_under_curve(score: np.ndarray, label: np.ndarray) -> float:
             f"area_under_curve: {num_positive} positives and {num_negative} negatives; expected "
             f"both classes; use a longer holdout or leave this head out"
         )
-    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
-    mean_rank = np.cumsum(counts) - (counts - 1) / 2.0  # ranks from 1, ties share their mean
-    rank_sum = float(mean_rank[inverse][is_positive].sum())
-    return (rank_sum - num_positive * (num_positive + 1) / 2.0) / (num_positive * num_negative)
+    # Rows of an equal score are one place, in ascending order.
+    _, place, counts = np.unique(score, return_inverse=True, return_counts=True)
+    positives = np.bincount(place, weights=is_positive, minlength=len(counts))
+    negatives = counts - positives
+    # The chance that a negative is below a positive of this place, and a positive above a negative.
+    below = (np.cumsum(negatives) - negatives / 2) / num_negative
+    above = (num_positive - np.cumsum(positives) + positives / 2) / num_positive
+    area = float(positives @ below) / num_positive
+    influence = np.where(
+        is_positive, (below[place] - area) / num_positive, (above[place] - area) / num_negative
+    )
+    return area, influence

@@ -5,58 +5,25 @@ acting on the verdict (`pipelines.registry.promotion`).
 """
 
 import math
-from dataclasses import dataclass, field
 
 from pipelines.contracts.config import Head, Limit, ModelGateConfig, RelativeLimit
 from pipelines.contracts.judgement import (
-    AbsenceKind,
     BaselineKind,
     Comparison,
     Decision,
     Interval,
-    MetricComparison,
     SelfTest,
     ServingCheck,
     Verdict,
 )
+from validation.model_gate.findings import Findings, percent, quote_change
+from validation.model_gate.limits import (
+    judge_floors,
+    judge_guardrails,
+    judge_heads,
+    judge_segments,
+)
 from validation.model_gate.target_metric import hits_name
-
-_ROUNDING = 1e-9
-"""Float arithmetic may miss a bound that is met exactly: 1.02 / 1 - 1 is more than 0.02."""
-
-
-@dataclass
-class _Findings:
-    """What the rules found in a comparison: sentences by what they mean."""
-
-    comparison: Comparison
-    broken: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    held: list[str] = field(default_factory=list)
-
-    def find(self, metric: str, consequence: str, segment: str = "all") -> MetricComparison | None:
-        """Return a metric that a rule needs; note its absence where the comparison lacks it.
-
-        An absent metric breaks the rule where the challenger's own scores are at fault, and is a
-        gap otherwise.
-        """
-        row = self.comparison.find(metric, segment)
-        if row is None:
-            absent = self.comparison.find_absent(metric, segment)
-            reason = f": {absent.reason}" if absent is not None else "."
-            is_own_fault = absent is not None and absent.kind is AbsenceKind.NOT_FINITE
-            sentences = self.broken if is_own_fault else self.missing
-            sentences.append(f"'{metric}' was not computed, {consequence}{reason}")
-        return row
-
-    def why_no_change(self, row: MetricComparison) -> str:
-        """Return why a metric that has a level has no relative change."""
-        absent = self.comparison.find_absent(row.metric, row.segment, "baseline")
-        if absent is not None:
-            return absent.reason.rstrip(".")
-        if row.baseline is None:
-            return "the baseline has no such number"
-        return "the baseline's is zero in at least one resample of the users"
 
 
 def decide(
@@ -76,17 +43,24 @@ def decide(
        twice, another target metric, too few users, an empty required segment, a missing or
        non-finite threshold): INCONCLUSIVE. REJECT would be an accusation without evidence.
     3. **REJECT**: a number that a rule needs is absent because the challenger's own scores are not
-       finite, the interval of the relative change in the target metric lies wholly below zero, or a
-       floor or guardrail breaks.
+       finite; the whole interval of the change in the target metric lies below minus the margin; or
+       a bound is broken, which means that the whole interval lies beyond it: a floor, a guardrail,
+       the margin of a required segment, or what is asked of every head (`limits`).
     4. **A gap**: a number that a rule needs could not be computed for another reason: INCONCLUSIVE.
-    5. **Not shown**: the interval's lower end is not above minus the margin: INCONCLUSIVE. Against
-       popularity, in the first cycle, it must be above zero: no champion has aged, so that
-       freshness is worth nothing.
-    6. **A doubt**: the gate's self-test raised one, or was not run: INCONCLUSIVE.
-    7. **PROMOTE** otherwise. In every other case the champion stays.
+    5. **Held back**: an interval straddles a guardrail or a segment's margin, and the holdout could
+       have seen a change of that size; or a level lies outside its floor, though not surely:
+       INCONCLUSIVE.
+    6. **Not shown**: the interval's lower end is not above minus the margin: INCONCLUSIVE.
+    7. **A doubt**: the gate's self-test raised one, or was not run: INCONCLUSIVE.
+    8. **PROMOTE** otherwise. In every other case the champion stays.
 
-    Floors and guardrails break on the estimate itself, strictly beyond the bound; a value exactly
-    at the bound holds. The interval is quoted beside it.
+    Against popularity, in the first cycle, the margin is zero in 3 and 6: no champion has aged, so
+    that freshness is worth nothing. Guardrails and segments are judged against popularity as they
+    are against a champion.
+
+    A holdout of many users can be sure of a loss that is smaller than the margin. Such a challenger
+    is promoted, because freshness is worth the margin; the first reason says that the loss is
+    certain, and people are alerted.
 
     Args:
         comparison: The challenger against the baseline.
@@ -108,7 +82,7 @@ def decide(
 def decide_on_comparison(
     comparison: Comparison, config: ModelGateConfig, heads: tuple[Head, ...]
 ) -> Verdict:
-    """Return what rules 2 to 5 of `decide` say; the self-test asks them about planted models.
+    """Return what rules 2 to 6 of `decide` say; the self-test asks them about planted models.
 
     It is never PROMOTE where a threshold, a metric or an interval is missing or not finite.
     """
@@ -119,26 +93,33 @@ def decide_on_comparison(
     )
     if void:
         return Verdict(decision=Decision.INCONCLUSIVE, reasons=void)
-    findings = _Findings(comparison)
-    _judge_floors(config.floors, findings)
-    _judge_guardrails(config, findings)
-    _judge_segments(config, findings)
-    target, target_sentence = _judge_target(config, findings)
+    findings = Findings(comparison)
+    judge_floors(config.floors, findings)
+    judge_guardrails(config, findings)
+    judge_segments(config, findings)
+    judge_heads(config, heads, findings)
+    target, sentence = _judge_target(config, findings)
     if findings.broken:
         reasons = (*findings.broken, *findings.missing)
         return Verdict(decision=Decision.REJECT, reasons=reasons)
     if findings.missing or target is None:
         return Verdict(decision=Decision.INCONCLUSIVE, reasons=tuple(findings.missing))
     needed = needed_lower_end(comparison, config.margin)
-    if target.low > needed:
-        sentence = f"{target_sentence} Its lower end is above the {_percent(needed)} required."
-        return Verdict(decision=Decision.PROMOTE, reasons=(sentence, *findings.held))
-    sentence = (
-        f"{target_sentence} Its lower end is not above the {_percent(needed)} required, and it "
-        f"does not lie wholly below zero: this holdout cannot tell. It can see a change of "
-        f"{comparison.detectable_change} four times in five."
-    )
-    return Verdict(decision=Decision.INCONCLUSIVE, reasons=(sentence, *findings.held))
+    if target.low <= needed:
+        sentence = (
+            f"{sentence} Its lower end is not above the {percent(needed)} required, and it does "
+            f"not lie wholly below that: this holdout cannot tell. It can see a change of "
+            f"{comparison.detectable_change} four times in five."
+        )
+        reasons = (sentence, *findings.held_back, *findings.held)
+        return Verdict(decision=Decision.INCONCLUSIVE, reasons=reasons)
+    sentence = f"{sentence} Its lower end is above the {percent(needed)} required."
+    if target.high < 0:
+        sentence = f"{sentence} The loss is certain, and smaller than the margin."
+    if findings.held_back:
+        reasons = (*findings.held_back, sentence, *findings.held)
+        return Verdict(decision=Decision.INCONCLUSIVE, reasons=reasons)
+    return Verdict(decision=Decision.PROMOTE, reasons=(sentence, *findings.held))
 
 
 def _doubts(self_test: SelfTest) -> tuple[str, ...]:
@@ -196,7 +177,9 @@ def _threshold_reasons(config: ModelGateConfig, heads: tuple[Head, ...]) -> list
                 f"Head {head.name!r} is unwanted and no guardrail bounds '{metric}'; "
                 f"set model_gate.guardrails."
             )
-    bounds: list[tuple[str, float | None]] = [("model_gate.margin", config.margin)]
+    bounds: list[tuple[str, float | None]] = [
+        (f"model_gate.{name}", value) for name, value in config if isinstance(value, float)
+    ]
     limits: tuple[Limit | RelativeLimit, ...] = (*config.floors, *config.guardrails)
     for limit in limits:
         kind = "floor" if isinstance(limit, Limit) else "guardrail"
@@ -222,62 +205,7 @@ def _sample_reasons(comparison: Comparison, config: ModelGateConfig) -> list[str
     return reasons
 
 
-def _judge_floors(floors: tuple[Limit, ...], findings: _Findings) -> None:
-    """Hold the challenger's own levels against the absolute bounds."""
-    for floor in floors:
-        row = findings.find(floor.metric, "so its floor cannot be judged")
-        if row is None:
-            continue
-        value, bound = row.challenger, _floor(floor)
-        if _is_outside(value, floor.minimum, floor.maximum):
-            findings.broken.append(
-                f"The challenger's {floor.metric} is {value:.4f}"
-                f"{_quoted(row.challenger_interval)}, outside its floor {bound}."
-            )
-        else:
-            findings.held.append(f"{floor.metric} {value:.4f} holds its floor {bound}.")
-
-
-def _judge_guardrails(config: ModelGateConfig, findings: _Findings) -> None:
-    """Hold relative changes against their bounds; they are bounds against a champion only."""
-    if findings.comparison.baseline_kind is not BaselineKind.CHAMPION:
-        if config.guardrails:
-            findings.held.append(
-                "Guardrails were not judged: there is no champion to compare with."
-            )
-        return
-    for rail in config.guardrails:
-        row = findings.find(rail.metric, "so its guardrail cannot be judged")
-        if row is None:
-            continue
-        change = row.relative_change
-        if change is None:
-            findings.missing.append(
-                f"The relative change of '{rail.metric}' could not be computed "
-                f"({findings.why_no_change(row)}), so its guardrail cannot be judged."
-            )
-            continue
-        lowest = None if rail.max_decrease is None else -rail.max_decrease
-        said = f"{rail.metric} changed by {_change(change)}"
-        if _is_outside(change.value, lowest, rail.max_increase):
-            findings.broken.append(f"{said}, beyond its guardrail {_rail(rail)}.")
-        else:
-            findings.held.append(f"{said}, within its guardrail {_rail(rail)}.")
-
-
-def _judge_segments(config: ModelGateConfig, findings: _Findings) -> None:
-    """Require the target metric in each required segment; a loss there is named, not decisive."""
-    for segment in config.required_segments:
-        consequence = f"though segment '{segment}' is required"
-        row = findings.find(config.target_metric, consequence, segment)
-        change = row.relative_change if row is not None else None
-        if change is not None and change.high < 0:
-            findings.held.append(
-                f"Note: in segment {segment} {config.target_metric} changed by {_change(change)}."
-            )
-
-
-def _judge_target(config: ModelGateConfig, findings: _Findings) -> tuple[Interval | None, str]:
+def _judge_target(config: ModelGateConfig, findings: Findings) -> tuple[Interval | None, str]:
     """Return the target metric's change and a sentence on it; add what breaks or lacks."""
     name = config.target_metric
     row = findings.find(name, "and it is the target metric")
@@ -294,59 +222,15 @@ def _judge_target(config: ModelGateConfig, findings: _Findings) -> tuple[Interva
     against = champion.label if champion is not None else "the popularity ranking"
     sentence = (
         f"{name} is {row.challenger:.4f} against {row.baseline:.4f} of {against}: "
-        f"{_change(change)}."
+        f"{quote_change(change)}."
     )
-    if change.high < 0:
-        findings.broken.insert(0, f"{sentence} The interval lies wholly below zero.")
+    needed = needed_lower_end(findings.comparison, config.margin)
+    if change.high < needed:
+        below = percent(needed) if needed else "zero"
+        findings.broken.insert(0, f"{sentence} The interval lies wholly below {below}.")
     return change, sentence
 
 
 def needed_lower_end(comparison: Comparison, margin: float) -> float:
     """Return what the lower end of the target metric's interval must exceed."""
     return -margin if comparison.baseline_kind is BaselineKind.CHAMPION else 0.0
-
-
-def _is_outside(value: float, minimum: float | None, maximum: float | None) -> bool:
-    """Return whether a value lies strictly beyond a bound, rounding aside."""
-    slack = _ROUNDING * max(1.0, abs(value))
-    return (minimum is not None and value < minimum - slack) or (
-        maximum is not None and value > maximum + slack
-    )
-
-
-def _floor(floor: Limit) -> str:
-    """Return a floor as text: 'from 0.8 to 1.25', 'of at least 1' or 'of at most 3'."""
-    if floor.maximum is None:
-        return f"of at least {floor.minimum:g}"
-    if floor.minimum is None:
-        return f"of at most {floor.maximum:g}"
-    return f"from {floor.minimum:g} to {floor.maximum:g}"
-
-
-def _rail(rail: RelativeLimit) -> str:
-    """Return a guardrail as text: '[-2.00 %, +2.00 %]'."""
-    low = "-inf" if rail.max_decrease is None else _percent(-rail.max_decrease)
-    high = "inf" if rail.max_increase is None else _percent(rail.max_increase)
-    return f"[{low}, {high}]"
-
-
-def _quoted(interval: Interval | None) -> str:
-    """Return a level's interval in brackets, or nothing."""
-    if interval is None:
-        return ""
-    return f" ({interval.confidence:.0%} interval {interval.low:.4f} to {interval.high:.4f})"
-
-
-def _change(interval: Interval) -> str:
-    """Return '+1.20 % (95 % interval -0.10 % to +2.50 %)'."""
-    return (
-        f"{_percent(interval.value)} ({interval.confidence * 100:g} % interval "
-        f"{_percent(interval.low)} to {_percent(interval.high)})"
-    )
-
-
-def _percent(share: float) -> str:
-    """Return a signed percentage with two decimals."""
-    if share == 0:
-        return "0 %"
-    return f"{share * 100:+.2f} %"

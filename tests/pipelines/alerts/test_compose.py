@@ -46,7 +46,7 @@ def make_failure(stage: str, error_class: str, exit_code: int, at: int = 0) -> S
 
 def test_a_promotion_is_no_reason_to_write(tmp_path):
     receipt = alert_stage(
-        make_run(tmp_path), make_judgement(Decision.PROMOTE), settings_in(tmp_path)
+        make_run(tmp_path), make_judgement(Decision.PROMOTE, high=0.01), settings_in(tmp_path)
     )
     assert (receipt.alert, receipt.delivered_to) == (None, ())
     assert not (tmp_path / "workspace" / "outbox").exists()
@@ -69,11 +69,27 @@ def test_a_regression_says_how_sure_and_what_serves(tmp_path):
 
 def test_an_inconclusive_verdict_asks_for_more_days(tmp_path):
     alert = compose_verdict(
-        make_judgement(Decision.INCONCLUSIVE), make_run(tmp_path, champion=CHAMPION), SETTINGS
+        make_judgement(Decision.INCONCLUSIVE, high=0.01),
+        make_run(tmp_path, champion=CHAMPION),
+        SETTINGS,
     )
     assert alert.kind is AlertKind.INCONCLUSIVE
     assert "--as-of 2017-03-09" in alert.next_step.commands[-1][1]
     assert "neither better nor worse" in alert.title
+
+
+@pytest.mark.parametrize(
+    ("decision", "title", "done"),
+    [
+        (Decision.PROMOTE, "is worse and is promoted, within the margin", "v4 is promoted"),
+        (Decision.INCONCLUSIVE, "is worse and stays out", "v4 was not promoted"),
+    ],
+)
+def test_a_certain_loss_is_a_regression_whatever_the_decision(tmp_path, decision, title, done):
+    judgement = make_judgement(decision, low=-0.0015, high=-0.0005)
+    alert = compose_verdict(judgement, make_run(tmp_path, champion=CHAMPION), SETTINGS)
+    assert alert.kind is AlertKind.REGRESSION
+    assert title in alert.title and done in alert.done
 
 
 def test_a_metric_that_could_not_be_compared_is_said_so(tmp_path):

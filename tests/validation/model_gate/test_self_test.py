@@ -39,7 +39,7 @@ def test_a_better_challenger_is_promoted_and_a_worse_one_rejected() -> None:
     assert verdict_on(GOOD, FAIR).decision is Decision.PROMOTE
     rejected = verdict_on(FAIR, GOOD)
     assert rejected.decision is Decision.REJECT
-    assert "wholly below zero" in rejected.reasons[0]
+    assert "wholly below -1.00 %" in rejected.reasons[0]
 
 
 def test_a_fault_of_calibration_alone_is_rejected() -> None:

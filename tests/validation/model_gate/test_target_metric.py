@@ -43,6 +43,7 @@ def judged_by(target: str) -> Judgement:
     rows, truth = planted_rows(num_users=300)
     saves = np.random.default_rng(8).random(len(rows.request_index)) < truth["repin"] / 2
     rows = replace(rows, labels={**rows.labels, "save": saves.astype(np.int8)})
+    truth = truth | {"save": truth["repin"] / 2}
     good, fair = noisy_scores(truth, 0.2, 1), noisy_scores(truth, 1.0, 2)
     return judged(rows, good, fair, AGAINST_CHAMPION, config_with(target), THREE_HEADS)
 

@@ -191,7 +191,7 @@ def test_the_page_says_why_a_number_is_absent(tmp_path: Path) -> None:
     never = replace(rows, labels={**rows.labels, "hide": np.zeros_like(rows.labels["hide"])})
     text = page_of(judged(never, good, fair, AGAINST_CHAMPION, CONFIG), tmp_path).text
     assert "calibration_ratio.hide, challenger: No example has the action." in text
-    assert "auc.hide, challenger: 0 positives and 4800 negatives; expected both classes" in text
+    assert "auc.hide, challenger: All 4,800 examples have the same label" in text
 
     no_order = replace(good, ranking_score=good.ranking_score * np.nan)
     text = page_of(judged(rows, no_order, fair, AGAINST_CHAMPION, CONFIG), tmp_path).text
