@@ -15,9 +15,10 @@ from pipelines.contracts.config import RunConfig
 from pipelines.contracts.schemas import SPLIT_TRAINING
 from training.data.batches import Batch
 from training.data.epoch_plan import EpochPlanner, RankShare, split_off_calibration
+from training.data.feature_statistics import FeatureStatistics
 from training.data.input_checks import check_features
 from training.data.reader import SnapshotReader
-from training.data.statistics import FeatureStatistics, measure_statistics
+from training.data.statistics import measure_statistics
 from training.data.user_weights import user_weights
 
 

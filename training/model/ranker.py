@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipelines.contracts.config import FeatureConfig, ModelConfig
 from training.data.batches import Batch
-from training.data.statistics import FeatureStatistics
+from training.data.feature_statistics import FeatureStatistics
 from training.model.average_pooling import AveragePooling
 from training.model.cross_network import CrossNetwork
 from training.model.encoder.sequence_encoder import SequenceEncoder
