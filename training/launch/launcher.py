@@ -27,7 +27,7 @@ from pipelines.contracts.errors import (
     TransientStorageError,
 )
 from pipelines.contracts.processes import die_with_parent
-from training.environment import training_environment
+from training.environment import model_environment
 from training.fitting.spec import NodeAddress, TrainingResult, TrainingSpec
 from training.fitting.work_folder import TrainingError, WorkFolder, read
 from training.launch.out_of_memory import advice
@@ -154,7 +154,7 @@ def _run(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None) -> tu
     with (
         subprocess.Popen(
             _command(spec, folder, node),
-            env=training_environment(spec.num_devices, is_one_machine=is_one_machine),
+            env=model_environment(spec.num_devices, is_one_machine=is_one_machine),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
