@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from training.environment import threads_per_process, model_environment
+from training.environment import model_environment, threads_per_process
 
 
 @pytest.mark.parametrize(
