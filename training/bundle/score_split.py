@@ -79,7 +79,7 @@ def logits_of(
         predictor: The model.
         reader: Of the snapshot that the requests are in.
         index: The requests.
-        batch_size: Candidates at a time; changes memory and speed, not the logits.
+        batch_size: Candidates at a time; changes memory and speed, and the logits by rounding only.
     """
     parts = [
         predictor.logits(reader.make_batch(requests)) for requests in chunks(index, batch_size)

@@ -86,5 +86,5 @@ def test_labels_of_other_heads_are_refused(planted) -> None:
     features = planted.config.features
     fewer = features.model_copy(update={"heads": features.heads[:2]})
     config = planted.config.model_copy(update={"features": fewer})
-    with pytest.raises(DataContractError, match="heads .*save.* the recipe wants"):
+    with pytest.raises(DataContractError, match="heads .*save.* the recipe needs"):
         HomefeedDataModule(planted.snapshot, planted.folder, config)
