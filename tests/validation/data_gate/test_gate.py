@@ -44,6 +44,7 @@ def test_altered_missing_and_unreadable_files(planted_snapshot: Snapshot, tmp_pa
     assert outcomes["files_match_manifest"].partitions == ("shard-00000", SHARD)
     assert outcomes["schema"].partitions == ("shard-00000", SHARD)
     assert "has 1,000 bytes" in outcomes["files_match_manifest"].observed
+    assert "bytes, expected" in outcomes["schema"].observed
     assert "cannot be read" in outcomes["schema"].observed
     assert "not measured in snapshot" in outcomes["target_label_rate"].observed
     # No shard could be measured: every rate fails rather than passing on nothing.
