@@ -50,7 +50,7 @@ def evaluate(
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     context = _make_context(docs_dir)
     outcomes = {
-        check.name: _outcome(check, True, f"not judged: {check.not_judged}")
+        check.name: _outcome(check, True, f"not judged: {check.not_judged}", is_judged=False)
         for check in checks
         if check.not_judged
     }
@@ -167,7 +167,11 @@ def _judge(
 
 
 def _outcome(
-    check: Check, is_met: bool, observed: str, partitions: tuple[str, ...] = ()
+    check: Check,
+    is_met: bool,
+    observed: str,
+    partitions: tuple[str, ...] = (),
+    is_judged: bool = True,
 ) -> ExpectationOutcome:
     """Return the outcome of a check, with what the check itself says."""
     return ExpectationOutcome(
@@ -178,6 +182,7 @@ def _outcome(
         observed=observed,
         expected=check.expected,
         partitions=partitions,
+        is_judged=is_judged,
     )
 
 
