@@ -1,6 +1,7 @@
 """`bundle.json`: what a bundle says of itself, and which snapshots it can score.
 
-Not for weights and golden rows (`training.bundle.files`).
+Not for weights and golden rows (`training.bundle.files`). Tested in
+tests/training/bundle/test_files.py and test_score_split.py.
 """
 
 from pydantic import AwareDatetime, Field

@@ -1,6 +1,7 @@
 """Feeds the trainer: the epochs' batches for one rank, from any step on.
 
 Not for what is in a batch (`training.data.batches`) nor for its making (`training.data.reader`).
+Tested in tests/training/data/test_batches.py and test_user_weights.py.
 """
 
 from collections.abc import Iterator
@@ -110,10 +111,11 @@ class RankBatches:
             trainer.global_step, trainer.global_rank, trainer.world_size
         )
 
-    # The trainer asks a loader that can continue within an epoch for these; the step says it all.
+    # The trainer goes on within an epoch only with a loader that has these two methods. This loader
+    # has no state of its own, because the trainer's step says which batch is next.
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: the step in the checkpoint is the state."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take nothing."""
+        """Do nothing, because the batches follow from the trainer's step."""

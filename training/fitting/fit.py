@@ -1,7 +1,8 @@
 """One process's part of a training: fit, and on the first process calibrate and write the bundle.
 
 Not for starting processes (`training.launch.launcher`) nor for what a step is
-(`training.fitting.lightning_module`).
+(`training.fitting.lightning_module`). Tested in tests/training/launch/test_launcher.py and
+test_nodes.py.
 """
 
 import logging

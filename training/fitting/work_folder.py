@@ -8,7 +8,8 @@
 With several nodes, node 0 prepares the folder; node K has spec-node-K.json (its snapshot may lie
 elsewhere) and training-node-K.log beside.
 
-Not for the stage's own folder: the stage publishes from here.
+Not for the stage's own folder: the stage publishes from here. Tested in
+tests/training/launch/test_launcher.py and test_nodes.py.
 """
 
 import logging

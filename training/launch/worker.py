@@ -1,6 +1,7 @@
 """What torchrun starts, once per device: `torchrun -m training.launch.worker SPEC IDENTITY`.
 
-Not a command line for people: that is `homefeed train` or `homefeed stage train_challenger`.
+Not a command line for people: that is `homefeed train` or `homefeed stage train_challenger`. Tested
+in tests/training/launch/test_launcher.py and test_nodes.py.
 """
 
 import contextlib

@@ -1,6 +1,7 @@
 """The first layer's attention, for the candidates of a request together, on CPUs.
 
-Not for where its factors come from: that is `training.model.encoder.cpu.factors`.
+Not for where its factors come from: that is `training.model.encoder.cpu.factors`. Tested in
+tests/training/model/encoder/cpu/test_door.py and test_layer_stack.py.
 
 Letters: R requests, S tokens, M candidates (of a request, or those multiplied together), N rows,
 D token width, d sequence channels (action type and pin), E pin embedding.
