@@ -31,6 +31,23 @@ def test_the_project_keeps_its_import_direction(repository: Path) -> None:
     assert "0 broken" in done.stdout
 
 
+def test_a_served_model_imports_nothing_that_it_does_not_declare(repository: Path) -> None:
+    """`filelock` is no requirement of the MLflow model: locks and snapshots are for training."""
+    code = (
+        "import sys\n"
+        "import mlflow, torch  # each may import filelock for itself\n"
+        "sys.modules['filelock'] = None\n"
+        "import training.bundle.serving_model\n"
+        "print([name for name in sys.modules if name.startswith(('pipelines', 'training'))])\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "training.model.ranker" in done.stdout
+    for name in ("pipelines.contracts.files", "training.data.reader", "training.fitting"):
+        assert name not in done.stdout
+
+
 @pytest.mark.parametrize(
     ("path", "source"),
     [

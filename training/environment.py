@@ -17,8 +17,8 @@ def threads_per_process(num_processes: int) -> int:
     return min(share, int(wanted)) if wanted.isdigit() and int(wanted) > 0 else share
 
 
-def training_environment(num_processes: int, *, is_one_machine: bool = True) -> dict[str, str]:
-    """Return the environment of the training processes.
+def model_environment(num_processes: int, *, is_one_machine: bool = True) -> dict[str, str]:
+    """Return the environment of processes that train or serve a model.
 
     Args:
         num_processes: how many share this machine.

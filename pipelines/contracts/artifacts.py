@@ -198,6 +198,10 @@ class ExpectationOutcome(Frozen):
     observed: str = Field(description="Value found, as text.")
     expected: str = Field(description="Value expected, as text.")
     partitions: tuple[str, ...] = Field(default=(), description="Offending shards or days.")
+    is_judged: bool = Field(
+        default=True,
+        description="False where nothing could be compared; `observed` says why, and it is met.",
+    )
 
 
 class DataReport(Artifact):

@@ -29,7 +29,7 @@ from pipelines.contracts.schemas import SPLIT_TRAINING
 from pipelines.snapshot.build import write_snapshot
 from support.plain_encoder import PlainTransAct
 from training.data.reader import SnapshotReader
-from training.environment import training_environment
+from training.environment import model_environment
 from training.model.encoder.cpu.matrix_products import linear
 from training.model.encoder.public_weights import load_public_weights
 from training.model.encoder.sequence_encoder import SequenceEncoder
@@ -47,7 +47,7 @@ def measure() -> list[Row]:
     helps the peer more and stands in the row's note. Each in several processes, as every process
     lies differently in memory: a row is that of the process with the median ratio.
     """
-    plain, tuned = _measured(dict(os.environ)), _measured(training_environment(1))
+    plain, tuned = _measured(dict(os.environ)), _measured(model_environment(1))
     return [_in_one_row(rows, others) for rows, others in zip(plain, tuned, strict=True)]
 
 

@@ -63,7 +63,6 @@ def _holdout() -> tuple[ExampleRows, list[RatioMetric]]:
         request_id=np.zeros(NUM_REQUESTS, dtype="U1"),
         first_example=np.arange(NUM_REQUESTS + 1),
         pin_row=np.zeros(NUM_REQUESTS, dtype=np.int64),
-        position=np.zeros(NUM_REQUESTS, dtype=np.int64),
         numeric={},
         labels={},
     )

@@ -43,7 +43,6 @@ def planted_rows(
         request_id=np.array([f"r{i}" for i in range(num_requests)]),
         first_example=np.arange(num_requests + 1) * candidates,
         pin_row=rng.integers(0, 500, num_examples),
-        position=np.tile(np.arange(candidates), num_requests),
         numeric={"pin_popularity": popularity.astype(np.float32)},
         labels={
             head: (rng.random(num_examples) < probability).astype(np.int8)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,6 +15,9 @@ from support.runs import make_run
 from support.worlds import write_planted_world
 from training.fitting.spec import Lineage, TrainingResult, TrainingSpec
 from training.launch.launcher import train
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 
 @dataclass(frozen=True)
@@ -79,3 +82,22 @@ def trained(
 ) -> tuple[TrainingSpec, TrainingResult]:
     spec = planted.spec(tmp_path_factory.mktemp("trained"))
     return spec, train(spec)
+
+
+@pytest.fixture
+def few_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a request to a server that is not there fail at once."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+
+
+@pytest.fixture
+def client(tracking_uri: str) -> "MlflowClient":
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=tracking_uri)
+
+
+@pytest.fixture
+def run_id(client: "MlflowClient") -> str:
+    return client.create_run("0").info.run_id

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from training.environment import threads_per_process, training_environment
+from training.environment import model_environment, threads_per_process
 
 
 @pytest.mark.parametrize(
@@ -17,13 +17,13 @@ def test_processes_share_the_cores_and_keep_below_what_was_asked_for(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(num_cores)))
     monkeypatch.setenv("OMP_NUM_THREADS", asked_for)
     assert threads_per_process(num_processes) == expected
-    assert training_environment(num_processes)["OMP_NUM_THREADS"] == str(expected)
+    assert model_environment(num_processes)["OMP_NUM_THREADS"] == str(expected)
 
 
 def test_what_a_person_set_for_the_allocator_is_kept(monkeypatch) -> None:
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
     monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
-    environment = training_environment(1)
+    environment = model_environment(1)
     assert environment["MALLOC_TRIM_THRESHOLD_"] == "1"
     assert int(environment["MALLOC_MMAP_THRESHOLD_"]) > 2**30
     assert environment["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"

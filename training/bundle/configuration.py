@@ -1,6 +1,7 @@
 """`bundle.json`: what a bundle says of itself, and which snapshots it can score.
 
-Not for weights and golden rows (`training.bundle.files`).
+Not for weights and golden rows (`training.bundle.files`). Tested in
+tests/training/bundle/test_files.py and test_score_split.py.
 """
 
 from pydantic import AwareDatetime, Field
@@ -8,8 +9,8 @@ from pydantic import AwareDatetime, Field
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.config import FeatureConfig, ModelConfig
-from pipelines.contracts.errors import DataContractError
 from training.bundle.calibration import Calibrator
+from training.data.input_checks import meaning_of_codes, refuse_difference
 
 FORMAT_VERSION = 1
 
@@ -41,16 +42,14 @@ def check_fits(config: BundleConfig, snapshot: Snapshot) -> None:
     Raises:
         DataContractError: another embedding version, action vocabulary or categorical feature.
     """
-    ours, theirs = config.features, snapshot.features
     pairs = {
         "embedding version": (config.embedding_version, snapshot.embedding_version),
-        "action types": (ours.action_types, theirs.action_types),
-        "categorical features": (ours.categorical, theirs.categorical),
+        **meaning_of_codes(config.features, snapshot),
     }
-    for what, (needed, found) in pairs.items():
-        if needed != found:
-            raise DataContractError(
-                f"the bundle of {config.as_of:%Y-%m-%d} (snapshot {config.snapshot_digest[:12]}) "
-                f"needs {what} {needed}, but snapshot {snapshot.digest[:12]} has {found}; build "
-                f"the snapshot with the bundle's recipe, or train a first champion for the new one"
-            )
+    trained_on = config.snapshot_digest[:12]
+    refuse_difference(
+        snapshot,
+        pairs,
+        f"the bundle of {config.as_of:%Y-%m-%d} (trained on snapshot {trained_on})",
+        "build the snapshot with the bundle's recipe, or train a first champion for the new one",
+    )

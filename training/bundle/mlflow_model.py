@@ -37,13 +37,18 @@ def log_bundle(bundle_dir: Path, run_id: str, tracking_uri: str) -> str:
 
     Raises:
         TrackingUnavailableError: the server cannot be reached; nothing has to be trained again.
+        MlflowException: the server refuses, as where it does not know the run; a retry would be
+            refused too.
+        RequestException: something between here and the server refuses.
     """
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=tracking_uri)
-    with translated_errors(tracking_uri, "training is finished and is not repeated"):
-        known = _find(client, run_id, digest_of_files(digest_files(bundle_dir)))
-        return known or _log(bundle_dir, run_id, tracking_uri)
+    so_far = f"the bundle {bundle_dir} for MLflow run {run_id} is trained and is not trained again"
+    with translated_errors(tracking_uri, so_far):
+        bundle_digest = digest_of_files(digest_files(bundle_dir))
+        known = _find(client, run_id, bundle_digest)
+        return known or _log(bundle_dir, bundle_digest, run_id, tracking_uri)
 
 
 def _find(client: "MlflowClient", run_id: str, bundle_digest: str) -> str | None:
@@ -56,7 +61,7 @@ def _find(client: "MlflowClient", run_id: str, bundle_digest: str) -> str | None
     return None
 
 
-def _log(bundle_dir: Path, run_id: str, tracking_uri: str) -> str:
+def _log(bundle_dir: Path, bundle_digest: str, run_id: str, tracking_uri: str) -> str:
     import mlflow
     from mlflow.models import Model
 
@@ -67,7 +72,7 @@ def _log(bundle_dir: Path, run_id: str, tracking_uri: str) -> str:
             name=MODEL_NAME,
             flavor=mlflow.pyfunc,
             run_id=run_id,
-            tags={_DIGEST_TAG: digest_of_files(digest_files(bundle_dir))},
+            tags={_DIGEST_TAG: bundle_digest},
             python_model=str(Path(__file__).with_name("serving_model.py")),
             artifacts={"bundle": str(bundle_dir)},
             code_paths=_copy_code(code_dir),
@@ -114,7 +119,7 @@ def _signature(bundle_dir: Path) -> "ModelSignature":
 
 @contextlib.contextmanager
 def _tracking(uri: str) -> Iterator[None]:
-    """Point MLflow's module-wide tracking address somewhere for the time being."""
+    """Set MLflow's module-wide tracking address, and set it back at the end."""
     import mlflow
 
     before = mlflow.get_tracking_uri()

@@ -23,7 +23,8 @@ from pipelines.contracts.config import Head
 from pipelines.contracts.errors import DataContractError
 from training.bundle.configuration import check_fits
 from training.bundle.files import load_bundle
-from training.data.reader import SnapshotReader, chunks
+from training.bundle.predictor import Predictor
+from training.data.reader import RequestIndex, SnapshotReader, chunks
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,27 @@ def score_split(
     # A batch carries labels, so its heads are the snapshot's; the scores' heads are the bundle's.
     features = config.features.model_copy(update={"heads": snapshot.features.heads})
     reader = SnapshotReader(snapshot, snapshot_dir, features, config.model.max_actions)
-    logits = [
-        predictor.logits(reader.make_batch(requests))
-        for requests in chunks(reader.index(split), batch_size)
-    ]
     names = config.features.head_names
-    logits_NH = np.concatenate(logits) if logits else np.zeros((0, len(names)))
-    scores_NH = predictor.calibrate(logits_NH)
+    scores_NH = predictor.calibrate(logits_of(predictor, reader, reader.index(split), batch_size))
     probabilities = {name: np.ascontiguousarray(scores_NH[:, h]) for h, name in enumerate(names)}
     return SplitScores(ranking_score(probabilities, heads), probabilities, snapshot.digest)
+
+
+def logits_of(
+    predictor: Predictor, reader: SnapshotReader, index: RequestIndex, batch_size: int
+) -> np.ndarray:
+    """Return `Predictor.logits` of all candidates of some requests, float64 [N, H].
+
+    Args:
+        predictor: The model.
+        reader: Of the snapshot that the requests are in.
+        index: The requests.
+        batch_size: Candidates at a time; changes memory and speed, and the logits by rounding only.
+    """
+    parts = [
+        predictor.logits(reader.make_batch(requests)) for requests in chunks(index, batch_size)
+    ]
+    return np.concatenate(parts) if parts else np.zeros((0, len(predictor.config.calibrators)))
 
 
 def ranking_score(probabilities: Mapping[str, np.ndarray], heads: tuple[Head, ...]) -> np.ndarray:

@@ -21,7 +21,7 @@ from pipelines.contracts.judgement import ServingCheck
 from training.bundle.files import load_bundle, read_golden
 from training.bundle.predictor import Predictor
 from training.data.batches import REQUEST, VARYING_AXES, Batch, for_scoring
-from training.environment import training_environment
+from training.environment import model_environment
 
 _WARM_UP_CALLS = 5
 _SATURATED = 1e-6
@@ -37,7 +37,7 @@ def check_serving(bundle_dir: Path, config: ServingConfig) -> ServingCheck:
     command = [sys.executable, "-m", "training.bundle.serving_check", str(bundle_dir)]
     done = subprocess.run(
         [*command, config.model_dump_json()],
-        env=training_environment(1),
+        env=model_environment(1),
         capture_output=True,
         text=True,
         timeout=_TIMEOUT_S,

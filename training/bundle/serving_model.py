@@ -1,7 +1,8 @@
 """The bundle as an MLflow model from code: tensors in, probabilities out, by name.
 
 MLflow runs this file when it loads the model. Not for whole snapshots: that is
-`training.bundle.score_split`.
+`training.bundle.score_split`. Tested in tests/training/bundle/test_mlflow_model.py and
+test_clean_environment.py.
 """
 
 from pathlib import Path

@@ -1,6 +1,7 @@
 """Feeds the trainer: the epochs' batches for one rank, from any step on.
 
 Not for what is in a batch (`training.data.batches`) nor for its making (`training.data.reader`).
+Tested in tests/training/data/test_batches.py and test_user_weights.py.
 """
 
 from collections.abc import Iterator
@@ -15,9 +16,10 @@ from pipelines.contracts.config import RunConfig
 from pipelines.contracts.schemas import SPLIT_TRAINING
 from training.data.batches import Batch
 from training.data.epoch_plan import EpochPlanner, RankShare, split_off_calibration
+from training.data.feature_statistics import FeatureStatistics
 from training.data.input_checks import check_features
 from training.data.reader import SnapshotReader
-from training.data.statistics import FeatureStatistics, measure_statistics
+from training.data.statistics import measure_statistics
 from training.data.user_weights import user_weights
 
 
@@ -109,10 +111,11 @@ class RankBatches:
             trainer.global_step, trainer.global_rank, trainer.world_size
         )
 
-    # The trainer asks a loader that can continue within an epoch for these; the step says it all.
+    # The trainer goes on within an epoch only with a loader that has these two methods. This loader
+    # has no state of its own, because the trainer's step says which batch is next.
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: the step in the checkpoint is the state."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take nothing."""
+        """Do nothing, because the batches follow from the trainer's step."""

@@ -1,7 +1,7 @@
 """Which candidates make up which batch of an epoch: a pure function of (seed, epoch).
 
 So a resumed training, and any number of ranks, see the same global batches. Not for reading them
-(`training.data.reader`).
+(`training.data.reader`). Tested in tests/training/data/test_batches.py.
 
 Letters: M training requests, B batches.
 """
@@ -79,7 +79,8 @@ class EpochPlan:
             num_examples_R=(last_R - first_R)[own],
             window_fraction_R=self.window_fraction_M[members[own]],
             user_weights_R=np.full(len(own), weight),
-            # Downsampling may leave a batch of few requests without any candidate: 0 / 1, not 0 / 0
+            # Downsampling may leave a batch of few requests without any candidate. Its loss is then
+            # 0 / 1 and not 0 / 0.
             num_global_candidates=max(1, num_global),
         )
 
@@ -88,7 +89,9 @@ def _rows_before(kept_before_R: np.ndarray, kept_R: np.ndarray, num_R: np.ndarra
     """Return how many of each request's rows come before a cut, int64 [R].
 
     Args:
-        kept_before_R: kept rows before the cut, beyond [0, kept] where it is in another request.
+        kept_before_R: kept rows of the batch from each request's first one to the cut. The number
+            is negative where the cut is in an earlier request, and above kept_R where it is in a
+            later one.
         kept_R: kept rows of each request.
         num_R: all rows of each request.
     """
@@ -121,8 +124,9 @@ class EpochPlanner:
         """Return the plan of an epoch, counted from 0.
 
         Batches are cut where the running number of candidates passes equal shares of the epoch, so
-        they differ by about one request. With fewer, large requests a cut can fall twice into one
-        request; each batch still gets at least one.
+        the sizes of two batches differ by about one request. Where requests are larger than a share
+        is, two cuts can fall into the same request. The later cut is then moved on, because every
+        batch gets at least one request.
         """
         generator = torch.Generator().manual_seed(seed_of(self._seed, _ORDER_SALT, epoch))
         order_M = torch.randperm(len(self._index), generator=generator).numpy()
@@ -141,8 +145,8 @@ class EpochPlanner:
     def is_kept(self, index: RequestIndex, epoch: int) -> np.ndarray | None:
         """Return which candidates of some requests are kept, bool [C]; None if all are.
 
-        All candidates with a positive label are; of the others a share, drawn anew each epoch by a
-        seeded hash of the row.
+        Every candidate with a positive label is kept. Of the others a share is kept, which a seeded
+        hash of the row draws anew in each epoch.
         """
         if self._keep_fraction >= 1:
             return None

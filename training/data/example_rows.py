@@ -1,6 +1,7 @@
-"""The rows of one split of a snapshot that scores are held against: users, labels, positions.
+"""The rows of one split of a snapshot that scores are held against: users, features, labels.
 
-Not for batches (`training.data.reader`) nor for scores (`training.bundle.score_split`).
+Not for batches (`training.data.reader`) nor for scores (`training.bundle.score_split`). Tested in
+tests/training/bundle/test_score_split.py.
 
 Letters: M requests, N examples (candidates of all requests).
 """
@@ -26,7 +27,6 @@ class ExampleRows:
     request_id: np.ndarray  # str (M,)
     first_example: np.ndarray  # int64 (M + 1,), request m has examples [first[m], first[m + 1])
     pin_row: np.ndarray  # int64 (N,), row of the snapshot's pins
-    position: np.ndarray  # int64 (N,), where the candidate was shown
     numeric: Mapping[str, np.ndarray]  # feature name -> float32 (N,), all of NUMERIC_FEATURES
     labels: Mapping[str, np.ndarray]  # head name -> int8 (N,)
 
@@ -43,7 +43,6 @@ def load_rows(snapshot: Snapshot, snapshot_dir: Path, split: int) -> ExampleRows
         request_id=reader.request_column(index, "request_id"),
         first_example=np.concatenate([[0], np.cumsum(counts_M)]),
         pin_row=reader.example_column(index, "pin_row").astype(np.int64),
-        position=reader.example_column(index, "position").astype(np.int64),
         numeric={n: reader.example_column(index, numeric_column(n)) for n in NUMERIC_FEATURES},
         labels={
             n: reader.example_column(index, label_column(n)) for n in snapshot.features.head_names

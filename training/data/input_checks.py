@@ -7,6 +7,7 @@ Letters: R requests, S actions, C candidates.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,12 +81,37 @@ def check_features(snapshot: Snapshot, features: FeatureConfig) -> None:
     """
     pairs = {
         "heads": (features.head_names, snapshot.features.head_names),
+        **meaning_of_codes(features, snapshot),
+    }
+    remedy = "build the snapshot with this recipe, or train with the snapshot's"
+    refuse_difference(snapshot, pairs, "the recipe", remedy)
+
+
+def meaning_of_codes(features: FeatureConfig, snapshot: Snapshot) -> dict[str, tuple[Any, Any]]:
+    """Return (needed, found) of what says which action or value a snapshot's code stands for."""
+    return {
         "action types": (features.action_types, snapshot.features.action_types),
         "categorical features": (features.categorical, snapshot.features.categorical),
     }
-    for what, (wanted, found) in pairs.items():
-        if wanted != found:
+
+
+def refuse_difference(
+    snapshot: Snapshot, pairs: Mapping[str, tuple[Any, Any]], whose: str, remedy: str
+) -> None:
+    """Refuse a snapshot that has not what is needed.
+
+    Args:
+        snapshot: The snapshot, for the message.
+        pairs: What is needed of it and what was found in it, by the name of the property.
+        whose: Who needs it, for the message.
+        remedy: What to change, for the message.
+
+    Raises:
+        DataContractError: of some property, something else was found than is needed.
+    """
+    for what, (needed, found) in pairs.items():
+        if needed != found:
             raise DataContractError(
-                f"snapshot {snapshot.digest[:12]} has {what} {found}, the recipe wants {wanted}; "
-                f"build the snapshot with this recipe, or train with the snapshot's"
+                f"snapshot {snapshot.digest[:12]} has {what} {found}, but {whose} needs {needed}; "
+                f"{remedy}"
             )

@@ -1,8 +1,8 @@
-"""Read a snapshot's memory-mapped shards: request by request indices, batches by vectorised takes.
+"""Opens a snapshot's shards, lists their requests, and gathers some requests' rows into a batch.
 
 A shard keeps each user's actions once and examples that point into them; the last actions of a
 request are gathered here, when a batch is made. Not for the order of requests: that is
-`training.data.epoch_plan`.
+`training.data.epoch_plan`. Tested in tests/training/data/test_batches.py.
 
 Letters: M requests of the index, R requests of a batch, C candidates, S actions per request,
 E embedding, G categorical features, N numeric features, H heads.

@@ -5,27 +5,16 @@ data: the data gate has done that before a training begins.
 """
 
 import logging
-from dataclasses import dataclass
 
 import numpy as np
 
 from pipelines.contracts.config import FeatureConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import numeric_column
+from training.data.feature_statistics import FeatureStatistics
 from training.data.reader import RequestIndex, SnapshotReader
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FeatureStatistics:
-    """Scales of the training rows. N numeric features, H heads."""
-
-    numeric_mean_N: np.ndarray
-    numeric_scale_N: np.ndarray  # standard deviations, 1 where a feature is constant
-    pin_scale: float  # 1 / root mean square of an embedding's components
-    user_scale: float
-    head_rates_H: np.ndarray  # share of positives, in (0, 1)
 
 
 def measure_statistics(
@@ -53,20 +42,21 @@ def measure_statistics(
         numeric_scale_N=np.array([scale for _, scale in moments]),
         pin_scale=_unit_scale(reader.pins["embedding"][pin_rows]),
         user_scale=_unit_scale(np.concatenate([u["embedding"] for u in reader.users])),
-        head_rates_H=_head_rates(reader.labels(index), features.head_names),
+        head_rates_H=_head_rates(reader.labels(index), features),
     )
 
 
-def _head_rates(labels_CH: np.ndarray, head_names: tuple[str, ...]) -> np.ndarray:
+def _head_rates(labels_CH: np.ndarray, features: FeatureConfig) -> np.ndarray:
     """Return each head's share of positives, moved off 0 and 1 by half a positive."""
     positives_H = labels_CH.sum(axis=0, dtype=np.int64)
-    if positives_H[0] == 0:
-        raise DataContractError(
-            f"the training window has no positive of the main head {head_names[0]!r} in "
-            f"{len(labels_CH)} examples; expected some; check the actions of the event log and "
-            f"snapshot.label_window_hours"
-        )
-    for head, positives in zip(head_names[1:], positives_H[1:], strict=True):
+    main_head = features.main_head.name
+    for head, positives in zip(features.head_names, positives_H, strict=True):
+        if positives == 0 and head == main_head:
+            raise DataContractError(
+                f"the training window has no positive of the main head {head!r} in "
+                f"{len(labels_CH)} examples; expected some; check the actions of the event log and "
+                f"snapshot.label_window_hours"
+            )
         if positives == 0:
             log.warning(
                 "head %r has no positive in the training window: it will predict that nothing "

@@ -8,7 +8,7 @@ import logging
 import re
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.exceptions import SIGTERMException
@@ -18,6 +18,13 @@ from pipelines.contracts.files import sha256_of
 log = logging.getLogger(__name__)
 NUM_KEPT = 2
 _NAME = re.compile(r"step-(\d{9})\.ckpt")
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint on disk."""
+
+    step: int
+    path: Path
 
 
 class CheckpointWriter(pl.Callback):
@@ -71,18 +78,18 @@ class CheckpointWriter(pl.Callback):
         target = self._folder / f"step-{trainer.global_step:09d}.ckpt"
         digest_path(target).write_text(sha256_of(scratch))
         scratch.replace(target)
-        for _, old in _by_step(self._folder)[NUM_KEPT:]:
-            old.unlink()
-            digest_path(old).unlink(missing_ok=True)
+        for old in _by_step(self._folder)[NUM_KEPT:]:
+            old.path.unlink()
+            digest_path(old.path).unlink(missing_ok=True)
 
 
-def newest_intact(folder: Path) -> tuple[int, Path] | None:
-    """Return (step, path) of the newest checkpoint whose content is what was written, or None."""
-    for step, path in _by_step(folder):
-        digest = digest_path(path)
-        if digest.exists() and digest.read_text() == sha256_of(path):
-            return step, path
-        log.warning("checkpoint %s is corrupt; falling back to the one before it", path.name)
+def newest_intact(folder: Path) -> Checkpoint | None:
+    """Return the newest checkpoint whose content is what was written, or None."""
+    for found in _by_step(folder):
+        digest = digest_path(found.path)
+        if digest.exists() and digest.read_text() == sha256_of(found.path):
+            return found
+        log.warning("checkpoint %s is corrupt; falling back to the one before it", found.path.name)
     return None
 
 
@@ -91,7 +98,7 @@ def digest_path(checkpoint: Path) -> Path:
     return checkpoint.with_suffix(".sha256")
 
 
-def _by_step(folder: Path) -> list[tuple[int, Path]]:
+def _by_step(folder: Path) -> list[Checkpoint]:
     """Return the folder's checkpoints, newest first."""
     found = [(_NAME.fullmatch(path.name), path) for path in folder.glob("*.ckpt")]
-    return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
+    return sorted((Checkpoint(int(match[1]), path) for match, path in found if match), reverse=True)

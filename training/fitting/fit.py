@@ -1,7 +1,8 @@
 """One process's part of a training: fit, and on the first process calibrate and write the bundle.
 
 Not for starting processes (`training.launch.launcher`) nor for what a step is
-(`training.fitting.lightning_module`).
+(`training.fitting.lightning_module`). Tested in tests/training/launch/test_launcher.py and
+test_nodes.py.
 """
 
 import logging
@@ -9,8 +10,8 @@ import os
 import time
 from pathlib import Path
 from shutil import which
+from typing import NamedTuple
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy
@@ -21,9 +22,9 @@ from training.bundle.calibration import Calibrator, fit_calibrator
 from training.bundle.configuration import BundleConfig
 from training.bundle.files import write_bundle
 from training.bundle.predictor import Predictor
+from training.bundle.score_split import logits_of
 from training.data.data_module import HomefeedDataModule
-from training.data.reader import chunks
-from training.fitting.checkpoints import CheckpointWriter, newest_intact
+from training.fitting.checkpoints import Checkpoint, CheckpointWriter, newest_intact
 from training.fitting.lightning_module import RankerModule
 from training.fitting.live_metrics import MetricLog
 from training.fitting.progress import ProgressLogger, draw_learning_curve, final_loss
@@ -34,6 +35,14 @@ from training.model.ranker import Ranker
 log = logging.getLogger(__name__)
 _GOLDEN_REQUESTS, _GOLDEN_CANDIDATES = 8, 4
 _CALIBRATION_BATCH = 2048
+
+
+class _FinishedSteps(NamedTuple):
+    """What the training loop did, for the result."""
+
+    num_steps: int  # of the whole training
+    first_step: int  # which this attempt began at
+    training_s: float  # seconds of this attempt
 
 
 def run_process(spec: TrainingSpec, folder: WorkFolder, rank: int) -> None:
@@ -56,15 +65,15 @@ def run_process(spec: TrainingSpec, folder: WorkFolder, rank: int) -> None:
     module = RankerModule(spec.config, data.statistics(), embedding_dim, num_steps)
     checkpoint = newest_intact(folder.checkpoints)
     started_at = time.monotonic()
-    if checkpoint is not None and checkpoint[0] >= num_steps:
-        module.load_state_dict(torch.load(checkpoint[1], weights_only=True)["state_dict"])
+    if checkpoint is not None and checkpoint.step >= num_steps:
+        module.load_state_dict(torch.load(checkpoint.path, weights_only=True)["state_dict"])
     else:
         _fit(spec, folder, data, module, checkpoint)
     training_s = time.monotonic() - started_at
     if rank == 0:
-        first_step = min(checkpoint[0], num_steps) if checkpoint is not None else 0
+        first_step = min(checkpoint.step, num_steps) if checkpoint is not None else 0
         ranker = module.ranker.cpu().float()  # a bundle is float32, whatever it was trained in
-        _publish(spec, folder, data, ranker, (num_steps, first_step, training_s))
+        _publish(spec, folder, data, ranker, _FinishedSteps(num_steps, first_step, training_s))
 
 
 class SameStart(pl.Callback):
@@ -99,7 +108,7 @@ def _fit(
     folder: WorkFolder,
     data: HomefeedDataModule,
     module: RankerModule,
-    checkpoint: tuple[int, Path] | None,
+    checkpoint: Checkpoint | None,
 ) -> None:
     training = spec.config.training
     folder.checkpoints.mkdir(exist_ok=True)
@@ -109,7 +118,7 @@ def _fit(
         devices=spec.num_devices,
         num_nodes=spec.num_nodes,
         strategy=(
-            # gradients are kept where they are sent from: one copy less
+            # The gradients are views of the buffers that are sent, which saves a copy of them.
             DDPStrategy(gradient_as_bucket_view=True)
             if spec.num_devices * spec.num_nodes > 1
             else "auto"
@@ -130,8 +139,8 @@ def _fit(
         ],
     )
     if checkpoint is not None:
-        log.info("resuming from step %d of %d", checkpoint[0], module.num_steps)
-    ckpt_path = str(checkpoint[1]) if checkpoint is not None else None
+        log.info("resuming from step %d of %d", checkpoint.step, module.num_steps)
+    ckpt_path = str(checkpoint.path) if checkpoint is not None else None
     trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
     if trainer.global_step != module.num_steps:
         raise TransientStorageError(
@@ -145,10 +154,10 @@ def _publish(
     folder: WorkFolder,
     data: HomefeedDataModule,
     ranker: Ranker,
-    progress: tuple[int, int, float],
+    finished: _FinishedSteps,
 ) -> None:
     """Calibrate, write the bundle and the learning curve, and result.json last."""
-    num_steps, first_step, training_s = progress
+    num_steps, first_step, training_s = finished
     config = _calibrated(spec, data, ranker)
     golden = data.golden_batch(_GOLDEN_REQUESTS, _GOLDEN_CANDIDATES)
     write_bundle(folder.bundle, ranker, config, golden)
@@ -188,11 +197,7 @@ def _calibrated(spec: TrainingSpec, data: HomefeedDataModule, ranker: Ranker) ->
         seed=spec.lineage.seed,
     )
     predictor = Predictor(ranker, config)
-    parts = [
-        predictor.logits(data.reader.make_batch(requests))
-        for requests in chunks(data.calibration_index, _CALIBRATION_BATCH)
-    ]
-    logits_CH = np.concatenate(parts) if parts else np.zeros((0, len(heads)))
+    logits_CH = logits_of(predictor, data.reader, data.calibration_index, _CALIBRATION_BATCH)
     labels_CH = data.reader.labels(data.calibration_index)
     fitted = tuple(
         fit_calibrator(head, logits_CH[:, h], labels_CH[:, h]) for h, head in enumerate(heads)

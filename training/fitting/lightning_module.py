@@ -17,7 +17,7 @@ from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import TrainingDivergedError
 from pipelines.contracts.hashing import seed_of
 from training.data.batches import Batch, visible_actions
-from training.data.statistics import FeatureStatistics
+from training.data.feature_statistics import FeatureStatistics
 from training.model.loss import label_weight_matrix, weighted_loss
 from training.model.ranker import Ranker
 

@@ -1,6 +1,7 @@
 """What a training says while it runs: progress lines, logged values, and the learning curve.
 
-Lines every few seconds rather than a bar that redraws itself: the output goes into a log.
+Lines every few seconds rather than a bar that redraws itself: the output goes into a log. Tested in
+tests/training/launch/test_launcher.py and tests/training/fitting/test_live_metrics.py.
 """
 
 import logging

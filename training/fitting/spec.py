@@ -1,6 +1,7 @@
 """What a training is asked to do and what it gives back; both cross a process boundary as JSON.
 
-Not the stage's artifact: the stage turns a result into a `Challenger`.
+Not the stage's artifact: the stage turns a result into a `Challenger`. Tested in
+tests/training/launch/test_nodes.py.
 """
 
 import ipaddress
@@ -51,7 +52,8 @@ class TrainingSpec(Frozen):
         Places and addresses do not decide it, nor does the project's version: a commit to the
         documentation changes that, and the code digest stays.
         """
-        # one machine is left out: trainings that were begun before there were several go on
+        # The number of machines is left out where it is one. So a training that was begun before
+        # there could be several keeps its identity, and goes on.
         nodes = [self.num_nodes] if self.num_nodes > 1 else []
         return digest_of(
             {

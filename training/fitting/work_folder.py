@@ -8,7 +8,8 @@
 With several nodes, node 0 prepares the folder; node K has spec-node-K.json (its snapshot may lie
 elsewhere) and training-node-K.log beside.
 
-Not for the stage's own folder: the stage publishes from here.
+Not for the stage's own folder: the stage publishes from here. Tested in
+tests/training/launch/test_launcher.py and test_nodes.py.
 """
 
 import logging
@@ -101,10 +102,14 @@ class WorkFolder:
     def locked(self, purpose: str, name: str = "training.lock") -> AbstractContextManager[None]:
         """Hold one of the folder's locks for the time being, after a short wait for its holder.
 
+        Args:
+            purpose: what is done in the folder meanwhile, for the message: "training", say.
+            name: of the lock's file.
+
         Raises:
             RunInProgressError: another process holds the lock and goes on holding it.
         """
-        return exclusive_lock(self.root / name, purpose, _LOCK_WAIT_S)
+        return exclusive_lock(self.root / name, f"{purpose} in {self.root}", _LOCK_WAIT_S)
 
     def prepare(self, spec: TrainingSpec) -> TrainingResult | None:
         """Make ready for an attempt, or return the finished result of the same training.

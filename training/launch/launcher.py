@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import NamedTuple
 
 from pipelines.contracts import errors
 from pipelines.contracts.errors import (
@@ -27,7 +28,7 @@ from pipelines.contracts.errors import (
     TransientStorageError,
 )
 from pipelines.contracts.processes import die_with_parent
-from training.environment import training_environment
+from training.environment import model_environment
 from training.fitting.spec import NodeAddress, TrainingResult, TrainingSpec
 from training.fitting.work_folder import TrainingError, WorkFolder, read
 from training.launch.out_of_memory import advice
@@ -43,6 +44,13 @@ _KILLED = "Signal 9 (SIGKILL)"
 """torchrun's words for a process that died of it; it also speaks of those that it kills itself."""
 _PUBLISH_WAIT_S = 1800.0
 """How long a node whose processes are done waits for node 0, which calibrates and writes."""
+
+
+class _Ended(NamedTuple):
+    """How a node's processes ended."""
+
+    exit_code: int
+    last_lines: list[str]  # of their output, with line ends
 
 
 def train(spec: TrainingSpec, node: NodeAddress | None = None) -> TrainingResult:
@@ -72,24 +80,28 @@ def train(spec: TrainingSpec, node: NodeAddress | None = None) -> TrainingResult
     _check_node(spec, node)
     folder = WorkFolder(Path(spec.work_dir))
     folder.root.mkdir(parents=True, exist_ok=True)
-    # from here to the end, so that nobody clears the folder while the processes start
-    with folder.locked("preparing to train", folder.launch_lock_of(_rank(node))):
+    # The lock is held from here to the end, so that nobody clears the folder while the processes
+    # start.
+    with folder.locked("training", folder.launch_lock_of(_rank(node))):
         finished = _enter(spec, folder, node)
         if finished is not None and Path(finished.bundle_dir).is_dir():
             log.info("this training is finished already (%d steps)", finished.num_steps)
             return finished
-        return _train(spec, folder, node)
+        return _run_to_the_result(spec, folder, node)
 
 
-def _train(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None) -> TrainingResult:
+def _run_to_the_result(
+    spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None
+) -> TrainingResult:
     """Run this node's processes and return what node 0 published."""
-    exit_code, tail = _run(spec, folder, node)
+    ended = _run(spec, folder, node)
     is_elsewhere = _rank(node) > 0
-    result = folder.finished(spec, _PUBLISH_WAIT_S if is_elsewhere and exit_code == 0 else 0.0)
-    # elsewhere processes may end badly only because node 0, complete and published, is gone
-    if result is not None and (exit_code == 0 or is_elsewhere):
+    must_wait = is_elsewhere and ended.exit_code == 0
+    result = folder.finished(spec, _PUBLISH_WAIT_S if must_wait else 0.0)
+    # Another node's processes may end badly only because node 0 has published and is gone.
+    if result is not None and (ended.exit_code == 0 or is_elsewhere):
         return result
-    raise _failure(spec, folder, _rank(node), (exit_code, tail))
+    raise _failure(spec, folder, _rank(node), ended)
 
 
 def _rank(node: NodeAddress | None) -> int:
@@ -115,7 +127,7 @@ def _enter(
     """Have the folder ready for this node; return the result if the training is finished."""
     if node is not None and node.rank > 0:
         return folder.join(spec, node.rank, _NODES_WAIT_S)
-    with folder.locked("preparing to train"):
+    with folder.locked("training"):
         return folder.prepare(spec)
 
 
@@ -147,14 +159,14 @@ def _command(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None) -
     ]
 
 
-def _run(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None) -> tuple[int, list[str]]:
-    """Run this node's processes, passing their output through; return exit code and last lines."""
+def _run(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None) -> _Ended:
+    """Run this node's processes, pass their output through, and return how they ended."""
     is_one_machine = node is None or node.is_loopback
     tail: deque[str] = deque(maxlen=_NUM_TAIL_LINES)
     with (
         subprocess.Popen(
             _command(spec, folder, node),
-            env=training_environment(spec.num_devices, is_one_machine=is_one_machine),
+            env=model_environment(spec.num_devices, is_one_machine=is_one_machine),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -172,7 +184,7 @@ def _run(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None) -> tu
             log_file.write(line)
             tail.append(line)
         exit_code = process.wait()
-    return exit_code, list(tail)
+    return _Ended(exit_code, list(tail))
 
 
 @contextlib.contextmanager
@@ -203,7 +215,7 @@ def _stopping(process: "subprocess.Popen[str]") -> Iterator[None]:
 
 
 def _failure(
-    spec: TrainingSpec, folder: WorkFolder, node_rank: int, ended: tuple[int, list[str]]
+    spec: TrainingSpec, folder: WorkFolder, node_rank: int, ended: _Ended
 ) -> HomefeedError:
     """Return the error that a worker left, of its class, or one with the end of the output."""
     exit_code, tail = ended

@@ -1,21 +1,18 @@
 """What torchrun starts, once per device: `torchrun -m training.launch.worker SPEC IDENTITY`.
 
-Not a command line for people: that is `homefeed train` or `homefeed stage train_challenger`.
+Not a command line for people: that is `homefeed train` or `homefeed stage train_challenger`. Tested
+in tests/training/launch/test_launcher.py and test_nodes.py.
 """
 
+import contextlib
 import logging
 import os
 import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipelines.contracts.processes import die_with_parent
-
-if TYPE_CHECKING:
-    from training.fitting.spec import TrainingSpec
-    from training.fitting.work_folder import WorkFolder
 
 
 def main(spec_path: str, identity: str) -> int:
@@ -33,6 +30,7 @@ def main(spec_path: str, identity: str) -> int:
     from pipelines.contracts.errors import HomefeedError, RunInProgressError
     from pipelines.contracts.files import write_model
     from training.environment import threads_per_process
+    from training.fitting.fit import run_process
     from training.fitting.spec import TrainingSpec
     from training.fitting.work_folder import TrainingError, WorkFolder
     from training.launch.out_of_memory import as_our_error
@@ -46,7 +44,8 @@ def main(spec_path: str, identity: str) -> int:
     folder = WorkFolder(Path(spec.work_dir))
     torch.set_num_threads(threads_per_process(spec.num_devices))
     try:
-        _train(spec, folder, rank)
+        with folder.locked("training") if rank == 0 else contextlib.nullcontext():
+            run_process(spec, folder, rank)
     except (HomefeedError, MemoryError, RuntimeError, OSError) as error:
         ours = as_our_error(error, spec)
         if ours is None:
@@ -55,22 +54,14 @@ def main(spec_path: str, identity: str) -> int:
         logging.getLogger(__name__).error("%s: %s", type(ours).__name__, ours)
         return ours.exit_code
     except SIGTERMException:
-        # A checkpoint is written; by itself this would end with 0. Perhaps another node was told.
+        # The checkpoint is written. The exception is a SystemExit, which would end the process with
+        # exit code 0. The error is left for the launcher, because the signal may have reached
+        # another node only.
         message = f"training in {folder.root} was told to stop and saved; retry to go on from there"
         left = TrainingError(error_class="TransientStorageError", message=message)
         write_model(folder.error, left)
         return 128 + signal.SIGTERM
     return 0
-
-
-def _train(spec: "TrainingSpec", folder: "WorkFolder", rank: int) -> None:
-    from training.fitting.fit import run_process
-
-    if rank == 0:
-        with folder.locked("training"):
-            run_process(spec, folder, rank)
-    else:
-        run_process(spec, folder, rank)
 
 
 def _configure_logging(rank: int) -> None:

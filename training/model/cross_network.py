@@ -16,7 +16,11 @@ class CrossNetwork(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(num_layers))
 
     def forward(self, x_0_CX: Tensor) -> Tensor:
-        """Return the input's products of up to num_layers + 1 features, float [C, X] like it."""
+        """Return float [C, X]: numbers that depend on products of the input's features.
+
+        A number is a sum of products, each of up to num_layers + 1 features. Shape and precision
+        are the input's.
+        """
         x_CX = x_0_CX
         for layer in self.layers:
             x_CX = x_0_CX * layer(x_CX) + x_CX

@@ -1,7 +1,8 @@
 """The ranker: it puts all features side by side, crosses them, and gives one logit per head.
 
 Not for fitting it: that is `training.fitting.lightning_module`. Not for calibration: that is
-`training.bundle.calibration`.
+`training.bundle.calibration`. Tested in tests/training/model/test_average_pooling.py and
+test_compiled.py.
 
 Letters: R requests, C candidates, S actions per request, E pin embedding, G categorical features,
 N numeric features, H heads, X all features side by side.
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from pipelines.contracts.config import FeatureConfig, ModelConfig
 from training.data.batches import Batch
-from training.data.statistics import FeatureStatistics
+from training.data.feature_statistics import FeatureStatistics
 from training.model.average_pooling import AveragePooling
 from training.model.cross_network import CrossNetwork
 from training.model.encoder.sequence_encoder import SequenceEncoder

@@ -1,8 +1,7 @@
 """Counts of the rows that break each rule, and the rules that every snapshot file shares.
 
 Not for what a rule means (`validation.data_gate.checks`), nor for the rules of one kind of table
-(`shard_checks`, `pin_checks`). Tested in tests/validation/data_gate/test_shard_checks.py and
-test_pin_checks.py.
+(`shard_checks`, `pin_checks`).
 """
 
 from collections.abc import Callable
@@ -16,24 +15,33 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipelines.contracts.artifacts import Snapshot
-from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.errors import DataContractError, HomefeedError
 from pipelines.contracts.schemas import snapshot_schema
 from pipelines.contracts.snapshot_files import altered_files, open_table
-from validation.data_gate.arrow_columns import schema_problems
+
+FILE_RULES = ("altered_files", "schema_problems", "null_values")
+"""The rules that every snapshot file shares."""
 
 
 @dataclass
 class BrokenRows:
     """How many rows break each rule, and a phrase about the first of them.
 
-    A rule that has not been checked has no count.
+    A rule that has not been checked has no count. A name that is not among the rules is a mistake
+    in the gate's code, and every method refuses it.
     """
 
+    rules: tuple[str, ...]
     counts: dict[str, float] = field(default_factory=dict)
     details: dict[str, str] = field(default_factory=dict)
 
     def add(self, rule: str, bad: Any, describe: Callable[[int], str]) -> None:
-        """Count the marked rows; several calls about one rule add up."""
+        """Count the marked rows; several calls about one rule add up.
+
+        Raises:
+            HomefeedError: there is no such rule.
+        """
+        self._refuse_unknown(rule)
         bad = np.atleast_1d(np.asarray(bad, dtype=bool))
         self.counts[rule] = self.counts.get(rule, 0.0) + float(bad.sum())
         if bad.any() and rule not in self.details:
@@ -69,8 +77,31 @@ class BrokenRows:
         self.add(rule, np.ones(len(phrases), dtype=bool), lambda i: phrases[i])
 
     def has(self, *rules: str) -> bool:
-        """Return whether a row is known to break one of these rules."""
+        """Return whether a row is known to break one of these rules.
+
+        Raises:
+            HomefeedError: there is no such rule.
+        """
+        self._refuse_unknown(*rules)
         return any(self.counts.get(rule) for rule in rules)
+
+    def count(self, rule: str) -> float:
+        """Return how many rows break a rule; NaN if it has not been checked.
+
+        Raises:
+            HomefeedError: there is no such rule.
+        """
+        self._refuse_unknown(rule)
+        return self.counts.get(rule, float("nan"))
+
+    def _refuse_unknown(self, *rules: str) -> None:
+        unknown = [rule for rule in rules if rule not in self.rules]
+        if unknown:
+            raise HomefeedError(
+                f"the data gate counts no rows for {unknown}; expected rules of "
+                f"{list(self.rules)}; correct the name in validation/data_gate, the snapshot is "
+                f"not to blame"
+            )
 
 
 def read_tables(
@@ -88,9 +119,10 @@ def read_tables(
     broken.add_phrases("schema_problems", [])
     tables = {}
     for path in paths:
+        if path in altered:
+            broken.add_phrases("schema_problems", [f"{altered[path]}; it cannot be read"])
+            continue
         try:
-            if path in altered:
-                raise DataContractError("it is not the file of the manifest")
             table = open_table(snapshot_dir, path)
         except (DataContractError, pa.ArrowInvalid, OSError) as error:
             broken.add_phrases("schema_problems", [f"{path} cannot be read: {error}"])
@@ -104,3 +136,15 @@ def read_tables(
             broken.add("null_values", table[name].is_null(), describe)
         tables[file] = table
     return tables
+
+
+def schema_problems(table: pa.Table, expected: pa.Schema) -> list[str]:
+    """Return one phrase for each column that is missing or of another type."""
+    problems = []
+    for wanted in expected:
+        if wanted.name not in table.column_names:
+            problems.append(f"column {wanted.name} is missing")
+        elif table.schema.field(wanted.name).type != wanted.type:
+            found = table.schema.field(wanted.name).type
+            problems.append(f"column {wanted.name} is {found}, expected {wanted.type}")
+    return problems

@@ -39,7 +39,7 @@ class Check:
     name: str
     severity: Severity
     description: str
-    frame: str
+    table: str  # of `judged_tables.make_tables`
     column: str
     unit: Unit = "rows"
     minimum: float | None = None
@@ -122,9 +122,9 @@ def _why_not_judged(
     return ""
 
 
-def _rows(frame: str, name: str, column: str, description: str) -> Check:
+def _rows(table: str, name: str, column: str, description: str) -> Check:
     """Return a critical check that no row breaks a rule."""
-    return Check(name, Severity.CRITICAL, description, frame, column, minimum=0, maximum=0)
+    return Check(name, Severity.CRITICAL, description, table, column, minimum=0, maximum=0)
 
 
 def _file_checks() -> tuple[Check, ...]:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from pipelines.contracts.artifacts import ExpectationOutcome, Snapshot
 from pipelines.contracts.config import DataGateConfig
-from pipelines.contracts.schemas import PINS_FILE
 from validation.data_gate.checks import make_checks
 from validation.data_gate.gx_runner import evaluate
 from validation.data_gate.judged_tables import make_tables
@@ -54,7 +53,7 @@ def judge_snapshot(
     checks = make_checks(config, snapshot, profile, reference, reference_profile)
     outcomes = evaluate(
         checks,
-        make_tables(checks, snapshot, profile, reference_profile),
+        make_tables(snapshot, profile, reference_profile),
         _details(profile),
         snapshot,
         out_dir / DOCS_FOLDER,
@@ -67,6 +66,6 @@ def _details(profile: SnapshotProfile) -> dict[tuple[str, str], str]:
     """Return the phrases on first offenders by (partition, rule)."""
     return {
         (partition, rule): phrase
-        for partition, broken in {PINS_FILE: profile.pins, **profile.shards}.items()
+        for partition, broken in profile.by_partition.items()
         for rule, phrase in broken.details.items()
     }

@@ -29,7 +29,7 @@ DOCS_SITE = "data_docs"
 
 def evaluate(
     checks: tuple[Check, ...],
-    frames: Mapping[str, pd.DataFrame],
+    tables: Mapping[str, pd.DataFrame],
     details: Details,
     snapshot: Snapshot,
     docs_dir: Path,
@@ -38,7 +38,7 @@ def evaluate(
 
     Args:
         checks: What is expected; a check with `not_judged` is listed and not run.
-        frames: Tables by name; the first column of each is `partition`.
+        tables: By name; the first column of each is `partition`.
         details: Phrases about the first broken rows.
         snapshot: What is judged; it names the run in the Data Docs.
         docs_dir: Empty folder for the static site.
@@ -50,16 +50,16 @@ def evaluate(
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     context = _make_context(docs_dir)
     outcomes = {
-        check.name: _outcome(check, True, f"not judged: {check.not_judged}")
+        check.name: _outcome(check, True, f"not judged: {check.not_judged}", is_judged=False)
         for check in checks
         if check.not_judged
     }
-    for name, frame in frames.items():
-        chosen = [check for check in checks if check.frame == name and not check.not_judged]
+    for name, table in tables.items():
+        chosen = [check for check in checks if check.table == name and not check.not_judged]
         if chosen:
-            results = _run_suite(context, name, frame, chosen, snapshot)
+            results = _run_suite(context, name, table, chosen, snapshot)
             for check in chosen:
-                outcomes[check.name] = _judge(check, frame, results[check.name], details)
+                outcomes[check.name] = _judge(check, table, results[check.name], details)
     context.build_data_docs(site_names=[DOCS_SITE])
     return tuple(outcomes[check.name] for check in checks)
 
@@ -89,7 +89,7 @@ def _make_context(docs_dir: Path) -> "AbstractDataContext":
 def _run_suite(
     context: "AbstractDataContext",
     name: str,
-    frame: pd.DataFrame,
+    table: pd.DataFrame,
     checks: list[Check],
     snapshot: Snapshot,
 ) -> dict[str, dict[str, Any]]:
@@ -104,7 +104,7 @@ def _run_suite(
         gx.ValidationDefinition(name=name, data=batch, suite=context.suites.add(suite))
     )
     validated = definition.run(
-        batch_parameters={"dataframe": frame},
+        batch_parameters={"dataframe": table},
         result_format={
             "result_format": "COMPLETE",
             "unexpected_index_column_names": ["partition"],
@@ -113,9 +113,9 @@ def _run_suite(
     )
     results = {}
     for result in validated.to_json_dict()["results"]:
-        name = result["expectation_config"]["meta"]["check"]
-        _refuse_engine_error(name, result["exception_info"])
-        results[name] = {"is_met": result["success"], **result["result"]}
+        check_name = result["expectation_config"]["meta"]["check"]
+        _refuse_engine_error(check_name, result["exception_info"])
+        results[check_name] = {"is_met": result["success"], **result["result"]}
     return results
 
 
@@ -150,14 +150,14 @@ def _refuse_engine_error(check_name: str, exception_info: dict[str, Any]) -> Non
 
 
 def _judge(
-    check: Check, frame: pd.DataFrame, result: Mapping[str, Any], details: Details
+    check: Check, table: pd.DataFrame, result: Mapping[str, Any], details: Details
 ) -> ExpectationOutcome:
     """Return the outcome of one check that was run.
 
     Great Expectations lets values that are missing, and tables that are empty, pass. Here they fail
     the check.
     """
-    values = dict(zip(frame["partition"], frame[check.column], strict=True))
+    values = dict(zip(table["partition"], table[check.column], strict=True))
     missing = [partition for partition, value in values.items() if math.isnan(value)]
     offenders = [entry["partition"] for entry in result.get("unexpected_index_list", [])]
     is_met = result["is_met"] and not missing and bool(values)
@@ -167,7 +167,11 @@ def _judge(
 
 
 def _outcome(
-    check: Check, is_met: bool, observed: str, partitions: tuple[str, ...] = ()
+    check: Check,
+    is_met: bool,
+    observed: str,
+    partitions: tuple[str, ...] = (),
+    is_judged: bool = True,
 ) -> ExpectationOutcome:
     """Return the outcome of a check, with what the check itself says."""
     return ExpectationOutcome(
@@ -178,6 +182,7 @@ def _outcome(
         observed=observed,
         expected=check.expected,
         partitions=partitions,
+        is_judged=is_judged,
     )
 
 

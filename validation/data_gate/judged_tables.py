@@ -14,9 +14,10 @@ import pandas as pd
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.schemas import PINS_FILE, SPLIT_HOLDOUT, SPLIT_TRAINING
 from pipelines.contracts.time import DAY_MS
-from validation.data_gate.broken_rows import BrokenRows
-from validation.data_gate.checks import Check
+from validation.data_gate.broken_rows import FILE_RULES, BrokenRows
 from validation.data_gate.measures import Measures, population_stability_index
+from validation.data_gate.pin_checks import PIN_RULES
+from validation.data_gate.shard_checks import SHARD_RULES
 from validation.data_gate.snapshot_profile import SnapshotProfile
 
 WHOLE = "snapshot"
@@ -25,51 +26,45 @@ NAN = float("nan")
 
 
 def make_tables(
-    checks: tuple[Check, ...],
-    snapshot: Snapshot,
-    profile: SnapshotProfile,
-    reference: SnapshotProfile | None,
+    snapshot: Snapshot, profile: SnapshotProfile, reference: SnapshotProfile | None
 ) -> dict[str, pd.DataFrame]:
     """Return the tables by name: files, shards, pins, days, snapshot, heads, categories, features.
 
     Args:
-        checks: What is expected. It says which rules the tables of broken rows need.
         snapshot: The manifest of what is judged.
         profile: Its profile.
         reference: Profile of the last accepted snapshot, or None.
     """
-    pins = {PINS_FILE: profile.pins}
     reference = reference or SnapshotProfile()
-    frames = {
-        "files": _broken_table(pins | profile.shards, "files", checks),
-        "shards": _broken_table(profile.shards, "shards", checks),
-        "pins": _broken_table(pins, "pins", checks),
-        "days": _day_frame(snapshot, profile.measures),
-        "snapshot": _snapshot_frame(snapshot, profile, reference),
-        "heads": _head_frame(snapshot, profile.measures, reference.measures),
-        "categories": _category_frame(snapshot, profile.measures),
-        "features": _feature_frame(profile.measures, reference.measures),
+    tables = {
+        "files": _broken_table(profile.by_partition, FILE_RULES),
+        "shards": _broken_table(profile.shards, SHARD_RULES),
+        "pins": _broken_table({PINS_FILE: profile.pins}, PIN_RULES),
+        "days": _day_table(snapshot, profile.measures),
+        "snapshot": _snapshot_table(snapshot, profile, reference),
+        "heads": _head_table(snapshot, profile.measures, reference.measures),
+        "categories": _category_table(snapshot, profile.measures),
+        "features": _feature_table(profile.measures, reference.measures),
     }
     if profile.unmeasured_shards:
         # The rates of the shards that could be measured say nothing of the whole snapshot.
         for name in ("days", "snapshot", "heads", "categories", "features"):
-            frames[name].loc[:, frames[name].columns != "partition"] = NAN
-    return frames
+            tables[name].loc[:, tables[name].columns != "partition"] = NAN
+    return tables
 
 
 def _broken_table(
-    broken_by_partition: Mapping[str, BrokenRows], name: str, checks: tuple[Check, ...]
+    broken_by_partition: Mapping[str, BrokenRows], rules: tuple[str, ...]
 ) -> pd.DataFrame:
     """Return how many rows break each rule, in each partition."""
-    rules = [check.column for check in checks if check.frame == name]
     rows = [
-        {"partition": partition} | {rule: broken.counts.get(rule, NAN) for rule in rules}
+        {"partition": partition} | {rule: broken.count(rule) for rule in rules}
         for partition, broken in broken_by_partition.items()
     ]
     return pd.DataFrame(rows, columns=["partition", *rules])
 
 
-def _day_frame(snapshot: Snapshot, measures: Measures) -> pd.DataFrame:
+def _day_table(snapshot: Snapshot, measures: Measures) -> pd.DataFrame:
     """Return the requests of each day that either window touches, as a share of the median day."""
     counts = {}
     for window, name in ((snapshot.training, "training"), (snapshot.holdout, "holdout")):
@@ -81,7 +76,7 @@ def _day_frame(snapshot: Snapshot, measures: Measures) -> pd.DataFrame:
     return pd.DataFrame({"partition": list(counts), "share_of_median_day": shares})
 
 
-def _snapshot_frame(
+def _snapshot_table(
     snapshot: Snapshot, profile: SnapshotProfile, reference: SnapshotProfile
 ) -> pd.DataFrame:
     """Return the measures of the whole snapshot, in one row."""
@@ -108,7 +103,7 @@ def _snapshot_frame(
     return pd.DataFrame([row])
 
 
-def _head_frame(snapshot: Snapshot, measures: Measures, before: Measures) -> pd.DataFrame:
+def _head_table(snapshot: Snapshot, measures: Measures, before: Measures) -> pd.DataFrame:
     """Return each head's positives, and how its label rate changed.
 
     The changes are those from training to holdout and from the reference to this snapshot.
@@ -130,7 +125,7 @@ def _head_frame(snapshot: Snapshot, measures: Measures, before: Measures) -> pd.
     return pd.DataFrame(rows)
 
 
-def _category_frame(snapshot: Snapshot, measures: Measures) -> pd.DataFrame:
+def _category_table(snapshot: Snapshot, measures: Measures) -> pd.DataFrame:
     """Return each categorical feature's share of values outside the closed list."""
     names = sorted(feature.name for feature in snapshot.features.categorical)
     found = {name: measures.histograms[name] for name in names if name in measures.histograms}
@@ -138,7 +133,7 @@ def _category_frame(snapshot: Snapshot, measures: Measures) -> pd.DataFrame:
     return pd.DataFrame({"partition": list(found), "unknown_share": shares})
 
 
-def _feature_frame(measures: Measures, before: Measures) -> pd.DataFrame:
+def _feature_table(measures: Measures, before: Measures) -> pd.DataFrame:
     """Return the PSI of each feature that both snapshots have with the same bins."""
     rows = [
         {"partition": name, "psi": population_stability_index(now, before.histograms[name])}

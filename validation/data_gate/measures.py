@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipelines.contracts.arrow import to_numpy
 from pipelines.contracts.config import CategoricalFeature, FeatureConfig
 from pipelines.contracts.schemas import (
     NUMERIC_FEATURES,
@@ -21,7 +22,6 @@ from pipelines.contracts.schemas import (
     numeric_column,
 )
 from pipelines.contracts.time import DAY_MS
-from validation.data_gate.arrow_columns import numbers
 
 SPLITS = 2
 NUMERIC_EDGES = np.linspace(0.0, 12.0, 25)
@@ -76,35 +76,35 @@ def measure_shard(
         is_zero_pin: (pins,) whether the pin's embedding is all zero.
     """
     requests, examples = tables["requests"], tables["examples"]
-    split = numbers(requests, "split").astype(np.int64)
-    split_of_example = np.repeat(split, numbers(requests, "num_examples"))
-    lengths = numbers(requests, "timeline_end") - numbers(requests, "timeline_start")
-    days, counts = np.unique(numbers(requests, "impressed_at") // DAY_MS, return_counts=True)
+    split = to_numpy(requests["split"]).astype(np.int64)
+    split_of_example = np.repeat(split, to_numpy(requests["num_examples"]))
+    lengths = to_numpy(requests["timeline_end"]) - to_numpy(requests["timeline_start"])
+    days, counts = np.unique(to_numpy(requests["impressed_at"]) // DAY_MS, return_counts=True)
     found = Measures(
         requests=np.bincount(split, minlength=SPLITS),
         examples=np.bincount(split_of_example, minlength=SPLITS),
-        exploration=_count(split_of_example, numbers(examples, "is_exploration")),
+        exploration=_count(split_of_example, to_numpy(examples["is_exploration"])),
         positives={
-            head: _count(split_of_example, numbers(examples, label_column(head)) == 1)
+            head: _count(split_of_example, to_numpy(examples[label_column(head)]) == 1)
             for head in features.head_names
         },
         with_sequence=int((lengths > 0).sum()),
-        zero_embeddings=int(is_zero_pin[numbers(examples, "pin_row")].sum()),
+        zero_embeddings=int(is_zero_pin[to_numpy(examples["pin_row"])].sum()),
         requests_per_day=dict(zip(days.tolist(), counts.tolist(), strict=True)),
     )
     found.histograms[SEQUENCE_LENGTH] = _histogram(lengths, LENGTH_EDGES)
     for name in NUMERIC_FEATURES:
-        found.histograms[name] = _histogram(numbers(examples, numeric_column(name)), NUMERIC_EDGES)
+        found.histograms[name] = _histogram(to_numpy(examples[numeric_column(name)]), NUMERIC_EDGES)
     for feature in features.categorical_of("impressions"):
         add_codes(found, feature, examples)
     for feature in features.categorical_of("users"):
-        add_codes(found, feature, tables["users"].take(pa.array(numbers(requests, "user_row"))))
+        add_codes(found, feature, tables["users"].take(pa.array(to_numpy(requests["user_row"]))))
     return found
 
 
 def add_codes(found: Measures, feature: CategoricalFeature, table: pa.Table) -> None:
     """Count a categorical feature's codes; 0 stands for a value outside the closed list."""
-    codes = numbers(table, categorical_column(feature.name))
+    codes = to_numpy(table[categorical_column(feature.name)])
     found.histograms[feature.name] = np.bincount(codes, minlength=len(feature.values) + 1)
 
 

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from pipelines.contracts.arrow import to_numpy
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.schemas import EMBEDDING_DIM, PINS_FILE, categorical_column
-from validation.data_gate.arrow_columns import numbers
-from validation.data_gate.broken_rows import BrokenRows, read_tables
+from validation.data_gate.broken_rows import FILE_RULES, BrokenRows, read_tables
 from validation.data_gate.measures import Measures, add_codes
 
+PIN_RULES = ("bad_pin_embeddings", "bad_embedding_norms", "disordered_pins", "bad_pin_codes")
+"""The rules of the pins' rows, besides those of their file."""
 PINS_PER_CHUNK = 1 << 20
 """A chunk's embeddings of width 32 take 128 MB, and 256 MB as float64."""
 NORM_RANGE = (1e-3, 1e3)
@@ -29,7 +30,7 @@ NORM_RANGE = (1e-3, 1e3)
 class CheckedPins:
     """What was found out about the pins. `is_zero` is None where they could not be read."""
 
-    broken: BrokenRows = field(default_factory=BrokenRows)
+    broken: BrokenRows = field(default_factory=lambda: BrokenRows((*FILE_RULES, *PIN_RULES)))
     is_zero: NDArray[np.bool_] | None = None  # (pins,) embedding all zero
     measures: Measures = field(default_factory=Measures)  # of the codes
     num_sound: int = 0  # pins with a finite embedding that is not all zero
@@ -72,13 +73,13 @@ def _check_rows(table: pa.Table, found: CheckedPins) -> None:
         found.broken.add_phrases(rule, [])
     for start in range(0, table.num_rows, PINS_PER_CHUNK):
         # A chunk begins with the last row of the chunk before, so that their order is checked too.
-        chunk = table.slice(max(0, start - 1), PINS_PER_CHUNK + min(1, start))
-        pin_id = numbers(chunk, "pin_id")
+        overlap = min(1, start)
+        chunk = table.slice(start - overlap, PINS_PER_CHUNK + overlap)
+        pin_id = to_numpy(chunk["pin_id"])
         phrase = _phrases(pin_id[1:])
         found.broken.add(
             "disordered_pins", np.diff(pin_id) <= 0, phrase("is repeated or unordered")
         )
-        overlap = min(1, start)
         vectors = to_numpy(chunk["embedding"])[overlap:].astype(np.float64)
         phrase = _phrases(pin_id[overlap:])
         is_finite = np.asarray(np.isfinite(vectors).all(axis=1))
@@ -107,6 +108,6 @@ def _check_codes(table: pa.Table, snapshot: Snapshot, found: CheckedPins) -> Non
     found.broken.add_phrases("bad_pin_codes", [])
     for feature in snapshot.features.categorical_of("pins"):
         column, most = categorical_column(feature.name), len(feature.values)
-        codes = numbers(table, column)
+        codes = to_numpy(table[column])
         if found.broken.check_range("bad_pin_codes", codes, column, 0, most):
             add_codes(found.measures, feature, table)

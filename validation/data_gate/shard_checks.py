@@ -25,9 +25,29 @@ from pipelines.contracts.schemas import (
     numeric_column,
 )
 from pipelines.contracts.time import to_ms
-from validation.data_gate.arrow_columns import numbers
 from validation.data_gate.broken_rows import BrokenRows
 
+SHARD_RULES = (
+    "count_mismatches",  # with the manifest, counted by `snapshot_profile`
+    "bad_references",
+    "bad_pointers",
+    "bad_example_ranges",
+    "duplicate_requests",
+    "duplicate_candidates",
+    "unknown_action_types",
+    "bad_action_times",
+    "disordered_actions",
+    "future_actions",
+    "missed_actions",
+    "requests_outside_window",
+    "bad_user_rows",
+    "bad_labels",
+    "bad_numbers",
+    "bad_codes",
+    "bad_user_embeddings",
+    "bad_positions",
+)
+"""The rules of a shard's rows, besides those of its files."""
 LARGEST_LOG1P = 25
 """The largest value of a numeric feature: log1p of 72 billion, which no count reaches. A count that
 was written without its log1p soon exceeds it."""
@@ -70,7 +90,7 @@ def _check_references(tables: dict[str, pa.Table], snapshot: Snapshot, broken: B
         ("timeline", "pin_row", snapshot.num_pins),
         ("requests", "user_row", tables["users"].num_rows),
     ):
-        rows = numbers(tables[file], column)
+        rows = to_numpy(tables[file][column])
         broken.check_range("bad_references", rows, f"{file}.{column}", 0, limit - 1)
 
 
@@ -81,8 +101,8 @@ def _check_pointers(tables: dict[str, pa.Table], broken: BrokenRows) -> None:
     users do not overlap.
     """
     requests, num_actions = tables["requests"], tables["timeline"].num_rows
-    start, end = numbers(requests, "timeline_start"), numbers(requests, "timeline_end")
-    user = numbers(requests, "user_id")
+    start, end = to_numpy(requests["timeline_start"]), to_numpy(requests["timeline_end"])
+    user = to_numpy(requests["user_id"])
     users, index = np.unique(user, return_inverse=True)
     first = np.full(len(users), np.iinfo(np.int64).max)
     last = np.full(len(users), -1)
@@ -105,8 +125,8 @@ def _check_pointers(tables: dict[str, pa.Table], broken: BrokenRows) -> None:
 def _check_example_ranges(tables: dict[str, pa.Table], broken: BrokenRows) -> None:
     """Requests own the examples without gap or overlap, in order, at least one each."""
     requests, num_examples = tables["requests"], tables["examples"].num_rows
-    first = numbers(requests, "first_example")
-    count = numbers(requests, "num_examples").astype(np.int64)
+    first = to_numpy(requests["first_example"])
+    count = to_numpy(requests["num_examples"]).astype(np.int64)
     expected = np.concatenate([[0], np.cumsum(count)])
     bad = (first != expected[:-1]) | (count < 1)
     broken.add(
@@ -124,8 +144,8 @@ def _check_example_ranges(tables: dict[str, pa.Table], broken: BrokenRows) -> No
 def _check_action_rows(timeline: pa.Table, snapshot: Snapshot, broken: BrokenRows) -> None:
     """An action has a known type and plausible times, and is known no earlier than it happened."""
     column, num_types = "action_type_id", len(snapshot.features.action_types)
-    broken.check_range("unknown_action_types", numbers(timeline, column), column, 1, num_types)
-    acted_at, known_at = numbers(timeline, "acted_at"), numbers(timeline, "known_at")
+    broken.check_range("unknown_action_types", to_numpy(timeline[column]), column, 1, num_types)
+    acted_at, known_at = to_numpy(timeline["acted_at"]), to_numpy(timeline["known_at"])
     as_of_ms = to_ms(snapshot.as_of)
     broken.add(
         "bad_action_times",
@@ -139,7 +159,7 @@ def _check_action_rows(timeline: pa.Table, snapshot: Snapshot, broken: BrokenRow
 
 def _check_request_rows(requests: pa.Table, snapshot: Snapshot, broken: BrokenRows) -> None:
     """A request lies in the half-open window of its split and occurs once."""
-    at, split = numbers(requests, "impressed_at"), numbers(requests, "split")
+    at, split = to_numpy(requests["impressed_at"]), to_numpy(requests["split"])
     training, holdout = snapshot.training, snapshot.holdout
     is_training = (split == SPLIT_TRAINING) & (at >= training.start_ms) & (at < training.end_ms)
     is_holdout = (split == SPLIT_HOLDOUT) & (at >= holdout.start_ms) & (at < holdout.end_ms)
@@ -160,10 +180,10 @@ def _check_request_rows(requests: pa.Table, snapshot: Snapshot, broken: BrokenRo
 def _check_examples(examples: pa.Table, snapshot: Snapshot, broken: BrokenRows) -> None:
     """An example has labels of 0 or 1, finite and plausible numbers, and a position."""
     for column in map(label_column, snapshot.features.head_names):
-        broken.check_range("bad_labels", numbers(examples, column), column, 0, 1, "0 or 1")
+        broken.check_range("bad_labels", to_numpy(examples[column]), column, 0, 1, "0 or 1")
     for column in map(numeric_column, NUMERIC_FEATURES):
-        broken.check_range("bad_numbers", numbers(examples, column), column, 0, LARGEST_LOG1P)
-    position = numbers(examples, "position")
+        broken.check_range("bad_numbers", to_numpy(examples[column]), column, 0, LARGEST_LOG1P)
+    position = to_numpy(examples["position"])
     broken.check_range("bad_positions", position, "position", 0, math.inf, "0 or more")
 
 
@@ -173,7 +193,7 @@ def _check_codes(tables: dict[str, pa.Table], snapshot: Snapshot, broken: Broken
     for file, table in (("examples", "impressions"), ("users", "users")):
         for feature in snapshot.features.categorical_of(table):
             column, most = categorical_column(feature.name), len(feature.values)
-            broken.check_range("bad_codes", numbers(tables[file], column), column, 0, most)
+            broken.check_range("bad_codes", to_numpy(tables[file][column]), column, 0, most)
 
 
 def _check_user_embeddings(users: pa.Table, broken: BrokenRows) -> None:
@@ -185,10 +205,10 @@ def _check_user_embeddings(users: pa.Table, broken: BrokenRows) -> None:
 def _check_sequences(tables: dict[str, pa.Table], broken: BrokenRows) -> None:
     """A user's block is in time order, and a request points to the last action known before it."""
     timeline, requests = tables["timeline"], tables["requests"]
-    acted_at, known_at = numbers(timeline, "acted_at"), numbers(timeline, "known_at")
-    start, end = numbers(requests, "timeline_start"), numbers(requests, "timeline_end")
-    at = numbers(requests, "impressed_at")
-    users, index = np.unique(numbers(requests, "user_id"), return_inverse=True)
+    acted_at, known_at = to_numpy(timeline["acted_at"]), to_numpy(timeline["known_at"])
+    start, end = to_numpy(requests["timeline_start"]), to_numpy(requests["timeline_end"])
+    at = to_numpy(requests["impressed_at"])
+    users, index = np.unique(to_numpy(requests["user_id"]), return_inverse=True)
     block_end = np.zeros(len(users), dtype=np.int64)
     np.maximum.at(block_end, index, end)
     is_later = np.ones(len(known_at), dtype=bool)
@@ -234,9 +254,9 @@ def _at(values: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
 def _check_users(tables: dict[str, pa.Table], broken: BrokenRows) -> None:
     """A request's user row is of its own user and as of no later than the request."""
     requests, users = tables["requests"], tables["users"]
-    row, user = numbers(requests, "user_row"), numbers(requests, "user_id")
-    at = numbers(requests, "impressed_at")
-    owner, as_of = numbers(users, "user_id")[row], numbers(users, "as_of")[row]
+    row, user = to_numpy(requests["user_row"]), to_numpy(requests["user_id"])
+    at = to_numpy(requests["impressed_at"])
+    owner, as_of = to_numpy(users["user_id"])[row], to_numpy(users["as_of"])[row]
     broken.add(
         "bad_user_rows",
         (owner != user) | (as_of > at),
@@ -251,8 +271,8 @@ def _check_duplicate_candidates(
     tables: dict[str, pa.Table], snapshot: Snapshot, broken: BrokenRows
 ) -> None:
     """A pin is a candidate of a request at most once."""
-    requests, pin = tables["requests"], numbers(tables["examples"], "pin_row").astype(np.int64)
-    request = np.repeat(np.arange(requests.num_rows), numbers(requests, "num_examples"))
+    requests, pin = tables["requests"], to_numpy(tables["examples"]["pin_row"]).astype(np.int64)
+    request = np.repeat(np.arange(requests.num_rows), to_numpy(requests["num_examples"]))
     key = pd.Series(request * snapshot.num_pins + pin)
     broken.add(
         "duplicate_candidates",

@@ -1,8 +1,9 @@
 """Profile of a snapshot: how many of its rows break each rule, and what the rows look like.
 
 A shard is read, every row of it is checked, and the shard is let go before the next one. So the
-largest shard bounds the memory. Not for judging, which `validation.data_gate.gate` has done. Tested
-in tests/validation/data_gate/test_shard_checks.py and test_kept_profile.py.
+largest shard bounds the memory. Not for judging: that comes afterwards, in
+`validation.data_gate.gate`. Tested in tests/validation/data_gate/test_shard_checks.py and
+test_kept_profile.py.
 """
 
 import logging
@@ -13,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.contracts.artifacts import ShardStats, Snapshot
-from pipelines.contracts.schemas import SHARD_FILES
-from validation.data_gate.broken_rows import BrokenRows, read_tables
+from pipelines.contracts.schemas import PINS_FILE, SHARD_FILES
+from validation.data_gate.broken_rows import FILE_RULES, BrokenRows, read_tables
 from validation.data_gate.measures import Measures, measure_shard
-from validation.data_gate.pin_checks import check_pins
-from validation.data_gate.shard_checks import check_shard
+from validation.data_gate.pin_checks import PIN_RULES, check_pins
+from validation.data_gate.shard_checks import SHARD_RULES, check_shard
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +28,16 @@ class SnapshotProfile:
     """What the data gate knows of a snapshot."""
 
     shards: dict[str, BrokenRows] = field(default_factory=dict)  # by shard name
-    pins: BrokenRows = field(default_factory=BrokenRows)
+    pins: BrokenRows = field(default_factory=lambda: BrokenRows((*FILE_RULES, *PIN_RULES)))
     measures: Measures = field(default_factory=Measures)
     unmeasured_shards: list[str] = field(default_factory=list)
     mean_pin_norm: float = float("nan")
     pin_spread: float = float("nan")  # see `pin_checks.CheckedPins.spread`
+
+    @property
+    def by_partition(self) -> dict[str, BrokenRows]:
+        """The broken rows of the pins and of each shard, under the name of the partition."""
+        return {PINS_FILE: self.pins, **self.shards}
 
 
 def profile_snapshot(snapshot: Snapshot, snapshot_dir: Path) -> SnapshotProfile:
@@ -52,7 +58,7 @@ def profile_snapshot(snapshot: Snapshot, snapshot_dir: Path) -> SnapshotProfile:
         pin_spread=pins.spread,
     )
     for number, stats in enumerate(snapshot.shards, 1):
-        broken = profile.shards[stats.name] = BrokenRows()
+        broken = profile.shards[stats.name] = BrokenRows((*FILE_RULES, *SHARD_RULES))
         measures = _profile_shard(snapshot, snapshot_dir, stats, pins.is_zero, broken)
         if measures is None:
             profile.unmeasured_shards.append(stats.name)

@@ -94,8 +94,8 @@ def _overview(
     """Return the overview's HTML: failures first, then the others in the order of the checks."""
     failed = [outcome for outcome in outcomes if not outcome.is_met]
     failed.sort(key=lambda outcome: outcome.severity is not Severity.CRITICAL)
-    not_judged = [o for o in outcomes if o.is_met and o.observed.startswith("not judged")]
-    met = [o for o in outcomes if o.is_met and o not in not_judged]
+    not_judged = [outcome for outcome in outcomes if not outcome.is_judged]
+    met = [outcome for outcome in outcomes if outcome.is_met and outcome.is_judged]
     return (
         environment()
         .get_template("data_docs.html.j2")

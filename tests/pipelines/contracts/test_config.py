@@ -29,6 +29,14 @@ def changed(section: str, **values: Any) -> dict[str, Any]:
             "found state='none'; expected a categorical feature",
         ),
         (
+            "features",
+            {
+                "categorical": [],
+                "user_weights": [{"feature": "state", "value": "core", "weight": 2}],
+            },
+            "found state='core'; expected a categorical feature",
+        ),
+        (
             "snapshot",
             {"embargo_days": 0, "label_window_hours": 25},
             "embargo_days=0 is shorter than .*=25: .* set embargo_days to at least 2",

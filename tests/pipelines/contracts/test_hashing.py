@@ -42,4 +42,6 @@ def test_other_seeds_give_other_hashes_evenly() -> None:
     assert ((drawn >= 0) & (drawn < 1)).all()
     # a uniform number's standard deviation is 0.289: four standard errors
     assert abs(drawn.mean() - 0.5) < 4 * 0.289 / len(values) ** 0.5
+    counts = np.histogram(drawn, bins=20, range=(0, 1))[0]
+    assert counts.std() / counts.mean() < 0.1
     assert abs(np.corrcoef(drawn, uniform(values, 8))[0, 1]) < 4 / len(values) ** 0.5

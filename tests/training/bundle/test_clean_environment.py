@@ -32,6 +32,8 @@ assert not foreign, f"not a clean environment: {foreign}"
 model = mlflow.pyfunc.load_model(sys.argv[1])
 inputs = dict(numpy.load(sys.argv[2]))
 numpy.save(sys.argv[3], model.predict(inputs)["probabilities"])
+reads_files = {"training.data.reader", "pipelines.contracts.files"} & set(sys.modules)
+assert not reads_files, f"a served model imports {reads_files}, whose packages it does not declare"
 """
 
 

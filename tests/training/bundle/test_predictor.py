@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from training.bundle.predictor import Predictor
-from training.data.batches import Batch
+from training.data.batches import CANDIDATE, VARYING_AXES, for_scoring
 
 
 def test_scores_of_a_model_of_fewer_negatives_are_on_the_scale_of_all(
@@ -22,11 +22,11 @@ def test_scores_do_not_depend_on_the_order_of_candidates(holdout_batch, predicto
     order = torch.randperm(
         len(holdout_batch.request_of_C), generator=torch.Generator().manual_seed(0)
     )
-    shuffled = Batch(
-        *(
-            tensor[order] if "_C" in name else tensor
-            for name, tensor in zip(Batch._fields, holdout_batch, strict=True)
-        )
-    )
+    inputs = {name: getattr(holdout_batch, name) for name in VARYING_AXES}
+    shuffled = {
+        name: tensor[order] if VARYING_AXES[name] == (CANDIDATE,) else tensor
+        for name, tensor in inputs.items()
+    }
+    found = predictor.probabilities(for_scoring(shuffled, holdout_batch.labels_CH.shape[1]))
     before = predictor.probabilities(holdout_batch)[order.numpy()]
-    assert np.abs(predictor.probabilities(shuffled) - before).max() < 1e-5
+    assert np.abs(found - before).max() < 1e-5

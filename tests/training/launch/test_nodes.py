@@ -19,7 +19,7 @@ from pipelines.contracts.errors import (
     TransientStorageError,
 )
 from pipelines.contracts.files import write_model
-from training.environment import training_environment
+from training.environment import model_environment
 from training.fitting.fit import SameStart
 from training.fitting.spec import NodeAddress, TrainingResult, TrainingSpec
 from training.fitting.work_folder import WorkFolder
@@ -195,10 +195,9 @@ def test_a_machine_that_nobody_meets_says_so(planted, tmp_path, monkeypatch) -> 
 
 def test_the_same_machine_is_not_started_twice(planted, tmp_path) -> None:
     folder = WorkFolder(tmp_path)
-    with (
-        folder.locked("the test", folder.launch_lock_of(1)),
-        pytest.raises(RunInProgressError, match=r"is already running: process \d+ holds"),
-    ):
+    lock = folder.launch_lock_of(1)
+    says = rf"training in {tmp_path} is already running: process \d+ holds {tmp_path / lock}"
+    with folder.locked("the test", lock), pytest.raises(RunInProgressError, match=says):
         train(planted.spec(tmp_path, num_nodes=2), addresses()[1])
 
 
@@ -212,7 +211,7 @@ def test_a_process_does_not_train_what_its_launcher_did_not_ask_for(planted, tmp
         str(WorkFolder(tmp_path).spec),
         IDENTITY,
     ]
-    environment = training_environment(1) | {"RANK": "0"}
+    environment = model_environment(1) | {"RANK": "0"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == RunInProgressError.exit_code
     assert "is of another training than this process was started for" in done.stderr
@@ -234,9 +233,9 @@ def test_only_one_machine_is_held_to_the_loopback_device(
     monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
     node = NodeAddress(rank=0, rendezvous=rendezvous)
     assert node.is_loopback == is_loopback
-    environment = training_environment(1, is_one_machine=is_loopback)
+    environment = model_environment(1, is_one_machine=is_loopback)
     assert environment.get("GLOO_SOCKET_IFNAME") == ("lo" if is_loopback else None)
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth1")
     for is_one_machine in (True, False):
-        environment = training_environment(1, is_one_machine=is_one_machine)
+        environment = model_environment(1, is_one_machine=is_one_machine)
         assert environment["GLOO_SOCKET_IFNAME"] == "eth1"

@@ -11,11 +11,12 @@ from support.data_gate import judge
 from validation.data_gate import checks, gate
 
 
+@pytest.mark.parametrize("table", ["days", "shards", "files", "pins"])
 def test_a_broken_check_is_not_bad_data(
-    planted_snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    planted_snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
     broken = checks.Check(
-        "broken", Severity.WARNING, "Looks at nothing.", "days", "no_such_column", maximum=0
+        "broken", Severity.WARNING, "Looks at nothing.", table, "no_such_column", maximum=0
     )
     genuine = checks.make_checks
     monkeypatch.setattr(gate, "make_checks", lambda *a: (*genuine(*a), broken))

@@ -37,7 +37,6 @@ def tiny_rows() -> ExampleRows:
         request_id=np.array(["a", "b", "c"]),
         first_example=np.array([0, 4, 8, 12]),
         pin_row=np.arange(12),
-        position=np.tile(np.arange(4), 3),
         numeric={"pin_popularity": np.zeros(12, np.float32)},
         labels={"repin": np.array([1, 1, 0, 0, 0, 0, 0, 1, 1, 0, 1, 1], np.int8)},
     )

@@ -25,7 +25,6 @@ def make_rows(counts: list[int], users: list[int] | None = None) -> ExampleRows:
         request_id=np.array([f"r{n}" for n in range(len(counts))]),
         first_example=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         pin_row=np.arange(num) % 17,
-        position=np.arange(num),
         numeric={},
         labels={},
     )

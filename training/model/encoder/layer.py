@@ -2,7 +2,8 @@
 
 It has the parameters of a post-norm `nn.TransformerEncoderLayer` and, dropout apart, its outputs.
 What the candidates of a request have in common is computed once. Not for the order of the layers:
-that is `training.model.encoder.plain_layers`.
+that is `training.model.encoder.plain_layers`. Tested in
+tests/training/model/encoder/test_reference_encoder.py and cpu/test_door.py.
 
 Letters: R requests, S tokens, M candidates of a request, D token width, d sequence channels
 (action type and pin), E pin embedding.

@@ -1,7 +1,8 @@
 """The encoder's layers one after another, as PyTorch's own operations compute them.
 
 They run on every device, with dropout, with several attention heads and in compiled code. The
-faster way for CPUs, `training.model.encoder.cpu`, gives the same numbers up to rounding.
+faster way for CPUs, `training.model.encoder.cpu`, gives the same numbers up to rounding. Tested in
+tests/training/model/encoder/test_reference_encoder.py and cpu/test_door.py.
 
 Letters: R requests, S tokens, M candidates of a request, E pin embedding, D token width, d sequence
 channels (action type and pin), K newest actions.

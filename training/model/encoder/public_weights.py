@@ -14,7 +14,8 @@ The published names (github.com/pinterest/transformer_user_action) become these:
 Row i of the embedding belongs to the i-th smallest action type, so `features.action_types` has to
 list the types in that order. In the published module padding shares row 0 with the smallest action
 type, and that row stays zero because it is the embedding's padding_idx. Here padding has a row of
-its own, which stays zero too. Not for bundles: those are read by `training.bundle.files`.
+its own, which stays zero too. Not for bundles: those are read by `training.bundle.files`. Tested in
+tests/training/model/encoder/test_reference_encoder.py.
 """
 
 import re

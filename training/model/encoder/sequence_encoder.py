@@ -34,6 +34,7 @@ PADDING_ID = 0
 
 NUM_AGE_BUCKETS = 20
 _MINUTE_MS = 60_000.0
+_CPU_PACKAGE = "training.model.encoder.cpu"
 
 
 class _Sequences(NamedTuple):
@@ -147,18 +148,19 @@ class SequenceEncoder(nn.Module):
         """Return the package that encodes faster than plain layers do, or None."""
         if self.kernel == "plain":
             return None
-        from training.model.encoder import cpu
-
+        cpu = _cpu_package()
         layers = self._layers()
-        if cpu.supports(layers, device, self.training):
+        if cpu is not None and cpu.supports(layers, device, self.training):
             return cpu
         if self.kernel == "cpu":
             raise ConfigurationError(
-                f"model.encoder_kernel='cpu' cannot encode here: found device {device.type!r}, "
+                f"model.encoder_kernel='cpu' cannot encode here: found "
+                f"{'no package' if cpu is None else 'the package'} {_CPU_PACKAGE}, device "
+                f"{device.type!r}, "
                 f"num_attention_heads={layers[0].num_heads}, dropout={layers[0].dropout.p} "
                 f"{'in training' if self.training else 'in evaluation'}, "
-                f"{'compiled' if torch.compiler.is_compiling() else 'not compiled'}; expected a "
-                f"CPU, one head, no dropout in training and no compilation; "
+                f"{'compiled' if torch.compiler.is_compiling() else 'not compiled'}; expected the "
+                f"package, a CPU, one head, no dropout in training and no compilation; "
                 f"set model.encoder_kernel='auto'"
             )
         return None
@@ -264,3 +266,15 @@ class SequenceEncoder(nn.Module):
         layers = [layer for layer in self.layers if isinstance(layer, TransformerLayer)]
         assert len(layers) == len(self.layers)
         return layers
+
+
+def _cpu_package() -> ModuleType | None:
+    """Return the package that encodes faster on a CPU, or None where its folder is not there."""
+    try:
+        # `from training.model.encoder import cpu` would not say which module it did not find.
+        import training.model.encoder.cpu as cpu  # noqa: PLR0402
+    except ModuleNotFoundError as error:
+        if error.name != _CPU_PACKAGE:
+            raise
+        return None
+    return cpu

@@ -23,19 +23,31 @@ CANDIDATES_PER_PRODUCT = 8
 """Candidates of a request whose values are multiplied by the request's exponentials together."""
 
 
+class BlockShape(NamedTuple):
+    """How many sequences stand together, and how many positions each of them has."""
+
+    num_sequences: int  # B
+    num_positions: int  # S, or A where positions are selected
+
+    @property
+    def num_rows(self) -> int:
+        """Positions of all sequences, which is the number of rows without filling."""
+        return self.num_sequences * self.num_positions
+
+
 class SequenceBlock(NamedTuple):
     """Sequences that go through the layers together: whole requests, or candidates of one."""
 
     requests: slice
     candidates: slice
-    shape: tuple[int, int]  # B and S
+    shape: BlockShape  # B and S
     log_count_B1S: Tensor | None  # float, as of `TokenRoles`; None: every token is one action
 
 
 class RowSelection(NamedTuple):
     """Some positions of a block, the same number of them in each sequence."""
 
-    shape: tuple[int, int]  # B and A
+    shape: BlockShape  # B and A
     row_N: Tensor | None  # int64, their rows, any row where filling; None: all rows, in their order
 
     def take(self, rows_ND: Tensor) -> Tensor:
@@ -118,7 +130,7 @@ def _block(
     log_count_B1S = None
     if log_count_RS is not None and bool((log_count_RS != 0).any()):
         log_count_B1S = log_count_RS.repeat_interleave(count, dim=0)[:, None]
-    shape = (requests.stop - requests.start) * count, num_tokens
+    shape = BlockShape((requests.stop - requests.start) * count, num_tokens)
     return SequenceBlock(requests, candidates, shape, log_count_B1S)
 
 
@@ -133,9 +145,9 @@ def empty_rows(num_rows: int, like: Tensor) -> Tensor:
     return rows
 
 
-def in_sequences(rows_ND: Tensor, shape: tuple[int, int]) -> Tensor:
+def in_sequences(rows_ND: Tensor, shape: BlockShape) -> Tensor:
     """Return the rows without filling, [B, S, D]."""
-    return rows_ND[: shape[0] * shape[1]].view(*shape, rows_ND.shape[1])
+    return rows_ND[: shape.num_rows].view(*shape, rows_ND.shape[1])
 
 
 def in_requests(rows_ND: Tensor, block: SequenceBlock) -> Tensor:

@@ -5,7 +5,8 @@ candidates share and a part of the candidate's own. exp(score) is then a product
 query's shared part and the key, the same for all candidates, and one factor of the candidate and
 the key, the same for all queries. So the softmax's exponentials and its [S, S] matrix are made once
 per request and not once per candidate. Not for what is done with the factors: that is
-`training.model.encoder.cpu.shared_attention`.
+`training.model.encoder.cpu.shared_attention`. Tested in
+tests/training/model/encoder/cpu/test_door.py and test_layer_stack.py.
 
 Letters: R requests, S tokens, M candidates of a request, D token width, d sequence channels (action
 type and pin), E pin embedding.

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from training.model.encoder.cpu.blocks import (
+    BlockShape,
     RowSelection,
     SavedActivations,
     SequenceBlock,
@@ -79,7 +80,7 @@ class PerCandidateAttention(HalfLayer[AttentionParameters]):
         assert x_ND is not None  # only the first layer has no layer before it
         x = cast(x_ND, self._dtype)
         _, weights = self._attend(x, x, block.shape, block)
-        mean = empty_rows(block.shape[0] * block.shape[1], x)
+        mean = empty_rows(block.shape.num_rows, x)
         torch.bmm(weights, in_sequences(x, block.shape), out=in_sequences(mean, block.shape))
         return linear_plus(mean, self._branch.value_w_DD, self._branch.value_b_D, x_ND), mean
 
@@ -96,9 +97,9 @@ class PerCandidateAttention(HalfLayer[AttentionParameters]):
         to_mean_BAD = in_sequences(linear(grad, self._branch.value_w_DD.T), selected)
         to_weights = to_mean_BAD @ x_BSD.transpose(1, 2)
         to_scores = torch._softmax_backward_data(to_weights, weights, -1, weights.dtype)
-        to_query = empty_rows(selected[0] * selected[1], x)
+        to_query = empty_rows(selected.num_rows, x)
         torch.bmm(to_scores, x_BSD, out=in_sequences(to_query, selected))
-        to_x = empty_rows(shape[0] * shape[1], x)
+        to_x = empty_rows(shape.num_rows, x)
         to_x_BSD = in_sequences(to_x, shape)
         torch.bmm(to_scores.transpose(1, 2), query_BAD, out=to_x_BSD)
         to_x_BSD.baddbmm_(weights.transpose(1, 2), to_mean_BAD)
@@ -116,7 +117,7 @@ class PerCandidateAttention(HalfLayer[AttentionParameters]):
         return SparseGradient(to_x, RowSelection(shape, None))
 
     def _attend(
-        self, queried: Tensor, x: Tensor, selected: tuple[int, int], block: SequenceBlock
+        self, queried: Tensor, x: Tensor, selected: BlockShape, block: SequenceBlock
     ) -> tuple[Tensor, Tensor]:
         """Return queries, [B, A, D], and each query's attention weights, [B, A, S]."""
         rows = linear(queried, self._branch.query_w_DD, self._branch.query_b_D)

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from training.model.encoder.cpu.blocks import (
+    BlockShape,
     RowSelection,
     SavedActivations,
     SequenceBlock,
@@ -203,15 +204,13 @@ def _with_gradient(source_BKD: Tensor, block: SequenceBlock) -> tuple[RowSelecti
     row_N = torch.zeros(padded(position_BA.numel()), dtype=torch.int64)
     row_N[: position_BA.numel()] = (position_BA + first_row_B1).flatten()
     rank_BKD = rank_BS.gather(1, source_BKD.flatten(1)).view_as(source_BKD)
-    return RowSelection((num_sequences, num_selected), row_N), rank_BKD
+    return RowSelection(BlockShape(num_sequences, num_selected), row_N), rank_BKD
 
 
 def _gradient_of_tokens(to_columns_BKD: Tensor, saved: _SavedBlock) -> SparseGradient:
     """Return the gradient of the selected positions, given that of the columns."""
-    num_sequences, num_selected = saved.selection.shape
-    rows_ND = to_columns_BKD.new_zeros(
-        padded(num_sequences * num_selected), to_columns_BKD.shape[2]
-    )
+    num_rows = padded(saved.selection.shape.num_rows)
+    rows_ND = to_columns_BKD.new_zeros(num_rows, to_columns_BKD.shape[2])
     rows_BAD = in_sequences(rows_ND, saved.selection.shape)
     rows_BAD.scatter_add_(1, saved.rank_BKD, to_columns_BKD)
     return SparseGradient(rows_ND, saved.selection)

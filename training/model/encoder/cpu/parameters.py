@@ -1,5 +1,7 @@
 """A layer's parameters in the form in which the CPU kernel multiplies by them.
 
+Tested in tests/training/model/encoder/cpu/test_door.py and test_layer_stack.py.
+
 Letters: D token width, F feed-forward width.
 """
 

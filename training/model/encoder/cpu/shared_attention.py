@@ -1,6 +1,7 @@
 """The first layer's attention, for the candidates of a request together, on CPUs.
 
-Not for where its factors come from: that is `training.model.encoder.cpu.factors`.
+Not for where its factors come from: that is `training.model.encoder.cpu.factors`. Tested in
+tests/training/model/encoder/cpu/test_door.py and test_layer_stack.py.
 
 Letters: R requests, S tokens, M candidates (of a request, or those multiplied together), N rows,
 D token width, d sequence channels (action type and pin), E pin embedding.
@@ -57,8 +58,8 @@ class SharedAttention:
             block: the sequences.
         """
         assert x_ND is None
-        out = empty_rows(block.shape[0] * block.shape[1], self._base_RMD)
-        some, tokens = block.requests, slice(block.shape[1])
+        out = empty_rows(block.shape.num_rows, self._base_RMD)
+        some, tokens = block.requests, slice(block.shape.num_positions)
         by_query = self._by_query[some, tokens, tokens].unbind()
         for together, out_RMSD in _multiplied_together(out, block):
             total_RMS1 = self._total_RSM[some, tokens, together].transpose(1, 2)[..., None]
@@ -101,7 +102,7 @@ class SharedAttention:
 
     def _weighted(self, block: SequenceBlock, together: slice) -> Tensor:
         """Return w v, [R, S, M, D]."""
-        some, tokens = block.requests, slice(block.shape[1])
+        some, tokens = block.requests, slice(block.shape.num_positions)
         weights_RSM1 = self._by_candidate_RSM[some, tokens, together, None]
         return cast(weights_RSM1 * self._factors.value_RSD[some, tokens, None], self._dtype)
 
@@ -109,7 +110,8 @@ class SharedAttention:
         self, block: SequenceBlock, together: slice, grad_RMSD: Tensor, out_RMSD: Tensor
     ) -> None:
         """Add to the gradients of the tokens, and set those of the sums over E w."""
-        some, tokens, shared = block.requests, slice(block.shape[1]), slice(self._num_shared)
+        some, tokens = block.requests, slice(block.shape.num_positions)
+        shared = slice(self._num_shared)
         torch.sum(grad_RMSD, 2, out=self._gradients.own_value_RMD[some, together])
         self._gradients.sequence_RSd[some, tokens] += grad_RMSD[..., shared].sum(1)
         # The quotient of the two sums is the output without the token and own_value.
@@ -121,7 +123,7 @@ class SharedAttention:
 
     def _add_to_factors(self, block: SequenceBlock, together: slice, grad_RMSD: Tensor) -> None:
         """Add to the gradients of E, w and v by way of the sums over E w v."""
-        some, tokens = block.requests, slice(block.shape[1])
+        some, tokens = block.requests, slice(block.shape.num_positions)
         weights_RSM1 = self._by_candidate_RSM[some, tokens, together, None]
         total_RSM1 = self._total_RSM[some, tokens, together, None]
         weighted_RSMD = self._weighted(block, together)

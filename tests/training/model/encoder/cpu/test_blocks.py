@@ -19,7 +19,7 @@ def test_blocks_hold_every_sequence_once_and_few_rows(
         chosen = times[block.requests, block.candidates]
         longest = max(num_tokens[block.requests])
         assert block.shape == (chosen.numel(), longest)
-        assert block.shape[0] <= 8 or block.shape[0] * longest <= 1000
+        assert block.shape.num_sequences <= 8 or block.shape.num_rows <= 1000
         expected = log_count[block.requests, :longest].repeat_interleave(chosen.shape[1], dim=0)
         assert expected.any() == (block.log_count_B1S is not None)
         assert block.log_count_B1S is None or torch.equal(block.log_count_B1S[:, 0], expected)

@@ -1,7 +1,9 @@
 """The CPU kernel gives what the plain layers give, and encodes where the configuration says so."""
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -125,21 +127,45 @@ def test_the_configuration_chooses_the_kernel(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_unsupported_kernel_that_is_asked_for_is_an_error() -> None:
-    with pytest.raises(ConfigurationError, match="found device 'cpu', num_attention_heads=2"):
+    with pytest.raises(ConfigurationError, match="device 'cpu', num_attention_heads=2"):
         encoded("cpu", num_attention_heads=2)
     with pytest.raises(ConfigurationError, match=r"dropout=0\.1 in training"):
         encoded("cpu", dropout=0.1)
 
 
-def test_plain_layers_work_without_the_package() -> None:
+@pytest.mark.parametrize(
+    ("kernel", "added", "says"),
+    [
+        ("plain", "", ""),
+        ("auto", "", ""),
+        ("cpu", "", "found no package training.model.encoder.cpu"),
+        # A package that is there and lacks something else is broken, and must not be passed over.
+        ("auto", "import not_installed\n", "No module named 'not_installed'"),
+    ],
+)
+def test_plain_layers_work_without_the_package(
+    repository: Path, tmp_path: Path, kernel: str, added: str, says: str
+) -> None:
+    for package in ("pipelines", "training"):
+        ignore = shutil.ignore_patterns("__pycache__", "cpu")
+        shutil.copytree(repository / package, tmp_path / package, ignore=ignore)
+    if added:
+        package_dir = tmp_path / "training" / "model" / "encoder" / "cpu"
+        package_dir.mkdir()
+        (package_dir / "__init__.py").write_text(added)
     code = (
-        "import sys; sys.modules['training.model.encoder.cpu'] = None\n"
         "import torch\n"
         "from pipelines.contracts.config import ModelConfig\n"
-        "from training.model.encoder.sequence_encoder import SequenceEncoder\n"
-        "encoder = SequenceEncoder(4, 32, ModelConfig(encoder_kernel='plain'))\n"
+        "from training.model.encoder import sequence_encoder\n"
+        f"config = ModelConfig(encoder_kernel={kernel!r}, num_attention_heads=1, dropout=0.0)\n"
+        "encoder = sequence_encoder.SequenceEncoder(4, 32, config)\n"
         "is_visible = torch.ones(1, 3, dtype=torch.bool)\n"
+        "print(sequence_encoder.__file__, flush=True)\n"
         "encoder(is_visible.long(), torch.randn(1, 3, 32), is_visible, torch.randn(2, 32),"
         " torch.tensor([0, 0]))\n"
     )
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith(str(tmp_path))  # the copy was run
+    assert (done.returncode == 0) == (says == ""), done.stderr[-3000:]
+    assert says in done.stderr

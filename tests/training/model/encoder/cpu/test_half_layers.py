@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.model.encoder.cpu.blocks import (
+    BlockShape,
     RowSelection,
     SavedActivations,
     SequenceBlock,
@@ -51,7 +52,7 @@ def filled_up(rows: Tensor) -> Tensor:
 def whole_gradient() -> tuple[SparseGradient, Tensor]:
     gradient_BSD = torch.randn(B, S, D, dtype=torch.float64)
     return SparseGradient(
-        filled_up(gradient_BSD.flatten(0, 1)), RowSelection((B, S), None)
+        filled_up(gradient_BSD.flatten(0, 1)), RowSelection(BlockShape(B, S), None)
     ), gradient_BSD
 
 
@@ -62,7 +63,8 @@ def gradient_at_some() -> tuple[SparseGradient, Tensor]:
     place = (position + S * torch.arange(B)[:, None]).flatten()
     whole = torch.zeros(B * S, D, dtype=torch.float64).index_copy(0, place, rows)
     place = F.pad(place, (0, padded(len(place)) - len(place)))
-    return SparseGradient(filled_up(rows), RowSelection((B, 25), place)), whole.view(B, S, D)
+    selection = RowSelection(BlockShape(B, 25), place)
+    return SparseGradient(filled_up(rows), selection), whole.view(B, S, D)
 
 
 @pytest.fixture(params=[whole_gradient, gradient_at_some])
@@ -90,7 +92,7 @@ def test_attention_is_the_plain_one(
     x, *parameters = parameters_of((B, S, D), (D, D), (D,), (D, D), (D,))
     hidden = (torch.rand(B, 1, S) < 0.2) & torch.tensor(is_hidden)
     mask = torch.zeros(B, 1, S, dtype=torch.float64).masked_fill(hidden, float("-inf"))
-    block = SequenceBlock(slice(0, B), slice(0, 1), (B, S), mask if is_hidden else None)
+    block = SequenceBlock(slice(0, B), slice(0, 1), BlockShape(B, S), mask if is_hidden else None)
     expected = plain_attention(x, *parameters, hidden)
     attention = PerCandidateAttention(detached(AttentionParameters, parameters), None)
     entered = filled_up(x.detach().flatten(0, 1))

@@ -1,0 +1,89 @@
+"""Live metrics: all arrive, once, also after a kill or an outage, and none is lost without them."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.contracts.errors import TrackingUnavailableError
+from support.mlflow_server import free_port
+from support.training_process import signal_when
+from training.fitting.live_metrics import LiveTracking, LoggedValue, MetricLog, read_metrics, replay
+from training.fitting.progress import LOSS
+from training.fitting.work_folder import WorkFolder
+from training.launch.launcher import train
+
+pytestmark = pytest.mark.usefixtures("few_retries")
+
+
+@pytest.mark.services
+def test_training_logs_live_and_a_replay_adds_nothing(
+    tracking_uri, client, run_id, planted, tmp_path
+) -> None:
+    live = {"tracking_uri": tracking_uri, "mlflow_run_id": run_id}
+    result = train(planted.spec(tmp_path, training={"num_epochs": 1}, **live))
+    values = [v for v in read_metrics(Path(result.metrics_path)) if v.name == "training/loss"]
+    history = client.get_metric_history(run_id, "training/loss")
+    assert [(m.step, m.value) for m in history] == [(v.step, v.value) for v in values]
+    for _ in range(2):
+        replay(Path(result.metrics_path), tracking_uri, run_id)
+    assert len(client.get_metric_history(run_id, "training/loss")) == len(values)
+
+
+@pytest.mark.services
+def test_a_killed_training_goes_on_in_the_same_run_and_no_step_stands_twice(
+    tracking_uri, client, run_id, planted, tmp_path
+) -> None:
+    many = {"training": {"num_epochs": 20}}  # long enough for steps to be sent within an epoch
+    spec = planted.spec(tmp_path / "work", tracking_uri=tracking_uri, mlflow_run_id=run_id, **many)
+    spec_path = tmp_path / "spec.json"
+    spec_path.write_text(spec.model_dump_json())
+    folder = WorkFolder(Path(spec.work_dir))
+
+    def has_sent_more_than_it_saved(checkpoints: Path) -> bool:
+        sent = [metric.step for metric in client.get_metric_history(run_id, LOSS)]
+        saved = [int(path.stem.split("-")[1]) for path in checkpoints.glob("step-*.ckpt")]
+        return bool(saved) and bool(sent) and max(sent) > max(saved)
+
+    signal_when(folder.checkpoints, has_sent_more_than_it_saved, spec_path)
+    result = train(spec)
+    replay(Path(result.metrics_path), tracking_uri, run_id)
+    assert result.resumed_from_step > 0
+    values = [v for v in read_metrics(Path(result.metrics_path)) if v.name == LOSS]
+    history = client.get_metric_history(run_id, LOSS)
+    assert [(m.step, m.value) for m in history] == [(v.step, v.value) for v in values]
+
+
+@pytest.mark.services
+def test_training_goes_on_without_a_server_and_is_sent_afterwards(
+    tracking_uri, client, run_id, planted, tmp_path
+) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    one_epoch = {"training": {"num_epochs": 1}}
+    result = train(planted.spec(tmp_path, tracking_uri=nowhere, mlflow_run_id=run_id, **one_epoch))
+    assert result.num_steps > 0
+    assert (tmp_path / "training.log").read_text().count("cannot be reached") == 1
+    metrics = Path(result.metrics_path)
+    with pytest.raises(TrackingUnavailableError, match=nowhere):
+        replay(metrics, nowhere, run_id)
+    assert replay(metrics, tracking_uri, run_id) == len(read_metrics(metrics))
+    assert len(client.get_metric_history(run_id, "training/loss")) == result.num_steps
+
+
+def test_a_metric_log_rewinds_to_the_step_it_resumes_from(tmp_path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log = MetricLog(path, "", "")
+    for step in (1, 2, 3):
+        log.add(step, 0, {"training/loss": float(step)})
+    with path.open("a") as stream:
+        stream.write('{"step": 4, "epo')  # torn by a kill
+    log.rewind(2)
+    log.add(3, 0, {"training/loss": 3.5})
+    assert [(v.step, v.value) for v in read_metrics(path)] == [(1, 1.0), (2, 2.0), (3, 3.5)]
+
+
+def test_live_tracking_gives_up_once(caplog) -> None:
+    live = LiveTracking(f"http://127.0.0.1:{free_port()}", "run")
+    for step in range(3):
+        live.add([LoggedValue(step, 0, "training/loss", 1.0, 1)])
+        live.flush()
+    assert len(caplog.records) == 1
