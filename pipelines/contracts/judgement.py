@@ -90,7 +90,7 @@ class BaselineKind(StrEnum):
 class Comparison(Frozen):
     """Facts of a comparison. Permission is `Verdict`."""
 
-    holdout_digest: str = Field(description="Digest of the snapshot whose holdout was scored.")
+    holdout_digest: str = Field(description="Digest of the (request, pin, label) rows scored.")
     holdout: Window
     baseline_kind: BaselineKind
     challenger_model: ModelRef
@@ -122,6 +122,12 @@ class Comparison(Frozen):
     reliability: tuple[ReliabilityBin, ...] = Field(default=(), description="Calibration plot.")
     heads: tuple[HeadFacts, ...] = Field(
         default=(), description="The challenger's heads, whatever their weight; () in older ones."
+    )
+    differences: tuple[str, ...] = Field(
+        default=(), description="Where the two recipes differ, in sentences."
+    )
+    seen: tuple[str, ...] = Field(
+        default=(), description="Why the holdout is none for a side: it was trained on its rows."
     )
 
     @property

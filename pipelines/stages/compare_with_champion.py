@@ -4,6 +4,8 @@ The judging is done by `validation`. This module fetches the champion, and logs 
 under the same names.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +16,12 @@ from pipelines.contracts.artifacts import Challenger, ResolvedRun, Snapshot
 from pipelines.contracts.judgement import Comparison, Judgement, ServingCheck, Verdict
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.registry import registry, tracking
+from pipelines.snapshot.counterpart import counterpart
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from validation.model_gate.sides import Side
 
 SERVING_METRICS = ("latency_p50_ms", "latency_p99_ms", "peak_memory_mib", "golden_difference")
 """Fields of `ServingCheck` that are logged to MLflow, as `serving/<field>`."""
@@ -28,11 +33,12 @@ def compare_with_champion(
     """Judge the challenger against the pinned champion, or against popularity in the first cycle.
 
     Raises:
-        DataContractError: the champion's bundle cannot score this snapshot.
+        DataContractError: a bundle is damaged, or the event log lacks what the champion is told.
         TrackingUnavailableError: MLflow cannot be reached.
     """
     from training.bundle.serving_check import check_serving
     from validation.model_gate.facts import gather_facts
+    from validation.model_gate.sides import Side
     from validation.model_gate.verdict import decide
     from validation.report import verdict_page as report
 
@@ -41,20 +47,11 @@ def compare_with_champion(
         storage.scratch_folder(run.workspace_uri) as scratch,
         storage.local_copy(challenger.bundle_uri) as bundle_dir,
         storage.local_copy(snapshot.uri) as snapshot_dir,
+        _champion_side(client, run, snapshot, scratch) as champion,
     ):
         verify_files(snapshot, snapshot_dir, f"run `{rebuild_command(run.run_uri)}`")
-        champion_dir = None
-        if run.champion is not None:
-            champion_dir = registry.download_bundle(client, run.champion, scratch / "champion")
-        comparison, self_test = gather_facts(
-            snapshot=snapshot,
-            snapshot_dir=snapshot_dir,
-            challenger=challenger.model,
-            challenger_bundle_dir=bundle_dir,
-            champion=run.champion,
-            champion_bundle_dir=champion_dir,
-            config=run.config,
-        )
+        side = Side(challenger.model, bundle_dir, snapshot, snapshot_dir)
+        comparison, self_test = gather_facts(side, champion, run.config)
         serving = check_serving(bundle_dir, run.config.serving)
         gate, heads = run.config.model_gate, run.config.features.heads
         verdict = decide(comparison, self_test, serving, gate, heads)
@@ -80,6 +77,30 @@ def compare_with_champion(
         challenger_mlflow_run_id=challenger_run,
         baseline_mlflow_run_id=baseline_run,
     )
+
+
+@contextlib.contextmanager
+def _champion_side(
+    client: "MlflowClient", run: ResolvedRun, snapshot: Snapshot, scratch: Path
+) -> "Iterator[Side | None]":
+    """Fetch the champion, with a snapshot that is computed as its own recipe says."""
+    from training.bundle.files import read_config
+    from validation.model_gate.sides import Side
+
+    if run.champion is None:
+        yield None
+        return
+    bundle_dir = registry.download_bundle(client, run.champion, scratch / "champion")
+    config = read_config(bundle_dir)
+    # An older bundle does not say how its features are computed; it is taken to be as in this run.
+    options = config.snapshot or run.config.snapshot.model_copy(
+        update={"embedding_version": config.embedding_version}
+    )
+    own = counterpart(run, snapshot, config.features, options)
+    with storage.local_copy(own.uri) as own_dir:
+        if own.digest != snapshot.digest:
+            verify_files(own, own_dir, "delete its folder: it is built again when it is needed")
+        yield Side(run.champion, bundle_dir, own, own_dir)
 
 
 def log_sides(

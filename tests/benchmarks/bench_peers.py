@@ -107,8 +107,8 @@ def _train_and_score(snapshot: Snapshot, name: str, base: RunConfig) -> np.ndarr
     snapshot_dir = storage.local_path(snapshot.uri)
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as work_dir:
         result = launcher.train(spec_of(snapshot, config, work_dir))
-        bundle_dir, heads = Path(result.bundle_dir), config.features.heads
-        found = score_split(bundle_dir, snapshot, snapshot_dir, SPLIT_HOLDOUT, heads)
+        bundle_dir = Path(result.bundle_dir)
+        found = score_split(bundle_dir, snapshot, snapshot_dir, SPLIT_HOLDOUT)
     return found.ranking_score
 
 

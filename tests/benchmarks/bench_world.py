@@ -139,8 +139,8 @@ def train(
         result = launcher.train(spec_of(snapshot, config, work_dir))
         cpu_min = _children_cpu_min() - before
         folder = storage.local_path(snapshot.uri)
-        bundle_dir, heads = Path(result.bundle_dir), config.features.heads
-        scores = score_split(bundle_dir, snapshot, folder, SPLIT_HOLDOUT, heads)
+        bundle_dir = Path(result.bundle_dir)
+        scores = score_split(bundle_dir, snapshot, folder, SPLIT_HOLDOUT)
     volume = holdout.volume(scores.ranking_score)
     sys.stderr.write(f"  {name}, seed {seed}: {volume.mean():.4f}, {cpu_min:.1f} CPU-minutes\n")
     return volume, cpu_min

@@ -98,8 +98,8 @@ def train_and_score(config: RunConfig, as_of: datetime, workspace: Path) -> Scor
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as work_dir:
         result = launcher.train(spec_of(snapshot, config, work_dir))
         snapshot_dir = storage.local_path(snapshot.uri)
-        bundle_dir, heads = Path(result.bundle_dir), config.features.heads
-        scores = score_split(bundle_dir, snapshot, snapshot_dir, SPLIT_HOLDOUT, heads)
+        bundle_dir = Path(result.bundle_dir)
+        scores = score_split(bundle_dir, snapshot, snapshot_dir, SPLIT_HOLDOUT)
     rows = load_rows(snapshot, snapshot_dir, SPLIT_HOLDOUT)
     return Scored(top_k_hits(rows, scores.ranking_score, rows.labels["repin"]), rows.user_id)
 

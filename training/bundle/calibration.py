@@ -19,11 +19,14 @@ _MIN_SCALE = 0.1
 
 
 class Calibrator(Frozen):
-    """p = sigmoid(scale * (logit + log keep fraction) + shift) of one head."""
+    """p = sigmoid(scale * (logit + log keep fraction) + shift + drift) of one head."""
 
     head: str
     scale: float = Field(gt=0, description="1 leaves the model's confidence as it is.")
     shift: float = Field(description="0 leaves the model's level as it is.")
+    drift: float = Field(
+        default=0.0, description="Added to the log-odds: the rate moved in the training window."
+    )
 
 
 def correct_downsampling(logits: np.ndarray, negative_keep_fraction: float) -> np.ndarray:
@@ -61,7 +64,8 @@ def fit_calibrator(head: str, logits: np.ndarray, labels: np.ndarray) -> Calibra
 
 def apply_calibrator(calibrator: Calibrator, logits: np.ndarray) -> np.ndarray:
     """Return probabilities, float64 in (0, 1)."""
-    return sigmoid(calibrator.scale * logits.astype(np.float64) + calibrator.shift)
+    shift = calibrator.shift + calibrator.drift
+    return sigmoid(calibrator.scale * logits.astype(np.float64) + shift)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

@@ -6,9 +6,9 @@ tests/training/bundle/test_files.py and test_score_split.py.
 
 from pydantic import AwareDatetime, Field
 
-from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.artifacts import Snapshot, Window
 from pipelines.contracts.base import Frozen
-from pipelines.contracts.config import FeatureConfig, ModelConfig
+from pipelines.contracts.config import FeatureConfig, ModelConfig, SnapshotConfig
 from training.bundle.calibration import Calibrator
 from training.data.input_checks import meaning_of_codes, refuse_difference
 
@@ -26,6 +26,12 @@ class BundleConfig(Frozen):
     negative_keep_fraction: float = Field(gt=0, le=1, description="As in training.")
     calibrators: tuple[Calibrator, ...] = Field(description="One per head, in order.")
     as_of: AwareDatetime = Field(description="as_of of the cycle that trained it (UTC).")
+    training: Window | None = Field(
+        default=None, description="Whose rows trained and calibrated it; None in older bundles."
+    )
+    snapshot: SnapshotConfig | None = Field(
+        default=None, description="How its features are computed; None in older bundles."
+    )
     snapshot_digest: str
     code_version: str = Field(description="Commit or version of the project that trained it.")
     code_digest: str = Field(

@@ -65,7 +65,7 @@ def load_bundle(folder: Path) -> Predictor:
         DataContractError: a file is missing or damaged, a weight is not finite, the weights do not
             fit the configuration, or the golden rows come out differently.
     """
-    config = _read_config(folder)
+    config = read_config(folder)
     weights = _read_tensors(folder, WEIGHTS)
     _check_finite(weights, f"bundle {folder}")
     ranker = Ranker(config.features, config.model, config.embedding_dim)
@@ -105,7 +105,12 @@ def read_golden(folder: Path, num_heads: int) -> tuple[Batch, np.ndarray]:
     return for_scoring(tensors, num_heads), tensors[_EXPECTED].numpy()
 
 
-def _read_config(folder: Path) -> BundleConfig:
+def read_config(folder: Path) -> BundleConfig:
+    """Return what a bundle says of itself, without its weights.
+
+    Raises:
+        DataContractError: bundle.json is missing, damaged or of another format version.
+    """
     try:
         config = BundleConfig.model_validate_json((folder / CONFIG).read_bytes())
     except FileNotFoundError as error:

@@ -12,6 +12,7 @@ Champion and challenger both take this way. Not for judging the scores (`validat
 Letters: N examples (candidates of all requests), H heads.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ import numpy as np
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import Head
 from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.schemas import label_column
 from training.bundle.configuration import check_fits
 from training.bundle.files import load_bundle
 from training.bundle.predictor import Predictor
@@ -33,7 +35,7 @@ class SplitScores:
 
     ranking_score: np.ndarray  # (N,) float64, the highest is shown first
     probabilities: Mapping[str, np.ndarray]  # per head (N,) in [0, 1]; empty where there are none
-    snapshot_digest: str  # digest of the snapshot whose rows were scored
+    holdout_digest: str  # of the scored (request, pin, label) rows; equal digests, equal rows
 
 
 def score_split(
@@ -41,22 +43,25 @@ def score_split(
     snapshot: Snapshot,
     snapshot_dir: Path,
     split: int,
-    heads: tuple[Head, ...],
+    label_heads: tuple[str, ...] = (),
     batch_size: int = 2048,
 ) -> SplitScores:
     """Return probabilities and ranking score of every example of a split.
+
+    The ranking score is the one that serving would use: that of the bundle's own heads, weights and
+    calibration, whatever another recipe says.
 
     Args:
         bundle_dir: The bundle's folder.
         snapshot: The snapshot to score.
         snapshot_dir: Its local folder.
         split: `SPLIT_TRAINING` or `SPLIT_HOLDOUT`.
-        heads: The heads whose weights make the ranking score: those of the run's recipe.
+        label_heads: Heads whose labels enter the digest of the rows.
         batch_size: Candidates at a time; changes memory and speed, not the scores.
 
     Raises:
-        DataContractError: the bundle is damaged, does not fit the snapshot, or lacks a head that
-            has a weight.
+        DataContractError: the bundle is damaged, does not fit the snapshot, or gives no head a
+            weight.
     """
     predictor = load_bundle(bundle_dir)
     config = predictor.config
@@ -64,10 +69,34 @@ def score_split(
     # A batch carries labels, so its heads are the snapshot's; the scores' heads are the bundle's.
     features = config.features.model_copy(update={"heads": snapshot.features.heads})
     reader = SnapshotReader(snapshot, snapshot_dir, features, config.model.max_actions)
-    names = config.features.head_names
-    scores_NH = predictor.calibrate(logits_of(predictor, reader, reader.index(split), batch_size))
-    probabilities = {name: np.ascontiguousarray(scores_NH[:, h]) for h, name in enumerate(names)}
-    return SplitScores(ranking_score(probabilities, heads), probabilities, snapshot.digest)
+    index, heads = reader.index(split), config.features.heads
+    scores_NH = predictor.calibrate(logits_of(predictor, reader, index, batch_size))
+    probabilities = {
+        head.name: np.ascontiguousarray(scores_NH[:, h]) for h, head in enumerate(heads)
+    }
+    digest = digest_rows(reader, index, label_heads)
+    return SplitScores(ranking_score(probabilities, heads), probabilities, digest)
+
+
+def digest_rows(reader: SnapshotReader, index: RequestIndex, label_heads: tuple[str, ...]) -> str:
+    """Return the sha256 of some requests' (request, pin, label) rows, in their order.
+
+    Two snapshots of other features give the same digest where they hold the same rows.
+
+    Args:
+        reader: Of the snapshot that the requests are in.
+        index: The requests.
+        label_heads: Heads whose labels count.
+    """
+    found = hashlib.sha256()
+    found.update("\n".join(reader.request_column(index, "request_id").tolist()).encode())
+    found.update(index.num_examples_M.astype("<i8").tobytes())
+    pin_ids = reader.pins["pin_id"][reader.example_column(index, "pin_row")]
+    found.update(pin_ids.astype("<i8").tobytes())
+    for head in sorted(label_heads):
+        found.update(head.encode())
+        found.update(reader.example_column(index, label_column(head)).astype("i1").tobytes())
+    return found.hexdigest()
 
 
 def logits_of(

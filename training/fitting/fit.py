@@ -12,18 +12,23 @@ from pathlib import Path
 from shutil import which
 from typing import NamedTuple
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy
 
 from pipelines.contracts.errors import ConfigurationError, TransientStorageError
 from pipelines.contracts.files import digest_files, digest_of_files, write_model
+from pipelines.contracts.schemas import SPLIT_TRAINING, label_column
+from pipelines.contracts.time import DAY_MS
 from training.bundle.calibration import Calibrator, fit_calibrator
 from training.bundle.configuration import BundleConfig
+from training.bundle.drift import drift_shift
 from training.bundle.files import write_bundle
 from training.bundle.predictor import Predictor
 from training.bundle.score_split import logits_of
 from training.data.data_module import HomefeedDataModule
+from training.data.reader import SnapshotReader
 from training.fitting.checkpoints import Checkpoint, CheckpointWriter, newest_intact
 from training.fitting.lightning_module import RankerModule
 from training.fitting.live_metrics import MetricLog
@@ -191,6 +196,8 @@ def _calibrated(spec: TrainingSpec, data: HomefeedDataModule, ranker: Ranker) ->
         negative_keep_fraction=spec.config.training.negative_keep_fraction,
         calibrators=tuple(Calibrator(head=head, scale=1.0, shift=0.0) for head in heads),
         as_of=spec.lineage.as_of,
+        training=spec.snapshot.training,
+        snapshot=spec.config.snapshot,
         snapshot_digest=spec.lineage.snapshot_digest,
         code_version=spec.lineage.code_version,
         code_digest=spec.lineage.code_digest,
@@ -199,10 +206,28 @@ def _calibrated(spec: TrainingSpec, data: HomefeedDataModule, ranker: Ranker) ->
     predictor = Predictor(ranker, config)
     logits_CH = logits_of(predictor, data.reader, data.calibration_index, _CALIBRATION_BATCH)
     labels_CH = data.reader.labels(data.calibration_index)
+    drift = _drift(data.reader)
     fitted = tuple(
-        fit_calibrator(head, logits_CH[:, h], labels_CH[:, h]) for h, head in enumerate(heads)
+        fit_calibrator(head, logits_CH[:, h], labels_CH[:, h]).model_copy(
+            update={"drift": drift[head]}
+        )
+        for h, head in enumerate(heads)
     )
     return config.model_copy(update={"calibrators": fitted})
+
+
+def _drift(reader: SnapshotReader) -> dict[str, float]:
+    """Return for each head how far its rate moved through the training window, in log-odds."""
+    index = reader.index(SPLIT_TRAINING)
+    days = reader.request_column(index, "impressed_at") // DAY_MS
+    _, day = np.unique(np.repeat(days, index.num_examples_M), return_inverse=True)
+    rows_D = np.bincount(day)
+    return {
+        head: drift_shift(
+            np.bincount(day, weights=reader.example_column(index, label_column(head))), rows_D
+        )
+        for head in reader.features.head_names
+    }
 
 
 def _check_devices(spec: TrainingSpec) -> None:

@@ -49,6 +49,8 @@ class ComparedModels:
     baseline_kind: BaselineKind
     challenger: ModelRef
     champion: ModelRef | None
+    differences: tuple[str, ...] = ()  # where the two recipes differ, in sentences
+    seen: tuple[str, ...] = ()  # why the holdout was no holdout for a side, in sentences
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,8 @@ def compare(
     if target_error is None:
         missing.append(_without_detectable_change(target.name, missing))
     return Comparison(
-        holdout_digest=challenger.snapshot_digest,
-        baseline_holdout_digest=baseline.snapshot_digest,
+        holdout_digest=challenger.holdout_digest,
+        baseline_holdout_digest=baseline.holdout_digest,
         holdout=models.holdout,
         baseline_kind=models.baseline_kind,
         challenger_model=models.challenger,
@@ -147,6 +149,8 @@ def compare(
         reliability=reliability(rows, challenger, "challenger", heads)
         + reliability(rows, baseline, "baseline", heads),
         heads=head_facts(rows, challenger, heads),
+        differences=models.differences,
+        seen=models.seen,
     )
 
 

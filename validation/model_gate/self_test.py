@@ -114,8 +114,8 @@ def _judge_planted(
     Floors, guardrails and segments are left out: a rejection by them would prove nothing about the
     statistics, which are what is tested here.
     """
-    planted = SplitScores(ranking, {}, challenger.snapshot_digest)
-    baseline = SplitScores(challenger.ranking_score, {}, challenger.snapshot_digest)
+    planted = SplitScores(ranking, {}, challenger.holdout_digest)
+    baseline = SplitScores(challenger.ranking_score, {}, challenger.holdout_digest)
     alone = config.model_copy(
         update={
             "floors": (Limit(metric=config.target_metric, minimum=0.0),),

@@ -39,9 +39,10 @@ def decide(
 
     1. **Serving**: the serving check found a problem: REJECT. This holds even where the comparison
        is void, because it is known that the bundle would not serve.
-    2. **Void**: the comparison says nothing about the challenger (two holdouts, the same model
-       twice, another target metric, too few users, an empty required segment, a missing or
-       non-finite threshold): INCONCLUSIVE. REJECT would be an accusation without evidence.
+    2. **Void**: the comparison says nothing about the challenger (two holdouts, a side that was
+       trained on rows of the holdout, the same model twice, another target metric, too few users,
+       an empty required segment, a missing or non-finite threshold): INCONCLUSIVE. REJECT would be
+       an accusation without evidence.
     3. **REJECT**: a number that a rule needs is absent because the challenger's own scores are not
        finite; the whole interval of the change in the target metric lies below minus the margin; or
        a bound is broken, which means that the whole interval lies beyond it: a floor, a guardrail,
@@ -138,6 +139,7 @@ def _identity_reasons(comparison: Comparison, config: ModelGateConfig) -> list[s
             f"The two sides were not scored on the same holdout (challenger {ours[:12]}, baseline "
             f"{theirs[:12] if theirs else 'unknown'}); score both again on one snapshot."
         )
+    reasons += comparison.seen
     if comparison.target_metric != config.target_metric:
         reasons.append(
             f"The comparison is about the target metric '{comparison.target_metric}', and the "

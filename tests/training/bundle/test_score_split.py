@@ -1,5 +1,6 @@
 """From a bundle's folder to scores: aligned with the rows, whatever the batch size."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from pipelines.contracts.config import CategoricalFeature
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
+from training.bundle.files import read_config
 from training.bundle.score_split import SplitScores, ranking_score, score_split
 from training.data.example_rows import load_rows
 
@@ -20,7 +22,7 @@ def scores_of(trained, planted, **overrides: Any) -> SplitScores:
         "snapshot": planted.snapshot,
         "snapshot_dir": planted.folder,
         "split": SPLIT_HOLDOUT,
-        "heads": planted.config.features.heads,
+        "label_heads": ("repin",),
     }
     return score_split(**(arguments | overrides))
 
@@ -74,9 +76,24 @@ def test_ranking_score_by_hand(planted) -> None:
         ranking_score(probabilities, (save,))
 
 
-def test_the_ranking_follows_the_heads_that_are_given(planted, trained) -> None:
+def test_the_ranking_is_the_one_that_the_bundle_itself_would_serve(
+    planted, trained, tmp_path
+) -> None:
     repin, long_click, save = planted.config.features.heads
-    found = scores_of(trained, planted, heads=(save.model_copy(update={"utility_weight": -2.0}),))
+    folder = shutil.copytree(trained[1].bundle_dir, tmp_path / "bundle")
+    config = read_config(folder)
+    reversed_save = save.model_copy(update={"utility_weight": -2.0})
+    ignored = repin.model_copy(update={"utility_weight": 0.0})
+    features = config.features.model_copy(update={"heads": (ignored, long_click, reversed_save)})
+    changed = config.model_copy(update={"features": features})
+    (folder / "bundle.json").write_text(changed.model_dump_json())
+    found = scores_of(trained, planted, bundle_dir=folder)
     assert (found.ranking_score == -2.0 * found.probabilities["save"]).all()
-    assert found.snapshot_digest == planted.snapshot.digest
     assert set(found.probabilities) == {repin.name, long_click.name, save.name}
+
+
+def test_the_digest_is_of_requests_pins_and_labels(planted, trained) -> None:
+    one = scores_of(trained, planted).holdout_digest
+    assert scores_of(trained, planted, batch_size=37).holdout_digest == one
+    assert scores_of(trained, planted, label_heads=("repin", "save")).holdout_digest != one
+    assert scores_of(trained, planted, split=SPLIT_TRAINING).holdout_digest != one

@@ -59,8 +59,8 @@ def test_learns_and_beats_popularity_and_chance(planted, trained) -> None:
     assert np.mean(curve[-5:]) < np.mean(curve[:5]) - 0.05
     assert result.final_training_loss == pytest.approx(np.mean(curve[-5:]), abs=0.1)
     rows = load_rows(planted.snapshot, planted.folder, SPLIT_HOLDOUT)
-    heads, bundle_dir = spec.config.features.heads, Path(result.bundle_dir)
-    scores = score_split(bundle_dir, planted.snapshot, planted.folder, SPLIT_HOLDOUT, heads)
+    bundle_dir = Path(result.bundle_dir)
+    scores = score_split(bundle_dir, planted.snapshot, planted.folder, SPLIT_HOLDOUT)
     label = rows.labels["repin"]
     model = volume_at_3(rows, scores.ranking_score, label)
     popularity = volume_at_3(rows, rows.numeric["pin_popularity"], label)
@@ -114,7 +114,6 @@ def test_two_ranks_follow_the_curve_of_one(planted, trained, tmp_path) -> None:
                 planted.snapshot,
                 planted.folder,
                 SPLIT_HOLDOUT,
-                spec.config.features.heads,
             ).probabilities["repin"],
             rows.labels["repin"],
         )

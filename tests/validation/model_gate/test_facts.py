@@ -1,16 +1,19 @@
 """The model gate on a built snapshot with real bundles; the models are untrained, so chance."""
 
+import shutil
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from pipelines import storage
-from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.artifacts import Snapshot, Window
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.errors import ConfigurationError, DataContractError
+from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import BaselineKind, Comparison, Decision, Verdict
 from pipelines.contracts.schemas import EMBEDDING_DIM, SPLIT_TRAINING
 from pipelines.recipes import smoke
@@ -18,10 +21,11 @@ from support.holdouts import NEW_CHALLENGER
 from support.judgements import CHAMPION, SERVING
 from training.bundle.calibration import Calibrator
 from training.bundle.configuration import BundleConfig
-from training.bundle.files import write_bundle
+from training.bundle.files import read_config, write_bundle
 from training.data.reader import SnapshotReader
 from training.model.ranker import Ranker
 from validation.model_gate.facts import gather_facts
+from validation.model_gate.sides import Side, what_differs
 from validation.model_gate.verdict import decide
 
 Judged = Callable[[Path | None], tuple[Comparison, Verdict]]
@@ -72,10 +76,9 @@ def judged(planted_snapshot: Snapshot, config: RunConfig, bundles: tuple[Path, P
     folder = storage.local_path(planted_snapshot.uri)
 
     def judge_against(champion: Path | None) -> tuple[Comparison, Verdict]:
-        model = CHAMPION if champion else None
-        comparison, self_test = gather_facts(
-            planted_snapshot, folder, NEW_CHALLENGER, bundles[0], model, champion, config
-        )
+        side = Side(NEW_CHALLENGER, bundles[0], planted_snapshot, folder)
+        other = Side(CHAMPION, champion, planted_snapshot, folder) if champion else None
+        comparison, self_test = gather_facts(side, other, config)
         gate, heads = config.model_gate, config.features.heads
         return comparison, decide(comparison, self_test, SERVING, gate, heads)
 
@@ -121,18 +124,88 @@ def test_the_first_cycle_of_a_model_that_knows_nothing(judged: Judged) -> None:
     assert "the popularity ranking" in verdict.reasons[0]
 
 
-def test_a_champion_without_its_bundle_is_refused(
-    planted_snapshot: Snapshot, config: RunConfig, bundles: tuple[Path, Path]
-) -> None:
-    folder = storage.local_path(planted_snapshot.uri)
-    with pytest.raises(ConfigurationError, match="give both, or neither"):
-        gather_facts(planted_snapshot, folder, NEW_CHALLENGER, bundles[0], CHAMPION, None, config)
-
-
 def test_a_bundle_on_another_embedding_basis_is_refused(
     planted_snapshot: Snapshot, config: RunConfig, bundles: tuple[Path, Path]
 ) -> None:
     other = planted_snapshot.model_copy(update={"embedding_version": "planted-2"})
     folder = storage.local_path(planted_snapshot.uri)
     with pytest.raises(DataContractError, match="planted-1"):
-        gather_facts(other, folder, NEW_CHALLENGER, bundles[0], None, None, config)
+        gather_facts(Side(NEW_CHALLENGER, bundles[0], other, folder), None, config)
+
+
+def with_config(bundle: Path, folder: Path, **update: Any) -> Path:
+    """Return a copy of a bundle that says something else of itself."""
+    copied = shutil.copytree(bundle, folder)
+    changed = read_config(copied).model_copy(update=update)
+    (copied / "bundle.json").write_text(changed.model_dump_json())
+    return copied
+
+
+def test_each_side_ranks_as_it_serves(
+    planted_snapshot: Snapshot, config: RunConfig, bundles: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """A recipe that turns a head's sign must not turn the champion's ranking too."""
+    folder = storage.local_path(planted_snapshot.uri)
+    repin, *others = config.features.heads
+    reversed_repin = repin.model_copy(update={"utility_weight": -1.0})
+    features = config.features.model_copy(update={"heads": (reversed_repin, *others)})
+    changed = with_config(bundles[1], tmp_path / "reversed", features=features)
+
+    def volume(champion: Path, recipe: RunConfig) -> float | None:
+        side = Side(NEW_CHALLENGER, bundles[0], planted_snapshot, folder)
+        found, _ = gather_facts(side, Side(CHAMPION, champion, planted_snapshot, folder), recipe)
+        assert found.target is not None
+        return found.target.baseline
+
+    as_it_serves = volume(bundles[1], config)
+    assert volume(bundles[1], config.model_copy(update={"features": features})) == as_it_serves
+    assert volume(changed, config) != as_it_serves
+
+
+def test_what_differs_between_the_recipes_is_named(
+    planted_snapshot: Snapshot, config: RunConfig, bundles: tuple[Path, Path], tmp_path: Path
+) -> None:
+    repin, long_click, save = config.features.heads
+    heads = (repin.model_copy(update={"utility_weight": 0.5}), long_click, save)
+    features = config.features.model_copy(update={"heads": heads, "numeric": ()})
+    changed = with_config(bundles[1], tmp_path / "other", features=features)
+    said = what_differs(read_config(bundles[0]), read_config(changed))
+    assert said == (
+        "The challenger's numeric features: pin_popularity, past_engagements; "
+        "the champion's: none.",
+        "Head 'repin' is wanted, of action 'repin', with weight 1 in the challenger and wanted, of "
+        "action 'repin', with weight 0.5 in the champion.",
+    )
+    assert what_differs(read_config(bundles[0]), read_config(bundles[1])) == ()
+
+
+def test_a_champion_that_was_trained_on_the_holdout_makes_the_comparison_void(
+    planted_snapshot: Snapshot, config: RunConfig, bundles: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder, holdout = storage.local_path(planted_snapshot.uri), planted_snapshot.holdout
+    day = timedelta(days=1)
+    side = Side(NEW_CHALLENGER, bundles[0], planted_snapshot, folder)
+    for number, update in enumerate(
+        (
+            {"training": Window(start=holdout.end - day, end=holdout.end + 13 * day)},
+            # An older bundle names no window: it is taken to end before its own as_of.
+            {"training": None, "as_of": planted_snapshot.as_of + 9 * day},
+        )
+    ):
+        newer = with_config(bundles[1], tmp_path / str(number), **update)
+        other = Side(CHAMPION, newer, planted_snapshot, folder)
+        comparison, self_test = gather_facts(side, other, config)
+        gate, heads = config.model_gate, config.features.heads
+        verdict = decide(comparison, self_test, SERVING, gate, heads)
+        assert verdict.decision is Decision.INCONCLUSIVE
+        assert f"{CHAMPION.label} was trained on rows from" in verdict.reasons[0]
+
+
+def test_sides_of_other_requests_are_not_compared(
+    planted_snapshot: Snapshot, config: RunConfig, bundles: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder = storage.local_path(planted_snapshot.uri)
+    fewer = planted_snapshot.model_copy(update={"shards": planted_snapshot.shards[:1]})
+    side = Side(NEW_CHALLENGER, bundles[0], planted_snapshot, folder)
+    with pytest.raises(DataContractError, match="hold other holdout rows"):
+        gather_facts(side, Side(CHAMPION, bundles[1], fewer, folder), config)

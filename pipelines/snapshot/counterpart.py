@@ -1,0 +1,46 @@
+"""The snapshot of the same windows for a model whose recipe is another one.
+
+A model of another recipe is told other things: other columns, other embeddings, other trailing
+windows. It is scored on rows that are computed as its own recipe says, of the same requests with
+the same labels. Not for comparing the two (`validation.model_gate`).
+"""
+
+from pipelines.contracts.artifacts import ResolvedRun, Snapshot
+from pipelines.contracts.config import FeatureConfig, SnapshotConfig
+
+OWN_OPTIONS = ("embedding_version", "history_days", "popularity_days")
+"""What of `SnapshotConfig` decides a model's inputs. Windows, labels and segments are the run's."""
+
+
+def counterpart(
+    run: ResolvedRun, snapshot: Snapshot, features: FeatureConfig, options: SnapshotConfig
+) -> Snapshot:
+    """Return a snapshot of the run's windows whose inputs are those of another recipe.
+
+    It is the run's own snapshot where the recipes do not differ in what a snapshot holds.
+
+    Args:
+        run: The cycle.
+        snapshot: Its snapshot.
+        features: Of the other recipe.
+        options: Of the other recipe; `OWN_OPTIONS` of them count.
+
+    Raises:
+        DataContractError: the event log does not hold what the other recipe needs.
+        ConfigurationError: the workspace cannot be written.
+        TransientStorageError: the storage failed or is full.
+    """
+    from pipelines.snapshot.build import write_snapshot
+
+    own = {name: getattr(options, name) for name in OWN_OPTIONS}
+    config = run.config.snapshot.model_copy(update=own)
+    if config == run.config.snapshot and _inputs(features) == _inputs(snapshot.features):
+        return snapshot
+    recipe = run.config.model_copy(update={"features": features, "snapshot": config})
+    return write_snapshot(run.model_copy(update={"config": recipe}))
+
+
+def _inputs(features: FeatureConfig) -> tuple[object, ...]:
+    """Return what a snapshot's inputs depend on: of the heads, those that make a pin popular."""
+    wanted = {head.action_type for head in features.heads if head.is_wanted}
+    return (features.action_types, features.categorical, wanted)
