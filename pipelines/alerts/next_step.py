@@ -52,7 +52,7 @@ def after_verdict(run: ResolvedRun, verdict: Verdict, challenger: str) -> NextSt
     stays = what_serves(run)
     who_serves = _ask_who_serves(run)
     # Where nothing served before the cycle, nobody needs to ask.
-    serving = () if run.champion is None else (who_serves,)
+    serving = () if (run.later_champion or run.champion) is None else (who_serves,)
     if verdict.decision is Decision.REJECT:
         return _step(
             f"{stays} {challenger} stays in the registry and is not promoted. Once the data or the "
@@ -69,7 +69,7 @@ def after_verdict(run: ResolvedRun, verdict: Verdict, challenger: str) -> NextSt
         # The version is named: what `rollback` alone goes back to depends on what serves by then.
         back = rollback_command(run, run.champion.version)
         return _step(sentence, who_serves, (f"Go back to {run.champion.label}:", back))
-    if run.champion is not None and run.as_of <= run.champion.as_of:
+    if run.later_champion is not None:
         return _step(
             f"{stays} This run may not promote, and no run as of {run.as_of:%Y-%m-%d} could.",
             who_serves,
@@ -83,9 +83,10 @@ def after_verdict(run: ResolvedRun, verdict: Verdict, challenger: str) -> NextSt
 
 def what_serves(run: ResolvedRun) -> str:
     """Say which model serves where this cycle promotes none."""
-    if run.champion is None:
+    champion = run.later_champion or run.champion
+    if champion is None:
         return "There is no champion yet."
-    return f"{run.champion.label} (as_of {run.champion.as_of:%Y-%m-%d}) stays champion."
+    return f"{champion.label} (as_of {champion.as_of:%Y-%m-%d}) stays champion."
 
 
 def after_failure(run: ResolvedRun, stage: str, failure: StageFailure | None) -> NextStep:

@@ -96,6 +96,11 @@ class ResolvedRun(CycleOptions, Artifact):
     experiment: str = Field(description="MLflow experiment name.")
     registered_model: str = Field(description="MLflow registered model name.")
     champion: ModelRef | None = Field(description="Pinned at the start; None in the first cycle.")
+    later_champion: ModelRef | None = Field(
+        default=None,
+        description="Who serves, where that model is of this as_of or newer; `champion` is then "
+        "the one before as_of, and nothing may be promoted.",
+    )
     last_accepted_snapshot_uri: str | None = Field(
         description="Snapshot that the data gate last accepted, for shift; None in the first cycle."
     )

@@ -48,6 +48,17 @@ def read(workspace_uri: str, registered_model: str) -> list[tuple[str, HistoryEn
     return [(uri, entry) for uri, entry in entries if entry.model.name == registered_model]
 
 
+def champion_before(workspace_uri: str, registered_model: str, as_of: datetime) -> ModelRef | None:
+    """Return the champion of the time before a cycle's as_of, or None if there was none.
+
+    It is the newest by its own as_of among the models that were champion. The times of the moves do
+    not tell: cycles of past days may all have been run today.
+    """
+    models = [entry.model for _, entry in read(workspace_uri, registered_model)]
+    earlier = [model for model in models if model.as_of < as_of]
+    return max(earlier, key=lambda model: model.as_of, default=None)
+
+
 def serving_at(workspace_uri: str, registered_model: str, instant: datetime) -> HistoryEntry:
     """Return the entry in force at an instant.
 

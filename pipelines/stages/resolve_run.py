@@ -14,6 +14,7 @@ from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.recipes import make_recipe
 from pipelines.registry import registry, tracking
+from pipelines.registry.history import champion_before
 from pipelines.settings import Settings
 from pipelines.snapshot.accepted import newest_accepted
 
@@ -35,10 +36,14 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
     event_log_uri = storage.to_uri(settings.event_log_location)
     _require_event_log(event_log_uri)
     client = tracking.connect(settings.tracking_uri)
-    champion = registry.read_champion(client, settings.registered_model)
+    workspace_uri = storage.to_uri(settings.workspace_location)
+    champion, later = registry.read_champion(client, settings.registered_model), None
     if request.may_promote:
         _require_newer(request.day, champion)
-    workspace_uri = storage.to_uri(settings.workspace_location)
+    elif champion is not None and request.day <= champion.as_of:
+        # That model may have been trained on the holdout; who served then has not.
+        later = champion
+        champion = champion_before(workspace_uri, settings.registered_model, request.day)
     return ResolvedRun(
         run_id=request.run_id,
         run_uri=run_uri_of(request, settings),
@@ -52,6 +57,7 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         experiment=settings.experiment,
         registered_model=settings.registered_model,
         champion=champion,
+        later_champion=later,
         last_accepted_snapshot_uri=newest_accepted(workspace_uri, request.recipe, request.day),
         **request.options(),
     )
@@ -73,5 +79,6 @@ def _require_newer(as_of: datetime, champion: ModelRef | None) -> None:
         raise ConfigurationError(
             f"as_of {as_of:%Y-%m-%d} is not newer than the champion's: {champion.label} was "
             f"trained as of {champion.as_of:%Y-%m-%d}; expected a later day; choose one, or "
-            f"compare without promoting: switch Promote off in Airflow's form, or give --no-promote"
+            f"compare with the champion of that time, without promoting: switch Promote off in "
+            f"Airflow's form, or give --no-promote"
         )

@@ -122,7 +122,8 @@ def test_a_run_that_may_not_promote_is_offered_one_that_may(tmp_path):
 
 def test_a_backfill_older_than_the_champion_is_offered_no_promotion(tmp_path):
     newer = CHAMPION.model_copy(update={"as_of": datetime(2017, 3, 2, tzinfo=UTC)})
-    step = step_after(Decision.PROMOTE, make_run(tmp_path, champion=newer, may_promote=False))
+    run = make_run(tmp_path, champion=CHAMPION, later_champion=newer, may_promote=False)
+    step = step_after(Decision.PROMOTE, run)
     assert [name for name, _ in parsed(step)] == ["serving"]
     assert "no run as of 2017-03-02 could" in step.sentence
 

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import ResolvedRun, RunRequest, StageFailure, StageRecord
+from pipelines.contracts.artifacts import (
+    ModelRef,
+    ResolvedRun,
+    RunRequest,
+    StageFailure,
+    StageRecord,
+)
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.errors import (
     ConfigurationError,
@@ -124,12 +130,23 @@ def test_a_failure_is_noted_in_the_folder_of_the_run(settings: Settings, unused_
     assert (failure.error_class, failure.is_retryable) == ("TrackingUnavailableError", True)
 
 
-def make_champion(settings: Settings, tmp_path: Path, uri: str, as_of: datetime) -> None:
+def make_champion(
+    settings: Settings,
+    tmp_path: Path,
+    uri: str,
+    as_of: datetime,
+    before: ModelRef | None = None,
+) -> ModelRef:
     run = make_run(
-        tmp_path, as_of=as_of, tracking_uri=uri, registered_model=settings.registered_model
+        tmp_path,
+        as_of=as_of,
+        tracking_uri=uri,
+        registered_model=settings.registered_model,
+        champion=before,
     )
     model = register_bundle(tracking.connect(uri), run, tmp_path)
     promotion.move_if_permitted(run, challenger_of(model), judgement_of(run, model), AS_OF)
+    return model
 
 
 def test_as_of_must_be_newer_than_the_champions(
@@ -143,8 +160,19 @@ def test_as_of_must_be_newer_than_the_champions(
     failure = storage.read_model(failure_uri(run_uri, "resolve_run"), StageFailure)
     assert (failure.error_class, failure.is_retryable) == ("ConfigurationError", False)
     run = start_run(request(may_promote=False), settings)
-    assert run.champion is not None
+    assert run.champion is None and run.later_champion is not None
     assert not storage.exists(failure_uri(run_uri, "resolve_run"))
+
+
+def test_an_older_as_of_is_compared_with_who_served_then(
+    settings: Settings, tmp_path: Path, tracking_uri: str
+) -> None:
+    then = make_champion(settings, tmp_path, tracking_uri, AS_OF - timedelta(days=14))
+    now = make_champion(settings, tmp_path, tracking_uri, AS_OF + timedelta(days=14), then)
+    run = start_run(request(may_promote=False), settings)
+    assert (run.champion, run.later_champion) == (then, now)
+    fresh = start_run(request(as_of=AS_OF + timedelta(days=28)), settings)
+    assert (fresh.champion, fresh.later_champion) == (now, None)
 
 
 def test_an_unknown_recipe_lists_those_there_are(settings: Settings) -> None:
