@@ -295,6 +295,9 @@ class ModelGateConfig(Frozen):
     margin: float = Field(
         default=0.01, ge=0, lt=1, description="Relative loss that freshness is worth (0.01 = 1 %)."
     )
+    recipe_margin: float = Field(
+        default=0.01, ge=0, lt=1, description="Relative loss allowed against the fresh anchor."
+    )
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Of the paired interval.")
     num_resamples: int = Field(default=2000, ge=200, description="Paired bootstrap over users.")
     bootstrap_seed: int = Field(default=11, ge=0, description="Seed of the resampling.")

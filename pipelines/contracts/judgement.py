@@ -176,6 +176,14 @@ class Decision(StrEnum):
     INCONCLUSIVE = "INCONCLUSIVE"
 
 
+class Promoted(StrEnum):
+    """Which model a cycle promotes."""
+
+    CHALLENGER = "challenger"
+    ANCHOR = "anchor"  # The last accepted recipe, trained in this cycle.
+    NONE = "none"
+
+
 class Verdict(Frozen):
     """Permission, with its reasons in full sentences."""
 

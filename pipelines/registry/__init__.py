@@ -1,1 +1,1 @@
-"""What MLflow and the history know of models: runs, versions, champion, its moves. No verdict."""
+"""What is known of models and snapshots: runs, versions, the champion, its moves. No verdict."""

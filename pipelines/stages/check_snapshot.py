@@ -12,7 +12,7 @@ from pipelines.alerts.commands import rebuild_command, stage_command
 from pipelines.contracts.artifacts import DataReport, ResolvedRun, Snapshot
 from pipelines.contracts.errors import DataGateFailedError, SnapshotDamagedError
 from pipelines.contracts.run_layout import snapshot_manifest_uri
-from pipelines.snapshot.accepted import mark_accepted, read_profile
+from pipelines.registry.accepted import mark_accepted, read_profile
 
 if TYPE_CHECKING:
     from validation.data_gate.snapshot_profile import SnapshotProfile

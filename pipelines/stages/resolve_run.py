@@ -14,9 +14,9 @@ from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.recipes import make_recipe
 from pipelines.registry import registry, tracking
+from pipelines.registry.accepted import newest_accepted
 from pipelines.registry.history import champion_before
 from pipelines.settings import Settings
-from pipelines.snapshot.accepted import newest_accepted
 
 
 def run_uri_of(request: RunRequest, settings: Settings) -> str:

@@ -109,12 +109,7 @@ def compare(
         ConfigurationError: no head gives the target metric.
         DataContractError: scores and rows do not belong together, or the holdout is empty.
     """
-    num_examples = len(rows.request_index)
-    if num_examples == 0:
-        raise DataContractError(
-            "the holdout has no examples, expected at least one request; check "
-            "snapshot.holdout_days and that the event log reaches as_of"
-        )
+    num_examples = _check_rows(rows)
     _check_scores(challenger, num_examples, "challenger")
     _check_scores(baseline, num_examples, "baseline")
     target = target_metric(config, heads)
@@ -152,6 +147,16 @@ def compare(
         differences=models.differences,
         seen=models.seen,
     )
+
+
+def _check_rows(rows: ExampleRows) -> int:
+    """Return the number of examples; refuse a holdout that has none."""
+    if len(rows.request_index) == 0:
+        raise DataContractError(
+            "the holdout has no examples, expected at least one request; check "
+            "snapshot.holdout_days and that the event log reaches as_of"
+        )
+    return len(rows.request_index)
 
 
 def _check_scores(scores: SplitScores, num_examples: int, side: str) -> None:

@@ -1,6 +1,5 @@
 """A model of another recipe gets a snapshot of the same requests, computed as its recipe says."""
 
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc

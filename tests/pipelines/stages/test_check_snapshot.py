@@ -18,7 +18,7 @@ from pipelines.contracts.errors import (
 )
 from pipelines.contracts.run_layout import failure_uri
 from pipelines.recipes import smoke
-from pipelines.snapshot.accepted import AcceptedSnapshot, accepted_folder
+from pipelines.registry.accepted import AcceptedSnapshot, accepted_folder
 from pipelines.stages import runner
 from support import commands
 from support.damage import flip_a_byte

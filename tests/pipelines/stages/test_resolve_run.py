@@ -24,8 +24,8 @@ from pipelines.contracts.errors import (
 from pipelines.contracts.run_layout import failure_uri, manifest_uri
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.registry import promotion, tracking
+from pipelines.registry.accepted import AcceptedSnapshot, accepted_folder
 from pipelines.settings import Settings
-from pipelines.snapshot.accepted import AcceptedSnapshot, accepted_folder
 from pipelines.stages.resolve_run import run_uri_of
 from pipelines.stages.runner import start_run
 from support.registered import challenger_of, judgement_of, register_bundle

@@ -1,0 +1,127 @@
+"""Which model is promoted, given what is known of three: a pure function with a derivation.
+
+A cycle has up to three models: the *champion* that serves, the *challenger* that was trained now by
+the recipe on trial, and the *fresh anchor*, the last accepted recipe trained now on the same rows.
+Three relative changes of the target metric follow:
+
+- theta, challenger against champion: what a promotion would change for users;
+- delta, challenger against fresh anchor: what the change of recipe is worth, freshness taken out;
+- phi, fresh anchor against champion: what fresh data is worth.
+
+docs/statistics.md derives the rules and simulates years of them. Not for estimating the changes
+(`validation.model_gate.comparison`) nor for bounds on other metrics
+(`validation.model_gate.limits`).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines.contracts.config import ModelGateConfig
+from pipelines.contracts.judgement import Decision, Promoted
+
+ONE_SIDED_95 = 1.645
+TWO_SIDED_95 = 1.96
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A relative change with its standard error."""
+
+    value: float
+    error: float
+
+    def low(self, z: float) -> float:
+        """Return the lower end, z standard errors down."""
+        return self.value - z * self.error
+
+    def high(self, z: float) -> float:
+        """Return the upper end, z standard errors up."""
+        return self.value + z * self.error
+
+
+@dataclass(frozen=True)
+class Change:
+    """One pair's change: on this cycle's holdout, and pooled with earlier cycles of the pair."""
+
+    now: Estimate
+    pooled: Estimate
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the policy is told."""
+
+    theta: Change
+    delta: Change | None  # None: the challenger has the anchor's recipe, or no anchor was trained.
+    phi: Change | None  # None with `delta`.
+    is_broken: bool = False  # The challenger breaks a bound, or would not serve.
+    is_held_back: bool = False  # It may break one, or a number is missing, or a doubt stands.
+    is_anchor_sound: bool = False  # The fresh anchor holds every bound and would serve.
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is decided of the challenger, and which model takes the champion's place."""
+
+    decision: Decision
+    promoted: Promoted
+
+
+def pool(estimates: Sequence[Estimate]) -> Estimate:
+    """Return the mean of independent estimates, weighted by the inverse of their variances.
+
+    Of all weighted means it has the smallest variance, 1 / sum(1 / error^2). An estimate without
+    any error decides alone.
+
+    Raises:
+        ValueError: there is none to pool.
+    """
+    if not estimates:
+        raise ValueError("there is no estimate to pool; expected at least one")
+    certain = [e for e in estimates if e.error == 0]
+    if certain:
+        return Estimate(math.fsum(e.value for e in certain) / len(certain), 0.0)
+    weights = [1 / e.error**2 for e in estimates]
+    total = math.fsum(weights)
+    value = math.fsum(w * e.value for w, e in zip(weights, estimates, strict=True)) / total
+    return Estimate(value, math.sqrt(1 / total))
+
+
+def choose(evidence: Evidence, config: ModelGateConfig) -> Outcome:
+    """Return the decision on the challenger, and which model is promoted.
+
+    With margin m and recipe margin M:
+
+    - the challenger is promoted if theta is above -m (pooled, one-sided 95 %) and not surely below
+      it on this holdout alone, the same holds for delta with M, delta is not surely below zero, and
+      no bound is broken or in doubt: PROMOTE;
+    - else the fresh anchor is promoted if phi is above -m in the same sense, and it holds every
+      bound itself: a worse recipe never costs freshness;
+    - else nothing is promoted.
+
+    The decision on the challenger is REJECT where theta is surely below -m, delta is surely below
+    zero, or a bound is broken; INCONCLUSIVE otherwise.
+    """
+    margin, recipe_margin = config.margin, config.recipe_margin
+    theta, delta = evidence.theta, evidence.delta
+    is_fresh_enough = _is_shown(theta, margin)
+    is_good_recipe = delta is None or (
+        _is_shown(delta, recipe_margin) and delta.pooled.high(ONE_SIDED_95) > 0
+    )
+    if is_fresh_enough and is_good_recipe and not evidence.is_broken and not evidence.is_held_back:
+        return Outcome(Decision.PROMOTE, Promoted.CHALLENGER)
+    is_worse = theta.now.high(TWO_SIDED_95) < -margin or (
+        delta is not None and delta.pooled.high(ONE_SIDED_95) < 0
+    )
+    decision = Decision.REJECT if is_worse or evidence.is_broken else Decision.INCONCLUSIVE
+    phi = evidence.phi
+    if phi is not None and evidence.is_anchor_sound and _is_shown(phi, margin):
+        return Outcome(decision, Promoted.ANCHOR)
+    return Outcome(decision, Promoted.NONE)
+
+
+def _is_shown(change: Change, margin: float) -> bool:
+    """Return whether a change is above minus the margin, which this holdout does not deny."""
+    is_above = change.pooled.low(ONE_SIDED_95) > -margin
+    return is_above and change.now.high(TWO_SIDED_95) > -margin
