@@ -28,7 +28,7 @@ from pipelines.orchestration.callbacks import alert_broken_run, announce_promoti
 from pipelines.orchestration.operators import stage_operator
 from pipelines.orchestration.resolving import start_cycle
 from pipelines.orchestration.retries import StageRetryPolicy
-from pipelines.orchestration.timetable import AnchoredTimetable
+from pipelines.orchestration.timetable import GridTimetable
 from pipelines.recipes import RECIPES
 from pipelines.settings import DAG_ID, Settings
 
@@ -94,12 +94,12 @@ def alert_task(run_uri: str) -> str:
 
 with DAG(
     dag_id=DAG_ID,
-    schedule=AnchoredTimetable(
-        datetime.fromisoformat(SETTINGS.anchor),
+    schedule=GridTimetable(
+        datetime.fromisoformat(SETTINGS.schedule_start),
         timedelta(days=SETTINGS.cadence_days).total_seconds(),
         catchup=CATCHUP,
     ),
-    start_date=datetime.fromisoformat(SETTINGS.anchor),
+    start_date=datetime.fromisoformat(SETTINGS.schedule_start),
     catchup=CATCHUP,
     max_active_runs=1,
     dagrun_timeout=timedelta(days=2),

@@ -5,10 +5,13 @@ Secrets are not here: they come from Airflow connections. Tested in tests/test_r
 compares the README's table with the fields.
 """
 
-from typing import Literal
+import os
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pipelines.contracts.errors import ConfigurationError
 
 DAG_ID = "homefeed_retrain"
 Transport = Literal["outbox", "smtp", "slack", "apprise"]
@@ -49,9 +52,20 @@ class Settings(BaseSettings):
     stage_image: str = Field(default="", description="Image for docker and kubernetes runners.")
     command: str = Field(default="homefeed", description="The command line in the worker's shell.")
     cadence_days: float = Field(default=14.0, gt=0, description="Days between scheduled cycles.")
-    anchor: str = Field(
+    schedule_start: str = Field(
         default="2026-01-05T06:00:00+00:00", description="A cycle's start; all others follow it."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuses_a_former_name(cls, value: Any) -> Any:
+        """Refuse a variable that was renamed: passed over, it would change what is scheduled."""
+        if (found := os.environ.get("HOMEFEED_ANCHOR")) is not None:
+            raise ConfigurationError(
+                f"HOMEFEED_ANCHOR is set to {found!r}, and is called HOMEFEED_SCHEDULE_START now "
+                f"(an anchor is an accepted recipe); rename it"
+            )
+        return value
 
     @property
     def event_log_location(self) -> str:

@@ -63,9 +63,9 @@ def serving_command(places: ResolvedRun | Settings) -> str:
     return _at(places, "homefeed serving")
 
 
-def rollback_command(run: ResolvedRun, version: str) -> str:
-    """Return the command that makes an earlier version champion again."""
-    return _at(run, f"homefeed rollback --to-version {version}")
+def rollback_command(run: ResolvedRun, version: str = "") -> str:
+    """Return the command that makes an earlier version champion again: the one before, or one."""
+    return _at(run, f"homefeed rollback{f' --to-version {version}' if version else ''}")
 
 
 def _at(places: ResolvedRun | Settings, command: str, more: tuple[str, ...] = ()) -> str:

@@ -8,7 +8,13 @@ travels (`pipelines.alerts.transports`), nor for what to run next (`pipelines.al
 from urllib.parse import quote
 
 from pipelines import storage
-from pipelines.alerts.next_step import after_failure, after_verdict, is_refusal, what_serves
+from pipelines.alerts.next_step import (
+    after_failure,
+    after_forced,
+    after_verdict,
+    is_refusal,
+    what_serves,
+)
 from pipelines.alerts.transports import deliver
 from pipelines.contracts.artifacts import (
     STAGES,
@@ -117,6 +123,31 @@ def compose_verdict(judgement: Judgement, run: ResolvedRun, settings: Settings) 
         done=done,
         next_step=after_verdict(run, verdict, label),
         links=(("Verdict page", judgement.report_uri), *_links(run, settings)),
+    )
+
+
+def compose_forced(
+    run: ResolvedRun, label: str, previous: str, reason: str, verdict: str, settings: Settings
+) -> Alert:
+    """Return the alert about a challenger that a person promoted in spite of the verdict.
+
+    Args:
+        run: The cycle that trained it.
+        label: The new champion.
+        previous: Who served before, for people.
+        reason: What the person gave as the reason.
+        verdict: What the gate had decided, or that it had not.
+        settings: Addresses for the links.
+    """
+    return Alert(
+        kind=AlertKind.FORCED_PROMOTION,
+        run_id=run.run_id,
+        title=f"Homefeed retrain {run.as_of:%Y-%m-%d}: {label} was promoted by hand",
+        happened=f"A person made {label} champion in spite of the verdict: {reason}",
+        certainty=f"What the gate had said: {verdict}",
+        done=f"{label} serves in place of {previous}. The history has the reason.",
+        next_step=after_forced(run),
+        links=_links(run, settings),
     )
 
 

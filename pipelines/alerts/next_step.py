@@ -126,6 +126,15 @@ def after_failure(run: ResolvedRun, stage: str, failure: StageFailure | None) ->
     return _step("Mend what the message names, then run the stage again.", again, *rest)
 
 
+def after_forced(run: ResolvedRun) -> NextStep:
+    """Return how a promotion by hand is looked at, and taken back."""
+    return _step(
+        "Watch what users do now. A rollback takes the promotion back.",
+        _ask_who_serves(run),
+        ("Go back to the version before:", rollback_command(run)),
+    )
+
+
 def after_unresolved(request: RunRequest, settings: Settings) -> NextStep:
     """Return how a cycle is begun that broke in `resolve_run`."""
     begin = [("Begin the cycle:", cycle_command(request, settings, "resolve"))]

@@ -1,4 +1,4 @@
-"""`homefeed serving`, `history` and `rollback`: which model serves, served, and shall serve.
+"""`homefeed serving`, `history`, `promote` and `rollback`: which model serves, served, shall serve.
 
 Tested in tests/pipelines/cli/test_main.py.
 """
@@ -9,6 +9,10 @@ from typing import Annotated
 import typer
 
 from pipelines import storage
+from pipelines.contracts.artifacts import Challenger, ResolvedRun
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.judgement import Judgement
+from pipelines.contracts.run_layout import manifest_uri
 from pipelines.contracts.time import parse_instant
 from pipelines.registry import promotion, tracking
 from pipelines.registry.history import read, serving_at
@@ -39,6 +43,37 @@ def history() -> None:
             f"{entry.moved_at:%Y-%m-%dT%H:%M:%SZ}  {entry.kind:9}  {entry.model.label} "
             f"(as_of {entry.model.as_of:%Y-%m-%d})  {entry.reason}"
         )
+
+
+@app.command()
+def promote(
+    run: Annotated[str, typer.Option(help="URI or path of the run folder.")],
+    reason: Annotated[str, typer.Option(help="Why, for the history and the alert.")],
+    force: Annotated[bool, typer.Option("--force", help="In spite of the verdict.")] = False,
+) -> None:
+    """Make a run's challenger champion in spite of its verdict, and tell people."""
+    from pipelines.alerts.compose import compose_forced
+    from pipelines.alerts.transports import deliver
+    from pipelines.stages.runner import read_artifact
+
+    run_uri = storage.to_uri(run)
+    if not force:
+        raise ConfigurationError(
+            "a promotion by hand overrules the verdict; expected --force; to promote what the "
+            "verdict allows, run the cycle's stage promote_challenger"
+        )
+    cycle = read_artifact(run_uri, "resolve_run", ResolvedRun)
+    challenger = read_artifact(run_uri, "train_challenger", Challenger)
+    client = tracking.connect(cycle.tracking_uri)
+    entry = promotion.force(client, cycle, challenger, datetime.now(UTC), reason)
+    previous = entry.previous.label if entry.previous else "no champion"
+    typer.echo(f"champion: {entry.model.label} (was {previous})")
+    verdict = "the challenger was not judged"
+    if storage.exists(manifest_uri(run_uri, "compare_with_champion")):
+        judged = read_artifact(run_uri, "compare_with_champion", Judgement).verdict
+        verdict = f"{judged.decision}. {judged.reasons[0]}"
+    settings = Settings()
+    deliver(compose_forced(cycle, entry.model.label, previous, reason, verdict, settings), settings)
 
 
 @app.command()

@@ -257,6 +257,7 @@ class AlertKind(StrEnum):
     INCONCLUSIVE = "inconclusive"
     DATA_GATE_FAILED = "data_gate_failed"
     BROKEN_RUN = "broken_run"
+    FORCED_PROMOTION = "forced_promotion"
 
 
 class NextStep(Frozen):

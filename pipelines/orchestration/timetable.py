@@ -1,7 +1,7 @@
 """The schedule "every so many days, counted from one fixed instant", as an Airflow timetable.
 
 Cron cannot say "every 14 days", and Airflow's own delta timetables snap to the epoch or drift after
-an outage. Here a cycle is due at `anchor + k * period` and at no other instant. Not for deciding a
+an outage. Here a cycle is due at `start + k * period` and at no other instant. Not for deciding a
 cycle's as_of: the DAG's first task does that from the interval given here.
 """
 
@@ -32,8 +32,8 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class AnchoredTimetable(Timetable):
-    """A cycle at every `anchor + k * period`, whatever outages and pauses lie between.
+class GridTimetable(Timetable):
+    """A cycle at every `start + k * period`, whatever outages and pauses lie between.
 
     The cycle due at `t` has the data interval `[t - period, t)` and runs at `t`; its logical date
     is the interval's start. Without catchup the next cycle is the first instant that is not
@@ -41,55 +41,55 @@ class AnchoredTimetable(Timetable):
     every instant since the last cycle, or since the DAG's start_date, is run in order.
 
     Args:
-        anchor: an aware instant at which a cycle is due; cycles before it are due as well.
+        start: an aware instant at which a cycle is due; cycles before it are due as well.
         period_s: seconds between two cycles, whole or not, above zero.
         catchup: must equal the DAG's `catchup`; the scheduler does not pass it on everywhere.
 
     Raises:
-        ValueError: the anchor has no time zone or the period is not above zero.
+        ValueError: the start has no time zone or the period is not above zero.
     """
 
-    def __init__(self, anchor: datetime, period_s: float, catchup: bool = False) -> None:
-        if anchor.tzinfo is None:
+    def __init__(self, start: datetime, period_s: float, catchup: bool = False) -> None:
+        if start.tzinfo is None:
             raise ValueError(
-                f"anchor {anchor.isoformat()} has no time zone; write it as "
-                f"{anchor.isoformat()}+00:00 (HOMEFEED_ANCHOR)"
+                f"start {start.isoformat()} has no time zone; write it as "
+                f"{start.isoformat()}+00:00 (HOMEFEED_SCHEDULE_START)"
             )
         if not 0 < period_s < float("inf"):
             raise ValueError(f"period_s is {period_s}; expected a number above 0 seconds")
-        self.anchor = anchor.astimezone(UTC)
+        self.start = start.astimezone(UTC)
         self.period = timedelta(seconds=period_s)
         self.catchup = catchup
         self.description = (
-            f"Every {_days(self.period)}, counted from {self.anchor:%Y-%m-%d %H:%M} UTC"
+            f"Every {_days(self.period)}, counted from {self.start:%Y-%m-%d %H:%M} UTC"
         )
 
     @property
     def summary(self) -> str:
         """Return what the UI shows as the schedule, e.g. 'every 14 days from 2026-01-05 06:00'."""
-        return f"every {_days(self.period)} from {self.anchor:%Y-%m-%d %H:%M}"
+        return f"every {_days(self.period)} from {self.start:%Y-%m-%d %H:%M}"
 
     def serialize(self) -> dict[str, Any]:
         """Return the JSON form that the DAG's serialisation keeps."""
         return {
-            "anchor": self.anchor.isoformat(),
+            "start": self.start.isoformat(),
             "period_s": self.period.total_seconds(),
             "catchup": self.catchup,
         }
 
     @classmethod
-    def deserialize(cls, data: dict[str, Any]) -> "AnchoredTimetable":
+    def deserialize(cls, data: dict[str, Any]) -> "GridTimetable":
         """Return the timetable that `serialize` described."""
-        return cls(datetime.fromisoformat(data["anchor"]), data["period_s"], data["catchup"])
+        return cls(datetime.fromisoformat(data["start"]), data["period_s"], data["catchup"])
 
     def due_at_or_after(self, instant: datetime) -> DateTime:
         """Return the first due instant that is not before the given one."""
         # timedelta's own floor division is exact; a float quotient would be off by one near a hit.
-        elapsed = _plain(instant) - self.anchor
+        elapsed = _plain(instant) - self.start
         return self._due(-(-elapsed // self.period))
 
     def _due(self, number: int) -> DateTime:
-        return to_pendulum(self.anchor + number * self.period, tz="UTC")
+        return to_pendulum(self.start + number * self.period, tz="UTC")
 
     def _interval_before(self, due: DateTime) -> DataInterval:
         return DataInterval(to_pendulum(_plain(due) - self.period, tz="UTC"), due)
@@ -118,7 +118,7 @@ class AnchoredTimetable(Timetable):
             None if restriction.catchup else utc_now() - timedelta(seconds=LATENESS_S),
         )
         known = [instant for instant in not_before if instant is not None]
-        due = self.due_at_or_after(max(known, default=self.anchor))
+        due = self.due_at_or_after(max(known, default=self.start))
         if restriction.latest is not None and due > restriction.latest:
             return None
         return DagRunInfo.interval(*self._interval_before(due))
@@ -164,4 +164,4 @@ class HomefeedPlugin(AirflowPlugin):
     """Tells Airflow of the timetable, so that a serialised DAG can name it."""
 
     name = "homefeed_timetable"
-    timetables = [AnchoredTimetable]
+    timetables = [GridTimetable]

@@ -20,7 +20,7 @@ class HistoryEntry(Frozen):
     """One move of the `champion` alias."""
 
     moved_at: AwareDatetime
-    kind: Literal["promotion", "rollback"]
+    kind: Literal["promotion", "rollback", "forced"]
     model: ModelRef = Field(description="Serving from moved_at on.")
     previous: ModelRef | None = Field(description="Serving before; None for the first champion.")
     run_uri: str | None = Field(description="Cycle that asked for it; None for a rollback.")

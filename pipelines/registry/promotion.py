@@ -51,6 +51,7 @@ def move_if_permitted(
         )
         client = tracking.connect(run.tracking_uri)
         with storage.exclusive_lock(_lock_uri(run.workspace_uri), "a promotion"):
+            _require_unaltered(client, champion)
             _require_not_replaced(run, champion)
             registry.move_champion(client, run.champion, champion)
             history_uri = history.append(run.workspace_uri, entry)
@@ -94,6 +95,18 @@ def _require_same_models(run: ResolvedRun, challenger: Challenger, judgement: Ju
         )
 
 
+def _require_unaltered(client: "MlflowClient", judged: ModelRef) -> None:
+    """Refuse a version that is not what was judged: a verdict is about the bundle's digest."""
+    found = registry.read_version(client, judged.name, judged.version)
+    if found != judged:
+        raise PromotionRefusedError(
+            f"{judged.label} was judged with bundle {judged.bundle_digest[:12]}; found bundle "
+            f"{found.bundle_digest[:12]} (as_of {found.as_of:%Y-%m-%d}, MLflow run "
+            f"{found.mlflow_run_id}) at that version in the registry; expected what was judged: "
+            f"its tags were altered since; start a new cycle"
+        )
+
+
 def _require_not_replaced(run: ResolvedRun, challenger: ModelRef) -> None:
     """Refuse a challenger that the history knows as a former champion, unless it serves again."""
     moves = [entry for _, entry in history.read(run.workspace_uri, challenger.name)]
@@ -115,6 +128,45 @@ def _label(model: ModelRef | None) -> str:
 
 def _lock_uri(workspace_uri: str) -> str:
     return storage.join(workspace_uri, "history", "promotion")
+
+
+def force(
+    client: "MlflowClient", run: ResolvedRun, challenger: Challenger, now: datetime, reason: str
+) -> history.HistoryEntry:
+    """Make a run's challenger champion in spite of its verdict, because a person says so.
+
+    Args:
+        client: Client of `run.tracking_uri`.
+        run: The cycle.
+        challenger: What it trained.
+        now: The time of the move.
+        reason: Why, in a sentence, for the history and the alert.
+
+    Raises:
+        ConfigurationError: there is no reason, or the challenger serves already.
+        PromotionRefusedError: the registry's version is not what the cycle trained.
+    """
+    model = challenger.model
+    if not reason.strip():
+        raise ConfigurationError(
+            "--reason is empty; expected a sentence that says why the verdict is overruled"
+        )
+    with storage.exclusive_lock(_lock_uri(run.workspace_uri), "a promotion"):
+        _require_unaltered(client, model)
+        present = registry.read_champion(client, model.name)
+        if present is not None and present.version == model.version:
+            raise ConfigurationError(f"{model.label} is the champion already; nothing was moved")
+        registry.move_champion(client, present, model)
+        entry = history.HistoryEntry(
+            moved_at=now,
+            kind="forced",
+            model=model,
+            previous=present,
+            run_uri=None,
+            reason=reason,
+        )
+        history.append(run.workspace_uri, entry)
+    return entry
 
 
 def rollback(
@@ -151,8 +203,8 @@ def rollback(
 def _version_before(workspace_uri: str, present: ModelRef) -> str:
     """Return the version that served before the present one came (skipping rolled-back ones)."""
     for _, entry in reversed(history.read(workspace_uri, present.name)):
-        came_by_promotion = entry.kind == "promotion" and entry.model.version == present.version
-        if came_by_promotion and entry.previous is not None:
+        has_come = entry.kind != "rollback" and entry.model.version == present.version
+        if has_come and entry.previous is not None:
             return entry.previous.version
     raise ConfigurationError(
         f"the history knows no champion before {present.label}; name one with --to-version"

@@ -12,7 +12,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 
 from pipelines.orchestration.callbacks import alert_broken_run
 from pipelines.orchestration.retries import StageRetryPolicy
-from pipelines.orchestration.timetable import AnchoredTimetable
+from pipelines.orchestration.timetable import GridTimetable
 from pipelines.recipes import RECIPES
 
 EDGES = {
@@ -81,7 +81,7 @@ def test_reading_it_imports_nothing_heavy(repository):
 
 
 def test_it_is_every_fortnight_and_never_catches_up(dag):
-    assert isinstance(dag.timetable, AnchoredTimetable)
+    assert isinstance(dag.timetable, GridTimetable)
     assert dag.timetable.period == timedelta(days=14)
     assert dag.catchup is False and dag.timetable.catchup is False
     assert dag.max_active_runs == 1

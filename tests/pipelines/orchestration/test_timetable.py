@@ -11,9 +11,9 @@ from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables.base import DataInterval, TimeRestriction
 
 from pipelines.orchestration import timetable as module
-from pipelines.orchestration.timetable import AnchoredTimetable, HomefeedPlugin, MissedCycleError
+from pipelines.orchestration.timetable import GridTimetable, HomefeedPlugin, MissedCycleError
 
-ANCHOR = datetime(2026, 1, 5, 6, tzinfo=UTC)  # a Monday
+START = datetime(2026, 1, 5, 6, tzinfo=UTC)  # a Monday
 FORTNIGHT_S = 14 * 86400
 DAY = timedelta(days=1)
 
@@ -42,7 +42,7 @@ def follow(timetable, now_of_run, num_runs, catchup=False, last=None):
     for _ in range(num_runs):
         now_of_run(last)
         info = timetable.next_dagrun_info(
-            last_automated_data_interval=last, restriction=restriction(ANCHOR, None, catchup)
+            last_automated_data_interval=last, restriction=restriction(START, None, catchup)
         )
         assert info.data_interval.end == info.run_after
         last = info.data_interval
@@ -51,12 +51,12 @@ def follow(timetable, now_of_run, num_runs, catchup=False, last=None):
 
 
 def test_a_year_of_cycles_is_every_second_monday(clock):
-    clock(ANCHOR)
-    timetable = AnchoredTimetable(ANCHOR, FORTNIGHT_S)
+    clock(START)
+    timetable = GridTimetable(START, FORTNIGHT_S)
     dates = follow(
-        timetable, lambda last: clock((last.end if last else ANCHOR) + timedelta(seconds=2)), 27
+        timetable, lambda last: clock((last.end if last else START) + timedelta(seconds=2)), 27
     )
-    assert dates[0] == ANCHOR
+    assert dates[0] == START
     assert dates[-1] == at(2027, 1, 4, 6)
     gaps_s = {(b - a).total_seconds() for a, b in zip(dates, dates[1:], strict=False)}
     assert gaps_s == {FORTNIGHT_S}
@@ -64,9 +64,9 @@ def test_a_year_of_cycles_is_every_second_monday(clock):
 
 
 def test_twice_a_week_is_as_easy(clock):
-    clock(ANCHOR)
-    timetable = AnchoredTimetable(ANCHOR, 3.5 * 86400)
-    dates = follow(timetable, lambda last: clock(last.end if last else ANCHOR), 5)
+    clock(START)
+    timetable = GridTimetable(START, 3.5 * 86400)
+    dates = follow(timetable, lambda last: clock(last.end if last else START), 5)
     assert [d.isoformat()[:16] for d in dates] == [
         "2026-01-05T06:00",
         "2026-01-08T18:00",
@@ -77,7 +77,7 @@ def test_twice_a_week_is_as_easy(clock):
 
 
 def test_an_uneven_period_does_not_drift_in_a_century():
-    timetable = AnchoredTimetable(ANCHOR, 86400 / 7)
+    timetable = GridTimetable(START, 86400 / 7)
     due = timetable._due(100 * 365 * 7)
     assert timetable.due_at_or_after(due) == due
     assert timetable.due_at_or_after(due + timedelta(microseconds=1)) == timetable._due(
@@ -86,8 +86,8 @@ def test_an_uneven_period_does_not_drift_in_a_century():
 
 
 def test_the_interval_is_the_fortnight_before(clock):
-    clock(ANCHOR)
-    info = AnchoredTimetable(ANCHOR, FORTNIGHT_S).next_dagrun_info(
+    clock(START)
+    info = GridTimetable(START, FORTNIGHT_S).next_dagrun_info(
         last_automated_data_interval=None, restriction=restriction()
     )
     assert info.data_interval == DataInterval(at(2025, 12, 22, 6), at(2026, 1, 5, 6))
@@ -95,20 +95,20 @@ def test_the_interval_is_the_fortnight_before(clock):
 
 
 def test_after_an_outage_of_three_weeks_nothing_is_replayed(clock):
-    timetable = AnchoredTimetable(ANCHOR, FORTNIGHT_S)
+    timetable = GridTimetable(START, FORTNIGHT_S)
     last = DataInterval(at(2026, 1, 5, 6), at(2026, 1, 19, 6))
     clock(at(2026, 2, 9, 12))  # down from 19 January; 2 February was missed
     info = timetable.next_dagrun_info(
-        last_automated_data_interval=last, restriction=restriction(ANCHOR)
+        last_automated_data_interval=last, restriction=restriction(START)
     )
     assert info.run_after == at(2026, 2, 16, 6)
 
 
 def test_unpausing_late_waits_for_the_next_due_date(clock):
-    timetable = AnchoredTimetable(ANCHOR, FORTNIGHT_S)
+    timetable = GridTimetable(START, FORTNIGHT_S)
     clock(at(2026, 7, 1, 9, 30))
     info = timetable.next_dagrun_info(
-        last_automated_data_interval=None, restriction=restriction(ANCHOR)
+        last_automated_data_interval=None, restriction=restriction(START)
     )
     assert info.run_after == at(2026, 7, 6, 6)
     assert info.data_interval.start == at(2026, 6, 22, 6)
@@ -116,7 +116,7 @@ def test_unpausing_late_waits_for_the_next_due_date(clock):
 
 def test_catchup_runs_every_missed_cycle_in_order(clock):
     clock(at(2026, 3, 1))
-    timetable = AnchoredTimetable(ANCHOR, FORTNIGHT_S, catchup=True)
+    timetable = GridTimetable(START, FORTNIGHT_S, catchup=True)
     dates = follow(timetable, lambda last: None, 4, catchup=True)
     assert dates == [at(2026, 1, 5, 6), at(2026, 1, 19, 6), at(2026, 2, 2, 6), at(2026, 2, 16, 6)]
 
@@ -124,34 +124,34 @@ def test_catchup_runs_every_missed_cycle_in_order(clock):
 @pytest.mark.parametrize("late_s, expected_day", [(0, 19), (1, 19), (3600, 19), (3601, 2)])
 def test_a_scheduler_that_looks_a_little_late_loses_no_fortnight(clock, late_s, expected_day):
     clock(at(2026, 1, 19, 6) + timedelta(seconds=late_s))
-    info = AnchoredTimetable(ANCHOR, FORTNIGHT_S).next_dagrun_info(
+    info = GridTimetable(START, FORTNIGHT_S).next_dagrun_info(
         last_automated_data_interval=DataInterval(at(2025, 12, 22, 6), at(2026, 1, 5, 6)),
-        restriction=restriction(ANCHOR),
+        restriction=restriction(START),
     )
     assert info.run_after.day == expected_day
 
 
 def test_a_cycle_that_ran_is_not_run_again_a_second_later(clock):
     clock(at(2026, 1, 19, 6, 0, 1))
-    info = AnchoredTimetable(ANCHOR, FORTNIGHT_S).next_dagrun_info(
+    info = GridTimetable(START, FORTNIGHT_S).next_dagrun_info(
         last_automated_data_interval=DataInterval(at(2026, 1, 5, 6), at(2026, 1, 19, 6)),
-        restriction=restriction(ANCHOR),
+        restriction=restriction(START),
     )
     assert info.run_after == at(2026, 2, 2, 6)
 
 
 def test_a_change_of_cadence_lands_on_the_new_grid(clock):
     clock(at(2026, 1, 19, 7))
-    info = AnchoredTimetable(ANCHOR, 3.5 * 86400).next_dagrun_info(
+    info = GridTimetable(START, 3.5 * 86400).next_dagrun_info(
         last_automated_data_interval=DataInterval(at(2026, 1, 5, 6), at(2026, 1, 19, 6)),
-        restriction=restriction(ANCHOR),
+        restriction=restriction(START),
     )
     assert info.run_after == at(2026, 1, 22, 18)
 
 
 def test_start_and_end_dates_are_inclusive(clock):
     clock(at(2025, 1, 1))
-    timetable = AnchoredTimetable(ANCHOR, FORTNIGHT_S)
+    timetable = GridTimetable(START, FORTNIGHT_S)
     due = at(2026, 2, 2, 6)
     info = timetable.next_dagrun_info(
         last_automated_data_interval=None, restriction=restriction(due, due)
@@ -170,9 +170,9 @@ def test_start_and_end_dates_are_inclusive(clock):
     assert later.run_after == at(2026, 2, 16, 6)
 
 
-def test_a_start_date_before_the_anchor_is_served_on_the_same_grid(clock):
+def test_a_start_date_before_the_start_is_served_on_the_same_grid(clock):
     clock(at(2025, 11, 1))
-    info = AnchoredTimetable(ANCHOR, FORTNIGHT_S).next_dagrun_info(
+    info = GridTimetable(START, FORTNIGHT_S).next_dagrun_info(
         last_automated_data_interval=None, restriction=restriction(at(2025, 11, 1))
     )
     assert info.run_after == at(2025, 11, 10, 6)
@@ -180,7 +180,7 @@ def test_a_start_date_before_the_anchor_is_served_on_the_same_grid(clock):
 
 def test_a_manual_run_gets_the_fortnight_that_ends_at_its_own_time():
     moment = at(2026, 3, 4, 15, 20)
-    interval = AnchoredTimetable(ANCHOR, FORTNIGHT_S).infer_manual_data_interval(run_after=moment)
+    interval = GridTimetable(START, FORTNIGHT_S).infer_manual_data_interval(run_after=moment)
     assert interval == DataInterval(at(2026, 2, 18, 15, 20), moment)
 
 
@@ -197,7 +197,7 @@ def stored(due: pendulum.DateTime) -> SimpleNamespace:
 
 
 def test_a_stale_stored_date_is_moved_on_instead_of_replayed(clock):
-    timetable, row = AnchoredTimetable(ANCHOR, FORTNIGHT_S), stored(at(2026, 2, 2, 6))
+    timetable, row = GridTimetable(START, FORTNIGHT_S), stored(at(2026, 2, 2, 6))
     clock(at(2026, 2, 9, 12))
     with pytest.raises(MissedCycleError, match="as_of=2026-02-02"):
         timetable.next_run_info_from_dag_model(dag_model=row)
@@ -208,21 +208,19 @@ def test_a_stale_stored_date_is_moved_on_instead_of_replayed(clock):
 
 @pytest.mark.parametrize("catchup, now", [(False, (2026, 2, 2, 6, 30)), (True, (2026, 3, 30))])
 def test_a_stored_date_on_time_or_with_catchup_is_run(clock, catchup, now):
-    timetable, row = AnchoredTimetable(ANCHOR, FORTNIGHT_S, catchup), stored(at(2026, 2, 2, 6))
+    timetable, row = GridTimetable(START, FORTNIGHT_S, catchup), stored(at(2026, 2, 2, 6))
     clock(at(*now))
     info = timetable.next_run_info_from_dag_model(dag_model=row)
     assert info.run_after == at(2026, 2, 2, 6)
 
 
 def test_it_survives_airflows_own_dag_serialisation(clock):
-    with DAG(
-        "round_trip", schedule=AnchoredTimetable(ANCHOR, 3.5 * 86400), start_date=ANCHOR
-    ) as dag:
+    with DAG("round_trip", schedule=GridTimetable(START, 3.5 * 86400), start_date=START) as dag:
         pass
     stored_dag = json.loads(json.dumps(DagSerialization.to_dict(dag)))
     found = DagSerialization.from_dict(stored_dag).timetable
-    assert isinstance(found, AnchoredTimetable)
-    assert (found.anchor, found.period, found.catchup) == (ANCHOR, 3.5 * DAY, False)
+    assert isinstance(found, GridTimetable)
+    assert (found.start, found.period, found.catchup) == (START, 3.5 * DAY, False)
     assert found.summary == "every 3.5 days from 2026-01-05 06:00"
     assert "3.5 days" in found.description
     clock(at(2026, 1, 6))
@@ -233,9 +231,9 @@ def test_it_survives_airflows_own_dag_serialisation(clock):
 def test_the_plugin_registers_it_with_airflow():
     from airflow import plugins_manager
 
-    assert AnchoredTimetable in HomefeedPlugin.timetables
+    assert GridTimetable in HomefeedPlugin.timetables
     assert (
-        "pipelines.orchestration.timetable.AnchoredTimetable"
+        "pipelines.orchestration.timetable.GridTimetable"
         in plugins_manager.get_timetables_plugins()
     )
 
@@ -243,9 +241,9 @@ def test_the_plugin_registers_it_with_airflow():
 @pytest.mark.parametrize("period_s", [0, -5, float("inf"), float("nan")])
 def test_a_period_that_is_none_is_refused(period_s):
     with pytest.raises(ValueError, match="period_s"):
-        AnchoredTimetable(ANCHOR, period_s)
+        GridTimetable(START, period_s)
 
 
 def test_an_anchor_without_a_time_zone_is_refused():
     with pytest.raises(ValueError, match="time zone"):
-        AnchoredTimetable(datetime(2026, 1, 5), FORTNIGHT_S)
+        GridTimetable(datetime(2026, 1, 5), FORTNIGHT_S)

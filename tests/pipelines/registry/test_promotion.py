@@ -196,6 +196,41 @@ def test_a_promotion_is_not_made_again_over_a_rollback(
     assert len(history.read(run.workspace_uri, run.registered_model)) == 4
 
 
+def test_a_forced_promotion_is_recorded_and_can_be_taken_back(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient
+) -> None:
+    run = cycle(tmp_path, tracking_uri, FIRST)
+    first = promote(client, run, tmp_path).champion_after
+    later = cycle(tmp_path, tracking_uri, SECOND, champion=first, run_id="later")
+    challenger = challenger_of(register_bundle(client, later, tmp_path))
+    with pytest.raises(ConfigurationError, match="--reason is empty"):
+        promotion.force(client, later, challenger, NOW + timedelta(days=1), "  ")
+    moved_at = NOW + timedelta(days=1)
+    entry = promotion.force(client, later, challenger, moved_at, "the log was late")
+    assert (entry.kind, entry.previous, entry.reason) == ("forced", first, "the log was late")
+    assert champion(client, run) == challenger.model
+    with pytest.raises(ConfigurationError, match="is the champion already"):
+        promotion.force(client, later, challenger, moved_at, "again")
+    settings = Settings(
+        workspace=str(tmp_path / "workspace"),
+        tracking_uri=tracking_uri,
+        registered_model=run.registered_model,
+    )
+    promotion.rollback(client, settings, None, NOW + timedelta(days=2), "it was worse")
+    assert champion(client, run) == first
+
+
+def test_a_version_that_was_altered_after_the_verdict_is_refused(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient
+) -> None:
+    run = cycle(tmp_path, tracking_uri, FIRST)
+    model = register_bundle(client, run, tmp_path)
+    client.set_model_version_tag(model.name, model.version, "bundle_digest", "f" * 64)
+    with pytest.raises(PromotionRefusedError, match="found bundle ffffffff"):
+        promotion.move_if_permitted(run, challenger_of(model), judgement_of(run, model), NOW)
+    assert champion(client, run) is None
+
+
 def test_a_bundle_comes_back_as_it_was_registered(
     tmp_path: Path, tracking_uri: str, client: MlflowClient
 ) -> None:

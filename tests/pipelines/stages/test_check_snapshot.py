@@ -49,7 +49,7 @@ def report_of(run: ResolvedRun) -> DataReport:
 
 
 def advised(message: str) -> list[str]:
-    return re.findall(r"`(homefeed [^`]+)`", message)
+    return re.findall(r"`((?:HOMEFEED_\S+ )*homefeed [^`]+)`", message)
 
 
 def count_hashes(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
