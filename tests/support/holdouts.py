@@ -80,7 +80,7 @@ def judged(
 ) -> Judgement:
     """Return facts and verdict on sides that were scored already, as the stage does."""
     comparison = compare(rows, challenger, baseline, models, heads, config)
-    found = run_self_test(rows, challenger, models, heads, config)
+    found = run_self_test(rows, challenger, baseline, models, heads, config)
     return Judgement(
         comparison=comparison,
         self_test=found,

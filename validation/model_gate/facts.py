@@ -61,7 +61,7 @@ def gather_facts(
         )
         seen += _seen(champion, config)
     comparison = compare(rows, ours, theirs, replace(models, seen=seen), heads, config.model_gate)
-    return comparison, run_self_test(rows, ours, models, heads, config.model_gate)
+    return comparison, run_self_test(rows, ours, theirs, models, heads, config.model_gate)
 
 
 def _score(side: Side, label_heads: tuple[str, ...]) -> SplitScores:

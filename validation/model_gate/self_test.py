@@ -1,18 +1,23 @@
 """The gate's self-test: it judges models whose right verdict is known, on this cycle's rows.
 
-A verdict counts only after this test: a model compared with itself must show no difference, and
-models that are bad by construction must be rejected. Not for the challenger's verdict, which takes
-the self-test into account (`validation.model_gate.verdict`).
+A verdict counts only after this test: the statistics must give what is known otherwise
+(`interval_checks`), a model compared with itself must show no difference, and models with a planted
+fault must be rejected (`planted`). Not for the challenger's verdict, which takes the self-test into
+account (`validation.model_gate.verdict`).
 """
+
+from dataclasses import replace
 
 import numpy as np
 
 from pipelines.contracts.config import Head, Limit, ModelGateConfig
-from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.judgement import BaselineKind, Comparison, Decision, SelfTest
 from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
 from validation.model_gate.comparison import ComparedModels, compare
+from validation.model_gate.holdout_metrics import segment_masks
+from validation.model_gate.interval_checks import SelfTestFailedError, check_intervals
+from validation.model_gate.planted import describe, planted_models, shuffle_within_requests
 from validation.model_gate.target_metric import target_metric
 from validation.model_gate.verdict import decide_on_comparison
 
@@ -20,6 +25,7 @@ from validation.model_gate.verdict import decide_on_comparison
 def run_self_test(
     rows: ExampleRows,
     challenger: SplitScores,
+    baseline: SplitScores,
     models: ComparedModels,
     heads: tuple[Head, ...],
     config: ModelGateConfig,
@@ -27,13 +33,17 @@ def run_self_test(
     """Judge models whose right verdict is known, on this cycle's rows and scores.
 
     1. The challenger against itself: no metric may differ, not even by a rounding.
-    2. The worst ranking (the target's actions last) as a challenger to the real one: REJECT.
-    3. The challenger's scores shuffled within requests, likewise: REJECT. If this one is not
+    2. The intervals of the challenger against the baseline: see `interval_checks`.
+    3. The worst ranking (the target's actions last) as a challenger to the real one: REJECT.
+    4. Models with one planted fault each: REJECT where the holdout is sure of the fault.
+    5. Labels shuffled within requests: the challenger must not be surely better than its own
+       shuffled scores, or labels leak into the measure.
+    6. The challenger's scores shuffled within requests, likewise: REJECT. If this one is not
        rejected, the gate is not broken, but as far as this holdout can tell the challenger ranks no
        better than chance: a doubt, which stands in the way of a promotion.
 
     Raises:
-        HomefeedError: test 1 or 2 came out wrong.
+        SelfTestFailedError: one of 1 to 5 came out wrong.
     """
     if not np.all(np.isfinite(challenger.ranking_score)):
         return SelfTest(
@@ -46,18 +56,12 @@ def run_self_test(
             doubts=("Self-test: not possible, the challenger's target metric is zero.",)
         )
     found = [f"The challenger against itself: no difference in {len(same.metrics)} numbers."]
-    target_head = target_metric(config, heads).head.name
-    worst = -np.asarray(rows.labels[target_head], dtype=np.float64)
-    decision, change = _judge_planted(rows, worst, challenger, models, heads, config)
-    if decision is not Decision.REJECT:
-        raise HomefeedError(
-            f"the model gate's self-test failed: the worst possible ranking got "
-            f"{decision} ({change}), expected REJECT; either the gate is broken or the "
-            f"holdout's requests have too few candidates to tell any ranking from another"
-        )
-    found.append(f"The worst possible ranking: REJECT ({change}).")
+    found += check_intervals(rows, challenger, baseline, heads, config)
+    found.append(_judge_the_worst(rows, challenger, models, heads, config))
+    found += _judge_plants(rows, challenger, models, heads, config)
+    found.append(_judge_shuffled_labels(rows, challenger, models, heads, config))
     shuffled = shuffle_within_requests(rows, challenger.ranking_score, config.bootstrap_seed)
-    decision, change = _judge_planted(rows, shuffled, challenger, models, heads, config)
+    decision, change = _judge_ranking(rows, shuffled, challenger, models, heads, config)
     if decision is not Decision.REJECT:
         doubt = (
             f"Self-test: the challenger's own scores, shuffled within requests, got "
@@ -78,21 +82,86 @@ def _require_no_difference(same: Comparison) -> None:
         if (change := row.relative_change) is not None and (change.low, change.high) != (0.0, 0.0)
     }
     if differing or changed:
-        raise HomefeedError(
+        raise SelfTestFailedError(
             f"the model gate's self-test failed: the challenger against itself differs in "
             f"{sorted(differing | changed)}, expected no difference at all; fix "
             f"validation/model_gate/comparison.py before any model is judged"
         )
 
 
-def shuffle_within_requests(rows: ExampleRows, scores: np.ndarray, seed: int) -> np.ndarray:
-    """Return the scores (N,), permuted at random among the candidates of each request."""
-    request = np.asarray(rows.request_index)
-    lottery = np.random.default_rng(seed).random(len(scores))
-    shuffled = np.empty_like(scores)
-    # Both orders group by request. Within a request the first is by lot, the second as it was.
-    shuffled[np.lexsort((lottery, request))] = scores[np.argsort(request, kind="stable")]
-    return shuffled
+def _judge_the_worst(
+    rows: ExampleRows,
+    challenger: SplitScores,
+    models: ComparedModels,
+    heads: tuple[Head, ...],
+    config: ModelGateConfig,
+) -> str:
+    target_head = target_metric(config, heads).head.name
+    worst = -np.asarray(rows.labels[target_head], dtype=np.float64)
+    decision, change = _judge_ranking(rows, worst, challenger, models, heads, config)
+    if decision is not Decision.REJECT:
+        raise SelfTestFailedError(
+            f"the model gate's self-test failed: the worst possible ranking got "
+            f"{decision} ({change}), expected REJECT; either the gate is broken or the "
+            f"holdout's requests have too few candidates to tell any ranking from another"
+        )
+    return f"The worst possible ranking: REJECT ({change})."
+
+
+def _judge_plants(
+    rows: ExampleRows,
+    challenger: SplitScores,
+    models: ComparedModels,
+    heads: tuple[Head, ...],
+    config: ModelGateConfig,
+) -> list[str]:
+    masks = segment_masks(rows)
+    segments = tuple(name for name in config.required_segments if masks[name].any())
+    # What makes a comparison void is no fault of a planted model.
+    config = config.model_copy(update={"min_users": 2, "required_segments": segments})
+    found = []
+    for plant in planted_models(rows, challenger, heads, config):
+        comparison = compare(plant.rows, plant.scores, challenger, _planted(models), heads, config)
+        decision = decide_on_comparison(comparison, config, heads).decision
+        if decision is not Decision.REJECT and plant.is_visible(comparison):
+            raise SelfTestFailedError(
+                f"the model gate's self-test failed: {describe(plant, decision, comparison)} "
+                f"Expected REJECT; fix validation/model_gate/limits.py or verdict.py before any "
+                f"model is judged"
+            )
+        found.append(describe(plant, decision, comparison))
+    return found
+
+
+def _judge_shuffled_labels(
+    rows: ExampleRows,
+    challenger: SplitScores,
+    models: ComparedModels,
+    heads: tuple[Head, ...],
+    config: ModelGateConfig,
+) -> str:
+    """Shuffle the labels within requests: what is left of the challenger's lead is a leak."""
+    lottery = config.bootstrap_seed + 1
+    labels = {
+        head: shuffle_within_requests(rows, label, lottery) for head, label in rows.labels.items()
+    }
+    blind = replace(rows, labels=labels)
+    # A lead that one comparison in a thousand shows by chance: the test runs for years.
+    careful = config.model_copy(update={"confidence": 0.999})
+    shuffled = shuffle_within_requests(rows, challenger.ranking_score, config.bootstrap_seed)
+    baseline = SplitScores(shuffled, {}, challenger.holdout_digest)
+    ranking = SplitScores(challenger.ranking_score, {}, challenger.holdout_digest)
+    comparison = compare(blind, ranking, baseline, _planted(models), heads, careful)
+    change = comparison.target.relative_change if comparison.target is not None else None
+    if change is not None and change.low > 0:
+        raise SelfTestFailedError(
+            f"the model gate's self-test failed: with labels shuffled within requests the "
+            f"challenger is still better than chance ({change.low:+.1%} to {change.high:+.1%}), "
+            f"expected no difference; something but the ranking enters the measure: fix "
+            f"validation/model_gate/ranking_metrics.py before any model is judged"
+        )
+    text = "no interval" if change is None else f"{change.low:+.1%} to {change.high:+.1%}"
+    return f"Labels shuffled within requests: no lead is left ({text})."
 
 
 def _planted(models: ComparedModels) -> ComparedModels:
@@ -101,7 +170,7 @@ def _planted(models: ComparedModels) -> ComparedModels:
     return ComparedModels(models.holdout, BaselineKind.CHAMPION, planted, models.challenger)
 
 
-def _judge_planted(
+def _judge_ranking(
     rows: ExampleRows,
     ranking: np.ndarray,
     challenger: SplitScores,

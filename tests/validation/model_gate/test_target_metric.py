@@ -64,9 +64,8 @@ def test_holdout_metrics_and_verdict_follow(target: str) -> None:
 @TARGETS
 def test_the_self_test_follows(target: str) -> None:
     # Only the ranking that puts this head's actions last loses all of this metric.
-    assert judged_by(target).self_test.findings[1] == (
-        "The worst possible ranking: REJECT (-100.0% to -100.0%)."
-    )
+    expected = "The worst possible ranking: REJECT (-100.0% to -100.0%)."
+    assert expected in judged_by(target).self_test.findings
 
 
 @TARGETS
