@@ -166,6 +166,7 @@ def judge_heads(config: ModelGateConfig, heads: tuple[Head, ...], findings: Find
     worse than chance, and not surely be out of calibration.
     """
     known = {facts.head: facts for facts in findings.comparison.heads}
+    sound = []
     for head in heads:
         if head.name not in known:
             findings.missing.append(f"Head '{head.name}' was not examined.")
@@ -179,7 +180,14 @@ def judge_heads(config: ModelGateConfig, heads: tuple[Head, ...], findings: Find
                 f"holdout, fewer than {config.min_head_positives}."
             )
         else:
+            num_broken = len(findings.broken)
             _judge_head(facts, facts.spread, config, findings)
+            sound += [head.name] if len(findings.broken) == num_broken else []
+    if sound:
+        findings.held.append(
+            f"Heads that differ, rank no worse than chance and are in calibration: "
+            f"{', '.join(sound)}."
+        )
 
 
 def _judge_head(

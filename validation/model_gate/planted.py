@@ -115,7 +115,7 @@ def describe(plant: Plant, decision: Decision, comparison: Comparison) -> str:
     interval = None
     if row is not None:
         interval = row.challenger_interval if plant.bound.of_level else row.relative_change
-    if interval is None or not plant.is_visible(comparison):
+    if interval is None or (decision is not Decision.REJECT and not plant.is_visible(comparison)):
         return f"{plant.name}: {decision}; this holdout is too small to be sure of the fault."
     numbers = (
         f"{interval.low:.2f} to {interval.high:.2f}"
