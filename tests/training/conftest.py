@@ -88,7 +88,7 @@ def trained(
 def few_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a request to a server that is not there fail at once."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 
 @pytest.fixture

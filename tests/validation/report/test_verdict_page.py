@@ -108,7 +108,7 @@ def test_the_page_holds_the_verdict_and_its_numbers(promoted: Judgement, tmp_pat
     assert f"{comparison.smallest_detectable_change * 100:.2f} %" in text
     assert comparison.holdout_digest[:16] in text
     assert "test_ranker v4" in text and "test_ranker v3" in text
-    assert len(promoted.self_test.findings) == 3
+    assert len(promoted.self_test.findings) == 12
     for sentence in promoted.self_test.findings:
         assert sentence in text
     assert STEP.sentence in text
