@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -81,18 +82,6 @@ def test_the_same_seed_gives_the_same_bundle(planted, trained, tmp_path) -> None
     assert train(planted.spec(tmp_path)).bundle_digest == result.bundle_digest
 
 
-def test_more_ranks_than_shards_follow_the_curve_of_one(planted, trained, tmp_path) -> None:
-    assert len(planted.snapshot.shards) < 3
-    one_epoch = planted.spec(tmp_path, num_devices=3, training={"num_epochs": 1})
-    alone = planted.spec(tmp_path / "alone", training={"num_epochs": 1})
-    three, one = train(one_epoch), train(alone)
-    assert three.num_steps == one.num_steps
-    curve, three_curve = losses(alone.work_dir), losses(str(tmp_path))
-    assert three_curve.keys() == curve.keys()
-    early = sorted(curve)[:10]
-    assert [three_curve[s] for s in early] == pytest.approx([curve[s] for s in early], abs=1e-5)
-
-
 def test_two_ranks_follow_the_curve_of_one(planted, trained, tmp_path) -> None:
     spec, result = trained
     two = train(planted.spec(tmp_path, num_devices=2))
@@ -123,7 +112,11 @@ def test_two_ranks_follow_the_curve_of_one(planted, trained, tmp_path) -> None:
 
 
 def test_without_rounding_ranks_follow_the_whole_curve_of_one(planted, tmp_path) -> None:
-    """What grows to 1e-3 above is rounding: in float64 the curves agree to their end."""
+    """What grows to 1e-3 above is rounding: in float64 the curves agree to their end.
+
+    Three ranks are more than there are shards.
+    """
+    assert len(planted.snapshot.shards) == 2
     specs = [
         planted.spec(tmp_path / str(n), num_devices=n, training={"precision": "64-true"})
         for n in (1, 2, 3)
@@ -209,9 +202,9 @@ def test_a_training_told_to_stop_saves_first(whole, tmp_path) -> None:
 
 
 def test_a_corrupt_checkpoint_is_passed_over(planted, trained, tmp_path) -> None:
-    _, result = trained
+    finished, result = trained
+    shutil.copytree(finished.work_dir, tmp_path, dirs_exist_ok=True)
     spec = planted.spec(tmp_path)
-    train(spec)
     folder = WorkFolder(tmp_path)
     newest, older = sorted(folder.checkpoints.glob("*.ckpt"), reverse=True)
     flip_a_byte(newest)
@@ -222,9 +215,9 @@ def test_a_corrupt_checkpoint_is_passed_over(planted, trained, tmp_path) -> None
     assert again.bundle_digest == result.bundle_digest
 
 
-def test_another_configuration_starts_afresh(planted, tmp_path) -> None:
-    one_epoch = {"training": {"num_epochs": 1}}
-    first = train(planted.spec(tmp_path, **one_epoch))
+def test_another_configuration_starts_afresh(planted, trained, tmp_path) -> None:
+    finished, first = trained
+    shutil.copytree(finished.work_dir, tmp_path, dirs_exist_ok=True)
     second = train(planted.spec(tmp_path, **{"training": {"num_epochs": 1, "seed": 99}}))
     assert second.resumed_from_step == 0
     assert second.bundle_digest != first.bundle_digest
