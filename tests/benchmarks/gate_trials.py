@@ -53,10 +53,10 @@ def estimates(
 
 def _by_group(values: np.ndarray) -> np.ndarray:
     """Return the sums over users of each group, as the gate makes them."""
-    num_groups, group = user_groups(np.arange(len(values)))
-    total = np.zeros((num_groups, values.shape[1]))
-    np.add.at(total, group, values)
-    return total
+    _, group = user_groups(np.arange(len(values)))
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+    return np.add.reduceat(values[order].astype(np.float64), starts)
 
 
 def coverage(found: list[RatioEstimate], change: float = 0.0) -> float:
