@@ -154,7 +154,7 @@ def write_bytes(uri: str, content: bytes) -> None:
     """
     with translated_errors(uri, "writing"):
         if is_local(uri):
-            files.write_bytes(local_path(uri), content)
+            files.write_whole(local_path(uri), content)
             return
         filesystem, path = open_filesystem(uri)
         with filesystem.open_output_stream(path) as stream:
@@ -271,5 +271,5 @@ def exclusive_lock(uri: str, purpose: str, wait_s: float = 0.0) -> Iterator[None
             path = local_path(f"{uri}.lock")
             with translated_errors(uri, "locking"):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(files.exclusive_lock(path, purpose, wait_s))
+                stack.enter_context(files.hold_lock(path, purpose, wait_s))
         yield

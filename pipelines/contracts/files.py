@@ -17,7 +17,7 @@ from pipelines.contracts.base import Frozen, digest_of
 from pipelines.contracts.errors import RunInProgressError
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part.
 
     The content goes to a file beside it, reaches the disk, and takes the name by a rename.
@@ -35,9 +35,9 @@ def write_bytes(path: Path, content: bytes) -> None:
         scratch.unlink(missing_ok=True)
 
 
-def write_model(path: Path, value: Frozen) -> None:
+def write_json(path: Path, value: Frozen) -> None:
     """Write a frozen value as JSON, whole or not at all."""
-    write_bytes(path, to_json(value))
+    write_whole(path, to_json(value))
 
 
 def to_json(value: Frozen) -> bytes:
@@ -70,7 +70,7 @@ def digest_of_files(files: tuple[FileDigest, ...]) -> str:
 
 
 @contextlib.contextmanager
-def exclusive_lock(path: Path, purpose: str, wait_s: float = 0.0) -> Iterator[None]:
+def hold_lock(path: Path, purpose: str, wait_s: float = 0.0) -> Iterator[None]:
     """Hold a lock file for the time being; the kernel frees the lock when the process dies.
 
     The file stays afterwards. While the lock is held the file names the holder's process id.

@@ -44,7 +44,7 @@ def _may_pass(status: int) -> bool:
 
 
 @contextlib.contextmanager
-def translated_errors(tracking_uri: str, so_far: str = "nothing was promoted") -> Iterator[None]:
+def translated_outages(tracking_uri: str, so_far: str = "nothing was promoted") -> Iterator[None]:
     """Turn an outage into an error that says so; let an answer of the server pass as it is.
 
     Args:

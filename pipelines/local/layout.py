@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.contracts.errors import RunInProgressError
-from pipelines.contracts.files import exclusive_lock
+from pipelines.contracts.files import hold_lock
 
 ADMIN = "admin"
 AIRFLOW_PORT, MLFLOW_PORT = 8080, 5000
@@ -116,7 +116,7 @@ def claim_port(wanted: int) -> Iterator[int]:
         port = choose_port(wanted)
         while True:
             with contextlib.suppress(RunInProgressError):
-                stack.enter_context(exclusive_lock(folder / f"{port}.lock", f"port {port}"))
+                stack.enter_context(hold_lock(folder / f"{port}.lock", f"port {port}"))
                 break
             port = choose_port(0)
         yield port

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.errors import DataContractError, PromotionRefusedError
 from pipelines.contracts.files import digest_files, digest_of_files
-from pipelines.contracts.mlflow_errors import translated_errors
+from pipelines.contracts.mlflow_errors import translated_outages
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,7 +29,7 @@ def read_champion(client: "MlflowClient", name: str) -> ModelRef | None:
     """
     from mlflow.exceptions import MlflowException
 
-    with translated_errors(client.tracking_uri):
+    with translated_outages(client.tracking_uri):
         try:
             version = client.get_model_version_by_alias(name, CHAMPION)
         except MlflowException as error:
@@ -41,7 +41,7 @@ def read_champion(client: "MlflowClient", name: str) -> ModelRef | None:
 
 def read_version(client: "MlflowClient", name: str, version: str) -> ModelRef:
     """Return one registered version as a reference."""
-    with translated_errors(client.tracking_uri):
+    with translated_outages(client.tracking_uri):
         return to_ref(client.get_model_version(name, version))
 
 
@@ -85,7 +85,7 @@ def register(
         f"name = '{run.registered_model}' and run_id = '{mlflow_run_id}' and "
         f"tags.bundle_digest = '{tags['bundle_digest']}'"
     )
-    with translated_errors(client.tracking_uri):
+    with translated_outages(client.tracking_uri):
         version = next(iter(client.search_model_versions(of_this_run)), None)
         if version is None:
             _ensure_registered_model(client, run.registered_model)
@@ -134,13 +134,13 @@ def move_champion(client: "MlflowClient", expected: ModelRef | None, new: ModelR
             f"{expected.label if expected else 'no champion'}; {new.label} was compared with the "
             f"latter only; start a new run to compare it with what serves now"
         )
-    with translated_errors(client.tracking_uri):
+    with translated_outages(client.tracking_uri):
         client.set_registered_model_alias(new.name, CHAMPION, new.version)
 
 
 def tag_version(client: "MlflowClient", model: ModelRef, tags: dict[str, str]) -> None:
     """Add tags to a registered version (a verdict, say)."""
-    with translated_errors(client.tracking_uri):
+    with translated_outages(client.tracking_uri):
         for key, value in tags.items():
             client.set_model_version_tag(model.name, model.version, key, value[:5000])
 
@@ -153,7 +153,7 @@ def download_bundle(client: "MlflowClient", model: ModelRef, folder: Path) -> Pa
     """
     import mlflow.artifacts
 
-    with translated_errors(client.tracking_uri):
+    with translated_outages(client.tracking_uri):
         source = client.get_model_version_download_uri(model.name, model.version)
         root = mlflow.artifacts.download_artifacts(
             artifact_uri=source, dst_path=str(folder), tracking_uri=client.tracking_uri

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.contracts.mlflow_errors import translated_errors
+from pipelines.contracts.mlflow_errors import translated_outages
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -53,7 +53,7 @@ def connect(uri: str) -> "MlflowClient":
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=check_tracking_uri(uri), registry_uri=uri)
-    with translated_errors(uri):
+    with translated_outages(uri):
         client.search_experiments(max_results=1)
     return client
 
@@ -70,7 +70,7 @@ def open_run(client: "MlflowClient", run: ResolvedRun, side: str, label: str) ->
         label: What a new MLflow run is named after, beside the cycle's day.
     """
     mine = {"homefeed_run_id": run.run_id, "homefeed_side": side}
-    with translated_errors(client.tracking_uri):
+    with translated_outages(client.tracking_uri):
         experiment_id = _experiment_id(client, run)
         query = " and ".join(f"tags.{tag} = '{value}'" for tag, value in mine.items())
         if found := client.search_runs([experiment_id], query, max_results=1):
@@ -136,7 +136,7 @@ def log_side(
     from mlflow.entities import Metric, RunTag
 
     run_id = open_run(client, run, side, label)
-    with translated_errors(client.tracking_uri):
+    with translated_outages(client.tracking_uri):
         # All have the time at which the run began: a retry then sends exact duplicates, which the
         # server drops.
         started = client.get_run(run_id).info.start_time

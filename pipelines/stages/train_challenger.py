@@ -18,7 +18,7 @@ from pipelines.contracts.artifacts import Challenger, DataReport, ModelRef, Reso
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.errors import DataGateFailedError
 from pipelines.contracts.files import digest_files, digest_of_files
-from pipelines.contracts.mlflow_errors import translated_errors
+from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.registry import registry, tracking
 
@@ -80,7 +80,7 @@ def _require_accepted(report: DataReport, snapshot: Snapshot, run_uri: str) -> N
 
 def _open_mlflow_run(client: "MlflowClient", run: ResolvedRun) -> str:
     mlflow_run_id = tracking.open_run(client, run, "challenger", "challenger")
-    with translated_errors(run.tracking_uri):
+    with translated_outages(run.tracking_uri):
         tracking.log_config(client, mlflow_run_id, run.config)
         # The run may have been opened by an attempt with other code.
         client.set_tag(mlflow_run_id, "code_digest", code_digest())
@@ -150,7 +150,7 @@ def _register(
         "recipe": run.config.recipe,
         "homefeed_run_id": run.run_id,
     }
-    with translated_errors(run.tracking_uri):
+    with translated_outages(run.tracking_uri):
         live_metrics.replay(Path(result.metrics_path), run.tracking_uri, spec.mlflow_run_id)
         model_uri = mlflow_model.log_bundle(bundle_dir, spec.mlflow_run_id, run.tracking_uri)
         client.log_artifact(spec.mlflow_run_id, result.learning_curve_path, "training")

@@ -16,7 +16,7 @@ import numpy as np
 import pipelines.contracts
 import training
 from pipelines.contracts.files import digest_files, digest_of_files
-from pipelines.contracts.mlflow_errors import translated_errors
+from pipelines.contracts.mlflow_errors import translated_outages
 from training.bundle.configuration import BundleConfig
 from training.bundle.files import read_golden
 from training.data.batches import VARYING_AXES
@@ -45,7 +45,7 @@ def log_bundle(bundle_dir: Path, run_id: str, tracking_uri: str) -> str:
 
     client = MlflowClient(tracking_uri=tracking_uri)
     so_far = f"the bundle {bundle_dir} for MLflow run {run_id} is trained and is not trained again"
-    with translated_errors(tracking_uri, so_far):
+    with translated_outages(tracking_uri, so_far):
         bundle_digest = digest_of_files(digest_files(bundle_dir))
         known = _find(client, run_id, bundle_digest)
         return known or _log(bundle_dir, bundle_digest, run_id, tracking_uri)

@@ -18,7 +18,7 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy
 
 from pipelines.contracts.errors import ConfigurationError, TransientStorageError
-from pipelines.contracts.files import digest_files, digest_of_files, write_model
+from pipelines.contracts.files import digest_files, digest_of_files, write_json
 from pipelines.contracts.schemas import SPLIT_TRAINING, label_column
 from pipelines.contracts.time import DAY_MS
 from training.bundle.calibration import Calibrator, fit_calibrator
@@ -181,7 +181,7 @@ def _publish(
         metrics_path=str(folder.metrics),
         learning_curve_path=str(folder.learning_curve),
     )
-    write_model(folder.result, result)
+    write_json(folder.result, result)
     log.info("trained %d steps in %.1f s; bundle in %s", num_steps, training_s, folder.bundle)
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.contracts.mlflow_errors import translated_errors
+from pipelines.contracts.mlflow_errors import translated_outages
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -130,7 +130,7 @@ def replay(metrics_path: Path, tracking_uri: str, run_id: str) -> int:
         TrackingUnavailableError: the server cannot be reached; what was trained is kept.
     """
     values = read_metrics(metrics_path)
-    with translated_errors(tracking_uri, "training is finished and is not repeated"):
+    with translated_outages(tracking_uri, "training is finished and is not repeated"):
         client = _client(tracking_uri)
         _send(client, run_id, values, _steps_of(client, run_id, values))
     return len(values)

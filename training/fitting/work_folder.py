@@ -24,7 +24,7 @@ from pydantic import Field, ValidationError
 
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError, TransientStorageError
-from pipelines.contracts.files import exclusive_lock, write_model
+from pipelines.contracts.files import hold_lock, write_json
 from training.fitting.spec import TrainingResult, TrainingSpec
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class WorkFolder:
         Raises:
             RunInProgressError: another process holds the lock and goes on holding it.
         """
-        return exclusive_lock(self.root / name, f"{purpose} in {self.root}", _LOCK_WAIT_S)
+        return hold_lock(self.root / name, f"{purpose} in {self.root}", _LOCK_WAIT_S)
 
     def prepare(self, spec: TrainingSpec) -> TrainingResult | None:
         """Make ready for an attempt, or return the finished result of the same training.
@@ -123,7 +123,7 @@ class WorkFolder:
         if known is None or known.identity() != spec.identity():
             self._clear()
         self.error.unlink(missing_ok=True)
-        write_model(self.spec, spec)
+        write_json(self.spec, spec)
         return self.finished(spec)
 
     def _clear(self) -> None:
@@ -162,7 +162,7 @@ class WorkFolder:
             time.sleep(_POLL_S)
         # an earlier attempt's: the processes of this one start when all nodes have met
         self.error.unlink(missing_ok=True)
-        write_model(self.spec_of(node_rank), spec)
+        write_json(self.spec_of(node_rank), spec)
         return self.finished(spec)
 
     def finished(self, spec: TrainingSpec, wait_s: float = 0.0) -> TrainingResult | None:

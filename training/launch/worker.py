@@ -28,7 +28,7 @@ def main(spec_path: str, identity: str) -> int:
     from pytorch_lightning.utilities.exceptions import SIGTERMException
 
     from pipelines.contracts.errors import HomefeedError, RunInProgressError
-    from pipelines.contracts.files import write_model
+    from pipelines.contracts.files import write_json
     from training.environment import threads_per_process
     from training.fitting.fit import run_process
     from training.fitting.spec import TrainingSpec
@@ -50,7 +50,7 @@ def main(spec_path: str, identity: str) -> int:
         ours = as_our_error(error, spec)
         if ours is None:
             raise
-        write_model(folder.error, TrainingError(error_class=type(ours).__name__, message=str(ours)))
+        write_json(folder.error, TrainingError(error_class=type(ours).__name__, message=str(ours)))
         logging.getLogger(__name__).error("%s: %s", type(ours).__name__, ours)
         return ours.exit_code
     except SIGTERMException:
@@ -59,7 +59,7 @@ def main(spec_path: str, identity: str) -> int:
         # another node only.
         message = f"training in {folder.root} was told to stop and saved; retry to go on from there"
         left = TrainingError(error_class="TransientStorageError", message=message)
-        write_model(folder.error, left)
+        write_json(folder.error, left)
         return 128 + signal.SIGTERM
     return 0
 

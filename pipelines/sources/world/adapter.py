@@ -44,7 +44,7 @@ import numpy as np
 from pydantic import Field
 
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.contracts.files import write_model
+from pipelines.contracts.files import write_json
 from pipelines.sources.adapter import IngestedLog, SourceAdapter
 from pipelines.sources.parquet import write_days, write_part
 from pipelines.sources.world import actions, people, requests, tables
@@ -128,7 +128,7 @@ class WorldAdapter(SourceAdapter[World]):
             users = parameters.num_users
             log.info("%d of %d users, %d requests", user_ids.stop, users, num_requests)
         _check_anything(parameters, num_actions, num_user_rows)
-        write_model(folder / tables.TRUTH / PARAMETERS, parameters)
+        write_json(folder / tables.TRUTH / PARAMETERS, parameters)
         return World(
             adapter_version=self.version,
             embedding_version=tables.EMBEDDING_VERSION,

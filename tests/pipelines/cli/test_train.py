@@ -16,7 +16,7 @@ from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.config import ModelConfig, TrainingConfig
 from pipelines.contracts.errors import ConfigurationError, DataContractError
-from pipelines.contracts.files import write_model
+from pipelines.contracts.files import write_json
 from pipelines.recipes import make_recipe
 from pipelines.snapshot.build import write_snapshot
 from pipelines.storage import local_path
@@ -171,7 +171,7 @@ def test_an_altered_snapshot_is_refused_with_its_file(snapshot, arguments, tmp_p
 def test_other_code_does_not_go_on_nor_begin_anew(arguments, monkeypatch) -> None:
     spec, _ = spec_of(arguments, monkeypatch)
     other = spec.lineage.model_copy(update={"code_digest": "0123456789abcdef"})
-    write_model(WorkFolder(Path(spec.work_dir)).spec, spec.model_copy(update={"lineage": other}))
+    write_json(WorkFolder(Path(spec.work_dir)).spec, spec.model_copy(update={"lineage": other}))
     with pytest.raises(ConfigurationError, match=r"by other code: found digest 0123456789ab "):
         spec_of(arguments, monkeypatch)
     spec_of([*arguments, "--training.seed", "3"], monkeypatch)  # other options begin anew
@@ -180,7 +180,7 @@ def test_other_code_does_not_go_on_nor_begin_anew(arguments, monkeypatch) -> Non
 def test_a_changed_checkout_is_told_by_its_training_code_alone(arguments, monkeypatch) -> None:
     monkeypatch.setattr(train_cli, "code_version", lambda: "0123456789ab")
     spec, _ = spec_of(arguments, monkeypatch)
-    write_model(WorkFolder(Path(spec.work_dir)).spec, spec)
+    write_json(WorkFolder(Path(spec.work_dir)).spec, spec)
     monkeypatch.setattr(train_cli, "code_version", lambda: "0123456789ab-dirty")
     after_a_change_to_the_docs, _ = spec_of(arguments, monkeypatch)
     assert after_a_change_to_the_docs.identity() == spec.identity()

@@ -14,17 +14,17 @@ from pipelines.contracts.errors import RunInProgressError
 from pipelines.contracts.files import (
     digest_files,
     digest_of_files,
-    exclusive_lock,
+    hold_lock,
     sha256_of,
-    write_bytes,
-    write_model,
+    write_whole,
+    write_json,
 )
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from pipelines.contracts.files import exclusive_lock
-with exclusive_lock(Path(sys.argv[1]), "the holder"):
+from pipelines.contracts.files import hold_lock
+with hold_lock(Path(sys.argv[1]), "the holder"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -43,11 +43,11 @@ def test_a_killed_holder_frees_its_lock(tmp_path: Path) -> None:
     lock = tmp_path / "x.lock"
     holder = hold_elsewhere(lock)
     taken = rf"^a test is already running: process {holder.pid} holds {lock}; expected nobody"
-    with pytest.raises(RunInProgressError, match=taken), exclusive_lock(lock, "a test"):
+    with pytest.raises(RunInProgressError, match=taken), hold_lock(lock, "a test"):
         pytest.fail("two processes hold the same lock")
     holder.kill()
     holder.communicate(timeout=30)
-    with exclusive_lock(lock, "a test"):
+    with hold_lock(lock, "a test"):
         assert lock.read_text() == str(os.getpid())
 
 
@@ -55,23 +55,23 @@ def test_a_lock_is_waited_for_as_long_as_was_said(tmp_path: Path) -> None:
     lock = tmp_path / "x.lock"
     holder = hold_elsewhere(lock)
     started = time.monotonic()
-    with pytest.raises(RunInProgressError), exclusive_lock(lock, "a test", wait_s=0.5):
+    with pytest.raises(RunInProgressError), hold_lock(lock, "a test", wait_s=0.5):
         pytest.fail("two processes hold the same lock")
     assert 0.4 < time.monotonic() - started < 5
     threading.Timer(0.5, holder.kill).start()
-    with exclusive_lock(lock, "a test", wait_s=30):
+    with hold_lock(lock, "a test", wait_s=30):
         assert holder.wait() == -9
 
 
 def test_a_lock_is_freed_by_an_error_and_kept_while_a_child_is_started(tmp_path: Path) -> None:
     lock = tmp_path / "x.lock"
-    with pytest.raises(ZeroDivisionError), exclusive_lock(lock, "a test"):
+    with pytest.raises(ZeroDivisionError), hold_lock(lock, "a test"):
         # With a preexec_fn, as training is started: the child runs Python before it is another.
         subprocess.run(["true"], preexec_fn=lambda: None, check=True)
-        with pytest.raises(RunInProgressError), exclusive_lock(lock, "another"):
+        with pytest.raises(RunInProgressError), hold_lock(lock, "another"):
             pytest.fail("the child's start freed the lock")
         raise ZeroDivisionError
-    with exclusive_lock(lock, "a test"):
+    with hold_lock(lock, "a test"):
         pass
 
 
@@ -94,7 +94,7 @@ def test_the_sha256_is_the_known_one(tmp_path: Path) -> None:
 
 def test_a_value_appears_whole_in_a_new_folder(tmp_path: Path) -> None:
     value = FileDigest(path="a", sha256="b", num_bytes=3)
-    write_model(tmp_path / "deep" / "value.json", value)
+    write_json(tmp_path / "deep" / "value.json", value)
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["value.json"]
     content = (tmp_path / "deep" / "value.json").read_bytes()
     assert FileDigest.model_validate_json(content) == value
@@ -103,13 +103,13 @@ def test_a_value_appears_whole_in_a_new_folder(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_the_old_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_bytes(tmp_path / "x", b"old")
+    write_whole(tmp_path / "x", b"old")
 
     def fail(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="No space left"):
-        write_bytes(tmp_path / "x", b"new")
+        write_whole(tmp_path / "x", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
     assert (tmp_path / "x").read_bytes() == b"old"

@@ -13,7 +13,7 @@ from mlflow.exceptions import InvalidUrlException, MlflowException
 from mlflow.protos import databricks_pb2 as codes
 
 from pipelines.contracts.errors import TrackingUnavailableError
-from pipelines.contracts.mlflow_errors import is_outage, translated_errors
+from pipelines.contracts.mlflow_errors import is_outage, translated_outages
 from support.line import line_to
 from training.bundle.mlflow_model import log_bundle
 from training.fitting.live_metrics import LiveTracking, LoggedValue, MetricLog, replay
@@ -51,14 +51,14 @@ def server_that_answers(status: int, body: bytes = b"") -> Iterator[str]:
 def test_a_server_in_trouble_is_an_outage(status: int) -> None:
     with server_that_answers(status, b"<html>a proxy's page</html>") as uri:
         with pytest.raises(TrackingUnavailableError, match=f"{uri} does not answer.*nothing was"):
-            with translated_errors(uri):
+            with translated_outages(uri):
                 MlflowClient(tracking_uri=uri).get_run(NO_RUN)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 501])
 def test_a_refusal_is_no_outage(status: int) -> None:
     with server_that_answers(status, b"<html>a proxy's page</html>") as uri:
-        with pytest.raises(MlflowException), translated_errors(uri):
+        with pytest.raises(MlflowException), translated_outages(uri):
             MlflowClient(tracking_uri=uri).get_run(NO_RUN)
 
 
@@ -103,7 +103,7 @@ def test_a_run_that_is_not_there_is_never_called_an_outage(
         lambda: log_bundle(tmp_path, NO_RUN, tracking_uri),
     )
     for ask in asked:
-        with pytest.raises(MlflowException) as caught, translated_errors(tracking_uri):
+        with pytest.raises(MlflowException) as caught, translated_outages(tracking_uri):
             ask()
         assert caught.value.error_code == "RESOURCE_DOES_NOT_EXIST"
 
@@ -126,8 +126,8 @@ def test_a_cut_line_is_an_outage_and_a_mended_one_is_not(tracking_uri: str) -> N
         client = MlflowClient(tracking_uri=line.url)
         line.cut()
         with pytest.raises(TrackingUnavailableError, match="does not answer.*; so far so good$"):
-            with translated_errors(line.url, "so far so good"):
+            with translated_outages(line.url, "so far so good"):
                 client.search_experiments(max_results=1)
         line.mend()
-        with translated_errors(line.url):
+        with translated_outages(line.url):
             assert client.search_experiments(max_results=1)

@@ -18,7 +18,7 @@ from pipelines.contracts.errors import (
     RunInProgressError,
     TransientStorageError,
 )
-from pipelines.contracts.files import write_model
+from pipelines.contracts.files import write_json
 from training.environment import model_environment
 from training.fitting.fit import SameStart
 from training.fitting.spec import NodeAddress, TrainingResult, TrainingSpec
@@ -181,7 +181,7 @@ def test_a_machine_whose_first_one_trains_something_else_says_so(
     with pytest.raises(TransientStorageError, match="node 1 found no training in"):
         train(spec, node)
     other = planted.spec(tmp_path, num_nodes=2, training={"seed": 99})
-    write_model(WorkFolder(tmp_path).spec, other)
+    write_json(WorkFolder(tmp_path).spec, other)
     with pytest.raises(TransientStorageError, match="node 1 found another training in"):
         train(spec, node)
 
@@ -203,7 +203,7 @@ def test_the_same_machine_is_not_started_twice(planted, tmp_path) -> None:
 
 def test_a_process_does_not_train_what_its_launcher_did_not_ask_for(planted, tmp_path) -> None:
     spec = planted.spec(tmp_path)
-    write_model(WorkFolder(tmp_path).spec, spec)
+    write_json(WorkFolder(tmp_path).spec, spec)
     command = [
         sys.executable,
         "-m",
