@@ -16,8 +16,8 @@ from pipelines.contracts.files import (
     digest_of_files,
     hold_lock,
     sha256_of,
-    write_whole,
     write_json,
+    write_whole,
 )
 
 HOLD = """
