@@ -7,7 +7,7 @@ is newer, and whether the champion moved meanwhile.
 
 import logging
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Challenger, ModelRef, ResolvedRun
@@ -156,16 +156,24 @@ def force(
         present = registry.read_champion(client, model.name)
         if present is not None and present.version == model.version:
             raise ConfigurationError(f"{model.label} is the champion already; nothing was moved")
-        registry.move_champion(client, present, model)
-        entry = history.HistoryEntry(
-            moved_at=now,
-            kind="forced",
-            model=model,
-            previous=present,
-            run_uri=None,
-            reason=reason,
-        )
-        history.append(run.workspace_uri, entry)
+        return _move_by_hand(client, run.workspace_uri, "forced", present, model, now, reason)
+
+
+def _move_by_hand(
+    client: "MlflowClient",
+    workspace_uri: str,
+    kind: Literal["forced", "rollback"],
+    present: ModelRef | None,
+    model: ModelRef,
+    now: datetime,
+    reason: str,
+) -> history.HistoryEntry:
+    """Move the champion as a person asked, and write it down; the caller holds the lock."""
+    registry.move_champion(client, present, model)
+    entry = history.HistoryEntry(
+        moved_at=now, kind=kind, model=model, previous=present, run_uri=None, reason=reason
+    )
+    history.append(workspace_uri, entry)
     return entry
 
 
@@ -187,17 +195,7 @@ def rollback(
         model = registry.read_version(client, name, target)
         if model.version == present.version:
             raise ConfigurationError(f"{model.label} is the champion already; name another version")
-        registry.move_champion(client, present, model)
-        entry = history.HistoryEntry(
-            moved_at=now,
-            kind="rollback",
-            model=model,
-            previous=present,
-            run_uri=None,
-            reason=reason,
-        )
-        history.append(workspace_uri, entry)
-    return entry
+        return _move_by_hand(client, workspace_uri, "rollback", present, model, now, reason)
 
 
 def _version_before(workspace_uri: str, present: ModelRef) -> str:
