@@ -1,11 +1,14 @@
 """Retrains the Homefeed ranker every two weeks and promotes it only when the evidence says so.
 
-    resolve_run -> build_snapshot -> check_snapshot -> train_challenger -> compare_with_champion
+    resolve_run -> build_snapshot -> check_snapshot -> train_challenger -> train_anchor
+    train_anchor -> compare_with_champion
     compare_with_champion -> promote_challenger
     compare_with_champion -> alert
 
 **Red means that the pipeline broke.** A worse model is not red: its verdict is REJECT or
-INCONCLUSIVE, `promote_challenger` leaves the champion where it is, and `alert` says why.
+INCONCLUSIVE, `promote_challenger` leaves the champion where it is or promotes the fresh anchor, and
+`alert` says why. `train_anchor` trains the accepted recipe where the run's is another one; where it
+is the same, there is nothing to do.
 
 **Trigger** takes four options. `as_of`: train on what was known before this day (UTC); empty means
 the end of the run's data interval, or now. `recipe`: the configuration. `promote`: off only
@@ -76,7 +79,7 @@ def resolve_task(params: Any = None, dag_run: Any = None, ti: Any = None) -> dic
 
 @task(task_id="promote_challenger", outlets=[PROMOTED])
 def promote_task(run_uri: str, outlet_events: Any = None) -> str:
-    """Move the `champion` alias if the verdict is PROMOTE and the champion is still the same."""
+    """Move the `champion` alias to what is promoted, if the champion is still the same."""
     from pipelines.stages.runner import run_stage
 
     manifest_uri = run_stage("promote_challenger", run_uri)
@@ -102,7 +105,7 @@ with DAG(
     start_date=datetime.fromisoformat(SETTINGS.schedule_start),
     catchup=CATCHUP,
     max_active_runs=1,
-    dagrun_timeout=timedelta(days=2),
+    dagrun_timeout=timedelta(days=3),
     default_args=DEFAULTS,
     on_failure_callback=alert_broken_run,
     params=PARAMS,
@@ -114,7 +117,10 @@ with DAG(
     build = stage_operator("build_snapshot", run_uri, timedelta(hours=6), SETTINGS)
     check = stage_operator("check_snapshot", run_uri, timedelta(hours=2), SETTINGS)
     train = stage_operator("train_challenger", run_uri, timedelta(hours=18), SETTINGS)
+    anchor = stage_operator("train_anchor", run_uri, timedelta(hours=18), SETTINGS)
     compare = stage_operator("compare_with_champion", run_uri, timedelta(hours=4), SETTINGS)
     promote, alert = promote_task(run_uri), alert_task(run_uri)
     # The last two are leaves: the run is red if either fails, and neither hides the other.
     resolved >> build >> check >> train >> compare >> [promote, alert]
+    # On one machine the two trainings would fight for it; elsewhere each has a machine of its own.
+    (train if SETTINGS.stage_runner == "bash" else check) >> anchor >> compare

@@ -63,6 +63,21 @@ def serving_command(places: ResolvedRun | Settings) -> str:
     return _at(places, "homefeed serving")
 
 
+def accept_command(run: ResolvedRun) -> str:
+    """Return the command that makes a run's recipe the accepted one."""
+    recipe = shlex.quote(run.config.recipe)
+    return _at(run, f"homefeed anchor set --recipe {recipe} --reason 'why it is accepted'")
+
+
+def force_command(run: ResolvedRun) -> str:
+    """Return the command that promotes a run's challenger in spite of its verdict."""
+    return _at(
+        run,
+        f"homefeed promote --force --run {shlex.quote(run.run_uri)} "
+        f"--reason 'why the verdict is overruled'",
+    )
+
+
 def rollback_command(run: ResolvedRun, version: str = "") -> str:
     """Return the command that makes an earlier version champion again: the one before, or one."""
     return _at(run, f"homefeed rollback{f' --to-version {version}' if version else ''}")

@@ -26,7 +26,7 @@ from pipelines.contracts.artifacts import (
     StageFailure,
     StageRecord,
 )
-from pipelines.contracts.judgement import Comparison, Decision, Judgement
+from pipelines.contracts.judgement import Comparison, Decision, Judgement, Promoted
 from pipelines.contracts.run_layout import failure_uri, manifest_uri
 from pipelines.settings import DAG_ID, Settings
 
@@ -101,7 +101,7 @@ def compose_verdict(judgement: Judgement, run: ResolvedRun, settings: Settings) 
     the margin: a certain loss is always told.
     """
     verdict, comparison = judgement.verdict, judgement.comparison
-    is_promoted = verdict.decision is Decision.PROMOTE
+    is_promoted = verdict.promoted is Promoted.CHALLENGER
     if is_promoted and not comparison.is_loss_certain:
         return None
     label = comparison.challenger_model.label
@@ -114,6 +114,11 @@ def compose_verdict(judgement: Judgement, run: ResolvedRun, settings: Settings) 
     done = f"{label} was not promoted. {what_serves(run)}"
     if is_promoted and run.may_promote:
         done = f"The loss is smaller than the margin that freshness is worth: {label} is promoted."
+    elif verdict.promoted is Promoted.ANCHOR and run.may_promote and judgement.anchor:
+        done = (
+            f"{label} was not promoted. {judgement.anchor.model.label}, the accepted recipe "
+            f"trained on the same rows, is promoted in its place, so users lose no freshness."
+        )
     return Alert(
         kind=kind,
         run_id=run.run_id,
@@ -121,7 +126,7 @@ def compose_verdict(judgement: Judgement, run: ResolvedRun, settings: Settings) 
         happened="\n".join(verdict.reasons),
         certainty=_certainty(comparison),
         done=done,
-        next_step=after_verdict(run, verdict, label),
+        next_step=after_verdict(run, judgement),
         links=(("Verdict page", judgement.report_uri), *_links(run, settings)),
     )
 

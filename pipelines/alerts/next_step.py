@@ -9,7 +9,9 @@ from datetime import timedelta
 from typing import Any
 
 from pipelines.alerts.commands import (
+    accept_command,
     cycle_command,
+    force_command,
     rebuild_command,
     rollback_command,
     serving_command,
@@ -23,10 +25,10 @@ from pipelines.contracts.errors import (
     PromotionRefusedError,
     SnapshotDamagedError,
 )
-from pipelines.contracts.judgement import Decision, Verdict
+from pipelines.contracts.judgement import Decision, Judgement, Promoted
 from pipelines.settings import Settings
 
-JUDGING_STAGES = ("check_snapshot", "train_challenger", "compare_with_champion")
+JUDGING_STAGES = ("check_snapshot", "train_challenger", "train_anchor", "compare_with_champion")
 """Stages whose data cannot be mended within a run: what they read was published by others."""
 
 Commands = tuple[tuple[str, str], ...]
@@ -41,29 +43,26 @@ def after_lost_start(settings: Settings) -> NextStep:
     )
 
 
-def after_verdict(run: ResolvedRun, verdict: Verdict, challenger: str) -> NextStep:
-    """Return what the pipeline does after a verdict, and what a person may do.
-
-    Args:
-        run: The cycle.
-        verdict: What was decided.
-        challenger: The challenger's label, such as 'homefeed_ranker v4'.
-    """
+def after_verdict(run: ResolvedRun, judgement: Judgement) -> NextStep:
+    """Return what the pipeline does after a verdict, and what a person may do."""
+    verdict, promoted = judgement.verdict, judgement.promoted_model
+    challenger = judgement.comparison.challenger_model.label
     stays = what_serves(run)
     who_serves = _ask_who_serves(run)
     # Where nothing served before the cycle, nobody needs to ask.
     serving = () if (run.later_champion or run.champion) is None else (who_serves,)
-    if verdict.decision is Decision.REJECT:
-        return _step(
-            f"{stays} {challenger} stays in the registry and is not promoted. Once the data or the "
-            f"code is mended, a new cycle on the same day tells whether that helped.",
-            *serving,
-            ("After a fix of data or code:", new_cycle_command(run)),
-        )
-    if verdict.decision is Decision.INCONCLUSIVE:
-        return _ask_fresh_data(run, stays, serving)
+    if verdict.promoted is Promoted.NONE:
+        return _after_no_promotion(run, verdict.decision, challenger, stays, serving)
+    assert promoted is not None  # Only a model that was compared is promoted.
     if run.may_promote:
-        sentence = f"The pipeline makes {challenger} the champion, unless the champion has changed."
+        sentence = (
+            f"The pipeline makes {promoted.label} the champion, unless the champion has changed."
+        )
+        if verdict.promoted is Promoted.ANCHOR:
+            sentence = (
+                f"{sentence} It is the accepted recipe made fresh; {challenger} stays in the "
+                f"registry."
+            )
         if run.champion is None:
             return _step(sentence, who_serves)
         # The version is named: what `rollback` alone goes back to depends on what serves by then.
@@ -79,6 +78,35 @@ def after_verdict(run: ResolvedRun, verdict: Verdict, challenger: str) -> NextSt
         *serving,
         ("Run the cycle again, allowed to promote:", new_cycle_command(run, may_promote=True)),
     )
+
+
+def _after_no_promotion(
+    run: ResolvedRun, decision: Decision, challenger: str, stays: str, serving: "Commands"
+) -> NextStep:
+    """Return what a person may do where nothing is promoted."""
+    gate = run.config.model_gate
+    num_unpromoted = run.standing.num_unpromoted + 1
+    by_hand: Commands = ()
+    if run.standing.problem:
+        by_hand = (("Name the accepted recipe:", accept_command(run)),)
+    elif num_unpromoted >= gate.max_unpromoted_cycles:
+        stays = (
+            f"{stays} Nothing was promoted in {num_unpromoted} cycles, and the champion ages: "
+            f"somebody has to decide."
+        )
+        by_hand = (
+            ("Promote this challenger in spite of the verdict:", force_command(run)),
+            ("Accept this run's recipe, so that later ones are held to it:", accept_command(run)),
+        )
+    if decision is Decision.REJECT:
+        return _step(
+            f"{stays} {challenger} stays in the registry and is not promoted. Once the data or the "
+            f"code is mended, a new cycle on the same day tells whether that helped.",
+            *serving,
+            *by_hand,
+            ("After a fix of data or code:", new_cycle_command(run)),
+        )
+    return _ask_fresh_data(run, stays, (*serving, *by_hand))
 
 
 def what_serves(run: ResolvedRun) -> str:

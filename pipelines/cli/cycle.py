@@ -83,5 +83,5 @@ def _finish(run: ResolvedRun, settings: Settings) -> None:
     typer.echo(f"{judgement.verdict.decision}: {' '.join(judgement.verdict.reasons)}")
     serving = promotion.champion_after.label if promotion.champion_after else "no model"
     typer.echo(f"serving: {serving}\nverdict page: {judgement.report_uri}")
-    step = after_verdict(run, judgement.verdict, judgement.comparison.challenger_model.label)
+    step = after_verdict(run, judgement)
     typer.echo("\n".join([step.sentence, *(f"{what}\n  {how}" for what, how in step.commands)]))

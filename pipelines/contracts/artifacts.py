@@ -26,6 +26,7 @@ STAGES = (
     "build_snapshot",
     "check_snapshot",
     "train_challenger",
+    "train_anchor",
     "compare_with_champion",
     "promote_challenger",
     "alert",
@@ -79,6 +80,40 @@ class RunRequest(CycleOptions):
         return f"{self.day:%Y-%m-%d}--{digest_of([self.trigger, self.recipe])[:8]}"
 
 
+class Standing(Frozen):
+    """What was on record about recipes when a cycle was resolved."""
+
+    anchor: RunConfig | None = Field(
+        default=None, description="The last accepted recipe; None before the first promotion."
+    )
+    anchor_code_digest: str = Field(default="", description="Code that the recipe was accepted by.")
+    problem: str = Field(
+        default="", description="Why a model serves and no recipe is known; nothing is promoted."
+    )
+    hold: str = Field(
+        default="", description="Why the run's own recipe may not be promoted: it was rolled back."
+    )
+    seed_noise: float | None = Field(
+        default=None, ge=0, description="Measured for the run's recipe; None: the recipe's option."
+    )
+    num_unpromoted: int = Field(
+        default=0, ge=0, description="Judged cycles since the champion moved last."
+    )
+    champion_since: AwareDatetime | None = Field(
+        default=None, description="When the champion moved last; earlier evidence is not pooled."
+    )
+    rolled_back_at: AwareDatetime | None = Field(
+        default=None, description="The last rollback; evidence of recipes before it is not pooled."
+    )
+
+
+class PinnedFile(Frozen):
+    """A file that a run depends on, with what it held when the run was resolved."""
+
+    uri: str
+    sha256: str
+
+
 class ResolvedRun(CycleOptions, Artifact):
     """What `resolve_run` fixed; every later stage is a pure function of this."""
 
@@ -104,6 +139,16 @@ class ResolvedRun(CycleOptions, Artifact):
     last_accepted_snapshot_uri: str | None = Field(
         description="Snapshot that the data gate last accepted, for shift; None in the first cycle."
     )
+    standing: Standing = Standing()
+    judged_before: tuple[PinnedFile, ...] = Field(
+        default=(), description="Records of earlier cycles whose evidence may be pooled with this."
+    )
+
+    @property
+    def seed_noise(self) -> float:
+        """Standard deviation of the target's relative change between seeds."""
+        measured = self.standing.seed_noise
+        return self.config.model_gate.seed_noise if measured is None else measured
 
     def to_request(self) -> RunRequest:
         """Return the request that names this very cycle, as if it were made on the cycle's day."""
@@ -248,6 +293,22 @@ class Challenger(Artifact):
         """Every file of the bundle with its size."""
         files = {f"{self.bundle_uri}/{file.path}": file.num_bytes for file in self.bundle_files}
         return {self.bundle_uri: None, **files}
+
+
+class FreshAnchor(Artifact):
+    """What `train_anchor` publishes: the accepted recipe made fresh, or why it was not made."""
+
+    trained: Challenger | None
+    snapshot: Snapshot | None = Field(description="What it was trained on and is scored on.")
+    reason: str = Field(description="Why it was trained or not, in a sentence.")
+    problem: str = Field(
+        default="", description="Why the accepted recipe cannot be made; nothing is promoted."
+    )
+
+    def places(self) -> dict[str, int | None]:
+        """Every file of the bundle and of the snapshot with its size, if one was trained."""
+        owned = (self.trained, self.snapshot)
+        return {uri: size for part in owned if part for uri, size in part.places().items()}
 
 
 class AlertKind(StrEnum):

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from pipelines.contracts.base import Frozen
+from pipelines.contracts.base import Frozen, digest_of
 
 IMPRESSION_ROW = "impression"
 """Name of the label-weight row that every impression has, acted upon or not."""
@@ -298,6 +298,12 @@ class ModelGateConfig(Frozen):
     recipe_margin: float = Field(
         default=0.01, ge=0, lt=1, description="Relative loss allowed against the fresh anchor."
     )
+    seed_noise: float = Field(
+        default=0.002, ge=0, lt=1, description="Standard deviation between seeds, relative change."
+    )
+    max_unpromoted_cycles: int = Field(
+        default=4, ge=1, description="Cycles without a promotion before a person is asked."
+    )
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Of the paired interval.")
     num_resamples: int = Field(default=2000, ge=200, description="Paired bootstrap over users.")
     bootstrap_seed: int = Field(default=11, ge=0, description="Seed of the resampling.")
@@ -361,6 +367,13 @@ class RunConfig(Frozen):
     data_gate: DataGateConfig
     model_gate: ModelGateConfig
     serving: ServingConfig = ServingConfig()
+
+    @property
+    def recipe_digest(self) -> str:
+        """sha256 (hex) of what decides a model: features, snapshot, model and training."""
+        return digest_of(
+            self.model_dump(mode="json", include={"features", "snapshot", "model", "training"})
+        )
 
     @model_validator(mode="after")
     def _unwanted_heads_are_guarded(self) -> Self:

@@ -85,6 +85,19 @@ class BaselineKind(StrEnum):
 
     CHAMPION = "champion"
     POPULARITY = "popularity"  # In the first cycle: pins are ranked by their recent wanted actions.
+    ANCHOR = "anchor"  # The accepted recipe, trained in this cycle on the same rows.
+
+
+class PooledChange(Frozen):
+    """A relative change with its standard errors, alone and with earlier cycles of the pair."""
+
+    metric: str
+    segment: str
+    value: float = Field(description="On this cycle's holdout.")
+    error: float = Field(ge=0, description="Standard error of `value`.")
+    pooled_value: float = Field(description="Mean over the cycles, by inverse variance.")
+    pooled_error: float = Field(ge=0, description="Standard error of `pooled_value`.")
+    num_cycles: int = Field(ge=1, description="Cycles that are pooled, this one included.")
 
 
 class Comparison(Frozen):
@@ -94,7 +107,7 @@ class Comparison(Frozen):
     holdout: Window
     baseline_kind: BaselineKind
     challenger_model: ModelRef
-    champion_model: ModelRef | None
+    baseline_model: ModelRef | None
     num_users: int
     num_requests: int
     num_examples: int
@@ -129,6 +142,18 @@ class Comparison(Frozen):
     seen: tuple[str, ...] = Field(
         default=(), description="Why the holdout is none for a side: it was trained on its rows."
     )
+    pooled: tuple[PooledChange, ...] = Field(
+        default=(), description="Changes that decide, with their standard errors; () in older ones."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_the_former_name(cls, value: Any) -> Any:
+        """Take the baseline's model from the name that the field had once."""
+        if isinstance(value, dict) and "champion_model" in value:
+            value = {**value, "baseline_model": value["champion_model"]}
+            del value["champion_model"]
+        return value
 
     @property
     def target(self) -> MetricComparison | None:
@@ -146,6 +171,19 @@ class Comparison(Frozen):
         """The smallest detectable change as text: '2.00 %', or 'an unknown change'."""
         change = self.smallest_detectable_change
         return "an unknown change" if change is None else f"{100 * change:.2f} %"
+
+    @property
+    def baseline_label(self) -> str:
+        """The baseline for people: 'champion ranker v3', 'the fresh anchor ranker v5', ..."""
+        if self.baseline_model is None:
+            return "the popularity ranking"
+        kind = "the fresh anchor" if self.baseline_kind is BaselineKind.ANCHOR else "champion"
+        return f"{kind} {self.baseline_model.label}"
+
+    def find_pooled(self, metric: str, segment: str = "all") -> PooledChange | None:
+        """Return a change with its standard errors, or None if it was not pooled."""
+        found = (row for row in self.pooled if (row.metric, row.segment) == (metric, segment))
+        return next(found, None)
 
     def find(self, metric: str, segment: str = "all") -> MetricComparison | None:
         """Return one comparison, or None if it was not computed."""
@@ -187,8 +225,21 @@ class Promoted(StrEnum):
 class Verdict(Frozen):
     """Permission, with its reasons in full sentences."""
 
-    decision: Decision
+    decision: Decision = Field(description="On the challenger.")
+    promoted: Promoted = Field(description="Which model takes the champion's place.")
+    becomes_anchor: bool = Field(
+        default=False, description="The challenger's recipe becomes the accepted one."
+    )
     reasons: tuple[str, ...] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_what_earlier_versions_wrote(cls, value: Any) -> Any:
+        """Name what is promoted where only a challenger could be."""
+        if isinstance(value, dict) and "promoted" not in value:
+            is_promoted = value.get("decision") == Decision.PROMOTE
+            value = value | {"promoted": Promoted.CHALLENGER if is_promoted else Promoted.NONE}
+        return value
 
 
 class ServingCheck(Frozen):
@@ -219,12 +270,42 @@ class ServingCheck(Frozen):
         )
 
 
+class OperatingPoint(Frozen):
+    """What becomes of a recipe that truly differs from the accepted one by a known share."""
+
+    true_change: float = Field(description="Of the target metric, 0.01 is +1 %.")
+    promoted: float = Field(ge=0, le=1, description="Share of cycles that promote it.")
+    rejected: float = Field(ge=0, le=1, description="Share of cycles that reject it.")
+    year_quality: float = Field(
+        description="Mean over a year of what serves, against the accepted recipe always fresh."
+    )
+
+
+class AnchorFacts(Frozen):
+    """What is known of the fresh anchor: the accepted recipe, trained on this cycle's rows."""
+
+    model: ModelRef
+    recipe: Comparison = Field(description="Challenger against it: what the recipe is worth.")
+    freshness: Comparison = Field(description="It against the champion: what fresh data is worth.")
+    serving: ServingCheck
+
+
 class Judgement(Artifact):
     """What `compare_with_champion` publishes."""
 
     comparison: Comparison
     self_test: SelfTest
     serving: ServingCheck
+    anchor: AnchorFacts | None = Field(
+        default=None, description="None where none was trained; `anchor_note` says why."
+    )
+    anchor_note: str = Field(default="", description="Why an anchor was trained or not.")
+    operating_curve: tuple[OperatingPoint, ...] = Field(
+        default=(), description="What this gate can see; () where the change has no error."
+    )
+    tries: tuple[str, ...] = Field(
+        default=(), description="Runs that were judged on requests of this holdout before."
+    )
     verdict: Verdict = Field(description="What `decide` made of the three above, together.")
     report_uri: str = Field(description="Self-contained HTML verdict page.")
     challenger_mlflow_run_id: str
@@ -239,6 +320,14 @@ class Judgement(Artifact):
             findings = comparison.pop("self_test", ())
             value = value | {"comparison": comparison, "self_test": {"findings": findings}}
         return value
+
+    @property
+    def promoted_model(self) -> ModelRef | None:
+        """The model that the verdict promotes, or None."""
+        if self.verdict.promoted is Promoted.CHALLENGER:
+            return self.comparison.challenger_model
+        is_anchor = self.verdict.promoted is Promoted.ANCHOR and self.anchor is not None
+        return self.anchor.model if is_anchor and self.anchor else None
 
     def places(self) -> dict[str, int | None]:
         """The verdict page."""

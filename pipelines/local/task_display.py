@@ -23,14 +23,14 @@ _COLOURS = {
     "upstream_failed": "red",
 }
 
-_TRAINING = "train_challenger"
+_TRAININGS = ("train_challenger", "train_anchor")
 NOTE_EVERY_S = 15.0
 """Seconds between two lines about training where there is no live table."""
 
 
 def training_progress(workspace: Path) -> str:
     """Return the newest progress line that a training below the workspace has written, or ''."""
-    logs = list(workspace.glob(f"runs/*/{_TRAINING}/training/training.log"))
+    logs = list(workspace.glob("runs/*/train_*/training/training.log"))
     if not logs:
         return ""
     newest = max(logs, key=lambda path: path.stat().st_mtime)
@@ -64,7 +64,7 @@ class TaskDisplay:
     def show(self, tasks: list[dict[str, Any]], training: str = "") -> None:
         """Show these task instances, as Airflow's REST API gives them, and how training goes on."""
         tasks = sorted(tasks, key=lambda task: STAGES.index(task["task_id"]))
-        is_training = any(t["task_id"] == _TRAINING and t["state"] == "running" for t in tasks)
+        is_training = any(t["task_id"] in _TRAININGS and t["state"] == "running" for t in tasks)
         note = training if is_training else ""
         if self._live:
             self._live.update(Group(_table(tasks), Text(note, style="dim")))

@@ -10,10 +10,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
 from pipelines import storage
-from pipelines.contracts.artifacts import Challenger, ModelRef, ResolvedRun
+from pipelines.contracts.artifacts import Challenger, FreshAnchor, ModelRef, ResolvedRun
 from pipelines.contracts.errors import ConfigurationError, PromotionRefusedError
-from pipelines.contracts.judgement import Decision, Judgement, Promotion
-from pipelines.registry import history, registry, tracking
+from pipelines.contracts.judgement import Judgement, Promoted, Promotion, Verdict
+from pipelines.registry import anchor, history, registry, tracking
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
@@ -23,24 +23,31 @@ log = logging.getLogger(__name__)
 
 
 def move_if_permitted(
-    run: ResolvedRun, challenger: Challenger, judgement: Judgement, now: datetime
+    run: ResolvedRun,
+    challenger: Challenger,
+    fresh: FreshAnchor,
+    judgement: Judgement,
+    now: datetime,
 ) -> Promotion:
-    """Make the challenger champion if the verdict and the run allow it.
+    """Make the promoted model champion if the verdict and the run allow it.
 
     If the process is killed after the alias has moved and before the manifest is written, a second
-    call finds the alias moved and completes the history. A challenger that became champion and was
+    call finds the alias moved and completes the records. A model that became champion and was
     replaced since is not made champion again, because that would undo what a person did.
 
     Raises:
         PromotionRefusedError: the alias moved, the verdict is about another model, as_of is not
-            newer than the champion's, or the challenger was champion and was replaced.
+            newer than the champion's, or the model was champion and was replaced.
         TrackingUnavailableError: MLflow does not answer; nothing was moved.
     """
     reason, history_uri = _reason_to_stay(run, judgement), None
     champion = run.champion
     if reason is None:
-        _require_same_models(run, challenger, judgement)
-        champion, reason = challenger.model, judgement.verdict.reasons[0]
+        _require_same_models(run, challenger, fresh, judgement)
+        champion, reason = judgement.promoted_model, judgement.verdict.reasons[0]
+        assert champion is not None  # The verdict promotes something, or there is a reason to stay.
+        if judgement.verdict.promoted is Promoted.ANCHOR:
+            reason = f"The accepted recipe made fresh, in place of the challenger. {reason}"
         entry = history.HistoryEntry(
             moved_at=now,
             kind="promotion",
@@ -55,6 +62,7 @@ def move_if_permitted(
             _require_not_replaced(run, champion)
             registry.move_champion(client, run.champion, champion)
             history_uri = history.append(run.workspace_uri, entry)
+            _move_anchor(run, judgement.verdict, now)
         log.info("%s is champion now: %s", champion.label, reason)
     return Promotion(
         decision=judgement.verdict.decision,
@@ -66,25 +74,52 @@ def move_if_permitted(
     )
 
 
+def _move_anchor(run: ResolvedRun, verdict: Verdict, now: datetime) -> None:
+    """Record the challenger's recipe as the accepted one, if the verdict says so."""
+    if not verdict.becomes_anchor:
+        return
+    known = anchor.present(run.workspace_uri, run.registered_model)
+    entry = anchor.AnchorEntry(
+        set_at=now,
+        kind="promotion",
+        registered_model=run.registered_model,
+        recipe=anchor.recipe_of(run),
+        held=known.held if known else {},
+        run_uri=run.run_uri,
+        reason=verdict.reasons[0],
+    )
+    anchor.append(run.workspace_uri, entry)
+
+
 def _reason_to_stay(run: ResolvedRun, judgement: Judgement) -> str | None:
     """Return why nothing may move, or None."""
-    if judgement.verdict.decision is not Decision.PROMOTE:
-        return f"The verdict is {judgement.verdict.decision}: {judgement.verdict.reasons[0]}"
+    verdict = judgement.verdict
+    if verdict.promoted is Promoted.NONE:
+        return f"The verdict is {verdict.decision}: {verdict.reasons[0]}"
     if not run.may_promote:
-        return "The verdict is PROMOTE, but this run was asked not to promote (a backfill)."
+        what = "PROMOTE" if verdict.promoted is Promoted.CHALLENGER else "to promote the anchor"
+        return f"The verdict is {what}, but this run was asked not to promote (a backfill)."
     return None
 
 
-def _require_same_models(run: ResolvedRun, challenger: Challenger, judgement: Judgement) -> None:
+def _require_same_models(
+    run: ResolvedRun, challenger: Challenger, fresh: FreshAnchor, judgement: Judgement
+) -> None:
     compared = judgement.comparison
-    if compared.challenger_model != challenger.model:
+    trained = fresh.trained.model if fresh.trained else None
+    pairs: list[tuple[str, ModelRef, ModelRef | None]]
+    pairs = [("challenger", compared.challenger_model, challenger.model)]
+    if judgement.anchor is not None:
+        pairs.append(("fresh anchor", judgement.anchor.model, trained))
+    for what, judged, made in pairs:
+        if judged != made:
+            raise PromotionRefusedError(
+                f"the verdict is about {judged.label}, the {what} of this run is "
+                f"{made.label if made else 'none'}; start a new cycle"
+            )
+    if compared.baseline_model != run.champion:
         raise PromotionRefusedError(
-            f"the verdict is about {compared.challenger_model.label}, the challenger of this run "
-            f"is {challenger.model.label}; start a new cycle"
-        )
-    if compared.champion_model != run.champion:
-        raise PromotionRefusedError(
-            f"the verdict compares with {_label(compared.champion_model)}, this run was resolved "
+            f"the verdict compares with {_label(compared.baseline_model)}, this run was resolved "
             f"against {_label(run.champion)}; start a new cycle"
         )
     if run.champion is not None and run.as_of <= run.champion.as_of:
@@ -195,7 +230,23 @@ def rollback(
         model = registry.read_version(client, name, target)
         if model.version == present.version:
             raise ConfigurationError(f"{model.label} is the champion already; name another version")
+        # Before the alias moves: were the process killed in between, the old recipe would be held
+        # to, which is the safe side, and a second call completes the rollback.
+        away = (present, _recipe_or_none(client, workspace_uri, present))
+        recipe = _recipe_or_none(client, workspace_uri, model)
+        anchor.after_rollback(workspace_uri, recipe, away, now, reason)
         return _move_by_hand(client, workspace_uri, "rollback", present, model, now, reason)
+
+
+def _recipe_or_none(
+    client: "MlflowClient", workspace_uri: str, model: ModelRef
+) -> anchor.Recipe | None:
+    """Return what made a model, or None: a rollback must not wait for what cannot be read."""
+    try:
+        return anchor.recipe_of_model(workspace_uri, model, registry.read_tags(client, model))
+    except ConfigurationError as error:
+        log.warning("%s", error)
+        return None
 
 
 def _version_before(workspace_uri: str, present: ModelRef) -> str:

@@ -1,4 +1,4 @@
-"""The MLflow model registry: register a challenger, read and move the `champion` alias.
+"""The MLflow model registry: register what was trained, read and move the `champion` alias.
 
 This is the only module that may move an alias. Whether the champion moves is decided by the
 verdict, not here. Tested in tests/pipelines/registry/test_promotion.py.
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-CHAMPION, CHALLENGER = "champion", "challenger"
+CHAMPION = "champion"
 _LINEAGE_TAGS = ("as_of", "bundle_digest", "snapshot_digest")
 
 
@@ -45,6 +45,12 @@ def read_version(client: "MlflowClient", name: str, version: str) -> ModelRef:
         return to_ref(client.get_model_version(name, version))
 
 
+def read_tags(client: "MlflowClient", model: ModelRef) -> dict[str, str]:
+    """Return the tags of a registered version."""
+    with translated_outages(client.tracking_uri):
+        return dict(client.get_model_version(model.name, model.version).tags)
+
+
 def to_ref(version: "ModelVersion") -> ModelRef:
     """Return a registry entry as a pinned reference."""
     missing = [tag for tag in _LINEAGE_TAGS if tag not in version.tags]
@@ -68,8 +74,9 @@ def register(
     mlflow_run_id: str,
     model_uri: str,
     tags: dict[str, str],
+    alias: str = "challenger",
 ) -> ModelRef:
-    """Register a logged model as a new version with alias `challenger`; once per MLflow run.
+    """Register a logged model as a new version with an alias; once per MLflow run.
 
     Args:
         client: Client of `run.tracking_uri`.
@@ -77,6 +84,7 @@ def register(
         mlflow_run_id: The run that logged the model.
         model_uri: Where `training.bundle.mlflow_model.log_bundle` put it.
         tags: Lineage; must hold bundle_digest and snapshot_digest.
+        alias: 'challenger', or 'anchor' for the accepted recipe made fresh; it moves here.
 
     Returns:
         The version made now, or by the attempt before this one.
@@ -98,7 +106,7 @@ def register(
                 # What was logged as a model has an id, in `models:/<id>`; a path has none.
                 model_id=model_uri.removeprefix("models:/") if "models:/m-" in model_uri else None,
             )
-        client.set_registered_model_alias(run.registered_model, CHALLENGER, version.version)
+        client.set_registered_model_alias(run.registered_model, alias, version.version)
         return to_ref(version)
 
 

@@ -1,82 +1,219 @@
-"""`compare_with_champion`: score both sides on one holdout, judge, publish, log.
+"""`compare_with_champion`: score every side on one holdout, judge, publish, log.
 
-The judging is done by `validation`. This module fetches the champion, and logs both sides to MLflow
-under the same names.
+The judging is done by `validation`. This module fetches the sides, pools what earlier cycles found,
+logs all sides to MLflow under the same names, and keeps the evidence for later cycles.
 """
 
 import contextlib
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import storage
 from pipelines.alerts.commands import rebuild_command
 from pipelines.alerts.next_step import after_verdict
-from pipelines.contracts.artifacts import Challenger, ResolvedRun, Snapshot
-from pipelines.contracts.judgement import Comparison, Judgement, ServingCheck, Verdict
+from pipelines.contracts.artifacts import Challenger, FreshAnchor, ResolvedRun, Snapshot
+from pipelines.contracts.config import RunConfig
+from pipelines.contracts.judgement import (
+    AnchorFacts,
+    Comparison,
+    Judgement,
+    OperatingPoint,
+    ServingCheck,
+)
 from pipelines.contracts.snapshot_files import verify_files
-from pipelines.registry import registry, tracking
+from pipelines.registry import evidence, registry, tracking
+from pipelines.registry.pooled import changes_of, pool_facts, tries_on
 from pipelines.snapshot.counterpart import counterpart
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from validation.model_gate.facts import Facts
     from validation.model_gate.sides import Side
+
+_REBUILT = "delete its folder: it is built again when it is needed"
 
 SERVING_METRICS = ("latency_p50_ms", "latency_p99_ms", "peak_memory_mib", "golden_difference")
 """Fields of `ServingCheck` that are logged to MLflow, as `serving/<field>`."""
 
 
 def compare_with_champion(
-    run: ResolvedRun, snapshot: Snapshot, challenger: Challenger, output_uri: str
+    run: ResolvedRun,
+    snapshot: Snapshot,
+    challenger: Challenger,
+    fresh: FreshAnchor,
+    output_uri: str,
+    now: datetime,
 ) -> Judgement:
     """Judge the challenger against the pinned champion, or against popularity in the first cycle.
 
+    Where the accepted recipe was made fresh, all three models are compared.
+
     Raises:
-        DataContractError: a bundle is damaged, or the event log lacks what the champion is told.
+        DataContractError: a bundle is damaged, the event log lacks what the champion is told, or
+            evidence of an earlier cycle was deleted or altered since the run was resolved.
         TrackingUnavailableError: MLflow cannot be reached.
     """
-    from training.bundle.serving_check import check_serving
     from validation.model_gate.facts import gather_facts
-    from validation.model_gate.sides import Side
-    from validation.model_gate.verdict import decide
-    from validation.report import verdict_page as report
 
     client = tracking.connect(run.tracking_uri)
-    with (
-        storage.scratch_folder(run.workspace_uri) as scratch,
-        storage.local_copy(challenger.bundle_uri) as bundle_dir,
-        storage.local_copy(snapshot.uri) as snapshot_dir,
-        _champion_side(client, run, snapshot, scratch) as champion,
-    ):
-        verify_files(snapshot, snapshot_dir, f"run `{rebuild_command(run.run_uri)}`")
-        side = Side(challenger.model, bundle_dir, snapshot, snapshot_dir)
-        comparison, self_test = gather_facts(side, champion, run.config)
-        serving = check_serving(bundle_dir, run.config.serving)
-        gate, heads = run.config.model_gate, run.config.features.heads
-        verdict = decide(comparison, self_test, serving, gate, heads)
+    cycles = evidence.read(run.judged_before)
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(storage.scratch_folder(run.workspace_uri))
+        mine = stack.enter_context(_own_side(run, snapshot, challenger))
+        champion = stack.enter_context(_champion_side(client, run, snapshot, scratch))
+        other = stack.enter_context(_anchor_side(run, fresh))
+        facts = pool_facts(run, cycles, gather_facts(mine, champion, run.config, other))
+        judgement = _judge(run, facts, mine, other, fresh)
+        judgement = judgement.model_copy(update={"tries": tries_on(snapshot.holdout, cycles)})
         out_dir = scratch / "report"
         out_dir.mkdir()
-        step = after_verdict(run, verdict, challenger.model.label)
-        said = {
-            "run_id": run.run_id,
-            "recipe": run.config.recipe,
-            "as_of": f"{run.as_of:%Y-%m-%d}",
-            "code_version": run.code_version,
-            "margin": str(gate.margin),
-        }
-        page = report.write_report(comparison, self_test, verdict, step, out_dir, said)
-        challenger_run, baseline_run = log_sides(client, run, comparison, verdict, serving, out_dir)
+        page = write_page(run, judgement, out_dir)
+        runs = log_sides(client, run, judgement, out_dir)
         storage.publish_folder(out_dir, output_uri)
+    keep_evidence(run, facts, judgement, now)
+    return judgement.model_copy(
+        update={
+            "report_uri": storage.join(output_uri, page.name),
+            "challenger_mlflow_run_id": runs[0],
+            "baseline_mlflow_run_id": runs[1],
+        }
+    )
+
+
+def _judge(
+    run: ResolvedRun,
+    facts: "Facts",
+    mine: "Side",
+    other: "tuple[Side, RunConfig] | None",
+    fresh: FreshAnchor,
+) -> Judgement:
+    """Check that the bundles would serve, and rule."""
+    from training.bundle.serving_check import check_serving
+    from validation.model_gate.verdict import decide
+
+    serving = check_serving(mine.bundle_dir, run.config.serving)
+    anchor = None
+    if other is not None and facts.delta is not None and facts.phi is not None:
+        side, accepted = other
+        anchor = AnchorFacts(
+            model=side.model,
+            recipe=facts.delta.comparison,
+            freshness=facts.phi.comparison,
+            serving=check_serving(side.bundle_dir, accepted.serving),
+        )
+    standing = run.standing
+    if fresh.problem:
+        standing = standing.model_copy(update={"problem": fresh.problem})
+    comparison, gate, heads = (
+        facts.theta.comparison,
+        run.config.model_gate,
+        run.config.features.heads,
+    )
     return Judgement(
         comparison=comparison,
-        self_test=self_test,
+        self_test=facts.self_test,
         serving=serving,
-        verdict=verdict,
-        report_uri=storage.join(output_uri, page.name),
-        challenger_mlflow_run_id=challenger_run,
-        baseline_mlflow_run_id=baseline_run,
+        anchor=anchor,
+        anchor_note=fresh.reason,
+        operating_curve=_operating_curve(comparison, run),
+        verdict=decide(comparison, facts.self_test, serving, gate, heads, anchor, standing),
+        report_uri="",
+        challenger_mlflow_run_id="",
+        baseline_mlflow_run_id="",
     )
+
+
+def _operating_curve(comparison: Comparison, run: ResolvedRun) -> tuple[OperatingPoint, ...]:
+    """Return what the gate can see at this holdout's size; nothing where the error is not known."""
+    from validation.model_gate.policy.operating_curve import operating_curve
+
+    row = comparison.find_pooled(comparison.target_metric)
+    if row is None or row.error == 0:
+        return ()
+    gate = run.config.model_gate.model_copy(update={"seed_noise": run.seed_noise})
+    return operating_curve(row.error, gate)
+
+
+def write_page(run: ResolvedRun, judgement: Judgement, out_dir: Path) -> Path:
+    """Write the verdict page with its drawings, and return the page's path."""
+    from validation.report import verdict_page
+
+    step = after_verdict(run, judgement)
+    said = {
+        "run_id": run.run_id,
+        "recipe": run.config.recipe,
+        "as_of": f"{run.as_of:%Y-%m-%d}",
+        "code_version": run.code_version,
+        "margin": str(run.config.model_gate.margin),
+    }
+    return verdict_page.write_report(judgement, step, out_dir, said)
+
+
+def keep_evidence(run: ResolvedRun, facts: "Facts", judgement: Judgement, now: datetime) -> None:
+    """Leave what this cycle found for later ones to pool: the sound comparisons of it."""
+    from validation.model_gate.void import void_reasons
+
+    accepted = run.standing.anchor
+    configs = {"theta": run.config, "delta": run.config, "phi": accepted}
+    is_sound = {
+        pair: not void_reasons(found.comparison, config.model_gate, config.features.heads)
+        for pair, found in facts.pairs().items()
+        if (config := configs[pair]) is not None
+    }
+    changes = changes_of(facts, is_sound)
+    pairs = facts.pairs()
+    columns = {
+        change.column: pairs[change.pair].influences.columns[(change.metric, change.segment)]
+        for change in changes
+    }
+    cycle = evidence.JudgedCycle(
+        run_id=run.run_id,
+        run_uri=run.run_uri,
+        registered_model=run.registered_model,
+        as_of=run.as_of,
+        holdout=judgement.comparison.holdout,
+        judged_at=now,
+        challenger_recipe=run.config.recipe_digest,
+        anchor_recipe=accepted.recipe_digest if accepted and judgement.anchor else "",
+        champion_bundle=run.champion.bundle_digest if run.champion else "",
+        decision=judgement.verdict.decision,
+        promoted=judgement.verdict.promoted,
+        may_promote=run.may_promote,
+        changes=changes,
+    )
+    evidence.publish(run, cycle, facts.theta.influences.groups, columns)
+
+
+@contextlib.contextmanager
+def _own_side(run: ResolvedRun, snapshot: Snapshot, challenger: Challenger) -> "Iterator[Side]":
+    from validation.model_gate.sides import Side
+
+    with (
+        storage.local_copy(challenger.bundle_uri) as bundle_dir,
+        storage.local_copy(snapshot.uri) as snapshot_dir,
+    ):
+        verify_files(snapshot, snapshot_dir, f"run `{rebuild_command(run.run_uri)}`")
+        yield Side(challenger.model, bundle_dir, snapshot, snapshot_dir)
+
+
+@contextlib.contextmanager
+def _anchor_side(run: ResolvedRun, fresh: FreshAnchor) -> "Iterator[tuple[Side, RunConfig] | None]":
+    """Fetch the fresh anchor, if one was trained and there is a champion to hold it against."""
+    from validation.model_gate.sides import Side
+
+    accepted = run.standing.anchor
+    if fresh.trained is None or fresh.snapshot is None or accepted is None or run.champion is None:
+        yield None
+        return
+    with (
+        storage.local_copy(fresh.trained.bundle_uri) as bundle_dir,
+        storage.local_copy(fresh.snapshot.uri) as snapshot_dir,
+    ):
+        verify_files(fresh.snapshot, snapshot_dir, _REBUILT)
+        yield Side(fresh.trained.model, bundle_dir, fresh.snapshot, snapshot_dir), accepted
 
 
 @contextlib.contextmanager
@@ -99,35 +236,40 @@ def _champion_side(
     own = counterpart(run, snapshot, config.features, options)
     with storage.local_copy(own.uri) as own_dir:
         if own.digest != snapshot.digest:
-            verify_files(own, own_dir, "delete its folder: it is built again when it is needed")
+            verify_files(own, own_dir, _REBUILT)
         yield Side(run.champion, bundle_dir, own, own_dir)
 
 
 def log_sides(
-    client: "MlflowClient",
-    run: ResolvedRun,
-    comparison: Comparison,
-    verdict: Verdict,
-    serving: ServingCheck,
-    out_dir: Path,
+    client: "MlflowClient", run: ResolvedRun, judgement: Judgement, out_dir: Path
 ) -> tuple[str, str]:
-    """Log both sides as MLflow runs and the verdict as tags; return (challenger, baseline) ids."""
+    """Log each side as an MLflow run and the verdict as tags; return (challenger, baseline) ids."""
+    comparison, verdict, anchor = judgement.comparison, judgement.verdict, judgement.anchor
     challenger = comparison.challenger_model
     tags = {
         "verdict": str(verdict.decision),
         "verdict_reason": verdict.reasons[0],
+        "promoted": str(verdict.promoted),
         "holdout_digest": comparison.holdout_digest,
     }
-    figures = serving.model_dump(include=set(SERVING_METRICS))
-    own = _side_metrics(comparison, "challenger") | {f"serving/{k}": v for k, v in figures.items()}
+    own = _side_metrics(comparison, "challenger") | _serving_metrics(judgement.serving)
     other = _side_metrics(comparison, "baseline")
     baseline = f"champion {run.champion.label}" if run.champion else "popularity ranking"
     runs = (
         tracking.log_side(client, run, "challenger", challenger.label, own, tags, out_dir),
         tracking.log_side(client, run, "baseline", baseline, other, tags),
     )
+    if anchor is not None:
+        fresh = _side_metrics(anchor.freshness, "challenger") | _serving_metrics(anchor.serving)
+        tracking.log_side(client, run, "anchor", anchor.model.label, fresh, tags)
+        registry.tag_version(client, anchor.model, tags)
     registry.tag_version(client, challenger, tags)
     return runs
+
+
+def _serving_metrics(serving: ServingCheck) -> dict[str, float]:
+    figures = serving.model_dump(include=set(SERVING_METRICS))
+    return {f"serving/{name}": value for name, value in figures.items()}
 
 
 def _side_metrics(comparison: Comparison, side: str) -> dict[str, float]:

@@ -13,9 +13,10 @@ from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.recipes import make_recipe
-from pipelines.registry import registry, tracking
+from pipelines.registry import evidence, registry, tracking
 from pipelines.registry.accepted import newest_accepted
 from pipelines.registry.history import champion_before
+from pipelines.registry.standing import find_standing
 from pipelines.settings import Settings
 
 
@@ -44,6 +45,10 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         # That model may have been trained on the holdout; who served then has not.
         later = champion
         champion = champion_before(workspace_uri, settings.registered_model, request.day)
+    name = settings.registered_model
+    judged_before = evidence.pin(workspace_uri, name, but=request.run_id)
+    serves = later or champion
+    standing = find_standing(client, workspace_uri, serves, name, config, judged_before)
     return ResolvedRun(
         run_id=request.run_id,
         run_uri=run_uri_of(request, settings),
@@ -59,6 +64,8 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         champion=champion,
         later_champion=later,
         last_accepted_snapshot_uri=newest_accepted(workspace_uri, request.recipe, request.day),
+        standing=standing,
+        judged_before=judged_before,
         **request.options(),
     )
 

@@ -32,7 +32,13 @@ Kind = TypeVar("Kind", bound=Artifact)
 STAGE_VERSION = 1
 """Raise it when a stage's meaning changes, so that old manifests are not taken for new ones."""
 
-REPEATABLE = ("build_snapshot", "check_snapshot", "train_challenger", "compare_with_champion")
+REPEATABLE = (
+    "build_snapshot",
+    "check_snapshot",
+    "train_challenger",
+    "train_anchor",
+    "compare_with_champion",
+)
 """Stages that make files and may make them again. A run is resolved once, people are told once, and
 a promotion that is made again would overrule a rollback that a person has made since."""
 

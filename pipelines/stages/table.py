@@ -15,6 +15,7 @@ from pipelines.contracts.artifacts import (
     AlertReceipt,
     Challenger,
     DataReport,
+    FreshAnchor,
     ResolvedRun,
     Snapshot,
 )
@@ -42,7 +43,8 @@ class Stage:
 
 RUN: dict[str, type[Artifact]] = {"resolve_run": ResolvedRun}
 BUILT = RUN | {"build_snapshot": Snapshot}
-TRAINED: dict[str, type[Artifact]] = {"train_challenger": Challenger}
+CHECKED = BUILT | {"check_snapshot": DataReport}
+TRAINED: dict[str, type[Artifact]] = {"train_challenger": Challenger, "train_anchor": FreshAnchor}
 JUDGED: dict[str, type[Artifact]] = {"compare_with_champion": Judgement}
 
 _STAGES = (
@@ -50,8 +52,9 @@ _STAGES = (
     Stage("resolve_run", {}, ResolvedRun, ("settings",)),
     Stage("build_snapshot", RUN, Snapshot),
     Stage("check_snapshot", BUILT, DataReport, ("output_uri",)),
-    Stage("train_challenger", BUILT | {"check_snapshot": DataReport}, Challenger, ("output_uri",)),
-    Stage("compare_with_champion", BUILT | TRAINED, Judgement, ("output_uri",)),
+    Stage("train_challenger", CHECKED, Challenger, ("output_uri",)),
+    Stage("train_anchor", CHECKED, FreshAnchor, ("output_uri",)),
+    Stage("compare_with_champion", BUILT | TRAINED, Judgement, ("output_uri", "now")),
     Stage("promote_challenger", RUN | TRAINED | JUDGED, Promotion, ("now",)),
     Stage("alert", RUN | JUDGED, AlertReceipt, ("settings",)),
 )

@@ -10,7 +10,7 @@ import logging
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pipelines import storage
 from pipelines.alerts.commands import rebuild_command, stage_command
@@ -42,16 +42,41 @@ def train_challenger(
         TrainingDivergedError: the loss became NaN or infinite.
         TrackingUnavailableError: MLflow cannot be reached; what was trained is kept.
     """
+    require_accepted(report, snapshot, run.run_uri)
+    repair = f"run `{rebuild_command(run.run_uri)}`"
+    return train_side(run, snapshot, "challenger", output_uri, repair)
+
+
+def train_side(
+    run: ResolvedRun,
+    snapshot: Snapshot,
+    side: Literal["challenger", "anchor"],
+    output_uri: str,
+    repair: str,
+) -> Challenger:
+    """Train one side of a cycle and register the result as the version with the side's alias.
+
+    Args:
+        run: The cycle, with the side's configuration.
+        snapshot: What it is trained on.
+        side: Which side; the MLflow run, the alias and the work folder have its name.
+        output_uri: Where the bundle is published.
+        repair: What a person does about a damaged snapshot.
+
+    Raises:
+        TrainingDivergedError: the loss became NaN or infinite.
+        TrackingUnavailableError: MLflow cannot be reached; what was trained is kept.
+    """
     from training.launch import launcher
 
-    _require_accepted(report, snapshot, run.run_uri)
     client = tracking.connect(run.tracking_uri)
-    mlflow_run_id = _open_mlflow_run(client, run)
+    mlflow_run_id = _open_mlflow_run(client, run, side)
     with storage.local_copy(snapshot.uri) as snapshot_dir:
-        verify_files(snapshot, snapshot_dir, f"run `{rebuild_command(run.run_uri)}`")
-        spec = _specify(run, snapshot, snapshot_dir, mlflow_run_id)
+        verify_files(snapshot, snapshot_dir, repair)
+        work_dir = _work_dir(run, side)
+        spec = _specify(run, snapshot, snapshot_dir, mlflow_run_id, work_dir)
         result = launcher.train(spec)
-    model = _register(client, run, spec, result)
+    model = _register(client, run, spec, result, side)
     bundle_uri = storage.join(output_uri, "bundle")
     with storage.scratch_folder(run.workspace_uri) as scratch:
         # A copy is published, so that a retry after this point finds the bundle in the work folder.
@@ -69,7 +94,12 @@ def train_challenger(
     )
 
 
-def _require_accepted(report: DataReport, snapshot: Snapshot, run_uri: str) -> None:
+def require_accepted(report: DataReport, snapshot: Snapshot, run_uri: str) -> None:
+    """Refuse to train on a snapshot that the data gate has not accepted.
+
+    Raises:
+        DataGateFailedError: the report refuses the snapshot, or is about another one.
+    """
     if report.snapshot_digest != snapshot.digest or not report.is_accepted:
         raise DataGateFailedError(
             f"the report of the data gate is about snapshot {report.snapshot_digest[:12]} and "
@@ -78,8 +108,8 @@ def _require_accepted(report: DataReport, snapshot: Snapshot, run_uri: str) -> N
         )
 
 
-def _open_mlflow_run(client: "MlflowClient", run: ResolvedRun) -> str:
-    mlflow_run_id = tracking.open_run(client, run, "challenger", "challenger")
+def _open_mlflow_run(client: "MlflowClient", run: ResolvedRun, side: str) -> str:
+    mlflow_run_id = tracking.open_run(client, run, side, side)
     with translated_outages(run.tracking_uri):
         tracking.log_config(client, mlflow_run_id, run.config)
         # The run may have been opened by an attempt with other code.
@@ -89,7 +119,7 @@ def _open_mlflow_run(client: "MlflowClient", run: ResolvedRun) -> str:
 
 
 def _specify(
-    run: ResolvedRun, snapshot: Snapshot, snapshot_dir: Path, mlflow_run_id: str
+    run: ResolvedRun, snapshot: Snapshot, snapshot_dir: Path, mlflow_run_id: str, work_dir: Path
 ) -> "TrainingSpec":
     """Return the specification of the training.
 
@@ -113,7 +143,7 @@ def _specify(
     return TrainingSpec(
         snapshot=snapshot,
         snapshot_dir=str(snapshot_dir),
-        work_dir=str(_work_dir(run)),
+        work_dir=str(work_dir),
         config=run.config,
         num_devices=run.num_devices,
         accelerator=run.accelerator,
@@ -123,19 +153,23 @@ def _specify(
     )
 
 
-def _work_dir(run: ResolvedRun) -> Path:
+def _work_dir(run: ResolvedRun, side: str) -> Path:
     """Return where checkpoints are kept between attempts of the same run."""
     if storage.is_local(run.run_uri):
-        folder = storage.local_path(run.run_uri) / "train_challenger" / "training"
+        folder = storage.local_path(run.run_uri) / f"train_{side}" / "training"
     else:
-        folder = Path(tempfile.gettempdir()) / f"homefeed-work-{run.run_id}"
+        folder = Path(tempfile.gettempdir()) / f"homefeed-work-{run.run_id}-{side}"
     with storage.translated_errors(str(folder), "making"):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def _register(
-    client: "MlflowClient", run: ResolvedRun, spec: "TrainingSpec", result: "TrainingResult"
+    client: "MlflowClient",
+    run: ResolvedRun,
+    spec: "TrainingSpec",
+    result: "TrainingResult",
+    side: str,
 ) -> ModelRef:
     """Log curves and bundle to the MLflow run and register the bundle; a retry repeats nothing."""
     from training.bundle import mlflow_model
@@ -148,10 +182,12 @@ def _register(
         "code_digest": spec.lineage.code_digest,
         "code_version": spec.lineage.code_version,
         "recipe": run.config.recipe,
+        "recipe_digest": run.config.recipe_digest,
         "homefeed_run_id": run.run_id,
+        "homefeed_side": side,
     }
     with translated_outages(run.tracking_uri):
         live_metrics.replay(Path(result.metrics_path), run.tracking_uri, spec.mlflow_run_id)
         model_uri = mlflow_model.log_bundle(bundle_dir, spec.mlflow_run_id, run.tracking_uri)
         client.log_artifact(spec.mlflow_run_id, result.learning_curve_path, "training")
-    return registry.register(client, run, spec.mlflow_run_id, model_uri, tags)
+    return registry.register(client, run, spec.mlflow_run_id, model_uri, tags, alias=side)

@@ -69,7 +69,7 @@ def comparison(
         "holdout": HOLDOUT,
         "baseline_kind": BaselineKind.CHAMPION,
         "challenger_model": CHALLENGER,
-        "champion_model": champion_with("a" * 64),
+        "baseline_model": champion_with("a" * 64),
         "num_users": 50,
         "num_requests": 100,
         "num_examples": 1000,

@@ -61,7 +61,7 @@ def make_judgement(
         holdout=HOLDOUT,
         baseline_kind=BaselineKind.CHAMPION,
         challenger_model=CHALLENGER,
-        champion_model=CHAMPION,
+        baseline_model=CHAMPION,
         num_users=1234,
         num_requests=5678,
         num_examples=68136,

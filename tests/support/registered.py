@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from pipelines.contracts.artifacts import Challenger, ModelRef, ResolvedRun, Window
+from pipelines.contracts.artifacts import Challenger, FreshAnchor, ModelRef, ResolvedRun, Window
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.judgement import (
     BaselineKind,
@@ -38,6 +38,9 @@ def register_bundle(
     return registry.register(client, run, mlflow_run_id, source, tags)
 
 
+NO_ANCHOR = FreshAnchor(trained=None, snapshot=None, reason="There was nothing to do.")
+
+
 def challenger_of(model: ModelRef) -> Challenger:
     return Challenger(
         model=model,
@@ -67,7 +70,7 @@ def judgement_of(
         holdout=Window(start=start, end=run.as_of),
         baseline_kind=BaselineKind.CHAMPION if run.champion else BaselineKind.POPULARITY,
         challenger_model=model,
-        champion_model=run.champion,
+        baseline_model=run.champion,
         num_users=100,
         num_requests=200,
         num_examples=6000,

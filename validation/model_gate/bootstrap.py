@@ -70,13 +70,15 @@ class RatioEstimate:
     relative_standard_error: float | None  # of the relative change; None where that is None
 
 
-def user_groups(user_id: NDArray[np.int64]) -> tuple[int, NDArray[np.intp]]:
-    """Return how many groups the users fall into, and each row's group from 0 on.
+def user_groups(user_id: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the numbers of the groups that the users fall into, and each row's place among them.
 
-    Groups without a user are left out, so that few users are groups of one, bar collisions.
+    Groups without a user are left out, so that few users are groups of one, bar collisions. A
+    user's group has the same number in every holdout.
     """
-    groups, group_of = np.unique(mix(user_id, _GROUP_SALT) % MAX_GROUPS, return_inverse=True)
-    return len(groups), group_of
+    numbers = (mix(user_id, _GROUP_SALT) % MAX_GROUPS).astype(np.intp)
+    groups, place = np.unique(numbers, return_inverse=True)
+    return groups, place
 
 
 def paired_bootstrap(

@@ -38,6 +38,7 @@ from validation.model_gate.holdout_metrics import (
     segment_masks,
     undefined,
 )
+from validation.model_gate.policy.influence import Influences, Key, deciding, influence
 from validation.model_gate.target_metric import target_metric
 
 
@@ -58,15 +59,20 @@ class HoldoutUsers:
     """Who made each of the M requests, and in which group a user is drawn."""
 
     request_user: NDArray[np.intp]  # (M,), users from 0 on
-    user_group: NDArray[np.intp]  # one per user, groups from 0 on
-    num_groups: int
+    user_group: NDArray[np.intp]  # one per user, places in `groups`
+    groups: NDArray[np.intp]  # (G,) numbers of the groups that have a user here
 
     @classmethod
     def of(cls, rows: ExampleRows) -> "HoldoutUsers":
         """Return the users of a holdout's requests."""
         users, request_user = np.unique(rows.user_id, return_inverse=True)
-        num_groups, user_group = user_groups(users)
-        return cls(request_user, user_group, num_groups)
+        groups, user_group = user_groups(users)
+        return cls(request_user, user_group, groups)
+
+    @property
+    def num_groups(self) -> int:
+        """Groups with at least one user."""
+        return len(self.groups)
 
     @property
     def num_users(self) -> int:
@@ -97,7 +103,22 @@ def compare(
     heads: tuple[Head, ...],
     config: ModelGateConfig,
 ) -> Comparison:
+    """Return the comparison alone; see `compare_with_influences`."""
+    return compare_with_influences(rows, challenger, baseline, models, heads, config)[0]
+
+
+def compare_with_influences(
+    rows: ExampleRows,
+    challenger: SplitScores,
+    baseline: SplitScores,
+    models: ComparedModels,
+    heads: tuple[Head, ...],
+    config: ModelGateConfig,
+) -> tuple[Comparison, Influences]:
     """Return every metric of both sides on the same rows, with paired intervals over users.
+
+    The second result says how much each group of users moves the changes that decide, so that
+    cycles can be pooled.
 
     Metrics, by segment: `<head>_volume_at_3` of the target metric's head (its actions in the top 3,
     mean per request; higher is better), `hit_at_3.<head>` (the same per user, as TransAct reports
@@ -116,25 +137,23 @@ def compare(
     users = HoldoutUsers.of(rows)
     masks = segment_masks(rows)
     metrics = ratio_metrics(rows, challenger, baseline, heads, target)
-    table, target_error = bootstrap_metrics(rows, metrics, masks, users, config)
+    found = bootstrap_metrics(rows, metrics, masks, users, config)
+    table, target_error = found.table, found.target_error
     group, confidence = users.request_group, config.confidence
     table += pooled_metrics(rows, challenger, baseline, heads, masks, group, confidence)
-    missing = [row for row in table if isinstance(row, AbsentMetric)]
-    if target_error is None:
-        missing.append(_without_detectable_change(target.name, missing))
-    return Comparison(
+    comparison = Comparison(
         holdout_digest=challenger.holdout_digest,
         baseline_holdout_digest=baseline.holdout_digest,
         holdout=models.holdout,
         baseline_kind=models.baseline_kind,
         challenger_model=models.challenger,
-        champion_model=models.champion,
+        baseline_model=models.champion,
         num_users=users.num_users,
         num_requests=len(rows.user_id),
         num_examples=num_examples,
         segment_users={name: int(users.count(mask)) for name, mask in masks.items()},
         metrics=tuple(row for row in table if isinstance(row, MetricComparison)),
-        absent=tuple(missing),
+        absent=_absent(table, target.name, target_error),
         target_metric=target.name,
         smallest_detectable_change=None
         if target_error is None
@@ -147,6 +166,17 @@ def compare(
         differences=models.differences,
         seen=models.seen,
     )
+    return comparison, found.influences
+
+
+def _absent(
+    table: list[MetricComparison | AbsentMetric], target: str, target_error: float | None
+) -> tuple[AbsentMetric, ...]:
+    """Return what could not be computed, the smallest detectable change included."""
+    missing = [row for row in table if isinstance(row, AbsentMetric)]
+    if target_error is None:
+        missing.append(_without_detectable_change(target, missing))
+    return tuple(missing)
 
 
 def _check_rows(rows: ExampleRows) -> int:
@@ -169,18 +199,23 @@ def _check_scores(scores: SplitScores, num_examples: int, side: str) -> None:
             )
 
 
+@dataclass(frozen=True)
+class Bootstrapped:
+    """What the draws of users say of every metric in every segment."""
+
+    table: list[MetricComparison | AbsentMetric]
+    target_error: float | None  # standard error of the target's relative change over all users
+    influences: Influences
+
+
 def bootstrap_metrics(
     rows: ExampleRows,
     metrics: list[RatioMetric],
     masks: Mapping[str, Mask],
     users: HoldoutUsers,
     config: ModelGateConfig,
-) -> tuple[list[MetricComparison | AbsentMetric], float | None]:
-    """Bootstrap every metric in every segment on the same draws of users.
-
-    Returns:
-        The table, and the standard error of the target metric's relative change over all users.
-    """
+) -> "Bootstrapped":
+    """Bootstrap every metric in every segment on the same draws of users."""
     request_group = users.request_group
 
     def per_group(values: FloatArray | None, mask: Mask) -> FloatArray:
@@ -210,12 +245,16 @@ def bootstrap_metrics(
         sums, config.num_resamples, config.confidence, config.bootstrap_seed
     )
     target_error = None
+    columns_of: dict[Key, FloatArray] = {}
     for k, ((metric, segment), estimate) in enumerate(zip(keys, estimates, strict=True)):
         table += _rows_of(metric, segment, sums, k, estimate)
         if (metric.name, segment) == (config.target_metric, "all"):
             target_error = estimate.relative_standard_error
+        if (metric.name, segment) in deciding(config) and metric.baseline is not None:
+            column = influence(sums.challenger[:, k], sums.baseline[:, k])
+            columns_of |= {} if column is None else {(metric.name, segment): column}
     table.sort(key=lambda row: list(masks).index(row.segment))
-    return table, target_error
+    return Bootstrapped(table, target_error, Influences(users.groups, columns_of))
 
 
 def _per_request(metric: RatioMetric, rows: ExampleRows) -> RatioMetric:

@@ -1,10 +1,10 @@
-"""The facts of the model gate: both sides scored on one holdout, compared, and the gate tested.
+"""The facts of the model gate: up to three models scored on one holdout, compared, the gate tested.
 
 Not for the verdict (`validation.model_gate.verdict`). Historic metrics of the champion are never
-used, because they were taken on another holdout.
+used, because they were taken on another holdout. Historic *changes* are: see `pooling`.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,77 +14,158 @@ from pipelines.contracts.judgement import BaselineKind, Comparison, SelfTest
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from training.bundle.score_split import SplitScores, score_split
 from training.data.example_rows import ExampleRows, load_rows
-from validation.model_gate.comparison import ComparedModels, compare
-from validation.model_gate.self_test import run_self_test
+from validation.model_gate.comparison import ComparedModels, compare_with_influences
+from validation.model_gate.policy.influence import Influences
+from validation.model_gate.self_test.run import run_self_test
 from validation.model_gate.sides import Side, what_differs, what_was_seen
 
 POPULARITY_FEATURE = "pin_popularity"
 
 
+@dataclass(frozen=True)
+class Found:
+    """One comparison, and how much each group of users moves its deciding changes."""
+
+    comparison: Comparison
+    influences: Influences
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of one cycle's models."""
+
+    theta: Found  # the challenger against the champion, or popularity
+    self_test: SelfTest
+    delta: Found | None = None  # the challenger against the fresh anchor
+    phi: Found | None = None  # the fresh anchor against the champion
+
+    def pairs(self) -> dict[str, Found]:
+        """Return the comparisons by name."""
+        named = {"theta": self.theta, "delta": self.delta, "phi": self.phi}
+        return {name: found for name, found in named.items() if found is not None}
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A side with its scores, and why the holdout was none for it."""
+
+    side: Side
+    scores: SplitScores
+    seen: tuple[str, ...]
+
+
 def gather_facts(
-    challenger: Side, champion: Side | None, config: RunConfig
-) -> tuple[Comparison, SelfTest]:
+    challenger: Side,
+    champion: Side | None,
+    config: RunConfig,
+    anchor: tuple[Side, RunConfig] | None = None,
+) -> Facts:
     """Compare the challenger with the champion, or with popularity in the first cycle.
+
+    Every model is scored once, and all comparisons see the same draws of users.
 
     Args:
         challenger: Who is judged.
         champion: Who serves; None in the first cycle.
         config: The run's configuration.
-
-    Returns:
-        The comparison, and what the gate found when it tested itself on the same rows.
+        anchor: The accepted recipe made fresh, with its own configuration, by which it is judged;
+            None where there is none. It needs a champion.
 
     Raises:
         ConfigurationError: no head gives the target metric.
-        DataContractError: a bundle cannot score its snapshot, the holdout is empty, or the two
-            sides' snapshots hold other requests.
+        DataContractError: a bundle cannot score its snapshot, the holdout is empty, or the sides'
+            snapshots hold other requests.
         HomefeedError: the gate's self-test failed; no verdict of it can be trusted.
     """
-    snapshot, heads = challenger.snapshot, config.features.heads
-    rows = load_rows(snapshot, challenger.snapshot_dir, SPLIT_HOLDOUT)
-    shared = snapshot.features.head_names
-    if champion is not None:
-        shared = tuple(n for n in shared if n in champion.snapshot.features.head_names)
-    ours = _score(challenger, shared)
-    models = ComparedModels(snapshot.holdout, BaselineKind.POPULARITY, challenger.model, None)
-    seen = _seen(challenger, config)
+    rows = load_rows(challenger.snapshot, challenger.snapshot_dir, SPLIT_HOLDOUT)
+    others = [side for side in (champion, anchor[0] if anchor else None) if side is not None]
+    shared = tuple(
+        name
+        for name in challenger.snapshot.features.head_names
+        if all(name in side.snapshot.features.head_names for side in others)
+    )
+    ours = _score(challenger, shared, config)
     if champion is None:
-        theirs = popularity_scores(rows, ours.holdout_digest)
-    else:
-        theirs = _score(champion, shared)
-        _require_same_rows(ours, theirs, challenger, champion)
-        models = replace(
-            models,
-            baseline_kind=BaselineKind.CHAMPION,
-            champion=champion.model,
-            differences=what_differs(challenger.bundle_config(), champion.bundle_config()),
+        models = ComparedModels(
+            challenger.snapshot.holdout,
+            BaselineKind.POPULARITY,
+            challenger.model,
+            None,
+            seen=ours.seen,
         )
-        seen += _seen(champion, config)
-    comparison = compare(rows, ours, theirs, replace(models, seen=seen), heads, config.model_gate)
-    return comparison, run_self_test(rows, ours, theirs, models, heads, config.model_gate)
+        baseline = popularity_scores(rows, ours.scores.holdout_digest)
+        found = compare_with_influences(
+            rows, ours.scores, baseline, models, config.features.heads, config.model_gate
+        )
+        return Facts(Found(*found), _test_gate(rows, ours, baseline, models, config))
+    theirs = _score(champion, shared, config)
+    models = _models(ours, theirs, "challenger", BaselineKind.CHAMPION)
+    theta = _compare(rows, ours, theirs, models, config)
+    self_test = _test_gate(rows, ours, theirs.scores, models, config)
+    if anchor is None:
+        return Facts(theta, self_test)
+    side, accepted = anchor
+    fresh = _score(side, shared, accepted)
+    models = _models(ours, fresh, "challenger", BaselineKind.ANCHOR)
+    delta = _compare(rows, ours, fresh, models, config)
+    # The same requests, with the labels that the accepted recipe is judged by.
+    rows = load_rows(side.snapshot, side.snapshot_dir, SPLIT_HOLDOUT)
+    models = _models(fresh, theirs, "fresh anchor", BaselineKind.CHAMPION)
+    phi = _compare(rows, fresh, theirs, models, accepted)
+    return Facts(theta, self_test, delta, phi)
 
 
-def _score(side: Side, label_heads: tuple[str, ...]) -> SplitScores:
-    return score_split(
+def _score(side: Side, label_heads: tuple[str, ...], config: RunConfig) -> _Scored:
+    scores = score_split(
         side.bundle_dir, side.snapshot, side.snapshot_dir, SPLIT_HOLDOUT, label_heads
+    )
+    seen = what_was_seen(
+        side.model.label, side.bundle_config(), side.snapshot.holdout, config.snapshot
+    )
+    return _Scored(side, scores, seen)
+
+
+def _models(ours: _Scored, theirs: _Scored, name: str, kind: BaselineKind) -> ComparedModels:
+    mine, other = ours.side, theirs.side
+    names = (name, "fresh anchor" if kind is BaselineKind.ANCHOR else "champion")
+    return ComparedModels(
+        mine.snapshot.holdout,
+        kind,
+        mine.model,
+        other.model,
+        what_differs(mine.bundle_config(), other.bundle_config(), names),
+        (*ours.seen, *theirs.seen),
     )
 
 
-def _seen(side: Side, config: RunConfig) -> tuple[str, ...]:
-    label, holdout = side.model.label, side.snapshot.holdout
-    return what_was_seen(label, side.bundle_config(), holdout, config.snapshot)
+def _compare(
+    rows: ExampleRows, ours: _Scored, theirs: _Scored, models: ComparedModels, config: RunConfig
+) -> Found:
+    _require_same_rows(ours, theirs)
+    heads, gate = config.features.heads, config.model_gate
+    return Found(*compare_with_influences(rows, ours.scores, theirs.scores, models, heads, gate))
 
 
-def _require_same_rows(
-    ours: SplitScores, theirs: SplitScores, challenger: Side, champion: Side
-) -> None:
-    if ours.holdout_digest != theirs.holdout_digest:
+def _test_gate(
+    rows: ExampleRows,
+    ours: _Scored,
+    baseline: SplitScores,
+    models: ComparedModels,
+    config: RunConfig,
+) -> SelfTest:
+    heads, gate = config.features.heads, config.model_gate
+    return run_self_test(rows, ours.scores, baseline, models, heads, gate)
+
+
+def _require_same_rows(ours: _Scored, theirs: _Scored) -> None:
+    if ours.scores.holdout_digest != theirs.scores.holdout_digest:
+        one, other = ours.side.snapshot.digest[:12], theirs.side.snapshot.digest[:12]
         raise DataContractError(
-            f"snapshots {challenger.snapshot.digest[:12]} and {champion.snapshot.digest[:12]} hold "
-            f"other holdout rows ({len(ours.ranking_score):,} and {len(theirs.ranking_score):,}; "
-            f"digests {ours.holdout_digest[:12]} and {theirs.holdout_digest[:12]}); expected the "
-            f"same requests, pins and labels; the event log changed between the two builds: start "
-            f"a new cycle"
+            f"snapshots {one} and {other} hold other holdout rows "
+            f"({len(ours.scores.ranking_score):,} and {len(theirs.scores.ranking_score):,}; "
+            f"digests {ours.scores.holdout_digest[:12]} and {theirs.scores.holdout_digest[:12]}); "
+            f"expected the same requests, pins and labels; the event log changed between the two "
+            f"builds: start a new cycle"
         )
 
 

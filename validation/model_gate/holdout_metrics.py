@@ -80,6 +80,17 @@ def ratio_metrics(
     return metrics
 
 
+def level_of(
+    rows: ExampleRows, scores: SplitScores, heads: tuple[Head, ...], target: TargetMetric
+) -> float:
+    """Return the target metric of one side alone; NaN where a score is not finite."""
+    metrics = ratio_metrics(rows, scores, scores, heads, target)
+    metric = next(found for found in metrics if found.name == target.name)
+    if metric.denominator is None:
+        return float(metric.challenger.sum() / len(np.unique(rows.user_id)))
+    return float(metric.challenger.sum() / metric.denominator.sum())
+
+
 def _probability_metrics(
     rows: ExampleRows, challenger: SplitScores, baseline: SplitScores, head: str
 ) -> list[RatioMetric]:

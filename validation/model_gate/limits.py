@@ -11,7 +11,7 @@ from enum import Enum
 from statistics import NormalDist
 
 from pipelines.contracts.config import Head, Limit, ModelGateConfig, RelativeLimit
-from pipelines.contracts.judgement import HeadFacts, Interval, MetricComparison
+from pipelines.contracts.judgement import BaselineKind, HeadFacts, Interval, MetricComparison
 from validation.model_gate.bootstrap import smallest_detectable_change
 from validation.model_gate.findings import (
     Findings,
@@ -94,8 +94,9 @@ def judge_guardrails(config: ModelGateConfig, findings: Findings) -> None:
             _judge_difference(rail, row, findings)
             continue
         lowest = None if rail.max_decrease is None else -rail.max_decrease
+        change, cycles = _decisive(row, change, (lowest, rail.max_increase), findings)
         found = place(change, lowest, rail.max_increase)
-        said = f"{rail.metric} changed by {quote_change(change)}"
+        said = f"{rail.metric} changed by {quote_change(change)}{cycles}{_against(findings)}"
         if found is Place.BEYOND:
             findings.broken.append(f"{said}, beyond its guardrail {name_rail(rail)}.")
         elif found is Place.WITHIN:
@@ -107,6 +108,34 @@ def judge_guardrails(config: ModelGateConfig, findings: Findings) -> None:
             _straddles(
                 f"{said}, perhaps beyond its guardrail {name_rail(rail)}", change, crossed, findings
             )
+
+
+def _decisive(
+    row: MetricComparison,
+    change: Interval,
+    bounds: tuple[float | None, float | None],
+    findings: Findings,
+) -> tuple[Interval, str]:
+    """Return the interval that is judged, and what has to be said of where it is from.
+
+    It is the one pooled over the cycles of the pair, unless this cycle alone lies beyond a bound:
+    what earlier challengers did is no excuse for this one.
+    """
+    pooled = findings.comparison.find_pooled(row.metric, row.segment)
+    if pooled is None or pooled.num_cycles == 1 or place(change, *bounds) is Place.BEYOND:
+        return change, ""
+    reach = NormalDist().inv_cdf((1 + change.confidence) / 2) * pooled.pooled_error
+    value = pooled.pooled_value
+    found = Interval(
+        value=value, low=value - reach, high=value + reach, confidence=change.confidence
+    )
+    return found, f", pooled over {pooled.num_cycles} cycles"
+
+
+def _against(findings: Findings) -> str:
+    """Return which baseline is meant, where it is not the one that serves."""
+    is_anchor = findings.comparison.baseline_kind is BaselineKind.ANCHOR
+    return " against the fresh anchor" if is_anchor else ""
 
 
 def _judge_difference(rail: RelativeLimit, row: MetricComparison, findings: Findings) -> None:
@@ -137,10 +166,14 @@ def judge_segments(config: ModelGateConfig, findings: Findings) -> None:
         consequence = f"though segment '{segment}' is required"
         row = findings.find(config.target_metric, consequence, segment)
         change = row.relative_change if row is not None else None
-        if change is None:
+        if row is None or change is None:
             continue
+        change, cycles = _decisive(row, change, (-config.segment_margin, None), findings)
         found = place(change, -config.segment_margin, None)
-        said = f"In segment {segment} {config.target_metric} changed by {quote_change(change)}"
+        said = (
+            f"In segment {segment} {config.target_metric} changed by {quote_change(change)}"
+            f"{cycles}{_against(findings)}"
+        )
         if found is Place.BEYOND:
             findings.broken.append(f"{said}, below the {percent(-config.segment_margin)} allowed.")
         elif found is Place.STRADDLES:

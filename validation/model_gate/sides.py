@@ -34,11 +34,20 @@ class Side:
         return read_config(self.bundle_dir)
 
 
-def what_differs(ours: BundleConfig, theirs: BundleConfig) -> tuple[str, ...]:
-    """Return in sentences where two bundles' recipes differ in what they rank by and are told."""
+def what_differs(
+    ours: BundleConfig, theirs: BundleConfig, names: tuple[str, str] = ("challenger", "champion")
+) -> tuple[str, ...]:
+    """Return in sentences where two bundles' recipes differ in what they rank by and are told.
+
+    Args:
+        ours: The first side's.
+        theirs: The second side's.
+        names: What the two sides are called.
+    """
+    first, second = names
     mine, other = _what_it_is_told(ours), _what_it_is_told(theirs)
     said = [
-        f"The challenger's {what}: {mine[what]}; the champion's: {other[what]}."
+        f"The {first}'s {what}: {mine[what]}; the {second}'s: {other[what]}."
         for what in mine
         if mine[what] != other[what]
     ]
@@ -46,8 +55,8 @@ def what_differs(ours: BundleConfig, theirs: BundleConfig) -> tuple[str, ...]:
     for name in dict.fromkeys((*heads, *others)):
         if heads.get(name) != others.get(name):
             said.append(
-                f"Head '{name}' is {_describe(heads.get(name))} in the challenger and "
-                f"{_describe(others.get(name))} in the champion."
+                f"Head '{name}' is {_describe(heads.get(name))} in the {first} and "
+                f"{_describe(others.get(name))} in the {second}."
             )
     return tuple(said)
 

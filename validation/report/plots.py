@@ -1,4 +1,4 @@
-"""The verdict's two drawings: relative changes with their intervals, and calibration.
+"""The verdict's drawings: relative changes, calibration, and what the gate can see.
 
 Each is drawn once and saved twice: as a PNG file for MLflow's artifact view, and as SVG inside the
 verdict page, where text can be selected and nothing is fetched. Not for the page itself
@@ -17,7 +17,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipelines.contracts.judgement import Comparison, Interval
+from pipelines.contracts.judgement import Comparison, Interval, Judgement, OperatingPoint
 
 OURS, THEIRS, SOFT, BAD, INK = "#0550ae", "#8a6d3b", "#59636e", "#a40e26", "#1b1f24"
 SPANS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
@@ -28,6 +28,8 @@ LABELS = {
     "changes": "Relative change by metric and segment, with intervals; the same numbers stand in "
     "the tables below",
     "reliability": "Calibration by head: observed share by predicted probability",
+    "operating_curve": "How often a recipe that truly differs is promoted and rejected, and what a "
+    "year of it is worth",
 }
 _STYLES: dict[str, dict[str, Any]] = {
     "baseline": {"color": THEIRS, "marker": "s", "fillstyle": "none"},
@@ -48,22 +50,24 @@ class ForestRow:
     is_target: bool
 
 
-def write_drawings(comparison: Comparison, needed: float, out_dir: Path) -> dict[str, Markup]:
-    """Write `changes.png` and `reliability.png`, each only where there is something to draw.
+def write_drawings(judgement: Judgement, needed: float, out_dir: Path) -> dict[str, Markup]:
+    """Write a PNG file for each drawing, where there is something to draw.
 
     Args:
-        comparison: The facts.
+        judgement: The facts.
         needed: What the lower end of the target metric's interval must exceed.
         out_dir: Existing folder.
 
     Returns:
         The same drawings as SVG for the page, by the name of the file.
     """
-    figures = {}
+    figures, comparison = {}, judgement.comparison
     if rows := forest_rows(comparison):
         figures["changes"] = draw_changes(rows, needed)
     if comparison.reliability:
         figures["reliability"] = draw_reliability(comparison)
+    if judgement.operating_curve:
+        figures["operating_curve"] = draw_operating_curve(judgement.operating_curve)
     for name, figure in figures.items():
         figure.savefig(out_dir / f"{name}.png", dpi=110)
     return {name: inline_svg(figure, LABELS[name]) for name, figure in figures.items()}
@@ -161,6 +165,28 @@ def draw_reliability(comparison: Comparison) -> Figure:
             axes.set_ylabel("share with the action")
         if number == 0:
             axes.legend(frameon=False)
+        _unclutter(axes, "top", "right")
+    return figure
+
+
+def draw_operating_curve(points: tuple[OperatingPoint, ...]) -> Figure:
+    """Draw what becomes of recipes by how much they truly differ: each cycle, and over a year."""
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    each, year = figure.subplots(1, 2)
+    changes = [100 * point.true_change for point in points]
+    promoted = [100 * point.promoted for point in points]
+    each.plot(changes, promoted, color=OURS, marker="o", label="promoted")
+    rejected = [100 * point.rejected for point in points]
+    each.plot(changes, rejected, color=BAD, marker="s", fillstyle="none", label="rejected")
+    each.set(ylabel="% of cycles", ylim=(-3, 103), title="the challenger, each cycle")
+    each.legend(frameon=False)
+    quality = [100 * point.year_quality for point in points]
+    year.plot(changes, changes, color=SOFT, linestyle="--", linewidth=1, label="no gate, no age")
+    year.plot(changes, quality, color=OURS, marker="o", label="with this gate")
+    year.set(ylabel="% of the target metric", title="what serves, mean of a year")
+    year.legend(frameon=False)
+    for axes in (each, year):
+        axes.set_xlabel("true change by the recipe, %")
         _unclutter(axes, "top", "right")
     return figure
 

@@ -7,11 +7,13 @@ MLflow's artifact view. Not for deciding (`validation.model_gate.verdict`).
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.contracts.artifacts import NextStep
-from pipelines.contracts.judgement import Comparison, SelfTest, Verdict
-from validation.model_gate.verdict import needed_lower_end
+from pipelines.contracts.judgement import Comparison, Judgement, PooledChange
+from validation.model_gate.examine import margin_of
+from validation.model_gate.policy.operating_curve import ASSUMED_DECAY
 from validation.report.data_docs import environment
 from validation.report.plots import write_drawings
 
@@ -22,9 +24,7 @@ CONTEXT_KEYS = ("run_id", "recipe", "as_of", "code_version", "margin")
 
 
 def write_report(
-    comparison: Comparison,
-    self_test: SelfTest,
-    verdict: Verdict,
+    judgement: Judgement,
     next_step: NextStep,
     out_dir: Path,
     context: Mapping[str, str],
@@ -34,11 +34,10 @@ def write_report(
         <out_dir>/verdict.html       self-contained, below 300 kB
         <out_dir>/changes.png        relative changes with intervals
         <out_dir>/reliability.png    calibration, where a side has probabilities
+        <out_dir>/operating_curve.png    what the gate can see, where the change has an error
 
     Args:
-        comparison: The facts about challenger and baseline.
-        self_test: What the gate found when it tested itself.
-        verdict: The decision and its reasons.
+        judgement: The facts, and what was decided.
         next_step: What the pipeline does now, and what a person may run.
         out_dir: Existing folder.
         context: What else the page says of the run; see `CONTEXT_KEYS`, all of them required.
@@ -50,19 +49,24 @@ def write_report(
         KeyError: the context lacks a key.
     """
     said = {key: context[key] for key in CONTEXT_KEYS}
-    needed = needed_lower_end(comparison, float(said["margin"]))
+    comparison = judgement.comparison
+    needed = -margin_of(comparison, float(said["margin"]))
     page = out_dir / PAGE
     html = (
         environment()
         .get_template("verdict.html.j2")
         .render(
             comparison=comparison,
-            verdict=verdict,
+            verdict=judgement.verdict,
+            anchor=judgement.anchor,
+            changes=_changes(judgement),
+            judgement=judgement,
+            assumed_decay=ASSUMED_DECAY,
             context=said,
             target=comparison.target,
-            self_test=self_test,
+            self_test=judgement.self_test,
             needed=needed,
-            drawings=write_drawings(comparison, needed, out_dir),
+            drawings=write_drawings(judgement, needed, out_dir),
             next_step=next_step,
             confidence=_confidence(comparison),
         )
@@ -70,6 +74,41 @@ def write_report(
     page.write_text(html, "utf-8")
     log.info("verdict page: %s", page)
     return page
+
+
+@dataclass(frozen=True)
+class ChangeRow:
+    """One line of the table that tells recipe and freshness apart."""
+
+    question: str
+    sides: str
+    comparison: Comparison
+    pooled: PooledChange
+
+    @property
+    def reach(self) -> float:
+        """Half the width of the pooled two-sided 95 % interval."""
+        return 1.96 * self.pooled.pooled_error
+
+
+def _changes(judgement: Judgement) -> list[ChangeRow]:
+    """Return the changes of the target metric that decide, each with the question it answers."""
+    anchor, found = judgement.anchor, judgement.comparison
+    asked: list[tuple[str, Comparison | None]] = [
+        ("What would users notice?", found),
+        ("What is the change of recipe worth?", anchor.recipe if anchor else None),
+        ("What is fresh data worth?", anchor.freshness if anchor else None),
+    ]
+    return [
+        ChangeRow(
+            question,
+            f"{comparison.challenger_model.label} against {comparison.baseline_label}",
+            comparison,
+            row,
+        )
+        for question, comparison in asked
+        if comparison is not None and (row := comparison.find_pooled(comparison.target_metric))
+    ]
 
 
 def _confidence(comparison: Comparison) -> str:

@@ -12,8 +12,8 @@ from pipelines.alerts.compose import (
     compose_verdict,
     find_failure,
 )
-from pipelines.contracts.artifacts import Alert, AlertKind, NextStep, StageFailure
-from pipelines.contracts.judgement import Decision
+from pipelines.contracts.artifacts import Alert, AlertKind, NextStep, StageFailure, Standing
+from pipelines.contracts.judgement import AnchorFacts, Decision, Promoted
 from pipelines.contracts.run_layout import failure_uri
 from pipelines.settings import Settings
 from pipelines.stages.alert import alert as alert_stage
@@ -188,3 +188,35 @@ def test_an_alert_survives_json():
         links=(("a", "b"),),
     )
     assert Alert.model_validate_json(alert.model_dump_json()) == alert
+
+
+def test_a_fresh_anchor_in_the_challenger_s_place_is_told_with_what_it_means(tmp_path):
+    run = make_run(tmp_path, champion=CHAMPION)
+    found = make_judgement(Decision.REJECT, REASON)
+    fresh = found.comparison.challenger_model.model_copy(update={"version": "5"})
+    anchor = AnchorFacts(
+        model=fresh, recipe=found.comparison, freshness=found.comparison, serving=found.serving
+    )
+    verdict = found.verdict.model_copy(update={"promoted": Promoted.ANCHOR})
+    found = found.model_copy(update={"anchor": anchor, "verdict": verdict})
+    alert = compose_verdict(found, run, SETTINGS)
+    assert alert.kind is AlertKind.REGRESSION
+    assert "test_ranker v5, the accepted recipe trained on the same rows, is promoted" in alert.done
+    assert "The pipeline makes test_ranker v5 the champion" in alert.next_step.sentence
+    commands = [command for _, command in alert.next_step.commands]
+    assert any("rollback --to-version 3" in command for command in commands)
+
+
+def test_after_four_cycles_without_a_promotion_a_person_is_asked(tmp_path):
+    for num_before, is_asked in ((2, False), (3, True)):
+        run = make_run(tmp_path, champion=CHAMPION, standing=Standing(num_unpromoted=num_before))
+        step = compose_verdict(make_judgement(Decision.INCONCLUSIVE), run, SETTINGS).next_step
+        assert ("Nothing was promoted in 4 cycles" in step.sentence) is is_asked
+        names = [parse(command).info_name for _, command in step.commands]
+        assert (("promote" in names) and ("set" in names)) is is_asked
+
+
+def test_where_the_accepted_recipe_is_lost_a_person_names_one(tmp_path):
+    run = make_run(tmp_path, champion=CHAMPION, standing=Standing(problem="It is not known."))
+    step = compose_verdict(make_judgement(Decision.INCONCLUSIVE), run, SETTINGS).next_step
+    assert "set" in [parse(command).info_name for _, command in step.commands]

@@ -21,8 +21,8 @@ def test_retrain_runs_two_cycles_and_sums_up(retrained):
         assert judgement_of(retrained.home, run_id).verdict.reasons[0] in retrained.output
     assert promotion_of(retrained.home, RUN_IDS[0]).is_promoted
     first, second = (judgement_of(retrained.home, run_id).comparison for run_id in RUN_IDS)
-    assert first.champion_model is None
-    assert second.champion_model == first.challenger_model
+    assert first.baseline_model is None
+    assert second.baseline_model == first.challenger_model
     assert "http://127.0.0.1:" in retrained.output and "make ui" in retrained.output
 
 

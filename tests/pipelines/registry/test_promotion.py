@@ -17,7 +17,7 @@ from pipelines.contracts.errors import (
 from pipelines.contracts.judgement import Decision, Promotion
 from pipelines.registry import history, promotion, registry, tracking
 from pipelines.settings import Settings
-from support.registered import challenger_of, judgement_of, register_bundle
+from support.registered import NO_ANCHOR, challenger_of, judgement_of, register_bundle
 from support.runs import make_run
 
 pytestmark = pytest.mark.services
@@ -45,7 +45,9 @@ def cycle(tmp_path: Path, tracking_uri: str, as_of: datetime, **overrides: objec
 
 def promote(client: MlflowClient, run: ResolvedRun, folder: Path, now: datetime = NOW) -> Promotion:
     model = register_bundle(client, run, folder)
-    return promotion.move_if_permitted(run, challenger_of(model), judgement_of(run, model), now)
+    return promotion.move_if_permitted(
+        run, challenger_of(model), NO_ANCHOR, judgement_of(run, model), now
+    )
 
 
 def champion(client: MlflowClient, run: ResolvedRun) -> ModelRef | None:
@@ -75,7 +77,7 @@ def test_without_promote_nothing_moves(
     run = cycle(tmp_path, tracking_uri, FIRST)
     model = register_bundle(client, run, tmp_path)
     judgement = judgement_of(run, model, decision)
-    done = promotion.move_if_permitted(run, challenger_of(model), judgement, NOW)
+    done = promotion.move_if_permitted(run, challenger_of(model), NO_ANCHOR, judgement, NOW)
     assert not done.is_promoted
     assert str(decision) in done.reason
     assert champion(client, run) is None
@@ -115,7 +117,7 @@ def test_a_verdict_about_another_model_is_refused(
     one = register_bundle(client, run, tmp_path)
     two = register_bundle(client, run, tmp_path)
     with pytest.raises(PromotionRefusedError, match="the verdict is about"):
-        promotion.move_if_permitted(run, challenger_of(two), judgement_of(run, one), NOW)
+        promotion.move_if_permitted(run, challenger_of(two), NO_ANCHOR, judgement_of(run, one), NOW)
     assert champion(client, run) is None
 
 
@@ -126,7 +128,9 @@ def test_killed_between_alias_and_manifest_it_goes_on(
     model = register_bundle(client, run, tmp_path)
     registry.move_champion(client, None, model)  # then the process was killed
     for _ in range(2):
-        done = promotion.move_if_permitted(run, challenger_of(model), judgement_of(run, model), NOW)
+        done = promotion.move_if_permitted(
+            run, challenger_of(model), NO_ANCHOR, judgement_of(run, model), NOW
+        )
         assert done.is_promoted
     assert len(history.read(run.workspace_uri, run.registered_model)) == 1
 
@@ -179,7 +183,7 @@ def test_a_promotion_is_not_made_again_over_a_rollback(
     first = promote(client, run, tmp_path).champion_after
     later = cycle(tmp_path, tracking_uri, SECOND, champion=first)
     model = register_bundle(client, later, tmp_path)
-    arguments = (later, challenger_of(model), judgement_of(later, model))
+    arguments = (later, challenger_of(model), NO_ANCHOR, judgement_of(later, model))
     promotion.move_if_permitted(*arguments, NOW)
     settings = Settings(
         workspace=str(tmp_path / "workspace"),
@@ -227,7 +231,9 @@ def test_a_version_that_was_altered_after_the_verdict_is_refused(
     model = register_bundle(client, run, tmp_path)
     client.set_model_version_tag(model.name, model.version, "bundle_digest", "f" * 64)
     with pytest.raises(PromotionRefusedError, match="found bundle ffffffff"):
-        promotion.move_if_permitted(run, challenger_of(model), judgement_of(run, model), NOW)
+        promotion.move_if_permitted(
+            run, challenger_of(model), NO_ANCHOR, judgement_of(run, model), NOW
+        )
     assert champion(client, run) is None
 
 
@@ -263,7 +269,9 @@ def test_mlflow_down_at_promotion_moves_nothing(
     model = register_bundle(client, run, tmp_path)
     cut_off = run.model_copy(update={"tracking_uri": unused_url})
     with pytest.raises(TrackingUnavailableError, match="nothing was promoted"):
-        promotion.move_if_permitted(cut_off, challenger_of(model), judgement_of(run, model), NOW)
+        promotion.move_if_permitted(
+            cut_off, challenger_of(model), NO_ANCHOR, judgement_of(run, model), NOW
+        )
     assert champion(client, run) is None
     assert not storage.exists(storage.join(run.workspace_uri, "history", "x"))
     assert history.read(run.workspace_uri, run.registered_model) == []

@@ -21,8 +21,7 @@ def test_both_sides_are_logged_once_under_the_same_names(tmp_path: Path, trackin
     judged = judgement_of(run, model, Decision.REJECT)
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "verdict.html").write_text("a page")
-    arguments = (judged.comparison, judged.verdict, judged.serving, tmp_path / "report")
-    ids = [log_sides(client, run, *arguments) for _ in range(2)]
+    ids = [log_sides(client, run, judged, tmp_path / "report") for _ in range(2)]
 
     assert ids[0] == ids[1]
     experiment = client.get_experiment_by_name(name)

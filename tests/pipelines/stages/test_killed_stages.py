@@ -34,13 +34,14 @@ SIGNS = {
     "build_snapshot": "snapshots/.scratch-*",
     "check_snapshot": ".scratch-*",
     "train_challenger": "runs/*/train_challenger/training/metrics.jsonl",
+    "train_anchor": "runs/*/train_anchor/stage.lock",
     "compare_with_champion": ".scratch-*",
     "promote_challenger": "runs/*/promote_challenger/stage.lock",
     "alert": "runs/*/alert/stage.lock",
 }
-EARLY, LATE = tuple(SIGNS)[:3], tuple(SIGNS)[3:]
+EARLY, LATE = tuple(SIGNS)[:4], tuple(SIGNS)[4:]
 # these are over within milliseconds and may win the race; what must hold afterwards is the same
-QUICK = ("promote_challenger", "alert")
+QUICK = ("train_anchor", "promote_challenger", "alert")
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from pipelines.registry.accepted import AcceptedSnapshot, accepted_folder
 from pipelines.settings import Settings
 from pipelines.stages.resolve_run import run_uri_of
 from pipelines.stages.runner import start_run
-from support.registered import challenger_of, judgement_of, register_bundle
+from support.registered import NO_ANCHOR, challenger_of, judgement_of, register_bundle
 from support.runs import make_run
 
 pytestmark = pytest.mark.services
@@ -145,7 +145,8 @@ def make_champion(
         champion=before,
     )
     model = register_bundle(tracking.connect(uri), run, tmp_path)
-    promotion.move_if_permitted(run, challenger_of(model), judgement_of(run, model), AS_OF)
+    judgement = judgement_of(run, model)
+    promotion.move_if_permitted(run, challenger_of(model), NO_ANCHOR, judgement, AS_OF)
     return model
 
 

@@ -128,12 +128,12 @@ def test_power_at_the_smallest_detectable_change_is_80_percent() -> None:
 
 
 def test_users_keep_their_group_from_cycle_to_cycle_and_few_users_are_groups_of_one() -> None:
-    num_few, few = user_groups(np.array([7, 3, 7, 5]))
-    assert (num_few, few[0]) == (3, few[2])
+    few_groups, few = user_groups(np.array([7, 3, 7, 5]))
+    assert (len(few_groups), few[0]) == (3, few[2])
 
     everybody = np.arange(200_000)
-    num_groups, group = user_groups(everybody)
-    assert num_groups == MAX_GROUPS
+    groups, group = user_groups(everybody)
+    assert len(groups) == MAX_GROUPS
     again = user_groups(everybody[::-1])[1][::-1]
     assert (again == group).all()  # whoever else is there, where no group is empty
     assert np.bincount(group).max() < 40  # 12 on average

@@ -78,7 +78,8 @@ def judged(planted_snapshot: Snapshot, config: RunConfig, bundles: tuple[Path, P
     def judge_against(champion: Path | None) -> tuple[Comparison, Verdict]:
         side = Side(NEW_CHALLENGER, bundles[0], planted_snapshot, folder)
         other = Side(CHAMPION, champion, planted_snapshot, folder) if champion else None
-        comparison, self_test = gather_facts(side, other, config)
+        facts = gather_facts(side, other, config)
+        comparison, self_test = facts.theta.comparison, facts.self_test
         gate, heads = config.model_gate, config.features.heads
         return comparison, decide(comparison, self_test, SERVING, gate, heads)
 
@@ -114,7 +115,7 @@ def test_a_bundle_against_its_copy_is_not_promoted(
 def test_the_first_cycle_of_a_model_that_knows_nothing(judged: Judged) -> None:
     comparison, verdict = judged(None)
     assert comparison.baseline_kind is BaselineKind.POPULARITY
-    assert comparison.champion_model is None
+    assert comparison.baseline_model is None
     row = comparison.find("repin_volume_at_3")
     assert row is not None and row.baseline is not None and row.challenger < row.baseline
     # How much worse depends on the untrained weights; the verdict follows from the interval alone.
@@ -153,7 +154,8 @@ def test_each_side_ranks_as_it_serves(
 
     def volume(champion: Path, recipe: RunConfig) -> float | None:
         side = Side(NEW_CHALLENGER, bundles[0], planted_snapshot, folder)
-        found, _ = gather_facts(side, Side(CHAMPION, champion, planted_snapshot, folder), recipe)
+        facts = gather_facts(side, Side(CHAMPION, champion, planted_snapshot, folder), recipe)
+        found = facts.theta.comparison
         assert found.target is not None
         return found.target.baseline
 
@@ -194,7 +196,8 @@ def test_a_champion_that_was_trained_on_the_holdout_makes_the_comparison_void(
     ):
         newer = with_config(bundles[1], tmp_path / str(number), **update)
         other = Side(CHAMPION, newer, planted_snapshot, folder)
-        comparison, self_test = gather_facts(side, other, config)
+        facts = gather_facts(side, other, config)
+        comparison, self_test = facts.theta.comparison, facts.self_test
         gate, heads = config.model_gate, config.features.heads
         verdict = decide(comparison, self_test, SERVING, gate, heads)
         assert verdict.decision is Decision.INCONCLUSIVE

@@ -9,10 +9,11 @@ import pytest
 from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
 from support.holdouts import AGAINST_CHAMPION, HEADS, noisy_scores, planted_rows
 from training.bundle.score_split import SplitScores
-from validation.model_gate import bootstrap, comparison, interval_checks
+from validation.model_gate import bootstrap, comparison
 from validation.model_gate.bootstrap import RatioEstimate, UserSums
-from validation.model_gate.interval_checks import SelfTestFailedError, check_intervals
-from validation.model_gate.self_test import run_self_test
+from validation.model_gate.self_test import interval_checks
+from validation.model_gate.self_test.interval_checks import SelfTestFailedError, check_intervals
+from validation.model_gate.self_test.run import run_self_test
 
 CONFIG = ModelGateConfig(
     floors=(Limit(metric="calibration_ratio.repin", minimum=0.8, maximum=1.25),),

@@ -96,7 +96,7 @@ def test_a_champion_without_hides_can_be_beaten_and_is_not_exceeded(
 
 def test_the_first_cycle_is_held_to_its_guardrails_too() -> None:
     many = metric(HIDE, change(100.0, 80.0, 120.0), challenger=1.0)
-    first = {"baseline_kind": BaselineKind.POPULARITY, "champion_model": None}
+    first = {"baseline_kind": BaselineKind.POPULARITY, "baseline_model": None}
     assert verdict_on(comparison(change(0.3), add=(many,), **first)).decision is Decision.REJECT
 
 

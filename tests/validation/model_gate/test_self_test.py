@@ -16,9 +16,9 @@ from support.holdouts import (
     scaled,
 )
 from training.bundle.score_split import SplitScores
-from validation.model_gate import self_test
 from validation.model_gate.facts import popularity_scores
-from validation.model_gate.planted import shuffle_within_requests
+from validation.model_gate.self_test import run
+from validation.model_gate.self_test.planted import shuffle_within_requests
 
 CONFIG = ModelGateConfig(
     floors=(Limit(metric="calibration_ratio.repin", minimum=0.8, maximum=1.25),),
@@ -56,7 +56,7 @@ def test_the_first_cycle_is_judged_against_popularity() -> None:
     popularity = popularity_scores(ROWS, DIGEST)
     good = judged(ROWS, GOOD, popularity, AGAINST_POPULARITY, CONFIG)
     assert good.verdict.decision is Decision.PROMOTE
-    assert good.comparison.champion_model is None
+    assert good.comparison.baseline_model is None
 
     poor = judged(ROWS, scaled(POOR, 0.55), popularity, AGAINST_POPULARITY, CONFIG)
     assert poor.verdict.decision is Decision.REJECT
@@ -99,7 +99,7 @@ def test_a_challenger_that_is_chance_is_never_promoted() -> None:
 
 def test_a_gate_that_calls_everything_fine_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     lenient = Verdict(decision=Decision.PROMOTE, reasons=("Fine.",))
-    monkeypatch.setattr(self_test, "decide_on_comparison", lambda *_: lenient)
+    monkeypatch.setattr(run, "decide_on_comparison", lambda *_: lenient)
 
     with pytest.raises(HomefeedError, match="worst possible ranking got PROMOTE"):
         verdict_on(GOOD, FAIR)
@@ -108,13 +108,13 @@ def test_a_gate_that_calls_everything_fine_is_found_out(monkeypatch: pytest.Monk
 def test_a_gate_that_sees_differences_where_none_are_is_found_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    genuine = self_test.compare
+    genuine = run.compare
 
     def skewed(rows, challenger, *rest):  # type: ignore[no-untyped-def]
         nudged = replace(challenger, ranking_score=challenger.ranking_score[::-1].copy())
         return genuine(rows, nudged, *rest)
 
-    monkeypatch.setattr(self_test, "compare", skewed)
+    monkeypatch.setattr(run, "compare", skewed)
     with pytest.raises(HomefeedError, match="challenger against itself differs in"):
         verdict_on(GOOD, FAIR)
 

@@ -71,7 +71,7 @@ def test_the_self_test_follows(target: str) -> None:
 @TARGETS
 def test_page_and_drawings_follow(target: str, tmp_path: Path) -> None:
     found = judged_by(target)
-    page = write_report(found.comparison, found.self_test, found.verdict, STEP, tmp_path, CONTEXT)
+    page = write_report(found, STEP, tmp_path, CONTEXT)
     html = page.read_text("utf-8")
     assert f"{target}, challenger" in html
     assert f"the lower end of {target} in segment" in html

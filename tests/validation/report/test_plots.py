@@ -7,7 +7,7 @@ import pytest
 from markupsafe import Markup
 
 from pipelines.contracts.config import Limit, ModelGateConfig
-from pipelines.contracts.judgement import Comparison, Interval
+from pipelines.contracts.judgement import Comparison, Interval, Judgement, OperatingPoint
 from support.holdouts import AGAINST_CHAMPION, HEADS, judged, noisy_scores, planted_rows
 from validation.report import plots
 
@@ -16,11 +16,25 @@ CONFIG = ModelGateConfig(
 )
 
 
+CURVE = tuple(
+    OperatingPoint(
+        true_change=0.01 * k, promoted=0.5 + 0.2 * k, rejected=0.5 - 0.2 * k, year_quality=0
+    )
+    for k in (-2, 0, 2)
+)
+
+
 @pytest.fixture(scope="module")
-def comparison() -> Comparison:
+def judgement() -> Judgement:
     rows, truth = planted_rows(num_users=100)
     good, fair = noisy_scores(truth, 0.2, 1), noisy_scores(truth, 1.0, 2)
-    return judged(rows, good, fair, AGAINST_CHAMPION, CONFIG).comparison
+    found = judged(rows, good, fair, AGAINST_CHAMPION, CONFIG)
+    return found.model_copy(update={"operating_curve": CURVE})
+
+
+@pytest.fixture(scope="module")
+def comparison(judgement: Judgement) -> Comparison:
+    return judgement.comparison
 
 
 def forest_row(low: float, high: float, metric: str = "repin_volume_at_3") -> plots.ForestRow:
@@ -28,28 +42,29 @@ def forest_row(low: float, high: float, metric: str = "repin_volume_at_3") -> pl
     return plots.ForestRow(metric, "all", change, metric == "repin_volume_at_3")
 
 
-def test_the_plots_are_small_png_files(comparison: Comparison, tmp_path: Path) -> None:
-    found = plots.write_drawings(comparison, -0.01, tmp_path)
-    assert found.keys() == {"changes", "reliability"}
+def test_the_plots_are_small_png_files(judgement: Judgement, tmp_path: Path) -> None:
+    found = plots.write_drawings(judgement, -0.01, tmp_path)
+    assert found.keys() == {"changes", "reliability", "operating_curve"}
     for name in found:
         content = (tmp_path / f"{name}.png").read_bytes()
         assert content.startswith(b"\x89PNG") and 5_000 < len(content) < 200_000
 
 
 def test_the_drawings_are_the_same_each_time_and_fetch_nothing(
-    comparison: Comparison, tmp_path: Path
+    judgement: Judgement, tmp_path: Path
 ) -> None:
-    found = plots.write_drawings(comparison, -0.01, tmp_path)
-    assert found == plots.write_drawings(comparison, -0.01, tmp_path)
+    found = plots.write_drawings(judgement, -0.01, tmp_path)
+    assert found == plots.write_drawings(judgement, -0.01, tmp_path)
     for svg in found.values():
         assert isinstance(svg, Markup) and len(svg) < 100_000
         assert re.findall(r"http|url\(|@import|clip-path=", svg) == []
 
 
 def test_where_there_is_nothing_to_draw_nothing_is_written(
-    comparison: Comparison, tmp_path: Path
+    judgement: Judgement, tmp_path: Path
 ) -> None:
-    bare = comparison.model_copy(update={"metrics": (), "reliability": ()})
+    nothing = judgement.comparison.model_copy(update={"metrics": (), "reliability": ()})
+    bare = judgement.model_copy(update={"comparison": nothing, "operating_curve": ()})
     assert plots.write_drawings(bare, -0.01, tmp_path) == {}
     assert list(tmp_path.iterdir()) == []
 
@@ -116,3 +131,11 @@ def test_five_heads_stand_in_two_rows(comparison: Comparison) -> None:
     assert len(figure.axes) == 5
     width, height = figure.get_size_inches()
     assert width / height == pytest.approx(3 / 2)
+
+
+def test_the_operating_curve_shows_each_cycle_and_a_year() -> None:
+    each, year = plots.draw_operating_curve(CURVE).axes
+    promoted, rejected = each.get_lines()
+    assert list(promoted.get_ydata()) == pytest.approx([10, 50, 90])
+    assert list(rejected.get_ydata()) == pytest.approx([90, 50, 10])
+    assert "mean of a year" in year.get_title()

@@ -88,8 +88,7 @@ def first_cycle() -> Judgement:
 
 
 def page_of(found: Judgement, folder: Path, **context: str) -> Page:
-    facts = (found.comparison, found.self_test, found.verdict)
-    path = write_report(*facts, STEP, folder, CONTEXT | context)
+    path = write_report(found, STEP, folder, CONTEXT | context)
     return Page(path.read_text("utf-8"))
 
 
@@ -203,7 +202,5 @@ def test_the_page_says_why_a_number_is_absent(tmp_path: Path) -> None:
 def test_a_missing_context_is_named(promoted: Judgement, tmp_path: Path) -> None:
     incomplete = {key: value for key, value in CONTEXT.items() if key != "margin"}
     with pytest.raises(KeyError, match="margin"):
-        write_report(
-            promoted.comparison, promoted.self_test, promoted.verdict, STEP, tmp_path, incomplete
-        )
+        write_report(promoted, STEP, tmp_path, incomplete)
     assert not (tmp_path / "verdict.html").exists()

@@ -3,7 +3,8 @@
 A planted model is the challenger with one fault, judged against the challenger itself. What must
 come out is written beside each. Where the holdout is too small to see the fault, nothing can be
 asked of the gate, and that is said. Not for the statistics: those are
-`validation.model_gate.interval_checks`. Tested in tests/validation/model_gate/test_self_test.py.
+`validation.model_gate.self_test.interval_checks`. Tested in
+tests/validation/model_gate/test_self_test.py.
 """
 
 from collections.abc import Iterator

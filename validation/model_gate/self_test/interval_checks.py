@@ -3,7 +3,7 @@
 What the bootstrap gives is held against answers that are known otherwise: a bias that is put in
 must come out, the width must be that of the linearised error, and intervals must cover the truth as
 often as they claim. Scaled intervals, lost pairing and swapped sides are found this way. Not for
-models whose verdict is known (`validation.model_gate.self_test`).
+models whose verdict is known (`validation.model_gate.self_test.run`).
 
 Letters: G groups of users, D draws.
 """
@@ -80,7 +80,7 @@ def _change(
 ) -> Interval | None:
     """Return the relative change of one metric over all users, as the gate computes it."""
     everyone = {"all": segment_masks(rows)["all"]}
-    table, _ = bootstrap_metrics(rows, [metric], everyone, users, config)
+    table = bootstrap_metrics(rows, [metric], everyone, users, config).table
     return next((r.relative_change for r in table if isinstance(r, MetricComparison)), None)
 
 

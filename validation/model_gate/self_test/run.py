@@ -16,8 +16,12 @@ from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
 from validation.model_gate.comparison import ComparedModels, compare
 from validation.model_gate.holdout_metrics import segment_masks
-from validation.model_gate.interval_checks import SelfTestFailedError, check_intervals
-from validation.model_gate.planted import describe, planted_models, shuffle_within_requests
+from validation.model_gate.self_test.interval_checks import SelfTestFailedError, check_intervals
+from validation.model_gate.self_test.planted import (
+    describe,
+    planted_models,
+    shuffle_within_requests,
+)
 from validation.model_gate.target_metric import target_metric
 from validation.model_gate.verdict import decide_on_comparison
 

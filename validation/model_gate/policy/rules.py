@@ -52,7 +52,7 @@ class Change:
 class Evidence:
     """What the policy is told."""
 
-    theta: Change
+    theta: Change | None  # None: the comparison is void, or has no change.
     delta: Change | None  # None: the challenger has the anchor's recipe, or no anchor was trained.
     phi: Change | None  # None with `delta`.
     is_broken: bool = False  # The challenger breaks a bound, or would not serve.
@@ -91,7 +91,7 @@ def pool(estimates: Sequence[Estimate]) -> Estimate:
 def choose(evidence: Evidence, config: ModelGateConfig) -> Outcome:
     """Return the decision on the challenger, and which model is promoted.
 
-    With margin m and recipe margin M:
+    With margin m and recipe margin M of the configuration:
 
     - the challenger is promoted if theta is above -m (pooled, one-sided 95 %) and not surely below
       it on this holdout alone, the same holds for delta with M, delta is not surely below zero, and
@@ -103,25 +103,40 @@ def choose(evidence: Evidence, config: ModelGateConfig) -> Outcome:
     The decision on the challenger is REJECT where theta is surely below -m, delta is surely below
     zero, or a bound is broken; INCONCLUSIVE otherwise.
     """
-    margin, recipe_margin = config.margin, config.recipe_margin
-    theta, delta = evidence.theta, evidence.delta
-    is_fresh_enough = _is_shown(theta, margin)
+    theta, delta, phi = evidence.theta, evidence.delta, evidence.phi
+    is_held_back = evidence.is_broken or evidence.is_held_back
     is_good_recipe = delta is None or (
-        _is_shown(delta, recipe_margin) and delta.pooled.high(ONE_SIDED_95) > 0
+        is_shown(delta, config.recipe_margin) and delta.pooled.high(ONE_SIDED_95) > 0
     )
-    if is_fresh_enough and is_good_recipe and not evidence.is_broken and not evidence.is_held_back:
+    if theta is not None and is_shown(theta, config.margin) and is_good_recipe and not is_held_back:
         return Outcome(Decision.PROMOTE, Promoted.CHALLENGER)
-    is_worse = theta.now.high(TWO_SIDED_95) < -margin or (
-        delta is not None and delta.pooled.high(ONE_SIDED_95) < 0
-    )
+    is_lost = theta is not None and is_denied(theta, config.margin)
+    is_worse = is_lost or (delta is not None and is_surely_worse(delta))
     decision = Decision.REJECT if is_worse or evidence.is_broken else Decision.INCONCLUSIVE
-    phi = evidence.phi
-    if phi is not None and evidence.is_anchor_sound and _is_shown(phi, margin):
+    if phi is not None and evidence.is_anchor_sound and is_shown(phi, config.margin):
         return Outcome(decision, Promoted.ANCHOR)
     return Outcome(decision, Promoted.NONE)
 
 
-def _is_shown(change: Change, margin: float) -> bool:
+def is_shown(change: Change, margin: float) -> bool:
     """Return whether a change is above minus the margin, which this holdout does not deny."""
     is_above = change.pooled.low(ONE_SIDED_95) > -margin
     return is_above and change.now.high(TWO_SIDED_95) > -margin
+
+
+def is_denied(change: Change, margin: float) -> bool:
+    """Return whether this holdout alone is sure that a change is below minus the margin."""
+    return change.now.high(TWO_SIDED_95) < -margin
+
+
+def is_surely_worse(delta: Change) -> bool:
+    """Return whether a recipe is surely worse than the fresh anchor, over all its cycles."""
+    return delta.pooled.high(ONE_SIDED_95) < 0
+
+
+def is_surely_better(delta: Change) -> bool:
+    """Return whether a recipe is surely better than the fresh anchor, so that it takes its place.
+
+    That demands more than a promotion does: what is accepted is what later recipes are held to.
+    """
+    return delta.pooled.low(TWO_SIDED_95) > 0

@@ -1,0 +1,76 @@
+"""`homefeed anchor`: which recipe is accepted, and which are on hold; a person may change both.
+
+Tested in tests/pipelines/cli/test_anchor.py.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from pipelines import storage
+from pipelines.contracts.code_identity import code_digest
+from pipelines.recipes import make_recipe
+from pipelines.registry import anchor
+from pipelines.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, help="The accepted recipe, and recipes on hold.")
+
+Reason = Annotated[str, typer.Option(help="Why, in a sentence, for the record.")]
+
+
+@app.command()
+def show() -> None:
+    """List every change of the accepted recipe, oldest first; the last line holds now."""
+    settings = Settings()
+    workspace_uri = storage.to_uri(settings.workspace_location)
+    entries = anchor.read(workspace_uri, settings.registered_model)
+    if not entries:
+        typer.echo(f"no recipe of {settings.registered_model} is accepted yet")
+    for entry in entries:
+        name = entry.recipe.config.get("recipe") if entry.recipe else "unknown"
+        typer.echo(f"{entry.set_at:%Y-%m-%dT%H:%M:%SZ}  {entry.kind:9}  {name}  {entry.reason}")
+    for digest, why in (entries[-1].held if entries else {}).items():
+        typer.echo(f"on hold: {digest[:12]}  {why}")
+
+
+@app.command(name="set")
+def set_(
+    recipe: Annotated[str, typer.Option(help="Name of a recipe, as of today.")], reason: Reason
+) -> None:
+    """Make a recipe the accepted one: challengers of other recipes are held to it."""
+    settings = Settings()
+    accepted = anchor.Recipe(
+        config=make_recipe(recipe).model_dump(mode="json"), code_digest=code_digest(), run_uri=None
+    )
+    workspace_uri = storage.to_uri(settings.workspace_location)
+    name = settings.registered_model
+    anchor.set_by_hand(workspace_uri, name, accepted, datetime.now(UTC), reason)
+    typer.echo(f"accepted recipe of {name}: {recipe} ({accepted.parse().recipe_digest[:12]})")
+
+
+@app.command()
+def seeds(
+    run: Annotated[str, typer.Option(help="URI or path of a run folder with its snapshot.")],
+    num: Annotated[int, typer.Option(help="Trainings that differ in their seed alone.")] = 5,
+) -> None:
+    """Measure how much models of a run's recipe differ by their seed, and keep that."""
+    from pipelines.cli.seeds import measure_seeds
+
+    found = measure_seeds(storage.to_uri(run), num)
+    for seed, value in zip(found.seeds, found.values, strict=True):
+        typer.echo(f"seed {seed}: {found.target_metric} {value:.4f}")
+    typer.echo(f"standard deviation between seeds: {100 * found.deviation:.2f} % of the mean")
+
+
+@app.command()
+def release(
+    recipe: Annotated[str, typer.Option(help="First digits of the digest of a recipe on hold.")],
+    reason: Reason,
+) -> None:
+    """Let a recipe that was rolled back be promoted again."""
+    settings = Settings()
+    workspace_uri = storage.to_uri(settings.workspace_location)
+    name = settings.registered_model
+    entry = anchor.release(workspace_uri, name, recipe, datetime.now(UTC), reason)
+    typer.echo(f"{recipe} is released; on hold: {[key[:12] for key in entry.held] or 'nothing'}")

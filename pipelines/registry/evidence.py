@@ -1,0 +1,181 @@
+"""What each judged cycle found, kept so that later cycles can pool it.
+
+    <workspace>/judged/<registered model>/<as_of>--<run_id>.json    a JudgedCycle
+    <workspace>/judged/<registered model>/<sha256>.parquet          influences, by group of users
+
+The influence of a group of users on an estimated change is how much the estimate would move if the
+group weighed more (`validation.model_gate.policy.influence`). The same user is in the same group in
+every cycle, so errors of pooled estimates are computed as if users were resampled over all the
+cycles, users who return included. Not for pooling (`validation.model_gate.policy.pooling`).
+"""
+
+import fnmatch
+import hashlib
+import io
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import AwareDatetime, Field, ValidationError
+
+from pipelines import storage
+from pipelines.contracts.artifacts import PinnedFile, ResolvedRun, Window
+from pipelines.contracts.base import Frozen
+from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.judgement import Decision, Promoted
+
+log = logging.getLogger(__name__)
+
+Pair = Literal["theta", "delta", "phi"]
+"""Challenger against champion, challenger against fresh anchor, fresh anchor against champion."""
+
+Arrays = Mapping[str, npt.NDArray[np.float64]]
+
+
+class FoundChange(Frozen):
+    """One estimated relative change."""
+
+    pair: Pair
+    metric: str
+    segment: str
+    value: float
+
+    @property
+    def column(self) -> str:
+        """Name of its influences in the file."""
+        return f"{self.pair}|{self.metric}|{self.segment}"
+
+
+class JudgedCycle(Frozen):
+    """One judged cycle: who was compared, on what, and what was found."""
+
+    run_id: str
+    run_uri: str
+    registered_model: str
+    as_of: AwareDatetime
+    holdout: Window
+    judged_at: AwareDatetime
+    challenger_recipe: str = Field(description="Digest of the recipe on trial.")
+    anchor_recipe: str = Field(default="", description="Digest of the fresh anchor's; '' none.")
+    champion_bundle: str = Field(default="", description="Digest of the champion's bundle; ''.")
+    decision: Decision
+    promoted: Promoted
+    may_promote: bool
+    changes: tuple[FoundChange, ...] = Field(
+        default=(), description="Sound estimates; () where the comparison was void."
+    )
+    influences_sha256: str = Field(default="", description="Names the file; '' where there is none")
+
+    @classmethod
+    def is_usable(cls, content: bytes, names: Sequence[str]) -> bool:
+        """Return whether a record can be read and the file that it names is among the names."""
+        try:
+            digest = cls.model_validate_json(content).influences_sha256
+        except ValidationError:
+            return False
+        return not digest or f"{digest}.parquet" in names
+
+
+def publish(run: ResolvedRun, cycle: JudgedCycle, groups: npt.NDArray, influences: Arrays) -> str:
+    """Write a cycle's record, after the influences that it names, and return the record's URI.
+
+    Args:
+        run: The cycle's run.
+        cycle: What was found; `influences_sha256` is filled in here.
+        groups: (G,) numbers of the groups of users in this holdout.
+        influences: By column, (G,) each.
+    """
+    folder = _folder(run.workspace_uri, run.registered_model)
+    if influences:
+        content = _to_parquet(groups, influences)
+        digest = hashlib.sha256(content).hexdigest()
+        storage.write_bytes(storage.join(folder, f"{digest}.parquet"), content)
+        cycle = cycle.model_copy(update={"influences_sha256": digest})
+    uri = storage.join(folder, f"{cycle.as_of:%Y-%m-%d}--{cycle.run_id}.json")
+    storage.write_model(uri, cycle)
+    return uri
+
+
+def _to_parquet(groups: npt.NDArray, influences: Arrays) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({"group": groups.astype(np.int32), **influences})
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def pin(workspace_uri: str, registered_model: str, but: str) -> tuple[PinnedFile, ...]:
+    """Return the records of all judged cycles of a model, but for one run's own, pinned.
+
+    A record that cannot be used, because another version wrote it or its influences are gone, is
+    left out with a warning: a person who deletes old evidence must not stop new cycles.
+    """
+    folder = _folder(workspace_uri, registered_model)
+    names = storage.list_names(folder)
+    found = []
+    for name in fnmatch.filter(names, "[!.]*.json"):
+        uri = storage.join(folder, name)
+        content = storage.read_bytes(uri)
+        if JudgedCycle.is_usable(content, names) and not name.endswith(f"--{but}.json"):
+            found.append(PinnedFile(uri=uri, sha256=hashlib.sha256(content).hexdigest()))
+        elif not name.endswith(f"--{but}.json"):
+            log.warning("%s cannot be used, so its evidence is not pooled", uri)
+    return tuple(found)
+
+
+def read(pinned: Sequence[PinnedFile]) -> list[JudgedCycle]:
+    """Return pinned records, oldest first.
+
+    Raises:
+        DataContractError: one was deleted or altered since it was pinned.
+    """
+    cycles = []
+    for file in pinned:
+        content = _read_pinned(file.uri, file.sha256)
+        cycles.append(JudgedCycle.model_validate_json(content))
+    return sorted(cycles, key=lambda cycle: (cycle.as_of, cycle.judged_at))
+
+
+def read_influences(cycle: JudgedCycle) -> tuple[npt.NDArray, Arrays]:
+    """Return a cycle's groups of users, and their influences by column.
+
+    Raises:
+        DataContractError: the file was deleted or altered.
+    """
+    import pyarrow.parquet as pq
+
+    folder = _folder(cycle.run_uri.rpartition("/runs/")[0], cycle.registered_model)
+    uri = storage.join(folder, f"{cycle.influences_sha256}.parquet")
+    table = pq.read_table(io.BytesIO(_read_pinned(uri, cycle.influences_sha256)))
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    return columns.pop("group"), columns
+
+
+def _read_pinned(uri: str, sha256: str) -> bytes:
+    try:
+        content = storage.read_bytes(uri)
+    except FileNotFoundError:
+        content = b""
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        what = f"holds other bytes ({found[:12]})" if content else "is gone"
+        raise DataContractError(
+            f"evidence of an earlier cycle, {uri}, {what}; expected sha256 {sha256[:12]}, as it "
+            f"was when this run was resolved; put it back, or start a new cycle, which pools what "
+            f"is there then"
+        )
+    return content
+
+
+def count_unpromoted(cycles: Sequence[JudgedCycle], since: datetime | None) -> int:
+    """Return how many days were judged since the champion moved, in runs that could promote."""
+    return len({c.as_of for c in cycles if c.may_promote and (not since or c.judged_at > since)})
+
+
+def _folder(workspace_uri: str, registered_model: str) -> str:
+    return storage.join(workspace_uri, "judged", registered_model)

@@ -1,0 +1,80 @@
+"""`train_anchor`: make the accepted recipe fresh, where the run's recipe is another one.
+
+    <run>/train_anchor/training/    work folder with checkpoints, kept between attempts
+    <output_uri>/bundle/            the bundle, as the challenger's
+
+With it a cycle tells apart what a change of recipe is worth (challenger against fresh anchor) and
+what fresh data is worth (fresh anchor against champion). The champion itself would not do: its age
+flatters the challenger. Not for which recipe is accepted (`pipelines.registry.anchor`).
+"""
+
+import logging
+
+from pipelines.contracts.artifacts import DataReport, FreshAnchor, ResolvedRun, Snapshot
+from pipelines.contracts.code_identity import code_digest
+from pipelines.contracts.config import RunConfig
+from pipelines.contracts.errors import HomefeedError
+from pipelines.snapshot.counterpart import snapshot_to_train
+from pipelines.stages.train_challenger import require_accepted, train_side
+
+log = logging.getLogger(__name__)
+
+_REPAIR = "delete its folder: it is built again when the stage is run again"
+
+
+def train_anchor(
+    run: ResolvedRun, snapshot: Snapshot, report: DataReport, output_uri: str
+) -> FreshAnchor:
+    """Train the accepted recipe on the challenger's rows, or say why there is nothing to do.
+
+    An accepted recipe that cannot be made any more is no failure of the cycle: the challenger is
+    still judged, nothing is promoted, and people are told to name another.
+
+    Raises:
+        DataGateFailedError: the report does not accept this snapshot.
+        HomefeedError: a failure that may pass, as `train_challenger` raises.
+    """
+    require_accepted(report, snapshot, run.run_uri)
+    accepted = run.standing.anchor
+    if accepted is None:
+        return _untrained("No recipe is accepted yet.", run.standing.problem)
+    if reason := _reason_to_rest(run, accepted):
+        return _untrained(reason)
+    try:
+        own = snapshot_to_train(run, snapshot, accepted)
+        made = run.model_copy(update={"config": accepted})
+        trained = train_side(made, own, "anchor", output_uri, _REPAIR)
+    except HomefeedError as error:
+        if error.is_retryable:
+            raise
+        log.warning("the accepted recipe %r cannot be made: %s", accepted.recipe, error)
+        return _untrained(
+            "The accepted recipe could not be trained.",
+            f"The accepted recipe {accepted.recipe!r} cannot be made any more "
+            f"({type(error).__name__}: {error}), so nothing is promoted; mend what that says, or "
+            f"name a recipe that can be made: `homefeed anchor set --recipe NAME --reason ...`.",
+        )
+    return FreshAnchor(
+        trained=trained,
+        snapshot=own,
+        reason=f"The run's recipe differs from the accepted one, {accepted.recipe!r}, which was "
+        f"trained on the same rows.",
+    )
+
+
+def _reason_to_rest(run: ResolvedRun, accepted: RunConfig) -> str:
+    """Return why the accepted recipe need not or cannot be trained in this cycle, or ''."""
+    if accepted.recipe_digest != run.config.recipe_digest:
+        return ""
+    known = run.standing.anchor_code_digest
+    if known in ("", code_digest()):
+        return "The run's recipe is the accepted one, so the challenger is the fresh anchor."
+    return (
+        f"The run's recipe is the accepted one, trained by other code ({code_digest()[:12]}, "
+        f"accepted {known[:12]}). The accepted code is not at hand, so what the change of code is "
+        f"worth is not known; it was judged against the champion alone."
+    )
+
+
+def _untrained(reason: str, problem: str = "") -> FreshAnchor:
+    return FreshAnchor(trained=None, snapshot=None, reason=reason, problem=problem)

@@ -1,0 +1,83 @@
+"""`homefeed anchor`: the accepted recipe, recipes on hold, and the noise of seeds."""
+
+import statistics
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pipelines.cli.main import app
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.recipes import smoke
+from pipelines.registry import anchor
+from pipelines.registry.seed_noise import measured_deviation
+from pipelines.stages.runner import run_stage
+from pipelines.storage import to_uri
+from support.runs import make_run, save_run
+from support.worlds import write_planted_world
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
+    return to_uri(tmp_path / "workspace")
+
+
+def run(*words: str) -> str:
+    return CliRunner().invoke(app, ["anchor", *words], catch_exceptions=False).output
+
+
+def test_a_person_accepts_a_recipe_with_a_reason(workspace: str) -> None:
+    assert "no recipe of homefeed_ranker is accepted yet" in run("show")
+    said = run("set", "--recipe", "smoke", "--reason", "we begin here")
+    assert said == f"accepted recipe of homefeed_ranker: smoke ({smoke().recipe_digest[:12]})\n"
+    entry = anchor.present(workspace, "homefeed_ranker")
+    assert entry is not None and entry.recipe is not None
+    assert entry.recipe.parse() == smoke()
+    assert "by_hand    smoke  we begin here" in run("show")
+
+
+def test_a_recipe_on_hold_is_shown_and_released(workspace: str) -> None:
+    run("set", "--recipe", "smoke", "--reason", "we begin here")
+    entry = anchor.present(workspace, "homefeed_ranker")
+    assert entry is not None
+    anchor.append(workspace, entry.model_copy(update={"held": {"ab" * 32: "v4 was rolled back"}}))
+    assert "on hold: abababababab  v4 was rolled back" in run("show")
+    said = run("release", "--recipe", "abab", "--reason", "it was the log")
+    assert said == "abab is released; on hold: nothing\n"
+    assert "on hold" not in run("show")
+
+
+@pytest.mark.parametrize(
+    "words", [("--recipe", "smok", "--reason", "x"), ("--recipe", "smoke", "--reason", " ")]
+)
+def test_what_is_wrong_is_named_and_nothing_is_recorded(
+    workspace: str, words: tuple[str, ...]
+) -> None:
+    with pytest.raises(ConfigurationError, match="unknown recipe 'smok'|--reason is empty"):
+        run("set", *words)
+    assert anchor.read(workspace, "homefeed_ranker") == []
+
+
+@pytest.mark.slow
+def test_seeds_are_measured_once_and_kept_for_the_recipe(
+    workspace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_planted_world(tmp_path / "event_log", num_users=40)
+    run_of_seeds = save_run(make_run(tmp_path))
+    run_stage("build_snapshot", run_of_seeds.run_uri)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    said = run("seeds", "--run", run_of_seeds.run_uri, "--num", "2")
+    values = [float(line.split()[-1]) for line in said.splitlines()[:2]]
+    assert values[0] != values[1]
+    expected = statistics.stdev(values) / statistics.fmean(values)
+    kept = measured_deviation(workspace, smoke().recipe_digest)
+    assert kept == pytest.approx(expected, rel=0.01)
+    assert measured_deviation(workspace, "f" * 64) is None
+    left = [path.name for path in (tmp_path / "workspace" / "seed_noise").iterdir()]
+    assert left == [f"{smoke().recipe_digest}.json"]
+
+
+def test_one_seed_tells_nothing(workspace: str) -> None:
+    with pytest.raises(ConfigurationError, match="--num is 1; expected at least 2"):
+        run("seeds", "--run", "nowhere", "--num", "1")

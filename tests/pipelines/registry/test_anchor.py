@@ -1,0 +1,201 @@
+"""The record of accepted recipes: who moves it, what is on hold, and what cannot be read."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from pipelines import storage
+from pipelines.contracts.artifacts import ModelRef, ResolvedRun, Standing
+from pipelines.contracts.config import RunConfig
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.judgement import Judgement
+from pipelines.contracts.run_layout import manifest_uri
+from pipelines.recipes import smoke
+from pipelines.registry import anchor, promotion, registry, tracking
+from pipelines.registry.standing import find_standing
+from pipelines.settings import Settings
+from support.registered import NO_ANCHOR, challenger_of, judgement_of, register_bundle
+from support.runs import make_run, save_run
+
+pytestmark = pytest.mark.services
+FIRST = datetime(2017, 6, 12, tzinfo=UTC)
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+CODE = "c" * 64
+
+
+@pytest.fixture
+def client(tracking_uri: str) -> MlflowClient:
+    return tracking.connect(tracking_uri)
+
+
+def variant(num_epochs: int) -> RunConfig:
+    training = smoke().training.model_copy(update={"num_epochs": num_epochs})
+    return smoke().model_copy(update={"training": training})
+
+
+def cycle(
+    tmp_path: Path, tracking_uri: str, day: int, config: RunConfig, **more: Any
+) -> ResolvedRun:
+    name = f"ranker_{tmp_path.name}"
+    as_of = FIRST + timedelta(days=day)
+    run = make_run(
+        tmp_path,
+        config,
+        as_of,
+        tracking_uri=tracking_uri,
+        registered_model=name,
+        experiment=name,
+        code_digest=CODE,
+        **more,
+    )
+    return save_run(run)
+
+
+def registered(client: MlflowClient, run: ResolvedRun, folder: Path) -> ModelRef:
+    """Return a registered model with the tags that `train_challenger` gives it."""
+    model = register_bundle(client, run, folder)
+    tags = {"homefeed_run_id": run.run_id, "homefeed_side": "challenger", "code_digest": CODE}
+    registry.tag_version(client, model, tags)
+    return model
+
+
+def promote(
+    client: MlflowClient, run: ResolvedRun, folder: Path, becomes_anchor: bool, now: datetime = NOW
+) -> ModelRef:
+    model = registered(client, run, folder)
+    judgement: Judgement = judgement_of(run, model)
+    verdict = judgement.verdict.model_copy(update={"becomes_anchor": becomes_anchor})
+    judgement = judgement.model_copy(update={"verdict": verdict})
+    for _ in range(2):  # as if the process had been killed before the manifest was written
+        promotion.move_if_permitted(run, challenger_of(model), NO_ANCHOR, judgement, now)
+    return model
+
+
+def standing_of(client: MlflowClient, run: ResolvedRun) -> Standing:
+    serves = registry.read_champion(client, run.registered_model)
+    place, name = run.workspace_uri, run.registered_model
+    return find_standing(client, place, serves, name, run.config, ())
+
+
+def settings_of(run: ResolvedRun) -> Settings:
+    return Settings(
+        workspace=run.workspace_uri,
+        registered_model=run.registered_model,
+        tracking_uri=run.tracking_uri,
+    )
+
+
+def test_the_anchor_moves_only_where_the_verdict_says_so(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient
+) -> None:
+    one = cycle(tmp_path, tracking_uri, 0, variant(1))
+    assert standing_of(client, one) == Standing()
+    first = promote(client, one, tmp_path, becomes_anchor=True)
+    found = standing_of(client, one)
+    assert (found.anchor, found.anchor_code_digest, found.champion_since) == (one.config, CODE, NOW)
+
+    two = cycle(tmp_path, tracking_uri, 14, variant(2), champion=first)
+    second = promote(client, two, tmp_path, False, NOW + timedelta(days=14))
+    assert standing_of(client, two).anchor == one.config  # a recipe may creep by small steps
+
+    three = cycle(tmp_path, tracking_uri, 28, variant(3), champion=second)
+    promote(client, three, tmp_path, becomes_anchor=True, now=NOW + timedelta(days=28))
+    assert standing_of(client, three).anchor == three.config
+    kinds = [entry.kind for entry in anchor.read(one.workspace_uri, one.registered_model)]
+    assert kinds == ["promotion", "promotion"]
+
+
+def test_a_champion_of_before_the_record_becomes_the_anchor_and_stays_it(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient
+) -> None:
+    one = cycle(tmp_path, tracking_uri, 0, variant(1))
+    first = registered(client, one, tmp_path)
+    registry.move_champion(client, None, first)
+    assert standing_of(client, one).anchor == one.config
+
+    two = cycle(tmp_path, tracking_uri, 14, variant(2), champion=first)
+    promote(client, two, tmp_path, becomes_anchor=False)
+    assert standing_of(client, two).anchor == one.config
+    [entry] = anchor.read(one.workspace_uri, one.registered_model)
+    assert entry.kind == "adopted" and first.label in entry.reason
+
+
+@pytest.mark.parametrize("damage", ["gone", "an option that is no more"])
+def test_a_recipe_that_cannot_be_read_is_named_and_a_person_names_another(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient, damage: str
+) -> None:
+    run = cycle(tmp_path, tracking_uri, 0, variant(1))
+    registry.move_champion(client, None, registered(client, run, tmp_path))
+    manifest = storage.local_path(manifest_uri(run.run_uri, "resolve_run"))
+    if damage == "gone":
+        manifest.unlink()
+    else:
+        record = json.loads(manifest.read_text())
+        record["artifact"]["config"]["model"]["num_towers"] = 3
+        manifest.write_text(json.dumps(record))
+    found = standing_of(client, run)
+    assert found.anchor is None
+    assert "the accepted recipe is not known" in found.problem
+    assert "`homefeed anchor set --recipe NAME --reason ...`" in found.problem
+
+    named = anchor.recipe_of(run)
+    now = datetime.now(UTC)
+    anchor.set_by_hand(run.workspace_uri, run.registered_model, named, now, "It is known again.")
+    assert standing_of(client, run).anchor == run.config
+
+
+def test_a_rollback_moves_the_anchor_and_holds_what_was_taken_down(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient
+) -> None:
+    one = cycle(tmp_path, tracking_uri, 0, variant(1))
+    first = promote(client, one, tmp_path, becomes_anchor=True)
+    two = cycle(tmp_path, tracking_uri, 14, variant(2), champion=first)
+    promote(client, two, tmp_path, becomes_anchor=True, now=NOW + timedelta(days=1))
+
+    back = NOW + timedelta(days=2)
+    promotion.rollback(client, settings_of(one), None, back, "hides went up")
+    found = standing_of(client, two)
+    assert found.anchor == one.config
+    assert (found.champion_since, found.rolled_back_at) == (back, back)
+    assert "hides went up" in found.hold and "homefeed anchor release" in found.hold
+    assert standing_of(client, one).hold == ""
+
+    digest = two.config.recipe_digest
+    place = (one.workspace_uri, one.registered_model)
+    with pytest.raises(ConfigurationError, match="'eeee' is not on hold"):
+        anchor.release(*place, "eeee", back, "a slip")
+    with pytest.raises(ConfigurationError, match="--reason is empty"):
+        anchor.release(*place, digest[:8], back, " ")
+    anchor.release(*place, digest[:8], back + timedelta(days=1), "the hides were a logging fault")
+    assert standing_of(client, two).hold == ""
+    assert standing_of(client, two).anchor == one.config
+
+
+def test_a_rollback_does_not_wait_for_a_recipe_that_cannot_be_read(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient
+) -> None:
+    one = cycle(tmp_path, tracking_uri, 0, variant(1))
+    first = promote(client, one, tmp_path, becomes_anchor=True)
+    two = cycle(tmp_path, tracking_uri, 14, variant(2), champion=first)
+    promote(client, two, tmp_path, becomes_anchor=False, now=NOW + timedelta(days=1))
+    storage.local_path(manifest_uri(one.run_uri, "resolve_run")).unlink()
+
+    entry = promotion.rollback(client, settings_of(one), None, NOW + timedelta(days=2), "bad")
+    assert entry.model == first == registry.read_champion(client, one.registered_model)
+    assert "the accepted recipe is not known" in standing_of(client, two).problem
+
+
+def test_a_fresh_anchor_that_serves_was_made_by_the_recipe_that_was_accepted(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient
+) -> None:
+    """Its cycle's own recipe is another one, which must not become the anchor by a rollback."""
+    accepted = variant(1)
+    run = cycle(tmp_path, tracking_uri, 0, variant(2), standing=Standing(anchor=accepted))
+    model = registered(client, run, tmp_path)
+    registry.tag_version(client, model, {"homefeed_side": "anchor"})
+    recipe = anchor.recipe_of_model(run.workspace_uri, model, registry.read_tags(client, model))
+    assert recipe.parse() == accepted

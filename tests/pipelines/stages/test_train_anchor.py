@@ -1,0 +1,233 @@
+"""Cycles with three models: a recipe on trial, the accepted recipe made fresh, and the champion."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from pipelines import storage
+from pipelines.contracts.artifacts import (
+    Challenger,
+    DataReport,
+    FreshAnchor,
+    ResolvedRun,
+    RunRequest,
+    Snapshot,
+    Standing,
+)
+from pipelines.contracts.code_identity import code_digest
+from pipelines.contracts.config import RunConfig
+from pipelines.contracts.errors import TransientStorageError
+from pipelines.contracts.judgement import BaselineKind, Judgement, Promoted, Promotion
+from pipelines.recipes import RECIPES, smoke
+from pipelines.registry import anchor, evidence, history, registry, tracking
+from pipelines.settings import Settings
+from pipelines.stages import train_anchor as stage
+from pipelines.stages.runner import read_artifact, run_stage, start_run
+from support.runs import make_run
+from support.tiny_log import TINY_AS_OF, tiny_config, write_tiny_log
+from support.worlds import PLANTED_START, write_planted_world
+
+NUM_DAYS = 90
+CHAMPION_DAY = PLANTED_START + timedelta(days=NUM_DAYS - 28)
+STAGES = (
+    "build_snapshot",
+    "check_snapshot",
+    "train_challenger",
+    "train_anchor",
+    "compare_with_champion",
+    "promote_challenger",
+)
+
+
+def roomy() -> RunConfig:
+    """The recipe that is accepted first, with margins that so few users can show to be held."""
+    margins = {"margin": 0.05, "recipe_margin": 0.05, "segment_margin": 0.3}
+    gate = smoke().model_gate.model_copy(update=margins)
+    return smoke().model_copy(update={"recipe": "roomy", "model_gate": gate})
+
+
+def blind() -> RunConfig:
+    """A recipe that is worse: it never sees the sequence, which alone predicts repins here."""
+    model = smoke().model.model_copy(
+        update={"use_sequence_encoder": False, "use_sequence_matches": False}
+    )
+    return roomy().model_copy(update={"recipe": "blind", "model": model})
+
+
+def run_cycle(settings: Settings, recipe: str, as_of: datetime) -> ResolvedRun:
+    request = RunRequest(
+        recipe=recipe,
+        as_of=as_of,
+        now=datetime(2026, 1, 1, tzinfo=UTC),
+        may_promote=True,
+        num_devices=1,
+        trigger="three models",
+    )
+    run = start_run(request, settings)
+    for name in STAGES:
+        run_stage(name, run.run_uri)
+    return run
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> Settings:
+    home = tmp_path_factory.mktemp("three")
+    write_planted_world(home / "event_log", num_users=240, num_days=NUM_DAYS)
+    return Settings(
+        home=str(home), tracking_uri=tracking_uri, registered_model="three", experiment="three"
+    )
+
+
+@pytest.fixture(scope="module")
+def cycles(settings: Settings) -> tuple[ResolvedRun, ResolvedRun]:
+    """Two cycles, the second with a worse recipe."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RECIPES, "roomy", roomy)
+        patch.setitem(RECIPES, "blind", blind)
+        first = run_cycle(settings, "roomy", CHAMPION_DAY)
+        second = run_cycle(settings, "blind", CHAMPION_DAY + timedelta(days=28))
+    return first, second
+
+
+@pytest.mark.services
+@pytest.mark.slow
+def test_the_first_recipe_is_accepted_with_the_first_promotion(
+    cycles: tuple[ResolvedRun, ResolvedRun],
+) -> None:
+    first, second = cycles
+    assert read_artifact(first.run_uri, "train_anchor", FreshAnchor).trained is None
+    assert read_artifact(first.run_uri, "promote_challenger", Promotion).is_promoted
+    assert second.standing.anchor == first.config == roomy()
+    assert [entry.kind for entry in anchor.read(first.workspace_uri, "three")] == ["promotion"]
+
+
+@pytest.mark.services
+@pytest.mark.slow
+def test_a_worse_recipe_gives_way_to_the_accepted_one_made_fresh(
+    cycles: tuple[ResolvedRun, ResolvedRun], tracking_uri: str
+) -> None:
+    run = cycles[1]
+    fresh = read_artifact(run.run_uri, "train_anchor", FreshAnchor)
+    challenger = read_artifact(run.run_uri, "train_challenger", Challenger)
+    judgement = read_artifact(run.run_uri, "compare_with_champion", Judgement)
+    promotion = read_artifact(run.run_uri, "promote_challenger", Promotion)
+    assert fresh.trained is not None and judgement.anchor is not None
+    assert judgement.verdict.promoted is Promoted.ANCHOR, judgement.verdict.reasons
+    assert promotion.champion_after == fresh.trained.model != challenger.model
+    assert f"In its place {fresh.trained.model.label} is promoted" in judgement.verdict.reasons[1]
+
+    recipe, freshness = judgement.anchor.recipe, judgement.anchor.freshness
+    assert recipe.baseline_kind is BaselineKind.ANCHOR
+    assert recipe.holdout_digest == judgement.comparison.holdout_digest == freshness.holdout_digest
+    [theta, delta, phi] = [
+        found.find_pooled(found.target_metric)
+        for found in (judgement.comparison, recipe, freshness)
+    ]
+    assert delta.value < 0
+    # The three are of three models: each follows from the other two.
+    assert 1 + theta.value == pytest.approx((1 + delta.value) * (1 + phi.value))
+
+    client: MlflowClient = tracking.connect(tracking_uri)
+    by_alias = client.get_model_version_by_alias("three", "anchor")
+    assert by_alias.version == fresh.trained.model.version
+    assert registry.read_tags(client, fresh.trained.model)["homefeed_side"] == "anchor"
+    experiment = client.get_experiment_by_name("three").experiment_id
+    mine = f"tags.homefeed_run_id = '{run.run_id}'"
+    sides = {r.data.tags["homefeed_side"] for r in client.search_runs([experiment], mine)}
+    assert sides == {"challenger", "baseline", "anchor"}
+
+
+@pytest.mark.services
+@pytest.mark.slow
+def test_a_worse_recipe_does_not_become_the_anchor_and_leaves_its_evidence(
+    cycles: tuple[ResolvedRun, ResolvedRun],
+) -> None:
+    run = cycles[1]
+    recipe = anchor.present(run.workspace_uri, "three").recipe
+    assert recipe.parse() == roomy()
+    [_, last] = history.read(run.workspace_uri, "three")
+    assert last[1].reason.startswith("The accepted recipe made fresh, in place of the challenger.")
+    [_, judged] = evidence.read(evidence.pin(run.workspace_uri, "three", but="nothing"))
+    assert {change.pair for change in judged.changes} == {"theta", "delta", "phi"}
+    assert (judged.promoted, judged.challenger_recipe) == (Promoted.ANCHOR, blind().recipe_digest)
+    groups, columns = evidence.read_influences(judged)
+    assert set(columns) == {change.column for change in judged.changes}
+    assert all(len(column) == len(groups) for column in columns.values())
+
+
+@pytest.mark.services
+@pytest.mark.slow
+def test_the_page_tells_recipe_and_freshness_apart(
+    cycles: tuple[ResolvedRun, ResolvedRun],
+) -> None:
+    judgement = read_artifact(cycles[1].run_uri, "compare_with_champion", Judgement)
+    page = storage.local_path(judgement.report_uri).read_text()
+    for said in (
+        "What would users notice?",
+        "What is the change of recipe worth?",
+        "What is fresh data worth?",
+        "the accepted recipe made fresh, is promoted instead",
+    ):
+        assert said in page
+
+
+def report_on(snapshot: Snapshot) -> DataReport:
+    return DataReport(
+        snapshot_digest=snapshot.digest,
+        outcomes=(),
+        docs_uri="file:///nowhere/index.html",
+        reference_digest=None,
+    )
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[ResolvedRun, Snapshot]:
+    from pipelines.snapshot.build import write_snapshot
+
+    folder = tmp_path_factory.mktemp("tiny")
+    write_tiny_log(folder / "event_log")
+    run = make_run(folder, tiny_config(num_shards=1), TINY_AS_OF)
+    return run, write_snapshot(run)
+
+
+def fresh_anchor(tiny: tuple[ResolvedRun, Snapshot], **standing: Any) -> FreshAnchor:
+    run, snapshot = tiny
+    run = run.model_copy(update={"standing": Standing(**standing)})
+    return stage.train_anchor(run, snapshot, report_on(snapshot), "file:///nowhere/output")
+
+
+def test_it_publishes_also_that_there_was_nothing_to_do(
+    tiny: tuple[ResolvedRun, Snapshot],
+) -> None:
+    config = tiny[0].config
+    for standing, said in (
+        ({}, "No recipe is accepted yet."),
+        ({"anchor": config}, "so the challenger is the fresh anchor"),
+        ({"anchor": config, "anchor_code_digest": code_digest()}, "the challenger is the fresh"),
+        ({"anchor": config, "anchor_code_digest": "e" * 64}, "what the change of code is worth"),
+    ):
+        found = fresh_anchor(tiny, **standing)
+        assert (found.trained, found.problem) == (None, "")
+        assert said in found.reason
+    assert fresh_anchor(tiny, problem="It is not known.").problem == "It is not known."
+
+
+def test_a_recipe_that_cannot_be_made_any_more_stops_promotions_and_not_the_cycle(
+    tiny: tuple[ResolvedRun, Snapshot], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny[0].config
+    gone = config.snapshot.model_copy(update={"embedding_version": "retired-7"})
+    accepted = config.model_copy(update={"snapshot": gone})
+    found = fresh_anchor(tiny, anchor=accepted)
+    assert found.trained is None
+    assert "cannot be made any more" in found.problem and "retired-7" in found.problem
+    assert "`homefeed anchor set --recipe NAME --reason ...`" in found.problem
+
+    def fail(*_: object) -> None:
+        raise TransientStorageError("the disk is slow")
+
+    monkeypatch.setattr(stage, "snapshot_to_train", fail)
+    with pytest.raises(TransientStorageError):  # this one may pass: Airflow tries again
+        fresh_anchor(tiny, anchor=accepted)

@@ -1,0 +1,115 @@
+"""Pooling over cycles, held against resampling of users over all the cycles at once."""
+
+import math
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from pipelines.contracts.artifacts import Window
+from support.comparisons import TARGET, change, comparison, metric
+from validation.model_gate.bootstrap import MAX_GROUPS, user_groups
+from validation.model_gate.policy.influence import Influences, influence, standard_error
+from validation.model_gate.policy.pooling import (
+    CycleChange,
+    newest_without_overlap,
+    pool_cycles,
+    pool_with,
+)
+
+START = datetime(2017, 3, 1, tzinfo=UTC)
+
+
+def week(number: float) -> Window:
+    start = START + timedelta(weeks=number)
+    return Window(start=start, end=start + timedelta(weeks=1))
+
+
+def planted_cycles(num_cycles: int, num_users: int, seed: int) -> list[tuple[np.ndarray, ...]]:
+    """Return per cycle the users and both sides' sums; a user's taste stays from cycle to cycle."""
+    rng = np.random.default_rng(seed)
+    taste = rng.normal(0, 0.3, num_users)
+    cycles = []
+    for _ in range(num_cycles):
+        users = np.flatnonzero(rng.random(num_users) < 0.7)
+        baseline = rng.poisson(3.0, len(users)).astype(float)
+        challenger = baseline * (1 + 0.02) + taste[users] + rng.normal(0, 0.3, len(users))
+        cycles.append((users, challenger, baseline))
+    return cycles
+
+
+def as_change(number: int, users: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> CycleChange:
+    groups, place = user_groups(users)
+    sums = [np.bincount(place, side, minlength=len(groups)) for side in (ours, theirs)]
+    column = influence(*sums)
+    assert column is not None
+    return CycleChange(week(number), float(ours.sum() / theirs.sum() - 1), groups, column)
+
+
+def test_the_pooled_error_is_that_of_resampling_users_over_all_cycles() -> None:
+    num_users = 2_000
+    cycles = planted_cycles(4, num_users, seed=3)
+    pooled = pool_cycles([as_change(n, *cycle) for n, cycle in enumerate(cycles)])
+
+    rng = np.random.default_rng(4)
+    draws = []
+    for _ in range(2_000):
+        weights = np.bincount(rng.integers(0, num_users, num_users), minlength=num_users)
+        changes = [
+            (weights[users] @ ours) / (weights[users] @ theirs) - 1
+            for users, ours, theirs in cycles
+        ]
+        draws.append(np.mean(changes))
+    assert pooled.error == pytest.approx(float(np.std(draws)), rel=0.08)
+    # As if users were new in every cycle, the error would come out far too small.
+    alone = [standard_error(as_change(n, *cycle).influences) for n, cycle in enumerate(cycles)]
+    assert 1 / math.sqrt(sum(1 / error**2 for error in alone)) < 0.75 * pooled.error
+
+
+def test_cycles_are_weighted_by_the_inverse_of_their_variance() -> None:
+    sure = CycleChange(week(0), 0.01, np.arange(100), np.full(100, 0.0001))
+    unsure = CycleChange(week(2), 0.09, np.arange(100, 200), np.full(100, 0.0002))
+    found = pool_cycles([sure, unsure])
+    assert found.value == pytest.approx(0.8 * 0.01 + 0.2 * 0.09)
+    assert found.error < standard_error(sure.influences)
+    assert pool_cycles([sure]).error == pytest.approx(standard_error(sure.influences))
+
+
+def test_seeds_add_to_the_variance_of_every_cycle() -> None:
+    cycles = [CycleChange(week(n), 0.0, np.arange(100), np.zeros(100)) for n in (0, 2)]
+    assert pool_cycles(cycles).error == 0
+    assert pool_cycles(cycles, 0.0002).error == pytest.approx(math.sqrt(0.0002 / 2))
+
+
+def test_of_holdouts_that_overlap_the_newest_counts() -> None:
+    def at(number: float) -> CycleChange:
+        return CycleChange(week(number), number, np.arange(2), np.zeros(2))
+
+    kept = newest_without_overlap([at(4), at(3.5), at(3), at(2.9), at(1)])
+    assert [cycle.value for cycle in kept] == [4, 3, 1]
+
+
+def test_a_comparison_is_pooled_change_by_change() -> None:
+    found = comparison(change(0.01), add=(metric("hit_at_3.hide", None),))
+    column = np.array([0.001, -0.001, 0.0005])
+    hide = ("hit_at_3.hide", "all")  # it has no relative change here
+    mine = Influences(np.array([1, 5, 9]), {(TARGET, "all"): column, hide: column})
+    week_before = found.holdout.start - timedelta(days=7)
+    earlier = CycleChange(
+        Window(start=week_before, end=found.holdout.start), 0.03, np.array([1, 7, 9]), column
+    )
+    pooled = pool_with(found, mine, {(TARGET, "all"): [earlier]}, seed_variance=8e-6)
+    [row] = pooled.pooled
+    assert (row.metric, row.segment, row.num_cycles) == (TARGET, "all", 2)
+    assert (row.value, row.pooled_value) == (0.01, pytest.approx(0.02))
+    assert row.error == pytest.approx(math.sqrt(mine.error((TARGET, "all")) ** 2 + 8e-6))
+    again = pool_with(found, mine, {(TARGET, "all"): [earlier, earlier]})
+    assert again.pooled[0].num_cycles == 2  # the same holdout counts once
+
+
+def test_influences_that_cannot_be_had_are_none() -> None:
+    ones = np.ones(3)
+    assert influence(ones, np.zeros(3)) is None
+    assert influence(np.array([1, np.nan, 1]), ones) is None
+    assert standard_error(np.array([0.1, 0.0])) == math.inf  # one group tells nothing
+    assert MAX_GROUPS > 9

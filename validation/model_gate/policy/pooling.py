@@ -1,0 +1,108 @@
+"""Pools a relative change over cycles: one holdout is often too small to tell, several are not.
+
+Cycles are weighted by the inverse of their variances. They are not independent, because users
+return, so the error of the mean is computed from the influences of groups of users, added up over
+the cycles before they are squared. docs/statistics.md derives it. Not for choosing which cycles are
+about the same pair (`pipelines.registry.pooled`).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.contracts.artifacts import Window
+from pipelines.contracts.judgement import Comparison, PooledChange
+from validation.model_gate.bootstrap import MAX_GROUPS
+from validation.model_gate.policy.influence import FloatArray, Influences, Key, standard_error
+from validation.model_gate.policy.rules import Estimate
+
+
+@dataclass(frozen=True)
+class CycleChange:
+    """What one cycle says of a change."""
+
+    holdout: Window
+    value: float
+    groups: NDArray[np.intp]  # (G,)
+    influences: FloatArray  # (G,)
+
+
+def newest_without_overlap(cycles: Sequence[CycleChange]) -> list[CycleChange]:
+    """Return the cycles whose holdouts share no instant; of those that overlap, the newest.
+
+    Args:
+        cycles: In the order of preference, the present cycle first, then the newest.
+    """
+    kept: list[CycleChange] = []
+    for cycle in cycles:
+        if not any(_overlap(cycle.holdout, other.holdout) for other in kept):
+            kept.append(cycle)
+    return kept
+
+
+def _overlap(one: Window, other: Window) -> bool:
+    return one.start < other.end and other.start < one.end
+
+
+def pool_cycles(cycles: Sequence[CycleChange], extra_variance: float = 0.0) -> Estimate:
+    """Return the mean of the cycles' changes by inverse variance, with its standard error.
+
+    Args:
+        cycles: At least one.
+        extra_variance: What every cycle adds on its own, whatever its users: seeds.
+    """
+    errors = np.array([standard_error(cycle.influences) for cycle in cycles])
+    variances = np.square(errors) + extra_variance
+    if not variances.any():
+        weights = np.full(len(cycles), 1 / len(cycles))
+    elif (variances == 0).any():
+        weights = (variances == 0) / np.count_nonzero(variances == 0)
+    else:
+        weights = (1 / variances) / (1 / variances).sum()
+    summed = np.zeros(MAX_GROUPS)
+    for weight, cycle in zip(weights, cycles, strict=True):
+        summed[cycle.groups] += weight * cycle.influences
+    value = math.fsum(w * cycle.value for w, cycle in zip(weights, cycles, strict=True))
+    seeds = extra_variance * float(np.square(weights).sum())
+    return Estimate(value, math.sqrt(standard_error(summed) ** 2 + seeds))
+
+
+def pool_with(
+    comparison: Comparison,
+    influences: Influences,
+    earlier: Mapping[Key, Sequence[CycleChange]],
+    seed_variance: float = 0.0,
+) -> Comparison:
+    """Return the comparison with each deciding change pooled.
+
+    Args:
+        comparison: This cycle's.
+        influences: Of its deciding changes.
+        earlier: What earlier cycles of the same pair found, the newest first.
+        seed_variance: What the seeds of two trainings add to a change of the target metric.
+    """
+    rows = []
+    for key, column in influences.columns.items():
+        row = comparison.find(*key)
+        if row is None or row.relative_change is None or not math.isfinite(standard_error(column)):
+            continue
+        value = row.relative_change.value
+        mine = CycleChange(comparison.holdout, value, influences.groups, column)
+        cycles = newest_without_overlap([mine, *earlier.get(key, ())])
+        seeds = seed_variance if key[0] == comparison.target_metric else 0.0
+        alone, pooled = pool_cycles([mine], seeds), pool_cycles(cycles, seeds)
+        rows.append(
+            PooledChange(
+                metric=key[0],
+                segment=key[1],
+                value=value,
+                error=alone.error,
+                pooled_value=pooled.value,
+                pooled_error=pooled.error,
+                num_cycles=len(cycles),
+            )
+        )
+    return comparison.model_copy(update={"pooled": tuple(rows)})

@@ -1,0 +1,139 @@
+"""Years of a gate's decisions: what its policy makes of recipes that differ, and of fresh data.
+
+Each cycle trains a challenger, and the fresh anchor where the recipes differ. Every trained model
+has noise of its seed; the champion loses `decay` with each cycle of its age; a holdout measures
+every model with noise of its own. The rules are the real ones (`validation.model_gate.policy`);
+what is left out is that users return, so that cycles are independent here. Used for the operating
+curve of each cycle (`operating_curve`) and by tests/benchmarks/bench_gate.py.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.contracts.config import ModelGateConfig
+from pipelines.contracts.judgement import Decision, Promoted
+from validation.model_gate.policy.rules import (
+    Change,
+    Estimate,
+    Evidence,
+    Outcome,
+    choose,
+    is_surely_better,
+    pool,
+)
+
+CYCLES = 26
+"""Cycles of a fortnight in a year."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One world in which a year is lived."""
+
+    error: float = 0.0035  # of a measured relative change, on one holdout
+    decay: float = 0.003  # of the champion, per cycle
+    seed_noise: float = 0.002  # standard deviation of a trained model's quality
+
+
+@dataclass(frozen=True)
+class Year:
+    """What came of it, by cycle."""
+
+    qualities: tuple[float, ...]  # of what serves, against the first recipe, always fresh
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def mean_quality(self) -> float:
+        """Mean over the cycles, freshness included."""
+        return float(np.mean(self.qualities))
+
+    @property
+    def was_promoted(self) -> tuple[bool, ...]:
+        """Whether anything was promoted, by cycle."""
+        return tuple(outcome.promoted is not Promoted.NONE for outcome in self.outcomes)
+
+    def share(self, decision: Decision) -> float:
+        """Return how often the challenger was decided upon so."""
+        return float(np.mean([outcome.decision is decision for outcome in self.outcomes]))
+
+
+class _Gate:
+    """What a gate remembers from cycle to cycle."""
+
+    def __init__(self, setting: Setting, config: ModelGateConfig, rng: np.random.Generator) -> None:
+        self._setting, self._config, self._rng = setting, config, rng
+        self.anchor = 0.0  # the value of the accepted recipe
+        self.champion, self.age = self._train(0.0), 0
+        self._thetas: list[Estimate] = []
+        self._phis: list[Estimate] = []
+        self._deltas: dict[tuple[float, float], list[Estimate]] = {}
+
+    def _train(self, value: float) -> float:
+        """Return a model's quality: its recipe's value and the noise of its seed."""
+        return value + float(self._rng.normal(0, self._setting.seed_noise))
+
+    @property
+    def quality(self) -> float:
+        """What serves now, aged."""
+        return self.champion - self._setting.decay * self.age
+
+    def live(self, value: float) -> Outcome:
+        """Judge one challenger whose recipe has this true value."""
+        self.age += 1
+        setting, serving = self._setting, self.quality
+        challenger, fresh = self._train(value), 0.0
+        noise = self._rng.normal(0, setting.error / math.sqrt(2), 3)
+        theta = Estimate(challenger - serving + noise[0] - noise[1], setting.error)
+        self._thetas.append(theta)
+        delta_change = phi_change = None
+        if value != self.anchor:
+            fresh = self._train(self.anchor)
+            seeds = math.sqrt(setting.error**2 + 2 * setting.seed_noise**2)
+            delta = Estimate(challenger - fresh + noise[0] - noise[2], seeds)
+            known = self._deltas.setdefault((value, self.anchor), [])
+            known.append(delta)
+            delta_change = Change(delta, pool(known))
+            phi = Estimate(fresh - serving + noise[2] - noise[1], setting.error)
+            self._phis.append(phi)
+            phi_change = Change(phi, pool(self._phis))
+        theta_change = Change(theta, pool(self._thetas))
+        found = choose(
+            Evidence(theta_change, delta_change, phi_change, is_anchor_sound=True), self._config
+        )
+        if found.promoted is not Promoted.NONE:
+            is_challenger = found.promoted is Promoted.CHALLENGER
+            self.champion, self.age = (challenger if is_challenger else fresh), 0
+            self._thetas, self._phis = [], []
+            if is_challenger and delta_change is not None and is_surely_better(delta_change):
+                self.anchor = value
+        return found
+
+
+def live_year(
+    recipe: Callable[[int], float],
+    setting: Setting,
+    config: ModelGateConfig,
+    rng: np.random.Generator,
+) -> Year:
+    """Return one year; `recipe` gives the true value of the challenger's recipe in each cycle."""
+    gate = _Gate(setting, config, rng)
+    qualities, outcomes = [], []
+    for cycle in range(CYCLES):
+        outcomes.append(gate.live(recipe(cycle)))
+        qualities.append(gate.quality)
+    return Year(tuple(qualities), tuple(outcomes))
+
+
+def live_years(
+    recipe: Callable[[int], float],
+    setting: Setting,
+    config: ModelGateConfig,
+    num_years: int,
+    seed: int,
+) -> list[Year]:
+    """Return many years with the same recipe."""
+    rng = np.random.default_rng(seed)
+    return [live_year(recipe, setting, config, rng) for _ in range(num_years)]
