@@ -69,6 +69,12 @@ def accept_command(run: ResolvedRun) -> str:
     return _at(run, f"homefeed anchor set --recipe {recipe} --reason 'why it is accepted'")
 
 
+def release_command(run: ResolvedRun) -> str:
+    """Return the command that lets a run's recipe be promoted again after a rollback."""
+    digest = run.config.recipe_digest[:12]
+    return _at(run, f"homefeed anchor release --recipe {digest} --reason 'why it may come back'")
+
+
 def force_command(run: ResolvedRun) -> str:
     """Return the command that promotes a run's challenger in spite of its verdict."""
     return _at(

@@ -26,7 +26,7 @@ from pipelines.contracts.artifacts import (
     StageFailure,
     StageRecord,
 )
-from pipelines.contracts.judgement import Comparison, Decision, Judgement, Promoted
+from pipelines.contracts.judgement import BaselineKind, Comparison, Decision, Judgement, Promoted
 from pipelines.contracts.run_layout import failure_uri, manifest_uri
 from pipelines.settings import DAG_ID, Settings
 
@@ -97,27 +97,30 @@ def find_failure(run_uri: str, stage: str = "") -> StageFailure | None:
 def compose_verdict(judgement: Judgement, run: ResolvedRun, settings: Settings) -> Alert | None:
     """Return the alert that a verdict asks for, or None.
 
-    A challenger that is to be promoted asks for none, unless it is surely worse, if by less than
-    the margin: a certain loss is always told.
+    A challenger that is to be promoted asks for none, unless a loss is certain, if smaller than the
+    margin: against the champion, or of its recipe against the fresh anchor.
     """
     verdict, comparison = judgement.verdict, judgement.comparison
     is_promoted = verdict.promoted is Promoted.CHALLENGER
-    if is_promoted and not comparison.is_loss_certain:
+    losses = judgement.certain_losses
+    if is_promoted and not losses:
         return None
     label = comparison.challenger_model.label
-    kind, finding = AlertKind.INCONCLUSIVE, "is neither better nor worse"
+    kind, finding = AlertKind.INCONCLUSIVE, "was not promoted: it is not known to be good enough"
     if verdict.decision is Decision.REJECT:
         kind, finding = AlertKind.REGRESSION, "is worse and was rejected"
-    elif comparison.is_loss_certain:
+    elif losses:
         within = "and is promoted, within the margin" if is_promoted else "and stays out"
         kind, finding = AlertKind.REGRESSION, f"is worse {within}"
+        if comparison not in losses:
+            kind, finding = AlertKind.REGRESSION, _less_than(losses[0], is_promoted)
     done = f"{label} was not promoted. {what_serves(run)}"
     if is_promoted and run.may_promote:
         done = f"The loss is smaller than the margin that freshness is worth: {label} is promoted."
     elif verdict.promoted is Promoted.ANCHOR and run.may_promote and judgement.anchor:
         done = (
             f"{label} was not promoted. {judgement.anchor.model.label}, the accepted recipe "
-            f"trained on the same rows, is promoted in its place, so users lose no freshness."
+            f"trained on the same rows, is promoted in its place."
         )
     return Alert(
         kind=kind,
@@ -129,6 +132,14 @@ def compose_verdict(judgement: Judgement, run: ResolvedRun, settings: Settings) 
         next_step=after_verdict(run, judgement),
         links=(("Verdict page", judgement.report_uri), *_links(run, settings)),
     )
+
+
+def _less_than(loss: Comparison, is_promoted: bool) -> str:
+    """Return a title's finding where the loss is not the challenger's against the champion."""
+    if loss.baseline_kind is BaselineKind.ANCHOR:
+        end = "and is promoted, within the margin" if is_promoted else "and stays out"
+        return f"has a worse recipe than the accepted one {end}"
+    return f"stays out, and {loss.challenger_model.label} in its place is worse, within the margin"
 
 
 def compose_forced(

@@ -13,6 +13,7 @@ from pipelines.alerts.commands import (
     cycle_command,
     force_command,
     rebuild_command,
+    release_command,
     rollback_command,
     serving_command,
     stage_command,
@@ -52,7 +53,7 @@ def after_verdict(run: ResolvedRun, judgement: Judgement) -> NextStep:
     # Where nothing served before the cycle, nobody needs to ask.
     serving = () if (run.later_champion or run.champion) is None else (who_serves,)
     if verdict.promoted is Promoted.NONE:
-        return _after_no_promotion(run, verdict.decision, challenger, stays, serving)
+        return _after_no_promotion(run, judgement, serving)
     assert promoted is not None  # Only a model that was compared is promoted.
     if run.may_promote:
         sentence = (
@@ -80,16 +81,17 @@ def after_verdict(run: ResolvedRun, judgement: Judgement) -> NextStep:
     )
 
 
-def _after_no_promotion(
-    run: ResolvedRun, decision: Decision, challenger: str, stays: str, serving: "Commands"
-) -> NextStep:
+def _after_no_promotion(run: ResolvedRun, judgement: Judgement, serving: Commands) -> NextStep:
     """Return what a person may do where nothing is promoted."""
-    gate = run.config.model_gate
-    num_unpromoted = run.standing.num_unpromoted + 1
+    stays, challenger = what_serves(run), judgement.comparison.challenger_model.label
+    num_unpromoted = len({*run.standing.unpromoted, run.as_of})
+    is_long = num_unpromoted >= run.config.model_gate.max_unpromoted_cycles
     by_hand: Commands = ()
-    if run.standing.problem:
+    if judgement.problem:
         by_hand = (("Name the accepted recipe:", accept_command(run)),)
-    elif num_unpromoted >= gate.max_unpromoted_cycles:
+    elif run.standing.hold:
+        by_hand = (("Let the recipe be promoted again:", release_command(run)),)
+    elif run.may_promote and is_long:
         stays = (
             f"{stays} Nothing was promoted in {num_unpromoted} cycles, and the champion ages: "
             f"somebody has to decide."
@@ -98,7 +100,7 @@ def _after_no_promotion(
             ("Promote this challenger in spite of the verdict:", force_command(run)),
             ("Accept this run's recipe, so that later ones are held to it:", accept_command(run)),
         )
-    if decision is Decision.REJECT:
+    if judgement.verdict.decision is Decision.REJECT:
         return _step(
             f"{stays} {challenger} stays in the registry and is not promoted. Once the data or the "
             f"code is mended, a new cycle on the same day tells whether that helped.",

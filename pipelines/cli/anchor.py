@@ -30,8 +30,8 @@ def show() -> None:
     for entry in entries:
         name = entry.recipe.config.get("recipe") if entry.recipe else "unknown"
         typer.echo(f"{entry.set_at:%Y-%m-%dT%H:%M:%SZ}  {entry.kind:9}  {name}  {entry.reason}")
-    for digest, why in (entries[-1].held if entries else {}).items():
-        typer.echo(f"on hold: {digest[:12]}  {why}")
+    for each in entries[-1].held if entries else ():
+        typer.echo(f"on hold: {each.digest[:12]}  {each.recipe.config['recipe']}: {each.reason}")
 
 
 @app.command(name="set")
@@ -52,7 +52,7 @@ def set_(
 @app.command()
 def seeds(
     run: Annotated[str, typer.Option(help="URI or path of a run folder with its snapshot.")],
-    num: Annotated[int, typer.Option(help="Trainings that differ in their seed alone.")] = 5,
+    num: Annotated[int, typer.Option(min=5, help="Trainings that differ in their seed.")] = 5,
 ) -> None:
     """Measure how much models of a run's recipe differ by their seed, and keep that."""
     from pipelines.cli.seeds import measure_seeds
@@ -73,4 +73,5 @@ def release(
     workspace_uri = storage.to_uri(settings.workspace_location)
     name = settings.registered_model
     entry = anchor.release(workspace_uri, name, recipe, datetime.now(UTC), reason)
-    typer.echo(f"{recipe} is released; on hold: {[key[:12] for key in entry.held] or 'nothing'}")
+    left = [each.digest[:12] for each in entry.held]
+    typer.echo(f"{recipe} is released; on hold: {', '.join(left) or 'nothing'}")

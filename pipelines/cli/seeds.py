@@ -26,11 +26,10 @@ def measure_seeds(run_uri: str, num_seeds: int) -> SeedNoise:
         num_seeds: How many; the run's own seed is the first, the next ones follow it.
 
     Raises:
-        ConfigurationError: too few seeds, the run has no snapshot, or the workspace is remote.
+        ConfigurationError: the run has no snapshot, the workspace is remote, or the target metric
+            is zero in all trainings.
         HomefeedError: as training raises.
     """
-    if num_seeds < 2:
-        raise ConfigurationError(f"--num is {num_seeds}; expected at least 2 seeds to differ")
     run = read_artifact(run_uri, "resolve_run", ResolvedRun)
     snapshot = read_artifact(run_uri, "build_snapshot", Snapshot)
     folder = storage.local_path(noise_folder(run.workspace_uri)) / run.config.recipe_digest
@@ -39,6 +38,11 @@ def measure_seeds(run_uri: str, num_seeds: int) -> SeedNoise:
     with storage.local_copy(snapshot.uri) as snapshot_dir:
         verify_files(snapshot, snapshot_dir)
         values = [_value_of(run, snapshot, snapshot_dir, folder, seed) for seed in seeds]
+    if not sum(values) > 0:
+        raise ConfigurationError(
+            f"{run.config.model_gate.target_metric} of the {num_seeds} trainings is {values}; "
+            f"expected numbers above zero; measure on a run whose holdout has the action"
+        )
     measured = SeedNoise(
         recipe=run.config.recipe,
         recipe_digest=run.config.recipe_digest,

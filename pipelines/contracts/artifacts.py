@@ -96,8 +96,11 @@ class Standing(Frozen):
     seed_noise: float | None = Field(
         default=None, ge=0, description="Measured for the run's recipe; None: the recipe's option."
     )
-    num_unpromoted: int = Field(
-        default=0, ge=0, description="Judged cycles since the champion moved last."
+    unpromoted: tuple[AwareDatetime, ...] = Field(
+        default=(), description="Days judged since the champion moved, by runs that could promote."
+    )
+    anchor_since: AwareDatetime | None = Field(
+        default=None, description="When the record of the accepted recipe changed last."
     )
     champion_since: AwareDatetime | None = Field(
         default=None, description="When the champion moved last; earlier evidence is not pooled."

@@ -154,6 +154,10 @@ class SnapshotConfig(Frozen):
         return self
 
 
+RECIPE_WINDOWS = ("embedding_version", "history_days", "popularity_days", "training_days")
+"""What of `SnapshotConfig` belongs to a recipe. The rest says what all models are measured on."""
+
+
 class ModelConfig(Frozen):
     """TransAct encoder, DCN v2 and heads; names and defaults follow the paper."""
 
@@ -370,10 +374,17 @@ class RunConfig(Frozen):
 
     @property
     def recipe_digest(self) -> str:
-        """sha256 (hex) of what decides a model: features, snapshot, model and training."""
-        return digest_of(
-            self.model_dump(mode="json", include={"features", "snapshot", "model", "training"})
-        )
+        """sha256 (hex) of what tells recipes apart: what a model is told, is, and how it is fitted.
+
+        The seed is left out, because luck is no recipe; and so is what changes no model. Windows,
+        labels and segments but for the length of training are the run's for all its models.
+        """
+        parts = self.model_dump(mode="json", include={"features", "model", "training"})
+        parts["snapshot"] = self.snapshot.model_dump(include=set(RECIPE_WINDOWS))
+        parts["model"].pop("encoder_kernel")
+        for name in ("seed", "checkpoint_every_steps"):
+            parts["training"].pop(name)
+        return digest_of(parts)
 
     @model_validator(mode="after")
     def _unwanted_heads_are_guarded(self) -> Self:

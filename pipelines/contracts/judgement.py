@@ -287,6 +287,7 @@ class AnchorFacts(Frozen):
     model: ModelRef
     recipe: Comparison = Field(description="Challenger against it: what the recipe is worth.")
     freshness: Comparison = Field(description="It against the champion: what fresh data is worth.")
+    self_test: SelfTest = Field(description="Of the gate, on its scores.")
     serving: ServingCheck
 
 
@@ -300,6 +301,9 @@ class Judgement(Artifact):
         default=None, description="None where none was trained; `anchor_note` says why."
     )
     anchor_note: str = Field(default="", description="Why an anchor was trained or not.")
+    problem: str = Field(
+        default="", description="Why no recipe is accepted, or it cannot be made; '' otherwise."
+    )
     operating_curve: tuple[OperatingPoint, ...] = Field(
         default=(), description="What this gate can see; () where the change has no error."
     )
@@ -320,6 +324,19 @@ class Judgement(Artifact):
             findings = comparison.pop("self_test", ())
             value = value | {"comparison": comparison, "self_test": {"findings": findings}}
         return value
+
+    @property
+    def certain_losses(self) -> tuple[Comparison, ...]:
+        """The comparisons whose change lies wholly below zero, of what concerns the decision.
+
+        The fresh anchor's against the champion concerns it where the anchor is promoted.
+        """
+        found = [self.comparison]
+        if self.anchor is not None:
+            found.append(self.anchor.recipe)
+            if self.verdict.promoted is Promoted.ANCHOR:
+                found.append(self.anchor.freshness)
+        return tuple(comparison for comparison in found if comparison.is_loss_certain)
 
     @property
     def promoted_model(self) -> ModelRef | None:

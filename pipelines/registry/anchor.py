@@ -18,8 +18,9 @@ from pipelines import storage
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun, StageRecord
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.errors import ConfigurationError, HomefeedError
+from pipelines.contracts.errors import ConfigurationError, HomefeedError, TransientStorageError
 from pipelines.contracts.run_layout import manifest_uri
+from pipelines.registry.history import promotion_lock
 
 Kind = Literal["promotion", "adopted", "rollback", "by_hand", "release"]
 
@@ -46,6 +47,18 @@ class Recipe(Frozen):
             ) from None
 
 
+class HeldRecipe(Frozen):
+    """A recipe that was rolled back and may not be promoted until somebody releases it."""
+
+    recipe: Recipe
+    reason: str
+
+    @property
+    def digest(self) -> str:
+        """Its digest by today's code, which may know more options; '' where it cannot be read."""
+        return digest_or_nothing(self.recipe)
+
+
 class AnchorEntry(Frozen):
     """One change of the anchor or of the recipes on hold; it holds the whole state after it."""
 
@@ -53,9 +66,7 @@ class AnchorEntry(Frozen):
     kind: Kind
     registered_model: str
     recipe: Recipe | None = Field(description="The anchor; None where it could not be read.")
-    held: dict[str, str] = Field(
-        default={}, description="Recipes that may not be promoted, by digest, each with the reason."
-    )
+    held: tuple[HeldRecipe, ...] = Field(default=(), description="Recipes on hold.")
     run_uri: str | None = Field(description="Cycle that asked for it; None: a person.")
     reason: str = Field(description="One sentence.")
 
@@ -109,6 +120,8 @@ def recipe_of_model(workspace_uri: str, model: ModelRef, tags: Mapping[str, str]
         # A fresh anchor was made by the recipe that was accepted when its cycle began.
         is_anchor = tags.get("homefeed_side") == "anchor"
         config = dict(artifact["standing"]["anchor"] if is_anchor else artifact["config"])
+    except TransientStorageError:
+        raise  # It may be read in a minute.
     except (FileNotFoundError, HomefeedError, KeyError, TypeError) as error:
         raise ConfigurationError(
             f"the recipe of {model.label} cannot be read from "
@@ -136,17 +149,18 @@ def after_rollback(
         reason: What the person gave.
     """
     model, its_recipe = away
-    known = present(workspace_uri, model.name)
-    held = dict(known.held) if known else {}
-    digest = _digest(its_recipe)
-    if digest and digest != _digest(target):
-        held[digest] = f"{model.label} was rolled back at {now:%Y-%m-%d %H:%M} UTC: {reason}"
+    serves, rejected = digest_or_nothing(target), digest_or_nothing(its_recipe)
+    # What serves again is accepted again, whatever was said of it before.
+    held = [each for each in held_in(workspace_uri, model.name) if each.digest != serves]
+    if its_recipe is not None and rejected and rejected != serves:
+        why = f"{model.label} was rolled back at {now:%Y-%m-%d %H:%M} UTC: {reason}"
+        held.append(HeldRecipe(recipe=its_recipe, reason=why))
     entry = AnchorEntry(
         set_at=now,
         kind="rollback",
         registered_model=model.name,
         recipe=target,
-        held=held,
+        held=tuple(held),
         run_uri=None,
         reason=reason,
     )
@@ -162,19 +176,19 @@ def set_by_hand(
         ConfigurationError: there is no reason, or the recipe cannot be read.
     """
     _require_reason(reason)
-    known = present(workspace_uri, registered_model)
-    held = dict(known.held) if known else {}
-    held.pop(recipe.parse().recipe_digest, None)
-    entry = AnchorEntry(
-        set_at=now,
-        kind="by_hand",
-        registered_model=registered_model,
-        recipe=recipe,
-        held=held,
-        run_uri=None,
-        reason=reason,
-    )
-    return append(workspace_uri, entry)
+    digest = recipe.parse().recipe_digest
+    with promotion_lock(workspace_uri):
+        held = held_in(workspace_uri, registered_model)
+        entry = AnchorEntry(
+            set_at=now,
+            kind="by_hand",
+            registered_model=registered_model,
+            recipe=recipe,
+            held=tuple(each for each in held if each.digest != digest),
+            run_uri=None,
+            reason=reason,
+        )
+        return append(workspace_uri, entry)
 
 
 def release(
@@ -193,22 +207,41 @@ def release(
         ConfigurationError: there is no reason, or no such recipe is on hold.
     """
     _require_reason(reason)
+    with promotion_lock(workspace_uri):
+        known = present(workspace_uri, registered_model)
+        held = known.held if known else ()
+        found = {each.digest for each in held if digest and each.digest.startswith(digest)}
+        if known is None or len(found) != 1:
+            raise ConfigurationError(
+                f"recipe {digest!r} is not on hold; expected the first digits of one of "
+                f"{[each.digest[:12] for each in held] or 'none'}"
+            )
+        return _let_go(workspace_uri, known, found, now, reason)
+
+
+def release_forced(workspace_uri: str, run: ResolvedRun, now: datetime, reason: str) -> None:
+    """Release a run's recipe, whose model a person promotes by hand; the caller has the lock."""
+    known = present(workspace_uri, run.registered_model)
+    digest = run.config.recipe_digest
+    if known is not None and any(each.digest == digest for each in known.held):
+        _let_go(workspace_uri, known, {digest}, now, reason)
+
+
+def _let_go(
+    workspace_uri: str, known: AnchorEntry, digests: set[str], now: datetime, reason: str
+) -> AnchorEntry:
+    left = tuple(each for each in known.held if each.digest not in digests)
+    changes = {"set_at": now, "kind": "release", "held": left, "run_uri": None, "reason": reason}
+    return append(workspace_uri, known.model_copy(update=changes))
+
+
+def held_in(workspace_uri: str, registered_model: str) -> list[HeldRecipe]:
+    """Return the recipes that are on hold now."""
     known = present(workspace_uri, registered_model)
-    held = dict(known.held) if known else {}
-    found = [key for key in held if digest and key.startswith(digest)]
-    if known is None or len(found) != 1:
-        raise ConfigurationError(
-            f"recipe {digest!r} is not on hold; expected the first digits of one of "
-            f"{[key[:12] for key in held] or 'none'}"
-        )
-    del held[found[0]]
-    entry = known.model_copy(
-        update={"set_at": now, "kind": "release", "held": held, "run_uri": None, "reason": reason}
-    )
-    return append(workspace_uri, entry)
+    return list(known.held) if known else []
 
 
-def _digest(recipe: Recipe | None) -> str:
+def digest_or_nothing(recipe: Recipe | None) -> str:
     """Return a recipe's digest; '' where it cannot be read, for it cannot be trained either."""
     try:
         return recipe.parse().recipe_digest if recipe else ""

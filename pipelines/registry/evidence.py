@@ -1,6 +1,6 @@
 """What each judged cycle found, kept so that later cycles can pool it.
 
-    <workspace>/judged/<registered model>/<as_of>--<run_id>.json    a JudgedCycle
+    <workspace>/judged/<registered model>/<as_of>--<run_id>--<digest>.json    a JudgedCycle
     <workspace>/judged/<registered model>/<sha256>.parquet          influences, by group of users
 
 The influence of a group of users on an estimated change is how much the estimate would move if the
@@ -82,6 +82,9 @@ class JudgedCycle(Frozen):
 def publish(run: ResolvedRun, cycle: JudgedCycle, groups: npt.NDArray, influences: Arrays) -> str:
     """Write a cycle's record, after the influences that it names, and return the record's URI.
 
+    Nothing is rewritten: a cycle that is judged again, because its stage was killed or repeated,
+    leaves another record if it found anything else. It keeps the time of its first judging.
+
     Args:
         run: The cycle's run.
         cycle: What was found; `influences_sha256` is filled in here.
@@ -94,9 +97,19 @@ def publish(run: ResolvedRun, cycle: JudgedCycle, groups: npt.NDArray, influence
         digest = hashlib.sha256(content).hexdigest()
         storage.write_bytes(storage.join(folder, f"{digest}.parquet"), content)
         cycle = cycle.model_copy(update={"influences_sha256": digest})
-    uri = storage.join(folder, f"{cycle.as_of:%Y-%m-%d}--{cycle.run_id}.json")
+    if before := _records_of(folder, cycle.run_id):
+        cycle = cycle.model_copy(update={"judged_at": min(c.judged_at for c in before)})
+    name = f"{cycle.as_of:%Y-%m-%d}--{cycle.run_id}--{cycle.fingerprint()[:8]}.json"
+    uri = storage.join(folder, name)
     storage.write_model(uri, cycle)
     return uri
+
+
+def _records_of(folder: str, run_id: str) -> list[JudgedCycle]:
+    """Return what a run has left already."""
+    names = fnmatch.filter(storage.list_names(folder), f"[!.]*--{run_id}--*.json")
+    repair = "delete it: the stage that is run now writes it anew"
+    return [storage.read_model(storage.join(folder, name), JudgedCycle, repair) for name in names]
 
 
 def _to_parquet(groups: npt.NDArray, influences: Arrays) -> bytes:
@@ -121,9 +134,11 @@ def pin(workspace_uri: str, registered_model: str, but: str) -> tuple[PinnedFile
     for name in fnmatch.filter(names, "[!.]*.json"):
         uri = storage.join(folder, name)
         content = storage.read_bytes(uri)
-        if JudgedCycle.is_usable(content, names) and not name.endswith(f"--{but}.json"):
+        if f"--{but}--" in name:
+            continue
+        if JudgedCycle.is_usable(content, names):
             found.append(PinnedFile(uri=uri, sha256=hashlib.sha256(content).hexdigest()))
-        elif not name.endswith(f"--{but}.json"):
+        else:
             log.warning("%s cannot be used, so its evidence is not pooled", uri)
     return tuple(found)
 
@@ -141,15 +156,17 @@ def read(pinned: Sequence[PinnedFile]) -> list[JudgedCycle]:
     return sorted(cycles, key=lambda cycle: (cycle.as_of, cycle.judged_at))
 
 
-def read_influences(cycle: JudgedCycle) -> tuple[npt.NDArray, Arrays]:
+def read_influences(run: ResolvedRun, cycle: JudgedCycle) -> tuple[npt.NDArray, Arrays]:
     """Return a cycle's groups of users, and their influences by column.
+
+    They are looked for in the run's workspace, where the record is, wherever the cycle once ran.
 
     Raises:
         DataContractError: the file was deleted or altered.
     """
     import pyarrow.parquet as pq
 
-    folder = _folder(cycle.run_uri.rpartition("/runs/")[0], cycle.registered_model)
+    folder = _folder(run.workspace_uri, run.registered_model)
     uri = storage.join(folder, f"{cycle.influences_sha256}.parquet")
     table = pq.read_table(io.BytesIO(_read_pinned(uri, cycle.influences_sha256)))
     columns = {name: table[name].to_numpy() for name in table.column_names}
@@ -172,9 +189,10 @@ def _read_pinned(uri: str, sha256: str) -> bytes:
     return content
 
 
-def count_unpromoted(cycles: Sequence[JudgedCycle], since: datetime | None) -> int:
-    """Return how many days were judged since the champion moved, in runs that could promote."""
-    return len({c.as_of for c in cycles if c.may_promote and (not since or c.judged_at > since)})
+def unpromoted_days(cycles: Sequence[JudgedCycle], since: datetime | None) -> tuple[datetime, ...]:
+    """Return the days that were judged since the champion moved, by runs that could promote."""
+    days = {c.as_of for c in cycles if c.may_promote and (not since or c.judged_at > since)}
+    return tuple(sorted(days))
 
 
 def _folder(workspace_uri: str, registered_model: str) -> str:

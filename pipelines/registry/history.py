@@ -5,6 +5,7 @@ what serves now. Tested in tests/pipelines/registry/test_promotion.py.
 """
 
 import fnmatch
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Literal
 
@@ -25,6 +26,13 @@ class HistoryEntry(Frozen):
     previous: ModelRef | None = Field(description="Serving before; None for the first champion.")
     run_uri: str | None = Field(description="Cycle that asked for it; None for a rollback.")
     reason: str = Field(description="One sentence.")
+
+
+def promotion_lock(workspace_uri: str) -> AbstractContextManager[None]:
+    """Return the lock that every move of the champion or of the accepted recipe holds."""
+    return storage.exclusive_lock(
+        storage.join(workspace_uri, "history", "promotion"), "a promotion"
+    )
 
 
 def append(workspace_uri: str, entry: HistoryEntry) -> str:

@@ -9,6 +9,7 @@ Cycles that are newer than the run are never pooled. Not for the arithmetic of p
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ def pool_facts(run: ResolvedRun, cycles: Sequence[JudgedCycle], facts: "Facts") 
     Raises:
         DataContractError: the influences of an earlier cycle were deleted or altered.
     """
-    from validation.model_gate.facts import Facts, Found
+    from validation.model_gate.facts import Found
     from validation.model_gate.policy.pooling import pool_with
 
     def pooled(pair: Pair, found: "Found | None") -> "Found | None":
@@ -39,7 +40,9 @@ def pool_facts(run: ResolvedRun, cycles: Sequence[JudgedCycle], facts: "Facts") 
 
     theta = pooled("theta", facts.theta)
     assert theta is not None  # Every cycle has this comparison.
-    return Facts(theta, facts.self_test, pooled("delta", facts.delta), pooled("phi", facts.phi))
+    return replace(
+        facts, theta=theta, delta=pooled("delta", facts.delta), phi=pooled("phi", facts.phi)
+    )
 
 
 def earlier_changes(
@@ -53,7 +56,7 @@ def earlier_changes(
         changes = [change for change in cycle.changes if change.pair == pair]
         if not changes or not _is_about(run, cycle, pair):
             continue
-        groups, columns = read_influences(cycle)
+        groups, columns = read_influences(run, cycle)
         for change in changes:
             found = CycleChange(cycle.holdout, change.value, groups, columns[change.column])
             known.setdefault((change.metric, change.segment), []).append(found)

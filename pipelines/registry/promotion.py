@@ -57,7 +57,7 @@ def move_if_permitted(
             reason=reason,
         )
         client = tracking.connect(run.tracking_uri)
-        with storage.exclusive_lock(_lock_uri(run.workspace_uri), "a promotion"):
+        with history.promotion_lock(run.workspace_uri):
             _require_unaltered(client, champion)
             _require_not_replaced(run, champion)
             registry.move_champion(client, run.champion, champion)
@@ -75,16 +75,22 @@ def move_if_permitted(
 
 
 def _move_anchor(run: ResolvedRun, verdict: Verdict, now: datetime) -> None:
-    """Record the challenger's recipe as the accepted one, if the verdict says so."""
+    """Record the challenger's recipe as the accepted one, if the verdict says so.
+
+    What a person or a rollback has recorded since the run was resolved is left as it is.
+    """
+    known = anchor.present(run.workspace_uri, run.registered_model)
     if not verdict.becomes_anchor:
         return
-    known = anchor.present(run.workspace_uri, run.registered_model)
+    if known is not None and known.run_uri is None and known.set_at != run.standing.anchor_since:
+        log.warning("the accepted recipe was changed during the run (%s); it stays", known.reason)
+        return
     entry = anchor.AnchorEntry(
         set_at=now,
         kind="promotion",
         registered_model=run.registered_model,
         recipe=anchor.recipe_of(run),
-        held=known.held if known else {},
+        held=known.held if known else (),
         run_uri=run.run_uri,
         reason=verdict.reasons[0],
     )
@@ -161,10 +167,6 @@ def _label(model: ModelRef | None) -> str:
     return model.label if model else "no champion"
 
 
-def _lock_uri(workspace_uri: str) -> str:
-    return storage.join(workspace_uri, "history", "promotion")
-
-
 def force(
     client: "MlflowClient", run: ResolvedRun, challenger: Challenger, now: datetime, reason: str
 ) -> history.HistoryEntry:
@@ -186,11 +188,12 @@ def force(
         raise ConfigurationError(
             "--reason is empty; expected a sentence that says why the verdict is overruled"
         )
-    with storage.exclusive_lock(_lock_uri(run.workspace_uri), "a promotion"):
+    with history.promotion_lock(run.workspace_uri):
         _require_unaltered(client, model)
         present = registry.read_champion(client, model.name)
         if present is not None and present.version == model.version:
             raise ConfigurationError(f"{model.label} is the champion already; nothing was moved")
+        anchor.release_forced(run.workspace_uri, run, now, reason)
         return _move_by_hand(client, run.workspace_uri, "forced", present, model, now, reason)
 
 
@@ -222,7 +225,7 @@ def rollback(
     """
     workspace_uri = storage.to_uri(settings.workspace_location)
     name = settings.registered_model
-    with storage.exclusive_lock(_lock_uri(workspace_uri), "a promotion"):
+    with history.promotion_lock(workspace_uri):
         present = registry.read_champion(client, name)
         if present is None:
             raise ConfigurationError(f"{name} has no champion; there is nothing to roll back")
@@ -230,8 +233,8 @@ def rollback(
         model = registry.read_version(client, name, target)
         if model.version == present.version:
             raise ConfigurationError(f"{model.label} is the champion already; name another version")
-        # Before the alias moves: were the process killed in between, the old recipe would be held
-        # to, which is the safe side, and a second call completes the rollback.
+        # Before the alias moves: were the process killed in between, challengers would be held to
+        # the older recipe, which is the safe side.
         away = (present, _recipe_or_none(client, workspace_uri, present))
         recipe = _recipe_or_none(client, workspace_uri, model)
         anchor.after_rollback(workspace_uri, recipe, away, now, reason)

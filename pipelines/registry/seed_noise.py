@@ -6,8 +6,9 @@ Not for measuring: that is `homefeed anchor seeds`. Tested in tests/pipelines/cl
 """
 
 import statistics
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipelines import storage
 from pipelines.contracts.base import Frozen
@@ -23,6 +24,14 @@ class SeedNoise(Frozen):
     target_metric: str
     seeds: tuple[int, ...] = Field(min_length=2)
     values: tuple[float, ...] = Field(min_length=2, description="Of the target metric, by seed.")
+
+    @model_validator(mode="after")
+    def _has_a_mean(self) -> Self:
+        if statistics.fmean(self.values) <= 0:
+            raise ValueError(
+                f"the mean of {self.target_metric} over the seeds is not positive: {self.values}"
+            )
+        return self
 
     @property
     def deviation(self) -> float:
@@ -42,10 +51,14 @@ def keep(workspace_uri: str, measured: SeedNoise) -> str:
     return uri
 
 
-def measured_deviation(workspace_uri: str, recipe_digest: str) -> float | None:
-    """Return the relative standard deviation between seeds, or None where it was not measured."""
+def measured_deviation(workspace_uri: str, recipe_digest: str, target_metric: str) -> float | None:
+    """Return the relative standard deviation between seeds, or None where it was not measured.
+
+    What was measured of another target metric says nothing of this one.
+    """
     uri = storage.join(noise_folder(workspace_uri), f"{recipe_digest}.json")
     if not storage.exists(uri):
         return None
     repair = "delete it: the recipe's model_gate.seed_noise then counts"
-    return storage.read_model(uri, SeedNoise, repair).deviation
+    found = storage.read_model(uri, SeedNoise, repair)
+    return found.deviation if found.target_metric == target_metric else None

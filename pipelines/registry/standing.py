@@ -5,6 +5,7 @@ is written down, so that it stays the anchor when another model serves. Tested i
 tests/pipelines/registry/test_anchor.py.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -52,11 +53,24 @@ def find_standing(
         anchor_code_digest=code,
         problem=problem,
         hold=_why_held(entry, config),
-        seed_noise=measured_deviation(workspace_uri, config.recipe_digest),
-        num_unpromoted=evidence.count_unpromoted(evidence.read(judged_before), since),
+        seed_noise=measured_deviation(
+            workspace_uri, config.recipe_digest, config.model_gate.target_metric
+        ),
+        unpromoted=evidence.unpromoted_days(evidence.read(judged_before), since),
+        anchor_since=entry.set_at if entry is not None else None,
         champion_since=since,
-        rolled_back_at=next((m.moved_at for m in reversed(moves) if m.kind == "rollback"), None),
+        rolled_back_at=_last_rollback(workspace_uri, registered_model, moves),
     )
+
+
+def _last_rollback(
+    workspace_uri: str, registered_model: str, moves: Sequence[history.HistoryEntry]
+) -> datetime | None:
+    """Return when a rollback was last begun; one that was killed is in the anchor's record only."""
+    found = [move.moved_at for move in moves if move.kind == "rollback"]
+    entries = anchor.read(workspace_uri, registered_model)
+    found += [entry.set_at for entry in entries if entry.kind == "rollback"]
+    return max(found, default=None)
 
 
 def _adopt(client: "MlflowClient", workspace_uri: str, champion: ModelRef) -> anchor.AnchorEntry:
@@ -70,7 +84,8 @@ def _adopt(client: "MlflowClient", workspace_uri: str, champion: ModelRef) -> an
         run_uri=None,
         reason=f"{champion.label} was serving when this record began.",
     )
-    return anchor.append(workspace_uri, entry)
+    with history.promotion_lock(workspace_uri):
+        return anchor.present(workspace_uri, champion.name) or anchor.append(workspace_uri, entry)
 
 
 def _parse(entry: anchor.AnchorEntry) -> tuple[RunConfig, str]:
@@ -85,9 +100,11 @@ def _parse(entry: anchor.AnchorEntry) -> tuple[RunConfig, str]:
 def _why_held(entry: anchor.AnchorEntry | None, config: RunConfig) -> str:
     """Return why the run's recipe may not be promoted, or ''."""
     digest = config.recipe_digest
-    if entry is None or digest not in entry.held:
+    held = entry.held if entry is not None else ()
+    why = next((each.reason for each in held if each.digest == digest), "")
+    if not why:
         return ""
     return (
-        f"Recipe {config.recipe!r} is on hold ({entry.held[digest]}). It is not promoted until "
+        f"Recipe {config.recipe!r} is on hold ({why}). It is not promoted until "
         f"somebody releases it: `homefeed anchor release --recipe {digest[:12]} --reason ...`."
     )

@@ -6,7 +6,7 @@ the same labels. Not for comparing the two (`validation.model_gate`).
 """
 
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot
-from pipelines.contracts.config import FeatureConfig, RunConfig, SnapshotConfig
+from pipelines.contracts.config import RECIPE_WINDOWS, FeatureConfig, RunConfig, SnapshotConfig
 
 OWN_OPTIONS = ("embedding_version", "history_days", "popularity_days")
 """What of `SnapshotConfig` decides a model's inputs. Windows, labels and segments are the run's."""
@@ -15,13 +15,13 @@ OWN_OPTIONS = ("embedding_version", "history_days", "popularity_days")
 def snapshot_to_train(run: ResolvedRun, snapshot: Snapshot, recipe: RunConfig) -> Snapshot:
     """Return a snapshot of the run's holdout on which another recipe can be trained as well.
 
-    It has the other recipe's features, labels and length of training; the training window ends
-    where the run's ends. It is the run's own snapshot where the recipes do not differ in these.
-    Arguments and errors are those of `counterpart`.
+    It has the other recipe's features and length of training; the training window ends where the
+    run's ends, and how long an action counts as a label is the run's. It is the run's own snapshot
+    where the recipes do not differ in these. Arguments and errors are those of `counterpart`.
     """
     from pipelines.snapshot.build import write_snapshot
 
-    own = {name: getattr(recipe.snapshot, name) for name in (*OWN_OPTIONS, "training_days")}
+    own = {name: getattr(recipe.snapshot, name) for name in RECIPE_WINDOWS}
     config = run.config.snapshot.model_copy(update=own)
     if config == run.config.snapshot and recipe.features == snapshot.features:
         return snapshot

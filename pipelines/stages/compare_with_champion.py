@@ -17,6 +17,7 @@ from pipelines.contracts.artifacts import Challenger, FreshAnchor, ResolvedRun, 
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.judgement import (
     AnchorFacts,
+    BaselineKind,
     Comparison,
     Judgement,
     OperatingPoint,
@@ -102,6 +103,7 @@ def _judge(
             model=side.model,
             recipe=facts.delta.comparison,
             freshness=facts.phi.comparison,
+            self_test=facts.anchor_self_test,
             serving=check_serving(side.bundle_dir, accepted.serving),
         )
     standing = run.standing
@@ -118,6 +120,7 @@ def _judge(
         serving=serving,
         anchor=anchor,
         anchor_note=fresh.reason,
+        problem=standing.problem,
         operating_curve=_operating_curve(comparison, run),
         verdict=decide(comparison, facts.self_test, serving, gate, heads, anchor, standing),
         report_uri="",
@@ -131,8 +134,9 @@ def _operating_curve(comparison: Comparison, run: ResolvedRun) -> tuple[Operatin
     from validation.model_gate.policy.operating_curve import operating_curve
 
     row = comparison.find_pooled(comparison.target_metric)
-    if row is None or row.error == 0:
-        return ()
+    is_first = comparison.baseline_kind is BaselineKind.POPULARITY
+    if row is None or row.error == 0 or is_first:
+        return ()  # Against popularity the error is not that of two models.
     gate = run.config.model_gate.model_copy(update={"seed_noise": run.seed_noise})
     return operating_curve(row.error, gate)
 
@@ -261,8 +265,10 @@ def log_sides(
     )
     if anchor is not None:
         fresh = _side_metrics(anchor.freshness, "challenger") | _serving_metrics(anchor.serving)
-        tracking.log_side(client, run, "anchor", anchor.model.label, fresh, tags)
-        registry.tag_version(client, anchor.model, tags)
+        # The decision is about the challenger; of the anchor it is known whether it was promoted.
+        its = {name: tags[name] for name in ("promoted", "holdout_digest")}
+        tracking.log_side(client, run, "anchor", anchor.model.label, fresh, its)
+        registry.tag_version(client, anchor.model, its)
     registry.tag_version(client, challenger, tags)
     return runs
 

@@ -10,10 +10,15 @@ flatters the challenger. Not for which recipe is accepted (`pipelines.registry.a
 
 import logging
 
-from pipelines.contracts.artifacts import DataReport, FreshAnchor, ResolvedRun, Snapshot
+from pipelines import storage
+from pipelines.contracts.artifacts import DataReport, FreshAnchor, ResolvedRun, Severity, Snapshot
 from pipelines.contracts.code_identity import code_digest
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.errors import (
+    DataContractError,
+    DataGateFailedError,
+    SnapshotDamagedError,
+)
 from pipelines.snapshot.counterpart import snapshot_to_train
 from pipelines.stages.train_challenger import require_accepted, train_side
 
@@ -27,12 +32,14 @@ def train_anchor(
 ) -> FreshAnchor:
     """Train the accepted recipe on the challenger's rows, or say why there is nothing to do.
 
-    An accepted recipe that cannot be made any more is no failure of the cycle: the challenger is
-    still judged, nothing is promoted, and people are told to name another.
+    An accepted recipe that the data does not allow any more is no failure of the cycle: the
+    challenger is still judged, nothing is promoted, and people are told to name another. Every
+    other failure is one, as it is of `train_challenger`: it may pass, or a person mends it.
 
     Raises:
         DataGateFailedError: the report does not accept this snapshot.
-        HomefeedError: a failure that may pass, as `train_challenger` raises.
+        SnapshotDamagedError: a file of the snapshot is missing or was altered.
+        HomefeedError: as `train_challenger` raises.
     """
     require_accepted(report, snapshot, run.run_uri)
     accepted = run.standing.anchor
@@ -42,11 +49,13 @@ def train_anchor(
         return _untrained(reason)
     try:
         own = snapshot_to_train(run, snapshot, accepted)
+        if own.digest != snapshot.digest:
+            _require_sound(run, own, accepted)
         made = run.model_copy(update={"config": accepted})
         trained = train_side(made, own, "anchor", output_uri, _REPAIR)
-    except HomefeedError as error:
-        if error.is_retryable:
-            raise
+    except SnapshotDamagedError:
+        raise
+    except DataContractError as error:
         log.warning("the accepted recipe %r cannot be made: %s", accepted.recipe, error)
         return _untrained(
             "The accepted recipe could not be trained.",
@@ -64,6 +73,8 @@ def train_anchor(
 
 def _reason_to_rest(run: ResolvedRun, accepted: RunConfig) -> str:
     """Return why the accepted recipe need not or cannot be trained in this cycle, or ''."""
+    if run.champion is None:
+        return "No model serves that the accepted recipe could be held against."
     if accepted.recipe_digest != run.config.recipe_digest:
         return ""
     known = run.standing.anchor_code_digest
@@ -74,6 +85,25 @@ def _reason_to_rest(run: ResolvedRun, accepted: RunConfig) -> str:
         f"accepted {known[:12]}). The accepted code is not at hand, so what the change of code is "
         f"worth is not known; it was judged against the champion alone."
     )
+
+
+def _require_sound(run: ResolvedRun, own: Snapshot, accepted: RunConfig) -> None:
+    """Judge the accepted recipe's own snapshot as the data gate judged the run's, but for shift.
+
+    Raises:
+        DataGateFailedError: a critical expectation is not met.
+    """
+    from validation.data_gate.gate import judge_snapshot
+
+    with storage.scratch_folder(run.workspace_uri) as scratch, storage.local_copy(own.uri) as found:
+        outcomes = judge_snapshot(own, found, None, None, accepted.data_gate, scratch)
+    broken = [o for o in outcomes if o.severity is Severity.CRITICAL and not o.is_met]
+    if broken:
+        raise DataGateFailedError(
+            f"the data gate refused snapshot {own.digest[:12]}, on which the accepted recipe would "
+            f"be trained: "
+            + "; ".join(f"{o.name}: found {o.observed}, expected {o.expected}" for o in broken)
+        )
 
 
 def _untrained(reason: str, problem: str = "") -> FreshAnchor:

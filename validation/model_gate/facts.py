@@ -38,6 +38,7 @@ class Facts:
     self_test: SelfTest
     delta: Found | None = None  # the challenger against the fresh anchor
     phi: Found | None = None  # the fresh anchor against the champion
+    anchor_self_test: SelfTest = SelfTest()  # of the gate, on the fresh anchor's scores
 
     def pairs(self) -> dict[str, Found]:
         """Return the comparisons by name."""
@@ -86,18 +87,7 @@ def gather_facts(
     )
     ours = _score(challenger, shared, config)
     if champion is None:
-        models = ComparedModels(
-            challenger.snapshot.holdout,
-            BaselineKind.POPULARITY,
-            challenger.model,
-            None,
-            seen=ours.seen,
-        )
-        baseline = popularity_scores(rows, ours.scores.holdout_digest)
-        found = compare_with_influences(
-            rows, ours.scores, baseline, models, config.features.heads, config.model_gate
-        )
-        return Facts(Found(*found), _test_gate(rows, ours, baseline, models, config))
+        return _first_cycle(rows, ours, config)
     theirs = _score(champion, shared, config)
     models = _models(ours, theirs, "challenger", BaselineKind.CHAMPION)
     theta = _compare(rows, ours, theirs, models, config)
@@ -112,7 +102,19 @@ def gather_facts(
     rows = load_rows(side.snapshot, side.snapshot_dir, SPLIT_HOLDOUT)
     models = _models(fresh, theirs, "fresh anchor", BaselineKind.CHAMPION)
     phi = _compare(rows, fresh, theirs, models, accepted)
-    return Facts(theta, self_test, delta, phi)
+    # What the self-test doubts is the challenger; where it doubts nothing, the gate is tested.
+    again = _test_gate(rows, fresh, theirs.scores, models, accepted) if self_test.doubts else None
+    return Facts(theta, self_test, delta, phi, again or self_test)
+
+
+def _first_cycle(rows: ExampleRows, ours: _Scored, config: RunConfig) -> Facts:
+    """Compare the challenger with popularity."""
+    model, holdout = ours.side.model, ours.side.snapshot.holdout
+    models = ComparedModels(holdout, BaselineKind.POPULARITY, model, None, seen=ours.seen)
+    baseline = popularity_scores(rows, ours.scores.holdout_digest)
+    heads, gate = config.features.heads, config.model_gate
+    found = compare_with_influences(rows, ours.scores, baseline, models, heads, gate)
+    return Facts(Found(*found), _test_gate(rows, ours, baseline, models, config))
 
 
 def _score(side: Side, label_heads: tuple[str, ...], config: RunConfig) -> _Scored:

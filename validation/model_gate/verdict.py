@@ -90,19 +90,20 @@ def decide(
         phi=fresh.change if fresh else None,
         is_broken=bool(serving.problems) or any(e.is_broken for e in (mine, recipe) if e),
         is_held_back=bool(doubts or obstacles) or any(e.is_held_back for e in (mine, recipe) if e),
-        is_anchor_sound=_is_sound(anchor, fresh) and not doubts and not standing.problem,
+        is_anchor_sound=not standing.problem and not _against_anchor(anchor, fresh),
+        anchor_margin=standing.anchor.model_gate.margin if standing.anchor else None,
     )
     margin = margin_of(comparison, config.margin)
     outcome = choose(evidence, config.model_copy(update={"margin": margin}))
     reasons = _reasons(outcome.decision, mine, recipe, obstacles, doubts)
     if anchor is not None and fresh is not None and outcome.promoted is not Promoted.CHALLENGER:
         is_promoted = outcome.promoted is Promoted.ANCHOR
-        reasons = (reasons[0], _on_anchor(anchor, fresh, is_promoted, doubts), *reasons[1:])
+        reasons = (reasons[0], _on_anchor(anchor, fresh, is_promoted), *reasons[1:])
     if serving.problems:
         reasons = (*serving.problems, serving.describe(), *reasons)
     else:
         reasons = (*reasons, serving.describe())
-    is_first = standing.anchor is None and not standing.problem
+    is_first = standing.anchor is None and comparison.baseline_model is None
     is_better = evidence.delta is not None and is_surely_better(evidence.delta)
     return Verdict(
         decision=outcome.decision,
@@ -145,8 +146,11 @@ def _reasons(
     if decision is Decision.REJECT:
         broken = (*mine.findings.broken, *(recipe.findings.broken if recipe else ()))
         if broken:
-            return (*broken, *mine.findings.missing)
-        return mine.why_not()  # The bundle would not serve; what the comparison says comes after.
+            return (*broken, *mine.findings.missing, *obstacles)
+        return (
+            *mine.why_not(),
+            *obstacles,
+        )  # The bundle would not serve; what the comparison says comes after.
     if _stops(mine):
         return (*mine.why_not(), *of_recipe, *obstacles)
     return (*obstacles, *doubts, *of_recipe, mine.sentence, *mine.findings.held)
@@ -165,16 +169,15 @@ def _examine_anchor(anchor: AnchorFacts | None, standing: Standing) -> Examined 
     return examine(anchor.freshness, accepted.model_gate, accepted.features.heads)
 
 
-def _is_sound(anchor: AnchorFacts | None, fresh: Examined | None) -> bool:
-    """Return whether the fresh anchor may take the champion's place, its freshness apart."""
-    if anchor is None or fresh is None or anchor.serving.problems:
-        return False
-    return not _stops(fresh)
+def _against_anchor(anchor: AnchorFacts | None, fresh: Examined | None) -> tuple[str, ...]:
+    """Return what stands against the fresh anchor in the champion's place."""
+    if anchor is None or fresh is None:
+        return ("No accepted recipe was trained.",)
+    why = fresh.why_not() if _stops(fresh) else ()
+    return (*anchor.serving.problems, *why, *_doubts(anchor.self_test))
 
 
-def _on_anchor(
-    anchor: AnchorFacts, fresh: Examined, is_promoted: bool, doubts: tuple[str, ...]
-) -> str:
+def _on_anchor(anchor: AnchorFacts, fresh: Examined, is_promoted: bool) -> str:
     """Return what becomes of the fresh anchor, in a sentence."""
     label = anchor.model.label
     if is_promoted:
@@ -182,10 +185,9 @@ def _on_anchor(
             f"In its place {label} is promoted, the accepted recipe trained on the same rows: "
             f"{fresh.sentence}"
         )
-    why = (*anchor.serving.problems, *fresh.why_not(), *doubts)
-    return (
-        f"The accepted recipe trained on the same rows, {label}, is not promoted either: {why[0]}"
-    )
+    against = (*_against_anchor(anchor, fresh), "The accepted recipe cannot be relied upon.")
+    said = f"The accepted recipe trained on the same rows, {label}, is not promoted either"
+    return f"{said}: {against[0]}"
 
 
 def _doubts(self_test: SelfTest) -> tuple[str, ...]:

@@ -14,7 +14,11 @@ from validation.model_gate.target_metric import hits_name
 def void_reasons(
     comparison: Comparison, config: ModelGateConfig, heads: tuple[Head, ...]
 ) -> tuple[str, ...]:
-    """Return in sentences why nothing follows from a comparison; () where something does."""
+    """Return in sentences why nothing follows from a comparison; () where something does.
+
+    The same scores on both sides are suspicious but against the fresh anchor: two recipes may well
+    make the same model, of the same rows.
+    """
     return (
         *_identity_reasons(comparison, config),
         *_threshold_reasons(config, heads),
@@ -48,6 +52,8 @@ def _identity_reasons(comparison: Comparison, config: ModelGateConfig) -> list[s
             f"The same model stands on both sides (bundle {baseline.bundle_digest[:12]}): "
             f"{baseline.label} would be compared with itself."
         )
+    if comparison.baseline_kind is BaselineKind.ANCHOR:
+        return reasons
     if comparison.are_scores_identical is None:
         reasons.append("Nobody checked whether both sides give the same scores.")
     elif comparison.are_scores_identical:

@@ -13,7 +13,7 @@ from pathlib import Path
 from pipelines.contracts.artifacts import NextStep
 from pipelines.contracts.judgement import Comparison, Judgement, PooledChange
 from validation.model_gate.examine import margin_of
-from validation.model_gate.policy.operating_curve import ASSUMED_DECAY
+from validation.model_gate.policy.operating_curve import ASSUMED_DECAY, NUM_YEARS
 from validation.report.data_docs import environment
 from validation.report.plots import write_drawings
 
@@ -62,6 +62,7 @@ def write_report(
             changes=_changes(judgement),
             judgement=judgement,
             assumed_decay=ASSUMED_DECAY,
+            num_years=NUM_YEARS,
             context=said,
             target=comparison.target,
             self_test=judgement.self_test,

@@ -13,7 +13,7 @@ from pipelines.alerts.compose import (
     find_failure,
 )
 from pipelines.contracts.artifacts import Alert, AlertKind, NextStep, StageFailure, Standing
-from pipelines.contracts.judgement import AnchorFacts, Decision, Promoted
+from pipelines.contracts.judgement import AnchorFacts, BaselineKind, Decision, Promoted
 from pipelines.contracts.run_layout import failure_uri
 from pipelines.settings import Settings
 from pipelines.stages.alert import alert as alert_stage
@@ -22,6 +22,7 @@ from support.judgements import CHAMPION, make_judgement
 from support.runs import make_run, save_run
 
 SETTINGS = Settings()
+DAYS = tuple(datetime(2017, 1, day, tzinfo=UTC) for day in (1, 8, 15))
 REASON = "The 95 % interval of repin_volume_at_3 lies wholly below zero."
 
 
@@ -75,7 +76,7 @@ def test_an_inconclusive_verdict_asks_for_more_days(tmp_path):
     )
     assert alert.kind is AlertKind.INCONCLUSIVE
     assert "--as-of 2017-03-09" in alert.next_step.commands[-1][1]
-    assert "neither better nor worse" in alert.title
+    assert "is not known to be good enough" in alert.title
 
 
 @pytest.mark.parametrize(
@@ -195,7 +196,11 @@ def test_a_fresh_anchor_in_the_challenger_s_place_is_told_with_what_it_means(tmp
     found = make_judgement(Decision.REJECT, REASON)
     fresh = found.comparison.challenger_model.model_copy(update={"version": "5"})
     anchor = AnchorFacts(
-        model=fresh, recipe=found.comparison, freshness=found.comparison, serving=found.serving
+        model=fresh,
+        recipe=found.comparison,
+        freshness=found.comparison,
+        self_test=found.self_test,
+        serving=found.serving,
     )
     verdict = found.verdict.model_copy(update={"promoted": Promoted.ANCHOR})
     found = found.model_copy(update={"anchor": anchor, "verdict": verdict})
@@ -209,14 +214,45 @@ def test_a_fresh_anchor_in_the_challenger_s_place_is_told_with_what_it_means(tmp
 
 def test_after_four_cycles_without_a_promotion_a_person_is_asked(tmp_path):
     for num_before, is_asked in ((2, False), (3, True)):
-        run = make_run(tmp_path, champion=CHAMPION, standing=Standing(num_unpromoted=num_before))
+        run = make_run(tmp_path, champion=CHAMPION, standing=Standing(unpromoted=DAYS[:num_before]))
         step = compose_verdict(make_judgement(Decision.INCONCLUSIVE), run, SETTINGS).next_step
         assert ("Nothing was promoted in 4 cycles" in step.sentence) is is_asked
         names = [parse(command).info_name for _, command in step.commands]
         assert (("promote" in names) and ("set" in names)) is is_asked
+    past = run.model_copy(update={"may_promote": False})
+    step = compose_verdict(make_judgement(Decision.INCONCLUSIVE), past, SETTINGS).next_step
+    assert "promote" not in [parse(command).info_name for _, command in step.commands]
 
 
-def test_where_the_accepted_recipe_is_lost_a_person_names_one(tmp_path):
-    run = make_run(tmp_path, champion=CHAMPION, standing=Standing(problem="It is not known."))
-    step = compose_verdict(make_judgement(Decision.INCONCLUSIVE), run, SETTINGS).next_step
+@pytest.mark.parametrize("decision", [Decision.INCONCLUSIVE, Decision.REJECT])
+def test_where_the_accepted_recipe_is_lost_a_person_names_one(tmp_path, decision):
+    run = make_run(tmp_path, champion=CHAMPION)
+    found = make_judgement(decision).model_copy(update={"problem": "It is not known."})
+    step = compose_verdict(found, run, SETTINGS).next_step
     assert "set" in [parse(command).info_name for _, command in step.commands]
+
+
+def test_a_recipe_on_hold_is_released_with_the_command_that_is_offered(tmp_path):
+    run = make_run(tmp_path, champion=CHAMPION, standing=Standing(hold="It was rolled back."))
+    step = compose_verdict(make_judgement(Decision.INCONCLUSIVE), run, SETTINGS).next_step
+    [found] = [c for _, command in step.commands if (c := parse(command)).info_name == "release"]
+    assert run.config.recipe_digest.startswith(found.params["recipe"])
+
+
+def test_a_certain_loss_of_a_recipe_is_told_though_it_is_promoted(tmp_path):
+    run = make_run(tmp_path, champion=CHAMPION)
+    found = make_judgement(Decision.PROMOTE, low=-0.01, high=0.01)
+    assert compose_verdict(found, run, SETTINGS) is None
+    lost = make_judgement(Decision.PROMOTE).comparison.model_copy(
+        update={"baseline_kind": BaselineKind.ANCHOR}
+    )
+    anchor = AnchorFacts(
+        model=lost.challenger_model,
+        recipe=lost,
+        freshness=found.comparison,
+        self_test=found.self_test,
+        serving=found.serving,
+    )
+    alert = compose_verdict(found.model_copy(update={"anchor": anchor}), run, SETTINGS)
+    assert alert.kind is AlertKind.REGRESSION
+    assert "has a worse recipe than the accepted one and is promoted" in alert.title

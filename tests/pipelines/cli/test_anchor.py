@@ -1,12 +1,14 @@
 """`homefeed anchor`: the accepted recipe, recipes on hold, and the noise of seeds."""
 
 import statistics
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli.main import app
+from pipelines.cli.seeds import measure_seeds
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.recipes import smoke
 from pipelines.registry import anchor
@@ -41,10 +43,13 @@ def test_a_recipe_on_hold_is_shown_and_released(workspace: str) -> None:
     run("set", "--recipe", "smoke", "--reason", "we begin here")
     entry = anchor.present(workspace, "homefeed_ranker")
     assert entry is not None
-    anchor.append(workspace, entry.model_copy(update={"held": {"ab" * 32: "v4 was rolled back"}}))
-    assert "on hold: abababababab  v4 was rolled back" in run("show")
-    said = run("release", "--recipe", "abab", "--reason", "it was the log")
-    assert said == "abab is released; on hold: nothing\n"
+    held = anchor.HeldRecipe(recipe=entry.recipe, reason="v4 was rolled back")
+    now = datetime.now(UTC)
+    anchor.append(workspace, entry.model_copy(update={"held": (held,), "set_at": now}))
+    digest = smoke().recipe_digest
+    assert f"on hold: {digest[:12]}  smoke: v4 was rolled back" in run("show")
+    said = run("release", "--recipe", digest[:6], "--reason", "it was the log")
+    assert said == f"{digest[:6]} is released; on hold: nothing\n"
     assert "on hold" not in run("show")
 
 
@@ -67,17 +72,18 @@ def test_seeds_are_measured_once_and_kept_for_the_recipe(
     run_of_seeds = save_run(make_run(tmp_path))
     run_stage("build_snapshot", run_of_seeds.run_uri)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    said = run("seeds", "--run", run_of_seeds.run_uri, "--num", "2")
-    values = [float(line.split()[-1]) for line in said.splitlines()[:2]]
-    assert values[0] != values[1]
+    measured = measure_seeds(run_of_seeds.run_uri, 2)
+    values, seed = measured.values, smoke().training.seed
+    assert measured.seeds == (seed, seed + 1) and values[0] != values[1]
+    of_recipe = (workspace, smoke().recipe_digest)
     expected = statistics.stdev(values) / statistics.fmean(values)
-    kept = measured_deviation(workspace, smoke().recipe_digest)
-    assert kept == pytest.approx(expected, rel=0.01)
-    assert measured_deviation(workspace, "f" * 64) is None
+    assert measured_deviation(*of_recipe, "repin_volume_at_3") == pytest.approx(expected)
+    assert measured_deviation(*of_recipe, "save_volume_at_3") is None
+    assert measured_deviation(workspace, "f" * 64, "repin_volume_at_3") is None
     left = [path.name for path in (tmp_path / "workspace" / "seed_noise").iterdir()]
     assert left == [f"{smoke().recipe_digest}.json"]
 
 
-def test_one_seed_tells_nothing(workspace: str) -> None:
-    with pytest.raises(ConfigurationError, match="--num is 1; expected at least 2"):
-        run("seeds", "--run", "nowhere", "--num", "1")
+def test_fewer_than_five_seeds_are_too_few_to_tell(workspace: str) -> None:
+    assert "5" in run("seeds", "--run", "nowhere", "--num", "4")
+    assert measured_deviation(workspace, smoke().recipe_digest, "repin_volume_at_3") is None

@@ -73,7 +73,7 @@ def test_the_dag_is_triggered_from_its_form(lab, page):
     resolved = lab.get(f"{xcom}/xcomEntries/return_value?deserialize=true")["value"]
     assert resolved["as_of"] == SECOND_DAY
     page.reload()
-    expect(page.get_by_text("Success")).to_have_count(8)  # the run and its seven tasks
+    expect(page.get_by_text("Success")).to_have_count(9)  # the run and its eight tasks
     take_picture(page, "airflow-run")
 
 

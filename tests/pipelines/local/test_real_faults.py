@@ -45,6 +45,7 @@ def third_cycle(lab: Lab) -> Outcome:
     wait_for_stage("check_snapshot", run_uri).kill()
     runner = wait_for_stage("train_challenger", run_uri).parent()
     runner.parent().kill()
+    kill_tasks(lab, "third", "train_anchor")
     wait_for_stage("compare_with_champion", run_uri).kill()
     kill_tasks(lab, "third", "promote_challenger", "alert")
     return lab.finish("third")

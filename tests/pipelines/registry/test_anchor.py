@@ -11,11 +11,11 @@ from mlflow import MlflowClient
 from pipelines import storage
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun, Standing
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.errors import ConfigurationError, TransientStorageError
 from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.recipes import smoke
-from pipelines.registry import anchor, promotion, registry, tracking
+from pipelines.registry import anchor, history, promotion, registry, tracking
 from pipelines.registry.standing import find_standing
 from pipelines.settings import Settings
 from support.registered import NO_ANCHOR, challenger_of, judgement_of, register_bundle
@@ -173,6 +173,91 @@ def test_a_rollback_moves_the_anchor_and_holds_what_was_taken_down(
     anchor.release(*place, digest[:8], back + timedelta(days=1), "the hides were a logging fault")
     assert standing_of(client, two).hold == ""
     assert standing_of(client, two).anchor == one.config
+
+
+def test_a_rollback_that_is_taken_back_holds_the_other_recipe_alone(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient
+) -> None:
+    one = cycle(tmp_path, tracking_uri, 0, variant(1))
+    first = promote(client, one, tmp_path, becomes_anchor=True)
+    two = cycle(tmp_path, tracking_uri, 14, variant(2), champion=first)
+    second = promote(client, two, tmp_path, True, NOW + timedelta(days=1))
+    settings = settings_of(one)
+    promotion.rollback(client, settings, None, NOW + timedelta(days=2), "hides went up")
+    promotion.rollback(
+        client, settings, second.version, NOW + timedelta(days=3), "it was not the recipe"
+    )
+    assert standing_of(client, two).hold == ""
+    assert standing_of(client, two).anchor == two.config
+    assert "it was not the recipe" in standing_of(client, one).hold
+
+    model = registered(client, one, tmp_path)
+    promotion.force(client, one, challenger_of(model), NOW + timedelta(days=4), "we want it")
+    assert standing_of(client, one).hold == ""  # who forces a promotion has released the recipe
+
+
+def test_killed_between_the_alias_and_the_record_a_promotion_is_completed(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = cycle(tmp_path, tracking_uri, 0, variant(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(anchor, "append", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            promote(client, run, tmp_path, becomes_anchor=True)
+    assert standing_of(client, run).anchor == run.config  # by the champion's own recipe
+    model = registry.read_champion(client, run.registered_model)
+    assert model is not None
+    judgement = judgement_of(run, model)
+    verdict = judgement.verdict.model_copy(update={"becomes_anchor": True})
+    judgement = judgement.model_copy(update={"verdict": verdict})
+    promotion.move_if_permitted(run, challenger_of(model), NO_ANCHOR, judgement, NOW)
+    assert standing_of(client, run).anchor == run.config
+    assert len(history.read(run.workspace_uri, run.registered_model)) == 1
+
+
+def test_a_rollback_that_was_killed_before_the_alias_moved_empties_the_pools_already(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = cycle(tmp_path, tracking_uri, 0, variant(1))
+    first = promote(client, one, tmp_path, becomes_anchor=True)
+    two = cycle(tmp_path, tracking_uri, 14, variant(2), champion=first)
+    promote(client, two, tmp_path, True, NOW + timedelta(days=1))
+    back = NOW + timedelta(days=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "move_champion", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            promotion.rollback(client, settings_of(one), None, back, "hides went up")
+    found = standing_of(client, two)
+    assert (found.anchor, found.rolled_back_at) == (one.config, back)
+    assert promotion.rollback(client, settings_of(one), None, back, "hides went up").model == first
+
+
+def test_what_a_person_accepts_during_a_cycle_is_not_overwritten(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient
+) -> None:
+    one = cycle(tmp_path, tracking_uri, 0, variant(1))
+    first = promote(client, one, tmp_path, becomes_anchor=True)
+    standing = standing_of(client, one)
+    two = cycle(tmp_path, tracking_uri, 14, variant(2), champion=first, standing=standing)
+    chosen = anchor.recipe_of(cycle(tmp_path, tracking_uri, 28, variant(7)))
+    later = NOW + timedelta(days=1)
+    anchor.set_by_hand(one.workspace_uri, one.registered_model, chosen, later, "agreed on")
+    promote(client, two, tmp_path, True, NOW + timedelta(days=2))
+    assert standing_of(client, two).anchor == variant(7)
+
+
+def test_storage_that_fails_for_a_minute_is_no_lost_recipe(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = cycle(tmp_path, tracking_uri, 0, variant(1))
+    model = registered(client, run, tmp_path)
+
+    def fail(*_: object) -> None:
+        raise TransientStorageError("the bucket does not answer")
+
+    monkeypatch.setattr(storage, "read_model", fail)
+    with pytest.raises(TransientStorageError):
+        anchor.recipe_of_model(run.workspace_uri, model, registry.read_tags(client, model))
 
 
 def test_a_rollback_does_not_wait_for_a_recipe_that_cannot_be_read(

@@ -74,7 +74,7 @@ def test_what_is_left_comes_back_as_it_was(tmp_path: Path) -> None:
     run = make_pooling_run(tmp_path)
     publish(run, make_cycle(run))
     [cycle] = evidence.read(pinned(run))
-    groups, columns = evidence.read_influences(cycle)
+    groups, columns = evidence.read_influences(run, cycle)
     assert groups.tolist() == [4, 77]
     assert columns[f"phi|{TARGET}|all"].tolist() == [0.001, -0.002]
     [found] = earlier_changes(run, [cycle], "delta")[(TARGET, "all")]
@@ -114,8 +114,9 @@ def test_five_triggers_on_one_day_are_named_and_a_run_is_not_its_own_past(tmp_pa
     cycles = evidence.read(pinned(run))
     holdout = Window(start=run.as_of - timedelta(days=7), end=run.as_of)
     assert tries_on(holdout, cycles) == tuple(f"try-{number}" for number in range(5))
-    assert evidence.count_unpromoted(cycles, None) == 2  # two days were judged
-    assert evidence.count_unpromoted(cycles, LATER) == 0
+    before = run.as_of - timedelta(days=14)
+    assert evidence.unpromoted_days(cycles, None) == (before, run.as_of)
+    assert evidence.unpromoted_days(cycles, LATER) == ()
 
 
 @pytest.mark.parametrize("what", ["record", "influences"])
@@ -151,3 +152,22 @@ def test_new_runs_go_on_without_evidence_that_was_deleted(
     (storage.local_path(uri).parent / "2017-01-01--x.json").write_text('{"of": "another version"}')
     assert len(pinned(run)) == 1
     assert "its evidence is not pooled" in caplog.text
+
+
+def test_a_cycle_that_is_judged_again_rewrites_nothing_and_keeps_its_time(tmp_path: Path) -> None:
+    run = make_pooling_run(tmp_path)
+    first = publish(run, make_cycle(run))
+    pins = pinned(run)
+    assert publish(run, make_cycle(run, judged_at=LATER)) == first
+    other = publish(run, make_cycle(run, judged_at=LATER, decision=Decision.REJECT))
+    assert other != first
+    assert [cycle.decision for cycle in evidence.read(pins)] == [Decision.INCONCLUSIVE]
+    assert {cycle.judged_at for cycle in evidence.read(pinned(run))} == {NOW}
+
+
+def test_evidence_is_found_where_the_workspace_is_now(tmp_path: Path) -> None:
+    run = make_pooling_run(tmp_path)
+    publish(run, make_cycle(run))
+    (tmp_path / "workspace").rename(tmp_path / "moved")
+    moved = run.model_copy(update={"workspace_uri": storage.to_uri(tmp_path / "moved")})
+    assert pooled_pairs(moved) == ["theta", "delta", "phi"]

@@ -1,5 +1,9 @@
 """Cycles with three models: a recipe on trial, the accepted recipe made fresh, and the champion."""
 
+import signal
+import subprocess
+import sys
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,13 +22,15 @@ from pipelines.contracts.artifacts import (
 )
 from pipelines.contracts.code_identity import code_digest
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.errors import TransientStorageError
+from pipelines.contracts.errors import HomefeedError, SnapshotDamagedError, TransientStorageError
 from pipelines.contracts.judgement import BaselineKind, Judgement, Promoted, Promotion
+from pipelines.contracts.run_layout import manifest_uri
 from pipelines.recipes import RECIPES, smoke
 from pipelines.registry import anchor, evidence, history, registry, tracking
 from pipelines.settings import Settings
 from pipelines.stages import train_anchor as stage
 from pipelines.stages.runner import read_artifact, run_stage, start_run
+from support.judgements import CHAMPION
 from support.runs import make_run
 from support.tiny_log import TINY_AS_OF, tiny_config, write_tiny_log
 from support.worlds import PLANTED_START, write_planted_world
@@ -67,8 +73,23 @@ def run_cycle(settings: Settings, recipe: str, as_of: datetime) -> ResolvedRun:
     )
     run = start_run(request, settings)
     for name in STAGES:
+        if name == "train_anchor" and run.standing.anchor is not None:
+            kill_in_the_middle(run)
         run_stage(name, run.run_uri)
     return run
+
+
+def kill_in_the_middle(run: ResolvedRun) -> None:
+    """Kill the training of the anchor, as if the machine had lost power."""
+    command = [sys.executable, "-m", "pipelines.cli", "stage", "train_anchor", "--run", run.run_uri]
+    process = subprocess.Popen(command)
+    progress = storage.local_path(run.run_uri) / "train_anchor" / "training" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not progress.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not storage.exists(manifest_uri(run.run_uri, "train_anchor"))
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +173,7 @@ def test_a_worse_recipe_does_not_become_the_anchor_and_leaves_its_evidence(
     [_, judged] = evidence.read(evidence.pin(run.workspace_uri, "three", but="nothing"))
     assert {change.pair for change in judged.changes} == {"theta", "delta", "phi"}
     assert (judged.promoted, judged.challenger_recipe) == (Promoted.ANCHOR, blind().recipe_digest)
-    groups, columns = evidence.read_influences(judged)
+    groups, columns = evidence.read_influences(run, judged)
     assert set(columns) == {change.column for change in judged.changes}
     assert all(len(column) == len(groups) for column in columns.values())
 
@@ -194,7 +215,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[ResolvedRun, Snapsho
 
 def fresh_anchor(tiny: tuple[ResolvedRun, Snapshot], **standing: Any) -> FreshAnchor:
     run, snapshot = tiny
-    run = run.model_copy(update={"standing": Standing(**standing)})
+    run = run.model_copy(update={"standing": Standing(**standing), "champion": CHAMPION})
     return stage.train_anchor(run, snapshot, report_on(snapshot), "file:///nowhere/output")
 
 
@@ -215,7 +236,7 @@ def test_it_publishes_also_that_there_was_nothing_to_do(
 
 
 def test_a_recipe_that_cannot_be_made_any_more_stops_promotions_and_not_the_cycle(
-    tiny: tuple[ResolvedRun, Snapshot], monkeypatch: pytest.MonkeyPatch
+    tiny: tuple[ResolvedRun, Snapshot],
 ) -> None:
     config = tiny[0].config
     gone = config.snapshot.model_copy(update={"embedding_version": "retired-7"})
@@ -225,9 +246,42 @@ def test_a_recipe_that_cannot_be_made_any_more_stops_promotions_and_not_the_cycl
     assert "cannot be made any more" in found.problem and "retired-7" in found.problem
     assert "`homefeed anchor set --recipe NAME --reason ...`" in found.problem
 
-    def fail(*_: object) -> None:
-        raise TransientStorageError("the disk is slow")
 
-    monkeypatch.setattr(stage, "snapshot_to_train", fail)
-    with pytest.raises(TransientStorageError):  # this one may pass: Airflow tries again
+@pytest.mark.parametrize("error", [TransientStorageError, SnapshotDamagedError, HomefeedError])
+def test_a_failure_that_is_not_the_recipe_s_is_one_of_the_stage(
+    tiny: tuple[ResolvedRun, Snapshot],
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[HomefeedError],
+) -> None:
+    """Such as a full disk, a damaged file, or a trainer that was killed: Airflow tries again."""
+    longer = tiny[0].config.training.model_copy(update={"num_epochs": 9})
+    accepted = tiny[0].config.model_copy(update={"training": longer})
+
+    def fail(*_: object) -> None:
+        raise error("the trainer was killed")
+
+    monkeypatch.setattr(stage, "train_side", fail)
+    with pytest.raises(error, match="the trainer was killed"):
         fresh_anchor(tiny, anchor=accepted)
+
+
+def test_an_anchor_whose_own_snapshot_the_data_gate_refuses_is_not_trained(
+    tiny: tuple[ResolvedRun, Snapshot], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny[0].config
+    shorter = config.snapshot.model_copy(update={"training_days": 1})
+    strict = config.data_gate.model_copy(update={"min_training_requests": 10**6})
+    accepted = config.model_copy(update={"snapshot": shorter, "data_gate": strict})
+    monkeypatch.setattr(stage, "train_side", lambda *_: 1 / 0)
+    found = fresh_anchor(tiny, anchor=accepted)
+    assert "the data gate refused snapshot" in found.problem
+
+
+def test_without_a_champion_there_is_nothing_to_hold_an_anchor_against(
+    tiny: tuple[ResolvedRun, Snapshot],
+) -> None:
+    run, snapshot = tiny
+    run = run.model_copy(update={"standing": Standing(anchor=roomy())})
+    found = stage.train_anchor(run, snapshot, report_on(snapshot), "file:///nowhere/output")
+    assert (found.trained, found.problem) == (None, "")
+    assert "No model serves" in found.reason

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.contracts.artifacts import Window
 from support.comparisons import TARGET, change, comparison, metric
-from validation.model_gate.bootstrap import MAX_GROUPS, user_groups
+from validation.model_gate.bootstrap import user_groups
 from validation.model_gate.policy.influence import Influences, influence, standard_error
 from validation.model_gate.policy.pooling import (
     CycleChange,
@@ -75,6 +75,13 @@ def test_cycles_are_weighted_by_the_inverse_of_their_variance() -> None:
     assert pool_cycles([sure]).error == pytest.approx(standard_error(sure.influences))
 
 
+def test_a_cycle_that_saw_nothing_of_a_change_acquits_nobody() -> None:
+    seen = CycleChange(week(0), 0.05, np.arange(100), np.full(100, 0.001))
+    equal = CycleChange(week(2), 0.0, np.arange(100), np.zeros(100))
+    assert pool_cycles([equal, seen]) == pool_cycles([seen])
+    assert pool_cycles([equal, equal]).value == 0
+
+
 def test_seeds_add_to_the_variance_of_every_cycle() -> None:
     cycles = [CycleChange(week(n), 0.0, np.arange(100), np.zeros(100)) for n in (0, 2)]
     assert pool_cycles(cycles).error == 0
@@ -112,4 +119,3 @@ def test_influences_that_cannot_be_had_are_none() -> None:
     assert influence(ones, np.zeros(3)) is None
     assert influence(np.array([1, np.nan, 1]), ones) is None
     assert standard_error(np.array([0.1, 0.0])) == math.inf  # one group tells nothing
-    assert MAX_GROUPS > 9

@@ -74,7 +74,7 @@ def test_page_and_drawings_follow(target: str, tmp_path: Path) -> None:
     page = write_report(found, STEP, tmp_path, CONTEXT)
     html = page.read_text("utf-8")
     assert f"{target}, challenger" in html
-    assert f"the lower end of {target} in segment" in html
+    assert f"Promotion needs {target} in segment" in html
     assert f"<dt>{target}</dt><dd>the target metric" in html
 
     rows = forest_rows(found.comparison)

@@ -307,7 +307,9 @@ def three(
     fresh = CHALLENGER.model_copy(update={"version": "5", "bundle_digest": "f" * 64})
     recipe = comparison(change(delta), baseline_kind=BaselineKind.ANCHOR, baseline_model=fresh)
     freshness = comparison(change(phi), challenger_model=fresh, **fields)
-    facts = AnchorFacts(model=fresh, recipe=recipe, freshness=freshness, serving=serving)
+    facts = AnchorFacts(
+        model=fresh, recipe=recipe, freshness=freshness, self_test=SOUND, serving=serving
+    )
     return comparison(change(theta)), facts
 
 
@@ -324,7 +326,10 @@ def test_a_recipe_that_is_surely_better_than_the_fresh_anchor_becomes_the_anchor
     assert "of the fresh anchor test_ranker v5: +1.00 %" in verdict.reasons[1]
     even = decide_on(*three(0.01, 0.0002, 0.01))
     assert (even.promoted, even.becomes_anchor) == (Promoted.CHALLENGER, False)
-    assert decide_on(comparison(), None, Standing()).becomes_anchor  # the first of all
+    first = comparison(baseline_kind=BaselineKind.POPULARITY, baseline_model=None)
+    assert decide_on(first, None, Standing()).becomes_anchor
+    # A run of before the record was kept: its recipe is not accepted unjudged.
+    assert not decide_on(comparison(), None, Standing()).becomes_anchor
     assert not decide_on(comparison(), None).becomes_anchor  # it is the accepted recipe
 
 
@@ -359,10 +364,28 @@ def test_a_challenger_that_would_not_serve_gives_way_to_the_anchor() -> None:
     assert verdict.reasons[0] == PROBLEM
 
 
-def test_a_doubt_of_the_self_test_stops_the_anchor_too() -> None:
-    found, anchor = three(-0.05, -0.07, 0.02)
+def test_a_doubt_about_the_challenger_does_not_stop_the_anchor_but_one_about_itself_does() -> None:
+    found, anchor = three(0.02, 0.01, 0.02)
     verdict = decide(found, DOUBTED, SERVING, CONFIG, HEADS, anchor, ACCEPTED)
+    assert (verdict.decision, verdict.promoted) == (Decision.INCONCLUSIVE, Promoted.ANCHOR)
+    doubted = anchor.model_copy(update={"self_test": DOUBTED})
+    verdict = decide(found, DOUBTED, SERVING, CONFIG, HEADS, doubted, ACCEPTED)
     assert verdict.promoted is Promoted.NONE
+    assert f"test_ranker v5, is not promoted either: {DOUBT}" in verdict.reasons[1]
+
+
+def test_the_anchor_is_judged_by_its_own_recipe_s_margin() -> None:
+    strict = CONFIG.model_copy(update={"margin": 0.0001, "recipe_margin": 0.0001})
+    found, anchor = three(-0.02, -0.02, -0.002)
+    verdict = decide(found, SOUND, SERVING, strict, HEADS, anchor, ACCEPTED)
+    assert (verdict.decision, verdict.promoted) == (Decision.REJECT, Promoted.ANCHOR)
+
+
+def test_recipes_that_make_the_same_model_are_no_worse_than_one_another() -> None:
+    found, anchor = three(0.01, 0.0, 0.01)
+    same = anchor.recipe.model_copy(update={"are_scores_identical": True})
+    verdict = decide_on(found, anchor.model_copy(update={"recipe": same}))
+    assert verdict.promoted is Promoted.CHALLENGER
 
 
 def test_hides_may_not_creep_against_the_fresh_anchor() -> None:
@@ -389,6 +412,9 @@ def test_what_is_on_record_may_stop_a_promotion(standing: dict[str, str], said: 
     verdict = decide_on(comparison(), None, ACCEPTED.model_copy(update=standing))
     assert (verdict.decision, verdict.promoted) == (Decision.INCONCLUSIVE, Promoted.NONE)
     assert verdict.reasons[0] == said
+    rejected = decide_on(comparison(change(-0.1)), None, ACCEPTED.model_copy(update=standing))
+    assert rejected.decision is Decision.REJECT
+    assert said in rejected.reasons  # a person has to act on it all the same
 
 
 def test_a_recipe_on_hold_does_not_stop_the_accepted_one() -> None:

@@ -50,17 +50,18 @@ def _overlap(one: Window, other: Window) -> bool:
 def pool_cycles(cycles: Sequence[CycleChange], extra_variance: float = 0.0) -> Estimate:
     """Return the mean of the cycles' changes by inverse variance, with its standard error.
 
+    A cycle in which no group of users moves the change has seen nothing of it: both sides were
+    equal everywhere, as they are where an action is rare. It counts only where all cycles are so.
+
     Args:
         cycles: At least one.
         extra_variance: What every cycle adds on its own, whatever its users: seeds.
     """
+    cycles = [cycle for cycle in cycles if cycle.influences.any()] or cycles
     errors = np.array([standard_error(cycle.influences) for cycle in cycles])
     variances = np.square(errors) + extra_variance
-    if not variances.any():
-        weights = np.full(len(cycles), 1 / len(cycles))
-    elif (variances == 0).any():
-        weights = (variances == 0) / np.count_nonzero(variances == 0)
-    else:
+    weights = np.full(len(cycles), 1 / len(cycles))
+    if variances.any():
         weights = (1 / variances) / (1 / variances).sum()
     summed = np.zeros(MAX_GROUPS)
     for weight, cycle in zip(weights, cycles, strict=True):

@@ -58,6 +58,7 @@ class Evidence:
     is_broken: bool = False  # The challenger breaks a bound, or would not serve.
     is_held_back: bool = False  # It may break one, or a number is missing, or a doubt stands.
     is_anchor_sound: bool = False  # The fresh anchor holds every bound and would serve.
+    anchor_margin: float | None = None  # Of the accepted recipe; None: the run's.
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ def choose(evidence: Evidence, config: ModelGateConfig) -> Outcome:
     is_lost = theta is not None and is_denied(theta, config.margin)
     is_worse = is_lost or (delta is not None and is_surely_worse(delta))
     decision = Decision.REJECT if is_worse or evidence.is_broken else Decision.INCONCLUSIVE
-    if phi is not None and evidence.is_anchor_sound and is_shown(phi, config.margin):
+    margin = config.margin if evidence.anchor_margin is None else evidence.anchor_margin
+    if phi is not None and evidence.is_anchor_sound and is_shown(phi, margin):
         return Outcome(decision, Promoted.ANCHOR)
     return Outcome(decision, Promoted.NONE)
 

@@ -18,9 +18,12 @@ from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
 from validation.model_gate.holdout_metrics import segment_masks
 from validation.model_gate.limits import Place, place
-from validation.model_gate.target_metric import hits_name, target_metric
+from validation.model_gate.ranking_metrics import top_k_hits
+from validation.model_gate.target_metric import TOP_K, hits_name, target_metric
 
-_FAULTY_CALIBRATION = 3.0
+_FAULTY_CALIBRATION = 2.0
+_FAULTY_SEGMENT = 0.3
+"""Share of a segment's target metric that a planted model loses."""
 
 
 @dataclass(frozen=True)
@@ -59,34 +62,40 @@ def planted_models(
 ) -> Iterator[Plant]:
     """Yield the challenger with one fault after another.
 
-    - **The probabilities of a head times 3**, for the target's head: out of calibration, REJECT.
-    - **A segment ranked by chance**, for each required segment: a loss beyond its margin, REJECT.
+    - **The probabilities of the target's head times 2**: out of calibration, REJECT where the
+      ratio is surely above its floor's maximum, or above what is allowed to every head.
+    - **A segment 30 % worse**, for each required segment: a loss beyond its margin, REJECT.
     - **An unwanted action first**, for each guarded head: its guardrail breaks, REJECT.
     - **Scores rounded to tenths**: ties cost order; a loss beyond the margin is REJECT.
     """
     target = target_metric(config, heads)
     name = target.head.name
     if name in challenger.probabilities:
-        tripled = np.minimum(challenger.probabilities[name] * _FAULTY_CALIBRATION, 1.0)
+        metric = f"calibration_ratio.{name}"
+        highest = [f.maximum for f in config.floors if f.metric == metric and f.maximum is not None]
+        doubled = np.minimum(challenger.probabilities[name] * _FAULTY_CALIBRATION, 1.0)
         yield Plant(
             f"The probabilities of '{name}' times {_FAULTY_CALIBRATION:g}",
             rows,
             # The ranking is the same; its scores differ, or both sides would pass for one model.
             SplitScores(
                 challenger.ranking_score * _FAULTY_CALIBRATION,
-                {**challenger.probabilities, name: tripled},
+                {**challenger.probabilities, name: doubled},
                 challenger.holdout_digest,
             ),
-            Bound(f"calibration_ratio.{name}", "all", True, None, config.max_head_calibration),
+            Bound(metric, "all", True, None, min([*highest, config.max_head_calibration])),
         )
     ranking = challenger.ranking_score
-    chance = shuffle_within_requests(rows, ranking, config.bootstrap_seed)
     for segment in config.required_segments:
-        inside = segment_masks(rows)[segment][rows.request_index]
         yield Plant(
-            f"Segment {segment} ranked by chance",
+            f"Segment {segment} {_FAULTY_SEGMENT:.0%} worse",
             rows,
-            replace(challenger, ranking_score=np.where(inside, chance, ranking)),
+            replace(
+                challenger,
+                ranking_score=_worse_in(
+                    rows, ranking, segment_masks(rows)[segment], rows.labels[name], config
+                ),
+            ),
             Bound(target.name, segment, minimum=-config.segment_margin),
         )
     rails = {rail.metric: rail.max_increase for rail in config.guardrails}
@@ -110,6 +119,28 @@ def planted_models(
         )
 
 
+def _worse_in(
+    rows: ExampleRows,
+    ranking: np.ndarray,
+    segment: np.ndarray,
+    label: np.ndarray,
+    config: ModelGateConfig,
+) -> np.ndarray:
+    """Return the ranking (N,) with as many of a segment's requests shuffled as lose the share.
+
+    Where a ranking by chance loses less than that, the whole segment is ranked by chance.
+    """
+    chance = shuffle_within_requests(rows, ranking, config.bootstrap_seed)
+    had, left = (top_k_hits(rows, scores, label, k=TOP_K) for scores in (ranking, chance))
+    requests = np.flatnonzero(segment)
+    order = np.random.default_rng(config.bootstrap_seed).permutation(requests)
+    lost = np.cumsum((had - left)[order])
+    enough = np.flatnonzero(lost >= _FAULTY_SEGMENT * had[requests].sum())
+    is_shuffled = np.zeros(len(segment), dtype=bool)
+    is_shuffled[order[: enough[0] + 1] if len(enough) else order] = True
+    return np.where(is_shuffled[rows.request_index], chance, ranking)
+
+
 def describe(plant: Plant, decision: Decision, comparison: Comparison) -> str:
     """Return what came out, in a sentence."""
     row = comparison.find(plant.bound.metric, plant.bound.segment)
@@ -117,7 +148,7 @@ def describe(plant: Plant, decision: Decision, comparison: Comparison) -> str:
     if row is not None:
         interval = row.challenger_interval if plant.bound.of_level else row.relative_change
     if interval is None or (decision is not Decision.REJECT and not plant.is_visible(comparison)):
-        return f"{plant.name}: {decision}; this holdout is too small to be sure of the fault."
+        return f"{plant.name}: {decision}; on this holdout no bound is surely broken."
     numbers = (
         f"{interval.low:.2f} to {interval.high:.2f}"
         if plant.bound.of_level
