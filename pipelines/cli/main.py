@@ -14,6 +14,7 @@ from typing import NoReturn
 import typer
 
 from pipelines.cli import anchor, cycle, ingest, local, registry
+from pipelines.cli.estimate import estimate
 from pipelines.cli.train import PASS_ON, train
 from pipelines.contracts.errors import HomefeedError
 
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.add_typer(cycle.app)
 app.add_typer(registry.app)
 app.command(context_settings=PASS_ON)(train)
+app.command()(estimate)
 app.add_typer(anchor.app, name="anchor")
 app.add_typer(ingest.app, name="ingest")
 app.add_typer(local.app, name="local")

@@ -27,7 +27,7 @@ class MetricComparison(Frozen):
     """One metric in one segment, both sides, on the same rows."""
 
     metric: str
-    segment: str = Field(description="'all', 'core' or 'non_core'.")
+    segment: str = Field(description="'all', 'core', 'non_core' or 'exploration'.")
     challenger: float
     baseline: float | None = Field(
         description="None where the baseline has no such number: popularity has no probabilities."
@@ -54,7 +54,7 @@ class AbsentMetric(Frozen):
     """A number that could not be computed, and why."""
 
     metric: str
-    segment: str = Field(description="'all', 'core' or 'non_core'.")
+    segment: str = Field(description="'all', 'core', 'non_core' or 'exploration'.")
     side: Literal["challenger", "baseline"]
     kind: AbsenceKind
     reason: str = Field(description="A sentence for people.")
@@ -270,6 +270,22 @@ class ServingCheck(Frozen):
         )
 
 
+class OffPolicyEstimate(Frozen):
+    """What exploration requests say of both sides, by one estimator (`validation.off_policy`)."""
+
+    estimator: str
+    challenger: float | None = Field(description="Actions per request; None: see `note`.")
+    baseline: float | None
+    relative_change: Interval | None = Field(
+        description="Challenger against baseline; None where a side or a resample has no value."
+    )
+    num_requests: int = Field(ge=0, description="Exploration requests of the holdout.")
+    effective_size: float = Field(
+        ge=0, description="How many even observations the challenger's estimate is worth."
+    )
+    note: str = Field(default="", description="Why there is no estimate.")
+
+
 class OperatingPoint(Frozen):
     """What becomes of a recipe that truly differs from the accepted one by a known share."""
 
@@ -303,6 +319,9 @@ class Judgement(Artifact):
     anchor_note: str = Field(default="", description="Why an anchor was trained or not.")
     problem: str = Field(
         default="", description="Why no recipe is accepted, or it cannot be made; '' otherwise."
+    )
+    estimates: tuple[OffPolicyEstimate, ...] = Field(
+        default=(), description="From exploration requests; () where the holdout has none."
     )
     operating_curve: tuple[OperatingPoint, ...] = Field(
         default=(), description="What this gate can see; () where the change has no error."

@@ -90,8 +90,13 @@ REQUESTS = _columns(
 
 SPLIT_TRAINING, SPLIT_HOLDOUT = 0, 1
 
-EXAMPLE_KEYS = _columns(pin_row=pa.int32(), position=pa.int16(), is_exploration=pa.bool_())
-"""The columns that `examples` has whatever the recipe; `snapshot_schema` adds the others."""
+EXAMPLE_KEYS = _columns(
+    pin_row=pa.int32(), position=pa.int16(), is_exploration=pa.bool_(), propensity=pa.float32()
+)
+"""The columns that `examples` has whatever the recipe; `snapshot_schema` adds the others.
+
+`propensity`: the logged chance that this pin was among the request's candidates, in (0, 1]; 0 where
+none was logged."""
 
 NUMERIC_FEATURES: tuple[str, ...] = get_args(NumericName)
 """Numbers that `examples` always holds: the gates rank by them even where the model lacks them."""

@@ -141,6 +141,25 @@ def check_vocabulary(path: str, rows: pa.Table, action_types: Sequence[str]) -> 
         )
 
 
+def check_propensities(path: str, rows: pa.Table) -> None:
+    """Check that logged chances are chances: above 0, at most 1; null where none was logged.
+
+    Raises:
+        DataContractError: one is not, by which an estimator would divide.
+    """
+    chance = rows["propensity"]
+    is_good = pc.and_(pc.greater(chance, 0.0), pc.less_equal(chance, 1.0))
+    bad = rows.filter(pc.invert(pc.fill_null(is_good, True)))
+    if len(bad):
+        first = bad.slice(0, 1).to_pylist()[0]
+        raise DataContractError(
+            f"{path}: {len(bad)} of {len(rows)} rows have a propensity outside (0, 1], first "
+            f"{first['propensity']} of request_id={first['request_id']!r}, "
+            f"pin_id={first['pin_id']}; expected the chance that the pin was shown, or null where "
+            f"it is not known; correct it where the table is written"
+        )
+
+
 def embedding_matrix(path: str, key: str, rows: pa.Table) -> np.ndarray:
     """Return the `embedding` column as float32 [rows, 32], all finite.
 

@@ -126,6 +126,8 @@ def read_events(event_log: EventLog, file: LogFile, wanted: EventFilter) -> pa.T
     checks.check_day(file.path, rows, time_column, file.day)
     if file.table == "actions":
         checks.check_vocabulary(file.path, rows, wanted.action_types)
+    else:
+        checks.check_propensities(file.path, rows)
     when = ds.field(time_column)
     return rows.filter((when >= wanted.start_ms) & (when < wanted.end_ms))
 

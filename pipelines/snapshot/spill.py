@@ -149,7 +149,12 @@ def _spill_impressions(task: SpillTask, file: LogFile, shard_files: _ShardFiles)
     in_holdout = (when >= plan.holdout.start_ms) & (when < plan.holdout.end_ms)
     kept = rows.filter(pa.array(in_training | in_holdout))
     columns = ("request_id", "user_id", "pin_id", "impressed_at", "known_at", "position")
-    shard_files.add(append_codes(kept.select([*columns, "is_exploration"]), kept, features))
+    shown = kept.select([*columns, "is_exploration", "propensity"])
+    # The snapshot has no nulls: 0, which the checks of the log refuse, says that none was logged.
+    place = shown.schema.names.index("propensity")
+    field = pa.field("propensity", pa.float32(), nullable=False)
+    shown = shown.set_column(place, field, pc.fill_null(shown["propensity"], 0.0))
+    shard_files.add(append_codes(shown, kept, features))
     return SpillSummary(
         pin_ids=np.unique(np.asarray(kept["pin_id"])),
         num_impressions=WindowCounts(int(in_training.sum()), int(in_holdout.sum())),

@@ -121,6 +121,7 @@ def _judge(
         anchor=anchor,
         anchor_note=fresh.reason,
         problem=standing.problem,
+        estimates=facts.estimates,
         operating_curve=_operating_curve(comparison, run),
         verdict=decide(comparison, facts.self_test, serving, gate, heads, anchor, standing),
         report_uri="",

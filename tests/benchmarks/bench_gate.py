@@ -189,6 +189,9 @@ def _holdout() -> tuple[ExampleRows, list[RatioMetric]]:
         pin_row=np.zeros(NUM_REQUESTS, dtype=np.int64),
         numeric={},
         labels={},
+        position=np.zeros(NUM_REQUESTS, dtype=np.int16),
+        is_exploration=np.zeros(NUM_REQUESTS, dtype=bool),
+        propensity=np.zeros(NUM_REQUESTS, dtype=np.float32),
     )
     ones = np.ones(NUM_REQUESTS)
     metrics = []

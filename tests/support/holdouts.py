@@ -48,6 +48,9 @@ def planted_rows(
             head: (rng.random(num_examples) < probability).astype(np.int8)
             for head, probability in truth.items()
         },
+        position=np.tile(np.arange(candidates), num_requests),
+        is_exploration=np.zeros(num_requests, dtype=bool),
+        propensity=np.zeros(num_examples, dtype=np.float32),
     ), truth
 
 

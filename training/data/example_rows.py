@@ -29,6 +29,9 @@ class ExampleRows:
     pin_row: np.ndarray  # int64 (N,), row of the snapshot's pins
     numeric: Mapping[str, np.ndarray]  # feature name -> float32 (N,), all of NUMERIC_FEATURES
     labels: Mapping[str, np.ndarray]  # head name -> int8 (N,)
+    position: np.ndarray  # int16 (N,), where the candidate was shown
+    is_exploration: np.ndarray  # bool (M,), the candidates were drawn at random
+    propensity: np.ndarray  # float32 (N,), logged chance of being a candidate; 0 where not logged
 
 
 def load_rows(snapshot: Snapshot, snapshot_dir: Path, split: int) -> ExampleRows:
@@ -47,4 +50,14 @@ def load_rows(snapshot: Snapshot, snapshot_dir: Path, split: int) -> ExampleRows
         labels={
             n: reader.example_column(index, label_column(n)) for n in snapshot.features.head_names
         },
+        position=reader.example_column(index, "position"),
+        is_exploration=_all_of_request(reader.example_column(index, "is_exploration"), counts_M),
+        propensity=reader.example_column(index, "propensity"),
     )
+
+
+def _all_of_request(values_N: np.ndarray, counts_M: np.ndarray) -> np.ndarray:
+    """Return per request whether all of its examples are marked, bool (M,)."""
+    request = np.repeat(np.arange(len(counts_M)), counts_M)
+    marked = np.bincount(request, weights=values_N, minlength=len(counts_M))
+    return (marked == counts_M) & (counts_M > 0)

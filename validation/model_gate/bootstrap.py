@@ -101,7 +101,7 @@ def paired_bootstrap(
     difference = sums.challenger - sums.baseline
     sides = np.stack([sums.challenger, sums.baseline, sums.denominators, difference], axis=1)
     columns = sides.reshape(len(sides), -1)  # (U, 4 * K)
-    draws = _resampled_sums(columns, num_resamples, seed)
+    draws = resampled_sums(columns, num_resamples, seed)
     totals = np.vstack([columns.sum(axis=0), draws]).reshape(-1, *sides.shape[1:])
     return tuple(_estimate(totals[:, :, k], confidence) for k in range(sides.shape[2]))
 
@@ -118,7 +118,7 @@ def smallest_detectable_change(relative_standard_error: float, confidence: float
     return multiplier * relative_standard_error
 
 
-def _resampled_sums(columns: FloatArray, num_resamples: int, seed: int) -> FloatArray:
+def resampled_sums(columns: FloatArray, num_resamples: int, seed: int) -> FloatArray:
     """Return (resamples, columns): sums over rows, each counted as often as it was drawn."""
     num_rows = columns.shape[0]
     generator = np.random.default_rng(seed)

@@ -4,13 +4,13 @@ Not for the verdict (`validation.model_gate.verdict`). Historic metrics of the c
 used, because they were taken on another holdout. Historic *changes* are: see `pooling`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.judgement import BaselineKind, Comparison, SelfTest
+from pipelines.contracts.judgement import BaselineKind, Comparison, OffPolicyEstimate, SelfTest
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from training.bundle.score_split import SplitScores, score_split
 from training.data.example_rows import ExampleRows, load_rows
@@ -18,6 +18,7 @@ from validation.model_gate.comparison import ComparedModels, compare_with_influe
 from validation.model_gate.policy.influence import Influences
 from validation.model_gate.self_test.run import run_self_test
 from validation.model_gate.sides import Side, what_differs, what_was_seen
+from validation.off_policy.estimate import estimate
 
 POPULARITY_FEATURE = "pin_popularity"
 
@@ -39,6 +40,7 @@ class Facts:
     delta: Found | None = None  # the challenger against the fresh anchor
     phi: Found | None = None  # the fresh anchor against the champion
     anchor_self_test: SelfTest = SelfTest()  # of the gate, on the fresh anchor's scores
+    estimates: tuple[OffPolicyEstimate, ...] = ()  # challenger and baseline, from exploration
 
     def pairs(self) -> dict[str, Found]:
         """Return the comparisons by name."""
@@ -92,8 +94,9 @@ def gather_facts(
     models = _models(ours, theirs, "challenger", BaselineKind.CHAMPION)
     theta = _compare(rows, ours, theirs, models, config)
     self_test = _test_gate(rows, ours, theirs.scores, models, config)
+    facts = Facts(theta, self_test, estimates=_estimates(rows, ours.scores, theirs.scores, config))
     if anchor is None:
-        return Facts(theta, self_test)
+        return facts
     side, accepted = anchor
     fresh = _score(side, shared, accepted)
     models = _models(ours, fresh, "challenger", BaselineKind.ANCHOR)
@@ -104,7 +107,7 @@ def gather_facts(
     phi = _compare(rows, fresh, theirs, models, accepted)
     # What the self-test doubts is the challenger; where it doubts nothing, the gate is tested.
     again = _test_gate(rows, fresh, theirs.scores, models, accepted) if self_test.doubts else None
-    return Facts(theta, self_test, delta, phi, again or self_test)
+    return replace(facts, delta=delta, phi=phi, anchor_self_test=again or self_test)
 
 
 def _first_cycle(rows: ExampleRows, ours: _Scored, config: RunConfig) -> Facts:
@@ -114,7 +117,18 @@ def _first_cycle(rows: ExampleRows, ours: _Scored, config: RunConfig) -> Facts:
     baseline = popularity_scores(rows, ours.scores.holdout_digest)
     heads, gate = config.features.heads, config.model_gate
     found = compare_with_influences(rows, ours.scores, baseline, models, heads, gate)
-    return Facts(Found(*found), _test_gate(rows, ours, baseline, models, config))
+    estimates = _estimates(rows, ours.scores, baseline, config)
+    self_test = _test_gate(rows, ours, baseline, models, config)
+    return Facts(Found(*found), self_test, estimates=estimates)
+
+
+def _estimates(
+    rows: ExampleRows, challenger: SplitScores, baseline: SplitScores, config: RunConfig
+) -> tuple[OffPolicyEstimate, ...]:
+    """Return what exploration says; nothing of a challenger without an order."""
+    if not np.isfinite(challenger.ranking_score).all():
+        return ()
+    return estimate(rows, challenger, baseline, config.features.heads, config.model_gate)
 
 
 def _score(side: Side, label_heads: tuple[str, ...], config: RunConfig) -> _Scored:

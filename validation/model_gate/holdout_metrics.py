@@ -55,9 +55,14 @@ class RatioMetric:
 
 
 def segment_masks(rows: ExampleRows) -> dict[str, Mask]:
-    """Return which requests (M,) belong to each segment: at a request, a user is core or not."""
+    """Return which requests (M,) belong to each segment: at a request, a user is core or not.
+
+    Where some requests show candidates that were drawn at random, they are a segment too.
+    """
     is_core = np.asarray(rows.is_core, dtype=bool)
-    return {"all": np.ones_like(is_core), "core": is_core, "non_core": ~is_core}
+    masks = {"all": np.ones_like(is_core), "core": is_core, "non_core": ~is_core}
+    explores = np.asarray(rows.is_exploration, dtype=bool)
+    return masks | ({"exploration": explores} if explores.any() else {})
 
 
 def ratio_metrics(

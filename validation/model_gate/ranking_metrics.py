@@ -51,13 +51,22 @@ def top_k_hits(rows: ExampleRows, score: np.ndarray, label: np.ndarray, k: int =
             f"top_k_hits: {int((~np.isfinite(score)).sum())} of {num_examples} scores are not "
             f"finite, so there is no order; look at the model's inputs and weights"
         )
+    weights = label * is_in_top(rows, score, k)
+    return np.bincount(rows.request_index, weights=weights, minlength=len(rows.user_id))
+
+
+def is_in_top(rows: ExampleRows, score: np.ndarray, k: int) -> np.ndarray:
+    """Return which candidates are among the k best-scored of their request; bool (N,).
+
+    Ties are broken as in `top_k_hits`; the score must be finite.
+    """
     shuffle = mix(rows.pin_row, _TIE_SALT) ^ mix(rows.request_index, _TIE_SALT)
     order = np.lexsort((mix(shuffle), -np.asarray(score), rows.request_index))
     # Rows are sorted by request first, so the rank is the distance to the request's first row.
-    request_of = rows.request_index[order]
-    is_top = np.arange(num_examples) - rows.first_example[request_of] < k
-    num_requests = len(rows.user_id)
-    return np.bincount(request_of, weights=label[order] * is_top, minlength=num_requests)
+    rank = np.arange(len(order)) - rows.first_example[rows.request_index[order]]
+    is_top = np.empty(len(order), dtype=bool)
+    is_top[order] = rank < k
+    return is_top
 
 
 def expected_calibration_error(

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipelines.contracts.judgement import Comparison, Interval, Judgement, OperatingPoint
+from validation.model_gate.target_metric import other_form
 
 OURS, THEIRS, SOFT, BAD, INK = "#0550ae", "#8a6d3b", "#59636e", "#a40e26", "#1b1f24"
 SPANS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
@@ -86,7 +87,10 @@ def inline_svg(figure: Figure, label: str) -> Markup:
 
 
 def forest_rows(comparison: Comparison) -> tuple[ForestRow, ...]:
-    """Return target metric and HIT@3 where they have an interval: target first, then by metric."""
+    """Return target metric and HIT@3 where they have an interval: target first, then by metric.
+
+    HIT@3 of the target's own head is left out: its relative change is the target's.
+    """
     rows = [
         ForestRow(row.metric, row.segment, row.relative_change, is_target)
         for row in comparison.metrics
@@ -95,6 +99,7 @@ def forest_rows(comparison: Comparison) -> tuple[ForestRow, ...]:
             or row.metric.startswith("hit_at_")
         )
         and row.relative_change is not None
+        and row.metric != other_form(comparison.target_metric)
     ]
     metrics = [row.metric for row in rows]
     return tuple(sorted(rows, key=lambda row: (not row.is_target, metrics.index(row.metric))))

@@ -14,6 +14,7 @@ from pipelines.contracts.artifacts import NextStep
 from pipelines.contracts.judgement import Comparison, Judgement, PooledChange
 from validation.model_gate.examine import margin_of
 from validation.model_gate.policy.operating_curve import ASSUMED_DECAY, NUM_YEARS
+from validation.model_gate.target_metric import other_form
 from validation.report.data_docs import environment
 from validation.report.plots import write_drawings
 
@@ -63,6 +64,7 @@ def write_report(
             judgement=judgement,
             assumed_decay=ASSUMED_DECAY,
             num_years=NUM_YEARS,
+            other_form=other_form(comparison.target_metric),
             context=said,
             target=comparison.target,
             self_test=judgement.self_test,

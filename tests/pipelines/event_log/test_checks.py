@@ -7,6 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.contracts.snapshot_files import open_table
+from pipelines.storage import local_path
 from support.tiny_log import (
     ACTIONS_15,
     IMPRESSIONS_15,
@@ -67,6 +69,19 @@ def test_other_widths_of_the_same_kind_are_cast(log: Path) -> None:
     lists = pins["embedding"].cast(pa.list_(pa.float64()))
     pq.write_table(pins.set_column(2, "embedding", lists), log / "pins" / "part-0.parquet")
     assert build_tiny(log.parent).digest == expected
+
+
+@pytest.mark.parametrize("chance", [0.0, -0.1, 1.01, float("nan"), float("inf")])
+def test_a_propensity_that_is_no_chance_is_refused(log: Path, chance: float) -> None:
+    rewrite(log, IMPRESSIONS_15, "propensity", pa.array([None, chance], pa.float32()))
+    assert_refused(log.parent, r"1 of 2 rows have a propensity outside \(0, 1\], first .*pin_id=")
+
+
+def test_propensities_reach_the_snapshot_and_none_is_0(log: Path) -> None:
+    rewrite(log, IMPRESSIONS_15, "propensity", pa.array([None, 0.25], pa.float32()))
+    snapshot = build_tiny(log.parent)
+    examples = open_table(local_path(snapshot.uri), "shard-00000/examples.arrow")
+    assert sorted(set(examples["propensity"].to_pylist())) == [0.0, 0.25]
 
 
 def test_a_value_too_wide_is_refused(log: Path) -> None:

@@ -13,7 +13,8 @@ def test_files_have_the_contract_schema_and_one_batch(tiny: Snapshot) -> None:
     assert open_table(folder, "shard-00000/requests.arrow").schema.equals(REQUESTS)
     examples = open_table(folder, "shard-00000/examples.arrow")
     assert examples.schema.names == [
-        *("pin_row", "position", "is_exploration", "num_pin_popularity", "num_past_engagements"),
+        *("pin_row", "position", "is_exploration", "propensity"),
+        *("num_pin_popularity", "num_past_engagements"),
         *("label_repin", "label_long_click", "label_save"),
     ]
     assert all(column.num_chunks == 1 for column in examples.columns)

@@ -39,6 +39,9 @@ def tiny_rows() -> ExampleRows:
         pin_row=np.arange(12),
         numeric={"pin_popularity": np.zeros(12, np.float32)},
         labels={"repin": np.array([1, 1, 0, 0, 0, 0, 0, 1, 1, 0, 1, 1], np.int8)},
+        position=np.tile(np.arange(4), 3),
+        is_exploration=np.zeros(3, dtype=bool),
+        propensity=np.zeros(12, dtype=np.float32),
     )
 
 

@@ -27,6 +27,9 @@ def make_rows(counts: list[int], users: list[int] | None = None) -> ExampleRows:
         pin_row=np.arange(num) % 17,
         numeric={},
         labels={},
+        position=np.zeros(num, dtype=np.int16),
+        is_exploration=np.zeros(len(counts), dtype=bool),
+        propensity=np.zeros(num, dtype=np.float32),
     )
 
 

@@ -15,7 +15,7 @@ from pipelines.contracts.judgement import Decision, Judgement, Verdict
 from pipelines.settings import Settings
 from support.holdouts import AGAINST_CHAMPION, HEADS, judged, noisy_scores, planted_rows
 from support.runs import make_run
-from validation.model_gate.target_metric import target_metric
+from validation.model_gate.target_metric import other_form, target_metric
 from validation.report.plots import draw_changes, forest_rows
 from validation.report.verdict_page import CONTEXT_KEYS, write_report
 
@@ -107,3 +107,9 @@ def test_a_target_that_no_wanted_head_gives_is_refused(target: str) -> None:
 def test_the_head_need_not_be_the_first() -> None:
     assert target_metric(config_with("save_volume_at_3"), THREE_HEADS).head is SAVE
     assert target_metric(config_with("hit_at_3.repin"), THREE_HEADS).head is HEADS[0]
+
+
+def test_two_names_of_one_change_are_known_as_such() -> None:
+    assert other_form("repin_volume_at_3") == "hit_at_3.repin"
+    assert other_form("hit_at_3.long_click") == "long_click_volume_at_3"
+    assert other_form("log_loss.repin") == ""

@@ -105,6 +105,8 @@ def test_the_page_holds_the_verdict_and_its_numbers(promoted: Judgement, tmp_pat
         if row.relative_change is not None:
             assert f"{row.relative_change.low * 100:+.2f} %" in text
     assert f"{comparison.smallest_detectable_change * 100:.2f} %" in text
+    # Volume per request and HIT@3 per user change alike, so they share a line.
+    assert "(hit_at_3.repin 4." in text and ", the same change)" in text
     assert comparison.holdout_digest[:16] in text
     assert "test_ranker v4" in text and "test_ranker v3" in text
     assert len(promoted.self_test.findings) == 12
