@@ -15,10 +15,10 @@ from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from training.bundle.score_split import SplitScores, score_split
 from training.data.example_rows import ExampleRows, load_rows
 from validation.model_gate.comparison import ComparedModels, compare_with_influences
+from validation.model_gate.off_policy.estimate import estimate
 from validation.model_gate.policy.influence import Influences
 from validation.model_gate.self_test.run import run_self_test
 from validation.model_gate.sides import Side, what_differs, what_was_seen
-from validation.off_policy.estimate import estimate
 
 POPULARITY_FEATURE = "pin_popularity"
 

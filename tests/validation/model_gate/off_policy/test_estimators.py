@@ -10,7 +10,7 @@ from obp.ope import (
     SelfNormalizedInverseProbabilityWeighting,
 )
 
-from validation.off_policy.estimators import (
+from validation.model_gate.off_policy.estimators import (
     Choice,
     Logged,
     doubly_robust,

@@ -6,7 +6,7 @@ import pytest
 from pipelines.contracts.config import Limit, ModelGateConfig
 from support.holdouts import HEADS, noisy_scores, planted_rows
 from training.data.example_rows import ExampleRows
-from validation.off_policy.estimate import NO_CHANCES, estimate
+from validation.model_gate.off_policy.estimate import NO_CHANCES, estimate
 
 CONFIG = ModelGateConfig(
     floors=(Limit(metric="calibration_ratio.repin", minimum=0.5, maximum=2.0),), num_resamples=400

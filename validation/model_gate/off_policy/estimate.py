@@ -14,9 +14,7 @@ from pipelines.contracts.judgement import Interval, OffPolicyEstimate
 from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
 from validation.model_gate.bootstrap import resampled_sums, user_groups
-from validation.model_gate.ranking_metrics import is_in_top
-from validation.model_gate.target_metric import TOP_K, target_metric
-from validation.off_policy.estimators import (
+from validation.model_gate.off_policy.estimators import (
     Choice,
     Logged,
     Parts,
@@ -26,6 +24,8 @@ from validation.off_policy.estimators import (
     replay,
     slate_snips,
 )
+from validation.model_gate.ranking_metrics import is_in_top
+from validation.model_gate.target_metric import TOP_K, target_metric
 
 CLIP = 10.0
 """Largest weight of one candidate in the doubly robust estimate."""
