@@ -271,7 +271,7 @@ class ServingCheck(Frozen):
 
 
 class OffPolicyEstimate(Frozen):
-    """What exploration requests say of both sides, by one estimator (`validation.model_gate.off_policy`)."""
+    """What exploration requests say of both sides, by one of `validation.model_gate.off_policy`."""
 
     estimator: str
     challenger: float | None = Field(description="Actions per request; None: see `note`.")
