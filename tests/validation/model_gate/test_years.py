@@ -1,0 +1,45 @@
+"""Years of the real rules: what drifts, and what stays fresh (more of them in `make bench`)."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from support.comparisons import CONFIG
+from validation.model_gate.policy.years import Setting, Year, live_years
+
+NUM_YEARS, SEED = 150, 5
+
+
+def lived(recipe: Callable[[int], float], **setting: float) -> list[Year]:
+    return live_years(recipe, Setting(**setting), CONFIG, NUM_YEARS, SEED)
+
+
+def mean_quality(years: list[Year]) -> float:
+    return float(np.mean([year.mean_quality for year in years]))
+
+
+@pytest.mark.parametrize("step", [-0.001, -0.0025, -0.005])
+@pytest.mark.parametrize("decay", [0.0, 0.003])
+def test_recipes_that_get_worse_by_small_steps_do_not_drag_the_year_down(
+    step: float, decay: float
+) -> None:
+    """A gate that holds challengers to the champion alone ends such years at -1.3 to -4.8 %."""
+    years = lived(lambda cycle: step * (cycle + 1), decay=decay)
+    assert mean_quality(years) > -0.003
+
+
+@pytest.mark.parametrize("value", [-0.0025, -0.005, -0.009])
+def test_a_recipe_that_is_always_worse_costs_next_to_nothing(value: float) -> None:
+    assert mean_quality(lived(lambda cycle: value)) > -0.003
+
+
+def test_recipes_that_get_better_are_kept() -> None:
+    years = lived(lambda cycle: 0.002 * (cycle + 1), decay=0.0, error=0.00115)
+    assert mean_quality(years) > 0.95 * 0.002 * 27 / 2
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.003])
+def test_where_nothing_changes_something_fresh_is_promoted_within_two_cycles(decay: float) -> None:
+    done = np.array([year.was_promoted for year in lived(lambda cycle: 0.0, decay=decay)])
+    assert (done[:, 1:] | done[:, :-1]).mean() > 0.95
