@@ -1,6 +1,6 @@
 """What each judged cycle found, kept so that later cycles can pool it.
 
-    <workspace>/judged/<registered model>/<as_of>--<run_id>--<digest>.json    a JudgedCycle
+    <workspace>/judged/<registered model>/<run_id>--<digest>.json    a JudgedCycle
     <workspace>/judged/<registered model>/<sha256>.parquet          influences, by group of users
 
 The influence of a group of users on an estimated change is how much the estimate would move if the
@@ -99,7 +99,7 @@ def publish(run: ResolvedRun, cycle: JudgedCycle, groups: npt.NDArray, influence
         cycle = cycle.model_copy(update={"influences_sha256": digest})
     if before := _records_of(folder, cycle.run_id):
         cycle = cycle.model_copy(update={"judged_at": min(c.judged_at for c in before)})
-    name = f"{cycle.as_of:%Y-%m-%d}--{cycle.run_id}--{cycle.fingerprint()[:8]}.json"
+    name = f"{cycle.run_id}--{cycle.fingerprint()[:8]}.json"
     uri = storage.join(folder, name)
     storage.write_model(uri, cycle)
     return uri
@@ -107,7 +107,7 @@ def publish(run: ResolvedRun, cycle: JudgedCycle, groups: npt.NDArray, influence
 
 def _records_of(folder: str, run_id: str) -> list[JudgedCycle]:
     """Return what a run has left already."""
-    names = fnmatch.filter(storage.list_names(folder), f"[!.]*--{run_id}--*.json")
+    names = fnmatch.filter(storage.list_names(folder), f"{run_id}--*.json")
     repair = "delete it: the stage that is run now writes it anew"
     return [storage.read_model(storage.join(folder, name), JudgedCycle, repair) for name in names]
 
@@ -134,7 +134,7 @@ def pin(workspace_uri: str, registered_model: str, but: str) -> tuple[PinnedFile
     for name in fnmatch.filter(names, "[!.]*.json"):
         uri = storage.join(folder, name)
         content = storage.read_bytes(uri)
-        if f"--{but}--" in name:
+        if name.startswith(f"{but}--"):
             continue
         if JudgedCycle.is_usable(content, names):
             found.append(PinnedFile(uri=uri, sha256=hashlib.sha256(content).hexdigest()))
