@@ -116,7 +116,7 @@ def compose_verdict(judgement: Judgement, run: ResolvedRun, settings: Settings) 
             kind, finding = AlertKind.REGRESSION, _less_than(losses[0], is_promoted)
     done = f"{label} was not promoted. {what_serves(run)}"
     if is_promoted and run.may_promote:
-        done = f"The loss is smaller than the margin that freshness is worth: {label} is promoted."
+        done = f"The loss is smaller than the margin that is allowed: {label} is promoted."
     elif verdict.promoted is Promoted.ANCHOR and run.may_promote and judgement.anchor:
         done = (
             f"{label} was not promoted. {judgement.anchor.model.label}, the accepted recipe "

@@ -19,13 +19,13 @@ def estimate(
     judgement = read_artifact(storage.to_uri(run), "compare_with_champion", Judgement)
     comparison, target = judgement.comparison, judgement.comparison.target
     ours, theirs = comparison.challenger_model.label, comparison.baseline_label
-    typer.echo(f"{ours} against {theirs}, per request:")
+    typer.echo(f"{ours} against {theirs}:")
     if target is not None and target.baseline is not None and target.relative_change is not None:
         change = target.relative_change
         typer.echo(
             f"{comparison.target_metric}: {target.challenger:.4f} against {target.baseline:.4f}, "
             f"{change.value:+.2%} ({change.low:+.2%} to {change.high:+.2%}), on all "
-            f"{comparison.num_requests:,} requests, whose candidates a model had chosen"
+            f"{comparison.num_requests:,} requests, most with candidates that a model had chosen"
         )
     for row in judgement.estimates:
         typer.echo(_line(row))
@@ -41,6 +41,6 @@ def _line(row: OffPolicyEstimate) -> str:
         change = row.relative_change
         said = f"{said}, {change.value:+.2%} ({change.low:+.2%} to {change.high:+.2%})"
     return (
-        f"{said}, on {row.num_requests:,} exploration requests, worth {row.effective_size:,.0f} "
-        f"even observations"
+        f"{said}, on {row.num_requests:,} exploration requests, worth {row.effective_size:,.0f}"
+        f"{'. ' + row.note if row.note else ''}"
     )

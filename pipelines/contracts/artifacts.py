@@ -99,9 +99,6 @@ class Standing(Frozen):
     unpromoted: tuple[AwareDatetime, ...] = Field(
         default=(), description="Days judged since the champion moved, by runs that could promote."
     )
-    anchor_since: AwareDatetime | None = Field(
-        default=None, description="When the record of the accepted recipe changed last."
-    )
     champion_since: AwareDatetime | None = Field(
         default=None, description="When the champion moved last; earlier evidence is not pooled."
     )

@@ -23,7 +23,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 
 from pipelines import storage
 from pipelines.contracts.artifacts import PinnedFile, ResolvedRun, Window
-from pipelines.contracts.base import Frozen
+from pipelines.contracts.base import Frozen, digest_of
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import Decision, Promoted
 
@@ -58,6 +58,7 @@ class JudgedCycle(Frozen):
     as_of: AwareDatetime
     holdout: Window
     judged_at: AwareDatetime
+    first_judged_at: AwareDatetime = Field(description="Of the run's records, the oldest one's.")
     challenger_recipe: str = Field(description="Digest of the recipe on trial.")
     anchor_recipe: str = Field(default="", description="Digest of the fresh anchor's; '' none.")
     champion_bundle: str = Field(default="", description="Digest of the champion's bundle; ''.")
@@ -83,7 +84,7 @@ def publish(run: ResolvedRun, cycle: JudgedCycle, groups: npt.NDArray, influence
     """Write a cycle's record, after the influences that it names, and return the record's URI.
 
     Nothing is rewritten: a cycle that is judged again, because its stage was killed or repeated,
-    leaves another record if it found anything else. It keeps the time of its first judging.
+    leaves another record if it found anything else, which then counts in place of the first.
 
     Args:
         run: The cycle's run.
@@ -98,10 +99,12 @@ def publish(run: ResolvedRun, cycle: JudgedCycle, groups: npt.NDArray, influence
         storage.write_bytes(storage.join(folder, f"{digest}.parquet"), content)
         cycle = cycle.model_copy(update={"influences_sha256": digest})
     if before := _records_of(folder, cycle.run_id):
-        cycle = cycle.model_copy(update={"judged_at": min(c.judged_at for c in before)})
-    name = f"{cycle.run_id}--{cycle.fingerprint()[:8]}.json"
-    uri = storage.join(folder, name)
-    storage.write_model(uri, cycle)
+        first = min(each.first_judged_at for each in before)
+        cycle = cycle.model_copy(update={"first_judged_at": first})
+    found = digest_of(cycle.model_dump(mode="json", exclude={"judged_at", "first_judged_at"}))
+    uri = storage.join(folder, f"{cycle.run_id}--{found[:8]}.json")
+    if not storage.exists(uri):
+        storage.write_model(uri, cycle)
     return uri
 
 
@@ -144,7 +147,7 @@ def pin(workspace_uri: str, registered_model: str, but: str) -> tuple[PinnedFile
 
 
 def read(pinned: Sequence[PinnedFile]) -> list[JudgedCycle]:
-    """Return pinned records, oldest first.
+    """Return pinned records, oldest first, and of each run the one that was judged last.
 
     Raises:
         DataContractError: one was deleted or altered since it was pinned.
@@ -153,7 +156,8 @@ def read(pinned: Sequence[PinnedFile]) -> list[JudgedCycle]:
     for file in pinned:
         content = _read_pinned(file.uri, file.sha256)
         cycles.append(JudgedCycle.model_validate_json(content))
-    return sorted(cycles, key=lambda cycle: (cycle.as_of, cycle.judged_at))
+    cycles.sort(key=lambda cycle: (cycle.as_of, cycle.judged_at))
+    return list({cycle.run_id: cycle for cycle in cycles}.values())
 
 
 def read_influences(run: ResolvedRun, cycle: JudgedCycle) -> tuple[npt.NDArray, Arrays]:
@@ -191,7 +195,7 @@ def _read_pinned(uri: str, sha256: str) -> bytes:
 
 def unpromoted_days(cycles: Sequence[JudgedCycle], since: datetime | None) -> tuple[datetime, ...]:
     """Return the days that were judged since the champion moved, by runs that could promote."""
-    days = {c.as_of for c in cycles if c.may_promote and (not since or c.judged_at > since)}
+    days = {c.as_of for c in cycles if c.may_promote and (not since or c.first_judged_at > since)}
     return tuple(sorted(days))
 
 

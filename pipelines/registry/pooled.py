@@ -72,12 +72,12 @@ def _is_about(run: ResolvedRun, cycle: JudgedCycle, pair: Pair) -> bool:
     accepted = standing.anchor.recipe_digest if standing.anchor else ""
     if pair == "delta":
         is_pair = (cycle.challenger_recipe, cycle.anchor_recipe) == (ours, accepted)
-        return is_pair and _is_after(cycle.judged_at, standing.rolled_back_at)
+        return is_pair and _is_after(cycle.first_judged_at, standing.rolled_back_at)
     is_recipe = (
         cycle.challenger_recipe == ours if pair == "theta" else cycle.anchor_recipe == accepted
     )
     is_champion = champion is not None and cycle.champion_bundle == champion.bundle_digest
-    return is_recipe and is_champion and _is_after(cycle.judged_at, standing.champion_since)
+    return is_recipe and is_champion and _is_after(cycle.first_judged_at, standing.champion_since)
 
 
 def _is_after(instant: datetime, since: datetime | None) -> bool:

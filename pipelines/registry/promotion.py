@@ -82,7 +82,9 @@ def _move_anchor(run: ResolvedRun, verdict: Verdict, now: datetime) -> None:
     known = anchor.present(run.workspace_uri, run.registered_model)
     if not verdict.becomes_anchor:
         return
-    if known is not None and known.run_uri is None and known.set_at != run.standing.anchor_since:
+    was = run.standing.anchor.recipe_digest if run.standing.anchor else ""
+    is_own = known is not None and known.run_uri == run.run_uri  # of an attempt before this one
+    if known is not None and not is_own and anchor.digest_or_nothing(known.recipe) != was:
         log.warning("the accepted recipe was changed during the run (%s); it stays", known.reason)
         return
     entry = anchor.AnchorEntry(
@@ -193,8 +195,9 @@ def force(
         present = registry.read_champion(client, model.name)
         if present is not None and present.version == model.version:
             raise ConfigurationError(f"{model.label} is the champion already; nothing was moved")
+        entry = _move_by_hand(client, run.workspace_uri, "forced", present, model, now, reason)
         anchor.release_forced(run.workspace_uri, run, now, reason)
-        return _move_by_hand(client, run.workspace_uri, "forced", present, model, now, reason)
+        return entry
 
 
 def _move_by_hand(

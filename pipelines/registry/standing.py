@@ -57,7 +57,6 @@ def find_standing(
             workspace_uri, config.recipe_digest, config.model_gate.target_metric
         ),
         unpromoted=evidence.unpromoted_days(evidence.read(judged_before), since),
-        anchor_since=entry.set_at if entry is not None else None,
         champion_since=since,
         rolled_back_at=_last_rollback(workspace_uri, registered_model, moves),
     )

@@ -122,7 +122,7 @@ def _judge(
         anchor_note=fresh.reason,
         problem=standing.problem,
         estimates=facts.estimates,
-        operating_curve=_operating_curve(comparison, run),
+        operating_curve=_operating_curve(anchor.freshness if anchor else comparison, run),
         verdict=decide(comparison, facts.self_test, serving, gate, heads, anchor, standing),
         report_uri="",
         challenger_mlflow_run_id="",
@@ -131,7 +131,11 @@ def _judge(
 
 
 def _operating_curve(comparison: Comparison, run: ResolvedRun) -> tuple[OperatingPoint, ...]:
-    """Return what the gate can see at this holdout's size; nothing where the error is not known."""
+    """Return what the gate can see at this holdout's size; nothing where the error is not known.
+
+    The error is that of two models of the accepted recipe where there are such: the error of a
+    change grows with the change, and a challenger that is far off says little of the holdout.
+    """
     from validation.model_gate.policy.operating_curve import operating_curve
 
     row = comparison.find_pooled(comparison.target_metric)
@@ -181,6 +185,7 @@ def keep_evidence(run: ResolvedRun, facts: "Facts", judgement: Judgement, now: d
         as_of=run.as_of,
         holdout=judgement.comparison.holdout,
         judged_at=now,
+        first_judged_at=now,
         challenger_recipe=run.config.recipe_digest,
         anchor_recipe=accepted.recipe_digest if accepted and judgement.anchor else "",
         champion_bundle=run.champion.bundle_digest if run.champion else "",

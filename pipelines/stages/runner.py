@@ -29,7 +29,7 @@ from pipelines.stages.table import TABLE, Stage
 log = logging.getLogger(__name__)
 Kind = TypeVar("Kind", bound=Artifact)
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 """Raise it when a stage's meaning changes, so that old manifests are not taken for new ones."""
 
 REPEATABLE = (

@@ -75,7 +75,7 @@ class ColumnReader:
             if name not in self._table.column_names:
                 raise DataContractError(
                     f"{self.relative} has no column {name!r}, found {self._table.column_names}; "
-                    f"the snapshot was built for other features: build it again with this recipe"
+                    f"the snapshot was built for other features or by older code: build it again"
                 )
             self._columns[name] = to_numpy(self._table.column(name))
         return self._columns[name]

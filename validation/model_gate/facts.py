@@ -105,9 +105,8 @@ def gather_facts(
     rows = load_rows(side.snapshot, side.snapshot_dir, SPLIT_HOLDOUT)
     models = _models(fresh, theirs, "fresh anchor", BaselineKind.CHAMPION)
     phi = _compare(rows, fresh, theirs, models, accepted)
-    # What the self-test doubts is the challenger; where it doubts nothing, the gate is tested.
-    again = _test_gate(rows, fresh, theirs.scores, models, accepted) if self_test.doubts else None
-    return replace(facts, delta=delta, phi=phi, anchor_self_test=again or self_test)
+    its_own = _test_gate(rows, fresh, theirs.scores, models, accepted)
+    return replace(facts, delta=delta, phi=phi, anchor_self_test=its_own)
 
 
 def _first_cycle(rows: ExampleRows, ours: _Scored, config: RunConfig) -> Facts:
@@ -125,9 +124,7 @@ def _first_cycle(rows: ExampleRows, ours: _Scored, config: RunConfig) -> Facts:
 def _estimates(
     rows: ExampleRows, challenger: SplitScores, baseline: SplitScores, config: RunConfig
 ) -> tuple[OffPolicyEstimate, ...]:
-    """Return what exploration says; nothing of a challenger without an order."""
-    if not np.isfinite(challenger.ranking_score).all():
-        return ()
+    """Return what exploration says."""
     return estimate(rows, challenger, baseline, config.features.heads, config.model_gate)
 
 

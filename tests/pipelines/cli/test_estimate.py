@@ -49,7 +49,7 @@ def test_each_estimate_is_a_line_and_what_is_missing_is_said(tmp_path: Path) -> 
     said = said_of(tmp_path, judgement)
     assert "repin_volume_at_3: 1.5000 against 1.6000, -6.25% (-5.00% to -1.00%)" in said
     assert "slate SNIPS, top 3: 1.0500 against 1.0000, +5.00% (-1.00% to +11.00%)" in said
-    assert "on 120 exploration requests, worth 340 even observations" in said
+    assert "on 120 exploration requests, worth 340" in said
     assert "doubly robust, top 3: No chances were logged." in said
 
 

@@ -98,11 +98,12 @@ def test_the_anchor_moves_only_where_the_verdict_says_so(
     found = standing_of(client, one)
     assert (found.anchor, found.anchor_code_digest, found.champion_since) == (one.config, CODE, NOW)
 
-    two = cycle(tmp_path, tracking_uri, 14, variant(2), champion=first)
+    of_now = {"champion": first, "standing": found}
+    two = cycle(tmp_path, tracking_uri, 14, variant(2), **of_now)
     second = promote(client, two, tmp_path, False, NOW + timedelta(days=14))
     assert standing_of(client, two).anchor == one.config  # a recipe may creep by small steps
 
-    three = cycle(tmp_path, tracking_uri, 28, variant(3), champion=second)
+    three = cycle(tmp_path, tracking_uri, 28, variant(3), champion=second, standing=found)
     promote(client, three, tmp_path, becomes_anchor=True, now=NOW + timedelta(days=28))
     assert standing_of(client, three).anchor == three.config
     kinds = [entry.kind for entry in anchor.read(one.workspace_uri, one.registered_model)]

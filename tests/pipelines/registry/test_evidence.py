@@ -37,6 +37,7 @@ def make_cycle(run: ResolvedRun, **fields: Any) -> JudgedCycle:
         "as_of": as_of,
         "holdout": Window(start=as_of - timedelta(days=7), end=as_of),
         "judged_at": NOW,
+        "first_judged_at": NOW,
         "challenger_recipe": OURS,
         "anchor_recipe": ACCEPTED.recipe_digest,
         "champion_bundle": CHAMPION.bundle_digest,
@@ -158,11 +159,13 @@ def test_a_cycle_that_is_judged_again_rewrites_nothing_and_keeps_its_time(tmp_pa
     run = make_pooling_run(tmp_path)
     first = publish(run, make_cycle(run))
     pins = pinned(run)
-    assert publish(run, make_cycle(run, judged_at=LATER)) == first
-    other = publish(run, make_cycle(run, judged_at=LATER, decision=Decision.REJECT))
+    again = {"judged_at": LATER, "first_judged_at": LATER}
+    assert publish(run, make_cycle(run, **again)) == first
+    other = publish(run, make_cycle(run, **again, decision=Decision.REJECT))
     assert other != first
     assert [cycle.decision for cycle in evidence.read(pins)] == [Decision.INCONCLUSIVE]
-    assert {cycle.judged_at for cycle in evidence.read(pinned(run))} == {NOW}
+    [cycle] = evidence.read(pinned(run))
+    assert (cycle.decision, cycle.first_judged_at) == (Decision.REJECT, NOW)
 
 
 def test_evidence_is_found_where_the_workspace_is_now(tmp_path: Path) -> None:

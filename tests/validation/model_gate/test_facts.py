@@ -15,13 +15,14 @@ from pipelines.contracts.artifacts import Snapshot, Window
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import BaselineKind, Comparison, Decision, Verdict
-from pipelines.contracts.schemas import EMBEDDING_DIM, SPLIT_TRAINING
+from pipelines.contracts.schemas import EMBEDDING_DIM, SPLIT_HOLDOUT, SPLIT_TRAINING
 from pipelines.recipes import smoke
 from support.holdouts import NEW_CHALLENGER
 from support.judgements import CHAMPION, SERVING
 from training.bundle.calibration import Calibrator
 from training.bundle.configuration import BundleConfig
 from training.bundle.files import read_config, write_bundle
+from training.data.example_rows import load_rows
 from training.data.reader import SnapshotReader
 from training.model.ranker import Ranker
 from validation.model_gate.facts import gather_facts
@@ -212,3 +213,18 @@ def test_sides_of_other_requests_are_not_compared(
     side = Side(NEW_CHALLENGER, bundles[0], planted_snapshot, folder)
     with pytest.raises(DataContractError, match="hold other holdout rows"):
         gather_facts(side, Side(CHAMPION, bundles[1], fewer, folder), config)
+
+
+def test_exploration_requests_are_a_segment_and_are_estimated(
+    planted_snapshot: Snapshot, config: RunConfig, bundles: tuple[Path, Path]
+) -> None:
+    folder = storage.local_path(planted_snapshot.uri)
+    side = Side(NEW_CHALLENGER, bundles[0], planted_snapshot, folder)
+    facts = gather_facts(side, Side(CHAMPION, bundles[1], planted_snapshot, folder), config)
+    rows = load_rows(planted_snapshot, folder, SPLIT_HOLDOUT)
+    assert 0 < rows.is_exploration.sum() < len(rows.user_id) / 4  # one request in twenty
+    assert facts.theta.comparison.segment_users["exploration"] > 0
+    first, robust, slate = facts.estimates
+    assert first.num_requests == robust.num_requests == rows.is_exploration.sum()
+    assert robust.challenger is not None
+    assert slate.note == "No request has a propensity for all candidates."

@@ -105,6 +105,23 @@ def test_a_gate_that_calls_everything_fine_is_found_out(monkeypatch: pytest.Monk
         verdict_on(GOOD, FAIR)
 
 
+def test_a_gate_that_rejects_for_another_reason_is_found_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As one would whose rule on segments is gone: the loss over all users still rejects."""
+    rejects = Verdict(decision=Decision.REJECT, reasons=("repin_volume_at_3 is low.",))
+    genuine = run.decide_on_comparison
+
+    def blind(comparison, config, heads):  # noqa: ANN001, ANN202
+        found = genuine(comparison, config, heads)
+        is_of_segment = any("In segment" in reason for reason in found.reasons)
+        return rejects if is_of_segment else found
+
+    monkeypatch.setattr(run, "decide_on_comparison", blind)
+    with pytest.raises(HomefeedError, match="Expected REJECT because of 'In segment core'"):
+        judged(ROWS, GOOD, FAIR, AGAINST_CHAMPION, CONFIG)
+
+
 def test_a_gate_that_sees_differences_where_none_are_is_found_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -19,17 +19,17 @@ from validation.model_gate.off_policy.estimators import (
     Logged,
     Parts,
     doubly_robust,
-    effective_size,
-    even_weights,
     replay,
     slate_snips,
+    slate_weights,
 )
 from validation.model_gate.ranking_metrics import is_in_top
 from validation.model_gate.target_metric import TOP_K, target_metric
 
-CLIP = 10.0
-"""Largest weight of one candidate in the doubly robust estimate."""
-NO_CHANCES = "The event log has no propensity for these requests."
+CLIP = 20.0
+"""Largest weight of one request in the doubly robust estimate."""
+
+Pair = tuple[Parts, Parts]
 
 
 def estimate(
@@ -41,104 +41,136 @@ def estimate(
 ) -> tuple[OffPolicyEstimate, ...]:
     """Return one estimate per estimator; nothing where the holdout has no exploration requests.
 
+    A number that cannot be estimated is None with the reason, also where a side's scores are not
+    finite: these estimates decide nothing, so they stop nothing.
+
     Raises:
         ConfigurationError: no head gives the target metric.
-        MetricUndefinedError: a score is not finite.
     """
     if not rows.is_exploration.any():
         return ()
     head = target_metric(config, heads).head.name
-    logged = _logged(rows, head)
-    predicted = _predicted(rows, challenger, baseline, head)
-    ours, theirs = (_choice(rows, side, predicted) for side in (challenger, baseline))
+    logged, inside = _logged(rows, head), _inside(rows)
+    sides = (challenger, baseline)
+    if not all(np.isfinite(side.ranking_score).all() for side in sides):
+        reason = "A side's scores hold NaN or infinity."
+        return tuple(_missing(name, logged, reason) for name in _NAMES)
+    ours, theirs = (_choice(rows, side) for side in sides)
     groups, group_of = user_groups(rows.user_id[rows.is_exploration])
 
-    def row(name: str, mine: Parts | None, other: Parts | None, size: float) -> OffPolicyEstimate:
-        change = _change(mine, other, group_of, len(groups), config)
+    def row(name: str, pair: Pair, note: str = "") -> OffPolicyEstimate:
+        mine, other = pair
         return OffPolicyEstimate(
             estimator=name,
-            challenger=mine.value if mine else None,
-            baseline=other.value if other else None,
-            relative_change=change,
+            challenger=mine.value,
+            baseline=other.value,
+            relative_change=_change(pair, group_of, len(groups), config),
             num_requests=logged.num_requests,
-            effective_size=size,
-            note="" if mine is not None else NO_CHANCES,
+            effective_size=mine.effective_size,
+            note=note,
         )
 
-    agrees = float((logged.is_first & ours.is_best).sum())
-    weights = logged.weight[ours.is_top] if logged.weight is not None else np.zeros(0)
-    size = effective_size(weights)
-    return (
-        row("replay, first place", replay(logged, ours), replay(logged, theirs), agrees),
-        row(
-            f"slate SNIPS, top {TOP_K}",
-            slate_snips(logged, ours, TOP_K),
-            slate_snips(logged, theirs, TOP_K),
-            size,
-        ),
-        row(
-            f"doubly robust, top {TOP_K}",
-            doubly_robust(logged, ours, CLIP),
-            doubly_robust(logged, theirs, CLIP),
-            size,
-        ),
+    weights = slate_weights(logged, rows.propensity[inside].astype(np.float64))
+    predicted, whose = _predicted(rows, sides, head)
+    first, robust, slate = _NAMES
+    found = [row(first, (replay(logged, ours), replay(logged, theirs)))]
+    if predicted is None:
+        found.append(_missing(robust, logged, whose))
+    else:
+        pair = (
+            doubly_robust(logged, ours, predicted, CLIP),
+            doubly_robust(logged, theirs, predicted, CLIP),
+        )
+        found.append(row(robust, pair, whose))
+    if not weights.any():
+        found.append(_missing(slate, logged, "No request has a propensity for all candidates."))
+    else:
+        pair = (slate_snips(logged, ours, weights), slate_snips(logged, theirs, weights))
+        found.append(row(slate, pair, _on_weights(weights)))
+    return tuple(found)
+
+
+_NAMES = ("replay, first place", "doubly robust, first place", f"slate SNIPS, top {TOP_K}")
+
+
+def _missing(name: str, logged: Logged, reason: str) -> OffPolicyEstimate:
+    return OffPolicyEstimate(
+        estimator=name,
+        challenger=None,
+        baseline=None,
+        relative_change=None,
+        num_requests=logged.num_requests,
+        effective_size=0,
+        note=reason,
     )
 
 
-def _rows_of_exploration(rows: ExampleRows) -> NDArray[np.bool_]:
+def _on_weights(weights: NDArray[np.float64]) -> str:
+    """Return what has to be said of a slate estimate."""
+    used = weights[weights > 0]
+    said = ""
+    if np.ptp(used) == 0:
+        said = (
+            f"All chances are equal: this is the exploration segment's volume in the top {TOP_K}."
+        )
+    left_out = len(weights) - len(used)
+    return f"{said} {left_out:,} requests lack a propensity.".strip() if left_out else said
+
+
+def _inside(rows: ExampleRows) -> NDArray[np.bool_]:
+    """Return which candidates (N,) belong to exploration requests."""
     return np.asarray(rows.is_exploration[rows.request_index], dtype=bool)
 
 
 def _logged(rows: ExampleRows, head: str) -> Logged:
-    inside = _rows_of_exploration(rows)
+    inside = _inside(rows)
     number = np.cumsum(rows.is_exploration) - 1  # of each request among the exploring ones
     request = number[rows.request_index[inside]]
     num_requests = int(rows.is_exploration.sum())
-    position = rows.position[inside].astype(np.int64)
-    first = np.full(num_requests, np.iinfo(np.int64).max)
-    np.minimum.at(first, request, position)
+    position = rows.position[inside]
+    in_front = position == position.min()
+    # A first place that two candidates share was not logged, whatever the column says.
+    is_single = np.bincount(request, in_front, minlength=num_requests) == 1
     return Logged(
         request=request,
         num_requests=num_requests,
-        is_first=position == first[request],
+        is_first=in_front & is_single[request],
         reward=rows.labels[head][inside].astype(np.float64),
-        weight=even_weights(request, num_requests, rows.propensity[inside].astype(np.float64)),
     )
 
 
 def _predicted(
-    rows: ExampleRows, challenger: SplitScores, baseline: SplitScores, head: str
-) -> NDArray[np.float64] | None:
-    """Return the mean of both sides' probabilities, so that neither side is its own judge."""
-    found = [side.probabilities[head] for side in (challenger, baseline) if side.probabilities]
+    rows: ExampleRows, sides: tuple[SplitScores, SplitScores], head: str
+) -> tuple[NDArray[np.float64] | None, str]:
+    """Return what is expected of each candidate, the same for both sides, and whose it is."""
+    found = [side.probabilities[head] for side in sides if head in side.probabilities]
+    found = [values for values in found if np.isfinite(values).all()]
     if not found:
-        return None
-    return np.asarray(np.mean(found, axis=0)[_rows_of_exploration(rows)], dtype=np.float64)
+        return None, f"No side gives probabilities of '{head}'."
+    mean = np.mean(found, axis=0)[_inside(rows)]
+    whose = "" if len(found) == len(sides) else "Predictions are one side's own."
+    return np.asarray(mean, dtype=np.float64), whose
 
 
-def _choice(rows: ExampleRows, side: SplitScores, predicted: NDArray[np.float64] | None) -> Choice:
-    inside = _rows_of_exploration(rows)
+def _choice(rows: ExampleRows, side: SplitScores) -> Choice:
+    inside = _inside(rows)
     return Choice(
         is_best=is_in_top(rows, side.ranking_score, 1)[inside],
         is_top=is_in_top(rows, side.ranking_score, TOP_K)[inside],
-        predicted=predicted,
     )
 
 
 def _change(
-    mine: Parts | None,
-    other: Parts | None,
-    group_of: NDArray[np.intp],
-    num_groups: int,
-    config: ModelGateConfig,
+    pair: Pair, group_of: NDArray[np.intp], num_groups: int, config: ModelGateConfig
 ) -> Interval | None:
     """Return the relative change with its interval over users; None where a draw has no value."""
-    if mine is None or other is None or not mine.value or not other.value:
+    mine, other = (side.value for side in pair)
+    if not mine or not other or num_groups < 2:
         return None
     columns = np.stack(
         [
             np.bincount(group_of, part, minlength=num_groups)
-            for side in (mine, other)
+            for side in pair
             for part in (side.numerator, side.denominator)
         ],
         axis=1,
@@ -149,5 +181,6 @@ def _change(
     changes = (drawn[:, 0] / drawn[:, 1]) / (drawn[:, 2] / drawn[:, 3]) - 1
     tail = (1 - config.confidence) / 2
     low, high = np.quantile(changes, [tail, 1 - tail])
-    value = mine.value / other.value - 1
-    return Interval(value=value, low=float(low), high=float(high), confidence=config.confidence)
+    return Interval(
+        value=mine / other - 1, low=float(low), high=float(high), confidence=config.confidence
+    )

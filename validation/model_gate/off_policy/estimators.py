@@ -1,9 +1,11 @@
 """Three estimators of a ranking's value from logged exploration, each as a ratio of sums.
 
-The value is the actions that a request would bring in the top k if the ranking were shown on
-candidates that were drawn evenly from the pool. Each estimator gives a numerator and a denominator
-per request, so that all of them are resampled by user in the same way (`estimate`). Equal to the
-package `obp` (Saito et al. 2021) where the definitions are, which the tests show.
+Exploration requests show candidates that were drawn at random, in random order. Two values are
+estimated: the actions that the ranking's first candidate would bring in the first place (`replay`,
+`doubly_robust`), and the actions in its top k if candidates were drawn evenly (`slate_snips`). Each
+estimator gives a numerator and a denominator per request, so that all of them are resampled by user
+in the same way (`estimate`). Equal to the package `obp` (Saito et al. 2021) where the definitions
+are, which the tests show.
 
 Letters: R requests, N candidates of all of them.
 """
@@ -14,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -22,18 +25,21 @@ class Logged:
 
     request: NDArray[np.intp]  # (N,) 0 to R - 1
     num_requests: int
-    is_first: NDArray[np.bool_]  # (N,) shown in the request's first place
+    is_first: Mask  # (N,) shown in the first place; a request whose first place is lost has none
     reward: FloatArray  # (N,) 1 where the target's action followed
-    weight: FloatArray | None  # (N,) evenness over logged chance; None where no chance was logged
+
+    @property
+    def num_candidates(self) -> FloatArray:
+        """Candidates of each request, (R,)."""
+        return np.bincount(self.request, minlength=self.num_requests).astype(np.float64)
 
 
 @dataclass(frozen=True)
 class Choice:
     """What one ranking would have put on top."""
 
-    is_best: NDArray[np.bool_]  # (N,) its first candidate of each request
-    is_top: NDArray[np.bool_]  # (N,) its top k
-    predicted: FloatArray | None  # (N,) what a reward model expects; None where there is none
+    is_best: Mask  # (N,) its first candidate of each request
+    is_top: Mask  # (N,) its top k
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class Parts:
 
     numerator: FloatArray
     denominator: FloatArray
+    weights: FloatArray  # (R,) how much each request counts, for the effective size
 
     @property
     def value(self) -> float | None:
@@ -49,30 +56,11 @@ class Parts:
         total = float(self.denominator.sum())
         return float(self.numerator.sum()) / total if total > 0 else None
 
-
-def even_weights(
-    request: NDArray[np.intp], num_requests: int, propensity: FloatArray
-) -> FloatArray | None:
-    """Return weights (N,) that make each request's candidates as if drawn evenly from the pool.
-
-    A candidate's weight is proportional to 1 / propensity, and its mean over a request is 1. Where
-    all chances of a request are equal, all its weights are 1.
-
-    Args:
-        request: (N,) the request of each candidate.
-        num_requests: R.
-        propensity: (N,) logged chance of being among the candidates; 0 where none was logged.
-
-    Returns:
-        The weights, or None where a chance is missing: a request half weighted would be worse than
-        none.
-    """
-    if not len(propensity) or (propensity <= 0).any():
-        return None
-    inverse = 1 / propensity
-    totals = np.bincount(request, inverse, minlength=num_requests)
-    counts = np.bincount(request, minlength=num_requests)
-    return np.asarray(inverse * (counts / totals)[request], dtype=np.float64)
+    @property
+    def effective_size(self) -> float:
+        """Kish's effective number of requests, (sum w)^2 / sum w^2; 0 without any."""
+        squares = float(np.square(self.weights).sum())
+        return float(self.weights.sum()) ** 2 / squares if squares > 0 else 0.0
 
 
 def replay(logged: Logged, choice: Choice) -> Parts:
@@ -80,45 +68,85 @@ def replay(logged: Logged, choice: Choice) -> Parts:
 
     Only requests count in which the log agrees with the ranking (Li, Chu, Langford and Wang 2011).
 
-    Bias: none for the reward of the first place, if the order on exploration requests was random;
-    the value of places two and three is not seen. With 12 candidates it uses one request of 12.
+    Bias: none for the first place, if the order was random and all requests have as many
+    candidates. Where they differ, a request with n of them agrees once in n times, so that short
+    ones weigh more. Places two and three are not seen.
     """
+    agrees = (logged.is_first & choice.is_best).astype(np.float64)
+    counts = _sum(logged, agrees)
+    return Parts(_sum(logged, agrees * logged.reward), counts, counts)
+
+
+def doubly_robust(logged: Logged, choice: Choice, predicted: FloatArray, clip: float) -> Parts:
+    """Return the predicted reward of the ranking's first candidate, corrected by what was seen.
+
+    With n candidates the log agrees with the ranking once in n times, so where it does, the error
+    of the prediction counts n times (Dudik, Langford and Li 2011).
+
+    Bias: none for the first place where the order was random, or where the predictions are right.
+    Weights above `clip` are cut to it; what that leaves is the predictions' mean error times the
+    share that was cut. Requests whose first place is lost do not count.
+
+    Args:
+        logged: The log.
+        choice: The ranking.
+        predicted: (N,) expected reward of each candidate, the same for all rankings compared.
+        clip: Largest weight.
+    """
+    weights = np.minimum(logged.num_candidates, clip)[logged.request]
     agrees = logged.is_first & choice.is_best
-    return Parts(_sum(logged, agrees * logged.reward), _sum(logged, agrees.astype(np.float64)))
+    error = np.where(agrees, weights * (logged.reward - predicted), 0.0)
+    has_first = _sum(logged, logged.is_first.astype(np.float64))
+    total = _sum(logged, np.where(choice.is_best, predicted, 0.0) + error) * has_first
+    return Parts(total, has_first, _sum(logged, np.where(agrees, weights, 0.0)))
 
 
-def slate_snips(logged: Logged, choice: Choice, k: int) -> Parts | None:
-    """Return the self-normalised importance-weighted actions in the top k (Swaminathan 2015).
+def slate_snips(logged: Logged, choice: Choice, weights: FloatArray) -> Parts:
+    """Return the actions in the top k, each request weighted by how seldom its slate is drawn.
 
-    Bias: of order 1 / effective sample size, from the normalisation; and whatever a place does to
-    an action, because an action counts wherever its candidate was shown. None where chances are
-    not logged.
+    The weights are normalised over all requests (Swaminathan and Joachims 2015).
+
+    Bias: of order 1 / effective size, from the normalisation, if candidates are drawn one by one
+    with their logged chances. An action counts wherever its candidate was shown, as if places did
+    not matter. With equal weights it is the plain volume of the exploration segment.
+
+    Args:
+        logged: The log.
+        choice: The ranking.
+        weights: (R,) see `slate_weights`; 0 leaves a request out.
     """
-    if logged.weight is None:
-        return None
-    weight = choice.is_top * logged.weight
-    return Parts(k * _sum(logged, weight * logged.reward), _sum(logged, weight))
+    volume = _sum(logged, choice.is_top * logged.reward)
+    return Parts(weights * volume, weights, weights)
 
 
-def doubly_robust(logged: Logged, choice: Choice, clip: float) -> Parts | None:
-    """Return predicted actions in the top k, corrected by what was seen (Dudik et al. 2011).
+def slate_weights(logged: Logged, propensity: FloatArray) -> FloatArray:
+    """Return weights (R,) that make slates as likely as if all candidates were drawn evenly.
 
-    Bias: none where either the weights or the predictions are right. Weights above `clip` are cut
-    to it, which leaves a bias of at most the predictions' error on those candidates, for less
-    variance. Both sides are held to the same predictions. None where chances or predictions are
-    missing.
+    A slate of candidates that are drawn independently with chances p, or that many of them, has a
+    probability proportional to the product of p / (1 - p), so its weight is the inverse product.
+    Each factor is divided by the geometric mean of all factors, so that long slates do not weigh
+    more or less for their length, and equal chances give weights of exactly 1.
+
+    Args:
+        logged: The log.
+        propensity: (N,) logged chance of each candidate; 0 where none was logged. A request with
+            such a candidate, or with one that is always shown, gets the weight 0.
     """
-    if logged.weight is None or choice.predicted is None:
-        return None
-    weight = np.minimum(logged.weight, clip)
-    corrected = choice.predicted + weight * (logged.reward - choice.predicted)
-    return Parts(_sum(logged, choice.is_top * corrected), np.ones(logged.num_requests))
-
-
-def effective_size(weights: FloatArray) -> float:
-    """Return Kish's effective sample size, (sum w)^2 / sum w^2; 0 without any weight."""
-    squares = float(np.square(weights).sum())
-    return float(weights.sum()) ** 2 / squares if squares > 0 else 0.0
+    is_known = (propensity > 0) & (propensity < 1)
+    is_complete = np.bincount(logged.request, ~is_known, minlength=logged.num_requests) == 0
+    usable = is_complete[logged.request]
+    if not usable.any():
+        return np.zeros(logged.num_requests)
+    chance = propensity[usable].astype(np.float64)
+    if np.ptp(chance) == 0:
+        return is_complete.astype(np.float64)
+    factors = np.log((1 - chance) / chance)
+    sums = np.bincount(
+        logged.request[usable], factors - factors.mean(), minlength=logged.num_requests
+    )
+    # The largest exponent is taken out, which the normalisation undoes: no product overflows.
+    exponents = sums - sums[is_complete].max()
+    return np.where(is_complete, np.exp(exponents), 0.0)
 
 
 def _sum(logged: Logged, values: FloatArray) -> FloatArray:

@@ -57,7 +57,7 @@ def pool_cycles(cycles: Sequence[CycleChange], extra_variance: float = 0.0) -> E
         cycles: At least one.
         extra_variance: What every cycle adds on its own, whatever its users: seeds.
     """
-    cycles = [cycle for cycle in cycles if cycle.influences.any()] or cycles
+    cycles = that_count(cycles, extra_variance)
     errors = np.array([standard_error(cycle.influences) for cycle in cycles])
     variances = np.square(errors) + extra_variance
     weights = np.full(len(cycles), 1 / len(cycles))
@@ -69,6 +69,16 @@ def pool_cycles(cycles: Sequence[CycleChange], extra_variance: float = 0.0) -> E
     value = math.fsum(w * cycle.value for w, cycle in zip(weights, cycles, strict=True))
     seeds = extra_variance * float(np.square(weights).sum())
     return Estimate(value, math.sqrt(standard_error(summed) ** 2 + seeds))
+
+
+def that_count(cycles: Sequence[CycleChange], extra_variance: float) -> Sequence[CycleChange]:
+    """Return the cycles that say something of a change; all where none does.
+
+    With a variance of its own, a cycle says something also where its two sides were equal.
+    """
+    if extra_variance:
+        return cycles
+    return [cycle for cycle in cycles if cycle.influences.any()] or cycles
 
 
 def pool_with(
@@ -103,7 +113,7 @@ def pool_with(
                 error=alone.error,
                 pooled_value=pooled.value,
                 pooled_error=pooled.error,
-                num_cycles=len(cycles),
+                num_cycles=len(that_count(cycles, seeds)),
             )
         )
     return comparison.model_copy(update={"pooled": tuple(rows)})

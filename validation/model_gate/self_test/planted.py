@@ -45,6 +45,7 @@ class Plant:
     rows: ExampleRows
     scores: SplitScores
     bound: Bound
+    says: str  # Words of the reason that must be among the verdict's.
 
     def is_visible(self, comparison: Comparison) -> bool:
         """Return whether this holdout is sure of the fault."""
@@ -71,20 +72,7 @@ def planted_models(
     target = target_metric(config, heads)
     name = target.head.name
     if name in challenger.probabilities:
-        metric = f"calibration_ratio.{name}"
-        highest = [f.maximum for f in config.floors if f.metric == metric and f.maximum is not None]
-        doubled = np.minimum(challenger.probabilities[name] * _FAULTY_CALIBRATION, 1.0)
-        yield Plant(
-            f"The probabilities of '{name}' times {_FAULTY_CALIBRATION:g}",
-            rows,
-            # The ranking is the same; its scores differ, or both sides would pass for one model.
-            SplitScores(
-                challenger.ranking_score * _FAULTY_CALIBRATION,
-                {**challenger.probabilities, name: doubled},
-                challenger.holdout_digest,
-            ),
-            Bound(metric, "all", True, None, min([*highest, config.max_head_calibration])),
-        )
+        yield _miscalibrated(name, rows, challenger, config)
     ranking = challenger.ranking_score
     for segment in config.required_segments:
         yield Plant(
@@ -97,6 +85,7 @@ def planted_models(
                 ),
             ),
             Bound(target.name, segment, minimum=-config.segment_margin),
+            f"In segment {segment} ",
         )
     rails = {rail.metric: rail.max_increase for rail in config.guardrails}
     for head in heads:
@@ -107,6 +96,7 @@ def planted_models(
                 rows,
                 replace(challenger, ranking_score=challenger.probabilities[head.name]),
                 Bound(hits_name(head.name), maximum=limit),
+                f"{hits_name(head.name)} changed",
             )
     low, high = float(ranking.min()), float(ranking.max())
     if high > low:
@@ -116,7 +106,29 @@ def planted_models(
             rows,
             replace(challenger, ranking_score=tenths),
             Bound(target.name, minimum=-config.margin),
+            f"{target.name} is",
         )
+
+
+def _miscalibrated(
+    head: str, rows: ExampleRows, challenger: SplitScores, config: ModelGateConfig
+) -> Plant:
+    """Return the challenger with the probabilities of a head doubled."""
+    metric = f"calibration_ratio.{head}"
+    highest = [f.maximum for f in config.floors if f.metric == metric and f.maximum is not None]
+    doubled = np.minimum(challenger.probabilities[head] * _FAULTY_CALIBRATION, 1.0)
+    return Plant(
+        f"The probabilities of '{head}' times {_FAULTY_CALIBRATION:g}",
+        rows,
+        # The ranking is the same; its scores differ, or both sides would pass for one model.
+        SplitScores(
+            challenger.ranking_score * _FAULTY_CALIBRATION,
+            {**challenger.probabilities, head: doubled},
+            challenger.holdout_digest,
+        ),
+        Bound(metric, "all", True, None, min([*highest, config.max_head_calibration])),
+        "calibration",
+    )
 
 
 def _worse_in(

@@ -126,13 +126,17 @@ def _judge_plants(
     found = []
     for plant in planted_models(rows, challenger, heads, config):
         comparison = compare(plant.rows, plant.scores, challenger, _planted(models), heads, config)
-        decision = decide_on_comparison(comparison, config, heads).decision
+        verdict = decide_on_comparison(comparison, config, heads)
+        decision = verdict.decision
         # INCONCLUSIVE is no failure: a threshold that is missing makes every comparison void.
-        if decision is Decision.PROMOTE and plant.is_visible(comparison):
+        is_missed = decision is Decision.PROMOTE or (
+            decision is Decision.REJECT and not any(plant.says in r for r in verdict.reasons)
+        )
+        if is_missed and plant.is_visible(comparison):
             raise SelfTestFailedError(
                 f"the model gate's self-test failed: {describe(plant, decision, comparison)} "
-                f"Expected REJECT; fix validation/model_gate/limits.py or verdict.py before any "
-                f"model is judged"
+                f"Expected REJECT because of '{plant.says.strip()}'; fix "
+                f"validation/model_gate/limits.py or verdict.py before any model is judged"
             )
         found.append(describe(plant, decision, comparison))
     return found

@@ -1,6 +1,4 @@
-"""The estimators against `obp`, against hand counts, and against a world whose answer is known."""
-
-from dataclasses import replace
+"""The estimators against `obp`, and against worlds whose answer is known."""
 
 import numpy as np
 import pytest
@@ -13,139 +11,175 @@ from obp.ope import (
 from validation.model_gate.off_policy.estimators import (
     Choice,
     Logged,
+    Parts,
     doubly_robust,
-    effective_size,
-    even_weights,
     replay,
     slate_snips,
+    slate_weights,
 )
 
 REQUESTS, CANDIDATES, TOP = 300, 8, 3
+SHAPE = (REQUESTS, CANDIDATES)
 
 
-def draw(rng: np.random.Generator, is_even: bool = False) -> tuple[Logged, Choice]:
-    """Return random logs, and a ranking that knows a little of the rewards."""
+def draw(seed: int) -> tuple[Logged, Choice, np.ndarray]:
+    """Return random logs, a ranking that knows a little of the rewards, and predictions."""
+    rng = np.random.default_rng(seed)
     request = np.repeat(np.arange(REQUESTS), CANDIDATES)
-    chance = rng.uniform(0.02, 0.3, REQUESTS * CANDIDATES)
-    if is_even:
-        chance = np.full(REQUESTS * CANDIDATES, 0.1)
     quality = rng.normal(size=REQUESTS * CANDIDATES)
     reward = (rng.random(len(request)) < 1 / (1 + np.exp(1 - quality))).astype(float)
-    score = (quality + rng.normal(size=len(request))).reshape(REQUESTS, CANDIDATES)
+    score = (quality + rng.normal(size=len(request))).reshape(SHAPE)
     rank = np.argsort(np.argsort(-score, axis=1), axis=1).ravel()
-    shown = np.argsort(rng.random((REQUESTS, CANDIDATES)), axis=1).ravel()
-    weights = even_weights(request, REQUESTS, chance)
-    logged = Logged(request, REQUESTS, shown == 0, reward, weights)
-    return logged, Choice(rank == 0, rank < TOP, rng.uniform(0, 1, len(request)))
+    shown = np.argsort(rng.random(SHAPE), axis=1).ravel()
+    logged = Logged(request, REQUESTS, shown == 0, reward)
+    return logged, Choice(rank == 0, rank < TOP), rng.uniform(0, 1, len(request))
 
 
-@pytest.fixture(params=range(3))
-def drawn(request: pytest.FixtureRequest) -> tuple[Logged, Choice]:
-    return draw(np.random.default_rng(request.param))
-
-
-def one_hot(chosen: np.ndarray, num_actions: int) -> np.ndarray:
-    return np.eye(num_actions)[chosen][:, :, None]
-
-
-def test_replay_is_obps(drawn: tuple[Logged, Choice]) -> None:
-    logged, choice = drawn
-    shape = (REQUESTS, CANDIDATES)
-    shown = logged.is_first.reshape(shape).argmax(axis=1)
-    best = choice.is_best.reshape(shape).argmax(axis=1)
-    expected = ReplayMethod().estimate_policy_value(
-        reward=logged.reward.reshape(shape)[np.arange(REQUESTS), shown],
-        action=shown,
-        action_dist=one_hot(best, CANDIDATES),
-    )
-    assert replay(logged, choice).value == pytest.approx(expected, abs=1e-9)
-
-
-def as_rounds(logged: Logged, choice: Choice) -> dict[str, np.ndarray]:
-    """Every shown candidate is a round, in which the ranking shows it on top or does not."""
-    on_top = choice.is_top.astype(float)
+def first_places(logged: Logged, choice: Choice) -> dict[str, np.ndarray]:
+    """The log as `obp` takes it: one action per request, which is what was shown first."""
+    shown = logged.is_first.reshape(SHAPE).argmax(axis=1)
+    best = choice.is_best.reshape(SHAPE).argmax(axis=1)
     return {
-        "reward": logged.reward,
-        "action": np.ones(len(logged.reward), dtype=int),
-        "pscore": 1 / logged.weight,
-        "action_dist": np.stack([1 - on_top, on_top], axis=1)[:, :, None],
+        "reward": logged.reward.reshape(SHAPE)[np.arange(REQUESTS), shown],
+        "action": shown,
+        "action_dist": np.eye(CANDIDATES)[best][:, :, None],
     }
 
 
-def test_slate_snips_is_obps(drawn: tuple[Logged, Choice]) -> None:
-    logged, choice = drawn
-    expected = SelfNormalizedInverseProbabilityWeighting().estimate_policy_value(
-        **as_rounds(logged, choice)
-    )
-    found = slate_snips(logged, choice, TOP)
-    assert found is not None
-    assert found.value == pytest.approx(TOP * expected, abs=1e-9)
+@pytest.mark.parametrize("seed", range(3))
+def test_replay_is_obps(seed: int) -> None:
+    logged, choice, _ = draw(seed)
+    expected = ReplayMethod().estimate_policy_value(**first_places(logged, choice))
+    found = replay(logged, choice)
+    assert found.value == pytest.approx(expected, abs=1e-9)
+    assert found.effective_size == (logged.is_first & choice.is_best).sum()
 
 
-@pytest.mark.parametrize("clip", [0.8, 1.5, 1e9])
-def test_doubly_robust_is_obps(drawn: tuple[Logged, Choice], clip: float) -> None:
-    logged, choice = drawn
-    predicted = np.stack([np.zeros_like(choice.predicted), choice.predicted], axis=1)[:, :, None]
-    # This version of `obp` does not clip, so it is told chances whose weights are clipped.
-    clipped = replace(logged, weight=np.minimum(logged.weight, clip))
+@pytest.mark.parametrize("seed", range(3))
+def test_doubly_robust_is_obps(seed: int) -> None:
+    logged, choice, predicted = draw(seed)
     expected = DoublyRobust().estimate_policy_value(
-        **as_rounds(clipped, choice), estimated_rewards_by_reg_model=predicted
+        **first_places(logged, choice),
+        pscore=np.full(REQUESTS, 1 / CANDIDATES),
+        estimated_rewards_by_reg_model=predicted.reshape(SHAPE)[:, :, None],
     )
-    found = doubly_robust(logged, choice, clip)
-    assert found is not None
-    assert found.value == pytest.approx(CANDIDATES * expected, abs=1e-9)
+    assert doubly_robust(logged, choice, predicted, 1e9).value == pytest.approx(expected, abs=1e-9)
 
 
-def test_even_chances_weigh_nothing_and_a_missing_one_gives_no_weights() -> None:
-    request = np.repeat([0, 1], 3)
-    weights = even_weights(request, 2, np.array([0.1, 0.1, 0.1, 0.2, 0.2, 0.2]))
-    assert weights is not None and weights == pytest.approx(np.ones(6))
-    weights = even_weights(request, 2, np.array([0.1, 0.1, 0.1, 0.1, 0.2, 0.4]))
-    assert weights is not None
-    assert weights[3:] == pytest.approx(np.array([4, 2, 1]) * 3 / 7)
-    assert even_weights(request, 2, np.array([0.1, 0.1, 0.1, 0.1, 0.0, 0.4])) is None
+@pytest.mark.parametrize("seed", range(3))
+def test_slate_snips_is_obps(seed: int) -> None:
+    logged, choice, _ = draw(seed)
+    chance = np.random.default_rng(seed).uniform(0.02, 0.3, REQUESTS * CANDIDATES)
+    slates = np.prod((chance / (1 - chance)).reshape(SHAPE), axis=1)
+    volumes = (logged.reward * choice.is_top).reshape(SHAPE).sum(axis=1)
+    expected = SelfNormalizedInverseProbabilityWeighting().estimate_policy_value(
+        reward=volumes,
+        action=np.zeros(REQUESTS, dtype=int),
+        pscore=slates,
+        action_dist=np.ones((REQUESTS, 1, 1)),
+    )
+    found = slate_snips(logged, choice, slate_weights(logged, chance))
+    assert found.value == pytest.approx(expected, abs=1e-9)
 
 
-def test_with_even_chances_snips_is_the_volume_in_the_top() -> None:
-    logged, choice = draw(np.random.default_rng(7), is_even=True)
-    found = slate_snips(logged, choice, TOP)
-    assert found is not None
-    on_top = (logged.reward * choice.is_top).reshape(REQUESTS, CANDIDATES).sum(axis=1)
-    assert found.value == pytest.approx(on_top.mean())
+POOL, DRAWN = 40, 4
+IS_FREQUENT = np.arange(POOL) < POOL // 2
+CHANCE = np.where(IS_FREQUENT, 0.15, 0.05)
+RATE = np.where(IS_FREQUENT, 0.1, 0.5)
 
 
-def test_weights_undo_what_the_log_preferred() -> None:
-    """Pins that are shown more often are worse here; the truth is what even draws would bring."""
-    rng = np.random.default_rng(11)
-    pool, requests, top = 40, 20_000, 1
-    chance = np.where(
-        np.arange(pool) < 20, 0.30, 0.10
-    )  # the first twenty are shown thrice as often
-    reward_rate = np.where(np.arange(pool) < 20, 0.1, 0.5)
-    picks = np.argsort(rng.random((requests, pool)) ** (1 / chance), axis=1)[:, -4:].ravel()
-    request = np.repeat(np.arange(requests), 4)
-    reward = (rng.random(len(picks)) < reward_rate[picks]).astype(float)
-    # The ranking knows nothing: it takes any candidate.
-    best = np.tile([True, False, False, False], requests)
-    logged = Logged(request, requests, best, reward, even_weights(request, requests, chance[picks]))
-    found = slate_snips(logged, Choice(best, best, None), top)
-    assert found is not None and found.value is not None
-    naive = reward[best].mean()
-    assert abs(found.value - 0.3) < abs(naive - 0.3) / 2
+def uneven_log(num_requests: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw slates of four pins with uneven chances; return pins, requests and rewards, flat."""
+    rng = np.random.default_rng(seed)
+    slates: list[np.ndarray] = []
+    while len(slates) < num_requests:
+        shown = rng.random((50_000, POOL)) < CHANCE
+        slates += [np.flatnonzero(row) for row in shown[shown.sum(axis=1) == DRAWN]]
+    pins = np.concatenate(slates[:num_requests])
+    reward = (rng.random(len(pins)) < RATE[pins]).astype(float)
+    return pins, np.repeat(np.arange(num_requests), DRAWN), reward
 
 
-def test_without_chances_or_predictions_nothing_is_made_up() -> None:
-    logged, choice = draw(np.random.default_rng(1))
-    blind = Logged(logged.request, REQUESTS, logged.is_first, logged.reward, None)
-    assert slate_snips(blind, choice, TOP) is None
-    assert doubly_robust(blind, choice, 10.0) is None
-    unpredicted = Choice(choice.is_best, choice.is_top, None)
-    assert doubly_robust(logged, unpredicted, 10.0) is None
-    nothing = Logged(logged.request, REQUESTS, np.zeros_like(logged.is_first), logged.reward, None)
-    assert replay(nothing, choice).value is None  # the log never agrees
+@pytest.mark.parametrize("prefers_frequent", [True, False])
+def test_slate_weights_undo_what_the_log_preferred(prefers_frequent: bool) -> None:
+    """The truth is what slates drawn evenly would bring; the plain mean is far from it."""
+    num_requests = 20_000
+    pins, request, reward = uneven_log(num_requests, 11)
+    score = np.where(IS_FREQUENT[pins] == prefers_frequent, 1.0, 0.0) + 1e-3 * (pins / POOL)
+    best = score.reshape(-1, DRAWN).argmax(axis=1)
+    is_best = np.eye(DRAWN, dtype=bool)[best].ravel()
+    logged = Logged(request, num_requests, np.zeros(len(pins), dtype=bool), reward)
+    found = slate_snips(logged, Choice(is_best, is_best), slate_weights(logged, CHANCE[pins]))
+
+    half = POOL // 2
+    none = np.prod([(half - i) / (POOL - i) for i in range(DRAWN)])  # a slate without the preferred
+    rates = (0.1, 0.5) if prefers_frequent else (0.5, 0.1)
+    truth = (1 - none) * rates[0] + none * rates[1]
+    assert found.value is not None
+    error = np.sqrt(0.25 / found.effective_size)
+    assert abs(found.value - truth) < 3 * error
+    assert abs(reward[is_best].mean() - truth) > 1.5 * abs(found.value - truth)
 
 
-def test_the_effective_size_is_the_number_of_even_weights() -> None:
-    assert effective_size(np.full(50, 3.0)) == pytest.approx(50)
-    assert effective_size(np.array([1.0, 0, 0, 0])) == 1
-    assert effective_size(np.zeros(4)) == 0
+def mean_of(estimates: list[Parts]) -> float:
+    return float(np.mean([found.value for found in estimates]))
+
+
+def test_doubly_robust_is_right_where_the_order_or_the_predictions_are() -> None:
+    """The truth is the reward of the ranking's first candidate, of 8 in each request."""
+    rng = np.random.default_rng(4)
+    quality = rng.uniform(0.05, 0.6, SHAPE)
+    best = (quality + rng.normal(0, 0.1, SHAPE)).argmax(axis=1)
+    is_best = np.eye(CANDIDATES, dtype=bool)[best].ravel()
+    truth = quality[np.arange(REQUESTS), best].mean()
+    request = np.repeat(np.arange(REQUESTS), CANDIDATES)
+
+    def logs(order: str, num: int = 300) -> list[Logged]:
+        made = []
+        for _ in range(num):
+            reward = (rng.random(SHAPE) < quality).astype(float).ravel()
+            chaos = rng.random(SHAPE) - (2 * quality if order == "by quality" else 0)
+            is_first = np.argsort(np.argsort(chaos, axis=1), axis=1).ravel() == 0
+            made.append(Logged(request, REQUESTS, is_first, reward))
+        return made
+
+    choice, wrong = Choice(is_best, is_best), np.full(quality.size, 0.9)
+    random_order = [doubly_robust(log, choice, wrong, 1e9) for log in logs("random")]
+    assert mean_of(random_order) == pytest.approx(truth, abs=0.02)
+    right = [doubly_robust(log, choice, quality.ravel(), 1e9) for log in logs("by quality")]
+    assert mean_of(right) == pytest.approx(truth, abs=0.02)
+    neither = [doubly_robust(log, choice, wrong, 1e9) for log in logs("by quality")]
+    assert abs(mean_of(neither) - truth) > 0.1
+    # Cut weights leave a bias towards the predictions, and less variance.
+    cut = [doubly_robust(log, choice, wrong, 2.0) for log in logs("random")]
+    assert truth + 0.1 < mean_of(cut) < 0.9
+    spread = [np.std([found.value for found in each]) for each in (cut, random_order)]
+    assert spread[0] < spread[1]
+
+
+def test_equal_chances_weigh_nothing_and_a_missing_one_leaves_its_request_out() -> None:
+    logged = Logged(np.repeat([0, 1, 2], 2), 3, np.zeros(6, dtype=bool), np.zeros(6))
+    assert slate_weights(logged, np.full(6, 0.1)).tolist() == [1, 1, 1]
+    assert slate_weights(logged, np.array([0.1, 0.1, 0.1, 0, 0.1, 0.1])).tolist() == [1, 0, 1]
+    weights = slate_weights(logged, np.array([0.1, 0.1, 0.1, 0.2, 1.0, 0.2]))
+    assert weights[2] == 0
+    assert weights[0] / weights[1] == pytest.approx((0.9 / 0.1) / (0.8 / 0.2))
+    assert not slate_weights(logged, np.zeros(6)).any()
+    tiny = slate_weights(logged, np.array([1e-300, 1e-300, 0.5, 0.5, 0.5, 0.5]))
+    assert np.isfinite(tiny).all() and tiny[0] == 1
+
+
+def test_with_equal_chances_snips_is_the_volume_in_the_top_whatever_the_length() -> None:
+    request = np.array([0, 0, 0, 0, 1])
+    reward = np.array([1.0, 1, 0, 1, 1])
+    is_top = np.array([True, True, True, False, True])
+    logged = Logged(request, 2, np.zeros(5, dtype=bool), reward)
+    found = slate_snips(logged, Choice(is_top, is_top), np.ones(2))
+    assert (found.value, found.effective_size) == (1.5, 2)
+
+
+def test_a_log_that_never_agrees_has_no_replay() -> None:
+    logged, choice, _ = draw(1)
+    lost = Logged(logged.request, REQUESTS, np.zeros_like(logged.is_first), logged.reward)
+    found = replay(lost, choice)
+    assert (found.value, found.effective_size) == (None, 0)
