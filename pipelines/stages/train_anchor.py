@@ -60,8 +60,9 @@ def train_anchor(
         return _untrained(
             "The accepted recipe could not be trained.",
             f"The accepted recipe {accepted.recipe!r} cannot be made any more "
-            f"({type(error).__name__}: {error}), so nothing is promoted; mend what that says, or "
-            f"name a recipe that can be made: `homefeed anchor set --recipe NAME --reason ...`.",
+            f"({type(error).__name__}: {error}), so nothing is promoted; mend what that says and "
+            f"start a new cycle, or name a recipe that can be made: "
+            f"`homefeed anchor set --recipe NAME --reason ...`.",
         )
     return FreshAnchor(
         trained=trained,

@@ -160,3 +160,14 @@ def test_the_cadence_is_a_setting(repository, days, hours):
         env={**os.environ, "HOMEFEED_CADENCE_DAYS": days},
     )
     assert float(done.stdout.splitlines()[-1]) == hours
+
+
+def test_where_stages_have_machines_of_their_own_both_trainings_run_side_by_side(
+    repository, monkeypatch
+):
+    monkeypatch.setenv("HOMEFEED_STAGE_RUNNER", "kubernetes")
+    monkeypatch.setenv("HOMEFEED_STAGE_IMAGE", "an-image")
+    found = runpy.run_path(str(repository / "dags" / "homefeed_retrain.py"))["homefeed_retrain"]
+    after = {task.task_id: task.downstream_task_ids for task in found.tasks}
+    assert after["check_snapshot"] == {"train_challenger", "train_anchor"}
+    assert after["train_challenger"] == after["train_anchor"] == {"compare_with_champion"}

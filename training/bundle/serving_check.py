@@ -6,6 +6,7 @@ model gate's, nor for the verdict (`validation.model_gate.verdict`).
 """
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -64,13 +65,28 @@ def measure(bundle_dir: Path, config: ServingConfig) -> ServingCheck:
         golden_difference=float(np.abs(found_CH - expected_CH).max()),
         latency_p50_ms=float(p50_ms),
         latency_p99_ms=float(p99_ms),
-        peak_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        peak_memory_mib=peak_memory_mib(),
         num_candidates=config.num_candidates,
         num_calls=config.num_calls,
         score_spread=float(found_CH[:, 0].std()),
         saturated_share=float(np.mean((found_CH < _SATURATED) | (found_CH > 1 - _SATURATED))),
     )
     return check.model_copy(update={"problems": tuple(_problems(check, config))})
+
+
+def peak_memory_mib() -> float:
+    """Return the most memory that this process has held at once, MiB.
+
+    On Linux `getrusage` would not do: a child process inherits the peak of the process that started
+    it, so a comparison of a large holdout would be charged to the bundle.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        found = re.search(r"^VmHWM:\s*(\d+) kB$", status.read_text(), re.MULTILINE)
+        if found:
+            return int(found.group(1)) / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
 def _one_request(golden: Batch, num_candidates: int) -> Batch:

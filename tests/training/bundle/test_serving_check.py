@@ -1,6 +1,8 @@
 """The serving check: what it measures of a good bundle, and what it holds against a bad one."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,21 @@ def test_a_good_bundle_passes_and_is_measured(bundle: Path) -> None:
     promoted = verdict_with(found)
     assert promoted.decision is Decision.PROMOTE
     assert promoted.reasons[-1] == found.describe()
+
+
+LARGE_PARENT = """
+import subprocess, sys
+import numpy as np
+held = np.ones(150_000_000)  # 1,144 MiB
+ask = "from training.bundle.serving_check import peak_memory_mib; print(peak_memory_mib())"
+subprocess.run([sys.executable, "-c", ask], check=True)
+"""
+
+
+def test_the_memory_of_the_process_that_asks_is_not_charged_to_the_bundle() -> None:
+    command = [sys.executable, "-c", LARGE_PARENT]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert 50 < float(done.stdout) < 1_000
 
 
 def assert_rejected(bundle: Path, config: ServingConfig, says: str) -> None:
