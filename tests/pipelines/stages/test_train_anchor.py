@@ -22,7 +22,12 @@ from pipelines.contracts.artifacts import (
 )
 from pipelines.contracts.code_identity import code_digest
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.errors import HomefeedError, SnapshotDamagedError, TransientStorageError
+from pipelines.contracts.errors import (
+    DataContractError,
+    HomefeedError,
+    SnapshotDamagedError,
+    TransientStorageError,
+)
 from pipelines.contracts.judgement import BaselineKind, Judgement, Promoted, Promotion
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.recipes import RECIPES, smoke
@@ -192,6 +197,24 @@ def test_the_page_tells_recipe_and_freshness_apart(
         "the accepted recipe made fresh, is promoted instead",
     ):
         assert said in page
+
+
+@pytest.mark.services
+@pytest.mark.slow
+def test_a_fresh_anchor_whose_bundle_was_altered_is_not_compared(
+    cycles: tuple[ResolvedRun, ResolvedRun],
+) -> None:
+    run = cycles[1]
+    fresh = read_artifact(run.run_uri, "train_anchor", FreshAnchor)
+    assert fresh.trained is not None
+    weights = storage.local_path(fresh.trained.bundle_uri) / "weights.safetensors"
+    sound = weights.read_bytes()
+    weights.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    try:
+        with pytest.raises(DataContractError, match="golden rows differ"):
+            run_stage("compare_with_champion", run.run_uri, again=True)
+    finally:
+        weights.write_bytes(sound)
 
 
 def report_on(snapshot: Snapshot) -> DataReport:
