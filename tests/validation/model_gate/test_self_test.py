@@ -166,3 +166,20 @@ def test_a_shuffle_keeps_each_request_s_scores_and_changes_their_order() -> None
     assert np.array_equal(shuffled, shuffle_within_requests(ROWS, GOOD.ranking_score, seed=5))
     moved = (shuffled.reshape(-1, 12) != by_request).mean()
     assert moved == pytest.approx(11 / 12, abs=0.02)  # one in twelve stays by chance
+
+
+def test_requests_with_one_candidate_each_tell_no_ranking_from_another() -> None:
+    rows, truth = planted_rows(num_users=300, candidates=1)
+    good, fair = noisy_scores(truth, 0.3, 1), noisy_scores(truth, 0.9, 2)
+    with pytest.raises(HomefeedError, match="too few candidates to tell any ranking from another"):
+        judged(rows, good, fair, AGAINST_CHAMPION, CONFIG)
+
+
+def test_scores_that_are_all_tied_are_worth_a_random_order() -> None:
+    tied = replace(GOOD, ranking_score=np.ones_like(GOOD.ranking_score))
+    found = judged(ROWS, tied, GOOD, AGAINST_CHAMPION, CONFIG)
+    assert found.verdict.decision is Decision.REJECT
+    shuffled = replace(GOOD, ranking_score=np.random.default_rng(2).random(len(GOOD.ranking_score)))
+    chance = judged(ROWS, shuffled, GOOD, AGAINST_CHAMPION, CONFIG).comparison.target
+    assert found.comparison.target is not None and chance is not None
+    assert found.comparison.target.challenger == pytest.approx(chance.challenger, rel=0.05)
