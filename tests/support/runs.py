@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.contracts.artifacts import ResolvedRun, StageRecord
+from pipelines.contracts.base import Artifact
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.recipes import smoke
@@ -45,12 +46,17 @@ def make_run(
 
 def save_run(run: ResolvedRun) -> ResolvedRun:
     """Write a run's first manifest, as `resolve_run` would have, so that stages can be run."""
+    save_artifact(run, "resolve_run", run)
+    return run
+
+
+def save_artifact(run: ResolvedRun, stage: str, artifact: Artifact) -> None:
+    """Write a stage's manifest, as if the stage had happened."""
     record = StageRecord(
-        stage="resolve_run",
+        stage=stage,
         input_digest="x",
-        artifact=run.model_dump(mode="json"),
+        artifact=artifact.model_dump(mode="json"),
         wall_s=0,
         finished_at=run.as_of,
     )
-    write_model(manifest_uri(run.run_uri, "resolve_run"), record)
-    return run
+    write_model(manifest_uri(run.run_uri, stage), record)

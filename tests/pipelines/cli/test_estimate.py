@@ -3,24 +3,14 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from pipelines.cli.main import app
-from pipelines.contracts.artifacts import StageRecord
 from pipelines.contracts.judgement import Decision, Interval, Judgement, OffPolicyEstimate
-from pipelines.contracts.run_layout import manifest_uri
-from pipelines.storage import write_model
 from support.judgements import make_judgement
-from support.runs import make_run, save_run
+from support.runs import make_run, save_artifact, save_run
 
 
 def said_of(tmp_path: Path, judgement: Judgement) -> str:
     run = save_run(make_run(tmp_path))
-    record = StageRecord(
-        stage="compare_with_champion",
-        input_digest="x",
-        artifact=judgement.model_dump(mode="json"),
-        wall_s=0,
-        finished_at=run.as_of,
-    )
-    write_model(manifest_uri(run.run_uri, "compare_with_champion"), record)
+    save_artifact(run, "compare_with_champion", judgement)
     words = ["estimate", "--run", run.run_uri]
     return CliRunner().invoke(app, words, catch_exceptions=False).output
 
