@@ -213,8 +213,8 @@ def release(
         found = {each.digest for each in held if digest and each.digest.startswith(digest)}
         if known is None or len(found) != 1:
             raise ConfigurationError(
-                f"recipe {digest!r} is not on hold; expected the first digits of one of "
-                f"{[each.digest[:12] for each in held] or 'none'}"
+                f"recipe {digest!r} is not on hold; expected the first digits of one that is: "
+                f"{', '.join(each.digest[:12] for each in held) or 'no recipe is'}"
             )
         return _let_go(workspace_uri, known, found, now, reason)
 
