@@ -51,6 +51,12 @@ class Settings(BaseSettings):
     )
     stage_image: str = Field(default="", description="Image for docker and kubernetes runners.")
     command: str = Field(default="homefeed", description="The command line in the worker's shell.")
+    anchor_image: str = Field(
+        default="", description="Image with the code that the recipe was accepted by; train_anchor."
+    )
+    anchor_command: str = Field(
+        default="", description="Command line of that code; that of the other stages if empty."
+    )
     cadence_days: float = Field(default=14.0, gt=0, description="Days between scheduled cycles.")
     schedule_start: str = Field(
         default="2026-01-05T06:00:00+00:00", description="A cycle's start; all others follow it."
@@ -66,6 +72,14 @@ class Settings(BaseSettings):
                 f"(an anchor is an accepted recipe); rename it"
             )
         return value
+
+    def image_of(self, stage: str) -> str:
+        """Return the container image of one stage."""
+        return (stage == "train_anchor" and self.anchor_image) or self.stage_image
+
+    def command_of(self, stage: str) -> str:
+        """Return how one stage's command line is called."""
+        return (stage == "train_anchor" and self.anchor_command) or self.command
 
     @property
     def event_log_location(self) -> str:

@@ -299,6 +299,7 @@ class FreshAnchor(Artifact):
     """What `train_anchor` publishes: the accepted recipe made fresh, or why it was not made."""
 
     trained: Challenger | None
+    code_digest: str = Field(default="", description="Code that trained it; '' where none did.")
     snapshot: Snapshot | None = Field(description="What it was trained on and is scored on.")
     reason: str = Field(description="Why it was trained or not, in a sentence.")
     problem: str = Field(

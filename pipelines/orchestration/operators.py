@@ -45,7 +45,8 @@ def stage_operator(name: str, run_uri: Any, timeout: timedelta, settings: Settin
         run_uri: URI of the run folder; usually a reference to `resolve_run`'s result, which is
             rendered into an environment variable or an argument of its own, never into shell text.
         timeout: how long one attempt may take.
-        settings: `stage_runner` chooses the operator.
+        settings: `stage_runner` chooses the operator. `train_anchor` may have an image or a
+            command of its own: the code that the recipe was accepted by.
 
     Raises:
         ConfigurationError: a container runner has no image.
@@ -59,7 +60,8 @@ def stage_operator(name: str, run_uri: Any, timeout: timedelta, settings: Settin
         # With exec the stage takes the shell's place: a signal reaches the stage, and its exit code
         # is that of the task.
         bash_command=(
-            f'{_END_WITH_WORKER}exec {settings.command} stage {name} --run "$HOMEFEED_RUN_URI"'
+            f"{_END_WITH_WORKER}exec {settings.command_of(name)} stage {name} "
+            '--run "$HOMEFEED_RUN_URI"'
         ),
         env={"HOMEFEED_RUN_URI": run_uri},
         append_env=True,
@@ -77,7 +79,7 @@ def _in_container(
             f"set it to the image that holds the `homefeed` command"
         )
     # A list and no shell: nothing in it is split or expanded.
-    command = [*shlex.split(settings.command), "stage", name, "--run", run_uri]
+    command = [*shlex.split(settings.command_of(name)), "stage", name, "--run", run_uri]
     # What a container must know of the deployment; no secret is among it.
     environment = {
         "HOMEFEED_EVENT_LOG": settings.event_log_location,
@@ -88,7 +90,7 @@ def _in_container(
         from airflow.providers.docker.operators.docker import DockerOperator
 
         return DockerOperator(
-            image=settings.stage_image,
+            image=settings.image_of(name),
             command=command,
             private_environment=environment,
             mount_tmp_dir=False,
@@ -99,7 +101,7 @@ def _in_container(
 
     return KubernetesPodOperator(
         name=f"homefeed-{name.replace('_', '-')}",
-        image=settings.stage_image,
+        image=settings.image_of(name),
         cmds=command[:1],
         arguments=command[1:],
         env_vars=environment,

@@ -61,6 +61,9 @@ class JudgedCycle(Frozen):
     first_judged_at: AwareDatetime = Field(description="Of the run's records, the oldest one's.")
     challenger_recipe: str = Field(description="Digest of the recipe on trial.")
     anchor_recipe: str = Field(default="", description="Digest of the fresh anchor's; '' none.")
+    codes: tuple[str, str] = Field(
+        default=("", ""), description="Digests of the code of challenger and anchor; '' unknown."
+    )
     champion_bundle: str = Field(default="", description="Digest of the champion's bundle; ''.")
     decision: Decision
     promoted: Promoted

@@ -2,7 +2,8 @@
 
 - theta, challenger against champion: the same recipe against the same champion, since it came;
 - phi, fresh anchor against champion: likewise;
-- delta, challenger against fresh anchor: all cycles of the two recipes since the last rollback.
+- delta, challenger against fresh anchor: all cycles of the two recipes since the last rollback; of
+  one recipe, all cycles of the two codes.
 
 Cycles that are newer than the run are never pooled. Not for the arithmetic of pooling
 (`validation.model_gate.policy.pooling`), nor for the records (`pipelines.registry.evidence`).
@@ -72,6 +73,8 @@ def _is_about(run: ResolvedRun, cycle: JudgedCycle, pair: Pair) -> bool:
     accepted = standing.anchor.recipe_digest if standing.anchor else ""
     if pair == "delta":
         is_pair = (cycle.challenger_recipe, cycle.anchor_recipe) == (ours, accepted)
+        if ours == accepted:  # The pair is one of two codes.
+            is_pair &= cycle.codes == (run.code_digest, standing.anchor_code_digest)
         return is_pair and _is_after(cycle.first_judged_at, standing.rolled_back_at)
     is_recipe = (
         cycle.challenger_recipe == ours if pair == "theta" else cycle.anchor_recipe == accepted

@@ -74,7 +74,7 @@ def compare_with_champion(
         page = write_page(run, judgement, out_dir)
         runs = log_sides(client, run, judgement, out_dir)
         storage.publish_folder(out_dir, output_uri)
-    keep_evidence(run, facts, judgement, now)
+    keep_evidence(run, facts, judgement, fresh, now)
     return judgement.model_copy(
         update={
             "report_uri": storage.join(output_uri, page.name),
@@ -161,7 +161,9 @@ def write_page(run: ResolvedRun, judgement: Judgement, out_dir: Path) -> Path:
     return verdict_page.write_report(judgement, step, out_dir, said)
 
 
-def keep_evidence(run: ResolvedRun, facts: "Facts", judgement: Judgement, now: datetime) -> None:
+def keep_evidence(
+    run: ResolvedRun, facts: "Facts", judgement: Judgement, fresh: FreshAnchor, now: datetime
+) -> None:
     """Leave what this cycle found for later ones to pool: the sound comparisons of it."""
     from validation.model_gate.void import void_reasons
 
@@ -188,6 +190,7 @@ def keep_evidence(run: ResolvedRun, facts: "Facts", judgement: Judgement, now: d
         first_judged_at=now,
         challenger_recipe=run.config.recipe_digest,
         anchor_recipe=accepted.recipe_digest if accepted and judgement.anchor else "",
+        codes=(run.code_digest, fresh.code_digest),
         champion_bundle=run.champion.bundle_digest if run.champion else "",
         decision=judgement.verdict.decision,
         promoted=judgement.verdict.promoted,

@@ -221,5 +221,6 @@ def read_artifact(run_uri: str, stage: str, kind: type[Kind]) -> Kind:
     except ValidationError as error:
         raise DataContractError(
             f"{manifest_uri(run_uri, stage)} holds a {kind.__name__} of another version: {error}; "
-            f"{_repair(run_uri, stage)}"
+            f"{_repair(run_uri, stage)}; where HOMEFEED_ANCHOR_IMAGE or HOMEFEED_ANCHOR_COMMAND "
+            f"names older code, unset it"
         ) from None

@@ -5,7 +5,10 @@
 
 With it a cycle tells apart what a change of recipe is worth (challenger against fresh anchor) and
 what fresh data is worth (fresh anchor against champion). The champion itself would not do: its age
-flatters the challenger. Not for which recipe is accepted (`pipelines.registry.anchor`).
+flatters the challenger. Where only the code differs, this stage tells what the code is worth, if it
+is run by the accepted code: in an image of its own, or by a command line of its own
+(`pipelines.orchestration.operators`). Not for which recipe is accepted: see
+`pipelines.registry.anchor`.
 """
 
 import logging
@@ -66,9 +69,24 @@ def train_anchor(
         )
     return FreshAnchor(
         trained=trained,
+        code_digest=code_digest(),
         snapshot=own,
-        reason=f"The run's recipe differs from the accepted one, {accepted.recipe!r}, which was "
-        f"trained on the same rows.",
+        reason=_reason_to_train(run, accepted),
+    )
+
+
+def _reason_to_train(run: ResolvedRun, accepted: RunConfig) -> str:
+    """Return what the challenger and the fresh anchor differ in, in a sentence."""
+    ours = code_digest()
+    if accepted.recipe_digest == run.config.recipe_digest:
+        return (
+            f"The run's recipe is the accepted one, trained by other code. The accepted code "
+            f"({ours[:12]}) trained it on the same rows, so the change of code is judged alone."
+        )
+    by = "" if ours == run.code_digest else f" by code {ours[:12]}"
+    return (
+        f"The run's recipe differs from the accepted one, {accepted.recipe!r}, which was "
+        f"trained on the same rows{by}."
     )
 
 
@@ -78,12 +96,17 @@ def _reason_to_rest(run: ResolvedRun, accepted: RunConfig) -> str:
         return "No model serves that the accepted recipe could be held against."
     if accepted.recipe_digest != run.config.recipe_digest:
         return ""
-    known = run.standing.anchor_code_digest
-    if known in ("", code_digest()):
+    known, todays = run.standing.anchor_code_digest, run.code_digest or code_digest()
+    if known in ("", todays):
         return "The run's recipe is the accepted one, so the challenger is the fresh anchor."
+    if known == code_digest():
+        return ""
+    at_hand = "not at hand"
+    if (ours := code_digest()) != todays:
+        at_hand = f"not that of HOMEFEED_ANCHOR_IMAGE or HOMEFEED_ANCHOR_COMMAND ({ours[:12]})"
     return (
-        f"The run's recipe is the accepted one, trained by other code ({code_digest()[:12]}, "
-        f"accepted {known[:12]}). The accepted code is not at hand, so what the change of code is "
+        f"The run's recipe is the accepted one, trained by other code ({todays[:12]}, "
+        f"accepted {known[:12]}). The accepted code is {at_hand}, so what the change of code is "
         f"worth is not known; it was judged against the champion alone."
     )
 

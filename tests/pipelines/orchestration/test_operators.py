@@ -93,3 +93,22 @@ def test_bash_is_the_default():
 def test_a_container_runner_without_an_image_is_refused(runner):
     with pytest.raises(errors.ConfigurationError, match="HOMEFEED_STAGE_IMAGE"):
         stage_operator("check_snapshot", "x", HOUR, Settings(stage_runner=runner))
+
+
+def test_the_accepted_recipe_may_be_trained_by_an_image_and_a_command_of_its_own():
+    own = {"stage_image": "homefeed:2", "anchor_image": "homefeed:1", "anchor_command": "/old/cli"}
+    docker = Settings(stage_runner="docker", **own)
+    images = {
+        name: stage_operator(name, "x", HOUR, docker).image
+        for name in ("train_challenger", "train_anchor", "compare_with_champion")
+    }
+    assert images == {
+        "train_challenger": "homefeed:2",
+        "train_anchor": "homefeed:1",
+        "compare_with_champion": "homefeed:2",
+    }
+    assert stage_operator("train_anchor", "x", HOUR, docker).command[0] == "/old/cli"
+    bash = stage_operator("train_anchor", "x", HOUR, Settings(**own))
+    assert "exec /old/cli stage train_anchor " in bash.bash_command
+    bash = stage_operator("train_challenger", "x", HOUR, Settings(**own))
+    assert "exec homefeed stage train_challenger " in bash.bash_command

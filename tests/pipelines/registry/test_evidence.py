@@ -106,6 +106,23 @@ def test_only_the_same_pair_is_pooled(
     assert pooled_pairs(run) == expected
 
 
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        (("a" * 64, "b" * 64), ["theta", "delta", "phi"]),
+        (("b" * 64, "a" * 64), ["theta", "phi"]),
+        (("", ""), ["theta", "phi"]),
+    ],
+)
+def test_of_one_recipe_only_the_same_two_codes_are_pooled(
+    tmp_path: Path, codes: tuple[str, str], expected: list[str]
+) -> None:
+    standing = Standing(anchor=smoke(), anchor_code_digest="b" * 64)
+    run = make_run(tmp_path, champion=CHAMPION, standing=standing, code_digest="a" * 64)
+    publish(run, make_cycle(run, anchor_recipe=OURS, codes=codes))
+    assert pooled_pairs(run) == expected
+
+
 def test_five_triggers_on_one_day_are_named_and_a_run_is_not_its_own_past(tmp_path: Path) -> None:
     run = make_pooling_run(tmp_path)
     for number in range(5):

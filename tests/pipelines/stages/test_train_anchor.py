@@ -1,10 +1,13 @@
 """Cycles with three models: a recipe on trial, the accepted recipe made fresh, and the champion."""
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +23,13 @@ from pipelines.contracts.artifacts import (
     Snapshot,
     Standing,
 )
-from pipelines.contracts.code_identity import code_digest
+from pipelines.contracts.code_identity import (
+    MODEL_CODE,
+    PROJECT_CODE,
+    ROOT,
+    code_digest,
+    digest_code,
+)
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import (
     DataContractError,
@@ -217,6 +226,54 @@ def test_a_fresh_anchor_whose_bundle_was_altered_is_not_compared(
         weights.write_bytes(sound)
 
 
+@pytest.fixture(scope="module")
+def older_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project with one file of other content, as an older image would hold it."""
+    root = tmp_path_factory.mktemp("older")
+    for package in PROJECT_CODE:
+        shutil.copytree(ROOT / package, root / package)
+    with (root / "training" / "model" / "ranker.py").open("a") as file:
+        file.write("\n# as it was\n")
+    return root
+
+
+@pytest.mark.services
+@pytest.mark.slow
+def test_a_change_of_code_is_judged_by_the_accepted_code_made_fresh(
+    cycles: tuple[ResolvedRun, ResolvedRun], settings: Settings, older_code: Path
+) -> None:
+    accepted = digest_code(older_code, MODEL_CODE)
+    assert accepted != code_digest()
+    first, second = cycles
+    recipe = anchor.Recipe(
+        config=roomy().model_dump(mode="json"), code_digest=accepted, run_uri=None
+    )
+    anchor.set_by_hand(first.workspace_uri, "three", recipe, datetime.now(UTC), "of other code")
+    options = {"recipe": "roomy", "trigger": "other code", "may_promote": False}
+    asked = second.to_request().model_copy(update=options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RECIPES, "roomy", roomy)
+        run = start_run(asked, settings)
+    assert run.standing.anchor_code_digest == accepted
+    for name in STAGES[:3]:
+        run_stage(name, run.run_uri)
+    # As by the command or the image of HOMEFEED_ANCHOR_COMMAND or HOMEFEED_ANCHOR_IMAGE.
+    command = [sys.executable, "-m", "pipelines.cli", "stage", "train_anchor", "--run", run.run_uri]
+    subprocess.run(command, cwd=older_code, env={**os.environ, "PYTHONPATH": "."}, check=True)
+    run_stage("compare_with_champion", run.run_uri)
+
+    fresh = read_artifact(run.run_uri, "train_anchor", FreshAnchor)
+    assert fresh.trained is not None and fresh.code_digest == accepted
+    assert "so the change of code is judged alone" in fresh.reason
+    judgement = read_artifact(run.run_uri, "compare_with_champion", Judgement)
+    assert judgement.anchor is not None
+    delta = judgement.anchor.recipe.find_pooled(judgement.anchor.recipe.target_metric)
+    assert delta.value == 0  # The two codes say the same, and the seed is the same.
+    pinned = evidence.pin(run.workspace_uri, "three", but="nothing")
+    [judged] = [each for each in evidence.read(pinned) if each.run_id == run.run_id]
+    assert judged.codes == (code_digest(), accepted)
+
+
 def report_on(snapshot: Snapshot) -> DataReport:
     return DataReport(
         snapshot_digest=snapshot.digest,
@@ -255,6 +312,9 @@ def test_it_publishes_also_that_there_was_nothing_to_do(
         found = fresh_anchor(tiny, **standing)
         assert (found.trained, found.problem) == (None, "")
         assert said in found.reason
+    other = tiny[0].model_copy(update={"code_digest": "d" * 64})
+    found = fresh_anchor((other, tiny[1]), anchor=config, anchor_code_digest="e" * 64)
+    assert "HOMEFEED_ANCHOR_IMAGE" in found.reason and "dddddddddddd" in found.reason
     assert fresh_anchor(tiny, problem="It is not known.").problem == "It is not known."
 
 
