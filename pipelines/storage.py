@@ -23,6 +23,7 @@ from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
+    RunInProgressError,
     TransientStorageError,
 )
 
@@ -161,6 +162,25 @@ def write_bytes(uri: str, content: bytes) -> None:
             stream.write(content)
 
 
+def write_new(uri: str, content: bytes) -> None:
+    """Write a file that must not be there yet.
+
+    Raises:
+        RunInProgressError: somebody has written it before; it stays as it is.
+    """
+    if is_local(uri):
+        with translated_errors(uri, "writing"):
+            is_new = files.write_new(local_path(uri), content)
+    # The caller's lock keeps two writers apart here: pyarrow knows no conditional write.
+    elif is_new := not exists(uri):
+        write_bytes(uri, content)
+    if not is_new:
+        raise RunInProgressError(
+            f"{uri} was written by another process at the same time; expected nobody else to "
+            f"write there; look at what it did, then try again"
+        )
+
+
 def read_model(uri: str, model: type[Model], repair: str = "put a sound copy back") -> Model:
     """Read one frozen value from its JSON file.
 
@@ -206,10 +226,13 @@ def publish_folder(folder: Path, uri: str) -> None:
     with translated_errors(uri, "publishing to"):
         if is_local(uri):
             target = local_path(uri)
-            target.parent.mkdir(parents=True, exist_ok=True)
+            files.make_folder(target.parent)
             if target.exists():
                 shutil.rmtree(target)
+            # The data is on the disk before the manifest, which is written afterwards.
+            files.sync_tree(folder)
             shutil.move(folder, target)
+            files.sync_folder(target.parent)
             return
         filesystem, path = open_filesystem(uri)
         filesystem.create_dir(path, recursive=True)

@@ -84,9 +84,17 @@ def force_command(run: ResolvedRun) -> str:
     )
 
 
-def rollback_command(run: ResolvedRun, version: str = "") -> str:
-    """Return the command that makes an earlier version champion again: the one before, or one."""
-    return _at(run, f"homefeed rollback{f' --to-version {version}' if version else ''}")
+def rollback_command(run: ResolvedRun, version: str = "", away: str = "") -> str:
+    """Return the command that makes an earlier version champion again: the one before, or one.
+
+    Args:
+        run: The cycle.
+        version: What shall serve; '' for what served before.
+        away: What is to be taken down, so that the command does nothing when it is given twice.
+    """
+    to_version = f" --to-version {version}" if version else ""
+    from_version = f" --from-version {away}" if away else ""
+    return _at(run, f"homefeed rollback{to_version}{from_version}")
 
 
 def _at(places: ResolvedRun | Settings, command: str, more: tuple[str, ...] = ()) -> str:

@@ -66,8 +66,8 @@ def after_verdict(run: ResolvedRun, judgement: Judgement) -> NextStep:
             )
         if run.champion is None:
             return _step(sentence, who_serves)
-        # The version is named: what `rollback` alone goes back to depends on what serves by then.
-        back = rollback_command(run, run.champion.version)
+        # The versions are named: what `rollback` alone does depends on what serves by then.
+        back = rollback_command(run, run.champion.version, promoted.version)
         return _step(sentence, who_serves, (f"Go back to {run.champion.label}:", back))
     if run.later_champion is not None:
         return _step(

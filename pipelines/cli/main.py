@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import typer
 
-from pipelines.cli import anchor, cycle, ingest, local, registry
+from pipelines.cli import anchor, cycle, history, ingest, local, registry
 from pipelines.cli.estimate import estimate
 from pipelines.cli.train import PASS_ON, train
 from pipelines.contracts.errors import HomefeedError
@@ -29,6 +29,8 @@ app.add_typer(cycle.app)
 app.add_typer(registry.app)
 app.command(context_settings=PASS_ON)(train)
 app.command()(estimate)
+app.command()(history.serving)
+app.add_typer(history.app, name="history")
 app.add_typer(anchor.app, name="anchor")
 app.add_typer(ingest.app, name="ingest")
 app.add_typer(local.app, name="local")

@@ -1,6 +1,6 @@
-"""`homefeed serving`, `history`, `promote` and `rollback`: which model serves, served, shall serve.
+"""`homefeed promote` and `rollback`: a person moves the champion.
 
-Tested in tests/pipelines/cli/test_main.py.
+Tested in tests/pipelines/registry/test_by_hand.py and tests/pipelines/cli/test_advice.py.
 """
 
 from datetime import UTC, datetime
@@ -13,36 +13,10 @@ from pipelines.contracts.artifacts import Challenger, ResolvedRun
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.run_layout import manifest_uri
-from pipelines.contracts.time import parse_instant
-from pipelines.registry import promotion, tracking
-from pipelines.registry.history import read, serving_at
+from pipelines.registry import by_hand, tracking
 from pipelines.settings import Settings
 
 app = typer.Typer()
-
-
-@app.command()
-def serving(
-    at: Annotated[str, typer.Option(help="Instant (ISO 8601, UTC); now by default.")] = "",
-) -> None:
-    """Say which model was serving at an instant."""
-    settings = Settings()
-    instant = parse_instant(at, "--at") if at else datetime.now(UTC)
-    workspace_uri = storage.to_uri(settings.workspace_location)
-    entry = serving_at(workspace_uri, settings.registered_model, instant)
-    typer.echo(f"{entry.model.label} (as_of {entry.model.as_of:%Y-%m-%d}), since {entry.moved_at}")
-
-
-@app.command()
-def history() -> None:
-    """List every move of the champion, oldest first."""
-    settings = Settings()
-    workspace_uri = storage.to_uri(settings.workspace_location)
-    for _, entry in read(workspace_uri, settings.registered_model):
-        typer.echo(
-            f"{entry.moved_at:%Y-%m-%dT%H:%M:%SZ}  {entry.kind:9}  {entry.model.label} "
-            f"(as_of {entry.model.as_of:%Y-%m-%d})  {entry.reason}"
-        )
 
 
 @app.command()
@@ -65,7 +39,7 @@ def promote(
     cycle = read_artifact(run_uri, "resolve_run", ResolvedRun)
     challenger = read_artifact(run_uri, "train_challenger", Challenger)
     client = tracking.connect(cycle.tracking_uri)
-    entry = promotion.force(client, cycle, challenger, datetime.now(UTC), reason)
+    entry = by_hand.force(client, cycle, challenger, datetime.now(UTC), reason)
     previous = entry.previous.label if entry.previous else "no champion"
     typer.echo(f"champion: {entry.model.label} (was {previous})")
     verdict = "the challenger was not judged"
@@ -79,11 +53,17 @@ def promote(
 @app.command()
 def rollback(
     to_version: Annotated[str, typer.Option(help="Version; the one before by default.")] = "",
+    from_version: Annotated[
+        str, typer.Option(help="Take down only this version; nothing is done if it is down.")
+    ] = "",
     reason: Annotated[str, typer.Option(help="For the history.")] = "rolled back by hand",
 ) -> None:
     """Point the champion back at an earlier version."""
     settings = Settings()
     client = tracking.connect(settings.tracking_uri)
     now = datetime.now(UTC)
-    entry = promotion.rollback(client, settings, to_version or None, now, reason)
+    entry = by_hand.rollback(
+        client, settings, to_version or None, now, reason, from_version or None
+    )
+    typer.echo(f"workspace: {storage.to_uri(settings.workspace_location)}")
     typer.echo(f"champion: {entry.model.label} (was {entry.previous and entry.previous.label})")

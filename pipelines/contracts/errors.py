@@ -44,6 +44,10 @@ class ConfigurationError(HomefeedError):
     exit_code = 78
 
 
+class RecordDisagreesError(ConfigurationError):
+    """The registry and the workspace's record say different things; a person has to look."""
+
+
 class PromotionRefusedError(HomefeedError):
     """The registry is not in the state this run was resolved against; a new run is needed."""
 

@@ -20,9 +20,34 @@ from pipelines.contracts.errors import RunInProgressError
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part.
 
-    The content goes to a file beside it, reaches the disk, and takes the name by a rename.
+    The content goes to a file beside it, reaches the disk, and takes the name by a rename. When
+    this returns, content and name have survived a loss of power.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with _beside(path, content) as scratch:
+        scratch.replace(path)
+    sync_folder(path.parent)
+
+
+def write_new(path: Path, content: bytes) -> bool:
+    """Write a file that must not be there yet, whole or not at all.
+
+    Returns:
+        Whether it was written; False if it was there before, and then it stays as it is.
+    """
+    with _beside(path, content) as scratch:
+        try:
+            # Unlike a rename, a hard link never takes the place of a file that is there.
+            os.link(scratch, path)
+        except FileExistsError:
+            return False
+    sync_folder(path.parent)
+    return True
+
+
+@contextlib.contextmanager
+def _beside(path: Path, content: bytes) -> Iterator[Path]:
+    """Give a file with the content, on the disk, in the folder of a path."""
+    make_folder(path.parent)
     # The name is not made from the process id: containers on several nodes often have the same.
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
@@ -30,9 +55,35 @@ def write_whole(path: Path, content: bytes) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        scratch.replace(path)
+        yield scratch
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, each of which survives a loss of power."""
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        sync_folder(each.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Bring a folder's list of names to the disk: what it holds, and not what is in the files."""
+    number = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def sync_tree(folder: Path) -> None:
+    """Bring all files and folders below a folder to the disk, the folder's own names last."""
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            with (Path(place) / name).open("rb") as stream:
+                os.fsync(stream.fileno())
+        sync_folder(Path(place))
 
 
 def write_json(path: Path, value: Frozen) -> None:

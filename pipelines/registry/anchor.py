@@ -86,8 +86,10 @@ def present(workspace_uri: str, registered_model: str) -> AnchorEntry | None:
 
 
 def append(workspace_uri: str, entry: AnchorEntry) -> AnchorEntry:
-    """Add an entry. One of the same kind by the same cycle is added only once."""
+    """Add an entry. One of the same kind by the same cycle, or of the same time, is added once."""
     for known in read(workspace_uri, entry.registered_model):
+        if (known.kind, known.set_at) == (entry.kind, entry.set_at):
+            return known
         if entry.run_uri is not None and (known.kind, known.run_uri) == (entry.kind, entry.run_uri):
             return known
     folder = _folder(workspace_uri, entry.registered_model)

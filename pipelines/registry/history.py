@@ -1,31 +1,123 @@
-"""Append-only history of the champion: who was serving at an instant, and what to go back to.
+"""Append-only history of the champion: who served at an instant, and what to go back to.
 
-There is one JSON file for each move, named by its time and never rewritten. The registry knows only
-what serves now. Tested in tests/pipelines/registry/test_promotion.py.
+    <workspace>/history/<model>/00000007.intent.json     an Intent, written before the alias moves
+    <workspace>/history/<model>/00000007.outcome.json    an Outcome, written when it was read back
+    <workspace>/history/*.json                           entries of before this form
+
+Every file is written once and never again. An intent names the outcome before it by digest, so that
+the order is that of the chain and not of a clock, and a file that was altered or is gone is
+noticed. An intent without an outcome is *pending*: whether the alias moved is found out by reading
+it. The registry knows only what serves now. Not for moving (`pipelines.registry.moves`).
 """
 
 import fnmatch
+import hashlib
+import logging
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import AwareDatetime, Field
 
 from pipelines import storage
+from pipelines.contracts import files
 from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.base import Frozen
-from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.errors import ConfigurationError, DataContractError
+
+log = logging.getLogger(__name__)
+Kind = Literal["promotion", "rollback", "forced", "outside"]
+Value = TypeVar("Value", bound=Frozen)
 
 
 class HistoryEntry(Frozen):
     """One move of the `champion` alias."""
 
     moved_at: AwareDatetime
-    kind: Literal["promotion", "rollback", "forced"]
+    kind: Kind = Field(description="'outside': the alias was found moved by something else.")
     model: ModelRef = Field(description="Serving from moved_at on.")
     previous: ModelRef | None = Field(description="Serving before; None for the first champion.")
-    run_uri: str | None = Field(description="Cycle that asked for it; None for a rollback.")
+    run_uri: str | None = Field(description="Cycle that asked for it; None for a person.")
     reason: str = Field(description="One sentence.")
+
+
+class Intent(Frozen):
+    """What is about to be done to the alias, written before it is done."""
+
+    sequence: int = Field(ge=1)
+    after: str = Field(description="sha256 of the outcome before it; '' for the first.")
+    entry: HistoryEntry
+    acknowledged: tuple[str, ...] = Field(
+        default=(), description="Names of earlier files whose damage or loss a person has seen."
+    )
+
+
+class Outcome(Frozen):
+    """What became of an intent."""
+
+    intent_sha256: str
+    is_made: bool
+    moved_at: AwareDatetime = Field(description="When the move was made, or given up.")
+    note: str = Field(default="", description="Why it was given up.")
+
+
+@dataclass(frozen=True)
+class Move:
+    """An intent with its outcome, if it has one."""
+
+    uri: str
+    intent: Intent
+    intent_sha256: str
+    outcome: Outcome | None = None
+
+    @property
+    def entry(self) -> HistoryEntry:
+        """The move, with the time at which it was made."""
+        if self.outcome is None:
+            return self.intent.entry
+        return self.intent.entry.model_copy(update={"moved_at": self.outcome.moved_at})
+
+
+@dataclass(frozen=True)
+class History:
+    """All that is on record of one registered model's champion."""
+
+    former: tuple[tuple[str, HistoryEntry], ...]
+    moves: tuple[Move, ...]
+    damaged: tuple[str, ...]
+    """Files that cannot be read, were altered or are gone, and that nobody has acknowledged."""
+    next_sequence: int
+    head: str
+    is_newest_damaged: bool
+
+    @property
+    def entries(self) -> list[tuple[str, HistoryEntry]]:
+        """(URI, entry) pairs of the moves that were made, in the order of the chain.
+
+        A clock that was set back moves no entry before an earlier one.
+        """
+        made = [(m.uri, m.entry) for m in self.moves if m.outcome is not None and m.outcome.is_made]
+        found, since = [], None
+        for uri, entry in (*self.former, *made):
+            since = entry.moved_at if since is None else max(since, entry.moved_at)
+            found.append((uri, entry.model_copy(update={"moved_at": since})))
+        return found
+
+    @property
+    def last(self) -> HistoryEntry | None:
+        """The newest move that was made, as it was recorded."""
+        return self.entries[-1][1] if self.entries else None
+
+    @property
+    def pending(self) -> Move | None:
+        """The newest intent, if nothing is on record of what became of it."""
+        return self.moves[-1] if self.moves and self.moves[-1].outcome is None else None
+
+    def of_run(self, run_uri: str) -> Move | None:
+        """The newest intent of a cycle's promotion, or None."""
+        mine = (m for m in reversed(self.moves) if m.intent.entry.run_uri == run_uri)
+        return next(mine, None)
 
 
 def promotion_lock(workspace_uri: str) -> AbstractContextManager[None]:
@@ -35,25 +127,121 @@ def promotion_lock(workspace_uri: str) -> AbstractContextManager[None]:
     )
 
 
-def append(workspace_uri: str, entry: HistoryEntry) -> str:
-    """Add an entry and return its URI. A promotion of the same cycle is added only once."""
-    for uri, known in read(workspace_uri, entry.model.name):
-        if entry.run_uri is not None and known.run_uri == entry.run_uri:
-            return uri
-    name = f"{entry.moved_at:%Y%m%dT%H%M%S%fZ}-v{entry.model.version}.json"
-    uri = storage.join(workspace_uri, "history", name)
-    storage.write_model(uri, entry)
-    return uri
+def begin(
+    workspace_uri: str, known: History, entry: HistoryEntry, acknowledged: tuple[str, ...] = ()
+) -> Move:
+    """Write an intent at the end of the chain. The caller holds the lock, and nothing is pending.
+
+    Raises:
+        RunInProgressError: another process has written at that place since `known` was read.
+    """
+    place = known.next_sequence
+    intent = Intent(sequence=place, after=known.head, entry=entry, acknowledged=acknowledged)
+    uri = storage.join(_folder(workspace_uri, entry.model.name), f"{place:08d}.intent.json")
+    content = files.to_json(intent)
+    storage.write_new(uri, content)
+    return Move(uri, intent, _sha256(content))
+
+
+def settle(move: Move, is_made: bool, moved_at: datetime, note: str = "") -> Move:
+    """Write what became of an intent.
+
+    Raises:
+        RunInProgressError: another process has settled it.
+    """
+    outcome = Outcome(
+        intent_sha256=move.intent_sha256, is_made=is_made, moved_at=moved_at, note=note
+    )
+    storage.write_new(_outcome_uri(move.uri), files.to_json(outcome))
+    return Move(move.uri, move.intent, move.intent_sha256, outcome)
+
+
+def load(workspace_uri: str, registered_model: str) -> History:
+    """Return all that is on record; files that cannot be used are named in `damaged`."""
+    folder = _folder(workspace_uri, registered_model)
+    places = sorted({int(n[:8]) for n in storage.list_names(folder) if n[:8].isdigit()})
+    moves: list[Move] = []
+    broken: dict[int, list[str]] = {}
+    head, is_sound = "", True
+    for place in range(1, (places[-1] if places else 0) + 1):
+        move, digest, bad = _read_place(folder, place, is_last=place == places[-1])
+        if move is not None and is_sound and move.intent.after != head:
+            # The outcome before is not the one that this intent was written after.
+            broken[place - 1] = [storage.join(folder, f"{place - 1:08d}.outcome.json")]
+            moves = [m for m in moves if m.intent.sequence != place - 1]
+        if bad:
+            broken[place] = bad
+        elif move is not None:
+            moves.append(move)
+        # A digest that is not known is not compared with.
+        head, is_sound = digest, not bad
+    seen = {each for move in moves for each in move.intent.acknowledged}
+    former, unread = _read_former(workspace_uri, registered_model)
+    unread += [uri for place in sorted(broken) for uri in broken[place]]
+    damaged = [uri for uri in unread if name_of(uri) not in seen]
+    for uri in damaged:
+        log.warning("%s is damaged or gone; what it said is not known", uri)
+    newest = broken.get(places[-1], []) if places else []
+    return History(
+        former=tuple(former),
+        moves=tuple(moves),
+        damaged=tuple(damaged),
+        next_sequence=(places[-1] if places else 0) + 1,
+        head=head,
+        is_newest_damaged=any(uri in damaged for uri in newest),
+    )
+
+
+def _read_place(folder: str, place: int, is_last: bool) -> tuple[Move | None, str, list[str]]:
+    """Return one place's move, the digest of its outcome, and its files that cannot be used."""
+    uri = storage.join(folder, f"{place:08d}.intent.json")
+    intent, intent_sha256 = _read_or_none(uri, Intent)
+    outcome, digest = _read_or_none(_outcome_uri(uri), Outcome)
+    bad = []
+    if intent is None or (outcome is not None and outcome.intent_sha256 != intent_sha256):
+        bad.append(uri)
+    # Only the last intent may be without an outcome: the next one is written after it.
+    if outcome is None and (digest or not is_last):
+        bad.append(_outcome_uri(uri))
+    if intent is None or bad:
+        return None, digest, bad
+    return Move(uri, intent, intent_sha256, outcome), digest, bad
+
+
+def _read_or_none(uri: str, kind: type[Value]) -> tuple[Value | None, str]:
+    """Return a file's value and digest; None and the digest of what is there if it is no such."""
+    try:
+        content = storage.read_bytes(uri)
+    except FileNotFoundError:
+        return None, ""
+    try:
+        return kind.model_validate_json(content), _sha256(content)
+    except ValueError:
+        return None, _sha256(content)
+
+
+def _read_former(
+    workspace_uri: str, registered_model: str
+) -> tuple[list[tuple[str, HistoryEntry]], list[str]]:
+    """Return the entries of before there were intents, in the order of their names."""
+    folder = storage.join(workspace_uri, "history")
+    found, unread = [], []
+    # A name that begins with a full stop is that of a file which was never finished.
+    for name in fnmatch.filter(storage.list_names(folder), "[!.]*.json"):
+        uri = storage.join(folder, name)
+        try:
+            entry = storage.read_model(uri, HistoryEntry)
+        except DataContractError:
+            unread.append(uri)
+            continue
+        if entry.model.name == registered_model:
+            found.append((uri, entry))
+    return found, unread
 
 
 def read(workspace_uri: str, registered_model: str) -> list[tuple[str, HistoryEntry]]:
-    """Return (URI, entry) pairs of one registered model, oldest first."""
-    folder = storage.join(workspace_uri, "history")
-    # A name that begins with a full stop is that of a file which was never finished.
-    names = fnmatch.filter(storage.list_names(folder), "[!.]*.json")
-    uris = [storage.join(folder, name) for name in names]
-    entries = [(uri, storage.read_model(uri, HistoryEntry)) for uri in uris]
-    return [(uri, entry) for uri, entry in entries if entry.model.name == registered_model]
+    """Return (URI, entry) pairs of the moves that were made, in the order of the chain."""
+    return load(workspace_uri, registered_model).entries
 
 
 def champion_before(workspace_uri: str, registered_model: str, as_of: datetime) -> ModelRef | None:
@@ -67,15 +255,32 @@ def champion_before(workspace_uri: str, registered_model: str, as_of: datetime) 
     return max(earlier, key=lambda model: model.as_of, default=None)
 
 
-def serving_at(workspace_uri: str, registered_model: str, instant: datetime) -> HistoryEntry:
+def serving_at(known: History, registered_model: str, instant: datetime) -> HistoryEntry:
     """Return the entry in force at an instant.
 
     Raises:
         ConfigurationError: nothing was serving yet.
     """
-    entries = [entry for _, entry in read(workspace_uri, registered_model)]
+    entries = [entry for _, entry in known.entries]
     earlier = [entry for entry in entries if entry.moved_at <= instant]
     if not earlier:
         first = f"the first champion came {entries[0].moved_at}" if entries else "no champion yet"
         raise ConfigurationError(f"nothing of {registered_model} was serving at {instant}; {first}")
     return earlier[-1]
+
+
+def name_of(uri: str) -> str:
+    """Return the name of a file, without its folder."""
+    return uri.rpartition("/")[2]
+
+
+def _folder(workspace_uri: str, registered_model: str) -> str:
+    return storage.join(workspace_uri, "history", registered_model)
+
+
+def _outcome_uri(intent_uri: str) -> str:
+    return f"{intent_uri.removesuffix('.intent.json')}.outcome.json"
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,20 +1,21 @@
-"""Promotion and rollback: they move the champion by compare-and-set, and write the history.
+"""Promotion by a cycle: whether its verdict may move the champion at this instant.
 
 Not for judging. Promotion obeys the verdict, and asks itself only what concerns the registry at
 this instant: whether the run may promote, whether the verdict is about these models, whether as_of
-is newer, and whether the champion moved meanwhile.
+is newer, and whether the champion moved meanwhile. Not for how the alias is moved once
+(`pipelines.registry.moves`), nor for what people move (`pipelines.registry.by_hand`).
 """
 
 import logging
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Challenger, FreshAnchor, ModelRef, ResolvedRun
-from pipelines.contracts.errors import ConfigurationError, PromotionRefusedError
+from pipelines.contracts.errors import PromotionRefusedError
 from pipelines.contracts.judgement import Judgement, Promoted, Promotion, Verdict
-from pipelines.registry import anchor, history, registry, tracking
-from pipelines.settings import Settings
+from pipelines.registry import anchor, history, moves, registry, tracking
+from pipelines.registry.reconcile import look, require_agreement
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,14 +32,15 @@ def move_if_permitted(
 ) -> Promotion:
     """Make the promoted model champion if the verdict and the run allow it.
 
-    If the process is killed after the alias has moved and before the manifest is written, a second
-    call finds the alias moved and completes the records. A model that became champion and was
+    A cycle promotes at most once. If the process is killed on the way, a second call looks into the
+    history first, and completes what the first one began. A model that became champion and was
     replaced since is not made champion again, because that would undo what a person did.
 
     Raises:
         PromotionRefusedError: the alias moved, the verdict is about another model, as_of is not
             newer than the champion's, or the model was champion and was replaced.
-        TrackingUnavailableError: MLflow does not answer; nothing was moved.
+        RecordDisagreesError: the alias is not where the history says.
+        TrackingUnavailableError: MLflow does not answer; the message says what was moved.
     """
     reason, history_uri = _reason_to_stay(run, judgement), None
     champion = run.champion
@@ -58,10 +60,7 @@ def move_if_permitted(
         )
         client = tracking.connect(run.tracking_uri)
         with history.promotion_lock(run.workspace_uri):
-            _require_unaltered(client, champion)
-            _require_not_replaced(run, champion)
-            registry.move_champion(client, run.champion, champion)
-            history_uri = history.append(run.workspace_uri, entry)
+            history_uri = _move_once(client, run, entry, now)
             _move_anchor(run, judgement.verdict, now)
         log.info("%s is champion now: %s", champion.label, reason)
     return Promotion(
@@ -72,6 +71,36 @@ def move_if_permitted(
         reason=reason,
         history_uri=history_uri,
     )
+
+
+def _move_once(
+    client: "MlflowClient", run: ResolvedRun, entry: history.HistoryEntry, now: datetime
+) -> str:
+    """Move the champion for a cycle, go on with what it began, or find it moved; return the URI."""
+    name, place = entry.model.name, run.workspace_uri
+    known = moves.settle_others(client, place, name, now, own=run.run_uri)
+    _require_not_replaced(known, entry.model)
+    for uri, each in known.entries:
+        if each.run_uri == run.run_uri:
+            return uri
+    mine = known.of_run(run.run_uri)
+    if mine is None:
+        require_unaltered(client, place, entry.model)
+        state = look(client, place, name)
+        require_agreement(state)
+        if known.last is not None and known.last.model.version == entry.model.version:
+            return known.entries[-1][0]  # A person made it champion by hand.
+        registry.name_keeper(client, name, place)
+        moves.make(client, place, known, entry)
+    elif mine.outcome is None:
+        moves.carry_out(client, mine, now)
+    else:
+        raise PromotionRefusedError(
+            f"the promotion of {entry.model.label} by this cycle was given up at "
+            f"{mine.outcome.moved_at:%Y-%m-%d %H:%M} UTC, because {mine.outcome.note}; a cycle "
+            f"promotes at most once; start a new cycle"
+        )
+    return history.read(place, name)[-1][0]
 
 
 def _move_anchor(run: ResolvedRun, verdict: Verdict, now: datetime) -> None:
@@ -138,8 +167,13 @@ def _require_same_models(
         )
 
 
-def _require_unaltered(client: "MlflowClient", judged: ModelRef) -> None:
-    """Refuse a version that is not what was judged: a verdict is about the bundle's digest."""
+def require_unaltered(client: "MlflowClient", workspace_uri: str, judged: ModelRef) -> None:
+    """Refuse a version that is not what was judged: a verdict is about the bundle's digest.
+
+    Raises:
+        PromotionRefusedError: the registry says that the version is another model.
+        DataContractError: its files are not those of that digest.
+    """
     found = registry.read_version(client, judged.name, judged.version)
     if found != judged:
         raise PromotionRefusedError(
@@ -148,14 +182,16 @@ def _require_unaltered(client: "MlflowClient", judged: ModelRef) -> None:
             f"{found.mlflow_run_id}) at that version in the registry; expected what was judged: "
             f"its tags were altered since; start a new cycle"
         )
+    with storage.scratch_folder(workspace_uri) as scratch:
+        registry.download_bundle(client, judged, scratch)
 
 
-def _require_not_replaced(run: ResolvedRun, challenger: ModelRef) -> None:
+def _require_not_replaced(known: history.History, challenger: ModelRef) -> None:
     """Refuse a challenger that the history knows as a former champion, unless it serves again."""
-    moves = [entry for _, entry in history.read(run.workspace_uri, challenger.name)]
-    if not moves or moves[-1].model.version == challenger.version:
+    entries = [entry for _, entry in known.entries]
+    if not entries or entries[-1].model.version == challenger.version:
         return
-    for move in reversed(moves):
+    for move in reversed(entries):
         if move.previous is not None and move.previous.version == challenger.version:
             raise PromotionRefusedError(
                 f"{challenger.label} was champion, and {move.model.label} took its place at "
@@ -167,100 +203,3 @@ def _require_not_replaced(run: ResolvedRun, challenger: ModelRef) -> None:
 
 def _label(model: ModelRef | None) -> str:
     return model.label if model else "no champion"
-
-
-def force(
-    client: "MlflowClient", run: ResolvedRun, challenger: Challenger, now: datetime, reason: str
-) -> history.HistoryEntry:
-    """Make a run's challenger champion in spite of its verdict, because a person says so.
-
-    Args:
-        client: Client of `run.tracking_uri`.
-        run: The cycle.
-        challenger: What it trained.
-        now: The time of the move.
-        reason: Why, in a sentence, for the history and the alert.
-
-    Raises:
-        ConfigurationError: there is no reason, or the challenger serves already.
-        PromotionRefusedError: the registry's version is not what the cycle trained.
-    """
-    model = challenger.model
-    if not reason.strip():
-        raise ConfigurationError(
-            "--reason is empty; expected a sentence that says why the verdict is overruled"
-        )
-    with history.promotion_lock(run.workspace_uri):
-        _require_unaltered(client, model)
-        present = registry.read_champion(client, model.name)
-        if present is not None and present.version == model.version:
-            raise ConfigurationError(f"{model.label} is the champion already; nothing was moved")
-        entry = _move_by_hand(client, run.workspace_uri, "forced", present, model, now, reason)
-        anchor.release_forced(run.workspace_uri, run, now, reason)
-        return entry
-
-
-def _move_by_hand(
-    client: "MlflowClient",
-    workspace_uri: str,
-    kind: Literal["forced", "rollback"],
-    present: ModelRef | None,
-    model: ModelRef,
-    now: datetime,
-    reason: str,
-) -> history.HistoryEntry:
-    """Move the champion as a person asked, and write it down; the caller holds the lock."""
-    registry.move_champion(client, present, model)
-    entry = history.HistoryEntry(
-        moved_at=now, kind=kind, model=model, previous=present, run_uri=None, reason=reason
-    )
-    history.append(workspace_uri, entry)
-    return entry
-
-
-def rollback(
-    client: "MlflowClient", settings: Settings, to_version: str | None, now: datetime, reason: str
-) -> history.HistoryEntry:
-    """Point `champion` back at an earlier version: the one before the present, or a named one.
-
-    Raises:
-        ConfigurationError: there is nothing to go back to, or the version serves already.
-    """
-    workspace_uri = storage.to_uri(settings.workspace_location)
-    name = settings.registered_model
-    with history.promotion_lock(workspace_uri):
-        present = registry.read_champion(client, name)
-        if present is None:
-            raise ConfigurationError(f"{name} has no champion; there is nothing to roll back")
-        target = to_version or _version_before(workspace_uri, present)
-        model = registry.read_version(client, name, target)
-        if model.version == present.version:
-            raise ConfigurationError(f"{model.label} is the champion already; name another version")
-        # Before the alias moves: were the process killed in between, challengers would be held to
-        # the older recipe, which is the safe side.
-        away = (present, _recipe_or_none(client, workspace_uri, present))
-        recipe = _recipe_or_none(client, workspace_uri, model)
-        anchor.after_rollback(workspace_uri, recipe, away, now, reason)
-        return _move_by_hand(client, workspace_uri, "rollback", present, model, now, reason)
-
-
-def _recipe_or_none(
-    client: "MlflowClient", workspace_uri: str, model: ModelRef
-) -> anchor.Recipe | None:
-    """Return what made a model, or None: a rollback must not wait for what cannot be read."""
-    try:
-        return anchor.recipe_of_model(workspace_uri, model, registry.read_tags(client, model))
-    except ConfigurationError as error:
-        log.warning("%s", error)
-        return None
-
-
-def _version_before(workspace_uri: str, present: ModelRef) -> str:
-    """Return the version that served before the present one came (skipping rolled-back ones)."""
-    for _, entry in reversed(history.read(workspace_uri, present.name)):
-        has_come = entry.kind != "rollback" and entry.model.version == present.version
-        if has_come and entry.previous is not None:
-            return entry.previous.version
-    raise ConfigurationError(
-        f"the history knows no champion before {present.label}; name one with --to-version"
-    )

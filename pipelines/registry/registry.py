@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
-from pipelines.contracts.errors import DataContractError, PromotionRefusedError
+from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.mlflow_errors import translated_outages
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION = "champion"
+KEEPER = "homefeed_workspace"
+"""Tag of a registered model: the one workspace that keeps its history."""
 _LINEAGE_TAGS = ("as_of", "bundle_digest", "snapshot_digest")
 
 
@@ -27,22 +29,47 @@ def read_champion(client: "MlflowClient", name: str) -> ModelRef | None:
         DataContractError: the version lacks lineage tags; it was not registered by this project.
         TrackingUnavailableError: the server does not answer.
     """
+    version = _find_champion(client, name)
+    return to_ref(version) if version else None
+
+
+def read_champion_version(client: "MlflowClient", name: str) -> str | None:
+    """Return the number behind the `champion` alias, whoever registered it, or None."""
+    version = _find_champion(client, name)
+    return str(version.version) if version else None
+
+
+def _find_champion(client: "MlflowClient", name: str) -> "ModelVersion | None":
     from mlflow.exceptions import MlflowException
 
     with translated_outages(client.tracking_uri):
         try:
-            version = client.get_model_version_by_alias(name, CHAMPION)
+            return client.get_model_version_by_alias(name, CHAMPION)
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise
-    return to_ref(version)
 
 
 def read_version(client: "MlflowClient", name: str, version: str) -> ModelRef:
-    """Return one registered version as a reference."""
+    """Return one registered version as a reference.
+
+    Raises:
+        ConfigurationError: the registry has no such version, or it was deleted.
+    """
+    from mlflow.exceptions import MlflowException
+
     with translated_outages(client.tracking_uri):
-        return to_ref(client.get_model_version(name, version))
+        try:
+            return to_ref(client.get_model_version(name, version))
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            there = [int(v.version) for v in client.search_model_versions(f"name = '{name}'")]
+    raise ConfigurationError(
+        f"{name} has no version {version!r} in the registry at {client.tracking_uri}; expected one "
+        f"of {', '.join(map(str, sorted(there))) or 'none, for it has no versions'}"
+    )
 
 
 def read_tags(client: "MlflowClient", model: ModelRef) -> dict[str, str]:
@@ -122,28 +149,29 @@ def _ensure_registered_model(client: "MlflowClient", name: str) -> None:
             raise
 
 
-def move_champion(client: "MlflowClient", expected: ModelRef | None, new: ModelRef) -> None:
-    """Point `champion` at `new` if it still points at `expected`; at `new` already is success.
+def point_champion_at(client: "MlflowClient", model: ModelRef) -> None:
+    """Point `champion` at a version, wherever it points now. Only `registry.moves` calls this."""
+    with translated_outages(client.tracking_uri, "whether the champion moved is not known"):
+        client.set_registered_model_alias(model.name, CHAMPION, model.version)
 
-    MLflow has no conditional write, so the caller holds the workspace's promotion lock; a write
-    by somebody outside this project within the few milliseconds between read and write would be
-    overwritten, and is then visible in the history.
 
-    Raises:
-        PromotionRefusedError: the alias points elsewhere.
-    """
-    current = read_champion(client, new.name)
-    if current is not None and current.version == new.version:
-        return
-    if (current and current.version) != (expected and expected.version):
-        raise PromotionRefusedError(
-            f"alias 'champion' of {new.name} moved during the run: found "
-            f"{current.label if current else 'no champion'}, expected "
-            f"{expected.label if expected else 'no champion'}; {new.label} was compared with the "
-            f"latter only; start a new run to compare it with what serves now"
-        )
+def read_keeper(client: "MlflowClient", name: str) -> str:
+    """Return the URI of the workspace that keeps a registered model's history; '' if none does."""
+    from mlflow.exceptions import MlflowException
+
     with translated_outages(client.tracking_uri):
-        client.set_registered_model_alias(new.name, CHAMPION, new.version)
+        try:
+            return str(client.get_registered_model(name).tags.get(KEEPER, ""))
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return ""
+            raise
+
+
+def name_keeper(client: "MlflowClient", name: str, workspace_uri: str) -> None:
+    """Write down in the registry which workspace keeps a registered model's history."""
+    with translated_outages(client.tracking_uri):
+        client.set_registered_model_tag(name, KEEPER, workspace_uri)
 
 
 def tag_version(client: "MlflowClient", model: ModelRef, tags: dict[str, str]) -> None:

@@ -6,6 +6,7 @@ was resolved first for the same request.
 """
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from pipelines import storage
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun, RunRequest
@@ -13,11 +14,15 @@ from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.recipes import make_recipe
-from pipelines.registry import evidence, registry, tracking
+from pipelines.registry import evidence, history, moves, registry, tracking
 from pipelines.registry.accepted import newest_accepted
 from pipelines.registry.history import champion_before
+from pipelines.registry.reconcile import look, require_agreement
 from pipelines.registry.standing import find_standing
 from pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 
 def run_uri_of(request: RunRequest, settings: Settings) -> str:
@@ -30,6 +35,7 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
 
     Raises:
         ConfigurationError: unknown recipe; as_of not newer than the champion's; bad tracking URI.
+        RecordDisagreesError: the alias is not where this workspace's history says.
         DataContractError: the event log is missing or lacks a table.
         TrackingUnavailableError: MLflow does not answer.
     """
@@ -38,6 +44,7 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
     _require_event_log(event_log_uri)
     client = tracking.connect(settings.tracking_uri)
     workspace_uri = storage.to_uri(settings.workspace_location)
+    _require_record(client, workspace_uri, settings.registered_model, request.now)
     champion, later = registry.read_champion(client, settings.registered_model), None
     if request.may_promote:
         _require_newer(request.day, champion)
@@ -68,6 +75,14 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         judged_before=judged_before,
         **request.options(),
     )
+
+
+def _require_record(client: "MlflowClient", workspace_uri: str, name: str, now: datetime) -> None:
+    """Find out what became of a move that was interrupted, and refuse a record that is not true."""
+    if history.load(workspace_uri, name).pending is not None:
+        with history.promotion_lock(workspace_uri):
+            moves.settle_others(client, workspace_uri, name, now)
+    require_agreement(look(client, workspace_uri, name))
 
 
 def _require_event_log(event_log_uri: str) -> None:

@@ -17,7 +17,7 @@ def parse(command: str) -> Any:
     """
     _, words = split(command)
     found: Any = typer.main.get_command(app)
-    while isinstance(found, TyperGroup):  # groups have no options of their own
+    while isinstance(found, TyperGroup) and words:  # groups have no options of their own
         name, *words = words
         assert name in found.commands, command
         found = found.commands[name]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
+from pipelines import storage
 from pipelines.contracts.artifacts import Challenger, FreshAnchor, ModelRef, ResolvedRun, Window
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.judgement import (
@@ -19,23 +20,37 @@ from pipelines.contracts.judgement import (
     Verdict,
 )
 from pipelines.registry import registry, tracking
+from pipelines.registry.history import HistoryEntry
+from support.bundles import write_small_bundle
 from support.judgements import SERVING
 
 
-def register_bundle(
-    client: MlflowClient, run: ResolvedRun, folder: Path, weights: bytes = b""
-) -> ModelRef:
-    """Log a folder that looks like a bundle and register it as the challenger of the run."""
-    bundle = folder / f"bundle-{uuid.uuid4().hex[:6]}"
-    bundle.mkdir(parents=True)
-    (bundle / "bundle.json").write_text("{}")
-    (bundle / "weights.safetensors").write_bytes(weights or uuid.uuid4().bytes)
+def register_bundle(client: MlflowClient, run: ResolvedRun, folder: Path) -> ModelRef:
+    """Log a small bundle and register it as the challenger of the run."""
+    number = uuid.uuid4().int % 2**32
+    bundle = write_small_bundle(folder / f"bundle-{number:08x}", number)
     mlflow_run_id = tracking.open_run(client, run, "challenger", "a challenger")
     client.log_artifacts(mlflow_run_id, str(bundle), artifact_path="model/artifacts/bundle")
     source = client.get_run(mlflow_run_id).info.artifact_uri + "/model"
     digest = digest_of_files(digest_files(bundle))
     tags = {"bundle_digest": digest, "snapshot_digest": "s" * 64}
     return registry.register(client, run, mlflow_run_id, source, tags)
+
+
+def write_former_entry(run: ResolvedRun, model: ModelRef, moved_at: datetime) -> str:
+    """Write a history entry in the form of before there were intents, and return its URI."""
+    entry = HistoryEntry(
+        moved_at=moved_at,
+        kind="promotion",
+        model=model,
+        previous=None,
+        run_uri=None,
+        reason="Of a former version.",
+    )
+    name = f"{moved_at:%Y%m%dT%H%M%S%fZ}-v{model.version}.json"
+    uri = storage.join(run.workspace_uri, "history", name)
+    storage.write_model(uri, entry)
+    return uri
 
 
 NO_ANCHOR = FreshAnchor(trained=None, snapshot=None, reason="There was nothing to do.")

@@ -15,10 +15,16 @@ from pipelines.contracts.errors import ConfigurationError, TransientStorageError
 from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.recipes import smoke
-from pipelines.registry import anchor, history, promotion, registry, tracking
+from pipelines.registry import anchor, by_hand, history, promotion, registry, tracking
 from pipelines.registry.standing import find_standing
 from pipelines.settings import Settings
-from support.registered import NO_ANCHOR, challenger_of, judgement_of, register_bundle
+from support.registered import (
+    NO_ANCHOR,
+    challenger_of,
+    judgement_of,
+    register_bundle,
+    write_former_entry,
+)
 from support.runs import make_run, save_run
 
 pytestmark = pytest.mark.services
@@ -115,7 +121,8 @@ def test_a_champion_of_before_the_record_becomes_the_anchor_and_stays_it(
 ) -> None:
     one = cycle(tmp_path, tracking_uri, 0, variant(1))
     first = registered(client, one, tmp_path)
-    registry.move_champion(client, None, first)
+    registry.point_champion_at(client, first)
+    write_former_entry(one, first, NOW - timedelta(days=1))
     assert standing_of(client, one).anchor == one.config
 
     two = cycle(tmp_path, tracking_uri, 14, variant(2), champion=first)
@@ -130,7 +137,7 @@ def test_a_recipe_that_cannot_be_read_is_named_and_a_person_names_another(
     tmp_path: Path, tracking_uri: str, client: MlflowClient, damage: str
 ) -> None:
     run = cycle(tmp_path, tracking_uri, 0, variant(1))
-    registry.move_champion(client, None, registered(client, run, tmp_path))
+    registry.point_champion_at(client, registered(client, run, tmp_path))
     manifest = storage.local_path(manifest_uri(run.run_uri, "resolve_run"))
     if damage == "gone":
         manifest.unlink()
@@ -158,7 +165,7 @@ def test_a_rollback_moves_the_anchor_and_holds_what_was_taken_down(
     promote(client, two, tmp_path, becomes_anchor=True, now=NOW + timedelta(days=1))
 
     back = NOW + timedelta(days=2)
-    promotion.rollback(client, settings_of(one), None, back, "hides went up")
+    by_hand.rollback(client, settings_of(one), None, back, "hides went up")
     found = standing_of(client, two)
     assert found.anchor == one.config
     assert (found.champion_since, found.rolled_back_at) == (back, back)
@@ -184,8 +191,8 @@ def test_a_rollback_that_is_taken_back_holds_the_other_recipe_alone(
     two = cycle(tmp_path, tracking_uri, 14, variant(2), champion=first)
     second = promote(client, two, tmp_path, True, NOW + timedelta(days=1))
     settings = settings_of(one)
-    promotion.rollback(client, settings, None, NOW + timedelta(days=2), "hides went up")
-    promotion.rollback(
+    by_hand.rollback(client, settings, None, NOW + timedelta(days=2), "hides went up")
+    by_hand.rollback(
         client, settings, second.version, NOW + timedelta(days=3), "it was not the recipe"
     )
     assert standing_of(client, two).hold == ""
@@ -193,7 +200,7 @@ def test_a_rollback_that_is_taken_back_holds_the_other_recipe_alone(
     assert "it was not the recipe" in standing_of(client, one).hold
 
     model = registered(client, one, tmp_path)
-    promotion.force(client, one, challenger_of(model), NOW + timedelta(days=4), "we want it")
+    by_hand.force(client, one, challenger_of(model), NOW + timedelta(days=4), "we want it")
     assert standing_of(client, one).hold == ""  # who forces a promotion has released the recipe
 
 
@@ -225,12 +232,12 @@ def test_a_rollback_that_was_killed_before_the_alias_moved_empties_the_pools_alr
     promote(client, two, tmp_path, True, NOW + timedelta(days=1))
     back = NOW + timedelta(days=2)
     with monkeypatch.context() as patch:
-        patch.setattr(registry, "move_champion", lambda *_: 1 / 0)
+        patch.setattr(registry, "point_champion_at", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            promotion.rollback(client, settings_of(one), None, back, "hides went up")
+            by_hand.rollback(client, settings_of(one), None, back, "hides went up")
     found = standing_of(client, two)
     assert (found.anchor, found.rolled_back_at) == (one.config, back)
-    assert promotion.rollback(client, settings_of(one), None, back, "hides went up").model == first
+    assert by_hand.rollback(client, settings_of(one), None, back, "hides went up").model == first
 
 
 def test_what_a_person_accepts_during_a_cycle_is_not_overwritten(
@@ -270,7 +277,7 @@ def test_a_rollback_does_not_wait_for_a_recipe_that_cannot_be_read(
     promote(client, two, tmp_path, becomes_anchor=False, now=NOW + timedelta(days=1))
     storage.local_path(manifest_uri(one.run_uri, "resolve_run")).unlink()
 
-    entry = promotion.rollback(client, settings_of(one), None, NOW + timedelta(days=2), "bad")
+    entry = by_hand.rollback(client, settings_of(one), None, NOW + timedelta(days=2), "bad")
     assert entry.model == first == registry.read_champion(client, one.registered_model)
     assert "the accepted recipe is not known" in standing_of(client, two).problem
 

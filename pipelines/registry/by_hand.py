@@ -1,0 +1,217 @@
+"""What people do to the champion: take it back, or promote a challenger in spite of its verdict.
+
+A command that was killed, or whose answer was lost, is finished by the same command: it finds its
+intent on record, and begins nothing anew. Not for what a cycle does
+(`pipelines.registry.promotion`).
+"""
+
+import logging
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from pipelines import storage
+from pipelines.contracts.artifacts import Challenger, ModelRef, ResolvedRun
+from pipelines.contracts.errors import ConfigurationError, DataContractError
+from pipelines.registry import anchor, history, moves, registry
+from pipelines.registry.history import History, HistoryEntry, Kind, Move
+from pipelines.registry.promotion import require_unaltered
+from pipelines.registry.reconcile import look, require_agreement, require_workspace
+from pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
+
+
+def force(
+    client: "MlflowClient", run: ResolvedRun, challenger: Challenger, now: datetime, reason: str
+) -> HistoryEntry:
+    """Make a run's challenger champion in spite of its verdict, because a person says so.
+
+    Args:
+        client: Client of `run.tracking_uri`.
+        run: The cycle.
+        challenger: What it trained.
+        now: The time of the move.
+        reason: Why, in a sentence, for the history and the alert.
+
+    Raises:
+        ConfigurationError: there is no reason, or the challenger serves already.
+        PromotionRefusedError: the registry's version is not what the cycle trained.
+        RecordDisagreesError: the alias is not where the history says.
+    """
+    model, place = challenger.model, run.workspace_uri
+    if not reason.strip():
+        raise ConfigurationError(
+            "--reason is empty; expected a sentence that says why the verdict is overruled"
+        )
+    with history.promotion_lock(place):
+        move = _begun_before(place, model.name, "forced", model.version)
+        if move is None:
+            known = _settled(client, place, model.name, now)
+            require_unaltered(client, place, model)
+            present = registry.read_champion(client, model.name)
+            if present is not None and present.version == model.version:
+                raise ConfigurationError(
+                    f"{model.label} is the champion already; nothing was moved"
+                )
+            move = _begin(client, place, known, "forced", (present, model), now, reason)
+        entry = moves.carry_out(client, move, now)
+        anchor.release_forced(place, run, now, reason)
+        return entry
+
+
+def rollback(
+    client: "MlflowClient",
+    settings: Settings,
+    to_version: str | None,
+    now: datetime,
+    reason: str,
+    from_version: str | None = None,
+) -> HistoryEntry:
+    """Point `champion` back at an earlier version: the one before the present, or a named one.
+
+    The version is fetched, and must give its golden rows their scores, before anything is moved.
+
+    Args:
+        client: Client of the tracking server.
+        settings: Where workspace and registry are.
+        to_version: What shall serve; None: what served before the present champion.
+        now: The time.
+        reason: Why, in a sentence.
+        from_version: What is to be taken down. Where it was taken down already, nothing is done.
+
+    Raises:
+        ConfigurationError: there is nothing to go back to, or the version serves already.
+        DataContractError: the version's files are missing, altered, or do not score as they did.
+        RecordDisagreesError: the alias is not where the history says.
+        TrackingUnavailableError: MLflow does not answer; the message says what was moved.
+    """
+    place, name = storage.to_uri(settings.workspace_location), settings.registered_model
+    require_workspace(place)
+    with history.promotion_lock(place):
+        move = _begun_before(place, name, "rollback", to_version)
+        if move is None:
+            known = _settled(client, place, name, now)
+            present = registry.read_champion(client, name)
+            if present is None:
+                raise ConfigurationError(f"{name} has no champion; there is nothing to roll back")
+            if from_version and present.version != from_version:
+                return _taken_down_already(known, present, from_version)
+            model = registry.read_version(
+                client, name, to_version or _version_before(known, present)
+            )
+            if model.version == present.version:
+                raise ConfigurationError(
+                    f"{model.label} is the champion already; name another version"
+                )
+            _require_servable(client, place, model)
+            move = _begin(client, place, known, "rollback", (present, model), now, reason)
+        _note_recipes(client, place, move)
+        return moves.carry_out(client, move, now)
+
+
+def _begun_before(workspace_uri: str, name: str, kind: Kind, version: str | None) -> Move | None:
+    """Return the pending intent that an earlier call of the same command has left, or None."""
+    move = history.load(workspace_uri, name).pending
+    if move is None or move.intent.entry.kind != kind:
+        return None
+    if version not in (None, move.intent.entry.model.version):
+        return None
+    log.info("going on with what was begun at %s", move.intent.entry.moved_at)
+    return move
+
+
+def _settled(client: "MlflowClient", workspace_uri: str, name: str, now: datetime) -> History:
+    """Return the history with nothing pending, in agreement with the alias."""
+    moves.settle_others(client, workspace_uri, name, now)
+    state = look(client, workspace_uri, name)
+    require_agreement(state)
+    return state.history
+
+
+def _begin(
+    client: "MlflowClient",
+    workspace_uri: str,
+    known: History,
+    kind: Kind,
+    pair: tuple[ModelRef | None, ModelRef],
+    now: datetime,
+    reason: str,
+) -> Move:
+    previous, model = pair
+    entry = HistoryEntry(
+        moved_at=now, kind=kind, model=model, previous=previous, run_uri=None, reason=reason
+    )
+    registry.name_keeper(client, model.name, workspace_uri)
+    return history.begin(workspace_uri, known, entry)
+
+
+def _taken_down_already(known: History, present: ModelRef, version: str) -> HistoryEntry:
+    """Return the move that took a version down, where it is the last one.
+
+    Raises:
+        ConfigurationError: another version serves for another reason.
+    """
+    last = known.last
+    if last is not None and last.kind == "rollback" and last.previous is not None:
+        if last.previous.version == version:
+            return last
+    raise ConfigurationError(
+        f"{present.label} serves, and not v{version}, which was to be taken down; nothing was "
+        f"moved; see `homefeed history`, and leave out --from-version to go back all the same"
+    )
+
+
+def _require_servable(client: "MlflowClient", workspace_uri: str, model: ModelRef) -> None:
+    """Refuse a version whose bundle is missing or altered, or does not score as it did.
+
+    Raises:
+        DataContractError: it is one of these; nothing was moved.
+    """
+    from training.bundle.files import load_bundle
+
+    with storage.scratch_folder(workspace_uri) as scratch:
+        try:
+            load_bundle(registry.download_bundle(client, model, scratch))
+        except DataContractError as error:
+            raise DataContractError(
+                f"{model.label} cannot serve, so the champion stays: {error}; name another version "
+                f"with --to-version"
+            ) from error
+
+
+def _note_recipes(client: "MlflowClient", workspace_uri: str, move: Move) -> None:
+    """Record which recipe is accepted again and which one is on hold; once for each rollback.
+
+    This comes before the alias moves: were the process killed in between, challengers would be
+    held to the older recipe, which is the safe side.
+    """
+    entry = move.intent.entry
+    assert entry.previous is not None  # A rollback takes a champion down.
+    away = (entry.previous, _recipe_or_none(client, workspace_uri, entry.previous))
+    recipe = _recipe_or_none(client, workspace_uri, entry.model)
+    anchor.after_rollback(workspace_uri, recipe, away, entry.moved_at, entry.reason)
+
+
+def _recipe_or_none(
+    client: "MlflowClient", workspace_uri: str, model: ModelRef
+) -> anchor.Recipe | None:
+    """Return what made a model, or None: a rollback must not wait for what cannot be read."""
+    try:
+        return anchor.recipe_of_model(workspace_uri, model, registry.read_tags(client, model))
+    except ConfigurationError as error:
+        log.warning("%s", error)
+        return None
+
+
+def _version_before(known: History, present: ModelRef) -> str:
+    """Return the version that served before the present one came (skipping rolled-back ones)."""
+    for _, entry in reversed(known.entries):
+        has_come = entry.kind != "rollback" and entry.model.version == present.version
+        if has_come and entry.previous is not None:
+            return entry.previous.version
+    raise ConfigurationError(
+        f"the history knows no champion before {present.label}; name one with --to-version"
+    )

@@ -1,0 +1,136 @@
+"""Moves of the champion alias that are made once, whatever is killed or lost on the way.
+
+    intent on record -> the alias is moved -> the alias is read back -> outcome on record
+
+A process that is killed in between, or whose answer from the registry is lost, leaves a pending
+intent. Whoever moves the champion next first finds out by reading what became of it. The one who
+began it carries it on; nobody begins it anew. Callers hold `history.promotion_lock`. Not for
+whether something may be moved (`pipelines.registry.promotion`).
+"""
+
+import logging
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from pipelines.contracts.artifacts import ModelRef
+from pipelines.contracts.errors import PromotionRefusedError, TrackingUnavailableError
+from pipelines.registry import history, registry
+from pipelines.registry.history import History, HistoryEntry, Move
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
+
+
+def make(
+    client: "MlflowClient", workspace_uri: str, known: History, entry: HistoryEntry
+) -> HistoryEntry:
+    """Record what is intended, move the alias, and record that it was moved.
+
+    Raises:
+        PromotionRefusedError: the alias points neither at `entry.previous` nor at `entry.model`.
+        TrackingUnavailableError: the registry does not answer; what is so is in the message.
+    """
+    return carry_out(client, history.begin(workspace_uri, known, entry), entry.moved_at)
+
+
+def carry_out(client: "MlflowClient", move: Move, now: datetime) -> HistoryEntry:
+    """Do what an intent says, or find it done, and record the outcome.
+
+    MLflow has no conditional write. A write by somebody outside this project between our reading
+    and our writing would be overwritten; it is read back, so that the record is still true.
+
+    Args:
+        client: Client of the tracking server.
+        move: A pending intent.
+        now: The time of the move, if it is made now.
+
+    Raises:
+        PromotionRefusedError: the alias points neither at the model before nor at the new one.
+        TrackingUnavailableError: the registry does not answer; what is so is in the message.
+    """
+    model, previous = move.intent.entry.model, move.intent.entry.previous
+    found = registry.read_champion_version(client, model.name)
+    if found == model.version:
+        # A move that was found made was made at the time of its intent, as far as is known.
+        return history.settle(move, True, move.intent.entry.moved_at).entry
+    if found != (previous and previous.version):
+        raise _gone_elsewhere(move, found, now)
+    lost = _point_at(client, model)
+    found = _read_back(client, move)
+    if found == model.version:
+        return history.settle(move, True, now).entry
+    if found == (previous and previous.version):
+        raise TrackingUnavailableError(
+            f"the champion of {model.name} was not moved: it is still {_name(found)} "
+            f"({lost or 'MLflow took the request and did nothing'}); that {model.label} is to "
+            f"become champion is on record; give the same command again, or retry the task"
+        ) from lost
+    raise _gone_elsewhere(move, found, now)
+
+
+def settle_others(
+    client: "MlflowClient", workspace_uri: str, name: str, now: datetime, own: str | None = None
+) -> History:
+    """Find out what became of a pending intent of somebody else, and return the history.
+
+    An intent that had not been carried out is given up: whoever moves the champion now has seen
+    another state of affairs than the one who began it.
+
+    Args:
+        client: Client of the tracking server.
+        workspace_uri: The workspace.
+        name: The registered model.
+        now: The time.
+        own: The caller's run; its own intent stays pending.
+    """
+    known = history.load(workspace_uri, name)
+    move = known.pending
+    if move is None or (own is not None and move.intent.entry.run_uri == own):
+        return known
+    is_made = registry.read_champion_version(client, name) == move.intent.entry.model.version
+    if is_made:
+        history.settle(move, True, move.intent.entry.moved_at)
+    else:
+        history.settle(move, False, now, "it had not been made when somebody else moved the model")
+    log.info("%s was begun before and %s", move.uri, "was made" if is_made else "was given up")
+    return history.load(workspace_uri, name)
+
+
+def _point_at(client: "MlflowClient", model: ModelRef) -> TrackingUnavailableError | None:
+    """Ask the registry to move the alias; return the error if the answer was lost."""
+    try:
+        registry.point_champion_at(client, model)
+    except TrackingUnavailableError as error:
+        return error
+    return None
+
+
+def _read_back(client: "MlflowClient", move: Move) -> str | None:
+    model = move.intent.entry.model
+    try:
+        return registry.read_champion_version(client, model.name)
+    except TrackingUnavailableError as error:
+        raise TrackingUnavailableError(
+            f"MLflow at {client.tracking_uri} was asked to make {model.label} champion and does "
+            f"not answer any more, so it is not known whether it did; what was asked is on record "
+            f"({move.uri}); give the same command again, or retry the task: it looks first, and "
+            f"moves nothing twice ({error})"
+        ) from error
+
+
+def _gone_elsewhere(move: Move, found: str | None, now: datetime) -> PromotionRefusedError:
+    """Record that an intent is given up, because the alias is elsewhere, and return the error."""
+    entry = move.intent.entry
+    history.settle(move, False, now, f"the champion was {_name(found)} by then")
+    expected = entry.previous.label if entry.previous else "no champion"
+    return PromotionRefusedError(
+        f"alias 'champion' of {entry.model.name} moved during the run: found {_name(found)}, "
+        f"expected {expected}; {entry.model.label} was compared with the latter only; start a new "
+        f"run to compare it with what serves now"
+    )
+
+
+def _name(version: str | None) -> str:
+    return f"v{version}" if version else "no champion"

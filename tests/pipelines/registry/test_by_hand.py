@@ -1,0 +1,225 @@
+"""Rollback and promotion by hand, against a real MLflow server."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from pipelines.contracts.artifacts import ModelRef, ResolvedRun
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    DataContractError,
+    RecordDisagreesError,
+    TrackingUnavailableError,
+)
+from pipelines.registry import by_hand, history, promotion, registry, tracking
+from pipelines.settings import Settings
+from support.registered import NO_ANCHOR, challenger_of, judgement_of, register_bundle
+from support.runs import make_run
+
+pytestmark = pytest.mark.services
+FIRST = datetime(2017, 6, 12, tzinfo=UTC)
+SECOND = FIRST + timedelta(days=14)
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def client(tracking_uri: str) -> MlflowClient:
+    return tracking.connect(tracking_uri)
+
+
+def cycle(tmp_path: Path, tracking_uri: str, as_of: datetime, **overrides: object) -> ResolvedRun:
+    name = f"by_hand_{tmp_path.name}"
+    return make_run(
+        tmp_path,
+        as_of=as_of,
+        tracking_uri=tracking_uri,
+        registered_model=name,
+        experiment=name,
+        **overrides,
+    )
+
+
+def promote(client: MlflowClient, run: ResolvedRun, folder: Path, now: datetime = NOW) -> ModelRef:
+    model = register_bundle(client, run, folder)
+    judgement = judgement_of(run, model)
+    promotion.move_if_permitted(run, challenger_of(model), NO_ANCHOR, judgement, now)
+    return model
+
+
+def champion(client: MlflowClient, run: ResolvedRun) -> ModelRef | None:
+    return registry.read_champion(client, run.registered_model)
+
+
+def settings_of(run: ResolvedRun) -> Settings:
+    return Settings(
+        workspace=run.workspace_uri,
+        tracking_uri=run.tracking_uri,
+        registered_model=run.registered_model,
+    )
+
+
+@pytest.fixture
+def two(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient
+) -> tuple[ResolvedRun, ModelRef, ModelRef]:
+    """The second cycle's run, and the models of two cycles, the second of which serves."""
+    run = cycle(tmp_path, tracking_uri, FIRST)
+    first = promote(client, run, tmp_path)
+    later = cycle(tmp_path, tracking_uri, SECOND, champion=first)
+    return later, first, promote(client, later, tmp_path, NOW + timedelta(days=14))
+
+
+def test_rollback_and_who_was_serving(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient
+) -> None:
+    run = cycle(tmp_path, tracking_uri, FIRST)
+    first = promote(client, run, tmp_path)
+    later = cycle(tmp_path, tracking_uri, SECOND, champion=first)
+    promote(client, later, tmp_path, NOW + timedelta(days=14))
+    settings = Settings(
+        workspace=str(tmp_path / "workspace"),
+        tracking_uri=tracking_uri,
+        registered_model=run.registered_model,
+    )
+    moved_at = NOW + timedelta(days=15)
+    entry = by_hand.rollback(client, settings, None, moved_at, "hides rose")
+    assert entry.model == first
+    assert champion(client, run) == first
+
+    def serving(days: float) -> str:
+        instant = NOW + timedelta(days=days)
+        known = history.load(run.workspace_uri, run.registered_model)
+        found = history.serving_at(known, run.registered_model, instant)
+        return found.model.version
+
+    assert [serving(0), serving(13.9), serving(14), serving(15)] == ["1", "1", "2", "1"]
+    with pytest.raises(ConfigurationError, match="nothing of .* was serving"):
+        serving(-1)
+    with pytest.raises(ConfigurationError, match="is the champion already"):
+        by_hand.rollback(client, settings, "1", moved_at, "again")
+
+
+def test_a_forced_promotion_is_recorded_and_can_be_taken_back(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient
+) -> None:
+    run = cycle(tmp_path, tracking_uri, FIRST)
+    first = promote(client, run, tmp_path)
+    later = cycle(tmp_path, tracking_uri, SECOND, champion=first, run_id="later")
+    challenger = challenger_of(register_bundle(client, later, tmp_path))
+    with pytest.raises(ConfigurationError, match="--reason is empty"):
+        by_hand.force(client, later, challenger, NOW + timedelta(days=1), "  ")
+    moved_at = NOW + timedelta(days=1)
+    entry = by_hand.force(client, later, challenger, moved_at, "the log was late")
+    assert (entry.kind, entry.previous, entry.reason) == ("forced", first, "the log was late")
+    assert champion(client, run) == challenger.model
+    with pytest.raises(ConfigurationError, match="is the champion already"):
+        by_hand.force(client, later, challenger, moved_at, "again")
+    settings = Settings(
+        workspace=str(tmp_path / "workspace"),
+        tracking_uri=tracking_uri,
+        registered_model=run.registered_model,
+    )
+    by_hand.rollback(client, settings, None, NOW + timedelta(days=2), "it was worse")
+    assert champion(client, run) == first
+
+
+LATER = NOW + timedelta(days=20)
+
+
+def test_an_answer_that_is_lost_is_looked_up_and_the_truth_is_told(
+    two: tuple[ResolvedRun, ModelRef, ModelRef],
+    client: MlflowClient,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, first, _ = two
+    move = registry.point_champion_at
+
+    def lose_the_answer(client: MlflowClient, model: ModelRef) -> None:
+        move(client, model)
+        raise TrackingUnavailableError("the connection was reset")
+
+    monkeypatch.setattr(registry, "point_champion_at", lose_the_answer)
+    assert by_hand.rollback(client, settings_of(run), None, LATER, "hides rose").model == first
+    assert champion(client, run) == first
+
+
+def test_a_rollback_whose_outcome_is_not_known_is_finished_and_not_begun_anew(
+    two: tuple[ResolvedRun, ModelRef, ModelRef],
+    client: MlflowClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Obeying "try again" once walked on from version to version."""
+    _, first, second = two
+    third = cycle(
+        tmp_path, client.tracking_uri, SECOND + timedelta(days=14), champion=second, run_id="third"
+    )
+    promote(client, third, tmp_path, NOW + timedelta(days=16))
+    read, move = registry.read_champion_version, registry.point_champion_at
+
+    def go_silent(client: MlflowClient, model: ModelRef) -> None:
+        move(client, model)
+
+        def fail(*_: object) -> str:
+            raise TrackingUnavailableError("no route to host")
+
+        monkeypatch.setattr(registry, "read_champion_version", fail)
+
+    monkeypatch.setattr(registry, "point_champion_at", go_silent)
+    with pytest.raises(TrackingUnavailableError, match="not known whether it did.*same command"):
+        by_hand.rollback(client, settings_of(third), None, LATER, "hides rose")
+    monkeypatch.setattr(registry, "read_champion_version", read)
+    monkeypatch.setattr(registry, "point_champion_at", move)
+    again = by_hand.rollback(client, settings_of(third), None, LATER + timedelta(hours=1), "again")
+    assert (again.model, again.reason) == (second, "hides rose")
+    assert champion(client, third) == second
+    kinds = [e.kind for _, e in history.read(third.workspace_uri, third.registered_model)]
+    assert kinds == ["promotion", "promotion", "promotion", "rollback"]
+
+
+def test_a_version_that_is_down_already_is_not_taken_down_twice(
+    two: tuple[ResolvedRun, ModelRef, ModelRef], client: MlflowClient
+) -> None:
+    run, first, second = two
+    settings, version = settings_of(run), second.version
+    for hours in range(3):
+        now = LATER + timedelta(hours=hours)
+        found = by_hand.rollback(client, settings, None, now, "hides rose", version)
+        assert (found.model, found.moved_at) == (first, LATER)
+    with pytest.raises(ConfigurationError, match="serves, and not v9"):
+        by_hand.rollback(client, settings, None, LATER, "hides rose", "9")
+
+
+def test_a_version_without_its_files_or_that_does_not_score_is_refused(
+    two: tuple[ResolvedRun, ModelRef, ModelRef], client: MlflowClient, tmp_path: Path
+) -> None:
+    run, first, second = two
+    settings = settings_of(run)
+    with pytest.raises(ConfigurationError, match="has no version '99' .* expected one of 1, 2"):
+        by_hand.rollback(client, settings, "99", LATER, "hides rose")
+    bundle = registry.download_bundle(client, first, tmp_path / "down")
+    golden = bundle / "golden.safetensors"
+    golden.write_bytes(golden.read_bytes()[:-1] + b"?")
+    client.log_artifact(first.mlflow_run_id, str(golden), "model/artifacts/bundle")
+    with pytest.raises(DataContractError, match="v1 cannot serve, so the champion stays"):
+        by_hand.rollback(client, settings, None, LATER, "hides rose")
+    assert champion(client, run) == second
+    assert history.load(run.workspace_uri, run.registered_model).pending is None
+
+
+def test_an_alias_that_was_moved_by_hand_stops_a_rollback(
+    two: tuple[ResolvedRun, ModelRef, ModelRef], client: MlflowClient
+) -> None:
+    run = two[0]
+    client.set_registered_model_alias(run.registered_model, "champion", "1")
+    with pytest.raises(RecordDisagreesError, match="v1 serves, .* v2 does.*homefeed history"):
+        by_hand.rollback(client, settings_of(run), None, LATER, "hides rose")
+
+
+def test_a_folder_without_a_workspace_is_refused(client: MlflowClient, tmp_path: Path) -> None:
+    settings = Settings(workspace=str(tmp_path / "typo"), tracking_uri=client.tracking_uri)
+    with pytest.raises(ConfigurationError, match="there is no workspace at file:///.*typo"):
+        by_hand.rollback(client, settings, None, LATER, "hides rose")
+    assert not (tmp_path / "typo").exists()
