@@ -66,4 +66,9 @@ def rollback(
         client, settings, to_version or None, now, reason, from_version or None
     )
     typer.echo(f"workspace: {storage.to_uri(settings.workspace_location)}")
+    if entry.moved_at != now:
+        typer.echo(
+            f"taken back already at {entry.moved_at:%Y-%m-%dT%H:%M:%SZ}: {entry.reason}; to go "
+            f"back further name a version: homefeed rollback --to-version N"
+        )
     typer.echo(f"champion: {entry.model.label} (was {entry.previous and entry.previous.label})")

@@ -15,7 +15,7 @@ from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.registry import anchor, history, moves, registry
 from pipelines.registry.history import History, HistoryEntry, Kind, Move
 from pipelines.registry.promotion import require_unaltered
-from pipelines.registry.reconcile import look, require_agreement, require_workspace
+from pipelines.registry.reconcile import require_own, require_workspace
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ def force(
         now: The time of the move.
         reason: Why, in a sentence, for the history and the alert.
 
+    Returns:
+        The move, or the earlier one by which the challenger was promoted by hand already.
+
     Raises:
         ConfigurationError: there is no reason, or the challenger serves already.
         PromotionRefusedError: the registry's version is not what the cycle trained.
@@ -52,11 +55,15 @@ def force(
             known = _settled(client, place, model.name, now)
             require_unaltered(client, place, model)
             present = registry.read_champion(client, model.name)
+            last = known.last
+            if last is not None and last.kind == "forced" and last.model == model:
+                anchor.release_forced(place, run, now, last.reason)
+                return last
             if present is not None and present.version == model.version:
                 raise ConfigurationError(
                     f"{model.label} is the champion already; nothing was moved"
                 )
-            move = _begin(client, place, known, "forced", (present, model), now, reason)
+            move = _begin(place, known, "forced", (present, model), now, reason)
         entry = moves.carry_out(client, move, now)
         anchor.release_forced(place, run, now, reason)
         return entry
@@ -73,6 +80,8 @@ def rollback(
     """Point `champion` back at an earlier version: the one before the present, or a named one.
 
     The version is fetched, and must give its golden rows their scores, before anything is moved.
+    Where the last move was a rollback already, nothing is moved unless a version is named: a
+    command that is given twice, because its answer was lost, must not walk from version to version.
 
     Args:
         client: Client of the tracking server.
@@ -80,7 +89,10 @@ def rollback(
         to_version: What shall serve; None: what served before the present champion.
         now: The time.
         reason: Why, in a sentence.
-        from_version: What is to be taken down. Where it was taken down already, nothing is done.
+        from_version: What is to be taken down; another version that serves is left alone.
+
+    Returns:
+        The move, or the earlier one by which the champion was taken back already.
 
     Raises:
         ConfigurationError: there is nothing to go back to, or the version serves already.
@@ -97,8 +109,8 @@ def rollback(
             present = registry.read_champion(client, name)
             if present is None:
                 raise ConfigurationError(f"{name} has no champion; there is nothing to roll back")
-            if from_version and present.version != from_version:
-                return _taken_down_already(known, present, from_version)
+            if _is_back_already(known, present, to_version, from_version):
+                return known.entries[-1][1]
             model = registry.read_version(
                 client, name, to_version or _version_before(known, present)
             )
@@ -107,7 +119,7 @@ def rollback(
                     f"{model.label} is the champion already; name another version"
                 )
             _require_servable(client, place, model)
-            move = _begin(client, place, known, "rollback", (present, model), now, reason)
+            move = _begin(place, known, "rollback", (present, model), now, reason)
         _note_recipes(client, place, move)
         return moves.carry_out(client, move, now)
 
@@ -126,13 +138,10 @@ def _begun_before(workspace_uri: str, name: str, kind: Kind, version: str | None
 def _settled(client: "MlflowClient", workspace_uri: str, name: str, now: datetime) -> History:
     """Return the history with nothing pending, in agreement with the alias."""
     moves.settle_others(client, workspace_uri, name, now)
-    state = look(client, workspace_uri, name)
-    require_agreement(state)
-    return state.history
+    return require_own(client, workspace_uri, name).history
 
 
 def _begin(
-    client: "MlflowClient",
     workspace_uri: str,
     known: History,
     kind: Kind,
@@ -144,24 +153,28 @@ def _begin(
     entry = HistoryEntry(
         moved_at=now, kind=kind, model=model, previous=previous, run_uri=None, reason=reason
     )
-    registry.name_keeper(client, model.name, workspace_uri)
     return history.begin(workspace_uri, known, entry)
 
 
-def _taken_down_already(known: History, present: ModelRef, version: str) -> HistoryEntry:
-    """Return the move that took a version down, where it is the last one.
+def _is_back_already(
+    known: History, present: ModelRef, target: str | None, away: str | None
+) -> bool:
+    """Return whether the last move was the rollback that is asked for.
 
     Raises:
-        ConfigurationError: another version serves for another reason.
+        ConfigurationError: what is to be taken down does not serve, and was not taken down last.
     """
     last = known.last
     if last is not None and last.kind == "rollback" and last.previous is not None:
-        if last.previous.version == version:
-            return last
-    raise ConfigurationError(
-        f"{present.label} serves, and not v{version}, which was to be taken down; nothing was "
-        f"moved; see `homefeed history`, and leave out --from-version to go back all the same"
-    )
+        is_down = away in (None, last.previous.version)
+        if is_down and target in (None, last.model.version):
+            return True
+    if away not in (None, present.version):
+        raise ConfigurationError(
+            f"{present.label} serves, and not v{away}, which was to be taken down; nothing was "
+            f"moved; see `homefeed history`, and leave out --from-version to go back all the same"
+        )
+    return False
 
 
 def _require_servable(client: "MlflowClient", workspace_uri: str, model: ModelRef) -> None:

@@ -15,7 +15,7 @@ from pipelines.contracts.artifacts import Challenger, FreshAnchor, ModelRef, Res
 from pipelines.contracts.errors import PromotionRefusedError
 from pipelines.contracts.judgement import Judgement, Promoted, Promotion, Verdict
 from pipelines.registry import anchor, history, moves, registry, tracking
-from pipelines.registry.reconcile import look, require_agreement
+from pipelines.registry.reconcile import look, require_agreement, require_own
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -82,15 +82,14 @@ def _move_once(
     _require_not_replaced(known, entry.model)
     for uri, each in known.entries:
         if each.run_uri == run.run_uri:
+            require_agreement(look(client, place, name))
             return uri
     mine = known.of_run(run.run_uri)
     if mine is None:
         require_unaltered(client, place, entry.model)
-        state = look(client, place, name)
-        require_agreement(state)
+        require_own(client, place, name)
         if known.last is not None and known.last.model.version == entry.model.version:
             return known.entries[-1][0]  # A person made it champion by hand.
-        registry.name_keeper(client, name, place)
         moves.make(client, place, known, entry)
     elif mine.outcome is None:
         moves.carry_out(client, mine, now)

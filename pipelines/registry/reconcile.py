@@ -46,11 +46,12 @@ class State:
     def disagreement(self) -> str:
         """Return what does not agree, in a sentence, or ''."""
         pending = self.history.pending
-        in_flight = pending.intent.entry.model.version if pending else None
         if self.is_kept_elsewhere:
             return f"the history of {self.name} is kept by workspace {self.keeper}"
-        if self.serves in (self.recorded, in_flight) or self.history.is_newest_damaged:
+        if self.serves == self.recorded or self.history.is_newest_damaged:
             return ""
+        if pending is not None and self.serves == pending.intent.entry.model.version:
+            return ""  # The next one who moves the champion records that this was made.
         return (
             f"the registry says that {_label(self.name, self.serves)} serves, and the history that "
             f"{_label(self.name, self.recorded)} does: the alias was moved or deleted by something "
@@ -81,6 +82,19 @@ def require_agreement(state: State) -> None:
             f"see what would mend it with `homefeed history repair`, or set HOMEFEED_WORKSPACE "
             f"and HOMEFEED_TRACKING_URI to a workspace and a registry that belong together"
         )
+
+
+def require_own(client: "MlflowClient", workspace_uri: str, name: str) -> State:
+    """Return what agrees, with this workspace named in the registry as the history's keeper.
+
+    Raises:
+        RecordDisagreesError: alias and history disagree, or another workspace keeps the history.
+    """
+    state = look(client, workspace_uri, name)
+    require_agreement(state)
+    if not state.keeper:
+        registry.name_keeper(client, name, workspace_uri)
+    return state
 
 
 def require_workspace(workspace_uri: str) -> None:

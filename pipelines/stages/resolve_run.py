@@ -44,7 +44,7 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
     _require_event_log(event_log_uri)
     client = tracking.connect(settings.tracking_uri)
     workspace_uri = storage.to_uri(settings.workspace_location)
-    _require_record(client, workspace_uri, settings.registered_model, request.now)
+    require_record(client, workspace_uri, settings.registered_model, request.now)
     champion, later = registry.read_champion(client, settings.registered_model), None
     if request.may_promote:
         _require_newer(request.day, champion)
@@ -77,7 +77,7 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
     )
 
 
-def _require_record(client: "MlflowClient", workspace_uri: str, name: str, now: datetime) -> None:
+def require_record(client: "MlflowClient", workspace_uri: str, name: str, now: datetime) -> None:
     """Find out what became of a move that was interrupted, and refuse a record that is not true."""
     if history.load(workspace_uri, name).pending is not None:
         with history.promotion_lock(workspace_uri):

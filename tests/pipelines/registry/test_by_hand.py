@@ -97,8 +97,9 @@ def test_rollback_and_who_was_serving(
     assert [serving(0), serving(13.9), serving(14), serving(15)] == ["1", "1", "2", "1"]
     with pytest.raises(ConfigurationError, match="nothing of .* was serving"):
         serving(-1)
-    with pytest.raises(ConfigurationError, match="is the champion already"):
-        by_hand.rollback(client, settings, "1", moved_at, "again")
+    again = by_hand.rollback(client, settings, "1", moved_at + timedelta(days=1), "again")
+    assert (again.moved_at, again.reason) == (moved_at, "hides rose")
+    assert len(history.read(run.workspace_uri, run.registered_model)) == 3
 
 
 def test_a_forced_promotion_is_recorded_and_can_be_taken_back(
@@ -114,8 +115,9 @@ def test_a_forced_promotion_is_recorded_and_can_be_taken_back(
     entry = by_hand.force(client, later, challenger, moved_at, "the log was late")
     assert (entry.kind, entry.previous, entry.reason) == ("forced", first, "the log was late")
     assert champion(client, run) == challenger.model
-    with pytest.raises(ConfigurationError, match="is the champion already"):
-        by_hand.force(client, later, challenger, moved_at, "again")
+    again = by_hand.force(client, later, challenger, moved_at + timedelta(days=1), "again")
+    assert (again.moved_at, again.reason) == (moved_at, "the log was late")
+    assert len(history.read(run.workspace_uri, run.registered_model)) == 2
     settings = Settings(
         workspace=str(tmp_path / "workspace"),
         tracking_uri=tracking_uri,
@@ -207,6 +209,16 @@ def test_a_version_without_its_files_or_that_does_not_score_is_refused(
         by_hand.rollback(client, settings, None, LATER, "hides rose")
     assert champion(client, run) == second
     assert history.load(run.workspace_uri, run.registered_model).pending is None
+
+
+def test_what_serves_by_a_promotion_is_neither_gone_back_to_nor_forced(
+    two: tuple[ResolvedRun, ModelRef, ModelRef], client: MlflowClient
+) -> None:
+    run, _, second = two
+    with pytest.raises(ConfigurationError, match="v2 is the champion already"):
+        by_hand.rollback(client, settings_of(run), "2", LATER, "hides rose")
+    with pytest.raises(ConfigurationError, match="v2 is the champion already"):
+        by_hand.force(client, run, challenger_of(second), LATER, "we want it")
 
 
 def test_an_alias_that_was_moved_by_hand_stops_a_rollback(

@@ -1,0 +1,172 @@
+"""A workspace and a registry with three cycles, and who may do what to them: for tests of faults.
+
+    v1 serves, promoted by a first cycle; a second cycle trained v2 and may promote it; a third one
+    trained v3 at the same time, against the same champion.
+
+Points are before and after every change of a file's name, of a folder and of the registry. They are
+found by running, and a process is killed at one of them (SIGKILL, so that nothing is cleaned up).
+"""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines import storage
+from pipelines.contracts import files
+from pipelines.contracts.artifacts import ModelRef, ResolvedRun
+from pipelines.contracts.errors import HomefeedError
+from pipelines.registry import by_hand, history, reconcile, registry, tracking
+from pipelines.settings import Settings
+from pipelines.stages.resolve_run import require_record
+from pipelines.stages.runner import run_stage
+from support.fake_registry import FakeRegistry
+from support.judgements import make_model
+from support.registered import NO_ANCHOR, challenger_of, judgement_of
+from support.runs import make_run, save_artifact, save_run
+from training.bundle import files as bundle_files
+
+NAME = "test_ranker"
+FIRST = datetime(2017, 3, 2, tzinfo=UTC)
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+class World:
+    """Two cycles that may promote, a person, and what they all act upon."""
+
+    def __init__(self, folder: Path) -> None:
+        self.registry = FakeRegistry(folder / "registry.json")
+        self.folder = folder
+        self.clock = NOW
+        models = [make_model(str(n), FIRST + timedelta(days=14 * min(n, 2))) for n in range(1, 4)]
+        self.models = {model.version: self.registry.add(model) for model in models}
+        self.runs = {"1": self._save_cycle("1", None)}
+        self.workspace_uri = self.runs["1"].workspace_uri
+        self.settings = Settings(workspace=self.workspace_uri, registered_model=NAME)
+        run_stage("promote_challenger", self.runs["1"].run_uri)
+        champion = self.models["1"]
+        self.runs |= {n: self._save_cycle(n, champion) for n in ("2", "3")}
+
+    def _save_cycle(self, number: str, champion: ModelRef | None) -> ResolvedRun:
+        model = self.models[number]
+        run = make_run(self.folder, as_of=model.as_of, champion=champion, run_id=f"cycle-{number}")
+        save_run(run)
+        save_artifact(run, "train_challenger", challenger_of(model))
+        save_artifact(run, "train_anchor", NO_ANCHOR)
+        save_artifact(run, "compare_with_champion", judgement_of(run, model))
+        return run
+
+    def tick(self) -> datetime:
+        self.clock += timedelta(hours=1)
+        return self.clock
+
+    def promote(self, number: str) -> None:
+        run_stage("promote_challenger", self.runs[number].run_uri)
+
+    def rollback(self, to_version: str | None = None) -> None:
+        now = self.tick()
+        by_hand.rollback(self.registry, self.settings, to_version, now, "hides rose")
+
+    def force(self, number: str) -> None:
+        run, challenger = self.runs[number], challenger_of(self.models[number])
+        by_hand.force(self.registry, run, challenger, self.tick(), "we want it")
+
+    def resolve(self) -> None:
+        require_record(self.registry, self.workspace_uri, NAME, self.tick())
+
+    def look(self) -> reconcile.State:
+        return reconcile.look(self.registry, self.workspace_uri, NAME)
+
+    def repair(self, restores_alias: bool) -> None:
+        with history.promotion_lock(self.workspace_uri):
+            now, reason = self.tick(), "somebody looked"
+            reconcile.repair(self.registry, self.look(), now, reason, restores_alias)
+
+    def leftovers(self) -> list[str]:
+        """Scratch files and folders that nobody would ever remove."""
+        names = (path.name for path in storage.local_path(self.workspace_uri).rglob(".*"))
+        return [name for name in names if name.startswith(".scratch-")]
+
+
+@contextmanager
+def record_world(folder: Path) -> Iterator[World]:
+    """Give a world whose registry is asked by everything that asks MLflow."""
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        registries: list[FakeRegistry] = []
+
+        def connect(uri: str) -> Any:
+            return FakeRegistry(folder / "registry.json") if not registries else registries[0]
+
+        patch.setattr(tracking, "connect", connect)
+        patch.setattr(registry, "download_bundle", lambda client, model, folder: folder)
+        patch.setattr(bundle_files, "load_bundle", lambda folder: None)
+        world = World(folder)
+        registries.append(world.registry)
+        yield world
+
+
+def points_of(world: World, action: Callable[[], None]) -> list[str]:
+    """Run an action to its end, and return the names of the points that it came by."""
+    names: list[str] = []
+    with _observed(world, names.append):
+        _allow_refusals(action)
+    return names
+
+
+def kill_at(world: World, action: Callable[[], None], place: int) -> str:
+    """Run an action in a process that is killed at a point, and return how the process ended."""
+    child = os.fork()
+    if child == 0:
+        count = iter(range(10**6))
+
+        def point(name: str) -> None:
+            if next(count) == place:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        with _observed(world, point):
+            _allow_refusals(action)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return "killed" if os.WIFSIGNALED(status) else "ended"
+
+
+def _allow_refusals(action: Callable[[], None]) -> str:
+    try:
+        action()
+    except HomefeedError as error:
+        return type(error).__name__
+    return ""
+
+
+attempt = _allow_refusals
+
+
+@contextmanager
+def _observed(world: World, point: Callable[[str], None]) -> Iterator[None]:
+    """Call `point` before and after every change."""
+
+    def wrap(owner: Any, name: str, patch: pytest.MonkeyPatch, label: Callable[..., str]) -> None:
+        original = getattr(owner, name)
+
+        def observed(*arguments: Any, **options: Any) -> Any:
+            what = f"{name} {label(*arguments)}"
+            point(f"before {what}")
+            found = original(*arguments, **options)
+            point(f"after {what}")
+            return found
+
+        patch.setattr(owner, name, observed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        wrap(files.os, "link", patch, lambda source, target: Path(target).name)
+        wrap(Path, "replace", patch, lambda source, target: Path(target).name)
+        wrap(files, "sync_folder", patch, lambda path: Path(path).name)
+        wrap(storage, "remove", patch, lambda uri: uri.rpartition("/")[2])
+        patch.setattr(world.registry, "point", point)
+        yield
