@@ -14,6 +14,11 @@ is the same, there is nothing to do.
 the end of the run's data interval, or now. `recipe`: the configuration. `promote`: off only
 compares. `devices`: training processes. A backfill never promotes.
 
+**Late**: a cycle that nobody started on its date runs later, once, as of its own date, up to half a
+period late (`HOMEFEED_LATENESS_PERIODS`). Older cycles are not replayed. A run that starts too late
+skips itself: `resolve_run` is skipped, and an alert names every cycle that did not run, also those
+that were missed while the DAG was paused. Clear a skipped run to run it all the same.
+
 **Retries**: a failure that may pass is tried twice more; bad data (exit code 65), a refused
 promotion (77), bad configuration (78) and bad usage (64) fail at once. Clearing a task is safe: a
 stage that has published returns what it published, and is run again only if its inputs have changed
@@ -74,7 +79,7 @@ DEFAULTS = {
 @task(task_id="resolve_run", inlets=[CHAMPION])
 def resolve_task(params: Any = None, dag_run: Any = None, ti: Any = None) -> dict[str, str]:
     """Fix as_of, the code and the champion's version; all that follows depends on these."""
-    return start_cycle(params, dag_run, ti, Settings())
+    return start_cycle(params, dag_run, ti, Settings(), CATCHUP)
 
 
 @task(task_id="promote_challenger", outlets=[PROMOTED])
@@ -97,11 +102,7 @@ def alert_task(run_uri: str) -> str:
 
 with DAG(
     dag_id=DAG_ID,
-    schedule=GridTimetable(
-        datetime.fromisoformat(SETTINGS.schedule_start),
-        timedelta(days=SETTINGS.cadence_days).total_seconds(),
-        catchup=CATCHUP,
-    ),
+    schedule=GridTimetable.from_settings(SETTINGS),
     start_date=datetime.fromisoformat(SETTINGS.schedule_start),
     catchup=CATCHUP,
     max_active_runs=1,

@@ -8,7 +8,7 @@ compares the README's table with the fields.
 import os
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipelines.contracts.errors import ConfigurationError
@@ -61,6 +61,10 @@ class Settings(BaseSettings):
     schedule_start: str = Field(
         default="2026-01-05T06:00:00+00:00", description="A cycle's start; all others follow it."
     )
+    lateness_periods: float = Field(
+        default=0.5,
+        description="How long after its date a missed cycle still runs; in periods.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -70,6 +74,18 @@ class Settings(BaseSettings):
             raise ConfigurationError(
                 f"HOMEFEED_ANCHOR is set to {found!r}, and is called HOMEFEED_SCHEDULE_START now "
                 f"(an anchor is an accepted recipe); rename it"
+            )
+        return value
+
+    @field_validator("lateness_periods")
+    @classmethod
+    def _stays_within_a_period(cls, value: float) -> float:
+        """Refuse what would lose a cycle to a restart, or let two cycles be late at once."""
+        if not 0.01 <= value <= 0.99:
+            raise ConfigurationError(
+                f"HOMEFEED_LATENESS_PERIODS is {value:g}; expected 0.01 to 0.99, the part of "
+                f"HOMEFEED_CADENCE_DAYS for which a missed cycle may still be run; set it to 0.5 "
+                f"for half a period"
             )
         return value
 

@@ -1,8 +1,9 @@
 """What people are told about a run: one function for each reason to tell them something.
 
 An alert is composed after a regression, an inconclusive comparison, a failed data gate and a broken
-run; a promotion is no reason for one. Not for how a message looks (`pipelines.alerts.rendering`) or
-travels (`pipelines.alerts.transports`), nor for what to run next (`pipelines.alerts.next_step`).
+run; a promotion is no reason for one. Not for cycles that did not run (`pipelines.alerts.missed`),
+for how a message looks (`pipelines.alerts.rendering`) or travels (`pipelines.alerts.transports`),
+nor for what to run next (`pipelines.alerts.next_step`).
 """
 
 from urllib.parse import quote
@@ -75,7 +76,7 @@ def alert_on_unresolved(
         certainty="Certain: the task failed, and no later stage began.",
         done="Nothing was built, trained or promoted. The champion is what it was.",
         next_step=next_step,
-        links=(("Airflow run", _airflow_link(trigger, settings)),),
+        links=(("Airflow run", airflow_link(trigger, settings)),),
     )
     return deliver(alert, settings)
 
@@ -243,12 +244,13 @@ def _what_stays(stage: str, run: ResolvedRun) -> str:
 
 def _links(run: ResolvedRun, settings: Settings) -> tuple[tuple[str, str], ...]:
     return (
-        ("Airflow run", _airflow_link(run.trigger, settings)),
+        ("Airflow run", airflow_link(run.trigger, settings)),
         ("MLflow", run.tracking_uri),
         ("Run folder", run.run_uri),
     )
 
 
-def _airflow_link(trigger: str, settings: Settings) -> str:
+def airflow_link(trigger: str, settings: Settings) -> str:
+    """Return the address of a run's page in Airflow, or of the DAG's where no Airflow ran it."""
     page = f"{settings.airflow_url.rstrip('/')}/dags/{DAG_ID}"
     return page if trigger == "command line" else f"{page}/runs/{quote(trigger, safe='')}"

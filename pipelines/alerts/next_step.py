@@ -178,6 +178,29 @@ def after_unresolved(request: RunRequest, settings: Settings) -> NextStep:
     )
 
 
+def after_missed(request: RunRequest, settings: Settings, is_newer_under_way: bool) -> NextStep:
+    """Return what helps where the schedule skipped cycles.
+
+    Args:
+        request: The newest cycle that was skipped, as Airflow asked for it.
+        settings: Places.
+        is_newer_under_way: Whether a newer cycle runs now, or has come and is next.
+    """
+    if is_newer_under_way:
+        return _step(
+            "Nothing has to be run: a newer cycle runs now or is next, and tells if it does not "
+            "run. Find out why nobody started the skipped ones.",
+            _ask_who_serves(settings),
+        )
+    return _step(
+        "Find out why nobody started the cycle. If the champion should not wait for the next one, "
+        "run the newest skipped cycle now; or clear its run in Airflow, which then runs whatever "
+        "its date.",
+        ("Run the newest skipped cycle now:", cycle_command(request, settings)),
+        _ask_who_serves(settings),
+    )
+
+
 def is_refusal(failure: StageFailure) -> bool:
     """Return whether a failure is the data gate's answer, and not a broken run."""
     refusals = (DataGateFailedError.__name__, SnapshotDamagedError.__name__)

@@ -9,6 +9,7 @@ On disk a run is a folder:
     <workspace>/runs/<run_id>/<stage>/failure.json     the last failure, removed by success
     <workspace>/snapshots/<digest>/...                 shared by every run that needs it
     <workspace>/history/*.json                         who was serving when, append-only
+    <workspace>/schedule/record.json                   due dates that are accounted for
 """
 
 from datetime import datetime
@@ -320,6 +321,7 @@ class AlertKind(StrEnum):
     DATA_GATE_FAILED = "data_gate_failed"
     BROKEN_RUN = "broken_run"
     FORCED_PROMOTION = "forced_promotion"
+    MISSED_CYCLE = "missed_cycle"
 
 
 class NextStep(Frozen):

@@ -1,1 +1,1 @@
-"""What Airflow is given: operators, retries, callbacks, schedule. The DAG file wires them."""
+"""What Airflow is given: operators, retries, callbacks, schedule, account of missed dates."""

@@ -32,23 +32,28 @@ def choose_as_of(param: str | None, interval_end: datetime | None, run_after: da
 
 
 def start_cycle(
-    params: Mapping[str, Any], dag_run: Any, ti: Any, settings: Settings
+    params: Mapping[str, Any], dag_run: Any, ti: Any, settings: Settings, catchup: bool = False
 ) -> dict[str, str]:
     """Resolve the cycle that an Airflow run asks for.
+
+    A scheduled run first accounts for the due dates up to its own.
 
     Args:
         params: as the trigger form gave them.
         dag_run: its run_id names the cycle: a cleared or retried task finds the same one again.
         ti: where a failure is left for the alert, which finds no run here.
-        settings: places.
+        settings: places and schedule.
+        catchup: the DAG's own; with it a scheduled run is run however late it is.
 
     Returns:
         run_id, run_uri and as_of of the cycle: all that the other tasks need.
 
     Raises:
         HomefeedError: as `pipelines.stages.resolve_run.resolve_run` does.
+        AirflowSkipException: as `pipelines.orchestration.missed.account_for` does.
     """
     from pipelines.alerts.next_step import after_unresolved
+    from pipelines.orchestration.missed import account_for
     from pipelines.stages.runner import start_run
 
     request = RunRequest(
@@ -62,6 +67,8 @@ def start_cycle(
         trigger=dag_run.run_id,
     )
     try:
+        if dag_run.run_type == "scheduled":
+            account_for(dag_run, request, settings, catchup)
         as_of = choose_as_of(params["as_of"], dag_run.data_interval_end, dag_run.run_after)
         request = request.model_copy(update={"as_of": as_of})
         run = start_run(request, settings)

@@ -1,8 +1,10 @@
 """The schedule "every so many days, counted from one fixed instant", as an Airflow timetable.
 
 Cron cannot say "every 14 days", and Airflow's own delta timetables snap to the epoch or drift after
-an outage. Here a cycle is due at `start + k * period` and at no other instant. Not for deciding a
-cycle's as_of: the DAG's first task does that from the interval given here.
+an outage. Here a cycle is due at `start + k * period` and at no other instant. Only what Airflow
+documents for a timetable is used. Not for deciding a cycle's as_of, which the DAG's first task does
+from the interval given here, nor whether a cycle is too late to be run
+(`pipelines.orchestration.missed`).
 """
 
 from datetime import UTC, datetime, timedelta
@@ -14,17 +16,14 @@ from pendulum import DateTime
 from pendulum import instance as to_pendulum
 
 from pipelines.contracts.time import DAY_MS
+from pipelines.settings import Settings
 
-LATENESS_S = 3600.0
-"""How long after its instant a cycle still counts as on time, in seconds.
+FIRST_LATENESS_S = 3600.0
+"""How long after its instant the very first cycle still counts as due, in seconds.
 
-Without it a scheduler that looks a second after the DAG processor refreshed the next date would
-find the following one there, and lose a fortnight; a restart at the wrong minute would do the same.
+Before the first cycle nothing can have been missed, so that a fresh installation waits for its
+next date. Without the hour, a scheduler that looks a second late would lose the first date.
 """
-
-
-class MissedCycleError(RuntimeError):
-    """A cycle is overdue and is not replayed; the next date has been put in its place."""
 
 
 def utc_now() -> datetime:
@@ -32,24 +31,31 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+TICK = timedelta(microseconds=1)
+"""The smallest step of an instant: what is a tick later is after it."""
+
+
 class GridTimetable(Timetable):
     """A cycle at every `start + k * period`, whatever outages and pauses lie between.
 
     The cycle due at `t` has the data interval `[t - period, t)` and runs at `t`; its logical date
-    is the interval's start. Without catchup the next cycle is the first instant that is not
-    already past (by more than `LATENESS_S`); cycles missed meanwhile are not run. With catchup
-    every instant since the last cycle, or since the DAG's start_date, is run in order.
+    is the interval's start. Without catchup the next cycle is the newest instant that has come, if
+    no cycle has been created for it yet, and else the first one to come: what Airflow's own trigger
+    timetables do, on a grid. With catchup every instant since the last cycle, or since the DAG's
+    start_date, is run in order.
+
+    After an outage the scheduler may create the oldest cycle that was missed as well, because it
+    goes by the date that was stored before the outage. The cycle's first task skips it.
 
     Args:
         start: an aware instant at which a cycle is due; cycles before it are due as well.
         period_s: seconds between two cycles, whole or not, above zero.
-        catchup: must equal the DAG's `catchup`; the scheduler does not pass it on everywhere.
 
     Raises:
         ValueError: the start has no time zone or the period is not above zero.
     """
 
-    def __init__(self, start: datetime, period_s: float, catchup: bool = False) -> None:
+    def __init__(self, start: datetime, period_s: float) -> None:
         if start.tzinfo is None:
             raise ValueError(
                 f"start {start.isoformat()} has no time zone; write it as "
@@ -59,9 +65,16 @@ class GridTimetable(Timetable):
             raise ValueError(f"period_s is {period_s}; expected a number above 0 seconds")
         self.start = start.astimezone(UTC)
         self.period = timedelta(seconds=period_s)
-        self.catchup = catchup
         self.description = (
             f"Every {_days(self.period)}, counted from {self.start:%Y-%m-%d %H:%M} UTC"
+        )
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "GridTimetable":
+        """Return the schedule of a deployment."""
+        return cls(
+            datetime.fromisoformat(settings.schedule_start),
+            timedelta(days=settings.cadence_days).total_seconds(),
         )
 
     @property
@@ -71,32 +84,38 @@ class GridTimetable(Timetable):
 
     def serialize(self) -> dict[str, Any]:
         """Return the JSON form that the DAG's serialisation keeps."""
-        return {
-            "start": self.start.isoformat(),
-            "period_s": self.period.total_seconds(),
-            "catchup": self.catchup,
-        }
+        return {"start": self.start.isoformat(), "period_s": self.period.total_seconds()}
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> "GridTimetable":
         """Return the timetable that `serialize` described."""
-        return cls(datetime.fromisoformat(data["start"]), data["period_s"], data["catchup"])
+        return cls(datetime.fromisoformat(data["start"]), data["period_s"])
 
     def due_at_or_after(self, instant: datetime) -> DateTime:
         """Return the first due instant that is not before the given one."""
         # timedelta's own floor division is exact; a float quotient would be off by one near a hit.
-        elapsed = _plain(instant) - self.start
+        elapsed = standard_utc(instant) - self.start
         return self._due(-(-elapsed // self.period))
+
+    def due_before(self, instant: datetime) -> DateTime:
+        """Return the last due instant that is before the given one."""
+        return self._due(-(-(standard_utc(instant) - self.start) // self.period) - 1)
+
+    def due_between(self, after: datetime, before: datetime) -> tuple[datetime, ...]:
+        """Return the due instants between two others, which are left out, oldest first."""
+        first = -(-(standard_utc(after) + TICK - self.start) // self.period)
+        end = -(-(standard_utc(before) - self.start) // self.period)
+        return tuple(self.start + number * self.period for number in range(first, end))
 
     def _due(self, number: int) -> DateTime:
         return to_pendulum(self.start + number * self.period, tz="UTC")
 
     def _interval_before(self, due: DateTime) -> DataInterval:
-        return DataInterval(to_pendulum(_plain(due) - self.period, tz="UTC"), due)
+        return DataInterval(to_pendulum(standard_utc(due) - self.period, tz="UTC"), due)
 
     def infer_manual_data_interval(self, *, run_after: DateTime) -> DataInterval:
         """Return the period that ends when a person triggers: their run wants what is newest."""
-        return self._interval_before(to_pendulum(_plain(run_after), tz="UTC"))
+        return self._interval_before(to_pendulum(standard_utc(run_after), tz="UTC"))
 
     def next_dagrun_info(
         self,
@@ -110,45 +129,21 @@ class GridTimetable(Timetable):
             last_automated_data_interval: of the last scheduled cycle, whatever schedule it had.
             restriction: start_date, end_date and catchup of the DAG.
         """
-        last = last_automated_data_interval
-        not_before = (
-            restriction.earliest,
-            # One microsecond later: the instant that has been run is not run again.
-            last and last.end + timedelta(microseconds=1),
-            None if restriction.catchup else utc_now() - timedelta(seconds=LATENESS_S),
-        )
+        last, now = last_automated_data_interval, utc_now()
+        # One microsecond later: the instant that has been run is not run again.
+        not_before = [restriction.earliest, last and last.end + TICK]
+        if not restriction.catchup and last is not None:
+            not_before.append(self.due_before(now + TICK))
+        elif not restriction.catchup:
+            not_before.append(to_pendulum(now - timedelta(seconds=FIRST_LATENESS_S)))
         known = [instant for instant in not_before if instant is not None]
         due = self.due_at_or_after(max(known, default=self.start))
         if restriction.latest is not None and due > restriction.latest:
             return None
         return DagRunInfo.interval(*self._interval_before(due))
 
-    def next_run_info_from_dag_model(self, *, dag_model: Any) -> DagRunInfo | None:
-        """Return the cycle that the scheduler is about to create from the date it has stored.
 
-        After an outage the stored date is the first one missed, and a scheduler that is up before
-        the DAG processor would create it, weeks late. The stored date is moved on instead.
-
-        Raises:
-            MissedCycleError: nothing is to be created now; the scheduler logs it and goes on.
-        """
-        info = super().next_run_info_from_dag_model(dag_model=dag_model)
-        oldest_on_time = utc_now() - timedelta(seconds=LATENESS_S)
-        if info is None or self.catchup or info.run_after >= oldest_on_time:
-            return info
-        due = self.due_at_or_after(oldest_on_time)
-        interval = self._interval_before(due)
-        dag_model.next_dagrun = interval.start
-        dag_model.next_dagrun_data_interval = interval
-        dag_model.next_dagrun_create_after = due
-        raise MissedCycleError(
-            f"the cycle of {info.run_after.isoformat()} was missed and is not replayed "
-            f"(catchup is off); the next one is due at {due.isoformat()}; to run a missed one, "
-            f"trigger the DAG with as_of={info.run_after:%Y-%m-%d}"
-        )
-
-
-def _plain(instant: datetime) -> datetime:
+def standard_utc(instant: datetime) -> datetime:
     """Return the instant as a standard datetime in UTC: pendulum's differences do not divide."""
     utc = instant.astimezone(UTC)
     return datetime(*utc.timetuple()[:6], utc.microsecond, UTC)

@@ -85,8 +85,20 @@ def test_reading_it_imports_nothing_heavy(repository):
 def test_it_is_every_fortnight_and_never_catches_up(dag):
     assert isinstance(dag.timetable, GridTimetable)
     assert dag.timetable.period == timedelta(days=14)
-    assert dag.catchup is False and dag.timetable.catchup is False
+    assert dag.catchup is False
     assert dag.max_active_runs == 1
+
+
+def test_the_first_task_knows_the_schedule_s_catchup(dag, monkeypatch):
+    asked = {}
+    function = dag.get_task("resolve_run").python_callable
+    monkeypatch.setitem(
+        function.__globals__,
+        "start_cycle",
+        lambda params, dag_run, ti, settings, catchup: asked.update(catchup=catchup),
+    )
+    function()
+    assert asked == {"catchup": dag.catchup}
 
 
 def test_its_schedule_survives_serialisation(dag):

@@ -1,0 +1,333 @@
+"""Outages and pauses in a simulated Airflow: what is run, as of which day, and what is told."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.types import DagRunProtocol
+
+from pipelines import storage
+from pipelines.alerts import transports
+from pipelines.contracts.errors import DataContractError
+from pipelines.orchestration.missed import ScheduleRecord, find_skipped, record_uri
+from pipelines.orchestration.resolving import start_cycle
+from pipelines.orchestration.timetable import GridTimetable
+from pipelines.settings import Settings
+from pipelines.stages import runner
+from support.commands import parse
+from support.simulated_airflow import SimulatedAirflow
+
+START = datetime(2026, 1, 5, 6, tzinfo=UTC)
+DUE = datetime(2026, 2, 2, 6, tzinfo=UTC)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+PARAMS = {"as_of": None, "recipe": "smoke", "promote": True, "devices": 1}
+TI = SimpleNamespace(xcom_push=lambda key, value: None)
+
+
+class World:
+    """A deployment with a simulated Airflow, in which each run starts as soon as it is created."""
+
+    def __init__(self, patch, workspace, days=14.0, catchup=False) -> None:
+        self.settings = Settings(workspace=str(workspace), cadence_days=days)
+        self.patch, self.outbox, self.catchup = patch, workspace / "outbox", catchup
+        self.airflow = self.new_airflow()
+        self.trained: list[str] = []
+        self.skipped: list[str] = []
+        patch.setattr(runner, "start_run", self._start_run)
+
+    def new_airflow(self) -> SimulatedAirflow:
+        schedule = GridTimetable.from_settings(self.settings)
+        return SimulatedAirflow(self.patch, schedule, START, self.catchup)
+
+    def _start_run(self, request, settings):
+        self.trained.append(f"{request.day:%m-%d}")
+        return SimpleNamespace(run_id=request.run_id, run_uri="uri", as_of=request.day)
+
+    def go(self, now: datetime, processor_first: bool = True) -> list[str]:
+        """Let Airflow look at a moment until it has nothing to do; return the days trained."""
+        self.trained.clear()
+        self.airflow.set_clock(now)
+        if processor_first:
+            self.airflow.parse()
+        while run := self.airflow.create_run():
+            self.begin(run)
+            self.airflow.parse()
+        return list(self.trained)
+
+    def begin(self, run) -> None:
+        try:
+            start_cycle(PARAMS, run, TI, self.settings, self.catchup)
+        except AirflowSkipException:
+            self.skipped.append(run.run_id)
+
+    def alerts(self) -> list[dict]:
+        receipts = [json.loads(path.read_text()) for path in sorted(self.outbox.glob("*.json"))]
+        return [receipt["alert"] for receipt in receipts]
+
+    def told(self) -> list[str]:
+        """Return every date that an alert names as skipped, sorted, as often as it is named."""
+        assert {alert["kind"] for alert in self.alerts()} <= {"missed_cycle"}
+        heads = [alert["happened"].splitlines()[0] for alert in self.alerts()]
+        dates = [date for head in heads for date in head.split("for ", 1)[1].split(", ")]
+        return sorted(date.removesuffix(".")[5:13] for date in dates)
+
+
+@pytest.fixture
+def world(monkeypatch, tmp_path) -> World:
+    """A fortnightly deployment that has run the cycle of 19 January on time."""
+    made = World(monkeypatch, tmp_path / "workspace")
+    assert made.go(DUE - 14 * DAY) == ["01-19"]
+    return made
+
+
+@pytest.mark.parametrize("processor_first", [True, False])
+@pytest.mark.parametrize(
+    ("outage", "trained", "told", "next_date"),
+    [
+        (0.5 * HOUR, ["02-02"], [], "02-16"),
+        (2 * HOUR, ["02-02"], [], "02-16"),
+        (3 * DAY, ["02-02"], [], "02-16"),
+        (6.9 * DAY, ["02-02"], [], "02-16"),
+        (7 * DAY, ["02-02"], [], "02-16"),
+        (7 * DAY + timedelta(seconds=1), [], ["02-02 06"], "02-16"),
+        (7.1 * DAY, [], ["02-02 06"], "02-16"),
+        (20 * DAY, ["02-16"], ["02-02 06"], "03-02"),
+        (27 * DAY, [], ["02-02 06", "02-16 06"], "03-02"),
+    ],
+)
+def test_after_an_outage_the_newest_cycle_runs_late_or_is_told(
+    world, outage, trained, told, next_date, processor_first
+):
+    assert world.go(DUE + outage, processor_first) == trained
+    assert world.told() == told
+    assert f"{world.airflow.row.next_dagrun_create_after:%m-%d %H}" == f"{next_date} 06"
+    on_time = world.airflow.row.next_dagrun_create_after
+    assert world.go(on_time) == [next_date]
+    assert world.told() == told  # nothing is told twice, nor run twice
+
+
+@pytest.mark.parametrize("processor_first", [True, False])
+@pytest.mark.parametrize(
+    ("outage", "trained", "told", "next_date"),
+    [
+        (0.5 * HOUR, ["02-02"], [], "02-05 18"),
+        (2 * HOUR, ["02-02"], [], "02-05 18"),
+        (3 * DAY, [], ["02-02 06"], "02-05 18"),
+        (6.9 * DAY, [], ["02-02 06", "02-05 18"], "02-09 06"),
+        (7.1 * DAY, ["02-09"], ["02-02 06", "02-05 18"], "02-12 18"),
+        (
+            20 * DAY,
+            [],
+            ["02-02 06", "02-05 18", "02-09 06", "02-12 18", "02-16 06", "02-19 18"],
+            "02-23 06",
+        ),
+    ],
+)
+def test_twice_a_week_half_a_period_is_shorter(
+    monkeypatch, tmp_path, outage, trained, told, next_date, processor_first
+):
+    world = World(monkeypatch, tmp_path / "workspace", days=3.5)
+    assert world.go(DUE - 3.5 * DAY) == ["01-29"]
+    assert world.go(DUE + outage, processor_first) == trained
+    assert world.told() == told
+    assert f"{world.airflow.row.next_dagrun_create_after:%m-%d %H}" == next_date
+
+
+@pytest.mark.parametrize("processor_first", [True, False])
+def test_with_catchup_every_cycle_is_run_however_late(monkeypatch, tmp_path, processor_first):
+    world = World(monkeypatch, tmp_path / "workspace", catchup=True)
+    assert world.go(START) == ["01-05"]
+    assert world.go(DUE + 20 * DAY, processor_first) == ["01-19", "02-02", "02-16"]
+    assert world.told() == []
+
+
+@pytest.mark.parametrize("days", [14, 3.5])
+def test_a_pause_is_told_when_a_person_ends_it(monkeypatch, tmp_path, days):
+    world = World(monkeypatch, tmp_path / "workspace", days=days)
+    world.go(DUE - days * DAY)
+    for day in range(57):  # paused: the DAG processor goes on, the scheduler creates nothing
+        world.airflow.set_clock(DUE + day * DAY)
+        world.airflow.parse()
+    unpaused_at = DUE + 56.1 * DAY
+    assert world.go(unpaused_at) == ["03-30"]
+    expected = [f"{DUE + k * days * DAY:%m-%d %H}" for k in range(int(56 / days))]
+    assert len(expected) == 56 / days
+    if days == 14:
+        assert world.told() == expected
+    else:
+        (alert,) = world.alerts()
+        assert "No cycle ran for 16 due dates, from 2026-02-02 06:00 UTC to 2026-03-26" in str(
+            alert["happened"]
+        )
+    (alert,) = world.alerts()
+    assert "the DAG was paused" in alert["certainty"]
+
+
+@pytest.mark.parametrize("now", [DUE + HOUR, DUE + 3 * DAY, DUE + 9 * DAY, DUE + 300 * DAY])
+def test_a_fresh_installation_tells_nothing_and_waits_for_its_date(monkeypatch, tmp_path, now):
+    world = World(monkeypatch, tmp_path / "workspace")
+    assert world.go(now + HOUR) == []
+    first = world.airflow.row.next_dagrun_create_after
+    assert first > now and (first - START).total_seconds() % (14 * 86400) == 0
+    assert world.go(first) == [f"{first:%m-%d}"]
+    assert world.alerts() == []
+
+
+def test_a_new_airflow_database_finds_the_account_of_the_old_one(world):
+    world.airflow = world.new_airflow()
+    assert world.go(DUE + 2 * DAY) == []  # a new database waits for the next date
+    assert world.told() == []
+    assert world.go(DUE + 14 * DAY) == ["02-16"]
+    assert world.told() == ["02-02 06"]
+
+
+def test_a_run_that_waited_in_the_queue_for_too_long_is_skipped(world):
+    world.airflow.set_clock(DUE)
+    run = world.airflow.create_run()
+    run.start_date = DUE + 8 * DAY
+    world.begin(run)
+    assert (world.skipped, world.told()) == ([run.run_id], ["02-02 06"])
+
+
+def test_a_retry_skips_and_tells_the_same_once(world):
+    world.go(DUE + 8 * DAY)
+    run = world.airflow.runs[-1]
+    world.begin(run)
+    assert world.skipped == [run.run_id, run.run_id]
+    assert (world.told(), world.trained) == (["02-02 06"], [])
+
+
+def test_a_skipped_run_that_is_cleared_is_run(world):
+    world.go(DUE + 8 * DAY)
+    run = world.airflow.runs[-1]
+    run.clear_number, run.start_date = 1, DUE + 9 * DAY
+    world.begin(run)
+    assert (world.trained, world.told()) == (["02-02"], ["02-02 06"])
+
+
+def test_an_old_run_that_is_cleared_misses_nothing(world):
+    old = world.airflow.runs[-1]
+    world.go(DUE)
+    old.clear_number, old.start_date = 1, DUE + DAY
+    world.begin(old)
+    assert (world.trained, world.alerts()) == (["02-02", "01-19"], [])
+    assert world.go(DUE + 14 * DAY) == ["02-16"]
+    assert world.alerts() == []
+
+
+def test_a_manual_run_is_never_too_late_and_accounts_for_nothing(world):
+    dag_run = SimpleNamespace(
+        run_id="manual__x", run_type="manual", data_interval_end=DUE, run_after=DUE
+    )
+    start_cycle(PARAMS, dag_run, TI, world.settings)
+    assert world.trained == ["01-19", "02-02"]
+    assert world.go(DUE + 14 * DAY, processor_first=False) == ["02-16"]
+    assert world.told() == ["02-02 06"]
+
+
+def test_a_day_of_which_a_cycle_is_on_record_is_not_told(world, tmp_path):
+    storage.write_bytes(
+        storage.join(storage.to_uri(tmp_path / "workspace"), "runs/2026-02-02--ab/x"), b""
+    )
+    assert world.go(DUE + 20 * DAY) == ["02-16"]
+    assert world.alerts() == []
+
+
+def test_what_a_transport_did_not_take_is_sent_again_by_the_next_run(world, monkeypatch):
+    taken, is_down = [], True
+
+    def send(rendered, settings):
+        if is_down:
+            raise OSError("no route")
+        taken.append(rendered.subject)
+
+    monkeypatch.setitem(transports._TRANSPORTS, "slack", send)
+    world.settings = world.settings.model_copy(update={"alert_transports": ("outbox", "slack")})
+    assert world.go(DUE + 20 * DAY) == ["02-16"]  # the cycle is not given up for a message
+    assert (taken, world.told()) == ([], ["02-02 06"])
+    is_down = False
+    assert world.go(DUE + 28 * DAY) == ["03-02"]
+    assert taken == ["[homefeed] Homefeed retrain 2026-02-02: the cycle was skipped"]
+    assert world.told() == ["02-02 06"]
+    world.go(DUE + 42 * DAY)
+    assert len(taken) == 1
+    assert storage.read_model(record_uri(world.settings), ScheduleRecord).untold == ()
+
+
+def test_a_skip_that_nobody_was_told_of_is_a_failure(world, monkeypatch):
+    def send(rendered, settings):
+        raise OSError("no route")
+
+    monkeypatch.setitem(transports._TRANSPORTS, "slack", send)
+    world.settings = world.settings.model_copy(update={"alert_transports": ("outbox", "slack")})
+    with pytest.raises(transports.AlertDeliveryError, match="slack"):
+        world.go(DUE + 8 * DAY)
+    record = storage.read_model(record_uri(world.settings), ScheduleRecord)
+    assert (record.accounted_until, len(record.untold)) == (DUE, 1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "due", "expected"),
+    [
+        (14, 14, DUE + 14 * DAY, ["02-02 06"]),
+        (3.5, 14, DUE + 14 * DAY, ["02-02 06"]),
+        (14, 3.5, DUE + 14 * DAY, ["02-02 06"]),  # the dates between were not due at their time
+        (14, 9, START + 45 * DAY, []),
+    ],
+)
+def test_after_a_change_of_cadence_only_dates_of_both_schedules_count(old, new, due, expected):
+    record = ScheduleRecord(accounted_until=DUE - 14 * DAY, start=START, period_s=old * 86400)
+    grid = GridTimetable(START, new * 86400)
+    found = find_skipped(record, grid, due, is_too_late=False)
+    assert [f"{date:%m-%d %H}" for date in found] == expected
+
+
+@pytest.mark.parametrize("days_before", [0, 14])
+def test_a_date_that_is_accounted_for_is_not_found_again(days_before):
+    record = ScheduleRecord(accounted_until=DUE, start=START, period_s=14 * 86400)
+    due = DUE - days_before * DAY
+    assert find_skipped(record, GridTimetable(START, 14 * 86400), due, is_too_late=True) == ()
+
+
+def test_a_changed_cadence_does_not_tell_of_a_late_date_that_was_none(world):
+    world.settings = world.settings.model_copy(update={"cadence_days": 3.5})
+    runs = world.airflow.runs
+    world.airflow = world.new_airflow()
+    world.airflow.runs = runs
+    assert world.go(datetime(2026, 1, 31, 20, tzinfo=UTC)) == []  # 29 January, 18:00, is too late
+    assert world.skipped == ["scheduled__2026-01-29T18:00:00+00:00"]
+    assert world.alerts() == []
+
+
+def test_a_damaged_record_is_named_and_left_for_a_person(world):
+    storage.write_bytes(record_uri(world.settings), b"{}")
+    with pytest.raises(DataContractError, match=r"(?s)record\.json.*delete it and clear the task"):
+        world.go(DUE)
+
+
+def test_the_alert_names_what_was_done_and_a_command_that_exists(world):
+    world.go(DUE + 8 * DAY)
+    (alert,) = world.alerts()
+    assert alert["title"] == "Homefeed retrain 2026-02-02: the cycle was skipped"
+    parsed = [parse(command) for _, command in alert["next_step"]["commands"]]
+    assert [context.info_name for context in parsed] == ["retrain", "serving"]
+    assert parsed[0].params["as_of"] == "2026-02-02"
+    assert parsed[0].params["key"] == world.airflow.runs[-1].run_id
+
+
+@pytest.mark.parametrize("processor_first", [True, False])
+def test_after_a_long_outage_nobody_is_asked_to_run_an_old_cycle(world, processor_first):
+    world.go(DUE + 20 * DAY, processor_first)
+    (alert,) = world.alerts()
+    assert [parse(command).info_name for _, command in alert["next_step"]["commands"]] == [
+        "serving"
+    ]
+    following = "2026-03-02" if processor_first else "2026-02-16"
+    assert f"the next one is that of {following} 06:00 UTC" in alert["done"]
+
+
+def test_airflow_still_gives_a_task_the_facts_that_the_account_needs():
+    needed = {"run_id", "run_type", "run_after", "data_interval_end", "start_date", "clear_number"}
+    assert needed <= set(DagRunProtocol.__annotations__)

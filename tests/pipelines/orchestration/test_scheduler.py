@@ -1,0 +1,108 @@
+"""The scheduler and the DAG processor of Airflow themselves, on a database, after an outage."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from airflow import settings
+from airflow.dag_processing.collection import update_dag_parsing_results_in_db
+from airflow.jobs.job import Job
+from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+from airflow.models.dag import DagModel
+from airflow.models.dagbundle import DagBundleModel
+from airflow.models.dagrun import DagRun
+from airflow.sdk import DAG
+from airflow.serialization.serialized_objects import LazyDeserializedDAG
+from airflow.utils.db import initdb
+from airflow.utils.session import create_session
+from airflow.utils.state import DagRunState
+from sqlalchemy import select
+
+from pipelines.orchestration import timetable
+from pipelines.orchestration.timetable import GridTimetable
+from support.simulated_airflow import SimulatedAirflow
+
+START = datetime(2026, 1, 5, 6, tzinfo=UTC)
+DUE = datetime(2026, 2, 2, 6, tzinfo=UTC)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+class RealAirflow:
+    """One DAG in Airflow's database; its scheduler and processor look when they are told to."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, dag_id: str) -> None:
+        self.patch, self.dag_id = patch, dag_id
+        schedule = GridTimetable(START, 14 * 86400)
+        with DAG(dag_id, schedule=schedule, start_date=START, max_active_runs=1) as self.dag:
+            pass
+
+    def set_clock(self, now: datetime) -> None:
+        self.patch.setattr(timetable, "utc_now", lambda: now)
+
+    def parse(self) -> None:
+        with create_session() as session:
+            update_dag_parsing_results_in_db(
+                *("tested", None, [LazyDeserializedDAG.from_dag(self.dag)], {}, 0.0, set()),
+                session=session,
+            )
+
+    def create_run(self) -> None:
+        """Look once, as the scheduler does when the stored date has come, and end the run."""
+        with create_session() as session:
+            row = session.get(DagModel, self.dag_id)
+            SchedulerJobRunner(Job(), executors=[])._create_dag_runs([row], session)
+            for run in session.scalars(select(DagRun).where(DagRun.dag_id == self.dag_id)):
+                run.state = DagRunState.SUCCESS
+            row.exceeds_max_non_backfill = False
+
+    def stored(self) -> tuple[list[str], datetime]:
+        """Return the ids of the runs in the order of their dates, and the next date."""
+        with create_session() as session:
+            runs = session.scalars(select(DagRun).where(DagRun.dag_id == self.dag_id))
+            ids = [run.run_id for run in sorted(runs, key=lambda run: run.run_after)]
+            return ids, session.get(DagModel, self.dag_id).next_dagrun_create_after
+
+
+@pytest.fixture(scope="module", autouse=True)
+def database(tmp_path_factory):
+    """Give Airflow an empty database, whatever AIRFLOW_HOME the tests are run in."""
+
+    def connect() -> None:
+        settings.dispose_orm(do_log=False)
+        settings.configure_vars()
+        settings.configure_orm()
+
+    path = tmp_path_factory.mktemp("airflow") / "airflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{path}")
+        connect()
+        initdb()
+        with create_session() as session:
+            session.add(DagBundleModel(name="tested"))
+        yield
+    connect()
+
+
+@pytest.mark.parametrize("processor_first", [True, False])
+@pytest.mark.parametrize("outage", [2 * HOUR, 7.1 * DAY, 20 * DAY])
+def test_after_an_outage_they_create_what_the_simulation_creates(
+    monkeypatch, outage, processor_first
+):
+    real = RealAirflow(monkeypatch, f"real_{outage.total_seconds():.0f}_{processor_first}")
+    simulated = SimulatedAirflow(monkeypatch, GridTimetable(START, 14 * 86400), START, False)
+    expected = [DUE - 14 * DAY, DUE, DUE + 14 * DAY] if outage > 14 * DAY else [DUE - 14 * DAY, DUE]
+    if processor_first and outage > 14 * DAY:
+        expected.remove(DUE)  # the processor has moved the stored date on
+    for airflow in (simulated, real):
+        simulated.set_clock(DUE - 14 * DAY)
+        airflow.parse()
+        airflow.create_run()
+        simulated.set_clock(DUE + outage)
+        if processor_first:
+            airflow.parse()
+        airflow.create_run()
+        if not processor_first and outage > 14 * DAY:
+            airflow.create_run()
+    found, next_date = real.stored()
+    assert found == [f"scheduled__{date.isoformat()}" for date in expected]
+    assert found == [run.run_id for run in simulated.runs]
+    assert next_date == simulated.row.next_dagrun_create_after == expected[-1] + 14 * DAY
