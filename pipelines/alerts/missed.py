@@ -54,15 +54,16 @@ def compose_missed(missed: MissedCycles, request: RunRequest, settings: Settings
     title = f"Homefeed retrain {newest:%Y-%m-%d}: the cycle was skipped"
     if len(missed.skipped) > 1:
         title = f"Homefeed retrain {newest:%Y-%m-%d}: {len(missed.skipped)} cycles were skipped"
-    late = f"{_days(missed.started_at - missed.due)} after its date"
+    late = f"{_span(missed.started_at - missed.due)} after its date"
     happened = (
         f"No cycle ran for {_listed(missed.skipped)}.\n"
-        f"This was seen when Airflow started the run of {_instant(missed.due)}, {late}."
+        f"This was seen when Airflow started the run of {_instant(missed.due)} at "
+        f"{_instant(missed.started_at)}, {late}."
     )
     done = f"The cycle of {_instant(missed.due)} is running, as of its own date."
     if missed.is_too_late:
         happened = (
-            f"{happened} A cycle may start up to {_days(missed.max_lateness)} late "
+            f"{happened} A cycle may start up to {_span(missed.max_lateness)} late "
             f"(HOMEFEED_LATENESS_PERIODS), so that run was skipped."
         )
         done = "Nothing was trained, and the champion is what it was."
@@ -96,5 +97,7 @@ def _instant(instant: datetime) -> str:
     return f"{instant:%Y-%m-%d %H:%M} UTC"
 
 
-def _days(duration: timedelta) -> str:
+def _span(duration: timedelta) -> str:
+    if duration < timedelta(days=2):
+        return f"{duration / timedelta(hours=1):.1f} hours"
     return f"{duration / timedelta(days=1):.1f} days"

@@ -41,8 +41,8 @@ class GridTimetable(Timetable):
     The cycle due at `t` has the data interval `[t - period, t)` and runs at `t`; its logical date
     is the interval's start. Without catchup the next cycle is the newest instant that has come, if
     no cycle has been created for it yet, and else the first one to come: what Airflow's own trigger
-    timetables do, on a grid. With catchup every instant since the last cycle, or since the DAG's
-    start_date, is run in order.
+    timetables do, on a grid. With catchup every instant since the last cycle, or since a period
+    after the DAG's start_date, is run in order.
 
     After an outage the scheduler may create the oldest cycle that was missed as well, because it
     goes by the date that was stored before the outage. The cycle's first task skips it.
@@ -127,20 +127,24 @@ class GridTimetable(Timetable):
 
         Args:
             last_automated_data_interval: of the last scheduled cycle, whatever schedule it had.
-            restriction: start_date, end_date and catchup of the DAG.
+            restriction: catchup of the DAG, and where an interval may begin at the earliest and at
+                the latest: the DAG's start_date and end_date, or the range of a backfill.
         """
         last, now = last_automated_data_interval, utc_now()
-        # One microsecond later: the instant that has been run is not run again.
-        not_before = [restriction.earliest, last and last.end + TICK]
+        # Airflow makes no task for a run whose logical date, the interval's start, is earlier than
+        # the DAG's start_date: that run would be empty and green.
+        first = restriction.earliest and restriction.earliest + self.period
+        # A tick later: the instant that has been run is not run again.
+        not_before = [first, last and last.end + TICK]
         if not restriction.catchup and last is not None:
             not_before.append(self.due_before(now + TICK))
         elif not restriction.catchup:
             not_before.append(to_pendulum(now - timedelta(seconds=FIRST_LATENESS_S)))
         known = [instant for instant in not_before if instant is not None]
-        due = self.due_at_or_after(max(known, default=self.start))
-        if restriction.latest is not None and due > restriction.latest:
+        interval = self._interval_before(self.due_at_or_after(max(known, default=self.start)))
+        if restriction.latest is not None and interval.start > restriction.latest:
             return None
-        return DagRunInfo.interval(*self._interval_before(due))
+        return DagRunInfo.interval(*interval)
 
 
 def standard_utc(instant: datetime) -> datetime:

@@ -41,7 +41,7 @@ def test_a_run_that_skipped_itself_says_why_and_how_to_run_it():
     assert alert.kind is AlertKind.MISSED_CYCLE
     assert alert.title == "Homefeed retrain 2026-02-16: the cycle was skipped"
     assert "No cycle ran for 2026-02-16 06:00 UTC." in alert.happened
-    assert "8.0 days after its date" in alert.happened
+    assert "at 2026-02-24 06:00 UTC, 8.0 days after its date" in alert.happened
     assert "up to 7.0 days late (HOMEFEED_LATENESS_PERIODS)" in alert.happened
     assert (
         "Nothing was trained" in alert.done
@@ -58,6 +58,18 @@ def test_a_run_that_skipped_itself_says_why_and_how_to_run_it():
     assert split(command)[0]["HOMEFEED_WORKSPACE"] == "file:///a%20place"
     page = "http://air:8080/dags/homefeed_retrain/runs/scheduled__2026-02-16T06%3A00%3A00%2B00%3A00"
     assert alert.links == (("Airflow run", page),)
+
+
+def test_a_short_time_is_told_in_hours():
+    """With a period of a day, 13 hours and 12 hours must not both read as half a day."""
+    found = replace(
+        missed(1, True),
+        started_at=DUE + timedelta(hours=13),
+        max_lateness=timedelta(hours=12),
+        next_due=DUE + timedelta(days=1),
+    )
+    happened = compose_missed(found, REQUEST, SETTINGS).happened
+    assert "13.0 hours after its date" in happened and "up to 12.0 hours late" in happened
 
 
 def test_a_late_run_names_the_older_ones_and_asks_for_no_other_run():

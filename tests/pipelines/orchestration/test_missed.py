@@ -39,7 +39,7 @@ class World:
 
     def new_airflow(self) -> SimulatedAirflow:
         schedule = GridTimetable.from_settings(self.settings)
-        return SimulatedAirflow(self.patch, schedule, START, self.catchup)
+        return SimulatedAirflow(self.patch, schedule, START - schedule.period, self.catchup)
 
     def _start_run(self, request, settings):
         self.trained.append(f"{request.day:%m-%d}")

@@ -1,6 +1,8 @@
 """The scheduler and the DAG processor of Airflow themselves, on a database, after an outage."""
 
+import runpy
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from airflow import settings
@@ -10,6 +12,7 @@ from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 from airflow.models.dag import DagModel
 from airflow.models.dagbundle import DagBundleModel
 from airflow.models.dagrun import DagRun
+from airflow.models.taskinstance import TaskInstance
 from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import LazyDeserializedDAG
 from airflow.utils.db import initdb
@@ -17,12 +20,17 @@ from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState
 from sqlalchemy import select
 
+from pipelines.contracts.artifacts import STAGES
 from pipelines.orchestration import timetable
 from pipelines.orchestration.timetable import GridTimetable
+from pipelines.settings import DAG_ID
 from support.simulated_airflow import SimulatedAirflow
 
 START = datetime(2026, 1, 5, 6, tzinfo=UTC)
 DUE = datetime(2026, 2, 2, 6, tzinfo=UTC)
+BEGIN = START - timedelta(days=14)
+SCHEDULE = GridTimetable(START, 14 * 86400)
+DAG_FILE = Path(__file__).parents[3] / "dags" / "homefeed_retrain.py"
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
@@ -31,8 +39,10 @@ class RealAirflow:
 
     def __init__(self, patch: pytest.MonkeyPatch, dag_id: str) -> None:
         self.patch, self.dag_id = patch, dag_id
-        schedule = GridTimetable(START, 14 * 86400)
-        with DAG(dag_id, schedule=schedule, start_date=START, max_active_runs=1) as self.dag:
+        if dag_id == DAG_ID:
+            self.dag = runpy.run_path(str(DAG_FILE))[DAG_ID]
+            return
+        with DAG(dag_id, schedule=SCHEDULE, start_date=BEGIN, max_active_runs=1) as self.dag:
             pass
 
     def set_clock(self, now: datetime) -> None:
@@ -88,7 +98,7 @@ def test_after_an_outage_they_create_what_the_simulation_creates(
     monkeypatch, outage, processor_first
 ):
     real = RealAirflow(monkeypatch, f"real_{outage.total_seconds():.0f}_{processor_first}")
-    simulated = SimulatedAirflow(monkeypatch, GridTimetable(START, 14 * 86400), START, False)
+    simulated = SimulatedAirflow(monkeypatch, SCHEDULE, BEGIN, False)
     expected = [DUE - 14 * DAY, DUE, DUE + 14 * DAY] if outage > 14 * DAY else [DUE - 14 * DAY, DUE]
     if processor_first and outage > 14 * DAY:
         expected.remove(DUE)  # the processor has moved the stored date on
@@ -106,3 +116,14 @@ def test_after_an_outage_they_create_what_the_simulation_creates(
     assert found == [f"scheduled__{date.isoformat()}" for date in expected]
     assert found == [run.run_id for run in simulated.runs]
     assert next_date == simulated.row.next_dagrun_create_after == expected[-1] + 14 * DAY
+
+
+def test_the_very_first_cycle_has_its_tasks(monkeypatch):
+    real = RealAirflow(monkeypatch, DAG_ID)
+    real.set_clock(START)
+    real.parse()
+    real.create_run()
+    assert real.stored() == ([f"scheduled__{START.isoformat()}"], START + 14 * DAY)
+    with create_session() as session:
+        tasks = session.scalars(select(TaskInstance).where(TaskInstance.dag_id == DAG_ID))
+        assert {task.task_id for task in tasks} == set(STAGES)

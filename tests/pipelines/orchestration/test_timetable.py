@@ -15,6 +15,8 @@ from pipelines.orchestration.timetable import GridTimetable, HomefeedPlugin
 START = datetime(2026, 1, 5, 6, tzinfo=UTC)  # a Monday
 FORTNIGHT_S = 14 * 86400
 DAY = timedelta(days=1)
+BEGIN = START - 14 * DAY
+"""The DAG's start_date: where the interval of the cycle of START begins."""
 
 
 def at(*parts: int) -> pendulum.DateTime:
@@ -41,7 +43,7 @@ def follow(timetable, now_of_run, num_runs, catchup=False, last=None):
     for _ in range(num_runs):
         now_of_run(last)
         info = timetable.next_dagrun_info(
-            last_automated_data_interval=last, restriction=restriction(START, None, catchup)
+            last_automated_data_interval=last, restriction=restriction(BEGIN, None, catchup)
         )
         assert info.data_interval.end == info.run_after
         last = info.data_interval
@@ -116,7 +118,7 @@ def test_after_an_outage_the_newest_date_that_has_come_is_next(clock, days, newe
     for hours in MOMENTS:
         clock(due + timedelta(hours=hours))
         info = timetable.next_dagrun_info(
-            last_automated_data_interval=last, restriction=restriction(START)
+            last_automated_data_interval=last, restriction=restriction(BEGIN)
         )
         assert info.data_interval == DataInterval(info.run_after - days * DAY, info.run_after)
         found.append(f"{info.run_after:%m-%d %H}")
@@ -129,7 +131,7 @@ def test_after_a_late_cycle_the_next_one_is_on_its_own_date(clock, days):
     clock(due + timedelta(hours=30))
     info = GridTimetable(START, days * 86400).next_dagrun_info(
         last_automated_data_interval=DataInterval(due - days * DAY, due),
-        restriction=restriction(START),
+        restriction=restriction(BEGIN),
     )
     assert info.run_after == due + days * DAY
 
@@ -146,7 +148,7 @@ def test_after_a_late_cycle_the_next_one_is_on_its_own_date(clock, days):
 def test_a_fresh_installation_waits_for_its_next_date(clock, days, now, expected):
     clock(at(*now))
     info = GridTimetable(START, days * 86400).next_dagrun_info(
-        last_automated_data_interval=None, restriction=restriction(START)
+        last_automated_data_interval=None, restriction=restriction(BEGIN)
     )
     assert info.run_after == at(*expected)
 
@@ -155,7 +157,7 @@ def test_a_fresh_installation_waits_for_its_next_date(clock, days, now, expected
 def test_the_first_date_of_all_counts_for_an_hour(clock, late_s, expected_day):
     clock(at(2026, 1, 19, 6) + timedelta(seconds=late_s))
     info = GridTimetable(START, FORTNIGHT_S).next_dagrun_info(
-        last_automated_data_interval=None, restriction=restriction(START)
+        last_automated_data_interval=None, restriction=restriction(BEGIN)
     )
     assert info.run_after.day == expected_day
 
@@ -183,7 +185,7 @@ def test_a_cycle_that_ran_is_not_run_again_a_second_later(clock):
     clock(at(2026, 1, 19, 6, 0, 1))
     info = GridTimetable(START, FORTNIGHT_S).next_dagrun_info(
         last_automated_data_interval=DataInterval(at(2026, 1, 5, 6), at(2026, 1, 19, 6)),
-        restriction=restriction(START),
+        restriction=restriction(BEGIN),
     )
     assert info.run_after == at(2026, 2, 2, 6)
 
@@ -192,30 +194,35 @@ def test_a_change_of_cadence_lands_on_the_new_grid(clock):
     clock(at(2026, 1, 19, 7))
     info = GridTimetable(START, 3.5 * 86400).next_dagrun_info(
         last_automated_data_interval=DataInterval(at(2026, 1, 5, 6), at(2026, 1, 19, 6)),
-        restriction=restriction(START),
+        restriction=restriction(BEGIN),
     )
     assert info.run_after == at(2026, 1, 22, 18)
 
 
-def test_start_and_end_dates_are_inclusive(clock):
+def test_an_interval_may_begin_at_the_start_and_at_the_end_date(clock):
     clock(at(2025, 1, 1))
     timetable = GridTimetable(START, FORTNIGHT_S)
-    due = at(2026, 2, 2, 6)
-    info = timetable.next_dagrun_info(
-        last_automated_data_interval=None, restriction=restriction(due, due)
-    )
-    assert info.run_after == due
-    just_before = due - timedelta(seconds=1)
-    assert (
-        timetable.next_dagrun_info(
-            last_automated_data_interval=None, restriction=restriction(due, just_before)
+    begin = at(2026, 1, 19, 6)
+    second = timedelta(seconds=1)
+
+    def due(earliest, latest=None):
+        info = timetable.next_dagrun_info(
+            last_automated_data_interval=None, restriction=restriction(earliest, latest)
         )
-        is None
+        return info and info.run_after
+
+    assert due(begin, begin) == begin + 14 * DAY
+    assert due(begin, begin - second) is None
+    assert due(begin + second) == begin + 28 * DAY
+
+
+def test_a_backfill_takes_the_cycles_whose_logical_date_is_in_its_range():
+    with DAG("range", schedule=GridTimetable(START, FORTNIGHT_S), start_date=BEGIN) as dag:
+        pass
+    found = DagSerialization.from_dict(DagSerialization.to_dict(dag)).iter_dagrun_infos_between(
+        at(2026, 1, 19, 6), at(2026, 2, 16, 5)
     )
-    later = timetable.next_dagrun_info(
-        last_automated_data_interval=None, restriction=restriction(due + timedelta(seconds=1))
-    )
-    assert later.run_after == at(2026, 2, 16, 6)
+    assert [info.logical_date for info in found] == [at(2026, 1, 19, 6), at(2026, 2, 2, 6)]
 
 
 def test_a_start_date_before_the_start_is_served_on_the_same_grid(clock):
@@ -223,7 +230,7 @@ def test_a_start_date_before_the_start_is_served_on_the_same_grid(clock):
     info = GridTimetable(START, FORTNIGHT_S).next_dagrun_info(
         last_automated_data_interval=None, restriction=restriction(at(2025, 11, 1))
     )
-    assert info.run_after == at(2025, 11, 10, 6)
+    assert info.data_interval == DataInterval(at(2025, 11, 10, 6), at(2025, 11, 24, 6))
 
 
 def test_a_manual_run_gets_the_fortnight_that_ends_at_its_own_time():
@@ -233,7 +240,7 @@ def test_a_manual_run_gets_the_fortnight_that_ends_at_its_own_time():
 
 
 def test_it_survives_airflows_own_dag_serialisation(clock):
-    with DAG("round_trip", schedule=GridTimetable(START, 3.5 * 86400), start_date=START) as dag:
+    with DAG("round_trip", schedule=GridTimetable(START, 3.5 * 86400), start_date=BEGIN) as dag:
         pass
     stored_dag = json.loads(json.dumps(DagSerialization.to_dict(dag)))
     found = DagSerialization.from_dict(stored_dag).timetable
