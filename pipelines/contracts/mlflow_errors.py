@@ -6,9 +6,16 @@ request, and would refuse it again. Not for making requests.
 """
 
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from pipelines.contracts.errors import TrackingUnavailableError
+
+Value = TypeVar("Value")
+
+WAITS_S = (0.5, 1.0)
+"""Seconds before the second and before the third attempt; a task's own retries come after."""
 
 _TOO_MANY_REQUESTS, _SERVER_ERROR, _NOT_IMPLEMENTED = 429, 500, 501
 
@@ -66,3 +73,39 @@ def translated_outages(tracking_uri: str, so_far: str = "nothing was promoted") 
             f"MLflow at {tracking_uri} does not answer: {str(error)[:300]}; start it (`make ui` on "
             f"one machine) or correct HOMEFEED_TRACKING_URI, then retry; {so_far}"
         ) from error
+
+
+def ask_again(ask: Callable[[], Value]) -> Value:
+    """Return an answer, asking again after an outage; the last outage is raised."""
+    for wait_s in WAITS_S:
+        try:
+            return ask()
+        except Exception as error:
+            if not is_outage(error):
+                raise
+        time.sleep(wait_s)
+    return ask()
+
+
+def make_once(find: Callable[[], Value | None], make: Callable[[], Value]) -> Value:
+    """Return what was made before, or make it, in such a way that a lost answer makes no second.
+
+    A request that is given up is not sent again by this process: the server may still be at work on
+    it. The next attempt of the stage looks first.
+
+    Args:
+        find: Returns what this cycle has made already, by the cycle's own mark, or None.
+        make: Makes it, with that mark.
+    """
+    found = find()
+    if found is not None:
+        return found
+    try:
+        return make()
+    except Exception as error:
+        if not is_outage(error):
+            raise
+        found = find()
+        if found is None:
+            raise
+        return found

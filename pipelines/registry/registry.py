@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.files import digest_files, digest_of_files
-from pipelines.contracts.mlflow_errors import translated_outages
+from pipelines.contracts.mlflow_errors import ask_again, make_once, translated_outages
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -121,18 +121,19 @@ def register(
         f"tags.bundle_digest = '{tags['bundle_digest']}'"
     )
     with translated_outages(client.tracking_uri):
-        version = next(iter(client.search_model_versions(of_this_run)), None)
-        if version is None:
-            _ensure_registered_model(client, run.registered_model)
-            lineage = {"as_of": run.as_of.isoformat(), "code_version": run.code_version, **tags}
-            version = client.create_model_version(
+        _ensure_registered_model(client, run.registered_model)
+        lineage = {"as_of": run.as_of.isoformat(), "code_version": run.code_version, **tags}
+        version = make_once(
+            lambda: next(iter(client.search_model_versions(of_this_run)), None),
+            lambda: client.create_model_version(
                 run.registered_model,
                 source=model_uri,
                 run_id=mlflow_run_id,
                 tags=lineage,
                 # What was logged as a model has an id, in `models:/<id>`; a path has none.
                 model_id=model_uri.removeprefix("models:/") if "models:/m-" in model_uri else None,
-            )
+            ),
+        )
         client.set_registered_model_alias(run.registered_model, alias, version.version)
         return to_ref(version)
 
@@ -140,10 +141,10 @@ def register(
 def _ensure_registered_model(client: "MlflowClient", name: str) -> None:
     from mlflow.exceptions import MlflowException
 
+    said = "Homefeed ranker, retrained by homefeed_retrain."
     try:
-        client.create_registered_model(
-            name, description="Homefeed ranker, retrained by homefeed_retrain."
-        )
+        # Its name is its own: made twice, it is there once.
+        ask_again(lambda: client.create_registered_model(name, description=said))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.contracts.mlflow_errors import translated_outages
+from pipelines.contracts.mlflow_errors import make_once, translated_outages
+from pipelines.registry.patient import patient
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -45,16 +46,15 @@ def connect(uri: str) -> "MlflowClient":
     Raises:
         TrackingUnavailableError: it does not answer within a few seconds.
     """
-    # By default MLflow tries 7 times more, which takes minutes; a task has its own retries.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+    # MLflow would repeat every request, also one that makes something; see `registry.patient`.
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     # A log is no terminal: there each step of a progress bar is a line of its own.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=check_tracking_uri(uri), registry_uri=uri)
+    client = patient(MlflowClient(tracking_uri=check_tracking_uri(uri), registry_uri=uri))
     with translated_outages(uri):
         client.search_experiments(max_results=1)
     return client
@@ -75,8 +75,6 @@ def open_run(client: "MlflowClient", run: ResolvedRun, side: str, label: str) ->
     with translated_outages(client.tracking_uri):
         experiment_id = _experiment_id(client, run)
         query = " and ".join(f"tags.{tag} = '{value}'" for tag, value in mine.items())
-        if found := client.search_runs([experiment_id], query, max_results=1):
-            return found[0].info.run_id
         tags = mine | {
             "as_of": run.as_of.isoformat(),
             "recipe": run.config.recipe,
@@ -85,20 +83,28 @@ def open_run(client: "MlflowClient", run: ResolvedRun, side: str, label: str) ->
             "trigger": run.trigger,
         }
         name = f"{run.as_of:%Y-%m-%d} {label}"
-        return client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
+        found = make_once(
+            lambda: next(iter(client.search_runs([experiment_id], query, max_results=1)), None),
+            lambda: client.create_run(experiment_id, tags=tags, run_name=name),
+        )
+        return found.info.run_id
 
 
 def _experiment_id(client: "MlflowClient", run: ResolvedRun) -> str:
     from mlflow.exceptions import MlflowException
 
+    def find() -> str | None:
+        found = client.get_experiment_by_name(run.experiment)
+        return found.experiment_id if found else None
+
     try:
-        return client.create_experiment(run.experiment)
+        return make_once(find, lambda: client.create_experiment(run.experiment))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    found = client.get_experiment_by_name(run.experiment)
-    assert found is not None  # The server has just said that the experiment exists.
-    return found.experiment_id
+    found = find()  # Another cycle made it a moment ago.
+    assert found is not None
+    return found
 
 
 def log_config(client: "MlflowClient", run_id: str, config: RunConfig) -> None:

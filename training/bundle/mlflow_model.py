@@ -3,11 +3,9 @@
 Not for the registry: who is challenger or champion is `pipelines.registry.registry`.
 """
 
-import contextlib
 import importlib.metadata
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +14,14 @@ import numpy as np
 import pipelines.contracts
 import training
 from pipelines.contracts.files import digest_files, digest_of_files
-from pipelines.contracts.mlflow_errors import translated_outages
+from pipelines.contracts.mlflow_errors import ask_again, make_once, translated_outages
 from training.bundle.configuration import BundleConfig
 from training.bundle.files import read_golden
 from training.data.batches import VARYING_AXES
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
     from mlflow.models import ModelSignature
 
 MODEL_NAME = "homefeed_ranker"
@@ -47,39 +46,83 @@ def log_bundle(bundle_dir: Path, run_id: str, tracking_uri: str) -> str:
     so_far = f"the bundle {bundle_dir} for MLflow run {run_id} is trained and is not trained again"
     with translated_outages(tracking_uri, so_far):
         bundle_digest = digest_of_files(digest_files(bundle_dir))
-        known = _find(client, run_id, bundle_digest)
-        return known or _log(bundle_dir, bundle_digest, run_id, tracking_uri)
+        model = _open_model(client, run_id, bundle_digest)
+        if str(model.status) != "READY":
+            _upload(client, bundle_dir, run_id, model)
+        return model.model_uri
 
 
-def _find(client: "MlflowClient", run_id: str, bundle_digest: str) -> str | None:
-    """Return the URI of the run's finished model of this bundle, or None."""
-    experiment_id = client.get_run(run_id).info.experiment_id
-    found = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
-    for model in found:
-        if model.tags.get(_DIGEST_TAG) == bundle_digest and str(model.status) == "READY":
-            return model.model_uri
-    return None
+def _open_model(client: "MlflowClient", run_id: str, bundle_digest: str) -> "LoggedModel":
+    """Return the run's model of this bundle, finished or begun, or begin it.
+
+    MLflow would log to the process's own experiment, which is number 0, and not to the run's.
+    """
+    experiment_id = ask_again(lambda: client.get_run(run_id)).info.experiment_id
+
+    def find() -> "LoggedModel | None":
+        mine = f"source_run_id = '{run_id}'"
+        found = ask_again(lambda: client.search_logged_models([experiment_id], mine))
+        same = [model for model in found if model.tags.get(_DIGEST_TAG) == bundle_digest]
+        same = [model for model in same if str(model.status) != "FAILED"]
+        # A finished one comes before one that an attempt has begun and not finished.
+        return min(same, key=lambda model: str(model.status) != "READY", default=None)
+
+    tags = {_DIGEST_TAG: bundle_digest}
+    return make_once(
+        find, lambda: client.create_logged_model(experiment_id, MODEL_NAME, run_id, tags)
+    )
 
 
-def _log(bundle_dir: Path, bundle_digest: str, run_id: str, tracking_uri: str) -> str:
+def _upload(client: "MlflowClient", bundle_dir: Path, run_id: str, model: "LoggedModel") -> None:
+    """Fill a model that was begun, and finish it; each step may be done twice.
+
+    `Model.log` of MLflow would do the same, but not a second time after it had failed: that a run
+    has put a model out may be told to a server once only.
+    """
+    from mlflow.entities import LoggedModelOutput
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        _write_model(folder, Path(scratch) / "code", bundle_dir, run_id, model)
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            _upload_file(client, model.model_id, path, path.parent.relative_to(folder).as_posix())
+    outputs = ask_again(lambda: client.get_run(run_id)).outputs
+    known = [each.model_id for each in outputs.model_outputs] if outputs else []
+    if model.model_id not in known:
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    ask_again(lambda: client.finalize_logged_model(model.model_id, "READY"))
+
+
+def _upload_file(client: "MlflowClient", model_id: str, path: Path, place: str) -> None:
+    """Send one file, more than once if need be: with all of them at once, one fault spoils all."""
+    where = None if place == "." else place
+    ask_again(lambda: client.log_model_artifact(model_id, str(path), where))
+
+
+def _write_model(
+    folder: Path, code_dir: Path, bundle_dir: Path, run_id: str, model: "LoggedModel"
+) -> None:
+    """Write the model's folder: the bundle, the code that serves it, and its signature."""
     import mlflow
     from mlflow.models import Model
 
-    with _tracking(tracking_uri), tempfile.TemporaryDirectory() as scratch:
-        code_dir = Path(scratch)
-        logged = Model.log(
-            artifact_path=None,
-            name=MODEL_NAME,
-            flavor=mlflow.pyfunc,
-            run_id=run_id,
-            tags={_DIGEST_TAG: bundle_digest},
-            python_model=str(Path(__file__).with_name("serving_model.py")),
-            artifacts={"bundle": str(bundle_dir)},
-            code_paths=_copy_code(code_dir),
-            signature=_signature(bundle_dir),
-            pip_requirements=[f"{name}=={_public_version(name)}" for name in _REQUIREMENTS],
-        )
-    return logged.model_uri
+    described = Model(
+        artifact_path=model.artifact_location,
+        run_id=run_id,
+        model_uuid=model.model_id,
+        model_id=model.model_id,
+    )
+    mlflow.pyfunc.save_model(
+        path=str(folder),
+        mlflow_model=described,
+        python_model=str(Path(__file__).with_name("serving_model.py")),
+        artifacts={"bundle": str(bundle_dir)},
+        code_paths=_copy_code(code_dir),
+        signature=_signature(bundle_dir),
+        pip_requirements=[f"{name}=={_public_version(name)}" for name in _REQUIREMENTS],
+    )
+    for cache in folder.rglob("__pycache__"):
+        shutil.rmtree(cache)
 
 
 def _public_version(name: str) -> str:
@@ -115,16 +158,3 @@ def _signature(bundle_dir: Path) -> "ModelSignature":
         for name in ("probabilities", "uncalibrated_probabilities")
     ]
     return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))
-
-
-@contextlib.contextmanager
-def _tracking(uri: str) -> Iterator[None]:
-    """Set MLflow's module-wide tracking address, and set it back at the end."""
-    import mlflow
-
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(before)

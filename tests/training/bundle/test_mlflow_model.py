@@ -22,7 +22,8 @@ def test_a_logged_bundle_loads_and_reproduces_its_golden_rows(
     bundle_dir = Path(trained[1].bundle_dir)
     uri = log_bundle(bundle_dir, run_id, tracking_uri)
     assert log_bundle(bundle_dir, run_id, tracking_uri) == uri  # a retry logs nothing new
-    assert len(client.search_logged_models(["0"], f"source_run_id = '{run_id}'")) == 1
+    of_run = client.get_run(run_id).info.experiment_id
+    assert len(client.search_logged_models([of_run], f"source_run_id = '{run_id}'")) == 1
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(tracking_uri)

@@ -1,0 +1,121 @@
+"""A proxy before a real HTTP server that spoils some of the requests, as networks do.
+
+Faults: the request never arrives; the answer is lost after the server did its work; the answer is
+500; the connection is reset; the answer is cut off in the middle; the answer comes late.
+"""
+
+import contextlib
+import http.client
+import random
+import socketserver
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from socket import SO_LINGER, SOL_SOCKET
+from urllib.parse import urlsplit
+
+FAULTS = ("request lost", "answer lost", "500", "reset", "truncated", "stalled")
+
+
+@dataclass
+class FaultyProxy:
+    """`choose` says for each request (method and path) which fault it meets; '' is none."""
+
+    server_url: str
+    choose: Callable[[str, str], str] = lambda method, path: ""
+    url: str = ""
+    met: list[tuple[str, str]] = field(default_factory=list)
+    stall_s: float = 0.3
+
+    def lose(self, path: str, fault: str, times: int = 1) -> None:
+        """Spoil the next requests whose path ends so."""
+        left = [fault] * times
+
+        def choose(method: str, found: str) -> str:
+            return left.pop() if left and urlsplit(found).path.endswith(path) else ""
+
+        self.choose = choose
+
+    def spoil(self, share: float, seed: int) -> None:
+        """Spoil a share of all requests, drawn with a seed."""
+        draw = random.Random(seed)
+        self.choose = lambda method, path: draw.choice(FAULTS) if draw.random() < share else ""
+
+    def mend(self) -> None:
+        """Spoil nothing any more."""
+        self.choose = lambda method, path: ""
+
+
+@contextlib.contextmanager
+def faulty_proxy(server_url: str) -> Iterator[FaultyProxy]:
+    """Start a proxy on a port of its own, and end it."""
+    proxy = FaultyProxy(server_url)
+
+    class Handler(_Handler):
+        owner = proxy
+
+    with _Server(("127.0.0.1", 0), Handler) as server:
+        proxy.url = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        yield proxy
+        server.shutdown()
+        thread.join()
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: broken connections are what this server is for."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    owner: FaultyProxy
+    protocol_version = "HTTP/1.0"
+
+    def _pass_on(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        fault = self.owner.choose(self.command, self.path)
+        if fault:
+            self.owner.met.append((fault, f"{self.command} {urlsplit(self.path).path}"))
+        if fault == "request lost":
+            self.close_connection = True
+            return
+        if fault == "500":
+            self.send_error(500)
+            return
+        status, headers, content = self._ask(body)
+        if fault == "stalled":
+            threading.Event().wait(self.owner.stall_s)
+        if fault == "reset":
+            self.connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+        if fault in ("answer lost", "reset"):
+            self.close_connection = True
+            return
+        self.send_response(status)
+        for name, value in headers:
+            if name.lower() not in ("transfer-encoding", "connection", "content-length"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2] if fault == "truncated" else content)
+
+    def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+        parts = urlsplit(self.owner.server_url)
+        line = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=60)
+        headers = {k: v for k, v in self.headers.items() if k.lower() != "connection"}
+        headers["Host"] = parts.netloc
+        line.request(self.command, self.path, body, headers)
+        answer = line.getresponse()
+        content = answer.read()
+        line.close()
+        return answer.status, answer.getheaders(), content
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _pass_on
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Say nothing."""
