@@ -111,8 +111,7 @@ def _send_to_slack(rendered: RenderedAlert, settings: Settings) -> None:
     from airflow.providers.slack.hooks.slack_webhook import SlackWebhookHook
 
     hook = SlackWebhookHook(slack_webhook_conn_id=settings.slack_conn_id, timeout=30)
-    text = rendered.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    hook.send(text=f"*{rendered.subject}*\n```{text}```")
+    hook.send(text=rendered.slack)
 
 
 def _send_by_apprise(rendered: RenderedAlert, settings: Settings) -> None:

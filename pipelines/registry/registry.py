@@ -1,14 +1,20 @@
 """The MLflow model registry: register what was trained, read and move the `champion` alias.
 
 This is the only module that may move an alias. Whether the champion moves is decided by the
-verdict, not here. Tested in tests/pipelines/registry/test_promotion.py.
+verdict, not here. Tested in tests/pipelines/registry/test_registry.py and
+test_promotion.py.
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
-from pipelines.contracts.errors import DataContractError, PromotionRefusedError
+from pipelines.contracts.errors import (
+    BundleMissingError,
+    DataContractError,
+    PromotionRefusedError,
+    TrackingEntryMissingError,
+)
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.mlflow_errors import translated_outages
 
@@ -26,13 +32,14 @@ def read_champion(client: "MlflowClient", name: str) -> ModelRef | None:
     Raises:
         DataContractError: the version lacks lineage tags; it was not registered by this project.
         TrackingUnavailableError: the server does not answer.
+        ConfigurationError: no MLflow server answers, or it does not let this user in.
     """
-    from mlflow.exceptions import MlflowException
+    from mlflow.exceptions import RestException
 
     with translated_outages(client.tracking_uri):
         try:
             version = client.get_model_version_by_alias(name, CHAMPION)
-        except MlflowException as error:
+        except RestException as error:  # Only the server itself knows that there is no champion.
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise
@@ -40,7 +47,12 @@ def read_champion(client: "MlflowClient", name: str) -> ModelRef | None:
 
 
 def read_version(client: "MlflowClient", name: str, version: str) -> ModelRef:
-    """Return one registered version as a reference."""
+    """Return one registered version as a reference.
+
+    Raises:
+        TrackingEntryMissingError: it was deleted, or never was.
+        TrackingUnavailableError: the server does not answer.
+    """
     with translated_outages(client.tracking_uri):
         return to_ref(client.get_model_version(name, version))
 
@@ -157,21 +169,24 @@ def download_bundle(client: "MlflowClient", model: ModelRef, folder: Path) -> Pa
     """Fetch a version's bundle into `folder` and return the bundle's own folder.
 
     Raises:
-        DataContractError: the version's files hold no bundle, or another than its tag says.
+        TrackingEntryMissingError: the version was deleted.
+        BundleMissingError: the version is there, and its files are not.
+        DataContractError: the version's files hold another bundle than its tag says.
     """
     import mlflow.artifacts
 
     with translated_outages(client.tracking_uri):
         source = client.get_model_version_download_uri(model.name, model.version)
-        root = mlflow.artifacts.download_artifacts(
-            artifact_uri=source, dst_path=str(folder), tracking_uri=client.tracking_uri
-        )
+    try:
+        with translated_outages(client.tracking_uri):
+            root = mlflow.artifacts.download_artifacts(
+                artifact_uri=source, dst_path=str(folder), tracking_uri=client.tracking_uri
+            )
+    except TrackingEntryMissingError as error:
+        raise _bundle_missing(model, f"nothing at {source}") from error
     found = sorted(Path(root).rglob("bundle.json"))
     if len(found) != 1:
-        raise DataContractError(
-            f"{model.label}: found {len(found)} bundle.json files, expected one; the version's "
-            f"files were altered; register the bundle again or roll back to another version"
-        )
+        raise _bundle_missing(model, f"{len(found)} bundle.json files at {source}")
     digest = digest_of_files(digest_files(found[0].parent))
     if digest != model.bundle_digest:
         raise DataContractError(
@@ -180,3 +195,11 @@ def download_bundle(client: "MlflowClient", model: ModelRef, folder: Path) -> Pa
             f"to another version (`homefeed rollback --to-version N`)"
         )
     return found[0].parent
+
+
+def _bundle_missing(model: ModelRef, found: str) -> BundleMissingError:
+    return BundleMissingError(
+        f"{model.label}: found {found}, expected its bundle with one bundle.json; the version's "
+        f"files were deleted or altered in MLflow's artifact store; put them back, or roll back to "
+        f"another version (`homefeed rollback --to-version N`)"
+    )

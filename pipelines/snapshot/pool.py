@@ -9,8 +9,10 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from pipelines.contracts.errors import ProcessKilledError
 from pipelines.contracts.processes import die_with_parent
 from pipelines.snapshot.spill import SpillTask
 
@@ -34,6 +36,9 @@ def run_all(
     function: Callable[[Task], Result], tasks: Sequence[Task], num_workers: int, what: str
 ) -> Iterator[Result]:
     """Yield each task's result in the tasks' order; the first error ends it.
+
+    Raises:
+        ProcessKilledError: a process was killed; nothing is published, and a retry may succeed.
 
     Args:
         function: a module-level function.
@@ -65,5 +70,11 @@ def _results(
     )
     try:
         yield from executor.map(function, tasks)
+    except BrokenProcessPool as error:
+        raise ProcessKilledError(
+            f"one of {min(num_workers, len(tasks))} worker processes was killed ({error}), most "
+            f"often because memory ran out; expected all to live; free memory, or give the "
+            f"process fewer cores (`taskset -c 0`), which makes fewer workers, then retry"
+        ) from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
