@@ -1,6 +1,6 @@
 """What Airflow calls or tells when something has happened: a broken run, a new champion.
 
-Tested in a real Airflow: tests/pipelines/local/test_real_airflow.py and test_real_faults.py.
+Tested also in a real Airflow: tests/pipelines/local/test_real_airflow.py and test_real_faults.py.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,8 @@
 """Run a snapshot's tasks over processes, in order, with progress in the log.
 
 A task must fit a worker's memory. On several machines, another engine takes this module's place.
-Tested in tests/pipelines/snapshot/test_publishing.py (killed builds) and test_purity.py.
+Tested in tests/pipelines/snapshot/test_pool.py, test_publishing.py (killed builds) and
+test_purity.py.
 """
 
 import logging
