@@ -135,6 +135,24 @@ def test_slack_gets_it_over_http(tmp_path, monkeypatch):
     assert "It &lt;lost&gt; &amp; wept." in body["text"]
 
 
+def test_no_transport_obeys_what_an_alert_holds(tmp_path, monkeypatch, inbox):
+    hostile = "v4 <!channel> *is* worse\r\nBcc: everyone@example.com"
+    settings = make_settings(tmp_path, "smtp", "slack", "apprise")
+    with webhook() as (url, bodies):
+        use_slack(monkeypatch, url)
+        use_apprise(monkeypatch, url)
+        deliver(ALERT.model_copy(update={"title": hostile}), settings)
+    slack, apprise = (body for _, body in bodies)
+    headline = "v4 <!channel> *is* worse Bcc: everyone@example.com"
+    escaped = headline.replace("<", "&lt;").replace(">", "&gt;").replace("*", "\u2060*")
+    assert slack["text"].split("\n")[0] == f"*[homefeed] {escaped}*"
+    assert apprise["title"] == f"[homefeed] {headline}"
+    (mail,) = inbox.mails
+    assert mail["subject"] == f"[homefeed] {headline}"
+    assert mail["bcc"] is None
+    assert mail["to"] == "oncall@example.com, lead@example.com"
+
+
 def test_apprise_gets_it_over_http(tmp_path, monkeypatch):
     with webhook() as (url, bodies):
         use_apprise(monkeypatch, url)
