@@ -36,8 +36,6 @@ _STYLES: dict[str, dict[str, Any]] = {
     "baseline": {"color": THEIRS, "marker": "s", "fillstyle": "none"},
     "challenger": {"color": OURS, "marker": "o"},
 }
-AS_IT_IS = {"text.parse_math": False}
-"""Matplotlib would read what stands between two dollar signs as a formula, or fail to."""
 _NOT_FOR_HTML = re.compile(r' (?:xmlns(?::xlink)?="|clip-path="|id="[A-Za-z2.]+_\d)[^"]*"')
 """Attributes that a drawing inside HTML does without: addresses of XML's namespaces, clipping,
 which no drawing here needs, and names of groups, which two drawings would share."""
@@ -114,7 +112,7 @@ def forest_span(rows: tuple[ForestRow, ...], needed: float) -> float:
     return next((span for span in SPANS if wanted <= span), SPANS[-1])
 
 
-@rc_context(AS_IT_IS)
+@rc_context({"text.parse_math": False})  # a name with two dollar signs is no formula
 def draw_changes(rows: tuple[ForestRow, ...], needed: float) -> Figure:
     """Draw the relative changes with their intervals, first row on top, numbers on the right."""
     figure = Figure(figsize=(10, 0.9 + 0.29 * len(rows)), layout="constrained")
@@ -151,7 +149,7 @@ def draw_changes(rows: tuple[ForestRow, ...], needed: float) -> Figure:
     return figure
 
 
-@rc_context(AS_IT_IS)
+@rc_context({"text.parse_math": False})  # a name with two dollar signs is no formula
 def draw_reliability(comparison: Comparison) -> Figure:
     """Draw observed share by predicted probability; on the dashed line, predictions come true."""
     heads = list(dict.fromkeys(point.head for point in comparison.reliability))
