@@ -6,15 +6,17 @@ compares the README's table with the fields.
 """
 
 import os
+import re
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from pipelines.contracts.errors import ConfigurationError
 
 DAG_ID = "homefeed_retrain"
 Transport = Literal["outbox", "smtp", "slack", "apprise"]
+_MODEL_NAME = re.compile(r"\w[\w .-]{0,199}")
 
 
 class Settings(BaseSettings):
@@ -66,6 +68,40 @@ class Settings(BaseSettings):
         description="How long after its date a missed cycle still runs; in periods.",
     )
 
+    def __init__(self, **values: Any) -> None:
+        """Read the environment.
+
+        Raises:
+            ConfigurationError: a variable does not hold what it may; the message names all of them.
+        """
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            found = "; ".join(_problem(detail) for detail in error.errors(include_url=False))
+            raise ConfigurationError(f"{found}; correct the environment") from None
+        except SettingsError as error:
+            raise ConfigurationError(f"{_no_json(error)}; correct the environment") from None
+
+    @field_validator("registered_model")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        """Refuse a name that the registry or a folder of the workspace would refuse much later."""
+        if not _MODEL_NAME.fullmatch(value):
+            raise ValueError(
+                "expected the name of a registered model: letters, digits, spaces and the "
+                "characters _ . - only, a letter or digit first, at most 200 of them (MLflow "
+                "allows no / and no :)"
+            )
+        return value
+
+    @field_validator("alert_email_from", "alert_email_to")
+    @classmethod
+    def _is_one_line(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        """Refuse a line break, which would begin another header of the mail."""
+        if not "".join(value).isprintable():
+            raise ValueError("expected addresses without line breaks or control characters")
+        return value
+
     @model_validator(mode="before")
     @classmethod
     def _refuses_a_former_name(cls, value: Any) -> Any:
@@ -106,3 +142,20 @@ class Settings(BaseSettings):
     def workspace_location(self) -> str:
         """Workspace path or URI."""
         return self.workspace or f"{self.home}/workspace"
+
+
+def _problem(detail: Any) -> str:
+    """Say in one line what is wrong with one variable (`ValidationError.errors()`)."""
+    name, *rest = (str(part) for part in detail["loc"])
+    where = f"HOMEFEED_{name.upper()}" + (f" (item {', '.join(rest)})" if rest else "")
+    what = detail["msg"].removeprefix("Value error, ")
+    return f"{where} is {detail['input']!r}: {what[0].lower()}{what[1:]}"
+
+
+def _no_json(error: SettingsError) -> str:
+    """Say which variable should hold JSON and does not; the error names the field."""
+    variable = "HOMEFEED_" + "".join(re.findall(r'field "(\w+)"', str(error))).upper()
+    return (
+        f"{variable} is {os.environ.get(variable, '')!r}: expected JSON, as the list "
+        f'["outbox", "smtp"] in HOMEFEED_ALERT_TRANSPORTS'
+    )

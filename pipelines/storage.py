@@ -4,7 +4,6 @@ Not for table formats (pyarrow reads those itself) nor for the meaning of a file
 """
 
 import contextlib
-import errno
 import logging
 import os
 import shutil
@@ -24,14 +23,11 @@ from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
     RunInProgressError,
-    TransientStorageError,
+    explain_os_error,
 )
 
 log = logging.getLogger(__name__)
 Model = TypeVar("Model", bound=Frozen)
-
-_PERMISSION_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS}
-_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
 
 
 def to_uri(location: str | Path) -> str:
@@ -85,20 +81,7 @@ def translated_errors(uri: str, doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        code = error.errno
-        if code in _PERMISSION_ERRNOS:
-            raise ConfigurationError(
-                f"{doing} {uri}: no permission ({error.strerror}); make the workspace writable "
-                f"for this user or set HOMEFEED_WORKSPACE to another place"
-            ) from error
-        if code in _FULL_ERRNOS:
-            raise TransientStorageError(
-                f"{doing} {uri}: the disk is full ({error.strerror}); free space "
-                f"(runs and snapshots of old cycles in the workspace may go), then retry"
-            ) from error
-        raise TransientStorageError(
-            f"{doing} {uri}: {error}; check the storage, then retry"
-        ) from error
+        raise explain_os_error(error, uri, doing) from error
 
 
 def exists(uri: str) -> bool:

@@ -5,6 +5,12 @@ the processes do.
 """
 
 import os
+from typing import Literal
+
+from pipelines.contracts.errors import ConfigurationError
+
+PROCESSES_PER_CORE = 4
+"""More training processes than this for each usable core only take memory from each other."""
 
 
 def threads_per_process(num_processes: int) -> int:
@@ -39,3 +45,28 @@ def model_environment(num_processes: int, *, is_one_machine: bool = True) -> dic
     if is_one_machine:
         environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
     return environment
+
+
+def require_devices(num_devices: int, accelerator: Literal["cpu", "gpu"]) -> None:
+    """Refuse more training processes than this machine has devices for.
+
+    Raises:
+        ConfigurationError: there are too few GPUs, or too few cores.
+    """
+    if accelerator == "cpu":
+        num_cores = len(os.sched_getaffinity(0))
+        if num_devices > (most := num_cores * PROCESSES_PER_CORE):
+            raise ConfigurationError(
+                f"{num_devices} training processes are asked for (devices) on {num_cores} usable "
+                f"CPU cores; expected at most {most}, which is {PROCESSES_PER_CORE} for each core; "
+                f"lower the number of devices, or train on another machine"
+            )
+        return
+    import torch
+
+    if torch.cuda.device_count() < num_devices:
+        raise ConfigurationError(
+            f"accelerator=gpu with num_devices={num_devices}, but torch {torch.__version__} "
+            f"sees {torch.cuda.device_count()} GPUs; use a machine (and torch build) with enough, "
+            f"lower num_devices, or set accelerator=cpu"
+        )

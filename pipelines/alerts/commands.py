@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun, RunRequest
+from pipelines.plain_text import one_line
 from pipelines.settings import Settings
 
 
@@ -23,7 +24,7 @@ def stage_command(stage: str, run_uri: str, again: bool = False) -> str:
         run_uri: The run folder.
         again: Whether the stage does its work even if it has published already.
     """
-    return f"homefeed stage {stage} --run {shlex.quote(run_uri)}{' --again' if again else ''}"
+    return f"homefeed stage {stage} --run {_quote(run_uri)}{' --again' if again else ''}"
 
 
 def rebuild_command(run_uri: str) -> str:
@@ -51,9 +52,9 @@ def cycle_command(
     asked = request.model_copy(update=changes)
     return _at(
         places,
-        f"homefeed {verb} --as-of {asked.day:%Y-%m-%d} --recipe {shlex.quote(asked.recipe)} "
+        f"homefeed {verb} --as-of {asked.day:%Y-%m-%d} --recipe {_quote(asked.recipe)} "
         f"--devices {asked.num_devices} --accelerator {asked.accelerator} "
-        f"--{'' if asked.may_promote else 'no-'}promote --key {shlex.quote(asked.trigger)}",
+        f"--{'' if asked.may_promote else 'no-'}promote --key {_quote(asked.trigger)}",
         ("event_log", "experiment"),
     )
 
@@ -65,7 +66,7 @@ def serving_command(places: ResolvedRun | Settings) -> str:
 
 def accept_command(run: ResolvedRun) -> str:
     """Return the command that makes a run's recipe the accepted one."""
-    recipe = shlex.quote(run.config.recipe)
+    recipe = _quote(run.config.recipe)
     return _at(run, f"homefeed anchor set --recipe {recipe} --reason 'why it is accepted'")
 
 
@@ -79,7 +80,7 @@ def force_command(run: ResolvedRun) -> str:
     """Return the command that promotes a run's challenger in spite of its verdict."""
     return _at(
         run,
-        f"homefeed promote --force --run {shlex.quote(run.run_uri)} "
+        f"homefeed promote --force --run {_quote(run.run_uri)} "
         f"--reason 'why the verdict is overruled'",
     )
 
@@ -113,8 +114,25 @@ def _at(places: ResolvedRun | Settings, command: str, more: tuple[str, ...] = ()
     names = ("workspace", "tracking_uri", "registered_model", *more)
     # The defaults of the two folders depend on the folder that a shell is in, so they always stand.
     set_to = [
-        f"HOMEFEED_{name.upper()}={shlex.quote(found[name])} "
+        f"HOMEFEED_{name.upper()}={_quote(found[name])} "
         for name in names
         if found[name] != Settings.model_fields[name].default
     ]
     return "".join(set_to) + command
+
+
+def _quote(text: str) -> str:
+    """Return a text as one word of a shell's command line, which shows all that is in it.
+
+    What a terminal would obey, such as a line break, is written as bash's `$'...'` writes it, so
+    that the command can be shown and still means the same when it is pasted.
+    """
+    if one_line(text) == text:
+        return shlex.quote(text)
+    plain = text.encode("utf-8", "surrogateescape")
+    return "$'" + "".join(_escaped(byte) for byte in plain) + "'"
+
+
+def _escaped(byte: int) -> str:
+    is_plain = 0x20 <= byte < 0x7F and chr(byte) not in "\\'"
+    return chr(byte) if is_plain else f"\\x{byte:02x}"

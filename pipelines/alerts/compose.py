@@ -6,6 +6,8 @@ for how a message looks (`pipelines.alerts.rendering`) or travels (`pipelines.al
 nor for what to run next (`pipelines.alerts.next_step`).
 """
 
+import logging
+from datetime import datetime, timedelta
 from urllib.parse import quote
 
 from pipelines import storage
@@ -27,15 +29,28 @@ from pipelines.contracts.artifacts import (
     StageFailure,
     StageRecord,
 )
+from pipelines.contracts.errors import HomefeedError, RunInProgressError
 from pipelines.contracts.judgement import BaselineKind, Comparison, Decision, Judgement, Promoted
-from pipelines.contracts.run_layout import failure_uri, manifest_uri
+from pipelines.contracts.run_layout import failure_uri, lost_race_uri, manifest_uri
+from pipelines.plain_text import one_line
 from pipelines.settings import DAG_ID, Settings
+
+log = logging.getLogger(__name__)
+_CLOCKS = timedelta(seconds=5)
+"""How far the clocks of Airflow and of the machine that ran the stage may be apart."""
 
 
 def alert_on_failure(
-    run_uri: str, settings: Settings, stage: str, reason: str = ""
+    run_uri: str,
+    settings: Settings,
+    stage: str,
+    reason: str = "",
+    since: datetime | None = None,
 ) -> AlertReceipt:
     """Tell people about a run that broke. A second call about the same failure tells nothing.
+
+    An attempt that met another process at the same stage breaks nothing: the other one tells how it
+    ends.
 
     Args:
         run_uri: The run folder, with the failed stage's `failure.json` if it could write one.
@@ -43,6 +58,8 @@ def alert_on_failure(
         stage: The stage that failed, one of `artifacts.STAGES`.
         reason: Airflow's word for the failure, such as 'timed_out'; where no Airflow ran the cycle,
             what the error said. It is told where the stage wrote nothing.
+        since: When the last attempt began, where that is known. What was noted before is about an
+            earlier attempt, and this one was ended before it could note anything.
 
     Raises:
         AlertDeliveryError: a transport failed; the outbox and the other transports have the alert.
@@ -50,6 +67,11 @@ def alert_on_failure(
     record = storage.read_model(manifest_uri(run_uri, "resolve_run"), StageRecord)
     run = ResolvedRun.model_validate(record.artifact)
     failure = find_failure(run_uri, stage)
+    if failure is not None and since is not None and failure.occurred_at < since - _CLOCKS:
+        failure = None
+    if failure is not None and failure.error_class == RunInProgressError.__name__:
+        log.info("no alert: %s", failure.message)
+        return AlertReceipt(alert=None, delivered_to=())
     alert = compose_failure(failure, run, settings, stage, reason)
     return deliver(alert, settings)
 
@@ -89,7 +111,8 @@ def find_failure(run_uri: str, stage: str = "") -> StageFailure | None:
         stage: The only stage to look at; '' looks at all. What another stage than the failed one
             has left is about an earlier attempt.
     """
-    uris = [failure_uri(run_uri, name) for name in ([stage] if stage else STAGES)]
+    names = [stage] if stage else STAGES
+    uris = [uri(run_uri, name) for name in names for uri in (failure_uri, lost_race_uri)]
     repair = "delete it: a failure is noted anew when it recurs"
     found = [storage.read_model(uri, StageFailure, repair) for uri in uris if storage.exists(uri)]
     return max(found, key=lambda failure: failure.occurred_at, default=None)
@@ -127,7 +150,7 @@ def compose_verdict(judgement: Judgement, run: ResolvedRun, settings: Settings) 
         kind=kind,
         run_id=run.run_id,
         title=f"Homefeed retrain {run.as_of:%Y-%m-%d}: {label} {finding}",
-        happened="\n".join(verdict.reasons),
+        happened="\n".join(map(one_line, verdict.reasons)),
         certainty=_certainty(comparison),
         done=done,
         next_step=after_verdict(run, judgement),
@@ -160,7 +183,7 @@ def compose_forced(
         kind=AlertKind.FORCED_PROMOTION,
         run_id=run.run_id,
         title=f"Homefeed retrain {run.as_of:%Y-%m-%d}: {label} was promoted by hand",
-        happened=f"A person made {label} champion in spite of the verdict: {reason}",
+        happened=f"A person made {label} champion in spite of the verdict: {one_line(reason)}",
         certainty=f"What the gate had said: {verdict}",
         done=f"{label} serves in place of {previous}. The history has the reason.",
         next_step=after_forced(run),
@@ -189,16 +212,14 @@ def compose_failure(
             f"{stage} ended without saying why ({reason or 'no reason given'}): killed, out of "
             f"memory, or out of time. Its log in Airflow shows the last lines."
         )
-        certainty = "The stage left no reason, so the cause is not known; trying again may help."
+        certainty = (
+            "The stage left no reason, so the cause is not known. A stage that was killed may be "
+            "run again: it goes on from what it has kept."
+        )
     else:
         when = f"{failure.occurred_at:%Y-%m-%d %H:%M:%S} UTC"
         happened = f"{failure.error_class} in {stage} at {when}:\n{failure.message}"
-        certainty = (
-            "The cause may pass; the retries made so far did not help."
-            if failure.is_retryable
-            else f"Trying again on the same input will fail the same way (exit code "
-            f"{failure.exit_code})."
-        )
+        certainty = _may_it_pass(failure)
     is_data_gate = failure is not None and is_refusal(failure)
     broken = "the data gate refused the snapshot" if is_data_gate else f"{stage} broke"
     return Alert(
@@ -211,6 +232,18 @@ def compose_failure(
         next_step=after_failure(run, stage, failure),
         links=_links(run, settings),
     )
+
+
+def _may_it_pass(failure: StageFailure) -> str:
+    """Say whether trying again can help."""
+    if failure.exit_code == HomefeedError.exit_code:
+        return (
+            "Whether trying again helps is not known: the error is unforeseen, a defect of this "
+            "project or a library's way to report one. The retries made so far did not help."
+        )
+    if failure.is_retryable:
+        return "The cause may pass; the retries made so far did not help."
+    return f"Trying again on the same input will fail the same way (exit code {failure.exit_code})."
 
 
 def _certainty(comparison: Comparison) -> str:

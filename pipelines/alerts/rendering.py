@@ -1,35 +1,84 @@
-"""How an alert looks: one subject line, plain text, and HTML, from the templates beside this file.
+"""How an alert looks: a subject line, plain text, HTML and Slack, from the templates beside this.
 
-Not for what an alert says (`pipelines.alerts.compose`).
+Whatever an alert holds comes from data and people, and is made harmless here for each place: first
+it loses what steers a terminal, then it is escaped as HTML or Slack want it. Not for what an alert
+says (`pipelines.alerts.compose`).
 """
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from pipelines.contracts.artifacts import Alert
+from pipelines.contracts.artifacts import Alert, NextStep
+from pipelines.plain_text import link_target, one_line, safe_lines
 
 if TYPE_CHECKING:
     import jinja2
 
+_WORD_JOINER = "\u2060"
+_MARKS, _FENCE = re.compile(r"[*~`]|(?<!\w)_|_(?!\w)"), re.compile(r"`{3,}")
+"""Slack's marks, of which an underscore within a word is none; and the end of preformatted text."""
+
 
 @dataclass(frozen=True)
 class RenderedAlert:
-    """An alert as text: one subject line, a plain body, and the same body as HTML."""
+    """An alert as text: one subject line, a plain body, and the same body as HTML and for Slack."""
 
     subject: str
     text: str
     html: str
+    slack: str
 
 
 def render(alert: Alert) -> RenderedAlert:
-    """Return the alert as text and as HTML, in which everything from the alert is escaped."""
-    templates = _templates()
+    """Return the alert as text, HTML and Slack's markup, in which all that it holds is escaped."""
+    templates, shown = _templates(), _harmless(alert)
+    # The subject is one line whatever the title holds: a line break would end the header.
+    subject = f"[homefeed] {shown.title}"
+    text = templates.get_template("alert.txt.j2").render(alert=shown)
     return RenderedAlert(
-        # The subject is one line whatever the title holds: a line break would end the header.
-        subject=" ".join(f"[homefeed] {alert.title}".split()),
-        text=templates.get_template("alert.txt.j2").render(alert=alert),
-        html=templates.get_template("alert.html.j2").render(alert=alert),
+        subject=subject,
+        text=text,
+        html=templates.get_template("alert.html.j2").render(alert=shown),
+        slack=f"*{to_mrkdwn(subject)}*\n```{to_mrkdwn(text, is_preformatted=True)}```",
+    )
+
+
+def to_mrkdwn(text: str, *, is_preformatted: bool = False) -> str:
+    """Return a text that Slack shows as it is.
+
+    Slack reads `<...>` as a link or a call to everybody, and has no escape for its marks of bold,
+    italic, crossed out and code; a word joiner before each of them takes its meaning away.
+
+    Args:
+        text: Anything.
+        is_preformatted: Whether it will stand between triple backticks, where only these mean
+            something: commands in it stay as they are, to be copied.
+    """
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    marks = _FENCE if is_preformatted else _MARKS
+    return marks.sub(lambda found: f"{_WORD_JOINER}".join(("", *found[0])), text)
+
+
+def _harmless(alert: Alert) -> Alert:
+    """Return the alert with the same words, and without what steers a terminal or forges a line."""
+    return alert.model_copy(
+        update={
+            "run_id": one_line(alert.run_id),
+            "title": one_line(alert.title),
+            "happened": safe_lines(alert.happened),
+            "certainty": safe_lines(alert.certainty),
+            "done": safe_lines(alert.done),
+            "next_step": NextStep(
+                sentence=one_line(alert.next_step.sentence),
+                commands=tuple(
+                    (one_line(purpose), one_line(command))
+                    for purpose, command in alert.next_step.commands
+                ),
+            ),
+            "links": tuple((one_line(label), one_line(uri)) for label, uri in alert.links),
+        }
     )
 
 
@@ -37,9 +86,11 @@ def render(alert: Alert) -> RenderedAlert:
 def _templates() -> "jinja2.Environment":
     import jinja2
 
-    return jinja2.Environment(
+    templates = jinja2.Environment(
         loader=jinja2.PackageLoader("pipelines.alerts"),
         autoescape=jinja2.select_autoescape(["html.j2"]),
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )
+    templates.filters["link_target"] = link_target
+    return templates

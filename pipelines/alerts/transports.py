@@ -7,6 +7,7 @@ its address. Not for what an alert says (`pipelines.alerts.compose`).
 
 import logging
 import re
+import smtplib
 
 from pipelines import storage
 from pipelines.alerts.rendering import RenderedAlert, render
@@ -15,6 +16,8 @@ from pipelines.contracts.errors import ConfigurationError, TransientStorageError
 from pipelines.settings import Settings
 
 log = logging.getLogger(__name__)
+_SLACK_STATUS = re.compile(r"Status Code: 4(?!29)\d\d\b")
+"""How Slack's hook tells an answer that the same message would get again."""
 
 
 class AlertDeliveryError(TransientStorageError):
@@ -79,9 +82,26 @@ def _delivery_error(
         f"{', '.join(delivered)} and lies at {uri}; check the Airflow connection of each "
         f"(HOMEFEED_<NAME>_CONN_ID), then clear the task"
     )
-    if all(isinstance(error, ConfigurationError) for error in failures.values()):
+    if all(map(_needs_a_person, failures.values())):
         return ConfigurationError(message)
     return AlertDeliveryError(message)
+
+
+def _needs_a_person(error: BaseException | None) -> bool:
+    """Return whether a failure stays until somebody changes a connection or a setting.
+
+    That is a hook that is not installed, a connection that is not there, a password that is
+    refused, and an address of Slack's that is refused (a status of 4xx but 429). A hook may raise
+    an error of its own about these.
+    """
+    if error is None:
+        return False
+    permanent = (ConfigurationError, ImportError, smtplib.SMTPAuthenticationError)
+    # By name: where Airflow is not installed, its class cannot be imported to tell the same.
+    if isinstance(error, permanent) or type(error).__name__ == "AirflowNotFoundException":
+        return True
+    refused = _SLACK_STATUS.search(str(error))
+    return refused is not None or _needs_a_person(error.__cause__ or error.__context__)
 
 
 def _describe(error: Exception) -> str:
@@ -111,8 +131,7 @@ def _send_to_slack(rendered: RenderedAlert, settings: Settings) -> None:
     from airflow.providers.slack.hooks.slack_webhook import SlackWebhookHook
 
     hook = SlackWebhookHook(slack_webhook_conn_id=settings.slack_conn_id, timeout=30)
-    text = rendered.text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    hook.send(text=f"*{rendered.subject}*\n```{text}```")
+    hook.send(text=rendered.slack)
 
 
 def _send_by_apprise(rendered: RenderedAlert, settings: Settings) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pipelines import storage
+from pipelines.cli.say import say
 from pipelines.contracts.code_identity import code_digest
 from pipelines.recipes import make_recipe
 from pipelines.registry import anchor
@@ -26,12 +27,12 @@ def show() -> None:
     workspace_uri = storage.to_uri(settings.workspace_location)
     entries = anchor.read(workspace_uri, settings.registered_model)
     if not entries:
-        typer.echo(f"no recipe of {settings.registered_model} is accepted yet")
+        say(f"no recipe of {settings.registered_model} is accepted yet")
     for entry in entries:
         name = entry.recipe.config.get("recipe") if entry.recipe else "unknown"
-        typer.echo(f"{entry.set_at:%Y-%m-%dT%H:%M:%SZ}  {entry.kind:9}  {name}  {entry.reason}")
+        say(f"{entry.set_at:%Y-%m-%dT%H:%M:%SZ}  {entry.kind:9}  {name}  {entry.reason}")
     for each in entries[-1].held if entries else ():
-        typer.echo(f"on hold: {each.digest[:12]}  {each.recipe.config['recipe']}: {each.reason}")
+        say(f"on hold: {each.digest[:12]}  {each.recipe.config['recipe']}: {each.reason}")
 
 
 @app.command(name="set")
@@ -46,7 +47,7 @@ def set_(
     workspace_uri = storage.to_uri(settings.workspace_location)
     name = settings.registered_model
     anchor.set_by_hand(workspace_uri, name, accepted, datetime.now(UTC), reason)
-    typer.echo(f"accepted recipe of {name}: {recipe} ({accepted.parse().recipe_digest[:12]})")
+    say(f"accepted recipe of {name}: {recipe} ({accepted.parse().recipe_digest[:12]})")
 
 
 @app.command()
@@ -59,8 +60,8 @@ def seeds(
 
     found = measure_seeds(storage.to_uri(run), num)
     for seed, value in zip(found.seeds, found.values, strict=True):
-        typer.echo(f"seed {seed}: {found.target_metric} {value:.4f}")
-    typer.echo(f"standard deviation between seeds: {100 * found.deviation:.2f} % of the mean")
+        say(f"seed {seed}: {found.target_metric} {value:.4f}")
+    say(f"standard deviation between seeds: {100 * found.deviation:.2f} % of the mean")
 
 
 @app.command()
@@ -74,4 +75,4 @@ def release(
     name = settings.registered_model
     entry = anchor.release(workspace_uri, name, recipe, datetime.now(UTC), reason)
     left = [each.digest[:12] for each in entry.held]
-    typer.echo(f"{recipe} is released; on hold: {', '.join(left) or 'nothing'}")
+    say(f"{recipe} is released; on hold: {', '.join(left) or 'nothing'}")

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipelines.contracts.artifacts import STAGES, ResolvedRun, RunRequest
+from pipelines.cli.say import say, say_indented
+from pipelines.contracts.artifacts import MAX_DEVICES, STAGES, ResolvedRun, RunRequest
 from pipelines.contracts.errors import ConfigurationError, HomefeedError, RunInProgressError
 from pipelines.contracts.judgement import Judgement, Promotion
 from pipelines.contracts.time import parse_instant
@@ -31,7 +32,7 @@ def stage(
 
     if name not in STAGES:
         raise ConfigurationError(f"no stage {name!r}; expected one of {', '.join(STAGES)}")
-    typer.echo(run_stage(name, run, again))
+    say(run_stage(name, run, again))
 
 
 @app.command("resolve", help="Fix as_of, champion and configuration of a cycle; print its URI.")
@@ -41,13 +42,14 @@ def begin(
     as_of: AsOf = "",
     recipe: Annotated[str, typer.Option(help="Recipe name; HOMEFEED_RECIPE by default.")] = "",
     promote: Promote = True,
-    devices: Annotated[int, typer.Option(min=1, help="Training processes.")] = 1,
+    devices: Annotated[int, typer.Option(help=f"Training processes, 1 to {MAX_DEVICES}.")] = 1,
     accelerator: Annotated[Literal["cpu", "gpu"], typer.Option(help="Hardware.")] = "cpu",
     key: Annotated[str, typer.Option(help="Another key is another cycle.")] = "command line",
 ) -> None:
     """Resolve a cycle, and run the rest of it too if the command is `retrain`."""
     from pipelines.stages.runner import start_run
 
+    _check_devices(devices, accelerator, is_here=context.info_name == "retrain")
     settings = Settings()
     request = RunRequest(
         recipe=recipe or settings.recipe,
@@ -61,7 +63,24 @@ def begin(
     run = start_run(request, settings)
     if context.info_name == "retrain":
         _finish(run, settings)
-    typer.echo(run.run_uri)
+    say(run.run_uri)
+
+
+def _check_devices(devices: int, accelerator: Literal["cpu", "gpu"], is_here: bool) -> None:
+    """Refuse a number of devices before anything is built for them.
+
+    Raises:
+        ConfigurationError: no machine has so many, or this one does not, where training is here.
+    """
+    from training.environment import require_devices
+
+    if not 1 <= devices <= MAX_DEVICES:
+        raise ConfigurationError(
+            f"--devices is {devices}; expected 1 to {MAX_DEVICES}, which is a training process for "
+            f"each GPU or core of one machine; give another number"
+        )
+    if is_here:
+        require_devices(devices, accelerator)
 
 
 def _finish(run: ResolvedRun, settings: Settings) -> None:
@@ -80,8 +99,12 @@ def _finish(run: ResolvedRun, settings: Settings) -> None:
             raise
     judgement = read_artifact(run.run_uri, "compare_with_champion", Judgement)
     promotion = read_artifact(run.run_uri, "promote_challenger", Promotion)
-    typer.echo(f"{judgement.verdict.decision}: {' '.join(judgement.verdict.reasons)}")
+    say(f"{judgement.verdict.decision}: {' '.join(judgement.verdict.reasons)}")
     serving = promotion.champion_after.label if promotion.champion_after else "no model"
-    typer.echo(f"serving: {serving}\nverdict page: {judgement.report_uri}")
+    say(f"serving: {serving}")
+    say(f"verdict page: {judgement.report_uri}")
     step = after_verdict(run, judgement)
-    typer.echo("\n".join([step.sentence, *(f"{what}\n  {how}" for what, how in step.commands)]))
+    say(step.sentence)
+    for what, how in step.commands:
+        say(what)
+        say_indented(how)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pipelines import storage
+from pipelines.cli.say import say
 from pipelines.contracts.judgement import Judgement, OffPolicyEstimate
 from pipelines.stages.runner import read_artifact
 
@@ -19,18 +20,18 @@ def estimate(
     judgement = read_artifact(storage.to_uri(run), "compare_with_champion", Judgement)
     comparison, target = judgement.comparison, judgement.comparison.target
     ours, theirs = comparison.challenger_model.label, comparison.baseline_label
-    typer.echo(f"{ours} against {theirs}:")
+    say(f"{ours} against {theirs}:")
     if target is not None and target.baseline is not None and target.relative_change is not None:
         change = target.relative_change
-        typer.echo(
+        say(
             f"{comparison.target_metric}: {target.challenger:.4f} against {target.baseline:.4f}, "
             f"{change.value:+.2%} ({change.low:+.2%} to {change.high:+.2%}), on all "
             f"{comparison.num_requests:,} requests, most with candidates that a model had chosen"
         )
     for row in judgement.estimates:
-        typer.echo(_line(row))
+        say(_line(row))
     if not judgement.estimates:
-        typer.echo("no requests with randomly drawn candidates: nothing else can be estimated")
+        say("no requests with randomly drawn candidates: nothing else can be estimated")
 
 
 def _line(row: OffPolicyEstimate) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from pipelines import storage
+from pipelines.cli.say import say
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.time import parse_instant
 from pipelines.registry import history as record
@@ -29,9 +30,9 @@ def serving(
     instant = parse_instant(at, "--at") if at else datetime.now(UTC)
     workspace_uri = _workspace(settings)
     known = record.load(workspace_uri, settings.registered_model)
-    typer.echo(f"workspace: {workspace_uri}")
+    say(f"workspace: {workspace_uri}")
     entry = record.serving_at(known, settings.registered_model, instant)
-    typer.echo(f"{entry.model.label} (as_of {entry.model.as_of:%Y-%m-%d}), since {entry.moved_at}")
+    say(f"{entry.model.label} (as_of {entry.model.as_of:%Y-%m-%d}), since {entry.moved_at}")
     _hold_against_registry(settings, workspace_uri)
 
 
@@ -43,15 +44,15 @@ def history(context: typer.Context) -> None:
     settings = Settings()
     workspace_uri = _workspace(settings)
     known = record.load(workspace_uri, settings.registered_model)
-    typer.echo(f"workspace: {workspace_uri}")
+    say(f"workspace: {workspace_uri}")
     for _, entry in known.entries:
-        typer.echo(
+        say(
             f"{entry.moved_at:%Y-%m-%dT%H:%M:%SZ}  {entry.kind:9}  {entry.model.label} "
             f"(as_of {entry.model.as_of:%Y-%m-%d})  {entry.reason}"
         )
     if known.pending is not None:
         wanted = known.pending.intent.entry
-        typer.echo(f"begun and not ended: {wanted.kind} of {wanted.model.label} ({wanted.reason})")
+        say(f"begun and not ended: {wanted.kind} of {wanted.model.label} ({wanted.reason})")
     _hold_against_registry(settings, workspace_uri)
     if known.damaged:
         raise DataContractError(
@@ -73,14 +74,14 @@ def repair(
     settings = Settings()
     workspace_uri = storage.to_uri(settings.workspace_location)
     client = tracking.connect(settings.tracking_uri)
-    typer.echo(f"workspace: {workspace_uri}")
+    say(f"workspace: {workspace_uri}")
     with record.promotion_lock(workspace_uri):
         state = reconcile.look(client, workspace_uri, settings.registered_model)
         steps = reconcile.propose(state, restore_alias)
         for step in steps or ["nothing: history and registry agree"]:
-            typer.echo(f"{'' if apply else 'would '}{step}" if steps else step)
+            say(f"{'' if apply else 'would '}{step}" if steps else step)
         if steps and not apply:
-            typer.echo("do it: homefeed history repair --apply --reason 'what had happened'")
+            say("do it: homefeed history repair --apply --reason 'what had happened'")
         if steps and apply:
             reconcile.repair(client, state, datetime.now(UTC), reason, restore_alias)
 

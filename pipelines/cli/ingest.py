@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pipelines import storage
+from pipelines.cli.say import say
 from pipelines.sources.publish import ingest
 from pipelines.sources.world.parameters import WorldParameters, make_parameters
 
@@ -23,7 +24,7 @@ def completejourney(to: To) -> None:
     from pipelines.sources.completejourney.adapter import CompleteJourneyAdapter
 
     ingest(CompleteJourneyAdapter(), to)
-    typer.echo(storage.to_uri(to))
+    say(storage.to_uri(to))
 
 
 @app.command()
@@ -39,4 +40,4 @@ def world(
     from pipelines.sources.world.adapter import WorldAdapter
 
     ingest(WorldAdapter(make_parameters(num_users, num_pins, num_days, start, seed)), to)
-    typer.echo(storage.to_uri(to))
+    say(storage.to_uri(to))

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pipelines.cli.say import say
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.local.layout import LocalHome, default_home
 
@@ -47,7 +48,7 @@ def down(home: Home = "") -> None:
     """End whatever an earlier start has left running."""
     from pipelines.local.processes import sweep
 
-    typer.echo(f"ended {sweep(f'{_home(home).path}#')} processes")
+    say(f"ended {sweep(f'{_home(home).path}#')} processes")
 
 
 def _home(home: str) -> LocalHome:

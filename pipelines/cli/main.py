@@ -15,8 +15,9 @@ import typer
 
 from pipelines.cli import anchor, cycle, history, ingest, local, registry
 from pipelines.cli.estimate import estimate
+from pipelines.cli.say import SafeFormatter, complain
 from pipelines.cli.train import PASS_ON, train
-from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.errors import HomefeedError, as_ours
 
 log = logging.getLogger(__name__)
 WRONG_USAGE = 64
@@ -45,21 +46,20 @@ def main() -> None:
     except SystemExit as end:
         # Click ends with 2 where it does not understand the command line.
         sys.exit(WRONG_USAGE if end.code == 2 else end.code)
-    except HomefeedError as error:
-        typer.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
-        sys.exit(error.exit_code)
-    except Exception:
-        log.exception("unforeseen error; this is a defect, or a library's way to report one")
-        sys.exit(HomefeedError.exit_code)
+    except Exception as error:
+        ours = as_ours(error)
+        if ours is None:
+            log.exception("unforeseen error; this is a defect, or a library's way to report one")
+            sys.exit(HomefeedError.exit_code)
+        complain(f"{type(ours).__name__}: {ours}")
+        sys.exit(ours.exit_code)
 
 
 def _log_to_stderr() -> None:
     """Show our own progress; libraries only when they warn (some log hundreds of lines)."""
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for package in ("pipelines", "training", "validation"):
         logging.getLogger(package).setLevel(logging.INFO)
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pipelines import storage
+from pipelines.cli.say import say
 from pipelines.contracts.artifacts import Challenger, ResolvedRun
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.judgement import Judgement
@@ -41,7 +42,7 @@ def promote(
     client = tracking.connect(cycle.tracking_uri)
     entry = by_hand.force(client, cycle, challenger, datetime.now(UTC), reason)
     previous = entry.previous.label if entry.previous else "no champion"
-    typer.echo(f"champion: {entry.model.label} (was {previous})")
+    say(f"champion: {entry.model.label} (was {previous})")
     verdict = "the challenger was not judged"
     if storage.exists(manifest_uri(run_uri, "compare_with_champion")):
         judged = read_artifact(run_uri, "compare_with_champion", Judgement).verdict
@@ -65,10 +66,10 @@ def rollback(
     entry = by_hand.rollback(
         client, settings, to_version or None, now, reason, from_version or None
     )
-    typer.echo(f"workspace: {storage.to_uri(settings.workspace_location)}")
+    say(f"workspace: {storage.to_uri(settings.workspace_location)}")
     if entry.moved_at != now:
-        typer.echo(
+        say(
             f"taken back already at {entry.moved_at:%Y-%m-%dT%H:%M:%SZ}: {entry.reason}; to go "
             f"back further name a version: homefeed rollback --to-version N"
         )
-    typer.echo(f"champion: {entry.model.label} (was {entry.previous and entry.previous.label})")
+    say(f"champion: {entry.model.label} (was {entry.previous and entry.previous.label})")

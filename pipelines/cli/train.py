@@ -19,7 +19,8 @@ from pydantic_settings import (
 )
 
 from pipelines import storage
-from pipelines.contracts.artifacts import Snapshot
+from pipelines.cli.say import say
+from pipelines.contracts.artifacts import MAX_DEVICES, Snapshot
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.config import ModelConfig, RunConfig, TrainingConfig
 from pipelines.contracts.errors import ConfigurationError
@@ -64,7 +65,7 @@ class TrainOptions(BaseSettings):
         description=f"Recipe that the snapshot was built with ({', '.join(RECIPES)}); its values "
         "are the defaults below. HOMEFEED_RECIPE by default.",
     )
-    devices: int = Field(default=1, ge=1, le=1024, description="Processes on each machine.")
+    devices: int = Field(default=1, ge=1, le=MAX_DEVICES, description="Processes on each machine.")
     accelerator: Literal["cpu", "gpu"] = Field(default="cpu", description="Hardware.")
     num_nodes: int = Field(
         default=1, ge=1, description="Machines; start this on each, with the same folder."
@@ -90,7 +91,7 @@ class TrainOptions(BaseSettings):
 def train(context: typer.Context) -> None:
     """Train a bundle from a built snapshot, without the pipeline; print its folder."""
     options, config = parse(context.args)
-    typer.echo(run(options, config).bundle_dir)
+    say(run(options, config).bundle_dir)
 
 
 def parse(arguments: list[str]) -> tuple[TrainOptions, RunConfig]:
@@ -120,9 +121,11 @@ def run(options: TrainOptions, config: RunConfig) -> "TrainingResult":
         DataContractError: a file of the snapshot is missing or altered.
         HomefeedError: see `training.launch.launcher.train`.
     """
+    from training.environment import require_devices
     from training.fitting.spec import NodeAddress
     from training.launch import launcher
 
+    require_devices(options.devices, options.accelerator)
     snapshot_uri = storage.to_uri(options.snapshot)
     snapshot = _read_snapshot(snapshot_uri, config)
     is_alone = (options.num_nodes, options.node_rank, options.rendezvous) == (1, 0, "")

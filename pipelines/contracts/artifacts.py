@@ -50,11 +50,16 @@ class ModelRef(Frozen):
         return f"{self.name} v{self.version}"
 
 
+MAX_DEVICES = 64
+"""Most training processes on one machine: no machine has more GPUs, and a typing error is not
+built upon. The trigger form in Airflow has the same bound."""
+
+
 class CycleOptions(Frozen):
     """What is asked for and stays as it is: a request and the run resolved from it both hold it."""
 
     may_promote: bool = Field(description="False compares and reports, and moves nothing.")
-    num_devices: int = Field(ge=1, le=1024, description="Training processes.")
+    num_devices: int = Field(ge=1, le=MAX_DEVICES, description="Training processes.")
     accelerator: Literal["cpu", "gpu"] = "cpu"
     trigger: str = Field(description="Airflow run id, or a name: the same one is the same cycle.")
 

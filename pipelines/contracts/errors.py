@@ -7,6 +7,7 @@ other error that ends a process is a defect of this project, and its exit code i
 Tested in tests/pipelines/orchestration/test_retries.py and tests/pipelines/cli/test_main.py.
 """
 
+import errno
 from typing import ClassVar
 
 
@@ -48,10 +49,36 @@ class RecordDisagreesError(ConfigurationError):
     """The registry and the workspace's record say different things; a person has to look."""
 
 
+class PlaceError(ConfigurationError):
+    """A path cannot be used: nothing is there, a part of it is no folder, or its name is bad."""
+
+
+class TrackingAccessError(ConfigurationError):
+    """MLflow lets this user in not at all (401) or not there (403)."""
+
+
+class NotMlflowError(ConfigurationError):
+    """What answers at HOMEFEED_TRACKING_URI is no MLflow server, or one that lacks what we ask."""
+
+
+class TrackingRefusedError(ConfigurationError):
+    """MLflow understands the request and refuses it: a name or a value in it is wrong."""
+
+
 class PromotionRefusedError(HomefeedError):
     """The registry is not in the state this run was resolved against; a new run is needed."""
 
     exit_code = 77
+
+
+class TrackingEntryMissingError(HomefeedError):
+    """MLflow has no such version, model, run or file: it was deleted, or never was."""
+
+    exit_code = 77
+
+
+class BundleMissingError(DataContractError):
+    """A registered version is there and its bundle is not: the files were deleted."""
 
 
 class TransientStorageError(HomefeedError):
@@ -65,6 +92,13 @@ class TrackingUnavailableError(TransientStorageError):
     """The MLflow server cannot be reached or answers with a server error."""
 
 
+class ProcessKilledError(HomefeedError):
+    """A process of this stage was killed (SIGKILL), by a person or because memory ran out."""
+
+    exit_code = 75
+    is_retryable = True
+
+
 class RunInProgressError(HomefeedError):
     """Another process holds the lock of the same stage, run or workspace."""
 
@@ -74,3 +108,57 @@ class RunInProgressError(HomefeedError):
 
 PERMANENT_EXIT_CODES = frozenset({64, 65, 77, 78})
 """Exit codes after which a retry is a waste: usage, data, refused, configuration."""
+
+_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_ACCESS = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH")
+"""Arrow's words for what an object store refuses; such an error has no number."""
+_PLACE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
+
+
+def explain_os_error(error: OSError, place: str, doing: str) -> HomefeedError:
+    """Return an error of the operating system as one of ours: what may pass is told from the rest.
+
+    Args:
+        error: What was raised.
+        place: Path or URI.
+        doing: What was done there, such as 'reading'.
+    """
+    code = error.errno
+    if code in _PERMISSION:
+        return ConfigurationError(
+            f"{doing} {place}: no permission ({error.strerror}); make the workspace writable "
+            f"for this user or set HOMEFEED_WORKSPACE to another place"
+        )
+    if code is None and any(word in str(error) for word in _NO_ACCESS):
+        return ConfigurationError(
+            f"{doing} {place}: the object store refuses access ({error}); correct the credentials "
+            f"in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or the bucket's policy"
+        )
+    if code in _FULL:
+        return TransientStorageError(
+            f"{doing} {place}: the disk is full ({error.strerror}); free space "
+            f"(runs and snapshots of old cycles in the workspace may go), then retry"
+        )
+    if code in _PLACE:
+        return PlaceError(
+            f"{doing} {place}: {error}; expected a usable path and, where something is read, "
+            f"something there; correct the path (HOMEFEED_HOME, HOMEFEED_WORKSPACE and "
+            f"HOMEFEED_EVENT_LOG set the places), or put back what was deleted"
+        )
+    return TransientStorageError(f"{doing} {place}: {error}; check the storage, then retry")
+
+
+def as_ours(error: Exception, place: str = "this machine") -> HomefeedError | None:
+    """Return an error as one of ours, or None where it is unforeseen.
+
+    Args:
+        error: What was raised.
+        place: What an error of the operating system is about where it names no file.
+    """
+    if isinstance(error, HomefeedError):
+        return error
+    # Libraries raise their own errors as OSError without a number; what those mean is open.
+    if isinstance(error, OSError) and error.errno is not None:
+        return explain_os_error(error, str(error.filename or place), "working on")
+    return None

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from pipelines.contracts.artifacts import FileDigest
 from pipelines.contracts.base import Frozen, digest_of
-from pipelines.contracts.errors import RunInProgressError
+from pipelines.contracts.errors import RunInProgressError, explain_os_error
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -133,18 +133,24 @@ def hold_lock(path: Path, purpose: str, wait_s: float = 0.0) -> Iterator[None]:
 
     Raises:
         RunInProgressError: somebody else holds the lock and goes on holding it.
+        TransientStorageError: the disk is full.
+        ConfigurationError: the file cannot be made there.
     """
     # A soft lock, for file systems without locks, would stay for ever if its holder is killed.
     lock = FileLock(path, timeout=wait_s, poll_interval=0.1, fallback_to_soft=False)
     try:
         lock.acquire()
+        path.write_text(str(os.getpid()))
     except Timeout:
+        holder = path.read_text(errors="replace").strip() or "unknown"
         raise RunInProgressError(
-            f"{purpose} is already running: process {path.read_text().strip() or 'unknown'} holds "
+            f"{purpose} is already running: process {holder} holds "
             f"{path}; expected nobody; wait for it to end, then try again"
         ) from None
+    except OSError as error:
+        lock.release()
+        raise explain_os_error(error, str(path), f"locking for {purpose}:") from error
     try:
-        path.write_text(str(os.getpid()))
         yield
     finally:
         lock.release()

@@ -1,78 +1,178 @@
-"""Which errors of MLflow may pass: one rule for the registry, the bundle and the training curves.
+"""What an error of MLflow means: one rule for the registry, the bundle and the training curves.
 
-An error is an outage where the server cannot be reached, does not answer in time, asks for
-patience (429), or fails by itself (5xx). Everything else is an answer: the server refuses this
-request, and would refuse it again. Not for making requests.
+The HTTP status and MLflow's own error code decide. An outage may pass: the server cannot be
+reached, does not answer in time, asks for patience (429), or fails by itself (5xx). Everything else
+is an answer, which the same request would get again: the user is not let in (401, 403), the thing
+is not there (404), the request is refused (another 4xx), or no MLflow server answers at that
+address. Not for making requests.
 """
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from pipelines.contracts.errors import TrackingUnavailableError
+from pipelines.contracts.errors import (
+    HomefeedError,
+    NotMlflowError,
+    TrackingAccessError,
+    TrackingEntryMissingError,
+    TrackingRefusedError,
+    TrackingUnavailableError,
+)
 
 Value = TypeVar("Value")
 
 WAITS_S = (0.5, 1.0)
 """Seconds before the second and before the third attempt; a task's own retries come after."""
 
+_OK, _UNAUTHENTICATED, _FORBIDDEN, _NOT_FOUND = 200, 401, 403, 404
 _TOO_MANY_REQUESTS, _SERVER_ERROR, _NOT_IMPLEMENTED = 429, 500, 501
+_NUM_SHOWN = 300
+_NO_JSON = re.compile(r"failed with error code (\d+) != ")
+"""MLflow's client says this of an answer that is no JSON: not the server's own, or not of today."""
+_NO_JSON_AT_ALL = "not in a valid JSON format"
+_DOWNLOAD = "failures occurred while downloading"
+_IN_DOWNLOAD = re.compile(r"\b(\d{3}) (?:Client|Server) Error")
+"""A download tells of its files' errors in one text, in the words of `requests`."""
+_VERSION = re.compile(r"\d+\.\d+")
+
+_ADVICE: dict[type[HomefeedError], str] = {
+    TrackingAccessError: (
+        "MLflow at {uri} does not let this user in: {found}; expected the credentials of a user "
+        "who may read and write there; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
+        "(or MLFLOW_TRACKING_TOKEN); if it speaks of a host header, allow that host on the server"
+    ),
+    NotMlflowError: (
+        "what answers at {uri} is no MLflow server, or an older one: {found}; expected MLflow's "
+        "JSON; correct HOMEFEED_TRACKING_URI (`make ui` starts a server on one machine)"
+    ),
+    TrackingEntryMissingError: (
+        "MLflow at {uri} does not have it: {found}; it was deleted or never was; name one that "
+        "is there, or start a new cycle, which takes what is there then"
+    ),
+    TrackingRefusedError: (
+        "MLflow at {uri} refuses the request: {found}; the same request would be refused again; "
+        "correct what it names"
+    ),
+    TrackingUnavailableError: (
+        "MLflow at {uri} does not answer: {found}; start it (`make ui` on one machine) or correct "
+        "HOMEFEED_TRACKING_URI, then retry"
+    ),
+}
 
 
-def is_outage(error: Exception) -> bool:
-    """Return whether an error of MLflow's client may pass without anybody changing anything."""
-    from mlflow.exceptions import (
-        ERROR_CODE_TO_HTTP_STATUS,
-        InvalidUrlException,
-        MlflowException,
-    )
+def kind_of(error: Exception) -> type[HomefeedError] | None:
+    """Return the class of ours that an error of MLflow's client or of `requests` stands for.
+
+    None where the error is of another library, or is about no answer and no outage.
+    """
+    from mlflow.exceptions import InvalidUrlException, MlflowException, RestException
     from requests import exceptions
 
-    if isinstance(error, InvalidUrlException):
-        return False
+    if isinstance(error, InvalidUrlException | exceptions.InvalidURL | exceptions.MissingSchema):
+        return NotMlflowError
+    if isinstance(error, RestException):
+        # JSON without MLflow's code is another service's, or a proxy's: the status is not told.
+        return _by_status(_code_status(error)) if "error_code" in error.json else None
     if isinstance(error, MlflowException):
-        # MLflow's client calls a refused connection and a time-out INTERNAL_ERROR, status 500.
-        return _may_pass(ERROR_CODE_TO_HTTP_STATUS.get(error.error_code, _SERVER_ERROR))
+        return _of_client(error)
     if isinstance(error, exceptions.HTTPError):
-        return error.response is None or _may_pass(error.response.status_code)
+        return _by_status(_SERVER_ERROR if error.response is None else error.response.status_code)
     lost = (
         exceptions.ConnectionError,
         exceptions.Timeout,
         exceptions.RetryError,
         exceptions.ChunkedEncodingError,
     )
-    return isinstance(error, lost)
+    return TrackingUnavailableError if isinstance(error, lost) else None
 
 
-def _may_pass(status: int) -> bool:
-    is_server_error = status >= _SERVER_ERROR and status != _NOT_IMPLEMENTED
-    return status == _TOO_MANY_REQUESTS or is_server_error
+def _of_client(error: Exception) -> type[HomefeedError]:
+    """Return the class of an error that MLflow's client made itself."""
+    text = str(error)
+    if _NO_JSON_AT_ALL in text:
+        return NotMlflowError
+    if found := _NO_JSON.search(text):
+        kind = _by_status(int(found[1]))
+        # MLflow says in JSON what is not there and what is refused; a page is somebody else's.
+        is_page = kind in (TrackingEntryMissingError, TrackingRefusedError)
+        return NotMlflowError if is_page else kind
+    if _DOWNLOAD in text and (statuses := [int(each) for each in _IN_DOWNLOAD.findall(text)]):
+        kinds = [_by_status(status) for status in statuses]
+        return TrackingUnavailableError if TrackingUnavailableError in kinds else kinds[0]
+    # MLflow's client calls a refused connection and a time-out INTERNAL_ERROR, status 500.
+    return _by_status(_code_status(error))
+
+
+def _code_status(error: Exception) -> int:
+    from mlflow.exceptions import ERROR_CODE_TO_HTTP_STATUS
+
+    return int(ERROR_CODE_TO_HTTP_STATUS.get(getattr(error, "error_code", ""), _SERVER_ERROR))
+
+
+def _by_status(status: int) -> type[HomefeedError]:
+    if status == _TOO_MANY_REQUESTS or (status >= _SERVER_ERROR and status != _NOT_IMPLEMENTED):
+        return TrackingUnavailableError
+    if status in (_UNAUTHENTICATED, _FORBIDDEN):
+        return TrackingAccessError
+    if status == _NOT_IMPLEMENTED:
+        return NotMlflowError
+    return TrackingEntryMissingError if status == _NOT_FOUND else TrackingRefusedError
+
+
+def _ask(tracking_uri: str) -> type[HomefeedError]:
+    """Ask the address itself what it is, where an answer does not tell.
+
+    MLflow answers `/version` with its version, to everybody. What answers with anything else than
+    that and than a server error is another service.
+    """
+    import requests
+
+    try:
+        answer = requests.get(f"{tracking_uri.rstrip('/')}/version", timeout=10)
+    except requests.exceptions.RequestException:
+        return TrackingUnavailableError
+    is_mlflow = answer.status_code == _OK and _VERSION.match(answer.text)
+    if is_mlflow or answer.status_code >= _SERVER_ERROR:
+        return TrackingUnavailableError
+    return NotMlflowError
 
 
 @contextlib.contextmanager
 def translated_outages(tracking_uri: str, so_far: str = "nothing was promoted") -> Iterator[None]:
-    """Turn an outage into an error that says so; let an answer of the server pass as it is.
+    """Turn an error of MLflow into one of ours, which says whether a retry helps and what to do.
 
     Args:
         tracking_uri: address of the server, for the message.
-        so_far: what stays as it is in spite of the outage, for the message.
+        so_far: what stays as it is in spite of the error, for the message.
 
     Raises:
         TrackingUnavailableError: the error was an outage.
+        TrackingAccessError: the user is not let in.
+        TrackingEntryMissingError: what was asked for is not there.
+        TrackingRefusedError: the server refuses the request.
+        NotMlflowError: no MLflow server answers at the address.
     """
-    from mlflow.exceptions import MlflowException
+    from mlflow.exceptions import MlflowException, RestException
     from requests.exceptions import RequestException
 
     try:
         yield
     except (MlflowException, RequestException) as error:
-        if not is_outage(error):
+        kind = kind_of(error)
+        if kind is None and isinstance(error, RestException):
+            kind = _ask(tracking_uri)
+        if kind is None:
             raise
-        raise TrackingUnavailableError(
-            f"MLflow at {tracking_uri} does not answer: {str(error)[:300]}; start it (`make ui` on "
-            f"one machine) or correct HOMEFEED_TRACKING_URI, then retry; {so_far}"
-        ) from error
+        found = " ".join(str(error).split())[:_NUM_SHOWN]
+        raise kind(f"{_ADVICE[kind].format(uri=tracking_uri, found=found)}; {so_far}") from error
+
+
+def is_outage(error: Exception) -> bool:
+    """Return whether an error may pass without anybody changing anything."""
+    return kind_of(error) is TrackingUnavailableError
 
 
 def ask_again(ask: Callable[[], Value]) -> Value:

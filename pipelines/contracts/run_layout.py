@@ -18,6 +18,11 @@ def failure_uri(run_uri: str, stage: str) -> str:
     return f"{run_uri.rstrip('/')}/{stage}/failure.json"
 
 
+def lost_race_uri(run_uri: str, stage: str) -> str:
+    """Return where an attempt that met another one at work says so, in a `StageFailure`."""
+    return f"{run_uri.rstrip('/')}/{stage}/lost_race.json"
+
+
 def snapshot_manifest_uri(snapshot_uri: str) -> str:
     """Return where a snapshot's manifest lies, which holds a `Snapshot`."""
     return f"{snapshot_uri.rstrip('/')}/{MANIFEST}"

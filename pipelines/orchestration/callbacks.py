@@ -1,6 +1,6 @@
 """What Airflow calls or tells when something has happened: a broken run, a new champion.
 
-Tested in a real Airflow: tests/pipelines/local/test_real_airflow.py and test_real_faults.py.
+Tested also in a real Airflow: tests/pipelines/local/test_real_airflow.py and test_real_faults.py.
 """
 
 from collections.abc import Mapping
@@ -43,10 +43,13 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
     settings, reason = Settings(), str(context.get("reason", ""))
     resolved = ti.xcom_pull(task_ids="resolve_run") if ti else None
     if resolved:
-        alert_on_failure(resolved["run_uri"], settings, ti.task_id, reason)
+        since = getattr(ti, "start_date", None)
+        alert_on_failure(resolved["run_uri"], settings, ti.task_id, reason, since)
         return
     left = ti.xcom_pull(task_ids="resolve_run", key=FAILURE_KEY) if ti else None
     message, next_step = "", after_lost_start(settings)
+    if left and left.get("is_lost_race"):
+        return  # Another process resolves the same cycle, and tells how it ends.
     if left:
         message, next_step = left["message"], NextStep.model_validate(left["next_step"])
     alert_on_unresolved(context["run_id"], message, next_step, settings)

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from pipelines.contracts.artifacts import RunRequest
-from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.errors import HomefeedError, RunInProgressError
 from pipelines.contracts.time import floor_to_day, parse_instant
 from pipelines.settings import Settings
 
@@ -75,6 +75,8 @@ def start_cycle(
     except HomefeedError as error:
         step = after_unresolved(request, settings).model_dump(mode="json")
         message = f"{type(error).__name__}: {error}"
-        ti.xcom_push(FAILURE_KEY, {"message": message, "next_step": step})
+        left: dict[str, Any] = {"message": message, "next_step": step}
+        left["is_lost_race"] = isinstance(error, RunInProgressError)
+        ti.xcom_push(FAILURE_KEY, left)
         raise
     return {"run_id": run.run_id, "run_uri": run.run_uri, "as_of": f"{run.as_of:%Y-%m-%d}"}

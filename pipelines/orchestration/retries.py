@@ -7,8 +7,12 @@ from airflow.sdk import RetryDecision, RetryPolicy
 
 from pipelines.contracts.errors import PERMANENT_EXIT_CODES, HomefeedError
 
-_EXIT_CODE = re.compile(r"(?:exit[ _]code|StatusCode)\W{0,4}(\d+)", re.IGNORECASE)
-"""How the three operators name a command's exit code in the message of their exception."""
+_EXIT_CODE = re.compile(r"(?:exit[ _]code|StatusCode)[^\w-]{0,4}(-?\d+)", re.IGNORECASE)
+"""How the three operators name a command's exit code in the message of their exception. Bash's
+operator names the signal that ended the command as a number below zero."""
+
+KILLED = frozenset({-9, 137})
+"""What SIGKILL leaves: under bash, and in a container, which adds 128."""
 
 
 class StageRetryPolicy(RetryPolicy):
@@ -28,6 +32,8 @@ class StageRetryPolicy(RetryPolicy):
         exit_code = exit_code_of(exception)
         if exit_code in PERMANENT_EXIT_CODES:
             return RetryDecision.fail(f"exit code {exit_code}: trying again cannot help")
+        if exit_code in KILLED:
+            return RetryDecision(reason="killed (SIGKILL): a retry goes on from what was kept")
         return RetryDecision.default()
 
 

@@ -1,14 +1,19 @@
 """The MLflow model registry: register what was trained, read and move the `champion` alias.
 
 This is the only module that may move an alias. Whether the champion moves is decided by the
-verdict, not here. Tested in tests/pipelines/registry/test_promotion.py.
+verdict, not here. Tested in tests/pipelines/registry/test_registry.py and
+test_promotion.py.
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
-from pipelines.contracts.errors import ConfigurationError, DataContractError
+from pipelines.contracts.errors import (
+    BundleMissingError,
+    DataContractError,
+    TrackingEntryMissingError,
+)
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.mlflow_errors import ask_again, make_once, translated_outages
 
@@ -28,6 +33,7 @@ def read_champion(client: "MlflowClient", name: str) -> ModelRef | None:
     Raises:
         DataContractError: the version lacks lineage tags; it was not registered by this project.
         TrackingUnavailableError: the server does not answer.
+        ConfigurationError: no MLflow server answers, or it does not let this user in.
     """
     version = _find_champion(client, name)
     return to_ref(version) if version else None
@@ -40,12 +46,12 @@ def read_champion_version(client: "MlflowClient", name: str) -> str | None:
 
 
 def _find_champion(client: "MlflowClient", name: str) -> "ModelVersion | None":
-    from mlflow.exceptions import MlflowException
+    from mlflow.exceptions import RestException
 
     with translated_outages(client.tracking_uri):
         try:
             return client.get_model_version_by_alias(name, CHAMPION)
-        except MlflowException as error:
+        except RestException as error:  # Only the server itself knows that there is none.
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise
@@ -55,20 +61,22 @@ def read_version(client: "MlflowClient", name: str, version: str) -> ModelRef:
     """Return one registered version as a reference.
 
     Raises:
-        ConfigurationError: the registry has no such version, or it was deleted.
+        TrackingEntryMissingError: it was deleted, or never was.
+        TrackingUnavailableError: the server does not answer.
     """
-    from mlflow.exceptions import MlflowException
+    from mlflow.exceptions import RestException
 
     with translated_outages(client.tracking_uri):
         try:
             return to_ref(client.get_model_version(name, version))
-        except MlflowException as error:
+        except RestException as error:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
             there = [int(v.version) for v in client.search_model_versions(f"name = '{name}'")]
-    raise ConfigurationError(
+    known = ", ".join(map(str, sorted(there))) or "none, for it has no versions"
+    raise TrackingEntryMissingError(
         f"{name} has no version {version!r} in the registry at {client.tracking_uri}; expected one "
-        f"of {', '.join(map(str, sorted(there))) or 'none, for it has no versions'}"
+        f"of {known}; it was deleted or never was"
     )
 
 
@@ -186,21 +194,24 @@ def download_bundle(client: "MlflowClient", model: ModelRef, folder: Path) -> Pa
     """Fetch a version's bundle into `folder` and return the bundle's own folder.
 
     Raises:
-        DataContractError: the version's files hold no bundle, or another than its tag says.
+        TrackingEntryMissingError: the version was deleted.
+        BundleMissingError: the version is there, and its files are not.
+        DataContractError: the version's files hold another bundle than its tag says.
     """
     import mlflow.artifacts
 
     with translated_outages(client.tracking_uri):
         source = client.get_model_version_download_uri(model.name, model.version)
-        root = mlflow.artifacts.download_artifacts(
-            artifact_uri=source, dst_path=str(folder), tracking_uri=client.tracking_uri
-        )
+    try:
+        with translated_outages(client.tracking_uri):
+            root = mlflow.artifacts.download_artifacts(
+                artifact_uri=source, dst_path=str(folder), tracking_uri=client.tracking_uri
+            )
+    except TrackingEntryMissingError as error:
+        raise _bundle_missing(model, f"nothing at {source}") from error
     found = sorted(Path(root).rglob("bundle.json"))
     if len(found) != 1:
-        raise DataContractError(
-            f"{model.label}: found {len(found)} bundle.json files, expected one; the version's "
-            f"files were altered; register the bundle again or roll back to another version"
-        )
+        raise _bundle_missing(model, f"{len(found)} bundle.json files at {source}")
     digest = digest_of_files(digest_files(found[0].parent))
     if digest != model.bundle_digest:
         raise DataContractError(
@@ -209,3 +220,11 @@ def download_bundle(client: "MlflowClient", model: ModelRef, folder: Path) -> Pa
             f"to another version (`homefeed rollback --to-version N`)"
         )
     return found[0].parent
+
+
+def _bundle_missing(model: ModelRef, found: str) -> BundleMissingError:
+    return BundleMissingError(
+        f"{model.label}: found {found}, expected its bundle with one bundle.json; the version's "
+        f"files were deleted or altered in MLflow's artifact store; put them back, or roll back to "
+        f"another version (`homefeed rollback --to-version N`)"
+    )

@@ -1,7 +1,8 @@
 """Run a snapshot's tasks over processes, in order, with progress in the log.
 
 A task must fit a worker's memory. On several machines, another engine takes this module's place.
-Tested in tests/pipelines/snapshot/test_publishing.py (killed builds) and test_purity.py.
+Tested in tests/pipelines/snapshot/test_pool.py, test_publishing.py (killed builds) and
+test_purity.py.
 """
 
 import logging
@@ -9,8 +10,10 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from pipelines.contracts.errors import ProcessKilledError
 from pipelines.contracts.processes import die_with_parent
 from pipelines.snapshot.spill import SpillTask
 
@@ -34,6 +37,9 @@ def run_all(
     function: Callable[[Task], Result], tasks: Sequence[Task], num_workers: int, what: str
 ) -> Iterator[Result]:
     """Yield each task's result in the tasks' order; the first error ends it.
+
+    Raises:
+        ProcessKilledError: a process was killed; nothing is published, and a retry may succeed.
 
     Args:
         function: a module-level function.
@@ -65,5 +71,11 @@ def _results(
     )
     try:
         yield from executor.map(function, tasks)
+    except BrokenProcessPool as error:
+        raise ProcessKilledError(
+            f"one of {min(num_workers, len(tasks))} worker processes was killed ({error}), most "
+            f"often because memory ran out; expected all to live; free memory, or give the "
+            f"process fewer cores (`taskset -c 0`), which makes fewer workers, then retry"
+        ) from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)

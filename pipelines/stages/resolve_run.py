@@ -34,12 +34,14 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
     """Fix everything that a cycle depends on.
 
     Raises:
-        ConfigurationError: unknown recipe; as_of not newer than the champion's; bad tracking URI.
+        ConfigurationError: unknown recipe; as_of not newer than the champion's; bad tracking URI;
+            more training processes than this machine's cores can bear.
         RecordDisagreesError: the alias is not where this workspace's history says.
         DataContractError: the event log is missing or lacks a table.
         TrackingUnavailableError: MLflow does not answer.
     """
     config = make_recipe(request.recipe)
+    _require_cores(request, settings)
     event_log_uri = storage.to_uri(settings.event_log_location)
     _require_event_log(event_log_uri)
     client = tracking.connect(settings.tracking_uri)
@@ -83,6 +85,17 @@ def require_record(client: "MlflowClient", workspace_uri: str, name: str, now: d
         with history.promotion_lock(workspace_uri):
             moves.settle_others(client, workspace_uri, name, now)
     require_agreement(look(client, workspace_uri, name))
+
+
+def _require_cores(request: RunRequest, settings: Settings) -> None:
+    """Refuse what the trainer would refuse hours later, where workers train on their own cores.
+
+    GPUs are counted by the trainer: an Airflow worker may do without torch.
+    """
+    from training.environment import require_devices
+
+    if settings.stage_runner == "bash" and request.accelerator == "cpu":
+        require_devices(request.num_devices, request.accelerator)
 
 
 def _require_event_log(event_log_uri: str) -> None:

@@ -20,8 +20,14 @@ from pipelines.alerts.commands import stage_command
 from pipelines.alerts.next_step import new_cycle_command
 from pipelines.contracts.artifacts import ResolvedRun, RunRequest, StageFailure, StageRecord
 from pipelines.contracts.base import Artifact, digest_of
-from pipelines.contracts.errors import ConfigurationError, DataContractError, HomefeedError
-from pipelines.contracts.run_layout import failure_uri, manifest_uri
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    DataContractError,
+    HomefeedError,
+    RunInProgressError,
+    as_ours,
+)
+from pipelines.contracts.run_layout import failure_uri, lost_race_uri, manifest_uri
 from pipelines.settings import Settings
 from pipelines.stages.resolve_run import run_uri_of
 from pipelines.stages.table import TABLE, Stage
@@ -58,7 +64,7 @@ def start_run(request: RunRequest, settings: Settings) -> ResolvedRun:
     """
     name = "resolve_run"
     run_uri = run_uri_of(request, settings)
-    with storage.exclusive_lock(storage.join(run_uri, name, "stage"), name, RESOLVE_WAIT_S):
+    with _only_one(name, run_uri, RESOLVE_WAIT_S):
         if storage.exists(manifest_uri(run_uri, name)):
             log.info("%s was resolved before; going on with it", run_uri)
         else:
@@ -89,10 +95,7 @@ def run_stage(name: str, run_uri: str, again: bool = False) -> str:
     if name == "resolve_run":
         return manifest_uri(run_uri, name)
     stage = TABLE[name]
-    with (
-        storage.exclusive_lock(storage.join(run_uri, name, "stage"), f"{name} of {run_uri}"),
-        _noting_failure(name, run_uri),
-    ):
+    with _only_one(name, run_uri), _noting_failure(name, run_uri):
         found = {upstream: read_record(run_uri, upstream).artifact for upstream in stage.inputs}
         inputs = [read_artifact(run_uri, above, kind) for above, kind in stage.inputs.items()]
         others = [artifact for upstream, artifact in found.items() if upstream != "resolve_run"]
@@ -146,17 +149,42 @@ def _attempt(
 
 
 @contextlib.contextmanager
+def _only_one(stage: str, run_uri: str, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold the stage's lock. An attempt that does not get it says so, for the alert.
+
+    Raises:
+        RunInProgressError: another process runs the same stage, and tells how it ends.
+    """
+    uri = storage.join(run_uri, stage, "stage")
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(storage.exclusive_lock(uri, f"{stage} of {run_uri}", wait_s))
+        except RunInProgressError as error:
+            _note_failure(lost_race_uri(run_uri, stage), stage, error)
+            raise
+        yield
+
+
+@contextlib.contextmanager
 def _noting_failure(stage: str, run_uri: str) -> Iterator[None]:
-    """Leave what the block raises in `failure.json`, for the alert."""
+    """Leave what the block raises in `failure.json`, for the alert.
+
+    What an earlier attempt left is removed first: where this one is killed, that is not the reason.
+    """
+    for uri in (failure_uri(run_uri, stage), lost_race_uri(run_uri, stage)):
+        storage.remove(uri)
     try:
         yield
     except Exception as error:
-        _note_failure(stage, run_uri, error)
-        raise
+        ours = as_ours(error, run_uri)
+        _note_failure(failure_uri(run_uri, stage), stage, ours or error)
+        if ours is None or ours is error:
+            raise
+        raise ours from error
 
 
-def _note_failure(stage: str, run_uri: str, error: Exception) -> None:
-    """Write `failure.json`. A second failure while writing must not hide the first."""
+def _note_failure(uri: str, stage: str, error: Exception) -> None:
+    """Write down why an attempt failed. A second failure while writing must not hide the first."""
     exit_code, is_retryable = HomefeedError.exit_code, True
     if isinstance(error, HomefeedError):
         exit_code, is_retryable = error.exit_code, error.is_retryable
@@ -169,14 +197,13 @@ def _note_failure(stage: str, run_uri: str, error: Exception) -> None:
         occurred_at=datetime.now(UTC),
     )
     try:
-        storage.write_model(failure_uri(run_uri, stage), failure)
+        storage.write_model(uri, failure)
     except HomefeedError as second:
         log.warning("could not note the failure of %s: %s", stage, second)
 
 
 def _tidy(stage: str, run_uri: str, keep: str) -> None:
-    """Remove a former failure and the files of attempts that never ended."""
-    storage.remove(failure_uri(run_uri, stage))
+    """Remove the files of attempts that never ended."""
     folder = storage.join(run_uri, stage)
     for name in storage.list_names(folder):
         if name.startswith("output-") and name != keep:

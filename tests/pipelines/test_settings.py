@@ -1,6 +1,8 @@
 """Settings come from the environment; a name that is no longer one is refused."""
 
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.utils.validation import _validate_model_name
 
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.settings import Settings
@@ -29,3 +31,44 @@ def test_a_lateness_of_a_period_or_more_and_of_nothing_is_refused(
 def test_a_lateness_within_a_period_is_taken(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("HOMEFEED_LATENESS_PERIODS", text)
     assert Settings().lateness_periods == float(text)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        (
+            "ALERT_TRANSPORTS",
+            '["slack", "pager"]',
+            r"item 1\) is 'pager': input should be 'outbox'",
+        ),
+        ("ALERT_TRANSPORTS", "slack", "is 'slack': expected JSON"),
+        ("CADENCE_DAYS", "0", "is '0': input should be greater than 0"),
+        ("ACCELERATOR", "tpu", "is 'tpu': input should be 'cpu' or 'gpu'"),
+        ("ALERT_EMAIL_FROM", "a@b.c\r\nBcc: all@b.c", "expected addresses without line breaks"),
+        ("ALERT_EMAIL_TO", '["a@b.c\\nBcc: all@b.c"]', "expected addresses without line breaks"),
+    ],
+)
+def test_a_variable_that_holds_nonsense_is_named_with_what_it_may_hold(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(f"HOMEFEED_{variable}", value)
+    with pytest.raises(ConfigurationError, match=f"HOMEFEED_{variable}.*{message}") as caught:
+        Settings()
+    assert caught.value.__cause__ is None and "pydantic" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a/b", "a:b", "", " ", ".", "..", "it's", "a\nb", "a" * 201])
+def test_a_model_name_that_would_fail_after_the_training_fails_now(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("HOMEFEED_REGISTERED_MODEL", name)
+    with pytest.raises(ConfigurationError, match="HOMEFEED_REGISTERED_MODEL is .* no / and no :"):
+        Settings()
+
+
+@pytest.mark.parametrize("name", ["homefeed_ranker", "Ranker 2", "größe.v1-x"])
+def test_a_model_name_that_mlflow_takes_is_taken(name: str) -> None:
+    _validate_model_name(name)
+    assert Settings(registered_model=name).registered_model == name
+    with pytest.raises(MlflowException):
+        _validate_model_name(f"{name}/x")

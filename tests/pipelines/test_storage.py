@@ -5,15 +5,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from pyarrow import fs
 
 from pipelines import storage
+from pipelines.contracts import files
 from pipelines.contracts.artifacts import FileDigest
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
+    PlaceError,
     RunInProgressError,
     TransientStorageError,
 )
+from support.answers import server_that_answers
 from support.object_store import SCHEME, make_object_store
 
 VALUE = FileDigest(path="a", sha256="b", num_bytes=3)
@@ -85,6 +89,64 @@ def test_a_read_only_workspace_says_what_to_change(
     uri = storage.to_uri(tmp_path / "value.json")
     with pytest.raises(ConfigurationError, match=f"{uri}: no permission .*HOMEFEED_WORKSPACE"):
         storage.write_bytes(uri, b"x")
+
+
+@pytest.mark.parametrize(
+    "code", [errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP]
+)
+def test_a_place_that_cannot_be_used_is_not_called_transient(code: int) -> None:
+    with pytest.raises(PlaceError, match="file:///x: .*correct the path") as caught:
+        with storage.translated_errors("file:///x", "reading"):
+            raise OSError(code, os.strerror(code))
+    assert (caught.value.exit_code, caught.value.is_retryable) == (78, False)
+
+
+def test_a_folder_that_is_gone_is_not_called_transient(tmp_path: Path) -> None:
+    gone = storage.to_uri(tmp_path / "gone")
+    with pytest.raises(PlaceError, match=f"publishing to {gone}.*No such file"):
+        storage.publish_folder(tmp_path / "nothing here", gone)
+
+
+@pytest.mark.parametrize("code", [errno.ECONNRESET, errno.ETIMEDOUT, errno.EIO, errno.ESTALE])
+def test_what_may_pass_is_called_transient(code: int) -> None:
+    with pytest.raises(TransientStorageError, match="then retry"):
+        with storage.translated_errors("file:///x", "reading"):
+            raise OSError(code, os.strerror(code))
+
+
+def test_a_bucket_that_lets_nobody_in_is_not_called_transient() -> None:
+    """A real S3 client before a server that refuses everything."""
+    body = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+    with server_that_answers(403, body) as url:
+        s3 = fs.S3FileSystem(
+            access_key="a",
+            secret_key="b",
+            endpoint_override=url.removeprefix("http://"),
+            scheme="http",
+            region="us-east-1",
+        )
+        with pytest.raises(ConfigurationError, match="refuses access.*AWS_ACCESS_KEY_ID"):
+            with storage.translated_errors("s3://bucket/runs", "listing"):
+                s3.get_file_info(fs.FileSelector("bucket/runs"))
+
+
+def test_a_full_disk_at_the_lock_is_said_to_be_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock can be had where its holder's number cannot be written; then nobody holds it."""
+    path = tmp_path / "training.lock"
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", write_to_a_full_disk)
+        with pytest.raises(TransientStorageError, match=f"{path}: the disk is full"):
+            with files.hold_lock(path, "training"):
+                pytest.fail("the lock was given")
+    with files.hold_lock(path, "training"):
+        assert path.read_text() == str(os.getpid())
+
+
+def write_to_a_full_disk(self: Path, text: str) -> None:
+    with open("/dev/full", "wb", buffering=0) as stream:
+        stream.write(text.encode())
 
 
 def test_publishing_replaces_what_a_killed_attempt_left(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
-"""What the processes of a model find in their environment; the devices: launch/test_nodes.py."""
+"""What the processes of a model find: cores, memory, GPUs; for nodes see launch/test_nodes.py."""
 
 import os
 
 import pytest
+import torch
 
-from training.environment import model_environment, threads_per_process
+from pipelines.contracts.errors import ConfigurationError
+from training.environment import model_environment, require_devices, threads_per_process
 
 
 @pytest.mark.parametrize(
@@ -27,3 +29,17 @@ def test_what_a_person_set_for_the_allocator_is_kept(monkeypatch) -> None:
     assert environment["MALLOC_TRIM_THRESHOLD_"] == "1"
     assert int(environment["MALLOC_MMAP_THRESHOLD_"]) > 2**30
     assert environment["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
+
+
+def test_more_processes_than_the_cores_can_bear_are_refused(monkeypatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    require_devices(12, "cpu")
+    with pytest.raises(ConfigurationError, match="13 training .* on 3 usable.* at most 12.*lower"):
+        require_devices(13, "cpu")
+
+
+def test_gpus_that_are_not_there_are_refused(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    require_devices(1, "gpu")
+    with pytest.raises(ConfigurationError, match="num_devices=2.* sees 1 GPUs.*accelerator=cpu"):
+        require_devices(2, "gpu")

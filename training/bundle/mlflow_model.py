@@ -36,9 +36,8 @@ def log_bundle(bundle_dir: Path, run_id: str, tracking_uri: str) -> str:
 
     Raises:
         TrackingUnavailableError: the server cannot be reached; nothing has to be trained again.
-        MlflowException: the server refuses, as where it does not know the run; a retry would be
-            refused too.
-        RequestException: something between here and the server refuses.
+        TrackingEntryMissingError: the server does not know the run.
+        ConfigurationError: the server or something before it refuses; a retry would be refused too.
     """
     from mlflow import MlflowClient
 

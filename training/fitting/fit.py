@@ -29,6 +29,7 @@ from training.bundle.predictor import Predictor
 from training.bundle.score_split import logits_of
 from training.data.data_module import HomefeedDataModule
 from training.data.reader import SnapshotReader
+from training.environment import require_devices
 from training.fitting.checkpoints import Checkpoint, CheckpointWriter, newest_intact
 from training.fitting.lightning_module import RankerModule
 from training.fitting.live_metrics import MetricLog
@@ -231,12 +232,7 @@ def _drift(reader: SnapshotReader) -> dict[str, float]:
 
 
 def _check_devices(spec: TrainingSpec) -> None:
-    if spec.accelerator == "gpu" and torch.cuda.device_count() < spec.num_devices:
-        raise ConfigurationError(
-            f"accelerator=gpu with num_devices={spec.num_devices}, but torch {torch.__version__} "
-            f"sees {torch.cuda.device_count()} GPUs; use a machine (and torch build) with enough, "
-            f"lower num_devices, or set accelerator=cpu"
-        )
+    require_devices(spec.num_devices, spec.accelerator)
     compiler = os.environ.get("CXX", "g++")  # what torch.compile calls
     if spec.config.training.use_compile and spec.accelerator == "cpu" and not which(compiler):
         raise ConfigurationError(

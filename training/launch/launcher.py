@@ -25,10 +25,11 @@ from pipelines.contracts import errors
 from pipelines.contracts.errors import (
     ConfigurationError,
     HomefeedError,
+    ProcessKilledError,
     TransientStorageError,
 )
 from pipelines.contracts.processes import die_with_parent
-from training.environment import model_environment
+from training.environment import model_environment, require_devices
 from training.fitting.spec import NodeAddress, TrainingResult, TrainingSpec
 from training.fitting.work_folder import TrainingError, WorkFolder, read
 from training.launch.out_of_memory import advice
@@ -42,6 +43,8 @@ _NO_MEETING = ("DistStoreError", "DistNetworkError")
 """torch's errors of a rendezvous where not all came."""
 _KILLED = "Signal 9 (SIGKILL)"
 """torchrun's words for a process that died of it; it also speaks of those that it kills itself."""
+_FIRST_FAILURE = "Root Cause (first observed failure)"
+"""torchrun's headline over the process that failed first; it ends the others because of that."""
 _PUBLISH_WAIT_S = 1800.0
 """How long a node whose processes are done waits for node 0, which calibrates and writes."""
 
@@ -75,9 +78,12 @@ def train(spec: TrainingSpec, node: NodeAddress | None = None) -> TrainingResult
         DataContractError: the snapshot cannot be trained on.
         TransientStorageError: the disk is full, another node did not come or was told to stop; a
             retry continues.
+        ProcessKilledError: a process was killed; a retry continues.
         HomefeedError: the processes ended in another way; the message has the end of their output.
     """
     _check_node(spec, node)
+    if spec.accelerator == "cpu":  # GPUs are counted by the processes, which have torch.
+        require_devices(spec.num_devices, spec.accelerator)
     folder = WorkFolder(Path(spec.work_dir))
     folder.root.mkdir(parents=True, exist_ok=True)
     # The lock is held from here to the end, so that nobody clears the folder while the processes
@@ -235,9 +241,17 @@ def _failure(
             f"expected {spec.num_nodes} of them at the same rendezvous; start all, and see that "
             f"they reach node 0's port; the whole output is in {folder.log_of(node_rank)}"
         )
-    is_killed = any(_KILLED in line for line in tail)
-    hint = f"a process was killed; if memory ran out, {advice(spec)}; " if is_killed else ""
-    return HomefeedError(
-        f"training ended with exit code {exit_code}, expected 0 and a result in {folder.root}; "
-        f"{hint}the whole output is in {folder.log_of(node_rank)}. Its end:\n{''.join(tail)}"
-    )
+    found = f"training ended with exit code {exit_code}, expected 0 and a result in {folder.root}"
+    output = f"the whole output is in {folder.log_of(node_rank)}. Its end:\n{''.join(tail)}"
+    if _was_killed(ended):
+        return ProcessKilledError(
+            f"{found}; a process was killed; if memory ran out, {advice(spec)}; a retry goes on "
+            f"from the newest checkpoint; {output}"
+        )
+    return HomefeedError(f"{found}; {output}")
+
+
+def _was_killed(ended: _Ended) -> bool:
+    """Return whether SIGKILL began the end: of torchrun, or of the process that failed first."""
+    first = "".join(ended.last_lines).rpartition(_FIRST_FAILURE)[2]
+    return ended.exit_code == -signal.SIGKILL or _KILLED in first

@@ -9,6 +9,7 @@ data. Not for what is expected (`validation.data_gate.checks`), nor for the look
 import math
 import os
 from collections.abc import Mapping
+from html import escape, unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,10 @@ def _run_suite(
     checks: list[Check],
     snapshot: Snapshot,
 ) -> dict[str, dict[str, Any]]:
-    """Validate one table; return the result of Great Expectations by the check's name."""
+    """Validate one table; return the result of Great Expectations by the check's name.
+
+    Great Expectations writes text into its pages as it is, so it gets names that are escaped.
+    """
     import great_expectations as gx
     from great_expectations.core.run_identifier import RunIdentifier
 
@@ -104,7 +108,7 @@ def _run_suite(
         gx.ValidationDefinition(name=name, data=batch, suite=context.suites.add(suite))
     )
     validated = definition.run(
-        batch_parameters={"dataframe": table},
+        batch_parameters={"dataframe": table.assign(partition=table["partition"].map(escape))},
         result_format={
             "result_format": "COMPLETE",
             "unexpected_index_column_names": ["partition"],
@@ -129,7 +133,7 @@ def _expectation(check: Check) -> Any:
         min_value=check.minimum,
         max_value=check.maximum,
         severity=FailureSeverity(check.severity.value),
-        description=f"{check.name}: {check.description}",
+        description=escape(f"{check.name}: {check.description}"),
         meta={"check": check.name},
     )
 
@@ -159,7 +163,7 @@ def _judge(
     """
     values = dict(zip(table["partition"], table[check.column], strict=True))
     missing = [partition for partition, value in values.items() if math.isnan(value)]
-    offenders = [entry["partition"] for entry in result.get("unexpected_index_list", [])]
+    offenders = [unescape(entry["partition"]) for entry in result.get("unexpected_index_list", [])]
     is_met = result["is_met"] and not missing and bool(values)
     observed = _observed(check, values, offenders, missing, details)
     blamed = tuple(partition for partition in values if partition in {*offenders, *missing})

@@ -112,6 +112,7 @@ def forest_span(rows: tuple[ForestRow, ...], needed: float) -> float:
     return next((span for span in SPANS if wanted <= span), SPANS[-1])
 
 
+@rc_context({"text.parse_math": False})  # a name with two dollar signs is no formula
 def draw_changes(rows: tuple[ForestRow, ...], needed: float) -> Figure:
     """Draw the relative changes with their intervals, first row on top, numbers on the right."""
     figure = Figure(figsize=(10, 0.9 + 0.29 * len(rows)), layout="constrained")
@@ -148,6 +149,7 @@ def draw_changes(rows: tuple[ForestRow, ...], needed: float) -> Figure:
     return figure
 
 
+@rc_context({"text.parse_math": False})  # a name with two dollar signs is no formula
 def draw_reliability(comparison: Comparison) -> Figure:
     """Draw observed share by predicted probability; on the dashed line, predictions come true."""
     heads = list(dict.fromkeys(point.head for point in comparison.reliability))

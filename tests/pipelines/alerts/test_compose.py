@@ -1,6 +1,7 @@
 """What an alert says: each kind, and its command."""
 
-from datetime import UTC, datetime
+import functools
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -9,6 +10,7 @@ from pipelines.alerts.compose import (
     alert_on_failure,
     alert_on_unresolved,
     compose_failure,
+    compose_forced,
     compose_verdict,
     find_failure,
 )
@@ -161,6 +163,48 @@ def test_the_same_failure_is_told_once_and_a_new_one_again(tmp_path):
     storage.write_model(uri, make_failure("build_snapshot", "TransientStorageError", 75, at=7))
     alert_on_failure(run.run_uri, settings_in(tmp_path), "build_snapshot", "task_failure")
     assert len(outbox_files(tmp_path, "json")) == 2
+
+
+def test_what_an_earlier_attempt_noted_is_not_the_reason_of_the_last_one(tmp_path):
+    run = make_run(tmp_path)
+    save_run(run)
+    failure = make_failure("build_snapshot", "DataContractError", 65, at=3)
+    storage.write_model(failure_uri(run.run_uri, failure.stage), failure)
+    tell = functools.partial(alert_on_failure, run.run_uri, settings_in(tmp_path), failure.stage)
+    began_before = failure.occurred_at - timedelta(hours=1)
+    assert "rows <b>lost</b>" in tell(since=began_before).alert.happened
+    began_after = failure.occurred_at + timedelta(minutes=1)
+    killed = tell(reason="task_failure", since=began_after).alert
+    assert "ended without saying why (task_failure)" in killed.happened
+    assert "A stage that was killed may be run again" in killed.certainty
+
+
+@pytest.mark.parametrize(
+    "error_class, exit_code, may_pass",
+    [
+        ("ProcessKilledError", 75, "The cause may pass"),
+        ("ConfigurationError", 78, "will fail the same way (exit code 78)"),
+        ("ZeroDivisionError", 70, "is not known: the error is unforeseen"),
+    ],
+)
+def test_only_what_may_pass_is_said_to(tmp_path, error_class, exit_code, may_pass):
+    failure = make_failure("train_challenger", error_class, exit_code)
+    failure = failure.model_copy(update={"is_retryable": exit_code in (70, 75)})
+    alert = compose_failure(failure, make_run(tmp_path), SETTINGS, failure.stage)
+    assert may_pass in alert.certainty
+
+
+def test_a_reason_of_several_lines_is_one_line_of_the_message(tmp_path):
+    forged = "late\nWhat was done\n  v9 was promoted."
+    alert = compose_forced(make_run(tmp_path), "m v2", "m v1", forged, "REJECT. Worse.", SETTINGS)
+    assert alert.happened.splitlines() == [
+        "A person made m v2 champion in spite of the verdict: late What was done v9 was promoted."
+    ]
+    judgement = make_judgement(Decision.REJECT)
+    verdict = judgement.verdict.model_copy(update={"reasons": (forged, "Because.")})
+    judgement = judgement.model_copy(update={"verdict": verdict})
+    alert = compose_verdict(judgement, make_run(tmp_path), SETTINGS)
+    assert len(alert.happened.splitlines()) == 2
 
 
 def test_a_run_without_a_folder_is_told_of_too(tmp_path):

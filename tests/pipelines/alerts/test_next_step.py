@@ -1,11 +1,13 @@
 """What a person should run next: right for each end of a cycle, and understood by `homefeed`."""
 
+import subprocess
 from collections import Counter
 from datetime import UTC, date, datetime
 
 import pytest
 
 from pipelines import storage
+from pipelines.alerts.commands import cycle_command
 from pipelines.alerts.compose import alert_on_failure, compose_verdict
 from pipelines.alerts.next_step import (
     after_lost_start,
@@ -25,6 +27,7 @@ from pipelines.contracts.artifacts import (
 from pipelines.contracts.errors import SnapshotDamagedError
 from pipelines.contracts.judgement import Decision, Judgement
 from pipelines.contracts.run_layout import manifest_uri
+from pipelines.plain_text import one_line
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_artifact, run_stage
 from support import commands
@@ -219,3 +222,15 @@ def test_each_stage_verifies_the_snapshot_once(cycle: ResolvedRun, monkeypatch) 
         if stage == "train_challenger":
             run_stage("train_anchor", cycle.run_uri)  # nothing to do: no recipe is accepted yet
             assert not counts
+
+
+@pytest.mark.parametrize(
+    "key", ["it's a key", "two\nlines", "\x1b[2J\u202e", "größe \\x41", "a\tb'"]
+)
+def test_a_command_shows_what_is_in_it_and_means_the_same_in_a_shell(tmp_path, key):
+    run = make_run(tmp_path, champion=CHAMPION, trigger=key)
+    command = cycle_command(run.to_request(), run)
+    assert one_line(command) == command
+    asked = f"homefeed() {{ printf '%s' \"${{@: -1}}\"; }}\n{command}"
+    done = subprocess.run(["bash", "-c", asked], capture_output=True, check=True)
+    assert done.stdout.decode() == key

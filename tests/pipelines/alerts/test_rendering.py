@@ -1,10 +1,14 @@
 """How an alert looks: rendering loses nothing, and what the alert holds harms nothing."""
 
 import html
+import re
+from html.parser import HTMLParser
+
+import pytest
 
 from pipelines.alerts.compose import compose_failure
-from pipelines.alerts.rendering import render
-from pipelines.contracts.artifacts import StageFailure
+from pipelines.alerts.rendering import RenderedAlert, render, to_mrkdwn
+from pipelines.contracts.artifacts import Alert, AlertKind, NextStep, StageFailure
 from pipelines.settings import Settings
 from support.runs import make_run
 
@@ -31,3 +35,89 @@ def test_rendering_escapes_html_and_keeps_one_subject_line(tmp_path):
     for part in (alert.certainty, alert.done, alert.next_step.sentence, *commands):
         assert part in rendered.text
         assert html.escape(part, quote=False) in html.unescape(rendered.html)
+
+
+HOSTILE = "x\x1b[2J\u202e\r\nBcc: all@example.com <!channel> <http://e.example|click> ```*_~`</pre>"
+"""Steers a terminal, ends a header, calls a channel, makes a link, ends what is preformatted."""
+
+
+def hostile_alert(*uris: str) -> Alert:
+    return Alert(
+        kind=AlertKind.BROKEN_RUN,
+        run_id=HOSTILE,
+        title=HOSTILE,
+        happened=HOSTILE,
+        certainty=HOSTILE,
+        done=HOSTILE,
+        next_step=NextStep(sentence=HOSTILE, commands=((HOSTILE, HOSTILE),)),
+        links=tuple((HOSTILE, uri) for uri in uris),
+    )
+
+
+@pytest.fixture
+def rendered() -> RenderedAlert:
+    return render(hostile_alert(HOSTILE))
+
+
+def test_no_part_steers_a_terminal_or_begins_a_header(rendered: RenderedAlert) -> None:
+    assert len(rendered.subject.splitlines()) == 1
+    for text in (rendered.subject, rendered.text, rendered.html, rendered.slack):
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text)
+        assert "\\x1b[2J\\u{202e}" in text, "what was there can be read"
+
+
+def test_a_line_break_begins_no_part_of_the_message(rendered: RenderedAlert) -> None:
+    headings = [line for line in rendered.text.splitlines() if line and not line.startswith(" ")]
+    assert headings[1:-1] == [
+        "What happened",
+        "How sure we are",
+        "What was done",
+        "What to do",
+        "Links",
+    ]
+
+
+def test_slack_is_given_nothing_that_it_obeys(rendered: RenderedAlert) -> None:
+    subject, body = rendered.slack.split("\n", 1)
+    assert not re.search(r"[<>]|&(?!amp;|lt;|gt;)", rendered.slack)
+    assert "&lt;!channel&gt;" in subject and "&lt;http://e.example|click&gt;" in subject
+    assert re.findall(r"(?<!\u2060)[*~`]", subject) == ["*", "*"], "its own marks alone"
+    assert body.startswith("```") and body.endswith("```")
+    assert "```" not in body[3:-3]
+
+
+def test_slack_shows_names_and_commands_as_they_are() -> None:
+    name = "[homefeed] homefeed_ranker v4 is worse"
+    assert to_mrkdwn(name) == name
+    command = "HOMEFEED_X='a b' homefeed stage build_snapshot --run 'file:///*_~`x`'"
+    assert to_mrkdwn(command, is_preformatted=True) == command
+
+
+class Links(HTMLParser):
+    """Collects the links of a page, as a browser would read them, and its other elements."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.targets: list[str] = []
+        self.elements: set[str] = set()
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.add(tag)
+        self.targets += [value or "" for name, value in attrs if name in ("href", "src")]
+
+
+def test_only_pages_and_files_become_links() -> None:
+    good = ("https://airflow.example.com/dags", "http://127.0.0.1:5000", "file:///ws/verdict.html")
+    bad = (
+        "javascript:alert(1)",
+        "JAVASCRIPT:alert(1)",
+        "java\nscript:alert(1)",
+        "data:text/html,<script>alert(1)</script>",
+        '" onmouseover="alert(1)',
+        "s3://bucket/runs/x",
+    )
+    found = Links(render(hostile_alert(*good, *bad)).html)
+    assert tuple(found.targets) == good
+    assert not found.elements & {"script", "img", "b"}
+    assert "s3://bucket/runs/x" in render(hostile_alert(*bad)).text, "told, and no link"

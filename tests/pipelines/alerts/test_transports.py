@@ -4,11 +4,13 @@ import contextlib
 import http.server
 import json
 import logging
+import sys
 import threading
 
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Message
+from aiosmtpd.smtp import AuthResult
 
 from pipelines import storage
 from pipelines.alerts.rendering import render
@@ -135,6 +137,24 @@ def test_slack_gets_it_over_http(tmp_path, monkeypatch):
     assert "It &lt;lost&gt; &amp; wept." in body["text"]
 
 
+def test_no_transport_obeys_what_an_alert_holds(tmp_path, monkeypatch, inbox):
+    hostile = "v4 <!channel> *is* worse\r\nBcc: everyone@example.com"
+    settings = make_settings(tmp_path, "smtp", "slack", "apprise")
+    with webhook() as (url, bodies):
+        use_slack(monkeypatch, url)
+        use_apprise(monkeypatch, url)
+        deliver(ALERT.model_copy(update={"title": hostile}), settings)
+    slack, apprise = (body for _, body in bodies)
+    headline = "v4 <!channel> *is* worse Bcc: everyone@example.com"
+    escaped = headline.replace("<", "&lt;").replace(">", "&gt;").replace("*", "\u2060*")
+    assert slack["text"].split("\n")[0] == f"*[homefeed] {escaped}*"
+    assert apprise["title"] == f"[homefeed] {headline}"
+    (mail,) = inbox.mails
+    assert mail["subject"] == f"[homefeed] {headline}"
+    assert mail["bcc"] is None
+    assert mail["to"] == "oncall@example.com, lead@example.com"
+
+
 def test_apprise_gets_it_over_http(tmp_path, monkeypatch):
     with webhook() as (url, bodies):
         use_apprise(monkeypatch, url)
@@ -202,8 +222,63 @@ def test_a_server_that_is_not_there_is_a_retryable_error(tmp_path, monkeypatch, 
 
 def test_a_missing_connection_is_named_with_its_setting(tmp_path, monkeypatch):
     monkeypatch.delenv("AIRFLOW_CONN_SLACK_DEFAULT", raising=False)
-    with pytest.raises(AlertDeliveryError, match="AirflowNotFoundException.*_CONN_ID"):
+    with pytest.raises(ConfigurationError, match="AirflowNotFoundException.*_CONN_ID"):
         send(make_settings(tmp_path, "slack"))
+    monkeypatch.delenv("AIRFLOW_CONN_SMTP_DEFAULT", raising=False)
+    with pytest.raises(ConfigurationError, match="did not reach smtp"):
+        send(make_settings(tmp_path, "smtp"))
+
+
+def test_a_transport_whose_hook_is_not_installed_is_not_called_transient(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "airflow.providers.slack.hooks.slack_webhook", None)
+    with pytest.raises(ConfigurationError, match="slack: ModuleNotFoundError"):
+        send(make_settings(tmp_path, "slack"))
+
+
+@pytest.mark.parametrize("status", [403, 404, 410])
+def test_an_address_that_slack_refuses_is_not_called_transient(tmp_path, monkeypatch, status):
+    with webhook(status) as (url, _):
+        use_slack(monkeypatch, url)
+        with pytest.raises(ConfigurationError, match="did not reach slack"):
+            send(make_settings(tmp_path, "slack"))
+
+
+def test_a_fault_that_may_pass_beside_one_that_does_not_is_tried_again(tmp_path, monkeypatch):
+    monkeypatch.delenv("AIRFLOW_CONN_SMTP_DEFAULT", raising=False)
+    with webhook(status=503) as (url, _):
+        use_slack(monkeypatch, url)
+        with pytest.raises(AlertDeliveryError, match="did not reach slack, smtp"):
+            send(make_settings(tmp_path, "slack", "smtp"))
+
+
+def test_a_password_that_the_mail_server_refuses_is_not_called_transient(tmp_path, monkeypatch):
+    def refuse(*_: object) -> AuthResult:
+        return AuthResult(success=False, handled=False)
+
+    controller = Controller(
+        Inbox(),
+        hostname="127.0.0.1",
+        port=free_port(),
+        authenticator=refuse,
+        auth_require_tls=False,
+        auth_required=True,
+    )
+    controller.start()
+    connection = {
+        "conn_type": "smtp",
+        "host": "127.0.0.1",
+        "port": controller.port,
+        "login": "homefeed",
+        "password": SECRET,
+        "extra": {"disable_ssl": True, "disable_tls": True},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_SMTP_DEFAULT", json.dumps(connection))
+    try:
+        with pytest.raises(ConfigurationError, match="did not reach smtp") as caught:
+            send(make_settings(tmp_path, "smtp"))
+    finally:
+        controller.stop()
+    assert SECRET not in repr(caught.value)
 
 
 def test_mail_without_an_addressee_is_a_configuration_error(tmp_path):

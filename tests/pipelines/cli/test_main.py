@@ -29,14 +29,36 @@ def homefeed(*arguments: str, home: Path) -> subprocess.CompletedProcess:
         (("resolve", "--as-of", "12 June"), 78, "expected a day such as 2017-06-12"),
         (("resolve", "--accelerator", "cuda"), 64, "'cuda' is not one of 'cpu', 'gpu'"),
         (("retrain", "--as-of", "2017-06-12"), 65, "tables .* are missing, found nothing"),
-        (("serving",), 78, "nothing of homefeed_ranker was serving"),
+        (("serving",), 78, "there is no workspace at file:///"),
         (("stage",), 64, "Missing argument"),
+        (("retrain", "--devices", "1000000"), 78, "--devices is 1000000; expected 1 to 64"),
     ],
 )
 def test_what_is_wrong_is_said_and_coded(
     tmp_path: Path, arguments: tuple[str, ...], exit_code: int, message: str
 ) -> None:
-    done = homefeed(*arguments, home=tmp_path)
+    assert_is_said(homefeed(*arguments, home=tmp_path), exit_code, message)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("HOMEFEED_ALERT_TRANSPORTS", '["pager"]', "HOMEFEED_ALERT_TRANSPORTS .* 'pager'"),
+        ("HOMEFEED_REGISTERED_MODEL", "team/ranker", "HOMEFEED_REGISTERED_MODEL .* no /"),
+        ("HOMEFEED_WORKSPACE", "{home}/a file/workspace", "PlaceError: .* Not a directory"),
+    ],
+)
+def test_a_wrong_setting_is_said_and_coded_before_anything_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
+) -> None:
+    (tmp_path / "a file").touch()
+    monkeypatch.setenv(variable, value.format(home=tmp_path))
+    done = homefeed("retrain", "--as-of", "2017-06-12", home=tmp_path)
+    assert_is_said(done, 78, message)
+    assert [path.name for path in tmp_path.iterdir()] == ["a file"]
+
+
+def assert_is_said(done: subprocess.CompletedProcess, exit_code: int, message: str) -> None:
     assert done.returncode == exit_code, done.stderr
     assert re.search(message, " ".join(done.stderr.split())), done.stderr
     assert "Traceback" not in done.stderr

@@ -128,6 +128,7 @@ def test_the_machines_of_several_reach_the_training(arguments, monkeypatch) -> N
         (("--model.num-layers", "two"), "--model.num-layers is 'two': .* valid integer"),
         (("--model.encoder-variant", "new"), "is 'new': .* 'default', 'reference' or 'average'"),
         (("--training.seed",), "--training.seed: expected one argument"),
+        (("--devices", "1000000"), "--devices is '1000000': .* less than or equal to 64"),
         (("--accelerator", "cuda"), "--accelerator is 'cuda': .* 'cpu' or 'gpu'"),
         (("--recipe", "latest"), "unknown recipe 'latest'"),
         (("--recipe", "production"), "other heads or features than recipe 'production'"),

@@ -1,9 +1,6 @@
 """One rule for MLflow errors: what a server refuses, what a cut line is, and codes in between."""
 
-import http.server
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
 from pathlib import Path
 
 import pytest
@@ -12,8 +9,17 @@ from mlflow import MlflowClient
 from mlflow.exceptions import InvalidUrlException, MlflowException
 from mlflow.protos import databricks_pb2 as codes
 
-from pipelines.contracts.errors import TrackingUnavailableError
-from pipelines.contracts.mlflow_errors import is_outage, translated_outages
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    HomefeedError,
+    NotMlflowError,
+    TrackingAccessError,
+    TrackingEntryMissingError,
+    TrackingRefusedError,
+    TrackingUnavailableError,
+)
+from pipelines.contracts.mlflow_errors import kind_of, translated_outages
+from support.answers import PAGE, server_that_answers
 from support.line import line_to
 from training.bundle.mlflow_model import log_bundle
 from training.fitting.live_metrics import LiveTracking, LoggedValue, MetricLog, replay
@@ -27,69 +33,114 @@ def few_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 
-@contextmanager
-def server_that_answers(status: int, body: bytes = b"") -> Iterator[str]:
-    """Give the address of a server with the same answer to everything."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+def ask(uri: str) -> None:
+    with translated_outages(uri):
+        MlflowClient(tracking_uri=uri).get_run(NO_RUN)
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 def test_a_server_in_trouble_is_an_outage(status: int) -> None:
-    with server_that_answers(status, b"<html>a proxy's page</html>") as uri:
+    with server_that_answers(status, PAGE) as uri:
         with pytest.raises(TrackingUnavailableError, match=f"{uri} does not answer.*nothing was"):
-            with translated_outages(uri):
-                MlflowClient(tracking_uri=uri).get_run(NO_RUN)
-
-
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 501])
-def test_a_refusal_is_no_outage(status: int) -> None:
-    with server_that_answers(status, b"<html>a proxy's page</html>") as uri:
-        with pytest.raises(MlflowException), translated_outages(uri):
-            MlflowClient(tracking_uri=uri).get_run(NO_RUN)
+            ask(uri)
 
 
 @pytest.mark.parametrize(
-    ("error", "is_expected"),
+    ("status", "expected", "message"),
     [
-        (MlflowException("x", codes.TEMPORARILY_UNAVAILABLE), True),
-        (MlflowException("x", codes.INTERNAL_ERROR), True),
-        (MlflowException("x", codes.REQUEST_LIMIT_EXCEEDED), True),
-        (MlflowException("x", codes.RESOURCE_DOES_NOT_EXIST), False),
-        (MlflowException("x", codes.PERMISSION_DENIED), False),
-        (MlflowException("x", codes.INVALID_PARAMETER_VALUE), False),
-        (InvalidUrlException("x"), False),
-        (requests.ConnectionError(), True),
-        (requests.ReadTimeout(), True),
-        (requests.exceptions.RetryError(), True),
-        (requests.exceptions.MissingSchema(), False),
-        (ValueError(), False),
+        (401, TrackingAccessError, "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+        (403, TrackingAccessError, "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+        (200, NotMlflowError, "no MLflow server.*HOMEFEED_TRACKING_URI"),
+        (400, NotMlflowError, "no MLflow server.*HOMEFEED_TRACKING_URI"),
+        (404, NotMlflowError, "no MLflow server.*HOMEFEED_TRACKING_URI"),
+        (405, NotMlflowError, "no MLflow server.*HOMEFEED_TRACKING_URI"),
+        (501, NotMlflowError, "no MLflow server.*HOMEFEED_TRACKING_URI"),
     ],
 )
-def test_the_rule_by_kind(error: Exception, is_expected: bool) -> None:
-    assert is_outage(error) == is_expected
+def test_a_page_in_place_of_json_is_told_by_its_status(
+    status: int, expected: type[HomefeedError], message: str
+) -> None:
+    with server_that_answers(status, PAGE) as uri:
+        with pytest.raises(expected, match=message) as caught:
+            ask(uri)
+    assert isinstance(caught.value, ConfigurationError) and caught.value.exit_code == 78
+    assert not caught.value.is_retryable
 
 
-@pytest.mark.parametrize(("status", "is_expected"), [(503, True), (429, True), (403, False)])
-def test_an_upload_is_judged_by_its_status(status: int, is_expected: bool) -> None:
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("UNAUTHENTICATED", TrackingAccessError),
+        ("PERMISSION_DENIED", TrackingAccessError),
+        ("RESOURCE_DOES_NOT_EXIST", TrackingEntryMissingError),
+        ("INVALID_PARAMETER_VALUE", TrackingRefusedError),
+        ("RESOURCE_CONFLICT", TrackingRefusedError),
+        ("NOT_IMPLEMENTED", NotMlflowError),
+        ("INTERNAL_ERROR", TrackingUnavailableError),
+        ("TEMPORARILY_UNAVAILABLE", TrackingUnavailableError),
+    ],
+)
+def test_json_of_mlflow_is_told_by_its_code(code: str, expected: type[HomefeedError]) -> None:
+    body = json.dumps({"error_code": code, "message": "as it is"}).encode()
+    with server_that_answers(400, body) as uri:
+        with pytest.raises(expected, match="as it is") as caught:
+            ask(uri)
+    assert caught.value.is_retryable == (expected is TrackingUnavailableError)
+
+
+@pytest.mark.parametrize(
+    ("status", "of_version", "expected"),
+    [
+        (404, (404, b"{}"), NotMlflowError),  # Airflow answers so, and many others
+        (500, (500, b"{}"), TrackingUnavailableError),
+        (500, (200, b"3.17.2"), TrackingUnavailableError),  # a proxy before a sound MLflow
+    ],
+)
+def test_json_that_is_not_mlflow_s_is_told_by_asking_what_answers(
+    status: int, of_version: tuple[int, bytes], expected: type[HomefeedError]
+) -> None:
+    body = b'{"detail": "Not Found"}'
+    with server_that_answers(status, body, of_version=of_version) as uri:
+        with pytest.raises(expected):
+            ask(uri)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MlflowException("x", codes.TEMPORARILY_UNAVAILABLE), TrackingUnavailableError),
+        (MlflowException("x", codes.INTERNAL_ERROR), TrackingUnavailableError),
+        (MlflowException("x", codes.REQUEST_LIMIT_EXCEEDED), TrackingUnavailableError),
+        (MlflowException("x", codes.RESOURCE_DOES_NOT_EXIST), TrackingEntryMissingError),
+        (MlflowException("x", codes.PERMISSION_DENIED), TrackingAccessError),
+        (MlflowException("x", codes.INVALID_PARAMETER_VALUE), TrackingRefusedError),
+        (InvalidUrlException("x"), NotMlflowError),
+        (requests.ConnectionError(), TrackingUnavailableError),
+        (requests.ReadTimeout(), TrackingUnavailableError),
+        (requests.exceptions.RetryError(), TrackingUnavailableError),
+        (requests.exceptions.MissingSchema(), NotMlflowError),
+        (ValueError(), None),
+    ],
+)
+def test_the_rule_by_kind(error: Exception, expected: type[HomefeedError] | None) -> None:
+    assert kind_of(error) is expected
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (503, TrackingUnavailableError),
+        (429, TrackingUnavailableError),
+        (403, TrackingAccessError),
+        (404, TrackingEntryMissingError),
+    ],
+)
+def test_an_upload_is_judged_by_its_status(status: int, expected: type[HomefeedError]) -> None:
     """Artifacts travel by plain requests, whose errors are not MLflow's."""
     with server_that_answers(status) as uri:
         with pytest.raises(requests.HTTPError) as caught:
             requests.get(uri, timeout=5).raise_for_status()
-    assert is_outage(caught.value) == is_expected
+    assert kind_of(caught.value) is expected
 
 
 @pytest.mark.services
@@ -102,10 +153,11 @@ def test_a_run_that_is_not_there_is_never_called_an_outage(
         lambda: replay(tmp_path / "metrics.jsonl", tracking_uri, NO_RUN),
         lambda: log_bundle(tmp_path, NO_RUN, tracking_uri),
     )
-    for ask in asked:
-        with pytest.raises(MlflowException) as caught, translated_outages(tracking_uri):
-            ask()
-        assert caught.value.error_code == "RESOURCE_DOES_NOT_EXIST"
+    for ask_for_it in asked:
+        with pytest.raises(TrackingEntryMissingError, match="RESOURCE_DOES_NOT_EXIST") as caught:
+            with translated_outages(tracking_uri):
+                ask_for_it()
+        assert not caught.value.is_retryable
 
 
 @pytest.mark.services

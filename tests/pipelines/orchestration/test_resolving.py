@@ -5,10 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from pipelines import storage
 from pipelines.contracts import errors
-from pipelines.contracts.artifacts import NextStep
+from pipelines.contracts.artifacts import NextStep, RunRequest
 from pipelines.orchestration.resolving import FAILURE_KEY, choose_as_of, start_cycle
 from pipelines.settings import Settings
+from pipelines.stages import runner
+from pipelines.stages.resolve_run import run_uri_of
 from support.commands import parse
 
 END = datetime(2026, 1, 19, 6, tzinfo=UTC)
@@ -62,3 +65,30 @@ def test_a_cycle_that_cannot_be_resolved_leaves_the_command_that_begins_it(
     for context in parsed:
         assert (context.params["as_of"], context.params["devices"]) == (expected, 2)
         assert context.params["key"] == "manual__it's"
+
+
+def test_a_cycle_that_another_process_resolves_is_left_marked_as_a_lost_race(tmp_path, monkeypatch):
+    settings = Settings(home=str(tmp_path))
+    dag_run = SimpleNamespace(
+        run_id="manual__x", run_type="manual", data_interval_end=END, run_after=NOW
+    )
+    params = {"as_of": "2017-06-12", "recipe": "smoke", "promote": True, "devices": 1}
+    left = {}
+    ti = SimpleNamespace(xcom_push=left.__setitem__)
+    monkeypatch.setattr(runner, "RESOLVE_WAIT_S", 0.1)
+    request = RunRequest(
+        recipe="smoke",
+        as_of=datetime(2017, 6, 12, tzinfo=UTC),
+        now=NOW,
+        may_promote=True,
+        num_devices=1,
+        trigger=dag_run.run_id,
+    )
+    lock = storage.join(run_uri_of(request, settings), "resolve_run", "stage")
+    with storage.exclusive_lock(lock, "another process"):
+        with pytest.raises(errors.RunInProgressError):
+            start_cycle(params, dag_run, ti, settings)
+    assert left[FAILURE_KEY]["is_lost_race"]
+    with pytest.raises(errors.DataContractError):  # there is no event log
+        start_cycle(params, dag_run, ti, settings)
+    assert not left[FAILURE_KEY]["is_lost_race"]

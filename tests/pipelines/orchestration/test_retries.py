@@ -39,6 +39,21 @@ def test_every_other_exit_code_is_left_to_the_retries(code):
     assert action_of(caught.value) is RetryAction.DEFAULT
 
 
+@pytest.mark.parametrize("script", ["kill -9 $$", "exit 137"])
+def test_a_killed_stage_is_tried_again_and_said_to_be_killed(script):
+    with pytest.raises(AirflowException) as caught:
+        run_in_bash(f"bash -c '{script}'")
+    decision = StageRetryPolicy().evaluate(caught.value, try_number=1, max_tries=3)
+    assert decision.action is RetryAction.DEFAULT
+    assert "killed (SIGKILL)" in decision.reason
+
+
+def test_a_signal_s_number_is_not_taken_for_an_exit_code():
+    error = AirflowException("The command returned a non-zero exit code -64.")
+    assert exit_code_of(error) == -64
+    assert action_of(error) is RetryAction.DEFAULT
+
+
 @pytest.mark.parametrize(
     "error, action",
     [
@@ -47,6 +62,12 @@ def test_every_other_exit_code_is_left_to_the_retries(code):
         (errors.ConfigurationError("no"), RetryAction.FAIL),
         (errors.TransientStorageError("later"), RetryAction.DEFAULT),
         (errors.TrackingUnavailableError("later"), RetryAction.DEFAULT),
+        (errors.ProcessKilledError("later"), RetryAction.DEFAULT),
+        (errors.TrackingAccessError("no"), RetryAction.FAIL),
+        (errors.NotMlflowError("no"), RetryAction.FAIL),
+        (errors.TrackingEntryMissingError("no"), RetryAction.FAIL),
+        (errors.BundleMissingError("no"), RetryAction.FAIL),
+        (errors.PlaceError("no"), RetryAction.FAIL),
         (RuntimeError("who knows"), RetryAction.DEFAULT),
         # The words of Docker's and Kubernetes' operators:
         (

@@ -11,6 +11,7 @@ from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
     RecordDisagreesError,
+    TrackingEntryMissingError,
     TrackingUnavailableError,
 )
 from pipelines.registry import by_hand, history, promotion, registry, tracking
@@ -199,7 +200,8 @@ def test_a_version_without_its_files_or_that_does_not_score_is_refused(
 ) -> None:
     run, first, second = two
     settings = settings_of(run)
-    with pytest.raises(ConfigurationError, match="has no version '99' .* expected one of 1, 2"):
+    missing = "has no version '99' .* expected one of 1, 2"
+    with pytest.raises(TrackingEntryMissingError, match=missing):
         by_hand.rollback(client, settings, "99", LATER, "hides rose")
     bundle = registry.download_bundle(client, first, tmp_path / "down")
     golden = bundle / "golden.safetensors"

@@ -1,5 +1,6 @@
 """`resolve_run`, called as the DAG and the command line call it: through the runner."""
 
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -212,3 +213,17 @@ def test_the_reference_is_the_newest_accepted_before(settings: Settings, tmp_pat
         storage.write_model(storage.join(folder, f"{as_of:%Y-%m-%d}--{name}.json"), marker)
     run = start_run(request(), settings)
     assert run.last_accepted_snapshot_uri == storage.join(workspace_uri, "snapshots", "b")
+
+
+def test_more_processes_than_the_cores_can_bear_are_refused_before_anything_is_built(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    assert start_run(request(num_devices=8, trigger="8"), settings).num_devices == 8
+    with pytest.raises(ConfigurationError, match="9 training processes .* on 2 usable.*at most 8"):
+        start_run(request(num_devices=9, trigger="9"), settings)
+    # In containers the training has other cores than this machine's, and GPUs are counted there.
+    elsewhere = settings.model_copy(update={"stage_runner": "kubernetes"})
+    assert start_run(request(num_devices=9, trigger="10"), elsewhere).num_devices == 9
+    on_gpus = request(num_devices=9, trigger="11", accelerator="gpu")
+    assert start_run(on_gpus, settings).accelerator == "gpu"

@@ -1,6 +1,10 @@
 """The runner: a stage happens once, again when it must, and leaves its failure behind."""
 
+import errno
 import inspect
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -8,9 +12,15 @@ from pathlib import Path
 import pytest
 
 from pipelines import storage
+from pipelines.alerts.compose import alert_on_failure
 from pipelines.contracts.artifacts import STAGES, RunRequest, StageFailure
 from pipelines.contracts.base import Artifact
-from pipelines.contracts.errors import ConfigurationError, DataContractError, RunInProgressError
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    DataContractError,
+    HomefeedError,
+    RunInProgressError,
+)
 from pipelines.contracts.run_layout import failure_uri, manifest_uri
 from pipelines.settings import Settings
 from pipelines.stages import runner
@@ -117,14 +127,94 @@ def test_an_unforeseen_error_counts_as_retryable(run_uri: str, set_body: Callabl
     assert (failure.exit_code, failure.is_retryable) == (70, True)
 
 
-def test_two_at_once_are_refused(run_uri: str, set_body: Callable) -> None:
+@pytest.mark.parametrize(
+    ("code", "error_class", "exit_code", "is_retryable"),
+    [
+        (errno.ENOENT, "PlaceError", 78, False),
+        (errno.EACCES, "ConfigurationError", 78, False),
+        (errno.ENOSPC, "TransientStorageError", 75, True),
+    ],
+)
+def test_an_error_of_the_operating_system_becomes_one_of_ours(
+    run_uri: str,
+    set_body: Callable,
+    code: int,
+    error_class: str,
+    exit_code: int,
+    is_retryable: bool,
+) -> None:
+    def body(output_uri: str) -> Number:
+        raise OSError(code, os.strerror(code), "/data/rows")
+
+    set_body("build_snapshot", body)
+    with pytest.raises(HomefeedError, match="working on /data/rows") as caught:
+        runner.run_stage("build_snapshot", run_uri)
+    assert type(caught.value).__name__ == error_class
+    failure = storage.read_model(failure_uri(run_uri, "build_snapshot"), StageFailure)
+    assert (failure.error_class, failure.exit_code) == (error_class, exit_code)
+    assert failure.is_retryable == is_retryable
+
+
+def test_a_killed_attempt_does_not_leave_the_reason_of_an_earlier_one(
+    tmp_path: Path, run_uri: str, set_body: Callable
+) -> None:
+    def refuse(output_uri: str) -> Number:
+        raise DataContractError("bad rows")
+
+    set_body("build_snapshot", refuse)
+    with pytest.raises(DataContractError):
+        runner.run_stage("build_snapshot", run_uri)
+    assert storage.exists(failure_uri(run_uri, "build_snapshot"))
+    assert kill_in_the_middle(tmp_path, run_uri) == -9
+    assert not storage.exists(failure_uri(run_uri, "build_snapshot"))
+    receipt = alert_on_failure(run_uri, Settings(home=str(tmp_path)), "build_snapshot")
+    assert receipt.alert is not None
+    assert "ended without saying why" in receipt.alert.happened
+    assert "bad rows" not in receipt.alert.model_dump_json()
+
+
+def kill_in_the_middle(tmp_path: Path, run_uri: str) -> int:
+    """Run the stage in a process that ends itself as the kernel ends one without memory."""
+    (tmp_path / "dies.py").write_text(
+        "import os\n"
+        "from pipelines.stages import runner, build_snapshot\n"
+        "build_snapshot.build_snapshot = lambda run: os.kill(os.getpid(), 9)\n"
+        f"runner.run_stage('build_snapshot', {run_uri!r})\n"
+    )
+    return subprocess.run([sys.executable, str(tmp_path / "dies.py")], check=False).returncode
+
+
+def test_two_at_once_are_refused_and_nobody_is_told_that_the_run_broke(
+    tmp_path: Path, run_uri: str, set_body: Callable
+) -> None:
+    settings = Settings(home=str(tmp_path))
+
     def body(output_uri: str) -> Number:
         with pytest.raises(RunInProgressError, match="already running"):
             runner.run_stage("build_snapshot", run_uri)
+        assert alert_on_failure(run_uri, settings, "build_snapshot", "task_failure").alert is None
         return Number(value=1)
 
     set_body("build_snapshot", body)
     assert runner.run_stage("build_snapshot", run_uri)
+    # Also where the other process has ended by the time that Airflow calls.
+    assert alert_on_failure(run_uri, settings, "build_snapshot", "task_failure").alert is None
+    assert storage.list_names(storage.to_uri(tmp_path / "workspace" / "outbox")) == []
+
+
+def test_a_race_lost_to_an_attempt_that_fails_later_hides_nothing(
+    tmp_path: Path, run_uri: str, set_body: Callable
+) -> None:
+    def body(output_uri: str) -> Number:
+        with pytest.raises(RunInProgressError):
+            runner.run_stage("build_snapshot", run_uri)
+        raise DataContractError("bad rows")
+
+    set_body("build_snapshot", body)
+    with pytest.raises(DataContractError):
+        runner.run_stage("build_snapshot", run_uri)
+    told = alert_on_failure(run_uri, Settings(home=str(tmp_path)), "build_snapshot").alert
+    assert told is not None and "bad rows" in told.happened
 
 
 def test_a_stage_that_is_done_does_its_work_again_when_it_is_told_to(

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipelines.contracts.errors import ConfigurationError, HomefeedError
+from pipelines.contracts.errors import ConfigurationError, ProcessKilledError
 from training.launch.launcher import train
 from training.launch.out_of_memory import is_out_of_memory
 
@@ -28,8 +28,9 @@ def test_a_process_that_was_killed_may_have_had_too_little_memory(planted, tmp_p
     spec = planted.spec(tmp_path)
     killer = threading.Thread(target=kill_a_rank, args=(tmp_path,), daemon=True)
     killer.start()
-    with pytest.raises(HomefeedError, match=r"a process was killed.*batch_size=128"):
+    with pytest.raises(ProcessKilledError, match=r"a process was killed.*batch_size=128") as caught:
         train(spec)
+    assert caught.value.is_retryable
     killer.join(timeout=1)
     assert not killer.is_alive()
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pipelines import storage
@@ -9,6 +10,7 @@ from pipelines.contracts.artifacts import Severity, Snapshot
 from pipelines.contracts.errors import HomefeedError
 from support.data_gate import judge
 from validation.data_gate import checks, gate
+from validation.data_gate.gx_runner import evaluate
 
 
 @pytest.mark.parametrize("table", ["days", "shards", "files", "pins"])
@@ -25,3 +27,17 @@ def test_a_broken_check_is_not_bad_data(
         judge(planted_snapshot, storage.local_path(planted_snapshot.uri), tmp_path)
     assert "no_such_column" in str(caught.value)
     assert caught.value.exit_code == 70
+
+
+def test_no_name_of_the_data_is_markup_in_the_pages(
+    planted_snapshot: Snapshot, tmp_path: Path
+) -> None:
+    name = '<img src=x onerror=alert(1)> &amp; "it\'s"'
+    check = checks.Check("shares", Severity.WARNING, name, "days", "share", "share", maximum=0)
+    table = pd.DataFrame({"partition": [name, "plain"], "share": [1.0, 0.0]})
+    (outcome,) = evaluate((check,), {"days": table}, {}, planted_snapshot, tmp_path)
+    assert outcome.partitions == (name,), "the outcome has the name as it is"
+    assert outcome.observed == f"100 % ({name})"
+    pages = [page.read_text() for page in tmp_path.rglob("*.html")]
+    assert any("&lt;img src=x" in page for page in pages)
+    assert not any("<img src=x" in page for page in pages)

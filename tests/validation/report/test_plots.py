@@ -94,6 +94,12 @@ def test_the_svg_holds_the_numbers_as_text_that_is_escaped() -> None:
     assert svg.startswith('<svg role="img" aria-label="&#34;&lt;i&gt;" ')
 
 
+@pytest.mark.parametrize("name", ["cost $a$ b", r"$\frac{$", "50 % of $"])
+def test_a_name_is_no_formula(name: str) -> None:
+    svg = plots.inline_svg(plots.draw_changes((forest_row(-0.02, 0.04, name),), -0.01), "")
+    assert f">{name}, all</text>" in svg
+
+
 def test_the_margin_is_drawn_where_there_is_one() -> None:
     row = forest_row(-0.02, 0.04)
     assert "dashed: margin -1 %" in plots.inline_svg(plots.draw_changes((row,), -0.01), "")

@@ -173,6 +173,38 @@ def test_what_others_wrote_is_escaped(promoted: Judgement, tmp_path: Path) -> No
     assert "img" not in {tag for tag, _ in page.tags}
 
 
+def test_no_name_reason_or_segment_is_markup_anywhere(promoted: Judgement, tmp_path: Path) -> None:
+    hostile = "<img src=x onerror=alert(1)>\"'&<script>alert(2)</script>"
+    found = promoted.comparison
+    model = found.challenger_model.model_copy(update={"name": hostile})
+    rows = tuple(
+        row.model_copy(update={"segment": hostile, "metric": f"hit_at_3.{hostile}"})
+        for row in found.metrics[:3]
+    )
+    comparison = found.model_copy(
+        update={
+            "challenger_model": model,
+            "metrics": (*found.metrics, *rows),
+            "segment_users": found.segment_users | {hostile: 3},
+            "differences": (hostile,),
+        }
+    )
+    update = {
+        "comparison": comparison,
+        "verdict": Verdict(decision=Decision.REJECT, reasons=(hostile, hostile)),
+        "self_test": SelfTest(findings=(hostile,)),
+        "anchor_note": hostile,
+        "tries": (hostile,),
+    }
+    said = dict.fromkeys(("run_id", "recipe", "as_of", "code_version"), hostile)
+    step = NextStep(sentence=hostile, commands=((hostile, hostile),))
+    write_report(promoted.model_copy(update=update), step, tmp_path, CONTEXT | said)
+    page = Page((tmp_path / "verdict.html").read_text("utf-8"))
+    assert not {tag for tag, _ in page.tags} & {"img", "script"}
+    assert not {name for _, attributes in page.tags for name in attributes if name[:2] == "on"}
+    assert page.text.count("<script>alert(2)</script>") > 10
+
+
 def test_a_comparison_without_numbers_still_has_a_page(promoted: Judgement, tmp_path: Path) -> None:
     bare = promoted.comparison.model_copy(
         update={"metrics": (), "reliability": (), "smallest_detectable_change": None}

@@ -1,0 +1,56 @@
+"""Text of people and of data, made harmless for where it is shown.
+
+A terminal obeys escape sequences, a list believes that a line break begins its next entry, and
+bidirectional controls show a text in another order than it has. So nothing of this kind passes:
+line breaks and tabs become a space, and every other character that is not to be seen is written as
+its number. Not for HTML, which the templates escape, nor for Slack
+(`pipelines.alerts.rendering`).
+"""
+
+import re
+import unicodedata
+from urllib.parse import urlsplit
+
+_BREAKS = re.compile(r" *[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]\s*")
+"""Line breaks and tabs, with the white space around them."""
+_JOINERS = "\u200c\u200d"
+"""Invisible, but Persian words and many emojis need them, and they harm nothing."""
+_UNSEEN = ("Cc", "Cf", "Cs", "Cn", "Co")
+"""Unicode's categories of controls, formats, halves of characters and what has no meaning."""
+_LINKED = ("http", "https", "file")
+
+
+def one_line(text: str) -> str:
+    """Return a text as one line that shows all of it and does nothing else."""
+    return "".join(map(_seen, _BREAKS.sub(" ", text).strip()))
+
+
+def safe_lines(text: str) -> str:
+    """Return a text of several lines with its line breaks, and each line harmless.
+
+    Only for what this project has put together: a line break in a text of people or data begins a
+    line here too, so `one_line` comes first there.
+    """
+    lines = (_BREAKS.sub(" ", line.rstrip("\r")) for line in text.split("\n"))
+    return "\n".join("".join(map(_seen, line)) for line in lines)
+
+
+def link_target(uri: str) -> str:
+    """Return an address that may be made a link, or '' where it must stay text.
+
+    Only pages and files may: an address such as `javascript:...` would run where it is clicked.
+    """
+    if not uri.isprintable() or any(map(str.isspace, uri)):
+        return ""
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return ""
+    return uri if parts.scheme in _LINKED and (parts.netloc or parts.scheme == "file") else ""
+
+
+def _seen(character: str) -> str:
+    if character in _JOINERS or unicodedata.category(character) not in _UNSEEN:
+        return character
+    number = ord(character)
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{{{number:x}}}"

@@ -1,0 +1,125 @@
+"""`homefeed serving`, `history` and `history repair`, as typed, with a real registry."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from typer.testing import CliRunner, Result
+
+from pipelines import storage
+from pipelines.cli.main import app
+from pipelines.contracts.artifacts import ModelRef, ResolvedRun
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    DataContractError,
+    RecordDisagreesError,
+    TrackingUnavailableError,
+)
+from pipelines.registry import by_hand, history, promotion, tracking
+from pipelines.settings import Settings
+from support.registered import NO_ANCHOR, challenger_of, judgement_of, register_bundle
+from support.runs import make_run
+
+pytestmark = pytest.mark.services
+DAY = datetime(2017, 6, 12, tzinfo=UTC)
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+FORGED = "hides rose\n2026-03-09T00:00:00Z  promotion  forged v9"
+
+
+def promote(client: MlflowClient, run: ResolvedRun, folder: Path, now: datetime) -> ModelRef:
+    model = register_bundle(client, run, folder)
+    judgement = judgement_of(run, model)
+    promotion.move_if_permitted(run, challenger_of(model), NO_ANCHOR, judgement, now)
+    return model
+
+
+@pytest.fixture
+def run(tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch) -> ResolvedRun:
+    """The second of two cycles; its model was rolled back."""
+    name = f"listed_{tmp_path.name}"
+    for variable, value in (
+        ("HOME", str(tmp_path)),
+        ("TRACKING_URI", tracking_uri),
+        ("REGISTERED_MODEL", name),
+    ):
+        monkeypatch.setenv(f"HOMEFEED_{variable}", value)
+    places = {"tracking_uri": tracking_uri, "registered_model": name, "experiment": name}
+    client = tracking.connect(tracking_uri)
+    first = promote(client, make_run(tmp_path, as_of=DAY, **places), tmp_path, NOW)
+    later = make_run(tmp_path, as_of=DAY + timedelta(days=14), champion=first, **places)
+    promote(client, later, tmp_path, NOW + timedelta(days=7))
+    by_hand.rollback(client, Settings(), None, NOW + timedelta(days=8), FORGED)
+    return later
+
+
+def homefeed(*words: str) -> Result:
+    return CliRunner().invoke(app, words)
+
+
+def test_it_says_what_serves_and_served_and_in_which_workspace(run: ResolvedRun) -> None:
+    label = run.registered_model
+    shown = homefeed("serving")
+    assert shown.exit_code == 0, shown.output
+    place, line = shown.output.splitlines()
+    assert place == f"workspace: {run.workspace_uri}"
+    assert line == f"{label} v1 (as_of 2017-06-12), since 2026-03-09 00:00:00+00:00"
+    [_, then] = homefeed("serving", "--at", "2026-03-08T12:00").output.splitlines()
+    assert then.startswith(f"{label} v2 (as_of 2017-06-26)")
+
+
+def test_a_line_break_in_a_reason_forges_no_move(run: ResolvedRun) -> None:
+    _, *lines = homefeed("history").output.splitlines()
+    assert [line.split("  ")[1].strip() for line in lines] == ["promotion", "promotion", "rollback"]
+
+
+def test_a_moved_alias_is_told_after_the_answer_and_mended(run: ResolvedRun) -> None:
+    name = run.registered_model
+    client = tracking.connect(run.tracking_uri)
+    client.set_registered_model_alias(name, "champion", "2")
+    for command in (("serving",), ("history",)):
+        shown = homefeed(*command)
+        assert f"{name} v1" in shown.output
+        assert isinstance(shown.exception, RecordDisagreesError)
+        assert "`homefeed history repair`" in str(shown.exception)
+    dry = homefeed("history", "repair")
+    assert dry.exit_code == 0 and f"would record that {name} v2 serves" in dry.output
+    assert "homefeed history repair --apply --reason" in dry.output
+    assert isinstance(homefeed("serving").exception, RecordDisagreesError)
+    assert homefeed("history", "repair", "--apply", "--reason", "seen").exit_code == 0
+    assert homefeed("serving").output.splitlines()[1].startswith(f"{name} v2")
+    assert "nothing: history and registry agree" in homefeed("history", "repair").output
+
+
+def test_a_damaged_entry_stops_neither_serving_nor_the_list(run: ResolvedRun) -> None:
+    known = history.load(run.workspace_uri, run.registered_model)
+    storage.local_path(known.moves[1].uri).write_text("{")
+    assert homefeed("serving").exit_code == 0
+    shown = homefeed("history")
+    assert isinstance(shown.exception, DataContractError)
+    assert known.moves[1].uri in str(shown.exception) and len(shown.output.splitlines()) == 3
+
+
+def test_without_a_registry_the_history_still_answers(
+    run: ResolvedRun, monkeypatch: pytest.MonkeyPatch, unused_url: str
+) -> None:
+    monkeypatch.setenv("HOMEFEED_TRACKING_URI", unused_url)
+    shown = homefeed("serving")
+    assert f"{run.registered_model} v1" in shown.output
+    assert isinstance(shown.exception, TrackingUnavailableError)
+
+
+def test_a_folder_without_a_workspace_is_refused(
+    run: ResolvedRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path / "typo"))
+    for command in ("serving", "history"):
+        error = homefeed(command).exception
+        assert isinstance(error, ConfigurationError) and "typo/workspace" in str(error)
+
+
+def test_a_rollback_that_is_given_twice_says_that_it_is_done(run: ResolvedRun) -> None:
+    shown = homefeed("rollback", "--from-version", "2")
+    assert shown.exit_code == 0, shown.output
+    assert "taken back already at 2026-03-09T00:00:00Z" in shown.output
+    assert f"champion: {run.registered_model} v1" in shown.output
