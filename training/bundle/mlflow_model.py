@@ -74,7 +74,8 @@ def _log(bundle_dir: Path, bundle_digest: str, run_id: str, tracking_uri: str) -
             run_id=run_id,
             tags={_DIGEST_TAG: bundle_digest},
             python_model=str(Path(__file__).with_name("serving_model.py")),
-            artifacts={"bundle": str(bundle_dir)},
+            # A URI, because MLflow reads a path with "#" in it as a URI, up to there.
+            artifacts={"bundle": bundle_dir.absolute().as_uri()},
             code_paths=_copy_code(code_dir),
             signature=_signature(bundle_dir),
             pip_requirements=[f"{name}=={_public_version(name)}" for name in _REQUIREMENTS],

@@ -10,7 +10,6 @@ Not for people: `training.launch.launcher` starts it. Tested in tests/training/l
 
 import socket
 import sys
-from datetime import timedelta
 
 from torch.distributed import TCPStore
 from torch.distributed.elastic.rendezvous import (
@@ -19,10 +18,8 @@ from torch.distributed.elastic.rendezvous import (
     RendezvousParameters,
     rendezvous_handler_registry,
 )
-from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import (
-    StaticTCPRendezvous,
-    create_rdzv_handler,
-)
+from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
+from torch.distributed.elastic.rendezvous.utils import parse_rendezvous_endpoint
 from torch.distributed.run import main as torchrun
 
 LOOPBACK_BACKEND = "loopback"
@@ -63,14 +60,14 @@ class LoopbackRendezvous(StaticTCPRendezvous):
 
 
 def _create(parameters: RendezvousParameters) -> RendezvousHandler:
-    static = create_rdzv_handler(parameters)
+    host, port = parse_rendezvous_endpoint(parameters.endpoint, default_port=0)
     return LoopbackRendezvous(
-        static.master_addr,
-        static.master_port,
-        int(static.rank),  # what --rdzv-conf gives is text
-        static.world_size,
-        static.run_id,
-        int(static.timeout / timedelta(seconds=1)),
+        host,
+        port,
+        int(parameters.config["rank"]),  # what --rdzv-conf gives is text
+        parameters.max_nodes,
+        parameters.run_id,
+        int(parameters.config["timeout"]),
     )
 
 
