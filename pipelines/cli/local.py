@@ -36,7 +36,7 @@ def retrain(
 
 @app.command()
 def ui(home: Home = "", dags: Dags = "dags") -> None:
-    """Keep the Airflow and MLflow pages up until Ctrl-C."""
+    """Keep the Airflow and MLflow pages up until Ctrl-C; where they are up, say where."""
     from pipelines.local.retrain import keep_up
 
     keep_up(_home(home), _dags(dags))
@@ -45,9 +45,9 @@ def ui(home: Home = "", dags: Dags = "dags") -> None:
 @app.command()
 def down(home: Home = "") -> None:
     """End whatever an earlier start has left running."""
-    from pipelines.local.processes import sweep
+    from pipelines.local.processes import marks_of, sweep
 
-    typer.echo(f"ended {sweep(f'{_home(home).path}#')} processes")
+    typer.echo(f"ended {sweep(marks_of(_home(home).path))} processes")
 
 
 def _home(home: str) -> LocalHome:

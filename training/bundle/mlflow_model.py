@@ -74,7 +74,7 @@ def _log(bundle_dir: Path, bundle_digest: str, run_id: str, tracking_uri: str) -
             run_id=run_id,
             tags={_DIGEST_TAG: bundle_digest},
             python_model=str(Path(__file__).with_name("serving_model.py")),
-            # A URI, because MLflow reads a path with "#" in it as a URI, up to there.
+            # A URI, because MLflow reads "%2F" and the like in a path as it reads them in a URI.
             artifacts={"bundle": bundle_dir.absolute().as_uri()},
             code_paths=_copy_code(code_dir),
             signature=_signature(bundle_dir),
