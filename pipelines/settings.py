@@ -20,9 +20,14 @@ _MODEL_NAME = re.compile(r"\w[\w .-]{0,199}")
 
 
 class Settings(BaseSettings):
-    """One deployment's places. Every field is an environment variable HOMEFEED_<NAME>."""
+    """One deployment's places. Every field is an environment variable HOMEFEED_<NAME>.
 
-    model_config = SettingsConfigDict(env_prefix="HOMEFEED_", frozen=True, extra="ignore")
+    A variable that is empty counts as not set.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="HOMEFEED_", env_ignore_empty=True, frozen=True, extra="ignore"
+    )
 
     home: str = Field(default=".homefeed", description="Local folder for everything below.")
     event_log: str = Field(default="", description="Event log URI; <home>/event_log if empty.")

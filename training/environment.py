@@ -44,6 +44,7 @@ def model_environment(num_processes: int, *, is_one_machine: bool = True) -> dic
     # on the device that has the address of the host's name, unless the variable is set.
     if is_one_machine:
         environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        environment.setdefault("NCCL_SOCKET_IFNAME", "lo")
     return environment
 
 

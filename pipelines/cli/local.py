@@ -37,7 +37,7 @@ def retrain(
 
 @app.command()
 def ui(home: Home = "", dags: Dags = "dags") -> None:
-    """Keep the Airflow and MLflow pages up until Ctrl-C."""
+    """Keep the Airflow and MLflow pages up until Ctrl-C; where they are up, say where."""
     from pipelines.local.retrain import keep_up
 
     keep_up(_home(home), _dags(dags))
@@ -46,9 +46,9 @@ def ui(home: Home = "", dags: Dags = "dags") -> None:
 @app.command()
 def down(home: Home = "") -> None:
     """End whatever an earlier start has left running."""
-    from pipelines.local.processes import sweep
+    from pipelines.local.processes import marks_of, sweep
 
-    say(f"ended {sweep(f'{_home(home).path}#')} processes")
+    say(f"ended {sweep(marks_of(_home(home).path))} processes")
 
 
 def _home(home: str) -> LocalHome:

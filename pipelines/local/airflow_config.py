@@ -9,7 +9,7 @@ import hashlib
 from pathlib import Path
 from string import Template
 
-from pipelines.local.layout import ADMIN, LocalHome
+from pipelines.local.layout import ADMIN, LocalHome, sqlite_uri
 
 
 def write_airflow_config(home: LocalHome, dags: Path, port: int) -> None:
@@ -28,13 +28,18 @@ def write_airflow_config(home: LocalHome, dags: Path, port: int) -> None:
     path.write_text(
         template.substitute(
             admin=ADMIN,
-            airflow=home.airflow,
-            dags=dags,
-            logs=home.logs,
-            passwords=home.passwords,
+            database_uri=_escaped(sqlite_uri(home.airflow_database)),
+            dags=_escaped(dags),
+            logs=_escaped(home.logs),
+            passwords=_escaped(home.passwords),
             port=port,
             api_secret_key=home.secret("secrets.json", "api_secret_key"),
             jwt_secret=home.secret("secrets.json", "jwt_secret"),
             fernet_key=base64.urlsafe_b64encode(hashlib.sha256(fernet_seed).digest()).decode(),
         )
     )
+
+
+def _escaped(value: Path | str) -> str:
+    """Return a value as the configuration has it, where "%" begins a reference."""
+    return str(value).replace("%", "%%")

@@ -1,34 +1,35 @@
-"""Where the local services keep their things, and which ports they take. Not for starting them."""
+"""Where the local services keep their things, and who may read them. Not for starting them."""
 
-import contextlib
 import json
 import os
+import re
 import secrets
-import socket
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.contracts.errors import RunInProgressError
-from pipelines.contracts.files import hold_lock
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.settings import Settings
 
 ADMIN = "admin"
-AIRFLOW_PORT, MLFLOW_PORT = 8080, 5000
 HOME_MARKER = "HOMEFEED_LOCAL_MARK"
 """Environment variable that marks every process started here; what those start inherits it."""
+_MISREAD = re.compile(r"[?$\n]|%[0-9A-Fa-f]{2}")
 
 
 @dataclass(frozen=True)
 class LocalHome:
     """One folder with everything that the local services write.
 
-    <path>/airflow/            AIRFLOW_HOME: airflow.cfg, airflow.db, passwords.json (mode 0600)
+    <path>/airflow/            AIRFLOW_HOME: airflow.cfg, airflow.db, passwords.json
     <path>/mlflow/             mlflow.db, artifacts/
-    <path>/logs/               one file per service
+    <path>/logs/               one file per service, tasks/
+    <path>/ports.json          the ports of the last start
     <path>/event_log/          unless HOMEFEED_EVENT_LOG names another one
     <path>/workspace/          runs, snapshots, history, outbox
     <path>/services.lock       held while the services run
+
+    The first three folders are for this user only (0700), and their databases, logs and secrets too
+    (0600). What is published lies in the workspace, and others may read it.
     """
 
     path: Path
@@ -58,11 +59,48 @@ class LocalHome:
         """File with the login, readable by this user only."""
         return self.airflow / "passwords.json"
 
+    @property
+    def airflow_database(self) -> Path:
+        """Airflow's SQLite database."""
+        return self.airflow / "airflow.db"
+
+    @property
+    def mlflow_database(self) -> Path:
+        """MLflow's SQLite database."""
+        return self.mlflow / "mlflow.db"
+
+    @property
+    def ports(self) -> Path:
+        """File with the ports of the last start."""
+        return self.path / "ports.json"
+
+    @property
+    def lock(self) -> Path:
+        """File that is locked while the services run; it names the process that keeps them up."""
+        return self.path / "services.lock"
+
     def create(self) -> None:
-        """Make the folders; those with secrets are for this user only."""
-        for folder in (self.path, self.airflow, self.mlflow, self.logs):
-            folder.mkdir(parents=True, exist_ok=True)
-        self.airflow.chmod(0o700)
+        """Make the folders and empty databases, so that nobody else may ever read them.
+
+        Raises:
+            ConfigurationError: the path has a part that Airflow or a database reads otherwise.
+        """
+        if found := _MISREAD.findall(str(self.path)):
+            raise ConfigurationError(
+                f"the home folder {str(self.path)!r} has {found} in its path; expected no '?', no "
+                f"'$', no line end, and no '%' before two hexadecimal digits, which databases' "
+                f"addresses and Airflow's configuration take for something else; give another "
+                f"folder as --home or HOMEFEED_HOME"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        for folder in (self.airflow, self.mlflow, self.logs):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            folder.chmod(0o700)  # one that is there already
+        for database in (self.airflow_database, self.mlflow_database):
+            # SQLite gives the files that it makes beside a database the mode of the database.
+            database.touch(mode=0o600)
+            for path in database.parent.glob(f"{database.name}*"):
+                path.chmod(0o600)
 
     def password(self) -> str:
         """Return the admin's password, made at random the first time."""
@@ -84,39 +122,12 @@ class LocalHome:
         return str(found[key])
 
 
+def sqlite_uri(database: Path) -> str:
+    """Return a database's address. SQLAlchemy and MLflow both read every path that is allowed."""
+    return f"sqlite:///{database}"
+
+
 def default_home() -> LocalHome:
-    """Return the home that HOMEFEED_HOME names, else `.homefeed` in the current folder."""
-    return LocalHome(Path(os.environ.get("HOMEFEED_HOME", ".homefeed")).expanduser().absolute())
-
-
-def choose_port(wanted: int) -> int:
-    """Return the wanted port of 127.0.0.1 if a server could listen on it, else a free one."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", wanted))
-        except OSError:
-            probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextlib.contextmanager
-def claim_port(wanted: int) -> Iterator[int]:
-    """Keep a port of 127.0.0.1 from this user's other local services while the block runs.
-
-    A server binds its port many seconds after it was chosen. Without a claim, two homes that start
-    at the same time choose the same port, and one of them shows the other's pages.
-
-    Yields:
-        the wanted port if it is free and not claimed, else another one.
-    """
-    folder = Path(tempfile.gettempdir()) / f"homefeed-ports-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        port = choose_port(wanted)
-        while True:
-            with contextlib.suppress(RunInProgressError):
-                stack.enter_context(hold_lock(folder / f"{port}.lock", f"port {port}"))
-                break
-            port = choose_port(0)
-        yield port
+    """Return the home that HOMEFEED_HOME names; where it is empty or not set, the usual one."""
+    path = os.environ.get("HOMEFEED_HOME") or Settings.model_fields["home"].default
+    return LocalHome(Path(path).expanduser().absolute())

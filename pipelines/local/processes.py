@@ -13,10 +13,12 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.parse
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import psutil
 
@@ -28,11 +30,12 @@ GRACE_S = 8.0
 
 @dataclass(frozen=True)
 class Service:
-    """A started server: its name for people, its process and its log."""
+    """A started server: its name for people, its process, its log and its mark."""
 
     name: str
     process: "subprocess.Popen[bytes]"
     log_path: Path
+    mark: str = ""
 
     def tail(self, num_lines: int = 25) -> str:
         """Return the last lines of its log."""
@@ -40,17 +43,43 @@ class Service:
         return "\n".join(lines[-num_lines:])
 
 
+def marks_of(home: Path) -> str:
+    """Return what the mark of every start of a home folder begins with, and no other home's."""
+    return f"{urllib.parse.quote(str(home))}#"
+
+
 def new_mark(home: Path) -> str:
     """Return the mark of one start: the home folder, and a token that no other start has."""
-    return f"{home}#{uuid.uuid4().hex}"
+    return f"{marks_of(home)}{uuid.uuid4().hex}"
+
+
+def open_log(path: Path, is_continued: bool = False) -> BinaryIO:
+    """Open a log for writing; only this user may read it, as it can hold what errors quote."""
+    path.touch(mode=0o600)
+    path.chmod(0o600)  # one that is there already
+    return path.open("ab" if is_continued else "wb")
 
 
 def start(
-    name: str, command: Sequence[str], environment: Mapping[str, str], mark: str, log_dir: Path
+    name: str,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    mark: str,
+    log_dir: Path,
+    is_again: bool = False,
 ) -> Service:
-    """Start a marked process in a group of its own, its output in `<log_dir>/<name>.log`."""
+    """Start a marked process in a group of its own, its output in `<log_dir>/<name>.log`.
+
+    Args:
+        name: for people, and of the log.
+        command: what is run.
+        environment: its environment, to which the mark is added.
+        mark: of this start.
+        log_dir: a folder that is there.
+        is_again: it has ended before, so that its log goes on.
+    """
     log_path = log_dir / f"{name}.log"
-    with log_path.open("wb") as stream:
+    with open_log(log_path, is_again) as stream:
         process = subprocess.Popen(
             command,
             env={**environment, HOME_MARKER: mark},
@@ -59,7 +88,49 @@ def start(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return Service(name, process, log_path)
+    return Service(name, process, log_path, mark)
+
+
+def how_it_ended(exit_code: int) -> str:
+    """Return a process's end in words, from `Popen.returncode`."""
+    if exit_code < 0:
+        return f"was killed by {signal.Signals(-exit_code).name}"
+    return f"ended with exit code {exit_code}"
+
+
+def is_listening(service: Service, port: int) -> bool:
+    """Return whether a service, or a process that it started, listens on a port."""
+    with contextlib.suppress(psutil.Error):
+        own = psutil.Process(service.process.pid)
+        return any(
+            found.status == psutil.CONN_LISTEN and found.laddr.port == port
+            for process in (own, *own.children(recursive=True))
+            for found in process.net_connections(kind="tcp")
+        )
+    return False
+
+
+def end_rest(service: Service) -> None:
+    """Kill what is left of a service whose first process has ended, and wait for its end."""
+    deadline = time.monotonic() + GRACE_S
+    while (left := _group_of(service)) and time.monotonic() < deadline:
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        time.sleep(0.02)
+
+
+def _group_of(service: Service) -> list[psutil.Process]:
+    """Return the processes of a service's group.
+
+    They are looked for by the mark as well, because the number of an empty group is used again.
+    """
+    found = []
+    for process in marked(service.mark):
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(process.pid) == service.process.pid:
+                found.append(process)
+    return found
 
 
 def start_watch(mark: str) -> "subprocess.Popen[bytes]":
@@ -77,7 +148,7 @@ def marked(mark: str) -> list[psutil.Process]:
     """Return the running processes whose mark is this one or begins with it, but not ourselves.
 
     Args:
-        mark: of one start, or `<home>#` for every start of a home folder.
+        mark: of one start, or `marks_of` a home folder for every start of it.
     """
     found = []
     for process in psutil.process_iter():

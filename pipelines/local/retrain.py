@@ -16,11 +16,12 @@ from typing import Any
 from rich.console import Console
 
 from pipelines import storage
-from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.errors import HomefeedError, RunInProgressError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.local.airflow_api import FINAL_STATES, AirflowApi
 from pipelines.local.layout import ADMIN, LocalHome
-from pipelines.local.processes import Service
+from pipelines.local.ports import Ports, last_ports
+from pipelines.local.processes import Service, open_log
 from pipelines.local.services import RunningServices, running
 from pipelines.local.summary import find_finished_run, show_summary
 from pipelines.local.task_display import TaskDisplay, training_progress
@@ -100,8 +101,8 @@ def _run_cycles(
     """Run the cycles in order; return whether all of them ended well."""
     with _event_log(home, event_log, console) as wait_for_event_log:
         with running(home, dags, console.print) as services:
-            show_addresses(console, services)
-            api = AirflowApi(services.airflow_url, home.password())
+            show_addresses(console, home, services.ports)
+            api = AirflowApi(services.ports.airflow_url, home.password())
             api.wait_for_dag()
             wait_for_event_log()
             api.set_paused(False)
@@ -119,7 +120,7 @@ def _run_cycle(api: AirflowApi, services: RunningServices, cycle: Cycle, console
         found = api.find_run(cycle.run_id) or found
     with TaskDisplay(console, cycle.run_id) as display:
         while found["state"] not in FINAL_STATES:
-            services.require_alive()
+            services.look_after()
             display.show(api.tasks(cycle.run_id), training_progress(services.home.workspace))
             time.sleep(POLL_S)
             found = api.find_run(cycle.run_id) or found
@@ -152,7 +153,7 @@ def _event_log(home: LocalHome, location: str, console: Console) -> Iterator[Cal
     console.print(f"writing the event log of the Complete Journey data to {location} ...")
     log_path = home.logs / "ingest.log"
     command = [sys.executable, "-m", "pipelines.cli", "ingest", "completejourney", "--to", location]
-    with log_path.open("wb") as stream:
+    with open_log(log_path) as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
 
     def wait() -> None:
@@ -171,31 +172,46 @@ def _event_log(home: LocalHome, location: str, console: Console) -> Iterator[Cal
 
 
 def keep_up(home: LocalHome, dags: Path) -> None:
-    """Keep Airflow and MLflow up until Ctrl-C or SIGTERM.
+    """Keep Airflow and MLflow up until Ctrl-C or SIGTERM; where they are up, say where.
 
     Raises:
-        RunInProgressError: services of this home are running.
-        ServiceError: a service did not come up, or ended.
+        ServiceError: a service did not come up, or a part of Airflow ended.
     """
     console = Console()
-    with (
-        contextlib.suppress(KeyboardInterrupt),
-        running(home, dags, console.print) as services,
-    ):
-        AirflowApi(services.airflow_url, home.password()).wait_for_dag()
-        show_addresses(console, services)
-        console.print("Ctrl-C ends both.")
-        while True:
-            services.require_alive()
-            time.sleep(1)
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            with running(home, dags, console.print) as services:
+                AirflowApi(services.ports.airflow_url, home.password()).wait_for_dag()
+                show_addresses(console, home, services.ports)
+                console.print("Ctrl-C ends both.")
+                while True:
+                    services.look_after()
+                    time.sleep(1)
+        except RunInProgressError:
+            _show_those_running(console, home)
+            return
     console.print("ended")
 
 
-def show_addresses(console: Console, services: RunningServices) -> None:
-    """Print both pages' addresses and the login."""
-    login = f"login {ADMIN} / {services.home.password()}"
-    airflow = f"Airflow  {services.airflow_url}/dags/{DAG_ID}   {login}"
-    # The lines are neither wrapped nor coloured, because people copy them.
+def _show_those_running(console: Console, home: LocalHome) -> None:
+    """Print the addresses of the services that another process keeps up."""
+    keeper = home.lock.read_text().strip()
     console.print(
-        airflow, f"MLflow   {services.mlflow_url}", sep="\n", soft_wrap=True, highlight=False
+        f"Airflow and MLflow of {home.path} are up or starting already, until process {keeper} "
+        f"ends:",
+        soft_wrap=True,
+        highlight=False,
     )
+    show_addresses(console, home, last_ports(home))
+
+
+def show_addresses(console: Console, home: LocalHome, ports: Ports) -> None:
+    """Print both pages' addresses and the login, and what other commands must know of them."""
+    lines = [
+        f"Airflow  {ports.airflow_url}/dags/{DAG_ID}   login {ADMIN} / {home.password()}",
+        f"MLflow   {ports.mlflow_url}",
+    ]
+    if ports.mlflow_url != Settings.model_fields["tracking_uri"].default:
+        lines.append(f"For other commands: export HOMEFEED_TRACKING_URI={ports.mlflow_url}")
+    # The lines are neither wrapped nor coloured, because people copy them.
+    console.print(*lines, sep="\n", soft_wrap=True, highlight=False, markup=False)

@@ -1,7 +1,7 @@
-"""Starts MLflow and Airflow on this machine, waits until they answer, and ends them for certain.
+"""Starts MLflow and Airflow on this machine, and ends them for certain.
 
-Not for what is run in them (`retrain`), nor for production. Tested in
-tests/pipelines/local/test_real_airflow.py and test_real_faults.py.
+Not for whether they answer (`health`), nor for what is run in them (`retrain`), nor for production.
+Tested in tests/pipelines/local/test_real_airflow.py and test_real_faults.py.
 """
 
 import contextlib
@@ -14,55 +14,44 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
-
-import httpx
 
 from pipelines import storage
-from pipelines.contracts.errors import HomefeedError
 from pipelines.local import processes
 from pipelines.local.airflow_config import write_airflow_config
-from pipelines.local.layout import AIRFLOW_PORT, MLFLOW_PORT, LocalHome, claim_port
-from pipelines.local.processes import Service
+from pipelines.local.health import (
+    START_TIMEOUT_S,
+    HealthPage,
+    failed,
+    require_running,
+    wait_until_up,
+)
+from pipelines.local.layout import LocalHome
+from pipelines.local.mlflow_server import PLUGIN_FOLDER, MlflowServer, Say, mlflow_arguments
+from pipelines.local.ports import Ports, claim_ports, last_ports
+from pipelines.local.processes import Service, how_it_ended
 
-START_TIMEOUT_S = 180.0
-"""Seconds to wait for a service: a first start on a cold, busy machine took 40 s."""
-
-Say = Callable[[str], None]
-
-
-class ServiceError(HomefeedError):
-    """A local service did not start or ended early; its log says why."""
-
-    exit_code = 69
-
-
-class Ports(NamedTuple):
-    """The ports of 127.0.0.1 that the services listen on."""
-
-    airflow: int
-    mlflow: int
+AIRFLOW_HEALTH = "/api/v2/monitor/health"
 
 
 @dataclass(frozen=True)
 class RunningServices:
-    """The services that are up, their addresses, and the folder that they write to."""
+    """The services that are up, their ports, and the folder that they write to."""
 
     home: LocalHome
-    airflow_url: str
-    mlflow_url: str
-    services: tuple[Service, ...]
+    ports: Ports
+    airflow: tuple[Service, ...]
+    mlflow: MlflowServer
 
-    def require_alive(self) -> None:
-        """Raise if a service has ended.
+    def look_after(self) -> None:
+        """Start MLflow again if it has ended; raise if a part of Airflow has.
 
         Raises:
-            ServiceError: with the end of its log.
+            ServiceError: with the end of the log of Airflow's part.
         """
-        for service in self.services:
-            if (code := service.process.poll()) is not None:
-                raise _failed(service, f"ended with exit code {code}")
+        require_running(*self.airflow)
+        self.mlflow.look_after()
 
 
 @contextlib.contextmanager
@@ -81,58 +70,83 @@ def running(
         extra: environment variables for the services, e.g. HOMEFEED_EVENT_LOG.
 
     Raises:
+        ConfigurationError: the home folder cannot be used.
         RunInProgressError: services of this home are running.
         ServiceError: a service does not come up.
     """
     home.create()
-    with storage.exclusive_lock(str(home.path / "services"), "a local Airflow of this folder"):
-        if num_left := processes.sweep(f"{home.path}#"):
+    with storage.exclusive_lock(str(home.lock.with_suffix("")), "a local Airflow of this folder"):
+        if num_left := processes.sweep(processes.marks_of(home.path)):
             say(f"ended {num_left} processes that an interrupted start had left")
+        wanted = last_ports(home)
         # The claims outlive the sweep: a server that is about to bind must not meet another's.
-        with claim_port(AIRFLOW_PORT) as airflow, claim_port(MLFLOW_PORT) as mlflow:
+        with claim_ports(home) as ports:
+            _say_other_ports(wanted, ports, say)
             mark = processes.new_mark(home.path)
             watch = processes.start_watch(mark)
             try:
                 with _sigterm_as_exit():
-                    yield _start_all(home, dags, say, extra or {}, mark, Ports(airflow, mlflow))
+                    yield _start_all(home, dags, say, extra or {}, mark, ports)
             finally:
                 processes.sweep(mark)
                 watch.communicate()  # closes its standard input, and waits
 
 
+def _say_other_ports(wanted: Ports, ports: Ports, say: Say) -> None:
+    for name, before, now in (
+        ("Airflow", wanted.airflow, ports.airflow),
+        ("MLflow", wanted.mlflow, ports.mlflow),
+    ):
+        if now != before:
+            say(f"port {before} is taken; {name} uses {now}")
+
+
 def _start_all(
     home: LocalHome, dags: Path, say: Say, extra: Mapping[str, str], mark: str, ports: Ports
 ) -> RunningServices:
-    for name, wanted, port in (
-        ("Airflow", AIRFLOW_PORT, ports.airflow),
-        ("MLflow", MLFLOW_PORT, ports.mlflow),
-    ):
-        if port != wanted:
-            say(f"port {wanted} is taken; {name} uses {port}")
-    airflow_url, mlflow_url = (f"http://127.0.0.1:{port}" for port in ports)
-    environment = make_environment(home, airflow_url, mlflow_url, extra)
+    environment = make_environment(home, ports.airflow_url, ports.mlflow_url, extra)
     write_airflow_config(home, dags, ports.airflow)
     home.password()
 
-    def start(name: str, *command: str) -> Service:
-        return processes.start(name, [sys.executable, *command], environment, mark, home.logs)
+    def start(name: str, *arguments: str) -> Service:
+        command = [sys.executable, *arguments]
+        return processes.start(name, command, environment, mark, home.logs)
+
+    def start_mlflow(is_again: bool) -> Service:
+        command = [sys.executable, *mlflow_arguments(home, ports)]
+        its_own = environment | {"PYTHONPATH": str(PLUGIN_FOLDER)}
+        return processes.start("mlflow", command, its_own, mark, home.logs, is_again)
 
     started = time.monotonic()
     say("starting MLflow and Airflow ...")
-    mlflow = start("mlflow", *_mlflow_command(home, ports.mlflow))
+    mlflow = MlflowServer(start_mlflow, say)
     _migrate(home, start)
-    # No triggerer is started, because no operator of the bash runner defers.
-    airflow = [
-        start("api-server", "-m", "airflow", "api-server"),
-        start("scheduler", "-m", "airflow", "scheduler", "--skip-serve-logs"),
-        start("dag-processor", "-m", "airflow", "dag-processor"),
-    ]
-    found = RunningServices(home, airflow_url, mlflow_url, (mlflow, *airflow))
-    _wait_until_up(found, mlflow, f"{mlflow_url}/health")
+    airflow = _start_airflow(start, mlflow.service, ports)
+    wait = partial(wait_until_up, require_alive=partial(require_running, mlflow.service, *airflow))
+    wait(mlflow.service, HealthPage(ports.mlflow, "/health"), timeout_s=START_TIMEOUT_S)
     parts = ("metadatabase", "scheduler", "dag_processor")
-    _wait_until_up(found, airflow[0], f"{airflow_url}/api/v2/monitor/health", parts)
+    page = HealthPage(ports.airflow, AIRFLOW_HEALTH, parts)
+    wait(airflow[0], page, timeout_s=START_TIMEOUT_S)
     say(f"they answer after {time.monotonic() - started:.0f} s")
-    return found
+    return RunningServices(home, ports, airflow, mlflow)
+
+
+def _start_airflow(
+    start: Callable[..., Service], mlflow: Service, ports: Ports
+) -> tuple[Service, ...]:
+    """Start Airflow's parts, the scheduler last; the api-server is the first that is returned.
+
+    A scheduler goes on at once with what an interrupted run has left. A task that cannot reach the
+    api-server has failed, so such a run would lose its attempts before the api-server answers.
+    """
+    # No triggerer is started, because no operator of the bash runner defers.
+    first = (
+        start("api-server", "-m", "airflow", "api-server"),
+        start("dag-processor", "-m", "airflow", "dag-processor"),
+    )
+    page = HealthPage(ports.airflow, AIRFLOW_HEALTH, ("metadatabase",))
+    wait_until_up(first[0], page, partial(require_running, mlflow, *first), START_TIMEOUT_S)
+    return (*first, start("scheduler", "-m", "airflow", "scheduler", "--skip-serve-logs"))
 
 
 def make_environment(
@@ -163,57 +177,20 @@ def make_environment(
     }
 
 
-def _mlflow_command(home: LocalHome, port: int) -> list[str]:
-    return [
-        *("-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", f"sqlite:///{home.mlflow / 'mlflow.db'}"),
-        *("--serve-artifacts", "--artifacts-destination", str(home.mlflow / "artifacts")),
-    ]
-
-
 def _migrate(home: LocalHome, start: Callable[..., Service]) -> None:
     """Make or upgrade Airflow's database; once per Airflow version, as it takes some seconds."""
     version = importlib.metadata.version("apache-airflow")
     done = home.airflow / f"migrated-{version}"
-    if done.exists() and (home.airflow / "airflow.db").exists():
+    if done.exists() and home.airflow_database.stat().st_size > 0:
         return
     service = start("migrate", "-m", "airflow", "db", "migrate")
     try:
         code = service.process.wait(START_TIMEOUT_S)
     except subprocess.TimeoutExpired:
-        raise _failed(service, f"did not end within {START_TIMEOUT_S:.0f} s") from None
+        raise failed(service, f"did not end within {START_TIMEOUT_S:.0f} s") from None
     if code != 0:
-        raise _failed(service, f"ended with exit code {code}")
+        raise failed(service, how_it_ended(code))
     done.touch()
-
-
-def _wait_until_up(
-    found: RunningServices, waited_for: Service, health_url: str, parts: tuple[str, ...] = ()
-) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while not _is_up(health_url, parts):
-        found.require_alive()
-        if time.monotonic() > deadline:
-            raise _failed(waited_for, f"does not answer after {START_TIMEOUT_S:.0f} s")
-        time.sleep(0.2)
-
-
-def _failed(service: Service, what: str) -> ServiceError:
-    return ServiceError(
-        f"{service.name} {what}; the end of {service.log_path}:\n{service.tail()}\n"
-        f"Mend what it says, then run the same command again"
-    )
-
-
-def _is_up(health_url: str, parts: tuple[str, ...]) -> bool:
-    """Return whether a server answers, and reports a recent heartbeat of each of these parts."""
-    try:
-        answer = httpx.get(health_url, timeout=5, trust_env=False)
-    except httpx.TransportError:
-        return False
-    return answer.status_code == 200 and all(
-        answer.json()[part]["status"] == "healthy" for part in parts
-    )
 
 
 @contextlib.contextmanager

@@ -72,3 +72,14 @@ def test_a_model_name_that_mlflow_takes_is_taken(name: str) -> None:
     assert Settings(registered_model=name).registered_model == name
     with pytest.raises(MlflowException):
         _validate_model_name(f"{name}/x")
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("HOME", "TRACKING_URI", "RETRY_DELAY_S", "ALERT_TRANSPORTS", "COMMAND")
+    for name in names:
+        monkeypatch.delenv(f"HOMEFEED_{name}", raising=False)
+    usual = Settings()
+    for name in names:
+        monkeypatch.setenv(f"HOMEFEED_{name}", "")
+    assert Settings() == usual
+    assert Settings().workspace_location == ".homefeed/workspace"

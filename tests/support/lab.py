@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.local.airflow_api import FINAL_STATES, AirflowApi
-from pipelines.local.layout import LocalHome, choose_port
+from pipelines.local.layout import LocalHome
+from pipelines.local.ports import choose_port
 from pipelines.local.services import RunningServices, running
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -48,10 +49,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Lab:
-    """Running services and a session with Airflow."""
+    """Running services, a session with Airflow, and what the services said."""
 
     services: RunningServices
     api: AirflowApi
+    said: list[str]
 
     @property
     def home(self) -> LocalHome:
@@ -75,7 +77,7 @@ class Lab:
         deadline = time.monotonic() + timeout_s
         while (found := self.api.find_run(run_id)) is None or found["state"] not in FINAL_STATES:
             assert time.monotonic() < deadline, self.api.tasks(run_id)
-            self.services.require_alive()
+            self.services.look_after()
             time.sleep(0.3)
         return Outcome(found["state"], {t["task_id"]: t for t in self.api.tasks(run_id)})
 
@@ -99,11 +101,12 @@ class Lab:
 def open_lab(home: Path, event_log: Path) -> Iterator[Lab]:
     """Start the services in a home folder and log in."""
     extra = FAST | {"HOMEFEED_EVENT_LOG": str(event_log)}
-    with running(LocalHome(home), DAGS, lambda line: None, extra) as services:
-        api = AirflowApi(services.airflow_url, services.home.password())
+    said: list[str] = []
+    with running(LocalHome(home), DAGS, said.append, extra) as services:
+        api = AirflowApi(services.ports.airflow_url, services.home.password())
         api.wait_for_dag()
         api.set_paused(False)
-        yield Lab(services, api)
+        yield Lab(services, api, said)
 
 
 def homefeed_local(
@@ -117,6 +120,7 @@ def homefeed_local(
         timeout=timeout_s,
         env={**os.environ, **FAST, "HOMEFEED_EVENT_LOG": str(event_log or "")},
         check=False,
+        umask=0o022,
     )
 
 

@@ -10,7 +10,9 @@ No file is a pickle, and the same weights give the same bytes. Not for MLflow
 Letters: C candidates, H heads.
 """
 
+import os
 import shutil
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.errors import ConfigurationError, DataContractError
 from training.bundle.configuration import FORMAT_VERSION, BundleConfig
 from training.bundle.predictor import Predictor
 from training.data.batches import MODEL_INPUTS, Batch, for_scoring
@@ -54,6 +56,10 @@ def write_bundle(folder: Path, ranker: Ranker, config: BundleConfig, golden: Bat
     save_file(weights, scratch / WEIGHTS)
     save_file(inputs | {_EXPECTED: expected_CH}, scratch / GOLDEN)
     (scratch / CONFIG).write_text(config.model_dump_json(indent=2))
+    # safetensors makes its files for their owner only. A bundle is published, and whoever the
+    # umask admits to one of its files reads them all.
+    for name in (WEIGHTS, GOLDEN):
+        (scratch / name).chmod(stat.S_IMODE((scratch / CONFIG).stat().st_mode))
     shutil.rmtree(folder, ignore_errors=True)
     scratch.rename(folder)
 
@@ -64,6 +70,7 @@ def load_bundle(folder: Path) -> Predictor:
     Raises:
         DataContractError: a file is missing or damaged, a weight is not finite, the weights do not
             fit the configuration, or the golden rows come out differently.
+        ConfigurationError: this user may not read it.
     """
     config = read_config(folder)
     weights = _read_tensors(folder, WEIGHTS)
@@ -94,6 +101,7 @@ def read_golden(folder: Path, num_heads: int) -> tuple[Batch, np.ndarray]:
 
     Raises:
         DataContractError: the file is missing or damaged.
+        ConfigurationError: this user may not read it.
     """
     tensors = _read_tensors(folder, GOLDEN)
     missing = [name for name in (*MODEL_INPUTS, _EXPECTED) if name not in tensors]
@@ -110,11 +118,14 @@ def read_config(folder: Path) -> BundleConfig:
 
     Raises:
         DataContractError: bundle.json is missing, damaged or of another format version.
+        ConfigurationError: this user may not read it.
     """
     try:
         config = BundleConfig.model_validate_json((folder / CONFIG).read_bytes())
     except FileNotFoundError as error:
         raise _missing(folder, CONFIG) from error
+    except PermissionError as error:
+        raise _unreadable(folder, CONFIG) from error
     except ValidationError as error:
         raise DataContractError(
             f"bundle {folder}: {CONFIG} is not a bundle's configuration: {error}; fetch the bundle "
@@ -129,11 +140,13 @@ def read_config(folder: Path) -> BundleConfig:
 
 
 def _read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    path = folder / name
-    if not path.is_file():
-        raise _missing(folder, name)
     try:
-        return load_file(path)
+        (folder / name).open("rb").close()  # safetensors' own errors do not say what is wrong
+        return load_file(folder / name)
+    except FileNotFoundError as error:
+        raise _missing(folder, name) from error
+    except PermissionError as error:
+        raise _unreadable(folder, name) from error
     except (SafetensorError, ValueError) as error:
         raise DataContractError(
             f"bundle {folder}: {name} is damaged ({error}); fetch the bundle again"
@@ -144,6 +157,18 @@ def _missing(folder: Path, name: str) -> DataContractError:
     return DataContractError(
         f"bundle {folder}: {name} is missing; expected {WEIGHTS}, {CONFIG} and {GOLDEN}; fetch the "
         f"bundle again or train anew"
+    )
+
+
+def _unreadable(folder: Path, name: str) -> ConfigurationError:
+    try:
+        found = f"it is user {(folder / name).stat().st_uid}'s"
+    except PermissionError:
+        found = "its folder, or one around it, is closed"
+    return ConfigurationError(
+        f"bundle {folder}: user {os.geteuid()} may not read {name}; {found}; expected a bundle "
+        f"that this user may read; have its owner run chmod -R a+rX on it and open the folders "
+        f"around it, or fetch the bundle from MLflow"
     )
 
 

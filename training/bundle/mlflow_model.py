@@ -115,7 +115,8 @@ def _write_model(
         path=str(folder),
         mlflow_model=described,
         python_model=str(Path(__file__).with_name("serving_model.py")),
-        artifacts={"bundle": str(bundle_dir)},
+        # A URI, because MLflow reads "%2F" and the like in a path as it reads them in a URI.
+        artifacts={"bundle": bundle_dir.absolute().as_uri()},
         code_paths=_copy_code(code_dir),
         signature=_signature(bundle_dir),
         pip_requirements=[f"{name}=={_public_version(name)}" for name in _REQUIREMENTS],

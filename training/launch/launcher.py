@@ -138,30 +138,34 @@ def _enter(
 
 
 def _command(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None) -> list[str]:
-    if node is None:
-        meeting = ["--standalone", "--local-addr=127.0.0.1"]
-        log_dir = folder.root / "torchrun"
-    else:
-        # static: node K's processes have the K-th ranks, whoever comes first, and node 0 has rank 0
-        meeting = [
-            "--rdzv-backend=static",
-            f"--rdzv-endpoint={node.rendezvous}",
-            f"--rdzv-conf=timeout={_NODES_WAIT_S:.0f}",
-            f"--nnodes={spec.num_nodes}",
-            f"--node-rank={node.rank}",
-        ]
-        log_dir = folder.root / f"torchrun-node-{node.rank}"
+    log_dir = "torchrun" if node is None else f"torchrun-node-{node.rank}"
     return [
         sys.executable,
         "-m",
-        "torch.distributed.run",
-        *meeting,
-        f"--log-dir={log_dir}",
+        "training.launch.agent",
+        *_meeting(spec, node),
+        f"--log-dir={folder.root / log_dir}",
         f"--nproc-per-node={spec.num_devices}",
         "-m",
         "training.launch.worker",
         str(folder.spec_of(_rank(node))),
         spec.identity(),
+    ]
+
+
+def _meeting(spec: TrainingSpec, node: NodeAddress | None) -> list[str]:
+    """Return torchrun's options that say where the processes meet, and which ranks are its own.
+
+    Node K's processes have the K-th ranks, whoever comes first, and node 0 has rank 0.
+    """
+    rank, is_one_machine = _rank(node), node is None or node.is_loopback
+    return [
+        # a store on the loopback device, or torch's own, which listens on every interface
+        f"--rdzv-backend={'loopback' if is_one_machine else 'static'}",
+        f"--rdzv-endpoint={node.rendezvous if node is not None else '127.0.0.1:0'}",
+        f"--rdzv-conf=timeout={_NODES_WAIT_S:.0f},rank={rank}",
+        f"--nnodes={spec.num_nodes}",
+        f"--node-rank={rank}",
     ]
 
 

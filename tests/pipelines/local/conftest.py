@@ -27,6 +27,9 @@ from support.lab import (  # noqa: E402
 from support.spoil import shuffle_actions  # noqa: E402
 from support.worlds import write_planted_world  # noqa: E402
 
+ODD_NAME = "home #1, 100%"
+"""Of the home folder: each of its odd characters means something in an address or a file."""
+
 
 @dataclass(frozen=True)
 class Retrained:
@@ -43,21 +46,22 @@ class Retrained:
 @pytest.fixture(scope="session")
 def retrained(tmp_path_factory: pytest.TempPathFactory) -> Retrained:
     folder = tmp_path_factory.mktemp("lab")
+    home = folder / ODD_NAME
     event_log = folder / "event_log"
     write_planted_world(event_log, num_users=120, num_days=NUM_DAYS)
     done = homefeed_local(
-        *("retrain", "--home", str(folder / "home"), "--recipe", "smoke"),
+        *("retrain", "--home", str(home), "--recipe", "smoke"),
         *("--as-of", FIRST_DAY, "--as-of", SECOND_DAY),
         event_log=event_log,
     )
     output = done.stdout + done.stderr
     return Retrained(
-        home=folder / "home",
+        home=home,
         event_log=event_log,
         returncode=done.returncode,
         output=output,
         # looked at here, before another test starts the services again
-        left_running=tuple(processes.marked(f"{folder / 'home'}#")),
+        left_running=tuple(processes.marked(processes.marks_of(home))),
         ports_in_use=tuple(port for port in ports_in(output) if not is_free(port)),
     )
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
@@ -62,7 +63,21 @@ def test_processes_of_another_start_are_left_alone(tmp_path, mark):
     wait_for(lambda: processes.marked(other) != [])
     assert processes.sweep(mark) == 0
     assert service.process.poll() is None
-    assert processes.sweep(f"{tmp_path}#") == 1  # every start of this home
+    assert processes.sweep(processes.marks_of(tmp_path)) == 1  # every start of this home
+
+
+def test_processes_of_a_home_whose_path_goes_on_are_left_alone(tmp_path):
+    longer = processes.new_mark(tmp_path.with_name(f"{tmp_path.name}#2"))
+    start(SLEEP, longer, tmp_path)
+    wait_for(lambda: processes.marked(longer) != [])
+    assert processes.sweep(processes.marks_of(tmp_path)) == 0
+    assert processes.sweep(longer) == 1
+
+
+def test_a_log_is_for_this_user_only(tmp_path, mark):
+    (tmp_path / "test.log").touch(mode=0o644)  # as an earlier version left it
+    service = start("print(1)", mark, tmp_path)
+    assert stat.S_IMODE(service.log_path.stat().st_mode) == 0o600
 
 
 def test_the_tail_of_a_log_is_kept(tmp_path, mark):

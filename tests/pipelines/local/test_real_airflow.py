@@ -1,13 +1,21 @@
 """The DAG in a real scheduler: `homefeed local retrain` runs two cycles and sums up."""
 
 import json
+import os
+import re
+import stat
 import time
+from datetime import datetime
+from pathlib import Path
 
 import pytest
 
+from pipelines import storage
 from pipelines.contracts.artifacts import STAGES
-from support.cycles import judgement_of, promotion_of
+from pipelines.local import processes
+from support.cycles import judgement_of, outcome_of, promotion_of
 from support.lab import FIRST_DAY, SECOND_DAY, homefeed_local, ports_in
+from support.listeners import Listeners
 
 pytestmark = pytest.mark.services
 
@@ -47,11 +55,71 @@ def test_retraining_again_is_quick_and_harmless(retrained):
     assert sorted(str(p) for p in (retrained.home / "workspace").rglob("*")) == before
 
 
-def test_a_second_copy_says_that_one_is_running(lab):
+def test_a_second_ui_prints_where_the_running_one_is(lab):
     done = homefeed_local("ui", "--home", str(lab.home.path))
+    assert done.returncode == 0, done.stderr
+    ports = lab.services.ports
+    assert ports_in(done.stdout) == {ports.airflow, ports.mlflow}
+    assert f"{lab.home.path} are up or starting already, until process {os.getpid()}" in done.stdout
+    assert lab.home.password() in done.stdout
+    lab.services.look_after()
+
+
+def test_a_second_retraining_says_that_one_is_running(lab, retrained):
+    days = ("--recipe", "smoke", "--as-of", "2017-03-30")
+    done = homefeed_local(
+        "retrain", "--home", str(lab.home.path), *days, event_log=retrained.event_log
+    )
     assert done.returncode == 75
     assert "already running" in done.stderr
-    lab.services.require_alive()
+    lab.services.look_after()
+
+
+def test_a_home_keeps_its_ports(lab, retrained):
+    ports = lab.services.ports
+    assert ports_in(retrained.output) == {ports.airflow, ports.mlflow}
+
+
+def test_the_scheduler_starts_when_the_api_server_answers(lab):
+    answers_at = first_time(lab.home.logs / "api-server.log", "Uvicorn running on")
+    assert first_time(lab.home.logs / "scheduler.log") > answers_at
+
+
+def first_time(log: Path, part: str = "") -> datetime:
+    """Return the time of the first line with that part in a service's log."""
+    found = re.search(rf"^([\d-]+T[\d:.]+Z).*{part}", log.read_text(), re.MULTILINE)
+    assert found, f"no such line in {log}"
+    return datetime.fromisoformat(found[1])
+
+
+def test_all_services_listen_on_this_machine_only(lab):
+    listeners = Listeners()
+    listeners.look(processes.marked(processes.marks_of(lab.home.path)))
+    assert len(listeners.by_process) == 2, "Airflow's api-server and MLflow"
+    assert listeners.open_to_others == set()
+
+
+def test_databases_and_logs_are_for_this_user_only_and_what_is_published_is_not(lab, retrained):
+    home = lab.home
+    closed = (home.airflow, home.mlflow, home.logs)
+    assert {mode(folder) for folder in closed} == {0o700}
+    found = [path for folder in closed for path in files(folder) if "artifacts" not in path.parts]
+    secret = [path for path in found if path.suffix in (".cfg", ".db", ".json", ".log")]
+    names = {"airflow.db", "mlflow.db", "scheduler.log", "mlflow.log", "attempt=1.log"}
+    assert names <= {path.name for path in secret}
+    assert {path.name: oct(mode(path)) for path in secret if mode(path) != 0o600} == {}
+    run = storage.local_path(outcome_of(retrained.home, RUN_IDS[1]).run.run_uri)
+    (bundle,) = run.glob("train_challenger/output-*/bundle")
+    assert len(files(bundle)) == 3 and {mode(path) & 0o044 for path in files(bundle)} == {0o044}
+    assert {mode(folder) & 0o055 for folder in (home.path, home.workspace, bundle)} == {0o055}
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 def test_the_asset_is_updated_by_promotions_only(lab, retrained):

@@ -51,8 +51,8 @@ def log_in(page: Page, url: str, password: str) -> None:
 
 
 def test_the_dag_is_triggered_from_its_form(lab, page):
-    log_in(page, lab.services.airflow_url, lab.home.password())
-    page.goto(f"{lab.services.airflow_url}/dags/homefeed_retrain")
+    log_in(page, lab.services.ports.airflow_url, lab.home.password())
+    page.goto(f"{lab.services.ports.airflow_url}/dags/homefeed_retrain")
     expect(page.get_by_text("every 14 days from 2026-01-05 06:00")).to_be_visible()
     before = set(lab.run_ids())
     page.get_by_role("button", name="Trigger").first.click()
@@ -65,7 +65,7 @@ def test_the_dag_is_triggered_from_its_form(lab, page):
     assert run["conf"]["as_of"] == SECOND_DAY
     assert run["conf"]["promote"] is False
     assert run["logical_date"] is not None  # the form gives one; as_of wins over it
-    page.goto(f"{lab.services.airflow_url}/dags/homefeed_retrain/runs/{run['dag_run_id']}")
+    page.goto(f"{lab.services.ports.airflow_url}/dags/homefeed_retrain/runs/{run['dag_run_id']}")
     expect(page.get_by_text("resolve_run").first).to_be_visible()
     outcome = lab.finish(run["dag_run_id"])
     assert outcome.state == "success"
@@ -87,7 +87,7 @@ def wait_for_new_run(lab, before: set[str]) -> dict:
 
 
 def test_two_models_are_compared_in_mlflow(lab, page):
-    page.goto(f"{lab.services.mlflow_url}/#/experiments/{experiment_id(lab)}/runs")
+    page.goto(f"{lab.services.ports.mlflow_url}/#/experiments/{experiment_id(lab)}/runs")
     for side in ("challenger", "champion"):
         name = re.compile(rf"^{SECOND_DAY} {side}")
         row = page.get_by_role("row").filter(has=page.get_by_role("link", name=name)).last
@@ -106,7 +106,7 @@ def experiment_id(lab) -> str:
     import httpx
 
     answer = httpx.get(
-        f"{lab.services.mlflow_url}/api/2.0/mlflow/experiments/get-by-name",
+        f"{lab.services.ports.mlflow_url}/api/2.0/mlflow/experiments/get-by-name",
         params={"experiment_name": "homefeed_retrain"},
         trust_env=False,
     )

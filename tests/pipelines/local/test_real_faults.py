@@ -5,11 +5,11 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 
+from pipelines import storage
 from pipelines.contracts.artifacts import STAGES
 from pipelines.local import processes
 from pipelines.local.summary import find_run
@@ -35,9 +35,20 @@ def failed_stage(outcome: Outcome) -> str:
     return stage
 
 
+def kill_mlflow(lab: Lab) -> None:
+    """Kill the server's first process; the one that serves goes on, and has its port."""
+    killed = lab.services.mlflow.service.process
+    killed.kill()
+    killed.wait()
+    lab.services.look_after()
+
+
 @pytest.fixture(scope="module")
 def third_cycle(lab: Lab) -> Outcome:
-    """A cycle on spoilt data in which every task is killed once, one of them with its worker."""
+    """A cycle on spoilt data in which every task is killed once, one of them with its worker.
+
+    MLflow is killed in the midst of it, too.
+    """
     lab.start("third", THIRD_DAY, promote=True)
     kill_tasks(lab, "third", "resolve_run")
     run_uri = wait_for_run_uri(lab, "third")
@@ -45,6 +56,7 @@ def third_cycle(lab: Lab) -> Outcome:
     wait_for_stage("check_snapshot", run_uri).kill()
     runner = wait_for_stage("train_challenger", run_uri).parent()
     runner.parent().kill()
+    kill_mlflow(lab)
     kill_tasks(lab, "third", "train_anchor")
     wait_for_stage("compare_with_champion", run_uri).kill()
     kill_tasks(lab, "third", "promote_challenger", "alert")
@@ -59,6 +71,16 @@ def test_every_killed_task_and_a_killed_worker_are_tried_again(
     run = outcome_of(retrained.home, "third").run
     runs = retrained.home / "workspace" / "runs"
     assert [path.name for path in runs.iterdir() if "2017-04-20" in path.name] == [run.run_id]
+
+
+def test_a_killed_mlflow_is_up_again_and_airflow_never_ended(
+    lab: Lab, third_cycle: Outcome
+) -> None:
+    assert third_cycle.state == "success"
+    log = (lab.home.logs / "mlflow.log").read_text()
+    assert log.count("Uvicorn running on") == 2
+    assert lab.said[-1] == "MLflow was killed by SIGKILL; starting it again, and Airflow goes on"
+    assert {part.process.poll() for part in lab.services.airflow} == {None}
 
 
 def test_a_regression_is_green_and_told_once(lab: Lab, third_cycle: Outcome, retrained) -> None:
@@ -81,8 +103,8 @@ def test_a_failed_data_gate_is_red_at_once_and_told_with_its_pages(lab: Lab) -> 
     alert = the_one_alert(lab, run.run_id)
     assert alert["kind"] == "data_gate_failed"
     assert "enough_holdout_requests" in alert["happened"]
-    docs = alert["happened"].split("Data Docs: file://")[1].split("\n")[0]
-    assert "enough_holdout_requests" in Path(docs).read_text()
+    docs = alert["happened"].split("Data Docs: ")[1].split("\n")[0]
+    assert "enough_holdout_requests" in storage.local_path(docs).read_text()
 
 
 def test_data_that_is_not_there_fails_at_once_and_is_told_once(lab: Lab) -> None:
@@ -135,14 +157,16 @@ def test_a_killed_start_leaves_nothing_running(tmp_path, retrained):
         line = ui.stdout.readline()
         assert line, f"ui ended early: {lines}"
         lines.append(line)
-    running = " ".join(" ".join(found.cmdline()) for found in processes.marked(f"{home}#"))
+    running = " ".join(
+        " ".join(found.cmdline()) for found in processes.marked(processes.marks_of(home))
+    )
     ui.kill()
     ui.wait()
     # Airflow's server gives its own process a title, "airflow api_server".
     for service in ("mlflow", "scheduler", "dag-processor", "api_server"):
         assert service in running, running
     deadline = time.monotonic() + 30
-    while processes.marked(f"{home}#"):
-        assert time.monotonic() < deadline, processes.marked(f"{home}#")
+    while processes.marked(processes.marks_of(home)):
+        assert time.monotonic() < deadline, processes.marked(processes.marks_of(home))
         time.sleep(0.3)
     assert all(is_free(port) for port in ports_in("".join(lines))), "a server outlived its mark"

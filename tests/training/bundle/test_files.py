@@ -1,7 +1,12 @@
 """The bundle's files: round trip, same bytes, and the refusal of whatever is wrong with them."""
 
+import contextlib
 import json
+import os
 import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from training.bundle.files import load_bundle, read_golden, write_bundle
@@ -120,3 +125,56 @@ def test_a_diverged_model_is_never_written(planted, trained, tmp_path) -> None:
     with pytest.raises(DataContractError, match=r"heads\.bias"):
         write_bundle(tmp_path / "bad", predictor.ranker, predictor.config, golden)
     assert not (tmp_path / "bad").exists()
+
+
+@contextlib.contextmanager
+def as_another_user() -> Iterator[None]:
+    """Go without the rights of root, which reads everything; others stay who they are."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter; pytest's own are for one user."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.mark.parametrize(("umask", "expected"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_whom_the_umask_admits_reads_the_whole_bundle(
+    trained, open_folder, umask, expected
+) -> None:
+    predictor = load_bundle(Path(trained[1].bundle_dir))
+    golden, _ = read_golden(Path(trained[1].bundle_dir), len(predictor.config.features.heads))
+    before = os.umask(umask)
+    try:
+        write_bundle(open_folder / "bundle", predictor.ranker, predictor.config, golden)
+    finally:
+        os.umask(before)
+    files = list((open_folder / "bundle").iterdir())
+    assert len(files) == 3
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {expected}
+    if umask == 0o022:
+        with as_another_user():
+            assert load_bundle(open_folder / "bundle").config == predictor.config
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "weights.safetensors", "golden.safetensors", ""])
+def test_a_user_who_may_not_read_a_bundle_is_told_so(trained, open_folder, name) -> None:
+    folder = shutil.copytree(trained[1].bundle_dir, open_folder / "bundle")
+    for path in folder.iterdir():
+        path.chmod(0o644)
+    folder.chmod(0o755)
+    (folder / name).chmod(0)
+    says = rf"user \d+ may not read {name or 'bundle.json'}; .*chmod -R a\+rX"
+    with as_another_user(), pytest.raises(ConfigurationError, match=says):
+        load_bundle(folder)
+    folder.chmod(0o755)

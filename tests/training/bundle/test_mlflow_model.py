@@ -1,5 +1,6 @@
 """A bundle in MLflow: it loads without pickle, is logged once, and stays through an outage."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ pytestmark = [pytest.mark.services, pytest.mark.usefixtures("few_retries")]
 
 
 def test_a_logged_bundle_loads_and_reproduces_its_golden_rows(
-    tracking_uri, client, run_id, trained, monkeypatch
+    tracking_uri, client, run_id, trained, tmp_path, monkeypatch
 ) -> None:
     import mlflow
 
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-    bundle_dir = Path(trained[1].bundle_dir)
+    odd = tmp_path / "home #1, 100%2F"  # each of these means something in a URI
+    bundle_dir = shutil.copytree(trained[1].bundle_dir, odd / "bundle")
     uri = log_bundle(bundle_dir, run_id, tracking_uri)
     assert log_bundle(bundle_dir, run_id, tracking_uri) == uri  # a retry logs nothing new
     of_run = client.get_run(run_id).info.experiment_id

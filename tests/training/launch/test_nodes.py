@@ -19,6 +19,7 @@ from pipelines.contracts.errors import (
     TransientStorageError,
 )
 from pipelines.contracts.files import write_json
+from support.listeners import Listeners, watched_listeners
 from training.environment import model_environment
 from training.fitting.fit import SameStart
 from training.fitting.spec import NodeAddress, TrainingResult, TrainingSpec
@@ -75,8 +76,22 @@ def wait_until(is_time) -> None:
 
 
 @pytest.fixture(scope="module")
-def one_machine(planted, tmp_path_factory) -> TrainingResult:
-    return train(planted.spec(tmp_path_factory.mktemp("one_machine"), num_devices=2, **OPTIONS))
+def one_machine_watched(planted, tmp_path_factory) -> tuple[TrainingResult, Listeners]:
+    """A training in two processes of one machine, and where they listened meanwhile."""
+    spec = planted.spec(tmp_path_factory.mktemp("one_machine"), num_devices=2, **OPTIONS)
+    with watched_listeners() as listeners:
+        return train(spec), listeners
+
+
+@pytest.fixture(scope="module")
+def one_machine(one_machine_watched) -> TrainingResult:
+    return one_machine_watched[0]
+
+
+def test_on_one_machine_nothing_listens_to_another(one_machine_watched) -> None:
+    _, listeners = one_machine_watched
+    assert len(listeners.by_process) == 3, "torchrun and its two processes listen"
+    assert listeners.open_to_others == set()
 
 
 def test_two_machines_train_what_two_devices_of_one_do(
@@ -89,8 +104,11 @@ def test_two_machines_train_what_two_devices_of_one_do(
     elsewhere.symlink_to(spec.snapshot_dir)
     its_spec = spec.model_copy(update={"snapshot_dir": str(elsewhere)})
     late = start_node(its_spec, second, tmp_path)
-    processes = [start_node(spec, first, tmp_path), late]
-    results = [TrainingResult.model_validate_json(ended(process)) for process in processes]
+    with watched_listeners() as listeners:
+        processes = [start_node(spec, first, tmp_path), late]
+        results = [TrainingResult.model_validate_json(ended(process)) for process in processes]
+    assert len(listeners.by_process) == 3, "the first torchrun and both processes listen"
+    assert listeners.open_to_others == set()  # for they meet at a loopback address
     assert results[0] == results[1]
     assert results[0].bundle_digest == one_machine.bundle_digest
     assert results[0].bundle_dir == str(tmp_path / "work" / "bundle")
@@ -230,12 +248,16 @@ def test_a_process_does_not_train_what_its_launcher_did_not_ask_for(planted, tmp
 def test_only_one_machine_is_held_to_the_loopback_device(
     monkeypatch, rendezvous, is_loopback
 ) -> None:
-    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    names = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
     node = NodeAddress(rank=0, rendezvous=rendezvous)
     assert node.is_loopback == is_loopback
     environment = model_environment(1, is_one_machine=is_loopback)
-    assert environment.get("GLOO_SOCKET_IFNAME") == ("lo" if is_loopback else None)
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth1")
+    expected = "lo" if is_loopback else None
+    assert [environment.get(name) for name in names] == [expected, expected]
+    for name in names:
+        monkeypatch.setenv(name, "eth1")
     for is_one_machine in (True, False):
         environment = model_environment(1, is_one_machine=is_one_machine)
-        assert environment["GLOO_SOCKET_IFNAME"] == "eth1"
+        assert [environment[name] for name in names] == ["eth1", "eth1"]

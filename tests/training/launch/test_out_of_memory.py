@@ -42,7 +42,7 @@ def kill_a_rank(work_dir: Path) -> None:
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
                 command = process.cmdline()
-                if marker in command and "torch.distributed.run" not in command:
+                if marker in command and "training.launch.agent" not in command:
                     return process.kill()
         time.sleep(0.05)
 
