@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # hidden from every child: analytics, colour codes in logs, thread pools that fight each other
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: retrain test ui lint repeats bench clean setup
+.PHONY: retrain test ui lint repeats bench bench-faults clean setup
 
 retrain: $(READY)  ## ingest the sample, run two cycles in a real Airflow, show the verdicts
 	$(BIN)/homefeed local retrain
@@ -35,6 +35,9 @@ repeats: $(TEST_READY)  ## list every run of six lines that stands twice outside
 bench: $(TEST_READY)  ## measure, write tests/benchmarks/results.json and docs/benchmarks.md
 	$(BIN)/python -m pytest tests/benchmarks/test_render.py -q
 	$(BIN)/python tests/benchmarks/run.py
+
+bench-faults: $(TEST_READY)  ## kill moves of the champion at every point, write docs/reliability.md
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/faults.py
 
 clean:  ## remove the virtual environment and the local workspace
 	rm -rf $(VENV) .homefeed

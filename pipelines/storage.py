@@ -5,9 +5,9 @@ Not for table formats (pyarrow reads those itself) nor for the meaning of a file
 
 import contextlib
 import logging
-import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -41,6 +41,13 @@ def to_uri(location: str | Path) -> str:
 def join(uri: str, *parts: str) -> str:
     """Return the URI of something below a folder."""
     return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def same_place(uri: str, other: str) -> bool:
+    """Return whether two URIs name one place; a link on this machine is followed."""
+    if is_local(uri) and is_local(other):
+        return local_path(uri).resolve() == local_path(other).resolve()
+    return to_uri(uri) == to_uri(other)
 
 
 def is_local(uri: str) -> bool:
@@ -239,27 +246,39 @@ def local_copy(uri: str) -> Iterator[Path]:
 def scratch_folder(near_uri: str) -> Iterator[Path]:
     """Give an empty local folder, on the same filesystem as `near_uri` where that is local.
 
-    The folder is removed afterwards. Its name has the process id of its owner, so that the next
-    call removes a folder that a killed process left.
+    The folder is removed afterwards. While it is used, the lock beside it is held, which the kernel
+    frees when the process dies: so the next call removes a folder that a killed process left, and
+    leaves that of a live one, though it may be in another container.
     """
     with translated_errors(near_uri, "making a scratch folder in"):
         parent = local_path(near_uri) if is_local(near_uri) else Path(tempfile.gettempdir())
         parent.mkdir(parents=True, exist_ok=True)
         _sweep_orphans(parent)
-        folder = Path(tempfile.mkdtemp(prefix=f".scratch-{os.getpid()}-", dir=parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        folder = parent / f".scratch-{uuid.uuid4().hex}"
+        lock = _lock_beside(folder)
+    with files.hold_lock(lock, "a scratch folder"):
+        try:
+            folder.mkdir(mode=0o700)
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+
+
+def _lock_beside(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")
 
 
 def _sweep_orphans(parent: Path) -> None:
-    """Delete scratch folders whose process is gone."""
+    """Delete scratch folders whose lock nobody holds."""
     for orphan in parent.glob(".scratch-*"):
-        owner = int(orphan.name.split("-")[1])
-        if not Path(f"/proc/{owner}").exists():
+        if not orphan.is_dir():
+            continue
+        lock = _lock_beside(orphan)
+        with contextlib.suppress(RunInProgressError), files.hold_lock(lock, "a scratch folder"):
             log.info("removing %s, left by a process that is gone", orphan)
             shutil.rmtree(orphan, ignore_errors=True)
+            lock.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -373,5 +373,19 @@ class StageRecord(Frozen):
     stage: str
     input_digest: str = Field(description="Digest of everything the artifact depends on.")
     artifact: dict = Field(description="JSON form of the stage's artifact.")  # type: ignore[type-arg]
+    seal: str = Field(
+        default="", description="Digest of stage, input_digest and artifact; '' in older records."
+    )
     wall_s: float = Field(ge=0, description="Seconds of the attempt that published it.")
     finished_at: AwareDatetime
+
+    def sealed(self) -> "StageRecord":
+        """Return the record with the seal that `is_sound` looks for."""
+        return self.model_copy(update={"seal": self._digest()})
+
+    def is_sound(self) -> bool:
+        """Return whether nothing of it was edited since it was sealed."""
+        return self.seal in ("", self._digest())
+
+    def _digest(self) -> str:
+        return digest_of([self.stage, self.input_digest, self.artifact])

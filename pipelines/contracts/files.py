@@ -6,6 +6,7 @@ Not for files at other URIs: `pipelines.storage` has those, and calls this modul
 import contextlib
 import hashlib
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from pipelines.contracts.artifacts import FileDigest
 from pipelines.contracts.base import Frozen, digest_of
-from pipelines.contracts.errors import RunInProgressError, explain_os_error
+from pipelines.contracts.errors import PlaceError, RunInProgressError, explain_os_error
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -66,6 +67,23 @@ def make_folder(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     for each in missing:
         sync_folder(each.parent)
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder that only this user may enter, or find it as such.
+
+    Raises:
+        PlaceError: it is somebody else's, a link, or open to others: what is in it may be foreign.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PlaceError(
+            f"{path} is not a private folder of this user: owner {found.st_uid}, mode "
+            f"{stat.filemode(found.st_mode)}; expected owner {os.getuid()} and mode drwx------; "
+            f"remove it, or set TMPDIR to a folder of your own"
+        )
+    return path
 
 
 def sync_folder(path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from pipelines.contracts.artifacts import ModelRef, Window
-from pipelines.contracts.base import Artifact, Frozen
+from pipelines.contracts.base import Artifact, Frozen, digest_of
 from pipelines.contracts.config import ModelGateConfig
 
 
@@ -356,6 +356,12 @@ class Judgement(Artifact):
             if self.verdict.promoted is Promoted.ANCHOR:
                 found.append(self.anchor.freshness)
         return tuple(comparison for comparison in found if comparison.is_loss_certain)
+
+    @property
+    def ruling_digest(self) -> str:
+        """Digest of what was found and ruled; the registry keeps it beside the challenger."""
+        found = self.comparison.model_dump(mode="json"), self.verdict.model_dump(mode="json")
+        return digest_of(found)
 
     @property
     def promoted_model(self) -> ModelRef | None:

@@ -60,7 +60,7 @@ def move_if_permitted(
         )
         client = tracking.connect(run.tracking_uri)
         with history.promotion_lock(run.workspace_uri):
-            history_uri = _move_once(client, run, entry, now)
+            history_uri = _move_once(client, run, judgement, entry, now)
             _move_anchor(run, judgement.verdict, now)
         log.info("%s is champion now: %s", champion.label, reason)
     return Promotion(
@@ -74,7 +74,11 @@ def move_if_permitted(
 
 
 def _move_once(
-    client: "MlflowClient", run: ResolvedRun, entry: history.HistoryEntry, now: datetime
+    client: "MlflowClient",
+    run: ResolvedRun,
+    judgement: Judgement,
+    entry: history.HistoryEntry,
+    now: datetime,
 ) -> str:
     """Move the champion for a cycle, go on with what it began, or find it moved; return the URI."""
     name, place = entry.model.name, run.workspace_uri
@@ -86,6 +90,7 @@ def _move_once(
             return uri
     mine = known.of_run(run.run_uri)
     if mine is None:
+        _require_own_ruling(client, judgement)
         require_unaltered(client, place, entry.model)
         require_own(client, place, name)
         if known.last is not None and known.last.model.version == entry.model.version:
@@ -183,6 +188,22 @@ def require_unaltered(client: "MlflowClient", workspace_uri: str, judged: ModelR
         )
     with storage.scratch_folder(workspace_uri) as scratch:
         registry.download_bundle(client, judged, scratch)
+
+
+def _require_own_ruling(client: "MlflowClient", judgement: Judgement) -> None:
+    """Refuse a verdict that is not the one which the registry keeps beside the challenger.
+
+    Raises:
+        PromotionRefusedError: the manifest was edited, or the comparison was made again since.
+    """
+    challenger = judgement.comparison.challenger_model
+    kept = registry.read_tags(client, challenger).get(registry.RULING, "")
+    if kept not in ("", judgement.ruling_digest):  # Older cycles left none.
+        raise PromotionRefusedError(
+            f"the verdict on {challenger.label} has digest {judgement.ruling_digest[:12]}, and the "
+            f"registry keeps {kept[:12]} of the comparison; expected the same: the manifest was "
+            f"edited, or a later comparison was interrupted; start a new cycle"
+        )
 
 
 def _require_not_replaced(known: history.History, challenger: ModelRef) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION = "champion"
+RULING = "ruling_digest"
+"""Tag of a challenger's version: `Judgement.ruling_digest` of the cycle that judged it."""
 KEEPER = "homefeed_workspace"
 """Tag of a registered model: the one workspace that keeps its history."""
 _LINEAGE_TAGS = ("as_of", "bundle_digest", "snapshot_digest")

@@ -264,6 +264,7 @@ def log_sides(
         "verdict_reason": verdict.reasons[0],
         "promoted": str(verdict.promoted),
         "holdout_digest": comparison.holdout_digest,
+        registry.RULING: judgement.ruling_digest,
     }
     own = _side_metrics(comparison, "challenger") | _serving_metrics(judgement.serving)
     other = _side_metrics(comparison, "baseline")

@@ -87,6 +87,7 @@ def run_stage(name: str, run_uri: str, again: bool = False) -> str:
     """
     run_uri = storage.to_uri(run_uri)
     run = read_record(run_uri, "resolve_run").artifact
+    _require_own_folder(run_uri, run["run_uri"])
     if again and name not in REPEATABLE:
         raise ConfigurationError(
             f"--again is given for {name}; expected one of {', '.join(REPEATABLE)}, which make "
@@ -103,6 +104,21 @@ def run_stage(name: str, run_uri: str, again: bool = False) -> str:
         if again or not _is_done(stage, run_uri, input_digest):
             _attempt(stage, run_uri, inputs, input_digest, Settings())
     return manifest_uri(run_uri, name)
+
+
+def _require_own_folder(run_uri: str, recorded: str) -> None:
+    """Refuse a run folder that was copied: its stages would write into the original.
+
+    Raises:
+        ConfigurationError: the run was resolved for another folder.
+    """
+    if storage.same_place(run_uri, recorded):
+        return
+    raise ConfigurationError(
+        f"{run_uri} holds a run that was resolved for {recorded}; expected a run in its own "
+        f"folder, because its stages write there; give --run {recorded}, or begin a new cycle in "
+        f"the workspace that you want to write to"
+    )
 
 
 def _is_done(stage: Stage, run_uri: str, input_digest: str) -> bool:
@@ -143,7 +159,7 @@ def _attempt(
         wall_s=time.monotonic() - started,
         finished_at=datetime.now(UTC),
     )
-    storage.write_model(manifest_uri(run_uri, stage.name), record)
+    storage.write_model(manifest_uri(run_uri, stage.name), record.sealed())
     _tidy(stage.name, run_uri, keep=output)
     log.info("%s of %s: done in %.1f s", stage.name, run_uri, record.wall_s)
 
@@ -220,15 +236,20 @@ def read_record(run_uri: str, stage: str) -> StageRecord:
     how = f"run `{stage_command(stage, run_uri)}`"
     if stage == "resolve_run":
         how = "run `homefeed resolve --as-of YYYY-MM-DD` (it prints the run's URI)"
+    uri = manifest_uri(run_uri, stage)
     try:
-        return storage.read_model(
-            manifest_uri(run_uri, stage), StageRecord, _repair(run_uri, stage)
-        )
+        record = storage.read_model(uri, StageRecord, _repair(run_uri, stage))
     except FileNotFoundError:
         raise ConfigurationError(
             f"run {run_uri} has no manifest of {stage}; expected that stage to have ended; "
             f"{how} first, or correct --run"
         ) from None
+    if record.stage != stage or not record.is_sound():
+        raise DataContractError(
+            f"{uri} was edited or is of another stage ({record.stage}): its seal does not fit what "
+            f"it says; expected it as {stage} wrote it; {_repair(run_uri, stage)}"
+        )
+    return record
 
 
 def _repair(run_uri: str, stage: str) -> str:

@@ -7,6 +7,7 @@ Training itself is `training.launch.launcher`.
 """
 
 import logging
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING, Literal
 from pipelines import storage
 from pipelines.alerts.commands import rebuild_command, stage_command
 from pipelines.contracts.artifacts import Challenger, DataReport, ModelRef, ResolvedRun, Snapshot
+from pipelines.contracts.base import digest_of
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.errors import DataGateFailedError
-from pipelines.contracts.files import digest_files, digest_of_files
+from pipelines.contracts.files import digest_files, digest_of_files, private_folder
 from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.registry import registry, tracking
@@ -158,7 +160,10 @@ def _work_dir(run: ResolvedRun, side: str) -> Path:
     if storage.is_local(run.run_uri):
         folder = storage.local_path(run.run_uri) / f"train_{side}" / "training"
     else:
-        folder = Path(tempfile.gettempdir()) / f"homefeed-work-{run.run_id}-{side}"
+        # Two workspaces may hold a run of the same name.
+        name = f"{run.run_id}-{digest_of(run.run_uri)[:8]}-{side}"
+        base = Path(tempfile.gettempdir()) / f"homefeed-work-{os.getuid()}"
+        folder = private_folder(base) / name
     with storage.translated_errors(str(folder), "making"):
         folder.mkdir(parents=True, exist_ok=True)
     return folder

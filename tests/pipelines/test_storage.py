@@ -181,7 +181,29 @@ def test_a_killed_holder_frees_its_lock_and_its_scratch(tmp_path: Path) -> None:
     assert killed.returncode == -9
     assert list((tmp_path / "run").glob(".scratch-*")), "the killed process left its scratch"
     with storage.exclusive_lock(uri, "x"), storage.scratch_folder(uri) as scratch:
-        assert list((tmp_path / "run").glob(".scratch-*")) == [scratch]
+        left = [path for path in (tmp_path / "run").glob(".scratch-*") if path.is_dir()]
+        assert left == [scratch]
+    assert list((tmp_path / "run").glob(".scratch-*")) == []
+
+
+def test_a_live_scratch_of_another_container_is_left_alone(tmp_path: Path) -> None:
+    """Process ids of another container say nothing here: 2^22 is no process of this one."""
+    uri = storage.to_uri(tmp_path)
+    code = (
+        "import os, sys; os.getpid = lambda: 2**22\n"
+        "from pipelines import storage\n"
+        f"with storage.scratch_folder({uri!r}) as folder:\n"
+        "    print(folder, flush=True); sys.stdin.read()\n"
+    )
+    theirs = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert theirs.stdout is not None
+    folder = Path(theirs.stdout.readline().strip())
+    with storage.scratch_folder(uri):
+        assert folder.is_dir()
+    theirs.communicate()
+    assert theirs.returncode == 0 and not folder.exists()
 
 
 def test_an_object_store_has_files_but_no_locks(

@@ -1,16 +1,20 @@
 """Files written whole, digests of content and name, and locks that a killed holder frees."""
 
 import os
+import stat
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pipelines import storage
+from pipelines.contracts import files
 from pipelines.contracts.artifacts import FileDigest
-from pipelines.contracts.errors import RunInProgressError
+from pipelines.contracts.errors import PlaceError, RunInProgressError
 from pipelines.contracts.files import (
     digest_files,
     digest_of_files,
@@ -113,3 +117,68 @@ def test_a_failed_write_leaves_the_old_content(
         write_whole(tmp_path / "x", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
     assert (tmp_path / "x").read_bytes() == b"old"
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What reaches the disk, and what takes its name, in order: 'sync NAME' and 'name NAME'."""
+    events: list[str] = []
+    sync, link, rename = os.fsync, os.link, os.rename
+
+    def note_sync(number: int) -> None:
+        events.append(f"sync {Path(os.readlink(f'/proc/self/fd/{number}')).name}")
+        sync(number)
+
+    def note_name(call: Callable[..., None]) -> Callable[..., None]:
+        def named(source: str, target: str, **options: object) -> None:
+            call(source, target, **options)
+            events.append(f"name {Path(target).name}")
+
+        return named
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "link", note_name(link))
+    monkeypatch.setattr(os, "rename", note_name(rename))
+    monkeypatch.setattr(os, "replace", note_name(os.replace))
+    return events
+
+
+@pytest.mark.parametrize("write", [files.write_whole, files.write_new])
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_name_before_we_go_on(
+    tmp_path: Path, disk: list[str], write: Callable[[Path, bytes], object]
+) -> None:
+    write(tmp_path / "new" / "manifest.json", b"{}")
+    made, *rest = disk
+    assert made == f"sync {tmp_path.name}"  # The new folder's own name.
+    assert rest[0].startswith("sync .manifest.json.")
+    assert rest[1:] == ["name manifest.json", "sync new"]
+
+
+def test_a_folder_is_on_the_disk_before_it_is_published_and_then_its_manifest(
+    tmp_path: Path, disk: list[str]
+) -> None:
+    folder = tmp_path / "made"
+    (folder / "shard").mkdir(parents=True)
+    (folder / "shard" / "data.arrow").write_bytes(b"rows")
+    target = tmp_path / "out" / "published"
+    storage.publish_folder(folder, storage.to_uri(target))
+    storage.write_bytes(storage.to_uri(target / "manifest.json"), b"{}")
+    order = [
+        *("sync data.arrow", "sync shard", "sync made", "name published", "sync out"),
+        *("name manifest.json", "sync published"),
+    ]
+    places = [disk.index(event) for event in order]
+    assert places == sorted(places)
+
+
+def test_a_private_folder_is_this_user_s_alone(tmp_path: Path) -> None:
+    folder = files.private_folder(tmp_path / "work")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert files.private_folder(folder) == folder
+    folder.chmod(0o755)
+    with pytest.raises(PlaceError, match="mode drwxr-xr-x; expected owner .* and mode drwx------"):
+        files.private_folder(folder)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path)
+    with pytest.raises(PlaceError, match="is not a private folder"):
+        files.private_folder(link)

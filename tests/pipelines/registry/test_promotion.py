@@ -224,3 +224,17 @@ def test_mlflow_down_at_promotion_moves_nothing(
     assert champion(client, run) is None
     assert not storage.exists(storage.join(run.workspace_uri, "history", "x"))
     assert history.read(run.workspace_uri, run.registered_model) == []
+
+
+def test_a_verdict_that_was_edited_is_refused(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient
+) -> None:
+    """Somebody turned REJECT into PROMOTE in the manifest; the registry keeps what was ruled."""
+    run = cycle(tmp_path, tracking_uri, FIRST)
+    model = register_bundle(client, run, tmp_path)
+    ruled = judgement_of(run, model, Decision.REJECT)
+    registry.tag_version(client, model, {registry.RULING: ruled.ruling_digest})
+    edited = judgement_of(run, model, Decision.PROMOTE)
+    with pytest.raises(PromotionRefusedError, match="the manifest was edited"):
+        promotion.move_if_permitted(run, challenger_of(model), NO_ANCHOR, edited, NOW)
+    assert champion(client, run) is None

@@ -3,6 +3,7 @@
 import errno
 import inspect
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -288,3 +289,33 @@ def test_an_artifact_is_given_by_one_stage() -> None:
         for upstream, kind in stage.inputs.items():
             assert TABLE[upstream].gives is kind
             assert STAGES.index(upstream) < STAGES.index(stage.name)
+
+
+def test_a_manifest_that_was_edited_is_refused(run_uri: str, set_body: Callable) -> None:
+    set_body("build_snapshot", lambda output_uri: Number(value=1))
+    set_body("check_snapshot", lambda number, output_uri: Number(value=0), "build_snapshot")
+    path = storage.local_path(runner.run_stage("build_snapshot", run_uri))
+    sound = path.read_text()
+    path.write_text(sound.replace('"value": 1', '"value": 2'))
+    for stage in ("build_snapshot", "check_snapshot"):
+        with pytest.raises(DataContractError, match="edited .* --again") as caught:
+            runner.run_stage(stage, run_uri)
+        assert str(path) in str(caught.value).replace("file://", "")
+    runner.run_stage("build_snapshot", run_uri, again=True)
+    runner.run_stage("check_snapshot", run_uri)
+
+
+def test_a_run_folder_that_was_copied_is_refused_and_the_original_stays(
+    run_uri: str, set_body: Callable, tmp_path: Path
+) -> None:
+    set_body("build_snapshot", lambda output_uri: Number(value=1))
+    original = storage.local_path(run_uri)
+    copied = tmp_path / "copied"
+    shutil.copytree(original, copied)
+    with pytest.raises(ConfigurationError, match=f"resolved for {run_uri}; expected"):
+        runner.run_stage("build_snapshot", str(copied))
+    assert not (original / "build_snapshot").exists()
+    linked = tmp_path / "linked"
+    linked.symlink_to(original)
+    runner.run_stage("build_snapshot", str(linked))
+    assert (original / "build_snapshot" / "manifest.json").exists()

@@ -1,0 +1,110 @@
+"""One try: an action on the record is killed, somebody acts, and the action is given again.
+
+`try_once` asserts what must hold afterwards: alias and history agree, a cycle has promoted at most
+once, what a person decided stands, and the action has been done or was refused for a reason.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pipelines import storage
+from pipelines.contracts.judgement import Promotion
+from pipelines.contracts.run_layout import manifest_uri
+from pipelines.stages.runner import read_artifact
+from support.record_world import World, attempt, kill_at, points_of, record_world
+
+Act = Callable[[World], None]
+
+
+def _move_by_hand(world: World, version: str | None) -> None:
+    world.registry.alias = version
+
+
+ACTIONS: dict[str, Act] = {
+    "promote": lambda world: world.promote("2"),
+    "force": lambda world: world.force("2"),
+    "roll back": lambda world: world.rollback(),
+    "roll back to v1": lambda world: world.rollback("1"),
+}
+PERSONS: dict[str, Act] = {
+    "a rollback": lambda world: world.rollback(),
+    "a rollback to v1": lambda world: world.rollback("1"),
+    "a forced promotion": lambda world: world.force("3"),
+}
+OTHERS: dict[str, Act] = {
+    "nobody": lambda world: None,
+    "another cycle": lambda world: world.promote("3"),
+    "a new cycle": lambda world: world.resolve(),
+    "a repair": lambda world: world.repair(restores_alias=False),
+    "a move by hand": lambda world: _move_by_hand(world, "3"),
+    "a deleted alias": lambda world: _move_by_hand(world, None),
+}
+ACTORS = PERSONS | OTHERS
+HANDS = ("a move by hand", "a deleted alias")
+SEEN = ("RecordDisagreesError", "PromotionRefusedError")
+
+
+def points(folder: Path, action: str) -> list[str]:
+    """Return the names of an action's points, in order."""
+    with record_world(folder) as world:
+        _prepare(world, action)
+        return points_of(world, lambda: ACTIONS[action](world))
+
+
+def try_once(folder: Path, action: str, actor: str, places: Sequence[int], story: str) -> None:
+    """Kill an action at a point, let the actor act, kill the repetition too, and repeat it again.
+
+    Args:
+        folder: A new folder for the try.
+        action: One of ACTIONS.
+        actor: One of ACTORS, who acts after the first kill.
+        places: At which point each attempt is killed; a later one may end before it comes there.
+        story: What an assertion that fails says.
+    """
+    with record_world(folder) as world:
+        _prepare(world, action)
+        assert kill_at(world, lambda: ACTIONS[action](world), places[0]) == "killed", story
+        is_published = storage.exists(_manifest(world))
+        refused = attempt(lambda: ACTORS[actor](world))
+        left = world.registry.alias
+        for place in places[1:]:
+            kill_at(world, lambda: ACTIONS[action](world), place)
+        again = attempt(lambda: ACTIONS[action](world))
+        if actor in HANDS and world.look().disagreement():
+            # It was seen, so nothing was done on top of it, and a person mends it. A stage that has
+            # published does nothing and looks at nothing.
+            assert again in SEEN or (action == "promote" and is_published), story
+            world.repair(restores_alias=True)
+        _assert_sound(world, story)
+        if actor in PERSONS and not refused and action == "promote":
+            assert world.registry.alias == left, story
+        if actor == "nobody":
+            assert again == "", story
+            assert world.registry.alias == {"promote": "2", "force": "2"}.get(action, "1"), story
+        if action == "promote" and not again:
+            _assert_published(world, story)
+
+
+def _prepare(world: World, action: str) -> None:
+    if action.startswith("roll back"):
+        world.promote("2")
+
+
+def _manifest(world: World) -> str:
+    return manifest_uri(world.runs["2"].run_uri, "promote_challenger")
+
+
+def _assert_sound(world: World, story: str) -> None:
+    state = world.look()
+    assert state.disagreement() == "" and state.history.damaged == (), story
+    assert state.history.pending is None, story
+    promotions = [e.run_uri for _, e in state.history.entries if e.kind == "promotion"]
+    assert len(promotions) == len(set(promotions)), story
+    assert world.leftovers() == [], story
+
+
+def _assert_published(world: World, story: str) -> None:
+    assert storage.exists(_manifest(world)), story
+    found = read_artifact(world.runs["2"].run_uri, "promote_challenger", Promotion)
+    assert found.is_promoted and found.history_uri, story
+    assert storage.exists(found.history_uri), story
