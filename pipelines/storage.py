@@ -5,8 +5,10 @@ Not for table formats (pyarrow reads those itself) nor for the meaning of a file
 
 import contextlib
 import logging
+import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from itertools import groupby
@@ -22,11 +24,14 @@ from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
+    HomefeedError,
     RunInProgressError,
     explain_os_error,
 )
 
 log = logging.getLogger(__name__)
+OLD_LOCK_S = 3600.0
+"""Seconds after which a scratch folder's lock without the folder is nobody's."""
 Model = TypeVar("Model", bound=Frozen)
 
 
@@ -251,7 +256,7 @@ def scratch_folder(near_uri: str) -> Iterator[Path]:
     leaves that of a live one, though it may be in another container.
     """
     with translated_errors(near_uri, "making a scratch folder in"):
-        parent = local_path(near_uri) if is_local(near_uri) else Path(tempfile.gettempdir())
+        parent = local_path(near_uri) if is_local(near_uri) else _private_scratch()
         parent.mkdir(parents=True, exist_ok=True)
         _sweep_orphans(parent)
         folder = parent / f".scratch-{uuid.uuid4().hex}"
@@ -270,15 +275,30 @@ def _lock_beside(folder: Path) -> Path:
 
 
 def _sweep_orphans(parent: Path) -> None:
-    """Delete scratch folders whose lock nobody holds."""
-    for orphan in parent.glob(".scratch-*"):
-        if not orphan.is_dir():
-            continue
+    """Delete scratch folders whose lock nobody holds, and old locks without a folder.
+
+    What cannot be looked at, such as another user's, is left for its owner.
+    """
+    for found in parent.glob(".scratch-*"):
+        is_lock = found.name.endswith(".lock")
+        orphan = found.with_suffix("") if is_lock else found
         lock = _lock_beside(orphan)
-        with contextlib.suppress(RunInProgressError), files.hold_lock(lock, "a scratch folder"):
+        if is_lock and (orphan.exists() or not _is_old(lock)):
+            continue  # Its owner may be about to make the folder.
+        with contextlib.suppress(HomefeedError), files.hold_lock(lock, "a scratch folder"):
             log.info("removing %s, left by a process that is gone", orphan)
             shutil.rmtree(orphan, ignore_errors=True)
             lock.unlink(missing_ok=True)
+
+
+def _is_old(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return time.time() - path.stat().st_mtime > OLD_LOCK_S
+    return False
+
+
+def _private_scratch() -> Path:
+    return files.private_folder(Path(tempfile.gettempdir()) / f"homefeed-scratch-{os.getuid()}")
 
 
 @contextlib.contextmanager

@@ -85,6 +85,16 @@ def force_command(run: ResolvedRun) -> str:
     )
 
 
+def repair_command(settings: Settings, restores_alias: bool, to_version: str = "") -> str:
+    """Return the command that makes history and registry agree, as it was just shown."""
+    words = ["homefeed history repair --apply"]
+    if restores_alias:
+        words.append("--restore-alias")
+    if to_version:
+        words.append(f"--to-version {shlex.quote(to_version)}")
+    return _at(settings, " ".join([*words, "--reason 'what had happened'"]))
+
+
 def rollback_command(run: ResolvedRun, version: str = "", away: str = "") -> str:
     """Return the command that makes an earlier version champion again: the one before, or one.
 

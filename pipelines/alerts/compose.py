@@ -186,7 +186,7 @@ def compose_forced(
         happened=f"A person made {label} champion in spite of the verdict: {one_line(reason)}",
         certainty=f"What the gate had said: {verdict}",
         done=f"{label} serves in place of {previous}. The history has the reason.",
-        next_step=after_forced(run),
+        next_step=after_forced(run, label.rpartition(" v")[2]),
         links=_links(run, settings),
     )
 

@@ -156,12 +156,12 @@ def after_failure(run: ResolvedRun, stage: str, failure: StageFailure | None) ->
     return _step("Mend what the message names, then run the stage again.", again, *rest)
 
 
-def after_forced(run: ResolvedRun) -> NextStep:
-    """Return how a promotion by hand is looked at, and taken back."""
+def after_forced(run: ResolvedRun, version: str) -> NextStep:
+    """Return how a promotion by hand of a version is looked at, and taken back."""
     return _step(
         "Watch what users do now. A rollback takes the promotion back.",
         _ask_who_serves(run),
-        ("Go back to the version before:", rollback_command(run)),
+        ("Go back to the version before:", rollback_command(run, away=version)),
     )
 
 

@@ -10,11 +10,14 @@ from typing import Annotated
 import typer
 
 from pipelines import storage
+from pipelines.alerts.commands import repair_command
 from pipelines.cli.say import say
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.time import parse_instant
 from pipelines.registry import history as record
 from pipelines.registry import reconcile, tracking
+from pipelines.registry.repair import plan
+from pipelines.registry.repair import repair as carry_out
 from pipelines.settings import Settings
 
 app = typer.Typer(
@@ -33,7 +36,9 @@ def serving(
     say(f"workspace: {workspace_uri}")
     entry = record.serving_at(known, settings.registered_model, instant)
     say(f"{entry.model.label} (as_of {entry.model.as_of:%Y-%m-%d}), since {entry.moved_at}")
-    _hold_against_registry(settings, workspace_uri)
+    state = _hold_against_registry(settings, workspace_uri)
+    if not at:
+        reconcile.require_newest(state)
 
 
 @app.callback()
@@ -68,22 +73,27 @@ def repair(
     restore_alias: Annotated[
         bool, typer.Option("--restore-alias", help="The history is right, and not the alias.")
     ] = False,
+    to_version: Annotated[
+        str, typer.Option(help="A version that shall serve, where neither of them will do.")
+    ] = "",
     reason: Annotated[str, typer.Option(help="Why, in a sentence, for the record.")] = "",
 ) -> None:
     """Make history and registry agree; without --apply only show what would be done."""
     settings = Settings()
-    workspace_uri = storage.to_uri(settings.workspace_location)
+    workspace_uri = _workspace(settings)
     client = tracking.connect(settings.tracking_uri)
     say(f"workspace: {workspace_uri}")
     with record.promotion_lock(workspace_uri):
         state = reconcile.look(client, workspace_uri, settings.registered_model)
-        steps = reconcile.propose(state, restore_alias)
-        for step in steps or ["nothing: history and registry agree"]:
-            say(f"{'' if apply else 'would '}{step}" if steps else step)
-        if steps and not apply:
-            say("do it: homefeed history repair --apply --reason 'what had happened'")
-        if steps and apply:
-            reconcile.repair(client, state, datetime.now(UTC), reason, restore_alias)
+        wanted = plan(client, state, restore_alias, to_version or None)
+        if apply and wanted.steps:
+            carry_out(client, state, wanted, datetime.now(UTC), reason)
+    for step in wanted.steps:
+        say(f"{'done: ' if apply else 'would '}{step}")
+    if not wanted.steps:
+        say("nothing: history and registry agree")
+    elif not apply:
+        say(f"do it: {repair_command(settings, restore_alias, to_version)}")
 
 
 def _workspace(settings: Settings) -> str:
@@ -92,8 +102,9 @@ def _workspace(settings: Settings) -> str:
     return workspace_uri
 
 
-def _hold_against_registry(settings: Settings, workspace_uri: str) -> None:
-    """End with an error where the registry says otherwise, or cannot be asked."""
+def _hold_against_registry(settings: Settings, workspace_uri: str) -> reconcile.State:
+    """Return what both say; end with an error where they disagree or the registry is silent."""
     client = tracking.connect(settings.tracking_uri)
     state = reconcile.look(client, workspace_uri, settings.registered_model)
     reconcile.require_agreement(state)
+    return state

@@ -8,7 +8,7 @@ On disk a run is a folder:
     <workspace>/runs/<run_id>/<stage>/<attempt>/...    the stage's other files
     <workspace>/runs/<run_id>/<stage>/failure.json     the last failure, removed by success
     <workspace>/snapshots/<digest>/...                 shared by every run that needs it
-    <workspace>/history/*.json                         who was serving when, append-only
+    <workspace>/history/<model>/*.json                 who was serving when, append-only
     <workspace>/schedule/record.json                   due dates that are accounted for
 """
 

@@ -29,6 +29,13 @@ def write_whole(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+def _holder_of(path: Path) -> str:
+    """Return the process that a lock file names; it may have been freed a moment ago."""
+    with contextlib.suppress(OSError):
+        return path.read_text(errors="replace").strip() or "unknown"
+    return "unknown"
+
+
 def write_new(path: Path, content: bytes) -> bool:
     """Write a file that must not be there yet, whole or not at all.
 
@@ -160,7 +167,7 @@ def hold_lock(path: Path, purpose: str, wait_s: float = 0.0) -> Iterator[None]:
         lock.acquire()
         path.write_text(str(os.getpid()))
     except Timeout:
-        holder = path.read_text(errors="replace").strip() or "unknown"
+        holder = _holder_of(path)
         raise RunInProgressError(
             f"{purpose} is already running: process {holder} holds "
             f"{path}; expected nobody; wait for it to end, then try again"

@@ -22,7 +22,7 @@ from pipelines.contracts.errors import ConfigurationError, HomefeedError, Transi
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.registry.history import promotion_lock
 
-Kind = Literal["promotion", "adopted", "rollback", "by_hand", "release"]
+Kind = Literal["promotion", "adopted", "rollback", "by_hand", "release", "taken_back"]
 
 
 class Recipe(Frozen):
@@ -167,6 +167,23 @@ def after_rollback(
         reason=reason,
     )
     return append(workspace_uri, entry)
+
+
+def take_back_rollback(
+    workspace_uri: str, registered_model: str, begun_at: datetime, now: datetime, reason: str
+) -> None:
+    """Record that a rollback which was begun did not happen; the caller holds the lock.
+
+    Nothing is done where it had said nothing of recipes yet, or where a person has said something
+    else since.
+    """
+    entries = read(workspace_uri, registered_model)
+    if not entries or (entries[-1].kind, entries[-1].set_at) != ("rollback", begun_at):
+        return
+    before = entries[-2] if len(entries) > 1 else None
+    changes = {"set_at": now, "kind": "taken_back", "run_uri": None, "reason": reason}
+    state = {"recipe": before.recipe if before else None, "held": before.held if before else ()}
+    append(workspace_uri, entries[-1].model_copy(update=changes | state))
 
 
 def set_by_hand(

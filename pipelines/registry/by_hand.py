@@ -56,10 +56,11 @@ def force(
             require_unaltered(client, place, model)
             present = registry.read_champion(client, model.name)
             last = known.last
-            if last is not None and last.kind == "forced" and last.model == model:
+            serves = present is not None and present.version == model.version
+            if serves and last is not None and last.kind == "forced" and last.model == model:
                 anchor.release_forced(place, run, now, last.reason)
                 return last
-            if present is not None and present.version == model.version:
+            if serves:
                 raise ConfigurationError(
                     f"{model.label} is the champion already; nothing was moved"
                 )
@@ -103,7 +104,7 @@ def rollback(
     place, name = storage.to_uri(settings.workspace_location), settings.registered_model
     require_workspace(place)
     with history.promotion_lock(place):
-        move = _begun_before(place, name, "rollback", to_version)
+        move = _begun_before(place, name, "rollback", to_version, from_version)
         if move is None:
             known = _settled(client, place, name, now)
             present = registry.read_champion(client, name)
@@ -124,20 +125,25 @@ def rollback(
         return moves.carry_out(client, move, now)
 
 
-def _begun_before(workspace_uri: str, name: str, kind: Kind, version: str | None) -> Move | None:
+def _begun_before(
+    workspace_uri: str, name: str, kind: Kind, version: str | None, away: str | None = None
+) -> Move | None:
     """Return the pending intent that an earlier call of the same command has left, or None."""
     move = history.load(workspace_uri, name).pending
     if move is None or move.intent.entry.kind != kind:
         return None
-    if version not in (None, move.intent.entry.model.version):
+    entry = move.intent.entry
+    if version not in (None, entry.model.version):
         return None
-    log.info("going on with what was begun at %s", move.intent.entry.moved_at)
+    if away not in (None, entry.previous and entry.previous.version):
+        return None
+    log.info("going on with what was begun at %s", entry.moved_at)
     return move
 
 
 def _settled(client: "MlflowClient", workspace_uri: str, name: str, now: datetime) -> History:
     """Return the history with nothing pending, in agreement with the alias."""
-    moves.settle_others(client, workspace_uri, name, now)
+    moves.settle_others(client, workspace_uri, name, now, "a person moved the champion by hand")
     return require_own(client, workspace_uri, name).history
 
 
@@ -165,7 +171,8 @@ def _is_back_already(
         ConfigurationError: what is to be taken down does not serve, and was not taken down last.
     """
     last = known.last
-    if last is not None and last.kind == "rollback" and last.previous is not None:
+    is_last = last is not None and last.model.version == present.version
+    if is_last and last is not None and last.kind == "rollback" and last.previous is not None:
         is_down = away in (None, last.previous.version)
         if is_down and target in (None, last.model.version):
             return True
@@ -220,11 +227,20 @@ def _recipe_or_none(
 
 
 def _version_before(known: History, present: ModelRef) -> str:
-    """Return the version that served before the present one came (skipping rolled-back ones)."""
-    for _, entry in reversed(known.entries):
-        has_come = entry.kind != "rollback" and entry.model.version == present.version
-        if has_come and entry.previous is not None:
-            return entry.previous.version
+    """Return the version that served before the present one came.
+
+    Only what the history says has served counts: what a hand had put behind the alias for a while
+    was never accepted. The move by which the present one came back by a rollback is passed over.
+    """
+    entries = [entry for _, entry in known.entries]
+    for place in range(len(entries) - 1, -1, -1):
+        entry = entries[place]
+        before = entries[place - 1].model if place else entry.previous
+        has_come = entry.model.version == present.version and entry.kind != "rollback"
+        if has_come and before is not None and before.version != present.version:
+            return before.version
+    if known.is_newest_damaged and known.last is not None:
+        return known.last.model.version
     raise ConfigurationError(
         f"the history knows no champion before {present.label}; name one with --to-version"
     )

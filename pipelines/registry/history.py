@@ -13,6 +13,7 @@ it. The registry knows only what serves now. Not for moving (`pipelines.registry
 import fnmatch
 import hashlib
 import logging
+import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,6 +30,11 @@ from pipelines.contracts.errors import ConfigurationError, DataContractError
 log = logging.getLogger(__name__)
 Kind = Literal["promotion", "rollback", "forced", "outside"]
 Value = TypeVar("Value", bound=Frozen)
+
+_CHAIN_NAME = re.compile(r"\d{8}\.(intent|outcome)\.json")
+
+LOCK_WAIT_S = 60.0
+"""How long a move waits for another one to end, in seconds."""
 
 
 class HistoryEntry(Frozen):
@@ -121,10 +127,12 @@ class History:
 
 
 def promotion_lock(workspace_uri: str) -> AbstractContextManager[None]:
-    """Return the lock that every move of the champion or of the accepted recipe holds."""
-    return storage.exclusive_lock(
-        storage.join(workspace_uri, "history", "promotion"), "a promotion"
-    )
+    """Return the lock that every move of the champion or of the accepted recipe holds.
+
+    It is waited for: a rollback holds it while it fetches and scores what shall serve again.
+    """
+    uri = storage.join(workspace_uri, "history", "promotion")
+    return storage.exclusive_lock(uri, "a promotion", LOCK_WAIT_S)
 
 
 def begin(
@@ -159,7 +167,8 @@ def settle(move: Move, is_made: bool, moved_at: datetime, note: str = "") -> Mov
 def load(workspace_uri: str, registered_model: str) -> History:
     """Return all that is on record; files that cannot be used are named in `damaged`."""
     folder = _folder(workspace_uri, registered_model)
-    places = sorted({int(n[:8]) for n in storage.list_names(folder) if n[:8].isdigit()})
+    names = filter(_CHAIN_NAME.fullmatch, storage.list_names(folder))
+    places = sorted({int(name[:8]) for name in names})
     moves: list[Move] = []
     broken: dict[int, list[str]] = {}
     head, is_sound = "", True
@@ -267,6 +276,11 @@ def serving_at(known: History, registered_model: str, instant: datetime) -> Hist
         first = f"the first champion came {entries[0].moved_at}" if entries else "no champion yet"
         raise ConfigurationError(f"nothing of {registered_model} was serving at {instant}; {first}")
     return earlier[-1]
+
+
+def workspace_of(move: Move) -> str:
+    """Return the workspace whose history holds a move."""
+    return move.uri.rsplit("/history/", 1)[0]
 
 
 def name_of(uri: str) -> str:

@@ -12,9 +12,13 @@ import logging
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pipelines.contracts.artifacts import ModelRef
-from pipelines.contracts.errors import PromotionRefusedError, TrackingUnavailableError
-from pipelines.registry import history, registry
+from pipelines.contracts.errors import (
+    HomefeedError,
+    PromotionRefusedError,
+    RecordDisagreesError,
+    TrackingUnavailableError,
+)
+from pipelines.registry import anchor, history, registry
 from pipelines.registry.history import History, HistoryEntry, Move
 
 if TYPE_CHECKING:
@@ -57,7 +61,7 @@ def carry_out(client: "MlflowClient", move: Move, now: datetime) -> HistoryEntry
         return history.settle(move, True, move.intent.entry.moved_at).entry
     if found != (previous and previous.version):
         raise _gone_elsewhere(move, found, now)
-    lost = _point_at(client, model)
+    lost = _point_at(client, move, now)
     found = _read_back(client, move)
     if found == model.version:
         return history.settle(move, True, now).entry
@@ -71,18 +75,24 @@ def carry_out(client: "MlflowClient", move: Move, now: datetime) -> HistoryEntry
 
 
 def settle_others(
-    client: "MlflowClient", workspace_uri: str, name: str, now: datetime, own: str | None = None
+    client: "MlflowClient",
+    workspace_uri: str,
+    name: str,
+    now: datetime,
+    why: str,
+    own: str | None = None,
 ) -> History:
     """Find out what became of a pending intent of somebody else, and return the history.
 
-    An intent that had not been carried out is given up: whoever moves the champion now has seen
-    another state of affairs than the one who began it.
+    An intent that had not been carried out is given up: whoever acts now has seen another state of
+    affairs than the one who began it.
 
     Args:
         client: Client of the tracking server.
         workspace_uri: The workspace.
         name: The registered model.
         now: The time.
+        why: What comes in its way, for the record.
         own: The caller's run; its own intent stays pending.
     """
     known = history.load(workspace_uri, name)
@@ -93,17 +103,37 @@ def settle_others(
     if is_made:
         history.settle(move, True, move.intent.entry.moved_at)
     else:
-        history.settle(move, False, now, "it had not been made when somebody else moved the model")
+        _give_up(move, now, f"it had not been made when {why}")
     log.info("%s was begun before and %s", move.uri, "was made" if is_made else "was given up")
     return history.load(workspace_uri, name)
 
 
-def _point_at(client: "MlflowClient", model: ModelRef) -> TrackingUnavailableError | None:
-    """Ask the registry to move the alias; return the error if the answer was lost."""
+def _give_up(move: Move, now: datetime, note: str) -> None:
+    """Record that an intent is not carried out any more.
+
+    What a rollback had said of recipes beforehand is taken back first: it would hold a recipe that
+    serves.
+    """
+    entry = move.intent.entry
+    if entry.kind == "rollback":
+        workspace_uri = history.workspace_of(move)
+        anchor.take_back_rollback(workspace_uri, entry.model.name, entry.moved_at, now, note)
+    history.settle(move, False, now, note)
+
+
+def _point_at(client: "MlflowClient", move: Move, now: datetime) -> TrackingUnavailableError | None:
+    """Ask the registry to move the alias; return the error if the answer was lost.
+
+    Raises:
+        HomefeedError: the registry refuses; the intent is given up.
+    """
     try:
-        registry.point_champion_at(client, model)
+        registry.point_champion_at(client, move.intent.entry.model)
     except TrackingUnavailableError as error:
         return error
+    except HomefeedError as error:
+        _give_up(move, now, f"the registry refused it ({type(error).__name__})")
+        raise
     return None
 
 
@@ -120,16 +150,22 @@ def _read_back(client: "MlflowClient", move: Move) -> str | None:
         ) from error
 
 
-def _gone_elsewhere(move: Move, found: str | None, now: datetime) -> PromotionRefusedError:
+def _gone_elsewhere(move: Move, found: str | None, now: datetime) -> HomefeedError:
     """Record that an intent is given up, because the alias is elsewhere, and return the error."""
     entry = move.intent.entry
-    history.settle(move, False, now, f"the champion was {_name(found)} by then")
+    _give_up(move, now, f"the champion was {_name(found)} by then")
     expected = entry.previous.label if entry.previous else "no champion"
-    return PromotionRefusedError(
-        f"alias 'champion' of {entry.model.name} moved during the run: found {_name(found)}, "
-        f"expected {expected}; {entry.model.label} was compared with the latter only; start a new "
-        f"run to compare it with what serves now"
+    when = "during the run" if entry.kind == "promotion" else "meanwhile"
+    where = (
+        f"alias 'champion' of {entry.model.name} moved {when}: found {_name(found)}, expected "
+        f"{expected}; nothing was moved"
     )
+    if entry.kind == "promotion":
+        return PromotionRefusedError(
+            f"{where}; {entry.model.label} was compared with the latter only; start a new run to "
+            f"compare it with what serves now"
+        )
+    return RecordDisagreesError(f"{where}; look with `homefeed history`, then decide again")
 
 
 def _name(version: str | None) -> str:

@@ -82,7 +82,8 @@ def _move_once(
 ) -> str:
     """Move the champion for a cycle, go on with what it began, or find it moved; return the URI."""
     name, place = entry.model.name, run.workspace_uri
-    known = moves.settle_others(client, place, name, now, own=run.run_uri)
+    why = "another cycle promoted"
+    known = moves.settle_others(client, place, name, now, why, own=run.run_uri)
     _require_not_replaced(known, entry.model)
     for uri, each in known.entries:
         if each.run_uri == run.run_uri:
@@ -92,8 +93,8 @@ def _move_once(
     if mine is None:
         _require_own_ruling(client, judgement)
         require_unaltered(client, place, entry.model)
-        require_own(client, place, name)
-        if known.last is not None and known.last.model.version == entry.model.version:
+        state = require_own(client, place, name)
+        if state.serves == entry.model.version and known.last is not None:
             return known.entries[-1][0]  # A person made it champion by hand.
         moves.make(client, place, known, entry)
     elif mine.outcome is None:

@@ -5,6 +5,7 @@ verdict, not here. Tested in tests/pipelines/registry/test_registry.py and
 test_promotion.py.
 """
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,23 @@ def read_champion_version(client: "MlflowClient", name: str) -> str | None:
     """Return the number behind the `champion` alias, whoever registered it, or None."""
     version = _find_champion(client, name)
     return str(version.version) if version else None
+
+
+def read_served(client: "MlflowClient", name: str) -> ModelRef | None:
+    """Return what is behind the `champion` alias, whoever registered it, or None.
+
+    A version of somebody else has no lineage: its digests are '', its as_of is when it was made.
+    """
+    version = _find_champion(client, name)
+    if version is None:
+        return None
+    made = datetime.fromtimestamp((version.creation_timestamp or 0) / 1000, UTC)
+    tags = {"as_of": made.isoformat(), "bundle_digest": "", "snapshot_digest": ""} | {
+        tag: version.tags[tag] for tag in _LINEAGE_TAGS if tag in version.tags
+    }
+    return ModelRef(
+        name=name, version=str(version.version), mlflow_run_id=version.run_id or "", **tags
+    )
 
 
 def _find_champion(client: "MlflowClient", name: str) -> "ModelVersion | None":
@@ -206,8 +224,10 @@ def download_bundle(client: "MlflowClient", model: ModelRef, folder: Path) -> Pa
         source = client.get_model_version_download_uri(model.name, model.version)
     try:
         with translated_outages(client.tracking_uri):
-            root = mlflow.artifacts.download_artifacts(
-                artifact_uri=source, dst_path=str(folder), tracking_uri=client.tracking_uri
+            root = ask_again(
+                lambda: mlflow.artifacts.download_artifacts(
+                    artifact_uri=source, dst_path=str(folder), tracking_uri=client.tracking_uri
+                )
             )
     except TrackingEntryMissingError as error:
         raise _bundle_missing(model, f"nothing at {source}") from error

@@ -27,7 +27,7 @@ def promote_challenger(
 
     Raises:
         PromotionRefusedError: the alias moved since, or the verdict is about other models.
-        TrackingUnavailableError: MLflow does not answer; nothing was moved.
+        TrackingUnavailableError: MLflow does not answer; the message says what was moved.
     """
     from pipelines.registry.promotion import move_if_permitted
 

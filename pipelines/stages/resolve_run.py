@@ -83,7 +83,7 @@ def require_record(client: "MlflowClient", workspace_uri: str, name: str, now: d
     """Find out what became of a move that was interrupted, and refuse a record that is not true."""
     if history.load(workspace_uri, name).pending is not None:
         with history.promotion_lock(workspace_uri):
-            moves.settle_others(client, workspace_uri, name, now)
+            moves.settle_others(client, workspace_uri, name, now, "a new cycle began")
     require_agreement(look(client, workspace_uri, name))
 
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests")]
+sys.path.insert(0, str(ROOT))  # before the folder of the tests, which has a `pipelines` too
+sys.path.insert(1, str(ROOT / "tests"))
 
 from support.killed_moves import ACTIONS, ACTORS, points, try_once  # noqa: E402  needs the path
 

@@ -11,15 +11,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from mlflow.exceptions import MlflowException
+from mlflow.exceptions import MlflowException, RestException
 
 from pipelines.contracts.artifacts import ModelRef
 
 
-class Missing(MlflowException):
+class Missing(RestException):
     def __init__(self, what: str) -> None:
-        super().__init__(f"{what} was not found")
-        self.error_code = "RESOURCE_DOES_NOT_EXIST"
+        super().__init__(
+            {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": f"{what} was not found"}
+        )
 
 
 class FakeRegistry:
@@ -86,12 +87,20 @@ class FakeRegistry:
         if found is None:
             raise Missing(f"version {version}")
         tags = {key: found[key] for key in ("as_of", "bundle_digest", "snapshot_digest")}
-        return SimpleNamespace(name=name, version=version, run_id=found["mlflow_run_id"], tags=tags)
+        return SimpleNamespace(
+            name=name,
+            version=version,
+            run_id=found["mlflow_run_id"],
+            tags=tags,
+            creation_timestamp=0,
+        )
 
     def search_model_versions(self, query: str) -> list[Any]:
         return [SimpleNamespace(version=version) for version in self._read()["versions"]]
 
     def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
+        if str(version) not in self._read()["versions"]:
+            raise Missing(f"version {version}")
         self._change(f"alias to v{version}", {"alias": str(version)})
 
     def get_registered_model(self, name: str) -> Any:

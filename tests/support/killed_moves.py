@@ -68,7 +68,7 @@ def try_once(folder: Path, action: str, actor: str, places: Sequence[int], story
         refused = attempt(lambda: ACTORS[actor](world))
         left = world.registry.alias
         for place in places[1:]:
-            kill_at(world, lambda: ACTIONS[action](world), place)
+            assert kill_at(world, lambda: ACTIONS[action](world), place) != "broken", story
         again = attempt(lambda: ACTIONS[action](world))
         if actor in HANDS and world.look().disagreement():
             # It was seen, so nothing was done on top of it, and a person mends it. A stage that has
@@ -101,6 +101,11 @@ def _assert_sound(world: World, story: str) -> None:
     promotions = [e.run_uri for _, e in state.history.entries if e.kind == "promotion"]
     assert len(promotions) == len(set(promotions)), story
     assert world.leftovers() == [], story
+    last = state.history.last
+    assert last is not None, story
+    # What is said of recipes after a rollback is said exactly where a rollback was made.
+    if world.recipe_is_held():
+        assert "rollback" in [entry.kind for _, entry in state.history.entries], story
 
 
 def _assert_published(world: World, story: str) -> None:

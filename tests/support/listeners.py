@@ -34,12 +34,14 @@ class Listeners:
 
 @contextlib.contextmanager
 def watched_listeners(interval_s: float = 0.05) -> Iterator[Listeners]:
-    """Look at all processes below this one, again and again while the block runs."""
+    """Look at all processes below this one that the block starts, again and again meanwhile."""
     found, is_over, own = Listeners(), threading.Event(), psutil.Process(os.getpid())
+    # A server that other tests of this process use is none of them.
+    before = set(own.children(recursive=True))
 
     def watch() -> None:
         while not is_over.wait(interval_s):
-            found.look(own.children(recursive=True))
+            found.look([each for each in own.children(recursive=True) if each not in before])
 
     thread = threading.Thread(target=watch)
     thread.start()

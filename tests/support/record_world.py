@@ -21,7 +21,8 @@ from pipelines import storage
 from pipelines.contracts import files
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.errors import HomefeedError
-from pipelines.registry import by_hand, history, reconcile, registry, tracking
+from pipelines.registry import anchor, by_hand, history, reconcile, registry, tracking
+from pipelines.registry.repair import plan, repair
 from pipelines.settings import Settings
 from pipelines.stages.resolve_run import require_record
 from pipelines.stages.runner import run_stage
@@ -84,13 +85,20 @@ class World:
 
     def repair(self, restores_alias: bool) -> None:
         with history.promotion_lock(self.workspace_uri):
-            now, reason = self.tick(), "somebody looked"
-            reconcile.repair(self.registry, self.look(), now, reason, restores_alias)
+            state = self.look()
+            wanted = plan(self.registry, state, restores_alias)
+            if wanted.steps:
+                repair(self.registry, state, wanted, self.tick(), "somebody looked")
 
     def leftovers(self) -> list[str]:
         """Scratch files and folders that nobody would ever remove."""
         names = (path.name for path in storage.local_path(self.workspace_uri).rglob(".*"))
         return [name for name in names if name.startswith(".scratch-")]
+
+    def recipe_is_held(self) -> bool:
+        """Whether a rollback stands in the record of recipes as if it had been made."""
+        entries = anchor.read(self.workspace_uri, NAME)
+        return bool(entries) and entries[-1].kind == "rollback"
 
 
 @contextmanager
@@ -129,11 +137,17 @@ def kill_at(world: World, action: Callable[[], None], place: int) -> str:
             if next(count) == place:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        with _observed(world, point):
-            _allow_refusals(action)
-        os._exit(0)
+        code = 1
+        try:
+            with _observed(world, point):
+                _allow_refusals(action)
+            code = 0
+        finally:
+            os._exit(code)
     _, status = os.waitpid(child, 0)
-    return "killed" if os.WIFSIGNALED(status) else "ended"
+    if os.WIFSIGNALED(status):
+        return "killed"
+    return "ended" if os.WEXITSTATUS(status) == 0 else "broken"
 
 
 def _allow_refusals(action: Callable[[], None]) -> str:

@@ -18,6 +18,7 @@ from pipelines.contracts.errors import (
 )
 from pipelines.registry import by_hand, history, promotion, tracking
 from pipelines.settings import Settings
+from support import commands
 from support.registered import NO_ANCHOR, challenger_of, judgement_of, register_bundle
 from support.runs import make_run
 
@@ -82,6 +83,14 @@ def test_a_moved_alias_is_told_after_the_answer_and_mended(run: ResolvedRun) -> 
         assert f"{name} v1" in shown.output
         assert isinstance(shown.exception, RecordDisagreesError)
         assert "`homefeed history repair`" in str(shown.exception)
+    [pasted] = [
+        line.removeprefix("do it: ")
+        for line in homefeed("history", "repair", "--restore-alias").output.splitlines()
+        if line.startswith("do it: ")
+    ]
+    commands.run(pasted)
+    assert homefeed("serving").output.splitlines()[1].startswith(f"{name} v1")
+    client.set_registered_model_alias(name, "champion", "2")
     dry = homefeed("history", "repair")
     assert dry.exit_code == 0 and f"would record that {name} v2 serves" in dry.output
     assert "homefeed history repair --apply --reason" in dry.output

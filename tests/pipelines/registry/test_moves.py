@@ -76,7 +76,10 @@ class Record(RuleBasedStateMachine):
             self._do(lost, "rollback")
         made = self._rollbacks()[before:]
         assert len(made) <= (0 if was_back else 1)
+        served = {e.model.version for _, e in self.world.look().history.entries[:-1]}
         for entry in made:
+            # What a hand had put there was never accepted; what a person had begun is finished.
+            assert entry.model.version in served or state.history.pending is not None
             self.taken_down.add(str(entry.previous and entry.previous.version))
 
     @rule(version=VERSIONS, lost=LOST)

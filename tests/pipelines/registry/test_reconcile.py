@@ -12,9 +12,13 @@ from pipelines.contracts.errors import (
     ConfigurationError,
     PromotionRefusedError,
     RecordDisagreesError,
+    TrackingEntryMissingError,
 )
-from pipelines.registry import history, promotion, registry, tracking
-from pipelines.registry.reconcile import State, look, propose, repair, require_agreement
+from pipelines.registry import by_hand, history, promotion, registry, tracking
+from pipelines.registry.history import HistoryEntry
+from pipelines.registry.reconcile import State, look, require_agreement
+from pipelines.registry.repair import plan, repair
+from pipelines.settings import Settings
 from support.registered import NO_ANCHOR, challenger_of, judgement_of, register_bundle
 from support.runs import make_run
 
@@ -64,13 +68,23 @@ def state_of(client: MlflowClient, run: ResolvedRun) -> State:
     return look(client, run.workspace_uri, run.registered_model)
 
 
+def propose(client: MlflowClient, state: State, restores: bool) -> list[str]:
+    return list(plan(client, state, restores).steps)
+
+
+def mend(
+    client: MlflowClient, state: State, reason: str, restores: bool, to_version: str | None = None
+) -> HistoryEntry | None:
+    return repair(client, state, plan(client, state, restores, to_version), LATER, reason)
+
+
 def test_nothing_is_to_be_mended_where_they_agree(
     runs: list[ResolvedRun], client: MlflowClient
 ) -> None:
     state = state_of(client, runs[0])
     require_agreement(state)
-    assert propose(state, False) == propose(state, True) == []
-    assert repair(client, state, LATER, "for nothing", False) is None
+    assert propose(client, state, False) == propose(client, state, True) == []
+    assert mend(client, state, "for nothing", False) is None
     assert len(state_of(client, runs[0]).history.moves) == 2
 
 
@@ -83,11 +97,11 @@ def test_an_alias_that_was_moved_by_hand(
     state = state_of(client, run)
     with pytest.raises(RecordDisagreesError, match="v1 serves.* v2 does.*homefeed history repair"):
         require_agreement(state)
-    [step] = propose(state, restores)
+    [step] = propose(client, state, restores)
     assert ("point the alias at" in step, "record that" in step) == (restores, not restores)
     with pytest.raises(ConfigurationError, match="--reason is empty"):
-        repair(client, state, LATER, " ", restores)
-    entry = repair(client, state, LATER, "somebody tried something", restores)
+        mend(client, state, " ", restores)
+    entry = mend(client, state, "somebody tried something", restores)
     assert entry is not None and entry.kind == "outside"
     after = state_of(client, run)
     require_agreement(after)
@@ -102,8 +116,8 @@ def test_an_alias_that_was_deleted(runs: list[ResolvedRun], client: MlflowClient
     with pytest.raises(RecordDisagreesError, match="that no model serves"):
         require_agreement(state)
     with pytest.raises(ConfigurationError, match="--restore-alias"):
-        repair(client, state, LATER, "it was deleted", False)
-    repair(client, state, LATER, "it was deleted", True)
+        mend(client, state, "it was deleted", False)
+    mend(client, state, "it was deleted", True)
     require_agreement(state_of(client, run))
     assert registry.read_champion_version(client, run.registered_model) == "2"
 
@@ -116,11 +130,11 @@ def test_a_damaged_entry_is_named_and_acknowledged_once(
     path.write_text("{")
     state = state_of(client, run)
     require_agreement(state)  # The damage explains why the history does not know what serves.
-    assert [path.name in step for step in propose(state, False)] == [False, True]
-    repair(client, state, LATER, "the disk had failed", False)
+    assert [path.name in step for step in propose(client, state, False)] == [False, True]
+    mend(client, state, "the disk had failed", False)
     after = state_of(client, run)
     assert after.history.damaged == () and after.recorded == "2"
-    assert propose(after, False) == []
+    assert propose(client, after, False) == []
 
 
 def test_two_workspaces_do_not_move_one_registered_model(
@@ -135,8 +149,8 @@ def test_two_workspaces_do_not_move_one_registered_model(
     with pytest.raises(RecordDisagreesError, match=f"is kept by workspace {two.workspace_uri}"):
         promote(client, run, tmp_path)
     state = state_of(client, run)
-    assert len(propose(state, False)) == 2
-    repair(client, state, LATER, "the workspace was moved", False)
+    assert len(propose(client, state, False)) == 2
+    mend(client, state, "the workspace was moved", False)
     require_agreement(state_of(client, run))
     with pytest.raises(RecordDisagreesError, match="is kept by workspace .*elsewhere"):
         require_agreement(state_of(client, two))
@@ -167,3 +181,74 @@ def test_what_was_begun_by_somebody_else_is_settled_by_whoever_moves_next(
             third, challenger_of(model), NO_ANCHOR, judgement_of(third, model), LATER
         )
     assert len(state_of(client, two).history.entries) == 3
+
+
+def test_a_champion_that_was_deleted_is_replaced_by_a_version_that_is_there(
+    runs: list[ResolvedRun], client: MlflowClient
+) -> None:
+    run = runs[1]
+    client.delete_model_version(run.registered_model, "2")
+    state = state_of(client, run)
+    with pytest.raises(TrackingEntryMissingError, match="--to-version N"):
+        mend(client, state, "it was deleted", True)
+    assert state_of(client, run).history.pending is None
+    entry = mend(client, state, "it was deleted", False, "1")
+    assert entry is not None and entry.model.version == "1"
+    require_agreement(state_of(client, run))
+
+
+def test_a_foreign_version_behind_the_alias_is_put_away(
+    runs: list[ResolvedRun], client: MlflowClient
+) -> None:
+    run = runs[1]
+    first = client.get_model_version(run.registered_model, "1")
+    client.create_model_version(run.registered_model, first.source, run_id=first.run_id)
+    client.set_registered_model_alias(run.registered_model, "champion", "3")
+    state = state_of(client, run)
+    with pytest.raises(RecordDisagreesError, match="v3 serves"):
+        require_agreement(state)
+    mend(client, state, "somebody tried something", True)
+    assert registry.read_champion_version(client, run.registered_model) == "2"
+    require_agreement(state_of(client, run))
+
+
+def test_a_registry_in_which_the_number_is_another_model_is_noticed(
+    runs: list[ResolvedRun], client: MlflowClient
+) -> None:
+    run = runs[1]
+    client.set_model_version_tag(run.registered_model, "2", "bundle_digest", "f" * 64)
+    with pytest.raises(RecordDisagreesError, match="they belong to two registries"):
+        require_agreement(state_of(client, run))
+
+
+def test_a_rollback_after_a_repair_goes_to_what_has_served(
+    runs: list[ResolvedRun], client: MlflowClient, tmp_path: Path
+) -> None:
+    """Not to what a hand had put behind the alias for an hour."""
+    two = runs[1]
+    third = register_bundle(client, two.model_copy(update={"run_id": "third"}), tmp_path)
+    client.set_registered_model_alias(two.registered_model, "champion", third.version)
+    mend(client, state_of(client, two), "somebody tried something", True)
+    settings = Settings(
+        workspace=two.workspace_uri,
+        tracking_uri=two.tracking_uri,
+        registered_model=two.registered_model,
+    )
+    assert by_hand.rollback(client, settings, None, LATER, "hides rose").model.version == "1"
+
+
+def test_a_newest_entry_that_is_damaged_makes_no_rollback_a_success(
+    runs: list[ResolvedRun], client: MlflowClient
+) -> None:
+    two = runs[1]
+    settings = Settings(
+        workspace=two.workspace_uri,
+        tracking_uri=two.tracking_uri,
+        registered_model=two.registered_model,
+    )
+    by_hand.rollback(client, settings, None, LATER, "hides rose")
+    by_hand.rollback(client, settings, "2", LATER + timedelta(hours=1), "it was not it")
+    newest = state_of(client, two).history.moves[-1]
+    storage.local_path(newest.uri).write_text("{")
+    entry = by_hand.rollback(client, settings, None, LATER + timedelta(hours=2), "hides rose")
+    assert entry.model.version == "1" == state_of(client, two).serves
