@@ -2,7 +2,7 @@
 
 Every pair of a point and an actor once, and then draws, by a seed, of a second kill on the way of
 the repetition. A try that fails is printed with its story and its seed, and replays by
-`python tests/benchmarks/faults.py --only STORY-NUMBER`.
+`python tests/benchmarks/faults.py --only NUMBER`.
 """
 
 import argparse
