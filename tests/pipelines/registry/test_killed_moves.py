@@ -5,10 +5,15 @@ afterwards is in `support.killed_moves`. `make bench-faults` tries more, with tw
 """
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mlflow.exceptions import RestException
 
+from pipelines.contracts.errors import TrackingAccessError
+from pipelines.registry import anchor
 from support.killed_moves import ACTIONS, ACTORS, points, try_once
+from support.record_world import NAME, kill_at, record_world
 
 
 @pytest.mark.parametrize("actor", ACTORS)
@@ -19,3 +24,34 @@ def test_a_kill_at_any_point_loses_nothing(tmp_path: Path, action: str, actor: s
     for place, name in enumerate(names):
         story = f"{action}, killed {name} (point {place}), then {actor}"
         try_once(tmp_path / f"w{place}", action, actor, [place], story)
+
+
+def test_a_rollback_that_was_given_up_says_nothing_of_recipes_any_more(tmp_path: Path) -> None:
+    place = points(tmp_path / "dry", "roll back").index("before alias to v1")
+    with record_world(tmp_path / "world") as world:
+        world.promote("2")
+        assert kill_at(world, world.rollback, place) == "killed"
+        assert world.recipe_is_held()
+        world.resolve()
+        assert world.registry.alias == "2" and not world.recipe_is_held()
+        kinds = [entry.kind for entry in anchor.read(world.workspace_uri, NAME)]
+        assert kinds == ["rollback", "taken_back"]
+        assert world.look().history.moves[-1].outcome.note.endswith("when a new cycle began")
+
+
+def test_a_move_that_the_registry_refuses_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise RestException({"error_code": "PERMISSION_DENIED", "message": "not you"})
+
+    with record_world(tmp_path / "world") as world:
+        monkeypatch.setattr(world.registry, "set_registered_model_alias", refuse)
+        with pytest.raises(TrackingAccessError, match="not you"):
+            world.force("2")
+        monkeypatch.undo()
+        state = world.look()
+        assert state.history.pending is None and state.disagreement() == ""
+        assert "TrackingAccessError" in state.history.moves[-1].outcome.note
+        world.force("2")
+        assert world.registry.alias == "2"

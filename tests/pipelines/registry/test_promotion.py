@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from pipelines import storage
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.errors import (
     DataContractError,
@@ -222,8 +221,7 @@ def test_mlflow_down_at_promotion_moves_nothing(
             cut_off, challenger_of(model), NO_ANCHOR, judgement_of(run, model), NOW
         )
     assert champion(client, run) is None
-    assert not storage.exists(storage.join(run.workspace_uri, "history", "x"))
-    assert history.read(run.workspace_uri, run.registered_model) == []
+    assert history.load(run.workspace_uri, run.registered_model).moves == ()
 
 
 def test_a_verdict_that_was_edited_is_refused(
