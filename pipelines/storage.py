@@ -5,7 +5,6 @@ Not for table formats (pyarrow reads those itself) nor for the meaning of a file
 
 import contextlib
 import logging
-import os
 import shutil
 import tempfile
 import time
@@ -256,7 +255,9 @@ def scratch_folder(near_uri: str) -> Iterator[Path]:
     leaves that of a live one, though it may be in another container.
     """
     with translated_errors(near_uri, "making a scratch folder in"):
-        parent = local_path(near_uri) if is_local(near_uri) else _private_scratch()
+        parent = (
+            local_path(near_uri) if is_local(near_uri) else files.own_temporary_folder("scratch")
+        )
         parent.mkdir(parents=True, exist_ok=True)
         _sweep_orphans(parent)
         folder = parent / f".scratch-{uuid.uuid4().hex}"
@@ -295,10 +296,6 @@ def _is_old(path: Path) -> bool:
     with contextlib.suppress(OSError):
         return time.time() - path.stat().st_mtime > OLD_LOCK_S
     return False
-
-
-def _private_scratch() -> Path:
-    return files.private_folder(Path(tempfile.gettempdir()) / f"homefeed-scratch-{os.getuid()}")
 
 
 @contextlib.contextmanager

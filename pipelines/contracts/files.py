@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import stat
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,17 @@ def private_folder(path: Path) -> Path:
             f"remove it, or set TMPDIR to a folder of your own"
         )
     return path
+
+
+def own_temporary_folder(purpose: str) -> Path:
+    """Return this user's private folder for one purpose, below the machine's temporary folder.
+
+    Its name is always the same, so that a later process finds what an earlier one left.
+
+    Raises:
+        PlaceError: somebody else has made a folder of that name.
+    """
+    return private_folder(Path(tempfile.gettempdir()) / f"homefeed-{purpose}-{os.getuid()}")
 
 
 def sync_folder(path: Path) -> None:

@@ -4,17 +4,14 @@ Not for what listens on them (`services`).
 """
 
 import contextlib
-import os
 import socket
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 from pydantic import Field, ValidationError
 
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import RunInProgressError
-from pipelines.contracts.files import hold_lock, write_json
+from pipelines.contracts.files import hold_lock, own_temporary_folder, write_json
 from pipelines.local.layout import LocalHome
 
 
@@ -78,8 +75,7 @@ def claim_port(wanted: int) -> Iterator[int]:
     Yields:
         the wanted port if it is free and not claimed, else another one.
     """
-    folder = Path(tempfile.gettempdir()) / f"homefeed-ports-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = own_temporary_folder("ports")
     with contextlib.ExitStack() as stack:
         port = choose_port(wanted)
         while True:

@@ -7,9 +7,7 @@ Training itself is `training.launch.launcher`.
 """
 
 import logging
-import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,7 +17,7 @@ from pipelines.contracts.artifacts import Challenger, DataReport, ModelRef, Reso
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.errors import DataGateFailedError
-from pipelines.contracts.files import digest_files, digest_of_files, private_folder
+from pipelines.contracts.files import digest_files, digest_of_files, own_temporary_folder
 from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.registry import registry, tracking
@@ -162,8 +160,7 @@ def _work_dir(run: ResolvedRun, side: str) -> Path:
     else:
         # Two workspaces may hold a run of the same name.
         name = f"{run.run_id}-{digest_of(run.run_uri)[:8]}-{side}"
-        base = Path(tempfile.gettempdir()) / f"homefeed-work-{os.getuid()}"
-        folder = private_folder(base) / name
+        folder = own_temporary_folder("work") / name
     with storage.translated_errors(str(folder), "making"):
         folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -1,7 +1,7 @@
 """Registers small stand-in bundles, so that promotion is tested without training a model."""
 
 import uuid
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -19,10 +19,13 @@ from pipelines.contracts.judgement import (
     SelfTest,
     Verdict,
 )
-from pipelines.registry import registry, tracking
+from pipelines.registry import promotion, registry, tracking
 from pipelines.registry.history import HistoryEntry
 from support.bundles import write_small_bundle
 from support.judgements import SERVING
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+"""When a test's first promotion is made, unless it says otherwise."""
 
 
 def register_bundle(client: MlflowClient, run: ResolvedRun, folder: Path) -> ModelRef:
@@ -35,6 +38,16 @@ def register_bundle(client: MlflowClient, run: ResolvedRun, folder: Path) -> Mod
     digest = digest_of_files(digest_files(bundle))
     tags = {"bundle_digest": digest, "snapshot_digest": "s" * 64}
     return registry.register(client, run, mlflow_run_id, source, tags)
+
+
+def promote_bundle(
+    client: MlflowClient, run: ResolvedRun, folder: Path, now: datetime = NOW
+) -> ModelRef:
+    """Register a small bundle as the run's challenger, promote it, and return it."""
+    model = register_bundle(client, run, folder)
+    judgement = judgement_of(run, model)
+    promotion.move_if_permitted(run, challenger_of(model), NO_ANCHOR, judgement, now)
+    return model
 
 
 def write_former_entry(run: ResolvedRun, model: ModelRef, moved_at: datetime) -> str:

@@ -4,35 +4,26 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 from typer.testing import CliRunner, Result
 
 from pipelines import storage
 from pipelines.cli.main import app
-from pipelines.contracts.artifacts import ModelRef, ResolvedRun
+from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
     RecordDisagreesError,
     TrackingUnavailableError,
 )
-from pipelines.registry import by_hand, history, promotion, tracking
+from pipelines.registry import by_hand, history, tracking
 from pipelines.settings import Settings
 from support import commands
-from support.registered import NO_ANCHOR, challenger_of, judgement_of, register_bundle
+from support.registered import NOW, promote_bundle
 from support.runs import make_run
 
 pytestmark = pytest.mark.services
 DAY = datetime(2017, 6, 12, tzinfo=UTC)
-NOW = datetime(2026, 3, 1, tzinfo=UTC)
 FORGED = "hides rose\n2026-03-09T00:00:00Z  promotion  forged v9"
-
-
-def promote(client: MlflowClient, run: ResolvedRun, folder: Path, now: datetime) -> ModelRef:
-    model = register_bundle(client, run, folder)
-    judgement = judgement_of(run, model)
-    promotion.move_if_permitted(run, challenger_of(model), NO_ANCHOR, judgement, now)
-    return model
 
 
 @pytest.fixture
@@ -47,9 +38,9 @@ def run(tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch) -> R
         monkeypatch.setenv(f"HOMEFEED_{variable}", value)
     places = {"tracking_uri": tracking_uri, "registered_model": name, "experiment": name}
     client = tracking.connect(tracking_uri)
-    first = promote(client, make_run(tmp_path, as_of=DAY, **places), tmp_path, NOW)
+    first = promote_bundle(client, make_run(tmp_path, as_of=DAY, **places), tmp_path, NOW)
     later = make_run(tmp_path, as_of=DAY + timedelta(days=14), champion=first, **places)
-    promote(client, later, tmp_path, NOW + timedelta(days=7))
+    promote_bundle(client, later, tmp_path, NOW + timedelta(days=7))
     by_hand.rollback(client, Settings(), None, NOW + timedelta(days=8), FORGED)
     return later
 

@@ -14,15 +14,14 @@ from pipelines.contracts.errors import (
     TrackingEntryMissingError,
     TrackingUnavailableError,
 )
-from pipelines.registry import by_hand, history, promotion, registry, tracking
+from pipelines.registry import by_hand, history, registry, tracking
 from pipelines.settings import Settings
-from support.registered import NO_ANCHOR, challenger_of, judgement_of, register_bundle
+from support.registered import NOW, challenger_of, promote_bundle, register_bundle
 from support.runs import make_run
 
 pytestmark = pytest.mark.services
 FIRST = datetime(2017, 6, 12, tzinfo=UTC)
 SECOND = FIRST + timedelta(days=14)
-NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -40,13 +39,6 @@ def cycle(tmp_path: Path, tracking_uri: str, as_of: datetime, **overrides: objec
         experiment=name,
         **overrides,
     )
-
-
-def promote(client: MlflowClient, run: ResolvedRun, folder: Path, now: datetime = NOW) -> ModelRef:
-    model = register_bundle(client, run, folder)
-    judgement = judgement_of(run, model)
-    promotion.move_if_permitted(run, challenger_of(model), NO_ANCHOR, judgement, now)
-    return model
 
 
 def champion(client: MlflowClient, run: ResolvedRun) -> ModelRef | None:
@@ -67,18 +59,18 @@ def two(
 ) -> tuple[ResolvedRun, ModelRef, ModelRef]:
     """The second cycle's run, and the models of two cycles, the second of which serves."""
     run = cycle(tmp_path, tracking_uri, FIRST)
-    first = promote(client, run, tmp_path)
+    first = promote_bundle(client, run, tmp_path)
     later = cycle(tmp_path, tracking_uri, SECOND, champion=first)
-    return later, first, promote(client, later, tmp_path, NOW + timedelta(days=14))
+    return later, first, promote_bundle(client, later, tmp_path, NOW + timedelta(days=14))
 
 
 def test_rollback_and_who_was_serving(
     tmp_path: Path, tracking_uri: str, client: MlflowClient
 ) -> None:
     run = cycle(tmp_path, tracking_uri, FIRST)
-    first = promote(client, run, tmp_path)
+    first = promote_bundle(client, run, tmp_path)
     later = cycle(tmp_path, tracking_uri, SECOND, champion=first)
-    promote(client, later, tmp_path, NOW + timedelta(days=14))
+    promote_bundle(client, later, tmp_path, NOW + timedelta(days=14))
     settings = Settings(
         workspace=str(tmp_path / "workspace"),
         tracking_uri=tracking_uri,
@@ -107,7 +99,7 @@ def test_a_forced_promotion_is_recorded_and_can_be_taken_back(
     tmp_path: Path, tracking_uri: str, client: MlflowClient
 ) -> None:
     run = cycle(tmp_path, tracking_uri, FIRST)
-    first = promote(client, run, tmp_path)
+    first = promote_bundle(client, run, tmp_path)
     later = cycle(tmp_path, tracking_uri, SECOND, champion=first, run_id="later")
     challenger = challenger_of(register_bundle(client, later, tmp_path))
     with pytest.raises(ConfigurationError, match="--reason is empty"):
@@ -159,7 +151,7 @@ def test_a_rollback_whose_outcome_is_not_known_is_finished_and_not_begun_anew(
     third = cycle(
         tmp_path, client.tracking_uri, SECOND + timedelta(days=14), champion=second, run_id="third"
     )
-    promote(client, third, tmp_path, NOW + timedelta(days=16))
+    promote_bundle(client, third, tmp_path, NOW + timedelta(days=16))
     read, move = registry.read_champion_version, registry.point_champion_at
 
     def go_silent(client: MlflowClient, model: ModelRef) -> None:

@@ -19,12 +19,18 @@ from pipelines.registry.history import HistoryEntry
 from pipelines.registry.reconcile import State, look, require_agreement
 from pipelines.registry.repair import plan, repair
 from pipelines.settings import Settings
-from support.registered import NO_ANCHOR, challenger_of, judgement_of, register_bundle
+from support.registered import (
+    NO_ANCHOR,
+    NOW,
+    challenger_of,
+    judgement_of,
+    promote_bundle,
+    register_bundle,
+)
 from support.runs import make_run
 
 pytestmark = pytest.mark.services
 DAY = datetime(2017, 6, 12, tzinfo=UTC)
-NOW = datetime(2026, 3, 1, tzinfo=UTC)
 LATER = NOW + timedelta(days=9)
 
 
@@ -44,23 +50,16 @@ def cycle(folder: Path, tracking_uri: str, number: int, champion: ModelRef | Non
     )
 
 
-def promote(client: MlflowClient, run: ResolvedRun, folder: Path) -> ModelRef:
-    model = register_bundle(client, run, folder)
-    judgement = judgement_of(run, model)
-    promotion.move_if_permitted(run, challenger_of(model), NO_ANCHOR, judgement, NOW)
-    return model
-
-
 @pytest.fixture
 def runs(tmp_path: Path, client: MlflowClient) -> list[ResolvedRun]:
     """Two cycles, each of which promoted a model of a registered model of its own."""
     name = f"reconciled_{tmp_path.name}"
     one = cycle(tmp_path, client.tracking_uri, 0, None)
     one = one.model_copy(update={"registered_model": name})
-    first = promote(client, one, tmp_path)
+    first = promote_bundle(client, one, tmp_path)
     two = cycle(tmp_path, client.tracking_uri, 1, first)
     two = two.model_copy(update={"registered_model": name})
-    promote(client, two, tmp_path)
+    promote_bundle(client, two, tmp_path)
     return [one, two]
 
 
@@ -147,7 +146,7 @@ def test_two_workspaces_do_not_move_one_registered_model(
     places = {"workspace_uri": elsewhere, "run_uri": run_uri, "run_id": "other"}
     run = runs[1].model_copy(update={**places, "champion": None})
     with pytest.raises(RecordDisagreesError, match=f"is kept by workspace {two.workspace_uri}"):
-        promote(client, run, tmp_path)
+        promote_bundle(client, run, tmp_path)
     state = state_of(client, run)
     assert len(propose(client, state, False)) == 2
     mend(client, state, "the workspace was moved", False)
@@ -175,7 +174,7 @@ def test_what_was_begun_by_somebody_else_is_settled_by_whoever_moves_next(
     history.begin(two.workspace_uri, known, entry)  # Then the process was killed.
     require_agreement(state_of(client, two))
     fourth = third.model_copy(update={"run_uri": f"{two.run_uri}-fourth"})
-    promote(client, fourth, tmp_path)
+    promote_bundle(client, fourth, tmp_path)
     with pytest.raises(PromotionRefusedError, match="given up at .* a cycle promotes at most once"):
         promotion.move_if_permitted(
             third, challenger_of(model), NO_ANCHOR, judgement_of(third, model), LATER
