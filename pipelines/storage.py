@@ -7,7 +7,6 @@ import contextlib
 import logging
 import shutil
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from itertools import groupby
@@ -29,8 +28,10 @@ from pipelines.contracts.errors import (
 )
 
 log = logging.getLogger(__name__)
-OLD_LOCK_S = 3600.0
-"""Seconds after which a scratch folder's lock without the folder is nobody's."""
+SWEEP_LOCK = ".sweep.lock"
+"""Held in a folder while scratch folders are made and orphans of them are removed."""
+SWEEP_WAIT_S = 600.0
+"""How long a process waits for another one's sweep, which may have much to delete, in seconds."""
 Model = TypeVar("Model", bound=Frozen)
 
 
@@ -259,16 +260,18 @@ def scratch_folder(near_uri: str) -> Iterator[Path]:
             local_path(near_uri) if is_local(near_uri) else files.own_temporary_folder("scratch")
         )
         parent.mkdir(parents=True, exist_ok=True)
-        _sweep_orphans(parent)
         folder = parent / f".scratch-{uuid.uuid4().hex}"
-        lock = _lock_beside(folder)
-    with files.hold_lock(lock, "a scratch folder"):
-        try:
+    lock = _lock_beside(folder)
+    with contextlib.ExitStack() as held:
+        # Whoever looks for orphans never meets a lock whose owner is about to make the folder, so
+        # a lock that nobody holds is an orphan too, at once and not after some time.
+        with files.hold_lock(parent / SWEEP_LOCK, "a sweep of scratch folders", SWEEP_WAIT_S):
+            _sweep_orphans(parent)
+            held.enter_context(files.hold_lock(lock, "a scratch folder"))
+            held.callback(lock.unlink, missing_ok=True)
+            held.callback(shutil.rmtree, folder, ignore_errors=True)
             folder.mkdir(mode=0o700)
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            lock.unlink(missing_ok=True)
+        yield folder
 
 
 def _lock_beside(folder: Path) -> Path:
@@ -276,26 +279,17 @@ def _lock_beside(folder: Path) -> Path:
 
 
 def _sweep_orphans(parent: Path) -> None:
-    """Delete scratch folders whose lock nobody holds, and old locks without a folder.
+    """Delete scratch folders and locks of them that no living process holds.
 
     What cannot be looked at, such as another user's, is left for its owner.
     """
-    for found in parent.glob(".scratch-*"):
-        is_lock = found.name.endswith(".lock")
-        orphan = found.with_suffix("") if is_lock else found
+    found = {each.name.removesuffix(".lock") for each in parent.glob(".scratch-*")}
+    for orphan in (parent / name for name in sorted(found)):
         lock = _lock_beside(orphan)
-        if is_lock and (orphan.exists() or not _is_old(lock)):
-            continue  # Its owner may be about to make the folder.
         with contextlib.suppress(HomefeedError), files.hold_lock(lock, "a scratch folder"):
             log.info("removing %s, left by a process that is gone", orphan)
             shutil.rmtree(orphan, ignore_errors=True)
             lock.unlink(missing_ok=True)
-
-
-def _is_old(path: Path) -> bool:
-    with contextlib.suppress(OSError):
-        return time.time() - path.stat().st_mtime > OLD_LOCK_S
-    return False
 
 
 @contextlib.contextmanager

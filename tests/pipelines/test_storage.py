@@ -186,6 +186,26 @@ def test_a_killed_holder_frees_its_lock_and_its_scratch(tmp_path: Path) -> None:
     assert list((tmp_path / "run").glob(".scratch-*")) == []
 
 
+def test_a_process_killed_between_the_lock_and_the_scratch_leaves_nothing(tmp_path: Path) -> None:
+    uri = storage.to_uri(tmp_path / "run")
+    code = (
+        "import os, pathlib; from pipelines import storage\n"
+        "make = pathlib.Path.mkdir\n"
+        "def mkdir(self, *args, **named):\n"
+        "    if self.name.startswith('.scratch-'):\n"
+        "        os.kill(os.getpid(), 9)\n"
+        "    make(self, *args, **named)\n"
+        "pathlib.Path.mkdir = mkdir\n"
+        f"with storage.scratch_folder({uri!r}):\n"
+        "    pass\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    assert list((tmp_path / "run").glob(".scratch-*.lock")), "the killed process left its lock"
+    with storage.scratch_folder(uri):
+        pass
+    assert list((tmp_path / "run").glob(".scratch-*")) == []
+
+
 def test_a_live_scratch_of_another_container_is_left_alone(tmp_path: Path) -> None:
     """Process ids of another container say nothing here: 2^22 is no process of this one."""
     uri = storage.to_uri(tmp_path)
