@@ -43,6 +43,12 @@ class ModelRef(Frozen):
     as_of: AwareDatetime = Field(description="as_of of the cycle that trained it (UTC).")
     bundle_digest: str = Field(description="sha256 over the bundle's files.")
     snapshot_digest: str = Field(description="Digest of the snapshot it was trained on.")
+    model_digest: str = Field(
+        default="",
+        # An older record stays what it was, digest by digest, when it is read and written again.
+        exclude_if=lambda digest: not digest,
+        description="sha256 over all files that serve, code and bundle; '' in older versions.",
+    )
 
     @property
     def label(self) -> str:

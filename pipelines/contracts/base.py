@@ -5,6 +5,7 @@ Not for behaviour: a contract says what a value is and refuses what it is not.
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -45,3 +46,9 @@ def digest_of(value: Any) -> str:
     """
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 (hex) of a file's content, which is never in memory as a whole."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -4,7 +4,6 @@ Not for files at other URIs: `pipelines.storage` has those, and calls this modul
 """
 
 import contextlib
-import hashlib
 import os
 import stat
 import tempfile
@@ -15,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pipelines.contracts.artifacts import FileDigest
-from pipelines.contracts.base import Frozen, digest_of
+from pipelines.contracts.base import Frozen, digest_of, sha256_of
 from pipelines.contracts.errors import PlaceError, RunInProgressError, explain_os_error
 
 
@@ -131,12 +130,6 @@ def write_json(path: Path, value: Frozen) -> None:
 def to_json(value: Frozen) -> bytes:
     """Return a frozen value as the JSON text that its file holds."""
     return value.model_dump_json(indent=2).encode()
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 (hex) of a file's content, which is never in memory as a whole."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def digest_files(folder: Path) -> tuple[FileDigest, ...]:

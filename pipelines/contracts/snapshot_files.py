@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipelines.contracts.artifacts import FileDigest, Snapshot
+from pipelines.contracts.base import sha256_of
 from pipelines.contracts.errors import SnapshotDamagedError
-from pipelines.contracts.files import sha256_of
 
 HOW_TO_REBUILD = (
     "build it again with `homefeed stage build_snapshot --run RUN --again`, RUN being the folder "

@@ -119,6 +119,7 @@ def rollback(
                 raise ConfigurationError(
                     f"{model.label} is the champion already; name another version"
                 )
+            _require_as_served(known, model)
             _require_servable(client, place, model)
             move = _begin(place, known, "rollback", (present, model), now, reason)
         _note_recipes(client, place, move)
@@ -182,6 +183,25 @@ def _is_back_already(
             f"moved; see `homefeed history`, and leave out --from-version to go back all the same"
         )
     return False
+
+
+def _require_as_served(known: History, model: ModelRef) -> None:
+    """Refuse a version whose tags are not those that the history keeps of it.
+
+    Its files are compared with the tags, so whoever may alter both could bring back anything.
+
+    Raises:
+        DataContractError: the tags were altered since the version served.
+    """
+    served = [entry.model for _, entry in known.entries if entry.model.version == model.version]
+    # What was no version of this project when it was recorded has no digests.
+    if served and served[-1].bundle_digest and served[-1] != model:
+        raise DataContractError(
+            f"{model.label} served with bundle {served[-1].bundle_digest[:12]} and model "
+            f"{served[-1].model_digest[:12] or 'unknown'}; found bundle {model.bundle_digest[:12]} "
+            f"and model {model.model_digest[:12] or 'unknown'} in its tags; expected the same, so "
+            f"the champion stays; name another version with --to-version"
+        )
 
 
 def _require_servable(client: "MlflowClient", workspace_uri: str, model: ModelRef) -> None:

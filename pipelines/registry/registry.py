@@ -28,6 +28,7 @@ RULING = "ruling_digest"
 KEEPER = "homefeed_workspace"
 """Tag of a registered model: the one workspace that keeps its history."""
 _LINEAGE_TAGS = ("as_of", "bundle_digest", "snapshot_digest")
+_MODEL_DIGEST = "model_digest"
 
 
 def read_champion(client: "MlflowClient", name: str) -> ModelRef | None:
@@ -58,7 +59,7 @@ def read_served(client: "MlflowClient", name: str) -> ModelRef | None:
         return None
     made = datetime.fromtimestamp((version.creation_timestamp or 0) / 1000, UTC)
     tags = {"as_of": made.isoformat(), "bundle_digest": "", "snapshot_digest": ""} | {
-        tag: version.tags[tag] for tag in _LINEAGE_TAGS if tag in version.tags
+        tag: version.tags[tag] for tag in (*_LINEAGE_TAGS, _MODEL_DIGEST) if tag in version.tags
     }
     return ModelRef(
         name=name, version=str(version.version), mlflow_run_id=version.run_id or "", **tags
@@ -119,6 +120,7 @@ def to_ref(version: "ModelVersion") -> ModelRef:
         name=version.name,
         version=str(version.version),
         mlflow_run_id=version.run_id,
+        model_digest=version.tags.get(_MODEL_DIGEST, ""),
         **{tag: version.tags[tag] for tag in _LINEAGE_TAGS},
     )
 
@@ -211,12 +213,15 @@ def tag_version(client: "MlflowClient", model: ModelRef, tags: dict[str, str]) -
 
 
 def download_bundle(client: "MlflowClient", model: ModelRef, folder: Path) -> Path:
-    """Fetch a version's bundle into `folder` and return the bundle's own folder.
+    """Fetch a version with its bundle into `folder` and return the bundle's own folder.
+
+    All of the version's files are compared with what was registered: a serving process runs the
+    code among them.
 
     Raises:
         TrackingEntryMissingError: the version was deleted.
         BundleMissingError: the version is there, and its files are not.
-        DataContractError: the version's files hold another bundle than its tag says.
+        DataContractError: the version's files are others than its tags say.
     """
     import mlflow.artifacts
 
@@ -234,14 +239,20 @@ def download_bundle(client: "MlflowClient", model: ModelRef, folder: Path) -> Pa
     found = sorted(Path(root).rglob("bundle.json"))
     if len(found) != 1:
         raise _bundle_missing(model, f"{len(found)} bundle.json files at {source}")
-    digest = digest_of_files(digest_files(found[0].parent))
-    if digest != model.bundle_digest:
-        raise DataContractError(
-            f"{model.label}: its bundle's digest is {digest[:12]}, its tag says "
-            f"{model.bundle_digest[:12]}; the files were altered after registration; roll back "
-            f"to another version (`homefeed rollback --to-version N`)"
-        )
+    _require_digest(model, "bundle", found[0].parent, model.bundle_digest)
+    if model.model_digest:  # Older versions have none.
+        _require_digest(model, "model with its serving code", Path(root), model.model_digest)
     return found[0].parent
+
+
+def _require_digest(model: ModelRef, what: str, folder: Path, registered: str) -> None:
+    digest = digest_of_files(digest_files(folder))
+    if digest != registered:
+        raise DataContractError(
+            f"{model.label}: the digest of its {what} is {digest[:12]}, its tag says "
+            f"{registered[:12]}; the files were altered after registration; roll back to another "
+            f"version (`homefeed rollback --to-version N`)"
+        )
 
 
 def _bundle_missing(model: ModelRef, found: str) -> BundleMissingError:

@@ -190,6 +190,7 @@ def _register(
     }
     with translated_outages(run.tracking_uri):
         live_metrics.replay(Path(result.metrics_path), run.tracking_uri, spec.mlflow_run_id)
-        model_uri = mlflow_model.log_bundle(bundle_dir, spec.mlflow_run_id, run.tracking_uri)
+        logged = mlflow_model.log_bundle(bundle_dir, spec.mlflow_run_id, run.tracking_uri)
         client.log_artifact(spec.mlflow_run_id, result.learning_curve_path, "training")
-    return registry.register(client, run, spec.mlflow_run_id, model_uri, tags, alias=side)
+    tags["model_digest"] = logged.digest
+    return registry.register(client, run, spec.mlflow_run_id, logged.uri, tags, alias=side)

@@ -9,7 +9,7 @@ from pipelines.contracts.time import DAY_MS
 from pipelines.recipes import smoke
 from training.bundle.calibration import Calibrator
 from training.bundle.configuration import BundleConfig
-from training.bundle.files import write_bundle
+from training.bundle.files import load_bundle, read_golden, write_bundle
 from training.data.batches import Batch, for_scoring
 from training.model.ranker import Ranker
 
@@ -37,6 +37,14 @@ def write_small_bundle(folder: Path, seed: int) -> Path:
     )
     num_categorical, num_numeric = len(config.features.categorical), len(config.features.numeric)
     write_bundle(folder, ranker, bundle, _golden(num_categorical, num_numeric))
+    return folder
+
+
+def write_with_config(source: Path, folder: Path, config: BundleConfig) -> Path:
+    """Write a bundle of the same weights that says something else of itself."""
+    predictor = load_bundle(source)
+    golden, _ = read_golden(source, len(config.features.heads))
+    write_bundle(folder, predictor.ranker, config, golden)
     return folder
 
 

@@ -23,6 +23,7 @@ from pipelines.registry import promotion, registry, tracking
 from pipelines.registry.history import HistoryEntry
 from support.bundles import write_small_bundle
 from support.judgements import SERVING
+from training.bundle.mlflow_model import log_bundle
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 """When a test's first promotion is made, unless it says otherwise."""
@@ -38,6 +39,20 @@ def register_bundle(client: MlflowClient, run: ResolvedRun, folder: Path) -> Mod
     digest = digest_of_files(digest_files(bundle))
     tags = {"bundle_digest": digest, "snapshot_digest": "s" * 64}
     return registry.register(client, run, mlflow_run_id, source, tags)
+
+
+def register_logged_bundle(client: MlflowClient, run: ResolvedRun, folder: Path) -> ModelRef:
+    """Log a small bundle with the code that serves it, and register it as the challenger."""
+    number = uuid.uuid4().int % 2**32
+    bundle = write_small_bundle(folder / f"bundle-{number:08x}", number)
+    mlflow_run_id = tracking.open_run(client, run, "challenger", "a challenger")
+    logged = log_bundle(bundle, mlflow_run_id, run.tracking_uri)
+    tags = {
+        "bundle_digest": digest_of_files(digest_files(bundle)),
+        "snapshot_digest": "s" * 64,
+        "model_digest": logged.digest,
+    }
+    return registry.register(client, run, mlflow_run_id, logged.uri, tags)
 
 
 def promote_bundle(

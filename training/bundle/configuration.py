@@ -12,7 +12,9 @@ from pipelines.contracts.config import FeatureConfig, ModelConfig, SnapshotConfi
 from training.bundle.calibration import Calibrator
 from training.data.input_checks import meaning_of_codes, refuse_difference
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""What is written: since version 2 the golden rows' file names the digest of the other two."""
+READABLE_VERSIONS = (1, 2)
 
 
 class BundleConfig(Frozen):

@@ -4,8 +4,9 @@
     bundle.json           BundleConfig: features, model, calibrators, lineage
     golden.safetensors    the golden rows: a batch's inputs and the probabilities they must give
 
-No file is a pickle, and the same weights give the same bytes. Not for MLflow
-(`training.bundle.mlflow_model`).
+No file is a pickle, and the same weights give the same bytes. The golden rows' file names the
+digest of the other two, so that a bundle.json with other heads, words or utility weights is refused
+though it fits the tensors. Not for MLflow (`training.bundle.mlflow_model`).
 
 Letters: C candidates, H heads.
 """
@@ -18,11 +19,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from pipelines.contracts.base import digest_of, sha256_of
 from pipelines.contracts.errors import ConfigurationError, DataContractError
-from training.bundle.configuration import FORMAT_VERSION, BundleConfig
+from training.bundle.configuration import FORMAT_VERSION, READABLE_VERSIONS, BundleConfig
 from training.bundle.predictor import Predictor
 from training.data.batches import MODEL_INPUTS, Batch, for_scoring
 from training.model.ranker import Ranker
@@ -31,6 +33,8 @@ WEIGHTS, CONFIG, GOLDEN = "weights.safetensors", "bundle.json", "golden.safetens
 GOLDEN_TOLERANCE = 1e-4
 """Largest difference of a probability that loading allows: machines' kernels round differently."""
 _EXPECTED = "expected_probabilities_CH"
+_OTHERS = "weights_and_config_sha256"
+"""The only key of the golden file's metadata: of several, the order in the file would be random."""
 
 
 def write_bundle(folder: Path, ranker: Ranker, config: BundleConfig, golden: Batch) -> None:
@@ -54,8 +58,9 @@ def write_bundle(folder: Path, ranker: Ranker, config: BundleConfig, golden: Bat
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     save_file(weights, scratch / WEIGHTS)
-    save_file(inputs | {_EXPECTED: expected_CH}, scratch / GOLDEN)
     (scratch / CONFIG).write_text(config.model_dump_json(indent=2))
+    others = {_OTHERS: _digest_of_others(scratch)}
+    save_file(inputs | {_EXPECTED: expected_CH}, scratch / GOLDEN, metadata=others)
     # safetensors makes its files for their owner only. A bundle is published, and whoever the
     # umask admits to one of its files reads them all.
     for name in (WEIGHTS, GOLDEN):
@@ -69,7 +74,8 @@ def load_bundle(folder: Path) -> Predictor:
 
     Raises:
         DataContractError: a file is missing or damaged, a weight is not finite, the weights do not
-            fit the configuration, or the golden rows come out differently.
+            fit the configuration, the golden rows come out differently, or a file is not the one
+            that was written with the others.
         ConfigurationError: this user may not read it.
     """
     config = read_config(folder)
@@ -93,7 +99,32 @@ def load_bundle(folder: Path) -> Predictor:
             f"{GOLDEN_TOLERANCE:.0e}; weights, code or libraries are not those that were trained; "
             f"fetch the bundle again or install the versions it was trained with"
         )
+    _require_written_together(folder, config)
     return predictor
+
+
+def _digest_of_others(folder: Path) -> str:
+    return digest_of([sha256_of(folder / WEIGHTS), sha256_of(folder / CONFIG)])
+
+
+def _require_written_together(folder: Path, config: BundleConfig) -> None:
+    """Refuse files of which one was altered. Bundles of format version 1 cannot tell.
+
+    Raises:
+        DataContractError: the golden rows were not written beside these weights and this
+            configuration.
+    """
+    with safe_open(folder / GOLDEN, framework="pt") as golden:
+        noted = (golden.metadata() or {}).get(_OTHERS)
+    if noted is None and config.format_version < FORMAT_VERSION:
+        return
+    found = _digest_of_others(folder)
+    if found != noted:
+        raise DataContractError(
+            f"bundle {folder}: {WEIGHTS} and {CONFIG} have digest {found[:12]}, and {GOLDEN} was "
+            f"written beside {(noted or 'none')[:12]}; expected the same: one of them was altered "
+            f"or is of another bundle; fetch the bundle again"
+        )
 
 
 def read_golden(folder: Path, num_heads: int) -> tuple[Batch, np.ndarray]:
@@ -131,10 +162,10 @@ def read_config(folder: Path) -> BundleConfig:
             f"bundle {folder}: {CONFIG} is not a bundle's configuration: {error}; fetch the bundle "
             f"again, or train anew if it is from an older version of this project"
         ) from error
-    if config.format_version != FORMAT_VERSION:
+    if config.format_version not in READABLE_VERSIONS:
         raise DataContractError(
-            f"bundle {folder}: format version {config.format_version}, expected {FORMAT_VERSION}; "
-            f"use the version of this project that wrote it, or train anew"
+            f"bundle {folder}: format version {config.format_version}, expected one of "
+            f"{READABLE_VERSIONS}; use the version of this project that wrote it, or train anew"
         )
     return config
 

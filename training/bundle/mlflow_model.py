@@ -7,12 +7,13 @@ import importlib.metadata
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 import pipelines.contracts
 import training
+from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.mlflow_errors import ask_again, make_once, translated_outages
 from training.bundle.configuration import BundleConfig
@@ -26,15 +27,24 @@ if TYPE_CHECKING:
 
 MODEL_NAME = "homefeed_ranker"
 _DIGEST_TAG = "bundle_digest"
+_MODEL_DIGEST_TAG = "model_digest"
 _REQUIREMENTS = ("mlflow", "numpy", "pyarrow", "pydantic", "safetensors", "torch")
 
 
-def log_bundle(bundle_dir: Path, run_id: str, tracking_uri: str) -> str:
-    """Log the bundle as a model of an MLflow run and return its URI ('models:/m-...').
+class LoggedBundle(NamedTuple):
+    """A bundle in MLflow."""
 
-    A retry returns the model that the attempt before it logged.
+    uri: str  # 'models:/m-...'
+    digest: str  # sha256 over all of the model's files, the serving code among them
+
+
+def log_bundle(bundle_dir: Path, run_id: str, tracking_uri: str) -> LoggedBundle:
+    """Log the bundle as a model of an MLflow run.
+
+    A retry returns the model that the attempt before it logged, if its files are still the same.
 
     Raises:
+        DataContractError: the model that was logged before has been altered since.
         TrackingUnavailableError: the server cannot be reached; nothing has to be trained again.
         TrackingEntryMissingError: the server does not know the run.
         ConfigurationError: the server or something before it refuses; a retry would be refused too.
@@ -47,8 +57,37 @@ def log_bundle(bundle_dir: Path, run_id: str, tracking_uri: str) -> str:
         bundle_digest = digest_of_files(digest_files(bundle_dir))
         model = _open_model(client, run_id, bundle_digest)
         if str(model.status) != "READY":
-            _upload(client, bundle_dir, run_id, model)
-        return model.model_uri
+            return LoggedBundle(model.model_uri, _upload(client, bundle_dir, run_id, model))
+        digest = str(model.tags.get(_MODEL_DIGEST_TAG, ""))
+        _require_as_logged(model, digest, tracking_uri)
+        return LoggedBundle(model.model_uri, digest)
+
+
+def _require_as_logged(model: "LoggedModel", logged: str, tracking_uri: str) -> None:
+    """Refuse a model whose files are others than those that were logged.
+
+    Raises:
+        DataContractError: it was altered.
+    """
+    import mlflow.artifacts
+
+    with tempfile.TemporaryDirectory() as scratch:
+        found = ask_again(
+            lambda: mlflow.artifacts.download_artifacts(
+                # By its place: the model's own URI would be looked up at the process's server.
+                artifact_uri=model.artifact_location,
+                dst_path=scratch,
+                tracking_uri=tracking_uri,
+            )
+        )
+        digest = digest_of_files(digest_files(Path(found)))
+    if digest != logged:
+        raise DataContractError(
+            f"the logged model {model.model_id} of MLflow run {model.source_run_id} has digest "
+            f"{digest[:12]}, and {logged[:12] or 'none'} was logged; expected the same: its files "
+            f"were altered in the artifact store; delete this logged model in MLflow, then retry: "
+            f"the bundle is logged again"
+        )
 
 
 def _open_model(client: "MlflowClient", run_id: str, bundle_digest: str) -> "LoggedModel":
@@ -72,8 +111,8 @@ def _open_model(client: "MlflowClient", run_id: str, bundle_digest: str) -> "Log
     )
 
 
-def _upload(client: "MlflowClient", bundle_dir: Path, run_id: str, model: "LoggedModel") -> None:
-    """Fill a model that was begun, and finish it; each step may be done twice.
+def _upload(client: "MlflowClient", bundle_dir: Path, run_id: str, model: "LoggedModel") -> str:
+    """Fill a model that was begun, finish it, and return its digest; each step may be done twice.
 
     `Model.log` of MLflow would do the same, but not a second time after it had failed: that a run
     has put a model out may be told to a server once only.
@@ -83,13 +122,17 @@ def _upload(client: "MlflowClient", bundle_dir: Path, run_id: str, model: "Logge
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         _write_model(folder, Path(scratch) / "code", bundle_dir, run_id, model)
+        digest = digest_of_files(digest_files(folder))
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             _upload_file(client, model.model_id, path, path.parent.relative_to(folder).as_posix())
     outputs = ask_again(lambda: client.get_run(run_id)).outputs
     known = [each.model_id for each in outputs.model_outputs] if outputs else []
     if model.model_id not in known:
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    # Before the model is ready: a ready one always has the digest of the files that it got last.
+    ask_again(lambda: client.set_logged_model_tags(model.model_id, {_MODEL_DIGEST_TAG: digest}))
     ask_again(lambda: client.finalize_logged_model(model.model_id, "READY"))
+    return digest
 
 
 def _upload_file(client: "MlflowClient", model_id: str, path: Path, place: str) -> None:

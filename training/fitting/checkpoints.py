@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from pipelines.contracts.files import sha256_of
+from pipelines.contracts.base import sha256_of
 
 log = logging.getLogger(__name__)
 NUM_KEPT = 2

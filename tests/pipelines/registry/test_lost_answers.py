@@ -80,13 +80,13 @@ def test_one_logged_model_in_the_cycle_s_experiment(
     run_id = tracking.open_run(client, run, "challenger", "a challenger")
     bundle = write_small_bundle(tmp_path / "bundle", 1)
     proxy.lose(path, fault)
-    uri = retried(lambda: log_bundle(bundle, run_id, run.tracking_uri))
+    logged = retried(lambda: log_bundle(bundle, run_id, run.tracking_uri))
     assert proxy.met.pop()[0] == fault
     proxy.mend()
-    assert log_bundle(bundle, run_id, run.tracking_uri) == uri
+    assert log_bundle(bundle, run_id, run.tracking_uri) == logged
     experiment = client.get_experiment_by_name(run.experiment)
     [model] = client.search_logged_models([experiment.experiment_id])
-    assert (model.model_uri, str(model.status)) == (uri, "READY")
+    assert (model.model_uri, str(model.status)) == (logged.uri, "READY")
     assert not client.search_logged_models(["0"], f"source_run_id = '{run_id}'")
 
 
@@ -99,7 +99,7 @@ def test_a_bundle_gets_through_a_line_that_spoils_a_third_of_all_requests(
     def train_side() -> ModelRef:
         client = tracking.connect(run.tracking_uri)
         run_id = tracking.open_run(client, run, "challenger", "a challenger")
-        uri = log_bundle(bundle, run_id, run.tracking_uri)
+        uri = log_bundle(bundle, run_id, run.tracking_uri).uri
         return registry.register(client, run, run_id, uri, tags)
 
     proxy.met.clear()

@@ -15,7 +15,13 @@ from pipelines.contracts.errors import (
 from pipelines.contracts.judgement import Decision, Promotion
 from pipelines.registry import by_hand, history, promotion, registry, tracking
 from pipelines.settings import Settings
-from support.registered import NO_ANCHOR, challenger_of, judgement_of, register_bundle
+from support.registered import (
+    NO_ANCHOR,
+    challenger_of,
+    judgement_of,
+    register_bundle,
+    register_logged_bundle,
+)
 from support.runs import make_run
 
 pytestmark = pytest.mark.services
@@ -45,6 +51,14 @@ def promote(client: MlflowClient, run: ResolvedRun, folder: Path, now: datetime 
     model = register_bundle(client, run, folder)
     return promotion.move_if_permitted(
         run, challenger_of(model), NO_ANCHOR, judgement_of(run, model), now
+    )
+
+
+def settings_of(run: ResolvedRun) -> Settings:
+    return Settings(
+        workspace=run.workspace_uri,
+        tracking_uri=run.tracking_uri,
+        registered_model=run.registered_model,
     )
 
 
@@ -140,11 +154,7 @@ def test_a_promotion_is_not_made_again_over_a_rollback(
     model = register_bundle(client, later, tmp_path)
     arguments = (later, challenger_of(model), NO_ANCHOR, judgement_of(later, model))
     promotion.move_if_permitted(*arguments, NOW)
-    settings = Settings(
-        workspace=str(tmp_path / "workspace"),
-        tracking_uri=tracking_uri,
-        registered_model=run.registered_model,
-    )
+    settings = settings_of(run)
     by_hand.rollback(client, settings, None, NOW + timedelta(days=1), "hides rose")
     with pytest.raises(PromotionRefusedError, match="took its place at .* hides rose"):
         promotion.move_if_permitted(*arguments, NOW + timedelta(days=2))
@@ -195,6 +205,35 @@ def test_a_bundle_that_was_altered_after_the_verdict_is_not_promoted(
         )
     assert champion(client, run) is None
     assert history.load(run.workspace_uri, run.registered_model).moves == ()
+
+
+def test_code_that_was_altered_after_the_verdict_does_not_serve(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient
+) -> None:
+    """The serving code is logged beside the bundle, and a serving process runs it."""
+    run = cycle(tmp_path, tracking_uri, FIRST)
+    model = register_logged_bundle(client, run, tmp_path)
+    arguments = (run, challenger_of(model), NO_ANCHOR, judgement_of(run, model))
+    altered = tmp_path / "serving_model.py"
+    altered.write_text("print('and one more line')\n")
+    logged = client.get_model_version(model.name, model.version).source
+    client.log_model_artifact(logged.removeprefix("models:/"), str(altered))
+    with pytest.raises(DataContractError, match="the digest of its model with its serving code is"):
+        promotion.move_if_permitted(*arguments, NOW)
+    assert champion(client, run) is None
+
+
+def test_a_former_champion_with_altered_tags_does_not_come_back(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient
+) -> None:
+    run = cycle(tmp_path, tracking_uri, FIRST)
+    first = register_logged_bundle(client, run, tmp_path)
+    arguments = (run, challenger_of(first), NO_ANCHOR, judgement_of(run, first))
+    promotion.move_if_permitted(*arguments, NOW)
+    promote(client, cycle(tmp_path, tracking_uri, SECOND, champion=first), tmp_path)
+    client.delete_model_version_tag(first.name, first.version, "model_digest")
+    with pytest.raises(DataContractError, match="found bundle .* and model unknown in its tags"):
+        by_hand.rollback(client, settings_of(run), None, NOW + timedelta(days=3), "back")
 
 
 def test_a_foreign_version_behind_the_alias_is_refused(

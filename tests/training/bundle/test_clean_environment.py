@@ -59,7 +59,7 @@ def model_dir(trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clean")
     with mlflow_server(folder / "mlflow") as url:
         client = mlflow.MlflowClient(tracking_uri=url)
-        uri = log_bundle(Path(trained[1].bundle_dir), client.create_run("0").info.run_id, url)
+        uri = log_bundle(Path(trained[1].bundle_dir), client.create_run("0").info.run_id, url).uri
         before = mlflow.get_tracking_uri()
         mlflow.set_tracking_uri(url)
         try:

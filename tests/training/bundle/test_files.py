@@ -30,7 +30,8 @@ def bundle(trained, tmp_path: Path) -> Path:
 def test_a_bundle_from_before_the_kernel_was_an_option_scores_as_it_did(bundle) -> None:
     config = json.loads((bundle / "bundle.json").read_text())
     assert config["model"].pop("encoder_kernel") == "auto"
-    (bundle / "bundle.json").write_text(json.dumps(config))
+    (bundle / "bundle.json").write_text(json.dumps(config | {"format_version": 1}))
+    save_file(load_file(bundle / "golden.safetensors"), bundle / "golden.safetensors")
     golden, expected = read_golden(bundle, 3)
     assert np.abs(load_bundle(bundle).probabilities(golden) - expected).max() < 1e-6
 
@@ -108,6 +109,46 @@ def test_weights_that_are_not_these_are_refused(bundle) -> None:
     save_file(weights, bundle / "weights.safetensors")
     with pytest.raises(DataContractError, match="do not fit"):
         load_bundle(bundle)
+
+
+def _reorder_heads(config: dict) -> None:
+    """Two heads of one kind change places, so that every shape still fits."""
+    config["features"]["heads"].reverse()
+
+
+def _swap_words(config: dict) -> None:
+    config["features"]["action_types"].reverse()
+
+
+def _turn_the_utility(config: dict) -> None:
+    config["features"]["heads"][0]["utility_weight"] *= -50.0
+
+
+def _turn_the_calibration(config: dict) -> None:
+    """Within the tolerance of the golden rows, a promise of their probabilities is not broken."""
+    config["calibrators"][0]["shift"] += 1e-6
+
+
+@pytest.mark.parametrize(
+    "alter", [_reorder_heads, _swap_words, _turn_the_utility, _turn_the_calibration]
+)
+def test_a_configuration_of_another_meaning_is_refused(bundle, alter) -> None:
+    config = json.loads((bundle / "bundle.json").read_text())
+    alter(config)
+    (bundle / "bundle.json").write_text(json.dumps(config, indent=2))
+    with pytest.raises(DataContractError, match="was written beside .*; expected the same"):
+        load_bundle(bundle)
+
+
+def test_a_bundle_of_format_version_1_is_still_read(bundle) -> None:
+    """It has no digest of its files; the registry has one of all of them."""
+    config = json.loads((bundle / "bundle.json").read_text()) | {"format_version": 1}
+    (bundle / "bundle.json").write_text(json.dumps(config, indent=2))
+    with pytest.raises(DataContractError, match="was written beside"):
+        load_bundle(bundle)  # It says version 1, and its golden rows are of version 2.
+    golden = load_file(bundle / "golden.safetensors")
+    save_file(golden, bundle / "golden.safetensors")
+    assert load_bundle(bundle).config.format_version == 1
 
 
 def test_another_format_version_is_refused(bundle) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.contracts.errors import TrackingUnavailableError
+from pipelines.contracts.errors import DataContractError, TrackingUnavailableError
+from support.bundles import write_small_bundle
 from training.bundle.files import read_golden
 from training.bundle.mlflow_model import log_bundle
 from training.data.batches import MODEL_INPUTS
@@ -22,8 +23,9 @@ def test_a_logged_bundle_loads_and_reproduces_its_golden_rows(
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     odd = tmp_path / "home #1, 100%2F"  # each of these means something in a URI
     bundle_dir = shutil.copytree(trained[1].bundle_dir, odd / "bundle")
-    uri = log_bundle(bundle_dir, run_id, tracking_uri)
-    assert log_bundle(bundle_dir, run_id, tracking_uri) == uri  # a retry logs nothing new
+    logged = log_bundle(bundle_dir, run_id, tracking_uri)
+    uri = logged.uri
+    assert log_bundle(bundle_dir, run_id, tracking_uri) == logged  # a retry logs nothing new
     of_run = client.get_run(run_id).info.experiment_id
     assert len(client.search_logged_models([of_run], f"source_run_id = '{run_id}'")) == 1
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
@@ -44,6 +46,20 @@ def test_a_logged_bundle_loads_and_reproduces_its_golden_rows(
     assert {"weights.safetensors", "bundle.json", "golden.safetensors"} <= set(names)
     assert {"sequence_encoder.py", "door.py", "schemas.py"} <= set(names)
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth"))]
+
+
+def test_a_logged_model_that_was_altered_is_not_taken_by_a_retry(
+    tracking_uri, client, run_id, tmp_path
+) -> None:
+    bundle = write_small_bundle(tmp_path / "bundle", 1)
+    logged = log_bundle(bundle, run_id, tracking_uri)
+    altered = tmp_path / "serving_model.py"
+    altered.write_text("print('not what was logged')\n")
+    client.log_model_artifact(logged.uri.removeprefix("models:/"), str(altered))
+    with pytest.raises(DataContractError, match="expected the same: its files were altered"):
+        log_bundle(bundle, run_id, tracking_uri)
+    client.delete_logged_model(logged.uri.removeprefix("models:/"))
+    assert log_bundle(bundle, run_id, tracking_uri).uri != logged.uri
 
 
 def test_an_outage_says_which_bundle_stays_as_it_is(trained, unused_url) -> None:

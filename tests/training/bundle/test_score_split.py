@@ -13,6 +13,7 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import Decision
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from pipelines.snapshot.tables import write_arrow
+from support.bundles import write_with_config
 from support.holdouts import AGAINST_CHAMPION
 from training.bundle.files import read_config
 from training.bundle.score_split import SplitScores, ranking_score, score_split
@@ -86,13 +87,13 @@ def test_the_ranking_is_the_one_that_the_bundle_itself_would_serve(
     planted, trained, tmp_path
 ) -> None:
     repin, long_click, save = planted.config.features.heads
-    folder = shutil.copytree(trained[1].bundle_dir, tmp_path / "bundle")
-    config = read_config(folder)
+    source = Path(trained[1].bundle_dir)
+    config = read_config(source)
     reversed_save = save.model_copy(update={"utility_weight": -2.0})
     ignored = repin.model_copy(update={"utility_weight": 0.0})
     features = config.features.model_copy(update={"heads": (ignored, long_click, reversed_save)})
     changed = config.model_copy(update={"features": features})
-    (folder / "bundle.json").write_text(changed.model_dump_json())
+    folder = write_with_config(source, tmp_path / "bundle", changed)
     found = scores_of(trained, planted, bundle_dir=folder)
     assert (found.ranking_score == -2.0 * found.probabilities["save"]).all()
     assert set(found.probabilities) == {repin.name, long_click.name, save.name}

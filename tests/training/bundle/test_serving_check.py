@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pipelines.contracts.config import ServingConfig
@@ -78,7 +79,9 @@ def test_golden_rows_that_come_out_differently_reject(bundle: Path, tmp_path: Pa
     copy = shutil.copytree(bundle, tmp_path / "bundle")
     tensors = load_file(copy / GOLDEN)
     tensors["expected_probabilities_CH"] += 3e-5  # little enough to be loaded
-    save_file(tensors, copy / GOLDEN)
+    with safe_open(copy / GOLDEN, framework="pt") as golden:
+        written_beside = golden.metadata()
+    save_file(tensors, copy / GOLDEN, metadata=written_beside)
     assert_rejected(copy, QUICK, "golden rows differ")
 
 

@@ -1,6 +1,5 @@
 """The model gate on a built snapshot with real bundles; the models are untrained, so chance."""
 
-import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +16,7 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import BaselineKind, Comparison, Decision, Verdict
 from pipelines.contracts.schemas import EMBEDDING_DIM, SPLIT_HOLDOUT, SPLIT_TRAINING
 from pipelines.recipes import smoke
+from support.bundles import write_with_config
 from support.holdouts import NEW_CHALLENGER
 from support.judgements import CHAMPION, SERVING
 from training.bundle.calibration import Calibrator
@@ -137,10 +137,7 @@ def test_a_bundle_on_another_embedding_basis_is_refused(
 
 def with_config(bundle: Path, folder: Path, **update: Any) -> Path:
     """Return a copy of a bundle that says something else of itself."""
-    copied = shutil.copytree(bundle, folder)
-    changed = read_config(copied).model_copy(update=update)
-    (copied / "bundle.json").write_text(changed.model_dump_json())
-    return copied
+    return write_with_config(bundle, folder, read_config(bundle).model_copy(update=update))
 
 
 def test_each_side_ranks_as_it_serves(
