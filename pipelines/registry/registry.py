@@ -215,8 +215,16 @@ def tag_version(client: "MlflowClient", model: ModelRef, tags: dict[str, str]) -
 def download_bundle(client: "MlflowClient", model: ModelRef, folder: Path) -> Path:
     """Fetch a version with its bundle into `folder` and return the bundle's own folder.
 
-    All of the version's files are compared with what was registered: a serving process runs the
-    code among them.
+    Raises:
+        HomefeedError: as `download_version` raises.
+    """
+    return find_bundle(model, download_version(client, model, folder))
+
+
+def download_version(client: "MlflowClient", model: ModelRef, folder: Path) -> Path:
+    """Fetch all of a version's files into `folder` and return the folder that holds them.
+
+    They are compared with what was registered: a serving process runs the code among them.
 
     Raises:
         TrackingEntryMissingError: the version was deleted.
@@ -236,13 +244,32 @@ def download_bundle(client: "MlflowClient", model: ModelRef, folder: Path) -> Pa
             )
     except TrackingEntryMissingError as error:
         raise _bundle_missing(model, f"nothing at {source}") from error
-    found = sorted(Path(root).rglob("bundle.json"))
+    require_as_registered(model, Path(root))
+    return Path(root)
+
+
+def find_bundle(model: ModelRef, root: Path) -> Path:
+    """Return the folder of a version's bundle among its files.
+
+    Raises:
+        BundleMissingError: there is none, or more than one.
+    """
+    found = sorted(root.rglob("bundle.json"))
     if len(found) != 1:
-        raise _bundle_missing(model, f"{len(found)} bundle.json files at {source}")
-    _require_digest(model, "bundle", found[0].parent, model.bundle_digest)
-    if model.model_digest:  # Older versions have none.
-        _require_digest(model, "model with its serving code", Path(root), model.model_digest)
+        raise _bundle_missing(model, f"{len(found)} bundle.json files among its files")
     return found[0].parent
+
+
+def require_as_registered(model: ModelRef, root: Path) -> None:
+    """Refuse files that are not those of a version.
+
+    Raises:
+        BundleMissingError: there is no bundle among them.
+        DataContractError: they are others than its tags say.
+    """
+    _require_digest(model, "bundle", find_bundle(model, root), model.bundle_digest)
+    if model.model_digest:  # Older versions have none.
+        _require_digest(model, "model with its serving code", root, model.model_digest)
 
 
 def _require_digest(model: ModelRef, what: str, folder: Path, registered: str) -> None:
