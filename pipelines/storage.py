@@ -265,12 +265,15 @@ def scratch_folder(near_uri: str) -> Iterator[Path]:
     with contextlib.ExitStack() as held:
         # Whoever looks for orphans never meets a lock whose owner is about to make the folder, so
         # a lock that nobody holds is an orphan too, at once and not after some time.
-        with files.hold_lock(parent / SWEEP_LOCK, "a sweep of scratch folders", SWEEP_WAIT_S):
+        sweep = parent / SWEEP_LOCK
+        with files.hold_lock(sweep, "a sweep of scratch folders", SWEEP_WAIT_S):
             _sweep_orphans(parent)
             held.enter_context(files.hold_lock(lock, "a scratch folder"))
             held.callback(lock.unlink, missing_ok=True)
             held.callback(shutil.rmtree, folder, ignore_errors=True)
             folder.mkdir(mode=0o700)
+            # Whoever has opened it and waits sees that it has no name any more, and opens anew.
+            sweep.unlink()
         yield folder
 
 
