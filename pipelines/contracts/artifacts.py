@@ -374,12 +374,8 @@ class StageRecord(Frozen):
     stage: str
     input_digest: str = Field(description="Digest of everything the artifact depends on.")
     artifact: dict = Field(description="JSON form of the stage's artifact.")  # type: ignore[type-arg]
-    seal: str = Field(
-        default="", description="Digest of what the record says; '' in older records."
-    )
-    made_with: Environment | None = Field(
-        default=None, description="Code, packages and processor; None in older records."
-    )
+    seal: str = Field(default="", description="Digest of what it says; '' in older records.")
+    made_with: Environment | None = Field(default=None, description="None in older records.")
     wall_s: float = Field(ge=0, description="Seconds of the attempt that published it.")
     finished_at: AwareDatetime
 
@@ -392,7 +388,6 @@ class StageRecord(Frozen):
         return self.seal in ("", self._digest())
 
     def _digest(self) -> str:
-        said = [self.stage, self.input_digest, self.artifact]
         # Left out where it is None, so that the seals of older records still fit.
-        with_what = [self.made_with.model_dump(mode="json")] if self.made_with else []
-        return digest_of([*said, *with_what])
+        made_with = [self.made_with.model_dump(mode="json")] if self.made_with else []
+        return digest_of([self.stage, self.input_digest, self.artifact, *made_with])

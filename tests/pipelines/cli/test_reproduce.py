@@ -168,7 +168,9 @@ def test_an_edited_manifest_is_refused(run: ResolvedRun, reproduce: Reproduce) -
 
 def test_who_made_it_is_sealed_too(run: ResolvedRun, reproduce: Reproduce) -> None:
     path = storage.local_path(manifest_uri(run.run_uri, "build_snapshot"))
-    path.write_text(path.read_text().replace('"num_cores":', '"num_cores":1'))
+    edited = json.loads(path.read_text())
+    edited["made_with"]["num_cores"] += 1
+    path.write_text(json.dumps(edited))
     with pytest.raises(DataContractError, match="its seal does not fit"):
         reproduce()
 

@@ -14,20 +14,25 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import Challenger, ResolvedRun, RunRequest
+from pipelines.contracts.artifacts import ModelRef, ResolvedRun, RunRequest, Window
 from pipelines.contracts.errors import TrackingEntryMissingError, TrackingUnavailableError
-from pipelines.contracts.judgement import BaselineKind, Judgement
-from pipelines.registry import by_hand, tracking
+from pipelines.contracts.judgement import BaselineKind, Decision, Judgement, Promoted
+from pipelines.contracts.schemas import EMBEDDING_DIM
+from pipelines.registry import anchor, by_hand, evidence, tracking
+from pipelines.registry.evidence import FoundChange, JudgedCycle
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_artifact, run_stage, start_run
 from support import commands
+from support.bundles import write_small_bundle
 from support.line import Line, line_to
-from support.runs import PLANTED_AS_OF
+from support.registered import challenger_of, register_bundle
+from support.runs import PLANTED_AS_OF, make_run, save_run
 from support.untouched import look_of, look_of_registry
-from support.worlds import write_planted_world
+from support.worlds import PLANTED_VERSION, write_planted_world
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
 NAME = "reproduced"
@@ -48,36 +53,68 @@ class Past(NamedTuple):
         return f"homefeed reproduce {self.run.run_uri} --into {self.folder}"
 
 
-def run_cycle(home: Path, tracking_uri: str, as_of: datetime) -> ResolvedRun:
-    settings = Settings(
-        home=str(home), tracking_uri=tracking_uri, registered_model=NAME, experiment=NAME
-    )
-    request = RunRequest(
-        recipe="smoke",
-        as_of=as_of,
-        now=datetime(2026, 1, 1, tzinfo=UTC),
+def judged_before(run: ResolvedRun, champion: ModelRef) -> None:
+    """Leave what an earlier cycle found of the same recipe against the same champion."""
+    changes = (FoundChange(pair="theta", metric="repin_volume_at_3", segment="all", value=0.2),)
+    start = run.as_of - timedelta(days=7)
+    now = datetime.now(UTC)
+    cycle = JudgedCycle(
+        run_id="before",
+        run_uri="file:///before",
+        registered_model=NAME,
+        as_of=run.as_of,
+        holdout=Window(start=start, end=run.as_of),
+        judged_at=now,
+        first_judged_at=now,
+        challenger_recipe=run.config.recipe_digest,
+        champion_bundle=champion.bundle_digest,
+        decision=Decision.INCONCLUSIVE,
+        promoted=Promoted.NONE,
         may_promote=True,
-        num_devices=1,
-        trigger="reproduced",
+        changes=changes,
     )
-    run = start_run(request, settings)
-    for name in STAGES:
+    influences = {change.column: np.array([0.01, -0.02]) for change in changes}
+    evidence.publish(run, cycle, np.array([4, 77]), influences)
+
+
+def serve_a_first_model(home: Path, tracking_uri: str) -> None:
+    """Have the gate accept a snapshot, and an untrained model serve, as if a cycle had done it."""
+    places = {"tracking_uri": tracking_uri, "registered_model": NAME, "experiment": NAME}
+    run = save_run(make_run(home, as_of=PLANTED_AS_OF - timedelta(days=14), **places))
+    for name in STAGES[:2]:
         run_stage(name, run.run_uri)
-    return run
+    bundle = write_small_bundle(home / "first", 5, EMBEDDING_DIM, PLANTED_VERSION)
+    client = tracking.connect(tracking_uri)
+    model = register_bundle(client, run, home, bundle)
+    by_hand.force(client, run, challenger_of(model), datetime.now(UTC), "the first one")
+    known = anchor.recipe_of(run)
+    anchor.set_by_hand(run.workspace_uri, NAME, known, datetime.now(UTC), "agreed on")
+    judged_before(run, model)
 
 
 @pytest.fixture(scope="module")
 def past(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> Iterator[Past]:
-    """A cycle that was judged against the champion of the cycle before it."""
+    """A cycle that was judged against a champion, with evidence of an earlier one."""
     home = tmp_path_factory.mktemp("past")
     folder = tmp_path_factory.mktemp("rebuilt") / "here"
     write_planted_world(home / "event_log")
     with line_to(tracking_uri) as line:
-        first = run_cycle(home, line.url, PLANTED_AS_OF - timedelta(days=14))
-        challenger = read_artifact(first.run_uri, "train_challenger", Challenger)
-        client = tracking.connect(line.url)
-        by_hand.force(client, first, challenger, datetime.now(UTC), "the first one")
-        yield Past(home, run_cycle(home, line.url, PLANTED_AS_OF), line, folder)
+        serve_a_first_model(home, line.url)
+        settings = Settings(
+            home=str(home), tracking_uri=line.url, registered_model=NAME, experiment=NAME
+        )
+        request = RunRequest(
+            recipe="smoke",
+            as_of=PLANTED_AS_OF,
+            now=datetime(2026, 1, 1, tzinfo=UTC),
+            may_promote=True,
+            num_devices=1,
+            trigger="reproduced",
+        )
+        run = start_run(request, settings)
+        for name in STAGES:
+            run_stage(name, run.run_uri)
+        yield Past(home, run, line, folder)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +172,10 @@ def test_on_the_same_code_processor_and_data_everything_is_equal(
     assert now.comparison.baseline_kind is BaselineKind.CHAMPION
     assert now.comparison.challenger_model.label == then.comparison.challenger_model.label
     assert now.comparison.metrics == then.comparison.metrics
-    assert now.tries == then.tries and now.report_uri != then.report_uri
+    assert then.comparison.target is not None and past.run.last_accepted_snapshot_uri is not None
+    pooled = then.comparison.find_pooled(then.comparison.target_metric)
+    assert pooled is not None and pooled.num_cycles == 2
+    assert now.verdict.decision is then.verdict.decision and now.report_uri != then.report_uri
     assert sorted(path.name for path in Path(past.folder).iterdir() if path.name[0] != ".") == [
         *("champion", "registry", "reproduction.json", "reproduction.lock", "workspace"),
     ]
