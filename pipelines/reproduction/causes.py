@@ -50,26 +50,40 @@ def data_changes(past: PastCycle, now: Listing | None) -> list[str]:
 
 
 def _changes(then: Listing, now: Listing, built_at: datetime) -> Iterator[tuple[int, str]]:
-    """Yield (how little it matters, sentence) of each file that is not as it was."""
+    """Yield (how little it matters, sentence) of what is not as it was."""
     before = {file.path: file for file in then.files}
     after = {file.path: file for file in now.files}
     for path in sorted(before.keys() - after.keys()):
         known = _rows(before[path].num_known)
         yield 0, f"data: {path} is gone since {_time(built_at)}, with {known} known before as_of"
+    touched = []
     for path, file in sorted(after.items()):
         former = before.get(path)
         if former is None:
             added = f"data: {path} was added, written {_time(file.modified_at)}"
             known = f"{_rows(file.num_rows)}, {_rows(file.num_known)} known before as_of"
             yield (0 if file.num_known else 2), f"{added}: {known}{_harmless(file.num_known == 0)}"
+        elif former.footer and (former.footer, former.num_bytes) == (file.footer, file.num_bytes):
+            touched += [file] if former != file else []
         elif former != file:
             yield _rewritten(former, file)
+    if touched:
+        yield 3, _touched(touched)
+
+
+def _touched(files: list[ListedFile]) -> str:
+    """Return one sentence on files that a copy of the log, put back, has all alike."""
+    last = max(files, key=lambda file: file.modified_at or datetime.min.replace(tzinfo=UTC))
+    which = last.path if len(files) == 1 else f"{len(files)} files, the last of them {last.path},"
+    were = "was" if len(files) == 1 else "were"
+    return (
+        f"data: {which} {were} written again {_time(last.modified_at)}, with the same row counts "
+        f"and the same bounds of every column"
+    )
 
 
 def _rewritten(then: ListedFile, now: ListedFile) -> tuple[int, str]:
     said = f"data: {now.path} was written again {_time(now.modified_at)}"
-    if then.footer and (then.footer, then.num_bytes) == (now.footer, now.num_bytes):
-        return 2, f"{said}, with the same row counts and the same bounds of every column"
     if then.num_known != now.num_known:
         former, today = _rows(then.num_known), _rows(now.num_known)
         return 0, f"{said}: {former} known before as_of then, {today} now"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,13 +47,15 @@ Reproduce = Callable[..., str]
 def reproduce(run: ResolvedRun, tmp_path: Path, capsys: pytest.CaptureFixture) -> Reproduce:
     """Rebuilds the run; gives what was said, and the class of the error before it."""
 
-    def rebuild(until: str = "build_snapshot", into: str = "rebuilt", name: str = "") -> str:
+    def rebuild(
+        until: str = "build_snapshot", into: str = "rebuilt", name: str = "", more: str = ""
+    ) -> str:
         folder = tmp_path / into
         error = ""
         try:
             commands.run(
                 f"HOMEFEED_HOME={tmp_path / 'home'} homefeed reproduce {name or run.run_uri} "
-                f"--until {until} --into {folder}"
+                f"--until {until} --into {folder} {more}"
             )
         except ReproductionDiffersError as found:
             error = f"{found.exit_code}: {found}\n"
@@ -120,6 +123,20 @@ def test_a_row_that_claims_to_have_been_known_is_named(
     said = reproduce()
     assert said.startswith("65: ")
     assert f"{LATE_FILE} was added, written 2026-02-03 04:05:06 UTC: 2 rows, 1 rows known" in said
+
+
+def test_a_log_that_was_moved_is_read_where_it_lies_by_now(
+    reproduce: Reproduce, tmp_path: Path
+) -> None:
+    former, place = tmp_path / "home" / "event_log", tmp_path / "moved"
+    shutil.copytree(former, place, copy_function=shutil.copyfile)
+    shutil.rmtree(former)
+    with pytest.raises(DataContractError, match="no event log at"):
+        reproduce()
+    said = reproduce(more=f"--event-log {place}")
+    assert said.splitlines()[-1] == "1 equal"
+    [line] = [line for line in said.splitlines() if "data: " in line]
+    assert " files, the last of them " in line and "with the same row counts" in line
 
 
 def reseal(run: ResolvedRun, **changes: object) -> None:
