@@ -7,6 +7,7 @@ is equal but for that name, for the code is compared on its own (`pipelines.repr
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from pipelines.contracts.judgement import Judgement
 
 _MAX_SHOWN = 8
 _ABSENT = "nothing"
+_DIGEST = re.compile("[0-9a-f]{64}")
 _WEIGHTS, _DESCRIPTION = "weights.safetensors", "bundle.json"
 _NAMES = {_WEIGHTS: "weights", _DESCRIPTION: "description", "golden.safetensors": "example scores"}
 _OF_A_REGISTRY = ("mlflow_run_id", "bundle_digest")
@@ -229,4 +231,6 @@ def _named(values: list[Any]) -> dict[str, Any]:
 
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
+    if _DIGEST.fullmatch(text):
+        return text[:12]
     return text if len(text) <= 70 else f"{text[:67]}..."
