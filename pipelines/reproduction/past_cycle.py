@@ -3,6 +3,7 @@
 Only read. Not for rebuilding.
 """
 
+import sys
 from dataclasses import dataclass
 
 from pipelines import storage
@@ -11,16 +12,11 @@ from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.run_layout import listing_uri, manifest_uri
 from pipelines.event_log.listing import Listing
 from pipelines.settings import Settings
-from pipelines.stages.runner import read_artifact, read_record
+from pipelines.stages.runner import REPEATABLE, read_artifact, read_record
 
-REBUILT = (
-    "build_snapshot",
-    "check_snapshot",
-    "train_challenger",
-    "train_anchor",
-    "compare_with_champion",
-)
+REBUILT = REPEATABLE
 """Stages that are made again. The others move the champion and tell people."""
+_LAST = sys.maxsize
 
 
 @dataclass(frozen=True)
@@ -39,8 +35,9 @@ class PastCycle:
         trainings the one whose model came first goes first.
         """
         last = max(REBUILT.index(name) for name in self.records if name in REBUILT)
-        names = REBUILT[: min(REBUILT.index(until), last) + 1]
-        return tuple(sorted(names, key=lambda name: (_rank(name), self.version_of(name) or 0)))
+        known = REBUILT[: last + 1]
+        order = sorted(known, key=lambda name: (_rank(name), self.version_of(name) or _LAST))
+        return tuple(order[: order.index(until) + 1] if until in order else order)
 
     def version_of(self, stage: str) -> int | None:
         """Return the number under which the original registry has a stage's model, if it has one.

@@ -7,7 +7,7 @@ from pipelines.contracts.artifacts import StageRecord
 from pipelines.contracts.code_identity import code_digest, environment
 from pipelines.event_log.listing import ListedFile, Listing
 from pipelines.reproduction import causes
-from pipelines.reproduction.past_cycle import PastCycle
+from pipelines.reproduction.past_cycle import REBUILT, PastCycle
 from support.runs import make_run
 
 BUILT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -92,6 +92,20 @@ def test_only_what_differs_of_the_environment_is_named(tmp_path: Path) -> None:
     )
     assert found[2] == f"gpus: H100 on 2026-01-01, {', '.join(today.gpus) or 'none'} now {where}"
     assert found[3] == f"variables: none on 2026-01-01, OMP_NUM_THREADS=1 now {where}"
+
+
+def test_the_model_that_was_registered_first_is_trained_first(tmp_path: Path) -> None:
+    past = make_past(tmp_path)
+    model = {"model": {"version": "12"}}
+    for name in ("check_snapshot", "train_anchor", "compare_with_champion"):
+        past.records[name] = record(name, artifact={"trained": None})
+    past.records["train_challenger"] = record("train_challenger", artifact=model)
+    assert past.stages_until("compare_with_champion") == REBUILT
+    earlier = {"trained": {"model": {"version": "9"}}}
+    past.records["train_anchor"] = record("train_anchor", artifact=earlier)
+    assert past.stages_until("train_challenger")[2:] == ("train_anchor", "train_challenger")
+    assert past.stages_until("train_anchor")[2:] == ("train_anchor",)
+    assert past.stages_until("build_snapshot") == ("build_snapshot",)
 
 
 def test_an_option_that_is_younger_than_the_record_is_named(tmp_path: Path) -> None:
