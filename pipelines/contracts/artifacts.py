@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, Field
 
 from pipelines.contracts.base import Artifact, Frozen, digest_of
+from pipelines.contracts.code_identity import Environment
 from pipelines.contracts.config import FeatureConfig, RunConfig
 from pipelines.contracts.time import floor_to_day, to_ms
 
@@ -379,9 +380,8 @@ class StageRecord(Frozen):
     stage: str
     input_digest: str = Field(description="Digest of everything the artifact depends on.")
     artifact: dict = Field(description="JSON form of the stage's artifact.")  # type: ignore[type-arg]
-    seal: str = Field(
-        default="", description="Digest of stage, input_digest and artifact; '' in older records."
-    )
+    seal: str = Field(default="", description="Digest of what it says; '' in older records.")
+    made_with: Environment | None = Field(default=None, description="None in older records.")
     wall_s: float = Field(ge=0, description="Seconds of the attempt that published it.")
     finished_at: AwareDatetime
 
@@ -394,4 +394,6 @@ class StageRecord(Frozen):
         return self.seal in ("", self._digest())
 
     def _digest(self) -> str:
-        return digest_of([self.stage, self.input_digest, self.artifact])
+        # Left out where it is None, so that the seals of older records still fit.
+        made_with = [self.made_with.model_dump(mode="json")] if self.made_with else []
+        return digest_of([self.stage, self.input_digest, self.artifact, *made_with])

@@ -1,21 +1,116 @@
-"""Which code this is: a digest of what decides a model, and a version for people.
+"""Which code this is, and what it runs on: digests, a version for people, packages, processor.
 
-The digest covers `training/` and `pipelines/contracts/`, the only code that training and scoring
-import. Two commits that differ elsewhere, in the documentation for example, have the same digest.
-The version names the whole project. Neither is a secret, and neither needs git.
+The code digest covers `training/` and `pipelines/contracts/`, the only code that training and
+scoring import. Two commits that differ elsewhere, in the documentation for example, have the same
+digest. The version names the whole project. Neither is a secret, and neither needs git.
 """
 
 import functools
 import hashlib
+import os
+import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
+
+from pydantic import Field
+
+from pipelines.contracts.base import Frozen
 
 ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds the packages: a checkout, an unpacked archive or `site-packages`."""
 
 MODEL_CODE = ("training", "pipelines/contracts")
 PROJECT_CODE = ("pipelines", "training", "validation")
+
+PACKAGES = (
+    "duckdb",
+    "great-expectations",
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "pydantic",
+    "pytorch-lightning",
+    "safetensors",
+    "scipy",
+    "torch",
+)
+"""Libraries whose version may change what a stage makes."""
+INSTRUCTIONS = (
+    *("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16"),
+    *("asimd", "sve", "sve2", "bf16"),
+)
+"""Instruction sets for which the libraries have kernels of their own, which round differently."""
+VARIABLES = (
+    "ATEN_CPU_CAPABILITY",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "OMP_NUM_THREADS",
+    "ONEDNN_MAX_CPU_ISA",
+)
+"""Settings of the environment that choose kernels or the order of sums."""
+
+
+class Environment(Frozen):
+    """What ran a stage. With the same inputs it makes the same bytes on the same of these."""
+
+    code_version: str = Field(description="Commit or version of the project, for people.")
+    code_digest: str = Field(description="Digest of the code that trains and scores.")
+    project_digest: str = Field(description="Digest of all the project's code.")
+    python: str = Field(description="Version of Python.")
+    packages: dict[str, str] = Field(description="Versions of `PACKAGES`; absent: not installed.")
+    processor: str = Field(description="The processor's name, as its maker gives it.")
+    instructions: tuple[str, ...] = Field(description="Which of `INSTRUCTIONS` it has.")
+    num_cores: int = Field(description="Cores that the process could use.")
+    gpus: tuple[str, ...] = Field(default=(), description="Names of the machine's NVIDIA GPUs.")
+    variables: dict[str, str] = Field(default={}, description="Which of `VARIABLES` were set.")
+
+
+@functools.cache
+def environment() -> Environment:
+    """Return what this process runs on; nothing heavy is imported for it."""
+    processor, instructions = _processor()
+    return Environment(
+        code_version=code_version(),
+        code_digest=code_digest(),
+        project_digest=digest_code(ROOT, PROJECT_CODE),
+        python=platform.python_version(),
+        packages={name: version for name in PACKAGES if (version := _version_of(name))},
+        processor=processor,
+        instructions=instructions,
+        num_cores=len(os.sched_getaffinity(0)),
+        gpus=_gpus(),
+        variables={name: os.environ[name] for name in VARIABLES if name in os.environ},
+    )
+
+
+def _version_of(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _processor(description: Path = Path("/proc/cpuinfo")) -> tuple[str, tuple[str, ...]]:
+    """Return the processor's name and its instruction sets, as Linux describes them."""
+    try:
+        text = description.read_text()
+    except OSError:
+        return platform.processor() or platform.machine(), ()
+    pairs = (line.partition(":") for line in text.splitlines())
+    found = {name.strip(): value.strip() for name, _, value in pairs}
+    flags = (found.get("flags") or found.get("Features") or "").split()
+    name = found.get("model name") or platform.machine()
+    return name, tuple(each for each in INSTRUCTIONS if each in flags)
+
+
+def _gpus(folder: Path = Path("/proc/driver/nvidia/gpus")) -> tuple[str, ...]:
+    found = []
+    for path in sorted(folder.glob("*/information")):
+        models = (line for line in path.read_text().splitlines() if line.startswith("Model:"))
+        found += [line.partition(":")[2].strip() for line in models]
+    return tuple(found)
 
 
 @functools.cache

@@ -39,6 +39,10 @@ class TrainingDivergedError(DataContractError):
     """The loss became NaN or infinite; the same seed on the same data would do so again."""
 
 
+class ReproductionDiffersError(DataContractError):
+    """A past cycle was rebuilt, and what came out is not what its record says."""
+
+
 class ConfigurationError(HomefeedError):
     """An option, a setting or a permission is wrong; a person has to change it."""
 

@@ -23,6 +23,11 @@ def lost_race_uri(run_uri: str, stage: str) -> str:
     return f"{run_uri.rstrip('/')}/{stage}/lost_race.json"
 
 
+def listing_uri(run_uri: str) -> str:
+    """Return where a run says what the event log's files were when its snapshot was built."""
+    return f"{run_uri.rstrip('/')}/build_snapshot/event_log.json"
+
+
 def snapshot_manifest_uri(snapshot_uri: str) -> str:
     """Return where a snapshot's manifest lies, which holds a `Snapshot`."""
     return f"{snapshot_uri.rstrip('/')}/{MANIFEST}"

@@ -47,6 +47,7 @@ class LogFile:
     path: str  # on the event log's filesystem
     day: date | None  # the partition's day; None for tables without partitions
     num_bytes: int
+    modified_at: datetime | None = None  # as the filesystem says, where it says so
 
 
 @dataclass(frozen=True)
@@ -257,7 +258,7 @@ def _list_table(filesystem: fs.FileSystem, uri: str, root: str, table: str) -> l
         is_data = entry.base_name.endswith(".parquet") and entry.base_name[0] not in "._"
         if entry.type == fs.FileType.File and is_data:
             day = _day_of_path(entry.path, table)
-            files.append(LogFile(table, entry.path, day, entry.size or 0))
+            files.append(LogFile(table, entry.path, day, entry.size or 0, entry.mtime))
     if not files:
         raise DataContractError(
             f"event log at {uri} has no table {table!r} (no .parquet file below {table}/); "

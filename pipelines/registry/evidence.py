@@ -163,6 +163,28 @@ def read(pinned: Sequence[PinnedFile]) -> list[JudgedCycle]:
     return list({cycle.run_id: cycle for cycle in cycles}.values())
 
 
+def copied_uri(run: ResolvedRun, workspace_uri: str, file: PinnedFile) -> str:
+    """Return where `copy_pinned` puts a record."""
+    return storage.join(_folder(workspace_uri, run.registered_model), file.uri.rpartition("/")[2])
+
+
+def copy_pinned(run: ResolvedRun, workspace_uri: str) -> None:
+    """Copy the evidence that a run pinned, with its influences, into another workspace.
+
+    Raises:
+        DataContractError: some of it was deleted or altered since it was pinned.
+    """
+    for file in run.judged_before:
+        content = _read_pinned(file.uri, file.sha256)
+        digest = JudgedCycle.model_validate_json(content).influences_sha256
+        if digest:
+            name = f"{digest}.parquet"
+            source = storage.join(_folder(run.workspace_uri, run.registered_model), name)
+            target = storage.join(_folder(workspace_uri, run.registered_model), name)
+            storage.write_bytes(target, _read_pinned(source, digest))
+        storage.write_bytes(copied_uri(run, workspace_uri, file), content)
+
+
 def read_influences(run: ResolvedRun, cycle: JudgedCycle) -> tuple[npt.NDArray, Arrays]:
     """Return a cycle's groups of users, and their influences by column.
 

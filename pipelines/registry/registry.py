@@ -151,7 +151,7 @@ def register(
         f"tags.bundle_digest = '{tags['bundle_digest']}'"
     )
     with translated_outages(client.tracking_uri):
-        _ensure_registered_model(client, run.registered_model)
+        ensure_registered_model(client, run.registered_model)
         lineage = {"as_of": run.as_of.isoformat(), "code_version": run.code_version, **tags}
         version = make_once(
             lambda: next(iter(client.search_model_versions(of_this_run)), None),
@@ -168,7 +168,8 @@ def register(
         return to_ref(version)
 
 
-def _ensure_registered_model(client: "MlflowClient", name: str) -> None:
+def ensure_registered_model(client: "MlflowClient", name: str) -> None:
+    """Make a registered model without versions, if it is not there."""
     from mlflow.exceptions import MlflowException
 
     said = "Homefeed ranker, retrained by homefeed_retrain."

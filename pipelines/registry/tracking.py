@@ -18,9 +18,12 @@ from pipelines.registry.patient import patient
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+OWN_REGISTRY = "reproduction.db"
+"""File of the registry that a rebuilt cycle has to itself (`pipelines.reproduction`); no server."""
+
 
 def check_tracking_uri(uri: str) -> str:
-    """Return the URI if it may be stored with a run.
+    """Return the URI if it may be stored with a run: a server's, or a rebuilt cycle's own file.
 
     Raises:
         ConfigurationError: it carries a password, or is no http(s) server.
@@ -32,7 +35,8 @@ def check_tracking_uri(uri: str) -> str:
             "expected a bare URL; put them into MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD"
         )
-    if parts.scheme not in ("http", "https"):
+    is_own = parts.scheme == "sqlite" and parts.path.endswith(f"/{OWN_REGISTRY}")
+    if parts.scheme not in ("http", "https") and not is_own:
         raise ConfigurationError(
             f"HOMEFEED_TRACKING_URI is {uri!r}; expected the http(s) address of an MLflow server; "
             f"`make ui` starts one on this machine"

@@ -61,13 +61,17 @@ class SpillSummary:
 
 def make_tasks(event_log: EventLog, plan: SnapshotPlan, folder: Path) -> list[SpillTask]:
     """Return the tasks that read all that a snapshot needs; a task's files are of one table."""
-    chosen = (
+    groups = [group for files in files_read(event_log, plan) for group in _grouped(files)]
+    return [SpillTask(n, event_log, group, plan, folder) for n, group in enumerate(groups)]
+
+
+def files_read(event_log: EventLog, plan: SnapshotPlan) -> tuple[tuple[LogFile, ...], ...]:
+    """Return the files whose rows a snapshot may hold, by table; the pins are not dealt out."""
+    return (
         event_log.files_between("impressions", plan.training.start_ms, plan.as_of_ms),
         event_log.files_between("actions", plan.actions_start_ms, plan.as_of_ms),
         event_log.files_of("users"),
     )
-    groups = [group for files in chosen for group in _grouped(files)]
-    return [SpillTask(n, event_log, group, plan, folder) for n, group in enumerate(groups)]
 
 
 def run_task(task: SpillTask) -> SpillSummary:

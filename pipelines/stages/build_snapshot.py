@@ -1,18 +1,33 @@
-"""`build_snapshot`: the training and the holdout set of the run, from the event log."""
+"""`build_snapshot`: the training and the holdout set of the run, from the event log.
 
+<run>/build_snapshot/event_log.json.
+"""
+
+from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot
+from pipelines.contracts.run_layout import listing_uri
 
 
 def build_snapshot(run: ResolvedRun) -> Snapshot:
     """Write the snapshot of the run, or find the same content published by an earlier run.
 
-    The snapshot lies beside the runs and is named by its content, so this stage has no folder for
-    files of its own.
+    The snapshot lies beside the runs and is named by its content. What the event log's files were
+    lies in the run, because another log may give the same snapshot; whoever rebuilds the run later
+    learns from it which partitions were written since.
 
     Raises:
         DataContractError: the event log is missing or breaks its contract, the windows are empty
             or hold no positives.
     """
+    from pipelines.event_log.listing import list_files
+    from pipelines.event_log.reader import open_event_log
     from pipelines.snapshot.build import write_snapshot
+    from pipelines.snapshot.plan import make_plan
+    from pipelines.snapshot.spill import files_read
 
+    plan, event_log = make_plan(run), open_event_log(run.event_log_uri)
+    read = (*files_read(event_log, plan), event_log.files_of("pins"))
+    # The listing comes first: a file that is written while the snapshot is built is not as listed.
+    listing = list_files(event_log, [file for files in read for file in files], plan.as_of_ms)
+    storage.write_model(listing_uri(run.run_uri), listing)
     return write_snapshot(run)

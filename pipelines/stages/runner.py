@@ -20,6 +20,7 @@ from pipelines.alerts.commands import stage_command
 from pipelines.alerts.next_step import new_cycle_command
 from pipelines.contracts.artifacts import ResolvedRun, RunRequest, StageFailure, StageRecord
 from pipelines.contracts.base import Artifact, digest_of
+from pipelines.contracts.code_identity import environment
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
@@ -156,6 +157,7 @@ def _attempt(
         stage=stage.name,
         input_digest=input_digest,
         artifact=artifact.model_dump(mode="json"),
+        made_with=environment(),
         wall_s=time.monotonic() - started,
         finished_at=datetime.now(UTC),
     )

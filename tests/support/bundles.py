@@ -16,16 +16,18 @@ from training.model.ranker import Ranker
 WIDTH = 4
 
 
-def write_small_bundle(folder: Path, seed: int) -> Path:
+def write_small_bundle(
+    folder: Path, seed: int, width: int = WIDTH, embedding_version: str = "small-1"
+) -> Path:
     """Write a bundle whose golden rows are two requests; another seed gives other weights."""
     torch.manual_seed(seed)
     config = smoke()
-    ranker = Ranker(config.features, config.model, WIDTH).eval()
+    ranker = Ranker(config.features, config.model, width).eval()
     bundle = BundleConfig(
         features=config.features,
         model=config.model,
-        embedding_version="small-1",
-        embedding_dim=WIDTH,
+        embedding_version=embedding_version,
+        embedding_dim=width,
         negative_keep_fraction=1.0,
         calibrators=tuple(
             Calibrator(head=head, scale=1.0, shift=0.0) for head in config.features.head_names
@@ -36,7 +38,7 @@ def write_small_bundle(folder: Path, seed: int) -> Path:
         seed=seed,
     )
     num_categorical, num_numeric = len(config.features.categorical), len(config.features.numeric)
-    write_bundle(folder, ranker, bundle, _golden(num_categorical, num_numeric))
+    write_bundle(folder, ranker, bundle, _golden(num_categorical, num_numeric, width))
     return folder
 
 
@@ -48,17 +50,17 @@ def write_with_config(source: Path, folder: Path, config: BundleConfig) -> Path:
     return folder
 
 
-def _golden(num_categorical: int, num_numeric: int) -> Batch:
+def _golden(num_categorical: int, num_numeric: int, width: int) -> Batch:
     return for_scoring(
         {
             "action_types_RS": torch.tensor([[1, 2], [1, 0]]),
             "action_pin_keys_RS": torch.tensor([[7, 8], [9, -1]]),
-            "action_pins_RSE": torch.randn(2, 2, WIDTH),
+            "action_pins_RSE": torch.randn(2, 2, width),
             "action_ages_ms_RS": torch.tensor([[1, 2], [3, 0]]) * DAY_MS,
-            "users_RE": torch.randn(2, WIDTH),
+            "users_RE": torch.randn(2, width),
             "request_of_C": torch.tensor([0, 0, 1]),
             "candidate_pin_keys_C": torch.tensor([7, 5, 6]),
-            "candidate_pins_CE": torch.randn(3, WIDTH),
+            "candidate_pins_CE": torch.randn(3, width),
             "categorical_CG": torch.zeros(3, num_categorical, dtype=torch.int64),
             "numeric_CN": torch.zeros(3, num_numeric),
         },

@@ -29,10 +29,12 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 """When a test's first promotion is made, unless it says otherwise."""
 
 
-def register_bundle(client: MlflowClient, run: ResolvedRun, folder: Path) -> ModelRef:
-    """Log a small bundle and register it as the challenger of the run."""
+def register_bundle(
+    client: MlflowClient, run: ResolvedRun, folder: Path, bundle: Path | None = None
+) -> ModelRef:
+    """Log a small bundle, or the one given, and register it as the challenger of the run."""
     number = uuid.uuid4().int % 2**32
-    bundle = write_small_bundle(folder / f"bundle-{number:08x}", number)
+    bundle = bundle or write_small_bundle(folder / f"bundle-{number:08x}", number)
     mlflow_run_id = tracking.open_run(client, run, "challenger", "a challenger")
     client.log_artifacts(mlflow_run_id, str(bundle), artifact_path="model/artifacts/bundle")
     source = client.get_run(mlflow_run_id).info.artifact_uri + "/model"

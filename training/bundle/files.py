@@ -11,6 +11,7 @@ though it fits the tensors. Not for MLflow (`training.bundle.mlflow_model`).
 Letters: C candidates, H heads.
 """
 
+import hashlib
 import os
 import shutil
 import stat
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 from pipelines.contracts.base import digest_of, sha256_of
 from pipelines.contracts.errors import ConfigurationError, DataContractError
@@ -101,6 +102,17 @@ def load_bundle(folder: Path) -> Predictor:
         )
     _require_written_together(folder, config)
     return predictor
+
+
+def as_written_beside(folder: Path, config: bytes) -> bytes:
+    """Return the golden rows' file as it would be if the bundle's configuration were another text.
+
+    Raises:
+        DataContractError: a file is missing or damaged.
+    """
+    tensors = _read_tensors(folder, GOLDEN)
+    others = [sha256_of(folder / WEIGHTS), hashlib.sha256(config).hexdigest()]
+    return save(tensors, metadata={_OTHERS: digest_of(others)})
 
 
 def _digest_of_others(folder: Path) -> str:

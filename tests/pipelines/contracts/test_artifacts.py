@@ -11,7 +11,10 @@ from pipelines.contracts.artifacts import (
     ResolvedRun,
     RunRequest,
     Severity,
+    StageRecord,
 )
+from pipelines.contracts.base import digest_of
+from pipelines.contracts.code_identity import environment
 from support.judgements import CHALLENGER
 from support.runs import make_run
 
@@ -82,3 +85,19 @@ def test_a_challenger_owns_every_file_of_its_bundle() -> None:
         seed=1,
     )
     assert challenger.places() == {"file:///bundle": None, "file:///bundle/bundle.json": 2}
+
+
+def test_a_seal_covers_what_made_it_and_fits_records_that_do_not_say() -> None:
+    said = {"stage": "alert", "input_digest": "i", "artifact": {"a": 1}, "wall_s": 1.0}
+    older = StageRecord(**said, finished_at=datetime(2026, 1, 5, tzinfo=UTC))
+    # as it was written before a record said what made it
+    older = older.model_copy(update={"seal": digest_of(["alert", "i", {"a": 1}])})
+    written = older.model_dump(mode="json", exclude={"made_with"})
+    assert StageRecord.model_validate(written) == older and older.is_sound()
+
+    newer = older.model_copy(update={"made_with": environment()}).sealed()
+    assert newer.is_sound() and newer.seal != older.seal
+    assert StageRecord.model_validate_json(newer.model_dump_json()).is_sound()
+    other = environment().model_copy(update={"processor": "another one"})
+    assert not newer.model_copy(update={"made_with": other}).is_sound()
+    assert not newer.model_copy(update={"made_with": None}).is_sound()

@@ -1,16 +1,20 @@
 """Which code this is: what changes the digest and what does not, with git and without."""
 
+import platform
 import shutil
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from pipelines.contracts import code_identity
 from pipelines.contracts.code_identity import (
     MODEL_CODE,
     code_digest,
     code_version,
     digest_code,
+    environment,
 )
 
 
@@ -94,3 +98,36 @@ def test_a_repository_that_git_refuses_is_told_by_its_code(project: Path) -> Non
     assert code_version(project) == alone
     shutil.rmtree(project / "training")
     assert code_version(project) != alone
+
+
+def test_what_a_process_runs_on_is_described() -> None:
+    found = environment()
+    assert found.code_digest == code_digest() and found.code_version == code_version()
+    assert len(found.project_digest) == 64 and found.project_digest != found.code_digest
+    assert found.packages["torch"] == metadata.version("torch")
+    assert found.processor and found.num_cores >= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "model name\t: AMD EPYC 9R14\nflags\t\t: fpu avx2 fma avx512f sse\n",
+            ("AMD EPYC 9R14", ("avx2", "fma", "avx512f")),
+        ),
+        ("Features\t: fp asimd sve\n", (platform.machine(), ("asimd", "sve"))),
+    ],
+)
+def test_a_processor_is_known_by_its_name_and_instructions(
+    tmp_path: Path, text: str, expected: tuple
+) -> None:
+    (tmp_path / "cpuinfo").write_text(text)
+    assert code_identity._processor(tmp_path / "cpuinfo") == expected
+
+
+def test_gpus_are_known_by_their_names(tmp_path: Path) -> None:
+    (tmp_path / "0000:01:00.0").mkdir()
+    told = "Model: \t\t NVIDIA H100 80GB HBM3\nIRQ: 1\n"
+    (tmp_path / "0000:01:00.0" / "information").write_text(told)
+    assert code_identity._gpus(tmp_path) == ("NVIDIA H100 80GB HBM3",)
+    assert code_identity._gpus(tmp_path / "none") == ()

@@ -34,9 +34,15 @@ def test_a_retry_finds_the_run_and_keeps_its_options(tmp_path: Path, tracking_ur
     [
         ("http://user:secret@host", "carries credentials"),
         ("file:///somewhere", "expected the http"),
+        ("sqlite:////somewhere/mlflow.db", "expected the http"),
     ],
 )
 def test_an_address_that_may_not_be_kept_is_refused(uri: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message) as caught:
         tracking.check_tracking_uri(uri)
     assert "secret" not in str(caught.value)
+
+
+def test_a_file_is_an_address_only_as_a_rebuilt_cycles_own(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / tracking.OWN_REGISTRY}"
+    assert tracking.check_tracking_uri(uri) == uri

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
-from training.bundle.files import load_bundle, read_golden, write_bundle
+from training.bundle.files import as_written_beside, load_bundle, read_golden, write_bundle
 from training.bundle.score_split import score_split
 
 
@@ -138,6 +138,16 @@ def test_a_configuration_of_another_meaning_is_refused(bundle, alter) -> None:
     (bundle / "bundle.json").write_text(json.dumps(config, indent=2))
     with pytest.raises(DataContractError, match="was written beside .*; expected the same"):
         load_bundle(bundle)
+
+
+def test_what_the_golden_file_would_be_beside_another_text(bundle) -> None:
+    text = (bundle / "bundle.json").read_bytes()
+    assert as_written_beside(bundle, text) == (bundle / "golden.safetensors").read_bytes()
+    changed = as_written_beside(bundle, text + b"\n")
+    assert changed != (bundle / "golden.safetensors").read_bytes()
+    (bundle / "golden.safetensors").write_bytes(changed)
+    (bundle / "bundle.json").write_bytes(text + b"\n")
+    load_bundle(bundle)
 
 
 def test_a_bundle_of_format_version_1_is_still_read(bundle) -> None:

@@ -1,0 +1,99 @@
+"""The record of a past cycle: what `resolve_run` fixed, and what its stages published.
+
+Only read. Not for rebuilding.
+"""
+
+import sys
+from dataclasses import dataclass
+
+from pipelines import storage
+from pipelines.contracts.artifacts import ResolvedRun, StageRecord
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.run_layout import listing_uri, manifest_uri
+from pipelines.event_log.listing import Listing
+from pipelines.settings import Settings
+from pipelines.stages.runner import REPEATABLE, read_artifact, read_record
+
+REBUILT = REPEATABLE
+"""Stages that are made again. The others move the champion and tell people."""
+_LAST = sys.maxsize
+
+
+@dataclass(frozen=True)
+class PastCycle:
+    """One cycle, as its run folder has it."""
+
+    run_uri: str  # where the record was read, which may be a copy
+    run: ResolvedRun
+    records: dict[str, StageRecord]  # of `resolve_run`, and of stages of REBUILT that have ended
+    listing: Listing | None  # None where the snapshot was built before there was one
+
+    def stages_until(self, until: str) -> tuple[str, ...]:
+        """Return the stages to rebuild: up to the one named, and none after the last on record.
+
+        A model has the number in the registry that it got when it was registered. So of the two
+        trainings the one whose model came first goes first.
+        """
+        last = max(REBUILT.index(name) for name in self.records if name in REBUILT)
+        known = REBUILT[: last + 1]
+        order = sorted(known, key=lambda name: (_rank(name), self.version_of(name) or _LAST))
+        return tuple(order[: order.index(until) + 1] if until in order else order)
+
+    def version_of(self, stage: str) -> int | None:
+        """Return the number under which the original registry has a stage's model, if it has one.
+
+        Args:
+            stage: A training stage, or any other, which has none.
+        """
+        record = self.records.get(stage)
+        artifact = record.artifact if record else {}
+        trained = artifact.get("trained") if stage == "train_anchor" else artifact
+        version = ((trained or {}).get("model") or {}).get("version", "")
+        return int(version) if str(version).isdecimal() else None
+
+
+def _rank(stage: str) -> int:
+    return REBUILT.index(stage.replace("train_anchor", "train_challenger"))
+
+
+def read_cycle(run: str, settings: Settings) -> PastCycle:
+    """Read a cycle's record.
+
+    Args:
+        run: URI or path of a run folder, or the name of a run in the settings' workspace.
+        settings: Where the workspace is.
+
+    Raises:
+        ConfigurationError: there is no such run, or no stage of it has ended that can be rebuilt.
+        DataContractError: a manifest was edited, is damaged or of another version.
+    """
+    run_uri = _find(run, settings)
+    records = {"resolve_run": read_record(run_uri, "resolve_run")}
+    resolved = read_artifact(run_uri, "resolve_run", ResolvedRun)
+    for name in REBUILT:
+        if storage.exists(manifest_uri(run_uri, name)):
+            records[name] = read_record(run_uri, name)
+    if len(records) == 1:
+        raise ConfigurationError(
+            f"no stage of run {run_uri} has ended but resolve_run; expected at least a built "
+            f"snapshot, with which what is rebuilt can be compared; name another run"
+        )
+    return PastCycle(run_uri, resolved, records, read_listing(run_uri))
+
+
+def read_listing(run_uri: str) -> Listing | None:
+    """Return what the event log's files were when a run's snapshot was built, if it is on record.
+
+    Raises:
+        DataContractError: the file is damaged.
+    """
+    uri = listing_uri(run_uri)
+    repair = "put a sound copy back, or move it away: then the files' times of writing are compared"
+    return storage.read_model(uri, Listing, repair) if storage.exists(uri) else None
+
+
+def _find(run: str, settings: Settings) -> str:
+    run_uri = storage.to_uri(run)
+    if "/" in run or storage.exists(manifest_uri(run_uri, "resolve_run")):
+        return run_uri
+    return storage.join(storage.to_uri(settings.workspace_location), "runs", run)

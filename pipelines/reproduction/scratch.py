@@ -1,0 +1,165 @@
+"""The folder in which a cycle is rebuilt: a workspace, a registry, and whose reproduction it is.
+
+    <folder>/reproduction.json                  a Claim: which run is rebuilt here
+    <folder>/workspace/runs/<run_id>/...        the rebuilt cycle, in the layout of every workspace
+    <folder>/workspace/judged/<model>/...       copies of the evidence that the cycle pooled
+    <folder>/registry/...                       see `pipelines.reproduction.own_registry`
+    <folder>/champion/                          the champion, from the original registry
+
+The folder is kept. The same reproduction goes on in it, as a cycle goes on in its run folder.
+"""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipelines import storage
+from pipelines.contracts.artifacts import PinnedFile, ResolvedRun, StageRecord
+from pipelines.contracts.base import Frozen
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.run_layout import manifest_uri, snapshot_manifest_uri
+from pipelines.registry import evidence
+from pipelines.registry.tracking import OWN_REGISTRY
+from pipelines.reproduction.past_cycle import PastCycle
+
+_CLAIM = "reproduction.json"
+
+
+class Claim(Frozen):
+    """Which run a folder is a reproduction of."""
+
+    run_id: str
+    run_digest: str
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """A reproduction's places, and the run that is rebuilt there."""
+
+    folder: Path
+    run: ResolvedRun
+    notes: tuple[str, ...]  # what could not be as it was, whatever is rebuilt
+
+    @property
+    def registry(self) -> Path:
+        """Folder of the registry of its own."""
+        return self.folder / "registry"
+
+    @property
+    def champion(self) -> Path:
+        """Folder with the champion, once it was fetched."""
+        return self.folder / "champion"
+
+    def write_run(self, past: PastCycle) -> None:
+        """Write the manifest of `resolve_run`, from which the stages are run."""
+        record = StageRecord(
+            stage="resolve_run",
+            input_digest=past.records["resolve_run"].input_digest,
+            artifact=self.run.model_dump(mode="json"),
+            wall_s=0.0,
+            finished_at=datetime.now(UTC),
+        )
+        storage.write_model(manifest_uri(self.run.run_uri, "resolve_run"), record.sealed())
+
+    def copy_evidence(self, past: PastCycle) -> None:
+        """Copy what earlier cycles found, which the comparison pools.
+
+        Raises:
+            DataContractError: it was deleted or altered since the run was resolved.
+        """
+        evidence.copy_pinned(past.run, self.run.workspace_uri)
+
+
+def choose_folder(into: str, run_id: str) -> Path:
+    """Return the folder to work in: the one that was named, or a new temporary one.
+
+    Raises:
+        ConfigurationError: it is not on this machine.
+    """
+    if into:
+        return storage.local_path(storage.to_uri(into))
+    return Path(tempfile.mkdtemp(prefix=f"homefeed-reproduce-{run_id}-"))
+
+
+@contextlib.contextmanager
+def open_scratch(folder: Path, past: PastCycle, event_log_uri: str = "") -> Iterator[Scratch]:
+    """Make a folder this run's, or go on in it, and keep others out of it meanwhile.
+
+    Args:
+        folder: An empty folder, one that is not there, or one of an earlier reproduction.
+        past: The cycle.
+        event_log_uri: Where the event log lies by now; '' where it lay.
+
+    Raises:
+        ConfigurationError: the folder holds something else.
+        RunInProgressError: another process rebuilds in it.
+    """
+    claim = Claim(run_id=past.run.run_id, run_digest=past.run.fingerprint())
+    _require_outside(folder, past)
+    _require_free(folder, claim)
+    with storage.exclusive_lock(storage.to_uri(folder / "reproduction"), f"rebuilding in {folder}"):
+        _require_free(folder, claim)
+        storage.write_model(storage.to_uri(folder / _CLAIM), claim)
+        run, notes = _moved(past.run, folder, event_log_uri)
+        scratch = Scratch(folder, run, notes)
+        scratch.write_run(past)
+        yield scratch
+
+
+def _require_outside(folder: Path, past: PastCycle) -> None:
+    """Refuse a folder in the original's own places, where it would be taken for a part of them."""
+    for uri in (past.run_uri, past.run.workspace_uri, past.run.event_log_uri):
+        if storage.is_local(uri) and folder.resolve().is_relative_to(
+            storage.local_path(uri).resolve()
+        ):
+            raise ConfigurationError(
+                f"{folder} lies in {uri}, of which nothing is to be touched; expected a folder "
+                f"elsewhere; name one with --into"
+            )
+
+
+def _require_free(folder: Path, claim: Claim) -> None:
+    claim_uri = storage.to_uri(folder / _CLAIM)
+    found_names = storage.list_names(storage.to_uri(folder))
+    # A process that was killed at once leaves no more than these two.
+    names = {n for n in found_names if n != "reproduction.lock" and not n.startswith(f".{_CLAIM}")}
+    if not names:
+        return
+    repair = "name another folder with --into"
+    found = storage.read_model(claim_uri, Claim, repair) if _CLAIM in names else None
+    if found != claim:
+        what = f"the reproduction of run {found.run_id}" if found else "other files"
+        raise ConfigurationError(
+            f"{folder} holds {what}; expected an empty folder, or one in which this very run "
+            f"({claim.run_id}) was being rebuilt; name another one with --into"
+        )
+
+
+def _moved(
+    run: ResolvedRun, folder: Path, event_log_uri: str
+) -> tuple[ResolvedRun, tuple[str, ...]]:
+    """Return the run with other places, and what of its inputs is gone."""
+    workspace_uri = storage.to_uri(folder / "workspace")
+    reference, notes = run.last_accepted_snapshot_uri, []
+    if reference is not None and not storage.exists(snapshot_manifest_uri(reference)):
+        notes.append(
+            f"the snapshot that the data gate compared with is gone ({reference}), so nothing was "
+            f"judged against it"
+        )
+        reference = None
+    pinned = (
+        PinnedFile(uri=evidence.copied_uri(run, workspace_uri, file), sha256=file.sha256)
+        for file in run.judged_before
+    )
+    places = {
+        "workspace_uri": workspace_uri,
+        "run_uri": storage.join(workspace_uri, "runs", run.run_id),
+        "tracking_uri": f"sqlite:///{folder / 'registry' / OWN_REGISTRY}",
+        "event_log_uri": event_log_uri or run.event_log_uri,
+        "last_accepted_snapshot_uri": reference,
+        "judged_before": tuple(pinned),
+    }
+    return run.model_copy(update=places), tuple(notes)

@@ -1,0 +1,223 @@
+"""What `homefeed reproduce` says of a snapshot whose log, code or record is not as it was."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines import storage
+from pipelines.contracts.artifacts import ResolvedRun, StageRecord
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    DataContractError,
+    ReproductionDiffersError,
+)
+from pipelines.contracts.run_layout import listing_uri, manifest_uri
+from pipelines.contracts.schemas import ACTIONS
+from pipelines.stages.runner import run_stage
+from support import commands
+from support.runs import make_run, save_run
+from support.tiny_log import ACTIONS_15, TINY_AS_OF, acted, rewrite, tiny_config, write_tiny_log
+from support.untouched import look_of
+
+WRITTEN = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
+LATE_FILE = "actions/day=2017-01-18/part-1.parquet"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> ResolvedRun:
+    """A run whose snapshot was built."""
+    home = tmp_path / "home"
+    write_tiny_log(home / "event_log")
+    run = save_run(make_run(home, tiny_config(), TINY_AS_OF))
+    run_stage("build_snapshot", run.run_uri)
+    return run
+
+
+Reproduce = Callable[..., str]
+
+
+@pytest.fixture
+def reproduce(run: ResolvedRun, tmp_path: Path, capsys: pytest.CaptureFixture) -> Reproduce:
+    """Rebuilds the run; gives what was said, and the class of the error before it."""
+
+    def rebuild(
+        until: str = "build_snapshot", into: str = "rebuilt", name: str = "", more: str = ""
+    ) -> str:
+        folder = tmp_path / into
+        error = ""
+        try:
+            commands.run(
+                f"HOMEFEED_HOME={tmp_path / 'home'} homefeed reproduce {name or run.run_uri} "
+                f"--until {until} --into {folder} {more}"
+            )
+        except ReproductionDiffersError as found:
+            error = f"{found.exit_code}: {found}\n"
+        return error + capsys.readouterr().out
+
+    return rebuild
+
+
+def add_actions(home: Path, *rows: dict) -> None:
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=ACTIONS), home / LATE_FILE)
+    os.utime(home / LATE_FILE, (WRITTEN.timestamp(),) * 2)
+
+
+def test_the_snapshot_alone_is_rebuilt_and_the_original_is_not_touched(
+    run: ResolvedRun, reproduce: Reproduce, tmp_path: Path
+) -> None:
+    before = look_of(tmp_path / "home")
+    said = reproduce()
+    assert said.splitlines()[-1] == "1 equal"
+    assert "build_snapshot: starting" in said and "build_snapshot: done in" in said
+    assert reproduce(name=run.run_id).splitlines()[-1] == "1 equal"  # goes on in the folder
+    assert look_of(tmp_path / "home") == before
+    assert not (tmp_path / "rebuilt" / "registry").exists()
+
+
+def test_stages_that_never_ended_are_named(reproduce: Reproduce) -> None:
+    said = reproduce(until="train_challenger")
+    assert "not on record  train_challenger" in said
+    assert said.splitlines()[-1] == "1 equal; 2 not on record"
+
+
+def test_a_partition_that_was_altered_is_named_with_its_time(
+    run: ResolvedRun, reproduce: Reproduce, tmp_path: Path
+) -> None:
+    path = tmp_path / "home" / "event_log" / ACTIONS_15
+    kinds = pq.read_table(path, partitioning=None)["action_type"].to_pylist()
+    rewrite(path.parents[2], ACTIONS_15, "action_type", pa.array(["save", *kinds[1:]]))
+    os.utime(path, (WRITTEN.timestamp(),) * 2)
+    said = reproduce()
+    assert said.startswith("65: what was rebuilt of file://")
+    assert f"data: {ACTIONS_15} was written again 2026-02-03 04:05:06 UTC, with as many" in said
+    assert "not as it was when the cycle ran, and may be why:" in said
+    assert re.search(
+        "  files.shard-00000/examples.arrow: [0-9a-f]{12} then, [0-9a-f]{12} now", said
+    )
+    assert said.splitlines()[-1] == "1 differs"
+
+
+def test_a_row_that_came_late_makes_no_difference(reproduce: Reproduce, tmp_path: Path) -> None:
+    late = acted(1, 10, "repin", "18 05:00", "25 00:00")
+    add_actions(tmp_path / "home" / "event_log", late)
+    said = reproduce()
+    assert said.splitlines()[-1] == "1 equal"
+    assert (
+        f"- data: {LATE_FILE} was added, written 2026-02-03 04:05:06 UTC: 1 rows, 0 rows known "
+        f"before as_of, so none that the snapshot may hold"
+    ) in said
+    assert "without effect on what was rebuilt" in said
+
+
+def test_a_row_that_claims_to_have_been_known_is_named(
+    reproduce: Reproduce, tmp_path: Path
+) -> None:
+    early = acted(1, 10, "repin", "18 05:00", "18 05:01")
+    late = acted(1, 10, "repin", "18 06:00", "25 00:00")
+    add_actions(tmp_path / "home" / "event_log", early, late)
+    said = reproduce()
+    assert said.startswith("65: ")
+    assert f"{LATE_FILE} was added, written 2026-02-03 04:05:06 UTC: 2 rows, 1 rows known" in said
+
+
+def test_a_log_that_was_moved_is_read_where_it_lies_by_now(
+    reproduce: Reproduce, tmp_path: Path
+) -> None:
+    former, place = tmp_path / "home" / "event_log", tmp_path / "moved"
+    shutil.copytree(former, place, copy_function=shutil.copyfile)
+    shutil.rmtree(former)
+    with pytest.raises(DataContractError, match="no event log at"):
+        reproduce()
+    said = reproduce(more=f"--event-log {place}")
+    assert said.splitlines()[-1] == "1 equal"
+    [line] = [line for line in said.splitlines() if "data: " in line]
+    assert " files, the last of them " in line and "with the same row counts" in line
+
+
+def reseal(run: ResolvedRun, **changes: object) -> None:
+    uri = manifest_uri(run.run_uri, "build_snapshot")
+    record = storage.read_model(uri, StageRecord)
+    storage.write_model(uri, record.model_copy(update=changes).sealed())
+
+
+def test_other_packages_code_and_processor_are_named(
+    run: ResolvedRun, reproduce: Reproduce
+) -> None:
+    record = storage.read_model(manifest_uri(run.run_uri, "build_snapshot"), StageRecord)
+    assert record.made_with is not None
+    packages = record.made_with.packages | {"torch": "1.0"}
+    other = {"packages": packages, "project_digest": "f" * 64, "processor": "Z80"}
+    reseal(run, made_with=record.made_with.model_copy(update=other))
+    said = reproduce()
+    assert "without effect on what was rebuilt" in said
+    assert f"- package torch: 1.0 on {record.finished_at:%Y-%m-%d}, 2." in said
+    assert "- code: ffffffffffff (" in said and "what trains and scores is equal" in said
+    assert "- processor: Z80 on " in said
+
+
+def test_a_record_that_says_less_is_rebuilt_and_says_so(
+    run: ResolvedRun, reproduce: Reproduce, tmp_path: Path
+) -> None:
+    reseal(run, made_with=None)
+    storage.remove(listing_uri(run.run_uri))
+    touched = tmp_path / "home" / "event_log" / ACTIONS_15
+    os.utime(touched, (datetime.now(UTC).timestamp() + 60,) * 2)
+    said = reproduce()
+    assert said.splitlines()[-1] == "1 equal"
+    assert "- packages and processor: not recorded for resolve_run, build_snapshot" in said
+    assert "- files of the event log: not recorded" in said
+    assert f"- data: {ACTIONS_15} was written " in said and "after the snapshot was built" in said
+
+
+def test_an_edited_manifest_is_refused(run: ResolvedRun, reproduce: Reproduce) -> None:
+    path = storage.local_path(manifest_uri(run.run_uri, "build_snapshot"))
+    edited = json.loads(path.read_text())
+    edited["artifact"]["digest"] = "0" * 64
+    path.write_text(json.dumps(edited))
+    with pytest.raises(DataContractError, match="its seal does not fit"):
+        reproduce()
+
+
+def test_who_made_it_is_sealed_too(run: ResolvedRun, reproduce: Reproduce) -> None:
+    path = storage.local_path(manifest_uri(run.run_uri, "build_snapshot"))
+    edited = json.loads(path.read_text())
+    edited["made_with"]["num_cores"] += 1
+    path.write_text(json.dumps(edited))
+    with pytest.raises(DataContractError, match="its seal does not fit"):
+        reproduce()
+
+
+@pytest.mark.parametrize(
+    ("name", "until", "into", "message"),
+    [
+        ("2017-01-20--nowhere", "build_snapshot", "rebuilt", "no manifest of resolve_run"),
+        ("", "alert", "rebuilt", "--until is 'alert'; expected one of build_snapshot"),
+        ("", "build_snapshot", "full", "holds other files; expected an empty folder"),
+        ("", "build_snapshot", "home/workspace/x", "lies in file://.* nothing is to be touched"),
+    ],
+)
+def test_what_cannot_be_rebuilt_or_not_there_is_refused(
+    reproduce: Reproduce, tmp_path: Path, name: str, until: str, into: str, message: str
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a file").touch()
+    with pytest.raises(ConfigurationError, match=message):
+        reproduce(until, into, name)
+
+
+def test_a_folder_of_another_reproduction_is_refused(
+    run: ResolvedRun, reproduce: Reproduce, tmp_path: Path
+) -> None:
+    reproduce()
+    other = save_run(make_run(tmp_path / "home", tiny_config(), TINY_AS_OF, run_id="other"))
+    run_stage("build_snapshot", other.run_uri)
+    with pytest.raises(ConfigurationError, match="holds the reproduction of run test-2017-01-20"):
+        reproduce(name=other.run_uri)

@@ -1,0 +1,59 @@
+"""What is kept of an event log's files: by their footers, and by rows only where these are mute."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.contracts.time import to_ms
+from pipelines.event_log import listing
+from pipelines.event_log.listing import ListedFile, list_files
+from pipelines.event_log.reader import open_event_log
+from pipelines.storage import to_uri
+from support.tiny_log import ACTIONS_15, TINY_AS_OF, write_tiny_log
+
+AS_OF_MS = to_ms(TINY_AS_OF)
+
+
+def listed(folder: Path) -> dict[str, ListedFile]:
+    log = open_event_log(to_uri(folder))
+    return {file.path: file for file in list_files(log, log.files, AS_OF_MS).files}
+
+
+def test_rows_known_before_as_of_are_counted(tmp_path: Path) -> None:
+    write_tiny_log(tmp_path)
+    files = listed(tmp_path)
+    # one of the two actions of the 18th was known at as_of, and not before
+    counts = {path: (file.num_rows, file.num_known) for path, file in files.items()}
+    assert counts["actions/day=2017-01-18/part-0.parquet"] == (3, 2)
+    assert counts[ACTIONS_15] == (1, 1)
+    assert counts["pins/part-0.parquet"] == (5, 5)
+    assert counts["users/part-0.parquet"] == (3, 3)
+    assert all(file.footer and file.modified_at for file in files.values())
+
+
+def test_rows_are_read_only_where_the_footer_does_not_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tiny_log(tmp_path)
+    read = []
+    scan = listing._scan
+    monkeypatch.setattr(
+        listing, "_scan", lambda log, file, *rest: read.append(file.path) or scan(log, file, *rest)
+    )
+    before = listed(tmp_path)
+    assert [path.rpartition("day=")[2] for path in read] == ["2017-01-18/part-0.parquet"]
+
+    path = tmp_path / ACTIONS_15
+    pq.write_table(pq.read_table(path, partitioning=None), path, write_statistics=False)
+    after = listed(tmp_path)
+    assert str(path) in read
+    assert after[ACTIONS_15].num_known == before[ACTIONS_15].num_known
+    assert after[ACTIONS_15].footer != before[ACTIONS_15].footer
+
+
+def test_a_damaged_file_is_listed_without_counts(tmp_path: Path) -> None:
+    write_tiny_log(tmp_path)
+    (tmp_path / ACTIONS_15).write_bytes(b"no parquet")
+    found = listed(tmp_path)[ACTIONS_15]
+    assert (found.num_bytes, found.footer, found.num_rows, found.num_known) == (10, "", None, None)

@@ -1,0 +1,103 @@
+"""What is called equal: contents, whatever their places, their ids and the code's name."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipelines import storage
+from pipelines.contracts.artifacts import FreshAnchor, ResolvedRun, StageRecord
+from pipelines.contracts.base import Artifact
+from pipelines.contracts.files import digest_files, digest_of_files
+from pipelines.contracts.judgement import Decision, Judgement
+from pipelines.reproduction.findings import Finding, compare_stage
+from support.bundles import write_small_bundle, write_with_config
+from support.judgements import CHALLENGER, make_judgement
+from support.registered import challenger_of
+from support.runs import make_run
+from training.bundle.files import read_config
+
+
+def record_of(stage: str, artifact: Artifact) -> StageRecord:
+    return StageRecord(
+        stage=stage,
+        input_digest="i",
+        artifact=artifact.model_dump(mode="json"),
+        wall_s=1,
+        finished_at=datetime(2026, 1, 1, tzinfo=UTC),
+    ).sealed()
+
+
+def compared(stage: str, run: ResolvedRun, then: Artifact, now: Artifact) -> dict[str, Finding]:
+    found = compare_stage(stage, run, record_of(stage, then), record_of(stage, now), "")
+    return {finding.what: finding for finding in found}
+
+
+def trained(folder: Path, seed: int, code_version: str) -> Artifact:
+    source = write_small_bundle(folder / "unnamed", seed)
+    named = read_config(source).model_copy(update={"code_version": code_version})
+    bundle = write_with_config(source, folder / "bundle", named)
+    files = digest_files(bundle)
+    model = CHALLENGER.model_copy(update={"bundle_digest": digest_of_files(files)})
+    places = {"bundle_uri": storage.to_uri(bundle), "bundle_files": files}
+    return challenger_of(model).model_copy(update=places)
+
+
+def test_a_bundle_that_other_code_has_signed_is_equal(tmp_path: Path) -> None:
+    run = make_run(tmp_path, code_version="former")
+    then, now = trained(tmp_path / "then", 3, "former"), trained(tmp_path / "now", 3, "todays")
+    found = compared("train_challenger", run, then, now)
+    assert {finding.state for finding in found.values()} == {"equal"}
+    assert {"challenger: weights", "challenger: description"} <= set(found)
+
+
+def test_other_weights_are_not(tmp_path: Path) -> None:
+    run = make_run(tmp_path, code_version="test")
+    then, now = trained(tmp_path / "then", 3, "test"), trained(tmp_path / "now", 4, "test")
+    found = compared("train_challenger", run, then, now)
+    states = {what.removeprefix("challenger: "): each.state for what, each in found.items()}
+    assert states == {
+        **dict.fromkeys(("weights", "description", "example scores"), "differs"),
+        **dict.fromkeys(("steps and loss", "trained on snapshot"), "equal"),
+    }
+
+
+def test_an_anchor_that_was_not_trained_again_differs(tmp_path: Path) -> None:
+    run = make_run(tmp_path, code_version="test")
+    reason = {"reason": "It differs.", "snapshot": None}
+    then = FreshAnchor(trained=trained(tmp_path / "then", 3, "test"), **reason)
+    found = compared("train_anchor", run, then, FreshAnchor(trained=None, **reason))
+    assert found["fresh anchor"].now.startswith("not trained ")
+    assert found["fresh anchor: weights"].state == "differs"
+    assert found["fresh anchor: weights"].now == "nothing"
+
+
+def judged(**changes: object) -> Judgement:
+    return make_judgement(Decision.REJECT).model_copy(update=changes)
+
+
+def test_a_judgement_is_equal_whatever_was_measured_anew(tmp_path: Path) -> None:
+    then = judged()
+    slow = then.serving.model_copy(update={"latency_p50_ms": 9.0})
+    kept = then.comparison.challenger_model.model_copy(update={"mlflow_run_id": "another"})
+
+    def with_description(judgement: Judgement) -> Judgement:
+        reasons = (*judgement.verdict.reasons, judgement.serving.describe())
+        verdict = judgement.verdict.model_copy(update={"reasons": reasons})
+        return judgement.model_copy(update={"verdict": verdict})
+
+    comparison = then.comparison.model_copy(update={"challenger_model": kept})
+    now = with_description(judged(serving=slow, report_uri="file:///x", comparison=comparison))
+    found = compared("compare_with_champion", make_run(tmp_path), with_description(then), now)
+    assert {finding.state for finding in found.values()} == {"equal"}
+    assert found["verdict"].then.startswith("REJECT ")
+
+
+def test_another_metric_is_named_with_both_values(tmp_path: Path) -> None:
+    then = judged()
+    [row] = then.comparison.metrics
+    other = (row.model_copy(update={"challenger": 1.75}),)
+    comparison = then.comparison.model_copy(update={"metrics": other})
+    now = judged(comparison=comparison)
+    found = compared("compare_with_champion", make_run(tmp_path), then, now)
+    differing = [finding for finding in found.values() if finding.state == "differs"]
+    assert [finding.what for finding in differing] == ["metrics and intervals"]
+    assert differing[0].details == ("metrics.repin_volume_at_3 all.challenger: 1.5 then, 1.75 now",)

@@ -1,0 +1,210 @@
+"""A whole cycle is rebuilt: killed in the middle, without the original registry, and to its end.
+
+The tests are in the order of what happens to one folder: each goes on where the one before stopped.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from pipelines import storage
+from pipelines.contracts.artifacts import ModelRef, ResolvedRun, RunRequest, Window
+from pipelines.contracts.errors import TrackingEntryMissingError, TrackingUnavailableError
+from pipelines.contracts.judgement import BaselineKind, Decision, Judgement, Promoted
+from pipelines.contracts.schemas import EMBEDDING_DIM
+from pipelines.registry import anchor, by_hand, evidence, tracking
+from pipelines.registry.evidence import FoundChange, JudgedCycle
+from pipelines.settings import Settings
+from pipelines.stages.runner import read_artifact, run_stage, start_run
+from support import commands
+from support.bundles import write_small_bundle
+from support.line import Line, line_to
+from support.registered import challenger_of, register_bundle
+from support.runs import PLANTED_AS_OF, make_run, save_run
+from support.untouched import look_of, look_of_registry
+from support.worlds import PLANTED_VERSION, write_planted_world
+
+pytestmark = [pytest.mark.services, pytest.mark.slow]
+NAME = "reproduced"
+STAGES = (
+    *("build_snapshot", "check_snapshot", "train_challenger"),
+    *("train_anchor", "compare_with_champion"),
+)
+
+
+class Past(NamedTuple):
+    home: Path
+    run: ResolvedRun
+    line: Line  # between the record's registry and whoever rebuilds
+    folder: Path  # where it is rebuilt
+
+    @property
+    def command(self) -> str:
+        return f"homefeed reproduce {self.run.run_uri} --into {self.folder}"
+
+
+def judged_before(run: ResolvedRun, champion: ModelRef) -> None:
+    """Leave what an earlier cycle found of the same recipe against the same champion."""
+    changes = (FoundChange(pair="theta", metric="repin_volume_at_3", segment="all", value=0.2),)
+    start = run.as_of - timedelta(days=7)
+    now = datetime.now(UTC)
+    cycle = JudgedCycle(
+        run_id="before",
+        run_uri="file:///before",
+        registered_model=NAME,
+        as_of=run.as_of,
+        holdout=Window(start=start, end=run.as_of),
+        judged_at=now,
+        first_judged_at=now,
+        challenger_recipe=run.config.recipe_digest,
+        champion_bundle=champion.bundle_digest,
+        decision=Decision.INCONCLUSIVE,
+        promoted=Promoted.NONE,
+        may_promote=True,
+        changes=changes,
+    )
+    influences = {change.column: np.array([0.01, -0.02]) for change in changes}
+    evidence.publish(run, cycle, np.array([4, 77]), influences)
+
+
+def serve_a_first_model(home: Path, tracking_uri: str) -> None:
+    """Have the gate accept a snapshot, and an untrained model serve, as if a cycle had done it."""
+    places = {"tracking_uri": tracking_uri, "registered_model": NAME, "experiment": NAME}
+    run = save_run(make_run(home, as_of=PLANTED_AS_OF - timedelta(days=14), **places))
+    for name in STAGES[:2]:
+        run_stage(name, run.run_uri)
+    bundle = write_small_bundle(home / "first", 5, EMBEDDING_DIM, PLANTED_VERSION)
+    client = tracking.connect(tracking_uri)
+    model = register_bundle(client, run, home, bundle)
+    by_hand.force(client, run, challenger_of(model), datetime.now(UTC), "the first one")
+    known = anchor.recipe_of(run)
+    anchor.set_by_hand(run.workspace_uri, NAME, known, datetime.now(UTC), "agreed on")
+    judged_before(run, model)
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> Iterator[Past]:
+    """A cycle that was judged against a champion, with evidence of an earlier one."""
+    home = tmp_path_factory.mktemp("past")
+    folder = tmp_path_factory.mktemp("rebuilt") / "here"
+    write_planted_world(home / "event_log")
+    with line_to(tracking_uri) as line:
+        serve_a_first_model(home, line.url)
+        settings = Settings(
+            home=str(home), tracking_uri=line.url, registered_model=NAME, experiment=NAME
+        )
+        request = RunRequest(
+            recipe="smoke",
+            as_of=PLANTED_AS_OF,
+            now=datetime(2026, 1, 1, tzinfo=UTC),
+            may_promote=True,
+            num_devices=1,
+            trigger="reproduced",
+        )
+        run = start_run(request, settings)
+        for name in STAGES:
+            run_stage(name, run.run_uri)
+        yield Past(home, run, line, folder)
+
+
+@pytest.fixture(scope="module")
+def looks(past: Past, tracking_uri: str) -> tuple[dict, dict]:
+    """What the original looked like before anything was rebuilt."""
+    return look_of(past.home), look_of_registry(tracking.connect(tracking_uri), NAME)
+
+
+def test_a_kill_in_the_middle_of_the_training(past: Past, looks: tuple[dict, dict]) -> None:
+    words = commands.split(past.command)[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.cli", *words],
+        env={**os.environ, "HOMEFEED_HOME": str(past.home)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    begun = "workspace/runs/*/train_challenger/training/metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not list(past.folder.glob(begun)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    said, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert "build_snapshot: done in" in said and "train_challenger: done" not in said
+
+
+def test_without_the_original_registry_all_but_the_comparison_is_rebuilt(
+    past: Past, capsys: pytest.CaptureFixture
+) -> None:
+    past.line.cut()
+    with pytest.raises(TrackingUnavailableError, match="does not answer"):
+        commands.run(past.command)
+    past.line.mend()
+    said = capsys.readouterr().out
+    assert states_of(said) == {
+        **dict.fromkeys(("build_snapshot", "check_snapshot", "train_challenger"), {"equal"}),
+        **{"train_anchor": {"equal"}, "compare_with_champion": {"not rebuilt"}},
+    }
+    assert "compare_with_champion: not rebuilt, TrackingUnavailableError" in said
+
+
+def test_on_the_same_code_processor_and_data_everything_is_equal(
+    past: Past, looks: tuple[dict, dict], tracking_uri: str, capsys: pytest.CaptureFixture
+) -> None:
+    commands.run(past.command)
+    said = capsys.readouterr().out
+    assert states_of(said) == dict.fromkeys(STAGES, {"equal"})
+    for what in ("snapshot", "challenger: weights", "holdout rows", "metrics and intervals"):
+        assert f"  {what} " in said
+    assert "not as it was" not in said
+
+    rebuilt_uri = storage.to_uri(past.folder / "workspace" / "runs" / past.run.run_id)
+    then = read_artifact(past.run.run_uri, "compare_with_champion", Judgement)
+    now = read_artifact(rebuilt_uri, "compare_with_champion", Judgement)
+    assert now.comparison.baseline_kind is BaselineKind.CHAMPION
+    assert now.comparison.challenger_model.label == then.comparison.challenger_model.label
+    assert now.comparison.metrics == then.comparison.metrics
+    assert then.comparison.target is not None and past.run.last_accepted_snapshot_uri is not None
+    pooled = then.comparison.find_pooled(then.comparison.target_metric)
+    assert pooled is not None and pooled.num_cycles == 2
+    assert now.verdict.decision is then.verdict.decision and now.report_uri != then.report_uri
+    assert sorted(path.name for path in Path(past.folder).iterdir() if path.name[0] != ".") == [
+        *("champion", "registry", "reproduction.json", "reproduction.lock", "workspace"),
+    ]
+
+    assert look_of(past.home) == looks[0]
+    assert look_of_registry(tracking.connect(tracking_uri), NAME) == looks[1]
+
+
+def test_a_champion_that_was_deleted_is_named(past: Past, capsys: pytest.CaptureFixture) -> None:
+    champion = past.run.champion
+    assert champion is not None
+    client = tracking.connect(past.line.url)
+    client.delete_registered_model_alias(NAME, "champion")
+    client.delete_model_version(NAME, champion.version)
+    # as if it were deleted before the bundle was fetched
+    shutil.rmtree(past.folder / "champion")
+    with pytest.raises(TrackingEntryMissingError, match=f"{NAME} has no version '1'") as caught:
+        commands.run(past.command)
+    assert caught.value.exit_code == 77
+    said = capsys.readouterr().out
+    assert states_of(said)["train_challenger"] == {"equal"}
+    assert states_of(said)["compare_with_champion"] == {"not rebuilt"}
+
+
+def states_of(said: str) -> dict[str, set[str]]:
+    """Return the states of each stage's lines."""
+    found: dict[str, set[str]] = {}
+    for line in said.splitlines():
+        for state in ("equal", "differs", "not rebuilt", "not on record"):
+            if line.startswith(f"{state}  "):
+                found.setdefault(line.removeprefix(state).split()[0], set()).add(state)
+    return found
