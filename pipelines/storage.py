@@ -26,6 +26,9 @@ from pipelines.contracts.errors import (
     RunInProgressError,
     explain_os_error,
 )
+from pipelines.places import conditional, disk_lease, store_lease, stores
+from pipelines.places.conditional import Revision
+from pipelines.places.lease import Lease, holding, require_held_leases
 
 log = logging.getLogger(__name__)
 SWEEP_LOCK = ".sweep.lock"
@@ -75,16 +78,11 @@ def open_filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     """Return the pyarrow filesystem of a URI and the path on it.
 
     Raises:
-        ConfigurationError: the scheme is not one that pyarrow knows.
+        ConfigurationError: the scheme is not one that pyarrow knows, or the URI has a query.
     """
     if is_local(uri):
         return fs.LocalFileSystem(), str(local_path(uri))
-    try:
-        return fs.FileSystem.from_uri(uri)
-    except (ValueError, NotImplementedError) as error:
-        raise ConfigurationError(
-            f"cannot open {uri}: {error}; expected file://, s3://, gs:// or another pyarrow scheme"
-        ) from error
+    return stores.open_arrow(uri)
 
 
 @contextlib.contextmanager
@@ -147,7 +145,11 @@ def write_bytes(uri: str, content: bytes) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part.
 
     A local file is renamed into place; an object store shows the file when it is closed.
+
+    Raises:
+        RunInProgressError: this process has lost a lease, and writes nothing more.
     """
+    require_held_leases()
     with translated_errors(uri, "writing"):
         if is_local(uri):
             files.write_whole(local_path(uri), content)
@@ -158,21 +160,53 @@ def write_bytes(uri: str, content: bytes) -> None:
 
 
 def write_new(uri: str, content: bytes) -> None:
-    """Write a file that must not be there yet.
+    """Write a file that must not be there yet: of several writers at once, one succeeds.
+
+    A local file gets its name by a hard link, an object store is asked to create it.
 
     Raises:
-        RunInProgressError: somebody has written it before; it stays as it is.
+        RunInProgressError: somebody has written it before, and it stays as it is; or this process
+            has lost a lease.
+        ConfigurationError: the object store has no conditional writes.
     """
+    require_held_leases()
     if is_local(uri):
         with translated_errors(uri, "writing"):
             is_new = files.write_new(local_path(uri), content)
-    # The caller's lock keeps two writers apart here: pyarrow knows no conditional write.
-    elif is_new := not exists(uri):
-        write_bytes(uri, content)
+    else:
+        is_new = conditional.write(uri, content, Revision()) is not None
     if not is_new:
         raise RunInProgressError(
             f"{uri} was written by another process at the same time; expected nobody else to "
             f"write there; look at what it did, then try again"
+        )
+
+
+def look(uri: str) -> Revision:
+    """Return what `write_over` needs to know of a file, which need not be there.
+
+    On a local disk this says nothing: whoever holds the lock there holds it until it dies.
+    """
+    return Revision() if is_local(uri) else conditional.revision_of(uri)
+
+
+def write_over(uri: str, value: Frozen, seen: Revision) -> None:
+    """Write one frozen value as JSON, where what is there is still what `look` saw.
+
+    The caller holds a lease. One that was stopped, lost its lease and woke up in this very call
+    does not write over what its successor has published.
+
+    Raises:
+        RunInProgressError: somebody has written there since, or this process has lost a lease.
+        ConfigurationError: the object store has no conditional writes.
+    """
+    require_held_leases()
+    if is_local(uri):
+        write_model(uri, value)
+    elif conditional.write(uri, files.to_json(value), seen) is None:
+        raise RunInProgressError(
+            f"{uri} was written by another process since this one began; expected nobody else to "
+            f"write there; what is there stays; look at it, then try again"
         )
 
 
@@ -203,7 +237,12 @@ def write_model(uri: str, value: Frozen) -> None:
 
 
 def remove(uri: str) -> None:
-    """Delete a file or a folder if it is there."""
+    """Delete a file or a folder if it is there.
+
+    Raises:
+        RunInProgressError: this process has lost a lease, and deletes nothing more.
+    """
+    require_held_leases()
     filesystem, path = open_filesystem(uri)
     with translated_errors(uri, "deleting"):
         kind = filesystem.get_file_info(path).type
@@ -217,7 +256,11 @@ def publish_folder(folder: Path, uri: str) -> None:
     """Copy a local folder to a URI. The caller writes the manifest afterwards, last.
 
     On the local filesystem the folder is moved into place by one rename, replacing what was there.
+
+    Raises:
+        RunInProgressError: this process has lost a lease, and writes nothing more.
     """
+    require_held_leases()
     with translated_errors(uri, "publishing to"):
         if is_local(uri):
             target = local_path(uri)
@@ -296,19 +339,24 @@ def _sweep_orphans(parent: Path) -> None:
 
 
 @contextlib.contextmanager
-def exclusive_lock(uri: str, purpose: str, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold `<uri>.lock` while the block runs; the kernel frees the lock when the process dies.
+def exclusive_lock(uri: str, purpose: str, wait_s: float = 0.0) -> Iterator[Lease]:
+    """Hold the lease of a place while the block runs, and give it.
 
-    Object stores have no locks. There only the orchestrator's `max_active_runs=1` keeps two runs
-    apart.
+    On a local disk it is the lock file `<uri>.lock`, which the kernel frees when the process dies.
+    On an object store it is `<uri>.lease`, a file written on condition, which a holder that dies
+    loses after `store_lease.TTL_S` seconds. A holder that has lost its lease cannot write by this
+    module any more until it has left the block.
 
     Raises:
-        RunInProgressError: somebody else holds the lock, and still does after `wait_s` seconds.
+        RunInProgressError: somebody else holds the place, and still does after `wait_s` seconds.
+        ConfigurationError: the object store has no conditional writes.
     """
-    with contextlib.ExitStack() as stack:
-        if is_local(uri):
-            path = local_path(f"{uri}.lock")
-            with translated_errors(uri, "locking"):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(files.hold_lock(path, purpose, wait_s))
-        yield
+    if is_local(uri):
+        path = local_path(f"{uri}.lock")
+        with translated_errors(uri, "locking"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lease: Lease = disk_lease.acquire(uri, path, purpose, wait_s)
+    else:
+        lease = store_lease.acquire(uri, purpose, wait_s)
+    with holding(lease):
+        yield lease

@@ -1,5 +1,6 @@
 """Fixtures that several folders use, and which tests `make test` runs in one process."""
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from support.mlflow_server import mlflow_server
+from support.s3_server import BUCKET, s3_server, use_s3
 
 SHARED_FOLDERS = ("tests/pipelines/local", "tests/training")
 """Their files share what takes long to make: a running Airflow, a trained model."""
@@ -30,6 +32,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder:
 def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with mlflow_server(tmp_path_factory.mktemp("mlflow")) as uri:
         yield uri
+
+
+@pytest.fixture(scope="session")
+def s3_url() -> Iterator[str]:
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture
+def s3_uri(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A folder of a real S3 server that nobody else uses; the environment leads to the server."""
+    use_s3(s3_url, monkeypatch)
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"
 
 
 @pytest.fixture

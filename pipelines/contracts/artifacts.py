@@ -5,7 +5,7 @@ What judging and promoting leave behind is in `pipelines.contracts.judgement`.
 On disk a run is a folder:
 
     <workspace>/runs/<run_id>/<stage>/manifest.json    a StageRecord, written last
-    <workspace>/runs/<run_id>/<stage>/<attempt>/...    the stage's other files
+    <workspace>/runs/<run_id>/<stage>/output-<lease>-*/ the stage's other files
     <workspace>/runs/<run_id>/<stage>/failure.json     the last failure, removed by success
     <workspace>/snapshots/<digest>/...                 shared by every run that needs it
     <workspace>/history/<model>/*.json                 who was serving when, append-only
@@ -384,6 +384,7 @@ class StageRecord(Frozen):
     made_with: Environment | None = Field(default=None, description="None in older records.")
     wall_s: float = Field(ge=0, description="Seconds of the attempt that published it.")
     finished_at: AwareDatetime
+    lease: int = Field(default=0, ge=0, description="Lease of its writer; 0 in older records.")
 
     def sealed(self) -> "StageRecord":
         """Return the record with the seal that `is_sound` looks for."""

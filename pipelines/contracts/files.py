@@ -8,7 +8,7 @@ import os
 import stat
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -29,10 +29,10 @@ def write_whole(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
-def _holder_of(path: Path) -> str:
+def holder_of(path: Path) -> str:
     """Return the process that a lock file names; it may have been freed a moment ago."""
     with contextlib.suppress(OSError):
-        return path.read_text(errors="replace").strip() or "unknown"
+        return path.read_text(errors="replace").partition("\n")[0].strip() or "unknown"
     return "unknown"
 
 
@@ -166,13 +166,55 @@ def hold_lock(path: Path, purpose: str, wait_s: float = 0.0) -> Iterator[None]:
         TransientStorageError: the disk is full.
         ConfigurationError: the file cannot be made there.
     """
+    with _hold(path, purpose, wait_s, _name_holder):
+        yield
+
+
+@contextlib.contextmanager
+def hold_numbered_lock(path: Path, purpose: str, wait_s: float = 0.0) -> Iterator[int]:
+    """Hold a lock file as `hold_lock` does, and give a number that grows with every holder.
+
+    The number stands in the file's second line. It has reached the disk when this returns, and
+    survives the holder. A file that a person deletes begins at 1 again.
+    """
+    with _hold(path, purpose, wait_s, _count_holder) as number:
+        yield number
+
+
+def _name_holder(path: Path) -> int:
+    path.write_text(str(os.getpid()))
+    return 0
+
+
+def _count_holder(path: Path) -> int:
+    """Write down this process and a number above the one that is there; return the number."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        _, _, before = os.pread(descriptor, 100, 0).decode(errors="replace").partition("\n")
+        first = before.partition("\n")[0]
+        number = int(first) + 1 if first.isascii() and first.isdecimal() else 1
+        # One write over what was there: a kill never leaves the file without a number. What is
+        # longer is cut off afterwards, and nobody reads it.
+        content = f"{os.getpid()}\n{number}\n".encode()
+        os.pwrite(descriptor, content, 0)
+        os.ftruncate(descriptor, len(content))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return number
+
+
+@contextlib.contextmanager
+def _hold(
+    path: Path, purpose: str, wait_s: float, write_down: Callable[[Path], int]
+) -> Iterator[int]:
     # A soft lock, for file systems without locks, would stay for ever if its holder is killed.
     lock = FileLock(path, timeout=wait_s, poll_interval=0.1, fallback_to_soft=False)
     try:
         lock.acquire()
-        path.write_text(str(os.getpid()))
+        number = write_down(path)
     except Timeout:
-        holder = _holder_of(path)
+        holder = holder_of(path)
         raise RunInProgressError(
             f"{purpose} is already running: process {holder} holds "
             f"{path}; expected nobody; wait for it to end, then try again"
@@ -181,6 +223,6 @@ def hold_lock(path: Path, purpose: str, wait_s: float = 0.0) -> Iterator[None]:
         lock.release()
         raise explain_os_error(error, str(path), f"locking for {purpose}:") from error
     try:
-        yield
+        yield number
     finally:
         lock.release()

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from pipelines import storage
 from pipelines.contracts.errors import HomefeedError, RunInProgressError
+from pipelines.contracts.files import holder_of
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.local.airflow_api import FINAL_STATES, AirflowApi
 from pipelines.local.layout import ADMIN, LocalHome
@@ -195,7 +196,7 @@ def keep_up(home: LocalHome, dags: Path) -> None:
 
 def _show_those_running(console: Console, home: LocalHome) -> None:
     """Print the addresses of the services that another process keeps up."""
-    keeper = home.lock.read_text().strip()
+    keeper = holder_of(home.lock)
     console.print(
         f"Airflow and MLflow of {home.path} are up or starting already, until process {keeper} "
         f"ends:",

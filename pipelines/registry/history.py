@@ -26,6 +26,7 @@ from pipelines.contracts import files
 from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError, DataContractError
+from pipelines.places.lease import Lease, number_at
 
 log = logging.getLogger(__name__)
 Kind = Literal["promotion", "rollback", "forced", "outside"]
@@ -57,6 +58,7 @@ class Intent(Frozen):
     acknowledged: tuple[str, ...] = Field(
         default=(), description="Names of earlier files whose damage or loss a person has seen."
     )
+    lease: int = Field(default=0, ge=0, description="Lease of its writer; 0 in older files.")
 
 
 class Outcome(Frozen):
@@ -66,6 +68,7 @@ class Outcome(Frozen):
     is_made: bool
     moved_at: AwareDatetime = Field(description="When the move was made, or given up.")
     note: str = Field(default="", description="Why it was given up.")
+    lease: int = Field(default=0, ge=0, description="Lease of its writer; 0 in older files.")
 
 
 @dataclass(frozen=True)
@@ -126,13 +129,12 @@ class History:
         return next(mine, None)
 
 
-def promotion_lock(workspace_uri: str) -> AbstractContextManager[None]:
-    """Return the lock that every move of the champion or of the accepted recipe holds.
+def promotion_lock(workspace_uri: str) -> AbstractContextManager[Lease]:
+    """Return the lease that every move of the champion or of the accepted recipe holds.
 
     It is waited for: a rollback holds it while it fetches and scores what shall serve again.
     """
-    uri = storage.join(workspace_uri, "history", "promotion")
-    return storage.exclusive_lock(uri, "a promotion", LOCK_WAIT_S)
+    return storage.exclusive_lock(_lock_uri(workspace_uri), "a promotion", LOCK_WAIT_S)
 
 
 def begin(
@@ -144,7 +146,13 @@ def begin(
         RunInProgressError: another process has written at that place since `known` was read.
     """
     place = known.next_sequence
-    intent = Intent(sequence=place, after=known.head, entry=entry, acknowledged=acknowledged)
+    intent = Intent(
+        sequence=place,
+        after=known.head,
+        entry=entry,
+        acknowledged=acknowledged,
+        lease=number_at(_lock_uri(workspace_uri)),
+    )
     uri = storage.join(_folder(workspace_uri, entry.model.name), f"{place:08d}.intent.json")
     content = files.to_json(intent)
     storage.write_new(uri, content)
@@ -158,7 +166,11 @@ def settle(move: Move, is_made: bool, moved_at: datetime, note: str = "") -> Mov
         RunInProgressError: another process has settled it.
     """
     outcome = Outcome(
-        intent_sha256=move.intent_sha256, is_made=is_made, moved_at=moved_at, note=note
+        intent_sha256=move.intent_sha256,
+        is_made=is_made,
+        moved_at=moved_at,
+        note=note,
+        lease=number_at(_lock_uri(workspace_of(move))),
     )
     storage.write_new(_outcome_uri(move.uri), files.to_json(outcome))
     return Move(move.uri, move.intent, move.intent_sha256, outcome)
@@ -286,6 +298,10 @@ def workspace_of(move: Move) -> str:
 def name_of(uri: str) -> str:
     """Return the name of a file, without its folder."""
     return uri.rpartition("/")[2]
+
+
+def _lock_uri(workspace_uri: str) -> str:
+    return storage.join(workspace_uri, "history", "promotion")
 
 
 def _folder(workspace_uri: str, registered_model: str) -> str:

@@ -18,6 +18,7 @@ from pipelines.contracts.errors import (
     RecordDisagreesError,
     TrackingUnavailableError,
 )
+from pipelines.places.lease import require_held_leases
 from pipelines.registry import anchor, history, registry
 from pipelines.registry.history import History, HistoryEntry, Move
 
@@ -126,7 +127,9 @@ def _point_at(client: "MlflowClient", move: Move, now: datetime) -> TrackingUnav
 
     Raises:
         HomefeedError: the registry refuses; the intent is given up.
+        RunInProgressError: the lease was lost; who has it now finds out what became of the intent.
     """
+    require_held_leases()
     try:
         registry.point_champion_at(client, move.intent.entry.model)
     except TrackingUnavailableError as error:

@@ -2,11 +2,15 @@
 
 A stage's manifest is written last. Without it the stage did not happen. A stage is done if its
 manifest was made from the same inputs and what the manifest names is still there; then the stage
-returns its manifest and does no work. Not for what a stage does: that is in the stage's own file.
+returns its manifest and does no work. An attempt works under the stage's lease. Its output folder
+and its manifest carry the lease's number, so that an attempt which has lost the lease without
+knowing can neither write over what its successor has published nor delete it. Not for what a stage
+does: that is in the stage's own file.
 """
 
 import contextlib
 import logging
+import re
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -29,12 +33,16 @@ from pipelines.contracts.errors import (
     as_ours,
 )
 from pipelines.contracts.run_layout import failure_uri, lost_race_uri, manifest_uri
+from pipelines.places.lease import Lease
 from pipelines.settings import Settings
 from pipelines.stages.resolve_run import run_uri_of
 from pipelines.stages.table import TABLE, Stage
 
 log = logging.getLogger(__name__)
 Kind = TypeVar("Kind", bound=Artifact)
+
+_OUTPUT_NAME = re.compile(r"output-(?:(\d{8,})-)?[0-9a-f]{8}")
+"""A folder of one attempt; older ones have no number."""
 
 STAGE_VERSION = 2
 """Raise it when a stage's meaning changes, so that old manifests are not taken for new ones."""
@@ -65,12 +73,12 @@ def start_run(request: RunRequest, settings: Settings) -> ResolvedRun:
     """
     name = "resolve_run"
     run_uri = run_uri_of(request, settings)
-    with _only_one(name, run_uri, RESOLVE_WAIT_S):
+    with _only_one(name, run_uri, RESOLVE_WAIT_S) as lease:
         if storage.exists(manifest_uri(run_uri, name)):
             log.info("%s was resolved before; going on with it", run_uri)
         else:
             with _noting_failure(name, run_uri):
-                _attempt(TABLE[name], run_uri, [request], request.fingerprint(), settings)
+                _attempt(TABLE[name], lease, run_uri, [request], request.fingerprint(), settings)
     return read_artifact(run_uri, "resolve_run", ResolvedRun)
 
 
@@ -97,13 +105,13 @@ def run_stage(name: str, run_uri: str, again: bool = False) -> str:
     if name == "resolve_run":
         return manifest_uri(run_uri, name)
     stage = TABLE[name]
-    with _only_one(name, run_uri), _noting_failure(name, run_uri):
+    with _only_one(name, run_uri) as lease, _noting_failure(name, run_uri):
         found = {upstream: read_record(run_uri, upstream).artifact for upstream in stage.inputs}
         inputs = [read_artifact(run_uri, above, kind) for above, kind in stage.inputs.items()]
         others = [artifact for upstream, artifact in found.items() if upstream != "resolve_run"]
         input_digest = digest_of([name, STAGE_VERSION, digest_of(run), others])
         if again or not _is_done(stage, run_uri, input_digest):
-            _attempt(stage, run_uri, inputs, input_digest, Settings())
+            _attempt(stage, lease, run_uri, inputs, input_digest, Settings())
     return manifest_uri(run_uri, name)
 
 
@@ -141,10 +149,20 @@ def _is_done(stage: Stage, run_uri: str, input_digest: str) -> bool:
 
 
 def _attempt(
-    stage: Stage, run_uri: str, inputs: Sequence[Any], input_digest: str, settings: Settings
+    stage: Stage,
+    lease: Lease,
+    run_uri: str,
+    inputs: Sequence[Any],
+    input_digest: str,
+    settings: Settings,
 ) -> None:
-    """Call the stage's function and publish its artifact."""
-    output = f"output-{uuid.uuid4().hex[:8]}"
+    """Call the stage's function and publish its artifact.
+
+    Raises:
+        RunInProgressError: another process has taken the stage meanwhile; nothing is published.
+    """
+    before = storage.look(manifest_uri(run_uri, stage.name))
+    output = f"output-{lease.number:08d}-{uuid.uuid4().hex[:8]}"
     extras = {
         "output_uri": storage.join(run_uri, stage.name, output),
         "now": datetime.now(UTC),
@@ -160,27 +178,30 @@ def _attempt(
         made_with=environment(),
         wall_s=time.monotonic() - started,
         finished_at=datetime.now(UTC),
+        lease=lease.number,
     )
-    storage.write_model(manifest_uri(run_uri, stage.name), record.sealed())
-    _tidy(stage.name, run_uri, keep=output)
+    storage.write_over(manifest_uri(run_uri, stage.name), record.sealed(), before)
+    _tidy(stage.name, run_uri, output, lease.number)
     log.info("%s of %s: done in %.1f s", stage.name, run_uri, record.wall_s)
 
 
 @contextlib.contextmanager
-def _only_one(stage: str, run_uri: str, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold the stage's lock. An attempt that does not get it says so, for the alert.
+def _only_one(stage: str, run_uri: str, wait_s: float = 0.0) -> Iterator[Lease]:
+    """Hold the stage's lease. An attempt that does not get it, or loses it, says so for the alert.
 
     Raises:
         RunInProgressError: another process runs the same stage, and tells how it ends.
     """
     uri = storage.join(run_uri, stage, "stage")
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(storage.exclusive_lock(uri, f"{stage} of {run_uri}", wait_s))
-        except RunInProgressError as error:
+    lease = None
+    try:
+        with storage.exclusive_lock(uri, f"{stage} of {run_uri}", wait_s) as lease:
+            yield lease
+    except RunInProgressError as error:
+        # What the block raised of another place's lease is noted as a failure of its own.
+        if lease is None or lease.is_lost:
             _note_failure(lost_race_uri(run_uri, stage), stage, error)
-            raise
-        yield
+        raise
 
 
 @contextlib.contextmanager
@@ -220,11 +241,15 @@ def _note_failure(uri: str, stage: str, error: Exception) -> None:
         log.warning("could not note the failure of %s: %s", stage, second)
 
 
-def _tidy(stage: str, run_uri: str, keep: str) -> None:
-    """Remove the files of attempts that never ended."""
+def _tidy(stage: str, run_uri: str, keep: str, number: int) -> None:
+    """Remove the files of attempts that never ended.
+
+    A higher number is that of an attempt which began after this one: it is left alone.
+    """
     folder = storage.join(run_uri, stage)
     for name in storage.list_names(folder):
-        if name.startswith("output-") and name != keep:
+        found = _OUTPUT_NAME.fullmatch(name)
+        if found and name != keep and int(found[1] or 0) <= number:
             storage.remove(storage.join(folder, name))
 
 

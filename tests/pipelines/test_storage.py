@@ -226,12 +226,15 @@ def test_a_live_scratch_of_another_container_is_left_alone(tmp_path: Path) -> No
     assert theirs.returncode == 0 and not folder.exists()
 
 
-def test_an_object_store_has_files_but_no_locks(
+def test_an_object_store_has_files_and_leases(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_object_store(tmp_path, monkeypatch)
     uri = f"{SCHEME}run.json"
-    with storage.exclusive_lock(uri, "one"), storage.exclusive_lock(uri, "another"):
+    with storage.exclusive_lock(uri, "one"):
+        with pytest.raises(RunInProgressError, match=f"process {os.getpid()} .*for one.* holds"):
+            with storage.exclusive_lock(uri, "another"):
+                pytest.fail("two hold one place")
         storage.write_model(uri, VALUE)
     assert storage.read_model(uri, FileDigest) == VALUE
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]

@@ -107,7 +107,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         parts = urlsplit(self.owner.server_url)
         line = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=60)
-        headers = {k: v for k, v in self.headers.items() if k.lower() != "connection"}
+        left_out = ("connection", "host")  # whatever its case, there must be one host only
+        headers = {k: v for k, v in self.headers.items() if k.lower() not in left_out}
         headers["Host"] = parts.netloc
         line.request(self.command, self.path, body, headers)
         answer = line.getresponse()

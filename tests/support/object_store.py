@@ -1,11 +1,16 @@
-"""A place that the storage module takes for an object store: no rename, no lock, file by file."""
+"""A place that the storage module takes for an object store: no rename, file by file.
+
+What is written on condition, the leases, is kept in memory, apart from the files.
+"""
 
 from pathlib import Path
 
 import pytest
+from obstore.store import MemoryStore, ObjectStore
 from pyarrow import fs
 
 from pipelines import storage
+from pipelines.places import conditional
 
 SCHEME = "store://"
 
@@ -18,7 +23,15 @@ def make_object_store(folder: Path, monkeypatch: pytest.MonkeyPatch) -> fs.FileS
     def open_filesystem(uri: str) -> tuple[fs.FileSystem, str]:
         return (store, uri.removeprefix(SCHEME)) if uri.startswith(SCHEME) else local(uri)
 
+    leases = MemoryStore()
+    known = conditional.open_conditional
+
+    def open_conditional(uri: str, max_retries: int) -> tuple[ObjectStore, str]:
+        is_here = uri.startswith(SCHEME)
+        return (leases, uri.removeprefix(SCHEME)) if is_here else known(uri, max_retries)
+
     monkeypatch.setattr(storage, "open_filesystem", open_filesystem)
+    monkeypatch.setattr(conditional, "open_conditional", open_conditional)
     return store
 
 

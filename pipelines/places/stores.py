@@ -1,0 +1,161 @@
+"""Leads two libraries to the same object store: pyarrow for files, obstore for conditional writes.
+
+A URI names the bucket and the path. What else a store needs comes from the environment, which both
+libraries read: `AWS_ENDPOINT_URL` (or `AWS_ENDPOINT_URL_S3`) for a store that is not Amazon's,
+`AWS_REGION`, and the keys. Not for local paths, nor for reading or writing.
+"""
+
+import functools
+import os
+import re
+from datetime import timedelta
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import obstore.store
+from obstore.exceptions import BaseError
+from pyarrow import fs
+
+from pipelines.contracts.errors import ConfigurationError, explain_os_error
+
+_SCHEMES = {"s3": "s3", "gs": "gs", "gcs": "gs", "abfs": "abfs", "abfss": "abfss"}
+"""Schemes of pyarrow that obstore knows too, and its names for them."""
+_PLAIN_KEY = re.compile(r"[\w /.,:;@&=+$!'()-]*", re.ASCII)
+"""Keys that both libraries send alike; obstore writes other characters as %XX."""
+_ANY_REGION = "us-east-1"
+"""What a store that is not Amazon's is told; it has no regions, and the signature needs one."""
+_TIMEOUT = timedelta(seconds=10)
+"""How long one small request may take: less than a lease has left when it is renewed."""
+
+
+def open_arrow(uri: str) -> tuple[fs.FileSystem, str]:
+    """Return the pyarrow filesystem of an object store's URI and the path on it.
+
+    Raises:
+        ConfigurationError: the scheme is not one that pyarrow knows, or the URI has a query.
+        TransientStorageError: Amazon does not say where the bucket is.
+    """
+    _require_no_query(uri)
+    parts = urlsplit(uri)
+    endpoint = _endpoint()
+    if parts.scheme == "s3" and endpoint:
+        # From the URI alone, pyarrow would ask Amazon for the bucket's region.
+        there = urlsplit(endpoint)
+        options = {"endpoint_override": there.netloc, "scheme": there.scheme}
+        path = f"{parts.netloc}{unquote(parts.path)}"
+        return fs.S3FileSystem(region=_region() or _ANY_REGION, **options), path
+    try:
+        return fs.FileSystem.from_uri(uri)
+    except (ValueError, NotImplementedError) as error:
+        raise ConfigurationError(
+            f"cannot open {uri}: {error}; expected file://, s3://, gs:// or another pyarrow scheme"
+        ) from error
+    except OSError as error:
+        # For S3, Amazon is asked for the bucket's region here.
+        raise explain_os_error(error, uri, "opening") from error
+
+
+def open_conditional(uri: str, max_retries: int) -> tuple["obstore.store.ObjectStore", str]:
+    """Return the obstore store of a URI, and the key in it.
+
+    Args:
+        uri: of a file.
+        max_retries: how often the client repeats a request whose answer was lost.
+
+    Raises:
+        ConfigurationError: obstore does not know such a store, or the key would be another one.
+        TransientStorageError: Amazon does not say where the bucket is.
+    """
+    _require_no_query(uri)
+    parts = urlsplit(uri)
+    key = unquote(parts.path).strip("/")
+    if parts.scheme not in _SCHEMES:
+        raise ConfigurationError(
+            f"{uri} is on a store ({parts.scheme}://) for which no conditional write is known; "
+            f"expected a local path, or one of {', '.join(f'{each}://' for each in _SCHEMES)}: two "
+            f"runs could not be kept apart there; set HOMEFEED_WORKSPACE and HOMEFEED_EVENT_LOG to "
+            f"such a place"
+        )
+    if not _PLAIN_KEY.fullmatch(key):
+        found = "".join(sorted(set(_PLAIN_KEY.sub("", key))))
+        raise ConfigurationError(
+            f"{uri} has {found!r} in its path; expected letters, digits, spaces and /.,:;@&=+$!'()"
+            f"-_ only, which every client of an object store sends alike; rename the folder"
+        )
+    base = f"{_SCHEMES[parts.scheme]}://{parts.netloc}"
+    return _open_store(base, max_retries, _options_of(parts.scheme, parts.netloc)), key
+
+
+def store_of(uri: str) -> str:
+    """Return the name of the store that a URI is on, such as `s3://bucket`, with its endpoint."""
+    parts = urlsplit(uri)
+    endpoint = _endpoint() if parts.scheme == "s3" else ""
+    return f"{parts.scheme}://{parts.netloc}" + (f" at {endpoint}" if endpoint else "")
+
+
+def _options_of(scheme: str, bucket: str) -> tuple[tuple[str, str], ...]:
+    """Return what obstore must be told of the environment."""
+    if scheme != "s3":
+        return ()
+    if endpoint := _endpoint():
+        return (("endpoint", endpoint), ("region", _region() or _ANY_REGION))
+    return (("region", _region() or _region_of(bucket)),)
+
+
+@functools.lru_cache(maxsize=64)
+def _open_store(
+    base: str, max_retries: int, options: tuple[tuple[str, str], ...]
+) -> "obstore.store.ObjectStore":
+    named: dict[str, Any] = dict(options)
+    is_plain = named.get("endpoint", "").startswith("http://")
+    try:
+        return obstore.store.from_url(
+            base,
+            client_options={
+                "allow_http": is_plain,
+                "timeout": _TIMEOUT,
+                "connect_timeout": _TIMEOUT,
+            },
+            retry_config={"max_retries": max_retries, "retry_timeout": _TIMEOUT},
+            **named,
+        )
+    except (BaseError, ValueError) as error:
+        told = str(error).partition("\n")[0]
+        raise ConfigurationError(
+            f"cannot open {base}: {told}; expected s3://bucket, gs://bucket or "
+            f"abfs://container@account.dfs.core.windows.net, and credentials in the environment; "
+            f"correct the URI or the environment"
+        ) from error
+
+
+@functools.lru_cache(maxsize=64)
+def _region_of(bucket: str) -> str:
+    """Ask Amazon where a bucket is, as pyarrow does for itself."""
+    try:
+        return str(fs.resolve_s3_region(bucket))
+    except OSError as error:
+        raise explain_os_error(
+            error, f"s3://{bucket}", "asking Amazon for the region of"
+        ) from error
+
+
+def _endpoint() -> str:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+
+
+def _region() -> str:
+    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
+
+
+def _require_no_query(uri: str) -> None:
+    """Refuse what a path below the URI would be appended to, behind the query.
+
+    Raises:
+        ConfigurationError: the URI has a query.
+    """
+    if query := urlsplit(uri).query:
+        raise ConfigurationError(
+            f"{uri} has a query ({query}); expected scheme://bucket/path alone, because paths are "
+            f"made by adding to the URI; set AWS_ENDPOINT_URL (with http:// or https://), "
+            f"AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment instead"
+        )

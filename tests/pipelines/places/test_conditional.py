@@ -1,0 +1,163 @@
+"""Conditional writes on a real S3 server; a store that has none is refused."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from pipelines import storage
+from pipelines.contracts.artifacts import FileDigest
+from pipelines.contracts.errors import ConfigurationError, PlaceError, RunInProgressError
+from pipelines.places import conditional
+from pipelines.places.conditional import Revision
+from support.faulty_proxy import faulty_proxy
+from support.holders import Holder
+from support.s3_server import BUCKET, Manner, s3_server, use_s3
+
+RACE = """
+for line in sys.stdin:
+    uri = line.strip()
+    try:
+        storage.write_new(uri, {name!r}.encode())
+        print("won", flush=True)
+    except Exception as error:
+        print(type(error).__name__, flush=True)
+"""
+VALUE = FileDigest(path="a", sha256="b", num_bytes=3)
+
+
+def test_of_two_processes_that_write_a_new_file_exactly_one_succeeds(s3_uri: str) -> None:
+    with Holder(RACE.format(name="one")) as one, Holder(RACE.format(name="two")) as two:
+        wins = {"one": 0, "two": 0}
+        for number in range(-1, 20):
+            uri = f"{s3_uri}/{number}.json"
+            # Alternating, because who is told first begins first.
+            order = (one, two) if number % 2 else (two, one)
+            for racer in order:
+                racer.tell(uri)
+            said = {"one": one.says(), "two": two.says()}
+            assert sorted(said.values()) == ["RunInProgressError", "won"], said
+            [winner] = (name for name, says in said.items() if says == "won")
+            assert storage.read_bytes(uri).decode() == winner
+            wins[winner] += 1
+        assert sum(wins.values()) == 21
+
+
+def test_what_was_seen_is_written_over_once(s3_uri: str) -> None:
+    uri = f"{s3_uri}/manifest.json"
+    nothing = storage.look(uri)
+    storage.write_over(uri, VALUE, nothing)
+    seen = storage.look(uri)
+    other = VALUE.model_copy(update={"num_bytes": 4})
+    storage.write_over(uri, other, seen)
+    for old in (nothing, seen):
+        with pytest.raises(RunInProgressError, match="written by another process since"):
+            storage.write_over(uri, VALUE, old)
+    assert storage.read_model(uri, FileDigest) == other
+
+
+def test_what_was_deleted_since_is_not_written_over(s3_uri: str) -> None:
+    uri = f"{s3_uri}/manifest.json"
+    storage.write_new(uri, b"x")
+    seen = storage.look(uri)
+    storage.remove(uri)
+    assert conditional.write(uri, b"y", seen) is None
+    assert not storage.exists(uri)
+
+
+@pytest.mark.parametrize("fault", ["answer lost", "500", "reset", "truncated"])
+def test_a_writer_whose_answer_was_lost_knows_its_own_file(
+    s3_uri: str, s3_url: str, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    uri = f"{s3_uri}/x.json"
+    with faulty_proxy(s3_url) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        storage.write_new(f"{s3_uri}/first.json", b"the probe is done with this")
+        proxy.lose("x.json", fault)
+        try:
+            storage.write_new(uri, b"x")
+        except Exception as error:
+            assert getattr(error, "is_retryable", False), error
+            storage.write_new(uri, b"x")
+    assert len(proxy.met) == 1
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_url)
+    assert storage.read_bytes(uri) == b"x"
+
+
+@pytest.mark.parametrize(
+    ("manner", "found"),
+    [("deaf", "a second write under the same condition was accepted"), ("without", "it answered")],
+)
+def test_a_store_without_conditional_writes_is_refused(
+    manner: Manner, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"s3://{BUCKET}/folder/x"
+    with s3_server(manner) as url:
+        use_s3(url, monkeypatch)
+        storage.write_bytes(f"{uri}.txt", b"plain writes are possible")
+        for write in _writes(uri):
+            with pytest.raises(
+                ConfigurationError,
+                match=rf"^s3://{BUCKET} at {url} has no conditional writes: {found}.*expected .*412"
+                r".*use a store that has them",
+            ):
+                write()
+        assert storage.list_names(f"s3://{BUCKET}/folder") == ["x.txt"], "no probe is left"
+
+
+def _writes(uri: str) -> tuple[Callable[[], None], ...]:
+    def lock() -> None:
+        with storage.exclusive_lock(uri, "the run"):
+            pytest.fail("a lease was given that keeps nobody out")
+
+    return (
+        lock,
+        lambda: storage.write_new(uri, b"x"),
+        lambda: storage.write_over(uri, VALUE, Revision()),
+    )
+
+
+def test_a_store_is_probed_once_and_nothing_is_left_of_it(
+    s3_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conditional, "_probed", set())
+    for name in ("one", "two"):
+        storage.write_new(f"{s3_uri}/{name}", b"x")
+    assert storage.list_names(s3_uri) == ["one", "two"]
+    assert len(conditional._probed) == 1
+
+
+@pytest.mark.parametrize("name", ["a b", "homefeed_ranker v1.0", "2026-01-05T06:00:00+00:00", "é~"])
+def test_both_libraries_find_the_same_file(s3_uri: str, name: str) -> None:
+    uri = f"{s3_uri}/{name}/x.json"
+    if not name.isascii():
+        with pytest.raises(ConfigurationError, match="'~é' in its path"):
+            storage.write_new(uri, b"new")
+        return
+    storage.write_new(uri, b"new")
+    assert storage.read_bytes(uri) == b"new"
+    storage.write_bytes(uri, b"newer")
+    found = conditional.read(uri)
+    assert found is not None and found.content == b"newer"
+    assert storage.list_names(s3_uri) == [name]
+
+
+def test_a_bucket_that_is_missing_is_named(s3_uri: str) -> None:
+    with pytest.raises(PlaceError, match=r"at s3://nowhere/\S+: .*make it, or correct the URI"):
+        with storage.exclusive_lock("s3://nowhere/run", "the run"):
+            pytest.fail("taken")
+
+
+@pytest.mark.parametrize(
+    "use", [storage.exists, lambda uri: storage.write_new(uri, b"x"), storage.look]
+)
+def test_a_uri_with_a_query_is_refused(use: Callable[[str], object]) -> None:
+    with pytest.raises(ConfigurationError, match="has a query .*AWS_ENDPOINT_URL"):
+        use("s3://bucket/folder?endpoint_override=127.0.0.1:9&scheme=http/manifest.json")
+
+
+def test_waiting_costs_no_time_where_nobody_holds_the_place(s3_uri: str) -> None:
+    started = time.monotonic()
+    with storage.exclusive_lock(s3_uri, "the run", wait_s=60):
+        pass
+    assert time.monotonic() - started < 10

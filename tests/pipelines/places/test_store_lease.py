@@ -1,0 +1,196 @@
+"""The lease on a real S3 server: who holds it, who loses it, and what a loser can still do."""
+
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from pipelines import storage
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    DataContractError,
+    RunInProgressError,
+    TransientStorageError,
+)
+from pipelines.places import store_lease
+from support.faulty_proxy import faulty_proxy
+from support.holders import TTL_S, hold, state_of
+from support.line import Line, line_to
+
+
+@pytest.fixture(autouse=True)
+def short_ttl(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_lease, "TTL_S", TTL_S)
+
+
+@pytest.fixture
+def line(s3_url: str) -> Iterator[Line]:
+    with line_to(s3_url) as line:
+        yield line
+
+
+def test_the_number_grows_with_every_holder_and_stays_while_it_renews(s3_uri: str) -> None:
+    numbers = []
+    for _ in range(3):
+        with storage.exclusive_lock(s3_uri, "the run") as lease:
+            lease.renew()
+            numbers.append(lease.number)
+            held = state_of(s3_uri)
+            assert (held.number, held.purpose) == (lease.number, "the run")
+            assert held.holder.startswith(f"process {os.getpid()} on ") and held.beat > 0
+    assert numbers == [1, 2, 3]
+    assert (state_of(s3_uri).number, state_of(s3_uri).holder) == (3, "")
+
+
+def test_a_second_holder_is_refused_and_told_who_has_it(s3_uri: str) -> None:
+    with hold(s3_uri) as holder:
+        assert holder.says() == "1"
+        with pytest.raises(
+            RunInProgressError,
+            match=rf"^another is already running: process {holder.pid} on \S+ \(lease 1, for the "
+            rf"run\) holds {s3_uri}.lease; expected nobody",
+        ):
+            with storage.exclusive_lock(s3_uri, "another"):
+                pytest.fail("two hold one place")
+        holder.tell()
+        assert holder.says() == "written"
+    assert state_of(s3_uri).holder == "", "given back by its holder, untouched by the other"
+
+
+def test_a_place_is_waited_for_as_long_as_was_said(s3_uri: str) -> None:
+    with hold(s3_uri) as holder:
+        assert holder.says() == "1"
+        started = time.monotonic()
+        with pytest.raises(RunInProgressError):
+            with storage.exclusive_lock(s3_uri, "another", wait_s=2 * TTL_S):
+                pytest.fail("two hold one place")
+        assert time.monotonic() - started >= 2 * TTL_S, "longer than a dead holder is waited for"
+        holder.tell()
+        with storage.exclusive_lock(s3_uri, "another", wait_s=60) as lease:
+            assert lease.number == 2
+
+
+def test_a_killed_holder_loses_its_place_after_its_time_to_live(s3_uri: str) -> None:
+    with hold(s3_uri) as holder:
+        assert holder.says() == "1"
+        holder.kill()
+        started = time.monotonic()
+        with storage.exclusive_lock(s3_uri, "another") as lease:
+            assert lease.number == 2
+            assert time.monotonic() - started >= TTL_S
+
+
+def test_a_stopped_holder_that_wakes_up_finds_its_place_taken_and_writes_nothing(
+    s3_uri: str,
+) -> None:
+    with hold(s3_uri) as holder:
+        assert holder.says() == "1"
+        holder.stop()
+        with storage.exclusive_lock(s3_uri, "another") as lease:
+            holder.wake()
+            holder.tell()
+            says = holder.says()
+            assert says.startswith(f"RunInProgressError the run: lease 1 of {s3_uri} is lost")
+            lease.require_held()
+            assert state_of(s3_uri).number == 2
+    assert not storage.exists(f"{s3_uri}/by-holder")
+
+
+def test_a_holder_that_was_cut_off_finds_its_place_taken_and_writes_nothing(
+    s3_uri: str, line: Line
+) -> None:
+    with hold(s3_uri, AWS_ENDPOINT_URL=line.url) as holder:
+        assert holder.says() == "1"
+        line.cut()
+        with storage.exclusive_lock(s3_uri, "another"):
+            line.mend()
+            holder.tell()
+            assert "lease 1" in holder.says()
+    assert not storage.exists(f"{s3_uri}/by-holder")
+
+
+def test_a_holder_that_is_cut_off_for_good_writes_nothing_after_its_time(
+    s3_uri: str, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", line.url)
+    with storage.exclusive_lock(s3_uri, "the run") as lease:
+        line.cut()
+        time.sleep(TTL_S)
+        with pytest.raises(TransientStorageError, match=r"\.lease: .*check the storage"):
+            lease.require_held()
+        with pytest.raises(TransientStorageError):
+            storage.remove(f"{s3_uri}/something")
+        line.mend()
+        lease.require_held()  # Nobody has taken the place meanwhile: that is proved, not assumed.
+    assert state_of(s3_uri).number == 1
+
+
+@pytest.mark.parametrize("fault", ["answer lost", "500", "request lost", "reset"])
+def test_a_lost_answer_loses_no_lease(
+    s3_uri: str, s3_url: str, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    with faulty_proxy(s3_url) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        with storage.exclusive_lock(s3_uri, "the run") as lease:
+            for times in (1, 2):
+                proxy.lose(".lease", fault, times)
+                for _ in range(times + 1):
+                    try:
+                        lease.renew()
+                    except TransientStorageError:
+                        continue
+            proxy.mend()
+            lease.renew()
+            assert not lease.is_lost
+        assert state_of(s3_uri).holder == ""
+
+
+def test_a_sign_of_life_that_arrived_unknown_to_its_holder_loses_no_lease(
+    s3_uri: str, s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is lost, and what was written cannot be read either until later."""
+    with faulty_proxy(s3_url) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        with storage.exclusive_lock(s3_uri, "the run") as lease:
+            proxy.choose = lambda method, path: "answer lost" if method == "PUT" else "500"
+            with pytest.raises(TransientStorageError):
+                lease.renew()
+            proxy.mend()
+            lease.renew()
+            assert not lease.is_lost
+            assert state_of(s3_uri).beat > 1, "the lost one counts"
+
+
+def test_a_lease_file_that_was_deleted_is_a_lost_lease(s3_uri: str) -> None:
+    with storage.exclusive_lock(s3_uri, "the run") as lease:
+        filesystem, path = storage.open_filesystem(f"{s3_uri}.lease")
+        filesystem.delete_file(path)
+        with pytest.raises(RunInProgressError, match="another process's by now"):
+            lease.renew()
+        assert lease.is_lost
+        with pytest.raises(RunInProgressError, match="lost before"):
+            storage.write_bytes(f"{s3_uri}/x", b"x")
+
+
+def test_a_lease_that_was_given_back_is_not_renewed(s3_uri: str) -> None:
+    with storage.exclusive_lock(s3_uri, "the run") as lease:
+        pass
+    for ask in (lease.renew, lease.require_held):
+        with pytest.raises(RunInProgressError, match="given back"):
+            ask()
+    lease.release()
+    storage.write_bytes(f"{s3_uri}/x", b"x")
+
+
+def test_a_file_that_is_no_lease_is_named(s3_uri: str) -> None:
+    storage.write_bytes(f"{s3_uri}.lease", b"{}")
+    with pytest.raises(DataContractError, match=rf"{s3_uri}.lease is not a valid LeaseState"):
+        with storage.exclusive_lock(s3_uri, "the run"):
+            pytest.fail("taken")
+
+
+def test_a_store_without_any_lease_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"hdfs://.*no conditional write is known.*s3://"):
+        with storage.exclusive_lock("hdfs://node/run", "the run"):
+            pytest.fail("taken")
