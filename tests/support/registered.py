@@ -43,10 +43,12 @@ def register_bundle(
     return registry.register(client, run, mlflow_run_id, source, tags)
 
 
-def register_logged_bundle(client: MlflowClient, run: ResolvedRun, folder: Path) -> ModelRef:
-    """Log a small bundle with the code that serves it, and register it as the challenger."""
+def register_logged_bundle(
+    client: MlflowClient, run: ResolvedRun, folder: Path, bundle: Path | None = None
+) -> ModelRef:
+    """Log a bundle with the code that serves it, and register it as the challenger of the run."""
     number = uuid.uuid4().int % 2**32
-    bundle = write_small_bundle(folder / f"bundle-{number:08x}", number)
+    bundle = bundle or write_small_bundle(folder / f"bundle-{number:08x}", number)
     mlflow_run_id = tracking.open_run(client, run, "challenger", "a challenger")
     logged = log_bundle(bundle, mlflow_run_id, run.tracking_uri)
     tags = {
