@@ -1,0 +1,132 @@
+"""The three parts of `make bench-faults`: moves of the champion, stages, whole cycles.
+
+Each part yields its tries by number, always in the same order, so that one can be replayed.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from support import killed_moves, killed_stages
+from support.faulty_cycles import Plan, plans, run_cycle, world_behind_a_proxy
+from support.faulty_proxy import FaultyProxy
+from support.killed_moves import ACTIONS, ACTORS
+from support.stage_world import STAGES, StageWorld
+
+MOVES_SEED, NUM_DRAWN_MOVES = 11, 700
+STAGES_SEED, PER_CLASS, PER_ACTOR, NUM_WITH_TORCHRUN = 5, 3, 4, 4
+NUM_CYCLE_SEEDS, EVERYS = 4, (7,)
+
+
+@dataclass(frozen=True)
+class Try:
+    """One try: its number within its part, the row that counts it, and what it does."""
+
+    number: int
+    row: tuple[str, ...]
+    story: str
+    run: Callable[[], Counter[str]]
+    """Raises AssertionError where something is lost; returns what else is counted."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part: its tries, and the table that tells of them."""
+
+    tries: Callable[[Path], Iterator[Try]]
+    says: str
+    names: tuple[str, ...]
+    """Headings of the columns that name a row."""
+    extras: tuple[str, ...] = ()
+    """Headings of what is counted besides tries, survived and lost."""
+
+
+def _moves(folder: Path) -> Iterator[Try]:
+    """Yield every pair of point and actor once, and then the draws with two kills."""
+    names = {
+        action: killed_moves.points(folder / f"dry-{i}", action) for i, action in enumerate(ACTIONS)
+    }
+    single = [
+        (action, actor, (place,))
+        for action in ACTIONS
+        for actor in ACTORS
+        for place in range(len(names[action]))
+    ]
+    draw = random.Random(MOVES_SEED)
+    drawn = []
+    for _ in range(NUM_DRAWN_MOVES):
+        action, actor, places = draw.choice(single)
+        drawn.append((action, actor, (*places, draw.randrange(len(names[action])))))
+    for number, (action, actor, places) in enumerate([*single, *drawn]):
+        killed = " and ".join(names[action][place] for place in places)
+        story = f"{number}: {action}, killed {killed}; {actor}"
+        kind = "one kill" if len(places) == 1 else "two kills"
+
+        def run(number: int = number, arguments: tuple = (action, actor, places, story)) -> Counter:
+            killed_moves.try_once(folder / f"t{number}", *arguments)
+            return Counter()
+
+        yield Try(number, (action, kind), story, run)
+
+
+def _stages(folder: Path) -> Iterator[Try]:
+    """Yield points of every stage, alone and with an actor; last some with torchrun itself."""
+    with world_behind_a_proxy(folder / "stages") as (world, _):
+        found = {stage: killed_stages.places_of(world, stage) for stage in STAGES}
+        tries = killed_stages.draw_tries(found, STAGES_SEED, PER_CLASS, PER_ACTOR)
+        for each in tries:
+            who = "alone" if each.actor == killed_stages.NOBODY else f"and {each.actor}"
+            row = (each.stage, str(len(found[each.stage])), who)
+            yield Try(each.number, row, each.story, partial(_try_stage, world, each, False))
+        training = [each for each in tries if each.stage == "train_challenger"]
+        for each in killed_stages.sample_of(training, STAGES_SEED, NUM_WITH_TORCHRUN):
+            number = len(tries) + each.number
+            row = (each.stage, str(len(found[each.stage])), "with torchrun")
+            yield Try(number, row, each.story, partial(_try_stage, world, each, True))
+
+
+def _try_stage(
+    world: StageWorld, each: killed_stages.StageTry, starts_processes: bool
+) -> Counter[str]:
+    killed_stages.try_stage(world, each, starts_processes)
+    return Counter()
+
+
+def _cycles(folder: Path) -> Iterator[Try]:
+    """Yield whole cycles, by the share of their requests that is spoiled, or by its fault."""
+    with world_behind_a_proxy(folder / "cycles") as (world, proxy):
+        for plan in plans(NUM_CYCLE_SEEDS, EVERYS):
+            run = partial(_run_cycle, world, proxy, plan)
+            yield Try(plan.number, (plan.kind,), plan.story, run)
+
+
+def _run_cycle(world: StageWorld, proxy: FaultyProxy, plan: Plan) -> Counter[str]:
+    end = run_cycle(world, proxy, plan)
+    return Counter(
+        {
+            "attempts of stages": end.attempts,
+            "requests spoiled": sum(end.met.values()),
+            "ended only when the faults stopped": int(bool(end.left_stage)),
+        }
+    )
+
+
+PARTS = {
+    "moves": Part(
+        _moves, f"every pair of a point and an actor, seed {MOVES_SEED}", ("action", "killed")
+    ),
+    "stages": Part(
+        _stages,
+        f"of each class of points the first, the last and one drawn, seed {STAGES_SEED}",
+        ("stage", "points", "killed"),
+    ),
+    "cycles": Part(
+        _cycles,
+        f"whole cycles before a faulty MLflow, seeds 1 to {NUM_CYCLE_SEEDS}",
+        ("requests",),
+        ("attempts of stages", "requests spoiled", "ended only when the faults stopped"),
+    ),
+}
