@@ -14,10 +14,10 @@ from support import killed_moves, killed_stages
 from support.faulty_cycles import Plan, plans, run_cycle, world_behind_a_proxy
 from support.faulty_proxy import FaultyProxy
 from support.killed_moves import ACTIONS, ACTORS
-from support.stage_world import STAGES, StageWorld
+from support.stage_world import StageWorld
 
 MOVES_SEED, NUM_DRAWN_MOVES = 11, 700
-STAGES_SEED, PER_CLASS, PER_ACTOR, NUM_WITH_TORCHRUN = 5, 3, 4, 4
+STAGES_SEED, PER_CLASS, PER_ACTOR, NUM_WITH_TORCHRUN = 5, 2, 3, 3
 NUM_CYCLE_SEEDS, EVERYS = 4, (7,)
 
 
@@ -75,7 +75,7 @@ def _moves(folder: Path) -> Iterator[Try]:
 def _stages(folder: Path) -> Iterator[Try]:
     """Yield points of every stage, alone and with an actor; last some with torchrun itself."""
     with world_behind_a_proxy(folder / "stages") as (world, _):
-        found = {stage: killed_stages.places_of(world, stage) for stage in STAGES}
+        found = world.places
         tries = killed_stages.draw_tries(found, STAGES_SEED, PER_CLASS, PER_ACTOR)
         for each in tries:
             who = "alone" if each.actor == killed_stages.NOBODY else f"and {each.actor}"

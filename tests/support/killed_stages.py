@@ -15,8 +15,8 @@ from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.stages.runner import read_artifact
 from support import stage_acts
 from support.stage_points import Place, verb_of
-from support.stage_processes import KILLED, Ended, Where, find_places, perform
-from support.stage_world import STAGES, StageWorld
+from support.stage_processes import KILLED, Ended, Where, perform
+from support.stage_world import StageWorld
 
 Act = Callable[[StageWorld], Ended]
 NOBODY = "nobody"
@@ -49,12 +49,6 @@ class StageTry:
     def story(self) -> str:
         name, occurrence = self.place
         return f"{self.number}: {self.stage}, killed {name} (number {occurrence}); {self.actor}"
-
-
-def places_of(world: StageWorld, stage: str) -> list[Place]:
-    """Return a stage's points, in order, as one run comes by them."""
-    world.restore(stage)
-    return find_places(world.where, world.act_of(stage))
 
 
 def draw_tries(
@@ -146,6 +140,3 @@ def _assert_record_is_sound(world: StageWorld, story: str) -> None:
     assert state.history.pending is None, story
     moved = [entry.run_uri for _, entry in state.history.entries if entry.kind == "promotion"]
     assert len(moved) == len(set(moved)), story
-
-
-__all__ = ["ACTORS", "NOBODY", "STAGES", "StageTry", "draw_tries", "places_of", "try_stage"]

@@ -1,10 +1,10 @@
 """The points at which a stage may be killed: before and after everything that it changes.
 
-What a stage changes it changes by a call: a file is opened for writing, brought to the disk, renamed,
-linked or removed, a folder is made or removed, a request that writes goes to the registry. `watch`
-puts a named point before and after each such call, in the process that calls it, so the points
-are found by running the stage once. A point's name holds no random part, so the same point is found
-again in another process: it is a name and how many points of that name came before it.
+What a stage changes it changes by a call: a file is opened for writing, brought to the disk,
+renamed, linked or removed, a folder is made or removed, a request that writes goes to the registry.
+`watch` puts a named point before and after each such call, in the process that calls it, so the
+points are found by running the stage once. A point's name holds no random part, so the same point
+is found again in another process: it is a name and how many points of that name came before it.
 
 Not for starting or killing processes (`support.stage_processes`).
 """
@@ -29,6 +29,7 @@ _ASKED_ONLY = ("search", "get", "list", "get-by-name", "get-history")
 """How the paths of MLflow's requests end that change nothing, though some are sent by POST."""
 _RANDOM = re.compile(
     r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])|(?<=output-)[0-9a-f]{8}|(?<=tmp)[a-z0-9_]{8}(?=/|$)"
+    r"|\d{8}T\d{12}Z|(?<=[a-z]-)[0-9a-f]{8}(?=\.json)"
 )
 
 

@@ -2,8 +2,8 @@
 
 They are forked from a process that has imported the heavy libraries and computed nothing yet
 (multiprocessing's fork server): a try does not pay for the imports, and no pool of threads is
-copied in whatever state it is. What starts further processes is done in the process itself here: the
-training that torchrun would start, and the serving check. So their points are points too. With
+copied in whatever state it is. What starts further processes is done in the process itself here:
+the training that torchrun would start, and the serving check. So their points are points too. With
 torchrun a stage is killed in tests/pipelines/stages/test_killed_stages.py.
 """
 

@@ -20,7 +20,6 @@ from typing import Any
 import psutil
 
 from pipelines import storage
-from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.files import digest_files
 from pipelines.contracts.judgement import Decision
@@ -29,8 +28,8 @@ from pipelines.registry import reconcile, tracking
 from pipelines.stages.runner import read_record
 from support import stage_acts
 from support.mlflow_server import mlflow_server
-from support.stage_points import without_random_parts
-from support.stage_processes import Act, Ended, Where, perform
+from support.stage_points import Place, without_random_parts
+from support.stage_processes import Act, Where, find_places, perform
 from support.worlds import write_planted_world
 
 MODEL = "tried"
@@ -63,6 +62,7 @@ class StageWorld:
         self.notes = folder / "notes"
         self.notes.mkdir(parents=True)
         self.undisturbed: dict[str, Facts] = {}
+        self.places: dict[str, list[Place]] = {}
         self.runs = self.home / "workspace" / "runs"
         self.run_uri = storage.to_uri(self.runs / TRIED)
         self.where = Where(self.home, self.notes, self._environment())
@@ -262,14 +262,6 @@ def stage_world(folder: Path, url_of: Any = contextlib.nullcontext) -> Iterator[
         for stage in STAGES:
             world.set_verdict_for(stage)
             world.keep(stage)
-            world.must(world.act_of(stage))
+            world.places[stage] = find_places(world.where, world.act_of(stage))
             world.undisturbed[stage] = world.facts(stage)
         yield world
-
-
-def resolved(world: StageWorld) -> ResolvedRun:
-    """Return the tried cycle's run."""
-    return ResolvedRun.model_validate(read_record(world.run_uri, "resolve_run").artifact)
-
-
-__all__ = ["MODEL", "STAGES", "Ended", "StageWorld", "resolved", "stage_world"]
