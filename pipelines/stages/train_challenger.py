@@ -21,6 +21,7 @@ from pipelines.contracts.files import digest_files, digest_of_files, own_tempora
 from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.registry import registry, tracking
+from pipelines.stages.temporary import swept_temporary_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -76,7 +77,8 @@ def train_side(
         work_dir = _work_dir(run, side)
         spec = _specify(run, snapshot, snapshot_dir, mlflow_run_id, work_dir)
         result = launcher.train(spec)
-    model = _register(client, run, spec, result, side)
+    with swept_temporary_files(run.workspace_uri):
+        model = _register(client, run, spec, result, side)
     bundle_uri = storage.join(output_uri, "bundle")
     with storage.scratch_folder(run.workspace_uri) as scratch:
         # A copy is published, so that a retry after this point finds the bundle in the work folder.

@@ -17,8 +17,8 @@ from support.killed_moves import ACTIONS, ACTORS
 from support.stage_world import StageWorld
 
 MOVES_SEED, NUM_DRAWN_MOVES = 11, 700
-STAGES_SEED, PER_CLASS, PER_ACTOR, NUM_WITH_TORCHRUN = 5, 2, 3, 3
-NUM_CYCLE_SEEDS, EVERYS = 4, (7,)
+STAGES_SEED, PER_CLASS, PER_ACTOR, NUM_WITH_TORCHRUN = 5, 1, 2, 2
+NUM_CYCLE_SEEDS, EVERYS = 2, (7,)
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,7 @@ def draw_tries(
         for actor in ACTORS:
             drawn = draw.sample(places[stage], min(per_actor, len(places[stage])))
             chosen += [(stage, place, actor) for place in drawn]
+    draw.shuffle(chosen)
     return [StageTry(number, *each) for number, each in enumerate(chosen)]
 
 
