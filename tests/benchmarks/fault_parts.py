@@ -6,8 +6,9 @@ Each part yields its tries by number, always in the same order, so that one can 
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from support import killed_moves, killed_stages
@@ -32,11 +33,23 @@ class Try:
     """Raises AssertionError where something is lost; returns what else is counted."""
 
 
+class Place:
+    """Where the tries of all parts are made; the world of stages is made once, when it is asked."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.folder, self._stack = folder, stack
+
+    @cached_property
+    def behind(self) -> tuple[StageWorld, FaultyProxy]:
+        """A world behind a proxy, and the proxy."""
+        return self._stack.enter_context(world_behind_a_proxy(self.folder / "world"))
+
+
 @dataclass(frozen=True)
 class Part:
     """One part: its tries, and the table that tells of them."""
 
-    tries: Callable[[Path], Iterator[Try]]
+    tries: Callable[[Place], Iterator[Try]]
     says: str
     names: tuple[str, ...]
     """Headings of the columns that name a row."""
@@ -44,8 +57,9 @@ class Part:
     """Headings of what is counted besides tries, survived and lost."""
 
 
-def _moves(folder: Path) -> Iterator[Try]:
+def _moves(place: Place) -> Iterator[Try]:
     """Yield every pair of point and actor once, and then the draws with two kills."""
+    folder = place.folder
     names = {
         action: killed_moves.points(folder / f"dry-{i}", action) for i, action in enumerate(ACTIONS)
     }
@@ -72,20 +86,19 @@ def _moves(folder: Path) -> Iterator[Try]:
         yield Try(number, (action, kind), story, run)
 
 
-def _stages(folder: Path) -> Iterator[Try]:
-    """Yield points of every stage, alone and with an actor; last some with torchrun itself."""
-    with world_behind_a_proxy(folder / "stages") as (world, _):
-        found = world.places
-        tries = killed_stages.draw_tries(found, STAGES_SEED, PER_CLASS, PER_ACTOR)
-        for each in tries:
-            who = "alone" if each.actor == killed_stages.NOBODY else f"and {each.actor}"
-            row = (each.stage, str(len(found[each.stage])), who)
-            yield Try(each.number, row, each.story, partial(_try_stage, world, each, False))
-        training = [each for each in tries if each.stage == "train_challenger"]
-        for each in killed_stages.sample_of(training, STAGES_SEED, NUM_WITH_TORCHRUN):
-            number = len(tries) + each.number
-            row = (each.stage, str(len(found[each.stage])), "with torchrun")
-            yield Try(number, row, each.story, partial(_try_stage, world, each, True))
+def _stages(place: Place) -> Iterator[Try]:
+    """Yield points of every stage, alone and with an actor; first some with torchrun itself."""
+    world, _ = place.behind
+    tries = killed_stages.draw_tries(world.places, STAGES_SEED, PER_CLASS, PER_ACTOR)
+    training = [each for each in tries if each.stage == "train_challenger"]
+    for each in killed_stages.sample_of(training, STAGES_SEED, NUM_WITH_TORCHRUN):
+        row = (each.stage, str(len(world.places[each.stage])), "with torchrun")
+        run = partial(_try_stage, world, each, True)
+        yield Try(len(tries) + each.number, row, each.story, run)
+    for each in tries:
+        who = "alone" if each.actor == killed_stages.NOBODY else f"and {each.actor}"
+        row = (each.stage, str(len(world.places[each.stage])), who)
+        yield Try(each.number, row, each.story, partial(_try_stage, world, each, False))
 
 
 def _try_stage(
@@ -95,12 +108,12 @@ def _try_stage(
     return Counter()
 
 
-def _cycles(folder: Path) -> Iterator[Try]:
+def _cycles(place: Place) -> Iterator[Try]:
     """Yield whole cycles, by the share of their requests that is spoiled, or by its fault."""
-    with world_behind_a_proxy(folder / "cycles") as (world, proxy):
-        for plan in plans(NUM_CYCLE_SEEDS, EVERYS):
-            run = partial(_run_cycle, world, proxy, plan)
-            yield Try(plan.number, (plan.kind,), plan.story, run)
+    world, proxy = place.behind
+    for plan in plans(NUM_CYCLE_SEEDS, EVERYS):
+        run = partial(_run_cycle, world, proxy, plan)
+        yield Try(plan.number, (plan.kind,), plan.story, run)
 
 
 def _run_cycle(world: StageWorld, proxy: FaultyProxy, plan: Plan) -> Counter[str]:

@@ -11,6 +11,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +22,7 @@ sys.path.insert(1, str(ROOT / "tests"))
 sys.path.insert(2, str(ROOT / "tests" / "benchmarks"))
 
 if TYPE_CHECKING:
-    from fault_parts import Part
+    from fault_parts import Part, Try
 
 NAMES = ("moves", "stages", "cycles")
 PAGE = ROOT / "docs" / "reliability.md"
@@ -30,43 +32,56 @@ Rows = dict[tuple[str, ...], Counter[str]]
 def main() -> int:
     """Run the tries of some parts, or one try, and write the counts."""
     # Here, because every process that is killed imports this file, and must be quick.
-    from fault_parts import PARTS
+    from fault_parts import PARTS, Place
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--only", nargs=2, metavar=("PART", "NUMBER"), help="One try to replay.")
+    parser.add_argument("--minutes", type=float, help="Begin no try of a part after this time.")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
+    names, number = options.parts, None
     if options.only:
-        name, number = options.only
-        return int(bool(_count(name, PARTS[name], int(number))[1]))
+        names, number = [options.only[0]], int(options.only[1])
     num_lost = 0
-    for name in options.parts:
-        started = time.monotonic()
-        rows, lost = _count(name, PARTS[name], None)
-        num_lost += len(lost)
-        _write(name, _table(PARTS[name], rows, time.monotonic() - started))
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+        place = Place(Path(scratch), stack)
+        for name in names:
+            tries = _wanted(PARTS[name].tries(place), number, options.minutes)
+            started = time.monotonic()
+            rows, lost = _count(name, tries)
+            num_lost += len(lost)
+            if number is None:
+                _write(name, _table(PARTS[name], rows, time.monotonic() - started))
     return int(num_lost > 0)
 
 
-def _count(name: str, part: "Part", only: int | None) -> tuple[Rows, list[str]]:
-    """Run the tries of a part, and return the counts by row and the stories of what was lost."""
+def _wanted(tries: "Iterator[Try]", number: int | None, minutes: float | None) -> "Iterator[Try]":
+    """Yield the one try of a number, or all that begin in time."""
+    started = None
+    for each in tries:
+        started = started or time.monotonic()  # The first one waits until the world is made.
+        if minutes is not None and time.monotonic() - started > 60 * minutes:
+            return
+        if number in (None, each.number):
+            yield each
+
+
+def _count(name: str, tries: "Iterator[Try]") -> tuple[Rows, list[str]]:
+    """Run tries, and return the counts by row and the stories of what was lost."""
     rows: Rows = {}
     lost = []
-    with tempfile.TemporaryDirectory() as scratch:
-        for number, each in enumerate(part.tries(Path(scratch))):
-            if only not in (None, each.number):
-                continue
-            row = rows.setdefault(each.row, Counter())
-            row["tries"] += 1
-            try:
-                row += each.run()
-            except AssertionError as error:
-                row["lost"] += 1
-                lost.append(each.story)
-                _tell(f"LOST {name} {each.story}: {str(error)[: 3000 if only else 600]}")
-            if number % 10 == 9:
-                _tell(f"{time.strftime('%T')} {name}: {number + 1} tries, {len(lost)} lost")
+    for count, each in enumerate(tries, start=1):
+        row = rows.setdefault(each.row, Counter())
+        row["tries"] += 1
+        try:
+            row += each.run()
+        except AssertionError as error:
+            row["lost"] += 1
+            lost.append(each.story)
+            _tell(f"LOST {name} {str(error)[:2000]}")
+        if count % 10 == 0:
+            _tell(f"{time.strftime('%T')} {name}: {count} tries, {len(lost)} lost")
     return rows, lost
 
 
