@@ -88,7 +88,9 @@ def world_behind_a_proxy(folder: Path) -> Iterator[tuple[StageWorld, FaultyProxy
         yield world, found[0]
 
 
-def run_cycle(world: StageWorld, proxy: FaultyProxy, plan: Plan) -> CycleEnd:
+def run_cycle(
+    world: StageWorld, proxy: FaultyProxy, plan: Plan, num_attempts: int = NUM_ATTEMPTS
+) -> CycleEnd:
     """Run a cycle with spoiled requests, then without, and look at all that it left."""
     world.restore(STAGES[0])
     proxy.met.clear()
@@ -97,7 +99,7 @@ def run_cycle(world: StageWorld, proxy: FaultyProxy, plan: Plan) -> CycleEnd:
         world.set_verdict_for(stage)
         plan.begin(proxy)
         try:
-            is_done = _try_often(world, stage, end, plan.story)
+            is_done = _try_often(world, stage, end, plan.story, num_attempts)
         finally:
             proxy.mend()
         end.left_stage = end.left_stage or ("" if is_done else stage)
@@ -109,8 +111,8 @@ def run_cycle(world: StageWorld, proxy: FaultyProxy, plan: Plan) -> CycleEnd:
     return end
 
 
-def _try_often(world: StageWorld, stage: str, end: CycleEnd, story: str) -> bool:
-    for _ in range(NUM_ATTEMPTS):
+def _try_often(world: StageWorld, stage: str, end: CycleEnd, story: str, num_attempts: int) -> bool:
+    for _ in range(num_attempts):
         end.attempts += 1
         ended = perform(world.where, world.act_of(stage))
         if ended.code == 0:

@@ -193,7 +193,9 @@ _TABLES = {
     "runs": f"SELECT {_OF_RUN}, {_SIDE}, r.status, r.lifecycle_stage FROM runs r",
     "tags": f"SELECT {_OF_RUN}, {_SIDE}, key, value FROM tags x JOIN runs r USING (run_uuid)",
     "params": f"SELECT {_OF_RUN}, {_SIDE}, key, value FROM params x JOIN runs r USING (run_uuid)",
-    "metrics": f"SELECT {_OF_RUN}, {_SIDE}, key, step, value FROM metrics x JOIN runs r "
+    # The speed of a training is timed anew.
+    "metrics": f"SELECT {_OF_RUN}, {_SIDE}, key, step, "
+    "CASE WHEN key LIKE '%_per_s' THEN '' ELSE value END FROM metrics x JOIN runs r "
     "USING (run_uuid)",
     "models": "SELECT name, status FROM logged_models",
     "versions": "SELECT name, version, status FROM model_versions",
