@@ -141,6 +141,19 @@ def own_temporary_folder(purpose: str) -> Path:
     return private_folder(Path(tempfile.gettempdir()) / f"homefeed-{purpose}-{os.getuid()}")
 
 
+@contextlib.contextmanager
+def temporary_files_in(folder: Path) -> Iterator[None]:
+    """Have the temporary files of this process made in a folder, whatever library makes them.
+
+    It is for a folder that somebody clears after a kill; the machine's own is cleared by nobody.
+    """
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
 def sync_folder(path: Path) -> None:
     """Bring a folder's list of names to the disk: what it holds, and not what is in the files."""
     number = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -100,7 +100,7 @@ def try_stage(world: StageWorld, each: StageTry, starts_processes: bool = False)
     served = world.state().serves
     again = perform(where, world.act_of(each.stage))
     story = f"{each.story}: then {again.error or 'done'}\n{again.said if again.code else ''}"
-    assert world.leftovers() == [], story
+    assert world.leftovers() == [], f"{world.leftovers()}: {story}"
     assert world.living() == [], story
     if each.actor == NOBODY:
         assert again.code == 0, story
