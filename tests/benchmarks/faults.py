@@ -52,7 +52,8 @@ def main() -> int:
             rows, lost = _count(name, tries)
             num_lost += len(lost)
             if number is None:
-                _write(name, _table(PARTS[name], rows, time.monotonic() - started))
+                wall_s = time.monotonic() - started
+                _write(name, _table(PARTS[name], rows, wall_s, options.minutes))
     return int(num_lost > 0)
 
 
@@ -85,11 +86,12 @@ def _count(name: str, tries: "Iterator[Try]") -> tuple[Rows, list[str]]:
     return rows, lost
 
 
-def _table(part: "Part", rows: Rows, wall_s: float) -> str:
+def _table(part: "Part", rows: Rows, wall_s: float, minutes: float | None) -> str:
     total, gone = (sum(row[what] for row in rows.values()) for what in ("tries", "lost"))
     heads = [*part.names, "tries", "survived", "lost", *part.extras]
+    shortened = f", as many as began in {minutes:g} minutes" if minutes else ""
     lines = [
-        f"{total} tries, {part.says}, in {wall_s:.0f} s: {gone} lost.",
+        f"{total} tries, {part.says}{shortened}, in {wall_s:.0f} s: {gone} lost.",
         "",
         f"| {' | '.join(heads)} |",
         "|---" * len(heads) + "|",
