@@ -189,9 +189,11 @@ class StageWorld:
 
 _OF_RUN = "(SELECT value FROM tags t WHERE t.run_uuid = r.run_uuid AND t.key = 'homefeed_run_id')"
 _SIDE = "(SELECT value FROM tags t WHERE t.run_uuid = r.run_uuid AND t.key = 'homefeed_side')"
+_VALUE = "CASE WHEN key = 'ruling_digest' THEN '' ELSE value END"
+"""That digest covers the ids of MLflow runs; a promotion refuses one that is not the verdict's."""
 _TABLES = {
     "runs": f"SELECT {_OF_RUN}, {_SIDE}, r.status, r.lifecycle_stage FROM runs r",
-    "tags": f"SELECT {_OF_RUN}, {_SIDE}, key, value FROM tags x JOIN runs r USING (run_uuid)",
+    "tags": f"SELECT {_OF_RUN}, {_SIDE}, key, {_VALUE} FROM tags x JOIN runs r USING (run_uuid)",
     "params": f"SELECT {_OF_RUN}, {_SIDE}, key, value FROM params x JOIN runs r USING (run_uuid)",
     # The speed of a training is timed anew.
     "metrics": f"SELECT {_OF_RUN}, {_SIDE}, key, step, "
@@ -199,7 +201,7 @@ _TABLES = {
     "USING (run_uuid)",
     "models": "SELECT name, status FROM logged_models",
     "versions": "SELECT name, version, status FROM model_versions",
-    "version tags": "SELECT version, key, value FROM model_version_tags",
+    "version tags": f"SELECT version, key, {_VALUE} FROM model_version_tags",
     "aliases": "SELECT alias, version FROM registered_model_aliases WHERE alias != 'champion'",
     "outputs": "SELECT source_type, destination_type FROM inputs",
 }

@@ -14,7 +14,7 @@ from support.killed_stages import draw_tries, sample_of, try_stage
 from support.stage_points import verb_of
 from support.stage_world import STAGES, StageWorld
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.slow]
 SEED = 5
 SLOW = ("check_snapshot", "train_challenger", "compare_with_champion")
 """Stages of which one try takes more than a few seconds."""
