@@ -15,11 +15,12 @@ from support import killed_moves, killed_stages
 from support.faulty_cycles import Plan, plans, run_cycle, world_behind_a_proxy
 from support.faulty_proxy import FaultyProxy
 from support.killed_moves import ACTIONS, ACTORS
-from support.stage_world import StageWorld
+from support.stage_world import STAGES, StageWorld
 
 MOVES_SEED, NUM_DRAWN_MOVES = 11, 700
-STAGES_SEED, PER_CLASS, PER_ACTOR, NUM_WITH_TORCHRUN = 5, 1, 2, 2
+STAGES_SEED, PER_CLASS, PER_ACTOR, NUM_WITH_TORCHRUN = 5, 2, 2, 2
 NUM_CYCLE_SEEDS, EVERYS = 2, (7,)
+_CHOSEN = {1: "the first", 2: "the first and the last", 3: "the first, the last and one drawn"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Part:
     """Headings of the columns that name a row."""
     extras: tuple[str, ...] = ()
     """Headings of what is counted besides tries, survived and lost."""
+    order: tuple[str, ...] = ()
+    """The order of the rows by their first name; () leaves them as they come."""
 
 
 def _moves(place: Place) -> Iterator[Try]:
@@ -133,8 +136,9 @@ PARTS = {
     ),
     "stages": Part(
         _stages,
-        f"of each class of points the first, the last and one drawn, seed {STAGES_SEED}",
+        f"of each class of points {_CHOSEN[PER_CLASS]}, seed {STAGES_SEED}",
         ("stage", "points", "killed"),
+        order=STAGES,
     ),
     "cycles": Part(
         _cycles,

@@ -96,11 +96,18 @@ def _table(part: "Part", rows: Rows, wall_s: float, minutes: float | None) -> st
         f"| {' | '.join(heads)} |",
         "|---" * len(heads) + "|",
     ]
-    for name, row in rows.items():
+    for name in _in_order(part, rows):
+        row = rows[name]
         counts = [row["tries"], row["tries"] - row["lost"], row["lost"]]
         cells = [*name, *map(str, counts), *(str(row[extra]) for extra in part.extras)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _in_order(part: "Part", rows: Rows) -> list[tuple[str, ...]]:
+    if not part.order:
+        return list(rows)
+    return sorted(rows, key=lambda name: (part.order.index(name[0]), name[1:]))
 
 
 def _write(name: str, table: str) -> None:
