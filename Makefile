@@ -36,7 +36,7 @@ bench: $(TEST_READY)  ## measure, write tests/benchmarks/results.json and docs/b
 	$(BIN)/python -m pytest tests/benchmarks/test_render.py -q
 	$(BIN)/python tests/benchmarks/run.py
 
-bench-faults: $(TEST_READY)  ## kill moves of the champion at every point, write docs/reliability.md
+bench-faults: $(TEST_READY)  ## kill moves and stages, spoil MLflow's answers, write docs/reliability.md
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/faults.py
 
 clean:  ## remove the virtual environment and the local workspace

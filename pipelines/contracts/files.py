@@ -4,7 +4,9 @@ Not for files at other URIs: `pipelines.storage` has those, and calls this modul
 """
 
 import contextlib
+import fcntl
 import os
+import re
 import stat
 import tempfile
 import uuid
@@ -16,6 +18,9 @@ from filelock import FileLock, Timeout
 from pipelines.contracts.artifacts import FileDigest
 from pipelines.contracts.base import Frozen, digest_of, sha256_of
 from pipelines.contracts.errors import PlaceError, RunInProgressError, explain_os_error
+
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{32}")
+"""Names of files that are being written, beside the place that they will have."""
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -56,16 +61,47 @@ def write_new(path: Path, content: bytes) -> bool:
 def _beside(path: Path, content: bytes) -> Iterator[Path]:
     """Give a file with the content, on the disk, in the folder of a path."""
     make_folder(path.parent)
-    # The name is not made from the process id: containers on several nodes often have the same.
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    _sweep_unfinished(path.parent)
+    scratch, number = _new_beside(path)
     try:
-        with scratch.open("wb") as stream:
+        with os.fdopen(number, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        yield scratch
+            yield scratch
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _new_beside(path: Path) -> tuple[Path, int]:
+    """Return a new file beside a path, and its descriptor, which holds the file's lock.
+
+    The kernel frees the lock when the process dies. Where a file system has no locks, nothing is
+    locked, and nothing is swept.
+    """
+    while True:
+        # The name is not made from the process id: containers on several nodes often have the same.
+        scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        number = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with contextlib.suppress(OSError):
+            fcntl.flock(number, fcntl.LOCK_EX)
+        if os.fstat(number).st_nlink:
+            return scratch, number
+        os.close(number)  # Another writer has swept it before it was locked.
+
+
+def _sweep_unfinished(folder: Path) -> None:
+    """Remove the files that killed writers have left in a folder: nobody holds their locks.
+
+    So whoever writes next in the folder leaves nothing unfinished in it.
+    """
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if _UNFINISHED.fullmatch(entry.name)]
+    for name in names:
+        # It may be locked, have got its place or be gone by now, or be another user's.
+        with contextlib.suppress(OSError), (folder / name).open("r+b") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            (folder / name).unlink()
 
 
 def make_folder(path: Path) -> None:
@@ -102,6 +138,19 @@ def own_temporary_folder(purpose: str) -> Path:
         PlaceError: somebody else has made a folder of that name.
     """
     return private_folder(Path(tempfile.gettempdir()) / f"homefeed-{purpose}-{os.getuid()}")
+
+
+@contextlib.contextmanager
+def temporary_files_in(folder: Path) -> Iterator[None]:
+    """Have the temporary files of this process made in a folder, whatever library makes them.
+
+    It is for a folder that somebody clears after a kill; the machine's own is cleared by nobody.
+    """
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def sync_folder(path: Path) -> None:

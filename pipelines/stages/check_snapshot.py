@@ -11,6 +11,7 @@ from pipelines import storage
 from pipelines.alerts.commands import rebuild_command, stage_command
 from pipelines.contracts.artifacts import DataReport, ResolvedRun, Snapshot
 from pipelines.contracts.errors import DataGateFailedError, SnapshotDamagedError
+from pipelines.contracts.files import temporary_files_in
 from pipelines.contracts.run_layout import snapshot_manifest_uri
 from pipelines.registry.accepted import mark_accepted, read_profile
 
@@ -32,7 +33,7 @@ def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> Dat
         reference_uri = snapshot_manifest_uri(run.last_accepted_snapshot_uri)
         reference = storage.read_model(reference_uri, Snapshot)
         known = _profile_of(run, reference)
-    with storage.scratch_folder(run.workspace_uri) as scratch:
+    with storage.scratch_folder(run.workspace_uri) as scratch, temporary_files_in(scratch):
         out_dir = scratch / "report"
         out_dir.mkdir()
         with storage.local_copy(snapshot.uri) as folder:

@@ -15,6 +15,7 @@ from pipelines.alerts.commands import rebuild_command
 from pipelines.alerts.next_step import after_verdict
 from pipelines.contracts.artifacts import Challenger, FreshAnchor, ResolvedRun, Snapshot
 from pipelines.contracts.config import RunConfig
+from pipelines.contracts.files import temporary_files_in
 from pipelines.contracts.judgement import (
     AnchorFacts,
     BaselineKind,
@@ -63,6 +64,7 @@ def compare_with_champion(
     cycles = evidence.read(run.judged_before)
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(storage.scratch_folder(run.workspace_uri))
+        stack.enter_context(temporary_files_in(scratch))
         mine = stack.enter_context(_own_side(run, snapshot, challenger))
         champion = stack.enter_context(_champion_side(client, run, snapshot, scratch))
         other = stack.enter_context(_anchor_side(run, fresh))

@@ -22,6 +22,7 @@ from pipelines.contracts.errors import (
     DataGateFailedError,
     SnapshotDamagedError,
 )
+from pipelines.contracts.files import temporary_files_in
 from pipelines.snapshot.counterpart import snapshot_to_train
 from pipelines.stages.train_challenger import require_accepted, train_side
 
@@ -119,7 +120,11 @@ def _require_sound(run: ResolvedRun, own: Snapshot, accepted: RunConfig) -> None
     """
     from validation.data_gate.gate import judge_snapshot
 
-    with storage.scratch_folder(run.workspace_uri) as scratch, storage.local_copy(own.uri) as found:
+    with (
+        storage.scratch_folder(run.workspace_uri) as scratch,
+        temporary_files_in(scratch),
+        storage.local_copy(own.uri) as found,
+    ):
         outcomes = judge_snapshot(own, found, None, None, accepted.data_gate, scratch)
     broken = [o for o in outcomes if o.severity is Severity.CRITICAL and not o.is_met]
     if broken:

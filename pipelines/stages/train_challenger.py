@@ -17,7 +17,12 @@ from pipelines.contracts.artifacts import Challenger, DataReport, ModelRef, Reso
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.errors import DataGateFailedError
-from pipelines.contracts.files import digest_files, digest_of_files, own_temporary_folder
+from pipelines.contracts.files import (
+    digest_files,
+    digest_of_files,
+    own_temporary_folder,
+    temporary_files_in,
+)
 from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.registry import registry, tracking
@@ -76,7 +81,9 @@ def train_side(
         work_dir = _work_dir(run, side)
         spec = _specify(run, snapshot, snapshot_dir, mlflow_run_id, work_dir)
         result = launcher.train(spec)
-    model = _register(client, run, spec, result, side)
+    # MLflow makes temporary files too, and a process that is killed removes none.
+    with storage.scratch_folder(run.workspace_uri) as scratch, temporary_files_in(scratch):
+        model = _register(client, run, spec, result, side)
     bundle_uri = storage.join(output_uri, "bundle")
     with storage.scratch_folder(run.workspace_uri) as scratch:
         # A copy is published, so that a retry after this point finds the bundle in the work folder.

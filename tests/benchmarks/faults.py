@@ -1,89 +1,120 @@
 """Counts the tries of `make bench-faults`, and writes them into docs/reliability.md.
 
-Every pair of a point and an actor once, and then draws, by a seed, of a second kill on the way of
-the repetition. A try that fails is printed with its story and its seed, and replays by
-`python tests/benchmarks/faults.py --only NUMBER`.
+A try that fails is printed with its story and its number, and replays by
+`python tests/benchmarks/faults.py --only PART NUMBER`. `--parts PART ...` runs some of the parts.
 """
 
 import argparse
 import logging
-import random
+import os
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # before the folder of the tests, which has a `pipelines` too
 sys.path.insert(1, str(ROOT / "tests"))
+sys.path.insert(2, str(ROOT / "tests" / "benchmarks"))
 
-from support.killed_moves import ACTIONS, ACTORS, points, try_once  # noqa: E402  needs the path
+if TYPE_CHECKING:
+    from fault_parts import Part, Try
 
-SEED, NUM_DRAWN = 11, 700
+NAMES = ("moves", "stages", "cycles")
 PAGE = ROOT / "docs" / "reliability.md"
-BEGIN, END = "<!-- counts begin -->\n", "<!-- counts end -->\n"
-
-
-@dataclass(frozen=True)
-class Try:
-    """One try, named by its number."""
-
-    number: int
-    action: str
-    actor: str
-    places: tuple[int, ...]
-    story: str
-
-
-def all_tries(folder: Path) -> Iterator[Try]:
-    """Yield every pair of point and actor once, and then the draws with two kills."""
-    names = {action: points(folder / f"dry-{i}", action) for i, action in enumerate(ACTIONS)}
-    single = [
-        (action, actor, (place,))
-        for action in ACTIONS
-        for actor in ACTORS
-        for place in range(len(names[action]))
-    ]
-    draw = random.Random(SEED)
-    drawn = []
-    for _ in range(NUM_DRAWN):
-        action, actor, places = draw.choice(single)
-        drawn.append((action, actor, (*places, draw.randrange(len(names[action])))))
-    for number, (action, actor, places) in enumerate([*single, *drawn]):
-        killed = " and ".join(names[action][place] for place in places)
-        yield Try(number, action, actor, places, f"{number}: {action}, killed {killed}; {actor}")
+Rows = dict[tuple[str, ...], Counter[str]]
 
 
 def main() -> int:
-    """Run all tries, or one, and write the counts."""
+    """Run the tries of some parts, or one try, and write the counts."""
+    # Here, because every process that is killed imports this file, and must be quick.
+    from fault_parts import PARTS, Place
+
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", type=int, help="Number of the one try to replay.")
-    only = parser.parse_args().only
+    parser.add_argument("--parts", nargs="+", choices=NAMES, default=NAMES)
+    parser.add_argument("--only", nargs=2, metavar=("PART", "NUMBER"), help="One try to replay.")
+    parser.add_argument("--minutes", type=float, help="Begin no try of a part after this time.")
+    options = parser.parse_args()
     logging.disable(logging.WARNING)
-    started = time.monotonic()
-    tried, lost = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
-    pairs = set()
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        for each in all_tries(folder):
-            if only not in (None, each.number):
-                continue
-            kind = (each.action, "one kill" if len(each.places) == 1 else "two kills")
-            tried[kind] += 1
-            pairs.add((each.action, each.places[0], each.actor))
-            try:
-                try_once(folder / f"t{each.number}", *_arguments(each))
-            except AssertionError as error:
-                lost[kind] += 1
-                _tell(f"LOST {each.story}: {str(error).splitlines()[0]}")
-            if each.number % 100 == 99:
-                _tell(f"{each.number + 1} tries, {sum(lost.values())} lost")
-    if only is None:
-        _write(tried, lost, len(pairs), time.monotonic() - started)
-    return 1 if lost else 0
+    names, number = options.parts, None
+    if options.only:
+        names, number = [options.only[0]], int(options.only[1])
+    num_lost = 0
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+        place = Place(Path(scratch), stack)
+        for name in names:
+            tries = _wanted(PARTS[name].tries(place), number, options.minutes)
+            started = time.monotonic()
+            rows, lost = _count(name, tries)
+            num_lost += len(lost)
+            if number is None:
+                wall_s = time.monotonic() - started
+                _write(name, _table(PARTS[name], rows, wall_s, options.minutes))
+    return int(num_lost > 0)
+
+
+def _wanted(tries: "Iterator[Try]", number: int | None, minutes: float | None) -> "Iterator[Try]":
+    """Yield the one try of a number, or all that begin in time."""
+    started = None
+    for each in tries:
+        started = started or time.monotonic()  # The first one waits until the world is made.
+        if minutes is not None and time.monotonic() - started > 60 * minutes:
+            return
+        if number in (None, each.number):
+            yield each
+
+
+def _count(name: str, tries: "Iterator[Try]") -> tuple[Rows, list[str]]:
+    """Run tries, and return the counts by row and the stories of what was lost."""
+    rows: Rows = {}
+    lost = []
+    for count, each in enumerate(tries, start=1):
+        row = rows.setdefault(each.row, Counter())
+        row["tries"] += 1
+        try:
+            row += each.run()
+        except AssertionError as error:
+            row["lost"] += 1
+            lost.append(each.story)
+            _tell(f"LOST {name} {str(error)[:2000]}")
+        if count % 10 == 0:
+            _tell(f"{time.strftime('%T')} {name}: {count} tries, {len(lost)} lost")
+    return rows, lost
+
+
+def _table(part: "Part", rows: Rows, wall_s: float, minutes: float | None) -> str:
+    total, gone = (sum(row[what] for row in rows.values()) for what in ("tries", "lost"))
+    heads = [*part.names, "tries", "survived", "lost", *part.extras]
+    shortened = f", as many as began in {minutes:g} minutes" if minutes else ""
+    lines = [
+        f"{total} tries, {part.says}{shortened}, in {wall_s:.0f} s: {gone} lost.",
+        "",
+        f"| {' | '.join(heads)} |",
+        "|---" * len(heads) + "|",
+    ]
+    for name in _in_order(part, rows):
+        row = rows[name]
+        counts = [row["tries"], row["tries"] - row["lost"], row["lost"]]
+        cells = [*name, *map(str, counts), *(str(row[extra]) for extra in part.extras)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _in_order(part: "Part", rows: Rows) -> list[tuple[str, ...]]:
+    if not part.order:
+        return list(rows)
+    return sorted(rows, key=lambda name: (part.order.index(name[0]), name[1:]))
+
+
+def _write(name: str, table: str) -> None:
+    begin, end = f"<!-- {name} begin -->\n", f"<!-- {name} end -->\n"
+    before, rest = PAGE.read_text().split(begin)
+    PAGE.write_text(f"{before}{begin}{table}\n{end}{rest.split(end)[1]}")
+    _tell(table)
 
 
 def _tell(line: str) -> None:
@@ -91,33 +122,6 @@ def _tell(line: str) -> None:
     sys.stdout.flush()
 
 
-def _arguments(each: Try) -> tuple[str, str, tuple[int, ...], str]:
-    return each.action, each.actor, each.places, each.story
-
-
-def _write(
-    tried: Counter[tuple[str, str]], lost: Counter[tuple[str, str]], num_pairs: int, wall_s: float
-) -> None:
-    rows = [
-        f"| {action} | {kills} | {number} | {number - lost[action, kills]} | "
-        f"{lost[action, kills]} |"
-        for (action, kills), number in tried.items()
-    ]
-    total, gone = sum(tried.values()), sum(lost.values())
-    table = "\n".join(
-        [
-            f"{total} tries over {num_pairs} pairs of a point and an actor, seed {SEED}, in "
-            f"{wall_s:.0f} s: {gone} lost.",
-            "",
-            "| action | killed | tries | survived | lost |",
-            "|---|---|---|---|---|",
-            *rows,
-        ]
-    )
-    before, rest = PAGE.read_text().split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}{table}\n{END}{rest.split(END)[1]}")
-    _tell(table)
-
-
 if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.exit(main())

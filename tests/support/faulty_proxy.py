@@ -6,6 +6,7 @@ Faults: the request never arrives; the answer is lost after the server did its w
 
 import contextlib
 import http.client
+import itertools
 import random
 import socketserver
 import struct
@@ -42,6 +43,11 @@ class FaultyProxy:
         """Spoil a share of all requests, drawn with a seed."""
         draw = random.Random(seed)
         self.choose = lambda method, path: draw.choice(FAULTS) if draw.random() < share else ""
+
+    def spoil_every(self, number: int, fault: str) -> None:
+        """Spoil every so many-th request in one way."""
+        count = itertools.count(1)
+        self.choose = lambda method, path: "" if next(count) % number else fault
 
     def mend(self) -> None:
         """Spoil nothing any more."""

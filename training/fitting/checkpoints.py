@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from pipelines.contracts.base import sha256_of
+from pipelines.contracts.files import temporary_files_in
 
 log = logging.getLogger(__name__)
 NUM_KEPT = 2
@@ -72,7 +73,12 @@ class CheckpointWriter(pl.Callback):
 
     def _save(self, trainer: pl.Trainer) -> None:
         scratch = self._folder / ".writing"
-        trainer.save_checkpoint(scratch, weights_only=False)  # the optimizer too
+        if trainer.is_global_zero:
+            for left in self._folder.glob("tmp*"):
+                left.unlink()  # of an attempt that was killed while it saved
+        # The trainer writes a temporary file first, and gives it the name when it is complete.
+        with temporary_files_in(self._folder):
+            trainer.save_checkpoint(scratch, weights_only=False)  # the optimizer too
         if not trainer.is_global_zero:
             return
         target = self._folder / f"step-{trainer.global_step:09d}.ckpt"

@@ -171,6 +171,52 @@ def test_a_folder_is_on_the_disk_before_it_is_published_and_then_its_manifest(
     assert places == sorted(places)
 
 
+WRITE = """
+import os, signal, sys, time
+from pathlib import Path
+from pipelines.contracts import files
+what, path = sys.argv[1], Path(sys.argv[2])
+fsync = os.fsync
+def stop(number):
+    if what == "wait":
+        print("writing", flush=True)
+        sys.stdin.readline()
+    else:
+        os.kill(os.getpid(), signal.SIGKILL)
+    fsync(number)
+os.fsync = stop
+files.write_whole(path, b"content")
+"""
+
+
+def write_elsewhere(what: str, path: Path) -> "subprocess.Popen[str]":
+    """Return a process that is killed, or waits for a line, when it has written half of a file."""
+    command = [sys.executable, "-c", WRITE, what, str(path)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("write", [files.write_whole, files.write_new])
+def test_who_writes_next_in_a_folder_removes_what_a_killed_writer_left(
+    tmp_path: Path, write: Callable[[Path, bytes], object]
+) -> None:
+    assert write_elsewhere("die", tmp_path / "old.json").wait(timeout=60) == -9
+    [left] = [path.name for path in tmp_path.iterdir()]
+    assert left.startswith(".old.json.")
+    write(tmp_path / "new.json", b"{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["new.json"]
+
+
+def test_what_a_living_writer_has_not_finished_is_left_to_it(tmp_path: Path) -> None:
+    writer = write_elsewhere("wait", tmp_path / "slow.json")
+    assert writer.stdout is not None and writer.stdout.readline() == "writing\n"
+    write_whole(tmp_path / "quick.json", b"{}")
+    assert len(list(tmp_path.iterdir())) == 2
+    writer.communicate("\n" * 9, timeout=60)
+    assert writer.returncode == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["quick.json", "slow.json"]
+    assert (tmp_path / "slow.json").read_bytes() == b"content"
+
+
 def test_a_private_folder_is_this_user_s_alone(tmp_path: Path) -> None:
     folder = files.private_folder(tmp_path / "work")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700

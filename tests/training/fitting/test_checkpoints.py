@@ -1,13 +1,16 @@
 """Which checkpoint a training goes on from, where some are damaged."""
 
 import hashlib
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from support.damage import flip_a_byte
-from training.fitting.checkpoints import digest_path, newest_intact
+from training.fitting.checkpoints import CheckpointWriter, digest_path, newest_intact
 
 
 def write_checkpoint(folder: Path, step: int) -> Path:
@@ -45,3 +48,24 @@ def test_a_checkpoint_whose_writing_was_interrupted_is_none(tmp_path) -> None:
     digest_path(tmp_path / "step-000000004.ckpt").write_text("0" * 64)  # written before the file
     assert newest_intact(tmp_path) is None
     assert newest_intact(tmp_path / "not there") is None
+
+
+def test_what_a_killed_save_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    def die(path: Path, weights_only: bool) -> None:
+        tempfile.mkstemp()  # As the trainer does, before it gives the file its name.
+        raise KeyboardInterrupt
+
+    def save(path: Path, weights_only: bool) -> None:
+        path.write_bytes(b"a checkpoint")
+
+    def trainer(save_checkpoint: Callable[[Path, bool], None]) -> Any:
+        return SimpleNamespace(is_global_zero=True, global_step=4, save_checkpoint=save_checkpoint)
+
+    writer = CheckpointWriter(tmp_path, every_steps=1)
+    with pytest.raises(KeyboardInterrupt):
+        writer._save(trainer(die))
+    [left] = [path.name for path in tmp_path.iterdir()]
+    assert left.startswith("tmp")
+    writer._save(trainer(save))
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["step-000000004.ckpt", "step-000000004.sha256"]

@@ -1,0 +1,149 @@
+"""The three parts of `make bench-faults`: moves of the champion, stages, whole cycles.
+
+Each part yields its tries by number, always in the same order, so that one can be replayed.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+from support import killed_moves, killed_stages
+from support.faulty_cycles import Plan, plans, run_cycle, world_behind_a_proxy
+from support.faulty_proxy import FaultyProxy
+from support.killed_moves import ACTIONS, ACTORS
+from support.stage_world import STAGES, StageWorld
+
+MOVES_SEED, NUM_DRAWN_MOVES = 11, 700
+STAGES_SEED, PER_CLASS, PER_ACTOR, NUM_WITH_TORCHRUN = 5, 2, 2, 2
+NUM_CYCLE_SEEDS, EVERYS = 2, (7,)
+_CHOSEN = {1: "the first", 2: "the first and the last", 3: "the first, the last and one drawn"}
+
+
+@dataclass(frozen=True)
+class Try:
+    """One try: its number within its part, the row that counts it, and what it does."""
+
+    number: int
+    row: tuple[str, ...]
+    story: str
+    run: Callable[[], Counter[str]]
+    """Raises AssertionError where something is lost; returns what else is counted."""
+
+
+class Place:
+    """Where the tries of all parts are made; the world of stages is made once, when it is asked."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.folder, self._stack = folder, stack
+
+    @cached_property
+    def behind(self) -> tuple[StageWorld, FaultyProxy]:
+        """A world behind a proxy, and the proxy."""
+        return self._stack.enter_context(world_behind_a_proxy(self.folder / "world"))
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part: its tries, and the table that tells of them."""
+
+    tries: Callable[[Place], Iterator[Try]]
+    says: str
+    names: tuple[str, ...]
+    """Headings of the columns that name a row."""
+    extras: tuple[str, ...] = ()
+    """Headings of what is counted besides tries, survived and lost."""
+    order: tuple[str, ...] = ()
+    """The order of the rows by their first name; () leaves them as they come."""
+
+
+def _moves(place: Place) -> Iterator[Try]:
+    """Yield every pair of point and actor once, and then the draws with two kills."""
+    folder = place.folder
+    names = {
+        action: killed_moves.points(folder / f"dry-{i}", action) for i, action in enumerate(ACTIONS)
+    }
+    single = [
+        (action, actor, (place,))
+        for action in ACTIONS
+        for actor in ACTORS
+        for place in range(len(names[action]))
+    ]
+    draw = random.Random(MOVES_SEED)
+    drawn = []
+    for _ in range(NUM_DRAWN_MOVES):
+        action, actor, places = draw.choice(single)
+        drawn.append((action, actor, (*places, draw.randrange(len(names[action])))))
+    for number, (action, actor, places) in enumerate([*single, *drawn]):
+        killed = " and ".join(names[action][place] for place in places)
+        story = f"{number}: {action}, killed {killed}; {actor}"
+        kind = "one kill" if len(places) == 1 else "two kills"
+
+        def run(number: int = number, arguments: tuple = (action, actor, places, story)) -> Counter:
+            killed_moves.try_once(folder / f"t{number}", *arguments)
+            return Counter()
+
+        yield Try(number, (action, kind), story, run)
+
+
+def _stages(place: Place) -> Iterator[Try]:
+    """Yield points of every stage, alone and with an actor; first some with torchrun itself."""
+    world, _ = place.behind
+    tries = killed_stages.draw_tries(world.places, STAGES_SEED, PER_CLASS, PER_ACTOR)
+    training = [each for each in tries if each.stage == "train_challenger"]
+    for each in killed_stages.sample_of(training, STAGES_SEED, NUM_WITH_TORCHRUN):
+        row = (each.stage, str(len(world.places[each.stage])), "with torchrun")
+        run = partial(_try_stage, world, each, True)
+        yield Try(len(tries) + each.number, row, each.story, run)
+    for each in tries:
+        who = "alone" if each.actor == killed_stages.NOBODY else f"and {each.actor}"
+        row = (each.stage, str(len(world.places[each.stage])), who)
+        yield Try(each.number, row, each.story, partial(_try_stage, world, each, False))
+
+
+def _try_stage(
+    world: StageWorld, each: killed_stages.StageTry, starts_processes: bool
+) -> Counter[str]:
+    killed_stages.try_stage(world, each, starts_processes)
+    return Counter()
+
+
+def _cycles(place: Place) -> Iterator[Try]:
+    """Yield whole cycles, by the share of their requests that is spoiled, or by its fault."""
+    world, proxy = place.behind
+    for plan in plans(NUM_CYCLE_SEEDS, EVERYS):
+        run = partial(_run_cycle, world, proxy, plan)
+        yield Try(plan.number, (plan.kind,), plan.story, run)
+
+
+def _run_cycle(world: StageWorld, proxy: FaultyProxy, plan: Plan) -> Counter[str]:
+    end = run_cycle(world, proxy, plan)
+    return Counter(
+        {
+            "attempts of stages": end.attempts,
+            "requests spoiled": sum(end.met.values()),
+            "ended only when the faults stopped": int(bool(end.left_stage)),
+        }
+    )
+
+
+PARTS = {
+    "moves": Part(
+        _moves, f"every pair of a point and an actor, seed {MOVES_SEED}", ("action", "killed")
+    ),
+    "stages": Part(
+        _stages,
+        f"of each class of points {_CHOSEN[PER_CLASS]}, seed {STAGES_SEED}",
+        ("stage", "points", "killed"),
+        order=STAGES,
+    ),
+    "cycles": Part(
+        _cycles,
+        f"whole cycles before a faulty MLflow, seeds 1 to {NUM_CYCLE_SEEDS}",
+        ("requests",),
+        ("attempts of stages", "requests spoiled", "ended only when the faults stopped"),
+    ),
+}

@@ -1,0 +1,143 @@
+"""One try: a stage is killed at a point, somebody acts, and the stage is run again to its end.
+
+`try_stage` asserts what must hold afterwards. Where nobody acted, everything is as if nothing had
+happened: the artifact, the names of all files, the content of snapshots and bundles, and every run,
+version and metric in MLflow. Where somebody acted, the stage is done, or refuses for a reason, and
+what the person did stands.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from pipelines.contracts.artifacts import ResolvedRun
+from pipelines.stages.runner import read_artifact
+from support import stage_acts
+from support.stage_points import Place, verb_of
+from support.stage_processes import KILLED, Ended, Where, perform
+from support.stage_world import StageWorld
+
+Act = Callable[[StageWorld], Ended]
+NOBODY = "nobody"
+ACTORS: dict[str, Act] = {
+    "another run is resolved": lambda world: perform(
+        world.where, partial(stage_acts.resolve, stage_acts.LATER)
+    ),
+    "a person rolls back": lambda world: perform(world.where, stage_acts.roll_back),
+    "the alias is moved by hand": lambda world: perform(
+        world.where, partial(stage_acts.move_by_hand, "1")
+    ),
+}
+ASKING = ("resolve_run", "train_challenger", "compare_with_champion", "promote_challenger")
+"""Stages that ask or change the registry, for which somebody acts meanwhile."""
+MOVED_BY_HAND = "the alias is moved by hand"
+_RUN_ALONE = ("artifact", "content", "mlflow")
+"""What somebody else's doings leave as it would be without them."""
+
+
+@dataclass(frozen=True)
+class StageTry:
+    """One try, named by its number in the list that `draw_tries` makes of a seed."""
+
+    number: int
+    stage: str
+    place: Place
+    actor: str = NOBODY
+
+    @property
+    def story(self) -> str:
+        name, occurrence = self.place
+        return f"{self.number}: {self.stage}, killed {name} (number {occurrence}); {self.actor}"
+
+
+def draw_tries(
+    places: dict[str, list[Place]], seed: int, per_class: int, per_actor: int
+) -> list[StageTry]:
+    """Choose points of each stage, and pairs of a point and an actor, by a seed.
+
+    Args:
+        places: The points of each stage.
+        seed: Of the draw.
+        per_class: How many points of each class are tried alone: the first, the last, and others
+            drawn at random.
+        per_actor: How many points of each asking stage are tried with each actor.
+    """
+    draw = random.Random(seed)
+    chosen: list[tuple[str, Place, str]] = []
+    for stage, found in places.items():
+        for verb in sorted({verb_of(place) for place in found}):
+            same = [place for place in found if verb_of(place) == verb]
+            chosen += [(stage, place, NOBODY) for place in _some_of(same, per_class, draw)]
+    for stage in (stage for stage in ASKING if stage in places):
+        for actor in ACTORS:
+            drawn = draw.sample(places[stage], min(per_actor, len(places[stage])))
+            chosen += [(stage, place, actor) for place in drawn]
+    draw.shuffle(chosen)
+    return [StageTry(number, *each) for number, each in enumerate(chosen)]
+
+
+def sample_of(tries: Sequence[StageTry], seed: int, count: int) -> list[StageTry]:
+    """Draw some of the tries by a seed."""
+    return random.Random(seed).sample(tries, min(count, len(tries)))
+
+
+def _some_of(same: Sequence[Place], count: int, draw: random.Random) -> list[Place]:
+    edges = list(dict.fromkeys([same[0], same[-1]]))[:count]
+    inner = same[1:-1]
+    return edges + draw.sample(inner, min(max(0, count - len(edges)), len(inner)))
+
+
+def try_stage(world: StageWorld, each: StageTry, starts_processes: bool = False) -> None:
+    """Kill a stage at a point, let the actor act, run the stage again, and look at everything."""
+    world.restore(each.stage)
+    where: Where = replace(world.where, starts_processes=starts_processes)
+    killed = perform(where, world.act_of(each.stage), kill_at=each.place)
+    assert killed.code in (0, KILLED), f"{each.story}: {killed.error}\n{killed.said}"
+    assert world.living() == [], each.story
+    was_published = world.is_published(each.stage)
+    acted = ACTORS[each.actor](world).code if each.actor != NOBODY else 0
+    served = world.state().serves
+    again = perform(where, world.act_of(each.stage))
+    story = f"{each.story}: then {again.error or 'done'}\n{again.said if again.code else ''}"
+    assert world.leftovers() == [], f"{world.leftovers()}: {story}"
+    assert world.living() == [], story
+    if each.actor == NOBODY:
+        assert again.code == 0, story
+        world.assert_undisturbed(each.stage, story)
+    elif each.stage in ("resolve_run", "promote_challenger"):
+        _assert_decided(world, each, again, was_published, story)
+        if not acted and each.stage == "promote_challenger":
+            assert world.state().serves == served or each.actor.startswith("another"), story
+    else:
+        assert again.code == 0, story
+        world.assert_undisturbed(each.stage, story, _RUN_ALONE)
+    if each.actor != MOVED_BY_HAND:
+        _assert_record_is_sound(world, story)
+
+
+def _assert_decided(
+    world: StageWorld, each: StageTry, again: Ended, was_published: bool, story: str
+) -> None:
+    """Check a stage that looks at who serves: it is done, or refuses and says so."""
+    refusals = {"RecordDisagreesError", "PromotionRefusedError"}
+    assert again.code == 0 or again.error in refusals, story
+    assert world.is_published(each.stage) == (again.code == 0), story
+    if was_published:
+        assert again.code == 0, story
+    if again.error == "RecordDisagreesError":
+        assert each.actor == MOVED_BY_HAND, story
+    if each.stage == "resolve_run" and again.code == 0:
+        is_later = each.actor == "a person rolls back" and not was_published
+        run = read_artifact(world.run_uri, "resolve_run", ResolvedRun)
+        assert run.champion is not None, story
+        assert run.champion.version == ("1" if is_later else "2"), story
+
+
+def _assert_record_is_sound(world: StageWorld, story: str) -> None:
+    """Check that alias and history agree, and that the cycle has promoted once at most."""
+    state = world.state()
+    assert state.disagreement() == "" and state.history.damaged == (), story
+    assert state.history.pending is None, story
+    moved = [entry.run_uri for _, entry in state.history.entries if entry.kind == "promotion"]
+    assert len(moved) == len(set(moved)), story

@@ -1,0 +1,274 @@
+"""A workspace and a real MLflow with a cycle that is about to take its next stage.
+
+    v1 was promoted by a first cycle, v2 after it; a third cycle, resolved against v2, is tried.
+
+The state before each stage, and what the stage left when nothing disturbed it, are kept, so that a
+try begins where the stage begins and ends with a comparison. Not for killing (`killed_stages`).
+"""
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from pipelines import storage
+from pipelines.contracts.base import digest_of
+from pipelines.contracts.files import digest_files
+from pipelines.contracts.judgement import Decision
+from pipelines.contracts.run_layout import manifest_uri
+from pipelines.registry import reconcile, tracking
+from pipelines.stages.runner import read_record
+from support import stage_acts
+from support.mlflow_server import mlflow_server
+from support.stage_points import Place, without_random_parts
+from support.stage_processes import Act, Where, find_places, perform
+from support.worlds import write_planted_world
+
+MODEL = "tried"
+TRIED = stage_acts.request_of("tried").run_id
+OTHERS = stage_acts.request_of(stage_acts.LATER).run_id
+STAGES = (
+    "resolve_run",
+    "build_snapshot",
+    "check_snapshot",
+    "train_challenger",
+    "train_anchor",
+    "compare_with_champion",
+    "promote_challenger",
+    "alert",
+)
+_EARLY = STAGES[1:5]
+_RULED = {"promote_challenger": Decision.PROMOTE, "alert": Decision.REJECT}
+"""Stages for which the verdict is set, so that they have something to do."""
+_UNFINISHED = (".scratch-", ".partial", ".writing")
+Facts = dict[str, Any]
+
+
+class StageWorld:
+    """Where tries are made: `home` is the deployment's, `server` the folder of MLflow."""
+
+    def __init__(self, folder: Path, server_url: str, url: str) -> None:
+        self.home, self._kept = folder / "home", folder / "kept"
+        self._server, self._server_url = folder / "server", server_url
+        self.url = url
+        self.notes = folder / "notes"
+        self.notes.mkdir(parents=True)
+        self.undisturbed: dict[str, Facts] = {}
+        self.places: dict[str, list[Place]] = {}
+        self.runs = self.home / "workspace" / "runs"
+        self.run_uri = storage.to_uri(self.runs / TRIED)
+        self.where = Where(self.home, self.notes, self._environment())
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "HOMEFEED_HOME": str(self.home),
+            "HOMEFEED_TRACKING_URI": self.url,
+            "HOMEFEED_REGISTERED_MODEL": MODEL,
+            "HOMEFEED_EXPERIMENT": MODEL,
+            "MLFLOW_HTTP_REQUEST_TIMEOUT": "1",
+            "GX_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "true",
+            # So the code's version is its digest, whatever is committed during the tries.
+            "GIT_DIR": os.devnull,
+        }
+
+    def act_of(self, stage: str) -> Act:
+        """Return what runs a stage of the tried cycle."""
+        if stage == "resolve_run":
+            return partial(stage_acts.resolve, "tried")
+        return partial(stage_acts.do_stage, stage, self.run_uri)
+
+    def must(self, act: Act) -> None:
+        """Do an act, and see that it is done."""
+        ended = perform(self.where, act)
+        assert ended.code == 0, f"{act}: {ended.error}\n{ended.said}"
+
+    def keep(self, name: str) -> None:
+        """Keep the state of workspace and registry under a name."""
+        kept = self._kept / name
+        shutil.copytree(self.home, kept / "home")
+        shutil.copytree(self._server / "artifacts", kept / "artifacts")
+        _copy_database(self._server / "mlflow.db", kept / "mlflow.db")
+
+    def restore(self, name: str) -> None:
+        """Bring the state back that was kept under a name; the server goes on running."""
+        kept = self._kept / name
+        for folder, source in (
+            (self.home, kept / "home"),
+            (self._server / "artifacts", kept / "artifacts"),
+        ):
+            shutil.rmtree(folder)
+            shutil.copytree(source, folder)
+        _copy_database(kept / "mlflow.db", self._server / "mlflow.db")
+
+    def set_verdict_for(self, stage: str) -> None:
+        """Give a stage that obeys the verdict one on which it has something to do."""
+        if stage in _RULED:
+            self.must(partial(stage_acts.rule, self.run_uri, _RULED[stage]))
+
+    def is_published(self, stage: str) -> bool:
+        return storage.exists(manifest_uri(self.run_uri, stage))
+
+    def facts(self, stage: str) -> Facts:
+        """Return all that a stage has left, without what each attempt draws anew."""
+        return {
+            "artifact": self.artifact(stage),
+            "files": self._files(),
+            "content": self._content(),
+            "mlflow": self._mlflow(),
+        }
+
+    def artifact(self, stage: str) -> str:
+        """Return what a stage has published, without its random parts."""
+        artifact = read_record(self.run_uri, stage).artifact
+        return without_random_parts(str(artifact))
+
+    def _files(self) -> Counter[str]:
+        paths = (str(path.relative_to(self.home)) for path in self.home.rglob("*"))
+        return Counter(without_random_parts(path) for path in paths if OTHERS not in path)
+
+    def _content(self) -> dict[str, str]:
+        """Return digests of what later stages and servers read: snapshots and bundles."""
+        found = [*self.home.glob("workspace/snapshots/[!.]*/"), *self.runs.glob("*/*/*/bundle")]
+        folders = {path.relative_to(self.home).as_posix(): path for path in found if path.is_dir()}
+        return {
+            without_random_parts(name): digest_of(
+                [[file.path, file.sha256] for file in digest_files(path)]
+            )
+            for name, path in folders.items()
+        }
+
+    def _mlflow(self) -> dict[str, list[str]]:
+        """Return what the server's own tables and files hold, the alias `champion` left out."""
+        tables = {name: _rows(self._server / "mlflow.db", query) for name, query in _TABLES.items()}
+        files = (
+            without_random_parts(str(path.relative_to(self._server)))
+            for path in (self._server / "artifacts").rglob("*")
+            if path.is_file()
+        )
+        return tables | {"files": sorted(files)}
+
+    def assert_undisturbed(self, stage: str, story: str, names: Sequence[str] = ()) -> None:
+        """Compare what a stage has left, in all or in some respects, with what it leaves else."""
+        expected, found = self.undisturbed[stage], self.facts(stage)
+        for name in names or expected:
+            if found[name] != expected[name]:
+                raise AssertionError(f"{story}: {name} {_unlike(expected[name], found[name])}")
+
+    def state(self) -> reconcile.State:
+        """Return what alias and history say."""
+        client = tracking.connect(self._server_url)
+        return reconcile.look(client, storage.to_uri(self.home / "workspace"), MODEL)
+
+    def leftovers(self) -> list[str]:
+        """Return what a killed process has left that is no one's any more."""
+        paths = [str(path.relative_to(self.home)) for path in self.home.rglob("*")]
+        return [
+            path
+            for path in paths
+            if path.startswith("tmp/")
+            or any(mark in path for mark in _UNFINISHED)
+            or Path(without_random_parts(path)).name.endswith(".*")
+        ]
+
+    def living(self, wait_s: float = 10.0) -> list[int]:
+        """Return the processes that were started for this world and do not end."""
+        deadline = time.monotonic() + wait_s
+        while (found := _processes_of(self.home)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return found
+
+
+_OF_RUN = "(SELECT value FROM tags t WHERE t.run_uuid = r.run_uuid AND t.key = 'homefeed_run_id')"
+_SIDE = "(SELECT value FROM tags t WHERE t.run_uuid = r.run_uuid AND t.key = 'homefeed_side')"
+_VALUE = "CASE WHEN key = 'ruling_digest' THEN '' ELSE value END"
+"""That digest covers the ids of MLflow runs; a promotion refuses one that is not the verdict's."""
+_TABLES = {
+    "runs": f"SELECT {_OF_RUN}, {_SIDE}, r.status, r.lifecycle_stage FROM runs r",
+    "tags": f"SELECT {_OF_RUN}, {_SIDE}, key, {_VALUE} FROM tags x JOIN runs r USING (run_uuid)",
+    "params": f"SELECT {_OF_RUN}, {_SIDE}, key, value FROM params x JOIN runs r USING (run_uuid)",
+    # The speed of a training is timed anew.
+    "metrics": f"SELECT {_OF_RUN}, {_SIDE}, key, step, "
+    "CASE WHEN key LIKE '%_per_s' THEN '' ELSE value END FROM metrics x JOIN runs r "
+    "USING (run_uuid)",
+    "models": "SELECT name, status FROM logged_models",
+    "versions": "SELECT name, version, status FROM model_versions",
+    "version tags": f"SELECT version, key, {_VALUE} FROM model_version_tags",
+    "aliases": "SELECT alias, version FROM registered_model_aliases WHERE alias != 'champion'",
+    "outputs": "SELECT source_type, destination_type FROM inputs",
+}
+
+
+def _unlike(old: Any, new: Any) -> str:
+    """Return what is more and what is less than expected, in short."""
+    if isinstance(old, str):
+        place = len(os.path.commonprefix([old, new]))
+        return f"has {new[max(0, place - 80) : place + 80]!r} in place of {old[place:][:80]!r}"
+    was, now = (Counter(_flat(each)) for each in (old, new))
+    return f"has more {list(now - was)[:8]}, lacks {list(was - now)[:8]}"
+
+
+def _flat(found: Any) -> list[str]:
+    if isinstance(found, Counter):
+        return list(found.elements())
+    rows = {name: each if isinstance(each, list) else [each] for name, each in found.items()}
+    return [f"{name}: {row}" for name, each in rows.items() for row in each]
+
+
+def _rows(database: Path, query: str) -> list[str]:
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        return sorted(without_random_parts(str(row)) for row in connection.execute(query))
+
+
+def _copy_database(source: Path, target: Path) -> None:
+    """Copy a database in one transaction, also into one that a server has open."""
+    with (
+        contextlib.closing(sqlite3.connect(source, timeout=30)) as this,
+        contextlib.closing(sqlite3.connect(target, timeout=30)) as that,
+    ):
+        this.backup(that)
+
+
+def _processes_of(home: Path) -> list[int]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            is_ours = process.environ().get("HOMEFEED_HOME") == str(home)
+            if is_ours and process.status() != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
+                found.append(process.pid)
+    return found
+
+
+@contextlib.contextmanager
+def stage_world(folder: Path, url_of: Any = contextlib.nullcontext) -> Iterator[StageWorld]:
+    """Start MLflow, make the world, and run the tried cycle through once, keeping all on the way.
+
+    Args:
+        folder: An empty folder.
+        url_of: Gives, in a context, the address by which the deployment reaches a server's address.
+    """
+    with mlflow_server(folder / "server") as server_url, url_of(server_url) as url:
+        world = StageWorld(folder, server_url, url)
+        write_planted_world(world.home / "event_log")
+        first = storage.to_uri(
+            world.runs / stage_acts.request_of("first", stage_acts.FIRST_AS_OF).run_id
+        )
+        world.must(partial(stage_acts.resolve, "first", stage_acts.FIRST_AS_OF))
+        for stage in _EARLY:
+            world.must(partial(stage_acts.do_stage, stage, first))
+        world.must(partial(stage_acts.promote_first, first))
+        world.must(partial(stage_acts.promote_a_twin, first))
+        for stage in STAGES:
+            world.set_verdict_for(stage)
+            world.keep(stage)
+            world.places[stage] = find_places(world.where, world.act_of(stage))
+            world.undisturbed[stage] = world.facts(stage)
+        yield world
