@@ -5,7 +5,10 @@ verdict, not here. Tested in tests/pipelines/registry/test_registry.py and
 test_promotion.py.
 """
 
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +32,8 @@ KEEPER = "homefeed_workspace"
 """Tag of a registered model: the one workspace that keeps its history."""
 _LINEAGE_TAGS = ("as_of", "bundle_digest", "snapshot_digest")
 _MODEL_DIGEST = "model_digest"
+_NUM_DOWNLOADS = 8
+"""How many files of a version are fetched at a time."""
 
 
 def read_champion(client: "MlflowClient", name: str) -> ModelRef | None:
@@ -223,7 +228,7 @@ def download_bundle(client: "MlflowClient", model: ModelRef, folder: Path) -> Pa
 
 
 def download_version(client: "MlflowClient", model: ModelRef, folder: Path) -> Path:
-    """Fetch all of a version's files into `folder` and return the folder that holds them.
+    """Fetch all of a version's files into a new folder in `folder`, and return that.
 
     They are compared with what was registered: a serving process runs the code among them.
 
@@ -232,21 +237,39 @@ def download_version(client: "MlflowClient", model: ModelRef, folder: Path) -> P
         BundleMissingError: the version is there, and its files are not.
         DataContractError: the version's files are others than its tags say.
     """
-    import mlflow.artifacts
-
     with translated_outages(client.tracking_uri):
-        source = client.get_model_version_download_uri(model.name, model.version)
+        source = ask_again(lambda: client.get_model_version_download_uri(model.name, model.version))
+    folder.mkdir(parents=True, exist_ok=True)
+    root = Path(tempfile.mkdtemp(prefix="version-", dir=folder))
     try:
         with translated_outages(client.tracking_uri):
-            root = ask_again(
-                lambda: mlflow.artifacts.download_artifacts(
-                    artifact_uri=source, dst_path=str(folder), tracking_uri=client.tracking_uri
-                )
-            )
+            is_there = _download(source, root, client.tracking_uri)
     except TrackingEntryMissingError as error:
         raise _bundle_missing(model, f"nothing at {source}") from error
-    require_as_registered(model, Path(root))
-    return Path(root)
+    if not is_there:
+        raise _bundle_missing(model, f"nothing at {source}")
+    require_as_registered(model, root)
+    return root
+
+
+def _download(source: str, folder: Path, tracking_uri: str) -> bool:
+    """Fetch what is at an artifact URI, file by file, and return whether there was any.
+
+    A model has about a hundred files: fetched by one call, one lost answer would spoil all of them.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    repository = get_artifact_repository(source, tracking_uri=tracking_uri)
+    waiting: list[str | None] = [None]
+    paths: list[str] = []
+    while waiting:
+        found = ask_again(partial(repository.list_artifacts, waiting.pop()))
+        waiting += [entry.path for entry in found if entry.is_dir]
+        paths += [entry.path for entry in found if not entry.is_dir]
+    with ThreadPoolExecutor(_NUM_DOWNLOADS) as pool:
+        fetch = (partial(repository.download_artifacts, path, str(folder)) for path in paths)
+        list(pool.map(ask_again, fetch))
+    return bool(paths)
 
 
 def find_bundle(model: ModelRef, root: Path) -> Path:

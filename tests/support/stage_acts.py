@@ -68,9 +68,10 @@ def promote_a_twin(run_uri: str) -> None:
     client = tracking.connect(run.tracking_uri)
     mlflow_run_id = tracking.open_run(client, run, "challenger", "a twin")
     bundle: Path = storage.local_path(made.bundle_uri)
-    uri = log_bundle(bundle, mlflow_run_id, run.tracking_uri)
-    tags = registry.read_tags(client, made.model)
-    model = registry.register(client, run, mlflow_run_id, uri, tags | {"as_of": f"{run.as_of}"})
+    logged = log_bundle(bundle, mlflow_run_id, run.tracking_uri)
+    own = {"as_of": f"{run.as_of}", "model_digest": logged.digest}
+    tags = registry.read_tags(client, made.model) | own
+    model = registry.register(client, run, mlflow_run_id, logged.uri, tags)
     client.set_terminated(mlflow_run_id, "FINISHED")
     verdict = judgement_of(run, model)
     promotion.move_if_permitted(run, challenger_of(model), NO_ANCHOR, verdict, NOW)

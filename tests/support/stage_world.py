@@ -189,8 +189,8 @@ class StageWorld:
 
 _OF_RUN = "(SELECT value FROM tags t WHERE t.run_uuid = r.run_uuid AND t.key = 'homefeed_run_id')"
 _SIDE = "(SELECT value FROM tags t WHERE t.run_uuid = r.run_uuid AND t.key = 'homefeed_side')"
-_VALUE = "CASE WHEN key = 'ruling_digest' THEN '' ELSE value END"
-"""That digest covers the ids of MLflow runs; a promotion refuses one that is not the verdict's."""
+_VALUE = "CASE WHEN key IN ('ruling_digest', 'model_digest') THEN '' ELSE value END"
+"""Those digests cover the ids of MLflow runs; a promotion refuses what is not the verdict's."""
 _TABLES = {
     "runs": f"SELECT {_OF_RUN}, {_SIDE}, r.status, r.lifecycle_stage FROM runs r",
     "tags": f"SELECT {_OF_RUN}, {_SIDE}, key, {_VALUE} FROM tags x JOIN runs r USING (run_uuid)",

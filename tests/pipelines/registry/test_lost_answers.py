@@ -11,6 +11,7 @@ from pipelines.contracts.errors import TrackingUnavailableError
 from pipelines.registry import registry, tracking
 from support.bundles import write_small_bundle
 from support.faulty_proxy import FaultyProxy, faulty_proxy
+from support.registered import register_logged_bundle
 from support.runs import make_run
 from training.bundle.mlflow_model import log_bundle
 
@@ -116,3 +117,18 @@ def test_a_bundle_gets_through_a_line_that_spoils_a_third_of_all_requests(
     [logged] = client.search_logged_models([experiment.experiment_id])
     assert (model.version, model.mlflow_run_id) == ("1", found.info.run_id)
     assert str(version.version) == "1" and str(logged.status) == "READY"
+
+
+def test_a_model_of_many_files_is_fetched_through_a_line_that_spoils_one_request_in_twenty(
+    run: ResolvedRun, proxy: FaultyProxy, tmp_path: Path
+) -> None:
+    client = tracking.connect(run.tracking_uri)
+    model = register_logged_bundle(client, run, tmp_path)
+    proxy.met.clear()
+    proxy.spoil(share=0.05, seed=7)
+    try:
+        found = retried(lambda: registry.download_version(client, model, tmp_path / "down"))
+    finally:
+        proxy.mend()
+    assert len(proxy.met) >= 3
+    assert len([path for path in found.rglob("*") if path.is_file()]) > 50
