@@ -21,9 +21,11 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 SPIN_S = 10e-6
-"""How long a thread spins before it sleeps, in seconds. Measured on two cores: 4 us make an idle
-machine 25 % slower, 8 us to 64 us do not; beside four busy processes the rate is 0.60 of the idle
-one with 8 us, 0.50 with 16 us, 0.45 with 32 us, and 0.05 with libgomp's own count."""
+"""How long a thread spins before it sleeps, in seconds.
+
+Measured on two cores: 4 us make an idle machine 25 % slower, 8 us and more by hardly more than the
+noise; beside four busy processes the rate is 0.60 of the idle one with 10 us, 0.50 with 16 us, 0.45
+with 32 us, and 0.05 with libgomp's own count (docs/decisions.md)."""
 _NUM_LOOKS = 100_000
 _PATIENCE_S = 30.0
 

@@ -43,20 +43,22 @@ def measure() -> list[Row]:
     best = float(was_idle.max())
     peer = f"best idle rate with libgomp's own spin count, {best:,.0f}/s"
     chosen = f"{SPIN_S * 1e6:.0f} us of spinning, here GOMP_SPINCOUNT={spin_count()}"
+    under = f"that peer under load: {was_loaded:,.0f}/s"
+    of_its_turn = f"libgomp's own spin count in the same turn, {np.median(was_idle):,.0f}/s"
     return [
-        _row("train_under_load", loaded, best, peer, f"that peer under load: {was_loaded:,.0f}/s"),
-        _row("train_idle", idle, best, peer, chosen),
+        _row("train_under_load", loaded, loaded / best, peer, under),
+        _row("train_idle", idle, idle / was_idle, of_its_turn, chosen),
     ]
 
 
-def _row(name: str, rates: np.ndarray, best: float, peer: str, note: str) -> Row:
+def _row(name: str, rates: np.ndarray, ratios: np.ndarray, peer: str, note: str) -> Row:
     return row(
         name,
         float(np.median(rates)),
         "candidates/s",
-        ratio=float(np.median(rates)) / best,
+        ratio=float(np.median(ratios)),
         peer=peer,
-        spread=f"ratio {rates.min() / best:.2f} to {rates.max() / best:.2f} over {TURNS} turns",
+        spread=f"ratio {ratios.min():.2f} to {ratios.max():.2f} over {TURNS} turns",
         rows=TURNS,
         seed="17",
         note=f"one process, one epoch of {TRAINING_DAYS} days of the sample; {NUM_BUSY} busy "
