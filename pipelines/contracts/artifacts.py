@@ -46,8 +46,7 @@ class ModelRef(Frozen):
     snapshot_digest: str = Field(description="Digest of the snapshot it was trained on.")
     model_digest: str = Field(
         default="",
-        # An older record stays what it was, digest by digest, when it is read and written again.
-        exclude_if=lambda digest: not digest,
+        exclude_if=lambda digest: not digest,  # so the digests of older records still fit
         description="sha256 over all files that serve, code and bundle; '' in older versions.",
     )
 

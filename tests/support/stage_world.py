@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 
 from pipelines import storage
+from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.files import digest_files
 from pipelines.contracts.judgement import Decision
@@ -35,16 +36,6 @@ from support.worlds import write_planted_world
 MODEL = "tried"
 TRIED = stage_acts.request_of("tried").run_id
 OTHERS = stage_acts.request_of(stage_acts.LATER).run_id
-STAGES = (
-    "resolve_run",
-    "build_snapshot",
-    "check_snapshot",
-    "train_challenger",
-    "train_anchor",
-    "compare_with_champion",
-    "promote_challenger",
-    "alert",
-)
 _EARLY = STAGES[1:5]
 _RULED = {"promote_challenger": Decision.PROMOTE, "alert": Decision.REJECT}
 """Stages for which the verdict is set, so that they have something to do."""
