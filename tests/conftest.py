@@ -28,6 +28,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder:
     return ByFolder(config, log)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_stray_database() -> Iterator[None]:
+    """Find the test, or the product, that left it to MLflow where things are kept."""
+    yield
+    stray = Path("mlflow.db").absolute()
+    assert not stray.exists(), (
+        f"{stray} was made by MLflow, which somebody gave no address; remove it"
+    )
+
+
 @pytest.fixture(scope="session")
 def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with mlflow_server(tmp_path_factory.mktemp("mlflow")) as uri:

@@ -3,10 +3,11 @@
 Not for the registry (`pipelines.registry.registry`) nor for the training curves (`training`).
 """
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from pipelines.contracts.artifacts import ResolvedRun
@@ -62,6 +63,24 @@ def connect(uri: str) -> "MlflowClient":
     with translated_outages(uri):
         client.search_experiments(max_results=1)
     return client
+
+
+@contextlib.contextmanager
+def address_of_process(uri: str) -> Iterator[None]:
+    """Have MLflow take an address where it is given none, and forget it afterwards.
+
+    Parts of MLflow ask the process's own address even of a client that was given one. An address
+    that was set goes before the environment's, and one that is put back stays set: where there was
+    none, later calls would then use a database in the working directory.
+    """
+    import mlflow
+
+    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(cast("str", before))  # None, which it does not declare: forget it.
 
 
 def open_run(client: "MlflowClient", run: ResolvedRun, side: str, label: str) -> str:

@@ -9,7 +9,6 @@ original registry is asked for the champion's files, and for nothing else.
 """
 
 import contextlib
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -34,9 +33,7 @@ def own_registry(scratch: Scratch) -> Iterator["MlflowClient"]:
     one that its client was given.
     """
     uri = scratch.run.tracking_uri
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    os.environ["MLFLOW_TRACKING_URI"] = uri
-    try:
+    with tracking.address_of_process(uri):
         _make_store(scratch)
         client = tracking.connect(uri)
         _make_experiment(client, scratch)
@@ -44,10 +41,6 @@ def own_registry(scratch: Scratch) -> Iterator["MlflowClient"]:
             registry.ensure_registered_model(client, scratch.run.registered_model)
         _add_champion(client, scratch)
         yield client
-    finally:
-        os.environ.pop("MLFLOW_TRACKING_URI")
-        if before is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 def keep_numbers_below(client: "MlflowClient", name: str, version: int | None) -> None:

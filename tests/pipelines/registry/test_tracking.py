@@ -46,3 +46,19 @@ def test_an_address_that_may_not_be_kept_is_refused(uri: str, message: str) -> N
 def test_a_file_is_an_address_only_as_a_rebuilt_cycles_own(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / tracking.OWN_REGISTRY}"
     assert tracking.check_tracking_uri(uri) == uri
+
+
+def test_the_address_of_the_process_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the three the address that was set wins in MLflow, then the environment's, then a file."""
+    import mlflow
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with tracking.address_of_process("sqlite:////nowhere/outer.db"):
+        with tracking.address_of_process("sqlite:////nowhere/inner.db"):
+            assert mlflow.get_tracking_uri() == "sqlite:////nowhere/inner.db"
+        assert mlflow.get_tracking_uri() == "sqlite:////nowhere/outer.db"
+    assert not mlflow.is_tracking_uri_set()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with tracking.address_of_process("sqlite:////nowhere/inner.db"):
+        assert mlflow.get_tracking_uri() == "sqlite:////nowhere/inner.db"
+    assert mlflow.get_tracking_uri() == "http://127.0.0.1:9"

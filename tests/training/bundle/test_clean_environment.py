@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
+from pipelines.registry import tracking
 from support.mlflow_server import free_port, mlflow_server
 from training.bundle.files import read_golden
 from training.bundle.mlflow_model import log_bundle
@@ -60,12 +61,8 @@ def model_dir(trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with mlflow_server(folder / "mlflow") as url:
         client = mlflow.MlflowClient(tracking_uri=url)
         uri = log_bundle(Path(trained[1].bundle_dir), client.create_run("0").info.run_id, url).uri
-        before = mlflow.get_tracking_uri()
-        mlflow.set_tracking_uri(url)
-        try:
+        with tracking.address_of_process(url):
             return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder / "model")))
-        finally:
-            mlflow.set_tracking_uri(before)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pipelines.contracts.errors import DataContractError, TrackingUnavailableError
+from pipelines.registry import tracking
 from support.bundles import write_small_bundle
 from training.bundle.files import read_golden
 from training.bundle.mlflow_model import log_bundle
@@ -28,14 +29,9 @@ def test_a_logged_bundle_loads_and_reproduces_its_golden_rows(
     assert log_bundle(bundle_dir, run_id, tracking_uri) == logged  # a retry logs nothing new
     of_run = client.get_run(run_id).info.experiment_id
     assert len(client.search_logged_models([of_run], f"source_run_id = '{run_id}'")) == 1
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(tracking_uri)
-    try:
+    with tracking.address_of_process(tracking_uri):
         model = mlflow.pyfunc.load_model(uri)
         local = Path(mlflow.artifacts.download_artifacts(uri))
-    finally:
-        mlflow.set_tracking_uri(before)
     golden, expected = read_golden(bundle_dir, 3)
     found = model.predict({name: getattr(golden, name).numpy() for name in MODEL_INPUTS})
     assert np.abs(found["probabilities"] - expected).max() < 1e-6
