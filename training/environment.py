@@ -8,7 +8,6 @@ import os
 from typing import Literal
 
 from pipelines.contracts.errors import ConfigurationError
-from training.spin_count import spin_count
 
 PROCESSES_PER_CORE = 4
 """More training processes than this for each usable core only take memory from each other."""
@@ -41,10 +40,6 @@ def model_environment(num_processes: int, *, is_one_machine: bool = True) -> dic
     # each of them, and the page faults would cost about a third of the time.
     environment.setdefault("MALLOC_MMAP_THRESHOLD_", str(4 * 2**30))
     environment.setdefault("MALLOC_TRIM_THRESHOLD_", str(16 * 2**30))
-    # A person's choice of how threads wait stands, whichever of the two variables has it.
-    is_chosen = "OMP_WAIT_POLICY" in environment or "GOMP_SPINCOUNT" in environment
-    if threads_per_process(num_processes) > 1 and not is_chosen and (count := spin_count()):
-        environment["GOMP_SPINCOUNT"] = count
     # One machine: meet on the loopback device, whatever the host's name resolves to. Several meet
     # on the device that has the address of the host's name, unless the variable is set.
     if is_one_machine:

@@ -21,7 +21,7 @@ from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import RunConfig
 from pipelines.snapshot.build import write_snapshot
 from training.launch import launcher
-from training.spin_count import SPIN_S, spin_count
+from training.thread_waits import LOOK_EVERY_S
 
 TURNS, TRAINING_DAYS, NUM_BUSY = 3, 2, 4
 OWN_SPIN_COUNT = "300000"
@@ -42,7 +42,7 @@ def measure() -> list[Row]:
         was_loaded = _rate(snapshot, config, OWN_SPIN_COUNT)
     best = float(was_idle.max())
     peer = f"best idle rate with libgomp's own spin count, {best:,.0f}/s"
-    chosen = f"{SPIN_S * 1e6:.0f} us of spinning, here GOMP_SPINCOUNT={spin_count()}"
+    chosen = f"the load is looked at every {LOOK_EVERY_S} s"
     under = f"that peer under load: {was_loaded:,.0f}/s"
     of_its_turn = f"libgomp's own spin count in the same turn, {np.median(was_idle):,.0f}/s"
     return [

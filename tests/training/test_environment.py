@@ -31,20 +31,6 @@ def test_what_a_person_set_for_the_allocator_is_kept(monkeypatch) -> None:
     assert environment["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
 
 
-def test_threads_that_wait_sleep_soon_unless_a_person_says_how_they_wait(monkeypatch) -> None:
-    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    count = model_environment(1)["GOMP_SPINCOUNT"]
-    assert 20 <= int(count) <= 30_000  # a look takes 0.3 to 500 ns
-    assert "GOMP_SPINCOUNT" not in model_environment(2)  # of one thread each: nobody waits
-    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
-    assert model_environment(1)["GOMP_SPINCOUNT"] == "7"
-    monkeypatch.delenv("GOMP_SPINCOUNT")
-    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    assert "GOMP_SPINCOUNT" not in model_environment(1)
-
-
 def test_more_processes_than_the_cores_can_bear_are_refused(monkeypatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
     require_devices(12, "cpu")

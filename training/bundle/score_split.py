@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import Head
@@ -27,6 +28,7 @@ from training.bundle.configuration import check_fits
 from training.bundle.files import load_bundle
 from training.bundle.predictor import Predictor
 from training.data.reader import RequestIndex, SnapshotReader, chunks
+from training.thread_waits import waits_by_load
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ def score_split(
     features = config.features.model_copy(update={"heads": snapshot.features.heads})
     reader = SnapshotReader(snapshot, snapshot_dir, features, config.model.max_actions)
     index, heads = reader.index(split), config.features.heads
-    scores_NH = predictor.calibrate(logits_of(predictor, reader, index, batch_size))
+    with waits_by_load(torch.get_num_threads()):
+        scores_NH = predictor.calibrate(logits_of(predictor, reader, index, batch_size))
     probabilities = {
         head.name: np.ascontiguousarray(scores_NH[:, h]) for h, head in enumerate(heads)
     }
