@@ -290,7 +290,7 @@ def test_an_object_store_has_files_and_leases(
 
 
 class Losing:
-    """The store's filesystem in a process that loses its lease at the third file that it deletes."""
+    """The filesystem of a store, in a process that loses its lease while it deletes files."""
 
     def __init__(self, inner: fs.FileSystem, act: Callable[..., None]) -> None:
         self._inner, self.delete_file = inner, act
