@@ -25,10 +25,12 @@ class AlertDeliveryError(TransientStorageError):
 
 
 def deliver(alert: Alert, settings: Settings) -> AlertReceipt:
-    """Send an alert once by each transport, and return a receipt with those that took it.
+    """Send an alert by each transport at least once, and return a receipt with those that took it.
 
     The outbox comes first and is the record: an alert with the same words, for the same run and
-    kind, is not sent again by a transport that took it. So a retried task repeats nothing.
+    kind, is not sent again by a transport that is on the receipt. A transport gets there when it
+    has taken the alert. So a retried task sends an alert twice only where it was killed between
+    the sending and the receipt, and then by one transport: better than not at all.
 
         <workspace>/outbox/<run_id>.<kind>.<digest>.json   an AlertReceipt
         <workspace>/outbox/<run_id>.<kind>.<digest>.txt    the alert as people read it

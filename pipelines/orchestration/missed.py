@@ -42,7 +42,7 @@ class ScheduleRecord(Frozen):
 
 
 def account_for(dag_run: Any, request: RunRequest, settings: Settings, catchup: bool) -> None:
-    """Tell of the cycles that were skipped up to this scheduled run, each once.
+    """Tell of the cycles that were skipped up to this scheduled run, each in one alert.
 
     Args:
         dag_run: the scheduled run that starts. A person who clears a run wants it, however late.

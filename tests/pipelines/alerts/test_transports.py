@@ -13,6 +13,7 @@ from aiosmtpd.handlers import Message
 from aiosmtpd.smtp import AuthResult
 
 from pipelines import storage
+from pipelines.alerts import transports
 from pipelines.alerts.rendering import render
 from pipelines.alerts.transports import AlertDeliveryError, deliver, entry_uri
 from pipelines.contracts.artifacts import Alert, AlertKind, AlertReceipt, NextStep
@@ -184,6 +185,31 @@ def test_sending_twice_sends_once(tmp_path, inbox):
     settings = make_settings(tmp_path, "outbox", "smtp")
     assert send(settings) == send(settings) == ("outbox", "smtp")
     assert len(inbox.mails) == 1
+
+
+class Killed(BaseException):
+    """The process is gone: nothing below catches this."""
+
+
+def test_a_kill_between_the_sending_and_the_receipt_repeats_that_transport_alone(
+    tmp_path, monkeypatch, inbox
+):
+    settings = make_settings(tmp_path, "smtp", "slack")
+    with webhook() as (url, bodies):
+        use_slack(monkeypatch, url)
+        genuine = transports._TRANSPORTS["slack"]
+
+        def send_and_die(*arguments: object) -> None:
+            genuine(*arguments)
+            raise Killed
+
+        with monkeypatch.context() as dying, pytest.raises(Killed):
+            dying.setitem(transports._TRANSPORTS, "slack", send_and_die)
+            send(settings)
+        assert read_entry(settings).delivered_to == ("outbox", "smtp")
+        for _ in range(2):
+            assert send(settings) == ("outbox", "smtp", "slack")
+    assert (len(inbox.mails), len(bodies)) == (1, 2)
 
 
 def test_a_transport_that_fails_costs_the_others_nothing(tmp_path, monkeypatch, inbox):
