@@ -1,6 +1,9 @@
 """`build_snapshot`: the training and the holdout set of the run, from the event log.
 
-<run>/build_snapshot/event_log.json.
+<run>/build_snapshot/event_log.json    a Listing: what the files of the event log were
+
+The snapshot itself lies outside the run; the artifact `Snapshot` draws its files. Not for making
+them: that is the room `pipelines.snapshot`.
 """
 
 from pipelines import storage
