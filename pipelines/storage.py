@@ -186,11 +186,14 @@ def look(uri: str) -> Revision:
     return Revision() if is_local(uri) else conditional.revision_of(uri)
 
 
-def write_over(uri: str, value: Frozen, seen: Revision) -> None:
+def write_over(uri: str, value: Frozen, seen: Revision) -> Revision:
     """Write one frozen value as JSON, where what is there is still what `look` saw.
 
     The caller holds a lease. One that was stopped, lost its lease and woke up in this very call
     does not write over what its successor has published.
+
+    Returns:
+        What is there now, for the next such write.
 
     Raises:
         RunInProgressError: somebody has written there since, or this process has lost a lease.
@@ -199,11 +202,14 @@ def write_over(uri: str, value: Frozen, seen: Revision) -> None:
     require_held_leases()
     if is_local(uri):
         write_model(uri, value)
-    elif conditional.write(uri, files.to_json(value), seen) is None:
+        return Revision()
+    written = conditional.write(uri, files.to_json(value), seen)
+    if written is None:
         raise RunInProgressError(
             f"{uri} was written by another process since this one began; expected nobody else to "
             f"write there; what is there stays; look at it, then try again"
         )
+    return written
 
 
 def read_model(uri: str, model: type[Model], repair: str = "put a sound copy back") -> Model:

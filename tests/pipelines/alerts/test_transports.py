@@ -17,7 +17,7 @@ from pipelines.alerts import transports
 from pipelines.alerts.rendering import render
 from pipelines.alerts.transports import AlertDeliveryError, deliver, entry_uri
 from pipelines.contracts.artifacts import Alert, AlertKind, AlertReceipt, NextStep
-from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.errors import ConfigurationError, RunInProgressError
 from pipelines.settings import Settings
 from support.mlflow_server import free_port
 
@@ -100,9 +100,9 @@ def use_apprise(monkeypatch, url: str) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_APPRISE_DEFAULT", json.dumps(connection))
 
 
-def make_settings(tmp_path, *transports: str) -> Settings:
+def make_settings(place, *transports: str) -> Settings:
     return Settings(
-        workspace=str(tmp_path / "workspace"),
+        workspace=f"{place}/workspace",
         alert_transports=transports,
         alert_email_to=("oncall@example.com", "lead@example.com"),
         alert_email_from="homefeed@example.com",
@@ -210,6 +210,32 @@ def test_a_kill_between_the_sending_and_the_receipt_repeats_that_transport_alone
         for _ in range(2):
             assert send(settings) == ("outbox", "smtp", "slack")
     assert (len(inbox.mails), len(bodies)) == (1, 2)
+
+
+def test_who_wakes_up_after_another_delivered_does_not_write_over_its_receipt(
+    s3_uri, monkeypatch, inbox
+):
+    """The lease was lost after the look at it, while the message was sent."""
+    settings = make_settings(s3_uri, "slack")
+    uri = entry_uri(ALERT, settings)
+    theirs = AlertReceipt(alert=ALERT, delivered_to=("outbox", "slack", "smtp"))
+
+    def meanwhile(*_: object) -> None:
+        storage.write_model(uri, theirs)
+
+    monkeypatch.setitem(transports._TRANSPORTS, "slack", meanwhile)
+    with pytest.raises(RunInProgressError, match=f"^{uri} was written by another process since"):
+        send(settings)
+    assert read_entry(settings) == theirs
+    assert send(make_settings(s3_uri, "slack", "smtp")) == theirs.delivered_to
+    assert inbox.mails == []
+
+
+def test_on_an_object_store_each_transport_gets_on_the_receipt(s3_uri, inbox):
+    settings = make_settings(s3_uri, "smtp")
+    assert send(settings) == send(settings) == ("outbox", "smtp")
+    assert read_entry(settings).delivered_to == ("outbox", "smtp")
+    assert len(inbox.mails) == 1
 
 
 def test_a_transport_that_fails_costs_the_others_nothing(tmp_path, monkeypatch, inbox):
