@@ -100,7 +100,7 @@ def _end_replacing(target: Path) -> None:
         os.rename(aside, remains)
         shutil.rmtree(remains, ignore_errors=True)
         return
-    log.warning("%s was being replaced by a process that is gone; it is put back", target)
+    log.warning("%s lost its name, and no new folder took it; the old one is put back", target)
     os.rename(aside, target)
     files.sync_folder(aside.parent)
 
