@@ -4,11 +4,10 @@ Not for table formats (pyarrow reads those itself) nor for the meaning of a file
 """
 
 import contextlib
-import logging
-import shutil
-import tempfile
-import uuid
-from collections.abc import Iterator, Mapping
+import errno
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
@@ -22,19 +21,15 @@ from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
-    HomefeedError,
     RunInProgressError,
     explain_os_error,
 )
-from pipelines.places import conditional, disk_lease, store_lease, stores
+from pipelines.places import conditional, disk_lease, folders, store_lease, stores
 from pipelines.places.conditional import Revision
 from pipelines.places.lease import Lease, holding, require_held_leases
 
-log = logging.getLogger(__name__)
-SWEEP_LOCK = ".sweep.lock"
-"""Held in a folder while scratch folders are made and orphans of them are removed."""
-SWEEP_WAIT_S = 600.0
-"""How long a process waits for another one's sweep, which may have much to delete, in seconds."""
+_NUM_REQUESTS = 8
+"""Files that are uploaded or deleted on an object store at a time."""
 Model = TypeVar("Model", bound=Frozen)
 
 
@@ -136,7 +131,8 @@ def read_bytes(uri: str) -> bytes:
     """
     filesystem, path = open_filesystem(uri)
     if not exists(uri):
-        raise FileNotFoundError(uri)
+        # With its number, an error that nobody catches is one of a place, and not unforeseen.
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), uri)
     with translated_errors(uri, "reading"), filesystem.open_input_stream(path) as stream:
         return bytes(stream.read())
 
@@ -190,11 +186,14 @@ def look(uri: str) -> Revision:
     return Revision() if is_local(uri) else conditional.revision_of(uri)
 
 
-def write_over(uri: str, value: Frozen, seen: Revision) -> None:
+def write_over(uri: str, value: Frozen, seen: Revision) -> Revision:
     """Write one frozen value as JSON, where what is there is still what `look` saw.
 
     The caller holds a lease. One that was stopped, lost its lease and woke up in this very call
     does not write over what its successor has published.
+
+    Returns:
+        What is there now, for the next such write.
 
     Raises:
         RunInProgressError: somebody has written there since, or this process has lost a lease.
@@ -203,11 +202,14 @@ def write_over(uri: str, value: Frozen, seen: Revision) -> None:
     require_held_leases()
     if is_local(uri):
         write_model(uri, value)
-    elif conditional.write(uri, files.to_json(value), seen) is None:
+        return Revision()
+    written = conditional.write(uri, files.to_json(value), seen)
+    if written is None:
         raise RunInProgressError(
             f"{uri} was written by another process since this one began; expected nobody else to "
             f"write there; what is there stays; look at it, then try again"
         )
+    return written
 
 
 def read_model(uri: str, model: type[Model], repair: str = "put a sound copy back") -> Model:
@@ -237,7 +239,7 @@ def write_model(uri: str, value: Frozen) -> None:
 
 
 def remove(uri: str) -> None:
-    """Delete a file or a folder if it is there.
+    """Delete a file or a folder if it is there; on an object store, a folder's files one by one.
 
     Raises:
         RunInProgressError: this process has lost a lease, and deletes nothing more.
@@ -246,6 +248,13 @@ def remove(uri: str) -> None:
     filesystem, path = open_filesystem(uri)
     with translated_errors(uri, "deleting"):
         kind = filesystem.get_file_info(path).type
+        if kind == fs.FileType.Directory and not is_local(uri):
+            below = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+            paths = [entry.path for entry in below if entry.type == fs.FileType.File]
+            _for_each(paths, filesystem.delete_file)
+            # What is left are names of folders; a store may show none once they are empty.
+            kind = filesystem.get_file_info(path).type
+            require_held_leases()
         if kind == fs.FileType.Directory:
             filesystem.delete_dir(path)
         elif kind == fs.FileType.File:
@@ -253,9 +262,10 @@ def remove(uri: str) -> None:
 
 
 def publish_folder(folder: Path, uri: str) -> None:
-    """Copy a local folder to a URI. The caller writes the manifest afterwards, last.
+    """Bring a local folder to a URI. The caller writes the manifest afterwards, last.
 
-    On the local filesystem the folder is moved into place by one rename, replacing what was there.
+    On the local filesystem the folder takes its place by a rename, when all of it is on the disk,
+    and what was there goes afterwards. An object store gets the files beside what is there.
 
     Raises:
         RunInProgressError: this process has lost a lease, and writes nothing more.
@@ -263,79 +273,81 @@ def publish_folder(folder: Path, uri: str) -> None:
     require_held_leases()
     with translated_errors(uri, "publishing to"):
         if is_local(uri):
-            target = local_path(uri)
-            files.make_folder(target.parent)
-            if target.exists():
-                shutil.rmtree(target)
-            # The data is on the disk before the manifest, which is written afterwards.
-            files.sync_tree(folder)
-            shutil.move(folder, target)
-            files.sync_folder(target.parent)
+            folders.put_in_place(folder, local_path(uri))
             return
         filesystem, path = open_filesystem(uri)
         filesystem.create_dir(path, recursive=True)
-        fs.copy_files(str(folder), path, fs.LocalFileSystem(), filesystem)
+        found = sorted((each, each.relative_to(folder).as_posix()) for each in folder.rglob("*"))
+        _for_each(
+            [name for each, name in found if each.is_dir()],
+            lambda name: filesystem.create_dir(f"{path}/{name}", recursive=True),
+        )
+        _for_each(
+            [name for each, name in found if each.is_file()],
+            lambda name: fs.copy_files(
+                str(folder / name), f"{path}/{name}", fs.LocalFileSystem(), filesystem
+            ),
+        )
+
+
+def settle_folder(uri: str) -> None:
+    """Put back the folder that a killed `publish_folder` was about to replace, or delete it.
+
+    Whoever looks at a folder before publishing it calls this first, under the same lease.
+    """
+    require_held_leases()
+    if is_local(uri):
+        with translated_errors(uri, "putting back"):
+            folders.settle(local_path(uri))
+
+
+def _for_each(names: Sequence[str], act: Callable[[str], None]) -> None:
+    """Do something for each name, several at a time, and look at the leases before each.
+
+    So a process that was stopped while it uploads or deletes many files, and has lost its lease
+    when it wakes up, ends the few requests that are under way and makes no more.
+    """
+
+    def look_and_act(name: str) -> None:
+        require_held_leases()
+        act(name)
+
+    with ThreadPoolExecutor(_NUM_REQUESTS) as pool:
+        # An error cancels what has not begun, when it is met here.
+        for _ in pool.map(look_and_act, names):
+            pass
 
 
 @contextlib.contextmanager
 def local_copy(uri: str) -> Iterator[Path]:
-    """Give a local path with a folder's content: the folder itself, or a temporary copy of it."""
+    """Give a local path with a folder's content: the folder itself, or a copy in a scratch folder.
+
+    A copy that a killed process has left is removed by the next one, as `scratch_folder` says.
+    """
     if is_local(uri):
         yield local_path(uri)
         return
     filesystem, path = open_filesystem(uri)
-    with tempfile.TemporaryDirectory(prefix="homefeed-") as scratch:
+    with scratch_folder(uri) as scratch:
         with translated_errors(uri, "fetching"):
-            fs.copy_files(path, scratch, filesystem, fs.LocalFileSystem())
-        yield Path(scratch)
+            fs.copy_files(path, str(scratch), filesystem, fs.LocalFileSystem())
+        yield scratch
 
 
 @contextlib.contextmanager
 def scratch_folder(near_uri: str) -> Iterator[Path]:
     """Give an empty local folder, on the same filesystem as `near_uri` where that is local.
 
-    The folder is removed afterwards. While it is used, the lock beside it is held, which the kernel
-    frees when the process dies: so the next call removes a folder that a killed process left, and
-    leaves that of a live one, though it may be in another container.
+    Elsewhere it lies in this user's part of the machine's temporary folder. It is removed
+    afterwards, or by the next call for the same place where this process is killed.
     """
     with translated_errors(near_uri, "making a scratch folder in"):
         parent = (
             local_path(near_uri) if is_local(near_uri) else files.own_temporary_folder("scratch")
         )
         parent.mkdir(parents=True, exist_ok=True)
-        folder = parent / f".scratch-{uuid.uuid4().hex}"
-    lock = _lock_beside(folder)
-    with contextlib.ExitStack() as held:
-        # Whoever looks for orphans never meets a lock whose owner is about to make the folder, so
-        # a lock that nobody holds is an orphan too, at once and not after some time.
-        sweep = parent / SWEEP_LOCK
-        with files.hold_lock(sweep, "a sweep of scratch folders", SWEEP_WAIT_S):
-            _sweep_orphans(parent)
-            held.enter_context(files.hold_lock(lock, "a scratch folder"))
-            held.callback(lock.unlink, missing_ok=True)
-            held.callback(shutil.rmtree, folder, ignore_errors=True)
-            folder.mkdir(mode=0o700)
-            # Whoever has opened it and waits sees that it has no name any more, and opens anew.
-            sweep.unlink()
+    with folders.scratch_in(parent) as folder:
         yield folder
-
-
-def _lock_beside(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.lock")
-
-
-def _sweep_orphans(parent: Path) -> None:
-    """Delete scratch folders and locks of them that no living process holds.
-
-    What cannot be looked at, such as another user's, is left for its owner.
-    """
-    found = {each.name.removesuffix(".lock") for each in parent.glob(".scratch-*")}
-    for orphan in (parent / name for name in sorted(found)):
-        lock = _lock_beside(orphan)
-        with contextlib.suppress(HomefeedError), files.hold_lock(lock, "a scratch folder"):
-            log.info("removing %s, left by a process that is gone", orphan)
-            shutil.rmtree(orphan, ignore_errors=True)
-            lock.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

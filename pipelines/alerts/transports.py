@@ -25,24 +25,31 @@ class AlertDeliveryError(TransientStorageError):
 
 
 def deliver(alert: Alert, settings: Settings) -> AlertReceipt:
-    """Send an alert once by each transport, and return a receipt with those that took it.
+    """Send an alert by each transport at least once, and return a receipt with those that took it.
 
     The outbox comes first and is the record: an alert with the same words, for the same run and
-    kind, is not sent again by a transport that took it. So a retried task repeats nothing.
+    kind, is not sent again by a transport that is on the receipt. A transport gets there when it
+    has taken the alert. So a retried task sends an alert twice only where it was killed, or lost
+    its lease, between the sending and the receipt, and then by one transport: better than not at
+    all.
 
         <workspace>/outbox/<run_id>.<kind>.<digest>.json   an AlertReceipt
         <workspace>/outbox/<run_id>.<kind>.<digest>.txt    the alert as people read it
 
     Raises:
         AlertDeliveryError: a transport failed, after all others have been tried.
+        RunInProgressError: another process delivers the same alert.
         ConfigurationError: transports failed, each by a fault that a person must mend.
     """
     uri, rendered = entry_uri(alert, settings), render(alert)
     failures: dict[str, Exception] = {}
     with storage.exclusive_lock(uri, f"the delivery of {alert.kind.value} for {alert.run_id}"):
+        seen = storage.look(uri)
         if not storage.exists(uri):
+            # Without a condition: the same alert has the same text, whoever writes it.
             storage.write_bytes(uri.removesuffix("json") + "txt", rendered.text.encode())
-            storage.write_model(uri, AlertReceipt(alert=alert, delivered_to=("outbox",)))
+            first = AlertReceipt(alert=alert, delivered_to=("outbox",))
+            seen = storage.write_over(uri, first, seen)
             log.warning("%s\n%s", rendered.subject, rendered.text)
         receipt = storage.read_model(uri, AlertReceipt, "delete it to send the alert again")
         for name in settings.alert_transports:
@@ -56,7 +63,7 @@ def deliver(alert: Alert, settings: Settings) -> AlertReceipt:
                 failures[name] = error
                 continue
             receipt = AlertReceipt(alert=alert, delivered_to=(*receipt.delivered_to, name))
-            storage.write_model(uri, receipt)
+            seen = storage.write_over(uri, receipt, seen)
     if failures:
         raise _delivery_error(failures, receipt.delivered_to, uri) from None
     return receipt

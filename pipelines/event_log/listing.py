@@ -20,7 +20,7 @@ from pydantic import AwareDatetime, Field
 
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import DataContractError
-from pipelines.event_log.reader import EventLog, LogFile, open_file
+from pipelines.event_log.reader import EventLog, LogFile, count_rows, open_file
 from pipelines.storage import open_filesystem, translated_errors
 
 KNOWN_COLUMNS = {"impressions": "known_at", "actions": "known_at", "users": "as_of"}
@@ -121,7 +121,7 @@ def _count_known(
 
 
 def _scan(event_log: EventLog, file: LogFile, column: str, as_of_ms: int) -> int | None:
-    with contextlib.suppress(DataContractError, pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        is_known = ds.field(column) < as_of_ms
-        return int(open_file(event_log, file).count_rows(filter=is_known))
+    # Arrow says that it is not implemented where the column is of no kind that has a before.
+    with contextlib.suppress(DataContractError, pa.ArrowNotImplementedError):
+        return count_rows(open_file(event_log, file), file, ds.field(column) < as_of_ms)
     return None

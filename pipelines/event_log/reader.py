@@ -174,16 +174,16 @@ def check_nothing_from_the_future(event_log: EventLog, table: str, as_of_ms: int
     end_ms = as_of_ms + FUTURE_DAYS_CHECKED * DAY_MS
     time_column = EVENT_TIME_COLUMNS[table]
     for file in event_log.files_between(table, as_of_ms, end_ms):
+        is_early = (ds.field("known_at") < as_of_ms) & (ds.field(time_column) >= as_of_ms)
         try:
             dataset = open_file(event_log, file)
+            types = {field.name: field.type for field in dataset.schema}
+            if types.get("known_at") != pa.int64() or types.get(time_column) != pa.int64():
+                continue
+            num_early = count_rows(dataset, file, is_early)
         except DataContractError as error:
             log.warning("not searched for future events: %s", error)
             continue
-        types = {field.name: field.type for field in dataset.schema}
-        if types.get("known_at") != pa.int64() or types.get(time_column) != pa.int64():
-            continue
-        is_early = (ds.field("known_at") < as_of_ms) & (ds.field(time_column) >= as_of_ms)
-        num_early = dataset.count_rows(filter=is_early)
         if num_early:
             raise DataContractError(
                 f"{table}: {num_early} rows of {file.path} happen at or after as_of "
@@ -218,6 +218,17 @@ def read_file(
     """
     with _damage_told_from_failure(dataset.filesystem, file):
         return dataset.to_table(columns=list(columns), filter=wanted, use_threads=False)
+
+
+def count_rows(dataset: ds.FileSystemDataset, file: LogFile, wanted: ds.Expression) -> int:
+    """Return how many rows of an opened file are wanted.
+
+    Raises:
+        DataContractError: its pages are damaged.
+        TransientStorageError: the storage failed.
+    """
+    with _damage_told_from_failure(dataset.filesystem, file):
+        return int(dataset.count_rows(filter=wanted))
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from pipelines.contracts.artifacts import Alert, RunRequest
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import HomefeedError
 from pipelines.orchestration.timetable import TICK, GridTimetable, standard_utc
+from pipelines.places.conditional import Revision
 from pipelines.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class ScheduleRecord(Frozen):
 
 
 def account_for(dag_run: Any, request: RunRequest, settings: Settings, catchup: bool) -> None:
-    """Tell of the cycles that were skipped up to this scheduled run, each once.
+    """Tell of the cycles that were skipped up to this scheduled run, each in one alert.
 
     Args:
         dag_run: the scheduled run that starts. A person who clears a run wants it, however late.
@@ -63,6 +64,7 @@ def account_for(dag_run: Any, request: RunRequest, settings: Settings, catchup: 
     is_too_late = not (catchup or dag_run.clear_number) and started_at - due > max_lateness
     uri, on_record = record_uri(settings), _days_on_record(settings)
     with storage.exclusive_lock(uri, "the account of due dates", RECORD_WAIT_S):
+        seen = storage.look(uri)
         record = _read(uri)
         found = find_skipped(record, grid, due, is_too_late)
         skipped = tuple(date for date in found if f"{date:%Y-%m-%d}" not in on_record)
@@ -73,8 +75,8 @@ def account_for(dag_run: Any, request: RunRequest, settings: Settings, catchup: 
             missed = MissedCycles(skipped, due, started_at, is_too_late, max_lateness, next_due)
             alert = compose_missed(missed, request, settings)
         record = _accounted(record, grid, due, alert)
-        storage.write_model(uri, record)
-        _tell(uri, record, settings, is_cycle_running=not is_too_late)
+        seen = storage.write_over(uri, record, seen)
+        _tell(uri, record, seen, settings, is_cycle_running=not is_too_late)
     if is_too_late:
         raise AirflowSkipException(
             f"this run is due at {due:%Y-%m-%d %H:%M} UTC and started at "
@@ -140,7 +142,9 @@ def _days_on_record(settings: Settings) -> set[str]:
     return {name[:10] for name in storage.list_names(runs_uri)}
 
 
-def _tell(uri: str, record: ScheduleRecord, settings: Settings, is_cycle_running: bool) -> None:
+def _tell(
+    uri: str, record: ScheduleRecord, seen: Revision, settings: Settings, is_cycle_running: bool
+) -> None:
     """Send what is untold, and note what was sent."""
     for alert in record.untold:
         try:
@@ -153,4 +157,4 @@ def _tell(uri: str, record: ScheduleRecord, settings: Settings, is_cycle_running
             return
         rest = tuple(other for other in record.untold if other != alert)
         record = record.model_copy(update={"untold": rest})
-        storage.write_model(uri, record)
+        seen = storage.write_over(uri, record, seen)

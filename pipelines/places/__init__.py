@@ -1,1 +1,1 @@
-"""Where a URI leads, and who may write there: leases and conditional writes. No files' meaning."""
+"""Where a URI leads, who may write there, and what a kill leaves there. No files' meaning."""

@@ -1,7 +1,9 @@
 """Writes on an object store that happen only if nobody has written there since one looked.
 
-A store that ignores the condition is found out by a probe before the first such write, and refused.
-Not for plain reading and writing (`pipelines.storage`), nor for local files.
+What one saw is a `Revision`; that it must still be there is what others call an ETag precondition
+(`If-Match`, and `If-None-Match` for a file that must be new). A store that ignores the condition is
+found out by a probe before the first such write, and refused. Not for plain reading and writing
+(`pipelines.storage`), nor for local files.
 """
 
 import contextlib
@@ -147,8 +149,10 @@ def _require_conditions(uri: str) -> None:
         with _translated(probe, "trying conditional writes at"):
             first = _put(store, key, b"1", Revision())
             is_kept = first is not None and _put(store, key, b"2", Revision()) is None
-            second = _put(store, key, b"3", first) if first and is_kept else None
-            is_kept = second is not None and _put(store, key, b"4", first or second) is None
+            if first is not None and is_kept:
+                # What is there is the 3 by now, so a write over the first content is refused.
+                second = _put(store, key, b"3", first)
+                is_kept = second is not None and _put(store, key, b"4", first) is None
     except _NoConditionsError as error:
         raise _refusal(name, f"it answered: {error}") from None
     finally:

@@ -1,9 +1,10 @@
 """The lease: exclusive access to a place, with a number that every write under it carries.
 
-The numbers of one place only grow, from holder to holder. So what a holder left behind that lost
-its lease is told from what its successor made: the successor's number is higher. Leases are taken
-by `storage.exclusive_lock`; nobody holds two of one place. Not for how a lease is kept
-(`disk_lease`, `store_lease`).
+The number is what others call a fencing token. The numbers of one place only grow, from holder to
+holder. A holder that has lost its lease may have left files behind, and its successor has made
+files of its own: those with the higher number are the successor's. Leases are taken by
+`storage.exclusive_lock`; nobody holds two of one place. Not for how a lease is kept (`disk_lease`,
+`store_lease`).
 """
 
 import abc

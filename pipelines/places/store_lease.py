@@ -2,11 +2,11 @@
 
     <place>.lease    a LeaseState
 
-Its holder writes it anew, with another count, several times in its time to live. Who waits watches
-the file: where it has not changed for a time to live by the watcher's own clock, its holder is dead
-or cut off, and the watcher takes the place. The holder counts the same time from before it asked
-for its last renewal, so it stops before anybody can take over. No two clocks are compared. Not for
-local disks (`disk_lease`).
+Its holder writes it anew, with another count, several times in its time to live. That is its sign
+of life, what others call a heartbeat. Who waits watches the file: where it has not changed for a
+time to live by the watcher's own clock, its holder is dead or cut off, and the watcher takes the
+place. The holder counts the same time from before it asked for its last renewal, so it stops before
+anybody can take over. No two clocks are compared. Not for local disks (`disk_lease`).
 """
 
 import logging

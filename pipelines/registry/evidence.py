@@ -22,6 +22,7 @@ import numpy.typing as npt
 from pydantic import AwareDatetime, Field, ValidationError
 
 from pipelines import storage
+from pipelines.contracts import files
 from pipelines.contracts.artifacts import PinnedFile, ResolvedRun, Window
 from pipelines.contracts.base import Frozen, digest_of
 from pipelines.contracts.errors import DataContractError
@@ -94,11 +95,15 @@ def publish(run: ResolvedRun, cycle: JudgedCycle, groups: npt.NDArray, influence
         cycle: What was found; `influences_sha256` is filled in here.
         groups: (G,) numbers of the groups of users in this holdout.
         influences: By column, (G,) each.
+
+    Raises:
+        RunInProgressError: another process judges the same cycle; what it has written stays.
     """
     folder = _folder(run.workspace_uri, run.registered_model)
     if influences:
         content = _to_parquet(groups, influences)
         digest = hashlib.sha256(content).hexdigest()
+        # Without a condition: whoever writes under this name writes the same bytes.
         storage.write_bytes(storage.join(folder, f"{digest}.parquet"), content)
         cycle = cycle.model_copy(update={"influences_sha256": digest})
     if before := _records_of(folder, cycle.run_id):
@@ -107,7 +112,7 @@ def publish(run: ResolvedRun, cycle: JudgedCycle, groups: npt.NDArray, influence
     found = digest_of(cycle.model_dump(mode="json", exclude={"judged_at", "first_judged_at"}))
     uri = storage.join(folder, f"{cycle.run_id}--{found[:8]}.json")
     if not storage.exists(uri):
-        storage.write_model(uri, cycle)
+        storage.write_new(uri, files.to_json(cycle))
     return uri
 
 

@@ -7,7 +7,8 @@
 Every file is written once and never again. An intent names the outcome before it by digest, so that
 the order is that of the chain and not of a clock, and a file that was altered or is gone is
 noticed. An intent without an outcome is *pending*: whether the alias moved is found out by reading
-it. The registry knows only what serves now. Not for moving (`pipelines.registry.moves`).
+it. The registry knows only what serves now. Others call intents and outcomes a write-ahead log. Not
+for moving (`pipelines.registry.moves`).
 """
 
 import fnmatch

@@ -4,9 +4,11 @@
     <log>/<the adapter's marker>              what was made; written last
     <log>/ingesting.json                      on an object store, while an upload is under way
 
-On a local disk the folder appears by one rename. An object store has no rename, so there the files
-are uploaded one by one, and a reader waits for the marker. An upload that was cut off is known by
-`ingesting.json`; the next one deletes what it left. Not for what is in the tables.
+On a local disk the folder appears by one rename, when all of it has reached the disk. An older log
+keeps its place until the rename before that one; where a kill comes between the two, the next
+ingest puts it back. An object store has no rename, so there the files are uploaded one by one, and
+a reader waits for the marker. An upload that was cut off is known by `ingesting.json`; the next one
+deletes what it left. Not for what is in the tables.
 """
 
 import logging
@@ -38,6 +40,7 @@ def ingest(adapter: SourceAdapter[Made], to_location: str) -> Made:
     """
     uri = storage.to_uri(to_location)
     with storage.exclusive_lock(uri, f"ingest to {uri}"):
+        storage.settle_folder(uri)
         found = _already_there(adapter, uri)
         if found is not None:
             log.info("%s is there already", uri)

@@ -1,6 +1,9 @@
 """`build_snapshot`: the training and the holdout set of the run, from the event log.
 
-<run>/build_snapshot/event_log.json.
+<run>/build_snapshot/event_log.json    a Listing: what the files of the event log were
+
+The snapshot itself lies outside the run; the artifact `Snapshot` draws its files. Not for making
+them: that is the room `pipelines.snapshot`.
 """
 
 from pipelines import storage
@@ -18,6 +21,7 @@ def build_snapshot(run: ResolvedRun) -> Snapshot:
     Raises:
         DataContractError: the event log is missing or breaks its contract, the windows are empty
             or hold no positives.
+        RunInProgressError: another process builds the snapshot of this run.
     """
     from pipelines.event_log.listing import list_files
     from pipelines.event_log.reader import open_event_log
@@ -25,9 +29,11 @@ def build_snapshot(run: ResolvedRun) -> Snapshot:
     from pipelines.snapshot.plan import make_plan
     from pipelines.snapshot.spill import files_read
 
+    listed_at = listing_uri(run.run_uri)
+    seen = storage.look(listed_at)
     plan, event_log = make_plan(run), open_event_log(run.event_log_uri)
     read = (*files_read(event_log, plan), event_log.files_of("pins"))
     # The listing comes first: a file that is written while the snapshot is built is not as listed.
     listing = list_files(event_log, [file for files in read for file in files], plan.as_of_ms)
-    storage.write_model(listing_uri(run.run_uri), listing)
+    storage.write_over(listed_at, listing, seen)
     return write_snapshot(run)

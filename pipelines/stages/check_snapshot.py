@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING
 from pipelines import storage
 from pipelines.alerts.commands import rebuild_command, stage_command
 from pipelines.contracts.artifacts import DataReport, ResolvedRun, Snapshot
-from pipelines.contracts.errors import DataGateFailedError, SnapshotDamagedError
+from pipelines.contracts.errors import (
+    DataContractError,
+    DataGateFailedError,
+    SnapshotDamagedError,
+)
 from pipelines.contracts.files import temporary_files_in
 from pipelines.contracts.run_layout import snapshot_manifest_uri
 from pipelines.registry.accepted import mark_accepted, read_profile
@@ -25,13 +29,13 @@ def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> Dat
     Raises:
         SnapshotDamagedError: a file of the snapshot is missing or was altered.
         DataGateFailedError: a critical expectation failed; the message lists all that failed.
+        DataContractError: the snapshot to compare with was deleted since the run was resolved.
     """
     from validation.data_gate.gate import PROFILE_FILE, judge_snapshot
 
     reference = known = None
     if run.last_accepted_snapshot_uri is not None:
-        reference_uri = snapshot_manifest_uri(run.last_accepted_snapshot_uri)
-        reference = storage.read_model(reference_uri, Snapshot)
+        reference = _read_reference(run, run.last_accepted_snapshot_uri)
         known = _profile_of(run, reference)
     with storage.scratch_folder(run.workspace_uri) as scratch, temporary_files_in(scratch):
         out_dir = scratch / "report"
@@ -51,6 +55,24 @@ def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> Dat
         raise _refusal(run, report)
     mark_accepted(run, snapshot, storage.join(output_uri, PROFILE_FILE))
     return report
+
+
+def _read_reference(run: ResolvedRun, uri: str) -> Snapshot:
+    """Return the snapshot that this run compares with.
+
+    Raises:
+        DataContractError: it was deleted since, as old snapshots may be where the disk is full.
+    """
+    from pipelines.alerts.next_step import new_cycle_command
+
+    try:
+        return storage.read_model(snapshot_manifest_uri(uri), Snapshot)
+    except FileNotFoundError:
+        raise DataContractError(
+            f"the snapshot {uri}, which this run was resolved to be compared with, is gone; "
+            f"expected it to stay until the run has ended; start a new cycle, which compares with "
+            f"the newest accepted snapshot that is there: `{new_cycle_command(run)}`"
+        ) from None
 
 
 def _profile_of(run: ResolvedRun, reference: Snapshot) -> "SnapshotProfile":

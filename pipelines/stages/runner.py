@@ -110,7 +110,9 @@ def run_stage(name: str, run_uri: str, again: bool = False) -> str:
         inputs = [read_artifact(run_uri, above, kind) for above, kind in stage.inputs.items()]
         others = [artifact for upstream, artifact in found.items() if upstream != "resolve_run"]
         input_digest = digest_of([name, STAGE_VERSION, digest_of(run), others])
-        if again or not _is_done(stage, run_uri, input_digest):
+        if not again and _is_done(stage, run_uri, input_digest):
+            _tidy_after_kill(name, run_uri, lease.number)
+        else:
             _attempt(stage, lease, run_uri, inputs, input_digest, Settings())
     return manifest_uri(run_uri, name)
 
@@ -169,13 +171,14 @@ def _attempt(
         "settings": settings,
     }
     log.info("%s of %s: starting", stage.name, run_uri)
-    started = time.monotonic()
+    # Before the work: the code on the disk may be another one when it ends, hours later.
+    made_with, started = environment(), time.monotonic()
     artifact = stage.load()(*inputs, **{name: extras[name] for name in stage.also})
     record = StageRecord(
         stage=stage.name,
         input_digest=input_digest,
         artifact=artifact.model_dump(mode="json"),
-        made_with=environment(),
+        made_with=made_with,
         wall_s=time.monotonic() - started,
         finished_at=datetime.now(UTC),
         lease=lease.number,
@@ -242,15 +245,27 @@ def _note_failure(uri: str, stage: str, error: Exception) -> None:
 
 
 def _tidy(stage: str, run_uri: str, keep: str, number: int) -> None:
-    """Remove the files of attempts that never ended.
+    """Remove the files of attempts that published nothing.
 
-    A higher number is that of an attempt which began after this one: it is left alone.
+    Args:
+        stage: Its name.
+        run_uri: The run folder.
+        keep: Name of the output folder that stays, or how its name begins.
+        number: Our own lease. A higher one is that of an attempt which began after this one: what
+            that attempt has made is left alone.
     """
     folder = storage.join(run_uri, stage)
     for name in storage.list_names(folder):
         found = _OUTPUT_NAME.fullmatch(name)
-        if found and name != keep and int(found[1] or 0) <= number:
+        if found and not name.startswith(keep) and int(found[1] or 0) <= number:
             storage.remove(storage.join(folder, name))
+
+
+def _tidy_after_kill(stage: str, run_uri: str, number: int) -> None:
+    """Remove what an attempt could not, which was killed just after it had written its manifest."""
+    published = read_record(run_uri, stage).lease
+    if published:  # Of a manifest from before there were leases, the folder has no number either.
+        _tidy(stage, run_uri, f"output-{published:08d}-", number)
 
 
 def read_record(run_uri: str, stage: str) -> StageRecord:

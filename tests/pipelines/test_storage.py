@@ -2,6 +2,9 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from pipelines.contracts.errors import (
     PlaceError,
     RunInProgressError,
     TransientStorageError,
+    as_ours,
 )
 from support.answers import server_that_answers
 from support.object_store import SCHEME, make_object_store
@@ -40,6 +44,15 @@ def test_an_altered_value_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_missing_value_is_told_from_a_broken_one(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         storage.read_model(storage.to_uri(tmp_path / "none.json"), FileDigest)
+
+
+def test_a_missing_file_is_an_error_of_a_place_where_nobody_catches_it(tmp_path: Path) -> None:
+    uri = storage.to_uri(tmp_path / "none.json")
+    with pytest.raises(FileNotFoundError) as caught:
+        storage.read_bytes(uri)
+    ours = as_ours(caught.value)
+    assert isinstance(ours, PlaceError) and ours.exit_code == 78
+    assert f"working on {uri}: " in str(ours) and "put back what was deleted" in str(ours)
 
 
 def test_spaces_in_a_path_survive(tmp_path: Path) -> None:
@@ -160,6 +173,42 @@ def test_publishing_replaces_what_a_killed_attempt_left(tmp_path: Path) -> None:
     assert [path.name for path in target.iterdir()] == ["whole"]
 
 
+DIES = """
+import os, sys
+from pathlib import Path
+import pytest
+from pipelines import storage
+from support.object_store import make_object_store
+
+make_object_store(Path(sys.argv[1]), pytest.MonkeyPatch())
+with storage.local_copy("store://snapshot") as folder:
+    print([path.name for path in folder.iterdir()], flush=True)
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_killed_process_s_copy_of_a_folder_is_removed_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, temporary = tmp_path / "store", tmp_path / "temporary"
+    (store / "snapshot").mkdir(parents=True)
+    (store / "snapshot" / "data.arrow").write_bytes(b"rows")
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    environment = os.environ | {"TMPDIR": str(temporary), "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", DIES, str(store)]
+    killed = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert (killed.returncode, killed.stdout) == (-9, b"['data.arrow']\n")
+    assert len([*temporary.rglob("data.arrow")]) == 1, "the killed process left its copy"
+
+    make_object_store(store, monkeypatch)
+    with storage.local_copy(f"{SCHEME}snapshot") as folder:
+        assert (folder / "data.arrow").read_bytes() == b"rows"
+        assert [*temporary.rglob("data.arrow")] == [folder / "data.arrow"]
+    [left] = temporary.rglob("*")
+    assert left.name == f"homefeed-scratch-{os.getuid()}"
+
+
 def test_a_second_holder_of_a_lock_is_told_who_has_it(tmp_path: Path) -> None:
     uri = storage.to_uri(tmp_path / "run")
     with storage.exclusive_lock(uri, "the run"):
@@ -238,3 +287,67 @@ def test_an_object_store_has_files_and_leases(
         storage.write_model(uri, VALUE)
     assert storage.read_model(uri, FileDigest) == VALUE
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+class Losing:
+    """The filesystem of a store, in a process that loses its lease while it deletes files."""
+
+    def __init__(self, inner: fs.FileSystem, act: Callable[..., None]) -> None:
+        self._inner, self.delete_file = inner, act
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+
+@pytest.mark.parametrize("is_upload", [True, False])
+def test_who_loses_its_lease_amid_many_files_ends_those_under_way_and_no_more(
+    s3_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_upload: bool
+) -> None:
+    uri = f"{s3_uri}/log"
+    for number in range(40):
+        path = tmp_path / "log" / f"day={number // 4}" / f"part-{number}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"rows")
+    if not is_upload:
+        storage.publish_folder(tmp_path / "log", uri)
+    store, _ = storage.open_filesystem(uri)
+    copy_files, open_filesystem = fs.copy_files, storage.open_filesystem
+    with storage.exclusive_lock(f"{s3_uri}/run", "the run") as lease:
+        begun, one_at_a_time = [], threading.Lock()
+
+        def losing(act: Callable[..., None]) -> Callable[..., None]:
+            def act_and_lose(*arguments: object) -> None:
+                with one_at_a_time:
+                    begun.append(arguments)
+                    if len(begun) == 3:
+                        store.delete_file(open_filesystem(f"{s3_uri}/run.lease")[1])
+                        with pytest.raises(RunInProgressError):
+                            lease.renew()
+                act(*arguments)
+
+            return act_and_lose
+
+        def open_losing(uri: str) -> tuple[Losing, str]:
+            inner, path = open_filesystem(uri)
+            return Losing(inner, losing(inner.delete_file)), path
+
+        if is_upload:
+            monkeypatch.setattr(fs, "copy_files", losing(copy_files))
+        else:
+            monkeypatch.setattr(storage, "open_filesystem", open_losing)
+        with pytest.raises(RunInProgressError, match="lease 1 .* is lost"):
+            storage.publish_folder(tmp_path / "log", uri) if is_upload else storage.remove(uri)
+    assert lease.is_lost
+    # Those that waited meanwhile had looked before.
+    assert 3 <= len(begun) < 3 + storage._NUM_REQUESTS
+
+
+def test_a_folder_of_an_object_store_is_deleted_with_all_below_it(
+    s3_uri: str, tmp_path: Path
+) -> None:
+    for name in ("log/a/1.txt", "log/a/b/2.txt", "log/3.txt"):
+        storage.write_bytes(f"{s3_uri}/{name}", b"x")
+    storage.write_bytes(f"{s3_uri}/log-of-mine/x.txt", b"x")
+    storage.remove(f"{s3_uri}/log")
+    storage.remove(f"{s3_uri}/never there")
+    assert storage.list_names(s3_uri) == ["log-of-mine"]

@@ -103,10 +103,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         self.send_response(status)
+        # An answer to HEAD has the size of what it does not send.
+        size = dict((name.lower(), value) for name, value in headers).get("content-length", "0")
         for name, value in headers:
             if name.lower() not in ("transfer-encoding", "connection", "content-length"):
                 self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
+        is_head = self.command == "HEAD"
+        self.send_header("Content-Length", size if is_head else str(len(content)))
         self.end_headers()
         self.wfile.write(content[: len(content) // 2] if fault == "truncated" else content)
 

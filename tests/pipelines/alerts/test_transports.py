@@ -13,10 +13,11 @@ from aiosmtpd.handlers import Message
 from aiosmtpd.smtp import AuthResult
 
 from pipelines import storage
+from pipelines.alerts import transports
 from pipelines.alerts.rendering import render
 from pipelines.alerts.transports import AlertDeliveryError, deliver, entry_uri
 from pipelines.contracts.artifacts import Alert, AlertKind, AlertReceipt, NextStep
-from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.errors import ConfigurationError, RunInProgressError
 from pipelines.settings import Settings
 from support.mlflow_server import free_port
 
@@ -99,9 +100,9 @@ def use_apprise(monkeypatch, url: str) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_APPRISE_DEFAULT", json.dumps(connection))
 
 
-def make_settings(tmp_path, *transports: str) -> Settings:
+def make_settings(place, *transports: str) -> Settings:
     return Settings(
-        workspace=str(tmp_path / "workspace"),
+        workspace=f"{place}/workspace",
         alert_transports=transports,
         alert_email_to=("oncall@example.com", "lead@example.com"),
         alert_email_from="homefeed@example.com",
@@ -183,6 +184,57 @@ def test_the_outbox_is_written_even_if_it_is_not_asked_for(tmp_path, inbox):
 def test_sending_twice_sends_once(tmp_path, inbox):
     settings = make_settings(tmp_path, "outbox", "smtp")
     assert send(settings) == send(settings) == ("outbox", "smtp")
+    assert len(inbox.mails) == 1
+
+
+class Killed(BaseException):
+    """The process is gone: nothing below catches this."""
+
+
+def test_a_kill_between_the_sending_and_the_receipt_repeats_that_transport_alone(
+    tmp_path, monkeypatch, inbox
+):
+    settings = make_settings(tmp_path, "smtp", "slack")
+    with webhook() as (url, bodies):
+        use_slack(monkeypatch, url)
+        genuine = transports._TRANSPORTS["slack"]
+
+        def send_and_die(*arguments: object) -> None:
+            genuine(*arguments)
+            raise Killed
+
+        with monkeypatch.context() as dying, pytest.raises(Killed):
+            dying.setitem(transports._TRANSPORTS, "slack", send_and_die)
+            send(settings)
+        assert read_entry(settings).delivered_to == ("outbox", "smtp")
+        for _ in range(2):
+            assert send(settings) == ("outbox", "smtp", "slack")
+    assert (len(inbox.mails), len(bodies)) == (1, 2)
+
+
+def test_who_wakes_up_after_another_delivered_does_not_write_over_its_receipt(
+    s3_uri, monkeypatch, inbox
+):
+    """The lease was lost after the look at it, while the message was sent."""
+    settings = make_settings(s3_uri, "slack")
+    uri = entry_uri(ALERT, settings)
+    theirs = AlertReceipt(alert=ALERT, delivered_to=("outbox", "slack", "smtp"))
+
+    def meanwhile(*_: object) -> None:
+        storage.write_model(uri, theirs)
+
+    monkeypatch.setitem(transports._TRANSPORTS, "slack", meanwhile)
+    with pytest.raises(RunInProgressError, match=f"^{uri} was written by another process since"):
+        send(settings)
+    assert read_entry(settings) == theirs
+    assert send(make_settings(s3_uri, "slack", "smtp")) == theirs.delivered_to
+    assert inbox.mails == []
+
+
+def test_on_an_object_store_each_transport_gets_on_the_receipt(s3_uri, inbox):
+    settings = make_settings(s3_uri, "smtp")
+    assert send(settings) == send(settings) == ("outbox", "smtp")
+    assert read_entry(settings).delivered_to == ("outbox", "smtp")
     assert len(inbox.mails) == 1
 
 

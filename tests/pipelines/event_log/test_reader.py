@@ -11,6 +11,7 @@ import pytest
 from pipelines.contracts.errors import DataContractError
 from pipelines.event_log.reader import open_event_log
 from pipelines.storage import to_uri
+from support.damage import damage_pages
 from support.tiny_log import (
     ACTIONS_15,
     IMPRESSIONS_15,
@@ -76,6 +77,17 @@ def _scramble(path: Path) -> None:
 def test_a_corrupt_file_is_named(log: Path, file: str, damage: Callable[[Path], None]) -> None:
     damage(log / file)
     assert_refused(log.parent, rf"{re.escape(file)} is not a readable Parquet file")
+
+
+def test_a_file_of_the_future_is_passed_over_though_its_pages_are_damaged(log: Path) -> None:
+    """Its footer is sound; without statistics, its pages are read to look for early rows."""
+    later = acted(1, 10, "repin", "23 08:00", "23 08:00")
+    write_tiny_log(log, actions=[*tiny_actions(), later])
+    expected = build_tiny(log.parent).digest
+    path = log / "actions" / "day=2017-01-23" / "part-0.parquet"
+    pq.write_table(pq.read_table(path, partitioning=None), path, write_statistics=False)
+    damage_pages(path, "known_at")
+    assert build_tiny(log.parent).digest == expected
 
 
 def test_hidden_and_unfinished_files_are_passed_over(log: Path) -> None:

@@ -10,7 +10,9 @@ from airflow.sdk.types import DagRunProtocol
 
 from pipelines import storage
 from pipelines.alerts import transports
-from pipelines.contracts.errors import DataContractError
+from pipelines.alerts.transports import deliver
+from pipelines.contracts.errors import DataContractError, RunInProgressError
+from pipelines.orchestration import missed
 from pipelines.orchestration.missed import ScheduleRecord, find_skipped, record_uri
 from pipelines.orchestration.resolving import start_cycle
 from pipelines.orchestration.timetable import GridTimetable
@@ -305,6 +307,28 @@ def test_a_damaged_record_is_named_and_left_for_a_person(world):
     storage.write_bytes(record_uri(world.settings), b"{}")
     with pytest.raises(DataContractError, match=r"(?s)record\.json.*delete it and clear the task"):
         world.go(DUE)
+
+
+def test_who_wakes_up_after_another_accounted_does_not_write_over_its_account(
+    s3_uri, monkeypatch, tmp_path
+):
+    """On an object store: the lease was lost after the look at it, while the alert was sent."""
+    world = World(monkeypatch, tmp_path)
+    world.settings = world.settings.model_copy(update={"workspace": f"{s3_uri}/workspace"})
+    assert world.go(DUE - 14 * DAY) == ["01-19"]
+    uri = record_uri(world.settings)
+
+    def meanwhile(alert, settings):
+        deliver(alert, settings)
+        known = storage.read_model(uri, ScheduleRecord)
+        later = known.model_copy(update={"accounted_until": DUE + 28 * DAY, "untold": ()})
+        storage.write_model(uri, later)
+
+    monkeypatch.setattr(missed, "deliver", meanwhile)
+    with pytest.raises(RunInProgressError, match=f"^{uri} was written by another process since"):
+        world.go(DUE + 20 * DAY)
+    record = storage.read_model(uri, ScheduleRecord)
+    assert (record.accounted_until, record.untold) == (DUE + 28 * DAY, ())
 
 
 def test_the_alert_names_what_was_done_and_a_command_that_exists(world):

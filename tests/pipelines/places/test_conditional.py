@@ -40,7 +40,7 @@ def test_of_two_processes_that_write_a_new_file_exactly_one_succeeds(s3_uri: str
             [winner] = (name for name, says in said.items() if says == "won")
             assert storage.read_bytes(uri).decode() == winner
             wins[winner] += 1
-        assert sum(wins.values()) == 21
+        assert min(wins.values()) > 0, "each is told first in about half of the rounds"
 
 
 def test_what_was_seen_is_written_over_once(s3_uri: str) -> None:

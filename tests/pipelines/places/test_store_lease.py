@@ -126,6 +126,34 @@ def test_a_holder_that_is_cut_off_for_good_writes_nothing_after_its_time(
     assert state_of(s3_uri).number == 1
 
 
+def test_in_the_last_part_of_its_time_a_holder_asks_the_store_before_it_writes(
+    s3_uri: str, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written then might arrive when the place is another process's already."""
+    monkeypatch.setattr(store_lease, "TTL_S", 60.0)  # no sign of life is due while this runs
+    monkeypatch.setenv("AWS_ENDPOINT_URL", line.url)
+    now, nothing = store_lease._now_s, storage.to_uri("/nowhere/at/all")
+    with storage.exclusive_lock(s3_uri, "the run") as lease:
+        assert isinstance(lease, store_lease.StoreLease)
+
+        def let_only(left_s: float) -> None:
+            ahead_s = lease._ends_at - left_s - now()
+            monkeypatch.setattr(store_lease, "_now_s", lambda: now() + ahead_s)
+
+        let_only(7.0)
+        line.cut()
+        storage.remove(nothing)
+        line.mend()
+        let_only(5.0)
+        storage.remove(nothing)
+        assert (lease._state.beat, state_of(s3_uri).beat) == (1, 1)
+        let_only(5.0)
+        line.cut()
+        with pytest.raises(TransientStorageError):
+            storage.remove(nothing)
+        line.mend()
+
+
 @pytest.mark.parametrize("fault", ["answer lost", "500", "request lost", "reset"])
 def test_a_lost_answer_loses_no_lease(
     s3_uri: str, s3_url: str, monkeypatch: pytest.MonkeyPatch, fault: str

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts.artifacts import PinnedFile, ResolvedRun, Standing, Window
-from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.errors import DataContractError, RunInProgressError
 from pipelines.contracts.judgement import Decision, Promoted
 from pipelines.recipes import smoke
 from pipelines.registry import evidence
@@ -183,6 +183,29 @@ def test_a_cycle_that_is_judged_again_rewrites_nothing_and_keeps_its_time(tmp_pa
     assert [cycle.decision for cycle in evidence.read(pins)] == [Decision.INCONCLUSIVE]
     [cycle] = evidence.read(pinned(run))
     assert (cycle.decision, cycle.first_judged_at) == (Decision.REJECT, NOW)
+
+
+def test_a_record_that_another_process_wrote_meanwhile_stays(
+    s3_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On an object store: the lease was lost after the look at what is there."""
+    run = make_run(tmp_path, workspace_uri=s3_uri, champion=CHAMPION)
+    theirs = make_cycle(run)
+    look = storage.exists
+
+    def look_before_them(uri: str) -> bool:
+        was_there = look(uri)
+        if uri.endswith(".json") and not was_there:
+            storage.write_model(uri, theirs)
+        return was_there
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage, "exists", look_before_them)
+        with pytest.raises(RunInProgressError, match="was written by another process"):
+            publish(run, make_cycle(run, judged_at=LATER, first_judged_at=LATER))
+    [pinned_file] = pinned(run)
+    assert storage.read_model(pinned_file.uri, JudgedCycle) == theirs
+    assert publish(run, make_cycle(run, judged_at=LATER)) == pinned_file.uri
 
 
 def test_evidence_is_found_where_the_workspace_is_now(tmp_path: Path) -> None:

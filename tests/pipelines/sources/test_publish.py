@@ -10,7 +10,7 @@ from pipelines.contracts.errors import (
     RunInProgressError,
     TransientStorageError,
 )
-from pipelines.sources.adapter import IngestedLog, SourceAdapter
+from pipelines.sources.adapter import SourceAdapter
 from pipelines.sources.completejourney import adapter as completejourney
 from pipelines.sources.completejourney.adapter import CompleteJourneyAdapter
 from pipelines.sources.publish import ingest
@@ -18,36 +18,10 @@ from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import make_parameters
 from pipelines.storage import exclusive_lock, to_uri
 from support.object_store import SCHEME, cut_off_uploads, make_object_store
+from support.text_adapter import NewerTextAdapter, TextAdapter
 
 STORE_ID = 367
 """The shop with the most purchases in the first weeks."""
-
-
-class Made(IngestedLog):
-    source: str
-
-
-class TextAdapter(SourceAdapter[Made]):
-    """Writes one file; counts how often."""
-
-    name, version, marker, made_type = "text", "text-1", "text.json", Made
-
-    def __init__(self, source: str = "a") -> None:
-        self.source, self.num_written = source, 0
-
-    def check_same_input(self, uri: str, found: Made) -> None:
-        if found.source != self.source:
-            raise ConfigurationError(f"{uri} is of {found.source}")
-
-    def write_tables(self, folder: Path) -> Made:
-        self.num_written += 1
-        (folder / "pins").mkdir(parents=True)
-        (folder / "pins" / f"{self.version}.txt").write_text(self.source)
-        return Made(adapter_version=self.version, source=self.source)
-
-
-class NewerTextAdapter(TextAdapter):
-    version = "text-2"
 
 
 def contents(folder: Path) -> dict[str, bytes]:

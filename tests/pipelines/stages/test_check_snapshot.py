@@ -13,12 +13,17 @@ from pipelines.contracts.artifacts import DataReport, ResolvedRun, Snapshot, Sta
 from pipelines.contracts.config import DataGateConfig
 from pipelines.contracts.errors import (
     ConfigurationError,
+    DataContractError,
     DataGateFailedError,
     SnapshotDamagedError,
 )
 from pipelines.contracts.run_layout import failure_uri
 from pipelines.recipes import smoke
-from pipelines.registry.accepted import AcceptedSnapshot, accepted_folder
+from pipelines.registry.accepted import (
+    AcceptedSnapshot,
+    accepted_folder,
+    newest_accepted,
+)
 from pipelines.stages import runner
 from support import commands
 from support.damage import flip_a_byte
@@ -179,3 +184,27 @@ def test_the_kept_profile_judges_as_a_new_one_and_is_made_again_where_it_is_gone
     assert report_of(later).outcomes == kept.outcomes
     shift = next(o for o in kept.outcomes if o.name == "row_count_shift")
     assert shift.is_judged and shift.observed != "+0 %"
+
+
+def test_a_reference_that_was_deleted_to_free_space_is_told_with_the_new_cycle_s_command(
+    tmp_path: Path,
+) -> None:
+    later = prepare(tmp_path, smoke().data_gate, days_later=14)  # the world covers both days
+    first = prepare(tmp_path, smoke().data_gate)
+    runner.run_stage("check_snapshot", first.run_uri)
+    reference = runner.read_artifact(first.run_uri, "build_snapshot", Snapshot)
+    later = later.model_copy(update={"last_accepted_snapshot_uri": reference.uri})
+    save_run(later)
+    runner.run_stage("build_snapshot", later.run_uri)
+    storage.remove(reference.uri)
+    with pytest.raises(DataContractError, match=f"{reference.uri}, .* is gone") as caught:
+        runner.run_stage("check_snapshot", later.run_uri)
+    failure = storage.read_model(failure_uri(later.run_uri, "check_snapshot"), StageFailure)
+    assert (failure.exit_code, failure.is_retryable) == (65, False)
+    [command] = advised(str(caught.value))
+    parsed = commands.parse(command)
+    assert (parsed.info_name, parsed.params["as_of"]) == ("retrain", f"{later.as_of:%Y-%m-%d}")
+    assert parsed.params["key"] != later.trigger
+    # What the new cycle is resolved with: a snapshot that is gone is passed over.
+    workspace, recipe = later.workspace_uri, later.config.recipe
+    assert newest_accepted(workspace, recipe, later.as_of) is None

@@ -28,7 +28,7 @@ from pipelines.registry import promotion, tracking
 from pipelines.registry.accepted import AcceptedSnapshot, accepted_folder
 from pipelines.settings import Settings
 from pipelines.stages.resolve_run import run_uri_of
-from pipelines.stages.runner import start_run
+from pipelines.stages.runner import run_stage, start_run
 from support.registered import NO_ANCHOR, challenger_of, judgement_of, register_bundle
 from support.runs import make_run
 
@@ -82,6 +82,21 @@ def test_the_same_trigger_is_the_same_run_whatever_moved(
     other = start_run(request(trigger="another"), settings)
     assert other.run_id != first.run_id
     assert other.champion is not None
+
+
+def test_a_run_whose_first_manifest_is_damaged_is_mended_as_told(settings: Settings) -> None:
+    run = start_run(request(), settings)
+    uri = manifest_uri(run.run_uri, "resolve_run")
+    storage.write_bytes(uri, b"{}")
+    told = (
+        rf"(?s){uri} is not a valid .*; delete it and repeat the command, or clear the task, that"
+    )
+    with pytest.raises(DataContractError, match=told):
+        run_stage("build_snapshot", run.run_uri)
+    with pytest.raises(DataContractError, match=told):
+        start_run(request(), settings)
+    storage.remove(uri)
+    assert start_run(request(), settings) == run
 
 
 RESOLVE = """

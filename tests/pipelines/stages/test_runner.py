@@ -174,6 +174,59 @@ def test_a_killed_attempt_does_not_leave_the_reason_of_an_earlier_one(
     assert "bad rows" not in receipt.alert.model_dump_json()
 
 
+DIES = """
+import os, sys
+from pathlib import Path
+from pipelines import storage
+from pipelines.contracts.base import Artifact
+from pipelines.stages import build_snapshot, runner
+from pipelines.stages.table import TABLE, Stage
+
+class Number(Artifact):
+    value: int
+
+def die(*_):
+    os.kill(os.getpid(), 9)
+
+def body(output_uri: str) -> Number:
+    storage.write_bytes(storage.join(output_uri, "file"), b"x")
+    if sys.argv[1] == "in the stage":
+        die()
+    runner._tidy = die
+    return Number(value=1)
+
+TABLE["build_snapshot"] = Stage("build_snapshot", {}, Number, ("output_uri",))
+build_snapshot.build_snapshot = body
+runner.run_stage("build_snapshot", sys.argv[2])
+"""
+
+
+def test_what_two_killed_attempts_left_is_removed_though_the_second_one_was_done(
+    run_uri: str, set_body: Callable
+) -> None:
+    for when in ("in the stage", "after the manifest"):
+        killed = subprocess.run([sys.executable, "-c", DIES, when, run_uri], check=False)
+        assert killed.returncode == -9
+    folder = storage.join(run_uri, "build_snapshot")
+    made = [name for name in storage.list_names(folder) if name.startswith("output-")]
+    assert [name[:16] for name in made] == ["output-00000001-", "output-00000002-"]
+    set_body("build_snapshot", lambda output_uri: pytest.fail("it is done already"))
+    runner.run_stage("build_snapshot", run_uri)
+    assert storage.list_names(folder) == ["manifest.json", made[1], "stage.lock"]
+
+
+def test_the_record_names_the_code_that_was_there_when_the_stage_began(
+    run_uri: str, set_body: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkout may be updated while a training runs for hours."""
+    order = []
+    known = runner.environment
+    monkeypatch.setattr(runner, "environment", lambda: order.append("environment") or known())
+    set_body("build_snapshot", lambda output_uri: order.append("stage") or Number(value=1))
+    runner.run_stage("build_snapshot", run_uri)
+    assert order == ["environment", "stage"]
+
+
 def kill_in_the_middle(tmp_path: Path, run_uri: str) -> int:
     """Run the stage in a process that ends itself as the kernel ends one without memory."""
     (tmp_path / "dies.py").write_text(
