@@ -15,7 +15,7 @@ from pipelines.contracts.artifacts import Challenger, FreshAnchor, ModelRef, Res
 from pipelines.contracts.errors import PromotionRefusedError
 from pipelines.contracts.judgement import Judgement, Promoted, Promotion, Verdict
 from pipelines.registry import anchor, history, moves, registry, tracking
-from pipelines.registry.reconcile import look, require_agreement, require_own
+from pipelines.registry.reconcile import look, require_agreement, require_newest, require_own
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,6 +40,7 @@ def move_if_permitted(
         PromotionRefusedError: the alias moved, the verdict is about another model, as_of is not
             newer than the champion's, or the model was champion and was replaced.
         RecordDisagreesError: the alias is not where the history says.
+        DataContractError: the model's files or the newest entry of the history were altered.
         TrackingUnavailableError: MLflow does not answer; the message says what was moved.
     """
     reason, history_uri = _reason_to_stay(run, judgement), None
@@ -87,17 +88,24 @@ def _move_once(
     _require_not_replaced(known, entry.model)
     for uri, each in known.entries:
         if each.run_uri == run.run_uri:
-            require_agreement(look(client, place, name))
+            _require_same_promotion(each, entry, "promoted")
+            state = look(client, place, name)
+            require_agreement(state)
+            require_newest(state)
             return uri
     mine = known.of_run(run.run_uri)
     if mine is None:
         _require_own_ruling(client, judgement)
         require_unaltered(client, place, entry.model)
         state = require_own(client, place, name)
+        require_newest(state)
         if state.serves == entry.model.version and known.last is not None:
-            return known.entries[-1][0]  # A person made it champion by hand.
+            # The newest entry made it champion, and is none of this cycle: somebody else's move.
+            return known.entries[-1][0]
         moves.make(client, place, known, entry)
-    elif mine.outcome is None:
+        return history.read(place, name)[-1][0]
+    _require_same_promotion(mine.intent.entry, entry, "began to promote")
+    if mine.outcome is None:
         moves.carry_out(client, mine, now)
     else:
         raise PromotionRefusedError(
@@ -106,6 +114,22 @@ def _move_once(
             f"promotes at most once; start a new cycle"
         )
     return history.read(place, name)[-1][0]
+
+
+def _require_same_promotion(
+    before: history.HistoryEntry, wanted: history.HistoryEntry, did: str
+) -> None:
+    """Refuse to promote a second model: the cycle was judged anew after it had promoted one.
+
+    Raises:
+        PromotionRefusedError: the cycle has promoted, or begun to promote, another model.
+    """
+    if before.model != wanted.model:
+        raise PromotionRefusedError(
+            f"{wanted.model.label} is to be promoted, and this cycle {did} {before.model.label} "
+            f"at {before.moved_at:%Y-%m-%d %H:%M} UTC; a cycle promotes at most once; start a new "
+            f"cycle"
+        )
 
 
 def _move_anchor(run: ResolvedRun, verdict: Verdict, now: datetime) -> None:
