@@ -29,15 +29,27 @@ log = logging.getLogger(__name__)
 
 
 def make(
-    client: "MlflowClient", workspace_uri: str, known: History, entry: HistoryEntry
+    client: "MlflowClient",
+    workspace_uri: str,
+    known: History,
+    entry: HistoryEntry,
+    accepts_over: str | None = None,
 ) -> HistoryEntry:
     """Record what is intended, move the alias, and record that it was moved.
+
+    Args:
+        client: Client of the tracking server.
+        workspace_uri: The workspace.
+        known: The history, with nothing pending.
+        entry: The move.
+        accepts_over: As in `history.Intent`.
 
     Raises:
         PromotionRefusedError: the alias points neither at `entry.previous` nor at `entry.model`.
         TrackingUnavailableError: the registry does not answer; what is so is in the message.
     """
-    return carry_out(client, history.begin(workspace_uri, known, entry), entry.moved_at)
+    move = history.begin(workspace_uri, known, entry, accepts_over=accepts_over)
+    return carry_out(client, move, entry.moved_at)
 
 
 def carry_out(client: "MlflowClient", move: Move, now: datetime) -> HistoryEntry:
@@ -59,13 +71,13 @@ def carry_out(client: "MlflowClient", move: Move, now: datetime) -> HistoryEntry
     found = registry.read_champion_version(client, model.name)
     if found == model.version:
         # A move that was found made was made at the time of its intent, as far as is known.
-        return history.settle(move, True, move.intent.entry.moved_at).entry
+        return _record_made(move, move.intent.entry.moved_at)
     if found != (previous and previous.version):
         raise _gone_elsewhere(move, found, now)
     lost = _point_at(client, move, now)
     found = _read_back(client, move)
     if found == model.version:
-        return history.settle(move, True, now).entry
+        return _record_made(move, now)
     if found == (previous and previous.version):
         raise TrackingUnavailableError(
             f"the champion of {model.name} was not moved: it is still {_name(found)} "
@@ -102,23 +114,31 @@ def settle_others(
         return known
     is_made = registry.read_champion_version(client, name) == move.intent.entry.model.version
     if is_made:
-        history.settle(move, True, move.intent.entry.moved_at)
+        _record_made(move, move.intent.entry.moved_at)
     else:
         _give_up(move, now, f"it had not been made when {why}")
     log.info("%s was begun before and %s", move.uri, "was made" if is_made else "was given up")
     return history.load(workspace_uri, name)
 
 
+def _record_made(move: Move, moved_at: datetime) -> HistoryEntry:
+    """Record that the alias has moved.
+
+    The recipe that the move makes the accepted one is recorded first: were the process killed in
+    between, the intent would be pending still, and whoever settles it would record both.
+    """
+    if move.intent.accepts_over is not None:
+        anchor.accept(history.workspace_of(move), move.intent.entry, move.intent.accepts_over)
+    return history.settle(move, True, moved_at).entry
+
+
 def _give_up(move: Move, now: datetime, note: str) -> None:
     """Record that an intent is not carried out any more.
 
-    What a rollback had said of recipes beforehand is taken back first: it would hold a recipe that
+    What it had said of recipes beforehand is taken back first: a rollback would hold a recipe that
     serves.
     """
-    entry = move.intent.entry
-    if entry.kind == "rollback":
-        workspace_uri = history.workspace_of(move)
-        anchor.take_back_rollback(workspace_uri, entry.model.name, entry.moved_at, now, note)
+    anchor.take_back(history.workspace_of(move), move.intent.entry, now, note)
     history.settle(move, False, now, note)
 
 

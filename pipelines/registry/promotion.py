@@ -62,7 +62,9 @@ def move_if_permitted(
         client = tracking.connect(run.tracking_uri)
         with history.promotion_lock(run.workspace_uri):
             history_uri = _move_once(client, run, judgement, entry, now)
-            _move_anchor(run, judgement.verdict, now)
+            over = _accepts_over(run, judgement.verdict)
+            if over is not None:  # Somebody else had made the model champion.
+                anchor.accept(run.workspace_uri, entry, over)
         log.info("%s is champion now: %s", champion.label, reason)
     return Promotion(
         decision=judgement.verdict.decision,
@@ -102,7 +104,7 @@ def _move_once(
         if state.serves == entry.model.version and known.last is not None:
             # The newest entry made it champion, and is none of this cycle: somebody else's move.
             return known.entries[-1][0]
-        moves.make(client, place, known, entry)
+        moves.make(client, place, known, entry, _accepts_over(run, judgement.verdict))
         return history.read(place, name)[-1][0]
     _require_same_promotion(mine.intent.entry, entry, "began to promote")
     if mine.outcome is None:
@@ -132,29 +134,20 @@ def _require_same_promotion(
         )
 
 
-def _move_anchor(run: ResolvedRun, verdict: Verdict, now: datetime) -> None:
-    """Record the challenger's recipe as the accepted one, if the verdict says so.
+def _accepts_over(run: ResolvedRun, verdict: Verdict) -> str | None:
+    """Return over which record of accepted recipes the challenger's is accepted; None if it is not.
 
     What a person or a rollback has recorded since the run was resolved is left as it is.
     """
     known = anchor.present(run.workspace_uri, run.registered_model)
-    if not verdict.becomes_anchor:
-        return
+    is_own = known is not None and known.run_uri == run.run_uri  # The move has recorded it.
+    if is_own or not verdict.becomes_anchor:
+        return None
     was = run.standing.anchor.recipe_digest if run.standing.anchor else ""
-    is_own = known is not None and known.run_uri == run.run_uri  # of an attempt before this one
-    if known is not None and not is_own and anchor.digest_or_nothing(known.recipe) != was:
+    if known is not None and anchor.digest_or_nothing(known.recipe) != was:
         log.warning("the accepted recipe was changed during the run (%s); it stays", known.reason)
-        return
-    entry = anchor.AnchorEntry(
-        set_at=now,
-        kind="promotion",
-        registered_model=run.registered_model,
-        recipe=anchor.recipe_of(run),
-        held=known.held if known else (),
-        run_uri=run.run_uri,
-        reason=verdict.reasons[0],
-    )
-    anchor.append(run.workspace_uri, entry)
+        return None
+    return anchor.state_of_record(run.workspace_uri, run.registered_model)
 
 
 def _reason_to_stay(run: ResolvedRun, judgement: Judgement) -> str | None:
