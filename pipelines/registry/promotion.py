@@ -108,6 +108,9 @@ def _move_once(
         return history.read(place, name)[-1][0]
     _require_same_promotion(mine.intent.entry, entry, "began to promote")
     if mine.outcome is None:
+        if not moves.has_moved(client, mine):
+            # It may have been altered since the attempt that began this had looked.
+            require_unaltered(client, place, entry.model)
         moves.carry_out(client, mine, now)
     else:
         raise PromotionRefusedError(

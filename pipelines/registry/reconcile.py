@@ -78,9 +78,24 @@ class State:
             return _difference(self.served, last.model if last else None)
         return (
             f"the registry says that {_label(self.name, self.serves)} serves, and the history that "
-            f"{_label(self.name, self.recorded)} does: the alias was moved or deleted by something "
-            f"else, or entries of the history are gone"
+            f"{_label(self.name, self.recorded)} does: {self._late_arrival()}the alias was moved "
+            f"or deleted by something else, or entries of the history are gone"
         )
+
+    def _late_arrival(self) -> str:
+        """Name the move that was given up and that the alias has made all the same, or ''.
+
+        Its request was under way for longer than anybody waited for the answer, perhaps.
+        """
+        for move in reversed(self.history.moves):
+            is_given_up = move.outcome is not None and not move.outcome.is_made
+            if is_given_up and move.entry.model.version == self.serves:
+                return (
+                    f"the {move.entry.kind} of {move.entry.model.label} was given up at "
+                    f"{move.entry.moved_at:%Y-%m-%d %H:%M} UTC, and its request may have arrived "
+                    f"at MLflow since; or "
+                )
+        return ""
 
 
 def _difference(served: ModelRef | None, recorded: ModelRef | None) -> str:
