@@ -372,3 +372,15 @@ def exclusive_lock(uri: str, purpose: str, wait_s: float = 0.0) -> Iterator[Leas
         lease = store_lease.acquire(uri, purpose, wait_s)
     with holding(lease):
         yield lease
+
+
+def is_held(uri: str) -> bool:
+    """Return whether a living process holds the lease of a place; the place is not taken.
+
+    On an object store the next sign of life of its holder is waited for, and a holder that gives
+    none in that time (`store_lease.gives_sign_of_life`) counts as dead.
+    """
+    if is_local(uri):
+        with translated_errors(uri, "looking for the holder of"):
+            return disk_lease.is_locked(local_path(f"{uri}.lock"))
+    return store_lease.gives_sign_of_life(uri)

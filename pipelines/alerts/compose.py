@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from urllib.parse import quote
 
 from pipelines import storage
+from pipelines.alerts.lost_races import is_lost_race, is_told_by_another
 from pipelines.alerts.next_step import (
     after_failure,
     after_forced,
@@ -29,7 +30,7 @@ from pipelines.contracts.artifacts import (
     StageFailure,
     StageRecord,
 )
-from pipelines.contracts.errors import HomefeedError, RunInProgressError
+from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.judgement import BaselineKind, Comparison, Decision, Judgement, Promoted
 from pipelines.contracts.run_layout import failure_uri, lost_race_uri, manifest_uri
 from pipelines.plain_text import one_line
@@ -49,8 +50,9 @@ def alert_on_failure(
 ) -> AlertReceipt:
     """Tell people about a run that broke. A second call about the same failure tells nothing.
 
-    An attempt that met another process at the same stage breaks nothing: the other one tells how it
-    ends.
+    An attempt that met another process at the same stage breaks nothing, where that one has ended
+    well or is still at work: then it tells how it ends. Where it is gone without a word, it was
+    killed, and that is what is told.
 
     Args:
         run_uri: The run folder, with the failed stage's `failure.json` if it could write one.
@@ -66,12 +68,13 @@ def alert_on_failure(
     """
     record = storage.read_model(manifest_uri(run_uri, "resolve_run"), StageRecord)
     run = ResolvedRun.model_validate(record.artifact)
-    failure = find_failure(run_uri, stage)
-    if failure is not None and since is not None and failure.occurred_at < since - _CLOCKS:
-        failure = None
-    if failure is not None and failure.error_class == RunInProgressError.__name__:
-        log.info("no alert: %s", failure.message)
+    failures = _failures_of(run_uri, stage)
+    if since is not None:
+        failures = [each for each in failures if each.occurred_at >= since - _CLOCKS]
+    if failures and is_lost_race(failures[0]) and is_told_by_another(run_uri, stage):
+        log.info("no alert: %s", failures[0].message)
         return AlertReceipt(alert=None, delivered_to=())
+    failure = next((each for each in failures if not is_lost_race(each)), None)
     alert = compose_failure(failure, run, settings, stage, reason)
     return deliver(alert, settings)
 
@@ -104,18 +107,25 @@ def alert_on_unresolved(
 
 
 def find_failure(run_uri: str, stage: str = "") -> StageFailure | None:
-    """Return the newest failure that a stage of the run has left, or None.
+    """Return the newest failure that a stage of the run has left and that still holds, or None.
 
     Args:
         run_uri: The run folder.
-        stage: The only stage to look at; '' looks at all. What another stage than the failed one
-            has left is about an earlier attempt.
+        stage: The only stage to look at; '' looks at all that have not ended. What is noted beside
+            a manifest is about another attempt than the one that ended.
     """
-    names = [stage] if stage else STAGES
-    uris = [uri(run_uri, name) for name in names for uri in (failure_uri, lost_race_uri)]
+    names = [stage]
+    if not stage:
+        names = [name for name in STAGES if not storage.exists(manifest_uri(run_uri, name))]
+    return next(iter(_failures_of(run_uri, *names)), None)
+
+
+def _failures_of(run_uri: str, *stages: str) -> list[StageFailure]:
+    """Return what stages have left, the newest first."""
+    uris = [uri(run_uri, name) for name in stages for uri in (failure_uri, lost_race_uri)]
     repair = "delete it: a failure is noted anew when it recurs"
     found = [storage.read_model(uri, StageFailure, repair) for uri in uris if storage.exists(uri)]
-    return max(found, key=lambda failure: failure.occurred_at, default=None)
+    return sorted(found, key=lambda failure: failure.occurred_at, reverse=True)
 
 
 def compose_verdict(judgement: Judgement, run: ResolvedRun, settings: Settings) -> Alert | None:

@@ -26,7 +26,7 @@ from pipelines.contracts.errors import (
     PromotionRefusedError,
     SnapshotDamagedError,
 )
-from pipelines.contracts.judgement import Decision, Judgement, Promoted
+from pipelines.contracts.judgement import Decision, Judgement, Promoted, Promotion
 from pipelines.settings import Settings
 
 JUDGING_STAGES = ("check_snapshot", "train_challenger", "train_anchor", "compare_with_champion")
@@ -117,6 +117,13 @@ def what_serves(run: ResolvedRun) -> str:
     if champion is None:
         return "There is no champion yet."
     return f"{champion.label} (as_of {champion.as_of:%Y-%m-%d}) stays champion."
+
+
+def what_was_promoted(promotion: Promotion) -> str:
+    """Say what a cycle did to the champion. What serves now, only `homefeed serving` knows."""
+    if promotion.is_promoted and promotion.champion_after is not None:
+        return f"this cycle promoted {promotion.champion_after.label}"
+    return "this cycle promoted nothing"
 
 
 def after_failure(run: ResolvedRun, stage: str, failure: StageFailure | None) -> NextStep:

@@ -1,6 +1,6 @@
 """`homefeed resolve`, `stage` and `retrain`: a cycle in steps, one step of it, or all of it.
 
-Tested in tests/pipelines/cli/test_main.py.
+Tested in tests/pipelines/cli/test_main.py and test_cycle.py.
 """
 
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ import typer
 
 from pipelines.cli.say import say, say_indented
 from pipelines.contracts.artifacts import MAX_DEVICES, STAGES, ResolvedRun, RunRequest
-from pipelines.contracts.errors import ConfigurationError, HomefeedError, RunInProgressError
+from pipelines.contracts.errors import ConfigurationError, HomefeedError
 from pipelines.contracts.judgement import Judgement, Promotion
 from pipelines.contracts.time import parse_instant
 from pipelines.settings import Settings
@@ -86,22 +86,19 @@ def _check_devices(devices: int, accelerator: Literal["cpu", "gpu"], is_here: bo
 def _finish(run: ResolvedRun, settings: Settings) -> None:
     """Run every stage after the first one, and print what came out."""
     from pipelines.alerts.compose import alert_on_failure
-    from pipelines.alerts.next_step import after_verdict
+    from pipelines.alerts.next_step import after_verdict, what_was_promoted
     from pipelines.stages.runner import read_artifact, run_stage
 
     for name in STAGES[1:]:
         try:
             run_stage(name, run.run_uri)
-        except RunInProgressError:
-            raise  # The other process tells how it ends.
         except HomefeedError as error:
             alert_on_failure(run.run_uri, settings, name, str(error))
             raise
     judgement = read_artifact(run.run_uri, "compare_with_champion", Judgement)
     promotion = read_artifact(run.run_uri, "promote_challenger", Promotion)
     say(f"{judgement.verdict.decision}: {' '.join(judgement.verdict.reasons)}")
-    serving = promotion.champion_after.label if promotion.champion_after else "no model"
-    say(f"serving: {serving}")
+    say(what_was_promoted(promotion))
     say(f"verdict page: {judgement.report_uri}")
     step = after_verdict(run, judgement)
     say(step.sentence)

@@ -12,7 +12,7 @@ import typer
 from pipelines import storage
 from pipelines.alerts.commands import repair_command
 from pipelines.cli.say import say
-from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.errors import DataContractError, HomefeedError
 from pipelines.contracts.time import parse_instant
 from pipelines.registry import history as record
 from pipelines.registry import reconcile, tracking
@@ -31,12 +31,17 @@ def serving(
     """Say which model was serving at an instant."""
     settings = Settings()
     instant = parse_instant(at, "--at") if at else datetime.now(UTC)
-    workspace_uri = _workspace(settings)
-    known = record.load(workspace_uri, settings.registered_model)
+    workspace_uri, name = _workspace(settings), settings.registered_model
     say(f"workspace: {workspace_uri}")
-    entry = record.serving_at(known, settings.registered_model, instant)
-    say(f"{entry.model.label} (as_of {entry.model.as_of:%Y-%m-%d}), since {entry.moved_at}")
-    state = _hold_against_registry(settings, workspace_uri)
+    try:
+        state = _look(settings, workspace_uri)
+    except HomefeedError:
+        known = record.load(workspace_uri, name)
+        say(_served(known, name, instant))
+        _say_begun(known)
+        raise
+    say(_served(state.history, name, instant, state.unsettled))
+    reconcile.require_agreement(state)
     if not at:
         reconcile.require_newest(state)
 
@@ -51,14 +56,9 @@ def history(context: typer.Context) -> None:
     known = record.load(workspace_uri, settings.registered_model)
     say(f"workspace: {workspace_uri}")
     for _, entry in known.entries:
-        say(
-            f"{entry.moved_at:%Y-%m-%dT%H:%M:%SZ}  {entry.kind:9}  {entry.model.label} "
-            f"(as_of {entry.model.as_of:%Y-%m-%d})  {entry.reason}"
-        )
-    if known.pending is not None:
-        wanted = known.pending.intent.entry
-        say(f"begun and not ended: {wanted.kind} of {wanted.model.label} ({wanted.reason})")
-    _hold_against_registry(settings, workspace_uri)
+        say(f"{entry.moved_at:%Y-%m-%dT%H:%M:%SZ}  {entry.kind:9}  {_label(entry)}  {entry.reason}")
+    _say_begun(known)
+    reconcile.require_agreement(_look(settings, workspace_uri))
     if known.damaged:
         raise DataContractError(
             f"entries of the history cannot be read: {', '.join(known.damaged)}; expected files "
@@ -102,9 +102,36 @@ def _workspace(settings: Settings) -> str:
     return workspace_uri
 
 
-def _hold_against_registry(settings: Settings, workspace_uri: str) -> reconcile.State:
-    """Return what both say; end with an error where they disagree or the registry is silent."""
+def _look(settings: Settings, workspace_uri: str) -> reconcile.State:
+    """Return what registry and history say; end with an error where the registry is silent."""
     client = tracking.connect(settings.tracking_uri)
-    state = reconcile.look(client, workspace_uri, settings.registered_model)
-    reconcile.require_agreement(state)
-    return state
+    return reconcile.look_between_moves(client, workspace_uri, settings.registered_model)
+
+
+def _served(
+    known: record.History, name: str, instant: datetime, unsettled: record.Move | None = None
+) -> str:
+    """Say what served at an instant.
+
+    Args:
+        known: The history.
+        name: The registered model.
+        instant: The instant.
+        unsettled: A move that the alias has made and that has no outcome in the history yet.
+    """
+    if unsettled is not None and unsettled.intent.entry.moved_at <= instant:
+        entry, tail = unsettled.intent.entry, "; its outcome is not on record yet"
+        return f"{_label(entry)}, since its move of {entry.moved_at}{tail}"
+    entry = record.serving_at(known, name, instant)
+    return f"{_label(entry)}, since {entry.moved_at}"
+
+
+def _label(entry: record.HistoryEntry) -> str:
+    return f"{entry.model.label} (as_of {entry.model.as_of:%Y-%m-%d})"
+
+
+def _say_begun(known: record.History) -> None:
+    """Name the move that was begun and of which nobody has recorded what became of it."""
+    if known.pending is not None:
+        wanted = known.pending.intent.entry
+        say(f"begun and not ended: {wanted.kind} of {wanted.model.label} ({wanted.reason})")

@@ -1,10 +1,10 @@
 """What an error of MLflow means: one rule for the registry, the bundle and the training curves.
 
 The HTTP status and MLflow's own error code decide. An outage may pass: the server cannot be
-reached, does not answer in time, asks for patience (429), or fails by itself (5xx). Everything else
-is an answer, which the same request would get again: the user is not let in (401, 403), the thing
-is not there (404), the request is refused (another 4xx), or no MLflow server answers at that
-address. Not for making requests.
+reached, does not answer in time (also 408, of a proxy), asks to come again (425, 429), or fails by
+itself (5xx). Everything else is an answer, which the same request would get again: the user is not
+let in (401, 403), the thing is not there (404), the request is refused (another 4xx), or no MLflow
+server answers at that address. Not for making requests.
 """
 
 import contextlib
@@ -28,7 +28,9 @@ WAITS_S = (0.5, 1.0)
 """Seconds before the second and before the third attempt; a task's own retries come after."""
 
 _OK, _UNAUTHENTICATED, _FORBIDDEN, _NOT_FOUND = 200, 401, 403, 404
-_TOO_MANY_REQUESTS, _SERVER_ERROR, _NOT_IMPLEMENTED = 429, 500, 501
+_SERVER_ERROR, _NOT_IMPLEMENTED = 500, 501
+_COME_AGAIN = (408, 425, 429)
+"""Statuses below 500 that say nothing against the request: time-out, too early, too many."""
 _NUM_SHOWN = 300
 _NO_JSON = re.compile(r"failed with error code (\d+) != ")
 """MLflow's client says this of an answer that is no JSON: not the server's own, or not of today."""
@@ -113,7 +115,7 @@ def _code_status(error: Exception) -> int:
 
 
 def _by_status(status: int) -> type[HomefeedError]:
-    if status == _TOO_MANY_REQUESTS or (status >= _SERVER_ERROR and status != _NOT_IMPLEMENTED):
+    if status in _COME_AGAIN or (status >= _SERVER_ERROR and status != _NOT_IMPLEMENTED):
         return TrackingUnavailableError
     if status in (_UNAUTHENTICATED, _FORBIDDEN):
         return TrackingAccessError

@@ -23,6 +23,11 @@ def lost_race_uri(run_uri: str, stage: str) -> str:
     return f"{run_uri.rstrip('/')}/{stage}/lost_race.json"
 
 
+def stage_lease_uri(run_uri: str, stage: str) -> str:
+    """Return the place whose lease an attempt of a stage holds."""
+    return f"{run_uri.rstrip('/')}/{stage}/stage"
+
+
 def listing_uri(run_uri: str) -> str:
     """Return where a run says what the event log's files were when its snapshot was built."""
     return f"{run_uri.rstrip('/')}/build_snapshot/event_log.json"

@@ -1,6 +1,6 @@
 """What came out of the cycles, read from their manifests. Runs nothing, and asks no server.
 
-Tested in tests/pipelines/local/test_real_airflow.py.
+Tested in tests/pipelines/local/test_summary.py, and with a real Airflow in test_real_airflow.py.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from pipelines import storage
+from pipelines.alerts.commands import serving_command
 from pipelines.alerts.compose import find_failure
+from pipelines.alerts.next_step import what_was_promoted
 from pipelines.contracts.artifacts import STAGES, ResolvedRun, StageRecord
 from pipelines.contracts.judgement import Judgement, MetricComparison, Promotion
 from pipelines.contracts.run_layout import manifest_uri
@@ -93,8 +95,8 @@ def describe(outcome: CycleOutcome) -> list[str]:
         lines += _describe_verdict(outcome)
     if "promote_challenger" in outcome.records:
         promotion = Promotion.model_validate(outcome.records["promote_challenger"].artifact)
-        serving = promotion.champion_after.label if promotion.champion_after else "no model"
-        lines.append(f"serving: {serving}")
+        lines.append(what_was_promoted(promotion))
+        lines.append(f"which model serves now: {serving_command(outcome.run)}")
     times = ", ".join(
         f"{stage} {outcome.records[stage].wall_s:.1f}"
         for stage in STAGES

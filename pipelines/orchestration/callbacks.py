@@ -36,6 +36,7 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
     Airflow sees the whole run, so this also hears of a killed worker and of a run that timed out.
     """
     from pipelines.alerts.compose import alert_on_failure, alert_on_unresolved
+    from pipelines.alerts.lost_races import is_told_by_another
     from pipelines.alerts.next_step import after_lost_start
     from pipelines.contracts.artifacts import NextStep
 
@@ -48,8 +49,8 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
         return
     left = ti.xcom_pull(task_ids="resolve_run", key=FAILURE_KEY) if ti else None
     message, next_step = "", after_lost_start(settings)
-    if left and left.get("is_lost_race"):
-        return  # Another process resolves the same cycle, and tells how it ends.
+    if left and "lost_in" in left and is_told_by_another(left["lost_in"], "resolve_run"):
+        return
     if left:
         message, next_step = left["message"], NextStep.model_validate(left["next_step"])
     alert_on_unresolved(context["run_id"], message, next_step, settings)

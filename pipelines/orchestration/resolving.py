@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from pipelines.contracts.artifacts import RunRequest
-from pipelines.contracts.errors import HomefeedError, RunInProgressError
+from pipelines.contracts.errors import HomefeedError, LostRaceError
 from pipelines.contracts.time import floor_to_day, parse_instant
 from pipelines.settings import Settings
 
@@ -54,6 +54,7 @@ def start_cycle(
     """
     from pipelines.alerts.next_step import after_unresolved
     from pipelines.orchestration.missed import account_for
+    from pipelines.stages.resolve_run import run_uri_of
     from pipelines.stages.runner import start_run
 
     request = RunRequest(
@@ -76,7 +77,8 @@ def start_cycle(
         step = after_unresolved(request, settings).model_dump(mode="json")
         message = f"{type(error).__name__}: {error}"
         left: dict[str, Any] = {"message": message, "next_step": step}
-        left["is_lost_race"] = isinstance(error, RunInProgressError)
+        if isinstance(error, LostRaceError):
+            left["lost_in"] = run_uri_of(request, settings)
         ti.xcom_push(FAILURE_KEY, left)
         raise
     return {"run_id": run.run_id, "run_uri": run.run_uri, "as_of": f"{run.as_of:%Y-%m-%d}"}

@@ -7,6 +7,8 @@ object stores (`store_lease`).
 """
 
 import contextlib
+import fcntl
+import os
 from pathlib import Path
 
 from pipelines.contracts.files import hold_numbered_lock
@@ -34,6 +36,22 @@ class DiskLease(Lease):
     def release(self) -> None:
         """Free the lock; its file stays, with the number."""
         self._held.close()
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds the lock file; it is neither made nor written."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        # A shared lock is refused by a holder, and not by another process that only looks.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # Which of the two depends on the file system.
+        return True
+    finally:
+        os.close(descriptor)  # This also frees the lock, which was held for a moment.
+    return False
 
 
 def acquire(place: str, path: Path, purpose: str, wait_s: float) -> DiskLease:

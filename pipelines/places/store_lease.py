@@ -208,6 +208,29 @@ def acquire(place: str, purpose: str, wait_s: float) -> StoreLease:
             return lease
 
 
+def gives_sign_of_life(place: str) -> bool:
+    """Return whether a process holds a place and shows that it lives; the place is not taken.
+
+    A holder writes `RENEWALS_PER_TTL` times in its time to live, so it is watched for half as long
+    again as one such pause. One that is cut off for longer counts as dead here.
+
+    Raises:
+        TransientStorageError: the store does not answer.
+    """
+    first = _read(place)
+    if first is None or not first[0].holder:
+        return False
+    deadline = _now_s() + 1.5 * first[0].ttl_s / RENEWALS_PER_TTL
+    while _now_s() < deadline:
+        time.sleep(min(1.0, first[0].ttl_s / _LOOKS_PER_TTL))
+        found = _read(place)
+        if found is None or not found[0].holder:
+            return False
+        if found[1] != first[1]:
+            return True
+    return False
+
+
 def _take(place: str, purpose: str, before: LeaseState | None, over: Revision) -> StoreLease | None:
     """Write ourselves down as the holder; None if somebody was quicker."""
     state = LeaseState(

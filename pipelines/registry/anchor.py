@@ -2,14 +2,18 @@
 
     <workspace>/anchors/<registered model>/<time>.json    an AnchorEntry, never rewritten
 
-There is one file for each change, and the newest says what holds. The *anchor* is the recipe that a
+There is one file for each change, and the newest says what holds. Which is the newest their names
+say, whose times only grow: a clock that was set back, or a move that was begun earlier and is ended
+now, changes no order. The *anchor* is the recipe that a
 challenger of another recipe is held against: `train_anchor` makes it fresh in such a cycle. Not for
 deciding when it moves (`validation.model_gate.policy.rules`, and people by `homefeed anchor`).
 """
 
 import fnmatch
+import logging
+import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field, ValidationError
@@ -20,8 +24,11 @@ from pipelines.contracts.base import Frozen
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError, HomefeedError, TransientStorageError
 from pipelines.contracts.run_layout import manifest_uri
-from pipelines.registry.history import promotion_lock
+from pipelines.registry.history import HistoryEntry, promotion_lock
 
+log = logging.getLogger(__name__)
+_TIME = "%Y%m%dT%H%M%S%fZ"
+_NAME = re.compile(r"(\d{8}T\d{12}Z)-.+\.json")
 Kind = Literal["promotion", "adopted", "rollback", "by_hand", "release", "taken_back"]
 
 
@@ -62,7 +69,7 @@ class HeldRecipe(Frozen):
 class AnchorEntry(Frozen):
     """One change of the anchor or of the recipes on hold; it holds the whole state after it."""
 
-    set_at: AwareDatetime
+    set_at: AwareDatetime = Field(description="When it was decided; the name says the order.")
     kind: Kind
     registered_model: str
     recipe: Recipe | None = Field(description="The anchor; None where it could not be read.")
@@ -72,10 +79,11 @@ class AnchorEntry(Frozen):
 
 
 def read(workspace_uri: str, registered_model: str) -> list[AnchorEntry]:
-    """Return every entry of a registered model, oldest first."""
-    folder = _folder(workspace_uri, registered_model)
-    # A name that begins with a full stop is that of a file which was never finished.
-    names = fnmatch.filter(storage.list_names(folder), "[!.]*.json")
+    """Return every entry of a registered model, in the order in which they took force."""
+    folder, names = (
+        _folder(workspace_uri, registered_model),
+        _names(workspace_uri, registered_model),
+    )
     repair = "put a sound copy back, or delete it and see `homefeed anchor show`"
     return [storage.read_model(storage.join(folder, n), AnchorEntry, repair) for n in names]
 
@@ -93,15 +101,88 @@ def append(workspace_uri: str, entry: AnchorEntry) -> AnchorEntry:
         if entry.run_uri is not None and (known.kind, known.run_uri) == (entry.kind, entry.run_uri):
             return known
     folder = _folder(workspace_uri, entry.registered_model)
-    name = f"{entry.set_at:%Y%m%dT%H%M%S%fZ}-{entry.kind}-{entry.fingerprint()[:8]}.json"
+    earlier = map(_NAME.fullmatch, _names(workspace_uri, entry.registered_model))
+    times = [datetime.strptime(name[1], _TIME).replace(tzinfo=UTC) for name in earlier if name]
+    place = max([entry.set_at.astimezone(UTC), *(at + timedelta(microseconds=1) for at in times)])
+    name = f"{place:{_TIME}}-{entry.kind}-{entry.fingerprint()[:8]}.json"
     storage.write_model(storage.join(folder, name), entry)
     return entry
+
+
+def _names(workspace_uri: str, registered_model: str) -> list[str]:
+    """Return the names of the entries' files, in order."""
+    # A name that begins with a full stop is that of a file which was never finished.
+    names = storage.list_names(_folder(workspace_uri, registered_model))
+    return fnmatch.filter(names, "[!.]*.json")
+
+
+def state_of_record(workspace_uri: str, registered_model: str) -> str:
+    """Return what tells whether anything was recorded since; '' where nothing ever was."""
+    known = present(workspace_uri, registered_model)
+    return known.fingerprint() if known else ""
+
+
+def accept(workspace_uri: str, promotion: HistoryEntry, over: str) -> None:
+    """Record the recipe of the cycle that promoted as the accepted one, once; under the lock.
+
+    What a person or a rollback has recorded since the promotion was begun is left as it is.
+
+    Args:
+        workspace_uri: The workspace.
+        promotion: A cycle's move.
+        over: `state_of_record` of when it was begun.
+    """
+    name, run_uri = promotion.model.name, promotion.run_uri
+    assert run_uri is not None  # A cycle promotes; what a person promotes is accepted by a person.
+    entries = read(workspace_uri, name)
+    if any((each.kind, each.run_uri) == ("promotion", run_uri) for each in entries):
+        return
+    if state_of_record(workspace_uri, name) != over:
+        log.warning("the accepted recipe was changed meanwhile (%s); it stays", entries[-1].reason)
+        return
+    try:
+        recipe = recipe_of_cycle(run_uri)
+    except ConfigurationError as error:
+        # Later challengers are then held to the older recipe, which is the safe side.
+        log.warning("the recipe of %s was not accepted: %s", promotion.model.label, error)
+        return
+    entry = AnchorEntry(
+        set_at=promotion.moved_at,
+        kind="promotion",
+        registered_model=name,
+        recipe=recipe,
+        held=entries[-1].held if entries else (),
+        run_uri=run_uri,
+        reason=promotion.reason,
+    )
+    append(workspace_uri, entry)
 
 
 def recipe_of(run: ResolvedRun) -> Recipe:
     """Return the recipe of a cycle."""
     config = run.config.model_dump(mode="json")
     return Recipe(config=config, code_digest=run.code_digest, run_uri=run.run_uri)
+
+
+def recipe_of_cycle(run_uri: str) -> Recipe:
+    """Return the recipe of a cycle, from its folder.
+
+    Raises:
+        ConfigurationError: the folder is gone or cannot be read.
+    """
+    uri = manifest_uri(run_uri, "resolve_run")
+    try:
+        run = storage.read_model(uri, StageRecord).artifact
+        found = {"config": run["config"], "code_digest": run["code_digest"], "run_uri": run_uri}
+        return Recipe.model_validate(found)
+    except TransientStorageError:
+        raise  # It may be read in a minute.
+    except (FileNotFoundError, HomefeedError, KeyError, ValidationError) as error:
+        raise ConfigurationError(
+            f"{uri} does not say what the cycle's recipe is ({type(error).__name__} {error}); "
+            f"expected the manifest of the cycle; put it back, or name the accepted recipe: "
+            f"`homefeed anchor set --recipe NAME --reason ...`"
+        ) from None
 
 
 def recipe_of_model(workspace_uri: str, model: ModelRef, tags: Mapping[str, str]) -> Recipe:
@@ -169,16 +250,15 @@ def after_rollback(
     return append(workspace_uri, entry)
 
 
-def take_back_rollback(
-    workspace_uri: str, registered_model: str, begun_at: datetime, now: datetime, reason: str
-) -> None:
-    """Record that a rollback which was begun did not happen; the caller holds the lock.
+def take_back(workspace_uri: str, begun: HistoryEntry, now: datetime, reason: str) -> None:
+    """Record that a move which was begun did not happen; the caller holds the lock.
 
     Nothing is done where it had said nothing of recipes yet, or where a person has said something
     else since.
     """
-    entries = read(workspace_uri, registered_model)
-    if not entries or (entries[-1].kind, entries[-1].set_at) != ("rollback", begun_at):
+    entries = read(workspace_uri, begun.model.name)
+    said = (begun.kind, begun.moved_at)
+    if not entries or (entries[-1].kind, entries[-1].set_at) != said:
         return
     before = entries[-2] if len(entries) > 1 else None
     changes = {"set_at": now, "kind": "taken_back", "run_uri": None, "reason": reason}

@@ -6,6 +6,7 @@ intent on record, and begins nothing anew. Not for what a cycle does
 """
 
 import logging
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,9 @@ def force(
         )
     with history.promotion_lock(place):
         move = _begun_before(place, model.name, "forced", model.version)
+        if move is not None and not moves.has_moved(client, move):
+            # It may have been altered since the command was first given.
+            require_unaltered(client, place, move.intent.entry.model)
         if move is None:
             known = _settled(client, place, model.name, now)
             require_unaltered(client, place, model)
@@ -105,6 +109,10 @@ def rollback(
     require_workspace(place)
     with history.promotion_lock(place):
         move = _begun_before(place, name, "rollback", to_version, from_version)
+        if move is not None and not moves.has_moved(client, move):
+            wanted = move.intent.entry.model
+            found = registry.read_version(client, name, wanted.version)
+            _require_fit(client, place, found, [wanted])
         if move is None:
             known = _settled(client, place, name, now)
             present = registry.read_champion(client, name)
@@ -119,8 +127,8 @@ def rollback(
                 raise ConfigurationError(
                     f"{model.label} is the champion already; name another version"
                 )
-            _require_as_served(known, model)
-            _require_servable(client, place, model)
+            served = [entry.model for _, entry in known.entries]
+            _require_fit(client, place, model, served)
             move = _begin(place, known, "rollback", (present, model), now, reason)
         _note_recipes(client, place, move)
         return moves.carry_out(client, move, now)
@@ -185,22 +193,37 @@ def _is_back_already(
     return False
 
 
-def _require_as_served(known: History, model: ModelRef) -> None:
+def _require_fit(
+    client: "MlflowClient", workspace_uri: str, model: ModelRef, on_record: Sequence[ModelRef]
+) -> None:
+    """Refuse to go back to a version that was altered since, or that cannot serve.
+
+    A rollback that is carried on is asked this again: time has passed since it was begun.
+
+    Raises:
+        DataContractError: it is one of these; nothing was moved.
+    """
+    _require_as_recorded(on_record, model)
+    _require_servable(client, workspace_uri, model)
+
+
+def _require_as_recorded(on_record: Sequence[ModelRef], model: ModelRef) -> None:
     """Refuse a version whose tags are not those that the history keeps of it.
 
     Its files are compared with the tags, so whoever may alter both could bring back anything.
 
     Raises:
-        DataContractError: the tags were altered since the version served.
+        DataContractError: the tags were altered since the version was recorded.
     """
-    served = [entry.model for _, entry in known.entries if entry.model.version == model.version]
+    recorded = [each for each in on_record if each.version == model.version]
     # What was no version of this project when it was recorded has no digests.
-    if served and served[-1].bundle_digest and served[-1] != model:
+    if recorded and recorded[-1].bundle_digest and recorded[-1] != model:
         raise DataContractError(
-            f"{model.label} served with bundle {served[-1].bundle_digest[:12]} and model "
-            f"{served[-1].model_digest[:12] or 'unknown'}; found bundle {model.bundle_digest[:12]} "
-            f"and model {model.model_digest[:12] or 'unknown'} in its tags; expected the same, so "
-            f"the champion stays; name another version with --to-version"
+            f"{model.label} is on record with bundle {recorded[-1].bundle_digest[:12]} and model "
+            f"{recorded[-1].model_digest[:12] or 'unknown'}; found bundle "
+            f"{model.bundle_digest[:12]} and model {model.model_digest[:12] or 'unknown'} in its "
+            f"tags; expected the same, so the champion stays; name another version with "
+            f"--to-version"
         )
 
 

@@ -59,6 +59,11 @@ class Intent(Frozen):
     acknowledged: tuple[str, ...] = Field(
         default=(), description="Names of earlier files whose damage or loss a person has seen."
     )
+    accepts_over: str | None = Field(
+        default=None,
+        description="Where the move makes its cycle's recipe the accepted one: `anchor."
+        "state_of_record` of now, which it takes the place of. None: the accepted recipe stays.",
+    )
     lease: int = Field(default=0, ge=0, description="Lease of its writer; 0 in older files.")
 
 
@@ -139,7 +144,11 @@ def promotion_lock(workspace_uri: str) -> AbstractContextManager[Lease]:
 
 
 def begin(
-    workspace_uri: str, known: History, entry: HistoryEntry, acknowledged: tuple[str, ...] = ()
+    workspace_uri: str,
+    known: History,
+    entry: HistoryEntry,
+    acknowledged: tuple[str, ...] = (),
+    accepts_over: str | None = None,
 ) -> Move:
     """Write an intent at the end of the chain. The caller holds the lock, and nothing is pending.
 
@@ -152,6 +161,7 @@ def begin(
         after=known.head,
         entry=entry,
         acknowledged=acknowledged,
+        accepts_over=accepts_over,
         lease=number_at(_lock_uri(workspace_uri)),
     )
     uri = storage.join(_folder(workspace_uri, entry.model.name), f"{place:08d}.intent.json")

@@ -29,15 +29,27 @@ log = logging.getLogger(__name__)
 
 
 def make(
-    client: "MlflowClient", workspace_uri: str, known: History, entry: HistoryEntry
+    client: "MlflowClient",
+    workspace_uri: str,
+    known: History,
+    entry: HistoryEntry,
+    accepts_over: str | None = None,
 ) -> HistoryEntry:
     """Record what is intended, move the alias, and record that it was moved.
+
+    Args:
+        client: Client of the tracking server.
+        workspace_uri: The workspace.
+        known: The history, with nothing pending.
+        entry: The move.
+        accepts_over: As in `history.Intent`.
 
     Raises:
         PromotionRefusedError: the alias points neither at `entry.previous` nor at `entry.model`.
         TrackingUnavailableError: the registry does not answer; what is so is in the message.
     """
-    return carry_out(client, history.begin(workspace_uri, known, entry), entry.moved_at)
+    move = history.begin(workspace_uri, known, entry, accepts_over=accepts_over)
+    return carry_out(client, move, entry.moved_at)
 
 
 def carry_out(client: "MlflowClient", move: Move, now: datetime) -> HistoryEntry:
@@ -59,20 +71,22 @@ def carry_out(client: "MlflowClient", move: Move, now: datetime) -> HistoryEntry
     found = registry.read_champion_version(client, model.name)
     if found == model.version:
         # A move that was found made was made at the time of its intent, as far as is known.
-        return history.settle(move, True, move.intent.entry.moved_at).entry
+        return _record_made(move, move.intent.entry.moved_at)
     if found != (previous and previous.version):
         raise _gone_elsewhere(move, found, now)
-    lost = _point_at(client, move, now)
-    found = _read_back(client, move)
+    problem = _point_at(client, move)
+    found = _read_back(client, move, problem)
     if found == model.version:
-        return history.settle(move, True, now).entry
-    if found == (previous and previous.version):
-        raise TrackingUnavailableError(
-            f"the champion of {model.name} was not moved: it is still {_name(found)} "
-            f"({lost or 'MLflow took the request and did nothing'}); that {model.label} is to "
-            f"become champion is on record; give the same command again, or retry the task"
-        ) from lost
-    raise _gone_elsewhere(move, found, now)
+        return _record_made(move, now)
+    if found != (previous and previous.version):
+        raise _gone_elsewhere(move, found, now)
+    raise _not_moved(move, found, problem, now) from problem
+
+
+def has_moved(client: "MlflowClient", move: Move) -> bool:
+    """Return whether the alias names what an intent wants to make champion."""
+    model = move.intent.entry.model
+    return registry.read_champion_version(client, model.name) == model.version
 
 
 def settle_others(
@@ -100,57 +114,85 @@ def settle_others(
     move = known.pending
     if move is None or (own is not None and move.intent.entry.run_uri == own):
         return known
-    is_made = registry.read_champion_version(client, name) == move.intent.entry.model.version
+    is_made = has_moved(client, move)
     if is_made:
-        history.settle(move, True, move.intent.entry.moved_at)
+        _record_made(move, move.intent.entry.moved_at)
     else:
         _give_up(move, now, f"it had not been made when {why}")
     log.info("%s was begun before and %s", move.uri, "was made" if is_made else "was given up")
     return history.load(workspace_uri, name)
 
 
+def _record_made(move: Move, moved_at: datetime) -> HistoryEntry:
+    """Record that the alias has moved.
+
+    The recipe that the move makes the accepted one is recorded first: were the process killed in
+    between, the intent would be pending still, and whoever settles it would record both.
+    """
+    if move.intent.accepts_over is not None:
+        anchor.accept(history.workspace_of(move), move.intent.entry, move.intent.accepts_over)
+    return history.settle(move, True, moved_at).entry
+
+
 def _give_up(move: Move, now: datetime, note: str) -> None:
     """Record that an intent is not carried out any more.
 
-    What a rollback had said of recipes beforehand is taken back first: it would hold a recipe that
+    What it had said of recipes beforehand is taken back first: a rollback would hold a recipe that
     serves.
     """
-    entry = move.intent.entry
-    if entry.kind == "rollback":
-        workspace_uri = history.workspace_of(move)
-        anchor.take_back_rollback(workspace_uri, entry.model.name, entry.moved_at, now, note)
+    anchor.take_back(history.workspace_of(move), move.intent.entry, now, note)
     history.settle(move, False, now, note)
 
 
-def _point_at(client: "MlflowClient", move: Move, now: datetime) -> TrackingUnavailableError | None:
-    """Ask the registry to move the alias; return the error if the answer was lost.
+def _point_at(client: "MlflowClient", move: Move) -> HomefeedError | None:
+    """Ask the registry to move the alias; return the error if it refuses or the answer was lost.
+
+    Neither tells whether the alias moved: a proxy on the way may refuse what has arrived.
 
     Raises:
-        HomefeedError: the registry refuses; the intent is given up.
         RunInProgressError: the lease was lost; who has it now finds out what became of the intent.
     """
     require_held_leases()
     try:
         registry.point_champion_at(client, move.intent.entry.model)
-    except TrackingUnavailableError as error:
-        return error
     except HomefeedError as error:
-        _give_up(move, now, f"the registry refused it ({type(error).__name__})")
-        raise
+        return error
     return None
 
 
-def _read_back(client: "MlflowClient", move: Move) -> str | None:
+def _read_back(client: "MlflowClient", move: Move, problem: HomefeedError | None) -> str | None:
     model = move.intent.entry.model
     try:
         return registry.read_champion_version(client, model.name)
-    except TrackingUnavailableError as error:
-        raise TrackingUnavailableError(
-            f"MLflow at {client.tracking_uri} was asked to make {model.label} champion and does "
-            f"not answer any more, so it is not known whether it did; what was asked is on record "
-            f"({move.uri}); give the same command again, or retry the task: it looks first, and "
-            f"moves nothing twice ({error})"
+    except HomefeedError as error:
+        raise type(error)(
+            f"MLflow at {client.tracking_uri} was asked to make {model.label} champion "
+            f"({problem or 'it took the request'}) and does not say any more what the champion is, "
+            f"so it is not known whether it did; what was asked is on record ({move.uri}); give "
+            f"the same command again, or retry the task: it looks first, and moves nothing twice "
+            f"({error})"
         ) from error
+
+
+def _not_moved(
+    move: Move, found: str | None, problem: HomefeedError | None, now: datetime
+) -> HomefeedError:
+    """Return the error where the alias is still where it was; give up what was refused.
+
+    A request whose answer was lost may be on its way still: nothing takes it back, and MLflow moves
+    the alias when it arrives. So the intent stays, for whoever acts next to look again.
+    """
+    model, still = move.intent.entry.model, f"the champion is still {_name(found)}"
+    if problem is not None and not isinstance(problem, TrackingUnavailableError):
+        _give_up(move, now, f"the registry refused it ({type(problem).__name__})")
+        return type(problem)(f"{problem}; it was read afterwards: {still}, and nothing is moved")
+    why = f"{problem}; the request may still arrive"
+    if problem is None:
+        why = "MLflow took the request and did nothing"
+    return TrackingUnavailableError(
+        f"the champion of {model.name} is not moved so far: {still} ({why}); that {model.label} is "
+        f"to become champion is on record; give the same command again, or retry the task"
+    )
 
 
 def _gone_elsewhere(move: Move, found: str | None, now: datetime) -> HomefeedError:

@@ -15,7 +15,7 @@ from pipelines.contracts.artifacts import Challenger, FreshAnchor, ModelRef, Res
 from pipelines.contracts.errors import PromotionRefusedError
 from pipelines.contracts.judgement import Judgement, Promoted, Promotion, Verdict
 from pipelines.registry import anchor, history, moves, registry, tracking
-from pipelines.registry.reconcile import look, require_agreement, require_own
+from pipelines.registry.reconcile import look, require_agreement, require_newest, require_own
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,6 +40,7 @@ def move_if_permitted(
         PromotionRefusedError: the alias moved, the verdict is about another model, as_of is not
             newer than the champion's, or the model was champion and was replaced.
         RecordDisagreesError: the alias is not where the history says.
+        DataContractError: the model's files or the newest entry of the history were altered.
         TrackingUnavailableError: MLflow does not answer; the message says what was moved.
     """
     reason, history_uri = _reason_to_stay(run, judgement), None
@@ -61,7 +62,9 @@ def move_if_permitted(
         client = tracking.connect(run.tracking_uri)
         with history.promotion_lock(run.workspace_uri):
             history_uri = _move_once(client, run, judgement, entry, now)
-            _move_anchor(run, judgement.verdict, now)
+            over = _accepts_over(run, judgement.verdict)
+            if over is not None:  # Somebody else had made the model champion.
+                anchor.accept(run.workspace_uri, entry, over)
         log.info("%s is champion now: %s", champion.label, reason)
     return Promotion(
         decision=judgement.verdict.decision,
@@ -87,17 +90,27 @@ def _move_once(
     _require_not_replaced(known, entry.model)
     for uri, each in known.entries:
         if each.run_uri == run.run_uri:
-            require_agreement(look(client, place, name))
+            _require_same_promotion(each, entry, "promoted")
+            state = look(client, place, name)
+            require_agreement(state)
+            require_newest(state)
             return uri
     mine = known.of_run(run.run_uri)
     if mine is None:
         _require_own_ruling(client, judgement)
         require_unaltered(client, place, entry.model)
         state = require_own(client, place, name)
+        require_newest(state)
         if state.serves == entry.model.version and known.last is not None:
-            return known.entries[-1][0]  # A person made it champion by hand.
-        moves.make(client, place, known, entry)
-    elif mine.outcome is None:
+            # The newest entry made it champion, and is none of this cycle: somebody else's move.
+            return known.entries[-1][0]
+        moves.make(client, place, known, entry, _accepts_over(run, judgement.verdict))
+        return history.read(place, name)[-1][0]
+    _require_same_promotion(mine.intent.entry, entry, "began to promote")
+    if mine.outcome is None:
+        if not moves.has_moved(client, mine):
+            # It may have been altered since the attempt that began this had looked.
+            require_unaltered(client, place, entry.model)
         moves.carry_out(client, mine, now)
     else:
         raise PromotionRefusedError(
@@ -108,29 +121,36 @@ def _move_once(
     return history.read(place, name)[-1][0]
 
 
-def _move_anchor(run: ResolvedRun, verdict: Verdict, now: datetime) -> None:
-    """Record the challenger's recipe as the accepted one, if the verdict says so.
+def _require_same_promotion(
+    before: history.HistoryEntry, wanted: history.HistoryEntry, did: str
+) -> None:
+    """Refuse to promote a second model: the cycle was judged anew after it had promoted one.
+
+    Raises:
+        PromotionRefusedError: the cycle has promoted, or begun to promote, another model.
+    """
+    if before.model != wanted.model:
+        raise PromotionRefusedError(
+            f"{wanted.model.label} is to be promoted, and this cycle {did} {before.model.label} "
+            f"at {before.moved_at:%Y-%m-%d %H:%M} UTC; a cycle promotes at most once; start a new "
+            f"cycle"
+        )
+
+
+def _accepts_over(run: ResolvedRun, verdict: Verdict) -> str | None:
+    """Return over which record of accepted recipes the challenger's is accepted; None if it is not.
 
     What a person or a rollback has recorded since the run was resolved is left as it is.
     """
     known = anchor.present(run.workspace_uri, run.registered_model)
-    if not verdict.becomes_anchor:
-        return
+    is_own = known is not None and known.run_uri == run.run_uri  # The move has recorded it.
+    if is_own or not verdict.becomes_anchor:
+        return None
     was = run.standing.anchor.recipe_digest if run.standing.anchor else ""
-    is_own = known is not None and known.run_uri == run.run_uri  # of an attempt before this one
-    if known is not None and not is_own and anchor.digest_or_nothing(known.recipe) != was:
+    if known is not None and anchor.digest_or_nothing(known.recipe) != was:
         log.warning("the accepted recipe was changed during the run (%s); it stays", known.reason)
-        return
-    entry = anchor.AnchorEntry(
-        set_at=now,
-        kind="promotion",
-        registered_model=run.registered_model,
-        recipe=anchor.recipe_of(run),
-        held=known.held if known else (),
-        run_uri=run.run_uri,
-        reason=verdict.reasons[0],
-    )
-    anchor.append(run.workspace_uri, entry)
+        return None
+    return anchor.state_of_record(run.workspace_uri, run.registered_model)
 
 
 def _reason_to_stay(run: ResolvedRun, judgement: Judgement) -> str | None:

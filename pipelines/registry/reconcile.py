@@ -15,12 +15,15 @@ from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
     RecordDisagreesError,
+    RunInProgressError,
 )
 from pipelines.registry import history, registry
-from pipelines.registry.history import History
+from pipelines.registry.history import History, Move
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+_MAX_LOOKS = 5
 
 
 @dataclass(frozen=True)
@@ -51,32 +54,96 @@ class State:
         """Whether another workspace keeps this model's history."""
         return self.keeper != "" and not storage.same_place(self.keeper, self.workspace_uri)
 
+    @property
+    def unsettled(self) -> Move | None:
+        """The move that the alias has made and whose outcome is not on record yet, or None.
+
+        The next one who moves the champion records that it was made.
+        """
+        move = self.history.pending
+        if move is None or self.serves == self.recorded:
+            return None
+        return move if self.serves == move.intent.entry.model.version else None
+
     def disagreement(self) -> str:
         """Return what does not agree, in a sentence, or ''."""
-        pending, last = self.history.pending, self.history.last
+        last, unsettled = self.history.last, self.unsettled
         if self.is_kept_elsewhere:
             return f"the history of {self.name} is kept by workspace {self.keeper}"
         if self.history.is_newest_damaged:
             return ""
+        if unsettled is not None:
+            return _difference(self.served, unsettled.intent.entry.model)
         if self.serves == self.recorded:
-            digests = {model.bundle_digest for model in (self.served, last and last.model) if model}
-            if len(digests - {""}) < 2:
-                return ""
-            return (
-                f"{_label(self.name, self.serves)} in the registry is another model than the one "
-                f"of that number in the history: they belong to two registries"
-            )
-        if pending is not None and self.serves == pending.intent.entry.model.version:
-            return ""  # The next one who moves the champion records that this was made.
+            return _difference(self.served, last.model if last else None)
         return (
             f"the registry says that {_label(self.name, self.serves)} serves, and the history that "
-            f"{_label(self.name, self.recorded)} does: the alias was moved or deleted by something "
-            f"else, or entries of the history are gone"
+            f"{_label(self.name, self.recorded)} does: {self._late_arrival()}the alias was moved "
+            f"or deleted by something else, or entries of the history are gone"
         )
+
+    def _late_arrival(self) -> str:
+        """Name the move that was given up and that the alias has made all the same, or ''.
+
+        Its request was under way for longer than anybody waited for the answer, perhaps.
+        """
+        for move in reversed(self.history.moves):
+            is_given_up = move.outcome is not None and not move.outcome.is_made
+            if is_given_up and move.entry.model.version == self.serves:
+                return (
+                    f"the {move.entry.kind} of {move.entry.model.label} was given up at "
+                    f"{move.entry.moved_at:%Y-%m-%d %H:%M} UTC, and its request may have arrived "
+                    f"at MLflow since; or "
+                )
+        return ""
+
+
+def _difference(served: ModelRef | None, recorded: ModelRef | None) -> str:
+    """Return how what serves is another model than the recorded one of the same number, or ''."""
+    if served is None or recorded is None:
+        return ""
+    # What was no version of this project when it was recorded has no digests.
+    if len({served.bundle_digest, recorded.bundle_digest} - {""}) > 1:
+        return (
+            f"{served.label} in the registry is another model than the one of that number in the "
+            f"history: they belong to two registries"
+        )
+    if recorded.model_digest in ("", served.model_digest):
+        return ""
+    return (
+        f"the registry says that all files of {served.label}, its serving code among them, have "
+        f"digest {served.model_digest[:12] or '(none)'}, and the history that they have "
+        f"{recorded.model_digest[:12]}: the version's tags were altered since it was recorded, and "
+        f"its files may have been"
+    )
+
+
+def look_between_moves(client: "MlflowClient", workspace_uri: str, name: str) -> State:
+    """Read alias and history without the lock, as they are while nobody moves the champion.
+
+    A move that is made between the reading of the alias and that of the history looks like a
+    disagreement. What a second look finds unchanged is one: the history never becomes again what it
+    was, so nothing was moved from the first look to the second, and the alias was read in between.
+
+    Raises:
+        TrackingUnavailableError: the registry does not answer.
+        RunInProgressError: something is moved at every look.
+    """
+    state = look(client, workspace_uri, name)
+    for _ in range(_MAX_LOOKS):
+        if not state.disagreement():
+            return state
+        before, state = state, look(client, workspace_uri, name)
+        if state == before:
+            return state
+    raise RunInProgressError(
+        f"the champion of {name} was moved between {_MAX_LOOKS} looks at alias and history; "
+        f"expected it to rest; try again"
+    )
 
 
 def look(client: "MlflowClient", workspace_uri: str, name: str) -> State:
-    """Read alias and history.
+    """Read alias and history; the caller holds the lock, or reads by `look_between_moves`.
 
     Raises:
         TrackingUnavailableError: the registry does not answer.
@@ -94,7 +161,7 @@ def require_agreement(state: State) -> None:
     """
     if found := state.disagreement():
         raise RecordDisagreesError(
-            f"{found} (workspace {state.workspace_uri}); expected both to name the same version; "
+            f"{found} (workspace {state.workspace_uri}); expected both to name the same model; "
             f"see what would mend it with `homefeed history repair`, or set HOMEFEED_WORKSPACE "
             f"and HOMEFEED_TRACKING_URI to a workspace and a registry that belong together"
         )

@@ -20,6 +20,7 @@ from pipelines.contracts.errors import (
 )
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.mlflow_errors import ask_again, make_once, translated_outages
+from pipelines.registry import tracking
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,6 +33,9 @@ KEEPER = "homefeed_workspace"
 """Tag of a registered model: the one workspace that keeps its history."""
 _LINEAGE_TAGS = ("as_of", "bundle_digest", "snapshot_digest")
 _MODEL_DIGEST = "model_digest"
+ALIAS_TIMEOUT_S = 5
+"""How long the answer to a request to move the alias is waited for, in seconds. It is below the
+`MARGIN` of a lease on an object store, 6 s, in which nothing is begun without asking the store."""
 _NUM_DOWNLOADS = 8
 """How many files of a version are fetched at a time."""
 
@@ -187,8 +191,13 @@ def ensure_registered_model(client: "MlflowClient", name: str) -> None:
 
 
 def point_champion_at(client: "MlflowClient", model: ModelRef) -> None:
-    """Point `champion` at a version, wherever it points now. Only `registry.moves` calls this."""
-    with translated_outages(client.tracking_uri, "whether the champion moved is not known"):
+    """Point `champion` at a version, wherever it points now. Only `registry.moves` calls this.
+
+    The answer is waited for for less time than the caller's lease has left at least. Nothing can
+    keep a request that is under way from arriving after that.
+    """
+    so_far = "whether the champion moved is not known"
+    with translated_outages(client.tracking_uri, so_far), tracking.giving_up_after(ALIAS_TIMEOUT_S):
         client.set_registered_model_alias(model.name, CHAMPION, model.version)
 
 

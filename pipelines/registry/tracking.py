@@ -66,6 +66,20 @@ def connect(uri: str) -> "MlflowClient":
 
 
 @contextlib.contextmanager
+def giving_up_after(seconds: int) -> Iterator[None]:
+    """Have MLflow's client wait so long for an answer, or less where that is set already."""
+    name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    before = os.environ.get(name)
+    os.environ[name] = str(min(seconds, int(before)) if before else seconds)
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
+
+
+@contextlib.contextmanager
 def address_of_process(uri: str) -> Iterator[None]:
     """Have MLflow take an address where it is given none, and forget it afterwards.
 

@@ -17,7 +17,7 @@ from pipelines.recipes import make_recipe
 from pipelines.registry import evidence, history, moves, registry, tracking
 from pipelines.registry.accepted import newest_accepted
 from pipelines.registry.history import champion_before
-from pipelines.registry.reconcile import look, require_agreement
+from pipelines.registry.reconcile import look_between_moves, require_agreement, require_newest
 from pipelines.registry.standing import find_standing
 from pipelines.settings import Settings
 
@@ -37,7 +37,8 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         ConfigurationError: unknown recipe; as_of not newer than the champion's; bad tracking URI;
             more training processes than this machine's cores can bear.
         RecordDisagreesError: the alias is not where this workspace's history says.
-        DataContractError: the event log is missing or lacks a table.
+        DataContractError: the event log is missing or lacks a table; the newest entry of the
+            history is damaged.
         TrackingUnavailableError: MLflow does not answer.
     """
     config = make_recipe(request.recipe)
@@ -80,11 +81,17 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
 
 
 def require_record(client: "MlflowClient", workspace_uri: str, name: str, now: datetime) -> None:
-    """Find out what became of a move that was interrupted, and refuse a record that is not true."""
+    """Find out what became of a move that was interrupted, and refuse a record that is not true.
+
+    A newest entry that is damaged is refused too: nothing vouches for the alias then, and one that
+    was deleted would make this a first cycle, which promotes against the popularity baseline.
+    """
     if history.load(workspace_uri, name).pending is not None:
         with history.promotion_lock(workspace_uri):
             moves.settle_others(client, workspace_uri, name, now, "a new cycle began")
-    require_agreement(look(client, workspace_uri, name))
+    state = look_between_moves(client, workspace_uri, name)
+    require_agreement(state)
+    require_newest(state)
 
 
 def _require_cores(request: RunRequest, settings: Settings) -> None:

@@ -29,10 +29,16 @@ from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
     HomefeedError,
+    LostRaceError,
     RunInProgressError,
     as_ours,
 )
-from pipelines.contracts.run_layout import failure_uri, lost_race_uri, manifest_uri
+from pipelines.contracts.run_layout import (
+    failure_uri,
+    lost_race_uri,
+    manifest_uri,
+    stage_lease_uri,
+)
 from pipelines.places.lease import Lease
 from pipelines.settings import Settings
 from pipelines.stages.resolve_run import run_uri_of
@@ -92,7 +98,7 @@ def run_stage(name: str, run_uri: str, again: bool = False) -> str:
 
     Raises:
         HomefeedError: as the stage's function raises; also written to `failure.json`.
-        RunInProgressError: another process runs the same stage of the same run.
+        LostRaceError: another process runs the same stage of the same run.
     """
     run_uri = storage.to_uri(run_uri)
     run = read_record(run_uri, "resolve_run").artifact
@@ -161,7 +167,7 @@ def _attempt(
     """Call the stage's function and publish its artifact.
 
     Raises:
-        RunInProgressError: another process has taken the stage meanwhile; nothing is published.
+        LostRaceError: another process has published the stage meanwhile; what it has stays.
     """
     before = storage.look(manifest_uri(run_uri, stage.name))
     output = f"output-{lease.number:08d}-{uuid.uuid4().hex[:8]}"
@@ -183,7 +189,10 @@ def _attempt(
         finished_at=datetime.now(UTC),
         lease=lease.number,
     )
-    storage.write_over(manifest_uri(run_uri, stage.name), record.sealed(), before)
+    try:
+        storage.write_over(manifest_uri(run_uri, stage.name), record.sealed(), before)
+    except RunInProgressError as error:
+        raise LostRaceError(str(error)) from error
     _tidy(stage.name, run_uri, output, lease.number)
     log.info("%s of %s: done in %.1f s", stage.name, run_uri, record.wall_s)
 
@@ -193,18 +202,20 @@ def _only_one(stage: str, run_uri: str, wait_s: float = 0.0) -> Iterator[Lease]:
     """Hold the stage's lease. An attempt that does not get it, or loses it, says so for the alert.
 
     Raises:
-        RunInProgressError: another process runs the same stage, and tells how it ends.
+        LostRaceError: another process runs the same stage, and tells how it ends.
+        RunInProgressError: another place is held; `_noting_failure` has noted it.
     """
-    uri = storage.join(run_uri, stage, "stage")
+    uri = stage_lease_uri(run_uri, stage)
     lease = None
     try:
         with storage.exclusive_lock(uri, f"{stage} of {run_uri}", wait_s) as lease:
             yield lease
     except RunInProgressError as error:
-        # What the block raised of another place's lease is noted as a failure of its own.
-        if lease is None or lease.is_lost:
-            _note_failure(lost_race_uri(run_uri, stage), stage, error)
-        raise
+        if lease is not None and not lease.is_lost:
+            raise
+        lost = LostRaceError(str(error))
+        _note_failure(lost_race_uri(run_uri, stage), stage, lost)
+        raise lost from error
 
 
 @contextlib.contextmanager

@@ -219,6 +219,17 @@ def test_a_second_holder_of_a_lock_is_told_who_has_it(tmp_path: Path) -> None:
         pass
 
 
+def test_a_place_is_looked_at_without_being_taken(tmp_path: Path) -> None:
+    uri = storage.to_uri(tmp_path / "run")
+    assert not storage.is_held(uri)
+    assert not (tmp_path / "run.lock").exists()
+    for number in (1, 2):
+        with storage.exclusive_lock(uri, "the run") as lease:
+            assert storage.is_held(uri)
+            assert lease.number == number
+        assert not storage.is_held(uri)
+
+
 def test_a_killed_holder_frees_its_lock_and_its_scratch(tmp_path: Path) -> None:
     uri = storage.to_uri(tmp_path / "run")
     code = (

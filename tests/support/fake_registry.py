@@ -27,7 +27,9 @@ class FakeRegistry:
     """One registered model.
 
     `lose` says of each of the next changes whether 'request' or 'answer' is lost; with
-    'all that follows' the answer is lost and the registry is down from then on.
+    'all that follows' the answer is lost and the registry is down from then on. With 'to a proxy'
+    the change is made, and a proxy answers that nothing is there. With 'late' the request is under
+    way for longer than the client waits: it arrives when `arrive` is called.
     """
 
     tracking_uri = "http://127.0.0.1:9"
@@ -35,6 +37,7 @@ class FakeRegistry:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.lose: list[str] = []
+        self._under_way: list[dict[str, Any]] = []
         self.is_down = False
         self.point: Callable[[str], None] = lambda name: None
         if not path.exists():
@@ -69,12 +72,22 @@ class FakeRegistry:
         state = self._read()
         lost = self.lose.pop(0) if self.lose else ""
         self.point(f"before {what}")
-        if lost != "request":
+        if lost == "late":
+            self._under_way.append(changes)
+        elif lost != "request":
             self._save(state | changes)
         self.point(f"after {what}")
+        if lost == "to a proxy":
+            raise Missing("the page")
         if lost:
             self.is_down = lost == "all that follows"
             raise MlflowException(f"the {lost} was lost")
+
+    def arrive(self) -> None:
+        """Make the changes whose requests were under way."""
+        for changes in self._under_way:
+            self._save(self._load() | changes)
+        self._under_way = []
 
     def get_model_version_by_alias(self, name: str, alias: str) -> Any:
         version = self._read()["alias"]
@@ -86,7 +99,8 @@ class FakeRegistry:
         found = self._read()["versions"].get(str(version))
         if found is None:
             raise Missing(f"version {version}")
-        tags = {key: found[key] for key in ("as_of", "bundle_digest", "snapshot_digest")}
+        known = ("as_of", "bundle_digest", "snapshot_digest", "model_digest")
+        tags = {key: found[key] for key in known if key in found}
         return SimpleNamespace(
             name=name,
             version=version,

@@ -45,6 +45,7 @@ class World:
         self.folder = folder
         self.clock = NOW
         models = [make_model(str(n), FIRST + timedelta(days=14 * min(n, 2))) for n in range(1, 4)]
+        models = [each.model_copy(update={"model_digest": "d" * 64}) for each in models]
         self.models = {model.version: self.registry.add(model) for model in models}
         self.runs = {"1": self._save_cycle("1", None)}
         self.workspace_uri = self.runs["1"].workspace_uri

@@ -16,12 +16,12 @@ from pipelines.alerts.compose import (
 )
 from pipelines.contracts.artifacts import Alert, AlertKind, NextStep, StageFailure, Standing
 from pipelines.contracts.judgement import AnchorFacts, BaselineKind, Decision, Promoted
-from pipelines.contracts.run_layout import failure_uri
+from pipelines.contracts.run_layout import failure_uri, lost_race_uri
 from pipelines.settings import Settings
 from pipelines.stages.alert import alert as alert_stage
 from support.commands import parse
 from support.judgements import CHAMPION, make_judgement
-from support.runs import make_run, save_run
+from support.runs import make_run, save_artifact, save_run
 
 SETTINGS = Settings()
 DAYS = tuple(datetime(2017, 1, day, tzinfo=UTC) for day in (1, 8, 15))
@@ -150,6 +150,26 @@ def test_the_newest_failure_counts_and_a_leftover_of_another_stage_does_not(tmp_
     assert "train_challenger ended without saying why (task_failure)" in killed.happened
     _, command = killed.next_step.commands[0]
     assert command == f"homefeed stage train_challenger --run {run.run_uri}"
+
+
+def test_what_is_noted_beside_a_manifest_is_no_failure_of_the_run(tmp_path):
+    """The attempt that was refused leaves its note, and the other one ends well."""
+    run = save_run(make_run(tmp_path))
+    lost = make_failure("build_snapshot", "LostRaceError", 75)
+    storage.write_model(lost_race_uri(run.run_uri, lost.stage), lost)
+    assert find_failure(run.run_uri) == lost
+    save_artifact(run, "build_snapshot", run)
+    assert find_failure(run.run_uri) is None
+
+
+def test_a_failure_of_the_other_attempt_is_told_though_a_race_was_lost_a_moment_later(tmp_path):
+    run = save_run(make_run(tmp_path))
+    failed = make_failure("build_snapshot", "DataContractError", 65, at=3)
+    lost = make_failure("build_snapshot", "LostRaceError", 75, at=4)
+    storage.write_model(failure_uri(run.run_uri, failed.stage), failed)
+    storage.write_model(lost_race_uri(run.run_uri, lost.stage), lost)
+    told = alert_on_failure(run.run_uri, settings_in(tmp_path), failed.stage).alert
+    assert "DataContractError in build_snapshot" in told.happened
 
 
 def test_the_same_failure_is_told_once_and_a_new_one_again(tmp_path):

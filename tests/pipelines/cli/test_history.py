@@ -91,6 +91,31 @@ def test_a_moved_alias_is_told_after_the_answer_and_mended(run: ResolvedRun) -> 
     assert "nothing: history and registry agree" in homefeed("history", "repair").output
 
 
+def test_a_move_without_an_outcome_is_told_by_what_the_alias_says(
+    run: ResolvedRun, monkeypatch: pytest.MonkeyPatch, unused_url: str
+) -> None:
+    """Whoever moved it was killed after the alias had moved, and before that was recorded."""
+    name, place = run.registered_model, run.workspace_uri
+    known = history.load(place, name)
+    began_at = NOW + timedelta(days=9)
+    back = {"model": known.entries[1][1].model, "moved_at": began_at, "reason": "it was not it"}
+    history.begin(place, known, known.entries[-1][1].model_copy(update=back))
+    assert homefeed("serving").output.splitlines()[1].startswith(f"{name} v1")
+    client = tracking.connect(run.tracking_uri)
+    client.set_registered_model_alias(name, "champion", "2")
+    shown = homefeed("serving")
+    assert shown.exit_code == 0, shown.output
+    assert shown.output.splitlines()[1:] == [
+        f"{name} v2 (as_of 2017-06-26), since its move of {began_at}; "
+        f"its outcome is not on record yet"
+    ]
+    [_, then] = homefeed("serving", "--at", "2026-03-09T12:00").output.splitlines()
+    assert then.startswith(f"{name} v1") and "not on record" not in then
+    monkeypatch.setenv("HOMEFEED_TRACKING_URI", unused_url)
+    silent = homefeed("serving").output
+    assert f"begun and not ended: rollback of {name} v2 (it was not it)" in silent
+
+
 def test_a_damaged_entry_stops_neither_serving_nor_the_list(run: ResolvedRun) -> None:
     known = history.load(run.workspace_uri, run.registered_model)
     storage.local_path(known.moves[1].uri).write_text("{")

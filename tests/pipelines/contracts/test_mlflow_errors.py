@@ -38,7 +38,7 @@ def ask(uri: str) -> None:
         MlflowClient(tracking_uri=uri).get_run(NO_RUN)
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 def test_a_server_in_trouble_is_an_outage(status: int) -> None:
     with server_that_answers(status, PAGE) as uri:
         with pytest.raises(TrackingUnavailableError, match=f"{uri} does not answer.*nothing was"):

@@ -1,5 +1,6 @@
 """What Airflow's call about a failed run leads to: one alert about the last attempt, or none."""
 
+import contextlib
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 from pipelines import storage
 from pipelines.alerts.next_step import after_lost_start
 from pipelines.contracts.artifacts import AlertReceipt, StageFailure
-from pipelines.contracts.run_layout import failure_uri, lost_race_uri
+from pipelines.contracts.run_layout import failure_uri, lost_race_uri, stage_lease_uri
 from pipelines.orchestration.callbacks import alert_broken_run
 from pipelines.orchestration.resolving import FAILURE_KEY
 from pipelines.settings import Settings
@@ -63,20 +64,45 @@ def test_the_reason_is_that_of_the_last_attempt(home: Path) -> None:
     assert "TransientStorageError in build_snapshot" in noted_one
 
 
-def test_a_lost_race_sends_nothing(home: Path) -> None:
+def test_a_lost_race_sends_nothing_while_the_other_one_is_at_work(home: Path) -> None:
+    run = save_run(make_run(home))
+    noted = failure("LostRaceError", run.as_of)
+    storage.write_model(lost_race_uri(run.run_uri, noted.stage), noted)
+    context = context_of(noted.stage, {"return_value": {"run_uri": run.run_uri}}, run.as_of)
+    with storage.exclusive_lock(stage_lease_uri(run.run_uri, noted.stage), "the other one"):
+        alert_broken_run(context)
+    assert told(home) == []
+    alert_broken_run(context)
+    [said] = told(home)
+    assert "ended without saying why (task_failure)" in said
+
+
+def test_another_place_that_is_held_is_no_lost_race(home: Path) -> None:
     run = save_run(make_run(home))
     noted = failure("RunInProgressError", run.as_of)
-    storage.write_model(lost_race_uri(run.run_uri, noted.stage), noted)
-    left = {"return_value": {"run_uri": run.run_uri}}
-    alert_broken_run(context_of(noted.stage, left, run.as_of))
-    assert told(home) == []
+    storage.write_model(failure_uri(run.run_uri, noted.stage), noted)
+    context = context_of(noted.stage, {"return_value": {"run_uri": run.run_uri}}, run.as_of)
+    with storage.exclusive_lock(stage_lease_uri(run.run_uri, noted.stage), "whoever"):
+        alert_broken_run(context)
+    assert len(told(home)) == 1
 
 
-@pytest.mark.parametrize(("is_lost_race", "num_told"), [(True, 0), (False, 1)])
+@pytest.mark.parametrize(
+    ("is_lost_race", "other", "num_told"),
+    [(True, "at work", 0), (True, "done", 0), (True, "killed", 1), (False, "at work", 1)],
+)
 def test_a_race_for_the_first_stage_sends_nothing_either(
-    home: Path, is_lost_race: bool, num_told: int
+    home: Path, is_lost_race: bool, other: str, num_told: int
 ) -> None:
+    run = make_run(home)
     step = after_lost_start(Settings()).model_dump(mode="json")
-    left = {"message": "already running", "next_step": step, "is_lost_race": is_lost_race}
-    alert_broken_run(context_of("resolve_run", {FAILURE_KEY: left}))
+    left = {"message": "already running", "next_step": step}
+    left |= {"lost_in": run.run_uri} if is_lost_race else {}
+    with contextlib.ExitStack() as held:
+        if other == "at work":
+            place = stage_lease_uri(run.run_uri, "resolve_run")
+            held.enter_context(storage.exclusive_lock(place, "the other one"))
+        if other == "done":
+            save_run(run)
+        alert_broken_run(context_of("resolve_run", {FAILURE_KEY: left}))
     assert len(told(home)) == num_told

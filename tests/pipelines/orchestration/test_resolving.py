@@ -86,9 +86,9 @@ def test_a_cycle_that_another_process_resolves_is_left_marked_as_a_lost_race(tmp
     )
     lock = storage.join(run_uri_of(request, settings), "resolve_run", "stage")
     with storage.exclusive_lock(lock, "another process"):
-        with pytest.raises(errors.RunInProgressError):
+        with pytest.raises(errors.LostRaceError):
             start_cycle(params, dag_run, ti, settings)
-    assert left[FAILURE_KEY]["is_lost_race"]
+    assert left[FAILURE_KEY]["lost_in"] == run_uri_of(request, settings)
     with pytest.raises(errors.DataContractError):  # there is no event log
         start_cycle(params, dag_run, ti, settings)
-    assert not left[FAILURE_KEY]["is_lost_race"]
+    assert "lost_in" not in left[FAILURE_KEY]

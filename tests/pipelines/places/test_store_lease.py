@@ -71,6 +71,21 @@ def test_a_place_is_waited_for_as_long_as_was_said(s3_uri: str) -> None:
             assert lease.number == 2
 
 
+def test_a_holder_is_known_by_its_signs_of_life(s3_uri: str) -> None:
+    assert not storage.is_held(s3_uri)
+    with hold(s3_uri) as holder:
+        assert holder.says() == "1"
+        assert storage.is_held(s3_uri)
+        holder.kill()
+        started = time.monotonic()
+        assert not storage.is_held(s3_uri)
+        assert time.monotonic() - started < TTL_S, "it is told before the place is free"
+    with storage.exclusive_lock(s3_uri, "another") as lease:
+        assert lease.number == 2
+        assert storage.is_held(s3_uri)
+    assert not storage.is_held(s3_uri)
+
+
 def test_a_killed_holder_loses_its_place_after_its_time_to_live(s3_uri: str) -> None:
     with hold(s3_uri) as holder:
         assert holder.says() == "1"

@@ -18,6 +18,7 @@ from pipelines.recipes import smoke
 from pipelines.registry import anchor, by_hand, history, promotion, registry, tracking
 from pipelines.registry.standing import find_standing
 from pipelines.settings import Settings
+from pipelines.stages.resolve_run import require_record
 from support.registered import (
     NO_ANCHOR,
     challenger_of,
@@ -69,13 +70,17 @@ def registered(client: MlflowClient, run: ResolvedRun, folder: Path) -> ModelRef
     return model
 
 
+def judged(run: ResolvedRun, model: ModelRef, becomes_anchor: bool) -> Judgement:
+    judgement = judgement_of(run, model)
+    verdict = judgement.verdict.model_copy(update={"becomes_anchor": becomes_anchor})
+    return judgement.model_copy(update={"verdict": verdict})
+
+
 def promote(
     client: MlflowClient, run: ResolvedRun, folder: Path, becomes_anchor: bool, now: datetime = NOW
 ) -> ModelRef:
     model = registered(client, run, folder)
-    judgement: Judgement = judgement_of(run, model)
-    verdict = judgement.verdict.model_copy(update={"becomes_anchor": becomes_anchor})
-    judgement = judgement.model_copy(update={"verdict": verdict})
+    judgement = judged(run, model, becomes_anchor)
     for _ in range(2):  # as if the process had been killed before the manifest was written
         promotion.move_if_permitted(run, challenger_of(model), NO_ANCHOR, judgement, now)
     return model
@@ -215,9 +220,7 @@ def test_killed_between_the_alias_and_the_record_a_promotion_is_completed(
     assert standing_of(client, run).anchor == run.config  # by the champion's own recipe
     model = registry.read_champion(client, run.registered_model)
     assert model is not None
-    judgement = judgement_of(run, model)
-    verdict = judgement.verdict.model_copy(update={"becomes_anchor": True})
-    judgement = judgement.model_copy(update={"verdict": verdict})
+    judgement = judged(run, model, becomes_anchor=True)
     promotion.move_if_permitted(run, challenger_of(model), NO_ANCHOR, judgement, NOW)
     assert standing_of(client, run).anchor == run.config
     assert len(history.read(run.workspace_uri, run.registered_model)) == 1
@@ -238,6 +241,72 @@ def test_a_rollback_that_was_killed_before_the_alias_moved_empties_the_pools_alr
     found = standing_of(client, two)
     assert (found.anchor, found.rolled_back_at) == (one.config, back)
     assert by_hand.rollback(client, settings_of(one), None, back, "hides went up").model == first
+
+
+def test_a_rollback_that_is_ended_after_a_person_named_a_recipe_still_holds_the_other_one(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the time at which it was begun; what was recorded last is what holds."""
+    one = cycle(tmp_path, tracking_uri, 0, variant(1))
+    first = promote(client, one, tmp_path, becomes_anchor=True)
+    two = cycle(tmp_path, tracking_uri, 14, variant(2), champion=first)
+    promote(client, two, tmp_path, False, NOW + timedelta(days=1))
+    back = NOW + timedelta(days=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(anchor, "after_rollback", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            by_hand.rollback(client, settings_of(one), None, back, "hides went up")
+    place = (one.workspace_uri, one.registered_model)
+    named = anchor.recipe_of(cycle(tmp_path, tracking_uri, 28, variant(7)))
+    anchor.set_by_hand(*place, named, back + timedelta(hours=1), "agreed on")
+    again = back + timedelta(hours=2)
+    assert by_hand.rollback(client, settings_of(one), None, again, "hides went up").model == first
+    kinds = [entry.kind for entry in anchor.read(*place)]
+    assert kinds == ["promotion", "by_hand", "rollback"]
+    assert "hides went up" in standing_of(client, two).hold
+
+
+def test_a_clock_that_was_set_back_changes_no_order(tmp_path: Path, tracking_uri: str) -> None:
+    run = cycle(tmp_path, tracking_uri, 0, variant(1))
+    place = (run.workspace_uri, run.registered_model)
+    for number, minutes in enumerate((0, -60, -30)):
+        named = anchor.recipe_of(cycle(tmp_path, tracking_uri, number, variant(number + 1)))
+        anchor.set_by_hand(*place, named, NOW + timedelta(minutes=minutes), f"choice {number}")
+    reasons = [entry.reason for entry in anchor.read(*place)]
+    assert reasons == ["choice 0", "choice 1", "choice 2"]
+    assert [entry.set_at for entry in anchor.read(*place)][1] == NOW - timedelta(minutes=60)
+
+
+@pytest.mark.parametrize("meanwhile", ["nothing", "a person names a recipe", "the alias is moved"])
+def test_whoever_settles_a_promotion_records_the_recipe_that_it_accepts(
+    tmp_path: Path,
+    tracking_uri: str,
+    client: MlflowClient,
+    monkeypatch: pytest.MonkeyPatch,
+    meanwhile: str,
+) -> None:
+    """The cycle was killed after the alias had moved, and is not given again."""
+    one = cycle(tmp_path, tracking_uri, 0, variant(1))
+    first = promote(client, one, tmp_path, becomes_anchor=True)
+    standing = standing_of(client, one)
+    two = cycle(tmp_path, tracking_uri, 14, variant(2), champion=first, standing=standing)
+    model = registered(client, two, tmp_path)
+    judgement, later = judged(two, model, becomes_anchor=True), NOW + timedelta(days=1)
+    place = (two.workspace_uri, two.registered_model)
+    killed_in = (anchor, "append") if "person" in meanwhile else (history, "settle")
+    with monkeypatch.context() as patch:
+        patch.setattr(*killed_in, lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            promotion.move_if_permitted(two, challenger_of(model), NO_ANCHOR, judgement, later)
+    expected = {"nothing": two.config, "the alias is moved": one.config}
+    if "person" in meanwhile:
+        named = anchor.recipe_of(cycle(tmp_path, tracking_uri, 28, variant(7)))
+        anchor.set_by_hand(*place, named, later + timedelta(hours=1), "agreed on")
+    if "alias" in meanwhile:
+        registry.point_champion_at(client, first)
+    require_record(client, *place, later + timedelta(hours=2))
+    assert history.load(*place).pending is None
+    assert standing_of(client, two).anchor == expected.get(meanwhile, variant(7))
 
 
 def test_what_a_person_accepts_during_a_cycle_is_not_overwritten(

@@ -1,5 +1,6 @@
 """Promotion by a cycle, against a real MLflow server."""
 
+import contextlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -163,6 +164,28 @@ def test_a_promotion_is_not_made_again_over_a_rollback(
     by_hand.rollback(client, settings, model.version, NOW + timedelta(days=3), "it was not it")
     assert promotion.move_if_permitted(*arguments, NOW + timedelta(days=4)).is_promoted
     assert len(history.read(run.workspace_uri, run.registered_model)) == 4
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_cycle_that_was_judged_anew_promotes_no_second_model(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient, is_killed: bool
+) -> None:
+    run = cycle(tmp_path, tracking_uri, FIRST)
+    first = register_bundle(client, run, tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        if is_killed:
+            patch.setattr(registry, "point_champion_at", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError) if is_killed else contextlib.nullcontext():
+            promotion.move_if_permitted(
+                run, challenger_of(first), NO_ANCHOR, judgement_of(run, first), NOW
+            )
+    second = register_bundle(client, run, tmp_path)
+    did = "began to promote" if is_killed else "promoted"
+    with pytest.raises(PromotionRefusedError, match=f"cycle {did} .* v1 at .* at most once"):
+        promotion.move_if_permitted(
+            run, challenger_of(second), NO_ANCHOR, judgement_of(run, second), NOW
+        )
+    assert champion(client, run) == (None if is_killed else first)
 
 
 def test_a_version_that_was_altered_after_the_verdict_is_refused(

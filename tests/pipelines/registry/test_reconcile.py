@@ -1,5 +1,6 @@
 """Alias and history held against each other, and mended, with a real MLflow server."""
 
+import itertools
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from pipelines import storage
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.errors import (
     ConfigurationError,
+    DataContractError,
     PromotionRefusedError,
     RecordDisagreesError,
     TrackingEntryMissingError,
@@ -19,6 +21,7 @@ from pipelines.registry.history import HistoryEntry
 from pipelines.registry.reconcile import State, look, require_agreement
 from pipelines.registry.repair import plan, repair
 from pipelines.settings import Settings
+from pipelines.stages.resolve_run import require_record
 from support.registered import (
     NO_ANCHOR,
     NOW,
@@ -26,6 +29,7 @@ from support.registered import (
     judgement_of,
     promote_bundle,
     register_bundle,
+    register_logged_bundle,
 )
 from support.runs import make_run
 
@@ -251,3 +255,95 @@ def test_a_newest_entry_that_is_damaged_makes_no_rollback_a_success(
     storage.local_path(newest.uri).write_text("{")
     entry = by_hand.rollback(client, settings, None, LATER + timedelta(hours=2), "hides rose")
     assert entry.model.version == "1" == state_of(client, two).serves
+
+
+def test_a_move_that_ends_between_two_reads_is_no_disagreement(
+    runs: list[ResolvedRun], client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = runs[1]
+    settings = Settings(
+        workspace=two.workspace_uri,
+        tracking_uri=two.tracking_uri,
+        registered_model=two.registered_model,
+    )
+    read, num_reads = history.load, itertools.count(1)
+
+    def load(workspace_uri: str, name: str) -> history.History:
+        """Let a rollback happen before the history is read; the alias was read already."""
+        if next(num_reads) == 2:  # Before it reads the alias it looks for what is pending.
+            monkeypatch.setattr(history, "load", read)
+            by_hand.rollback(client, settings, None, LATER, "hides rose")
+        return read(workspace_uri, name)
+
+    monkeypatch.setattr(history, "load", load)
+    require_record(client, two.workspace_uri, two.registered_model, LATER)
+    assert state_of(client, two).serves == "1"
+    client.set_registered_model_alias(two.registered_model, "champion", "2")
+    with pytest.raises(RecordDisagreesError, match="v2 serves"):
+        require_record(client, two.workspace_uri, two.registered_model, LATER)
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_a_new_cycle_does_not_begin_where_the_newest_entry_is_damaged(
+    runs: list[ResolvedRun], client: MlflowClient, tmp_path: Path, is_deleted: bool
+) -> None:
+    """Nothing else vouches for the alias: without one, this would be taken for a first cycle."""
+    two = runs[1]
+    newest = state_of(client, two).history.moves[-1]
+    storage.local_path(newest.uri).write_text("{")
+    champion = registry.read_champion(client, two.registered_model)
+    if is_deleted:
+        client.delete_registered_model_alias(two.registered_model, "champion")
+        champion = None
+    with pytest.raises(DataContractError, match="newest entry of the history is damaged"):
+        require_record(client, two.workspace_uri, two.registered_model, LATER)
+    begun = two.model_copy(
+        update={
+            "champion": champion,
+            "as_of": two.as_of + timedelta(days=14),
+            "run_id": "third",
+            "run_uri": f"{two.run_uri}-third",
+        }
+    )
+    with pytest.raises(DataContractError, match="newest entry of the history is damaged"):
+        promote_bundle(client, begun, tmp_path)
+    assert registry.read_champion(client, two.registered_model) == champion
+    if champion is not None:
+        mend(client, state_of(client, two), "the disk had failed", False)
+        require_record(client, two.workspace_uri, two.registered_model, LATER)
+
+
+@pytest.mark.parametrize("digest", ["", "f" * 64])
+def test_a_champion_whose_serving_code_has_another_digest_by_now_is_noticed(
+    client: MlflowClient, tmp_path: Path, digest: str
+) -> None:
+    """Who appends a line to its serving code alters or deletes the tag too."""
+    run = cycle(tmp_path, client.tracking_uri, 0, None)
+    run = run.model_copy(update={"registered_model": f"served_{tmp_path.name}"})
+    model = register_logged_bundle(client, run, tmp_path)
+    arguments = (run, challenger_of(model), NO_ANCHOR, judgement_of(run, model))
+    promotion.move_if_permitted(*arguments, NOW)
+    require_agreement(state_of(client, run))
+    client.delete_model_version_tag(model.name, model.version, "model_digest")
+    if digest:
+        client.set_model_version_tag(model.name, model.version, "model_digest", digest)
+    with pytest.raises(RecordDisagreesError, match=f"have digest {digest[:12] or '.none.'}, and"):
+        require_record(client, run.workspace_uri, run.registered_model, LATER)
+    mend(client, state_of(client, run), "somebody looked at the files", False)
+    require_record(client, run.workspace_uri, run.registered_model, LATER)
+
+
+def test_a_move_that_was_made_and_not_recorded_is_held_against_its_intent(
+    runs: list[ResolvedRun], client: MlflowClient
+) -> None:
+    two = runs[1]
+    known = state_of(client, two).history
+    first = known.entries[0][1].model
+    entry = known.entries[-1][1].model_copy(update={"model": first, "kind": "rollback"})
+    history.begin(two.workspace_uri, known, entry)
+    assert state_of(client, two).unsettled is None
+    client.set_registered_model_alias(two.registered_model, "champion", "1")
+    state = state_of(client, two)
+    assert state.disagreement() == "" and state.unsettled is not None
+    client.set_model_version_tag(two.registered_model, "1", "bundle_digest", "f" * 64)
+    assert "another model" in state_of(client, two).disagreement()

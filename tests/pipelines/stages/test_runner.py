@@ -20,9 +20,10 @@ from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
     HomefeedError,
+    LostRaceError,
     RunInProgressError,
 )
-from pipelines.contracts.run_layout import failure_uri, manifest_uri
+from pipelines.contracts.run_layout import failure_uri, manifest_uri, stage_lease_uri
 from pipelines.settings import Settings
 from pipelines.stages import runner
 from pipelines.stages.table import TABLE, Stage
@@ -269,6 +270,37 @@ def test_a_race_lost_to_an_attempt_that_fails_later_hides_nothing(
         runner.run_stage("build_snapshot", run_uri)
     told = alert_on_failure(run_uri, Settings(home=str(tmp_path)), "build_snapshot").alert
     assert told is not None and "bad rows" in told.happened
+
+
+def test_a_race_lost_to_an_attempt_that_is_killed_later_hides_nothing(
+    tmp_path: Path, run_uri: str, set_body: Callable
+) -> None:
+    set_body("build_snapshot", lambda output_uri: Number(value=1))
+    settings = Settings(home=str(tmp_path))
+    with storage.exclusive_lock(stage_lease_uri(run_uri, "build_snapshot"), "an attempt"):
+        with pytest.raises(LostRaceError):
+            runner.run_stage("build_snapshot", run_uri)
+        assert alert_on_failure(run_uri, settings, "build_snapshot").alert is None
+    told = alert_on_failure(run_uri, settings, "build_snapshot", "task_failure").alert
+    assert told is not None and "ended without saying why (task_failure)" in told.happened
+
+
+def test_a_stage_that_fails_because_another_place_is_held_is_told(
+    tmp_path: Path, run_uri: str, set_body: Callable
+) -> None:
+    """Somebody rolls back, say, and has suspended the command."""
+
+    def body(output_uri: str) -> Number:
+        with storage.exclusive_lock(storage.join(run_uri, "elsewhere"), "a promotion"):
+            return Number(value=1)
+
+    set_body("build_snapshot", body)
+    with storage.exclusive_lock(storage.join(run_uri, "elsewhere"), "a rollback"):
+        with pytest.raises(RunInProgressError) as caught:
+            runner.run_stage("build_snapshot", run_uri)
+        assert not isinstance(caught.value, LostRaceError)
+        told = alert_on_failure(run_uri, Settings(home=str(tmp_path)), "build_snapshot").alert
+    assert told is not None and "a promotion is already running" in told.happened
 
 
 def test_a_stage_that_is_done_does_its_work_again_when_it_is_told_to(

@@ -10,7 +10,7 @@ import pytest
 from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot, StageFailure, StageRecord
 from pipelines.contracts.base import Artifact
-from pipelines.contracts.errors import RunInProgressError
+from pipelines.contracts.errors import LostRaceError
 from pipelines.contracts.run_layout import failure_uri, lost_race_uri, manifest_uri
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.places import store_lease
@@ -90,7 +90,7 @@ def start_theirs(run_uri: str, unaware: str = "") -> Holder:
 
 def test_a_stage_is_run_by_one_of_two_processes_and_its_files_stay(run_uri: str) -> None:
     with start_theirs(run_uri) as theirs:
-        with pytest.raises(RunInProgressError, match=f"process {theirs.pid} on "):
+        with pytest.raises(LostRaceError, match=f"process {theirs.pid} on "):
             runner.run_stage(NAME, run_uri)
         theirs.tell()
         assert theirs.says() == manifest_uri(run_uri, NAME)
@@ -119,12 +119,12 @@ def test_a_stopped_attempt_that_wakes_up_harms_nothing_of_its_successor(
         ours, content = published(run_uri)
         theirs.wake()
         theirs.tell()
-        assert theirs.says().startswith("RunInProgressError")
+        assert theirs.says().startswith("LostRaceError")
     assert published(run_uri) == (ours, content)
     assert (ours.lease, content) == (2, b"ours")
     # Such a failure is not told to people: the successor tells how it ends.
     noted = (failure_uri if unaware else lost_race_uri)(run_uri, NAME)
-    assert storage.read_model(noted, StageFailure).error_class == "RunInProgressError"
+    assert storage.read_model(noted, StageFailure).error_class == "LostRaceError"
     assert unaware or not storage.exists(failure_uri(run_uri, NAME))
 
 
@@ -135,7 +135,7 @@ def test_a_successor_at_work_is_neither_refused_nor_robbed(run_uri: str) -> None
         with start_theirs(run_uri) as second:
             first.wake()
             first.tell()
-            assert first.says().startswith("RunInProgressError")
+            assert first.says().startswith("LostRaceError")
             second.tell()
             assert second.says() == manifest_uri(run_uri, NAME)
     record, content = published(run_uri)
