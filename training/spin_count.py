@@ -48,10 +48,10 @@ def spin_count() -> str | None:
         measured = subprocess.run(
             command, env=environment, capture_output=True, timeout=_PATIENCE_S, check=True
         )
-    except (subprocess.SubprocessError, OSError) as error:
+        return str(max(1, round(_NUM_LOOKS * SPIN_S / float(measured.stdout))))
+    except (subprocess.SubprocessError, OSError, ValueError, ArithmeticError) as error:
         log.warning("libgomp's spinning cannot be measured (%s); it stays as it is", error)
         return None
-    return str(max(1, round(_NUM_LOOKS * SPIN_S / float(measured.stdout))))
 
 
 def _measure(library: str) -> float:
