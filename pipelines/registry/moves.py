@@ -16,7 +16,9 @@ from pipelines.contracts.errors import (
     HomefeedError,
     PromotionRefusedError,
     RecordDisagreesError,
+    RunInProgressError,
     TrackingUnavailableError,
+    TransientStorageError,
 )
 from pipelines.places.lease import require_held_leases
 from pipelines.registry import anchor, history, registry
@@ -134,6 +136,8 @@ def _point_at(client: "MlflowClient", move: Move, now: datetime) -> TrackingUnav
         registry.point_champion_at(client, move.intent.entry.model)
     except TrackingUnavailableError as error:
         return error
+    except (RunInProgressError, TransientStorageError):
+        raise  # The lease speaks here, and not the registry: who has it finds out what became.
     except HomefeedError as error:
         _give_up(move, now, f"the registry refused it ({type(error).__name__})")
         raise
