@@ -359,9 +359,18 @@ class Judgement(Artifact):
 
     @property
     def ruling_digest(self) -> str:
-        """Digest of what was found and ruled; the registry keeps it beside the challenger."""
-        found = self.comparison.model_dump(mode="json"), self.verdict.model_dump(mode="json")
-        return digest_of(found)
+        """Digest of what was found and ruled; the registry keeps it beside the challenger.
+
+        Judging again finds and rules the same. Only the serving check measures anew, so that the
+        sentences which give its figures are left out.
+        """
+        checks = [self.serving, *([self.anchor.serving] if self.anchor else [])]
+        measured = [text for each in checks for text in (each.describe(), *each.problems)]
+        said = self.verdict.reasons
+        kept = tuple(text for text in said if not any(figure in text for figure in measured))
+        # The copy is not checked: there may be no other reason.
+        verdict = self.verdict.model_copy(update={"reasons": kept})
+        return digest_of([each.model_dump(mode="json") for each in (self.comparison, verdict)])
 
     @property
     def promoted_model(self) -> ModelRef | None:

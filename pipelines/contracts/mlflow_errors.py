@@ -4,7 +4,8 @@ The HTTP status and MLflow's own error code decide. An outage may pass: the serv
 reached, does not answer in time (also 408, of a proxy), asks to come again (425, 429), or fails by
 itself (5xx). Everything else is an answer, which the same request would get again: the user is not
 let in (401, 403), the thing is not there (404), the request is refused (another 4xx), or no MLflow
-server answers at that address. Not for making requests.
+server answers at that address. Requests are made by others, but for one that asks an address what
+answers there.
 """
 
 import contextlib
@@ -28,6 +29,7 @@ WAITS_S = (0.5, 1.0)
 """Seconds before the second and before the third attempt; a task's own retries come after."""
 
 _OK, _UNAUTHENTICATED, _FORBIDDEN, _NOT_FOUND = 200, 401, 403, 404
+_REDIRECTS = range(300, 400)
 _SERVER_ERROR, _NOT_IMPLEMENTED = 500, 501
 _COME_AGAIN = (408, 425, 429)
 """Statuses below 500 that say nothing against the request: time-out, too early, too many."""
@@ -38,7 +40,9 @@ _NO_JSON_AT_ALL = "not in a valid JSON format"
 _DOWNLOAD = "failures occurred while downloading"
 _IN_DOWNLOAD = re.compile(r"\b(\d{3}) (?:Client|Server) Error")
 """A download tells of its files' errors in one text, in the words of `requests`."""
-_VERSION = re.compile(r"\d+\.\d+")
+_QUESTION = "/api/2.0/mlflow/experiments/search?max_results=1"
+"""What every MLflow answers to everybody whom it lets in."""
+_PATIENCE_S = 10
 
 _ADVICE: dict[type[HomefeedError], str] = {
     TrackingAccessError: (
@@ -93,6 +97,10 @@ def kind_of(error: Exception) -> type[HomefeedError] | None:
 
 def _of_client(error: Exception) -> type[HomefeedError]:
     """Return the class of an error that MLflow's client made itself."""
+    cause = error.__cause__
+    if isinstance(cause, Exception) and kind_of(cause) is TrackingUnavailableError:
+        # Where it looks first, as before it tags a model, it calls every error a wrong parameter.
+        return TrackingUnavailableError
     text = str(error)
     if _NO_JSON_AT_ALL in text:
         return NotMlflowError
@@ -125,21 +133,31 @@ def _by_status(status: int) -> type[HomefeedError]:
 
 
 def _ask(tracking_uri: str) -> type[HomefeedError]:
-    """Ask the address itself what it is, where an answer does not tell.
+    """Ask the address something simple, where the status of an answer is not told.
 
-    MLflow answers `/version` with its version, to everybody. What answers with anything else than
-    that and than a server error is another service.
+    It is asked as MLflow's client asks, with the user's credentials and certificates: what stands
+    before a server may let nobody in without. An answer means that the server is well, and that
+    something else has failed, which may pass.
     """
-    import requests
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+    from requests.exceptions import RequestException
 
+    options = {"timeout": _PATIENCE_S, "max_retries": 0, "raise_on_status": False}
     try:
-        answer = requests.get(f"{tracking_uri.rstrip('/')}/version", timeout=10)
-    except requests.exceptions.RequestException:
+        who = get_default_host_creds(tracking_uri)
+        # Without following: to another page leads who asks for a login.
+        answer = http_request(who, _QUESTION, "GET", allow_redirects=False, **options)
+    except (MlflowException, RequestException):
         return TrackingUnavailableError
-    is_mlflow = answer.status_code == _OK and _VERSION.match(answer.text)
-    if is_mlflow or answer.status_code >= _SERVER_ERROR:
+    status = int(answer.status_code)
+    if status == _OK:
         return TrackingUnavailableError
-    return NotMlflowError
+    if status in _REDIRECTS:
+        return TrackingAccessError
+    kind = _by_status(status)
+    return kind if kind in (TrackingUnavailableError, TrackingAccessError) else NotMlflowError
 
 
 @contextlib.contextmanager

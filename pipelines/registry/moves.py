@@ -16,7 +16,9 @@ from pipelines.contracts.errors import (
     HomefeedError,
     PromotionRefusedError,
     RecordDisagreesError,
+    RunInProgressError,
     TrackingUnavailableError,
+    TransientStorageError,
 )
 from pipelines.places.lease import require_held_leases
 from pipelines.registry import anchor, history, registry
@@ -155,6 +157,10 @@ def _point_at(client: "MlflowClient", move: Move) -> HomefeedError | None:
     require_held_leases()
     try:
         registry.point_champion_at(client, move.intent.entry.model)
+    except TrackingUnavailableError as error:
+        return error
+    except (RunInProgressError, TransientStorageError):
+        raise  # The lease speaks here, and not the registry: who has it finds out what became.
     except HomefeedError as error:
         return error
     return None

@@ -7,6 +7,7 @@ is newer, and whether the champion moved meanwhile. Not for how the alias is mov
 """
 
 import logging
+import shlex
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -97,7 +98,7 @@ def _move_once(
             return uri
     mine = known.of_run(run.run_uri)
     if mine is None:
-        _require_own_ruling(client, judgement)
+        _require_own_ruling(client, run, judgement)
         require_unaltered(client, place, entry.model)
         state = require_own(client, place, name)
         require_newest(state)
@@ -211,7 +212,7 @@ def require_unaltered(client: "MlflowClient", workspace_uri: str, judged: ModelR
         registry.download_bundle(client, judged, scratch)
 
 
-def _require_own_ruling(client: "MlflowClient", judgement: Judgement) -> None:
+def _require_own_ruling(client: "MlflowClient", run: ResolvedRun, judgement: Judgement) -> None:
     """Refuse a verdict that is not the one which the registry keeps beside the challenger.
 
     Raises:
@@ -223,7 +224,9 @@ def _require_own_ruling(client: "MlflowClient", judgement: Judgement) -> None:
         raise PromotionRefusedError(
             f"the verdict on {challenger.label} has digest {judgement.ruling_digest[:12]}, and the "
             f"registry keeps {kept[:12]} of the comparison; expected the same: the manifest was "
-            f"edited, or a later comparison was interrupted; start a new cycle"
+            f"edited, or a later comparison was interrupted; compare again, which rules anew: run "
+            f"`homefeed stage compare_with_champion --run {shlex.quote(run.run_uri)} --again`, "
+            f"then promote"
         )
 
 

@@ -6,9 +6,7 @@ test_promotion.py.
 """
 
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,8 +34,6 @@ _MODEL_DIGEST = "model_digest"
 ALIAS_TIMEOUT_S = 5
 """How long the answer to a request to move the alias is waited for, in seconds. It is below the
 `MARGIN` of a lease on an object store, 6 s, in which nothing is begun without asking the store."""
-_NUM_DOWNLOADS = 8
-"""How many files of a version are fetched at a time."""
 
 
 def read_champion(client: "MlflowClient", name: str) -> ModelRef | None:
@@ -149,15 +145,22 @@ def register(
         run: The cycle.
         mlflow_run_id: The run that logged the model.
         model_uri: Where `training.bundle.mlflow_model.log_bundle` put it.
-        tags: Lineage; must hold bundle_digest and snapshot_digest.
+        tags: Lineage; must hold bundle_digest and snapshot_digest, and model_digest where the
+            files that serve were logged with the bundle.
         alias: 'challenger', or 'anchor' for the accepted recipe made fresh; it moves here.
 
     Returns:
         The version made now, or by the attempt before this one.
     """
-    of_this_run = (
-        f"name = '{run.registered_model}' and run_id = '{mlflow_run_id}' and "
-        f"tags.bundle_digest = '{tags['bundle_digest']}'"
+    # The bundle may have been logged again, after what was logged first had been altered: the
+    # version of the former logged model is then another one.
+    marks = {tag: tags[tag] for tag in ("bundle_digest", _MODEL_DIGEST) if tag in tags}
+    of_this_run = " and ".join(
+        (
+            f"name = '{run.registered_model}'",
+            f"run_id = '{mlflow_run_id}'",
+            *(f"tags.{tag} = '{value}'" for tag, value in marks.items()),
+        )
     )
     with translated_outages(client.tracking_uri):
         ensure_registered_model(client, run.registered_model)
@@ -246,39 +249,21 @@ def download_version(client: "MlflowClient", model: ModelRef, folder: Path) -> P
         BundleMissingError: the version is there, and its files are not.
         DataContractError: the version's files are others than its tags say.
     """
+    from training.bundle.logged_files import fetch
+
     with translated_outages(client.tracking_uri):
         source = ask_again(lambda: client.get_model_version_download_uri(model.name, model.version))
     folder.mkdir(parents=True, exist_ok=True)
     root = Path(tempfile.mkdtemp(prefix="version-", dir=folder))
     try:
         with translated_outages(client.tracking_uri):
-            is_there = _download(source, root, client.tracking_uri)
+            is_there = fetch(source, root, client.tracking_uri)
     except TrackingEntryMissingError as error:
         raise _bundle_missing(model, f"nothing at {source}") from error
     if not is_there:
         raise _bundle_missing(model, f"nothing at {source}")
     require_as_registered(model, root)
     return root
-
-
-def _download(source: str, folder: Path, tracking_uri: str) -> bool:
-    """Fetch what is at an artifact URI, file by file, and return whether there was any.
-
-    A model has about a hundred files: fetched by one call, one lost answer would spoil all of them.
-    """
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    repository = get_artifact_repository(source, tracking_uri=tracking_uri)
-    waiting: list[str | None] = [None]
-    paths: list[str] = []
-    while waiting:
-        found = ask_again(partial(repository.list_artifacts, waiting.pop()))
-        waiting += [entry.path for entry in found if entry.is_dir]
-        paths += [entry.path for entry in found if not entry.is_dir]
-    with ThreadPoolExecutor(_NUM_DOWNLOADS) as pool:
-        fetch = (partial(repository.download_artifacts, path, str(folder)) for path in paths)
-        list(pool.map(ask_again, fetch))
-    return bool(paths)
 
 
 def find_bundle(model: ModelRef, root: Path) -> Path:
@@ -300,18 +285,35 @@ def require_as_registered(model: ModelRef, root: Path) -> None:
         BundleMissingError: there is no bundle among them.
         DataContractError: they are others than its tags say.
     """
-    _require_digest(model, "bundle", find_bundle(model, root), model.bundle_digest)
+    repair = "roll back to another version (`homefeed rollback --to-version N`)"
+    _require_digest(model, "bundle", find_bundle(model, root), model.bundle_digest, repair)
     if model.model_digest:  # Older versions have none.
-        _require_digest(model, "model with its serving code", root, model.model_digest)
+        what = "model with its serving code"
+        _require_digest(model, what, root, model.model_digest, repair)
 
 
-def _require_digest(model: ModelRef, what: str, folder: Path, registered: str) -> None:
+def require_bundle(model: ModelRef, bundle_dir: Path, repair: str) -> None:
+    """Refuse a bundle that is not the one of a version, wherever it lies.
+
+    Args:
+        model: The version.
+        bundle_dir: Folder of the bundle.
+        repair: What a person does about another bundle in that place.
+
+    Raises:
+        DataContractError: its digest is not that of the version.
+    """
+    what = f"bundle in {bundle_dir}"
+    _require_digest(model, what, bundle_dir, model.bundle_digest, repair)
+
+
+def _require_digest(model: ModelRef, what: str, folder: Path, registered: str, repair: str) -> None:
     digest = digest_of_files(digest_files(folder))
     if digest != registered:
         raise DataContractError(
             f"{model.label}: the digest of its {what} is {digest[:12]}, its tag says "
-            f"{registered[:12]}; the files were altered after registration; roll back to another "
-            f"version (`homefeed rollback --to-version N`)"
+            f"{registered[:12]}; expected the same: the files were altered after registration; "
+            f"{repair}"
         )
 
 

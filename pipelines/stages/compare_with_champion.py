@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import storage
-from pipelines.alerts.commands import rebuild_command
+from pipelines.alerts.commands import rebuild_command, stage_command
 from pipelines.alerts.next_step import after_verdict
 from pipelines.contracts.artifacts import Challenger, FreshAnchor, ResolvedRun, Snapshot
 from pipelines.contracts.config import RunConfig
@@ -54,8 +54,9 @@ def compare_with_champion(
     Where the accepted recipe was made fresh, all three models are compared.
 
     Raises:
-        DataContractError: a bundle is damaged, the event log lacks what the champion is told, or
-            evidence of an earlier cycle was deleted or altered since the run was resolved.
+        DataContractError: a bundle is damaged or not the one that was registered, the event log
+            lacks what the champion is told, or evidence of an earlier cycle was deleted or altered
+            since the run was resolved.
         TrackingUnavailableError: MLflow cannot be reached.
     """
     from validation.model_gate.facts import gather_facts
@@ -207,7 +208,7 @@ def _own_side(run: ResolvedRun, snapshot: Snapshot, challenger: Challenger) -> "
     from validation.model_gate.sides import Side
 
     with (
-        storage.local_copy(challenger.bundle_uri) as bundle_dir,
+        _as_registered(run, challenger, "train_challenger") as bundle_dir,
         storage.local_copy(snapshot.uri) as snapshot_dir,
     ):
         verify_files(snapshot, snapshot_dir, f"run `{rebuild_command(run.run_uri)}`")
@@ -224,11 +225,24 @@ def _anchor_side(run: ResolvedRun, fresh: FreshAnchor) -> "Iterator[tuple[Side, 
         yield None
         return
     with (
-        storage.local_copy(fresh.trained.bundle_uri) as bundle_dir,
+        _as_registered(run, fresh.trained, "train_anchor") as bundle_dir,
         storage.local_copy(fresh.snapshot.uri) as snapshot_dir,
     ):
         verify_files(fresh.snapshot, snapshot_dir, _REBUILT)
         yield Side(fresh.trained.model, bundle_dir, fresh.snapshot, snapshot_dir), accepted
+
+
+@contextlib.contextmanager
+def _as_registered(run: ResolvedRun, trained: Challenger, stage: str) -> Iterator[Path]:
+    """Give the folder of a bundle that this cycle has trained, if it is still the registered one.
+
+    The verdict is about the digest of the registered version, which is what a promotion serves.
+    """
+    with storage.local_copy(trained.bundle_uri) as bundle_dir:
+        publish = stage_command(stage, run.run_uri, again=True)
+        repair = f"run `{publish}`, which publishes it anew"
+        registry.require_bundle(trained.model, bundle_dir, repair)
+        yield bundle_dir
 
 
 @contextlib.contextmanager

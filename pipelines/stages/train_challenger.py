@@ -17,12 +17,7 @@ from pipelines.contracts.artifacts import Challenger, DataReport, ModelRef, Reso
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.errors import DataGateFailedError
-from pipelines.contracts.files import (
-    digest_files,
-    digest_of_files,
-    own_temporary_folder,
-    temporary_files_in,
-)
+from pipelines.contracts.files import digest_files, own_temporary_folder, temporary_files_in
 from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.registry import registry, tracking
@@ -88,6 +83,8 @@ def train_side(
     with storage.scratch_folder(run.workspace_uri) as scratch:
         # A copy is published, so that a retry after this point finds the bundle in the work folder.
         copied = shutil.copytree(result.bundle_dir, scratch / "bundle")
+        again = stage_command(f"train_{side}", run.run_uri)
+        registry.require_bundle(model, copied, f"run `{again}`: the bundle is written anew")
         bundle_files = digest_files(copied)
         storage.publish_folder(copied, bundle_uri)
     return Challenger(
@@ -180,13 +177,15 @@ def _register(
     result: "TrainingResult",
     side: str,
 ) -> ModelRef:
-    """Log curves and bundle to the MLflow run and register the bundle; a retry repeats nothing."""
+    """Log curves and bundle to the MLflow run and register the bundle; a retry repeats nothing.
+
+    It is registered under the digest that the training noted, whatever lies there by now.
+    """
     from training.bundle import mlflow_model
     from training.fitting import live_metrics
 
-    bundle_dir = Path(result.bundle_dir)
     tags = {
-        "bundle_digest": digest_of_files(digest_files(bundle_dir)),
+        "bundle_digest": result.bundle_digest,
         "snapshot_digest": spec.lineage.snapshot_digest,
         "code_digest": spec.lineage.code_digest,
         "code_version": spec.lineage.code_version,
@@ -196,8 +195,8 @@ def _register(
         "homefeed_side": side,
     }
     with translated_outages(run.tracking_uri):
-        live_metrics.replay(Path(result.metrics_path), run.tracking_uri, spec.mlflow_run_id)
-        logged = mlflow_model.log_bundle(bundle_dir, spec.mlflow_run_id, run.tracking_uri)
+        live_metrics.replay(client, Path(result.metrics_path), spec.mlflow_run_id)
+        logged = mlflow_model.log_bundle(client, Path(result.bundle_dir), spec.mlflow_run_id)
         client.log_artifact(spec.mlflow_run_id, result.learning_curve_path, "training")
     tags["model_digest"] = logged.digest
     return registry.register(client, run, spec.mlflow_run_id, logged.uri, tags, alias=side)

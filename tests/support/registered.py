@@ -1,5 +1,7 @@
 """Registers small stand-in bundles, so that promotion is tested without training a model."""
 
+import shutil
+import tempfile
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,40 +25,51 @@ from pipelines.registry import promotion, registry, tracking
 from pipelines.registry.history import HistoryEntry
 from support.bundles import write_small_bundle
 from support.judgements import SERVING
-from training.bundle.mlflow_model import log_bundle
+from training.bundle.mlflow_model import LoggedBundle, log_bundle
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 """When a test's first promotion is made, unless it says otherwise."""
 
 
 def register_bundle(
-    client: MlflowClient, run: ResolvedRun, folder: Path, bundle: Path | None = None
+    client: MlflowClient,
+    run: ResolvedRun,
+    folder: Path,
+    bundle: Path | None = None,
+    is_logged: bool = False,
 ) -> ModelRef:
-    """Log a small bundle, or the one given, and register it as the challenger of the run."""
+    """Log a bundle and register it as the challenger of the run, with both of its digests.
+
+    Args:
+        client: Client of the run's server.
+        run: The cycle.
+        folder: Where a small bundle is made.
+        bundle: A bundle to be taken instead.
+        is_logged: It is logged as a training logs it, with all the code that serves it. That is a
+            hundred files; else a file of one line stands for the code.
+    """
     number = uuid.uuid4().int % 2**32
     bundle = bundle or write_small_bundle(folder / f"bundle-{number:08x}", number)
     mlflow_run_id = tracking.open_run(client, run, "challenger", "a challenger")
-    client.log_artifacts(mlflow_run_id, str(bundle), artifact_path="model/artifacts/bundle")
-    source = client.get_run(mlflow_run_id).info.artifact_uri + "/model"
-    digest = digest_of_files(digest_files(bundle))
-    tags = {"bundle_digest": digest, "snapshot_digest": "s" * 64}
-    return registry.register(client, run, mlflow_run_id, source, tags)
-
-
-def register_logged_bundle(
-    client: MlflowClient, run: ResolvedRun, folder: Path, bundle: Path | None = None
-) -> ModelRef:
-    """Log a bundle with the code that serves it, and register it as the challenger of the run."""
-    number = uuid.uuid4().int % 2**32
-    bundle = bundle or write_small_bundle(folder / f"bundle-{number:08x}", number)
-    mlflow_run_id = tracking.open_run(client, run, "challenger", "a challenger")
-    logged = log_bundle(bundle, mlflow_run_id, run.tracking_uri)
+    log = log_bundle if is_logged else _log_stand_in
+    logged = log(client, bundle, mlflow_run_id)
     tags = {
         "bundle_digest": digest_of_files(digest_files(bundle)),
         "snapshot_digest": "s" * 64,
         "model_digest": logged.digest,
     }
     return registry.register(client, run, mlflow_run_id, logged.uri, tags)
+
+
+def _log_stand_in(client: MlflowClient, bundle: Path, mlflow_run_id: str) -> LoggedBundle:
+    """Log a bundle and a file that stands for the code, as plain files of the MLflow run."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        shutil.copytree(bundle, folder / "artifacts" / "bundle")
+        (folder / "serving_model.py").write_text("print('the code that serves')\n")
+        client.log_artifacts(mlflow_run_id, str(folder), artifact_path="model")
+        digest = digest_of_files(digest_files(folder))
+    return LoggedBundle(client.get_run(mlflow_run_id).info.artifact_uri + "/model", digest)
 
 
 def promote_bundle(

@@ -68,7 +68,7 @@ def promote_a_twin(run_uri: str) -> None:
     client = tracking.connect(run.tracking_uri)
     mlflow_run_id = tracking.open_run(client, run, "challenger", "a twin")
     bundle: Path = storage.local_path(made.bundle_uri)
-    logged = log_bundle(bundle, mlflow_run_id, run.tracking_uri)
+    logged = log_bundle(client, bundle, mlflow_run_id)
     own = {"as_of": f"{run.as_of}", "model_digest": logged.digest}
     tags = registry.read_tags(client, made.model) | own
     model = registry.register(client, run, mlflow_run_id, logged.uri, tags)

@@ -41,6 +41,8 @@ _OTHERS = "weights_and_config_sha256"
 def write_bundle(folder: Path, ranker: Ranker, config: BundleConfig, golden: Batch) -> None:
     """Write a bundle; the folder appears as a whole, replacing one that is there.
 
+    When this returns, files and name have survived a loss of power.
+
     Args:
         folder: Where the bundle shall be.
         ranker: The trained model, on any device.
@@ -50,6 +52,9 @@ def write_bundle(folder: Path, ranker: Ranker, config: BundleConfig, golden: Bat
     Raises:
         DataContractError: a weight is not finite.
     """
+    # Only who writes needs this module: a serving machine may lack the packages that it imports.
+    from pipelines.contracts.files import sync_folder, sync_tree
+
     ranker = ranker.cpu()
     weights = {name: tensor.contiguous() for name, tensor in ranker.state_dict().items()}
     _check_finite(weights, "the trained model")
@@ -66,8 +71,10 @@ def write_bundle(folder: Path, ranker: Ranker, config: BundleConfig, golden: Bat
     # umask admits to one of its files reads them all.
     for name in (WEIGHTS, GOLDEN):
         (scratch / name).chmod(stat.S_IMODE((scratch / CONFIG).stat().st_mode))
+    sync_tree(scratch)
     shutil.rmtree(folder, ignore_errors=True)
     scratch.rename(folder)
+    sync_folder(folder.parent)
 
 
 def load_bundle(folder: Path) -> Predictor:

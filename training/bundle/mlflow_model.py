@@ -15,9 +15,10 @@ import pipelines.contracts
 import training
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.files import digest_files, digest_of_files
-from pipelines.contracts.mlflow_errors import ask_again, make_once, translated_outages
+from pipelines.contracts.mlflow_errors import make_once, translated_outages
 from training.bundle.configuration import BundleConfig
 from training.bundle.files import read_golden
+from training.bundle.logged_files import fetch
 from training.data.batches import VARYING_AXES
 
 if TYPE_CHECKING:
@@ -38,10 +39,16 @@ class LoggedBundle(NamedTuple):
     digest: str  # sha256 over all of the model's files, the serving code among them
 
 
-def log_bundle(bundle_dir: Path, run_id: str, tracking_uri: str) -> LoggedBundle:
+def log_bundle(client: "MlflowClient", bundle_dir: Path, run_id: str) -> LoggedBundle:
     """Log the bundle as a model of an MLflow run.
 
     A retry returns the model that the attempt before it logged, if its files are still the same.
+
+    Args:
+        client: The stage's client, which asks again where that does no harm, and writes nothing
+            once the stage's lease is lost (`pipelines.registry.patient`).
+        bundle_dir: Folder of the bundle.
+        run_id: The run.
 
     Raises:
         DataContractError: the model that was logged before has been altered since.
@@ -49,44 +56,32 @@ def log_bundle(bundle_dir: Path, run_id: str, tracking_uri: str) -> LoggedBundle
         TrackingEntryMissingError: the server does not know the run.
         ConfigurationError: the server or something before it refuses; a retry would be refused too.
     """
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=tracking_uri)
     so_far = f"the bundle {bundle_dir} for MLflow run {run_id} is trained and is not trained again"
-    with translated_outages(tracking_uri, so_far):
+    with translated_outages(client.tracking_uri, so_far):
         bundle_digest = digest_of_files(digest_files(bundle_dir))
         model = _open_model(client, run_id, bundle_digest)
         if str(model.status) != "READY":
             return LoggedBundle(model.model_uri, _upload(client, bundle_dir, run_id, model))
-        digest = str(model.tags.get(_MODEL_DIGEST_TAG, ""))
-        _require_as_logged(model, digest, tracking_uri)
-        return LoggedBundle(model.model_uri, digest)
+        _require_as_logged(model, client.tracking_uri)
+        return LoggedBundle(model.model_uri, model.tags[_MODEL_DIGEST_TAG])
 
 
-def _require_as_logged(model: "LoggedModel", logged: str, tracking_uri: str) -> None:
+def _require_as_logged(model: "LoggedModel", tracking_uri: str) -> None:
     """Refuse a model whose files are others than those that were logged.
 
     Raises:
         DataContractError: it was altered.
     """
-    import mlflow.artifacts
-
+    logged = model.tags[_MODEL_DIGEST_TAG]
     with tempfile.TemporaryDirectory() as scratch:
-        found = ask_again(
-            lambda: mlflow.artifacts.download_artifacts(
-                # By its place: the model's own URI would be looked up at the process's server.
-                artifact_uri=model.artifact_location,
-                dst_path=scratch,
-                tracking_uri=tracking_uri,
-            )
-        )
-        digest = digest_of_files(digest_files(Path(found)))
+        fetch(model.artifact_location, Path(scratch), tracking_uri)
+        digest = digest_of_files(digest_files(Path(scratch)))
     if digest != logged:
         raise DataContractError(
             f"the logged model {model.model_id} of MLflow run {model.source_run_id} has digest "
-            f"{digest[:12]}, and {logged[:12] or 'none'} was logged; expected the same: its files "
-            f"were altered in the artifact store; delete this logged model in MLflow, then retry: "
-            f"the bundle is logged again"
+            f"{digest[:12]}, and {logged[:12]} was logged; expected the same: its files were "
+            f"altered in the artifact store; delete this logged model in MLflow, then retry: the "
+            f"bundle is logged again, and registered as a new version"
         )
 
 
@@ -95,15 +90,19 @@ def _open_model(client: "MlflowClient", run_id: str, bundle_digest: str) -> "Log
 
     MLflow would log to the process's own experiment, which is number 0, and not to the run's.
     """
-    experiment_id = ask_again(lambda: client.get_run(run_id)).info.experiment_id
+    experiment_id = client.get_run(run_id).info.experiment_id
 
     def find() -> "LoggedModel | None":
-        mine = f"source_run_id = '{run_id}'"
-        found = ask_again(lambda: client.search_logged_models([experiment_id], mine))
+        found = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
         same = [model for model in found if model.tags.get(_DIGEST_TAG) == bundle_digest]
-        same = [model for model in same if str(model.status) != "FAILED"]
+        same = [model for model in same if str(model.status) != "FAILED" and not is_of_old(model)]
         # A finished one comes before one that an attempt has begun and not finished.
         return min(same, key=lambda model: str(model.status) != "READY", default=None)
+
+    def is_of_old(model: "LoggedModel") -> bool:
+        # Versions before this one noted no digest of the files: nothing tells whether they are
+        # still the same. Such a model is left to the version that points at it.
+        return str(model.status) == "READY" and _MODEL_DIGEST_TAG not in model.tags
 
     tags = {_DIGEST_TAG: bundle_digest}
     return make_once(
@@ -124,21 +123,17 @@ def _upload(client: "MlflowClient", bundle_dir: Path, run_id: str, model: "Logge
         _write_model(folder, Path(scratch) / "code", bundle_dir, run_id, model)
         digest = digest_of_files(digest_files(folder))
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            _upload_file(client, model.model_id, path, path.parent.relative_to(folder).as_posix())
-    outputs = ask_again(lambda: client.get_run(run_id)).outputs
+            # One by one, each more than once if need be: sent at once, one fault spoils them all.
+            place = path.parent.relative_to(folder).as_posix()
+            client.log_model_artifact(model.model_id, str(path), None if place == "." else place)
+    outputs = client.get_run(run_id).outputs
     known = [each.model_id for each in outputs.model_outputs] if outputs else []
     if model.model_id not in known:
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     # Before the model is ready: a ready one always has the digest of the files that it got last.
-    ask_again(lambda: client.set_logged_model_tags(model.model_id, {_MODEL_DIGEST_TAG: digest}))
-    ask_again(lambda: client.finalize_logged_model(model.model_id, "READY"))
+    client.set_logged_model_tags(model.model_id, {_MODEL_DIGEST_TAG: digest})
+    client.finalize_logged_model(model.model_id, "READY")
     return digest
-
-
-def _upload_file(client: "MlflowClient", model_id: str, path: Path, place: str) -> None:
-    """Send one file, more than once if need be: with all of them at once, one fault spoils all."""
-    where = None if place == "." else place
-    ask_again(lambda: client.log_model_artifact(model_id, str(path), where))
 
 
 def _write_model(

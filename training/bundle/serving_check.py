@@ -5,9 +5,13 @@ memory of the process is what a server needs. Not for the quality of the ranking
 model gate's, nor for the verdict (`validation.model_gate.verdict`).
 """
 
+import functools
 import json
+import os
 import re
 import resource
+import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -17,8 +21,9 @@ import numpy as np
 import torch
 
 from pipelines.contracts.config import ServingConfig
-from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.errors import HomefeedError, ProcessKilledError
 from pipelines.contracts.judgement import ServingCheck
+from pipelines.contracts.processes import die_with_parent
 from training.bundle.files import load_bundle, read_golden
 from training.bundle.predictor import Predictor
 from training.data.batches import REQUEST, VARYING_AXES, Batch, for_scoring
@@ -33,24 +38,45 @@ _TIMEOUT_S = 600.0
 def check_serving(bundle_dir: Path, config: ServingConfig) -> ServingCheck:
     """Serve the bundle in a process of its own and return what was found.
 
+    Call this from the thread that waits for the answer: the process dies with it.
+
     Raises:
-        HomefeedError: the process ended without an answer: a damaged bundle, or out of memory.
+        ProcessKilledError: the process was killed, by a person or because memory ran out, or did
+            not end in time; a retry may get through.
+        HomefeedError: the process ended without an answer: a damaged bundle, say.
     """
     command = [sys.executable, "-m", "training.bundle.serving_check", str(bundle_dir)]
-    done = subprocess.run(
-        [*command, config.model_dump_json()],
-        env=model_environment(1),
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_S,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise HomefeedError(
-            f"the serving check of {bundle_dir} ended with exit code {done.returncode}, expected "
-            f"0; its end:\n{done.stderr[-2000:]}\nrun it by hand: {' '.join(command)} '{{}}'"
+    command.append(config.model_dump_json())
+    by_hand = f"run it by hand: {shlex.join(command)}"
+    try:
+        done = subprocess.run(
+            command,
+            env=model_environment(1),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT_S,
+            check=False,
+            # one system call, and no other thread is there
+            preexec_fn=functools.partial(die_with_parent, os.getpid()),  # noqa: PLW1509
         )
-    return ServingCheck.model_validate_json(done.stdout.splitlines()[-1])
+    except subprocess.TimeoutExpired as error:
+        raise ProcessKilledError(
+            f"the serving check of {bundle_dir} did not end within {_TIMEOUT_S:g} s and was "
+            f"killed; expected an answer after seconds; see what else this machine is busy with, "
+            f"then retry; or {by_hand}"
+        ) from error
+    if done.returncode == 0:
+        return ServingCheck.model_validate_json(done.stdout.splitlines()[-1])
+    found = f"the serving check of {bundle_dir} ended with exit code {done.returncode}, expected 0"
+    end = f"its end:\n{done.stderr[-2000:]}\n{by_hand}"
+    if done.returncode == -signal.SIGKILL:
+        raise ProcessKilledError(
+            f"{found}; it was killed; if memory ran out, give this machine more or run less beside "
+            f"it, then retry; {end}"
+        )
+    raise HomefeedError(f"{found}; {end}")
 
 
 def measure(bundle_dir: Path, config: ServingConfig) -> ServingCheck:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.contracts.files import write_whole
 from pipelines.contracts.mlflow_errors import translated_outages
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class MetricLog:
     def rewind(self, step: int) -> None:
         """Drop what an earlier attempt logged after the step that this one starts from."""
         kept = [value for value in read_metrics(self._path) if value.step <= step]
-        self._path.write_text("".join(_to_line(value) for value in kept))
+        # Whole or not at all: cut short, the file would lack steps that no attempt makes again.
+        write_whole(self._path, "".join(_to_line(value) for value in kept).encode())
 
     def add(self, step: int, epoch: int, values: dict[str, float]) -> None:
         """Log some values of one step, now."""
@@ -92,11 +94,12 @@ class LiveTracking:
         self._sent_at = time.monotonic()
         if self._is_given_up or not waiting:
             return
+        from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
         from requests.exceptions import RequestException
 
         try:
-            client = _client(self._tracking_uri)
+            client = MlflowClient(tracking_uri=self._tracking_uri)
             if self._sent_before is None:
                 self._sent_before = _steps_of(client, self._run_id, waiting)
             _send(client, self._run_id, waiting, self._sent_before)
@@ -121,17 +124,21 @@ def read_metrics(path: Path) -> list[LoggedValue]:
     return values
 
 
-def replay(metrics_path: Path, tracking_uri: str, run_id: str) -> int:
+def replay(client: "MlflowClient", metrics_path: Path, run_id: str) -> int:
     """Send what an MLflow run lacks of a metrics.jsonl; return how many values the file has.
 
     A step that the run has already is left as it is, so it does no harm to repeat this.
+
+    Args:
+        client: The stage's client, which writes nothing once the stage's lease is lost.
+        metrics_path: The file.
+        run_id: The MLflow run.
 
     Raises:
         TrackingUnavailableError: the server cannot be reached; what was trained is kept.
     """
     values = read_metrics(metrics_path)
-    with translated_outages(tracking_uri, "training is finished and is not repeated"):
-        client = _client(tracking_uri)
+    with translated_outages(client.tracking_uri, "training is finished and is not repeated"):
         _send(client, run_id, values, _steps_of(client, run_id, values))
     return len(values)
 
@@ -158,12 +165,6 @@ def _send(
     ]
     for first in range(0, len(metrics), _MAX_PER_REQUEST):
         client.log_batch(run_id, metrics=metrics[first : first + _MAX_PER_REQUEST])
-
-
-def _client(tracking_uri: str) -> "MlflowClient":
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=tracking_uri)
 
 
 def _to_line(value: LoggedValue) -> str:

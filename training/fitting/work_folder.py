@@ -24,7 +24,7 @@ from pydantic import Field, ValidationError
 
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError, TransientStorageError
-from pipelines.contracts.files import hold_lock, write_json
+from pipelines.contracts.files import digest_files, digest_of_files, hold_lock, write_json
 from training.fitting.spec import TrainingResult, TrainingSpec
 
 log = logging.getLogger(__name__)
@@ -114,6 +114,7 @@ class WorkFolder:
     def prepare(self, spec: TrainingSpec) -> TrainingResult | None:
         """Make ready for an attempt, or return the finished result of the same training.
 
+        A training is finished if the bundle that its result names is the one that it wrote.
         What another training left is deleted; what an earlier attempt of this one left is kept.
 
         Raises:
@@ -124,7 +125,11 @@ class WorkFolder:
             self._clear()
         self.error.unlink(missing_ok=True)
         write_json(self.spec, spec)
-        return self.finished(spec)
+        finished = self.finished(spec)
+        if finished is None:
+            # It would pass for the new attempt's, before that one has written its own.
+            self.result.unlink(missing_ok=True)
+        return finished
 
     def _clear(self) -> None:
         """Delete what a training wrote, and nothing that none wrote."""
@@ -168,16 +173,29 @@ class WorkFolder:
     def finished(self, spec: TrainingSpec, wait_s: float = 0.0) -> TrainingResult | None:
         """Return the published result of this training; None if there is none in time.
 
-        Returns before the time is over if an error was left.
+        A result whose bundle is no longer the one that was written is none. Returns before the time
+        is over if an error was left.
         """
         deadline = time.monotonic() + wait_s
         while True:
             result = read(self.result, TrainingResult)
-            if result is not None and result.spec_identity == spec.identity():
+            is_own = result is not None and result.spec_identity == spec.identity()
+            if result is not None and is_own and _has_its_bundle(result):
                 return result
             if self.error.exists() or time.monotonic() >= deadline:
                 return None
             time.sleep(_POLL_S)
+
+
+def _has_its_bundle(result: TrainingResult) -> bool:
+    found = digest_of_files(digest_files(Path(result.bundle_dir)))
+    if found != result.bundle_digest:
+        log.warning(
+            "the bundle in %s has digest %s, and the training wrote %s; the training goes on from "
+            "its newest checkpoint, and writes the bundle anew",
+            *(result.bundle_dir, found[:12], result.bundle_digest[:12]),
+        )
+    return found == result.bundle_digest
 
 
 def read(path: Path, model: type[Model]) -> Model | None:

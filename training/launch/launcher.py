@@ -90,7 +90,7 @@ def train(spec: TrainingSpec, node: NodeAddress | None = None) -> TrainingResult
     # start.
     with folder.locked("training", folder.launch_lock_of(_rank(node))):
         finished = _enter(spec, folder, node)
-        if finished is not None and Path(finished.bundle_dir).is_dir():
+        if finished is not None:
             log.info("this training is finished already (%d steps)", finished.num_steps)
             return finished
         return _run_to_the_result(spec, folder, node)

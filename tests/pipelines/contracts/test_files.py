@@ -23,6 +23,7 @@ from pipelines.contracts.files import (
     write_json,
     write_whole,
 )
+from support.disk import events_on_disk
 
 HOLD = """
 import sys, time
@@ -122,25 +123,7 @@ def test_a_failed_write_leaves_the_old_content(
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What reaches the disk, and what takes its name, in order: 'sync NAME' and 'name NAME'."""
-    events: list[str] = []
-    sync, link, rename = os.fsync, os.link, os.rename
-
-    def note_sync(number: int) -> None:
-        events.append(f"sync {Path(os.readlink(f'/proc/self/fd/{number}')).name}")
-        sync(number)
-
-    def note_name(call: Callable[..., None]) -> Callable[..., None]:
-        def named(source: str, target: str, **options: object) -> None:
-            call(source, target, **options)
-            events.append(f"name {Path(target).name}")
-
-        return named
-
-    monkeypatch.setattr(os, "fsync", note_sync)
-    monkeypatch.setattr(os, "link", note_name(link))
-    monkeypatch.setattr(os, "rename", note_name(rename))
-    monkeypatch.setattr(os, "replace", note_name(os.replace))
-    return events
+    return events_on_disk(monkeypatch)
 
 
 @pytest.mark.parametrize("write", [files.write_whole, files.write_new])

@@ -4,8 +4,14 @@ import json
 
 import pytest
 
-from pipelines.contracts.judgement import Decision, Judgement, SelfTest
-from support.judgements import SERVING, make_judgement
+from pipelines.contracts.judgement import (
+    AnchorFacts,
+    Decision,
+    Judgement,
+    SelfTest,
+    ServingCheck,
+)
+from support.judgements import CHALLENGER, SERVING, make_judgement
 
 
 def test_the_serving_check_says_exactly_where_the_scores_are_the_same() -> None:
@@ -18,6 +24,42 @@ def test_the_serving_check_says_exactly_where_the_scores_are_the_same() -> None:
         "The scores of the stored example rows differ by at most 1.0e-08 from those they had "
         "after training."
     )
+
+
+def measured_as(serving: ServingCheck, decision: Decision = Decision.REJECT) -> Judgement:
+    """Return a judgement whose reasons give a serving check's figures, as `decide` gives them."""
+    reasons = (*serving.problems, serving.describe(), "It lost.")
+    judgement = make_judgement(decision, *reasons)
+    return judgement.model_copy(update={"serving": serving})
+
+
+def test_the_digest_of_a_ruling_is_about_what_judging_again_finds_again() -> None:
+    slow = {"latency_p99_ms": 512.0, "problems": ("Serving check: latency p99 is 512 ms.",)}
+    slower = {"latency_p99_ms": 530.0, "problems": ("Serving check: latency p99 is 530 ms.",)}
+    one, other = (measured_as(SERVING.model_copy(update=found)) for found in (slow, slower))
+    assert one.verdict.reasons != other.verdict.reasons
+    assert one.ruling_digest == other.ruling_digest
+    edited = one.verdict.model_copy(update={"reasons": (*one.verdict.reasons[:-1], "It won.")})
+    assert one.model_copy(update={"verdict": edited}).ruling_digest != one.ruling_digest
+    promoted = measured_as(one.serving, Decision.PROMOTE)
+    assert promoted.ruling_digest != one.ruling_digest
+
+
+def test_the_digest_of_a_ruling_leaves_out_what_was_measured_of_the_fresh_anchor() -> None:
+    def ruled(problem: str) -> Judgement:
+        judgement = make_judgement(Decision.INCONCLUSIVE, "Not shown.", f"Nor it: {problem}")
+        anchor = AnchorFacts(
+            model=CHALLENGER,
+            recipe=judgement.comparison,
+            freshness=judgement.comparison,
+            self_test=SelfTest(),
+            serving=SERVING.model_copy(update={"problems": (problem,)}),
+        )
+        return judgement.model_copy(update={"anchor": anchor})
+
+    one, other = (ruled(f"Serving check: latency p99 is {ms} ms.") for ms in (512, 530))
+    assert one.ruling_digest == other.ruling_digest
+    assert one.ruling_digest != make_judgement(Decision.INCONCLUSIVE, "Shown.").ruling_digest
 
 
 @pytest.mark.parametrize("sentences", [[], ["The worst possible ranking: REJECT."]])

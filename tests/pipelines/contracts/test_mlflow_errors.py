@@ -27,6 +27,13 @@ from training.fitting.live_metrics import LiveTracking, LoggedValue, MetricLog, 
 NO_RUN = "0" * 32
 
 
+def caused_by(cause: Exception) -> MlflowException:
+    """Return the error that MLflow's client raises where it looks first and that fails."""
+    error = MlflowException.invalid_parameter_value("Failed to get logged model")
+    error.__cause__ = cause
+    return error
+
+
 @pytest.fixture(autouse=True)
 def few_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -106,6 +113,51 @@ def test_json_that_is_not_mlflow_s_is_told_by_asking_what_answers(
 
 
 @pytest.mark.parametrize(
+    ("of_search", "expected"),
+    [
+        ((503, b'{"message": "no upstream"}'), TrackingUnavailableError),
+        ((200, b'{"experiments": []}'), TrackingUnavailableError),  # the outage has passed
+        ((401, b'{"message": "no token"}'), TrackingAccessError),
+        ((403, b'{"message": "not there"}'), TrackingAccessError),
+        ((302, b""), TrackingAccessError),  # to a page that asks for a login
+        ((404, b'{"message": "no route"}'), NotMlflowError),
+    ],
+)
+def test_json_of_a_proxy_that_lets_nobody_in_without_a_token_is_told_by_asking_with_it(
+    of_search: tuple[int, bytes], expected: type[HomefeedError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy asks for a token everywhere, `/version` included.
+
+    Of an answer with status 520 MLflow's client tells the JSON and not the status, unlike of 503.
+    """
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "ours")
+    body = b'{"message": "the upstream is odd"}'
+    with server_that_answers(520, body, of_search=of_search, token="ours") as uri:
+        with pytest.raises(expected):
+            ask(uri)
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_an_outage_behind_a_proxy_is_one_for_who_has_no_token_too(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_TOKEN", raising=False)
+    body, closed = b'{"message": "no upstream"}', (401, b'{"message": "no token"}')
+    with server_that_answers(status, body, of_version=closed) as uri:
+        with pytest.raises(TrackingUnavailableError):
+            ask(uri)
+
+
+def test_who_has_no_token_is_told_so_though_the_proxy_s_json_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_TOKEN", raising=False)
+    with server_that_answers(200, b"{}", token="ours") as uri:
+        with pytest.raises(TrackingAccessError, match="MLFLOW_TRACKING_TOKEN"):
+            ask(uri)
+
+
+@pytest.mark.parametrize(
     ("error", "expected"),
     [
         (MlflowException("x", codes.TEMPORARILY_UNAVAILABLE), TrackingUnavailableError),
@@ -114,6 +166,9 @@ def test_json_that_is_not_mlflow_s_is_told_by_asking_what_answers(
         (MlflowException("x", codes.RESOURCE_DOES_NOT_EXIST), TrackingEntryMissingError),
         (MlflowException("x", codes.PERMISSION_DENIED), TrackingAccessError),
         (MlflowException("x", codes.INVALID_PARAMETER_VALUE), TrackingRefusedError),
+        (caused_by(MlflowException("x", codes.INTERNAL_ERROR)), TrackingUnavailableError),
+        (caused_by(requests.ConnectionError()), TrackingUnavailableError),
+        (caused_by(MlflowException("x", codes.PERMISSION_DENIED)), TrackingRefusedError),
         (InvalidUrlException("x"), NotMlflowError),
         (requests.ConnectionError(), TrackingUnavailableError),
         (requests.ReadTimeout(), TrackingUnavailableError),
@@ -148,10 +203,11 @@ def test_a_run_that_is_not_there_is_never_called_an_outage(
     tracking_uri: str, tmp_path: Path
 ) -> None:
     MetricLog(tmp_path / "metrics.jsonl", "", "").add(1, 0, {"training/loss": 1.0})
+    client = MlflowClient(tracking_uri=tracking_uri)
     asked = (
-        lambda: MlflowClient(tracking_uri=tracking_uri).get_run(NO_RUN),
-        lambda: replay(tmp_path / "metrics.jsonl", tracking_uri, NO_RUN),
-        lambda: log_bundle(tmp_path, NO_RUN, tracking_uri),
+        lambda: client.get_run(NO_RUN),
+        lambda: replay(client, tmp_path / "metrics.jsonl", NO_RUN),
+        lambda: log_bundle(client, tmp_path, NO_RUN),
     )
     for ask_for_it in asked:
         with pytest.raises(TrackingEntryMissingError, match="RESOURCE_DOES_NOT_EXIST") as caught:

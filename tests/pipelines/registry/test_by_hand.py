@@ -16,6 +16,7 @@ from pipelines.contracts.errors import (
 )
 from pipelines.registry import by_hand, history, registry, tracking
 from pipelines.settings import Settings
+from support.damage import flip_a_byte
 from support.registered import NOW, challenger_of, promote_bundle, register_bundle
 from support.runs import make_run
 
@@ -197,7 +198,7 @@ def test_a_version_without_its_files_or_that_does_not_score_is_refused(
         by_hand.rollback(client, settings, "99", LATER, "hides rose")
     bundle = registry.download_bundle(client, first, tmp_path / "down")
     golden = bundle / "golden.safetensors"
-    golden.write_bytes(golden.read_bytes()[:-1] + b"?")
+    flip_a_byte(golden)
     client.log_artifact(first.mlflow_run_id, str(golden), "model/artifacts/bundle")
     with pytest.raises(DataContractError, match="v1 cannot serve, so the champion stays"):
         by_hand.rollback(client, settings, None, LATER, "hides rose")

@@ -11,7 +11,7 @@ from pipelines.contracts.errors import TrackingUnavailableError
 from pipelines.registry import registry, tracking
 from support.bundles import write_small_bundle
 from support.faulty_proxy import FaultyProxy, faulty_proxy
-from support.registered import register_logged_bundle
+from support.registered import register_bundle
 from support.runs import make_run
 from training.bundle.mlflow_model import log_bundle
 
@@ -81,10 +81,10 @@ def test_one_logged_model_in_the_cycle_s_experiment(
     run_id = tracking.open_run(client, run, "challenger", "a challenger")
     bundle = write_small_bundle(tmp_path / "bundle", 1)
     proxy.lose(path, fault)
-    logged = retried(lambda: log_bundle(bundle, run_id, run.tracking_uri))
+    logged = retried(lambda: log_bundle(client, bundle, run_id))
     assert proxy.met.pop()[0] == fault
     proxy.mend()
-    assert log_bundle(bundle, run_id, run.tracking_uri) == logged
+    assert log_bundle(client, bundle, run_id) == logged
     experiment = client.get_experiment_by_name(run.experiment)
     [model] = client.search_logged_models([experiment.experiment_id])
     assert (model.model_uri, str(model.status)) == (logged.uri, "READY")
@@ -100,7 +100,7 @@ def test_a_bundle_gets_through_a_line_that_spoils_a_third_of_all_requests(
     def train_side() -> ModelRef:
         client = tracking.connect(run.tracking_uri)
         run_id = tracking.open_run(client, run, "challenger", "a challenger")
-        uri = log_bundle(bundle, run_id, run.tracking_uri).uri
+        uri = log_bundle(client, bundle, run_id).uri
         return registry.register(client, run, run_id, uri, tags)
 
     proxy.met.clear()
@@ -123,7 +123,7 @@ def test_a_model_of_many_files_is_fetched_through_a_line_that_spoils_one_request
     run: ResolvedRun, proxy: FaultyProxy, tmp_path: Path
 ) -> None:
     client = tracking.connect(run.tracking_uri)
-    model = register_logged_bundle(client, run, tmp_path)
+    model = register_bundle(client, run, tmp_path, is_logged=True)
     proxy.met.clear()
     proxy.spoil(share=0.05, seed=7)
     try:
@@ -132,3 +132,21 @@ def test_a_model_of_many_files_is_fetched_through_a_line_that_spoils_one_request
         proxy.mend()
     assert len(proxy.met) >= 3
     assert len([path for path in found.rglob("*") if path.is_file()]) > 50
+
+
+def test_a_registration_is_tried_again_through_a_line_that_spoils_one_request_in_twenty(
+    run: ResolvedRun, proxy: FaultyProxy, tmp_path: Path
+) -> None:
+    """The retry fetches all files of the logged model, and compares them with what was logged."""
+    client = tracking.connect(run.tracking_uri)
+    run_id = tracking.open_run(client, run, "challenger", "a challenger")
+    bundle = write_small_bundle(tmp_path / "bundle", 1)
+    logged = log_bundle(client, bundle, run_id)
+    proxy.met.clear()
+    proxy.spoil(share=0.05, seed=7)
+    try:
+        found = retried(lambda: log_bundle(client, bundle, run_id))
+    finally:
+        proxy.mend()
+    assert found == logged
+    assert len(proxy.met) >= 3

@@ -13,7 +13,7 @@ from pipelines.contracts.errors import (
     PromotionRefusedError,
     TrackingUnavailableError,
 )
-from pipelines.contracts.judgement import Decision, Promotion
+from pipelines.contracts.judgement import Decision, Judgement, Promotion
 from pipelines.registry import by_hand, history, promotion, registry, tracking
 from pipelines.settings import Settings
 from support.registered import (
@@ -21,7 +21,6 @@ from support.registered import (
     challenger_of,
     judgement_of,
     register_bundle,
-    register_logged_bundle,
 )
 from support.runs import make_run
 
@@ -235,7 +234,7 @@ def test_code_that_was_altered_after_the_verdict_does_not_serve(
 ) -> None:
     """The serving code is logged beside the bundle, and a serving process runs it."""
     run = cycle(tmp_path, tracking_uri, FIRST)
-    model = register_logged_bundle(client, run, tmp_path)
+    model = register_bundle(client, run, tmp_path, is_logged=True)
     arguments = (run, challenger_of(model), NO_ANCHOR, judgement_of(run, model))
     altered = tmp_path / "serving_model.py"
     altered.write_text("print('and one more line')\n")
@@ -250,7 +249,7 @@ def test_a_former_champion_with_altered_tags_does_not_come_back(
     tmp_path: Path, tracking_uri: str, client: MlflowClient
 ) -> None:
     run = cycle(tmp_path, tracking_uri, FIRST)
-    first = register_logged_bundle(client, run, tmp_path)
+    first = register_bundle(client, run, tmp_path, is_logged=True)
     arguments = (run, challenger_of(first), NO_ANCHOR, judgement_of(run, first))
     promotion.move_if_permitted(*arguments, NOW)
     promote(client, cycle(tmp_path, tracking_uri, SECOND, champion=first), tmp_path)
@@ -295,6 +294,27 @@ def test_a_verdict_that_was_edited_is_refused(
     ruled = judgement_of(run, model, Decision.REJECT)
     registry.tag_version(client, model, {registry.RULING: ruled.ruling_digest})
     edited = judgement_of(run, model, Decision.PROMOTE)
-    with pytest.raises(PromotionRefusedError, match="the manifest was edited"):
+    again = f"`homefeed stage compare_with_champion --run {run.run_uri} --again`"
+    with pytest.raises(PromotionRefusedError, match=f"the manifest was edited.*{again}"):
         promotion.move_if_permitted(run, challenger_of(model), NO_ANCHOR, edited, NOW)
     assert champion(client, run) is None
+
+
+def test_a_comparison_made_again_that_left_its_tag_and_no_manifest_stops_no_promotion(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient
+) -> None:
+    """It found the same, but for the figures of the serving check, which are measured anew."""
+    run = cycle(tmp_path, tracking_uri, FIRST)
+    model = register_bundle(client, run, tmp_path)
+    judged, again = (as_measured(judgement_of(run, model), p50_ms) for p50_ms in (4.0, 4.1))
+    registry.tag_version(client, model, {registry.RULING: again.ruling_digest})
+    assert judged.verdict.reasons != again.verdict.reasons
+    done = promotion.move_if_permitted(run, challenger_of(model), NO_ANCHOR, judged, NOW)
+    assert done.is_promoted
+
+
+def as_measured(judgement: Judgement, p50_ms: float) -> Judgement:
+    serving = judgement.serving.model_copy(update={"latency_p50_ms": p50_ms})
+    reasons = (*judgement.verdict.reasons, serving.describe())
+    verdict = judgement.verdict.model_copy(update={"reasons": reasons})
+    return judgement.model_copy(update={"serving": serving, "verdict": verdict})

@@ -71,6 +71,23 @@ def test_a_deleted_version_is_told_as_such(tmp_path: Path, tracking_uri: str) ->
 
 
 @pytest.mark.services
+def test_a_version_of_before_there_was_a_digest_of_the_code_is_taken_by_its_bundle(
+    tmp_path: Path, tracking_uri: str
+) -> None:
+    client = tracking.connect(tracking_uri)
+    model = register(client, tmp_path)
+    client.delete_model_version_tag(model.name, model.version, "model_digest")
+    of_old = registry.read_version(client, model.name, model.version)
+    assert model.model_digest != "" == of_old.model_digest
+    altered = tmp_path / "serving_model.py"
+    altered.write_text("print('and one more line')\n")
+    client.log_artifact(model.mlflow_run_id, str(altered), "model")
+    assert registry.download_bundle(client, of_old, tmp_path / "down").is_dir()
+    with pytest.raises(DataContractError, match="the digest of its model with its serving code is"):
+        registry.download_bundle(client, model, tmp_path / "down")
+
+
+@pytest.mark.services
 def test_a_version_whose_files_are_gone_is_no_outage(tmp_path: Path) -> None:
     with mlflow_server(tmp_path / "server") as uri:
         client = tracking.connect(uri)

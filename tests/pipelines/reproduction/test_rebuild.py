@@ -29,7 +29,7 @@ from pipelines.stages.runner import read_artifact, run_stage, start_run
 from support import commands
 from support.bundles import write_small_bundle
 from support.line import Line, line_to
-from support.registered import challenger_of, register_logged_bundle
+from support.registered import challenger_of, register_bundle
 from support.runs import PLANTED_AS_OF, make_run, save_run
 from support.untouched import look_of, look_of_registry
 from support.worlds import PLANTED_VERSION, write_planted_world
@@ -85,7 +85,7 @@ def serve_a_first_model(home: Path, tracking_uri: str) -> None:
         run_stage(name, run.run_uri)
     bundle = write_small_bundle(home / "first", 5, EMBEDDING_DIM, PLANTED_VERSION)
     client = tracking.connect(tracking_uri)
-    model = register_logged_bundle(client, run, home, bundle)
+    model = register_bundle(client, run, home, bundle, is_logged=True)
     by_hand.force(client, run, challenger_of(model), datetime.now(UTC), "the first one")
     known = anchor.recipe_of(run)
     anchor.set_by_hand(run.workspace_uri, NAME, known, datetime.now(UTC), "agreed on")

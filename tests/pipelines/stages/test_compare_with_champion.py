@@ -1,14 +1,29 @@
-"""What the comparison leaves in MLflow: two finished runs, whose numbers have the same names."""
+"""What is compared is what was registered, and what that leaves in MLflow.
 
+In MLflow there are two finished runs, whose numbers have the same names.
+"""
+
+import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
+from pipelines import storage
+from pipelines.contracts.artifacts import Challenger, FreshAnchor, ResolvedRun, Standing
+from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import Decision
-from pipelines.registry import tracking
-from pipelines.stages.compare_with_champion import log_sides
-from support.registered import judgement_of, register_bundle
+from pipelines.contracts.schemas import EMBEDDING_DIM
+from pipelines.registry import registry, tracking
+from pipelines.snapshot.build import write_snapshot
+from pipelines.stages.compare_with_champion import _anchor_side, compare_with_champion, log_sides
+from support.bundles import write_small_bundle
+from support.registered import NO_ANCHOR, challenger_of, judgement_of, register_bundle
 from support.runs import make_run
+from support.worlds import PLANTED_VERSION, write_planted_world
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 @pytest.mark.services
@@ -46,3 +61,68 @@ def test_both_sides_are_logged_once_under_the_same_names(tmp_path: Path, trackin
         assert found.data.tags.items() >= told.items()
         assert found.data.tags["homefeed_run_id"] == run.run_id
     assert client.get_model_version(name, model.version).tags.items() >= told.items()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> ResolvedRun:
+    """A cycle of a planted world that is small: what its models are worth does not matter here."""
+    folder = tmp_path_factory.mktemp("compared")
+    write_planted_world(folder / "event_log", num_users=60)
+    places = {
+        "tracking_uri": tracking_uri,
+        "registered_model": "compared",
+        "experiment": "compared",
+    }
+    return make_run(folder, **places)
+
+
+@pytest.fixture
+def client(tracking_uri: str) -> MlflowClient:
+    return tracking.connect(tracking_uri)
+
+
+def bundle_of(folder: Path, seed: int) -> Path:
+    return write_small_bundle(folder / f"seed-{seed}", seed, EMBEDDING_DIM, PLANTED_VERSION)
+
+
+def published(client: MlflowClient, run: ResolvedRun, folder: Path) -> tuple[Challenger, Path]:
+    """Return a registered challenger, and the folder of the bundle that was published of it."""
+    bundle = bundle_of(folder, 1)
+    place = shutil.copytree(bundle, folder / "published")
+    challenger = challenger_of(register_bundle(client, run, folder, bundle))
+    return challenger.model_copy(update={"bundle_uri": storage.to_uri(place)}), place
+
+
+@pytest.mark.services
+def test_a_bundle_that_is_not_the_registered_one_is_not_judged(
+    run: ResolvedRun, client: MlflowClient, tmp_path: Path
+) -> None:
+    """A promotion serves the registered one: a verdict on another bundle would be about nothing."""
+    snapshot = write_snapshot(run)
+    challenger, place = published(client, run, tmp_path)
+    output_uri = storage.to_uri(tmp_path / "output")
+    judged = compare_with_champion(run, snapshot, challenger, NO_ANCHOR, output_uri, NOW)
+    assert judged.comparison.challenger_model == challenger.model
+    shutil.copytree(bundle_of(tmp_path, 2), place, dirs_exist_ok=True)
+    again = f"run `homefeed stage train_challenger --run {run.run_uri} --again`"
+    with pytest.raises(DataContractError, match=f"its bundle in {place} is .*{again}"):
+        compare_with_champion(run, snapshot, challenger, NO_ANCHOR, output_uri, NOW)
+    tags = registry.read_tags(client, challenger.model)
+    assert tags[registry.RULING] == judged.ruling_digest
+
+
+@pytest.mark.services
+def test_a_fresh_anchor_that_is_not_the_registered_one_is_not_judged(
+    run: ResolvedRun, client: MlflowClient, tmp_path: Path
+) -> None:
+    snapshot = write_snapshot(run)
+    trained, place = published(client, run, tmp_path)
+    standing = Standing(anchor=run.config)
+    later = run.model_copy(update={"champion": trained.model, "standing": standing})
+    fresh = FreshAnchor(trained=trained, snapshot=snapshot, reason="The recipes differ.")
+    with _anchor_side(later, fresh) as found:
+        assert found is not None and found[0].bundle_dir == place
+    shutil.copytree(bundle_of(tmp_path, 2), place, dirs_exist_ok=True)
+    again = f"run `homefeed stage train_anchor --run {run.run_uri} --again`"
+    with pytest.raises(DataContractError, match=again), _anchor_side(later, fresh):
+        pytest.fail("it was given to the comparison")

@@ -14,6 +14,7 @@ from pipelines.contracts.errors import LostRaceError
 from pipelines.contracts.run_layout import failure_uri, lost_race_uri, manifest_uri
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.places import store_lease
+from pipelines.registry import tracking
 from pipelines.stages import runner
 from pipelines.stages.table import TABLE, Stage
 from support.holders import TTL_S, Holder, state_of
@@ -36,6 +37,7 @@ def body(output_uri: str) -> File:
     print("working", flush=True)
     sys.stdin.readline()
     {unaware}
+    {then}
     return File(file_uri=uri)
 
 TABLE["build_snapshot"] = Stage("build_snapshot", {{}}, File, ("output_uri",))
@@ -47,6 +49,13 @@ except Exception as error:
 """
 UNAWARE = "storage.require_held_leases = lambda: None"
 """As if the process had been stopped after it had looked at its lease, and before it wrote."""
+TAG = """
+    from pipelines.registry import tracking
+    client = tracking.connect({uri!r})
+    client.get_run({mlflow_run_id!r})  # Whoever has lost a lease may read.
+    print("read", flush=True)
+    client.set_tag({mlflow_run_id!r}, "written_by", "theirs")
+"""
 
 
 class File(Artifact):
@@ -82,8 +91,8 @@ def outputs(run_uri: str) -> list[str]:
     return [name for name in names if name.startswith("output-")]
 
 
-def start_theirs(run_uri: str, unaware: str = "") -> Holder:
-    holder = Holder(RUN_STAGE.format(run_uri=run_uri, unaware=unaware or "pass"))
+def start_theirs(run_uri: str, unaware: str = "pass", then: str = "pass") -> Holder:
+    holder = Holder(RUN_STAGE.format(run_uri=run_uri, unaware=unaware or "pass", then=then))
     assert holder.says() == "working"
     return holder
 
@@ -126,6 +135,24 @@ def test_a_stopped_attempt_that_wakes_up_harms_nothing_of_its_successor(
     noted = (failure_uri if unaware else lost_race_uri)(run_uri, NAME)
     assert storage.read_model(noted, StageFailure).error_class == "LostRaceError"
     assert unaware or not storage.exists(failure_uri(run_uri, NAME))
+
+
+@pytest.mark.services
+def test_a_stopped_attempt_that_wakes_up_writes_nothing_to_mlflow(
+    run_uri: str, tracking_uri: str
+) -> None:
+    client = tracking.connect(tracking_uri)
+    mlflow_run_id = client.create_run("0").info.run_id
+    tag = TAG.format(uri=tracking_uri, mlflow_run_id=mlflow_run_id).strip()
+    with start_theirs(run_uri, then=tag) as theirs:
+        theirs.stop()
+        runner.run_stage(NAME, run_uri)
+        client.set_tag(mlflow_run_id, "written_by", "ours")
+        theirs.wake()
+        theirs.tell()
+        assert theirs.says() == "read"
+        assert theirs.says().startswith("RunInProgressError")
+    assert client.get_run(mlflow_run_id).data.tags["written_by"] == "ours"
 
 
 def test_a_successor_at_work_is_neither_refused_nor_robbed(run_uri: str) -> None:

@@ -60,7 +60,8 @@ def model_dir(trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clean")
     with mlflow_server(folder / "mlflow") as url:
         client = mlflow.MlflowClient(tracking_uri=url)
-        uri = log_bundle(Path(trained[1].bundle_dir), client.create_run("0").info.run_id, url).uri
+        run_id = client.create_run("0").info.run_id
+        uri = log_bundle(client, Path(trained[1].bundle_dir), run_id).uri
         with tracking.address_of_process(url):
             return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder / "model")))
 

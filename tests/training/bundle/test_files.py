@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
+from support.disk import events_on_disk
 from training.bundle.files import as_written_beside, load_bundle, read_golden, write_bundle
 from training.bundle.score_split import score_split
 
@@ -55,6 +56,23 @@ def test_round_trip(planted, trained, tmp_path) -> None:
     rows = (planted.snapshot, planted.folder, SPLIT_HOLDOUT)
     first, second = (score_split(folder, *rows).probabilities for folder in (source, again))
     assert all((first[head] == second[head]).all() for head in first)
+
+
+def test_a_bundle_is_on_the_disk_before_it_has_its_name(trained, tmp_path, monkeypatch) -> None:
+    """What is written afterwards, and says that the bundle is there, must not outlive it."""
+    source = Path(trained[1].bundle_dir)
+    predictor = load_bundle(source)
+    golden, _ = read_golden(source, 3)
+    disk = events_on_disk(monkeypatch)
+    write_bundle(tmp_path / "bundle", predictor.ranker, predictor.config, golden)
+    *before, folder, name, parent = disk
+    names = ("bundle.json", "golden.safetensors", "weights.safetensors")
+    assert sorted(before) == [f"sync {name}" for name in names]
+    assert (folder, name, parent) == (
+        "sync bundle.partial",
+        "name bundle",
+        f"sync {tmp_path.name}",
+    )
 
 
 def test_lineage_and_digest(planted, trained) -> None:

@@ -5,12 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 
+from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.errors import DataContractError, TrackingUnavailableError
-from pipelines.registry import tracking
+from pipelines.contracts.files import digest_files, digest_of_files
+from pipelines.registry import registry, tracking
 from support.bundles import write_small_bundle
+from support.runs import make_run
 from training.bundle.files import read_golden
-from training.bundle.mlflow_model import log_bundle
+from training.bundle.mlflow_model import LoggedBundle, log_bundle
 from training.data.batches import MODEL_INPUTS
 
 pytestmark = [pytest.mark.services, pytest.mark.usefixtures("few_retries")]
@@ -24,9 +28,9 @@ def test_a_logged_bundle_loads_and_reproduces_its_golden_rows(
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     odd = tmp_path / "home #1, 100%2F"  # each of these means something in a URI
     bundle_dir = shutil.copytree(trained[1].bundle_dir, odd / "bundle")
-    logged = log_bundle(bundle_dir, run_id, tracking_uri)
+    logged = log_bundle(client, bundle_dir, run_id)
     uri = logged.uri
-    assert log_bundle(bundle_dir, run_id, tracking_uri) == logged  # a retry logs nothing new
+    assert log_bundle(client, bundle_dir, run_id) == logged  # a retry logs nothing new
     of_run = client.get_run(run_id).info.experiment_id
     assert len(client.search_logged_models([of_run], f"source_run_id = '{run_id}'")) == 1
     with tracking.address_of_process(tracking_uri):
@@ -48,18 +52,49 @@ def test_a_logged_model_that_was_altered_is_not_taken_by_a_retry(
     tracking_uri, client, run_id, tmp_path
 ) -> None:
     bundle = write_small_bundle(tmp_path / "bundle", 1)
-    logged = log_bundle(bundle, run_id, tracking_uri)
+    run = make_run(tmp_path, tracking_uri=tracking_uri, registered_model=f"again_{tmp_path.name}")
+    logged = log_bundle(client, bundle, run_id)
+    first = registered(client, run, bundle, run_id, logged)
+    assert registered(client, run, bundle, run_id, logged) == first  # a retry makes no version
     altered = tmp_path / "serving_model.py"
     altered.write_text("print('not what was logged')\n")
     client.log_model_artifact(logged.uri.removeprefix("models:/"), str(altered))
     with pytest.raises(DataContractError, match="expected the same: its files were altered"):
-        log_bundle(bundle, run_id, tracking_uri)
+        log_bundle(client, bundle, run_id)
     client.delete_logged_model(logged.uri.removeprefix("models:/"))
-    assert log_bundle(bundle, run_id, tracking_uri).uri != logged.uri
+    again = log_bundle(client, bundle, run_id)
+    assert again.uri != logged.uri
+    # What the message advises ends with a version that can be judged and served.
+    second = registered(client, run, bundle, run_id, again)
+    assert (first.version, second.version) == ("1", "2")
+    assert second.model_digest == again.digest != first.model_digest
+    alias = client.get_model_version_by_alias(run.registered_model, "challenger")
+    assert str(alias.version) == second.version
+    assert registry.download_version(client, second, tmp_path / "down").is_dir()
+
+
+def registered(client, run, bundle: Path, run_id: str, logged: LoggedBundle) -> ModelRef:
+    tags = {
+        "bundle_digest": digest_of_files(digest_files(bundle)),
+        "snapshot_digest": "s" * 64,
+        "model_digest": logged.digest,
+    }
+    return registry.register(client, run, run_id, logged.uri, tags)
+
+
+def test_a_model_of_before_there_was_a_digest_is_not_called_altered(
+    client, run_id, tmp_path
+) -> None:
+    bundle = write_small_bundle(tmp_path / "bundle", 1)
+    of_old = log_bundle(client, bundle, run_id)
+    client.delete_logged_model_tag(of_old.uri.removeprefix("models:/"), "model_digest")
+    logged = log_bundle(client, bundle, run_id)
+    assert logged.uri != of_old.uri
+    assert log_bundle(client, bundle, run_id) == logged
 
 
 def test_an_outage_says_which_bundle_stays_as_it_is(trained, unused_url) -> None:
     bundle_dir = trained[1].bundle_dir
     kept = f"(?s){unused_url} does not answer.*the bundle {bundle_dir} for MLflow run r1 is trained"
     with pytest.raises(TrackingUnavailableError, match=kept):
-        log_bundle(Path(bundle_dir), "r1", unused_url)
+        log_bundle(MlflowClient(tracking_uri=unused_url), Path(bundle_dir), "r1")

@@ -1,20 +1,25 @@
 """The serving check: what it measures of a good bundle, and what it holds against a bad one."""
 
+import contextlib
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pipelines.contracts.config import ServingConfig
-from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.errors import HomefeedError, ProcessKilledError
 from pipelines.contracts.judgement import Decision, ServingCheck, Verdict
 from support.comparisons import CONFIG, SOUND, comparison
 from support.holdouts import HEADS
+from training.bundle import serving_check
 from training.bundle.files import GOLDEN, load_bundle, read_golden, write_bundle
 from training.bundle.serving_check import check_serving
 from validation.model_gate.verdict import decide
@@ -107,3 +112,79 @@ def test_a_bundle_that_cannot_be_served_stops_the_stage(tmp_path: Path) -> None:
     with pytest.raises(HomefeedError, match=r"(?s)exit code 1.*bundle\.json") as caught:
         check_serving(tmp_path, QUICK)
     assert "run it by hand" in str(caught.value)
+
+
+def stand_in(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have a shell script take the place of Python, in which the check is made."""
+    python = folder / "python"
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    return python
+
+
+def test_a_check_that_was_killed_may_be_retried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path, "echo the end >&2; kill -9 $$", monkeypatch)
+    with pytest.raises(ProcessKilledError, match="(?s)exit code -9.*killed; if memory.*the end"):
+        check_serving(tmp_path, QUICK)
+
+
+def test_a_check_that_does_not_end_may_be_retried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path, "exec sleep 60", monkeypatch)
+    monkeypatch.setattr(serving_check, "_TIMEOUT_S", 0.2)
+    with pytest.raises(ProcessKilledError, match=r"did not end within 0\.2 s and was killed"):
+        check_serving(tmp_path, QUICK)
+
+
+def test_the_command_of_a_failed_check_works_as_pasted(tmp_path: Path) -> None:
+    folder = tmp_path / "a bundle; of 'mine'"
+    folder.mkdir()
+    with pytest.raises(HomefeedError) as caught:
+        check_serving(folder, QUICK)
+    command = str(caught.value).partition("run it by hand: ")[2]
+    pasted = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert pasted.returncode == 1
+    assert f"bundle {folder}: bundle.json is missing" in pasted.stderr
+
+
+ASK = """
+import sys
+from pathlib import Path
+from pipelines.contracts.config import ServingConfig
+from training.bundle.serving_check import check_serving
+sys.executable = sys.argv[1]
+check_serving(Path(sys.argv[2]), ServingConfig())
+"""
+
+
+def test_a_check_dies_with_the_stage_that_asked_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, noted = sys.executable, tmp_path / "pid"
+    python = stand_in(tmp_path, f"echo $$ > {noted}; exec sleep 60", monkeypatch)
+    stage = subprocess.Popen([own, "-c", ASK, str(python), str(tmp_path)])
+    is_noted = eventually(lambda: noted.exists() and noted.read_text())
+    stage.kill()
+    stage.wait()
+    assert is_noted
+    with contextlib.suppress(psutil.NoSuchProcess):
+        checking = psutil.Process(int(noted.read_text()))
+        # Where nobody waits for orphans, a dead one stays in the table.
+        dead = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        is_gone = eventually(lambda: checking.status() in dead, 10)
+        checking.kill()
+        assert is_gone
+
+
+def eventually(is_so: Callable[[], object], wait_s: float = 60.0) -> bool:
+    """Return whether something is so in time."""
+    deadline = time.monotonic() + wait_s
+    while not is_so():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True

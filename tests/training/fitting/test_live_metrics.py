@@ -1,8 +1,10 @@
 """Live metrics: all arrive, once, also after a kill or an outage, and none is lost without them."""
 
+import resource
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from pipelines.contracts.errors import TrackingUnavailableError
 from support.mlflow_server import free_port
@@ -25,7 +27,7 @@ def test_training_logs_live_and_a_replay_adds_nothing(
     history = client.get_metric_history(run_id, "training/loss")
     assert [(m.step, m.value) for m in history] == [(v.step, v.value) for v in values]
     for _ in range(2):
-        replay(Path(result.metrics_path), tracking_uri, run_id)
+        replay(client, Path(result.metrics_path), run_id)
     assert len(client.get_metric_history(run_id, "training/loss")) == len(values)
 
 
@@ -46,7 +48,7 @@ def test_a_killed_training_goes_on_in_the_same_run_and_no_step_stands_twice(
 
     signal_when(folder.checkpoints, has_sent_more_than_it_saved, spec_path)
     result = train(spec)
-    replay(Path(result.metrics_path), tracking_uri, run_id)
+    replay(client, Path(result.metrics_path), run_id)
     assert result.resumed_from_step > 0
     values = [v for v in read_metrics(Path(result.metrics_path)) if v.name == LOSS]
     history = client.get_metric_history(run_id, LOSS)
@@ -64,8 +66,8 @@ def test_training_goes_on_without_a_server_and_is_sent_afterwards(
     assert (tmp_path / "training.log").read_text().count("cannot be reached") == 1
     metrics = Path(result.metrics_path)
     with pytest.raises(TrackingUnavailableError, match=nowhere):
-        replay(metrics, nowhere, run_id)
-    assert replay(metrics, tracking_uri, run_id) == len(read_metrics(metrics))
+        replay(MlflowClient(tracking_uri=nowhere), metrics, run_id)
+    assert replay(client, metrics, run_id) == len(read_metrics(metrics))
     assert len(client.get_metric_history(run_id, "training/loss")) == result.num_steps
 
 
@@ -79,6 +81,24 @@ def test_a_metric_log_rewinds_to_the_step_it_resumes_from(tmp_path) -> None:
     log.rewind(2)
     log.add(3, 0, {"training/loss": 3.5})
     assert [(v.step, v.value) for v in read_metrics(path)] == [(1, 1.0), (2, 2.0), (3, 3.5)]
+
+
+def test_a_rewind_that_is_broken_off_keeps_all_that_was_logged(tmp_path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log = MetricLog(path, "", "")
+    for step in range(1, 101):
+        log.add(step, 0, {"training/loss": float(step)})
+    before = read_metrics(path)
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, unlimited[1]))  # as a full disk would
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            log.rewind(99)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert read_metrics(path) == before
+    log.rewind(99)
+    assert read_metrics(path) == before[:-1]
 
 
 def test_live_tracking_gives_up_once(caplog) -> None:

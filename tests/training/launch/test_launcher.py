@@ -18,6 +18,7 @@ from pipelines.contracts.errors import (
     RunInProgressError,
     TrainingDivergedError,
 )
+from pipelines.contracts.files import digest_files, digest_of_files, write_json
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from support.damage import flip_a_byte
 from support.ranking import calibration_ratio, volume_at_3
@@ -75,6 +76,22 @@ def test_a_finished_training_is_not_done_again(trained, monkeypatch) -> None:
     spec, result = trained
     monkeypatch.setattr(sys, "executable", "/nonexistent")  # starting anything would fail
     assert train(spec) == result
+
+
+def test_a_bundle_that_was_altered_is_written_anew_from_the_checkpoint(
+    planted, trained, tmp_path
+) -> None:
+    finished, result = trained
+    shutil.copytree(finished.work_dir, tmp_path, dirs_exist_ok=True)
+    spec = planted.spec(tmp_path)
+    own = {"bundle_dir": str(tmp_path / "bundle"), "metrics_path": str(tmp_path / "metrics.jsonl")}
+    write_json(tmp_path / "result.json", result.model_copy(update=own))
+    assert train(spec).bundle_dir == own["bundle_dir"], "it is finished"
+    flip_a_byte(tmp_path / "bundle" / "weights.safetensors")
+    again = train(spec)
+    assert again.resumed_from_step == again.num_steps == result.num_steps
+    assert again.bundle_digest == result.bundle_digest
+    assert digest_of_files(digest_files(tmp_path / "bundle")) == result.bundle_digest
 
 
 def test_the_same_seed_gives_the_same_bundle(planted, trained, tmp_path) -> None:
