@@ -144,11 +144,13 @@ def _ask(tracking_uri: str) -> type[HomefeedError]:
     from mlflow.utils.rest_utils import http_request
     from requests.exceptions import RequestException
 
-    options = {"timeout": _PATIENCE_S, "max_retries": 0, "raise_on_status": False}
-    try:
-        who = get_default_host_creds(tracking_uri)
-        # Without following: to another page leads who asks for a login.
-        answer = http_request(who, _QUESTION, "GET", allow_redirects=False, **options)
+    # Nothing is followed: who leads to another page asks for a login there.
+    options = {"max_retries": 0, "raise_on_status": False, "allow_redirects": False}
+    try:  # MLflow has no types for what is called here.
+        who = get_default_host_creds(tracking_uri)  # type: ignore[no-untyped-call]
+        answer = http_request(  # type: ignore[no-untyped-call]
+            who, _QUESTION, "GET", timeout=_PATIENCE_S, **options
+        )
     except (MlflowException, RequestException):
         return TrackingUnavailableError
     status = int(answer.status_code)
