@@ -34,6 +34,8 @@ _LINEAGE_TAGS = ("as_of", "bundle_digest", "snapshot_digest")
 _MODEL_DIGEST = "model_digest"
 _NUM_DOWNLOADS = 8
 """How many files of a version are fetched at a time."""
+ROLL_BACK = "roll back to another version (`homefeed rollback --to-version N`)"
+"""What a person does about files of a version that are not as registered, if it is to serve."""
 
 
 def read_champion(client: "MlflowClient", name: str) -> ModelRef | None:
@@ -227,10 +229,18 @@ def download_bundle(client: "MlflowClient", model: ModelRef, folder: Path) -> Pa
     return find_bundle(model, download_version(client, model, folder))
 
 
-def download_version(client: "MlflowClient", model: ModelRef, folder: Path) -> Path:
+def download_version(
+    client: "MlflowClient", model: ModelRef, folder: Path, repair: str = ROLL_BACK
+) -> Path:
     """Fetch all of a version's files into a new folder in `folder`, and return that.
 
     They are compared with what was registered: a serving process runs the code among them.
+
+    Args:
+        client: Client of the registry.
+        model: The version.
+        folder: Where the new folder is made.
+        repair: What a person should do where the files are gone or were altered.
 
     Raises:
         TrackingEntryMissingError: the version was deleted.
@@ -245,10 +255,10 @@ def download_version(client: "MlflowClient", model: ModelRef, folder: Path) -> P
         with translated_outages(client.tracking_uri):
             is_there = _download(source, root, client.tracking_uri)
     except TrackingEntryMissingError as error:
-        raise _bundle_missing(model, f"nothing at {source}") from error
+        raise _bundle_missing(model, f"nothing at {source}", repair) from error
     if not is_there:
-        raise _bundle_missing(model, f"nothing at {source}")
-    require_as_registered(model, root)
+        raise _bundle_missing(model, f"nothing at {source}", repair)
+    require_as_registered(model, root, repair)
     return root
 
 
@@ -272,7 +282,7 @@ def _download(source: str, folder: Path, tracking_uri: str) -> bool:
     return bool(paths)
 
 
-def find_bundle(model: ModelRef, root: Path) -> Path:
+def find_bundle(model: ModelRef, root: Path, repair: str = ROLL_BACK) -> Path:
     """Return the folder of a version's bundle among its files.
 
     Raises:
@@ -280,35 +290,31 @@ def find_bundle(model: ModelRef, root: Path) -> Path:
     """
     found = sorted(root.rglob("bundle.json"))
     if len(found) != 1:
-        raise _bundle_missing(model, f"{len(found)} bundle.json files among its files")
+        raise _bundle_missing(model, f"{len(found)} bundle.json files among its files", repair)
     return found[0].parent
 
 
-def require_as_registered(model: ModelRef, root: Path) -> None:
+def require_as_registered(model: ModelRef, root: Path, repair: str = ROLL_BACK) -> None:
     """Refuse files that are not those of a version.
 
     Raises:
         BundleMissingError: there is no bundle among them.
         DataContractError: they are others than its tags say.
     """
-    _require_digest(model, "bundle", find_bundle(model, root), model.bundle_digest)
+    expected = {"bundle": (find_bundle(model, root, repair), model.bundle_digest)}
     if model.model_digest:  # Older versions have none.
-        _require_digest(model, "model with its serving code", root, model.model_digest)
+        expected["model with its serving code"] = (root, model.model_digest)
+    for what, (folder, registered) in expected.items():
+        digest = digest_of_files(digest_files(folder))
+        if digest != registered:
+            raise DataContractError(
+                f"{model.label}: the digest of its {what} is {digest[:12]}, its tag says "
+                f"{registered[:12]}; the files were altered after registration; {repair}"
+            )
 
 
-def _require_digest(model: ModelRef, what: str, folder: Path, registered: str) -> None:
-    digest = digest_of_files(digest_files(folder))
-    if digest != registered:
-        raise DataContractError(
-            f"{model.label}: the digest of its {what} is {digest[:12]}, its tag says "
-            f"{registered[:12]}; the files were altered after registration; roll back to another "
-            f"version (`homefeed rollback --to-version N`)"
-        )
-
-
-def _bundle_missing(model: ModelRef, found: str) -> BundleMissingError:
+def _bundle_missing(model: ModelRef, found: str, repair: str) -> BundleMissingError:
     return BundleMissingError(
         f"{model.label}: found {found}, expected its bundle with one bundle.json; the version's "
-        f"files were deleted or altered in MLflow's artifact store; put them back, or roll back to "
-        f"another version (`homefeed rollback --to-version N`)"
+        f"files were deleted or altered in MLflow's artifact store; put them back, or {repair}"
     )
