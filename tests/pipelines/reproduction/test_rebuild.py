@@ -135,6 +135,7 @@ def test_a_kill_in_the_middle_of_the_training(past: Past, looks: tuple[dict, dic
     deadline = time.monotonic() + 120
     while not list(past.folder.glob(begun)) and time.monotonic() < deadline:
         time.sleep(0.01)
+    assert list(past.folder.glob(begun)), "the training did not begin before it could be killed"
     process.send_signal(signal.SIGKILL)
     said, _ = process.communicate()
     assert process.returncode == -signal.SIGKILL
