@@ -84,6 +84,7 @@ class Scratch:
     def forget_stages(self) -> None:
         """Have every stage made again; what was trained on the same snapshot is not trained again.
 
+        It is for a process that has not asked the registry yet: MLflow keeps the store's file open.
         The snapshot's manifest goes last. A process that is killed in between begins with it.
         """
         storage.remove(storage.to_uri(self.registry))
