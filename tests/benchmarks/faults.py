@@ -107,8 +107,8 @@ def _table(part: "Part", rows: Rows, wall_s: float, minutes: float | None) -> st
 
     total, gone = (sum(row[what] for row in rows.values()) for what in ("tries", "lost"))
     heads = [*part.names, "tries", "survived", "lost", *part.extras]
-    begun = f", in the order of the draw, as many as began in {minutes:g} minutes"
-    shortened = begun if minutes else ""
+    begun = f"in the order of the draw, as many as began in {minutes:g} minutes" if minutes else ""
+    shortened = f", {begun}" if begun else ""
     lines = [
         f"{total} tries, {part.says}{shortened}, in {wall_s:.0f} s: {gone} lost.",
         "",

@@ -56,7 +56,7 @@ def test_an_actor_that_breaks_is_no_actor(
     world, _ = behind
     broken = Ended(70, "unforeseen")
     monkeypatch.setitem(killed_stages.ACTORS, "a person rolls back", lambda world: broken)
-    each = StageTry(0, "resolve_run", world.places["resolve_run"][0], "a person rolls back")
+    each = StageTry(0, "train_anchor", world.places["train_anchor"][0], "a person rolls back")
     with pytest.raises(AssertionError, match="the actor ended with 70 unforeseen"):
         try_stage(world, each)
 
