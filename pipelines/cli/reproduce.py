@@ -90,8 +90,16 @@ def _explanation(outcome: "Outcome") -> Iterator[str]:
         yield f"not as it was when the cycle ran, {effect}:"
         yield from (f"- {change}" for change in outcome.changes)
     elif outcome.differing:
-        yield (
-            "data, code, packages, processor and recipe are as the record says, so either the "
-            "record is not of what was made, or a computation does not repeat"
-        )
+        yield _unexplained(outcome)
     yield from (f"- {missing}" for missing in outcome.not_recorded)
+
+
+def _unexplained(outcome: "Outcome") -> str:
+    """Return what can be said of a difference where nothing on record has changed."""
+    other = "the record is not of what was made, or a computation does not repeat"
+    if outcome.not_recorded:
+        return (
+            f"nothing has changed of what is on record, so either what is not on record has, which "
+            f"is named below, or {other}"
+        )
+    return f"data, code, packages, processor and recipe are as the record says, so either {other}"

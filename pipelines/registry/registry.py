@@ -34,6 +34,8 @@ _MODEL_DIGEST = "model_digest"
 ALIAS_TIMEOUT_S = 5
 """How long the answer to a request to move the alias is waited for, in seconds. It is below the
 `MARGIN` of a lease on an object store, 6 s, in which nothing is begun without asking the store."""
+ROLL_BACK = "roll back to another version (`homefeed rollback --to-version N`)"
+"""What a person does about files of a version that are not as registered, if it is to serve."""
 
 
 def read_champion(client: "MlflowClient", name: str) -> ModelRef | None:
@@ -239,10 +241,18 @@ def download_bundle(client: "MlflowClient", model: ModelRef, folder: Path) -> Pa
     return find_bundle(model, download_version(client, model, folder))
 
 
-def download_version(client: "MlflowClient", model: ModelRef, folder: Path) -> Path:
+def download_version(
+    client: "MlflowClient", model: ModelRef, folder: Path, repair: str = ROLL_BACK
+) -> Path:
     """Fetch all of a version's files into a new folder in `folder`, and return that.
 
     They are compared with what was registered: a serving process runs the code among them.
+
+    Args:
+        client: Client of the registry.
+        model: The version.
+        folder: Where the new folder is made.
+        repair: What a person should do where the files are gone or were altered.
 
     Raises:
         TrackingEntryMissingError: the version was deleted.
@@ -259,14 +269,14 @@ def download_version(client: "MlflowClient", model: ModelRef, folder: Path) -> P
         with translated_outages(client.tracking_uri):
             is_there = fetch(source, root, client.tracking_uri)
     except TrackingEntryMissingError as error:
-        raise _bundle_missing(model, f"nothing at {source}") from error
+        raise _bundle_missing(model, f"nothing at {source}", repair) from error
     if not is_there:
-        raise _bundle_missing(model, f"nothing at {source}")
-    require_as_registered(model, root)
+        raise _bundle_missing(model, f"nothing at {source}", repair)
+    require_as_registered(model, root, repair)
     return root
 
 
-def find_bundle(model: ModelRef, root: Path) -> Path:
+def find_bundle(model: ModelRef, root: Path, repair: str = ROLL_BACK) -> Path:
     """Return the folder of a version's bundle among its files.
 
     Raises:
@@ -274,19 +284,18 @@ def find_bundle(model: ModelRef, root: Path) -> Path:
     """
     found = sorted(root.rglob("bundle.json"))
     if len(found) != 1:
-        raise _bundle_missing(model, f"{len(found)} bundle.json files among its files")
+        raise _bundle_missing(model, f"{len(found)} bundle.json files among its files", repair)
     return found[0].parent
 
 
-def require_as_registered(model: ModelRef, root: Path) -> None:
+def require_as_registered(model: ModelRef, root: Path, repair: str = ROLL_BACK) -> None:
     """Refuse files that are not those of a version.
 
     Raises:
         BundleMissingError: there is no bundle among them.
         DataContractError: they are others than its tags say.
     """
-    repair = "roll back to another version (`homefeed rollback --to-version N`)"
-    _require_digest(model, "bundle", find_bundle(model, root), model.bundle_digest, repair)
+    _require_digest(model, "bundle", find_bundle(model, root, repair), model.bundle_digest, repair)
     if model.model_digest:  # Older versions have none.
         what = "model with its serving code"
         _require_digest(model, what, root, model.model_digest, repair)
@@ -317,9 +326,8 @@ def _require_digest(model: ModelRef, what: str, folder: Path, registered: str, r
         )
 
 
-def _bundle_missing(model: ModelRef, found: str) -> BundleMissingError:
+def _bundle_missing(model: ModelRef, found: str, repair: str) -> BundleMissingError:
     return BundleMissingError(
         f"{model.label}: found {found}, expected its bundle with one bundle.json; the version's "
-        f"files were deleted or altered in MLflow's artifact store; put them back, or roll back to "
-        f"another version (`homefeed rollback --to-version N`)"
+        f"files were deleted or altered in MLflow's artifact store; put them back, or {repair}"
     )

@@ -1,8 +1,9 @@
 """What is not as it was when a cycle ran: its data, code, packages, processor and recipe.
 
-Each is a sentence that says since when, as far as that can be known. Whether it made a difference
-is for the findings to say: a partition that was written again may hold the same rows, and a newer
-package may give the same bytes.
+What a serving check measured anew is told here too, where the verdict depends on it. Each is a
+sentence that says since when, as far as that can be known. Whether it made a difference is for the
+findings to say: a partition that was written again may hold the same rows, and a newer package may
+give the same bytes.
 """
 
 import re
@@ -13,8 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pipelines.contracts.artifacts import StageRecord
+from pipelines.contracts.artifacts import FreshAnchor, StageRecord
 from pipelines.contracts.code_identity import (
+    MODEL_CODE,
     PROJECT_CODE,
     ROOT,
     Environment,
@@ -22,12 +24,16 @@ from pipelines.contracts.code_identity import (
     code_version,
 )
 from pipelines.contracts.config import RunConfig
+from pipelines.contracts.judgement import Judgement, ServingCheck
 from pipelines.event_log.listing import ListedFile, Listing
 from pipelines.recipes import RECIPES
 from pipelines.reproduction.past_cycle import PastCycle
 
 _MAX_FILES = 20
 _VERSION = re.compile(r"[A-Za-z0-9][\w./-]*")
+_SERVING = "Serving check: "
+_MEASURED_ANEW = (f"{_SERVING}latency", f"{_SERVING}peak memory")
+"""How the problems of a serving check begin that depend on the machine's other work."""
 
 
 def data_changes(past: PastCycle, now: Listing | None) -> list[str]:
@@ -55,7 +61,13 @@ def _changes(then: Listing, now: Listing, built_at: datetime) -> Iterator[tuple[
     after = {file.path: file for file in now.files}
     for path in sorted(before.keys() - after.keys()):
         known = _rows(before[path].num_known)
-        yield 0, f"data: {path} is gone since {_time(built_at)}, with {known} known before as_of"
+        yield (
+            0,
+            (
+                f"data: {path} is gone, with {known} known before as_of; it was there when the "
+                f"snapshot was built ({_time(built_at)})"
+            ),
+        )
     touched = []
     for path, file in sorted(after.items()):
         former = before.get(path)
@@ -90,7 +102,10 @@ def _rewritten(then: ListedFile, now: ListedFile) -> tuple[int, str]:
     if then.num_rows != now.num_rows:
         rows = f"{_rows(then.num_rows)} then, {_rows(now.num_rows)} now"
         return 1, f"{said}: {rows}, as many as before known before as_of"
-    return 0, f"{said}, with as many rows as before: values or their order were changed"
+    return 0, (
+        f"{said}, with as many rows as before and another footer: values, their order, or only "
+        f"how they are stored were changed"
+    )
 
 
 def _written_after(file: ListedFile, built_at: datetime) -> str:
@@ -155,7 +170,8 @@ def _code_by_run(past: PastCycle) -> list[str]:
         return []
     return [
         f"code that trains: {run.code_digest[:12]} ({run.code_version}) then, "
-        f"{code_digest()[:12]} ({code_version()}) now{_first_commit_since(run.code_version)}"
+        f"{code_digest()[:12]} ({code_version()}) now"
+        f"{_first_commit_since(run.code_version, MODEL_CODE)}"
     ]
 
 
@@ -165,7 +181,7 @@ def _differences(then: Environment, now: Environment, since: datetime) -> Iterat
         yield (
             f"code: {then.project_digest[:12]} ({then.code_version}) on {since:%Y-%m-%d}, "
             f"{now.project_digest[:12]} ({now.code_version}) now"
-            f"{_first_commit_since(then.code_version)}{other}"
+            f"{_first_commit_since(then.code_version, PROJECT_CODE)}{other}"
         )
     if then.python != now.python:
         yield f"Python: {then.python} on {since:%Y-%m-%d}, {now.python} now"
@@ -197,20 +213,77 @@ def _installed_on(package: str) -> str:
     return f", installed {written:%Y-%m-%d}"
 
 
-def _first_commit_since(version: str) -> str:
-    """Return the first commit that changed the code after a version, where git knows it, or ''."""
+def _first_commit_since(version: str, folders: tuple[str, ...]) -> str:
+    """Return the first commit to some code after a version, where git knows the version, or ''."""
     known = version.removesuffix("-dirty")
     if not (ROOT / ".git").exists() or not _VERSION.fullmatch(known):
         return ""
     command = ["git", "-C", str(ROOT), "log", "--reverse", "--format=%cs %h %s", f"{known}..HEAD"]
     try:
         found = subprocess.run(
-            [*command, "--", *PROJECT_CODE], capture_output=True, text=True, timeout=10, check=True
+            [*command, "--", *folders], capture_output=True, text=True, timeout=10, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return ""
     first = next(iter(found.stdout.splitlines()), "")
-    return f", first changed by {first}" if first else ""
+    return f", the first commit to it since is {first}" if first else ""
+
+
+def anchor_changes(past: PastCycle, rebuilt: dict[str, StageRecord]) -> list[str]:
+    """Return that the fresh anchor was trained by other code than the rest of the cycle, if so.
+
+    Such code is installed beside the cycle's (HOMEFEED_ANCHOR_IMAGE, HOMEFEED_ANCHOR_COMMAND), and
+    is not asked when a cycle is rebuilt.
+    """
+    record = past.records.get("train_anchor")
+    if record is None or "train_anchor" not in rebuilt:
+        return []
+    then, ours = FreshAnchor.model_validate(record.artifact).code_digest, code_digest()
+    if then in ("", ours, past.run.code_digest):
+        return []
+    return [
+        f"fresh anchor: it was trained by code {then[:12]}, and the cycle was begun by code "
+        f"{past.run.code_digest[:12]}, as where HOMEFEED_ANCHOR_IMAGE or HOMEFEED_ANCHOR_COMMAND "
+        f"name the accepted code; it was rebuilt by the code that is installed, {ours[:12]}"
+    ]
+
+
+def measured_changes(past: PastCycle, rebuilt: dict[str, StageRecord]) -> list[str]:
+    """Return where a serving check found latency or memory beyond a limit at one time only.
+
+    These figures are measured anew and are compared with nothing, but the verdict is made of them.
+    """
+    records = (past.records.get("compare_with_champion"), rebuilt.get("compare_with_champion"))
+    then, now = (_checks_of(record) for record in records)
+    return [
+        f"serving check of the {whose}: {_said(then[whose])} then, {_said(now[whose])} now; this "
+        f"is measured anew each time, and the verdict depends on it"
+        for whose in then
+        if whose in now and _limits(then[whose]) != _limits(now[whose])
+    ]
+
+
+def _checks_of(record: StageRecord | None) -> dict[str, ServingCheck]:
+    if record is None:
+        return {}
+    judgement = Judgement.model_validate(record.artifact)
+    found = {"challenger": judgement.serving}
+    return found | ({"fresh anchor": judgement.anchor.serving} if judgement.anchor else {})
+
+
+def _broken(check: ServingCheck) -> list[str]:
+    return [text for text in check.problems if text.startswith(_MEASURED_ANEW)]
+
+
+def _limits(check: ServingCheck) -> set[str]:
+    """Return which limits are broken: what their sentences say before the figures."""
+    return {re.split(r"\d", text)[0] for text in _broken(check)}
+
+
+def _said(check: ServingCheck) -> str:
+    found = "; ".join(text.removeprefix(_SERVING).rstrip(".") for text in _broken(check))
+    figures = f"p99 {check.latency_p99_ms:.0f} ms and {check.peak_memory_mib:.0f} MiB"
+    return found or f"nothing beyond its limit ({figures})"
 
 
 def recipe_changes(past: PastCycle) -> list[str]:

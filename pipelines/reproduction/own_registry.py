@@ -22,6 +22,7 @@ from pipelines.reproduction.scratch import Scratch
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+_REPAIR = "rebuild what needs no champion: give --until train_anchor"
 _EMPTY = "Not rebuilt. It keeps the numbers of the versions as they are in the original registry."
 
 
@@ -78,7 +79,7 @@ def fetch_champion(original: ResolvedRun, scratch: Scratch) -> None:
     client = tracking.connect(original.tracking_uri)
     registry.read_version(client, champion.name, champion.version)
     with storage.scratch_folder(storage.to_uri(scratch.folder)) as folder:
-        found = registry.download_version(client, champion, folder)
+        found = registry.download_version(client, champion, folder, _REPAIR)
         storage.publish_folder(found, storage.to_uri(scratch.champion))
 
 

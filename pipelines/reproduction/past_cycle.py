@@ -13,9 +13,15 @@ from pipelines.contracts.run_layout import listing_uri, manifest_uri
 from pipelines.event_log.listing import Listing
 from pipelines.settings import Settings
 from pipelines.stages.runner import REPEATABLE, read_artifact, read_record
+from pipelines.stages.table import TABLE
 
 REBUILT = REPEATABLE
 """Stages that are made again. The others move the champion and tell people."""
+REPAIR = (
+    "of a record nothing is to be written over: put a sound copy of the run's folder back, check "
+    "out the code that wrote it, or name another run"
+)
+"""What a person does about a record that is missing or cannot be read."""
 _LAST = sys.maxsize
 
 
@@ -39,6 +45,12 @@ class PastCycle:
         order = sorted(known, key=lambda name: (_rank(name), self.version_of(name) or _LAST))
         return tuple(order[: order.index(until) + 1] if until in order else order)
 
+    def stages_to_tell_of(self, until: str) -> tuple[str, ...]:
+        """Return the stages of which something can be said: rebuilt ones, and missing records."""
+        names = self.stages_until(until)
+        missing = [name for name in _up_to(until) if name not in self.records]
+        return tuple(name for name in REBUILT if name in names or name in missing)
+
     def version_of(self, stage: str) -> int | None:
         """Return the number under which the original registry has a stage's model, if it has one.
 
@@ -50,6 +62,10 @@ class PastCycle:
         trained = artifact.get("trained") if stage == "train_anchor" else artifact
         version = ((trained or {}).get("model") or {}).get("version", "")
         return int(version) if str(version).isdecimal() else None
+
+
+def _up_to(stage: str) -> tuple[str, ...]:
+    return REBUILT[: REBUILT.index(stage) + 1]
 
 
 def _rank(stage: str) -> int:
@@ -68,11 +84,13 @@ def read_cycle(run: str, settings: Settings) -> PastCycle:
         DataContractError: a manifest was edited, is damaged or of another version.
     """
     run_uri = _find(run, settings)
-    records = {"resolve_run": read_record(run_uri, "resolve_run")}
-    resolved = read_artifact(run_uri, "resolve_run", ResolvedRun)
+    records = {"resolve_run": read_record(run_uri, "resolve_run", REPAIR)}
+    resolved = read_artifact(run_uri, "resolve_run", ResolvedRun, REPAIR)
     for name in REBUILT:
         if storage.exists(manifest_uri(run_uri, name)):
-            records[name] = read_record(run_uri, name)
+            records[name] = read_record(run_uri, name, REPAIR)
+            # Before hours of rebuilding, and not after them: it can be compared by today's code.
+            read_artifact(run_uri, name, TABLE[name].gives, REPAIR)
     if len(records) == 1:
         raise ConfigurationError(
             f"no stage of run {run_uri} has ended but resolve_run; expected at least a built "

@@ -11,8 +11,9 @@ from pipelines.contracts.errors import HomefeedError
 from pipelines.reproduction import causes
 from pipelines.reproduction.findings import Finding, compare_stage
 from pipelines.reproduction.own_registry import fetch_champion, keep_numbers_below, own_registry
-from pipelines.reproduction.past_cycle import REBUILT, PastCycle, read_listing
+from pipelines.reproduction.past_cycle import PastCycle, read_listing
 from pipelines.reproduction.scratch import Scratch, open_scratch
+from pipelines.stages.build_snapshot import list_event_log
 from pipelines.stages.runner import read_record, run_stage
 
 _REGISTERING = ("train_challenger", "train_anchor", "compare_with_champion")
@@ -43,7 +44,8 @@ def rebuild(
 ) -> Outcome:
     """Rebuild a cycle up to a stage; what an earlier attempt in the folder has rebuilt is kept.
 
-    A stage that cannot be rebuilt ends it, and is told of in the outcome with its error.
+    It is kept only where it would be made so today: see `pipelines.reproduction.scratch`. A stage
+    that cannot be rebuilt ends it, and is told of in the outcome with its error.
 
     Args:
         past: The cycle.
@@ -58,6 +60,11 @@ def rebuild(
     """
     stopped_at, stopped_by = "", None
     with open_scratch(folder, past, event_log_uri) as scratch:
+        if scratch.is_cleared:
+            tell(
+                "what was rebuilt here before was made by other code or packages, or on another "
+                "machine, so everything is rebuilt"
+            )
         for name in past.stages_until(until):
             try:
                 _rebuild_stage(name, past, scratch, tell)
@@ -73,6 +80,10 @@ def _rebuild_stage(
 ) -> None:
     tell(f"{name}: starting")
     started = time.monotonic()
+    if name == "build_snapshot" and _is_log_another(scratch):
+        tell("the event log is not as it was when it was rebuilt here, so everything is rebuilt")
+        scratch.forget_stages()
+    former = scratch.record_of(name)
     if name == "compare_with_champion":
         fetch_champion(past.run, scratch)
         scratch.copy_evidence(past)
@@ -81,7 +92,21 @@ def _rebuild_stage(
             client = stack.enter_context(own_registry(scratch))
             keep_numbers_below(client, past.run.registered_model, past.version_of(name))
         run_stage(name, scratch.run.run_uri)
-    tell(f"{name}: done in {time.monotonic() - started:.1f} s")
+    if scratch.record_of(name) == former:
+        tell(f"{name}: was rebuilt before")
+    else:
+        tell(f"{name}: done in {time.monotonic() - started:.1f} s")
+
+
+def _is_log_another(scratch: Scratch) -> bool:
+    """Return whether a snapshot that was rebuilt before is of an event log that has changed since.
+
+    Raises:
+        DataContractError: the event log is gone.
+    """
+    if scratch.record_of("build_snapshot") is None:
+        return False
+    return read_listing(scratch.run.run_uri) != list_event_log(scratch.run)
 
 
 def _compare(
@@ -95,7 +120,7 @@ def _compare(
     done = names[: names.index(stopped_at)] if stopped_at else names
     rebuilt: dict[str, StageRecord] = {name: read_record(run_uri, name) for name in done}
     findings: list[Finding] = []
-    for name in REBUILT[: REBUILT.index(until) + 1]:
+    for name in past.stages_to_tell_of(until):
         why = _why_not(name, stopped_at, stopped_by)
         findings += compare_stage(name, past.run, past.records.get(name), rebuilt.get(name), why)
     changes = [
@@ -103,6 +128,8 @@ def _compare(
         *causes.data_changes(past, read_listing(run_uri)),
         *causes.environment_changes(past, rebuilt),
         *causes.recipe_changes(past),
+        *causes.anchor_changes(past, rebuilt),
+        *causes.measured_changes(past, rebuilt),
     ]
     missing = causes.not_recorded(past)
     return Outcome(tuple(findings), tuple(changes), tuple(missing), stopped_by)

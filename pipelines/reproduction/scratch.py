@@ -6,26 +6,32 @@
     <folder>/registry/...                       see `pipelines.reproduction.own_registry`
     <folder>/champion/                          the champion, from the original registry
 
-The folder is kept. The same reproduction goes on in it, as a cycle goes on in its run folder.
+The folder is kept. The same reproduction goes on in it, as a cycle goes on in its run folder, where
+what was made there would be made so today. Else it is made anew: by the manifest of `resolve_run`
+the folder knows which code, packages and machine have worked in it, and by the list of files which
+event log the snapshot was built from.
 """
 
 import contextlib
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pipelines import storage
 from pipelines.contracts.artifacts import PinnedFile, ResolvedRun, StageRecord
 from pipelines.contracts.base import Frozen
+from pipelines.contracts.code_identity import Environment, environment
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.run_layout import manifest_uri, snapshot_manifest_uri
 from pipelines.registry import evidence
 from pipelines.registry.tracking import OWN_REGISTRY
-from pipelines.reproduction.past_cycle import PastCycle
+from pipelines.reproduction.past_cycle import REBUILT, PastCycle
+from pipelines.stages.runner import read_record
 
 _CLAIM = "reproduction.json"
+_REPAIR = "name another folder with --into"
 
 
 class Claim(Frozen):
@@ -42,6 +48,7 @@ class Scratch:
     folder: Path
     run: ResolvedRun
     notes: tuple[str, ...]  # what could not be as it was, whatever is rebuilt
+    is_cleared: bool = False  # what was rebuilt here by other code or on another machine is gone
 
     @property
     def registry(self) -> Path:
@@ -59,10 +66,43 @@ class Scratch:
             stage="resolve_run",
             input_digest=past.records["resolve_run"].input_digest,
             artifact=self.run.model_dump(mode="json"),
+            made_with=environment(),
             wall_s=0.0,
             finished_at=datetime.now(UTC),
         )
         storage.write_model(manifest_uri(self.run.run_uri, "resolve_run"), record.sealed())
+
+    def record_of(self, stage: str) -> StageRecord | None:
+        """Return what an earlier attempt, or this one, has left of a stage, if it has ended.
+
+        Raises:
+            DataContractError: the manifest was edited or is damaged.
+        """
+        uri = manifest_uri(self.run.run_uri, stage)
+        return read_record(self.run.run_uri, stage, _REPAIR) if storage.exists(uri) else None
+
+    def forget_stages(self) -> None:
+        """Have every stage made again; what was trained on the same snapshot is not trained again.
+
+        It is for a process that has not asked the registry yet: MLflow keeps the store's file open.
+        The snapshot's manifest goes last. A process that is killed in between begins with it.
+        """
+        storage.remove(storage.to_uri(self.registry))
+        for stage in reversed(REBUILT):
+            storage.remove(manifest_uri(self.run.run_uri, stage))
+
+    def clear_what_others_made(self) -> bool:
+        """Remove what other code, packages or another machine have made here, unfinished work too.
+
+        Returns:
+            Whether there was any.
+        """
+        record = self.record_of("resolve_run")
+        if record is None or _unnamed(record.made_with) == _unnamed(environment()):
+            return False
+        for place in (self.registry, storage.local_path(self.run.workspace_uri)):
+            storage.remove(storage.to_uri(place))
+        return True
 
     def copy_evidence(self, past: PastCycle) -> None:
         """Copy what earlier cycles found, which the comparison pools.
@@ -71,6 +111,11 @@ class Scratch:
             DataContractError: it was deleted or altered since the run was resolved.
         """
         evidence.copy_pinned(past.run, self.run.workspace_uri)
+
+
+def _unnamed(made_with: Environment | None) -> Environment | None:
+    """Return an environment without the version: a commit to the documentation changes that."""
+    return made_with and made_with.model_copy(update={"code_version": ""})
 
 
 def choose_folder(into: str, run_id: str) -> Path:
@@ -105,8 +150,9 @@ def open_scratch(folder: Path, past: PastCycle, event_log_uri: str = "") -> Iter
         storage.write_model(storage.to_uri(folder / _CLAIM), claim)
         run, notes = _moved(past.run, folder, event_log_uri)
         scratch = Scratch(folder, run, notes)
+        is_cleared = scratch.clear_what_others_made()
         scratch.write_run(past)
-        yield scratch
+        yield replace(scratch, is_cleared=is_cleared)
 
 
 def _require_outside(folder: Path, past: PastCycle) -> None:
@@ -128,8 +174,7 @@ def _require_free(folder: Path, claim: Claim) -> None:
     names = {n for n in found_names if n != "reproduction.lock" and not n.startswith(f".{_CLAIM}")}
     if not names:
         return
-    repair = "name another folder with --into"
-    found = storage.read_model(claim_uri, Claim, repair) if _CLAIM in names else None
+    found = storage.read_model(claim_uri, Claim, _REPAIR) if _CLAIM in names else None
     if found != claim:
         what = f"the reproduction of run {found.run_id}" if found else "other files"
         raise ConfigurationError(

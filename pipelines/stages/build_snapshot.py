@@ -6,9 +6,14 @@ The snapshot itself lies outside the run; the artifact `Snapshot` draws its file
 them: that is the room `pipelines.snapshot`.
 """
 
+from typing import TYPE_CHECKING
+
 from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot
 from pipelines.contracts.run_layout import listing_uri
+
+if TYPE_CHECKING:
+    from pipelines.event_log.listing import Listing
 
 
 def build_snapshot(run: ResolvedRun) -> Snapshot:
@@ -23,17 +28,27 @@ def build_snapshot(run: ResolvedRun) -> Snapshot:
             or hold no positives.
         RunInProgressError: another process builds the snapshot of this run.
     """
+    from pipelines.snapshot.build import write_snapshot
+
+    # The listing comes first: a file that is written while the snapshot is built is not as listed.
+    listed_at = listing_uri(run.run_uri)
+    seen = storage.look(listed_at)
+    storage.write_over(listed_at, list_event_log(run), seen)
+    return write_snapshot(run)
+
+
+def list_event_log(run: ResolvedRun) -> "Listing":
+    """Return what the files are by now of which the run's snapshot is built.
+
+    Raises:
+        DataContractError: the event log is missing or lacks a table.
+        TransientStorageError: the storage failed.
+    """
     from pipelines.event_log.listing import list_files
     from pipelines.event_log.reader import open_event_log
-    from pipelines.snapshot.build import write_snapshot
     from pipelines.snapshot.plan import make_plan
     from pipelines.snapshot.spill import files_read
 
-    listed_at = listing_uri(run.run_uri)
-    seen = storage.look(listed_at)
     plan, event_log = make_plan(run), open_event_log(run.event_log_uri)
     read = (*files_read(event_log, plan), event_log.files_of("pins"))
-    # The listing comes first: a file that is written while the snapshot is built is not as listed.
-    listing = list_files(event_log, [file for files in read for file in files], plan.as_of_ms)
-    storage.write_over(listed_at, listing, seen)
-    return write_snapshot(run)
+    return list_files(event_log, [file for files in read for file in files], plan.as_of_ms)

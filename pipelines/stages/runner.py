@@ -279,8 +279,14 @@ def _tidy_after_kill(stage: str, run_uri: str, number: int) -> None:
         _tidy(stage, run_uri, f"output-{published:08d}-", number)
 
 
-def read_record(run_uri: str, stage: str) -> StageRecord:
+def read_record(run_uri: str, stage: str, repair: str = "") -> StageRecord:
     """Return a stage's manifest.
+
+    Args:
+        run_uri: The run folder.
+        stage: The stage.
+        repair: What a person should do where the manifest is missing or cannot be read; '': what
+            whoever works on the cycle does, which writes into its folder.
 
     Raises:
         ConfigurationError: the stage has not happened in this run.
@@ -289,18 +295,18 @@ def read_record(run_uri: str, stage: str) -> StageRecord:
     how = f"run `{stage_command(stage, run_uri)}`"
     if stage == "resolve_run":
         how = "run `homefeed resolve --as-of YYYY-MM-DD` (it prints the run's URI)"
-    uri = manifest_uri(run_uri, stage)
+    uri, mend = manifest_uri(run_uri, stage), repair or _repair(run_uri, stage)
     try:
-        record = storage.read_model(uri, StageRecord, _repair(run_uri, stage))
+        record = storage.read_model(uri, StageRecord, mend)
     except FileNotFoundError:
         raise ConfigurationError(
             f"run {run_uri} has no manifest of {stage}; expected that stage to have ended; "
-            f"{how} first, or correct --run"
+            f"{repair or f'{how} first, or correct --run'}"
         ) from None
     if record.stage != stage or not record.is_sound():
         raise DataContractError(
             f"{uri} was edited or is of another stage ({record.stage}): its seal does not fit what "
-            f"it says; expected it as {stage} wrote it; {_repair(run_uri, stage)}"
+            f"it says; expected it as {stage} wrote it; {mend}"
         )
     return record
 
@@ -314,14 +320,20 @@ def _repair(run_uri: str, stage: str) -> str:
     return f"delete it and run `{stage_command(stage, run_uri)}`"
 
 
-def read_artifact(run_uri: str, stage: str, kind: type[Kind]) -> Kind:
-    """Return a stage's artifact; raises as `read_record` does."""
-    artifact = read_record(run_uri, stage).artifact
+def _of_other_code(run_uri: str, stage: str) -> str:
+    return (
+        f"{_repair(run_uri, stage)}; where HOMEFEED_ANCHOR_IMAGE or HOMEFEED_ANCHOR_COMMAND names "
+        f"older code, unset it"
+    )
+
+
+def read_artifact(run_uri: str, stage: str, kind: type[Kind], repair: str = "") -> Kind:
+    """Return a stage's artifact; takes a repair and raises as `read_record` does."""
+    artifact = read_record(run_uri, stage, repair).artifact
     try:
         return kind.model_validate(artifact)
     except ValidationError as error:
         raise DataContractError(
             f"{manifest_uri(run_uri, stage)} holds a {kind.__name__} of another version: {error}; "
-            f"{_repair(run_uri, stage)}; where HOMEFEED_ANCHOR_IMAGE or HOMEFEED_ANCHOR_COMMAND "
-            f"names older code, unset it"
+            f"{repair or _of_other_code(run_uri, stage)}"
         ) from None

@@ -32,7 +32,7 @@ Rows = dict[tuple[str, ...], Counter[str]]
 def main() -> int:
     """Run the tries of some parts, or one try, and write the counts."""
     # Here, because every process that is killed imports this file, and must be quick.
-    from fault_parts import PARTS, Place
+    from fault_parts import NOT_REACHED, PARTS, Place
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", nargs="+", choices=NAMES, default=NAMES)
@@ -42,7 +42,12 @@ def main() -> int:
     logging.disable(logging.WARNING)
     names, number = options.parts, None
     if options.only:
-        names, number = [options.only[0]], int(options.only[1])
+        names, number = [options.only[0]], _number(options.only[1])
+        if names[0] not in NAMES or number is None:
+            parser.error(
+                f"--only {' '.join(options.only)}: expected one of {', '.join(NAMES)} and the "
+                f"number of a try, as in 'LOST stages 12: ...'"
+            )
     num_lost = 0
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         place = Place(Path(scratch), stack)
@@ -54,7 +59,18 @@ def main() -> int:
             if number is None:
                 wall_s = time.monotonic() - started
                 _write(name, _table(PARTS[name], rows, wall_s, options.minutes))
+            elif not rows:
+                parser.error(f"{name} has no try number {number}; expected one that was printed")
+            else:
+                missed = sum(row[NOT_REACHED] for row in rows.values())
+                _tell(
+                    f"{name} {number}: {'lost' if lost else NOT_REACHED if missed else 'survived'}"
+                )
     return int(num_lost > 0)
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isdecimal() else None
 
 
 def _wanted(tries: "Iterator[Try]", number: int | None, minutes: float | None) -> "Iterator[Try]":
@@ -87,9 +103,12 @@ def _count(name: str, tries: "Iterator[Try]") -> tuple[Rows, list[str]]:
 
 
 def _table(part: "Part", rows: Rows, wall_s: float, minutes: float | None) -> str:
+    from fault_parts import NOT_REACHED
+
     total, gone = (sum(row[what] for row in rows.values()) for what in ("tries", "lost"))
     heads = [*part.names, "tries", "survived", "lost", *part.extras]
-    shortened = f", as many as began in {minutes:g} minutes" if minutes else ""
+    begun = f"in the order of the draw, as many as began in {minutes:g} minutes" if minutes else ""
+    shortened = f", {begun}" if begun else ""
     lines = [
         f"{total} tries, {part.says}{shortened}, in {wall_s:.0f} s: {gone} lost.",
         "",
@@ -98,7 +117,8 @@ def _table(part: "Part", rows: Rows, wall_s: float, minutes: float | None) -> st
     ]
     for name in _in_order(part, rows):
         row = rows[name]
-        counts = [row["tries"], row["tries"] - row["lost"], row["lost"]]
+        survived = row["tries"] - row["lost"] - row[NOT_REACHED]
+        counts = [row["tries"], survived, row["lost"]]
         cells = [*name, *map(str, counts), *(str(row[extra]) for extra in part.extras)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -59,17 +59,21 @@ class CycleEnd:
 
 
 def plans(num_seeds: int, everys: tuple[int, ...]) -> list[Plan]:
-    """Return the plans: seeds at 5 and 30 % of all requests, and every n-th by each fault."""
+    """Return the plans: seeds at 5 and 30 % of all requests, and every n-th by each fault.
+
+    Both kinds take turns, so that whoever has no time for all of them has tried some of each.
+    """
     drawn = [
         (f"{share:.0%} of requests spoiled", share, seed, 0, "")
         for seed in range(1, num_seeds + 1)
         for share in (0.05, 0.3)
     ]
     counted = [
-        ("every n-th request spoiled", 0.0, 0, every, fault)
+        (f"every {every}th request spoiled", 0.0, 0, every, fault)
         for every, fault in itertools.product(everys, FAULTS)
     ]
-    return [Plan(number, *each) for number, each in enumerate([*drawn, *counted])]
+    turns = itertools.chain.from_iterable(itertools.zip_longest(drawn, counted))
+    return [Plan(number, *each) for number, each in enumerate(filter(None, turns))]
 
 
 @contextlib.contextmanager

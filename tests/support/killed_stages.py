@@ -7,6 +7,7 @@ what the person did stands.
 """
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +17,7 @@ from pipelines.stages.runner import read_artifact
 from support import stage_acts
 from support.stage_points import Place, verb_of
 from support.stage_processes import KILLED, Ended, Where, perform
-from support.stage_world import StageWorld
+from support.stage_world import WITH_PROCESSES, StageWorld
 
 Act = Callable[[StageWorld], Ended]
 NOBODY = "nobody"
@@ -31,6 +32,10 @@ ACTORS: dict[str, Act] = {
 }
 ASKING = ("resolve_run", "train_challenger", "compare_with_champion", "promote_challenger")
 """Stages that ask or change the registry, for which somebody acts meanwhile."""
+DECIDING = ("resolve_run", "promote_challenger")
+"""Stages that look at who serves, so that what somebody does meanwhile decides what they do."""
+REFUSALS = ("RecordDisagreesError", "PromotionRefusedError")
+"""With these a stage or a person is told that the other one was quicker."""
 MOVED_BY_HAND = "the alias is moved by hand"
 _RUN_ALONE = ("artifact", "content", "mlflow")
 """What somebody else's doings leave as it would be without them."""
@@ -59,9 +64,13 @@ def draw_tries(
     Args:
         places: The points of each stage.
         seed: Of the draw.
-        per_class: How many points of each class are tried alone: the first, the last, and others
-            drawn at random.
+        per_class: How many points of each class are tried alone: one that is drawn, or the first
+            and the last, and others that are drawn.
         per_actor: How many points of each asking stage are tried with each actor.
+
+    Returns:
+        The tries, in an order in which no stage and actor comes a second time before each has come
+        once: so whoever has no time for all of them has tried every pair.
     """
     draw = random.Random(seed)
     chosen: list[tuple[str, Place, str]] = []
@@ -74,7 +83,16 @@ def draw_tries(
             drawn = draw.sample(places[stage], min(per_actor, len(places[stage])))
             chosen += [(stage, place, actor) for place in drawn]
     draw.shuffle(chosen)
-    return [StageTry(number, *each) for number, each in enumerate(chosen)]
+    return [StageTry(number, *each) for number, each in enumerate(_in_rounds(chosen))]
+
+
+def _in_rounds(chosen: list[tuple[str, Place, str]]) -> list[tuple[str, Place, str]]:
+    seen: Counter[tuple[str, str]] = Counter()
+    rounds = []
+    for stage, _, actor in chosen:
+        rounds.append(seen[(stage, actor)])
+        seen[(stage, actor)] += 1
+    return [each for _, each in sorted(zip(rounds, chosen, strict=True), key=lambda one: one[0])]
 
 
 def sample_of(tries: Sequence[StageTry], seed: int, count: int) -> list[StageTry]:
@@ -83,20 +101,32 @@ def sample_of(tries: Sequence[StageTry], seed: int, count: int) -> list[StageTry
 
 
 def _some_of(same: Sequence[Place], count: int, draw: random.Random) -> list[Place]:
+    if count == 1:
+        return [draw.choice(same)]
     edges = list(dict.fromkeys([same[0], same[-1]]))[:count]
     inner = same[1:-1]
     return edges + draw.sample(inner, min(max(0, count - len(edges)), len(inner)))
 
 
-def try_stage(world: StageWorld, each: StageTry, starts_processes: bool = False) -> None:
-    """Kill a stage at a point, let the actor act, run the stage again, and look at everything."""
+def try_stage(world: StageWorld, each: StageTry, starts_processes: bool = False) -> bool:
+    """Kill a stage at a point, let the actor act, run the stage again, and look at everything.
+
+    Returns:
+        Whether there was a kill. Where the stage starts processes of its own, it may end before it
+        comes by the point, and then nothing was tried. Else that is an error.
+    """
     world.restore(each.stage)
     where: Where = replace(world.where, starts_processes=starts_processes)
     killed = perform(where, world.act_of(each.stage), kill_at=each.place)
-    assert killed.code in (0, KILLED), f"{each.story}: {killed.error}\n{killed.said}"
+    if starts_processes and killed.code == 0:
+        return False
+    assert killed.code == KILLED, (
+        f"{each.story}: the point was not reached; the stage ended with {killed.code} "
+        f"{killed.error}\n{killed.said}"
+    )
     assert world.living() == [], each.story
     was_published = world.is_published(each.stage)
-    acted = ACTORS[each.actor](world).code if each.actor != NOBODY else 0
+    acted = _act(world, each)
     served = world.state().serves
     again = perform(where, world.act_of(each.stage))
     story = f"{each.story}: then {again.error or 'done'}\n{again.said if again.code else ''}"
@@ -104,24 +134,40 @@ def try_stage(world: StageWorld, each: StageTry, starts_processes: bool = False)
     assert world.living() == [], story
     if each.actor == NOBODY:
         assert again.code == 0, story
-        world.assert_undisturbed(each.stage, story)
-    elif each.stage in ("resolve_run", "promote_challenger"):
+        how = WITH_PROCESSES if starts_processes else ""
+        world.assert_undisturbed(each.stage, story, how=how)
+    elif each.stage in DECIDING:
         _assert_decided(world, each, again, was_published, story)
-        if not acted and each.stage == "promote_challenger":
+        if acted and each.stage == "promote_challenger":
             assert world.state().serves == served or each.actor.startswith("another"), story
     else:
         assert again.code == 0, story
         world.assert_undisturbed(each.stage, story, _RUN_ALONE)
     if each.actor != MOVED_BY_HAND:
         _assert_record_is_sound(world, story)
+    return True
+
+
+def _act(world: StageWorld, each: StageTry) -> bool:
+    """Let the actor act, see that nothing unforeseen comes of it, and return whether it was done.
+
+    A stage that only asks stands in nobody's way.
+    """
+    if each.actor == NOBODY:
+        return False
+    ended = ACTORS[each.actor](world)
+    is_refused = each.stage in DECIDING and ended.error in REFUSALS
+    assert ended.code == 0 or is_refused, (
+        f"{each.story}: the actor ended with {ended.code} {ended.error}\n{ended.said}"
+    )
+    return ended.code == 0
 
 
 def _assert_decided(
     world: StageWorld, each: StageTry, again: Ended, was_published: bool, story: str
 ) -> None:
     """Check a stage that looks at who serves: it is done, or refuses and says so."""
-    refusals = {"RecordDisagreesError", "PromotionRefusedError"}
-    assert again.code == 0 or again.error in refusals, story
+    assert again.code == 0 or again.error in REFUSALS, story
     assert world.is_published(each.stage) == (again.code == 0), story
     if was_published:
         assert again.code == 0, story

@@ -13,6 +13,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from pipelines.contracts.run_layout import manifest_uri
 from pipelines.registry import reconcile, tracking
 from pipelines.stages.runner import read_record
 from support import stage_acts
+from support.mlflow_facts import facts_of_mlflow
 from support.mlflow_server import mlflow_server
 from support.stage_points import Place, without_random_parts
 from support.stage_processes import Act, Where, find_places, perform
@@ -39,6 +41,10 @@ OTHERS = stage_acts.request_of(stage_acts.LATER).run_id
 _EARLY = STAGES[1:5]
 _RULED = {"promote_challenger": Decision.PROMOTE, "alert": Decision.REJECT}
 """Stages for which the verdict is set, so that they have something to do."""
+WITH_PROCESSES = " with processes"
+"""Ends the name under which it is kept what a stage leaves that starts processes of its own."""
+_ONE_ATTEMPTS = "/training/torchrun/"
+"""Logs of one attempt's workers. Each attempt has its own, and they are kept with the others."""
 _UNFINISHED = (".scratch-", ".partial", ".writing")
 Facts = dict[str, Any]
 
@@ -48,7 +54,7 @@ class StageWorld:
 
     def __init__(self, folder: Path, server_url: str, url: str) -> None:
         self.home, self._kept = folder / "home", folder / "kept"
-        self._server, self._server_url = folder / "server", server_url
+        self.server, self._server_url = folder / "server", server_url
         self.url = url
         self.notes = folder / "notes"
         self.notes.mkdir(parents=True)
@@ -86,24 +92,36 @@ class StageWorld:
         """Keep the state of workspace and registry under a name."""
         kept = self._kept / name
         shutil.copytree(self.home, kept / "home")
-        shutil.copytree(self._server / "artifacts", kept / "artifacts")
-        _copy_database(self._server / "mlflow.db", kept / "mlflow.db")
+        shutil.copytree(self.server / "artifacts", kept / "artifacts")
+        _copy_database(self.server / "mlflow.db", kept / "mlflow.db")
 
     def restore(self, name: str) -> None:
         """Bring the state back that was kept under a name; the server goes on running."""
         kept = self._kept / name
         for folder, source in (
             (self.home, kept / "home"),
-            (self._server / "artifacts", kept / "artifacts"),
+            (self.server / "artifacts", kept / "artifacts"),
         ):
             shutil.rmtree(folder)
             shutil.copytree(source, folder)
-        _copy_database(kept / "mlflow.db", self._server / "mlflow.db")
+        _copy_database(kept / "mlflow.db", self.server / "mlflow.db")
 
     def set_verdict_for(self, stage: str) -> None:
         """Give a stage that obeys the verdict one on which it has something to do."""
         if stage in _RULED:
             self.must(partial(stage_acts.rule, self.run_uri, _RULED[stage]))
+
+    def find_places_with_processes(self, stage: str) -> list[Place]:
+        """Return a stage's points where it starts processes of its own, whose points these are not.
+
+        The state before the stage is brought back first. What the stage leaves so is kept as well,
+        for it holds the logs of those processes.
+        """
+        self.restore(stage)
+        where = replace(self.where, starts_processes=True)
+        found = find_places(where, self.act_of(stage))
+        self.undisturbed[stage + WITH_PROCESSES] = self.facts(stage)
+        return found
 
     def is_published(self, stage: str) -> bool:
         return storage.exists(manifest_uri(self.run_uri, stage))
@@ -114,7 +132,7 @@ class StageWorld:
             "artifact": self.artifact(stage),
             "files": self._files(),
             "content": self._content(),
-            "mlflow": self._mlflow(),
+            "mlflow": facts_of_mlflow(self.server),
         }
 
     def artifact(self, stage: str) -> str:
@@ -124,7 +142,10 @@ class StageWorld:
 
     def _files(self) -> Counter[str]:
         paths = (str(path.relative_to(self.home)) for path in self.home.rglob("*"))
-        return Counter(without_random_parts(path) for path in paths if OTHERS not in path)
+        others = (OTHERS, _ONE_ATTEMPTS)
+        return Counter(
+            without_random_parts(path) for path in paths if not any(each in path for each in others)
+        )
 
     def _content(self) -> dict[str, str]:
         """Return digests of what later stages and servers read: snapshots and bundles."""
@@ -137,19 +158,18 @@ class StageWorld:
             for name, path in folders.items()
         }
 
-    def _mlflow(self) -> dict[str, list[str]]:
-        """Return what the server's own tables and files hold, the alias `champion` left out."""
-        tables = {name: _rows(self._server / "mlflow.db", query) for name, query in _TABLES.items()}
-        files = (
-            without_random_parts(str(path.relative_to(self._server)))
-            for path in (self._server / "artifacts").rglob("*")
-            if path.is_file()
-        )
-        return tables | {"files": sorted(files)}
+    def assert_undisturbed(
+        self, stage: str, story: str, names: Sequence[str] = (), how: str = ""
+    ) -> None:
+        """Compare what a stage has left, in all or in some respects, with what it leaves else.
 
-    def assert_undisturbed(self, stage: str, story: str, names: Sequence[str] = ()) -> None:
-        """Compare what a stage has left, in all or in some respects, with what it leaves else."""
-        expected, found = self.undisturbed[stage], self.facts(stage)
+        Args:
+            stage: The stage.
+            story: What an assertion that fails says.
+            names: Which respects; all by default.
+            how: `WITH_PROCESSES` where the stage has started processes of its own.
+        """
+        expected, found = self.undisturbed[stage + how], self.facts(stage)
         for name in names or expected:
             if found[name] != expected[name]:
                 raise AssertionError(f"{story}: {name} {_unlike(expected[name], found[name])}")
@@ -178,26 +198,6 @@ class StageWorld:
         return found
 
 
-_OF_RUN = "(SELECT value FROM tags t WHERE t.run_uuid = r.run_uuid AND t.key = 'homefeed_run_id')"
-_SIDE = "(SELECT value FROM tags t WHERE t.run_uuid = r.run_uuid AND t.key = 'homefeed_side')"
-_VALUE = "CASE WHEN key IN ('ruling_digest', 'model_digest') THEN '' ELSE value END"
-"""Those digests cover the ids of MLflow runs; a promotion refuses what is not the verdict's."""
-_TABLES = {
-    "runs": f"SELECT {_OF_RUN}, {_SIDE}, r.status, r.lifecycle_stage FROM runs r",
-    "tags": f"SELECT {_OF_RUN}, {_SIDE}, key, {_VALUE} FROM tags x JOIN runs r USING (run_uuid)",
-    "params": f"SELECT {_OF_RUN}, {_SIDE}, key, value FROM params x JOIN runs r USING (run_uuid)",
-    # The speed of a training is timed anew.
-    "metrics": f"SELECT {_OF_RUN}, {_SIDE}, key, step, "
-    "CASE WHEN key LIKE '%_per_s' THEN '' ELSE value END FROM metrics x JOIN runs r "
-    "USING (run_uuid)",
-    "models": "SELECT name, status FROM logged_models",
-    "versions": "SELECT name, version, status FROM model_versions",
-    "version tags": f"SELECT version, key, {_VALUE} FROM model_version_tags",
-    "aliases": "SELECT alias, version FROM registered_model_aliases WHERE alias != 'champion'",
-    "outputs": "SELECT source_type, destination_type FROM inputs",
-}
-
-
 def _unlike(old: Any, new: Any) -> str:
     """Return what is more and what is less than expected, in short."""
     if isinstance(old, str):
@@ -212,11 +212,6 @@ def _flat(found: Any) -> list[str]:
         return list(found.elements())
     rows = {name: each if isinstance(each, list) else [each] for name, each in found.items()}
     return [f"{name}: {row}" for name, each in rows.items() for row in each]
-
-
-def _rows(database: Path, query: str) -> list[str]:
-    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        return sorted(without_random_parts(str(row)) for row in connection.execute(query))
 
 
 def _copy_database(source: Path, target: Path) -> None:

@@ -21,6 +21,7 @@ from pipelines.contracts.errors import (
 )
 from pipelines.contracts.run_layout import listing_uri, manifest_uri
 from pipelines.contracts.schemas import ACTIONS
+from pipelines.reproduction import causes
 from pipelines.stages.runner import run_stage
 from support import commands
 from support.runs import make_run, save_run
@@ -77,7 +78,9 @@ def test_the_snapshot_alone_is_rebuilt_and_the_original_is_not_touched(
     said = reproduce()
     assert said.splitlines()[-1] == "1 equal"
     assert "build_snapshot: starting" in said and "build_snapshot: done in" in said
-    assert reproduce(name=run.run_id).splitlines()[-1] == "1 equal"  # goes on in the folder
+    again = reproduce(name=run.run_id)  # goes on in the folder
+    assert again.splitlines()[-1] == "1 equal"
+    assert "build_snapshot: was rebuilt before" in again and "done in" not in again
     assert look_of(tmp_path / "home") == before
     assert not (tmp_path / "rebuilt" / "registry").exists()
 
@@ -103,6 +106,45 @@ def test_a_partition_that_was_altered_is_named_with_its_time(
         "  files.shard-00000/examples.arrow: [0-9a-f]{12} then, [0-9a-f]{12} now", said
     )
     assert said.splitlines()[-1] == "1 differs"
+
+
+def test_a_partition_that_was_altered_after_it_was_rebuilt_is_seen(
+    reproduce: Reproduce, tmp_path: Path
+) -> None:
+    assert reproduce().splitlines()[-1] == "1 equal"
+    path = tmp_path / "home" / "event_log" / ACTIONS_15
+    kinds = pq.read_table(path, partitioning=None)["action_type"].to_pylist()
+    rewrite(path.parents[2], ACTIONS_15, "action_type", pa.array(["save", *kinds[1:]]))
+    said = reproduce()
+    assert "the event log is not as it was when it was rebuilt here" in said
+    assert f"data: {ACTIONS_15} was written again" in said
+    assert said.splitlines()[-1] == "1 differs"
+
+
+def change_the_worker(folder: Path, **changes: object) -> None:
+    """Let it look as if other code, packages or another machine had worked in a scratch folder."""
+    [path] = folder.glob("workspace/runs/*/resolve_run/manifest.json")
+    record = StageRecord.model_validate_json(path.read_text())
+    assert record.made_with is not None
+    made_with = record.made_with.model_copy(update=changes)
+    other = record.model_copy(update={"made_with": made_with}).sealed()
+    path.write_text(other.model_dump_json())
+
+
+def test_what_other_code_has_rebuilt_is_rebuilt_again(reproduce: Reproduce, tmp_path: Path) -> None:
+    reproduce()
+    [stage] = (tmp_path / "rebuilt").glob("workspace/runs/*/build_snapshot")
+    unfinished = stage.parent / "train_challenger" / "training" / "checkpoint"
+    unfinished.parent.mkdir(parents=True)
+    unfinished.touch()
+    change_the_worker(tmp_path / "rebuilt", code_version="a commit to the documentation")
+    assert "build_snapshot: was rebuilt before" in reproduce() and unfinished.exists()
+    change_the_worker(tmp_path / "rebuilt", project_digest="f" * 64)
+    said = reproduce()
+    assert "was made by other code or packages, or on another machine" in said
+    assert "build_snapshot: done in" in said and not unfinished.exists()
+    assert said.splitlines()[-1] == "1 equal"
+    assert "everything is rebuilt" not in reproduce()
 
 
 def test_a_row_that_came_late_makes_no_difference(reproduce: Reproduce, tmp_path: Path) -> None:
@@ -142,8 +184,8 @@ def test_a_log_that_was_moved_is_read_where_it_lies_by_now(
     assert " files, the last of them " in line and "with the same row counts" in line
 
 
-def reseal(run: ResolvedRun, **changes: object) -> None:
-    uri = manifest_uri(run.run_uri, "build_snapshot")
+def reseal(run: ResolvedRun, stage: str = "build_snapshot", **changes: object) -> None:
+    uri = manifest_uri(run.run_uri, stage)
     record = storage.read_model(uri, StageRecord)
     storage.write_model(uri, record.model_copy(update=changes).sealed())
 
@@ -182,8 +224,38 @@ def test_an_edited_manifest_is_refused(run: ResolvedRun, reproduce: Reproduce) -
     edited = json.loads(path.read_text())
     edited["artifact"]["digest"] = "0" * 64
     path.write_text(json.dumps(edited))
-    with pytest.raises(DataContractError, match="its seal does not fit"):
+    with pytest.raises(DataContractError, match="its seal does not fit") as caught:
         reproduce()
+    # The record is what everything is compared with, so nobody is told to make it anew.
+    assert "homefeed stage" not in str(caught.value) and "delete" not in str(caught.value)
+    assert "nothing is to be written over: put a sound copy" in str(caught.value)
+
+
+def test_a_record_of_another_version_is_refused_before_anything_is_rebuilt(
+    run: ResolvedRun, reproduce: Reproduce, tmp_path: Path
+) -> None:
+    record = storage.read_model(manifest_uri(run.run_uri, "build_snapshot"), StageRecord)
+    reseal(run, artifact={name: each for name, each in record.artifact.items() if name != "shards"})
+    with pytest.raises(DataContractError, match="a Snapshot of another version") as caught:
+        reproduce()
+    assert "nothing is to be written over" in str(caught.value)
+    assert not (tmp_path / "rebuilt").exists()
+
+
+def test_what_is_not_on_record_may_be_why_something_differs(
+    run: ResolvedRun, reproduce: Reproduce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(causes, "recipe_changes", lambda past: [])  # the tiny one is another
+    record = storage.read_model(manifest_uri(run.run_uri, "build_snapshot"), StageRecord)
+    other = record.artifact | {"digest": "0" * 64}
+    reseal(run, artifact=other)
+    reseal(run, "resolve_run", made_with=record.made_with)
+    assert "data, code, packages, processor and recipe are as the record says" in reproduce()
+    reseal(run, artifact=other, made_with=None)
+    said = reproduce()
+    assert "are as the record says" not in said
+    assert "either what is not on record has, which is named below, or the record is not" in said
+    assert said.splitlines()[-1] == "1 differs"
 
 
 def test_who_made_it_is_sealed_too(run: ResolvedRun, reproduce: Reproduce) -> None:

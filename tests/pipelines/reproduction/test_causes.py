@@ -1,13 +1,18 @@
 """What has changed since a cycle ran is named, what matters most first."""
 
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipelines.contracts.artifacts import StageRecord
+import pytest
+
+from pipelines.contracts.artifacts import FreshAnchor, StageRecord
 from pipelines.contracts.code_identity import code_digest, environment
+from pipelines.contracts.judgement import Decision
 from pipelines.event_log.listing import ListedFile, Listing
 from pipelines.reproduction import causes
 from pipelines.reproduction.past_cycle import REBUILT, PastCycle
+from support.judgements import make_judgement
 from support.runs import make_run
 
 BUILT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -49,8 +54,10 @@ def test_files_are_named_by_what_they_may_have_done(tmp_path: Path) -> None:
     )
     again = "was written again 2026-02-01 00:00:00 UTC"
     assert causes.data_changes(make_past(tmp_path, then), now) == [
-        "data: a is gone since 2026-01-01 00:00:00 UTC, with 5 rows known before as_of",
-        f"data: d {again}, with as many rows as before: values or their order were changed",
+        "data: a is gone, with 5 rows known before as_of; it was there when the snapshot was built "
+        "(2026-01-01 00:00:00 UTC)",
+        f"data: d {again}, with as many rows as before and another footer: values, their order, or "
+        f"only how they are stored were changed",
         f"data: e {again}: 5 rows known before as_of then, 6 rows now",
         f"data: c {again}: 7 rows then, 9 rows now, as many as before known before as_of",
         f"data: b {again}, with the same row counts and the same bounds of every column",
@@ -106,6 +113,81 @@ def test_the_model_that_was_registered_first_is_trained_first(tmp_path: Path) ->
     assert past.stages_until("train_challenger")[2:] == ("train_anchor", "train_challenger")
     assert past.stages_until("train_anchor")[2:] == ("train_anchor",)
     assert past.stages_until("build_snapshot") == ("build_snapshot",)
+    assert past.stages_to_tell_of("train_challenger") == REBUILT[:4]
+    assert past.stages_to_tell_of("train_anchor") == (*REBUILT[:2], "train_anchor")
+    del past.records["train_anchor"]
+    assert past.stages_to_tell_of("train_anchor") == REBUILT[:4]
+    assert past.stages_to_tell_of("train_challenger") == REBUILT[:3]
+
+
+def test_a_commit_is_named_that_changed_the_code_in_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "repository"
+
+    def commit(folder: str) -> str:
+        (repository / folder).mkdir(parents=True, exist_ok=True)
+        (repository / folder / "code.py").touch()
+        git("add", ".")
+        git("-c", "user.name=n", "-c", "user.email=e", "commit", "-qm", f"Changes {folder}")
+        return git("rev-parse", "HEAD")
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(repository), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    repository.mkdir()
+    git("init", "-q")
+    former = commit("docs")
+    commit("validation")
+    commit("training")
+    monkeypatch.setattr(causes, "ROOT", repository)
+    past = make_past(tmp_path)
+    other = past.run.model_copy(update={"code_digest": "0" * 64, "code_version": former})
+    past = PastCycle(past.run_uri, other, past.records, None)
+    today = environment()
+    now = {"build_snapshot": record("build_snapshot", made_with=today)}
+    [found] = causes.environment_changes(past, now)
+    assert "the first commit to it since is" in found
+    assert found.endswith("Changes training (build_snapshot)")  # only training is in question
+    changes = {"project_digest": "0" * 64, "code_version": former}
+    past = make_past(tmp_path, made_with=today.model_copy(update=changes))
+    [found] = causes.environment_changes(past, now)
+    assert "Changes validation; what trains and scores is equal" in found
+
+
+def test_an_anchor_that_other_code_trained_is_told(tmp_path: Path) -> None:
+    reason = {"reason": "It differs.", "snapshot": None, "trained": None}
+    fresh = FreshAnchor(**reason, code_digest="a" * 64)
+    past = make_past(tmp_path)
+    past.records["train_anchor"] = record("train_anchor", artifact=fresh.model_dump(mode="json"))
+    run = past.run.model_copy(update={"code_digest": "c" * 64})
+    past = PastCycle(past.run_uri, run, past.records, None)
+    now = {"train_anchor": past.records["train_anchor"]}
+    [found] = causes.anchor_changes(past, now)
+    assert found.startswith(f"fresh anchor: it was trained by code {'a' * 12}, and the cycle was")
+    assert found.endswith(f"it was rebuilt by the code that is installed, {code_digest()[:12]}")
+    assert causes.anchor_changes(past, {}) == []
+    own = past.run.model_copy(update={"code_digest": "a" * 64})
+    assert causes.anchor_changes(PastCycle(past.run_uri, own, past.records, None), now) == []
+
+
+def test_a_limit_that_a_busy_machine_breaks_is_told(tmp_path: Path) -> None:
+    slow = "Serving check: latency p99 is 260 ms, beyond the 250 ms allowed."
+    quick, name = make_judgement(Decision.PROMOTE), "compare_with_champion"
+    problems = {"latency_p99_ms": 260.0, "problems": (slow, "Serving check: golden rows differ.")}
+    serving = quick.serving.model_copy(update=problems)
+    busy = quick.model_copy(update={"serving": serving})
+    past = make_past(tmp_path)
+    past.records[name] = record(name, artifact=quick.model_dump(mode="json"))
+    now = {name: record(name, artifact=busy.model_dump(mode="json"))}
+    assert causes.measured_changes(past, now) == [
+        "serving check of the challenger: nothing beyond its limit (p99 6 ms and 400 MiB) then, "
+        "latency p99 is 260 ms, beyond the 250 ms allowed now; this is measured anew each time, "
+        "and the verdict depends on it"
+    ]
+    assert causes.measured_changes(past, {name: past.records[name]}) == []
+    assert causes.measured_changes(past, {}) == []
 
 
 def test_an_option_that_is_younger_than_the_record_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What is called equal: contents, whatever their places, their ids and the code's name."""
 
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from pipelines import storage
 from pipelines.contracts.artifacts import FreshAnchor, ResolvedRun, StageRecord
 from pipelines.contracts.base import Artifact
 from pipelines.contracts.files import digest_files, digest_of_files
-from pipelines.contracts.judgement import Decision, Judgement
+from pipelines.contracts.judgement import AnchorFacts, Decision, Judgement
 from pipelines.reproduction.findings import Finding, compare_stage
 from support.bundles import write_small_bundle, write_with_config
 from support.judgements import CHALLENGER, make_judgement
@@ -60,6 +61,46 @@ def test_other_weights_are_not(tmp_path: Path) -> None:
     }
 
 
+def test_an_older_record_without_files_is_compared_by_its_bundle(tmp_path: Path) -> None:
+    run = make_run(tmp_path, code_version="former")
+    then, now = trained(tmp_path / "then", 3, "former"), trained(tmp_path / "now", 3, "todays")
+    older = then.model_copy(update={"bundle_files": ()})
+    found = compared("train_challenger", run, older, now)
+    assert found["challenger: bundle"].state == "equal"
+    assert {finding.state for finding in found.values()} == {"equal"}
+    found = compared("train_challenger", run, older, trained(tmp_path / "other", 4, "todays"))
+    assert found["challenger: bundle"].state == "differs"
+
+
+def test_the_code_is_named_as_in_the_original_bundle(tmp_path: Path) -> None:
+    # The training began, MLflow went, somebody committed, and the retry published the bundle.
+    then, now = trained(tmp_path / "then", 3, "former"), trained(tmp_path / "now", 3, "todays")
+    run = make_run(tmp_path, code_version="of the retry")
+    found = compared("train_challenger", run, then, now)
+    assert {finding.state for finding in found.values()} == {"equal"}
+    shutil.rmtree(tmp_path / "then")
+    found = compared("train_challenger", run, then, now)
+    assert found["challenger: description"].state == "differs"
+
+
+def test_the_name_of_a_code_is_no_part_of_an_anchors_reason(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+
+    def states(then: str, now: str) -> set[str]:
+        made = [FreshAnchor(trained=None, snapshot=None, reason=text) for text in (then, now)]
+        return {finding.state for finding in compared("train_anchor", run, *made).values()}
+
+    one, other = "a1" * 6, "b2" * 6
+    differs = "The run's recipe differs from the accepted one, 'x', which was trained on the rows"
+    assert states(f"{differs}.", f"{differs} by code {one}.") == {"equal"}
+    by = "The accepted code ({}) trained it."
+    assert states(by.format(one), by.format(other)) == {"equal"}
+    start = f"It was trained by other code ({one}, accepted {other}). The accepted code is"
+    lacking = f"{start} not that of HOMEFEED_ANCHOR_IMAGE or HOMEFEED_ANCHOR_COMMAND ({one}), so"
+    assert states(f"{start} not at hand, so", lacking) == {"equal"}
+    assert states("It differs.", "It is the accepted one.") == {"differs"}
+
+
 def test_an_anchor_that_was_not_trained_again_differs(tmp_path: Path) -> None:
     run = make_run(tmp_path, code_version="test")
     reason = {"reason": "It differs.", "snapshot": None}
@@ -89,6 +130,37 @@ def test_a_judgement_is_equal_whatever_was_measured_anew(tmp_path: Path) -> None
     found = compared("compare_with_champion", make_run(tmp_path), with_description(then), now)
     assert {finding.state for finding in found.values()} == {"equal"}
     assert found["verdict"].then.startswith("REJECT ")
+
+
+def test_what_repeats_of_a_serving_check_is_compared(tmp_path: Path) -> None:
+    then = judged()
+    serving = then.serving.model_copy(update={"golden_difference": 1e-3})
+    found = compared("compare_with_champion", make_run(tmp_path), then, judged(serving=serving))
+    assert found["serving check"].state == "differs"
+    assert found["serving check"].details == (
+        "challenger.golden_difference: 1e-08 then, 0.001 now",
+    )
+
+
+def test_a_figure_within_another_reason_is_left_out_too(tmp_path: Path) -> None:
+    def with_slow_anchor(p99_ms: int) -> Judgement:
+        problem = f"Serving check: latency p99 is {p99_ms} ms, beyond the 250 ms allowed."
+        then = judged()
+        slow = then.serving.model_copy(update={"problems": (problem,)})
+        anchor = AnchorFacts(
+            model=CHALLENGER,
+            recipe=then.comparison,
+            freshness=then.comparison,
+            self_test=then.self_test,
+            serving=slow,
+        )
+        reasons = ("It lost.", f"The accepted recipe, v5, is not promoted either: {problem}")
+        verdict = then.verdict.model_copy(update={"reasons": reasons})
+        return then.model_copy(update={"anchor": anchor, "verdict": verdict})
+
+    made = with_slow_anchor(260), with_slow_anchor(270)
+    found = compared("compare_with_champion", make_run(tmp_path), *made)
+    assert {finding.state for finding in found.values()} == {"equal"}
 
 
 def test_another_metric_is_named_with_both_values(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import ModelRef, ResolvedRun, RunRequest, Window
+from pipelines.contracts.artifacts import Challenger, ModelRef, ResolvedRun, RunRequest, Window
 from pipelines.contracts.errors import TrackingEntryMissingError, TrackingUnavailableError
 from pipelines.contracts.judgement import BaselineKind, Decision, Judgement, Promoted
 from pipelines.contracts.schemas import EMBEDDING_DIM
@@ -135,6 +135,7 @@ def test_a_kill_in_the_middle_of_the_training(past: Past, looks: tuple[dict, dic
     deadline = time.monotonic() + 120
     while not list(past.folder.glob(begun)) and time.monotonic() < deadline:
         time.sleep(0.01)
+    assert list(past.folder.glob(begun)), "the training did not begin before it could be killed"
     process.send_signal(signal.SIGKILL)
     said, _ = process.communicate()
     assert process.returncode == -signal.SIGKILL
@@ -198,6 +199,36 @@ def test_a_champion_that_was_deleted_is_named(past: Past, capsys: pytest.Capture
     said = capsys.readouterr().out
     assert states_of(said)["train_challenger"] == {"equal"}
     assert states_of(said)["compare_with_champion"] == {"not rebuilt"}
+
+
+def test_a_log_that_was_touched_is_read_again_and_versions_keep_their_numbers(past: Past) -> None:
+    newest = max((past.home / "event_log" / "actions").rglob("*.parquet"))
+    os.utime(newest, (newest.stat().st_mtime + 60,) * 2)
+    said = said_by_a_process(past)
+    assert "the event log is not as it was when it was rebuilt here" in said
+    assert "without effect on what was rebuilt" in said
+    assert states_of(said) == dict.fromkeys(STAGES[:4], {"equal"})
+    rebuilt_uri = storage.to_uri(past.folder / "workspace" / "runs" / past.run.run_id)
+    then, now = (
+        read_artifact(uri, "train_challenger", Challenger).model.version
+        for uri in (past.run.run_uri, rebuilt_uri)
+    )
+    assert then == now
+    again = said_by_a_process(past)
+    assert again.count(": was rebuilt before") == 4 and ": done in" not in again
+
+
+def said_by_a_process(past: Past) -> str:
+    """Rebuild up to the trainings in a process of its own: MLflow keeps its store's file open."""
+    words = commands.split(f"{past.command} --until train_anchor")[1]
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", *words],
+        env={**os.environ, "HOMEFEED_HOME": str(past.home)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return done.stdout
 
 
 def states_of(said: str) -> dict[str, set[str]]:

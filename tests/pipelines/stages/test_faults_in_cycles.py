@@ -8,10 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from support import killed_stages
 from support.faulty_cycles import Plan, plans, run_cycle, world_behind_a_proxy
 from support.faulty_proxy import FaultyProxy
-from support.killed_stages import draw_tries, sample_of, try_stage
+from support.killed_stages import StageTry, draw_tries, sample_of, try_stage
 from support.stage_points import verb_of
+from support.stage_processes import Ended
 from support.stage_world import STAGES, StageWorld
 
 pytestmark = [pytest.mark.services, pytest.mark.slow]
@@ -36,6 +38,47 @@ def test_a_stage_killed_at_points_of_a_seed_is_run_again(
     tries = draw_tries(places, SEED, per_class=1, per_actor=1)
     for each in sample_of(tries, SEED, 1 if stage in SLOW else 2):
         try_stage(world, each)
+
+
+def test_a_point_that_is_not_reached_is_no_kill_that_was_survived(
+    behind: tuple[StageWorld, FaultyProxy],
+) -> None:
+    world, _ = behind
+    nowhere = StageTry(0, "resolve_run", ("before nowhere", 0))
+    with pytest.raises(AssertionError, match="the point was not reached; the stage ended with 0"):
+        try_stage(world, nowhere)
+    assert try_stage(world, nowhere, starts_processes=True) is False
+
+
+def test_an_actor_that_breaks_is_no_actor(
+    behind: tuple[StageWorld, FaultyProxy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, _ = behind
+    broken = Ended(70, "unforeseen")
+    monkeypatch.setitem(killed_stages.ACTORS, "a person rolls back", lambda world: broken)
+    each = StageTry(0, "train_anchor", world.places["train_anchor"][0], "a person rolls back")
+    with pytest.raises(AssertionError, match="the actor ended with 70 unforeseen"):
+        try_stage(world, each)
+
+
+def test_what_is_spoiled_in_mlflow_is_noticed(behind: tuple[StageWorld, FaultyProxy]) -> None:
+    world, _ = behind
+    after_training = STAGES[STAGES.index("train_challenger") + 1]
+
+    def cut(name: str) -> None:
+        world.restore(after_training)
+        world.assert_undisturbed("train_challenger", "nothing was spoiled yet")
+        newest = max(
+            (world.server / "artifacts").rglob(name), key=lambda path: path.stat().st_mtime
+        )
+        newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+
+    cut("weights.safetensors")
+    with pytest.raises(AssertionError, match="has other files"):
+        world.assert_undisturbed("train_challenger", "the newest weights were cut in half")
+    cut("learning_curve*")
+    with pytest.raises(AssertionError, match="learning_curve"):
+        world.assert_undisturbed("train_challenger", "a drawing was cut in half")
 
 
 @pytest.mark.parametrize("plan", plans(1, ()), ids=lambda plan: plan.kind)
