@@ -14,6 +14,7 @@ from pipelines.reproduction import own_registry as made
 from pipelines.reproduction.scratch import Scratch
 from support.judgements import CHAMPION
 from support.runs import make_run
+from training.bundle import logged_files
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_of_a_spoiled_champion_nobody_is_told_to_move_what_serves(
     )
     monkeypatch.setattr(tracking, "connect", lambda uri: client)
     monkeypatch.setattr(registry, "read_version", lambda *_: CHAMPION)
-    monkeypatch.setattr(registry, "_download", download)
+    monkeypatch.setattr(logged_files, "fetch", download)
     original: ResolvedRun = scratch.run.model_copy(update={"tracking_uri": "http://original"})
     with pytest.raises(DataContractError, match="give --until train_anchor") as caught:
         made.fetch_champion(original, scratch)
