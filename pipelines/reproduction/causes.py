@@ -60,14 +60,8 @@ def _changes(then: Listing, now: Listing, built_at: datetime) -> Iterator[tuple[
     before = {file.path: file for file in then.files}
     after = {file.path: file for file in now.files}
     for path in sorted(before.keys() - after.keys()):
-        known = _rows(before[path].num_known)
-        yield (
-            0,
-            (
-                f"data: {path} is gone, with {known} known before as_of; it was there when the "
-                f"snapshot was built ({_time(built_at)})"
-            ),
-        )
+        gone = f"data: {path} is gone, with {_rows(before[path].num_known)} known before as_of"
+        yield 0, f"{gone}; it was there when the snapshot was built ({_time(built_at)})"
     touched = []
     for path, file in sorted(after.items()):
         former = before.get(path)

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import stat
+import subprocess
+import sys
 import time
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +18,7 @@ from pipelines.local import processes
 from support.cycles import judgement_of, outcome_of, promotion_of
 from support.lab import FIRST_DAY, SECOND_DAY, homefeed_local, ports_in
 from support.listeners import Listeners
+from support.untouched import look_of
 
 pytestmark = pytest.mark.services
 
@@ -53,6 +56,23 @@ def test_retraining_again_is_quick_and_harmless(retrained):
     assert judgement_of(retrained.home, RUN_IDS[1]).report_uri in done.stdout
     assert time.monotonic() - started < 15
     assert sorted(str(p) for p in (retrained.home / "workspace").rglob("*")) == before
+
+
+def test_a_cycle_that_airflow_ran_is_rebuilt_to_the_last_bit(retrained, tmp_path):
+    before = look_of(retrained.home / "workspace")
+    run_uri = outcome_of(retrained.home, RUN_IDS[0]).run.run_uri
+    words = ["reproduce", run_uri, "--into", str(tmp_path / "rebuilt")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    *_, last = done.stdout.splitlines()
+    assert re.fullmatch(r"\d+ equal", last), done.stdout
+    assert "not recorded" not in done.stdout, done.stdout
+    assert look_of(retrained.home / "workspace") == before
 
 
 def test_a_second_ui_prints_where_the_running_one_is(lab):
