@@ -38,7 +38,7 @@ def plan(
 
     Raises:
         ConfigurationError: nothing serves that could be recorded, or nothing is recorded that the
-            alias could be pointed at.
+            alias could be pointed at, or the alias names it and the version itself was altered.
         TrackingEntryMissingError: the registry has no such version any more.
     """
     steps: list[str] = []
@@ -113,6 +113,12 @@ def _model_to_serve(
                 f"another version with --to-version N"
             )
         return registry.read_version(client, state.name, state.served.version)
+    if recorded is not None and recorded.version == state.serves:
+        raise ConfigurationError(
+            f"--restore-alias is given, and the alias names what the history does: "
+            f"{state.disagreement()}; put its tags and files back; or leave --restore-alias out, "
+            f"which records it as it is; or name another version with --to-version N"
+        )
     if recorded is None:
         raise ConfigurationError(
             f"the history of {state.name} knows no champion that the alias could be pointed at; "

@@ -329,6 +329,8 @@ def test_a_champion_whose_serving_code_has_another_digest_by_now_is_noticed(
         client.set_model_version_tag(model.name, model.version, "model_digest", digest)
     with pytest.raises(RecordDisagreesError, match=f"have digest {digest[:12] or '.none.'}, and"):
         require_record(client, run.workspace_uri, run.registered_model, LATER)
+    with pytest.raises(ConfigurationError, match="the alias names what the history does.*--to-ver"):
+        mend(client, state_of(client, run), "the history is right", True)
     mend(client, state_of(client, run), "somebody looked at the files", False)
     require_record(client, run.workspace_uri, run.registered_model, LATER)
 
