@@ -151,7 +151,7 @@ def test_a_stopped_attempt_that_wakes_up_writes_nothing_to_mlflow(
         theirs.wake()
         theirs.tell()
         assert theirs.says() == "read"
-        assert theirs.says().startswith("RunInProgressError")
+        assert theirs.says().startswith("LostRaceError")
     assert client.get_run(mlflow_run_id).data.tags["written_by"] == "ours"
 
 
