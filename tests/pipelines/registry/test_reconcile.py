@@ -29,7 +29,6 @@ from support.registered import (
     judgement_of,
     promote_bundle,
     register_bundle,
-    register_logged_bundle,
 )
 from support.runs import make_run
 
@@ -320,7 +319,7 @@ def test_a_champion_whose_serving_code_has_another_digest_by_now_is_noticed(
     """Who appends a line to its serving code alters or deletes the tag too."""
     run = cycle(tmp_path, client.tracking_uri, 0, None)
     run = run.model_copy(update={"registered_model": f"served_{tmp_path.name}"})
-    model = register_logged_bundle(client, run, tmp_path)
+    model = register_bundle(client, run, tmp_path)
     arguments = (run, challenger_of(model), NO_ANCHOR, judgement_of(run, model))
     promotion.move_if_permitted(*arguments, NOW)
     require_agreement(state_of(client, run))
