@@ -15,6 +15,7 @@ import typer
 
 from pipelines.cli import anchor, cycle, history, ingest, local, registry
 from pipelines.cli.estimate import estimate
+from pipelines.cli.gc import gc
 from pipelines.cli.reproduce import reproduce
 from pipelines.cli.say import SafeFormatter, complain
 from pipelines.cli.train import PASS_ON, train
@@ -31,6 +32,7 @@ app.add_typer(cycle.app)
 app.add_typer(registry.app)
 app.command(context_settings=PASS_ON)(train)
 app.command()(estimate)
+app.command()(gc)
 app.command()(reproduce)
 app.command()(history.serving)
 app.add_typer(history.app, name="history")

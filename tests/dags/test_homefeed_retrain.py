@@ -66,13 +66,14 @@ def test_the_edges_are_these(dag):
     assert {task.task_id: task.downstream_task_ids for task in dag.tasks} == EDGES
 
 
-def test_reading_it_imports_nothing_heavy(repository):
+@pytest.mark.parametrize("name", ["homefeed_retrain", "homefeed_gc"])
+def test_reading_it_imports_nothing_heavy(repository, name):
     script = (
         "import runpy, sys; runpy.run_path(sys.argv[1]);"
         "print(sorted({name.split('.')[0] for name in sys.modules}))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(repository / "dags" / "homefeed_retrain.py")],
+        [sys.executable, "-c", script, str(repository / "dags" / f"{name}.py")],
         capture_output=True,
         text=True,
         check=True,

@@ -1,0 +1,276 @@
+"""A deletion beside cycles, promotions and builders, and what a kill leaves of it."""
+
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines import storage
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    RunInProgressError,
+    TrackingUnavailableError,
+)
+from pipelines.contracts.run_layout import manifest_uri, stage_lease_uri
+from pipelines.registry import anchor, by_hand
+from pipelines.retention import carry_out
+from pipelines.retention.collect import delete
+from pipelines.stages.runner import read_record, run_stage
+from support.registered import challenger_of
+from support.retention_world import NAME, OldWorld, label, name_of, old_world, snapshot_of, write
+from support.untouched import look_of
+
+RUN_1, RUN_2 = f"run {name_of('1')}", f"run {name_of('2')}"
+SOME_OF_EACH = {"keep_runs_days": 450, "rollback_models": 1}
+"""Ages at which two runs go whole, and of two others the checkpoints."""
+SNAPSHOT_1 = f"snapshot {snapshot_of('1')}"
+
+
+def test_what_may_go_goes_and_all_the_rest_is_as_it_was(world: OldWorld) -> None:
+    before = files_of(world)
+    told = world.delete()
+    assert set(told.values()) == {""}
+    alerts = [f"alert {name_of(n)}.regression.0000000{n}" for n in "123"]
+    assert list(told) == ["model 2", RUN_1, RUN_2, SNAPSHOT_1, *alerts]
+    gone = {*(f"runs/{name_of(n)}" for n in "12"), f"snapshots/{snapshot_of('1')}"}
+    gone |= {f"outbox/{name_of(n)}.regression.0000000{n}" for n in "123"}
+    left = {name: at for name, at in before.items() if not name.startswith(tuple(gone))}
+    assert files_of(world) == left
+    assert world.registry.deleted == ["m-2"]
+    assert world.delete() == {}
+
+
+def files_of(world: OldWorld) -> dict[str, tuple[int, str]]:
+    """Files with time and content; no lock files."""
+    found = look_of(world.workspace)
+    return {name: seen for name, seen in found.items() if seen[1] and not name.endswith(".lock")}
+
+
+def test_checkpoints_of_young_runs_go_alone(world: OldWorld) -> None:
+    told = world.delete(keep_runs_days=9999, rollback_days=0, rollback_models=1)
+    assert f"checkpoints {name_of('4')}/train_challenger" in told
+    stage = world.workspace / "runs" / name_of("4") / "train_challenger"
+    assert (stage / "manifest.json").exists() and not (stage / "training").exists()
+    assert (world.workspace / "runs" / name_of("7") / "train_challenger" / "training").exists()
+
+
+def test_a_run_whose_stage_is_at_work_is_skipped_with_what_it_needs(world: OldWorld) -> None:
+    place, plan = world.plan()
+    with storage.exclusive_lock(stage_lease_uri(world.runs["1"].run_uri, "alert"), "a person"):
+        told = {label(item): kept for item, kept in delete(place, plan)}
+    assert "somebody works there" in told[RUN_1] and told[RUN_2] == ""
+    assert "names it" in told[SNAPSHOT_1]
+    assert read_record(world.runs["1"].run_uri, "compare_with_champion")
+
+
+def test_a_run_that_was_written_to_since_the_plan_is_kept(world: OldWorld) -> None:
+    place, plan = world.plan()
+    write(world.workspace / "runs" / name_of("1") / "alert" / "failure.json", 3)
+    told = {label(item): kept for item, kept in delete(place, plan)}
+    assert told[RUN_1] == "something was written there since the plan was made"
+
+
+def test_a_snapshot_that_is_published_now_is_skipped(world: OldWorld) -> None:
+    uri = f"{world.workspace_uri}/snapshots/{snapshot_of('1')}"
+    with storage.exclusive_lock(uri, "a builder"):
+        assert "somebody works there" in world.delete()[SNAPSHOT_1]
+
+
+@pytest.mark.parametrize("moment", ["at work", "named"])
+def test_a_snapshot_that_a_builder_has_found_published_is_kept(
+    world: OldWorld, moment: str
+) -> None:
+    """The builder looked before the deletion had the lease: it holds its stage, or has named it."""
+    place, plan = world.plan()
+    uri = world.runs["7"].run_uri
+    if moment == "at work":
+        with storage.exclusive_lock(stage_lease_uri(uri, "build_snapshot"), "a builder"):
+            told = {label(item): kept for item, kept in delete(place, plan)}
+        assert told[SNAPSHOT_1].startswith("build_snapshot of run")
+    else:
+        record = read_record(uri, "build_snapshot")
+        artifact = {"uri": f"{world.workspace_uri}/snapshots/{snapshot_of('1')}"}
+        storage.write_model(
+            manifest_uri(uri, "build_snapshot"), record.model_copy(update={"artifact": artifact})
+        )
+        told = {label(item): kept for item, kept in delete(place, plan)}
+        assert told[SNAPSHOT_1] == f"run {name_of('7')} names it"
+    assert snapshot_of("1") in world.names("snapshots")
+
+
+def roll_back(world: OldWorld) -> None:
+    by_hand.rollback(world.registry, world.settings, "1", world.now, "hides rose")  # type: ignore[arg-type]
+
+
+def force(world: OldWorld) -> None:
+    model = challenger_of(world.runs["2"].champion)  # type: ignore[arg-type]
+    by_hand.force(world.registry, world.runs["2"], model, world.now, "we want it")  # type: ignore[arg-type]
+
+
+def accept(world: OldWorld) -> None:
+    recipe = anchor.recipe_of(world.runs["1"])
+    anchor.set_by_hand(world.workspace_uri, NAME, recipe, world.now, "we want it")
+
+
+@pytest.mark.parametrize("act", [roll_back, force, accept])
+def test_a_move_between_plan_and_deletion_stops_it(
+    world: OldWorld, act: Callable[[OldWorld], None]
+) -> None:
+    place, plan = world.plan()
+    act(world)
+    with pytest.raises(RunInProgressError, match="nothing more is deleted"):
+        list(delete(place, plan))
+    assert len(world.names("runs")) == 7 and world.registry.deleted == []
+
+
+def test_the_champion_cannot_be_moved_at_the_moment_of_a_deletion(
+    world: OldWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.registry.history.LOCK_WAIT_S", 0.0)
+    place, plan = world.plan()
+    rename, refused = Path.rename, []
+
+    def act_and_rename(self: Path, target: Path) -> Any:
+        with pytest.raises(RunInProgressError):
+            roll_back(world)
+        refused.append(self.name)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", act_and_rename)
+    list(delete(place, plan))
+    assert refused == [name_of("1"), name_of("2"), snapshot_of("1")]
+
+
+def test_a_person_who_rolls_back_afterwards_is_served(world: OldWorld) -> None:
+    world.delete()
+    roll_back(world)
+    assert world.registry.alias == "1"
+
+
+def test_an_alias_given_since_the_plan_keeps_the_model(world: OldWorld) -> None:
+    place, plan = world.plan()
+    world.registry.aliases["shadow"] = "2"
+    told = {label(item): kept for item, kept in delete(place, plan)}
+    assert told["model 2"] == "an alias was given to it since the plan was made"
+    assert world.registry.deleted == []
+
+
+@pytest.mark.parametrize("lost", ["request", "answer"])
+def test_after_a_lost_answer_of_mlflow_the_next_deletion_ends_it(
+    world: OldWorld, lost: str
+) -> None:
+    world.registry.lose = [lost]
+    with pytest.raises(TrackingUnavailableError, match="m-2 is marked as deleted is not known"):
+        world.delete()
+    assert len(world.names("runs")) == 7
+    assert ("model 2" in world.delete()) is (lost == "request")
+    assert world.registry.deleted == ["m-2"]
+
+
+def test_two_deletions_of_a_workspace_take_turns(world: OldWorld) -> None:
+    place, plan = world.plan()
+    with storage.exclusive_lock(f"{world.workspace_uri}/gc", "another"):
+        with pytest.raises(RunInProgressError, match="a deletion in"):
+            list(delete(place, plan))
+    world.delete()
+    # A plan that is carried out too late finds nothing, and harms nothing.
+    before = files_of(world)
+    list(carry_out.carry_out(place, plan))
+    assert files_of(world) == before
+
+
+def test_a_stage_of_a_run_that_is_gone_says_so_and_the_next_cycle_begins_anew(
+    world: OldWorld,
+) -> None:
+    world.delete()
+    with pytest.raises(ConfigurationError, match="has no manifest of resolve_run"):
+        run_stage("alert", world.runs["1"].run_uri)
+
+
+def test_after_a_kill_at_any_moment_no_part_is_taken_for_a_whole_and_the_next_one_ends_it(
+    made: OldWorld,
+) -> None:
+    with old_world(made.folder, made) as world:
+        whole = folders_of(world)
+        points = points_of(world, **SOME_OF_EACH)
+        ended = files_of(world)
+    assert len(points) > 60
+    # Every act on a folder as a whole, and of the many on single files a few.
+    chosen = [n for n, name in enumerate(points) if "unlink" not in name or n % 50 == 0]
+    for place in chosen:
+        with old_world(made.folder, made) as world:
+            assert kill_at(world, place, **SOME_OF_EACH), points[place]
+            for name, files in folders_of(world).items():
+                left = whole[name] - files
+                assert all("/training/" in each for each in left), (points[place], name)
+                is_all_gone = not any("/training/" in each for each in files)
+                assert left == set() or is_all_gone, (points[place], name)
+            world.delete(**SOME_OF_EACH)
+            assert files_of(world) == ended, points[place]
+            assert world.registry.deleted == ["m-2"]
+            scratch = list(world.workspace.rglob(".scratch-*"))
+            assert scratch == [], points[place]
+
+
+def folders_of(world: OldWorld) -> dict[str, set[str]]:
+    """The files of every run, snapshot and alert that would be taken for one."""
+    found = {}
+    for kind, manifest in (("runs", "resolve_run/manifest.json"), ("snapshots", "manifest.json")):
+        for folder in (world.workspace / kind).iterdir():
+            if (folder / manifest).exists() and not folder.name.startswith("."):
+                files = (p for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock")
+                names = {str(path.relative_to(folder)) for path in files}
+                found[f"{kind}/{folder.name}"] = {each for each in names if ".scratch-" not in each}
+    for receipt in (world.workspace / "outbox").glob("*.json"):
+        texts = [receipt.with_suffix(".txt")]
+        found[f"outbox/{receipt.name}"] = {path.name for path in texts if path.exists()}
+    return found
+
+
+def points_of(world: OldWorld, **settings: float) -> list[str]:
+    names: list[str] = []
+    with observed(world, names.append):
+        world.delete(**settings)
+    return names
+
+
+def kill_at(world: OldWorld, place: int, **settings: float) -> bool:
+    """Delete in a process that is killed at a point, and return whether it was."""
+    child = os.fork()
+    if child == 0:
+        count = iter(range(10**6))
+
+        def point(name: str) -> None:
+            if next(count) == place:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        try:
+            with observed(world, point):
+                world.delete(**settings)
+        finally:
+            os._exit(1)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+@contextmanager
+def observed(world: OldWorld, point: Callable[[str], None]) -> Iterator[None]:
+    """Call `point` before and after whatever removes or renames, and changes of the registry."""
+    with pytest.MonkeyPatch.context() as patch:
+        acts = [(Path, "rename"), (storage, "remove"), (shutil, "rmtree"), (os, "unlink")]
+        for owner, name in acts:
+            original = getattr(owner, name)
+
+            def act(*words: Any, original: Any = original, name: str = name, **more: Any) -> Any:
+                point(f"before {name}")
+                found = original(*words, **more)
+                point(f"after {name}")
+                return found
+
+            patch.setattr(owner, name, act)
+        patch.setattr(world.registry, "point", point)
+        yield

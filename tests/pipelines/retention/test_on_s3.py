@@ -1,0 +1,94 @@
+"""A deletion on an object store, which has no rename: the manifest goes first."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from pipelines import storage
+from pipelines.contracts.artifacts import STAGES
+from pipelines.contracts.run_layout import manifest_uri
+from pipelines.registry.history import History
+from pipelines.registry.reconcile import State
+from pipelines.retention import carry_out, inventory
+from pipelines.retention.carry_out import Place
+from pipelines.retention.collect import delete
+from pipelines.retention.holdings import Record
+from pipelines.retention.plan import make_plan
+from pipelines.settings import Settings
+from support.retention_world import save_snapshot
+from support.runs import make_run, save_artifact, save_run
+
+SETTINGS = Settings(registered_model="test_ranker")
+
+
+@pytest.fixture
+def place(s3_uri: str, monkeypatch: pytest.MonkeyPatch) -> Place:
+    state = State("test_ranker", s3_uri, History((), (), (), 1, "", False), None, "")
+    monkeypatch.setattr(carry_out, "read_state", lambda *where: state)
+    found = Record(state, "", "", frozenset(), {}, ())
+    return Place(None, s3_uri, "test_ranker", found)  # type: ignore[arg-type]
+
+
+def save_cycle(tmp_path: Any, place: Place, name: str, digit: str) -> str:
+    run = make_run(tmp_path, workspace_uri=place.workspace_uri, run_id=name)
+    save_run(run)
+    save_snapshot(run, digit * 16)
+    save_artifact(run, "alert", run)
+    storage.write_bytes(f"{run.run_uri}/check_snapshot/output-1/page.html", b"x")
+    return run.run_uri
+
+
+def delete_in(place: Place, days: float) -> dict[str, str]:
+    now = datetime.now(UTC) + timedelta(days=days)
+    found = inventory.take_inventory(place.workspace_uri)
+    plan = make_plan(found, place.record, SETTINGS, now)
+    return {f"{item.kind} {item.held.name}": why for item, why in delete(place, plan)}
+
+
+def test_old_runs_snapshots_and_alerts_go_and_only_leases_stay(tmp_path: Any, place: Place) -> None:
+    uri = save_cycle(tmp_path, place, "cycle-1", "1")
+    for ending in ("json", "txt"):
+        storage.write_bytes(f"{place.workspace_uri}/outbox/a.regression.0123abcd.{ending}", b"{}")
+    storage.write_bytes(f"{place.workspace_uri}/history/test_ranker/x.json", b"{}")
+    assert delete_in(place, 10) == {}
+    told = delete_in(place, 400)
+    assert told == {
+        "run cycle-1": "",
+        f"snapshot {'1' * 16}": "",
+        "alert a.regression.0123abcd": "",
+    }
+    assert inventory.find_run(uri) is None
+    assert storage.list_names(f"{uri}/alert") == ["stage.lease"]
+    assert not storage.exists(f"{place.workspace_uri}/snapshots/{'1' * 16}/manifest.json")
+    assert storage.exists(f"{place.workspace_uri}/history/test_ranker/x.json")
+    assert delete_in(place, 400) == {}
+
+
+@pytest.mark.parametrize("num_removed", [1, 10])
+def test_what_a_kill_has_left_is_no_run_and_the_next_deletion_ends_it(
+    tmp_path: Any, place: Place, monkeypatch: pytest.MonkeyPatch, num_removed: int
+) -> None:
+    uri = save_cycle(tmp_path, place, "cycle-1", "1")
+    count, remove = iter(range(100)), storage.remove
+
+    class Killed(BaseException):
+        pass
+
+    def remove_or_die(each: str) -> None:
+        if next(count) == num_removed:
+            raise Killed
+        remove(each)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "remove", remove_or_die)
+        with pytest.raises(Killed):
+            delete_in(place, 400)
+    assert not storage.exists(manifest_uri(uri, "resolve_run"))
+    snapshot_uri = f"{place.workspace_uri}/snapshots/{'1' * 16}"
+    rest = storage.list_names(snapshot_uri)
+    assert "manifest.json" not in rest or "shard-00000" in rest
+    delete_in(place, 400)
+    assert inventory.take_inventory(place.workspace_uri).snapshots == ()
+    assert inventory.find_run(uri) is None
+    assert set(storage.list_names(uri)) <= set(STAGES)

@@ -1,0 +1,226 @@
+"""A workspace with cycles of several ages and a registry in a file: for tests of deletions.
+
+cycle 1..7, a hundred days apart, the newest five days old, each with a snapshot, a training's
+work folder and an alert; v1, v3, v4, v5 and v6 were promoted, v2 and v7 were not
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipelines import storage
+from pipelines.contracts.artifacts import ModelRef, ResolvedRun, StageRecord
+from pipelines.contracts.run_layout import manifest_uri
+from pipelines.registry import promotion, registry, tracking
+from pipelines.retention.carry_out import Place
+from pipelines.retention.collect import delete, plan_deletion
+from pipelines.retention.plan import Plan
+from pipelines.settings import Settings
+from support.fake_registry import FakeRegistry, Missing
+from support.judgements import make_model
+from support.registered import NO_ANCHOR, challenger_of, judgement_of
+from support.runs import make_run, save_artifact, save_run
+from training.bundle import files as bundle_files
+
+NAME = "test_ranker"
+FIRST = datetime(2017, 3, 2, tzinfo=UTC)
+NUM_CYCLES = 7
+PROMOTED = ("1", "3", "4", "5", "6")
+
+
+class Page(list[Any]):
+    token = None
+
+
+class OldRegistry(FakeRegistry):
+    """A registry whose versions are logged models, and which can mark these as deleted."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / "registry.json")
+        self.folder = folder / "logged"
+        self.made_at: dict[str, datetime] = {}
+        self.aliases: dict[str, str] = {}
+        self.others: list[Any] = []
+
+    def search_model_versions(self, query: str = "", page_token: Any = None) -> Any:
+        if query:
+            return super().search_model_versions(query)
+        found = [
+            SimpleNamespace(
+                name=NAME,
+                version=number,
+                source=f"models:/m-{number}",
+                creation_timestamp=self.made_at[number].timestamp() * 1000,
+                tags={"homefeed_run_id": name_of(number)},
+            )
+            for number in self._read()["versions"]
+        ]
+        return Page([*found, *self.others])
+
+    def get_registered_model(self, name: str) -> Any:
+        aliases = {"champion": self.alias} if self.alias else {}
+        return SimpleNamespace(tags=self._read()["tags"], aliases=aliases | self.aliases)
+
+    def get_logged_model(self, model_id: str) -> Any:
+        if model_id in self.deleted:
+            raise Missing(model_id)
+        return SimpleNamespace(artifact_location=(self.folder / model_id).as_uri())
+
+    def delete_logged_model(self, model_id: str) -> None:
+        self._change(f"delete {model_id}", {"deleted": [*self.deleted, model_id]})
+
+    @property
+    def deleted(self) -> list[str]:
+        return self._read().get("deleted", [])
+
+
+def name_of(number: str) -> str:
+    return f"2017-03-0{number}--0000000{number}"
+
+
+def snapshot_of(number: str) -> str:
+    return number * 16
+
+
+class OldWorld:
+    """The cycles, and what a deletion makes of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.now = datetime.now(UTC)
+        self.workspace_uri = storage.to_uri(folder / "workspace")
+        self.workspace = folder / "workspace"
+        self.registry = OldRegistry(folder)
+        self.runs: dict[str, ResolvedRun] = {}
+        self.settings = Settings(workspace=self.workspace_uri, registered_model=NAME)
+
+    def fill(self) -> None:
+        champion = None
+        for number in map(str, range(1, NUM_CYCLES + 1)):
+            model = self._register(number)
+            run = self.runs[number] = self._save_cycle(number, model, champion)
+            if number in PROMOTED:
+                judgement = judgement_of(run, model)
+                challenger = challenger_of(model)
+                promotion.move_if_permitted(
+                    run, challenger, NO_ANCHOR, judgement, self.made_at(number)
+                )
+                champion = model
+            self.age(self.workspace / "runs" / name_of(number), number)
+
+    def made_at(self, number: str) -> datetime:
+        return self.now - timedelta(days=5 + 100 * (NUM_CYCLES - int(number)))
+
+    def age(self, path: Path, number: str) -> None:
+        """Let everything at a path be as old as a cycle."""
+        at = self.made_at(number).timestamp()
+        for each in [path, *path.rglob("*")]:
+            os.utime(each, (at, at))
+
+    def _register(self, number: str) -> ModelRef:
+        model = make_model(number, FIRST + timedelta(days=14 * int(number)))
+        digests = {"model_digest": "d" * 64, "snapshot_digest": snapshot_of(number) * 4}
+        self.registry.made_at[number] = self.made_at(number)
+        write(self.folder / "logged" / f"m-{number}" / "bundle" / "weights", 1000)
+        return self.registry.add(model.model_copy(update=digests))
+
+    def _save_cycle(self, number: str, model: ModelRef, champion: ModelRef | None) -> ResolvedRun:
+        name = name_of(number)
+        reference = f"{self.workspace_uri}/snapshots/{snapshot_of(str(int(number) - 1))}"
+        run = make_run(
+            self.folder,
+            as_of=model.as_of,
+            run_id=name,
+            champion=champion,
+            last_accepted_snapshot_uri=reference if number > "1" else None,
+        )
+        save_run(run)
+        save_snapshot(run, snapshot_of(number))
+        save_artifact(run, "train_challenger", challenger_of(model))
+        save_artifact(run, "train_anchor", NO_ANCHOR)
+        save_artifact(run, "compare_with_champion", judgement_of(run, model))
+        folder = self.workspace / "runs" / name
+        write(folder / "train_challenger" / "training" / "checkpoints" / "1.ckpt", 3000)
+        write(folder / "train_challenger" / "training" / "result.json", 10)
+        for ending in ("json", "txt"):
+            alert = self.workspace / "outbox" / f"{name}.regression.0000000{number}.{ending}"
+            write(alert, 50)
+            self.age(alert, number)
+        self.age(self.workspace / "snapshots" / snapshot_of(number), number)
+        return run
+
+    def plan(self, **settings: Any) -> tuple[Place, Plan]:
+        chosen = self.settings.model_copy(update=settings)
+        return plan_deletion(self.registry, chosen, self.now)  # type: ignore[arg-type]
+
+    def delete(self, **settings: Any) -> dict[str, str]:
+        """Delete, and return what was said of each thing."""
+        place, plan = self.plan(**settings)
+        return {label(item): kept for item, kept in delete(place, plan)}
+
+    def names(self, folder: str) -> list[str]:
+        """Numbers of the cycles whose runs, snapshots or alerts are there."""
+        found = sorted(path.name for path in (self.workspace / folder).iterdir())
+        return [name for name in found if not name.endswith(".lock")]
+
+
+def label(item: Any) -> str:
+    return f"{item.kind} {item.held.name}"
+
+
+def save_snapshot(run: ResolvedRun, name: str) -> None:
+    """Write a snapshot, and the manifest that names it, as `build_snapshot` would have."""
+    uri = f"{run.workspace_uri}/snapshots/{name}"
+    storage.write_bytes(f"{uri}/shard-00000/timeline.arrow", b"x" * 2000)
+    storage.write_bytes(f"{uri}/manifest.json", b"{}")
+    record = StageRecord(
+        stage="build_snapshot",
+        input_digest="x",
+        artifact={"uri": uri},
+        wall_s=0,
+        finished_at=run.as_of,
+    )
+    storage.write_model(manifest_uri(run.run_uri, "build_snapshot"), record)
+
+
+def write(path: Path, num_bytes: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x" * num_bytes)
+
+
+@contextmanager
+def old_world(folder: Path, like: OldWorld | None = None) -> Iterator[OldWorld]:
+    """Give a world whose registry is asked by everything that asks MLflow.
+
+    Args:
+        folder: Where it lies.
+        like: A world that was made there before, and a copy of which lies beside it.
+    """
+    if like is not None and folder.exists():
+        shutil.rmtree(folder)
+    if like is not None:
+        shutil.copytree(kept_copy(folder), folder)
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        world = OldWorld(folder)
+        patch.setattr(tracking, "connect", lambda uri: world.registry)
+        patch.setattr(registry, "download_bundle", lambda client, model, folder: folder)
+        patch.setattr(bundle_files, "load_bundle", lambda folder: None)
+        if like is None:
+            world.fill()
+            shutil.copytree(folder, kept_copy(folder))
+        else:
+            world.now, world.runs = like.now, like.runs
+            world.registry.made_at = dict(like.registry.made_at)
+        yield world
+
+
+def kept_copy(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}-as-made")
