@@ -44,9 +44,11 @@ class FoundRun(Held):
 
 @dataclass(frozen=True)
 class FoundVersion(Held):
-    """A registered version whose files are a logged model of MLflow."""
+    """A registered version."""
 
     model_id: str
+    """Of the logged model that its files are; '' where nothing of it can be deleted: its files are
+    artifacts of an MLflow run, or were deleted before."""
     run_name: str
     """Name of the cycle that trained it, by its tag; '' unknown."""
     aliases: tuple[str, ...] = ()

@@ -20,31 +20,34 @@ _LOGGED = "models:/m-"
 
 
 def find_versions(
-    client: "MlflowClient", name: str, made_before: datetime
+    client: "MlflowClient", name: str, measured_before: datetime
 ) -> tuple[FoundVersion, ...]:
-    """Return the versions whose files are a logged model that is still there, the oldest first.
+    """Return all versions of a registered model, the oldest first.
 
     Args:
         client: Client of the registry.
         name: The registered model.
-        made_before: Younger versions are left out.
+        measured_before: Only of older versions is it asked whether they are still there, and how
+            large they are.
 
     Raises:
         TrackingUnavailableError: the server does not answer.
     """
     with translated_outages(client.tracking_uri):
         versions = _all_versions(client)
-        mine = [each for each in versions if each.name == name and _model_id(each)]
-        old = [each for each in mine if _made_at(each) <= made_before]
-        if not old:
+        mine = [each for each in versions if each.name == name]
+        if not mine:
             return ()
         aliases = read_aliases(client, name)
         others: dict[str, list[str]] = {}
         for each in versions:
             if each.name != name:
                 others.setdefault(_model_id(each), []).append(f"{each.name} v{each.version}")
-        found = [_describe(client, each, aliases, others) for each in old]
-    return tuple(sorted(filter(None, found), key=lambda each: int(each.name)))
+        found = [
+            _describe(client, each, aliases, others, _made_at(each) <= measured_before)
+            for each in mine
+        ]
+    return tuple(sorted(found, key=lambda each: int(each.name)))
 
 
 def read_aliases(client: "MlflowClient", name: str) -> dict[str, str]:
@@ -81,27 +84,35 @@ def _describe(
     version: Any,
     aliases: Mapping[str, str],
     others: Mapping[str, list[str]],
-) -> FoundVersion | None:
-    """Return an old version with its size; None where its logged model was deleted before."""
-    from mlflow.exceptions import MlflowException
-
-    model_id, number = _model_id(version), str(version.version)
-    try:
-        model = client.get_logged_model(model_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
+    is_measured: bool,
+) -> FoundVersion:
+    model_id, number, num_bytes = _model_id(version), str(version.version), 0
+    if is_measured and model_id:
+        location = _find_location(client, model_id)
+        model_id = model_id if location else ""
+        num_bytes = _size_of(location, client.tracking_uri) if location else 0
     return FoundVersion(
         name=number,
         uri=f"models:/{version.name}/{number}",
-        num_bytes=_size_of(model.artifact_location, client.tracking_uri),
+        num_bytes=num_bytes,
         changed_at=_made_at(version),
         model_id=model_id,
         run_name=version.tags.get("homefeed_run_id", ""),
         aliases=tuple(sorted(alias for alias, behind in aliases.items() if behind == number)),
         other_names=tuple(others.get(model_id, ())),
     )
+
+
+def _find_location(client: "MlflowClient", model_id: str) -> str:
+    """Return where a logged model's files are; '' where it was marked as deleted before."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.get_logged_model(model_id).artifact_location)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return ""
 
 
 def _size_of(location: str, tracking_uri: str) -> int:

@@ -165,7 +165,7 @@ def _judge_versions(
         if version.run_name in {run.name for run in ours}
     }
     for version in found.versions:
-        if not _older([version], settings.keep_models_days, now):
+        if not version.model_id or not _older([version], settings.keep_models_days, now):
             continue
         why = needed.get(version.name, "") or _why_version_stays(version, served)
         if not why and version.name in trained:

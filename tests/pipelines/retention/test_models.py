@@ -38,15 +38,18 @@ def test_a_logged_model_is_marked_as_deleted_and_version_run_and_others_stay(
     # A version whose files are artifacts of an MLflow run is none that could be deleted.
     register_bundle(client, run.model_copy(update={"run_id": "other"}), tmp_path)
 
-    assert models.find_versions(client, name, SOON - timedelta(days=2)) == ()
-    first, second = models.find_versions(client, name, SOON)
+    young = models.find_versions(client, name, SOON - timedelta(days=2))
+    assert [(each.num_bytes, each.run_name) for each in young] == [(0, "r"), (0, "r"), (0, "")]
+    first, second, plain = models.find_versions(client, name, SOON)
+    assert plain.model_id == ""
     assert (first.name, first.num_bytes, first.run_name) == ("1", 500, "r")
     assert (first.aliases, second.aliases) == ((), ())
     client.set_registered_model_alias(name, "mine", "2")
     assert models.find_versions(client, name, SOON)[1].aliases == ("mine",)
 
     models.mark_deleted(client, first)
-    assert [each.name for each in models.find_versions(client, name, SOON)] == ["2"]
+    left = [each.model_id for each in models.find_versions(client, name, SOON)]
+    assert left == ["", second.model_id, ""]
     assert len(client.search_model_versions(f"name = '{name}'")) == 3
     assert client.get_run(opened).info.lifecycle_stage == "active"
     with pytest.raises(HomefeedError):

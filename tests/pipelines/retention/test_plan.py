@@ -120,7 +120,7 @@ def test_after_a_rollback_the_model_taken_down_is_a_predecessor() -> None:
 
 def test_a_needed_model_s_run_is_found_by_history_and_registry_too() -> None:
     runs = (run_of("by-history"), run_of("by-tag"), run_of("neither"))
-    versions = (version_of("1", run_name="by-tag"),)
+    versions = (version_of("1", 1, run_name="by-tag"),)
     found = verdicts(Holdings(runs=runs, versions=versions), record_of(moved("1", 9, "by-history")))
     assert found["run by-history"] and found["run by-tag"]
     assert found["run neither"] == ""
@@ -202,6 +202,7 @@ def test_a_model_that_served_or_has_a_name_is_never_deleted() -> None:
         version_of("3", other_names=("theirs v9",)),
         version_of("4"),
         version_of("9"),
+        replace(version_of("5"), model_id=""),
     )
     record = record_of(moved("1", 900), moved("8", 800), moved("9", 700))
     told = verdicts(Holdings(versions=versions), record)
@@ -210,3 +211,5 @@ def test_a_model_that_served_or_has_a_name_is_never_deleted() -> None:
     assert told["model 3"] == "it is registered as theirs v9 too"
     assert told["model 9"] == "test_ranker v9 serves"
     assert told["model 4"] == ""
+    # Nothing of it can be deleted.
+    assert "model 5" not in told
