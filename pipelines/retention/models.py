@@ -8,6 +8,7 @@ which of them may go (`plan`).
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pipelines.contracts.mlflow_errors import ask_again, translated_outages
@@ -124,7 +125,7 @@ def _size_of(location: str, tracking_uri: str) -> int:
     num_bytes = 0
     while waiting:
         place = waiting.pop()
-        found = ask_again(lambda place=place: repository.list_artifacts(place))
+        found = ask_again(partial(repository.list_artifacts, place))
         waiting += [entry.path for entry in found if entry.is_dir]
         num_bytes += sum(entry.file_size or 0 for entry in found if not entry.is_dir)
     return num_bytes

@@ -56,8 +56,8 @@ def needed_runs(found: Holdings, record: Record, settings: Settings, now: dateti
     needed: Reasons = {}
     versions = needed_versions(record, settings, now)
     for run in found.runs:
-        for version in sorted(run.versions & versions.keys()):
-            needed.setdefault(run.name, f"it trained what is needed: {versions[version]}")
+        for number in sorted(run.versions & versions.keys()):
+            needed.setdefault(run.name, f"it trained what is needed: {versions[number]}")
     for version in found.versions:
         if version.name in versions:
             why = f"it trained what is needed: {versions[version.name]}"

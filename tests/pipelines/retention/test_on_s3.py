@@ -65,30 +65,37 @@ def test_old_runs_snapshots_and_alerts_go_and_only_leases_stay(tmp_path: Any, pl
     assert delete_in(place, 400) == {}
 
 
-@pytest.mark.parametrize("num_removed", [1, 10])
-def test_what_a_kill_has_left_is_no_run_and_the_next_deletion_ends_it(
-    tmp_path: Any, place: Place, monkeypatch: pytest.MonkeyPatch, num_removed: int
-) -> None:
-    uri = save_cycle(tmp_path, place, "cycle-1", "1")
-    count, remove = iter(range(100)), storage.remove
+class Killed(BaseException):
+    pass
 
-    class Killed(BaseException):
-        pass
+
+def kill_after(place: Place, num_removed: int) -> None:
+    """Delete, and end as a kill would once so many things have been removed."""
+    count, remove = iter(range(100)), storage.remove
 
     def remove_or_die(each: str) -> None:
         if next(count) == num_removed:
             raise Killed
         remove(each)
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(storage, "remove", remove_or_die)
         with pytest.raises(Killed):
             delete_in(place, 400)
-    assert not storage.exists(manifest_uri(uri, "resolve_run"))
+
+
+def test_what_a_kill_has_left_is_no_run_and_no_snapshot_and_the_next_deletion_ends_it(
+    tmp_path: Any, place: Place
+) -> None:
+    uri = save_cycle(tmp_path, place, "cycle-1", "1")
     snapshot_uri = f"{place.workspace_uri}/snapshots/{'1' * 16}"
-    rest = storage.list_names(snapshot_uri)
-    assert "manifest.json" not in rest or "shard-00000" in rest
-    delete_in(place, 400)
-    assert inventory.take_inventory(place.workspace_uri).snapshots == ()
+    kill_after(place, 1)
+    assert not storage.exists(manifest_uri(uri, "resolve_run"))
+    assert storage.exists(manifest_uri(uri, "alert"))
+    # The run's eight manifests, its page, and the snapshot's manifest.
+    kill_after(place, 10)
     assert inventory.find_run(uri) is None
+    assert storage.list_names(snapshot_uri) == ["shard-00000"]
+    assert delete_in(place, 400) == {f"snapshot {'1' * 16}": ""}
+    assert inventory.take_inventory(place.workspace_uri).snapshots == ()
     assert set(storage.list_names(uri)) <= set(STAGES)
