@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # hidden from every child: analytics, colour codes in logs, thread pools that fight each other
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: retrain test ui lint repeats bench bench-faults clean setup
+.PHONY: retrain test ui lint repeats bench bench-faults images clean setup
 
 retrain: $(READY)  ## ingest the sample, run two cycles in a real Airflow, show the verdicts
 	$(BIN)/homefeed local retrain
@@ -38,6 +38,9 @@ bench: $(TEST_READY)  ## measure, write tests/benchmarks/results.json and docs/b
 
 bench-faults: $(TEST_READY)  ## kill moves and stages, spoil MLflow's answers, write docs/reliability.md
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/faults.py
+
+images:  ## build the images of Airflow, MLflow and the stages with docker or podman
+	docker/build.sh
 
 clean:  ## remove the virtual environment and the local workspace
 	rm -rf $(VENV) .homefeed

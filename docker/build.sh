@@ -1,0 +1,25 @@
+#!/bin/sh
+# Builds the images and prints their sizes. From anywhere; with docker, or podman where that is not.
+#   ENGINE        docker or podman, with options that go before `build`, e.g. "podman --runtime runc"
+#   BASE_IMAGE    what the images are built on, with Python 3.11 or newer as python3
+#   BUILD_OPTIONS further options, e.g. "--network=host --build-arg TORCH_VARIANT=cu130 ..."
+set -eu
+cd "$(dirname "$0")/.."
+found=$(command -v docker || command -v podman || true)
+ENGINE=${ENGINE:-$found}
+if [ -z "$ENGINE" ]; then
+  echo "neither docker nor podman is there; expected one of them; install it, or set ENGINE" >&2
+  exit 69
+fi
+version=$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
+for image in airflow mlflow trainer; do
+  target=""
+  [ "$image" = trainer ] && target="--target trainer"
+  # Not quoted: options are several words.
+  # shellcheck disable=SC2086
+  $ENGINE build --file "docker/$image.Dockerfile" $target --tag "homefeed-$image:$version" \
+    --tag "homefeed-$image:latest" --build-arg CODE_VERSION="$version" \
+    ${BASE_IMAGE:+--build-arg BASE_IMAGE="$BASE_IMAGE"} ${BUILD_OPTIONS:-} .
+done
+# shellcheck disable=SC2086
+$ENGINE images --filter reference='*homefeed-*:latest'

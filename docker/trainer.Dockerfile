@@ -1,0 +1,65 @@
+# The stages: snapshot, gates, training, comparison. No Airflow in target `trainer`; target `worker`
+# adds a Celery worker of Airflow, which runs the stages as its own processes. From the repository's root:
+#   docker build --file docker/trainer.Dockerfile --target trainer --build-arg CODE_VERSION="$(git describe --always --dirty --abbrev=12)" .
+# For GPUs: --build-arg TORCH_VARIANT=cu130 --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130
+ARG BASE_IMAGE=docker.io/library/python:3.11-slim
+
+FROM ${BASE_IMAGE} AS build
+# A mirror of the package index, or a folder of wheels, is given by pip's own variables.
+ARG PIP_INDEX_URL
+ARG PIP_FIND_LINKS
+ARG TORCH_VERSION=2.13.0
+ARG TORCH_VARIANT=cpu
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+WORKDIR /src
+RUN python3 -m venv /opt/homefeed
+COPY constraints.txt requirements.txt ./
+COPY docker ./docker
+RUN docker/pins.sh requirements.txt > pins.txt \
+ && /opt/homefeed/bin/python -m pip install "torch==${TORCH_VERSION}+${TORCH_VARIANT}" \
+      --constraint constraints.txt --constraint pins.txt \
+      ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} \
+ && /opt/homefeed/bin/python -m pip install --requirement docker/requirements/trainer.txt \
+      --constraint constraints.txt --constraint pins.txt
+COPY pyproject.toml ./
+COPY pipelines ./pipelines
+COPY training ./training
+COPY validation ./validation
+RUN /opt/homefeed/bin/python -m pip install --no-deps .
+
+FROM build AS build-worker
+RUN /opt/homefeed/bin/python -m pip install --requirement docker/requirements/airflow.txt \
+      --constraint constraints.txt --constraint pins.txt
+
+FROM ${BASE_IMAGE} AS runtime
+ARG CODE_VERSION=unknown
+LABEL org.opencontainers.image.version="${CODE_VERSION}" \
+      org.opencontainers.image.revision="${CODE_VERSION}"
+RUN useradd --uid 50000 --gid 0 --no-create-home --home-dir /opt/airflow airflow \
+ && mkdir --parents --mode=0775 /opt/airflow && chown 50000:0 /opt/airflow
+ENV PATH=/opt/homefeed/bin:${PATH} \
+    PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+    GX_ANALYTICS_ENABLED=false \
+    MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false \
+    MLFLOW_DISABLE_TELEMETRY=true \
+    HOMEFEED_IMAGE_VERSION=${CODE_VERSION}
+USER 50000:0
+WORKDIR /opt/airflow
+
+FROM runtime AS trainer
+LABEL org.opencontainers.image.title="homefeed_retrain: stages"
+COPY --from=build /opt/homefeed /opt/homefeed
+ENTRYPOINT ["homefeed"]
+CMD ["--help"]
+
+FROM runtime AS worker
+LABEL org.opencontainers.image.title="homefeed_retrain: Celery worker with the stages"
+COPY --from=build-worker /opt/homefeed /opt/homefeed
+COPY dags /opt/homefeed/dags
+ENV AIRFLOW_HOME=/opt/airflow \
+    AIRFLOW__CORE__DAGS_FOLDER=/opt/homefeed/dags \
+    AIRFLOW__CORE__LOAD_EXAMPLES=false
+VOLUME ["/opt/airflow"]
+ENTRYPOINT ["airflow"]
+CMD ["celery", "worker"]
