@@ -69,6 +69,14 @@ def local_path(uri: str) -> Path:
     return Path(unquote(urlsplit(uri).path)) if "://" in uri else Path(uri)
 
 
+def sweep_unfinished(uri: str) -> None:
+    """Remove what killed writers left unfinished in a local folder and below it."""
+    if not is_local(uri):
+        return  # An object store has a file whole or not at all.
+    for folder, _, _ in os.walk(local_path(uri)):
+        files.sweep_unfinished(Path(folder))
+
+
 def open_filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     """Return the pyarrow filesystem of a URI and the path on it.
 

@@ -61,7 +61,7 @@ def write_new(path: Path, content: bytes) -> bool:
 def _beside(path: Path, content: bytes) -> Iterator[Path]:
     """Give a file with the content, on the disk, in the folder of a path."""
     make_folder(path.parent)
-    _sweep_unfinished(path.parent)
+    sweep_unfinished(path.parent)
     scratch, number = _new_beside(path)
     try:
         with os.fdopen(number, "wb") as stream:
@@ -90,10 +90,11 @@ def _new_beside(path: Path) -> tuple[Path, int]:
         os.close(number)  # Another writer has swept it before it was locked.
 
 
-def _sweep_unfinished(folder: Path) -> None:
+def sweep_unfinished(folder: Path) -> None:
     """Remove the files that killed writers have left in a folder: nobody holds their locks.
 
-    So whoever writes next in the folder leaves nothing unfinished in it.
+    Every writer calls this for its folder. Whoever finds that nothing is left to be written,
+    because a killed attempt had written all, calls it too.
     """
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if _UNFINISHED.fullmatch(entry.name)]

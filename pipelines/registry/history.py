@@ -11,11 +11,12 @@ it. The registry knows only what serves now. Others call intents and outcomes a 
 for moving (`pipelines.registry.moves`).
 """
 
+import contextlib
 import fnmatch
 import hashlib
 import logging
 import re
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeVar
@@ -135,12 +136,17 @@ class History:
         return next(mine, None)
 
 
-def promotion_lock(workspace_uri: str) -> AbstractContextManager[Lease]:
-    """Return the lease that every move of the champion or of the accepted recipe holds.
+@contextlib.contextmanager
+def promotion_lock(workspace_uri: str) -> Iterator[Lease]:
+    """Hold the lease of every move of the champion or of the accepted recipe.
 
-    It is waited for: a rollback holds it while it fetches and scores what shall serve again.
+    It is waited for: a rollback holds it while it fetches and scores what shall serve again. What
+    a killed holder left unfinished in the history is removed here, since the next one may find
+    that all is written.
     """
-    return storage.exclusive_lock(_lock_uri(workspace_uri), "a promotion", LOCK_WAIT_S)
+    with storage.exclusive_lock(_lock_uri(workspace_uri), "a promotion", LOCK_WAIT_S) as lease:
+        storage.sweep_unfinished(storage.join(workspace_uri, "history"))
+        yield lease
 
 
 def begin(

@@ -150,3 +150,14 @@ def test_an_intent_without_an_outcome_is_pending_and_not_yet_history(place: str)
     pending = history.load(place, NAME).pending
     assert pending is not None and pending.uri == move.uri
     assert versions(history.load(place, NAME)) == ["1", "2", "3", "4"]
+
+
+def test_what_a_killed_writer_left_is_gone_though_all_was_written(place: str) -> None:
+    """It was killed after its file had its name: the next one finds nothing that it must write."""
+    left = chain_file(place, f".00000004.outcome.json.{'0123456789abcdef' * 2}")
+    left.write_bytes(b"{}")
+    before = history.load(place, NAME)
+    with history.promotion_lock(place):
+        assert history.load(place, NAME) == before
+    assert not left.exists()
+    assert chain_file(place, "00000004.outcome.json").exists()
