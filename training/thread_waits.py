@@ -30,7 +30,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 LOOK_EVERY_S = 0.2
 """How often the load is looked at, in seconds. A look takes less than a millisecond."""
-SHARED_FROM = 0.15
+SHARED_FROM = 0.3
 """Others want the cores: the threads together waited for one longer than this share of the time.
 One busy process beside two threads on two cores makes it 0.4, four of them 0.8."""
 FREE_BELOW = 0.05

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch  # noqa: F401 - it loads the library whose threads wait
 
 from training import thread_waits
 from training.thread_waits import FREE_BELOW, LOOKS_UNTIL_FREE, SHARED_FROM, Choice, waits_by_load
