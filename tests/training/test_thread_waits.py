@@ -116,13 +116,19 @@ def test_a_person_s_choice_stands_and_one_thread_waits_for_nobody(
     monkeypatch: pytest.MonkeyPatch, chosen: str
 ) -> None:
     clear_choice(monkeypatch)
-    monkeypatch.setattr(thread_waits, "_watch", lambda *_: pytest.fail("it was watched"))
+    watched: list[object] = []
+    monkeypatch.setattr(thread_waits, "_watch", lambda library, _: watched.append(library))
+    with waits_by_load(2):
+        pass
+    assert len(watched) == 1
+    watched.clear()
     if chosen == "no libgomp":
         monkeypatch.setattr(thread_waits, "_loaded_libgomp", lambda: None)
     elif chosen != "one thread":
         monkeypatch.setenv(chosen, "7")
     with waits_by_load(1 if chosen == "one thread" else 2):
         pass
+    assert watched == []
 
 
 def test_the_kernel_counts_for_this_process() -> None:
