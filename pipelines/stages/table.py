@@ -3,7 +3,7 @@
 A stage takes the artifacts of earlier stages in the order given here, and after them, by name, what
 `also` lists. Its function is imported when the stage is run, so that a light stage does not pay for
 the libraries of a heavy one. Not for running a stage: that is `pipelines.stages.runner`. Tested in
-tests/pipelines/stages/test_runner.py.
+tests/pipelines/stages/test_table.py and test_runner.py.
 """
 
 from collections.abc import Callable

@@ -1,20 +1,18 @@
 """The runner: a stage happens once, again when it must, and leaves its failure behind."""
 
 import errno
-import inspect
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from pipelines import storage
 from pipelines.alerts.compose import alert_on_failure
-from pipelines.contracts.artifacts import STAGES, RunRequest, StageFailure
+from pipelines.contracts.artifacts import StageFailure
 from pipelines.contracts.base import Artifact
 from pipelines.contracts.errors import (
     ConfigurationError,
@@ -355,25 +353,6 @@ def test_a_stage_runs_again_when_its_file_is_gone_or_of_another_size(
     second = runner.read_artifact(run_uri, "build_snapshot", Number)
     assert second.value == 2
     assert storage.read_bytes(second.file_uri) == b"x"
-
-
-def test_the_table_says_what_each_function_takes_and_gives() -> None:
-    assert tuple(TABLE) == STAGES
-    for stage in TABLE.values():
-        signature = inspect.signature(stage.load(), eval_str=True)
-        takes = {name: parameter.annotation for name, parameter in signature.parameters.items()}
-        extras = {name: takes.pop(name) for name in stage.also}
-        inputs = [*stage.inputs.values()] or [RunRequest]
-        assert [*takes.values()] == inputs
-        assert extras.items() <= {"output_uri": str, "now": datetime, "settings": Settings}.items()
-        assert signature.return_annotation is stage.gives
-
-
-def test_an_artifact_is_given_by_one_stage() -> None:
-    for stage in TABLE.values():
-        for upstream, kind in stage.inputs.items():
-            assert TABLE[upstream].gives is kind
-            assert STAGES.index(upstream) < STAGES.index(stage.name)
 
 
 def test_a_manifest_that_was_edited_is_refused(run_uri: str, set_body: Callable) -> None:

@@ -1,0 +1,27 @@
+"""The table of stages agrees with their functions."""
+
+import inspect
+from datetime import datetime
+
+from pipelines.contracts.artifacts import STAGES, RunRequest
+from pipelines.settings import Settings
+from pipelines.stages.table import TABLE
+
+
+def test_the_table_says_what_each_function_takes_and_gives() -> None:
+    assert tuple(TABLE) == STAGES
+    for stage in TABLE.values():
+        signature = inspect.signature(stage.load(), eval_str=True)
+        takes = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+        extras = {name: takes.pop(name) for name in stage.also}
+        inputs = [*stage.inputs.values()] or [RunRequest]
+        assert [*takes.values()] == inputs
+        assert extras.items() <= {"output_uri": str, "now": datetime, "settings": Settings}.items()
+        assert signature.return_annotation is stage.gives
+
+
+def test_an_artifact_is_given_by_one_stage() -> None:
+    for stage in TABLE.values():
+        for upstream, kind in stage.inputs.items():
+            assert TABLE[upstream].gives is kind
+            assert STAGES.index(upstream) < STAGES.index(stage.name)
