@@ -26,6 +26,9 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
+
+from training.one_core import OneCore
 
 log = logging.getLogger(__name__)
 LOOK_EVERY_S = 0.2
@@ -80,23 +83,25 @@ def _loaded_libgomp() -> ctypes.CDLL | None:
 
 def _watch(library: ctypes.CDLL, ended: threading.Event) -> None:
     """Have threads sleep early while others want the cores, until the end."""
-    if not _waited_s():
+    if not _counted_s():
         log.info("the load of this machine cannot be seen: threads that wait sleep early")
         with threads_sleep_early(library):
             ended.wait()
         return
-    looks, choice = _Looks(), Choice()
-    with contextlib.ExitStack() as sleeping:
+    looks, choice, one_core = _Looks(), Choice(), OneCore()
+    with contextlib.ExitStack() as at_the_end, contextlib.ExitStack() as sleeping:
+        at_the_end.callback(one_core.spread)
         while not ended.wait(LOOK_EVERY_S):
-            share, was_sleeping = looks.share_waited(), choice.is_sleeping
-            if choice.after(share) == was_sleeping:
-                continue
-            if choice.is_sleeping:
-                log.info("others want the cores (waited %.0f %%): threads sleep", 100 * share)
+            look, was_sleeping = looks.look(), choice.is_sleeping
+            # On one core a thread that spins would keep it from the one that it waits for.
+            choice.after(1.0 if one_core.is_gathered else look.waited)
+            if choice.is_sleeping and not was_sleeping:
+                log.info("others want the cores (waited %.0f %%): threads sleep", 100 * look.waited)
                 sleeping.enter_context(threads_sleep_early(library))
-            else:
+            elif was_sleeping and not choice.is_sleeping:
                 log.info("the cores are free: threads that wait for each other spin")
                 sleeping.close()
+            one_core.after(look.ran, is_shared=look.waited > SHARED_FROM)
 
 
 class Choice:
@@ -141,26 +146,39 @@ def threads_sleep_early(library: ctypes.CDLL) -> Iterator[None]:
         keeper.join()
 
 
+class Look(NamedTuple):
+    """For how many seconds threads ran, and for how many they were ready and had no core."""
+
+    ran: float
+    waited: float
+
+
 class _Looks:
-    """Looks at the time for which this process's threads were ready and had no core."""
+    """Looks at the time for which this process's threads ran, or were ready and had no core."""
 
     def __init__(self) -> None:
-        self._waited, self._at = _waited_s(), time.monotonic()
+        self._counted, self._at = _counted_s(), time.monotonic()
 
-    def share_waited(self) -> float:
-        """Return the waited seconds of all threads per second since the last look."""
-        before, since = self._waited, self._at
-        self._waited, self._at = _waited_s(), time.monotonic()
-        new = sum(self._waited[task] - before[task] for task in self._waited.keys() & before.keys())
-        return new / (self._at - since)
+    def look(self) -> Look:
+        """Return the seconds of all threads per second since the last look."""
+        before, since = self._counted, self._at
+        self._counted, self._at = _counted_s(), time.monotonic()
+        both = [
+            (self._counted[task], before[task]) for task in self._counted.keys() & before.keys()
+        ]
+        passed = self._at - since
+        return Look(
+            sum(new.ran - old.ran for new, old in both) / passed,
+            sum(new.waited - old.waited for new, old in both) / passed,
+        )
 
 
-def _waited_s() -> dict[str, float]:
-    """Return the seconds each thread waited for a core since it began; none where nobody counts."""
+def _counted_s() -> dict[str, Look]:
+    """Return the seconds each thread ran and waited since it began; none where nobody counts."""
     found = {}
     for task in _TASKS.iterdir() if _TASKS.is_dir() else ():
         with contextlib.suppress(OSError):  # A thread that has ended meanwhile.
             ran, waited, _ = map(int, (task / "schedstat").read_text().split())
             if ran:
-                found[task.name] = waited / 1e9
+                found[task.name] = Look(ran / 1e9, waited / 1e9)
     return found

@@ -74,7 +74,13 @@ def test_the_load_is_seen_and_gone(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     waited = {"1": 0.0}
-    monkeypatch.setattr(thread_waits, "_waited_s", lambda: dict(waited))
+    monkeypatch.setattr(
+        thread_waits,
+        "_counted_s",
+        lambda: {
+            task: thread_waits.Look(2.0 * seconds, seconds) for task, seconds in waited.items()
+        },
+    )
     monkeypatch.setattr(thread_waits, "LOOK_EVERY_S", 0.01)
     caplog.set_level(logging.INFO)
     clear_choice(monkeypatch)
@@ -132,7 +138,30 @@ def test_a_person_s_choice_stands_and_one_thread_waits_for_nobody(
 
 
 def test_the_kernel_counts_for_this_process() -> None:
-    found = thread_waits._waited_s()
+    found = thread_waits._counted_s()
     if not (Path("/proc/self/schedstat")).exists():
         pytest.skip("this kernel does not count")
     assert str(os.getpid()) in found
+
+
+def test_threads_share_one_core_beside_others_and_have_all_of_them_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) < 2:
+        pytest.skip("one core: there is nothing to choose")
+    started = time.monotonic()
+
+    def counted() -> dict[str, thread_waits.Look]:
+        passed = time.monotonic() - started
+        return {"1": thread_waits.Look(0.9 * passed, 0.9 * passed)}
+
+    monkeypatch.setattr(thread_waits, "_counted_s", counted)
+    monkeypatch.setattr(thread_waits, "LOOK_EVERY_S", 0.01)
+    clear_choice(monkeypatch)
+    with waits_by_load(2):
+        deadline = time.monotonic() + 30
+        while len(os.sched_getaffinity(0)) > 1:
+            assert time.monotonic() < deadline, "the threads were never gathered"
+            time.sleep(0.002)
+    assert os.sched_getaffinity(0) == allowed
