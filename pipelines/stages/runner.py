@@ -10,12 +10,13 @@ does: that is in the stage's own file.
 
 import contextlib
 import logging
+import os
 import re
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -41,8 +42,13 @@ from pipelines.contracts.run_layout import (
 )
 from pipelines.places.lease import Lease
 from pipelines.settings import Settings
+from pipelines.stages.image_version import require_same_version
+from pipelines.stages.nodes import SIDES, address_of, help_train
 from pipelines.stages.resolve_run import run_uri_of
 from pipelines.stages.table import TABLE, Stage
+
+if TYPE_CHECKING:
+    from training.fitting.spec import NodeAddress
 
 log = logging.getLogger(__name__)
 Kind = TypeVar("Kind", bound=Artifact)
@@ -88,13 +94,24 @@ def start_run(request: RunRequest, settings: Settings) -> ResolvedRun:
     return read_artifact(run_uri, "resolve_run", ResolvedRun)
 
 
-def run_stage(name: str, run_uri: str, again: bool = False) -> str:
+def run_stage(
+    name: str,
+    run_uri: str,
+    again: bool = False,
+    node_rank: int | None = None,
+    rendezvous: str = "",
+) -> str:
     """Run one stage, or find it done, and return its manifest's URI.
+
+    Where a run trains on several machines, each runs its training stages. Machine 0 publishes, and
+    the URI that another one returns is that of a manifest which may not be there yet.
 
     Args:
         name: One of `artifacts.STAGES`; `resolve_run` must have happened already.
         run_uri: The run folder that `start_run` made.
         again: Do the stage's work even if it is done: a person saw that its files are damaged.
+        node_rank: Which machine this is, from 0; None where there is one.
+        rendezvous: HOST:PORT of machine 0; '' where there is one machine.
 
     Raises:
         HomefeedError: as the stage's function raises; also written to `failure.json`.
@@ -111,16 +128,56 @@ def run_stage(name: str, run_uri: str, again: bool = False) -> str:
     if name == "resolve_run":
         return manifest_uri(run_uri, name)
     stage = TABLE[name]
+    if node_rank and name in SIDES:
+        _help(stage, run_uri, node_rank, rendezvous, again)
+        return manifest_uri(run_uri, name)
     with _only_one(name, run_uri) as lease, _noting_failure(name, run_uri):
-        found = {upstream: read_record(run_uri, upstream).artifact for upstream in stage.inputs}
+        node = None
+        if name in SIDES:
+            resolved = read_artifact(run_uri, "resolve_run", ResolvedRun)
+            node = address_of(name, resolved, node_rank, rendezvous)
+        require_same_version(os.environ)
         inputs = [read_artifact(run_uri, above, kind) for above, kind in stage.inputs.items()]
-        others = [artifact for upstream, artifact in found.items() if upstream != "resolve_run"]
-        input_digest = digest_of([name, STAGE_VERSION, digest_of(run), others])
+        input_digest = _input_digest(stage, run_uri)
         if not again and _is_done(stage, run_uri, input_digest):
             _tidy_after_kill(name, run_uri, lease.number)
         else:
-            _attempt(stage, lease, run_uri, inputs, input_digest, Settings())
+            _attempt(stage, lease, run_uri, inputs, input_digest, Settings(), node)
     return manifest_uri(run_uri, name)
+
+
+def _input_digest(stage: Stage, run_uri: str) -> str:
+    found = {upstream: read_record(run_uri, upstream).artifact for upstream in stage.inputs}
+    others = [artifact for upstream, artifact in found.items() if upstream != "resolve_run"]
+    run = read_record(run_uri, "resolve_run").artifact
+    return digest_of([stage.name, STAGE_VERSION, digest_of(run), others])
+
+
+def _help(stage: Stage, run_uri: str, node_rank: int, rendezvous: str, again: bool) -> None:
+    """Do a further machine's part of a stage. What machine 0 does about the record stays its own.
+
+    Raises:
+        HomefeedError: as `help_train` raises; also written to `failure.json`, with the machine.
+    """
+    run = read_artifact(run_uri, "resolve_run", ResolvedRun)
+    node = address_of(stage.name, run, node_rank, rendezvous)
+    assert node is not None  # its rank is not 0
+    before = storage.look(manifest_uri(run_uri, stage.name)) if again else None
+    input_digest = _input_digest(stage, run_uri)
+
+    def is_done() -> bool:
+        if before is not None and storage.look(manifest_uri(run_uri, stage.name)) == before:
+            return False  # what is there is to be made again
+        return _is_done(stage, run_uri, input_digest)
+
+    try:
+        require_same_version(os.environ)
+        help_train(stage.name, run, node, is_done)
+    except HomefeedError as error:
+        if not is_done():
+            told = type(error)(f"machine {node_rank}: {error}")
+            _note_failure(failure_uri(run_uri, stage.name), stage.name, told)
+        raise
 
 
 def _require_own_folder(run_uri: str, recorded: str) -> None:
@@ -163,6 +220,7 @@ def _attempt(
     inputs: Sequence[Any],
     input_digest: str,
     settings: Settings,
+    node: "NodeAddress | None" = None,
 ) -> None:
     """Call the stage's function and publish its artifact.
 
@@ -175,6 +233,7 @@ def _attempt(
         "output_uri": storage.join(run_uri, stage.name, output),
         "now": datetime.now(UTC),
         "settings": settings,
+        "node": node,
     }
     log.info("%s of %s: starting", stage.name, run_uri)
     # Before the work: the code on the disk may be another one when it ends, hours later.
