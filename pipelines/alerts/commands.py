@@ -54,11 +54,11 @@ def cycle_command(
     if verb == "retrain":  # on one machine, where so many processes train the same weights
         devices *= asked.num_nodes
     elif asked.num_nodes > 1:
-        nodes = f"--nodes {asked.num_nodes} "
+        nodes = f" --nodes {asked.num_nodes}"
     return _at(
         places,
         f"homefeed {verb} --as-of {asked.day:%Y-%m-%d} --recipe {_quote(asked.recipe)} "
-        f"--devices {devices} --accelerator {asked.accelerator} {nodes}"
+        f"--devices {devices} --accelerator {asked.accelerator}{nodes} "
         f"--{'' if asked.may_promote else 'no-'}promote --key {_quote(asked.trigger)}",
         ("event_log", "experiment"),
     )
