@@ -24,6 +24,7 @@ LABEL org.opencontainers.image.title="homefeed_retrain: MLflow" \
       org.opencontainers.image.revision="${CODE_VERSION}"
 RUN useradd --uid 50001 --gid 0 --no-create-home --home-dir /tmp mlflow
 COPY --from=build /opt/mlflow /opt/mlflow
+COPY docker/mlflow_server.sh /opt/mlflow/docker/
 ENV PATH=/opt/mlflow/bin:${PATH} \
     PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false \
