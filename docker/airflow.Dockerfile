@@ -11,7 +11,8 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 RUN python3 -m venv /opt/homefeed
 COPY constraints.txt requirements.txt ./
-COPY docker ./docker
+COPY docker/pins.sh ./docker/
+COPY docker/requirements ./docker/requirements
 RUN docker/pins.sh requirements.txt > pins.txt \
  && /opt/homefeed/bin/python -m pip install --requirement docker/requirements/airflow.txt \
       --constraint constraints.txt --constraint pins.txt

@@ -15,7 +15,8 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 RUN python3 -m venv /opt/homefeed
 COPY constraints.txt requirements.txt ./
-COPY docker ./docker
+COPY docker/pins.sh ./docker/
+COPY docker/requirements ./docker/requirements
 RUN docker/pins.sh requirements.txt > pins.txt \
  && /opt/homefeed/bin/python -m pip install "torch==${TORCH_VERSION}+${TORCH_VARIANT}" \
       --constraint constraints.txt --constraint pins.txt \
