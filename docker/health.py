@@ -14,6 +14,7 @@ import urllib.request
 
 _PARTS = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
 _CELERY_APP = "airflow.providers.celery.executors.celery_executor.app"
+_API_SERVER = "http://api-server:8080"
 _TIMEOUT_S = 8
 
 
@@ -24,7 +25,7 @@ def main(part: str) -> int:
         command = ["celery", "--app", _CELERY_APP, "inspect", "ping", "--destination", name]
         return subprocess.run(command, check=False).returncode
     here = part == "api-server"
-    server = "http://127.0.0.1:8080" if here else os.environ.get("API_SERVER", "http://api-server:8080")
+    server = "http://127.0.0.1:8080" if here else os.environ.get("API_SERVER", _API_SERVER)
     with urllib.request.urlopen(f"{server}/api/v2/monitor/health", timeout=_TIMEOUT_S) as answer:
         found = json.load(answer)
     state = found["metadatabase" if here else _PARTS[part]]

@@ -98,9 +98,7 @@ def _mlflow_auth(database_password: str, admin_password: str) -> str:
 
 
 def _aws_credentials(access_key: str, secret_key: str) -> str:
-    return (
-        f"[default]\naws_access_key_id = {access_key}\naws_secret_access_key = {secret_key}\n"
-    )
+    return f"[default]\naws_access_key_id = {access_key}\naws_secret_access_key = {secret_key}\n"
 
 
 def _keys(is_local: bool, folder: Path) -> Callable[[], tuple[str, str]]:
