@@ -89,7 +89,9 @@ class Settings(BaseSettings):
         default=2.0, gt=0, description="/dev/shm of a training's container, in GiB."
     )
     scratch_gib: float = Field(
-        default=50.0, gt=0, description="/tmp of a stage's pod, in GiB; it ends with the pod."
+        default=50.0,
+        gt=0,
+        description="Scratch volume of a stage's pod, in GiB; it ends with the pod.",
     )
     scratch_class: str = Field(
         default="", description="Storage class of that volume; a folder of the machine if empty."

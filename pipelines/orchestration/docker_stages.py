@@ -5,13 +5,16 @@ tests/pipelines/orchestration/test_docker_stages.py and by real containers in
 tests/production/kubernetes/test_docker_stage.py.
 """
 
+import contextlib
 import os
 from datetime import timedelta
 from typing import Any
 
 from airflow.providers.docker.operators.docker import DockerOperator
+from docker.errors import NotFound
 from docker.types import DeviceRequest, Mount
 
+from pipelines.contracts.run_layout import manifest_uri
 from pipelines.orchestration.containers import (
     ONE_PROCESS,
     TRAINING_STAGES,
@@ -44,19 +47,41 @@ class StageContainer(DockerOperator):
         self.hardware = hardware
 
     def execute(self, context: Any) -> Any:
-        """Run the stage to its end; return the last line of its output, the manifest's URI."""
+        """Run the stage to its end; return its manifest's URI.
+
+        It is not taken from the output, in which the engine puts the lines of the log and of the
+        result into an order of its own.
+        """
         assert self.command  # of which the run's URI is the last word
-        self.labels = {_RUN: str(self.command[-1]), _STAGE: self.stage}
+        run_uri = str(self.command[-1])
+        self.labels = {_RUN: run_uri, _STAGE: self.stage}
         self.device_requests = device_requests(self.stage, self.hardware or ONE_PROCESS)
         self._end_earlier()
-        return super().execute(context)
+        try:
+            super().execute(context)
+        finally:
+            self._remove_own()
+        return manifest_uri(run_uri, self.stage)
+
+    def on_kill(self) -> None:
+        """Stop the container, as the task is stopped, and remove it."""
+        super().on_kill()
+        self._remove_own()
+
+    def _remove_own(self) -> None:
+        """Remove the container with its scratch volume, which the operator itself would leave."""
+        own, self.container = self.container, None  # type: ignore[assignment]
+        if own is not None:
+            with contextlib.suppress(NotFound):
+                self.cli.remove_container(own["Id"], force=True, v=True)
 
     def _end_earlier(self) -> None:
         assert isinstance(self.labels, dict)
         labels = [f"{name}={value}" for name, value in self.labels.items()]
         for found in self.cli.containers(all=True, filters={"label": labels}):
             self.log.info("ending container %s of an earlier attempt", found["Id"][:12])
-            self.cli.remove_container(found["Id"], force=True)
+            with contextlib.suppress(NotFound):
+                self.cli.remove_container(found["Id"], force=True, v=True)
 
 
 def device_requests(stage: str, hardware: Hardware) -> list[DeviceRequest]:
@@ -92,7 +117,7 @@ def container_task(
         user=f"{os.getuid()}:0" if mounts else None,
         network_mode=settings.docker_network or None,
         mount_tmp_dir=False,
-        auto_remove="force",
+        auto_remove="never",  # `StageContainer` does
     )
 
 

@@ -35,6 +35,8 @@ CONTAINER = "base"
 COMPONENT = {"app.kubernetes.io/component": "homefeed-training"}
 """Label of the pods of trainings, by which their headless service finds them."""
 RENDEZVOUS_PORT = 29500
+SCRATCH_PATHS = ("/scratch", "/tmp")
+"""Where the scratch volume is mounted: at the image's TMPDIR, and where others write by habit."""
 _JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 _START_WAIT_S = 1800
 """How long a pod may take to start: a machine may have to be found, and an image to be fetched."""
@@ -172,7 +174,7 @@ def _common(stage: str, run_uri: Any, timeout: timedelta, settings: Settings) ->
         "env_from": [k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name=secret))]
         if secret
         else [],
-        "volumes": [volume for volume, _ in volumes],
+        "volumes": list({volume.name: volume for volume, _ in volumes}.values()),
         "volume_mounts": [mount for _, mount in volumes],
         "service_account_name": settings.service_account or None,
         # A stage never speaks to Kubernetes.
@@ -242,13 +244,14 @@ def _failure_policy() -> k8s.V1PodFailurePolicy:
 def _volumes(stage: str, settings: Settings) -> list[tuple[k8s.V1Volume, k8s.V1VolumeMount]]:
     """Return a stage's volumes; one that the pod template has under the same name is the stage's.
 
-    They are the scratch volume at /tmp, and for trainings shared memory, by which the processes of
+    They are the scratch volume, and for trainings shared memory, by which the processes of
     one machine hand batches over, and the folder of checkpoints.
     """
     shared = k8s.V1EmptyDirVolumeSource(
         medium="Memory", size_limit=f"{round(settings.shared_memory_gib * 1024)}Mi"
     )
-    wanted = [(k8s.V1Volume(name="scratch", **_scratch(settings)), "/tmp")]
+    scratch = k8s.V1Volume(name="scratch", **_scratch(settings))
+    wanted = [(scratch, path) for path in SCRATCH_PATHS]
     if stage in TRAINING_STAGES:
         wanted.append((k8s.V1Volume(name="shared-memory", empty_dir=shared), "/dev/shm"))
         if settings.work_claim and settings.work_folder:

@@ -83,8 +83,11 @@ def container_of(found: k8s.V1Pod | k8s.V1Job) -> k8s.V1Container:
     return container
 
 
-def mounts_of(container: k8s.V1Container) -> dict[str, str]:
-    return {mount.name: mount.mount_path for mount in container.volume_mounts}
+SCRATCH = [("scratch", "/scratch"), ("scratch", "/tmp")]
+
+
+def mounts_of(container: k8s.V1Container) -> list[tuple[str, str]]:
+    return [(mount.name, mount.mount_path) for mount in container.volume_mounts]
 
 
 def test_a_stage_is_the_command_in_a_pod_without_a_shell() -> None:
@@ -144,15 +147,15 @@ def test_nodes_are_chosen_by_labels_and_those_with_gpus_by_more() -> None:
 
 def test_scratch_shared_memory_and_checkpoints_have_volumes() -> None:
     pod = pod_of("build_snapshot", scratch_gib=5)
-    assert mounts_of(container_of(pod)) == {"scratch": "/tmp"}
+    assert mounts_of(container_of(pod)) == SCRATCH
     assert pod.spec.volumes[0].empty_dir.size_limit == "5120Mi"
     kept = {"work_folder": "/trainings", "work_claim": "homefeed-trainings"}
     job = job_of("train_challenger", scratch_class="fast", shared_memory_gib=0.5, **kept)
-    assert mounts_of(container_of(job)) == {
-        "scratch": "/tmp",
-        "shared-memory": "/dev/shm",
-        "work": "/trainings",
-    }
+    assert mounts_of(container_of(job)) == [
+        *SCRATCH,
+        ("shared-memory", "/dev/shm"),
+        ("work", "/trainings"),
+    ]
     scratch, shared, work = job.spec.template.spec.volumes
     claim = scratch.ephemeral.volume_claim_template.spec
     assert (claim.storage_class_name, claim.resources.requests) == ("fast", {"storage": "51200Mi"})
@@ -207,7 +210,7 @@ def test_the_template_of_the_repository_is_what_pods_and_jobs_begin_as(repositor
         assert container.security_context == template.spec.containers[0].security_context
         assert container.image == SETTINGS["stage_image"]
         assert spec.volumes == template.spec.volumes  # each once
-        assert mounts_of(container) == {"scratch": "/tmp", "shared-memory": "/dev/shm"}
+        assert mounts_of(container) == [*SCRATCH, ("shared-memory", "/dev/shm")]
 
 
 @pytest.mark.parametrize("content", [None, "", "kind: Pod", "- no pod", "{"])

@@ -59,12 +59,16 @@ def task(tmp_path: Path, nodes: int = 2) -> Any:
 
 def context(pushed: dict[str, Any] | None = None) -> Any:
     kept = {} if pushed is None else pushed
+
+    def push(key: str, value: Any) -> None:
+        kept[key] = value
+
     ti = SimpleNamespace(
         dag_id="homefeed_retrain",
         task_id="train_challenger",
         map_index=-1,
         try_number=1,
-        xcom_push=lambda key, value: kept.__setitem__(key, value),
+        xcom_push=push,
     )
     return {"ti": ti, "run_id": "manual__x", "dag": SimpleNamespace()}
 
