@@ -1,6 +1,5 @@
 """The task of a training in a cluster (`support.small_cluster`): Jobs, their ends, and retries."""
 
-import asyncio
 import json
 import os
 import sys
@@ -8,18 +7,19 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk import RetryAction
-from airflow.sdk.exceptions import AirflowException, TaskDeferred
+from airflow.sdk.exceptions import AirflowException
 
 from pipelines.orchestration.operators import stage_operator
 from pipelines.orchestration.retries import StageRetryPolicy
 from pipelines.settings import Settings
+from support.cluster_tasks import begin, run, use_cluster
 from support.small_cluster import SmallCluster, small_cluster
 
+CONTEXT = ("homefeed_retrain", "train_challenger", "manual__x")
 SCRIPT = """
 import os, pathlib, signal, sys, time
 folder = pathlib.Path(sys.argv[0]).parent
@@ -34,9 +34,7 @@ exec(wanted.read_text() if wanted.exists() else "")
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallCluster]:
     with small_cluster(tmp_path / "cluster", {"PATH": os.environ["PATH"]}) as found:
-        extra = {"kube_config_path": str(found.folder / "config"), "namespace": "stages"}
-        connection = {"conn_type": "kubernetes", "extra": extra}
-        monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps(connection))
+        use_cluster(found, monkeypatch)
         found.secrets["credentials"] = {"AWS_SECRET_ACCESS_KEY": "swordfish"}
         yield found
 
@@ -53,42 +51,7 @@ def task(tmp_path: Path, nodes: int = 2) -> Any:
     )
     hardware = {"accelerator": "cpu", "devices": 1, "nodes": nodes}
     made = stage_operator("train_challenger", "s3://w/runs/r", timedelta(1), settings, hardware)
-    made.job_poll_interval = 0.2
     return made
-
-
-def context(pushed: dict[str, Any] | None = None) -> Any:
-    kept = {} if pushed is None else pushed
-
-    def push(key: str, value: Any) -> None:
-        kept[key] = value
-
-    ti = SimpleNamespace(
-        dag_id="homefeed_retrain",
-        task_id="train_challenger",
-        map_index=-1,
-        try_number=1,
-        xcom_push=push,
-    )
-    return {"ti": ti, "run_id": "manual__x", "dag": SimpleNamespace()}
-
-
-def begin(operator: Any) -> Any:
-    """Run the task until it waits; return what it waits for."""
-    with pytest.raises(TaskDeferred) as deferred:
-        operator.execute(context())
-    return deferred.value.trigger
-
-
-def run(operator: Any) -> None:
-    """Run the task to its end, as a worker and a triggerer do between them."""
-    trigger = begin(operator)
-
-    async def wait() -> Any:
-        return await anext(trigger.run())
-
-    event = asyncio.run(wait()).payload
-    operator.execute_complete(context(), event)
 
 
 def variables(tmp_path: Path, pod: int) -> dict[str, str]:
@@ -97,7 +60,7 @@ def variables(tmp_path: Path, pod: int) -> dict[str, str]:
 
 
 def test_each_machine_knows_its_rank_and_where_the_first_one_is(cluster, tmp_path) -> None:
-    run(task(tmp_path))
+    run(task(tmp_path), CONTEXT)
     told = [variables(tmp_path, pod) for pod in range(2)]
     [job] = cluster.made
     assert [each["JOB_COMPLETION_INDEX"] for each in told] == ["0", "1"]
@@ -122,7 +85,7 @@ def test_how_one_machine_ends_decides_whether_all_are_tried_again(
     )
     started = time.monotonic()
     with pytest.raises(AirflowException) as caught:
-        run(task(tmp_path))
+        run(task(tmp_path), CONTEXT)
     assert time.monotonic() - started < 120
     decided = StageRetryPolicy().evaluate(caught.value, try_number=1, max_tries=3)
     assert decided.action is action
@@ -130,15 +93,15 @@ def test_how_one_machine_ends_decides_whether_all_are_tried_again(
 
 def test_a_job_that_an_earlier_attempt_left_is_ended_first(cluster, tmp_path) -> None:
     (tmp_path / "do").write_text("time.sleep(600)")
-    begin(task(tmp_path))  # the task is cleared, and nobody waits for it any more
+    begin(task(tmp_path), CONTEXT)  # the task is cleared, and nobody waits for it any more
     [earlier] = list(cluster.pods.values())[:1]
     (tmp_path / "do").write_text("")
-    run(task(tmp_path))
+    run(task(tmp_path), CONTEXT)
     assert earlier.exit_code == 128 + 15
     assert len(cluster.made) == 2 and len(cluster.jobs) == 1
 
 
 def test_one_machine_is_a_job_of_one_pod(cluster, tmp_path) -> None:
-    run(task(tmp_path, nodes=1))
+    run(task(tmp_path, nodes=1), CONTEXT)
     [job] = cluster.made
     assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (1, 1)
