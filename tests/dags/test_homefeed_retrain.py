@@ -195,6 +195,7 @@ def test_the_hardware_of_the_run_reaches_the_trainings_that_run_elsewhere(
     monkeypatch.setenv("HOMEFEED_STAGE_RUNNER", runner)
     monkeypatch.setenv("HOMEFEED_STAGE_IMAGE", "an-image")
     found = runpy.run_path(str(repository / "dags" / "homefeed_retrain.py"))["homefeed_retrain"]
+    assert found.get_task("resolve_run").multiple_outputs  # each value crosses by its own name
     for name in ("train_challenger", "train_anchor"):
         hardware = found.get_task(name).hardware
         assert (hardware.operator.task_id, hardware.key) == ("resolve_run", "hardware")

@@ -84,6 +84,8 @@ def deployment(
         "HOMEFEED_EXPERIMENT": MODEL,
         "HOMEFEED_STAGE_RUNNER": "kubernetes",
         "GX_ANALYTICS_ENABLED": "false",
+        # So the code's version is its digest, whatever is committed meanwhile.
+        "GIT_DIR": os.devnull,
     }
 
 
@@ -144,7 +146,7 @@ def test_as_a_job_of_a_cluster_with_the_workspace_in_a_bucket(
     stage = "train_challenger"
     task = stage_operator(stage, run_uri, timedelta(hours=1), Settings(), hardware)
     # What an image has: programs, and no word of this deployment.
-    image = {name: value for name, value in os.environ.items() if name[:9] != "HOMEFEED_"}
+    image = {name: deployment[name] for name in deployment if name[:9] != "HOMEFEED_"}
     with small_cluster(tmp_path / "cluster", image) as cluster:
         cluster.secrets["credentials"] = keys
         use_cluster(cluster, monkeypatch)
