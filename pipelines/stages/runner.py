@@ -39,6 +39,7 @@ from pipelines.contracts.run_layout import (
     manifest_uri,
     stage_lease_uri,
 )
+from pipelines.metrics.measured import measured
 from pipelines.places.lease import Lease
 from pipelines.settings import Settings
 from pipelines.stages.resolve_run import run_uri_of
@@ -79,12 +80,16 @@ def start_run(request: RunRequest, settings: Settings) -> ResolvedRun:
     """
     name = "resolve_run"
     run_uri = run_uri_of(request, settings)
-    with _only_one(name, run_uri, RESOLVE_WAIT_S) as lease:
+    with measured(name) as attempt, _only_one(name, run_uri, RESOLVE_WAIT_S) as lease:
+        attempt.recipe, attempt.model = request.recipe, settings.registered_model
+        attempt.number = lease.number
         if storage.exists(manifest_uri(run_uri, name)):
             log.info("%s was resolved before; going on with it", run_uri)
         else:
             with _noting_failure(name, run_uri):
-                _attempt(TABLE[name], lease, run_uri, [request], request.fingerprint(), settings)
+                attempt.artifact = _attempt(
+                    TABLE[name], lease, run_uri, [request], request.fingerprint(), settings
+                )
     return read_artifact(run_uri, "resolve_run", ResolvedRun)
 
 
@@ -111,15 +116,22 @@ def run_stage(name: str, run_uri: str, again: bool = False) -> str:
     if name == "resolve_run":
         return manifest_uri(run_uri, name)
     stage = TABLE[name]
-    with _only_one(name, run_uri) as lease, _noting_failure(name, run_uri):
+    with (
+        measured(name) as attempt,
+        _only_one(name, run_uri) as lease,
+        _noting_failure(name, run_uri),
+    ):
+        attempt.recipe, attempt.model = run["config"]["recipe"], run["registered_model"]
+        attempt.number = lease.number
         found = {upstream: read_record(run_uri, upstream).artifact for upstream in stage.inputs}
         inputs = [read_artifact(run_uri, above, kind) for above, kind in stage.inputs.items()]
+        attempt.inputs = inputs
         others = [artifact for upstream, artifact in found.items() if upstream != "resolve_run"]
         input_digest = digest_of([name, STAGE_VERSION, digest_of(run), others])
         if not again and _is_done(stage, run_uri, input_digest):
             _tidy_after_kill(name, run_uri, lease.number)
         else:
-            _attempt(stage, lease, run_uri, inputs, input_digest, Settings())
+            attempt.artifact = _attempt(stage, lease, run_uri, inputs, input_digest, Settings())
     return manifest_uri(run_uri, name)
 
 
@@ -163,8 +175,8 @@ def _attempt(
     inputs: Sequence[Any],
     input_digest: str,
     settings: Settings,
-) -> None:
-    """Call the stage's function and publish its artifact.
+) -> Artifact:
+    """Call the stage's function, publish its artifact and return it.
 
     Raises:
         LostRaceError: another process has published the stage meanwhile; what it has stays.
@@ -195,6 +207,7 @@ def _attempt(
         raise LostRaceError(str(error)) from error
     _tidy(stage.name, run_uri, output, lease.number)
     log.info("%s of %s: done in %.1f s", stage.name, run_uri, record.wall_s)
+    return artifact
 
 
 @contextlib.contextmanager
