@@ -1,4 +1,4 @@
-"""A receiver of OTLP metrics, by HTTP and by gRPC, that keeps what arrives; and one that misbehaves."""
+"""A receiver of OTLP metrics, by HTTP and by gRPC, that keeps what arrives, or misbehaves."""
 
 import contextlib
 import http.server
@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
     ExportMetricsServiceResponse,
 )
-from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_DELTA
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 
 Attributes = dict[str, Any]
 
@@ -26,7 +26,7 @@ class Arrived:
 
     name: str
     unit: str
-    kind: str  # 'gauge', or 'counter' where it is a monotonic sum of deltas
+    kind: str  # 'gauge', 'counter' for a monotonic sum of deltas, 'cumulative' for another sum
     value: float
     attributes: Attributes
     resource: Attributes
@@ -132,11 +132,12 @@ def _values(request: ExportMetricsServiceRequest) -> Iterator[Arrived]:
         about = _attributes(resource.resource.attributes)
         for metric in (each for scope in resource.scope_metrics for each in scope.metrics):
             kind = metric.WhichOneof("data")
-            points = getattr(metric, kind).data_points
+            points = getattr(metric, kind).data_points if kind in ("sum", "gauge") else ()
             if kind == "sum":
-                assert metric.sum.is_monotonic
-                assert metric.sum.aggregation_temporality == AGGREGATION_TEMPORALITY_DELTA
-                kind = "counter"
+                is_delta = metric.sum.aggregation_temporality == AggregationTemporality.Value(
+                    "AGGREGATION_TEMPORALITY_DELTA"
+                )
+                kind = "counter" if metric.sum.is_monotonic and is_delta else "cumulative"
             for point in points:
                 number = getattr(point, point.WhichOneof("value"))
                 attributes = _attributes(point.attributes)

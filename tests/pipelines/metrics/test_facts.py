@@ -13,7 +13,6 @@ from pipelines.contracts.artifacts import (
     FileDigest,
     FreshAnchor,
     ResolvedRun,
-    Snapshot,
     Standing,
 )
 from pipelines.contracts.base import Artifact
