@@ -28,7 +28,7 @@ VALUES = {
 }
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None,
-    reason="promtool is missing; install it (Debian: apt-get install prometheus)",
+    reason="promtool is missing; install it (Debian: apt-get install promtool)",
 )
 
 

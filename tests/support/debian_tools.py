@@ -4,6 +4,7 @@ A package is unpacked and not installed, so that none of its services is started
 needed.
 """
 
+import atexit
 import functools
 import shutil
 import subprocess
@@ -15,29 +16,29 @@ import pytest
 
 def tool(command: str, package: str) -> str:
     """Return the program's path, or skip the test, saying what to install."""
-    found = shutil.which(command) or _fetched(command, package)
-    if not found:
+    found = shutil.which(command)
+    if found is None and (folder := _unpacked(package)):
+        found = shutil.which(command, path=str(folder / "usr" / "bin"))
+    if found is None:
         pytest.skip(f"{command} is missing; install it (Debian: apt-get install {package})")
     return found
 
 
 @functools.cache
-def _fetched(command: str, package: str) -> str:
+def _unpacked(package: str) -> Path | None:
     if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
-        return ""
-    folder = Path(tempfile.gettempdir()) / "homefeed-test-tools" / package
-    program = folder / "usr" / "bin" / command
-    if not program.exists():
-        with tempfile.TemporaryDirectory() as scratch:
-            done = subprocess.run(
-                ["apt-get", "download", package],
-                cwd=scratch,
-                capture_output=True,
-                timeout=300,
-                check=False,
-            )
-            packages = list(Path(scratch).glob("*.deb"))
-            if done.returncode or not packages:
-                return ""
-            subprocess.run(["dpkg", "-x", str(packages[0]), str(folder)], check=True)
-    return str(program) if program.exists() else ""
+        return None
+    folder = Path(tempfile.mkdtemp(prefix="homefeed-tools-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    done = subprocess.run(
+        ["apt-get", "download", package],
+        cwd=folder,
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    packages = list(folder.glob("*.deb"))
+    if done.returncode or not packages:
+        return None
+    subprocess.run(["dpkg", "-x", str(packages[0]), str(folder)], check=True)
+    return folder

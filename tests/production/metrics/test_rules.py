@@ -16,7 +16,7 @@ def run(*command: str) -> None:
 
 
 def test_prometheus_takes_the_rules_and_fires_them() -> None:
-    promtool = tool("promtool", "prometheus")
+    promtool = tool("promtool", "promtool")
     run(promtool, "check", "rules", *RULES)
     run(promtool, "test", "rules", *UNIT_TESTS)
 
