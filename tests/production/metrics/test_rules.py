@@ -21,5 +21,7 @@ def test_prometheus_takes_the_rules_and_fires_them() -> None:
     run(promtool, "test", "rules", *UNIT_TESTS)
 
 
-def test_vmalert_takes_the_rules() -> None:
+def test_victoria_metrics_takes_the_rules_and_fires_them() -> None:
     run(tool("vmalert", "victoria-metrics"), "-dryRun", *(f"-rule={path}" for path in RULES))
+    files = (f"--files={path}" for path in UNIT_TESTS)
+    run(tool("vmalert-tool", "victoria-metrics"), "unittest", "-disableAlertgroupLabel", *files)
