@@ -66,6 +66,23 @@ def test_the_settings_are_airflows_and_not_deprecated(tmp_path: Path) -> None:
     assert set(found.values()) == {""}, found
 
 
+def test_the_stack_has_the_documented_settings_and_is_silent_until_it_is_told() -> None:
+    stack = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
+    environment = stack["services"]["scheduler"]["environment"]
+    for section, name, value in documented():
+        variable = f"AIRFLOW__{section.upper()}__{name.upper()}"
+        if name == "otel_on":
+            assert environment[variable] == f"${{{variable}:-False}}"
+        elif name != "otel_prefix":  # Airflow's own default.
+            assert environment[variable] == value
+    assert {k for k, v in environment.items() if k.startswith("OTEL_") and v is None} == {
+        *("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS"),
+        *("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_RESOURCE_ATTRIBUTES"),
+    }
+    worker = stack["services"]["worker"]["environment"]
+    assert environment.items() <= worker.items(), "the stages run in the worker"
+
+
 def test_airflow_sends_what_the_rules_ask_for(tmp_path: Path) -> None:
     variables = {
         f"AIRFLOW__{section.upper()}__{name.upper()}": value
