@@ -219,7 +219,7 @@ def test_a_collector_that_does_not_answer_delays_and_changes_nothing(
     assert runner.run_stage(STAGE, run.run_uri) == manifest_uri(run.run_uri, STAGE)
     ended = time.monotonic()
     thread.join()
-    assert ended - started < WAIT_S + 4, "the stage takes a second or two"
+    assert ended - started < WAIT_S + 10, "the stage itself takes seconds on a loaded machine"
     assert others[0] < ended, "the stage's lease is free while its metrics are sent"
     [warning] = [each for each in caplog.records if each.levelno >= logging.WARNING]
     assert "build_snapshot (done)" in warning.getMessage()

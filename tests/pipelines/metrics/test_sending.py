@@ -24,7 +24,7 @@ POINTS = [
     Point(instruments.STAGE_DURATION, 12.5, {STAGE: "alert"}),
     Point(instruments.VERDICTS, 1, {VERDICT: "REJECT"}),
 ]
-SPARE_S = 2.0
+SPARE_S = 5.0
 """What a loaded machine needs besides the wait that is bounded."""
 
 
