@@ -27,7 +27,8 @@ class Server:
     @property
     def is_there(self) -> bool:
         """Whether the program is on the path, or where Debian puts it."""
-        places = (*Path("/usr/lib/postgresql").glob("*/bin"), "/usr/sbin")
+        # Of PostgreSQL, Debian puts clients only on the path.
+        places = Path("/usr/lib/postgresql").glob("*/bin")
         found = [shutil.which(self.program, path=str(place)) for place in places]
         return shutil.which(self.program) is not None or any(found)
 

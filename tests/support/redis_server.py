@@ -50,7 +50,7 @@ class RedisServer:
         """
         import redis
 
-        program = shutil.which("redis-server") or shutil.which("redis-server", path="/usr/sbin")
+        program = shutil.which("redis-server")
         if program is None:
             raise RuntimeError(
                 "redis-server is not there; `make test-production` installs it where it is run as "

@@ -21,6 +21,8 @@ from support.worlds import write_planted_world
 
 HEAVY = STAGES[1:6]
 OUTAGE_S = 4.0
+PATIENCE_S = 300.0
+"""Before a stage there may be another one, and its second try."""
 
 
 @dataclass
@@ -60,14 +62,14 @@ def first(lab: ProductionLab, database: DatabaseServer, broker: RedisServer) -> 
     """A cycle in which the broker is gone when a stage ends, and the database while two run."""
     lab.start("first", FIRST_DAY, promote=True)
     run_uri = wait_for_run_uri(lab, "first")
-    wait_for_stage("build_snapshot", run_uri)
+    wait_for_stage("build_snapshot", run_uri, PATIENCE_S)
     broker.kill()
     _wait_until_published(run_uri, "build_snapshot")
     time.sleep(OUTAGE_S)
     broker.start()
     workers, listeners = [], Listeners()
     for stage in ("train_challenger", "compare_with_champion"):
-        workers.append(lab.deployment.worker_of(wait_for_stage(stage, run_uri)))
+        workers.append(lab.deployment.worker_of(wait_for_stage(stage, run_uri, PATIENCE_S)))
         listeners.look(processes.marked(processes.marks_of(lab.home.path)))
         database.restart(pause_s=OUTAGE_S)
     outcome, num_clears = lab.finish("first")
@@ -83,7 +85,7 @@ def second(lab: ProductionLab, first: Ended) -> Ended:
     run_uri = wait_for_run_uri(lab, "second")
     workers = []
     for number, stage in enumerate(HEAVY):
-        workers.append(lab.deployment.worker_of(wait_for_stage(stage, run_uri)))
+        workers.append(lab.deployment.worker_of(wait_for_stage(stage, run_uri, PATIENCE_S)))
         lab.deployment.kill_worker(workers[-1], with_stage=number % 2 == 0)
     outcome, num_clears = lab.finish("second")
     return Ended(outcome, num_clears, workers, list(lab.deployment.restarts))
