@@ -13,7 +13,7 @@ REGISTRY_TESTS := $(foreach name,promotion by_hand reconcile registry anchor tra
 # hidden from every child: analytics, colour codes in logs, thread pools that fight each other
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: retrain test test-production ui lint repeats bench bench-faults images clean setup
+.PHONY: retrain test test-production ui lint repeats bench bench-faults images try-stack clean setup
 
 retrain: $(READY)  ## ingest the sample, run two cycles in a real Airflow, show the verdicts
 	$(BIN)/homefeed local retrain
@@ -50,6 +50,9 @@ bench-faults: $(TEST_READY)  ## kill moves and stages, spoil MLflow's answers, w
 
 images:  ## build the images of Airflow, MLflow and the stages with docker or podman
 	docker/build.sh
+
+try-stack: $(TEST_READY)  ## bring the compose stack up from built images, run two cycles, kill its containers
+	$(BIN)/python tests/benchmarks/try_stack.py $(TRY_STACK)
 
 clean:  ## remove the virtual environment and the local workspace
 	rm -rf $(VENV) .homefeed

@@ -11,7 +11,8 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 RUN python3 -m venv /opt/homefeed
 COPY constraints.txt requirements.txt ./
-COPY docker ./docker
+COPY docker/pins.sh ./docker/
+COPY docker/requirements ./docker/requirements
 RUN docker/pins.sh requirements.txt > pins.txt \
  && /opt/homefeed/bin/python -m pip install --requirement docker/requirements/airflow.txt \
       --constraint constraints.txt --constraint pins.txt
@@ -32,9 +33,11 @@ LABEL org.opencontainers.image.title="homefeed_retrain: Airflow" \
       org.opencontainers.image.revision="${CODE_VERSION}"
 # 50000 is the user of Airflow's own images; group 0, so that a cluster may choose another number.
 RUN useradd --uid 50000 --gid 0 --no-create-home --home-dir /home/airflow airflow \
- && mkdir --parents --mode=0775 /home/airflow /opt/airflow && chown 50000:0 /home/airflow /opt/airflow
+ && mkdir --parents --mode=0775 /home/airflow /opt/airflow /opt/airflow/logs \
+ && chown 50000:0 /home/airflow /opt/airflow /opt/airflow/logs
 COPY --from=build /opt/homefeed /opt/homefeed
 COPY dags /opt/homefeed/dags
+COPY docker/health.py docker/init.py /opt/homefeed/docker/
 ENV PATH=/opt/homefeed/bin:${PATH} \
     PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     AIRFLOW_HOME=/opt/airflow \

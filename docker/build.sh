@@ -12,14 +12,18 @@ if [ -z "$ENGINE" ]; then
   exit 69
 fi
 version=$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
-for image in airflow mlflow trainer; do
-  target=""
-  [ "$image" = trainer ] && target="--target trainer"
+build() {  # image, Dockerfile, further options
+  image=$1 file=$2; shift 2
   # Not quoted: options are several words.
   # shellcheck disable=SC2086
-  $ENGINE build --file "docker/$image.Dockerfile" $target --tag "homefeed-$image:$version" \
+  $ENGINE build --file "docker/$file.Dockerfile" --tag "homefeed-$image:$version" \
     --tag "homefeed-$image:latest" --build-arg CODE_VERSION="$version" \
-    ${BASE_IMAGE:+--build-arg BASE_IMAGE="$BASE_IMAGE"} ${BUILD_OPTIONS:-} .
-done
+    ${BASE_IMAGE:+--build-arg BASE_IMAGE="$BASE_IMAGE"} ${BUILD_OPTIONS:-} "$@" .
+}
+build airflow airflow
+build mlflow mlflow
+build trainer trainer --target trainer
+build worker trainer --target worker
+build s3 s3
 # shellcheck disable=SC2086
 $ENGINE images --filter reference='*homefeed-*:latest'

@@ -11,7 +11,8 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 RUN python3 -m venv /opt/mlflow
 COPY constraints.txt requirements.txt ./
-COPY docker ./docker
+COPY docker/pins.sh ./docker/
+COPY docker/requirements ./docker/requirements
 RUN docker/pins.sh requirements.txt > pins.txt \
  && /opt/mlflow/bin/python -m pip install --requirement docker/requirements/mlflow.txt \
       --constraint constraints.txt --constraint pins.txt \
@@ -24,6 +25,7 @@ LABEL org.opencontainers.image.title="homefeed_retrain: MLflow" \
       org.opencontainers.image.revision="${CODE_VERSION}"
 RUN useradd --uid 50001 --gid 0 --no-create-home --home-dir /tmp mlflow
 COPY --from=build /opt/mlflow /opt/mlflow
+COPY docker/mlflow_server.sh /opt/mlflow/docker/
 ENV PATH=/opt/mlflow/bin:${PATH} \
     PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false \

@@ -15,7 +15,8 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 RUN python3 -m venv /opt/homefeed
 COPY constraints.txt requirements.txt ./
-COPY docker ./docker
+COPY docker/pins.sh ./docker/
+COPY docker/requirements ./docker/requirements
 RUN docker/pins.sh requirements.txt > pins.txt \
  && /opt/homefeed/bin/python -m pip install "torch==${TORCH_VERSION}+${TORCH_VARIANT}" \
       --constraint constraints.txt --constraint pins.txt \
@@ -37,15 +38,19 @@ ARG CODE_VERSION=unknown
 LABEL org.opencontainers.image.version="${CODE_VERSION}" \
       org.opencontainers.image.revision="${CODE_VERSION}"
 RUN useradd --uid 50000 --gid 0 --no-create-home --home-dir /opt/airflow airflow \
- && mkdir --parents --mode=0775 /opt/airflow && chown 50000:0 /opt/airflow
+ && mkdir --parents --mode=0775 /opt/airflow /opt/airflow/logs /scratch \
+ && chown 50000:0 /opt/airflow /opt/airflow/logs /scratch
 ENV PATH=/opt/homefeed/bin:${PATH} \
     PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+    TMPDIR=/scratch \
     GX_ANALYTICS_ENABLED=false \
     MLFLOW_ALLOW_PICKLE_DESERIALIZATION=false \
     MLFLOW_DISABLE_TELEMETRY=true \
     HOMEFEED_IMAGE_VERSION=${CODE_VERSION}
 USER 50000:0
 WORKDIR /opt/airflow
+# Shards and work folders under way, which may take more than a memory's worth.
+VOLUME ["/scratch"]
 
 FROM runtime AS trainer
 LABEL org.opencontainers.image.title="homefeed_retrain: stages"
@@ -57,6 +62,7 @@ FROM runtime AS worker
 LABEL org.opencontainers.image.title="homefeed_retrain: Celery worker with the stages"
 COPY --from=build-worker /opt/homefeed /opt/homefeed
 COPY dags /opt/homefeed/dags
+COPY docker/health.py /opt/homefeed/docker/
 ENV AIRFLOW_HOME=/opt/airflow \
     AIRFLOW__CORE__DAGS_FOLDER=/opt/homefeed/dags \
     AIRFLOW__CORE__LOAD_EXAMPLES=false

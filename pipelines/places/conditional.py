@@ -34,8 +34,8 @@ _READ_RETRIES = 3
 """How often a read whose answer was lost is repeated."""
 _WRITE_RETRIES = 0
 """A conditional write that is repeated by the client would be refused because of itself."""
-_probed: set[str] = set()
-"""Stores that this process has found to honour conditions."""
+_probed: dict[str, bool] = {}
+"""Stores that this process has found to honour conditions, and whether they want ETags bare."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,14 @@ class Revision:
     e_tag: str = ""
     version: str = ""
 
-    @property
-    def mode(self) -> "obstore.PutMode":
-        """How obstore is told to write over this revision only."""
-        named = {"e_tag": self.e_tag, "version": self.version}
+    def mode(self, *, is_bare: bool) -> "obstore.PutMode":
+        """How obstore is told to write over this revision only.
+
+        Args:
+            is_bare: whether the store wants the ETag without its quotes.
+        """
+        e_tag = self.e_tag.strip('"') if is_bare else self.e_tag
+        named = {"e_tag": e_tag, "version": self.version}
         found = {name: value for name, value in named.items() if value}
         return cast("obstore.PutMode", found or "create")
 
@@ -103,11 +107,11 @@ def write(uri: str, content: bytes, over: Revision) -> Revision | None:
         ConfigurationError: the store does not honour conditions, or lets nobody in.
         TransientStorageError: the store failed, and the content is not there.
     """
-    _require_conditions(uri)
+    is_bare = _require_conditions(uri)
     store, key = open_conditional(uri, _WRITE_RETRIES)
     try:
         with _translated(uri, "writing"):
-            return _put(store, key, content, over)
+            return _put(store, key, content, over, is_bare=is_bare)
     except TransientStorageError:
         found = read(uri)
         if found is None or found.content != content:
@@ -116,10 +120,16 @@ def write(uri: str, content: bytes, over: Revision) -> Revision | None:
 
 
 def _put(
-    store: "obstore.store.ObjectStore", key: str, content: bytes, over: Revision
+    store: "obstore.store.ObjectStore",
+    key: str,
+    content: bytes,
+    over: Revision,
+    *,
+    is_bare: bool = False,
 ) -> Revision | None:
+    mode = over.mode(is_bare=is_bare)
     try:
-        put = obstore.put(store, key, content, mode=over.mode, use_multipart=False)
+        put = obstore.put(store, key, content, mode=mode, use_multipart=False)
     except (AlreadyExistsError, PreconditionError):
         return None
     except FileNotFoundError:
@@ -134,34 +144,50 @@ def _revision_of(found: "obstore.PutResult | obstore.ObjectMeta") -> Revision:
     return Revision(e_tag=found.get("e_tag") or "", version=found.get("version") or "")
 
 
-def _require_conditions(uri: str) -> None:
+def _require_conditions(uri: str) -> bool:
     """Find out, once for a store and process, that a second writer is refused.
+
+    Returns:
+        Whether the store wants ETags without their quotes.
 
     Raises:
         ConfigurationError: the store writes all the same, or says that it knows no conditions.
     """
     name = store_of(uri)
-    if name in _probed:
-        return
-    probe = f"{uri.rpartition('/')[0]}/.probe-{uuid.uuid4().hex}"
-    store, key = open_conditional(probe, _WRITE_RETRIES)
-    try:
-        with _translated(probe, "trying conditional writes at"):
-            first = _put(store, key, b"1", Revision())
-            is_kept = first is not None and _put(store, key, b"2", Revision()) is None
-            if first is not None and is_kept:
-                # What is there is the 3 by now, so a write over the first content is refused.
-                second = _put(store, key, b"3", first)
-                is_kept = second is not None and _put(store, key, b"4", first) is None
-    except _NoConditionsError as error:
-        raise _refusal(name, f"it answered: {error}") from None
-    finally:
-        # A probe that could not be deleted is an empty name that nobody reads.
-        with contextlib.suppress(BaseError, OSError):
-            obstore.delete(store, key)
-    if not is_kept:
-        raise _refusal(name, "a second write under the same condition was accepted")
-    _probed.add(name)
+    if name not in _probed:
+        probe = f"{uri.rpartition('/')[0]}/.probe-{uuid.uuid4().hex}"
+        store, key = open_conditional(probe, _WRITE_RETRIES)
+        try:
+            with _translated(probe, "trying conditional writes at"):
+                _probed[name] = _probe(store, key, name)
+        except _NoConditionsError as error:
+            raise _refusal(name, f"it answered: {error}") from None
+        finally:
+            # A probe that could not be deleted is an empty name that nobody reads.
+            with contextlib.suppress(BaseError, OSError):
+                obstore.delete(store, key)
+    return _probed[name]
+
+
+def _probe(store: "obstore.store.ObjectStore", key: str, name: str) -> bool:
+    """Write twice under each condition, and return whether the store wants ETags bare.
+
+    Ceph's gateway (18.2) compares `If-Match` with the ETag as it keeps it, which has no quotes, and
+    so refuses every ETag that is sent as RFC 9110 has it and as the gateway itself gives it.
+    """
+    accepted = "a second write under the same condition was accepted"
+    first = _put(store, key, b"1", Revision())
+    if first is None or _put(store, key, b"2", Revision()) is not None:
+        raise _refusal(name, accepted)
+    is_bare, second = False, _put(store, key, b"3", first)
+    if second is None:
+        is_bare, second = True, _put(store, key, b"3", first, is_bare=True)
+    if second is None:
+        raise _refusal(name, "a write over the ETag that it had given was refused")
+    # What is there is the 3 by now, so a write over the first content is refused.
+    if _put(store, key, b"4", first, is_bare=is_bare) is not None:
+        raise _refusal(name, accepted)
+    return is_bare
 
 
 def _refusal(name: str, found: str) -> ConfigurationError:

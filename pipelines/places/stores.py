@@ -2,7 +2,8 @@
 
 A URI names the bucket and the path. What else a store needs comes from the environment, which both
 libraries read: `AWS_ENDPOINT_URL` (or `AWS_ENDPOINT_URL_S3`) for a store that is not Amazon's,
-`AWS_REGION`, and the keys. Not for local paths, nor for reading or writing.
+`AWS_REGION`, and the keys or the file that holds them. Not for local paths, nor for reading or
+writing.
 """
 
 import functools
@@ -17,6 +18,7 @@ from obstore.exceptions import BaseError
 from pyarrow import fs
 
 from pipelines.contracts.errors import ConfigurationError, explain_os_error
+from pipelines.places.credentials import file_of_keys, keys_from
 
 _SCHEMES = {"s3": "s3", "gs": "gs", "gcs": "gs", "abfs": "abfs", "abfss": "abfss"}
 """Schemes of pyarrow that obstore knows too, and its names for them."""
@@ -97,9 +99,10 @@ def _options_of(scheme: str, bucket: str) -> tuple[tuple[str, str], ...]:
     """Return what obstore must be told of the environment."""
     if scheme != "s3":
         return ()
+    keys = (("keys", path),) if (path := file_of_keys()) else ()
     if endpoint := _endpoint():
-        return (("endpoint", endpoint), ("region", _region() or _ANY_REGION))
-    return (("region", _region() or _region_of(bucket)),)
+        return (("endpoint", endpoint), ("region", _region() or _ANY_REGION), *keys)
+    return (("region", _region() or _region_of(bucket)), *keys)
 
 
 @functools.lru_cache(maxsize=64)
@@ -107,6 +110,8 @@ def _open_store(
     base: str, max_retries: int, options: tuple[tuple[str, str], ...]
 ) -> "obstore.store.ObjectStore":
     named: dict[str, Any] = dict(options)
+    if path := named.pop("keys", ""):
+        named["credential_provider"] = keys_from(path)
     is_plain = named.get("endpoint", "").startswith("http://")
     try:
         return obstore.store.from_url(

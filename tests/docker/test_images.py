@@ -65,6 +65,7 @@ def test_only_code_and_requirements_reach_a_build() -> None:
     assert let_in == {
         *("constraints.txt", "requirements.txt", "pyproject.toml", "dags"),
         *("pipelines", "training", "validation", "docker/requirements", "docker/pins.sh"),
+        *("docker/health.py", "docker/init.py", "docker/mlflow_server.sh", "docker/s3"),
     }
 
 

@@ -86,7 +86,11 @@ def test_a_writer_whose_answer_was_lost_knows_its_own_file(
 
 @pytest.mark.parametrize(
     ("manner", "found"),
-    [("deaf", "a second write under the same condition was accepted"), ("without", "it answered")],
+    [
+        ("deaf", "a second write under the same condition was accepted"),
+        ("without", "it answered"),
+        ("refusing", "a write over the ETag that it had given was refused"),
+    ],
 )
 def test_a_store_without_conditional_writes_is_refused(
     manner: Manner, found: str, monkeypatch: pytest.MonkeyPatch
@@ -117,10 +121,27 @@ def _writes(uri: str) -> tuple[Callable[[], None], ...]:
     )
 
 
+def test_a_store_that_wants_etags_without_quotes_gets_them_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ceph's gateway refuses what a client of the standard sends, so that nothing could be kept."""
+    uri = f"s3://{BUCKET}/manifest.json"
+    with s3_server("bare") as url:
+        use_s3(url, monkeypatch)
+        storage.write_new(uri, b"1")
+        seen = storage.look(uri)
+        storage.write_over(uri, VALUE, seen)
+        with pytest.raises(RunInProgressError, match="written by another process since"):
+            storage.write_over(uri, VALUE, seen)
+        assert storage.read_model(uri, FileDigest) == VALUE
+        with storage.exclusive_lock(uri, "the run"):
+            assert storage.is_held(uri)
+
+
 def test_a_store_is_probed_once_and_nothing_is_left_of_it(
     s3_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conditional, "_probed", set())
+    monkeypatch.setattr(conditional, "_probed", {})
     for name in ("one", "two"):
         storage.write_new(f"{s3_uri}/{name}", b"x")
     assert storage.list_names(s3_uri) == ["one", "two"]

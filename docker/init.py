@@ -1,0 +1,80 @@
+"""What a stack needs before its services start; the init job of compose.yaml. Repeatable.
+
+Brings the database to this Airflow's version, makes the first user, and tries the bucket: a store
+without conditional writes is refused here, before anything is kept there.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+STORE_COMES_UP_WITHIN_S = 90
+
+
+def main() -> None:
+    """Prepare database, user and bucket, or end with what is wrong."""
+    subprocess.run(["airflow", "db", "migrate"], check=True)
+    make_first_user(os.environ["HOMEFEED_ADMIN"])
+    try_store()
+
+
+def make_first_user(name: str) -> None:
+    """Make a user of the role Admin, unless there is one of that name; its password stays."""
+    from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
+
+    with get_application_builder() as builder:
+        manager = builder.sm
+        if manager.find_user(username=name):
+            return
+        password = Path("/run/secrets/admin_password").read_text().strip()
+        made = manager.add_user(
+            name, name, "", f"{name}@localhost", manager.find_role("Admin"), password=password
+        )
+        if not made:
+            raise SystemExit(f"Airflow made no user {name}; its log above says why")
+
+
+def try_store() -> None:
+    """Make the bucket where that was asked for, and hold a lease of the workspace once."""
+    from pipelines import storage
+    from pipelines.contracts.errors import HomefeedError
+    from pipelines.settings import Settings
+
+    workspace = Settings().workspace_location
+    if os.environ.get("HOMEFEED_MAKE_BUCKET"):
+        _patiently(lambda: _make_bucket(urlsplit(workspace).netloc))
+    try:
+        with storage.exclusive_lock(f"{workspace}/.stack", "this stack's first look"):
+            sys.stdout.write(f"{workspace} honours conditional writes\n")
+    except HomefeedError as error:
+        raise SystemExit(str(error)) from None
+
+
+def _make_bucket(name: str) -> None:
+    from pyarrow import fs
+
+    store = fs.S3FileSystem(
+        endpoint_override=os.environ["AWS_ENDPOINT_URL"],
+        region=os.environ["AWS_REGION"],
+        allow_bucket_creation=True,
+    )
+    store.create_dir(name)
+
+
+def _patiently(attempt: Callable[[], None]) -> None:
+    deadline = time.monotonic() + STORE_COMES_UP_WITHIN_S
+    while True:
+        try:
+            return attempt()
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"the store does not answer: {error}") from None
+            time.sleep(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""The stack of docker/compose.yaml, brought up by docker or podman, on this machine's own address.
+
+Not a test and not for production: it is what `make try-stack` looks through.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipelines.local.airflow_api import FINAL_STATES, AirflowApi
+
+ROOT = Path(__file__).resolve().parents[2]
+AIRFLOW_URL, MLFLOW_URL, STORE_URL = (
+    f"http://127.0.0.1:{os.environ.get(f'HOMEFEED_{name}_PORT', usual)}"
+    for name, usual in (("AIRFLOW", "8080"), ("MLFLOW", "5000"), ("S3", "8333"))
+)
+BUCKET = "homefeed"
+SERVICES = (
+    *("postgres", "redis", "s3", "mlflow"),
+    *("api-server", "scheduler", "dag-processor", "triggerer", "worker"),
+)
+
+
+class StackError(Exception):
+    """The stack did not come up, or a cycle in it did not end."""
+
+
+class Stack:
+    """The running containers. Every path is of this repository."""
+
+    def __init__(self) -> None:
+        self._engine, self._compose = _engine()
+        self._environment = os.environ | {
+            "AWS_ENDPOINT_URL": "http://s3:8000",
+            "HOMEFEED_MAKE_BUCKET": "yes",
+            "HOMEFEED_AIRFLOW_URL": AIRFLOW_URL,
+            "HOMEFEED_MLFLOW_URL": MLFLOW_URL,
+        }
+
+    def compose(self, *words: str, check: bool = True) -> str:
+        """Run `docker compose` on the stack and return what it printed."""
+        file = ["--file", str(ROOT / "docker" / "compose.yaml"), "--profile", "local-s3"]
+        done = subprocess.run(
+            [*self._compose, *file, *words],
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            raise StackError(f"compose {' '.join(words)} ended with {done.stderr[-3000:]}")
+        return done.stdout
+
+    def up(self, timeout_s: float = 300.0) -> float:
+        """Start every service, and return the seconds until all of them were healthy."""
+        subprocess.run(
+            ["python3", str(ROOT / "docker" / "make_secrets.py"), "--local-s3"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        started = time.monotonic()
+        with self._health_is_looked_at():
+            self.compose("up", "--detach", "--no-build")
+            self.wait_until_healthy(SERVICES, timeout_s)
+        return time.monotonic() - started
+
+    def wait_until_healthy(self, services: tuple[str, ...], timeout_s: float = 300.0) -> None:
+        """Wait until the services' own health checks say that they are well."""
+        deadline = time.monotonic() + timeout_s
+        while ill := {
+            name: state for name in services if (state := self.health(name)) != "healthy"
+        }:
+            if time.monotonic() > deadline:
+                raise StackError(f"not healthy after {timeout_s:.0f} s: {ill}")
+            time.sleep(0.5)
+
+    def down(self) -> None:
+        """End the containers and delete their volumes."""
+        self.compose("down", "--volumes", "--timeout", "5")
+
+    def ingest(self) -> None:
+        """Write the sample's event log into the bucket."""
+        self.compose("--profile", "sample", "run", "--rm", "ingest")
+
+    def container(self, service: str) -> str:
+        """Return the name of a service's first container."""
+        return f"homefeed-{service}-1" if "docker" in self._compose[0] else f"homefeed_{service}_1"
+
+    def health(self, service: str) -> str:
+        """Return what the engine knows of a container: starting, healthy, unhealthy, absent."""
+        return self._inspect(service, "{{.State.Health.Status}}") or "absent"
+
+    def kill(self, service: str) -> None:
+        """Kill a container's first process, and with it all others, as the kernel would."""
+        pid = int(self._inspect(service, "{{.State.Pid}}"))
+        if pid <= 0:
+            raise StackError(f"{service} does not run")
+        os.kill(pid, 9)
+
+    def inspect(self, service: str) -> str:
+        """Return a container's settings as the engine has them, its environment among them."""
+        return self._inspect(service, "{{json .Config}}")
+
+    def logs(self) -> str:
+        """Return everything that the services have printed."""
+        return self.compose("logs", "--no-color", check=False)
+
+    def api(self) -> AirflowApi:
+        """Return a logged-in session with the stack's Airflow."""
+        return AirflowApi(AIRFLOW_URL, secret("admin_password"))
+
+    def _inspect(self, service: str, template: str) -> str:
+        done = subprocess.run(
+            [*self._engine, "inspect", "--format", template, self.container(service)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    @contextlib.contextmanager
+    def _health_is_looked_at(self) -> Iterator[None]:
+        """Have podman run health checks, which it does by itself under systemd alone."""
+        ended = threading.Event()
+
+        def look() -> None:
+            while not ended.wait(1.0):
+                for service in SERVICES:
+                    command = [*self._engine, "healthcheck", "run", self.container(service)]
+                    subprocess.run(command, capture_output=True, check=False)
+
+        looker = threading.Thread(target=look, daemon=True)
+        if "podman" in self._engine[0]:
+            looker.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            if looker.is_alive():
+                looker.join()
+
+
+def secret(name: str) -> str:
+    """Return a secret of the stack."""
+    return (ROOT / "docker" / "secrets" / name).read_text().strip()
+
+
+def use_store() -> None:
+    """Let this process read the stack's bucket, as a person on this machine would."""
+    os.environ |= {
+        "AWS_ENDPOINT_URL": STORE_URL,
+        "AWS_REGION": "us-east-1",
+        "AWS_SHARED_CREDENTIALS_FILE": str(ROOT / "docker" / "secrets" / "aws_credentials"),
+    }
+
+
+def finish(api: AirflowApi, run_id: str, timeout_s: float = 1800.0) -> str:
+    """Wait until a run has ended, also while the api-server is away, and return its state."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        with contextlib.suppress(Exception):
+            found = api.find_run(run_id)
+            if found and found["state"] in FINAL_STATES:
+                return str(found["state"])
+        time.sleep(0.5)
+    raise StackError(f"{run_id} has not ended after {timeout_s:.0f} s")
+
+
+def _engine() -> tuple[list[str], list[str]]:
+    """Return the commands of the engine and of its compose."""
+    if named := os.environ.get("ENGINE"):
+        engine = named.split()
+    elif found := shutil.which("docker") or shutil.which("podman"):
+        engine = [found]
+    else:
+        raise StackError("neither docker nor podman is there; install one of them, or set ENGINE")
+    if "podman" in engine[0]:
+        return engine, ["podman-compose"]
+    return engine, [*engine, "compose"]
