@@ -19,7 +19,7 @@ ui: $(READY)  ## keep the Airflow and MLflow pages up until Ctrl-C
 
 test: $(TEST_READY) lint  ## everything CI checks
 	$(BIN)/python tests/support/find_chromium.py --install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 -m "not production"
 
 lint: $(TEST_READY)
 	$(BIN)/ruff check .
