@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
+import pyarrow as pa
 from pyarrow import fs
 from pydantic import ValidationError
 
@@ -92,7 +93,9 @@ def translated_errors(uri: str, doing: str) -> Iterator[None]:
     """Turn errors of the system or of a store into ours, which name the URI and what to change."""
     try:
         yield
-    except OSError as error:
+    except (OSError, pa.ArrowException) as error:
+        if not isinstance(error, OSError) and not store_errors.is_from_store(error):
+            raise
         raise store_errors.explain(error, uri, doing) from error
 
 

@@ -117,6 +117,10 @@ class CredentialsExpiredError(TransientStorageError):
     """The credentials for the object store have run out; a new process may find new ones."""
 
 
+class CredentialsUnavailableError(TransientStorageError):
+    """Nobody gave credentials for the object store; the machine's own may come back."""
+
+
 class TrackingUnavailableError(TransientStorageError):
     """The MLflow server cannot be reached or answers with a server error."""
 

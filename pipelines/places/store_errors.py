@@ -17,6 +17,7 @@ from pipelines.contracts.errors import (
     ClockSkewError,
     ConfigurationError,
     CredentialsExpiredError,
+    CredentialsUnavailableError,
     HomefeedError,
     StoreAccessError,
     StoreRegionError,
@@ -43,21 +44,29 @@ _NO_ACCESS = {
     *("accessdenied", "allaccessdisabled", "accountproblem", "invalidaccesskeyid", "invalidtoken"),
     *("signaturedoesnotmatch", "invalidclienttokenid", "unrecognizedclient", "notsignedup"),
 }
+_NO_CREDENTIALS = re.compile(r"token request|OAuth2 access token|DefaultAzureCredential")
+"""How the libraries say that nobody gave them credentials; the last that they ask is the machine."""
+_OF_CLOUD = {
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "gcs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "abfs": "AZURE_STORAGE_ACCOUNT_KEY, or AZURE_CLIENT_ID, AZURE_TENANT_ID, AZURE_CLIENT_SECRET",
+    "abfss": "AZURE_STORAGE_ACCOUNT_KEY, or AZURE_CLIENT_ID, AZURE_TENANT_ID, AZURE_CLIENT_SECRET",
+}
 _KEYS = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN"
 
 
-def explain(error: OSError, place: str, doing: str) -> HomefeedError:
+def explain(error: Exception, place: str, doing: str) -> HomefeedError:
     """Return an error of a filesystem as one of ours.
 
     Args:
-        error: What was raised, by the operating system or by pyarrow's client of a store.
+        error: An OSError of the system or of pyarrow, or another error that `is_from_store`.
         place: Path or URI.
         doing: What was done there, such as 'reading'.
     """
-    if error.errno is not None:
+    if isinstance(error, OSError) and error.errno is not None:
         return explain_os_error(error, place, doing)
-    told = _with_reason(str(error), place)
-    return _explained(told, place, doing) or explain_os_error(error, place, doing)
+    told = _with_reason(_first_line(error), place)
+    return _explained(told, place, doing) or _may_pass(told, place, doing)
 
 
 def explain_conditional(error: Exception, uri: str, doing: str) -> HomefeedError:
@@ -76,7 +85,7 @@ def explain_conditional(error: Exception, uri: str, doing: str) -> HomefeedError
         return _no_access(told, uri, doing)
     if isinstance(error, FileNotFoundError):
         return _no_bucket(told, uri, doing)
-    return TransientStorageError(f"{doing} {uri}: {told}; check the storage, then retry")
+    return _may_pass(told, uri, doing)
 
 
 def is_from_store(error: Exception) -> bool:
@@ -104,9 +113,20 @@ def _explained(told: str, place: str, doing: str) -> HomefeedError | None:
             f"{region_told(place)} ({told}); expected the bucket's own; set AWS_REGION to it, or "
             f"for a store that is not Amazon's, AWS_ENDPOINT_URL to its address"
         )
+    if _NO_CREDENTIALS.search(told):
+        names = _OF_CLOUD.get(urlsplit(place).scheme, _KEYS)
+        return CredentialsUnavailableError(
+            f"{doing} {place}: no credentials for the object store were found, and this machine "
+            f"gave none of its own ({told}); expected some; set {names} in the environment, or give "
+            f"the machine a role, then retry"
+        )
     if code in _NO_BUCKET:
         return _no_bucket(told, place, doing)
     return _no_access(told, place, doing) if code in _NO_ACCESS else None
+
+
+def _may_pass(told: str, place: str, doing: str) -> TransientStorageError:
+    return TransientStorageError(f"{doing} {place}: {told}; check the storage, then retry")
 
 
 def _no_bucket(told: str, place: str, doing: str) -> BucketMissingError:

@@ -29,6 +29,8 @@ _TIMEOUT = timedelta(seconds=10)
 _SILENCE_S = 5.0
 """How long pyarrow waits for a connection, and then for the next byte, in seconds. It says that the
 second is ignored on Linux, which is not so."""
+_PATIENCE = timedelta(seconds=30)
+"""For how long Google's client repeats one request."""
 _RETRIES = 5
 """How often pyarrow repeats a request whose answer was lost, or was 500 or 503, within a second."""
 
@@ -46,6 +48,10 @@ def open_arrow(uri: str) -> tuple[fs.FileSystem, str]:
         options = dict(_options_of(parts.scheme, parts.netloc))
         there = (options["region"], options.get("endpoint", ""))
         return _open_s3(*there, os.getpid()), f"{parts.netloc}{unquote(parts.path)}"
+    if _SCHEMES.get(parts.scheme) == "gs":
+        # Without a limit, Google's client asks a quarter of an hour for credentials it cannot get.
+        limited = fs.GcsFileSystem(retry_time_limit=_PATIENCE)
+        return limited, f"{parts.netloc}{unquote(parts.path)}"
     try:
         return fs.FileSystem.from_uri(uri)
     except (ValueError, NotImplementedError) as error:
