@@ -45,7 +45,7 @@ _NO_ACCESS = {
     *("signaturedoesnotmatch", "invalidclienttokenid", "unrecognizedclient", "notsignedup"),
 }
 _NO_CREDENTIALS = re.compile(r"token request|OAuth2 access token|DefaultAzureCredential")
-"""How the libraries say that nobody gave them credentials; the last that they ask is the machine."""
+"""How the libraries say that nobody gave them credentials; they ask the machine last."""
 _OF_CLOUD = {
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
     "gcs": "GOOGLE_APPLICATION_CREDENTIALS",
@@ -117,8 +117,8 @@ def _explained(told: str, place: str, doing: str) -> HomefeedError | None:
         names = _OF_CLOUD.get(urlsplit(place).scheme, _KEYS)
         return CredentialsUnavailableError(
             f"{doing} {place}: no credentials for the object store were found, and this machine "
-            f"gave none of its own ({told}); expected some; set {names} in the environment, or give "
-            f"the machine a role, then retry"
+            f"gave none of its own ({told}); expected some; set {names} in the environment, or "
+            f"give the machine a role, then retry"
         )
     if code in _NO_BUCKET:
         return _no_bucket(told, place, doing)
