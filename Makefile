@@ -25,9 +25,10 @@ test: $(TEST_READY) lint  ## everything CI checks
 	$(BIN)/python tests/support/find_chromium.py --install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 -m "not production"
 
+# The longest part, Celery, is the first by name, and so it is begun first.
 test-production: $(TEST_READY)  ## what runs beside a deployment: PostgreSQL, Redis, Celery and others
 	$(BIN)/python tests/support/find_servers.py --install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --durations=15 \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --no-loadscope-reorder --durations=15 \
 	  --mlflow-database=postgresql tests/production $(REGISTRY_TESTS)
 
 lint: $(TEST_READY)
