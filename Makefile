@@ -6,10 +6,14 @@ READY := $(VENV)/.ready
 TEST_READY := $(VENV)/.test-ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
+# Tests of the registry that run over SQLite in `make test`, and over PostgreSQL here too.
+REGISTRY_TESTS := $(foreach name,promotion by_hand reconcile registry anchor tracking lost_answers,\
+  tests/pipelines/registry/test_$(name).py)
+
 # hidden from every child: analytics, colour codes in logs, thread pools that fight each other
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: retrain test ui lint repeats bench bench-faults images try-stack clean setup
+.PHONY: retrain test test-production ui lint repeats bench bench-faults images try-stack clean setup
 
 retrain: $(READY)  ## ingest the sample, run two cycles in a real Airflow, show the verdicts
 	$(BIN)/homefeed local retrain
@@ -19,7 +23,13 @@ ui: $(READY)  ## keep the Airflow and MLflow pages up until Ctrl-C
 
 test: $(TEST_READY) lint  ## everything CI checks
 	$(BIN)/python tests/support/find_chromium.py --install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 -m "not production"
+
+# The longest part, Celery, is the first by name, and so it is begun first.
+test-production: $(TEST_READY)  ## what runs beside a deployment: PostgreSQL, Redis, Celery and others
+	$(BIN)/python tests/support/find_servers.py --install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 --no-loadscope-reorder --durations=15 \
+	  --mlflow-database=postgresql tests/production $(REGISTRY_TESTS)
 
 lint: $(TEST_READY)
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Fixtures that several folders use, and which tests `make test` runs in one process."""
 
+import contextlib
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +9,16 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from support.database_server import database_server
 from support.mlflow_server import mlflow_server
 from support.s3_server import BUCKET, s3_server, use_s3
 
-SHARED_FOLDERS = ("tests/pipelines/local", "tests/training")
+SHARED_FOLDERS = (
+    "tests/pipelines/local",
+    "tests/training",
+    "tests/production/celery",
+    "tests/production/postgres",
+)
 """Their files share what takes long to make: a running Airflow, a trained model."""
 
 
@@ -38,9 +45,25 @@ def no_stray_database() -> Iterator[None]:
     )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the tests of the registry run over another database, as `make test-production` does."""
+    parser.addoption(
+        "--mlflow-database",
+        choices=("sqlite", "postgresql"),
+        default="sqlite",
+        help="what the MLflow server of the tests keeps its tables in",
+    )
+
+
 @pytest.fixture(scope="session")
-def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as uri:
+def tracking_uri(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[str]:
+    is_postgresql = pytestconfig.getoption("--mlflow-database") == "postgresql"
+    with (
+        database_server() if is_postgresql else contextlib.nullcontext() as database,
+        mlflow_server(tmp_path_factory.mktemp("mlflow"), database) as uri,
+    ):
         yield uri
 
 

@@ -26,15 +26,15 @@ if [ ! -e "$data/osd/made" ]; then
   touch "$data/osd/made"
 fi
 ceph-osd --foreground --id 0 &
-until [ "$(ceph --connect-timeout 3 osd stat --format json | sed 's/.*"num_up_osds":\([0-9]*\).*/\1/')" = 1 ]
-do sleep 0.2; done
+until ceph --connect-timeout 3 osd stat 2>/dev/null | grep -q '1 up'; do sleep 0.2; done
 
 key() { sed -n "s/^$1 *= *//p" /run/secrets/aws_credentials; }
-
 user=homefeed
-radosgw-admin --name client.rgw.a user info --uid=$user > /dev/null 2>&1 ||
-  radosgw-admin --name client.rgw.a user create --uid=$user --display-name=$user \
-    --access-key="$(key aws_access_key_id)" --secret-key="$(key aws_secret_access_key)" > /dev/null
+if ! radosgw-admin --name client.rgw.a user info --uid=$user > /dev/null 2>&1; then
+  # In the environment of this one command, since arguments stand in every list of processes.
+  CEPH_ARGS="--access-key=$(key aws_access_key_id) --secret-key=$(key aws_secret_access_key)" \
+    radosgw-admin --name client.rgw.a user create --uid=$user --display-name=$user > /dev/null
+fi
 # The container ends with whichever part ends first, and is started again.
 radosgw --foreground --name client.rgw.a &
 wait -n

@@ -6,6 +6,8 @@ model. Then nothing is resolved, promoted or rolled back until a person has look
 (`pipelines.registry.moves`), nor for mending (`pipelines.registry.repair`).
 """
 
+import hashlib
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _MAX_LOOKS = 5
+_CLAIM = "homefeed_claim."
+_CLAIM_WAIT_S = 10.0
+"""So long another workspace may take to become the keeper, or to withdraw, in seconds."""
+_CLAIM_LOOK_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -172,12 +178,59 @@ def require_own(client: "MlflowClient", workspace_uri: str, name: str) -> State:
 
     Raises:
         RecordDisagreesError: alias and history disagree, or another workspace keeps the history.
+        RunInProgressError: another workspace is about to keep it.
     """
     state = look(client, workspace_uri, name)
     require_agreement(state)
-    if not state.keeper:
-        registry.name_keeper(client, name, workspace_uri)
+    if state.keeper:
+        return state
+    _become_keeper(client, workspace_uri, name)
+    state = look(client, workspace_uri, name)  # Others may have acted before it was ours alone.
+    require_agreement(state)
     return state
+
+
+def _become_keeper(client: "MlflowClient", workspace_uri: str, name: str) -> None:
+    """Name a workspace as the keeper of a history that nobody keeps, unless another one is quicker.
+
+    Two workspaces have no lease in common, and MLflow has no conditional write. So each writes a
+    claim of its own first, and reads all claims after that: of two that claim at once, at least one
+    sees the other. Whoever sees no claim but its own becomes the keeper, and takes the claim away
+    only after that is written. Where both see both, the one that comes first by name waits, and the
+    other one withdraws. A claim that was left by a kill is found again by its own workspace.
+
+    Raises:
+        RunInProgressError: another workspace has claimed the history, and is not its keeper yet.
+    """
+    own = _claim_of(workspace_uri)
+    registry.tag_model(client, name, own, workspace_uri)
+    deadline = time.monotonic() + _CLAIM_WAIT_S
+    while True:
+        tags = registry.read_model_tags(client, name)
+        others = sorted(
+            tag
+            for tag, place in tags.items()
+            if tag.startswith(_CLAIM) and not storage.same_place(place, workspace_uri)
+        )
+        if registry.KEEPER in tags or not others:
+            break
+        if own > others[0] or time.monotonic() > deadline:
+            registry.untag_model(client, name, own)
+            raise RunInProgressError(
+                f"workspace {tags[others[0]]} is about to keep the history of {name}, as is "
+                f"{workspace_uri}; expected one workspace for each registered model; try again, "
+                f"which tells who keeps it; if nobody works there any more, delete the tag "
+                f"{others[0]} of {name} in MLflow"
+            )
+        time.sleep(_CLAIM_LOOK_S)
+    if registry.KEEPER not in tags:
+        registry.name_keeper(client, name, workspace_uri)
+    registry.untag_model(client, name, own)
+
+
+def _claim_of(workspace_uri: str) -> str:
+    """Return the tag by which a workspace claims a history; no two workspaces have the same one."""
+    return _CLAIM + hashlib.sha256(workspace_uri.encode()).hexdigest()[:16]
 
 
 def require_workspace(workspace_uri: str) -> None:

@@ -206,23 +206,39 @@ def point_champion_at(client: "MlflowClient", model: ModelRef) -> None:
         client.set_registered_model_alias(model.name, CHAMPION, model.version)
 
 
-def read_keeper(client: "MlflowClient", name: str) -> str:
-    """Return the URI of the workspace that keeps a registered model's history; '' if none does."""
+def read_model_tags(client: "MlflowClient", name: str) -> dict[str, str]:
+    """Return the tags of a registered model, all as of one instant; {} if it is not there."""
     from mlflow.exceptions import MlflowException
 
     with translated_outages(client.tracking_uri):
         try:
-            return str(client.get_registered_model(name).tags.get(KEEPER, ""))
+            return dict(client.get_registered_model(name).tags)
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return ""
+                return {}
             raise
+
+
+def read_keeper(client: "MlflowClient", name: str) -> str:
+    """Return the URI of the workspace that keeps a registered model's history; '' if none does."""
+    return read_model_tags(client, name).get(KEEPER, "")
+
+
+def tag_model(client: "MlflowClient", name: str, tag: str, value: str) -> None:
+    """Write a tag of a registered model."""
+    with translated_outages(client.tracking_uri):
+        client.set_registered_model_tag(name, tag, value)
+
+
+def untag_model(client: "MlflowClient", name: str, tag: str) -> None:
+    """Remove a tag of a registered model."""
+    with translated_outages(client.tracking_uri):
+        client.delete_registered_model_tag(name, tag)
 
 
 def name_keeper(client: "MlflowClient", name: str, workspace_uri: str) -> None:
     """Write down in the registry which workspace keeps a registered model's history."""
-    with translated_outages(client.tracking_uri):
-        client.set_registered_model_tag(name, KEEPER, workspace_uri)
+    tag_model(client, name, KEEPER, workspace_uri)
 
 
 def tag_version(client: "MlflowClient", model: ModelRef, tags: dict[str, str]) -> None:

@@ -13,6 +13,7 @@ from pipelines.contracts.artifacts import ModelRef, ResolvedRun, RunRequest
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
+from pipelines.places.store_errors import require_bucket
 from pipelines.recipes import make_recipe
 from pipelines.registry import evidence, history, moves, registry, tracking
 from pipelines.registry.accepted import newest_accepted
@@ -40,6 +41,7 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         RecordDisagreesError: the alias is not where this workspace's history says.
         DataContractError: the event log is missing or lacks a table; the newest entry of the
             history is damaged.
+        BucketMissingError: the event log's bucket is not there.
         TrackingUnavailableError: MLflow does not answer.
     """
     config = make_recipe(request.recipe)
@@ -99,6 +101,8 @@ def require_record(client: "MlflowClient", workspace_uri: str, name: str, now: d
 def _require_event_log(event_log_uri: str) -> None:
     found = set(storage.list_names(event_log_uri))
     missing = sorted(set(EVENT_LOG_TABLES) - found)
+    if not found:
+        require_bucket(event_log_uri)
     if missing:
         raise DataContractError(
             f"event log {event_log_uri}: tables {missing} are missing, found "

@@ -8,13 +8,12 @@ knowing can neither write over what its successor has published nor delete it. N
 does: that is in the stage's own file.
 """
 
-import contextlib
 import logging
 import os
 import re
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,7 +22,7 @@ from pydantic import ValidationError
 from pipelines import storage
 from pipelines.alerts.commands import stage_command
 from pipelines.alerts.next_step import new_cycle_command
-from pipelines.contracts.artifacts import ResolvedRun, RunRequest, StageFailure, StageRecord
+from pipelines.contracts.artifacts import ResolvedRun, RunRequest, StageRecord
 from pipelines.contracts.base import Artifact, digest_of
 from pipelines.contracts.code_identity import environment
 from pipelines.contracts.errors import (
@@ -32,16 +31,12 @@ from pipelines.contracts.errors import (
     HomefeedError,
     LostRaceError,
     RunInProgressError,
-    as_ours,
 )
-from pipelines.contracts.run_layout import (
-    failure_uri,
-    lost_race_uri,
-    manifest_uri,
-    stage_lease_uri,
-)
+from pipelines.contracts.run_layout import failure_uri, manifest_uri
+from pipelines.metrics.measured import measured
 from pipelines.places.lease import Lease
 from pipelines.settings import Settings
+from pipelines.stages.attempts import note_failure, noting_failure, only_one
 from pipelines.stages.image_version import require_same_version
 from pipelines.stages.nodes import SIDES, address_of, help_train
 from pipelines.stages.resolve_run import run_uri_of
@@ -85,12 +80,16 @@ def start_run(request: RunRequest, settings: Settings) -> ResolvedRun:
     """
     name = "resolve_run"
     run_uri = run_uri_of(request, settings)
-    with _only_one(name, run_uri, RESOLVE_WAIT_S) as lease:
+    with measured(name) as attempt, only_one(name, run_uri, RESOLVE_WAIT_S) as lease:
+        attempt.recipe, attempt.model = request.recipe, settings.registered_model
+        attempt.number = lease.number
         if storage.exists(manifest_uri(run_uri, name)):
             log.info("%s was resolved before; going on with it", run_uri)
         else:
-            with _noting_failure(name, run_uri):
-                _attempt(TABLE[name], lease, run_uri, [request], request.fingerprint(), settings)
+            with noting_failure(name, run_uri):
+                attempt.artifact = _attempt(
+                    TABLE[name], lease, run_uri, [request], request.fingerprint(), settings
+                )
     return read_artifact(run_uri, "resolve_run", ResolvedRun)
 
 
@@ -131,18 +130,27 @@ def run_stage(
     if node_rank and name in SIDES:
         _help(stage, run_uri, node_rank, rendezvous, again)
         return manifest_uri(run_uri, name)
-    with _only_one(name, run_uri) as lease, _noting_failure(name, run_uri):
+    with (
+        measured(name) as attempt,
+        only_one(name, run_uri) as lease,
+        noting_failure(name, run_uri),
+    ):
+        attempt.recipe, attempt.model = run["config"]["recipe"], run["registered_model"]
+        attempt.number = lease.number
         node = None
         if name in SIDES:
             resolved = read_artifact(run_uri, "resolve_run", ResolvedRun)
             node = address_of(name, resolved, node_rank, rendezvous)
         require_same_version(os.environ)
         inputs = [read_artifact(run_uri, above, kind) for above, kind in stage.inputs.items()]
+        attempt.inputs = inputs
         input_digest = _input_digest(stage, run_uri)
         if not again and _is_done(stage, run_uri, input_digest):
             _tidy_after_kill(name, run_uri, lease.number)
         else:
-            _attempt(stage, lease, run_uri, inputs, input_digest, Settings(), node)
+            attempt.artifact = _attempt(
+                stage, lease, run_uri, inputs, input_digest, Settings(), node
+            )
     return manifest_uri(run_uri, name)
 
 
@@ -176,7 +184,7 @@ def _help(stage: Stage, run_uri: str, node_rank: int, rendezvous: str, again: bo
     except HomefeedError as error:
         if not is_done():
             told = type(error)(f"machine {node_rank}: {error}")
-            _note_failure(failure_uri(run_uri, stage.name), stage.name, told)
+            note_failure(failure_uri(run_uri, stage.name), stage.name, told)
         raise
 
 
@@ -221,8 +229,8 @@ def _attempt(
     input_digest: str,
     settings: Settings,
     node: "NodeAddress | None" = None,
-) -> None:
-    """Call the stage's function and publish its artifact.
+) -> Artifact:
+    """Call the stage's function, publish its artifact and return it.
 
     Raises:
         LostRaceError: another process has published the stage meanwhile; what it has stays.
@@ -254,64 +262,7 @@ def _attempt(
         raise LostRaceError(str(error)) from error
     _tidy(stage.name, run_uri, output, lease.number)
     log.info("%s of %s: done in %.1f s", stage.name, run_uri, record.wall_s)
-
-
-@contextlib.contextmanager
-def _only_one(stage: str, run_uri: str, wait_s: float = 0.0) -> Iterator[Lease]:
-    """Hold the stage's lease. An attempt that does not get it, or loses it, says so for the alert.
-
-    Raises:
-        LostRaceError: another process runs the same stage, and tells how it ends.
-        RunInProgressError: another place is held; `_noting_failure` has noted it.
-    """
-    uri = stage_lease_uri(run_uri, stage)
-    lease = None
-    try:
-        with storage.exclusive_lock(uri, f"{stage} of {run_uri}", wait_s) as lease:
-            yield lease
-    except RunInProgressError as error:
-        if lease is not None and not lease.is_lost:
-            raise
-        lost = LostRaceError(str(error))
-        _note_failure(lost_race_uri(run_uri, stage), stage, lost)
-        raise lost from error
-
-
-@contextlib.contextmanager
-def _noting_failure(stage: str, run_uri: str) -> Iterator[None]:
-    """Leave what the block raises in `failure.json`, for the alert.
-
-    What an earlier attempt left is removed first: where this one is killed, that is not the reason.
-    """
-    for uri in (failure_uri(run_uri, stage), lost_race_uri(run_uri, stage)):
-        storage.remove(uri)
-    try:
-        yield
-    except Exception as error:
-        ours = as_ours(error, run_uri)
-        _note_failure(failure_uri(run_uri, stage), stage, ours or error)
-        if ours is None or ours is error:
-            raise
-        raise ours from error
-
-
-def _note_failure(uri: str, stage: str, error: Exception) -> None:
-    """Write down why an attempt failed. A second failure while writing must not hide the first."""
-    exit_code, is_retryable = HomefeedError.exit_code, True
-    if isinstance(error, HomefeedError):
-        exit_code, is_retryable = error.exit_code, error.is_retryable
-    failure = StageFailure(
-        stage=stage,
-        error_class=type(error).__name__,
-        message=str(error),
-        exit_code=exit_code,
-        is_retryable=is_retryable,
-        occurred_at=datetime.now(UTC),
-    )
-    try:
-        storage.write_model(uri, failure)
-    except HomefeedError as second:
-        log.warning("could not note the failure of %s: %s", stage, second)
+    return artifact
 
 
 def _tidy(stage: str, run_uri: str, keep: str, number: int) -> None:

@@ -123,3 +123,7 @@ class FakeRegistry:
     def set_registered_model_tag(self, name: str, key: str, value: str) -> None:
         tags = self._read()["tags"] | {key: value}
         self._change(f"tag {key}", {"tags": tags})
+
+    def delete_registered_model_tag(self, name: str, key: str) -> None:
+        tags = {tag: value for tag, value in self._read()["tags"].items() if tag != key}
+        self._change(f"no tag {key}", {"tags": tags})

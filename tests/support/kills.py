@@ -21,10 +21,10 @@ def wait_for_run_uri(lab: Lab, trigger: str) -> str:
     return found.run.run_uri
 
 
-def wait_for_stage(stage: str, run_uri: str) -> psutil.Process:
+def wait_for_stage(stage: str, run_uri: str, timeout_s: float = 90.0) -> psutil.Process:
     """Return the process of a stage's command, once it works on that run."""
     lock = storage.local_path(run_uri) / stage / "stage.lock"
-    for _ in _tries(f"{stage} of {run_uri} to start"):
+    for _ in _tries(f"{stage} of {run_uri} to start", timeout_s):
         process = _find(lambda words: {"stage", stage, run_uri} <= set(words))
         if process and lock.exists():
             break

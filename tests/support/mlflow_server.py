@@ -1,4 +1,4 @@
-"""A real MLflow server on localhost for tests: SQLite, local artifacts, one worker."""
+"""A real MLflow server on localhost for tests: local artifacts, and SQLite or PostgreSQL."""
 
 import contextlib
 import os
@@ -9,8 +9,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
+
+if TYPE_CHECKING:
+    from support.database_server import DatabaseServer
 
 
 def free_port() -> int:
@@ -20,15 +24,26 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def mlflow_server(folder: Path) -> Iterator[str]:
-    """Start a server, give its URL, and end it by its process id."""
+def mlflow_server(
+    folder: Path, database: "DatabaseServer | None" = None, num_workers: int = 1
+) -> Iterator[str]:
+    """Start a server, give its URL, and end it by its process id.
+
+    Args:
+        folder: Where its artifacts lie, and its database where it is SQLite.
+        database: A PostgreSQL server; None: SQLite.
+        num_workers: How many processes serve.
+    """
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--workers", "1"]
+    store = database.address("mlflow") if database else f"sqlite:///{folder}/mlflow.db"
+    command += ["--backend-store-uri", store, "--workers", str(num_workers)]
     command += ["--artifacts-destination", str(folder / "artifacts"), "--serve-artifacts"]
     # Jobs of MLflow's own, which nothing here asks for, would be eight processes more.
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    if database is not None:
+        environment["PGPASSFILE"] = str(database.password_file("mlflow", folder))
     with (folder / "server.log").open("wb") as log:
         server = subprocess.Popen(
             command, stdout=log, stderr=log, start_new_session=True, env=environment

@@ -15,8 +15,10 @@ from pathlib import Path
 from pipelines.local.airflow_api import FINAL_STATES, AirflowApi
 
 ROOT = Path(__file__).resolve().parents[2]
-AIRFLOW_URL, MLFLOW_URL = "http://127.0.0.1:8080", "http://127.0.0.1:5000"
-STORE_URL = "http://127.0.0.1:8333"
+AIRFLOW_URL, MLFLOW_URL, STORE_URL = (
+    f"http://127.0.0.1:{os.environ.get(f'HOMEFEED_{name}_PORT', usual)}"
+    for name, usual in (("AIRFLOW", "8080"), ("MLFLOW", "5000"), ("S3", "8333"))
+)
 BUCKET = "homefeed"
 SERVICES = (
     *("postgres", "redis", "s3", "mlflow"),
@@ -36,6 +38,8 @@ class Stack:
         self._environment = os.environ | {
             "AWS_ENDPOINT_URL": "http://s3:8000",
             "HOMEFEED_MAKE_BUCKET": "yes",
+            "HOMEFEED_AIRFLOW_URL": AIRFLOW_URL,
+            "HOMEFEED_MLFLOW_URL": MLFLOW_URL,
         }
 
     def compose(self, *words: str, check: bool = True) -> str:

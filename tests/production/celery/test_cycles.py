@@ -1,0 +1,66 @@
+"""Cycles of the real DAG on Celery workers: broker and database restarted, workers killed.
+
+One cycle meets restarts, the next one a kill in each heavy stage. Both must end as if nothing had
+happened: `homefeed reproduce` makes each again, undisturbed, and compares every digest.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.contracts.artifacts import STAGES
+from support.cycles import judgement_of, outcome_of, promotion_of
+
+pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(1200)]
+HEAVY = set(STAGES[1:6])
+WORKERS = {"worker-1", "worker-2"}
+
+
+def test_broker_and_database_restarted_in_a_cycle_cost_one_clear_at_most(lab, first) -> None:
+    assert {first.outcome.state_of(stage) for stage in STAGES} == {"success"}
+    assert first.num_clears <= 1
+    assert judgement_of(lab.home.path, "first").verdict.decision == "PROMOTE"
+    assert promotion_of(lab.home.path, "first").is_promoted
+
+
+def test_a_worker_killed_in_each_heavy_stage_costs_one_clear_at_most(lab, second) -> None:
+    assert {second.outcome.state_of(stage) for stage in STAGES} == {"success"}
+    assert second.num_clears <= 1
+    assert {stage for stage in STAGES if second.outcome.tries_of(stage) > 1} >= HEAVY
+    assert set(second.workers) <= WORKERS
+    assert set(second.workers) <= set(second.restarts)
+    promotion = promotion_of(lab.home.path, "second")
+    is_won = judgement_of(lab.home.path, "second").verdict.decision == "PROMOTE"
+    assert promotion.is_promoted == is_won
+
+
+def test_both_workers_take_part(lab, second) -> None:
+    logs = [(lab.home.logs / f"{name}.log").read_text() for name in sorted(WORKERS)]
+    assert all("Executing workload in Celery" in log for log in logs)
+
+
+@pytest.mark.parametrize("run_id", ["first", "second"])
+def test_a_disturbed_cycle_is_what_an_undisturbed_one_is(
+    lab, second, tmp_path: Path, run_id: str
+) -> None:
+    run_uri = outcome_of(lab.home.path, run_id).run.run_uri
+    words = ["reproduce", run_uri, "--into", str(tmp_path / "rebuilt")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        # Where it is rebuilt there is no other work, as where the stages ran.
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.fullmatch(r"\d+ equal", done.stdout.splitlines()[-1]), done.stdout
+
+
+def test_every_part_listens_on_this_machine_only(lab, first) -> None:
+    assert len(first.listeners.by_process) >= 2, "Airflow's api-server and MLflow"
+    assert first.listeners.open_to_others == set()

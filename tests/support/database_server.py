@@ -1,0 +1,175 @@
+"""A real PostgreSQL for tests: a database and a user each for Airflow and MLflow, on 127.0.0.1.
+
+The programs are those of Debian's package `postgresql`. PostgreSQL refuses to run as root, so root
+starts it as the package's user `postgres`. Passwords are drawn anew and stand in files that only
+their reader may read (libpq's own form, PGPASSFILE), in no address and no argument list.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from support.mlflow_server import free_port
+
+USERS = ("airflow", "mlflow")
+"""Each owns the database of its name."""
+_OWNER = "postgres"
+_STARTED_WITHIN_S = 60.0
+_DURABLE_ENOUGH = ("-c", "fsync=off")
+"""Its process is killed here and never the machine, so nothing need reach the disk."""
+
+
+def program(name: str) -> Path:
+    """Return one of PostgreSQL's programs, of the newest version that is installed.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    found = sorted(
+        Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[4])
+    )
+    on_path = shutil.which(name)
+    if not found and on_path is None:
+        raise RuntimeError(
+            f"PostgreSQL's {name} is not there; `make test-production` installs it where it is run "
+            f"as root (Debian: apt-get install postgresql)"
+        )
+    return found[-1] if found else Path(str(on_path))
+
+
+@dataclass
+class DatabaseServer:
+    """A server that can be stopped, killed and started again on the same port and folder."""
+
+    folder: Path
+    port: int
+    passwords: dict[str, str]
+    process: "subprocess.Popen[bytes] | None" = field(default=None)
+
+    def address(self, user: str, driver: str = "psycopg2") -> str:
+        """Return the address of a user's database, without a password."""
+        return f"postgresql+{driver}://{user}@127.0.0.1:{self.port}/{user}"
+
+    def secret_address(self, user: str) -> str:
+        """Return the address as Airflow is given it in a secret file: with the password."""
+        return f"postgresql://{user}:{self.passwords[user]}@127.0.0.1:{self.port}/{user}"
+
+    def password_file(self, user: str, folder: Path) -> Path:
+        """Write the file that PGPASSFILE names for a user."""
+        path = folder / f"{user}.pgpass"
+        path.touch(mode=0o600)
+        path.write_text(f"127.0.0.1:{self.port}:*:{user}:{self.passwords[user]}\n")
+        return path
+
+    def connect(self, user: str, database: str = "") -> Any:
+        """Return a connection that a test looks through."""
+        import psycopg2
+
+        options = {"host": "127.0.0.1", "port": self.port, "password": self.passwords[user]}
+        return psycopg2.connect(user=user, dbname=database or user, **options)
+
+    def start(self) -> None:
+        """Start the server and wait until it lets a user in.
+
+        Raises:
+            RuntimeError: it ended, or does not answer in time.
+        """
+        command = [str(program("postgres")), "-D", str(self.folder / "data"), *_DURABLE_ENOUGH]
+        command += ["-p", str(self.port), "-c", "listen_addresses=127.0.0.1"]
+        command += ["-c", "unix_socket_directories=", "-c", "max_connections=150"]
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, start_new_session=True, **_as_owner()
+            )
+        deadline = time.monotonic() + _STARTED_WITHIN_S
+        while not self._lets_in():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                said = (self.folder / "server.log").read_text()[-2000:]
+                raise RuntimeError(f"PostgreSQL does not answer at port {self.port}: {said}")
+            time.sleep(0.05)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """End the server.
+
+        Args:
+            how: SIGINT breaks all connections and ends in order, as a restart of the service does;
+                SIGQUIT ends at once, and the next start recovers from the log of writes.
+        """
+        assert self.process is not None
+        self.process.send_signal(how)
+        self.process.wait(timeout=60)
+
+    def restart(self, how: signal.Signals = signal.SIGINT, pause_s: float = 0.0) -> None:
+        """End the server and start it again after a pause."""
+        self.stop(how)
+        time.sleep(pause_s)
+        self.start()
+
+    def _lets_in(self) -> bool:
+        import psycopg2
+
+        with contextlib.suppress(psycopg2.OperationalError):
+            self.connect(_OWNER).close()
+            return True
+        return False
+
+
+def _as_owner() -> dict[str, Any]:
+    """Return the options of a process that does not run as root."""
+    # The owner's groups, and not root's, so that it is no more than it would be as a service.
+    return {"user": _OWNER, "group": _OWNER, "extra_groups": []} if os.geteuid() == 0 else {}
+
+
+@contextlib.contextmanager
+def database_server() -> Iterator[DatabaseServer]:
+    """Start a new server with the users' databases, give it, and end it by its process id."""
+    # Not below a test's folder, which only its owner may enter.
+    folder = Path(tempfile.mkdtemp(prefix="homefeed-postgres-"))
+    drawn = {user: secrets.token_urlsafe(18) for user in (_OWNER, *USERS)}
+    server = DatabaseServer(folder, free_port(), drawn)
+    try:
+        _make_cluster(server)
+        server.start()
+        _make_databases(server)
+        yield server
+    finally:
+        if server.process is not None and server.process.poll() is None:
+            server.stop(signal.SIGQUIT)
+        shutil.rmtree(folder)
+
+
+def _make_cluster(server: DatabaseServer) -> None:
+    password = server.folder / "owner-password"
+    password.touch(mode=0o600)
+    password.write_text(server.passwords[_OWNER])
+    if os.geteuid() == 0:
+        for path in (server.folder, password):
+            shutil.chown(path, _OWNER, _OWNER)
+    command = [str(program("initdb")), "-D", str(server.folder / "data"), "-U", _OWNER]
+    command += ["--auth=scram-sha-256", f"--pwfile={password}", "--encoding=UTF8", "--no-sync"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **_as_owner())
+    if done.returncode != 0:
+        raise RuntimeError(f"initdb ended with {done.returncode}: {done.stdout}{done.stderr}")
+    password.unlink()
+
+
+def _make_databases(server: DatabaseServer) -> None:
+    from psycopg2 import sql
+
+    with contextlib.closing(server.connect(_OWNER)) as connection:
+        connection.autocommit = True
+        cursor = connection.cursor()
+        for user in USERS:
+            name, password = sql.Identifier(user), sql.Literal(server.passwords[user])
+            cursor.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(name, password))
+            cursor.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(name, name))
+            cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))

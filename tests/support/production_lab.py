@@ -1,0 +1,277 @@
+"""A deployment on one machine as in production: Airflow and MLflow on PostgreSQL, Celery workers.
+
+Its parts are those of `pipelines.local`, with other settings. What ends is started again, as a
+container engine or systemd would. Passwords stand in files, never in an environment or an argument.
+"""
+
+import contextlib
+import secrets
+import shlex
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import httpx
+import psutil
+
+from pipelines.local import processes
+from pipelines.local.airflow_api import FINAL_STATES, AirflowApi, AirflowApiError
+from pipelines.local.airflow_config import write_airflow_config
+from pipelines.local.health import START_TIMEOUT_S, HealthPage, require_running, wait_until_up
+from pipelines.local.layout import LocalHome
+from pipelines.local.mlflow_server import PLUGIN_FOLDER, mlflow_arguments
+from pipelines.local.ports import Ports, claim_ports
+from pipelines.local.processes import Service
+from pipelines.local.services import AIRFLOW_HEALTH, make_environment
+from support.database_server import DatabaseServer
+from support.lab import DAGS, FAST, Lab, Outcome
+from support.redis_server import RedisServer
+
+WORKERS = ("worker-1", "worker-2")
+HEARTBEAT_TIMEOUT_S = 15
+"""After so many seconds without a sign of life a task has lost its worker."""
+QUEUED_TIMEOUT_S = 20
+"""After so many seconds in which no worker has begun it, a task is queued again."""
+_SETTINGS = {
+    "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+    "AIRFLOW__CELERY__WORKER_CONCURRENCY": "2",
+    "AIRFLOW__CELERY__WORKER_PREFETCH_MULTIPLIER": "1",
+    "AIRFLOW__CELERY__TASK_ACKS_LATE": "true",
+    "AIRFLOW__CELERY__SYNC_PARALLELISM": "1",
+    "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": "86400",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": str(HEARTBEAT_TIMEOUT_S),
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": str(QUEUED_TIMEOUT_S),
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "2",
+}
+_OUTAGE = (AirflowApiError, httpx.TransportError)
+
+
+@dataclass
+class Secrets:
+    """Every password of the deployment, and the environment that leads to them."""
+
+    words: dict[str, str]
+    """The passwords, by what they are for."""
+    environment: dict[str, str]
+    in_environment: tuple[str, ...]
+    """What has no file, because its client knows environment variables only."""
+    files: tuple[Path, ...]
+
+
+@dataclass
+class Deployment:
+    """The running parts, each with the way to start it again."""
+
+    home: LocalHome
+    ports: Ports
+    start: Callable[..., Service]
+    parts: dict[str, Service] = field(default_factory=dict)
+    restarts: list[str] = field(default_factory=list)
+    """Names of the parts that had ended and were started again."""
+    arguments: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    seen_arguments: set[str] = field(default_factory=set)
+    """Every argument of every process of the deployment that was seen."""
+
+    def add(self, name: str, *arguments: str) -> Service:
+        """Start a part for the first time."""
+        self.arguments[name] = arguments
+        self.parts[name] = self.start(name, *arguments)
+        return self.parts[name]
+
+    @contextlib.contextmanager
+    def looked_after(self) -> Iterator[None]:
+        """Start every part again that ends while the block runs."""
+        is_over = threading.Event()
+
+        def watch() -> None:
+            while not is_over.wait(0.5):
+                self._look()
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join()
+
+    def _look(self) -> None:
+        """Start every part again that has ended, and remember what stands in argument lists."""
+        for name, service in self.parts.items():
+            if service.process.poll() is not None:
+                processes.end_rest(service)
+                self.restarts.append(name)
+                self.parts[name] = self.start(name, *self.arguments[name], is_again=True)
+        for process in processes.marked(processes.marks_of(self.home.path)):
+            with contextlib.suppress(psutil.Error):
+                self.seen_arguments.update(process.cmdline())
+
+    def worker_of(self, stage: psutil.Process) -> str:
+        """Return the name of the Celery worker that runs a stage."""
+        above = {process.pid for process in stage.parents()}
+        (name,) = (each for each in WORKERS if self.parts[each].process.pid in above)
+        return name
+
+    def kill_worker(self, name: str, with_stage: bool) -> None:
+        """Kill a Celery worker, and what runs in it: as a machine that fails, or as the kernel.
+
+        Args:
+            name: Of the worker.
+            with_stage: Whether the stage's own processes are killed too. If not, they must end by
+                themselves.
+        """
+        first = psutil.Process(self.parts[name].process.pid)
+        below = first.children(recursive=True)
+        for process in (first, *(each for each in below if with_stage or _is_celery(each))):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        first.wait()
+
+
+def _is_celery(process: psutil.Process) -> bool:
+    """Return whether a process is one of the worker's own, and not one of a task."""
+    with contextlib.suppress(psutil.Error):
+        words = process.cmdline()
+        return {"celery", "worker"} <= set(words) or "ForkPoolWorker" in " ".join(words)
+    return False
+
+
+class ProductionLab(Lab):
+    """A session with the deployment, which goes on while parts of it are restarted."""
+
+    @property
+    def deployment(self) -> Deployment:
+        return self.services
+
+    def wait(self, run_id: str, timeout_s: float = 600.0) -> Outcome:
+        """Wait for a run's end, while parts may not answer."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            with contextlib.suppress(*_OUTAGE):
+                found = self.api.find_run(run_id)
+                if found and found["state"] in FINAL_STATES:
+                    tasks = self.api.tasks(run_id)
+                    return Outcome(found["state"], {each["task_id"]: each for each in tasks})
+            assert time.monotonic() < deadline, f"{run_id} has not ended after {timeout_s} s"
+            time.sleep(0.5)
+
+    def finish(self, run_id: str, num_clears: int = 1) -> tuple[Outcome, int]:
+        """Wait for a run's end, clear what has failed if need be, and return how often that was."""
+        for number in range(num_clears + 1):
+            outcome = self.wait(run_id)
+            if outcome.state == "success" or number == num_clears:
+                return outcome, number
+            self.api.clear_failed(run_id)
+        raise AssertionError("never reached")
+
+
+@contextlib.contextmanager
+def production_lab(
+    home: LocalHome, event_log: Path, database: DatabaseServer, keys: Secrets
+) -> Iterator[ProductionLab]:
+    """Start the whole deployment, give a session with it, and end every process of it."""
+    home.create()
+    mark = processes.new_mark(home.path)
+    with claim_ports(home) as ports:
+        watch = processes.start_watch(mark)
+        try:
+            extra = FAST | _SETTINGS | keys.environment | {"HOMEFEED_EVENT_LOG": str(event_log)}
+            environment = make_environment(home, ports.airflow_url, ports.mlflow_url, extra)
+            write_airflow_config(home, DAGS, ports.airflow)
+            home.password()
+            deployment = Deployment(home, ports, partial(_start, home, mark, environment))
+            _start_all(deployment, database)
+            api = AirflowApi(ports.airflow_url, home.password())
+            api.wait_for_dag()
+            api.set_paused(False)
+            with deployment.looked_after():
+                yield ProductionLab(deployment, api, deployment.restarts)
+        finally:
+            processes.sweep(mark)
+            watch.communicate()  # closes its standard input, and waits
+
+
+def make_secrets(folder: Path, database: DatabaseServer, broker: RedisServer) -> Secrets:
+    """Write the passwords into files that Airflow, Celery and MLflow read them from."""
+    words = {f"{user}'s database": database.passwords[user] for user in ("airflow", "mlflow")}
+    words["Redis"] = broker.password
+    # What a stage is given where MLflow asks for a login and the workspace is in a bucket.
+    plain = {"MLFLOW_TRACKING_PASSWORD": "MLflow", "AWS_SECRET_ACCESS_KEY": "the bucket"}
+    words |= {name: secrets.token_urlsafe(18) for name in plain.values()}
+    metadata = database.secret_address("airflow")
+    results = metadata.replace("postgresql:", "db+postgresql+psycopg2:")
+    contents = {"metadata": metadata, "results": results, "broker": broker.secret_address}
+    kept = {name: _keep(folder / name, content) for name, content in contents.items()}
+    of_mlflow = database.password_file("mlflow", folder)
+    environment = {variable: words[name] for variable, name in plain.items()} | {
+        "MLFLOW_TRACKING_USERNAME": "homefeed",
+        "AWS_ACCESS_KEY_ID": "homefeed",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD": _print(kept["metadata"]),
+        "AIRFLOW__CELERY__RESULT_BACKEND_CMD": _print(kept["results"]),
+        "AIRFLOW__CELERY__BROKER_URL_CMD": _print(kept["broker"]),
+        "PGPASSFILE": str(of_mlflow),
+    }
+    return Secrets(words, environment, tuple(plain.values()), (*kept.values(), of_mlflow))
+
+
+def _print(path: Path) -> str:
+    """Return the command by which Airflow reads a secret."""
+    return shlex.join(["cat", str(path)])
+
+
+def _keep(path: Path, content: str) -> Path:
+    """Write a secret that only this user may read."""
+    path.touch(mode=0o600)
+    path.write_text(content)
+    return path
+
+
+def _start(
+    home: LocalHome,
+    mark: str,
+    environment: Mapping[str, str],
+    name: str,
+    *arguments: str,
+    is_again: bool = False,
+) -> Service:
+    own = dict(environment)
+    if name == "mlflow":
+        own["PYTHONPATH"] = str(PLUGIN_FOLDER)
+    return processes.start(name, [sys.executable, *arguments], own, mark, home.logs, is_again)
+
+
+def _start_all(deployment: Deployment, database: DatabaseServer) -> None:
+    home, ports = deployment.home, deployment.ports
+    words = mlflow_arguments(home, ports)
+    words[words.index("--backend-store-uri") + 1] = database.address("mlflow")
+    deployment.add("mlflow", *words)
+    migration = deployment.start("migrate", "-m", "airflow", "db", "migrate")
+    assert migration.process.wait(START_TIMEOUT_S) == 0, migration.tail()
+    deployment.add("api-server", "-m", "airflow", "api-server")
+    deployment.add("dag-processor", "-m", "airflow", "dag-processor")
+    for name in WORKERS:
+        words = [
+            "-m",
+            "airflow",
+            "celery",
+            "worker",
+            "--skip-serve-logs",
+            "--celery-hostname",
+            name,
+        ]
+        deployment.add(name, *words)
+    _wait(deployment, "mlflow", HealthPage(ports.mlflow, "/health"))
+    _wait(deployment, "api-server", HealthPage(ports.airflow, AIRFLOW_HEALTH, ("metadatabase",)))
+    deployment.add("scheduler", "-m", "airflow", "scheduler", "--skip-serve-logs")
+    healthy = ("metadatabase", "scheduler", "dag_processor")
+    _wait(deployment, "api-server", HealthPage(ports.airflow, AIRFLOW_HEALTH, healthy))
+
+
+def _wait(deployment: Deployment, name: str, page: HealthPage) -> None:
+    alive = partial(require_running, *deployment.parts.values())
+    wait_until_up(deployment.parts[name], page, alive, START_TIMEOUT_S)
