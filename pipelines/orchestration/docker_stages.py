@@ -28,6 +28,8 @@ from pipelines.settings import Settings
 _GIB = 2**30
 _SECRETS = ("AWS_", "AZURE_STORAGE_", "MLFLOW_", "OTEL_")
 """How the variables begin by which a stage finds its object store, MLflow and collector."""
+_KEY_FILES = ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE")
+"""Variables that name a file which the container must see too."""
 _RUN, _STAGE = "homefeed.run", "homefeed.stage"
 """Labels by which an attempt finds the container of the one before."""
 
@@ -127,10 +129,14 @@ def credentials() -> dict[str, str]:
 
 
 def _mounts(settings: Settings) -> list[Mount]:
-    """Return the local folders that a stage needs, each at the path that it has on the host."""
+    """Return what of the host a stage needs, each at its own path: folders, and files with keys."""
     folders = {
         place.removeprefix("file://")
         for place in places_of(settings).values()
         if "://" not in place or place.startswith("file://")
     }
-    return [Mount(target=path, source=path, type="bind") for path in sorted(folders)]
+    keys = {path for name in _KEY_FILES if (path := os.environ.get(name, ""))}
+    return [
+        *(Mount(target=path, source=path, type="bind") for path in sorted(folders)),
+        *(Mount(target=path, source=path, type="bind", read_only=True) for path in sorted(keys)),
+    ]

@@ -21,6 +21,12 @@ ON_GPUS = {"accelerator": "gpu", "devices": 4, "nodes": 1}
 IN_BUCKET = {"event_log": "s3://b/log", "workspace": "s3://b/work"}
 
 
+@pytest.fixture(autouse=True)
+def without_files_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def task(stage: str, hardware: Any = None, **settings: Any) -> StageContainer:
     chosen = {"stage_runner": "docker", "stage_image": "trainer:1", **IN_BUCKET} | settings
     return container_task(stage, RUN_URI, HOUR, Settings(**chosen), hardware)
@@ -80,3 +86,16 @@ def test_credentials_reach_the_container_and_nothing_that_airflow_shows(
     shown.append(str(BaseSerialization.serialize(found)))
     shown.append(repr(found))
     assert not [text for text in shown for value in secrets.values() if value in text]
+
+
+def test_a_file_with_keys_is_seen_by_the_container_and_only_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/run/secrets/keys")
+    found = task("train_challenger")
+    [mount] = found.mounts
+    assert (mount["Source"], mount["Target"], mount["ReadOnly"]) == (
+        *("/run/secrets/keys", "/run/secrets/keys", True),
+    )
+    assert found.user == f"{os.getuid()}:0"  # who may read it
+    assert found._private_environment["AWS_SHARED_CREDENTIALS_FILE"] == "/run/secrets/keys"
