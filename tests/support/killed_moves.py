@@ -47,11 +47,24 @@ SEEN = ("RecordDisagreesError", "PromotionRefusedError")
 def points(folder: Path, action: str) -> list[str]:
     """Return the names of an action's points, in order."""
     with record_world(folder) as world:
-        _prepare(world, action)
+        prepare(world, action)
         return points_of(world, lambda: ACTIONS[action](world))
 
 
-def try_once(folder: Path, action: str, actor: str, places: Sequence[int], story: str) -> None:
+def kill_here(world: World, action: str, place: int) -> str:
+    """Kill an action at a point, in a process that is forked from this one."""
+    return kill_at(world, lambda: ACTIONS[action](world), place)
+
+
+def try_once(
+    folder: Path,
+    action: str,
+    actor: str,
+    places: Sequence[int],
+    story: str,
+    workspace_uri: str = "",
+    kill: Callable[[World, str, int], str] = kill_here,
+) -> None:
     """Kill an action at a point, let the actor act, kill the repetition too, and repeat it again.
 
     Args:
@@ -60,15 +73,17 @@ def try_once(folder: Path, action: str, actor: str, places: Sequence[int], story
         actor: One of ACTORS, who acts after the first kill.
         places: At which point each attempt is killed; a later one may end before it comes there.
         story: What an assertion that fails says.
+        workspace_uri: Where the workspace lies; in the folder if empty.
+        kill: Kills an action at a place, and says how its process ended.
     """
-    with record_world(folder) as world:
-        _prepare(world, action)
-        assert kill_at(world, lambda: ACTIONS[action](world), places[0]) == "killed", story
+    with record_world(folder, workspace_uri) as world:
+        prepare(world, action)
+        assert kill(world, action, places[0]) == "killed", story
         is_published = storage.exists(_manifest(world))
         refused = attempt(lambda: ACTORS[actor](world))
         left = world.registry.alias
         for place in places[1:]:
-            assert kill_at(world, lambda: ACTIONS[action](world), place) != "broken", story
+            assert kill(world, action, place) != "broken", story
         again = attempt(lambda: ACTIONS[action](world))
         if actor in HANDS and world.look().disagreement():
             # It was seen, so nothing was done on top of it, and a person mends it. A stage that has
@@ -85,7 +100,8 @@ def try_once(folder: Path, action: str, actor: str, places: Sequence[int], story
             _assert_published(world, story)
 
 
-def _prepare(world: World, action: str) -> None:
+def prepare(world: World, action: str) -> None:
+    """Bring a world to where an action has something to do."""
     if action.startswith("roll back"):
         world.promote("2")
 

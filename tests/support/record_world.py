@@ -98,7 +98,9 @@ class World:
                 repair(self.registry, state, wanted, self.tick(), "somebody looked")
 
     def leftovers(self) -> list[str]:
-        """Scratch files and folders that nobody would ever remove."""
+        """Scratch files and folders that nobody would ever remove; a store has none."""
+        if not storage.is_local(self.workspace_uri):
+            return []
         names = (path.name for path in storage.local_path(self.workspace_uri).rglob(".*"))
         return [name for name in names if name.startswith(".scratch-")]
 
@@ -113,10 +115,10 @@ def record_world(folder: Path, workspace_uri: str = "") -> Iterator[World]:
     """Give a world whose registry is asked by everything that asks MLflow.
 
     Args:
-        folder: A new folder, for the registry.
+        folder: A new folder, for the registry; or that of a world that is opened once more.
         workspace_uri: Where the workspace lies; in the folder if empty.
     """
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         registries: list[FakeRegistry] = []
 
