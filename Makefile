@@ -23,7 +23,7 @@ ui: $(READY)  ## keep the Airflow and MLflow pages up until Ctrl-C
 
 test: $(TEST_READY) lint  ## everything CI checks
 	$(BIN)/python tests/support/find_chromium.py --install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=2 -m "not production"
 
 # The longest part, Celery, is the first by name, and so it is begun first.
 test-production: $(TEST_READY)  ## what runs beside a deployment: PostgreSQL, Redis, Celery and others

@@ -10,9 +10,10 @@ INCONCLUSIVE, `promote_challenger` leaves the champion where it is or promotes t
 `alert` says why. `train_anchor` trains the accepted recipe where the run's is another one; where it
 is the same, there is nothing to do.
 
-**Trigger** takes four options. `as_of`: train on what was known before this day (UTC); empty means
+**Trigger** takes six options. `as_of`: train on what was known before this day (UTC); empty means
 the end of the run's data interval, or now. `recipe`: the configuration. `promote`: off only
-compares. `devices`: training processes. A backfill never promotes.
+compares. `accelerator`, `devices`, `nodes`: train on CPUs or GPUs, with so many processes on each
+of so many machines. A backfill never promotes.
 
 **Late**: a cycle that nobody started on its date runs later, once, as of its own date, up to half a
 period late (`HOMEFEED_LATENESS_PERIODS`). Older cycles are not replayed. A run that starts too late
@@ -61,8 +62,24 @@ PARAMS = {
     "promote": Param(
         True, type="boolean", title="Promote", description="Promote if the verdict is PROMOTE."
     ),
+    "accelerator": Param(
+        SETTINGS.accelerator, enum=["cpu", "gpu"], title="Accelerator", description="Train on it."
+    ),
     "devices": Param(
-        1, type="integer", minimum=1, maximum=64, title="Devices", description="Training processes."
+        1,
+        type="integer",
+        minimum=1,
+        maximum=64,
+        title="Devices",
+        description="Training processes on each machine, one for each GPU.",
+    ),
+    "nodes": Param(
+        1,
+        type="integer",
+        minimum=1,
+        maximum=64,
+        title="Machines",
+        description="Machines that train together; more than one needs the kubernetes runner.",
     ),
 }
 
@@ -78,7 +95,7 @@ DEFAULTS = {
 
 
 @task(task_id="resolve_run", inlets=[CHAMPION])
-def resolve_task(params: Any = None, dag_run: Any = None, ti: Any = None) -> dict[str, str]:
+def resolve_task(params: Any = None, dag_run: Any = None, ti: Any = None) -> dict[str, Any]:
     """Fix as_of, the code and the champion's version; all that follows depends on these."""
     return start_cycle(params, dag_run, ti, Settings(), CATCHUP)
 
@@ -116,11 +133,11 @@ with DAG(
     tags=["homefeed"],
 ) as homefeed_retrain:
     resolved: Any = resolve_task()
-    run_uri = resolved["run_uri"]
+    run_uri, hardware = resolved["run_uri"], resolved["hardware"]
     build = stage_operator("build_snapshot", run_uri, timedelta(hours=6), SETTINGS)
     check = stage_operator("check_snapshot", run_uri, timedelta(hours=2), SETTINGS)
-    train = stage_operator("train_challenger", run_uri, timedelta(hours=18), SETTINGS)
-    anchor = stage_operator("train_anchor", run_uri, timedelta(hours=18), SETTINGS)
+    train = stage_operator("train_challenger", run_uri, timedelta(hours=18), SETTINGS, hardware)
+    anchor = stage_operator("train_anchor", run_uri, timedelta(hours=18), SETTINGS, hardware)
     compare = stage_operator("compare_with_champion", run_uri, timedelta(hours=4), SETTINGS)
     promote, alert = promote_task(run_uri), alert_task(run_uri)
     # The last two are leaves: the run is red if either fails, and neither hides the other.

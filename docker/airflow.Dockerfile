@@ -38,6 +38,8 @@ RUN useradd --uid 50000 --gid 0 --no-create-home --home-dir /home/airflow airflo
 COPY --from=build /opt/homefeed /opt/homefeed
 COPY dags /opt/homefeed/dags
 COPY docker/health.py docker/init.py /opt/homefeed/docker/
+# Where Airflow's chart for Kubernetes calls it, in its probes too.
+COPY docker/entrypoint.sh /entrypoint
 ENV PATH=/opt/homefeed/bin:${PATH} \
     PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     AIRFLOW_HOME=/opt/airflow \
@@ -48,5 +50,5 @@ USER 50000:0
 WORKDIR /opt/airflow
 # What is written: AIRFLOW_HOME and /tmp, both of which may be volumes; the rest is read-only.
 VOLUME ["/opt/airflow"]
-ENTRYPOINT ["airflow"]
+ENTRYPOINT ["/entrypoint"]
 CMD ["version"]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
+import pyarrow as pa
 from pyarrow import fs
 from pydantic import ValidationError
 
@@ -22,9 +23,8 @@ from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
     RunInProgressError,
-    explain_os_error,
 )
-from pipelines.places import conditional, disk_lease, folders, store_lease, stores
+from pipelines.places import conditional, disk_lease, folders, store_errors, store_lease, stores
 from pipelines.places.conditional import Revision
 from pipelines.places.lease import Lease, holding, require_held_leases
 
@@ -90,11 +90,13 @@ def open_filesystem(uri: str) -> tuple[fs.FileSystem, str]:
 
 @contextlib.contextmanager
 def translated_errors(uri: str, doing: str) -> Iterator[None]:
-    """Turn operating-system errors into errors that name the URI and what to change."""
+    """Turn errors of the system or of a store into ours, which name the URI and what to change."""
     try:
         yield
-    except OSError as error:
-        raise explain_os_error(error, uri, doing) from error
+    except (OSError, pa.ArrowException) as error:
+        if not isinstance(error, OSError) and not store_errors.is_from_store(error):
+            raise
+        raise store_errors.explain(error, uri, doing) from error
 
 
 def exists(uri: str) -> bool:

@@ -41,4 +41,4 @@ def _shown(name: str, default: object) -> str:
         return f"<home>/{name}"
     if isinstance(default, tuple):
         return json.dumps(list(default))
-    return str(default) or "empty"
+    return "empty" if default in (None, "") else str(default)

@@ -7,6 +7,7 @@ the processes do.
 import os
 from typing import Literal
 
+from pipelines.contracts.code_identity import names_of_gpus
 from pipelines.contracts.errors import ConfigurationError
 
 PROCESSES_PER_CORE = 4
@@ -46,6 +47,19 @@ def model_environment(num_processes: int, *, is_one_machine: bool = True) -> dic
         environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
         environment.setdefault("NCCL_SOCKET_IFNAME", "lo")
     return environment
+
+
+def count_gpus() -> int:
+    """Return how many GPUs a training on this machine would find.
+
+    torch knows best, for it must have been built for them. Without torch, as in an image that only
+    starts stages, the driver is asked.
+    """
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return len(names_of_gpus())
+    return torch.cuda.device_count()
 
 
 def require_devices(num_devices: int, accelerator: Literal["cpu", "gpu"]) -> None:

@@ -50,10 +50,15 @@ def cycle_command(
         changes: Fields of the request that get other values.
     """
     asked = request.model_copy(update=changes)
+    devices, nodes = asked.num_devices, ""
+    if verb == "retrain":  # on one machine, where so many processes train the same weights
+        devices *= asked.num_nodes
+    elif asked.num_nodes > 1:
+        nodes = f" --nodes {asked.num_nodes}"
     return _at(
         places,
         f"homefeed {verb} --as-of {asked.day:%Y-%m-%d} --recipe {_quote(asked.recipe)} "
-        f"--devices {asked.num_devices} --accelerator {asked.accelerator} "
+        f"--devices {devices} --accelerator {asked.accelerator}{nodes} "
         f"--{'' if asked.may_promote else 'no-'}promote --key {_quote(asked.trigger)}",
         ("event_log", "experiment"),
     )

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from pipelines.cli.say import say, say_indented
-from pipelines.contracts.artifacts import MAX_DEVICES, STAGES, ResolvedRun, RunRequest
+from pipelines.contracts.artifacts import MAX_DEVICES, MAX_NODES, STAGES, ResolvedRun, RunRequest
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
 from pipelines.contracts.judgement import Judgement, Promotion
 from pipelines.contracts.time import parse_instant
@@ -21,18 +21,35 @@ AsOf = Annotated[str, typer.Option(help="Day (YYYY-MM-DD, UTC); rows known befor
 Promote = Annotated[bool, typer.Option("--promote/--no-promote", help="May the champion move?")]
 
 
+NodeRank = Annotated[
+    int | None,
+    typer.Option(
+        envvar="JOB_COMPLETION_INDEX",
+        help="Which machine this is, from 0, where the run trains on several.",
+    ),
+]
+Rendezvous = Annotated[
+    str,
+    typer.Option(
+        envvar="HOMEFEED_RENDEZVOUS", help="HOST:PORT of machine 0, a free port there; same on all."
+    ),
+]
+
+
 @app.command()
 def stage(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(STAGES)}.")],
     run: Annotated[str, typer.Option(help="URI or path of the run folder.")],
     again: Annotated[bool, typer.Option("--again", help="Run it even if it has ended.")] = False,
+    node_rank: NodeRank = None,
+    rendezvous: Rendezvous = "",
 ) -> None:
     """Run one stage of a run, or find it done; print its manifest's URI."""
     from pipelines.stages.runner import run_stage
 
     if name not in STAGES:
         raise ConfigurationError(f"no stage {name!r}; expected one of {', '.join(STAGES)}")
-    say(run_stage(name, run, again))
+    say(run_stage(name, run, again, node_rank, rendezvous))
 
 
 @app.command("resolve", help="Fix as_of, champion and configuration of a cycle; print its URI.")
@@ -43,27 +60,50 @@ def begin(
     recipe: Annotated[str, typer.Option(help="Recipe name; HOMEFEED_RECIPE by default.")] = "",
     promote: Promote = True,
     devices: Annotated[int, typer.Option(help=f"Training processes, 1 to {MAX_DEVICES}.")] = 1,
-    accelerator: Annotated[Literal["cpu", "gpu"], typer.Option(help="Hardware.")] = "cpu",
+    nodes: Annotated[int, typer.Option(help=f"Machines, 1 to {MAX_NODES}; `resolve` only.")] = 1,
+    accelerator: Annotated[
+        Literal["cpu", "gpu"] | None, typer.Option(help="HOMEFEED_ACCELERATOR by default.")
+    ] = None,
     key: Annotated[str, typer.Option(help="Another key is another cycle.")] = "command line",
 ) -> None:
     """Resolve a cycle, and run the rest of it too if the command is `retrain`."""
     from pipelines.stages.runner import start_run
 
-    _check_devices(devices, accelerator, is_here=context.info_name == "retrain")
-    settings = Settings()
+    settings, is_here = Settings(), context.info_name == "retrain"
+    if is_here:  # whatever runs the stages of Airflow
+        settings = settings.model_copy(update={"stage_runner": "bash"})
+    hardware = accelerator or settings.accelerator
+    _check_nodes(nodes, is_here)
+    _check_devices(devices, hardware, is_here)
     request = RunRequest(
         recipe=recipe or settings.recipe,
         as_of=parse_instant(as_of, "--as-of") if as_of else None,
         now=datetime.now(UTC),
         may_promote=promote,
         num_devices=devices,
-        accelerator=accelerator,
+        num_nodes=nodes,
+        accelerator=hardware,
         trigger=key,
     )
     run = start_run(request, settings)
-    if context.info_name == "retrain":
+    if is_here:
         _finish(run, settings)
     say(run.run_uri)
+
+
+def _check_nodes(nodes: int, is_here: bool) -> None:
+    """Refuse a number of machines before anything is built for them.
+
+    Raises:
+        ConfigurationError: there are not so many, or `retrain` should use others than this one.
+    """
+    most = 1 if is_here else MAX_NODES
+    if not 1 <= nodes <= most:
+        raise ConfigurationError(
+            f"--nodes is {nodes}; expected 1 to {MAX_NODES} for `homefeed resolve`, and 1 for "
+            f"`homefeed retrain`, which trains on this machine alone; begin the cycle with "
+            f"`homefeed resolve --nodes 2`, say, and run its training stages on each machine"
+        )
 
 
 def _check_devices(devices: int, accelerator: Literal["cpu", "gpu"], is_here: bool) -> None:

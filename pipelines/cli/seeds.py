@@ -84,7 +84,7 @@ def _value_of(
             ),
             snapshot_dir=str(snapshot_dir),
             work_dir=str(work_dir),
-            num_devices=run.num_devices,
+            num_devices=run.num_devices * run.num_nodes,
             accelerator=run.accelerator,
             tracking_uri="",
             mlflow_run_id="",

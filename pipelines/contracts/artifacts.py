@@ -24,14 +24,8 @@ from pipelines.contracts.config import FeatureConfig, RunConfig
 from pipelines.contracts.time import floor_to_day, to_ms
 
 STAGES = (
-    "resolve_run",
-    "build_snapshot",
-    "check_snapshot",
-    "train_challenger",
-    "train_anchor",
-    "compare_with_champion",
-    "promote_challenger",
-    "alert",
+    *("resolve_run", "build_snapshot", "check_snapshot", "train_challenger", "train_anchor"),
+    *("compare_with_champion", "promote_challenger", "alert"),
 )
 
 
@@ -56,17 +50,20 @@ class ModelRef(Frozen):
         return f"{self.name} v{self.version}"
 
 
-MAX_DEVICES = 64
-"""Most training processes on one machine: no machine has more GPUs, and a typing error is not
-built upon. The trigger form in Airflow has the same bound."""
+MAX_DEVICES = MAX_NODES = 64
+"""Most training processes on one machine, and most machines: none has more GPUs, and a typing error
+is not built upon. The trigger form in Airflow has the same bounds."""
 
 
 class CycleOptions(Frozen):
     """What is asked for and stays as it is: a request and the run resolved from it both hold it."""
 
     may_promote: bool = Field(description="False compares and reports, and moves nothing.")
-    num_devices: int = Field(ge=1, le=MAX_DEVICES, description="Training processes.")
+    num_devices: int = Field(ge=1, le=MAX_DEVICES, description="Training processes per machine.")
     accelerator: Literal["cpu", "gpu"] = "cpu"
+    num_nodes: int = Field(
+        default=1, ge=1, le=MAX_NODES, exclude_if=lambda n: n == 1, description="Machines."
+    )
     trigger: str = Field(description="Airflow run id, or a name: the same one is the same cycle.")
 
     def options(self) -> dict[str, Any]:
@@ -139,6 +136,9 @@ class ResolvedRun(CycleOptions, Artifact):
     )
     event_log_uri: str
     workspace_uri: str
+    work_folder: str = Field(
+        default="", exclude_if=lambda folder: not folder, description="HOMEFEED_WORK_FOLDER."
+    )
     tracking_uri: str = Field(description="MLflow server (no credentials in it).")
     experiment: str = Field(description="MLflow experiment name.")
     registered_model: str = Field(description="MLflow registered model name.")

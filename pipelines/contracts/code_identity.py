@@ -80,7 +80,7 @@ def environment() -> Environment:
         processor=processor,
         instructions=instructions,
         num_cores=len(os.sched_getaffinity(0)),
-        gpus=_gpus(),
+        gpus=names_of_gpus(),
         variables={name: os.environ[name] for name in VARIABLES if name in os.environ},
     )
 
@@ -105,7 +105,8 @@ def _processor(description: Path = Path("/proc/cpuinfo")) -> tuple[str, tuple[st
     return name, tuple(each for each in INSTRUCTIONS if each in flags)
 
 
-def _gpus(folder: Path = Path("/proc/driver/nvidia/gpus")) -> tuple[str, ...]:
+def names_of_gpus(folder: Path = Path("/proc/driver/nvidia/gpus")) -> tuple[str, ...]:
+    """Return the names of the machine's NVIDIA GPUs, as their driver gives them."""
     found = []
     for path in sorted(folder.glob("*/information")):
         models = (line for line in path.read_text().splitlines() if line.startswith("Model:"))

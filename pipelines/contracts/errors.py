@@ -4,7 +4,8 @@ A process tells the same by its exit code, as in sysexits(3): 65 for bad data, 6
 service that does not run, 75 for what may pass, 77 for a refusal, 78 for a bad configuration. Any
 other error that ends a process is a defect of this project, and its exit code is 70.
 
-Tested in tests/pipelines/orchestration/test_retries.py and tests/pipelines/cli/test_main.py.
+Tested in tests/pipelines/orchestration/test_retries.py, tests/pipelines/cli/test_main.py and
+tests/pipelines/places/test_store_errors.py.
 """
 
 import errno
@@ -57,6 +58,26 @@ class PlaceError(ConfigurationError):
     """A path cannot be used: nothing is there, a part of it is no folder, or its name is bad."""
 
 
+class BucketMissingError(PlaceError):
+    """There is no bucket of that name where the URI leads."""
+
+
+class StoreAccessError(ConfigurationError):
+    """The object store does not know these credentials, or does not permit what was asked."""
+
+
+class StoreRegionError(ConfigurationError):
+    """The bucket is in another region than the one whose servers were asked."""
+
+
+class ClockSkewError(ConfigurationError):
+    """This machine's clock is so far off that the object store takes no signature from it."""
+
+
+class StoreWithoutConditionsError(ConfigurationError):
+    """The object store has no conditional writes, so two runs could not be kept apart there."""
+
+
 class TrackingAccessError(ConfigurationError):
     """MLflow lets this user in not at all (401) or not there (403)."""
 
@@ -92,6 +113,14 @@ class TransientStorageError(HomefeedError):
     is_retryable = True
 
 
+class CredentialsExpiredError(TransientStorageError):
+    """The credentials for the object store have run out; a new process may find new ones."""
+
+
+class CredentialsUnavailableError(TransientStorageError):
+    """Nobody gave credentials for the object store; the machine's own may come back."""
+
+
 class TrackingUnavailableError(TransientStorageError):
     """The MLflow server cannot be reached or answers with a server error."""
 
@@ -123,8 +152,6 @@ PERMANENT_EXIT_CODES = frozenset({64, 65, 77, 78})
 
 _PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_NO_ACCESS = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH")
-"""Arrow's words for what an object store refuses; such an error has no number."""
 _PLACE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
 
 
@@ -142,15 +169,10 @@ def explain_os_error(error: OSError, place: str, doing: str) -> HomefeedError:
             f"{doing} {place}: no permission ({error.strerror}); make the workspace writable "
             f"for this user or set HOMEFEED_WORKSPACE to another place"
         )
-    if code is None and any(word in str(error) for word in _NO_ACCESS):
-        return ConfigurationError(
-            f"{doing} {place}: the object store refuses access ({error}); correct the credentials "
-            f"in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or the bucket's policy"
-        )
     if code in _FULL:
         return TransientStorageError(
             f"{doing} {place}: the disk is full ({error.strerror}); free space "
-            f"(runs and snapshots of old cycles in the workspace may go), then retry"
+            f"(`homefeed gc --dry-run` lists what of the workspace may go), then retry"
         )
     if code in _PLACE:
         return PlaceError(

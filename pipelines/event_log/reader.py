@@ -25,6 +25,7 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log import checks
+from pipelines.places import store_errors
 from pipelines.storage import open_filesystem, translated_errors
 
 log = logging.getLogger(__name__)
@@ -235,21 +236,24 @@ def count_rows(dataset: ds.FileSystemDataset, file: LogFile, wanted: ds.Expressi
 def _damage_told_from_failure(filesystem: fs.FileSystem, file: LogFile) -> Iterator[None]:
     """Raise for a damaged file, which no retry helps, another error than for failing storage.
 
-    Arrow reports both as the same OSError without a number. But the bytes of a damaged file can be
-    read to their end, and those of failing storage cannot.
+    Arrow reports both as the same OSError without a number. Where its words do not say that it was
+    the store, the bytes are read: those of a damaged file can be read to their end, and those of
+    failing storage cannot.
     """
+    place = f"s3://{file.path}" if filesystem.type_name == "s3" else file.path
     try:
         yield
     except (pa.ArrowInvalid, OSError) as error:
-        if isinstance(error, pa.ArrowInvalid) or error.errno is None:
-            with translated_errors(file.path, "reading"):
+        is_told = isinstance(error, OSError) and store_errors.is_from_store(error)
+        if isinstance(error, pa.ArrowInvalid) or (error.errno is None and not is_told):
+            with translated_errors(place, "reading"):
                 _read_to_the_end(filesystem, file.path)
             reason = " ".join(str(error).split())[:300]
             raise DataContractError(
                 f"{file.table}: {file.path} is not a readable Parquet file ({reason}); "
                 f"write the file again or remove it"
             ) from error
-        with translated_errors(file.path, "reading"):
+        with translated_errors(place, "reading"):
             raise
 
 

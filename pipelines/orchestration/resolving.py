@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from pipelines.contracts.artifacts import RunRequest
+from pipelines.contracts.artifacts import ResolvedRun, RunRequest
 from pipelines.contracts.errors import HomefeedError, LostRaceError
 from pipelines.contracts.time import floor_to_day, parse_instant
+from pipelines.orchestration.containers import Hardware
 from pipelines.settings import Settings
 
 FAILURE_KEY = "failure"
@@ -33,7 +34,7 @@ def choose_as_of(param: str | None, interval_end: datetime | None, run_after: da
 
 def start_cycle(
     params: Mapping[str, Any], dag_run: Any, ti: Any, settings: Settings, catchup: bool = False
-) -> dict[str, str]:
+) -> dict[str, Any]:
     """Resolve the cycle that an Airflow run asks for.
 
     A scheduled run first accounts for the due dates up to its own.
@@ -46,7 +47,8 @@ def start_cycle(
         catchup: the DAG's own; with it a scheduled run is run however late it is.
 
     Returns:
-        run_id, run_uri and as_of of the cycle: all that the other tasks need.
+        run_id, run_uri and as_of of the cycle, and the hardware that it trains on (a `Hardware`):
+        all that the other tasks need.
 
     Raises:
         HomefeedError: as `pipelines.stages.resolve_run.resolve_run` does.
@@ -64,7 +66,8 @@ def start_cycle(
         now=dag_run.run_after,
         may_promote=params["promote"] and dag_run.run_type != "backfill",
         num_devices=params["devices"],
-        accelerator=settings.accelerator,
+        accelerator=params["accelerator"],
+        num_nodes=params["nodes"],
         trigger=dag_run.run_id,
     )
     try:
@@ -81,4 +84,18 @@ def start_cycle(
             left["lost_in"] = run_uri_of(request, settings)
         ti.xcom_push(FAILURE_KEY, left)
         raise
-    return {"run_id": run.run_id, "run_uri": run.run_uri, "as_of": f"{run.as_of:%Y-%m-%d}"}
+    return {
+        "run_id": run.run_id,
+        "run_uri": run.run_uri,
+        "as_of": f"{run.as_of:%Y-%m-%d}",
+        "hardware": hardware_of(run),
+    }
+
+
+def hardware_of(run: ResolvedRun) -> Hardware:
+    """Return what a cycle trains on, as it crosses to the tasks that start its containers."""
+    return {
+        "accelerator": run.accelerator,
+        "devices": run.num_devices,
+        "nodes": run.num_nodes,
+    }

@@ -11,6 +11,10 @@ _EXIT_CODE = re.compile(r"(?:exit[ _]code|StatusCode)[^\w-]{0,4}(-?\d+)", re.IGN
 """How the three operators name a command's exit code in the message of their exception. Bash's
 operator names the signal that ended the command as a number below zero."""
 
+_PERMANENT_END_OF_A_JOB = "PodFailurePolicy"
+"""Why a training's Job failed where a pod ended with an exit code that is not tried again: see
+`pipelines.orchestration.kubernetes_stages`. The operator says no more of it."""
+
 KILLED = frozenset({-9, 137})
 """What SIGKILL leaves: under bash, and in a container, which adds 128."""
 
@@ -32,6 +36,8 @@ class StageRetryPolicy(RetryPolicy):
         exit_code = exit_code_of(exception)
         if exit_code in PERMANENT_EXIT_CODES:
             return RetryDecision.fail(f"exit code {exit_code}: trying again cannot help")
+        if _PERMANENT_END_OF_A_JOB in str(exception):
+            return RetryDecision.fail("the training's exit code says that trying again cannot help")
         if exit_code in KILLED:
             return RetryDecision(reason="killed (SIGKILL): a retry goes on from what was kept")
         return RetryDecision.default()

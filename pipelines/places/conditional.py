@@ -7,6 +7,8 @@ found out by a probe before the first such write, and refused. Not for plain rea
 """
 
 import contextlib
+import logging
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,23 +19,26 @@ from obstore.exceptions import (
     AlreadyExistsError,
     BaseError,
     NotSupportedError,
-    PermissionDeniedError,
     PreconditionError,
-    UnauthenticatedError,
 )
 
 from pipelines.contracts.errors import (
-    ConfigurationError,
     HomefeedError,
-    PlaceError,
+    StoreWithoutConditionsError,
     TransientStorageError,
 )
+from pipelines.places import store_errors
 from pipelines.places.stores import open_conditional, store_of
 
+log = logging.getLogger(__name__)
 _READ_RETRIES = 3
 """How often a read whose answer was lost is repeated."""
 _WRITE_RETRIES = 0
 """A conditional write that is repeated by the client would be refused because of itself."""
+_WAITS_S = (0.2, 1.0)
+"""Before a conditional write is made again that has certainly not arrived yet, in seconds."""
+_NUM_PROBES = 3
+"""How often a store is tried whose answers are lost."""
 _probed: dict[str, bool] = {}
 """Stores that this process has found to honour conditions, and whether they want ETags bare."""
 
@@ -104,19 +109,38 @@ def write(uri: str, content: bytes, over: Revision) -> Revision | None:
         The new revision; None where somebody else has written meanwhile, and then nothing is done.
 
     Raises:
-        ConfigurationError: the store does not honour conditions, or lets nobody in.
+        StoreWithoutConditionsError: the store does not honour conditions.
         TransientStorageError: the store failed, and the content is not there.
     """
     is_bare = _require_conditions(uri)
     store, key = open_conditional(uri, _WRITE_RETRIES)
-    try:
-        with _translated(uri, "writing"):
-            return _put(store, key, content, over, is_bare=is_bare)
-    except TransientStorageError:
-        found = read(uri)
-        if found is None or found.content != content:
-            raise
-        return found.revision
+    is_unsure = False
+    for wait_s in (*_WAITS_S, None):
+        try:
+            with _translated(uri, "writing"):
+                written = _put(store, key, content, over, is_bare=is_bare)
+        except TransientStorageError as error:
+            is_settled, revision = _outcome(uri, content, over)
+            if is_settled:
+                return revision
+            if wait_s is None:
+                raise
+            log.warning("%s; it is not there, and is written again", error)
+            time.sleep(wait_s)
+            is_unsure = True
+        else:
+            # A request whose answer was lost may have arrived since, and it was ours too.
+            return _outcome(uri, content, over)[1] if is_unsure and not written else written
+    raise AssertionError("the last turn returns or raises")
+
+
+def _outcome(uri: str, content: bytes, over: Revision) -> tuple[bool, Revision | None]:
+    """Return whether it is decided what is there, and what `write` returns then."""
+    found = read(uri)
+    if found is not None and found.content == content:
+        return True, found.revision
+    there = found.revision if found else Revision()
+    return there != over, None
 
 
 def _put(
@@ -151,26 +175,40 @@ def _require_conditions(uri: str) -> bool:
         Whether the store wants ETags without their quotes.
 
     Raises:
-        ConfigurationError: the store writes all the same, or says that it knows no conditions.
+        StoreWithoutConditionsError: it writes all the same, or says that it knows no conditions.
     """
     name = store_of(uri)
-    if name not in _probed:
-        probe = f"{uri.rpartition('/')[0]}/.probe-{uuid.uuid4().hex}"
-        store, key = open_conditional(probe, _WRITE_RETRIES)
+    for turn in range(_NUM_PROBES):
+        if name in _probed:
+            break
         try:
-            with _translated(probe, "trying conditional writes at"):
-                _probed[name] = _probe(store, key, name)
+            _probed[name] = _probe(f"{uri.rpartition('/')[0]}/.probe-{uuid.uuid4().hex}", name)
         except _NoConditionsError as error:
             raise _refusal(name, f"it answered: {error}") from None
-        finally:
-            # A probe that could not be deleted is an empty name that nobody reads.
-            with contextlib.suppress(BaseError, OSError):
-                obstore.delete(store, key)
+        except TransientStorageError:
+            if turn == _NUM_PROBES - 1:
+                raise
     return _probed[name]
 
 
-def _probe(store: "obstore.store.ObjectStore", key: str, name: str) -> bool:
+def _probe(uri: str, name: str) -> bool:
     """Write twice under each condition, and return whether the store wants ETags bare.
+
+    Raises:
+        StoreWithoutConditionsError: a second write was accepted, or no write over an ETag is.
+    """
+    store, key = open_conditional(uri, _WRITE_RETRIES)
+    try:
+        with _translated(uri, "trying conditional writes at"):
+            return _tried(store, key, name)
+    finally:
+        # A probe that could not be deleted is an empty name that nobody reads.
+        with contextlib.suppress(BaseError, OSError):
+            obstore.delete(store, key)
+
+
+def _tried(store: "obstore.store.ObjectStore", key: str, name: str) -> bool:
+    """Write, and return whether the store wants ETags bare.
 
     Ceph's gateway (18.2) compares `If-Match` with the ETag as it keeps it, which has no quotes, and
     so refuses every ETag that is sent as RFC 9110 has it and as the gateway itself gives it.
@@ -190,8 +228,8 @@ def _probe(store: "obstore.store.ObjectStore", key: str, name: str) -> bool:
     return is_bare
 
 
-def _refusal(name: str, found: str) -> ConfigurationError:
-    return ConfigurationError(
+def _refusal(name: str, found: str) -> StoreWithoutConditionsError:
+    return StoreWithoutConditionsError(
         f"{name} has no conditional writes: {found}; expected the second of two writes with "
         f"If-None-Match or If-Match to be refused (412), because nothing else keeps two runs apart "
         f"there; use a store that has them (Amazon S3, Google Cloud Storage, Azure, MinIO, Ceph), "
@@ -199,7 +237,7 @@ def _refusal(name: str, found: str) -> ConfigurationError:
     )
 
 
-class _NoConditionsError(ConfigurationError):
+class _NoConditionsError(StoreWithoutConditionsError):
     """The store says that it does not know a condition."""
 
 
@@ -213,18 +251,7 @@ def _translated(uri: str, doing: str) -> Iterator[None]:
 
 
 def _as_ours(error: Exception, uri: str, doing: str) -> HomefeedError:
-    # obstore's messages go on with a dump of its own values.
-    told = str(error).partition("\n")[0]
     if isinstance(error, NotSupportedError) or "NotImplemented" in str(error):
+        told = str(error).partition("\n")[0]
         return _NoConditionsError(f"{doing} {uri}: {told}")
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
-        return ConfigurationError(
-            f"{doing} {uri}: the object store refuses access ({told}); correct the credentials in "
-            f"the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or the bucket's policy"
-        )
-    if isinstance(error, FileNotFoundError):
-        return PlaceError(
-            f"{doing} {uri}: {told}; expected the bucket to be there; make it, or correct the URI "
-            f"(HOMEFEED_WORKSPACE and HOMEFEED_EVENT_LOG set the places)"
-        )
-    return TransientStorageError(f"{doing} {uri}: {told}; check the storage, then retry")
+    return store_errors.explain_conditional(error, uri, doing)

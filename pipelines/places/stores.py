@@ -28,6 +28,13 @@ _ANY_REGION = "us-east-1"
 """What a store that is not Amazon's is told; it has no regions, and the signature needs one."""
 _TIMEOUT = timedelta(seconds=10)
 """How long one small request may take: less than a lease has left when it is renewed."""
+_SILENCE_S = 5.0
+"""How long pyarrow waits for a connection, and then for the next byte, in seconds. It says that the
+second is ignored on Linux, which is not so."""
+_PATIENCE = timedelta(seconds=30)
+"""For how long Google's client repeats one request."""
+_RETRIES = 5
+"""How often pyarrow repeats a request whose answer was lost, or was 500 or 503, within a second."""
 
 
 def open_arrow(uri: str) -> tuple[fs.FileSystem, str]:
@@ -39,13 +46,14 @@ def open_arrow(uri: str) -> tuple[fs.FileSystem, str]:
     """
     _require_no_query(uri)
     parts = urlsplit(uri)
-    endpoint = _endpoint()
-    if parts.scheme == "s3" and endpoint:
-        # From the URI alone, pyarrow would ask Amazon for the bucket's region.
-        there = urlsplit(endpoint)
-        options = {"endpoint_override": there.netloc, "scheme": there.scheme}
-        path = f"{parts.netloc}{unquote(parts.path)}"
-        return fs.S3FileSystem(region=_region() or _ANY_REGION, **options), path
+    if parts.scheme == "s3":
+        options = dict(_options_of(parts.scheme, parts.netloc))
+        there = (options["region"], options.get("endpoint", ""))
+        return _open_s3(*there, os.getpid()), f"{parts.netloc}{unquote(parts.path)}"
+    if _SCHEMES.get(parts.scheme) == "gs":
+        # Without a limit, Google's client asks a quarter of an hour for credentials it cannot get.
+        limited = fs.GcsFileSystem(retry_time_limit=_PATIENCE)
+        return limited, f"{parts.netloc}{unquote(parts.path)}"
     try:
         return fs.FileSystem.from_uri(uri)
     except (ValueError, NotImplementedError) as error:
@@ -53,8 +61,24 @@ def open_arrow(uri: str) -> tuple[fs.FileSystem, str]:
             f"cannot open {uri}: {error}; expected file://, s3://, gs:// or another pyarrow scheme"
         ) from error
     except OSError as error:
-        # For S3, Amazon is asked for the bucket's region here.
         raise explain_os_error(error, uri, "opening") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _open_s3(region: str, endpoint: str, process_id: int) -> fs.S3FileSystem:
+    """Return pyarrow's client, whose connections stay open; a forked process gets its own."""
+    there = urlsplit(endpoint)
+    own = {"endpoint_override": there.netloc, "scheme": there.scheme} if endpoint else {}
+    return fs.S3FileSystem(
+        region=region,
+        request_timeout=_SILENCE_S,
+        connect_timeout=_SILENCE_S,
+        # The other strategy repeats fifty requests in the life of a client, and then none.
+        retry_strategy=fs.AwsDefaultS3RetryStrategy(max_attempts=_RETRIES),
+        # One request writes a small file, in place of three.
+        allow_delayed_open=True,
+        **own,
+    )
 
 
 def open_conditional(uri: str, max_retries: int) -> tuple["obstore.store.ObjectStore", str]:
@@ -93,6 +117,19 @@ def store_of(uri: str) -> str:
     parts = urlsplit(uri)
     endpoint = _endpoint() if parts.scheme == "s3" else ""
     return f"{parts.scheme}://{parts.netloc}" + (f" at {endpoint}" if endpoint else "")
+
+
+def bucket_of(uri: str) -> str:
+    """Return the bucket that a URI names; of a path without a scheme, its first part."""
+    parts = urlsplit(uri)
+    return parts.netloc or parts.path.partition("/")[0]
+
+
+def region_told(uri: str) -> str:
+    """Return, for people, in which region a URI's bucket is looked for, and why there."""
+    if _region():
+        return f"{_region()} (AWS_REGION)"
+    return f"{_ANY_REGION} (AWS_REGION is not set)" if _endpoint() else f"that of {uri}"
 
 
 def _options_of(scheme: str, bucket: str) -> tuple[tuple[str, str], ...]:

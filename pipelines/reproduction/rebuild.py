@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipelines.contracts.artifacts import StageRecord
 from pipelines.contracts.errors import HomefeedError
+from pipelines.metrics.measured import unmeasured
 from pipelines.reproduction import causes
 from pipelines.reproduction.findings import Finding, compare_stage
 from pipelines.reproduction.own_registry import fetch_champion, keep_numbers_below, own_registry
@@ -91,6 +92,7 @@ def _rebuild_stage(
         if name in _REGISTERING:
             client = stack.enter_context(own_registry(scratch))
             keep_numbers_below(client, past.run.registered_model, past.version_of(name))
+        stack.enter_context(unmeasured())
         run_stage(name, scratch.run.run_uri)
     if scratch.record_of(name) == former:
         tell(f"{name}: was rebuilt before")

@@ -206,5 +206,9 @@ def _moved(
         "event_log_uri": event_log_uri or run.event_log_uri,
         "last_accepted_snapshot_uri": reference,
         "judged_before": tuple(pinned),
+        "work_folder": "",
+        # The same processes, all on this machine, train the same weights.
+        "num_devices": run.num_devices * run.num_nodes,
+        "num_nodes": 1,
     }
     return run.model_copy(update=places), tuple(notes)

@@ -13,6 +13,7 @@ from pipelines.contracts.artifacts import ModelRef, ResolvedRun, RunRequest
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
+from pipelines.places.store_errors import require_bucket
 from pipelines.recipes import make_recipe
 from pipelines.registry import evidence, history, moves, registry, tracking
 from pipelines.registry.accepted import newest_accepted
@@ -20,6 +21,7 @@ from pipelines.registry.history import champion_before
 from pipelines.registry.reconcile import look_between_moves, require_agreement, require_newest
 from pipelines.registry.standing import find_standing
 from pipelines.settings import Settings
+from pipelines.stages.hardware import require_hardware
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,14 +37,15 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
 
     Raises:
         ConfigurationError: unknown recipe; as_of not newer than the champion's; bad tracking URI;
-            more training processes than this machine's cores can bear.
+            more training processes, GPUs or machines than there are.
         RecordDisagreesError: the alias is not where this workspace's history says.
         DataContractError: the event log is missing or lacks a table; the newest entry of the
             history is damaged.
+        BucketMissingError: the event log's bucket is not there.
         TrackingUnavailableError: MLflow does not answer.
     """
     config = make_recipe(request.recipe)
-    _require_cores(request, settings)
+    require_hardware(request, settings)
     event_log_uri = storage.to_uri(settings.event_log_location)
     _require_event_log(event_log_uri)
     client = tracking.connect(settings.tracking_uri)
@@ -68,6 +71,7 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         code_digest=code_digest(),
         event_log_uri=event_log_uri,
         workspace_uri=workspace_uri,
+        work_folder="" if storage.is_local(workspace_uri) else settings.work_folder,
         tracking_uri=settings.tracking_uri,
         experiment=settings.experiment,
         registered_model=settings.registered_model,
@@ -94,20 +98,11 @@ def require_record(client: "MlflowClient", workspace_uri: str, name: str, now: d
     require_newest(state)
 
 
-def _require_cores(request: RunRequest, settings: Settings) -> None:
-    """Refuse what the trainer would refuse hours later, where workers train on their own cores.
-
-    GPUs are counted by the trainer: an Airflow worker may do without torch.
-    """
-    from training.environment import require_devices
-
-    if settings.stage_runner == "bash" and request.accelerator == "cpu":
-        require_devices(request.num_devices, request.accelerator)
-
-
 def _require_event_log(event_log_uri: str) -> None:
     found = set(storage.list_names(event_log_uri))
     missing = sorted(set(EVENT_LOG_TABLES) - found)
+    if not found:
+        require_bucket(event_log_uri)
     if missing:
         raise DataContractError(
             f"event log {event_log_uri}: tables {missing} are missing, found "

@@ -8,21 +8,21 @@ knowing can neither write over what its successor has published nor delete it. N
 does: that is in the stage's own file.
 """
 
-import contextlib
 import logging
+import os
 import re
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
 from pipelines import storage
 from pipelines.alerts.commands import stage_command
 from pipelines.alerts.next_step import new_cycle_command
-from pipelines.contracts.artifacts import ResolvedRun, RunRequest, StageFailure, StageRecord
+from pipelines.contracts.artifacts import ResolvedRun, RunRequest, StageRecord
 from pipelines.contracts.base import Artifact, digest_of
 from pipelines.contracts.code_identity import environment
 from pipelines.contracts.errors import (
@@ -31,18 +31,19 @@ from pipelines.contracts.errors import (
     HomefeedError,
     LostRaceError,
     RunInProgressError,
-    as_ours,
 )
-from pipelines.contracts.run_layout import (
-    failure_uri,
-    lost_race_uri,
-    manifest_uri,
-    stage_lease_uri,
-)
+from pipelines.contracts.run_layout import failure_uri, manifest_uri
+from pipelines.metrics.measured import measured
 from pipelines.places.lease import Lease
 from pipelines.settings import Settings
+from pipelines.stages.attempts import note_failure, noting_failure, only_one
+from pipelines.stages.image_version import require_same_version
+from pipelines.stages.nodes import SIDES, address_of, help_train
 from pipelines.stages.resolve_run import run_uri_of
 from pipelines.stages.table import TABLE, Stage
+
+if TYPE_CHECKING:
+    from training.fitting.spec import NodeAddress
 
 log = logging.getLogger(__name__)
 Kind = TypeVar("Kind", bound=Artifact)
@@ -79,22 +80,37 @@ def start_run(request: RunRequest, settings: Settings) -> ResolvedRun:
     """
     name = "resolve_run"
     run_uri = run_uri_of(request, settings)
-    with _only_one(name, run_uri, RESOLVE_WAIT_S) as lease:
+    with measured(name) as attempt, only_one(name, run_uri, RESOLVE_WAIT_S) as lease:
+        attempt.recipe, attempt.model = request.recipe, settings.registered_model
+        attempt.number = lease.number
         if storage.exists(manifest_uri(run_uri, name)):
             log.info("%s was resolved before; going on with it", run_uri)
         else:
-            with _noting_failure(name, run_uri):
-                _attempt(TABLE[name], lease, run_uri, [request], request.fingerprint(), settings)
+            with noting_failure(name, run_uri):
+                attempt.artifact = _attempt(
+                    TABLE[name], lease, run_uri, [request], request.fingerprint(), settings
+                )
     return read_artifact(run_uri, "resolve_run", ResolvedRun)
 
 
-def run_stage(name: str, run_uri: str, again: bool = False) -> str:
+def run_stage(
+    name: str,
+    run_uri: str,
+    again: bool = False,
+    node_rank: int | None = None,
+    rendezvous: str = "",
+) -> str:
     """Run one stage, or find it done, and return its manifest's URI.
+
+    Where a run trains on several machines, each runs its training stages. Machine 0 publishes, and
+    the URI that another one returns is that of a manifest which may not be there yet.
 
     Args:
         name: One of `artifacts.STAGES`; `resolve_run` must have happened already.
         run_uri: The run folder that `start_run` made.
         again: Do the stage's work even if it is done: a person saw that its files are damaged.
+        node_rank: Which machine this is, from 0; None where there is one.
+        rendezvous: HOST:PORT of machine 0; '' where there is one machine.
 
     Raises:
         HomefeedError: as the stage's function raises; also written to `failure.json`.
@@ -111,16 +127,65 @@ def run_stage(name: str, run_uri: str, again: bool = False) -> str:
     if name == "resolve_run":
         return manifest_uri(run_uri, name)
     stage = TABLE[name]
-    with _only_one(name, run_uri) as lease, _noting_failure(name, run_uri):
-        found = {upstream: read_record(run_uri, upstream).artifact for upstream in stage.inputs}
+    if node_rank and name in SIDES:
+        _help(stage, run_uri, node_rank, rendezvous, again)
+        return manifest_uri(run_uri, name)
+    with (
+        measured(name) as attempt,
+        only_one(name, run_uri) as lease,
+        noting_failure(name, run_uri),
+    ):
+        attempt.recipe, attempt.model = run["config"]["recipe"], run["registered_model"]
+        attempt.number = lease.number
+        node = None
+        if name in SIDES:
+            resolved = read_artifact(run_uri, "resolve_run", ResolvedRun)
+            node = address_of(name, resolved, node_rank, rendezvous)
+        require_same_version(os.environ)
         inputs = [read_artifact(run_uri, above, kind) for above, kind in stage.inputs.items()]
-        others = [artifact for upstream, artifact in found.items() if upstream != "resolve_run"]
-        input_digest = digest_of([name, STAGE_VERSION, digest_of(run), others])
+        attempt.inputs = inputs
+        input_digest = _input_digest(stage, run_uri)
         if not again and _is_done(stage, run_uri, input_digest):
             _tidy_after_kill(name, run_uri, lease.number)
         else:
-            _attempt(stage, lease, run_uri, inputs, input_digest, Settings())
+            attempt.artifact = _attempt(
+                stage, lease, run_uri, inputs, input_digest, Settings(), node
+            )
     return manifest_uri(run_uri, name)
+
+
+def _input_digest(stage: Stage, run_uri: str) -> str:
+    found = {upstream: read_record(run_uri, upstream).artifact for upstream in stage.inputs}
+    others = [artifact for upstream, artifact in found.items() if upstream != "resolve_run"]
+    run = read_record(run_uri, "resolve_run").artifact
+    return digest_of([stage.name, STAGE_VERSION, digest_of(run), others])
+
+
+def _help(stage: Stage, run_uri: str, node_rank: int, rendezvous: str, again: bool) -> None:
+    """Do a further machine's part of a stage. What machine 0 does about the record stays its own.
+
+    Raises:
+        HomefeedError: as `help_train` raises; also written to `failure.json`, with the machine.
+    """
+    run = read_artifact(run_uri, "resolve_run", ResolvedRun)
+    node = address_of(stage.name, run, node_rank, rendezvous)
+    assert node is not None  # its rank is not 0
+    before = storage.look(manifest_uri(run_uri, stage.name)) if again else None
+    input_digest = _input_digest(stage, run_uri)
+
+    def is_done() -> bool:
+        if before is not None and storage.look(manifest_uri(run_uri, stage.name)) == before:
+            return False  # what is there is to be made again
+        return _is_done(stage, run_uri, input_digest)
+
+    try:
+        require_same_version(os.environ)
+        help_train(stage.name, run, node, is_done)
+    except HomefeedError as error:
+        if not is_done():
+            told = type(error)(f"machine {node_rank}: {error}")
+            note_failure(failure_uri(run_uri, stage.name), stage.name, told)
+        raise
 
 
 def _require_own_folder(run_uri: str, recorded: str) -> None:
@@ -163,8 +228,9 @@ def _attempt(
     inputs: Sequence[Any],
     input_digest: str,
     settings: Settings,
-) -> None:
-    """Call the stage's function and publish its artifact.
+    node: "NodeAddress | None" = None,
+) -> Artifact:
+    """Call the stage's function, publish its artifact and return it.
 
     Raises:
         LostRaceError: another process has published the stage meanwhile; what it has stays.
@@ -175,6 +241,7 @@ def _attempt(
         "output_uri": storage.join(run_uri, stage.name, output),
         "now": datetime.now(UTC),
         "settings": settings,
+        "node": node,
     }
     log.info("%s of %s: starting", stage.name, run_uri)
     # Before the work: the code on the disk may be another one when it ends, hours later.
@@ -195,64 +262,7 @@ def _attempt(
         raise LostRaceError(str(error)) from error
     _tidy(stage.name, run_uri, output, lease.number)
     log.info("%s of %s: done in %.1f s", stage.name, run_uri, record.wall_s)
-
-
-@contextlib.contextmanager
-def _only_one(stage: str, run_uri: str, wait_s: float = 0.0) -> Iterator[Lease]:
-    """Hold the stage's lease. An attempt that does not get it, or loses it, says so for the alert.
-
-    Raises:
-        LostRaceError: another process runs the same stage, and tells how it ends.
-        RunInProgressError: another place is held; `_noting_failure` has noted it.
-    """
-    uri = stage_lease_uri(run_uri, stage)
-    lease = None
-    try:
-        with storage.exclusive_lock(uri, f"{stage} of {run_uri}", wait_s) as lease:
-            yield lease
-    except RunInProgressError as error:
-        if lease is not None and not lease.is_lost:
-            raise
-        lost = LostRaceError(str(error))
-        _note_failure(lost_race_uri(run_uri, stage), stage, lost)
-        raise lost from error
-
-
-@contextlib.contextmanager
-def _noting_failure(stage: str, run_uri: str) -> Iterator[None]:
-    """Leave what the block raises in `failure.json`, for the alert.
-
-    What an earlier attempt left is removed first: where this one is killed, that is not the reason.
-    """
-    for uri in (failure_uri(run_uri, stage), lost_race_uri(run_uri, stage)):
-        storage.remove(uri)
-    try:
-        yield
-    except Exception as error:
-        ours = as_ours(error, run_uri)
-        _note_failure(failure_uri(run_uri, stage), stage, ours or error)
-        if ours is None or ours is error:
-            raise
-        raise ours from error
-
-
-def _note_failure(uri: str, stage: str, error: Exception) -> None:
-    """Write down why an attempt failed. A second failure while writing must not hide the first."""
-    exit_code, is_retryable = HomefeedError.exit_code, True
-    if isinstance(error, HomefeedError):
-        exit_code, is_retryable = error.exit_code, error.is_retryable
-    failure = StageFailure(
-        stage=stage,
-        error_class=type(error).__name__,
-        message=str(error),
-        exit_code=exit_code,
-        is_retryable=is_retryable,
-        occurred_at=datetime.now(UTC),
-    )
-    try:
-        storage.write_model(uri, failure)
-    except HomefeedError as second:
-        log.warning("could not note the failure of %s: %s", stage, second)
+    return artifact
 
 
 def _tidy(stage: str, run_uri: str, keep: str, number: int) -> None:

@@ -22,9 +22,10 @@ from pipelines.contracts.artifacts import (
 from pipelines.contracts.base import Artifact
 from pipelines.contracts.judgement import Judgement, Promotion
 
-Extra = Literal["output_uri", "now", "settings"]
+Extra = Literal["output_uri", "now", "settings", "node"]
 """What a function may take besides artifacts: the folder for the files that it publishes (new for
-each attempt), the wall clock at its start, and the deployment's settings."""
+each attempt), the wall clock at its start, the deployment's settings, and which of several machines
+this is."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ _STAGES = (
     Stage("resolve_run", {}, ResolvedRun, ("settings",)),
     Stage("build_snapshot", RUN, Snapshot),
     Stage("check_snapshot", BUILT, DataReport, ("output_uri",)),
-    Stage("train_challenger", CHECKED, Challenger, ("output_uri",)),
-    Stage("train_anchor", CHECKED, FreshAnchor, ("output_uri",)),
+    Stage("train_challenger", CHECKED, Challenger, ("output_uri", "node")),
+    Stage("train_anchor", CHECKED, FreshAnchor, ("output_uri", "node")),
     Stage("compare_with_champion", BUILT | TRAINED, Judgement, ("output_uri", "now")),
     Stage("promote_challenger", RUN | TRAINED | JUDGED, Promotion, ("now",)),
     Stage("alert", RUN | JUDGED, AlertReceipt, ("settings",)),

@@ -12,6 +12,7 @@ is run by the accepted code: in an image of its own, or by a command line of its
 """
 
 import logging
+from typing import TYPE_CHECKING
 
 from pipelines import storage
 from pipelines.contracts.artifacts import DataReport, FreshAnchor, ResolvedRun, Severity, Snapshot
@@ -26,13 +27,20 @@ from pipelines.contracts.files import temporary_files_in
 from pipelines.snapshot.counterpart import snapshot_to_train
 from pipelines.stages.train_challenger import require_accepted, train_side
 
+if TYPE_CHECKING:
+    from training.fitting.spec import NodeAddress
+
 log = logging.getLogger(__name__)
 
 _REPAIR = "delete its folder: it is built again when the stage is run again"
 
 
 def train_anchor(
-    run: ResolvedRun, snapshot: Snapshot, report: DataReport, output_uri: str
+    run: ResolvedRun,
+    snapshot: Snapshot,
+    report: DataReport,
+    output_uri: str,
+    node: "NodeAddress | None" = None,
 ) -> FreshAnchor:
     """Train the accepted recipe on the challenger's rows, or say why there is nothing to do.
 
@@ -56,7 +64,7 @@ def train_anchor(
         if own.digest != snapshot.digest:
             _require_sound(run, own, accepted)
         made = run.model_copy(update={"config": accepted})
-        trained = train_side(made, own, "anchor", output_uri, _REPAIR)
+        trained = train_side(made, own, "anchor", output_uri, _REPAIR, node)
     except SnapshotDamagedError:
         raise
     except DataContractError as error:

@@ -14,28 +14,33 @@ from typing import TYPE_CHECKING, Literal
 from pipelines import storage
 from pipelines.alerts.commands import rebuild_command, stage_command
 from pipelines.contracts.artifacts import Challenger, DataReport, ModelRef, ResolvedRun, Snapshot
-from pipelines.contracts.base import digest_of
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.errors import DataGateFailedError
-from pipelines.contracts.files import digest_files, own_temporary_folder, temporary_files_in
+from pipelines.contracts.files import digest_files, temporary_files_in
 from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.registry import registry, tracking
+from pipelines.stages.nodes import work_dir_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from training.fitting.spec import TrainingResult, TrainingSpec
+    from training.fitting.spec import NodeAddress, TrainingResult, TrainingSpec
 
 log = logging.getLogger(__name__)
 
 
 def train_challenger(
-    run: ResolvedRun, snapshot: Snapshot, report: DataReport, output_uri: str
+    run: ResolvedRun,
+    snapshot: Snapshot,
+    report: DataReport,
+    output_uri: str,
+    node: "NodeAddress | None" = None,
 ) -> Challenger:
     """Train on the snapshot and register the result as the version with alias `challenger`.
 
-    The work folder outlives the attempt: a retry resumes there.
+    The work folder outlives the attempt: a retry resumes there. On several machines this is what
+    machine 0 does (`node`); for the others see `pipelines.stages.nodes`.
 
     Raises:
         DataGateFailedError: the report does not accept this snapshot.
@@ -44,7 +49,7 @@ def train_challenger(
     """
     require_accepted(report, snapshot, run.run_uri)
     repair = f"run `{rebuild_command(run.run_uri)}`"
-    return train_side(run, snapshot, "challenger", output_uri, repair)
+    return train_side(run, snapshot, "challenger", output_uri, repair, node)
 
 
 def train_side(
@@ -53,6 +58,7 @@ def train_side(
     side: Literal["challenger", "anchor"],
     output_uri: str,
     repair: str,
+    node: "NodeAddress | None" = None,
 ) -> Challenger:
     """Train one side of a cycle and register the result as the version with the side's alias.
 
@@ -62,6 +68,7 @@ def train_side(
         side: Which side; the MLflow run, the alias and the work folder have its name.
         output_uri: Where the bundle is published.
         repair: What a person does about a damaged snapshot.
+        node: Machine 0 of several; None for the only one.
 
     Raises:
         TrainingDivergedError: the loss became NaN or infinite.
@@ -73,9 +80,9 @@ def train_side(
     mlflow_run_id = _open_mlflow_run(client, run, side)
     with storage.local_copy(snapshot.uri) as snapshot_dir:
         verify_files(snapshot, snapshot_dir, repair)
-        work_dir = _work_dir(run, side)
+        work_dir = work_dir_of(run, side)
         spec = _specify(run, snapshot, snapshot_dir, mlflow_run_id, work_dir)
-        result = launcher.train(spec)
+        result = launcher.train(spec, node)
     # MLflow makes temporary files too, and a process that is killed removes none.
     with storage.scratch_folder(run.workspace_uri) as scratch, temporary_files_in(scratch):
         model = _register(client, run, spec, result, side)
@@ -150,24 +157,12 @@ def _specify(
         work_dir=str(work_dir),
         config=run.config,
         num_devices=run.num_devices,
+        num_nodes=run.num_nodes,
         accelerator=run.accelerator,
         tracking_uri=run.tracking_uri,
         mlflow_run_id=mlflow_run_id,
         lineage=lineage,
     )
-
-
-def _work_dir(run: ResolvedRun, side: str) -> Path:
-    """Return where checkpoints are kept between attempts of the same run."""
-    if storage.is_local(run.run_uri):
-        folder = storage.local_path(run.run_uri) / f"train_{side}" / "training"
-    else:
-        # Two workspaces may hold a run of the same name.
-        name = f"{run.run_id}-{digest_of(run.run_uri)[:8]}-{side}"
-        folder = own_temporary_folder("work") / name
-    with storage.translated_errors(str(folder), "making"):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _register(

@@ -145,7 +145,9 @@ def test_the_page_shows_the_documentation(dag):
         ("as_of", [None, "2017-06-12"], ["12 June", 5]),
         ("recipe", sorted(RECIPES), ["no_such_recipe", None]),
         ("promote", [True, False], ["maybe", None]),
+        ("accelerator", ["cpu", "gpu"], ["tpu", None]),
         ("devices", [1, 64], [0, 65, 1.5, None]),
+        ("nodes", [1, 64], [0, 65, 1.5, None]),
     ],
 )
 def test_the_trigger_form_takes_good_values_and_no_others(dag, name, good, bad):
@@ -184,3 +186,24 @@ def test_where_stages_have_machines_of_their_own_both_trainings_run_side_by_side
     after = {task.task_id: task.downstream_task_ids for task in found.tasks}
     assert after["check_snapshot"] == {"train_challenger", "train_anchor"}
     assert after["train_challenger"] == after["train_anchor"] == {"compare_with_champion"}
+
+
+@pytest.mark.parametrize("runner", ["docker", "kubernetes"])
+def test_the_hardware_of_the_run_reaches_the_trainings_that_run_elsewhere(
+    repository, monkeypatch, runner
+):
+    monkeypatch.setenv("HOMEFEED_STAGE_RUNNER", runner)
+    monkeypatch.setenv("HOMEFEED_STAGE_IMAGE", "an-image")
+    found = runpy.run_path(str(repository / "dags" / "homefeed_retrain.py"))["homefeed_retrain"]
+    assert found.get_task("resolve_run").multiple_outputs  # each value crosses by its own name
+    for name in ("train_challenger", "train_anchor"):
+        hardware = found.get_task(name).hardware
+        assert (hardware.operator.task_id, hardware.key) == ("resolve_run", "hardware")
+    stored = json.loads(json.dumps(DagSerialization.to_dict(found)))
+    assert DagSerialization.from_dict(stored).task_dict.keys() == found.task_dict.keys()
+
+
+def test_the_default_accelerator_is_the_deployment_s(repository, monkeypatch):
+    monkeypatch.setenv("HOMEFEED_ACCELERATOR", "gpu")
+    found = runpy.run_path(str(repository / "dags" / "homefeed_retrain.py"))["homefeed_retrain"]
+    assert found.params["accelerator"] == "gpu"

@@ -65,6 +65,7 @@ def test_only_code_and_requirements_reach_a_build() -> None:
     assert let_in == {
         *("constraints.txt", "requirements.txt", "pyproject.toml", "dags"),
         *("pipelines", "training", "validation", "docker/requirements", "docker/pins.sh"),
+        "docker/entrypoint.sh",
         *("docker/health.py", "docker/init.py", "docker/mlflow_server.sh", "docker/s3"),
     }
 
@@ -83,3 +84,28 @@ def test_without_an_engine_the_build_says_what_is_missing(tmp_path: Path) -> Non
     )
     assert done.returncode == 69
     assert "neither docker nor podman is there" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["scheduler", "--pid", "a b"], "airflow|scheduler|--pid|a b|"),
+        (["airflow", "db", "check-migrations"], "airflow|db|check-migrations|"),
+        (["bash", "-c", "exec airflow triggerer"], "airflow|triggerer|"),
+        ([], "airflow|"),
+    ],
+)
+def test_the_thin_image_takes_commands_as_airflow_s_chart_writes_them(
+    tmp_path: Path, words: list[str], expected: str
+) -> None:
+    program = tmp_path / "airflow"
+    program.write_text("#!/bin/sh\nprintf '%s|' airflow \"$@\"\n")
+    program.chmod(0o755)
+    done = subprocess.run(
+        [ROOT / "docker" / "entrypoint.sh", *words],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == expected

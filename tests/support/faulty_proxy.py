@@ -1,7 +1,8 @@
 """A proxy before a real HTTP server that spoils some of the requests, as networks do.
 
 Faults: the request never arrives; the answer is lost after the server did its work; the answer is
-500; the connection is reset; the answer is cut off in the middle; the answer comes late.
+500; the connection is reset; the answer is cut off in the middle; the answer comes late. A fault
+may also be the name of one of the `answers`, which is given in place of the server's.
 """
 
 import contextlib
@@ -29,6 +30,8 @@ class FaultyProxy:
     url: str = ""
     met: list[tuple[str, str]] = field(default_factory=list)
     stall_s: float = 0.3
+    answers: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    """By the name of a fault: status and body (XML) that the client gets, whatever was asked."""
 
     def lose(self, path: str, fault: str, times: int = 1) -> None:
         """Spoil the next requests whose path ends so."""
@@ -84,7 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.0"
 
     def _pass_on(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self._read_body()
         fault = self.owner.choose(self.command, self.path)
         if fault:
             self.owner.met.append((fault, f"{self.command} {urlsplit(self.path).path}"))
@@ -94,6 +97,10 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "500":
             self.send_error(500)
             return
+        if fault in self.owner.answers:
+            status, content = self.owner.answers[fault]
+            self._answer(status, [("Content-Type", "application/xml")], content, len(content))
+            return
         status, headers, content = self._ask(body)
         if fault == "stalled":
             threading.Event().wait(self.owner.stall_s)
@@ -102,6 +109,28 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in ("answer lost", "reset"):
             self.close_connection = True
             return
+        sent = content[: len(content) // 2] if fault == "truncated" else content
+        self.close_connection = self.close_connection or sent != content
+        self._answer(status, headers, sent, len(content))
+
+    def _read_body(self) -> bytes:
+        """Return what was sent, also by a client that waits for a word or sends it in chunks."""
+        if self.headers.get("Expect", "").lower() == "100-continue":
+            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        found = b""
+        while size := int(self.rfile.readline().partition(b";")[0], 16):
+            found += self.rfile.read(size)
+            self.rfile.readline()
+        while self.rfile.readline().strip():
+            pass  # What follows the last chunk says nothing that is needed here.
+        return found
+
+    def _answer(
+        self, status: int, headers: list[tuple[str, str]], content: bytes, num_bytes: int
+    ) -> None:
+        """Send an answer whose header promises so many bytes."""
         self.send_response(status)
         # An answer to HEAD has the size of what it does not send.
         size = dict((name.lower(), value) for name, value in headers).get("content-length", "0")
@@ -109,14 +138,16 @@ class _Handler(BaseHTTPRequestHandler):
             if name.lower() not in ("transfer-encoding", "connection", "content-length"):
                 self.send_header(name, value)
         is_head = self.command == "HEAD"
-        self.send_header("Content-Length", size if is_head else str(len(content)))
+        self.send_header("Content-Length", size if is_head else str(num_bytes))
         self.end_headers()
-        self.wfile.write(content[: len(content) // 2] if fault == "truncated" else content)
+        if not is_head:
+            self.wfile.write(content)
 
     def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         parts = urlsplit(self.owner.server_url)
         line = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=60)
-        left_out = ("connection", "host")  # whatever its case, there must be one host only
+        # Whatever its case, there must be one host only. The body is passed on in one piece.
+        left_out = ("connection", "host", "expect", "transfer-encoding", "content-length")
         headers = {k: v for k, v in self.headers.items() if k.lower() not in left_out}
         headers["Host"] = parts.netloc
         line.request(self.command, self.path, body, headers)

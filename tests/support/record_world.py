@@ -40,15 +40,15 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 class World:
     """Two cycles that may promote, a person, and what they all act upon."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, workspace_uri: str = "") -> None:
         self.registry = FakeRegistry(folder / "registry.json")
         self.folder = folder
+        self.workspace_uri = workspace_uri or storage.to_uri(folder / "workspace")
         self.clock = NOW
         models = [make_model(str(n), FIRST + timedelta(days=14 * min(n, 2))) for n in range(1, 4)]
         models = [each.model_copy(update={"model_digest": "d" * 64}) for each in models]
         self.models = {model.version: self.registry.add(model) for model in models}
         self.runs = {"1": self._save_cycle("1", None)}
-        self.workspace_uri = self.runs["1"].workspace_uri
         self.settings = Settings(workspace=self.workspace_uri, registered_model=NAME)
         run_stage("promote_challenger", self.runs["1"].run_uri)
         champion = self.models["1"]
@@ -56,7 +56,13 @@ class World:
 
     def _save_cycle(self, number: str, champion: ModelRef | None) -> ResolvedRun:
         model = self.models[number]
-        run = make_run(self.folder, as_of=model.as_of, champion=champion, run_id=f"cycle-{number}")
+        run = make_run(
+            self.folder,
+            as_of=model.as_of,
+            champion=champion,
+            run_id=f"cycle-{number}",
+            workspace_uri=self.workspace_uri,
+        )
         save_run(run)
         save_artifact(run, "train_challenger", challenger_of(model))
         save_artifact(run, "train_anchor", NO_ANCHOR)
@@ -103,8 +109,13 @@ class World:
 
 
 @contextmanager
-def record_world(folder: Path) -> Iterator[World]:
-    """Give a world whose registry is asked by everything that asks MLflow."""
+def record_world(folder: Path, workspace_uri: str = "") -> Iterator[World]:
+    """Give a world whose registry is asked by everything that asks MLflow.
+
+    Args:
+        folder: A new folder, for the registry.
+        workspace_uri: Where the workspace lies; in the folder if empty.
+    """
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         registries: list[FakeRegistry] = []
@@ -115,7 +126,7 @@ def record_world(folder: Path) -> Iterator[World]:
         patch.setattr(tracking, "connect", connect)
         patch.setattr(registry, "download_bundle", lambda client, model, folder: folder)
         patch.setattr(bundle_files, "load_bundle", lambda folder: None)
-        world = World(folder)
+        world = World(folder, workspace_uri)
         registries.append(world.registry)
         yield world
 

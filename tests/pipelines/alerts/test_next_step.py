@@ -62,11 +62,21 @@ def test_after_a_rejection_the_same_day_is_asked_again_in_another_cycle(tmp_path
                 "recipe": "smoke",
                 "promote": may_promote,
                 "devices": 4,
+                "nodes": 1,
                 "accelerator": "gpu",
                 "key": f"again-{run.run_id}",
             },
         ),
     ]
+
+
+def test_a_cycle_of_several_machines_is_begun_with_them_or_run_whole_on_one(tmp_path):
+    run = make_run(tmp_path, num_devices=4, num_nodes=2)
+    request = run.to_request()
+    begun = parse(cycle_command(request, run, "resolve")).params
+    whole = parse(cycle_command(request, run)).params
+    assert (begun["devices"], begun["nodes"]) == (4, 2)
+    assert (whole["devices"], whole["nodes"]) == (8, 1)  # so many processes train the same
 
 
 def test_alert_page_and_command_line_say_the_same_after_a_rejection(tmp_path):

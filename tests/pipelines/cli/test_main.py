@@ -31,6 +31,14 @@ def homefeed(*arguments: str, home: Path) -> subprocess.CompletedProcess:
         (("retrain", "--as-of", "2017-06-12"), 65, "tables .* are missing, found nothing"),
         (("serving",), 78, "there is no workspace at file:///"),
         (("stage",), 64, "Missing argument"),
+        (("retrain", "--nodes", "2"), 78, "--nodes is 2; expected .* 1 for `homefeed retrain`"),
+        (
+            ("resolve", "--nodes", "65"),
+            78,
+            "--nodes is 65; expected 1 to 64 for `homefeed resolve`",
+        ),
+        (("resolve", "--nodes", "2"), 78, "nodes is 2, and HOMEFEED_STAGE_RUNNER is 'bash'"),
+        (("resolve", "--accelerator", "gpu", "--devices", "64"), 78, "'gpu' with 64 device"),
         (("retrain", "--devices", "1000000"), 78, "--devices is 1000000; expected 1 to 64"),
     ],
 )

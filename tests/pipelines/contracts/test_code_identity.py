@@ -129,5 +129,5 @@ def test_gpus_are_known_by_their_names(tmp_path: Path) -> None:
     (tmp_path / "0000:01:00.0").mkdir()
     told = "Model: \t\t NVIDIA H100 80GB HBM3\nIRQ: 1\n"
     (tmp_path / "0000:01:00.0" / "information").write_text(told)
-    assert code_identity._gpus(tmp_path) == ("NVIDIA H100 80GB HBM3",)
-    assert code_identity._gpus(tmp_path / "none") == ()
+    assert code_identity.names_of_gpus(tmp_path) == ("NVIDIA H100 80GB HBM3",)
+    assert code_identity.names_of_gpus(tmp_path / "none") == ()

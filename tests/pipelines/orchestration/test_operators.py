@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import psutil
 import pytest
-from airflow.providers.docker.operators.docker import DockerOperator
 from airflow.providers.standard.operators.bash import BashOperator
 
 from pipelines.contracts import errors
@@ -66,25 +65,6 @@ def test_the_last_line_is_what_crosses():
     )
 
 
-def test_docker_gets_the_same_command_without_a_shell():
-    settings = Settings(stage_runner="docker", stage_image="homefeed:1", workspace="s3://w")
-    operator = stage_operator("train_challenger", "s3://w/runs/a b", HOUR, settings)
-    assert isinstance(operator, DockerOperator)
-    assert operator.command == ["homefeed", "stage", "train_challenger", "--run", "s3://w/runs/a b"]
-    assert operator.execution_timeout == HOUR
-
-
-def test_kubernetes_gets_the_same_command_without_a_shell():
-    pod = pytest.importorskip("airflow.providers.cncf.kubernetes.operators.pod")
-    settings = Settings(stage_runner="kubernetes", stage_image="homefeed:1")
-    operator = stage_operator("train_challenger", "s3://w/runs/a b", HOUR, settings)
-    assert isinstance(operator, pod.KubernetesPodOperator)
-    assert [*operator.cmds, *operator.arguments] == [
-        *("homefeed", "stage", "train_challenger", "--run", "s3://w/runs/a b")
-    ]
-    assert operator.deferrable and operator.durable
-
-
 def test_bash_is_the_default():
     assert isinstance(stage_operator("check_snapshot", "x", HOUR, Settings()), BashOperator)
 
@@ -107,7 +87,7 @@ def test_the_accepted_recipe_may_be_trained_by_an_image_and_a_command_of_its_own
         "train_anchor": "homefeed:1",
         "compare_with_champion": "homefeed:2",
     }
-    assert stage_operator("train_anchor", "x", HOUR, docker).command[0] == "/old/cli"
+    assert stage_operator("train_anchor", "x", HOUR, docker).entrypoint == ["/old/cli"]
     bash = stage_operator("train_anchor", "x", HOUR, Settings(**own))
     assert "exec /old/cli stage train_anchor " in bash.bash_command
     bash = stage_operator("train_challenger", "x", HOUR, Settings(**own))

@@ -1,5 +1,6 @@
 """Which as_of an Airflow run gets, and what is left where its cycle cannot be resolved."""
 
+import json
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -8,11 +9,17 @@ import pytest
 from pipelines import storage
 from pipelines.contracts import errors
 from pipelines.contracts.artifacts import NextStep, RunRequest
-from pipelines.orchestration.resolving import FAILURE_KEY, choose_as_of, start_cycle
+from pipelines.orchestration.resolving import (
+    FAILURE_KEY,
+    choose_as_of,
+    hardware_of,
+    start_cycle,
+)
 from pipelines.settings import Settings
 from pipelines.stages import runner
 from pipelines.stages.resolve_run import run_uri_of
 from support.commands import parse
+from support.runs import make_run
 
 END = datetime(2026, 1, 19, 6, tzinfo=UTC)
 NOW = datetime(2026, 2, 3, 17, 45, tzinfo=UTC)
@@ -52,6 +59,7 @@ def test_a_cycle_that_cannot_be_resolved_leaves_the_command_that_begins_it(
         run_id="manual__it's", run_type="manual", data_interval_end=END, run_after=NOW
     )
     params = {"as_of": as_of, "recipe": "smoke", "promote": True, "devices": 2}
+    params |= {"accelerator": "cpu", "nodes": 1}
     left = {}
     ti = SimpleNamespace(xcom_push=left.__setitem__)
     with pytest.raises(errors.HomefeedError) as caught:
@@ -73,6 +81,7 @@ def test_a_cycle_that_another_process_resolves_is_left_marked_as_a_lost_race(tmp
         run_id="manual__x", run_type="manual", data_interval_end=END, run_after=NOW
     )
     params = {"as_of": "2017-06-12", "recipe": "smoke", "promote": True, "devices": 1}
+    params |= {"accelerator": "cpu", "nodes": 1}
     left = {}
     ti = SimpleNamespace(xcom_push=left.__setitem__)
     monkeypatch.setattr(runner, "RESOLVE_WAIT_S", 0.1)
@@ -92,3 +101,28 @@ def test_a_cycle_that_another_process_resolves_is_left_marked_as_a_lost_race(tmp
     with pytest.raises(errors.DataContractError):  # there is no event log
         start_cycle(params, dag_run, ti, settings)
     assert "lost_in" not in left[FAILURE_KEY]
+
+
+def test_what_the_form_asks_for_is_resolved_and_crosses_to_the_trainings(tmp_path, monkeypatch):
+    asked = []
+
+    def resolve(request, settings):
+        asked.append(request)
+        return make_run(tmp_path, **request.options())
+
+    monkeypatch.setattr(runner, "start_run", resolve)
+    dag_run = SimpleNamespace(
+        run_id="manual__x", run_type="manual", data_interval_end=END, run_after=NOW
+    )
+    params = {"as_of": "2017-06-12", "recipe": "smoke", "promote": True, "devices": 4}
+    params |= {"accelerator": "gpu", "nodes": 2}
+    resolved = start_cycle(params, dag_run, None, Settings(home=str(tmp_path)))
+    assert (asked[0].accelerator, asked[0].num_devices, asked[0].num_nodes) == ("gpu", 4, 2)
+    assert resolved["hardware"] == {"accelerator": "gpu", "devices": 4, "nodes": 2}
+    assert json.loads(json.dumps(resolved)) == resolved
+
+
+def test_a_run_from_before_there_were_several_machines_trains_on_one(tmp_path):
+    run = make_run(tmp_path)
+    assert "num_nodes" not in run.model_dump(mode="json")
+    assert hardware_of(run) == {"accelerator": "cpu", "devices": 1, "nodes": 1}

@@ -3,14 +3,21 @@
 import time
 from collections.abc import Callable
 
+import obstore
 import pytest
 
 from pipelines import storage
 from pipelines.contracts.artifacts import FileDigest
-from pipelines.contracts.errors import ConfigurationError, PlaceError, RunInProgressError
-from pipelines.places import conditional
+from pipelines.contracts.errors import (
+    BucketMissingError,
+    ConfigurationError,
+    RunInProgressError,
+    StoreWithoutConditionsError,
+)
+from pipelines.places import conditional, stores
 from pipelines.places.conditional import Revision
 from support.faulty_proxy import faulty_proxy
+from support.faulty_store import ANSWERS
 from support.holders import Holder
 from support.s3_server import BUCKET, Manner, s3_server, use_s3
 
@@ -84,6 +91,53 @@ def test_a_writer_whose_answer_was_lost_knows_its_own_file(
     assert storage.read_bytes(uri) == b"x"
 
 
+@pytest.mark.parametrize("fault", ["request lost", "SlowDown", "InternalError"])
+def test_a_write_that_did_not_arrive_is_made_again(
+    s3_uri: str, s3_url: str, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """A stage of hours does not fail because its manifest met one answer 503."""
+    with faulty_proxy(s3_url) as proxy:
+        proxy.answers |= ANSWERS
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        storage.write_new(f"{s3_uri}/first.json", b"the probe is done with this")
+        proxy.lose("x.json", fault)
+        storage.write_new(f"{s3_uri}/x.json", b"x")
+        assert len(proxy.met) == 1
+        assert storage.read_bytes(f"{s3_uri}/x.json") == b"x"
+
+
+def test_what_somebody_wrote_while_a_request_was_lost_stays(
+    s3_uri: str, s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"{s3_uri}/x.json"
+    direct, _ = stores.open_conditional(uri, 0)
+    with faulty_proxy(s3_url) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        storage.write_new(f"{s3_uri}/first.json", b"the probe is done with this")
+
+        def choose(method: str, path: str) -> str:
+            if method != "PUT" or not path.endswith("x.json"):
+                return ""
+            obstore.put(direct, uri.partition(f"{BUCKET}/")[2], b"theirs")
+            return "request lost"
+
+        proxy.choose = choose
+        assert conditional.write(uri, b"ours", Revision()) is None
+        assert storage.read_bytes(uri) == b"theirs"
+
+
+def test_a_probe_whose_answer_was_lost_is_made_again(
+    s3_uri: str, s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with faulty_proxy(s3_url) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        left = ["reset", "request lost"]
+        proxy.choose = lambda _, path: left.pop() if left and ".probe-" in path else ""
+        storage.write_new(f"{s3_uri}/x.json", b"x")
+        assert len(proxy.met) == 2
+        assert storage.list_names(s3_uri) == ["x.json"]
+
+
 @pytest.mark.parametrize(
     ("manner", "found"),
     [
@@ -101,7 +155,7 @@ def test_a_store_without_conditional_writes_is_refused(
         storage.write_bytes(f"{uri}.txt", b"plain writes are possible")
         for write in _writes(uri):
             with pytest.raises(
-                ConfigurationError,
+                StoreWithoutConditionsError,
                 match=rf"^s3://{BUCKET} at {url} has no conditional writes: {found}.*expected .*412"
                 r".*use a store that has them",
             ):
@@ -164,7 +218,8 @@ def test_both_libraries_find_the_same_file(s3_uri: str, name: str) -> None:
 
 
 def test_a_bucket_that_is_missing_is_named(s3_uri: str) -> None:
-    with pytest.raises(PlaceError, match=r"at s3://nowhere/\S+: .*make it, or correct the URI"):
+    told = r"at s3://nowhere/\S+: there is no bucket 'nowhere' .*make it, or correct the URI"
+    with pytest.raises(BucketMissingError, match=told):
         with storage.exclusive_lock("s3://nowhere/run", "the run"):
             pytest.fail("taken")
 

@@ -1,14 +1,21 @@
 """What the environment says of a store reaches both libraries; a real server answers elsewhere."""
 
+import itertools
+import time
+from datetime import timedelta
+
 import pytest
 from pyarrow import fs
 
+from pipelines import storage
 from pipelines.contracts.errors import ConfigurationError, TransientStorageError
 from pipelines.places import stores
+from support.faulty_proxy import faulty_proxy
 
 
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take away what leads to a store; a test that asks for one sets it afterwards."""
     for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name, raising=False)
 
@@ -45,6 +52,49 @@ def test_amazon_is_asked_once_where_a_bucket_is(monkeypatch: pytest.MonkeyPatch)
     assert asked == ["far"]
     with pytest.raises(TransientStorageError, match="region of s3://unanswered: .*resolve host"):
         stores.open_conditional("s3://unanswered/x", 0)
+
+
+def test_a_process_that_met_many_lost_answers_still_asks_again(
+    s3_uri: str, s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Amazon's standard strategy repeats fifty requests of a client, and then none."""
+    with faulty_proxy(s3_url) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        counted = itertools.count(1)
+        proxy.choose = lambda *_: "answer lost" if next(counted) % 2 else ""
+        for _ in range(60):
+            storage.exists(f"{s3_uri}/x")
+        assert len(proxy.met) > 100
+
+
+def test_a_store_that_falls_silent_is_not_waited_for_for_ever(
+    s3_uri: str, s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "_SILENCE_S", 1.0)
+    monkeypatch.setattr(stores, "_RETRIES", 1)
+    monkeypatch.setattr(stores, "_TIMEOUT", timedelta(seconds=1))
+    storage.write_bytes(f"{s3_uri}/x", b"x")
+    with faulty_proxy(s3_url) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        proxy.stall_s = 10
+        proxy.choose = lambda *_: "stalled"
+        for ask in (storage.exists, storage.read_bytes, storage.list_names, storage.look):
+            started = time.monotonic()
+            with pytest.raises(TransientStorageError):
+                ask(f"{s3_uri}/x")
+            assert time.monotonic() - started < 9, ask
+
+
+def test_a_small_file_is_written_by_one_request(
+    s3_uri: str, s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with faulty_proxy(s3_url) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        storage.exists(s3_uri)  # The first request of a client is followed by one about a region.
+        seen: list[str] = []
+        proxy.choose = lambda method, path: seen.append(method) or ""
+        storage.write_bytes(f"{s3_uri}/x", b"x" * 1000)
+        assert seen == ["PUT"]
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from pipelines.stages.runner import read_artifact, run_stage, start_run
 from support import commands
 from support.bundles import write_small_bundle
 from support.line import Line, line_to
+from support.otlp import http_receiver
 from support.registered import challenger_of, register_bundle
 from support.runs import PLANTED_AS_OF, make_run, save_run
 from support.untouched import look_of, look_of_registry
@@ -158,9 +159,16 @@ def test_without_the_original_registry_all_but_the_comparison_is_rebuilt(
 
 
 def test_on_the_same_code_processor_and_data_everything_is_equal(
-    past: Past, looks: tuple[dict, dict], tracking_uri: str, capsys: pytest.CaptureFixture
+    past: Past,
+    looks: tuple[dict, dict],
+    tracking_uri: str,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    commands.run(past.command)
+    with http_receiver() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+        commands.run(past.command)
+    assert receiver.requests == [], "an old cycle is no news of what serves"
     said = capsys.readouterr().out
     assert states_of(said) == dict.fromkeys(STAGES, {"equal"})
     for what in ("snapshot", "challenger: weights", "holdout rows", "metrics and intervals"):

@@ -237,8 +237,23 @@ def test_more_processes_than_the_cores_can_bear_are_refused_before_anything_is_b
     assert start_run(request(num_devices=8, trigger="8"), settings).num_devices == 8
     with pytest.raises(ConfigurationError, match="9 training processes .* on 2 usable.*at most 8"):
         start_run(request(num_devices=9, trigger="9"), settings)
-    # In containers the training has other cores than this machine's, and GPUs are counted there.
+    # In containers the training has other cores than this machine's.
     elsewhere = settings.model_copy(update={"stage_runner": "kubernetes"})
     assert start_run(request(num_devices=9, trigger="10"), elsewhere).num_devices == 9
-    on_gpus = request(num_devices=9, trigger="11", accelerator="gpu")
-    assert start_run(on_gpus, settings).accelerator == "gpu"
+
+
+def test_hardware_that_is_not_there_is_refused_before_anything_is_built(
+    settings: Settings, tmp_path: Path
+) -> None:
+    on_gpus = request(num_devices=2, trigger="gpu", accelerator="gpu")
+    with pytest.raises(ConfigurationError, match="'gpu' with 2 .* 0 GPU.*HOMEFEED_GPUS_PER_NODE"):
+        start_run(on_gpus, settings.model_copy(update={"gpus_per_node": 0}))
+    assert not (tmp_path / "workspace" / "snapshots").exists()
+    there = settings.model_copy(update={"gpus_per_node": 2})
+    assert start_run(on_gpus, there).accelerator == "gpu"
+    on_two = request(num_nodes=2, trigger="nodes")
+    with pytest.raises(ConfigurationError, match="nodes is 2, and HOMEFEED_STAGE_RUNNER is 'bash'"):
+        start_run(on_two, settings)
+    kubernetes = settings.model_copy(update={"stage_runner": "kubernetes", "work_folder": "/w"})
+    run = start_run(on_two, kubernetes)
+    assert (run.num_nodes, run.work_folder) == (2, "")  # a workspace that all see keeps the work

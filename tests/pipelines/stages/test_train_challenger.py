@@ -17,7 +17,7 @@ from support.bundles import write_small_bundle
 from support.damage import flip_a_byte
 from support.runs import make_run
 from support.tiny_log import TINY_AS_OF, tiny_config, write_tiny_log
-from training.fitting.spec import TrainingResult, TrainingSpec
+from training.fitting.spec import NodeAddress, TrainingResult, TrainingSpec
 from training.launch import launcher
 
 
@@ -63,12 +63,12 @@ def test_a_bundle_that_is_not_the_one_that_was_trained_is_not_published(
     snapshot = write_snapshot(run)
     report = report_on(snapshot.digest, is_met=True)
     result = write_result(tmp_path)
-    monkeypatch.setattr(launcher, "train", lambda spec: result)
+    monkeypatch.setattr(launcher, "train", lambda spec, node: result)
     output_uri = to_uri(tmp_path / "output")
     made = train_challenger(run, snapshot, report, output_uri)
     assert digest_of_files(made.bundle_files) == made.model.bundle_digest == result.bundle_digest
 
-    def train_and_alter(spec: TrainingSpec) -> TrainingResult:
+    def train_and_alter(spec: TrainingSpec, node: NodeAddress | None) -> TrainingResult:
         flip_a_byte(Path(result.bundle_dir) / "weights.safetensors")
         return result
 

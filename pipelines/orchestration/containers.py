@@ -1,0 +1,92 @@
+"""What a stage's container is given, whichever engine starts it: settings, places, hardware.
+
+Not for the engines: those are `docker_stages` and `kubernetes_stages`. The DAG file imports this,
+so nothing heavy is imported here. Tested in tests/pipelines/orchestration/test_containers.py.
+"""
+
+import os
+import shlex
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from pipelines.contracts.code_identity import code_version
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.settings import Settings
+from pipelines.stages.image_version import DAG_VERSION, IMAGE_VERSION
+
+TRAINING_STAGES = ("train_challenger", "train_anchor")
+"""Stages that use a GPU where the run is to be trained on one. The others score on CPUs."""
+
+_FOR_AIRFLOW_ALONE = (
+    *("home", "airflow_url", "alert_", "smtp_", "slack_", "apprise_", "cadence_", "schedule_"),
+    *("lateness_", "retry_", "stage_", "command", "anchor_", "shared_memory_", "scratch_", "work_"),
+    *("gpus_", "docker_", "kubernetes_", "service_account", "node_selector", "gpu_", "training_"),
+    *("pod_template", "keep_", "rollback_"),
+)
+"""How the names of settings begin that no stage in a container reads."""
+
+
+class Hardware(TypedDict):
+    """What a run trains on; it crosses from `resolve_run` to the trainings' tasks as JSON."""
+
+    accelerator: Literal["cpu", "gpu"]
+    devices: int  # processes on each machine, one for each GPU
+    nodes: int  # machines
+
+
+ONE_PROCESS: Hardware = {"accelerator": "cpu", "devices": 1, "nodes": 1}
+
+
+def command_line(stage: str, run_uri: Any, settings: Settings) -> list[Any]:
+    """Return a stage's command as a list, for no shell: nothing in it is split or expanded."""
+    return [*shlex.split(settings.command_of(stage)), "stage", stage, "--run", run_uri]
+
+
+def require_image(settings: Settings) -> None:
+    """Refuse a container runner without an image.
+
+    Raises:
+        ConfigurationError: HOMEFEED_STAGE_IMAGE is empty.
+    """
+    if not settings.stage_image:
+        raise ConfigurationError(
+            f"HOMEFEED_STAGE_IMAGE is empty, which runner {settings.stage_runner!r} needs; "
+            f"set it to the image that holds the `homefeed` command"
+        )
+
+
+def environment_of(stage: str, settings: Settings) -> dict[str, str]:
+    """Return what a stage must know of the deployment, as variables; no secret is among it.
+
+    The version of the DAG's own code is among it, which the stage compares with its image's. An
+    image of its own for `train_anchor` is of other code on purpose, and gets none.
+    """
+    chosen = settings.model_dump(mode="json", include=settings.model_fields_set)
+    found = {
+        f"HOMEFEED_{name.upper()}": str(value)
+        for name, value in chosen.items()
+        if not name.startswith(_FOR_AIRFLOW_ALONE)
+    }
+    found |= {f"HOMEFEED_{name.upper()}": place for name, place in places_of(settings).items()}
+    found["HOMEFEED_TRACKING_URI"] = settings.tracking_uri
+    is_of_this_code = settings.image_of(stage) == settings.stage_image
+    if is_of_this_code and settings.command_of(stage) == settings.command:
+        found[DAG_VERSION] = os.environ.get(IMAGE_VERSION) or code_version()
+    return found
+
+
+def places_of(settings: Settings) -> dict[str, str]:
+    """Return the settings that name places, by name: URIs, and absolute paths of local folders.
+
+    A relative path would mean another folder in a container.
+    """
+    named = {
+        "event_log": settings.event_log_location,
+        "workspace": settings.workspace_location,
+        "work_folder": settings.work_folder,
+    }
+    return {
+        name: place if "://" in place else str(Path(place).absolute())
+        for name, place in named.items()
+        if place
+    }

@@ -1,0 +1,81 @@
+"""What stands around an attempt at a stage: its lease, and the note that a failure leaves.
+
+Not for what an attempt does and publishes (`pipelines.stages.runner`). Tested in
+tests/pipelines/stages/test_runner.py.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from pipelines import storage
+from pipelines.contracts.artifacts import StageFailure
+from pipelines.contracts.errors import (
+    HomefeedError,
+    LostRaceError,
+    RunInProgressError,
+    as_ours,
+)
+from pipelines.contracts.run_layout import failure_uri, lost_race_uri, stage_lease_uri
+from pipelines.places.lease import Lease
+
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def only_one(stage: str, run_uri: str, wait_s: float = 0.0) -> Iterator[Lease]:
+    """Hold the stage's lease. An attempt that does not get it, or loses it, says so for the alert.
+
+    Raises:
+        LostRaceError: another process runs the same stage, and tells how it ends.
+        RunInProgressError: another place is held; `noting_failure` has noted it.
+    """
+    uri = stage_lease_uri(run_uri, stage)
+    lease = None
+    try:
+        with storage.exclusive_lock(uri, f"{stage} of {run_uri}", wait_s) as lease:
+            yield lease
+    except RunInProgressError as error:
+        if lease is not None and not lease.is_lost:
+            raise
+        lost = LostRaceError(str(error))
+        note_failure(lost_race_uri(run_uri, stage), stage, lost)
+        raise lost from error
+
+
+@contextlib.contextmanager
+def noting_failure(stage: str, run_uri: str) -> Iterator[None]:
+    """Leave what the block raises in `failure.json`, for the alert.
+
+    What an earlier attempt left is removed first: where this one is killed, that is not the reason.
+    """
+    for uri in (failure_uri(run_uri, stage), lost_race_uri(run_uri, stage)):
+        storage.remove(uri)
+    try:
+        yield
+    except Exception as error:
+        ours = as_ours(error, run_uri)
+        note_failure(failure_uri(run_uri, stage), stage, ours or error)
+        if ours is None or ours is error:
+            raise
+        raise ours from error
+
+
+def note_failure(uri: str, stage: str, error: Exception) -> None:
+    """Write down why an attempt failed. A second failure while writing must not hide the first."""
+    exit_code, is_retryable = HomefeedError.exit_code, True
+    if isinstance(error, HomefeedError):
+        exit_code, is_retryable = error.exit_code, error.is_retryable
+    failure = StageFailure(
+        stage=stage,
+        error_class=type(error).__name__,
+        message=str(error),
+        exit_code=exit_code,
+        is_retryable=is_retryable,
+        occurred_at=datetime.now(UTC),
+    )
+    try:
+        storage.write_model(uri, failure)
+    except HomefeedError as second:
+        log.warning("could not note the failure of %s: %s", stage, second)

@@ -1,0 +1,152 @@
+"""A training stage on several machines: which machine this is, and what the further ones do.
+
+Machine 0 runs the stage as one machine would: it holds the stage's lease, registers the model and
+publishes. The others only compute. They take what is trained from the specification that machine 0
+leaves in the training's work folder, which all of them see, so that they cannot disagree on it.
+Tested in tests/pipelines/stages/test_nodes.py and tests/production/kubernetes/test_two_nodes.py.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines import storage
+from pipelines.contracts.artifacts import ResolvedRun, StageFailure
+from pipelines.contracts.base import digest_of
+from pipelines.contracts.code_identity import code_digest
+from pipelines.contracts.errors import ConfigurationError, TransientStorageError
+from pipelines.contracts.files import own_temporary_folder
+from pipelines.contracts.run_layout import failure_uri
+from pipelines.contracts.snapshot_files import verify_files
+
+if TYPE_CHECKING:
+    from training.fitting.spec import NodeAddress, TrainingSpec
+
+log = logging.getLogger(__name__)
+SIDES = {"train_challenger": "challenger", "train_anchor": "anchor"}
+"""The stages that train, and the side of the cycle that each makes."""
+_PREPARE_WAIT_S = 6 * 3600.0
+"""How long a machine waits for machine 0, which may have a snapshot to build first."""
+_POLL_S = 2.0
+
+
+def address_of(
+    stage: str, run: ResolvedRun, node_rank: int | None, rendezvous: str
+) -> "NodeAddress | None":
+    """Return which machine of a stage's training this is; None where there is one machine.
+
+    Args:
+        stage: One of `artifacts.STAGES`; only those that train have several machines.
+        run: The cycle, which fixes how many there are.
+        node_rank: From 0; None where nobody said.
+        rendezvous: HOST:PORT of machine 0; '' where nobody said.
+
+    Raises:
+        ConfigurationError: the rank does not fit the run, or is missing; there is no rendezvous.
+    """
+    from training.fitting.spec import NodeAddress
+
+    if stage not in SIDES or (run.num_nodes == 1 and node_rank in (None, 0)):
+        return None
+    node = NodeAddress(rank=-1 if node_rank is None else node_rank, rendezvous=rendezvous)
+    if not 0 <= node.rank < run.num_nodes or not node.is_complete:
+        raise ConfigurationError(
+            f"{stage} of {run.run_uri} trains on {run.num_nodes} machine(s), and node rank "
+            f"{node_rank} with rendezvous {rendezvous!r} is given; expected a rank in "
+            f"[0, {run.num_nodes}) and HOST:PORT of machine 0; run the same command on each "
+            f"machine with --node-rank and --rendezvous (a Job of Kubernetes sets both)"
+        )
+    return node
+
+
+def work_dir_of(run: ResolvedRun, side: str) -> Path:
+    """Return where one side's checkpoints are kept between attempts of the same run."""
+    if storage.is_local(run.run_uri):
+        folder = storage.local_path(run.run_uri) / f"train_{side}" / "training"
+    else:
+        # Two workspaces may hold a run of the same name.
+        name = f"{run.run_id}-{digest_of(run.run_uri)[:8]}-{side}"
+        kept = Path(run.work_folder) if run.work_folder else own_temporary_folder("work")
+        folder = kept / name
+    with storage.translated_errors(str(folder), "making"):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def help_train(
+    stage: str, run: ResolvedRun, node: "NodeAddress", is_done: Callable[[], bool]
+) -> None:
+    """Do a further machine's part of a stage's training; publish nothing.
+
+    Returns also where machine 0 finds that there is nothing to train.
+
+    Args:
+        stage: `train_challenger` or `train_anchor`.
+        run: The cycle.
+        node: Which machine this is, above 0.
+        is_done: Whether machine 0 has published the stage.
+
+    Raises:
+        TransientStorageError: machine 0 failed, or prepared no training in time.
+        HomefeedError: as `training.launch.launcher.train` raises.
+    """
+    from training.launch import launcher
+
+    found = _await_specification(stage, run, node, is_done)
+    if found is None:
+        log.info(
+            "machine 0 has published %s; there is nothing to do on machine %d", stage, node.rank
+        )
+        return
+    with storage.local_copy(found.snapshot.uri) as snapshot_dir:
+        verify_files(found.snapshot, snapshot_dir)
+        own = {"snapshot_dir": str(snapshot_dir), "work_dir": str(work_dir_of(run, SIDES[stage]))}
+        launcher.train(found.model_copy(update=own), node)
+
+
+def _await_specification(
+    stage: str, run: ResolvedRun, node: "NodeAddress", is_done: Callable[[], bool]
+) -> "TrainingSpec | None":
+    from training.fitting.spec import TrainingSpec
+    from training.fitting.work_folder import WorkFolder, read
+
+    path = WorkFolder(work_dir_of(run, SIDES[stage])).spec
+    failed_before, deadline = _failure(run, stage), time.monotonic() + _PREPARE_WAIT_S
+    while time.monotonic() < deadline:
+        if is_done():
+            return None
+        found = read(path, TrainingSpec)
+        if found is not None and _is_of_this(found, run):
+            return found
+        failure = _failure(run, stage)
+        if failure is not None and failure != failed_before:
+            raise TransientStorageError(
+                f"machine {node.rank} of {stage} had nothing to do yet when another machine "
+                f"failed: {failure.error_class}: {failure.message}; mend that, then run the stage "
+                f"again on all machines"
+            )
+        time.sleep(_POLL_S)
+    raise TransientStorageError(
+        f"machine {node.rank} of {stage} waited {_PREPARE_WAIT_S:.0f} s for machine 0 to prepare "
+        f"the training in {path.parent}; expected its specification there; see that machine 0 "
+        f"runs and that both see that folder, then run the stage again on all machines"
+    )
+
+
+def _is_of_this(found: "TrainingSpec", run: ResolvedRun) -> bool:
+    """Return whether a specification is this code's and of this run, and no earlier attempt's."""
+    hardware = (found.num_nodes, found.num_devices, found.accelerator)
+    return (
+        hardware == (run.num_nodes, run.num_devices, run.accelerator)
+        and found.lineage.code_digest == code_digest()
+        and found.lineage.as_of == run.as_of
+    )
+
+
+def _failure(run: ResolvedRun, stage: str) -> StageFailure | None:
+    try:
+        return storage.read_model(failure_uri(run.run_uri, stage), StageFailure)
+    except FileNotFoundError:
+        return None

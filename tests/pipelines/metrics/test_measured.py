@@ -1,0 +1,295 @@
+"""A measured stage: what arrives at a collector however the stage ends, and what it costs.
+
+The collector is a real server (support/otlp.py); processes are the project's own command line.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines import storage
+from pipelines.contracts.artifacts import ResolvedRun
+from pipelines.contracts.base import Artifact
+from pipelines.contracts.errors import (
+    DataContractError,
+    HomefeedError,
+    LostRaceError,
+    TransientStorageError,
+)
+from pipelines.contracts.run_layout import manifest_uri, stage_lease_uri
+from pipelines.metrics.instruments import INSTRUMENTS
+from pipelines.metrics.measured import unmeasured
+from pipelines.metrics.sending import WAIT_S
+from pipelines.stages import runner
+from pipelines.stages.table import TABLE, Stage
+from support.otlp import Receiver, http_receiver, wait_until
+from support.runs import make_run, save_run
+from support.tiny_log import TINY_AS_OF, tiny_config, write_tiny_log
+
+STAGE = "build_snapshot"
+OWN = "homefeed.stage."
+SLEEPING = """
+import os, time
+from pathlib import Path
+import pipelines.stages.build_snapshot as module
+from pipelines.cli.main import main
+
+def build_snapshot(run):
+    Path(os.environ["SIGN"]).touch()
+    time.sleep(60)
+
+module.build_snapshot = build_snapshot
+main()
+"""
+MODULES = """
+import sys, threading
+from pipelines.stages.runner import run_stage
+run_stage("build_snapshot", sys.argv[1])
+print([name for name in sys.modules if name.partition(".")[0] in ("opentelemetry", "psutil")])
+print([thread.name for thread in threading.enumerate() if thread.name == "usage"])
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> ResolvedRun:
+    write_tiny_log(tmp_path / "event_log")
+    return save_run(make_run(tmp_path, tiny_config(), TINY_AS_OF))
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    with http_receiver() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+        yield receiver
+
+
+@pytest.fixture
+def set_body(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Artifact]], None]:
+    """Put a body in the place of the stage's function."""
+
+    def set_it(body: Callable[[], Artifact]) -> None:
+        monkeypatch.setitem(TABLE, STAGE, Stage(STAGE, inputs={}, gives=Artifact))
+        monkeypatch.setattr("pipelines.stages.build_snapshot.build_snapshot", body)
+
+    return set_it
+
+
+def command(run: ResolvedRun, *start: str) -> list[str]:
+    return [sys.executable, *start, "stage", STAGE, "--run", run.run_uri]
+
+
+def environment(**variables: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": ":".join(sys.path), **variables}
+
+
+def outcomes(receiver: Receiver) -> list[str]:
+    """Return how the attempts ended that have told so."""
+    found = (each for each in receiver.values if each.name == f"{OWN}attempts")
+    return [each.attributes["homefeed.outcome"] for each in found]
+
+
+def test_a_stage_tells_what_it_used(run: ResolvedRun, receiver: Receiver) -> None:
+    before = time.time()
+    for _ in range(2):
+        done = subprocess.run(
+            command(run, "-m", "pipelines.cli"),
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == manifest_uri(run.run_uri, STAGE)
+        assert "WARNING" not in done.stderr
+    assert outcomes(receiver) == ["done", "found"]
+    [end, _] = receiver.of(f"{OWN}end_time")
+    assert before < end < time.time()
+    assert receiver.of(f"{OWN}attempts") == [1, 1]
+    assert receiver.of(f"{OWN}attempt_number") == [1, 2]
+    assert 0 < receiver.of(f"{OWN}duration")[0] < time.time() - before
+    assert 0.1 < sum(receiver.of(f"{OWN}cpu.time")[:2]) < 120
+    assert 30e6 < receiver.of(f"{OWN}memory.peak")[0] < receiver.of(f"{OWN}memory.limit")[0]
+    assert receiver.of(f"{OWN}gpu.held_time") == []
+    assert len(receiver.of(f"{OWN}rows", homefeed__row="example")) == 1, "work is told once"
+    assert receiver.of(f"{OWN}io", homefeed__direction="write")[0] > 0
+
+
+def test_values_carry_the_attributes_of_the_table_and_no_others(
+    run: ResolvedRun, receiver: Receiver
+) -> None:
+    runner.run_stage(STAGE, run.run_uri)
+    known = {each.name: each for each in INSTRUMENTS}
+    for value in receiver.values:
+        instrument = known[value.name]
+        assert (value.unit, value.kind) == (instrument.unit, instrument.kind)
+        assert set(value.attributes) <= set(instrument.attributes)
+        assert value.attributes["homefeed.stage"] == STAGE
+        assert value.attributes["homefeed.recipe"] == "smoke"
+        assert value.attributes["homefeed.model"] == "test_ranker"
+
+
+@pytest.mark.parametrize(
+    ("error", "is_retryable"),
+    [
+        (DataContractError("bad rows"), False),
+        (TransientStorageError("the disk is full"), True),
+        (ZeroDivisionError("a defect"), True),
+    ],
+)
+def test_a_failure_is_told_with_its_class(
+    run: ResolvedRun,
+    receiver: Receiver,
+    set_body: Callable,
+    error: Exception,
+    is_retryable: bool,
+) -> None:
+    def body() -> Artifact:
+        raise error
+
+    set_body(body)
+    with pytest.raises(type(error)):
+        runner.run_stage(STAGE, run.run_uri)
+    [told] = [each for each in receiver.values if each.name == f"{OWN}end_time"]
+    assert told.attributes["homefeed.outcome"] == "failed"
+    assert told.attributes["error.type"] == type(error).__name__
+    assert told.attributes["homefeed.is_retryable"] is is_retryable
+    assert receiver.of(f"{OWN}rows") == []
+
+
+def test_a_stage_that_another_process_has_is_no_failure(
+    run: ResolvedRun, receiver: Receiver
+) -> None:
+    with (
+        storage.exclusive_lock(stage_lease_uri(run.run_uri, STAGE), "somebody"),
+        pytest.raises(LostRaceError),
+    ):
+        runner.run_stage(STAGE, run.run_uri)
+    assert outcomes(receiver) == ["lost_race"]
+    assert receiver.of(f"{OWN}attempt_number") == []
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "told"), [(signal.SIGTERM, 143, ["stopped"]), (signal.SIGKILL, -9, [])]
+)
+def test_a_stage_that_is_ended_costs_its_own_point_at_most(
+    run: ResolvedRun,
+    receiver: Receiver,
+    tmp_path: Path,
+    number: signal.Signals,
+    code: int,
+    told: list[str],
+) -> None:
+    sign = tmp_path / "begun"
+    process = subprocess.Popen(command(run, "-c", SLEEPING), env=environment(SIGN=str(sign)))
+    try:
+        wait_until(sign.exists)
+        process.send_signal(number)
+        assert process.wait(30) == code
+    finally:
+        process.kill()
+        process.wait()
+    assert outcomes(receiver) == told
+    runner.run_stage(STAGE, run.run_uri)
+    assert outcomes(receiver) == [*told, "done"]
+    assert receiver.of(f"{OWN}attempts")[-1] == 1
+    assert receiver.of(f"{OWN}attempt_number")[-1] == 2
+
+
+def test_a_collector_that_does_not_answer_delays_and_changes_nothing(
+    run: ResolvedRun, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.delay_s = 60.0
+    others: list[float] = []
+
+    def take_the_lease() -> None:
+        wait_until(lambda: bool(receiver.headers))
+        with storage.exclusive_lock(stage_lease_uri(run.run_uri, STAGE), "somebody else"):
+            others.append(time.monotonic())
+
+    thread = threading.Thread(target=take_the_lease)
+    thread.start()
+    started = time.monotonic()
+    assert runner.run_stage(STAGE, run.run_uri) == manifest_uri(run.run_uri, STAGE)
+    ended = time.monotonic()
+    thread.join()
+    assert ended - started < WAIT_S + 10, "the stage itself takes seconds on a loaded machine"
+    assert others[0] < ended, "the stage's lease is free while its metrics are sent"
+    [warning] = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    assert "build_snapshot (done)" in warning.getMessage()
+
+
+def test_a_failure_is_the_same_one_where_the_collector_is_away(
+    run: ResolvedRun, set_body: Callable, monkeypatch: pytest.MonkeyPatch, unused_url: str
+) -> None:
+    def body() -> Artifact:
+        raise DataContractError("bad rows")
+
+    set_body(body)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", unused_url)
+    with pytest.raises(HomefeedError, match="^bad rows$"):
+        runner.run_stage(STAGE, run.run_uri)
+
+
+def test_a_defect_of_the_measuring_reddens_no_stage(
+    run: ResolvedRun,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("pipelines.metrics.measured.memory_limit_bytes", lambda: 1 // 0)
+    runner.run_stage(STAGE, run.run_uri)
+    [warning] = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    assert "was not measured (ZeroDivisionError)" in warning.getMessage()
+
+
+def test_a_training_tells_how_long_it_held_its_gpus(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is trained: the stage is given no snapshot, and fails after it has read the run."""
+    run = save_run(make_run(tmp_path, accelerator="gpu", num_devices=3))
+    row = Stage("train_challenger", inputs={"resolve_run": ResolvedRun}, gives=Artifact)
+    monkeypatch.setitem(TABLE, "train_challenger", row)
+    with pytest.raises(TypeError):
+        runner.run_stage("train_challenger", run.run_uri)
+    [held] = receiver.of(f"{OWN}gpu.held_time")
+    assert held == pytest.approx(3 * receiver.of(f"{OWN}duration")[0])
+
+
+def test_what_is_rebuilt_sends_nothing(run: ResolvedRun, receiver: Receiver) -> None:
+    with unmeasured():
+        runner.run_stage(STAGE, run.run_uri)
+    assert receiver.requests == []
+    runner.run_stage(STAGE, run.run_uri)
+    assert outcomes(receiver) == ["found"]
+
+
+def test_the_last_line_stays_the_manifest_where_metrics_are_printed(run: ResolvedRun) -> None:
+    """Airflow takes the last line for the stage's result."""
+    done = subprocess.run(
+        command(run, "-m", "pipelines.cli"),
+        env=environment(OTEL_METRICS_EXPORTER="console"),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert '"homefeed.stage.duration"' in done.stdout
+    assert done.stdout.splitlines()[-1] == manifest_uri(run.run_uri, STAGE)
+
+
+def test_where_nobody_asks_nothing_is_imported_or_started(run: ResolvedRun) -> None:
+    quiet = {name: value for name, value in environment().items() if not name.startswith("OTEL_")}
+    done = subprocess.run(
+        [sys.executable, "-c", MODULES, run.run_uri],
+        env=quiet,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["[]", "[]"]

@@ -1,0 +1,220 @@
+"""Points arrive by HTTP and by gRPC; a collector that does not take them costs little and is told.
+
+The receivers are real servers (support/otlp.py).
+"""
+
+import logging
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from pipelines.contracts.code_identity import environment
+from pipelines.metrics import instruments
+from pipelines.metrics.instruments import STAGE, VERDICT, Point
+from pipelines.metrics.sending import WAIT_S, send
+from support.otlp import Receiver, grpc_receiver, http_receiver
+
+SECRET = "tok3n-of-the-collector"
+POINTS = [
+    Point(instruments.STAGE_DURATION, 12.5, {STAGE: "alert"}),
+    Point(instruments.VERDICTS, 1, {VERDICT: "REJECT"}),
+]
+SPARE_S = 5.0
+"""What a loaded machine needs besides the wait that is bounded."""
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    with http_receiver() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"authorization=Bearer%20{SECRET}")
+        yield receiver
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    assert SECRET not in caplog.text
+    return [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+
+
+def assert_arrived(receiver: Receiver) -> None:
+    duration, verdicts = receiver.values
+    assert (duration.name, duration.unit, duration.kind) == (
+        "homefeed.stage.duration",
+        "s",
+        "gauge",
+    )
+    assert (duration.value, duration.attributes) == (12.5, {"homefeed.stage": "alert"})
+    assert (verdicts.name, verdicts.unit) == ("homefeed.verdicts", "{verdict}")
+    assert (verdicts.kind, verdicts.value) == ("counter", 1)
+    version = environment().code_version
+    expected = {"service.name": "homefeed_retrain", "service.version": version}
+    assert duration.resource == expected, "an id drawn by lot would begin new series each time"
+
+
+def test_points_arrive_by_http(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+    send(POINTS, "alert")
+    assert_arrived(receiver)
+    assert receiver.headers[0]["authorization"] == f"Bearer {SECRET}"
+    assert warnings(caplog) == []
+
+
+def test_points_arrive_by_grpc(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with grpc_receiver() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", receiver.url)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_HEADERS", f"authorization={SECRET}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+        send(POINTS, "alert")
+        assert_arrived(receiver)
+        assert receiver.headers[0]["authorization"] == SECRET
+        assert warnings(caplog) == []
+        receiver.status = 403
+        send(POINTS, "alert")
+    [warning] = warnings(caplog)
+    assert "PERMISSION_DENIED" in warning
+
+
+def test_who_sends_can_be_named_otherwise(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "ranker")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=staging")
+    send(POINTS, "alert")
+    resource = receiver.values[0].resource
+    assert resource["service.name"] == "ranker"
+    assert resource["deployment.environment.name"] == "staging"
+
+
+def test_the_second_destination_gets_the_counts_too(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counters tell what was added since they were read last: by the first destination."""
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "console,otlp")
+    send(POINTS, "alert")
+    assert_arrived(receiver)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
+def test_a_collector_that_refuses_is_told_in_one_line(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    receiver.status = status
+    started = time.monotonic()
+    send(POINTS, "alert (done)")
+    assert time.monotonic() - started < WAIT_S + SPARE_S
+    [warning] = warnings(caplog)
+    assert "the metrics of alert (done)" in warning
+    assert receiver.url in warning
+
+
+def test_a_collector_that_is_away_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, unused_url: str
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", unused_url)
+    started = time.monotonic()
+    send(POINTS, "alert")
+    assert time.monotonic() - started < WAIT_S + SPARE_S
+    [warning] = warnings(caplog)
+    assert "Connection refused" in warning
+
+
+@pytest.mark.parametrize("manner", ["late", "dripping", "silent"])
+def test_a_slow_collector_is_not_waited_for(
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    manner: str,
+) -> None:
+    receiver.delay_s = 60.0 if manner == "late" else 0.0
+    receiver.drips = manner == "dripping"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        if manner == "silent":
+            port = server.getsockname()[1]
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+        started = time.monotonic()
+        send(POINTS, "alert")
+        assert time.monotonic() - started < WAIT_S + SPARE_S
+        assert len(warnings(caplog)) == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "'http/json'"),
+        ("OTEL_METRICS_EXPORTER", "carrier-pigeon", "'carrier-pigeon'"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "no address", "no address"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere.pem", ""),
+        ("OTEL_EXPORTER_OTLP_HEADERS", f"authorization=x%0A{SECRET}", "header"),
+    ],
+)
+def test_a_bad_setting_is_told_and_raises_nothing(
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    variable: str,
+    value: str,
+    said: str,
+) -> None:
+    monkeypatch.setenv(variable, value)
+    if "CERTIFICATE" in variable:
+        secure = receiver.url.replace("http:", "https:")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", secure)
+    send(POINTS, "alert")
+    assert receiver.values == []
+    [warning] = warnings(caplog)
+    assert said in warning
+
+
+def test_what_a_library_says_late_stays_out_of_the_log(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sender that was left alone may still fail, and quote a header then."""
+    monkeypatch.setattr("pipelines.metrics.sending.WAIT_S", 1.0)
+    receiver.delay_s, receiver.status = 60.0, 400
+    send(POINTS, "alert")
+    assert len(warnings(caplog)) == 1
+    late = [each for each in threading.enumerate() if each.name == "metrics"]
+    receiver.is_over.set()  # Now the answer comes.
+    for thread in late:
+        thread.join(10)
+    assert len(warnings(caplog)) == 1
+
+
+def test_words_of_libraries_that_are_about_something_else_pass(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    send(POINTS, "alert")
+    name = "opentelemetry.exporter.otlp.proto.http.metric_exporter"
+    logging.getLogger(name).warning("of Airflow's own exporter")
+    assert "of Airflow's own exporter" in caplog.text
+
+
+def test_a_process_ends_though_a_collector_does_not_answer() -> None:
+    code = (
+        "from pipelines.metrics import instruments, sending\n"
+        "sending.WAIT_S = 1.0\n"
+        "sending.send([instruments.Point(instruments.VERDICTS, 1, {})], 'alert')\n"
+    )
+    with grpc_receiver() as receiver:
+        receiver.delay_s = 60.0
+        for protocol in ("grpc", "http/protobuf"):
+            endpoint = {
+                "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
+                "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+            }
+            done = subprocess.run(
+                [sys.executable, "-c", code],
+                env=endpoint | {"PYTHONPATH": ":".join(sys.path)},
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert (done.returncode, done.stdout) == (0, "")
+            assert done.stderr.count("\n") == 1, done.stderr

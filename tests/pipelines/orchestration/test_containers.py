@@ -1,0 +1,86 @@
+"""What a stage's container is told of the deployment, and what of it is nobody's business there."""
+
+import pytest
+
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.orchestration.containers import (
+    command_line,
+    environment_of,
+    places_of,
+    require_image,
+)
+from pipelines.settings import Settings
+
+VERSION = "6736cd9a0b1c"
+
+
+@pytest.fixture(autouse=True)
+def in_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOMEFEED_IMAGE_VERSION", VERSION)
+
+
+def test_it_is_told_the_places_and_what_else_was_set_for_stages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {
+        "EVENT_LOG": "s3://b/log",
+        "WORKSPACE": "s3://b/work",
+        "EXPERIMENT": "ranker",
+        "ALERT_EMAIL_TO": '["on.call@example.com"]',
+        "STAGE_RUNNER": "docker",
+        "STAGE_IMAGE": "trainer:1",
+        "KEEP_RUNS_DAYS": "90",
+        "NODE_SELECTOR": '{"pool": "stages"}',
+    }.items():
+        monkeypatch.setenv(f"HOMEFEED_{name}", value)
+    assert environment_of("build_snapshot", Settings()) == {
+        "HOMEFEED_EVENT_LOG": "s3://b/log",
+        "HOMEFEED_WORKSPACE": "s3://b/work",
+        "HOMEFEED_TRACKING_URI": "http://127.0.0.1:5000",
+        "HOMEFEED_EXPERIMENT": "ranker",
+        "HOMEFEED_DAG_VERSION": VERSION,
+    }
+
+
+def test_what_it_is_told_are_settings_that_mean_the_same_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    here = Settings(home="place", registered_model="r", work_folder="trainings", recipe="smoke")
+    told = environment_of("train_challenger", here)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir("/")
+    there = Settings()
+    assert there.workspace_location == f"{tmp_path}/place/workspace"
+    assert there.event_log_location == f"{tmp_path}/place/event_log"
+    assert there.work_folder == f"{tmp_path}/trainings"
+    assert (there.registered_model, there.recipe) == ("r", "smoke")
+
+
+def test_places_in_a_store_stay_as_they_are() -> None:
+    found = places_of(Settings(event_log="gs://b/log", workspace="s3://b/w"))
+    assert found == {"event_log": "gs://b/log", "workspace": "s3://b/w"}
+
+
+def test_an_image_of_other_code_on_purpose_is_not_compared() -> None:
+    both = Settings(stage_image="trainer:2", anchor_image="trainer:1")
+    assert environment_of("train_challenger", both)["HOMEFEED_DAG_VERSION"] == VERSION
+    assert "HOMEFEED_DAG_VERSION" not in environment_of("train_anchor", both)
+    by_command = Settings(stage_image="trainer:2", anchor_command="/old/homefeed")
+    assert "HOMEFEED_DAG_VERSION" not in environment_of("train_anchor", by_command)
+    same = Settings(stage_image="trainer:2")
+    assert environment_of("train_anchor", same)["HOMEFEED_DAG_VERSION"] == VERSION
+
+
+def test_the_command_is_a_list_in_which_nothing_is_split_twice() -> None:
+    settings = Settings(command="/opt/old env/bin/homefeed --x".replace(" env", "\\ env"))
+    assert command_line("build_snapshot", "s3://w/a b", settings) == [
+        *("/opt/old env/bin/homefeed", "--x", "stage", "build_snapshot", "--run", "s3://w/a b")
+    ]
+
+
+def test_without_an_image_there_is_no_container() -> None:
+    require_image(Settings(stage_image="x"))
+    with pytest.raises(ConfigurationError, match="HOMEFEED_STAGE_IMAGE is empty.*'docker'"):
+        require_image(Settings(stage_runner="docker"))

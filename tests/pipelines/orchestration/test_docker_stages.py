@@ -1,0 +1,101 @@
+"""What Docker is asked for when it runs a stage; tests/production/kubernetes has it run."""
+
+import os
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.serialization.serialized_objects import BaseSerialization
+
+from pipelines.orchestration.docker_stages import (
+    StageContainer,
+    container_task,
+    credentials,
+    device_requests,
+)
+from pipelines.settings import Resources, Settings
+
+RUN_URI = "s3://w/runs/a b"
+HOUR = timedelta(hours=1)
+ON_GPUS = {"accelerator": "gpu", "devices": 4, "nodes": 1}
+IN_BUCKET = {"event_log": "s3://b/log", "workspace": "s3://b/work"}
+
+
+@pytest.fixture(autouse=True)
+def without_files_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def task(stage: str, hardware: Any = None, **settings: Any) -> StageContainer:
+    chosen = {"stage_runner": "docker", "stage_image": "trainer:1", **IN_BUCKET} | settings
+    return container_task(stage, RUN_URI, HOUR, Settings(**chosen), hardware)
+
+
+def test_the_command_takes_the_place_of_the_image_s_entry_point() -> None:
+    found = task("train_challenger")
+    assert found.entrypoint == ["homefeed"]
+    assert found.command == ["stage", "train_challenger", "--run", RUN_URI]
+    assert found.image == "trainer:1"
+    assert found.execution_timeout == HOUR
+
+
+def test_only_trainings_of_a_run_on_gpus_ask_for_gpus() -> None:
+    [asked] = device_requests("train_anchor", ON_GPUS)
+    assert (asked["Count"], asked["Capabilities"]) == (4, [["gpu"]])
+    assert device_requests("build_snapshot", ON_GPUS) == []
+    assert device_requests("train_anchor", ON_GPUS | {"accelerator": "cpu"}) == []
+
+
+def test_resources_are_the_settings() -> None:
+    own = {"check_snapshot": Resources(cpus=1.5, memory_gib=0.5)}
+    found = task("check_snapshot", stage_resources=own)
+    assert (found.cpus, found.mem_limit, found.shm_size) == (1.5, 2**29, None)
+    training = task("train_challenger", shared_memory_gib=4, docker_network="host")
+    assert (training.cpus, training.mem_limit, training.shm_size) == (8, 32 * 2**30, 4 * 2**30)
+    assert training.network_mode == "host"
+    assert task("train_challenger").network_mode is None
+
+
+def test_local_folders_are_mounted_where_they_are_and_written_as_the_worker(tmp_path) -> None:
+    places = {"event_log": f"file://{tmp_path}/log", "workspace": str(tmp_path / "work")}
+    found = task("train_challenger", work_folder=str(tmp_path / "kept"), **places)
+    assert [(mount["Source"], mount["Target"]) for mount in found.mounts] == [
+        (f"{tmp_path}/{name}", f"{tmp_path}/{name}") for name in ("kept", "log", "work")
+    ]
+    assert found.user == f"{os.getuid()}:0"
+    in_bucket = task("train_challenger")
+    assert (in_bucket.mounts, in_bucket.user) == ([], None)
+
+
+def test_credentials_reach_the_container_and_nothing_that_airflow_shows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    secrets = {
+        "AWS_SECRET_ACCESS_KEY": "swordfish",
+        "MLFLOW_TRACKING_PASSWORD": "shibboleth",
+    }
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "melon")
+    found = task("train_challenger", ON_GPUS)
+    assert secrets.items() <= credentials().items()
+    assert secrets.items() <= found._private_environment.items()
+    assert "AIRFLOW__CORE__FERNET_KEY" not in found._private_environment
+    shown = [str(getattr(found, name)) for name in found.template_fields]
+    shown.append(str(BaseSerialization.serialize(found)))
+    shown.append(repr(found))
+    assert not [text for text in shown for value in secrets.values() if value in text]
+
+
+def test_a_file_with_keys_is_seen_by_the_container_and_only_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/run/secrets/keys")
+    found = task("train_challenger")
+    [mount] = found.mounts
+    assert (mount["Source"], mount["Target"], mount["ReadOnly"]) == (
+        *("/run/secrets/keys", "/run/secrets/keys", True),
+    )
+    assert found.user == f"{os.getuid()}:0"  # who may read it
+    assert found._private_environment["AWS_SHARED_CREDENTIALS_FILE"] == "/run/secrets/keys"

@@ -1,0 +1,162 @@
+"""The training stage on two machines, which here are two processes on one: the same artifact.
+
+Both run the command that a pod of the Job runs, with the variables that Kubernetes sets there:
+first by hand, then by the DAG's own task in a cluster of one machine (`support.small_cluster`). The
+processes of the training meet by a real rendezvous of torchrun.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from pipelines import storage
+from pipelines.contracts.artifacts import Challenger, FreshAnchor
+from pipelines.contracts.run_layout import failure_uri, manifest_uri
+from pipelines.orchestration.operators import stage_operator
+from pipelines.settings import Settings
+from pipelines.stages.runner import read_artifact
+from support.cluster_tasks import run, use_cluster
+from support.mlflow_server import free_port
+from support.s3_server import environment as s3_environment
+from support.small_cluster import small_cluster
+from support.worlds import write_planted_world
+
+pytestmark = [pytest.mark.slow, pytest.mark.services]
+COMMAND = [sys.executable, "-c", "from pipelines.cli.main import main; main()"]
+MODEL = "trained_by_several"
+DEADLINE_S = 600
+
+
+def start(words: list[str], environment: Mapping[str, str]) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [*COMMAND, *words],
+        env=dict(environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process: "subprocess.Popen[str]") -> str:
+    """Wait for a command's end and return the last line that it printed."""
+    output, log = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, log[-4000:]
+    return output.splitlines()[-1]
+
+
+def prepare(key: str, options: list[str], environment: Mapping[str, str]) -> str:
+    """Resolve a cycle, build its snapshot and check it; return the run's URI."""
+    words = ["resolve", "--recipe", "smoke", "--as-of", "2017-03-02", "--key", key, *options]
+    run_uri = ended(start(words, environment))
+    for stage in ("build_snapshot", "check_snapshot"):
+        ended(start(["stage", stage, "--run", run_uri], environment))
+    return run_uri
+
+
+def on_two_machines(stage: str, run_uri: str, environment: Mapping[str, str]) -> list[str]:
+    """Run a stage as the two pods of an indexed Job do, the second one first."""
+    rendezvous = f"127.0.0.1:{free_port()}"
+    pods = [
+        dict(environment) | {"JOB_COMPLETION_INDEX": index, "HOMEFEED_RENDEZVOUS": rendezvous}
+        for index in ("1", "0")
+    ]
+    words = ["stage", stage, "--run", run_uri]
+    return [ended(process) for process in [start(words, pod) for pod in pods]]
+
+
+@pytest.fixture(scope="module")
+def deployment(
+    tmp_path_factory: pytest.TempPathFactory, tracking_uri: str
+) -> Iterator[dict[str, str]]:
+    home = tmp_path_factory.mktemp("home")
+    write_planted_world(home / "event_log")
+    yield os.environ | {
+        "HOMEFEED_HOME": str(home),
+        "HOMEFEED_TRACKING_URI": tracking_uri,
+        "HOMEFEED_REGISTERED_MODEL": MODEL,
+        "HOMEFEED_EXPERIMENT": MODEL,
+        "HOMEFEED_STAGE_RUNNER": "kubernetes",
+        "GX_ANALYTICS_ENABLED": "false",
+        # So the code's version is its digest, whatever is committed meanwhile.
+        "GIT_DIR": os.devnull,
+    }
+
+
+@pytest.fixture(scope="module")
+def by_one_machine(deployment: dict[str, str]) -> Challenger:
+    run_uri = prepare("one", ["--devices", "2"], deployment)
+    ended(start(["stage", "train_challenger", "--run", run_uri], deployment))
+    return read_artifact(run_uri, "train_challenger", Challenger)
+
+
+def test_two_machines_publish_what_two_devices_of_one_do(
+    deployment: dict[str, str], by_one_machine: Challenger, tracking_uri: str
+) -> None:
+    run_uri = prepare("two", ["--nodes", "2"], deployment)
+    client = MlflowClient(tracking_uri)
+    before = len(client.search_model_versions(f"name='{MODEL}'"))
+    printed = on_two_machines("train_challenger", run_uri, deployment)
+    assert printed == [manifest_uri(run_uri, "train_challenger")] * 2
+    made = read_artifact(run_uri, "train_challenger", Challenger)
+    assert made.bundle_files == by_one_machine.bundle_files
+    assert made.num_steps == by_one_machine.num_steps
+    assert made.final_training_loss == by_one_machine.final_training_loss
+    assert len(client.search_model_versions(f"name='{MODEL}'")) == before + 1
+    assert not storage.exists(failure_uri(run_uri, "train_challenger"))
+    work = storage.local_path(run_uri) / "train_challenger" / "training"
+    assert (work / "training-node-1.log").exists()
+    # A stage that is done is found done by every machine.
+    assert on_two_machines("train_challenger", run_uri, deployment) == printed
+    # In a first cycle there is no recipe to hold the challenger against, which machine 0 finds.
+    on_two_machines("train_anchor", run_uri, deployment)
+    assert read_artifact(run_uri, "train_anchor", FreshAnchor).trained is None
+
+
+def test_as_a_job_of_a_cluster_with_the_workspace_in_a_bucket(
+    deployment: dict[str, str],
+    by_one_machine: Challenger,
+    s3_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The DAG's own task makes the Job; keys reach its pods by the cluster's secret alone."""
+    keys = s3_environment(s3_url)
+    in_bucket = {name: deployment[name] for name in deployment if name.startswith("HOMEFEED_")}
+    in_bucket |= {
+        "HOMEFEED_EVENT_LOG": str(Path(deployment["HOMEFEED_HOME"]) / "event_log"),
+        "HOMEFEED_WORKSPACE": f"s3://homefeed/{tmp_path.name}",
+        "HOMEFEED_WORK_FOLDER": str(tmp_path / "work"),
+        "HOMEFEED_WORK_CLAIM": "trainings",
+        "HOMEFEED_REGISTERED_MODEL": "trained_in_a_bucket",
+        "HOMEFEED_STAGE_IMAGE": "trainer:1",
+        "HOMEFEED_STAGE_SECRET": "credentials",
+        "HOMEFEED_COMMAND": shlex.join(COMMAND),
+    }
+    run_uri = prepare("bucket", ["--nodes", "2"], deployment | in_bucket | keys)
+    for name, value in in_bucket.items():
+        monkeypatch.setenv(name, value)
+    hardware = {"accelerator": "cpu", "devices": 1, "nodes": 2}
+    stage = "train_challenger"
+    task = stage_operator(stage, run_uri, timedelta(hours=1), Settings(), hardware)
+    # What an image has: programs, and no word of this deployment.
+    image = {name: deployment[name] for name in deployment if name[:9] != "HOMEFEED_"}
+    with small_cluster(tmp_path / "cluster", image) as cluster:
+        cluster.secrets["credentials"] = keys
+        use_cluster(cluster, monkeypatch)
+        run(task, ("homefeed_retrain", stage, "manual__x"))
+        [job] = cluster.made
+        assert job["spec"]["completions"] == 2
+        assert not [value for value in keys.values() if value != "test" and value in str(job)]
+    for name, value in keys.items():
+        monkeypatch.setenv(name, value)
+    made = read_artifact(run_uri, stage, Challenger)
+    assert made.bundle_files == by_one_machine.bundle_files
+    [work] = (tmp_path / "work").iterdir()
+    assert (work / "training-node-1.log").exists()

@@ -1,0 +1,148 @@
+"""A receiver of OTLP metrics, by HTTP and by gRPC, that keeps what arrives, or misbehaves."""
+
+import contextlib
+import http.server
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
+
+Attributes = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """One value as it came over the wire."""
+
+    name: str
+    unit: str
+    kind: str  # 'gauge', 'counter' for a monotonic sum of deltas, 'cumulative' for another sum
+    value: float
+    attributes: Attributes
+    resource: Attributes
+
+
+@dataclass
+class Receiver:
+    """What arrived, and how the server answers: 200 and at once unless told otherwise."""
+
+    url: str = ""
+    requests: list[ExportMetricsServiceRequest] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    status: int = 200
+    delay_s: float = 0.0
+    drips: bool = False  # the answer comes byte by byte and does not end
+    is_over: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def values(self) -> list[Arrived]:
+        return [value for request in self.requests for value in _values(request)]
+
+    def of(self, name: str, **attributes: Any) -> list[float]:
+        """Return the values of one metric that carry these attributes (`_` stands for `.`)."""
+        wanted = {key.replace("__", "."): value for key, value in attributes.items()}
+        found = (each for each in self.values if each.name == name)
+        return [each.value for each in found if wanted.items() <= each.attributes.items()]
+
+    def answer(self, body: bytes, headers: dict[str, str]) -> int:
+        self.headers.append(headers)
+        self.is_over.wait(self.delay_s)
+        if self.status == 200:
+            self.requests.append(ExportMetricsServiceRequest.FromString(body))
+        return self.status
+
+
+@contextlib.contextmanager
+def http_receiver() -> Iterator[Receiver]:
+    """Listen on a free port of this machine."""
+    receiver = Receiver()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            status = receiver.answer(body, {k.lower(): v for k, v in self.headers.items()})
+            with contextlib.suppress(OSError):  # Whoever asked has gone.
+                self.send_response(status)
+                self.send_header("Content-Length", "0" if not receiver.drips else "1000")
+                self.end_headers()
+                while receiver.drips and not receiver.is_over.wait(0.2):
+                    self.wfile.write(b"x")
+                    self.wfile.flush()
+
+        def log_message(self, *args: object) -> None:
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        receiver.url = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield receiver
+        finally:
+            receiver.is_over.set()
+            server.shutdown()
+            thread.join()
+
+
+@contextlib.contextmanager
+def grpc_receiver() -> Iterator[Receiver]:
+    """Listen on a free port of this machine, for gRPC without TLS."""
+    receiver = Receiver()
+
+    class Service(metrics_service_pb2_grpc.MetricsServiceServicer):
+        def Export(self, request: Any, context: Any) -> ExportMetricsServiceResponse:
+            status = receiver.answer(
+                request.SerializeToString(), dict(context.invocation_metadata())
+            )
+            if status != 200:
+                context.abort(grpc.StatusCode.PERMISSION_DENIED, "not for you")
+            return ExportMetricsServiceResponse()
+
+    server = grpc.server(ThreadPoolExecutor(max_workers=2))
+    metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(Service(), server)
+    receiver.url = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        yield receiver
+    finally:
+        receiver.is_over.set()
+        server.stop(grace=None).wait(5)
+
+
+def wait_until(is_so: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    """Wait for something that a server does in its own time."""
+    end = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.1)
+
+
+def _values(request: ExportMetricsServiceRequest) -> Iterator[Arrived]:
+    for resource in request.resource_metrics:
+        about = _attributes(resource.resource.attributes)
+        for metric in (each for scope in resource.scope_metrics for each in scope.metrics):
+            kind = metric.WhichOneof("data")
+            points = getattr(metric, kind).data_points if kind in ("sum", "gauge") else ()
+            if kind == "sum":
+                is_delta = metric.sum.aggregation_temporality == AggregationTemporality.Value(
+                    "AGGREGATION_TEMPORALITY_DELTA"
+                )
+                kind = "counter" if metric.sum.is_monotonic and is_delta else "cumulative"
+            for point in points:
+                number = getattr(point, point.WhichOneof("value"))
+                attributes = _attributes(point.attributes)
+                yield Arrived(metric.name, metric.unit, kind, number, attributes, about)
+
+
+def _attributes(pairs: Any) -> Attributes:
+    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in pairs}

@@ -1,0 +1,296 @@
+"""A cluster of one machine for tests: Kubernetes' API for Jobs and pods, whose pods are processes.
+
+No test reaches a real cluster. This one is spoken to over HTTP by Kubernetes' own clients. It makes
+the pods of an indexed Job as the Job's controller does, with index, labels and host names, resolves
+their variables, starts their commands as processes of this machine, and ends the Job by the rules
+of its failure policy. It knows nothing of images, volumes and nodes; the host names of pods lead to
+127.0.0.1, at a free port of each Job.
+"""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import yaml
+
+from support.mlflow_server import free_port
+
+Object = dict[str, Any]
+_JOBS, _PODS = "/apis/batch/v1/namespaces/", "/api/v1/namespaces/"
+JOB_NAME = "batch.kubernetes.io/job-name"
+INDEX = "batch.kubernetes.io/job-completion-index"
+
+
+class Pod:
+    """One pod of a Job, which is a process."""
+
+    def __init__(self, job: Object, index: int, cluster: "SmallCluster") -> None:
+        template = job["spec"]["template"]
+        name, labels = job["metadata"]["name"], dict(template["metadata"].get("labels") or {})
+        labels |= {JOB_NAME: name, INDEX: str(index)}
+        self.metadata = {
+            "name": f"{name}-{index}",
+            "namespace": job["metadata"]["namespace"],
+            "labels": labels,
+        }
+        self.spec = {**template["spec"], "hostname": f"{name}-{index}"}
+        [self.container] = self.spec["containers"]
+        self.environment = cluster.variables_of(self.container, labels, self._host(name))
+        self.environment["JOB_COMPLETION_INDEX"] = str(index)
+        self.log = Path(tempfile.mkdtemp(dir=cluster.folder)) / "log"
+        with self.log.open("wb") as stream:
+            self.process = subprocess.Popen(
+                [*self.container["command"], *self.container["args"]],
+                env={**cluster.image, **self.environment},
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+            )
+
+    def _host(self, job: str) -> tuple[str, str]:
+        return f"{job}-0.{self.spec['subdomain']}", "127.0.0.1"
+
+    @property
+    def exit_code(self) -> int | None:
+        """As a container's: a signal's number after 128."""
+        code = self.process.poll()
+        return code if code is None or code >= 0 else 128 - code
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGTERM)
+            try:
+                self.process.wait(60)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+
+    def to_object(self) -> Object:
+        code = self.exit_code
+        phase = "Running" if code is None else "Failed" if code else "Succeeded"
+        ended = {"terminated": {"exitCode": code}} if code is not None else {"running": {}}
+        status = {"name": self.container["name"], "ready": code is None, "state": ended}
+        status |= {"image": self.container["image"], "imageID": "", "restartCount": 0}
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": self.metadata,
+            "spec": self.spec,
+            "status": {"phase": phase, "containerStatuses": [status]},
+        }
+
+
+class SmallCluster:
+    """Jobs and their pods. `image` is the environment that every container begins with."""
+
+    def __init__(self, folder: Path, image: Mapping[str, str]) -> None:
+        self.folder, self.image = folder, dict(image)
+        self.secrets: dict[str, dict[str, str]] = {}
+        self.jobs: dict[str, Object] = {}
+        self.pods: dict[str, Pod] = {}
+        self.made: list[Object] = []  # every Job that was ever asked for
+        self._lock = threading.RLock()
+
+    def variables_of(
+        self, container: Object, labels: Mapping[str, str], host: tuple[str, str]
+    ) -> dict[str, str]:
+        """Return a container's variables, as the kubelet resolves them, one after another."""
+        found: dict[str, str] = {}
+        for source in container.get("envFrom") or []:
+            found |= self.secrets[source["secretRef"]["name"]]
+        for each in container.get("env") or []:
+            value = each.get("value", "")
+            if "valueFrom" in each:
+                path = each["valueFrom"]["fieldRef"]["fieldPath"]
+                value = labels[re.fullmatch(r"metadata\.labels\['(.+)'\]", path)[1]]  # type: ignore[index]
+            value = re.sub(r"\$\((\w+)\)", lambda name: found.get(name[1], name[0]), value)
+            found[each["name"]] = value
+        # A name server would lead there; the port is the Job's own, for all are on one machine.
+        port = str(self._port_of(host[0]))
+        return {
+            name: re.sub(rf"^{re.escape(host[0])}:\d+$", f"{host[1]}:{port}", value)
+            for name, value in found.items()
+        }
+
+    def _port_of(self, host: str) -> int:
+        self._ports = getattr(self, "_ports", {})
+        return self._ports.setdefault(host, free_port())
+
+    def create(self, job: Object) -> Object:
+        with self._lock:
+            name = job["metadata"]["name"]
+            self.jobs[name] = job
+            self.made.append(job)
+            for index in range(job["spec"]["completions"]):
+                pod = Pod(job, index, self)
+                self.pods[pod.metadata["name"]] = pod
+        return job
+
+    def delete_job(self, name: str) -> None:
+        with self._lock:
+            for pod in self._pods_of(name):
+                pod.end()
+                del self.pods[pod.metadata["name"]]
+            self.jobs.pop(name, None)
+
+    def _pods_of(self, job: str) -> list[Pod]:
+        return [pod for pod in self.pods.values() if pod.metadata["labels"][JOB_NAME] == job]
+
+    def look(self, name: str) -> Object | None:
+        """Return a Job with its status, after what its controller does about pods that ended."""
+        with self._lock:
+            job = self.jobs.get(name)
+            if job is None or job.get("status", {}).get("conditions"):
+                return job
+            codes = [pod.exit_code for pod in self._pods_of(name)]
+            failed = [code for code in codes if code]
+            condition = None
+            if failed:
+                condition = {"type": "Failed", "status": "True", "reason": _reason(job, failed[0])}
+                for pod in self._pods_of(name):
+                    pod.end()
+            elif codes and all(code == 0 for code in codes):
+                condition = {"type": "Complete", "status": "True"}
+            job["status"] = {"conditions": [condition] if condition else []}
+            return job
+
+    def end(self) -> None:
+        for name in list(self.jobs):
+            self.delete_job(name)
+
+
+def _reason(job: Object, code: int) -> str:
+    rules = job["spec"].get("podFailurePolicy", {}).get("rules", [])
+    listed = [rule["onExitCodes"]["values"] for rule in rules if rule["action"] == "FailJob"]
+    return "PodFailurePolicy" if any(code in each for each in listed) else "BackoffLimitExceeded"
+
+
+def _fits(labels: Mapping[str, str], selector: str) -> bool:
+    for term in filter(None, selector.split(",")):
+        if term.startswith("!"):
+            if term[1:] in labels:
+                return False
+        elif "!=" in term:
+            name, value = term.split("!=")
+            if labels.get(name) == value:
+                return False
+        else:
+            name, value = term.split("=", 1)
+            if labels.get(name) != value:
+                return False
+    return True
+
+
+def _handler(cluster: SmallCluster) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+        def answer(self, value: Any, status: int = 200) -> None:
+            body = value if isinstance(value, bytes) else json.dumps(value).encode()
+            kind = "text/plain" if isinstance(value, bytes) else "application/json"
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def body(self) -> Any:
+            return json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
+
+        def route(self) -> tuple[str, list[str], str]:
+            """Return the kind, what of the path follows it, and the selector."""
+            url = urlsplit(self.path)
+            selector = parse_qs(url.query).get("labelSelector", [""])[0]
+            root = _JOBS if url.path.startswith(_JOBS) else _PODS
+            _, kind, *rest = url.path.removeprefix(root).split("/")
+            return kind, rest, selector
+
+        def do_POST(self) -> None:
+            kind, _, _ = self.route()
+            assert kind == "jobs", self.path
+            self.answer(cluster.create(self.body()), 201)
+
+        def do_GET(self) -> None:
+            kind, rest, selector = self.route()
+            if rest and kind == "jobs":
+                self.found(cluster.look(rest[0]))
+            elif rest and rest[-1] == "log":
+                self.answer(cluster.pods[rest[0]].log.read_bytes())
+            elif rest:
+                pod = cluster.pods.get(rest[0])
+                self.found(pod and pod.to_object())
+            else:
+                names = {"jobs": cluster.jobs, "pods": cluster.pods}.get(kind, {})
+                found = [
+                    cluster.look(name) if kind == "jobs" else cluster.pods[name].to_object()
+                    for name in list(names)
+                ]
+                fit = [
+                    each
+                    for each in found
+                    if each and _fits(each["metadata"].get("labels") or {}, selector)
+                ]
+                self.answer({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": fit})
+
+        def found(self, value: Object | None) -> None:
+            missing = {"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404}
+            self.answer(value or missing, 200 if value else 404)
+
+        def do_PATCH(self) -> None:
+            _, [name], _ = self.route()
+            labels = self.body()["metadata"]["labels"]
+            cluster.pods[name].metadata["labels"].update(labels)
+            self.answer(cluster.pods[name].to_object())
+
+        def do_DELETE(self) -> None:
+            kind, [name], _ = self.route()
+            self.body()
+            if kind == "jobs":
+                cluster.delete_job(name)
+            elif name in cluster.pods:
+                cluster.pods.pop(name).end()
+            self.answer({"kind": "Status", "status": "Success"})
+
+    return Handler
+
+
+@contextlib.contextmanager
+def small_cluster(folder: Path, image: Mapping[str, str]) -> Iterator[SmallCluster]:
+    """Run a cluster; its `folder` then holds `config`, by which clients find it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cluster = SmallCluster(folder, image)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(cluster))
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "small",
+        "clusters": [
+            {"name": "small", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}
+        ],
+        "users": [{"name": "test", "user": {}}],
+        "contexts": [{"name": "small", "context": {"cluster": "small", "user": "test"}}],
+    }
+    (folder / "config").write_text(yaml.safe_dump(config))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield cluster
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+        cluster.end()
