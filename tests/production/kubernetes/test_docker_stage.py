@@ -16,15 +16,16 @@ from types import SimpleNamespace
 import pytest
 from airflow.sdk import RetryAction
 from docker.errors import DockerException, ImageNotFound, NotFound
+from mlflow import MlflowClient
 
 import docker
-from pipelines.contracts.artifacts import ResolvedRun, Snapshot
+from pipelines.contracts.artifacts import Challenger, ResolvedRun, Snapshot
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.orchestration.docker_stages import StageContainer
 from pipelines.orchestration.operators import stage_operator
 from pipelines.orchestration.retries import StageRetryPolicy
 from pipelines.settings import Settings
-from pipelines.stages.runner import read_artifact
+from pipelines.stages.runner import read_artifact, run_stage
 from support.runs import make_run, save_run
 from support.worlds import write_planted_world
 
@@ -87,15 +88,16 @@ def run(tmp_path: Path) -> ResolvedRun:
     return save_run(make_run(tmp_path))
 
 
-def task(run: ResolvedRun, tmp_path: Path) -> StageContainer:
+def task(run: ResolvedRun, tmp_path: Path, stage: str = "build_snapshot") -> StageContainer:
     settings = Settings(
         home=str(tmp_path),
         stage_runner="docker",
         stage_image=IMAGE,
         docker_network="host",
-        stage_resources={"build_snapshot": {"cpus": 1, "memory_gib": 3}},
+        stage_resources={stage: {"cpus": 1, "memory_gib": 3}},
+        shared_memory_gib=0.25,
     )
-    made = stage_operator("build_snapshot", run.run_uri, timedelta(hours=1), settings)
+    made = stage_operator(stage, run.run_uri, timedelta(hours=1), settings)
     assert isinstance(made, StageContainer)
     return made
 
@@ -154,3 +156,33 @@ def test_an_image_of_other_code_than_the_dag_s_is_refused_and_not_tried_again(
     decided = StageRetryPolicy().evaluate(caught.value, try_number=1, max_tries=3)
     assert decided.action is RetryAction.FAIL
     assert containers(engine, run) == []
+
+
+@pytest.mark.services
+def test_a_training_registers_what_it_made_and_has_the_memory_it_was_given(
+    engine: docker.DockerClient,
+    version: str,
+    tmp_path: Path,
+    tracking_uri: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOMEFEED_IMAGE_VERSION", version)
+    write_planted_world(tmp_path / "event_log")
+    places = {"registered_model": "in_a_container", "experiment": "in_a_container"}
+    run = save_run(make_run(tmp_path, tracking_uri=tracking_uri, **places))
+    for stage in ("build_snapshot", "check_snapshot"):
+        run_stage(stage, run.run_uri)
+    made = task(run, tmp_path, "train_challenger")
+    found: list[int] = []
+    start = type(made.cli).start
+
+    def look_and_start(client: docker.APIClient, container: str) -> None:
+        found.append(client.inspect_container(container)["HostConfig"]["ShmSize"])
+        start(client, container)
+
+    monkeypatch.setattr(type(made.cli), "start", look_and_start)
+    assert made.execute(context()) == manifest_uri(run.run_uri, "train_challenger")
+    assert found == [2**28]
+    model = read_artifact(run.run_uri, "train_challenger", Challenger).model
+    served = MlflowClient(tracking_uri).get_model_version_by_alias("in_a_container", "challenger")
+    assert served.version == model.version
