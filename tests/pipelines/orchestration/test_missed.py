@@ -24,7 +24,9 @@ from support.simulated_airflow import SimulatedAirflow
 START = datetime(2026, 1, 5, 6, tzinfo=UTC)
 DUE = datetime(2026, 2, 2, 6, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-PARAMS = {"as_of": None, "recipe": "smoke", "promote": True, "devices": 1}
+PARAMS = {"as_of": None, "recipe": "smoke", "promote": True}
+PARAMS |= {"devices": 1, "accelerator": "cpu", "nodes": 1}
+HARDWARE = ("accelerator", "num_devices", "num_nodes")
 TI = SimpleNamespace(xcom_push=lambda key, value: None)
 
 
@@ -45,7 +47,8 @@ class World:
 
     def _start_run(self, request, settings):
         self.trained.append(f"{request.day:%m-%d}")
-        return SimpleNamespace(run_id=request.run_id, run_uri="uri", as_of=request.day)
+        hardware = {name: getattr(request, name) for name in HARDWARE}
+        return SimpleNamespace(run_id=request.run_id, run_uri="uri", as_of=request.day, **hardware)
 
     def go(self, now: datetime, processor_first: bool = True) -> list[str]:
         """Let Airflow look at a moment until it has nothing to do; return the days trained."""
