@@ -66,9 +66,12 @@ def retrained(tmp_path_factory: pytest.TempPathFactory) -> Retrained:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lab(retrained: Retrained) -> Iterator[Lab]:
-    """The services over the same home, and a log whose later weeks teach nothing."""
+    """The services over the same home, and a log whose later weeks teach nothing.
+
+    They end with the last test of this folder: a scheduler takes a quarter of a core, always.
+    """
     third = datetime.fromisoformat(THIRD_DAY).replace(tzinfo=UTC)
     shuffle_actions(retrained.event_log, third - timedelta(days=30), third - timedelta(days=9))
     with open_lab(retrained.home, retrained.event_log) as lab:
