@@ -49,7 +49,7 @@ def open_arrow(uri: str) -> tuple[fs.FileSystem, str]:
     if parts.scheme == "s3":
         options = dict(_options_of(parts.scheme, parts.netloc))
         there = (options["region"], options.get("endpoint", ""))
-        return _open_s3(*there, os.getpid()), f"{parts.netloc}{unquote(parts.path)}"
+        return _open_s3(*there, file_of_keys(), os.getpid()), f"{parts.netloc}{unquote(parts.path)}"
     if _SCHEMES.get(parts.scheme) == "gs":
         # Without a limit, Google's client asks a quarter of an hour for credentials it cannot get.
         limited = fs.GcsFileSystem(retry_time_limit=_PATIENCE)
@@ -65,8 +65,11 @@ def open_arrow(uri: str) -> tuple[fs.FileSystem, str]:
 
 
 @functools.lru_cache(maxsize=64)
-def _open_s3(region: str, endpoint: str, process_id: int) -> fs.S3FileSystem:
-    """Return pyarrow's client, whose connections stay open; a forked process gets its own."""
+def _open_s3(region: str, endpoint: str, keys: str, process_id: int) -> fs.S3FileSystem:
+    """Return pyarrow's client, whose connections stay open; a forked process gets its own.
+
+    It finds by itself the file that holds the keys, once, when it is made.
+    """
     there = urlsplit(endpoint)
     own = {"endpoint_override": there.netloc, "scheme": there.scheme} if endpoint else {}
     return fs.S3FileSystem(
