@@ -192,80 +192,82 @@ def _fits(labels: Mapping[str, str], selector: str) -> bool:
     return True
 
 
+class _Handler(BaseHTTPRequestHandler):
+    cluster: SmallCluster
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def answer(self, value: Any, status: int = 200) -> None:
+        body = value if isinstance(value, bytes) else json.dumps(value).encode()
+        kind = "text/plain" if isinstance(value, bytes) else "application/json"
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def body(self) -> Any:
+        return json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
+
+    def route(self) -> tuple[str, list[str], str]:
+        """Return the kind, what of the path follows it, and the selector."""
+        url = urlsplit(self.path)
+        selector = parse_qs(url.query).get("labelSelector", [""])[0]
+        root = _JOBS if url.path.startswith(_JOBS) else _PODS
+        _, kind, *rest = url.path.removeprefix(root).split("/")
+        return kind, rest, selector
+
+    def do_POST(self) -> None:
+        kind, _, _ = self.route()
+        assert kind == "jobs", self.path
+        self.answer(self.cluster.create(self.body()), 201)
+
+    def do_GET(self) -> None:
+        kind, rest, selector = self.route()
+        if rest and kind == "jobs":
+            self.found(self.cluster.look(rest[0]))
+        elif rest and rest[-1] == "log":
+            self.answer(self.cluster.pods[rest[0]].log.read_bytes())
+        elif rest:
+            pod = self.cluster.pods.get(rest[0])
+            self.found(pod and pod.to_object())
+        else:
+            names = {"jobs": self.cluster.jobs, "pods": self.cluster.pods}.get(kind, {})
+            found = [
+                self.cluster.look(name) if kind == "jobs" else self.cluster.pods[name].to_object()
+                for name in list(names)
+            ]
+            fit = [
+                each
+                for each in found
+                if each and _fits(each["metadata"].get("labels") or {}, selector)
+            ]
+            self.answer({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": fit})
+
+    def found(self, value: Object | None) -> None:
+        missing = {"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404}
+        self.answer(value or missing, 200 if value else 404)
+
+    def do_PATCH(self) -> None:
+        _, [name], _ = self.route()
+        labels = self.body()["metadata"]["labels"]
+        self.cluster.pods[name].metadata["labels"].update(labels)
+        self.answer(self.cluster.pods[name].to_object())
+
+    def do_DELETE(self) -> None:
+        kind, [name], _ = self.route()
+        self.body()
+        if kind == "jobs":
+            self.cluster.delete_job(name)
+        elif name in self.cluster.pods:
+            self.cluster.pods.pop(name).end()
+        self.answer({"kind": "Status", "status": "Success"})
+
+
 def _handler(cluster: SmallCluster) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-        def answer(self, value: Any, status: int = 200) -> None:
-            body = value if isinstance(value, bytes) else json.dumps(value).encode()
-            kind = "text/plain" if isinstance(value, bytes) else "application/json"
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def body(self) -> Any:
-            return json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
-
-        def route(self) -> tuple[str, list[str], str]:
-            """Return the kind, what of the path follows it, and the selector."""
-            url = urlsplit(self.path)
-            selector = parse_qs(url.query).get("labelSelector", [""])[0]
-            root = _JOBS if url.path.startswith(_JOBS) else _PODS
-            _, kind, *rest = url.path.removeprefix(root).split("/")
-            return kind, rest, selector
-
-        def do_POST(self) -> None:
-            kind, _, _ = self.route()
-            assert kind == "jobs", self.path
-            self.answer(cluster.create(self.body()), 201)
-
-        def do_GET(self) -> None:
-            kind, rest, selector = self.route()
-            if rest and kind == "jobs":
-                self.found(cluster.look(rest[0]))
-            elif rest and rest[-1] == "log":
-                self.answer(cluster.pods[rest[0]].log.read_bytes())
-            elif rest:
-                pod = cluster.pods.get(rest[0])
-                self.found(pod and pod.to_object())
-            else:
-                names = {"jobs": cluster.jobs, "pods": cluster.pods}.get(kind, {})
-                found = [
-                    cluster.look(name) if kind == "jobs" else cluster.pods[name].to_object()
-                    for name in list(names)
-                ]
-                fit = [
-                    each
-                    for each in found
-                    if each and _fits(each["metadata"].get("labels") or {}, selector)
-                ]
-                self.answer({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": fit})
-
-        def found(self, value: Object | None) -> None:
-            missing = {"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404}
-            self.answer(value or missing, 200 if value else 404)
-
-        def do_PATCH(self) -> None:
-            _, [name], _ = self.route()
-            labels = self.body()["metadata"]["labels"]
-            cluster.pods[name].metadata["labels"].update(labels)
-            self.answer(cluster.pods[name].to_object())
-
-        def do_DELETE(self) -> None:
-            kind, [name], _ = self.route()
-            self.body()
-            if kind == "jobs":
-                cluster.delete_job(name)
-            elif name in cluster.pods:
-                cluster.pods.pop(name).end()
-            self.answer({"kind": "Status", "status": "Success"})
-
-    return Handler
+    return type("Handler", (_Handler,), {"cluster": cluster})
 
 
 @contextlib.contextmanager

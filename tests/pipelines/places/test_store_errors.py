@@ -119,6 +119,7 @@ def test_a_bucket_is_told_from_an_empty_folder(s3_uri: str) -> None:
 
 def test_a_local_path_has_no_bucket(tmp_path: Path) -> None:
     store_errors.require_bucket(storage.to_uri(tmp_path / "event_log"))
+    assert list(tmp_path.iterdir()) == [], "looking makes nothing"
 
 
 def test_an_error_with_a_number_is_one_of_this_machine() -> None:

@@ -35,7 +35,12 @@ def test_only_two_known_versions_are_compared(image: str, dag: str, is_refused: 
         require_same_version(environment)
 
 
-def test_without_either_variable_nothing_is_compared() -> None:
+def test_where_either_variable_is_missing_nothing_is_compared() -> None:
+    both = {"HOMEFEED_IMAGE_VERSION": OLD, "HOMEFEED_DAG_VERSION": NEW}
+    with pytest.raises(ConfigurationError):
+        require_same_version(both)
+    for missing in both:
+        require_same_version({name: both[name] for name in both if name != missing})
     require_same_version({})
 
 
