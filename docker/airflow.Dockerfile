@@ -28,9 +28,11 @@ RUN /opt/homefeed/bin/python -m pip install --no-deps . \
 
 FROM ${BASE_IMAGE}
 ARG CODE_VERSION=unknown
+ARG BASE_IMAGE
 LABEL org.opencontainers.image.title="homefeed_retrain: Airflow" \
       org.opencontainers.image.version="${CODE_VERSION}" \
-      org.opencontainers.image.revision="${CODE_VERSION}"
+      org.opencontainers.image.revision="${CODE_VERSION}" \
+      org.opencontainers.image.base.name="${BASE_IMAGE}"
 # 50000 is the user of Airflow's own images; group 0, so that a cluster may choose another number.
 RUN useradd --uid 50000 --gid 0 --no-create-home --home-dir /home/airflow airflow \
  && mkdir --parents --mode=0775 /home/airflow /opt/airflow /opt/airflow/logs \
@@ -50,5 +52,8 @@ USER 50000:0
 WORKDIR /opt/airflow
 # What is written: AIRFLOW_HOME and /tmp, both of which may be volumes; the rest is read-only.
 VOLUME ["/opt/airflow"]
+# Of whichever part the container was started as.
+HEALTHCHECK --interval=10s --timeout=20s --start-period=60s --retries=6 \
+  CMD ["python3", "/opt/homefeed/docker/health.py"]
 ENTRYPOINT ["/entrypoint"]
 CMD ["version"]

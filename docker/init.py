@@ -58,11 +58,21 @@ def _make_bucket(name: str) -> None:
     from pyarrow import fs
 
     store = fs.S3FileSystem(
-        endpoint_override=os.environ["AWS_ENDPOINT_URL"],
+        endpoint_override=_endpoint(),
         region=os.environ["AWS_REGION"],
         allow_bucket_creation=True,
     )
     store.create_dir(name)
+
+
+def _endpoint() -> str:
+    if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
+        return endpoint
+    raise SystemExit(
+        "HOMEFEED_MAKE_BUCKET is set and AWS_ENDPOINT_URL is not; expected the address of the store "
+        "that the bucket is to be made in; copy docker/local-s3.env to docker/.env for the store of "
+        "the profile local-s3, or make the bucket yourself and unset HOMEFEED_MAKE_BUCKET"
+    )
 
 
 def _patiently(attempt: Callable[[], None]) -> None:
@@ -72,7 +82,11 @@ def _patiently(attempt: Callable[[], None]) -> None:
             return attempt()
         except OSError as error:
             if time.monotonic() > deadline:
-                raise SystemExit(f"the store does not answer: {error}") from None
+                raise SystemExit(
+                    f"no bucket could be made within {STORE_COMES_UP_WITHIN_S} s: {error}; expected "
+                    f"the store at {_endpoint()} to answer and to know the keys of "
+                    f"docker/secrets/aws_credentials; look at its log (`docker compose logs s3`)"
+                ) from None
             time.sleep(1)
 
 

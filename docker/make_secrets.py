@@ -1,7 +1,8 @@
 """Writes the files of docker/secrets/: one password each, drawn at random, none of them known.
 
-    python3 docker/make_secrets.py                 keys of your bucket from AWS_ACCESS_KEY_ID and
-                                                   AWS_SECRET_ACCESS_KEY
+    python3 docker/make_secrets.py                 keys of your bucket from AWS_ACCESS_KEY_ID,
+                                                   AWS_SECRET_ACCESS_KEY and, where there is one,
+                                                   AWS_SESSION_TOKEN
     python3 docker/make_secrets.py --local-s3      keys for the store of the profile local-s3
 
 A file that is there stays as it is, so the command may be given again. The folder is for its owner
@@ -11,6 +12,7 @@ are given each file, not the folder. Needs Python alone. Tested in tests/docker/
 
 import argparse
 import base64
+import configparser
 import os
 import secrets
 import sys
@@ -26,16 +28,18 @@ def main() -> None:
     parser.add_argument("--local-s3", action="store_true", help="draw keys for the local store")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where they are written")
     arguments = parser.parse_args()
+    if not arguments.local_s3:
+        _require_the_same_keys(arguments.folder / "aws_credentials")
     for name in write_secrets(arguments.folder, _keys(arguments.local_s3, arguments.folder)):
         sys.stdout.write(f"{arguments.folder / name}\n")
 
 
-def write_secrets(folder: Path, keys: Callable[[], tuple[str, str]]) -> list[str]:
+def write_secrets(folder: Path, keys: Callable[[], tuple[str, str, str]]) -> list[str]:
     """Write every secret that is not there yet.
 
     Args:
         folder: where the files lie.
-        keys: gives the access key and the secret key of the bucket, if they are needed.
+        keys: gives the bucket's access key, secret key and token ("": none), if they are needed.
 
     Returns:
         The names of the files that were written.
@@ -69,9 +73,9 @@ def write_secrets(folder: Path, keys: Callable[[], tuple[str, str]]) -> list[str
         "api_secret_key": _password,
         "jwt_secret": _password,
         "admin_password": _password,
-        "mlflow_database_url": lambda: f"postgresql+psycopg2://mlflow:{mlflow}@postgres/mlflow",
+        "mlflow_pgpass": lambda: f"postgres:5432:mlflow:mlflow:{mlflow}\n",
         "mlflow_secret_key": _password,
-        "mlflow_auth": lambda: _mlflow_auth(mlflow, admin),
+        "mlflow_auth": lambda: _mlflow_auth(admin),
         "mlflow_credentials": lambda: (
             f"[mlflow]\nmlflow_tracking_username = admin\nmlflow_tracking_password = {admin}\n"
         ),
@@ -86,27 +90,48 @@ def _password() -> str:
     return secrets.token_urlsafe(32)
 
 
-def _mlflow_auth(database_password: str, admin_password: str) -> str:
+def _mlflow_auth(admin_password: str) -> str:
     return (
         "[mlflow]\n"
         "default_permission = READ\n"
-        f"database_uri = postgresql+psycopg2://mlflow:{database_password}@postgres/mlflow\n"
+        "database_uri = postgresql+psycopg2://mlflow@postgres/mlflow\n"
         "admin_username = admin\n"
         f"admin_password = {admin_password}\n"
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
     )
 
 
-def _aws_credentials(access_key: str, secret_key: str) -> str:
-    return f"[default]\naws_access_key_id = {access_key}\naws_secret_access_key = {secret_key}\n"
+def _aws_credentials(access_key: str, secret_key: str, token: str) -> str:
+    lines = ["[default]", f"aws_access_key_id = {access_key}"]
+    lines.append(f"aws_secret_access_key = {secret_key}")
+    if token:
+        lines.append(f"aws_session_token = {token}")
+    return "\n".join(lines) + "\n"
 
 
-def _keys(is_local: bool, folder: Path) -> Callable[[], tuple[str, str]]:
-    def keys() -> tuple[str, str]:
+def _require_the_same_keys(path: Path) -> None:
+    """Refuse to keep keys in silence where the environment names others."""
+    wanted = os.environ.get("AWS_ACCESS_KEY_ID", "")
+    if not wanted or not path.exists():
+        return
+    parser = configparser.RawConfigParser()
+    parser.read(path)
+    found = parser.get("default", "aws_access_key_id", fallback="")
+    if found != wanted:
+        raise SystemExit(
+            f"{path} holds the access key {found!r}, and AWS_ACCESS_KEY_ID is {wanted!r}; expected "
+            f"the same, because a file that is there is kept; delete it to have it written anew, "
+            f"or unset AWS_ACCESS_KEY_ID, then give the command again"
+        )
+
+
+def _keys(is_local: bool, folder: Path) -> Callable[[], tuple[str, str, str]]:
+    def keys() -> tuple[str, str, str]:
         if is_local:
-            return secrets.token_hex(10).upper(), secrets.token_hex(20)
+            return secrets.token_hex(10).upper(), secrets.token_hex(20), ""
         try:
-            return os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
+            pair = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
+            return *pair, os.environ.get("AWS_SESSION_TOKEN", "")
         except KeyError as error:
             raise SystemExit(
                 f"{error.args[0]} is not set; expected AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "

@@ -20,9 +20,11 @@ RUN docker/pins.sh requirements.txt > pins.txt \
 
 FROM ${BASE_IMAGE}
 ARG CODE_VERSION=unknown
+ARG BASE_IMAGE
 LABEL org.opencontainers.image.title="homefeed_retrain: MLflow" \
       org.opencontainers.image.version="${CODE_VERSION}" \
-      org.opencontainers.image.revision="${CODE_VERSION}"
+      org.opencontainers.image.revision="${CODE_VERSION}" \
+      org.opencontainers.image.base.name="${BASE_IMAGE}"
 RUN useradd --uid 50001 --gid 0 --no-create-home --home-dir /tmp mlflow
 COPY --from=build /opt/mlflow /opt/mlflow
 COPY docker/mlflow_server.sh /opt/mlflow/docker/

@@ -35,8 +35,10 @@ RUN /opt/homefeed/bin/python -m pip install --requirement docker/requirements/ai
 
 FROM ${BASE_IMAGE} AS runtime
 ARG CODE_VERSION=unknown
+ARG BASE_IMAGE
 LABEL org.opencontainers.image.version="${CODE_VERSION}" \
-      org.opencontainers.image.revision="${CODE_VERSION}"
+      org.opencontainers.image.revision="${CODE_VERSION}" \
+      org.opencontainers.image.base.name="${BASE_IMAGE}"
 RUN useradd --uid 50000 --gid 0 --no-create-home --home-dir /opt/airflow airflow \
  && mkdir --parents --mode=0775 /opt/airflow /opt/airflow/logs /scratch \
  && chown 50000:0 /opt/airflow /opt/airflow/logs /scratch
@@ -67,5 +69,7 @@ ENV AIRFLOW_HOME=/opt/airflow \
     AIRFLOW__CORE__DAGS_FOLDER=/opt/homefeed/dags \
     AIRFLOW__CORE__LOAD_EXAMPLES=false
 VOLUME ["/opt/airflow"]
+HEALTHCHECK --interval=30s --timeout=25s --start-period=60s --retries=6 \
+  CMD ["python3", "/opt/homefeed/docker/health.py"]
 ENTRYPOINT ["airflow"]
 CMD ["celery", "worker"]

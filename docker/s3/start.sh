@@ -17,8 +17,19 @@ if [ ! -e "$data/mon/made" ]; then
   ceph-mon --mkfs --id a --monmap /tmp/monmap
   touch "$data/mon/made"
 fi
+# A part that has ended while it is waited for ends the container, which is started again.
+wait_for() {  # process, command
+  process=$1; shift
+  until "$@"; do
+    kill -0 "$process" || { echo "process $process ended while it was waited for" >&2; exit 1; }
+    sleep 0.2
+  done
+}
+mon_is_up() { ceph --connect-timeout 3 mon stat > /dev/null 2>&1; }
+osd_is_up() { ceph --connect-timeout 3 osd stat 2> /dev/null | grep -q '1 up'; }
+
 ceph-mon --foreground --id a &
-until ceph --connect-timeout 3 mon stat > /dev/null 2>&1; do sleep 0.2; done
+wait_for $! mon_is_up
 if [ ! -e "$data/osd/made" ]; then
   find "$data/osd" -mindepth 1 -delete
   ceph osd new $disk
@@ -26,7 +37,7 @@ if [ ! -e "$data/osd/made" ]; then
   touch "$data/osd/made"
 fi
 ceph-osd --foreground --id 0 &
-until ceph --connect-timeout 3 osd stat 2>/dev/null | grep -q '1 up'; do sleep 0.2; done
+wait_for $! osd_is_up
 
 key() { sed -n "s/^$1 *= *//p" /run/secrets/aws_credentials; }
 user=homefeed

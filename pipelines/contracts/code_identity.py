@@ -74,7 +74,7 @@ def environment() -> Environment:
     return Environment(
         code_version=code_version(),
         code_digest=code_digest(),
-        project_digest=digest_code(ROOT, PROJECT_CODE),
+        project_digest=project_digest(),
         python=platform.python_version(),
         packages={name: version for name in PACKAGES if (version := _version_of(name))},
         processor=processor,
@@ -118,6 +118,12 @@ def names_of_gpus(folder: Path = Path("/proc/driver/nvidia/gpus")) -> tuple[str,
 def code_digest() -> str:
     """Return the digest of the code that training and scoring import, read once per process."""
     return digest_code(ROOT, MODEL_CODE)
+
+
+@functools.cache
+def project_digest() -> str:
+    """Return the digest of all the project's code, read once per process."""
+    return digest_code(ROOT, PROJECT_CODE)
 
 
 def code_version(root: Path = ROOT) -> str:

@@ -9,10 +9,10 @@ import shlex
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from pipelines.contracts.code_identity import code_version
+from pipelines.contracts.code_identity import code_version, project_digest
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.settings import Settings
-from pipelines.stages.image_version import DAG_VERSION, IMAGE_VERSION
+from pipelines.stages.image_version import DAG_CODE, DAG_VERSION, IMAGE_VERSION
 
 TRAINING_STAGES = ("train_challenger", "train_anchor")
 """Stages that use a GPU where the run is to be trained on one. The others score on CPUs."""
@@ -58,8 +58,8 @@ def require_image(settings: Settings) -> None:
 def environment_of(stage: str, settings: Settings) -> dict[str, str]:
     """Return what a stage must know of the deployment, as variables; no secret is among it.
 
-    The version of the DAG's own code is among it, which the stage compares with its image's. An
-    image of its own for `train_anchor` is of other code on purpose, and gets none.
+    Version and digest of the DAG's own code are among it, which the stage compares with its own.
+    An image of its own for `train_anchor` is of other code on purpose, and gets none.
     """
     chosen = settings.model_dump(mode="json", include=settings.model_fields_set)
     found = {
@@ -72,6 +72,7 @@ def environment_of(stage: str, settings: Settings) -> dict[str, str]:
     is_of_this_code = settings.image_of(stage) == settings.stage_image
     if is_of_this_code and settings.command_of(stage) == settings.command:
         found[DAG_VERSION] = os.environ.get(IMAGE_VERSION) or code_version()
+        found[DAG_CODE] = project_digest()
     return found
 
 

@@ -8,6 +8,7 @@ tests/production/kubernetes/test_docker_stage.py.
 import contextlib
 import os
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from airflow.providers.docker.operators.docker import DockerOperator
@@ -26,10 +27,17 @@ from pipelines.orchestration.containers import (
 from pipelines.settings import Settings
 
 _GIB = 2**30
-_SECRETS = ("AWS_", "AZURE_STORAGE_", "MLFLOW_", "OTEL_")
+_SECRETS = ("AWS_", "AZURE_", "GOOGLE_", "MLFLOW_", "OTEL_")
 """How the variables begin by which a stage finds its object store, MLflow and collector."""
-_KEY_FILES = ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE")
+_KEY_FILES = (
+    *("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE"),
+    *("GOOGLE_APPLICATION_CREDENTIALS", "AZURE_FEDERATED_TOKEN_FILE"),
+)
 """Variables that name a file which the container must see too."""
+_MLFLOW_LOGIN = Path(".mlflow", "credentials")
+"""Where MLflow's client looks for a name and a password, below a user's home."""
+_HOME_THERE = Path("/opt/airflow")
+"""Home of the user that the trainer's image is made for."""
 _RUN, _STAGE = "homefeed.run", "homefeed.stage"
 """Labels by which an attempt finds the container of the one before."""
 
@@ -135,8 +143,13 @@ def _mounts(settings: Settings) -> list[Mount]:
         for place in places_of(settings).values()
         if "://" not in place or place.startswith("file://")
     }
-    keys = {path for name in _KEY_FILES if (path := os.environ.get(name, ""))}
+    keys = {path: path for name in _KEY_FILES if (path := os.environ.get(name, ""))}
+    if (login := Path.home() / _MLFLOW_LOGIN).is_file():
+        keys[str(_HOME_THERE / _MLFLOW_LOGIN)] = str(login)
     return [
         *(Mount(target=path, source=path, type="bind") for path in sorted(folders)),
-        *(Mount(target=path, source=path, type="bind", read_only=True) for path in sorted(keys)),
+        *(
+            Mount(target=target, source=source, type="bind", read_only=True)
+            for target, source in sorted(keys.items())
+        ),
     ]

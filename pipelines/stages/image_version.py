@@ -1,40 +1,41 @@
 """Refuses to run a stage from an image whose code is not the DAG's.
 
 Two versions of the code may read each other's manifests and still mean different things by them.
-Tested in tests/pipelines/stages/test_image_version.py.
+What is compared is the digest of the code itself: the names of versions are told to people, and
+say nothing where an image was built outside of a checkout, or from one with changes. Tested in
+tests/pipelines/stages/test_image_version.py.
 """
 
 from collections.abc import Mapping
 
+from pipelines.contracts.code_identity import project_digest
 from pipelines.contracts.errors import ConfigurationError
 
 IMAGE_VERSION = "HOMEFEED_IMAGE_VERSION"
 """Set in each image by its Dockerfile: the commit that the image was built from."""
 DAG_VERSION = "HOMEFEED_DAG_VERSION"
 """Set by the DAG for the containers that it starts: the version of its own code."""
-_UNKNOWN = ("", "unknown")
+DAG_CODE = "HOMEFEED_DAG_CODE"
+"""Set by the DAG for the containers that it starts: the digest (sha256, hex) of its own code."""
 
 
 def require_same_version(environment: Mapping[str, str]) -> None:
-    """Compare the version of this image with that of the DAG that started it.
+    """Compare this code with that of the DAG that started it.
 
-    Nothing is compared where either is not known: outside of a container, or in an image that was
-    built without CODE_VERSION. A version that is only a digest of code (`0.1.0+code...`) is not
-    known either: a commit cannot be compared with it.
+    Nothing is compared where no DAG started it: outside of a container, and in an image that is of
+    other code on purpose (`HOMEFEED_ANCHOR_IMAGE`).
 
     Raises:
-        ConfigurationError: both are known and they differ.
+        ConfigurationError: the two differ.
     """
-    image, dag = environment.get(IMAGE_VERSION, ""), environment.get(DAG_VERSION, "")
-    if image == dag or not _is_known(image) or not _is_known(dag):
+    dag, own = environment.get(DAG_CODE, ""), project_digest()
+    if dag in ("", own):
         return
+    image = environment.get(IMAGE_VERSION) or "unknown"
+    version = environment.get(DAG_VERSION) or "unknown"
     raise ConfigurationError(
-        f"the image of this stage holds code version {image!r} ({IMAGE_VERSION}), and the DAG that "
-        f"started it has code version {dag!r} ({DAG_VERSION}); expected the same; set "
-        f"HOMEFEED_STAGE_IMAGE to the trainer image of version {dag}, or bring Airflow to the "
-        f"image's version"
+        f"the image of this stage holds code version {image!r} ({IMAGE_VERSION}; its code's digest "
+        f"is {own[:12]}), and the DAG that started it has code version {version!r} ({DAG_VERSION}; "
+        f"digest {dag[:12]}); expected the same code; set HOMEFEED_STAGE_IMAGE to the trainer image "
+        f"of version {version}, or bring Airflow to the image's version"
     )
-
-
-def _is_known(version: str) -> bool:
-    return version not in _UNKNOWN and "+code." not in version

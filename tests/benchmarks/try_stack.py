@@ -65,10 +65,11 @@ def main() -> None:
     stack = Stack()
     use_store()
     try:
+        sizes = stack.sizes_mb()
         up_s = stack.up()
         say(f"all services are healthy after {up_s:.0f} s")
         cycles_s = run_cycles(stack)
-        rows = [_up_row(up_s)]
+        rows = [_sizes_row(sizes), _up_row(up_s)]
         if not wanted.no_local:
             rows.append(_cycles_row(cycles_s, local_s()))
         if wanted.pictures:
@@ -216,6 +217,18 @@ def take_pictures(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for path in take(folder):
         say(f"picture {path}")
+
+
+def _sizes_row(sizes_mb: dict[str, float]) -> record.Row:
+    each = ", ".join(f"{name} {size:,.0f}" for name, size in sizes_mb.items())
+    return record.row(
+        "image_sizes_mb",
+        sizes_mb["trainer"],
+        "MB",
+        spread="none: a size",
+        rows=len(sizes_mb),
+        note=f"the trainer's; unpacked, above their base image: {each}",
+    )
 
 
 def _up_row(up_s: float) -> record.Row:

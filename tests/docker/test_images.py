@@ -55,6 +55,7 @@ def test_an_image_is_of_a_user_of_its_own_and_names_its_code(image: str) -> None
     assert text.index("ARG BASE_IMAGE=docker.io/library/python:3.11-slim") < text.index("FROM")
     assert re.search(r"^USER 5000[01]:0$", text, re.MULTILINE)
     assert 'org.opencontainers.image.revision="${CODE_VERSION}"' in text
+    assert 'org.opencontainers.image.base.name="${BASE_IMAGE}"' in text
     assert "constraints.txt" in text and "pins.txt" in text
 
 

@@ -24,6 +24,7 @@ SERVICES = (
     *("postgres", "redis", "s3", "mlflow"),
     *("api-server", "scheduler", "dag-processor", "triggerer", "worker"),
 )
+IMAGES = ("airflow", "mlflow", "trainer", "worker", "s3")
 
 
 class StackError(Exception):
@@ -111,6 +112,19 @@ class Stack:
         """Return everything that the services have printed."""
         return self.compose("logs", "--no-color", check=False)
 
+    def sizes_mb(self) -> dict[str, float]:
+        """Return by how many megabytes (10^6 bytes) each image is larger than its base."""
+        base_name = '{{index .Config.Labels "org.opencontainers.image.base.name"}}'
+
+        def size(image: str) -> int:
+            return int(self._image(image, "{{.Size}}"))
+
+        images = {name: f"homefeed-{name}:latest" for name in IMAGES}
+        return {
+            name: (size(image) - size(self._image(image, base_name))) / 1e6
+            for name, image in images.items()
+        }
+
     def api(self) -> AirflowApi:
         """Return a logged-in session with the stack's Airflow."""
         return AirflowApi(AIRFLOW_URL, secret("admin_password"))
@@ -123,6 +137,16 @@ class Stack:
             check=False,
         )
         return done.stdout.strip() if done.returncode == 0 else ""
+
+    def _image(self, image: str, template: str) -> str:
+        command = [*self._engine, "image", "inspect", "--format", template, image]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise StackError(
+                f"the size of {image} cannot be found: {done.stderr.strip()}; `make images` builds "
+                "the images, and their base has to be here too"
+            )
+        return done.stdout.strip()
 
     @contextlib.contextmanager
     def _health_is_looked_at(self) -> Iterator[None]:

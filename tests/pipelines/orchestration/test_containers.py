@@ -38,6 +38,7 @@ def test_it_is_told_the_places_and_what_else_was_set_for_stages(
         "HOMEFEED_WORKSPACE": "s3://b/work",
         "HOMEFEED_TRACKING_URI": "http://127.0.0.1:5000",
         "HOMEFEED_EXPERIMENT": "ranker",
+        "HOMEFEED_DAG_CODE": CODE,
         "HOMEFEED_DAG_VERSION": VERSION,
     }
 
