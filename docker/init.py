@@ -69,9 +69,9 @@ def _endpoint() -> str:
     if endpoint := os.environ.get("AWS_ENDPOINT_URL"):
         return endpoint
     raise SystemExit(
-        "HOMEFEED_MAKE_BUCKET is set and AWS_ENDPOINT_URL is not; expected the address of the store "
-        "that the bucket is to be made in; copy docker/local-s3.env to docker/.env for the store of "
-        "the profile local-s3, or make the bucket yourself and unset HOMEFEED_MAKE_BUCKET"
+        "HOMEFEED_MAKE_BUCKET is set and AWS_ENDPOINT_URL is not; expected the address of the "
+        "store that the bucket is to be made in; copy docker/local-s3.env to docker/.env for the "
+        "store of the profile local-s3, or make the bucket and unset HOMEFEED_MAKE_BUCKET"
     )
 
 
@@ -83,7 +83,7 @@ def _patiently(attempt: Callable[[], None]) -> None:
         except OSError as error:
             if time.monotonic() > deadline:
                 raise SystemExit(
-                    f"no bucket could be made within {STORE_COMES_UP_WITHIN_S} s: {error}; expected "
+                    f"no bucket was made within {STORE_COMES_UP_WITHIN_S} s: {error}; expected "
                     f"the store at {_endpoint()} to answer and to know the keys of "
                     f"docker/secrets/aws_credentials; look at its log (`docker compose logs s3`)"
                 ) from None

@@ -132,6 +132,13 @@ class ProcessKilledError(HomefeedError):
     is_retryable = True
 
 
+class NoPlaceForPodError(HomefeedError):
+    """A cluster has not started a pod in time: no machine, no volume or no image for it."""
+
+    exit_code = 75
+    is_retryable = True
+
+
 class RunInProgressError(HomefeedError):
     """Another process holds the lock of the same stage, run or workspace."""
 

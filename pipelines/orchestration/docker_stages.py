@@ -106,7 +106,7 @@ def container_task(
 ) -> StageContainer:
     """Return the task of one heavy stage; see `pipelines.orchestration.operators`."""
     program, *arguments = command_line(stage, run_uri, settings)
-    mounts = _mounts(settings)
+    mounts = [*_folders(settings), *_files_with_keys()]
     resources = settings.resources_of(stage)  # type: ignore[arg-type]
     return StageContainer(
         task_id=stage,
@@ -133,23 +133,32 @@ def container_task(
 
 def credentials() -> dict[str, str]:
     """Return the variables of the worker by which a stage is let in."""
-    return {name: value for name, value in os.environ.items() if name.startswith(_SECRETS)}
+    found = {name: value for name, value in os.environ.items() if name.startswith(_SECRETS)}
+    # The user of the worker has no home in the image, and MLflow looks for its login there.
+    return found | ({"HOME": str(_HOME_THERE)} if _mlflow_login() else {})
 
 
-def _mounts(settings: Settings) -> list[Mount]:
-    """Return what of the host a stage needs, each at its own path: folders, and files with keys."""
-    folders = {
+def _mlflow_login() -> Path | None:
+    login = Path.home() / _MLFLOW_LOGIN
+    return login if login.is_file() else None
+
+
+def _folders(settings: Settings) -> list[Mount]:
+    """Return the folders of the host that a stage needs, each at its own path."""
+    places = {
         place.removeprefix("file://")
         for place in places_of(settings).values()
         if "://" not in place or place.startswith("file://")
     }
-    keys = {path: path for name in _KEY_FILES if (path := os.environ.get(name, ""))}
-    if (login := Path.home() / _MLFLOW_LOGIN).is_file():
-        keys[str(_HOME_THERE / _MLFLOW_LOGIN)] = str(login)
+    return [Mount(target=path, source=path, type="bind") for path in sorted(places)]
+
+
+def _files_with_keys() -> list[Mount]:
+    """Return the files by which a stage is let in: each at its own path, MLflow's login at home."""
+    files = {path: path for name in _KEY_FILES if (path := os.environ.get(name, ""))}
+    if (login := _mlflow_login()) is not None:
+        files[str(_HOME_THERE / _MLFLOW_LOGIN)] = str(login)
     return [
-        *(Mount(target=path, source=path, type="bind") for path in sorted(folders)),
-        *(
-            Mount(target=target, source=source, type="bind", read_only=True)
-            for target, source in sorted(keys.items())
-        ),
+        Mount(target=there, source=here, type="bind", read_only=True)
+        for there, here in sorted(files.items())
     ]

@@ -5,6 +5,7 @@ these build stands as an example in docker/kubernetes/training-job.yaml. Tested 
 tests/pipelines/orchestration/test_kubernetes_stages.py.
 """
 
+import contextlib
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -14,11 +15,13 @@ from typing import Any
 import yaml
 from airflow.providers.cncf.kubernetes.operators.job import KubernetesJobOperator
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from kubernetes.client import ApiException
 from kubernetes.client import models as k8s
 
 from pipelines.contracts.errors import (
     PERMANENT_EXIT_CODES,
     ConfigurationError,
+    NoPlaceForPodError,
     TransientStorageError,
 )
 from pipelines.orchestration.containers import (
@@ -81,17 +84,39 @@ class TrainingJob(KubernetesJobOperator):
     def get_pods(
         self, pod_request_obj: k8s.V1Pod, context: Any, *, exclude_checked: bool = True
     ) -> Sequence[k8s.V1Pod]:
-        """Return the Job's pods, once they are all there; the Job makes them after it is made."""
-        deadline = time.monotonic() + _END_WAIT_S
+        """Return the Job's pods, once all are there and none waits for a machine any more.
+
+        Raises:
+            NoPlaceForPodError: some have not begun in time; the Job is deleted.
+        """
+        deadline = time.monotonic() + self.startup_timeout_seconds
         selector = self._build_find_pod_label_selector(context, exclude_checked=exclude_checked)
-        while time.monotonic() < deadline:
+        while True:
             found = self.client.list_namespaced_pod(
                 namespace=pod_request_obj.metadata.namespace, label_selector=selector
             ).items
-            if len(found) >= self.parallelism:
+            waiting = [pod for pod in found if pod.status.phase == "Pending"]
+            if len(found) >= self.parallelism and not waiting:
+                return super().get_pods(pod_request_obj, context, exclude_checked=exclude_checked)
+            if time.monotonic() > deadline:
                 break
             time.sleep(1)
-        return super().get_pods(pod_request_obj, context, exclude_checked=exclude_checked)
+        self.on_kill()
+        reasons = "; ".join(sorted({why_pending(pod) for pod in waiting})) or "no reason is told"
+        raise NoPlaceForPodError(
+            f"{len(found) - len(waiting)} of {self.parallelism} pods of the Job have begun within "
+            f"{self.startup_timeout_seconds} s ({reasons}); expected all of them; look for "
+            f"machines with {self.container_resources.requests}, claims and image, then retry"
+        )
+
+    def execute_complete(self, context: Any, event: dict[str, Any], **options: Any) -> Any:
+        """End the task as its Job ended, and show the pods' logs also where that is a failure."""
+        if event["status"] == "error":
+            for name in event.get("pod_names") or ():
+                # A pod that the cluster has taken away has no log, and the failure is told anyway.
+                with contextlib.suppress(ApiException):
+                    self._write_logs(self.hook.get_pod(name, event["pod_namespace"]))
+        return super().execute_complete(context, event, **options)
 
     def _end_earlier(self, job: k8s.V1Job) -> None:
         """Delete the Jobs of earlier attempts with their pods, and wait until they are gone.
@@ -116,6 +141,14 @@ class TrainingJob(KubernetesJobOperator):
                         each.metadata.name, namespace, propagation_policy="Foreground"
                     )
             time.sleep(1)
+
+
+def why_pending(pod: k8s.V1Pod) -> str:
+    """Return what Kubernetes says of a pod that has not begun; its name where it says nothing."""
+    conditions = [each.message for each in pod.status.conditions or () if each.message]
+    containers = [each.state.waiting for each in pod.status.container_statuses or ()]
+    stuck = [f"{each.reason} {each.message or ''}".strip() for each in containers if each]
+    return ", ".join([*conditions, *stuck]) or pod.metadata.name
 
 
 def pod_task(

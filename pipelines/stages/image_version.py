@@ -36,6 +36,6 @@ def require_same_version(environment: Mapping[str, str]) -> None:
     raise ConfigurationError(
         f"the image of this stage holds code version {image!r} ({IMAGE_VERSION}; its code's digest "
         f"is {own[:12]}), and the DAG that started it has code version {version!r} ({DAG_VERSION}; "
-        f"digest {dag[:12]}); expected the same code; set HOMEFEED_STAGE_IMAGE to the trainer image "
-        f"of version {version}, or bring Airflow to the image's version"
+        f"digest {dag[:12]}); expected the same code; set HOMEFEED_STAGE_IMAGE to the trainer "
+        f"image of version {version}, or bring Airflow to the image's version"
     )

@@ -43,3 +43,30 @@ def test_an_api_server_that_is_away_or_refuses_is_no_health() -> None:
     with server_that_answers(500) as url:
         assert health_of("scheduler", url).returncode != 0
     assert health_of("scheduler", url).returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (b"/sbin/docker-init\0--\0/entrypoint\0scheduler\0", "scheduler"),
+        (b"python3\0/opt/homefeed/bin/airflow\0celery\0worker\0", "worker"),
+        (
+            b"bash\0-c\0exec airflow triggerer\0",
+            "found 'bash -c exec airflow triggerer '; expected",
+        ),
+    ],
+)
+def test_the_part_is_what_the_first_process_was_told_to_be(command: bytes, expected: str) -> None:
+    script = (
+        "import sys; sys.path.insert(0, 'docker'); import health; "
+        "print(health.part_of(bytes.fromhex(sys.argv[1])))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, command.hex()],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert expected in done.stdout + done.stderr
+    assert (done.returncode == 0) == (expected in ("scheduler", "worker"))

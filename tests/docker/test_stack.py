@@ -107,3 +107,25 @@ def test_the_keys_of_a_bucket_come_from_the_environment(tmp_path: Path) -> None:
         "aws_access_key_id = key",
         "aws_secret_access_key = its-secret",
     ]
+
+
+def test_a_token_is_written_and_other_keys_than_those_on_file_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "its-secret"}
+    make_secrets(folder, **keys, AWS_SESSION_TOKEN="for-an-hour")
+    assert "aws_session_token = for-an-hour" in (folder / "aws_credentials").read_text()
+    assert make_secrets(folder, **keys).returncode == 0
+    refused = make_secrets(folder, **(keys | {"AWS_ACCESS_KEY_ID": "another"}))
+    assert refused.returncode != 0
+    assert "holds the access key 'key', and AWS_ACCESS_KEY_ID is 'another'" in refused.stderr
+    assert "delete it" in refused.stderr and "its-secret" not in refused.stderr
+
+
+def test_what_compose_asks_for_is_told_in_a_file_that_it_reads(stack: dict[str, Any]) -> None:
+    lines = (DOCKER / "local-s3.env").read_text().splitlines()
+    told = dict(line.split("=", 1) for line in lines if line and line[0] != "#")
+    asked = set(re.findall(r"\$\{(\w+)", (DOCKER / "compose.yaml").read_text()))
+    asked |= {name for name, value in stack["x-store"].items() if value is None}
+    assert told.keys() <= asked | {"COMPOSE_PROFILES"}
+    assert told["AWS_ENDPOINT_URL"] == "http://s3:8000"
+    assert stack["services"]["s3"]["profiles"] == [told["COMPOSE_PROFILES"]]

@@ -27,7 +27,7 @@ def begin(operator: KubernetesJobOperator, names: Names) -> BaseTrigger:
     """Run the task until it waits; return what it waits for."""
     operator.job_poll_interval = 0.2
     with pytest.raises(TaskDeferred) as deferred:
-        operator.execute(_context(names))
+        operator.execute(task_context(names))
     return deferred.value.trigger
 
 
@@ -38,10 +38,12 @@ def run(operator: KubernetesJobOperator, names: Names) -> None:
     async def wait() -> Any:
         return await anext(trigger.run())
 
-    operator.execute_complete(_context(names), asyncio.run(wait()).payload)
+    operator.execute_complete(task_context(names), asyncio.run(wait()).payload)
 
 
-def _context(names: Names) -> Any:
+def task_context(names: Names) -> Any:
+    """Return what a task is given when it is run."""
+
     def push(key: str, value: Any) -> None:
         json.dumps(value, default=str)  # as Airflow's database must be able to hold it
 

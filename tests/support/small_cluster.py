@@ -35,6 +35,7 @@ class Pod:
     """One pod of a Job, which is a process."""
 
     def __init__(self, job: Object, index: int, cluster: "SmallCluster") -> None:
+        self.index, self.cluster = index, cluster
         template = job["spec"]["template"]
         name, labels = job["metadata"]["name"], dict(template["metadata"].get("labels") or {})
         labels |= {JOB_NAME: name, INDEX: str(index)}
@@ -77,6 +78,8 @@ class Pod:
                 self.process.wait()
 
     def to_object(self) -> Object:
+        if told := self.cluster.pending.get(self.index):
+            return self._waiting(told)
         code = self.exit_code
         phase = "Running" if code is None else "Failed" if code else "Succeeded"
         ended = {"terminated": {"exitCode": code}} if code is not None else {"running": {}}
@@ -90,6 +93,12 @@ class Pod:
             "status": {"phase": phase, "containerStatuses": [status]},
         }
 
+    def _waiting(self, told: str) -> Object:
+        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+        status = {"phase": "Pending", "conditions": [condition | {"message": told}]}
+        found = {"metadata": self.metadata, "spec": self.spec, "status": status}
+        return {"apiVersion": "v1", "kind": "Pod", **found}
+
 
 class SmallCluster:
     """Jobs and their pods. `image` is the environment that every container begins with."""
@@ -100,6 +109,8 @@ class SmallCluster:
         self.jobs: dict[str, Object] = {}
         self.pods: dict[str, Pod] = {}
         self.made: list[Object] = []  # every Job that was ever asked for
+        self.pending: dict[int, str] = {}
+        """Of which pods a Job has no machine, by their index, and what the scheduler says of it."""
         self._lock = threading.RLock()
 
     def variables_of(

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pipelines.contracts.code_identity import project_digest
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.orchestration.containers import (
     command_line,
@@ -12,6 +13,7 @@ from pipelines.orchestration.containers import (
 from pipelines.settings import Settings
 
 VERSION = "6736cd9a0b1c"
+OWN_CODE = {"HOMEFEED_DAG_VERSION", "HOMEFEED_DAG_CODE"}
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +40,7 @@ def test_it_is_told_the_places_and_what_else_was_set_for_stages(
         "HOMEFEED_WORKSPACE": "s3://b/work",
         "HOMEFEED_TRACKING_URI": "http://127.0.0.1:5000",
         "HOMEFEED_EXPERIMENT": "ranker",
-        "HOMEFEED_DAG_CODE": CODE,
+        "HOMEFEED_DAG_CODE": project_digest(),
         "HOMEFEED_DAG_VERSION": VERSION,
     }
 
@@ -67,9 +69,10 @@ def test_places_in_a_store_stay_as_they_are() -> None:
 def test_an_image_of_other_code_on_purpose_is_not_compared() -> None:
     both = Settings(stage_image="trainer:2", anchor_image="trainer:1")
     assert environment_of("train_challenger", both)["HOMEFEED_DAG_VERSION"] == VERSION
-    assert "HOMEFEED_DAG_VERSION" not in environment_of("train_anchor", both)
+    assert environment_of("train_challenger", both)["HOMEFEED_DAG_CODE"] == project_digest()
+    assert not environment_of("train_anchor", both).keys() & OWN_CODE
     by_command = Settings(stage_image="trainer:2", anchor_command="/old/homefeed")
-    assert "HOMEFEED_DAG_VERSION" not in environment_of("train_anchor", by_command)
+    assert not environment_of("train_anchor", by_command).keys() & OWN_CODE
     same = Settings(stage_image="trainer:2")
     assert environment_of("train_anchor", same)["HOMEFEED_DAG_VERSION"] == VERSION
 

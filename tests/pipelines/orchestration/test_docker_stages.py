@@ -1,7 +1,9 @@
 """What Docker is asked for when it runs a stage; tests/production/kubernetes has it run."""
 
 import os
+import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,18 +15,24 @@ from pipelines.orchestration.docker_stages import (
     credentials,
     device_requests,
 )
+from pipelines.places import store_errors
 from pipelines.settings import Resources, Settings
 
 RUN_URI = "s3://w/runs/a b"
 HOUR = timedelta(hours=1)
 ON_GPUS = {"accelerator": "gpu", "devices": 4, "nodes": 1}
+KEY_FILES = (
+    *("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE"),
+    *("GOOGLE_APPLICATION_CREDENTIALS", "AZURE_FEDERATED_TOKEN_FILE"),
+)
 IN_BUCKET = {"event_log": "s3://b/log", "workspace": "s3://b/work"}
 
 
 @pytest.fixture(autouse=True)
-def without_files_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+def without_files_of_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in KEY_FILES:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
 
 def task(stage: str, hardware: Any = None, **settings: Any) -> StageContainer:
@@ -88,14 +96,39 @@ def test_credentials_reach_the_container_and_nothing_that_airflow_shows(
     assert not [text for text in shown for value in secrets.values() if value in text]
 
 
+@pytest.mark.parametrize("name", KEY_FILES)
 def test_a_file_with_keys_is_seen_by_the_container_and_only_read(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/run/secrets/keys")
+    monkeypatch.setenv(name, "/run/secrets/keys")
     found = task("train_challenger")
     [mount] = found.mounts
     assert (mount["Source"], mount["Target"], mount["ReadOnly"]) == (
         *("/run/secrets/keys", "/run/secrets/keys", True),
     )
     assert found.user == f"{os.getuid()}:0"  # who may read it
-    assert found._private_environment["AWS_SHARED_CREDENTIALS_FILE"] == "/run/secrets/keys"
+    assert found._private_environment[name] == "/run/secrets/keys"
+
+
+def test_mlflow_s_login_in_a_file_is_found_at_home_in_the_container(tmp_path: Path) -> None:
+    assert "HOME" not in task("train_challenger")._private_environment
+    login = tmp_path / "home/.mlflow/credentials"
+    login.parent.mkdir(parents=True)
+    login.write_text("[mlflow]\nmlflow_tracking_password = shibboleth\n")
+    found = task("train_challenger")
+    [mount] = found.mounts
+    assert (mount["Source"], mount["ReadOnly"]) == (str(login), True)
+    home = found._private_environment["HOME"]
+    assert mount["Target"] == f"{home}/.mlflow/credentials"
+
+
+def test_every_variable_that_a_message_asks_for_reaches_the_container(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = re.findall(
+        r"[A-Z]+_[A-Z_]+", " ".join((store_errors._KEYS, *store_errors._OF_CLOUD.values()))
+    )
+    assert {"GOOGLE_APPLICATION_CREDENTIALS", "AZURE_CLIENT_SECRET"} <= set(asked)
+    for name in asked:
+        monkeypatch.setenv(name, "/a/value")
+    assert set(asked) <= task("build_snapshot")._private_environment.keys()

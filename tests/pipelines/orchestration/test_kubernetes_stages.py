@@ -20,6 +20,7 @@ from kubernetes.client import ApiClient
 from kubernetes.client import models as k8s
 
 from pipelines.contracts.errors import PERMANENT_EXIT_CODES, ConfigurationError
+from pipelines.orchestration import containers
 from pipelines.orchestration.kubernetes_stages import COMPONENT, TrainingJob
 from pipelines.orchestration.operators import stage_operator
 from pipelines.settings import Resources, Settings
@@ -41,6 +42,7 @@ SETTINGS = {
 @pytest.fixture(autouse=True)
 def in_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOMEFEED_IMAGE_VERSION", "VERSION")
+    monkeypatch.setattr(containers, "project_digest", lambda: "DIGEST")
 
 
 def read_back(value: Any, kind: str) -> Any:

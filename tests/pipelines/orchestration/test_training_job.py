@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -13,10 +14,11 @@ import pytest
 from airflow.sdk import RetryAction
 from airflow.sdk.exceptions import AirflowException
 
+from pipelines.contracts.errors import NoPlaceForPodError
 from pipelines.orchestration.operators import stage_operator
 from pipelines.orchestration.retries import StageRetryPolicy
 from pipelines.settings import Settings
-from support.cluster_tasks import begin, run, use_cluster
+from support.cluster_tasks import begin, run, task_context, use_cluster
 from support.small_cluster import SmallCluster, small_cluster
 
 CONTEXT = ("homefeed_retrain", "train_challenger", "manual__x")
@@ -99,6 +101,33 @@ def test_a_job_that_an_earlier_attempt_left_is_ended_first(cluster, tmp_path) ->
     run(task(tmp_path), CONTEXT)
     assert earlier.exit_code == 128 + 15
     assert len(cluster.made) == 2 and len(cluster.jobs) == 1
+
+
+def test_the_log_of_a_failed_machine_is_shown_by_the_task(cluster, tmp_path, capsys) -> None:
+    (tmp_path / "do").write_text("print('out of memory on card 3', flush=True); sys.exit(70)")
+    failing = task(tmp_path, nodes=1)
+    with pytest.raises(AirflowException):
+        run(failing, CONTEXT)
+    assert "logs: out of memory on card 3" in capsys.readouterr().out
+
+
+def test_a_machine_that_is_not_found_in_time_is_told_with_its_reason(cluster, tmp_path) -> None:
+    (tmp_path / "do").write_text("time.sleep(600)")
+    cluster.pending[1] = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+    waiting = task(tmp_path)
+    waiting.startup_timeout_seconds = 2
+    with pytest.raises(NoPlaceForPodError, match="1 of 2 pods.*Insufficient nvidia") as caught:
+        waiting.execute(task_context(CONTEXT))
+    assert cluster.jobs == {}  # else it would begin beside the next attempt
+    decided = StageRetryPolicy().evaluate(caught.value, try_number=1, max_tries=3)
+    assert decided.action is RetryAction.DEFAULT
+
+
+def test_a_machine_that_comes_late_is_waited_for(cluster, tmp_path) -> None:
+    cluster.pending[0] = "waiting for a machine"
+    threading.Timer(1.5, cluster.pending.clear).start()
+    run(task(tmp_path), CONTEXT)
+    assert {"pod-0", "pod-1"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_one_machine_is_a_job_of_one_pod(cluster, tmp_path) -> None:

@@ -21,6 +21,7 @@ from mlflow import MlflowClient
 import docker
 from pipelines.contracts.artifacts import Challenger, ResolvedRun, Snapshot
 from pipelines.contracts.run_layout import manifest_uri
+from pipelines.orchestration import containers
 from pipelines.orchestration.docker_stages import StageContainer
 from pipelines.orchestration.operators import stage_operator
 from pipelines.orchestration.retries import StageRetryPolicy
@@ -106,7 +107,7 @@ def context() -> dict[str, object]:
     return {"ti": SimpleNamespace()}
 
 
-def containers(engine: docker.DockerClient, run: ResolvedRun) -> list[str]:
+def containers_of(engine: docker.DockerClient, run: ResolvedRun) -> list[str]:
     label = f"homefeed.run={run.run_uri}"
     return [each.id for each in engine.containers.list(all=True, filters={"label": label})]
 
@@ -137,7 +138,7 @@ def test_a_stage_is_run_to_its_end_and_nothing_of_it_is_left(
         assert path.stat().st_uid == os.getuid()
     with pytest.raises(NotFound):
         engine.containers.get(earlier.id)  # of an attempt whose worker was killed
-    assert containers(engine, run) == []
+    assert containers_of(engine, run) == []
     assert {each.id for each in engine.volumes.list()} <= volumes
 
 
@@ -149,13 +150,14 @@ def test_an_image_of_other_code_than_the_dag_s_is_refused_and_not_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HOMEFEED_IMAGE_VERSION", "another-version")
+    monkeypatch.setattr(containers, "project_digest", lambda: "0" * 64)
     with pytest.raises(Exception, match="'StatusCode': 78") as caught:
         task(run, tmp_path).execute(context())
     told = "\n".join(caught.value.logs)
     assert repr(version) in told and "'another-version'" in told
     decided = StageRetryPolicy().evaluate(caught.value, try_number=1, max_tries=3)
     assert decided.action is RetryAction.FAIL
-    assert containers(engine, run) == []
+    assert containers_of(engine, run) == []
 
 
 @pytest.mark.services
