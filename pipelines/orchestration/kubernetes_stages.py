@@ -106,8 +106,12 @@ class TrainingJob(KubernetesJobOperator):
         raise NoPlaceForPodError(
             f"{len(found) - len(waiting)} of {self.parallelism} pods of the Job have begun within "
             f"{self.startup_timeout_seconds} s ({reasons}); expected all of them; look for "
-            f"machines with {self.container_resources.requests}, claims and image, then retry"
+            f"machines with {self._asked()}, claims and image, then retry"
         )
+
+    def _asked(self) -> dict[str, str]:
+        assert self.container_resources is not None  # of which the Job was made
+        return dict(self.container_resources.requests)
 
     def execute_complete(self, context: Any, event: dict[str, Any], **options: Any) -> Any:
         """End the task as its Job ended, and show the pods' logs also where that is a failure."""
