@@ -34,8 +34,8 @@ from support.stack import (  # noqa: E402
     SERVICES,
     Stack,
     StackError,
+    all_secrets,
     finish,
-    secret,
     use_store,
 )
 
@@ -148,9 +148,8 @@ def try_kills(stack: Stack, wanted: list[Kill]) -> int:
 def _try_kill(stack: Stack, kill: Kill, run_id: str, undisturbed: CycleOutcome) -> str:
     api = stack.api()
     api.trigger(run_id, Cycle(DAYS[1], RECIPE).conf | {"promote": False})
-    _wait_for_stage(stack, run_id, kill.stage)
-    stack.kill(kill.service)
-    stack.wait_until_healthy((kill.service,))
+    stage_was = _wait_for_stage(stack, run_id, kill.stage)
+    stack.wait_until_restarted(kill.service, stack.kill(kill.service))
     state, cleared = finish(api, run_id), 0
     if state == "failed":
         stack.wait_until_healthy(SERVICES)
@@ -164,7 +163,7 @@ def _try_kill(stack: Stack, kill: Kill, run_id: str, undisturbed: CycleOutcome) 
     for stage in ("build_snapshot", "train_challenger"):
         if _digests(found, stage) != _digests(undisturbed, stage):
             return f"LOST: {stage} is not what it is undisturbed"
-    return f"survived with {cleared} Clear"
+    return f"survived with {cleared} Clear ({stage_was} when it was killed)"
 
 
 def _digests(outcome: CycleOutcome, stage: str) -> list[str]:
@@ -172,12 +171,13 @@ def _digests(outcome: CycleOutcome, stage: str) -> list[str]:
     return sorted(f"{key}={value}" for key, value in artifact.items() if key.endswith("digest"))
 
 
-def _wait_for_stage(stack: Stack, run_id: str, stage: str, timeout_s: float = 900.0) -> None:
+def _wait_for_stage(stack: Stack, run_id: str, stage: str, timeout_s: float = 900.0) -> str:
+    """Wait until a stage has begun, and return its state: a short one may have ended by then."""
     api, deadline = stack.api(), time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         states = {task["task_id"]: task["state"] for task in api.tasks(run_id)}
         if states.get(stage) in ("running", "success"):
-            return
+            return str(states[stage])
         time.sleep(0.1)
     raise StackError(f"{stage} of {run_id} has not begun after {timeout_s:.0f} s")
 
@@ -198,16 +198,14 @@ def local_s() -> float:
 
 
 def search_for_secrets(stack: Stack) -> None:
-    """Look for each secret in what the services printed and in their environments."""
-    folder = Path(__file__).parents[2] / "docker" / "secrets"
-    names = [path.name for path in folder.iterdir() if path.name.endswith(("password", "key"))]
-    printed = stack.logs()
-    for service in SERVICES:
-        printed += stack.inspect(service)
-    found = [name for name in names if secret(name) in printed]
+    """Look for every secret in all that may be seen of the services."""
+    told, secrets = stack.told(), all_secrets()
+    if empty := [name for name, words in secrets.items() if not words]:
+        raise StackError(f"no secret was found in {empty}, and so none could be looked for")
+    found = [name for name, words in secrets.items() if any(word in told for word in words)]
     if found:
-        raise StackError(f"these secrets were printed or stand in an environment: {found}")
-    say(f"none of {len(names)} secrets stands in a log or in a container's settings")
+        raise StackError(f"these secrets stand in a log, a setting or an argument: {found}")
+    say(f"no word of {len(secrets)} files of secrets stands in a log, a setting or an argument")
 
 
 def take_pictures(folder: Path) -> None:

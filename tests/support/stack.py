@@ -5,11 +5,11 @@ Not a test and not for production: it is what `make try-stack` looks through.
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.local.airflow_api import FINAL_STATES, AirflowApi
@@ -36,6 +36,8 @@ class Stack:
 
     def __init__(self) -> None:
         self._engine, self._compose = _engine()
+        self._ended = threading.Event()
+        self._looker = threading.Thread(target=self._look_at_health, daemon=True)
         self._environment = os.environ | {
             "AWS_ENDPOINT_URL": "http://s3:8000",
             "HOMEFEED_MAKE_BUCKET": "yes",
@@ -66,9 +68,10 @@ class Stack:
             stdout=subprocess.DEVNULL,
         )
         started = time.monotonic()
-        with self._health_is_looked_at():
-            self.compose("up", "--detach", "--no-build")
-            self.wait_until_healthy(SERVICES, timeout_s)
+        if "podman" in self._engine[0]:
+            self._looker.start()
+        self.compose("up", "--detach", "--no-build")
+        self.wait_until_healthy(SERVICES, timeout_s)
         return time.monotonic() - started
 
     def wait_until_healthy(self, services: tuple[str, ...], timeout_s: float = 300.0) -> None:
@@ -83,6 +86,7 @@ class Stack:
 
     def down(self) -> None:
         """End the containers and delete their volumes."""
+        self._ended.set()
         self.compose("down", "--volumes", "--timeout", "5")
 
     def ingest(self) -> None:
@@ -97,20 +101,47 @@ class Stack:
         """Return what the engine knows of a container: starting, healthy, unhealthy, absent."""
         return self._inspect(service, "{{.State.Health.Status}}") or "absent"
 
-    def kill(self, service: str) -> None:
-        """Kill a container's first process, and with it all others, as the kernel would."""
+    def kill(self, service: str) -> str:
+        """Kill a container's first process, and with it all others, as the kernel would.
+
+        Returns:
+            When it had been started; `wait_until_restarted` asks for it.
+        """
+        started = self._inspect(service, "{{.State.StartedAt}}")
         pid = int(self._inspect(service, "{{.State.Pid}}"))
         if pid <= 0:
             raise StackError(f"{service} does not run")
         os.kill(pid, 9)
+        return started
 
-    def inspect(self, service: str) -> str:
-        """Return a container's settings as the engine has them, its environment among them."""
-        return self._inspect(service, "{{json .Config}}")
+    def wait_until_restarted(self, service: str, started: str, timeout_s: float = 300.0) -> None:
+        """Wait until a container that was killed runs anew and is healthy.
 
-    def logs(self) -> str:
-        """Return everything that the services have printed."""
-        return self.compose("logs", "--no-color", check=False)
+        What the engine knew of its health before it was killed would say so at once.
+        """
+        deadline = time.monotonic() + timeout_s
+        while self._inspect(service, "{{.State.StartedAt}}") in ("", started):
+            if time.monotonic() > deadline:
+                raise StackError(f"{service} was not started again within {timeout_s:.0f} s")
+            time.sleep(0.1)
+        self.wait_until_healthy((service,), timeout_s)
+
+    def told(self) -> str:
+        """Return what may be seen of the services, in which no secret may stand.
+
+        What they have printed, the logs of the tasks, their settings, and the argument lists of
+        their processes.
+        """
+        found = [self.compose("logs", "--no-color")]
+        task_logs = ["find", "/opt/airflow/logs", "-type", "f", "-exec", "cat", "{}", "+"]
+        found.append(self.compose("exec", "-T", "worker", *task_logs))
+        for service in SERVICES:
+            found += [self._inspect(service, "{{json .Config}}"), self._processes(service)]
+        return "\n".join(found)
+
+    def _processes(self, service: str) -> str:
+        command = [*self._engine, "top", self.container(service)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     def sizes_mb(self) -> dict[str, float]:
         """Return by how many megabytes (10^6 bytes) each image is larger than its base."""
@@ -148,31 +179,26 @@ class Stack:
             )
         return done.stdout.strip()
 
-    @contextlib.contextmanager
-    def _health_is_looked_at(self) -> Iterator[None]:
+    def _look_at_health(self) -> None:
         """Have podman run health checks, which it does by itself under systemd alone."""
-        ended = threading.Event()
-
-        def look() -> None:
-            while not ended.wait(1.0):
-                for service in SERVICES:
-                    command = [*self._engine, "healthcheck", "run", self.container(service)]
-                    subprocess.run(command, capture_output=True, check=False)
-
-        looker = threading.Thread(target=look, daemon=True)
-        if "podman" in self._engine[0]:
-            looker.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            if looker.is_alive():
-                looker.join()
+        while not self._ended.wait(1.0):
+            for service in SERVICES:
+                command = [*self._engine, "healthcheck", "run", self.container(service)]
+                subprocess.run(command, capture_output=True, check=False)
 
 
 def secret(name: str) -> str:
     """Return a secret of the stack."""
     return (ROOT / "docker" / "secrets" / name).read_text().strip()
+
+
+def all_secrets() -> dict[str, set[str]]:
+    """Return the words of each file of secrets that are secret: those that were drawn at random."""
+    known = {"authenticate_request_basic_auth"}  # a name in MLflow's file
+    return {
+        path.name: set(re.findall(r"[A-Za-z0-9_=-]{30,}", path.read_text())) - known
+        for path in sorted((ROOT / "docker" / "secrets").iterdir())
+    }
 
 
 def use_store() -> None:
