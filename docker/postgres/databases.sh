@@ -6,7 +6,8 @@ for name in airflow mlflow; do
   # The password goes in by standard input: an argument would stand in the list of processes.
   psql --username postgres --set ON_ERROR_STOP=1 --quiet <<SQL
 CREATE USER $name PASSWORD '$(cat "/run/secrets/${name}_database_password")';
-CREATE DATABASE $name OWNER $name;
+-- A server of another locale would give it another encoding, and its clients would read bytes.
+CREATE DATABASE $name OWNER $name ENCODING 'UTF8' TEMPLATE template0;
 REVOKE CONNECT ON DATABASE $name FROM PUBLIC;
 SQL
 done
