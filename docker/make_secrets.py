@@ -94,6 +94,9 @@ def _mlflow_auth(admin_password: str) -> str:
     return (
         "[mlflow]\n"
         "default_permission = READ\n"
+        # Checking a password costs a tenth of a second, and a stage asks hundreds of times. A
+        # password that was changed counts after so many seconds.
+        "auth_cache_ttl_seconds = 60\n"
         "database_uri = postgresql+psycopg2://mlflow@postgres/mlflow\n"
         "admin_username = admin\n"
         f"admin_password = {admin_password}\n"
