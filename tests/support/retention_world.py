@@ -64,6 +64,11 @@ class OldRegistry(FakeRegistry):
         ]
         return Page([*found, *self.others])
 
+    def get_model_version(self, name: str, version: str) -> Any:
+        found = super().get_model_version(name, version)
+        found.source = f"models:/m-{version}"
+        return found
+
     def get_registered_model(self, name: str) -> Any:
         aliases = {"champion": self.alias} if self.alias else {}
         return SimpleNamespace(tags=self._read()["tags"], aliases=aliases | self.aliases)

@@ -12,6 +12,7 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts.errors import (
+    BundleMissingError,
     ConfigurationError,
     RunInProgressError,
     TrackingUnavailableError,
@@ -158,6 +159,14 @@ def test_an_alias_given_since_the_plan_keeps_the_model(world: OldWorld) -> None:
     told = {label(item): kept for item, kept in delete(place, plan)}
     assert told["model 2"] == "an alias was given to it since the plan was made"
     assert world.registry.deleted == []
+
+
+def test_what_a_deletion_has_marked_is_not_gone_back_to(world: OldWorld) -> None:
+    world.delete()
+    told = f"{NAME} v2 cannot become champion: its logged model m-2 .* are v1, v3, v4, v5, v6, v7;"
+    with pytest.raises(BundleMissingError, match=told):
+        by_hand.rollback(world.registry, world.settings, "2", world.now, "hides rose")  # type: ignore[arg-type]
+    assert world.registry.alias == "6"
 
 
 @pytest.mark.parametrize("lost", ["request", "answer"])
