@@ -143,12 +143,10 @@ def _delete_alert(place: Place, item: Item) -> str:
 
 def _delete_model(place: Place, item: Item) -> str:
     assert isinstance(item.held, FoundVersion)
-    version = item.held
     with _while_nothing_moves(place):
-        aliases = models.read_aliases(place.client, place.registered_model)
-        if version.name in aliases.values():
-            return "an alias was given to it since the plan was made"
-        models.mark_deleted(place.client, version)
+        if why := models.why_kept_by_now(place.client, place.registered_model, item.held):
+            return why
+        models.mark_deleted(place.client, item.held)
     return ""
 
 

@@ -146,6 +146,51 @@ def test_a_logged_model_that_is_there_becomes_champion(
     assert registry.read_champion(old.client, old.name) == old.logged
 
 
+def test_versions_that_are_one_logged_model_are_told_together(old: Old) -> None:
+    client, elsewhere = old.client, f"{old.name}_elsewhere"
+    version = client.get_model_version(old.name, "2")
+    model_id = str(version.source).removeprefix("models:/")
+    place = client.get_logged_model(model_id).artifact_location
+    run_id = version.run_id
+    client.create_model_version(old.name, str(version.source), run_id, model_id=model_id)
+    client.create_model_version(old.name, place, run_id, model_id=model_id)
+    old.copy("2", old.name)
+    old.copy("5", elsewhere)
+    found = old.find()
+    assert {name for name, each in found.items() if each.model_id == model_id} == set("2345")
+    assert found["2"].twins == ("3", "4", "5")
+    assert found["5"].twins == ("2", "3", "4")
+    assert found["1"].twins == found["1"].other_names == ()
+    assert {each.other_names for name, each in found.items() if name != "1"} == {
+        (f"{elsewhere} v1",)
+    }
+
+
+def test_a_copy_is_told_with_its_files_where_what_was_copied_is_gone_or_another(old: Old) -> None:
+    """Of a registered model that is made anew, the numbers begin anew."""
+    client, between, elsewhere = old.client, f"{old.name}_between", f"{old.name}_elsewhere"
+    old.copy("2", between)
+    client.copy_model_version(f"models:/{between}/1", elsewhere)
+    client.delete_registered_model(between)
+    assert old.find()["2"].other_names == (f"{elsewhere} v1",)
+    client.create_registered_model(between)
+    client.create_model_version(between, "s3://bucket/another/model")
+    assert old.find()["2"].other_names == (f"{elsewhere} v1",)
+
+
+def test_what_was_registered_or_named_since_keeps_a_logged_model(old: Old) -> None:
+    client = old.client
+    client.delete_registered_model_alias(old.name, "challenger")
+    found = old.find()["2"]
+    assert models.why_kept_by_now(client, old.name, found) == ""
+    old.copy("2", old.name)
+    told = models.why_kept_by_now(client, old.name, found)
+    assert told == f"it was registered as {old.name} v3 too since the plan was made"
+    client.set_registered_model_alias(old.name, "mine", "3")
+    told = models.why_kept_by_now(client, old.name, old.find()["2"])
+    assert told == "an alias was given to it since the plan was made"
+
+
 def test_of_a_logged_model_that_is_two_registered_models_both_are_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
