@@ -19,11 +19,7 @@ from pydantic import ValidationError
 
 from pipelines.contracts import files
 from pipelines.contracts.base import Frozen
-from pipelines.contracts.errors import (
-    ConfigurationError,
-    DataContractError,
-    RunInProgressError,
-)
+from pipelines.contracts.errors import ConfigurationError, DataContractError, RunInProgressError
 from pipelines.places import conditional, disk_lease, folders, store_errors, store_lease, stores
 from pipelines.places.conditional import Revision
 from pipelines.places.lease import Lease, holding, require_held_leases
@@ -385,12 +381,19 @@ def exclusive_lock(uri: str, purpose: str, wait_s: float = 0.0) -> Iterator[Leas
 
 
 def is_held(uri: str) -> bool:
-    """Return whether a living process holds the lease of a place; the place is not taken.
+    """Return whether a living process holds the lease of a place; the place is not taken."""
+    return uri in find_held([uri], {})
 
-    On an object store the next sign of life of its holder is waited for, and a holder that gives
-    none in that time (`store_lease.gives_sign_of_life`) counts as dead.
+
+def find_held(uris: Sequence[str], dead: dict[str, Revision]) -> set[str]:
+    """Return the places whose lease a living process holds; none of them is taken.
+
+    On an object store the next signs of life of all holders are waited for at once. A holder that
+    gives none counts as dead, and `dead` keeps it for the next look (`store_lease.find_living`).
     """
-    if is_local(uri):
+    held = store_lease.find_living([uri for uri in uris if not is_local(uri)], dead)
+    for uri in filter(is_local, uris):
         with translated_errors(uri, "looking for the holder of"):
-            return disk_lease.is_locked(local_path(f"{uri}.lock"))
-    return store_lease.gives_sign_of_life(uri)
+            if disk_lease.is_locked(local_path(f"{uri}.lock")):
+                held.add(uri)
+    return held

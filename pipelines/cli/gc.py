@@ -46,7 +46,7 @@ def gc(
 def _line(what: str, item: Item, now: datetime, why: str = "") -> str:
     size, age = _size(item.held.num_bytes), f"{item.age_days(now)} days old"
     tail = f"  because {why}" if why else ""
-    return f"{what:8}  {item.kind:11}  {item.held.name}  {size}, {age}{tail}"
+    return f"{what:8}  {item.kind:11}  {item.label}  {size}, {age}{tail}"
 
 
 def _say_total(gone: list[Item], verb: str) -> None:

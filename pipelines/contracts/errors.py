@@ -103,7 +103,7 @@ class TrackingEntryMissingError(HomefeedError):
 
 
 class BundleMissingError(DataContractError):
-    """A registered version is there and its bundle is not: the files were deleted."""
+    """A registered version is there and its bundle is not: the files are or will be deleted."""
 
 
 class TransientStorageError(HomefeedError):

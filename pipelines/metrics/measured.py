@@ -65,13 +65,14 @@ def measured(stage: str) -> Iterator[Attempt]:
     if _is_off.get() or not wanted_exporters(os.environ):
         yield attempt
         return
-    with UsageMeter() as meter:
+    with contextlib.ExitStack() as until_the_end:
+        meter = _begin(stage, until_the_end)
         try:
             yield attempt
         except BaseException as error:
-            _report(attempt, meter.read(), error)
+            _report(attempt, meter, error)
             raise
-        _report(attempt, meter.read(), None)
+        _report(attempt, meter, None)
 
 
 @contextlib.contextmanager
@@ -87,19 +88,39 @@ def unmeasured() -> Iterator[None]:
         _is_off.reset(before)
 
 
-def _report(attempt: Attempt, usage: Usage, error: BaseException | None) -> None:
-    """Send what is known. A fault in here is told and reddens no stage."""
+def _begin(stage: str, until: contextlib.ExitStack) -> UsageMeter | None:
+    """Begin to measure until a stack is left; None where that fails, and the stage goes on."""
+    try:
+        return until.enter_context(UsageMeter())
+    except Exception as error:  # The system gives no thread, say.
+        _tell_unmeasured(stage, error)
+        return None
+
+
+def _report(attempt: Attempt, meter: UsageMeter | None, error: BaseException | None) -> None:
+    """Send what is known. A fault in here is told and reddens no stage.
+
+    Args:
+        attempt: The attempt.
+        meter: What has measured it; None: that could not begin, which was told then.
+        error: What ended the stage; None: it has done its work.
+    """
+    if meter is None:
+        return
     try:
         from pipelines.metrics.sending import send
 
-        points = [*_of_attempt(attempt, usage, error), *_of_artifact(attempt)]
+        points = [*_of_attempt(attempt, meter.read(), error), *_of_artifact(attempt)]
         send(points, f"{attempt.stage} ({outcome_of(attempt, error)})")
     except Exception as second:
         # Whatever it is, the stage's own end is what people must learn of.
-        log.warning(
-            "%s was not measured (%s); nothing else of it is affected",
-            *(attempt.stage, type(second).__name__),
-        )
+        _tell_unmeasured(attempt.stage, second)
+
+
+def _tell_unmeasured(stage: str, error: Exception) -> None:
+    log.warning(
+        "%s was not measured (%s); nothing else of it is affected", stage, type(error).__name__
+    )
 
 
 def outcome_of(attempt: Attempt, error: BaseException | None) -> str:

@@ -84,13 +84,17 @@ def family_memory_bytes() -> int:
     """Return the resident memory of this process and all below it, in bytes.
 
     Pages that processes share, libraries and shared tensors, are counted once: of each process the
-    pages of its own are taken, and of the shared ones the largest share.
+    pages of its own are taken, and of the shared ones the largest share. Where the system does not
+    let this user see who the children are, none of them is counted.
     """
     import psutil
 
     own = psutil.Process()
+    family = [own]
+    with contextlib.suppress(psutil.Error):  # One of the machine's processes may not be read.
+        family += own.children(recursive=True)
     alone, shared = 0, 0
-    for process in [own, *own.children(recursive=True)]:
+    for process in family:
         with contextlib.suppress(psutil.Error):  # It has ended meanwhile.
             found = process.memory_info()
             alone += found.rss - found.shared

@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 
 from pydantic import Field, ValidationError
 
@@ -208,27 +209,42 @@ def acquire(place: str, purpose: str, wait_s: float) -> StoreLease:
             return lease
 
 
-def gives_sign_of_life(place: str) -> bool:
-    """Return whether a process holds a place and shows that it lives; the place is not taken.
+def find_living(places: Sequence[str], dead: dict[str, Revision]) -> set[str]:
+    """Return the places that a process holds and shows that it lives; no place is taken.
 
     A holder writes `RENEWALS_PER_TTL` times in its time to live, so it is watched for half as long
-    again as one such pause. One that is cut off for longer counts as dead here.
+    again as one such pause, and all holders are watched at the same time. One that is cut off for
+    longer counts as dead here.
+
+    Args:
+        places: URIs of what may be held.
+        dead: By place, what a holder that was found dead had written last; who is found dead now is
+            added. A holder that has written nothing since is not watched again.
 
     Raises:
         TransientStorageError: the store does not answer.
     """
-    first = _read(place)
-    if first is None or not first[0].holder:
-        return False
-    deadline = _now_s() + 1.5 * first[0].ttl_s / RENEWALS_PER_TTL
-    while _now_s() < deadline:
-        time.sleep(min(1.0, first[0].ttl_s / _LOOKS_PER_TTL))
-        found = _read(place)
-        if found is None or not found[0].holder:
-            return False
-        if found[1] != first[1]:
-            return True
-    return False
+    seen = {place: found for place in places if (found := _read(place)) is not None}
+    watched = {
+        place: (state, revision)
+        for place, (state, revision) in seen.items()
+        if state.holder and dead.get(place) != revision
+    }
+    living: set[str] = set()
+    since = _now_s()
+    while watched:
+        time.sleep(min(1.0, *(state.ttl_s / _LOOKS_PER_TTL for state, _ in watched.values())))
+        for place, (state, revision) in tuple(watched.items()):
+            looked_at, found = _now_s(), _read(place)
+            if found is not None and found[0].holder:
+                if found[1] != revision:
+                    living.add(place)
+                elif looked_at - since >= 1.5 * state.ttl_s / RENEWALS_PER_TTL:
+                    dead[place] = revision
+                else:
+                    continue
+            del watched[place]
+    return living
 
 
 def _take(place: str, purpose: str, before: LeaseState | None, over: Revision) -> StoreLease | None:

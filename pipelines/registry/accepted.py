@@ -6,6 +6,7 @@ Not for accepting: that is the stage `check_snapshot`. Tested with the stages th
 the markers, in tests/pipelines/stages/test_check_snapshot.py and test_resolve_run.py.
 """
 
+import fnmatch
 from datetime import datetime
 
 from pydantic import AwareDatetime, Field
@@ -54,10 +55,10 @@ def _marker_uri(run: ResolvedRun, snapshot: Snapshot) -> str:
 def newest_accepted(workspace_uri: str, recipe: str, before: datetime) -> str | None:
     """Return the URI of the newest accepted snapshot of a recipe with an earlier as_of, or None.
 
-    A snapshot that was deleted since is passed over.
+    A snapshot that was deleted since is passed over, as is a mark that is still being written.
     """
     folder = accepted_folder(workspace_uri, recipe)
-    for name in reversed(storage.list_names(folder)):
+    for name in reversed(fnmatch.filter(storage.list_names(folder), "[!.]*.json")):
         repair = "delete it: an older accepted snapshot is then the reference"
         marker = storage.read_model(storage.join(folder, name), AcceptedSnapshot, repair)
         if marker.as_of < before and storage.exists(snapshot_manifest_uri(marker.snapshot_uri)):

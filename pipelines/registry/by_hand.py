@@ -15,7 +15,7 @@ from pipelines.contracts.artifacts import Challenger, ModelRef, ResolvedRun
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.registry import anchor, history, moves, registry
 from pipelines.registry.history import History, HistoryEntry, Kind, Move
-from pipelines.registry.promotion import require_unaltered
+from pipelines.registry.promotion import require_not_deleted, require_unaltered
 from pipelines.registry.reconcile import require_own, require_workspace
 from pipelines.settings import Settings
 
@@ -101,7 +101,8 @@ def rollback(
 
     Raises:
         ConfigurationError: there is nothing to go back to, or the version serves already.
-        DataContractError: the version's files are missing, altered, or do not score as they did.
+        DataContractError: the version's files are missing, altered, marked as deleted in MLflow, or
+            do not score as they did.
         RecordDisagreesError: the alias is not where the history says.
         TrackingUnavailableError: MLflow does not answer; the message says what was moved.
     """
@@ -196,7 +197,7 @@ def _is_back_already(
 def _require_fit(
     client: "MlflowClient", workspace_uri: str, model: ModelRef, on_record: Sequence[ModelRef]
 ) -> None:
-    """Refuse to go back to a version that was altered since, or that cannot serve.
+    """Refuse to go back to a version that was altered or deleted since, or that cannot serve.
 
     A rollback that is carried on is asked this again: time has passed since it was begun.
 
@@ -204,6 +205,7 @@ def _require_fit(
         DataContractError: it is one of these; nothing was moved.
     """
     _require_as_recorded(on_record, model)
+    require_not_deleted(client, model)
     _require_servable(client, workspace_uri, model)
 
 

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Challenger, FreshAnchor, ModelRef, ResolvedRun
-from pipelines.contracts.errors import PromotionRefusedError
+from pipelines.contracts.errors import BundleMissingError, PromotionRefusedError
 from pipelines.contracts.judgement import Judgement, Promoted, Promotion, Verdict
+from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.registry import anchor, history, moves, registry, tracking
 from pipelines.registry.reconcile import look, require_agreement, require_newest, require_own
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +200,7 @@ def require_unaltered(client: "MlflowClient", workspace_uri: str, judged: ModelR
 
     Raises:
         PromotionRefusedError: the registry says that the version is another model.
-        DataContractError: its files are not those of that digest.
+        DataContractError: its files are not those of that digest, or are marked as deleted.
     """
     found = registry.read_version(client, judged.name, judged.version)
     if found != judged:
@@ -208,8 +210,41 @@ def require_unaltered(client: "MlflowClient", workspace_uri: str, judged: ModelR
             f"{found.mlflow_run_id}) at that version in the registry; expected what was judged: "
             f"its tags were altered since; start a new cycle"
         )
+    require_not_deleted(client, judged)
     with storage.scratch_folder(workspace_uri) as scratch:
         registry.download_bundle(client, judged, scratch)
+
+
+def require_not_deleted(client: "MlflowClient", model: ModelRef) -> None:
+    """Refuse to make a version champion whose logged model is marked as deleted.
+
+    Its files may be there, so that they could be fetched, until `mlflow gc` erases them. A mark is
+    made under the lock that the caller holds (`pipelines.retention.carry_out`).
+
+    Raises:
+        BundleMissingError: it is marked, or erased already.
+    """
+    with translated_outages(client.tracking_uri):
+        version = client.get_model_version(model.name, model.version)
+        if _has_files(client, version):
+            return
+        model_id = registry.find_logged_model(client, version)
+        versions = client.search_model_versions(f"name = '{model.name}'")
+        left = sorted(int(each.version) for each in versions if _has_files(client, each))
+    there = f"{'are' if len(left) > 1 else 'is'} {', '.join(f'v{n}' for n in left) or 'no version'}"
+    raise BundleMissingError(
+        f"{model.label} cannot become champion: its logged model {model_id} is marked as deleted "
+        f"in MLflow at {client.tracking_uri}, or erased; expected one that is there, because "
+        f"`mlflow gc` erases the files of a marked one; nothing was moved; MLflow has no call that "
+        f"takes the mark back, so count it as gone; of {model.name} there {there}; "
+        f"{registry.ROLL_BACK}, or start a new cycle"
+    )
+
+
+def _has_files(client: "MlflowClient", version: "ModelVersion") -> bool:
+    """Return whether a version's logged model is there; others' files are not looked for."""
+    model_id = registry.find_logged_model(client, version)
+    return not model_id or registry.find_location(client, model_id) != ""
 
 
 def _require_own_ruling(client: "MlflowClient", run: ResolvedRun, judgement: Judgement) -> None:

@@ -5,6 +5,7 @@ verdict, not here. Tested in tests/pipelines/registry/test_registry.py and
 test_promotion.py.
 """
 
+import re
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +35,8 @@ _MODEL_DIGEST = "model_digest"
 ALIAS_TIMEOUT_S = 5
 """How long the answer to a request to move the alias is waited for, in seconds. It is below the
 `MARGIN` of a lease on an object store, 6 s, in which nothing is begun without asking the store."""
+_LOGGED = re.compile(r"models:/(m-[^/@]+)|.*/models/(m-[^/]+)/artifacts(?:/.*)?")
+"""A logged model, and a place among its files."""
 ROLL_BACK = "roll back to another version (`homefeed rollback --to-version N`)"
 """What a person does about files of a version that are not as registered, if it is to serve."""
 
@@ -246,6 +249,35 @@ def tag_version(client: "MlflowClient", model: ModelRef, tags: dict[str, str]) -
     with translated_outages(client.tracking_uri):
         for key, value in tags.items():
             client.set_model_version_tag(model.name, model.version, key, value[:5000])
+
+
+def logged_model_in(source: str) -> str:
+    """Return the id of the logged model that a source names or lies in; '' where it is others'."""
+    found = _LOGGED.fullmatch(source)
+    return (found[1] or found[2]) if found else ""
+
+
+def find_logged_model(client: "MlflowClient", version: "ModelVersion") -> str:
+    """Return the id of the logged model that a version's files are; '' where they are others.
+
+    The source of a copy is a version, which may be gone: where its files lie was kept with it.
+    """
+    source = str(version.source or "")
+    if source.startswith("models:/") and not logged_model_in(source):
+        source = str(client.get_model_version_download_uri(version.name, version.version))
+    return logged_model_in(source)
+
+
+def find_location(client: "MlflowClient", model_id: str) -> str:
+    """Return where a logged model's files are; '' where it is deleted, or marked as deleted."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.get_logged_model(model_id).artifact_location)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return ""
 
 
 def download_bundle(client: "MlflowClient", model: ModelRef, folder: Path) -> Path:

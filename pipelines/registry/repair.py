@@ -11,6 +11,7 @@ from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.errors import ConfigurationError, TrackingEntryMissingError
 from pipelines.registry import history, moves, registry
 from pipelines.registry.history import HistoryEntry
+from pipelines.registry.promotion import require_not_deleted
 from pipelines.registry.reconcile import State, look
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def plan(
         ConfigurationError: nothing serves that could be recorded, or nothing is recorded that the
             alias could be pointed at, or the alias names it and the version itself was altered.
         TrackingEntryMissingError: the registry has no such version any more.
+        BundleMissingError: the alias would be pointed at a version that is marked as deleted.
     """
     steps: list[str] = []
     pending, last = state.history.pending, state.history.last
@@ -52,6 +54,8 @@ def plan(
         recorded = wanted if is_made else recorded
     model = _model_to_serve(client, state, recorded, restores_alias, to_version)
     if model is not None:
+        if model.version != state.serves:
+            require_not_deleted(client, model)
         does = "point the alias at" if model.version != state.serves else "record that"
         tail = "" if model.version != state.serves else " serves"
         steps.append(f"{does} {model.label}{tail}")

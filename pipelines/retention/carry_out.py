@@ -11,7 +11,7 @@ finds and ends. Not for what may go (`plan`).
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from pipelines import storage
 from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.errors import RunInProgressError
 from pipelines.contracts.run_layout import manifest_uri, snapshot_manifest_uri, stage_lease_uri
+from pipelines.places.conditional import Revision
 from pipelines.registry import anchor
 from pipelines.registry.history import promotion_lock
 from pipelines.retention import inventory, models
@@ -40,6 +41,8 @@ class Place:
     workspace_uri: str
     registered_model: str
     record: Record
+    dead: dict[str, Revision] = field(default_factory=dict)
+    """Leases of dead holders that were found so far (`storage.find_held`)."""
 
 
 def carry_out(place: Place, plan: Plan) -> Iterator[tuple[Item, str]]:
@@ -120,7 +123,7 @@ def _delete_snapshot(place: Place, item: Item) -> str:
     """
     uri = item.held.uri
     with _leases(uri):
-        runs = inventory.find_runs(place.workspace_uri)
+        runs = inventory.find_runs(place.workspace_uri, place.dead)
         if why := why_snapshot_stays(item.held.name, runs, place.record):
             return why
         _delete(place, uri, [snapshot_manifest_uri(uri)])
@@ -140,12 +143,10 @@ def _delete_alert(place: Place, item: Item) -> str:
 
 def _delete_model(place: Place, item: Item) -> str:
     assert isinstance(item.held, FoundVersion)
-    version = item.held
     with _while_nothing_moves(place):
-        aliases = models.read_aliases(place.client, place.registered_model)
-        if version.name in aliases.values():
-            return "an alias was given to it since the plan was made"
-        models.mark_deleted(place.client, version)
+        if why := models.why_kept_by_now(place.client, place.registered_model, item.held):
+            return why
+        models.mark_deleted(place.client, item.held)
     return ""
 
 

@@ -36,11 +36,11 @@ def plan_deletion(
     workspace_uri = storage.to_uri(settings.workspace_location)
     name = settings.registered_model
     record = read_record(client, workspace_uri, name)
+    place = carry_out.Place(client, workspace_uri, name, record)
     before = now - timedelta(days=settings.keep_models_days)
     found = dataclasses.replace(
-        take_inventory(workspace_uri), versions=find_versions(client, name, before)
+        take_inventory(workspace_uri, place.dead), versions=find_versions(client, name, before)
     )
-    place = carry_out.Place(client, workspace_uri, name, record)
     return place, make_plan(found, record, settings, now)
 
 

@@ -52,6 +52,8 @@ class FoundVersion(Held):
     run_name: str
     """Name of the cycle that trained it, by its tag; '' unknown."""
     aliases: tuple[str, ...] = ()
+    twins: tuple[str, ...] = ()
+    """Other versions of the same name that are the same logged model."""
     other_names: tuple[str, ...] = ()
     """Versions of other registered models that are the same logged model."""
 

@@ -5,7 +5,7 @@ registry (`models`), nor for what may go (`plan`).
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ from pipelines import storage
 from pipelines.contracts.artifacts import STAGES, StageRecord
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.run_layout import manifest_uri, stage_lease_uri
+from pipelines.places.conditional import Revision
 from pipelines.retention.holdings import FoundRun, Held, Holdings, name_in
 
 TRAINING_STAGES = ("train_challenger", "train_anchor")
@@ -29,11 +30,16 @@ def is_lock(name: str) -> bool:
     return name.endswith(_LOCKS)
 
 
-def take_inventory(workspace_uri: str) -> Holdings:
-    """Return all that lies in a workspace and may be deleted one day."""
+def take_inventory(workspace_uri: str, dead: dict[str, Revision]) -> Holdings:
+    """Return all that lies in a workspace and may be deleted one day.
+
+    Args:
+        workspace_uri: The workspace.
+        dead: As in `find_runs`.
+    """
     runs_uri = storage.join(workspace_uri, "runs")
     snapshots_uri = storage.join(workspace_uri, "snapshots")
-    runs = find_runs(workspace_uri)
+    runs = find_runs(workspace_uri, dead)
     stages = [storage.join(run.uri, stage) for run in runs for stage in TRAINING_STAGES]
     return Holdings(
         runs=runs,
@@ -43,21 +49,27 @@ def take_inventory(workspace_uri: str) -> Holdings:
     )
 
 
-def find_runs(workspace_uri: str) -> tuple[FoundRun, ...]:
-    """Return every folder below `runs`; a name that begins with a full stop is that of no run."""
+def find_runs(workspace_uri: str, dead: dict[str, Revision]) -> tuple[FoundRun, ...]:
+    """Return every folder below `runs`; a name that begins with a full stop is that of no run.
+
+    Whether a stage is at work is asked before any manifest is read. So of a stage that ends
+    meanwhile either the lease or the manifest is seen.
+
+    Args:
+        workspace_uri: The workspace.
+        dead: Leases of dead holders, kept from look to look (`storage.find_held`): on an object
+            store each one is waited for once.
+    """
     folder = storage.join(workspace_uri, "runs")
     names = [name for name in _folder_names(folder) if not name.startswith(".")]
-    found = (find_run(storage.join(folder, name)) for name in names)
+    uris = [storage.join(folder, name) for name in names]
+    held = storage.find_held([stage_lease_uri(uri, each) for uri in uris for each in STAGES], dead)
+    found = (_find_run(uri, held) for uri in uris)
     return tuple(run for run in found if run is not None)
 
 
-def find_run(uri: str) -> FoundRun | None:
-    """Return a run folder with what it names; None where nothing is left but locks.
-
-    Whether a stage is at work is asked before its manifest is read. So of a stage that ends
-    meanwhile either the lease or the manifest is seen.
-    """
-    at_work = tuple(each for each in STAGES if storage.is_held(stage_lease_uri(uri, each)))
+def _find_run(uri: str, held: Set[str]) -> FoundRun | None:
+    """Return a run folder with what it names; None where nothing is left but locks."""
     artifacts: dict[str, Any] = {}
     problem = ""
     for stage in STAGES:
@@ -72,7 +84,7 @@ def find_run(uri: str) -> FoundRun | None:
         return None
     return FoundRun(
         *(name_in(uri), uri, *size),
-        at_work=at_work,
+        at_work=tuple(each for each in STAGES if stage_lease_uri(uri, each) in held),
         registered_model=str(artifacts.get("resolve_run", {}).get("registered_model", "")),
         versions=frozenset(filter(None, map(_version_in, _trained(artifacts)))),
         snapshots=frozenset(_snapshots_in(artifacts)),

@@ -4,7 +4,7 @@ A pure function of what was found, of the record, the settings and the time. Not
 deleted here (`inventory`, `carry_out`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -24,6 +24,12 @@ class Item:
     held: Held
     kept: str = ""
     """Why it is kept; '' where it may go."""
+
+    @property
+    def label(self) -> str:
+        """Its name, for people; of a logged model all versions that it is."""
+        twins = self.held.twins if isinstance(self.held, FoundVersion) else ()
+        return ", ".join((self.held.name, *twins))
 
     def age_days(self, now: datetime) -> int:
         """Return how many whole days ago its newest file was written."""
@@ -164,13 +170,36 @@ def _judge_versions(
         for version in found.versions
         if version.run_name in {run.name for run in ours}
     }
-    for version in found.versions:
-        if not version.model_id or not _older([version], settings.keep_models_days, now):
-            continue
+
+    def why_stays(version: FoundVersion) -> str:
         why = needed.get(version.name, "") or _why_version_stays(version, served)
         if not why and version.name in trained:
             why = f"run {trained[version.name]}, which trained it, is kept"
-        yield Item("model", version, why)
+        return why
+
+    for same in _by_logged_model(found.versions):
+        if old := _older(same, settings.keep_models_days, now):
+            yield Item("model", old[0], _why_model_stays(old, same, why_stays))
+
+
+def _by_logged_model(versions: Sequence[FoundVersion]) -> Iterator[list[FoundVersion]]:
+    """Give the versions of each logged model together: its files go once, or stay for all."""
+    groups: dict[str, list[FoundVersion]] = {}
+    for version in versions:
+        if version.model_id:
+            groups.setdefault(version.model_id, []).append(version)
+    yield from groups.values()
+
+
+def _why_model_stays(
+    old: Sequence[Held], same: Sequence[FoundVersion], why_stays: Callable[[FoundVersion], str]
+) -> str:
+    """Return why a logged model stays: it does if any version of it does."""
+    for version in same:
+        if why := why_stays(version):
+            return why if version is old[0] else f"v{version.name} is the same files: {why}"
+    young = [version for version in same if version not in old]
+    return f"v{young[0].name} is the same files, and younger" if young else ""
 
 
 def _why_version_stays(version: FoundVersion, served: set[str]) -> str:

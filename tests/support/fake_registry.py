@@ -105,12 +105,13 @@ class FakeRegistry:
             name=name,
             version=version,
             run_id=found["mlflow_run_id"],
+            source=f"mlflow-artifacts:/1/{found['mlflow_run_id']}/artifacts/model",
             tags=tags,
             creation_timestamp=0,
         )
 
     def search_model_versions(self, query: str) -> list[Any]:
-        return [SimpleNamespace(version=version) for version in self._read()["versions"]]
+        return [self.get_model_version("", version) for version in self._read()["versions"]]
 
     def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
         if str(version) not in self._read()["versions"]:

@@ -1,8 +1,10 @@
 """Registers small stand-in bundles, so that promotion is tested without training a model."""
 
+import contextlib
 import shutil
 import tempfile
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,6 +39,7 @@ def register_bundle(
     folder: Path,
     bundle: Path | None = None,
     is_logged: bool = False,
+    is_small: bool = False,
 ) -> ModelRef:
     """Log a bundle and register it as the challenger of the run, with both of its digests.
 
@@ -47,11 +50,12 @@ def register_bundle(
         bundle: A bundle to be taken instead.
         is_logged: It is logged as a training logs it, with all the code that serves it. That is a
             hundred files; else a file of one line stands for the code.
+        is_small: It is logged as a model too, with that one file for its code.
     """
     number = uuid.uuid4().int % 2**32
     bundle = bundle or write_small_bundle(folder / f"bundle-{number:08x}", number)
     mlflow_run_id = tracking.open_run(client, run, "challenger", "a challenger")
-    log = log_bundle if is_logged else _log_stand_in
+    log = log_bundle if is_logged else _log_small_model if is_small else _log_stand_in
     logged = log(client, bundle, mlflow_run_id)
     tags = {
         "bundle_digest": digest_of_files(digest_files(bundle)),
@@ -63,13 +67,33 @@ def register_bundle(
 
 def _log_stand_in(client: MlflowClient, bundle: Path, mlflow_run_id: str) -> LoggedBundle:
     """Log a bundle and a file that stands for the code, as plain files of the MLflow run."""
+    with _stand_in(bundle) as folder:
+        client.log_artifacts(mlflow_run_id, str(folder), artifact_path="model")
+        digest = digest_of_files(digest_files(folder))
+    return LoggedBundle(client.get_run(mlflow_run_id).info.artifact_uri + "/model", digest)
+
+
+def _log_small_model(client: MlflowClient, bundle: Path, mlflow_run_id: str) -> LoggedBundle:
+    """Log a bundle and a file that stands for the code, as a logged model."""
+    experiment_id = client.get_run(mlflow_run_id).info.experiment_id
+    model = client.create_logged_model(experiment_id, "small", mlflow_run_id)
+    with _stand_in(bundle) as folder:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            place = path.parent.relative_to(folder).as_posix()
+            client.log_model_artifact(model.model_id, str(path), None if place == "." else place)
+        digest = digest_of_files(digest_files(folder))
+    client.finalize_logged_model(model.model_id, "READY")
+    return LoggedBundle(model.model_uri, digest)
+
+
+@contextlib.contextmanager
+def _stand_in(bundle: Path) -> Iterator[Path]:
+    """Give a folder with a bundle as a model holds it, and a file that stands for the code."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         shutil.copytree(bundle, folder / "artifacts" / "bundle")
         (folder / "serving_model.py").write_text("print('the code that serves')\n")
-        client.log_artifacts(mlflow_run_id, str(folder), artifact_path="model")
-        digest = digest_of_files(digest_files(folder))
-    return LoggedBundle(client.get_run(mlflow_run_id).info.artifact_uri + "/model", digest)
+        yield folder
 
 
 def promote_bundle(

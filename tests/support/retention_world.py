@@ -64,6 +64,24 @@ class OldRegistry(FakeRegistry):
         ]
         return Page([*found, *self.others])
 
+    def get_model_version(self, name: str, version: str) -> Any:
+        found = super().get_model_version(name, version)
+        found.source = f"models:/m-{version}"
+        return found
+
+    def register_again(self, name: str, number: str, source: str, day: float = 0) -> None:
+        """Register a version by hand, so many days after the first cycle."""
+        at = self.made_at["1"] + timedelta(days=day)
+        self.others.append(
+            SimpleNamespace(
+                name=name,
+                version=number,
+                source=source,
+                creation_timestamp=at.timestamp() * 1000,
+                tags={},
+            )
+        )
+
     def get_registered_model(self, name: str) -> Any:
         aliases = {"champion": self.alias} if self.alias else {}
         return SimpleNamespace(tags=self._read()["tags"], aliases=aliases | self.aliases)

@@ -24,7 +24,7 @@ from pipelines.contracts.errors import (
     LostRaceError,
     TransientStorageError,
 )
-from pipelines.contracts.run_layout import manifest_uri, stage_lease_uri
+from pipelines.contracts.run_layout import failure_uri, manifest_uri, stage_lease_uri
 from pipelines.metrics.instruments import INSTRUMENTS
 from pipelines.metrics.measured import unmeasured
 from pipelines.metrics.sending import WAIT_S
@@ -237,16 +237,46 @@ def test_a_failure_is_the_same_one_where_the_collector_is_away(
         runner.run_stage(STAGE, run.run_uri)
 
 
+@pytest.fixture(params=["UsageMeter.__enter__", "UsageMeter.read", "memory_limit_bytes"])
+def defect(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the measuring fail where it begins, where it ends, or where the limit is read."""
+    monkeypatch.setattr(f"pipelines.metrics.measured.{request.param}", lambda *_: 1 // 0)
+
+
+@pytest.mark.usefixtures("defect", "receiver")
 def test_a_defect_of_the_measuring_reddens_no_stage(
-    run: ResolvedRun,
-    receiver: Receiver,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    run: ResolvedRun, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("pipelines.metrics.measured.memory_limit_bytes", lambda: 1 // 0)
-    runner.run_stage(STAGE, run.run_uri)
+    assert runner.run_stage(STAGE, run.run_uri) == manifest_uri(run.run_uri, STAGE)
+    assert storage.exists(manifest_uri(run.run_uri, STAGE))
     [warning] = [each for each in caplog.records if each.levelno >= logging.WARNING]
     assert "was not measured (ZeroDivisionError)" in warning.getMessage()
+
+
+@pytest.mark.usefixtures("defect", "receiver")
+def test_a_defect_of_the_measuring_hides_no_failure(run: ResolvedRun, set_body: Callable) -> None:
+    def body() -> Artifact:
+        raise DataContractError("bad rows")
+
+    set_body(body)
+    with pytest.raises(HomefeedError, match="^bad rows$"):
+        runner.run_stage(STAGE, run.run_uri)
+    assert storage.exists(failure_uri(run.run_uri, STAGE))
+
+
+def test_a_machine_that_starts_no_more_threads_runs_its_stages(
+    run: ResolvedRun, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(self: threading.Thread) -> None:
+        if self.name == "usage":
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert runner.run_stage(STAGE, run.run_uri) == manifest_uri(run.run_uri, STAGE)
+    assert outcomes(receiver) == []
 
 
 def test_a_training_tells_how_long_it_held_its_gpus(

@@ -46,6 +46,17 @@ def test_a_child_counts_with_its_memory_while_it_lives() -> None:
     assert alone + 200 * MIB <= peak < alone + 300 * MIB
 
 
+def test_where_the_processes_of_others_may_not_be_read_the_own_memory_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(self: psutil.Process, recursive: bool) -> list[psutil.Process]:
+        raise psutil.AccessDenied(1)
+
+    monkeypatch.setattr(psutil.Process, "children", refuse)
+    with UsageMeter() as meter:
+        assert meter.read().peak_memory_bytes > 10 * MIB
+
+
 def test_an_own_peak_between_two_looks_is_found_and_one_of_before_is_not() -> None:
     done = subprocess.run(
         [sys.executable, "-c", SHORT_PEAK], capture_output=True, text=True, check=True

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,7 @@ from pipelines.contracts.errors import (
     TransientStorageError,
 )
 from pipelines.places import store_lease
+from pipelines.places.conditional import Revision
 from support.faulty_proxy import faulty_proxy
 from support.holders import TTL_S, hold, state_of
 from support.line import Line, line_to
@@ -84,6 +86,41 @@ def test_a_holder_is_known_by_its_signs_of_life(s3_uri: str) -> None:
         assert lease.number == 2
         assert storage.is_held(s3_uri)
     assert not storage.is_held(s3_uri)
+
+
+def test_of_several_holders_all_are_watched_in_one_pause_and_the_dead_not_again(
+    s3_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = [f"{s3_uri}/{name}" for name in ("dead", "cut-off", "ends", "alive", "free")]
+    dead, cut_off, ends, alive, free = places
+
+    def leave(place: str, beat: int, holder: str = "x") -> None:
+        state = store_lease.LeaseState(
+            number=1, holder=holder, token="x", beat=beat, ttl_s=60, purpose="the run"
+        )
+        storage.write_model(f"{place}.lease", state)
+
+    for place in places:
+        leave(place, 0, "" if place == free else "x")
+    pauses: list[float] = []
+
+    def sleep(pause_s: float) -> None:
+        pauses.append(pause_s)
+        if sum(pauses) == 20:
+            leave(alive, 1)
+            leave(ends, 1, "")
+
+    clock = SimpleNamespace(sleep=sleep, clock_gettime=lambda _: sum(pauses))
+    monkeypatch.setattr(store_lease, "time", clock)
+    found_dead: dict[str, Revision] = {}
+    assert storage.find_held(places, found_dead) == {alive}
+    assert (sum(pauses), found_dead.keys()) == (23.0, {dead, cut_off})
+    assert storage.find_held([dead, cut_off, free], found_dead) == set()
+    assert sum(pauses) == 23.0, "nobody is waited for again"
+    leave(cut_off, 1)  # Its line is mended.
+    pauses[:] = []
+    assert storage.find_held([dead, cut_off], found_dead) == set()
+    assert sum(pauses) == 23.0, "it has written since, and is watched again"
 
 
 def test_a_killed_holder_loses_its_place_after_its_time_to_live(s3_uri: str) -> None:

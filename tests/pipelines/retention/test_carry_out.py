@@ -12,6 +12,7 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts.errors import (
+    BundleMissingError,
     ConfigurationError,
     RunInProgressError,
     TrackingUnavailableError,
@@ -158,6 +159,59 @@ def test_an_alias_given_since_the_plan_keeps_the_model(world: OldWorld) -> None:
     told = {label(item): kept for item, kept in delete(place, plan)}
     assert told["model 2"] == "an alias was given to it since the plan was made"
     assert world.registry.deleted == []
+
+
+@pytest.mark.parametrize("since", ["registered", "named"])
+def test_what_happens_to_another_version_of_the_same_files_since_the_plan_keeps_the_model(
+    world: OldWorld, since: str
+) -> None:
+    if since == "named":
+        world.registry.register_again(NAME, "8", "models:/m-2")
+    place, plan = world.plan()
+    if since == "named":
+        world.registry.aliases["shadow"] = "8"
+        why = "an alias was given to it since the plan was made"
+    else:
+        world.registry.register_again("theirs", "1", f"models:/{NAME}/2", 101)
+        why = "it was registered as theirs v1 too since the plan was made"
+    told = {label(item): kept for item, kept in delete(place, plan)}
+    assert told["model 2"] == why
+    assert world.registry.deleted == []
+
+
+def test_the_champion_s_files_stay_where_they_were_registered_a_second_time(
+    world: OldWorld,
+) -> None:
+    world.registry.register_again(NAME, "8", "models:/m-6")
+    world.registry.register_again(NAME, "9", f"models:/{NAME}/5", 401)
+    told = [name for name in world.delete() if name.startswith("model")]
+    assert told == ["model 2"]
+    assert world.registry.deleted == ["m-2"]
+
+
+def test_files_that_were_copied_into_another_registered_model_stay(world: OldWorld) -> None:
+    """By way of a version that is a copy itself; MLflow copies no files."""
+    world.registry.register_again("theirs", "7", f"models:/{NAME}/2", 101)
+    world.registry.register_again("others", "1", "models:/theirs/7", 102)
+    _, plan = world.plan()
+    [why] = [item.kept for item in plan.items if label(item) == "model 2"]
+    assert why == "it is registered as others v1, theirs v7 too"
+    world.delete()
+    assert world.registry.deleted == []
+
+
+def test_files_that_are_two_versions_are_marked_as_deleted_once(world: OldWorld) -> None:
+    world.registry.register_again(NAME, "8", "models:/m-2")
+    told = [name for name in world.delete() if name.startswith("model")]
+    assert told == ["model 2"] and world.registry.deleted == ["m-2"]
+
+
+def test_what_a_deletion_has_marked_is_not_gone_back_to(world: OldWorld) -> None:
+    world.delete()
+    told = f"{NAME} v2 cannot become champion: its logged model m-2 .* are v1, v3, v4, v5, v6, v7;"
+    with pytest.raises(BundleMissingError, match=told):
+        by_hand.rollback(world.registry, world.settings, "2", world.now, "hides rose")  # type: ignore[arg-type]
+    assert world.registry.alias == "6"
 
 
 @pytest.mark.parametrize("lost", ["request", "answer"])

@@ -5,12 +5,19 @@ from datetime import timedelta
 from pipelines import storage
 from pipelines.contracts.run_layout import manifest_uri, stage_lease_uri
 from pipelines.retention import inventory
+from pipelines.retention.holdings import FoundRun
 from support.retention_world import OldWorld, name_of, snapshot_of, write
 
 
+def find_run(world: OldWorld, number: str) -> FoundRun:
+    """Return a run as the inventory lists it."""
+    runs = inventory.find_runs(world.workspace_uri, {})
+    return next(run for run in runs if run.name == name_of(number))
+
+
 def test_a_run_says_what_it_names_and_how_old_it_is(world: OldWorld) -> None:
-    run = inventory.find_run(world.runs["2"].run_uri)
-    assert run is not None and run.registered_model == "test_ranker"
+    run = find_run(world, "2")
+    assert run.uri == world.runs["2"].run_uri and run.registered_model == "test_ranker"
     assert run.versions == {"2"}
     assert run.snapshots == {snapshot_of("2"), snapshot_of("1")}
     assert [each.name for each in run.trainings] == [f"{name_of('2')}/train_challenger"]
@@ -21,25 +28,23 @@ def test_a_run_says_what_it_names_and_how_old_it_is(world: OldWorld) -> None:
 
 def test_one_file_that_is_written_makes_the_run_young(world: OldWorld) -> None:
     write(world.workspace / "runs" / name_of("2") / "alert" / "failure.json", 3)
-    run = inventory.find_run(world.runs["2"].run_uri)
-    assert run is not None and run.changed_at > world.now - timedelta(minutes=5)
+    assert find_run(world, "2").changed_at > world.now - timedelta(minutes=5)
 
 
 def test_a_lock_makes_nothing_young_and_its_holder_is_seen(world: OldWorld) -> None:
     uri = world.runs["2"].run_uri
     with storage.exclusive_lock(stage_lease_uri(uri, "alert"), "a test"):
-        run = inventory.find_run(uri)
-        assert run is not None and run.at_work == ("alert",)
-    run = inventory.find_run(uri)
-    assert run is not None and run.at_work == ()
+        assert find_run(world, "2").at_work == ("alert",)
+        assert find_run(world, "1").at_work == ()
+    run = find_run(world, "2")
+    assert run.at_work == ()
     assert run.changed_at < world.now - timedelta(days=500)
 
 
 def test_a_manifest_that_cannot_be_read_is_a_problem(world: OldWorld) -> None:
     uri = world.runs["2"].run_uri
     storage.write_bytes(manifest_uri(uri, "train_anchor"), b"{")
-    run = inventory.find_run(uri)
-    assert run is not None and "train_anchor/manifest.json is not a valid" in run.problem
+    assert "train_anchor/manifest.json is not a valid" in find_run(world, "2").problem
     world.age(world.workspace / "runs" / name_of("2"), "2")
     told = world.delete()
     assert name_of("2") in world.names("runs")

@@ -1,60 +1,194 @@
 """Old models at a real MLflow server: marked as deleted by its own call, and nothing else."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
+from mlflow import MlflowClient
 
-from pipelines.contracts.errors import HomefeedError
-from pipelines.registry import registry, tracking
+from pipelines.contracts.artifacts import ModelRef, ResolvedRun
+from pipelines.contracts.errors import BundleMissingError
+from pipelines.registry import by_hand, history, promotion, reconcile, registry, repair, tracking
 from pipelines.retention import models
-from support.registered import register_bundle
+from pipelines.settings import Settings
+from support.registered import (
+    NO_ANCHOR,
+    NOW,
+    challenger_of,
+    judgement_of,
+    promote_bundle,
+    register_bundle,
+)
 from support.runs import make_run
 
 pytestmark = pytest.mark.services
 SOON = datetime.now(UTC) + timedelta(days=1)
+LATER = NOW + timedelta(days=1)
+
+
+class Old(NamedTuple):
+    """A registered model whose first version serves, and whose second one is a logged model."""
+
+    client: MlflowClient
+    run: ResolvedRun
+    champion: ModelRef
+    logged: ModelRef
+
+    @property
+    def name(self) -> str:
+        return self.run.registered_model
+
+    def find(self) -> dict[str, models.FoundVersion]:
+        return {each.name: each for each in models.find_versions(self.client, self.name, SOON)}
+
+    def copy(self, number: str, name: str) -> None:
+        """Copy a version into a registered model by MLflow's own call."""
+        self.client.copy_model_version(f"models:/{self.name}/{number}", name)
+
+
+@pytest.fixture
+def old(tracking_uri: str, tmp_path: Path) -> Old:
+    client = tracking.connect(tracking_uri)
+
+    def cycle(run_id: str, **fields: object) -> ResolvedRun:
+        name = f"old_{tmp_path.name}"
+        names = {"registered_model": name, "experiment": name, "tracking_uri": tracking_uri}
+        return make_run(tmp_path, run_id=run_id, **names, **fields)
+
+    first = cycle("r1")
+    champion = promote_bundle(client, first, tmp_path)
+    run = cycle("r2", as_of=first.as_of + timedelta(days=14), champion=champion)
+    return Old(client, run, champion, register_bundle(client, run, tmp_path, is_small=True))
 
 
 def test_a_logged_model_is_marked_as_deleted_and_version_run_and_others_stay(
-    tracking_uri: str, tmp_path: Path
+    old: Old, tmp_path: Path
 ) -> None:
-    name = f"old_{tmp_path.name}"
-    client = tracking.connect(tracking_uri)
-    run = make_run(
-        tmp_path, tracking_uri=tracking_uri, registered_model=name, experiment=name, run_id="r"
-    )
-    experiment = client.create_experiment(name)
-    opened = tracking.open_run(client, run, "challenger", "x")
-    weights = tmp_path / "weights"
-    weights.write_bytes(b"x" * 500)
-    refs = []
-    for number in range(2):
-        model = client.create_logged_model(experiment, f"ranker{number}", opened)
-        client.log_model_artifact(model.model_id, str(weights), "bundle")
-        client.finalize_logged_model(model.model_id, "READY")
-        digests = {"bundle_digest": str(number), "snapshot_digest": "s", "homefeed_run_id": "r"}
-        refs.append(registry.register(client, run, opened, model.model_uri, digests))
-    # A version whose files are artifacts of an MLflow run is none that could be deleted.
-    register_bundle(client, run.model_copy(update={"run_id": "other"}), tmp_path)
-
-    young = models.find_versions(client, name, SOON - timedelta(days=2))
-    assert [(each.num_bytes, each.run_name) for each in young] == [(0, "r"), (0, "r"), (0, "")]
-    first, second, plain = models.find_versions(client, name, SOON)
-    assert plain.model_id == ""
-    assert (first.name, first.num_bytes, first.run_name) == ("1", 500, "r")
-    assert (first.aliases, second.aliases) == ((), ())
-    client.set_registered_model_alias(name, "mine", "2")
-    assert models.find_versions(client, name, SOON)[1].aliases == ("mine",)
+    client = old.client
+    other = old.run.model_copy(update={"run_id": "r3"})
+    register_bundle(client, other, tmp_path, is_small=True)
+    young = models.find_versions(client, old.name, SOON - timedelta(days=2))
+    assert [each.num_bytes for each in young] == [0, 0, 0]
+    plain, first, second = old.find().values()
+    # Files that are artifacts of an MLflow run are none that could be deleted.
+    assert (plain.model_id, plain.aliases) == ("", ("champion",))
+    assert (first.name, first.aliases, second.aliases) == ("2", (), ("challenger",))
+    files = registry.download_version(client, old.logged, tmp_path / "whole")
+    sizes = [path.stat().st_size for path in files.rglob("*") if path.is_file()]
+    assert len(sizes) > 3 and first.num_bytes == sum(sizes)
 
     models.mark_deleted(client, first)
-    left = [each.model_id for each in models.find_versions(client, name, SOON)]
-    assert left == ["", second.model_id, ""]
-    assert len(client.search_model_versions(f"name = '{name}'")) == 3
-    assert client.get_run(opened).info.lifecycle_stage == "active"
-    with pytest.raises(HomefeedError):
-        registry.download_bundle(client, refs[0], tmp_path / "gone")
-    assert registry.read_tags(client, refs[0])["bundle_digest"] == "0"
+    left = [each.model_id for each in old.find().values()]
+    assert left == ["", "", second.model_id]
+    assert len(client.search_model_versions(f"name = '{old.name}'")) == 3
+    assert client.get_run(old.logged.mlflow_run_id).info.lifecycle_stage == "active"
+    tags = registry.read_tags(client, old.logged)
+    assert tags["bundle_digest"] == old.logged.bundle_digest
+
+
+def roll_back(old: Old) -> None:
+    settings = Settings(
+        workspace=old.run.workspace_uri,
+        tracking_uri=old.run.tracking_uri,
+        registered_model=old.name,
+    )
+    by_hand.rollback(old.client, settings, old.logged.version, LATER, "hides rose")
+
+
+def force(old: Old) -> None:
+    by_hand.force(old.client, old.run, challenger_of(old.logged), LATER, "we want it")
+
+
+def mend(old: Old) -> None:
+    state = reconcile.look(old.client, old.run.workspace_uri, old.name)
+    wanted = repair.plan(old.client, state, False, old.logged.version)
+    repair.repair(old.client, state, wanted, LATER, "we want it")
+
+
+def promote(old: Old) -> None:
+    judgement = judgement_of(old.run, old.logged)
+    promotion.move_if_permitted(old.run, challenger_of(old.logged), NO_ANCHOR, judgement, LATER)
+
+
+@pytest.mark.parametrize("act", [roll_back, force, mend, promote])
+def test_what_is_marked_as_deleted_becomes_champion_by_nobody_though_it_can_be_fetched(
+    old: Old, tmp_path: Path, act: Callable[[Old], None]
+) -> None:
+    found = old.find()["2"]
+    models.mark_deleted(old.client, found)
+    assert registry.download_bundle(old.client, old.logged, tmp_path / "marked").is_dir()
+    told = (
+        f"^{old.name} v2 cannot become champion: its logged model {found.model_id} is marked as "
+        f"deleted in MLflow.* expected one that is there.* there is v1; .*--to-version N"
+    )
+    with pytest.raises(BundleMissingError, match=told):
+        act(old)
+    assert registry.read_champion(old.client, old.name) == old.champion
+    assert history.load(old.run.workspace_uri, old.name).pending is None
+
+
+def test_a_copy_of_what_is_marked_as_deleted_does_not_become_champion_either(old: Old) -> None:
+    old.copy("2", old.name)
+    models.mark_deleted(old.client, old.find()["2"])
+    copy = old.logged.model_copy(update={"version": "3"})
+    with pytest.raises(BundleMissingError, match="v3 cannot become champion.* there is v1;"):
+        force(old._replace(logged=copy))
+
+
+@pytest.mark.parametrize("act", [roll_back, force, mend, promote])
+def test_a_logged_model_that_is_there_becomes_champion(
+    old: Old, act: Callable[[Old], None]
+) -> None:
+    act(old)
+    assert registry.read_champion(old.client, old.name) == old.logged
+
+
+def test_versions_that_are_one_logged_model_are_told_together(old: Old) -> None:
+    client, elsewhere = old.client, f"{old.name}_elsewhere"
+    version = client.get_model_version(old.name, "2")
+    model_id = str(version.source).removeprefix("models:/")
+    place = client.get_logged_model(model_id).artifact_location
+    run_id = version.run_id
+    client.create_model_version(old.name, str(version.source), run_id, model_id=model_id)
+    client.create_model_version(old.name, place, run_id, model_id=model_id)
+    old.copy("2", old.name)
+    old.copy("5", elsewhere)
+    found = old.find()
+    assert {name for name, each in found.items() if each.model_id == model_id} == set("2345")
+    assert found["2"].twins == ("3", "4", "5")
+    assert found["5"].twins == ("2", "3", "4")
+    assert found["1"].twins == found["1"].other_names == ()
+    assert {each.other_names for name, each in found.items() if name != "1"} == {
+        (f"{elsewhere} v1",)
+    }
+
+
+def test_a_copy_is_told_with_its_files_where_what_was_copied_is_gone_or_another(old: Old) -> None:
+    """Of a registered model that is made anew, the numbers begin anew."""
+    client, between, elsewhere = old.client, f"{old.name}_between", f"{old.name}_elsewhere"
+    old.copy("2", between)
+    client.copy_model_version(f"models:/{between}/1", elsewhere)
+    client.delete_registered_model(between)
+    assert old.find()["2"].other_names == (f"{elsewhere} v1",)
+    client.create_registered_model(between)
+    client.create_model_version(between, "s3://bucket/another/model")
+    assert old.find()["2"].other_names == (f"{elsewhere} v1",)
+
+
+def test_what_was_registered_or_named_since_keeps_a_logged_model(old: Old) -> None:
+    client = old.client
+    client.delete_registered_model_alias(old.name, "challenger")
+    found = old.find()["2"]
+    assert models.why_kept_by_now(client, old.name, found) == ""
+    old.copy("2", old.name)
+    told = models.why_kept_by_now(client, old.name, found)
+    assert told == f"it was registered as {old.name} v3 too since the plan was made"
+    client.set_registered_model_alias(old.name, "mine", "3")
+    told = models.why_kept_by_now(client, old.name, old.find()["2"])
+    assert told == "an alias was given to it since the plan was made"
 
 
 def test_of_a_logged_model_that_is_two_registered_models_both_are_told(

@@ -213,3 +213,34 @@ def test_a_model_that_served_or_has_a_name_is_never_deleted() -> None:
     assert told["model 4"] == ""
     # Nothing of it can be deleted.
     assert "model 5" not in told
+
+
+def twins_of(days: float, **fields: Any) -> Holdings:
+    """v1 and v3, which are one logged model, and v2, which is another."""
+    first, third = version_of("1", twins=("3",)), version_of("3", days, twins=("1",), **fields)
+    return Holdings(versions=(first, version_of("2"), replace(third, model_id="m-1")))
+
+
+def test_versions_that_are_one_logged_model_go_once() -> None:
+    plan = make_plan(twins_of(OLD), record_of(), SETTINGS, NOW)
+    assert [(item.label, item.kept) for item in plan.items] == [("1, 3", ""), ("2", "")]
+
+
+@pytest.mark.parametrize(
+    "found, serving, why",
+    [
+        (twins_of(OLD), "1", "test_ranker v1 serves"),
+        (twins_of(OLD), "3", "v3 is the same files: test_ranker v3 serves"),
+        (twins_of(99.9), "9", "v3 is the same files, and younger"),
+        (twins_of(OLD, aliases=("mine",)), "9", "v3 is the same files: it has the alias mine"),
+        (twins_of(OLD, run_name="a"), "9", "v3 is the same files: run a, which trained it, is"),
+        (twins_of(OLD, other_names=("theirs v9",)), "9", "v3 is the same files: it is registered"),
+    ],
+)
+def test_a_logged_model_stays_for_all_of_its_versions_where_it_stays_for_one(
+    found: Holdings, serving: str, why: str
+) -> None:
+    found = replace(found, runs=(run_of("a", 1),))
+    told = verdicts(found, record_of(moved(serving, 400)))
+    assert told.keys() == {"model 1", "model 2"}
+    assert told["model 1"].startswith(why) and told["model 2"] == ""

@@ -230,6 +230,15 @@ def test_the_reference_is_the_newest_accepted_before(settings: Settings, tmp_pat
     assert run.last_accepted_snapshot_uri == storage.join(workspace_uri, "snapshots", "b")
 
 
+def test_a_mark_that_a_writer_has_not_finished_is_no_reference(
+    settings: Settings, tmp_path: Path
+) -> None:
+    folder = accepted_folder(storage.to_uri(tmp_path / "workspace"), "smoke")
+    for day in ("2017-05-01", "2017-06-01"):
+        storage.write_bytes(f"{folder}/.{day}--0123456789ab.json.{'0' * 32}", b'{"as_of":')
+    assert start_run(request(), settings).last_accepted_snapshot_uri is None
+
+
 def test_more_processes_than_the_cores_can_bear_are_refused_before_anything_is_built(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
