@@ -60,6 +60,14 @@ def test_it_says_what_serves_and_served_and_in_which_workspace(run: ResolvedRun)
     assert then.startswith(f"{label} v2 (as_of 2017-06-26)")
 
 
+def test_a_history_that_is_gone_is_not_taken_for_no_champion_yet(run: ResolvedRun) -> None:
+    storage.remove(f"{run.workspace_uri}/history")
+    for words in (("serving",), ("serving", "--at", "2026-03-08T12:00"), ("history",)):
+        shown = homefeed(*words)
+        assert isinstance(shown.exception, RecordDisagreesError), words
+        assert f"{run.registered_model} v1 serves, and the history that no" in str(shown.exception)
+
+
 def test_a_line_break_in_a_reason_forges_no_move(run: ResolvedRun) -> None:
     _, *lines = homefeed("history").output.splitlines()
     assert [line.split("  ")[1].strip() for line in lines] == ["promotion", "promotion", "rollback"]
