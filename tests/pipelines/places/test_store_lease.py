@@ -183,6 +183,7 @@ def test_a_lost_answer_loses_no_lease(
                         lease.renew()
                     except TransientStorageError:
                         continue
+            assert [each[0] for each in proxy.met] == [fault] * 3, "all were met"
             proxy.mend()
             lease.renew()
             assert not lease.is_lost

@@ -26,6 +26,19 @@ def test_a_kill_at_any_point_loses_nothing(tmp_path: Path, action: str, actor: s
         try_once(tmp_path / f"w{place}", action, actor, [place], story)
 
 
+def test_the_file_that_a_killed_writer_had_begun_is_counted_until_the_next_one_comes(
+    tmp_path: Path,
+) -> None:
+    place = points(tmp_path / "dry", "roll back").index("before link 00000003.intent.json")
+    with record_world(tmp_path / "world") as world:
+        world.promote("2")
+        assert kill_at(world, world.rollback, place) == "killed"
+        [left] = world.leftovers()
+        assert left.startswith(f"history/{NAME}/.00000003.intent.json.")
+        world.rollback()
+        assert world.leftovers() == []
+
+
 def test_a_rollback_that_was_given_up_says_nothing_of_recipes_any_more(tmp_path: Path) -> None:
     place = points(tmp_path / "dry", "roll back").index("before alias to v1")
     with record_world(tmp_path / "world") as world:
