@@ -264,7 +264,7 @@ def remove(uri: str) -> None:
             _for_each(paths, filesystem.delete_file)
             # What is left are names of folders; a store may show none once they are empty.
             kind = filesystem.get_file_info(path).type
-            require_held_leases()
+        require_held_leases()  # The store may have taken its time to say what is there.
         if kind == fs.FileType.Directory:
             filesystem.delete_dir(path)
         elif kind == fs.FileType.File:

@@ -35,6 +35,8 @@ _PATIENCE = timedelta(seconds=30)
 """For how long Google's client repeats one request."""
 _RETRIES = 5
 """How often pyarrow repeats a request whose answer was lost, or was 500 or 503, within a second."""
+LONGEST_REQUEST_S = (1 + _RETRIES) * _SILENCE_S + 1.0
+"""How long pyarrow tries to make one request of a store that is silent, in seconds: 31."""
 
 
 def open_arrow(uri: str) -> tuple[fs.FileSystem, str]:
