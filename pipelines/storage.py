@@ -81,7 +81,7 @@ def open_filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     """Return the pyarrow filesystem of a URI and the path on it.
 
     Raises:
-        ConfigurationError: the scheme is not one that pyarrow knows, or the URI has a query.
+        ConfigurationError: pyarrow does not know the scheme, or the URI has keys or a query.
     """
     if is_local(uri):
         return fs.LocalFileSystem(), str(local_path(uri))
