@@ -109,9 +109,9 @@ class World:
         ]
 
     def recipe_is_held(self) -> bool:
-        """Whether a rollback stands in the record of recipes as if it had been made."""
-        entries = anchor.read(self.workspace_uri, NAME)
-        return bool(entries) and entries[-1].kind == "rollback"
+        """Whether what a rollback says of recipes is in force."""
+        present = anchor.present(self.workspace_uri, NAME)
+        return present is not None and present.kind == "rollback"
 
 
 @contextmanager
