@@ -9,11 +9,12 @@ import os
 import re
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError
+from pipelines.places.credentials import require_plain
 
 DAG_ID = "homefeed_retrain"
 Transport = Literal["outbox", "smtp", "slack", "apprise"]
@@ -179,6 +180,13 @@ class Settings(BaseSettings):
                 "characters _ . - only, a letter or digit first, at most 200 of them (MLflow "
                 "allows no / and no :)"
             )
+        return value
+
+    @field_validator("home", "event_log", "workspace")
+    @classmethod
+    def _holds_no_keys(cls, value: str, info: ValidationInfo) -> str:
+        """Refuse keys before any message, alert or command repeats the place."""
+        require_plain(value, f"HOMEFEED_{str(info.field_name).upper()}")
         return value
 
     @field_validator("alert_email_from", "alert_email_to")

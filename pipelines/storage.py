@@ -77,7 +77,7 @@ def open_filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     """Return the pyarrow filesystem of a URI and the path on it.
 
     Raises:
-        ConfigurationError: the scheme is not one that pyarrow knows, or the URI has a query.
+        ConfigurationError: pyarrow does not know the scheme, or the URI has keys or a query.
     """
     if is_local(uri):
         return fs.LocalFileSystem(), str(local_path(uri))
@@ -260,7 +260,7 @@ def remove(uri: str) -> None:
             _for_each(paths, filesystem.delete_file)
             # What is left are names of folders; a store may show none once they are empty.
             kind = filesystem.get_file_info(path).type
-            require_held_leases()
+        require_held_leases()  # The store may have taken its time to say what is there.
         if kind == fs.FileType.Directory:
             filesystem.delete_dir(path)
         elif kind == fs.FileType.File:

@@ -22,16 +22,18 @@ Reason = Annotated[str, typer.Option(help="Why, in a sentence, for the record.")
 
 @app.command()
 def show() -> None:
-    """List every change of the accepted recipe, oldest first; the last line holds now."""
+    """List every change of the accepted recipe, oldest first; the last that counts holds now."""
     settings = Settings()
     workspace_uri = storage.to_uri(settings.workspace_location)
     entries = anchor.read(workspace_uri, settings.registered_model)
+    in_force = anchor.in_force(workspace_uri, settings.registered_model)
     if not entries:
         say(f"no recipe of {settings.registered_model} is accepted yet")
     for entry in entries:
         name = entry.recipe.config.get("recipe") if entry.recipe else "unknown"
-        say(f"{entry.set_at:%Y-%m-%dT%H:%M:%SZ}  {entry.kind:9}  {name}  {entry.reason}")
-    for each in entries[-1].held if entries else ():
+        kind = entry.kind if entry in in_force else f"{entry.kind} (given up, does not count)"
+        say(f"{entry.set_at:%Y-%m-%dT%H:%M:%SZ}  {kind:9}  {name}  {entry.reason}")
+    for each in in_force[-1].held if in_force else ():
         say(f"on hold: {each.digest[:12]}  {each.recipe.config['recipe']}: {each.reason}")
 
 

@@ -14,6 +14,10 @@ from pathlib import Path
 from pipelines.contracts.files import hold_numbered_lock
 from pipelines.places.lease import Lease
 
+_LOOK_S = 0.2
+"""How long a place is tried for at least, in seconds: who looks whether it is held (`is_locked`)
+keeps others from it for a moment, and is no holder."""
+
 
 class DiskLease(Lease):
     """A lock file that is held."""
@@ -61,12 +65,12 @@ def acquire(place: str, path: Path, purpose: str, wait_s: float) -> DiskLease:
         place: URI of what is held.
         path: the lock file; its folder is there.
         purpose: what for, for the message.
-        wait_s: how long to wait for another holder, in seconds.
+        wait_s: how long to wait for another holder, in seconds; less than `_LOOK_S` counts as that.
 
     Raises:
         RunInProgressError: somebody else holds it, and still does after that time.
         HomefeedError: the disk is full, or the file cannot be made there.
     """
     with contextlib.ExitStack() as stack:
-        number = stack.enter_context(hold_numbered_lock(path, purpose, wait_s))
+        number = stack.enter_context(hold_numbered_lock(path, purpose, max(wait_s, _LOOK_S)))
         return DiskLease(place, purpose, number, stack.pop_all())

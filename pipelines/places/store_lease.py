@@ -15,7 +15,8 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from pydantic import Field, ValidationError
 
@@ -33,9 +34,10 @@ TTL_S = 60.0
 store that does not answer for a while, and short against a stage."""
 RENEWALS_PER_TTL = 4
 """How often a holder gives a sign of life within that time."""
-MARGIN = 0.1
+MARGIN = 0.6
 """Part of that time, at its end, in which a holder writes nothing without asking the store: what it
-writes has to arrive while the lease is still its own."""
+writes has to arrive while the lease is still its own, so this is longer than
+`stores.LONGEST_REQUEST_S`. A holder that is answered has more left than this all the time."""
 _LOOKS_PER_TTL = 20
 """How often who waits looks, and how often a holder tries again when the store does not answer."""
 # Unlike the monotonic clock, this one goes on while the machine sleeps.
@@ -84,7 +86,7 @@ class StoreLease(Lease):
             if self._is_over.is_set():
                 raise self._lost("it was given back or lost before")
             asked_at = _now_s()
-            if not self._write_beat():
+            if not self._write_over_own(lambda state: {"beat": state.beat + 1}):
                 self._is_lost = True
                 self._is_over.set()
                 raise self._lost(f"{_uri_of(self.place)} is another process's by now")
@@ -102,19 +104,18 @@ class StoreLease(Lease):
             if self._is_over.is_set():
                 return
             self._is_over.set()
-            free = self._state.model_copy(update={"holder": "", "token": ""})
+            why = f"{_uri_of(self.place)} is another process's by now"
             try:
-                conditional.write(_uri_of(self.place), files.to_json(free), self._revision)
+                if self._write_over_own(lambda _: {"holder": "", "token": ""}):
+                    return
             except HomefeedError as error:
-                log.warning(
-                    "%s could not be given back (%s); it is free after %g s",
-                    *(self.place, error, self._state.ttl_s),
-                )
+                why = f"{error}; it is free after {self._state.ttl_s:g} s"
+            log.warning("%s could not be given back: %s", self.place, why)
 
-    def _write_beat(self) -> bool:
-        """Write the next sign of life; return whether the place is still ours."""
+    def _write_over_own(self, changes: Callable[[LeaseState], dict[str, Any]]) -> bool:
+        """Write our state with changes; return whether the place was still ours."""
         for _ in range(2):
-            state = self._state.model_copy(update={"beat": self._state.beat + 1})
+            state = self._state.model_copy(update=changes(self._state))
             revision = conditional.write(_uri_of(self.place), files.to_json(state), self._revision)
             if revision is not None:
                 self._state, self._revision = state, revision

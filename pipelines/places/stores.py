@@ -18,7 +18,7 @@ from obstore.exceptions import BaseError
 from pyarrow import fs
 
 from pipelines.contracts.errors import ConfigurationError, explain_os_error
-from pipelines.places.credentials import file_of_keys, keys_from
+from pipelines.places.credentials import file_of_keys, keys_from, require_plain
 
 _SCHEMES = {"s3": "s3", "gs": "gs", "gcs": "gs", "abfs": "abfs", "abfss": "abfss"}
 """Schemes of pyarrow that obstore knows too, and its names for them."""
@@ -35,16 +35,18 @@ _PATIENCE = timedelta(seconds=30)
 """For how long Google's client repeats one request."""
 _RETRIES = 5
 """How often pyarrow repeats a request whose answer was lost, or was 500 or 503, within a second."""
+LONGEST_REQUEST_S = (1 + _RETRIES) * _SILENCE_S + 1.0
+"""How long pyarrow tries to make one request of a store that is silent, in seconds: 31."""
 
 
 def open_arrow(uri: str) -> tuple[fs.FileSystem, str]:
     """Return the pyarrow filesystem of an object store's URI and the path on it.
 
     Raises:
-        ConfigurationError: the scheme is not one that pyarrow knows, or the URI has a query.
+        ConfigurationError: pyarrow does not know the scheme, or the URI has keys or a query.
         TransientStorageError: Amazon does not say where the bucket is.
     """
-    _require_no_query(uri)
+    require_plain(uri)
     parts = urlsplit(uri)
     if parts.scheme == "s3":
         options = dict(_options_of(parts.scheme, parts.netloc))
@@ -92,10 +94,11 @@ def open_conditional(uri: str, max_retries: int) -> tuple["obstore.store.ObjectS
         max_retries: how often the client repeats a request whose answer was lost.
 
     Raises:
-        ConfigurationError: obstore does not know such a store, or the key would be another one.
+        ConfigurationError: obstore does not know such a store, the key would be another one, or
+            the URI has keys or a query.
         TransientStorageError: Amazon does not say where the bucket is.
     """
-    _require_no_query(uri)
+    require_plain(uri)
     parts = urlsplit(uri)
     key = unquote(parts.path).strip("/")
     if parts.scheme not in _SCHEMES:
@@ -190,17 +193,3 @@ def _endpoint() -> str:
 
 def _region() -> str:
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
-
-
-def _require_no_query(uri: str) -> None:
-    """Refuse what a path below the URI would be appended to, behind the query.
-
-    Raises:
-        ConfigurationError: the URI has a query.
-    """
-    if query := urlsplit(uri).query:
-        raise ConfigurationError(
-            f"{uri} has a query ({query}); expected scheme://bucket/path alone, because paths are "
-            f"made by adding to the URI; set AWS_ENDPOINT_URL (with http:// or https://), "
-            f"AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment instead"
-        )

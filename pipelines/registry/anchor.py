@@ -4,9 +4,11 @@
 
 There is one file for each change, and the newest says what holds. Which is the newest their names
 say, whose times only grow: a clock that was set back, or a move that was begun earlier and is ended
-now, changes no order. The *anchor* is the recipe that a
-challenger of another recipe is held against: `train_anchor` makes it fresh in such a cycle. Not for
-deciding when it moves (`validation.model_gate.policy.rules`, and people by `homefeed anchor`).
+now, changes no order. The entry of a rollback that was given up does not count: a process that has
+lost its lease may write it after that, and only the history, where the first outcome stands, says
+what became of a move. The *anchor* is the recipe that a challenger of another recipe is held
+against: `train_anchor` makes it fresh in such a cycle. Not for deciding when it moves
+(`validation.model_gate.policy.rules`, and people by `homefeed anchor`).
 """
 
 import fnmatch
@@ -24,7 +26,7 @@ from pipelines.contracts.base import Frozen
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError, HomefeedError, TransientStorageError
 from pipelines.contracts.run_layout import manifest_uri
-from pipelines.registry.history import HistoryEntry, promotion_lock
+from pipelines.registry.history import HistoryEntry, load, promotion_lock
 
 log = logging.getLogger(__name__)
 _TIME = "%Y%m%dT%H%M%S%fZ"
@@ -79,7 +81,7 @@ class AnchorEntry(Frozen):
 
 
 def read(workspace_uri: str, registered_model: str) -> list[AnchorEntry]:
-    """Return every entry of a registered model, in the order in which they took force."""
+    """Return every entry of a registered model in order, also of rollbacks that were given up."""
     folder, names = (
         _folder(workspace_uri, registered_model),
         _names(workspace_uri, registered_model),
@@ -88,14 +90,27 @@ def read(workspace_uri: str, registered_model: str) -> list[AnchorEntry]:
     return [storage.read_model(storage.join(folder, n), AnchorEntry, repair) for n in names]
 
 
+def in_force(workspace_uri: str, registered_model: str) -> list[AnchorEntry]:
+    """Return the entries that count, in the order in which they took force.
+
+    That of a rollback which is pending counts: challengers are then held to the older recipe, which
+    is the safe side.
+    """
+    entries = read(workspace_uri, registered_model)
+    if all(entry.kind != "rollback" for entry in entries):
+        return entries  # The history is read only where there is something to look for.
+    given_up = load(workspace_uri, registered_model).given_up
+    return [entry for entry in entries if (entry.kind, entry.set_at) not in given_up]
+
+
 def present(workspace_uri: str, registered_model: str) -> AnchorEntry | None:
     """Return the entry in force, or None where no model was ever promoted."""
-    return next(reversed(read(workspace_uri, registered_model)), None)
+    return next(reversed(in_force(workspace_uri, registered_model)), None)
 
 
 def append(workspace_uri: str, entry: AnchorEntry) -> AnchorEntry:
     """Add an entry. One of the same kind by the same cycle, or of the same time, is added once."""
-    for known in read(workspace_uri, entry.registered_model):
+    for known in in_force(workspace_uri, entry.registered_model):
         if (known.kind, known.set_at) == (entry.kind, entry.set_at):
             return known
         if entry.run_uri is not None and (known.kind, known.run_uri) == (entry.kind, entry.run_uri):
@@ -134,7 +149,7 @@ def accept(workspace_uri: str, promotion: HistoryEntry, over: str) -> None:
     """
     name, run_uri = promotion.model.name, promotion.run_uri
     assert run_uri is not None  # A cycle promotes; what a person promotes is accepted by a person.
-    entries = read(workspace_uri, name)
+    entries = in_force(workspace_uri, name)
     if any((each.kind, each.run_uri) == ("promotion", run_uri) for each in entries):
         return
     if state_of_record(workspace_uri, name) != over:
@@ -254,9 +269,10 @@ def take_back(workspace_uri: str, begun: HistoryEntry, now: datetime, reason: st
     """Record that a move which was begun did not happen; the caller holds the lock.
 
     Nothing is done where it had said nothing of recipes yet, or where a person has said something
-    else since.
+    else since. This is for people, and for former versions of this project: what counts is the
+    outcome in the history, which the caller writes next.
     """
-    entries = read(workspace_uri, begun.model.name)
+    entries = in_force(workspace_uri, begun.model.name)
     said = (begun.kind, begun.moved_at)
     if not entries or (entries[-1].kind, entries[-1].set_at) != said:
         return

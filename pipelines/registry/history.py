@@ -130,6 +130,18 @@ class History:
         """The newest intent, if nothing is on record of what became of it."""
         return self.moves[-1] if self.moves and self.moves[-1].outcome is None else None
 
+    @property
+    def given_up(self) -> set[tuple[Kind, datetime]]:
+        """Kind and time of each intent that was given up.
+
+        Where two of a kind were begun at one time, and one was not given up, both are left out.
+        """
+        found: dict[bool, set[tuple[Kind, datetime]]] = {True: set(), False: set()}
+        for move in self.moves:
+            is_given_up = move.outcome is not None and not move.outcome.is_made
+            found[is_given_up].add((move.intent.entry.kind, move.intent.entry.moved_at))
+        return found[True] - found[False]
+
     def of_run(self, run_uri: str) -> Move | None:
         """The newest intent of a cycle's promotion, or None."""
         mine = (m for m in reversed(self.moves) if m.intent.entry.run_uri == run_uri)

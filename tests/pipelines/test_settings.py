@@ -57,6 +57,18 @@ def test_a_variable_that_holds_nonsense_is_named_with_what_it_may_hold(
     assert caught.value.__cause__ is None and "pydantic" not in str(caught.value)
 
 
+@pytest.mark.parametrize("variable", ["HOME", "EVENT_LOG", "WORKSPACE"])
+def test_keys_in_a_place_are_refused_before_a_message_repeats_the_place(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(f"HOMEFEED_{variable}", "s3://AKIAKEY:sEcReT@bucket/x")
+    with pytest.raises(
+        ConfigurationError, match=rf"^HOMEFEED_{variable}=s3://\S+@bucket/x "
+    ) as told:
+        Settings()
+    assert "sEcReT" not in str(told.value) and "AKIAKEY" not in str(told.value)
+
+
 @pytest.mark.parametrize("name", ["a/b", "a:b", " ", ".", "..", "it's", "a\nb", "a" * 201])
 def test_a_model_name_that_would_fail_after_the_training_fails_now(
     monkeypatch: pytest.MonkeyPatch, name: str

@@ -301,10 +301,11 @@ def test_an_object_store_has_files_and_leases(
 
 
 class Losing:
-    """The filesystem of a store, in a process that loses its lease while it deletes files."""
+    """The filesystem of a store, in a process that loses its lease in one of its acts."""
 
-    def __init__(self, inner: fs.FileSystem, act: Callable[..., None]) -> None:
-        self._inner, self.delete_file = inner, act
+    def __init__(self, inner: fs.FileSystem, **acts: Callable[..., object]) -> None:
+        self._inner = inner
+        self.__dict__.update(acts)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._inner, name)
@@ -340,7 +341,7 @@ def test_who_loses_its_lease_amid_many_files_ends_those_under_way_and_no_more(
 
         def open_losing(uri: str) -> tuple[Losing, str]:
             inner, path = open_filesystem(uri)
-            return Losing(inner, losing(inner.delete_file)), path
+            return Losing(inner, delete_file=losing(inner.delete_file)), path
 
         if is_upload:
             monkeypatch.setattr(fs, "copy_files", losing(copy_files))
@@ -351,6 +352,28 @@ def test_who_loses_its_lease_amid_many_files_ends_those_under_way_and_no_more(
     assert lease.is_lost
     # Those that waited meanwhile had looked before.
     assert 3 <= len(begun) < 3 + storage._NUM_REQUESTS
+
+
+def test_a_file_stays_where_the_lease_is_lost_while_the_store_says_what_is_there(
+    s3_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, open_filesystem = f"{s3_uri}/x", storage.open_filesystem
+    storage.write_bytes(uri, b"x")
+    with storage.exclusive_lock(f"{s3_uri}/run", "the run") as lease:
+        store, place = open_filesystem(uri)
+
+        def look_slowly(path: str) -> object:
+            store.delete_file(open_filesystem(f"{s3_uri}/run.lease")[1])
+            with pytest.raises(RunInProgressError):
+                lease.renew()
+            return store.get_file_info(path)
+
+        slow = Losing(store, get_file_info=look_slowly)
+        with monkeypatch.context() as patch:
+            patch.setattr(storage, "open_filesystem", lambda _: (slow, place))
+            with pytest.raises(RunInProgressError, match="lease 1 .* is lost"):
+                storage.remove(uri)
+    assert storage.read_bytes(uri) == b"x"
 
 
 def test_a_folder_of_an_object_store_is_deleted_with_all_below_it(

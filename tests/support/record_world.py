@@ -98,16 +98,20 @@ class World:
                 repair(self.registry, state, wanted, self.tick(), "somebody looked")
 
     def leftovers(self) -> list[str]:
-        """Scratch files and folders that nobody would ever remove; a store has none."""
+        """Scratch folders and unfinished files, with their folders; a store has none."""
         if not storage.is_local(self.workspace_uri):
             return []
-        names = (path.name for path in storage.local_path(self.workspace_uri).rglob(".*"))
-        return [name for name in names if name.startswith(".scratch-")]
+        top = storage.local_path(self.workspace_uri)
+        return [
+            path.relative_to(top).as_posix()
+            for path in top.rglob(".*")
+            if path.name.startswith(".scratch-") or files._UNFINISHED.fullmatch(path.name)
+        ]
 
     def recipe_is_held(self) -> bool:
-        """Whether a rollback stands in the record of recipes as if it had been made."""
-        entries = anchor.read(self.workspace_uri, NAME)
-        return bool(entries) and entries[-1].kind == "rollback"
+        """Whether what a rollback says of recipes is in force."""
+        present = anchor.present(self.workspace_uri, NAME)
+        return present is not None and present.kind == "rollback"
 
 
 @contextmanager

@@ -11,12 +11,15 @@ from pipelines.cli.main import app
 from pipelines.cli.seeds import measure_seeds
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.recipes import smoke
-from pipelines.registry import anchor
+from pipelines.registry import anchor, history
 from pipelines.registry.seed_noise import measured_deviation
 from pipelines.stages.runner import run_stage
 from pipelines.storage import to_uri
+from support.judgements import make_model
 from support.runs import make_run, save_run
 from support.worlds import write_planted_world
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -51,6 +54,22 @@ def test_a_recipe_on_hold_is_shown_and_released(workspace: str) -> None:
     said = run("release", "--recipe", digest[:6], "--reason", "it was the log")
     assert said == f"{digest[:6]} is released; on hold: nothing\n"
     assert "on hold" not in run("show")
+
+
+def test_the_entry_of_a_rollback_that_was_given_up_is_shown_as_such(workspace: str) -> None:
+    run("set", "--recipe", "smoke", "--reason", "we begin here")
+    entry = anchor.present(workspace, "homefeed_ranker")
+    assert entry is not None and entry.recipe is not None
+    model = make_model("1", NOW).model_copy(update={"name": "homefeed_ranker"})
+    fields = {"moved_at": NOW, "kind": "rollback", "model": model, "previous": None}
+    begun = history.HistoryEntry(**fields, run_uri=None, reason="hides rose")
+    move = history.begin(workspace, history.load(workspace, "homefeed_ranker"), begun)
+    anchor.after_rollback(workspace, None, (model, entry.recipe), NOW, "hides rose")
+    assert "  rollback   unknown  hides rose" in run("show") and "on hold: " in run("show")
+    history.settle(move, False, NOW)
+    said = run("show")
+    assert "  rollback (given up, does not count)  unknown  hides rose" in said
+    assert "on hold" not in said
 
 
 @pytest.mark.parametrize(

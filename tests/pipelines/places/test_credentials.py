@@ -1,13 +1,14 @@
 """Keys of an S3 store from a file: both clients find them, and an unusable file is named."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipelines import storage
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.places.credentials import file_of_keys, keys_from
+from pipelines.places.credentials import file_of_keys, keys_from, require_plain
 from support.s3_server import BUCKET
 
 GOOD = "[default]\naws_access_key_id = test\naws_secret_access_key = test\n"
@@ -71,3 +72,56 @@ def test_a_session_token_and_a_profile_are_taken(
     assert keys_from(str(key_file))().get("token") is None
     monkeypatch.setenv("AWS_PROFILE", "mine")
     assert keys_from(str(key_file))().get("token") == "t"
+
+
+WITH_KEYS = (
+    "s3://AKIAKEY:sEcReT@bucket/ws",
+    "s3://AKIAKEY:sEc/ReT@bucket/ws",
+    "S3://AKIAKEY:sEcReT@bucket/ws?region=eu-west-3",
+    "s3://AKIAKEY:sEcReT/ws",
+    "gs://AKIAKEY:sEcReT@bucket/ws",
+    "gcs://sEcReT@bucket",
+    "abfss://box:sEcReT@account.dfs.core.windows.net/ws",
+    "abfs://:sEc/ReT@account.dfs.core.windows.net/ws",
+    "hdfs://AKIAKEY:sEcReT@node:9000/ws",
+)
+
+
+@pytest.mark.parametrize("uri", WITH_KEYS)
+@pytest.mark.parametrize(
+    "use", [storage.exists, storage.look, lambda uri: storage.write_bytes(uri, b"x")]
+)
+def test_keys_in_a_uri_are_refused_and_not_repeated(
+    uri: str, use: Callable[[str], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"://\*\*\*.* has keys .*AWS_ACCESS_KEY_ID"
+    ) as told:
+        use(uri)
+    said = f"{told.value}{caplog.text}"
+    assert not any(part in said for part in ("AKIAKEY", "sEc", "ReT"))
+    assert told.value.__cause__ is None and told.value.__context__ is None
+
+
+def test_a_query_is_refused_and_not_repeated() -> None:
+    with pytest.raises(ConfigurationError, match=r"^s3://bucket/ws has a query ") as told:
+        storage.exists("s3://bucket/ws?secret_key=sEcReT")
+    assert "sEcReT" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://bucket/ws/a@b:c",
+        "gs://bucket",
+        "abfss://box@account.dfs.core.windows.net/ws",
+        "abfs://box@127.0.0.1:10000/ws",
+        "hdfs://user@node:9000/ws",
+        "hdfs://[::1]:9000/ws",
+        "file:///a/b?c",
+        "/a/x:y@b?c",
+        "",
+    ],
+)
+def test_a_uri_without_keys_is_taken(uri: str) -> None:
+    require_plain(uri)

@@ -1,9 +1,11 @@
 """The lease on a local disk: the number outlives its holders, whatever ends them."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,20 @@ def test_the_number_grows_with_every_holder_also_after_a_kill(tmp_path: Path) ->
     with storage.exclusive_lock(uri, "the run") as third:
         assert holder_of(tmp_path / "run.lock") == str(os.getpid())
     assert (first.number, killed.stdout, third.number) == (1, b"2\n", 3)
+
+
+def test_who_only_looks_keeps_nobody_from_a_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look ends while the other one pauses, who was told to wait for nobody."""
+    uri = storage.to_uri(tmp_path / "run")
+    with storage.exclusive_lock(uri, "the run"):
+        pass
+    with (tmp_path / "run.lock").open() as looked_at:
+        fcntl.flock(looked_at, fcntl.LOCK_SH)
+        monkeypatch.setattr(time, "sleep", lambda _: looked_at.close())
+        with storage.exclusive_lock(uri, "the run") as lease:
+            assert looked_at.closed and lease.number == 2
 
 
 @pytest.mark.parametrize("left", ["", "12", "12\n", "12\nseven\n", "\x00\x00"])

@@ -8,22 +8,31 @@ from types import SimpleNamespace
 import pytest
 
 from pipelines import storage
+from pipelines.contracts import files
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
     RunInProgressError,
     TransientStorageError,
 )
-from pipelines.places import store_lease
+from pipelines.places import store_lease, stores
 from pipelines.places.conditional import Revision
 from support.faulty_proxy import faulty_proxy
 from support.holders import TTL_S, hold, state_of
 from support.line import Line, line_to
 
+USUAL_TTL_S = store_lease.TTL_S
+
 
 @pytest.fixture(autouse=True)
 def short_ttl(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_lease, "TTL_S", TTL_S)
+
+
+@pytest.fixture
+def no_renewals(monkeypatch: pytest.MonkeyPatch, short_ttl: None) -> None:
+    """Make leases of which no sign of life is due while a test runs."""
+    monkeypatch.setattr(store_lease, "TTL_S", USUAL_TTL_S)
 
 
 @pytest.fixture
@@ -178,11 +187,11 @@ def test_a_holder_that_is_cut_off_for_good_writes_nothing_after_its_time(
     assert state_of(s3_uri).number == 1
 
 
+@pytest.mark.usefixtures("no_renewals")
 def test_in_the_last_part_of_its_time_a_holder_asks_the_store_before_it_writes(
     s3_uri: str, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is written then might arrive when the place is another process's already."""
-    monkeypatch.setattr(store_lease, "TTL_S", 60.0)  # no sign of life is due while this runs
     monkeypatch.setenv("AWS_ENDPOINT_URL", line.url)
     now, nothing = store_lease._now_s, storage.to_uri("/nowhere/at/all")
     with storage.exclusive_lock(s3_uri, "the run") as lease:
@@ -192,18 +201,26 @@ def test_in_the_last_part_of_its_time_a_holder_asks_the_store_before_it_writes(
             ahead_s = lease._ends_at - left_s - now()
             monkeypatch.setattr(store_lease, "_now_s", lambda: now() + ahead_s)
 
-        let_only(7.0)
+        let_only(37.0)
         line.cut()
         storage.remove(nothing)
         line.mend()
-        let_only(5.0)
+        let_only(35.0)
         storage.remove(nothing)
         assert (lease._state.beat, state_of(s3_uri).beat) == (1, 1)
-        let_only(5.0)
+        let_only(stores.LONGEST_REQUEST_S)
         line.cut()
         with pytest.raises(TransientStorageError):
             storage.remove(nothing)
         line.mend()
+
+
+def test_what_is_begun_without_asking_ends_before_anybody_can_take_the_place() -> None:
+    margin_s = store_lease.MARGIN * USUAL_TTL_S
+    assert stores.LONGEST_REQUEST_S < margin_s
+    assert stores._PATIENCE.total_seconds() < margin_s
+    usual_s = USUAL_TTL_S * (1 - 1 / store_lease.RENEWALS_PER_TTL)
+    assert margin_s + stores._TIMEOUT.total_seconds() / 2 < usual_s, "who is answered need not ask"
 
 
 @pytest.mark.parametrize("fault", ["answer lost", "500", "request lost", "reset"])
@@ -220,6 +237,7 @@ def test_a_lost_answer_loses_no_lease(
                         lease.renew()
                     except TransientStorageError:
                         continue
+            assert [each[0] for each in proxy.met] == [fault] * 3, "all were met"
             proxy.mend()
             lease.renew()
             assert not lease.is_lost
@@ -240,6 +258,33 @@ def test_a_sign_of_life_that_arrived_unknown_to_its_holder_loses_no_lease(
             lease.renew()
             assert not lease.is_lost
             assert state_of(s3_uri).beat > 1, "the lost one counts"
+
+
+@pytest.mark.usefixtures("no_renewals")
+def test_a_lease_is_given_back_after_a_sign_of_life_that_its_holder_does_not_know(
+    s3_uri: str, s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with faulty_proxy(s3_url) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        with storage.exclusive_lock(s3_uri, "the run") as lease:
+            proxy.choose = lambda method, path: "answer lost" if method == "PUT" else "500"
+            with pytest.raises(TransientStorageError):
+                lease.renew()
+            proxy.mend()
+        assert (state_of(s3_uri).number, state_of(s3_uri).holder) == (1, "")
+
+
+@pytest.mark.usefixtures("no_renewals")
+def test_a_place_that_was_lost_unnoticed_is_left_to_its_new_holder(
+    s3_uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with storage.exclusive_lock(s3_uri, "the run"):
+        theirs = state_of(s3_uri).model_copy(update={"number": 2, "holder": "them", "token": "t"})
+        filesystem, path = storage.open_filesystem(f"{s3_uri}.lease")
+        with filesystem.open_output_stream(path) as stream:
+            stream.write(files.to_json(theirs))
+    assert state_of(s3_uri) == theirs
+    assert f"{s3_uri} could not be given back: {s3_uri}.lease is another process's" in caplog.text
 
 
 def test_a_lease_file_that_was_deleted_is_a_lost_lease(s3_uri: str) -> None:

@@ -1,6 +1,7 @@
 """Alias and history held against each other, and mended, with a real MLflow server."""
 
 import itertools
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from pipelines.contracts.errors import (
     DataContractError,
     PromotionRefusedError,
     RecordDisagreesError,
+    RunInProgressError,
     TrackingEntryMissingError,
 )
-from pipelines.registry import by_hand, history, promotion, registry, tracking
+from pipelines.registry import by_hand, history, promotion, reconcile, registry, tracking
 from pipelines.registry.history import HistoryEntry
 from pipelines.registry.reconcile import State, look, require_agreement
 from pipelines.registry.repair import plan, repair
@@ -280,6 +282,29 @@ def test_a_move_that_ends_between_two_reads_is_no_disagreement(
     client.set_registered_model_alias(two.registered_model, "champion", "2")
     with pytest.raises(RecordDisagreesError, match="v2 serves"):
         require_record(client, two.workspace_uri, two.registered_model, LATER)
+
+
+@pytest.mark.parametrize("comes_to_rest", [True, False])
+def test_what_the_last_of_many_looks_finds_counts(
+    runs: list[ResolvedRun],
+    client: MlflowClient,
+    monkeypatch: pytest.MonkeyPatch,
+    comes_to_rest: bool,
+) -> None:
+    """At each look but perhaps the last the alias has been moved once more."""
+    two = runs[1]
+    rest = state_of(client, two)
+    served = (rest.served.model_copy(update={"version": str(n)}) for n in itertools.count(70))
+    looks = [replace(rest, served=next(served)) for _ in range(reconcile._MAX_LOOKS)]
+    looks.append(rest if comes_to_rest else replace(rest, served=next(served)))
+    monkeypatch.setattr(reconcile, "look", lambda *_: looks.pop(0))
+    where = (client, two.workspace_uri, two.registered_model)
+    if comes_to_rest:
+        assert reconcile.look_between_moves(*where) == rest
+    else:
+        with pytest.raises(RunInProgressError, match="was moved between"):
+            reconcile.look_between_moves(*where)
+    assert looks == []
 
 
 @pytest.mark.parametrize("is_deleted", [False, True])

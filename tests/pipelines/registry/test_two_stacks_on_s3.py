@@ -8,7 +8,7 @@ from pipelines import storage
 from pipelines.contracts.errors import HomefeedError, RecordDisagreesError
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.places import store_lease
-from pipelines.registry import history
+from pipelines.registry import anchor, history
 from pipelines.stages.resolve_run import require_record
 from pipelines.stages.runner import run_stage
 from support.holders import TTL_S, Holder
@@ -34,6 +34,26 @@ try:
 except Exception as error:
     print(type(error).__name__, error, flush=True)
 """
+ROLL_BACK = """
+from pathlib import Path
+from support.record_world import record_world
+looked = storage.translated_errors
+
+def pause(uri, doing):
+    if "/anchors/" in uri and doing == "writing":
+        print("has looked at its lease", flush=True)
+        sys.stdin.readline()
+    return looked(uri, doing)
+
+with record_world(Path({folder!r}), {workspace_uri!r}) as world:
+    storage.translated_errors = pause
+    try:
+        world.rollback()
+        print("rolled back", flush=True)
+    except Exception as error:
+        print(type(error).__name__, error, flush=True)
+"""
+"""Stand still in the write that says which recipe a rollback holds."""
 
 
 @pytest.fixture(autouse=True)
@@ -95,3 +115,23 @@ def test_of_two_airflows_that_promote_at_once_one_does(s3_uri: str, tmp_path: Pa
         assert state.disagreement() == "" and state.history.pending is None
         served = [entry.model.version for _, entry in state.history.entries]
         assert served == ["1", world.registry.alias]
+
+
+def test_a_rollback_that_was_given_up_while_its_process_was_stopped_holds_no_recipe(
+    s3_uri: str, tmp_path: Path
+) -> None:
+    """The process wakes up in the request that it had begun, and the request arrives."""
+    with record_world(tmp_path / "world", s3_uri) as world:
+        world.promote("2")
+        folder = str(tmp_path / "world")
+        with Holder(ROLL_BACK.format(folder=folder, workspace_uri=s3_uri)) as stopped:
+            assert stopped.says() == "has looked at its lease"
+            stopped.stop()
+            world.resolve()
+            stopped.wake()
+            stopped.tell()
+            assert stopped.says().startswith("RunInProgressError")
+        state = world.look()
+        assert state.serves == "2" and state.history.pending is None
+        assert [entry.kind for entry in anchor.read(s3_uri, NAME)] == ["rollback"], "it arrived"
+        assert anchor.present(s3_uri, NAME) is None

@@ -7,8 +7,6 @@ from support.cycles import outcome_of
 from support.secret_search import dump_of, files_below, found_in
 
 pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(1200)]
-HAS_SECRETS = ("airflow.cfg", "passwords.json", "secrets.json")
-"""Airflow's own keys, for one user only; none of the passwords that are searched for."""
 
 
 def test_the_search_finds_what_is_there(keys) -> None:
