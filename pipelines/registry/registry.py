@@ -34,7 +34,7 @@ _LINEAGE_TAGS = ("as_of", "bundle_digest", "snapshot_digest")
 _MODEL_DIGEST = "model_digest"
 ALIAS_TIMEOUT_S = 5
 """How long the answer to a request to move the alias is waited for, in seconds. It is below the
-`MARGIN` of a lease on an object store, 6 s, in which nothing is begun without asking the store."""
+`MARGIN` of a lease on an object store, 36 s, in which nothing is begun without asking the store."""
 _LOGGED = re.compile(r"models:/(m-[^/@]+)|.*/models/(m-[^/]+)/artifacts(?:/.*)?")
 """A logged model, and a place among its files."""
 ROLL_BACK = "roll back to another version (`homefeed rollback --to-version N`)"
