@@ -35,8 +35,9 @@ pytestmark = [pytest.mark.production, pytest.mark.services, pytest.mark.slow]
 EVERY, EVERY_STALL = 7, 31
 """A request that is stalled costs more than a second, so fewer of them are."""
 SEED = 17
-NUM_OUTAGES = NUM_KILLS = 3
-"""Of one stage: each is at another of its requests."""
+ALONE = pytest.mark.exhaustive
+"""What `make test-production` leaves to `pytest -m exhaustive`: each kind of fault in a cycle of its
+own, where it otherwise takes turns with the others, and more of them."""
 
 
 @dataclass
@@ -98,22 +99,30 @@ def behind(
         yield made
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_cycle_of_which_every_nth_request_is_spoiled(behind: Behind, fault: str) -> None:
-    every = EVERY_STALL if fault == "stalled" else EVERY
-    proxy, deployment = behind.proxy, behind.deployment(f"every_{FAULTS.index(fault)}")
+@pytest.mark.parametrize(
+    "faults",
+    [
+        pytest.param(FAULTS, id="each in turn"),
+        *(pytest.param((fault,), id=fault, marks=ALONE) for fault in FAULTS),
+    ],
+)
+def test_a_cycle_of_which_every_nth_request_is_spoiled(
+    behind: Behind, faults: tuple[str, ...]
+) -> None:
+    every = EVERY_STALL if faults == ("stalled",) else EVERY
+    proxy, deployment = behind.proxy, behind.deployment(f"every_{uuid.uuid4().hex[:8]}")
     proxy.met.clear()
-    counted = itertools.count(1)
+    counted, in_turn = itertools.count(1), itertools.cycle(faults)
 
     def begin(*_: object) -> None:
-        proxy.choose = lambda *_: "" if next(counted) % every else fault
+        proxy.choose = lambda *_: "" if next(counted) % every else next(in_turn)
 
     seen = run_cycle(deployment, proxy, "cycle", begin, num_attempts=4)
     assert seen["spoiled"] > 10
     behind.assert_undisturbed(deployment)
 
 
-@pytest.mark.parametrize("share", [0.1, 0.3])
+@pytest.mark.parametrize("share", [0.3, pytest.param(0.1, marks=ALONE)])
 def test_a_cycle_of_which_a_share_of_all_requests_is_spoiled(behind: Behind, share: float) -> None:
     proxy, deployment = behind.proxy, behind.deployment(f"share_{share:.0%}".strip("%"))
     proxy.met.clear()
@@ -128,29 +137,41 @@ def test_a_cycle_of_which_a_share_of_all_requests_is_spoiled(behind: Behind, sha
     behind.assert_undisturbed(deployment)
 
 
-def test_a_cycle_whose_store_is_gone_from_drawn_requests_on(behind: Behind) -> None:
-    proxy, deployment = behind.proxy, behind.deployment("outages")
+@pytest.mark.parametrize("num_outages", [2, pytest.param(4, marks=ALONE)])
+def test_a_cycle_whose_store_is_gone_from_drawn_requests_on(
+    behind: Behind, num_outages: int
+) -> None:
+    proxy, deployment = behind.proxy, behind.deployment(f"outages_{num_outages}")
     proxy.met.clear()
-    drawn = behind.draw_places(NUM_OUTAGES)
+    drawn = behind.draw_places(num_outages)
 
     def begin(stage: str, number: int) -> None:
         counted, first = itertools.count(), drawn[stage][number]
         proxy.choose = lambda *_: "reset" if next(counted) >= first else ""
 
-    seen = run_cycle(deployment, proxy, "cycle", begin, num_attempts=NUM_OUTAGES)
+    seen = run_cycle(deployment, proxy, "cycle", begin, num_attempts=num_outages)
     assert seen["TransientStorageError"] >= len(STAGES)
     behind.assert_undisturbed(deployment)
 
 
-@pytest.mark.parametrize("arrives", [False, True])
-def test_a_cycle_whose_stages_are_killed_at_drawn_requests(behind: Behind, arrives: bool) -> None:
-    proxy, deployment = behind.proxy, behind.deployment(f"killed_{arrives}".lower())
-    drawn = behind.draw_places(NUM_KILLS)
+@pytest.mark.parametrize(
+    ("arrives", "num_kills"),
+    [
+        pytest.param((False, True), 2, id="in turn"),
+        pytest.param((False,), 4, id="before it arrives", marks=ALONE),
+        pytest.param((True,), 4, id="after it arrived", marks=ALONE),
+    ],
+)
+def test_a_cycle_whose_stages_are_killed_at_drawn_requests(
+    behind: Behind, arrives: tuple[bool, ...], num_kills: int
+) -> None:
+    proxy, deployment = behind.proxy, behind.deployment(f"killed_{uuid.uuid4().hex[:8]}")
+    drawn = behind.draw_places(num_kills)
 
     def begin(stage: str, number: int) -> None:
-        kill_at(deployment, proxy, drawn[stage][number], arrives)
+        kill_at(deployment, proxy, drawn[stage][number], arrives[number % len(arrives)])
 
-    seen = run_cycle(deployment, proxy, "cycle", begin, num_attempts=NUM_KILLS)
+    seen = run_cycle(deployment, proxy, "cycle", begin, num_attempts=num_kills)
     # A training that goes on where it was killed makes fewer requests, and may come to its end.
-    assert seen["killed"] >= 2 * len(STAGES)
+    assert seen["killed"] >= (num_kills - 1) * len(STAGES)
     behind.assert_undisturbed(deployment)

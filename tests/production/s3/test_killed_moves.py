@@ -32,12 +32,15 @@ def bucket() -> str:
     return f"s3://{BUCKET}/{uuid.uuid4().hex}"
 
 
+@pytest.mark.parametrize("num_actors", [2, pytest.param(len(ACTORS), marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("action", ACTIONS)
-def test_a_kill_at_a_drawn_place_loses_nothing(killer: Killer, tmp_path: Path, action: str) -> None:
-    draw = random.Random(f"{SEED} {action}")
+def test_a_kill_at_a_drawn_place_loses_nothing(
+    killer: Killer, tmp_path: Path, action: str, num_actors: int
+) -> None:
+    draw = random.Random(f"{SEED} {action} {num_actors}")
     num_places = killer.count_places(tmp_path / "dry", bucket(), action)
     assert num_places > 20
-    for actor in ACTORS:
+    for actor in draw.sample(sorted(ACTORS), num_actors):
         place = draw.randrange(num_places)
         story = f"{action}, killed at place {place} of {num_places}, then {actor}"
         folder = tmp_path / actor.replace(" ", "-")
