@@ -1,7 +1,8 @@
 """`make try-stack`: bring the compose stack up, run two cycles in it, kill containers, measure.
 
     make try-stack                            two cycles, pictures, one kill of each container
-    TRY_STACK="--kills 0" make try-stack      without kills
+    TRY_STACK=--kills make try-stack          without kills
+    TRY_STACK="--kills worker s3" make try-stack      kills of these alone
     TRY_STACK="--all-kills" make try-stack    every container in every stage (hours)
 
 It needs built images (`make images`), writes the rows stack_up_s, stack_cycles_vs_local and
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +58,7 @@ class Kill:
 def main() -> None:
     """Try the stack as the options say."""
     parser = argparse.ArgumentParser(description="Try the stack of docker/compose.yaml.")
-    parser.add_argument("--kills", type=int, default=len(SERVICES), help="how many to try")
+    parser.add_argument("--kills", nargs="*", choices=SERVICES, default=SERVICES, help="of which")
     parser.add_argument("--all-kills", action="store_true", help="every container in every stage")
     parser.add_argument("--no-local", action="store_true", help="do not time `make retrain`")
     parser.add_argument("--keep", action="store_true", help="leave the stack up at the end")
@@ -121,13 +123,14 @@ def decision_of(found: CycleOutcome) -> str:
     return str(Judgement.model_validate(artifact).verdict.decision)
 
 
-def kills(number: int, *, is_all: bool) -> list[Kill]:
-    """Return what to kill: everything, or each container once in a stage that a seed draws."""
+def kills(services: Sequence[str], *, is_all: bool) -> list[Kill]:
+    """Return what to kill: each service in every stage, or once in a stage that a seed draws."""
     if is_all:
-        return [Kill(service, stage) for stage in STAGES for service in SERVICES]
+        return [Kill(service, stage) for stage in STAGES for service in services]
     draw = random.Random(SEED)
     stages = [stage for stage in STAGES if stage != "train_anchor"]  # It ends within a second.
-    return [Kill(service, draw.choice(stages)) for service in SERVICES[:number]]
+    drawn = [Kill(service, draw.choice(stages)) for service in SERVICES]
+    return [kill for kill in drawn if kill.service in services]
 
 
 def try_kills(stack: Stack, wanted: list[Kill]) -> int:
