@@ -17,6 +17,7 @@ from pipelines.places import store_lease
 from support.faulty_proxy import FaultyProxy
 from support.killed_moves import ACTIONS, prepare
 from support.record_world import World, record_world
+from support.s3_server import environment
 
 TTL_S = 2.0
 _TIMEOUT_S = 90.0
@@ -85,7 +86,8 @@ class Killer:
 
 
 def _child(folder: Path, workspace_uri: str, url: str, notes: Path, action: str, call: int) -> None:
-    os.environ["AWS_ENDPOINT_URL"] = url
+    # The fork server has the environment of whichever test started it.
+    os.environ.update(environment(url))
     store_lease.TTL_S = TTL_S
     with record_world(folder, workspace_uri) as world:
         calls: list[str] = []
