@@ -87,6 +87,14 @@ WITH_KEYS = (
 )
 
 
+def is_refused(uri: str) -> bool:
+    try:
+        require_plain(uri)
+    except ConfigurationError:
+        return True
+    return False
+
+
 @pytest.mark.parametrize("uri", WITH_KEYS)
 @pytest.mark.parametrize(
     "use", [storage.exists, storage.look, lambda uri: storage.write_bytes(uri, b"x")]
@@ -124,4 +132,5 @@ def test_a_query_is_refused_and_not_repeated() -> None:
     ],
 )
 def test_a_uri_without_keys_is_taken(uri: str) -> None:
-    require_plain(uri)
+    assert is_refused("s3://AKIAKEY:sEcReT@bucket")
+    assert not is_refused(uri)
