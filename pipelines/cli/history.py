@@ -12,7 +12,7 @@ import typer
 from pipelines import storage
 from pipelines.alerts.commands import repair_command
 from pipelines.cli.say import say
-from pipelines.contracts.errors import ConfigurationError, DataContractError, HomefeedError
+from pipelines.contracts.errors import DataContractError, HomefeedError
 from pipelines.contracts.time import parse_instant
 from pipelines.registry import history as record
 from pipelines.registry import reconcile, tracking
@@ -42,11 +42,9 @@ def serving(
         raise
     try:
         say(_served(state.history, name, instant, state.unsettled))
-    except ConfigurationError:
-        # Where the whole history is gone, "no champion yet" would hide that one serves.
+    finally:
+        # Also where the history knows of none: "no champion yet" would hide one that serves.
         reconcile.require_agreement(state)
-        raise
-    reconcile.require_agreement(state)
     if not at:
         reconcile.require_newest(state)
 

@@ -17,7 +17,8 @@ from pipelines.contracts.errors import (
 )
 from pipelines.places import store_lease, stores
 from pipelines.places.conditional import Revision
-from support.faulty_proxy import faulty_proxy
+from pipelines.places.lease import Lease
+from support.faulty_proxy import FaultyProxy, faulty_proxy
 from support.holders import TTL_S, hold, state_of
 from support.line import Line, line_to
 
@@ -244,17 +245,21 @@ def test_a_lost_answer_loses_no_lease(
         assert state_of(s3_uri).holder == ""
 
 
+def renew_unknown_to_its_holder(lease: Lease, proxy: FaultyProxy) -> None:
+    """Write a sign of life whose answer is lost, and which cannot be read either until later."""
+    proxy.choose = lambda method, path: "answer lost" if method == "PUT" else "500"
+    with pytest.raises(TransientStorageError):
+        lease.renew()
+    proxy.mend()
+
+
 def test_a_sign_of_life_that_arrived_unknown_to_its_holder_loses_no_lease(
     s3_uri: str, s3_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The answer is lost, and what was written cannot be read either until later."""
     with faulty_proxy(s3_url) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         with storage.exclusive_lock(s3_uri, "the run") as lease:
-            proxy.choose = lambda method, path: "answer lost" if method == "PUT" else "500"
-            with pytest.raises(TransientStorageError):
-                lease.renew()
-            proxy.mend()
+            renew_unknown_to_its_holder(lease, proxy)
             lease.renew()
             assert not lease.is_lost
             assert state_of(s3_uri).beat > 1, "the lost one counts"
@@ -267,10 +272,7 @@ def test_a_lease_is_given_back_after_a_sign_of_life_that_its_holder_does_not_kno
     with faulty_proxy(s3_url) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         with storage.exclusive_lock(s3_uri, "the run") as lease:
-            proxy.choose = lambda method, path: "answer lost" if method == "PUT" else "500"
-            with pytest.raises(TransientStorageError):
-                lease.renew()
-            proxy.mend()
+            renew_unknown_to_its_holder(lease, proxy)
         assert (state_of(s3_uri).number, state_of(s3_uri).holder) == (1, "")
 
 
