@@ -18,7 +18,7 @@ from pipelines.alerts.commands import (
     serving_command,
     stage_command,
 )
-from pipelines.contracts.artifacts import NextStep, ResolvedRun, RunRequest, StageFailure
+from pipelines.contracts.artifacts import NextStep, ResolvedRun, RunRequest
 from pipelines.contracts.errors import (
     DataContractError,
     DataGateFailedError,
@@ -27,6 +27,7 @@ from pipelines.contracts.errors import (
     SnapshotDamagedError,
 )
 from pipelines.contracts.judgement import Decision, Judgement, Promoted, Promotion
+from pipelines.contracts.run_layout import StageFailure
 from pipelines.settings import Settings
 
 JUDGING_STAGES = ("check_snapshot", "train_challenger", "train_anchor", "compare_with_champion")

@@ -13,6 +13,7 @@ from pipelines.contracts.artifacts import MAX_DEVICES, MAX_NODES, STAGES, Resolv
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
 from pipelines.contracts.judgement import Judgement, Promotion
 from pipelines.contracts.time import parse_instant
+from pipelines.recipes import canonical
 from pipelines.settings import Settings
 
 app = typer.Typer()
@@ -57,7 +58,10 @@ def stage(
 def begin(
     context: typer.Context,
     as_of: AsOf = "",
-    recipe: Annotated[str, typer.Option(help="Recipe name; HOMEFEED_RECIPE by default.")] = "",
+    recipe: Annotated[
+        str,
+        typer.Option(help="Name, module:function or file; HOMEFEED_RECIPE by default."),
+    ] = "",
     promote: Promote = True,
     devices: Annotated[int, typer.Option(help=f"Training processes, 1 to {MAX_DEVICES}.")] = 1,
     nodes: Annotated[int, typer.Option(help=f"Machines, 1 to {MAX_NODES}; `resolve` only.")] = 1,
@@ -76,7 +80,7 @@ def begin(
     _check_nodes(nodes, is_here)
     _check_devices(devices, hardware, is_here)
     request = RunRequest(
-        recipe=recipe or settings.recipe,
+        recipe=canonical(recipe or settings.recipe),
         as_of=parse_instant(as_of, "--as-of") if as_of else None,
         now=datetime.now(UTC),
         may_promote=promote,

@@ -19,8 +19,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, Field
 
 from pipelines.contracts.base import Artifact, Frozen, digest_of
-from pipelines.contracts.code_identity import Environment
-from pipelines.contracts.config import FeatureConfig, RunConfig
+from pipelines.contracts.config import FeatureConfig, RecipeRef, RunConfig
 from pipelines.contracts.time import floor_to_day, to_ms
 
 STAGES = (
@@ -74,7 +73,7 @@ class CycleOptions(Frozen):
 class RunRequest(CycleOptions):
     """What an operator or a schedule asks for: the input of `resolve_run`."""
 
-    recipe: str = Field(description="Name of a recipe in pipelines/recipes.py.")
+    recipe: str = Field(description="A recipe's reference, as `pipelines.recipes.canonical` gives.")
     as_of: AwareDatetime | None = Field(description="None takes `now`; floored to the day, UTC.")
     now: AwareDatetime = Field(description="Interval end of a schedule, else the wall clock.")
 
@@ -165,7 +164,7 @@ class ResolvedRun(CycleOptions, Artifact):
     def to_request(self) -> RunRequest:
         """Return the request that names this very cycle, as if it were made on the cycle's day."""
         day = self.as_of
-        return RunRequest(recipe=self.config.recipe, as_of=day, now=day, **self.options())
+        return RunRequest(recipe=self.config.reference, as_of=day, now=day, **self.options())
 
 
 class Window(Frozen):
@@ -347,6 +346,11 @@ class Alert(Frozen):
 
     kind: AlertKind
     run_id: str
+    recipe: RecipeRef | None = Field(
+        default=None,
+        exclude_if=lambda recipe: recipe is None,
+        description="The run's; None where no run was resolved.",
+    )
     title: str = Field(description="One line.")
     happened: str
     certainty: str = Field(description="How sure we are: interval, power, or which check failed.")
@@ -360,40 +364,3 @@ class AlertReceipt(Artifact):
 
     alert: Alert | None
     delivered_to: tuple[str, ...]
-
-
-class StageFailure(Frozen):
-    """Why a stage's last attempt failed; for the alert and for whoever looks."""
-
-    stage: str
-    error_class: str
-    message: str
-    exit_code: int
-    is_retryable: bool
-    occurred_at: AwareDatetime
-
-
-class StageRecord(Frozen):
-    """`manifest.json` of a stage: the artifact and the input it belongs to."""
-
-    stage: str
-    input_digest: str = Field(description="Digest of everything the artifact depends on.")
-    artifact: dict = Field(description="JSON form of the stage's artifact.")  # type: ignore[type-arg]
-    seal: str = Field(default="", description="Digest of what it says; '' in older records.")
-    made_with: Environment | None = Field(default=None, description="None in older records.")
-    wall_s: float = Field(ge=0, description="Seconds of the attempt that published it.")
-    finished_at: AwareDatetime
-    lease: int = Field(default=0, ge=0, description="Lease of its writer; 0 in older records.")
-
-    def sealed(self) -> "StageRecord":
-        """Return the record with the seal that `is_sound` looks for."""
-        return self.model_copy(update={"seal": self._digest()})
-
-    def is_sound(self) -> bool:
-        """Return whether nothing of it was edited since it was sealed."""
-        return self.seal in ("", self._digest())
-
-    def _digest(self) -> str:
-        # Left out where it is None, so that the seals of older records still fit.
-        made_with = [self.made_with.model_dump(mode="json")] if self.made_with else []
-        return digest_of([self.stage, self.input_digest, self.artifact, *made_with])

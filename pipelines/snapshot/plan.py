@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.contracts.artifacts import ResolvedRun, Window
-from pipelines.contracts.config import FeatureConfig, SnapshotConfig
+from pipelines.contracts.config import FeatureConfig, RunConfig, SnapshotConfig
 from pipelines.contracts.hashing import mix
 from pipelines.contracts.time import DAY_MS, HOUR_MS, to_ms
 
@@ -81,20 +81,25 @@ class SnapshotPlan:
 
 
 def make_plan(run: ResolvedRun) -> SnapshotPlan:
-    """Return the plan of a run's snapshot, whose windows end where impressions are mature.
+    """Return the plan of a run's snapshot."""
+    return plan_of(run.config, run.as_of)
+
+
+def plan_of(recipe: RunConfig, as_of: datetime) -> SnapshotPlan:
+    """Return the plan of a recipe's snapshot, whose windows end where impressions are mature.
 
     The holdout ends at as_of minus the label window and is `holdout_days` long. The embargo of
     `embargo_days` lies before it, and the training window is the `training_days` before the
     embargo. All windows are half-open: their start is included, their end is not.
     """
-    config = run.config.snapshot
-    end = run.as_of - timedelta(hours=config.label_window_hours)
+    config = recipe.snapshot
+    end = as_of - timedelta(hours=config.label_window_hours)
     holdout = Window(start=end - timedelta(days=config.holdout_days), end=end)
     training_end = holdout.start - timedelta(days=config.embargo_days)
     training = Window(start=training_end - timedelta(days=config.training_days), end=training_end)
     return SnapshotPlan(
-        as_of=run.as_of,
-        features=run.config.features,
+        as_of=as_of,
+        features=recipe.features,
         config=config,
         training=training,
         holdout=holdout,

@@ -156,7 +156,7 @@ def write_page(run: ResolvedRun, judgement: Judgement, out_dir: Path) -> Path:
     step = after_verdict(run, judgement)
     said = {
         "run_id": run.run_id,
-        "recipe": run.config.recipe,
+        "recipe": run.config.recipe_ref.label,
         "as_of": f"{run.as_of:%Y-%m-%d}",
         "code_version": run.code_version,
         "margin": str(run.config.model_gate.margin),

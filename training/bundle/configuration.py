@@ -8,7 +8,7 @@ from pydantic import AwareDatetime, Field
 
 from pipelines.contracts.artifacts import Snapshot, Window
 from pipelines.contracts.base import Frozen
-from pipelines.contracts.config import FeatureConfig, ModelConfig, SnapshotConfig
+from pipelines.contracts.config import FeatureConfig, ModelConfig, RecipeRef, SnapshotConfig
 from training.bundle.calibration import Calibrator
 from training.data.input_checks import meaning_of_codes, refuse_difference
 
@@ -38,6 +38,11 @@ class BundleConfig(Frozen):
     code_version: str = Field(description="Commit or version of the project that trained it.")
     code_digest: str = Field(
         default="", description="Digest of the code that trained it; empty in older bundles."
+    )
+    recipe: RecipeRef | None = Field(
+        default=None,
+        exclude_if=lambda recipe: recipe is None,
+        description="Which recipe trained it; None in older bundles.",
     )
     seed: int
 

@@ -202,6 +202,7 @@ def _calibrated(spec: TrainingSpec, data: HomefeedDataModule, ranker: Ranker) ->
         snapshot_digest=spec.lineage.snapshot_digest,
         code_version=spec.lineage.code_version,
         code_digest=spec.lineage.code_digest,
+        recipe=spec.config.recipe_ref,
         seed=spec.lineage.seed,
     )
     predictor = Predictor(ranker, config)

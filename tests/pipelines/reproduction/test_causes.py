@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.contracts.artifacts import FreshAnchor, StageRecord
+from pipelines.contracts.artifacts import FreshAnchor
 from pipelines.contracts.code_identity import code_digest, environment
 from pipelines.contracts.judgement import Decision
+from pipelines.contracts.run_layout import StageRecord
 from pipelines.event_log.listing import ListedFile, Listing
 from pipelines.reproduction import causes
 from pipelines.reproduction.past_cycle import REBUILT, PastCycle

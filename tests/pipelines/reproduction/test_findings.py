@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipelines import storage
-from pipelines.contracts.artifacts import FreshAnchor, ResolvedRun, StageRecord
+from pipelines.contracts.artifacts import FreshAnchor, ResolvedRun
 from pipelines.contracts.base import Artifact
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.judgement import AnchorFacts, Decision, Judgement
+from pipelines.contracts.run_layout import StageRecord
 from pipelines.reproduction.findings import Finding, compare_stage
 from support.bundles import write_small_bundle, write_with_config
 from support.judgements import CHALLENGER, make_judgement

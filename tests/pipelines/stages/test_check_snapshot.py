@@ -9,7 +9,7 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts import snapshot_files
-from pipelines.contracts.artifacts import DataReport, ResolvedRun, Snapshot, StageFailure
+from pipelines.contracts.artifacts import DataReport, ResolvedRun, Snapshot
 from pipelines.contracts.config import DataGateConfig
 from pipelines.contracts.errors import (
     ConfigurationError,
@@ -17,7 +17,7 @@ from pipelines.contracts.errors import (
     DataGateFailedError,
     SnapshotDamagedError,
 )
-from pipelines.contracts.run_layout import failure_uri
+from pipelines.contracts.run_layout import StageFailure, failure_uri
 from pipelines.recipes import smoke
 from pipelines.registry.accepted import (
     AcceptedSnapshot,

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import ResolvedRun, StageFailure
+from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.errors import ConfigurationError, TransientStorageError
 from pipelines.contracts.files import write_json
-from pipelines.contracts.run_layout import failure_uri, manifest_uri
+from pipelines.contracts.run_layout import StageFailure, failure_uri, manifest_uri
 from pipelines.snapshot.build import write_snapshot
 from pipelines.stages import attempts, nodes, runner
 from pipelines.stages.nodes import address_of, help_train, work_dir_of

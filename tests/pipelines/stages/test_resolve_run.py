@@ -9,20 +9,14 @@ from pathlib import Path
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import (
-    ModelRef,
-    ResolvedRun,
-    RunRequest,
-    StageFailure,
-    StageRecord,
-)
+from pipelines.contracts.artifacts import ModelRef, ResolvedRun, RunRequest
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
     TrackingUnavailableError,
 )
-from pipelines.contracts.run_layout import failure_uri, manifest_uri
+from pipelines.contracts.run_layout import StageFailure, StageRecord, failure_uri, manifest_uri
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.registry import promotion, tracking
 from pipelines.registry.accepted import AcceptedSnapshot, accepted_folder

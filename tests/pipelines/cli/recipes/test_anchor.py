@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli.main import app
-from pipelines.cli.seeds import measure_seeds
+from pipelines.cli.recipes.seeds import measure_seeds
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.recipes import smoke
 from pipelines.registry import anchor, history

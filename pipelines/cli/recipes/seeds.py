@@ -1,7 +1,7 @@
 """`homefeed anchor seeds`: train a recipe with several seeds, and keep how much the models differ.
 
 A change of recipe is told from the luck of its seed only if that luck is known. Tested in
-tests/pipelines/cli/test_anchor.py.
+tests/pipelines/cli/recipes/test_anchor.py.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """`homefeed anchor`: which recipe is accepted, and which are on hold; a person may change both.
 
-Tested in tests/pipelines/cli/test_anchor.py.
+Tested in tests/pipelines/cli/recipes/test_anchor.py.
 """
 
 from datetime import UTC, datetime
@@ -39,7 +39,8 @@ def show() -> None:
 
 @app.command(name="set")
 def set_(
-    recipe: Annotated[str, typer.Option(help="Name of a recipe, as of today.")], reason: Reason
+    recipe: Annotated[str, typer.Option(help="Name, module:function or file, as of today.")],
+    reason: Reason,
 ) -> None:
     """Make a recipe the accepted one: challengers of other recipes are held to it."""
     settings = Settings()
@@ -58,7 +59,7 @@ def seeds(
     num: Annotated[int, typer.Option(min=5, help="Trainings that differ in their seed.")] = 5,
 ) -> None:
     """Measure how much models of a run's recipe differ by their seed, and keep that."""
-    from pipelines.cli.seeds import measure_seeds
+    from pipelines.cli.recipes.seeds import measure_seeds
 
     found = measure_seeds(storage.to_uri(run), num)
     for seed, value in zip(found.seeds, found.values, strict=True):
