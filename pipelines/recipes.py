@@ -7,20 +7,20 @@ tests/pipelines/cli/test_train.py and tests/dags/test_homefeed_retrain.py.
 from collections.abc import Callable
 
 from pipelines.contracts.config import (
-    CategoricalFeature,
     DataGateConfig,
     FeatureConfig,
     Head,
     Limit,
     ModelConfig,
     ModelGateConfig,
-    NumericFeature,
     RelativeLimit,
     RunConfig,
     SnapshotConfig,
     TrainingConfig,
 )
 from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.features.categorical import CategoricalFeature
+from pipelines.contracts.features.numeric import NumericFeature
 
 USER_STATES = ("core", "non_core", "new")
 

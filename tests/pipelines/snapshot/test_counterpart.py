@@ -8,8 +8,8 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot
-from pipelines.contracts.config import CategoricalFeature
 from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.features.categorical import CategoricalFeature
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from pipelines.snapshot.build import write_snapshot
 from pipelines.snapshot.counterpart import counterpart
