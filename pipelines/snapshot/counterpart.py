@@ -34,8 +34,8 @@ def counterpart(
 ) -> Snapshot:
     """Return a snapshot of the run's windows whose inputs are those of another recipe.
 
-    It is the run's own snapshot where that holds all that the other recipe's model is told, computed
-    alike. It may hold other numbers besides.
+    It is the run's own snapshot where that holds all that the other recipe's model is told,
+    computed alike. It may hold other numbers besides.
 
     Args:
         run: The cycle.

@@ -4,7 +4,7 @@ Not for categorical features: `pipelines.event_log.categories` encodes them as r
 for what the numbers mean: `pipelines.contracts.features.catalogue`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,9 +59,6 @@ def count_features(seen: FeatureInputs) -> Counts:
     plan, requests, actions = seen.plan, seen.ordered.requests, seen.ordered.actions
     target_id = plan.action_type_ids[plan.features.main_head.action_type]
     repins = actions.where(actions.type_id == target_id)
-    numbers: dict[str, npt.NDArray[Any]] = {}
-    for feature in plan.numeric:
-        numbers |= _with_flag(feature, COMPUTATIONS[feature.meaning.name](seen, feature))
     return Counts(
         is_core=has_recent_action(
             ActionTimes(repins.user_id, repins.acted_at, repins.known_at),
@@ -69,8 +66,22 @@ def count_features(seen: FeatureInputs) -> Counts:
             requests.impressed_at,
             plan.config.core_days * DAY_MS,
         ),
-        numbers=numbers,
+        numbers=compute_numbers(seen, plan.numeric),
     )
+
+
+def compute_numbers(
+    seen: FeatureInputs, numeric: Sequence[NumericFeature]
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the numbers of some features and their flags, each [examples].
+
+    Raises:
+        ConfigurationError: one of the recipe's own functions is refused.
+    """
+    numbers: dict[str, npt.NDArray[Any]] = {}
+    for feature in numeric:
+        numbers |= _with_flag(feature, COMPUTATIONS[feature.meaning.name](seen, feature))
+    return numbers
 
 
 def check_features(plan: SnapshotPlan) -> None:

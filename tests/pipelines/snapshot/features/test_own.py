@@ -1,6 +1,7 @@
 """Own functions by import path: what they are given, and every way in which one is refused."""
 
 import importlib
+import re
 import sys
 from pathlib import Path
 
@@ -76,9 +77,20 @@ def test_a_function_becomes_a_column_and_a_flag(log: Path, modules: Path, num_wo
     assert 0 < is_missing.sum() < len(is_missing)
 
 
+def test_the_example_of_the_page_works(log: Path, modules: Path) -> None:
+    page = (Path(__file__).resolve().parents[4] / "docs" / "features.md").read_text()
+    [source] = re.findall(r"```python\n(import numpy.*?)```", page, re.DOTALL)
+    (modules / "own_features.py").write_text(source)
+    importlib.invalidate_caches()
+    own = NumericFeature(name="own_features:actions_per_day", may_be_missing=True)
+    values = column(build(log, config_of(own)), "num_own_features:actions_per_day")
+    assert values.max() > 1
+
+
 LOOKING_AHEAD = {
     "all of the user's actions, also later ones": (
-        "    starts = np.unique(np.append(seen.requests.timeline_start, len(seen.actions.pin_row)))\n"
+        "    last = len(seen.actions.pin_row)\n"
+        "    starts = np.unique(np.append(seen.requests.timeline_start, last))\n"
         "    end = starts[np.searchsorted(starts, seen.requests.timeline_start, side='right')]\n"
         "    return (end - seen.requests.timeline_start)[seen.examples.request]\n"
     ),
@@ -113,7 +125,9 @@ def test_a_function_that_looks_ahead_is_refused(log: Path, modules: Path, what: 
 
 
 REFUSED = {
-    "is not deterministic: called twice": "    return np.random.random(len(seen.examples.pin_row))\n",
+    "is not deterministic: called twice": (
+        "    return np.random.random(len(seen.examples.pin_row))\n"
+    ),
     "returned NaN for .* may_be_missing=True": (
         "    return np.where(seen.examples.pin_row % 2, np.nan, 1.0)\n"
     ),
