@@ -8,6 +8,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from pipelines.contracts.base import Frozen, digest_of
+from pipelines.contracts.features.categorical import CategoricalFeature
+from pipelines.contracts.features.numeric import NumericFeature, check_numeric, held_features
 from pipelines.contracts.gates.data_gate import DataGateConfig
 from pipelines.contracts.gates.model_gate import Limit, ModelGateConfig, RelativeLimit
 from pipelines.contracts.gates.serving import ServingConfig
@@ -23,7 +25,6 @@ __all__ = [
     "ModelConfig",
     "ModelGateConfig",
     "NumericFeature",
-    "NumericName",
     "RECIPE_WINDOWS",
     "RecipeRef",
     "RelativeLimit",
@@ -36,27 +37,6 @@ __all__ = [
 
 IMPRESSION_ROW = "impression"
 """Name of the label-weight row that every impression has, acted upon or not."""
-
-
-class CategoricalFeature(Frozen):
-    """A feature with a closed list of values; anything else shares the bucket of code 0."""
-
-    name: str = Field(description="Column name in the event log table.")
-    table: Literal["impressions", "pins", "users"] = Field(description="Where the column lives.")
-    values: tuple[str, ...] = Field(description="Known values; the code is the index + 1.")
-
-
-NumericName = Literal[
-    "pin_popularity",  # log1p(wanted actions on the pin, trailing window up to the day's start)
-    "past_engagements",  # log1p(the user's earlier actions on this very pin)
-]
-"""Names of the numbers that a snapshot computes; `schemas.NUMERIC_FEATURES` lists them."""
-
-
-class NumericFeature(Frozen):
-    """A number per candidate that the snapshot computes from rows known before the request."""
-
-    name: NumericName = Field(description="Which computation; see pipelines/snapshot/features.py.")
 
 
 class Head(Frozen):
@@ -116,6 +96,8 @@ class FeatureConfig(Frozen):
             names = [getattr(entry, "name", entry) for entry in getattr(self, kind)]
             if len(set(names)) != len(names):
                 raise ValueError(f"features.{kind}: names must be unique, found {names}")
+        of_pins = [feature.name for feature in self.categorical_of("pins")]
+        check_numeric(self.numeric, self.action_types, of_pins)
         return self
 
     @model_validator(mode="after")
@@ -142,6 +124,19 @@ class FeatureConfig(Frozen):
         decides there is `model_gate.target_metric`.
         """
         return self.heads[0]
+
+    @property
+    def numeric_inputs(self) -> tuple[str, ...]:
+        """The numbers that the model is told, in order: each feature, then its flag if it has one.
+
+        `schemas.numeric_column` gives their columns.
+        """
+        return tuple(name for feature in self.numeric for name in feature.inputs)
+
+    @property
+    def numeric_held(self) -> tuple[NumericFeature, ...]:
+        """The numeric features that a snapshot holds: the baselines' and the recipe's."""
+        return held_features(self.numeric)
 
     def categorical_of(self, table: str) -> tuple[CategoricalFeature, ...]:
         """Return the categorical features that live in one event log table, in order."""

@@ -5,11 +5,9 @@ Times are int64 milliseconds since the epoch, UTC. An adapter may add columns to
 that a recipe's features add to a snapshot's files are in `snapshot_schema`.
 """
 
-from typing import get_args
-
 import pyarrow as pa
 
-from pipelines.contracts.config import FeatureConfig, NumericName
+from pipelines.contracts.config import FeatureConfig
 
 EMBEDDING_DIM = 32
 EmbeddingType = pa.list_(pa.float32(), EMBEDDING_DIM)
@@ -98,9 +96,6 @@ EXAMPLE_KEYS = _columns(
 `propensity`: the logged chance that this pin was among the request's candidates, in (0, 1]; 0 where
 none was logged."""
 
-NUMERIC_FEATURES: tuple[str, ...] = get_args(NumericName)
-"""Numbers that `examples` always holds: the gates rank by them even where the model lacks them."""
-
 USER_ROWS = _columns(user_id=pa.int64(), as_of=pa.int64(), embedding=EmbeddingType)
 """The columns that a shard's `users` has whatever the recipe; `requests.user_row` points here."""
 
@@ -133,7 +128,10 @@ def snapshot_schema(file: str, features: FeatureConfig) -> pa.Schema:
     table = {"examples": "impressions", "users": "users", "pins": "pins"}[file]
     added = {categorical_column(f.name): pa.int16() for f in features.categorical_of(table)}
     if file == "examples":
-        added |= {numeric_column(name): pa.float32() for name in NUMERIC_FEATURES}
+        for feature in features.numeric_held:
+            added |= zip(
+                map(numeric_column, feature.inputs), (pa.float32(), pa.int8()), strict=False
+            )
         added |= {label_column(name): pa.int8() for name in features.head_names}
     return pa.schema([*keys, *_columns(**added)])
 
@@ -144,7 +142,7 @@ def categorical_column(feature_name: str) -> str:
 
 
 def numeric_column(feature_name: str) -> str:
-    """Return the column that holds a numeric feature (float32, finite)."""
+    """Return the column of a numeric feature (float32, finite) or of its flag (int8, 0 or 1)."""
     return f"num_{feature_name}"
 
 

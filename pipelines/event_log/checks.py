@@ -21,7 +21,11 @@ LATEST_PLAUSIBLE_MS = 4_102_444_800_000  # 2100-01-01
 
 
 def check_columns(
-    path: str, found: pa.Schema, expected: pa.Schema, extra_columns: Sequence[str] = ()
+    path: str,
+    found: pa.Schema,
+    expected: pa.Schema,
+    extra_columns: Sequence[str] = (),
+    number_columns: Sequence[str] = (),
 ) -> None:
     """Check that a file has the contract's columns, each in a type of the contract's kind.
 
@@ -31,9 +35,10 @@ def check_columns(
     Raises:
         DataContractError: a column is missing or of another kind.
     """
-    missing = [name for name in (*expected.names, *extra_columns) if name not in found.names]
+    declared = (*extra_columns, *number_columns)
+    missing = [name for name in (*expected.names, *declared) if name not in found.names]
     if missing:
-        hint = " (declared as features by the recipe)" if set(missing) & set(extra_columns) else ""
+        hint = " (declared as features by the recipe)" if set(missing) & set(declared) else ""
         raise DataContractError(
             f"{path}: missing column {missing[0]!r}{hint}; found {sorted(found.names)}; expected "
             f"also {missing}; add the column where the table is written"
@@ -45,6 +50,13 @@ def check_columns(
             raise DataContractError(
                 f"{path}: column {name!r} is {found.field(name).type}; expected string (a "
                 f"categorical feature); cast it where the table is written"
+            )
+    for name in number_columns:
+        type_ = found.field(name).type
+        if _kind(type_) not in ("integer", "float") and not pa.types.is_null(type_):
+            raise DataContractError(
+                f"{path}: column {name!r} is {type_}; expected an integer or a float (a numeric "
+                f"feature); cast it where the table is written, or take it out of features.numeric"
             )
 
 

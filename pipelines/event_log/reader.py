@@ -81,6 +81,8 @@ class EventFilter:
     start_ms: int  # and start_ms <= the event's time < end_ms
     end_ms: int
     extra_columns: tuple[str, ...] = ()  # features that the recipe declares beyond the schema
+    number_columns: tuple[str, ...] = ()  # those of them that are numbers
+    columns: tuple[str, ...] = ()  # of the schema; all where none is named
     action_types: tuple[str, ...] = ()  # the vocabulary that every action must be in
 
 
@@ -115,7 +117,7 @@ def read_events(event_log: EventLog, file: LogFile, wanted: EventFilter) -> pa.T
     """Read the wanted rows of impressions or actions from one file, and check them.
 
     Returns:
-        The schema's columns, then the extra ones.
+        The schema's columns, or those of them that are wanted, then the extra ones.
 
     Raises:
         DataContractError: the file breaks the contract; the message names it.
@@ -123,12 +125,14 @@ def read_events(event_log: EventLog, file: LogFile, wanted: EventFilter) -> pa.T
     time_column = EVENT_TIME_COLUMNS[file.table]
     assert file.day is not None  # `_day_of_path` lists no event without its day
     is_known = is_before("known_at", wanted.as_of_ms)
-    rows = read_rows(event_log, file, wanted.extra_columns, is_known)
+    rows = read_rows(
+        event_log, file, wanted.extra_columns, is_known, wanted.number_columns, wanted.columns
+    )
     checks.check_times(file.path, rows, time_column)
     checks.check_day(file.path, rows, time_column, file.day)
     if file.table == "actions":
         checks.check_vocabulary(file.path, rows, wanted.action_types)
-    else:
+    elif "propensity" in rows.column_names:
         checks.check_propensities(file.path, rows)
     when = ds.field(time_column)
     return rows.filter((when >= wanted.start_ms) & (when < wanted.end_ms))
@@ -145,12 +149,25 @@ def is_before(time_column: str, end_ms: int) -> ds.Expression:
 
 
 def read_rows(
-    event_log: EventLog, file: LogFile, extra_columns: Sequence[str], wanted: ds.Expression
+    event_log: EventLog,
+    file: LogFile,
+    extra_columns: Sequence[str],
+    wanted: ds.Expression,
+    number_columns: Sequence[str] = (),
+    columns: Sequence[str] = (),
 ) -> pa.Table:
     """Read the wanted rows of one file in the contract's types.
 
+    Args:
+        event_log: The log.
+        file: One of its files.
+        extra_columns: What is read beyond the schema, as text.
+        wanted: Which rows.
+        number_columns: What is read beyond the schema, as numbers.
+        columns: Of the schema, those that are read; all of them where none is named.
+
     Returns:
-        The columns of the table's schema, then the extra ones.
+        The columns of the table's schema, then the extra ones and the numbers, each once.
 
     Raises:
         DataContractError: a column is missing or of another kind, a value does not fit, or a null
@@ -158,8 +175,9 @@ def read_rows(
     """
     schema = EVENT_LOG_TABLES[file.table]
     dataset = open_file(event_log, file)
-    checks.check_columns(file.path, dataset.schema, schema, extra_columns)
-    rows = read_file(dataset, file, [*schema.names, *extra_columns], wanted)
+    checks.check_columns(file.path, dataset.schema, schema, extra_columns, number_columns)
+    names = dict.fromkeys((*(columns or schema.names), *extra_columns, *number_columns))
+    rows = read_file(dataset, file, list(names), wanted)
     return checks.cast_to_schema(file.path, rows, schema)
 
 

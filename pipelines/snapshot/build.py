@@ -16,6 +16,7 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.schemas import SHARD_FILES, SPLIT_HOLDOUT, SPLIT_TRAINING, label_column
 from pipelines.event_log.reader import EventLog, check_nothing_from_the_future, open_event_log
+from pipelines.snapshot.features.count import check_features
 from pipelines.snapshot.kernel import build_shard
 from pipelines.snapshot.pins import open_pin_index, write_pins
 from pipelines.snapshot.plan import SnapshotPlan, WindowCounts, make_plan, shard_name
@@ -69,10 +70,12 @@ def write_snapshot(run: ResolvedRun, num_workers: int | None = None) -> Snapshot
     Raises:
         DataContractError: the event log is missing or breaks its contract, or a window is empty
             or holds no positives.
-        ConfigurationError: the workspace cannot be written.
+        ConfigurationError: the workspace cannot be written, or the recipe's own features are
+            refused.
         TransientStorageError: the storage failed or is full.
     """
     plan = make_plan(run)
+    check_features(plan)
     event_log = open_event_log(run.event_log_uri)
     check_covered(event_log, plan)
     for table in ("impressions", "actions"):
@@ -116,6 +119,7 @@ def build_shard_files(task: ShardTask) -> ShardSummary:
 
     Raises:
         DataContractError: see `build_shard`.
+        ConfigurationError: see `build_shard`.
     """
     tables = ("impressions", "actions", "users")
     rows = ShardRows(**{name: read_spilled(task.spilled, task.shard, name) for name in tables})

@@ -34,7 +34,8 @@ def counterpart(
 ) -> Snapshot:
     """Return a snapshot of the run's windows whose inputs are those of another recipe.
 
-    It is the run's own snapshot where the recipes do not differ in what a snapshot holds.
+    It is the run's own snapshot where that holds all that the other recipe's model is told,
+    computed alike. It may hold other numbers besides.
 
     Args:
         run: The cycle.
@@ -51,13 +52,18 @@ def counterpart(
 
     own = {name: getattr(options, name) for name in OWN_OPTIONS}
     config = run.config.snapshot.model_copy(update=own)
-    if config == run.config.snapshot and _inputs(features) == _inputs(snapshot.features):
+    is_held = set(features.numeric) <= set(snapshot.features.numeric_held)
+    is_same = _inputs(features) == _inputs(snapshot.features)
+    if config == run.config.snapshot and is_held and is_same:
         return snapshot
     recipe = run.config.model_copy(update={"features": features, "snapshot": config})
     return write_snapshot(run.model_copy(update={"config": recipe}))
 
 
 def _inputs(features: FeatureConfig) -> tuple[object, ...]:
-    """Return what a snapshot's inputs depend on: of the heads, those that make a pin popular."""
+    """Return what all inputs of a snapshot depend on: of the heads, those that make a pin popular.
+
+    The numeric features are not among them, because a model is not told of those that it lacks.
+    """
     wanted = {head.action_type for head in features.heads if head.is_wanted}
     return (features.action_types, features.categorical, wanted)

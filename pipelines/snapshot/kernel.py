@@ -1,6 +1,6 @@
 """The kernel builds one shard's tables from its users' rows: tables in, tables out.
 
-A shard needs nothing from another one except the list of pins and their popularity. The kernel
+A shard needs nothing from another one except the pins and what was counted about each. The kernel
 opens no file and knows no clock, so any engine that can group rows by `shard_of` may run it. The
 rows may come in any order: the first step makes the one order that all later steps keep.
 
@@ -8,7 +8,8 @@ The steps are called once each, in the order below, and pass on the values of
 `pipelines.snapshot.shard`. Tested in tests/pipelines/snapshot/test_purity.py.
 """
 
-from pipelines.snapshot.features import count_features
+from pipelines.snapshot.features.count import count_features
+from pipelines.snapshot.features.inputs import FeatureInputs
 from pipelines.snapshot.labels import label_examples
 from pipelines.snapshot.order import order_rows
 from pipelines.snapshot.plan import SnapshotPlan
@@ -33,6 +34,7 @@ def build_shard(rows: ShardRows, pins: PinIndex, plan: SnapshotPlan) -> ShardTab
     Raises:
         DataContractError: a request belongs to two users, an action precedes its own request, or
             a user has two rows of the same as_of.
+        ConfigurationError: one of the recipe's own features is refused.
     """
     if rows.impressions is None or len(rows.impressions) == 0:
         return make_empty_tables(plan.features)
@@ -40,5 +42,6 @@ def build_shard(rows: ShardRows, pins: PinIndex, plan: SnapshotPlan) -> ShardTab
     pointers = point(ordered, pins, plan.history_start_ms)
     users = pick_user_rows(rows.users, ordered.requests, plan.features)
     labels = label_examples(ordered, plan)
-    counts = count_features(ordered, pointers, pins, plan)
+    seen = FeatureInputs(ordered, pointers, users, rows.users, pins, plan)
+    counts = count_features(seen)
     return make_tables(ordered, pointers, users, labels, counts, plan)

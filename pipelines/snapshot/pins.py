@@ -1,4 +1,4 @@
-"""The snapshot's pins: embeddings of one version, codes, and popularity on each day with requests.
+"""The snapshot's pins: embeddings of one version, codes, and what was counted about each pin.
 
 Not for making embeddings: a version is a fixed basis that somebody else folds new pins into.
 """
@@ -12,21 +12,24 @@ import pyarrow.dataset as ds
 
 from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.base import digest_of
-from pipelines.contracts.config import FeatureConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.schemas import PIN_ROWS, PINS, PINS_FILE
+from pipelines.contracts.schemas import PIN_ROWS, PINS, PINS_FILE, snapshot_schema
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.event_log import checks
 from pipelines.event_log.categories import append_codes, extra_columns
 from pipelines.event_log.event_index import Ints
+from pipelines.event_log.numbers import append_numbers, raw_column
 from pipelines.event_log.popularity import Popularity, trailing_popularity
 from pipelines.event_log.reader import EventLog, open_file, read_file, read_rows
+from pipelines.snapshot.features.own import source_digests
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import PinIndex
 from pipelines.snapshot.spill import SpillSummary
 from pipelines.snapshot.tables import write_arrow
 
 _POPULARITY_FILE = "popularity.arrow"
+_FACTS_FILE = "pin_facts.arrow"
+_FIRST_KNOWN = "first_known_at"
 
 
 def write_pins(
@@ -35,64 +38,79 @@ def write_pins(
     """Write the pins to `out` and, for the kernel, their popularity to `scratch`; count the pins.
 
     The metadata of the pins' Arrow schema carries a digest of what the codes, columns and windows
-    mean. So the digest over a snapshot's files is also a digest over their meaning, and two
-    configurations never share a snapshot because their bytes happen to be equal.
+    mean, and of the source of the recipe's own features. So the digest over a snapshot's files is
+    also a digest over their meaning, and two configurations never share a snapshot because their
+    bytes happen to be equal.
 
     Raises:
         DataContractError: see `read_pins`.
     """
-    pins = read_pins(event_log, found.pin_ids, plan.config.embedding_version, plan.features)
+    pins = read_pins(event_log, found.pin_ids, plan)
+    names = snapshot_schema("pins", plan.features).names
     meaning = {
         "as_of": plan.as_of.isoformat(),
         "features": plan.features.model_dump(mode="json"),
+        "functions": source_digests(plan.numeric),
         "snapshot": plan.config.model_dump(mode="json"),
     }
-    write_arrow(out / PINS_FILE, pins.replace_schema_metadata({"meaning": digest_of(meaning)}))
+    metadata = {"meaning": digest_of(meaning)}
+    write_arrow(out / PINS_FILE, pins.select(names).replace_schema_metadata(metadata))
     popularity = trailing_popularity(
-        found.wanted_actions, found.pin_ids, plan.request_days, plan.config.popularity_days
+        found.wanted_actions, found.pin_ids, plan.request_days, plan.popularity_windows
     )
-    columns = {"key": popularity.keys, "total": popularity.totals}
-    write_arrow(scratch / _POPULARITY_FILE, pa.table(columns))
+    totals = {str(window): counts for window, counts in popularity.totals.items()}
+    write_arrow(scratch / _POPULARITY_FILE, pa.table({"key": popularity.keys} | totals))
+    facts = pins.drop_columns(names).append_column(
+        _FIRST_KNOWN, pa.array(found.first_seen.at(found.pin_ids))
+    )
+    write_arrow(scratch / _FACTS_FILE, facts)
     return len(pins)
 
 
 def open_pin_index(out: Path, scratch: Path, plan: SnapshotPlan) -> PinIndex:
     """Return what the kernel needs of the pins that `write_pins` wrote."""
-    pin_ids = np.asarray(open_table(out, PINS_FILE)["pin_id"])
+    pins, facts = open_table(out, PINS_FILE), open_table(scratch, _FACTS_FILE)
     popularity = open_table(scratch, _POPULARITY_FILE)
-    keys, totals = (np.asarray(popularity[name]) for name in ("key", "total"))
-    return PinIndex(pin_ids, Popularity(plan.request_days, len(pin_ids), keys, totals))
+    totals = {window: np.asarray(popularity[str(window)]) for window in plan.popularity_windows}
+    return PinIndex(
+        pin_ids=np.asarray(pins["pin_id"]),
+        popularity=Popularity(plan.request_days, len(pins), np.asarray(popularity["key"]), totals),
+        first_known_at=np.asarray(facts[_FIRST_KNOWN]),
+        table=pins,
+        numbers={name: np.asarray(facts[raw_column(name)]) for name in plan.number_columns("pins")},
+    )
 
 
-def read_pins(
-    event_log: EventLog, pin_ids: Ints, embedding_version: str, features: FeatureConfig
-) -> pa.Table:
-    """Return the rows of the given pins, in their order, by the schema of the snapshot's pins.
+def read_pins(event_log: EventLog, pin_ids: Ints, plan: SnapshotPlan) -> pa.Table:
+    """Return the rows of the given pins, in their order.
+
+    They have the columns of the snapshot's pins, then the number columns that features read.
 
     Only the given pins are looked at, so pins that the log learns of later change nothing.
 
     Args:
         event_log: where the `pins` table is.
         pin_ids: the pins that impressions or timelines refer to, sorted.
-        embedding_version: the version to take.
-        features: for the categorical features of pins.
+        plan: for the embedding version and the features.
 
     Raises:
         DataContractError: the version is missing, a pin has no embedding or two, or one is not
             finite.
     """
-    categorical = features.categorical_of("pins")
+    embedding_version = plan.config.embedding_version
+    categorical, numbers = plan.features.categorical_of("pins"), plan.number_columns("pins")
     extra = extra_columns(PINS, categorical)
     parts = []
     for file in event_log.files_of("pins"):
         # A null pin_id is read too, so that it is refused and not passed over.
         is_wanted = ds.field("pin_id").isin(pa.array(pin_ids)) | ds.field("pin_id").is_null()
-        rows = read_rows(event_log, file, extra, is_wanted)
+        rows = read_rows(event_log, file, extra, is_wanted, numbers)
         # The version is compared here because a scan cannot filter a dictionary column by it.
         rows = rows.filter(pc.equal(rows["embedding_version"], embedding_version))
         embeddings = checks.embedding_matrix(file.path, "pin_id", rows)
         part = pa.table([rows["pin_id"], to_list_column(embeddings)], schema=PIN_ROWS)
-        parts.append(append_codes(part, rows, categorical))
+        part = append_codes(part, rows, categorical)
+        parts.append(append_numbers(file.path, part, rows, numbers))
     table = pa.concat_tables(parts)
     table = table.take(pa.array(np.argsort(np.asarray(table["pin_id"]), kind="stable")))
     _check_complete(event_log, np.asarray(table["pin_id"]), pin_ids, embedding_version)

@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from pipelines.contracts.artifacts import ResolvedRun, Window
 from pipelines.contracts.config import FeatureConfig, RunConfig, SnapshotConfig
+from pipelines.contracts.features.catalogue import FIRST_SEEN_DAYS, WINDOWS_DAYS
+from pipelines.contracts.features.numeric import NumericFeature, number_columns
 from pipelines.contracts.hashing import mix
 from pipelines.contracts.time import DAY_MS, HOUR_MS, to_ms
 
@@ -56,9 +58,33 @@ class SnapshotPlan:
     @property
     def actions_start_ms(self) -> int:
         """The instant from which actions are read: the longest look back of any feature."""
-        days = max(self.config.history_days, self.config.core_days, self.config.popularity_days)
+        days = max(self.config.history_days, self.config.core_days, *self.popularity_windows)
         # One day is added because popularity looks back from the midnight before a request.
         return self.training.start_ms - (days + 1) * DAY_MS
+
+    @property
+    def first_seen_start_ms(self) -> int:
+        """The instant from which a pin's first appearance is searched for.
+
+        It is the start of training where the recipe says that a column of pins has the pins' ages.
+        """
+        age = next(feature for feature in self.numeric if feature.name == "pin_age")
+        days = 0 if age.column is not None else FIRST_SEEN_DAYS
+        return self.training.start_ms - days * DAY_MS
+
+    @property
+    def popularity_windows(self) -> tuple[int, ...]:
+        """The lengths of the trailing windows in which a pin's actions are counted, days."""
+        return tuple(sorted({self.config.popularity_days, *WINDOWS_DAYS}))
+
+    @property
+    def numeric(self) -> tuple[NumericFeature, ...]:
+        """The numeric features that the snapshot holds."""
+        return self.features.numeric_held
+
+    def number_columns(self, table: str) -> tuple[str, ...]:
+        """Return the number columns of an event log table that numeric features read."""
+        return number_columns(self.numeric, table)
 
     @property
     def action_type_ids(self) -> dict[str, int]:

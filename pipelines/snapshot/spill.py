@@ -1,14 +1,15 @@
 """First pass over the event log: read each file once, check it, and deal its rows out by shard.
 
 The pass also counts what the whole snapshot needs before any shard can be built: which pins are
-referenced and how often each was acted upon per day. Its memory is bounded by one file. On several
+referenced, how often each was acted upon per day, and when each first appeared; for the latter it
+also reads three columns of the days before training. Its memory is bounded by one file. On several
 machines, a repartition by `shard_of` takes its place. Tested in
 tests/pipelines/snapshot/test_purity.py.
 """
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,14 @@ from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, USER_ROWS, USERS
 from pipelines.event_log import checks
 from pipelines.event_log.categories import append_codes, extra_columns
 from pipelines.event_log.event_index import Ints
+from pipelines.event_log.first_seen import FirstSeen
+from pipelines.event_log.numbers import append_numbers
 from pipelines.event_log.popularity import ActionCounts
 from pipelines.event_log.reader import (
     EventFilter,
     EventLog,
     LogFile,
+    day_of,
     is_before,
     read_events,
     read_rows,
@@ -55,6 +59,7 @@ class SpillSummary:
 
     pin_ids: Ints = field(default_factory=_no_pins)  # referenced pins, sorted
     wanted_actions: ActionCounts = field(default_factory=lambda: ActionCounts.concatenate([]))
+    first_seen: FirstSeen = field(default_factory=lambda: FirstSeen.merge([]))
     num_impressions: WindowCounts = WindowCounts(0, 0)
     num_immature_impressions: int = 0
 
@@ -68,7 +73,7 @@ def make_tasks(event_log: EventLog, plan: SnapshotPlan, folder: Path) -> list[Sp
 def files_read(event_log: EventLog, plan: SnapshotPlan) -> tuple[tuple[LogFile, ...], ...]:
     """Return the files whose rows a snapshot may hold, by table; the pins are not dealt out."""
     return (
-        event_log.files_between("impressions", plan.training.start_ms, plan.as_of_ms),
+        event_log.files_between("impressions", plan.first_seen_start_ms, plan.as_of_ms),
         event_log.files_between("actions", plan.actions_start_ms, plan.as_of_ms),
         event_log.files_of("users"),
     )
@@ -93,6 +98,7 @@ def merge_summaries(parts: list[SpillSummary]) -> SpillSummary:
     return SpillSummary(
         pin_ids=np.unique(np.concatenate([_no_pins(), *(part.pin_ids for part in parts)])),
         wanted_actions=ActionCounts.concatenate([part.wanted_actions for part in parts]),
+        first_seen=FirstSeen.merge([part.first_seen for part in parts]),
         num_impressions=WindowCounts(
             training=sum(part.num_impressions.training for part in parts),
             holdout=sum(part.num_impressions.holdout for part in parts),
@@ -141,15 +147,21 @@ class _ShardFiles:
 def _spill_impressions(task: SpillTask, file: LogFile, shard_files: _ShardFiles) -> SpillSummary:
     plan = task.plan
     features = plan.features.categorical_of("impressions")
+    numbers = plan.number_columns("impressions")
     wanted = EventFilter(
         as_of_ms=plan.as_of_ms,
-        start_ms=plan.training.start_ms,
+        start_ms=plan.first_seen_start_ms,
         end_ms=plan.as_of_ms,
         extra_columns=extra_columns(IMPRESSIONS, features),
+        number_columns=numbers,
     )
+    if file.day is not None and file.day < day_of(plan.training.start_ms):
+        few = ("pin_id", "impressed_at", "known_at")
+        wanted = replace(wanted, columns=few, extra_columns=(), number_columns=())
+        return SpillSummary(first_seen=_first_seen(read_events(task.event_log, file, wanted)))
     rows = read_events(task.event_log, file, wanted)
     when = np.asarray(rows["impressed_at"])
-    in_training = when < plan.training.end_ms
+    in_training = (when >= plan.training.start_ms) & (when < plan.training.end_ms)
     in_holdout = (when >= plan.holdout.start_ms) & (when < plan.holdout.end_ms)
     kept = rows.filter(pa.array(in_training | in_holdout))
     columns = ("request_id", "user_id", "pin_id", "impressed_at", "known_at", "position")
@@ -158,8 +170,10 @@ def _spill_impressions(task: SpillTask, file: LogFile, shard_files: _ShardFiles)
     place = shown.schema.names.index("propensity")
     field = pa.field("propensity", pa.float32(), nullable=False)
     shown = shown.set_column(place, field, pc.fill_null(shown["propensity"], 0.0))
-    shard_files.add(append_codes(shown, kept, features))
+    coded = append_codes(shown, kept, features)
+    shard_files.add(append_numbers(file.path, coded, kept, numbers))
     return SpillSummary(
+        first_seen=_first_seen(rows),
         pin_ids=np.unique(np.asarray(kept["pin_id"])),
         num_impressions=WindowCounts(int(in_training.sum()), int(in_holdout.sum())),
         num_immature_impressions=int((when >= plan.holdout.end_ms).sum()),
@@ -184,7 +198,9 @@ def _spill_actions(task: SpillTask, file: LogFile, shard_files: _ShardFiles) -> 
     type_field = pa.field("action_type_id", pa.int8(), nullable=False)
     shard_files.add(rows.set_column(index, type_field, type_ids))
     known_at = np.asarray(rows["known_at"])
+    is_late = acted_at >= plan.first_seen_start_ms
     return SpillSummary(
+        first_seen=FirstSeen.of(pin_id[is_late], known_at[is_late]),
         pin_ids=np.unique(pin_id[acted_at >= plan.history_start_ms]),
         wanted_actions=ActionCounts.of(pin_id[is_wanted], acted_at[is_wanted], known_at[is_wanted]),
     )
@@ -194,11 +210,17 @@ def _spill_users(task: SpillTask, file: LogFile, shard_files: _ShardFiles) -> Sp
     plan = task.plan
     features = plan.features.categorical_of("users")
     is_known = is_before("as_of", plan.as_of_ms)
-    rows = read_rows(task.event_log, file, extra_columns(USERS, features), is_known)
+    numbers = plan.number_columns("users")
+    rows = read_rows(task.event_log, file, extra_columns(USERS, features), is_known, numbers)
     checks.check_plausible_ms(file.path, "as_of", rows["as_of"])
     checks.embedding_matrix(file.path, "user_id", rows)
-    shard_files.add(append_codes(rows.select(USER_ROWS.names), rows, features))
+    coded = append_codes(rows.select(USER_ROWS.names), rows, features)
+    shard_files.add(append_numbers(file.path, coded, rows, numbers))
     return SpillSummary()
+
+
+def _first_seen(rows: pa.Table) -> FirstSeen:
+    return FirstSeen.of(np.asarray(rows["pin_id"]), np.asarray(rows["known_at"]))
 
 
 _READERS = {"impressions": _spill_impressions, "actions": _spill_actions, "users": _spill_users}

@@ -31,21 +31,23 @@ def pick_user_rows(users: pa.Table | None, requests: Requests, features: Feature
         DataContractError: a user has two rows of the same as_of.
     """
     schema = snapshot_schema("users", features)
-    known = schema.empty_table() if users is None else users.cast(schema)
+    known = schema.empty_table() if users is None else users.select(schema.names).cast(schema)
     user_id, as_of = np.asarray(known["user_id"]), np.asarray(known["as_of"])
     index = EventIndex(user_id, as_of)
     _check_unique_users(user_id[index.order], as_of[index.order])
     newest = index.position(requests.user_id, requests.impressed_at + 1) - 1
     has_row = newest >= index.first(requests.user_id)
+    spilled_row = np.full(len(has_row), -1)
+    spilled_row[has_row] = index.order[newest[has_row]]
     wanted_as_of = np.zeros(len(has_row), dtype=np.int64)
-    wanted_as_of[has_row] = as_of[index.order[newest[has_row]]]
+    wanted_as_of[has_row] = as_of[spilled_row[has_row]]
 
     newcomers = _newcomer_rows(np.unique(requests.user_id[~has_row]), features)
-    rows = pa.concat_tables([known.take(pa.array(index.order[newest[has_row]])), newcomers])
+    rows = pa.concat_tables([known.take(pa.array(spilled_row[has_row])), newcomers])
     keys = np.stack([np.asarray(rows["user_id"]), np.asarray(rows["as_of"])], axis=1)
     unique, places = np.unique(keys, axis=0, return_index=True)
     user_row = EventIndex(unique[:, 0], unique[:, 1]).position(requests.user_id, wanted_as_of)
-    return UserRows(table=rows.take(pa.array(places)), user_row=user_row)
+    return UserRows(rows.take(pa.array(places)), user_row, spilled_row)
 
 
 def _check_unique_users(user_id: Ints, as_of: Ints) -> None:

@@ -37,8 +37,8 @@ def write_small_bundle(
         code_version="test",
         seed=seed,
     )
-    num_categorical, num_numeric = len(config.features.categorical), len(config.features.numeric)
-    write_bundle(folder, ranker, bundle, _golden(num_categorical, num_numeric, width))
+    num_categorical, inputs = len(config.features.categorical), config.features.numeric_inputs
+    write_bundle(folder, ranker, bundle, _golden(num_categorical, len(inputs), width))
     return folder
 
 

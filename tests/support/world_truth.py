@@ -89,7 +89,9 @@ def known_answer(event_log_uri: str, start: datetime, end: datetime, k: int = 3)
         users.append(np.asarray(rows["user_id"])[:: world.num_candidates])
         score = {name: np.asarray(rows[name]) for name in RANKINGS[:3]}
         day = np.asarray(rows["impressed_at"]) // DAY_MS
-        score["popularity"] = popularity.of(day, np.asarray(rows["pin_id"]))
+        score["popularity"] = popularity.at(
+            popularity.places(day, np.asarray(rows["pin_id"])), POPULARITY_DAYS
+        )
         parts.append(_sums(rows, score, world.num_candidates, k, rng))
     if not parts:
         first, last = event_log.span("impressions")
@@ -135,7 +137,7 @@ def _popularity(
         ActionCounts.concatenate(counts),
         pin_ids=np.arange(world.num_pins, dtype=np.int64),
         days=np.arange(first_day, (end_ms - 1) // DAY_MS + 1),
-        trailing_days=POPULARITY_DAYS,
+        windows_days=(POPULARITY_DAYS,),
     )
 
 

@@ -50,10 +50,11 @@ class BundleConfig(Frozen):
 def check_fits(config: BundleConfig, snapshot: Snapshot) -> None:
     """Refuse a snapshot whose codes and embeddings mean something else than in training.
 
-    Numeric features may differ: a snapshot always has all of them.
+    A snapshot may have more numeric features than the bundle needs.
 
     Raises:
-        DataContractError: another embedding version, action vocabulary or categorical feature.
+        DataContractError: another embedding version, action vocabulary or categorical feature, or
+            a numeric feature is missing.
     """
     pairs = {
         "embedding version": (config.embedding_version, snapshot.embedding_version),

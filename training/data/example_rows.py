@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.contracts.artifacts import Snapshot
-from pipelines.contracts.schemas import NUMERIC_FEATURES, label_column, numeric_column
+from pipelines.contracts.schemas import label_column, numeric_column
 from training.data.reader import SnapshotReader
 
 
@@ -27,7 +27,7 @@ class ExampleRows:
     request_id: np.ndarray  # str (M,)
     first_example: np.ndarray  # int64 (M + 1,), request m has examples [first[m], first[m + 1])
     pin_row: np.ndarray  # int64 (N,), row of the snapshot's pins
-    numeric: Mapping[str, np.ndarray]  # feature name -> float32 (N,), all of NUMERIC_FEATURES
+    numeric: Mapping[str, np.ndarray]  # every number held, flags too -> float32 or int8 (N,)
     labels: Mapping[str, np.ndarray]  # head name -> int8 (N,)
     position: np.ndarray  # int16 (N,), where the candidate was shown
     is_exploration: np.ndarray  # bool (M,), the candidates were drawn at random
@@ -46,7 +46,11 @@ def load_rows(snapshot: Snapshot, snapshot_dir: Path, split: int) -> ExampleRows
         request_id=reader.request_column(index, "request_id"),
         first_example=np.concatenate([[0], np.cumsum(counts_M)]),
         pin_row=reader.example_column(index, "pin_row").astype(np.int64),
-        numeric={n: reader.example_column(index, numeric_column(n)) for n in NUMERIC_FEATURES},
+        numeric={
+            name: reader.example_column(index, numeric_column(name))
+            for feature in snapshot.features.numeric_held
+            for name in feature.inputs
+        },
         labels={
             n: reader.example_column(index, label_column(n)) for n in snapshot.features.head_names
         },

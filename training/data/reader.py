@@ -5,7 +5,7 @@ request are gathered here, when a batch is made. Not for the order of requests: 
 `training.data.epoch_plan`. Tested in tests/training/data/test_batches.py.
 
 Letters: M requests of the index, R requests of a batch, C candidates, S actions per request,
-E embedding, G categorical features, N numeric features, H heads.
+E embedding, G categorical features, N numeric inputs, H heads.
 """
 
 from collections.abc import Iterator
@@ -225,7 +225,7 @@ class SnapshotReader:
 
     def _numeric(self, index: RequestIndex, keep: slice | np.ndarray) -> torch.Tensor:
         """Return float32 [C, N]."""
-        names = [numeric_column(feature.name) for feature in self.features.numeric]
+        names = [numeric_column(name) for name in self.features.numeric_inputs]
         columns = [self.example_column(index, name)[keep] for name in names]
         if not columns:
             return torch.zeros(len(self.example_column(index, "pin_row")[keep]), 0)

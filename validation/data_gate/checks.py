@@ -12,8 +12,8 @@ from typing import Literal
 
 from pipelines.contracts.artifacts import Severity, Snapshot
 from pipelines.contracts.config import DataGateConfig
+from pipelines.contracts.features.catalogue import BOUNDS
 from validation.data_gate.pin_checks import NORM_RANGE
-from validation.data_gate.shard_checks import LARGEST_LOG1P
 from validation.data_gate.snapshot_profile import SnapshotProfile
 
 Unit = Literal["rows", "count", "share", "change", "number"]
@@ -163,7 +163,8 @@ def _shard_checks(snapshot: Snapshot) -> tuple[Check, ...]:
          "A request's user row is its own user's and not from the future."),
         ("labels_are_binary", "bad_labels", "Labels are 0 or 1."),
         ("numeric_features_in_range", "bad_numbers",
-         f"Numeric features are finite, 0 to {LARGEST_LOG1P:g} (log1p of a count)."),
+         f"Numeric features are finite, and within the bounds of their scale "
+         f"({BOUNDS['log1p'][0]:g} to {BOUNDS['log1p'][1]:g} for a log1p); flags are 0 or 1."),
         ("category_codes_in_range", "bad_codes", "Codes are 0 to the number of known values."),
         ("user_embeddings_finite", "bad_user_embeddings", "User embeddings are finite."),
     )  # fmt: skip

@@ -6,6 +6,7 @@ load as a whole (great_expectations#5613). Not for judging: `validation.data_gat
 bounds.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +15,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipelines.contracts.arrow import to_numpy
-from pipelines.contracts.config import CategoricalFeature, FeatureConfig
+from pipelines.contracts.config import FeatureConfig
+from pipelines.contracts.features.catalogue import Scale
+from pipelines.contracts.features.categorical import CategoricalFeature
+from pipelines.contracts.features.numeric import NumericFeature, flag_name
 from pipelines.contracts.schemas import (
-    NUMERIC_FEATURES,
     categorical_column,
     label_column,
     numeric_column,
@@ -24,8 +27,15 @@ from pipelines.contracts.schemas import (
 from pipelines.contracts.time import DAY_MS
 
 SPLITS = 2
-NUMERIC_EDGES = np.linspace(0.0, 12.0, 25)
-"""Lower edges of the bins of the log1p features, which reach counts of 160,000 (exp(12)).
+_HALF_DECADES = 10.0 ** np.arange(-3, 9.5, 0.5)
+NUMERIC_EDGES: Mapping[Scale, NDArray[np.float64]] = {
+    "log1p": np.linspace(0.0, 12.0, 25),  # to counts of 160,000 (exp(12))
+    "difference": np.linspace(-12.0, 12.0, 49),
+    "circle": np.linspace(-1.0, 1.0, 21),
+    "weekday": np.arange(7.0),
+    "any": np.concatenate([-_HALF_DECADES[::-1], [0.0], _HALF_DECADES]),
+}
+"""Lower edges of the bins of the numeric features, by their scale.
 
 The bins are fixed, so that the histograms of shards and snapshots can be added and compared.
 """
@@ -45,7 +55,8 @@ class Measures:
     with_sequence: int = 0  # requests with at least one earlier action
     zero_embeddings: int = 0  # examples whose candidate's embedding is all zero
     requests_per_day: dict[int, int] = field(default_factory=dict)  # days since the epoch
-    # By feature. Of a categorical feature, the first bin holds the values outside the closed list.
+    # By feature. Of a categorical feature, the first bin holds the values outside the closed list;
+    # of a numeric one, only rows where it is not missing count, and its flag has a histogram too.
     histograms: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
     def add(self, other: "Measures") -> None:
@@ -93,13 +104,23 @@ def measure_shard(
         requests_per_day=dict(zip(days.tolist(), counts.tolist(), strict=True)),
     )
     found.histograms[SEQUENCE_LENGTH] = _histogram(lengths, LENGTH_EDGES)
-    for name in NUMERIC_FEATURES:
-        found.histograms[name] = _histogram(to_numpy(examples[numeric_column(name)]), NUMERIC_EDGES)
+    for numeric in features.numeric_held:
+        _add_numbers(found, numeric, examples)
     for feature in features.categorical_of("impressions"):
         add_codes(found, feature, examples)
     for feature in features.categorical_of("users"):
         add_codes(found, feature, tables["users"].take(pa.array(to_numpy(requests["user_row"]))))
     return found
+
+
+def _add_numbers(found: Measures, feature: NumericFeature, examples: pa.Table) -> None:
+    """Count a numeric feature's values where it is not missing, and where it is missing."""
+    values, *flags = (to_numpy(examples[numeric_column(name)]) for name in feature.inputs)
+    for is_missing in flags:
+        found.histograms[flag_name(feature.name)] = np.bincount(is_missing, minlength=2)
+        values = values[is_missing == 0]
+    edges = NUMERIC_EDGES[feature.meaning.scale]
+    found.histograms[feature.name] = _histogram(values, edges)
 
 
 def add_codes(found: Measures, feature: CategoricalFeature, table: pa.Table) -> None:

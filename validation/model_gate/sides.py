@@ -69,7 +69,7 @@ def _what_it_is_told(config: BundleConfig) -> dict[str, str]:
         "embedding version": config.embedding_version,
         "action types": ", ".join(features.action_types),
         "categorical features": ", ".join(closed) or "none",
-        "numeric features": ", ".join(f.name for f in features.numeric) or "none",
+        "numeric features": ", ".join(f.label for f in features.numeric) or "none",
     }
 
 
