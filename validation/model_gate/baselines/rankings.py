@@ -43,6 +43,16 @@ def _constant(numbers: Numbers, num_examples: int) -> FloatArray:
     return np.zeros(num_examples)
 
 
+def _by_past_engagement(numbers: Numbers, num_examples: int) -> FloatArray:
+    """Return the score of a ranking by past engagement, and by popularity where that is equal.
+
+    The features are log(1 + count). The past counts as whole actions, and log(1 + popularity) is
+    far below the factor, so that no popularity outweighs an action.
+    """
+    past = np.expm1(np.asarray(numbers["past_engagements"], dtype=np.float64)).round()
+    return past * 1_000 + np.asarray(numbers["pin_popularity_28d"], dtype=np.float64)
+
+
 def _popularity(days: int) -> Ranking:
     said = "the day" if days == 1 else f"the {days} days"
     return Ranking(
@@ -66,9 +76,9 @@ RANKINGS = (
     ),
     Ranking(
         "past engagement",
-        "The user's earlier actions on this very pin, most first.",
-        ("past_engagements",),
-        _by("past_engagements"),
+        "The user's earlier actions on this very pin, most first; where equal, by popularity.",
+        ("past_engagements", "pin_popularity_28d"),
+        _by_past_engagement,
     ),
 )
 """Where two are equally good, the one that stands first counts as the better one."""

@@ -10,7 +10,13 @@ import pytest
 
 from pipelines.contracts.errors import DataContractError
 from pipelines.recipes import smoke
-from support.holdouts import HEADS, noisy_scores, planted_rows, popularity_scores
+from support.holdouts import (
+    AGAINST_POPULARITY,
+    HEADS,
+    noisy_scores,
+    planted_rows,
+    popularity_scores,
+)
 from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
 from validation.model_gate.baselines.measure import Baselines, make_baselines, measure
@@ -74,8 +80,6 @@ def test_level_and_change_are_those_of_the_gate_itself(
     target = target_metric(gate, heads)
     assert popular.level is not None and popular.change is not None
     assert popular.level.value == pytest.approx(level_of(rows, theirs, heads, target), rel=1e-12)
-    from support.holdouts import AGAINST_POPULARITY
-
     row = compare(rows, ours, theirs, AGAINST_POPULARITY, heads, gate).target
     assert row is not None
     assert popular.change == row.relative_change

@@ -36,3 +36,11 @@ def test_a_random_order_has_no_preference_and_needs_nothing() -> None:
     ranking = next(found for found in RANKINGS if found.name == RANDOM)
     assert ranking.needs == ()
     assert np.ptp(ranking.score({}, 4)) == 0
+
+
+def test_past_engagement_comes_before_popularity_which_breaks_ties() -> None:
+    ranking = next(found for found in RANKINGS if found.name == "past engagement")
+    past = np.log1p([100.0, 101.0, 0.0, 0.0]).astype(np.float32)
+    popularity = np.log1p([1e6, 0.0, 5.0, 6.0]).astype(np.float32)
+    score = ranking.score({"past_engagements": past, "pin_popularity_28d": popularity}, 4)
+    assert list(np.argsort(-score)) == [1, 0, 3, 2]
