@@ -152,7 +152,7 @@ def judgement_of(
     comparison = Comparison(
         holdout_digest="s" * 64,
         holdout=Window(start=start, end=run.as_of),
-        baseline_kind=BaselineKind.CHAMPION if run.champion else BaselineKind.POPULARITY,
+        baseline_kind=BaselineKind.CHAMPION if run.champion else BaselineKind.RANKING,
         challenger_model=model,
         baseline_model=run.champion,
         num_users=100,

@@ -13,8 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.hashing import mix
 from pipelines.contracts.schemas import label_column, numeric_column
-from training.data.reader import SnapshotReader
+from training.data.reader import RequestIndex, SnapshotReader
+
+_DRAW_SALT = 419
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,21 @@ class ExampleRows:
     propensity: np.ndarray  # float32 (N,), logged chance of being a candidate; 0 where not logged
 
 
-def load_rows(snapshot: Snapshot, snapshot_dir: Path, split: int) -> ExampleRows:
-    """Return the examples of a split (`SPLIT_TRAINING` or `SPLIT_HOLDOUT`)."""
+def load_rows(
+    snapshot: Snapshot, snapshot_dir: Path, split: int, max_examples: int | None = None
+) -> ExampleRows:
+    """Return the examples of a split (`SPLIT_TRAINING` or `SPLIT_HOLDOUT`).
+
+    Args:
+        snapshot: the snapshot.
+        snapshot_dir: its local folder.
+        split: which of its two.
+        max_examples: where there are more, whole requests are drawn, the same ones each time.
+    """
     reader = SnapshotReader(snapshot, Path(snapshot_dir), snapshot.features, max_actions=1)
     index = reader.index(split)
+    if max_examples is not None:
+        index = _drawn(index, max_examples)
     counts_M = index.num_examples_M
     return ExampleRows(
         request_index=np.repeat(np.arange(len(index)), counts_M),
@@ -58,6 +72,15 @@ def load_rows(snapshot: Snapshot, snapshot_dir: Path, split: int) -> ExampleRows
         is_exploration=_all_of_request(reader.example_column(index, "is_exploration"), counts_M),
         propensity=reader.example_column(index, "propensity"),
     )
+
+
+def _drawn(index: RequestIndex, max_examples: int) -> RequestIndex:
+    """Return an index of at most so many examples, its requests in their order."""
+    if index.num_examples_M.sum() <= max_examples:
+        return index
+    order = np.argsort(mix(np.arange(len(index)), _DRAW_SALT), kind="stable")
+    num_kept = np.searchsorted(np.cumsum(index.num_examples_M[order]), max_examples, side="right")
+    return index.take(np.sort(order[:num_kept]))
 
 
 def _all_of_request(values_N: np.ndarray, counts_M: np.ndarray) -> np.ndarray:

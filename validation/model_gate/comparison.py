@@ -52,6 +52,7 @@ class ComparedModels:
     champion: ModelRef | None
     differences: tuple[str, ...] = ()  # where the two recipes differ, in sentences
     seen: tuple[str, ...] = ()  # why the holdout was no holdout for a side, in sentences
+    baseline_name: str = ""  # of a first cycle's baseline
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,7 @@ def compare_with_influences(
     num_examples = _check_rows(rows)
     _check_scores(challenger, num_examples, "challenger")
     _check_scores(baseline, num_examples, "baseline")
-    target = target_metric(config, heads)
-    users = HoldoutUsers.of(rows)
-    masks = segment_masks(rows)
+    target, users, masks = target_metric(config, heads), HoldoutUsers.of(rows), segment_masks(rows)
     metrics = ratio_metrics(rows, challenger, baseline, heads, target)
     found = bootstrap_metrics(rows, metrics, masks, users, config)
     table, target_error = found.table, found.target_error
@@ -146,6 +145,7 @@ def compare_with_influences(
         baseline_holdout_digest=baseline.holdout_digest,
         holdout=models.holdout,
         baseline_kind=models.baseline_kind,
+        baseline_name=models.baseline_name,
         challenger_model=models.challenger,
         baseline_model=models.champion,
         num_users=users.num_users,

@@ -15,12 +15,12 @@ from support.holdouts import (
     HEADS,
     noisy_scores,
     planted_rows,
+    popularity_scores,
 )
 from support.ranking import calibration_ratio, hit_at_3, volume_at_3
 from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
 from validation.model_gate.comparison import compare
-from validation.model_gate.facts import popularity_scores
 
 CONFIG = ModelGateConfig(
     floors=(Limit(metric="repin_volume_at_3", minimum=0.1),), num_resamples=300
@@ -37,7 +37,7 @@ def tiny_rows() -> ExampleRows:
         request_id=np.array(["a", "b", "c"]),
         first_example=np.array([0, 4, 8, 12]),
         pin_row=np.arange(12),
-        numeric={"pin_popularity": np.zeros(12, np.float32)},
+        numeric={"pin_popularity_28d": np.zeros(12, np.float32)},
         labels={"repin": np.array([1, 1, 0, 0, 0, 0, 0, 1, 1, 0, 1, 1], np.int8)},
         position=np.tile(np.arange(4), 3),
         is_exploration=np.zeros(3, dtype=bool),
@@ -113,7 +113,7 @@ def test_popularity_has_no_probabilities_and_none_are_invented() -> None:
     found = compare(
         rows,
         noisy_scores(truth, 0.5, 1),
-        popularity_scores(rows, DIGEST),
+        popularity_scores(rows),
         AGAINST_POPULARITY,
         HEADS,
         CONFIG,

@@ -73,7 +73,7 @@ def bundles(
 
 @pytest.fixture(scope="module")
 def judged(planted_snapshot: Snapshot, config: RunConfig, bundles: tuple[Path, Path]) -> Judged:
-    """Judge the first bundle against the champion in a folder, or against popularity."""
+    """Judge the first bundle against the champion in a folder, or the best simple baseline."""
     folder = storage.local_path(planted_snapshot.uri)
 
     def judge_against(champion: Path | None) -> tuple[Comparison, Verdict]:
@@ -82,7 +82,8 @@ def judged(planted_snapshot: Snapshot, config: RunConfig, bundles: tuple[Path, P
         facts = gather_facts(side, other, config)
         comparison, self_test = facts.theta.comparison, facts.self_test
         gate, heads = config.model_gate, config.features.heads
-        return comparison, decide(comparison, self_test, SERVING, gate, heads)
+        found = facts.baselines
+        return comparison, decide(comparison, self_test, SERVING, gate, heads, baselines=found)
 
     return judge_against
 
@@ -115,15 +116,16 @@ def test_a_bundle_against_its_copy_is_not_promoted(
 
 def test_the_first_cycle_of_a_model_that_knows_nothing(judged: Judged) -> None:
     comparison, verdict = judged(None)
-    assert comparison.baseline_kind is BaselineKind.POPULARITY
+    assert comparison.baseline_kind in (BaselineKind.RANKING, BaselineKind.REGRESSION)
     assert comparison.baseline_model is None
+    assert comparison.baseline_name
     row = comparison.find("repin_volume_at_3")
     assert row is not None and row.baseline is not None and row.challenger < row.baseline
     # How much worse depends on the untrained weights; the verdict follows from the interval alone.
     assert row.relative_change is not None
     is_surely_worse = row.relative_change.high < 0
     assert verdict.decision is (Decision.REJECT if is_surely_worse else Decision.INCONCLUSIVE)
-    assert "the popularity ranking" in verdict.reasons[0]
+    assert comparison.baseline_label in verdict.reasons[0]
 
 
 def test_a_bundle_on_another_embedding_basis_is_refused(
