@@ -8,15 +8,19 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.time import DAY_MS
+from pipelines.recipes import world as recipe
 from pipelines.sources.publish import ingest
 from pipelines.sources.world import lifetimes
 from pipelines.sources.world import people as world_people
 from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import make_parameters
 from pipelines.sources.world.tables import FADING_PINS
-from support.small_world import SIZES, log_views, one
+from pipelines.stages import runner
+from support.runs import make_run, save_run
+from support.small_world import END, SIZES, log_views, one
 
 FADING = make_parameters(**SIZES | {"num_pins": 600}, pin_lifetime_days=2.0)
 SHOWN_MS = 8 * DAY_MS  # four half-lives
@@ -126,6 +130,15 @@ def test_appeal_halves_with_every_half_life() -> None:
     found = lifetimes.appeal_at(world, catalogue, np.full((3, 1), 5), times)[:, 0]
     whole = 3.0 + catalogue.appeal_P[5]
     np.testing.assert_allclose(found, whole * np.array([1.0, 0.5, 0.25]))
+
+
+def test_a_snapshot_can_be_built_of_it(folder: Path) -> None:
+    """The column that other logs lack disturbs nobody, and only pins that were seen are taken."""
+    run = save_run(make_run(folder.parent, config=recipe(), as_of=END))
+    runner.run_stage("build_snapshot", run.run_uri)
+    snapshot = runner.read_artifact(run.run_uri, "build_snapshot", Snapshot)
+    assert snapshot.num_requests > 1000
+    assert 300 < snapshot.num_pins < FADING.num_pins
 
 
 @pytest.mark.parametrize(
