@@ -3,6 +3,7 @@
 Tested in tests/pipelines/cli/test_main.py and test_cycle.py.
 """
 
+import logging
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
@@ -13,9 +14,10 @@ from pipelines.contracts.artifacts import MAX_DEVICES, MAX_NODES, STAGES, Resolv
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
 from pipelines.contracts.judgement import Judgement, Promotion
 from pipelines.contracts.time import parse_instant
-from pipelines.recipes import canonical
+from pipelines.recipes import canonical, make_recipe
 from pipelines.settings import Settings
 
+log = logging.getLogger(__name__)
 app = typer.Typer()
 
 AsOf = Annotated[str, typer.Option(help="Day (YYYY-MM-DD, UTC); rows known before it are used.")]
@@ -90,9 +92,24 @@ def begin(
         trigger=key,
     )
     run = start_run(request, settings)
+    _tell_if_changed(run, request.recipe)
     if is_here:
         _finish(run, settings)
     say(run.run_uri)
+
+
+def _tell_if_changed(run: ResolvedRun, reference: str) -> None:
+    """Warn where the cycle was resolved before and its recipe says something else by now."""
+    try:
+        todays = make_recipe(reference)
+    except HomefeedError:
+        return  # The cycle has its own value, and goes on without the file or module.
+    if todays != run.config:
+        log.warning(
+            "recipe %s has changed since this cycle was resolved (%s then, %s now); the cycle goes "
+            "on with what it said then; give another --key to begin a cycle with the new value",
+            *(reference, run.config.fingerprint()[:12], todays.fingerprint()[:12]),
+        )
 
 
 def _check_nodes(nodes: int, is_here: bool) -> None:

@@ -30,11 +30,16 @@ def show() -> None:
     if not entries:
         say(f"no recipe of {settings.registered_model} is accepted yet")
     for entry in entries:
-        name = entry.recipe.config.get("recipe") if entry.recipe else "unknown"
+        name = _named(entry.recipe) if entry.recipe else "unknown"
         kind = entry.kind if entry in in_force else f"{entry.kind} (given up, does not count)"
         say(f"{entry.set_at:%Y-%m-%dT%H:%M:%SZ}  {kind:9}  {name}  {entry.reason}")
     for each in in_force[-1].held if in_force else ():
-        say(f"on hold: {each.digest[:12]}  {each.recipe.config['recipe']}: {each.reason}")
+        say(f"on hold: {each.digest[:12]}  {_named(each.recipe)}: {each.reason}")
+
+
+def _named(recipe: anchor.Recipe) -> str:
+    """Return a recipe's reference, also where today's code cannot read the recipe."""
+    return str(recipe.config.get("source") or recipe.config.get("recipe"))
 
 
 @app.command(name="set")

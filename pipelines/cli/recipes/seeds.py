@@ -44,7 +44,7 @@ def measure_seeds(run_uri: str, num_seeds: int) -> SeedNoise:
             f"expected numbers above zero; measure on a run whose holdout has the action"
         )
     measured = SeedNoise(
-        recipe=run.config.recipe,
+        recipe=run.config.reference,
         recipe_digest=run.config.recipe_digest,
         snapshot_digest=snapshot.digest,
         code_digest=code_digest(),

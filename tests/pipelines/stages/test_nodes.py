@@ -175,3 +175,11 @@ def test_checkpoints_lie_in_the_run_or_where_all_machines_see_them(tmp_path, mon
     assert there.parent == tmp_path / "shared" and there.name.endswith("-anchor")
     another = in_store | {"workspace_uri": "s3://bucket/other"}
     assert work_dir_of(make_run(tmp_path, **another), "anchor") != there
+
+
+def test_where_the_recipe_was_read_is_no_part_of_the_training(run: ResolvedRun) -> None:
+    asked = specification(run)
+    moved = run.config.model_copy(update={"source": "s3://bucket/mine.yaml"})
+    assert specification(run, config=moved).identity() == asked.identity()
+    renamed = run.config.model_copy(update={"recipe": "other"})
+    assert specification(run, config=renamed).identity() != asked.identity()

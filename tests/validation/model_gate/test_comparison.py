@@ -21,6 +21,7 @@ from support.ranking import calibration_ratio, hit_at_3, volume_at_3
 from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
 from validation.model_gate.comparison import compare
+from validation.model_gate.target_metric import names_of_metrics
 
 CONFIG = ModelGateConfig(
     floors=(Limit(metric="repin_volume_at_3", minimum=0.1),), num_resamples=300
@@ -324,3 +325,11 @@ def test_nan_in_any_head_is_a_fact_whatever_its_weight(head: str) -> None:
     spreads = {facts.head: facts.spread for facts in found.heads}
     assert spreads[head] is None
     assert all(spread is not None for name, spread in spreads.items() if name != head)
+
+
+@pytest.mark.parametrize("target", ["repin_volume_at_3", "hit_at_3.repin"])
+def test_the_metrics_that_may_have_a_limit_are_those_of_a_comparison(target: str) -> None:
+    config = CONFIG.model_copy(update={"target_metric": target})
+    found = compare(tiny_rows(), CHALLENGER, BASELINE, AGAINST_CHAMPION, REPIN, config)
+    computed = {row.metric for row in (*found.metrics, *found.absent) if row.segment == "all"}
+    assert set(names_of_metrics(REPIN, target)) == computed
