@@ -22,7 +22,7 @@ import pyarrow.dataset as ds
 from pyarrow import fs
 
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.schemas import EVENT_LOG_TABLES
+from pipelines.contracts.schemas import EVENT_LOG_TABLES, PIN_TIME
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log import checks
 from pipelines.places import store_errors
@@ -150,7 +150,8 @@ def read_rows(
     """Read the wanted rows of one file in the contract's types.
 
     Returns:
-        The columns of the table's schema, then the extra ones.
+        The columns of the table's schema, PIN_TIME where pins have it, then the extra ones.
+        Embeddings are as they are in the file; `checks.embedding_matrix` reads them.
 
     Raises:
         DataContractError: a column is missing or of another kind, a value does not fit, or a null
@@ -158,6 +159,8 @@ def read_rows(
     """
     schema = EVENT_LOG_TABLES[file.table]
     dataset = open_file(event_log, file)
+    if file.table == "pins" and PIN_TIME.name in dataset.schema.names:
+        schema = schema.append(PIN_TIME)
     checks.check_columns(file.path, dataset.schema, schema, extra_columns)
     rows = read_file(dataset, file, [*schema.names, *extra_columns], wanted)
     return checks.cast_to_schema(file.path, rows, schema)

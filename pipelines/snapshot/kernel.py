@@ -35,10 +35,10 @@ def build_shard(rows: ShardRows, pins: PinIndex, plan: SnapshotPlan) -> ShardTab
             a user has two rows of the same as_of.
     """
     if rows.impressions is None or len(rows.impressions) == 0:
-        return make_empty_tables(plan.features)
+        return make_empty_tables(plan.features, pins.embedding_dim)
     ordered = order_rows(rows.impressions, rows.actions)
     pointers = point(ordered, pins, plan.history_start_ms)
-    users = pick_user_rows(rows.users, ordered.requests, plan.features)
+    users = pick_user_rows(rows.users, ordered.requests, plan.features, pins.embedding_dim)
     labels = label_examples(ordered, plan)
     counts = count_features(ordered, pointers, pins, plan)
     return make_tables(ordered, pointers, users, labels, counts, plan)

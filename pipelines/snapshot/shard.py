@@ -33,6 +33,7 @@ class PinIndex:
 
     pin_ids: Ints  # sorted; a pin's position is its pin_row
     popularity: Popularity
+    embedding_dim: int  # of the pins and of the users alike
 
     def rows_of(self, pin_ids: Ints) -> Ints:
         """Return pin rows; every pin must be among the snapshot's."""

@@ -42,16 +42,23 @@ class BundleConfig(Frozen):
     seed: int
 
 
-def check_fits(config: BundleConfig, snapshot: Snapshot) -> None:
+def check_fits(config: BundleConfig, snapshot: Snapshot, embedding_dim: int) -> None:
     """Refuse a snapshot whose codes and embeddings mean something else than in training.
 
     Numeric features may differ: a snapshot always has all of them.
 
+    Args:
+        config: What the bundle says of itself.
+        snapshot: The snapshot's manifest.
+        embedding_dim: Width of the snapshot's embeddings.
+
     Raises:
-        DataContractError: another embedding version, action vocabulary or categorical feature.
+        DataContractError: another embedding version or width, action vocabulary or categorical
+            feature.
     """
     pairs = {
         "embedding version": (config.embedding_version, snapshot.embedding_version),
+        "embeddings of width": (config.embedding_dim, embedding_dim),
         **meaning_of_codes(config.features, snapshot),
     }
     trained_on = config.snapshot_digest[:12]
