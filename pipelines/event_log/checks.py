@@ -89,12 +89,13 @@ def check_times(path: str, rows: pa.Table, time_column: str) -> None:
     is_future = pc.greater(rows[time_column], rows["known_at"])
     num_future = pc.sum(is_future).as_py() or 0
     if num_future:
-        first = rows.filter(is_future).slice(0, 1).to_pylist()[0]
+        row = pc.index(is_future, True).as_py()
+        first = rows.slice(row, 1).to_pylist()[0]
         raise DataContractError(
             f"{path}: {num_future} of {len(rows)} rows have {time_column} after known_at, first "
-            f"{time_column}={first[time_column]}, known_at={first['known_at']}; expected "
-            f"{time_column} <= known_at (nothing is known before it happens); correct the clock "
-            f"or the column that filled them"
+            f"row {row} with {time_column}={first[time_column]}, known_at={first['known_at']}; "
+            f"expected {time_column} <= known_at (nothing is known before it happens); correct the "
+            f"clock or the column that filled them"
         )
 
 
@@ -110,9 +111,10 @@ def check_plausible_ms(path: str, name: str, times: pa.ChunkedArray) -> None:
     for value in (low, high):
         if EARLIEST_PLAUSIBLE_MS <= value < LATEST_PLAUSIBLE_MS:
             continue
+        row = pc.index(times, value).as_py()
         raise DataContractError(
-            f"{path}: {name}={value} is not a plausible time in milliseconds since the epoch"
-            f"{_guess_unit(value)}; expected {EARLIEST_PLAUSIBLE_MS} (year 2000) to "
+            f"{path}: {name}={value} in row {row} is not a plausible time in milliseconds "
+            f"since the epoch{_guess_unit(value)}; expected {EARLIEST_PLAUSIBLE_MS} (year 2000) to "
             f"{LATEST_PLAUSIBLE_MS} (year 2100); convert it where the table is written"
         )
 
