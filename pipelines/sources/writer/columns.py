@@ -88,7 +88,7 @@ def normalise(table: str, batch: pa.Table, known: Known, problems: Problems) -> 
     for wanted in schema:
         if wanted.name in batch.column_names:
             column = _plain(batch[wanted.name])
-            if not _refuse_nulls(wanted, column, problems):
+            if not _refuse_nulls(wanted, column, wanted.name in DEFAULTS[table], problems):
                 continue
             read = _READERS.get(wanted.name, _read_by_type)
             made = read(_Column(wanted, column, batch, known, found, problems))
@@ -228,13 +228,14 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
-def _refuse_nulls(wanted: pa.Field, column: pa.ChunkedArray, problems: Problems) -> bool:
+def _refuse_nulls(
+    wanted: pa.Field, column: pa.ChunkedArray, has_default: bool, problems: Problems
+) -> bool:
     """Note nulls where none may be, and return whether there are none; embeddings say it better."""
     if wanted.nullable or not column.null_count or wanted.name == "embedding":
         return True
     row = int(np.flatnonzero(np.asarray(column.is_null()))[0])
-    is_default = any(wanted.name in defaults for defaults in DEFAULTS.values())
-    remedy = ", leave out the column" if is_default else ""
+    remedy = ", leave out the column" if has_default else ""
     problems.add(
         f"column {wanted.name!r} is null in row {row} ({column.null_count} such rows); expected a "
         f"value in each row; fill it{remedy}, or leave out these rows"

@@ -248,9 +248,9 @@ class EventLogWriter:
         if self._existing is None:
             place_new(folder, self.uri, increment)
         else:
-            before = self._existing.record
             replaced = {table: set(days) for table, days in increment.days.items()}
-            place_increment(folder, self.uri, before, before.followed_by(increment, replaced))
+            record = self._existing.record.followed_by(increment, replaced)
+            place_increment(folder, self.uri, self._existing, record)
         log.info("wrote %s: %s", self.uri, ", ".join(f"{n:,} {t}" for t, n in given.items()))
 
     def _assemble(self, into: LogFolder) -> LogFolder:

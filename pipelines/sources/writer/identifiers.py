@@ -84,7 +84,7 @@ def _integers(
     name: str, column: pa.ChunkedArray, problems: Problems
 ) -> tuple[pa.ChunkedArray, pa.Table] | None:
     if pa.types.is_uint64(column.type):
-        is_large = np.asarray(pc.greater(column, (1 << 63) - 1))
+        is_large = np.asarray(column) > np.uint64((1 << 63) - 1)
         if problems.add_rows(name, is_large, column, "less than 2^63; give such ids as strings"):
             return None
     return column.cast(pa.int64()), NAMES_SCHEMA.empty_table()

@@ -21,6 +21,7 @@ from pipelines.event_log.record import (
     list_below,
 )
 from pipelines.places import folders
+from pipelines.places.conditional import Revision
 from pipelines.sources.publish import publish_log
 
 MADE_BY = "EventLogWriter"
@@ -32,6 +33,7 @@ class Existing:
 
     record: EventLogRecord
     log: EventLog
+    seen: Revision  # of the record's file
 
 
 def find_log(uri: str) -> Existing | None:
@@ -53,6 +55,7 @@ def find_log(uri: str) -> Existing | None:
             f"{uri} holds {names[:5]} and no {RECORD_FILE}: it is not an event log of {MADE_BY}, "
             f"and would be overwritten; choose an empty folder"
         )
+    seen = storage.look(storage.join(uri, RECORD_FILE))
     record = storage.read_model(storage.join(uri, RECORD_FILE), EventLogRecord)
     if record.made_by != MADE_BY:
         raise ConfigurationError(
@@ -70,7 +73,7 @@ def find_log(uri: str) -> Existing | None:
         for name in record.files
         if name.startswith(f"{folder}/")
     )
-    return Existing(record, EventLog(uri, (*log.files, *kept)))
+    return Existing(record, EventLog(uri, (*log.files, *kept)), seen)
 
 
 def place_new(folder: Path, uri: str, record: EventLogRecord) -> None:
@@ -78,22 +81,20 @@ def place_new(folder: Path, uri: str, record: EventLogRecord) -> None:
     publish_log(folder, uri, RECORD_FILE, record)
 
 
-def place_increment(folder: Path, uri: str, before: EventLogRecord, record: EventLogRecord) -> None:
+def place_increment(folder: Path, uri: str, existing: Existing, record: EventLogRecord) -> None:
     """Bring an increment's files to its log, and let them count.
 
     Args:
         folder: the files, without a record.
         uri: the log.
-        before: its record so far.
+        existing: the log so far.
         record: its record from now on.
     """
-    place = storage.join(uri, RECORD_FILE)
-    seen = storage.look(place)
     if storage.is_local(uri):
         with storage.translated_errors(uri, "adding files to"):
             folders.put_beside(folder, storage.local_path(uri))
     else:
         storage.publish_folder(folder, uri)
-    storage.write_over(place, record, seen)
-    for name in sorted(set(before.files) - set(record.files)):
+    storage.write_over(storage.join(uri, RECORD_FILE), record, existing.seen)
+    for name in sorted(set(existing.record.files) - set(record.files)):
         storage.remove(storage.join(uri, name))
