@@ -205,7 +205,7 @@ class ShardStats(Frozen):
 class Snapshot(Artifact):
     """An immutable, content-addressed training and holdout set.
 
-    <uri>/pins.arrow                        PIN_ROWS + categorical codes, all shards' pins
+    <uri>/pins.arrow                        PIN_ROWS (+ PIN_TIME) + codes, all shards' pins
     <uri>/shard-00000/timeline.arrow        TIMELINE
     <uri>/shard-00000/requests.arrow        REQUESTS
     <uri>/shard-00000/examples.arrow        EXAMPLE_KEYS + features + labels
@@ -225,6 +225,7 @@ class Snapshot(Artifact):
     files: tuple[FileDigest, ...]
     num_duplicate_impressions: int = Field(description="Dropped: same request and pin again.")
     num_immature_impressions: int = Field(description="Left out: younger than the label window.")
+    num_cold_pins: int = Field(default=0, description="Pins without an embedding before as_of.")
 
     @property
     def num_requests(self) -> int:

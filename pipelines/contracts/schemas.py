@@ -10,6 +10,9 @@ import pyarrow as pa
 from pipelines.contracts.config import FeatureConfig
 
 EMBEDDING_DIM = 32
+"""Width of the published system's embeddings and of both samples'. A log may have any other: what
+reads a log takes the width that the rows of the embedding version have (`checks.embedding_matrix`).
+"""
 EmbeddingType = pa.list_(pa.float32(), EMBEDDING_DIM)
 
 
@@ -40,7 +43,13 @@ ACTIONS = _columns(
 """One row per action; `request_id` is null when the action came from no logged request."""
 
 PINS = _columns(pin_id=pa.int64(), embedding_version=pa.string(), embedding=EmbeddingType)
-"""One row per (pin, embedding version). A version is a fixed basis: new pins are folded into it."""
+"""One row per (pin, embedding version). A version is a fixed basis: new pins are folded into it.
+All its rows have one width. A log may add PIN_TIME to this table."""
+
+PIN_TIME = pa.field("known_at", pa.int64(), nullable=False)
+"""The optional column of `pins`: when the row reached the log. Before this time nobody sees it."""
+NEVER_MS = (1 << 63) - 1
+"""PIN_TIME of a snapshot's pin that had no row before as_of: its embedding is never seen."""
 
 USERS = _columns(
     user_id=pa.int64(),
@@ -109,7 +118,13 @@ PINS_FILE = "pins.arrow"
 """The one file that all shards share."""
 
 
-def snapshot_schema(file: str, features: FeatureConfig) -> pa.Schema:
+def snapshot_schema(
+    file: str,
+    features: FeatureConfig,
+    *,
+    embedding_dim: int = EMBEDDING_DIM,
+    has_pin_times: bool = False,
+) -> pa.Schema:
     """Return the columns of one snapshot file of a recipe with these features.
 
     After the file's own columns come the codes of the categorical features that live in its event
@@ -119,6 +134,8 @@ def snapshot_schema(file: str, features: FeatureConfig) -> pa.Schema:
     Args:
         file: one of SHARD_FILES, or 'pins'.
         features: the recipe's features.
+        embedding_dim: width of the embeddings of users and pins.
+        has_pin_times: the log's pins have PIN_TIME; 'pins' then has it after its own columns.
     """
     if file == "timeline":
         return TIMELINE
@@ -133,7 +150,18 @@ def snapshot_schema(file: str, features: FeatureConfig) -> pa.Schema:
                 map(numeric_column, feature.inputs), (pa.float32(), pa.int8()), strict=False
             )
         added |= {label_column(name): pa.int8() for name in features.head_names}
-    return pa.schema([*keys, *_columns(**added)])
+    if file == "pins" and has_pin_times:
+        keys = keys.append(PIN_TIME)
+    return with_embedding_dim(pa.schema([*keys, *_columns(**added)]), embedding_dim)
+
+
+def with_embedding_dim(schema: pa.Schema, embedding_dim: int) -> pa.Schema:
+    """Return the schema with embeddings of another width; one without embeddings is unchanged."""
+    if "embedding" not in schema.names:
+        return schema
+    type_ = pa.list_(pa.float32(), embedding_dim)
+    place = schema.get_field_index("embedding")
+    return schema.set(place, schema.field(place).with_type(type_))
 
 
 def categorical_column(feature_name: str) -> str:

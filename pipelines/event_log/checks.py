@@ -4,20 +4,28 @@ Every check raises a `DataContractError` that names the file and says what was f
 expected and what to change. Not for judging whether the data looks healthy: the data gate does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.contracts.arrow import to_numpy
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.schemas import EMBEDDING_DIM
 from pipelines.contracts.time import DAY_MS, to_ms
 
 EARLIEST_PLAUSIBLE_MS = 946_684_800_000  # 2000-01-01
 LATEST_PLAUSIBLE_MS = 4_102_444_800_000  # 2100-01-01
+
+
+class FoundWidth(NamedTuple):
+    """The width of the embeddings in a file, and the first row that has it."""
+
+    path: str
+    row_key: str  # such as pin_id=20
+    embedding_dim: int
 
 
 def check_columns(
@@ -61,13 +69,15 @@ def check_columns(
 
 
 def cast_to_schema(path: str, rows: pa.Table, expected: pa.Schema) -> pa.Table:
-    """Return the rows in the contract's types, extra columns as they are.
+    """Return the rows in the contract's types, extra columns and embeddings as they are.
+
+    Embeddings have a width of their own; `embedding_matrix` checks and reads them.
 
     Raises:
         DataContractError: a value does not fit, or a null stands where none may.
     """
     for index, name in enumerate(rows.schema.names):
-        if name not in expected.names:
+        if name not in expected.names or name == "embedding":
             continue
         field = expected.field(name)
         if not field.nullable and rows[name].null_count:
@@ -91,12 +101,13 @@ def check_times(path: str, rows: pa.Table, time_column: str) -> None:
     is_future = pc.greater(rows[time_column], rows["known_at"])
     num_future = pc.sum(is_future).as_py() or 0
     if num_future:
-        first = rows.filter(is_future).slice(0, 1).to_pylist()[0]
+        row = pc.index(is_future, True).as_py()
+        first = rows.slice(row, 1).to_pylist()[0]
         raise DataContractError(
             f"{path}: {num_future} of {len(rows)} rows have {time_column} after known_at, first "
-            f"{time_column}={first[time_column]}, known_at={first['known_at']}; expected "
-            f"{time_column} <= known_at (nothing is known before it happens); correct the clock "
-            f"or the column that filled them"
+            f"row {row} with {time_column}={first[time_column]}, known_at={first['known_at']}; "
+            f"expected {time_column} <= known_at (nothing is known before it happens); correct the "
+            f"clock or the column that filled them"
         )
 
 
@@ -112,9 +123,10 @@ def check_plausible_ms(path: str, name: str, times: pa.ChunkedArray) -> None:
     for value in (low, high):
         if EARLIEST_PLAUSIBLE_MS <= value < LATEST_PLAUSIBLE_MS:
             continue
+        row = pc.index(times, value).as_py()
         raise DataContractError(
-            f"{path}: {name}={value} is not a plausible time in milliseconds since the epoch"
-            f"{_guess_unit(value)}; expected {EARLIEST_PLAUSIBLE_MS} (year 2000) to "
+            f"{path}: {name}={value} in row {row} is not a plausible time in milliseconds "
+            f"since the epoch{_guess_unit(value)}; expected {EARLIEST_PLAUSIBLE_MS} (year 2000) to "
             f"{LATEST_PLAUSIBLE_MS} (year 2100); convert it where the table is written"
         )
 
@@ -172,22 +184,90 @@ def check_propensities(path: str, rows: pa.Table) -> None:
         )
 
 
-def embedding_matrix(path: str, key: str, rows: pa.Table) -> np.ndarray:
-    """Return the `embedding` column as float32 [rows, 32], all finite.
+def embedding_matrix(path: str, key: str, rows: pa.Table, embedding_dim: int = 0) -> np.ndarray:
+    """Return the `embedding` column as float32 [rows, width]: one width, every number finite.
+
+    Args:
+        path: the file, for the message.
+        key: the column that names a row, for the message.
+        rows: rows of one embedding version, their lists of float16, float32 or float64.
+        embedding_dim: the width wanted; 0 takes the width that most of the rows have.
 
     Raises:
-        DataContractError: a number is null, NaN or infinite; the message names the row's key.
+        DataContractError: a list is null or of another width, or a number is null, NaN or infinite;
+            the message names the row.
     """
-    matrix = to_numpy(rows["embedding"])
-    is_bad = ~np.isfinite(matrix).all(axis=1)
+    column = rows["embedding"].combine_chunks()
+    if pa.types.is_fixed_size_list(column.type):
+        widths = np.full(len(column), column.type.list_size)
+    else:
+        widths = np.asarray(pc.fill_null(pc.list_value_length(column), -1))
+    wanted = embedding_dim or _usual_width(column.type, widths)
+    refuse = partial(_refuse_embeddings, path, key, rows)
+    refuse(
+        np.asarray(column.is_null()),
+        lambda row: "is null",
+        f"{wanted} numbers; leave out the row, or give it an embedding",
+    )
+    refuse(
+        (widths != wanted) | (widths == 0),
+        lambda row: f"has {widths[row]} numbers",
+        f"{wanted or 'at least 1'}, the width of this embedding version; embed the row anew, or "
+        f"give embeddings of another width a version of their own",
+    )
+    numbers = column.flatten().cast(pa.float32(), safe=False)
+    matrix = np.asarray(numbers.to_numpy(zero_copy_only=False)).reshape(len(column), wanted)
+    refuse(
+        ~np.isfinite(matrix).all(axis=1),
+        lambda row: "has a null, NaN or infinite number",
+        f"{wanted} finite float32 numbers; write these embeddings again",
+    )
+    return matrix
+
+
+def check_one_width(found: Sequence[FoundWidth], whose: str, remedy: str) -> None:
+    """Check that embeddings that belong together have one width.
+
+    Args:
+        found: the widths of some files, the one that counts first.
+        whose: what must have one width, for the message.
+        remedy: what to change, for the message.
+
+    Raises:
+        DataContractError: two widths; the message names a file and a row of each.
+    """
+    for other in found[1:]:
+        first = found[0]
+        if other.embedding_dim != first.embedding_dim:
+            raise DataContractError(
+                f"{other.path}: embedding of {other.row_key} has {other.embedding_dim} numbers; "
+                f"expected {first.embedding_dim}, as {first.row_key} in {first.path} has, because "
+                f"{whose}; {remedy}"
+            )
+
+
+def _usual_width(type_: pa.DataType, widths: np.ndarray) -> int:
+    """Return the width that most rows have, the smallest of several; 0 where there is no row."""
+    if pa.types.is_fixed_size_list(type_):
+        return int(type_.list_size)
+    found, counts = np.unique(widths[widths >= 0], return_counts=True)
+    return int(found[counts.argmax()]) if len(found) else 0
+
+
+def _refuse_embeddings(
+    path: str,
+    key: str,
+    rows: pa.Table,
+    is_bad: np.ndarray,
+    describe: Callable[[int], str],
+    expected: str,
+) -> None:
     if is_bad.any():
         row = int(np.flatnonzero(is_bad)[0])
         raise DataContractError(
-            f"{path}: embedding of {key}={rows[key][row].as_py()} has a null, NaN or infinite "
-            f"number ({int(is_bad.sum())} such rows); expected {EMBEDDING_DIM} finite float32 "
-            f"numbers; write these embeddings again"
+            f"{path}: embedding of {key}={rows[key][row].as_py()} {describe(row)} (row {row}, "
+            f"{int(is_bad.sum())} such rows); expected {expected}"
         )
-    return matrix
 
 
 def _guess_unit(value: int) -> str:
@@ -223,9 +303,12 @@ def _check_kind(path: str, name: str, found: pa.DataType, expected: pa.DataType)
     is_empty_nullable = pa.types.is_null(found)  # how writers store a column of nulls alone
     if _kind(found) != _kind(expected) and not is_empty_nullable:
         hint = " milliseconds since the epoch" if pa.types.is_timestamp(found) else ""
+        wanted = f"{expected}{hint}"
+        if pa.types.is_fixed_size_list(expected):
+            wanted = f"fixed_size_list of {expected.value_type} or halffloat, all of one width"
         raise DataContractError(
-            f"{path}: column {name!r} is {found}; expected {expected}{hint}; cast it where the "
-            f"table is written"
+            f"{path}: column {name!r} is {found}; expected {wanted}; cast it where the table is "
+            f"written"
         )
 
 

@@ -3,6 +3,7 @@
     <uri>/impressions/day=YYYY-MM-DD/*.parquet    by the day of impressed_at (UTC)
     <uri>/actions/day=YYYY-MM-DD/*.parquet        by the day of acted_at (UTC)
     <uri>/pins/*.parquet, <uri>/users/*.parquet
+    <uri>/event_log.json                          where a writer of ours made the log: its files
 
 The day of a partition is the day on which its rows *happened*; their `known_at` may be days later.
 So the time of the event alone decides which partitions are read, and `known_at` decides which of
@@ -22,11 +23,17 @@ import pyarrow.dataset as ds
 from pyarrow import fs
 
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.schemas import EVENT_LOG_TABLES
+from pipelines.contracts.schemas import EVENT_LOG_TABLES, PIN_TIME
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log import checks
+from pipelines.event_log.record import (
+    RECORD_FILE,
+    UPLOADING_FILE,
+    WRITERS_FILE,
+    EventLogRecord,
+)
 from pipelines.places import store_errors
-from pipelines.storage import open_filesystem, translated_errors
+from pipelines.storage import join, open_filesystem, read_model, translated_errors
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +44,7 @@ FUTURE_DAYS_CHECKED = 7
 """Partitions this many days past as_of are searched for rows that claim to be known already."""
 
 _DAY_FOLDER = re.compile(r"/day=(\d{4}-\d{2}-\d{2})/")
+_TABLE_FOLDERS = tuple(f"{table}/" for table in EVENT_LOG_TABLES)
 _FIRST_DAY, _LAST_DAY = date(2000, 1, 1), date(2100, 1, 1)
 
 
@@ -95,7 +103,8 @@ def open_event_log(uri: str) -> EventLog:
     """List an event log's files.
 
     Raises:
-        DataContractError: the log or a table of it is missing or empty, or a day is implausible.
+        DataContractError: the log or a table of it is missing or empty, or a day is implausible;
+            the log is not finished, or its files are not those that its record names.
         TransientStorageError: the storage failed.
     """
     filesystem, root = open_filesystem(uri)
@@ -107,10 +116,24 @@ def open_event_log(uri: str) -> EventLog:
             f"{sorted(EVENT_LOG_TABLES)}; correct HOMEFEED_EVENT_LOG, or write the sample's log "
             f"with `homefeed ingest completejourney --to {uri}`"
         )
+    names = {entry.base_name for entry in found}
+    if UPLOADING_FILE in names:
+        raise DataContractError(
+            f"the event log at {uri} is not finished: {UPLOADING_FILE} says that an upload is "
+            f"under way or was cut off; expected a finished log; where nothing is writing it, run "
+            f"again what wrote it, and it begins anew"
+        )
+    # The record comes before the list: files that are added in between are then passed over.
+    record_uri = join(uri, RECORD_FILE)
+    record = read_model(record_uri, EventLogRecord) if RECORD_FILE in names else None
     files: list[LogFile] = []
     for table in EVENT_LOG_TABLES:
         files.extend(_list_table(filesystem, uri, root, table))
-    return EventLog(uri=uri, files=tuple(files))
+    if record is None:
+        return EventLog(uri=uri, files=tuple(files))
+    if read_model(record_uri, EventLogRecord) != record:
+        return open_event_log(uri)  # An increment came in between, and may have replaced files.
+    return EventLog(uri=uri, files=tuple(_named_by_record(uri, root, files, record)))
 
 
 def read_events(event_log: EventLog, file: LogFile, wanted: EventFilter) -> pa.Table:
@@ -167,7 +190,9 @@ def read_rows(
         columns: Of the schema, those that are read; all of them where none is named.
 
     Returns:
-        The columns of the table's schema, then the extra ones and the numbers, each once.
+        The columns of the table's schema, PIN_TIME where pins have it, then the extra ones and the
+        numbers, each once. Embeddings are as they are in the file; `checks.embedding_matrix` reads
+        them.
 
     Raises:
         DataContractError: a column is missing or of another kind, a value does not fit, or a null
@@ -175,6 +200,8 @@ def read_rows(
     """
     schema = EVENT_LOG_TABLES[file.table]
     dataset = open_file(event_log, file)
+    if file.table == "pins" and PIN_TIME.name in dataset.schema.names:
+        schema = schema.append(PIN_TIME)
     checks.check_columns(file.path, dataset.schema, schema, extra_columns, number_columns)
     names = dict.fromkeys((*(columns or schema.names), *extra_columns, *number_columns))
     rows = read_file(dataset, file, list(names), wanted)
@@ -299,6 +326,33 @@ def _list_table(filesystem: fs.FileSystem, uri: str, root: str, table: str) -> l
             f"HOMEFEED_EVENT_LOG"
         )
     return files
+
+
+def _named_by_record(
+    uri: str, root: str, files: Sequence[LogFile], record: EventLogRecord
+) -> list[LogFile]:
+    """Return the files that the log's record names; a killed writer may have left others.
+
+    Raises:
+        DataContractError: a file is missing, or one is there that no writer has made.
+    """
+    by_name = {file.path.removeprefix(root).lstrip("/"): file for file in files}
+    named = {name for name in record.files if name.startswith(_TABLE_FOLDERS)}
+    missing = sorted(named - set(by_name))
+    if missing:
+        raise DataContractError(
+            f"the event log at {uri} lacks {missing[0]} ({len(missing)} such files), which its "
+            f"{RECORD_FILE} names; expected every file of the record; put the file back, or write "
+            f"the log anew"
+        )
+    foreign = [name for name in by_name if name not in named and not WRITERS_FILE.fullmatch(name)]
+    if foreign:
+        raise DataContractError(
+            f"the event log at {uri} has {foreign[0]} ({len(foreign)} such files), which its "
+            f"{RECORD_FILE} does not name; expected only files of the log's writer; give these "
+            f"rows to EventLogWriter, or move the file away"
+        )
+    return [file for name, file in by_name.items() if name in named]
 
 
 def _day_of_path(path: str, table: str) -> date | None:

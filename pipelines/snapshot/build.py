@@ -18,7 +18,7 @@ from pipelines.contracts.schemas import SHARD_FILES, SPLIT_HOLDOUT, SPLIT_TRAINI
 from pipelines.event_log.reader import EventLog, check_nothing_from_the_future, open_event_log
 from pipelines.snapshot.features.count import check_features
 from pipelines.snapshot.kernel import build_shard
-from pipelines.snapshot.pins import open_pin_index, write_pins
+from pipelines.snapshot.pins import PinCounts, open_pin_index, write_pins
 from pipelines.snapshot.plan import SnapshotPlan, WindowCounts, make_plan, shard_name
 from pipelines.snapshot.pool import choose_num_workers, run_all
 from pipelines.snapshot.publishing import publish
@@ -91,11 +91,11 @@ def write_snapshot(run: ResolvedRun, num_workers: int | None = None) -> Snapshot
         workers = num_workers or choose_num_workers(spill_tasks)
         found = merge_summaries(list(run_all(run_task, spill_tasks, workers, "event log parts")))
         _check_impressions(found.num_impressions, event_log, plan)
-        num_pins = write_pins(event_log, found, plan, out, spilled)
+        pins = write_pins(event_log, found, plan, out, spilled)
         shard_tasks = [ShardTask(n, plan, spilled, out) for n in range(plan.config.num_shards)]
         shards = list(run_all(build_shard_files, shard_tasks, workers, "shards"))
         _check_positives(shards, plan)
-        return publish(_describe(snapshots_uri, plan, out, found, shards, num_pins), out)
+        return publish(_describe(snapshots_uri, plan, out, found, shards, pins), out)
 
 
 def check_covered(event_log: EventLog, plan: SnapshotPlan) -> None:
@@ -185,7 +185,7 @@ def _describe(
     out: Path,
     found: SpillSummary,
     shards: Sequence[ShardSummary],
-    num_pins: int,
+    pins: PinCounts,
 ) -> Snapshot:
     """Return the manifest of the files in `out`."""
     files = digest_files(out)
@@ -199,8 +199,9 @@ def _describe(
         embedding_version=plan.config.embedding_version,
         features=plan.features,
         shards=tuple(shard.stats for shard in shards),
-        num_pins=num_pins,
+        num_pins=pins.num_pins,
         files=files,
         num_duplicate_impressions=sum(shard.num_duplicate_impressions for shard in shards),
         num_immature_impressions=found.num_immature_impressions,
+        num_cold_pins=pins.num_cold,
     )

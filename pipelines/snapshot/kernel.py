@@ -37,10 +37,10 @@ def build_shard(rows: ShardRows, pins: PinIndex, plan: SnapshotPlan) -> ShardTab
         ConfigurationError: one of the recipe's own features is refused.
     """
     if rows.impressions is None or len(rows.impressions) == 0:
-        return make_empty_tables(plan.features)
+        return make_empty_tables(plan.features, pins.embedding_dim)
     ordered = order_rows(rows.impressions, rows.actions)
     pointers = point(ordered, pins, plan.history_start_ms)
-    users = pick_user_rows(rows.users, ordered.requests, plan.features)
+    users = pick_user_rows(rows.users, ordered.requests, plan.features, pins.embedding_dim)
     labels = label_examples(ordered, plan)
     seen = FeatureInputs(ordered, pointers, users, rows.users, pins, plan)
     counts = count_features(seen)

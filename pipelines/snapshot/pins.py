@@ -3,7 +3,9 @@
 Not for making embeddings: a version is a fixed basis that somebody else folds new pins into.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -13,14 +15,14 @@ import pyarrow.dataset as ds
 from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.schemas import PIN_ROWS, PINS, PINS_FILE, snapshot_schema
+from pipelines.contracts.schemas import NEVER_MS, PIN_TIME, PINS, PINS_FILE, snapshot_schema
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.event_log import checks
 from pipelines.event_log.categories import append_codes, extra_columns
 from pipelines.event_log.event_index import Ints
 from pipelines.event_log.numbers import append_numbers, raw_column
 from pipelines.event_log.popularity import Popularity, trailing_popularity
-from pipelines.event_log.reader import EventLog, open_file, read_file, read_rows
+from pipelines.event_log.reader import EventLog, LogFile, open_file, read_file, read_rows
 from pipelines.snapshot.features.own import source_digests
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import PinIndex
@@ -32,9 +34,16 @@ _FACTS_FILE = "pin_facts.arrow"
 _FIRST_KNOWN = "first_known_at"
 
 
+class PinCounts(NamedTuple):
+    """How many pins a snapshot has, and how many of them had no embedding before as_of."""
+
+    num_pins: int
+    num_cold: int
+
+
 def write_pins(
     event_log: EventLog, found: SpillSummary, plan: SnapshotPlan, out: Path, scratch: Path
-) -> int:
+) -> PinCounts:
     """Write the pins to `out` and, for the kernel, their popularity to `scratch`; count the pins.
 
     The metadata of the pins' Arrow schema carries a digest of what the codes, columns and windows
@@ -45,8 +54,9 @@ def write_pins(
     Raises:
         DataContractError: see `read_pins`.
     """
-    pins = read_pins(event_log, found.pin_ids, plan)
-    names = snapshot_schema("pins", plan.features).names
+    pins = read_pins(event_log, found, plan)
+    raw = [raw_column(name) for name in plan.number_columns("pins")]
+    names = [name for name in pins.column_names if name not in raw]
     meaning = {
         "as_of": plan.as_of.isoformat(),
         "features": plan.features.model_dump(mode="json"),
@@ -64,7 +74,9 @@ def write_pins(
         _FIRST_KNOWN, pa.array(found.first_seen.at(found.pin_ids))
     )
     write_arrow(scratch / _FACTS_FILE, facts)
-    return len(pins)
+    has_times = PIN_TIME.name in pins.column_names
+    num_cold = pc.sum(pc.equal(pins[PIN_TIME.name], NEVER_MS)).as_py() if has_times else 0
+    return PinCounts(len(pins), num_cold or 0)
 
 
 def open_pin_index(out: Path, scratch: Path, plan: SnapshotPlan) -> PinIndex:
@@ -81,53 +93,134 @@ def open_pin_index(out: Path, scratch: Path, plan: SnapshotPlan) -> PinIndex:
     )
 
 
-def read_pins(event_log: EventLog, pin_ids: Ints, plan: SnapshotPlan) -> pa.Table:
-    """Return the rows of the given pins, in their order.
+def read_pins(event_log: EventLog, found: SpillSummary, plan: SnapshotPlan) -> pa.Table:
+    """Return the rows of the referenced pins, by pin_id.
 
     They have the columns of the snapshot's pins, then the number columns that features read.
 
-    Only the given pins are looked at, so pins that the log learns of later change nothing.
+    Only the referenced pins are looked at, so pins that the log learns of later change nothing.
+    Where the log says when it learned of a pin (PIN_TIME), rows that were known before as_of count,
+    and a pin without such a row is cold: its embedding is zero, its codes are 0, its numbers are
+    missing and its time is NEVER_MS.
 
     Args:
         event_log: where the `pins` table is.
-        pin_ids: the pins that impressions or timelines refer to, sorted.
-        plan: for the embedding version and the features.
+        found: the pins that impressions or timelines refer to, and the width of the users.
+        plan: the embedding version, the features and as_of.
 
     Raises:
-        DataContractError: the version is missing, a pin has no embedding or two, or one is not
-            finite.
+        DataContractError: the version is missing, a pin has two embeddings or, where pins have no
+            time, none; an embedding is not finite or has another width than others or the users'.
     """
-    embedding_version = plan.config.embedding_version
-    categorical, numbers = plan.features.categorical_of("pins"), plan.number_columns("pins")
-    extra = extra_columns(PINS, categorical)
-    parts = []
+    version = plan.config.embedding_version
+    parts, widths = [], []
+    has_times = _have_times(event_log)
     for file in event_log.files_of("pins"):
-        # A null pin_id is read too, so that it is refused and not passed over.
-        is_wanted = ds.field("pin_id").isin(pa.array(pin_ids)) | ds.field("pin_id").is_null()
-        rows = read_rows(event_log, file, extra, is_wanted, numbers)
-        # The version is compared here because a scan cannot filter a dictionary column by it.
-        rows = rows.filter(pc.equal(rows["embedding_version"], embedding_version))
+        rows = _rows_of_version(event_log, file, found.pin_ids, plan)
+        if len(rows) == 0:
+            continue
         embeddings = checks.embedding_matrix(file.path, "pin_id", rows)
-        part = pa.table([rows["pin_id"], to_list_column(embeddings)], schema=PIN_ROWS)
-        part = append_codes(part, rows, categorical)
-        parts.append(append_numbers(file.path, part, rows, numbers))
-    table = pa.concat_tables(parts)
-    table = table.take(pa.array(np.argsort(np.asarray(table["pin_id"]), kind="stable")))
-    _check_complete(event_log, np.asarray(table["pin_id"]), pin_ids, embedding_version)
-    return table
+        row_key = f"pin_id={rows['pin_id'][0]}"
+        widths.append(checks.FoundWidth(file.path, row_key, embeddings.shape[1]))
+        columns = {"pin_id": rows["pin_id"], "embedding": to_list_column(embeddings)}
+        if has_times:
+            columns[PIN_TIME.name] = rows[PIN_TIME.name]
+        part = append_codes(pa.table(columns), rows, plan.features.categorical_of("pins"))
+        parts.append(append_numbers(file.path, part, rows, plan.number_columns("pins")))
+    if not parts:
+        _refuse_missing(event_log, found.pin_ids, len(found.pin_ids), version)
+    _check_widths(widths, found.user_widths, version)
+    schema = snapshot_schema(
+        "pins", plan.features, embedding_dim=widths[0].embedding_dim, has_pin_times=has_times
+    )
+    for name in plan.number_columns("pins"):
+        schema = schema.append(pa.field(raw_column(name), pa.float64(), nullable=False))
+    table = pa.concat_tables(part.cast(schema) for part in parts)
+    pin_ids = np.sort(np.asarray(table["pin_id"]))
+    _check_unique(pin_ids, version)
+    missing = np.setdiff1d(found.pin_ids, pin_ids, assume_unique=True)
+    if len(missing) and not has_times:
+        _refuse_missing(event_log, missing, len(found.pin_ids), version)
+    if len(missing):
+        table = pa.concat_tables([table, _cold_rows(missing, schema)])
+    return table.take(pa.array(np.argsort(np.asarray(table["pin_id"]), kind="stable")))
 
 
-def _check_complete(event_log: EventLog, found: Ints, wanted: Ints, embedding_version: str) -> None:
+def _rows_of_version(
+    event_log: EventLog, file: LogFile, pin_ids: Ints, plan: SnapshotPlan
+) -> pa.Table:
+    """Return a file's rows of the given pins and the plan's version that were known in time."""
+    # A null pin_id is read too, so that it is refused and not passed over.
+    is_wanted = ds.field("pin_id").isin(pa.array(pin_ids)) | ds.field("pin_id").is_null()
+    extra = extra_columns(PINS, plan.features.categorical_of("pins"))
+    rows = read_rows(event_log, file, extra, is_wanted, plan.number_columns("pins"))
+    # The version is compared here because a scan cannot filter a dictionary column by it.
+    rows = rows.filter(pc.equal(rows["embedding_version"], plan.config.embedding_version))
+    if PIN_TIME.name not in rows.column_names:
+        return rows
+    checks.check_plausible_ms(file.path, PIN_TIME.name, rows[PIN_TIME.name])
+    return rows.filter(pc.less(rows[PIN_TIME.name], plan.as_of_ms))
+
+
+def _have_times(event_log: EventLog) -> bool:
+    """Return whether the log's pins have PIN_TIME: all files have it, or none has."""
+    files = event_log.files_of("pins")
+    names = [open_file(event_log, file).schema.names for file in files]
+    with_times = [f.path for f, n in zip(files, names, strict=True) if PIN_TIME.name in n]
+    without = [file.path for file in files if file.path not in with_times]
+    if with_times and without:
+        raise DataContractError(
+            f"pins: {without[0]} has no column {PIN_TIME.name!r}, and {with_times[0]} has; "
+            f"expected it in every file of the pins or in none; add it to the older files (a time "
+            f"before the pin's first impression keeps the pin known as it was), or leave it out"
+        )
+    return bool(with_times)
+
+
+def _cold_rows(pin_ids: Ints, schema: pa.Schema) -> pa.Table:
+    """Return the rows of pins whose embedding nobody knew before as_of."""
+    width = schema.field("embedding").type.list_size
+    columns = {
+        "pin_id": pin_ids,
+        "embedding": to_list_column(np.zeros((len(pin_ids), width), dtype=np.float32)),
+        PIN_TIME.name: np.full(len(pin_ids), NEVER_MS, dtype=np.int64),
+    }
+    unknown = {pa.int16(): 0, pa.float64(): np.nan}
+    for field in schema:
+        if field.name not in columns:
+            columns[field.name] = np.full(len(pin_ids), unknown[field.type])
+    return pa.table(columns, schema=schema)
+
+
+def _check_widths(
+    pins: list[checks.FoundWidth], users: Sequence[checks.FoundWidth], version: str
+) -> None:
+    checks.check_one_width(
+        pins,
+        f"all pins of version {version!r} lie in one space",
+        "embed the pin anew, or give embeddings of another width a version of their own",
+    )
+    checks.check_one_width(
+        [pins[0], *users],
+        f"the model multiplies the users' embeddings with the pins' of version {version!r}",
+        "write users and pins of one width, or set snapshot.embedding_version in the recipe to "
+        "the version of the users' width",
+    )
+
+
+def _check_unique(found: Ints, version: str) -> None:
     repeated = found[1:][np.diff(found) == 0]
     if len(repeated):
         raise DataContractError(
             f"pins: pin {repeated[0]} has more than one embedding of version "
-            f"{embedding_version!r} ({len(repeated)} such rows); expected one per (pin_id, "
+            f"{version!r} ({len(repeated)} such rows); expected one per (pin_id, "
             f"embedding_version); remove the repeated rows"
         )
-    missing = np.setdiff1d(wanted, found, assume_unique=True)
-    if len(missing) == 0:
-        return
+
+
+def _refuse_missing(
+    event_log: EventLog, missing: Ints, num_wanted: int, embedding_version: str
+) -> NoReturn:
     versions = _versions(event_log)
     if embedding_version not in versions:
         raise DataContractError(
@@ -137,7 +230,7 @@ def _check_complete(event_log: EventLog, found: Ints, wanted: Ints, embedding_ve
         )
     examples = ", ".join(str(pin) for pin in missing[:5])
     raise DataContractError(
-        f"pins: {len(missing)} of {len(wanted)} pins in the impressions and actions have no "
+        f"pins: {len(missing)} of {num_wanted} pins in the impressions and actions have no "
         f"embedding of version {embedding_version!r}, first: {examples}; expected one for each; "
         f"fold these pins into the version's basis and add their rows"
     )

@@ -38,6 +38,11 @@ class PinIndex:
     table: pa.Table  # the snapshot's pins
     numbers: dict[str, npt.NDArray[np.float64]]  # the pins' number columns as logged, by name
 
+    @property
+    def embedding_dim(self) -> int:
+        """Width of the embeddings of pins and of users alike."""
+        return int(self.table.schema.field("embedding").type.list_size)
+
     def rows_of(self, pin_ids: Ints) -> Ints:
         """Return pin rows; every pin must be among the snapshot's."""
         rows = np.searchsorted(self.pin_ids, pin_ids)

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, USER_ROWS, USERS
 from pipelines.event_log import checks
 from pipelines.event_log.categories import append_codes, extra_columns
@@ -62,6 +63,7 @@ class SpillSummary:
     first_seen: FirstSeen = field(default_factory=lambda: FirstSeen.merge([]))
     num_impressions: WindowCounts = WindowCounts(0, 0)
     num_immature_impressions: int = 0
+    user_widths: tuple[checks.FoundWidth, ...] = ()  # of the users' embeddings, one per file
 
 
 def make_tasks(event_log: EventLog, plan: SnapshotPlan, folder: Path) -> list[SpillTask]:
@@ -104,6 +106,7 @@ def merge_summaries(parts: list[SpillSummary]) -> SpillSummary:
             holdout=sum(part.num_impressions.holdout for part in parts),
         ),
         num_immature_impressions=sum(part.num_immature_impressions for part in parts),
+        user_widths=tuple(width for part in parts for width in part.user_widths),
     )
 
 
@@ -213,10 +216,18 @@ def _spill_users(task: SpillTask, file: LogFile, shard_files: _ShardFiles) -> Sp
     numbers = plan.number_columns("users")
     rows = read_rows(task.event_log, file, extra_columns(USERS, features), is_known, numbers)
     checks.check_plausible_ms(file.path, "as_of", rows["as_of"])
-    checks.embedding_matrix(file.path, "user_id", rows)
-    coded = append_codes(rows.select(USER_ROWS.names), rows, features)
+    embeddings = checks.embedding_matrix(file.path, "user_id", rows)
+    if len(rows) == 0:
+        return SpillSummary()
+    kept = rows.select(["user_id", "as_of"]).append_column(
+        USER_ROWS.field("embedding").with_type(pa.list_(pa.float32(), embeddings.shape[1])),
+        to_list_column(embeddings),
+    )
+    coded = append_codes(kept, rows, features)
     shard_files.add(append_numbers(file.path, coded, rows, numbers))
-    return SpillSummary()
+    row_key = f"user_id={rows['user_id'][0]}"
+    width = checks.FoundWidth(file.path, row_key, embeddings.shape[1])
+    return SpillSummary(user_widths=(width,))
 
 
 def _first_seen(rows: pa.Table) -> FirstSeen:

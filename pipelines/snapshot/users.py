@@ -9,14 +9,16 @@ import pyarrow as pa
 from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.config import FeatureConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.schemas import EMBEDDING_DIM, snapshot_schema
+from pipelines.contracts.schemas import snapshot_schema
 from pipelines.event_log.event_index import EventIndex, Ints
 from pipelines.snapshot.shard import Requests, UserRows
 
 NEW_STATE = "new"
 
 
-def pick_user_rows(users: pa.Table | None, requests: Requests, features: FeatureConfig) -> UserRows:
+def pick_user_rows(
+    users: pa.Table | None, requests: Requests, features: FeatureConfig, embedding_dim: int
+) -> UserRows:
     """Return, for each request, its user's row of the latest as_of that is not after the request.
 
     A user who has no row yet is new, not an error: the daily batch has not met them. Their row has
@@ -26,11 +28,12 @@ def pick_user_rows(users: pa.Table | None, requests: Requests, features: Feature
         users: the users' embeddings and codes in any order; None where there are none.
         requests: the shard's requests.
         features: for the categorical features of users.
+        embedding_dim: width of the users' embeddings.
 
     Raises:
         DataContractError: a user has two rows of the same as_of.
     """
-    schema = snapshot_schema("users", features)
+    schema = snapshot_schema("users", features, embedding_dim=embedding_dim)
     known = schema.empty_table() if users is None else users.select(schema.names).cast(schema)
     user_id, as_of = np.asarray(known["user_id"]), np.asarray(known["as_of"])
     index = EventIndex(user_id, as_of)
@@ -42,7 +45,7 @@ def pick_user_rows(users: pa.Table | None, requests: Requests, features: Feature
     wanted_as_of = np.zeros(len(has_row), dtype=np.int64)
     wanted_as_of[has_row] = as_of[spilled_row[has_row]]
 
-    newcomers = _newcomer_rows(np.unique(requests.user_id[~has_row]), features)
+    newcomers = _newcomer_rows(np.unique(requests.user_id[~has_row]), features, schema)
     rows = pa.concat_tables([known.take(pa.array(spilled_row[has_row])), newcomers])
     keys = np.stack([np.asarray(rows["user_id"]), np.asarray(rows["as_of"])], axis=1)
     unique, places = np.unique(keys, axis=0, return_index=True)
@@ -60,11 +63,12 @@ def _check_unique_users(user_id: Ints, as_of: Ints) -> None:
         )
 
 
-def _newcomer_rows(user_ids: Ints, features: FeatureConfig) -> pa.Table:
-    zeros = np.zeros((len(user_ids), EMBEDDING_DIM), dtype=np.float32)
+def _newcomer_rows(user_ids: Ints, features: FeatureConfig, schema: pa.Schema) -> pa.Table:
+    width = schema.field("embedding").type.list_size
+    zeros = np.zeros((len(user_ids), width), dtype=np.float32)
     columns = [user_ids, np.zeros_like(user_ids), to_list_column(zeros)]
     for feature in features.categorical_of("users"):
         is_state = feature.name == "state" and NEW_STATE in feature.values
         code = feature.values.index(NEW_STATE) + 1 if is_state else 0
         columns.append(np.full(len(user_ids), code, dtype=np.int16))
-    return pa.table(columns, schema=snapshot_schema("users", features))
+    return pa.table(columns, schema=schema)

@@ -153,6 +153,12 @@ def pins_of(pin_ids: list[int], version: str = "planted-1") -> pa.Table:
     return pa.table([pin_ids, [version] * len(pin_ids), embedding_column(rows)], schema=PINS)
 
 
+def with_pin_times(folder: Path, known: dict[int, str]) -> None:
+    """Write the tiny log's pins anew, only these, each known from an instant of January 2017 on."""
+    times = pa.array([january(when) for when in known.values()], pa.int64())
+    write_rows(folder, "pins", pins_of(list(known)).append_column("known_at", times))
+
+
 def users_of(keys: list[tuple[int, int]]) -> pa.Table:
     """Return user rows of (user_id, as_of) with embeddings of ones."""
     ones = embedding_column(np.ones((len(keys), EMBEDDING_DIM)))

@@ -47,17 +47,23 @@ class BundleConfig(Frozen):
     seed: int
 
 
-def check_fits(config: BundleConfig, snapshot: Snapshot) -> None:
+def check_fits(config: BundleConfig, snapshot: Snapshot, embedding_dim: int) -> None:
     """Refuse a snapshot whose codes and embeddings mean something else than in training.
 
     A snapshot may have more numeric features than the bundle needs.
 
+    Args:
+        config: What the bundle says of itself.
+        snapshot: The snapshot's manifest.
+        embedding_dim: Width of the snapshot's embeddings.
+
     Raises:
-        DataContractError: another embedding version, action vocabulary or categorical feature, or
-            a numeric feature is missing.
+        DataContractError: another embedding version or width, action vocabulary or categorical
+            feature, or a numeric feature is missing.
     """
     pairs = {
         "embedding version": (config.embedding_version, snapshot.embedding_version),
+        "embeddings of width": (config.embedding_dim, embedding_dim),
         **meaning_of_codes(config.features, snapshot),
     }
     trained_on = config.snapshot_digest[:12]

@@ -53,7 +53,7 @@ class Measures:
     exploration: NDArray[np.int64] = field(default_factory=lambda: np.zeros(SPLITS, np.int64))
     positives: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # head -> (2,)
     with_sequence: int = 0  # requests with at least one earlier action
-    zero_embeddings: int = 0  # examples whose candidate's embedding is all zero
+    zero_embeddings: int = 0  # examples whose candidate's embedding is all zero to their request
     requests_per_day: dict[int, int] = field(default_factory=dict)  # days since the epoch
     # By feature. Of a categorical feature, the first bin holds the values outside the closed list;
     # of a numeric one, only rows where it is not missing count, and its flag has a histogram too.
@@ -77,7 +77,10 @@ class Measures:
 
 
 def measure_shard(
-    tables: dict[str, pa.Table], features: FeatureConfig, is_zero_pin: NDArray[np.bool_]
+    tables: dict[str, pa.Table],
+    features: FeatureConfig,
+    is_zero_pin: NDArray[np.bool_],
+    pin_known_at: NDArray[np.int64] | None = None,
 ) -> Measures:
     """Measure one shard whose schema, pointers and references were found sound.
 
@@ -85,6 +88,8 @@ def measure_shard(
         tables: 'timeline', 'requests', 'examples' and 'users'.
         features: Which columns exist.
         is_zero_pin: (pins,) whether the pin's embedding is all zero.
+        pin_known_at: (pins,) when the embedding became known, in ms; None where the log does not
+            say. To an earlier request the pin has an embedding of zeros.
     """
     requests, examples = tables["requests"], tables["examples"]
     split = to_numpy(requests["split"]).astype(np.int64)
@@ -100,7 +105,7 @@ def measure_shard(
             for head in features.head_names
         },
         with_sequence=int((lengths > 0).sum()),
-        zero_embeddings=int(is_zero_pin[to_numpy(examples["pin_row"])].sum()),
+        zero_embeddings=_count_zero_embeddings(tables, is_zero_pin, pin_known_at),
         requests_per_day=dict(zip(days.tolist(), counts.tolist(), strict=True)),
     )
     found.histograms[SEQUENCE_LENGTH] = _histogram(lengths, LENGTH_EDGES)
@@ -121,6 +126,21 @@ def _add_numbers(found: Measures, feature: NumericFeature, examples: pa.Table) -
         values = values[is_missing == 0]
     edges = NUMERIC_EDGES[feature.meaning.scale]
     found.histograms[feature.name] = _histogram(values, edges)
+
+
+def _count_zero_embeddings(
+    tables: dict[str, pa.Table],
+    is_zero_pin: NDArray[np.bool_],
+    pin_known_at: NDArray[np.int64] | None,
+) -> int:
+    """Return how many candidates have an embedding of zeros for their request."""
+    pin_row = to_numpy(tables["examples"]["pin_row"])
+    is_zero = is_zero_pin[pin_row]
+    if pin_known_at is not None:
+        names = ("impressed_at", "num_examples")
+        impressed_at, num_examples = (to_numpy(tables["requests"][name]) for name in names)
+        is_zero = is_zero | (pin_known_at[pin_row] > np.repeat(impressed_at, num_examples))
+    return int(is_zero.sum())
 
 
 def add_codes(found: Measures, feature: CategoricalFeature, table: pa.Table) -> None:

@@ -64,10 +64,11 @@ from pydantic import Field
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.files import write_json
 from pipelines.sources.adapter import IngestedLog, SourceAdapter
-from pipelines.sources.parquet import write_days, write_part
+from pipelines.sources.parquet import write_days
 from pipelines.sources.world import actions, people, requests, tables
 from pipelines.sources.world.filter import predict
 from pipelines.sources.world.parameters import WorldParameters
+from pipelines.sources.writer.log_folder import LogFolder
 
 log = logging.getLogger(__name__)
 
@@ -125,20 +126,21 @@ class WorldAdapter(SourceAdapter[World]):
         parameters = self._parameters
         rng = np.random.default_rng(parameters.seed)
         catalogue = people.draw_catalogue(rng, parameters)
-        write_part(folder / "pins", tables.pins_table(parameters, catalogue), tables.part_of(0))
+        event_log = LogFolder(folder, self.version)
+        event_log.add("pins", tables.pins_table(parameters, catalogue), tables.part_of(0))
         tables.write_catalogue_truth(folder, parameters, catalogue)
         num_requests = num_actions = num_user_rows = 0
         for number, user_ids in enumerate(_chunks(parameters)):
             part = tables.part_of(number)
             chunk = _draw_chunk(rng, parameters, catalogue, user_ids, num_requests)
             impressions = tables.impressions_table(rng, parameters, chunk)
-            write_days(folder / "impressions", impressions, "impressed_at", part)
+            event_log.add("impressions", impressions, part)
             truth = tables.truth_table(parameters, chunk, impressions)
             write_days(folder / tables.TRUTH / "impressions", truth, "impressed_at", part)
             acted = tables.actions_table(rng, parameters, chunk)
-            write_days(folder / "actions", acted, "acted_at", part)
+            event_log.add("actions", acted, part)
             user_rows = tables.users_table(rng, parameters, catalogue, chunk, acted)
-            write_part(folder / "users", user_rows, part)
+            event_log.add("users", user_rows, part)
             tables.write_users_truth(folder, chunk.users, part)
             num_requests += len(chunk.requests.user_R)
             num_actions += len(acted)
@@ -146,6 +148,7 @@ class WorldAdapter(SourceAdapter[World]):
             users = parameters.num_users
             log.info("%d of %d users, %d requests", user_ids.stop, users, num_requests)
         _check_anything(parameters, num_actions, num_user_rows)
+        event_log.write_record()
         write_json(folder / tables.TRUTH / PARAMETERS, parameters)
         return World(
             adapter_version=self.version,
