@@ -1,7 +1,8 @@
 """Recipes: functions that make one complete `RunConfig` each. Add a recipe by adding a function.
 
 Not for where things run: that is `pipelines.settings`. Tested in
-tests/pipelines/cli/test_train.py and tests/dags/test_homefeed_retrain.py.
+tests/pipelines/cli/test_train.py, tests/dags/test_homefeed_retrain.py and
+tests/pipelines/stages/test_production_recipe.py.
 """
 
 from collections.abc import Callable
