@@ -23,6 +23,9 @@ from pipelines.contracts.errors import ConfigurationError
 from pipelines.recipes.validation import validated
 
 SUFFIXES = (".yaml", ".yml", ".toml")
+FLOAT_TAG = "tag:yaml.org,2002:float"
+EXPONENT = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$")
+"""Numbers such as 1e-3. Whoever writes YAML for this reader puts such a text in quotes."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -35,7 +38,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         """Return a mapping, in which every field stands once."""
         seen: set[str] = set()
-        for key, _ in node.value:
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
                 raise yaml.constructor.ConstructorError(
                     None, None, f"field {key.value!r} stands twice", key.start_mark
@@ -44,9 +47,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+"), None
-)
+_Loader.add_implicit_resolver(FLOAT_TAG, EXPONENT, None)
 
 
 def read_recipe(uri: str, make_base: Callable[[str], RunConfig]) -> RunConfig:

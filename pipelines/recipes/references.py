@@ -10,10 +10,11 @@ tests/pipelines/recipes/test_references.py.
 """
 
 import difflib
+import posixpath
 import re
 from functools import partial
 from pathlib import PurePosixPath
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.config import RunConfig
@@ -24,6 +25,8 @@ from pipelines.recipes.modules import call_recipe
 
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _FUNCTION = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
+_MOST_FILES = 20
+"""Files that may extend one another; more are taken for a chain without an end."""
 EXPECTED = (
     f"one of {', '.join(sorted(RECIPES))}, or package.module:function, or a path or URI that ends "
     f"with {', '.join(SUFFIXES)}"
@@ -94,7 +97,7 @@ def _is_file(reference: str) -> bool:
 
 
 def _make(reference: str, trail: tuple[str, ...]) -> RunConfig:
-    if reference in trail:
+    if reference in trail or len(trail) > _MOST_FILES:
         raise ConfigurationError(
             f"recipe {trail[0]} extends itself: {' -> '.join((*trail, reference))}; expected a "
             f"chain that ends with a complete recipe; change one `extends`"
@@ -113,7 +116,10 @@ def _make(reference: str, trail: tuple[str, ...]) -> RunConfig:
 def _make_base(file_uri: str, trail: tuple[str, ...], base: str) -> RunConfig:
     """Return what a file extends; a path there is relative to the file's folder."""
     if _is_file(base) and "://" not in base and not base.startswith(("/", "~")):
-        base = f"{file_uri.rpartition('/')[0]}/{base}"
+        scheme, _, place = file_uri.partition("://")
+        beside = quote(base) if scheme == "file" else base
+        # Without `..`, so that a file that extends itself by way of another folder is noticed.
+        base = f"{scheme}://{posixpath.normpath(f'{posixpath.dirname(place)}/{beside}')}"
     return _make(canonical(base), trail)
 
 

@@ -11,16 +11,24 @@ from typing import Any
 import yaml
 
 from pipelines.contracts.config import RunConfig
+from pipelines.recipes.files import EXPONENT, FLOAT_TAG
 
 _NAMES = ("name", "metric")
 """Fields by which an entry of a list is known to people: of heads and features, and of limits."""
 _ABSENT = object()
 
 
+class _Dumper(yaml.SafeDumper):
+    """The safe dumper, which quotes a text that the reader would take for a number."""
+
+
+_Dumper.add_implicit_resolver(FLOAT_TAG, EXPONENT, None)
+
+
 def to_yaml(recipe: RunConfig) -> str:
     """Return a recipe's complete value; its digest and origin stand before it as a comment."""
     fields = recipe.model_dump(mode="json", exclude={"source"})
-    text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=100)
+    text = yaml.dump(fields, Dumper=_Dumper, sort_keys=False, width=100)
     return f"# digest {recipe.recipe_digest}\n# read from {recipe.reference}\n{text}"
 
 

@@ -33,7 +33,14 @@ def validated(value: dict[str, Any], origin: str) -> RunConfig:
         problems.append("source: this is set by who reads the recipe; remove the field")
         value = {name: each for name, each in value.items() if name != "source"}
     try:
-        made = RunConfig.model_validate_json(json.dumps(value, default=str), strict=True)
+        text = json.dumps(value, default=str)
+    except (ValueError, RecursionError) as error:  # YAML may name a part of itself
+        raise ConfigurationError(
+            f"recipe {origin} is nested without an end ({error}); expected sections with fields; "
+            f"remove the alias (*) that stands inside its own anchor (&)"
+        ) from None
+    try:
+        made = RunConfig.model_validate_json(text, strict=True)
     except ValidationError as error:
         details = error.errors(include_url=False)
         problems += [_problem(each) for each in details if not _follows_from_others(each, details)]

@@ -59,6 +59,12 @@ def test_a_chain_of_files_is_relative_to_each(tmp_path: Path) -> None:
     assert (made.recipe, made.source) == ("last", storage.to_uri(path))
 
 
+def test_a_file_that_extends_itself_by_another_way_is_noticed(tmp_path: Path) -> None:
+    path = write(tmp_path / "here" / "a b.yaml", "extends: ../here/a b.yaml\n")
+    with pytest.raises(ConfigurationError, match="a%20b.yaml extends itself: "):
+        make_recipe(path)
+
+
 def test_a_file_in_a_bucket_is_read_and_extends_its_neighbour(s3_uri: str) -> None:
     storage.write_bytes(f"{s3_uri}/base.yaml", b"extends: smoke\ntraining: {seed: 5}\n")
     storage.write_bytes(f"{s3_uri}/mine.yaml", b"extends: base.yaml\n")
@@ -73,6 +79,8 @@ def test_a_file_in_a_bucket_is_read_and_extends_its_neighbour(s3_uri: str) -> No
         ("a.yaml", "training:\n\tseed: 1\n", "cannot be read as YAML: .* line 2, column 1"),
         ("a.yaml", "extends: smoke\nextends: world\n", "'extends' stands twice at line 2"),
         ("a.yaml", "x: !!python/object/apply:os.getcwd []\n", "could not determine a constructor"),
+        ("a.yaml", "extends: smoke\n? [a]\n: b\n", "found unhashable key at line 2"),
+        ("a.yaml", "extends: smoke\ntraining: &a {seed: *a}\n", "is nested without an end"),
         ("a.toml", "seed = = 1\n", r"cannot be read as TOML: .*line 1"),
         ("a.yaml", "", "holds nothing; expected fields such as"),
         ("a.yaml", "- smoke\n", "holds list; expected fields"),

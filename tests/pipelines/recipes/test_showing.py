@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.contracts.config import RunConfig
+from pipelines.contracts.config import CategoricalFeature, RunConfig
 from pipelines.recipes import RECIPES, make_recipe, smoke
 from pipelines.recipes.showing import differences, to_yaml
 
@@ -22,6 +22,15 @@ def test_what_is_shown_is_the_recipe_when_it_is_read_again(name: str, tmp_path: 
     again = make_recipe(str(tmp_path / "saved.yaml"))
     assert again.model_copy(update={"source": ""}) == RECIPES[name]()
     assert shown.startswith(f"# digest {again.recipe_digest}\n# read from {name}\nrecipe: {name}\n")
+
+
+def test_a_value_of_any_script_is_the_same_when_it_is_read_again(tmp_path: Path) -> None:
+    values = ("ä", "日本", "\u202e", "no", "1e3", "3", "~", "2017-01-01", " ", "a: b")
+    odd = CategoricalFeature(name="land", table="users", values=values)
+    shown = to_yaml(changed("features", categorical=(odd,)))
+    assert shown.isascii()
+    (tmp_path / "saved.yaml").write_text(shown)
+    assert make_recipe(str(tmp_path / "saved.yaml")).features.categorical == (odd,)
 
 
 def test_fields_that_differ_are_named_and_the_name_is_none() -> None:
