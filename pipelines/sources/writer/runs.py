@@ -37,7 +37,8 @@ class Runs:
         self._folder, self._key = folder, key
         self._waiting: list[pa.Table] = []
         self._waiting_bytes = 0
-        self._runs: list[tuple[pa.Table, Ints]] = []
+        self._runs: list[Path] = []
+        self._columns: list[str] = []
         self.num_rows = 0
         self.num_bytes = 0
 
@@ -45,11 +46,8 @@ class Runs:
         """Add rows in any order; their columns are those of the rows before, in any order too."""
         if len(rows) == 0:
             return
-        if self._waiting:
-            rows = rows.select(self._waiting[0].column_names)
-        elif self._runs:
-            rows = rows.select(self._runs[0][0].column_names)
-        self._waiting.append(rows)
+        self._columns = self._columns or rows.column_names
+        self._waiting.append(rows.select(self._columns))
         self.num_rows += len(rows)
         self.num_bytes += rows.nbytes
         self._waiting_bytes += rows.nbytes
@@ -68,14 +66,12 @@ class Runs:
         path = self._folder / f"run-{len(self._runs):06d}.arrow"
         with pa.ipc.new_file(str(path), rows.schema) as sink:
             sink.write_table(rows)
-        with pa.memory_map(str(path)) as source:
-            mapped = pa.ipc.open_file(source).read_all()
-        self._runs.append((mapped, np.asarray(mapped[self._key])))
+        self._runs.append(path)
 
     def days(self, day_ms: int) -> list[int]:
         """Return the days (since the epoch) that keys in milliseconds fall on, sorted."""
         found: set[int] = set()
-        for _, keys in self._runs:
+        for _, keys in self._opened():
             found.update(np.unique(keys // day_ms).tolist())
         return sorted(found)
 
@@ -83,15 +79,15 @@ class Runs:
         """Return the range of all keys; None without rows."""
         if not self._runs:
             return None
-        lows, highs = ([int(keys[place]) for _, keys in self._runs] for place in (0, -1))
-        return KeyRange(min(lows), max(highs))
+        ends = [(int(keys[0]), int(keys[-1])) for _, keys in self._opened()]
+        return KeyRange(min(low for low, _ in ends), max(high for _, high in ends))
 
     def slices(self, keys: KeyRange, max_rows: int) -> Iterator[KeyRange]:
         """Yield ranges in order that have rows, each at most `max_rows` where it can be halved.
 
         The ranges depend on the rows alone, and not on how they were given.
         """
-        count = sum(end - start for start, end in self._bounds(keys))
+        count = sum(end - start for start, end in self._bounds_of(keys))
         if count == 0:
             return
         if count <= max_rows or keys.first == keys.last:
@@ -103,16 +99,24 @@ class Runs:
 
     def read(self, keys: KeyRange) -> pa.Table:
         """Return the rows of a range, run after run, each by key and then as they were given."""
-        bounds = zip(self._runs, self._bounds(keys), strict=True)
         return pa.concat_tables(
-            rows.slice(start, end - start) for (rows, _), (start, end) in bounds
+            rows.slice(start, end - start)
+            for rows, found in self._opened()
+            for start, end in [_bounds(found, keys)]
         )
 
-    def _bounds(self, keys: KeyRange) -> list[tuple[int, int]]:
-        return [
-            (
-                int(np.searchsorted(found, keys.first, side="left")),
-                int(np.searchsorted(found, keys.last, side="right")),
-            )
-            for _, found in self._runs
-        ]
+    def _bounds_of(self, keys: KeyRange) -> list[tuple[int, int]]:
+        return [_bounds(found, keys) for _, found in self._opened()]
+
+    def _opened(self) -> Iterator[tuple[pa.Table, Ints]]:
+        """Yield each run's rows and keys, mapped anew, so that nothing stays in memory."""
+        for path in self._runs:
+            with pa.memory_map(str(path)) as source:
+                rows = pa.ipc.open_file(source).read_all()
+            yield rows, np.asarray(rows[self._key])
+
+
+def _bounds(found: Ints, keys: KeyRange) -> tuple[int, int]:
+    """Return the first row of a range, and the one after its last."""
+    first = np.searchsorted(found, keys.first, side="left")
+    return int(first), int(np.searchsorted(found, keys.last, side="right"))
