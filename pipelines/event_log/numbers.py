@@ -32,7 +32,8 @@ def append_numbers(path: str, table: pa.Table, rows: pa.Table, columns: Sequence
         # A cast that may round: an int64 beyond 2**53 is no exact float64, and need not be.
         numbers = rows[name].cast(pa.float64(), safe=False)
         values = np.asarray(numbers.to_numpy())
-        is_bad = np.isinf(values.astype(np.float32))
+        with np.errstate(over="ignore"):
+            is_bad = np.isinf(values.astype(np.float32))
         if is_bad.any():
             raise DataContractError(
                 f"{path}: column {name!r} has {int(is_bad.sum())} numbers that are infinite or too "

@@ -96,11 +96,21 @@ def _pin(rng: np.random.Generator, day: int) -> int:
 
 
 def _impressions(rng: np.random.Generator) -> list[Row]:
+    """Return requests, half of which go on with the session of the one before.
+
+    The newest pin stands first, so that a pin may first be known in the request's millisecond.
+    """
     rows = []
+    day = user_id = time_ms = 0
     for number in range(420):
-        day, user_id = int(rng.integers(0, NUM_DAYS)), int(rng.integers(0, NUM_USERS))
-        time_ms, known_at = _minute(rng, day), _delay(rng)
-        for position, pin_id in enumerate(sorted({_pin(rng, day) for _ in range(4)})):
+        if number % 2 == 0:
+            day, user_id = int(rng.integers(0, NUM_DAYS)), int(rng.integers(0, NUM_USERS))
+            time_ms = _minute(rng, day)
+        elif time_ms % DAY_MS < 23 * HOUR_MS:
+            time_ms += 10 * MINUTE_MS
+        known_at = _delay(rng)
+        pins = sorted({_pin(rng, day) for _ in range(4)}, reverse=True)
+        for position, pin_id in enumerate(pins):
             price = None if rng.random() < 0.3 else float(rng.integers(-5, 100))
             rows.append(
                 {
@@ -120,7 +130,7 @@ def _impressions(rng: np.random.Generator) -> list[Row]:
 
 
 def _actions(rng: np.random.Generator, impressions: list[Row]) -> list[Row]:
-    """Return actions at any time, and a few repins of what was shown, which become labels."""
+    """Return actions at any time, a few repins of what was shown, and some a week before it."""
     rows = []
     for number in range(560):
         day = int(rng.integers(0, NUM_DAYS))
@@ -134,13 +144,16 @@ def _actions(rng: np.random.Generator, impressions: list[Row]) -> list[Row]:
             shown = impressions[int(rng.integers(0, len(impressions)))]
             user_id, pin_id, kind = shown["user_id"], shown["pin_id"], "repin"
             acted_at = shown["impressed_at"] + 10 * MINUTE_MS
+        elif number % 8 == 4:
+            shown = impressions[int(rng.integers(0, len(impressions)))]
+            user_id, acted_at = shown["user_id"], shown["impressed_at"] - 7 * DAY_MS
         rows.append(
             {
                 "user_id": user_id,
                 "pin_id": pin_id,
                 "action_type": kind,
                 "acted_at": acted_at,
-                "known_at": acted_at + _delay(rng),
+                "known_at": acted_at + (0 if number % 8 == 4 else _delay(rng)),
                 "request_id": None,
             }
         )

@@ -121,9 +121,11 @@ def measure_shard(
 def _add_numbers(found: Measures, feature: NumericFeature, examples: pa.Table) -> None:
     """Count a numeric feature's values where it is not missing, and where it is missing."""
     values, *flags = (to_numpy(examples[numeric_column(name)]) for name in feature.inputs)
-    for is_missing in flags:
+    for flag in flags:
+        # A flag that is neither 0 nor 1 breaks a rule of its own, and must not break this count.
+        is_missing = flag != 0
         found.histograms[flag_name(feature.name)] = np.bincount(is_missing, minlength=2)
-        values = values[is_missing == 0]
+        values = values[~is_missing]
     edges = NUMERIC_EDGES[feature.meaning.scale]
     found.histograms[feature.name] = _histogram(values, edges)
 
