@@ -4,6 +4,7 @@ Rows reach the log late, times repeat, some users never acted, pins appear one a
 number columns have nulls. Not for training: that is `worlds`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,18 +60,27 @@ def build(folder: Path, config: RunConfig, num_workers: int = 1) -> Snapshot:
     return write_snapshot(make_run(folder, config, AS_OF), num_workers=num_workers)
 
 
-def write_random_log(folder: Path, seed: int = 1) -> RandomLog:
-    """Write an event log below a folder and return its rows."""
+def write_random_log(
+    folder: Path, seed: int = 1, change_pins: Callable[[list[Row]], list[Row]] | None = None
+) -> RandomLog:
+    """Write an event log below a folder and return its rows.
+
+    Args:
+        folder: Of the log.
+        seed: Of the draws.
+        change_pins: Returns the pins' rows as they are written; with `known_at` they have a time.
+    """
     rng = np.random.default_rng(seed)
     impressions = _impressions(rng)
-    log = RandomLog(impressions, _actions(rng, impressions), _pins(rng), _users(rng))
+    actions, pins = _actions(rng, impressions), _pins(rng)
+    log = RandomLog(impressions, actions, change_pins(pins) if change_pins else pins, _users(rng))
     for table, schema, rows in (
         ("impressions", IMPRESSIONS.append(pa.field("price", pa.float32())), log.impressions),
         ("actions", ACTIONS, log.actions),
     ):
         write_events(folder, table, pa.Table.from_pylist(rows, schema=schema))
     for table, schema, rows, extra in (
-        ("pins", PINS, log.pins, {"brand": pa.string(), "created_at": pa.int64()}),
+        ("pins", PINS, log.pins, _columns_of_pins(log.pins)),
         ("users", USERS, log.users, {"spent": pa.int32()}),
     ):
         fields = [pa.field(name, type_) for name, type_ in extra.items()]
@@ -78,6 +88,11 @@ def write_random_log(folder: Path, seed: int = 1) -> RandomLog:
         columns["embedding"] = embedding_column(np.array(columns["embedding"]))
         write_rows(folder, table, pa.table(columns, schema=pa.schema([*schema, *fields])))
     return log
+
+
+def _columns_of_pins(rows: list[Row]) -> dict[str, pa.DataType]:
+    time = {"known_at": pa.int64()} if "known_at" in rows[0] else {}
+    return time | {"brand": pa.string(), "created_at": pa.int64()}
 
 
 def _minute(rng: np.random.Generator, day: int) -> int:

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.contracts.arrow import to_numpy
-from pipelines.contracts.schemas import categorical_column
+from pipelines.contracts.schemas import PIN_TIME, categorical_column
 from pipelines.contracts.time import DAY_MS, HOUR_MS
-from pipelines.event_log.event_index import Ints
+from pipelines.event_log.event_index import Bools, Ints
 from pipelines.snapshot.features.vectors import UnitVectors
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import OrderedRows, PinIndex, Pointers, UserRows
@@ -79,12 +79,43 @@ class FeatureInputs:
     def category_touches(self, category: str) -> Touches:
         """Return the actions on pins that share the example's value of a categorical feature.
 
-        A value that is not in the closed list is shared with no pin.
+        A value that is not in the closed list is shared with no pin. Nor is one that became known
+        later: of a candidate, than its request; of an action's pin, than the action.
         """
         codes = to_numpy(self.pins.table[categorical_column(category)]).astype(np.int64)
-        of_examples = codes[self.pointers.example_pin_row]
-        of_examples[of_examples == 0] = -1
-        return self._touches(codes[self.pointers.timeline_pin_row], of_examples)
+        shown, acted = self.pointers.example_pin_row, self.pointers.timeline_pin_row
+        of_examples, of_actions = codes[shown], codes[acted]
+        is_known = of_examples > 0
+        if (is_late := self.is_late(shown, self.asked_at)) is not None:
+            is_known &= ~is_late
+        if (is_late := self.is_late(acted, self.pointers.timeline.known_at)) is not None:
+            of_actions[is_late] = 0
+        of_examples[~is_known] = -1
+        return self._touches(of_actions, of_examples)
+
+    def number_of_pin(self, column: str) -> npt.NDArray[np.float64]:
+        """Return the candidates' number in a column of pins, [examples].
+
+        It is NaN where the log has none, or had none before the request.
+        """
+        found = self.pins.numbers[column][self.pointers.example_pin_row]
+        is_late = self.is_late(self.pointers.example_pin_row, self.asked_at)
+        return found if is_late is None else np.where(is_late, np.nan, found)
+
+    def is_late(self, pin_rows: Ints, times_ms: Ints) -> Bools | None:
+        """Return which pins' rows became known after a time; None where pins have no PIN_TIME.
+
+        Args:
+            pin_rows: rows of the snapshot's pins, of any shape.
+            times_ms: one for each, or of a shape that broadcasts.
+        """
+        if PIN_TIME.name not in self.pins.table.column_names:
+            return None
+        return np.asarray(self._pin_known_at[pin_rows] > times_ms)
+
+    @cached_property
+    def _pin_known_at(self) -> Ints:
+        return to_numpy(self.pins.table[PIN_TIME.name])
 
     def per_example(self, of_requests: Floats) -> Floats:
         """Return a number of each request for each of its examples."""

@@ -16,9 +16,8 @@ def of_impression(seen: FeatureInputs, feature: NumericFeature) -> Floats:
 
 
 def of_pin(seen: FeatureInputs, feature: NumericFeature) -> Floats:
-    """Return the pin's number, NaN where the log has none."""
-    numbers = seen.pins.numbers[str(feature.column_of("pins"))]
-    return numbers[seen.pointers.example_pin_row]
+    """Return the pin's number, NaN where the log has none, or had none before the request."""
+    return seen.number_of_pin(str(feature.column_of("pins")))
 
 
 def of_user(seen: FeatureInputs, feature: NumericFeature) -> Floats:

@@ -38,8 +38,7 @@ def age(seen: FeatureInputs, feature: NumericFeature) -> Floats:
     would grow with the distance from the start of what was read. A column of pins is not cut.
     """
     if feature.column is not None:
-        created_at = seen.pins.numbers[feature.column]
-        passed_ms = seen.asked_at - created_at[seen.pointers.example_pin_row]
+        passed_ms = seen.asked_at - seen.number_of_pin(feature.column)
         return _positive_hours(passed_ms, passed_ms > 0)
     first_known_at = seen.pins.first_known_at[seen.pointers.example_pin_row]
     is_seen = (first_known_at != NEVER_MS) & (first_known_at < seen.asked_at)

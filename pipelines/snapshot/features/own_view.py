@@ -62,7 +62,12 @@ class SeenActions:
 
 @dataclass(frozen=True)
 class SeenPins:
-    """The pins by pin_id. Which rows there are, and their numbers, may differ from call to call."""
+    """The pins by pin_id. Which rows there are, and their numbers, may differ from call to call.
+
+    Where pins have a time (PIN_TIME), one whose row became known after the training window began
+    has an embedding of zeros and codes of 0 in every request: a function is given each pin once,
+    and could not tell before which request it was known.
+    """
 
     pin_id: Ints
     embedding: Array  # float32 [pins, E]
@@ -94,7 +99,7 @@ class Seen:
 def make_view(inputs: FeatureInputs) -> Seen:
     """Return what an own function may look at in a shard."""
     requests, pointers, features = inputs.ordered.requests, inputs.pointers, inputs.plan.features
-    pins, users = inputs.pins.table, inputs.users.table
+    users = inputs.users.table
     actions = pointers.timeline
     return Seen(
         requests=SeenRequests(
@@ -114,11 +119,7 @@ def make_view(inputs: FeatureInputs) -> Seen:
             acted_at=_frozen(actions.acted_at),
             known_at=_frozen(actions.known_at),
         ),
-        pins=SeenPins(
-            pin_id=_frozen(to_numpy(pins["pin_id"])),
-            embedding=_frozen(to_numpy(pins["embedding"])),
-            codes=_codes(pins, [f.name for f in features.categorical_of("pins")]),
-        ),
+        pins=_pins(inputs),
         users=SeenUsers(
             user_id=_frozen(to_numpy(users["user_id"])),
             as_of=_frozen(to_numpy(users["as_of"])),
@@ -127,6 +128,17 @@ def make_view(inputs: FeatureInputs) -> Seen:
         ),
         action_type_ids=inputs.plan.action_type_ids,
     )
+
+
+def _pins(inputs: FeatureInputs) -> SeenPins:
+    pins, names = inputs.pins.table, inputs.plan.features.categorical_of("pins")
+    embedding, codes = to_numpy(pins["embedding"]), _codes(pins, [f.name for f in names])
+    rows = np.arange(len(pins))
+    is_late = inputs.is_late(rows, np.full(len(rows), inputs.plan.training.start_ms))
+    if is_late is not None:
+        embedding = _frozen(np.where(is_late[:, None], np.float32(0), embedding))
+        codes = {name: _frozen(np.where(is_late, 0, found)) for name, found in codes.items()}
+    return SeenPins(_frozen(to_numpy(pins["pin_id"])), _frozen(embedding), codes)
 
 
 def cut_view(seen: Seen, requests: Ints, last: Ints) -> Seen:

@@ -88,7 +88,6 @@ def _blocks(seen: FeatureInputs, feature: NumericFeature) -> Iterator[_Block]:
     requests, pointers = seen.ordered.requests, seen.pointers
     num_actions = int(feature.option("num_actions"))
     steps_A = np.arange(-num_actions, 0)
-    units = seen.unit_vectors
     has_history = np.flatnonzero(pointers.timeline_end > pointers.timeline_start)
     # Requests with as many candidates as each other fill a matrix without padding.
     by_size = has_history[np.argsort(requests.num_examples[has_history], kind="stable")]
@@ -100,10 +99,20 @@ def _blocks(seen: FeatureInputs, feature: NumericFeature) -> Iterator[_Block]:
             is_action_RA = rows_RA >= pointers.timeline_start[rows][:, None]
             rows_RA = np.where(is_action_RA, rows_RA, 0)
             examples_RC = requests.first_example[rows][:, None] + np.arange(size)
+            asked_at_R1 = requests.impressed_at[rows][:, None]
             yield _Block(
                 examples_RC=examples_RC,
-                candidates_RCE=units.of(pointers.example_pin_row[examples_RC]),
+                candidates_RCE=_vectors(seen, pointers.example_pin_row[examples_RC], asked_at_R1),
                 rows_RA=rows_RA,
                 is_action_RA=is_action_RA,
-                actions_RAE=units.of(pointers.timeline_pin_row[rows_RA]),
+                actions_RAE=_vectors(seen, pointers.timeline_pin_row[rows_RA], asked_at_R1),
             )
+
+
+def _vectors(seen: FeatureInputs, pin_rows: Ints, asked_at: Ints) -> npt.NDArray[np.float32]:
+    """Return unit vectors of pins; zeros where the embedding became known after the request."""
+    vectors = seen.unit_vectors.of(pin_rows)
+    is_late = seen.is_late(pin_rows, asked_at)
+    if is_late is not None:
+        vectors[is_late] = 0.0
+    return vectors
