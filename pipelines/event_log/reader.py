@@ -25,6 +25,7 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log import checks
+from pipelines.event_log.findings import Finding, require_none
 from pipelines.places import store_errors
 from pipelines.storage import open_filesystem, translated_errors
 
@@ -96,6 +97,22 @@ def open_event_log(uri: str) -> EventLog:
         DataContractError: the log or a table of it is missing or empty, or a day is implausible.
         TransientStorageError: the storage failed.
     """
+    event_log, problems = find_event_log(uri)
+    require_none(problems)
+    return event_log
+
+
+def find_event_log(uri: str) -> tuple[EventLog, tuple[Finding, ...]]:
+    """List an event log's files, and what is wrong with where they lie.
+
+    Returns:
+        The files that lie where they should, and one finding for each table that is missing and
+        each file in no folder of a plausible day.
+
+    Raises:
+        DataContractError: the log is missing or empty.
+        TransientStorageError: the storage failed.
+    """
     filesystem, root = open_filesystem(uri)
     with translated_errors(uri, "listing the event log at"):
         found = filesystem.get_file_info(fs.FileSelector(root, allow_not_found=True))
@@ -106,9 +123,15 @@ def open_event_log(uri: str) -> EventLog:
             f"with `homefeed ingest completejourney --to {uri}`"
         )
     files: list[LogFile] = []
+    problems: list[Finding] = []
     for table in EVENT_LOG_TABLES:
-        files.extend(_list_table(filesystem, uri, root, table))
-    return EventLog(uri=uri, files=tuple(files))
+        for entry in _list_table(filesystem, uri, root, table, problems):
+            day, problem = _day_of_path(entry.path, table)
+            if problem is None:
+                files.append(LogFile(table, entry.path, day, entry.size or 0, entry.mtime))
+            else:
+                problems.append(problem)
+    return EventLog(uri=uri, files=tuple(files)), tuple(problems)
 
 
 def read_events(event_log: EventLog, file: LogFile, wanted: EventFilter) -> pa.Table:
@@ -263,42 +286,64 @@ def _read_to_the_end(filesystem: fs.FileSystem, path: str) -> None:
             pass
 
 
-def _list_table(filesystem: fs.FileSystem, uri: str, root: str, table: str) -> list[LogFile]:
+def _list_table(
+    filesystem: fs.FileSystem, uri: str, root: str, table: str, problems: list[Finding]
+) -> list[fs.FileInfo]:
     """Return a table's Parquet files, sorted by path, without hidden and unfinished ones."""
     selector = fs.FileSelector(f"{root}/{table}", recursive=True, allow_not_found=True)
     with translated_errors(f"{uri}/{table}", "listing"):
         found = filesystem.get_file_info(selector)
-    files = []
-    for entry in sorted(found, key=lambda entry: entry.path):
-        is_data = entry.base_name.endswith(".parquet") and entry.base_name[0] not in "._"
-        if entry.type == fs.FileType.File and is_data:
-            day = _day_of_path(entry.path, table)
-            files.append(LogFile(table, entry.path, day, entry.size or 0, entry.mtime))
+    files = [
+        entry
+        for entry in sorted(found, key=lambda entry: entry.path)
+        if entry.type == fs.FileType.File
+        and entry.base_name.endswith(".parquet")
+        and entry.base_name[0] not in "._"
+    ]
     if not files:
-        raise DataContractError(
-            f"event log at {uri} has no table {table!r} (no .parquet file below {table}/); "
-            f"expected the tables {sorted(EVENT_LOG_TABLES)}; add the table, or correct "
-            f"HOMEFEED_EVENT_LOG"
+        problem = Finding(
+            "missing_table",
+            "",
+            f"event log at {uri} has no table {table!r} (no .parquet file below {table}/)",
+            f"the tables {sorted(EVENT_LOG_TABLES)}",
+            "add the table, or correct HOMEFEED_EVENT_LOG",
+            table=table,
         )
+        problems.append(problem)
     return files
 
 
-def _day_of_path(path: str, table: str) -> date | None:
-    """Return the day in a path's day=... folder; None for a table without partitions."""
-    match = _DAY_FOLDER.search(path)
+def _day_of_path(path: str, table: str) -> tuple[date | None, Finding | None]:
+    """Return the day in a path's day=... folder, or what is wrong with it.
+
+    The day is None for a table without partitions.
+    """
     if table not in EVENT_TIME_COLUMNS:
-        return None
-    if match is None:
-        raise DataContractError(
-            f"{table}: {path} is not in a day=YYYY-MM-DD folder; expected "
-            f"{table}/day=.../*.parquet; partition the table by the UTC day of "
-            f"{EVENT_TIME_COLUMNS[table]}"
+        return None, None
+    match = _DAY_FOLDER.search(path)
+    try:
+        day = date.fromisoformat(match[1]) if match else None
+    except ValueError:
+        day = None
+    if day is None:
+        return None, Finding(
+            "no_day_folder",
+            "",
+            f"{table}: {path} is not in a day=YYYY-MM-DD folder",
+            f"{table}/day=.../*.parquet",
+            f"partition the table by the UTC day of {EVENT_TIME_COLUMNS[table]}",
+            table=table,
+            key=path,
         )
-    day = date.fromisoformat(match[1])
     if not _FIRST_DAY <= day < _LAST_DAY:
-        raise DataContractError(
-            f"{table}: partition {path} is of the year {day.year}; expected "
-            f"{_FIRST_DAY.year}-{_LAST_DAY.year}; were times written in seconds or microseconds "
-            f"instead of milliseconds? correct the writer and write the partition again"
+        return None, Finding(
+            "implausible_day",
+            "",
+            f"{table}: partition {path} is of the year {day.year}",
+            f"{_FIRST_DAY.year}-{_LAST_DAY.year}",
+            "were times written in seconds or microseconds instead of milliseconds? correct the "
+            "writer and write the partition again",
+            table=table,
+            key=path,
         )
-    return day
+    return day, None

@@ -13,12 +13,17 @@ import pyarrow.dataset as ds
 from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.config import FeatureConfig
-from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import PIN_ROWS, PINS, PINS_FILE
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.event_log import checks
 from pipelines.event_log.categories import append_codes, extra_columns
+from pipelines.event_log.cross_rules import (
+    missing_version,
+    pins_without_embedding,
+    repeated_embedding,
+)
 from pipelines.event_log.event_index import Ints
+from pipelines.event_log.findings import require_none
 from pipelines.event_log.popularity import Popularity, trailing_popularity
 from pipelines.event_log.reader import EventLog, open_file, read_file, read_rows
 from pipelines.snapshot.plan import SnapshotPlan
@@ -102,27 +107,14 @@ def read_pins(
 def _check_complete(event_log: EventLog, found: Ints, wanted: Ints, embedding_version: str) -> None:
     repeated = found[1:][np.diff(found) == 0]
     if len(repeated):
-        raise DataContractError(
-            f"pins: pin {repeated[0]} has more than one embedding of version "
-            f"{embedding_version!r} ({len(repeated)} such rows); expected one per (pin_id, "
-            f"embedding_version); remove the repeated rows"
-        )
+        require_none([repeated_embedding(repeated[0], embedding_version, len(repeated))])
     missing = np.setdiff1d(wanted, found, assume_unique=True)
     if len(missing) == 0:
         return
     versions = _versions(event_log)
     if embedding_version not in versions:
-        raise DataContractError(
-            f"pins: no embedding of version {embedding_version!r} at {event_log.uri}; found the "
-            f"versions {versions}; add that version to the table or set "
-            f"snapshot.embedding_version in the recipe"
-        )
-    examples = ", ".join(str(pin) for pin in missing[:5])
-    raise DataContractError(
-        f"pins: {len(missing)} of {len(wanted)} pins in the impressions and actions have no "
-        f"embedding of version {embedding_version!r}, first: {examples}; expected one for each; "
-        f"fold these pins into the version's basis and add their rows"
-    )
+        require_none([missing_version(event_log.uri, embedding_version, versions)])
+    require_none([pins_without_embedding(missing, len(missing), len(wanted), embedding_version)])
 
 
 def _versions(event_log: EventLog) -> list[str]:
