@@ -244,6 +244,27 @@ def read_file(
         return dataset.to_table(columns=list(columns), filter=wanted, use_threads=False)
 
 
+def iterate_batches(
+    dataset: ds.FileSystemDataset, file: LogFile, columns: Sequence[str], num_rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Yield an opened file's rows in their order, in batches, with few of them in memory at a time.
+
+    Raises:
+        DataContractError: its pages are damaged.
+        TransientStorageError: the storage failed.
+    """
+    options = ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True)
+    with _damage_told_from_failure(dataset.filesystem, file):
+        yield from dataset.scanner(
+            columns=list(columns),
+            batch_size=num_rows,
+            batch_readahead=1,
+            fragment_readahead=1,
+            fragment_scan_options=options,
+            use_threads=False,
+        ).to_batches()
+
+
 def count_rows(dataset: ds.FileSystemDataset, file: LogFile, wanted: ds.Expression) -> int:
     """Return how many rows of an opened file are wanted.
 

@@ -114,7 +114,9 @@ def _check_complete(event_log: EventLog, found: Ints, wanted: Ints, embedding_ve
     versions = _versions(event_log)
     if embedding_version not in versions:
         require_none([missing_version(event_log.uri, embedding_version, versions)])
-    require_none([pins_without_embedding(missing, len(missing), len(wanted), embedding_version)])
+    first = missing[:5].tolist()
+    counts = len(missing), len(wanted)
+    require_none([pins_without_embedding(first, *counts, embedding_version)])
 
 
 def _versions(event_log: EventLog) -> list[str]:

@@ -1,0 +1,68 @@
+"""`homefeed log ...`: judge an event log before a cycle is run on it, and look into it.
+
+Tested in tests/pipelines/cli/test_log.py and tests/pipelines/log_check.
+"""
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.say import say
+from pipelines.contracts.errors import ConfigurationError, DataContractError
+from pipelines.recipes import make_recipe
+from pipelines.settings import Settings
+
+app = typer.Typer(help="Judge an event log, and look into it.", no_args_is_help=True)
+
+Location = Annotated[
+    str, typer.Argument(help="Path or URI of the event log; HOMEFEED_EVENT_LOG by default.")
+]
+
+
+@app.command()
+def check(
+    location: Location = "",
+    recipe: Annotated[str, typer.Option(help="What the log shall serve; none by default.")] = "",
+    html: Annotated[str, typer.Option(help="File for the page with plots.")] = "",
+    from_day: Annotated[str, typer.Option("--from", help="First day (YYYY-MM-DD).")] = "",
+    to_day: Annotated[str, typer.Option("--to", help="Last day (YYYY-MM-DD), included.")] = "",
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
+) -> None:
+    """Say what a log looks like and all that is wrong with it; nothing is built, nothing written.
+
+    The exit code is 65 where a snapshot would be refused or wrong, and 0 otherwise; with --strict
+    it is 65 for warnings too.
+    """
+    from pipelines.log_check.found import Severity
+    from pipelines.log_check.run import Span, check_log
+    from pipelines.log_check.text import lines_of
+
+    place = location or Settings().event_log_location
+    span = Span(_day(from_day, "--from"), _day(to_day, "--to"))
+    report = check_log(place, make_recipe(recipe) if recipe else None, span)
+    for line in lines_of(report):
+        say(line)
+    if html:
+        from pipelines.log_check.page import write_page
+
+        write_page(report, Path(html))
+        say(f"page: {Path(html).resolve()}")
+    errors, warnings = report.count(Severity.ERROR), report.count(Severity.WARNING)
+    if errors or (strict and warnings):
+        raise DataContractError(
+            f"the event log at {report.uri} has {errors} errors and {warnings} warnings; expected "
+            f"{'neither' if strict else 'no errors'}; mend what is listed above and check again"
+        )
+
+
+def _day(text: str, option: str) -> date | None:
+    if not text:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"{option} is {text!r}; expected a day such as 2017-06-12; correct it"
+        ) from None
