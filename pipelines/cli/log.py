@@ -37,7 +37,7 @@ def check(
     """
     from pipelines.log_check.found import Severity
     from pipelines.log_check.run import Span, check_log
-    from pipelines.log_check.text import lines_of
+    from pipelines.log_check.text import lines_of, told_problems
 
     place = location or Settings().event_log_location
     span = Span(_day(from_day, "--from"), _day(to_day, "--to"))
@@ -49,7 +49,8 @@ def check(
 
         write_page(report, Path(html))
         say(f"page: {Path(html).resolve()}")
-    errors, warnings = report.count(Severity.ERROR), report.count(Severity.WARNING)
+    kinds = [severity for severity, _ in told_problems(report)]
+    errors, warnings = kinds.count(Severity.ERROR), kinds.count(Severity.WARNING)
     if errors or (strict and warnings):
         raise DataContractError(
             f"the event log at {report.uri} has {errors} errors and {warnings} warnings; expected "

@@ -27,6 +27,7 @@ from pipelines.log_check.found import HOURS, SHIFT_HOURS, Exposures, count_lags
 from pipelines.log_check.reading import (
     Collector,
     day_number,
+    distinct,
     hash_texts,
     numbers,
     read_checked,
@@ -63,7 +64,7 @@ def read_impressions(task: DayTask) -> ExposuresFound:
     shown = _read(task, found.exposures, collector)
     if task.part == 0:
         found.findings = list(collector.found.values())
-    own_pin = np.unique(shown.pin)
+    own_pin = distinct(shown.pin)
     scratch.append(folder_of(task.folder, "impressions", task.day), {"own_pin": own_pin})
     _save_requests(task, shown)
     pairs = pair_keys(shown.request, shown.pin)
@@ -199,11 +200,16 @@ def _answered(
 
 def _rows_among(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Return the places of the keys that are among the wanted ones."""
-    distinct = np.unique(wanted)
-    if len(distinct) == 0:
+    among = distinct(wanted)
+    if len(among) == 0:
         return np.zeros(0, dtype=np.int64)
-    place = np.minimum(np.searchsorted(distinct, keys), len(distinct) - 1)
-    return np.flatnonzero(distinct[place] == keys)
+    # Most keys are not among them. A table of 22 bits of the wanted ones tells that in one look.
+    bits = np.uint64((1 << 22) - 1)
+    is_marked = np.zeros(1 << 22, dtype=bool)
+    is_marked[among & bits] = True
+    rows = np.flatnonzero(is_marked[keys & bits])
+    place = np.minimum(np.searchsorted(among, keys[rows]), len(among) - 1)
+    return rows[among[place] == keys[rows]]
 
 
 def _measure_distances(

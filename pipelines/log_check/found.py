@@ -15,7 +15,8 @@ from pipelines.event_log.event_index import Ints
 from pipelines.event_log.findings import Finding
 
 HOURS = 24
-LAG_EDGES_MS = np.concatenate([[0], np.geomspace(1, 366 * 86_400_000, 800)])
+_LAG_STEP = 0.03
+LAG_EDGES_MS = np.concatenate([[0], np.exp(_LAG_STEP * np.arange(810))])
 """Lower edges of the bins of known_at minus the event's time; neighbours are 3 % apart."""
 SHIFT_HOURS = 24
 """How far an action is looked for on either side of an impression of the same user and pin."""
@@ -145,14 +146,11 @@ class LogReport:
             add(total, part)
         return total
 
-    def count(self, severity: Severity) -> int:
-        """Return how many problems have a severity."""
-        return sum(problem.severity is severity for problem in self.problems)
-
 
 def count_lags(lags_ms: Ints) -> Ints:
     """Return how many lags lie in each bin of LAG_EDGES_MS; negative ones are in the first."""
-    bins = np.clip(np.searchsorted(LAG_EDGES_MS, lags_ms, side="right") - 1, 0, None)
+    places = 1 + np.log(np.maximum(lags_ms, 1)) / _LAG_STEP
+    bins = np.where(lags_ms < 1, 0, np.minimum(places, len(LAG_EDGES_MS) - 1)).astype(np.int64)
     return np.bincount(bins, minlength=len(LAG_EDGES_MS))
 
 

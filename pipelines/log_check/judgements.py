@@ -32,6 +32,7 @@ LOWEST_HOUR_SHARE = 0.05
 """Labels of an hour against what its impressions would have at the log's rate."""
 LOWEST_FOUND_SHARE, USUAL_FOUND_SHARE = 0.5, 0.95
 """Named requests that are in the log: below the first an error, below the second a warning."""
+FEWEST_UNKNOWN = 10
 HIGHEST_EARLY_SHARE, FEWEST_EARLY = 0.05, 20
 """Of actions without a request, those whose pin was shown to the user only afterwards."""
 HIGHEST_DUPLICATE_SHARE = 0.05
@@ -142,8 +143,7 @@ def _hours(report: LogReport) -> Iterator[Problem]:
         if day > last or own_rate < LOWEST_RATE_SHARE * usual:
             continue
         expected = own_rate * found.per_hour
-        is_empty = found.labelled_per_hour < LOWEST_HOUR_SHARE * expected
-        hours = np.flatnonzero(is_empty & (expected >= FEWEST_EXPECTED))
+        hours = _empty_hours(found.labelled_per_hour, expected)
         if len(hours):
             yield _problem(
                 Severity.WARNING,
@@ -157,13 +157,21 @@ def _hours(report: LogReport) -> Iterator[Problem]:
             )
 
 
+def _empty_hours(labelled: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Return the hours in runs that have next to no labels though many were expected in the run."""
+    is_empty = labelled <= LOWEST_HOUR_SHARE * expected
+    run = np.cumsum(~is_empty)  # the hours of a run of empty ones share a number
+    runs = np.bincount(run[is_empty], weights=expected[is_empty], minlength=HOURS + 1)
+    return np.flatnonzero(is_empty & (runs[run] >= FEWEST_EXPECTED))
+
+
 def _requests(report: LogReport) -> Iterator[Problem]:
     """Requests that actions name and that the log does not have."""
     acted = report.acted
     if not acted.named_in_span:
         return
     share = acted.found / acted.named_in_span
-    if share < USUAL_FOUND_SHARE:
+    if share < USUAL_FOUND_SHARE and acted.named_in_span - acted.found >= FEWEST_UNKNOWN:
         others = f", {acted.of_other_user:,} are another user's" if acted.of_other_user else ""
         yield _problem(
             Severity.ERROR if share < LOWEST_FOUND_SHARE else Severity.WARNING,

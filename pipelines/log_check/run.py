@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.contracts.config import RunConfig
@@ -43,8 +44,8 @@ from pipelines.log_check.reading import Wanted, hash_texts, read_row
 from pipelines.snapshot.pool import BYTES_WORTH_A_POOL, run_all
 from pipelines.storage import open_filesystem, to_uri
 
-ROWS_PER_PART = 5_000_000
-"""Impressions of a day that one process holds at a time: about 500 MB."""
+ROWS_PER_PART = 3_000_000
+"""Impressions of a day that one process holds at a time: about 400 MB."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ def _name_of(checking: Checking, request: int, days: Sequence[date]) -> str:
         for file in checking.days_of("impressions")[day]:
             dataset = open_file(checking.event_log, file)
             for batch in iterate_batches(dataset, file, ["request_id"], 1 << 18):
-                texts = pq.pa.chunked_array([batch["request_id"]])
+                texts = pa.chunked_array([batch["request_id"]])
                 at = np.flatnonzero(hash_texts(texts) == np.uint64(request))
                 if len(at):
                     return str(texts[int(at[0])].as_py())

@@ -29,8 +29,11 @@ def lines_of(report: LogReport) -> Iterator[str]:
     yield f"event log: {report.uri}"
     yield from summary_lines(report)
     yield from _day_lines(report)
-    yield from problem_lines(report)
-    counts = [f"{report.count(each)} {each}{'s' * (report.count(each) != 1)}" for each in Severity]
+    told = list(told_problems(report))
+    for severity, text in told:
+        yield f"{severity.upper()}: {text}"
+    kinds = [severity for severity, _ in told]
+    counts = [f"{kinds.count(each)} {each}{'s' * (kinds.count(each) != 1)}" for each in Severity]
     yield ", ".join(counts)
 
 
@@ -57,7 +60,7 @@ def summary_lines(report: LogReport) -> Iterator[str]:
     )
     for name, found in (("impressions", shown), ("actions", acted)):
         yield (
-            f"{name} are known after {_span(lag_quantile(found.lags, 0.5))} (median), "
+            f"{name} are known after: {_span(lag_quantile(found.lags, 0.5))} (median), "
             f"{_span(lag_quantile(found.lags, 0.95))} (95 %), {_span(found.max_lag_ms)} (longest)"
         )
     for version, known in sorted(report.pins.items()):
@@ -90,12 +93,12 @@ def _day_lines(report: LogReport) -> Iterator[str]:
         yield f"{day}: {rows:,} impressions; {', '.join(parts) or 'no actions'}"
 
 
-def problem_lines(report: LogReport) -> Iterator[str]:
-    """Yield each problem; what breaks one rule in several files is one problem."""
+def told_problems(report: LogReport) -> Iterator[tuple[Severity, str]]:
+    """Yield each problem in words; what breaks one rule in several files is one problem."""
     in_order = sorted(report.problems, key=_place)
     for (rank, *_), group in groupby(in_order, key=_kind):
         findings = [problem.finding for problem in group]
-        yield f"{list(Severity)[rank].upper()}: {describe(findings, report.uri)}"
+        yield list(Severity)[rank], describe(findings, report.uri)
 
 
 def _kind(problem: Problem) -> tuple[int, str, str, str]:
