@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipelines.contracts.artifacts import ModelRef, Window
+from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.base import Artifact, Frozen, digest_of
 from pipelines.contracts.config import ModelGateConfig
+from pipelines.contracts.time import Window
 
 
 class Interval(Frozen):

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.contracts.artifacts import ResolvedRun, ShardStats, Snapshot, Window
+from pipelines.contracts.artifacts import EventCounts, ResolvedRun, ShardStats, Snapshot
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.schemas import SHARD_FILES, SPLIT_HOLDOUT, SPLIT_TRAINING, label_column
+from pipelines.contracts.time import Window
 from pipelines.event_log.reader import EventLog, check_nothing_from_the_future, open_event_log
 from pipelines.snapshot.kernel import build_shard
 from pipelines.snapshot.pins import open_pin_index, write_pins
@@ -50,6 +51,7 @@ class ShardSummary:
     stats: ShardStats
     num_duplicate_impressions: int
     num_positives: WindowCounts  # of the main head
+    event_counts: EventCounts
 
 
 def write_snapshot(run: ResolvedRun, num_workers: int | None = None) -> Snapshot:
@@ -132,7 +134,8 @@ def build_shard_files(task: ShardTask) -> ShardSummary:
         num_examples=len(built.examples),
     )
     num_positives = _count_positives(built, task.plan.features.main_head.name)
-    return ShardSummary(stats, built.num_duplicate_impressions, num_positives)
+    duplicates = built.num_duplicate_impressions
+    return ShardSummary(stats, duplicates, num_positives, built.event_counts)
 
 
 def _count_positives(built: ShardTables, head_name: str) -> WindowCounts:
@@ -175,6 +178,11 @@ def _named(name: str, window: Window) -> str:
     return f"{name} window [{window.start:%Y-%m-%d %H:%M}, {window.end:%Y-%m-%d %H:%M})"
 
 
+def _sum(parts: Sequence[EventCounts]) -> EventCounts:
+    names = EventCounts.model_fields
+    return EventCounts(**{name: sum(getattr(part, name) for part in parts) for name in names})
+
+
 def _describe(
     snapshots_uri: str,
     plan: SnapshotPlan,
@@ -199,4 +207,5 @@ def _describe(
         files=files,
         num_duplicate_impressions=sum(shard.num_duplicate_impressions for shard in shards),
         num_immature_impressions=found.num_immature_impressions,
+        event_counts=_sum([shard.event_counts for shard in shards]),
     )

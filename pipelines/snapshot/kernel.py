@@ -8,8 +8,10 @@ The steps are called once each, in the order below, and pass on the values of
 `pipelines.snapshot.shard`. Tested in tests/pipelines/snapshot/test_purity.py.
 """
 
+from dataclasses import replace
+
 from pipelines.snapshot.features import count_features
-from pipelines.snapshot.labels import label_examples
+from pipelines.snapshot.labels import count_fits, label_examples
 from pipelines.snapshot.order import order_rows
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.pointers import point
@@ -41,4 +43,5 @@ def build_shard(rows: ShardRows, pins: PinIndex, plan: SnapshotPlan) -> ShardTab
     users = pick_user_rows(rows.users, ordered.requests, plan.features)
     labels = label_examples(ordered, plan)
     counts = count_features(ordered, pointers, pins, plan)
-    return make_tables(ordered, pointers, users, labels, counts, plan)
+    made = make_tables(ordered, pointers, users, labels, counts, plan)
+    return replace(made, event_counts=count_fits(ordered, plan))

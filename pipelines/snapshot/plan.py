@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.contracts.artifacts import ResolvedRun, Window
+from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.config import FeatureConfig, SnapshotConfig
 from pipelines.contracts.hashing import mix
-from pipelines.contracts.time import DAY_MS, HOUR_MS, to_ms
+from pipelines.contracts.time import DAY_MS, HOUR_MS, Window, to_ms
 
 
 class WindowCounts(NamedTuple):
