@@ -3,13 +3,14 @@
 Tested in tests/pipelines/cli/test_log.py and tests/pipelines/log_check.
 """
 
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipelines.cli.say import say
+from pipelines import storage
+from pipelines.cli.say import say, say_indented
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.recipes import make_recipe
 from pipelines.settings import Settings
@@ -56,6 +57,42 @@ def check(
             f"the event log at {report.uri} has {errors} errors and {warnings} warnings; expected "
             f"{'neither' if strict else 'no errors'}; mend what is listed above and check again"
         )
+
+
+@app.command()
+def show(
+    location: Location = "",
+    request: Annotated[str, typer.Option(help="Its request_id.")] = "",
+    user: Annotated[int | None, typer.Option(help="Or a user_id: the newest request.")] = None,
+    as_of: Annotated[str, typer.Option(help="Day of the cycle that would see it.")] = "",
+    recipe: Annotated[str, typer.Option(help="HOMEFEED_RECIPE by default.")] = "",
+) -> None:
+    """Show what a model would see of a request: candidates with labels, actions, user, numbers."""
+    from pipelines.event_log.reader import open_event_log
+    from pipelines.log_check import one_user
+    from pipelines.log_check.show import lines_of, request_row
+
+    if bool(request) == (user is not None):
+        raise ConfigurationError(
+            f"--request is {request!r} and --user is {user}; expected one of the two; name a "
+            f"request or a user"
+        )
+    settings = Settings()
+    config = make_recipe(recipe or settings.recipe)
+    event_log = open_event_log(storage.to_uri(location or settings.event_log_location))
+    at_ms = None
+    if request:
+        user, at_ms = one_user.find_request(event_log, request)
+    assert user is not None  # one of the two was given
+    day = _day(as_of, "--as-of")
+    end = (
+        datetime(day.year, day.month, day.day, tzinfo=UTC)
+        if day
+        else one_user.as_of_for(event_log, config, at_ms)
+    )
+    built = one_user.build_one_user(event_log, config, end, user)
+    for line in lines_of(built, request_row(built, request)):
+        say_indented(line) if line.startswith(" ") else say(line)
 
 
 def _day(text: str, option: str) -> date | None:
