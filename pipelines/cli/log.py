@@ -23,6 +23,17 @@ Location = Annotated[
 
 
 @app.command()
+def init(
+    folder: Annotated[str, typer.Argument(help="An empty folder, or one that is missing.")],
+) -> None:
+    """Write an example adapter, a recipe and a README for tables of your own."""
+    from pipelines.log_check.init import write_example
+
+    for path in write_example(Path(folder)):
+        say(f"wrote {path}")
+
+
+@app.command()
 def check(
     location: Location = "",
     recipe: Annotated[str, typer.Option(help="What the log shall serve; none by default.")] = "",
