@@ -17,6 +17,7 @@ from pipelines.log_check import scratch
 from pipelines.log_check.events import Actions, folder_of, load_actions
 from pipelines.log_check.exposures import FAR_MS
 from pipelines.log_check.found import SHIFT_HOURS, Deeds
+from pipelines.log_check.reading import distinct
 
 REQUESTS_PER_BUCKET = 8_000_000
 MAX_CANDIDATES = 1000
@@ -166,7 +167,7 @@ def _count_pairs(task: MatchTask) -> int:
     """Return how many of the day's actions name a request that showed their pin."""
     folder = folder_of(task.folder, "pairs", task.day)
     parts = [scratch.load(each, "row", np.int64) for each in sorted(folder.glob("*"))]
-    return len(np.unique(np.concatenate(parts))) if parts else 0
+    return len(distinct(np.concatenate(parts))) if parts else 0
 
 
 def _judge_unnamed(task: MatchTask, deeds: Deeds) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from pipelines.log_check import scratch
 from pipelines.log_check.events import folder_of
 from pipelines.log_check.found import LENGTH_EDGES, LogReport
+from pipelines.log_check.reading import distinct
 
 
 def count_people(folder: Path, report: LogReport, num_user_files: int) -> None:
@@ -23,12 +24,12 @@ def count_people(folder: Path, report: LogReport, num_user_files: int) -> None:
     }
     users = np.zeros(0, dtype=np.int64)
     for own, _ in asked.values():
-        users = np.union1d(users, own)
+        users = distinct(np.concatenate([users, own]))
     report.num_users = len(users)
     with_row = np.zeros(len(users), dtype=bool)
     for number in range(num_user_files):
         own = scratch.load(folder / f"users-{number}", "user", np.int64)
-        with_row |= np.isin(users, own)
+        with_row |= np.isin(users, distinct(own))
     report.num_users_with_row = int(with_row.sum())
 
     num_before = np.zeros(len(users), dtype=np.int64)

@@ -40,7 +40,7 @@ from pipelines.log_check.matching import (
     match_actions,
 )
 from pipelines.log_check.people import count_people
-from pipelines.log_check.reading import Wanted, hash_texts, read_row
+from pipelines.log_check.reading import Wanted, distinct, hash_texts, read_row
 from pipelines.snapshot.pool import BYTES_WORTH_A_POOL, run_all
 from pipelines.storage import open_filesystem, to_uri
 
@@ -277,7 +277,7 @@ def _count_pins(checking: Checking, report: LogReport, pins: dict[str, np.ndarra
     for kind, days in (("impressions", report.exposures), ("actions", report.deeds)):
         for day in days:
             own = scratch.load(folder_of(checking.folder, kind, day), "own_pin", np.int64)
-            in_use = np.union1d(in_use, own)
+            in_use = distinct(np.concatenate([in_use, own]))
     report.num_pins = len(in_use)
     for version, ids in pins.items():
         is_there = np.isin(in_use, ids)
