@@ -228,7 +228,7 @@ def _ask_fresh_data(run: ResolvedRun, stays: str, serving: Commands) -> NextStep
 
     The same holdout is not asked again: trying until it agrees would make chance the judge.
     """
-    from pipelines.event_log.reader import open_event_log
+    from pipelines.event_log.log_files import open_event_log
 
     as_of = run.as_of + timedelta(days=run.config.snapshot.holdout_days)
     purpose = f"Once the event log holds every day before {as_of:%Y-%m-%d}:"

@@ -14,6 +14,7 @@ from typing import NoReturn
 import typer
 
 from pipelines.cli import cycle, history, ingest, local, registry
+from pipelines.cli import log as event_log
 from pipelines.cli.estimate import estimate
 from pipelines.cli.gc import gc
 from pipelines.cli.recipes import anchor, recipe
@@ -40,6 +41,7 @@ app.add_typer(history.app, name="history")
 app.add_typer(anchor.app, name="anchor")
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(ingest.app, name="ingest")
+app.add_typer(event_log.app, name="log")
 app.add_typer(local.app, name="local")
 
 

@@ -20,7 +20,7 @@ from pydantic import AwareDatetime, Field
 
 from pipelines.contracts.base import Artifact, Frozen, digest_of
 from pipelines.contracts.config import FeatureConfig, RecipeRef, RunConfig
-from pipelines.contracts.time import floor_to_day, to_ms
+from pipelines.contracts.time import Window, floor_to_day
 
 STAGES = (
     *("resolve_run", "build_snapshot", "check_snapshot", "train_challenger", "train_anchor"),
@@ -167,23 +167,6 @@ class ResolvedRun(CycleOptions, Artifact):
         return RunRequest(recipe=self.config.reference, as_of=day, now=day, **self.options())
 
 
-class Window(Frozen):
-    """A half-open interval of time [start, end)."""
-
-    start: AwareDatetime
-    end: AwareDatetime
-
-    @property
-    def start_ms(self) -> int:
-        """Start in milliseconds since the epoch."""
-        return to_ms(self.start)
-
-    @property
-    def end_ms(self) -> int:
-        """End in milliseconds since the epoch."""
-        return to_ms(self.end)
-
-
 class FileDigest(Frozen):
     """One file of an artifact folder."""
 
@@ -200,6 +183,22 @@ class ShardStats(Frozen):
     num_actions: int
     num_requests: int
     num_examples: int
+
+
+class EventCounts(Frozen):
+    """How a snapshot's actions fit its requests; zeros where an older snapshot did not count."""
+
+    num_naming: int = Field(
+        default=0,
+        description="Actions in a window, but for its first label window, with a request.",
+    )
+    num_naming_unknown: int = Field(
+        default=0, description="Of these, naming none of their user's in the snapshot."
+    )
+    num_near: int = Field(
+        default=0, description="Actions without a request whose pin was shown before or after."
+    )
+    num_early: int = Field(default=0, description="Of these, shown only after the action.")
 
 
 class Snapshot(Artifact):
@@ -226,6 +225,7 @@ class Snapshot(Artifact):
     num_duplicate_impressions: int = Field(description="Dropped: same request and pin again.")
     num_immature_impressions: int = Field(description="Left out: younger than the label window.")
     num_cold_pins: int = Field(default=0, description="Pins without an embedding before as_of.")
+    event_counts: EventCounts = EventCounts()
 
     @property
     def num_requests(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from pipelines.contracts.artifacts import ModelRef, Window
+from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.base import Artifact, Frozen, digest_of
 from pipelines.contracts.config import ModelGateConfig
 from pipelines.contracts.judged.baselines import BaselineFacts, BaselineKind
@@ -22,6 +22,7 @@ from pipelines.contracts.judged.metrics import (
     PooledChange,
     ReliabilityBin,
 )
+from pipelines.contracts.time import Window
 
 __all__ = [
     "AbsenceKind",

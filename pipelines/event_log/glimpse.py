@@ -17,7 +17,8 @@ import pyarrow.dataset as ds
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.event_log import checks
-from pipelines.event_log.reader import EventLog, LogFile, is_before, open_file, read_file
+from pipelines.event_log.log_files import EventLog, LogFile
+from pipelines.event_log.reader import is_before, open_file, read_file
 
 _NUM_READERS = 8
 """Files that are read at a time: on an object store each of them is a few requests."""

@@ -1,22 +1,15 @@
 """Read the event log: Parquet files at any pyarrow filesystem URI, only rows known before as_of.
 
-    <uri>/impressions/day=YYYY-MM-DD/*.parquet    by the day of impressed_at (UTC)
-    <uri>/actions/day=YYYY-MM-DD/*.parquet        by the day of acted_at (UTC)
-    <uri>/pins/*.parquet, <uri>/users/*.parquet
-    <uri>/event_log.json                          where a writer of ours made the log: its files
-
-The day of a partition is the day on which its rows *happened*; their `known_at` may be days later.
-So the time of the event alone decides which partitions are read, and `known_at` decides which of
-their rows are kept. Not for the meaning of rows (`pipelines.snapshot`) nor for making an event log
-(`pipelines.sources`).
+Where its files lie is in `log_files`. The day of a partition is the day on which its rows
+*happened*; their `known_at` may be days later. So the time of the event alone decides which
+partitions are read, and `known_at` decides which of their rows are kept. Not for the meaning of
+rows (`pipelines.snapshot`) nor for making an event log (`pipelines.sources`).
 """
 
 import contextlib
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -26,59 +19,14 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, PIN_TIME
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log import checks
-from pipelines.event_log.record import (
-    RECORD_FILE,
-    UPLOADING_FILE,
-    WRITERS_FILE,
-    EventLogRecord,
-)
+from pipelines.event_log.log_files import EVENT_TIME_COLUMNS, EventLog, LogFile, day_of
 from pipelines.places import store_errors
-from pipelines.storage import join, open_filesystem, read_model, translated_errors
+from pipelines.storage import open_filesystem, translated_errors
 
 log = logging.getLogger(__name__)
 
-EVENT_TIME_COLUMNS = {"impressions": "impressed_at", "actions": "acted_at"}
-"""The column whose UTC day is the day of a row's partition."""
-
 FUTURE_DAYS_CHECKED = 7
 """Partitions this many days past as_of are searched for rows that claim to be known already."""
-
-_DAY_FOLDER = re.compile(r"/day=(\d{4}-\d{2}-\d{2})/")
-_TABLE_FOLDERS = tuple(f"{table}/" for table in EVENT_LOG_TABLES)
-_FIRST_DAY, _LAST_DAY = date(2000, 1, 1), date(2100, 1, 1)
-
-
-@dataclass(frozen=True)
-class LogFile:
-    """One Parquet file of the event log."""
-
-    table: str
-    path: str  # on the event log's filesystem
-    day: date | None  # the partition's day; None for tables without partitions
-    num_bytes: int
-    modified_at: datetime | None = None  # as the filesystem says, where it says so
-
-
-@dataclass(frozen=True)
-class EventLog:
-    """The files of an event log; the value can be pickled, so that workers can read their share."""
-
-    uri: str
-    files: tuple[LogFile, ...]
-
-    def files_of(self, table: str) -> tuple[LogFile, ...]:
-        """Return a table's files, sorted by path."""
-        return tuple(file for file in self.files if file.table == table)
-
-    def files_between(self, table: str, start_ms: int, end_ms: int) -> tuple[LogFile, ...]:
-        """Return the files whose day touches [start_ms, end_ms) of the event's time."""
-        first, last = day_of(start_ms), day_of(end_ms - 1)
-        return tuple(f for f in self.files_of(table) if f.day and first <= f.day <= last)
-
-    def span(self, table: str) -> tuple[date, date]:
-        """Return the first and the last day of a partitioned table."""
-        days = [file.day for file in self.files_of(table) if file.day]
-        return min(days), max(days)
 
 
 @dataclass(frozen=True)
@@ -92,48 +40,6 @@ class EventFilter:
     number_columns: tuple[str, ...] = ()  # those of them that are numbers
     columns: tuple[str, ...] = ()  # of the schema; all where none is named
     action_types: tuple[str, ...] = ()  # the vocabulary that every action must be in
-
-
-def day_of(time_ms: int) -> date:
-    """Return the UTC day of an instant in milliseconds since the epoch."""
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=time_ms)).date()
-
-
-def open_event_log(uri: str) -> EventLog:
-    """List an event log's files.
-
-    Raises:
-        DataContractError: the log or a table of it is missing or empty, or a day is implausible;
-            the log is not finished, or its files are not those that its record names.
-        TransientStorageError: the storage failed.
-    """
-    filesystem, root = open_filesystem(uri)
-    with translated_errors(uri, "listing the event log at"):
-        found = filesystem.get_file_info(fs.FileSelector(root, allow_not_found=True))
-    if not found:
-        raise DataContractError(
-            f"no event log at {uri}: the folder is missing or empty; expected the tables "
-            f"{sorted(EVENT_LOG_TABLES)}; correct HOMEFEED_EVENT_LOG, or write the sample's log "
-            f"with `homefeed ingest completejourney --to {uri}`"
-        )
-    names = {entry.base_name for entry in found}
-    if UPLOADING_FILE in names:
-        raise DataContractError(
-            f"the event log at {uri} is not finished: {UPLOADING_FILE} says that an upload is "
-            f"under way or was cut off; expected a finished log; where nothing is writing it, run "
-            f"again what wrote it, and it begins anew"
-        )
-    # The record comes before the list: files that are added in between are then passed over.
-    record_uri = join(uri, RECORD_FILE)
-    record = read_model(record_uri, EventLogRecord) if RECORD_FILE in names else None
-    files: list[LogFile] = []
-    for table in EVENT_LOG_TABLES:
-        files.extend(_list_table(filesystem, uri, root, table))
-    if record is None:
-        return EventLog(uri=uri, files=tuple(files))
-    if read_model(record_uri, EventLogRecord) != record:
-        return open_event_log(uri)  # An increment came in between, and may have replaced files.
-    return EventLog(uri=uri, files=tuple(_named_by_record(uri, root, files, record)))
 
 
 def read_events(event_log: EventLog, file: LogFile, wanted: EventFilter) -> pa.Table:
@@ -191,7 +97,7 @@ def read_rows(
 
     Returns:
         The columns of the table's schema, PIN_TIME where pins have it, then the extra ones and the
-        numbers, each once. Embeddings are as they are in the file; `checks.embedding_matrix` reads
+        numbers, each once. Embeddings are as they are in the file; `embedding_matrix` reads
         them.
 
     Raises:
@@ -266,6 +172,27 @@ def read_file(
         return dataset.to_table(columns=list(columns), filter=wanted, use_threads=False)
 
 
+def iterate_batches(
+    dataset: ds.FileSystemDataset, file: LogFile, columns: Sequence[str], num_rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Yield an opened file's rows in their order, in batches, with few of them in memory at a time.
+
+    Raises:
+        DataContractError: its pages are damaged.
+        TransientStorageError: the storage failed.
+    """
+    options = ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True)
+    with _damage_told_from_failure(dataset.filesystem, file):
+        yield from dataset.scanner(
+            columns=list(columns),
+            batch_size=num_rows,
+            batch_readahead=1,
+            fragment_readahead=1,
+            fragment_scan_options=options,
+            use_threads=False,
+        ).to_batches()
+
+
 def count_rows(dataset: ds.FileSystemDataset, file: LogFile, wanted: ds.Expression) -> int:
     """Return how many rows of an opened file are wanted.
 
@@ -306,71 +233,3 @@ def _read_to_the_end(filesystem: fs.FileSystem, path: str) -> None:
     with filesystem.open_input_stream(path) as stream:
         while stream.read(1 << 20):
             pass
-
-
-def _list_table(filesystem: fs.FileSystem, uri: str, root: str, table: str) -> list[LogFile]:
-    """Return a table's Parquet files, sorted by path, without hidden and unfinished ones."""
-    selector = fs.FileSelector(f"{root}/{table}", recursive=True, allow_not_found=True)
-    with translated_errors(f"{uri}/{table}", "listing"):
-        found = filesystem.get_file_info(selector)
-    files = []
-    for entry in sorted(found, key=lambda entry: entry.path):
-        is_data = entry.base_name.endswith(".parquet") and entry.base_name[0] not in "._"
-        if entry.type == fs.FileType.File and is_data:
-            day = _day_of_path(entry.path, table)
-            files.append(LogFile(table, entry.path, day, entry.size or 0, entry.mtime))
-    if not files:
-        raise DataContractError(
-            f"event log at {uri} has no table {table!r} (no .parquet file below {table}/); "
-            f"expected the tables {sorted(EVENT_LOG_TABLES)}; add the table, or correct "
-            f"HOMEFEED_EVENT_LOG"
-        )
-    return files
-
-
-def _named_by_record(
-    uri: str, root: str, files: Sequence[LogFile], record: EventLogRecord
-) -> list[LogFile]:
-    """Return the files that the log's record names; a killed writer may have left others.
-
-    Raises:
-        DataContractError: a file is missing, or one is there that no writer has made.
-    """
-    by_name = {file.path.removeprefix(root).lstrip("/"): file for file in files}
-    named = {name for name in record.files if name.startswith(_TABLE_FOLDERS)}
-    missing = sorted(named - set(by_name))
-    if missing:
-        raise DataContractError(
-            f"the event log at {uri} lacks {missing[0]} ({len(missing)} such files), which its "
-            f"{RECORD_FILE} names; expected every file of the record; put the file back, or write "
-            f"the log anew"
-        )
-    foreign = [name for name in by_name if name not in named and not WRITERS_FILE.fullmatch(name)]
-    if foreign:
-        raise DataContractError(
-            f"the event log at {uri} has {foreign[0]} ({len(foreign)} such files), which its "
-            f"{RECORD_FILE} does not name; expected only files of the log's writer; give these "
-            f"rows to EventLogWriter, or move the file away"
-        )
-    return [file for name, file in by_name.items() if name in named]
-
-
-def _day_of_path(path: str, table: str) -> date | None:
-    """Return the day in a path's day=... folder; None for a table without partitions."""
-    match = _DAY_FOLDER.search(path)
-    if table not in EVENT_TIME_COLUMNS:
-        return None
-    if match is None:
-        raise DataContractError(
-            f"{table}: {path} is not in a day=YYYY-MM-DD folder; expected "
-            f"{table}/day=.../*.parquet; partition the table by the UTC day of "
-            f"{EVENT_TIME_COLUMNS[table]}"
-        )
-    day = date.fromisoformat(match[1])
-    if not _FIRST_DAY <= day < _LAST_DAY:
-        raise DataContractError(
-            f"{table}: partition {path} is of the year {day.year}; expected "
-            f"{_FIRST_DAY.year}-{_LAST_DAY.year}; were times written in seconds or microseconds "
-            f"instead of milliseconds? correct the writer and write the partition again"
-        )
-    return day

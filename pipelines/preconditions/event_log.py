@@ -12,7 +12,7 @@ from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.contracts.time import to_ms
 from pipelines.event_log.categories import extra_columns
 from pipelines.event_log.glimpse import Glimpse
-from pipelines.event_log.reader import LogFile, day_of, open_event_log
+from pipelines.event_log.log_files import LogFile, day_of, open_event_log
 from pipelines.preconditions.recipe_alone import listed
 from pipelines.snapshot.build import check_covered
 from pipelines.snapshot.plan import SnapshotPlan, plan_of

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.contracts.artifacts import ResolvedRun, ShardStats, Snapshot, Window
+from pipelines.contracts.artifacts import EventCounts, ResolvedRun, ShardStats, Snapshot
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.schemas import SHARD_FILES, SPLIT_HOLDOUT, SPLIT_TRAINING, label_column
-from pipelines.event_log.reader import EventLog, check_nothing_from_the_future, open_event_log
+from pipelines.contracts.time import Window
+from pipelines.event_log.log_files import EventLog, open_event_log
+from pipelines.event_log.reader import check_nothing_from_the_future
 from pipelines.snapshot.features.count import check_features
 from pipelines.snapshot.kernel import build_shard
 from pipelines.snapshot.pins import PinCounts, open_pin_index, write_pins
@@ -51,6 +53,7 @@ class ShardSummary:
     stats: ShardStats
     num_duplicate_impressions: int
     num_positives: WindowCounts  # of the main head
+    event_counts: EventCounts
 
 
 def write_snapshot(run: ResolvedRun, num_workers: int | None = None) -> Snapshot:
@@ -136,7 +139,8 @@ def build_shard_files(task: ShardTask) -> ShardSummary:
         num_examples=len(built.examples),
     )
     num_positives = _count_positives(built, task.plan.features.main_head.name)
-    return ShardSummary(stats, built.num_duplicate_impressions, num_positives)
+    duplicates = built.num_duplicate_impressions
+    return ShardSummary(stats, duplicates, num_positives, built.event_counts)
 
 
 def _count_positives(built: ShardTables, head_name: str) -> WindowCounts:
@@ -179,6 +183,11 @@ def _named(name: str, window: Window) -> str:
     return f"{name} window [{window.start:%Y-%m-%d %H:%M}, {window.end:%Y-%m-%d %H:%M})"
 
 
+def _sum(parts: Sequence[EventCounts]) -> EventCounts:
+    names = EventCounts.model_fields
+    return EventCounts(**{name: sum(getattr(part, name) for part in parts) for name in names})
+
+
 def _describe(
     snapshots_uri: str,
     plan: SnapshotPlan,
@@ -204,4 +213,5 @@ def _describe(
         num_duplicate_impressions=sum(shard.num_duplicate_impressions for shard in shards),
         num_immature_impressions=found.num_immature_impressions,
         num_cold_pins=pins.num_cold,
+        event_counts=_sum([shard.event_counts for shard in shards]),
     )

@@ -8,9 +8,11 @@ The steps are called once each, in the order below, and pass on the values of
 `pipelines.snapshot.shard`. Tested in tests/pipelines/snapshot/test_purity.py.
 """
 
+from dataclasses import replace
+
 from pipelines.snapshot.features.count import count_features
 from pipelines.snapshot.features.inputs import FeatureInputs
-from pipelines.snapshot.labels import label_examples
+from pipelines.snapshot.labels import count_fits, label_examples
 from pipelines.snapshot.order import order_rows
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.pointers import point
@@ -44,4 +46,5 @@ def build_shard(rows: ShardRows, pins: PinIndex, plan: SnapshotPlan) -> ShardTab
     labels = label_examples(ordered, plan)
     seen = FeatureInputs(ordered, pointers, users, rows.users, pins, plan)
     counts = count_features(seen)
-    return make_tables(ordered, pointers, users, labels, counts, plan)
+    made = make_tables(ordered, pointers, users, labels, counts, plan)
+    return replace(made, event_counts=count_fits(ordered, plan))

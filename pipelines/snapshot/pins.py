@@ -19,10 +19,18 @@ from pipelines.contracts.schemas import NEVER_MS, PIN_TIME, PINS, PINS_FILE, sna
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.event_log import checks
 from pipelines.event_log.categories import append_codes, extra_columns
+from pipelines.event_log.cross_rules import (
+    missing_version,
+    pins_without_embedding,
+    repeated_embedding,
+)
+from pipelines.event_log.embeddings import FoundWidth, check_one_width, embedding_matrix
 from pipelines.event_log.event_index import Ints
+from pipelines.event_log.findings import require_none
+from pipelines.event_log.log_files import EventLog, LogFile
 from pipelines.event_log.numbers import append_numbers, raw_column
 from pipelines.event_log.popularity import Popularity, trailing_popularity
-from pipelines.event_log.reader import EventLog, LogFile, open_file, read_file, read_rows
+from pipelines.event_log.reader import open_file, read_file, read_rows
 from pipelines.snapshot.features.own import source_digests
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import PinIndex
@@ -119,9 +127,9 @@ def read_pins(event_log: EventLog, found: SpillSummary, plan: SnapshotPlan) -> p
         rows = _rows_of_version(event_log, file, found.pin_ids, plan)
         if len(rows) == 0:
             continue
-        embeddings = checks.embedding_matrix(file.path, "pin_id", rows)
+        embeddings = embedding_matrix(file.path, "pin_id", rows)
         row_key = f"pin_id={rows['pin_id'][0]}"
-        widths.append(checks.FoundWidth(file.path, row_key, embeddings.shape[1]))
+        widths.append(FoundWidth(file.path, row_key, embeddings.shape[1]))
         columns = {"pin_id": rows["pin_id"], "embedding": to_list_column(embeddings)}
         if has_times:
             columns[PIN_TIME.name] = rows[PIN_TIME.name]
@@ -192,15 +200,13 @@ def _cold_rows(pin_ids: Ints, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def _check_widths(
-    pins: list[checks.FoundWidth], users: Sequence[checks.FoundWidth], version: str
-) -> None:
-    checks.check_one_width(
+def _check_widths(pins: list[FoundWidth], users: Sequence[FoundWidth], version: str) -> None:
+    check_one_width(
         pins,
         f"all pins of version {version!r} lie in one space",
         "embed the pin anew, or give embeddings of another width a version of their own",
     )
-    checks.check_one_width(
+    check_one_width(
         [pins[0], *users],
         f"the model multiplies the users' embeddings with the pins' of version {version!r}",
         "write users and pins of one width, or set snapshot.embedding_version in the recipe to "
@@ -211,11 +217,7 @@ def _check_widths(
 def _check_unique(found: Ints, version: str) -> None:
     repeated = found[1:][np.diff(found) == 0]
     if len(repeated):
-        raise DataContractError(
-            f"pins: pin {repeated[0]} has more than one embedding of version "
-            f"{version!r} ({len(repeated)} such rows); expected one per (pin_id, "
-            f"embedding_version); remove the repeated rows"
-        )
+        require_none([repeated_embedding(repeated[0], version, len(repeated))])
 
 
 def _refuse_missing(
@@ -223,17 +225,11 @@ def _refuse_missing(
 ) -> NoReturn:
     versions = _versions(event_log)
     if embedding_version not in versions:
-        raise DataContractError(
-            f"pins: no embedding of version {embedding_version!r} at {event_log.uri}; found the "
-            f"versions {versions}; add that version to the table or set "
-            f"snapshot.embedding_version in the recipe"
-        )
-    examples = ", ".join(str(pin) for pin in missing[:5])
-    raise DataContractError(
-        f"pins: {len(missing)} of {num_wanted} pins in the impressions and actions have no "
-        f"embedding of version {embedding_version!r}, first: {examples}; expected one for each; "
-        f"fold these pins into the version's basis and add their rows"
-    )
+        problem = missing_version(event_log.uri, embedding_version, versions)
+    else:
+        first, counts = missing[:5].tolist(), (len(missing), num_wanted)
+        problem = pins_without_embedding(first, *counts, embedding_version)
+    raise DataContractError(problem.message)
 
 
 def _versions(event_log: EventLog) -> list[str]:

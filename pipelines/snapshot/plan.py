@@ -10,12 +10,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.contracts.artifacts import ResolvedRun, Window
+from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.config import FeatureConfig, RunConfig, SnapshotConfig
 from pipelines.contracts.features.catalogue import FIRST_SEEN_DAYS, WINDOWS_DAYS
 from pipelines.contracts.features.numeric import NumericFeature, number_columns
 from pipelines.contracts.hashing import mix
-from pipelines.contracts.time import DAY_MS, HOUR_MS, to_ms
+from pipelines.contracts.time import DAY_MS, HOUR_MS, Window, to_ms
 
 
 class WindowCounts(NamedTuple):

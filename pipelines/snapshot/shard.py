@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipelines.contracts.artifacts import EventCounts
 from pipelines.event_log.event_index import Bools, Ints
 from pipelines.event_log.popularity import Popularity
 
@@ -135,3 +136,4 @@ class ShardTables:
     examples: pa.Table
     users: pa.Table
     num_duplicate_impressions: int
+    event_counts: EventCounts = EventCounts()

@@ -20,19 +20,13 @@ from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, USER_ROWS, USERS
 from pipelines.event_log import checks
 from pipelines.event_log.categories import append_codes, extra_columns
+from pipelines.event_log.embeddings import FoundWidth, embedding_matrix
 from pipelines.event_log.event_index import Ints
 from pipelines.event_log.first_seen import FirstSeen
+from pipelines.event_log.log_files import EventLog, LogFile, day_of
 from pipelines.event_log.numbers import append_numbers
 from pipelines.event_log.popularity import ActionCounts
-from pipelines.event_log.reader import (
-    EventFilter,
-    EventLog,
-    LogFile,
-    day_of,
-    is_before,
-    read_events,
-    read_rows,
-)
+from pipelines.event_log.reader import EventFilter, is_before, read_events, read_rows
 from pipelines.snapshot.plan import SnapshotPlan, WindowCounts, shard_name, shard_of
 
 FILES_PER_TASK = 16
@@ -63,7 +57,7 @@ class SpillSummary:
     first_seen: FirstSeen = field(default_factory=lambda: FirstSeen.merge([]))
     num_impressions: WindowCounts = WindowCounts(0, 0)
     num_immature_impressions: int = 0
-    user_widths: tuple[checks.FoundWidth, ...] = ()  # of the users' embeddings, one per file
+    user_widths: tuple[FoundWidth, ...] = ()  # of the users' embeddings, one per file
 
 
 def make_tasks(event_log: EventLog, plan: SnapshotPlan, folder: Path) -> list[SpillTask]:
@@ -216,7 +210,7 @@ def _spill_users(task: SpillTask, file: LogFile, shard_files: _ShardFiles) -> Sp
     numbers = plan.number_columns("users")
     rows = read_rows(task.event_log, file, extra_columns(USERS, features), is_known, numbers)
     checks.check_plausible_ms(file.path, "as_of", rows["as_of"])
-    embeddings = checks.embedding_matrix(file.path, "user_id", rows)
+    embeddings = embedding_matrix(file.path, "user_id", rows)
     if len(rows) == 0:
         return SpillSummary()
     kept = rows.select(["user_id", "as_of"]).append_column(
@@ -226,7 +220,7 @@ def _spill_users(task: SpillTask, file: LogFile, shard_files: _ShardFiles) -> Sp
     coded = append_codes(kept, rows, features)
     shard_files.add(append_numbers(file.path, coded, rows, numbers))
     row_key = f"user_id={rows['user_id'][0]}"
-    width = checks.FoundWidth(file.path, row_key, embeddings.shape[1])
+    width = FoundWidth(file.path, row_key, embeddings.shape[1])
     return SpillSummary(user_widths=(width,))
 
 

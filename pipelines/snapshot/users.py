@@ -8,9 +8,10 @@ import pyarrow as pa
 
 from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.config import FeatureConfig
-from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import snapshot_schema
+from pipelines.event_log.cross_rules import repeated_user_row
 from pipelines.event_log.event_index import EventIndex, Ints
+from pipelines.event_log.findings import require_none
 from pipelines.snapshot.shard import Requests, UserRows
 
 NEW_STATE = "new"
@@ -57,10 +58,7 @@ def _check_unique_users(user_id: Ints, as_of: Ints) -> None:
     is_repeat = (np.diff(user_id) == 0) & (np.diff(as_of) == 0)
     if is_repeat.any():
         bad = int(np.flatnonzero(is_repeat)[0])
-        raise DataContractError(
-            f"users: user {user_id[bad]} has more than one row of as_of={as_of[bad]}; expected "
-            f"one per (user_id, as_of); remove the repeated row"
-        )
+        require_none([repeated_user_row(int(user_id[bad]), int(as_of[bad]))])
 
 
 def _newcomer_rows(user_ids: Ints, features: FeatureConfig, schema: pa.Schema) -> pa.Table:

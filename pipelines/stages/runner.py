@@ -156,6 +156,16 @@ def run_stage(
 
 
 def _input_digest(stage: Stage, run_uri: str) -> str:
+    """Return the digest of all that a stage's artifact depends on, the event log included."""
+    digest = _artifact_digest(stage, run_uri)
+    if stage.name != "build_snapshot":
+        return digest
+    from pipelines.stages.log_state import digest_with_log
+
+    return digest_with_log(read_artifact(run_uri, "resolve_run", ResolvedRun), digest)
+
+
+def _artifact_digest(stage: Stage, run_uri: str) -> str:
     found = {upstream: read_record(run_uri, upstream).artifact for upstream in stage.inputs}
     others = [artifact for upstream, artifact in found.items() if upstream != "resolve_run"]
     run = read_record(run_uri, "resolve_run").artifact
@@ -221,8 +231,9 @@ def _is_done(stage: Stage, run_uri: str, input_digest: str) -> bool:
         return False
     record = read_record(run_uri, stage.name)
     if record.input_digest != input_digest:
-        log.info("%s of %s: its inputs have changed", stage.name, run_uri)
-        return False
+        if why := _what_changed(stage, run_uri, record):
+            log.warning("%s of %s: %s; it is done again", stage.name, run_uri, why)
+            return False
     if missing := storage.find_missing(read_artifact(run_uri, stage.name, stage.gives).places()):
         log.warning(
             "%s of %s was done, but %s is missing or of another size; running it again",
@@ -231,6 +242,16 @@ def _is_done(stage: Stage, run_uri: str, input_digest: str) -> bool:
         return False
     log.info("%s of %s is done already; nothing to do", stage.name, run_uri)
     return True
+
+
+def _what_changed(stage: Stage, run_uri: str, record: StageRecord) -> str:
+    """Say in which inputs a manifest differs; '' where the difference changes nothing."""
+    if stage.name != "build_snapshot":
+        return "its inputs have changed"
+    from pipelines.stages.log_state import what_changed
+
+    run = read_artifact(run_uri, "resolve_run", ResolvedRun)
+    return what_changed(run, record.input_digest, _artifact_digest(stage, run_uri))
 
 
 def _attempt(

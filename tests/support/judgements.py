@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from pipelines.contracts.artifacts import ModelRef, Window
+from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.judgement import (
     BaselineFacts,
     BaselineKind,
@@ -15,6 +15,7 @@ from pipelines.contracts.judgement import (
     ServingCheck,
     Verdict,
 )
+from pipelines.contracts.time import Window
 
 HOLDOUT = Window(start=datetime(2017, 2, 20, tzinfo=UTC), end=datetime(2017, 2, 27, tzinfo=UTC))
 

@@ -6,9 +6,10 @@ tests/training/bundle/test_files.py and test_score_split.py.
 
 from pydantic import AwareDatetime, Field
 
-from pipelines.contracts.artifacts import Snapshot, Window
+from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.config import FeatureConfig, ModelConfig, RecipeRef, SnapshotConfig
+from pipelines.contracts.time import Window
 from training.bundle.calibration import Calibrator
 from training.data.input_checks import meaning_of_codes, refuse_difference
 

@@ -16,7 +16,7 @@ from validation.data_gate.snapshot_profile import SnapshotProfile
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """To be raised when a measure changes its meaning. A change of bins changes the format by
 itself."""
 
@@ -79,8 +79,9 @@ def _measures(value: dict[str, Any]) -> Measures:
     if value.keys() != vars(Measures()).keys():
         raise KeyError(f"expected the measures {sorted(vars(Measures()))}, found {sorted(value)}")
     days = {int(day): count for day, count in value["requests_per_day"].items()}
+    labels = {int(day): np.array(row, np.int64) for day, row in value["labels_per_day"].items()}
     found = {name: _arrays(counts) for name, counts in value.items()}
-    return Measures(**found | {"requests_per_day": days})
+    return Measures(**found | {"requests_per_day": days, "labels_per_day": labels})
 
 
 def _arrays(value: Any) -> Any:

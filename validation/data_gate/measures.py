@@ -55,6 +55,8 @@ class Measures:
     with_sequence: int = 0  # requests with at least one earlier action
     zero_embeddings: int = 0  # examples whose candidate's embedding is all zero to their request
     requests_per_day: dict[int, int] = field(default_factory=dict)  # days since the epoch
+    # By days since the epoch: examples, then the positives of each head in the recipe's order.
+    labels_per_day: dict[int, NDArray[np.int64]] = field(default_factory=dict)
     # By feature. Of a categorical feature, the first bin holds the values outside the closed list;
     # of a numeric one, only rows where it is not missing count, and its flag has a histogram too.
     histograms: dict[str, NDArray[np.int64]] = field(default_factory=dict)
@@ -107,6 +109,7 @@ def measure_shard(
         with_sequence=int((lengths > 0).sum()),
         zero_embeddings=_count_zero_embeddings(tables, is_zero_pin, pin_known_at),
         requests_per_day=dict(zip(days.tolist(), counts.tolist(), strict=True)),
+        labels_per_day=_labels_per_day(tables, features),
     )
     found.histograms[SEQUENCE_LENGTH] = _histogram(lengths, LENGTH_EDGES)
     for numeric in features.numeric_held:
@@ -143,6 +146,23 @@ def _count_zero_embeddings(
         impressed_at, num_examples = (to_numpy(tables["requests"][name]) for name in names)
         is_zero = is_zero | (pin_known_at[pin_row] > np.repeat(impressed_at, num_examples))
     return int(is_zero.sum())
+
+
+def _labels_per_day(
+    tables: dict[str, pa.Table], features: FeatureConfig
+) -> dict[int, NDArray[np.int64]]:
+    """Return examples and each head's positives, by the day of the request."""
+    requests, examples = tables["requests"], tables["examples"]
+    day_of_request = to_numpy(requests["impressed_at"]) // DAY_MS
+    days, place = np.unique(
+        np.repeat(day_of_request, to_numpy(requests["num_examples"])), return_inverse=True
+    )
+    columns = [np.bincount(place, minlength=len(days))]
+    for head in features.head_names:
+        is_positive = to_numpy(examples[label_column(head)]) == 1
+        columns.append(np.bincount(place[is_positive], minlength=len(days)))
+    rows = np.stack(columns, axis=1).astype(np.int64)
+    return dict(zip(days.tolist(), rows, strict=True))
 
 
 def add_codes(found: Measures, feature: CategoricalFeature, table: pa.Table) -> None:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.contracts.artifacts import ModelRef, Window
+from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.config import Head, ModelGateConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import AbsentMetric, BaselineKind, Comparison, MetricComparison
+from pipelines.contracts.time import Window
 from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
 from validation.model_gate.bootstrap import (

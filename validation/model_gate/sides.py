@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from pipelines.contracts.artifacts import ModelRef, Snapshot, Window
+from pipelines.contracts.artifacts import ModelRef, Snapshot
 from pipelines.contracts.config import Head, SnapshotConfig
+from pipelines.contracts.time import Window
 from training.bundle.configuration import BundleConfig
 from training.bundle.files import read_config
 

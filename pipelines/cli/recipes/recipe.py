@@ -79,7 +79,7 @@ def _problems_outside(
 ) -> tuple[list[str], list[str]]:
     """Return what event log and champion lack for a recipe, and what they were, in sentences."""
     from pipelines.event_log.glimpse import Glimpse
-    from pipelines.event_log.reader import open_event_log
+    from pipelines.event_log.log_files import open_event_log
     from pipelines.preconditions.event_log import log_problems
 
     uri = storage.to_uri(settings.event_log_location)

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, PIN_TIME
 from pipelines.event_log import checks
-from pipelines.event_log.reader import EVENT_TIME_COLUMNS
+from pipelines.event_log.log_files import EVENT_TIME_COLUMNS
 from pipelines.event_log.record import IdKind, Vectors
 from pipelines.sources.writer.identifiers import is_text, to_ids
 from pipelines.sources.writer.problems import Problems

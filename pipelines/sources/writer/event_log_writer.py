@@ -18,7 +18,7 @@ from pipelines import storage
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.reader import EVENT_TIME_COLUMNS
+from pipelines.event_log.log_files import EVENT_TIME_COLUMNS
 from pipelines.event_log.record import NAMES, IdKind, Vectors
 from pipelines.sources.writer import assemble
 from pipelines.sources.writer.batches import tables_of

@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 from pipelines.contracts.files import write_json
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, PIN_TIME
 from pipelines.event_log import checks
-from pipelines.event_log.reader import EVENT_TIME_COLUMNS
+from pipelines.event_log.embeddings import embedding_matrix
+from pipelines.event_log.log_files import EVENT_TIME_COLUMNS
 from pipelines.event_log.record import NAMES, RECORD_FILE, EventLogRecord, IdKind, Vectors
 from pipelines.sources.parquet import write_days, write_part
 
@@ -115,12 +116,12 @@ class LogFolder:
             checks.check_propensities(table, rows)
         elif table == "users" and len(rows):
             self._user_embeddings = _vectors_of(rows)
-            checks.embedding_matrix(table, "user_id", rows, self._user_embeddings.embedding_dim)
+            embedding_matrix(table, "user_id", rows, self._user_embeddings.embedding_dim)
         elif table == "pins":
             for version in pc.unique(rows["embedding_version"]).to_pylist():
                 of_version = rows.filter(pc.equal(rows["embedding_version"], version))
                 vectors = self._versions.setdefault(version, _vectors_of(of_version))
-                checks.embedding_matrix(table, "pin_id", of_version, vectors.embedding_dim)
+                embedding_matrix(table, "pin_id", of_version, vectors.embedding_dim)
 
 
 def _vectors_of(rows: pa.Table) -> Vectors:

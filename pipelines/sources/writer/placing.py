@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipelines import storage
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.event_log.reader import EventLog, LogFile, open_event_log
+from pipelines.event_log.log_files import EventLog, LogFile, open_event_log
 from pipelines.event_log.record import (
     NAMES,
     RECORD_FILE,

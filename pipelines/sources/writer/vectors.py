@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.contracts.arrow import to_list_column
-from pipelines.event_log import checks
+from pipelines.event_log.embeddings import embedding_matrix
 from pipelines.event_log.record import Vectors
 from pipelines.sources.writer.problems import Problems
 
@@ -45,7 +45,7 @@ def to_vectors(
         return None
     rows = pa.table({key: batch[key], "embedding": column})
     width = known.embedding_dim if known else 0
-    matrix = problems.note(checks.embedding_matrix, problems.place, key, rows, width)
+    matrix = problems.note(embedding_matrix, problems.place, key, rows, width)
     if matrix is None:
         return None
     vectors = known or Vectors(

@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.event_log import glimpse
 from pipelines.event_log.glimpse import Glimpse
-from pipelines.event_log.reader import open_event_log
+from pipelines.event_log.log_files import open_event_log
 from pipelines.storage import to_uri
 from support.tiny_log import (
     ACTIONS_15,

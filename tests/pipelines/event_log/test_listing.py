@@ -10,7 +10,7 @@ from pipelines.contracts.errors import TransientStorageError
 from pipelines.contracts.time import to_ms
 from pipelines.event_log import listing
 from pipelines.event_log.listing import ListedFile, list_files
-from pipelines.event_log.reader import EventLog, LogFile, open_event_log
+from pipelines.event_log.log_files import EventLog, LogFile, open_event_log
 from pipelines.storage import publish_folder, to_uri
 from support.damage import damage_pages
 from support.faulty_proxy import faulty_proxy

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from pipelines import storage
-from pipelines.contracts.artifacts import Snapshot, Window
+from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import BaselineKind, Comparison, Decision, Verdict
 from pipelines.contracts.schemas import EMBEDDING_DIM, SPLIT_HOLDOUT, SPLIT_TRAINING
+from pipelines.contracts.time import Window
 from pipelines.recipes import smoke
 from support.bundles import write_with_config
 from support.holdouts import NEW_CHALLENGER

@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.contracts.errors import ConfigurationError, DataContractError, RunInProgressError
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS
-from pipelines.event_log.reader import open_event_log
+from pipelines.event_log.log_files import open_event_log
 from pipelines.sources import EventLogWriter
 from pipelines.sources.writer import assemble, runs
 from pipelines.sources.writer.identifiers import id_of

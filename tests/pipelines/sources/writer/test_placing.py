@@ -9,7 +9,7 @@ import pytest
 from pipelines import storage
 from pipelines.contracts.errors import ConfigurationError, DataContractError, TransientStorageError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
-from pipelines.event_log.reader import open_event_log
+from pipelines.event_log.log_files import open_event_log
 from pipelines.event_log.record import RECORD_FILE, list_below
 from pipelines.sources import EventLogWriter
 from pipelines.sources.publish import ingest
