@@ -1,1 +1,1 @@
-"""Numbers per candidate from what was known before it was shown: `count` is the door, with `own`."""
+"""Computes numbers per candidate, from what was known before. `count` and `own` are the doors."""
