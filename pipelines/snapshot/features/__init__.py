@@ -1,1 +1,1 @@
-"""Numbers per candidate from what was known before the request. `count` and `own` are the doors."""
+"""Computes numbers per candidate, from what was known before. `count` and `own` are the doors."""

@@ -1,7 +1,8 @@
 """What the features of one shard are computed from, and the searches that several of them share.
 
 Every search is made when a feature first needs it, and kept. Not for own functions of a recipe,
-which see less: `own_view`.
+which see less: `own_view`. Tested in
+tests/pipelines/snapshot/features/test_against_slow_reference.py.
 """
 
 from dataclasses import dataclass

@@ -2,9 +2,10 @@
 
 A function is called again on some users of the shard. First with all of their rows, and without
 anybody else's: a number that changes depends on other users, and so on how the users were dealt
-out. Then with the rows cut to what was known before one request of each user: a number that
-changes depends on what came later. A tolerance of a millionth leaves room for sums that are added
-up in another order. Not for what a function returns (`own`).
+out. Then with the rows cut to what was known before one request of each user: a number that changes
+depends on what came later. A tolerance of a millionth leaves room for sums that are added up in
+another order. Not for what a function returns (`own`). Tested in
+tests/pipelines/snapshot/features/test_own.py.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,7 @@
 """Features that the event log's own tables hold: a number column of impressions, pins or users.
 
-Not for reading the columns: `pipelines.event_log.numbers`.
+Not for reading the columns: `pipelines.event_log.numbers`. Tested in
+tests/pipelines/snapshot/features/test_against_slow_reference.py.
 """
 
 import numpy as np

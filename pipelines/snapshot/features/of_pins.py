@@ -1,7 +1,8 @@
 """Features of a pin over all users: how popular it is, how fast that changes, how old it is.
 
 They come from what the first pass counted (`pipelines.snapshot.spill`). Not for numbers that the
-log holds for a pin: `logged`.
+log holds for a pin: `logged`. Tested in
+tests/pipelines/snapshot/features/test_against_slow_reference.py.
 """
 
 import numpy as np

@@ -1,6 +1,7 @@
 """Features of the request itself: its place in the session and in the day and week.
 
-Not for what its user did: `of_users`.
+Not for what its user did: `of_users`. Tested in
+tests/pipelines/snapshot/features/test_against_slow_reference.py.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Features of a user's own actions: how many there were, and how long ago the last one was.
 
 They look at the timeline up to the request's pointer. Not for what the actions' pins are like:
-`similarity`.
+`similarity`. Tested in tests/pipelines/snapshot/features/test_against_slow_reference.py.
 """
 
 import numpy as np

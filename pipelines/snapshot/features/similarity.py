@@ -20,8 +20,8 @@ from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.event_index import Ints
 from pipelines.snapshot.features.inputs import FeatureInputs, Floats
 
-BLOCK_REQUESTS = 256
-"""Requests at a time. Their actions' vectors take 3 MB at 50 actions of width 32."""
+BLOCK_EXAMPLES = 2048
+"""Candidates at a time. With 50 actions of width 32 for each, all vectors of a block take 13 MB."""
 _STEPS_OF_WEIGHT = 2.0**20
 
 
@@ -93,8 +93,9 @@ def _blocks(seen: FeatureInputs, feature: NumericFeature) -> Iterator[_Block]:
     by_size = has_history[np.argsort(requests.num_examples[has_history], kind="stable")]
     sizes, starts = np.unique(requests.num_examples[by_size], return_index=True)
     for size, start, end in zip(sizes, starts, [*starts[1:], len(by_size)], strict=True):
-        for first in range(start, end, BLOCK_REQUESTS):
-            rows = by_size[first : min(first + BLOCK_REQUESTS, end)]
+        step = max(1, BLOCK_EXAMPLES // int(size))
+        for first in range(start, end, step):
+            rows = by_size[first : min(first + step, end)]
             rows_RA = pointers.timeline_end[rows][:, None] + steps_A
             is_action_RA = rows_RA >= pointers.timeline_start[rows][:, None]
             rows_RA = np.where(is_action_RA, rows_RA, 0)

@@ -1,6 +1,7 @@
 """Directions of pins as unit vectors whose products and sums are exact in floating point.
 
-Not for comparing them: `similarity`, which says why.
+Not for comparing them: `similarity`, which says why. Tested in
+tests/pipelines/snapshot/features/test_similarity.py.
 """
 
 from collections.abc import Sequence
