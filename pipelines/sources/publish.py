@@ -1,6 +1,7 @@
 """Brings an adapter's event log to its place: whole or not at all, once, never over other files.
 
     <log>/impressions, actions, pins, users   the tables, and what the adapter writes besides
+    <log>/event_log.json                      the record of their files (`event_log.record`)
     <log>/<the adapter's marker>              what was made; written last
     <log>/ingesting.json                      on an object store, while an upload is under way
 

@@ -32,7 +32,8 @@ def tables_of(batch: Any, place: str) -> Iterator[pa.Table]:
     """
     try:
         for given in _arrow_tables(batch, place):
-            columns = [name for name in given.column_names if not name.startswith(_INDEX)]
+            names = enumerate(given.column_names)
+            columns = [place for place, name in names if not name.startswith(_INDEX)]
             table = given.select(columns).replace_schema_metadata(None)
             step = max(1, len(table) * MAX_BYTES // max(1, table.nbytes))
             for start in range(0, len(table), step):

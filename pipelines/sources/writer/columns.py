@@ -74,6 +74,7 @@ def normalise(table: str, batch: pa.Table, known: Known, problems: Problems) -> 
     Raises:
         DataContractError: all that is wrong with the batch.
     """
+    _refuse_repeated_names(batch.column_names, problems)
     schema = EVENT_LOG_TABLES[table]
     if table == "pins" and _wants_pin_times(batch, known, problems):
         schema = schema.append(PIN_TIME)
@@ -107,6 +108,17 @@ def normalise(table: str, batch: pa.Table, known: Known, problems: Problems) -> 
     found.rows = rows
     found.extra = {name: str(column.type) for name, column in extra.items()}
     return found
+
+
+def _refuse_repeated_names(names: list[str], problems: Problems) -> None:
+    """Raise for columns of one name, of which nobody could say which one counts."""
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        problems.add(
+            f"columns {repeated} come more than once; expected one column of each name; rename or "
+            f"drop the others"
+        )
+        problems.refuse()
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,10 @@ def with_vectors(lists: Any, type_: pa.DataType | None = None) -> Give:
             shown(impressed_at=AT // 1000),
             f"impressed_at={AT // 1000} in row 0 .*looks like seconds",
         ),
+        (
+            lambda writer: writer.actions(pa.table([[1], [2]], names=["user_id", "user_id"])),
+            r"columns \['user_id'\] come more than once; expected one column of each name",
+        ),
         (shown(impressed_at=AT * 1000), r"looks like microseconds\); expected .*convert it"),
         (shown(impressed_at=1.5), "'impressed_at' is double; expected int64 milliseconds .*floats"),
         (shown(impressed_at="2024-01-02"), "'impressed_at' is .*string; .*parse texts into timest"),
