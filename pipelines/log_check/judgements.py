@@ -269,6 +269,17 @@ def _embeddings(report: LogReport, recipe: RunConfig | None) -> Iterator[Problem
         first = report.missing_pins.get(wanted, ())
         found = pins_without_embedding(first, missing, report.num_pins, wanted)
         yield Problem(Severity.ERROR, found)
+    own, users = report.pins[wanted].widths if wanted in versions else {}, report.users.widths
+    if len(own) == len(users) == 1 and own.keys() != users.keys():
+        yield _problem(
+            Severity.ERROR,
+            "width_of_users",
+            "users",
+            f"users: embeddings are {min(users)} wide, and those of the pins of version "
+            f"{wanted!r} {min(own)}",
+            "one width, because a model multiplies them",
+            "embed users and pins alike",
+        )
     for version, known in sorted(report.pins.items()):
         if known.zero > HIGHEST_ZERO_SHARE * known.rows:
             yield _problem(

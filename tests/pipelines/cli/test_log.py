@@ -27,7 +27,7 @@ def test_a_sound_log_is_described(log: Path) -> None:
     done = said(str(log))
     assert done.exit_code == 0
     assert "impressions: 11 on 6 days, 2017-01-14 to 2017-01-19" in done.output
-    assert "actions: 10 on 6 days: click 2, long_click 1, repin 7" in done.output
+    assert "actions: 10 on 7 days: click 2, long_click 1, repin 7" in done.output
     assert re.search(r"2017-01-15: 2 impressions; .*repin 1 \(50\.00%\)", done.output)
     assert done.output.rstrip().endswith("0 errors, 0 warnings, 0 notes")
 

@@ -151,12 +151,17 @@ def test_embeddings_of_another_width_and_of_nothing(log: Path) -> None:
     assert problems["zero_embeddings"][0] is Severity.WARNING
 
 
-def test_any_one_width_is_fine(log: Path) -> None:
-    path = log / "pins/part-0.parquet"
-    rows = pq.read_table(path)
-    halves = [row[:20] for row in rows["embedding"].to_pylist()]
-    column = pa.array(halves, pa.list_(pa.float16(), 20))
-    pq.write_table(rows.set_column(2, "embedding", column), path)
+def test_any_one_width_is_fine_if_users_have_it_too(log: Path) -> None:
+    for table in ("pins", "users"):
+        path = log / table / "part-0.parquet"
+        rows = pq.read_table(path)
+        halves = [row[:20] for row in rows["embedding"].to_pylist()]
+        column = pa.array(halves, pa.list_(pa.float16(), 20))
+        pq.write_table(rows.set_column(2, "embedding", column), path)
+        if table == "pins":
+            severity, message = found(log)["width_of_users"]
+            assert severity is Severity.ERROR
+            assert "32 wide, and those of the pins of version 'planted-1' 20" in message
     assert found(log) == {}
 
 
