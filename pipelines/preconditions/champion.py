@@ -1,7 +1,7 @@
 """Whether the champion can be compared with a recipe: each is scored on features of its own.
 
 A champion of another recipe needs what its own recipe says, from the log of today: its embedding
-version, its columns, and no action type that its vocabulary lacks. Where that is gone, the
+version, its columns, and no action type that neither recipe knows. Where that is gone, the
 comparison would break after the training was paid for. Not for comparing
 (`pipelines.stages.compare_with_champion`). Tested in
 tests/pipelines/preconditions/test_champion.py.
@@ -23,7 +23,7 @@ from pipelines.preconditions.event_log import (
 )
 from pipelines.preconditions.recipe_alone import listed
 from pipelines.registry import anchor, registry
-from pipelines.snapshot.counterpart import OWN_OPTIONS
+from pipelines.snapshot.counterpart import OWN_OPTIONS, unknown_types
 from pipelines.snapshot.plan import plan_of
 
 if TYPE_CHECKING:
@@ -90,7 +90,9 @@ def champion_problems(
     own = {name: getattr(its_own.snapshot, name) for name in OWN_OPTIONS}
     options = config.snapshot.model_copy(update=own)
     plan = plan_of(
-        config.model_copy(update={"features": its_own.features, "snapshot": options}), as_of
+        config.model_copy(update={"features": its_own.features, "snapshot": options}),
+        as_of,
+        unknown_types(config.features, its_own.features),
     )
     found = [
         *column_problems(plan, seen),

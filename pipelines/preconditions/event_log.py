@@ -63,9 +63,15 @@ def log_problems(config: RunConfig, log: Glimpse, as_of: datetime) -> list[str]:
 
 
 def column_problems(plan: SnapshotPlan, log: Glimpse) -> list[str]:
-    """Return which columns the files that a snapshot reads lack, or have in another type."""
+    """Return which columns the files that a snapshot reads lack, or have in another type.
+
+    Of impressions before the training window only columns of the contract are read.
+    """
     found = []
-    for files in (*files_read(log.event_log, plan), log.event_log.files_of("pins")):
+    window = (plan.training.start_ms, plan.as_of_ms)
+    _, *others = files_read(log.event_log, plan)
+    impressions = log.event_log.files_between("impressions", *window)
+    for files in (impressions, *others, log.event_log.files_of("pins")):
         if not files:
             continue
         table = files[0].table
@@ -77,7 +83,7 @@ def column_problems(plan: SnapshotPlan, log: Glimpse) -> list[str]:
 def vocabulary_problems(plan: SnapshotPlan, log: Glimpse) -> list[str]:
     """Return which action types of the log the vocabulary lacks, so that reading refuses them."""
     shown = _types_shown(plan, log)
-    foreign = sorted(set(shown) - set(plan.features.action_types))
+    foreign = sorted(set(shown) - {*plan.features.action_types, *plan.passed_over})
     if not foreign:
         return []
     return [

@@ -56,7 +56,9 @@ class ShardSummary:
     event_counts: EventCounts
 
 
-def write_snapshot(run: ResolvedRun, num_workers: int | None = None) -> Snapshot:
+def write_snapshot(
+    run: ResolvedRun, num_workers: int | None = None, passed_over: tuple[str, ...] = ()
+) -> Snapshot:
     """Build and publish the snapshot of a run; the same content is published once.
 
     The result depends on the event log's rows known before as_of, on `config.features` and
@@ -66,6 +68,7 @@ def write_snapshot(run: ResolvedRun, num_workers: int | None = None) -> Snapshot
     Args:
         run: what was resolved.
         num_workers: processes; None takes the machine's cores, or one where the log is small.
+        passed_over: action types beyond the recipe's that the log may have; they are left out.
 
     Returns:
         The published snapshot, at `<workspace>/snapshots/<first 16 digits of its digest>`.
@@ -77,7 +80,7 @@ def write_snapshot(run: ResolvedRun, num_workers: int | None = None) -> Snapshot
             refused.
         TransientStorageError: the storage failed or is full.
     """
-    plan = make_plan(run)
+    plan = make_plan(run, passed_over)
     check_features(plan)
     event_log = open_event_log(run.event_log_uri)
     check_covered(event_log, plan)

@@ -26,7 +26,8 @@ def snapshot_to_train(run: ResolvedRun, snapshot: Snapshot, recipe: RunConfig) -
     if config == run.config.snapshot and recipe.features == snapshot.features:
         return snapshot
     made = run.config.model_copy(update={"features": recipe.features, "snapshot": config})
-    return write_snapshot(run.model_copy(update={"config": made}))
+    passed_over = unknown_types(run.config.features, recipe.features)
+    return write_snapshot(run.model_copy(update={"config": made}), passed_over=passed_over)
 
 
 def counterpart(
@@ -57,7 +58,17 @@ def counterpart(
     if config == run.config.snapshot and is_held and is_same:
         return snapshot
     recipe = run.config.model_copy(update={"features": features, "snapshot": config})
-    return write_snapshot(run.model_copy(update={"config": recipe}))
+    passed_over = unknown_types(run.config.features, features)
+    return write_snapshot(run.model_copy(update={"config": recipe}), passed_over=passed_over)
+
+
+def unknown_types(ours: FeatureConfig, theirs: FeatureConfig) -> tuple[str, ...]:
+    """Return the action types of the run's recipe that another recipe does not know.
+
+    Actions of these types are left out of the other's snapshot, as they are not told to its model
+    where that serves. A type that neither knows is refused, as in every log.
+    """
+    return tuple(name for name in ours.action_types if name not in theirs.action_types)
 
 
 def _inputs(features: FeatureConfig) -> tuple[object, ...]:

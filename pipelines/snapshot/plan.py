@@ -34,6 +34,7 @@ class SnapshotPlan:
     config: SnapshotConfig
     training: Window
     holdout: Window
+    passed_over: tuple[str, ...] = ()  # action types that the log may have and nobody is told of
 
     @property
     def windows(self) -> dict[str, Window]:
@@ -106,12 +107,12 @@ class SnapshotPlan:
         return np.array(sorted(days), dtype=np.int64)
 
 
-def make_plan(run: ResolvedRun) -> SnapshotPlan:
+def make_plan(run: ResolvedRun, passed_over: tuple[str, ...] = ()) -> SnapshotPlan:
     """Return the plan of a run's snapshot."""
-    return plan_of(run.config, run.as_of)
+    return plan_of(run.config, run.as_of, passed_over)
 
 
-def plan_of(recipe: RunConfig, as_of: datetime) -> SnapshotPlan:
+def plan_of(recipe: RunConfig, as_of: datetime, passed_over: tuple[str, ...] = ()) -> SnapshotPlan:
     """Return the plan of a recipe's snapshot, whose windows end where impressions are mature.
 
     The holdout ends at as_of minus the label window and is `holdout_days` long. The embargo of
@@ -129,6 +130,7 @@ def plan_of(recipe: RunConfig, as_of: datetime) -> SnapshotPlan:
         config=config,
         training=training,
         holdout=holdout,
+        passed_over=passed_over,
     )
 
 

@@ -183,13 +183,15 @@ def _spill_actions(task: SpillTask, file: LogFile, shard_files: _ShardFiles) -> 
         as_of_ms=plan.as_of_ms,
         start_ms=plan.actions_start_ms,
         end_ms=plan.as_of_ms,
-        action_types=plan.features.action_types,
+        action_types=(*plan.features.action_types, *plan.passed_over),
     )
     rows = read_events(task.event_log, file, wanted)
+    vocabulary = pa.array(plan.features.action_types, pa.string())
+    if plan.passed_over:
+        rows = rows.filter(pc.is_in(rows["action_type"], value_set=vocabulary))
     pin_id, acted_at = np.asarray(rows["pin_id"]), np.asarray(rows["acted_at"])
     wanted_types = pa.array(plan.wanted_action_types, pa.string())
     is_wanted = np.asarray(pc.is_in(rows["action_type"], value_set=wanted_types))
-    vocabulary = pa.array(plan.features.action_types, pa.string())
     type_ids = pc.add(pc.index_in(rows["action_type"], value_set=vocabulary), 1).cast(pa.int8())
     index = ACTIONS.names.index("action_type")
     type_field = pa.field("action_type_id", pa.int8(), nullable=False)

@@ -19,7 +19,7 @@ from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import ACTIONS, EMBEDDING_DIM, IMPRESSIONS, PINS, USERS
 from pipelines.contracts.snapshot_files import open_table
-from pipelines.contracts.time import to_ms
+from pipelines.contracts.time import DAY_MS, to_ms
 from pipelines.recipes import smoke
 from pipelines.snapshot.build import write_snapshot
 from pipelines.storage import list_names, local_path, to_uri
@@ -79,6 +79,12 @@ def acted(
         "known_at": january(known),
         "request_id": request_id,
     }
+
+
+def days_before(row: Row, num_days: int) -> Row:
+    """Return an action that happened, and became known, some days earlier."""
+    earlier = {name: row[name] - num_days * DAY_MS for name in ("acted_at", "known_at")}
+    return {**row, **earlier}
 
 
 def tiny_impressions() -> list[Row]:

@@ -15,6 +15,7 @@ from pipelines.storage import to_uri
 from support.tiny_log import (
     TINY_AS_OF,
     acted,
+    days_before,
     rewrite,
     tiny_actions,
     tiny_config,
@@ -51,7 +52,7 @@ def test_a_log_that_has_everything_has_no_problem(folder: Path) -> None:
 def test_a_head_that_the_log_never_shows_is_named(folder: Path) -> None:
     [problem] = problems(folder, recipe(heads=(REPIN, SAVE)))
     assert problem == (
-        "head 'save' predicts action type 'save', which no action from 2017-01-09 to 2017-01-20 "
+        "head 'save' predicts action type 'save', which no action from 2016-12-17 to 2017-01-20 "
         "has; found ['click', 'long_click', 'repin']; correct the head, or add these actions to "
         "the log"
     )
@@ -59,11 +60,12 @@ def test_a_head_that_the_log_never_shows_is_named(folder: Path) -> None:
 
 def test_a_head_counts_only_in_days_that_are_read_and_rows_that_are_known(tmp_path: Path) -> None:
     config = recipe(heads=(REPIN, SAVE))
-    early = acted(1, 30, "save", "08 23:59", "09 00:00")  # the day before the first that is read
+    # The first day that is read is 17 December: popularity looks back 28 days from training.
+    early = days_before(acted(1, 30, "save", "08 23:59", "09 00:00"), 23)
     late = acted(1, 30, "save", "18 00:30", "20 00:00")  # known at as_of, not before
     write_tiny_log(tmp_path, actions=[*tiny_actions(), early, late])
     assert len(problems(tmp_path, config)) == 1
-    within = acted(1, 30, "save", "09 00:00", "09 00:01")
+    within = days_before(acted(1, 30, "save", "09 00:00", "09 00:01"), 23)
     write_tiny_log(tmp_path, actions=[*tiny_actions(), within])
     assert problems(tmp_path, config) == []
 
