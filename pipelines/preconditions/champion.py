@@ -22,6 +22,7 @@ from pipelines.preconditions.event_log import (
     vocabulary_problems,
 )
 from pipelines.preconditions.recipe_alone import listed
+from pipelines.recipes.showing import differences
 from pipelines.registry import anchor, registry
 from pipelines.snapshot.counterpart import OWN_OPTIONS, unknown_types
 from pipelines.snapshot.plan import plan_of
@@ -42,11 +43,14 @@ def require_comparable(
 ) -> None:
     """Refuse a cycle whose champion cannot be scored on the event log of today.
 
+    Otherwise the log says what will be compared, and how.
+
     Raises:
         ConfigurationError: all that the champion lacks is listed.
         TransientStorageError: the storage failed.
     """
     its_own = recipe_of(client, workspace_uri, champion) if champion else None
+    log.info("%s", what_is_compared(champion, its_own, config))
     if champion is None or its_own is None:
         return
     if found := champion_problems(its_own, config, seen, as_of):
@@ -58,6 +62,35 @@ def require_comparable(
             f"begin a line of models without a champion: set HOMEFEED_REGISTERED_MODEL to "
             f"another name"
         )
+
+
+def what_is_compared(
+    champion: ModelRef | None, its_own: RunConfig | None, config: RunConfig
+) -> str:
+    """Return in words what this cycle's challenger will be compared with, and how.
+
+    Args:
+        champion: Who serves.
+        its_own: The recipe that made the champion; None where that is not on record.
+        config: The run's recipe.
+    """
+    ours = f"the challenger of recipe {config.recipe_ref.label}"
+    if champion is None:
+        return (
+            f"No model serves: {ours} will be held against a random order, popularity, newest "
+            f"first, past engagement and a logistic regression."
+        )
+    said = f"{ours[0].upper()}{ours[1:]} will be compared with {champion.label} on one holdout"
+    if its_own is None:
+        return f"{said}; the champion's own recipe is in its bundle."
+    sections = ("features", "model", "training", f"snapshot.{OWN_OPTIONS[0]}")
+    found = [line for line in differences(its_own, config) if line.startswith(sections)]
+    if not found:
+        return f"{said}; both have the same recipe."
+    return (
+        f"{said}, each on features computed as its own recipe says. From the champion's recipe, "
+        f"{its_own.recipe_ref.label}, to the run's: {'; '.join(found)}."
+    )
 
 
 def recipe_of(client: "MlflowClient", workspace_uri: str, champion: ModelRef) -> RunConfig | None:
