@@ -24,6 +24,7 @@ from validation.model_gate.baselines.measure import (
     make_baselines,
     measure,
 )
+from validation.model_gate.baselines.rankings import POPULARITY
 from validation.model_gate.comparison import ComparedModels, compare_with_influences
 from validation.model_gate.off_policy.estimate import estimate
 from validation.model_gate.policy.influence import Influences
@@ -134,11 +135,12 @@ def measure_baselines(rows: ExampleRows, ours: _Scored, config: RunConfig) -> Ba
 def _first_cycle(
     rows: ExampleRows, ours: _Scored, baselines: Baselines, config: RunConfig
 ) -> Facts:
-    """Compare the challenger with the best of the simple baselines."""
-    model, holdout, best = ours.side.model, ours.side.snapshot.holdout, baselines.best()
-    kind = kind_of(best)
-    models = ComparedModels(holdout, kind, model, None, seen=ours.seen, baseline_name=best.name)
-    baseline = SplitScores(baselines.scores[best.name], {}, ours.scores.holdout_digest)
+    """Compare the challenger with the best of the baselines that it must beat."""
+    model, holdout = ours.side.model, ours.side.snapshot.holdout
+    one = baselines.find(POPULARITY) if config.model_gate.needs_popularity else baselines.best()
+    kind = kind_of(one)
+    models = ComparedModels(holdout, kind, model, None, seen=ours.seen, baseline_name=one.name)
+    baseline = SplitScores(baselines.scores[one.name], {}, ours.scores.holdout_digest)
     heads, gate = config.features.heads, config.model_gate
     found = compare_with_influences(rows, ours.scores, baseline, models, heads, gate)
     estimates = _estimates(rows, ours.scores, baseline, config)

@@ -27,10 +27,10 @@ the champion, would serve, and is shown to be above minus the margin: a worse re
 freshness. Where a model serves whose recipe nobody can read or make, nothing is promoted until
 a person says which recipe is accepted. In every other case the champion stays.
 
-In the first cycle the baseline is the best of the simple ones (`baselines`). Against a ranking the
-margin is zero in 3 and 6, and the whole two-sided interval must be above it: no champion has
-aged, so that freshness is worth nothing. Every other ranking must be beaten likewise, and the
-logistic regression may not be better by more than the margin: a bound like those of 3 and 5.
+In the first cycle the baseline is a simple one (`baselines`). Against a ranking the margin is zero
+in 3 and 6, and the whole two-sided interval must be above it: no champion has aged, so that
+freshness is worth nothing. Where the recipe asks for it, every other ranking must be beaten
+likewise, and the logistic regression may not be better by more than the margin.
 Guardrails and segments are judged against the baseline as they are against a champion.
 
 A holdout of many users can be sure of a loss that is smaller than the margin. Such a challenger

@@ -3,7 +3,7 @@
 Tested in tests/pipelines/contracts/test_config.py.
 """
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -61,6 +61,11 @@ class ModelGateConfig(Frozen):
     seed_noise: float = Field(
         default=0.002, ge=0, lt=1, description="Standard deviation between seeds, relative change."
     )
+    first_champion_beats: Literal["popularity", "every_baseline"] = Field(
+        default="popularity",
+        description="What the first champion must beat: the ranking by popularity over 28 days, or "
+        "every simple ranking, without being worse than the logistic regression by the margin.",
+    )
     max_unpromoted_cycles: int = Field(
         default=4, ge=1, description="Cycles without a promotion before a person is asked."
     )
@@ -89,6 +94,11 @@ class ModelGateConfig(Frozen):
     max_head_calibration: float = Field(
         default=2.0, ge=1, description="Predicted / observed of every head, not above."
     )
+
+    @property
+    def needs_popularity(self) -> bool:
+        """Whether the first champion must beat popularity alone."""
+        return self.first_champion_beats == "popularity"
 
     @model_validator(mode="after")
     def _segments_may_lose_more(self) -> Self:

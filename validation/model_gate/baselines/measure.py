@@ -48,6 +48,20 @@ class Baselines:
     facts: tuple[BaselineFacts, ...]
     scores: Mapping[str, FloatArray]
 
+    def find(self, name: str) -> BaselineFacts:
+        """Return a baseline that has scores.
+
+        Raises:
+            DataContractError: it could not be measured.
+        """
+        for facts in self.facts:
+            if facts.name == name and name in self.scores:
+                return facts
+        raise DataContractError(
+            f"the baseline {name!r} could not be measured on the holdout; expected the snapshot to "
+            f"hold what it ranks by; build the snapshot again"
+        )
+
     def best(self) -> BaselineFacts:
         """Return the one with the highest level.
 

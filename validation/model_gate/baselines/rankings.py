@@ -18,6 +18,7 @@ Numbers = Mapping[str, np.ndarray]
 """The numeric features of the holdout, by name, float32 (N,)."""
 
 RANDOM = "a random order"
+POPULARITY = "popularity, 28 days"
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """What a first champion must show against the simple baselines, and what is noted in every cycle.
 
-The first champion must beat each ranking: the whole two-sided interval of the change lies above
-zero. Against the logistic regression it must not be worse by more than the margin, in the sense of
-`validation.model_gate.policy.rules.is_shown`. In a later cycle nothing is held up by them: what
-serves there has passed. Not for measuring them (`measure`).
+Where `model_gate.first_champion_beats` is 'every_baseline', the first champion must beat each
+ranking: the whole two-sided interval of the change lies above zero. Against the logistic regression
+it must not be worse by more than the margin, in the sense of
+`validation.model_gate.policy.rules.is_shown`. Otherwise nothing is held up by them: a baseline that
+surely beats the challenger is a warning. Not for measuring them (`measure`).
 """
 
 from statistics import NormalDist
@@ -20,11 +21,11 @@ def judge_baselines(
     """Hold the challenger of a first cycle against every baseline, and note what is odd.
 
     Args:
-        baselines: of this cycle; a first cycle without any shows nothing.
+        baselines: of this cycle; where all of them must be beaten, none shows nothing.
         config: the margin.
         findings: of the comparison with the best of them, or with the champion.
     """
-    is_first = findings.comparison.is_first_cycle
+    is_first = findings.comparison.is_first_cycle and not config.needs_popularity
     if is_first and not baselines:
         findings.missing.append("No simple baseline was measured, and no model serves.")
     for facts in baselines:

@@ -10,13 +10,14 @@ from support.holdouts import HEADS
 from support.judgements import BEATEN, SERVING, baseline_facts
 from validation.model_gate.verdict import decide
 
+ALL = CONFIG.model_copy(update={"first_champion_beats": "every_baseline"})
 FIRST: dict[str, Any] = {"baseline_kind": BaselineKind.RANKING, "baseline_model": None}
 BETTER = change(0.3)
 
 
 def verdict_with(*baselines: BaselineFacts, **fields: Any) -> Verdict:
     found = comparison(BETTER, **(FIRST | fields))
-    return decide(found, SOUND, SERVING, CONFIG, HEADS, baselines=baselines)
+    return decide(found, SOUND, SERVING, ALL, HEADS, baselines=baselines)
 
 
 def test_without_baselines_no_first_champion_is_promoted() -> None:
@@ -70,6 +71,16 @@ def test_a_later_cycle_is_warned_and_not_held_up() -> None:
 def test_the_best_may_be_the_regression_and_then_the_margin_counts() -> None:
     by = {"baseline_kind": BaselineKind.REGRESSION, "baseline_name": "logistic regression"}
     found = comparison(change(0.0, -0.008, 0.008), **(FIRST | by))
-    verdict = decide(found, SOUND, SERVING, CONFIG, HEADS, baselines=BEATEN)
+    verdict = decide(found, SOUND, SERVING, ALL, HEADS, baselines=BEATEN)
     assert verdict.decision is Decision.PROMOTE
     assert "the logistic regression" in verdict.reasons[0]
+
+
+def test_a_recipe_may_ask_for_popularity_alone_and_is_warned_of_the_others() -> None:
+    better = baseline_facts("newest first", change=(-0.3, -0.2))
+    found = comparison(BETTER, **FIRST)
+    verdict = decide(found, SOUND, SERVING, CONFIG, HEADS, baselines=(better,))
+    assert CONFIG.first_champion_beats == "popularity"
+    assert verdict.decision is Decision.PROMOTE
+    said = " ".join(verdict.reasons)
+    assert "Warning: The ranking by newest first beats the challenger" in said
