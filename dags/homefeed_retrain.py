@@ -38,7 +38,7 @@ from pipelines.orchestration.operators import stage_operator
 from pipelines.orchestration.resolving import start_cycle
 from pipelines.orchestration.retries import StageRetryPolicy
 from pipelines.orchestration.timetable import GridTimetable
-from pipelines.recipes import RECIPES
+from pipelines.recipes.references import EXPECTED, choices, pattern
 from pipelines.settings import DAG_ID, Settings
 
 SETTINGS = Settings()
@@ -57,7 +57,12 @@ PARAMS = {
         description="Use what was known before this day (UTC). Empty: the data interval's end.",
     ),
     "recipe": Param(
-        SETTINGS.recipe, enum=sorted(RECIPES), title="Recipe", description="Configuration to run."
+        SETTINGS.recipe,
+        type="string",
+        pattern=pattern(SETTINGS.recipe),
+        examples=choices(SETTINGS.recipe),
+        title="Recipe",
+        description=f"Configuration to run: {EXPECTED}.",
     ),
     "promote": Param(
         True, type="boolean", title="Promote", description="Promote if the verdict is PROMOTE."

@@ -59,7 +59,10 @@ class Settings(BaseSettings):
     )
     experiment: str = Field(default="homefeed_retrain", description="MLflow experiment.")
     registered_model: str = Field(default="homefeed_ranker", description="MLflow registered model.")
-    recipe: str = Field(default="completejourney", description="Default recipe of a run.")
+    recipe: str = Field(
+        default="completejourney",
+        description="Default recipe of a run: a name, module:function, or a YAML or TOML file.",
+    )
     airflow_url: str = Field(default="http://127.0.0.1:8080", description="For links in alerts.")
     alert_transports: tuple[Transport, ...] = Field(
         default=("outbox",), description='JSON list, e.g. ["smtp", "slack"].'
@@ -182,7 +185,7 @@ class Settings(BaseSettings):
             )
         return value
 
-    @field_validator("home", "event_log", "workspace")
+    @field_validator("home", "event_log", "workspace", "recipe")
     @classmethod
     def _holds_no_keys(cls, value: str, info: ValidationInfo) -> str:
         """Refuse keys before any message, alert or command repeats the place."""

@@ -71,7 +71,7 @@ def serving_command(places: ResolvedRun | Settings) -> str:
 
 def accept_command(run: ResolvedRun) -> str:
     """Return the command that makes a run's recipe the accepted one."""
-    recipe = _quote(run.config.recipe)
+    recipe = _quote(run.config.reference)
     return _at(run, f"homefeed anchor set --recipe {recipe} --reason 'why it is accepted'")
 
 

@@ -27,12 +27,16 @@ from pipelines.contracts.artifacts import (
     AlertReceipt,
     NextStep,
     ResolvedRun,
-    StageFailure,
-    StageRecord,
 )
 from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.judgement import BaselineKind, Comparison, Decision, Judgement, Promoted
-from pipelines.contracts.run_layout import failure_uri, lost_race_uri, manifest_uri
+from pipelines.contracts.run_layout import (
+    StageFailure,
+    StageRecord,
+    failure_uri,
+    lost_race_uri,
+    manifest_uri,
+)
 from pipelines.plain_text import one_line
 from pipelines.settings import DAG_ID, Settings
 
@@ -159,6 +163,7 @@ def compose_verdict(judgement: Judgement, run: ResolvedRun, settings: Settings) 
     return Alert(
         kind=kind,
         run_id=run.run_id,
+        recipe=run.config.recipe_ref,
         title=f"Homefeed retrain {run.as_of:%Y-%m-%d}: {label} {finding}",
         happened="\n".join(map(one_line, verdict.reasons)),
         certainty=_certainty(comparison),
@@ -192,6 +197,7 @@ def compose_forced(
     return Alert(
         kind=AlertKind.FORCED_PROMOTION,
         run_id=run.run_id,
+        recipe=run.config.recipe_ref,
         title=f"Homefeed retrain {run.as_of:%Y-%m-%d}: {label} was promoted by hand",
         happened=f"A person made {label} champion in spite of the verdict: {one_line(reason)}",
         certainty=f"What the gate had said: {verdict}",
@@ -235,6 +241,7 @@ def compose_failure(
     return Alert(
         kind=AlertKind.DATA_GATE_FAILED if is_data_gate else AlertKind.BROKEN_RUN,
         run_id=run.run_id,
+        recipe=run.config.recipe_ref,
         title=f"Homefeed retrain {run.as_of:%Y-%m-%d}: {broken}",
         happened=happened,
         certainty=certainty,

@@ -5,9 +5,8 @@ does: it may have been killed since. Not for what is told (`pipelines.alerts.com
 """
 
 from pipelines import storage
-from pipelines.contracts.artifacts import StageFailure
 from pipelines.contracts.errors import LostRaceError
-from pipelines.contracts.run_layout import manifest_uri, stage_lease_uri
+from pipelines.contracts.run_layout import StageFailure, manifest_uri, stage_lease_uri
 
 
 def is_lost_race(failure: StageFailure) -> bool:

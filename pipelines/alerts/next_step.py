@@ -18,7 +18,7 @@ from pipelines.alerts.commands import (
     serving_command,
     stage_command,
 )
-from pipelines.contracts.artifacts import NextStep, ResolvedRun, RunRequest, StageFailure
+from pipelines.contracts.artifacts import NextStep, ResolvedRun, RunRequest
 from pipelines.contracts.errors import (
     DataContractError,
     DataGateFailedError,
@@ -27,6 +27,7 @@ from pipelines.contracts.errors import (
     SnapshotDamagedError,
 )
 from pipelines.contracts.judgement import Decision, Judgement, Promoted, Promotion
+from pipelines.contracts.run_layout import StageFailure
 from pipelines.settings import Settings
 
 JUDGING_STAGES = ("check_snapshot", "train_challenger", "train_anchor", "compare_with_champion")
@@ -227,7 +228,7 @@ def _ask_fresh_data(run: ResolvedRun, stays: str, serving: Commands) -> NextStep
 
     The same holdout is not asked again: trying until it agrees would make chance the judge.
     """
-    from pipelines.event_log.reader import open_event_log
+    from pipelines.event_log.log_files import open_event_log
 
     as_of = run.as_of + timedelta(days=run.config.snapshot.holdout_days)
     purpose = f"Once the event log holds every day before {as_of:%Y-%m-%d}:"

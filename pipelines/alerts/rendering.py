@@ -11,6 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from pipelines.contracts.artifacts import Alert, NextStep
+from pipelines.contracts.config import RecipeRef
 from pipelines.plain_text import link_target, one_line, safe_lines
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def _harmless(alert: Alert) -> Alert:
     return alert.model_copy(
         update={
             "run_id": one_line(alert.run_id),
+            "recipe": _harmless_recipe(alert.recipe),
             "title": one_line(alert.title),
             "happened": safe_lines(alert.happened),
             "certainty": safe_lines(alert.certainty),
@@ -80,6 +82,14 @@ def _harmless(alert: Alert) -> Alert:
             "links": tuple((one_line(label), one_line(uri)) for label, uri in alert.links),
         }
     )
+
+
+def _harmless_recipe(recipe: RecipeRef | None) -> RecipeRef | None:
+    """Return the same for a recipe, whose name and place are somebody's own text."""
+    if recipe is None:
+        return None
+    shown = {"name": one_line(recipe.name), "reference": one_line(recipe.reference)}
+    return recipe.model_copy(update=shown)
 
 
 @cache

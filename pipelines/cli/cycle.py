@@ -3,6 +3,7 @@
 Tested in tests/pipelines/cli/test_main.py and test_cycle.py.
 """
 
+import logging
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
@@ -13,8 +14,10 @@ from pipelines.contracts.artifacts import MAX_DEVICES, MAX_NODES, STAGES, Resolv
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
 from pipelines.contracts.judgement import Judgement, Promotion
 from pipelines.contracts.time import parse_instant
+from pipelines.recipes import canonical, make_recipe
 from pipelines.settings import Settings
 
+log = logging.getLogger(__name__)
 app = typer.Typer()
 
 AsOf = Annotated[str, typer.Option(help="Day (YYYY-MM-DD, UTC); rows known before it are used.")]
@@ -57,7 +60,10 @@ def stage(
 def begin(
     context: typer.Context,
     as_of: AsOf = "",
-    recipe: Annotated[str, typer.Option(help="Recipe name; HOMEFEED_RECIPE by default.")] = "",
+    recipe: Annotated[
+        str,
+        typer.Option(help="Name, module:function or file; HOMEFEED_RECIPE by default."),
+    ] = "",
     promote: Promote = True,
     devices: Annotated[int, typer.Option(help=f"Training processes, 1 to {MAX_DEVICES}.")] = 1,
     nodes: Annotated[int, typer.Option(help=f"Machines, 1 to {MAX_NODES}; `resolve` only.")] = 1,
@@ -76,7 +82,7 @@ def begin(
     _check_nodes(nodes, is_here)
     _check_devices(devices, hardware, is_here)
     request = RunRequest(
-        recipe=recipe or settings.recipe,
+        recipe=canonical(recipe or settings.recipe),
         as_of=parse_instant(as_of, "--as-of") if as_of else None,
         now=datetime.now(UTC),
         may_promote=promote,
@@ -86,9 +92,24 @@ def begin(
         trigger=key,
     )
     run = start_run(request, settings)
+    _tell_if_changed(run, request.recipe)
     if is_here:
         _finish(run, settings)
     say(run.run_uri)
+
+
+def _tell_if_changed(run: ResolvedRun, reference: str) -> None:
+    """Warn where the cycle was resolved before and its recipe says something else by now."""
+    try:
+        todays = make_recipe(reference)
+    except HomefeedError:
+        return  # The cycle has its own value, and goes on without the file or module.
+    if todays != run.config:
+        log.warning(
+            "recipe %s has changed since this cycle was resolved (%s then, %s now); the cycle goes "
+            "on with what it said then; give another --key to begin a cycle with the new value",
+            *(reference, run.config.fingerprint()[:12], todays.fingerprint()[:12]),
+        )
 
 
 def _check_nodes(nodes: int, is_here: bool) -> None:

@@ -10,7 +10,7 @@ import typer
 from pipelines import storage
 from pipelines.cli.say import say
 from pipelines.sources.publish import ingest
-from pipelines.sources.world.parameters import WorldParameters, make_parameters
+from pipelines.sources.world.parameters import Like, WorldParameters, make_parameters
 
 app = typer.Typer(help="Write an event log from somebody's data.", no_args_is_help=True)
 _WORLD = WorldParameters()
@@ -35,9 +35,16 @@ def world(
     num_days: Annotated[int, typer.Option(help="Days with events.")] = _WORLD.num_days,
     start: Annotated[str, typer.Option(help="First day (YYYY-MM-DD).")] = str(_WORLD.start),
     seed: Annotated[int, typer.Option(help="The same one gives the same log.")] = _WORLD.seed,
+    like: Annotated[
+        Like, typer.Option(help="Whose action types and embedding version it has: a recipe's.")
+    ] = "world",
+    pin_lifetime_days: Annotated[
+        float | None, typer.Option(help="Half-life of a pin's appeal; by default no pin fades.")
+    ] = None,
 ) -> None:
     """Write a simulated world whose best possible ranking is known."""
     from pipelines.sources.world.adapter import WorldAdapter
 
-    ingest(WorldAdapter(make_parameters(num_users, num_pins, num_days, start, seed)), to)
+    made = make_parameters(num_users, num_pins, num_days, start, seed, like, pin_lifetime_days)
+    ingest(WorldAdapter(made), to)
     say(storage.to_uri(to))

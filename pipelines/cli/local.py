@@ -11,11 +11,12 @@ import typer
 from pipelines.cli.say import say
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.local.layout import LocalHome, default_home
+from pipelines.recipes import canonical
 
 app = typer.Typer(help="Airflow and MLflow on this machine.", no_args_is_help=True)
 
 Home = Annotated[str, typer.Option(help="Folder for everything; HOMEFEED_HOME by default.")]
-Recipe = Annotated[str, typer.Option(help="Recipe of both cycles.")]
+Recipe = Annotated[str, typer.Option(help="Name, module:function or file; of both cycles.")]
 AsOf = Annotated[list[str], typer.Option("--as-of", help="A cycle's day; give it once per cycle.")]
 Dags = Annotated[str, typer.Option(help="Folder with the DAG file.")]
 
@@ -32,7 +33,7 @@ def retrain(
     """Run two cycles in a real Airflow, one after the other, and say what came out."""
     from pipelines.local.retrain import retrain as run_cycles
 
-    raise typer.Exit(run_cycles(_home(home), _dags(dags), recipe, tuple(as_of)))
+    raise typer.Exit(run_cycles(_home(home), _dags(dags), canonical(recipe), tuple(as_of)))
 
 
 @app.command()

@@ -13,9 +13,11 @@ from typing import NoReturn
 
 import typer
 
-from pipelines.cli import anchor, cycle, history, ingest, local, registry
+from pipelines.cli import cycle, history, ingest, local, registry
+from pipelines.cli import log as event_log
 from pipelines.cli.estimate import estimate
 from pipelines.cli.gc import gc
+from pipelines.cli.recipes import anchor, recipe
 from pipelines.cli.reproduce import reproduce
 from pipelines.cli.say import SafeFormatter, complain
 from pipelines.cli.train import PASS_ON, train
@@ -37,7 +39,9 @@ app.command()(reproduce)
 app.command()(history.serving)
 app.add_typer(history.app, name="history")
 app.add_typer(anchor.app, name="anchor")
+app.add_typer(recipe.app, name="recipe")
 app.add_typer(ingest.app, name="ingest")
+app.add_typer(event_log.app, name="log")
 app.add_typer(local.app, name="local")
 
 

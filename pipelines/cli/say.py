@@ -21,6 +21,11 @@ def say_indented(text: str) -> None:
     typer.echo(f"  {one_line(text)}")
 
 
+def say_lines(text: str) -> None:
+    """Print a text of several lines with its indentation; nothing in it steers a terminal."""
+    typer.echo(safe_lines(text).rstrip("\n"))
+
+
 def complain(message: str) -> None:
     """Print an error's message in red, with the line breaks that it has."""
     typer.secho(safe_lines(message), fg="red", err=True)

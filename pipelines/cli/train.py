@@ -26,7 +26,7 @@ from pipelines.contracts.config import ModelConfig, RunConfig, TrainingConfig
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.run_layout import snapshot_manifest_uri
 from pipelines.contracts.snapshot_files import verify_files
-from pipelines.recipes import RECIPES, make_recipe
+from pipelines.recipes.references import EXPECTED, make_recipe
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ class TrainOptions(BaseSettings):
     )
     recipe: str = Field(
         default="",
-        description=f"Recipe that the snapshot was built with ({', '.join(RECIPES)}); its values "
-        "are the defaults below. HOMEFEED_RECIPE by default.",
+        description=f"Recipe that the snapshot was built with: {EXPECTED}. Its values are the "
+        "defaults below. HOMEFEED_RECIPE by default.",
     )
     devices: int = Field(default=1, ge=1, le=MAX_DEVICES, description="Processes on each machine.")
     accelerator: Literal["cpu", "gpu"] = Field(default="cpu", description="Hardware.")
@@ -197,7 +197,7 @@ def _read_snapshot(snapshot_uri: str, config: RunConfig) -> Snapshot:
     if snapshot.features != config.features:
         raise ConfigurationError(
             f"the snapshot {snapshot_uri} was built with other heads or features than recipe "
-            f"{config.recipe!r} has; expected the same; give --recipe, or build a new snapshot"
+            f"{config.reference!r} has; expected the same; give --recipe, or build a new snapshot"
         )
     return snapshot
 

@@ -19,9 +19,8 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, Field
 
 from pipelines.contracts.base import Artifact, Frozen, digest_of
-from pipelines.contracts.code_identity import Environment
-from pipelines.contracts.config import FeatureConfig, RunConfig
-from pipelines.contracts.time import floor_to_day, to_ms
+from pipelines.contracts.config import FeatureConfig, RecipeRef, RunConfig
+from pipelines.contracts.time import Window, floor_to_day
 
 STAGES = (
     *("resolve_run", "build_snapshot", "check_snapshot", "train_challenger", "train_anchor"),
@@ -74,7 +73,7 @@ class CycleOptions(Frozen):
 class RunRequest(CycleOptions):
     """What an operator or a schedule asks for: the input of `resolve_run`."""
 
-    recipe: str = Field(description="Name of a recipe in pipelines/recipes.py.")
+    recipe: str = Field(description="A recipe's reference, as `pipelines.recipes.canonical` gives.")
     as_of: AwareDatetime | None = Field(description="None takes `now`; floored to the day, UTC.")
     now: AwareDatetime = Field(description="Interval end of a schedule, else the wall clock.")
 
@@ -165,24 +164,7 @@ class ResolvedRun(CycleOptions, Artifact):
     def to_request(self) -> RunRequest:
         """Return the request that names this very cycle, as if it were made on the cycle's day."""
         day = self.as_of
-        return RunRequest(recipe=self.config.recipe, as_of=day, now=day, **self.options())
-
-
-class Window(Frozen):
-    """A half-open interval of time [start, end)."""
-
-    start: AwareDatetime
-    end: AwareDatetime
-
-    @property
-    def start_ms(self) -> int:
-        """Start in milliseconds since the epoch."""
-        return to_ms(self.start)
-
-    @property
-    def end_ms(self) -> int:
-        """End in milliseconds since the epoch."""
-        return to_ms(self.end)
+        return RunRequest(recipe=self.config.reference, as_of=day, now=day, **self.options())
 
 
 class FileDigest(Frozen):
@@ -203,10 +185,26 @@ class ShardStats(Frozen):
     num_examples: int
 
 
+class EventCounts(Frozen):
+    """How a snapshot's actions fit its requests; zeros where an older snapshot did not count."""
+
+    num_naming: int = Field(
+        default=0,
+        description="Actions in a window, but for its first label window, with a request.",
+    )
+    num_naming_unknown: int = Field(
+        default=0, description="Of these, naming none of their user's in the snapshot."
+    )
+    num_near: int = Field(
+        default=0, description="Actions without a request whose pin was shown before or after."
+    )
+    num_early: int = Field(default=0, description="Of these, shown only after the action.")
+
+
 class Snapshot(Artifact):
     """An immutable, content-addressed training and holdout set.
 
-    <uri>/pins.arrow                        PIN_ROWS + categorical codes, all shards' pins
+    <uri>/pins.arrow                        PIN_ROWS (+ PIN_TIME) + codes, all shards' pins
     <uri>/shard-00000/timeline.arrow        TIMELINE
     <uri>/shard-00000/requests.arrow        REQUESTS
     <uri>/shard-00000/examples.arrow        EXAMPLE_KEYS + features + labels
@@ -226,6 +224,8 @@ class Snapshot(Artifact):
     files: tuple[FileDigest, ...]
     num_duplicate_impressions: int = Field(description="Dropped: same request and pin again.")
     num_immature_impressions: int = Field(description="Left out: younger than the label window.")
+    num_cold_pins: int = Field(default=0, description="Pins without an embedding before as_of.")
+    event_counts: EventCounts = EventCounts()
 
     @property
     def num_requests(self) -> int:
@@ -347,6 +347,11 @@ class Alert(Frozen):
 
     kind: AlertKind
     run_id: str
+    recipe: RecipeRef | None = Field(
+        default=None,
+        exclude_if=lambda recipe: recipe is None,
+        description="The run's; None where no run was resolved.",
+    )
     title: str = Field(description="One line.")
     happened: str
     certainty: str = Field(description="How sure we are: interval, power, or which check failed.")
@@ -360,40 +365,3 @@ class AlertReceipt(Artifact):
 
     alert: Alert | None
     delivered_to: tuple[str, ...]
-
-
-class StageFailure(Frozen):
-    """Why a stage's last attempt failed; for the alert and for whoever looks."""
-
-    stage: str
-    error_class: str
-    message: str
-    exit_code: int
-    is_retryable: bool
-    occurred_at: AwareDatetime
-
-
-class StageRecord(Frozen):
-    """`manifest.json` of a stage: the artifact and the input it belongs to."""
-
-    stage: str
-    input_digest: str = Field(description="Digest of everything the artifact depends on.")
-    artifact: dict = Field(description="JSON form of the stage's artifact.")  # type: ignore[type-arg]
-    seal: str = Field(default="", description="Digest of what it says; '' in older records.")
-    made_with: Environment | None = Field(default=None, description="None in older records.")
-    wall_s: float = Field(ge=0, description="Seconds of the attempt that published it.")
-    finished_at: AwareDatetime
-    lease: int = Field(default=0, ge=0, description="Lease of its writer; 0 in older records.")
-
-    def sealed(self) -> "StageRecord":
-        """Return the record with the seal that `is_sound` looks for."""
-        return self.model_copy(update={"seal": self._digest()})
-
-    def is_sound(self) -> bool:
-        """Return whether nothing of it was edited since it was sealed."""
-        return self.seal in ("", self._digest())
-
-    def _digest(self) -> str:
-        # Left out where it is None, so that the seals of older records still fit.
-        made_with = [self.made_with.model_dump(mode="json")] if self.made_with else []
-        return digest_of([self.stage, self.input_digest, self.artifact, *made_with])

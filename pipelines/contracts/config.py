@@ -8,30 +8,35 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from pipelines.contracts.base import Frozen, digest_of
+from pipelines.contracts.features.categorical import CategoricalFeature
+from pipelines.contracts.features.numeric import NumericFeature, check_numeric, held_features
+from pipelines.contracts.gates.data_gate import DataGateConfig
+from pipelines.contracts.gates.model_gate import Limit, ModelGateConfig, RelativeLimit
+from pipelines.contracts.gates.serving import ServingConfig
+
+__all__ = [
+    "CategoricalFeature",
+    "DataGateConfig",
+    "FeatureConfig",
+    "Head",
+    "IMPRESSION_ROW",
+    "LabelWeight",
+    "Limit",
+    "ModelConfig",
+    "ModelGateConfig",
+    "NumericFeature",
+    "RECIPE_WINDOWS",
+    "RecipeRef",
+    "RelativeLimit",
+    "RunConfig",
+    "ServingConfig",
+    "SnapshotConfig",
+    "TrainingConfig",
+    "UserWeight",
+]
 
 IMPRESSION_ROW = "impression"
 """Name of the label-weight row that every impression has, acted upon or not."""
-
-
-class CategoricalFeature(Frozen):
-    """A feature with a closed list of values; anything else shares the bucket of code 0."""
-
-    name: str = Field(description="Column name in the event log table.")
-    table: Literal["impressions", "pins", "users"] = Field(description="Where the column lives.")
-    values: tuple[str, ...] = Field(description="Known values; the code is the index + 1.")
-
-
-NumericName = Literal[
-    "pin_popularity",  # log1p(wanted actions on the pin, trailing window up to the day's start)
-    "past_engagements",  # log1p(the user's earlier actions on this very pin)
-]
-"""Names of the numbers that a snapshot computes; `schemas.NUMERIC_FEATURES` lists them."""
-
-
-class NumericFeature(Frozen):
-    """A number per candidate that the snapshot computes from rows known before the request."""
-
-    name: NumericName = Field(description="Which computation; see pipelines/snapshot/features.py.")
 
 
 class Head(Frozen):
@@ -91,6 +96,8 @@ class FeatureConfig(Frozen):
             names = [getattr(entry, "name", entry) for entry in getattr(self, kind)]
             if len(set(names)) != len(names):
                 raise ValueError(f"features.{kind}: names must be unique, found {names}")
+        of_pins = [feature.name for feature in self.categorical_of("pins")]
+        check_numeric(self.numeric, self.action_types, of_pins)
         return self
 
     @model_validator(mode="after")
@@ -117,6 +124,19 @@ class FeatureConfig(Frozen):
         decides there is `model_gate.target_metric`.
         """
         return self.heads[0]
+
+    @property
+    def numeric_inputs(self) -> tuple[str, ...]:
+        """The numbers that the model is told, in order: each feature, then its flag if it has one.
+
+        `schemas.numeric_column` gives their columns.
+        """
+        return tuple(name for feature in self.numeric for name in feature.inputs)
+
+    @property
+    def numeric_held(self) -> tuple[NumericFeature, ...]:
+        """The numeric features that a snapshot holds: the baselines' and the recipe's."""
+        return held_features(self.numeric)
 
     def categorical_of(self, table: str) -> tuple[CategoricalFeature, ...]:
         """Return the categorical features that live in one event log table, in order."""
@@ -226,144 +246,34 @@ class TrainingConfig(Frozen):
     checkpoint_every_steps: int = Field(default=200, ge=1, description="Steps between checkpoints.")
 
 
-class DataGateConfig(Frozen):
-    """Thresholds of the data gate; shares are in [0, 1]."""
+class RecipeRef(Frozen):
+    """Which recipe something was made by; it stands in every lineage, beside the code's identity.
 
-    min_training_requests: int = Field(default=100, ge=1, description="Fewer is critical.")
-    min_holdout_requests: int = Field(default=50, ge=1, description="Fewer is critical.")
-    min_positive_share: float = Field(default=0.001, gt=0, description="Target label rate, lowest.")
-    max_positive_share: float = Field(default=0.6, le=1, description="Target label rate, highest.")
-    min_sequence_share: float = Field(
-        default=0.5, ge=0, le=1, description="Requests with at least one earlier action."
-    )
-    max_unknown_category_share: float = Field(
-        default=0.2, ge=0, le=1, description="Code 0 in a categorical feature; a warning above."
-    )
-    max_zero_embedding_share: float = Field(
-        default=0.01, ge=0, le=1, description="Referenced pins whose embedding is all zero."
-    )
-    max_row_count_change: float = Field(
-        default=0.5, gt=0, description="Relative change of the rows against the last snapshot."
-    )
-    max_label_rate_change: float = Field(
-        default=0.3, gt=0, description="Relative change of a label rate against the last snapshot."
-    )
-    max_population_stability_index: float = Field(
-        default=0.25, gt=0, description="PSI of a feature against the last snapshot; warning above."
-    )
-    min_rows_for_shift: int = Field(default=1000, ge=1, description="Below, shift is not judged.")
+    The name is what the recipe calls itself, and several may share it. The digest tells recipes
+    apart, and the reference says where the recipe was read.
+    """
 
+    name: str = Field(description="`RunConfig.recipe`.")
+    digest: str = Field(description="`RunConfig.recipe_digest`.")
+    reference: str = Field(description="A name in pipelines/recipes, module:function or a URI.")
 
-class _Bounds(Frozen):
-    """A metric with one or two bounds; every other field of a subclass is a bound."""
-
-    metric: str = Field(description="Metric name as in MLflow, e.g. 'calibration_ratio.repin'.")
-
-    @model_validator(mode="after")
-    def _has_a_bound(self) -> Self:
-        bounds = self.model_dump(exclude={"metric"})
-        if set(bounds.values()) == {None}:
-            raise ValueError(
-                f"limit on {self.metric!r} has neither {' nor '.join(bounds)}; set one of them"
-            )
-        return self
-
-
-class Limit(_Bounds):
-    """A bound on one metric of the challenger on the holdout."""
-
-    minimum: float | None = Field(default=None, description="Not promoted below.")
-    maximum: float | None = Field(default=None, description="Not promoted above.")
-
-    @model_validator(mode="after")
-    def _leaves_room(self) -> Self:
-        low, high = self.minimum, self.maximum
-        if low is not None and high is not None and low > high:
-            raise ValueError(f"limit on {self.metric!r}: no value lies from {low} to {high}")
-        return self
-
-
-class RelativeLimit(_Bounds):
-    """A bound on the relative change of one metric, challenger against champion."""
-
-    max_increase: float | None = Field(default=None, ge=0, description="0.02 means +2 %.")
-    max_decrease: float | None = Field(default=None, ge=0, description="0.02 means -2 %.")
-
-
-class ModelGateConfig(Frozen):
-    """What a challenger must show. The target metric is repin volume at 3 unless changed."""
-
-    target_metric: str = Field(
-        default="repin_volume_at_3", description="Decides; higher is better."
-    )
-    margin: float = Field(
-        default=0.01, ge=0, lt=1, description="Relative loss that freshness is worth (0.01 = 1 %)."
-    )
-    recipe_margin: float = Field(
-        default=0.01, ge=0, lt=1, description="Relative loss allowed against the fresh anchor."
-    )
-    seed_noise: float = Field(
-        default=0.002, ge=0, lt=1, description="Standard deviation between seeds, relative change."
-    )
-    max_unpromoted_cycles: int = Field(
-        default=4, ge=1, description="Cycles without a promotion before a person is asked."
-    )
-    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Of the paired interval.")
-    num_resamples: int = Field(default=2000, ge=200, description="Paired bootstrap over users.")
-    bootstrap_seed: int = Field(default=11, ge=0, description="Seed of the resampling.")
-    min_users: int = Field(default=50, ge=2, description="Fewer holdout users: not promoted.")
-    floors: tuple[Limit, ...] = Field(
-        min_length=1, description="Absolute bounds for the challenger, every cycle."
-    )
-    guardrails: tuple[RelativeLimit, ...] = Field(
-        default=(), description="Relative bounds against the champion."
-    )
-    required_segments: tuple[str, ...] = Field(
-        default=("core", "non_core"), description="Segments that must not be empty."
-    )
-    segment_margin: float = Field(
-        default=0.05, ge=0, lt=1, description="Relative loss allowed in a required segment."
-    )
-    min_head_positives: int = Field(
-        default=50, ge=1, description="Fewer holdout positives: the head is not judged."
-    )
-    min_head_calibration: float = Field(
-        default=0.5, gt=0, le=1, description="Predicted / observed of every head, not below."
-    )
-    max_head_calibration: float = Field(
-        default=2.0, ge=1, description="Predicted / observed of every head, not above."
-    )
-
-    @model_validator(mode="after")
-    def _segments_may_lose_more(self) -> Self:
-        if self.segment_margin < self.margin:
-            raise ValueError(
-                f"model_gate.segment_margin {self.segment_margin} is below model_gate.margin "
-                f"{self.margin}: a loss that is allowed over all users would break a segment"
-            )
-        return self
-
-
-class ServingConfig(Frozen):
-    """What a bundle may cost to serve; checked on the machine that compares, before a promotion."""
-
-    num_candidates: int = Field(default=100, ge=1, description="Candidates of the timed request.")
-    num_calls: int = Field(default=200, ge=20, description="Timed calls, after a warm-up.")
-    num_threads: int = Field(default=1, ge=1, description="CPU threads that score.")
-    max_latency_p99_ms: float = Field(default=250.0, gt=0, description="Slowest call in 100, ms.")
-    max_memory_mib: float = Field(default=2048.0, gt=0, description="Peak of the process, MiB.")
-    max_golden_difference: float = Field(
-        default=1e-5, gt=0, description="Largest change of a golden row's probability."
-    )
-    max_saturated_share: float = Field(
-        default=0.5, gt=0, le=1, description="Share of golden scores within 1e-6 of 0 or 1."
-    )
+    @property
+    def label(self) -> str:
+        """Return 'name (digest)', for people, and where a recipe from outside was read."""
+        origin = "" if self.reference == self.name else f", {self.reference}"
+        return f"{self.name} ({self.digest[:12]}{origin})"
 
 
 class RunConfig(Frozen):
     """Everything that decides the result of a cycle, saved with it."""
 
     recipe: str = Field(description="Name of the recipe that made this value.")
+    source: str = Field(
+        default="",
+        exclude_if=lambda source: not source,  # so the digests of older records still fit
+        description="Where a recipe from outside was read: module:function, or its file's URI. "
+        "Set by who reads it; '' for the recipes of this project.",
+    )
     features: FeatureConfig
     snapshot: SnapshotConfig
     model: ModelConfig
@@ -371,6 +281,16 @@ class RunConfig(Frozen):
     data_gate: DataGateConfig
     model_gate: ModelGateConfig
     serving: ServingConfig = ServingConfig()
+
+    @property
+    def reference(self) -> str:
+        """What names the recipe on a command line: its name, or where it was read."""
+        return self.source or self.recipe
+
+    @property
+    def recipe_ref(self) -> RecipeRef:
+        """Which recipe this is, for a lineage."""
+        return RecipeRef(name=self.recipe, digest=self.recipe_digest, reference=self.reference)
 
     @property
     def recipe_digest(self) -> str:

@@ -5,99 +5,47 @@ a `Promotion` is what happened. Not for the rules (`validation.model_gate.verdic
 """
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, model_validator
 
-from pipelines.contracts.artifacts import ModelRef, Window
+from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.base import Artifact, Frozen, digest_of
 from pipelines.contracts.config import ModelGateConfig
+from pipelines.contracts.judged.baselines import BaselineFacts, BaselineKind
+from pipelines.contracts.judged.metrics import (
+    AbsenceKind,
+    AbsentMetric,
+    HeadFacts,
+    Interval,
+    MetricComparison,
+    PooledChange,
+    ReliabilityBin,
+)
+from pipelines.contracts.time import Window
 
-
-class Interval(Frozen):
-    """An estimate with its interval."""
-
-    value: float
-    low: float
-    high: float
-    confidence: float = Field(gt=0, lt=1)
-
-
-class MetricComparison(Frozen):
-    """One metric in one segment, both sides, on the same rows."""
-
-    metric: str
-    segment: str = Field(description="'all', 'core', 'non_core' or 'exploration'.")
-    challenger: float
-    baseline: float | None = Field(
-        description="None where the baseline has no such number: popularity has no probabilities."
-    )
-    relative_change: Interval | None = Field(
-        description="(challenger - baseline) / baseline; None where the baseline is 0 or absent, "
-        "or where the metric has no interval (auc, ece)."
-    )
-    difference: Interval | None = Field(
-        default=None, description="challenger - baseline; it is there where the baseline is 0 too."
-    )
-    challenger_interval: Interval | None = Field(default=None, description="Of the level itself.")
-    baseline_interval: Interval | None = Field(default=None, description="Of the level itself.")
-
-
-class AbsenceKind(StrEnum):
-    """Why a metric has no value."""
-
-    NOT_FINITE = "not_finite"  # The side's own scores are NaN or infinite.
-    UNDEFINED = "undefined"  # These rows give the metric no value, whatever the scores are.
-
-
-class AbsentMetric(Frozen):
-    """A number that could not be computed, and why."""
-
-    metric: str
-    segment: str = Field(description="'all', 'core', 'non_core' or 'exploration'.")
-    side: Literal["challenger", "baseline"]
-    kind: AbsenceKind
-    reason: str = Field(description="A sentence for people.")
-
-
-class HeadFacts(Frozen):
-    """What is known of one head's probabilities on the challenger's side."""
-
-    head: str
-    num_positives: int = Field(ge=0, description="Holdout examples with the action.")
-    spread: float | None = Field(
-        description="Largest minus smallest probability; None where one is not finite."
-    )
-
-
-class ReliabilityBin(Frozen):
-    """One point of a calibration plot: what was predicted and what happened, all segments."""
-
-    side: Literal["challenger", "baseline"]
-    head: str
-    num_examples: int = Field(ge=1)
-    mean_predicted: float = Field(description="Mean predicted probability of the bin.")
-    mean_observed: float = Field(description="Share of the bin's examples that had the action.")
-
-
-class BaselineKind(StrEnum):
-    """What the challenger was compared with."""
-
-    CHAMPION = "champion"
-    POPULARITY = "popularity"  # In the first cycle: pins are ranked by their recent wanted actions.
-    ANCHOR = "anchor"  # The accepted recipe, trained in this cycle on the same rows.
-
-
-class PooledChange(Frozen):
-    """A relative change with its standard errors, alone and with earlier cycles of the pair."""
-
-    metric: str
-    segment: str
-    value: float = Field(description="On this cycle's holdout.")
-    error: float = Field(ge=0, description="Standard error of `value`.")
-    pooled_value: float = Field(description="Mean over the cycles, by inverse variance.")
-    pooled_error: float = Field(ge=0, description="Standard error of `pooled_value`.")
-    num_cycles: int = Field(ge=1, description="Cycles that are pooled, this one included.")
+__all__ = [
+    "AbsenceKind",
+    "AbsentMetric",
+    "AnchorFacts",
+    "BaselineFacts",
+    "BaselineKind",
+    "Comparison",
+    "Decision",
+    "HeadFacts",
+    "Interval",
+    "Judgement",
+    "MetricComparison",
+    "OffPolicyEstimate",
+    "OperatingPoint",
+    "PooledChange",
+    "Promoted",
+    "Promotion",
+    "ReliabilityBin",
+    "SelfTest",
+    "ServingCheck",
+    "Verdict",
+]
 
 
 class Comparison(Frozen):
@@ -106,6 +54,9 @@ class Comparison(Frozen):
     holdout_digest: str = Field(description="Digest of the (request, pin, label) rows scored.")
     holdout: Window
     baseline_kind: BaselineKind
+    baseline_name: str = Field(
+        default="", description="Of a first cycle's baseline, as in `BaselineFacts`; else ''."
+    )
     challenger_model: ModelRef
     baseline_model: ModelRef | None
     num_users: int
@@ -156,6 +107,11 @@ class Comparison(Frozen):
         return value
 
     @property
+    def is_first_cycle(self) -> bool:
+        """Whether no model serves, so that the baseline is one of the simple ones."""
+        return self.baseline_kind not in (BaselineKind.CHAMPION, BaselineKind.ANCHOR)
+
+    @property
     def target(self) -> MetricComparison | None:
         """The target metric over all users, or None if it was not computed."""
         return self.find(self.target_metric)
@@ -174,9 +130,11 @@ class Comparison(Frozen):
 
     @property
     def baseline_label(self) -> str:
-        """The baseline for people: 'champion ranker v3', 'the fresh anchor ranker v5', ..."""
+        """The baseline for people: 'champion ranker v3', 'the ranking by newest first', ..."""
         if self.baseline_model is None:
-            return "the popularity ranking"
+            if self.baseline_kind is BaselineKind.REGRESSION:
+                return "the logistic regression"
+            return f"the ranking by {self.baseline_name or 'popularity'}"
         kind = "the fresh anchor" if self.baseline_kind is BaselineKind.ANCHOR else "champion"
         return f"{kind} {self.baseline_model.label}"
 
@@ -319,6 +277,9 @@ class Judgement(Artifact):
     anchor_note: str = Field(default="", description="Why an anchor was trained or not.")
     problem: str = Field(
         default="", description="Why no recipe is accepted, or it cannot be made; '' otherwise."
+    )
+    baselines: tuple[BaselineFacts, ...] = Field(
+        default=(), description="Of every cycle, the best first; () in older ones."
     )
     estimates: tuple[OffPolicyEstimate, ...] = Field(
         default=(), description="From exploration requests; () where the holdout has none."

@@ -1,8 +1,14 @@
-"""Where the small JSON files lie that say what happened: manifests and failures, as URIs.
+"""The small JSON files that say what happened: what is in them, and where they lie, as URIs.
 
 `pipelines.contracts.artifacts` draws the whole workspace. Not for reading or writing the files:
 that is `pipelines.storage`. Tested in tests/pipelines/stages/test_runner.py.
 """
+
+from pydantic import AwareDatetime, Field
+
+from pipelines.contracts.base import Frozen, digest_of
+from pipelines.contracts.code_identity import Environment
+from pipelines.contracts.config import RecipeRef
 
 MANIFEST = "manifest.json"
 """Written last: a folder without this file is unfinished."""
@@ -36,3 +42,45 @@ def listing_uri(run_uri: str) -> str:
 def snapshot_manifest_uri(snapshot_uri: str) -> str:
     """Return where a snapshot's manifest lies, which holds a `Snapshot`."""
     return f"{snapshot_uri.rstrip('/')}/{MANIFEST}"
+
+
+class StageFailure(Frozen):
+    """Why a stage's last attempt failed; for the alert and for whoever looks."""
+
+    stage: str
+    error_class: str
+    message: str
+    exit_code: int
+    is_retryable: bool
+    occurred_at: AwareDatetime
+
+
+class StageRecord(Frozen):
+    """`manifest.json` of a stage: the artifact and the input it belongs to."""
+
+    stage: str
+    input_digest: str = Field(description="Digest of everything the artifact depends on.")
+    artifact: dict = Field(description="JSON form of the stage's artifact.")  # type: ignore[type-arg]
+    seal: str = Field(default="", description="Digest of what it says; '' in older records.")
+    made_with: Environment | None = Field(default=None, description="None in older records.")
+    recipe: RecipeRef | None = Field(
+        default=None,
+        exclude_if=lambda recipe: recipe is None,
+        description="The run's; None in older records.",
+    )
+    wall_s: float = Field(ge=0, description="Seconds of the attempt that published it.")
+    finished_at: AwareDatetime
+    lease: int = Field(default=0, ge=0, description="Lease of its writer; 0 in older records.")
+
+    def sealed(self) -> "StageRecord":
+        """Return the record with the seal that `is_sound` looks for."""
+        return self.model_copy(update={"seal": self._digest()})
+
+    def is_sound(self) -> bool:
+        """Return whether nothing of it was edited since it was sealed."""
+        return self.seal in ("", self._digest())
+
+    def _digest(self) -> str:
+        # What is None is left out, so that the seals of older records still fit.
+        later = [each.model_dump(mode="json") for each in (self.made_with, self.recipe) if each]
+        return digest_of([self.stage, self.input_digest, self.artifact, *later])

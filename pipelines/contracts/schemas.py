@@ -5,13 +5,14 @@ Times are int64 milliseconds since the epoch, UTC. An adapter may add columns to
 that a recipe's features add to a snapshot's files are in `snapshot_schema`.
 """
 
-from typing import get_args
-
 import pyarrow as pa
 
-from pipelines.contracts.config import FeatureConfig, NumericName
+from pipelines.contracts.config import FeatureConfig
 
 EMBEDDING_DIM = 32
+"""Width of the published system's embeddings and of both samples'. A log may have any other: what
+reads a log takes the width that the rows of the version have (`event_log.embeddings`).
+"""
 EmbeddingType = pa.list_(pa.float32(), EMBEDDING_DIM)
 
 
@@ -42,7 +43,13 @@ ACTIONS = _columns(
 """One row per action; `request_id` is null when the action came from no logged request."""
 
 PINS = _columns(pin_id=pa.int64(), embedding_version=pa.string(), embedding=EmbeddingType)
-"""One row per (pin, embedding version). A version is a fixed basis: new pins are folded into it."""
+"""One row per (pin, embedding version). A version is a fixed basis: new pins are folded into it.
+All its rows have one width. A log may add PIN_TIME to this table."""
+
+PIN_TIME = pa.field("known_at", pa.int64(), nullable=False)
+"""The optional column of `pins`: when the row reached the log. Before this time nobody sees it."""
+NEVER_MS = (1 << 63) - 1
+"""PIN_TIME of a snapshot's pin that had no row before as_of: its embedding is never seen."""
 
 USERS = _columns(
     user_id=pa.int64(),
@@ -98,9 +105,6 @@ EXAMPLE_KEYS = _columns(
 `propensity`: the logged chance that this pin was among the request's candidates, in (0, 1]; 0 where
 none was logged."""
 
-NUMERIC_FEATURES: tuple[str, ...] = get_args(NumericName)
-"""Numbers that `examples` always holds: the gates rank by them even where the model lacks them."""
-
 USER_ROWS = _columns(user_id=pa.int64(), as_of=pa.int64(), embedding=EmbeddingType)
 """The columns that a shard's `users` has whatever the recipe; `requests.user_row` points here."""
 
@@ -114,7 +118,13 @@ PINS_FILE = "pins.arrow"
 """The one file that all shards share."""
 
 
-def snapshot_schema(file: str, features: FeatureConfig) -> pa.Schema:
+def snapshot_schema(
+    file: str,
+    features: FeatureConfig,
+    *,
+    embedding_dim: int = EMBEDDING_DIM,
+    has_pin_times: bool = False,
+) -> pa.Schema:
     """Return the columns of one snapshot file of a recipe with these features.
 
     After the file's own columns come the codes of the categorical features that live in its event
@@ -124,6 +134,8 @@ def snapshot_schema(file: str, features: FeatureConfig) -> pa.Schema:
     Args:
         file: one of SHARD_FILES, or 'pins'.
         features: the recipe's features.
+        embedding_dim: width of the embeddings of users and pins.
+        has_pin_times: the log's pins have PIN_TIME; 'pins' then has it after its own columns.
     """
     if file == "timeline":
         return TIMELINE
@@ -133,9 +145,23 @@ def snapshot_schema(file: str, features: FeatureConfig) -> pa.Schema:
     table = {"examples": "impressions", "users": "users", "pins": "pins"}[file]
     added = {categorical_column(f.name): pa.int16() for f in features.categorical_of(table)}
     if file == "examples":
-        added |= {numeric_column(name): pa.float32() for name in NUMERIC_FEATURES}
+        for feature in features.numeric_held:
+            added |= zip(
+                map(numeric_column, feature.inputs), (pa.float32(), pa.int8()), strict=False
+            )
         added |= {label_column(name): pa.int8() for name in features.head_names}
-    return pa.schema([*keys, *_columns(**added)])
+    if file == "pins" and has_pin_times:
+        keys = keys.append(PIN_TIME)
+    return with_embedding_dim(pa.schema([*keys, *_columns(**added)]), embedding_dim)
+
+
+def with_embedding_dim(schema: pa.Schema, embedding_dim: int) -> pa.Schema:
+    """Return the schema with embeddings of another width; one without embeddings is unchanged."""
+    if "embedding" not in schema.names:
+        return schema
+    type_ = pa.list_(pa.float32(), embedding_dim)
+    place = schema.get_field_index("embedding")
+    return schema.set(place, schema.field(place).with_type(type_))
 
 
 def categorical_column(feature_name: str) -> str:
@@ -144,7 +170,7 @@ def categorical_column(feature_name: str) -> str:
 
 
 def numeric_column(feature_name: str) -> str:
-    """Return the column that holds a numeric feature (float32, finite)."""
+    """Return the column of a numeric feature (float32, finite) or of its flag (int8, 0 or 1)."""
     return f"num_{feature_name}"
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 from pipelines.contracts.artifacts import FileDigest, Snapshot
 from pipelines.contracts.base import sha256_of
 from pipelines.contracts.errors import SnapshotDamagedError
+from pipelines.contracts.schemas import PINS_FILE
 
 HOW_TO_REBUILD = (
     "build it again with `homefeed stage build_snapshot --run RUN --again`, RUN being the folder "
@@ -40,6 +41,15 @@ def open_table(snapshot_dir: Path, relative: str) -> pa.Table:
             f"{path} is missing or not an Arrow file ({error}); expected the files of the "
             f"snapshot's manifest; {HOW_TO_REBUILD}"
         ) from error
+
+
+def embedding_dim_of(snapshot_dir: Path) -> int:
+    """Return the width of a snapshot's embeddings, of pins and users alike.
+
+    Raises:
+        SnapshotDamagedError: the file of the pins is missing or not an Arrow file.
+    """
+    return int(open_table(snapshot_dir, PINS_FILE).schema.field("embedding").type.list_size)
 
 
 def verify_files(snapshot: Snapshot, snapshot_dir: Path, repair: str = HOW_TO_REBUILD) -> None:

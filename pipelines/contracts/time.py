@@ -5,6 +5,9 @@ Not for calendars or schedules: `pipelines.orchestration.timetable` has the cade
 
 from datetime import UTC, datetime
 
+from pydantic import AwareDatetime
+
+from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError
 
 HOUR_MS = 3_600_000
@@ -39,3 +42,20 @@ def parse_instant(text: str, option: str) -> datetime:
             f"{option} is {text!r}; expected a day such as 2017-06-12; correct it"
         ) from None
     return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+class Window(Frozen):
+    """A half-open interval of time [start, end)."""
+
+    start: AwareDatetime
+    end: AwareDatetime
+
+    @property
+    def start_ms(self) -> int:
+        """Start in milliseconds since the epoch."""
+        return to_ms(self.start)
+
+    @property
+    def end_ms(self) -> int:
+        """End in milliseconds since the epoch."""
+        return to_ms(self.end)

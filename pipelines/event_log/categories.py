@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.contracts.config import CategoricalFeature
+from pipelines.contracts.features.categorical import CategoricalFeature
 from pipelines.contracts.schemas import categorical_column
 
 

@@ -55,6 +55,12 @@ def place_in_run(values: Ints) -> Ints:
     return np.arange(len(values)) - np.repeat(starts, np.diff(starts, append=len(values)))
 
 
+def ranges(starts: Ints, counts: Ints) -> Ints:
+    """Return start, start + 1, ... for each (start, count), one after another."""
+    ends = np.cumsum(counts)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
+
+
 @dataclass(frozen=True)
 class ActionTimes:
     """Who acted, when, and when the event log knew of each action."""

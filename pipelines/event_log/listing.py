@@ -20,11 +20,18 @@ from pydantic import AwareDatetime, Field
 
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import DataContractError
-from pipelines.event_log.reader import EventLog, LogFile, count_rows, open_file
+from pipelines.contracts.schemas import PIN_TIME
+from pipelines.event_log.log_files import EventLog, LogFile
+from pipelines.event_log.reader import count_rows, open_file
 from pipelines.storage import open_filesystem, translated_errors
 
-KNOWN_COLUMNS = {"impressions": "known_at", "actions": "known_at", "users": "as_of"}
-"""The column that says from when on a row counts; pins have none."""
+KNOWN_COLUMNS = {
+    "impressions": "known_at",
+    "actions": "known_at",
+    "users": "as_of",
+    "pins": PIN_TIME.name,  # which a log need not have
+}
+"""The column that says from when on a row counts."""
 _NUM_READERS = 8
 """Footers that are read at a time: on an object store each of them is a request."""
 _TAIL_BYTES = 64 << 10
@@ -100,10 +107,10 @@ def _count_known(
     event_log: EventLog, file: LogFile, metadata: pq.FileMetaData, as_of_ms: int
 ) -> int | None:
     """Return how many rows were known before as_of, by the footer's bounds where these suffice."""
-    column = KNOWN_COLUMNS.get(file.table)
-    if column is None:
-        return int(metadata.num_rows)
+    column = KNOWN_COLUMNS[file.table]
     names = metadata.schema.names
+    if file.table == "pins" and column not in names:
+        return int(metadata.num_rows)
     index = names.index(column) if column in names else None
     if index is None or len(names) != metadata.num_columns:
         return None

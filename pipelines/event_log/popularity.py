@@ -1,10 +1,10 @@
 """How often each pin was acted upon in the days before a day, from counts per pin and day.
 
-The snapshot's feature `pin_popularity` comes from here. Not for which actions count: the caller
+The snapshot's features `pin_popularity...` come from here. Not for which actions count: the caller
 leaves out the unwanted ones, such as hides.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,45 +46,57 @@ class Popularity:
     days: Ints  # days since the epoch, sorted
     num_pins: int
     keys: Ints  # (position in `days`) * num_pins + pin_row, sorted
-    totals: Ints  # above zero
+    totals: Mapping[int, Ints]  # by length of the trailing window, days; one for each key
 
-    def of(self, days: Ints, pin_rows: Ints) -> Ints:
-        """Return the total for each (day, pin), 0 where there is none.
+    def places(self, days: Ints, pin_rows: Ints) -> Ints:
+        """Return the place of each (day, pin) among the keys, -1 where it has no actions.
 
         Args:
             days: each must be one of `self.days`.
             pin_rows: one for each day.
         """
         if len(self.keys) == 0:
-            return np.zeros(len(pin_rows), dtype=np.int64)
+            return np.full(len(pin_rows), -1)
         wanted = np.searchsorted(self.days, days) * self.num_pins + pin_rows
         places = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
-        return np.where(self.keys[places] == wanted, self.totals[places], 0)
+        return np.where(self.keys[places] == wanted, places, -1)
+
+    def at(self, places: Ints, trailing_days: int) -> Ints:
+        """Return the totals of one trailing window at some places; 0 at place -1."""
+        return np.append(self.totals[trailing_days], 0)[places]
 
 
 def trailing_popularity(
-    counts: ActionCounts, pin_ids: Ints, days: Ints, trailing_days: int
+    counts: ActionCounts, pin_ids: Ints, days: Ints, windows_days: Sequence[int]
 ) -> Popularity:
     """Return how often each pin was acted upon in the days before each day.
 
-    An action counts for day D when it happened in [D - trailing_days, D) and was known before the
+    An action counts for day D when it happened in [D - trailing days, D) and was known before the
     midnight (UTC) that starts D. So every request of D sees the same number, from before D.
 
     Args:
         counts: actions per pin and day; pins that are not among `pin_ids` are ignored.
         pin_ids: the pins whose popularity is wanted, sorted; a pin's row is its position here.
         days: days since the epoch, sorted.
-        trailing_days: length of the window.
+        windows_days: lengths of the trailing windows.
     """
     num_pins = len(pin_ids)
     rows = np.minimum(np.searchsorted(pin_ids, counts.pin_id), max(num_pins - 1, 0))
     is_ours = pin_ids[rows] == counts.pin_id
-    keys, totals = [np.array([], dtype=np.int64)], [np.array([], dtype=np.int64)]
+    windows = sorted(set(windows_days))
+    keys = [np.array([], dtype=np.int64)]
+    totals = {window: [np.array([], dtype=np.int64)] for window in windows}
     for day_index, day in enumerate(days):
-        within = (counts.acted_day >= day - trailing_days) & (counts.acted_day < day)
-        within &= is_ours & (counts.known_day < day)
-        summed = np.bincount(rows[within], weights=counts.count[within], minlength=num_pins)
-        pins = np.flatnonzero(summed)
+        is_before = is_ours & (counts.known_day < day) & (counts.acted_day < day)
+        summed = {}
+        for window in windows:
+            within = is_before & (counts.acted_day >= day - window)
+            summed[window] = np.bincount(
+                rows[within], weights=counts.count[within], minlength=num_pins
+            )
+        pins = np.flatnonzero(np.any(list(summed.values()), axis=0))
         keys.append(day_index * num_pins + pins)
-        totals.append(summed[pins].astype(np.int64))
-    return Popularity(days, num_pins, np.concatenate(keys), np.concatenate(totals))
+        for window in windows:
+            totals[window].append(summed[window][pins].astype(np.int64))
+    found = {window: np.concatenate(parts) for window, parts in totals.items()}
+    return Popularity(days, num_pins, np.concatenate(keys), found)

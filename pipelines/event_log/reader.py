@@ -1,76 +1,32 @@
 """Read the event log: Parquet files at any pyarrow filesystem URI, only rows known before as_of.
 
-    <uri>/impressions/day=YYYY-MM-DD/*.parquet    by the day of impressed_at (UTC)
-    <uri>/actions/day=YYYY-MM-DD/*.parquet        by the day of acted_at (UTC)
-    <uri>/pins/*.parquet, <uri>/users/*.parquet
-
-The day of a partition is the day on which its rows *happened*; their `known_at` may be days later.
-So the time of the event alone decides which partitions are read, and `known_at` decides which of
-their rows are kept. Not for the meaning of rows (`pipelines.snapshot`) nor for making an event log
-(`pipelines.sources`).
+Where its files lie is in `log_files`. The day of a partition is the day on which its rows
+*happened*; their `known_at` may be days later. So the time of the event alone decides which
+partitions are read, and `known_at` decides which of their rows are kept. Not for the meaning of
+rows (`pipelines.snapshot`) nor for making an event log (`pipelines.sources`).
 """
 
 import contextlib
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 from pyarrow import fs
 
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.schemas import EVENT_LOG_TABLES
+from pipelines.contracts.schemas import EVENT_LOG_TABLES, PIN_TIME
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log import checks
+from pipelines.event_log.log_files import EVENT_TIME_COLUMNS, EventLog, LogFile, day_of
 from pipelines.places import store_errors
 from pipelines.storage import open_filesystem, translated_errors
 
 log = logging.getLogger(__name__)
 
-EVENT_TIME_COLUMNS = {"impressions": "impressed_at", "actions": "acted_at"}
-"""The column whose UTC day is the day of a row's partition."""
-
 FUTURE_DAYS_CHECKED = 7
 """Partitions this many days past as_of are searched for rows that claim to be known already."""
-
-_DAY_FOLDER = re.compile(r"/day=(\d{4}-\d{2}-\d{2})/")
-_FIRST_DAY, _LAST_DAY = date(2000, 1, 1), date(2100, 1, 1)
-
-
-@dataclass(frozen=True)
-class LogFile:
-    """One Parquet file of the event log."""
-
-    table: str
-    path: str  # on the event log's filesystem
-    day: date | None  # the partition's day; None for tables without partitions
-    num_bytes: int
-    modified_at: datetime | None = None  # as the filesystem says, where it says so
-
-
-@dataclass(frozen=True)
-class EventLog:
-    """The files of an event log; the value can be pickled, so that workers can read their share."""
-
-    uri: str
-    files: tuple[LogFile, ...]
-
-    def files_of(self, table: str) -> tuple[LogFile, ...]:
-        """Return a table's files, sorted by path."""
-        return tuple(file for file in self.files if file.table == table)
-
-    def files_between(self, table: str, start_ms: int, end_ms: int) -> tuple[LogFile, ...]:
-        """Return the files whose day touches [start_ms, end_ms) of the event's time."""
-        first, last = day_of(start_ms), day_of(end_ms - 1)
-        return tuple(f for f in self.files_of(table) if f.day and first <= f.day <= last)
-
-    def span(self, table: str) -> tuple[date, date]:
-        """Return the first and the last day of a partitioned table."""
-        days = [file.day for file in self.files_of(table) if file.day]
-        return min(days), max(days)
 
 
 @dataclass(frozen=True)
@@ -81,41 +37,16 @@ class EventFilter:
     start_ms: int  # and start_ms <= the event's time < end_ms
     end_ms: int
     extra_columns: tuple[str, ...] = ()  # features that the recipe declares beyond the schema
+    number_columns: tuple[str, ...] = ()  # those of them that are numbers
+    columns: tuple[str, ...] = ()  # of the schema; all where none is named
     action_types: tuple[str, ...] = ()  # the vocabulary that every action must be in
-
-
-def day_of(time_ms: int) -> date:
-    """Return the UTC day of an instant in milliseconds since the epoch."""
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=time_ms)).date()
-
-
-def open_event_log(uri: str) -> EventLog:
-    """List an event log's files.
-
-    Raises:
-        DataContractError: the log or a table of it is missing or empty, or a day is implausible.
-        TransientStorageError: the storage failed.
-    """
-    filesystem, root = open_filesystem(uri)
-    with translated_errors(uri, "listing the event log at"):
-        found = filesystem.get_file_info(fs.FileSelector(root, allow_not_found=True))
-    if not found:
-        raise DataContractError(
-            f"no event log at {uri}: the folder is missing or empty; expected the tables "
-            f"{sorted(EVENT_LOG_TABLES)}; correct HOMEFEED_EVENT_LOG, or write the sample's log "
-            f"with `homefeed ingest completejourney --to {uri}`"
-        )
-    files: list[LogFile] = []
-    for table in EVENT_LOG_TABLES:
-        files.extend(_list_table(filesystem, uri, root, table))
-    return EventLog(uri=uri, files=tuple(files))
 
 
 def read_events(event_log: EventLog, file: LogFile, wanted: EventFilter) -> pa.Table:
     """Read the wanted rows of impressions or actions from one file, and check them.
 
     Returns:
-        The schema's columns, then the extra ones.
+        The schema's columns, or those of them that are wanted, then the extra ones.
 
     Raises:
         DataContractError: the file breaks the contract; the message names it.
@@ -123,12 +54,14 @@ def read_events(event_log: EventLog, file: LogFile, wanted: EventFilter) -> pa.T
     time_column = EVENT_TIME_COLUMNS[file.table]
     assert file.day is not None  # `_day_of_path` lists no event without its day
     is_known = is_before("known_at", wanted.as_of_ms)
-    rows = read_rows(event_log, file, wanted.extra_columns, is_known)
+    rows = read_rows(
+        event_log, file, wanted.extra_columns, is_known, wanted.number_columns, wanted.columns
+    )
     checks.check_times(file.path, rows, time_column)
     checks.check_day(file.path, rows, time_column, file.day)
     if file.table == "actions":
         checks.check_vocabulary(file.path, rows, wanted.action_types)
-    else:
+    elif "propensity" in rows.column_names:
         checks.check_propensities(file.path, rows)
     when = ds.field(time_column)
     return rows.filter((when >= wanted.start_ms) & (when < wanted.end_ms))
@@ -145,12 +78,27 @@ def is_before(time_column: str, end_ms: int) -> ds.Expression:
 
 
 def read_rows(
-    event_log: EventLog, file: LogFile, extra_columns: Sequence[str], wanted: ds.Expression
+    event_log: EventLog,
+    file: LogFile,
+    extra_columns: Sequence[str],
+    wanted: ds.Expression,
+    number_columns: Sequence[str] = (),
+    columns: Sequence[str] = (),
 ) -> pa.Table:
     """Read the wanted rows of one file in the contract's types.
 
+    Args:
+        event_log: The log.
+        file: One of its files.
+        extra_columns: What is read beyond the schema, as text.
+        wanted: Which rows.
+        number_columns: What is read beyond the schema, as numbers.
+        columns: Of the schema, those that are read; all of them where none is named.
+
     Returns:
-        The columns of the table's schema, then the extra ones.
+        The columns of the table's schema, PIN_TIME where pins have it, then the extra ones and the
+        numbers, each once. Embeddings are as they are in the file; `embedding_matrix` reads
+        them.
 
     Raises:
         DataContractError: a column is missing or of another kind, a value does not fit, or a null
@@ -158,8 +106,11 @@ def read_rows(
     """
     schema = EVENT_LOG_TABLES[file.table]
     dataset = open_file(event_log, file)
-    checks.check_columns(file.path, dataset.schema, schema, extra_columns)
-    rows = read_file(dataset, file, [*schema.names, *extra_columns], wanted)
+    if file.table == "pins" and PIN_TIME.name in dataset.schema.names:
+        schema = schema.append(PIN_TIME)
+    checks.check_columns(file.path, dataset.schema, schema, extra_columns, number_columns)
+    names = dict.fromkeys((*(columns or schema.names), *extra_columns, *number_columns))
+    rows = read_file(dataset, file, list(names), wanted)
     return checks.cast_to_schema(file.path, rows, schema)
 
 
@@ -221,6 +172,27 @@ def read_file(
         return dataset.to_table(columns=list(columns), filter=wanted, use_threads=False)
 
 
+def iterate_batches(
+    dataset: ds.FileSystemDataset, file: LogFile, columns: Sequence[str], num_rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Yield an opened file's rows in their order, in batches, with few of them in memory at a time.
+
+    Raises:
+        DataContractError: its pages are damaged.
+        TransientStorageError: the storage failed.
+    """
+    options = ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True)
+    with _damage_told_from_failure(dataset.filesystem, file):
+        yield from dataset.scanner(
+            columns=list(columns),
+            batch_size=num_rows,
+            batch_readahead=1,
+            fragment_readahead=1,
+            fragment_scan_options=options,
+            use_threads=False,
+        ).to_batches()
+
+
 def count_rows(dataset: ds.FileSystemDataset, file: LogFile, wanted: ds.Expression) -> int:
     """Return how many rows of an opened file are wanted.
 
@@ -261,44 +233,3 @@ def _read_to_the_end(filesystem: fs.FileSystem, path: str) -> None:
     with filesystem.open_input_stream(path) as stream:
         while stream.read(1 << 20):
             pass
-
-
-def _list_table(filesystem: fs.FileSystem, uri: str, root: str, table: str) -> list[LogFile]:
-    """Return a table's Parquet files, sorted by path, without hidden and unfinished ones."""
-    selector = fs.FileSelector(f"{root}/{table}", recursive=True, allow_not_found=True)
-    with translated_errors(f"{uri}/{table}", "listing"):
-        found = filesystem.get_file_info(selector)
-    files = []
-    for entry in sorted(found, key=lambda entry: entry.path):
-        is_data = entry.base_name.endswith(".parquet") and entry.base_name[0] not in "._"
-        if entry.type == fs.FileType.File and is_data:
-            day = _day_of_path(entry.path, table)
-            files.append(LogFile(table, entry.path, day, entry.size or 0, entry.mtime))
-    if not files:
-        raise DataContractError(
-            f"event log at {uri} has no table {table!r} (no .parquet file below {table}/); "
-            f"expected the tables {sorted(EVENT_LOG_TABLES)}; add the table, or correct "
-            f"HOMEFEED_EVENT_LOG"
-        )
-    return files
-
-
-def _day_of_path(path: str, table: str) -> date | None:
-    """Return the day in a path's day=... folder; None for a table without partitions."""
-    match = _DAY_FOLDER.search(path)
-    if table not in EVENT_TIME_COLUMNS:
-        return None
-    if match is None:
-        raise DataContractError(
-            f"{table}: {path} is not in a day=YYYY-MM-DD folder; expected "
-            f"{table}/day=.../*.parquet; partition the table by the UTC day of "
-            f"{EVENT_TIME_COLUMNS[table]}"
-        )
-    day = date.fromisoformat(match[1])
-    if not _FIRST_DAY <= day < _LAST_DAY:
-        raise DataContractError(
-            f"{table}: partition {path} is of the year {day.year}; expected "
-            f"{_FIRST_DAY.year}-{_LAST_DAY.year}; were times written in seconds or microseconds "
-            f"instead of milliseconds? correct the writer and write the partition again"
-        )
-    return day

@@ -26,6 +26,7 @@ from pipelines.local.processes import Service, open_log
 from pipelines.local.services import RunningServices, running
 from pipelines.local.summary import find_finished_run, show_summary
 from pipelines.local.task_display import TaskDisplay, training_progress
+from pipelines.recipes import key_of
 from pipelines.settings import DAG_ID, Settings
 
 RUN_FAILED_EXIT_CODE = 1
@@ -48,7 +49,7 @@ class Cycle:
     @property
     def run_id(self) -> str:
         """Airflow's id of the cycle's run, always the same, so that no cycle runs twice."""
-        return f"retrain__{self.recipe}__{self.as_of}"
+        return f"retrain__{key_of(self.recipe)}__{self.as_of}"
 
     @property
     def conf(self) -> dict[str, Any]:

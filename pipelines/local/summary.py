@@ -12,9 +12,9 @@ from pipelines import storage
 from pipelines.alerts.commands import serving_command
 from pipelines.alerts.compose import find_failure
 from pipelines.alerts.next_step import what_was_promoted
-from pipelines.contracts.artifacts import STAGES, ResolvedRun, StageRecord
+from pipelines.contracts.artifacts import STAGES, ResolvedRun
 from pipelines.contracts.judgement import Judgement, MetricComparison, Promotion
-from pipelines.contracts.run_layout import manifest_uri
+from pipelines.contracts.run_layout import StageRecord, manifest_uri
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class Done:
     @property
     def cycle(self) -> dict[str, str | bool]:
         """What all points about a cycle's result carry."""
-        return {RECIPE: self.run.config.recipe, MODEL: self.run.registered_model}
+        return {RECIPE: self.run.config.reference, MODEL: self.run.registered_model}
 
     def rows(self, direction: str, **counts: int) -> Iterator[Point]:
         """Yield how many rows of each kind were read or written."""

@@ -8,6 +8,7 @@ from pipelines.contracts.artifacts import ResolvedRun, RunRequest
 from pipelines.contracts.errors import HomefeedError, LostRaceError
 from pipelines.contracts.time import floor_to_day, parse_instant
 from pipelines.orchestration.containers import Hardware
+from pipelines.recipes import canonical
 from pipelines.settings import Settings
 
 FAILURE_KEY = "failure"
@@ -60,7 +61,7 @@ def start_cycle(
     from pipelines.stages.runner import start_run
 
     request = RunRequest(
-        recipe=params["recipe"],
+        recipe=canonical(params["recipe"]),
         # The default day stands here until the form's day is read, which may fail.
         as_of=choose_as_of(None, dag_run.data_interval_end, dag_run.run_after),
         now=dag_run.run_after,

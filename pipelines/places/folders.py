@@ -76,6 +76,27 @@ def put_in_place(folder: Path, target: Path) -> None:
             _end_replacing(target)
 
 
+def put_beside(folder: Path, target: Path) -> None:
+    """Move the files of a folder into another one, each to the same path below it.
+
+    They are on the disk before any of them has its new name, and the names are before this returns.
+    No file of the target has the name of one that is moved; the folder is on its file system.
+
+    Args:
+        folder: What is moved, all of it.
+        target: Where it goes; its other files stay as they are.
+    """
+    target = target.resolve()
+    files.sync_tree(folder)
+    moved = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    for path in moved:
+        new = target / path.relative_to(folder)
+        files.make_folder(new.parent)
+        os.rename(path, new)
+    for parent in sorted({(target / path.relative_to(folder)).parent for path in moved}):
+        files.sync_folder(parent)
+
+
 def settle(target: Path) -> None:
     """End the replacing of a folder, which a kill may have interrupted.
 

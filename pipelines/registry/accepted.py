@@ -1,6 +1,10 @@
 """The snapshots that the data gate has accepted, so that later ones are compared with them.
 
-    <workspace>/accepted_snapshots/<recipe>/<as_of>--<digest>.json    an AcceptedSnapshot
+    <workspace>/accepted_snapshots/<recipe's key>/<as_of>--<digest>.json    an AcceptedSnapshot
+
+The key is that of the recipe's reference (`pipelines.recipes.key_of`). So two recipes from outside
+are two, though they call themselves the same, and a recipe whose options were changed still finds
+its last snapshot.
 
 Not for accepting: that is the stage `check_snapshot`. Tested with the stages that write and read
 the markers, in tests/pipelines/stages/test_check_snapshot.py and test_resolve_run.py.
@@ -15,6 +19,7 @@ from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.run_layout import snapshot_manifest_uri
+from pipelines.recipes import key_of
 
 
 class AcceptedSnapshot(Frozen):
@@ -22,7 +27,7 @@ class AcceptedSnapshot(Frozen):
 
     as_of: AwareDatetime
     snapshot_uri: str
-    recipe: str
+    recipe: str = Field(description="Its reference.")
     profile_uri: str = Field(default="", description="What was measured; '' in older markers.")
 
 
@@ -31,7 +36,7 @@ def mark_accepted(run: ResolvedRun, snapshot: Snapshot, profile_uri: str) -> Non
     marker = AcceptedSnapshot(
         as_of=run.as_of,
         snapshot_uri=snapshot.uri,
-        recipe=run.config.recipe,
+        recipe=run.config.reference,
         profile_uri=profile_uri,
     )
     storage.write_model(_marker_uri(run, snapshot), marker)
@@ -48,7 +53,7 @@ def read_profile(run: ResolvedRun, reference: Snapshot) -> bytes | None:
 
 
 def _marker_uri(run: ResolvedRun, snapshot: Snapshot) -> str:
-    folder = accepted_folder(run.workspace_uri, run.config.recipe)
+    folder = accepted_folder(run.workspace_uri, run.config.reference)
     return storage.join(folder, f"{snapshot.as_of:%Y-%m-%d}--{snapshot.digest[:12]}.json")
 
 
@@ -67,5 +72,5 @@ def newest_accepted(workspace_uri: str, recipe: str, before: datetime) -> str | 
 
 
 def accepted_folder(workspace_uri: str, recipe: str) -> str:
-    """Return the URI of the folder with a recipe's markers."""
-    return storage.join(workspace_uri, "accepted_snapshots", recipe)
+    """Return the URI of the folder with the markers of the recipe of a reference."""
+    return storage.join(workspace_uri, "accepted_snapshots", key_of(recipe))

@@ -21,11 +21,11 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, Field, ValidationError
 
 from pipelines import storage
-from pipelines.contracts.artifacts import ModelRef, ResolvedRun, StageRecord
+from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError, HomefeedError, TransientStorageError
-from pipelines.contracts.run_layout import manifest_uri
+from pipelines.contracts.run_layout import StageRecord, manifest_uri
 from pipelines.registry.history import HistoryEntry, load, promotion_lock
 
 log = logging.getLogger(__name__)

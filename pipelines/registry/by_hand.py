@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Challenger, ModelRef, ResolvedRun
+from pipelines.contracts.config import RecipeRef
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.registry import anchor, history, moves, registry
 from pipelines.registry.history import History, HistoryEntry, Kind, Move
@@ -68,7 +69,8 @@ def force(
                 raise ConfigurationError(
                     f"{model.label} is the champion already; nothing was moved"
                 )
-            move = _begin(place, known, "forced", (present, model), now, reason)
+            recipe = run.config.recipe_ref
+            move = _begin(place, known, "forced", (present, model), now, reason, recipe)
         entry = moves.carry_out(client, move, now)
         anchor.release_forced(place, run, now, reason)
         return entry
@@ -164,10 +166,17 @@ def _begin(
     pair: tuple[ModelRef | None, ModelRef],
     now: datetime,
     reason: str,
+    recipe: RecipeRef | None = None,
 ) -> Move:
     previous, model = pair
     entry = HistoryEntry(
-        moved_at=now, kind=kind, model=model, previous=previous, run_uri=None, reason=reason
+        moved_at=now,
+        kind=kind,
+        model=model,
+        previous=previous,
+        run_uri=None,
+        recipe=recipe,
+        reason=reason,
     )
     return history.begin(workspace_uri, known, entry)
 

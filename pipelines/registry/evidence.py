@@ -23,10 +23,11 @@ from pydantic import AwareDatetime, Field, ValidationError
 
 from pipelines import storage
 from pipelines.contracts import files
-from pipelines.contracts.artifacts import PinnedFile, ResolvedRun, Window
+from pipelines.contracts.artifacts import PinnedFile, ResolvedRun
 from pipelines.contracts.base import Frozen, digest_of
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import Decision, Promoted
+from pipelines.contracts.time import Window
 
 log = logging.getLogger(__name__)
 

@@ -27,6 +27,7 @@ from pipelines import storage
 from pipelines.contracts import files
 from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.base import Frozen
+from pipelines.contracts.config import RecipeRef
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.places.lease import Lease, number_at
 
@@ -48,6 +49,11 @@ class HistoryEntry(Frozen):
     model: ModelRef = Field(description="Serving from moved_at on.")
     previous: ModelRef | None = Field(description="Serving before; None for the first champion.")
     run_uri: str | None = Field(description="Cycle that asked for it; None for a person.")
+    recipe: RecipeRef | None = Field(
+        default=None,
+        exclude_if=lambda recipe: recipe is None,
+        description="Recipe of what a cycle promoted; None in older entries and for a person.",
+    )
     reason: str = Field(description="One sentence.")
 
 

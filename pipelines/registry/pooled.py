@@ -14,7 +14,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pipelines.contracts.artifacts import ResolvedRun, Window
+from pipelines.contracts.artifacts import ResolvedRun
+from pipelines.contracts.time import Window
 from pipelines.registry.evidence import FoundChange, JudgedCycle, Pair, read_influences
 
 if TYPE_CHECKING:

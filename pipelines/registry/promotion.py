@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Challenger, FreshAnchor, ModelRef, ResolvedRun
+from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import BundleMissingError, PromotionRefusedError
 from pipelines.contracts.judgement import Judgement, Promoted, Promotion, Verdict
 from pipelines.contracts.mlflow_errors import translated_outages
@@ -60,6 +61,7 @@ def move_if_permitted(
             model=champion,
             previous=run.champion,
             run_uri=run.run_uri,
+            recipe=_recipe_of(run, judgement.verdict).recipe_ref,
             reason=reason,
         )
         client = tracking.connect(run.tracking_uri)
@@ -77,6 +79,13 @@ def move_if_permitted(
         reason=reason,
         history_uri=history_uri,
     )
+
+
+def _recipe_of(run: ResolvedRun, verdict: Verdict) -> RunConfig:
+    """Return the recipe that made what the verdict promotes."""
+    accepted = run.standing.anchor
+    is_anchor = verdict.promoted is Promoted.ANCHOR
+    return accepted if is_anchor and accepted is not None else run.config
 
 
 def _move_once(

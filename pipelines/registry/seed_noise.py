@@ -2,7 +2,8 @@
 
     <workspace>/seed_noise/<recipe digest>.json    a SeedNoise
 
-Not for measuring: that is `homefeed anchor seeds`. Tested in tests/pipelines/cli/test_anchor.py.
+Not for measuring: that is `homefeed anchor seeds`. Tested in
+tests/pipelines/cli/recipes/test_anchor.py.
 """
 
 import statistics

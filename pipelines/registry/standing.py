@@ -104,6 +104,6 @@ def _why_held(entry: anchor.AnchorEntry | None, config: RunConfig) -> str:
     if not why:
         return ""
     return (
-        f"Recipe {config.recipe!r} is on hold ({why}). It is not promoted until "
+        f"Recipe {config.reference!r} is on hold ({why}). It is not promoted until "
         f"somebody releases it: `homefeed anchor release --recipe {digest[:12]} --reason ...`."
     )

@@ -114,7 +114,7 @@ def open_run(client: "MlflowClient", run: ResolvedRun, side: str, label: str) ->
         query = " and ".join(f"tags.{tag} = '{value}'" for tag, value in mine.items())
         tags = mine | {
             "as_of": run.as_of.isoformat(),
-            "recipe": run.config.recipe,
+            **recipe_tags(run.config),
             "code_version": run.code_version,
             "code_digest": run.code_digest,
             "trigger": run.trigger,
@@ -125,6 +125,12 @@ def open_run(client: "MlflowClient", run: ResolvedRun, side: str, label: str) ->
             lambda: client.create_run(experiment_id, tags=tags, run_name=name),
         )
         return found.info.run_id
+
+
+def recipe_tags(config: RunConfig) -> dict[str, str]:
+    """Return which recipe this is, as tags of a run or version, and as parameters of a run."""
+    ref = config.recipe_ref
+    return {"recipe": ref.name, "recipe_digest": ref.digest, "recipe_reference": ref.reference}
 
 
 def _experiment_id(client: "MlflowClient", run: ResolvedRun) -> str:
@@ -153,7 +159,8 @@ def log_config(client: "MlflowClient", run_id: str, config: RunConfig) -> None:
     from mlflow.entities import Param
 
     known = client.get_run(run_id).data.params
-    [options] = pd.json_normalize(config.model_dump(mode="json")).to_dict("records")
+    fields = config.model_dump(mode="json", exclude={"source"}) | recipe_tags(config)
+    [options] = pd.json_normalize(fields).to_dict("records")
     fresh = [Param(key, str(value)[:500]) for key, value in options.items() if key not in known]
     client.log_batch(run_id, params=fresh)
 

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pipelines.contracts.artifacts import FreshAnchor, StageRecord
+from pipelines.contracts.artifacts import FreshAnchor
 from pipelines.contracts.code_identity import (
     MODEL_CODE,
     PROJECT_CODE,
@@ -24,9 +24,11 @@ from pipelines.contracts.code_identity import (
     code_version,
 )
 from pipelines.contracts.config import RunConfig
+from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.judgement import Judgement, ServingCheck
+from pipelines.contracts.run_layout import StageRecord
 from pipelines.event_log.listing import ListedFile, Listing
-from pipelines.recipes import RECIPES
+from pipelines.recipes import RECIPES, make_recipe
 from pipelines.reproduction.past_cycle import PastCycle
 
 _MAX_FILES = 20
@@ -290,17 +292,24 @@ def recipe_changes(past: PastCycle) -> list[str]:
     config = past.run.config
     younger = sorted(_places(config.model_dump(mode="json")) - _places(recorded))
     found = [f"option {name}: younger than the record; its default was taken" for name in younger]
-    todays = _todays(config.recipe)
-    if todays is not None and todays != config:
-        found.append(
-            f"recipe {config.recipe!r}: {config.fingerprint()[:12]} then, "
-            f"{todays.fingerprint()[:12]} now; the recorded one was taken"
-        )
+    found += _changed_since(config)
     return found
 
 
-def _todays(name: str) -> RunConfig | None:
-    return RECIPES[name]() if name in RECIPES else None
+def _changed_since(config: RunConfig) -> Iterator[str]:
+    """Yield that the recipe is another one today, or that it cannot be read here any more."""
+    if config.reference == config.recipe and config.recipe not in RECIPES:
+        return  # It was one of this project, which has none of that name today.
+    try:
+        todays = make_recipe(config.reference)
+    except HomefeedError as error:
+        yield f"recipe {config.reference!r} cannot be read today ({error}); the recorded was taken"
+        return
+    if todays != config:
+        yield (
+            f"recipe {config.reference!r}: {config.fingerprint()[:12]} then, "
+            f"{todays.fingerprint()[:12]} now; the recorded one was taken"
+        )
 
 
 def _places(value: Any, place: str = "") -> set[str]:

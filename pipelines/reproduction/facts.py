@@ -13,18 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines import storage
-from pipelines.contracts.artifacts import (
-    Challenger,
-    DataReport,
-    FreshAnchor,
-    ResolvedRun,
-    Snapshot,
-    StageRecord,
-)
+from pipelines.contracts.artifacts import Challenger, DataReport, FreshAnchor, ResolvedRun, Snapshot
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.files import digest_of_files
 from pipelines.contracts.judgement import Judgement
+from pipelines.contracts.run_layout import StageRecord
 
 _WEIGHTS, _DESCRIPTION, _SCORES = "weights.safetensors", "bundle.json", "golden.safetensors"
 _NAMES = {_WEIGHTS: "weights", _DESCRIPTION: "description", _SCORES: "example scores"}
@@ -36,8 +30,9 @@ _REPEATING = {"golden_difference", "score_spread", "saturated_share"}
 """Fields of a `ServingCheck` that the bundle decides, and not the machine's other work."""
 _CODE = re.compile(r" by code [0-9a-f]{12}| \([0-9a-f]{12}[^)]*\)")
 _NOT_AT_HAND = "not that of HOMEFEED_ANCHOR_IMAGE or HOMEFEED_ANCHOR_COMMAND"
-CodeNames = dict[str, str]
-"""`code_version` and `code_digest`, as a bundle's description has them."""
+CodeNames = dict[str, Any]
+"""`code_version` and `code_digest`, as a bundle's description has them; and `recipe`, None, where
+the description is older than that field."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +194,8 @@ def _names_in(former: Challenger) -> CodeNames | None:
     """
     try:
         said = json.loads(storage.read_bytes(storage.join(former.bundle_uri, _DESCRIPTION)))
-        return {name: str(said[name]) for name in ("code_version", "code_digest")}
+        names = {name: str(said[name]) for name in ("code_version", "code_digest")}
+        return names if "recipe" in said else names | {"recipe": None}
     except (FileNotFoundError, HomefeedError, KeyError, TypeError, ValueError):
         return None  # What the manifest says of the code is nearly always the same.
 
@@ -211,7 +207,8 @@ def _names_by(run: ResolvedRun, then: StageRecord) -> CodeNames:
     code of another version, which then stands in the manifest.
     """
     made = then.made_with or run
-    return {"code_version": made.code_version, "code_digest": made.code_digest}
+    names = {"code_version": made.code_version, "code_digest": made.code_digest}
+    return names if then.recipe else names | {"recipe": None}
 
 
 def _signed(challenger: Challenger, names: CodeNames) -> Challenger:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pipelines.contracts.artifacts import ResolvedRun, StageRecord
+from pipelines.contracts.artifacts import ResolvedRun
+from pipelines.contracts.run_layout import StageRecord
 from pipelines.reproduction.facts import Fact, facts_like, facts_of
 
 _MAX_SHOWN = 8

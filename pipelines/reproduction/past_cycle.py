@@ -7,9 +7,9 @@ import sys
 from dataclasses import dataclass
 
 from pipelines import storage
-from pipelines.contracts.artifacts import ResolvedRun, StageRecord
+from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.contracts.run_layout import listing_uri, manifest_uri
+from pipelines.contracts.run_layout import StageRecord, listing_uri, manifest_uri
 from pipelines.event_log.listing import Listing
 from pipelines.settings import Settings
 from pipelines.stages.runner import REPEATABLE, read_artifact, read_record

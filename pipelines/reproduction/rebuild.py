@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.contracts.artifacts import StageRecord
 from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.run_layout import StageRecord
 from pipelines.metrics.measured import unmeasured
 from pipelines.reproduction import causes
 from pipelines.reproduction.findings import Finding, compare_stage

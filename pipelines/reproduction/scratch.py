@@ -20,11 +20,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipelines import storage
-from pipelines.contracts.artifacts import PinnedFile, ResolvedRun, StageRecord
+from pipelines.contracts.artifacts import PinnedFile, ResolvedRun
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.code_identity import Environment, environment
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.contracts.run_layout import manifest_uri, snapshot_manifest_uri
+from pipelines.contracts.run_layout import StageRecord, manifest_uri, snapshot_manifest_uri
 from pipelines.registry import evidence
 from pipelines.registry.tracking import OWN_REGISTRY
 from pipelines.reproduction.past_cycle import REBUILT, PastCycle

@@ -12,9 +12,9 @@ from typing import Any
 from pyarrow import fs
 
 from pipelines import storage
-from pipelines.contracts.artifacts import STAGES, StageRecord
+from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.run_layout import manifest_uri, stage_lease_uri
+from pipelines.contracts.run_layout import StageRecord, manifest_uri, stage_lease_uri
 from pipelines.places.conditional import Revision
 from pipelines.retention.holdings import FoundRun, Held, Holdings, name_in
 

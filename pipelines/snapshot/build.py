@@ -11,13 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.contracts.artifacts import ResolvedRun, ShardStats, Snapshot, Window
+from pipelines.contracts.artifacts import EventCounts, ResolvedRun, ShardStats, Snapshot
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.schemas import SHARD_FILES, SPLIT_HOLDOUT, SPLIT_TRAINING, label_column
-from pipelines.event_log.reader import EventLog, check_nothing_from_the_future, open_event_log
+from pipelines.contracts.time import Window
+from pipelines.event_log.log_files import EventLog, open_event_log
+from pipelines.event_log.reader import check_nothing_from_the_future
+from pipelines.snapshot.features.count import check_features
 from pipelines.snapshot.kernel import build_shard
-from pipelines.snapshot.pins import open_pin_index, write_pins
+from pipelines.snapshot.pins import PinCounts, open_pin_index, write_pins
 from pipelines.snapshot.plan import SnapshotPlan, WindowCounts, make_plan, shard_name
 from pipelines.snapshot.pool import choose_num_workers, run_all
 from pipelines.snapshot.publishing import publish
@@ -50,9 +53,12 @@ class ShardSummary:
     stats: ShardStats
     num_duplicate_impressions: int
     num_positives: WindowCounts  # of the main head
+    event_counts: EventCounts
 
 
-def write_snapshot(run: ResolvedRun, num_workers: int | None = None) -> Snapshot:
+def write_snapshot(
+    run: ResolvedRun, num_workers: int | None = None, passed_over: tuple[str, ...] = ()
+) -> Snapshot:
     """Build and publish the snapshot of a run; the same content is published once.
 
     The result depends on the event log's rows known before as_of, on `config.features` and
@@ -62,6 +68,7 @@ def write_snapshot(run: ResolvedRun, num_workers: int | None = None) -> Snapshot
     Args:
         run: what was resolved.
         num_workers: processes; None takes the machine's cores, or one where the log is small.
+        passed_over: action types beyond the recipe's that the log may have; they are left out.
 
     Returns:
         The published snapshot, at `<workspace>/snapshots/<first 16 digits of its digest>`.
@@ -69,10 +76,12 @@ def write_snapshot(run: ResolvedRun, num_workers: int | None = None) -> Snapshot
     Raises:
         DataContractError: the event log is missing or breaks its contract, or a window is empty
             or holds no positives.
-        ConfigurationError: the workspace cannot be written.
+        ConfigurationError: the workspace cannot be written, or the recipe's own features are
+            refused.
         TransientStorageError: the storage failed or is full.
     """
-    plan = make_plan(run)
+    plan = make_plan(run, passed_over)
+    check_features(plan)
     event_log = open_event_log(run.event_log_uri)
     check_covered(event_log, plan)
     for table in ("impressions", "actions"):
@@ -88,11 +97,11 @@ def write_snapshot(run: ResolvedRun, num_workers: int | None = None) -> Snapshot
         workers = num_workers or choose_num_workers(spill_tasks)
         found = merge_summaries(list(run_all(run_task, spill_tasks, workers, "event log parts")))
         _check_impressions(found.num_impressions, event_log, plan)
-        num_pins = write_pins(event_log, found, plan, out, spilled)
+        pins = write_pins(event_log, found, plan, out, spilled)
         shard_tasks = [ShardTask(n, plan, spilled, out) for n in range(plan.config.num_shards)]
         shards = list(run_all(build_shard_files, shard_tasks, workers, "shards"))
         _check_positives(shards, plan)
-        return publish(_describe(snapshots_uri, plan, out, found, shards, num_pins), out)
+        return publish(_describe(snapshots_uri, plan, out, found, shards, pins), out)
 
 
 def check_covered(event_log: EventLog, plan: SnapshotPlan) -> None:
@@ -116,6 +125,7 @@ def build_shard_files(task: ShardTask) -> ShardSummary:
 
     Raises:
         DataContractError: see `build_shard`.
+        ConfigurationError: see `build_shard`.
     """
     tables = ("impressions", "actions", "users")
     rows = ShardRows(**{name: read_spilled(task.spilled, task.shard, name) for name in tables})
@@ -132,7 +142,8 @@ def build_shard_files(task: ShardTask) -> ShardSummary:
         num_examples=len(built.examples),
     )
     num_positives = _count_positives(built, task.plan.features.main_head.name)
-    return ShardSummary(stats, built.num_duplicate_impressions, num_positives)
+    duplicates = built.num_duplicate_impressions
+    return ShardSummary(stats, duplicates, num_positives, built.event_counts)
 
 
 def _count_positives(built: ShardTables, head_name: str) -> WindowCounts:
@@ -175,13 +186,18 @@ def _named(name: str, window: Window) -> str:
     return f"{name} window [{window.start:%Y-%m-%d %H:%M}, {window.end:%Y-%m-%d %H:%M})"
 
 
+def _sum(parts: Sequence[EventCounts]) -> EventCounts:
+    names = EventCounts.model_fields
+    return EventCounts(**{name: sum(getattr(part, name) for part in parts) for name in names})
+
+
 def _describe(
     snapshots_uri: str,
     plan: SnapshotPlan,
     out: Path,
     found: SpillSummary,
     shards: Sequence[ShardSummary],
-    num_pins: int,
+    pins: PinCounts,
 ) -> Snapshot:
     """Return the manifest of the files in `out`."""
     files = digest_files(out)
@@ -195,8 +211,10 @@ def _describe(
         embedding_version=plan.config.embedding_version,
         features=plan.features,
         shards=tuple(shard.stats for shard in shards),
-        num_pins=num_pins,
+        num_pins=pins.num_pins,
         files=files,
         num_duplicate_impressions=sum(shard.num_duplicate_impressions for shard in shards),
         num_immature_impressions=found.num_immature_impressions,
+        num_cold_pins=pins.num_cold,
+        event_counts=_sum([shard.event_counts for shard in shards]),
     )

@@ -26,7 +26,8 @@ def snapshot_to_train(run: ResolvedRun, snapshot: Snapshot, recipe: RunConfig) -
     if config == run.config.snapshot and recipe.features == snapshot.features:
         return snapshot
     made = run.config.model_copy(update={"features": recipe.features, "snapshot": config})
-    return write_snapshot(run.model_copy(update={"config": made}))
+    passed_over = unknown_types(run.config.features, recipe.features)
+    return write_snapshot(run.model_copy(update={"config": made}), passed_over=passed_over)
 
 
 def counterpart(
@@ -34,7 +35,8 @@ def counterpart(
 ) -> Snapshot:
     """Return a snapshot of the run's windows whose inputs are those of another recipe.
 
-    It is the run's own snapshot where the recipes do not differ in what a snapshot holds.
+    It is the run's own snapshot where that holds all that the other recipe's model is told,
+    computed alike. It may hold other numbers besides.
 
     Args:
         run: The cycle.
@@ -51,13 +53,28 @@ def counterpart(
 
     own = {name: getattr(options, name) for name in OWN_OPTIONS}
     config = run.config.snapshot.model_copy(update=own)
-    if config == run.config.snapshot and _inputs(features) == _inputs(snapshot.features):
+    is_held = set(features.numeric) <= set(snapshot.features.numeric_held)
+    is_same = _inputs(features) == _inputs(snapshot.features)
+    if config == run.config.snapshot and is_held and is_same:
         return snapshot
     recipe = run.config.model_copy(update={"features": features, "snapshot": config})
-    return write_snapshot(run.model_copy(update={"config": recipe}))
+    passed_over = unknown_types(run.config.features, features)
+    return write_snapshot(run.model_copy(update={"config": recipe}), passed_over=passed_over)
+
+
+def unknown_types(ours: FeatureConfig, theirs: FeatureConfig) -> tuple[str, ...]:
+    """Return the action types of the run's recipe that another recipe does not know.
+
+    Actions of these types are left out of the other's snapshot, as they are not told to its model
+    where that serves. A type that neither knows is refused, as in every log.
+    """
+    return tuple(name for name in ours.action_types if name not in theirs.action_types)
 
 
 def _inputs(features: FeatureConfig) -> tuple[object, ...]:
-    """Return what a snapshot's inputs depend on: of the heads, those that make a pin popular."""
+    """Return what all inputs of a snapshot depend on: of the heads, those that make a pin popular.
+
+    The numeric features are not among them, because a model is not told of those that it lacks.
+    """
     wanted = {head.action_type for head in features.heads if head.is_wanted}
     return (features.action_types, features.categorical, wanted)

@@ -1,6 +1,6 @@
 """The kernel builds one shard's tables from its users' rows: tables in, tables out.
 
-A shard needs nothing from another one except the list of pins and their popularity. The kernel
+A shard needs nothing from another one except the pins and what was counted about each. The kernel
 opens no file and knows no clock, so any engine that can group rows by `shard_of` may run it. The
 rows may come in any order: the first step makes the one order that all later steps keep.
 
@@ -8,8 +8,11 @@ The steps are called once each, in the order below, and pass on the values of
 `pipelines.snapshot.shard`. Tested in tests/pipelines/snapshot/test_purity.py.
 """
 
-from pipelines.snapshot.features import count_features
-from pipelines.snapshot.labels import label_examples
+from dataclasses import replace
+
+from pipelines.snapshot.features.count import count_features
+from pipelines.snapshot.features.inputs import FeatureInputs
+from pipelines.snapshot.labels import count_fits, label_examples
 from pipelines.snapshot.order import order_rows
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.pointers import point
@@ -33,12 +36,15 @@ def build_shard(rows: ShardRows, pins: PinIndex, plan: SnapshotPlan) -> ShardTab
     Raises:
         DataContractError: a request belongs to two users, an action precedes its own request, or
             a user has two rows of the same as_of.
+        ConfigurationError: one of the recipe's own features is refused.
     """
     if rows.impressions is None or len(rows.impressions) == 0:
-        return make_empty_tables(plan.features)
+        return make_empty_tables(plan.features, pins.embedding_dim)
     ordered = order_rows(rows.impressions, rows.actions)
     pointers = point(ordered, pins, plan.history_start_ms)
-    users = pick_user_rows(rows.users, ordered.requests, plan.features)
+    users = pick_user_rows(rows.users, ordered.requests, plan.features, pins.embedding_dim)
     labels = label_examples(ordered, plan)
-    counts = count_features(ordered, pointers, pins, plan)
-    return make_tables(ordered, pointers, users, labels, counts, plan)
+    seen = FeatureInputs(ordered, pointers, users, rows.users, pins, plan)
+    counts = count_features(seen)
+    made = make_tables(ordered, pointers, users, labels, counts, plan)
+    return replace(made, event_counts=count_fits(ordered, plan))

@@ -1,12 +1,14 @@
 """Fourth step of the kernel: for each head, which examples got its action in the label window.
 
-Not for what the model is told: `features` counts only what was known before the request.
+Counts besides which actions fit no request, for the data gate. Not for what the model is told:
+`features` counts only what was known before the request.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
+from pipelines.contracts.artifacts import EventCounts
 from pipelines.event_log.event_index import Bools, EventIndex, Ints
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import Labels, OrderedRows
@@ -39,6 +41,34 @@ def label_examples(ordered: OrderedRows, plan: SnapshotPlan) -> Labels:
             num_found += index.count(matching.example_keys, start, end)
         labels[head.name] = (num_found > 0).astype(np.int8)
     return labels
+
+
+def count_fits(ordered: OrderedRows, plan: SnapshotPlan) -> EventCounts:
+    """Count the actions in the windows that do not fit the requests there.
+
+    An action in the first label window of a window may well name a request from before it, and is
+    not counted. An action without a request is early where the user was shown its pin within a
+    label window after it and not before.
+    """
+    actions, start = ordered.actions, ordered.examples.impressed_at
+    is_inside, is_settled = (
+        np.any([(actions.acted_at >= window.start_ms + skipped) & (actions.acted_at < window.end_ms)
+                for window in plan.windows.values()], axis=0)
+        for skipped in (0, plan.label_window_ms)
+    )  # fmt: skip
+    is_naming = actions.names_request & is_settled
+    by_user = _matchings(ordered)[1]
+    is_asked = by_user.is_used & is_inside
+    shown, keys = EventIndex(by_user.example_keys, start), by_user.action_keys[is_asked]
+    acted_at, span = actions.acted_at[is_asked], plan.label_window_ms
+    is_before = shown.count(keys, acted_at - span, acted_at + 1) > 0
+    is_after = shown.count(keys, acted_at + 1, acted_at + span) > 0
+    return EventCounts(
+        num_naming=int(is_naming.sum()),
+        num_naming_unknown=int((is_naming & (actions.request < 0)).sum()),
+        num_near=int((is_before | is_after).sum()),
+        num_early=int((is_after & ~is_before).sum()),
+    )
 
 
 def _matchings(ordered: OrderedRows) -> tuple[_Matching, _Matching]:

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.contracts.errors import DataContractError
+from pipelines.event_log.cross_rules import action_before_request, request_of_two_users
 from pipelines.event_log.event_index import Ints
+from pipelines.event_log.findings import require_none
 from pipelines.snapshot.shard import Actions, Examples, OrderedRows, Requests
 
 
@@ -99,10 +100,8 @@ def _check_one_user(user_id: Ints, starts: Ints, request_id: pa.Array) -> None:
     low, high = np.minimum.reduceat(user_id, starts), np.maximum.reduceat(user_id, starts)
     if (low != high).any():
         bad = int(np.flatnonzero(low != high)[0])
-        raise DataContractError(
-            f"impressions: request {request_id[bad].as_py()!r} belongs to users {low[bad]} and "
-            f"{high[bad]}; expected one user per request; make request_id unique"
-        )
+        users = int(low[bad]), int(high[bad])
+        require_none([request_of_two_users(request_id[bad].as_py(), *users)])
 
 
 def _no_actions() -> Actions:
@@ -149,12 +148,14 @@ def _check_cause_before_effect(
     is_early = (actions.request >= 0) & (actions.acted_at < impressed_at)
     if is_early.any():
         bad = int(np.flatnonzero(is_early)[0])
-        raise DataContractError(
-            f"actions: action on pin {actions.pin_id[bad]} at {actions.acted_at[bad]} names "
-            f"request {request_id[bad].as_py()!r}, which was shown later, at "
-            f"{impressed_at[bad]} ({int(is_early.sum())} such actions); expected "
-            f"acted_at >= impressed_at; correct the clocks or the attribution"
+        found = action_before_request(
+            pin_id=int(actions.pin_id[bad]),
+            acted_at=int(actions.acted_at[bad]),
+            request_id=request_id[bad].as_py(),
+            impressed_at=int(impressed_at[bad]),
+            num_actions=int(is_early.sum()),
         )
+        require_none([found])
 
 
 def _rank(texts: pa.ChunkedArray) -> _Ranked:

@@ -1,9 +1,11 @@
-"""The snapshot's pins: embeddings of one version, codes, and popularity on each day with requests.
+"""The snapshot's pins: embeddings of one version, codes, and what was counted about each pin.
 
 Not for making embeddings: a version is a fixed basis that somebody else folds new pins into.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -12,117 +14,222 @@ import pyarrow.dataset as ds
 
 from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.base import digest_of
-from pipelines.contracts.config import FeatureConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.schemas import PIN_ROWS, PINS, PINS_FILE
+from pipelines.contracts.schemas import NEVER_MS, PIN_TIME, PINS, PINS_FILE, snapshot_schema
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.event_log import checks
 from pipelines.event_log.categories import append_codes, extra_columns
+from pipelines.event_log.cross_rules import (
+    missing_version,
+    pins_without_embedding,
+    repeated_embedding,
+)
+from pipelines.event_log.embeddings import FoundWidth, check_one_width, embedding_matrix
 from pipelines.event_log.event_index import Ints
+from pipelines.event_log.findings import require_none
+from pipelines.event_log.log_files import EventLog, LogFile
+from pipelines.event_log.numbers import append_numbers, raw_column
 from pipelines.event_log.popularity import Popularity, trailing_popularity
-from pipelines.event_log.reader import EventLog, open_file, read_file, read_rows
+from pipelines.event_log.reader import open_file, read_file, read_rows
+from pipelines.snapshot.features.own import source_digests
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import PinIndex
 from pipelines.snapshot.spill import SpillSummary
 from pipelines.snapshot.tables import write_arrow
 
 _POPULARITY_FILE = "popularity.arrow"
+_FACTS_FILE = "pin_facts.arrow"
+_FIRST_KNOWN = "first_known_at"
+
+
+class PinCounts(NamedTuple):
+    """How many pins a snapshot has, and how many of them had no embedding before as_of."""
+
+    num_pins: int
+    num_cold: int
 
 
 def write_pins(
     event_log: EventLog, found: SpillSummary, plan: SnapshotPlan, out: Path, scratch: Path
-) -> int:
+) -> PinCounts:
     """Write the pins to `out` and, for the kernel, their popularity to `scratch`; count the pins.
 
     The metadata of the pins' Arrow schema carries a digest of what the codes, columns and windows
-    mean. So the digest over a snapshot's files is also a digest over their meaning, and two
-    configurations never share a snapshot because their bytes happen to be equal.
+    mean, and of the source of the recipe's own features. So the digest over a snapshot's files is
+    also a digest over their meaning, and two configurations never share a snapshot because their
+    bytes happen to be equal.
 
     Raises:
         DataContractError: see `read_pins`.
     """
-    pins = read_pins(event_log, found.pin_ids, plan.config.embedding_version, plan.features)
+    pins = read_pins(event_log, found, plan)
+    raw = [raw_column(name) for name in plan.number_columns("pins")]
+    names = [name for name in pins.column_names if name not in raw]
     meaning = {
         "as_of": plan.as_of.isoformat(),
         "features": plan.features.model_dump(mode="json"),
+        "functions": source_digests(plan.numeric),
         "snapshot": plan.config.model_dump(mode="json"),
     }
-    write_arrow(out / PINS_FILE, pins.replace_schema_metadata({"meaning": digest_of(meaning)}))
+    metadata = {"meaning": digest_of(meaning)}
+    write_arrow(out / PINS_FILE, pins.select(names).replace_schema_metadata(metadata))
     popularity = trailing_popularity(
-        found.wanted_actions, found.pin_ids, plan.request_days, plan.config.popularity_days
+        found.wanted_actions, found.pin_ids, plan.request_days, plan.popularity_windows
     )
-    columns = {"key": popularity.keys, "total": popularity.totals}
-    write_arrow(scratch / _POPULARITY_FILE, pa.table(columns))
-    return len(pins)
+    totals = {str(window): counts for window, counts in popularity.totals.items()}
+    write_arrow(scratch / _POPULARITY_FILE, pa.table({"key": popularity.keys} | totals))
+    facts = pins.drop_columns(names).append_column(
+        _FIRST_KNOWN, pa.array(found.first_seen.at(found.pin_ids))
+    )
+    write_arrow(scratch / _FACTS_FILE, facts)
+    has_times = PIN_TIME.name in pins.column_names
+    num_cold = pc.sum(pc.equal(pins[PIN_TIME.name], NEVER_MS)).as_py() if has_times else 0
+    return PinCounts(len(pins), num_cold or 0)
 
 
 def open_pin_index(out: Path, scratch: Path, plan: SnapshotPlan) -> PinIndex:
     """Return what the kernel needs of the pins that `write_pins` wrote."""
-    pin_ids = np.asarray(open_table(out, PINS_FILE)["pin_id"])
+    pins, facts = open_table(out, PINS_FILE), open_table(scratch, _FACTS_FILE)
     popularity = open_table(scratch, _POPULARITY_FILE)
-    keys, totals = (np.asarray(popularity[name]) for name in ("key", "total"))
-    return PinIndex(pin_ids, Popularity(plan.request_days, len(pin_ids), keys, totals))
+    totals = {window: np.asarray(popularity[str(window)]) for window in plan.popularity_windows}
+    return PinIndex(
+        pin_ids=np.asarray(pins["pin_id"]),
+        popularity=Popularity(plan.request_days, len(pins), np.asarray(popularity["key"]), totals),
+        first_known_at=np.asarray(facts[_FIRST_KNOWN]),
+        table=pins,
+        numbers={name: np.asarray(facts[raw_column(name)]) for name in plan.number_columns("pins")},
+    )
 
 
-def read_pins(
-    event_log: EventLog, pin_ids: Ints, embedding_version: str, features: FeatureConfig
-) -> pa.Table:
-    """Return the rows of the given pins, in their order, by the schema of the snapshot's pins.
+def read_pins(event_log: EventLog, found: SpillSummary, plan: SnapshotPlan) -> pa.Table:
+    """Return the rows of the referenced pins, by pin_id.
 
-    Only the given pins are looked at, so pins that the log learns of later change nothing.
+    They have the columns of the snapshot's pins, then the number columns that features read.
+
+    Only the referenced pins are looked at, so pins that the log learns of later change nothing.
+    Where the log says when it learned of a pin (PIN_TIME), rows that were known before as_of count,
+    and a pin without such a row is cold: its embedding is zero, its codes are 0, its numbers are
+    missing and its time is NEVER_MS.
 
     Args:
         event_log: where the `pins` table is.
-        pin_ids: the pins that impressions or timelines refer to, sorted.
-        embedding_version: the version to take.
-        features: for the categorical features of pins.
+        found: the pins that impressions or timelines refer to, and the width of the users.
+        plan: the embedding version, the features and as_of.
 
     Raises:
-        DataContractError: the version is missing, a pin has no embedding or two, or one is not
-            finite.
+        DataContractError: the version is missing, a pin has two embeddings or, where pins have no
+            time, none; an embedding is not finite or has another width than others or the users'.
     """
-    categorical = features.categorical_of("pins")
-    extra = extra_columns(PINS, categorical)
-    parts = []
+    version = plan.config.embedding_version
+    parts, widths = [], []
+    has_times = _have_times(event_log)
     for file in event_log.files_of("pins"):
-        # A null pin_id is read too, so that it is refused and not passed over.
-        is_wanted = ds.field("pin_id").isin(pa.array(pin_ids)) | ds.field("pin_id").is_null()
-        rows = read_rows(event_log, file, extra, is_wanted)
-        # The version is compared here because a scan cannot filter a dictionary column by it.
-        rows = rows.filter(pc.equal(rows["embedding_version"], embedding_version))
-        embeddings = checks.embedding_matrix(file.path, "pin_id", rows)
-        part = pa.table([rows["pin_id"], to_list_column(embeddings)], schema=PIN_ROWS)
-        parts.append(append_codes(part, rows, categorical))
-    table = pa.concat_tables(parts)
-    table = table.take(pa.array(np.argsort(np.asarray(table["pin_id"]), kind="stable")))
-    _check_complete(event_log, np.asarray(table["pin_id"]), pin_ids, embedding_version)
-    return table
+        rows = _rows_of_version(event_log, file, found.pin_ids, plan)
+        if len(rows) == 0:
+            continue
+        embeddings = embedding_matrix(file.path, "pin_id", rows)
+        row_key = f"pin_id={rows['pin_id'][0]}"
+        widths.append(FoundWidth(file.path, row_key, embeddings.shape[1]))
+        columns = {"pin_id": rows["pin_id"], "embedding": to_list_column(embeddings)}
+        if has_times:
+            columns[PIN_TIME.name] = rows[PIN_TIME.name]
+        part = append_codes(pa.table(columns), rows, plan.features.categorical_of("pins"))
+        parts.append(append_numbers(file.path, part, rows, plan.number_columns("pins")))
+    if not parts:
+        _refuse_missing(event_log, found.pin_ids, len(found.pin_ids), version)
+    _check_widths(widths, found.user_widths, version)
+    schema = snapshot_schema(
+        "pins", plan.features, embedding_dim=widths[0].embedding_dim, has_pin_times=has_times
+    )
+    for name in plan.number_columns("pins"):
+        schema = schema.append(pa.field(raw_column(name), pa.float64(), nullable=False))
+    table = pa.concat_tables(part.cast(schema) for part in parts)
+    pin_ids = np.sort(np.asarray(table["pin_id"]))
+    _check_unique(pin_ids, version)
+    missing = np.setdiff1d(found.pin_ids, pin_ids, assume_unique=True)
+    if len(missing) and not has_times:
+        _refuse_missing(event_log, missing, len(found.pin_ids), version)
+    if len(missing):
+        table = pa.concat_tables([table, _cold_rows(missing, schema)])
+    return table.take(pa.array(np.argsort(np.asarray(table["pin_id"]), kind="stable")))
 
 
-def _check_complete(event_log: EventLog, found: Ints, wanted: Ints, embedding_version: str) -> None:
+def _rows_of_version(
+    event_log: EventLog, file: LogFile, pin_ids: Ints, plan: SnapshotPlan
+) -> pa.Table:
+    """Return a file's rows of the given pins and the plan's version that were known in time."""
+    # A null pin_id is read too, so that it is refused and not passed over.
+    is_wanted = ds.field("pin_id").isin(pa.array(pin_ids)) | ds.field("pin_id").is_null()
+    extra = extra_columns(PINS, plan.features.categorical_of("pins"))
+    rows = read_rows(event_log, file, extra, is_wanted, plan.number_columns("pins"))
+    # The version is compared here because a scan cannot filter a dictionary column by it.
+    rows = rows.filter(pc.equal(rows["embedding_version"], plan.config.embedding_version))
+    if PIN_TIME.name not in rows.column_names:
+        return rows
+    checks.check_plausible_ms(file.path, PIN_TIME.name, rows[PIN_TIME.name])
+    return rows.filter(pc.less(rows[PIN_TIME.name], plan.as_of_ms))
+
+
+def _have_times(event_log: EventLog) -> bool:
+    """Return whether the log's pins have PIN_TIME: all files have it, or none has."""
+    files = event_log.files_of("pins")
+    names = [open_file(event_log, file).schema.names for file in files]
+    with_times = [f.path for f, n in zip(files, names, strict=True) if PIN_TIME.name in n]
+    without = [file.path for file in files if file.path not in with_times]
+    if with_times and without:
+        raise DataContractError(
+            f"pins: {without[0]} has no column {PIN_TIME.name!r}, and {with_times[0]} has; "
+            f"expected it in every file of the pins or in none; add it to the older files (a time "
+            f"before the pin's first impression keeps the pin known as it was), or leave it out"
+        )
+    return bool(with_times)
+
+
+def _cold_rows(pin_ids: Ints, schema: pa.Schema) -> pa.Table:
+    """Return the rows of pins whose embedding nobody knew before as_of."""
+    width = schema.field("embedding").type.list_size
+    columns = {
+        "pin_id": pin_ids,
+        "embedding": to_list_column(np.zeros((len(pin_ids), width), dtype=np.float32)),
+        PIN_TIME.name: np.full(len(pin_ids), NEVER_MS, dtype=np.int64),
+    }
+    unknown = {pa.int16(): 0, pa.float64(): np.nan}
+    for field in schema:
+        if field.name not in columns:
+            columns[field.name] = np.full(len(pin_ids), unknown[field.type])
+    return pa.table(columns, schema=schema)
+
+
+def _check_widths(pins: list[FoundWidth], users: Sequence[FoundWidth], version: str) -> None:
+    check_one_width(
+        pins,
+        f"all pins of version {version!r} lie in one space",
+        "embed the pin anew, or give embeddings of another width a version of their own",
+    )
+    check_one_width(
+        [pins[0], *users],
+        f"the model multiplies the users' embeddings with the pins' of version {version!r}",
+        "write users and pins of one width, or set snapshot.embedding_version in the recipe to "
+        "the version of the users' width",
+    )
+
+
+def _check_unique(found: Ints, version: str) -> None:
     repeated = found[1:][np.diff(found) == 0]
     if len(repeated):
-        raise DataContractError(
-            f"pins: pin {repeated[0]} has more than one embedding of version "
-            f"{embedding_version!r} ({len(repeated)} such rows); expected one per (pin_id, "
-            f"embedding_version); remove the repeated rows"
-        )
-    missing = np.setdiff1d(wanted, found, assume_unique=True)
-    if len(missing) == 0:
-        return
+        require_none([repeated_embedding(repeated[0], version, len(repeated))])
+
+
+def _refuse_missing(
+    event_log: EventLog, missing: Ints, num_wanted: int, embedding_version: str
+) -> NoReturn:
     versions = _versions(event_log)
     if embedding_version not in versions:
-        raise DataContractError(
-            f"pins: no embedding of version {embedding_version!r} at {event_log.uri}; found the "
-            f"versions {versions}; add that version to the table or set "
-            f"snapshot.embedding_version in the recipe"
-        )
-    examples = ", ".join(str(pin) for pin in missing[:5])
-    raise DataContractError(
-        f"pins: {len(missing)} of {len(wanted)} pins in the impressions and actions have no "
-        f"embedding of version {embedding_version!r}, first: {examples}; expected one for each; "
-        f"fold these pins into the version's basis and add their rows"
-    )
+        problem = missing_version(event_log.uri, embedding_version, versions)
+    else:
+        first, counts = missing[:5].tolist(), (len(missing), num_wanted)
+        problem = pins_without_embedding(first, *counts, embedding_version)
+    raise DataContractError(problem.message)
 
 
 def _versions(event_log: EventLog) -> list[str]:

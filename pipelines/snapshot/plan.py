@@ -10,10 +10,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.contracts.artifacts import ResolvedRun, Window
-from pipelines.contracts.config import FeatureConfig, SnapshotConfig
+from pipelines.contracts.artifacts import ResolvedRun
+from pipelines.contracts.config import FeatureConfig, RunConfig, SnapshotConfig
+from pipelines.contracts.features.catalogue import FIRST_SEEN_DAYS, WINDOWS_DAYS
+from pipelines.contracts.features.numeric import NumericFeature, number_columns
 from pipelines.contracts.hashing import mix
-from pipelines.contracts.time import DAY_MS, HOUR_MS, to_ms
+from pipelines.contracts.time import DAY_MS, HOUR_MS, Window, to_ms
 
 
 class WindowCounts(NamedTuple):
@@ -32,6 +34,7 @@ class SnapshotPlan:
     config: SnapshotConfig
     training: Window
     holdout: Window
+    passed_over: tuple[str, ...] = ()  # action types that the log may have and nobody is told of
 
     @property
     def windows(self) -> dict[str, Window]:
@@ -56,9 +59,33 @@ class SnapshotPlan:
     @property
     def actions_start_ms(self) -> int:
         """The instant from which actions are read: the longest look back of any feature."""
-        days = max(self.config.history_days, self.config.core_days, self.config.popularity_days)
+        days = max(self.config.history_days, self.config.core_days, *self.popularity_windows)
         # One day is added because popularity looks back from the midnight before a request.
         return self.training.start_ms - (days + 1) * DAY_MS
+
+    @property
+    def first_seen_start_ms(self) -> int:
+        """The instant from which a pin's first appearance is searched for.
+
+        It is the start of training where the recipe says that a column of pins has the pins' ages.
+        """
+        age = next(feature for feature in self.numeric if feature.name == "pin_age")
+        days = 0 if age.column is not None else FIRST_SEEN_DAYS
+        return self.training.start_ms - days * DAY_MS
+
+    @property
+    def popularity_windows(self) -> tuple[int, ...]:
+        """The lengths of the trailing windows in which a pin's actions are counted, days."""
+        return tuple(sorted({self.config.popularity_days, *WINDOWS_DAYS}))
+
+    @property
+    def numeric(self) -> tuple[NumericFeature, ...]:
+        """The numeric features that the snapshot holds."""
+        return self.features.numeric_held
+
+    def number_columns(self, table: str) -> tuple[str, ...]:
+        """Return the number columns of an event log table that numeric features read."""
+        return number_columns(self.numeric, table)
 
     @property
     def action_type_ids(self) -> dict[str, int]:
@@ -80,24 +107,30 @@ class SnapshotPlan:
         return np.array(sorted(days), dtype=np.int64)
 
 
-def make_plan(run: ResolvedRun) -> SnapshotPlan:
-    """Return the plan of a run's snapshot, whose windows end where impressions are mature.
+def make_plan(run: ResolvedRun, passed_over: tuple[str, ...] = ()) -> SnapshotPlan:
+    """Return the plan of a run's snapshot."""
+    return plan_of(run.config, run.as_of, passed_over)
+
+
+def plan_of(recipe: RunConfig, as_of: datetime, passed_over: tuple[str, ...] = ()) -> SnapshotPlan:
+    """Return the plan of a recipe's snapshot, whose windows end where impressions are mature.
 
     The holdout ends at as_of minus the label window and is `holdout_days` long. The embargo of
     `embargo_days` lies before it, and the training window is the `training_days` before the
     embargo. All windows are half-open: their start is included, their end is not.
     """
-    config = run.config.snapshot
-    end = run.as_of - timedelta(hours=config.label_window_hours)
+    config = recipe.snapshot
+    end = as_of - timedelta(hours=config.label_window_hours)
     holdout = Window(start=end - timedelta(days=config.holdout_days), end=end)
     training_end = holdout.start - timedelta(days=config.embargo_days)
     training = Window(start=training_end - timedelta(days=config.training_days), end=training_end)
     return SnapshotPlan(
-        as_of=run.as_of,
-        features=run.config.features,
+        as_of=as_of,
+        features=recipe.features,
         config=config,
         training=training,
         holdout=holdout,
+        passed_over=passed_over,
     )
 
 

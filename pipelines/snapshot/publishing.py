@@ -26,7 +26,10 @@ PUBLISH_PATIENCE_S = 600.0
 
 
 def publish(snapshot: Snapshot, files: Path) -> Snapshot:
-    """Publish a folder of files and then its manifest, or return what was published before.
+    """Publish a folder of files and then its manifest, unless the same content is there already.
+
+    What is returned is the snapshot as it was built now. The files are the same, and the manifest
+    that lies beside them may differ in what was left out, such as the number of repeated rows.
 
     Two builders of the same content take turns, and the second one finds the manifest of the
     first. A folder without a manifest was left by a killed builder and is replaced, as is a folder
@@ -40,10 +43,11 @@ def publish(snapshot: Snapshot, files: Path) -> Snapshot:
     with exclusive_lock(snapshot.uri, purpose, PUBLISH_PATIENCE_S):
         if exists(manifest_uri):
             try:
+                read_model(manifest_uri, Snapshot)
                 with local_copy(snapshot.uri) as folder:
                     verify_files(snapshot, folder)
                 log.info("snapshot %s is already published", snapshot.digest[:16])
-                return read_model(manifest_uri, Snapshot)
+                return snapshot
             except DataContractError as error:
                 log.warning("%s; what was built now takes its place", error)
         publish_folder(files, snapshot.uri)

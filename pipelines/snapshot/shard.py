@@ -6,11 +6,13 @@ that use them, in tests/pipelines/snapshot/test_pointers.py.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipelines.contracts.artifacts import EventCounts
 from pipelines.event_log.event_index import Bools, Ints
 from pipelines.event_log.popularity import Popularity
 
@@ -29,10 +31,18 @@ class ShardRows:
 
 @dataclass(frozen=True)
 class PinIndex:
-    """The pins of the whole snapshot and how popular each was on each day with requests."""
+    """The pins of the whole snapshot and what was counted about each over all users."""
 
     pin_ids: Ints  # sorted; a pin's position is its pin_row
-    popularity: Popularity
+    popularity: Popularity  # on each day with requests
+    first_known_at: Ints  # when the pin first appeared, NEVER_MS if it did not
+    table: pa.Table  # the snapshot's pins
+    numbers: dict[str, npt.NDArray[np.float64]]  # the pins' number columns as logged, by name
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of the embeddings of pins and of users alike."""
+        return int(self.table.schema.field("embedding").type.list_size)
 
     def rows_of(self, pin_ids: Ints) -> Ints:
         """Return pin rows; every pin must be among the snapshot's."""
@@ -106,6 +116,7 @@ class UserRows:
 
     table: pa.Table
     user_row: Ints  # [requests]
+    spilled_row: Ints  # [requests] the row among those that were spilled; -1 for a newcomer
 
 
 @dataclass(frozen=True)
@@ -113,7 +124,7 @@ class Counts:
     """Made by `count_features`: what is computed from the actions known before each request."""
 
     is_core: Bools  # [requests]
-    numbers: dict[str, npt.NDArray[np.float32]]  # name of the numeric feature -> [examples]
+    numbers: dict[str, npt.NDArray[Any]]  # features (float32) and flags (int8) -> [examples]
 
 
 @dataclass(frozen=True)
@@ -125,3 +136,4 @@ class ShardTables:
     examples: pa.Table
     users: pa.Table
     num_duplicate_impressions: int
+    event_counts: EventCounts = EventCounts()

@@ -1,33 +1,32 @@
 """First pass over the event log: read each file once, check it, and deal its rows out by shard.
 
 The pass also counts what the whole snapshot needs before any shard can be built: which pins are
-referenced and how often each was acted upon per day. Its memory is bounded by one file. On several
+referenced, how often each was acted upon per day, and when each first appeared; for the latter it
+also reads three columns of the days before training. Its memory is bounded by one file. On several
 machines, a repartition by `shard_of` takes its place. Tested in
 tests/pipelines/snapshot/test_purity.py.
 """
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, USER_ROWS, USERS
 from pipelines.event_log import checks
 from pipelines.event_log.categories import append_codes, extra_columns
+from pipelines.event_log.embeddings import FoundWidth, embedding_matrix
 from pipelines.event_log.event_index import Ints
+from pipelines.event_log.first_seen import FirstSeen
+from pipelines.event_log.log_files import EventLog, LogFile, day_of
+from pipelines.event_log.numbers import append_numbers
 from pipelines.event_log.popularity import ActionCounts
-from pipelines.event_log.reader import (
-    EventFilter,
-    EventLog,
-    LogFile,
-    is_before,
-    read_events,
-    read_rows,
-)
+from pipelines.event_log.reader import EventFilter, is_before, read_events, read_rows
 from pipelines.snapshot.plan import SnapshotPlan, WindowCounts, shard_name, shard_of
 
 FILES_PER_TASK = 16
@@ -55,8 +54,10 @@ class SpillSummary:
 
     pin_ids: Ints = field(default_factory=_no_pins)  # referenced pins, sorted
     wanted_actions: ActionCounts = field(default_factory=lambda: ActionCounts.concatenate([]))
+    first_seen: FirstSeen = field(default_factory=lambda: FirstSeen.merge([]))
     num_impressions: WindowCounts = WindowCounts(0, 0)
     num_immature_impressions: int = 0
+    user_widths: tuple[FoundWidth, ...] = ()  # of the users' embeddings, one per file
 
 
 def make_tasks(event_log: EventLog, plan: SnapshotPlan, folder: Path) -> list[SpillTask]:
@@ -68,7 +69,7 @@ def make_tasks(event_log: EventLog, plan: SnapshotPlan, folder: Path) -> list[Sp
 def files_read(event_log: EventLog, plan: SnapshotPlan) -> tuple[tuple[LogFile, ...], ...]:
     """Return the files whose rows a snapshot may hold, by table; the pins are not dealt out."""
     return (
-        event_log.files_between("impressions", plan.training.start_ms, plan.as_of_ms),
+        event_log.files_between("impressions", plan.first_seen_start_ms, plan.as_of_ms),
         event_log.files_between("actions", plan.actions_start_ms, plan.as_of_ms),
         event_log.files_of("users"),
     )
@@ -93,11 +94,13 @@ def merge_summaries(parts: list[SpillSummary]) -> SpillSummary:
     return SpillSummary(
         pin_ids=np.unique(np.concatenate([_no_pins(), *(part.pin_ids for part in parts)])),
         wanted_actions=ActionCounts.concatenate([part.wanted_actions for part in parts]),
+        first_seen=FirstSeen.merge([part.first_seen for part in parts]),
         num_impressions=WindowCounts(
             training=sum(part.num_impressions.training for part in parts),
             holdout=sum(part.num_impressions.holdout for part in parts),
         ),
         num_immature_impressions=sum(part.num_immature_impressions for part in parts),
+        user_widths=tuple(width for part in parts for width in part.user_widths),
     )
 
 
@@ -141,15 +144,21 @@ class _ShardFiles:
 def _spill_impressions(task: SpillTask, file: LogFile, shard_files: _ShardFiles) -> SpillSummary:
     plan = task.plan
     features = plan.features.categorical_of("impressions")
+    numbers = plan.number_columns("impressions")
     wanted = EventFilter(
         as_of_ms=plan.as_of_ms,
-        start_ms=plan.training.start_ms,
+        start_ms=plan.first_seen_start_ms,
         end_ms=plan.as_of_ms,
         extra_columns=extra_columns(IMPRESSIONS, features),
+        number_columns=numbers,
     )
+    if file.day is not None and file.day < day_of(plan.training.start_ms):
+        few = ("pin_id", "impressed_at", "known_at")
+        wanted = replace(wanted, columns=few, extra_columns=(), number_columns=())
+        return SpillSummary(first_seen=_first_seen(read_events(task.event_log, file, wanted)))
     rows = read_events(task.event_log, file, wanted)
     when = np.asarray(rows["impressed_at"])
-    in_training = when < plan.training.end_ms
+    in_training = (when >= plan.training.start_ms) & (when < plan.training.end_ms)
     in_holdout = (when >= plan.holdout.start_ms) & (when < plan.holdout.end_ms)
     kept = rows.filter(pa.array(in_training | in_holdout))
     columns = ("request_id", "user_id", "pin_id", "impressed_at", "known_at", "position")
@@ -158,8 +167,10 @@ def _spill_impressions(task: SpillTask, file: LogFile, shard_files: _ShardFiles)
     place = shown.schema.names.index("propensity")
     field = pa.field("propensity", pa.float32(), nullable=False)
     shown = shown.set_column(place, field, pc.fill_null(shown["propensity"], 0.0))
-    shard_files.add(append_codes(shown, kept, features))
+    coded = append_codes(shown, kept, features)
+    shard_files.add(append_numbers(file.path, coded, kept, numbers))
     return SpillSummary(
+        first_seen=_first_seen(rows),
         pin_ids=np.unique(np.asarray(kept["pin_id"])),
         num_impressions=WindowCounts(int(in_training.sum()), int(in_holdout.sum())),
         num_immature_impressions=int((when >= plan.holdout.end_ms).sum()),
@@ -172,19 +183,23 @@ def _spill_actions(task: SpillTask, file: LogFile, shard_files: _ShardFiles) -> 
         as_of_ms=plan.as_of_ms,
         start_ms=plan.actions_start_ms,
         end_ms=plan.as_of_ms,
-        action_types=plan.features.action_types,
+        action_types=(*plan.features.action_types, *plan.passed_over),
     )
     rows = read_events(task.event_log, file, wanted)
+    vocabulary = pa.array(plan.features.action_types, pa.string())
+    if plan.passed_over:
+        rows = rows.filter(pc.is_in(rows["action_type"], value_set=vocabulary))
     pin_id, acted_at = np.asarray(rows["pin_id"]), np.asarray(rows["acted_at"])
     wanted_types = pa.array(plan.wanted_action_types, pa.string())
     is_wanted = np.asarray(pc.is_in(rows["action_type"], value_set=wanted_types))
-    vocabulary = pa.array(plan.features.action_types, pa.string())
     type_ids = pc.add(pc.index_in(rows["action_type"], value_set=vocabulary), 1).cast(pa.int8())
     index = ACTIONS.names.index("action_type")
     type_field = pa.field("action_type_id", pa.int8(), nullable=False)
     shard_files.add(rows.set_column(index, type_field, type_ids))
     known_at = np.asarray(rows["known_at"])
+    is_late = acted_at >= plan.first_seen_start_ms
     return SpillSummary(
+        first_seen=FirstSeen.of(pin_id[is_late], known_at[is_late]),
         pin_ids=np.unique(pin_id[acted_at >= plan.history_start_ms]),
         wanted_actions=ActionCounts.of(pin_id[is_wanted], acted_at[is_wanted], known_at[is_wanted]),
     )
@@ -194,11 +209,25 @@ def _spill_users(task: SpillTask, file: LogFile, shard_files: _ShardFiles) -> Sp
     plan = task.plan
     features = plan.features.categorical_of("users")
     is_known = is_before("as_of", plan.as_of_ms)
-    rows = read_rows(task.event_log, file, extra_columns(USERS, features), is_known)
+    numbers = plan.number_columns("users")
+    rows = read_rows(task.event_log, file, extra_columns(USERS, features), is_known, numbers)
     checks.check_plausible_ms(file.path, "as_of", rows["as_of"])
-    checks.embedding_matrix(file.path, "user_id", rows)
-    shard_files.add(append_codes(rows.select(USER_ROWS.names), rows, features))
-    return SpillSummary()
+    embeddings = embedding_matrix(file.path, "user_id", rows)
+    if len(rows) == 0:
+        return SpillSummary()
+    kept = rows.select(["user_id", "as_of"]).append_column(
+        USER_ROWS.field("embedding").with_type(pa.list_(pa.float32(), embeddings.shape[1])),
+        to_list_column(embeddings),
+    )
+    coded = append_codes(kept, rows, features)
+    shard_files.add(append_numbers(file.path, coded, rows, numbers))
+    row_key = f"user_id={rows['user_id'][0]}"
+    width = FoundWidth(file.path, row_key, embeddings.shape[1])
+    return SpillSummary(user_widths=(width,))
+
+
+def _first_seen(rows: pa.Table) -> FirstSeen:
+    return FirstSeen.of(np.asarray(rows["pin_id"]), np.asarray(rows["known_at"]))
 
 
 _READERS = {"impressions": _spill_impressions, "actions": _spill_actions, "users": _spill_users}

@@ -60,9 +60,12 @@ def make_tables(
     )
 
 
-def make_empty_tables(features: FeatureConfig) -> ShardTables:
+def make_empty_tables(features: FeatureConfig, embedding_dim: int) -> ShardTables:
     """Return the tables of a shard without impressions."""
-    empty = {name: snapshot_schema(name, features).empty_table() for name in SHARD_FILES}
+    empty = {
+        name: snapshot_schema(name, features, embedding_dim=embedding_dim).empty_table()
+        for name in SHARD_FILES
+    }
     return ShardTables(**empty, num_duplicate_impressions=0)
 
 

@@ -1,7 +1,8 @@
 """What every source adapter is: somebody's data, turned into the tables of an event log.
 
-An adapter makes the tables in an empty local folder and says what it made. It knows nothing of
-where they go: `pipelines.sources.publish.ingest` brings the log of any adapter to its place.
+An adapter makes the tables in an empty local folder, through `pipelines.sources.writer.log_folder`,
+and says what it made. It knows nothing of where they go: `pipelines.sources.publish.ingest` brings
+the log of any adapter to its place.
 Tested in tests/pipelines/sources/test_publish.py.
 """
 

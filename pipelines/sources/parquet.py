@@ -19,10 +19,17 @@ def write_part(folder: Path, rows: pa.Table, part: str) -> None:
     pq.write_table(rows, folder / f"part-{part}.parquet")
 
 
-def write_days(folder: Path, rows: pa.Table, time_column: str, part: str) -> None:
-    """Write rows, sorted by a time in milliseconds, to one file per UTC day that has any."""
+def write_days(folder: Path, rows: pa.Table, time_column: str, part: str) -> dict[str, int]:
+    """Write rows, sorted by a time in milliseconds, to one file per UTC day that has any.
+
+    Returns:
+        For each of these days, as YYYY-MM-DD, how many rows it got.
+    """
     days = np.asarray(rows[time_column]) // DAY_MS
     found, starts, counts = np.unique(days, return_index=True, return_counts=True)
+    written = {}
     for day, start, count in zip(found, starts, counts, strict=True):
-        name = f"day={date(1970, 1, 1) + timedelta(days=int(day))}"
-        write_part(folder / name, rows.slice(start, count), part)
+        name = str(date(1970, 1, 1) + timedelta(days=int(day)))
+        write_part(folder / f"day={name}", rows.slice(start, count), part)
+        written[name] = int(count)
+    return written

@@ -1,25 +1,27 @@
 """Brings an adapter's event log to its place: whole or not at all, once, never over other files.
 
     <log>/impressions, actions, pins, users   the tables, and what the adapter writes besides
+    <log>/event_log.json                      the record of their files (`event_log.record`)
     <log>/<the adapter's marker>              what was made; written last
     <log>/ingesting.json                      on an object store, while an upload is under way
 
 On a local disk the folder appears by one rename, when all of it has reached the disk. An older log
 keeps its place until the rename before that one; where a kill comes between the two, the next
 ingest puts it back. An object store has no rename, so there the files are uploaded one by one, and
-a reader waits for the marker. An upload that was cut off is known by `ingesting.json`; the next one
-deletes what it left. Not for what is in the tables.
+a reader refuses the place while `ingesting.json` is there. An upload that was cut off is known by
+it as well; the next one deletes what it left. Not for what is in the tables.
 """
 
 import logging
 from pathlib import Path
 
 from pipelines import storage
+from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError
+from pipelines.event_log.record import UPLOADING_FILE
 from pipelines.sources.adapter import Made, SourceAdapter
 
 log = logging.getLogger(__name__)
-_STARTED = "ingesting.json"
 
 
 def ingest(adapter: SourceAdapter[Made], to_location: str) -> Made:
@@ -49,7 +51,7 @@ def ingest(adapter: SourceAdapter[Made], to_location: str) -> Made:
             folder = scratch / "event_log"
             with storage.translated_errors(uri, "writing the event log for"):
                 made = adapter.write_tables(folder)
-            _publish(folder, uri, adapter.marker, made)
+            publish_log(folder, uri, adapter.marker, made)
         log.info("wrote %s", uri)
         return made
 
@@ -64,7 +66,7 @@ def _already_there(adapter: SourceAdapter[Made], uri: str) -> Made | None:
         log.info("%s was written by %s; making it anew", uri, found.adapter_version)
         return None
     names = storage.list_names(uri)
-    if names and _STARTED not in names:
+    if names and UPLOADING_FILE not in names:
         raise ConfigurationError(
             f"{uri} holds {names[:5]} and no {adapter.marker}: it is not an event log of the "
             f"adapter {adapter.name} and would be overwritten; choose an empty folder with --to"
@@ -72,19 +74,26 @@ def _already_there(adapter: SourceAdapter[Made], uri: str) -> Made | None:
     return None
 
 
-def _publish(folder: Path, uri: str, marker: str, made: Made) -> None:
-    """Publish the tables; the marker appears with them (local disk) or after them."""
+def publish_log(folder: Path, uri: str, marker: str, made: Frozen) -> None:
+    """Publish the tables; the marker appears with them (local disk) or after them.
+
+    Args:
+        folder: the tables, in a local folder that is moved away.
+        uri: where the log goes; whatever is there is replaced. The caller holds its lease.
+        marker: name of the file that is written last.
+        made: what the marker says.
+    """
     if storage.is_local(uri):
         storage.write_model(storage.to_uri(folder / marker), made)
         storage.publish_folder(folder, uri)
         return
     # This file comes first: until it is removed, the folder counts as an upload that was cut off.
-    storage.write_bytes(storage.join(uri, _STARTED), b"{}")
-    # The marker goes first: readers take what it stands beside for complete. An older log, or an
-    # upload that was cut off, may have files that this one does not have.
+    storage.write_bytes(storage.join(uri, UPLOADING_FILE), b"{}")
+    # The marker goes first: what it stands beside counts as complete. An older log, or an upload
+    # that was cut off, may have files that this one does not have.
     for name in sorted(storage.list_names(uri), key=lambda name: name != marker):
-        if name != _STARTED:
+        if name != UPLOADING_FILE:
             storage.remove(storage.join(uri, name))
     storage.publish_folder(folder, uri)
     storage.write_model(storage.join(uri, marker), made)
-    storage.remove(storage.join(uri, _STARTED))
+    storage.remove(storage.join(uri, UPLOADING_FILE))

@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from pipelines import storage
-from pipelines.contracts.artifacts import StageFailure
 from pipelines.contracts.errors import (
     HomefeedError,
     LostRaceError,
     RunInProgressError,
     as_ours,
 )
-from pipelines.contracts.run_layout import failure_uri, lost_race_uri, stage_lease_uri
+from pipelines.contracts.run_layout import StageFailure, failure_uri, lost_race_uri, stage_lease_uri
 from pipelines.places.lease import Lease
 
 log = logging.getLogger(__name__)

@@ -45,7 +45,7 @@ def list_event_log(run: ResolvedRun) -> "Listing":
         TransientStorageError: the storage failed.
     """
     from pipelines.event_log.listing import list_files
-    from pipelines.event_log.reader import open_event_log
+    from pipelines.event_log.log_files import open_event_log
     from pipelines.snapshot.plan import make_plan
     from pipelines.snapshot.spill import files_read
 

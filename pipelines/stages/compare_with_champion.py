@@ -18,7 +18,6 @@ from pipelines.contracts.config import RunConfig
 from pipelines.contracts.files import temporary_files_in
 from pipelines.contracts.judgement import (
     AnchorFacts,
-    BaselineKind,
     Comparison,
     Judgement,
     OperatingPoint,
@@ -49,7 +48,7 @@ def compare_with_champion(
     output_uri: str,
     now: datetime,
 ) -> Judgement:
-    """Judge the challenger against the pinned champion, or against popularity in the first cycle.
+    """Judge the challenger against the pinned champion, or the best baseline in the first cycle.
 
     Where the accepted recipe was made fresh, all three models are compared.
 
@@ -125,8 +124,11 @@ def _judge(
         anchor_note=fresh.reason,
         problem=standing.problem,
         estimates=facts.estimates,
+        baselines=facts.baselines,
         operating_curve=_operating_curve(anchor.freshness if anchor else comparison, run),
-        verdict=decide(comparison, facts.self_test, serving, gate, heads, anchor, standing),
+        verdict=decide(
+            comparison, facts.self_test, serving, gate, heads, anchor, standing, facts.baselines
+        ),
         report_uri="",
         challenger_mlflow_run_id="",
         baseline_mlflow_run_id="",
@@ -142,9 +144,8 @@ def _operating_curve(comparison: Comparison, run: ResolvedRun) -> tuple[Operatin
     from validation.model_gate.policy.operating_curve import operating_curve
 
     row = comparison.find_pooled(comparison.target_metric)
-    is_first = comparison.baseline_kind is BaselineKind.POPULARITY
-    if row is None or row.error == 0 or is_first:
-        return ()  # Against popularity the error is not that of two models.
+    if row is None or row.error == 0 or comparison.is_first_cycle:
+        return ()  # Against a simple baseline the error is not that of two models.
     gate = run.config.model_gate.model_copy(update={"seed_noise": run.seed_noise})
     return operating_curve(row.error, gate)
 
@@ -156,7 +157,7 @@ def write_page(run: ResolvedRun, judgement: Judgement, out_dir: Path) -> Path:
     step = after_verdict(run, judgement)
     said = {
         "run_id": run.run_id,
-        "recipe": run.config.recipe,
+        "recipe": run.config.recipe_ref.label,
         "as_of": f"{run.as_of:%Y-%m-%d}",
         "code_version": run.code_version,
         "margin": str(run.config.model_gate.margin),
@@ -283,8 +284,9 @@ def log_sides(
         registry.RULING: judgement.ruling_digest,
     }
     own = _side_metrics(comparison, "challenger") | _serving_metrics(judgement.serving)
+    own |= _baseline_metrics(judgement)
     other = _side_metrics(comparison, "baseline")
-    baseline = f"champion {run.champion.label}" if run.champion else "popularity ranking"
+    baseline = comparison.baseline_label.removeprefix("the ")
     runs = (
         tracking.log_side(client, run, "challenger", challenger.label, own, tags, out_dir),
         tracking.log_side(client, run, "baseline", baseline, other, tags),
@@ -302,6 +304,15 @@ def log_sides(
 def _serving_metrics(serving: ServingCheck) -> dict[str, float]:
     figures = serving.model_dump(include=set(SERVING_METRICS))
     return {f"serving/{name}": value for name, value in figures.items()}
+
+
+def _baseline_metrics(judgement: Judgement) -> dict[str, float]:
+    """Return the target metric of each simple baseline, as `baselines/<name>`."""
+    return {
+        f"baselines/{facts.name.replace(',', '')}": facts.level.value
+        for facts in judgement.baselines
+        if facts.level is not None
+    }
 
 
 def _side_metrics(comparison: Comparison, side: str) -> dict[str, float]:

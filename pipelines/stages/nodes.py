@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import storage
-from pipelines.contracts.artifacts import ResolvedRun, StageFailure
+from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.code_identity import code_digest
 from pipelines.contracts.errors import ConfigurationError, TransientStorageError
 from pipelines.contracts.files import own_temporary_folder
-from pipelines.contracts.run_layout import failure_uri
+from pipelines.contracts.run_layout import StageFailure, failure_uri
 from pipelines.contracts.snapshot_files import verify_files
 
 if TYPE_CHECKING:

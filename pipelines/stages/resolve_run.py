@@ -14,6 +14,9 @@ from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.places.store_errors import require_bucket
+from pipelines.preconditions.champion import require_comparable
+from pipelines.preconditions.event_log import look_at, require_fed
+from pipelines.preconditions.recipe_alone import require_sound
 from pipelines.recipes import make_recipe
 from pipelines.registry import evidence, history, moves, registry, tracking
 from pipelines.registry.accepted import newest_accepted
@@ -36,18 +39,22 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
     """Fix everything that a cycle depends on.
 
     Raises:
-        ConfigurationError: unknown recipe; as_of not newer than the champion's; bad tracking URI;
-            more training processes, GPUs or machines than there are.
+        ConfigurationError: unknown or invalid recipe, or one whose gate asks for metrics that no
+            head gives; as_of not newer than the champion's; a champion that cannot be scored on
+            this log; bad tracking URI; more training processes, GPUs or machines than there are.
         RecordDisagreesError: the alias is not where this workspace's history says.
-        DataContractError: the event log is missing or lacks a table; the newest entry of the
-            history is damaged.
+        DataContractError: the event log is missing or lacks what the recipe needs; the newest
+            entry of the history is damaged.
         BucketMissingError: the event log's bucket is not there.
         TrackingUnavailableError: MLflow does not answer.
     """
     config = make_recipe(request.recipe)
+    require_sound(config)
     require_hardware(request, settings)
     event_log_uri = storage.to_uri(settings.event_log_location)
     _require_event_log(event_log_uri)
+    log = look_at(event_log_uri, request.day)
+    require_fed(config, log, request.day)
     client = tracking.connect(settings.tracking_uri)
     workspace_uri = storage.to_uri(settings.workspace_location)
     require_record(client, workspace_uri, settings.registered_model, request.now)
@@ -58,6 +65,7 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         # That model may have been trained on the holdout; who served then has not.
         later = champion
         champion = champion_before(workspace_uri, settings.registered_model, request.day)
+    require_comparable(client, workspace_uri, champion, config, log, request.day)
     name = settings.registered_model
     judged_before = evidence.pin(workspace_uri, name, but=request.run_id)
     serves = later or champion
@@ -77,7 +85,7 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         registered_model=settings.registered_model,
         champion=champion,
         later_champion=later,
-        last_accepted_snapshot_uri=newest_accepted(workspace_uri, request.recipe, request.day),
+        last_accepted_snapshot_uri=newest_accepted(workspace_uri, config.reference, request.day),
         standing=standing,
         judged_before=judged_before,
         **request.options(),

@@ -22,9 +22,10 @@ from pydantic import ValidationError
 from pipelines import storage
 from pipelines.alerts.commands import stage_command
 from pipelines.alerts.next_step import new_cycle_command
-from pipelines.contracts.artifacts import ResolvedRun, RunRequest, StageRecord
+from pipelines.contracts.artifacts import ResolvedRun, RunRequest
 from pipelines.contracts.base import Artifact, digest_of
 from pipelines.contracts.code_identity import environment
+from pipelines.contracts.config import RecipeRef
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
@@ -32,7 +33,7 @@ from pipelines.contracts.errors import (
     LostRaceError,
     RunInProgressError,
 )
-from pipelines.contracts.run_layout import failure_uri, manifest_uri
+from pipelines.contracts.run_layout import StageRecord, failure_uri, manifest_uri
 from pipelines.metrics.measured import measured
 from pipelines.places.lease import Lease
 from pipelines.settings import Settings
@@ -135,7 +136,7 @@ def run_stage(
         only_one(name, run_uri) as lease,
         noting_failure(name, run_uri),
     ):
-        attempt.recipe, attempt.model = run["config"]["recipe"], run["registered_model"]
+        attempt.recipe, attempt.model = _reference(run), run["registered_model"]
         attempt.number = lease.number
         node = None
         if name in SIDES:
@@ -155,6 +156,16 @@ def run_stage(
 
 
 def _input_digest(stage: Stage, run_uri: str) -> str:
+    """Return the digest of all that a stage's artifact depends on, the event log included."""
+    digest = _artifact_digest(stage, run_uri)
+    if stage.name != "build_snapshot":
+        return digest
+    from pipelines.stages.log_state import digest_with_log
+
+    return digest_with_log(read_artifact(run_uri, "resolve_run", ResolvedRun), digest)
+
+
+def _artifact_digest(stage: Stage, run_uri: str) -> str:
     found = {upstream: read_record(run_uri, upstream).artifact for upstream in stage.inputs}
     others = [artifact for upstream, artifact in found.items() if upstream != "resolve_run"]
     run = read_record(run_uri, "resolve_run").artifact
@@ -203,14 +214,26 @@ def _require_own_folder(run_uri: str, recorded: str) -> None:
     )
 
 
+def _reference(run: dict[str, Any]) -> str:
+    """Return the reference of the recipe in a run's JSON form, also an older one's."""
+    return str(run["config"].get("source") or run["config"]["recipe"])
+
+
+def _recipe_of(*artifacts: Any) -> RecipeRef | None:
+    """Return the recipe of the run that is among the artifacts of a stage."""
+    runs = (each for each in artifacts if isinstance(each, ResolvedRun))
+    return next((run.config.recipe_ref for run in runs), None)
+
+
 def _is_done(stage: Stage, run_uri: str, input_digest: str) -> bool:
     """Return whether the manifest is there, is about these inputs, and names nothing missing."""
     if not storage.exists(manifest_uri(run_uri, stage.name)):
         return False
     record = read_record(run_uri, stage.name)
     if record.input_digest != input_digest:
-        log.info("%s of %s: its inputs have changed", stage.name, run_uri)
-        return False
+        if why := _what_changed(stage, run_uri, record):
+            log.warning("%s of %s: %s; it is done again", stage.name, run_uri, why)
+            return False
     if missing := storage.find_missing(read_artifact(run_uri, stage.name, stage.gives).places()):
         log.warning(
             "%s of %s was done, but %s is missing or of another size; running it again",
@@ -219,6 +242,16 @@ def _is_done(stage: Stage, run_uri: str, input_digest: str) -> bool:
         return False
     log.info("%s of %s is done already; nothing to do", stage.name, run_uri)
     return True
+
+
+def _what_changed(stage: Stage, run_uri: str, record: StageRecord) -> str:
+    """Say in which inputs a manifest differs; '' where the difference changes nothing."""
+    if stage.name != "build_snapshot":
+        return "its inputs have changed"
+    from pipelines.stages.log_state import what_changed
+
+    run = read_artifact(run_uri, "resolve_run", ResolvedRun)
+    return what_changed(run, record.input_digest, _artifact_digest(stage, run_uri))
 
 
 def _attempt(
@@ -252,6 +285,7 @@ def _attempt(
         input_digest=input_digest,
         artifact=artifact.model_dump(mode="json"),
         made_with=made_with,
+        recipe=_recipe_of(*inputs, artifact),
         wall_s=time.monotonic() - started,
         finished_at=datetime.now(UTC),
         lease=lease.number,

@@ -68,10 +68,10 @@ def train_anchor(
     except SnapshotDamagedError:
         raise
     except DataContractError as error:
-        log.warning("the accepted recipe %r cannot be made: %s", accepted.recipe, error)
+        log.warning("the accepted recipe %r cannot be made: %s", accepted.reference, error)
         return _untrained(
             "The accepted recipe could not be trained.",
-            f"The accepted recipe {accepted.recipe!r} cannot be made any more "
+            f"The accepted recipe {accepted.reference!r} cannot be made any more "
             f"({type(error).__name__}: {error}), so nothing is promoted; mend what that says and "
             f"start a new cycle, or name a recipe that can be made: "
             f"`homefeed anchor set --recipe NAME --reason ...`.",
@@ -94,7 +94,7 @@ def _reason_to_train(run: ResolvedRun, accepted: RunConfig) -> str:
         )
     by = "" if ours == run.code_digest else f" by code {ours[:12]}"
     return (
-        f"The run's recipe differs from the accepted one, {accepted.recipe!r}, which was "
+        f"The run's recipe differs from the accepted one, {accepted.reference!r}, which was "
         f"trained on the same rows{by}."
     )
 

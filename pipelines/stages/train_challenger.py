@@ -184,8 +184,7 @@ def _register(
         "snapshot_digest": spec.lineage.snapshot_digest,
         "code_digest": spec.lineage.code_digest,
         "code_version": spec.lineage.code_version,
-        "recipe": run.config.recipe,
-        "recipe_digest": run.config.recipe_digest,
+        **tracking.recipe_tags(run.config),
         "homefeed_run_id": run.run_id,
         "homefeed_side": side,
     }

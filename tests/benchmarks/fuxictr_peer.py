@@ -68,7 +68,7 @@ def export(snapshot: Snapshot, snapshot_dir: Path, config: RunConfig, out: Path)
         "warmup_steps": training.warmup_steps,
         "gradient_clip": training.gradient_clip,
         "embedding_dim": EMBEDDING_DIM,
-        "num_numeric": len(features.numeric),
+        "num_numeric": len(features.numeric_inputs),
         "vocabularies": [len(f.values) + 1 for f in features.categorical],
         "num_action_types": len(features.action_types),
     }

@@ -15,6 +15,7 @@ from pipelines.orchestration.retries import StageRetryPolicy
 from pipelines.orchestration.timetable import GridTimetable
 from pipelines.recipes import RECIPES
 
+OUTSIDE = ("ours.ranking:careful", "/shared/careful.yaml", "s3://bucket/careful.toml")
 EDGES = {
     "resolve_run": {
         "build_snapshot",
@@ -143,7 +144,7 @@ def test_the_page_shows_the_documentation(dag):
     "name, good, bad",
     [
         ("as_of", [None, "2017-06-12"], ["12 June", 5]),
-        ("recipe", sorted(RECIPES), ["no_such_recipe", None]),
+        ("recipe", [*RECIPES, *OUTSIDE], ["no_such_recipe", "a:b:c", "mine.json", None]),
         ("promote", [True, False], ["maybe", None]),
         ("accelerator", ["cpu", "gpu"], ["tpu", None]),
         ("devices", [1, 64], [0, 65, 1.5, None]),
@@ -207,3 +208,13 @@ def test_the_default_accelerator_is_the_deployment_s(repository, monkeypatch):
     monkeypatch.setenv("HOMEFEED_ACCELERATOR", "gpu")
     found = runpy.run_path(str(repository / "dags" / "homefeed_retrain.py"))["homefeed_retrain"]
     assert found.params["accelerator"] == "gpu"
+
+
+def test_the_form_offers_our_recipes_and_the_deployment_s_own(dag, repository, monkeypatch):
+    assert dag.params.get_param("recipe").schema["examples"] == sorted(RECIPES)
+    monkeypatch.setenv("HOMEFEED_RECIPE", "ours.ranking:careful")
+    found = runpy.run_path(str(repository / "dags" / "homefeed_retrain.py"))["homefeed_retrain"]
+    param = found.params.get_param("recipe")
+    assert found.params["recipe"] == "ours.ranking:careful"
+    assert param.schema["examples"] == sorted([*RECIPES, "ours.ranking:careful"])
+    assert "package.module:function, or a path or URI" in param.description

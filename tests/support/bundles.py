@@ -3,14 +3,20 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from pipelines import storage
+from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.config import RunConfig
+from pipelines.contracts.schemas import EMBEDDING_DIM, SPLIT_TRAINING
 from pipelines.contracts.time import DAY_MS
 from pipelines.recipes import smoke
 from training.bundle.calibration import Calibrator
 from training.bundle.configuration import BundleConfig
 from training.bundle.files import load_bundle, read_golden, write_bundle
 from training.data.batches import Batch, for_scoring
+from training.data.reader import SnapshotReader
 from training.model.ranker import Ranker
 
 WIDTH = 4
@@ -37,8 +43,8 @@ def write_small_bundle(
         code_version="test",
         seed=seed,
     )
-    num_categorical, num_numeric = len(config.features.categorical), len(config.features.numeric)
-    write_bundle(folder, ranker, bundle, _golden(num_categorical, num_numeric, width))
+    num_categorical, inputs = len(config.features.categorical), config.features.numeric_inputs
+    write_bundle(folder, ranker, bundle, _golden(num_categorical, len(inputs), width))
     return folder
 
 
@@ -66,3 +72,31 @@ def _golden(num_categorical: int, num_numeric: int, width: int) -> Batch:
         },
         num_heads=1,
     )
+
+
+def chance_bundle(folder: Path, snapshot: Snapshot, config: RunConfig, seed: int) -> Path:
+    """Write a bundle of an untrained model of a recipe, and return its folder."""
+    torch.manual_seed(seed)
+    ranker = Ranker(config.features, config.model, EMBEDDING_DIM)
+    reader = SnapshotReader(
+        snapshot, storage.local_path(snapshot.uri), config.features, config.model.max_actions
+    )
+    golden = reader.make_batch(reader.index(SPLIT_TRAINING).take(np.arange(2)))
+    bundle = BundleConfig(
+        features=config.features,
+        model=config.model,
+        embedding_version=config.snapshot.embedding_version,
+        embedding_dim=EMBEDDING_DIM,
+        negative_keep_fraction=1.0,
+        calibrators=tuple(
+            Calibrator(head=head, scale=1.0, shift=-1.5) for head in config.features.head_names
+        ),
+        as_of=snapshot.as_of,
+        training=snapshot.training,
+        snapshot=config.snapshot,
+        snapshot_digest=snapshot.digest,
+        code_version="test",
+        seed=seed,
+    )
+    write_bundle(folder, ranker, bundle, golden)
+    return folder

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines import storage
-from pipelines.contracts.artifacts import StageFailure
-from pipelines.contracts.run_layout import failure_uri
+from pipelines.contracts.run_layout import StageFailure, failure_uri
 from support.faulty_proxy import FAULTS, FaultyProxy, faulty_proxy
 from support.stage_processes import Ended, perform
 from support.stage_world import STAGES, StageWorld, stage_world

@@ -14,8 +14,13 @@ from functools import partial
 from pathlib import Path
 
 from pipelines import storage
-from pipelines.contracts.artifacts import STAGES, Snapshot, StageFailure
-from pipelines.contracts.run_layout import failure_uri, manifest_uri, snapshot_manifest_uri
+from pipelines.contracts.artifacts import STAGES, Snapshot
+from pipelines.contracts.run_layout import (
+    StageFailure,
+    failure_uri,
+    manifest_uri,
+    snapshot_manifest_uri,
+)
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.stages.runner import read_artifact, read_record
 from pipelines.stages.table import TABLE

@@ -7,7 +7,7 @@ import numpy as np
 from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.config import Head, ModelGateConfig
 from pipelines.contracts.judgement import BaselineKind, Judgement
-from support.judgements import CHALLENGER, CHAMPION, HOLDOUT, SERVING
+from support.judgements import BEATEN, CHALLENGER, CHAMPION, HOLDOUT, SERVING
 from training.bundle.score_split import SplitScores, ranking_score
 from training.data.example_rows import ExampleRows
 from validation.model_gate.comparison import ComparedModels, compare
@@ -21,7 +21,10 @@ HEADS = (
 DIGEST = "d" * 64
 NEW_CHALLENGER = CHALLENGER.model_copy(update={"bundle_digest": "a" * 64})
 AGAINST_CHAMPION = ComparedModels(HOLDOUT, BaselineKind.CHAMPION, NEW_CHALLENGER, CHAMPION)
-AGAINST_POPULARITY = ComparedModels(HOLDOUT, BaselineKind.POPULARITY, NEW_CHALLENGER, None)
+POPULARITY = "popularity, 28 days"
+AGAINST_POPULARITY = ComparedModels(
+    HOLDOUT, BaselineKind.RANKING, NEW_CHALLENGER, None, baseline_name=POPULARITY
+)
 
 
 def planted_rows(
@@ -43,7 +46,7 @@ def planted_rows(
         request_id=np.array([f"r{i}" for i in range(num_requests)]),
         first_example=np.arange(num_requests + 1) * candidates,
         pin_row=rng.integers(0, 500, num_examples),
-        numeric={"pin_popularity": popularity.astype(np.float32)},
+        numeric={"pin_popularity_28d": popularity.astype(np.float32)},
         labels={
             head: (rng.random(num_examples) < probability).astype(np.int8)
             for head, probability in truth.items()
@@ -52,6 +55,12 @@ def planted_rows(
         is_exploration=np.zeros(num_requests, dtype=bool),
         propensity=np.zeros(num_examples, dtype=np.float32),
     ), truth
+
+
+def popularity_scores(rows: ExampleRows) -> SplitScores:
+    """Return the ranking by popularity as a side, without probabilities."""
+    score = np.asarray(rows.numeric["pin_popularity_28d"], dtype=np.float64)
+    return SplitScores(score, {}, DIGEST)
 
 
 def noisy_scores(truth: dict[str, np.ndarray], noise: float, seed: int) -> SplitScores:
@@ -88,7 +97,7 @@ def judged(
         comparison=comparison,
         self_test=found,
         serving=SERVING,
-        verdict=decide(comparison, found, SERVING, config, heads),
+        verdict=decide(comparison, found, SERVING, config, heads, baselines=BEATEN),
         report_uri="",
         challenger_mlflow_run_id="",
         baseline_mlflow_run_id="",

@@ -2,8 +2,9 @@
 
 from datetime import UTC, datetime
 
-from pipelines.contracts.artifacts import ModelRef, Window
+from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.judgement import (
+    BaselineFacts,
     BaselineKind,
     Comparison,
     Decision,
@@ -14,6 +15,7 @@ from pipelines.contracts.judgement import (
     ServingCheck,
     Verdict,
 )
+from pipelines.contracts.time import Window
 
 HOLDOUT = Window(start=datetime(2017, 2, 20, tzinfo=UTC), end=datetime(2017, 2, 27, tzinfo=UTC))
 
@@ -27,6 +29,26 @@ SERVING = ServingCheck(
     score_spread=0.1,
     saturated_share=0.0,
 )
+
+
+def baseline_facts(
+    name: str = "popularity, 28 days",
+    kind: str = "ranking",
+    change: tuple[float, float] | None = (0.1, 0.2),
+    against_random: tuple[float, float] | None = (0.2, 0.3),
+) -> BaselineFacts:
+    """Return a simple baseline whose changes have these intervals."""
+    spans = {"change": change, "against_random": against_random}
+    found = {
+        field: span and Interval(value=sum(span) / 2, low=span[0], high=span[1], confidence=0.95)
+        for field, span in spans.items()
+    }
+    level = Interval(value=1.5, low=1.4, high=1.6, confidence=0.95)
+    return BaselineFacts(name=name, kind=kind, description="Planted.", level=level, **found)
+
+
+BEATEN = (baseline_facts(),)
+"""A simple baseline that the challenger surely beats."""
 
 
 def make_model(version: str, as_of: datetime) -> ModelRef:

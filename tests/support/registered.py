@@ -11,7 +11,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from pipelines import storage
-from pipelines.contracts.artifacts import Challenger, FreshAnchor, ModelRef, ResolvedRun, Window
+from pipelines.contracts.artifacts import Challenger, FreshAnchor, ModelRef, ResolvedRun
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.judgement import (
     BaselineKind,
@@ -23,6 +23,7 @@ from pipelines.contracts.judgement import (
     SelfTest,
     Verdict,
 )
+from pipelines.contracts.time import Window
 from pipelines.registry import promotion, registry, tracking
 from pipelines.registry.history import HistoryEntry
 from support.bundles import write_small_bundle
@@ -152,7 +153,7 @@ def judgement_of(
     comparison = Comparison(
         holdout_digest="s" * 64,
         holdout=Window(start=start, end=run.as_of),
-        baseline_kind=BaselineKind.CHAMPION if run.champion else BaselineKind.POPULARITY,
+        baseline_kind=BaselineKind.CHAMPION if run.champion else BaselineKind.RANKING,
         challenger_model=model,
         baseline_model=run.champion,
         num_users=100,

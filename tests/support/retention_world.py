@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import ModelRef, ResolvedRun, StageRecord
-from pipelines.contracts.run_layout import manifest_uri
+from pipelines.contracts.artifacts import ModelRef, ResolvedRun
+from pipelines.contracts.run_layout import StageRecord, manifest_uri
 from pipelines.registry import promotion, registry, tracking
 from pipelines.retention.carry_out import Place
 from pipelines.retention.collect import delete, plan_deletion

@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.contracts.artifacts import ResolvedRun, StageRecord
+from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.base import Artifact
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.run_layout import manifest_uri
+from pipelines.contracts.run_layout import StageRecord, manifest_uri
 from pipelines.recipes import smoke
 from pipelines.storage import join, to_uri, write_model
 

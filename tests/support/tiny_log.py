@@ -19,7 +19,7 @@ from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import ACTIONS, EMBEDDING_DIM, IMPRESSIONS, PINS, USERS
 from pipelines.contracts.snapshot_files import open_table
-from pipelines.contracts.time import to_ms
+from pipelines.contracts.time import DAY_MS, to_ms
 from pipelines.recipes import smoke
 from pipelines.snapshot.build import write_snapshot
 from pipelines.storage import list_names, local_path, to_uri
@@ -79,6 +79,12 @@ def acted(
         "known_at": january(known),
         "request_id": request_id,
     }
+
+
+def days_before(row: Row, num_days: int) -> Row:
+    """Return an action that happened, and became known, some days earlier."""
+    earlier = {name: row[name] - num_days * DAY_MS for name in ("acted_at", "known_at")}
+    return {**row, **earlier}
 
 
 def tiny_impressions() -> list[Row]:
@@ -151,6 +157,12 @@ def pins_of(pin_ids: list[int], version: str = "planted-1") -> pa.Table:
     """Return pins whose embedding is their id divided by 100, 32 times."""
     rows = np.repeat(np.array(pin_ids, dtype=np.float32)[:, None] / 100, EMBEDDING_DIM, axis=1)
     return pa.table([pin_ids, [version] * len(pin_ids), embedding_column(rows)], schema=PINS)
+
+
+def with_pin_times(folder: Path, known: dict[int, str]) -> None:
+    """Write the tiny log's pins anew, only these, each known from an instant of January 2017 on."""
+    times = pa.array([january(when) for when in known.values()], pa.int64())
+    write_rows(folder, "pins", pins_of(list(known)).append_column("known_at", times))
 
 
 def users_of(keys: list[tuple[int, int]]) -> pa.Table:

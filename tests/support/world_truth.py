@@ -27,8 +27,9 @@ import pyarrow.compute as pc
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.time import DAY_MS, to_ms
+from pipelines.event_log.log_files import EventLog, LogFile, open_event_log
 from pipelines.event_log.popularity import ActionCounts, Popularity, trailing_popularity
-from pipelines.event_log.reader import EventLog, LogFile, open_event_log, open_file, read_file
+from pipelines.event_log.reader import open_file, read_file
 from pipelines.sources.world.adapter import World, WorldAdapter
 from pipelines.sources.world.parameters import WorldParameters
 from pipelines.sources.world.people import Floats, Ints
@@ -89,7 +90,9 @@ def known_answer(event_log_uri: str, start: datetime, end: datetime, k: int = 3)
         users.append(np.asarray(rows["user_id"])[:: world.num_candidates])
         score = {name: np.asarray(rows[name]) for name in RANKINGS[:3]}
         day = np.asarray(rows["impressed_at"]) // DAY_MS
-        score["popularity"] = popularity.of(day, np.asarray(rows["pin_id"]))
+        score["popularity"] = popularity.at(
+            popularity.places(day, np.asarray(rows["pin_id"])), POPULARITY_DAYS
+        )
         parts.append(_sums(rows, score, world.num_candidates, k, rng))
     if not parts:
         first, last = event_log.span("impressions")
@@ -135,7 +138,7 @@ def _popularity(
         ActionCounts.concatenate(counts),
         pin_ids=np.arange(world.num_pins, dtype=np.int64),
         days=np.arange(first_day, (end_ms - 1) // DAY_MS + 1),
-        trailing_days=POPULARITY_DAYS,
+        windows_days=(POPULARITY_DAYS,),
     )
 
 

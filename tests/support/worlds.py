@@ -14,7 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.contracts.schemas import ACTIONS, EMBEDDING_DIM, IMPRESSIONS, PINS, USERS
+from pipelines.contracts.arrow import to_list_column
+from pipelines.contracts.schemas import (
+    ACTIONS,
+    EMBEDDING_DIM,
+    IMPRESSIONS,
+    PINS,
+    USERS,
+    with_embedding_dim,
+)
 from pipelines.contracts.time import DAY_MS, to_ms
 
 MINUTE_MS = 60_000
@@ -47,6 +55,7 @@ def write_planted_world(
     seed: int = 3,
     requests_per_user_day: float = 0.3,
     candidates: int = 12,
+    embedding_dim: int = EMBEDDING_DIM,
 ) -> PlantedWorld:
     """Write an event log for the recipe `smoke()` and return the truth behind it.
 
@@ -54,13 +63,13 @@ def write_planted_world(
     has non-core users. Actions are known minutes later, one in twenty up to two days later.
     """
     rng = np.random.default_rng(seed)
-    taste_UE = unit_rows(rng.normal(size=(num_users, EMBEDDING_DIM)))
+    taste_UE = unit_rows(rng.normal(size=(num_users, embedding_dim)))
     # Few directions, so that tastes and pins meet often enough for a tiny log to show it.
-    topics = unit_rows(rng.normal(size=(6, EMBEDDING_DIM)))
+    topics = unit_rows(rng.normal(size=(6, embedding_dim)))
     taste_UE = unit_rows(topics[rng.integers(0, 6, num_users)] + 0.4 * taste_UE)
     pins_PE = unit_rows(
         topics[rng.integers(0, 6, num_pins)]
-        + 0.4 * unit_rows(rng.normal(size=(num_pins, EMBEDDING_DIM)))
+        + 0.4 * unit_rows(rng.normal(size=(num_pins, embedding_dim)))
     )
     appeal_P = rng.normal(size=num_pins)
     is_seldom_U = np.arange(num_users) % 5 == 1
@@ -73,7 +82,8 @@ def write_planted_world(
     write_events(folder, "impressions", pa.table(impressions, schema=IMPRESSIONS))
     write_events(folder, "actions", pa.table(actions, schema=ACTIONS))
     write_rows(folder, "pins", pins_table(pins_PE))
-    write_rows(folder, "users", _users_table(rng, num_users, num_days, to_ms(start), is_seldom_U))
+    users = _users_table(rng, num_days, to_ms(start), is_seldom_U, embedding_dim)
+    write_rows(folder, "users", users)
     first_day = start.date()
     return PlantedWorld(probability_UP, first_day, first_day + timedelta(days=num_days - 1))
 
@@ -84,17 +94,15 @@ def unit_rows(rows: np.ndarray) -> np.ndarray:
 
 
 def embedding_column(rows: np.ndarray) -> pa.FixedSizeListArray:
-    """Return a [n, 32] array as an Arrow column."""
-    return pa.FixedSizeListArray.from_arrays(
-        pa.array(np.ascontiguousarray(rows, dtype=np.float32).ravel()), EMBEDDING_DIM
-    )
+    """Return a [n, width] array as an Arrow column."""
+    return to_list_column(np.ascontiguousarray(rows, dtype=np.float32))
 
 
 def pins_table(pins_PE: np.ndarray, version: str = PLANTED_VERSION) -> pa.Table:
     """Return a pins table; pin_id is the row number."""
     num_pins = len(pins_PE)
     columns = [np.arange(num_pins), [version] * num_pins, embedding_column(pins_PE)]
-    return pa.table(columns, schema=PINS)
+    return pa.table(columns, schema=with_embedding_dim(PINS, pins_PE.shape[1]))
 
 
 def write_events(folder: Path, table: str, rows: pa.Table) -> None:
@@ -189,12 +197,16 @@ def _delays_ms(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def _users_table(
-    rng: np.random.Generator, num_users: int, num_days: int, start_ms: int, is_seldom_U: np.ndarray
+    rng: np.random.Generator,
+    num_days: int,
+    start_ms: int,
+    is_seldom_U: np.ndarray,
+    embedding_dim: int,
 ) -> pa.Table:
     """Return weekly rows per user; embeddings are noise, so that only the sequence knows tastes."""
-    weeks = np.arange(0, num_days, 7)
+    weeks, num_users = np.arange(0, num_days, 7), len(is_seldom_U)
     user_id = np.repeat(np.arange(num_users), len(weeks))
-    noise = unit_rows(rng.normal(size=(len(user_id), EMBEDDING_DIM)))
+    noise = unit_rows(rng.normal(size=(len(user_id), embedding_dim)))
     columns = [
         user_id,
         start_ms + np.tile(weeks, num_users) * DAY_MS,
@@ -202,4 +214,4 @@ def _users_table(
         np.where(is_seldom_U[user_id], "non_core", "core"),
         pa.nulls(len(user_id), pa.string()),
     ]
-    return pa.table(columns, schema=USERS)
+    return pa.table(columns, schema=with_embedding_dim(USERS, embedding_dim))

@@ -6,9 +6,10 @@ tests/training/bundle/test_files.py and test_score_split.py.
 
 from pydantic import AwareDatetime, Field
 
-from pipelines.contracts.artifacts import Snapshot, Window
+from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.base import Frozen
-from pipelines.contracts.config import FeatureConfig, ModelConfig, SnapshotConfig
+from pipelines.contracts.config import FeatureConfig, ModelConfig, RecipeRef, SnapshotConfig
+from pipelines.contracts.time import Window
 from training.bundle.calibration import Calibrator
 from training.data.input_checks import meaning_of_codes, refuse_difference
 
@@ -39,19 +40,31 @@ class BundleConfig(Frozen):
     code_digest: str = Field(
         default="", description="Digest of the code that trained it; empty in older bundles."
     )
+    recipe: RecipeRef | None = Field(
+        default=None,
+        exclude_if=lambda recipe: recipe is None,
+        description="Which recipe trained it; None in older bundles.",
+    )
     seed: int
 
 
-def check_fits(config: BundleConfig, snapshot: Snapshot) -> None:
+def check_fits(config: BundleConfig, snapshot: Snapshot, embedding_dim: int) -> None:
     """Refuse a snapshot whose codes and embeddings mean something else than in training.
 
-    Numeric features may differ: a snapshot always has all of them.
+    A snapshot may have more numeric features than the bundle needs.
+
+    Args:
+        config: What the bundle says of itself.
+        snapshot: The snapshot's manifest.
+        embedding_dim: Width of the snapshot's embeddings.
 
     Raises:
-        DataContractError: another embedding version, action vocabulary or categorical feature.
+        DataContractError: another embedding version or width, action vocabulary or categorical
+            feature, or a numeric feature is missing.
     """
     pairs = {
         "embedding version": (config.embedding_version, snapshot.embedding_version),
+        "embeddings of width": (config.embedding_dim, embedding_dim),
         **meaning_of_codes(config.features, snapshot),
     }
     trained_on = config.snapshot_digest[:12]

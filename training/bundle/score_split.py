@@ -24,6 +24,7 @@ from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import Head
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import label_column
+from pipelines.contracts.snapshot_files import embedding_dim_of
 from training.bundle.configuration import check_fits
 from training.bundle.files import load_bundle
 from training.bundle.predictor import Predictor
@@ -67,7 +68,7 @@ def score_split(
     """
     predictor = load_bundle(bundle_dir)
     config = predictor.config
-    check_fits(config, snapshot)
+    check_fits(config, snapshot, embedding_dim_of(snapshot_dir))
     # A batch carries labels, so its heads are the snapshot's; the scores' heads are the bundle's.
     features = config.features.model_copy(update={"heads": snapshot.features.heads})
     reader = SnapshotReader(snapshot, snapshot_dir, features, config.model.max_actions)

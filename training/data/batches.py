@@ -4,7 +4,7 @@ Not for how batches are made (`training.data.reader`) nor for their order
 (`training.data.epoch_plan`).
 
 Letters: R requests, C candidates of all requests, S actions per request (the batch's longest),
-E pin embedding, G categorical features, N numeric features, H heads.
+E pin embedding, G categorical features, N numeric inputs, H heads.
 """
 
 from typing import NamedTuple
@@ -32,7 +32,7 @@ class Batch(NamedTuple):
     candidate_pin_keys_C: Tensor  # int64
     candidate_pins_CE: Tensor  # float32
     categorical_CG: Tensor  # int64 codes in the order of FeatureConfig.categorical; 0 is unknown
-    numeric_CN: Tensor  # float32 in the order of FeatureConfig.numeric
+    numeric_CN: Tensor  # float32 in the order of FeatureConfig.numeric_inputs
     labels_CH: Tensor  # float32, 0 or 1; all 0 where there is nothing to learn from
     user_weights_R: Tensor  # float32; 0 leaves a request out of the loss
     window_fraction_R: Tensor  # float32 in [0, 1): T = fraction * time_window_mask_hours

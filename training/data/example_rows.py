@@ -13,8 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.contracts.artifacts import Snapshot
-from pipelines.contracts.schemas import NUMERIC_FEATURES, label_column, numeric_column
-from training.data.reader import SnapshotReader
+from pipelines.contracts.hashing import mix
+from pipelines.contracts.schemas import label_column, numeric_column
+from training.data.reader import RequestIndex, SnapshotReader
+
+_DRAW_SALT = 419
 
 
 @dataclass(frozen=True)
@@ -27,17 +30,28 @@ class ExampleRows:
     request_id: np.ndarray  # str (M,)
     first_example: np.ndarray  # int64 (M + 1,), request m has examples [first[m], first[m + 1])
     pin_row: np.ndarray  # int64 (N,), row of the snapshot's pins
-    numeric: Mapping[str, np.ndarray]  # feature name -> float32 (N,), all of NUMERIC_FEATURES
+    numeric: Mapping[str, np.ndarray]  # every number held, flags too -> float32 or int8 (N,)
     labels: Mapping[str, np.ndarray]  # head name -> int8 (N,)
     position: np.ndarray  # int16 (N,), where the candidate was shown
     is_exploration: np.ndarray  # bool (M,), the candidates were drawn at random
     propensity: np.ndarray  # float32 (N,), logged chance of being a candidate; 0 where not logged
 
 
-def load_rows(snapshot: Snapshot, snapshot_dir: Path, split: int) -> ExampleRows:
-    """Return the examples of a split (`SPLIT_TRAINING` or `SPLIT_HOLDOUT`)."""
+def load_rows(
+    snapshot: Snapshot, snapshot_dir: Path, split: int, max_examples: int | None = None
+) -> ExampleRows:
+    """Return the examples of a split (`SPLIT_TRAINING` or `SPLIT_HOLDOUT`).
+
+    Args:
+        snapshot: the snapshot.
+        snapshot_dir: its local folder.
+        split: which of its two.
+        max_examples: where there are more, whole requests are drawn, the same ones each time.
+    """
     reader = SnapshotReader(snapshot, Path(snapshot_dir), snapshot.features, max_actions=1)
     index = reader.index(split)
+    if max_examples is not None:
+        index = _drawn(index, max_examples)
     counts_M = index.num_examples_M
     return ExampleRows(
         request_index=np.repeat(np.arange(len(index)), counts_M),
@@ -46,7 +60,11 @@ def load_rows(snapshot: Snapshot, snapshot_dir: Path, split: int) -> ExampleRows
         request_id=reader.request_column(index, "request_id"),
         first_example=np.concatenate([[0], np.cumsum(counts_M)]),
         pin_row=reader.example_column(index, "pin_row").astype(np.int64),
-        numeric={n: reader.example_column(index, numeric_column(n)) for n in NUMERIC_FEATURES},
+        numeric={
+            name: reader.example_column(index, numeric_column(name))
+            for feature in snapshot.features.numeric_held
+            for name in feature.inputs
+        },
         labels={
             n: reader.example_column(index, label_column(n)) for n in snapshot.features.head_names
         },
@@ -54,6 +72,15 @@ def load_rows(snapshot: Snapshot, snapshot_dir: Path, split: int) -> ExampleRows
         is_exploration=_all_of_request(reader.example_column(index, "is_exploration"), counts_M),
         propensity=reader.example_column(index, "propensity"),
     )
+
+
+def _drawn(index: RequestIndex, max_examples: int) -> RequestIndex:
+    """Return an index of at most so many examples, its requests in their order."""
+    if index.num_examples_M.sum() <= max_examples:
+        return index
+    order = np.argsort(mix(np.arange(len(index)), _DRAW_SALT), kind="stable")
+    num_kept = np.searchsorted(np.cumsum(index.num_examples_M[order]), max_examples, side="right")
+    return index.take(np.sort(order[:num_kept]))
 
 
 def _all_of_request(values_N: np.ndarray, counts_M: np.ndarray) -> np.ndarray:

@@ -77,7 +77,8 @@ def check_features(snapshot: Snapshot, features: FeatureConfig) -> None:
     """Refuse to train on a snapshot whose labels and codes belong to other features.
 
     Raises:
-        DataContractError: heads, action types or categorical features differ.
+        DataContractError: heads, action types or categorical features differ, or a numeric feature
+            is missing.
     """
     pairs = {
         "heads": (features.head_names, snapshot.features.head_names),
@@ -88,10 +89,18 @@ def check_features(snapshot: Snapshot, features: FeatureConfig) -> None:
 
 
 def meaning_of_codes(features: FeatureConfig, snapshot: Snapshot) -> dict[str, tuple[Any, Any]]:
-    """Return (needed, found) of what says which action or value a snapshot's code stands for."""
+    """Return (needed, found) of what says what a snapshot's codes and numbers stand for.
+
+    Of the numeric features, those are found that are needed: a snapshot may have others too.
+    """
+    held = set(snapshot.features.numeric_held)
     return {
         "action types": (features.action_types, snapshot.features.action_types),
         "categorical features": (features.categorical, snapshot.features.categorical),
+        "numeric features": (
+            tuple(f.label for f in features.numeric),
+            tuple(f.label for f in features.numeric if f in held),
+        ),
     }
 
 

@@ -5,7 +5,7 @@ request are gathered here, when a batch is made. Not for the order of requests: 
 `training.data.epoch_plan`. Tested in tests/training/data/test_batches.py.
 
 Letters: M requests of the index, R requests of a batch, C candidates, S actions per request,
-E embedding, G categorical features, N numeric features, H heads.
+E embedding, G categorical features, N numeric inputs, H heads.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,13 @@ from pipelines.contracts.arrow import to_numpy
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import FeatureConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.schemas import PINS_FILE, categorical_column, label_column, numeric_column
+from pipelines.contracts.schemas import (
+    PIN_TIME,
+    PINS_FILE,
+    categorical_column,
+    label_column,
+    numeric_column,
+)
 from pipelines.contracts.snapshot_files import open_table
 from training.data.batches import Batch
 
@@ -64,6 +70,10 @@ class ColumnReader:
     def num_rows(self) -> int:
         """Rows of the file."""
         return self._table.num_rows
+
+    def __contains__(self, name: str) -> bool:
+        """Return whether the file has a column."""
+        return name in self._table.column_names
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Return a column, [rows] or [rows, width] for a fixed-size list.
@@ -165,7 +175,7 @@ class SnapshotReader:
             users_RE=_floats(self.user_column(index, "embedding")),
             request_of_C=torch.from_numpy(request_of_C),
             candidate_pin_keys_C=torch.from_numpy(pin_rows_C),
-            candidate_pins_CE=_floats(self.pins["embedding"][pin_rows_C]),
+            candidate_pins_CE=_floats(self._pin_embeddings(index, pin_rows_C, request_of_C)),
             categorical_CG=self._categorical(index, keep, pin_rows_C, request_of_C),
             numeric_CN=self._numeric(index, keep),
             labels_CH=_floats(self.labels(index)[keep]),
@@ -194,7 +204,9 @@ class SnapshotReader:
 
         pin_rows_RS = gather("pin_row", -1)
         pins_RSE = np.zeros((*shape, self.pins["embedding"].shape[1]), dtype=np.float32)
-        pins_RSE[is_action_RS] = self.pins["embedding"][pin_rows_RS[is_action_RS]]
+        request_of_action = np.nonzero(is_action_RS)[0]
+        pin_rows = pin_rows_RS[is_action_RS]
+        pins_RSE[is_action_RS] = self._pin_embeddings(index, pin_rows, request_of_action)
         ages_RS = self.request_column(index, "impressed_at")[:, None] - gather("acted_at", 0)
         ages_RS[~is_action_RS] = 0
         return {
@@ -204,6 +216,29 @@ class SnapshotReader:
             "action_ages_ms_RS": torch.from_numpy(ages_RS),
         }
 
+    def _pin_embeddings(
+        self, index: RequestIndex, pin_rows: np.ndarray, request_of: np.ndarray
+    ) -> np.ndarray:
+        """Return embeddings, [len(pin_rows), E]; zero where the request could not know them.
+
+        Args:
+            index: the batch's requests.
+            pin_rows: rows of the snapshot's pins.
+            request_of: for each of them, which of the batch's requests it is for.
+        """
+        embeddings = self.pins["embedding"][pin_rows]
+        is_unknown = self._is_unknown(index, pin_rows, request_of)
+        return embeddings if is_unknown is None else np.where(is_unknown[:, None], 0, embeddings)
+
+    def _is_unknown(
+        self, index: RequestIndex, pin_rows: np.ndarray, request_of: np.ndarray
+    ) -> np.ndarray | None:
+        """Return where a pin's row became known after the request; None where pins have no time."""
+        if PIN_TIME.name not in self.pins:
+            return None
+        impressed_at_R = self.request_column(index, "impressed_at")
+        return np.asarray(self.pins[PIN_TIME.name][pin_rows] > impressed_at_R[request_of])
+
     def _categorical(
         self,
         index: RequestIndex,
@@ -211,12 +246,17 @@ class SnapshotReader:
         pin_rows_C: np.ndarray,
         request_of_C: np.ndarray,
     ) -> torch.Tensor:
-        """Return int64 codes, [C, G], from the three tables that features may live in."""
+        """Return int64 codes, [C, G], from the three tables that features may live in.
+
+        A code of a pin whose row the request could not know is 0, as of an unknown value.
+        """
+        is_unknown_C = self._is_unknown(index, pin_rows_C, request_of_C)
         codes_CG = np.zeros((len(pin_rows_C), len(self.features.categorical)), dtype=np.int64)
         for g, feature in enumerate(self.features.categorical):
             column = categorical_column(feature.name)
             if feature.table == "pins":
-                codes_CG[:, g] = self.pins[column][pin_rows_C]
+                codes_C = self.pins[column][pin_rows_C]
+                codes_CG[:, g] = codes_C if is_unknown_C is None else codes_C * ~is_unknown_C
             elif feature.table == "users":
                 codes_CG[:, g] = self.user_column(index, column)[request_of_C]
             else:
@@ -225,7 +265,7 @@ class SnapshotReader:
 
     def _numeric(self, index: RequestIndex, keep: slice | np.ndarray) -> torch.Tensor:
         """Return float32 [C, N]."""
-        names = [numeric_column(feature.name) for feature in self.features.numeric]
+        names = [numeric_column(name) for name in self.features.numeric_inputs]
         columns = [self.example_column(index, name)[keep] for name in names]
         if not columns:
             return torch.zeros(len(self.example_column(index, "pin_row")[keep]), 0)

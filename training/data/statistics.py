@@ -10,6 +10,7 @@ import numpy as np
 
 from pipelines.contracts.config import FeatureConfig
 from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.contracts.schemas import numeric_column
 from training.data.feature_statistics import FeatureStatistics
 from training.data.reader import RequestIndex, SnapshotReader
@@ -32,8 +33,7 @@ def measure_statistics(
             finite.
     """
     moments = [
-        _mean_and_scale(reader.example_column(index, numeric_column(feature.name)))
-        for feature in features.numeric
+        moment for feature in features.numeric for moment in _moments(reader, index, feature)
     ]
     pin_rows = np.unique(reader.example_column(index, "pin_row"))
     _check_finite(reader, pin_rows)
@@ -79,7 +79,23 @@ def _check_finite(reader: SnapshotReader, pin_rows: np.ndarray) -> None:
             )
 
 
+def _moments(
+    reader: SnapshotReader, index: RequestIndex, feature: NumericFeature
+) -> list[tuple[float, float]]:
+    """Return mean and scale of each of a feature's inputs.
+
+    Where the feature may be missing, its own are over the rows where it is not: how often it is
+    missing must not move them, and is told by the flag.
+    """
+    values, *flags = (reader.example_column(index, numeric_column(name)) for name in feature.inputs)
+    for is_missing in flags:
+        values = values[is_missing == 0]
+    return [_mean_and_scale(column) for column in (values, *flags)]
+
+
 def _mean_and_scale(values: np.ndarray) -> tuple[float, float]:
+    if len(values) == 0:
+        return 0.0, 1.0
     scale = float(values.std(dtype=np.float64))
     return float(values.mean(dtype=np.float64)), scale if scale > 0 else 1.0
 

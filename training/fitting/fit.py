@@ -20,6 +20,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from pipelines.contracts.errors import ConfigurationError, TransientStorageError
 from pipelines.contracts.files import digest_files, digest_of_files, write_json
 from pipelines.contracts.schemas import SPLIT_TRAINING, label_column
+from pipelines.contracts.snapshot_files import embedding_dim_of
 from pipelines.contracts.time import DAY_MS
 from training.bundle.calibration import Calibrator, fit_calibrator
 from training.bundle.configuration import BundleConfig
@@ -67,7 +68,7 @@ def run_process(spec: TrainingSpec, folder: WorkFolder, rank: int) -> None:
     _check_devices(spec)
     data = HomefeedDataModule(spec.snapshot, Path(spec.snapshot_dir), spec.config)
     num_steps = data.num_batches_per_epoch * spec.config.training.num_epochs
-    embedding_dim = data.reader.pins["embedding"].shape[1]
+    embedding_dim = embedding_dim_of(Path(spec.snapshot_dir))
     module = RankerModule(spec.config, data.statistics(), embedding_dim, num_steps)
     checkpoint = newest_intact(folder.checkpoints)
     started_at = time.monotonic()
@@ -193,7 +194,7 @@ def _calibrated(spec: TrainingSpec, data: HomefeedDataModule, ranker: Ranker) ->
         features=spec.config.features,
         model=spec.config.model,
         embedding_version=spec.snapshot.embedding_version,
-        embedding_dim=data.reader.pins["embedding"].shape[1],
+        embedding_dim=embedding_dim_of(Path(spec.snapshot_dir)),
         negative_keep_fraction=spec.config.training.negative_keep_fraction,
         calibrators=tuple(Calibrator(head=head, scale=1.0, shift=0.0) for head in heads),
         as_of=spec.lineage.as_of,
@@ -202,6 +203,7 @@ def _calibrated(spec: TrainingSpec, data: HomefeedDataModule, ranker: Ranker) ->
         snapshot_digest=spec.lineage.snapshot_digest,
         code_version=spec.lineage.code_version,
         code_digest=spec.lineage.code_digest,
+        recipe=spec.config.recipe_ref,
         seed=spec.lineage.seed,
     )
     predictor = Predictor(ranker, config)

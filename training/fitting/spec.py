@@ -49,8 +49,8 @@ class TrainingSpec(Frozen):
     def identity(self) -> str:
         """Return a digest of what decides the result.
 
-        Places and addresses do not decide it, nor does the project's version: a commit to the
-        documentation changes that, and the code digest stays.
+        Places and addresses do not decide it, that of the recipe included, nor does the project's
+        version: a commit to the documentation changes that, and the code digest stays.
         """
         # The number of machines is left out where it is one. So a training that was begun before
         # there could be several keeps its identity, and goes on.
@@ -58,7 +58,7 @@ class TrainingSpec(Frozen):
         return digest_of(
             {
                 "snapshot": self.snapshot.digest,
-                "config": self.config.model_dump(mode="json"),
+                "config": self.config.model_dump(mode="json", exclude={"source"}),
                 "lineage": self.lineage.model_dump(mode="json", exclude={"code_version"}),
                 "devices": [self.num_devices, self.accelerator, *nodes],
             }

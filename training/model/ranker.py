@@ -5,7 +5,7 @@ Not for fitting it: that is `training.fitting.lightning_module`. Not for calibra
 test_compiled.py.
 
 Letters: R requests, C candidates, S actions per request, E pin embedding, G categorical features,
-N numeric features, H heads, X all features side by side.
+N numeric inputs, H heads, X all features side by side.
 """
 
 import torch
@@ -37,7 +37,7 @@ class Ranker(nn.Module):
             nn.Embedding(len(feature.values) + 1, config.categorical_dim)
             for feature in features.categorical
         )
-        num_numeric = len(features.numeric)
+        num_numeric = len(features.numeric_inputs)
         self.register_buffer("numeric_mean_N", torch.zeros(num_numeric))
         self.register_buffer("numeric_scale_N", torch.ones(num_numeric))
         self.register_buffer("pin_scale", torch.ones(()))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.errors import DataContractError, HomefeedError
-from pipelines.contracts.schemas import snapshot_schema
+from pipelines.contracts.schemas import EMBEDDING_DIM, PIN_TIME, snapshot_schema
 from pipelines.contracts.snapshot_files import altered_files, open_table
 
 FILE_RULES = ("altered_files", "schema_problems", "null_values")
@@ -105,13 +105,25 @@ class BrokenRows:
 
 
 def read_tables(
-    snapshot_dir: Path, snapshot: Snapshot, paths: list[str], broken: BrokenRows
+    snapshot_dir: Path,
+    snapshot: Snapshot,
+    paths: list[str],
+    broken: BrokenRows,
+    embedding_dim: int = 0,
 ) -> dict[str, pa.Table]:
     """Return the tables of some snapshot files by name, without those that cannot be read.
 
     Counts the files whose content is not the manifest's, for which each is hashed once, the columns
     that break the contract, and the nulls. An altered file is not opened: its damaged bytes could
     be taken for lengths and addresses.
+
+    Args:
+        snapshot_dir: Local folder of the snapshot.
+        snapshot: The manifest.
+        paths: The files, below the folder.
+        broken: Receives the counts.
+        embedding_dim: The width that embeddings must have; 0 where it is not known, and then a
+            file's own width counts.
     """
     own_files = tuple(file for file in snapshot.files if file.path in paths)
     altered = altered_files(snapshot_dir, own_files)
@@ -128,7 +140,12 @@ def read_tables(
             broken.add_phrases("schema_problems", [f"{path} cannot be read: {error}"])
             continue
         file = Path(path).stem
-        expected = snapshot_schema(file, snapshot.features)
+        expected = snapshot_schema(
+            file,
+            snapshot.features,
+            embedding_dim=embedding_dim or _width_of(table),
+            has_pin_times=PIN_TIME.name in table.column_names,
+        )
         problems = schema_problems(table, expected)
         broken.add_phrases("schema_problems", [f"{path}: {problem}" for problem in problems])
         for name in (name for name in expected.names if name in table.column_names):
@@ -136,6 +153,17 @@ def read_tables(
             broken.add("null_values", table[name].is_null(), describe)
         tables[file] = table
     return tables
+
+
+def _width_of(table: pa.Table) -> int:
+    """Return the width of a table's embeddings; the published one where it has none of one width.
+
+    Then the column is of another type than the contract's, whatever width that names.
+    """
+    if "embedding" not in table.column_names:
+        return EMBEDDING_DIM
+    type_ = table.schema.field("embedding").type
+    return int(type_.list_size) if pa.types.is_fixed_size_list(type_) else EMBEDDING_DIM
 
 
 def schema_problems(table: pa.Table, expected: pa.Schema) -> list[str]:

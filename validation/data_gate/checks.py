@@ -10,10 +10,10 @@ Not for measuring (`validation.data_gate.judged_tables`), nor for running the ex
 from dataclasses import dataclass
 from typing import Literal
 
-from pipelines.contracts.artifacts import Severity, Snapshot
+from pipelines.contracts.artifacts import EventCounts, Severity, Snapshot
 from pipelines.contracts.config import DataGateConfig
+from pipelines.contracts.features.catalogue import BOUNDS
 from validation.data_gate.pin_checks import NORM_RANGE
-from validation.data_gate.shard_checks import LARGEST_LOG1P
 from validation.data_gate.snapshot_profile import SnapshotProfile
 
 Unit = Literal["rows", "count", "share", "change", "number"]
@@ -22,6 +22,16 @@ FILES_MATCH = "files_match_manifest"
 """The expectation that fails where a snapshot is damaged: built again, it is met."""
 LOWEST_DAY_SHARE = 0.1
 """Share of the median day's requests; a day with fewer lacks a partition of the event log."""
+LOWEST_RATE_SHARE, LOW_RATE_SHARE = 0.02, 0.3
+"""A day's label rate as a share of the median day's: below the first, actions of it are missing;
+below the second, a person must look."""
+LARGEST_UNKNOWN_SHARE, LARGE_UNKNOWN_SHARE = 0.5, 0.05
+"""Actions that name a request which the log does not have: above the first, most labels are lost;
+above the second, a person must look."""
+LARGEST_EARLY_SHARE = 0.05
+"""Actions without a request whose pin the user was shown only afterwards."""
+FEWEST_ACTIONS = 20
+"""Shares of fewer actions say nothing."""
 LARGEST_DUPLICATE_SHARE = 0.05
 """Share of the impressions that the event log may hold twice."""
 LARGEST_EXPLORATION_GAP = 0.05
@@ -99,6 +109,7 @@ def make_checks(
         *_shard_checks(snapshot),
         *_pin_checks(),
         *_volume_checks(config),
+        *_event_checks(snapshot.event_counts),
         *_rate_checks(config, snapshot),
         *_shift_checks(config, not_judged, not_judged or other_basis),
     )
@@ -163,7 +174,8 @@ def _shard_checks(snapshot: Snapshot) -> tuple[Check, ...]:
          "A request's user row is its own user's and not from the future."),
         ("labels_are_binary", "bad_labels", "Labels are 0 or 1."),
         ("numeric_features_in_range", "bad_numbers",
-         f"Numeric features are finite, 0 to {LARGEST_LOG1P:g} (log1p of a count)."),
+         f"Numeric features are finite, and within the bounds of their scale "
+         f"({BOUNDS['log1p'][0]:g} to {BOUNDS['log1p'][1]:g} for a log1p); flags are 0 or 1."),
         ("category_codes_in_range", "bad_codes", "Codes are 0 to the number of known values."),
         ("user_embeddings_finite", "bad_user_embeddings", "User embeddings are finite."),
     )  # fmt: skip
@@ -198,6 +210,12 @@ def _volume_checks(config: DataGateConfig) -> tuple[Check, ...]:
         Check("every_day_is_there", Severity.WARNING,
               "Each day has requests: a share of the median day's.",
               "days", "share_of_median_day", "share", minimum=LOWEST_DAY_SHARE),
+        Check("every_day_has_labels", Severity.CRITICAL,
+              "No day's label rate is near zero: a share of the head's median day.",
+              "days", "share_of_median_rate", "share", minimum=LOWEST_RATE_SHARE),
+        Check("label_rate_of_each_day", Severity.WARNING,
+              "Each day's label rate: a share of the head's median day.",
+              "days", "share_of_median_rate", "share", minimum=LOW_RATE_SHARE),
         Check("few_duplicate_impressions", Severity.WARNING,
               "Impressions that the log holds twice (dropped from the snapshot).",
               "snapshot", "duplicate_share", "share", maximum=LARGEST_DUPLICATE_SHARE),
@@ -205,6 +223,25 @@ def _volume_checks(config: DataGateConfig) -> tuple[Check, ...]:
               "Share of randomised traffic in the holdout minus that in training.",
               "snapshot", "exploration_gap", "change",
               minimum=-LARGEST_EXPLORATION_GAP, maximum=LARGEST_EXPLORATION_GAP),
+    )  # fmt: skip
+
+
+def _event_checks(events: EventCounts) -> tuple[Check, ...]:
+    few = "fewer than {} actions {}".format
+    naming = "" if events.num_naming >= FEWEST_ACTIONS else few(FEWEST_ACTIONS, "name a request")
+    near = "" if events.num_near >= FEWEST_ACTIONS else few(FEWEST_ACTIONS, "name none")
+    return (
+        Check("most_requests_are_known", Severity.CRITICAL,
+              "Actions that name a request which the log does not have of their user.",
+              "snapshot", "unknown_request_share", "share", maximum=LARGEST_UNKNOWN_SHARE,
+              not_judged=naming),
+        Check("requests_are_known", Severity.WARNING,
+              "Actions that name a request which the log does not have of their user.",
+              "snapshot", "unknown_request_share", "share", maximum=LARGE_UNKNOWN_SHARE,
+              not_judged=naming),
+        Check("actions_follow_impressions", Severity.WARNING,
+              "Actions without a request whose pin the user was shown only afterwards.",
+              "snapshot", "early_share", "share", maximum=LARGEST_EARLY_SHARE, not_judged=near),
     )  # fmt: skip
 
 

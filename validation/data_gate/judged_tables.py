@@ -23,6 +23,8 @@ from validation.data_gate.snapshot_profile import SnapshotProfile
 WHOLE = "snapshot"
 """Partition of a measure that is about the whole snapshot."""
 NAN = float("nan")
+FEWEST_LABELS = 20
+"""Positives that a day must be expected to have before its label rate says anything."""
 
 
 def make_tables(
@@ -65,15 +67,42 @@ def _broken_table(
 
 
 def _day_table(snapshot: Snapshot, measures: Measures) -> pd.DataFrame:
-    """Return the requests of each day that either window touches, as a share of the median day."""
-    counts = {}
+    """Return each day that either window touches: its requests and its label rate.
+
+    Both are shares of the median day's.
+    """
+    counts, days = {}, []
     for window, name in ((snapshot.training, "training"), (snapshot.holdout, "holdout")):
         for day in range(window.start_ms // DAY_MS, -(-window.end_ms // DAY_MS)):
             date = datetime.fromtimestamp(day * DAY_MS / 1000, tz=UTC).date()
             counts[f"{date} ({name})"] = float(measures.requests_per_day.get(day, 0))
+            days.append(day)
     median = np.median(list(counts.values()))
     shares = [count / median if median else 0.0 for count in counts.values()]
-    return pd.DataFrame({"partition": list(counts), "share_of_median_day": shares})
+    rates = _rate_shares(measures)
+    return pd.DataFrame(
+        {
+            "partition": list(counts),
+            "share_of_median_day": shares,
+            "share_of_median_rate": [rates.get(day, 1.0 if rates else NAN) for day in days],
+        }
+    )
+
+
+def _rate_shares(measures: Measures) -> dict[int, float]:
+    """Return, by day, the lowest label rate of a head against the head's median day.
+
+    A head counts on a day on which its median rate would give FEWEST_LABELS positives.
+    """
+    days = sorted(day for day, row in measures.labels_per_day.items() if row[0])
+    if not days:
+        return {}
+    rows = np.stack([measures.labels_per_day[day] for day in days])
+    rates = rows[:, 1:] / rows[:, :1]
+    usual = np.median(rates, axis=0)
+    is_telling = usual * rows[:, :1] >= FEWEST_LABELS
+    shares = np.divide(rates, usual, out=np.ones_like(rates), where=is_telling)
+    return dict(zip(days, shares.min(axis=1).tolist(), strict=True))
 
 
 def _snapshot_table(
@@ -83,7 +112,7 @@ def _snapshot_table(
     measures, target = profile.measures, snapshot.features.main_head.name
     before = reference.measures
     examples, requests = int(measures.examples.sum()), int(measures.requests.sum())
-    dropped = snapshot.num_duplicate_impressions
+    dropped, events = snapshot.num_duplicate_impressions, snapshot.event_counts
     exploration = _shares(measures.exploration, measures.examples)
     row = {
         "partition": WHOLE,
@@ -95,6 +124,10 @@ def _snapshot_table(
         "zero_embedding_share": measures.zero_embeddings / examples if examples else NAN,
         "pin_spread": profile.pin_spread,
         "duplicate_share": dropped / (examples + dropped) if examples + dropped else NAN,
+        "unknown_request_share": _share(
+            events.num_naming_unknown, events.num_naming if examples else 0
+        ),
+        "early_share": _share(events.num_early, events.num_near if examples else 0),
         "exploration_gap": float(exploration[SPLIT_HOLDOUT] - exploration[SPLIT_TRAINING]),
         "row_count_change": _change(examples, before.examples.sum()),
         "target_rate_change": _change(measures.label_rate(target), before.label_rate(target)),
@@ -141,6 +174,10 @@ def _feature_table(measures: Measures, before: Measures) -> pd.DataFrame:
         if name in before.histograms and len(before.histograms[name]) == len(now)
     ]
     return pd.DataFrame(rows, columns=["partition", "psi"])
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else NAN
 
 
 def _shares(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

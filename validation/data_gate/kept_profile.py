@@ -11,21 +11,30 @@ from typing import Any
 import numpy as np
 
 from pipelines.contracts.base import digest_of
-from pipelines.contracts.schemas import NUMERIC_FEATURES
 from validation.data_gate.measures import LENGTH_EDGES, NUMERIC_EDGES, Measures
 from validation.data_gate.snapshot_profile import SnapshotProfile
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
-"""To be raised when a measure changes its meaning. A change of features or bins changes the format
-by itself."""
+FORMAT_VERSION = 2
+"""To be raised when a measure changes its meaning. A change of bins changes the format by
+itself."""
 
 
 def _format() -> str:
-    """Return what the file's numbers mean, as a digest: the version, the features and the bins."""
-    bins = [NUMERIC_EDGES.tolist(), LENGTH_EDGES.tolist()]
-    return digest_of([FORMAT_VERSION, list(NUMERIC_FEATURES), bins])[:16]
+    """Return what the file's numbers mean, as a digest: the version and the bins."""
+    bins = {scale: edges.tolist() for scale, edges in NUMERIC_EDGES.items()}
+    return digest_of([FORMAT_VERSION, bins, LENGTH_EDGES.tolist()])[:16]
+
+
+def _format_of_two_numbers() -> str:
+    """Return the format of files that hold only the two numbers that every snapshot once had.
+
+    Their bins are those of the scale log1p, so such a file is as good as a new one that lacks the
+    other features.
+    """
+    bins = [NUMERIC_EDGES["log1p"].tolist(), LENGTH_EDGES.tolist()]
+    return digest_of([1, ["pin_popularity", "past_engagements"], bins])[:16]
 
 
 def to_json(profile: SnapshotProfile, snapshot_digest: str) -> str:
@@ -50,7 +59,9 @@ def from_json(text: bytes | str, snapshot_digest: str) -> SnapshotProfile | None
     """Return the profile in a file; None if it is of another format or of another snapshot."""
     try:
         value = json.loads(text)
-        if (value["format"], value["snapshot_digest"]) != (_format(), snapshot_digest):
+        if value["format"] not in (_format(), _format_of_two_numbers()):
+            return None
+        if value["snapshot_digest"] != snapshot_digest:
             return None
         return SnapshotProfile(
             measures=_measures(value["measures"]),
@@ -68,8 +79,9 @@ def _measures(value: dict[str, Any]) -> Measures:
     if value.keys() != vars(Measures()).keys():
         raise KeyError(f"expected the measures {sorted(vars(Measures()))}, found {sorted(value)}")
     days = {int(day): count for day, count in value["requests_per_day"].items()}
+    labels = {int(day): np.array(row, np.int64) for day, row in value["labels_per_day"].items()}
     found = {name: _arrays(counts) for name, counts in value.items()}
-    return Measures(**found | {"requests_per_day": days})
+    return Measures(**found | {"requests_per_day": days, "labels_per_day": labels})
 
 
 def _arrays(value: Any) -> Any:

@@ -6,6 +6,7 @@ load as a whole (great_expectations#5613). Not for judging: `validation.data_gat
 bounds.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +15,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipelines.contracts.arrow import to_numpy
-from pipelines.contracts.config import CategoricalFeature, FeatureConfig
+from pipelines.contracts.config import FeatureConfig
+from pipelines.contracts.features.catalogue import Scale
+from pipelines.contracts.features.categorical import CategoricalFeature
+from pipelines.contracts.features.numeric import NumericFeature, flag_name
 from pipelines.contracts.schemas import (
-    NUMERIC_FEATURES,
     categorical_column,
     label_column,
     numeric_column,
@@ -24,8 +27,15 @@ from pipelines.contracts.schemas import (
 from pipelines.contracts.time import DAY_MS
 
 SPLITS = 2
-NUMERIC_EDGES = np.linspace(0.0, 12.0, 25)
-"""Lower edges of the bins of the log1p features, which reach counts of 160,000 (exp(12)).
+_HALF_DECADES = 10.0 ** np.arange(-3, 9.5, 0.5)
+NUMERIC_EDGES: Mapping[Scale, NDArray[np.float64]] = {
+    "log1p": np.linspace(0.0, 12.0, 25),  # to counts of 160,000 (exp(12))
+    "difference": np.linspace(-12.0, 12.0, 49),
+    "circle": np.linspace(-1.0, 1.0, 21),
+    "weekday": np.arange(7.0),
+    "any": np.concatenate([-_HALF_DECADES[::-1], [0.0], _HALF_DECADES]),
+}
+"""Lower edges of the bins of the numeric features, by their scale.
 
 The bins are fixed, so that the histograms of shards and snapshots can be added and compared.
 """
@@ -43,9 +53,12 @@ class Measures:
     exploration: NDArray[np.int64] = field(default_factory=lambda: np.zeros(SPLITS, np.int64))
     positives: dict[str, NDArray[np.int64]] = field(default_factory=dict)  # head -> (2,)
     with_sequence: int = 0  # requests with at least one earlier action
-    zero_embeddings: int = 0  # examples whose candidate's embedding is all zero
+    zero_embeddings: int = 0  # examples whose candidate's embedding is all zero to their request
     requests_per_day: dict[int, int] = field(default_factory=dict)  # days since the epoch
-    # By feature. Of a categorical feature, the first bin holds the values outside the closed list.
+    # By days since the epoch: examples, then the positives of each head in the recipe's order.
+    labels_per_day: dict[int, NDArray[np.int64]] = field(default_factory=dict)
+    # By feature. Of a categorical feature, the first bin holds the values outside the closed list;
+    # of a numeric one, only rows where it is not missing count, and its flag has a histogram too.
     histograms: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
     def add(self, other: "Measures") -> None:
@@ -66,7 +79,10 @@ class Measures:
 
 
 def measure_shard(
-    tables: dict[str, pa.Table], features: FeatureConfig, is_zero_pin: NDArray[np.bool_]
+    tables: dict[str, pa.Table],
+    features: FeatureConfig,
+    is_zero_pin: NDArray[np.bool_],
+    pin_known_at: NDArray[np.int64] | None = None,
 ) -> Measures:
     """Measure one shard whose schema, pointers and references were found sound.
 
@@ -74,6 +90,8 @@ def measure_shard(
         tables: 'timeline', 'requests', 'examples' and 'users'.
         features: Which columns exist.
         is_zero_pin: (pins,) whether the pin's embedding is all zero.
+        pin_known_at: (pins,) when the embedding became known, in ms; None where the log does not
+            say. To an earlier request the pin has an embedding of zeros.
     """
     requests, examples = tables["requests"], tables["examples"]
     split = to_numpy(requests["split"]).astype(np.int64)
@@ -89,17 +107,62 @@ def measure_shard(
             for head in features.head_names
         },
         with_sequence=int((lengths > 0).sum()),
-        zero_embeddings=int(is_zero_pin[to_numpy(examples["pin_row"])].sum()),
+        zero_embeddings=_count_zero_embeddings(tables, is_zero_pin, pin_known_at),
         requests_per_day=dict(zip(days.tolist(), counts.tolist(), strict=True)),
+        labels_per_day=_labels_per_day(tables, features),
     )
     found.histograms[SEQUENCE_LENGTH] = _histogram(lengths, LENGTH_EDGES)
-    for name in NUMERIC_FEATURES:
-        found.histograms[name] = _histogram(to_numpy(examples[numeric_column(name)]), NUMERIC_EDGES)
+    for numeric in features.numeric_held:
+        _add_numbers(found, numeric, examples)
     for feature in features.categorical_of("impressions"):
         add_codes(found, feature, examples)
     for feature in features.categorical_of("users"):
         add_codes(found, feature, tables["users"].take(pa.array(to_numpy(requests["user_row"]))))
     return found
+
+
+def _add_numbers(found: Measures, feature: NumericFeature, examples: pa.Table) -> None:
+    """Count a numeric feature's values where it is not missing, and where it is missing."""
+    values, *flags = (to_numpy(examples[numeric_column(name)]) for name in feature.inputs)
+    for flag in flags:
+        # A flag that is neither 0 nor 1 breaks a rule of its own, and must not break this count.
+        is_missing = flag != 0
+        found.histograms[flag_name(feature.name)] = np.bincount(is_missing, minlength=2)
+        values = values[~is_missing]
+    edges = NUMERIC_EDGES[feature.meaning.scale]
+    found.histograms[feature.name] = _histogram(values, edges)
+
+
+def _count_zero_embeddings(
+    tables: dict[str, pa.Table],
+    is_zero_pin: NDArray[np.bool_],
+    pin_known_at: NDArray[np.int64] | None,
+) -> int:
+    """Return how many candidates have an embedding of zeros for their request."""
+    pin_row = to_numpy(tables["examples"]["pin_row"])
+    is_zero = is_zero_pin[pin_row]
+    if pin_known_at is not None:
+        names = ("impressed_at", "num_examples")
+        impressed_at, num_examples = (to_numpy(tables["requests"][name]) for name in names)
+        is_zero = is_zero | (pin_known_at[pin_row] > np.repeat(impressed_at, num_examples))
+    return int(is_zero.sum())
+
+
+def _labels_per_day(
+    tables: dict[str, pa.Table], features: FeatureConfig
+) -> dict[int, NDArray[np.int64]]:
+    """Return examples and each head's positives, by the day of the request."""
+    requests, examples = tables["requests"], tables["examples"]
+    day_of_request = to_numpy(requests["impressed_at"]) // DAY_MS
+    days, place = np.unique(
+        np.repeat(day_of_request, to_numpy(requests["num_examples"])), return_inverse=True
+    )
+    columns = [np.bincount(place, minlength=len(days))]
+    for head in features.head_names:
+        is_positive = to_numpy(examples[label_column(head)]) == 1
+        columns.append(np.bincount(place[is_positive], minlength=len(days)))
+    rows = np.stack(columns, axis=1).astype(np.int64)
+    return dict(zip(days.tolist(), rows, strict=True))
 
 
 def add_codes(found: Measures, feature: CategoricalFeature, table: pa.Table) -> None:

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from pipelines.contracts.arrow import to_numpy
 from pipelines.contracts.artifacts import Snapshot
-from pipelines.contracts.schemas import EMBEDDING_DIM, PINS_FILE, categorical_column
+from pipelines.contracts.schemas import PIN_TIME, PINS_FILE, categorical_column
 from validation.data_gate.broken_rows import FILE_RULES, BrokenRows, read_tables
 from validation.data_gate.measures import Measures, add_codes
 
 PIN_RULES = ("bad_pin_embeddings", "bad_embedding_norms", "disordered_pins", "bad_pin_codes")
 """The rules of the pins' rows, besides those of their file."""
 PINS_PER_CHUNK = 1 << 20
-"""A chunk's embeddings of width 32 take 128 MB, and 256 MB as float64."""
+"""A chunk's embeddings take 4 MB for each component, and twice that as float64."""
 NORM_RANGE = (1e-3, 1e3)
 """Lengths allowed for an embedding that is not all zero. A wrong unit or type gives others."""
 
@@ -32,10 +32,12 @@ class CheckedPins:
 
     broken: BrokenRows = field(default_factory=lambda: BrokenRows((*FILE_RULES, *PIN_RULES)))
     is_zero: NDArray[np.bool_] | None = None  # (pins,) embedding all zero
+    known_at: NDArray[np.int64] | None = None  # (pins,) where the log says when it knew them
+    embedding_dim: int = 0  # 0 where the pins could not be read
     measures: Measures = field(default_factory=Measures)  # of the codes
     num_sound: int = 0  # pins with a finite embedding that is not all zero
     norm_sum: float = 0.0
-    vector_sum: NDArray[np.float64] = field(default_factory=lambda: np.zeros(EMBEDDING_DIM))
+    vector_sum: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))  # (width,)
     square_sum: float = 0.0
 
     @property
@@ -61,6 +63,9 @@ def check_pins(snapshot: Snapshot, snapshot_dir: Path) -> CheckedPins:
         counts = f"{table.num_rows:,} pins, the manifest says {snapshot.num_pins:,}"
         broken.add_phrases("schema_problems", [counts])
     if table is not None and not broken.has("schema_problems", "null_values"):
+        found.embedding_dim = table.schema.field("embedding").type.list_size
+        if PIN_TIME.name in table.column_names:
+            found.known_at = to_numpy(table[PIN_TIME.name])
         _check_rows(table, found)
         _check_codes(table, snapshot, found)
     return found
@@ -93,7 +98,7 @@ def _check_rows(table: pa.Table, found: CheckedPins) -> None:
         sound = vectors[norm > 0]
         found.num_sound += len(sound)
         found.norm_sum += float(norm.sum())
-        found.vector_sum += sound.sum(axis=0)
+        found.vector_sum = found.vector_sum + sound.sum(axis=0)
         found.square_sum += float((sound**2).sum())
     found.is_zero = is_zero
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from pipelines.contracts.arrow import to_numpy
 from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.features.catalogue import BOUNDS
+from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.contracts.schemas import (
-    NUMERIC_FEATURES,
     SPLIT_HOLDOUT,
     SPLIT_TRAINING,
     categorical_column,
@@ -48,9 +49,6 @@ SHARD_RULES = (
     "bad_positions",
 )
 """The rules of a shard's rows, besides those of its files."""
-LARGEST_LOG1P = 25
-"""The largest value of a numeric feature: log1p of 72 billion, which no count reaches. A count that
-was written without its log1p soon exceeds it."""
 EARLIEST_MS = 946_684_800_000
 """2000-01-01 in ms. Times in seconds that are taken for milliseconds fall into 1970."""
 
@@ -181,10 +179,25 @@ def _check_examples(examples: pa.Table, snapshot: Snapshot, broken: BrokenRows) 
     """An example has labels of 0 or 1, finite and plausible numbers, and a position."""
     for column in map(label_column, snapshot.features.head_names):
         broken.check_range("bad_labels", to_numpy(examples[column]), column, 0, 1, "0 or 1")
-    for column in map(numeric_column, NUMERIC_FEATURES):
-        broken.check_range("bad_numbers", to_numpy(examples[column]), column, 0, LARGEST_LOG1P)
+    for feature in snapshot.features.numeric_held:
+        _check_numbers(examples, feature, broken)
     position = to_numpy(examples["position"])
     broken.check_range("bad_positions", position, "position", 0, math.inf, "0 or more")
+
+
+def _check_numbers(examples: pa.Table, feature: NumericFeature, broken: BrokenRows) -> None:
+    """A number lies within the bounds of its scale; where it is missing, it is 0 and flagged."""
+    column, *flags = map(numeric_column, feature.inputs)
+    values, (low, high) = to_numpy(examples[column]), BOUNDS[feature.meaning.scale]
+    broken.check_range("bad_numbers", values, column, low, high)
+    for flag in flags:
+        is_missing = to_numpy(examples[flag])
+        broken.check_range("bad_numbers", is_missing, flag, 0, 1, "0 or 1")
+        broken.add(
+            "bad_numbers",
+            (is_missing == 1) & (values != 0),
+            lambda i: f"{column} is {values[i]} in row {i}, where it is missing, expected 0",
+        )
 
 
 def _check_codes(tables: dict[str, pa.Table], snapshot: Snapshot, broken: BrokenRows) -> None:

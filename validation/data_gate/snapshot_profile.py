@@ -10,14 +10,11 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipelines.contracts.artifacts import ShardStats, Snapshot
 from pipelines.contracts.schemas import PINS_FILE, SHARD_FILES
 from validation.data_gate.broken_rows import FILE_RULES, BrokenRows, read_tables
 from validation.data_gate.measures import Measures, measure_shard
-from validation.data_gate.pin_checks import PIN_RULES, check_pins
+from validation.data_gate.pin_checks import PIN_RULES, CheckedPins, check_pins
 from validation.data_gate.shard_checks import SHARD_RULES, check_shard
 
 log = logging.getLogger(__name__)
@@ -59,7 +56,7 @@ def profile_snapshot(snapshot: Snapshot, snapshot_dir: Path) -> SnapshotProfile:
     )
     for number, stats in enumerate(snapshot.shards, 1):
         broken = profile.shards[stats.name] = BrokenRows((*FILE_RULES, *SHARD_RULES))
-        measures = _profile_shard(snapshot, snapshot_dir, stats, pins.is_zero, broken)
+        measures = _profile_shard(snapshot, snapshot_dir, stats, pins, broken)
         if measures is None:
             profile.unmeasured_shards.append(stats.name)
         else:
@@ -72,12 +69,12 @@ def _profile_shard(
     snapshot: Snapshot,
     snapshot_dir: Path,
     stats: ShardStats,
-    is_zero_pin: NDArray[np.bool_] | None,
+    pins: CheckedPins,
     broken: BrokenRows,
 ) -> Measures | None:
     """Check one shard, and measure it if its rows point where they should."""
     paths = [f"{stats.name}/{file}.arrow" for file in SHARD_FILES]
-    tables = read_tables(snapshot_dir, snapshot, paths, broken)
+    tables = read_tables(snapshot_dir, snapshot, paths, broken, pins.embedding_dim)
     if broken.has("schema_problems", "null_values"):
         return None
     declared = {
@@ -92,6 +89,6 @@ def _profile_shard(
     ]
     broken.add_phrases("count_mismatches", mismatches)
     is_sound = check_shard(tables, snapshot, broken)
-    if not is_sound or is_zero_pin is None:
+    if not is_sound or pins.is_zero is None:
         return None
-    return measure_shard(tables, snapshot.features, is_zero_pin)
+    return measure_shard(tables, snapshot.features, pins.is_zero, pins.known_at)

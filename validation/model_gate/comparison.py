@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.contracts.artifacts import ModelRef, Window
+from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.config import Head, ModelGateConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import AbsentMetric, BaselineKind, Comparison, MetricComparison
+from pipelines.contracts.time import Window
 from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
 from validation.model_gate.bootstrap import (
@@ -52,6 +53,7 @@ class ComparedModels:
     champion: ModelRef | None
     differences: tuple[str, ...] = ()  # where the two recipes differ, in sentences
     seen: tuple[str, ...] = ()  # why the holdout was no holdout for a side, in sentences
+    baseline_name: str = ""  # of a first cycle's baseline
 
 
 @dataclass(frozen=True)
@@ -133,9 +135,7 @@ def compare_with_influences(
     num_examples = _check_rows(rows)
     _check_scores(challenger, num_examples, "challenger")
     _check_scores(baseline, num_examples, "baseline")
-    target = target_metric(config, heads)
-    users = HoldoutUsers.of(rows)
-    masks = segment_masks(rows)
+    target, users, masks = target_metric(config, heads), HoldoutUsers.of(rows), segment_masks(rows)
     metrics = ratio_metrics(rows, challenger, baseline, heads, target)
     found = bootstrap_metrics(rows, metrics, masks, users, config)
     table, target_error = found.table, found.target_error
@@ -146,6 +146,7 @@ def compare_with_influences(
         baseline_holdout_digest=baseline.holdout_digest,
         holdout=models.holdout,
         baseline_kind=models.baseline_kind,
+        baseline_name=models.baseline_name,
         challenger_model=models.challenger,
         baseline_model=models.champion,
         num_users=users.num_users,

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from pipelines.contracts.config import Head, ModelGateConfig
-from pipelines.contracts.judgement import BaselineKind, Comparison, Interval
+from pipelines.contracts.judgement import BaselineFacts, BaselineKind, Comparison, Interval
+from validation.model_gate.baselines.rule import judge_baselines
 from validation.model_gate.findings import Findings, percent, quote_change
 from validation.model_gate.limits import (
     judge_floors,
@@ -66,13 +67,31 @@ class Examined:
 def margin_of(comparison: Comparison, margin: float) -> float:
     """Return the relative loss that is allowed against the baseline.
 
-    Against popularity it is zero: no champion has aged, so freshness is worth nothing.
+    Against a ranking it is zero: no champion has aged, so freshness is worth nothing.
     """
-    return 0.0 if comparison.baseline_kind is BaselineKind.POPULARITY else margin
+    return 0.0 if _is_ranking(comparison) else margin
 
 
-def examine(comparison: Comparison, config: ModelGateConfig, heads: tuple[Head, ...]) -> Examined:
-    """Hold a side against floors, guardrails, segments, heads and the margin."""
+def _is_ranking(comparison: Comparison) -> bool:
+    """Return whether the baseline is an order by one number, which knows nothing of users."""
+    return comparison.baseline_kind in (BaselineKind.RANKING, BaselineKind.POPULARITY)
+
+
+def examine(
+    comparison: Comparison,
+    config: ModelGateConfig,
+    heads: tuple[Head, ...],
+    baselines: tuple[BaselineFacts, ...] | None = None,
+) -> Examined:
+    """Hold a side against floors, guardrails, segments, heads, the margin and simple baselines.
+
+    Args:
+        comparison: The side against its baseline.
+        config: The bounds.
+        heads: The side's heads.
+        baselines: The simple baselines of this cycle; None where they are no matter, as for the
+            self-test's planted models.
+    """
     void = void_reasons(comparison, config, heads)
     findings = Findings(comparison)
     if void:
@@ -81,6 +100,8 @@ def examine(comparison: Comparison, config: ModelGateConfig, heads: tuple[Head, 
     judge_guardrails(config, findings)
     judge_segments(config, findings)
     judge_heads(config, heads, findings)
+    if baselines is not None:
+        judge_baselines(baselines, config, findings)
     margin = margin_of(comparison, config.margin)
     found = _find_target(findings, config)
     if found is None:
@@ -90,10 +111,10 @@ def examine(comparison: Comparison, config: ModelGateConfig, heads: tuple[Head, 
         below = percent(-margin) if margin else "zero"
         findings.broken.insert(0, f"{said} The interval lies wholly below {below}.")
         return Examined((), findings, change, said)
-    # The first model of all must be better in the stricter, two-sided sense.
-    is_first = comparison.baseline_kind is BaselineKind.POPULARITY
-    shown = interval.low > 0 if is_first else is_shown(change, margin)
-    end = "Its lower end" if is_first else _lower_end(change)
+    # Against a ranking a model must be better in the stricter, two-sided sense.
+    is_strict = _is_ranking(comparison)
+    shown = interval.low > 0 if is_strict else is_shown(change, margin)
+    end = "Its lower end" if is_strict else _lower_end(change)
     if shown:
         certain = " The loss is certain, and smaller than the margin." * comparison.is_loss_certain
         said = f"{said} {end} is above the {percent(-margin)} required.{certain}"

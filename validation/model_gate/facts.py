@@ -6,21 +6,34 @@ used, because they were taken on another holdout. Historic *changes* are: see `p
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.judgement import BaselineKind, Comparison, OffPolicyEstimate, SelfTest
-from pipelines.contracts.schemas import SPLIT_HOLDOUT
+from pipelines.contracts.judgement import (
+    BaselineFacts,
+    BaselineKind,
+    Comparison,
+    OffPolicyEstimate,
+    SelfTest,
+)
+from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from training.bundle.score_split import SplitScores, score_split
 from training.data.example_rows import ExampleRows, load_rows
+from validation.model_gate.baselines.measure import (
+    Baselines,
+    kind_of,
+    make_baselines,
+    measure,
+)
+from validation.model_gate.baselines.rankings import POPULARITY
 from validation.model_gate.comparison import ComparedModels, compare_with_influences
 from validation.model_gate.off_policy.estimate import estimate
 from validation.model_gate.policy.influence import Influences
 from validation.model_gate.self_test.run import run_self_test
 from validation.model_gate.sides import Side, what_differs, what_was_seen
 
-POPULARITY_FEATURE = "pin_popularity"
+MAX_REGRESSION_EXAMPLES = 1_000_000
+"""Training examples that the logistic regression is fitted on; its coefficients, a few dozen, are
+known well from far fewer."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +48,13 @@ class Found:
 class Facts:
     """What is known of one cycle's models."""
 
-    theta: Found  # the challenger against the champion, or popularity
+    theta: Found  # the challenger against the champion, or the best simple baseline
     self_test: SelfTest
     delta: Found | None = None  # the challenger against the fresh anchor
     phi: Found | None = None  # the fresh anchor against the champion
     anchor_self_test: SelfTest = SelfTest()  # of the gate, on the fresh anchor's scores
     estimates: tuple[OffPolicyEstimate, ...] = ()  # challenger and baseline, from exploration
+    baselines: tuple[BaselineFacts, ...] = ()  # the simple ones, the best first
 
     def pairs(self) -> dict[str, Found]:
         """Return the comparisons by name."""
@@ -63,7 +77,7 @@ def gather_facts(
     config: RunConfig,
     anchor: tuple[Side, RunConfig] | None = None,
 ) -> Facts:
-    """Compare the challenger with the champion, or with popularity in the first cycle.
+    """Compare the challenger with the champion; in a first cycle, with the best simple baseline.
 
     Every model is scored once, and all comparisons see the same draws of users.
 
@@ -88,13 +102,15 @@ def gather_facts(
         if all(name in side.snapshot.features.head_names for side in others)
     )
     ours = _score(challenger, shared, config)
+    baselines = measure_baselines(rows, ours, config)
     if champion is None:
-        return _first_cycle(rows, ours, config)
+        return _first_cycle(rows, ours, baselines, config)
     theirs = _score(champion, shared, config)
     models = _models(ours, theirs, "challenger", BaselineKind.CHAMPION)
     theta = _compare(rows, ours, theirs, models, config)
     self_test = _test_gate(rows, ours, theirs.scores, models, config)
-    facts = Facts(theta, self_test, estimates=_estimates(rows, ours.scores, theirs.scores, config))
+    estimates = _estimates(rows, ours.scores, theirs.scores, config)
+    facts = Facts(theta, self_test, estimates=estimates, baselines=baselines.facts)
     if anchor is None:
         return facts
     side, accepted = anchor
@@ -109,16 +125,27 @@ def gather_facts(
     return replace(facts, delta=delta, phi=phi, anchor_self_test=its_own)
 
 
-def _first_cycle(rows: ExampleRows, ours: _Scored, config: RunConfig) -> Facts:
-    """Compare the challenger with popularity."""
+def measure_baselines(rows: ExampleRows, ours: _Scored, config: RunConfig) -> Baselines:
+    """Return what the simple baselines are worth on the challenger's holdout."""
+    snapshot, folder = ours.side.snapshot, ours.side.snapshot_dir
+    training = load_rows(snapshot, folder, SPLIT_TRAINING, MAX_REGRESSION_EXAMPLES)
+    return measure(rows, ours.scores, make_baselines(rows, training, config), config)
+
+
+def _first_cycle(
+    rows: ExampleRows, ours: _Scored, baselines: Baselines, config: RunConfig
+) -> Facts:
+    """Compare the challenger with the best of the baselines that it must beat."""
     model, holdout = ours.side.model, ours.side.snapshot.holdout
-    models = ComparedModels(holdout, BaselineKind.POPULARITY, model, None, seen=ours.seen)
-    baseline = popularity_scores(rows, ours.scores.holdout_digest)
+    one = baselines.find(POPULARITY) if config.model_gate.needs_popularity else baselines.best()
+    kind = kind_of(one)
+    models = ComparedModels(holdout, kind, model, None, seen=ours.seen, baseline_name=one.name)
+    baseline = SplitScores(baselines.scores[one.name], {}, ours.scores.holdout_digest)
     heads, gate = config.features.heads, config.model_gate
     found = compare_with_influences(rows, ours.scores, baseline, models, heads, gate)
     estimates = _estimates(rows, ours.scores, baseline, config)
     self_test = _test_gate(rows, ours, baseline, models, config)
-    return Facts(Found(*found), self_test, estimates=estimates)
+    return Facts(Found(*found), self_test, estimates=estimates, baselines=baselines.facts)
 
 
 def _estimates(
@@ -180,9 +207,3 @@ def _require_same_rows(ours: _Scored, theirs: _Scored) -> None:
             f"expected the same requests, pins and labels; the event log changed between the two "
             f"builds: start a new cycle"
         )
-
-
-def popularity_scores(rows: ExampleRows, holdout_digest: str) -> SplitScores:
-    """Return the first cycle's baseline: candidates by trailing actions, no probabilities."""
-    ranking = np.asarray(rows.numeric[POPULARITY_FEATURE], dtype=np.float64)
-    return SplitScores(ranking, {}, holdout_digest)

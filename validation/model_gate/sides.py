@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from pipelines.contracts.artifacts import ModelRef, Snapshot, Window
+from pipelines.contracts.artifacts import ModelRef, Snapshot
 from pipelines.contracts.config import Head, SnapshotConfig
+from pipelines.contracts.time import Window
 from training.bundle.configuration import BundleConfig
 from training.bundle.files import read_config
 
@@ -69,7 +70,7 @@ def _what_it_is_told(config: BundleConfig) -> dict[str, str]:
         "embedding version": config.embedding_version,
         "action types": ", ".join(features.action_types),
         "categorical features": ", ".join(closed) or "none",
-        "numeric features": ", ".join(f.name for f in features.numeric) or "none",
+        "numeric features": ", ".join(f.label for f in features.numeric) or "none",
     }
 
 

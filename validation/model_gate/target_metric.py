@@ -42,6 +42,22 @@ def other_form(name: str) -> str:
     return volume_name(name.removeprefix(hits)) if name.startswith(hits) else ""
 
 
+def names_of_metrics(heads: tuple[Head, ...], target: str) -> tuple[str, ...]:
+    """Return every metric of a comparison that a floor or guardrail may name.
+
+    Args:
+        heads: The recipe's.
+        target: `model_gate.target_metric`; the volume is computed of its head alone.
+    """
+    each = ("log_loss", "calibration_ratio", "auc", "ece")
+    found = []
+    for head in heads:
+        if target in (volume_name(head.name), hits_name(head.name)):
+            found.append(volume_name(head.name))
+        found += [hits_name(head.name), *(f"{name}.{head.name}" for name in each)]
+    return tuple(found)
+
+
 def target_metric(config: ModelGateConfig, heads: tuple[Head, ...]) -> TargetMetric:
     """Return the configured target metric with its head.
 

@@ -27,9 +27,11 @@ the champion, would serve, and is shown to be above minus the margin: a worse re
 freshness. Where a model serves whose recipe nobody can read or make, nothing is promoted until
 a person says which recipe is accepted. In every other case the champion stays.
 
-Against popularity, in the first cycle, the margin is zero in 3 and 6, and the whole two-sided
-interval must be above it: no champion has aged, so that freshness is worth nothing. Guardrails
-and segments are judged against popularity as they are against a champion.
+In the first cycle the baseline is a simple one (`baselines`). Against a ranking the margin is zero
+in 3 and 6, and the whole two-sided interval must be above it: no champion has aged, so that
+freshness is worth nothing. Where the recipe asks for it, every other ranking must be beaten
+likewise, and the logistic regression may not be better by more than the margin.
+Guardrails and segments are judged against the baseline as they are against a champion.
 
 A holdout of many users can be sure of a loss that is smaller than the margin. Such a challenger
 is promoted, because freshness is worth the margin; the first reason says that the loss is
@@ -43,6 +45,7 @@ from pipelines.contracts.artifacts import Standing
 from pipelines.contracts.config import Head, ModelGateConfig
 from pipelines.contracts.judgement import (
     AnchorFacts,
+    BaselineFacts,
     Comparison,
     Decision,
     Promoted,
@@ -65,6 +68,7 @@ def decide(
     heads: tuple[Head, ...],
     anchor: AnchorFacts | None = None,
     standing: Standing = FIRST,
+    baselines: tuple[BaselineFacts, ...] = (),
 ) -> Verdict:
     """Return the one verdict: the decision on the challenger, what is promoted, and the reasons.
 
@@ -78,10 +82,11 @@ def decide(
         heads: The model's heads; an unwanted one must be guarded.
         anchor: The fresh anchor, where one was trained.
         standing: What is on record about recipes.
+        baselines: The simple baselines of this cycle; without one, no first champion is promoted.
     """
     doubts = _doubts(self_test)
     obstacles = tuple(sentence for sentence in (standing.problem, standing.hold) if sentence)
-    mine = examine(comparison, config, heads)
+    mine = examine(comparison, config, heads, baselines)
     recipe = examine_recipe(anchor.recipe, config, heads) if anchor else None
     fresh = _examine_anchor(anchor, standing)
     evidence = Evidence(

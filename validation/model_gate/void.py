@@ -42,7 +42,7 @@ def _identity_reasons(comparison: Comparison, config: ModelGateConfig) -> list[s
             f"configuration names '{config.target_metric}'."
         )
     baseline = comparison.baseline_model
-    if comparison.baseline_kind is not BaselineKind.POPULARITY and baseline is None:
+    if not comparison.is_first_cycle and baseline is None:
         reasons.append(
             f"The baseline is called the {comparison.baseline_kind}, but no "
             f"{comparison.baseline_kind} model is named."

@@ -25,7 +25,7 @@ from pydantic import Field
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.sources.adapter import IngestedLog, SourceAdapter
 from pipelines.sources.completejourney import embeddings, events
-from pipelines.sources.parquet import write_days, write_part
+from pipelines.sources.writer.log_folder import LogFolder
 
 log = logging.getLogger(__name__)
 
@@ -74,14 +74,16 @@ class CompleteJourneyAdapter(SourceAdapter[Ingested]):
         purchases = events.read_purchases(source, promotions)
         log.info("drawing candidates for the baskets")
         impressions = events.make_impressions(purchases, promotions)
-        write_days(folder / "impressions", impressions, "impressed_at", _PART)
+        event_log = LogFolder(folder, self.version)
+        event_log.add("impressions", impressions, _PART)
         actions = events.make_actions(purchases)
-        write_days(folder / "actions", actions, "acted_at", _PART)
+        event_log.add("actions", actions, _PART)
         log.info("embedding pins and users")
         pins = embeddings.make_pins(source, purchases)
-        write_part(folder / "pins", pins, _PART)
+        event_log.add("pins", pins, _PART)
         users = embeddings.make_users(purchases, pins)
-        write_part(folder / "users", users, _PART)
+        event_log.add("users", users, _PART)
+        event_log.write_record()
         return Ingested(
             adapter_version=self.version,
             package_version=importlib.metadata.version(PACKAGE),

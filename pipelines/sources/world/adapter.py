@@ -25,8 +25,26 @@ Numbers are those of `pipelines.sources.world.parameters`; s(x) = 1 / (1 + exp(-
                           + appeal + 0.4 g_z + warmth)
     hide      q_hide  = s(-5.5 + 4 [z = dislike])
     click     q_click = s(-3.2 + 2 [z = intent] + t_z + appeal + 0.4 g_z)
-              one action at most, in this order of precedence: see `actions`
+              one outcome at most, in this order of precedence: see `actions`
     known_at  up to 2 minutes later, in 4 % of the cases up to two days
+
+With `--like production` the log has what the recipe `production` reads: its action types, and its
+embedding version `pinsage-1`. Repins, clicks and hides have the chances above; besides there are
+
+    closeup     q_closeup = s(-2.4 + 1.5 [z = intent] + t_z + appeal + 0.4 g_z) of a pin that is
+                looked at and gets no repin, hide or click; also before every second repin
+    long_click  after a click with chance s(-0.8 + 1.2 [z = intent])
+
+With `--pin-lifetime-days L` a pin is born at some time, is shown for 4 L days, and fades:
+
+    born      evenly over the days of the log and the 4 L days before them, in the order of the
+              pin_ids; the table pins tells when: created_at, int64 milliseconds
+    shown     as above, but of the pins that are born and at most 4 L days old; the propensity is
+              12 / how many these are
+    appeal    (3 + appeal) 2^(-age / L) stands in the place of appeal
+
+Such a log is for holding a model against the ranking by created_at, newest first, which is far
+better than chance there. A ranking by the actions of four weeks is not: it prefers what has faded.
 
 Neither the times of requests nor the candidates depend on intent and dislike, so they tell nothing
 about them; only outcomes do.
@@ -46,10 +64,11 @@ from pydantic import Field
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.files import write_json
 from pipelines.sources.adapter import IngestedLog, SourceAdapter
-from pipelines.sources.parquet import write_days, write_part
+from pipelines.sources.parquet import write_days
 from pipelines.sources.world import actions, people, requests, tables
 from pipelines.sources.world.filter import predict
 from pipelines.sources.world.parameters import WorldParameters
+from pipelines.sources.writer.log_folder import LogFolder
 
 log = logging.getLogger(__name__)
 
@@ -89,13 +108,13 @@ class WorldAdapter(SourceAdapter[World]):
         Raises:
             ConfigurationError: it has others.
         """
-        ours, theirs = self._parameters.model_dump(), found.parameters.model_dump()
-        for name in ours:
-            if ours[name] != theirs[name]:
+        for name in WorldParameters.model_fields:
+            ours, theirs = (getattr(each, name) for each in (self._parameters, found.parameters))
+            if ours != theirs:
                 raise ConfigurationError(
-                    f"{uri} holds a world of other parameters ({name} is {theirs[name]} there and "
-                    f"{ours[name]} here); expected the same ones or an empty folder; choose "
-                    f"another --to or delete it"
+                    f"{uri} holds a world of other parameters ({name} is {theirs} there and "
+                    f"{ours} here); expected the same ones or an empty folder; choose another --to "
+                    f"or delete it"
                 )
 
     def write_tables(self, folder: Path) -> World:
@@ -107,20 +126,21 @@ class WorldAdapter(SourceAdapter[World]):
         parameters = self._parameters
         rng = np.random.default_rng(parameters.seed)
         catalogue = people.draw_catalogue(rng, parameters)
-        write_part(folder / "pins", tables.pins_table(catalogue), tables.part_of(0))
+        event_log = LogFolder(folder, self.version)
+        event_log.add("pins", tables.pins_table(parameters, catalogue), tables.part_of(0))
         tables.write_catalogue_truth(folder, parameters, catalogue)
         num_requests = num_actions = num_user_rows = 0
         for number, user_ids in enumerate(_chunks(parameters)):
             part = tables.part_of(number)
             chunk = _draw_chunk(rng, parameters, catalogue, user_ids, num_requests)
             impressions = tables.impressions_table(rng, parameters, chunk)
-            write_days(folder / "impressions", impressions, "impressed_at", part)
-            truth = tables.truth_table(chunk, impressions)
+            event_log.add("impressions", impressions, part)
+            truth = tables.truth_table(parameters, chunk, impressions)
             write_days(folder / tables.TRUTH / "impressions", truth, "impressed_at", part)
             acted = tables.actions_table(rng, parameters, chunk)
-            write_days(folder / "actions", acted, "acted_at", part)
+            event_log.add("actions", acted, part)
             user_rows = tables.users_table(rng, parameters, catalogue, chunk, acted)
-            write_part(folder / "users", user_rows, part)
+            event_log.add("users", user_rows, part)
             tables.write_users_truth(folder, chunk.users, part)
             num_requests += len(chunk.requests.user_R)
             num_actions += len(acted)
@@ -128,10 +148,11 @@ class WorldAdapter(SourceAdapter[World]):
             users = parameters.num_users
             log.info("%d of %d users, %d requests", user_ids.stop, users, num_requests)
         _check_anything(parameters, num_actions, num_user_rows)
+        event_log.write_record()
         write_json(folder / tables.TRUTH / PARAMETERS, parameters)
         return World(
             adapter_version=self.version,
-            embedding_version=tables.EMBEDDING_VERSION,
+            embedding_version=tables.embedding_version(parameters),
             parameters=parameters,
             num_requests=num_requests,
             num_impressions=num_requests * parameters.num_candidates,

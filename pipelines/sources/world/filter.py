@@ -21,14 +21,20 @@ from typing import NamedTuple
 import numpy as np
 
 from pipelines.event_log.event_index import place_in_run
-from pipelines.sources.world.actions import Shown, chances, log_likelihood, true_chances
+from pipelines.sources.world.actions import (
+    Shown,
+    chances,
+    log_likelihood,
+    repin_chance,
+    true_chances,
+)
 from pipelines.sources.world.parameters import WorldParameters
 from pipelines.sources.world.people import Floats, Ints, Users
 from pipelines.sources.world.requests import Requests
 
 
 class ByState(NamedTuple):
-    """Chances of actions, or of a repin alone, for each state that a topic can be in."""
+    """Chances of outcomes, or of a repin alone, for each state that a topic can be in."""
 
     neither: Floats
     intended: Floats
@@ -59,10 +65,10 @@ def predict(
         evidence_RK = _sum_by_topic(shown.topic_RC, surprise_RC, prior_UK.shape[1])
         predicted.append(forward_filter(prior_UK, requests.user_R, stay_R, evidence_RK))
 
-    repins = ByState(*(chances_ARC[0] for chances_ARC in by_state))
+    repins = ByState(*(repin_chance(world, chances_ARC) for chances_ARC in by_state))
     priors = (users.taste_UK[requests.user_R], users.dislike_prior_UK[requests.user_R])
     return BestPredictions(
-        oracle_RC=true_chances(world, shown, requests)[0],
+        oracle_RC=repin_chance(world, true_chances(world, shown, requests)),
         filtered_RC=_mixture(shown.topic_RC, repins, predicted[0], predicted[1]),
         no_sequence_RC=_mixture(shown.topic_RC, repins, *priors),
     )
@@ -94,7 +100,7 @@ def forward_filter(prior_UK: Floats, user_R: Ints, stay_R: Floats, evidence_RK: 
 
 
 def _chances_by_state(world: WorldParameters, shown: Shown) -> ByState:
-    """Return (A, R, C) the chance of each action, by the state of the candidate's topic."""
+    """Return (A, R, C) the chance of each outcome, by the state of the candidate's topic."""
     no_RC = np.zeros(shown.topic_RC.shape, dtype=bool)
     return ByState(
         neither=chances(world, shown, no_RC, no_RC),

@@ -1,9 +1,11 @@
 """Every number of the world with a known answer (`world.adapter`), in one frozen value.
 
-Not for drawing: the same value and the same code give the same log.
+Not for drawing: the same value and the same code give the same log. What only some worlds have is a
+value of its own that others lack, in the log's files too.
 """
 
 from datetime import UTC, date, datetime
+from typing import Literal
 
 from pydantic import Field
 
@@ -12,7 +14,46 @@ from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.time import DAY_MS, to_ms
 
 _RANGES = {"num_users": (1, 100_000_000), "num_pins": (60, 100_000_000), "num_days": (1, 3660)}
+_LIFETIMES = (0.1, 366.0)
 _FIRST_START, _LAST_END = date(2000, 1, 1), date(2100, 1, 1)
+
+
+Like = Literal["world", "production"]
+"""Which recipe's action types and embedding version a world writes."""
+
+MIN_ALIVE_PINS = 60
+"""Fewest pins that candidates are drawn from: requests of 12 different ones come about at once."""
+
+
+class ProductionActions(Frozen):
+    """The constants of a world that writes what the `production` recipe reads."""
+
+    closeup_base: float = Field(default=-2.4, description="Log-odds of a closeup alone.")
+    closeup_intent: float = Field(default=1.5, description="Added for the intent's topic.")
+    long_click_base: float = Field(
+        default=-0.8, description="Log-odds of a long click, given a click."
+    )
+    long_click_intent: float = Field(default=1.2, description="Added for the intent's topic.")
+    closeup_repin_share: float = Field(
+        default=0.5, description="Share of the repins that follow a closeup of the pin."
+    )
+
+
+class FadingPins(Frozen):
+    """The constants of a world whose pins are born at some time, and fade."""
+
+    lifetime_days: float = Field(description="Half-life of a pin's appeal.")
+    newborn_appeal: float = Field(
+        default=3.0, description="Log-odds that every pin has at its birth beside its own appeal."
+    )
+    shown_lifetimes: float = Field(
+        default=4.0, description="No pin is shown that is older than so many half-lives."
+    )
+
+    @property
+    def shown_days(self) -> float:
+        """How many days after its birth a pin is still shown."""
+        return self.lifetime_days * self.shown_lifetimes
 
 
 class WorldParameters(Frozen):
@@ -70,6 +111,26 @@ class WorldParameters(Frozen):
     slow_share: float = Field(default=0.04, description="Share of rows that are delayed longer.")
     max_slow_delay_ms: int = Field(default=2 * DAY_MS, description="Longest delay of such rows.")
 
+    production: ProductionActions | None = Field(
+        default=None,
+        exclude_if=lambda found: found is None,
+        description="How users do what the `production` recipe predicts; null: repin, click, hide.",
+    )
+    fading: FadingPins | None = Field(
+        default=None,
+        exclude_if=lambda found: found is None,
+        description="How pins are born and fade; null: all pins are there always, as they are.",
+    )
+
+    @property
+    def num_alive_pins(self) -> int:
+        """How many pins a request's candidates are drawn from, at any time, to within two."""
+        if self.fading is None:
+            return self.num_pins
+        return int(
+            self.num_pins * self.fading.shown_days / (self.num_days + self.fading.shown_days)
+        )
+
     @property
     def start_ms(self) -> int:
         """Midnight of the first day, milliseconds since the epoch."""
@@ -87,7 +148,13 @@ class WorldParameters(Frozen):
 
 
 def make_parameters(
-    num_users: int, num_pins: int, num_days: int, start: str, seed: int
+    num_users: int,
+    num_pins: int,
+    num_days: int,
+    start: str,
+    seed: int,
+    like: Like = "world",
+    pin_lifetime_days: float | None = None,
 ) -> WorldParameters:
     """Return the parameters of a world of these sizes.
 
@@ -108,9 +175,32 @@ def make_parameters(
             f"--start is {start} with --num-days {num_days}; expected days from {_FIRST_START} to "
             f"before {_LAST_END}, the times that an event log may hold"
         )
-    return WorldParameters(
-        num_users=num_users, num_pins=num_pins, num_days=num_days, start=first, seed=seed
+    made = WorldParameters(
+        num_users=num_users,
+        num_pins=num_pins,
+        num_days=num_days,
+        start=first,
+        seed=seed,
+        production=ProductionActions() if like == "production" else None,
+        fading=None if pin_lifetime_days is None else _fading(pin_lifetime_days),
     )
+    if made.num_alive_pins < MIN_ALIVE_PINS:
+        raise ConfigurationError(
+            f"--num-pins {num_pins} with --pin-lifetime-days {pin_lifetime_days} and --num-days "
+            f"{num_days} leaves {made.num_alive_pins} pins to be shown at a time; expected "
+            f"{MIN_ALIVE_PINS} or more; raise --num-pins or --pin-lifetime-days"
+        )
+    return made
+
+
+def _fading(lifetime_days: float) -> FadingPins:
+    low, high = _LIFETIMES
+    if not low <= lifetime_days <= high:  # A NaN is not in any range either.
+        raise ConfigurationError(
+            f"--pin-lifetime-days is {lifetime_days}; expected {low} to {high}, or nothing for "
+            f"pins that do not fade"
+        )
+    return FadingPins(lifetime_days=lifetime_days)
 
 
 def _day(text: str) -> date:

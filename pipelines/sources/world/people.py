@@ -31,6 +31,7 @@ class Catalogue:
     pins_by_topic_P: Ints  # pin_ids, topic after topic
     topic_start_K: Ints  # where a topic begins in pins_by_topic_P
     topic_size_K: Ints
+    born_ms_P: Ints  # ascending; where no pin fades, all are born when the log begins
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def draw_catalogue(rng: np.random.Generator, world: WorldParameters) -> Catalogu
         pins_by_topic_P=np.argsort(topic_P, kind="stable"),
         topic_start_K=np.cumsum(size_K) - size_K,
         topic_size_K=size_K,
+        born_ms_P=_births(rng, world),
     )
 
 
@@ -108,3 +110,12 @@ def _popularity(rng: np.random.Generator, world: WorldParameters) -> Floats:
     phase_WK1 = rng.uniform(0.0, 2 * np.pi, size=(2, world.num_topics, 1))
     days_D = np.arange(world.num_days)
     return 0.7 * np.sin(2 * np.pi * days_D / period_WK1 + phase_WK1).sum(axis=0)
+
+
+def _births(rng: np.random.Generator, world: WorldParameters) -> Ints:
+    """Return when each pin is born: at a random time within its own of equal parts of all time."""
+    if world.fading is None:
+        return np.full(world.num_pins, world.start_ms)
+    first_ms = world.start_ms - world.fading.shown_days * DAY_MS
+    part_P = np.arange(world.num_pins) + rng.random(world.num_pins)
+    return (first_ms + part_P * (world.end_ms - first_ms) / world.num_pins).astype(np.int64)

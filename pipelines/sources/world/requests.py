@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipelines.contracts.time import DAY_MS, HOUR_MS
+from pipelines.sources.world.lifetimes import end_alive, first_alive
 from pipelines.sources.world.parameters import WorldParameters
 from pipelines.sources.world.people import Bools, Catalogue, Floats, Ints, Users
 
@@ -38,10 +39,18 @@ class Slots(NamedTuple):
     user_R: Ints
     day_R: Ints
     is_exploration_R: Bools
+    first_pin_R: Ints  # the pins that can be shown are those from here ...
+    end_pin_R: Ints  # ... to before here
 
     def rows(self, row: Ints) -> "Slots":
         """Return what some of the requests' candidates depend on."""
-        return Slots(self.user_R[row], self.day_R[row], self.is_exploration_R[row])
+        return Slots(
+            user_R=self.user_R[row],
+            day_R=self.day_R[row],
+            is_exploration_R=self.is_exploration_R[row],
+            first_pin_R=self.first_pin_R[row],
+            end_pin_R=self.end_pin_R[row],
+        )
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,7 @@ class Requests:
     disliked_R: Ints
     is_exploration_R: Bools
     pin_RC: Ints
+    num_alive_R: Ints  # pins that the candidates of an exploration request are drawn from
 
 
 def draw_requests(
@@ -68,6 +78,8 @@ def draw_requests(
         user_R=times.user_R,
         day_R=(times.impressed_at_R - world.start_ms) // DAY_MS,
         is_exploration_R=rng.random(len(times.user_R)) < world.exploration_share,
+        first_pin_R=first_alive(world, catalogue, times.impressed_at_R),
+        end_pin_R=end_alive(world, catalogue, times.impressed_at_R),
     )
     return Requests(
         user_R=times.user_R,
@@ -78,6 +90,7 @@ def draw_requests(
         disliked_R=_draw_chain(rng, users.dislike_prior_UK, times.user_R, stay.dislike_R),
         is_exploration_R=slots.is_exploration_R,
         pin_RC=_draw_candidates(rng, world, catalogue, users.taste_UK, slots),
+        num_alive_R=slots.end_pin_R - slots.first_pin_R,
     )
 
 
@@ -177,10 +190,41 @@ def _draw_slots(
         _draw_topic(rng, taste_UK, np.broadcast_to(slots.user_R[:, None], shape)),
         _draw_topic(rng, popular_DK, np.broadcast_to(slots.day_R[:, None], shape)),
     )
-    within_RS = (rng.random(shape) * catalogue.topic_size_K[topic_RS]).astype(np.int64)
-    by_topic_RS = catalogue.pins_by_topic_P[catalogue.topic_start_K[topic_RS] + within_RS]
+    first_RS, size_RS = _alive_of_topics(world, catalogue, topic_RS, slots)
+    within_RS = (rng.random(shape) * size_RS).astype(np.int64)
     is_uniform_RS = source_RS >= world.taste_candidate_share + world.popular_candidate_share
-    return np.where(is_uniform_RS, rng.integers(0, world.num_pins, shape), by_topic_RS)
+    # A topic of which no pin is alive is passed over for any pin.
+    is_uniform_RS |= size_RS == 0
+    place_RS = np.where(is_uniform_RS, 0, first_RS + within_RS)
+    by_topic_RS = catalogue.pins_by_topic_P[place_RS]
+    return np.where(is_uniform_RS, _draw_any(rng, world, slots, shape), by_topic_RS)
+
+
+def _alive_of_topics(
+    world: WorldParameters, catalogue: Catalogue, topic_RS: Ints, slots: Slots
+) -> tuple[Ints, Ints]:
+    """Return (R, S) where in `pins_by_topic_P` a topic's pins begin, and how many there are.
+
+    Only pins count that can be shown at the request's time.
+    """
+    if world.fading is None:
+        return catalogue.topic_start_K[topic_RS], catalogue.topic_size_K[topic_RS]
+    by_topic_P = catalogue.pins_by_topic_P
+    # Within a topic pins stand by pin_id, so this key ascends over all of `pins_by_topic_P`.
+    key_P = catalogue.topic_P[by_topic_P] * world.num_pins + by_topic_P
+    key_RS = topic_RS * world.num_pins
+    first_RS = np.searchsorted(key_P, key_RS + slots.first_pin_R[:, None])
+    end_RS = np.searchsorted(key_P, key_RS + slots.end_pin_R[:, None])
+    return first_RS, end_RS - first_RS
+
+
+def _draw_any(
+    rng: np.random.Generator, world: WorldParameters, slots: Slots, shape: tuple[int, int]
+) -> Ints:
+    """Return (R, S) pins, drawn evenly from those that can be shown."""
+    if world.fading is None:
+        return rng.integers(0, world.num_pins, shape)
+    return rng.integers(slots.first_pin_R[:, None], slots.end_pin_R[:, None], shape)
 
 
 def _repeats(pin_RS: Ints) -> Bools:

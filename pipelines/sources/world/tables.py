@@ -19,13 +19,22 @@ from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, PINS, USERS
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.event_index import ActionTimes, has_recent_action
 from pipelines.sources.parquet import write_part
-from pipelines.sources.world.actions import ACTION_TYPES, NO_ACTION, draw_acting_ms, draw_delays_ms
+from pipelines.sources.world.actions import (
+    NO_ACTION,
+    draw_acting_ms,
+    draw_delays_ms,
+    is_repin_A,
+    outcomes,
+)
 from pipelines.sources.world.filter import BestPredictions
 from pipelines.sources.world.parameters import WorldParameters
 from pipelines.sources.world.people import Catalogue, Floats, Ints, Users, draw_user_vectors
 from pipelines.sources.world.requests import Requests
 
-EMBEDDING_VERSION = "world-1"
+_EMBEDDING_VERSION, _PRODUCTION_EMBEDDING_VERSION = "world-1", "pinsage-1"
+FADING_PINS = PINS.append(pa.field("created_at", pa.int64(), nullable=False))
+"""PINS of a world whose pins fade: when each was born, in milliseconds since the epoch."""
+
 TRUTH = "truth"
 """Folder beside the tables; the snapshot builder reads none but the tables it knows."""
 
@@ -66,15 +75,21 @@ class Chunk:
         return np.argsort(self.requests.impressed_at_R, kind="stable")
 
 
-def pins_table(catalogue: Catalogue) -> pa.Table:
-    """Return PINS by pin_id."""
-    num_pins = len(catalogue.topic_P)
+def embedding_version(world: WorldParameters) -> str:
+    """Return what the world calls its embeddings: as the recipe does that reads it."""
+    return _EMBEDDING_VERSION if world.production is None else _PRODUCTION_EMBEDDING_VERSION
+
+
+def pins_table(world: WorldParameters, catalogue: Catalogue) -> pa.Table:
+    """Return PINS, or FADING_PINS where they fade, by pin_id."""
     columns = [
-        np.arange(num_pins, dtype=np.int64),
-        pa.repeat(EMBEDDING_VERSION, num_pins),
+        np.arange(world.num_pins, dtype=np.int64),
+        pa.repeat(embedding_version(world), world.num_pins),
         to_list_column(catalogue.embedding_PE.astype(np.float32)),
     ]
-    return pa.table(columns, schema=PINS)
+    if world.fading is None:
+        return pa.table(columns, schema=PINS)
+    return pa.table([*columns, catalogue.born_ms_P], schema=FADING_PINS)
 
 
 def impressions_table(rng: np.random.Generator, world: WorldParameters, chunk: Chunk) -> pa.Table:
@@ -83,7 +98,7 @@ def impressions_table(rng: np.random.Generator, world: WorldParameters, chunk: C
     request_id_R = _request_ids(chunk.first_request + np.arange(len(order_R)))
     known_R = requests.impressed_at_R + draw_delays_ms(rng, world, len(order_R))
     row_N = np.repeat(order_R, world.num_candidates)
-    propensity = np.float32(world.num_candidates / world.num_pins)
+    propensity_R = (world.num_candidates / requests.num_alive_R).astype(np.float32)
     columns = [
         request_id_R.take(pa.array(row_N)),
         chunk.users.user_id_U[requests.user_R[row_N]],
@@ -93,17 +108,17 @@ def impressions_table(rng: np.random.Generator, world: WorldParameters, chunk: C
         np.tile(np.arange(world.num_candidates, dtype=np.int16), len(order_R)),
         pa.repeat("homefeed", len(row_N)),
         requests.is_exploration_R[row_N],
-        pa.array(np.full(len(row_N), propensity), mask=~requests.is_exploration_R[row_N]),
+        pa.array(propensity_R[row_N], mask=~requests.is_exploration_R[row_N]),
     ]
     return pa.table(columns, schema=IMPRESSIONS)
 
 
-def truth_table(chunk: Chunk, impressions: pa.Table) -> pa.Table:
+def truth_table(world: WorldParameters, chunk: Chunk, impressions: pa.Table) -> pa.Table:
     """Return TRUTH_IMPRESSIONS of a chunk's impressions, row for row."""
     requests, best, order_R = chunk.requests, chunk.best, chunk.by_time_R
     row_N = np.repeat(order_R, requests.pin_RC.shape[1])
     expected_RC = best.oracle_RC * chunk.examination_C
-    is_repin_RC = chunk.outcome_RC == ACTION_TYPES.index("repin") + 1
+    is_repin_RC = np.append(False, is_repin_A(world))[chunk.outcome_RC]
     columns = [
         *impressions.select(TRUTH_KEYS).columns,
         *(
@@ -120,18 +135,42 @@ def truth_table(chunk: Chunk, impressions: pa.Table) -> pa.Table:
 def actions_table(rng: np.random.Generator, world: WorldParameters, chunk: Chunk) -> pa.Table:
     """Return ACTIONS of a chunk by the time of the action."""
     request, place = np.nonzero(chunk.outcome_RC != NO_ACTION)
-    acted_at = chunk.requests.impressed_at_R[request] + draw_acting_ms(rng, world, len(request))
+    acting_ms = draw_acting_ms(rng, world, len(request))
+    outcome = chunk.outcome_RC[request, place] - 1
+    row, number, action_type = _actions_of(world, outcome)
+    # The last action of an outcome comes at the drawn time, and those before it evenly spread.
+    num_actions = np.array([len(types) for types in outcomes(world)])[outcome[row]]
+    request, place = request[row], place[row]
+    since_ms = acting_ms[row] * (number + 1) // num_actions
+    acted_at = chunk.requests.impressed_at_R[request] + since_ms
     order = np.argsort(acted_at, kind="stable")
     request, place, acted_at = request[order], place[order], acted_at[order]
     columns = [
         chunk.users.user_id_U[chunk.requests.user_R[request]],
         chunk.requests.pin_RC[request, place],
-        pa.array(ACTION_TYPES).take(pa.array(chunk.outcome_RC[request, place] - 1)),
+        action_type.take(pa.array(order)),
         acted_at,
         acted_at + draw_delays_ms(rng, world, len(request)),
         _request_ids(chunk.first_request + request),
     ]
     return pa.table(columns, schema=ACTIONS)
+
+
+def _actions_of(world: WorldParameters, outcome_N: Ints) -> tuple[Ints, Ints, pa.Array]:
+    """Return, for each action of outcomes: whose outcome it is, which of it, from 0, and its type.
+
+    Args:
+        world: says which outcomes there are.
+        outcome_N: positions in `outcomes`.
+    """
+    all_types = outcomes(world)
+    num_actions_A = np.array([len(types) for types in all_types])
+    first_A = np.cumsum(num_actions_A) - num_actions_A
+    num_N = num_actions_A[outcome_N]
+    row = np.repeat(np.arange(len(outcome_N)), num_N)
+    number = np.arange(len(row)) - np.repeat(np.cumsum(num_N) - num_N, num_N)
+    names = pa.array([name for types in all_types for name in types])
+    return row, number, names.take(pa.array(first_A[outcome_N[row]] + number))
 
 
 def users_table(

@@ -14,9 +14,9 @@ from pipelines.alerts.compose import (
     compose_verdict,
     find_failure,
 )
-from pipelines.contracts.artifacts import Alert, AlertKind, NextStep, StageFailure, Standing
+from pipelines.contracts.artifacts import Alert, AlertKind, NextStep, Standing
 from pipelines.contracts.judgement import AnchorFacts, BaselineKind, Decision, Promoted
-from pipelines.contracts.run_layout import failure_uri, lost_race_uri
+from pipelines.contracts.run_layout import StageFailure, failure_uri, lost_race_uri
 from pipelines.settings import Settings
 from pipelines.stages.alert import alert as alert_stage
 from support.commands import parse

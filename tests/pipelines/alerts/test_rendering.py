@@ -8,7 +8,9 @@ import pytest
 
 from pipelines.alerts.compose import compose_failure
 from pipelines.alerts.rendering import RenderedAlert, render, to_mrkdwn
-from pipelines.contracts.artifacts import Alert, AlertKind, NextStep, StageFailure
+from pipelines.contracts.artifacts import Alert, AlertKind, NextStep
+from pipelines.contracts.config import RecipeRef
+from pipelines.contracts.run_layout import StageFailure
 from pipelines.settings import Settings
 from support.runs import make_run
 
@@ -30,6 +32,8 @@ def test_rendering_escapes_html_and_keeps_one_subject_line(tmp_path):
     assert "rows &lt;b&gt;lost&lt;/b&gt; &amp; found" in rendered.html
     assert "<b>lost" not in rendered.html
     assert "rows <b>lost</b> & found" in rendered.text
+    label = f"recipe smoke ({run.config.recipe_digest[:12]})"
+    assert label in rendered.text and label in rendered.html
     commands = [line for _, line in alert.next_step.commands]
     assert len(commands) == 2
     for part in (alert.certainty, alert.done, alert.next_step.sentence, *commands):
@@ -45,6 +49,7 @@ def hostile_alert(*uris: str) -> Alert:
     return Alert(
         kind=AlertKind.BROKEN_RUN,
         run_id=HOSTILE,
+        recipe=RecipeRef(name=HOSTILE, digest="d" * 64, reference=HOSTILE),
         title=HOSTILE,
         happened=HOSTILE,
         certainty=HOSTILE,

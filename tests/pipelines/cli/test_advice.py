@@ -74,7 +74,8 @@ def options(command: Any) -> set[str]:
 
 def in_readme() -> list[str]:
     text = (REPOSITORY / "README.md").read_text().replace("\\\n", " ")
-    blocks = "\n".join(re.findall(r"^```\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
+    found = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    blocks = "\n".join(block for language, block in found if not language)
     return re.findall(r"(?:\.venv/bin/(homefeed .*)|^(make \w+))$", blocks, re.MULTILINE)
 
 

@@ -11,6 +11,7 @@ from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.errors import LostRaceError, RunInProgressError
 from pipelines.contracts.judgement import Decision, Promotion
 from pipelines.contracts.run_layout import stage_lease_uri
+from pipelines.recipes import RECIPES, smoke
 from pipelines.registry import history
 from pipelines.stages import runner
 from support.judgements import CHAMPION, make_judgement
@@ -75,3 +76,18 @@ def test_another_place_that_is_held_is_told(
         error = retrain().exception
     assert isinstance(error, RunInProgressError) and not isinstance(error, LostRaceError)
     assert [name.endswith(".txt") for name in outbox(run)].count(True) == 1
+
+
+def test_a_recipe_that_has_changed_since_is_told(
+    run: ResolvedRun, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(runner, "run_stage", lambda *_: "")
+    words = ["retrain", "--recipe", "smoke"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert "has changed since" not in caplog.text
+    gate = smoke().model_gate.model_copy(update={"margin": 0.02})
+    monkeypatch.setitem(RECIPES, "smoke", lambda: smoke().model_copy(update={"model_gate": gate}))
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0 and run.run_uri in done.output
+    assert "recipe smoke has changed since this cycle was resolved" in caplog.text
+    assert "give another --key" in caplog.text

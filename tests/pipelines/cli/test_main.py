@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines import storage
@@ -40,6 +41,16 @@ def homefeed(*arguments: str, home: Path) -> subprocess.CompletedProcess:
         (("resolve", "--nodes", "2"), 78, "nodes is 2, and HOMEFEED_STAGE_RUNNER is 'bash'"),
         (("resolve", "--accelerator", "gpu", "--devices", "64"), 78, "'gpu' with 64 device"),
         (("retrain", "--devices", "1000000"), 78, "--devices is 1000000; expected 1 to 64"),
+        (
+            ("ingest", "world", "--to", "nowhere", "--pin-lifetime-days", "0"),
+            78,
+            "--pin-lifetime-days is 0.0; expected 0.1 to 366.0",
+        ),
+        (
+            ("ingest", "world", "--to", "nowhere", "--like", "pinterest"),
+            64,
+            "'pinterest' is not one of 'world', 'production'",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_and_coded(
@@ -89,3 +100,9 @@ def test_a_world_is_ingested_where_it_is_said_to_be(tmp_path: Path) -> None:
     log_uri = done.stdout.splitlines()[-1]
     assert log_uri == storage.to_uri(tmp_path / "log")
     assert set(EVENT_LOG_TABLES) <= set(storage.list_names(log_uri))
+    others = ("--like", "production", "--pin-lifetime-days", "2")
+    done = homefeed("ingest", "world", "--to", str(tmp_path / "b"), *small, *others, home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    pins = pq.read_table(tmp_path / "b" / "pins", columns=["embedding_version", "created_at"])
+    assert set(pins["embedding_version"].to_pylist()) == {"pinsage-1"}
+    assert len(set(pins["created_at"].to_pylist())) > 400

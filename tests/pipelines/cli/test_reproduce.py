@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import ResolvedRun, StageRecord
+from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
     ReproductionDiffersError,
 )
-from pipelines.contracts.run_layout import listing_uri, manifest_uri
+from pipelines.contracts.run_layout import StageRecord, listing_uri, manifest_uri
 from pipelines.contracts.schemas import ACTIONS
 from pipelines.reproduction import causes
 from pipelines.stages.runner import run_stage

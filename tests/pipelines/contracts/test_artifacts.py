@@ -11,10 +11,10 @@ from pipelines.contracts.artifacts import (
     ResolvedRun,
     RunRequest,
     Severity,
-    StageRecord,
 )
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.code_identity import environment
+from pipelines.contracts.run_layout import StageRecord
 from support.judgements import CHALLENGER
 from support.runs import make_run
 

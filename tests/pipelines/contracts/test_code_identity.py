@@ -11,6 +11,7 @@ import pytest
 from pipelines.contracts import code_identity
 from pipelines.contracts.code_identity import (
     MODEL_CODE,
+    PROJECT_CODE,
     code_digest,
     code_version,
     digest_code,
@@ -82,6 +83,17 @@ def test_in_a_checkout_the_version_is_the_commit(project: Path) -> None:
     assert code_version(project) == git(project, "rev-parse", "--short=12", "HEAD")
     (project / "docs/code.py").write_text("x = 1\n")
     assert code_version(project) == git(project, "rev-parse", "--short=12", "HEAD") + "-dirty"
+
+
+def test_somebody_s_recipe_beside_the_code_makes_it_no_other_code(project: Path) -> None:
+    git(project, "init", "--quiet")
+    git(project, "add", ".")
+    git(project, "commit", "--quiet", "--message", "first")
+    before = code_version(project), digest_code(project, PROJECT_CODE)
+    (project / "ours").mkdir()
+    (project / "ours/recipes.py").write_text("def careful(): ...\n")
+    (project / "careful.yaml").write_text("extends: smoke\n")
+    assert (code_version(project), digest_code(project, PROJECT_CODE)) == before
 
 
 def test_a_repository_around_the_code_is_not_asked(project: Path) -> None:

@@ -65,3 +65,14 @@ def test_a_limit_without_a_bound_is_refused() -> None:
         RelativeLimit(metric="ece")
     assert Limit(metric="ece", minimum=0.0).minimum == 0.0
     assert RelativeLimit(metric="ece", max_decrease=0.0).max_decrease == 0.0
+
+
+def test_where_a_recipe_was_read_changes_neither_its_digest_nor_older_forms() -> None:
+    base = smoke()
+    assert "source" not in base.model_dump(mode="json")
+    outside = base.model_copy(update={"recipe": "mine", "source": "s3://bucket/mine.yaml"})
+    assert outside.recipe_digest == base.recipe_digest
+    assert RunConfig.model_validate_json(outside.model_dump_json()) == outside
+    digest = base.recipe_digest[:12]
+    assert (base.reference, base.recipe_ref.label) == ("smoke", f"smoke ({digest})")
+    assert outside.recipe_ref.label == f"mine ({digest}, s3://bucket/mine.yaml)"

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from pipelines.contracts.config import CategoricalFeature
+from pipelines.contracts.features.categorical import CategoricalFeature
 from pipelines.contracts.schemas import (
     EXAMPLE_KEYS,
     PIN_ROWS,
@@ -40,6 +40,11 @@ FEATURES = smoke().features.model_copy(
                 "cat_surface": pa.int16(),
                 "num_pin_popularity": pa.float32(),
                 "num_past_engagements": pa.float32(),
+                "num_pin_popularity_1d": pa.float32(),
+                "num_pin_popularity_7d": pa.float32(),
+                "num_pin_popularity_28d": pa.float32(),
+                "num_pin_age": pa.float32(),
+                "num_pin_age_missing": pa.int8(),
                 "label_repin": pa.int8(),
                 "label_long_click": pa.int8(),
                 "label_save": pa.int8(),

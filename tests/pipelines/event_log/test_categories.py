@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipelines.contracts.config import CategoricalFeature
+from pipelines.contracts.features.categorical import CategoricalFeature
 from support.tiny_log import assert_refused, build_tiny, rows_of, tiny_config, write_tiny_log
 
 

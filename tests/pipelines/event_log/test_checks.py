@@ -89,9 +89,73 @@ def test_a_value_too_wide_is_refused(log: Path) -> None:
     assert_refused(log.parent, "'position' .* does not fit int16")
 
 
-def test_an_embedding_of_another_length_is_refused(log: Path) -> None:
-    rewrite(log, "pins/part-0.parquet", "embedding", pa.array([[0.5] * 31] * 5))
-    assert_refused(log.parent, r"pins/part-0\.parquet: column 'embedding' .* does not fit")
+@pytest.mark.parametrize(
+    "embeddings",
+    [pa.array([[0.5] * 31] * 5), pa.array([[0.5] * 31] * 5, pa.list_(pa.float32(), 31))],
+)
+def test_pins_and_users_of_different_widths_are_refused(log: Path, embeddings: pa.Array) -> None:
+    rewrite(log, "pins/part-0.parquet", "embedding", embeddings)
+    assert_refused(
+        log.parent,
+        r"users/part-0\.parquet: embedding of user_id=1 has 32 numbers; expected 31, as pin_id=10 "
+        r"in .*pins/part-0\.parquet has, because the model multiplies .*; write users and pins of",
+    )
+
+
+def test_pins_of_a_version_in_two_widths_are_refused(log: Path) -> None:
+    path = log / "pins" / "part-0.parquet"
+    rows = pq.read_table(path)
+    pq.write_table(rows.slice(0, 3), path)
+    wide = pa.array([[0.5] * 48] * 2, pa.list_(pa.float16(), 48))
+    pq.write_table(rows.slice(3).set_column(2, "embedding", wide), log / "pins" / "part-1.parquet")
+    assert_refused(
+        log.parent,
+        r"pins/part-1\.parquet: embedding of pin_id=40 has 48 numbers; expected 32, as pin_id=10 "
+        r"in .*part-0\.parquet has, because all pins of version 'planted-1' lie in one space; ",
+    )
+
+
+@pytest.mark.parametrize(
+    ("place", "embedding", "says"),
+    [
+        (
+            1,
+            None,
+            r"pin_id=20 is null \(row 1, 1 such rows\); expected 32 numbers; leave out the row",
+        ),
+        (
+            3,
+            [0.5] * 31,
+            r"pin_id=40 has 31 numbers \(row 3, 1 such rows\); expected 32, the width of",
+        ),
+        (0, [], r"pin_id=10 has 0 numbers \(row 0, 1 such rows\); expected 32"),
+    ],
+)
+def test_a_row_with_another_list_is_named(
+    log: Path, place: int, embedding: list[float] | None, says: str
+) -> None:
+    lists = pq.read_table(log / "pins" / "part-0.parquet")["embedding"].to_pylist()
+    lists[place] = embedding
+    rewrite(log, "pins/part-0.parquet", "embedding", pa.array(lists, pa.list_(pa.float32())))
+    assert_refused(log.parent, rf"pins/part-0\.parquet: embedding of {says}")
+
+
+def test_embeddings_of_16_bits_are_widened(log: Path) -> None:
+    """Their numbers are multiples of 1/128, which 16 bits hold exactly."""
+    digests = []
+    for type_ in (pa.float32(), pa.float16()):
+        for table, count in (("pins", 5), ("users", 3)):
+            numbers = [[row / 128] * 16 for row in range(1, count + 1)]
+            column = pa.array(numbers, pa.list_(type_, 16))
+            rewrite(log, f"{table}/part-0.parquet", "embedding", column)
+        snapshot = build_tiny(log.parent)
+        digests.append(snapshot.digest)
+    assert digests[0] == digests[1]
+    pins = open_table(local_path(snapshot.uri), "pins.arrow")
+    assert pins["embedding"].type == pa.list_(pa.float32(), 16)
+    assert pins["embedding"][1].as_py() == [2 / 128] * 16
+    users = open_table(local_path(snapshot.uri), "shard-00000/users.arrow")
+    assert {len(row) for row in users["embedding"].to_pylist()} == {16}
 
 
 @pytest.mark.parametrize(

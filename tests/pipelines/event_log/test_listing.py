@@ -10,11 +10,11 @@ from pipelines.contracts.errors import TransientStorageError
 from pipelines.contracts.time import to_ms
 from pipelines.event_log import listing
 from pipelines.event_log.listing import ListedFile, list_files
-from pipelines.event_log.reader import EventLog, LogFile, open_event_log
+from pipelines.event_log.log_files import EventLog, LogFile, open_event_log
 from pipelines.storage import publish_folder, to_uri
 from support.damage import damage_pages
 from support.faulty_proxy import faulty_proxy
-from support.tiny_log import ACTIONS_15, TINY_AS_OF, write_tiny_log
+from support.tiny_log import ACTIONS_15, TINY_AS_OF, with_pin_times, write_tiny_log
 
 AS_OF_MS = to_ms(TINY_AS_OF)
 
@@ -34,6 +34,13 @@ def test_rows_known_before_as_of_are_counted(tmp_path: Path) -> None:
     assert counts["pins/part-0.parquet"] == (5, 5)
     assert counts["users/part-0.parquet"] == (3, 3)
     assert all(file.footer and file.modified_at for file in files.values())
+
+
+def test_pins_that_have_a_time_are_counted_by_it(tmp_path: Path) -> None:
+    write_tiny_log(tmp_path)
+    with_pin_times(tmp_path, {10: "01 00:00", 20: "19 23:59:59.999", 30: "20 00:00"})
+    found = listed(tmp_path)["pins/part-0.parquet"]
+    assert (found.num_rows, found.num_known) == (3, 2)
 
 
 def test_rows_are_read_only_where_the_footer_does_not_tell(

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.popularity import ActionCounts, trailing_popularity
+from pipelines.event_log.popularity import ActionCounts, Popularity, trailing_popularity
 
 PINS = np.array([10, 20, 30])
 DAYS = np.array([5, 6, 9])
@@ -17,21 +17,33 @@ def counts_of(*rows: tuple[int, float, float]) -> ActionCounts:
     )
 
 
+def totals_of(popularity: Popularity, days: np.ndarray, rows: np.ndarray, window: int) -> list:
+    return popularity.at(popularity.places(days, rows), window).tolist()
+
+
 def test_an_action_counts_from_the_day_after_it_was_known_until_it_leaves_the_window() -> None:
     counts = counts_of((10, 4.5, 4.6), (10, 4.9, 5.1), (20, 3.0, 3.0), (30, 5.0, 5.0))
-    popularity = trailing_popularity(counts, PINS, DAYS, trailing_days=2)
-    found = [popularity.of(np.full(3, day), np.arange(3)).tolist() for day in DAYS]
+    popularity = trailing_popularity(counts, PINS, DAYS, (2,))
+    found = [totals_of(popularity, np.full(3, day), np.arange(3), 2) for day in DAYS]
     assert found == [[1, 1, 0], [2, 0, 1], [0, 0, 0]]
-    assert popularity.totals.tolist() == [1, 1, 2, 1]
+    assert popularity.totals[2].tolist() == [1, 1, 2, 1]
+
+
+def test_several_windows_are_counted_at_once() -> None:
+    counts = counts_of((10, 4.5, 4.6), (10, 2.5, 2.6), (20, 3.0, 3.0))
+    popularity = trailing_popularity(counts, PINS, DAYS, (1, 4))
+    fives, rows = np.full(3, 5), np.arange(3)
+    assert totals_of(popularity, fives, rows, 1) == [1, 0, 0]
+    assert totals_of(popularity, fives, rows, 4) == [2, 1, 0]
 
 
 def test_other_pins_are_ignored_and_parts_add_up() -> None:
     one, two = counts_of((10, 4.0, 4.0), (99, 4.0, 4.0)), counts_of((10, 4.0, 4.0), (5, 4.0, 4.0))
     counts = ActionCounts.concatenate([one, two])
-    popularity = trailing_popularity(counts, PINS, DAYS, trailing_days=3)
-    assert popularity.of(np.array([5, 5]), np.array([0, 2])).tolist() == [2, 0]
+    popularity = trailing_popularity(counts, PINS, DAYS, (3,))
+    assert totals_of(popularity, np.array([5, 5]), np.array([0, 2]), 3) == [2, 0]
 
 
 def test_nothing_counted_is_zero_for_every_pin() -> None:
-    popularity = trailing_popularity(ActionCounts.concatenate([]), PINS, DAYS, trailing_days=3)
-    assert popularity.of(np.array([5, 9]), np.array([1, 2])).tolist() == [0, 0]
+    popularity = trailing_popularity(ActionCounts.concatenate([]), PINS, DAYS, (3,))
+    assert totals_of(popularity, np.array([5, 9]), np.array([1, 2]), 3) == [0, 0]

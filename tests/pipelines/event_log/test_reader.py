@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.contracts.errors import DataContractError
-from pipelines.event_log.reader import open_event_log
+from pipelines.event_log.log_files import open_event_log
 from pipelines.storage import to_uri
 from support.damage import damage_pages
 from support.tiny_log import (

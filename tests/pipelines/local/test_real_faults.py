@@ -109,11 +109,11 @@ def test_a_failed_data_gate_is_red_at_once_and_told_with_its_pages(lab: Lab) -> 
 
 def test_data_that_is_not_there_fails_at_once_and_is_told_once(lab: Lab) -> None:
     outcome = lab.run("no-data", "2019-01-07")
-    stage = failed_stage(outcome)
-    run = find_run(str(lab.home.path / "workspace"), "no-data").run
-    alert = the_one_alert(lab, run.run_id)
-    assert stage in alert["happened"]
-    assert alert["next_step"]["commands"][0][1].startswith("homefeed stage ")
+    assert failed_stage(outcome) == "resolve_run"
+    alert = the_one_alert(lab, "no-data")
+    assert "DataContractError" in alert["happened"]
+    assert "no impressions in the training window" in alert["happened"]
+    assert " homefeed resolve --as-of 2019-01-07 " in alert["next_step"]["commands"][0][1]
 
 
 def test_a_run_that_cannot_be_resolved_is_told_of_too(lab: Lab) -> None:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from pipelines import storage
-from pipelines.contracts.artifacts import ResolvedRun, StageFailure
+from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.judgement import Decision, Promotion
-from pipelines.contracts.run_layout import lost_race_uri
+from pipelines.contracts.run_layout import StageFailure, lost_race_uri
 from pipelines.local.summary import describe, find_run
 from support.commands import parse
 from support.judgements import CHALLENGER, CHAMPION

@@ -10,8 +10,8 @@ import pytest
 
 from pipelines import storage
 from pipelines.alerts.next_step import after_lost_start
-from pipelines.contracts.artifacts import AlertReceipt, StageFailure
-from pipelines.contracts.run_layout import failure_uri, lost_race_uri, stage_lease_uri
+from pipelines.contracts.artifacts import AlertReceipt
+from pipelines.contracts.run_layout import StageFailure, failure_uri, lost_race_uri, stage_lease_uri
 from pipelines.orchestration.callbacks import alert_broken_run
 from pipelines.orchestration.resolving import FAILURE_KEY
 from pipelines.settings import Settings

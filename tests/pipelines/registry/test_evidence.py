@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import PinnedFile, ResolvedRun, Standing, Window
+from pipelines.contracts.artifacts import PinnedFile, ResolvedRun, Standing
 from pipelines.contracts.errors import DataContractError, RunInProgressError
 from pipelines.contracts.judgement import Decision, Promoted
+from pipelines.contracts.time import Window
 from pipelines.recipes import smoke
 from pipelines.registry import evidence
 from pipelines.registry.evidence import FoundChange, JudgedCycle

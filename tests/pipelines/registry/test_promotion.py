@@ -80,6 +80,7 @@ def test_the_first_and_the_second_cycle(
     assert champion(client, run) == second.champion_after
     entries = [entry for _, entry in history.read(run.workspace_uri, run.registered_model)]
     assert [entry.model.version for entry in entries] == ["1", "2"]
+    assert [entry.recipe for entry in entries] == [run.config.recipe_ref] * 2
 
 
 @pytest.mark.parametrize("decision", [Decision.REJECT, Decision.INCONCLUSIVE])

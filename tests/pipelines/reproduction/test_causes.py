@@ -1,15 +1,18 @@
 """What has changed since a cycle ran is named, what matters most first."""
 
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from pipelines.contracts.artifacts import FreshAnchor, StageRecord
+from pipelines.contracts.artifacts import FreshAnchor
 from pipelines.contracts.code_identity import code_digest, environment
 from pipelines.contracts.judgement import Decision
+from pipelines.contracts.run_layout import StageRecord
 from pipelines.event_log.listing import ListedFile, Listing
+from pipelines.recipes import make_recipe
 from pipelines.reproduction import causes
 from pipelines.reproduction.past_cycle import REBUILT, PastCycle
 from support.judgements import make_judgement
@@ -195,3 +198,19 @@ def test_an_option_that_is_younger_than_the_record_is_named(tmp_path: Path) -> N
     del past.records["resolve_run"].artifact["config"]["training"]["weight_decay"]
     found = causes.recipe_changes(past)
     assert found == ["option training.weight_decay: younger than the record; its default was taken"]
+
+
+def test_a_recipe_from_outside_is_read_again_if_it_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: smoke\n")
+    config = make_recipe(str(path))
+    past = make_past(tmp_path)
+    past = replace(past, run=past.run.model_copy(update={"config": config}))
+    past.records["resolve_run"].artifact["config"] = config.model_dump(mode="json")
+    assert causes.recipe_changes(past) == []
+    path.write_text("extends: smoke\ntraining: {seed: 5}\n")
+    [changed] = causes.recipe_changes(past)
+    assert changed.startswith(f"recipe '{path.as_uri()}': {config.fingerprint()[:12]} then, ")
+    path.unlink()
+    [gone] = causes.recipe_changes(past)
+    assert "cannot be read today" in gone and gone.endswith("; the recorded was taken")

@@ -3,12 +3,14 @@
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pipelines import storage
-from pipelines.contracts.artifacts import FreshAnchor, ResolvedRun, StageRecord
+from pipelines.contracts.artifacts import FreshAnchor, ResolvedRun
 from pipelines.contracts.base import Artifact
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.judgement import AnchorFacts, Decision, Judgement
+from pipelines.contracts.run_layout import StageRecord
 from pipelines.reproduction.findings import Finding, compare_stage
 from support.bundles import write_small_bundle, write_with_config
 from support.judgements import CHALLENGER, make_judgement
@@ -32,9 +34,9 @@ def compared(stage: str, run: ResolvedRun, then: Artifact, now: Artifact) -> dic
     return {finding.what: finding for finding in found}
 
 
-def trained(folder: Path, seed: int, code_version: str) -> Artifact:
+def trained(folder: Path, seed: int, code_version: str, **fields: Any) -> Artifact:
     source = write_small_bundle(folder / "unnamed", seed)
-    named = read_config(source).model_copy(update={"code_version": code_version})
+    named = read_config(source).model_copy(update={"code_version": code_version, **fields})
     bundle = write_with_config(source, folder / "bundle", named)
     files = digest_files(bundle)
     model = CHALLENGER.model_copy(update={"bundle_digest": digest_of_files(files)})
@@ -48,6 +50,18 @@ def test_a_bundle_that_other_code_has_signed_is_equal(tmp_path: Path) -> None:
     found = compared("train_challenger", run, then, now)
     assert {finding.state for finding in found.values()} == {"equal"}
     assert {"challenger: weights", "challenger: description"} <= set(found)
+
+
+def test_a_bundle_of_before_recipes_were_named_in_it_is_equal(tmp_path: Path) -> None:
+    run = make_run(tmp_path, code_version="former")
+    then = trained(tmp_path / "then", 3, "former", recipe=None)
+    now = trained(tmp_path / "now", 3, "todays", recipe=run.config.recipe_ref)
+    found = compared("train_challenger", run, then, now)
+    assert {finding.state for finding in found.values()} == {"equal"}
+    renamed = run.config.recipe_ref.model_copy(update={"name": "other"})
+    then = trained(tmp_path / "renamed", 3, "former", recipe=renamed)
+    found = compared("train_challenger", run, then, now)
+    assert found["challenger: description"].state == "differs"
 
 
 def test_other_weights_are_not(tmp_path: Path) -> None:

@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import Challenger, ModelRef, ResolvedRun, RunRequest, Window
+from pipelines.contracts.artifacts import Challenger, ModelRef, ResolvedRun, RunRequest
 from pipelines.contracts.errors import TrackingEntryMissingError, TrackingUnavailableError
 from pipelines.contracts.judgement import BaselineKind, Decision, Judgement, Promoted
 from pipelines.contracts.schemas import EMBEDDING_DIM
+from pipelines.contracts.time import Window
 from pipelines.registry import anchor, by_hand, evidence, tracking
 from pipelines.registry.evidence import FoundChange, JudgedCycle
 from pipelines.settings import Settings

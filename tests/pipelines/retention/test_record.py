@@ -6,7 +6,6 @@ from datetime import timedelta
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import Window
 from pipelines.contracts.errors import (
     DataContractError,
     HomefeedError,
@@ -15,6 +14,7 @@ from pipelines.contracts.errors import (
     TrackingUnavailableError,
 )
 from pipelines.contracts.judgement import Decision, Promoted
+from pipelines.contracts.time import Window
 from pipelines.recipes import smoke
 from pipelines.registry import anchor, evidence
 from pipelines.registry.accepted import AcceptedSnapshot

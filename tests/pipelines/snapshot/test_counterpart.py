@@ -8,8 +8,9 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot
-from pipelines.contracts.config import CategoricalFeature
 from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.features.categorical import CategoricalFeature
+from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from pipelines.snapshot.build import write_snapshot
 from pipelines.snapshot.counterpart import counterpart
@@ -75,6 +76,45 @@ def test_another_recipe_has_other_inputs_for_the_same_rows(
         for s in (snapshot, other)
     )
     assert not np.array_equal(ours, theirs)
+
+
+def test_numbers_that_the_snapshot_lacks_are_computed_in_another(
+    built: tuple[ResolvedRun, Snapshot],
+) -> None:
+    run, snapshot = built
+    features = run.config.features
+    wanted = (NumericFeature(name="weekday"), NumericFeature(name="pin_popularity"))
+    other = counterpart(
+        run,
+        snapshot,
+        features.model_copy(update={"numeric": wanted}),
+        run.config.snapshot,
+    )
+    assert other.digest != snapshot.digest
+    assert digests(other, ("repin",)) == digests(snapshot, ("repin",))
+    names = SnapshotReader(other, storage.local_path(other.uri), other.features, 1).examples[0]
+    assert set(names["num_weekday"]) <= set(range(7))
+
+
+@pytest.mark.parametrize("names", [(), ("pin_popularity",), ("pin_age", "pin_popularity_7d")])
+def test_numbers_that_every_snapshot_holds_need_no_other(
+    built: tuple[ResolvedRun, Snapshot], names: tuple[str, ...]
+) -> None:
+    run, snapshot = built
+    numeric = tuple(NumericFeature(name=name) for name in names)
+    features = run.config.features.model_copy(update={"numeric": numeric})
+    assert counterpart(run, snapshot, features, run.config.snapshot) is snapshot
+
+
+def test_another_option_of_a_number_is_another_number(
+    built: tuple[ResolvedRun, Snapshot],
+) -> None:
+    """The pins of this log have no such column, which shows that it was looked for."""
+    run, snapshot = built
+    numeric = (NumericFeature(name="pin_age", column="created_at"),)
+    features = run.config.features.model_copy(update={"numeric": numeric})
+    with pytest.raises(DataContractError, match="missing column 'created_at'"):
+        counterpart(run, snapshot, features, run.config.snapshot)
 
 
 def test_what_the_event_log_lacks_is_named(built: tuple[ResolvedRun, Snapshot]) -> None:

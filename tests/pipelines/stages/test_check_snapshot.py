@@ -9,7 +9,7 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts import snapshot_files
-from pipelines.contracts.artifacts import DataReport, ResolvedRun, Snapshot, StageFailure
+from pipelines.contracts.artifacts import DataReport, ResolvedRun, Snapshot
 from pipelines.contracts.config import DataGateConfig
 from pipelines.contracts.errors import (
     ConfigurationError,
@@ -17,7 +17,7 @@ from pipelines.contracts.errors import (
     DataGateFailedError,
     SnapshotDamagedError,
 )
-from pipelines.contracts.run_layout import failure_uri
+from pipelines.contracts.run_layout import StageFailure, failure_uri
 from pipelines.recipes import smoke
 from pipelines.registry.accepted import (
     AcceptedSnapshot,
@@ -74,7 +74,7 @@ def test_an_accepted_snapshot_becomes_the_reference(tmp_path: Path) -> None:
     runner.run_stage("check_snapshot", run.run_uri)
     report = report_of(run)
     assert report.is_accepted
-    assert len({outcome.name for outcome in report.outcomes}) == len(report.outcomes) == 43
+    assert len({outcome.name for outcome in report.outcomes}) == len(report.outcomes) == 48
     assert '<p class="word">Accepted</p>' in storage.read_bytes(report.docs_uri).decode()
     folder = accepted_folder(run.workspace_uri, run.config.recipe)
     [name] = storage.list_names(folder)

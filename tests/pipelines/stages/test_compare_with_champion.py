@@ -51,7 +51,7 @@ def test_both_sides_are_logged_once_under_the_same_names(tmp_path: Path, trackin
         "serving/golden_difference": 1e-8,
     }
     assert baseline.data.metrics == {"holdout/repin_volume_at_3": 1.78}
-    assert baseline.info.run_name == "2017-03-02 popularity ranking"
+    assert baseline.info.run_name == "2017-03-02 ranking by popularity"
     assert [file.path for file in client.list_artifacts(challenger.info.run_id, "comparison")] == [
         "comparison/verdict.html"
     ]

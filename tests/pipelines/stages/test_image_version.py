@@ -3,10 +3,9 @@
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import StageFailure
 from pipelines.contracts.code_identity import project_digest
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.contracts.run_layout import failure_uri, manifest_uri
+from pipelines.contracts.run_layout import StageFailure, failure_uri, manifest_uri
 from pipelines.stages.image_version import require_same_version
 from pipelines.stages.runner import run_stage
 from support.runs import make_run, save_run

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import Challenger, ResolvedRun, RunRequest, StageFailure
+from pipelines.contracts.artifacts import Challenger, ResolvedRun, RunRequest
 from pipelines.contracts.errors import TrackingUnavailableError
 from pipelines.contracts.files import digest_files
 from pipelines.contracts.judgement import Decision, Judgement, Promotion
-from pipelines.contracts.run_layout import failure_uri, manifest_uri
+from pipelines.contracts.run_layout import StageFailure, failure_uri, manifest_uri
 from pipelines.registry import history
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_artifact, start_run

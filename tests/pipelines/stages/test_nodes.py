@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import ResolvedRun, StageFailure
+from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.errors import ConfigurationError, TransientStorageError
 from pipelines.contracts.files import write_json
-from pipelines.contracts.run_layout import failure_uri, manifest_uri
+from pipelines.contracts.run_layout import StageFailure, failure_uri, manifest_uri
 from pipelines.snapshot.build import write_snapshot
 from pipelines.stages import attempts, nodes, runner
 from pipelines.stages.nodes import address_of, help_train, work_dir_of
@@ -175,3 +175,11 @@ def test_checkpoints_lie_in_the_run_or_where_all_machines_see_them(tmp_path, mon
     assert there.parent == tmp_path / "shared" and there.name.endswith("-anchor")
     another = in_store | {"workspace_uri": "s3://bucket/other"}
     assert work_dir_of(make_run(tmp_path, **another), "anchor") != there
+
+
+def test_where_the_recipe_was_read_is_no_part_of_the_training(run: ResolvedRun) -> None:
+    asked = specification(run)
+    moved = run.config.model_copy(update={"source": "s3://bucket/mine.yaml"})
+    assert specification(run, config=moved).identity() == asked.identity()
+    renamed = run.config.model_copy(update={"recipe": "other"})
+    assert specification(run, config=renamed).identity() != asked.identity()

@@ -1,6 +1,7 @@
 """`resolve_run`, called as the DAG and the command line call it: through the runner."""
 
 import os
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -9,21 +10,14 @@ from pathlib import Path
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import (
-    ModelRef,
-    ResolvedRun,
-    RunRequest,
-    StageFailure,
-    StageRecord,
-)
+from pipelines.contracts.artifacts import ModelRef, ResolvedRun, RunRequest
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
     TrackingUnavailableError,
 )
-from pipelines.contracts.run_layout import failure_uri, manifest_uri
-from pipelines.contracts.schemas import EVENT_LOG_TABLES
+from pipelines.contracts.run_layout import StageFailure, StageRecord, failure_uri, manifest_uri
 from pipelines.registry import promotion, tracking
 from pipelines.registry.accepted import AcceptedSnapshot, accepted_folder
 from pipelines.settings import Settings
@@ -31,15 +25,23 @@ from pipelines.stages.resolve_run import run_uri_of
 from pipelines.stages.runner import run_stage, start_run
 from support.registered import NO_ANCHOR, challenger_of, judgement_of, register_bundle
 from support.runs import make_run
+from support.worlds import write_planted_world
 
 pytestmark = pytest.mark.services
 AS_OF = datetime(2017, 6, 12, tzinfo=UTC)
 
 
+@pytest.fixture(scope="module")
+def event_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log that covers every as_of of these tests."""
+    folder = tmp_path_factory.mktemp("log")
+    write_planted_world(folder, start=datetime(2017, 4, 1, tzinfo=UTC), num_days=102)
+    return folder
+
+
 @pytest.fixture
-def settings(tmp_path: Path, tracking_uri: str) -> Settings:
-    for table in EVENT_LOG_TABLES:
-        (tmp_path / "event_log" / table).mkdir(parents=True)
+def settings(tmp_path: Path, tracking_uri: str, event_log: Path) -> Settings:
+    shutil.copytree(event_log, tmp_path / "event_log")
     return Settings(
         home=str(tmp_path), tracking_uri=tracking_uri, registered_model=f"r_{tmp_path.name}"
     )
@@ -198,7 +200,7 @@ def test_an_unknown_recipe_lists_those_there_are(settings: Settings) -> None:
 
 
 def test_a_missing_event_log_says_how_to_write_one(settings: Settings, tmp_path: Path) -> None:
-    (tmp_path / "event_log" / "actions").rmdir()
+    shutil.rmtree(tmp_path / "event_log" / "actions")
     with pytest.raises(DataContractError, match=r"\['actions'\] are missing.*homefeed ingest"):
         start_run(request(), settings)
 

@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import StageFailure
 from pipelines.contracts.base import Artifact
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
     HomefeedError,
 )
-from pipelines.contracts.run_layout import failure_uri, manifest_uri
+from pipelines.contracts.run_layout import StageFailure, failure_uri, manifest_uri
 from pipelines.stages import runner
 from support.runs import make_run, save_run
 from support.stage_bodies import Number

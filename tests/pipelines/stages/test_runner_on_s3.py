@@ -8,10 +8,16 @@ from pathlib import Path
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import ResolvedRun, Snapshot, StageFailure, StageRecord
+from pipelines.contracts.artifacts import ResolvedRun, Snapshot
 from pipelines.contracts.base import Artifact
 from pipelines.contracts.errors import LostRaceError
-from pipelines.contracts.run_layout import failure_uri, lost_race_uri, manifest_uri
+from pipelines.contracts.run_layout import (
+    StageFailure,
+    StageRecord,
+    failure_uri,
+    lost_race_uri,
+    manifest_uri,
+)
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.places import store_lease
 from pipelines.registry import tracking

@@ -9,6 +9,7 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.base import digest_of
 from support.data_gate import CONFIG
 from validation.data_gate import kept_profile, measures
 from validation.data_gate.gate import PROFILE_FILE, judge_snapshot
@@ -60,11 +61,25 @@ def test_another_snapshot_format_or_bins_are_not_taken(
     text = to_json(profile, "d")
     assert from_json(text, "another") is None
     with monkeypatch.context() as changed:
-        changed.setattr(kept_profile, "FORMAT_VERSION", 2)
+        changed.setattr(kept_profile, "FORMAT_VERSION", kept_profile.FORMAT_VERSION + 1)
         assert from_json(text, "d") is None
     with monkeypatch.context() as changed:
         changed.setattr(kept_profile, "LENGTH_EDGES", measures.LENGTH_EDGES[:-1])
         assert from_json(text, "d") is None
+
+
+def test_a_file_of_before_numbers_could_be_chosen_is_still_a_profile(
+    profile: SnapshotProfile,
+) -> None:
+    value = json.loads(to_json(profile, "d"))
+    bins = [np.linspace(0.0, 12.0, 25).tolist(), measures.LENGTH_EDGES.tolist()]
+    value["format"] = digest_of([1, ["pin_popularity", "past_engagements"], bins])[:16]
+    histograms = value["measures"]["histograms"]
+    for name in [n for n in histograms if n.startswith(("pin_popularity_", "pin_age"))]:
+        del histograms[name]
+    back = from_json(json.dumps(value), "d")
+    assert back is not None
+    assert back.measures.histograms["past_engagements"].sum() == profile.measures.examples.sum()
 
 
 @pytest.mark.parametrize("damage", [lambda t: t[:-20], lambda t: b"", lambda t: b"[]"])

@@ -1,8 +1,10 @@
 """What a snapshot's rows look like, in numbers worked by hand."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from pipelines.contracts.features.numeric import NumericFeature
 from validation.data_gate import measures
 
 
@@ -13,3 +15,18 @@ def test_psi_by_hand_and_of_nothing() -> None:
     expected = ((p - q) * np.log(p / q)).sum()
     assert measures.population_stability_index(now, before) == pytest.approx(expected)
     assert measures.population_stability_index(before, before) == 0.0
+
+
+def test_a_missing_number_counts_in_its_flag_alone() -> None:
+    feature = NumericFeature(name="similarity_best")
+    examples = pa.table(
+        {
+            "num_similarity_best": pa.array([0.0, -0.95, 0.999, 0.0], pa.float32()),
+            "num_similarity_best_missing": pa.array([1, 0, 0, 0], pa.int8()),
+        }
+    )
+    found = measures.Measures()
+    measures._add_numbers(found, feature, examples)
+    counts = found.histograms["similarity_best"]
+    assert np.flatnonzero(counts).tolist() == [0, 10, 19]
+    assert found.histograms["similarity_best_missing"].tolist() == [3, 1]

@@ -93,6 +93,8 @@ DEFECTS: list[tuple[str, str, Change]] = [
     ("labels_are_binary", EXAMPLES, with_value("label_save", 9, 2)),
     ("numeric_features_in_range", EXAMPLES, with_value("num_pin_popularity", 2, np.nan)),
     ("numeric_features_in_range", EXAMPLES, with_value("num_past_engagements", 2, 900)),
+    ("numeric_features_in_range", EXAMPLES, with_value("num_pin_age_missing", 2, 2)),
+    ("numeric_features_in_range", EXAMPLES, with_column("num_pin_age_missing", np.ones_like)),
     ("category_codes_in_range", EXAMPLES, with_value("cat_surface", 2, 2)),
     ("category_codes_in_range", f"{SHARD}/users.arrow", with_value("cat_state", 2, -1)),
     ("positions_not_negative", EXAMPLES, with_value("position", 2, -1)),

@@ -15,12 +15,13 @@ from support.holdouts import (
     HEADS,
     noisy_scores,
     planted_rows,
+    popularity_scores,
 )
 from support.ranking import calibration_ratio, hit_at_3, volume_at_3
 from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
 from validation.model_gate.comparison import compare
-from validation.model_gate.facts import popularity_scores
+from validation.model_gate.target_metric import names_of_metrics
 
 CONFIG = ModelGateConfig(
     floors=(Limit(metric="repin_volume_at_3", minimum=0.1),), num_resamples=300
@@ -37,7 +38,7 @@ def tiny_rows() -> ExampleRows:
         request_id=np.array(["a", "b", "c"]),
         first_example=np.array([0, 4, 8, 12]),
         pin_row=np.arange(12),
-        numeric={"pin_popularity": np.zeros(12, np.float32)},
+        numeric={"pin_popularity_28d": np.zeros(12, np.float32)},
         labels={"repin": np.array([1, 1, 0, 0, 0, 0, 0, 1, 1, 0, 1, 1], np.int8)},
         position=np.tile(np.arange(4), 3),
         is_exploration=np.zeros(3, dtype=bool),
@@ -113,7 +114,7 @@ def test_popularity_has_no_probabilities_and_none_are_invented() -> None:
     found = compare(
         rows,
         noisy_scores(truth, 0.5, 1),
-        popularity_scores(rows, DIGEST),
+        popularity_scores(rows),
         AGAINST_POPULARITY,
         HEADS,
         CONFIG,
@@ -324,3 +325,11 @@ def test_nan_in_any_head_is_a_fact_whatever_its_weight(head: str) -> None:
     spreads = {facts.head: facts.spread for facts in found.heads}
     assert spreads[head] is None
     assert all(spread is not None for name, spread in spreads.items() if name != head)
+
+
+@pytest.mark.parametrize("target", ["repin_volume_at_3", "hit_at_3.repin"])
+def test_the_metrics_that_may_have_a_limit_are_those_of_a_comparison(target: str) -> None:
+    config = CONFIG.model_copy(update={"target_metric": target})
+    found = compare(tiny_rows(), CHALLENGER, BASELINE, AGAINST_CHAMPION, REPIN, config)
+    computed = {row.metric for row in (*found.metrics, *found.absent) if row.segment == "all"}
+    assert set(names_of_metrics(REPIN, target)) == computed

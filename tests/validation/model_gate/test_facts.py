@@ -5,56 +5,26 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
 from pipelines import storage
-from pipelines.contracts.artifacts import Snapshot, Window
+from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import BaselineKind, Comparison, Decision, Verdict
-from pipelines.contracts.schemas import EMBEDDING_DIM, SPLIT_HOLDOUT, SPLIT_TRAINING
+from pipelines.contracts.schemas import SPLIT_HOLDOUT
+from pipelines.contracts.time import Window
 from pipelines.recipes import smoke
-from support.bundles import write_with_config
+from support.bundles import chance_bundle, write_with_config
 from support.holdouts import NEW_CHALLENGER
 from support.judgements import CHAMPION, SERVING
-from training.bundle.calibration import Calibrator
-from training.bundle.configuration import BundleConfig
-from training.bundle.files import read_config, write_bundle
+from training.bundle.files import read_config
 from training.data.example_rows import load_rows
-from training.data.reader import SnapshotReader
-from training.model.ranker import Ranker
 from validation.model_gate.facts import gather_facts
 from validation.model_gate.sides import Side, what_differs
 from validation.model_gate.verdict import decide
 
 Judged = Callable[[Path | None], tuple[Comparison, Verdict]]
-
-
-def chance_bundle(folder: Path, snapshot: Snapshot, config: RunConfig, seed: int) -> Path:
-    torch.manual_seed(seed)
-    ranker = Ranker(snapshot.features, config.model, EMBEDDING_DIM)
-    reader = SnapshotReader(
-        snapshot, storage.local_path(snapshot.uri), snapshot.features, config.model.max_actions
-    )
-    golden = reader.make_batch(reader.index(SPLIT_TRAINING).take(np.arange(2)))
-    bundle = BundleConfig(
-        features=snapshot.features,
-        model=config.model,
-        embedding_version=snapshot.embedding_version,
-        embedding_dim=EMBEDDING_DIM,
-        negative_keep_fraction=1.0,
-        calibrators=tuple(
-            Calibrator(head=head, scale=1.0, shift=-1.5) for head in snapshot.features.head_names
-        ),
-        as_of=snapshot.as_of,
-        snapshot_digest=snapshot.digest,
-        code_version="test",
-        seed=seed,
-    )
-    write_bundle(folder, ranker, bundle, golden)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +43,7 @@ def bundles(
 
 @pytest.fixture(scope="module")
 def judged(planted_snapshot: Snapshot, config: RunConfig, bundles: tuple[Path, Path]) -> Judged:
-    """Judge the first bundle against the champion in a folder, or against popularity."""
+    """Judge the first bundle against the champion in a folder, or the best simple baseline."""
     folder = storage.local_path(planted_snapshot.uri)
 
     def judge_against(champion: Path | None) -> tuple[Comparison, Verdict]:
@@ -82,7 +52,8 @@ def judged(planted_snapshot: Snapshot, config: RunConfig, bundles: tuple[Path, P
         facts = gather_facts(side, other, config)
         comparison, self_test = facts.theta.comparison, facts.self_test
         gate, heads = config.model_gate, config.features.heads
-        return comparison, decide(comparison, self_test, SERVING, gate, heads)
+        found = facts.baselines
+        return comparison, decide(comparison, self_test, SERVING, gate, heads, baselines=found)
 
     return judge_against
 
@@ -115,15 +86,16 @@ def test_a_bundle_against_its_copy_is_not_promoted(
 
 def test_the_first_cycle_of_a_model_that_knows_nothing(judged: Judged) -> None:
     comparison, verdict = judged(None)
-    assert comparison.baseline_kind is BaselineKind.POPULARITY
+    assert comparison.baseline_kind in (BaselineKind.RANKING, BaselineKind.REGRESSION)
     assert comparison.baseline_model is None
+    assert comparison.baseline_name
     row = comparison.find("repin_volume_at_3")
     assert row is not None and row.baseline is not None and row.challenger < row.baseline
     # How much worse depends on the untrained weights; the verdict follows from the interval alone.
     assert row.relative_change is not None
     is_surely_worse = row.relative_change.high < 0
     assert verdict.decision is (Decision.REJECT if is_surely_worse else Decision.INCONCLUSIVE)
-    assert "the popularity ranking" in verdict.reasons[0]
+    assert comparison.baseline_label in verdict.reasons[0]
 
 
 def test_a_bundle_on_another_embedding_basis_is_refused(

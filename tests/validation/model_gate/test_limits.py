@@ -16,7 +16,7 @@ from pipelines.contracts.judgement import (
 )
 from support.comparisons import CONFIG, SOUND, TARGET, change, comparison, metric
 from support.holdouts import HEADS
-from support.judgements import SERVING
+from support.judgements import BEATEN, SERVING
 from validation.model_gate.limits import Place, detectable, place
 from validation.model_gate.verdict import decide
 
@@ -24,7 +24,7 @@ HIDE = "hit_at_3.hide"
 
 
 def verdict_on(found: Comparison, config: ModelGateConfig = CONFIG) -> Verdict:
-    return decide(found, SOUND, SERVING, config, HEADS)
+    return decide(found, SOUND, SERVING, config, HEADS, baselines=BEATEN)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_champion_without_hides_can_be_beaten_and_is_not_exceeded(
 
 def test_the_first_cycle_is_held_to_its_guardrails_too() -> None:
     many = metric(HIDE, change(100.0, 80.0, 120.0), challenger=1.0)
-    first = {"baseline_kind": BaselineKind.POPULARITY, "baseline_model": None}
+    first = {"baseline_kind": BaselineKind.RANKING, "baseline_model": None}
     assert verdict_on(comparison(change(0.3), add=(many,), **first)).decision is Decision.REJECT
 
 

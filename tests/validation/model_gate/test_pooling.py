@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from pipelines.contracts.artifacts import Window
+from pipelines.contracts.time import Window
 from support.comparisons import TARGET, change, comparison, metric
 from validation.model_gate.bootstrap import user_groups
 from validation.model_gate.policy.influence import Influences, influence, standard_error

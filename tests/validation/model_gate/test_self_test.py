@@ -13,10 +13,10 @@ from support.holdouts import (
     judged,
     noisy_scores,
     planted_rows,
+    popularity_scores,
     scaled,
 )
 from training.bundle.score_split import SplitScores
-from validation.model_gate.facts import popularity_scores
 from validation.model_gate.self_test import run
 from validation.model_gate.self_test.planted import shuffle_within_requests
 
@@ -53,7 +53,7 @@ def test_the_same_scores_on_both_sides_are_not_promoted() -> None:
 
 
 def test_the_first_cycle_is_judged_against_popularity() -> None:
-    popularity = popularity_scores(ROWS, DIGEST)
+    popularity = popularity_scores(ROWS)
     good = judged(ROWS, GOOD, popularity, AGAINST_POPULARITY, CONFIG)
     assert good.verdict.decision is Decision.PROMOTE
     assert good.comparison.baseline_model is None

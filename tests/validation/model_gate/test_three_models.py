@@ -24,7 +24,7 @@ from pipelines.contracts.judgement import (
 from pipelines.recipes import smoke
 from support.comparisons import CONFIG, SOUND, TARGET, change, comparison
 from support.holdouts import HEADS
-from support.judgements import CHALLENGER, SERVING
+from support.judgements import BEATEN, CHALLENGER, SERVING
 from validation.model_gate.verdict import decide
 
 PROBLEM = "Serving check: latency p99 is 300 ms, beyond the 250 ms allowed."
@@ -64,7 +64,7 @@ def three(
 def decide_on(
     found: Comparison, anchor: AnchorFacts | None, standing: Standing = ACCEPTED
 ) -> Verdict:
-    return decide(found, SOUND, SERVING, CONFIG, HEADS, anchor, standing)
+    return decide(found, SOUND, SERVING, CONFIG, HEADS, anchor, standing, BEATEN)
 
 
 def test_a_recipe_that_is_surely_better_than_the_fresh_anchor_becomes_the_anchor() -> None:
@@ -74,7 +74,7 @@ def test_a_recipe_that_is_surely_better_than_the_fresh_anchor_becomes_the_anchor
     assert "of the fresh anchor test_ranker v5: +1.00 %" in verdict.reasons[1]
     even = decide_on(*three(0.01, 0.0002, 0.01))
     assert (even.promoted, even.becomes_anchor) == (Promoted.CHALLENGER, False)
-    first = comparison(baseline_kind=BaselineKind.POPULARITY, baseline_model=None)
+    first = comparison(baseline_kind=BaselineKind.RANKING, baseline_model=None)
     assert decide_on(first, None, Standing()).becomes_anchor
     # A run of before the record was kept: its recipe is not accepted unjudged.
     assert not decide_on(comparison(), None, Standing()).becomes_anchor

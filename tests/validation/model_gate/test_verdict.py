@@ -15,7 +15,7 @@ from pipelines.contracts.judgement import (
 )
 from support.comparisons import CONFIG, SOUND, TARGET, absent, change, comparison, metric
 from support.holdouts import HEADS, champion_with
-from support.judgements import SERVING
+from support.judgements import BEATEN, SERVING
 from validation.model_gate.verdict import decide
 
 NOT_FINITE, UNDEFINED = AbsenceKind.NOT_FINITE, AbsenceKind.UNDEFINED
@@ -24,7 +24,7 @@ FLOOR, RAIL = CONFIG.floors[0], CONFIG.guardrails[0]
 
 
 def verdict_on(found: Comparison, config: ModelGateConfig = CONFIG) -> Verdict:
-    return decide(found, SOUND, SERVING, config, HEADS)
+    return decide(found, SOUND, SERVING, config, HEADS, baselines=BEATEN)
 
 
 def decision(found: Comparison, config: ModelGateConfig = CONFIG) -> Decision:
@@ -65,15 +65,15 @@ def test_the_interval_decides(low: float, high: float, expected: Decision) -> No
         (-0.02, -0.001, Decision.REJECT),
     ],
 )
-def test_the_first_cycle_must_beat_popularity(low: float, high: float, expected: Decision) -> None:
+def test_the_first_cycle_must_beat_a_ranking(low: float, high: float, expected: Decision) -> None:
     first = comparison(
         change((low + high) / 2, low, high),
-        baseline_kind=BaselineKind.POPULARITY,
+        baseline_kind=BaselineKind.RANKING,
         baseline_model=None,
     )
     verdict = verdict_on(first)
     assert verdict.decision is expected
-    assert "the popularity ranking" in verdict.reasons[0]
+    assert "the ranking by popularity" in verdict.reasons[0]
 
 
 @pytest.mark.parametrize(

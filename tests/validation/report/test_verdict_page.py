@@ -12,12 +12,11 @@ from pipelines.contracts.judgement import Decision, Judgement, SelfTest, Verdict
 from support.holdouts import (
     AGAINST_CHAMPION,
     AGAINST_POPULARITY,
-    DIGEST,
     judged,
     noisy_scores,
     planted_rows,
+    popularity_scores,
 )
-from validation.model_gate.facts import popularity_scores
 from validation.report.verdict_page import write_report
 
 CONTEXT = {
@@ -82,7 +81,7 @@ def promoted() -> Judgement:
 @pytest.fixture(scope="module")
 def first_cycle() -> Judgement:
     rows, truth = planted_rows(num_users=400)
-    popularity = popularity_scores(rows, DIGEST)
+    popularity = popularity_scores(rows)
     scores = noisy_scores(truth, 0.2, 1)
     return judged(rows, scores, popularity, AGAINST_POPULARITY, CONFIG)
 

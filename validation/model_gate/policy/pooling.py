@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.contracts.artifacts import Window
 from pipelines.contracts.judgement import Comparison, PooledChange
+from pipelines.contracts.time import Window
 from validation.model_gate.bootstrap import MAX_GROUPS
 from validation.model_gate.policy.influence import FloatArray, Influences, Key, standard_error
 from validation.model_gate.policy.rules import Estimate

@@ -1,5 +1,6 @@
 """A small world, written once for the tests of this folder, and SQL over its tables."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -7,7 +8,7 @@ import pytest
 
 from pipelines.sources.publish import ingest
 from pipelines.sources.world.adapter import World, WorldAdapter
-from support.small_world import SMALL
+from support.small_world import SMALL, log_views
 
 
 @pytest.fixture(scope="package")
@@ -18,19 +19,6 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, World]:
 
 
 @pytest.fixture(scope="package")
-def sql(written: tuple[Path, World]) -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect()
-    connection.execute("SET threads = 1")
-    log = written[0] / "event_log"
-    tables = {
-        "impressions": "impressions/*/*",
-        "actions": "actions/*/*",
-        "pins": "pins/*",
-        "users": "users/*",
-        "truth": "truth/impressions/*/*",
-        "hidden_users": "truth/users/*",
-    }
-    for table, path in tables.items():
-        place = log / f"{path}.parquet"
-        connection.execute(f"CREATE VIEW {table} AS FROM read_parquet('{place}')")
-    return connection
+def sql(written: tuple[Path, World]) -> Iterator[duckdb.DuckDBPyConnection]:
+    with log_views(written[0] / "event_log") as connection:
+        yield connection

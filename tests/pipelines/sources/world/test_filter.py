@@ -3,12 +3,13 @@
 import itertools
 
 import numpy as np
+import pytest
 
 from pipelines.sources.world import actions as world_actions
 from pipelines.sources.world import filter as world_filter
 from pipelines.sources.world import people as world_people
 from pipelines.sources.world import requests as world_requests
-from pipelines.sources.world.parameters import WorldParameters
+from pipelines.sources.world.parameters import FadingPins, ProductionActions, WorldParameters
 
 
 def test_the_chances_are_those_of_the_outcomes(sql) -> None:
@@ -26,8 +27,14 @@ def test_the_chances_are_those_of_the_outcomes(sql) -> None:
         assert abs(happened - filtered) < 9 * filtered_variance**0.5
 
 
-def test_the_filter_equals_the_sum_over_all_hidden_paths() -> None:
-    world = WorldParameters(num_users=1, num_pins=60, late_share=0.0, min_tastes=2, max_tastes=2)
+@pytest.mark.parametrize(
+    "variant",
+    [{}, {"production": ProductionActions()}, {"fading": FadingPins(lifetime_days=40.0)}],
+    ids=["usual", "like production", "fading"],
+)
+def test_the_filter_equals_the_sum_over_all_hidden_paths(variant: dict) -> None:
+    sizes = {"num_users": 1, "num_pins": 60, "late_share": 0.0, "min_tastes": 2, "max_tastes": 2}
+    world = WorldParameters.model_validate(sizes | variant)
     rng = np.random.default_rng(5)
     catalogue = world_people.draw_catalogue(rng, world)
     users = world_people.draw_users(rng, world, range(1))
@@ -43,7 +50,7 @@ def test_the_filter_equals_the_sum_over_all_hidden_paths() -> None:
     for intent, dislike in states:
         flags = shown.topic_RC == intent, shown.topic_RC == dislike
         chance_ARC = world_actions.chances(world, shown, *flags)
-        repin_RXC.append(chance_ARC[0])
+        repin_RXC.append(world_actions.repin_chance(world, chance_ARC))
         logs = world_actions.log_likelihood(shown, chance_ARC, outcome_RC)
         likelihood_RX.append(np.exp(logs.sum(axis=1)))
     likelihood_RX, repin_RXC = np.stack(likelihood_RX, axis=1), np.stack(repin_RXC, axis=1)

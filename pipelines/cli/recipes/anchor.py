@@ -1,6 +1,6 @@
 """`homefeed anchor`: which recipe is accepted, and which are on hold; a person may change both.
 
-Tested in tests/pipelines/cli/test_anchor.py.
+Tested in tests/pipelines/cli/recipes/test_anchor.py.
 """
 
 from datetime import UTC, datetime
@@ -30,16 +30,22 @@ def show() -> None:
     if not entries:
         say(f"no recipe of {settings.registered_model} is accepted yet")
     for entry in entries:
-        name = entry.recipe.config.get("recipe") if entry.recipe else "unknown"
+        name = _named(entry.recipe) if entry.recipe else "unknown"
         kind = entry.kind if entry in in_force else f"{entry.kind} (given up, does not count)"
         say(f"{entry.set_at:%Y-%m-%dT%H:%M:%SZ}  {kind:9}  {name}  {entry.reason}")
     for each in in_force[-1].held if in_force else ():
-        say(f"on hold: {each.digest[:12]}  {each.recipe.config['recipe']}: {each.reason}")
+        say(f"on hold: {each.digest[:12]}  {_named(each.recipe)}: {each.reason}")
+
+
+def _named(recipe: anchor.Recipe) -> str:
+    """Return a recipe's reference, also where today's code cannot read the recipe."""
+    return str(recipe.config.get("source") or recipe.config.get("recipe"))
 
 
 @app.command(name="set")
 def set_(
-    recipe: Annotated[str, typer.Option(help="Name of a recipe, as of today.")], reason: Reason
+    recipe: Annotated[str, typer.Option(help="Name, module:function or file, as of today.")],
+    reason: Reason,
 ) -> None:
     """Make a recipe the accepted one: challengers of other recipes are held to it."""
     settings = Settings()
@@ -58,7 +64,7 @@ def seeds(
     num: Annotated[int, typer.Option(min=5, help="Trainings that differ in their seed.")] = 5,
 ) -> None:
     """Measure how much models of a run's recipe differ by their seed, and keep that."""
-    from pipelines.cli.seeds import measure_seeds
+    from pipelines.cli.recipes.seeds import measure_seeds
 
     found = measure_seeds(storage.to_uri(run), num)
     for seed, value in zip(found.seeds, found.values, strict=True):

@@ -6,6 +6,11 @@ import numpy as np
 import pytest
 
 from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.features.numeric import NumericFeature
+from pipelines.contracts.snapshot_files import open_table
+from pipelines.storage import local_path
+from support.random_log import build, config_of, write_random_log
+from support.slow_features import SLOW
 from support.tiny_log import acted, build_tiny, rows_of, tiny_actions, write_tiny_log
 
 
@@ -31,3 +36,26 @@ def test_the_core_window_includes_its_start(tmp_path: Path, when: str, is_core: 
     write_tiny_log(tmp_path / "event_log", actions=[*actions, acted(2, 20, "repin", when, when)])
     requests = rows_of(build_tiny(tmp_path), "requests")
     assert [r["is_core"] for r in requests if r["request_id"] == "B"] == [is_core]
+
+
+def test_no_feature_depends_on_the_number_of_workers_or_shards(tmp_path: Path) -> None:
+    write_random_log(tmp_path / "event_log")
+    names = [name for name in SLOW if name != "since_last_touch_of_category"]
+    numeric = [NumericFeature(name=name) for name in names]
+    numeric.append(NumericFeature(name="since_last_touch_of_category", category="brand"))
+
+    def examples(snapshot: Snapshot) -> list[tuple]:
+        rows = []
+        for shard in snapshot.shards:
+            folder = local_path(snapshot.uri)
+            found = open_table(folder, f"{shard.name}/examples.arrow").to_pylist()
+            for request in open_table(folder, f"{shard.name}/requests.arrow").to_pylist():
+                first = request["first_example"]
+                of_request = found[first : first + request["num_examples"]]
+                rows += [(request["request_id"], *row.values()) for row in of_request]
+        return sorted(rows)
+
+    one, two = (build(tmp_path, config_of(*numeric), num_workers=n) for n in (1, 2))
+    many = build(tmp_path, config_of(*numeric, num_shards=5))
+    assert one.digest == two.digest
+    assert examples(one) == examples(many)

@@ -1,7 +1,7 @@
 """`homefeed anchor seeds`: train a recipe with several seeds, and keep how much the models differ.
 
 A change of recipe is told from the luck of its seed only if that luck is known. Tested in
-tests/pipelines/cli/test_anchor.py.
+tests/pipelines/cli/recipes/test_anchor.py.
 """
 
 from pathlib import Path
@@ -44,7 +44,7 @@ def measure_seeds(run_uri: str, num_seeds: int) -> SeedNoise:
             f"expected numbers above zero; measure on a run whose holdout has the action"
         )
     measured = SeedNoise(
-        recipe=run.config.recipe,
+        recipe=run.config.reference,
         recipe_digest=run.config.recipe_digest,
         snapshot_digest=snapshot.digest,
         code_digest=code_digest(),

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli.main import app
-from pipelines.cli.seeds import measure_seeds
+from pipelines.cli.recipes.seeds import measure_seeds
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.recipes import smoke
 from pipelines.registry import anchor, history
@@ -40,6 +40,21 @@ def test_a_person_accepts_a_recipe_with_a_reason(workspace: str) -> None:
     assert entry is not None and entry.recipe is not None
     assert entry.recipe.parse() == smoke()
     assert "by_hand    smoke  we begin here" in run("show")
+
+
+def test_a_recipe_from_outside_is_accepted_with_its_reference(
+    workspace: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: smoke\ntraining: {learning_rate: 1e-3}\n")
+    run("set", "--recipe", str(path), "--reason", "agreed on")
+    path.unlink()
+    entry = anchor.present(workspace, "homefeed_ranker")
+    assert entry is not None and entry.recipe is not None
+    accepted = entry.recipe.parse()
+    assert (accepted.recipe, accepted.reference) == ("mine", path.as_uri())
+    assert accepted.training.learning_rate == 0.001
+    assert f"by_hand    {path.as_uri()}  agreed on" in run("show")
 
 
 def test_a_recipe_on_hold_is_shown_and_released(workspace: str) -> None:

@@ -1,26 +1,26 @@
-"""Recipes: functions that make one complete `RunConfig` each. Add a recipe by adding a function.
+"""The recipes of this project: functions that make one complete `RunConfig` each.
 
-Not for where things run: that is `pipelines.settings`. Tested in
-tests/pipelines/cli/test_train.py and tests/dags/test_homefeed_retrain.py.
+Not for recipes of other people, which need no change here (`pipelines.recipes.references`), nor for
+where things run (`pipelines.settings`). Tested in tests/pipelines/cli/test_train.py,
+tests/dags/test_homefeed_retrain.py and tests/pipelines/stages/test_production_recipe.py.
 """
 
 from collections.abc import Callable
 
 from pipelines.contracts.config import (
-    CategoricalFeature,
     DataGateConfig,
     FeatureConfig,
     Head,
     Limit,
     ModelConfig,
     ModelGateConfig,
-    NumericFeature,
     RelativeLimit,
     RunConfig,
     SnapshotConfig,
     TrainingConfig,
 )
-from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.features.categorical import CategoricalFeature
+from pipelines.contracts.features.numeric import NumericFeature
 
 USER_STATES = ("core", "non_core", "new")
 
@@ -182,17 +182,4 @@ def _completejourney_features() -> FeatureConfig:
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     make.__name__: make for make in (production, completejourney, world, smoke)
 }
-
-
-def make_recipe(name: str) -> RunConfig:
-    """Return the named recipe's value.
-
-    Raises:
-        ConfigurationError: there is no such recipe.
-    """
-    if name not in RECIPES:
-        raise ConfigurationError(
-            f"unknown recipe {name!r}; expected one of {sorted(RECIPES)}; "
-            f"add a function to pipelines/recipes.py or correct --recipe"
-        )
-    return RECIPES[name]()
+"""By name, as people give it."""

@@ -1,0 +1,117 @@
+"""`homefeed log ...`: judge an event log before a cycle is run on it, and look into it.
+
+Tested in tests/pipelines/cli/test_log.py and tests/pipelines/log_check.
+"""
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines import storage
+from pipelines.cli.say import say, say_indented
+from pipelines.contracts.errors import ConfigurationError, DataContractError
+from pipelines.recipes import make_recipe
+from pipelines.settings import Settings
+
+app = typer.Typer(help="Judge an event log, and look into it.", no_args_is_help=True)
+
+Location = Annotated[
+    str, typer.Argument(help="Path or URI of the event log; HOMEFEED_EVENT_LOG by default.")
+]
+
+
+@app.command()
+def init(
+    folder: Annotated[str, typer.Argument(help="An empty folder, or one that is missing.")],
+) -> None:
+    """Write an example adapter, a recipe and a README for tables of your own."""
+    from pipelines.log_check.init import write_example
+
+    for path in write_example(Path(folder)):
+        say(f"wrote {path}")
+
+
+@app.command()
+def check(
+    location: Location = "",
+    recipe: Annotated[str, typer.Option(help="What the log shall serve; none by default.")] = "",
+    html: Annotated[str, typer.Option(help="File for the page with plots.")] = "",
+    from_day: Annotated[str, typer.Option("--from", help="First day (YYYY-MM-DD).")] = "",
+    to_day: Annotated[str, typer.Option("--to", help="Last day (YYYY-MM-DD), included.")] = "",
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
+) -> None:
+    """Say what a log looks like and all that is wrong with it; nothing is built, nothing written.
+
+    The exit code is 65 where a snapshot would be refused or wrong, and 0 otherwise; with --strict
+    it is 65 for warnings too.
+    """
+    from pipelines.log_check.found import Severity
+    from pipelines.log_check.run import Span, check_log
+    from pipelines.log_check.text import lines_of, told_problems
+
+    place = location or Settings().event_log_location
+    span = Span(_day(from_day, "--from"), _day(to_day, "--to"))
+    report = check_log(place, make_recipe(recipe) if recipe else None, span)
+    for line in lines_of(report):
+        say(line)
+    if html:
+        from pipelines.log_check.page import write_page
+
+        write_page(report, Path(html))
+        say(f"page: {Path(html).resolve()}")
+    kinds = [severity for severity, _ in told_problems(report)]
+    errors, warnings = kinds.count(Severity.ERROR), kinds.count(Severity.WARNING)
+    if errors or (strict and warnings):
+        raise DataContractError(
+            f"the event log at {report.uri} has {errors} errors and {warnings} warnings; expected "
+            f"{'neither' if strict else 'no errors'}; mend what is listed above and check again"
+        )
+
+
+@app.command()
+def show(
+    location: Location = "",
+    request: Annotated[str, typer.Option(help="Its request_id.")] = "",
+    user: Annotated[int | None, typer.Option(help="Or a user_id: the newest request.")] = None,
+    as_of: Annotated[str, typer.Option(help="Day of the cycle that would see it.")] = "",
+    recipe: Annotated[str, typer.Option(help="HOMEFEED_RECIPE by default.")] = "",
+) -> None:
+    """Show what a model would see of a request: candidates with labels, actions, user, numbers."""
+    from pipelines.event_log.log_files import open_event_log
+    from pipelines.log_check import one_user
+    from pipelines.log_check.show import lines_of, request_row
+
+    if bool(request) == (user is not None):
+        raise ConfigurationError(
+            f"--request is {request!r} and --user is {user}; expected one of the two; name a "
+            f"request or a user"
+        )
+    settings = Settings()
+    config = make_recipe(recipe or settings.recipe)
+    event_log = open_event_log(storage.to_uri(location or settings.event_log_location))
+    at_ms = None
+    if request:
+        user, at_ms = one_user.find_request(event_log, request)
+    assert user is not None  # one of the two was given
+    day = _day(as_of, "--as-of")
+    end = (
+        datetime(day.year, day.month, day.day, tzinfo=UTC)
+        if day
+        else one_user.as_of_for(event_log, config, at_ms)
+    )
+    built = one_user.build_one_user(event_log, config, end, user)
+    for line in lines_of(built, request_row(built, request)):
+        say_indented(line) if line.startswith(" ") else say(line)
+
+
+def _day(text: str, option: str) -> date | None:
+    if not text:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"{option} is {text!r}; expected a day such as 2017-06-12; correct it"
+        ) from None

@@ -1,0 +1,1 @@
+"""`homefeed anchor` and `homefeed recipe`: which recipe is accepted, and what a recipe says."""

@@ -1,0 +1,1 @@
+"""What features there are and what each means. Computing them is `pipelines.snapshot.features`."""

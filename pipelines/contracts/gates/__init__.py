@@ -1,0 +1,1 @@
+"""Options of the gates: what data, models and bundles are held to. Not for judging."""

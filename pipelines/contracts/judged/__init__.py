@@ -1,0 +1,1 @@
+"""Single facts of a judgement; `pipelines.contracts.judgement` is the door to this room."""

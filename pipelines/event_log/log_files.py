@@ -1,0 +1,222 @@
+"""The files of an event log: which there are, of which day, and what is wrong with where they lie.
+
+    <uri>/impressions/day=YYYY-MM-DD/*.parquet    by the day of impressed_at (UTC)
+    <uri>/actions/day=YYYY-MM-DD/*.parquet        by the day of acted_at (UTC)
+    <uri>/pins/*.parquet, <uri>/users/*.parquet
+    <uri>/event_log.json                          where a writer of ours made the log: its files
+
+Not for their rows (`reader`), nor for what the files were when a snapshot was built (`listing`).
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+from pyarrow import fs
+
+from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.schemas import EVENT_LOG_TABLES
+from pipelines.event_log.findings import Finding, require_none
+from pipelines.event_log.record import (
+    RECORD_FILE,
+    UPLOADING_FILE,
+    WRITERS_FILE,
+    EventLogRecord,
+)
+from pipelines.storage import join, open_filesystem, read_model, translated_errors
+
+EVENT_TIME_COLUMNS = {"impressions": "impressed_at", "actions": "acted_at"}
+"""The column whose UTC day is the day of a row's partition."""
+
+_DAY_FOLDER = re.compile(r"/day=(\d{4}-\d{2}-\d{2})/")
+_TABLE_FOLDERS = tuple(f"{table}/" for table in EVENT_LOG_TABLES)
+_FIRST_DAY, _LAST_DAY = date(2000, 1, 1), date(2100, 1, 1)
+
+
+@dataclass(frozen=True)
+class LogFile:
+    """One Parquet file of the event log."""
+
+    table: str
+    path: str  # on the event log's filesystem
+    day: date | None  # the partition's day; None for tables without partitions
+    num_bytes: int
+    modified_at: datetime | None = None  # as the filesystem says, where it says so
+
+
+@dataclass(frozen=True)
+class EventLog:
+    """The files of an event log; the value can be pickled, so that workers can read their share."""
+
+    uri: str
+    files: tuple[LogFile, ...]
+
+    def files_of(self, table: str) -> tuple[LogFile, ...]:
+        """Return a table's files, sorted by path."""
+        return tuple(file for file in self.files if file.table == table)
+
+    def files_between(self, table: str, start_ms: int, end_ms: int) -> tuple[LogFile, ...]:
+        """Return the files whose day touches [start_ms, end_ms) of the event's time."""
+        first, last = day_of(start_ms), day_of(end_ms - 1)
+        return tuple(f for f in self.files_of(table) if f.day and first <= f.day <= last)
+
+    def span(self, table: str) -> tuple[date, date]:
+        """Return the first and the last day of a partitioned table."""
+        days = [file.day for file in self.files_of(table) if file.day]
+        return min(days), max(days)
+
+
+def day_of(time_ms: int) -> date:
+    """Return the UTC day of an instant in milliseconds since the epoch."""
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=time_ms)).date()
+
+
+def open_event_log(uri: str) -> EventLog:
+    """List an event log's files.
+
+    Raises:
+        DataContractError: the log or a table of it is missing or empty, or a day is implausible;
+            the log is not finished, or its files are not those that its record names.
+        TransientStorageError: the storage failed.
+    """
+    event_log, problems = find_event_log(uri)
+    require_none(problems)
+    return event_log
+
+
+def find_event_log(uri: str) -> tuple[EventLog, tuple[Finding, ...]]:
+    """List an event log's files, and what is wrong with where they lie.
+
+    Returns:
+        The files that lie where they should, and one finding for each table that is missing and
+        each file in no folder of a plausible day.
+
+    Raises:
+        DataContractError: the log is missing or empty.
+        TransientStorageError: the storage failed.
+    """
+    filesystem, root = open_filesystem(uri)
+    with translated_errors(uri, "listing the event log at"):
+        found = filesystem.get_file_info(fs.FileSelector(root, allow_not_found=True))
+    if not found:
+        raise DataContractError(
+            f"no event log at {uri}: the folder is missing or empty; expected the tables "
+            f"{sorted(EVENT_LOG_TABLES)}; correct HOMEFEED_EVENT_LOG, or write the sample's log "
+            f"with `homefeed ingest completejourney --to {uri}`"
+        )
+    names = {entry.base_name for entry in found}
+    if UPLOADING_FILE in names:
+        raise DataContractError(
+            f"the event log at {uri} is not finished: {UPLOADING_FILE} says that an upload is "
+            f"under way or was cut off; expected a finished log; where nothing is writing it, run "
+            f"again what wrote it, and it begins anew"
+        )
+    # The record comes before the list: files that are added in between are then passed over.
+    record_uri = join(uri, RECORD_FILE)
+    record = read_model(record_uri, EventLogRecord) if RECORD_FILE in names else None
+    files: list[LogFile] = []
+    problems: list[Finding] = []
+    for table in EVENT_LOG_TABLES:
+        for entry in _list_table(filesystem, uri, root, table, problems):
+            day, problem = _day_of_path(entry.path, table)
+            if problem is None:
+                files.append(LogFile(table, entry.path, day, entry.size or 0, entry.mtime))
+            else:
+                problems.append(problem)
+    if record is None:
+        return EventLog(uri=uri, files=tuple(files)), tuple(problems)
+    if read_model(record_uri, EventLogRecord) != record:
+        return find_event_log(uri)  # An increment came in between, and may have replaced files.
+    named = tuple(_named_by_record(uri, root, files, record))
+    return EventLog(uri=uri, files=named), tuple(problems)
+
+
+def _list_table(
+    filesystem: fs.FileSystem, uri: str, root: str, table: str, problems: list[Finding]
+) -> list[fs.FileInfo]:
+    """Return a table's Parquet files, sorted by path, without hidden and unfinished ones."""
+    selector = fs.FileSelector(f"{root}/{table}", recursive=True, allow_not_found=True)
+    with translated_errors(f"{uri}/{table}", "listing"):
+        found = filesystem.get_file_info(selector)
+    files = [
+        entry
+        for entry in sorted(found, key=lambda entry: entry.path)
+        if entry.type == fs.FileType.File
+        and entry.base_name.endswith(".parquet")
+        and entry.base_name[0] not in "._"
+    ]
+    if not files:
+        problem = Finding(
+            "missing_table",
+            "",
+            f"event log at {uri} has no table {table!r} (no .parquet file below {table}/)",
+            f"the tables {sorted(EVENT_LOG_TABLES)}",
+            "add the table, or correct HOMEFEED_EVENT_LOG",
+            table=table,
+        )
+        problems.append(problem)
+    return files
+
+
+def _named_by_record(
+    uri: str, root: str, files: Sequence[LogFile], record: EventLogRecord
+) -> list[LogFile]:
+    """Return the files that the log's record names; a killed writer may have left others.
+
+    Raises:
+        DataContractError: a file is missing, or one is there that no writer has made.
+    """
+    by_name = {file.path.removeprefix(root).lstrip("/"): file for file in files}
+    named = {name for name in record.files if name.startswith(_TABLE_FOLDERS)}
+    missing = sorted(named - set(by_name))
+    if missing:
+        raise DataContractError(
+            f"the event log at {uri} lacks {missing[0]} ({len(missing)} such files), which its "
+            f"{RECORD_FILE} names; expected every file of the record; put the file back, or write "
+            f"the log anew"
+        )
+    foreign = [name for name in by_name if name not in named and not WRITERS_FILE.fullmatch(name)]
+    if foreign:
+        raise DataContractError(
+            f"the event log at {uri} has {foreign[0]} ({len(foreign)} such files), which its "
+            f"{RECORD_FILE} does not name; expected only files of the log's writer; give these "
+            f"rows to EventLogWriter, or move the file away"
+        )
+    return [file for name, file in by_name.items() if name in named]
+
+
+def _day_of_path(path: str, table: str) -> tuple[date | None, Finding | None]:
+    """Return the day in a path's day=... folder, or what is wrong with it.
+
+    The day is None for a table without partitions.
+    """
+    if table not in EVENT_TIME_COLUMNS:
+        return None, None
+    match = _DAY_FOLDER.search(path)
+    try:
+        day = date.fromisoformat(match[1]) if match else None
+    except ValueError:
+        day = None
+    if day is None:
+        return None, Finding(
+            "no_day_folder",
+            "",
+            f"{table}: {path} is not in a day=YYYY-MM-DD folder",
+            f"{table}/day=.../*.parquet",
+            f"partition the table by the UTC day of {EVENT_TIME_COLUMNS[table]}",
+            table=table,
+            key=path,
+        )
+    if not _FIRST_DAY <= day < _LAST_DAY:
+        return None, Finding(
+            "implausible_day",
+            "",
+            f"{table}: partition {path} is of the year {day.year}",
+            f"{_FIRST_DAY.year}-{_LAST_DAY.year}",
+            "were times written in seconds or microseconds instead of milliseconds? correct the "
+            "writer and write the partition again",
+            table=table,
+            key=path,
+        )
+    return day, None

@@ -1,0 +1,175 @@
+"""Builds the shard of one user from an event log, by the kernel that builds every snapshot.
+
+The log is read for this user's rows alone, and for the actions of all users on the pins that this
+user was shown, because what is counted by pin counts everybody's. Nothing is published. Not for
+putting it into words (`show`).
+"""
+
+import tempfile
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines.contracts.artifacts import ResolvedRun
+from pipelines.contracts.config import RunConfig
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.schemas import PINS_FILE
+from pipelines.contracts.snapshot_files import open_table
+from pipelines.contracts.time import floor_to_day
+from pipelines.event_log.log_files import EventLog, LogFile, day_of
+from pipelines.event_log.reader import iterate_batches, open_file
+from pipelines.snapshot.kernel import build_shard
+from pipelines.snapshot.pins import open_pin_index, write_pins
+from pipelines.snapshot.plan import SnapshotPlan, make_plan
+from pipelines.snapshot.shard import ShardRows, ShardTables
+from pipelines.snapshot.spill import (
+    files_read,
+    make_tasks,
+    merge_summaries,
+    read_spilled,
+    run_task,
+)
+
+BATCH_ROWS = 1 << 18
+
+
+@dataclass(frozen=True)
+class OneUser:
+    """A user's shard, and what its rows mean."""
+
+    plan: SnapshotPlan
+    tables: ShardTables
+    pins: pa.Table
+
+
+def find_request(event_log: EventLog, request_id: str) -> tuple[int, int]:
+    """Return whose a request is, and when it began in milliseconds since the epoch.
+
+    Raises:
+        ConfigurationError: the log has no such request.
+    """
+    columns = ["request_id", "user_id", "impressed_at"]
+    for file in reversed(event_log.files_of("impressions")):
+        dataset = open_file(event_log, file)
+        for batch in iterate_batches(dataset, file, columns, BATCH_ROWS):
+            is_it = pc.equal(batch["request_id"].cast(pa.string()), request_id)
+            found = batch.filter(pc.fill_null(is_it, False))
+            if len(found):
+                return found["user_id"][0].as_py(), pc.min(found["impressed_at"]).as_py()
+    first, last = event_log.span("impressions")
+    raise ConfigurationError(
+        f"the event log at {event_log.uri} has no request {request_id!r}; expected one of its "
+        f"impressions from {first} to {last}; correct --request"
+    )
+
+
+def as_of_for(event_log: EventLog, recipe: RunConfig, at_ms: int | None) -> datetime:
+    """Return the earliest as_of whose holdout holds an instant, or the end of the log.
+
+    Args:
+        event_log: The log.
+        recipe: What says how long a label is waited for.
+        at_ms: The instant; None takes the day after the log's last impressions.
+    """
+    day = event_log.span("impressions")[1] if at_ms is None else day_of(at_ms)
+    midnight = floor_to_day(datetime.fromisoformat(f"{day}T00:00:00+00:00"))
+    wait = timedelta(hours=recipe.snapshot.label_window_hours)
+    end = midnight + timedelta(days=1) + (wait if at_ms is not None else timedelta())
+    return end if end == floor_to_day(end) else floor_to_day(end) + timedelta(days=1)
+
+
+def build_one_user(
+    event_log: EventLog, recipe: RunConfig, as_of: datetime, user_id: int
+) -> OneUser:
+    """Build the shard that holds one user alone.
+
+    Raises:
+        DataContractError: the log breaks its contract in the rows that are read.
+        ConfigurationError: the user has no impressions in the windows of as_of.
+    """
+    one_shard = recipe.snapshot.model_copy(update={"num_shards": 1})
+    run = _run(recipe.model_copy(update={"snapshot": one_shard}), as_of, event_log.uri)
+    plan = make_plan(run)
+    with tempfile.TemporaryDirectory(prefix="homefeed-log-show-") as scratch:
+        folder = Path(scratch)
+        own_log = _write_own_log(event_log, plan, user_id, folder / "event_log")
+        spilled, out = folder / "spilled", folder / "out"
+        out.mkdir()
+        found = merge_summaries([run_task(task) for task in make_tasks(own_log, plan, spilled)])
+        write_pins(event_log, found, plan, out, spilled)
+        names = ("impressions", "actions", "users")
+        rows = ShardRows(**{name: read_spilled(spilled, 0, name) for name in names})
+        tables = build_shard(rows, open_pin_index(out, spilled, plan), plan)
+        pins = open_table(out, PINS_FILE)
+    return OneUser(plan, tables, pins)
+
+
+def _run(recipe: RunConfig, as_of: datetime, event_log_uri: str) -> ResolvedRun:
+    """Return a run of the recipe that nobody runs: a plan is made of one."""
+    names = ("run_id", "run_uri", "code_version", "workspace_uri", "tracking_uri", "experiment")
+    fields: dict[str, object] = dict.fromkeys((*names, "registered_model", "trigger"), "shown")
+    fields |= {"champion": None, "last_accepted_snapshot_uri": None}
+    return ResolvedRun.model_validate(
+        fields
+        | {"as_of": as_of, "config": recipe, "event_log_uri": event_log_uri}
+        | {"may_promote": False, "num_devices": 1}
+    )
+
+
+def _write_own_log(event_log: EventLog, plan: SnapshotPlan, user_id: int, folder: Path) -> EventLog:
+    """Write the rows that a user's shard needs as an event log of its own; the pins stay."""
+    impressions, actions, users = files_read(event_log, plan)
+    user = pa.scalar(user_id, pa.int64())
+    shown: list[np.ndarray] = [np.zeros(0, dtype=np.int64)]
+    for file in impressions:
+        rows = _rows_of(event_log, file, user, None)
+        _write(rows, file, folder)
+        shown.append(np.asarray(rows["pin_id"].drop_null()).astype(np.int64))
+    pins = np.unique(np.concatenate(shown))
+    if len(pins) == 0:
+        training, holdout = plan.windows.values()
+        raise ConfigurationError(
+            f"user {user_id} has no impressions from {training.start:%Y-%m-%d} to "
+            f"{holdout.end:%Y-%m-%d} in the event log at {event_log.uri}, the windows of as_of "
+            f"{plan.as_of:%Y-%m-%d}; expected some; correct --user, --request or --as-of"
+        )
+    for file in actions:
+        _write(_rows_of(event_log, file, user, pa.array(pins)), file, folder)
+    for file in users:
+        _write(_rows_of(event_log, file, user, None), file, folder)
+    kept = [
+        LogFile(file.table, str(_place(file, folder)), file.day, 0)
+        for file in (*impressions, *actions, *users)
+    ]
+    return EventLog(folder.as_uri(), tuple(kept))
+
+
+def _rows_of(
+    event_log: EventLog, file: LogFile, user: pa.Scalar, pins: pa.Array | None
+) -> pa.Table:
+    """Return a file's rows of a user, and those on some pins."""
+    dataset = open_file(event_log, file)
+    parts = []
+    for batch in iterate_batches(dataset, file, dataset.schema.names, BATCH_ROWS):
+        is_wanted = pc.equal(batch["user_id"], user)
+        if pins is not None:
+            is_wanted = pc.or_kleene(is_wanted, pc.is_in(batch["pin_id"], value_set=pins))
+        parts.append(batch.filter(pc.fill_null(is_wanted, False)))
+    return pa.Table.from_batches(parts, dataset.schema)
+
+
+def _place(file: LogFile, folder: Path) -> Path:
+    source = Path(file.path)
+    parent = folder / file.table / (f"day={file.day}" if file.day else "")
+    return parent / source.name
+
+
+def _write(rows: pa.Table, file: LogFile, folder: Path) -> None:
+    path = _place(file, folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(rows, path)

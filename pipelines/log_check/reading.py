@@ -1,0 +1,177 @@
+"""Reads one file of an event log batch by batch, and collects what breaks the contract.
+
+Only one batch is in memory at a time. Not for what the rows come to (`events`, `exposures`).
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.schemas import EVENT_LOG_TABLES
+from pipelines.event_log import checks
+from pipelines.event_log.findings import Finding
+from pipelines.event_log.log_files import EVENT_TIME_COLUMNS, EventLog, LogFile
+from pipelines.event_log.reader import iterate_batches, open_file
+
+BATCH_ROWS = 1 << 18
+Uint64s = np.ndarray
+
+
+class Collector:
+    """Findings of many batches and files: one for each rule, file and column."""
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[str, str, str], Finding] = {}
+
+    def add(self, findings: Iterable[Finding], table: str, offset: int = 0) -> None:
+        """Add findings of a batch whose first row is `offset` rows from the start of its file."""
+        for finding in findings:
+            key = (finding.rule, finding.where or finding.key, finding.column)
+            known = self.found.get(key)
+            if known is None:
+                row = None if finding.row is None else finding.row + offset
+                self.found[key] = dataclasses.replace(finding, table=table, row=row)
+            else:
+                num_rows = known.num_rows + finding.num_rows
+                self.found[key] = dataclasses.replace(known, num_rows=num_rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What the recipe of the check asks of the rows, where there is one."""
+
+    action_types: tuple[str, ...] = ()
+    extra_columns: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (table, columns)
+
+
+def read_checked(
+    event_log: EventLog, file: LogFile, wanted: Wanted, collector: Collector
+) -> Iterator[tuple[int, pa.Table]]:
+    """Yield each batch of a file with the number of its first row, as far as it can be used.
+
+    The columns are those of the contract that the file has in a type of the right kind. Rows stay
+    even where they break a rule, so that row numbers are those of the file.
+    """
+    schema = EVENT_LOG_TABLES[file.table]
+    extra = dict(wanted.extra_columns).get(file.table, ())
+    try:
+        dataset = open_file(event_log, file)
+        problems = list(checks.column_problems(file.path, dataset.schema, schema, extra))
+        collector.add(problems, file.table)
+        bad = {problem.column for problem in problems}
+        columns = [name for name in schema.names if name not in bad]
+        offset = 0
+        for batch in iterate_batches(dataset, file, columns, BATCH_ROWS):
+            rows = pa.Table.from_batches([batch])
+            found, rows = _row_problems(file, rows, schema, wanted)
+            collector.add(found, file.table, offset)
+            yield offset, rows
+            offset += len(rows)
+    except DataContractError as error:
+        collector.add([_unreadable(file, error)], file.table)
+
+
+def _unreadable(file: LogFile, error: DataContractError) -> Finding:
+    # The reader's message is whole: it says what was expected and what to change.
+    problem, _, remedy = str(error).rpartition("; ")
+    return Finding("unreadable", "", problem, "a Parquet file", remedy, key=file.path)
+
+
+def _row_problems(
+    file: LogFile, rows: pa.Table, schema: pa.Schema, wanted: Wanted
+) -> tuple[list[Finding], pa.Table]:
+    """Return what a batch's rows break, and the rows in the contract's types."""
+    found = list(checks.null_problems(file.path, rows, schema))
+    lists = rows.schema.names.index("embedding") if "embedding" in rows.schema.names else None
+    plain = rows if lists is None else rows.remove_column(lists)
+    plain, unfit = checks.cast_columns(file.path, plain, schema)
+    found += unfit
+    names = plain.schema.names
+    unusable = {problem.column for problem in unfit}
+    plain = plain.select([name for name in names if name not in unusable])
+    found += _value_problems(file, plain, wanted)
+    if lists is not None:
+        plain = plain.append_column("embedding", rows["embedding"])
+    return found, plain
+
+
+def _value_problems(file: LogFile, rows: pa.Table, wanted: Wanted) -> list[Finding]:
+    """Return what the values of a batch break, by the same rules as a reader's."""
+    names = set(rows.schema.names)
+    found: list[Finding] = []
+    when = EVENT_TIME_COLUMNS.get(file.table, "as_of")
+    for name in sorted({when, "known_at"} & names):
+        found += checks.time_problems(file.path, name, rows)
+    if {when, "known_at"} <= names:
+        found += checks.order_problems(file.path, rows, when)
+    is_timed = not any(problem.rule == "implausible_time" for problem in found)
+    if file.day is not None and when in names and is_timed:
+        found += checks.day_problems(file.path, rows, when, file.day)
+    if "action_type" in names and wanted.action_types:
+        found += checks.vocabulary_problems(file.path, rows, wanted.action_types)
+    if "propensity" in names:
+        found += checks.propensity_problems(file.path, rows)
+    return found
+
+
+def usable(rows: pa.Table, columns: Sequence[str]) -> np.ndarray | None:
+    """Return which rows have all these columns; None where a column is missing."""
+    if not set(columns) <= set(rows.schema.names):
+        return None
+    is_usable = np.ones(len(rows), dtype=bool)
+    for name in columns:
+        if rows[name].null_count:
+            is_usable &= np.asarray(rows[name].is_valid())
+    return is_usable
+
+
+def numbers(rows: pa.Table, name: str) -> np.ndarray:
+    """Return a column of whole numbers as int64, 0 for null."""
+    column = rows[name]
+    filled = pc.fill_null(column, 0) if column.null_count else column
+    return np.asarray(filled.combine_chunks()).astype(np.int64, copy=False)
+
+
+def hash_texts(column: pa.ChunkedArray) -> Uint64s:
+    """Return 64 bits for each text, equal for equal texts in every process; 0 for null."""
+    from pandas.util import hash_array
+
+    encoded = column.combine_chunks()
+    if not isinstance(encoded, pa.DictionaryArray):
+        encoded = encoded.dictionary_encode()
+    texts = encoded.dictionary.to_numpy(zero_copy_only=False).astype(object)
+    codes = np.asarray(pc.fill_null(encoded.indices, len(texts)))
+    hashed = np.append(hash_array(texts, categorize=False).astype(np.uint64), np.uint64(0))
+    return hashed[codes]
+
+
+def distinct(values: np.ndarray) -> np.ndarray:
+    """Return the distinct values, sorted. For many values, numpy's own way is much slower."""
+    in_order = np.sort(values)
+    is_new = np.ones(len(in_order), dtype=bool)
+    is_new[1:] = in_order[1:] != in_order[:-1]
+    return in_order[is_new]
+
+
+def read_row(event_log: EventLog, files: Sequence[LogFile], row: int) -> dict[str, object]:
+    """Return one row of some files, by its number in all of them together.
+
+    Only for naming a row in a message: the file is read up to it.
+    """
+    for file in files:
+        dataset = open_file(event_log, file)
+        for batch in iterate_batches(dataset, file, dataset.schema.names, BATCH_ROWS):
+            if row < len(batch):
+                return dict(batch.slice(row, 1).to_pylist()[0])
+            row -= len(batch)
+    return {}
+
+
+def day_number(day: date) -> int:
+    """Return a day as days since the epoch."""
+    return (day - date(1970, 1, 1)).days

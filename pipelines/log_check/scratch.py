@@ -1,0 +1,53 @@
+"""Columns of numbers on the disk, so that no day of a large log needs to be in memory as a whole.
+
+    <scratch>/<kind>-<day>/<column>.bin    plain numbers, appended batch by batch
+
+Not for what the columns hold (`events`, `exposures`). Tested with `pipelines.log_check.run`.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+Column = npt.NDArray[np.generic]
+
+
+def append(folder: Path, columns: dict[str, Column]) -> None:
+    """Append rows to the columns of a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, values in columns.items():
+        with (folder / f"{name}.bin").open("ab") as stream:
+            stream.write(np.ascontiguousarray(values).data)
+
+
+def load(folder: Path, name: str, kind: type[np.generic]) -> Column:
+    """Return a column, mapped into memory; empty where nothing was appended."""
+    path = folder / f"{name}.bin"
+    if not path.exists() or path.stat().st_size == 0:
+        return np.zeros(0, dtype=kind)
+    return np.memmap(path, dtype=kind, mode="r")
+
+
+def write_names(folder: Path, names: Sequence[str]) -> None:
+    """Keep a list of names beside the columns; what they stand for is its place."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "names.json").write_text(json.dumps(list(names)))
+
+
+def read_names(folder: Path) -> list[str]:
+    """Return the names beside the columns, or none."""
+    path = folder / "names.json"
+    return list(json.loads(path.read_text())) if path.exists() else []
+
+
+def count_by_value(parts: Sequence[tuple[Column, Column]]) -> tuple[Column, Column]:
+    """Return the distinct values of some (values, counts), sorted, and the sum of each's counts."""
+    if not parts:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    values = np.concatenate([part[0] for part in parts])
+    counts = np.concatenate([part[1] for part in parts])
+    distinct, place = np.unique(values, return_inverse=True)
+    return distinct, np.bincount(place, weights=counts, minlength=len(distinct)).astype(np.int64)

@@ -1,0 +1,138 @@
+"""Whether the champion can be compared with a recipe: each is scored on features of its own.
+
+A champion of another recipe needs what its own recipe says, from the log of today: its embedding
+version, its columns, and no action type that neither recipe knows. Where that is gone, the
+comparison would break after the training was paid for. Not for comparing
+(`pipelines.stages.compare_with_champion`). Tested in
+tests/pipelines/preconditions/test_champion.py.
+"""
+
+import logging
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from pipelines.contracts.artifacts import ModelRef
+from pipelines.contracts.config import RunConfig
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.event_log.glimpse import Glimpse
+from pipelines.preconditions.event_log import (
+    column_problems,
+    head_problems,
+    version_problems,
+    vocabulary_problems,
+)
+from pipelines.preconditions.recipe_alone import listed
+from pipelines.recipes.showing import differences
+from pipelines.registry import anchor, registry
+from pipelines.snapshot.counterpart import OWN_OPTIONS, unknown_types
+from pipelines.snapshot.plan import plan_of
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
+
+
+def require_comparable(
+    client: "MlflowClient",
+    workspace_uri: str,
+    champion: ModelRef | None,
+    config: RunConfig,
+    seen: Glimpse,
+    as_of: datetime,
+) -> None:
+    """Refuse a cycle whose champion cannot be scored on the event log of today.
+
+    Otherwise the log says what will be compared, and how.
+
+    Raises:
+        ConfigurationError: all that the champion lacks is listed.
+        TransientStorageError: the storage failed.
+    """
+    its_own = recipe_of(client, workspace_uri, champion) if champion else None
+    log.info("%s", what_is_compared(champion, its_own, config))
+    if champion is None or its_own is None:
+        return
+    if found := champion_problems(its_own, config, seen, as_of):
+        raise ConfigurationError(
+            f"{champion.label} serves and cannot be compared with recipe {config.reference}: it "
+            f"would be scored by its own recipe, {its_own.recipe_ref.label}, on the event log at "
+            f"{seen.event_log.uri}:{listed(found)}\n"
+            f"Keep in the log what the champion needs until a model of the new recipe serves, or "
+            f"begin a line of models without a champion: set HOMEFEED_REGISTERED_MODEL to "
+            f"another name"
+        )
+
+
+def what_is_compared(
+    champion: ModelRef | None, its_own: RunConfig | None, config: RunConfig
+) -> str:
+    """Return in words what this cycle's challenger will be compared with, and how.
+
+    Args:
+        champion: Who serves.
+        its_own: The recipe that made the champion; None where that is not on record.
+        config: The run's recipe.
+    """
+    ours = f"the challenger of recipe {config.recipe_ref.label}"
+    if champion is None:
+        return (
+            f"No model serves: {ours} will be held against a random order, popularity, newest "
+            f"first, past engagement and a logistic regression."
+        )
+    said = f"{ours[0].upper()}{ours[1:]} will be compared with {champion.label} on one holdout"
+    if its_own is None:
+        return f"{said}; the champion's own recipe is in its bundle."
+    sections = ("features", "model", "training", f"snapshot.{OWN_OPTIONS[0]}")
+    found = [line for line in differences(its_own, config) if line.startswith(sections)]
+    if not found:
+        return f"{said}; both have the same recipe."
+    return (
+        f"{said}, each on features computed as its own recipe says. From the champion's recipe, "
+        f"{its_own.recipe_ref.label}, to the run's: {'; '.join(found)}."
+    )
+
+
+def recipe_of(client: "MlflowClient", workspace_uri: str, champion: ModelRef) -> RunConfig | None:
+    """Return the recipe that made the champion; None where its cycle is not on record any more.
+
+    Then nothing is known beforehand, and the comparison finds out by the champion's bundle.
+    """
+    tags = registry.read_tags(client, champion)
+    try:
+        return anchor.recipe_of_model(workspace_uri, champion, tags).parse()
+    except ConfigurationError as error:
+        log.info("whether %s can be compared is not known yet: %s", champion.label, error)
+        return None
+
+
+def champion_problems(
+    its_own: RunConfig, config: RunConfig, seen: Glimpse, as_of: datetime
+) -> list[str]:
+    """Return in sentences what the log lacks, or has too much, for scoring a champion.
+
+    Args:
+        its_own: The champion's recipe.
+        config: The run's, whose windows count.
+        seen: The event log.
+        as_of: The run's.
+
+    Raises:
+        TransientStorageError: the storage failed.
+    """
+    own = {name: getattr(its_own.snapshot, name) for name in OWN_OPTIONS}
+    options = config.snapshot.model_copy(update=own)
+    plan = plan_of(
+        config.model_copy(update={"features": its_own.features, "snapshot": options}),
+        as_of,
+        unknown_types(config.features, its_own.features),
+    )
+    found = [
+        *column_problems(plan, seen),
+        *vocabulary_problems(plan, seen),
+        *version_problems(plan, seen),
+    ]
+    if its_own.features.action_types != config.features.action_types:
+        # A snapshot of its own is built for it, which needs actions of its main head.
+        found += head_problems(plan, seen, (its_own.features.main_head,))
+    return found

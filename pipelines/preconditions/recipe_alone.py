@@ -1,0 +1,54 @@
+"""What in a recipe can never come to a verdict, whatever the event log and the champion are.
+
+A contradiction of fields is refused by the configuration itself. What is asked here is not: old
+runs are read by the same classes, and one that was refused by the gate must stay readable. Tested
+in tests/pipelines/preconditions/test_recipe_alone.py.
+"""
+
+import difflib
+
+from pipelines.contracts.config import RunConfig
+from pipelines.contracts.errors import ConfigurationError
+
+
+def recipe_problems(config: RunConfig) -> list[str]:
+    """Return which metrics the recipe's gate asks for that no head of it gives, in sentences."""
+    from validation.model_gate.target_metric import names_of_metrics, target_metric
+
+    gate, heads = config.model_gate, config.features.heads
+    found = []
+    try:
+        target_metric(gate, heads)
+    except ConfigurationError as error:
+        found.append(str(error))
+    given = names_of_metrics(heads, gate.target_metric)
+    for section, limits in (("floors", gate.floors), ("guardrails", gate.guardrails)):
+        for limit in limits:
+            if limit.metric in given:
+                continue
+            near = difflib.get_close_matches(limit.metric, given, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            found.append(
+                f"model_gate.{section} has a limit on {limit.metric!r}, which no head gives, so "
+                f"nothing would ever be promoted; {hint}expected one of {', '.join(given)}"
+            )
+    return found
+
+
+def require_sound(config: RunConfig) -> None:
+    """Refuse a recipe that cannot come to a verdict.
+
+    Raises:
+        ConfigurationError: it asks for metrics that no head gives; all are listed.
+    """
+    if found := recipe_problems(config):
+        raise ConfigurationError(
+            f"recipe {config.reference} cannot come to a verdict:{listed(found)}"
+        )
+
+
+def listed(problems: list[str]) -> str:
+    """Return problems as the rest of a message: in the same line, or each in its own."""
+    if len(problems) == 1:
+        return f" {problems[0]}"
+    return "".join(f"\n- {problem}" for problem in problems)

@@ -1,0 +1,1 @@
+"""Computes numbers per candidate, from what was known before. `count` and `own` are the doors."""

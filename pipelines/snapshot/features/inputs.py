@@ -1,0 +1,158 @@
+"""What the features of one shard are computed from, and the searches that several of them share.
+
+Every search is made when a feature first needs it, and kept. Not for own functions of a recipe,
+which see less: `own_view`. Tested in
+tests/pipelines/snapshot/features/test_against_slow_reference.py.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipelines.contracts.arrow import to_numpy
+from pipelines.contracts.schemas import PIN_TIME, categorical_column
+from pipelines.contracts.time import DAY_MS, HOUR_MS
+from pipelines.event_log.event_index import Bools, Ints
+from pipelines.snapshot.features.vectors import UnitVectors
+from pipelines.snapshot.plan import SnapshotPlan
+from pipelines.snapshot.shard import OrderedRows, PinIndex, Pointers, UserRows
+
+Floats = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Touches:
+    """The actions that each example's request sees and that share a key with the example."""
+
+    count: Ints  # [examples]
+    newest_acted_at: Ints  # [examples] the latest of them; undefined where there is none
+
+
+@dataclass(frozen=True)
+class FeatureInputs:
+    """A shard's rows after the kernel's first three steps; the labels are not among them."""
+
+    ordered: OrderedRows
+    pointers: Pointers
+    users: UserRows
+    spilled_users: pa.Table | None
+    pins: PinIndex
+    plan: SnapshotPlan
+
+    @property
+    def request(self) -> Ints:
+        """The request of each example, [examples]."""
+        return self.ordered.examples.request
+
+    @cached_property
+    def asked_at(self) -> Ints:
+        """The time of each example's request, [examples] milliseconds."""
+        return self.ordered.requests.impressed_at[self.request]
+
+    @cached_property
+    def request_known_at(self) -> Ints:
+        """When the log first knew of an impression of each request, [requests] milliseconds."""
+        known_at = np.asarray(self.ordered.examples.rows["known_at"])
+        return np.minimum.reduceat(known_at, self.ordered.requests.first_example)
+
+    @cached_property
+    def popularity_place(self) -> Ints:
+        """Where each example's pin and day stand in the pins' popularity, [examples]."""
+        request_day = self.ordered.requests.impressed_at // DAY_MS
+        return self.pins.popularity.places(request_day[self.request], self.pointers.example_pin_row)
+
+    @cached_property
+    def pin_touches(self) -> Touches:
+        """The actions on each example's own pin."""
+        pointers = self.pointers
+        return self._touches(pointers.timeline_pin_row, pointers.example_pin_row)
+
+    @cached_property
+    def unit_vectors(self) -> UnitVectors:
+        """The directions of the pins that the shard's examples and actions are about."""
+        used = (self.pointers.timeline_pin_row, self.pointers.example_pin_row)
+        return UnitVectors.of_pins(to_numpy(self.pins.table["embedding"]), used)
+
+    def category_touches(self, category: str) -> Touches:
+        """Return the actions on pins that share the example's value of a categorical feature.
+
+        A value that is not in the closed list is shared with no pin. Nor is one that became known
+        later: of a candidate, than its request; of an action's pin, than the action.
+        """
+        codes = to_numpy(self.pins.table[categorical_column(category)]).astype(np.int64)
+        shown, acted = self.pointers.example_pin_row, self.pointers.timeline_pin_row
+        of_examples, of_actions = codes[shown], codes[acted]
+        is_known = of_examples > 0
+        if (is_late := self.is_late(shown, self.asked_at)) is not None:
+            is_known &= ~is_late
+        if (is_late := self.is_late(acted, self.pointers.timeline.known_at)) is not None:
+            of_actions[is_late] = 0
+        of_examples[~is_known] = -1
+        return self._touches(of_actions, of_examples)
+
+    def number_of_pin(self, column: str) -> npt.NDArray[np.float64]:
+        """Return the candidates' number in a column of pins, [examples].
+
+        It is NaN where the log has none, or had none before the request.
+        """
+        found = self.pins.numbers[column][self.pointers.example_pin_row]
+        is_late = self.is_late(self.pointers.example_pin_row, self.asked_at)
+        return found if is_late is None else np.where(is_late, np.nan, found)
+
+    def is_late(self, pin_rows: Ints, times_ms: Ints) -> Bools | None:
+        """Return which pins' rows became known after a time; None where pins have no PIN_TIME.
+
+        Args:
+            pin_rows: rows of the snapshot's pins, of any shape.
+            times_ms: one for each, or of a shape that broadcasts.
+        """
+        if PIN_TIME.name not in self.pins.table.column_names:
+            return None
+        return np.asarray(self._pin_known_at[pin_rows] > times_ms)
+
+    @cached_property
+    def _pin_known_at(self) -> Ints:
+        return to_numpy(self.pins.table[PIN_TIME.name])
+
+    def per_example(self, of_requests: Floats) -> Floats:
+        """Return a number of each request for each of its examples."""
+        return of_requests.astype(np.float32)[self.request]
+
+    def _touches(self, timeline_keys: Ints, example_keys: Ints) -> Touches:
+        timeline, pointers = self.pointers.timeline, self.pointers
+        if len(timeline_keys) == 0:
+            none = np.zeros(len(example_keys), dtype=np.int64)
+            return Touches(none, none)
+        # Users stand one after another in the timeline. So, of the rows with one key in the order
+        # of the timeline, those that a request sees stand together.
+        order = np.argsort(timeline_keys, kind="stable")
+        keys, num_rows = timeline_keys[order], len(order)
+        packed = keys * num_rows + order
+        base = example_keys * num_rows
+        first = np.searchsorted(packed, base + pointers.timeline_start[self.request])
+        end = np.searchsorted(packed, base + pointers.timeline_end[self.request])
+        newest = _running_maximum(timeline.acted_at[order], keys, timeline.user_id[order])
+        return Touches(end - first, newest[np.maximum(end - 1, 0)])
+
+
+def log1p(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Return log(1 + value) as float32: 0 for nothing."""
+    return np.log1p(values.astype(np.float64)).astype(np.float32)
+
+
+def log1p_hours(durations_ms: Ints) -> npt.NDArray[np.float32]:
+    """Return log(1 + hours) of durations in milliseconds."""
+    return log1p(durations_ms / HOUR_MS)
+
+
+def _running_maximum(times_ms: Ints, keys: Ints, user_ids: Ints) -> Ints:
+    """Return the largest time so far, beginning anew with each key and with each user."""
+    is_new = (np.diff(keys, prepend=keys[0]) != 0) | (np.diff(user_ids, prepend=user_ids[0]) != 0)
+    # Each run's times are lifted above those of all runs before.
+    base = int(times_ms.min())
+    lift = np.cumsum(is_new) * (int(times_ms.max()) - base + 1)
+    return np.maximum.accumulate(times_ms - base + lift) - lift + base

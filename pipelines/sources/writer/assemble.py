@@ -1,0 +1,229 @@
+"""From the rows that a writer was given to the files of a log: sorted, unique, in days.
+
+Not for checking one batch (`pipelines.sources.writer.columns`) nor for publishing (`placing`).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.schemas import EVENT_LOG_TABLES, USERS, with_embedding_dim
+from pipelines.contracts.time import DAY_MS
+from pipelines.event_log.event_index import EventIndex, place_in_run
+from pipelines.event_log.log_files import EventLog, LogFile
+from pipelines.event_log.reader import open_file, read_file
+from pipelines.event_log.record import NAMES, Vectors
+from pipelines.sources.writer.batches import MAX_BYTES
+from pipelines.sources.writer.identifiers import NAMES_SCHEMA, check_collisions
+from pipelines.sources.writer.log_folder import LogFolder
+from pipelines.sources.writer.runs import KeyRange, Runs
+
+MAX_FILE_ROWS = 1 << 20
+"""Rows of one file of the log, because whoever reads it holds a file in memory."""
+SORT_KEYS = {
+    "impressions": ("impressed_at", "request_id", "position", "pin_id"),
+    "actions": ("acted_at", "user_id", "pin_id", "action_type"),
+    "pins": ("pin_id",),
+    "users": ("user_id", "as_of"),
+}
+_LARGEST_POSITION = (1 << 15) - 1
+
+
+@dataclass
+class Parts:
+    """Names of the files of one increment; no name comes twice."""
+
+    generation: int
+    number: int = 0
+
+    def next(self) -> str:
+        """Return the next name."""
+        self.number += 1
+        return f"{self.generation:06d}-{self.number:06d}"
+
+
+def write_events(table: str, runs: Runs, into: LogFolder, parts: Parts) -> None:
+    """Write impressions or actions, day after day.
+
+    Raises:
+        DataContractError: a request has more rows than positions.
+    """
+    runs.settle()
+    for day in runs.days(DAY_MS):
+        whole_day = KeyRange(day * DAY_MS, (day + 1) * DAY_MS - 1)
+        for keys in runs.slices(whole_day, MAX_FILE_ROWS):
+            rows = runs.read(keys)
+            if table == "impressions":
+                rows = _with_positions(rows.sort_by([("impressed_at", "ascending")]))
+            into.add(table, _sorted(table, rows), parts.next())
+
+
+def write_keyed(
+    table: str, runs: Runs, into: LogFolder, parts: Parts, before: EventLog | None, version: str
+) -> None:
+    """Write pins or users, each key once.
+
+    Args:
+        table: 'pins' or 'users'.
+        runs: their rows.
+        into: where they go.
+        parts: names of files.
+        before: the log that they are added to, whose keys are not given again; None for a new one.
+        version: the embedding version of the pins.
+
+    Raises:
+        DataContractError: a key comes twice.
+    """
+    for keys in _bounded(table, runs):
+        rows = _sorted(table, runs.read(keys))
+        columns = SORT_KEYS[table]
+        is_repeat = np.ones(max(0, len(rows) - 1), dtype=bool)
+        for name in columns:
+            is_repeat &= np.diff(np.asarray(rows[name])) == 0
+        _refuse_repeated(table, rows.slice(1), is_repeat, "these batches", version)
+        if before is not None:
+            _refuse_known(table, rows, before, keys, version)
+        into.add(table, rows, parts.next())
+
+
+def write_no_users(into: LogFolder, parts: Parts, vectors: Vectors) -> None:
+    """Write a table of users without rows, because a log has every table."""
+    schema = with_embedding_dim(USERS, vectors.embedding_dim)
+    into.add("users", schema.empty_table(), parts.next())
+
+
+def write_names(
+    column: str, runs: Runs, into: LogFolder, parts: Parts, before: EventLog | None
+) -> None:
+    """Write the names that the log does not have yet.
+
+    Args:
+        column: a key of NAMES.
+        runs: NAMES_SCHEMA, a pair as often as it came.
+        into: where they go.
+        parts: names of files.
+        before: the log whose names are there; None for a new one.
+
+    Raises:
+        DataContractError: two names have one id.
+    """
+    runs.settle()
+    whole = runs.whole()
+    for keys in runs.slices(whole, MAX_FILE_ROWS) if whole else ():
+        given = _distinct(runs.read(keys))
+        there = (
+            [_names_in(before, file, keys) for file in before.files_of(NAMES[column])]
+            if before
+            else []
+        )
+        known = pa.concat_tables([NAMES_SCHEMA.empty_table(), *there])
+        together = _distinct(pa.concat_tables([known, given]))
+        check_collisions(NAMES[column], column, together)
+        new = given.filter(pc.invert(pc.is_in(given["id"], value_set=known["id"])))
+        if len(new):
+            into.add_names(column, new, parts.next())
+
+
+def _bounded(table: str, runs: Runs) -> Iterator[KeyRange]:
+    """Yield the ranges of keys whose rows make one file."""
+    runs.settle()
+    whole = runs.whole()
+    if whole is None:
+        return
+    row_bytes = max(1, runs.num_bytes // max(1, runs.num_rows))
+    yield from runs.slices(whole, max(1, min(MAX_FILE_ROWS, MAX_BYTES // row_bytes)))
+
+
+def _sorted(table: str, rows: pa.Table) -> pa.Table:
+    columns = [(name, "ascending") for name in SORT_KEYS[table]]
+    names = [*EVENT_LOG_TABLES[table].names]
+    others = sorted(name for name in rows.column_names if name not in names)
+    return rows.sort_by(columns).select([*names, *others]).combine_chunks()
+
+
+def _with_positions(rows: pa.Table) -> pa.Table:
+    """Number the rows of each request that have no position, by time and then as they came."""
+    position = rows["position"]
+    if position.null_count == 0:
+        return rows
+    is_missing = np.asarray(position.is_null())
+    request = np.asarray(rows["request_id"].combine_chunks().dictionary_encode().indices)
+    order = np.argsort(request, kind="stable")
+    counted = np.empty(len(rows), dtype=np.int64)
+    counted[order] = place_in_run(request[order])
+    if counted[is_missing].max() > _LARGEST_POSITION:
+        row = int(counted.argmax())
+        raise DataContractError(
+            f"impressions: request {rows['request_id'][row].as_py()!r} has more than "
+            f"{_LARGEST_POSITION:,} rows on one day; expected one request_id for each page that "
+            f"was shown; make request_id unique"
+        )
+    filled = np.where(is_missing, counted, np.asarray(position.fill_null(0)))
+    place = rows.schema.get_field_index("position")
+    return rows.set_column(place, rows.schema.field(place), pa.array(filled, pa.int16()))
+
+
+def _refuse_known(
+    table: str, rows: pa.Table, before: EventLog, keys: KeyRange, version: str
+) -> None:
+    """Refuse rows of pins or users whose key a log has already; all keys lie in the range."""
+    ids = np.asarray(rows[SORT_KEYS[table][0]])
+    times = np.asarray(rows["as_of"]) if table == "users" else np.zeros(len(rows), np.int64)
+    keys_of = _pin_keys if table == "pins" else _user_keys
+    for file in before.files_of(table):
+        is_there = (
+            EventIndex(*keys_of(before, file, keys, version)).count(ids, times, times + 1) > 0
+        )
+        _refuse_repeated(table, rows, is_there, file.path, version)
+
+
+def _refuse_repeated(
+    table: str, rows: pa.Table, is_repeat: np.ndarray, where: str, version: str
+) -> None:
+    if not is_repeat.any():
+        return
+    row = int(np.flatnonzero(is_repeat)[0])
+    key = ", ".join(f"{name}={rows[name][row].as_py()}" for name in SORT_KEYS[table])
+    of = f" of version {version!r}" if table == "pins" else ""
+    rule = "one row per (pin, embedding version)" if table == "pins" else "one per (user, as_of)"
+    raise DataContractError(
+        f"{table}: {key}{of} has another row in {where} ({int(is_repeat.sum())} such rows); "
+        f"expected {rule}; leave out the repeated rows, or write changed embeddings as a new "
+        f"version"
+    )
+
+
+def _pin_keys(
+    log: EventLog, file: LogFile, keys: KeyRange, version: str
+) -> tuple[np.ndarray, np.ndarray]:
+    found = _rows_between(log, file, ["pin_id", "embedding_version"], keys)
+    ids = np.asarray(found.filter(pc.equal(found["embedding_version"], version))["pin_id"])
+    return ids, np.zeros(len(ids), dtype=np.int64)
+
+
+def _user_keys(
+    log: EventLog, file: LogFile, keys: KeyRange, version: str
+) -> tuple[np.ndarray, np.ndarray]:
+    found = _rows_between(log, file, ["user_id", "as_of"], keys)
+    return np.asarray(found["user_id"]), np.asarray(found["as_of"])
+
+
+def _names_in(log: EventLog, file: LogFile, keys: KeyRange) -> pa.Table:
+    return _rows_between(log, file, ["id", "name"], keys).cast(NAMES_SCHEMA)
+
+
+def _rows_between(log: EventLog, file: LogFile, columns: list[str], keys: KeyRange) -> pa.Table:
+    """Return columns of a file's rows whose first column is in a range."""
+    key = pc.field(columns[0])
+    is_within = (key >= keys.first) & (key <= keys.last)
+    return read_file(open_file(log, file), file, columns, is_within)
+
+
+def _distinct(names: pa.Table) -> pa.Table:
+    """Return each (id, name) once, by id and name."""
+    grouped = names.group_by(["id", "name"]).aggregate([])
+    return grouped.sort_by([("id", "ascending"), ("name", "ascending")]).cast(NAMES_SCHEMA)

@@ -1,0 +1,325 @@
+"""One batch's columns in the contract's types, with defaults for what was not given.
+
+The defaults stand in DEFAULTS, and `EventLogWriter` documents them. A column that the contract does
+not know is passed on, as a feature. Every problem of a batch is told at once. Not for rows of
+several batches together: `pipelines.sources.writer.assemble`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.contracts.schemas import EVENT_LOG_TABLES, PIN_TIME
+from pipelines.event_log import checks
+from pipelines.event_log.log_files import EVENT_TIME_COLUMNS
+from pipelines.event_log.record import IdKind, Vectors
+from pipelines.sources.writer.identifiers import is_text, to_ids
+from pipelines.sources.writer.problems import Problems
+from pipelines.sources.writer.vectors import to_vectors
+
+TIMES = ("impressed_at", "acted_at", "known_at", "as_of")
+DEFAULT_SURFACE = "homefeed"
+DEFAULT_STATE = "unknown"
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "impressions": {
+        "known_at": "impressed_at",
+        "position": None,  # counted when all rows of the request are there
+        "surface": DEFAULT_SURFACE,
+        "is_exploration": False,
+        "propensity": None,
+    },
+    "actions": {"known_at": "acted_at", "request_id": None},
+    "pins": {"embedding_version": None},  # the writer's
+    "users": {"state": DEFAULT_STATE, "location": None},
+}
+"""By table: the columns that need not be given. For a time, the column whose value it takes."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the log and the batches before have settled."""
+
+    embedding_version: str
+    id_kinds: dict[str, IdKind]
+    vectors: Vectors | None  # of this table's embeddings
+    extra: dict[str, str] | None  # types by column; None where nothing was given yet
+    may_have_more: bool  # whether columns that were not there before may come
+    has_pin_times: bool | None
+
+
+@dataclass
+class Normalised:
+    """A batch in the contract's types."""
+
+    rows: pa.Table
+    names: dict[str, pa.Table] = field(default_factory=dict)  # by column of ids
+    id_kinds: dict[str, IdKind] = field(default_factory=dict)
+    vectors: Vectors | None = None
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+def normalise(table: str, batch: pa.Table, known: Known, problems: Problems) -> Normalised:
+    """Return a batch in the contract's types, checked as the reader checks a file.
+
+    Args:
+        table: one of EVENT_LOG_TABLES.
+        batch: rows as they were given.
+        known: what is settled.
+        problems: receives what is wrong.
+
+    Raises:
+        DataContractError: all that is wrong with the batch.
+    """
+    _refuse_repeated_names(batch.column_names, problems)
+    schema = EVENT_LOG_TABLES[table]
+    if table == "pins" and _wants_pin_times(batch, known, problems):
+        schema = schema.append(PIN_TIME)
+    missing = [n for n in schema.names if n not in (*batch.column_names, *DEFAULTS[table])]
+    if missing:
+        problems.add(
+            f"missing columns {missing}; found {batch.column_names}; expected also those; add them "
+            f"or rename yours"
+        )
+    found = Normalised(rows=batch.slice(0, 0))
+    columns: dict[str, pa.ChunkedArray | pa.Array] = {}
+    for wanted in schema:
+        if wanted.name in batch.column_names:
+            column = _plain(batch[wanted.name])
+            if not _refuse_nulls(wanted, column, wanted.name in DEFAULTS[table], problems):
+                continue
+            read = _READERS.get(wanted.name, _read_by_type)
+            made = read(_Column(wanted, column, batch, known, found, problems))
+            if made is not None:
+                columns[wanted.name] = made
+    extra = _extra_columns(batch, schema, known, problems)
+    problems.refuse()
+    for name, default in DEFAULTS[table].items():
+        if name not in columns:
+            columns[name] = _default(name, default, columns, schema.field(name).type, len(batch))
+    if "embedding_version" in schema.names and "embedding_version" not in batch.column_names:
+        columns["embedding_version"] = pa.repeat(known.embedding_version, len(batch))
+    rows = pa.table({name: columns[name] for name in schema.names} | extra)
+    _check_rows(table, rows, problems)
+    problems.refuse()
+    found.rows = rows
+    found.extra = {name: str(column.type) for name, column in extra.items()}
+    return found
+
+
+def _refuse_repeated_names(names: list[str], problems: Problems) -> None:
+    """Raise for columns of one name, of which nobody could say which one counts."""
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        problems.add(
+            f"columns {repeated} come more than once; expected one column of each name; rename or "
+            f"drop the others"
+        )
+        problems.refuse()
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One column of a batch, with all that reading it may need."""
+
+    wanted: pa.Field
+    values: pa.ChunkedArray
+    batch: pa.Table
+    known: Known
+    found: Normalised
+    problems: Problems
+
+    def refuse(self, expected: str) -> None:
+        """Note that the column's type is wrong."""
+        self.problems.add(f"column {self.wanted.name!r} is {self.values.type}; expected {expected}")
+
+
+def _read_ids(column: _Column) -> pa.ChunkedArray | None:
+    name = column.wanted.name
+    made = to_ids(name, column.values, column.known.id_kinds.get(name), column.problems)
+    if made is None:
+        return None
+    ids, names = made
+    column.found.names[name] = names
+    column.found.id_kinds[name] = "string" if is_text(column.values.type) else "integer"
+    return ids
+
+
+def _read_time(column: _Column) -> pa.ChunkedArray | None:
+    """Return a time in ms; what has no zone is in UTC, and parts of a millisecond are cut off."""
+    values, type_ = column.values, column.values.type
+    if pa.types.is_timestamp(type_):
+        return values.cast(pa.timestamp("ms", type_.tz), safe=False).cast(pa.int64())
+    if pa.types.is_date(type_):
+        return values.cast(pa.timestamp("ms")).cast(pa.int64())
+    if pa.types.is_integer(type_):
+        return values.cast(pa.int64())
+    column.refuse(
+        "int64 milliseconds since the epoch or a timestamp; parse texts into timestamps, and leave "
+        "out rows without a time (they turn integers into floats in pandas)"
+    )
+    return None
+
+
+def _read_request_id(column: _Column) -> pa.ChunkedArray | None:
+    if is_text(column.values.type) or pa.types.is_integer(column.values.type):
+        return column.values.cast(pa.string())
+    if pa.types.is_null(column.values.type):
+        return column.values.cast(pa.string())
+    column.refuse(
+        "strings or integers; nulls turn integers into floats in pandas: cast the column with "
+        "astype('Int64') before it has nulls, or to strings"
+    )
+    return None
+
+
+def _read_version(column: _Column) -> pa.ChunkedArray | None:
+    ours = column.known.embedding_version
+    texts = _read_by_type(column)
+    if texts is None:
+        return None
+    is_other = np.asarray(pc.not_equal(texts, ours))
+    remedy = f"{ours!r}, the writer's embedding_version; open a writer for each version"
+    return None if column.problems.add_rows("embedding_version", is_other, texts, remedy) else texts
+
+
+def _read_embedding(column: _Column) -> pa.Array | None:
+    key = _key_of(column.batch)
+    made = to_vectors(key, column.values, column.batch, column.known.vectors, column.problems)
+    if made is None:
+        return None
+    column.found.vectors, vectors = made
+    return vectors
+
+
+def _read_by_type(column: _Column) -> pa.ChunkedArray | None:
+    """Return a column in the contract's type, where its own is of the same kind."""
+    wanted, type_ = column.wanted.type, column.values.type
+    is_same_kind = {
+        pa.string(): is_text,
+        pa.bool_(): pa.types.is_boolean,
+        pa.int16(): pa.types.is_integer,
+        pa.float32(): lambda t: pa.types.is_floating(t) or pa.types.is_integer(t),
+    }[wanted]
+    if not is_same_kind(type_) and not pa.types.is_null(type_):
+        column.refuse(f"{wanted}; cast it")
+        return None
+    try:
+        return column.values.cast(wanted, safe=not pa.types.is_floating(wanted))
+    except pa.ArrowInvalid as error:
+        column.refuse(f"values that fit {wanted} ({error}); correct them")
+        return None
+
+
+_READERS: dict[str, Callable[[_Column], Any]] = {
+    "user_id": _read_ids,
+    "pin_id": _read_ids,
+    "request_id": _read_request_id,
+    "embedding": _read_embedding,
+    "embedding_version": _read_version,
+    **dict.fromkeys(TIMES, _read_time),
+}
+
+
+def _key_of(batch: pa.Table) -> str:
+    """Return the column that names a row of embeddings, which may be missing as well."""
+    names = [name for name in ("pin_id", "user_id") if name in batch.column_names]
+    return names[0] if names else batch.column_names[0]
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column without Arrow's extension types, and texts without a dictionary."""
+    if isinstance(column.type, pa.BaseExtensionType):
+        storage = column.type.storage_type
+        column = pa.chunked_array([chunk.storage for chunk in column.chunks], storage)
+    if isinstance(column.type, pa.DictionaryType):
+        column = column.cast(column.type.value_type)
+    return column
+
+
+def _refuse_nulls(
+    wanted: pa.Field, column: pa.ChunkedArray, has_default: bool, problems: Problems
+) -> bool:
+    """Note nulls where none may be, and return whether there are none; embeddings say it better."""
+    if wanted.nullable or not column.null_count or wanted.name == "embedding":
+        return True
+    row = int(np.flatnonzero(np.asarray(column.is_null()))[0])
+    remedy = ", leave out the column" if has_default else ""
+    problems.add(
+        f"column {wanted.name!r} is null in row {row} ({column.null_count} such rows); expected a "
+        f"value in each row; fill it{remedy}, or leave out these rows"
+    )
+    return False
+
+
+def _wants_pin_times(batch: pa.Table, known: Known, problems: Problems) -> bool:
+    has_times = PIN_TIME.name in batch.column_names
+    if known.has_pin_times not in (None, has_times):
+        there, here = ("have", "has not") if known.has_pin_times else ("have not", "has")
+        problems.add(
+            f"the pins so far {there} the column 'known_at', and this batch {here}; expected it in "
+            f"all of a log's pins or in none; give it to all, or write a new log"
+        )
+    return has_times
+
+
+def _extra_columns(
+    batch: pa.Table, schema: pa.Schema, known: Known, problems: Problems
+) -> dict[str, pa.ChunkedArray]:
+    """Return the columns beyond the contract; texts of every kind become strings."""
+    extra = {}
+    for name in batch.column_names:
+        if name in schema.names:
+            continue
+        column = _plain(batch[name])
+        if is_text(column.type) or pa.types.is_null(column.type):
+            column = column.cast(pa.string())
+        extra[name] = column
+    if known.extra is None:
+        return extra
+    before = known.extra
+    for name in sorted(set(before) | set(extra)):
+        if name not in extra:
+            problems.add(
+                f"column {name!r} is missing, which earlier rows of this table have; expected it "
+                f"in every batch; add it, with nulls where it is not known"
+            )
+        elif name not in before and not known.may_have_more:
+            problems.add(
+                f"column {name!r} was not in the batches before; expected the same columns in "
+                f"every batch; add it to those, with nulls where it is not known"
+            )
+        elif name in before and str(extra[name].type) != before[name]:
+            problems.add(
+                f"column {name!r} is {extra[name].type}, and {before[name]} in earlier rows of "
+                f"this table; expected one type; cast it"
+            )
+    return extra
+
+
+def _default(
+    name: str, default: Any, columns: dict[str, Any], type_: pa.DataType, num_rows: int
+) -> Any:
+    if name in TIMES:
+        return columns[default]
+    return (
+        pa.nulls(num_rows, type_)
+        if default is None
+        else pa.repeat(pa.scalar(default, type_), num_rows)
+    )
+
+
+def _check_rows(table: str, rows: pa.Table, problems: Problems) -> None:
+    """Check values as the reader does."""
+    place = problems.place
+    if table in EVENT_TIME_COLUMNS:
+        problems.note(checks.check_times, place, rows, EVENT_TIME_COLUMNS[table])
+    elif "as_of" in rows.column_names:
+        problems.note(checks.check_plausible_ms, place, "as_of", rows["as_of"])
+    elif PIN_TIME.name in rows.column_names:
+        problems.note(checks.check_plausible_ms, place, PIN_TIME.name, rows[PIN_TIME.name])
+    if table == "impressions":
+        problems.note(checks.check_propensities, place, rows)

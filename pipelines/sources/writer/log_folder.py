@@ -1,0 +1,133 @@
+"""The tables of an event log in a local folder: sorted rows in, Parquet files and a record out.
+
+    <folder>/impressions, actions/day=YYYY-MM-DD/part-<part>.parquet
+    <folder>/pins, users/part-<part>.parquet
+    <folder>/names/users, names/pins/part-<part>.parquet    where ids were made from names
+    <folder>/event_log.json                                 EventLogRecord
+
+Rows are checked as the reader would check them. Not for bringing the folder to its place.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.contracts.files import write_json
+from pipelines.contracts.schemas import EVENT_LOG_TABLES, PIN_TIME
+from pipelines.event_log import checks
+from pipelines.event_log.embeddings import embedding_matrix
+from pipelines.event_log.log_files import EVENT_TIME_COLUMNS
+from pipelines.event_log.record import NAMES, RECORD_FILE, EventLogRecord, IdKind, Vectors
+from pipelines.sources.parquet import write_days, write_part
+
+
+class LogFolder:
+    """An event log, or what is added to one, while its files are written.
+
+    Args:
+        folder: where the tables go.
+        made_by: see `EventLogRecord`.
+        id_kinds: what the ids were made from, by column; integers where it says nothing.
+    """
+
+    def __init__(
+        self, folder: Path, made_by: str, id_kinds: dict[str, IdKind] | None = None
+    ) -> None:
+        self.folder = folder
+        self._made_by = made_by
+        self._id_kinds: dict[str, IdKind] = {"user_id": "integer", "pin_id": "integer"}
+        self._id_kinds |= id_kinds or {}
+        self._files: list[str] = []
+        self._num_rows = dict.fromkeys(EVENT_LOG_TABLES, 0)
+        self._days: dict[str, dict[str, int]] = {table: {} for table in EVENT_TIME_COLUMNS}
+        self._extra: dict[str, dict[str, str]] = {table: {} for table in EVENT_LOG_TABLES}
+        self._versions: dict[str, Vectors] = {}
+        self._user_embeddings: Vectors | None = None
+        self._has_pin_times = False
+
+    def add(self, table: str, rows: pa.Table, part: str) -> None:
+        """Check rows and write them.
+
+        Args:
+            table: one of EVENT_LOG_TABLES.
+            rows: its columns and any others; events sorted by their time.
+            part: what the files are named after; another one for each call about a table and day.
+
+        Raises:
+            DataContractError: the rows break the contract.
+        """
+        self._check(table, rows)
+        schema = EVENT_LOG_TABLES[table]
+        own = {*schema.names, PIN_TIME.name} if table == "pins" else set(schema.names)
+        self._extra[table] |= {f.name: str(f.type) for f in rows.schema if f.name not in own}
+        self._num_rows[table] += len(rows)
+        if table in EVENT_TIME_COLUMNS:
+            days = write_days(self.folder / table, rows, EVENT_TIME_COLUMNS[table], part)
+            for day, count in days.items():
+                self._days[table][day] = self._days[table].get(day, 0) + count
+                self._files.append(f"{table}/day={day}/part-{part}.parquet")
+            return
+        write_part(self.folder / table, rows, part)
+        self._files.append(f"{table}/part-{part}.parquet")
+
+    def add_names(self, column: str, names: pa.Table, part: str) -> None:
+        """Write names and the ids that were made from them.
+
+        Args:
+            column: a key of NAMES.
+            names: NAMES_SCHEMA, by id.
+            part: what the file is named after.
+        """
+        write_part(self.folder / NAMES[column], names, part)
+        self._files.append(f"{NAMES[column]}/part-{part}.parquet")
+
+    def record(self) -> EventLogRecord:
+        """Return what was written so far, as a log of its own."""
+        days = {table: dict(sorted(by_day.items())) for table, by_day in self._days.items()}
+        return EventLogRecord(
+            made_by=self._made_by,
+            generation=1,
+            embedding_versions=dict(sorted(self._versions.items())),
+            user_embeddings=self._user_embeddings,
+            id_kinds=self._id_kinds,
+            have_pins_times=self._has_pin_times,
+            extra_columns=self._extra,
+            num_rows=self._num_rows,
+            days=days,
+            files=tuple(sorted(self._files)),
+        )
+
+    def write_record(self) -> None:
+        """Write the record beside the tables."""
+        write_json(self.folder / RECORD_FILE, self.record())
+
+    def _check(self, table: str, rows: pa.Table) -> None:
+        schema = EVENT_LOG_TABLES[table]
+        if table == "pins" and PIN_TIME.name in rows.column_names:
+            schema = schema.append(PIN_TIME)
+            self._has_pin_times = True
+        checks.check_columns(table, rows.schema, schema)
+        checks.cast_to_schema(table, rows, schema)
+        if table in EVENT_TIME_COLUMNS:
+            checks.check_times(table, rows, EVENT_TIME_COLUMNS[table])
+        if table == "impressions":
+            checks.check_propensities(table, rows)
+        elif table == "users" and len(rows):
+            self._user_embeddings = _vectors_of(rows)
+            embedding_matrix(table, "user_id", rows, self._user_embeddings.embedding_dim)
+        elif table == "pins":
+            for version in pc.unique(rows["embedding_version"]).to_pylist():
+                of_version = rows.filter(pc.equal(rows["embedding_version"], version))
+                vectors = self._versions.setdefault(version, _vectors_of(of_version))
+                embedding_matrix(table, "pin_id", of_version, vectors.embedding_dim)
+
+
+def _vectors_of(rows: pa.Table) -> Vectors:
+    """Return what embeddings in fixed-size lists look like."""
+    type_ = rows.schema.field("embedding").type
+    number: Literal["float16", "float32"] = (
+        "float16" if type_.value_type == pa.float16() else "float32"
+    )
+    return Vectors(embedding_dim=type_.list_size, type=number)

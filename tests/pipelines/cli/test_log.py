@@ -1,0 +1,76 @@
+"""`homefeed log`: what is printed, the exit code by severity, the page."""
+
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner, Result
+
+from pipelines.cli.main import app
+from pipelines.contracts.errors import ConfigurationError, DataContractError
+from support.tiny_log import IMPRESSIONS_15, rewrite, write_tiny_log
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    write_tiny_log(tmp_path / "event_log")
+    return tmp_path / "event_log"
+
+
+def said(*words: str) -> Result:
+    return CliRunner().invoke(app, ["log", "check", *words])
+
+
+def test_a_sound_log_is_described(log: Path) -> None:
+    done = said(str(log))
+    assert done.exit_code == 0
+    assert "impressions: 11 on 6 days, 2017-01-14 to 2017-01-19" in done.output
+    assert "actions: 10 on 7 days: click 2, long_click 1, repin 7" in done.output
+    assert re.search(r"2017-01-15: 2 impressions; .*repin 1 \(50\.00%\)", done.output)
+    assert done.output.rstrip().endswith("0 errors, 0 warnings, 0 notes")
+
+
+def test_the_settings_name_the_log(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOMEFEED_EVENT_LOG", str(log))
+    assert said().output == said(str(log)).output
+
+
+def test_an_error_is_the_exit_code_for_data(log: Path) -> None:
+    rewrite(log, IMPRESSIONS_15, "user_id", pa.array(["1", "1"]))
+    done = said(str(log))
+    assert isinstance(done.exception, DataContractError)
+    assert done.exception.exit_code == 65
+    assert "ERROR: impressions/day=2017-01-15/part-0.parquet: column 'user_id' is string" in (
+        done.output
+    )
+
+
+def test_a_warning_is_an_error_only_if_strict(log: Path) -> None:
+    rows = pq.read_table(log / IMPRESSIONS_15, partitioning=None)
+    pq.write_table(pa.concat_tables([rows] * 3), log / IMPRESSIONS_15)
+    done = said(str(log))
+    assert done.exit_code == 0
+    assert "WARNING: impressions: 4 rows (26.7%) repeat a request and pin" in done.output
+    assert isinstance(said(str(log), "--strict").exception, DataContractError)
+
+
+def test_days_can_be_chosen(log: Path) -> None:
+    done = said(str(log), "--from", "2017-01-15", "--to", "2017-01-16")
+    assert "impressions: 4 on 2 days, 2017-01-15 to 2017-01-16" in done.output
+    wrong = said(str(log), "--from", "yesterday")
+    assert isinstance(wrong.exception, ConfigurationError)
+    assert isinstance(said(str(log), "--from", "2030-01-01").exception, ConfigurationError)
+
+
+def test_the_page_reads_offline_and_shows_problems_before_plots(log: Path, tmp_path: Path) -> None:
+    rewrite(log, IMPRESSIONS_15, "surface", pa.array(["<b>x</b>", None]))
+    page = tmp_path / "pages" / "log.html"
+    done = said(str(log), "--html", str(page))
+    assert f"page: {page}" in done.output
+    html = page.read_text()
+    assert html.count("<svg") == 4
+    assert not re.search(r"(?:src|href)=[\"']https?:", html)
+    assert "1 error" in html
+    assert html.index("a null where none may be") < html.index("<svg")

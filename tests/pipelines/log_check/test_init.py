@@ -1,0 +1,113 @@
+"""`homefeed log init`: three files into an empty folder, and never over anything."""
+
+import ast
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from pipelines import sources
+from pipelines.cli.main import app
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.log_check.init import FILES, write_example
+
+LONGEST_ADAPTER = 80
+
+
+class Written:
+    """Takes the batches that the example hands over, in the place of the writer."""
+
+    def __init__(self, location: Path, embedding_version: str) -> None:
+        self.location, self.version = location, embedding_version
+        self.tables: dict[str, pd.DataFrame] = {}
+
+    def __enter__(self) -> "Written":
+        Written.last = self
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def __getattr__(self, table: str) -> Any:
+        return lambda batch: self.tables.update({table: batch})
+
+    last: "Written"
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """The example adapter as a module, with two small tables."""
+    write_example(tmp_path / "mine")
+    tables = tmp_path / "mine" / "tables"
+    items = {"item": ["a", "b", "c"], "text": ["red shoe", "red hat", None]}
+    pd.DataFrame(items).to_csv(tables / "items.csv", index=False)
+    done = {
+        "user": ["u", "u", "v"],
+        "item": ["a", "b", "a"],
+        "kind": ["click", "like", "click"],
+        "time": ["2026-01-01T10:00:00Z", "2026-01-01T11:00:00+01:00", "2026-01-02T09:00:00Z"],
+        "request": ["r1", None, None],
+    }
+    pd.DataFrame(done).to_csv(tables / "done.csv", index=False)
+    monkeypatch.setattr(sources, "EventLogWriter", Written, raising=False)
+    path = tmp_path / "mine" / "make_log.py"
+    module = types.ModuleType("make_log")
+    module.__file__ = str(path)
+    monkeypatch.setitem(sys.modules, "make_log", module)
+    exec(compile(path.read_text(), str(path), "exec"), module.__dict__)
+    return module
+
+
+def test_the_files_are_written_and_named(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["log", "init", str(tmp_path / "mine")])
+    assert done.output.splitlines() == [f"wrote {tmp_path / 'mine' / name}" for name in FILES]
+    adapter = (tmp_path / "mine" / "make_log.py").read_text()
+    assert adapter.count("\n") <= LONGEST_ADAPTER
+    assert ast.get_docstring(ast.parse(adapter))
+
+
+def test_nothing_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigurationError, match=r"holds \['notes.txt'\]; expected an empty"):
+        write_example(tmp_path)
+    with pytest.raises(ConfigurationError, match="is a file; expected an empty folder"):
+        write_example(tmp_path / "notes.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_logged_impressions_are_handed_over_as_they_are(
+    example: types.ModuleType, tmp_path: Path
+) -> None:
+    shown = "request,user,item,time,position\nr1,u,a,2026-01-01T09:59:00Z,0\n"
+    (tmp_path / "mine/tables/shown.csv").write_text(shown)
+    example.main()
+    tables = Written.last.tables
+    assert Written.last.version == "mine-1"
+    assert list(tables["impressions"]) == [
+        "request_id",
+        "user_id",
+        "pin_id",
+        "impressed_at",
+        "position",
+    ]
+    assert list(tables["actions"]) == ["user_id", "pin_id", "action_type", "acted_at", "request_id"]
+    assert tables["actions"]["acted_at"][1] == pd.Timestamp("2026-01-01T10:00:00Z")
+    embeddings = np.stack(list(tables["pins"]["embedding"]))
+    assert embeddings.shape == (3, 32)
+    # Items with a word in common are nearer than others; one without words is zero.
+    assert embeddings[0] @ embeddings[1] > 0.2
+    assert not embeddings[2].any()
+
+
+def test_candidates_are_drawn_where_none_were_logged(example: types.ModuleType) -> None:
+    example.main()
+    shown, done = (Written.last.tables[name] for name in ("impressions", "actions"))
+    pairs = set(zip(shown["request_id"], shown["pin_id"], strict=True))
+    assert set(zip(done["request_id"], done["pin_id"], strict=True)) <= pairs
+    assert len(pairs) == len(shown) > len(done)
+    assert not shown.duplicated(["request_id", "pin_id"]).any()

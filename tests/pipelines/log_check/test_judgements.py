@@ -1,0 +1,178 @@
+"""The silent defects: planted into a sound world, each is found, and the sound world has none."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.contracts.time import HOUR_MS
+from pipelines.log_check.found import LogReport, Severity
+from pipelines.log_check.judgements import shift_of
+from pipelines.log_check.run import check_log
+from pipelines.recipes import smoke
+from support.worlds import write_events, write_planted_world
+
+DAY = "2017-01-08"
+NUM_DAYS = 16
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world") / "log"
+    write_planted_world(folder, num_days=NUM_DAYS, num_users=200, requests_per_user_day=0.6)
+    return folder
+
+
+@pytest.fixture
+def log(world: Path, tmp_path: Path) -> Path:
+    shutil.copytree(world, tmp_path / "log")
+    return tmp_path / "log"
+
+
+def found(log: Path) -> dict[str, tuple[Severity, str]]:
+    report: LogReport = check_log(str(log), smoke())
+    return {p.finding.rule: (p.severity, p.finding.message) for p in report.problems}
+
+
+def change_actions(log: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Write all actions again, changed, each into the day on which it happens now."""
+    files = sorted((log / "actions").glob("*/*.parquet"))
+    rows = change(pa.concat_tables([pq.read_table(path, partitioning=None) for path in files]))
+    for path in files:
+        path.unlink()
+    write_events(log, "actions", rows)
+
+
+def set_column(rows: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    index = rows.schema.get_field_index(name)
+    return rows.set_column(index, rows.schema.field(name), values)
+
+
+def earlier(rows: pa.Table, hours: int, is_moved: np.ndarray) -> pa.Table:
+    shift = np.where(is_moved, hours * HOUR_MS, 0)
+    for name in ("acted_at", "known_at"):
+        rows = set_column(rows, name, pa.array(np.asarray(rows[name]) - shift))
+    return rows
+
+
+def test_a_sound_world_has_nothing_to_look_at(world: Path) -> None:
+    assert found(world) == {}
+
+
+def test_a_day_without_actions(log: Path) -> None:
+    (log / f"actions/day={DAY}/part-0.parquet").unlink()
+    severity, message = found(log)["label_rate"]
+    assert severity is Severity.ERROR
+    assert f"on {DAY} 0.00% of the impressions got" in message
+    assert "on the days around it" in message
+
+
+def test_a_day_whose_rate_collapses(log: Path) -> None:
+    path = log / f"actions/day={DAY}/part-0.parquet"
+    rows = pq.read_table(path, partitioning=None)
+    pq.write_table(rows.take(pa.array(np.arange(0, len(rows), 8))), path)
+    severity, message = found(log)["label_rate"]
+    assert severity is Severity.WARNING
+    assert f"on {DAY}" in message
+
+
+def test_hours_without_actions(log: Path) -> None:
+    path = log / f"actions/day={DAY}/part-0.parquet"
+    rows = pq.read_table(path, partitioning=None)
+    hour = pc.hour(pc.cast(rows["acted_at"], pa.timestamp("ms")))
+    pq.write_table(rows.filter(pc.or_(pc.less(hour, 8), pc.greater(hour, 16))), path)
+    severity, message = found(log)["hours_without_actions"]
+    assert severity is Severity.WARNING
+    assert DAY in message
+
+
+def test_a_day_without_impressions(log: Path) -> None:
+    (log / f"impressions/day={DAY}/part-0.parquet").unlink()
+    severity, message = found(log)["few_impressions"]
+    assert severity is Severity.WARNING
+    assert f"{DAY} has 0 rows" in message
+
+
+def test_requests_that_match_nothing(log: Path) -> None:
+    def change(rows: pa.Table) -> pa.Table:
+        ids = rows["request_id"].to_pylist()
+        other = [None if name is None else f"x{name}" if n % 10 < 7 else name
+                 for n, name in enumerate(ids)]  # fmt: skip
+        return set_column(rows, "request_id", pa.array(other, pa.string()))
+
+    change_actions(log, change)
+    severity, message = found(log)["unknown_requests"]
+    assert severity is Severity.ERROR
+    assert "(70%) name none of their user's in the log" in message
+
+
+def test_a_clock_that_is_three_hours_slow_for_actions_that_name_their_request(log: Path) -> None:
+    change_actions(log, lambda rows: earlier(rows, 3, np.arange(len(rows)) % 9 == 0))
+    severity, message = found(log)["clock"]
+    assert severity is Severity.ERROR
+    assert "most of them by 2 to 3 h" in message
+
+
+def test_a_clock_that_is_three_hours_slow_for_actions_without_a_request(log: Path) -> None:
+    def change(rows: pa.Table) -> pa.Table:
+        rows = set_column(rows, "request_id", pa.nulls(len(rows), pa.string()))
+        return earlier(rows, 3, np.arange(len(rows)) % 9 == 0)
+
+    change_actions(log, change)
+    severity, message = found(log)["early_actions"]
+    assert severity is Severity.ERROR
+    assert re.search("actions about 3 h before their impressions at 1[01]% of", message)
+
+
+def test_impressions_that_stand_twice(log: Path) -> None:
+    path = log / f"impressions/day={DAY}/part-0.parquet"
+    rows = pq.read_table(path, partitioning=None)
+    pq.write_table(pa.concat_tables([rows, rows]), path)
+    severity, message = found(log)["duplicates"]
+    assert severity in (Severity.NOTE, Severity.WARNING)
+    assert f"{len(rows):,} rows" in message
+
+
+def test_embeddings_of_another_width_and_of_nothing(log: Path) -> None:
+    path = log / "pins/part-0.parquet"
+    rows = pq.read_table(path)
+    lists = rows["embedding"].to_pylist()
+    lists[0], lists[1:9] = lists[0][:7], [[0.0] * 32] * 8
+    pq.write_table(rows.set_column(2, "embedding", pa.array(lists, pa.list_(pa.float32()))), path)
+    problems = found(log)
+    assert problems["embedding_width"][0] is Severity.ERROR
+    assert "1 of 7" in problems["embedding_width"][1]
+    assert problems["zero_embeddings"][0] is Severity.WARNING
+
+
+def test_any_one_width_is_fine_if_users_have_it_too(log: Path) -> None:
+    for table in ("pins", "users"):
+        path = log / table / "part-0.parquet"
+        rows = pq.read_table(path)
+        halves = [row[:20] for row in rows["embedding"].to_pylist()]
+        column = pa.array(halves, pa.list_(pa.float16(), 20))
+        pq.write_table(rows.set_column(2, "embedding", column), path)
+        if table == "pins":
+            severity, message = found(log)["width_of_users"]
+            assert severity is Severity.ERROR
+            assert "32 wide, and those of the pins of version 'planted-1' 20" in message
+    assert found(log) == {}
+
+
+def test_a_head_that_the_log_never_shows(log: Path) -> None:
+    change_actions(log, lambda rows: rows.filter(pc.not_equal(rows["action_type"], "save")))
+    severity, message = found(log)["head_without_labels"]
+    assert severity is Severity.WARNING
+    assert "'save'" in message
+
+
+def test_the_shift_is_where_most_early_actions_are() -> None:
+    shifts = np.zeros(48, dtype=np.int64)
+    shifts[24 - 3], shifts[24 - 2], shifts[24 - 10], shifts[24] = 70, 20, 10, 500
+    assert shift_of(shifts) == (3, 0.9)

@@ -1,0 +1,91 @@
+"""What is shown of a request is what the whole snapshot holds of it."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from typer.testing import CliRunner, Result
+
+from pipelines import storage
+from pipelines.cli.main import app
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.snapshot_files import open_table
+from pipelines.event_log.log_files import open_event_log
+from pipelines.log_check.one_user import build_one_user
+from pipelines.recipes import smoke
+from pipelines.snapshot.build import write_snapshot
+from support.runs import PLANTED_AS_OF, make_run
+from support.tiny_log import write_tiny_log
+from support.worlds import write_planted_world
+
+
+def said(*words: str) -> Result:
+    return CliRunner().invoke(app, ["log", "show", *words])
+
+
+def examples_of(requests: pa.Table, examples: pa.Table, pins: pa.Table, name: str) -> list[dict]:
+    """Return a request's examples with pin_id in place of the row."""
+    row = requests["request_id"].to_pylist().index(name)
+    first, count = (requests[n][row].as_py() for n in ("first_example", "num_examples"))
+    rows = examples.slice(first, count).to_pylist()
+    return [row | {"pin_row": pins["pin_id"][row["pin_row"]].as_py()} for row in rows]
+
+
+def test_a_users_shard_is_that_of_the_whole_snapshot(tmp_path: Path) -> None:
+    write_planted_world(tmp_path / "event_log")
+    run = make_run(tmp_path)
+    snapshot = write_snapshot(run)
+    folder = storage.local_path(snapshot.uri)
+    pins = open_table(folder, "pins.arrow")
+    compared = 0
+    for shard in snapshot.shards:
+        whole = {n: open_table(folder, f"{shard.name}/{n}.arrow") for n in ("requests", "examples")}
+        users = whole["requests"]["user_id"].to_pylist()
+        names = whole["requests"]["request_id"].to_pylist()
+        user, name = users[-1], names[-1]
+        own = build_one_user(open_event_log(run.event_log_uri), smoke(), PLANTED_AS_OF, user)
+        tables = (own.tables.requests, own.tables.examples, own.pins)
+        expected = examples_of(whole["requests"], whole["examples"], pins, name)
+        assert examples_of(*tables, name) == expected
+        assert own.tables.requests["request_id"].to_pylist() == [
+            each for each, owner in zip(names, users, strict=True) if owner == user
+        ]
+        compared += 1
+    assert compared == 2
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> str:
+    write_tiny_log(tmp_path / "event_log")
+    return str(tmp_path / "event_log")
+
+
+def test_a_request_is_told_with_labels_actions_user_and_numbers(log: str) -> None:
+    """Request C of the tiny log: user 1 at midnight of the 18th, pins 10 and 30."""
+    output = said(log, "--request", "C", "--recipe", "smoke").output
+    assert "request C of user 1 at 2017-01-18 00:00:00; in the holdout window" in output
+    assert "user row: as of 2017-01-15 00:00:00" in output
+    assert "repin on pin 10, 3.0 d before, at 2017-01-15 00:00:00, known at 2017-01-15" in output
+    assert "position 0: pin 10, got repin; pin_popularity" in output
+    assert "position 1: pin 30, got nothing" in output
+
+
+def test_a_user_is_shown_by_the_newest_request(log: str) -> None:
+    output = said(log, "--user", "1", "--as-of", "2017-01-20", "--recipe", "smoke").output
+    assert output.startswith("request D of user 1 at 2017-01-18 23:59:59")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--request", "nobody's"), "has no request .*correct --request"),
+        (("--user", "99", "--as-of", "2017-01-20"), "user 99 has no impressions from"),
+        (("--request", "C", "--as-of", "2017-06-01"), "has no impressions from"),
+        ((), "expected one of the two"),
+    ],
+)
+def test_what_is_not_there_is_said(log: str, words: tuple[str, ...], reason: str) -> None:
+    done = said(log, *words, "--recipe", "smoke")
+    assert isinstance(done.exception, ConfigurationError)
+    with pytest.raises(ConfigurationError, match=reason):
+        raise done.exception

@@ -1,0 +1,116 @@
+"""What a log cannot feed is listed before anything is built, all of it at once."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.contracts.config import CategoricalFeature, Head, RunConfig
+from pipelines.contracts.errors import DataContractError
+from pipelines.preconditions.event_log import log_problems, look_at, require_fed
+from pipelines.storage import to_uri
+from support.tiny_log import (
+    TINY_AS_OF,
+    acted,
+    days_before,
+    rewrite,
+    tiny_actions,
+    tiny_config,
+    write_tiny_log,
+)
+
+REPIN = Head(name="repin", action_type="repin", utility_weight=1.0)
+SAVE = Head(name="save", action_type="save", utility_weight=0.0)
+DISPLAY = CategoricalFeature(name="display", table="impressions", values=("A",))
+TYPES = ("repin", "click", "long_click", "save")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_tiny_log(tmp_path)
+    return tmp_path
+
+
+def recipe(version: str = "planted-1", **features: Any) -> RunConfig:
+    """Return a recipe of the tiny log, whose only head is repin."""
+    base = tiny_config(embedding_version=version)
+    chosen = {"action_types": TYPES, "heads": (REPIN,), **features}
+    return base.model_copy(update={"features": base.features.model_copy(update=chosen)})
+
+
+def problems(folder: Path, config: RunConfig, as_of: datetime = TINY_AS_OF) -> list[str]:
+    return log_problems(config, look_at(to_uri(folder), as_of), as_of)
+
+
+def test_a_log_that_has_everything_has_no_problem(folder: Path) -> None:
+    assert problems(folder, recipe()) == []
+
+
+def test_a_head_that_the_log_never_shows_is_named(folder: Path) -> None:
+    [problem] = problems(folder, recipe(heads=(REPIN, SAVE)))
+    assert problem == (
+        "head 'save' predicts action type 'save', which no action from 2016-12-17 to 2017-01-20 "
+        "has; found ['click', 'long_click', 'repin']; correct the head, or add these actions to "
+        "the log"
+    )
+
+
+def test_a_head_counts_only_in_days_that_are_read_and_rows_that_are_known(tmp_path: Path) -> None:
+    config = recipe(heads=(REPIN, SAVE))
+    # The first day that is read is 17 December: popularity looks back 28 days from training.
+    early = days_before(acted(1, 30, "save", "08 23:59", "09 00:00"), 23)
+    late = acted(1, 30, "save", "18 00:30", "20 00:00")  # known at as_of, not before
+    write_tiny_log(tmp_path, actions=[*tiny_actions(), early, late])
+    assert len(problems(tmp_path, config)) == 1
+    within = days_before(acted(1, 30, "save", "09 00:00", "09 00:01"), 23)
+    write_tiny_log(tmp_path, actions=[*tiny_actions(), within])
+    assert problems(tmp_path, config) == []
+
+
+def test_an_action_type_that_reading_would_refuse_is_named_with_its_file(folder: Path) -> None:
+    [problem] = problems(folder, recipe(action_types=("repin", "long_click")))
+    assert "the log has actions of type 'click', first in" in problem
+    assert "actions/day=2017-01-09/part-0.parquet, which is not in features" in problem
+
+
+def test_an_embedding_version_that_no_pin_has_is_named(folder: Path) -> None:
+    [problem] = problems(folder, recipe(version="planted-2"))
+    assert "is 'planted-2', and no pin has an embedding of it; found ['planted-1']" in problem
+
+
+def test_a_categorical_feature_without_a_column_is_named(folder: Path) -> None:
+    [problem] = problems(folder, recipe(categorical=(DISPLAY,)))
+    assert "missing column 'display' (declared as features by the recipe)" in problem
+
+
+def test_a_column_that_came_in_mid_life_lacks_in_the_days_before(folder: Path) -> None:
+    for day, rows in ((16, 2), (17, 1), (18, 4), (19, 1)):
+        place = f"impressions/day=2017-01-{day}/part-0.parquet"
+        path = folder / place
+        table = pq.read_table(path, partitioning=None)
+        pq.write_table(table.append_column("display", pa.array(["A"] * rows)), path)
+    [problem] = problems(folder, recipe(categorical=(DISPLAY,)))
+    assert "day=2017-01-15/part-0.parquet: missing column 'display'" in problem
+    assert "more files" not in problem
+
+
+def test_days_without_a_log_are_all_that_is_said(folder: Path) -> None:
+    far = TINY_AS_OF + timedelta(days=30)
+    [problem] = problems(folder, recipe(version="none", categorical=(DISPLAY,)), far)
+    assert "no impressions in the training window" in problem
+    assert "covers 2017-01-14 to 2017-01-19" in problem
+
+
+def test_everything_is_refused_at_once(folder: Path) -> None:
+    rewrite(folder, "users/part-0.parquet", "state", None)
+    config = recipe(version="planted-2", heads=(REPIN, SAVE), categorical=(DISPLAY,))
+    with pytest.raises(DataContractError) as caught:
+        require_fed(config, look_at(to_uri(folder), TINY_AS_OF), TINY_AS_OF)
+    first, *lines = str(caught.value).splitlines()
+    assert first == f"the event log at {to_uri(folder)} cannot feed recipe smoke as of 2017-01-20:"
+    assert [line.partition(" ")[0] for line in lines] == ["-"] * 4
+    for line, part in zip(lines, ("'display'", "'state'", "'save'", "'planted-2'"), strict=True):
+        assert part in line

@@ -1,0 +1,219 @@
+"""Own functions by import path: what they are given, and every way in which one is refused."""
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.features.numeric import NumericFeature
+from pipelines.contracts.snapshot_files import open_table
+from pipelines.storage import local_path
+from support.random_log import build, config_of, write_random_log
+
+HEAD = "import numpy as np\n\n\ndef feature(seen):\n"
+COUNT_KNOWN = (
+    "    requests = seen.requests\n"
+    "    counts = requests.timeline_end - requests.timeline_start\n"
+    "    values = np.log1p(counts)[seen.examples.request]\n"
+    "    return np.where(values > 0, values, np.nan)\n"
+)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("own")
+    write_random_log(folder / "event_log")
+    return folder
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on the path; modules that a test writes there are forgotten afterwards."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def build_own(
+    log: Path, modules: Path, source: str, may_be_missing: bool = False, num_workers: int = 1
+) -> Snapshot:
+    """Return the snapshot with the function `own_features:feature` of this source."""
+    (modules / "own_features.py").write_text(source)
+    sys.modules.pop("own_features", None)
+    importlib.invalidate_caches()
+    option = {"may_be_missing": True} if may_be_missing else {}
+    own = NumericFeature(name="own_features:feature", **option)
+    config = config_of(own, *(NumericFeature(name=f"user_actions:{t}") for t in ("repin",)))
+    return build(log, config, num_workers)
+
+
+def column(snapshot: Snapshot, name: str) -> np.ndarray:
+    folder = local_path(snapshot.uri)
+    parts = [open_table(folder, f"{s.name}/examples.arrow")[name] for s in snapshot.shards]
+    return np.concatenate([np.asarray(part) for part in parts])
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_function_becomes_a_column_and_a_flag(log: Path, modules: Path, num_workers: int) -> None:
+    snapshot = build_own(log, modules, HEAD + COUNT_KNOWN, True, num_workers)
+    values = column(snapshot, "num_own_features:feature")
+    is_missing = column(snapshot, "num_own_features:feature_missing")
+    expected = []
+    for shard in snapshot.shards:
+        requests = open_table(local_path(snapshot.uri), f"{shard.name}/requests.arrow").to_pylist()
+        for row in requests:
+            length = row["timeline_end"] - row["timeline_start"]
+            expected += [length] * row["num_examples"]
+    assert np.expm1(values).round(4).tolist() == expected
+    assert is_missing.tolist() == [int(length == 0) for length in expected]
+    assert 0 < is_missing.sum() < len(is_missing)
+
+
+def test_the_example_of_the_page_works(log: Path, modules: Path) -> None:
+    page = (Path(__file__).resolve().parents[4] / "docs" / "features.md").read_text()
+    [source] = re.findall(r"```python\n(import numpy.*?)```", page, re.DOTALL)
+    (modules / "own_features.py").write_text(source)
+    importlib.invalidate_caches()
+    own = NumericFeature(name="own_features:actions_per_day", may_be_missing=True)
+    values = column(build(log, config_of(own)), "num_own_features:actions_per_day")
+    assert values.max() > 1
+
+
+LOOKING_AHEAD = {
+    "all of the user's actions, also later ones": (
+        "    last = len(seen.actions.pin_row)\n"
+        "    starts = np.unique(np.append(seen.requests.timeline_start, last))\n"
+        "    end = starts[np.searchsorted(starts, seen.requests.timeline_start, side='right')]\n"
+        "    return (end - seen.requests.timeline_start)[seen.examples.request]\n"
+    ),
+    "the next action": (
+        "    later = np.append(seen.actions.acted_at, 0)[seen.requests.timeline_end]\n"
+        "    return (later % 1000_000_007)[seen.examples.request]\n"
+    ),
+    "later requests": (
+        "    _, user, counts = np.unique(\n"
+        "        seen.requests.user_id, return_inverse=True, return_counts=True)\n"
+        "    return counts[user][seen.examples.request]\n"
+    ),
+    "when the log knew of the request": (
+        "    late = seen.requests.known_at - seen.requests.impressed_at\n"
+        "    return late[seen.examples.request]\n"
+    ),
+    "how often the pin is shown": (
+        "    counts = np.bincount(seen.examples.pin_row)\n"
+        "    return counts[seen.examples.pin_row]\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LOOKING_AHEAD)
+def test_a_function_that_looks_ahead_is_refused(log: Path, modules: Path, what: str) -> None:
+    expected = (
+        r"own_features:feature (looks ahead|depends on rows beyond its user's).*it returned .*"
+        r"expected the same.*look only at the rows of `actions` from timeline_start"
+    )
+    with pytest.raises(ConfigurationError, match=expected):
+        build_own(log, modules, HEAD + LOOKING_AHEAD[what])
+
+
+REFUSED = {
+    "is not deterministic: called twice": (
+        "    return np.random.random(len(seen.examples.pin_row))\n"
+    ),
+    "returned NaN for .* may_be_missing=True": (
+        "    return np.where(seen.examples.pin_row % 2, np.nan, 1.0)\n"
+    ),
+    "returned inf for .*expected finite": "    return 1.0 / np.zeros(len(seen.examples.pin_row))\n",
+    r"returned ndarray of shape \(\d+,\).*expected float32 numbers of shape": (
+        "    return np.zeros(len(seen.requests.user_id))\n"
+    ),
+    "returned NoneType of shape": "    return None\n",
+    "raised ValueError: no such brand on .*correct the function": (
+        "    raise ValueError('no such brand')\n"
+    ),
+    "raised ValueError: assignment destination is read-only": (
+        "    seen.actions.acted_at[:] = 0\n    return seen.examples.pin_row * 0\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("expected", REFUSED)
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_what_a_function_may_not_do_is_named(log: Path, modules: Path, expected: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"own_features:feature {expected}"):
+        build_own(log, modules, HEAD + REFUSED[expected])
+
+
+def test_inf_is_refused_also_where_a_number_may_be_missing(log: Path, modules: Path) -> None:
+    source = HEAD + "    return np.full(len(seen.examples.pin_row), np.inf)\n"
+    with pytest.raises(ConfigurationError, match="returned inf"):
+        build_own(log, modules, source, may_be_missing=True)
+
+
+def test_a_shard_that_only_a_worker_builds_is_refused_as_well(log: Path, modules: Path) -> None:
+    source = HEAD + LOOKING_AHEAD["later requests"]
+    with pytest.raises(ConfigurationError, match="own_features:feature looks ahead"):
+        build_own(log, modules, source, num_workers=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "expected"),
+    [
+        ("missing_module:feature", "", "cannot be imported in this process .*PYTHONPATH"),
+        ("given:featur", HEAD + COUNT_KNOWN, "has nothing of the name 'featur'"),
+        ("given:feature", "feature = 3\n", "has int of the name 'feature'"),
+        ("given:feature", "1 / 0\n", "raised ZeroDivisionError"),
+    ],
+)
+def test_a_function_that_cannot_be_found_is_refused_before_anything_is_read(
+    tmp_path: Path, modules: Path, name: str, source: str, expected: str
+) -> None:
+    """There is no event log here, so that nothing can have been read."""
+    (modules / "given.py").write_text(source)
+    importlib.invalidate_caches()
+    with pytest.raises(ConfigurationError, match=expected):
+        build(tmp_path, config_of(NumericFeature(name=name)))
+
+
+def test_a_module_without_a_source_file_is_refused(tmp_path: Path, modules: Path) -> None:
+    sys.modules["typed_in"] = type(sys)("typed_in")
+    sys.modules["typed_in"].feature = lambda seen: seen.examples.pin_row
+    with pytest.raises(ConfigurationError, match="'typed_in:feature' has no source file"):
+        build(tmp_path, config_of(NumericFeature(name="typed_in:feature")))
+
+
+def test_a_module_that_workers_do_not_find_is_refused(
+    log: Path, modules: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This process has imported it; its folder is no longer on the path that workers get."""
+    (modules / "own_features.py").write_text(HEAD + COUNT_KNOWN)
+    importlib.invalidate_caches()
+    importlib.import_module("own_features")
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(modules)])
+    own = NumericFeature(name="own_features:feature", may_be_missing=True)
+    with pytest.raises(ConfigurationError, match="'own_features:feature' cannot be imported in"):
+        build(log, config_of(own), num_workers=2)
+
+
+def test_the_source_is_part_of_the_snapshots_identity(log: Path, modules: Path) -> None:
+    first = build_own(log, modules, HEAD + COUNT_KNOWN, True)
+    again = build_own(log, modules, HEAD + COUNT_KNOWN, True)
+    other = build_own(log, modules, "# Another way.\n" + HEAD + COUNT_KNOWN, True)
+    assert first.digest == again.digest != other.digest
+    shards = [
+        [file.sha256 for file in found.files if "shard" in file.path] for found in (first, other)
+    ]
+    assert shards[0] == shards[1]
+
+
+def test_the_contracts_own_columns_are_no_features(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="column 'position' of impressions, which belongs"):
+        build(tmp_path, config_of(NumericFeature(name="impressions.position")))

@@ -1,0 +1,211 @@
+"""Batches that break the contract: a message names column, row, value, expectation and remedy."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from pipelines.contracts.errors import DataContractError
+from pipelines.sources import EventLogWriter
+from support.own_tables import VERSION, acted_on, pins, shown_on, users, write_own_log
+
+Give = Callable[[EventLogWriter], None]
+AT = pd.Timestamp(2024, 1, 2).value // 10**6
+
+
+def shown(**columns: Any) -> Give:
+    return lambda writer: writer.impressions(shown_on(2).assign(**columns))
+
+
+def with_vectors(lists: Any, type_: pa.DataType | None = None) -> Give:
+    embedding = pa.array(lists, type_)
+    return lambda writer: writer.pins({"pin_id": ["p7", "p8"], "embedding": embedding})
+
+
+@pytest.mark.parametrize(
+    ("give", "says"),
+    [
+        (
+            lambda writer: writer.impressions(shown_on(2).drop(columns=["user_id", "pin_id"])),
+            r"missing columns \['user_id', 'pin_id'\]; found \['request_id', 'impressed_at'\]",
+        ),
+        (
+            shown(impressed_at=AT // 1000),
+            f"impressed_at={AT // 1000} in row 0 .*looks like seconds",
+        ),
+        (
+            lambda writer: writer.actions(pa.table([[1], [2]], names=["user_id", "user_id"])),
+            r"columns \['user_id'\] come more than once; expected one column of each name",
+        ),
+        (shown(impressed_at=AT * 1000), r"looks like microseconds\); expected .*convert it"),
+        (shown(impressed_at=1.5), "'impressed_at' is double; expected int64 milliseconds .*floats"),
+        (shown(impressed_at="2024-01-02"), "'impressed_at' is .*string; .*parse texts into timest"),
+        (
+            shown(known_at=pd.Timestamp(2024, 1, 1)),
+            "9 of 9 rows have impressed_at after known_at, first row 0 with .*correct the clock",
+        ),
+        (shown(known_at=[None, *[AT + 10**8] * 8]), "'known_at' is null in row 0 .1 such rows"),
+        (
+            shown(known_at=pd.array([AT + 10**8] * 5 + [None] * 4, "Int64")),
+            r"'known_at' is null in row 5 \(4 such rows\); .*fill it, leave out the column, or",
+        ),
+        (shown(user_id=[f"u{n}" for n in range(8)] + [None]), "'user_id' is null in row 8"),
+        (shown(pin_id=[1.0] * 9), "'pin_id' is double; expected integers or strings"),
+        (shown(position=[70_000] + [1] * 8), r"'position' is int64; .*fit int16 \(.*70000"),
+        (shown(propensity=[0.5] * 4 + [1.5] * 5), "5 of 9 rows have a propensity outside .*1.5 of"),
+        (shown(is_exploration="no"), "'is_exploration' is .*string; expected bool; cast it"),
+        (
+            shown(request_id=[None] * 9),
+            "'request_id' is null in row 0 .*; fill it, or leave out th",
+        ),
+        (
+            lambda writer: writer.actions(acted_on(2).assign(request_id=[1, None])),
+            r"'request_id' is double; .*astype\('Int64'\)",
+        ),
+        (lambda writer: writer.impressions([1, 2]), "is a list; expected a pandas or polars DataF"),
+        (with_vectors([[1.0, 2.0], [1.0]]), "of pin_id=p7 has 2 numbers .row 0.* expected 1, the "),
+        (with_vectors([[1.0, 2.0], None]), r"pin_id=p8 is null \(row 1.*expected 2 numbers"),
+        (with_vectors([[1.0], [None]]), "pin_id=p8 has a null, NaN or infinite number .row 1"),
+        (with_vectors([[1.0], [float("nan")]]), "pin_id=p8 has a null, NaN or infinite number"),
+        (with_vectors([[1.0], [float("inf")]]), "expected 1 finite float32 numbers; write these"),
+        (with_vectors([[1e300], [1.0]]), "pin_id=p7 has a null, NaN or infinite number"),
+        (with_vectors([[], []], pa.list_(pa.float32())), "has 0 numbers .*expected at least 1"),
+        (with_vectors([[1], [2]]), r"'embedding' is list<.*int64>; expected lists of float16 or"),
+        (with_vectors(["[1]", "[2]"]), "'embedding' is string; expected lists of float16"),
+        (
+            lambda writer: writer.pins(pins() | {"embedding_version": [VERSION, "other", "other"]}),
+            "'embedding_version' is 'other' in row 1 .*'mine-1', the writer's .* for each version",
+        ),
+    ],
+)
+def test_a_bad_batch_is_refused_and_nothing_is_published(
+    tmp_path: Path, give: Give, says: str
+) -> None:
+    with (
+        pytest.raises(DataContractError, match=says) as caught,
+        EventLogWriter(tmp_path / "log", VERSION) as writer,
+    ):
+        give(writer)
+    assert str(caught.value).startswith(("impressions, batch 1", "actions, batch 1", "pins, b"))
+    assert caught.value.exit_code == 65
+    assert not (tmp_path / "log").exists()
+
+
+def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    bad = acted_on(2).assign(user_id=[1.5, 2], action_type=["repin", None], acted_at=AT // 1000)
+    with (
+        pytest.raises(DataContractError) as caught,
+        EventLogWriter(tmp_path / "log", VERSION) as writer,
+    ):
+        writer.actions(bad.drop(columns="pin_id"))
+    message = str(caught.value)
+    assert message.startswith("actions, batch 1: 3 problems. (1) missing columns ['pin_id']")
+    assert "(2) column 'user_id' is double" in message
+    assert "(3) column 'action_type' is null in row 1 (1 such rows)" in message
+
+
+def test_a_bad_batch_that_the_caller_passes_over_leaves_no_trace(tmp_path: Path) -> None:
+    with EventLogWriter(tmp_path / "log", VERSION) as writer:
+        for table in ("impressions", "actions"):
+            with pytest.raises(DataContractError):
+                getattr(writer, table)({"user_id": [1], "brand": ["x"]})
+        writer.impressions(shown_on(2))
+        writer.actions(acted_on(2))
+        writer.pins(pins())
+    assert (tmp_path / "log").exists()
+
+
+@pytest.mark.parametrize(
+    ("later", "says"),
+    [
+        (shown_on(3), "'tone' is missing, which earlier rows of this table have"),
+        (shown_on(3).assign(tone=4), "'tone' is int64, and string in earlier rows"),
+        (shown_on(3).assign(tone="x", more=1), "'more' was not in the batches before"),
+    ],
+)
+def test_batches_with_other_columns_are_refused(
+    tmp_path: Path, later: pd.DataFrame, says: str
+) -> None:
+    with (
+        pytest.raises(DataContractError, match=says),
+        EventLogWriter(tmp_path / "log", VERSION) as writer,
+    ):
+        writer.impressions(shown_on(2).assign(tone=pd.Categorical(["blue"] * 9)))
+        writer.impressions(later)
+
+
+def test_a_new_log_needs_three_tables(tmp_path: Path) -> None:
+    with (
+        pytest.raises(DataContractError, match="would have no actions and no pins; expected rows"),
+        EventLogWriter(tmp_path / "log", VERSION) as writer,
+    ):
+        writer.impressions(shown_on(2))
+    assert not (tmp_path / "log").exists()
+
+
+@pytest.mark.parametrize(
+    ("give", "says"),
+    [
+        (lambda writer: writer.pins(pins(2, 4)), r"pins: pin_id=-?\d+ of version 'mine-1' has ano"),
+        (lambda writer: writer.users(users(day=1)), r"users: user_id=-?\d+, as_of=17.* \(2 such r"),
+        (
+            lambda writer: [writer.pins(pins(8, 9)), writer.pins(pins(8, 9))],
+            "has another row in these batches .1 such rows.; expected one row per .pin, embedding",
+        ),
+        (
+            lambda writer: writer.pins(pins(8, 10, width=7)),
+            "pin_id=p8 has 7 numbers .row 0, 2 such rows.; expected 6, the width of this embedding",
+        ),
+        (lambda writer: writer.users(users(2, width=7)), "user_id=u0 has 7 numbers .*expected 6"),
+        (
+            lambda writer: writer.pins(pins(8, 9) | {"known_at": [AT]}),
+            "pins so far have not the column 'known_at', and this batch has; .*write a new log",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_log_is_refused(tmp_path: Path, give: Give, says: str) -> None:
+    write_own_log(tmp_path / "log", 2)
+    before = {path: path.read_bytes() for path in (tmp_path / "log").rglob("*.*")}
+    with (
+        pytest.raises(DataContractError, match=says),
+        EventLogWriter(tmp_path / "log", VERSION) as writer,
+    ):
+        give(writer)
+    assert {path: path.read_bytes() for path in (tmp_path / "log").rglob("*.*")} == before
+
+
+def test_users_of_another_width_than_the_pins_are_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(
+            DataContractError, match="users' embeddings have 7 numbers, and the pins' of"
+        ),
+        EventLogWriter(tmp_path / "log", VERSION) as writer,
+    ):
+        for give, batch in (
+            (writer.users, users(width=7)),
+            (writer.pins, pins()),
+            (writer.impressions, shown_on(2)),
+            (writer.actions, acted_on(2)),
+        ):
+            give(batch)
+    assert not (tmp_path / "log").exists()
+
+
+def test_a_request_with_too_many_rows_is_named(tmp_path: Path) -> None:
+    many = {
+        "request_id": np.zeros(40_000, dtype=np.int64),
+        "user_id": ["u0"] * 40_000,
+        "pin_id": ["p0"] * 40_000,
+        "impressed_at": np.full(40_000, AT),
+    }
+    with (
+        pytest.raises(DataContractError, match="request '0' has more than 32,767 rows on one day"),
+        EventLogWriter(tmp_path / "log", VERSION) as writer,
+    ):
+        writer.impressions(many)
+        writer.actions(acted_on(2))
+        writer.pins(pins())

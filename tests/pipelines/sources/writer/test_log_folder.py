@@ -1,0 +1,70 @@
+"""A folder of tables refuses rows that the reader would refuse, and tells what it holds."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS
+from pipelines.event_log.record import Vectors
+from pipelines.sources.writer.log_folder import LogFolder
+from support.tiny_log import january, pins_of, tiny_actions, tiny_impressions, users_of
+
+
+def shown() -> pa.Table:
+    rows = pa.Table.from_pylist(tiny_impressions(), schema=IMPRESSIONS)
+    return rows.sort_by([("impressed_at", "ascending")])
+
+
+def test_a_record_counts_what_was_added(tmp_path: Path) -> None:
+    folder = LogFolder(tmp_path / "log", "mine-3")
+    folder.add("impressions", shown().append_column("tone", [["x"] * len(shown())]), "a")
+    folder.add("impressions", shown().slice(0, 2), "b")
+    folder.add("actions", pa.Table.from_pylist(tiny_actions()[:1], schema=ACTIONS), "a")
+    folder.add("pins", pins_of([1, 2]), "a")
+    folder.add("users", users_of([(1, january("10 00:00"))]), "a")
+    record = folder.record()
+    assert (record.made_by, record.generation) == ("mine-3", 1)
+    assert record.num_rows == {"impressions": 13, "actions": 1, "pins": 2, "users": 1}
+    assert list(record.days["impressions"].items())[:2] == [("2017-01-14", 2), ("2017-01-15", 3)]
+    assert record.extra_columns["impressions"] == {"tone": "string"}
+    assert record.embedding_versions == {"planted-1": Vectors(embedding_dim=32, type="float32")}
+    assert record.user_embeddings == Vectors(embedding_dim=32, type="float32")
+    found = (path.relative_to(tmp_path / "log").as_posix() for path in tmp_path.rglob("*.parquet"))
+    assert sorted(found) == list(record.files)
+    folder.write_record()
+    assert (tmp_path / "log" / "event_log.json").exists()
+
+
+def _with(rows: pa.Table, name: str, values: list) -> pa.Table:
+    place = rows.column_names.index(name)
+    return rows.set_column(place, rows.schema.field(name), pa.array(values, rows[name].type))
+
+
+@pytest.mark.parametrize(
+    ("table", "rows", "says"),
+    [
+        ("impressions", shown().drop_columns(["surface"]), "impressions: missing column 'surface'"),
+        ("impressions", _with(shown(), "propensity", [2.0] * 11), "propensity outside"),
+        ("impressions", _with(shown(), "known_at", [january("01 00:00")] * 11), "after known_at"),
+        (
+            "pins",
+            _with(pins_of([1, 2]), "embedding", [[0.5] * 32, [np.nan] * 32]),
+            "pins: embedding of pin_id=2 has a null, NaN or infinite number",
+        ),
+        (
+            "users",
+            _with(users_of([(1, 10**12)] * 2), "embedding", [None, [0.5] * 32]),
+            "users: embedding of user_id=1 is null",
+        ),
+    ],
+)
+def test_rows_that_a_reader_would_refuse_are_not_written(
+    tmp_path: Path, table: str, rows: pa.Table, says: str
+) -> None:
+    folder = LogFolder(tmp_path / "log", "mine-3")
+    with pytest.raises(DataContractError, match=says):
+        folder.add(table, rows, "a")
+    assert not (tmp_path / "log").exists()

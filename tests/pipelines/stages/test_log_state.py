@@ -1,0 +1,161 @@
+"""A log that was mended between two runs of `build_snapshot`: built again, and said so."""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines import storage
+from pipelines.contracts.artifacts import ResolvedRun, Snapshot
+from pipelines.contracts.base import digest_of
+from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.run_layout import manifest_uri
+from pipelines.snapshot.build import write_snapshot
+from pipelines.stages import runner
+from pipelines.stages.build_snapshot import list_event_log
+from support.runs import make_run, save_run
+from support.tiny_log import (
+    TINY_AS_OF,
+    acted,
+    january,
+    shown,
+    tiny_actions,
+    tiny_config,
+    tiny_impressions,
+    write_tiny_log,
+)
+
+ACTIONS_15 = "actions/day=2017-01-15/part-0.parquet"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> ResolvedRun:
+    write_tiny_log(tmp_path / "event_log")
+    run = save_run(make_run(tmp_path, tiny_config(num_shards=2), TINY_AS_OF))
+    runner.run_stage("build_snapshot", run.run_uri)
+    return run
+
+
+def built(run: ResolvedRun) -> Snapshot:
+    return runner.read_artifact(run.run_uri, "build_snapshot", Snapshot)
+
+
+def finished_at(run: ResolvedRun) -> str:
+    return str(runner.read_record(run.run_uri, "build_snapshot").finished_at)
+
+
+def run_again(run: ResolvedRun, caplog: pytest.LogCaptureFixture) -> str:
+    """Run the stage again; return what was warned of."""
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        runner.run_stage("build_snapshot", run.run_uri)
+    return "\n".join(record.getMessage() for record in caplog.records)
+
+
+def mend(run: ResolvedRun) -> None:
+    """Add an action that was missing: a click on A's second pin."""
+    path = storage.local_path(run.event_log_uri) / ACTIONS_15
+    rows = pq.read_table(path, partitioning=None)
+    added = acted(1, 20, "repin", "15 02:00", "15 02:05", "A")
+    pq.write_table(pa.concat_tables([rows, pa.Table.from_pylist([added], rows.schema)]), path)
+
+
+def test_a_mended_log_is_built_again_and_that_is_said(
+    run: ResolvedRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, first = built(run), finished_at(run)
+    mend(run)
+    said = run_again(run, caplog)
+    assert f"the event log has changed: {ACTIONS_15} written again; it is done again" in said
+    assert built(run).digest != before.digest
+    assert finished_at(run) != first
+    assert built(run).digest == write_snapshot(run).digest
+
+
+def test_the_same_log_is_replayed(run: ResolvedRun, caplog: pytest.LogCaptureFixture) -> None:
+    first = finished_at(run)
+    assert run_again(run, caplog) == ""
+    assert finished_at(run) == first
+
+
+def test_who_was_killed_while_building_the_mended_log_builds_it_again(
+    run: ResolvedRun, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = built(run)
+    mend(run)
+    with monkeypatch.context() as patch:
+
+        def killed(run: ResolvedRun) -> Snapshot:
+            raise KeyboardInterrupt
+
+        patch.setattr("pipelines.snapshot.build.write_snapshot", killed)
+        with pytest.raises(KeyboardInterrupt):
+            runner.run_stage("build_snapshot", run.run_uri)
+    assert built(run) == before  # and the list of files is that of the mended log already
+    assert "changed" in run_again(run, caplog)
+    assert built(run).digest != before.digest
+
+
+def test_a_new_file_that_was_known_later_changes_nothing(
+    run: ResolvedRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = finished_at(run)
+    path = storage.local_path(run.event_log_uri) / ACTIONS_15
+    rows = pq.read_table(path, partitioning=None)
+    late = acted(1, 20, "repin", "15 02:00", "15 02:05", "A") | {"known_at": january("20 00:00")}
+    pq.write_table(pa.Table.from_pylist([late], rows.schema), path.with_name("late.parquet"))
+    assert run_again(run, caplog) == ""
+    assert finished_at(run) == first
+
+
+def test_new_files_and_files_that_are_gone_are_named(
+    run: ResolvedRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = storage.local_path(run.event_log_uri) / ACTIONS_15
+    path.rename(path.with_name("part-1.parquet"))
+    before = built(run)
+    said = run_again(run, caplog)
+    assert f"part-1.parquet new; {ACTIONS_15} gone" in said
+    assert built(run) == before  # the same rows: the stages behind replay
+
+
+def test_a_file_of_the_same_size_that_was_written_again_counts(
+    run: ResolvedRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = storage.local_path(run.event_log_uri) / ACTIONS_15
+    os.utime(path, (2_000_000_000, 2_000_000_000))
+    assert "written again" in run_again(run, caplog)
+
+
+def test_a_manifest_from_before_stays_and_so_does_one_whose_log_is_gone(
+    run: ResolvedRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = runner.read_record(run.run_uri, "build_snapshot")
+    resolved = runner.read_record(run.run_uri, "resolve_run").artifact
+    plain = digest_of(["build_snapshot", runner.STAGE_VERSION, digest_of(resolved), []])
+    old = record.model_copy(update={"input_digest": plain}).sealed()
+    storage.write_model(manifest_uri(run.run_uri, "build_snapshot"), old)
+    mend(run)
+    assert run_again(run, caplog) == ""
+    storage.write_model(manifest_uri(run.run_uri, "build_snapshot"), record)
+    shutil.rmtree(storage.local_path(run.event_log_uri))
+    assert "not compared with what was read of it: no event log at" in run_again(run, caplog)
+    with pytest.raises(DataContractError):
+        list_event_log(run)
+    assert finished_at(run) == str(record.finished_at)
+
+
+def test_the_duplicates_of_this_log_are_counted_though_the_content_is_there(
+    tmp_path: Path,
+) -> None:
+    write_tiny_log(tmp_path / "event_log")
+    first = write_snapshot(make_run(tmp_path, tiny_config(), TINY_AS_OF))
+    again = shown("C", 1, "18 00:01", 30, 10)
+    write_tiny_log(tmp_path / "event_log", [*tiny_impressions(), *again], tiny_actions())
+    second = write_snapshot(make_run(tmp_path, tiny_config(), TINY_AS_OF))
+    assert (first.digest, first.num_duplicate_impressions) == (second.digest, 0)
+    assert second.num_duplicate_impressions == 2

@@ -1,0 +1,157 @@
+"""A recipe from outside is read once, in `resolve_run`; every lineage names it but the code's."""
+
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from pipelines import storage
+from pipelines.contracts.artifacts import Challenger, ResolvedRun, RunRequest
+from pipelines.contracts.code_identity import code_digest, code_version, project_digest
+from pipelines.contracts.config import RecipeRef
+from pipelines.contracts.errors import ConfigurationError, DataContractError
+from pipelines.contracts.run_layout import manifest_uri
+from pipelines.recipes import canonical
+from pipelines.registry import tracking
+from pipelines.registry.accepted import accepted_folder
+from pipelines.settings import Settings
+from pipelines.stages.resolve_run import run_uri_of
+from pipelines.stages.runner import read_artifact, read_record, start_run
+from support.worlds import write_planted_world
+from training.bundle.files import read_config
+
+pytestmark = pytest.mark.services
+AS_OF = datetime(2017, 3, 2, tzinfo=UTC)
+MODULE = "recipes_of_a_team"
+FUNCTION = """
+from pipelines.recipes import smoke
+
+def careful():
+    training = smoke().training.model_copy(update={"learning_rate": 0.001})
+    return smoke().model_copy(update={"recipe": "careful", "training": training})
+"""
+STAGES = ("build_snapshot", "check_snapshot", "train_challenger")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world") / "event_log"
+    write_planted_world(folder)
+    return folder
+
+
+@pytest.fixture
+def settings(
+    tmp_path: Path, world: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
+    values = {
+        "home": str(tmp_path / "home"),
+        "event_log": str(world),
+        "tracking_uri": tracking_uri,
+        "registered_model": f"outside_{tmp_path.name}",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(f"HOMEFEED_{name.upper()}", value)
+    return Settings()
+
+
+def request(recipe: str) -> RunRequest:
+    return RunRequest(
+        recipe=canonical(recipe),
+        as_of=AS_OF,
+        now=AS_OF,
+        may_promote=True,
+        num_devices=1,
+        trigger="outside",
+    )
+
+
+def test_later_stages_run_when_the_module_is_gone(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "team"
+    folder.mkdir()
+    (folder / f"{MODULE}.py").write_text(FUNCTION)
+    monkeypatch.syspath_prepend(str(folder))
+    codes = code_version(), code_digest(), project_digest()
+    run = start_run(request(f"{MODULE}:careful"), settings)
+    shutil.rmtree(folder)
+    del sys.modules[MODULE]
+    for stage in STAGES:  # as Airflow runs them: each in a process of its own
+        words = [sys.executable, "-m", "pipelines.cli", "stage", stage, "--run", run.run_uri]
+        ended = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+    assert read_artifact(run.run_uri, "resolve_run", ResolvedRun) == run
+    assert MODULE not in sys.modules
+
+    config = run.config
+    ref = RecipeRef(name="careful", digest=config.recipe_digest, reference=f"{MODULE}:careful")
+    assert config.recipe_ref == ref and config.training.learning_rate == 0.001
+    assert all(read_record(run.run_uri, s).recipe == ref for s in ("resolve_run", *STAGES))
+    trained = read_artifact(run.run_uri, "train_challenger", Challenger)
+    assert read_config(storage.local_path(trained.bundle_uri)).recipe == ref
+    _assert_in_mlflow(settings, trained, ref)
+    # The code is the same, and is not called changed, because of somebody's recipe.
+    assert (run.code_version, run.code_digest) == codes[:2]
+    made_with = read_record(run.run_uri, "train_challenger").made_with
+    assert made_with is not None
+    assert (made_with.code_version, made_with.code_digest, made_with.project_digest) == codes
+
+
+def _assert_in_mlflow(settings: Settings, trained: Challenger, ref: RecipeRef) -> None:
+    client = tracking.connect(settings.tracking_uri)
+    expected = {
+        "recipe": ref.name,
+        "recipe_digest": ref.digest,
+        "recipe_reference": ref.reference,
+    }
+    of_run = client.get_run(trained.model.mlflow_run_id).data
+    version = client.get_model_version(trained.model.name, trained.model.version)
+    for found in (of_run.tags, of_run.params, version.tags):
+        assert {name: found.get(name) for name in expected} == expected
+
+
+def test_a_module_that_the_worker_lacks_is_refused_before_anything_is_built(
+    settings: Settings,
+) -> None:
+    asked = request("no_such_package.recipes:careful")
+    with pytest.raises(ConfigurationError, match="in Airflow that is the worker, not the machine"):
+        start_run(asked, settings)
+    assert not storage.exists(manifest_uri(run_uri_of(asked, settings), "resolve_run"))
+    assert storage.list_names(f"{storage.to_uri(settings.workspace_location)}/snapshots") == []
+
+
+def test_what_the_log_cannot_feed_is_refused_before_anything_is_built(
+    settings: Settings, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: smoke\nsnapshot: {embedding_version: planted-9}\n")
+    with pytest.raises(DataContractError, match="cannot feed recipe file:.*'planted-9'"):
+        start_run(request(str(path)), settings)
+    path.write_text("extends: smoke\nmodel_gate: {target_metric: hide_volume_at_3}\n")
+    with pytest.raises(ConfigurationError, match="cannot come to a verdict: .*hide_volume_at_3"):
+        start_run(request(str(path)), settings)
+    assert storage.list_names(f"{storage.to_uri(settings.workspace_location)}/snapshots") == []
+
+
+def test_two_files_that_call_themselves_the_same_are_two_recipes(
+    settings: Settings, tmp_path: Path
+) -> None:
+    runs = []
+    for team, seed in (("one", 1), ("two", 2)):
+        path = tmp_path / team / "careful.yaml"
+        path.parent.mkdir()
+        path.write_text(f"extends: smoke\ntraining: {{batch_size: {seed + 400}}}\n")
+        runs.append(start_run(request(str(path)), settings))
+    one, other = runs
+    assert one.run_id != other.run_id
+    assert one.config.recipe == other.config.recipe == "careful"
+    assert one.config.recipe_digest != other.config.recipe_digest
+    folders = {accepted_folder(run.workspace_uri, run.config.reference) for run in runs}
+    assert len(folders) == 2 and all("accepted_snapshots/careful-" in each for each in folders)
+    # The request that names the cycle again finds it.
+    assert one.to_request().run_id == one.run_id
+    assert start_run(one.to_request(), settings) == one

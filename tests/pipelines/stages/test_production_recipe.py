@@ -1,0 +1,145 @@
+"""The `production` recipe is run: a whole cycle on a world that writes what that recipe reads.
+
+Heads, features, model, dropout and precision are the recipe's own. What is made smaller is what
+needs a large log: the gates' numbers of requests and users, the shards, and the batch, with the
+learning rate that belongs to it. How fast it must serve is left to machines that nobody shares.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from pipelines.contracts.artifacts import Challenger, DataReport, ResolvedRun, RunRequest, Snapshot
+from pipelines.contracts.config import RunConfig
+from pipelines.contracts.judgement import Decision, Judgement, Promotion
+from pipelines.recipes import RECIPES, production
+from pipelines.registry import tracking
+from pipelines.settings import Settings
+from pipelines.sources.publish import ingest
+from pipelines.sources.world.adapter import WorldAdapter
+from pipelines.sources.world.parameters import ProductionActions, make_parameters
+from pipelines.stages.runner import read_artifact, run_stage, start_run
+from pipelines.storage import local_path
+
+NAME = "production"
+STAGES = (
+    "build_snapshot",
+    "check_snapshot",
+    "train_challenger",
+    "train_anchor",
+    "compare_with_champion",
+    "promote_challenger",
+)
+AS_OF = datetime(2024, 1, 26, tzinfo=UTC)
+EASY = {
+    "sessions_per_week": 0.5,
+    "min_requests": 1,
+    "max_requests": 3,
+    "warmth_deviation": 0.0,
+    "repin_taste": 10.0,
+    "user_noise": 0.1,
+    "pin_noise": 0.3,
+    "hide_base": -3.0,
+    "click_base": -2.4,
+    "production": ProductionActions(long_click_base=1.0),
+}
+"""Users come seldom, so sequences are short; they repin by taste, which few steps can learn; and no
+action is so rare that the gate would not judge its head."""
+
+
+def small_production() -> RunConfig:
+    """The recipe, with the sizes of a small log."""
+    recipe = production()
+    smaller = {
+        "snapshot": {"num_shards": 2},
+        "training": {"batch_size": 64, "learning_rate": 0.002},
+        "data_gate": {"min_training_requests": 100, "min_holdout_requests": 50},
+        "model_gate": {"min_users": 30, "num_resamples": 500},
+        "serving": {"max_latency_p99_ms": 60_000.0, "num_calls": 50},
+    }
+    return recipe.model_copy(
+        update={
+            part: getattr(recipe, part).model_copy(update=sizes) for part, sizes in smaller.items()
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def cycle(tmp_path_factory: pytest.TempPathFactory, tracking_uri: str) -> ResolvedRun:
+    """A first cycle, through all of its stages."""
+    home = tmp_path_factory.mktemp(NAME)
+    world = make_parameters(
+        num_users=200, num_pins=300, num_days=25, start="2024-01-01", seed=7, like="production"
+    )
+    ingest(WorldAdapter(world.model_copy(update=EASY)), str(home / "event_log"))
+    settings = Settings(
+        home=str(home), tracking_uri=tracking_uri, registered_model=NAME, experiment=NAME
+    )
+    request = RunRequest(
+        recipe=NAME,
+        as_of=AS_OF,
+        now=datetime(2026, 1, 1, tzinfo=UTC),
+        may_promote=True,
+        num_devices=1,
+        trigger="test",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RECIPES, NAME, small_production)
+        run = start_run(request, settings)
+        for name in STAGES:
+            run_stage(name, run.run_uri)
+    return run
+
+
+def test_nothing_is_smaller_but_what_needs_a_large_log() -> None:
+    whole, small = production(), small_production()
+    assert small.features == whole.features
+    assert small.model == whole.model
+    assert (whole.model.dropout, whole.training.precision) == (0.1, "bf16-mixed")
+    sizes = {"batch_size": whole.training.batch_size, "learning_rate": 0.0048}
+    assert small.training.model_copy(update=sizes) == whole.training
+    gate = {"min_users": 10_000, "num_resamples": whole.model_gate.num_resamples}
+    assert small.model_gate.model_copy(update=gate) == whole.model_gate
+
+
+@pytest.mark.services
+@pytest.mark.slow
+def test_every_action_of_the_recipe_is_a_label(cycle: ResolvedRun) -> None:
+    snapshot = read_artifact(cycle.run_uri, "build_snapshot", Snapshot)
+    report = read_artifact(cycle.run_uri, "check_snapshot", DataReport)
+    assert report.is_accepted
+    assert snapshot.embedding_version == "pinsage-1"
+    assert snapshot.features == production().features
+
+
+@pytest.mark.services
+@pytest.mark.slow
+def test_it_is_trained_under_dropout_and_bfloat16_and_judged_by_all_heads(
+    cycle: ResolvedRun,
+) -> None:
+    challenger = read_artifact(cycle.run_uri, "train_challenger", Challenger)
+    assert challenger.num_steps > 50
+    judgement = read_artifact(cycle.run_uri, "compare_with_champion", Judgement)
+    verdict = judgement.verdict
+    assert verdict.decision is Decision.PROMOTE, verdict.reasons
+    said = " ".join(verdict.reasons)
+    assert "hit_at_3.hide" in said
+    assert "in calibration: repin, click, long_click, closeup, hide" in said
+    page: Path = local_path(judgement.report_uri)
+    assert "long_click" in page.read_text()
+
+
+@pytest.mark.services
+@pytest.mark.slow
+def test_it_serves_as_it_was_trained(cycle: ResolvedRun, tracking_uri: str) -> None:
+    """Without dropout and in float32, by another kernel than in training, to the same scores."""
+    challenger = read_artifact(cycle.run_uri, "train_challenger", Challenger)
+    judgement = read_artifact(cycle.run_uri, "compare_with_champion", Judgement)
+    assert judgement.serving.problems == ()
+    promotion = read_artifact(cycle.run_uri, "promote_challenger", Promotion)
+    assert promotion.champion_after == challenger.model
+    client: MlflowClient = tracking.connect(tracking_uri)
+    serving = client.get_model_version_by_alias(NAME, "champion")
+    assert serving.version == challenger.model.version

@@ -1,0 +1,127 @@
+"""docs/event_log.md is true: its table is the contract's, and its commands run on such a CSV."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from typer.testing import CliRunner
+
+from pipelines import sources
+from pipelines.cli.main import app
+from pipelines.contracts.schemas import EVENT_LOG_TABLES
+from pipelines.log_check.init import write_example
+from support.commands import parse
+
+ROW = re.compile(r"^\| (\w+) \| (\w+) \| ([\w ]+) \| (yes|no) \|", re.MULTILINE)
+BLOCKS = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+CSV = re.compile(r"^```csv (\w+\.csv)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+NUM_DAYS = 4
+
+
+@pytest.fixture
+def page(repository: Path) -> str:
+    return (repository / "docs" / "event_log.md").read_text()
+
+
+def commands(page: str) -> list[str]:
+    lines = "".join(text for kind, text in BLOCKS.findall(page) if not kind).splitlines()
+    return [line for line in lines if "homefeed " in line or line.startswith("python ")]
+
+
+def columns_of(text: str) -> list[str]:
+    return text.splitlines()[0].split(",")
+
+
+def write_tables(folder: Path, examples: dict[str, str]) -> None:
+    """Write tables with the columns of the page's own, and some days of rows; r0 is the page's."""
+    rng, shown, done = np.random.default_rng(1), [], []
+    for request in range(NUM_DAYS * 30):
+        user, day = f"user-{request % 20}", 1 + request * NUM_DAYS // (NUM_DAYS * 30)
+        time = f"2026-01-{day:02d}T{9 + request % 10:02d}:00:00Z"
+        for position, item in enumerate(rng.choice(12, 5, replace=False)):
+            shown.append((f"r{request}", user, f"item-{item}", time, position))
+            if rng.random() < 0.3:
+                done.append((user, f"item-{item}", "click", time, f"r{request}"))
+    rows = {
+        "shown.csv": shown,
+        "done.csv": done,
+        "items.csv": [(f"item-{n}", f"word{n % 3} thing") for n in range(12)],
+    }
+    for name, text in examples.items():
+        frame = pd.DataFrame(rows[name], columns=columns_of(text))
+        frame.to_csv(folder / name, index=False)
+
+
+def test_the_table_of_columns_is_the_contracts(page: str) -> None:
+    said = [
+        (table, column, kind, nulls == "yes") for table, column, kind, nulls in ROW.findall(page)
+    ]
+    expected = [
+        (table, field.name, shown(field.type), field.nullable)
+        for table, schema in EVENT_LOG_TABLES.items()
+        for field in schema
+    ]
+    assert said == expected
+
+
+def shown(kind: pa.DataType) -> str:
+    return "list of float" if pa.types.is_fixed_size_list(kind) else str(kind)
+
+
+def test_every_command_is_understood(page: str) -> None:
+    own = [line for line in commands(page) if "homefeed " in line]
+    assert len(own) == 5
+    for line in own:
+        assert parse(line).info_name in line
+
+
+def test_the_example_of_the_page_has_the_adapters_columns(page: str, tmp_path: Path) -> None:
+    write_example(tmp_path / "mine")
+    adapter = (tmp_path / "mine" / "make_log.py").read_text()
+    found = dict(CSV.findall(page))
+    assert list(found) == ["shown.csv", "done.csv", "items.csv"]
+    for name, text in found.items():
+        assert f'read("{name.removesuffix(".csv")}")' in adapter
+        assert {len(line.split(",")) for line in text.splitlines()} == {len(columns_of(text))}
+    assert f"adapter of {adapter.count(chr(10))} lines" in page
+
+
+@pytest.mark.skipif(
+    not hasattr(sources, "EventLogWriter"), reason="the writer of event logs is not there"
+)
+def test_from_a_csv_to_a_judged_log(
+    page: str, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page's own commands, up to the cycle, which the tests of whole cycles run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(repository))
+    said = []
+    for line in commands(page):
+        words = shlex.split(line)
+        if "retrain" in words:
+            continue
+        if words[0] == "python":
+            subprocess.run([sys.executable, *words[1:]], check=True)
+        else:
+            done = CliRunner().invoke(app, words[1:], catch_exceptions=False)
+            said.append(done.output)
+        if "init" in words:
+            write_tables(tmp_path / "mine" / "tables", dict(CSV.findall(page)))
+            recipe = tmp_path / "mine" / "recipe.yaml"
+            days = {"training_days: 14": "training_days: 1", "holdout_days: 7": "holdout_days: 1"}
+            text = recipe.read_text()
+            for usual, short in days.items():
+                text = text.replace(usual, short)
+            recipe.write_text(text)
+    wrote, judged, as_recipe, one = said
+    assert "make_log.py" in wrote
+    assert "0 errors" in judged
+    assert (tmp_path / "mine" / "log.html").exists()
+    assert "head 'like' predicts (0 such actions" in as_recipe
+    assert "request r0 of user" in one and "candidates: 5" in one

@@ -1,0 +1,147 @@
+"""Features that may be missing on their way from a snapshot to a model, a bundle and scores."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.config import RunConfig
+from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.features.numeric import NumericFeature
+from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
+from pipelines.storage import local_path
+from support.random_log import build, config_of, write_random_log
+from training.bundle.calibration import Calibrator
+from training.bundle.configuration import BundleConfig
+from training.bundle.files import write_bundle
+from training.bundle.score_split import score_split
+from training.data.example_rows import load_rows
+from training.data.input_checks import check_features
+from training.data.reader import SnapshotReader
+from training.data.statistics import measure_statistics
+from training.model.ranker import Ranker
+
+CHOSEN = tuple(
+    NumericFeature(name=name)
+    for name in ("weekday", "since_last_touch_of_pin", "impressions.price", "past_engagements")
+)
+INPUTS = (
+    *("weekday", "since_last_touch_of_pin", "since_last_touch_of_pin_missing"),
+    *("impressions.price", "impressions.price_missing", "past_engagements"),
+)
+
+
+@dataclass(frozen=True)
+class Built:
+    config: RunConfig
+    snapshot: Snapshot
+    folder: Path
+    reader: SnapshotReader
+    without: Snapshot  # of the same log, without the chosen features
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    folder = tmp_path_factory.mktemp("numeric")
+    write_random_log(folder / "event_log")
+    config = config_of(*CHOSEN)
+    snapshot = build(folder, config)
+    place = local_path(snapshot.uri)
+    reader = SnapshotReader(snapshot, place, config.features, max_actions=20)
+    return Built(config, snapshot, place, reader, build(folder, config_of()))
+
+
+def test_a_batch_has_each_feature_and_then_its_flag(built: Built) -> None:
+    index = built.reader.index(SPLIT_HOLDOUT)
+    batch = built.reader.make_batch(index)
+    rows = load_rows(built.snapshot, built.folder, SPLIT_HOLDOUT)
+    assert built.config.features.numeric_inputs == INPUTS
+    assert batch.numeric_CN.dtype == torch.float32
+    assert batch.numeric_CN.shape == (len(rows.pin_row), len(INPUTS))
+    for n, name in enumerate(INPUTS):
+        assert batch.numeric_CN[:, n].tolist() == rows.numeric[name].tolist()
+    flag = rows.numeric["since_last_touch_of_pin_missing"]
+    assert 0 < flag.sum() < len(flag)
+    assert set(rows.numeric["since_last_touch_of_pin"][flag == 1]) == {0.0}
+
+
+def test_rows_hold_the_baselines_numbers_too(built: Built) -> None:
+    rows = load_rows(built.without, local_path(built.without.uri), SPLIT_HOLDOUT)
+    assert list(rows.numeric) == [
+        *("pin_popularity", "past_engagements", "pin_popularity_1d", "pin_popularity_7d"),
+        *("pin_popularity_28d", "pin_age", "pin_age_missing"),
+    ]
+
+
+def test_scales_are_of_the_rows_where_a_feature_is_not_missing(built: Built) -> None:
+    index = built.reader.index(SPLIT_TRAINING)
+    found = measure_statistics(built.reader, index, built.config.features)
+    price = built.reader.example_column(index, "num_impressions.price")
+    flag = built.reader.example_column(index, "num_impressions.price_missing")
+    assert found.numeric_mean_N[3] == pytest.approx(price[flag == 0].mean())
+    assert found.numeric_scale_N[3] == pytest.approx(price[flag == 0].std())
+    assert found.numeric_mean_N[4] == pytest.approx(flag.mean())
+    assert found.numeric_mean_N[3] != pytest.approx(price.mean())
+
+
+def test_a_feature_that_is_always_missing_has_a_scale_of_one(
+    built: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    column = built.reader.example_column
+
+    def always_missing(index: object, name: str) -> np.ndarray:
+        values = column(index, name)
+        return np.full_like(values, name.endswith("_missing")) if "price" in name else values
+
+    monkeypatch.setattr(built.reader, "example_column", always_missing)
+    index = built.reader.index(SPLIT_TRAINING)
+    found = measure_statistics(built.reader, index, built.config.features)
+    assert (found.numeric_mean_N[3], found.numeric_scale_N[3]) == (0.0, 1.0)
+    assert (found.numeric_mean_N[4], found.numeric_scale_N[4]) == (1.0, 1.0)
+
+
+def test_a_bundle_with_flags_scores_and_needs_its_features(built: Built, tmp_path: Path) -> None:
+    features, model = built.config.features, built.config.model
+    torch.manual_seed(3)
+    ranker = Ranker(features, model, embedding_dim=32).eval()
+    index = built.reader.index(SPLIT_TRAINING)
+    ranker.adopt(measure_statistics(built.reader, index, features))
+    config = BundleConfig(
+        features=features,
+        model=model,
+        embedding_version=built.snapshot.embedding_version,
+        embedding_dim=32,
+        negative_keep_fraction=1.0,
+        calibrators=tuple(
+            Calibrator(head=head, scale=1.0, shift=0.0) for head in features.head_names
+        ),
+        as_of=datetime(2017, 3, 1, tzinfo=UTC),
+        snapshot_digest=built.snapshot.digest,
+        code_version="test",
+        seed=3,
+    )
+    golden = built.reader.make_batch(index.take(np.arange(3)))
+    write_bundle(tmp_path / "bundle", ranker, config, golden)
+    scores = score_split(tmp_path / "bundle", built.snapshot, built.folder, SPLIT_HOLDOUT)
+    assert np.isfinite(scores.ranking_score).all()
+    assert len(np.unique(scores.ranking_score)) > 10
+
+    place = local_path(built.without.uri)
+    expected = r"has numeric features \('past_engagements',\), but the bundle of 2017-03-01 .*needs"
+    with pytest.raises(DataContractError, match=expected):
+        score_split(tmp_path / "bundle", built.without, place, SPLIT_HOLDOUT)
+
+
+def test_training_on_a_snapshot_without_a_feature_is_refused(built: Built) -> None:
+    check_features(built.snapshot, built.config.features)
+    with pytest.raises(DataContractError, match="numeric features .* but the recipe needs"):
+        check_features(built.without, built.config.features)
+    other = built.config.features.model_copy(
+        update={"numeric": (NumericFeature(name="pin_age", column="created_at"),)}
+    )
+    with pytest.raises(DataContractError, match=r"pin_age \(column=created_at\)"):
+        check_features(built.snapshot, other)

@@ -1,0 +1,116 @@
+"""Baselines are measured on planted rows whose order is known, on the draws that all metrics see.
+
+Letters: N examples.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pipelines.contracts.errors import DataContractError
+from pipelines.recipes import smoke
+from support.holdouts import (
+    AGAINST_POPULARITY,
+    HEADS,
+    noisy_scores,
+    planted_rows,
+    popularity_scores,
+)
+from training.bundle.score_split import SplitScores
+from training.data.example_rows import ExampleRows
+from validation.model_gate.baselines.measure import Baselines, make_baselines, measure
+from validation.model_gate.baselines.rankings import RANDOM
+from validation.model_gate.comparison import compare
+from validation.model_gate.holdout_metrics import level_of
+from validation.model_gate.target_metric import target_metric
+
+CONFIG = smoke().model_copy(
+    update={"features": smoke().features.model_copy(update={"heads": HEADS[:1]})}
+)
+
+
+def with_numbers(rows: ExampleRows, truth: np.ndarray, seed: int) -> ExampleRows:
+    """Return the rows with every number that a ranking needs; newest first is a bad one."""
+    rng = np.random.default_rng(seed)
+    noise = rng.random(len(truth)).astype(np.float32)
+    popularity = rows.numeric["pin_popularity_28d"]
+    numbers = {
+        "pin_popularity_1d": noise,
+        "pin_popularity_7d": popularity + noise,
+        "pin_popularity_28d": popularity,
+        "pin_age": truth.astype(np.float32),
+        "past_engagements": np.zeros_like(noise),
+    }
+    return replace(rows, numeric=numbers)
+
+
+@pytest.fixture(scope="module")
+def measured() -> tuple[ExampleRows, SplitScores, Baselines]:
+    rows, truth = planted_rows(num_users=200)
+    rows = with_numbers(rows, truth["repin"], 1)
+    training, its_truth = planted_rows(num_users=200, seed=8)
+    training = with_numbers(training, its_truth["repin"], 2)
+    ours = noisy_scores(truth, 0.3, 1)
+    return rows, ours, measure(rows, ours, make_baselines(rows, training, CONFIG), CONFIG)
+
+
+def test_the_best_comes_first_and_every_one_is_there(
+    measured: tuple[ExampleRows, SplitScores, Baselines],
+) -> None:
+    _, _, found = measured
+    levels = [facts.level.value for facts in found.facts if facts.level is not None]
+    assert len(levels) == 7
+    assert levels == sorted(levels, reverse=True)
+    # The regression is told the truth itself, as the pin's age, and turns it round.
+    assert found.best().name == "logistic regression"
+    assert found.facts[1].name == "popularity, 28 days"
+    assert found.facts[-1].name == "newest first"
+    assert found.facts[-1].is_below_random
+    assert [facts.name for facts in found.facts if facts.is_below_random] == ["newest first"]
+
+
+def test_level_and_change_are_those_of_the_gate_itself(
+    measured: tuple[ExampleRows, SplitScores, Baselines],
+) -> None:
+    rows, ours, found = measured
+    popular = next(facts for facts in found.facts if facts.name == "popularity, 28 days")
+    theirs = popularity_scores(rows)
+    gate, heads = CONFIG.model_gate, CONFIG.features.heads
+    target = target_metric(gate, heads)
+    assert popular.level is not None and popular.change is not None
+    assert popular.level.value == pytest.approx(level_of(rows, theirs, heads, target), rel=1e-12)
+    row = compare(rows, ours, theirs, AGAINST_POPULARITY, heads, gate).target
+    assert row is not None
+    assert popular.change == row.relative_change
+    assert popular.level == row.baseline_interval
+
+
+def test_a_number_that_the_snapshot_lacks_is_named_and_the_others_go_on(
+    measured: tuple[ExampleRows, SplitScores, Baselines],
+) -> None:
+    rows, ours, _ = measured
+    without = {name: column for name, column in rows.numeric.items() if name != "pin_age"}
+    few = replace(rows, numeric=without)
+    found = measure(few, ours, make_baselines(few, few, CONFIG), CONFIG)
+    gone = found.facts[-1]
+    assert (gone.name, gone.level, gone.change) == ("newest first", None, None)
+    assert gone.note == "The snapshot does not hold pin_age."
+    assert RANDOM in found.scores and "newest first" not in found.scores
+
+
+def test_nothing_to_measure_is_an_error(
+    measured: tuple[ExampleRows, SplitScores, Baselines],
+) -> None:
+    rows, ours, _ = measured
+    no_labels = {head: np.zeros_like(label) for head, label in rows.labels.items()}
+    found = measure(
+        replace(rows, labels=no_labels),
+        ours,
+        make_baselines(rows, replace(rows, labels=no_labels), CONFIG),
+        CONFIG,
+    )
+    regression = next(facts for facts in found.facts if facts.kind == "regression")
+    assert "all 9,600 training labels are the same" in regression.note
+    with pytest.raises(DataContractError, match="no baseline could be measured"):
+        Baselines((), {}).best()
