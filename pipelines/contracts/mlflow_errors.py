@@ -11,7 +11,9 @@ answers there.
 import contextlib
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from pipelines.contracts.errors import (
@@ -207,6 +209,42 @@ def ask_again(ask: Callable[[], Value]) -> Value:
                 raise
         time.sleep(wait_s)
     return ask()
+
+
+def ask_all_again(asks: Sequence[Callable[[], object]], num_at_a_time: int = 1) -> None:
+    """Ask for many things, and again for those that meet an outage, while others come through.
+
+    Over a line that spoils one request in three, each of a hundred requests may be asked again and
+    hardly ever all of them succeed within three attempts each. So what failed goes to the end of
+    the queue, and an outage is raised only once three batches in a row have brought nothing.
+
+    Args:
+        asks: Requests that may be sent more than once.
+        num_at_a_time: How many of them are sent together.
+    """
+    waiting, waits = deque(asks), deque(WAITS_S)
+    with ThreadPoolExecutor(num_at_a_time) as pool:
+        while waiting:
+            batch = [waiting.popleft() for _ in range(min(num_at_a_time, len(waiting)))]
+            outages = list(pool.map(_outage_of, batch))
+            failed = [ask for ask, outage in zip(batch, outages, strict=True) if outage]
+            waiting.extend(failed)
+            if len(failed) < len(batch):
+                waits = deque(WAITS_S)
+            elif waits:
+                time.sleep(waits.popleft())
+            else:
+                raise next(outage for outage in outages if outage)
+
+
+def _outage_of(ask: Callable[[], object]) -> Exception | None:
+    try:
+        ask()
+    except Exception as error:
+        if not is_outage(error):
+            raise
+        return error
+    return None
 
 
 def make_once(find: Callable[[], Value | None], make: Callable[[], Value]) -> Value:

@@ -6,6 +6,7 @@ Not for the registry: who is challenger or champion is `pipelines.registry.regis
 import importlib.metadata
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,7 +16,7 @@ import pipelines.contracts
 import training
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.files import digest_files, digest_of_files
-from pipelines.contracts.mlflow_errors import make_once, translated_outages
+from pipelines.contracts.mlflow_errors import ask_all_again, make_once, translated_outages
 from training.bundle.configuration import BundleConfig
 from training.bundle.files import read_golden
 from training.bundle.logged_files import fetch
@@ -122,10 +123,9 @@ def _upload(client: "MlflowClient", bundle_dir: Path, run_id: str, model: "Logge
         folder = Path(scratch) / "model"
         _write_model(folder, Path(scratch) / "code", bundle_dir, run_id, model)
         digest = digest_of_files(digest_files(folder))
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            # One by one, each more than once if need be: sent at once, one fault spoils them all.
-            place = path.parent.relative_to(folder).as_posix()
-            client.log_model_artifact(model.model_id, str(path), None if place == "." else place)
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        # One by one, each more than once if need be: sent at once, one fault spoils them all.
+        ask_all_again([partial(_send, client, model, path, folder) for path in paths])
     outputs = client.get_run(run_id).outputs
     known = [each.model_id for each in outputs.model_outputs] if outputs else []
     if model.model_id not in known:
@@ -134,6 +134,11 @@ def _upload(client: "MlflowClient", bundle_dir: Path, run_id: str, model: "Logge
     client.set_logged_model_tags(model.model_id, {_MODEL_DIGEST_TAG: digest})
     client.finalize_logged_model(model.model_id, "READY")
     return digest
+
+
+def _send(client: "MlflowClient", model: "LoggedModel", path: Path, folder: Path) -> None:
+    place = path.parent.relative_to(folder).as_posix()
+    client.log_model_artifact(model.model_id, str(path), None if place == "." else place)
 
 
 def _write_model(

@@ -1,6 +1,8 @@
 """One rule for MLflow errors: what a server refuses, what a cut line is, and codes in between."""
 
 import json
+import random
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import InvalidUrlException, MlflowException
 from mlflow.protos import databricks_pb2 as codes
 
+from pipelines.contracts import mlflow_errors
 from pipelines.contracts.errors import (
     ConfigurationError,
     HomefeedError,
@@ -18,7 +21,7 @@ from pipelines.contracts.errors import (
     TrackingRefusedError,
     TrackingUnavailableError,
 )
-from pipelines.contracts.mlflow_errors import kind_of, translated_outages
+from pipelines.contracts.mlflow_errors import ask_again, ask_all_again, kind_of, translated_outages
 from support.answers import PAGE, server_that_answers
 from support.line import line_to
 from training.bundle.mlflow_model import log_bundle
@@ -239,3 +242,49 @@ def test_a_cut_line_is_an_outage_and_a_mended_one_is_not(tracking_uri: str) -> N
         line.mend()
         with translated_outages(line.url):
             assert client.search_experiments(max_results=1)
+
+
+def answered(taken: list[int], number: int, outages: dict[int, int]) -> None:
+    """Note a number, after as many outages as are planned for it."""
+    if outages.get(number, 0):
+        outages[number] -= 1
+        raise requests.ConnectionError(f"lost {number}")
+    taken.append(number)
+
+
+@pytest.mark.parametrize(("num_at_a_time", "is_patient"), [(1, True), (8, False)])
+def test_a_hundred_requests_come_through_a_line_that_spoils_a_quarter_of_them(
+    monkeypatch: pytest.MonkeyPatch, num_at_a_time: int, is_patient: bool
+) -> None:
+    """Files are sent one by one by a client that asks again itself, and fetched eight together."""
+    monkeypatch.setattr(mlflow_errors, "WAITS_S", (0.0, 0.0))
+    draw, taken = random.Random(7), list[int]()
+
+    def ask(number: int) -> None:
+        answered(taken, number, {number: int(draw.random() < 0.25)})
+
+    asks = [partial(ask, number) for number in range(100)]
+    patient = [partial(ask_again, each) for each in asks] if is_patient else asks
+    ask_all_again(patient, num_at_a_time)
+    assert sorted(taken) == list(range(100))
+
+
+def test_an_outage_that_lets_nothing_through_is_told_after_three_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mlflow_errors, "WAITS_S", (0.0, 0.0))
+    taken: list[int] = []
+    outages = dict.fromkeys(range(3, 100), 10)
+    with pytest.raises(requests.ConnectionError, match="lost"):
+        ask_all_again([partial(answered, taken, n, outages) for n in range(100)], 4)
+    assert taken == [0, 1, 2]
+    # The batch that brought three, and three more in vain: thirteen requests met the outage.
+    assert 10 * 97 - sum(outages.values()) == 13
+
+
+def test_what_is_no_outage_is_raised_at_once() -> None:
+    def fail() -> None:
+        raise ValueError("not about a line")
+
+    with pytest.raises(ValueError, match="not about a line"):
+        ask_all_again([fail])
