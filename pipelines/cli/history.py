@@ -59,7 +59,8 @@ def history(context: typer.Context) -> None:
     known = record.load(workspace_uri, settings.registered_model)
     say(f"workspace: {workspace_uri}")
     for _, entry in known.entries:
-        say(f"{entry.moved_at:%Y-%m-%dT%H:%M:%SZ}  {entry.kind:9}  {_label(entry)}  {entry.reason}")
+        moved_at, label = f"{entry.moved_at:%Y-%m-%dT%H:%M:%SZ}", _label(entry, known)
+        say(f"{moved_at}  {entry.kind:9}  {label}  {entry.reason}")
     _say_begun(known)
     reconcile.require_agreement(_look(settings, workspace_uri))
     if known.damaged:
@@ -124,13 +125,19 @@ def _served(
     """
     if unsettled is not None and unsettled.intent.entry.moved_at <= instant:
         entry, tail = unsettled.intent.entry, "; its outcome is not on record yet"
-        return f"{_label(entry)}, since its move of {entry.moved_at}{tail}"
+        return f"{_label(entry, known)}, since its move of {entry.moved_at}{tail}"
     entry = record.serving_at(known, name, instant)
-    return f"{_label(entry)}, since {entry.moved_at}"
+    return f"{_label(entry, known)}, since {entry.moved_at}"
 
 
-def _label(entry: record.HistoryEntry) -> str:
-    return f"{entry.model.label} (as_of {entry.model.as_of:%Y-%m-%d})"
+def _label(entry: record.HistoryEntry, known: record.History) -> str:
+    """Name the model, its day and the recipe that it was promoted by, if that is on record.
+
+    A rollback records no recipe: the one of the model's promotion holds.
+    """
+    made_by = [each.recipe for _, each in known.entries if each.model == entry.model]
+    recipe = next((f", recipe {found.label}" for found in made_by if found is not None), "")
+    return f"{entry.model.label} (as_of {entry.model.as_of:%Y-%m-%d}{recipe})"
 
 
 def _say_begun(known: record.History) -> None:

@@ -50,14 +50,16 @@ def homefeed(*words: str) -> Result:
 
 
 def test_it_says_what_serves_and_served_and_in_which_workspace(run: ResolvedRun) -> None:
-    label = run.registered_model
+    label, recipe = run.registered_model, run.config.recipe_ref
+    assert recipe.label == f"smoke ({recipe.digest[:12]})"
     shown = homefeed("serving")
     assert shown.exit_code == 0, shown.output
     place, line = shown.output.splitlines()
     assert place == f"workspace: {run.workspace_uri}"
-    assert line == f"{label} v1 (as_of 2017-06-12), since 2026-03-09 00:00:00+00:00"
+    serves = f"{label} v1 (as_of 2017-06-12, recipe {recipe.label})"
+    assert line == f"{serves}, since 2026-03-09 00:00:00+00:00"
     [_, then] = homefeed("serving", "--at", "2026-03-08T12:00").output.splitlines()
-    assert then.startswith(f"{label} v2 (as_of 2017-06-26)")
+    assert then.startswith(f"{label} v2 (as_of 2017-06-26, recipe {recipe.label})")
 
 
 def test_a_history_that_is_gone_is_not_taken_for_no_champion_yet(run: ResolvedRun) -> None:
@@ -114,8 +116,8 @@ def test_a_move_without_an_outcome_is_told_by_what_the_alias_says(
     shown = homefeed("serving")
     assert shown.exit_code == 0, shown.output
     assert shown.output.splitlines()[1:] == [
-        f"{name} v2 (as_of 2017-06-26), since its move of {began_at}; "
-        f"its outcome is not on record yet"
+        f"{name} v2 (as_of 2017-06-26, recipe {run.config.recipe_ref.label}), since its move of "
+        f"{began_at}; its outcome is not on record yet"
     ]
     [_, then] = homefeed("serving", "--at", "2026-03-09T12:00").output.splitlines()
     assert then.startswith(f"{name} v1") and "not on record" not in then
