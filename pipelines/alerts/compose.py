@@ -271,7 +271,7 @@ def _certainty(comparison: Comparison) -> str:
     change = row.relative_change
     return (
         f"{comparison.target_metric}: {row.challenger:.4f} against {row.baseline:.4f} "
-        f"({comparison.baseline_kind.value}), {100 * change.value:+.2f} % with a "
+        f"({comparison.baseline_label}), {100 * change.value:+.2f} % with a "
         f"{100 * change.confidence:g} % interval of {100 * change.low:+.2f} % to "
         f"{100 * change.high:+.2f} %, on {rows}. This holdout shows changes of "
         f"{comparison.detectable_change} and more with 80 % power."

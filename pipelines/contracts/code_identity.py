@@ -33,6 +33,7 @@ PACKAGES = (
     "pydantic",
     "pytorch-lightning",
     "safetensors",
+    "scikit-learn",
     "scipy",
     "torch",
 )

@@ -50,6 +50,10 @@ class ConfigurationError(HomefeedError):
     exit_code = 78
 
 
+class OwnFunctionError(ConfigurationError):
+    """A recipe's own function cannot be found, fails, or looks at what it may not know."""
+
+
 class RecordDisagreesError(ConfigurationError):
     """The registry and the workspace's record say different things; a person has to look."""
 

@@ -55,7 +55,9 @@ class Comparison(Frozen):
     holdout: Window
     baseline_kind: BaselineKind
     baseline_name: str = Field(
-        default="", description="Of a first cycle's baseline, as in `BaselineFacts`; else ''."
+        default="",
+        exclude_if=lambda name: not name,  # so the digests of older judgements still fit
+        description="Of a first cycle's baseline, as in `BaselineFacts`; else ''.",
     )
     challenger_model: ModelRef
     baseline_model: ModelRef | None

@@ -117,7 +117,7 @@ def _describe_verdict(outcome: CycleOutcome) -> list[str]:
     target = comparison.target
     lines = [f"{judgement.verdict.decision}: {' '.join(judgement.verdict.reasons)}"]
     if target is not None:
-        lines.append(_describe_target(target, comparison.baseline_kind.value))
+        lines.append(_describe_target(target, comparison.baseline_label))
     rows = f"{comparison.num_users:,} users, {comparison.num_requests:,} requests"
     lines.append(f"holdout: {rows}; verdict page: {judgement.report_uri}")
     return lines

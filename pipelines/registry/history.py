@@ -52,7 +52,8 @@ class HistoryEntry(Frozen):
     recipe: RecipeRef | None = Field(
         default=None,
         exclude_if=lambda recipe: recipe is None,
-        description="Recipe of what a cycle promoted; None in older entries and for a person.",
+        description="Recipe of the model that starts to serve; None in older entries, and where a "
+        "person went back to a model.",
     )
     reason: str = Field(description="One sentence.")
 

@@ -21,6 +21,7 @@ from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import (
     DataContractError,
     DataGateFailedError,
+    OwnFunctionError,
     SnapshotDamagedError,
 )
 from pipelines.contracts.files import temporary_files_in
@@ -44,9 +45,10 @@ def train_anchor(
 ) -> FreshAnchor:
     """Train the accepted recipe on the challenger's rows, or say why there is nothing to do.
 
-    An accepted recipe that the data does not allow any more is no failure of the cycle: the
-    challenger is still judged, nothing is promoted, and people are told to name another. Every
-    other failure is one, as it is of `train_challenger`: it may pass, or a person mends it.
+    An accepted recipe that the data does not allow any more, or whose own function is gone, is no
+    failure of the cycle: the challenger is still judged, nothing is promoted, and people are told
+    to name another. Every other failure is one, as it is of `train_challenger`: it may pass, or a
+    person mends it.
 
     Raises:
         DataGateFailedError: the report does not accept this snapshot.
@@ -67,7 +69,7 @@ def train_anchor(
         trained = train_side(made, own, "anchor", output_uri, _REPAIR, node)
     except SnapshotDamagedError:
         raise
-    except DataContractError as error:
+    except (DataContractError, OwnFunctionError) as error:
         log.warning("the accepted recipe %r cannot be made: %s", accepted.reference, error)
         return _untrained(
             "The accepted recipe could not be trained.",

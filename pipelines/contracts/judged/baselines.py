@@ -33,6 +33,9 @@ class BaselineFacts(Frozen):
     change: Interval | None = Field(
         description="Challenger against it, relative; None where that could not be resampled."
     )
+    difference: Interval | None = Field(
+        default=None, description="Challenger minus it; it is there where its target is 0 too."
+    )
     against_random: Interval | None = Field(
         default=None, description="It against a random order, relative; None where not defined."
     )

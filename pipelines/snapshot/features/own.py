@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.contracts.base import sha256_of
-from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.errors import OwnFunctionError
 from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.snapshot.features.inputs import FeatureInputs, Floats
 from pipelines.snapshot.features.leak_check import check_no_leak
@@ -27,7 +27,7 @@ def source_digests(numeric: Sequence[NumericFeature]) -> dict[str, str]:
     """Return the sha256 of the source file of each own function's module, by the feature's name.
 
     Raises:
-        ConfigurationError: a function cannot be found, or its module has no source file.
+        OwnFunctionError: a function cannot be found, or its module has no source file.
     """
     return {feature.name: _source_digest(feature.name) for feature in numeric if feature.is_own}
 
@@ -36,7 +36,7 @@ def compute(seen: FeatureInputs, feature: NumericFeature) -> Floats:
     """Return what an own function returns for a shard, checked for leaks on some of its users.
 
     Raises:
-        ConfigurationError: the function cannot be imported, raises, returns something else than a
+        OwnFunctionError: the function cannot be imported, raises, returns something else than a
             number for each example, is not deterministic, or looks at what it may not know.
     """
     function, view = _load(feature.name), make_view(seen)
@@ -54,7 +54,7 @@ def _load(name: str) -> OwnFunction:
     function_name = name.partition(":")[2]
     function = getattr(module, function_name, None)
     if not callable(function):
-        raise ConfigurationError(
+        raise OwnFunctionError(
             f"features.numeric: {name!r} names no function: the module {module.__name__} has "
             f"{'nothing' if function is None else type(function).__name__} of the name "
             f"{function_name!r}; expected a function of one argument; correct the name"
@@ -67,13 +67,13 @@ def _module(name: str) -> ModuleType:
     try:
         return importlib.import_module(path)
     except ImportError as error:
-        raise ConfigurationError(
+        raise OwnFunctionError(
             f"features.numeric: the module of {name!r} cannot be imported in this process "
             f"({error}); expected a module that all processes find that build a snapshot; "
             f"install its package where the pipeline runs, or put its folder on PYTHONPATH"
         ) from error
     except Exception as error:
-        raise ConfigurationError(
+        raise OwnFunctionError(
             f"features.numeric: importing the module of {name!r} raised {_told(error)}; expected "
             f"no error; correct the module"
         ) from error
@@ -84,7 +84,7 @@ def _source_digest(name: str) -> str:
     module = _module(name)
     source = inspect.getsourcefile(module) if getattr(module, "__file__", None) else None
     if source is None or not Path(source).is_file():
-        raise ConfigurationError(
+        raise OwnFunctionError(
             f"features.numeric: the module of {name!r} has no source file, found "
             f"{getattr(module, '__file__', None)}; expected a .py file, whose content becomes part "
             f"of the snapshot's identity, and which other processes can import; write the function "
@@ -99,14 +99,14 @@ def _call(function: OwnFunction, feature: NumericFeature, given: Seen) -> Floats
     try:
         returned = function(given)
     except Exception as error:
-        raise ConfigurationError(
+        raise OwnFunctionError(
             f"features.numeric: {name} raised {_told(error)} on {num_examples} examples; expected "
             f"a number for each, also for rows that are cut to what was known before a request; "
             f"correct the function"
         ) from error
     values = np.asarray(returned)
     if values.dtype.kind not in "fiub" or values.shape != (num_examples,):
-        raise ConfigurationError(
+        raise OwnFunctionError(
             f"features.numeric: {name} returned {type(returned).__name__} of shape {values.shape} "
             f"and type {values.dtype}; expected float32 numbers of shape ({num_examples},), one "
             f"for each row of `examples`; correct the function"
@@ -122,7 +122,7 @@ def _check_finite(feature: NumericFeature, values: Floats) -> None:
     if is_bad.any():
         found = "inf" if np.isinf(values[is_bad]).any() else "NaN"
         hint = "" if feature.has_flag else ", or set may_be_missing=True, and NaN means 'not known'"
-        raise ConfigurationError(
+        raise OwnFunctionError(
             f"features.numeric: {feature.name} returned {found} for {int(is_bad.sum())} of "
             f"{len(values)} examples; expected finite float32 numbers; return a number{hint}"
         )

@@ -61,7 +61,7 @@ def test_a_regression_says_how_sure_and_what_serves(tmp_path):
     alert = receipt.alert
     assert alert.kind is AlertKind.REGRESSION
     assert alert.happened == REASON
-    assert "1.5000 against 1.6000 (champion), -6.25 %" in alert.certainty
+    assert "1.5000 against 1.6000 (champion test_ranker v3), -6.25 %" in alert.certainty
     assert "-5.00 % to -1.00 %" in alert.certainty
     assert "2.10 %" in alert.certainty and "1,234 users" in alert.certainty
     assert "test_ranker v3 (as_of 2017-02-16) stays champion" in alert.done

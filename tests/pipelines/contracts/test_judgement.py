@@ -26,6 +26,21 @@ def test_the_serving_check_says_exactly_where_the_scores_are_the_same() -> None:
     )
 
 
+OF_OLD = """
+holdout_digest holdout baseline_kind challenger_model baseline_model num_users num_requests
+num_examples segment_users metrics absent target_metric smallest_detectable_change bootstrap_seed
+baseline_holdout_digest are_scores_identical reliability heads differences seen pooled
+"""
+"""The fields of a comparison before baselines had names: the registry keeps digests of these."""
+
+
+def test_a_ruling_of_before_an_upgrade_has_the_same_digest_behind_it() -> None:
+    judgement = make_judgement(Decision.PROMOTE, "It won.")
+    assert set(judgement.comparison.model_dump(mode="json")) == set(OF_OLD.split())
+    named = judgement.comparison.model_copy(update={"baseline_name": "newest first"})
+    assert "baseline_name" in named.model_dump(mode="json")
+
+
 def measured_as(serving: ServingCheck, decision: Decision = Decision.REJECT) -> Judgement:
     """Return a judgement whose reasons give a serving check's figures, as `decide` gives them."""
     reasons = (*serving.problems, serving.describe(), "It lost.")

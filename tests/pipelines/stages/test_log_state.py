@@ -136,7 +136,8 @@ def test_a_manifest_from_before_stays_and_so_does_one_whose_log_is_gone(
 ) -> None:
     record = runner.read_record(run.run_uri, "build_snapshot")
     resolved = runner.read_record(run.run_uri, "resolve_run").artifact
-    plain = digest_of(["build_snapshot", runner.STAGE_VERSION, digest_of(resolved), []])
+    version = runner.STAGE_VERSIONS["build_snapshot"]
+    plain = digest_of(["build_snapshot", version, digest_of(resolved), []])
     old = record.model_copy(update={"input_digest": plain}).sealed()
     storage.write_model(manifest_uri(run.run_uri, "build_snapshot"), old)
     mend(run)

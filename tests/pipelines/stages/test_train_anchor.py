@@ -37,6 +37,7 @@ from pipelines.contracts.errors import (
     SnapshotDamagedError,
     TransientStorageError,
 )
+from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.contracts.judgement import BaselineKind, Judgement, Promoted, Promotion
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.recipes import RECIPES, smoke
@@ -324,11 +325,16 @@ def test_a_recipe_that_cannot_be_made_any_more_stops_promotions_and_not_the_cycl
 ) -> None:
     config = tiny[0].config
     gone = config.snapshot.model_copy(update={"embedding_version": "retired-7"})
-    accepted = config.model_copy(update={"snapshot": gone})
-    found = fresh_anchor(tiny, anchor=accepted)
-    assert found.trained is None
-    assert "cannot be made any more" in found.problem and "retired-7" in found.problem
-    assert "`homefeed anchor set --recipe NAME --reason ...`" in found.problem
+    own = (NumericFeature(name="retired_features:season"),)
+    without_function = config.features.model_copy(update={"numeric": own})
+    for said, accepted in (
+        ("retired-7", config.model_copy(update={"snapshot": gone})),
+        ("retired_features", config.model_copy(update={"features": without_function})),
+    ):
+        found = fresh_anchor(tiny, anchor=accepted)
+        assert found.trained is None
+        assert "cannot be made any more" in found.problem and said in found.problem
+        assert "`homefeed anchor set --recipe NAME --reason ...`" in found.problem
 
 
 @pytest.mark.parametrize("error", [TransientStorageError, SnapshotDamagedError, HomefeedError])

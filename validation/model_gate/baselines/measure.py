@@ -153,17 +153,22 @@ def _facts(
     """Return one baseline's facts from the table of comparisons."""
     row = cells.get(baseline.name)
     against_random = cells.get(_AGAINST_RANDOM + baseline.name)
+    # Where the challenger's scores are not finite, the pair with the random order has the level.
     level: Interval | None = row.baseline_interval if row is not None else None
-    change = row.relative_change if row is not None else None
+    if row is None and against_random is not None:
+        level = against_random.challenger_interval
     note = baseline.note
-    if not note and change is None:
-        note = f"Its {target.name} is zero in a resample of the users, or the challenger has none."
+    if not note and row is None:
+        note = f"The challenger has no {target.name}: its scores are not finite."
+    elif not note and row is not None and row.relative_change is None:
+        note = f"Its {target.name} is zero in a resample of the users."
     return BaselineFacts(
         name=baseline.name,
         kind=baseline.kind,
         description=baseline.description,
         level=level,
-        change=change,
+        change=row.relative_change if row is not None else None,
+        difference=row.difference if row is not None else None,
         against_random=against_random.relative_change if against_random is not None else None,
         note=note,
     )

@@ -42,6 +42,9 @@ def judge_baselines(
 
 def _judge(facts: BaselineFacts, margin: float, findings: Findings) -> None:
     """Hold the challenger of a first cycle against one baseline."""
+    if facts.change is None and facts.kind == "ranking" and facts.difference is not None:
+        _judge_by_difference(facts, facts.difference, findings)
+        return
     if facts.change is None:
         findings.missing.append(
             f"The challenger could not be held against {_named(facts)}: {facts.note}"
@@ -63,6 +66,21 @@ def _judge(facts: BaselineFacts, margin: float, findings: Findings) -> None:
             f"Against {_named(facts)}: {quote_change(facts.change)}, not surely above the "
             f"{percent(-allowed)} required of a first champion."
         )
+
+
+def _judge_by_difference(facts: BaselineFacts, difference: Interval, findings: Findings) -> None:
+    """Hold the challenger against a ranking whose target is zero in a resample of the users."""
+    said = (
+        f"Against {_named(facts)}: {difference.value:+.4f} ({difference.confidence * 100:g} % "
+        f"interval {difference.low:+.4f} to {difference.high:+.4f}), as a difference, because the "
+        f"ranking finds next to nothing"
+    )
+    if difference.low > 0:
+        findings.held.append(f"{said}.")
+    elif difference.high < 0:
+        findings.broken.append(f"{said}: it beats the challenger.")
+    else:
+        findings.held_back.append(f"{said}: not surely above zero.")
 
 
 def _beats(facts: BaselineFacts, change: Interval) -> str:

@@ -99,6 +99,32 @@ def test_a_number_that_the_snapshot_lacks_is_named_and_the_others_go_on(
     assert RANDOM in found.scores and "newest first" not in found.scores
 
 
+def test_a_challenger_without_finite_scores_takes_no_level_from_the_baselines(
+    measured: tuple[ExampleRows, SplitScores, Baselines],
+) -> None:
+    rows, ours, sound = measured
+    diverged = replace(ours, ranking_score=np.full_like(ours.ranking_score, np.nan))
+    found = measure(rows, diverged, make_baselines(rows, rows, CONFIG), CONFIG)
+    levels = {facts.name: facts.level for facts in found.facts if facts.kind == "ranking"}
+    assert levels == {facts.name: facts.level for facts in sound.facts if facts.kind == "ranking"}
+    assert found.best().change is None
+    assert "its scores are not finite" in found.best().note
+
+
+def test_a_ranking_that_finds_next_to_nothing_is_held_against_by_the_difference(
+    measured: tuple[ExampleRows, SplitScores, Baselines],
+) -> None:
+    rows, ours, _ = measured
+    first = np.flatnonzero(rows.labels["repin"])[0]
+    worst = SplitScores(-rows.labels["repin"].astype(np.float64), {}, ours.holdout_digest)
+    worst.ranking_score[first] = 2.0  # one hit, which most resamples of the users lack
+    made = [each for each in make_baselines(rows, rows, CONFIG) if each.name == RANDOM]
+    weak = replace(made[0], name="newest first", score=worst.ranking_score)
+    [facts] = [f for f in measure(rows, ours, (*made, weak), CONFIG).facts if f.name == weak.name]
+    assert facts.change is None and facts.difference is not None
+    assert facts.difference.low > 0.5
+
+
 def test_nothing_to_measure_is_an_error(
     measured: tuple[ExampleRows, SplitScores, Baselines],
 ) -> None:

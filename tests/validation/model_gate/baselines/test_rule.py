@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.contracts.judgement import BaselineFacts, BaselineKind, Decision, Verdict
+from pipelines.contracts.judgement import BaselineFacts, BaselineKind, Decision, Interval, Verdict
 from support.comparisons import CONFIG, SOUND, change, comparison
 from support.holdouts import HEADS
 from support.judgements import BEATEN, SERVING, baseline_facts
@@ -57,6 +57,24 @@ def test_a_baseline_that_cannot_be_held_against_it_is_a_gap() -> None:
     verdict = verdict_with(unknown)
     assert verdict.decision is Decision.INCONCLUSIVE
     assert "ranking by newest first: No hits." in verdict.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.2, 0.4, Decision.PROMOTE),
+        (-0.1, 0.2, Decision.INCONCLUSIVE),
+        (-0.4, -0.2, Decision.REJECT),
+    ],
+)
+def test_a_ranking_that_finds_next_to_nothing_is_judged_by_the_difference(
+    low: float, high: float, expected: Decision
+) -> None:
+    interval = Interval(value=(low + high) / 2, low=low, high=high, confidence=0.95)
+    weak = baseline_facts("newest first", change=None).model_copy(update={"difference": interval})
+    verdict = verdict_with(*BEATEN, weak)
+    assert verdict.decision is expected
+    assert "as a difference, because the ranking finds next to nothing" in " ".join(verdict.reasons)
 
 
 def test_a_later_cycle_is_warned_and_not_held_up() -> None:
