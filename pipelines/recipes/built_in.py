@@ -2,7 +2,7 @@
 
 Not for recipes of other people, which need no change here (`pipelines.recipes.references`), nor for
 where things run (`pipelines.settings`). Tested in tests/pipelines/cli/test_train.py,
-tests/dags/test_homefeed_retrain.py and tests/pipelines/stages/test_production_recipe.py.
+tests/dags/test_homefeed_retrain.py and tests/production/recipes/test_production_recipe.py.
 """
 
 from collections.abc import Callable

@@ -22,6 +22,7 @@ from pipelines.contracts.errors import ConfigurationError
 from pipelines.recipes.built_in import RECIPES
 from pipelines.recipes.files import SUFFIXES, read_recipe
 from pipelines.recipes.modules import call_recipe
+from pipelines.recipes.own_functions import with_sources
 
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _FUNCTION = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
@@ -39,10 +40,10 @@ def make_recipe(reference: str) -> RunConfig:
 
     Raises:
         ConfigurationError: there is no such recipe, or what is there gives no valid value; the
-            message lists everything that is wrong with it.
+            message lists everything that is wrong with it. Or an own function cannot be found.
         TransientStorageError: the storage that holds its file failed.
     """
-    return _make(canonical(reference), ())
+    return with_sources(_make(canonical(reference), ()))
 
 
 def canonical(reference: str) -> str:

@@ -5,9 +5,13 @@ windows. It is scored on rows that are computed as its own recipe says, of the s
 the same labels. Not for comparing the two (`validation.model_gate`).
 """
 
+import logging
+
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot
 from pipelines.contracts.config import RECIPE_WINDOWS, FeatureConfig, RunConfig, SnapshotConfig
+from pipelines.recipes.own_functions import as_they_are_now
 
+log = logging.getLogger(__name__)
 OWN_OPTIONS = ("embedding_version", "history_days", "popularity_days")
 """What of `SnapshotConfig` decides a model's inputs. Windows, labels and segments are the run's."""
 
@@ -46,11 +50,12 @@ def counterpart(
 
     Raises:
         DataContractError: the event log does not hold what the other recipe needs.
-        ConfigurationError: the workspace cannot be written.
+        ConfigurationError: the workspace cannot be written, or an own function is gone.
         TransientStorageError: the storage failed or is full.
     """
     from pipelines.snapshot.build import write_snapshot
 
+    features = _with_todays_functions(features)
     own = {name: getattr(options, name) for name in OWN_OPTIONS}
     config = run.config.snapshot.model_copy(update=own)
     is_held = set(features.numeric) <= set(snapshot.features.numeric_held)
@@ -60,6 +65,19 @@ def counterpart(
     recipe = run.config.model_copy(update={"features": features, "snapshot": config})
     passed_over = unknown_types(run.config.features, features)
     return write_snapshot(run.model_copy(update={"config": recipe}), passed_over=passed_over)
+
+
+def _with_todays_functions(features: FeatureConfig) -> FeatureConfig:
+    """Return the features with own functions as they are now, which is told where it matters."""
+    numeric = as_they_are_now(features.numeric)
+    for then, now in zip(features.numeric, numeric, strict=True):
+        if then.source_digest not in (None, now.source_digest):
+            log.warning(
+                "%s was changed since the other model was trained, which is scored by it as it is "
+                "now; give a function that changes its meaning a new name",
+                then.name,
+            )
+    return features.model_copy(update={"numeric": numeric})
 
 
 def unknown_types(ours: FeatureConfig, theirs: FeatureConfig) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from pipelines.event_log.log_files import EventLog, LogFile
 from pipelines.event_log.numbers import append_numbers, raw_column
 from pipelines.event_log.popularity import Popularity, trailing_popularity
 from pipelines.event_log.reader import open_file, read_file, read_rows
-from pipelines.snapshot.features.own import source_digests
+from pipelines.recipes.own_functions import source_digest
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import PinIndex
 from pipelines.snapshot.spill import SpillSummary
@@ -68,7 +68,7 @@ def write_pins(
     meaning = {
         "as_of": plan.as_of.isoformat(),
         "features": plan.features.model_dump(mode="json"),
-        "functions": source_digests(plan.numeric),
+        "functions": {each.name: source_digest(each.name) for each in plan.numeric if each.is_own},
         "snapshot": plan.config.model_dump(mode="json"),
     }
     metadata = {"meaning": digest_of(meaning)}

@@ -91,15 +91,16 @@ def check_features(snapshot: Snapshot, features: FeatureConfig) -> None:
 def meaning_of_codes(features: FeatureConfig, snapshot: Snapshot) -> dict[str, tuple[Any, Any]]:
     """Return (needed, found) of what says what a snapshot's codes and numbers stand for.
 
-    Of the numeric features, those are found that are needed: a snapshot may have others too.
+    Of the numeric features, those are found that are needed: a snapshot may have others too. An
+    own function may have changed since a model was trained; it is scored by what there is now.
     """
-    held = set(snapshot.features.numeric_held)
+    held = {feature.as_asked for feature in snapshot.features.numeric_held}
     return {
         "action types": (features.action_types, snapshot.features.action_types),
         "categorical features": (features.categorical, snapshot.features.categorical),
         "numeric features": (
             tuple(f.label for f in features.numeric),
-            tuple(f.label for f in features.numeric if f in held),
+            tuple(f.label for f in features.numeric if f.as_asked in held),
         ),
     }
 

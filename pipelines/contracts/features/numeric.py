@@ -49,11 +49,18 @@ class NumericFeature(Frozen):
     may_be_missing: bool | None = Field(
         default=None, description="An own function may return NaN for 'not known'."
     )
+    source_digest: str | None = Field(
+        default=None,
+        pattern=r"[0-9a-f]{64}",
+        description="sha256 of the file in which an own function stands. Who reads the recipe sets "
+        "it, whatever it says; None for other features and in older records.",
+    )
 
     @model_validator(mode="after")
     def _options_belong_to_the_feature(self) -> Self:
         options = self.meaning.options
-        given = [n for n in self.model_fields_set - {"name"} if getattr(self, n) is not None]
+        settable = self.model_fields_set - {"name"} - ({"source_digest"} if self.is_own else set())
+        given = [n for n in settable if getattr(self, n) is not None]
         foreign = sorted(set(given) - set(options))
         if foreign:
             raise ValueError(
@@ -82,6 +89,11 @@ class NumericFeature(Frozen):
         return self.meaning.name == _OWN
 
     @property
+    def as_asked(self) -> Self:
+        """The feature as a recipe asks for it, whatever an own function's source was then."""
+        return self.model_copy(update={"source_digest": None})
+
+    @property
     def has_flag(self) -> bool:
         """The feature may be missing, and a second column says where it is."""
         if self.is_own:
@@ -102,7 +114,7 @@ class NumericFeature(Frozen):
     @property
     def label(self) -> str:
         """The feature with the options that were given, as people read it."""
-        options = self.model_dump(exclude={"name"})
+        options = self.model_dump(exclude={"name", "source_digest"})
         given = ", ".join(f"{name}={value}" for name, value in options.items())
         return f"{self.name} ({given})" if given else self.name
 

@@ -16,6 +16,7 @@ from pipelines.contracts.features.numeric import NumericFeature, flag_name
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.event_index import ActionTimes, has_recent_action
+from pipelines.recipes.own_functions import require_unchanged
 from pipelines.snapshot.features import logged, of_pins, of_requests, of_users, own, similarity
 from pipelines.snapshot.features.inputs import FeatureInputs, Floats
 from pipelines.snapshot.plan import SnapshotPlan
@@ -88,10 +89,10 @@ def check_features(plan: SnapshotPlan) -> None:
     """Refuse what can be known before any row is read.
 
     Raises:
-        ConfigurationError: an own function cannot be found, or a feature names a column of the
-            event log's contract.
+        OwnFunctionError: an own function cannot be found, or was changed since the recipe was read.
+        ConfigurationError: a feature names a column of the event log's contract.
     """
-    own.source_digests(plan.numeric)
+    require_unchanged(plan.numeric)
     for table in LOG_TABLES:
         contract = EVENT_LOG_TABLES[table].names
         for name in plan.number_columns(table):

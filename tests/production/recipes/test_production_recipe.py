@@ -23,6 +23,8 @@ from pipelines.sources.world.parameters import ProductionActions, make_parameter
 from pipelines.stages.runner import read_artifact, run_stage, start_run
 from pipelines.storage import local_path
 
+pytestmark = [pytest.mark.production, pytest.mark.services, pytest.mark.slow]
+
 NAME = "production"
 STAGES = (
     "build_snapshot",

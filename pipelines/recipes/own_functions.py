@@ -1,0 +1,121 @@
+"""Own feature functions of a recipe: found by their import path, and told apart by their source.
+
+A function that changes is another feature, though its name stays. So the digest of its source file
+stands in the recipe, set where the recipe is read, and is part of the recipe's identity. Not for
+calling them (`pipelines.snapshot.features.own`). Tested in
+tests/pipelines/recipes/test_own_functions.py.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pipelines.contracts.base import sha256_of
+from pipelines.contracts.config import RunConfig
+from pipelines.contracts.errors import OwnFunctionError
+from pipelines.contracts.features.numeric import NumericFeature
+
+
+def with_sources(config: RunConfig) -> RunConfig:
+    """Return a recipe in which each own function has the digest of its source as it is now.
+
+    Raises:
+        OwnFunctionError: a function cannot be found here, or its module has no source file.
+    """
+    numeric = as_they_are_now(config.features.numeric)
+    if numeric == config.features.numeric:
+        return config
+    features = config.features.model_copy(update={"numeric": numeric})
+    return config.model_copy(update={"features": features})
+
+
+def as_they_are_now(numeric: Sequence[NumericFeature]) -> tuple[NumericFeature, ...]:
+    """Return the features, each own function with the digest of its source as it is now.
+
+    Raises:
+        OwnFunctionError: as `with_sources` raises.
+    """
+    return tuple(
+        feature.model_copy(update={"source_digest": source_digest(feature.name)})
+        if feature.is_own
+        else feature
+        for feature in numeric
+    )
+
+
+def require_unchanged(numeric: Sequence[NumericFeature]) -> None:
+    """Refuse own functions that are others than when the recipe was read.
+
+    Raises:
+        OwnFunctionError: one was changed, or as `with_sources` raises.
+    """
+    for then, now in zip(numeric, as_they_are_now(numeric), strict=True):
+        if then.source_digest not in (None, now.source_digest):
+            raise OwnFunctionError(
+                f"features.numeric: the module of {then.name!r} has digest "
+                f"{str(now.source_digest)[:12]} and had {str(then.source_digest)[:12]} when the "
+                f"recipe was read; expected the same, since the model was told what it returned "
+                f"then; put the module back and give the changed function another name, or begin "
+                f"a new cycle with the function as it is now"
+            )
+
+
+def load(name: str) -> Callable[..., Any]:
+    """Return an own function.
+
+    Raises:
+        OwnFunctionError: its module cannot be imported here, or has no such function.
+    """
+    module = _module(name)
+    function_name = name.partition(":")[2]
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise OwnFunctionError(
+            f"features.numeric: {name!r} names no function: the module {module.__name__} has "
+            f"{'nothing' if function is None else type(function).__name__} of the name "
+            f"{function_name!r}; expected a function of one argument; correct the name"
+        )
+    return function
+
+
+def _module(name: str) -> ModuleType:
+    path = name.partition(":")[0]
+    try:
+        return importlib.import_module(path)
+    except ImportError as error:
+        raise OwnFunctionError(
+            f"features.numeric: the module of {name!r} cannot be imported in this process "
+            f"({error}); expected a module that all processes find that build a snapshot; "
+            f"install its package where the pipeline runs, or put its folder on PYTHONPATH"
+        ) from error
+    except Exception as error:
+        raise OwnFunctionError(
+            f"features.numeric: importing the module of {name!r} raised {_told(error)}; expected "
+            f"no error; correct the module"
+        ) from error
+
+
+def source_digest(name: str) -> str:
+    """Return the sha256 (hex) of the source file of an own function's module.
+
+    Raises:
+        OwnFunctionError: the function cannot be found, or its module has no source file.
+    """
+    load(name)
+    module = _module(name)
+    source = inspect.getsourcefile(module) if getattr(module, "__file__", None) else None
+    if source is None or not Path(source).is_file():
+        raise OwnFunctionError(
+            f"features.numeric: the module of {name!r} has no source file, found "
+            f"{getattr(module, '__file__', None)}; expected a .py file, whose content becomes part "
+            f"of the snapshot's identity, and which other processes can import; write the function "
+            f"into a file"
+        )
+    return sha256_of(Path(source))
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
