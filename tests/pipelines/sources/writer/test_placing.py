@@ -101,6 +101,25 @@ def test_an_unfinished_log_on_a_store_is_refused_and_written_anew(
     assert "ingesting.json" not in storage.list_names(location)
 
 
+def test_a_log_on_a_store_that_is_whole_but_for_a_killed_writer_s_last_step_is_added_to(
+    s3_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location = f"{s3_uri}/log"
+    with monkeypatch.context() as killed:
+        killed.setattr(storage, "remove", lambda uri: uri.endswith("ingesting.json") and 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write_own_log(location, 2)
+    with pytest.raises(DataContractError, match="is not finished"):
+        open_event_log(location)
+    with EventLogWriter(location, VERSION) as writer:  # all that a new log needs as well
+        writer.pins(pins(3, 4))
+        writer.impressions(shown_on(3))
+        writer.actions(acted_on(3))
+    shown = {row["request_id"] for row in rows_of_log(location, "impressions")}
+    assert shown == {"2-0", "2-1", "2-2", "3-0", "3-1", "3-2"}
+    assert record_of(location).generation == 2
+
+
 def test_an_increment_that_is_cut_off_on_a_store_is_not_read(
     s3_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
