@@ -8,11 +8,11 @@
 On a local disk the folder appears by one rename, when all of it has reached the disk. An older log
 keeps its place until the rename before that one; where a kill comes between the two, the next
 ingest puts it back. An object store has no rename, so there the files are uploaded one by one, and
-a reader refuses the place while `ingesting.json` is there. It names the marker of the upload that it
-stands for. Where that marker is there, all of the log is: the marker is the first file of an older
-log to go and the last of a new one to come, so only `ingesting.json` itself was left behind, and
-the next writer removes it. Where it is not, the upload was cut off, and the next one deletes what
-it left. Not for what is in the tables.
+a reader refuses the place while `ingesting.json` is there. That file names the marker of its
+upload. Where the marker is there, all of the log is: of an older log the marker goes first, and of
+a new one it comes last. Then only `ingesting.json` was left behind, and the next writer removes it.
+Where the marker is not there, the upload was cut off, and the next one deletes what it left. Not
+for what is in the tables.
 """
 
 import logging

@@ -1,6 +1,7 @@
 """Publishing an event log: whole or not at all, once, over nothing else, for every adapter."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -67,15 +68,18 @@ class Killed(BaseException):
 def kill_before(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Let the process end before that change to the storage, counted from 0."""
     left = [number]
-    for name in ("write_model", "remove", "publish_folder"):
 
-        def act(*args, _genuine=getattr(storage, name)):
+    def counted(act: Callable[..., None]) -> Callable[..., None]:
+        def kill_or_act(*args: object) -> None:
             if left[0] == 0:
                 raise Killed
             left[0] -= 1
-            _genuine(*args)
+            act(*args)
 
-        monkeypatch.setattr(storage, name, act)
+        return kill_or_act
+
+    for name in ("write_model", "remove", "publish_folder"):
+        monkeypatch.setattr(storage, name, counted(getattr(storage, name)))
 
 
 @pytest.mark.parametrize("is_there", [False, True])

@@ -1,5 +1,7 @@
 """A log is as before or as after, whenever its writer is killed, and whatever the storage is."""
 
+import errno
+import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -69,6 +71,28 @@ def test_an_increment_that_is_killed_anywhere_is_there_or_not(tmp_path: Path) ->
     # As before up to one change, the write of the record, and as after from there on.
     assert found == sorted(found) and False in found and found[-2]
     assert number >= 8
+
+
+def test_an_increment_is_added_to_a_log_on_another_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_own_log(tmp_path / "disk" / "log", 2, 3)
+    shutil.copytree(tmp_path / "disk" / "log", tmp_path / "expected")
+    add_days(tmp_path / "expected")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "log").symlink_to(tmp_path / "disk" / "log")
+    rename = os.rename
+
+    def within_one_file_system(source: Path, target: Path) -> None:
+        if ("disk" in Path(source).parts) != ("disk" in Path(target).parts):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", within_one_file_system)
+    add_days(tmp_path / "here" / "log")
+    assert content(tmp_path / "disk" / "log") == content(tmp_path / "expected")
+    assert (tmp_path / "here" / "log").is_symlink()
+    assert [path.name for path in (tmp_path / "here").iterdir() if path.is_dir()] == ["log"]
 
 
 def test_a_new_log_that_is_killed_anywhere_is_whole_or_not_there(tmp_path: Path) -> None:
