@@ -70,8 +70,9 @@ class EventLogWriter:
     - `users`: user_id, as_of, embedding; `state` is 'unknown', `location` null. A log may have no
       users: a user without a row is a newcomer with an embedding of zeros.
 
-    Any other column is passed on, as a feature; its name and type are the same in every batch, and
-    a later increment may add columns.
+    Where a column may be null and is in every row, its type does not matter. Any other column is
+    passed on, as a feature; its name and type are the same in every batch, and a later increment
+    may add columns.
 
     Ids of users and of pins are integers, or texts, which become 64-bit hashes
     (`identifiers.id_of`); the names stand below names/ in the log. Embeddings are lists (or a

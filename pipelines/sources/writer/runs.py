@@ -170,6 +170,8 @@ def _content_bytes(rows: pa.Table) -> int:
 def _bytes_of(column: pa.ChunkedArray) -> int:
     """Return the bytes of a column's values, without what depends on its chunks."""
     kind = column.type
+    if pa.types.is_fixed_size_list(kind) and pa.types.is_primitive(kind.value_type):
+        return len(column) * kind.list_size * kind.value_type.bit_width // 8
     if pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return 4 * len(column) + _bytes_of(pc.list_flatten(column))
     if pa.types.is_string(kind) or pa.types.is_binary(kind):

@@ -159,7 +159,7 @@ def test_nothing_of_a_batch_in_several_parts_stays_where_one_is_refused(
     with EventLogWriter(tmp_path / "log", VERSION) as writer:
         with pytest.raises(DataContractError, match="batch 1 from row 8: column 'user_id' is null"):
             writer.impressions(reader(bad))
-        with pytest.raises((ZeroDivisionError, DataContractError)):
+        with pytest.raises(DataContractError, match="batch 2 cannot be read as an Arrow table"):
             writer.impressions(pa.RecordBatchReader.from_batches(broken.schema, failing()))
         writer.impressions(reader(good))
         writer.actions(acted_on(2))
