@@ -38,7 +38,8 @@ from pipelines.orchestration.operators import stage_operator
 from pipelines.orchestration.resolving import start_cycle
 from pipelines.orchestration.retries import StageRetryPolicy
 from pipelines.orchestration.timetable import GridTimetable
-from pipelines.recipes.references import EXPECTED, choices, pattern
+from pipelines.recipes.references import EXPECTED
+from pipelines.recipes.triggering import choices, pattern
 from pipelines.settings import DAG_ID, Settings
 
 SETTINGS = Settings()
@@ -59,10 +60,10 @@ PARAMS = {
     "recipe": Param(
         SETTINGS.recipe,
         type="string",
-        pattern=pattern(SETTINGS.recipe),
+        pattern=pattern(SETTINGS.recipe, SETTINGS.triggerable_packages),
         examples=choices(SETTINGS.recipe),
         title="Recipe",
-        description=f"Configuration to run: {EXPECTED}.",
+        description=f"Configuration to run: {EXPECTED}. HOMEFEED_RECIPE_PACKAGES: which packages.",
     ),
     "promote": Param(
         True, type="boolean", title="Promote", description="Promote if the verdict is PROMOTE."

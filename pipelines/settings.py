@@ -63,6 +63,10 @@ class Settings(BaseSettings):
         default="completejourney",
         description="Default recipe of a run: a name, module:function, or a YAML or TOML file.",
     )
+    recipe_packages: str = Field(
+        default="",
+        description="Packages, comma separated, whose functions a triggered run may name.",
+    )
     airflow_url: str = Field(default="http://127.0.0.1:8080", description="For links in alerts.")
     alert_transports: tuple[Transport, ...] = Field(
         default=("outbox",), description='JSON list, e.g. ["smtp", "slack"].'
@@ -192,6 +196,18 @@ class Settings(BaseSettings):
         require_plain(value, f"HOMEFEED_{str(info.field_name).upper()}")
         return value
 
+    @field_validator("recipe_packages")
+    @classmethod
+    def _are_packages(cls, value: str) -> str:
+        """Refuse what names no package, and so would allow nothing, in silence."""
+        for name in _names(value):
+            if not all(part.isidentifier() for part in name.split(".")):
+                raise ValueError(
+                    f"{name!r} is no name of a package; expected names such as "
+                    f"ranking,ours.features"
+                )
+        return value
+
     @field_validator("alert_email_from", "alert_email_to")
     @classmethod
     def _is_one_line(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
@@ -236,6 +252,11 @@ class Settings(BaseSettings):
         return self.stage_resources.get(stage, USUAL_RESOURCES[stage])
 
     @property
+    def triggerable_packages(self) -> tuple[str, ...]:
+        """Packages whose functions a triggered run may name besides those of its own recipe's."""
+        return _names(self.recipe_packages)
+
+    @property
     def event_log_location(self) -> str:
         """Event log path or URI."""
         return self.event_log or f"{self.home}/event_log"
@@ -244,6 +265,11 @@ class Settings(BaseSettings):
     def workspace_location(self) -> str:
         """Workspace path or URI."""
         return self.workspace or f"{self.home}/workspace"
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Return the names in a list that is separated by commas."""
+    return tuple(name for each in text.split(",") if (name := each.strip()))
 
 
 def _problem(detail: Any) -> str:

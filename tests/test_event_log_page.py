@@ -31,7 +31,7 @@ def page(repository: Path) -> str:
 
 def commands(page: str) -> list[str]:
     lines = "".join(text for kind, text in BLOCKS.findall(page) if not kind).splitlines()
-    return [line for line in lines if "homefeed " in line or line.startswith("python ")]
+    return [line for line in lines if "homefeed " in line or "python " in line]
 
 
 def columns_of(text: str) -> list[str]:
@@ -95,18 +95,21 @@ def test_the_example_of_the_page_has_the_adapters_columns(page: str, tmp_path: P
 @pytest.mark.skipif(
     not hasattr(sources, "EventLogWriter"), reason="the writer of event logs is not there"
 )
+@pytest.mark.parametrize("place", ["docs/event_log.md", "README.md"])
 def test_from_a_csv_to_a_judged_log(
-    page: str, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: str, page: str, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The page's own commands, up to the cycle, which the tests of whole cycles run."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(repository))
+    text = (repository / place).read_text()
+    section = text.partition("\n## Your own data\n")[2].partition("\n## ")[0]
     said = []
-    for line in commands(page):
+    for line in commands(section or text):
         words = shlex.split(line)
         if "retrain" in words:
             continue
-        if words[0] == "python":
+        if words[0].endswith("python"):
             subprocess.run([sys.executable, *words[1:]], check=True)
         else:
             done = CliRunner().invoke(app, words[1:], catch_exceptions=False)
@@ -119,9 +122,10 @@ def test_from_a_csv_to_a_judged_log(
             for usual, short in days.items():
                 text = text.replace(usual, short)
             recipe.write_text(text)
-    wrote, judged, as_recipe, one = said
+    wrote, judged, *as_recipe, one = said
     assert "make_log.py" in wrote
     assert "0 errors" in judged
     assert (tmp_path / "mine" / "log.html").exists()
-    assert "head 'like' predicts (0 such actions" in as_recipe
+    assert all("head 'like' predicts (0 such actions" in each for each in as_recipe)
+    assert len(as_recipe) == (place == "docs/event_log.md")
     assert "request r0 of user" in one and "candidates: 5" in one

@@ -73,7 +73,7 @@ def begin(
     key: Annotated[str, typer.Option(help="Another key is another cycle.")] = "command line",
 ) -> None:
     """Resolve a cycle, and run the rest of it too if the command is `retrain`."""
-    from pipelines.stages.runner import start_run
+    from pipelines.stages.runner import is_resolved, start_run
 
     settings, is_here = Settings(), context.info_name == "retrain"
     if is_here:  # whatever runs the stages of Airflow
@@ -91,8 +91,10 @@ def begin(
         accelerator=hardware,
         trigger=key,
     )
+    was_resolved = is_resolved(request, settings)
     run = start_run(request, settings)
-    _tell_if_changed(run, request.recipe)
+    if was_resolved:
+        _tell_if_changed(run, request.recipe)
     if is_here:
         _finish(run, settings)
     say(run.run_uri)

@@ -9,6 +9,7 @@ from pipelines.contracts.errors import HomefeedError, LostRaceError
 from pipelines.contracts.time import floor_to_day, parse_instant
 from pipelines.orchestration.containers import Hardware
 from pipelines.recipes import canonical
+from pipelines.recipes.triggering import require_triggerable, require_triggerable_features
 from pipelines.settings import Settings
 
 FAILURE_KEY = "failure"
@@ -52,6 +53,7 @@ def start_cycle(
         all that the other tasks need.
 
     Raises:
+        ConfigurationError: the recipe would run functions of a package that is not allowed here.
         HomefeedError: as `pipelines.stages.resolve_run.resolve_run` does.
         AirflowSkipException: as `pipelines.orchestration.missed.account_for` does.
     """
@@ -60,23 +62,16 @@ def start_cycle(
     from pipelines.stages.resolve_run import run_uri_of
     from pipelines.stages.runner import start_run
 
-    request = RunRequest(
-        recipe=canonical(params["recipe"]),
-        # The default day stands here until the form's day is read, which may fail.
-        as_of=choose_as_of(None, dag_run.data_interval_end, dag_run.run_after),
-        now=dag_run.run_after,
-        may_promote=params["promote"] and dag_run.run_type != "backfill",
-        num_devices=params["devices"],
-        accelerator=params["accelerator"],
-        num_nodes=params["nodes"],
-        trigger=dag_run.run_id,
-    )
+    allowed = canonical(settings.recipe), settings.triggerable_packages
+    request = _request_of(params, dag_run)
     try:
+        require_triggerable(request.recipe, *allowed)
         if dag_run.run_type == "scheduled":
             account_for(dag_run, request, settings, catchup)
         as_of = choose_as_of(params["as_of"], dag_run.data_interval_end, dag_run.run_after)
         request = request.model_copy(update={"as_of": as_of})
         run = start_run(request, settings)
+        require_triggerable_features(run.config, *allowed)
     except HomefeedError as error:
         step = after_unresolved(request, settings).model_dump(mode="json")
         message = f"{type(error).__name__}: {error}"
@@ -91,6 +86,20 @@ def start_cycle(
         "as_of": f"{run.as_of:%Y-%m-%d}",
         "hardware": hardware_of(run),
     }
+
+
+def _request_of(params: Mapping[str, Any], dag_run: Any) -> RunRequest:
+    """Return what the trigger form asks for; the form's day, which may be none, is not read yet."""
+    return RunRequest(
+        recipe=canonical(params["recipe"]),
+        as_of=choose_as_of(None, dag_run.data_interval_end, dag_run.run_after),
+        now=dag_run.run_after,
+        may_promote=params["promote"] and dag_run.run_type != "backfill",
+        num_devices=params["devices"],
+        accelerator=params["accelerator"],
+        num_nodes=params["nodes"],
+        trigger=dag_run.run_id,
+    )
 
 
 def hardware_of(run: ResolvedRun) -> Hardware:

@@ -79,8 +79,9 @@ def put_in_place(folder: Path, target: Path) -> None:
 def put_beside(folder: Path, target: Path) -> None:
     """Move the files of a folder into another one, each to the same path below it.
 
-    They are on the disk before any of them has its new name, and the names are before this returns.
-    No file of the target has the name of one that is moved; the folder is on its file system.
+    They and their names are on the disk before this returns. No file of the target has the name of
+    one that is moved, and nobody reads such a name yet: from another file system a file is copied,
+    and a kill leaves a part of it there.
 
     Args:
         folder: What is moved, all of it.
@@ -92,7 +93,7 @@ def put_beside(folder: Path, target: Path) -> None:
     for path in moved:
         new = target / path.relative_to(folder)
         files.make_folder(new.parent)
-        os.rename(path, new)
+        _bring_file(path, new)
     for parent in sorted({(target / path.relative_to(folder)).parent for path in moved}):
         files.sync_folder(parent)
 
@@ -135,6 +136,18 @@ def _bring(folder: Path, new: Path) -> None:
             raise
         shutil.copytree(folder, new, symlinks=True)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _bring_file(path: Path, new: Path) -> None:
+    """Move a file that is on the disk to a path, also from another file system."""
+    try:
+        os.rename(path, new)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.copyfile(path, new)
+        with new.open("rb") as stream:
+            os.fsync(stream.fileno())
 
 
 def _aside(target: Path) -> Path:

@@ -1,53 +1,26 @@
 """A recipe in a YAML or TOML file: complete, or what differs from the recipe that it extends.
 
-    extends: completejourney      a name, module:function, or another file
+    extends: completejourney      a name of this project's, or another file
     recipe: careful               its name; the file's by default
     training:
       learning_rate: 0.001        sections are merged field by field, lists are taken whole
 
-Files are data: nothing in them is run, and no object is made but numbers, texts, lists and
-mappings. Tested in tests/pipelines/recipes/test_files.py.
+A file is data: reading it runs nothing of anybody's. So `extends` names no function, and an own
+function in `features.numeric` is a name until a snapshot is built. Not for how a text becomes
+values (`pipelines.recipes.parsing`). Tested in tests/pipelines/recipes/test_files.py.
 """
 
-import re
-import tomllib
 from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import yaml
-
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError
+from pipelines.recipes.parsing import parse
 from pipelines.recipes.validation import validated
 
 SUFFIXES = (".yaml", ".yml", ".toml")
-FLOAT_TAG = "tag:yaml.org,2002:float"
-EXPONENT = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$")
-"""Numbers such as 1e-3. Whoever writes YAML for this reader puts such a text in quotes."""
-
-
-class _Loader(yaml.SafeLoader):
-    """The safe loader, in which 1e-3 is a number and a field that stands twice is an error.
-
-    YAML 1.1 takes 1e-3 for text because it has no point, and the last of two equal fields in
-    silence.
-    """
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Return a mapping, in which every field stands once."""
-        seen: set[str] = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"field {key.value!r} stands twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(FLOAT_TAG, EXPONENT, None)
 
 
 def read_recipe(uri: str, make_base: Callable[[str], RunConfig]) -> RunConfig:
@@ -90,37 +63,13 @@ def _read(uri: str) -> dict[str, Any]:
         raise ConfigurationError(
             f"recipe {uri} is no text in UTF-8 ({error}); save it as such"
         ) from None
-    value = _parse_toml(uri, text) if uri.lower().endswith(".toml") else _parse_yaml(uri, text)
+    value = parse(text, uri, is_toml=uri.lower().endswith(".toml"))
     if not isinstance(value, dict):
         raise ConfigurationError(
             f"recipe {uri} holds {type(value).__name__ if text.strip() else 'nothing'}; expected "
             f"fields such as `extends: completejourney`"
         )
     return value
-
-
-def _parse_yaml(uri: str, text: str) -> Any:
-    loader = _Loader(text)
-    try:
-        return loader.get_single_data()
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "one place"
-        problem = getattr(error, "problem", None) or str(error)
-        raise ConfigurationError(
-            f"recipe {uri} cannot be read as YAML: {problem} at {place}; correct that line"
-        ) from None
-    finally:
-        loader.dispose()
-
-
-def _parse_toml(uri: str, text: str) -> Any:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:  # it says the line
-        raise ConfigurationError(
-            f"recipe {uri} cannot be read as TOML: {error}; correct that line"
-        ) from None
 
 
 def _merged(below: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -87,9 +87,17 @@ def _find(module: Any, function_name: str, reference: str) -> Any:
             f"recipe {reference} is {_short(function)}; expected a function that returns a "
             f"RunConfig; correct the reference"
         )
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError) as error:  # something that is not written in Python
+        raise ConfigurationError(
+            f"recipe {reference} does not say which arguments it takes ({error}); expected a "
+            f"function in Python that is called without any and returns a RunConfig; correct the "
+            f"reference"
+        ) from error
     needed = [
         parameter.name
-        for parameter in inspect.signature(function).parameters.values()
+        for parameter in parameters
         if parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]

@@ -2,7 +2,7 @@
 
     completejourney               one of `pipelines.recipes.built_in`
     package.module:function       imported and called without arguments; it returns a RunConfig
-    path or URI, .yaml .yml .toml read; `extends:` in it names another recipe
+    path or URI, .yaml .yml .toml read; `extends:` in it names one of ours, or another file
 
 A cycle's recipe is made once, in `resolve_run`, and its value is saved with the run. No later stage
 and no process of a training reads the file or imports the module again. Tested in
@@ -14,18 +14,19 @@ import posixpath
 import re
 from functools import partial
 from pathlib import PurePosixPath
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError
+from pipelines.places.credentials import require_plain
 from pipelines.recipes.built_in import RECIPES
 from pipelines.recipes.files import SUFFIXES, read_recipe
 from pipelines.recipes.modules import call_recipe
 from pipelines.recipes.own_functions import with_sources
 
 _NAME = re.compile(r"[A-Za-z_]\w*")
-_FUNCTION = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
+FUNCTION = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
 _MOST_FILES = 20
 """Files that may extend one another; more are taken for a chain without an end."""
 EXPECTED = (
@@ -53,15 +54,22 @@ def canonical(reference: str) -> str:
     recipe. Other references stay as they are; that they are wrong is said by `make_recipe`.
 
     Raises:
-        ConfigurationError: the URI has keys in it, which would be saved with every run.
+        ConfigurationError: the reference is a URI with keys in it, which would be saved with every
+            run; or it is no path and no URI, though it ends like a file.
     """
+    require_plain(reference, "the recipe")
     if not _is_file(reference):
         return reference
-    from pipelines.places.credentials import require_plain
     from pipelines.storage import to_uri  # it imports pyarrow
 
-    require_plain(reference, "the recipe")
-    return to_uri(reference)
+    try:
+        uri = to_uri(reference)
+        is_place = bool(urlsplit(uri).path) and "\0" not in unquote(uri)
+    except (ValueError, RuntimeError) as error:  # a host in half a bracket, or nobody's home
+        raise _no_place(reference, str(error)) from None
+    if not is_place:
+        raise _no_place(reference, "it names no file")
+    return uri
 
 
 def key_of(reference: str) -> str:
@@ -77,24 +85,15 @@ def key_of(reference: str) -> str:
     return f"{readable or 'recipe'}-{digest_of(reference)[:8]}"
 
 
-def choices(default: str) -> list[str]:
-    """Return the references that a form offers: those of this project and the deployment's own."""
-    return sorted({*RECIPES, default})
-
-
-def pattern(default: str) -> str:
-    """Return a regular expression for whatever may be a reference.
-
-    A form so refuses a name with a typing error when it is sent. Whether there is a recipe of that
-    reference is found by `make_recipe`.
-    """
-    suffixes = "|".join(re.escape(suffix) for suffix in SUFFIXES)
-    names = "|".join(map(re.escape, choices(default)))
-    return rf"^(?:{names}|[A-Za-z_][\w.]*:[A-Za-z_]\w*|.+(?:{suffixes}))$"
-
-
 def _is_file(reference: str) -> bool:
-    return urlsplit(reference).path.lower().endswith(SUFFIXES)
+    return reference.lower().endswith(SUFFIXES)
+
+
+def _no_place(reference: str, problem: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"recipe {reference!r} is no path and no URI: {problem}; expected a file such as "
+        f"/shared/careful.yaml or s3://bucket/careful.toml; correct the reference"
+    )
 
 
 def _make(reference: str, trail: tuple[str, ...]) -> RunConfig:
@@ -107,7 +106,7 @@ def _make(reference: str, trail: tuple[str, ...]) -> RunConfig:
         return RECIPES[reference]()
     if _is_file(reference):
         made = read_recipe(reference, partial(_make_base, reference, (*trail, reference)))
-    elif found := _FUNCTION.fullmatch(reference):
+    elif found := FUNCTION.fullmatch(reference):
         made = call_recipe(found[1], found[2])
     else:
         raise _unknown(reference)
@@ -121,7 +120,14 @@ def _make_base(file_uri: str, trail: tuple[str, ...], base: str) -> RunConfig:
         beside = quote(base) if scheme == "file" else base
         # Without `..`, so that a file that extends itself by way of another folder is noticed.
         base = f"{scheme}://{posixpath.normpath(f'{posixpath.dirname(place)}/{beside}')}"
-    return _make(canonical(base), trail)
+    base = canonical(base)
+    if FUNCTION.fullmatch(base):
+        raise ConfigurationError(
+            f"recipe {file_uri}: extends is {base!r}, a function; expected one of "
+            f"{', '.join(sorted(RECIPES))}, or another file, because reading a file runs nothing; "
+            f"save what `homefeed recipe show {base}` prints as a file, and extend that"
+        )
+    return _make(base, trail)
 
 
 def _unknown(reference: str) -> ConfigurationError:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from pipelines.contracts.config import RunConfig
-from pipelines.recipes.files import EXPONENT, FLOAT_TAG
+from pipelines.recipes.parsing import EXPONENT, FLOAT_TAG
 
 _NAMES = ("name", "metric")
 """Fields by which an entry of a list is known to people: of heads and features, and of limits."""

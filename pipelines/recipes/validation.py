@@ -65,6 +65,8 @@ def _problem(detail: Any) -> str:
     place, kind = detail["loc"], detail["type"]
     path = dotted(place)
     what = detail["msg"].removeprefix("Value error, ")
+    if kind == "json_invalid":  # a text with half of a character, as \\ud800 in YAML is
+        return f"a text in it cannot be saved ({what}); write it anew"
     if kind == "extra_forbidden":
         return f"{path}: there is no such field; {_nearest(place)}"
     if kind == "missing":

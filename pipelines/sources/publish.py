@@ -8,12 +8,17 @@
 On a local disk the folder appears by one rename, when all of it has reached the disk. An older log
 keeps its place until the rename before that one; where a kill comes between the two, the next
 ingest puts it back. An object store has no rename, so there the files are uploaded one by one, and
-a reader refuses the place while `ingesting.json` is there. An upload that was cut off is known by
-it as well; the next one deletes what it left. Not for what is in the tables.
+a reader refuses the place while `ingesting.json` is there. That file names the marker of its
+upload. Where the marker is there, all of the log is: of an older log the marker goes first, and of
+a new one it comes last. Then only `ingesting.json` was left behind, and the next writer removes it.
+Where the marker is not there, the upload was cut off, and the next one deletes what it left. Not
+for what is in the tables.
 """
 
 import logging
 from pathlib import Path
+
+from pydantic import Field
 
 from pipelines import storage
 from pipelines.contracts.base import Frozen
@@ -22,6 +27,12 @@ from pipelines.event_log.record import UPLOADING_FILE
 from pipelines.sources.adapter import Made, SourceAdapter
 
 log = logging.getLogger(__name__)
+
+
+class Upload(Frozen):
+    """What `ingesting.json` says of the upload that it stands for."""
+
+    marker: str = Field(default="", description="File that is written when all others are there.")
 
 
 def ingest(adapter: SourceAdapter[Made], to_location: str) -> Made:
@@ -58,20 +69,41 @@ def ingest(adapter: SourceAdapter[Made], to_location: str) -> Made:
 
 def _already_there(adapter: SourceAdapter[Made], uri: str) -> Made | None:
     """Return what a finished ingest made; None if there is nothing, or less than that."""
-    if storage.exists(storage.join(uri, adapter.marker)):
+    names = names_of_log(uri)
+    if adapter.marker in names:
         found = storage.read_model(storage.join(uri, adapter.marker), adapter.made_type)
         adapter.check_same_input(uri, found)
         if found.adapter_version == adapter.version:
             return found
         log.info("%s was written by %s; making it anew", uri, found.adapter_version)
         return None
-    names = storage.list_names(uri)
-    if names and UPLOADING_FILE not in names:
+    if names:
         raise ConfigurationError(
             f"{uri} holds {names[:5]} and no {adapter.marker}: it is not an event log of the "
             f"adapter {adapter.name} and would be overwritten; choose an empty folder with --to"
         )
     return None
+
+
+def names_of_log(uri: str) -> list[str]:
+    """Return the names in the folder of a whole log; none where there is less than that.
+
+    Of an upload that was killed when the log was whole, what is left over is removed, so that the
+    log can be read again. The caller holds the place's lease.
+
+    Raises:
+        DataContractError: `ingesting.json` was altered.
+        TransientStorageError: the storage failed.
+    """
+    names = storage.list_names(uri)
+    if UPLOADING_FILE not in names:
+        return names
+    left_over = storage.join(uri, UPLOADING_FILE)
+    if storage.read_model(left_over, Upload, "delete the folder").marker not in names:
+        return []
+    log.info("%s is whole; removing %s, which a killed upload has left", uri, UPLOADING_FILE)
+    storage.remove(left_over)
+    return [name for name in names if name != UPLOADING_FILE]
 
 
 def publish_log(folder: Path, uri: str, marker: str, made: Frozen) -> None:
@@ -87,8 +119,8 @@ def publish_log(folder: Path, uri: str, marker: str, made: Frozen) -> None:
         storage.write_model(storage.to_uri(folder / marker), made)
         storage.publish_folder(folder, uri)
         return
-    # This file comes first: until it is removed, the folder counts as an upload that was cut off.
-    storage.write_bytes(storage.join(uri, UPLOADING_FILE), b"{}")
+    # This file comes first: from here on, the folder is a log only where the marker is there too.
+    storage.write_model(storage.join(uri, UPLOADING_FILE), Upload(marker=marker))
     # The marker goes first: what it stands beside counts as complete. An older log, or an upload
     # that was cut off, may have files that this one does not have.
     for name in sorted(storage.list_names(uri), key=lambda name: name != marker):

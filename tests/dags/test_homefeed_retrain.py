@@ -15,7 +15,7 @@ from pipelines.orchestration.retries import StageRetryPolicy
 from pipelines.orchestration.timetable import GridTimetable
 from pipelines.recipes import RECIPES
 
-OUTSIDE = ("ours.ranking:careful", "/shared/careful.yaml", "s3://bucket/careful.toml")
+OUTSIDE = ("/shared/careful.yaml", "s3://bucket/careful.toml")
 EDGES = {
     "resolve_run": {
         "build_snapshot",
@@ -144,7 +144,11 @@ def test_the_page_shows_the_documentation(dag):
     "name, good, bad",
     [
         ("as_of", [None, "2017-06-12"], ["12 June", 5]),
-        ("recipe", [*RECIPES, *OUTSIDE], ["no_such_recipe", "a:b:c", "mine.json", None]),
+        (
+            "recipe",
+            [*RECIPES, *OUTSIDE],
+            ["no_such_recipe", "os:getcwd", "a:b:c", "mine.json", None],
+        ),
         ("promote", [True, False], ["maybe", None]),
         ("accelerator", ["cpu", "gpu"], ["tpu", None]),
         ("devices", [1, 64], [0, 65, 1.5, None]),
@@ -218,3 +222,17 @@ def test_the_form_offers_our_recipes_and_the_deployment_s_own(dag, repository, m
     assert found.params["recipe"] == "ours.ranking:careful"
     assert param.schema["examples"] == sorted([*RECIPES, "ours.ranking:careful"])
     assert "package.module:function, or a path or URI" in param.description
+
+
+def test_the_form_takes_functions_of_the_packages_that_the_deployment_allows(
+    repository, monkeypatch
+):
+    monkeypatch.setenv("HOMEFEED_RECIPE", "ours.ranking:careful")
+    monkeypatch.setenv("HOMEFEED_RECIPE_PACKAGES", "theirs, more.deep")
+    found = runpy.run_path(str(repository / "dags" / "homefeed_retrain.py"))["homefeed_retrain"]
+    param = found.params.get_param("recipe")
+    for reference in ("ours.ranking:bold", "theirs:make", "theirs.a:make", "more.deep:make"):
+        assert param.resolve(reference) == reference
+    for reference in ("os:getcwd", "more:make", "theirs2:make"):
+        with pytest.raises(ParamValidationError):
+            param.resolve(reference)

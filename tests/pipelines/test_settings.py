@@ -95,3 +95,16 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv(f"HOMEFEED_{name}", "")
     assert Settings() == usual
     assert Settings().workspace_location == ".homefeed/workspace"
+
+
+def test_packages_of_recipes_are_names_that_commas_separate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert Settings().triggerable_packages == ()
+    monkeypatch.setenv("HOMEFEED_RECIPE_PACKAGES", " ranking, ours.features ,")
+    assert Settings().triggerable_packages == ("ranking", "ours.features")
+    monkeypatch.setenv("HOMEFEED_RECIPE_PACKAGES", "ranking ours")
+    with pytest.raises(
+        ConfigurationError, match="PACKAGES is 'ranking ours': 'ranking ours' is no"
+    ):
+        Settings()

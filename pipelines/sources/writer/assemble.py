@@ -13,13 +13,14 @@ import pyarrow.compute as pc
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, USERS, with_embedding_dim
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.event_index import EventIndex, place_in_run
+from pipelines.event_log.event_index import EventIndex
 from pipelines.event_log.log_files import EventLog, LogFile
 from pipelines.event_log.reader import open_file, read_file
 from pipelines.event_log.record import NAMES, Vectors
 from pipelines.sources.writer.batches import MAX_BYTES
 from pipelines.sources.writer.identifiers import NAMES_SCHEMA, check_collisions
 from pipelines.sources.writer.log_folder import LogFolder
+from pipelines.sources.writer.positions import with_positions
 from pipelines.sources.writer.runs import KeyRange, Runs
 
 MAX_FILE_ROWS = 1 << 20
@@ -30,7 +31,6 @@ SORT_KEYS = {
     "pins": ("pin_id",),
     "users": ("user_id", "as_of"),
 }
-_LARGEST_POSITION = (1 << 15) - 1
 
 
 @dataclass
@@ -47,19 +47,19 @@ class Parts:
 
 
 def write_events(table: str, runs: Runs, into: LogFolder, parts: Parts) -> None:
-    """Write impressions or actions, day after day.
+    """Write impressions or actions, day after day; the rows are gone from `runs` afterwards.
 
     Raises:
         DataContractError: a request has more rows than positions.
     """
     runs.settle()
+    max_rows = _rows_of_file(runs)
+    if table == "impressions":
+        runs = with_positions(runs, max_rows)
     for day in runs.days(DAY_MS):
         whole_day = KeyRange(day * DAY_MS, (day + 1) * DAY_MS - 1)
-        for keys in runs.slices(whole_day, MAX_FILE_ROWS):
-            rows = runs.read(keys)
-            if table == "impressions":
-                rows = _with_positions(rows.sort_by([("impressed_at", "ascending")]))
-            into.add(table, _sorted(table, rows), parts.next())
+        for keys in runs.slices(whole_day, max_rows):
+            into.add(table, _sorted(table, runs.read(keys)), parts.next())
 
 
 def write_keyed(
@@ -78,7 +78,7 @@ def write_keyed(
     Raises:
         DataContractError: a key comes twice.
     """
-    for keys in _bounded(table, runs):
+    for keys in _bounded(runs):
         rows = _sorted(table, runs.read(keys))
         columns = SORT_KEYS[table]
         is_repeat = np.ones(max(0, len(rows) - 1), dtype=bool)
@@ -111,12 +111,10 @@ def write_names(
     Raises:
         DataContractError: two names have one id.
     """
-    runs.settle()
-    whole = runs.whole()
-    for keys in runs.slices(whole, MAX_FILE_ROWS) if whole else ():
+    for keys in _bounded(runs):
         given = _distinct(runs.read(keys))
         there = (
-            [_names_in(before, file, keys) for file in before.files_of(NAMES[column])]
+            [_names_in(before, f, keys, given["id"]) for f in before.files_of(NAMES[column])]
             if before
             else []
         )
@@ -128,14 +126,18 @@ def write_names(
             into.add_names(column, new, parts.next())
 
 
-def _bounded(table: str, runs: Runs) -> Iterator[KeyRange]:
+def _bounded(runs: Runs) -> Iterator[KeyRange]:
     """Yield the ranges of keys whose rows make one file."""
     runs.settle()
     whole = runs.whole()
-    if whole is None:
-        return
+    if whole is not None:
+        yield from runs.slices(whole, _rows_of_file(runs))
+
+
+def _rows_of_file(runs: Runs) -> int:
+    """Return how many rows of usual width go into one file, so that memory stays bounded."""
     row_bytes = max(1, runs.num_bytes // max(1, runs.num_rows))
-    yield from runs.slices(whole, max(1, min(MAX_FILE_ROWS, MAX_BYTES // row_bytes)))
+    return max(1, min(MAX_FILE_ROWS, MAX_BYTES // row_bytes))
 
 
 def _sorted(table: str, rows: pa.Table) -> pa.Table:
@@ -143,28 +145,6 @@ def _sorted(table: str, rows: pa.Table) -> pa.Table:
     names = [*EVENT_LOG_TABLES[table].names]
     others = sorted(name for name in rows.column_names if name not in names)
     return rows.sort_by(columns).select([*names, *others]).combine_chunks()
-
-
-def _with_positions(rows: pa.Table) -> pa.Table:
-    """Number the rows of each request that have no position, by time and then as they came."""
-    position = rows["position"]
-    if position.null_count == 0:
-        return rows
-    is_missing = np.asarray(position.is_null())
-    request = np.asarray(rows["request_id"].combine_chunks().dictionary_encode().indices)
-    order = np.argsort(request, kind="stable")
-    counted = np.empty(len(rows), dtype=np.int64)
-    counted[order] = place_in_run(request[order])
-    if counted[is_missing].max() > _LARGEST_POSITION:
-        row = int(counted.argmax())
-        raise DataContractError(
-            f"impressions: request {rows['request_id'][row].as_py()!r} has more than "
-            f"{_LARGEST_POSITION:,} rows on one day; expected one request_id for each page that "
-            f"was shown; make request_id unique"
-        )
-    filled = np.where(is_missing, counted, np.asarray(position.fill_null(0)))
-    place = rows.schema.get_field_index("position")
-    return rows.set_column(place, rows.schema.field(place), pa.array(filled, pa.int16()))
 
 
 def _refuse_known(
@@ -212,8 +192,10 @@ def _user_keys(
     return np.asarray(found["user_id"]), np.asarray(found["as_of"])
 
 
-def _names_in(log: EventLog, file: LogFile, keys: KeyRange) -> pa.Table:
-    return _rows_between(log, file, ["id", "name"], keys).cast(NAMES_SCHEMA)
+def _names_in(log: EventLog, file: LogFile, keys: KeyRange, ids: pa.ChunkedArray) -> pa.Table:
+    """Return the names of those ids that a file has; the ids lie in the range."""
+    found = _rows_between(log, file, ["id", "name"], keys).cast(NAMES_SCHEMA)
+    return found.filter(pc.is_in(found["id"], value_set=ids.combine_chunks()))
 
 
 def _rows_between(log: EventLog, file: LogFile, columns: list[str], keys: KeyRange) -> pa.Table:

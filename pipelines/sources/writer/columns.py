@@ -88,7 +88,7 @@ def normalise(table: str, batch: pa.Table, known: Known, problems: Problems) -> 
     columns: dict[str, pa.ChunkedArray | pa.Array] = {}
     for wanted in schema:
         if wanted.name in batch.column_names:
-            column = _plain(batch[wanted.name])
+            column = _without_values(_plain(batch[wanted.name]), wanted)
             if not _refuse_nulls(wanted, column, wanted.name in DEFAULTS[table], problems):
                 continue
             read = _READERS.get(wanted.name, _read_by_type)
@@ -151,12 +151,19 @@ def _read_ids(column: _Column) -> pa.ChunkedArray | None:
 def _read_time(column: _Column) -> pa.ChunkedArray | None:
     """Return a time in ms; what has no zone is in UTC, and parts of a millisecond are cut off."""
     values, type_ = column.values, column.values.type
-    if pa.types.is_timestamp(type_):
-        return values.cast(pa.timestamp("ms", type_.tz), safe=False).cast(pa.int64())
-    if pa.types.is_date(type_):
-        return values.cast(pa.timestamp("ms")).cast(pa.int64())
-    if pa.types.is_integer(type_):
-        return values.cast(pa.int64())
+    zone = type_.tz if pa.types.is_timestamp(type_) else None
+    to_ms = pc.CastOptions(pa.timestamp("ms", zone), allow_time_truncate=True)
+    try:
+        if pa.types.is_timestamp(type_) or pa.types.is_date(type_):
+            return values.cast(options=to_ms).cast(pa.int64())
+        if pa.types.is_integer(type_):
+            return values.cast(pa.int64())
+    except pa.ArrowInvalid as error:
+        column.refuse(
+            f"times that fit int64 milliseconds since the epoch ({error}); correct them, or leave "
+            f"out these rows"
+        )
+        return None
     column.refuse(
         "int64 milliseconds since the epoch or a timestamp; parse texts into timestamps, and leave "
         "out rows without a time (they turn integers into floats in pandas)"
@@ -240,6 +247,17 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
+def _without_values(column: pa.ChunkedArray, wanted: pa.Field) -> pa.ChunkedArray:
+    """Return a column that may be empty and is, whatever its type, as one without a type.
+
+    Where every value is missing, pandas and numpy make a column of floats, and so they do of texts.
+    """
+    nan_is_null = not pa.types.is_floating(wanted.type)
+    if not wanted.nullable or not pc.all(column.is_null(nan_is_null=nan_is_null)).as_py():
+        return column
+    return pa.chunked_array([pa.nulls(len(column))])
+
+
 def _refuse_nulls(
     wanted: pa.Field, column: pa.ChunkedArray, has_default: bool, problems: Problems
 ) -> bool:
@@ -277,6 +295,8 @@ def _extra_columns(
         column = _plain(batch[name])
         if is_text(column.type) or pa.types.is_null(column.type):
             column = column.cast(pa.string())
+        if column.null_count == len(column):
+            column = _nulls_as_before(column, (known.extra or {}).get(name, ""))
         extra[name] = column
     if known.extra is None:
         return extra
@@ -298,6 +318,14 @@ def _extra_columns(
                 f"this table; expected one type; cast it"
             )
     return extra
+
+
+def _nulls_as_before(column: pa.ChunkedArray, type_: str) -> pa.ChunkedArray:
+    """Return a column of nulls in the type that earlier rows have, where it is a plain one."""
+    try:
+        return pa.chunked_array([pa.nulls(len(column), pa.type_for_alias(type_))])
+    except ValueError:  # there is no earlier one, or a list, say
+        return column
 
 
 def _default(

@@ -6,6 +6,7 @@ Not for what the rows mean, nor for tables that an adapter has made already
 
 import contextlib
 import logging
+from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -19,10 +20,10 @@ from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.log_files import EVENT_TIME_COLUMNS
-from pipelines.event_log.record import NAMES, IdKind, Vectors
+from pipelines.event_log.record import NAMES
 from pipelines.sources.writer import assemble
 from pipelines.sources.writer.batches import tables_of
-from pipelines.sources.writer.columns import Known, Normalised, normalise
+from pipelines.sources.writer.columns import Normalised, normalise
 from pipelines.sources.writer.log_folder import LogFolder
 from pipelines.sources.writer.placing import (
     MADE_BY,
@@ -33,6 +34,7 @@ from pipelines.sources.writer.placing import (
 )
 from pipelines.sources.writer.problems import Problems
 from pipelines.sources.writer.runs import Runs
+from pipelines.sources.writer.settled import Settled
 
 log = logging.getLogger(__name__)
 _KEYS = {"impressions": "impressed_at", "actions": "acted_at", "pins": "pin_id", "users": "user_id"}
@@ -59,8 +61,8 @@ class EventLogWriter:
     where it has no zone; parts of a millisecond are cut off):
 
     - `impressions`: request_id (text or integer), user_id, pin_id, impressed_at; `known_at` is
-      impressed_at, `position` the place among the request's rows by time and then as they were
-      given, `surface` 'homefeed', `is_exploration` False, `propensity` null.
+      impressed_at, `position` the place among the request's rows of this block by time and then as
+      they were given, `surface` 'homefeed', `is_exploration` False, `propensity` null.
     - `actions`: user_id, pin_id, action_type, acted_at; `known_at` is acted_at, `request_id` null.
     - `pins`: pin_id, embedding; `embedding_version` is the writer's; `known_at`, where it is given,
       says from when on the row is known, and a request before it sees zeros. Without it a pin is
@@ -68,8 +70,9 @@ class EventLogWriter:
     - `users`: user_id, as_of, embedding; `state` is 'unknown', `location` null. A log may have no
       users: a user without a row is a newcomer with an embedding of zeros.
 
-    Any other column is passed on, as a feature; its name and type are the same in every batch, and
-    a later increment may add columns.
+    Where a column may be null and is in every row, its type does not matter. Any other column is
+    passed on, as a feature; its name and type are the same in every batch, and a later increment
+    may add columns.
 
     Ids of users and of pins are integers, or texts, which become 64-bit hashes
     (`identifiers.id_of`); the names stand below names/ in the log. Embeddings are lists (or a
@@ -93,11 +96,8 @@ class EventLogWriter:
         self._scratch: Path | None = None
         self._existing: Existing | None = None
         self._runs: dict[str, Runs] = {}
-        self._id_kinds: dict[str, IdKind] = {}
-        self._vectors: dict[str, Vectors | None] = {}
-        self._extra: dict[str, dict[str, str] | None] = {}
-        self._num_batches = dict.fromkeys(EVENT_LOG_TABLES, 0)
-        self._has_pin_times: bool | None = None
+        self._settled = Settled()
+        self._num_batches: dict[str, int] = {}
 
     def __enter__(self) -> Self:
         """Take the log's place, and look at what is there.
@@ -116,13 +116,10 @@ class EventLogWriter:
         rows = self._scratch / "rows"
         self._runs = {table: Runs(rows / table, key) for table, key in _KEYS.items()}
         self._runs |= {column: Runs(rows / column, "id") for column in NAMES}
-        self._vectors = {"pins": None, "users": None}
+        self._num_batches = dict.fromkeys(EVENT_LOG_TABLES, 0)
+        self._settled = Settled()
         if self._existing:
-            record = self._existing.record
-            self._id_kinds = dict(record.id_kinds)
-            self._vectors["pins"] = record.embedding_versions.get(self._version)
-            self._vectors["users"] = record.user_embeddings
-            self._has_pin_times = record.have_pins_times
+            self._settled = Settled.by_log(self._existing.record, self._version)
         return self
 
     def __exit__(
@@ -180,41 +177,37 @@ class EventLogWriter:
         self._num_batches[table] += 1
         place = f"{table}, batch {self._num_batches[table]}"
         first_row = 0
-        for rows in tables_of(batch, place):
-            # Rows are counted from the start of a part, which a large batch has several of.
-            problems = Problems(f"{place} from row {first_row:,}" if first_row else place)
-            found = normalise(table, rows, self._known(table), problems)
-            self._refuse_days(table, found.rows, problems)
-            problems.refuse()
-            with storage.translated_errors(self.uri, "keeping rows for"):
-                self._keep(table, found)
-            first_row += len(rows)
+        with self._all_or_nothing():
+            for rows in tables_of(batch, place):
+                # Rows are counted from the start of a part, which a large batch has several of.
+                problems = Problems(f"{place} from row {first_row:,}" if first_row else place)
+                known = self._settled.known(table, self._version)
+                found = normalise(table, rows, known, problems)
+                self._refuse_days(table, found.rows, problems)
+                problems.refuse()
+                with storage.translated_errors(self.uri, "keeping rows for"):
+                    self._keep(table, found)
+                first_row += len(rows)
 
-    def _known(self, table: str) -> Known:
-        extra = self._extra.get(table)
-        is_first = extra is None
-        if is_first and self._existing and self._existing.record.num_rows[table]:
-            extra = self._existing.record.extra_columns[table]
-        return Known(
-            embedding_version=self._version,
-            id_kinds=self._id_kinds,
-            vectors=self._vectors.get(table),
-            extra=extra,
-            may_have_more=is_first,
-            has_pin_times=self._has_pin_times,
-        )
+    @contextlib.contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Forget what was kept in this block where it ends by an exception of any kind."""
+        settled = self._settled
+        marks = {name: runs.mark() for name, runs in self._runs.items()}
+        try:
+            yield
+        except BaseException:
+            self._settled = settled
+            for name, mark in marks.items():
+                self._runs[name].return_to(mark)
+            raise
 
     def _keep(self, table: str, found: Normalised) -> None:
         """Let rows wait, and hold the following batches to what these have settled."""
         self._runs[table].add(found.rows)
         for column, names in found.names.items():
             self._runs[column].add(names)
-        self._id_kinds |= found.id_kinds
-        self._extra[table] = found.extra
-        if table in self._vectors:
-            self._vectors[table] = found.vectors
-        if table == "pins":
-            self._has_pin_times = "known_at" in found.rows.column_names
+        self._settled = self._settled.followed_by(table, found)
 
     def _refuse_days(self, table: str, rows: pa.Table, problems: Problems) -> None:
         if table not in EVENT_TIME_COLUMNS or self._existing is None or self._replaces_days:
@@ -243,7 +236,7 @@ class EventLogWriter:
         folder = self._scratch / "event_log"
         folder.mkdir()
         with storage.translated_errors(self.uri, "writing the event log for"):
-            made = self._assemble(LogFolder(folder, MADE_BY, self._id_kinds))
+            made = self._assemble(LogFolder(folder, MADE_BY, self._settled.id_kinds))
         increment = made.record()
         if self._existing is None:
             place_new(folder, self.uri, increment)
@@ -263,7 +256,7 @@ class EventLogWriter:
             assemble.write_keyed(table, self._runs[table], into, parts, before, self._version)
         for column in NAMES:
             assemble.write_names(column, self._runs[column], into, parts, before)
-        pins = self._vectors["pins"]
+        pins = self._settled.vectors["pins"]
         if existing is None and self._runs["users"].num_rows == 0 and pins is not None:
             assemble.write_no_users(into, parts, pins)
         return into
@@ -277,7 +270,7 @@ class EventLogWriter:
             )
 
     def _require_one_width(self) -> None:
-        pins, users = self._vectors["pins"], self._vectors["users"]
+        pins, users = self._settled.vectors["pins"], self._settled.vectors["users"]
         if pins and users and pins.embedding_dim != users.embedding_dim:
             raise DataContractError(
                 f"the users' embeddings have {users.embedding_dim} numbers, and the pins' of "

@@ -15,14 +15,13 @@ from pipelines.event_log.log_files import EventLog, LogFile, open_event_log
 from pipelines.event_log.record import (
     NAMES,
     RECORD_FILE,
-    UPLOADING_FILE,
     WRITERS_FILE,
     EventLogRecord,
     list_below,
 )
 from pipelines.places import folders
 from pipelines.places.conditional import Revision
-from pipelines.sources.publish import publish_log
+from pipelines.sources.publish import names_of_log, publish_log
 
 MADE_BY = "EventLogWriter"
 
@@ -47,8 +46,8 @@ def find_log(uri: str) -> Existing | None:
         TransientStorageError: the storage failed.
     """
     storage.settle_folder(uri)
-    names = storage.list_names(uri)
-    if not names or UPLOADING_FILE in names:
+    names = names_of_log(uri)
+    if not names:
         return None
     if RECORD_FILE not in names:
         raise ConfigurationError(

@@ -6,14 +6,17 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pipelines import storage
+from pipelines.cli import cycle
 from pipelines.cli.main import app
-from pipelines.contracts.artifacts import ResolvedRun
+from pipelines.contracts.artifacts import ResolvedRun, RunRequest
 from pipelines.contracts.errors import LostRaceError, RunInProgressError
 from pipelines.contracts.judgement import Decision, Promotion
-from pipelines.contracts.run_layout import stage_lease_uri
+from pipelines.contracts.run_layout import manifest_uri, stage_lease_uri
 from pipelines.recipes import RECIPES, smoke
 from pipelines.registry import history
+from pipelines.settings import Settings
 from pipelines.stages import runner
+from pipelines.stages.resolve_run import run_uri_of
 from support.judgements import CHAMPION, make_judgement
 from support.runs import make_run, save_artifact, save_run
 
@@ -82,6 +85,7 @@ def test_a_recipe_that_has_changed_since_is_told(
     run: ResolvedRun, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(runner, "run_stage", lambda *_: "")
+    monkeypatch.setattr(runner, "is_resolved", lambda *_: True)
     words = ["retrain", "--recipe", "smoke"]
     assert CliRunner().invoke(app, words).exit_code == 0
     assert "has changed since" not in caplog.text
@@ -91,3 +95,24 @@ def test_a_recipe_that_has_changed_since_is_told(
     assert done.exit_code == 0 and run.run_uri in done.output
     assert "recipe smoke has changed since this cycle was resolved" in caplog.text
     assert "give another --key" in caplog.text
+
+
+def test_a_recipe_is_read_again_only_where_the_cycle_was_resolved_before(
+    run: ResolvedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "run_stage", lambda *_: "")
+    asked, read = [], []
+    genuine = runner.is_resolved
+
+    def is_resolved(request: RunRequest, settings: Settings) -> bool:
+        asked.append(manifest_uri(run_uri_of(request, settings), "resolve_run"))
+        return genuine(request, settings)
+
+    monkeypatch.setattr(runner, "is_resolved", is_resolved)
+    monkeypatch.setattr(cycle, "make_recipe", lambda name: read.append(name) or smoke())
+    words = ["retrain", "--recipe", "smoke"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert read == []
+    storage.write_bytes(asked[0], b"{}")  # the same cycle, from now on
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert read == ["smoke"] and len(set(asked)) == 1

@@ -15,6 +15,8 @@ from pipelines import sources
 from pipelines.cli.main import app
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.log_check.init import FILES, write_example
+from pipelines.sources.writer.identifiers import id_of
+from support.own_tables import rows_of_log
 
 LONGEST_ADAPTER = 80
 
@@ -102,6 +104,32 @@ def test_logged_impressions_are_handed_over_as_they_are(
     # Items with a word in common are nearer than others; one without words is zero.
     assert embeddings[0] @ embeddings[1] > 0.2
     assert not embeddings[2].any()
+
+
+@pytest.mark.parametrize("requests", [["", "", ""], ["7", "", "8"], ["7", "8", "9"]])
+def test_a_csv_s_ids_are_texts_with_gaps_and_its_times_have_parts_of_seconds(
+    tmp_path: Path, requests: list[str]
+) -> None:
+    write_example(tmp_path / "mine")
+    tables = tmp_path / "mine" / "tables"
+    days = [f"2026-01-01T1{hour}:00:40{part}Z" for hour, part in enumerate(("", ".5", ".25"))]
+    (tables / "items.csv").write_text("item,text\n001,red\n1,\nNA,blue\n")
+    shown = [f"{7 + row},007,{item},{days[row]}" for row, item in enumerate(("001", "1", "NA"))]
+    done = [f"007,{item},click,{days[2]},{requests[row]}" for row, item in enumerate(("001", "NA"))]
+    (tables / "shown.csv").write_text("request,user,item,time\n" + "\n".join(shown))
+    (tables / "done.csv").write_text("user,item,kind,time,request\n" + "\n".join(done))
+    adapter = {"__file__": str(tmp_path / "mine" / "make_log.py"), "__name__": "make_log"}
+    exec((tmp_path / "mine" / "make_log.py").read_text(), adapter)
+    adapter["main"]()
+    log = tmp_path / "mine" / "event_log"
+    found = [(row["request_id"], row["acted_at"] % 60_000) for row in rows_of_log(log, "actions")]
+    assert sorted(found, key=str) == sorted([(r or None, 40_250) for r in requests[:2]], key=str)
+    times = [row["impressed_at"] % 60_000 for row in rows_of_log(log, "impressions")]
+    assert times == [40_000, 40_500, 40_250]
+    assert {row["user_id"] for row in rows_of_log(log, "impressions")} == {id_of("007")}
+    assert {row["pin_id"] for row in rows_of_log(log, "pins")} == {
+        id_of(i) for i in ("001", "1", "NA")
+    }
 
 
 def test_candidates_are_drawn_where_none_were_logged(example: types.ModuleType) -> None:

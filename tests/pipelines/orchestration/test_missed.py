@@ -16,6 +16,7 @@ from pipelines.orchestration import missed
 from pipelines.orchestration.missed import ScheduleRecord, find_skipped, record_uri
 from pipelines.orchestration.resolving import start_cycle
 from pipelines.orchestration.timetable import GridTimetable
+from pipelines.recipes import smoke
 from pipelines.settings import Settings
 from pipelines.stages import runner
 from support.commands import parse
@@ -48,7 +49,8 @@ class World:
     def _start_run(self, request, settings):
         self.trained.append(f"{request.day:%m-%d}")
         hardware = {name: getattr(request, name) for name in HARDWARE}
-        return SimpleNamespace(run_id=request.run_id, run_uri="uri", as_of=request.day, **hardware)
+        named = {"run_id": request.run_id, "run_uri": "uri", "as_of": request.day}
+        return SimpleNamespace(config=smoke(), **named, **hardware)
 
     def go(self, now: datetime, processor_first: bool = True) -> list[str]:
         """Let Airflow look at a moment until it has nothing to do; return the days trained."""

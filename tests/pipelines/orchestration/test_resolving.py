@@ -9,6 +9,7 @@ import pytest
 from pipelines import storage
 from pipelines.contracts import errors
 from pipelines.contracts.artifacts import NextStep, RunRequest
+from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.orchestration.resolving import (
     FAILURE_KEY,
     choose_as_of,
@@ -120,6 +121,42 @@ def test_what_the_form_asks_for_is_resolved_and_crosses_to_the_trainings(tmp_pat
     assert (asked[0].accelerator, asked[0].num_devices, asked[0].num_nodes) == ("gpu", 4, 2)
     assert resolved["hardware"] == {"accelerator": "gpu", "devices": 4, "nodes": 2}
     assert json.loads(json.dumps(resolved)) == resolved
+
+
+@pytest.mark.parametrize("packages", ["", "theirs, json.tool"])
+def test_a_function_of_a_package_that_is_not_allowed_is_not_called(tmp_path, monkeypatch, packages):
+    monkeypatch.setenv("HOMEFEED_RECIPE_PACKAGES", packages)
+    monkeypatch.setattr(runner, "start_run", lambda *_: 1 / 0)
+    dag_run = SimpleNamespace(
+        run_id="manual__x", run_type="manual", data_interval_end=END, run_after=NOW
+    )
+    params = {"as_of": "2017-06-12", "promote": True, "devices": 1, "accelerator": "cpu"}
+    left = {}
+    ti = SimpleNamespace(xcom_push=left.__setitem__)
+    settings = Settings(home=str(tmp_path))
+    with pytest.raises(errors.ConfigurationError, match="function of the package os; expected"):
+        start_cycle(params | {"nodes": 1, "recipe": "os:getcwd"}, dag_run, ti, settings)
+    assert "HOMEFEED_RECIPE_PACKAGES" in left[FAILURE_KEY]["message"]
+    with pytest.raises(ZeroDivisionError if packages else errors.ConfigurationError):
+        start_cycle(params | {"nodes": 1, "recipe": "json.tool:main"}, dag_run, ti, settings)
+
+
+def test_own_features_of_a_package_that_is_not_allowed_stop_the_cycle(tmp_path, monkeypatch):
+    numeric = (NumericFeature(name="theirs:number"),)
+    run = make_run(tmp_path)
+    features = run.config.features.model_copy(update={"numeric": numeric})
+    config = run.config.model_copy(update={"features": features, "source": "file:///a.yaml"})
+    monkeypatch.setattr(runner, "start_run", lambda *_: run.model_copy(update={"config": config}))
+    dag_run = SimpleNamespace(
+        run_id="manual__x", run_type="manual", data_interval_end=END, run_after=NOW
+    )
+    params = {"as_of": "2017-06-12", "recipe": "file:///a.yaml", "promote": True, "devices": 1}
+    params |= {"accelerator": "cpu", "nodes": 1}
+    ti = SimpleNamespace(xcom_push={}.__setitem__)
+    with pytest.raises(errors.ConfigurationError, match="feature theirs:number would run a func"):
+        start_cycle(params, dag_run, ti, Settings(home=str(tmp_path)))
+    allowed = Settings(home=str(tmp_path), recipe_packages="theirs")
+    assert start_cycle(params, dag_run, ti, allowed)["run_uri"] == run.run_uri
 
 
 def test_a_run_from_before_there_were_several_machines_trains_on_one(tmp_path):

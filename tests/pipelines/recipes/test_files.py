@@ -78,9 +78,19 @@ def test_a_file_in_a_bucket_is_read_and_extends_its_neighbour(s3_uri: str) -> No
         ("a.yaml", "extends: smoke\ntraining:\n  seed: [1\n", "cannot be read as YAML: .* line 4"),
         ("a.yaml", "training:\n\tseed: 1\n", "cannot be read as YAML: .* line 2, column 1"),
         ("a.yaml", "extends: smoke\nextends: world\n", "'extends' stands twice at line 2"),
-        ("a.yaml", "x: !!python/object/apply:os.getcwd []\n", "could not determine a constructor"),
+        (
+            "a.yaml",
+            "x: !!python/object/apply:os.getcwd []\n",
+            "has no tags, and this is !!python/object/apply",
+        ),
         ("a.yaml", "extends: smoke\n? [a]\n: b\n", "found unhashable key at line 2"),
         ("a.yaml", "extends: smoke\ntraining: &a {seed: *a}\n", "is nested without an end"),
+        (
+            "a.yaml",
+            'extends: smoke\nrecipe: "\\ud800"\n',
+            "a text in it cannot be saved .*write it anew",
+        ),
+        ("a.yaml", 'extends: "a\\0b.yaml"\n', "is no path and no URI: it names no file"),
         ("a.toml", "seed = = 1\n", r"cannot be read as TOML: .*line 1"),
         ("a.yaml", "", "holds nothing; expected fields such as"),
         ("a.yaml", "- smoke\n", "holds list; expected fields"),
@@ -98,6 +108,23 @@ def test_what_is_wrong_with_a_file_is_named(
     with pytest.raises(ConfigurationError, match=f"(?s){told}") as caught:
         make_recipe(path)
     assert str(tmp_path) in str(caught.value) or "smok" in told
+
+
+def test_a_file_extends_no_function_and_reading_it_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "module_that_tells.py", "from pathlib import Path\nPath('told').touch()\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = write(tmp_path / "a.yaml", "extends: module_that_tells:careful\n")
+    with pytest.raises(
+        ConfigurationError, match="extends is '.*:careful', a function; .* another f"
+    ):
+        make_recipe(path)
+    numeric = "features: {numeric: [{name: 'module_that_tells:careful'}]}\n"
+    made = make_recipe(write(tmp_path / "b.yaml", f"extends: smoke\n{numeric}"))
+    assert made.features.numeric[0].is_own
+    assert not (tmp_path / "told").exists()
 
 
 def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 """Publishing an event log: whole or not at all, once, over nothing else, for every adapter."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines import storage
 from pipelines.contracts.errors import (
     ConfigurationError,
     RunInProgressError,
@@ -13,7 +16,7 @@ from pipelines.contracts.errors import (
 from pipelines.sources.adapter import SourceAdapter
 from pipelines.sources.completejourney import adapter as completejourney
 from pipelines.sources.completejourney.adapter import CompleteJourneyAdapter
-from pipelines.sources.publish import ingest
+from pipelines.sources.publish import Upload, ingest
 from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import make_parameters
 from pipelines.storage import exclusive_lock, to_uri
@@ -56,6 +59,69 @@ def test_a_log_of_an_older_adapter_is_made_anew(place) -> None:
     ingest(TextAdapter(), uri)
     assert ingest(NewerTextAdapter(), uri).adapter_version == "text-2"
     assert set(contents(folder)) == {"pins/text-2.txt", "text.json"}
+
+
+class Killed(BaseException):
+    """What ends a process in a test that goes on."""
+
+
+def kill_before(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Let the process end before that change to the storage, counted from 0."""
+    left = [number]
+
+    def counted(act: Callable[..., None]) -> Callable[..., None]:
+        def kill_or_act(*args: object) -> None:
+            if left[0] == 0:
+                raise Killed
+            left[0] -= 1
+            act(*args)
+
+        return kill_or_act
+
+    for name in ("write_model", "remove", "publish_folder"):
+        monkeypatch.setattr(storage, name, counted(getattr(storage, name)))
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_an_ingest_that_is_killed_anywhere_is_ended_by_the_next(
+    place, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    uri, folder = place
+    found = []
+    while not found or found[-1] is Killed:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        if is_there:
+            ingest(TextAdapter(), uri)
+        adapter = NewerTextAdapter()
+        with monkeypatch.context() as patched:
+            kill_before(patched, len(found))
+            try:
+                ingest(adapter, uri)
+                found.append(None)
+            except Killed:
+                found.append(Killed)
+        was_whole = "text.json" in contents(folder) and b"text-2" in contents(folder)["text.json"]
+        made = ingest(adapter, uri)
+        assert made.adapter_version == "text-2"
+        assert set(contents(folder)) == {"pins/text-2.txt", "text.json"}
+        assert adapter.num_written == (1 if was_whole else 2), f"killed before {len(found) - 1}"
+    assert len(found) >= 3
+
+
+def test_a_finished_log_of_another_adapter_is_not_taken_for_a_cut_off_upload(
+    place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, folder = place
+    ingest(TextAdapter(), uri)
+    storage.write_model(storage.join(uri, "ingesting.json"), Upload(marker="text.json"))
+    other = TextAdapter()
+    monkeypatch.setattr(other, "marker", "other.json")
+    with pytest.raises(
+        ConfigurationError, match=r"holds \['pins', 'text.json'\] and no other.json"
+    ):
+        ingest(other, uri)
+    assert set(contents(folder)) == {"pins/text-1.txt", "text.json"}
 
 
 def test_a_log_of_other_input_is_left_alone(place) -> None:

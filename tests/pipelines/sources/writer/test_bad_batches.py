@@ -1,6 +1,6 @@
 """Batches that break the contract: a message names column, row, value, expectation and remedy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,16 @@ import pytest
 
 from pipelines.contracts.errors import DataContractError
 from pipelines.sources import EventLogWriter
-from support.own_tables import VERSION, acted_on, pins, shown_on, users, write_own_log
+from pipelines.sources.writer import runs
+from support.own_tables import (
+    VERSION,
+    acted_on,
+    pins,
+    record_of,
+    shown_on,
+    users,
+    write_own_log,
+)
 
 Give = Callable[[EventLogWriter], None]
 AT = pd.Timestamp(2024, 1, 2).value // 10**6
@@ -57,6 +66,18 @@ def with_vectors(lists: Any, type_: pa.DataType | None = None) -> Give:
         (shown(pin_id=[1.0] * 9), "'pin_id' is double; expected integers or strings"),
         (shown(position=[70_000] + [1] * 8), r"'position' is int64; .*fit int16 \(.*70000"),
         (shown(propensity=[0.5] * 4 + [1.5] * 5), "5 of 9 rows have a propensity outside .*1.5 of"),
+        (
+            shown(impressed_at=np.full(9, 2**63 + 5, np.uint64)),
+            r"'impressed_at' is uint64; expected times that fit int64 .*922337203685477581",
+        ),
+        (
+            lambda writer: writer.actions(
+                pa.Table.from_pandas(acted_on(2)).set_column(
+                    3, "acted_at", pa.array([2**60] * 2, pa.timestamp("s"))
+                )
+            ),
+            r"'acted_at' is timestamp\[s\]; expected times that fit .*1152921504606846976\)",
+        ),
         (shown(is_exploration="no"), "'is_exploration' is .*string; expected bool; cast it"),
         (
             shown(request_id=[None] * 9),
@@ -117,6 +138,35 @@ def test_a_bad_batch_that_the_caller_passes_over_leaves_no_trace(tmp_path: Path)
         writer.actions(acted_on(2))
         writer.pins(pins())
     assert (tmp_path / "log").exists()
+
+
+@pytest.mark.parametrize("max_bytes", [1, 1 << 20])
+def test_nothing_of_a_batch_in_several_parts_stays_where_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_bytes: int
+) -> None:
+    monkeypatch.setattr(runs, "MAX_BYTES", max_bytes)
+    good = pa.Table.from_pandas(shown_on(2).assign(tone="blue"), preserve_index=False)
+    bad = good.set_column(1, "user_id", pa.array([*good["user_id"].to_pylist()[:-1], None]))
+    broken = pa.Table.from_pandas(shown_on(3).assign(tone=None).astype({"tone": "float64"}))
+
+    def reader(rows: pa.Table) -> pa.RecordBatchReader:
+        return pa.RecordBatchReader.from_batches(rows.schema, rows.to_batches(max_chunksize=2))
+
+    def failing() -> Iterator[pa.RecordBatch]:
+        yield from broken.to_batches(max_chunksize=2)
+        raise ZeroDivisionError
+
+    with EventLogWriter(tmp_path / "log", VERSION) as writer:
+        with pytest.raises(DataContractError, match="batch 1 from row 8: column 'user_id' is null"):
+            writer.impressions(reader(bad))
+        with pytest.raises(DataContractError, match="batch 2 cannot be read as an Arrow table"):
+            writer.impressions(pa.RecordBatchReader.from_batches(broken.schema, failing()))
+        writer.impressions(reader(good))
+        writer.actions(acted_on(2))
+        writer.pins(pins())
+    assert record_of(tmp_path / "log").num_rows["impressions"] == len(good)
+    # The refused batches have settled no column either: the second's tone was a number.
+    assert record_of(tmp_path / "log").extra_columns["impressions"] == {"tone": "string"}
 
 
 @pytest.mark.parametrize(
@@ -203,7 +253,7 @@ def test_a_request_with_too_many_rows_is_named(tmp_path: Path) -> None:
         "impressed_at": np.full(40_000, AT),
     }
     with (
-        pytest.raises(DataContractError, match="request '0' has more than 32,767 rows on one day"),
+        pytest.raises(DataContractError, match="request '0' has more than 32,767 rows; expect"),
         EventLogWriter(tmp_path / "log", VERSION) as writer,
     ):
         writer.impressions(many)

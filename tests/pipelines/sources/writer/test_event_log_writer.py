@@ -214,6 +214,36 @@ def test_a_day_that_is_there_is_refused_or_replaced_whole(tmp_path: Path) -> Non
     assert len(list((tmp_path / "log" / "impressions").rglob("*.parquet"))) == 3
 
 
+def test_a_writer_can_be_used_for_a_second_block(tmp_path: Path) -> None:
+    writer = EventLogWriter(tmp_path / "log", VERSION)
+    with writer:
+        writer.pins(pins())
+        writer.impressions(shown_on(2).assign(tone="blue"))
+        writer.actions(acted_on(2))
+    with writer:
+        writer.impressions(shown_on(3).assign(tone="red", more=1))
+        with pytest.raises(DataContractError, match="impressions, batch 2: column 'user_id' is"):
+            writer.impressions(shown_on(4).assign(tone="red", more=1, user_id=1.5))
+    record = record_of(tmp_path / "log")
+    assert record.num_rows["impressions"] == 18
+    assert record.extra_columns["impressions"] == {"tone": "string", "more": "int64"}
+
+
+@pytest.mark.parametrize("kind", ["float64", object])
+def test_a_column_without_a_value_is_null_whatever_its_type(tmp_path: Path, kind: Any) -> None:
+    nothing = pd.Series([None] * 2, dtype=kind)
+    with EventLogWriter(tmp_path / "log", VERSION) as writer:
+        writer.pins(pins())
+        writer.users({**users(), "location": np.full(2, np.nan) if kind == "float64" else nothing})
+        writer.impressions(shown_on(2).assign(tone="blue"))
+        writer.impressions(shown_on(3).assign(tone=pd.Series([None] * 9, dtype=kind)))
+        writer.actions(acted_on(2).assign(request_id=nothing))
+    assert {row["request_id"] for row in rows_of_log(tmp_path / "log", "actions")} == {None}
+    assert {row["location"] for row in rows_of_log(tmp_path / "log", "users")} == {None}
+    tones = [row["tone"] for row in rows_of_log(tmp_path / "log", "impressions")]
+    assert sorted(map(str, tones)) == ["None"] * 9 + ["blue"] * 9
+
+
 def test_nothing_to_add_changes_nothing(tmp_path: Path) -> None:
     write_own_log(tmp_path / "log", 2)
     before = record_of(tmp_path / "log")

@@ -1,5 +1,7 @@
 """A log is as before or as after, whenever its writer is killed, and whatever the storage is."""
 
+import errno
+import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -71,6 +73,28 @@ def test_an_increment_that_is_killed_anywhere_is_there_or_not(tmp_path: Path) ->
     assert number >= 8
 
 
+def test_an_increment_is_added_to_a_log_on_another_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_own_log(tmp_path / "disk" / "log", 2, 3)
+    shutil.copytree(tmp_path / "disk" / "log", tmp_path / "expected")
+    add_days(tmp_path / "expected")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "log").symlink_to(tmp_path / "disk" / "log")
+    rename = os.rename
+
+    def within_one_file_system(source: Path, target: Path) -> None:
+        if ("disk" in Path(source).parts) != ("disk" in Path(target).parts):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", within_one_file_system)
+    add_days(tmp_path / "here" / "log")
+    assert content(tmp_path / "disk" / "log") == content(tmp_path / "expected")
+    assert (tmp_path / "here" / "log").is_symlink()
+    assert [path.name for path in (tmp_path / "here").iterdir() if path.is_dir()] == ["log"]
+
+
 def test_a_new_log_that_is_killed_anywhere_is_whole_or_not_there(tmp_path: Path) -> None:
     number = 0
     while kill_before_change(number, partial(write_own_log, tmp_path / str(number) / "log", 2)):
@@ -99,6 +123,25 @@ def test_an_unfinished_log_on_a_store_is_refused_and_written_anew(
     shown = {row["request_id"] for row in rows_of_log(location, "impressions")}
     assert shown == {"3-0", "3-1", "3-2"}
     assert "ingesting.json" not in storage.list_names(location)
+
+
+def test_a_log_on_a_store_that_is_whole_but_for_a_killed_writer_s_last_step_is_added_to(
+    s3_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location = f"{s3_uri}/log"
+    with monkeypatch.context() as killed:
+        killed.setattr(storage, "remove", lambda uri: uri.endswith("ingesting.json") and 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write_own_log(location, 2)
+    with pytest.raises(DataContractError, match="is not finished"):
+        open_event_log(location)
+    with EventLogWriter(location, VERSION) as writer:  # all that a new log needs as well
+        writer.pins(pins(3, 4))
+        writer.impressions(shown_on(3))
+        writer.actions(acted_on(3))
+    shown = {row["request_id"] for row in rows_of_log(location, "impressions")}
+    assert shown == {"2-0", "2-1", "2-2", "3-0", "3-1", "3-2"}
+    assert record_of(location).generation == 2
 
 
 def test_an_increment_that_is_cut_off_on_a_store_is_not_read(

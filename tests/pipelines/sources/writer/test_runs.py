@@ -67,3 +67,40 @@ def test_nothing_has_no_range(tmp_path: Path) -> None:
     kept.settle()
     assert kept.whole() is None
     assert not (tmp_path / "rows").exists()
+
+
+def test_a_mark_brings_back_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "MAX_BYTES", 35)
+    kept, plain = Runs(tmp_path / "rows", "key"), Runs(tmp_path / "plain", "key")
+    for each in (kept, plain):
+        each.add(rows_of([3, 1, 2]))  # a run
+        each.add(rows_of([5]))  # waits
+    mark = kept.mark()
+    kept.add(rows_of([7, 8, 9]))  # a run, with what waited
+    kept.add(rows_of([6]))
+    kept.return_to(mark)
+    for each in (kept, plain):
+        each.add(rows_of([4]))
+        each.settle()
+    assert kept.read(KeyRange(0, 9)) == plain.read(KeyRange(0, 9))
+    assert (kept.num_rows, kept.num_bytes) == (plain.num_rows, plain.num_bytes) == (5, 5 * 13)
+    assert len(list((tmp_path / "rows").iterdir())) == 2
+
+
+def test_the_bytes_of_rows_do_not_depend_on_how_they_came(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "key": pa.array([1, 2, 3, 4], pa.int64()),
+            "text": ["", "abc", None, "de"],
+            "flag": [True, None, False, True],
+            "vector": pa.array([[1.0, 2.0]] * 4, pa.list_(pa.float32(), 2)),
+            "tags": pa.array([["x"], [], None, ["yz", "w"]], pa.list_(pa.string())),
+        }
+    )
+    sizes = set()
+    for step in (1, 3, 4):
+        kept = Runs(tmp_path / f"rows-{step}", "key")
+        for start in range(0, 4, step):
+            kept.add(table.slice(start, step))
+        sizes.add(kept.num_bytes)
+    assert len(sizes) == 1
