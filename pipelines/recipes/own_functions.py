@@ -7,7 +7,7 @@ tests/pipelines/recipes/test_own_functions.py.
 """
 
 import importlib
-import inspect
+import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -47,11 +47,14 @@ def as_they_are_now(numeric: Sequence[NumericFeature]) -> tuple[NumericFeature, 
 
 
 def require_unchanged(numeric: Sequence[NumericFeature]) -> None:
-    """Refuse own functions that are others than when the recipe was read.
+    """Refuse own functions that cannot be called here, or are others than when they were read.
 
     Raises:
-        OwnFunctionError: one was changed, or as `with_sources` raises.
+        OwnFunctionError: one is not there or was changed, or as `with_sources` raises.
     """
+    for feature in numeric:
+        if feature.is_own:
+            load(feature.name)
     for then, now in zip(numeric, as_they_are_now(numeric), strict=True):
         if then.source_digest not in (None, now.source_digest):
             raise OwnFunctionError(
@@ -86,11 +89,7 @@ def _module(name: str) -> ModuleType:
     try:
         return importlib.import_module(path)
     except ImportError as error:
-        raise OwnFunctionError(
-            f"features.numeric: the module of {name!r} cannot be imported in this process "
-            f"({error}); expected a module that all processes find that build a snapshot; "
-            f"install its package where the pipeline runs, or put its folder on PYTHONPATH"
-        ) from error
+        raise _cannot_be_imported(name, f"{error}") from error
     except Exception as error:
         raise OwnFunctionError(
             f"features.numeric: importing the module of {name!r} raised {_told(error)}; expected "
@@ -99,22 +98,41 @@ def _module(name: str) -> ModuleType:
 
 
 def source_digest(name: str) -> str:
-    """Return the sha256 (hex) of the source file of an own function's module.
+    """Return the sha256 (hex) of the source file of an own function's module, which is not run.
 
     Raises:
-        OwnFunctionError: the function cannot be found, or its module has no source file.
+        OwnFunctionError: the module cannot be found, or it has no source file.
     """
-    load(name)
-    module = _module(name)
-    source = inspect.getsourcefile(module) if getattr(module, "__file__", None) else None
-    if source is None or not Path(source).is_file():
-        raise OwnFunctionError(
-            f"features.numeric: the module of {name!r} has no source file, found "
-            f"{getattr(module, '__file__', None)}; expected a .py file, whose content becomes part "
-            f"of the snapshot's identity, and which other processes can import; write the function "
-            f"into a file"
-        )
-    return sha256_of(Path(source))
+    path = name.partition(":")[0]
+    importlib.invalidate_caches()  # a module that was written a moment ago is found too
+    try:
+        spec = importlib.util.find_spec(path)
+    except ValueError as error:  # a module that is there and came from no file
+        raise _without_source(name, None) from error
+    except Exception as error:  # the packages that it stands in are imported, and may raise
+        raise _cannot_be_imported(name, _told(error)) from error
+    if spec is None:
+        raise _cannot_be_imported(name, f"No module named {path!r}")
+    source = Path(spec.origin or "")
+    if not spec.has_location or source.suffix != ".py" or not source.is_file():
+        raise _without_source(name, spec.origin)
+    return sha256_of(source)
+
+
+def _without_source(name: str, found: str | None) -> OwnFunctionError:
+    return OwnFunctionError(
+        f"features.numeric: the module of {name!r} has no source file, found {found}; expected a "
+        f".py file, whose content becomes part of the snapshot's identity, and which other "
+        f"processes can import; write the function into a file"
+    )
+
+
+def _cannot_be_imported(name: str, found: str) -> OwnFunctionError:
+    return OwnFunctionError(
+        f"features.numeric: the module of {name!r} cannot be imported in this process ({found}); "
+        f"expected a module that all processes find that read the recipe or build a snapshot; "
+        f"install its package where the pipeline runs, or put its folder on PYTHONPATH"
+    )
 
 
 def _told(error: Exception) -> str:
