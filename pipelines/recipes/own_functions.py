@@ -22,10 +22,15 @@ from pipelines.contracts.features.numeric import NumericFeature
 def with_sources(config: RunConfig) -> RunConfig:
     """Return a recipe in which each own function has the digest of its source as it is now.
 
-    Raises:
-        OwnFunctionError: a function cannot be found here, or its module has no source file.
+    A module that this process does not find has none: where stages run in containers, it may be in
+    their image alone. Whether it must be here is asked by `pipelines.preconditions`.
     """
-    numeric = as_they_are_now(config.features.numeric)
+    numeric = tuple(
+        feature.model_copy(update={"source_digest": _digest_if_found(feature.name)})
+        if feature.is_own
+        else feature
+        for feature in config.features.numeric
+    )
     if numeric == config.features.numeric:
         return config
     features = config.features.model_copy(update={"numeric": numeric})
@@ -36,7 +41,7 @@ def as_they_are_now(numeric: Sequence[NumericFeature]) -> tuple[NumericFeature, 
     """Return the features, each own function with the digest of its source as it is now.
 
     Raises:
-        OwnFunctionError: as `with_sources` raises.
+        OwnFunctionError: a function cannot be found here, or its module has no source file.
     """
     return tuple(
         feature.model_copy(update={"source_digest": source_digest(feature.name)})
@@ -50,7 +55,7 @@ def require_unchanged(numeric: Sequence[NumericFeature]) -> None:
     """Refuse own functions that cannot be called here, or are others than when they were read.
 
     Raises:
-        OwnFunctionError: one is not there or was changed, or as `with_sources` raises.
+        OwnFunctionError: one is not there or was changed.
     """
     for feature in numeric:
         if feature.is_own:
@@ -64,6 +69,13 @@ def require_unchanged(numeric: Sequence[NumericFeature]) -> None:
                 f"then; put the module back and give the changed function another name, or begin "
                 f"a new cycle with the function as it is now"
             )
+
+
+def _digest_if_found(name: str) -> str | None:
+    try:
+        return source_digest(name)
+    except OwnFunctionError:
+        return None
 
 
 def load(name: str) -> Callable[..., Any]:

@@ -41,7 +41,7 @@ def make_recipe(reference: str) -> RunConfig:
 
     Raises:
         ConfigurationError: there is no such recipe, or what is there gives no valid value; the
-            message lists everything that is wrong with it. Or an own function cannot be found.
+            message lists everything that is wrong with it.
         TransientStorageError: the storage that holds its file failed.
     """
     return with_sources(_make(canonical(reference), ()))
