@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.schemas import EVENT_LOG_TABLES
+from pipelines.contracts.schemas import contract_of
 from pipelines.event_log import checks
 from pipelines.event_log.findings import Finding
 from pipelines.event_log.log_files import EVENT_TIME_COLUMNS, EventLog, LogFile
+from pipelines.event_log.numbers import number_problems
 from pipelines.event_log.reader import iterate_batches, open_file
 
 BATCH_ROWS = 1 << 18
@@ -46,7 +47,8 @@ class Wanted:
     """What the recipe of the check asks of the rows, where there is one."""
 
     action_types: tuple[str, ...] = ()
-    extra_columns: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (table, columns)
+    extra_columns: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (table, columns of text)
+    number_columns: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (table, columns of numbers)
 
 
 def read_checked(
@@ -57,14 +59,16 @@ def read_checked(
     The columns are those of the contract that the file has in a type of the right kind. Rows stay
     even where they break a rule, so that row numbers are those of the file.
     """
-    schema = EVENT_LOG_TABLES[file.table]
     extra = dict(wanted.extra_columns).get(file.table, ())
+    numbers = dict(wanted.number_columns).get(file.table, ())
     try:
         dataset = open_file(event_log, file)
-        problems = list(checks.column_problems(file.path, dataset.schema, schema, extra))
+        schema = contract_of(file.table, dataset.schema.names)
+        problems = list(checks.column_problems(file.path, dataset.schema, schema, extra, numbers))
         collector.add(problems, file.table)
         bad = {problem.column for problem in problems}
-        columns = [name for name in schema.names if name not in bad]
+        wished = dict.fromkeys((*schema.names, *numbers))
+        columns = [name for name in wished if name not in bad]
         offset = 0
         for batch in iterate_batches(dataset, file, columns, BATCH_ROWS):
             rows = pa.Table.from_batches([batch])
@@ -116,6 +120,8 @@ def _value_problems(file: LogFile, rows: pa.Table, wanted: Wanted) -> list[Findi
         found += checks.vocabulary_problems(file.path, rows, wanted.action_types)
     if "propensity" in names:
         found += checks.propensity_problems(file.path, rows)
+    numbers = dict(wanted.number_columns).get(file.table, ())
+    found += number_problems(file.path, rows, [name for name in numbers if name in names])
     return found
 
 

@@ -20,12 +20,15 @@ import pyarrow.parquet as pq
 
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.features.catalogue import LOG_TABLES
+from pipelines.contracts.features.numeric import number_columns
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.contracts.time import HOUR_MS
 from pipelines.event_log.categories import extra_columns
 from pipelines.event_log.cross_rules import action_before_request, request_of_two_users
 from pipelines.event_log.findings import Finding
 from pipelines.event_log.log_files import EventLog, LogFile, find_event_log
+from pipelines.event_log.reader import pin_time_problems
 from pipelines.log_check import embeddings, scratch
 from pipelines.log_check.events import DayTask, folder_of, read_actions
 from pipelines.log_check.exposures import read_impressions
@@ -137,7 +140,9 @@ def _wanted(recipe: RunConfig | None) -> Wanted:
         (table, extra_columns(schema, recipe.features.categorical_of(table)))
         for table, schema in EVENT_LOG_TABLES.items()
     )
-    return Wanted(recipe.features.action_types, extra)
+    held = recipe.features.numeric_held
+    numbers = tuple((table, number_columns(held, table)) for table in LOG_TABLES)
+    return Wanted(recipe.features.action_types, extra, numbers)
 
 
 def _read_events(checking: Checking, report: LogReport) -> list[Finding]:
@@ -264,6 +269,7 @@ def _read_tables(checking: Checking, report: LogReport) -> list[Finding]:
             report.pins = found
         else:
             report.users = found.get(embeddings.USERS, report.users)
+    findings += pin_time_problems(checking.event_log)
     pins = embeddings.pins_by_version(checking.folder, numbers["pins"])
     findings += embeddings.repeated_pins(pins)
     findings += embeddings.repeated_users(checking.folder, numbers["users"])

@@ -8,11 +8,13 @@ from datetime import datetime
 
 from pipelines.contracts.config import Head, RunConfig
 from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.features.catalogue import LOG_TABLES
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.contracts.time import to_ms
 from pipelines.event_log.categories import extra_columns
 from pipelines.event_log.glimpse import Glimpse
 from pipelines.event_log.log_files import LogFile, day_of, open_event_log
+from pipelines.event_log.reader import pin_time_problems
 from pipelines.preconditions.recipe_alone import listed
 from pipelines.snapshot.build import check_covered
 from pipelines.snapshot.plan import SnapshotPlan, plan_of
@@ -76,8 +78,9 @@ def column_problems(plan: SnapshotPlan, log: Glimpse) -> list[str]:
             continue
         table = files[0].table
         extra = extra_columns(EVENT_LOG_TABLES[table], plan.features.categorical_of(table))
-        found += log.column_problems(files, extra)
-    return found
+        numbers = plan.number_columns(table) if table in LOG_TABLES else ()
+        found += log.column_problems(files, extra, numbers)
+    return found + [problem.message for problem in pin_time_problems(log.event_log)]
 
 
 def vocabulary_problems(plan: SnapshotPlan, log: Glimpse) -> list[str]:
