@@ -3,6 +3,7 @@
 Only one batch is in memory at a time. Not for what the rows come to (`events`, `exposures`).
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
@@ -164,18 +165,33 @@ def distinct(values: np.ndarray) -> np.ndarray:
     return in_order[is_new]
 
 
-def read_row(event_log: EventLog, files: Sequence[LogFile], row: int) -> dict[str, object]:
-    """Return one row of some files, by its number in all of them together.
+def request_id_in(event_log: EventLog, file: LogFile, row: int) -> str:
+    """Return the request that a row of a file names; '?' where that cannot be read any more.
 
-    Only for naming a row in a message: the file is read up to it.
+    Only for a message: the file is read up to the row.
+    """
+    with contextlib.suppress(DataContractError):
+        for batch in iterate_batches(open_file(event_log, file), file, ["request_id"], BATCH_ROWS):
+            if row < len(batch):
+                return str(batch["request_id"][row].as_py())
+            row -= len(batch)
+    return "?"
+
+
+def request_of_hash(event_log: EventLog, files: Iterable[LogFile], request: int) -> str:
+    """Return the request whose text has a hash; '?' where no file that can be read names it.
+
+    Only for a message: the files are read until it is found.
     """
     for file in files:
-        dataset = open_file(event_log, file)
-        for batch in iterate_batches(dataset, file, dataset.schema.names, BATCH_ROWS):
-            if row < len(batch):
-                return dict(batch.slice(row, 1).to_pylist()[0])
-            row -= len(batch)
-    return {}
+        with contextlib.suppress(DataContractError):
+            dataset = open_file(event_log, file)
+            for batch in iterate_batches(dataset, file, ["request_id"], BATCH_ROWS):
+                texts = pa.chunked_array([batch["request_id"]])
+                at = np.flatnonzero(hash_texts(texts) == np.uint64(request))
+                if len(at):
+                    return str(texts[int(at[0])].as_py())
+    return "?"
 
 
 def day_number(day: date) -> int:

@@ -99,7 +99,7 @@ def test_the_pins_optional_times_and_declared_numbers_are_columns_too(folder: Pa
     seen = look(folder)
     files = seen.event_log.files_of("pins")
     assert "column 'known_at' is string" in seen.column_problems(files, ())[0]
-    _, price, weight = seen.column_problems(files, (), ["price", "weight"])
+    price, weight, _ = seen.column_problems(files, (), ["price", "weight"])
     assert "missing column 'price' (declared as features by the recipe)" in price
     assert "missing column 'weight'" in weight
 
