@@ -15,7 +15,7 @@ from pipelines.event_log.categories import extra_columns
 from pipelines.event_log.glimpse import Glimpse
 from pipelines.event_log.log_files import LogFile, day_of, open_event_log
 from pipelines.event_log.reader import pin_time_problems
-from pipelines.preconditions.recipe_alone import listed
+from pipelines.preconditions.recipe_alone import refusal
 from pipelines.snapshot.build import check_covered
 from pipelines.snapshot.plan import SnapshotPlan, plan_of
 from pipelines.snapshot.spill import files_read
@@ -39,10 +39,11 @@ def require_fed(config: RunConfig, log: Glimpse, as_of: datetime) -> None:
         TransientStorageError: the storage failed.
     """
     if found := log_problems(config, log, as_of):
-        raise DataContractError(
+        lead = (
             f"the event log at {log.event_log.uri} cannot feed recipe {config.reference} as of "
-            f"{as_of:%Y-%m-%d}:{listed(found)}"
+            f"{as_of:%Y-%m-%d}:"
         )
+        raise refusal(DataContractError, lead, found)
 
 
 def log_problems(config: RunConfig, log: Glimpse, as_of: datetime) -> list[str]:
