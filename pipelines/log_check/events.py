@@ -76,6 +76,7 @@ def read_actions(task: DayTask) -> DeedsFound:
             kept = rows if is_usable.all() else rows.filter(pa.array(is_usable))
             _count(kept, found.deeds)
             place = {"file": np.full(len(kept), number), "file_row": offset + kept_rows}
+            place = {name: values.astype(np.int32) for name, values in place.items()}
             scratch.append(folder, _columns(kept, types) | place)
             users.append(np.unique(numbers(kept, "user_id"), return_counts=True))
             pins.append(np.unique(numbers(kept, "pin_id"), return_counts=True))
@@ -138,7 +139,7 @@ class Actions:
 def place_in_log(scratch_folder: Path, day: date, row: int) -> tuple[int, int]:
     """Return in which of a day's files one of its actions stands, and in which row of the file."""
     folder = folder_of(scratch_folder, "actions", day)
-    file, file_row = (scratch.load(folder, name, np.int64)[row] for name in ("file", "file_row"))
+    file, file_row = (scratch.load(folder, name, np.int32)[row] for name in ("file", "file_row"))
     return int(file), int(file_row)
 
 

@@ -111,10 +111,10 @@ def build_one_user(
         out.mkdir()
         with _own_files_named(event_log, own_log):
             found = merge_summaries([run_task(task) for task in make_tasks(own_log, plan, spilled)])
-        write_pins(event_log, found, plan, out, spilled)
-        names = ("impressions", "actions", "users")
-        rows = ShardRows(**{name: read_spilled(spilled, 0, name) for name in names})
-        tables = build_shard(rows, open_pin_index(out, spilled, plan), plan)
+            write_pins(event_log, found, plan, out, spilled)
+            names = ("impressions", "actions", "users")
+            rows = ShardRows(**{name: read_spilled(spilled, 0, name) for name in names})
+            tables = build_shard(rows, open_pin_index(out, spilled, plan), plan)
         pins = open_table(out, PINS_FILE)
     return OneUser(plan, tables, pins)
 
@@ -167,9 +167,11 @@ def _own_files_named(event_log: EventLog, own_log: EventLog) -> Iterator[None]:
         yield
     except DataContractError as error:
         (_, root), (_, copy) = (open_filesystem(each.uri) for each in (event_log, own_log))
+        if copy not in str(error):
+            raise
         text = str(error).replace(copy, root)
         counted = " (rows are counted among those of the user and of the pins shown to the user)"
-        raise DataContractError(text + (counted if " row" in text else "")) from error
+        raise type(error)(text + (counted if " row" in text else "")) from error
 
 
 def _rows_of(

@@ -140,6 +140,14 @@ def test_an_error_names_the_file_of_the_log_and_not_a_copy_of_it(log: str) -> No
     assert "homefeed-scratch" not in str(done.exception)
 
 
+def test_users_of_another_width_than_the_pins_are_named_with_their_file(log: str) -> None:
+    lists = [[1.0] * 16] * 3
+    path = rewrite(Path(log), "users/part-0.parquet", "embedding", pa.array(lists))
+    done = said(log, "--request", "C", "--recipe", "smoke")
+    assert isinstance(done.exception, DataContractError)
+    assert str(path) in str(done.exception) and "homefeed-scratch" not in str(done.exception)
+
+
 def test_a_column_that_is_missing_is_named_with_its_file(log: str) -> None:
     path = rewrite(Path(log), ACTIONS_15, "user_id", None)
     done = said(log, "--request", "C", "--recipe", "smoke")
