@@ -49,7 +49,7 @@ from pipelines.storage import open_filesystem, to_uri
 
 ROWS_PER_PART = 3_000_000
 """Impressions of a day that one process holds at a time: about 400 MB."""
-BYTES_PER_WORKER = 700 << 20
+BYTES_PER_WORKER = 800 << 20
 """Memory that a process may come to need: for such a part, the actions around it, and the code."""
 
 
