@@ -14,15 +14,12 @@ from pipelines.contracts.artifacts import ModelRef, RunRequest
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import (
     ConfigurationError,
-    DataContractError,
     HomefeedError,
     TrackingUnavailableError,
 )
-from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.event_log.glimpse import Glimpse
-from pipelines.places.store_errors import require_bucket
 from pipelines.preconditions.champion import require_comparable
-from pipelines.preconditions.event_log import look_at, require_fed
+from pipelines.preconditions.event_log import look_at, require_event_log, require_fed
 from pipelines.preconditions.hardware import require_hardware
 from pipelines.preconditions.recipe_alone import require_functions, require_sound
 from pipelines.preconditions.record import require_record
@@ -85,18 +82,8 @@ def ask_hardware(asked: Asked) -> None:
 
 def ask_event_log(asked: Asked) -> None:
     """Ask whether there is an event log."""
-    uri = asked.event_log_uri
-    found = set(storage.list_names(uri))
-    missing = sorted(set(EVENT_LOG_TABLES) - found)
-    if not found:
-        require_bucket(uri)
-    if missing:
-        raise DataContractError(
-            f"event log {uri}: tables {missing} are missing, found "
-            f"{sorted(found) or 'nothing'}; expected {sorted(EVENT_LOG_TABLES)}; write one with "
-            f"`homefeed ingest completejourney --to {uri}` or set HOMEFEED_EVENT_LOG"
-        )
-    asked.log = look_at(uri, asked.request.day)
+    require_event_log(asked.event_log_uri)
+    asked.log = look_at(asked.event_log_uri, asked.request.day)
 
 
 def ask_fed(asked: Asked) -> None:

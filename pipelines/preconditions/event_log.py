@@ -15,10 +15,32 @@ from pipelines.event_log.categories import extra_columns
 from pipelines.event_log.glimpse import Glimpse
 from pipelines.event_log.log_files import LogFile, day_of, open_event_log
 from pipelines.event_log.reader import pin_time_problems
+from pipelines.places.store_errors import require_bucket
 from pipelines.preconditions.recipe_alone import refusal
 from pipelines.snapshot.build import check_covered
 from pipelines.snapshot.plan import SnapshotPlan, plan_of
 from pipelines.snapshot.spill import files_read
+from pipelines.storage import list_names
+
+
+def require_event_log(uri: str) -> None:
+    """Refuse a place that is no event log.
+
+    Raises:
+        DataContractError: tables are missing.
+        BucketMissingError: the event log's bucket is not there.
+        TransientStorageError: the storage failed.
+    """
+    found = set(list_names(uri))
+    missing = sorted(set(EVENT_LOG_TABLES) - found)
+    if not found:
+        require_bucket(uri)
+    if missing:
+        raise DataContractError(
+            f"event log {uri}: tables {missing} are missing, found "
+            f"{sorted(found) or 'nothing'}; expected {sorted(EVENT_LOG_TABLES)}; write one with "
+            f"`homefeed ingest completejourney --to {uri}` or set HOMEFEED_EVENT_LOG"
+        )
 
 
 def look_at(event_log_uri: str, as_of: datetime) -> Glimpse:
