@@ -40,6 +40,9 @@ def check(
     html: Annotated[str, typer.Option(help="File for the page with plots.")] = "",
     from_day: Annotated[str, typer.Option("--from", help="First day (YYYY-MM-DD).")] = "",
     to_day: Annotated[str, typer.Option("--to", help="Last day (YYYY-MM-DD), included.")] = "",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; what cores and memory bear by default.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
 ) -> None:
     """Say what a log looks like and all that is wrong with it; nothing is built, nothing written.
@@ -53,7 +56,7 @@ def check(
 
     place = location or Settings().event_log_location
     span = Span(_day(from_day, "--from"), _day(to_day, "--to"))
-    report = check_log(place, make_recipe(recipe) if recipe else None, span)
+    report = check_log(place, make_recipe(recipe) if recipe else None, span, workers)
     for line in lines_of(report):
         say(line)
     if html:

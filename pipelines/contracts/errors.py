@@ -20,6 +20,8 @@ class HomefeedError(Exception):
 
     exit_code: ClassVar[int] = 70
     is_retryable: ClassVar[bool] = False
+    problems: tuple[str, ...] = ()
+    """Each thing that is wrong, in a sentence of its own, where the message lists them."""
 
 
 class DataContractError(HomefeedError):

@@ -5,6 +5,8 @@ Times are int64 milliseconds since the epoch, UTC. An adapter may add columns to
 that a recipe's features add to a snapshot's files are in `snapshot_schema`.
 """
 
+from collections.abc import Collection
+
 import pyarrow as pa
 
 from pipelines.contracts.config import FeatureConfig
@@ -65,6 +67,16 @@ EVENT_LOG_TABLES: dict[str, pa.Schema] = {
     "pins": PINS,
     "users": USERS,
 }
+
+
+def contract_of(table: str, names: Collection[str]) -> pa.Schema:
+    """Return the contract of an event log file that has columns of these names.
+
+    It is the table's, with PIN_TIME where the table may have it and the file does.
+    """
+    schema = EVENT_LOG_TABLES[table]
+    return schema.append(PIN_TIME) if table == "pins" and PIN_TIME.name in names else schema
+
 
 # The files of a snapshot follow. They are uncompressed Arrow IPC files with one record batch, so
 # that mapping a file into memory copies nothing.

@@ -4,8 +4,9 @@ The kernel meets them within a shard and raises; `pipelines.log_check` meets the
 and collects. Each has its own way to the offending rows. Not for one file (`checks`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from pipelines.contracts.schemas import PIN_TIME
 from pipelines.event_log.findings import Finding
 
 
@@ -75,6 +76,22 @@ def repeated_embedding(pin_id: int, version: str, num_rows: int) -> Finding:
         value=version,
         num_rows=num_rows,
     )
+
+
+def pin_times_in_some(with_times: Sequence[str], without: Sequence[str]) -> Iterator[Finding]:
+    """Yield what is said where some files of the pins have the optional known_at, and some not."""
+    if with_times and without:
+        yield Finding(
+            "pin_times_in_some",
+            "",
+            f"pins: {without[0]} has no column {PIN_TIME.name!r}, and {with_times[0]} has",
+            "it in every file of the pins or in none",
+            "add it to the older files (a time before the pin's first impression keeps the pin "
+            "known as it was), or leave it out",
+            table="pins",
+            column=PIN_TIME.name,
+            num_rows=len(without),
+        )
 
 
 def missing_version(uri: str, version: str, found: Sequence[str]) -> Finding:

@@ -15,13 +15,15 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.schemas import EVENT_LOG_TABLES
+from pipelines.contracts.schemas import EVENT_LOG_TABLES, contract_of
 from pipelines.event_log import checks
 from pipelines.event_log.log_files import EventLog, LogFile
-from pipelines.event_log.reader import is_before, open_file, read_file
+from pipelines.event_log.reader import is_before, iterate_batches, open_file
 
 _NUM_READERS = 8
 """Files that are read at a time: on an object store each of them is a few requests."""
+_BATCH_ROWS = 1 << 16
+"""Rows of a file that are in memory at a time."""
 Answer = TypeVar("Answer")
 
 
@@ -33,28 +35,32 @@ class Glimpse:
         self.event_log, self._as_of_ms = event_log, as_of_ms
         self._types: dict[LogFile, frozenset[str]] = {}
 
-    def column_problems(self, files: Sequence[LogFile], extra: Sequence[str]) -> list[str]:
+    def column_problems(
+        self, files: Sequence[LogFile], extra: Sequence[str], numbers: Sequence[str] = ()
+    ) -> list[str]:
         """Return what is wrong with the columns of a table's files, once for files alike.
 
         Args:
             files: Files of one table.
-            extra: Columns that a recipe's features need beyond the contract's.
+            extra: Columns of text that a recipe's features need beyond the contract's.
+            numbers: Columns of numbers that they need.
 
         Raises:
             TransientStorageError: the storage failed.
         """
 
-        def ask(file: LogFile) -> str:
+        def ask(file: LogFile) -> list[str]:
             try:
                 found = open_file(self.event_log, file).schema
-                checks.check_columns(file.path, found, EVENT_LOG_TABLES[file.table], extra)
             except DataContractError as error:
-                return str(error)
-            return ""
+                return [str(error)]
+            contract = contract_of(file.table, found.names)
+            problems = checks.column_problems(file.path, found, contract, extra, numbers)
+            return [problem.message for problem in problems]
 
         alike: dict[str, list[str]] = {}
-        for file, problem in zip(files, _asked(ask, files), strict=True):
-            if problem:
+        for file, problems in zip(files, _asked(ask, files), strict=True):
+            for problem in problems:
                 alike.setdefault(problem.replace(file.path, ""), []).append(problem)
         return [
             f"{found[0]} (and {len(found) - 1} more files)" if len(found) > 1 else found[0]
@@ -107,8 +113,10 @@ def _distinct(
     """Return the values of a text column; nothing where there is no such column."""
     if column not in dataset.schema.names:
         return frozenset()
-    found = pc.unique(read_file(dataset, file, [column], wanted)[column].cast(pa.string()))
-    return frozenset(value for value in found.to_pylist() if value is not None)
+    found: set[str] = set()
+    for batch in iterate_batches(dataset, file, [column], _BATCH_ROWS, wanted):
+        found.update(pc.unique(batch[column].cast(pa.string())).drop_null().to_pylist())
+    return frozenset(found)
 
 
 def _asked(ask: Callable[[LogFile], Answer], files: Sequence[LogFile]) -> Iterator[Answer]:

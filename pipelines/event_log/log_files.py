@@ -135,7 +135,10 @@ def find_event_log(uri: str) -> tuple[EventLog, tuple[Finding, ...]]:
 def _list_table(
     filesystem: fs.FileSystem, uri: str, root: str, table: str, problems: list[Finding]
 ) -> list[fs.FileInfo]:
-    """Return a table's Parquet files, sorted by path, without hidden and unfinished ones."""
+    """Return a table's Parquet files, sorted by path, without hidden and unfinished ones.
+
+    A name that begins with '.' or '_' says so, of a file or of a folder below the table's.
+    """
     selector = fs.FileSelector(f"{root}/{table}", recursive=True, allow_not_found=True)
     with translated_errors(f"{uri}/{table}", "listing"):
         found = filesystem.get_file_info(selector)
@@ -144,7 +147,7 @@ def _list_table(
         for entry in sorted(found, key=lambda entry: entry.path)
         if entry.type == fs.FileType.File
         and entry.base_name.endswith(".parquet")
-        and entry.base_name[0] not in "._"
+        and not _is_passed_over(entry.path.removeprefix(selector.base_dir))
     ]
     if not files:
         problem = Finding(
@@ -157,6 +160,14 @@ def _list_table(
         )
         problems.append(problem)
     return files
+
+
+def _is_passed_over(path: str) -> bool:
+    """Return whether a file, or a folder that it is in, is hidden or unfinished by its name.
+
+    Spark writes into `_temporary/` first: such rows are read once, where they end up.
+    """
+    return any(part.startswith((".", "_")) for part in path.split("/"))
 
 
 def _named_by_record(

@@ -3,12 +3,13 @@
 Not for numbers that are computed from events: `pipelines.snapshot.features`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.contracts.errors import DataContractError
+from pipelines.event_log.findings import Finding, require_none
 
 
 def raw_column(name: str) -> str:
@@ -28,18 +29,36 @@ def append_numbers(path: str, table: pa.Table, rows: pa.Table, columns: Sequence
     Raises:
         DataContractError: a number is infinite, or too large for a feature.
     """
+    require_none(number_problems(path, rows, columns))
     for name in columns:
-        # A cast that may round: an int64 beyond 2**53 is no exact float64, and need not be.
-        numbers = rows[name].cast(pa.float64(), safe=False)
-        values = np.asarray(numbers.to_numpy())
+        field = pa.field(raw_column(name), pa.float64(), nullable=False)
+        values = pa.array(_values(rows[name]), pa.float64(), from_pandas=False)
+        table = table.append_column(field, values)
+    return table
+
+
+def number_problems(path: str, rows: pa.Table, columns: Sequence[str]) -> Iterator[Finding]:
+    """Yield the number columns that hold what is no finite float32 number."""
+    for name in columns:
+        values = _values(rows[name])
         with np.errstate(over="ignore"):
             is_bad = np.isinf(values.astype(np.float32))
         if is_bad.any():
-            raise DataContractError(
-                f"{path}: column {name!r} has {int(is_bad.sum())} numbers that are infinite or too "
-                f"large, first {values[is_bad][0]}; expected finite float32 numbers, or null where "
-                f"none is known; correct it where the table is written"
+            row = int(np.flatnonzero(is_bad)[0])
+            yield Finding(
+                "infinite_number",
+                path,
+                f"column {name!r} has {int(is_bad.sum())} numbers that are infinite or too "
+                f"large, first {values[row]}",
+                "finite float32 numbers, or null where none is known",
+                "correct it where the table is written",
+                column=name,
+                value=str(values[row]),
+                num_rows=int(is_bad.sum()),
+                row=row,
             )
-        field = pa.field(raw_column(name), pa.float64(), nullable=False)
-        table = table.append_column(field, pa.array(values, pa.float64(), from_pandas=False))
-    return table
+
+
+def _values(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+    # A cast that may round: an int64 beyond 2**53 is no exact float64, and need not be.
+    return np.asarray(column.cast(pa.float64(), safe=False).to_numpy())

@@ -16,9 +16,11 @@ import pyarrow.dataset as ds
 from pyarrow import fs
 
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.schemas import EVENT_LOG_TABLES, PIN_TIME
+from pipelines.contracts.schemas import PIN_TIME, contract_of
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log import checks
+from pipelines.event_log.cross_rules import pin_times_in_some
+from pipelines.event_log.findings import Finding
 from pipelines.event_log.log_files import EVENT_TIME_COLUMNS, EventLog, LogFile, day_of
 from pipelines.places import store_errors
 from pipelines.storage import open_filesystem, translated_errors
@@ -104,14 +106,25 @@ def read_rows(
         DataContractError: a column is missing or of another kind, a value does not fit, or a null
             stands where none may; the message names the file.
     """
-    schema = EVENT_LOG_TABLES[file.table]
     dataset = open_file(event_log, file)
-    if file.table == "pins" and PIN_TIME.name in dataset.schema.names:
-        schema = schema.append(PIN_TIME)
+    schema = contract_of(file.table, dataset.schema.names)
     checks.check_columns(file.path, dataset.schema, schema, extra_columns, number_columns)
     names = dict.fromkeys((*(columns or schema.names), *extra_columns, *number_columns))
     rows = read_file(dataset, file, list(names), wanted)
     return checks.cast_to_schema(file.path, rows, schema)
+
+
+def pin_time_problems(event_log: EventLog) -> Iterator[Finding]:
+    """Yield what is said of pins of which some files have PIN_TIME, and others not.
+
+    A file that cannot be read says nothing here; whoever reads its rows tells of it.
+    """
+    has_times: dict[str, bool] = {}
+    for file in event_log.files_of("pins"):
+        with contextlib.suppress(DataContractError):
+            has_times[file.path] = PIN_TIME.name in open_file(event_log, file).schema.names
+    with_times = [path for path, has_time in has_times.items() if has_time]
+    yield from pin_times_in_some(with_times, [p for p in has_times if p not in with_times])
 
 
 def check_nothing_from_the_future(event_log: EventLog, table: str, as_of_ms: int) -> None:
@@ -173,9 +186,20 @@ def read_file(
 
 
 def iterate_batches(
-    dataset: ds.FileSystemDataset, file: LogFile, columns: Sequence[str], num_rows: int
+    dataset: ds.FileSystemDataset,
+    file: LogFile,
+    columns: Sequence[str],
+    num_rows: int,
+    wanted: ds.Expression | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Yield an opened file's rows in their order, in batches, with few of them in memory at a time.
+
+    Args:
+        dataset: The opened file.
+        file: What it is, for a message.
+        columns: What is read.
+        num_rows: Rows of a batch, at most.
+        wanted: Which rows; None takes all.
 
     Raises:
         DataContractError: its pages are damaged.
@@ -185,6 +209,7 @@ def iterate_batches(
     with _damage_told_from_failure(dataset.filesystem, file):
         yield from dataset.scanner(
             columns=list(columns),
+            filter=wanted,
             batch_size=num_rows,
             batch_readahead=1,
             fragment_readahead=1,

@@ -1,6 +1,7 @@
 """First pass: a day's actions are read once, checked, counted and put on the disk as numbers.
 
     <scratch>/actions-<day>/{type,request,is_named,user,pin,acted}.bin, names.json (action types)
+    <scratch>/actions-<day>/{file,file_row}.bin                where each of them stands in the log
     <scratch>/actions-<day>/{own_user,own_count,own_pin}.bin   the day's users and pins
 
 The later passes read these columns and not the log. Not for what an action was an answer to
@@ -65,15 +66,18 @@ def read_actions(task: DayTask) -> DeedsFound:
     folder = folder_of(task.folder, "actions", task.day)
     types: dict[str, int] = {}
     users, pins = [], []
-    for file in task.files:
-        for _, rows in read_checked(task.event_log, file, task.wanted, collector):
+    for number, file in enumerate(task.files):
+        for offset, rows in read_checked(task.event_log, file, task.wanted, collector):
             is_usable = usable(rows, COLUMNS)
             if is_usable is None:
                 found.deeds.rows += len(rows)
                 continue
+            kept_rows = np.flatnonzero(is_usable)
             kept = rows if is_usable.all() else rows.filter(pa.array(is_usable))
             _count(kept, found.deeds)
-            scratch.append(folder, _columns(kept, types))
+            place = {"file": np.full(len(kept), number), "file_row": offset + kept_rows}
+            place = {name: values.astype(np.int32) for name, values in place.items()}
+            scratch.append(folder, _columns(kept, types) | place)
             users.append(np.unique(numbers(kept, "user_id"), return_counts=True))
             pins.append(np.unique(numbers(kept, "pin_id"), return_counts=True))
     scratch.write_names(folder, list(types))
@@ -130,6 +134,13 @@ class Actions:
         """Return some of the actions."""
         picked = {name: values[mask] for name, values in vars(self).items() if name != "types"}
         return Actions(**picked, types=self.types)
+
+
+def place_in_log(scratch_folder: Path, day: date, row: int) -> tuple[int, int]:
+    """Return in which of a day's files one of its actions stands, and in which row of the file."""
+    folder = folder_of(scratch_folder, "actions", day)
+    file, file_row = (scratch.load(folder, name, np.int32)[row] for name in ("file", "file_row"))
+    return int(file), int(file_row)
 
 
 def load_actions(scratch_folder: Path, day: date) -> Actions:

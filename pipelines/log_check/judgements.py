@@ -26,6 +26,10 @@ LOWEST_RATE_SHARE, HIGHEST_RATE_SHARE = 1 / 3, 3.0
 """A day's label rate against the median day's; outside, a person must look."""
 FEWEST_EXPECTED = 20
 """Fewer labels expected on a day, or in an hour, say nothing."""
+FEWEST_EXPECTED_ACTIONS = 5
+"""Where as many actions are expected of some days and there is none, they are missing."""
+DAYS_AROUND = 7
+"""On either side of a day, as many days with labels say what is usual."""
 LOWEST_DAY_SHARE = 0.1
 """A day's impressions against the median day's; the data gate has the same bound."""
 LOWEST_HOUR_SHARE = 0.05
@@ -50,7 +54,7 @@ def judge(
         recipe: What the log shall serve, or None.
     """
     problems = [Problem(Severity.ERROR, finding) for finding in findings]
-    for rule in (_days, _rates, _hours, _requests, _clocks, _duplicates):
+    for rule in (_days, _edges, _rates, _hours, _requests, _clocks, _duplicates):
         problems += rule(report)
     problems += _embeddings(report, recipe)
     if recipe is not None:
@@ -66,8 +70,7 @@ def label_rates(report: LogReport) -> dict[str, dict[date, float]]:
     """
     if not report.deeds:
         return {}
-    window_days = -(-report.label_window_hours // HOURS)
-    last = max(report.deeds) - timedelta(days=window_days)
+    last = max(report.deeds) - _label_window(report)
     names = sorted(report.acted.by_type)
     days = [day for day, found in report.exposures.items() if found.rows and day <= last]
     return {
@@ -105,15 +108,59 @@ def _days(report: LogReport) -> Iterator[Problem]:
         day += timedelta(days=1)
 
 
+def _label_window(report: LogReport) -> timedelta:
+    return timedelta(days=-(-report.label_window_hours // HOURS))
+
+
+def _edges(report: LogReport) -> Iterator[Problem]:
+    """Days with impressions before the first action of the log, and after its last.
+
+    `_rates` knows no rate of the days after the last action. The newest days of impressions, whose
+    labels may still come, are no problem.
+    """
+    shown = {day: found.rows for day, found in report.exposures.items() if found.rows}
+    acted = [day for day, found in report.deeds.items() if found.rows]
+    if not shown:
+        return
+    if not acted:
+        yield _problem(
+            Severity.ERROR,
+            "no_actions",
+            "actions",
+            f"actions: there is none, and {sum(shown.values()):,} impressions from {min(shown)} "
+            f"to {max(shown)}",
+            "what users did with what they were shown",
+            "write the actions of these days",
+        )
+        return
+    newest = max(shown) - _label_window(report)
+    between = [day for day in shown if min(acted) <= day <= max(acted)]
+    answers = sum(report.deeds[day].rows for day in between if day in report.deeds)
+    usual = answers / sum(shown[day] for day in between) if between else 1.0
+    before = [day for day in shown if day < min(acted)]
+    after = [day for day in shown if max(acted) < day <= newest]
+    for days, edge in ((before, f"first is of {min(acted)}"), (after, f"last is of {max(acted)}")):
+        if not days:
+            continue
+        expected = usual * sum(shown[day] for day in days)
+        yield _problem(
+            Severity.ERROR if expected >= FEWEST_EXPECTED_ACTIONS else Severity.WARNING,
+            "days_without_actions",
+            "actions",
+            f"actions: none from {min(days)} to {max(days)}, {len(days)} days with impressions; "
+            f"the {edge}, and about {expected:,.0f} would be usual",
+            "actions on every day with impressions",
+            "write these days of the actions again, or leave the impressions out that nobody "
+            "could answer",
+        )
+
+
 def _rates(report: LogReport) -> Iterator[Problem]:
     """Days on which the label rate of an action type is far from its neighbours'."""
     for name, rates in label_rates(report).items():
-        days = sorted(rates)
-        for place, day in enumerate(days):
-            around = [rates[each] for each in days[max(0, place - 7) : place + 8] if each != day]
-            usual = float(np.median(around)) if around else 0.0
+        for day, rate in sorted(rates.items()):
+            usual = _usual_rate(rates, day)
             expected = usual * report.exposures[day].rows
-            rate = rates[day]
             is_level = LOWEST_RATE_SHARE * usual <= rate <= HIGHEST_RATE_SHARE * usual
             if expected < FEWEST_EXPECTED or is_level:
                 continue
@@ -130,14 +177,32 @@ def _rates(report: LogReport) -> Iterator[Problem]:
             )
 
 
+def _usual_rate(rates: dict[date, float], day: date) -> float:
+    """Return what an action type's rate would be on a day; 0 where that cannot be told.
+
+    Only days on which the type occurs say so. On a day without it, the side with the lower rate
+    counts: before a new type is launched there is none, or somebody's few trials. For a type that
+    ends, DAYS_AROUND days are told.
+    """
+    days = sorted(rates)
+    place = days.index(day)
+    before = [rates[each] for each in days[:place] if rates[each]][-DAYS_AROUND:]
+    after = [rates[each] for each in days[place + 1 :] if rates[each]][:DAYS_AROUND]
+    if rates[day]:
+        return float(np.median([*before, *after])) if before or after else 0.0
+    if before and after:
+        return float(min(np.median(before), np.median(after)))
+    has_ended_long_ago = not any(rates[each] for each in days[max(0, place - DAYS_AROUND) : place])
+    return 0.0 if not before or has_ended_long_ago else float(np.median(before))
+
+
 def _hours(report: LogReport) -> Iterator[Problem]:
     """Hours whose impressions got next to nothing, on days that are otherwise as usual."""
     shown = report.shown
     if not shown.rows or not report.deeds:
         return
     usual = float(shown.labelled_per_hour.sum()) / shown.rows
-    window_days = -(-report.label_window_hours // HOURS)
-    last = max(report.deeds) - timedelta(days=window_days)
+    last = max(report.deeds) - _label_window(report)
     for day, found in sorted(report.exposures.items()):
         own_rate = float(found.labelled_per_hour.sum()) / max(found.rows, 1)
         if day > last or own_rate < LOWEST_RATE_SHARE * usual:

@@ -5,7 +5,8 @@ user was shown, because what is counted by pin counts everybody's. Nothing is pu
 putting it into words (`show`).
 """
 
-import tempfile
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,12 +18,15 @@ import pyarrow.parquet as pq
 
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.errors import ConfigurationError
-from pipelines.contracts.schemas import PINS_FILE
+from pipelines.contracts.errors import ConfigurationError, DataContractError
+from pipelines.contracts.schemas import IMPRESSIONS, PINS_FILE, contract_of
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.contracts.time import floor_to_day
+from pipelines.event_log import checks
+from pipelines.event_log.findings import require_none
 from pipelines.event_log.log_files import EventLog, LogFile, day_of
 from pipelines.event_log.reader import iterate_batches, open_file
+from pipelines.log_check import scratch
 from pipelines.snapshot.kernel import build_shard
 from pipelines.snapshot.pins import open_pin_index, write_pins
 from pipelines.snapshot.plan import SnapshotPlan, make_plan
@@ -34,6 +38,7 @@ from pipelines.snapshot.spill import (
     read_spilled,
     run_task,
 )
+from pipelines.storage import open_filesystem
 
 BATCH_ROWS = 1 << 18
 
@@ -52,14 +57,19 @@ def find_request(event_log: EventLog, request_id: str) -> tuple[int, int]:
 
     Raises:
         ConfigurationError: the log has no such request.
+        DataContractError: a file that is looked into lacks a column for that, or the request has
+            no user or no time.
     """
     columns = ["request_id", "user_id", "impressed_at"]
+    wanted = pa.schema([IMPRESSIONS.field(name) for name in columns])
     for file in reversed(event_log.files_of("impressions")):
         dataset = open_file(event_log, file)
+        checks.check_columns(file.path, dataset.schema, wanted)
         for batch in iterate_batches(dataset, file, columns, BATCH_ROWS):
             is_it = pc.equal(batch["request_id"].cast(pa.string()), request_id)
             found = batch.filter(pc.fill_null(is_it, False))
             if len(found):
+                require_none(checks.null_problems(file.path, pa.table(found), wanted))
                 return found["user_id"][0].as_py(), pc.min(found["impressed_at"]).as_py()
     first, last = event_log.span("impressions")
     raise ConfigurationError(
@@ -95,16 +105,16 @@ def build_one_user(
     one_shard = recipe.snapshot.model_copy(update={"num_shards": 1})
     run = _run(recipe.model_copy(update={"snapshot": one_shard}), as_of, event_log.uri)
     plan = make_plan(run)
-    with tempfile.TemporaryDirectory(prefix="homefeed-log-show-") as scratch:
-        folder = Path(scratch)
+    with scratch.own_folder() as folder:
         own_log = _write_own_log(event_log, plan, user_id, folder / "event_log")
         spilled, out = folder / "spilled", folder / "out"
         out.mkdir()
-        found = merge_summaries([run_task(task) for task in make_tasks(own_log, plan, spilled)])
-        write_pins(event_log, found, plan, out, spilled)
-        names = ("impressions", "actions", "users")
-        rows = ShardRows(**{name: read_spilled(spilled, 0, name) for name in names})
-        tables = build_shard(rows, open_pin_index(out, spilled, plan), plan)
+        with _own_files_named(event_log, own_log):
+            found = merge_summaries([run_task(task) for task in make_tasks(own_log, plan, spilled)])
+            write_pins(event_log, found, plan, out, spilled)
+            names = ("impressions", "actions", "users")
+            rows = ShardRows(**{name: read_spilled(spilled, 0, name) for name in names})
+            tables = build_shard(rows, open_pin_index(out, spilled, plan), plan)
         pins = open_table(out, PINS_FILE)
     return OneUser(plan, tables, pins)
 
@@ -128,7 +138,7 @@ def _write_own_log(event_log: EventLog, plan: SnapshotPlan, user_id: int, folder
     shown: list[np.ndarray] = [np.zeros(0, dtype=np.int64)]
     for file in impressions:
         rows = _rows_of(event_log, file, user, None)
-        _write(rows, file, folder)
+        _write(rows, _place(event_log, file, folder))
         shown.append(np.asarray(rows["pin_id"].drop_null()).astype(np.int64))
     pins = np.unique(np.concatenate(shown))
     if len(pins) == 0:
@@ -139,14 +149,29 @@ def _write_own_log(event_log: EventLog, plan: SnapshotPlan, user_id: int, folder
             f"{plan.as_of:%Y-%m-%d}; expected some; correct --user, --request or --as-of"
         )
     for file in actions:
-        _write(_rows_of(event_log, file, user, pa.array(pins)), file, folder)
+        rows = _rows_of(event_log, file, user, pa.array(pins))
+        _write(rows, _place(event_log, file, folder))
     for file in users:
-        _write(_rows_of(event_log, file, user, None), file, folder)
+        _write(_rows_of(event_log, file, user, None), _place(event_log, file, folder))
     kept = [
-        LogFile(file.table, str(_place(file, folder)), file.day, 0)
+        LogFile(file.table, str(_place(event_log, file, folder)), file.day, 0)
         for file in (*impressions, *actions, *users)
     ]
     return EventLog(folder.as_uri(), tuple(kept))
+
+
+@contextlib.contextmanager
+def _own_files_named(event_log: EventLog, own_log: EventLog) -> Iterator[None]:
+    """Have errors about the copy of a user's rows name the files that the rows come from."""
+    try:
+        yield
+    except DataContractError as error:
+        (_, root), (_, copy) = (open_filesystem(each.uri) for each in (event_log, own_log))
+        if copy not in str(error):
+            raise
+        text = str(error).replace(copy, root)
+        counted = " (rows are counted among those of the user and of the pins shown to the user)"
+        raise type(error)(text + (counted if " row" in text else "")) from error
 
 
 def _rows_of(
@@ -154,6 +179,8 @@ def _rows_of(
 ) -> pa.Table:
     """Return a file's rows of a user, and those on some pins."""
     dataset = open_file(event_log, file)
+    contract = contract_of(file.table, dataset.schema.names)
+    checks.check_columns(file.path, dataset.schema, contract)
     parts = []
     for batch in iterate_batches(dataset, file, dataset.schema.names, BATCH_ROWS):
         is_wanted = pc.equal(batch["user_id"], user)
@@ -163,13 +190,12 @@ def _rows_of(
     return pa.Table.from_batches(parts, dataset.schema)
 
 
-def _place(file: LogFile, folder: Path) -> Path:
-    source = Path(file.path)
-    parent = folder / file.table / (f"day={file.day}" if file.day else "")
-    return parent / source.name
+def _place(event_log: EventLog, file: LogFile, folder: Path) -> Path:
+    """Return where a file's copy lies: where the file lies in its log, whose names are its own."""
+    _, root = open_filesystem(event_log.uri)
+    return folder / file.path.removeprefix(root).lstrip("/")
 
 
-def _write(rows: pa.Table, file: LogFile, folder: Path) -> None:
-    path = _place(file, folder)
+def _write(rows: pa.Table, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(rows, path)

@@ -4,7 +4,7 @@ Its look is that of the gates' pages (`validation.report`). Not for the terminal
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from pipelines.log_check.text import summary_lines, told_problems
 from pipelines.storage import translated_errors
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = ("#0550ae", "#a40e26", "#116329", "#7d4e00", "#8250df", "#59636e")
@@ -36,18 +38,9 @@ def write_page(report: LogReport, path: Path) -> None:
 def render(report: LogReport) -> str:
     """Return the page's HTML."""
     from validation.report.data_docs import environment
-    from validation.report.plots import inline_svg
 
     told = list(told_problems(report))
     kinds = [kind for kind, _ in told]
-    figures = []
-    if report.exposures:
-        figures = [
-            ("Rows of each day", draw_days(report)),
-            ("Share of a day's impressions that got each action", draw_rates(report)),
-            ("How long after it happens a row is known", draw_lags(report)),
-            ("Earlier actions of a request's user", draw_lengths(report)),
-        ]
     rates = label_rates(report)
     days = sorted({*report.exposures, *report.deeds})
     names = sorted(report.acted.by_type)
@@ -69,12 +62,28 @@ def render(report: LogReport) -> str:
             warnings=kinds.count(Severity.WARNING),
             problems=[(kind, BADGES[kind], text) for kind, text in told],
             summary=[line.split(": ", 1) for line in summary_lines(report)],
-            drawings=[(title, inline_svg(figure, title)) for title, figure in figures],
+            drawings=_drawings(report) if report.exposures else [],
             names=names,
             rows=rows,
             has_rates=bool(rates),
         )
     )
+
+
+def _drawings(report: LogReport) -> "list[tuple[str, Markup]]":
+    """Return each drawing's title and SVG. Names of action types are texts, whatever they hold."""
+    from matplotlib import rc_context
+
+    from validation.report.plots import inline_svg
+
+    drawn = {
+        "Rows of each day": draw_days,
+        "Share of a day's impressions that got each action": draw_rates,
+        "How long after it happens a row is known": draw_lags,
+        "Earlier actions of a request's user": draw_lengths,
+    }
+    with rc_context({"text.parse_math": False}):  # a name with two dollar signs is no formula
+        return [(title, inline_svg(draw(report), title)) for title, draw in drawn.items()]
 
 
 def _figure(height: float) -> "Figure":
@@ -91,14 +100,15 @@ def draw_days(report: LogReport) -> "Figure":
     above.bar(days, [report.exposures[day].rows for day in days], color=COLOURS[0], width=0.9)
     above.set_ylabel("impressions")
     base, days = np.zeros(len(report.deeds)), sorted(report.deeds)
+    bars: dict[str, Any] = {}
     for place, name in enumerate(sorted(report.acted.by_type)):
         counts = np.array([report.deeds[day].by_type.get(name, 0) for day in days])
         colour = COLOURS[place % len(COLOURS)]
-        below.bar(days, counts, bottom=base, label=name, color=colour, width=0.9)
+        bars[name] = below.bar(days, counts, bottom=base, color=colour, width=0.9)
         base = base + counts
     below.set_ylabel("actions")
     if days:
-        below.legend(loc="upper left", ncols=6, fontsize="small", frameon=False)
+        _legend(below, bars)
         below.set_ylim(0, max(base.max() * 1.25, 1))
     _plain(above, below)
     return figure
@@ -107,15 +117,14 @@ def draw_days(report: LogReport) -> "Figure":
 def draw_rates(report: LogReport) -> "Figure":
     """Draw each action type's label rate by day."""
     figure = _figure(2.8)
-    axes = figure.subplots()
+    axes, lines = figure.subplots(), {}
     for place, (name, rates) in enumerate(label_rates(report).items()):
         days = sorted(rates)
         shares = [100 * rates[day] for day in days]
         colour = COLOURS[place % len(COLOURS)]
-        axes.plot(
+        [lines[name]] = axes.plot(
             np.array(days, "datetime64[D]"),
             shares,
-            label=name,
             color=colour,
             marker="o",
             markersize=3,
@@ -123,8 +132,8 @@ def draw_rates(report: LogReport) -> "Figure":
         )
     axes.set_ylabel("% of impressions")
     axes.set_ylim(bottom=0)
-    if axes.lines:
-        axes.legend(loc="upper left", ncols=6, fontsize="small", frameon=False)
+    if lines:
+        _legend(axes, lines)
         axes.set_ylim(top=axes.get_ylim()[1] * 1.2)
     _plain(axes)
     return figure
@@ -165,6 +174,13 @@ def draw_lengths(report: LogReport) -> "Figure":
     axes.set_ylabel("% of requests")
     _plain(axes)
     return figure
+
+
+def _legend(axes: "Axes", drawn: dict[str, Any]) -> None:
+    """Name what is drawn. Matplotlib itself leaves out names that begin with `_`."""
+    axes.legend(
+        drawn.values(), drawn.keys(), loc="upper left", ncols=6, fontsize="small", frameon=False
+    )
 
 
 def _plain(*all_axes: "object") -> None:

@@ -3,6 +3,7 @@
 Only one batch is in memory at a time. Not for what the rows come to (`events`, `exposures`).
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
@@ -12,10 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.schemas import EVENT_LOG_TABLES
+from pipelines.contracts.schemas import contract_of
 from pipelines.event_log import checks
 from pipelines.event_log.findings import Finding
 from pipelines.event_log.log_files import EVENT_TIME_COLUMNS, EventLog, LogFile
+from pipelines.event_log.numbers import number_problems
 from pipelines.event_log.reader import iterate_batches, open_file
 
 BATCH_ROWS = 1 << 18
@@ -46,7 +48,8 @@ class Wanted:
     """What the recipe of the check asks of the rows, where there is one."""
 
     action_types: tuple[str, ...] = ()
-    extra_columns: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (table, columns)
+    extra_columns: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (table, columns of text)
+    number_columns: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (table, columns of numbers)
 
 
 def read_checked(
@@ -57,14 +60,16 @@ def read_checked(
     The columns are those of the contract that the file has in a type of the right kind. Rows stay
     even where they break a rule, so that row numbers are those of the file.
     """
-    schema = EVENT_LOG_TABLES[file.table]
     extra = dict(wanted.extra_columns).get(file.table, ())
+    numbers = dict(wanted.number_columns).get(file.table, ())
     try:
         dataset = open_file(event_log, file)
-        problems = list(checks.column_problems(file.path, dataset.schema, schema, extra))
+        schema = contract_of(file.table, dataset.schema.names)
+        problems = list(checks.column_problems(file.path, dataset.schema, schema, extra, numbers))
         collector.add(problems, file.table)
         bad = {problem.column for problem in problems}
-        columns = [name for name in schema.names if name not in bad]
+        wished = dict.fromkeys((*schema.names, *numbers))
+        columns = [name for name in wished if name not in bad]
         offset = 0
         for batch in iterate_batches(dataset, file, columns, BATCH_ROWS):
             rows = pa.Table.from_batches([batch])
@@ -116,6 +121,8 @@ def _value_problems(file: LogFile, rows: pa.Table, wanted: Wanted) -> list[Findi
         found += checks.vocabulary_problems(file.path, rows, wanted.action_types)
     if "propensity" in names:
         found += checks.propensity_problems(file.path, rows)
+    numbers = dict(wanted.number_columns).get(file.table, ())
+    found += number_problems(file.path, rows, [name for name in numbers if name in names])
     return found
 
 
@@ -158,18 +165,33 @@ def distinct(values: np.ndarray) -> np.ndarray:
     return in_order[is_new]
 
 
-def read_row(event_log: EventLog, files: Sequence[LogFile], row: int) -> dict[str, object]:
-    """Return one row of some files, by its number in all of them together.
+def request_id_in(event_log: EventLog, file: LogFile, row: int) -> str:
+    """Return the request that a row of a file names; '?' where that cannot be read any more.
 
-    Only for naming a row in a message: the file is read up to it.
+    Only for a message: the file is read up to the row.
+    """
+    with contextlib.suppress(DataContractError):
+        for batch in iterate_batches(open_file(event_log, file), file, ["request_id"], BATCH_ROWS):
+            if row < len(batch):
+                return str(batch["request_id"][row].as_py())
+            row -= len(batch)
+    return "?"
+
+
+def request_of_hash(event_log: EventLog, files: Iterable[LogFile], request: int) -> str:
+    """Return the request whose text has a hash; '?' where no file that can be read names it.
+
+    Only for a message: the files are read until it is found.
     """
     for file in files:
-        dataset = open_file(event_log, file)
-        for batch in iterate_batches(dataset, file, dataset.schema.names, BATCH_ROWS):
-            if row < len(batch):
-                return dict(batch.slice(row, 1).to_pylist()[0])
-            row -= len(batch)
-    return {}
+        with contextlib.suppress(DataContractError):
+            dataset = open_file(event_log, file)
+            for batch in iterate_batches(dataset, file, ["request_id"], BATCH_ROWS):
+                texts = pa.chunked_array([batch["request_id"]])
+                at = np.flatnonzero(hash_texts(texts) == np.uint64(request))
+                if len(at):
+                    return str(texts[int(at[0])].as_py())
+    return "?"
 
 
 def day_number(day: date) -> int:

@@ -1,13 +1,13 @@
 """Checks a whole event log: the passes one after another, over a pool of processes.
 
 First the actions of each day, then its impressions with the actions around them, then the requests
-of all days, then each day's actions against them; pins and users beside. Memory is bounded by a
-part of a day in each process, and the rest lies in a scratch folder. Not for judging what was
-found (`judgements`), nor for showing it (`text`, `page`).
+of all days, then each day's actions against them; pins and users beside. A process holds a part of
+a day's impressions and the actions of a few days; this process holds the ids of all pins and the
+keys of all users' rows. The rest lies in a scratch folder. Not for judging what was found
+(`judgements`), nor for showing it (`text`, `page`).
 """
 
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -15,19 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.features.catalogue import LOG_TABLES
+from pipelines.contracts.features.numeric import number_columns
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.contracts.time import HOUR_MS
 from pipelines.event_log.categories import extra_columns
 from pipelines.event_log.cross_rules import action_before_request, request_of_two_users
 from pipelines.event_log.findings import Finding
 from pipelines.event_log.log_files import EventLog, LogFile, find_event_log
+from pipelines.event_log.reader import pin_time_problems
 from pipelines.log_check import embeddings, scratch
-from pipelines.log_check.events import DayTask, folder_of, read_actions
+from pipelines.log_check.events import DayTask, folder_of, place_in_log, read_actions
 from pipelines.log_check.exposures import read_impressions
 from pipelines.log_check.found import Exposures, LogReport, add
 from pipelines.log_check.judgements import judge
@@ -40,12 +42,15 @@ from pipelines.log_check.matching import (
     match_actions,
 )
 from pipelines.log_check.people import count_people
-from pipelines.log_check.reading import Wanted, distinct, hash_texts, read_row
+from pipelines.log_check.reading import Wanted, distinct, request_id_in, request_of_hash
+from pipelines.metrics.usage import memory_limit_bytes
 from pipelines.snapshot.pool import BYTES_WORTH_A_POOL, run_all
 from pipelines.storage import open_filesystem, to_uri
 
 ROWS_PER_PART = 3_000_000
 """Impressions of a day that one process holds at a time: about 400 MB."""
+BYTES_PER_WORKER = 800 << 20
+"""Memory that a process may come to need: for such a part, the actions around it, and the code."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ def check_log(
         location: Path or URI of the log.
         recipe: What the log shall serve; None checks what holds for any recipe.
         span: Days to look at.
-        num_workers: Processes; None takes the machine's cores, or one where the log is small.
+        num_workers: Processes; None takes what cores and memory bear, or one for a small log.
 
     Raises:
         DataContractError: there is no log at all.
@@ -116,18 +121,26 @@ def check_log(
             f"that it covers; correct --from or --to"
         )
     num_bytes = sum(file.num_bytes for file in event_log.files)
-    usual = 1 if num_bytes < BYTES_WORTH_A_POOL else len(os.sched_getaffinity(0))
+    usual = 1 if num_bytes < BYTES_WORTH_A_POOL else choose_num_workers()
     hours = recipe.snapshot.label_window_hours if recipe else 24
     report = LogReport(uri, recipe.recipe if recipe else "", hours)
-    with tempfile.TemporaryDirectory(prefix="homefeed-log-check-") as folder:
+    with scratch.own_folder() as folder:
         wanted = _wanted(recipe)
-        checking = Checking(event_log, Path(folder), wanted, hours * HOUR_MS, num_workers or usual)
+        checking = Checking(event_log, folder, wanted, hours * HOUR_MS, num_workers or usual)
         findings = [*problems, *_read_events(checking, report)]
         findings += _match(checking, report)
         findings += _read_tables(checking, report)
         count_people(checking.folder, report, len(event_log.files_of("users")))
     report.problems = judge(report, findings, recipe)
     return report
+
+
+def choose_num_workers() -> int:
+    """Return as many processes as there are cores, or fewer where memory does not suffice."""
+    import psutil
+
+    free = min(psutil.virtual_memory().available, memory_limit_bytes())
+    return max(1, min(len(os.sched_getaffinity(0)), free // BYTES_PER_WORKER))
 
 
 def _wanted(recipe: RunConfig | None) -> Wanted:
@@ -137,7 +150,9 @@ def _wanted(recipe: RunConfig | None) -> Wanted:
         (table, extra_columns(schema, recipe.features.categorical_of(table)))
         for table, schema in EVENT_LOG_TABLES.items()
     )
-    return Wanted(recipe.features.action_types, extra)
+    held = recipe.features.numeric_held
+    numbers = tuple((table, number_columns(held, table)) for table in LOG_TABLES)
+    return Wanted(recipe.features.action_types, extra, numbers)
 
 
 def _read_events(checking: Checking, report: LogReport) -> list[Finding]:
@@ -217,29 +232,22 @@ def _match(checking: Checking, report: LogReport) -> list[Finding]:
         add(report.deeds[done.day], done.deeds)
         early = early or done.early
     if early is not None:
-        row = read_row(checking.event_log, checking.days_of("actions")[early.day], early.row)
+        files = checking.days_of("actions")[early.day]
+        number, row = place_in_log(checking.folder, early.day, early.row)
         num_early = report.acted.early_named
-        name = str(row.get("request_id"))
+        name = request_id_in(checking.event_log, files[number], row)
         moments = (early.pin_id, early.acted_at, name, early.impressed_at)
         findings.append(action_before_request(*moments, num_early))
     return findings
 
 
 def _name_of(checking: Checking, request: int, days: Sequence[date]) -> str:
-    """Return the text of a request whose hash is known; the log is read until it is found."""
-    from pipelines.event_log.reader import iterate_batches, open_file
-
+    """Return the text of a request whose hash is known."""
+    files = checking.days_of("impressions")
     for day in days:
         own = scratch.load(folder_of(checking.folder, "requests", day), "request", np.uint64)
-        if not (own == np.uint64(request)).any():
-            continue
-        for file in checking.days_of("impressions")[day]:
-            dataset = open_file(checking.event_log, file)
-            for batch in iterate_batches(dataset, file, ["request_id"], 1 << 18):
-                texts = pa.chunked_array([batch["request_id"]])
-                at = np.flatnonzero(hash_texts(texts) == np.uint64(request))
-                if len(at):
-                    return str(texts[int(at[0])].as_py())
+        if (own == np.uint64(request)).any():
+            return request_of_hash(checking.event_log, files[day], request)
     return "?"
 
 
@@ -264,6 +272,7 @@ def _read_tables(checking: Checking, report: LogReport) -> list[Finding]:
             report.pins = found
         else:
             report.users = found.get(embeddings.USERS, report.users)
+    findings += pin_time_problems(checking.event_log)
     pins = embeddings.pins_by_version(checking.folder, numbers["pins"])
     findings += embeddings.repeated_pins(pins)
     findings += embeddings.repeated_users(checking.folder, numbers["users"])

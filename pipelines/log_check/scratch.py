@@ -1,18 +1,31 @@
 """Columns of numbers on the disk, so that no day of a large log needs to be in memory as a whole.
 
+They lie in a folder that the next check or look removes where this process is killed:
+
     <scratch>/<kind>-<day>/<column>.bin    plain numbers, appended batch by batch
 
 Not for what the columns hold (`events`, `exposures`). Tested with `pipelines.log_check.run`.
 """
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from pipelines import storage
+from pipelines.contracts.files import own_temporary_folder
+
 Column = npt.NDArray[np.generic]
+
+
+@contextlib.contextmanager
+def own_folder() -> Iterator[Path]:
+    """Give an empty folder in this user's part of the machine's temporary folder."""
+    with storage.scratch_folder(own_temporary_folder("scratch").as_uri()) as folder:
+        yield folder
 
 
 def append(folder: Path, columns: dict[str, Column]) -> None:

@@ -27,10 +27,10 @@ def request_row(built: OneUser, request_id: str) -> int:
     """Return the row of a request in the user's shard; the newest one where no name is given.
 
     Raises:
-        ConfigurationError: the request is in neither window.
+        ConfigurationError: the request is in neither window, or the user has none there.
     """
     names = built.tables.requests["request_id"].to_pylist()
-    if not request_id:
+    if names and not request_id:
         return len(names) - 1
     if request_id in names:
         return int(names.index(request_id))
@@ -38,9 +38,11 @@ def request_row(built: OneUser, request_id: str) -> int:
         f"{name} {window.start:%Y-%m-%d %H:%M} to {window.end:%Y-%m-%d %H:%M}"
         for name, window in built.plan.windows.items()
     )
+    what = f"request {request_id!r}" if request_id else "no request of the user"
     raise ConfigurationError(
-        f"request {request_id!r} is in no window of as_of {built.plan.as_of:%Y-%m-%d}; expected "
-        f"{windows}, and rows known before as_of; leave --as-of out, or give a later day"
+        f"{what} is in {'no' if request_id else 'a'} window of as_of "
+        f"{built.plan.as_of:%Y-%m-%d}; expected {windows}, and rows known before "
+        f"as_of; leave --as-of out, or give a later day"
     )
 
 

@@ -123,7 +123,8 @@ def describe(findings: list[Finding], uri: str) -> str:
     num_rows = sum(finding.num_rows for finding in findings)
     if first.row is None:
         return f"{where}: {first.problem}; expected {first.expected}; {first.remedy}"
-    found = f"column {first.column!r} is {first.value} in row {first.row} ({first.key})"
+    key = f" ({first.key})" if first.key else ""
+    found = f"column {first.column!r} is {first.value} in row {first.row}{key}"
     rows = f"{num_rows:,} such row{'s' * (num_rows != 1)}"
     return (
         f"{where}: {RULES.get(first.rule, first.rule)}: {found}, {rows}; expected "
@@ -139,6 +140,7 @@ RULES = {
     "unknown_action_type": "an action type that the recipe does not list",
     "propensity": "no chance",
     "embedding_number": "no finite numbers",
+    "infinite_number": "a number that is infinite or too large",
 }
 """The rules of rows, in words."""
 

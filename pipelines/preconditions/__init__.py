@@ -1,5 +1,5 @@
-"""What can be known before anything is built: whether recipe, event log and champion fit together.
+"""What can be known before anything is built: whether recipe, machines, log and champion fit.
 
-`resolve_run` refuses what does not, and `homefeed recipe check` lists it. Nothing is built or
-judged here, and only single columns of the log are read.
+`resolve_run` refuses what does not, and `homefeed recipe check` lists it; both walk the questions
+of `cycle`. Nothing is built or judged here, and only single columns of the log are read.
 """

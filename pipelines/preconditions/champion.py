@@ -25,6 +25,7 @@ from pipelines.preconditions.recipe_alone import listed
 from pipelines.recipes.showing import differences
 from pipelines.registry import anchor, registry
 from pipelines.snapshot.counterpart import OWN_OPTIONS, unknown_types
+from pipelines.snapshot.features.count import function_problems
 from pipelines.snapshot.plan import plan_of
 
 if TYPE_CHECKING:
@@ -40,10 +41,21 @@ def require_comparable(
     config: RunConfig,
     seen: Glimpse,
     as_of: datetime,
+    *,
+    asks_functions: bool = False,
 ) -> None:
     """Refuse a cycle whose champion cannot be scored on the event log of today.
 
     Otherwise the log says what will be compared, and how.
+
+    Args:
+        client: Client of the tracking server.
+        workspace_uri: The workspace.
+        champion: Who serves, or None.
+        config: The run's recipe.
+        seen: The event log.
+        as_of: The run's.
+        asks_functions: The own functions of the champion's recipe must be importable here.
 
     Raises:
         ConfigurationError: all that the champion lacks is listed.
@@ -53,8 +65,11 @@ def require_comparable(
     log.info("%s", what_is_compared(champion, its_own, config))
     if champion is None or its_own is None:
         return
-    if found := champion_problems(its_own, config, seen, as_of):
-        raise ConfigurationError(
+    found = champion_problems(its_own, config, seen, as_of)
+    if asks_functions:
+        found += function_problems(its_own.features.numeric_held)
+    if found:
+        error = ConfigurationError(
             f"{champion.label} serves and cannot be compared with recipe {config.reference}: it "
             f"would be scored by its own recipe, {its_own.recipe_ref.label}, on the event log at "
             f"{seen.event_log.uri}:{listed(found)}\n"
@@ -62,6 +77,9 @@ def require_comparable(
             f"begin a line of models without a champion: set HOMEFEED_REGISTERED_MODEL to "
             f"another name"
         )
+        lead = f"{champion.label} serves and cannot be compared:"
+        error.problems = tuple(f"{lead} {each}" for each in found)
+        raise error
 
 
 def what_is_compared(

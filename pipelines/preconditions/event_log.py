@@ -8,15 +8,39 @@ from datetime import datetime
 
 from pipelines.contracts.config import Head, RunConfig
 from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.features.catalogue import LOG_TABLES
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.contracts.time import to_ms
 from pipelines.event_log.categories import extra_columns
 from pipelines.event_log.glimpse import Glimpse
 from pipelines.event_log.log_files import LogFile, day_of, open_event_log
-from pipelines.preconditions.recipe_alone import listed
+from pipelines.event_log.reader import pin_time_problems
+from pipelines.places.store_errors import require_bucket
+from pipelines.preconditions.recipe_alone import refusal
 from pipelines.snapshot.build import check_covered
 from pipelines.snapshot.plan import SnapshotPlan, plan_of
 from pipelines.snapshot.spill import files_read
+from pipelines.storage import list_names
+
+
+def require_event_log(uri: str) -> None:
+    """Refuse a place that is no event log.
+
+    Raises:
+        DataContractError: tables are missing.
+        BucketMissingError: the event log's bucket is not there.
+        TransientStorageError: the storage failed.
+    """
+    found = set(list_names(uri))
+    missing = sorted(set(EVENT_LOG_TABLES) - found)
+    if not found:
+        require_bucket(uri)
+    if missing:
+        raise DataContractError(
+            f"event log {uri}: tables {missing} are missing, found "
+            f"{sorted(found) or 'nothing'}; expected {sorted(EVENT_LOG_TABLES)}; write one with "
+            f"`homefeed ingest completejourney --to {uri}` or set HOMEFEED_EVENT_LOG"
+        )
 
 
 def look_at(event_log_uri: str, as_of: datetime) -> Glimpse:
@@ -37,10 +61,11 @@ def require_fed(config: RunConfig, log: Glimpse, as_of: datetime) -> None:
         TransientStorageError: the storage failed.
     """
     if found := log_problems(config, log, as_of):
-        raise DataContractError(
+        lead = (
             f"the event log at {log.event_log.uri} cannot feed recipe {config.reference} as of "
-            f"{as_of:%Y-%m-%d}:{listed(found)}"
+            f"{as_of:%Y-%m-%d}:"
         )
+        raise refusal(DataContractError, lead, found)
 
 
 def log_problems(config: RunConfig, log: Glimpse, as_of: datetime) -> list[str]:
@@ -76,8 +101,9 @@ def column_problems(plan: SnapshotPlan, log: Glimpse) -> list[str]:
             continue
         table = files[0].table
         extra = extra_columns(EVENT_LOG_TABLES[table], plan.features.categorical_of(table))
-        found += log.column_problems(files, extra)
-    return found
+        numbers = plan.number_columns(table) if table in LOG_TABLES else ()
+        found += log.column_problems(files, extra, numbers)
+    return found + [problem.message for problem in pin_time_problems(log.event_log)]
 
 
 def vocabulary_problems(plan: SnapshotPlan, log: Glimpse) -> list[str]:

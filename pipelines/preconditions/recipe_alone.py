@@ -6,13 +6,21 @@ in tests/pipelines/preconditions/test_recipe_alone.py.
 """
 
 import difflib
+from collections.abc import Sequence
+from typing import TypeVar
 
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.errors import ConfigurationError, HomefeedError
+from pipelines.snapshot.features.count import contract_problems, function_problems
+
+Refused = TypeVar("Refused", bound=HomefeedError)
 
 
 def recipe_problems(config: RunConfig) -> list[str]:
-    """Return which metrics the recipe's gate asks for that no head of it gives, in sentences."""
+    """Return what the recipe asks for that no head and no event log can give, in sentences.
+
+    These are metrics of the gate, and features that are columns of the log's contract.
+    """
     from validation.model_gate.target_metric import names_of_metrics, target_metric
 
     gate, heads = config.model_gate, config.features.heads
@@ -32,22 +40,39 @@ def recipe_problems(config: RunConfig) -> list[str]:
                 f"model_gate.{section} has a limit on {limit.metric!r}, which no head gives, so "
                 f"nothing would ever be promoted; {hint}expected one of {', '.join(given)}"
             )
-    return found
+    return [*found, *contract_problems(config.features.numeric_held)]
 
 
 def require_sound(config: RunConfig) -> None:
     """Refuse a recipe that cannot come to a verdict.
 
     Raises:
-        ConfigurationError: it asks for metrics that no head gives; all are listed.
+        ConfigurationError: it asks for what no head or log can give; all is listed.
     """
     if found := recipe_problems(config):
-        raise ConfigurationError(
-            f"recipe {config.reference} cannot come to a verdict:{listed(found)}"
-        )
+        lead = f"recipe {config.reference} cannot come to a verdict:"
+        raise refusal(ConfigurationError, lead, found)
 
 
-def listed(problems: list[str]) -> str:
+def require_functions(config: RunConfig) -> None:
+    """Refuse a recipe whose own functions this process cannot import or call.
+
+    Raises:
+        ConfigurationError: all such functions are listed.
+    """
+    if found := list(function_problems(config.features.numeric_held)):
+        lead = f"recipe {config.reference} has features that cannot be computed here:"
+        raise refusal(ConfigurationError, lead, found)
+
+
+def refusal(kind: type[Refused], lead: str, problems: Sequence[str], remedy: str = "") -> Refused:
+    """Return an error that lists problems after a lead, and knows them one by one."""
+    error = kind(f"{lead}{listed(problems)}{remedy}")
+    error.problems = tuple(problems)
+    return error
+
+
+def listed(problems: Sequence[str]) -> str:
     """Return problems as the rest of a message: in the same line, or each in its own."""
     if len(problems) == 1:
         return f" {problems[0]}"

@@ -30,7 +30,7 @@ from pipelines.event_log.findings import require_none
 from pipelines.event_log.log_files import EventLog, LogFile
 from pipelines.event_log.numbers import append_numbers, raw_column
 from pipelines.event_log.popularity import Popularity, trailing_popularity
-from pipelines.event_log.reader import open_file, read_file, read_rows
+from pipelines.event_log.reader import open_file, pin_time_problems, read_file, read_rows
 from pipelines.recipes.own_functions import source_digest
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import PinIndex
@@ -172,17 +172,9 @@ def _rows_of_version(
 
 def _have_times(event_log: EventLog) -> bool:
     """Return whether the log's pins have PIN_TIME: all files have it, or none has."""
-    files = event_log.files_of("pins")
-    names = [open_file(event_log, file).schema.names for file in files]
-    with_times = [f.path for f, n in zip(files, names, strict=True) if PIN_TIME.name in n]
-    without = [file.path for file in files if file.path not in with_times]
-    if with_times and without:
-        raise DataContractError(
-            f"pins: {without[0]} has no column {PIN_TIME.name!r}, and {with_times[0]} has; "
-            f"expected it in every file of the pins or in none; add it to the older files (a time "
-            f"before the pin's first impression keeps the pin known as it was), or leave it out"
-        )
-    return bool(with_times)
+    require_none(pin_time_problems(event_log))
+    first, *_ = event_log.files_of("pins")
+    return PIN_TIME.name in open_file(event_log, first).schema.names
 
 
 def _cold_rows(pin_ids: Ints, schema: pa.Schema) -> pa.Table:

@@ -21,10 +21,10 @@ from pipelines import storage
 from pipelines.contracts import files
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.errors import HomefeedError
+from pipelines.preconditions.record import require_record
 from pipelines.registry import anchor, by_hand, history, reconcile, registry, tracking
 from pipelines.registry.repair import plan, repair
 from pipelines.settings import Settings
-from pipelines.stages.resolve_run import require_record
 from pipelines.stages.runner import run_stage
 from support.fake_registry import FakeRegistry
 from support.judgements import make_model

@@ -2,7 +2,7 @@
 
 The first column is always `partition`, which names where a failed expectation failed. A value that
 could not be measured is NaN and never 0. Not for bounds (`validation.data_gate.checks`). Tested in
-tests/validation/data_gate/test_checks.py and test_gate.py.
+tests/validation/data_gate/test_judged_tables.py, test_checks.py and test_gate.py.
 """
 
 from collections.abc import Mapping
@@ -69,7 +69,8 @@ def _broken_table(
 def _day_table(snapshot: Snapshot, measures: Measures) -> pd.DataFrame:
     """Return each day that either window touches: its requests and its label rate.
 
-    Both are shares of the median day's.
+    Both are shares of the median day's. The rate stands there twice: of all heads, and of those
+    whose action had been launched by then.
     """
     counts, days = {}, []
     for window, name in ((snapshot.training, "training"), (snapshot.holdout, "holdout")):
@@ -79,20 +80,30 @@ def _day_table(snapshot: Snapshot, measures: Measures) -> pd.DataFrame:
             days.append(day)
     median = np.median(list(counts.values()))
     shares = [count / median if median else 0.0 for count in counts.values()]
-    rates = _rate_shares(measures)
+    rates = rate_shares(measures)
+    main = snapshot.features.head_names.index(snapshot.features.main_head.name)
+    launched = rate_shares(measures, main)
+    missing = 1.0 if rates else NAN
     return pd.DataFrame(
         {
             "partition": list(counts),
             "share_of_median_day": shares,
-            "share_of_median_rate": [rates.get(day, 1.0 if rates else NAN) for day in days],
+            "share_of_median_rate": [rates.get(day, missing) for day in days],
+            "share_of_launched_rate": [launched.get(day, missing) for day in days],
         }
     )
 
 
-def _rate_shares(measures: Measures) -> dict[int, float]:
+def rate_shares(measures: Measures, main_head: int | None = None) -> dict[int, float]:
     """Return, by day, the lowest label rate of a head against the head's median day.
 
     A head counts on a day on which its median rate would give FEWEST_LABELS positives.
+
+    Args:
+        measures: The snapshot's.
+        main_head: The place of the main head. Where it is given, another head does not count on the
+            days before its first positive on which any head has positives: a new action type was
+            not launched yet, and nothing is missing. None counts these days too.
     """
     days = sorted(day for day, row in measures.labels_per_day.items() if row[0])
     if not days:
@@ -101,6 +112,10 @@ def _rate_shares(measures: Measures) -> dict[int, float]:
     rates = rows[:, 1:] / rows[:, :1]
     usual = np.median(rates, axis=0)
     is_telling = usual * rows[:, :1] >= FEWEST_LABELS
+    if main_head is not None:
+        is_launched = (np.cumsum(rows[:, 1:], axis=0) > 0) | ~rows[:, 1:].any(axis=1, keepdims=True)
+        is_launched[:, main_head] = True
+        is_telling &= is_launched
     shares = np.divide(rates, usual, out=np.ones_like(rates), where=is_telling)
     return dict(zip(days, shares.min(axis=1).tolist(), strict=True))
 

@@ -3,6 +3,7 @@
 Nothing is built or recorded. Tested in tests/pipelines/cli/recipes/test_recipe.py.
 """
 
+import contextlib
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,19 +11,15 @@ import typer
 
 from pipelines import storage
 from pipelines.cli.say import say, say_lines
-from pipelines.contracts.config import RunConfig
-from pipelines.contracts.errors import (
-    ConfigurationError,
-    DataContractError,
-    TrackingUnavailableError,
-)
-from pipelines.contracts.time import floor_to_day, parse_instant, to_ms
-from pipelines.recipes import make_recipe
+from pipelines.contracts.artifacts import RunRequest
+from pipelines.contracts.errors import DataContractError, HomefeedError, TrackingUnavailableError
+from pipelines.contracts.time import parse_instant
+from pipelines.recipes import canonical, make_recipe
 from pipelines.recipes.references import EXPECTED
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
-    from pipelines.event_log.glimpse import Glimpse
+    from pipelines.preconditions.cycle import Asked
 
 app = typer.Typer(no_args_is_help=True, help="What a recipe says, and whether it can be run.")
 
@@ -60,63 +57,67 @@ def diff(one: Reference, other: Reference) -> None:
 
 @app.command()
 def check(reference: Reference, as_of: AsOf = "") -> None:
-    """Say all that would keep a recipe from being run now, before anything is built."""
-    from pipelines.preconditions.recipe_alone import listed, recipe_problems
+    """Say all that would keep a cycle with a recipe from being begun now; nothing is recorded.
 
-    settings, config = Settings(), make_recipe(reference)
-    in_recipe = recipe_problems(config)
-    in_log, notes = _problems_outside(config, settings, as_of)
-    for note in notes:
-        say(note)
-    if in_recipe or in_log:
-        kind = ConfigurationError if in_recipe else DataContractError
-        raise kind(f"recipe {config.reference} cannot be run:{listed(in_recipe + in_log)}")
+    The same is asked as at the beginning of a cycle that may promote and trains in one process.
+    """
+    from pipelines.preconditions.cycle import QUESTIONS, Asked, ask_event_log, refusals
+    from pipelines.preconditions.recipe_alone import listed
+
+    settings, config, now = Settings(), make_recipe(reference), datetime.now(UTC)
+    found: list[HomefeedError] = []
+    questions = QUESTIONS
+    try:
+        day = parse_instant(as_of, "--as-of") if as_of else _day_after(settings)
+    except DataContractError as error:
+        found, day = [error], now
+        questions = tuple(ask for ask in QUESTIONS if ask is not ask_event_log)
+    request = RunRequest(
+        recipe=canonical(reference),
+        as_of=day,
+        now=now,
+        may_promote=True,
+        num_devices=1,
+        accelerator=settings.accelerator,
+        trigger="recipe check",
+    )
+    asked = Asked(request, config, settings, may_settle=False)
+    found += refusals(asked, questions)
+    unasked = [error for error in found if isinstance(error, TrackingUnavailableError)]
+    found = [error for error in found if error not in unasked]
+    if asked.log is not None:
+        say(f"event log: {asked.event_log_uri}, as of {request.day:%Y-%m-%d}")
+    say(f"champion: {f'not checked, because {unasked[0]}' if unasked else _champion_of(asked)}")
+    if found:
+        problems = [each for error in found for each in error.problems or (str(error),)]
+        raise type(found[0])(f"recipe {config.reference} cannot be run:{listed(problems)}")
     say(f"recipe {config.recipe_ref.label} can be run")
 
 
-def _problems_outside(
-    config: RunConfig, settings: Settings, as_of: str
-) -> tuple[list[str], list[str]]:
-    """Return what event log and champion lack for a recipe, and what they were, in sentences."""
-    from pipelines.event_log.glimpse import Glimpse
+def _day_after(settings: Settings) -> datetime:
+    """Return the day after the event log's last.
+
+    Raises:
+        DataContractError: there is no log, or a table of it is missing.
+    """
     from pipelines.event_log.log_files import open_event_log
-    from pipelines.preconditions.event_log import log_problems
 
-    uri = storage.to_uri(settings.event_log_location)
-    try:
-        event_log = open_event_log(uri)
-    except DataContractError as error:
-        return [str(error)], []
-    if as_of:
-        day = floor_to_day(parse_instant(as_of, "--as-of"))
-    else:
-        last = event_log.span("impressions")[1] + timedelta(days=1)
-        day = datetime(last.year, last.month, last.day, tzinfo=UTC)
-    log = Glimpse(event_log, to_ms(day))
-    found = log_problems(config, log, day)
-    against, note = _problems_with_champion(config, settings, log, day)
-    return [*found, *against], [f"event log: {uri}, as of {day:%Y-%m-%d}", note]
+    event_log = open_event_log(storage.to_uri(settings.event_log_location))
+    last = event_log.span("impressions")[1] + timedelta(days=1)
+    return datetime(last.year, last.month, last.day, tzinfo=UTC)
 
 
-def _problems_with_champion(
-    config: RunConfig, settings: Settings, log: "Glimpse", as_of: datetime
-) -> tuple[list[str], str]:
-    """Return why the champion cannot be compared with a recipe, and which champion that is."""
-    from pipelines.preconditions.champion import champion_problems, recipe_of
-    from pipelines.registry import registry, tracking
+def _champion_of(asked: "Asked") -> str:
+    """Return in words which champion the questions were about."""
+    from pipelines.preconditions.champion import recipe_of
 
-    name = settings.registered_model
-    try:
-        client = tracking.connect(settings.tracking_uri)
-        champion = registry.read_champion(client, name)
-        if champion is None:
-            return [], f"champion: {name} has none yet"
-        its_own = recipe_of(client, storage.to_uri(settings.workspace_location), champion)
-    except TrackingUnavailableError as error:
-        return [], f"champion: not checked, because {error}"
+    if asked.client is None or not asked.knows_champion:
+        return "not known"
+    if asked.champion is None:
+        return f"{asked.settings.registered_model} has none yet"
+    label, its_own = asked.champion.label, None
+    with contextlib.suppress(TrackingUnavailableError):
+        its_own = recipe_of(asked.client, asked.workspace_uri, asked.champion)
     if its_own is None:
-        return [], f"champion: {champion.label} is not checked; its cycle is not on record"
-    found = champion_problems(its_own, config, log, as_of)
-    lead = f"{champion.label} serves and cannot be compared:"
-    label = its_own.recipe_ref.label
-    return [f"{lead} {each}" for each in found], f"champion: {champion.label}, recipe {label}"
+        return f"{label} is not checked; its cycle is not on record"
+    return f"{label}, recipe {its_own.recipe_ref.label}"

@@ -4,15 +4,15 @@ Not for categorical features: `pipelines.event_log.categories` encodes them as r
 for what the numbers mean: `pipelines.contracts.features.catalogue`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.errors import ConfigurationError, OwnFunctionError
 from pipelines.contracts.features.catalogue import LOG_TABLES
-from pipelines.contracts.features.numeric import NumericFeature, flag_name
+from pipelines.contracts.features.numeric import NumericFeature, flag_name, number_columns
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.event_index import ActionTimes, has_recent_action
@@ -93,11 +93,26 @@ def check_features(plan: SnapshotPlan) -> None:
         ConfigurationError: a feature names a column of the event log's contract.
     """
     require_unchanged(plan.numeric)
+    for problem in contract_problems(plan.numeric):
+        raise ConfigurationError(problem)
+
+
+def function_problems(numeric: Sequence[NumericFeature]) -> Iterator[str]:
+    """Yield, in sentences, which own functions this process cannot import or call."""
+    for feature in numeric:
+        try:
+            require_unchanged([feature.as_asked])
+        except OwnFunctionError as error:
+            yield str(error)
+
+
+def contract_problems(numeric: Sequence[NumericFeature]) -> Iterator[str]:
+    """Yield, in sentences, which features are columns of the event log's contract."""
     for table in LOG_TABLES:
         contract = EVENT_LOG_TABLES[table].names
-        for name in plan.number_columns(table):
+        for name in number_columns(numeric, table):
             if name in contract:
-                raise ConfigurationError(
+                yield (
                     f"features.numeric names the column {name!r} of {table}, which belongs to the "
                     f"contract of the event log; expected a column beyond {contract}, because "
                     f"these say what was shown and when, and not what is known of it; leave it out"

@@ -1,5 +1,6 @@
 """`homefeed log`: what is printed, the exit code by severity, the page."""
 
+import html
 import re
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from typer.testing import CliRunner, Result
 from pipelines.cli.main import app
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from support.tiny_log import IMPRESSIONS_15, rewrite, write_tiny_log
+
+ACTIONS_17 = "actions/day=2017-01-17/part-0.parquet"
 
 
 @pytest.fixture
@@ -64,13 +67,34 @@ def test_days_can_be_chosen(log: Path) -> None:
     assert isinstance(said(str(log), "--from", "2030-01-01").exception, ConfigurationError)
 
 
+def test_names_of_action_types_are_text_on_the_page_and_all_are_in_the_legends(
+    log: Path, tmp_path: Path
+) -> None:
+    names = ["$x_{$", "$a$ and $b$", "_private", "<b>bold</b>"]
+    kinds = pq.read_table(log / ACTIONS_17, partitioning=None)
+    rows = pa.concat_tables([kinds] * 2)
+    pq.write_table(rows.set_column(2, "action_type", pa.array(names)), log / ACTIONS_17)
+    page = tmp_path / "log.html"
+    done = said(str(log), "--html", str(page))
+    assert done.exit_code == 0
+    days, rates = page.read_text().split("<svg")[1:3]
+    for name in names:
+        assert html.escape(name, quote=False) in days
+        assert html.escape(name, quote=False) in rates
+
+
+def test_the_number_of_processes_can_be_chosen(log: Path) -> None:
+    assert said(str(log), "--workers", "2").output == said(str(log)).output
+    assert said(str(log), "--workers", "0").exit_code == 2
+
+
 def test_the_page_reads_offline_and_shows_problems_before_plots(log: Path, tmp_path: Path) -> None:
     rewrite(log, IMPRESSIONS_15, "surface", pa.array(["<b>x</b>", None]))
     page = tmp_path / "pages" / "log.html"
     done = said(str(log), "--html", str(page))
     assert f"page: {page}" in done.output
-    html = page.read_text()
-    assert html.count("<svg") == 4
-    assert not re.search(r"(?:src|href)=[\"']https?:", html)
-    assert "1 error" in html
-    assert html.index("a null where none may be") < html.index("<svg")
+    text = page.read_text()
+    assert text.count("<svg") == 4
+    assert not re.search(r"(?:src|href)=[\"']https?:", text)
+    assert "1 error" in text
+    assert text.index("a null where none may be") < text.index("<svg")

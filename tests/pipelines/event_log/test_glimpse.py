@@ -48,8 +48,9 @@ def test_action_types_are_those_of_known_rows_in_the_files_asked_for(folder: Pat
 
 
 def test_each_file_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, known = [], glimpse.read_file
-    monkeypatch.setattr(glimpse, "read_file", lambda *given: read.append(given[2]) or known(*given))
+    read, known = [], glimpse.iterate_batches
+    seen_by = lambda *given: read.append(given[2]) or known(*given)  # noqa: E731
+    monkeypatch.setattr(glimpse, "iterate_batches", seen_by)
     seen = look(folder)
     files = seen.event_log.files_of("actions")
     for _ in range(2):
@@ -78,6 +79,29 @@ def test_what_is_wrong_with_columns_is_said_once_for_files_alike(folder: Path) -
     rewrite(folder, IMPRESSIONS_15, "pin_id", pa.array(["10", "20"]))
     [problem] = look(folder).column_problems(files, ())
     assert "column 'pin_id' is string; expected int64" in problem and "more files" not in problem
+
+
+def test_a_large_file_is_read_in_parts_and_all_its_types_are_found(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(glimpse, "_BATCH_ROWS", 2)
+    kinds = [f"kind-{n}" for n in range(5)]
+    actions = [acted(1, 10, kind, "15 01:00", "15 01:00") for kind in kinds]
+    actions.append(acted(1, 10, "late", "15 01:00", "20 01:00"))
+    write_tiny_log(folder, actions=actions)
+    seen = look(folder)
+    assert set(seen.action_types(seen.event_log.files_of("actions"))) == set(kinds)
+
+
+def test_the_pins_optional_times_and_declared_numbers_are_columns_too(folder: Path) -> None:
+    rows = pins_of([10]).append_column("known_at", pa.array(["2017-01-01"]))
+    write_rows(folder, "pins", rows)
+    seen = look(folder)
+    files = seen.event_log.files_of("pins")
+    assert "column 'known_at' is string" in seen.column_problems(files, ())[0]
+    price, weight, _ = seen.column_problems(files, (), ["price", "weight"])
+    assert "missing column 'price' (declared as features by the recipe)" in price
+    assert "missing column 'weight'" in weight
 
 
 def test_a_damaged_file_is_named_and_ends_nothing(folder: Path) -> None:

@@ -44,6 +44,23 @@ def test_a_partition_of_1970_asks_for_the_unit(log: Path) -> None:
     assert_refused(log.parent, "year 1970.*seconds.*instead of milliseconds")
 
 
+@pytest.mark.parametrize("hidden", ["_temporary/0", ".staging", "day=2017-01-15/_tmp"])
+def test_what_lies_in_a_hidden_folder_of_a_table_is_passed_over(log: Path, hidden: str) -> None:
+    before = open_event_log(to_uri(log)).files
+    under_way = log / "impressions" / hidden / "day=2017-01-15" / "part-0.parquet"
+    under_way.parent.mkdir(parents=True)
+    shutil.copy(log / IMPRESSIONS_15, under_way)
+    assert open_event_log(to_uri(log)).files == before
+    assert len(before) > 0
+
+
+def test_a_log_below_a_folder_whose_name_is_hidden_is_read(log: Path) -> None:
+    hidden = log.parent / ".homefeed" / "_logs"
+    hidden.parent.mkdir()
+    log.rename(hidden)
+    assert len(open_event_log(to_uri(hidden)).files_of("impressions")) == 6
+
+
 def test_a_file_outside_a_day_folder_is_refused(log: Path) -> None:
     shutil.copy(log / ACTIONS_15, log / "actions" / "loose.parquet")
     with pytest.raises(DataContractError, match="not in a day=YYYY-MM-DD folder"):

@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Callable
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.contracts.time import HOUR_MS
-from pipelines.log_check.found import LogReport, Severity
-from pipelines.log_check.judgements import shift_of
+from pipelines.log_check.found import Deeds, Exposures, LogReport, Severity
+from pipelines.log_check.judgements import judge, shift_of
 from pipelines.log_check.run import check_log
 from pipelines.recipes import smoke
 from support.worlds import write_events, write_planted_world
@@ -176,3 +177,69 @@ def test_the_shift_is_where_most_early_actions_are() -> None:
     shifts = np.zeros(48, dtype=np.int64)
     shifts[24 - 3], shifts[24 - 2], shifts[24 - 10], shifts[24] = 70, 20, 10, 500
     assert shift_of(shifts) == (3, 0.9)
+
+
+def days_of(log: Path, table: str) -> list[Path]:
+    return sorted((log / table).glob("day=*"))
+
+
+def test_actions_that_stop_before_the_impressions_do_or_begin_after_them(log: Path) -> None:
+    for folder in days_of(log, "actions")[-6:]:
+        shutil.rmtree(folder)
+    severity, message = found(log)["days_without_actions"]
+    assert severity is Severity.ERROR
+    last = days_of(log, "actions")[-1].name.removeprefix("day=")
+    assert f"the last is of {last}" in message
+    for folder in days_of(log, "actions")[:3]:
+        shutil.rmtree(folder)
+    report = check_log(str(log), smoke())
+    told = [p.finding.message for p in report.problems if p.finding.rule == "days_without_actions"]
+    assert len(told) == 2 and "3 days with impressions" in told[0]
+
+
+def test_a_day_of_impressions_whose_labels_may_still_come_is_no_problem(log: Path) -> None:
+    newest = days_of(log, "impressions")[-1].name
+    for folder in days_of(log, "actions"):
+        if folder.name >= newest:
+            shutil.rmtree(folder)
+    assert "days_without_actions" not in found(log)
+
+
+def test_a_log_without_any_action_is_an_error_without_a_recipe_too(log: Path) -> None:
+    first, *others = days_of(log, "actions")
+    for folder in others:
+        shutil.rmtree(folder)
+    path = first / "part-0.parquet"
+    pq.write_table(pq.read_table(path, partitioning=None).slice(0, 0), path)
+    problems = check_log(str(log)).problems
+    assert [p.severity for p in problems if p.finding.rule == "no_actions"] == [Severity.ERROR]
+
+
+def rates_of(daily: list[float]) -> dict[str, Severity]:
+    """Return what is said of days with 1,000 impressions, by the share that got a like."""
+    start = date(2026, 1, 1)
+    days = [start + timedelta(days=n) for n in range(len(daily))]
+    report = LogReport("", "", 24)
+    for day, rate in zip(days, daily, strict=True):
+        likes = round(1000 * rate)
+        report.exposures[day] = Exposures(rows=1000, labelled={"like": likes, "click": 100})
+        report.deeds[day] = Deeds(rows=likes + 100, by_type={"like": likes, "click": 100})
+    report.deeds[days[-1] + timedelta(days=1)] = Deeds(rows=100, by_type={"click": 100})
+    problems = [p for p in judge(report, [], None) if p.finding.rule == "label_rate"]
+    return {re.findall(r"on (\S+)", p.finding.message)[0]: p.severity for p in problems}
+
+
+@pytest.mark.parametrize("trial", [0.0, 0.001])
+def test_the_launch_of_an_action_type_is_no_error(trial: float) -> None:
+    launched = rates_of([0.0, trial, *[0.0] * 18, *[0.05] * 20])
+    assert Severity.ERROR not in launched.values()
+    if not trial:
+        assert launched == {}
+
+
+@pytest.mark.parametrize("num_days", [1, 3, 5, 10])
+def test_an_action_type_that_is_missing_for_days_is_an_error_on_each(num_days: int) -> None:
+    missing = rates_of([*[0.05] * 15, *[0.0] * num_days, *[0.05] * 15])
+    assert missing == {f"2026-01-{16 + n}": Severity.ERROR for n in range(num_days)}
+    ended = rates_of([*[0.05] * 15, *[0.0] * num_days])
+    assert len(ended) == min(num_days, 7) and set(ended.values()) == {Severity.ERROR}

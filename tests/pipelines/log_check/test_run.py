@@ -1,5 +1,6 @@
 """Every way to break the contract, in one log at once: each is in one report, with its place."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.contracts.schemas import ACTIONS
 from pipelines.event_log.findings import Finding
+from pipelines.event_log.log_files import open_event_log
 from pipelines.log_check import run
 from pipelines.log_check.found import LogReport, Severity
-from pipelines.log_check.run import check_log
+from pipelines.log_check.reading import request_id_in, request_of_hash
+from pipelines.log_check.run import check_log, choose_num_workers
 from pipelines.log_check.text import lines_of, told_problems
+from pipelines.storage import to_uri
 from support.tiny_log import (
     ACTIONS_15,
     IMPRESSIONS_15,
@@ -165,6 +170,50 @@ def test_what_the_kernel_would_refuse_is_found_too(tmp_path: Path) -> None:
     assert "pin 10 has more than one embedding" in found["repeated_embedding"].message
     assert "1 of 4 pins" in found["pin_without_embedding"].message
     assert "most of them by 2 to 3 h" in found["clock"].message
+
+
+def test_a_row_is_named_by_where_it_stands_in_its_file(log: Path) -> None:
+    """Rows without a user do not count, and the early action's request is the right one yet."""
+    folder = log / "actions/day=2017-01-17"
+    rows = [acted(1, 20, "click", "17 01:00", "17 01:00", f"nobody-{n}") for n in range(3)]
+    rows.append(acted(1, 10, "repin", "17 22:00", "18 02:00", "C"))
+    nobody = pa.array([None, None, None, 1], pa.int64())
+    table = pa.Table.from_pylist(rows, schema=ACTIONS)
+    fields = [field.with_nullable(True) for field in ACTIONS]
+    table = table.set_column(0, fields[0], nobody)
+    pq.write_table(table, folder / "part-1.parquet")
+    found = errors(check_log(str(log), tiny_config()))
+    assert "names request 'C', which was shown later" in found["action_before_request"].message
+    (folder / "part-0.parquet").write_bytes(b"no Parquet")
+    found = errors(check_log(str(log), tiny_config()))
+    assert "names request 'C', which was shown later" in found["action_before_request"].message
+    assert "part-0.parquet is not a readable Parquet file" in found["unreadable"].problem
+
+
+def test_a_request_of_two_users_is_named_beside_a_file_that_cannot_be_read(log: Path) -> None:
+    write_tiny_log(log, [*tiny_impressions(), *shown("A", 2, "15 01:00", 30)])
+    folder = log / "impressions/day=2017-01-15"
+    (folder / "part-0.parquet").rename(folder / "part-1.parquet")
+    (folder / "part-0.parquet").write_bytes(b"no Parquet")
+    found = errors(check_log(str(log), tiny_config()))
+    assert "request 'A' belongs to users 1 and 2" in found["request_of_two_users"].message
+    assert "unreadable" in found
+
+
+def test_a_name_that_cannot_be_read_any_more_is_a_question_mark(log: Path) -> None:
+    file = open_event_log(to_uri(log)).files_of("impressions")[0]
+    (log / "impressions/day=2017-01-14/part-0.parquet").write_bytes(b"no Parquet")
+    event_log = open_event_log(to_uri(log))
+    assert request_id_in(event_log, file, 0) == "?"
+    assert request_of_hash(event_log, [file], 7) == "?"
+
+
+def test_as_many_processes_as_cores_and_memory_bear(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setattr(run, "memory_limit_bytes", lambda: 2 << 30)
+    assert choose_num_workers() <= 2
+    monkeypatch.setattr(run, "memory_limit_bytes", lambda: 100 << 20)
+    assert choose_num_workers() == 1
 
 
 def test_missing_tables_are_all_named_and_the_rest_is_judged(log: Path) -> None:

@@ -1,21 +1,32 @@
 """What is shown of a request is what the whole snapshot holds of it."""
 
+import tempfile
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
 from pipelines import storage
 from pipelines.cli.main import app
-from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.errors import ConfigurationError, DataContractError
+from pipelines.contracts.files import own_temporary_folder
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.event_log.log_files import open_event_log
 from pipelines.log_check.one_user import build_one_user
+from pipelines.log_check.run import check_log
 from pipelines.recipes import smoke
 from pipelines.snapshot.build import write_snapshot
 from support.runs import PLANTED_AS_OF, make_run
-from support.tiny_log import write_tiny_log
+from support.tiny_log import (
+    ACTIONS_15,
+    january,
+    rewrite,
+    shown,
+    tiny_impressions,
+    write_tiny_log,
+)
 from support.worlds import write_planted_world
 
 
@@ -89,3 +100,78 @@ def test_what_is_not_there_is_said(log: str, words: tuple[str, ...], reason: str
     assert isinstance(done.exception, ConfigurationError)
     with pytest.raises(ConfigurationError, match=reason):
         raise done.exception
+
+
+def test_a_user_whose_only_requests_are_outside_the_windows_is_told_the_windows(log: str) -> None:
+    for when in ("19 08:00", "17 08:00", "14 12:00"):  # immature, in the embargo, before training
+        write_tiny_log(Path(log), [*tiny_impressions(), *shown("E", 3, when, 10, 20)])
+        done = said(log, "--user", "3", "--as-of", "2017-01-20", "--recipe", tiny_recipe(log))
+        assert isinstance(done.exception, ConfigurationError)
+        assert "no request of the user is in a window of as_of 2017-01-20" in str(done.exception)
+
+
+def tiny_recipe(log: str) -> str:
+    """Write the tiny log's windows as a recipe."""
+    path = Path(log).parent / "tiny.yaml"
+    days = "training_days: 2, embargo_days: 1, holdout_days: 1, history_days: 5, core_days: 4"
+    path.write_text(f"extends: smoke\nsnapshot: {{{days}, popularity_days: 3}}\n")
+    return str(path)
+
+
+def test_files_of_one_name_in_subfolders_of_a_day_are_all_shown(log: str) -> None:
+    words = ("--request", "C", "--recipe", "smoke")
+    whole = said(*words, log).output
+    for table in ("impressions", "actions"):
+        for path in sorted((Path(log) / table).glob("day=*/part-0.parquet")):
+            rows = pq.read_table(path, partitioning=None)
+            for hour, some in (("h=a", rows.slice(0, 1)), ("h=b", rows.slice(1))):
+                (path.parent / hour).mkdir()
+                pq.write_table(some, path.parent / hour / path.name)
+            path.unlink()
+    assert said(*words, log).output == whole
+    assert "position 1: pin 30" in whole
+
+
+def test_an_error_names_the_file_of_the_log_and_not_a_copy_of_it(log: str) -> None:
+    path = rewrite(Path(log), ACTIONS_15, "known_at", pa.array([january("14 00:00")]))
+    done = said(log, "--request", "C", "--recipe", "smoke")
+    assert isinstance(done.exception, DataContractError)
+    assert str(done.exception).startswith(f"{path}: 1 of 1 rows have acted_at after known_at")
+    assert "homefeed-scratch" not in str(done.exception)
+
+
+def test_users_of_another_width_than_the_pins_are_named_with_their_file(log: str) -> None:
+    lists = [[1.0] * 16] * 3
+    path = rewrite(Path(log), "users/part-0.parquet", "embedding", pa.array(lists))
+    done = said(log, "--request", "C", "--recipe", "smoke")
+    assert isinstance(done.exception, DataContractError)
+    assert str(path) in str(done.exception) and "homefeed-scratch" not in str(done.exception)
+
+
+def test_a_column_that_is_missing_is_named_with_its_file(log: str) -> None:
+    path = rewrite(Path(log), ACTIONS_15, "user_id", None)
+    done = said(log, "--request", "C", "--recipe", "smoke")
+    assert isinstance(done.exception, DataContractError)
+    assert str(done.exception).startswith(f"{path}: missing column 'user_id'")
+
+
+def test_a_request_of_nobody_breaks_the_contract(log: str) -> None:
+    path = "impressions/day=2017-01-18/part-0.parquet"
+    users = pa.array([None, None, 1, 1], pa.int64())
+    rewrite(Path(log), path, "user_id", users)
+    done = said(log, "--request", "C", "--recipe", "smoke")
+    assert isinstance(done.exception, DataContractError)
+    assert f"{path}: column 'user_id' has 2 nulls in 2 rows" in str(done.exception)
+
+
+def test_what_a_killed_look_has_left_is_removed_by_the_next(
+    log: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = Path(log).parent / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    orphan = own_temporary_folder("scratch") / ".scratch-killed"
+    for look in (lambda: said(log, "--request", "C", "--recipe", "smoke"), lambda: check_log(log)):
+        (orphan / "event_log").mkdir(parents=True)
+        look()
+        assert list(temporary.rglob("*")) == [orphan.parent]

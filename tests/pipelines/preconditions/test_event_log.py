@@ -10,6 +10,7 @@ import pytest
 
 from pipelines.contracts.config import CategoricalFeature, Head, RunConfig
 from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.preconditions.event_log import log_problems, look_at, require_fed
 from pipelines.storage import to_uri
 from support.tiny_log import (
@@ -84,6 +85,21 @@ def test_an_embedding_version_that_no_pin_has_is_named(folder: Path) -> None:
 def test_a_categorical_feature_without_a_column_is_named(folder: Path) -> None:
     [problem] = problems(folder, recipe(categorical=(DISPLAY,)))
     assert "missing column 'display' (declared as features by the recipe)" in problem
+
+
+def test_a_numeric_feature_without_a_column_is_named(folder: Path) -> None:
+    numeric = tuple(NumericFeature(name=name) for name in ("impressions.price", "users.age"))
+    price, age = problems(folder, recipe(numeric=numeric))
+    assert "missing column 'price' (declared as features by the recipe)" in price
+    assert "missing column 'age'" in age
+
+
+def test_pins_of_which_some_files_have_times_are_named(folder: Path) -> None:
+    rows = pq.read_table(folder / "pins/part-0.parquet")
+    times = pa.array([1_480_000_000_000] * len(rows))
+    pq.write_table(rows.append_column("known_at", times), folder / "pins/part-1.parquet")
+    [problem] = problems(folder, recipe())
+    assert "part-0.parquet has no column 'known_at'" in problem
 
 
 def test_a_column_that_came_in_mid_life_lacks_in_the_days_before(folder: Path) -> None:

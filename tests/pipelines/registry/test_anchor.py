@@ -14,11 +14,11 @@ from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError, TransientStorageError
 from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.run_layout import manifest_uri
+from pipelines.preconditions.record import require_record
 from pipelines.recipes import smoke
 from pipelines.registry import anchor, by_hand, history, promotion, registry, tracking
 from pipelines.registry.standing import find_standing
 from pipelines.settings import Settings
-from pipelines.stages.resolve_run import require_record
 from support.registered import (
     NO_ANCHOR,
     challenger_of,

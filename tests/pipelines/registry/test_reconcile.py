@@ -18,12 +18,12 @@ from pipelines.contracts.errors import (
     RunInProgressError,
     TrackingEntryMissingError,
 )
+from pipelines.preconditions.record import require_record
 from pipelines.registry import by_hand, history, promotion, reconcile, registry, tracking
 from pipelines.registry.history import HistoryEntry
 from pipelines.registry.reconcile import State, look, require_agreement
 from pipelines.registry.repair import plan, repair
 from pipelines.settings import Settings
-from pipelines.stages.resolve_run import require_record
 from support.registered import (
     NO_ANCHOR,
     NOW,

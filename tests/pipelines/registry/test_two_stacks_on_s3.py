@@ -8,8 +8,8 @@ from pipelines import storage
 from pipelines.contracts.errors import HomefeedError, RecordDisagreesError
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.places import store_lease
+from pipelines.preconditions.record import require_record
 from pipelines.registry import anchor, history
-from pipelines.stages.resolve_run import require_record
 from pipelines.stages.runner import run_stage
 from support.holders import TTL_S, Holder
 from support.record_world import NAME, NOW, record_world

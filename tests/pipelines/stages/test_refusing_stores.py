@@ -17,9 +17,9 @@ from pipelines.contracts.errors import (
 )
 from pipelines.contracts.run_layout import failure_uri, manifest_uri
 from pipelines.places import store_lease
+from pipelines.preconditions.event_log import require_event_log
 from pipelines.settings import Settings
 from pipelines.stages import runner
-from pipelines.stages.resolve_run import _require_event_log
 from support.faulty_proxy import faulty_proxy
 from support.faulty_store import error_xml
 from support.runs import make_run, save_run
@@ -55,9 +55,9 @@ def test_a_workspace_in_a_bucket_that_is_missing_is_refused_at_the_start(s3_uri:
 
 def test_an_event_log_in_a_bucket_that_is_missing_is_told_from_an_empty_one(s3_uri: str) -> None:
     with pytest.raises(BucketMissingError, match="the bucket of s3://nowhere/log"):
-        _require_event_log("s3://nowhere/log")
+        require_event_log("s3://nowhere/log")
     with pytest.raises(HomefeedError, match="tables .* are missing, found nothing"):
-        _require_event_log(f"{s3_uri}/log")
+        require_event_log(f"{s3_uri}/log")
 
 
 @pytest.mark.parametrize("code", REFUSALS)

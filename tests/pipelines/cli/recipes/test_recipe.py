@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from pipelines.cli.main import app
 from pipelines.contracts.errors import ConfigurationError, DataContractError
-from pipelines.preconditions import champion
+from pipelines.preconditions import champion, cycle
 from pipelines.recipes import completejourney, make_recipe, smoke
 from pipelines.registry import registry, tracking
 from support.judgements import make_model
@@ -93,10 +93,13 @@ def test_check_names_a_champion_that_cannot_be_compared(
     older = smoke().snapshot.model_copy(update={"embedding_version": "planted-0"})
     its_own = smoke().model_copy(update={"snapshot": older})
     model = make_model("3", datetime(2017, 2, 1, tzinfo=UTC))
-    monkeypatch.setattr(tracking, "connect", lambda _: None)
+    monkeypatch.setattr(tracking, "connect", lambda _: object())
+    monkeypatch.setattr(cycle, "require_record", lambda *_, **__: None)
     monkeypatch.setattr(registry, "read_champion", lambda *_: model)
     monkeypatch.setattr(champion, "recipe_of", lambda *_: its_own)
-    with pytest.raises(DataContractError, match=f"{model.label} serves and cannot be compared: .*"):
+    with pytest.raises(
+        ConfigurationError, match=f"{model.label} serves and cannot be compared: .*"
+    ):
         run("check", "smoke")
     monkeypatch.setattr(champion, "recipe_of", lambda *_: smoke())
     assert f"champion: {model.label}, recipe smoke (" in run("check", "smoke")
@@ -104,3 +107,24 @@ def test_check_names_a_champion_that_cannot_be_compared(
     assert f"champion: {model.label} is not checked; its cycle is" in run("check", "smoke")
     monkeypatch.setattr(registry, "read_champion", lambda *_: None)
     assert "champion: homefeed_ranker has none yet" in run("check", "smoke")
+
+
+def test_check_refuses_the_champions_own_day_as_a_cycle_would(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_planted_world(home / "event_log")
+    model = make_model("3", datetime(2017, 3, 2, tzinfo=UTC))
+    settled: list[bool] = []
+    monkeypatch.setattr(tracking, "connect", lambda _: object())
+    monkeypatch.setattr(cycle, "require_record", lambda *_, may_settle: settled.append(may_settle))
+    monkeypatch.setattr(registry, "read_champion", lambda *_: model)
+    monkeypatch.setattr(champion, "recipe_of", lambda *_: smoke())
+    with pytest.raises(ConfigurationError, match="as_of 2017-03-02 is not newer than the champion"):
+        run("check", "smoke")
+    monkeypatch.setenv("HOMEFEED_ACCELERATOR", "gpu")
+    monkeypatch.setenv("HOMEFEED_GPUS_PER_NODE", "0")
+    with pytest.raises(
+        ConfigurationError, match="(?s)cannot be run:\n- accelerator is 'gpu'.*newer"
+    ):
+        run("check", "smoke")
+    assert settled == [False, False]  # nothing is recorded

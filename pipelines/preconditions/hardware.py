@@ -2,7 +2,8 @@
 
 A worker of Airflow need not be the machine that trains. Where stages run on the worker, its own
 cores and GPUs are counted. Where they run in containers, the settings say what there is; the
-training counts again, in its own container. Tested in tests/pipelines/stages/test_hardware.py.
+training counts again, in its own container. Tested in
+tests/pipelines/preconditions/test_hardware.py.
 """
 
 from pipelines import storage

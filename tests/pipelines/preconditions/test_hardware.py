@@ -8,8 +8,8 @@ import torch
 
 from pipelines.contracts.artifacts import RunRequest
 from pipelines.contracts.errors import ConfigurationError
+from pipelines.preconditions.hardware import require_hardware
 from pipelines.settings import Settings
-from pipelines.stages.hardware import require_hardware
 
 BUCKET = {"workspace": "s3://bucket/workspace"}
 SHARED = {"work_folder": "/trainings", "work_claim": "trainings"}

@@ -1,0 +1,134 @@
+"""What keeps a cycle from being begun is asked in one list: one refuses at the first, one lists."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.contracts.artifacts import ModelRef, RunRequest
+from pipelines.contracts.config import RunConfig
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    DataContractError,
+    RecordDisagreesError,
+    TrackingUnavailableError,
+)
+from pipelines.contracts.features.numeric import NumericFeature
+from pipelines.preconditions import champion, cycle
+from pipelines.preconditions.cycle import Asked, refusals, require_all
+from pipelines.registry import registry, tracking
+from pipelines.settings import Settings
+from support.judgements import make_model
+from support.tiny_log import TINY_AS_OF, acted, tiny_actions, tiny_config, write_tiny_log
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    save = acted(1, 30, "save", "17 10:00", "17 10:00")
+    write_tiny_log(tmp_path / "event_log", actions=[*tiny_actions(), save])
+    monkeypatch.setattr(tracking, "connect", lambda _: object())
+    monkeypatch.setattr(cycle, "require_record", lambda *_, **__: None)
+    monkeypatch.setattr(champion, "recipe_of", lambda *_: None)
+    serve(monkeypatch, None)
+    return tmp_path
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, model: ModelRef | None) -> None:
+    monkeypatch.setattr(registry, "read_champion", lambda *_: model)
+
+
+def asked(
+    home: Path, config: RunConfig | None = None, runner: Any = "bash", **options: Any
+) -> Asked:
+    wanted = {"may_promote": True, "num_devices": 1, "trigger": "x"} | options
+    request = RunRequest(recipe="smoke", as_of=TINY_AS_OF, now=TINY_AS_OF, **wanted)
+    settings = Settings(home=str(home), stage_runner=runner, stage_image="x")
+    return Asked(request, config or tiny_config(), settings)
+
+
+def said(home: Path, *given: Any, **options: Any) -> list[str]:
+    """Return all that is refused, which begins with what `require_all` raises."""
+    found = refusals(asked(home, *given, **options))
+    with pytest.raises(type(found[0])) as first:
+        require_all(asked(home, *given, **options))
+    assert str(first.value) == str(found[0])
+    return [str(error) for error in found]
+
+
+def with_own(*names: str) -> RunConfig:
+    base = tiny_config()
+    numeric = tuple(NumericFeature(name=name) for name in names)
+    features = base.features.model_copy(update={"numeric": numeric})
+    return base.model_copy(update={"features": features})
+
+
+def test_a_cycle_that_can_be_begun_is_refused_by_nothing(home: Path) -> None:
+    found = asked(home)
+    require_all(found)
+    assert refusals(asked(home)) == []
+    assert found.knows_champion and found.log is not None
+
+
+def test_the_champions_own_day_is_refused_beforehand(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(monkeypatch, make_model("3", TINY_AS_OF))
+    [problem] = said(home)
+    assert problem.startswith("as_of 2017-01-20 is not newer than the champion's: ")
+    assert refusals(asked(home, may_promote=False)) == []
+    serve(monkeypatch, make_model("3", TINY_AS_OF - timedelta(days=1)))
+    assert refusals(asked(home)) == []
+
+
+def test_own_functions_are_imported_where_stages_run_here(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "odd_functions.py").write_text("number = 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = with_own("nosuchmod.x:fn", "odd_functions:number", "odd_functions:gone")
+    [problem] = said(home, config)
+    assert "the module of 'nosuchmod.x:fn' cannot be imported in this process" in problem
+    assert "'odd_functions:number' names no function" in problem
+    assert "'odd_functions:gone' names no function" in problem
+    [error] = refusals(asked(home, config))
+    assert len(error.problems) == 3
+    # In containers the functions are those of the image.
+    assert refusals(asked(home, config, "docker")) == []
+
+
+def test_all_is_listed_at_once_in_the_order_of_the_questions(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disagrees(*_: Any, may_settle: bool) -> None:
+        raise RecordDisagreesError(f"alias and history, {may_settle}")
+
+    monkeypatch.setattr(cycle, "require_record", disagrees)
+    serve(monkeypatch, make_model("3", TINY_AS_OF))
+    config = with_own("impressions.price", "impressions.position")
+    found = refusals(asked(home, config, num_devices=64, num_nodes=2))
+    kinds = [ConfigurationError, ConfigurationError, DataContractError, RecordDisagreesError]
+    assert [type(error) for error in found] == [*kinds, ConfigurationError]
+    parts = ("'position'", "nodes is 2", "'price'", "history, True", "not newer")
+    assert all(part in str(error) for part, error in zip(parts, found, strict=True))
+
+
+def test_where_mlflow_does_not_answer_the_rest_is_asked_all_the_same(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(*_: Any, **__: Any) -> None:
+        raise TrackingUnavailableError("MLflow does not answer")
+
+    monkeypatch.setattr(cycle, "require_record", down)
+    found = refusals(asked(home, with_own("impressions.price")))
+    assert [type(error) for error in found] == [DataContractError, TrackingUnavailableError]
+
+
+def test_a_champion_whose_own_functions_are_gone_is_refused_beforehand(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(monkeypatch, make_model("3", datetime(2017, 1, 1, tzinfo=UTC)))
+    monkeypatch.setattr(champion, "recipe_of", lambda *_: with_own("nosuchmod.x:fn"))
+    [problem] = said(home)
+    assert "serves and cannot be compared with recipe smoke" in problem
+    assert "the module of 'nosuchmod.x:fn' cannot be imported in this process" in problem
