@@ -1,9 +1,9 @@
 """First pass over the event log: read each file once, check it, and deal its rows out by shard.
 
 The pass also counts what the whole snapshot needs before any shard can be built: which pins are
-referenced, how often each was acted upon per day, and when each first appeared; for the latter it
-also reads three columns of the days before training. Its memory is bounded by one file. On several
-machines, a repartition by `shard_of` takes its place. Tested in
+referenced, how often each was acted upon per day, and when each first appeared on each day; for the
+latter it also reads three columns of the days before training. Its memory is bounded by one file.
+On several machines, a repartition by `shard_of` takes its place. Tested in
 tests/pipelines/snapshot/test_purity.py.
 """
 
@@ -199,7 +199,7 @@ def _spill_actions(task: SpillTask, file: LogFile, shard_files: _ShardFiles) -> 
     known_at = np.asarray(rows["known_at"])
     is_late = acted_at >= plan.first_seen_start_ms
     return SpillSummary(
-        first_seen=FirstSeen.of(pin_id[is_late], known_at[is_late]),
+        first_seen=FirstSeen.of(pin_id[is_late], acted_at[is_late], known_at[is_late]),
         pin_ids=np.unique(pin_id[acted_at >= plan.history_start_ms]),
         wanted_actions=ActionCounts.of(pin_id[is_wanted], acted_at[is_wanted], known_at[is_wanted]),
     )
@@ -227,7 +227,8 @@ def _spill_users(task: SpillTask, file: LogFile, shard_files: _ShardFiles) -> Sp
 
 
 def _first_seen(rows: pa.Table) -> FirstSeen:
-    return FirstSeen.of(np.asarray(rows["pin_id"]), np.asarray(rows["known_at"]))
+    names = ("pin_id", "impressed_at", "known_at")
+    return FirstSeen.of(*(np.asarray(rows[name]) for name in names))
 
 
 _READERS = {"impressions": _spill_impressions, "actions": _spill_actions, "users": _spill_users}

@@ -60,6 +60,11 @@ class FeatureInputs:
         return np.minimum.reduceat(known_at, self.ordered.requests.first_example)
 
     @cached_property
+    def request_day_place(self) -> Ints:
+        """The position of each request's day among the plan's days with requests, [requests]."""
+        return np.searchsorted(self.plan.request_days, self.ordered.requests.impressed_at // DAY_MS)
+
+    @cached_property
     def popularity_place(self) -> Ints:
         """Where each example's pin and day stand in the pins' popularity, [examples]."""
         request_day = self.ordered.requests.impressed_at // DAY_MS
