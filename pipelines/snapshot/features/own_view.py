@@ -65,7 +65,7 @@ class SeenActions:
 class SeenPins:
     """The pins by pin_id. Which rows there are, and their numbers, may differ from call to call.
 
-    Where pins have a time (PIN_TIME), one whose row became known after the training window began
+    Where pins have a time (PIN_TIME), one whose row was not known before the training window began
     has an embedding of zeros and codes of 0 in every request: a function is given each pin once,
     and could not tell before which request it was known.
     """

@@ -122,7 +122,7 @@ def _blocks(seen: FeatureInputs, feature: NumericFeature) -> Iterator[_Block]:
 
 
 def _vectors(seen: FeatureInputs, pin_rows: Ints, asked_at: Ints) -> npt.NDArray[np.float32]:
-    """Return unit vectors of pins; zeros where the embedding became known after the request."""
+    """Return unit vectors of pins; zeros where the embedding was not known before the request."""
     vectors = seen.unit_vectors.of(pin_rows)
     is_late = seen.is_late(pin_rows, asked_at)
     if is_late is not None:
