@@ -41,8 +41,8 @@ def age(seen: FeatureInputs, feature: NumericFeature) -> Floats:
     day_places = seen.request_day_place[seen.request]
     first_known_at = seen.pins.first_seen.at(day_places, seen.pointers.example_pin_row)
     # NEVER_MS, of a pin that did not appear, is after every request.
-    passed_ms = seen.asked_at - first_known_at
-    return _positive_hours(passed_ms, passed_ms > 0)
+    seen_for_ms = seen.asked_at - first_known_at
+    return _positive_hours(seen_for_ms, seen_for_ms > 0)
 
 
 def _positive_hours(passed_ms: npt.NDArray, is_known: npt.NDArray[np.bool_]) -> Floats:
