@@ -7,6 +7,8 @@ that a recipe's features add to a snapshot's files are in `snapshot_schema`.
 
 from collections.abc import Collection
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.contracts.config import FeatureConfig
@@ -49,7 +51,8 @@ PINS = _columns(pin_id=pa.int64(), embedding_version=pa.string(), embedding=Embe
 All its rows have one width. A log may add PIN_TIME to this table."""
 
 PIN_TIME = pa.field("known_at", pa.int64(), nullable=False)
-"""The optional column of `pins`: when the row reached the log. Before this time nobody sees it."""
+"""The optional column of `pins`: when the row reached the log. A request sees the row, as it sees
+an action, only if this time is before the request (`is_known_late`)."""
 NEVER_MS = (1 << 63) - 1
 """PIN_TIME of a snapshot's pin that had no row before as_of: its embedding is never seen."""
 
@@ -174,6 +177,18 @@ def with_embedding_dim(schema: pa.Schema, embedding_dim: int) -> pa.Schema:
     type_ = pa.list_(pa.float32(), embedding_dim)
     place = schema.get_field_index("embedding")
     return schema.set(place, schema.field(place).with_type(type_))
+
+
+def is_known_late(
+    known_at_ms: npt.NDArray[np.int64], asked_at_ms: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """Return which rows a request cannot know: those that were not known strictly before it.
+
+    Args:
+        known_at_ms: when rows reached the log, of any shape.
+        asked_at_ms: when they are asked for, of the same shape or one that broadcasts.
+    """
+    return np.asarray(known_at_ms >= asked_at_ms)
 
 
 def categorical_column(feature_name: str) -> str:

@@ -1,49 +1,121 @@
-"""When the event log first knew of each pin, from the rows of many files.
+"""When the event log first knew of each pin in the days before a request, from rows of many files.
 
 The snapshot's feature `pin_age` comes from here. Not for which rows are read: the caller chooses.
+
+Letters: P pins, D days of requests.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
+from pipelines.contracts.schemas import NEVER_MS
+from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.event_index import Ints
 
-NEVER_MS = np.iinfo(np.int64).max
-"""The time of a pin that was not seen."""
+_BLOCK_PINS = 4096
+"""Pins at a time. With 50 days for each, the days of a block take 1.6 MB."""
 
 
 @dataclass(frozen=True)
 class FirstSeen:
-    """Pins and the earliest `known_at` of a row about each."""
+    """Pins, the days on which they appeared, and the earliest `known_at` of a row of each day."""
 
-    pin_id: Ints  # sorted, each once
+    pin_id: Ints  # sorted
+    day: Ints  # UTC days since the epoch on which the rows happened; sorted for each pin
     known_at: Ints  # milliseconds
 
     @staticmethod
-    def of(pin_id: Ints, known_at: Ints) -> "FirstSeen":
-        """Return the earliest time of each pin."""
-        rows = pa.table({"pin_id": pin_id, "known_at": known_at})
-        # One thread: a worker has one core.
-        first = rows.group_by("pin_id", use_threads=False).aggregate([("known_at", "min")])
-        pins, times = (np.asarray(first[name]) for name in ("pin_id", "known_at_min"))
-        order = np.argsort(pins)
-        return FirstSeen(pins[order], times[order])
+    def of(pin_id: Ints, happened_at: Ints, known_at: Ints) -> "FirstSeen":
+        """Return the earliest time of each pin and day.
+
+        Args:
+            pin_id: of each row about a pin.
+            happened_at: when the pin was shown or acted on, in milliseconds.
+            known_at: when the row reached the log, in milliseconds; not before `happened_at`.
+        """
+        return _earliest(pin_id, happened_at // DAY_MS, known_at)
 
     @staticmethod
     def merge(parts: Sequence["FirstSeen"]) -> "FirstSeen":
-        """Return the earliest time of each pin over all parts."""
+        """Return the earliest time of each pin and day over all parts."""
         none = np.array([], dtype=np.int64)
-        return FirstSeen.of(
-            np.concatenate([none, *(part.pin_id for part in parts)]),
-            np.concatenate([none, *(part.known_at for part in parts)]),
+        names = ("pin_id", "day", "known_at")
+        return _earliest(
+            *(np.concatenate([none, *(getattr(part, name) for part in parts)]) for name in names)
         )
 
-    def at(self, pin_ids: Ints) -> Ints:
-        """Return the time of each pin, NEVER_MS for one that was not seen."""
-        if len(self.pin_id) == 0:
-            return np.full(len(pin_ids), NEVER_MS)
-        places = np.minimum(np.searchsorted(self.pin_id, pin_ids), len(self.pin_id) - 1)
-        return np.where(self.pin_id[places] == pin_ids, self.known_at[places], NEVER_MS)
+
+@dataclass(frozen=True)
+class TrailingFirst:
+    """The earliest `known_at` of each pin's rows in the trailing days of each of some days."""
+
+    row_of_pin: Ints  # [P] row of `known_at`; row 0 is of all pins that did not appear
+    known_at: Ints  # [pins that appeared + 1, D] milliseconds; NEVER_MS where there is no row
+
+    def at(self, day_places: Ints, pin_rows: Ints) -> Ints:
+        """Return the time of each pin on a day, NEVER_MS where it did not appear.
+
+        Args:
+            day_places: positions among the days that `trailing_first` was given.
+            pin_rows: one for each of them.
+        """
+        return self.known_at[self.row_of_pin[pin_rows], day_places]
+
+
+def trailing_first(seen: FirstSeen, pin_ids: Ints, days: Ints, trailing_days: int) -> TrailingFirst:
+    """Return when the log first knew of each pin's appearances in the days up to each day.
+
+    A row counts for day D when it happened from the midnight (UTC) that starts D - trailing_days
+    to the end of D. Whether it was known in time is left to the reader of the result: where the
+    earliest time is not before a request of D, no appearance was known to it.
+
+    Args:
+        seen: appearances per pin and day; pins that are not among `pin_ids` are ignored.
+        pin_ids: the pins, sorted; a pin's row is its position here.
+        days: days since the epoch, sorted, at least one.
+        trailing_days: how many days before each day count beside it.
+    """
+    start, end = int(days[0]) - trailing_days, int(days[-1]) + 1
+    rows = np.minimum(np.searchsorted(pin_ids, seen.pin_id), max(len(pin_ids) - 1, 0))
+    is_ours = (seen.day >= start) & (seen.day < end)
+    is_ours[is_ours] = pin_ids[rows[is_ours]] == seen.pin_id[is_ours]
+    found, places = np.unique(rows[is_ours], return_inverse=True)
+    row_of_pin = np.zeros(len(pin_ids), dtype=np.int64)
+    row_of_pin[found] = np.arange(1, len(found) + 1)
+    known_at = np.full((len(found) + 1, len(days)), NEVER_MS)
+    day, time = seen.day[is_ours] - start, seen.known_at[is_ours]
+    for first, last in _blocks(len(found)):
+        of_block = slice(*np.searchsorted(places, [first, last]))
+        grid = np.full((last - first, end - start), NEVER_MS)
+        grid[places[of_block] - first, day[of_block]] = time[of_block]
+        earliest = _trailing_minimum(grid, trailing_days + 1)
+        known_at[first + 1 : last + 1] = earliest[:, days - start]
+    return TrailingFirst(row_of_pin, known_at)
+
+
+def _blocks(num_pins: int) -> Iterator[tuple[int, int]]:
+    for first in range(0, num_pins, _BLOCK_PINS):
+        yield first, min(first + _BLOCK_PINS, num_pins)
+
+
+def _trailing_minimum(grid: Ints, length: int) -> Ints:
+    """Return the least of each column and those before it, `length` of them; the grid is spent."""
+    done = 1
+    while done < length:
+        step = min(done, length - done)
+        grid[:, step:] = np.minimum(grid[:, step:], grid[:, :-step])
+        done += step
+    return grid
+
+
+def _earliest(pin_id: Ints, day: Ints, known_at: Ints) -> FirstSeen:
+    rows = pa.table({"pin_id": pin_id, "day": day, "known_at": known_at})
+    # One thread: a worker has one core.
+    groups = rows.group_by(["pin_id", "day"], use_threads=False)
+    first = groups.aggregate([("known_at", "min")])
+    pins, days, times = (np.asarray(first[name]) for name in ("pin_id", "day", "known_at_min"))
+    order = np.lexsort((days, pins))
+    return FirstSeen(pins[order], days[order], times[order])

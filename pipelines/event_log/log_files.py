@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from pyarrow import fs
 
-from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.errors import DataContractError, TransientStorageError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.event_log.findings import Finding, require_none
 from pipelines.event_log.record import (
@@ -85,8 +85,12 @@ def open_event_log(uri: str) -> EventLog:
     return event_log
 
 
-def find_event_log(uri: str) -> tuple[EventLog, tuple[Finding, ...]]:
+def find_event_log(uri: str, num_tries: int = 10) -> tuple[EventLog, tuple[Finding, ...]]:
     """List an event log's files, and what is wrong with where they lie.
+
+    Args:
+        uri: The log's.
+        num_tries: How often the files are listed at most, while a writer replaces their record.
 
     Returns:
         The files that lie where they should, and one finding for each table that is missing and
@@ -94,7 +98,7 @@ def find_event_log(uri: str) -> tuple[EventLog, tuple[Finding, ...]]:
 
     Raises:
         DataContractError: the log is missing or empty.
-        TransientStorageError: the storage failed.
+        TransientStorageError: the storage failed, or a writer replaced the record at every try.
     """
     filesystem, root = open_filesystem(uri)
     with translated_errors(uri, "listing the event log at"):
@@ -127,7 +131,14 @@ def find_event_log(uri: str) -> tuple[EventLog, tuple[Finding, ...]]:
     if record is None:
         return EventLog(uri=uri, files=tuple(files)), tuple(problems)
     if read_model(record_uri, EventLogRecord) != record:
-        return find_event_log(uri)  # An increment came in between, and may have replaced files.
+        # An increment came in between, and may have replaced files.
+        if num_tries == 1:
+            raise TransientStorageError(
+                f"the event log at {uri} changed while its files were listed, each time that this "
+                f"was tried: {RECORD_FILE} was replaced meanwhile; expected it to stay for as long "
+                f"as a listing takes; let the writer finish, or write larger increments, then retry"
+            )
+        return find_event_log(uri, num_tries - 1)
     named = tuple(_named_by_record(uri, root, files, record))
     return EventLog(uri=uri, files=named), tuple(problems)
 

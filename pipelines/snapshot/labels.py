@@ -48,7 +48,8 @@ def count_fits(ordered: OrderedRows, plan: SnapshotPlan) -> EventCounts:
 
     An action in the first label window of a window may well name a request from before it, and is
     not counted. An action without a request is early where the user was shown its pin within a
-    label window after it and not before.
+    label window after it and not before. As for the labels, a whole label window between the two
+    is no longer within it.
     """
     actions, start = ordered.actions, ordered.examples.impressed_at
     is_inside, is_settled = (
@@ -61,7 +62,7 @@ def count_fits(ordered: OrderedRows, plan: SnapshotPlan) -> EventCounts:
     is_asked = by_user.is_used & is_inside
     shown, keys = EventIndex(by_user.example_keys, start), by_user.action_keys[is_asked]
     acted_at, span = actions.acted_at[is_asked], plan.label_window_ms
-    is_before = shown.count(keys, acted_at - span, acted_at + 1) > 0
+    is_before = shown.count(keys, acted_at - span + 1, acted_at + 1) > 0
     is_after = shown.count(keys, acted_at + 1, acted_at + span) > 0
     return EventCounts(
         num_naming=int(is_naming.sum()),

@@ -15,6 +15,7 @@ import pyarrow.dataset as ds
 from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.features.catalogue import FIRST_SEEN_DAYS
 from pipelines.contracts.schemas import NEVER_MS, PIN_TIME, PINS, PINS_FILE, snapshot_schema
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.event_log import checks
@@ -27,6 +28,7 @@ from pipelines.event_log.cross_rules import (
 from pipelines.event_log.embeddings import FoundWidth, check_one_width, embedding_matrix
 from pipelines.event_log.event_index import Ints
 from pipelines.event_log.findings import require_none
+from pipelines.event_log.first_seen import TrailingFirst, trailing_first
 from pipelines.event_log.log_files import EventLog, LogFile
 from pipelines.event_log.numbers import append_numbers, raw_column
 from pipelines.event_log.popularity import Popularity, trailing_popularity
@@ -39,7 +41,8 @@ from pipelines.snapshot.tables import write_arrow
 
 _POPULARITY_FILE = "popularity.arrow"
 _FACTS_FILE = "pin_facts.arrow"
-_FIRST_KNOWN = "first_known_at"
+_FIRST_SEEN_FILE = "first_seen.arrow"
+_FIRST_SEEN_ROW = "first_seen_row"
 
 
 class PinCounts(NamedTuple):
@@ -52,7 +55,7 @@ class PinCounts(NamedTuple):
 def write_pins(
     event_log: EventLog, found: SpillSummary, plan: SnapshotPlan, out: Path, scratch: Path
 ) -> PinCounts:
-    """Write the pins to `out` and, for the kernel, their popularity to `scratch`; count the pins.
+    """Write the pins to `out` and, for the kernel, what was counted about them to `scratch`.
 
     The metadata of the pins' Arrow schema carries a digest of what the codes, columns and windows
     mean, and of the source of the recipe's own features. So the digest over a snapshot's files is
@@ -78,9 +81,9 @@ def write_pins(
     )
     totals = {str(window): counts for window, counts in popularity.totals.items()}
     write_arrow(scratch / _POPULARITY_FILE, pa.table({"key": popularity.keys} | totals))
-    facts = pins.drop_columns(names).append_column(
-        _FIRST_KNOWN, pa.array(found.first_seen.at(found.pin_ids))
-    )
+    first = trailing_first(found.first_seen, found.pin_ids, plan.request_days, FIRST_SEEN_DAYS)
+    write_arrow(scratch / _FIRST_SEEN_FILE, pa.table({"known_at": first.known_at.ravel()}))
+    facts = pins.drop_columns(names).append_column(_FIRST_SEEN_ROW, pa.array(first.row_of_pin))
     write_arrow(scratch / _FACTS_FILE, facts)
     has_times = PIN_TIME.name in pins.column_names
     num_cold = pc.sum(pc.equal(pins[PIN_TIME.name], NEVER_MS)).as_py() if has_times else 0
@@ -91,11 +94,14 @@ def open_pin_index(out: Path, scratch: Path, plan: SnapshotPlan) -> PinIndex:
     """Return what the kernel needs of the pins that `write_pins` wrote."""
     pins, facts = open_table(out, PINS_FILE), open_table(scratch, _FACTS_FILE)
     popularity = open_table(scratch, _POPULARITY_FILE)
+    known_at = np.asarray(open_table(scratch, _FIRST_SEEN_FILE)["known_at"])
     totals = {window: np.asarray(popularity[str(window)]) for window in plan.popularity_windows}
     return PinIndex(
         pin_ids=np.asarray(pins["pin_id"]),
         popularity=Popularity(plan.request_days, len(pins), np.asarray(popularity["key"]), totals),
-        first_known_at=np.asarray(facts[_FIRST_KNOWN]),
+        first_seen=TrailingFirst(
+            np.asarray(facts[_FIRST_SEEN_ROW]), known_at.reshape(-1, len(plan.request_days))
+        ),
         table=pins,
         numbers={name: np.asarray(facts[raw_column(name)]) for name in plan.number_columns("pins")},
     )

@@ -67,11 +67,13 @@ class SnapshotPlan:
     def first_seen_start_ms(self) -> int:
         """The instant from which a pin's first appearance is searched for.
 
-        It is the start of training where the recipe says that a column of pins has the pins' ages.
+        The first request searches from the midnight (UTC) FIRST_SEEN_DAYS before its own day. It is
+        the start of training where the recipe says that a column of pins has the pins' ages.
         """
         age = next(feature for feature in self.numeric if feature.name == "pin_age")
-        days = 0 if age.column is not None else FIRST_SEEN_DAYS
-        return self.training.start_ms - days * DAY_MS
+        if age.column is not None:
+            return self.training.start_ms
+        return (self.training.start_ms // DAY_MS - FIRST_SEEN_DAYS) * DAY_MS
 
     @property
     def popularity_windows(self) -> tuple[int, ...]:

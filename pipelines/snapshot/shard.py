@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from pipelines.contracts.artifacts import EventCounts
 from pipelines.event_log.event_index import Bools, Ints
+from pipelines.event_log.first_seen import TrailingFirst
 from pipelines.event_log.popularity import Popularity
 
 Labels = dict[str, npt.NDArray[np.int8]]
@@ -35,7 +36,7 @@ class PinIndex:
 
     pin_ids: Ints  # sorted; a pin's position is its pin_row
     popularity: Popularity  # on each day with requests
-    first_known_at: Ints  # when the pin first appeared, NEVER_MS if it did not
+    first_seen: TrailingFirst  # when the log first knew of each, on each day with requests
     table: pa.Table  # the snapshot's pins
     numbers: dict[str, npt.NDArray[np.float64]]  # the pins' number columns as logged, by name
 

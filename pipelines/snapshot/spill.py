@@ -1,9 +1,9 @@
 """First pass over the event log: read each file once, check it, and deal its rows out by shard.
 
 The pass also counts what the whole snapshot needs before any shard can be built: which pins are
-referenced, how often each was acted upon per day, and when each first appeared; for the latter it
-also reads three columns of the days before training. Its memory is bounded by one file. On several
-machines, a repartition by `shard_of` takes its place. Tested in
+referenced, how often each was acted upon per day, and when each first appeared on each day; for the
+latter it also reads three columns of the days before training. Its memory is bounded by one file.
+On several machines, a repartition by `shard_of` takes its place. Tested in
 tests/pipelines/snapshot/test_purity.py.
 """
 
@@ -20,7 +20,7 @@ from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, USER_ROWS, USERS
 from pipelines.event_log import checks
 from pipelines.event_log.categories import append_codes, extra_columns
-from pipelines.event_log.embeddings import FoundWidth, embedding_matrix
+from pipelines.event_log.embeddings import FoundWidth, check_one_width, embedding_matrix
 from pipelines.event_log.event_index import Ints
 from pipelines.event_log.first_seen import FirstSeen
 from pipelines.event_log.log_files import EventLog, LogFile, day_of
@@ -118,6 +118,20 @@ class _ShardFiles:
     def __init__(self, task: SpillTask, open_files: contextlib.ExitStack) -> None:
         self._task, self._open_files = task, open_files
         self._writers: dict[int, pa.ipc.RecordBatchFileWriter] = {}
+        self._first_width: FoundWidth | None = None
+
+    def check_width(self, width: FoundWidth) -> None:
+        """Refuse a file of users whose embeddings are of another width than an earlier file's.
+
+        The widths of different tasks meet only where the pins are read.
+        """
+        self._first_width = self._first_width or width
+        check_one_width(
+            [self._first_width, width],
+            "all users' embeddings lie in one space, which is that of the pins",
+            "embed the users of the one file anew, in the width of the recipe's "
+            "snapshot.embedding_version",
+        )
 
     def add(self, rows: pa.Table) -> None:
         """Deal rows out by the shard of their user."""
@@ -199,7 +213,7 @@ def _spill_actions(task: SpillTask, file: LogFile, shard_files: _ShardFiles) -> 
     known_at = np.asarray(rows["known_at"])
     is_late = acted_at >= plan.first_seen_start_ms
     return SpillSummary(
-        first_seen=FirstSeen.of(pin_id[is_late], known_at[is_late]),
+        first_seen=FirstSeen.of(pin_id[is_late], acted_at[is_late], known_at[is_late]),
         pin_ids=np.unique(pin_id[acted_at >= plan.history_start_ms]),
         wanted_actions=ActionCounts.of(pin_id[is_wanted], acted_at[is_wanted], known_at[is_wanted]),
     )
@@ -215,19 +229,20 @@ def _spill_users(task: SpillTask, file: LogFile, shard_files: _ShardFiles) -> Sp
     embeddings = embedding_matrix(file.path, "user_id", rows)
     if len(rows) == 0:
         return SpillSummary()
+    width = FoundWidth(file.path, f"user_id={rows['user_id'][0]}", embeddings.shape[1])
+    shard_files.check_width(width)
     kept = rows.select(["user_id", "as_of"]).append_column(
         USER_ROWS.field("embedding").with_type(pa.list_(pa.float32(), embeddings.shape[1])),
         to_list_column(embeddings),
     )
     coded = append_codes(kept, rows, features)
     shard_files.add(append_numbers(file.path, coded, rows, numbers))
-    row_key = f"user_id={rows['user_id'][0]}"
-    width = FoundWidth(file.path, row_key, embeddings.shape[1])
     return SpillSummary(user_widths=(width,))
 
 
 def _first_seen(rows: pa.Table) -> FirstSeen:
-    return FirstSeen.of(np.asarray(rows["pin_id"]), np.asarray(rows["known_at"]))
+    names = ("pin_id", "impressed_at", "known_at")
+    return FirstSeen.of(*(np.asarray(rows[name]) for name in names))
 
 
 _READERS = {"impressions": _spill_impressions, "actions": _spill_actions, "users": _spill_users}

@@ -2,7 +2,8 @@
 
 What the files read were belongs to the inputs of `build_snapshot`: their paths, sizes and times of
 writing, which a listing tells. So a retry costs a listing of the folders. Only where that differs
-are the footers of the new files looked at: rows that became known after as_of change no snapshot.
+are the footers of the new files looked at: rows that became known after as_of change no snapshot,
+and neither do further pins of a log that does not say when it knew of pins.
 Not for the listing itself (`pipelines.event_log.listing`). Tested in
 tests/pipelines/stages/test_log_state.py.
 """
@@ -16,8 +17,10 @@ from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.run_layout import listing_uri
+from pipelines.contracts.schemas import PIN_TIME
 from pipelines.event_log.listing import Listing, list_files
 from pipelines.event_log.log_files import EventLog, LogFile, open_event_log
+from pipelines.event_log.reader import open_file
 from pipelines.snapshot.plan import make_plan
 from pipelines.snapshot.spill import files_read
 from pipelines.storage import open_filesystem
@@ -30,14 +33,14 @@ State = dict[str, tuple[int, str]]
 def digest_with_log(run: ResolvedRun, digest: str) -> str:
     """Return the digest of a stage's inputs and of the event log's state.
 
-    Where the log cannot be listed the digest is that of the other inputs: what was built of it
-    stays, and who builds anew is told.
+    Where the log cannot be listed its state is taken for empty: what was built of it stays, and who
+    builds anew is told. What was built of a log that appeared only meanwhile is built again.
     """
     try:
         return _with(digest, _state_now(run))
     except DataContractError as error:
         log.warning("the event log is not compared with what was read of it: %s", error)
-        return digest
+        return _with(digest, {})
 
 
 def what_changed(run: ResolvedRun, recorded: str, digest: str) -> str:
@@ -104,8 +107,23 @@ def _state_now(run: ResolvedRun) -> State:
 
 
 def _that_count(run: ResolvedRun, paths: set[str]) -> set[str]:
-    """Return those of some new files that hold rows which were known before as_of."""
+    """Return those of some new files whose rows may change the run's snapshot.
+
+    They hold rows which were known before as_of. Pins without a time are left out: the snapshot was
+    built, so each of its pins had its one row already, and a snapshot holds no other pins. A
+    second row of one of them is for the next snapshot, or for a check of the log, to refuse.
+    """
     event_log, files = _files_now(run)
     chosen = [files[path] for path in sorted(paths)]
     listing = list_files(event_log, chosen, make_plan(run).as_of_ms)
-    return {file.path for file in listing.files if file.num_known != 0}
+    known = [file for file in listing.files if file.num_known != 0]
+    return {
+        file.path
+        for file in known
+        if file.num_rows is None or not _has_timeless_pins(event_log, files[file.path])
+    }
+
+
+def _has_timeless_pins(event_log: EventLog, file: LogFile) -> bool:
+    """Return whether a file with a sound footer is of pins of which it does not say when."""
+    return file.table == "pins" and PIN_TIME.name not in open_file(event_log, file).schema.names

@@ -94,7 +94,7 @@ def make_inputs(folder: Path) -> FeatureInputs:
     return FeatureInputs(
         ordered=ordered,
         pointers=point(ordered, pins, plan.history_start_ms),
-        users=pick_user_rows(rows.users, ordered.requests, plan.features),
+        users=pick_user_rows(rows.users, ordered.requests, plan.features, pins.embedding_dim),
         spilled_users=rows.users,
         pins=pins,
         plan=plan,

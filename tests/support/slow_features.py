@@ -78,7 +78,7 @@ def slope(asked: Asked) -> float:
 
 
 def age(asked: Asked) -> float | None:
-    start_ms = asked.training_start_ms - 28 * DAY_MS
+    start_ms = (asked.at_ms // DAY_MS - 28) * DAY_MS
     seen = [
         row["known_at"]
         for rows, when in ((asked.log.impressions, "impressed_at"), (asked.log.actions, "acted_at"))
@@ -87,7 +87,7 @@ def age(asked: Asked) -> float | None:
     ]
     if not seen:
         return None
-    return math.log1p(min(asked.at_ms - min(seen), 28 * DAY_MS) / HOUR_MS)
+    return math.log1p((asked.at_ms - min(seen)) / HOUR_MS)
 
 
 def age_by_column(asked: Asked) -> float | None:

@@ -23,6 +23,7 @@ from pipelines.contracts.schemas import (
     PIN_TIME,
     PINS_FILE,
     categorical_column,
+    is_known_late,
     label_column,
     numeric_column,
 )
@@ -233,11 +234,11 @@ class SnapshotReader:
     def _is_unknown(
         self, index: RequestIndex, pin_rows: np.ndarray, request_of: np.ndarray
     ) -> np.ndarray | None:
-        """Return where a pin's row became known after the request; None where pins have no time."""
+        """Return where a request could not know a pin's row; None where pins have no time."""
         if PIN_TIME.name not in self.pins:
             return None
         impressed_at_R = self.request_column(index, "impressed_at")
-        return np.asarray(self.pins[PIN_TIME.name][pin_rows] > impressed_at_R[request_of])
+        return is_known_late(self.pins[PIN_TIME.name][pin_rows], impressed_at_R[request_of])
 
     def _categorical(
         self,

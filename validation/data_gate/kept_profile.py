@@ -28,10 +28,11 @@ def _format() -> str:
 
 
 def _format_of_two_numbers() -> str:
-    """Return the format of files that hold only the two numbers that every snapshot once had.
+    """Return the format of files from before recipes could choose numbers.
 
-    Their bins are those of the scale log1p, so such a file is as good as a new one that lacks the
-    other features.
+    Such a file has the histograms of the two numbers that every snapshot had, in the bins of the
+    scale log1p, and no labels per day. Shift is judged by all else that it holds. Its snapshot
+    cannot be measured anew, because it lacks columns that are expected today.
     """
     bins = [NUMERIC_EDGES["log1p"].tolist(), LENGTH_EDGES.tolist()]
     return digest_of([1, ["pin_popularity", "past_engagements"], bins])[:16]
@@ -59,12 +60,15 @@ def from_json(text: bytes | str, snapshot_digest: str) -> SnapshotProfile | None
     """Return the profile in a file; None if it is of another format or of another snapshot."""
     try:
         value = json.loads(text)
-        if value["format"] not in (_format(), _format_of_two_numbers()):
-            return None
         if value["snapshot_digest"] != snapshot_digest:
             return None
+        measures = value["measures"]
+        if value["format"] == _format_of_two_numbers():
+            measures = {"labels_per_day": {}} | measures
+        elif value["format"] != _format():
+            return None
         return SnapshotProfile(
-            measures=_measures(value["measures"]),
+            measures=_measures(measures),
             unmeasured_shards=value["unmeasured_shards"],
             mean_pin_norm=value["mean_pin_norm"],
             pin_spread=value["pin_spread"],

@@ -21,6 +21,7 @@ from pipelines.contracts.features.categorical import CategoricalFeature
 from pipelines.contracts.features.numeric import NumericFeature, flag_name
 from pipelines.contracts.schemas import (
     categorical_column,
+    is_known_late,
     label_column,
     numeric_column,
 )
@@ -91,7 +92,7 @@ def measure_shard(
         features: Which columns exist.
         is_zero_pin: (pins,) whether the pin's embedding is all zero.
         pin_known_at: (pins,) when the embedding became known, in ms; None where the log does not
-            say. To an earlier request the pin has an embedding of zeros.
+            say. To a request that is not later the pin has an embedding of zeros.
     """
     requests, examples = tables["requests"], tables["examples"]
     split = to_numpy(requests["split"]).astype(np.int64)
@@ -144,7 +145,9 @@ def _count_zero_embeddings(
     if pin_known_at is not None:
         names = ("impressed_at", "num_examples")
         impressed_at, num_examples = (to_numpy(tables["requests"][name]) for name in names)
-        is_zero = is_zero | (pin_known_at[pin_row] > np.repeat(impressed_at, num_examples))
+        is_zero = is_zero | is_known_late(
+            pin_known_at[pin_row], np.repeat(impressed_at, num_examples)
+        )
     return int(is_zero.sum())
 
 

@@ -18,7 +18,7 @@ from typing import Literal
 LOG_TABLES = ("impressions", "pins", "users")
 """The tables of the event log whose number columns can be features."""
 FIRST_SEEN_DAYS = 28
-"""How many days before the training window are searched for a pin's first appearance."""
+"""How many days before a request's day are searched for a pin's first appearance."""
 WINDOWS_DAYS = (1, 7, 28)
 """The trailing windows of a pin's popularity that every snapshot holds, in days."""
 
@@ -70,13 +70,12 @@ _OF_PINS = (
     FeatureMeaning(
         name="pin_age",
         formula="log1p(hours from the pin's first appearance to t). It first appeared when the log "
-        "first knew of an impression or action of anybody on it, from "
-        f"{FIRST_SEEN_DAYS} days before training on; more than {FIRST_SEEN_DAYS} days count as "
-        f"{FIRST_SEEN_DAYS}. With `column`, a time in ms in that column of pins takes the place of "
-        "the first appearance, and nothing is cut",
+        "first knew of an impression or action of anybody on it, among those that happened from "
+        f"{FIRST_SEEN_DAYS} days before the UTC day of t on. With `column`, a time in ms in that "
+        "column of pins takes the place of the first appearance, however long ago it is",
         unit=_HOURS,
-        may_be_missing="the pin did not appear before t as far as was read; with `column`, the "
-        "time is null or not before t",
+        may_be_missing="no such impression or action was known before t; with `column`, the time "
+        "is null or not before t",
         options={"column": ""},
     ),
 )

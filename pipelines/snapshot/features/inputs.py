@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.contracts.arrow import to_numpy
-from pipelines.contracts.schemas import PIN_TIME, categorical_column
+from pipelines.contracts.schemas import PIN_TIME, categorical_column, is_known_late
 from pipelines.contracts.time import DAY_MS, HOUR_MS
 from pipelines.event_log.event_index import Bools, Ints
 from pipelines.snapshot.features.vectors import UnitVectors
@@ -60,6 +60,11 @@ class FeatureInputs:
         return np.minimum.reduceat(known_at, self.ordered.requests.first_example)
 
     @cached_property
+    def request_day_place(self) -> Ints:
+        """The position of each request's day among the plan's days with requests, [requests]."""
+        return np.searchsorted(self.plan.request_days, self.ordered.requests.impressed_at // DAY_MS)
+
+    @cached_property
     def popularity_place(self) -> Ints:
         """Where each example's pin and day stand in the pins' popularity, [examples]."""
         request_day = self.ordered.requests.impressed_at // DAY_MS
@@ -80,8 +85,8 @@ class FeatureInputs:
     def category_touches(self, category: str) -> Touches:
         """Return the actions on pins that share the example's value of a categorical feature.
 
-        A value that is not in the closed list is shared with no pin. Nor is one that became known
-        later: of a candidate, than its request; of an action's pin, than the action.
+        A value that is not in the closed list is shared with no pin. Nor is one that was not known
+        before: of a candidate, before its request; of an action's pin, before the action was.
         """
         codes = to_numpy(self.pins.table[categorical_column(category)]).astype(np.int64)
         shown, acted = self.pointers.example_pin_row, self.pointers.timeline_pin_row
@@ -104,7 +109,7 @@ class FeatureInputs:
         return found if is_late is None else np.where(is_late, np.nan, found)
 
     def is_late(self, pin_rows: Ints, times_ms: Ints) -> Bools | None:
-        """Return which pins' rows became known after a time; None where pins have no PIN_TIME.
+        """Return which pins' rows were not known before a time; None where pins have no PIN_TIME.
 
         Args:
             pin_rows: rows of the snapshot's pins, of any shape.
@@ -112,7 +117,7 @@ class FeatureInputs:
         """
         if PIN_TIME.name not in self.pins.table.column_names:
             return None
-        return np.asarray(self._pin_known_at[pin_rows] > times_ms)
+        return is_known_late(self._pin_known_at[pin_rows], times_ms)
 
     @cached_property
     def _pin_known_at(self) -> Ints:

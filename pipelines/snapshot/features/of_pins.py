@@ -8,11 +8,8 @@ tests/pipelines/snapshot/features/test_against_slow_reference.py.
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.contracts.features.catalogue import FIRST_SEEN_DAYS
 from pipelines.contracts.features.numeric import NumericFeature
-from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.event_index import Ints
-from pipelines.event_log.first_seen import NEVER_MS
 from pipelines.snapshot.features.inputs import FeatureInputs, Floats, log1p, log1p_hours
 
 
@@ -34,17 +31,18 @@ def slope(seen: FeatureInputs, feature: NumericFeature) -> Floats:
 def age(seen: FeatureInputs, feature: NumericFeature) -> Floats:
     """Return log1p of the hours since the pin's first appearance, NaN where it had none before.
 
-    The first appearance is over all users, and lies within what was read. A pin that appeared
-    longer ago than FIRST_SEEN_DAYS has that age, because it may be older still: otherwise ages
-    would grow with the distance from the start of what was read. A column of pins is not cut.
+    The first appearance is over all users, in the FIRST_SEEN_DAYS before the request's day and on
+    that day. Every request looks back equally far, so that ages do not grow with the distance from
+    the start of what was read. A column of pins is looked at however old its times are.
     """
     if feature.column is not None:
         passed_ms = seen.asked_at - seen.number_of_pin(feature.column)
         return _positive_hours(passed_ms, passed_ms > 0)
-    first_known_at = seen.pins.first_known_at[seen.pointers.example_pin_row]
-    is_seen = (first_known_at != NEVER_MS) & (first_known_at < seen.asked_at)
-    passed_ms = np.where(is_seen, seen.asked_at - first_known_at, 0)
-    return _positive_hours(np.minimum(passed_ms, FIRST_SEEN_DAYS * DAY_MS), is_seen)
+    day_places = seen.request_day_place[seen.request]
+    first_known_at = seen.pins.first_seen.at(day_places, seen.pointers.example_pin_row)
+    # NEVER_MS, of a pin that did not appear, is after every request.
+    seen_for_ms = seen.asked_at - first_known_at
+    return _positive_hours(seen_for_ms, seen_for_ms > 0)
 
 
 def _positive_hours(passed_ms: npt.NDArray, is_known: npt.NDArray[np.bool_]) -> Floats:

@@ -11,8 +11,9 @@ import numpy as np
 
 from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.event_index import Bools, Ints
+from pipelines.event_log.event_index import Ints
 from pipelines.snapshot.features.inputs import FeatureInputs, Floats, log1p
+from pipelines.snapshot.features.sessions import count_earlier
 
 _MINUTE_MS = 60_000
 _MINUTES_PER_DAY = 1440
@@ -27,29 +28,8 @@ def session_position(seen: FeatureInputs, feature: NumericFeature) -> Floats:
     """
     requests = seen.ordered.requests
     gap_ms = round(float(feature.option("gap_minutes")) * _MINUTE_MS)
-    counts = _count_back(requests.user_id, requests.impressed_at, seen.request_known_at, gap_ms)
+    counts = count_earlier(requests.user_id, requests.impressed_at, seen.request_known_at, gap_ms)
     return seen.per_example(log1p(counts))
-
-
-def _count_back(user_id: Ints, impressed_at: Ints, known_at: Ints, gap_ms: int) -> Ints:
-    """Return the earlier known requests of each request's session; requests by user and time."""
-    counts = np.zeros(len(user_id), dtype=np.int64)
-    waiting = np.arange(len(user_id))  # the requests whose session may reach further back
-    last_at = impressed_at.copy()  # of the earliest request that was counted for each
-    distance = 0
-    while len(waiting):
-        distance += 1
-        waiting = waiting[waiting >= distance]
-        earlier = waiting - distance
-        goes_on: Bools = (user_id[earlier] == user_id[waiting]) & (
-            last_at[waiting] - impressed_at[earlier] <= gap_ms
-        )
-        waiting, earlier = waiting[goes_on], earlier[goes_on]
-        is_known = known_at[earlier] < impressed_at[waiting]
-        counted = waiting[is_known]
-        counts[counted] += 1
-        last_at[counted] = impressed_at[earlier[is_known]]
-    return counts
 
 
 def hour_sin(seen: FeatureInputs, feature: NumericFeature) -> Floats:

@@ -65,7 +65,7 @@ class SeenActions:
 class SeenPins:
     """The pins by pin_id. Which rows there are, and their numbers, may differ from call to call.
 
-    Where pins have a time (PIN_TIME), one whose row became known after the training window began
+    Where pins have a time (PIN_TIME), one whose row was not known before the training window began
     has an embedding of zeros and codes of 0 in every request: a function is given each pin once,
     and could not tell before which request it was known.
     """
@@ -142,18 +142,22 @@ def _pins(inputs: FeatureInputs) -> SeenPins:
     return SeenPins(_frozen(to_numpy(pins["pin_id"])), _frozen(embedding), codes)
 
 
-def cut_view(seen: Seen, requests: Ints, last: Ints) -> Seen:
+def cut_view(seen: Seen, requests: Ints, last: Ints, tells_last_known_at: bool = False) -> Seen:
     """Return the view that has only some requests, and of each user only what one of them sees.
 
     Args:
         seen: The whole view.
         requests: [kept] rows of the requests that stay, ascending.
         last: [kept] for each, the request of the same user whose knowledge the user's rows are cut
-            to. It is the latest of those that stay, and when the log knew of it is not told.
+            to. It is the latest of those that stay.
+        tells_last_known_at: When the log knew of that latest request is told too; otherwise the
+            request's own time stands there.
     """
     of = seen.requests
     examples = ranges(of.first_example[requests], of.num_examples[requests])
-    is_new_user = np.diff(of.user_id[requests], prepend=-1) != 0
+    user_id = of.user_id[requests]
+    is_new_user = np.ones(len(user_id), dtype=bool)
+    is_new_user[1:] = user_id[1:] != user_id[:-1]
     lengths = (of.timeline_end - of.timeline_start)[last]
     ends = np.cumsum(np.where(is_new_user, lengths, 0))
     start = ends - lengths
@@ -161,11 +165,12 @@ def cut_view(seen: Seen, requests: Ints, last: Ints) -> Seen:
     num_examples = of.num_examples[requests]
     pin_rows = np.concatenate([seen.examples.pin_row[examples], seen.actions.pin_row[actions]])
     pins, places = np.unique(pin_rows, return_inverse=True)
-    known_at = np.where(requests == last, of.impressed_at[requests], of.known_at[requests])
+    is_hidden = (requests == last) & (not tells_last_known_at)
+    known_at = np.where(is_hidden, of.impressed_at[requests], of.known_at[requests])
     users, user_row = np.unique(of.user_row[requests], return_inverse=True)
     return Seen(
         requests=SeenRequests(
-            user_id=_frozen(of.user_id[requests]),
+            user_id=_frozen(user_id),
             impressed_at=_frozen(of.impressed_at[requests]),
             known_at=_frozen(known_at),
             timeline_start=_frozen(start),

@@ -4,7 +4,8 @@ The same bytes come out on every machine, although matrix products are rounded i
 processor likes: here nothing is rounded. The components of a unit vector are multiples of 2**-11
 (`vectors`), and the weights of actions multiples of 2**-20. So every product and every sum is a
 number that float32 (for one cosine) or float64 (for sums of them) holds exactly. An embedding of
-zeros has the cosine 0 with everything.
+zeros has the cosine 0 with everything. A rounded unit vector may be longer than 1, so that a pin
+may seem to be more than alike to itself: what comes out is cut to -1 and 1.
 
 Letters: R requests of a block, A actions, C candidates of a request, E embedding.
 """
@@ -21,7 +22,12 @@ from pipelines.event_log.event_index import Ints
 from pipelines.snapshot.features.inputs import FeatureInputs, Floats
 
 BLOCK_EXAMPLES = 2048
-"""Candidates at a time. With 50 actions of width 32 for each, all vectors of a block take 13 MB."""
+"""The most candidates at a time, save of a single request."""
+BLOCK_NUMBERS = 1 << 22
+"""The most numbers in the vectors of a block's actions, save of a single request: 16 MB of float32,
+and twice that while they are weighted."""
+_LEAST_WIDTH = 32
+"""What an action counts for at least among BLOCK_NUMBERS, because its times and rows take room."""
 _STEPS_OF_WEIGHT = 2.0**20
 
 
@@ -32,7 +38,7 @@ def best(seen: FeatureInputs, feature: NumericFeature) -> Floats:
         cosines_RCA = np.matmul(block.candidates_RCE, block.actions_RAE.swapaxes(1, 2))
         # No cosine is below -1, so that the places beyond the history never win.
         cosines_RCA += np.where(block.is_action_RA, 0.0, -4.0).astype(np.float32)[:, None]
-        found[block.examples_RC] = cosines_RCA.max(axis=2)
+        found[block.examples_RC] = _cut(cosines_RCA.max(axis=2))
     return found
 
 
@@ -80,7 +86,11 @@ def _weighted(block: _Block, weight_RA: Floats) -> Floats:
     weight_R1A = weight_RA.astype(np.float64)[:, None]
     sum_R1E = np.matmul(weight_R1A, block.actions_RAE.astype(np.float64))
     sum_RC = np.matmul(block.candidates_RCE.astype(np.float64), sum_R1E.swapaxes(1, 2))[:, :, 0]
-    return sum_RC / weight_R1A.sum(axis=2)
+    return _cut(sum_RC / weight_R1A.sum(axis=2))
+
+
+def _cut(cosines: Floats) -> Floats:
+    return np.clip(cosines, -1.0, 1.0)
 
 
 def _blocks(seen: FeatureInputs, feature: NumericFeature) -> Iterator[_Block]:
@@ -88,12 +98,13 @@ def _blocks(seen: FeatureInputs, feature: NumericFeature) -> Iterator[_Block]:
     requests, pointers = seen.ordered.requests, seen.pointers
     num_actions = int(feature.option("num_actions"))
     steps_A = np.arange(-num_actions, 0)
+    most = BLOCK_NUMBERS // (num_actions * max(_LEAST_WIDTH, seen.unit_vectors.matrix.shape[1]))
     has_history = np.flatnonzero(pointers.timeline_end > pointers.timeline_start)
     # Requests with as many candidates as each other fill a matrix without padding.
     by_size = has_history[np.argsort(requests.num_examples[has_history], kind="stable")]
     sizes, starts = np.unique(requests.num_examples[by_size], return_index=True)
     for size, start, end in zip(sizes, starts, [*starts[1:], len(by_size)], strict=True):
-        step = max(1, BLOCK_EXAMPLES // int(size))
+        step = max(1, min(most, BLOCK_EXAMPLES // int(size)))
         for first in range(start, end, step):
             rows = by_size[first : min(first + step, end)]
             rows_RA = pointers.timeline_end[rows][:, None] + steps_A
@@ -111,7 +122,7 @@ def _blocks(seen: FeatureInputs, feature: NumericFeature) -> Iterator[_Block]:
 
 
 def _vectors(seen: FeatureInputs, pin_rows: Ints, asked_at: Ints) -> npt.NDArray[np.float32]:
-    """Return unit vectors of pins; zeros where the embedding became known after the request."""
+    """Return unit vectors of pins; zeros where the embedding was not known before the request."""
     vectors = seen.unit_vectors.of(pin_rows)
     is_late = seen.is_late(pin_rows, asked_at)
     if is_late is not None:

@@ -17,15 +17,18 @@ from pipelines.contracts.run_layout import manifest_uri
 from pipelines.snapshot.build import write_snapshot
 from pipelines.stages import runner
 from pipelines.stages.build_snapshot import list_event_log
+from pipelines.stages.log_state import digest_with_log
 from support.runs import make_run, save_run
 from support.tiny_log import (
     TINY_AS_OF,
     acted,
     january,
+    pins_of,
     shown,
     tiny_actions,
     tiny_config,
     tiny_impressions,
+    with_pin_times,
     write_tiny_log,
 )
 
@@ -112,6 +115,34 @@ def test_a_new_file_that_was_known_later_changes_nothing(
     assert finished_at(run) == first
 
 
+def test_further_pins_of_a_log_that_does_not_say_when_it_knew_them_change_nothing(
+    run: ResolvedRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, first = built(run), finished_at(run)
+    folder = storage.local_path(run.event_log_uri) / "pins"
+    pq.write_table(pins_of([60, 70]), folder / "part-1.parquet")
+    assert run_again(run, caplog) == ""
+    assert finished_at(run) == first
+    assert built(run) == before == write_snapshot(run)
+
+
+@pytest.mark.parametrize(("known", "says"), [("19 12:00", "part-1.parquet new"), ("20 00:00", "")])
+def test_pins_that_became_known_before_as_of_count(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, known: str, says: str
+) -> None:
+    """Pin 30 is cold, and its row comes late: before as_of, or at it."""
+    log = tmp_path / "event_log"
+    write_tiny_log(log)
+    with_pin_times(log, dict.fromkeys([10, 20, 40], "01 00:00"))
+    run = save_run(make_run(tmp_path, tiny_config(num_shards=2), TINY_AS_OF))
+    runner.run_stage("build_snapshot", run.run_uri)
+    times = pa.array([january(known)])
+    pq.write_table(pins_of([30]).append_column("known_at", times), log / "pins" / "part-1.parquet")
+    assert says in run_again(run, caplog)
+    assert bool(caplog.records) is bool(says)
+    assert built(run).num_cold_pins == (0 if says else 1)
+
+
 def test_new_files_and_files_that_are_gone_are_named(
     run: ResolvedRun, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -148,6 +179,22 @@ def test_a_manifest_from_before_stays_and_so_does_one_whose_log_is_gone(
     with pytest.raises(DataContractError):
         list_event_log(run)
     assert finished_at(run) == str(record.finished_at)
+
+
+def test_what_was_built_of_a_log_that_could_not_be_listed_before_is_built_again(
+    run: ResolvedRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log appeared between the listing for the digest and the reading."""
+    record = runner.read_record(run.run_uri, "build_snapshot")
+    resolved = runner.read_record(run.run_uri, "resolve_run").artifact
+    plain = digest_of(["build_snapshot", runner.STAGE_VERSION, digest_of(resolved), []])
+    log = storage.local_path(run.event_log_uri)
+    log.rename(log.with_name("elsewhere"))
+    unlisted = record.model_copy(update={"input_digest": digest_with_log(run, plain)}).sealed()
+    log.with_name("elsewhere").rename(log)
+    storage.write_model(manifest_uri(run.run_uri, "build_snapshot"), unlisted)
+    assert "it is done again" in run_again(run, caplog)
+    assert runner.read_record(run.run_uri, "build_snapshot").input_digest == record.input_digest
 
 
 def test_the_duplicates_of_this_log_are_counted_though_the_content_is_there(

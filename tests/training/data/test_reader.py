@@ -1,4 +1,4 @@
-"""What a request may know of pins: an embedding and codes that came later are zeros to it."""
+"""What a request may know of pins: embeddings and codes that came no earlier are zeros to it."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from training.data.batches import Batch
 from training.data.reader import SnapshotReader
 from validation.data_gate.snapshot_profile import profile_snapshot
 
-KNOWN = {10: "01 00:00", 20: "16 12:00", 30: "18 00:00:00.001", 40: "16 00:00"}
-"""Pin 20 becomes known in the millisecond of request B, and pin 30 in the one after request C."""
+KNOWN = {10: "01 00:00", 20: "16 11:59:59.999", 30: "18 00:00", 40: "16 00:00"}
+"""Pin 20 becomes known in the millisecond before request B, and pin 30 in the one of request C."""
 
 
 def with_tones(config: RunConfig) -> RunConfig:
@@ -39,7 +39,7 @@ def batch_of(snapshot: Snapshot, split: int) -> tuple[list[str], Batch]:
     return reader.request_column(index, "request_id").tolist(), reader.make_batch(index)
 
 
-def test_an_embedding_that_came_after_the_request_is_zero_to_it(tmp_path: Path) -> None:
+def test_an_embedding_that_did_not_come_before_the_request_is_zero_to_it(tmp_path: Path) -> None:
     snapshot = build(tmp_path, KNOWN)
     requests, batch = batch_of(snapshot, SPLIT_TRAINING)
     assert requests == ["A", "B"]

@@ -9,7 +9,6 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Snapshot
-from pipelines.contracts.base import digest_of
 from support.data_gate import CONFIG
 from validation.data_gate import kept_profile, measures
 from validation.data_gate.gate import PROFILE_FILE, judge_snapshot
@@ -68,18 +67,45 @@ def test_another_snapshot_format_or_bins_are_not_taken(
         assert from_json(text, "d") is None
 
 
+BEFORE_NUMBERS_COULD_BE_CHOSEN = """{
+ "format": "395eb13b2ab87218",
+ "snapshot_digest": "d",
+ "unmeasured_shards": [],
+ "mean_pin_norm": 1.5,
+ "pin_spread": 0.25,
+ "measures": {
+  "requests": [40, 10],
+  "examples": [160, 40],
+  "exploration": [8, 2],
+  "positives": {"repin": [16, 6]},
+  "with_sequence": 45,
+  "zero_embeddings": 3,
+  "requests_per_day": {"17180": 40, "17190": 10},
+  "histograms": {
+   "sequence_length": [5, 5, 40, 0, 0, 0, 0, 0, 0, 0, 0],
+   "pin_popularity": [150, 50, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+   "past_engagements": [9, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+  }
+ }
+}"""
+"""As the code of that time wrote it, from counts made by hand."""
+
+
 def test_a_file_of_before_numbers_could_be_chosen_is_still_a_profile(
-    profile: SnapshotProfile,
+    planted_snapshot: Snapshot, tmp_path: Path
 ) -> None:
-    value = json.loads(to_json(profile, "d"))
-    bins = [np.linspace(0.0, 12.0, 25).tolist(), measures.LENGTH_EDGES.tolist()]
-    value["format"] = digest_of([1, ["pin_popularity", "past_engagements"], bins])[:16]
-    histograms = value["measures"]["histograms"]
-    for name in [n for n in histograms if n.startswith(("pin_popularity_", "pin_age"))]:
-        del histograms[name]
-    back = from_json(json.dumps(value), "d")
+    back = from_json(BEFORE_NUMBERS_COULD_BE_CHOSEN, "d")
     assert back is not None
-    assert back.measures.histograms["past_engagements"].sum() == profile.measures.examples.sum()
+    assert back.measures.label_rate("repin") == 22 / 200
+    assert back.measures.labels_per_day == {}
+    assert (back.mean_pin_norm, back.pin_spread) == (1.5, 0.25)
+
+    folder = storage.local_path(planted_snapshot.uri)
+    judged = judge_snapshot(planted_snapshot, folder, planted_snapshot, back, CONFIG, tmp_path)
+    found = {outcome.name: outcome for outcome in judged}
+    shifts = ("row_count_shift", "target_label_rate_shift", "label_rate_shift", "feature_shift")
+    for name in shifts:
+        assert found[name].is_judged, name
 
 
 @pytest.mark.parametrize("damage", [lambda t: t[:-20], lambda t: b"", lambda t: b"[]"])

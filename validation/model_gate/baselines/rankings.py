@@ -71,9 +71,10 @@ RANKINGS = (
     _popularity(28),
     Ranking(
         "newest first",
-        "The time since the pin was first seen, shortest first; never seen before is newest.",
+        "pin_age, least first: the time since the pin's first appearance of the last 28 days, or "
+        "since the time in the column that the recipe names; a pin without one is newest.",
         ("pin_age",),
-        _by("pin_age", -1.0),  # A pin that was never seen has the age 0.
+        _by("pin_age", -1.0),  # A pin whose age is missing has the age 0.
     ),
     Ranking(
         "past engagement",

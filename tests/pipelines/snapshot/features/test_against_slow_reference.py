@@ -1,6 +1,5 @@
 """Every feature of the catalogue equals its slow reference on a random log."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from pipelines.contracts.features.catalogue import CATALOGUE
 from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.contracts.schemas import numeric_column
 from pipelines.contracts.snapshot_files import open_table
+from pipelines.contracts.time import DAY_MS, HOUR_MS
 from pipelines.storage import local_path
 from support import slow_features
 from support.random_log import RandomLog, build, config_of, write_random_log
@@ -121,7 +121,8 @@ def test_options_reach_the_computation(tmp_path: Path) -> None:
         assert_equal(found, feature, [function(asked) for asked in found.asked])
 
 
-def test_ages_are_cut_where_older_pins_could_not_be_told(built: Built) -> None:
-    ages = built.columns["num_pin_age"]
-    assert ages.max() == pytest.approx(math.log1p(28 * 24))
-    assert (ages == ages.max()).sum() > 10
+def test_ages_reach_back_to_the_midnight_four_weeks_before_the_requests_day(built: Built) -> None:
+    ages_h = np.expm1(built.columns["num_pin_age"])
+    since_midnight_h = np.array([asked.at_ms % DAY_MS / HOUR_MS for asked in built.asked])
+    assert (ages_h <= 28 * 24 + since_midnight_h + 0.01).all()
+    assert (ages_h > 27 * 24).sum() > 10

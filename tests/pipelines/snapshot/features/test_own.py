@@ -118,7 +118,8 @@ LOOKING_AHEAD = {
 def test_a_function_that_looks_ahead_is_refused(log: Path, modules: Path, what: str) -> None:
     expected = (
         r"own_features:feature (looks ahead|depends on rows beyond its user's).*it returned .*"
-        r"expected the same.*look only at the rows of `actions` from timeline_start"
+        r"expected the same.*look only at the "
+        r"(rows of `actions` from timeline_start|impressed_at of the request itself)"
     )
     with pytest.raises(ConfigurationError, match=expected):
         build_own(log, modules, HEAD + LOOKING_AHEAD[what])

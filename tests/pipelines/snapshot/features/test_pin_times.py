@@ -8,12 +8,12 @@ import pytest
 from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.contracts.schemas import numeric_column
 from pipelines.contracts.snapshot_files import open_table
-from pipelines.contracts.time import DAY_MS, to_ms
+from pipelines.contracts.time import DAY_MS, HOUR_MS, to_ms
 from pipelines.storage import local_path
 from support.random_log import AS_OF, START_MS, Row, build, config_of, write_random_log
 
-LATE_FROM_MS = to_ms(AS_OF) - 7 * DAY_MS
-"""In the middle of the training window of eleven days before as_of on."""
+LATE_FROM_MS = to_ms(AS_OF) - 7 * DAY_MS - 5 * HOUR_MS
+"""In the middle of the training window, and in the millisecond of a request of such pins."""
 FEATURES = (
     NumericFeature(name="similarity_best"),
     NumericFeature(name="similarity_mean"),
@@ -86,8 +86,8 @@ def test_a_request_is_not_told_what_a_row_of_later_says(
     twice: tuple[np.ndarray, list[dict[str, np.ndarray]]], feature: NumericFeature
 ) -> None:
     asked_at, (one, other) = twice
-    is_before = asked_at < LATE_FROM_MS
-    assert is_before.any() and (~is_before).any()
+    is_before = asked_at <= LATE_FROM_MS
+    assert (asked_at == LATE_FROM_MS).any() and (~is_before).any()
     for name in feature.inputs:
         np.testing.assert_array_equal(one[name][is_before], other[name][is_before])
     changed = [(one[name][~is_before] != other[name][~is_before]).any() for name in feature.inputs]

@@ -1,25 +1,63 @@
-"""Cosines come out the same to the last bit, in whatever order products are added."""
+"""Cosines come out the same to the last bit in any order, within [-1, 1] and in bounded memory."""
 
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.contracts.snapshot_files import open_table
+from pipelines.snapshot.features import similarity
+from pipelines.snapshot.features.inputs import FeatureInputs
 from pipelines.snapshot.features.vectors import UnitVectors
+from pipelines.snapshot.order import order_rows
+from pipelines.snapshot.pointers import point
+from pipelines.snapshot.shard import PinIndex
 from pipelines.storage import local_path
+from support.data_gate import judge
 from support.random_log import build, config_of, write_random_log
 from support.worlds import embedding_column
 
 NAMES = ("similarity_best", "similarity_mean", "similarity_decayed")
 
 
-def cosines(snapshot: Snapshot) -> list[bytes]:
+def columns_of(snapshot: Snapshot) -> list[np.ndarray]:
     folder = local_path(snapshot.uri)
     tables = [open_table(folder, f"{s.name}/examples.arrow") for s in snapshot.shards]
-    return [np.asarray(table[f"num_{name}"]).tobytes() for table in tables for name in NAMES]
+    return [np.asarray(table[f"num_{name}"]) for table in tables for name in NAMES]
+
+
+def cosines(snapshot: Snapshot) -> list[bytes]:
+    return [column.tobytes() for column in columns_of(snapshot)]
+
+
+def requests_of_one_candidate(num_requests: int, num_actions: int, width: int) -> FeatureInputs:
+    """Return requests of one user with one candidate each, all after all actions on one pin."""
+    nothing = np.zeros(num_requests, dtype=np.int64)
+    impressed_at = num_actions + 1 + np.arange(num_requests)
+    impressions = {
+        "request_id": [f"r{number:06d}" for number in range(num_requests)],
+        **{"user_id": nothing, "pin_id": nothing, "position": nothing},
+        **{"impressed_at": impressed_at, "known_at": impressed_at},
+    }
+    times, ones = np.arange(num_actions), np.ones(num_actions, dtype=np.int64)
+    actions = {
+        **{"user_id": ones * 0, "pin_id": ones, "action_type_id": ones},
+        **{"acted_at": times, "known_at": times},
+        "request_id": pa.nulls(num_actions, pa.string()),
+    }
+    vectors = np.zeros((2, width), dtype=np.float32)
+    vectors[:, 0] = 3.0
+    table = pa.table({"pin_id": [0, 1], "embedding": to_list_column(vectors)})
+    pins = PinIndex(np.array([0, 1]), None, np.array([]), table, {})
+    ordered = order_rows(pa.table(impressions), pa.table(actions))
+    return FeatureInputs(ordered, point(ordered, pins, 0), None, None, pins, None)
 
 
 def test_the_order_of_the_components_changes_no_bit(tmp_path: Path) -> None:
@@ -48,3 +86,36 @@ def test_unit_vectors_are_short_binary_fractions() -> None:
     exact = embedding[[1, 5]] / np.linalg.norm(embedding[[1, 5]], axis=1, keepdims=True)
     assert np.abs(found[[0, 2]] - exact).max() <= 1 / 4096 + 1e-6
     assert not found[1].any()
+
+
+def test_a_pin_that_is_shown_again_to_whom_acted_on_it_passes_the_data_gate(
+    tmp_path: Path,
+) -> None:
+    """A rounded unit vector may be longer than 1, and its cosine with itself is the square."""
+    log = write_random_log(tmp_path / "event_log")
+    embeddings = np.stack([row["embedding"] for row in log.pins])
+    units = UnitVectors.of_pins(embeddings, [np.arange(len(embeddings))]).matrix
+    assert (np.square(units).sum(axis=1) > 1).any()
+    features = [NumericFeature(name=name, num_actions=1) for name in NAMES]
+    snapshot = build(tmp_path, config_of(*features))
+    outcomes = judge(snapshot, local_path(snapshot.uri), tmp_path / "out")
+    assert outcomes["numeric_features_in_range"].is_met
+    for column in columns_of(snapshot):
+        assert column.max() == 1.0
+
+
+@pytest.mark.parametrize("compute", [similarity.best, similarity.decayed])
+def test_memory_is_bounded_by_the_actions_and_not_by_the_candidates_alone(
+    compute: Callable[[FeatureInputs, NumericFeature], np.ndarray],
+) -> None:
+    """One block of the 400 requests, which have one candidate each, would take 102 MB a copy."""
+    num_requests, num_actions, width = 400, 1000, 64
+    seen = requests_of_one_candidate(num_requests, num_actions, width)
+    name = f"similarity_{compute.__name__}"
+    feature = NumericFeature(name=name, num_actions=num_actions)
+    tracemalloc.start()
+    found = compute(seen, feature)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100e6
+    assert found.tolist() == [1.0] * num_requests

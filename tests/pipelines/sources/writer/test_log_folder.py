@@ -6,10 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.errors import DataContractError, TransientStorageError
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS
-from pipelines.event_log.record import Vectors
+from pipelines.event_log import log_files
+from pipelines.event_log.record import EventLogRecord, Vectors
 from pipelines.sources.writer.log_folder import LogFolder
+from support.own_tables import record_of, write_own_log
 from support.tiny_log import january, pins_of, tiny_actions, tiny_impressions, users_of
 
 
@@ -68,3 +70,25 @@ def test_rows_that_a_reader_would_refuse_are_not_written(
     with pytest.raises(DataContractError, match=says):
         folder.add(table, rows, "a")
     assert not (tmp_path / "log").exists()
+
+
+@pytest.mark.parametrize("num_changes", [3, 10_000])
+def test_a_log_whose_record_is_replaced_while_it_is_listed_is_listed_again_but_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_changes: int
+) -> None:
+    write_own_log(tmp_path / "log", 5)
+    record, reads = record_of(tmp_path / "log"), []
+
+    def read_replaced(uri: str, kind: type[EventLogRecord]) -> EventLogRecord:
+        reads.append(uri)
+        return record.model_copy(update={"generation": min(len(reads), num_changes)})
+
+    monkeypatch.setattr(log_files, "read_model", read_replaced)
+    if num_changes == 3:
+        files = log_files.open_event_log(str(tmp_path / "log")).files
+        assert sorted({file.table for file in files}) == ["actions", "impressions", "pins", "users"]
+        assert len(reads) == 4
+    else:
+        with pytest.raises(TransientStorageError, match="event_log.json was replaced .*then retry"):
+            log_files.open_event_log(str(tmp_path / "log"))
+        assert len(reads) == 20

@@ -1,0 +1,110 @@
+"""How many requests of a session came before each request, as far as they were known to it.
+
+Most sessions are short: all requests go back together, one step at a time. A session of thousands
+of requests would take as many steps for each of them, and is counted by one pass over it instead,
+with the requests joined as they become known. Not for what the feature means: `of_requests`.
+"""
+
+from bisect import bisect_left
+
+import numpy as np
+
+from pipelines.event_log.event_index import Bools, Ints
+
+MOST_STEPS = 64
+"""Steps back that all requests take together. Those that would go on are counted by their run."""
+
+
+def count_earlier(user_id: Ints, impressed_at: Ints, known_at: Ints, gap_ms: int) -> Ints:
+    """Return the number of earlier known requests of each request's session, [requests].
+
+    From a request one goes back over the user's earlier requests that were known before it, as long
+    as each is at most the gap before the one that was counted last.
+
+    Args:
+        user_id: [requests] by (user, impressed_at).
+        impressed_at: [requests] milliseconds.
+        known_at: [requests] when the log knew of each, not before `impressed_at`.
+        gap_ms: The longest silence within a session.
+    """
+    counts = np.zeros(len(user_id), dtype=np.int64)
+    waiting = np.arange(len(user_id))  # the requests whose session may reach further back
+    last_at = impressed_at.copy()  # of the earliest request that was counted for each
+    for distance in range(1, MOST_STEPS + 1):
+        waiting = waiting[waiting >= distance]
+        if len(waiting) == 0:
+            break
+        earlier = waiting - distance
+        goes_on: Bools = (user_id[earlier] == user_id[waiting]) & (
+            last_at[waiting] - impressed_at[earlier] <= gap_ms
+        )
+        waiting, earlier = waiting[goes_on], earlier[goes_on]
+        is_known = known_at[earlier] < impressed_at[waiting]
+        counted = waiting[is_known]
+        counts[counted] += 1
+        last_at[counted] = impressed_at[earlier[is_known]]
+    if len(waiting):
+        _count_long_runs(counts, waiting, (user_id, impressed_at, known_at), gap_ms)
+    return counts
+
+
+def _count_long_runs(
+    counts: Ints, waiting: Ints, requests: tuple[Ints, Ints, Ints], gap_ms: int
+) -> None:
+    """Count anew in the runs of some requests. No session goes beyond a run.
+
+    A run is a user's requests without a longer silence than the gap, whether known or not.
+    """
+    user_id, impressed_at, known_at = requests
+    is_first = np.ones(len(user_id), dtype=bool)
+    is_first[1:] = (user_id[1:] != user_id[:-1]) | (np.diff(impressed_at) > gap_ms)
+    bounds = np.append(np.flatnonzero(is_first), len(user_id))
+    for run in np.unique(np.searchsorted(bounds, waiting, side="right") - 1):
+        rows = slice(bounds[run], bounds[run + 1])
+        counts[rows] = _count_run(impressed_at[rows].tolist(), known_at[rows].tolist(), gap_ms)
+
+
+def _count_run(impressed_at: list[int], known_at: list[int], gap_ms: int) -> list[int]:
+    """Return the counts of one user's requests, in one pass over them in time.
+
+    Before each request, those that became known are joined with their known neighbours within the
+    gap. Then its session is the group of the latest known one, if that is within the gap.
+    """
+    groups = _Groups(len(impressed_at))
+    by_known_at = sorted(range(len(known_at)), key=known_at.__getitem__)
+    num_known, known, counts = 0, list[int](), list[int]()
+    for asked_at in impressed_at:
+        while num_known < len(by_known_at) and known_at[by_known_at[num_known]] < asked_at:
+            new = by_known_at[num_known]
+            num_known += 1
+            place = bisect_left(known, new)
+            for neighbour in known[max(0, place - 1) : place + 1]:
+                if abs(impressed_at[neighbour] - impressed_at[new]) <= gap_ms:
+                    groups.join(neighbour, new)
+            known.insert(place, new)
+        is_near = bool(known) and asked_at - impressed_at[known[-1]] <= gap_ms
+        counts.append(groups.size_of(known[-1]) if is_near else 0)
+    return counts
+
+
+class _Groups:
+    """Numbers from 0 on, each in a group that knows its size; groups can be joined."""
+
+    def __init__(self, count: int) -> None:
+        self._parent, self._size = list(range(count)), [1] * count
+
+    def size_of(self, number: int) -> int:
+        return self._size[self._root(number)]
+
+    def join(self, one: int, other: int) -> None:
+        small, large = sorted((self._root(one), self._root(other)), key=self._size.__getitem__)
+        if small != large:
+            self._parent[small] = large
+            self._size[large] += self._size[small]
+
+    def _root(self, number: int) -> int:
+        parent = self._parent
+        while parent[number] != number:
+            parent[number] = parent[parent[number]]
+            number = parent[number]
+        return number
