@@ -114,7 +114,7 @@ def find_event_log(uri: str, num_tries: int = 10) -> tuple[EventLog, tuple[Findi
         raise DataContractError(
             f"the event log at {uri} is not finished: {UPLOADING_FILE} says that an upload is "
             f"under way or was cut off; expected a finished log; where nothing is writing it, run "
-            f"again what wrote it, and it begins anew"
+            f"again what wrote it: it ends the upload or begins anew"
         )
     # The record comes before the list: files that are added in between are then passed over.
     record_uri = join(uri, RECORD_FILE)

@@ -99,18 +99,6 @@ def test_the_same_seed_gives_the_same_bundle(planted, trained, tmp_path) -> None
     assert train(planted.spec(tmp_path)).bundle_digest == result.bundle_digest
 
 
-def test_more_ranks_than_shards_follow_the_curve_of_one(planted, trained, tmp_path) -> None:
-    assert len(planted.snapshot.shards) < 3
-    one_epoch = planted.spec(tmp_path, num_devices=3, training={"num_epochs": 1})
-    alone = planted.spec(tmp_path / "alone", training={"num_epochs": 1})
-    three, one = train(one_epoch), train(alone)
-    assert three.num_steps == one.num_steps
-    curve, three_curve = losses(alone.work_dir), losses(str(tmp_path))
-    assert three_curve.keys() == curve.keys()
-    early = sorted(curve)[:10]
-    assert [three_curve[s] for s in early] == pytest.approx([curve[s] for s in early], abs=1e-5)
-
-
 def test_two_ranks_follow_the_curve_of_one(planted, trained, tmp_path) -> None:
     spec, result = trained
     two = train(planted.spec(tmp_path, num_devices=2))
@@ -141,11 +129,8 @@ def test_two_ranks_follow_the_curve_of_one(planted, trained, tmp_path) -> None:
 
 
 def test_without_rounding_ranks_follow_the_whole_curve_of_one(planted, tmp_path) -> None:
-    """What grows to 1e-3 above is rounding: in float64 the curves agree to their end.
-
-    Three ranks are more than there are shards.
-    """
-    assert len(planted.snapshot.shards) == 2
+    """What grows to 1e-3 above is rounding: in float64 the curves agree to their end."""
+    assert len(planted.snapshot.shards) < 3  # and three ranks are more than these
     specs = [
         planted.spec(tmp_path / str(n), num_devices=n, training={"precision": "64-true"})
         for n in (1, 2, 3)
