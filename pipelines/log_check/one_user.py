@@ -1,13 +1,13 @@
 """Builds the shard of one user from an event log, by the kernel that builds every snapshot.
 
-The log is read for this user's rows alone, and for the actions of all users on the pins that this
-user was shown, because what is counted by pin counts everybody's. Nothing is published. Not for
+The log is read for this user's rows alone, and for when all users were shown the user's pins or
+acted on them, because what is counted by pin counts everybody's. Nothing is published. Not for
 putting it into words (`show`).
 """
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from pipelines.contracts.snapshot_files import open_table
 from pipelines.contracts.time import floor_to_day
 from pipelines.event_log import checks
 from pipelines.event_log.findings import require_none
+from pipelines.event_log.first_seen import FirstSeen
 from pipelines.event_log.log_files import EventLog, LogFile, day_of
 from pipelines.event_log.reader import iterate_batches, open_file
 from pipelines.log_check import scratch
@@ -32,7 +33,9 @@ from pipelines.snapshot.pins import open_pin_index, write_pins
 from pipelines.snapshot.plan import SnapshotPlan, make_plan
 from pipelines.snapshot.shard import ShardRows, ShardTables
 from pipelines.snapshot.spill import (
+    SpillSummary,
     files_read,
+    first_shown,
     make_tasks,
     merge_summaries,
     read_spilled,
@@ -111,12 +114,23 @@ def build_one_user(
         out.mkdir()
         with _own_files_named(event_log, own_log):
             found = merge_summaries([run_task(task) for task in make_tasks(own_log, plan, spilled)])
+            found = replace(found, first_seen=_first_seen(event_log, plan, found))
             write_pins(event_log, found, plan, out, spilled)
             names = ("impressions", "actions", "users")
             rows = ShardRows(**{name: read_spilled(spilled, 0, name) for name in names})
             tables = build_shard(rows, open_pin_index(out, spilled, plan), plan)
         pins = open_table(out, PINS_FILE)
     return OneUser(plan, tables, pins)
+
+
+def _first_seen(event_log: EventLog, plan: SnapshotPlan, found: SpillSummary) -> FirstSeen:
+    """Return when the user's pins were first seen by anybody: shown, or as was found, acted on."""
+    seen = [found.first_seen]
+    for file in files_read(event_log, plan)[0]:
+        shown = first_shown(event_log, file, plan)
+        ours = np.isin(shown.pin_id, found.pin_ids)
+        seen.append(FirstSeen(shown.pin_id[ours], shown.day[ours], shown.known_at[ours]))
+    return FirstSeen.merge(seen)
 
 
 def _run(recipe: RunConfig, as_of: datetime, event_log_uri: str) -> ResolvedRun:

@@ -9,7 +9,7 @@ tests/pipelines/snapshot/test_purity.py.
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -167,9 +167,7 @@ def _spill_impressions(task: SpillTask, file: LogFile, shard_files: _ShardFiles)
         number_columns=numbers,
     )
     if file.day is not None and file.day < day_of(plan.training.start_ms):
-        few = ("pin_id", "impressed_at", "known_at")
-        wanted = replace(wanted, columns=few, extra_columns=(), number_columns=())
-        return SpillSummary(first_seen=_first_seen(read_events(task.event_log, file, wanted)))
+        return SpillSummary(first_seen=first_shown(task.event_log, file, plan))
     rows = read_events(task.event_log, file, wanted)
     when = np.asarray(rows["impressed_at"])
     in_training = (when >= plan.training.start_ms) & (when < plan.training.end_ms)
@@ -238,6 +236,17 @@ def _spill_users(task: SpillTask, file: LogFile, shard_files: _ShardFiles) -> Sp
     coded = append_codes(kept, rows, features)
     shard_files.add(append_numbers(file.path, coded, rows, numbers))
     return SpillSummary(user_widths=(width,))
+
+
+def first_shown(event_log: EventLog, file: LogFile, plan: SnapshotPlan) -> FirstSeen:
+    """Return when pins were first shown to anybody, as a file of impressions tells."""
+    wanted = EventFilter(
+        as_of_ms=plan.as_of_ms,
+        start_ms=plan.first_seen_start_ms,
+        end_ms=plan.as_of_ms,
+        columns=("pin_id", "impressed_at", "known_at"),
+    )
+    return _first_seen(read_events(event_log, file, wanted))
 
 
 def _first_seen(rows: pa.Table) -> FirstSeen:
