@@ -1,7 +1,8 @@
 """A stage in a real container, which Airflow's DockerOperator starts by a real engine's socket.
 
 The engine is the one at DOCKER_HOST, or podman, whose service is started here. The image is
-HOMEFEED_TEST_IMAGE, or what `make images` has built. The tests are skipped where either is missing.
+HOMEFEED_TEST_IMAGE, or what `make images` has built. The tests are skipped where either is missing,
+or the image was built from other code than stands here, which no stage may be run from.
 """
 
 import os
@@ -19,6 +20,7 @@ from docker.errors import DockerException, ImageNotFound, NotFound
 from mlflow import MlflowClient
 
 import docker
+from pipelines.contracts import code_identity
 from pipelines.contracts.artifacts import Challenger, ResolvedRun, Snapshot
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.orchestration import containers
@@ -83,6 +85,18 @@ def version(engine: docker.DockerClient) -> str:
     return variables["HOMEFEED_IMAGE_VERSION"]
 
 
+@pytest.fixture(scope="module")
+def same_version(engine: docker.DockerClient, version: str) -> str:
+    """The version of the code in the image, which is the code that stands here."""
+    ask = f"from {code_identity.__name__} import project_digest as ask; print(ask())"
+    told = engine.containers.run(
+        IMAGE, entrypoint=["python", "-c", ask], network_mode="host", remove=True
+    )
+    if told.decode().strip() != code_identity.project_digest():
+        pytest.skip(f"{IMAGE} holds other code (version {version}): `make images` builds it anew")
+    return version
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> ResolvedRun:
     write_planted_world(tmp_path / "event_log")
@@ -114,12 +128,12 @@ def containers_of(engine: docker.DockerClient, run: ResolvedRun) -> list[str]:
 
 def test_a_stage_is_run_to_its_end_and_nothing_of_it_is_left(
     engine: docker.DockerClient,
-    version: str,
+    same_version: str,
     run: ResolvedRun,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("HOMEFEED_IMAGE_VERSION", version)
+    monkeypatch.setenv("HOMEFEED_IMAGE_VERSION", same_version)
     volumes = {each.id for each in engine.volumes.list()}
     labels = {"homefeed.run": run.run_uri, "homefeed.stage": "build_snapshot"}
     earlier = engine.containers.run(
@@ -163,12 +177,12 @@ def test_an_image_of_other_code_than_the_dag_s_is_refused_and_not_tried_again(
 @pytest.mark.services
 def test_a_training_registers_what_it_made_and_has_the_memory_it_was_given(
     engine: docker.DockerClient,
-    version: str,
+    same_version: str,
     tmp_path: Path,
     tracking_uri: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("HOMEFEED_IMAGE_VERSION", version)
+    monkeypatch.setenv("HOMEFEED_IMAGE_VERSION", same_version)
     write_planted_world(tmp_path / "event_log")
     places = {"registered_model": "in_a_container", "experiment": "in_a_container"}
     run = save_run(make_run(tmp_path, tracking_uri=tracking_uri, **places))
