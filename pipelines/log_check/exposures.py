@@ -13,6 +13,7 @@ has more rows than fit into memory, the day is read once for each part of its us
 
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -65,7 +66,7 @@ def read_impressions(task: DayTask) -> ExposuresFound:
     if task.part == 0:
         found.findings = list(collector.found.values())
     own_pin = distinct(shown.pin)
-    scratch.append(folder_of(task.folder, "impressions", task.day), {"own_pin": own_pin})
+    scratch.append(_own_folder(task, "impressions", task.day), {"own_pin": own_pin})
     _save_requests(task, shown)
     pairs = pair_keys(shown.request, shown.pin)
     in_order = np.sort(pairs)
@@ -144,7 +145,12 @@ def _save_requests(task: DayTask, shown: Shown) -> None:
         "first": np.minimum.reduceat(first, starts),
         "size": np.add.reduceat(size, starts).astype(np.int32),
     }
-    scratch.append(folder_of(task.folder, "requests", task.day), columns)
+    scratch.append(_own_folder(task, "requests", task.day), columns)
+
+
+def _own_folder(task: DayTask, kind: str, day: date) -> Path:
+    """Return where this task alone writes what it has found for a day."""
+    return folder_of(task.folder, kind, day) / f"{task.day}-{task.part}"
 
 
 def _label(task: DayTask, shown: Shown, pairs: np.ndarray, exposures: Exposures) -> None:
@@ -235,7 +241,7 @@ def _measure_distances(
     is_near = np.minimum(before, after) < SHIFT_HOURS * HOUR_MS
     columns = {"row": unnamed.row, "before": before, "after": after}
     near = {name: values[is_near] for name, values in columns.items()}
-    scratch.append(folder_of(task.folder, "near", day) / f"{task.day}-{task.part}", near)
+    scratch.append(_own_folder(task, "near", day), near)
 
 
 def _find_pairs(task: DayTask, pairs_in_order: np.ndarray) -> None:
@@ -250,5 +256,4 @@ def _find_pairs(task: DayTask, pairs_in_order: np.ndarray) -> None:
         own = pair_keys(named.request, named.pin)
         place = np.minimum(np.searchsorted(pairs_in_order, own), len(pairs_in_order) - 1)
         rows = named.row[pairs_in_order[place] == own]
-        folder = folder_of(task.folder, "pairs", day) / f"{task.day}-{task.part}"
-        scratch.append(folder, {"row": rows})
+        scratch.append(_own_folder(task, "pairs", day), {"row": rows})

@@ -89,9 +89,9 @@ def make_index(task: BucketTask) -> BucketFound:
     }
     for day in task.days:
         folder = folder_of(task.folder, "requests", day)
-        own = _bucket_of(scratch.load(folder, "request", np.uint64), task.num_buckets)
+        own = _bucket_of(scratch.load_parts(folder, "request", np.uint64), task.num_buckets)
         for name, kind in kinds.items():
-            column = scratch.load(folder, name, kind)
+            column = scratch.load_parts(folder, name, kind)
             parts.setdefault(name, []).append(np.asarray(column[own == task.bucket]))
     joined = {name: np.concatenate(values) for name, values in parts.items()}
     order = np.lexsort((joined["user"], joined["request"]))
@@ -166,20 +166,16 @@ def _match_bucket(task: MatchTask, named: Actions, bucket: int, found: Matched) 
 def _count_pairs(task: MatchTask) -> int:
     """Return how many of the day's actions name a request that showed their pin."""
     folder = folder_of(task.folder, "pairs", task.day)
-    parts = [scratch.load(each, "row", np.int64) for each in sorted(folder.glob("*"))]
-    return len(distinct(np.concatenate(parts))) if parts else 0
+    return len(distinct(scratch.load_parts(folder, "row", np.int64)))
 
 
 def _judge_unnamed(task: MatchTask, deeds: Deeds) -> None:
     """Count the actions without a request whose pin was shown to the user nearby, and when."""
     folder = folder_of(task.folder, "near", task.day)
-    parts = sorted(folder.glob("*"))
-    if not parts:
+    names = ("row", "before", "after")
+    columns = {name: scratch.load_parts(folder, name, np.int64) for name in names}
+    if len(columns["row"]) == 0:
         return
-    columns = {
-        name: np.concatenate([scratch.load(each, name, np.int64) for each in parts])
-        for name in ("row", "before", "after")
-    }
     rows, place = np.unique(columns["row"], return_inverse=True)
     before, after = np.full(len(rows), FAR_MS), np.full(len(rows), FAR_MS)
     np.minimum.at(before, place, columns["before"])

@@ -18,7 +18,8 @@ def count_people(folder: Path, report: LogReport, num_user_files: int) -> None:
     """Add the counts of users and of their earlier actions to a report."""
     asked = {
         day: np.unique(
-            scratch.load(folder_of(folder, "requests", day), "user", np.int64), return_counts=True
+            scratch.load_parts(folder_of(folder, "requests", day), "user", np.int64),
+            return_counts=True,
         )
         for day in report.exposures
     }

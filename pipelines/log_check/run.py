@@ -209,7 +209,7 @@ def _match(checking: Checking, report: LogReport) -> list[Finding]:
     """Match actions with requests; return what breaks the contract."""
     days = tuple(report.exposures)
     num_rows = sum(
-        len(scratch.load(folder_of(checking.folder, "requests", day), "request", np.uint64))
+        len(scratch.load_parts(folder_of(checking.folder, "requests", day), "request", np.uint64))
         for day in days
     )
     num_buckets = -(-num_rows // REQUESTS_PER_BUCKET) or 1
@@ -245,7 +245,8 @@ def _name_of(checking: Checking, request: int, days: Sequence[date]) -> str:
     """Return the text of a request whose hash is known."""
     files = checking.days_of("impressions")
     for day in days:
-        own = scratch.load(folder_of(checking.folder, "requests", day), "request", np.uint64)
+        folder = folder_of(checking.folder, "requests", day)
+        own = scratch.load_parts(folder, "request", np.uint64)
         if (own == np.uint64(request)).any():
             return request_of_hash(checking.event_log, files[day], request)
     return "?"
@@ -283,9 +284,12 @@ def _read_tables(checking: Checking, report: LogReport) -> list[Finding]:
 def _count_pins(checking: Checking, report: LogReport, pins: dict[str, np.ndarray]) -> None:
     """Count the pins in use, and those of them that each version has."""
     in_use = np.zeros(0, dtype=np.int64)
-    for kind, days in (("impressions", report.exposures), ("actions", report.deeds)):
+    for kind, days, load in (
+        ("impressions", report.exposures, scratch.load_parts),
+        ("actions", report.deeds, scratch.load),
+    ):
         for day in days:
-            own = scratch.load(folder_of(checking.folder, kind, day), "own_pin", np.int64)
+            own = load(folder_of(checking.folder, kind, day), "own_pin", np.int64)
             in_use = distinct(np.concatenate([in_use, own]))
     report.num_pins = len(in_use)
     for version, ids in pins.items():

@@ -2,7 +2,11 @@
 
 They lie in a folder that the next check or look removes where this process is killed:
 
-    <scratch>/<kind>-<day>/<column>.bin    plain numbers, appended batch by batch
+    <scratch>/<kind>-<day>/<column>.bin           plain numbers, appended batch by batch
+    <scratch>/<kind>-<day>/<part>/<column>.bin    where several processes read parts of one day
+
+A folder has one writer. Rows that two processes append to the same columns stand in a different
+order in each of them.
 
 Not for what the columns hold (`events`, `exposures`). Tested with `pipelines.log_check.run`.
 """
@@ -42,6 +46,14 @@ def load(folder: Path, name: str, kind: type[np.generic]) -> Column:
     if not path.exists() or path.stat().st_size == 0:
         return np.zeros(0, dtype=kind)
     return np.memmap(path, dtype=kind, mode="r")
+
+
+def load_parts(folder: Path, name: str, kind: type[np.generic]) -> Column:
+    """Return a column of all parts in a folder, one after another; empty where there is none."""
+    parts = [load(each, name, kind) for each in sorted(folder.glob("*"))]
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate([np.zeros(0, dtype=kind), *parts])
 
 
 def write_names(folder: Path, names: Sequence[str]) -> None:

@@ -114,7 +114,8 @@ def test_a_stage_tells_what_it_used(run: ResolvedRun, receiver: Receiver) -> Non
     assert receiver.of(f"{OWN}attempts") == [1, 1]
     assert receiver.of(f"{OWN}attempt_number") == [1, 2]
     assert 0 < receiver.of(f"{OWN}duration")[0] < time.time() - before
-    assert 0.1 < sum(receiver.of(f"{OWN}cpu.time")[:2]) < 120
+    most = (time.time() - before) * (os.cpu_count() or 1)
+    assert 0.01 < sum(receiver.of(f"{OWN}cpu.time")[:2]) < most
     assert 30e6 < receiver.of(f"{OWN}memory.peak")[0] < receiver.of(f"{OWN}memory.limit")[0]
     assert receiver.of(f"{OWN}gpu.held_time") == []
     assert len(receiver.of(f"{OWN}rows", homefeed__row="example")) == 1, "work is told once"
