@@ -17,6 +17,7 @@ from support.holdouts import champion_with
 from support.judgements import CHALLENGER, HOLDOUT
 
 CONFIG = ModelGateConfig(
+    first_champion_beats="popularity",
     floors=(Limit(metric="calibration_ratio.repin", minimum=0.8, maximum=1.25),),
     guardrails=(RelativeLimit(metric="hit_at_3.hide", max_increase=0.02),),
     min_users=50,

@@ -62,9 +62,9 @@ class ModelGateConfig(Frozen):
         default=0.002, ge=0, lt=1, description="Standard deviation between seeds, relative change."
     )
     first_champion_beats: Literal["popularity", "every_baseline"] = Field(
-        default="popularity",
-        description="What the first champion must beat: the ranking by popularity over 28 days, or "
-        "every simple ranking, without being worse than the logistic regression by the margin.",
+        default="every_baseline",
+        description="What the first champion must beat: every simple ranking, without being worse "
+        "than the logistic regression by the margin, or the ranking by popularity over 28 days.",
     )
     max_unpromoted_cycles: int = Field(
         default=4, ge=1, description="Cycles without a promotion before a person is asked."

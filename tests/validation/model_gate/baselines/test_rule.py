@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from pipelines.contracts.config import ModelGateConfig
 from pipelines.contracts.judgement import BaselineFacts, BaselineKind, Decision, Interval, Verdict
+from pipelines.recipes.built_in import RECIPES
 from support.comparisons import CONFIG, SOUND, change, comparison
 from support.holdouts import HEADS
 from support.judgements import BEATEN, SERVING, baseline_facts
@@ -92,6 +94,12 @@ def test_the_best_may_be_the_regression_and_then_the_margin_counts() -> None:
     verdict = decide(found, SOUND, SERVING, ALL, HEADS, baselines=BEATEN)
     assert verdict.decision is Decision.PROMOTE
     assert "the logistic regression" in verdict.reasons[0]
+
+
+def test_every_ranking_is_asked_for_by_all_recipes_but_the_one_for_a_first_look() -> None:
+    asked = {name: make().model_gate.first_champion_beats for name, make in RECIPES.items()}
+    assert {name for name, what in asked.items() if what == "popularity"} == {"smoke"}
+    assert ModelGateConfig(floors=CONFIG.floors).first_champion_beats == "every_baseline"
 
 
 def test_a_recipe_may_ask_for_popularity_alone_and_is_warned_of_the_others() -> None:
