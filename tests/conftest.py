@@ -31,7 +31,7 @@ class ByFolder(LoadScopeScheduling):
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder:
-    """Let `make test` run two processes, in which no test meets a fixture made twice."""
+    """Let `make test` run some processes, in which no test meets a fixture made twice."""
     return ByFolder(config, log)
 
 
