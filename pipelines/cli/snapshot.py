@@ -1,0 +1,103 @@
+"""`homefeed snapshot ...`: what lies in a snapshot, how two differ, whether one is unharmed.
+
+Tested in tests/pipelines/snapshot_view.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines import storage
+from pipelines.cli.say import say, say_indented
+from pipelines.contracts.errors import SnapshotDamagedError
+from pipelines.settings import Settings
+
+app = typer.Typer(help="Look at snapshots, and verify them.", no_args_is_help=True)
+
+Place = Annotated[
+    str, typer.Argument(help="Folder or URI, or the beginning of a name in the workspace.")
+]
+
+
+@app.command()
+def show(
+    snapshot: Annotated[
+        str,
+        typer.Argument(
+            help="Folder or URI, or the beginning of a name in the workspace; all by default."
+        ),
+    ] = "",
+    html: Annotated[str, typer.Option(help="File for the page with plots.")] = "",
+) -> None:
+    """Show a snapshot's windows, rows, label rates, sequence lengths, sizes; or list them all."""
+    from pipelines.snapshot_view import text
+    from pipelines.snapshot_view.facts import read_facts
+    from pipelines.snapshot_view.finding import find, published
+
+    workspace_uri = storage.to_uri(Settings().workspace_location)
+    if not snapshot:
+        found = published(workspace_uri)
+        for line in text.list_lines(found):
+            say(line)
+        say(f"{len(found)} snapshots in {workspace_uri}")
+        return
+    one = find(snapshot, workspace_uri)
+    with storage.local_copy(one.uri) as folder:
+        facts = read_facts(one, folder)
+    for line in text.lines_of(facts):
+        say(line)
+    if html:
+        from pipelines.snapshot_view.page import write_page
+
+        write_page(facts, Path(html))
+        say(f"page: {Path(html).resolve()}")
+
+
+@app.command()
+def diff(one: Place, other: Place) -> None:
+    """Show what differs between two snapshots: settings, numbers, files, requests."""
+    from pipelines.snapshot_view.difference import compare, lines_of
+    from pipelines.snapshot_view.finding import find
+
+    workspace_uri = storage.to_uri(Settings().workspace_location)
+    first, second = find(one, workspace_uri), find(other, workspace_uri)
+    with storage.local_copy(first.uri) as here, storage.local_copy(second.uri) as there:
+        found = compare(first, here, second, there)
+    for line in lines_of(found):
+        say(line)
+
+
+@app.command()
+def verify(
+    snapshots: Annotated[
+        list[str] | None, typer.Argument(help="As for `show`; all of the workspace by default.")
+    ] = None,
+) -> None:
+    """Read every byte of a snapshot, and compare digests and counts with its manifest.
+
+    The exit code is 65 where a file is missing, altered or beyond what the manifest names.
+    """
+    from pipelines.snapshot_view.finding import find, published
+    from pipelines.snapshot_view.verify import problems
+
+    workspace_uri = storage.to_uri(Settings().workspace_location)
+    named = [find(each, workspace_uri) for each in snapshots or ()]
+    damaged = []
+    chosen = named or published(workspace_uri)
+    for each in chosen:
+        with storage.local_copy(each.uri) as folder:
+            wrong = list(problems(each, folder))
+        said = f"{len(each.files)} files are as published"
+        say(f"{each.digest[:16]}  {f'{len(wrong)} things are wrong' if wrong else said}")
+        for problem in wrong:
+            say_indented(problem)
+        damaged += [each.uri] if wrong else []
+    if damaged:
+        raise SnapshotDamagedError(
+            f"{len(damaged)} of {len(chosen)} snapshots are not as they were published: "
+            f"{', '.join(damaged[:3])}; expected the files of their manifests; build them again "
+            f"with `homefeed stage build_snapshot --run RUN --again`, RUN being the folder of a "
+            f"run that uses one"
+        )
+    say(f"{len(chosen)} snapshots verified")

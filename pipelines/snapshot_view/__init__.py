@@ -1,0 +1,1 @@
+"""What lies in a snapshot, for people: counted, compared with another, and its files verified."""
