@@ -22,10 +22,13 @@ class EventIndex:
 
     def __init__(self, keys: Ints, times_ms: Ints) -> None:
         self.order = np.lexsort((times_ms, keys))
-        self._keys, ranks = np.unique(keys, return_inverse=True)
+        in_order = keys[self.order]
+        starts = starts_of_runs(in_order)
+        self._keys = in_order[starts]
+        ranks = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(keys)))
         self._base = int(times_ms.min()) if len(times_ms) else 0
         self._span = (int(times_ms.max()) - self._base + 2) if len(times_ms) else 2
-        self._packed = (ranks * self._span + (times_ms - self._base))[self.order]
+        self._packed = ranks * self._span + (times_ms[self.order] - self._base)
 
     def first(self, keys: Ints) -> Ints:
         """Return, in `order`, where each key's events begin."""
@@ -36,22 +39,48 @@ class EventIndex:
 
         For a key without events the place is the same whatever the time.
         """
+        return self._places(*self._find(keys), times_ms)
+
+    def count(self, keys: Ints, start_ms: Ints, end_ms: Ints) -> Ints:
+        """Return the number of each key's events in [start_ms, end_ms)."""
+        found = self._find(keys)
+        return self._places(*found, end_ms) - self._places(*found, start_ms)
+
+    def _find(self, keys: Ints) -> tuple[Ints, Bools]:
+        """Return each key's rank among the keys with events, and whether it is one of them."""
         ranks = np.searchsorted(self._keys, keys)
         is_there = np.zeros(len(keys), dtype=bool)
         within = ranks < len(self._keys)
         is_there[within] = self._keys[ranks[within]] == keys[within]
+        return ranks, is_there
+
+    def _places(self, ranks: Ints, is_there: Bools, times_ms: Ints) -> Ints:
         offsets = np.where(is_there, np.clip(times_ms - self._base, 0, self._span - 1), 0)
         return np.searchsorted(self._packed, ranks * self._span + offsets)
 
-    def count(self, keys: Ints, start_ms: Ints, end_ms: Ints) -> Ints:
-        """Return the number of each key's events in [start_ms, end_ms)."""
-        return self.position(keys, end_ms) - self.position(keys, start_ms)
+
+def starts_of_runs(*columns: Ints) -> Ints:
+    """Return where a row begins that differs in some column from the row before it."""
+    is_start = np.zeros(len(columns[0]), dtype=bool)
+    is_start[:1] = True
+    for values in columns:
+        is_start[1:] |= values[1:] != values[:-1]
+    return np.flatnonzero(is_start)
+
+
+def runs_of(*columns: Ints) -> tuple[Ints, Ints]:
+    """Return the order in which rows are sorted by some columns, and where equal rows begin in it.
+
+    A column with one value, as the day mostly is in the file of a day, costs nothing.
+    """
+    several = [values for values in columns if len(values) and values.min() != values.max()]
+    order = np.lexsort(several[::-1]) if several else np.arange(len(columns[0]))
+    return order, starts_of_runs(*(values[order] for values in columns))
 
 
 def place_in_run(values: Ints) -> Ints:
     """Return the place of each value in its run of equal neighbours, from 0 on."""
-    is_start = np.concatenate([[True], np.diff(values) != 0])[: len(values)]
-    starts = np.flatnonzero(is_start)
+    starts = starts_of_runs(values)
     return np.arange(len(values)) - np.repeat(starts, np.diff(starts, append=len(values)))
 
 

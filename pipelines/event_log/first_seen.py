@@ -9,11 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 
 from pipelines.contracts.schemas import NEVER_MS
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.event_index import Ints
+from pipelines.event_log.event_index import Ints, runs_of
 
 _BLOCK_PINS = 4096
 """Pins at a time. With 50 days for each, the days of a block take 1.6 MB."""
@@ -112,10 +111,7 @@ def _trailing_minimum(grid: Ints, length: int) -> Ints:
 
 
 def _earliest(pin_id: Ints, day: Ints, known_at: Ints) -> FirstSeen:
-    rows = pa.table({"pin_id": pin_id, "day": day, "known_at": known_at})
-    # One thread: a worker has one core.
-    groups = rows.group_by(["pin_id", "day"], use_threads=False)
-    first = groups.aggregate([("known_at", "min")])
-    pins, days, times = (np.asarray(first[name]) for name in ("pin_id", "day", "known_at_min"))
-    order = np.lexsort((days, pins))
-    return FirstSeen(pins[order], days[order], times[order])
+    order, starts = runs_of(pin_id, day)
+    times = np.minimum.reduceat(known_at[order], starts) if len(starts) else known_at
+    first = order[starts]
+    return FirstSeen(pin_id[first], day[first], times)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.event_index import Ints
+from pipelines.event_log.event_index import Ints, runs_of
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,16 @@ class ActionCounts:
     @staticmethod
     def of(pin_id: Ints, acted_at: Ints, known_at: Ints) -> "ActionCounts":
         """Count actions; the counts come out sorted by pin and days."""
-        stacked = np.stack([pin_id, acted_at // DAY_MS, known_at // DAY_MS], axis=1)
-        unique, count = np.unique(stacked, axis=0, return_counts=True)
-        return ActionCounts(unique[:, 0], unique[:, 1], unique[:, 2], count.astype(np.int64))
+        order, starts = runs_of(pin_id, acted_at // DAY_MS, known_at // DAY_MS)
+        first = order[starts]
+        count = np.diff(starts, append=len(order))
+        return ActionCounts(
+            pin_id[first], acted_at[first] // DAY_MS, known_at[first] // DAY_MS, count
+        )
+
+    def without_pins(self) -> tuple[Ints, Ints, Ints]:
+        """Return both days and the number of actions."""
+        return self.acted_day, self.known_day, self.count
 
     @staticmethod
     def concatenate(parts: Sequence["ActionCounts"]) -> "ActionCounts":
@@ -81,22 +88,36 @@ def trailing_popularity(
         windows_days: lengths of the trailing windows.
     """
     num_pins = len(pin_ids)
-    rows = np.minimum(np.searchsorted(pin_ids, counts.pin_id), max(num_pins - 1, 0))
-    is_ours = pin_ids[rows] == counts.pin_id
+    # By the day on which they happened, so that a window's counts stand together.
+    order = np.argsort(counts.acted_day, kind="stable")
+    rows = np.minimum(np.searchsorted(pin_ids, counts.pin_id[order]), max(num_pins - 1, 0))
+    order = order[is_ours := pin_ids[rows] == counts.pin_id[order]]
+    ours = _Counted(rows[is_ours], *(values[order] for values in counts.without_pins()))
     windows = sorted(set(windows_days))
     keys = [np.array([], dtype=np.int64)]
     totals = {window: [np.array([], dtype=np.int64)] for window in windows}
     for day_index, day in enumerate(days):
-        is_before = is_ours & (counts.known_day < day) & (counts.acted_day < day)
-        summed = {}
-        for window in windows:
-            within = is_before & (counts.acted_day >= day - window)
-            summed[window] = np.bincount(
-                rows[within], weights=counts.count[within], minlength=num_pins
-            )
-        pins = np.flatnonzero(np.any(list(summed.values()), axis=0))
+        summed = {window: ours.sums_before(day, window, num_pins) for window in windows}
+        pins = np.flatnonzero(summed[windows[-1]])  # the longest window holds the others
         keys.append(day_index * num_pins + pins)
         for window in windows:
-            totals[window].append(summed[window][pins].astype(np.int64))
+            totals[window].append(summed[window][pins])
     found = {window: np.concatenate(parts) for window, parts in totals.items()}
     return Popularity(days, num_pins, np.concatenate(keys), found)
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """Numbers of actions per pin, sorted by the day on which they happened."""
+
+    row: Ints
+    acted_day: Ints
+    known_day: Ints
+    count: Ints
+
+    def sums_before(self, day: int, window: int, num_pins: int) -> Ints:
+        """Return each pin's actions in [day - window, day) that were known before the day."""
+        start, end = np.searchsorted(self.acted_day, [day - window, day])
+        is_known = self.known_day[start:end] < day
+        rows, counts = self.row[start:end][is_known], self.count[start:end][is_known]
+        return np.bincount(rows, weights=counts, minlength=num_pins).astype(np.int64)
