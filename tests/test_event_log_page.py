@@ -76,7 +76,7 @@ def shown(kind: pa.DataType) -> str:
 
 def test_every_command_is_understood(page: str) -> None:
     own = [line for line in commands(page) if "homefeed " in line]
-    assert len(own) == 5
+    assert len(own) == 6
     for line in own:
         assert parse(line).info_name in line
 
@@ -107,7 +107,7 @@ def test_from_a_csv_to_a_judged_log(
     said = []
     for line in commands(section or text):
         words = shlex.split(line)
-        if "retrain" in words:
+        if "retrain" in words or words[1] == "recipe":  # they need an MLflow server
             continue
         if words[0].endswith("python"):
             subprocess.run([sys.executable, *words[1:]], check=True)

@@ -132,10 +132,35 @@ def test_a_csv_s_ids_are_texts_with_gaps_and_its_times_have_parts_of_seconds(
     }
 
 
-def test_candidates_are_drawn_where_none_were_logged(example: types.ModuleType) -> None:
+def test_candidates_are_drawn_where_none_were_logged(
+    example: types.ModuleType, tmp_path: Path
+) -> None:
+    num_items, num_rows = 300, 3000
+    weights = np.arange(1, num_items + 1)
+    rng = np.random.default_rng(3)
+    chosen = rng.choice(num_items, num_rows, p=weights / weights.sum())
+    rows = [
+        f"u{row % 40},{item:03d},buy,2026-01-0{1 + row % 2}T10:00:00Z,"
+        for row, item in enumerate(chosen)
+    ]
+    table = "\n".join(["user,item,kind,time,request", *rows])
+    (tmp_path / "mine" / "tables" / "done.csv").write_text(table)
     example.main()
     shown, done = (Written.last.tables[name] for name in ("impressions", "actions"))
-    pairs = set(zip(shown["request_id"], shown["pin_id"], strict=True))
-    assert set(zip(done["request_id"], done["pin_id"], strict=True)) <= pairs
-    assert len(pairs) == len(shown) > len(done)
-    assert not shown.duplicated(["request_id", "pin_id"]).any()
+    pairs = shown.set_index(["request_id", "pin_id"]).index
+    asked = done.set_index(["request_id", "pin_id"]).index
+    assert pairs.is_unique and asked.isin(pairs).all()
+    drawn = shown[~pairs.isin(asked)]
+    # A user has all actions of a row number modulo 40, so a user's are all on one day.
+    of_user = drawn.set_index(["user_id", "pin_id"]).index
+    assert not of_user.isin(done.set_index(["user_id", "pin_id"]).index).any()
+    assert (drawn.groupby("request_id").size() == example.NUM_DRAWN).all()
+    counts = np.bincount(drawn["pin_id"].astype(int), minlength=num_items)
+    assert counts[200:].sum() > 3 * counts[:100].sum(), "as often as they were chosen"
+
+
+def test_users_of_a_table_are_handed_over(example: types.ModuleType, tmp_path: Path) -> None:
+    users = "user,time,age_group\nu,2026-01-01T00:00:00Z,35-39\n"
+    (tmp_path / "mine" / "tables" / "users.csv").write_text(users)
+    example.main()
+    assert list(Written.last.tables["users"]) == ["user_id", "as_of", "age_group"]
