@@ -63,6 +63,7 @@ def check(reference: Reference, as_of: AsOf = "") -> None:
     """
     from pipelines.preconditions.cycle import QUESTIONS, Asked, ask_event_log, refusals
     from pipelines.preconditions.recipe_alone import listed
+    from pipelines.snapshot.plan import plan_of
 
     settings, config, now = Settings(), make_recipe(reference), datetime.now(UTC)
     found: list[HomefeedError] = []
@@ -87,6 +88,10 @@ def check(reference: Reference, as_of: AsOf = "") -> None:
     found = [error for error in found if error not in unasked]
     if asked.log is not None:
         say(f"event log: {asked.event_log_uri}, as of {request.day:%Y-%m-%d}")
+        plan = plan_of(config, request.day)
+        spans = (f"{name} {each.start:%Y-%m-%d} to {each.end:%Y-%m-%d}"
+                 for name, each in plan.windows.items())  # fmt: skip
+        say(f"impressions that it would use: {', '.join(spans)}; the last day is not included")
     say(f"champion: {f'not checked, because {unasked[0]}' if unasked else _champion_of(asked)}")
     if found:
         problems = [each for error in found for each in error.problems or (str(error),)]

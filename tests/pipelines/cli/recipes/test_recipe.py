@@ -58,7 +58,11 @@ def test_diff_names_fields_digests_and_a_mere_name(home: Path) -> None:
 
 def test_check_says_what_it_was_held_against(home: Path) -> None:
     write_planted_world(home / "event_log")
-    log, champ, last = run("check", "smoke").splitlines()
+    log, windows, champ, last = run("check", "smoke").splitlines()
+    assert windows == (
+        "impressions that it would use: training 2017-02-07 to 2017-02-21, holdout 2017-02-22 to "
+        "2017-03-01; the last day is not included"
+    )
     assert log == f"event log: {(home / 'event_log').as_uri()}, as of 2017-03-02"
     assert champ.startswith("champion: not checked, because ")
     assert last == f"recipe smoke ({smoke().recipe_digest[:12]}) can be run"
