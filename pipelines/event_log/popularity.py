@@ -70,7 +70,12 @@ class Popularity:
 
     def at(self, places: Ints, trailing_days: int) -> Ints:
         """Return the totals of one trailing window at some places; 0 at place -1."""
-        return np.append(self.totals[trailing_days], 0)[places]
+        totals = self.totals[trailing_days]
+        if len(totals) == 0:
+            return np.zeros(len(places), dtype=np.int64)
+        found = totals[places]
+        found[places < 0] = 0
+        return found
 
 
 def trailing_popularity(

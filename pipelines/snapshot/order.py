@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.event_log.cross_rules import action_before_request, request_of_two_users
-from pipelines.event_log.event_index import Ints
+from pipelines.event_log.event_index import Ints, runs_of, starts_of_runs
 from pipelines.event_log.findings import require_none
 from pipelines.snapshot.shard import Actions, Examples, OrderedRows, Requests
 
@@ -47,6 +47,10 @@ def order_rows(impressions: pa.Table, actions: pa.Table | None) -> OrderedRows:
 
 def _without_repeats(impressions: pa.Table, request_ranks: Ints) -> Ints:
     """Return the rows to keep, by (request_id, pin_id): of a repeated pair, the earliest row."""
+    pin_id = np.asarray(impressions["pin_id"])
+    order, starts = runs_of(request_ranks, pin_id)
+    if len(starts) == len(order):  # as in most shards: nothing is left to be broken
+        return order
     column = {
         name: np.asarray(impressions[name])
         for name in impressions.column_names
@@ -54,11 +58,8 @@ def _without_repeats(impressions: pa.Table, request_ranks: Ints) -> Ints:
     }
     tie_break = [column[name] for name in sorted(column) if name not in ("user_id", "pin_id")]
     keys = (*tie_break, column["position"], column["known_at"], column["impressed_at"])
-    order = np.lexsort((*keys, column["pin_id"], request_ranks))
-    is_new_request = np.diff(request_ranks[order], prepend=-1) != 0
-    pin_id = column["pin_id"][order]
-    is_new_pin = np.concatenate([[True], np.diff(pin_id) != 0])
-    return order[is_new_request | is_new_pin]
+    order = np.lexsort((*keys, pin_id, request_ranks))
+    return order[starts_of_runs(request_ranks[order], pin_id[order])]
 
 
 def _group_by_request(
