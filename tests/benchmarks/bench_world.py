@@ -25,6 +25,7 @@ from sample import HOME, make_run, spec_of
 from pipelines import storage
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import RunConfig
+from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.recipes import world
@@ -69,7 +70,7 @@ def measure() -> list[Row]:
     """Train each variant on each seed, and place it between no sequence and the optimum."""
     log_uri = world_uri(PARAMETERS)
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as folder:
-        run = make_run(world(), AS_OF, Path(folder), log_uri)
+        run = make_run(studied(), AS_OF, Path(folder), log_uri)
         snapshot = write_snapshot(run)
         holdout = read_holdout(snapshot, log_uri)
         rules = {name: holdout.volume(score) for name, score in holdout.scores.items()}
@@ -99,9 +100,24 @@ def world_uri(parameters: WorldParameters) -> str:
     return uri
 
 
-def variant(seed: int, changes: dict[str, object]) -> RunConfig:
-    """Return the world's recipe with another model and seed."""
+def studied() -> RunConfig:
+    """Return the world's recipe with twice its days of training, and popularity as its one number.
+
+    The parts of the model were studied in this setting, and rows of different dates are comparable.
+    """
     base = world()
+    numeric = (NumericFeature(name="pin_popularity"),)
+    return base.model_copy(
+        update={
+            "features": base.features.model_copy(update={"numeric": numeric}),
+            "snapshot": base.snapshot.model_copy(update={"training_days": 42}),
+        }
+    )
+
+
+def variant(seed: int, changes: dict[str, object]) -> RunConfig:
+    """Return the studied recipe with another model and seed."""
+    base = studied()
     model = base.model.model_copy(update=changes)
     training = base.training.model_copy(update={"seed": seed})
     return base.model_copy(update={"model": model, "training": training})
