@@ -83,8 +83,8 @@ def show(
 ) -> None:
     """Show what a model would see of a request: candidates with labels, actions, user, numbers."""
     from pipelines.event_log.log_files import open_event_log
-    from pipelines.log_check import one_user
-    from pipelines.log_check.show import lines_of, request_row
+    from pipelines.log_check.one_request import one_user
+    from pipelines.log_check.one_request.show import lines_of, request_row
 
     if bool(request) == (user is not None):
         raise ConfigurationError(

@@ -18,7 +18,7 @@ from pipelines.contracts.schemas import (
     label_column,
     numeric_column,
 )
-from pipelines.log_check.one_user import OneUser
+from pipelines.log_check.one_request.one_user import OneUser
 
 ACTIONS_SHOWN = 20
 
