@@ -44,7 +44,10 @@ HIGHEST_ZERO_SHARE = 0.01
 
 
 def judge(
-    report: LogReport, findings: Sequence[Finding], recipe: RunConfig | None
+    report: LogReport,
+    findings: Sequence[Finding],
+    recipe: RunConfig | None,
+    others: Sequence[Problem] = (),
 ) -> list[Problem]:
     """Return all problems of a log, the worst first.
 
@@ -52,8 +55,9 @@ def judge(
         report: The totals.
         findings: What breaks the contract.
         recipe: What the log shall serve, or None.
+        others: What was judged elsewhere.
     """
-    problems = [Problem(Severity.ERROR, finding) for finding in findings]
+    problems = [*(Problem(Severity.ERROR, finding) for finding in findings), *others]
     for rule in (_days, _edges, _rates, _hours, _requests, _clocks, _duplicates):
         problems += rule(report)
     problems += _embeddings(report, recipe)

@@ -9,7 +9,7 @@ keys of all users' rows. The rest lies in a scratch folder. Not for judging what
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from pipelines.event_log.findings import Finding
 from pipelines.event_log.log_files import EventLog, LogFile, find_event_log
 from pipelines.event_log.reader import pin_time_problems
 from pipelines.log_check import embeddings, scratch
+from pipelines.log_check.categories import Counts, add_counts, judge_categories
 from pipelines.log_check.events import DayTask, folder_of, place_in_log, read_actions
 from pipelines.log_check.exposures import read_impressions
 from pipelines.log_check.found import Exposures, LogReport, add
@@ -77,6 +78,7 @@ class Checking:
     wanted: Wanted
     label_window_ms: int
     num_workers: int
+    unlisted: Counts = field(default_factory=dict)  # values that the recipe does not list
 
     def run(self, function: Callable[[Any], Any], tasks: Sequence[Any], what: str) -> Iterable[Any]:
         """Yield each task's result, in order; a small log shows no progress."""
@@ -131,7 +133,8 @@ def check_log(
         findings += _match(checking, report)
         findings += _read_tables(checking, report)
         count_people(checking.folder, report, len(event_log.files_of("users")))
-    report.problems = judge(report, findings, recipe)
+    counted = list(judge_categories(checking.unlisted, recipe)) if recipe else []
+    report.problems = judge(report, findings, recipe, counted)
     return report
 
 
@@ -152,7 +155,7 @@ def _wanted(recipe: RunConfig | None) -> Wanted:
     )
     held = recipe.features.numeric_held
     numbers = tuple((table, number_columns(held, table)) for table in LOG_TABLES)
-    return Wanted(recipe.features.action_types, extra, numbers)
+    return Wanted(recipe.features.action_types, extra, numbers, recipe.features.categorical)
 
 
 def _read_events(checking: Checking, report: LogReport) -> list[Finding]:
@@ -189,6 +192,7 @@ def _read_events(checking: Checking, report: LogReport) -> list[Finding]:
     ]
     for done in checking.run(read_impressions, tasks, "days of impressions"):
         add(report.exposures.setdefault(done.day, Exposures()), done.exposures)
+        add_counts(checking.unlisted, done.unlisted)
         findings += done.findings
     return findings
 
@@ -266,6 +270,7 @@ def _read_tables(checking: Checking, report: LogReport) -> list[Finding]:
         found: dict[str, embeddings.Embeddings] = {}
         for done in checking.run(embeddings.read_table, tasks, f"files of {table}"):
             findings += done.findings
+            add_counts(checking.unlisted, done.unlisted)
             for version, part in done.embeddings.items():
                 add(found.setdefault(version, embeddings.Embeddings()), part)
         findings += embeddings.width_problems(table, found)
