@@ -6,6 +6,7 @@ So each rule is written once, as a function that gives findings. Not for the rul
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date
 
 from pipelines.contracts.errors import DataContractError
 
@@ -25,6 +26,7 @@ class Finding:
     key: str = ""  # of that row, such as 'pin_id=7'
     value: str = ""  # found there
     num_rows: int = 1  # rows that break the rule
+    day: date | None = None  # that it is about, where many days may have the same
 
     @property
     def message(self) -> str:

@@ -25,7 +25,7 @@ from pipelines.event_log.findings import Finding
 from pipelines.log_check import scratch
 from pipelines.log_check.categories import Counts
 from pipelines.log_check.events import Actions, DayTask, folder_of, load_actions
-from pipelines.log_check.found import HOURS, SHIFT_HOURS, Exposures, count_lags
+from pipelines.log_check.found import HOURS, SHIFT_HOURS, Exposures, count_times
 from pipelines.log_check.reading import (
     Collector,
     day_number,
@@ -117,9 +117,7 @@ def _count(rows: pa.Table, at: np.ndarray, start_ms: int, exposures: Exposures) 
     if "is_exploration" in rows.schema.names:
         exposures.exploration += int(np.count_nonzero(rows["is_exploration"].to_numpy() == 1))
     exposures.per_hour = exposures.per_hour + _by_hour(at, start_ms)
-    lags = numbers(rows, "known_at") - at
-    exposures.lags = exposures.lags + count_lags(lags)
-    exposures.max_lag_ms = max(exposures.max_lag_ms, int(lags.max(initial=0)))
+    count_times(exposures, at, numbers(rows, "known_at"))
 
 
 def _by_hour(at: np.ndarray, start_ms: int) -> np.ndarray:

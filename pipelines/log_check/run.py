@@ -33,6 +33,7 @@ from pipelines.log_check.categories import Counts, add_counts, judge_categories
 from pipelines.log_check.events import DayTask, folder_of, place_in_log, read_actions
 from pipelines.log_check.exposures import read_impressions
 from pipelines.log_check.found import Exposures, LogReport, add
+from pipelines.log_check.hints import hints_of
 from pipelines.log_check.judgements import judge
 from pipelines.log_check.matching import (
     REQUESTS_PER_BUCKET,
@@ -133,8 +134,10 @@ def check_log(
         findings += _match(checking, report)
         findings += _read_tables(checking, report)
         count_people(checking.folder, report, len(event_log.files_of("users")))
-    counted = list(judge_categories(checking.unlisted, recipe)) if recipe else []
-    report.problems = judge(report, findings, recipe, counted)
+    others = list(hints_of(report))
+    if recipe is not None:
+        others += judge_categories(checking.unlisted, recipe)
+    report.problems = judge(report, findings, recipe, others)
     return report
 
 
