@@ -54,9 +54,11 @@ def check(
     from pipelines.log_check.run import Span, check_log
     from pipelines.log_check.text import lines_of, told_problems
 
-    place = location or Settings().event_log_location
+    settings = Settings()
+    place = location or settings.event_log_location
     span = Span(_day(from_day, "--from"), _day(to_day, "--to"))
-    report = check_log(place, make_recipe(recipe) if recipe else None, span, workers)
+    config = make_recipe(recipe) if recipe else None
+    report = check_log(place, config, span, workers, settings)
     for line in lines_of(report):
         say(line)
     if html:

@@ -18,7 +18,7 @@ class Finding:
     rule: str  # short id, such as 'known_before_it_happened'
     where: str  # the file, or '' where `problem` says it
     problem: str
-    expected: str
+    expected: str  # '' where `problem` says it, as of the remedy
     remedy: str
     table: str = ""
     column: str = ""
@@ -32,7 +32,8 @@ class Finding:
     def message(self) -> str:
         """The finding in one sentence: where, what was found, what was expected, what to change."""
         where = f"{self.where}: " if self.where else ""
-        return f"{where}{self.problem}; expected {self.expected}; {self.remedy}"
+        expected = f"expected {self.expected}" if self.expected else ""
+        return where + "; ".join(part for part in (self.problem, expected, self.remedy) if part)
 
 
 def require_none(findings: Iterable[Finding]) -> None:

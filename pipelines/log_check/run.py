@@ -8,15 +8,16 @@ keys of all users' rows. The rest lies in a scratch folder. Not for judging what
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
+from pipelines.contracts.artifacts import RunRequest
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.features.catalogue import LOG_TABLES
@@ -32,7 +33,7 @@ from pipelines.log_check import embeddings, scratch
 from pipelines.log_check.categories import Counts, add_counts, judge_categories
 from pipelines.log_check.events import DayTask, folder_of, place_in_log, read_actions
 from pipelines.log_check.exposures import read_impressions
-from pipelines.log_check.found import Exposures, LogReport, add
+from pipelines.log_check.found import Exposures, LogReport, Problem, Severity, add
 from pipelines.log_check.hints import hints_of
 from pipelines.log_check.judgements import judge
 from pipelines.log_check.matching import (
@@ -46,6 +47,8 @@ from pipelines.log_check.matching import (
 from pipelines.log_check.people import count_people
 from pipelines.log_check.reading import Wanted, distinct, request_id_in, request_of_hash
 from pipelines.metrics.usage import memory_limit_bytes
+from pipelines.preconditions.cycle import QUESTIONS_OF_RECIPE, Asked, refusals
+from pipelines.settings import Settings
 from pipelines.snapshot.pool import BYTES_WORTH_A_POOL, run_all
 from pipelines.storage import open_filesystem, to_uri
 
@@ -101,6 +104,7 @@ def check_log(
     recipe: RunConfig | None = None,
     span: Span = Span(),
     num_workers: int | None = None,
+    settings: Settings | None = None,
 ) -> LogReport:
     """Return what an event log looks like and all that is wrong with it.
 
@@ -109,6 +113,7 @@ def check_log(
         recipe: What the log shall serve; None checks what holds for any recipe.
         span: Days to look at.
         num_workers: Processes; None takes what cores and memory bear, or one for a small log.
+        settings: Whether stages run on this machine; None takes the usual ones.
 
     Raises:
         DataContractError: there is no log at all.
@@ -137,8 +142,26 @@ def check_log(
     others = list(hints_of(report))
     if recipe is not None:
         others += judge_categories(checking.unlisted, recipe)
+        others += _recipe_problems(recipe, settings or Settings())
     report.problems = judge(report, findings, recipe, others)
     return report
+
+
+def _recipe_problems(recipe: RunConfig, settings: Settings) -> Iterator[Problem]:
+    """Yield why a recipe can come to no verdict whatever the log is: a cycle would be refused."""
+    request = RunRequest(
+        recipe=recipe.reference,
+        as_of=None,
+        now=datetime.now(UTC),
+        may_promote=True,
+        num_devices=1,
+        trigger="log check",
+    )
+    asked = Asked(request, recipe, settings, may_settle=False)
+    for error in refusals(asked, QUESTIONS_OF_RECIPE):
+        for said in error.problems or (str(error),):
+            lead = f"recipe {recipe.reference} cannot be run: "
+            yield Problem(Severity.ERROR, Finding("recipe", "", f"{lead}{said}", "", ""))
 
 
 def choose_num_workers() -> int:

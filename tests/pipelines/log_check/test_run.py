@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.schemas import ACTIONS
 from pipelines.event_log.findings import Finding
 from pipelines.event_log.log_files import open_event_log
@@ -18,6 +19,7 @@ from pipelines.log_check.found import LogReport, Severity
 from pipelines.log_check.reading import request_id_in, request_of_hash
 from pipelines.log_check.run import check_log, choose_num_workers
 from pipelines.log_check.text import lines_of, told_problems
+from pipelines.preconditions.recipe_alone import require_sound
 from pipelines.storage import to_uri
 from support.tiny_log import (
     ACTIONS_15,
@@ -254,3 +256,18 @@ def test_labels_are_those_of_the_snapshot(tmp_path: Path) -> None:
     assert by_day[18].get("repin", 0) == 2
     assert report.acted.named == 4 and report.acted.found == 3
     assert int(np.sum(report.sequence_lengths)) == 7
+
+
+def test_a_recipe_that_no_cycle_could_be_begun_with_is_an_error(log: Path) -> None:
+    """The questions are those of `homefeed recipe check` about the recipe alone."""
+    base = tiny_config()
+    gate = base.model_gate.model_copy(update={"target_metric": "hit_at_3.bye"})
+    config = base.model_copy(update={"model_gate": gate})
+    found = [p.finding.message for p in check_log(str(log), config).problems]
+    [message] = [text for text in found if "hit_at_3.bye" in text]
+    with pytest.raises(ConfigurationError) as refused:
+        require_sound(config)
+    assert refused.value.problems[0] in message
+    assert message.startswith(f"recipe {config.reference} cannot be run: ")
+    assert "recipe" in errors(check_log(str(log), config))
+    assert "recipe" not in errors(check_log(str(log), base))
