@@ -134,6 +134,7 @@ class LogReport:
     missing_pins: dict[str, tuple[int, ...]] = field(default_factory=dict)  # the first, by version
     users: Embeddings = field(default_factory=Embeddings)
     problems: list[Problem] = field(default_factory=list)
+    names: dict[int, str] = field(default_factory=dict)  # ids in the problems -> such as "pin 'p1'"
 
     @property
     def shown(self) -> Exposures:

@@ -7,6 +7,7 @@ keys of all users' rows. The rest lies in a scratch folder. Not for judging what
 (`judgements`), nor for showing it (`text`, `page`).
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 
 from pipelines.contracts.artifacts import RunRequest
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.features.catalogue import LOG_TABLES
 from pipelines.contracts.features.numeric import number_columns
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
@@ -28,6 +29,7 @@ from pipelines.event_log.categories import extra_columns
 from pipelines.event_log.cross_rules import action_before_request, request_of_two_users
 from pipelines.event_log.findings import Finding
 from pipelines.event_log.log_files import EventLog, LogFile, find_event_log
+from pipelines.event_log.names import IdColumn, names_of
 from pipelines.event_log.reader import pin_time_problems
 from pipelines.log_check import embeddings, scratch
 from pipelines.log_check.categories import Counts, add_counts, judge_categories
@@ -46,6 +48,7 @@ from pipelines.log_check.matching import (
 )
 from pipelines.log_check.people import count_people
 from pipelines.log_check.reading import Wanted, distinct, request_id_in, request_of_hash
+from pipelines.log_check.text import whole_numbers_in
 from pipelines.metrics.usage import memory_limit_bytes
 from pipelines.preconditions.cycle import QUESTIONS_OF_RECIPE, Asked, refusals
 from pipelines.settings import Settings
@@ -144,7 +147,20 @@ def check_log(
         others += judge_categories(checking.unlisted, recipe)
         others += _recipe_problems(recipe, settings or Settings())
     report.problems = judge(report, findings, recipe, others)
+    report.names = _names_in(event_log, report.problems)
     return report
+
+
+def _names_in(event_log: EventLog, problems: Sequence[Problem]) -> dict[int, str]:
+    """Return the names of the pins and users that problems tell by their ids."""
+    found: dict[int, str] = {}
+    numbers = whole_numbers_in(" ".join(problem.finding.message for problem in problems))
+    columns: tuple[tuple[str, IdColumn], ...] = (("user", "user_id"), ("pin", "pin_id"))
+    for what, column in columns:
+        with contextlib.suppress(DataContractError):  # the ids alone say which row it is
+            names = names_of(event_log, column, numbers)
+            found |= {number: f"{what} {name!r}" for number, name in names.items()}
+    return found
 
 
 def _recipe_problems(recipe: RunConfig, settings: Settings) -> Iterator[Problem]:

@@ -3,6 +3,7 @@
 Not for the page (`page`).
 """
 
+import re
 from collections.abc import Iterator
 from datetime import date
 from itertools import groupby
@@ -103,12 +104,23 @@ def told_problems(report: LogReport) -> Iterator[tuple[Severity, str]]:
         severity, findings = list(Severity)[rank], [problem.finding for problem in group]
         days = [finding.day for finding in findings if finding.day]
         if not days:
-            yield severity, describe(findings, report.uri)
+            yield severity, _with_names(describe(findings, report.uri), report.names)
         elif len(days) <= DAYS_TOLD:
             yield from ((severity, finding.message) for finding in findings)
         else:
             told = f"{len(days)} days from {min(days)} to {max(days)}, the first of them:"
             yield severity, f"{told} {findings[0].message}"
+
+
+def whole_numbers_in(text: str) -> list[int]:
+    """Return the whole numbers of a text, each once; ids are among them."""
+    return list(dict.fromkeys(map(int, re.findall(r"(?<!\d)-?\d{1,19}(?!\d)", text))))
+
+
+def _with_names(text: str, names: dict[int, str]) -> str:
+    """Return a sentence with the names of those ids in it that were made from names."""
+    known = [f"{each} is {names[each]}" for each in whole_numbers_in(text) if each in names]
+    return f"{text} ({', '.join(known)})" if known else text
 
 
 def _kind(problem: Problem) -> tuple[int, str, str, str]:

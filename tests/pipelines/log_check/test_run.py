@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -20,7 +21,9 @@ from pipelines.log_check.reading import request_id_in, request_of_hash
 from pipelines.log_check.run import check_log, choose_num_workers
 from pipelines.log_check.text import lines_of, told_problems
 from pipelines.preconditions.recipe_alone import require_sound
+from pipelines.sources.writer.identifiers import id_of
 from pipelines.storage import to_uri
+from support.own_tables import write_own_log
 from support.tiny_log import (
     ACTIONS_15,
     IMPRESSIONS_15,
@@ -271,3 +274,17 @@ def test_a_recipe_that_no_cycle_could_be_begun_with_is_an_error(log: Path) -> No
     assert message.startswith(f"recipe {config.reference} cannot be run: ")
     assert "recipe" in errors(check_log(str(log), config))
     assert "recipe" not in errors(check_log(str(log), base))
+
+
+def test_pins_are_told_with_the_texts_that_their_ids_were_made_from(tmp_path: Path) -> None:
+    write_own_log(tmp_path / "own", 1, 2)
+    path = next((tmp_path / "own/pins").glob("*.parquet"))
+    rows = pq.read_table(path)
+    some = rows.filter(pc.not_equal(rows["pin_id"], id_of("p1")))
+    twice = some.filter(pc.equal(some["pin_id"], id_of("p2")))
+    pq.write_table(pa.concat_tables([some, twice]), path)
+    told = [text for _, text in told_problems(check_log(str(tmp_path / "own")))]
+    [repeated] = [text for text in told if "more than one embedding" in text]
+    assert repeated.endswith(f"({id_of('p2')} is pin 'p2')")
+    [missing] = [text for text in told if "embedding of version" in text and "first: " in text]
+    assert missing.endswith(f"({id_of('p1')} is pin 'p1')")
