@@ -11,7 +11,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ from pipelines.log_check.text import whole_numbers_in
 from pipelines.metrics.usage import memory_limit_bytes
 from pipelines.preconditions.cycle import QUESTIONS_OF_RECIPE, Asked, refusals
 from pipelines.settings import Settings
+from pipelines.snapshot.build import check_covered
+from pipelines.snapshot.plan import plan_of
 from pipelines.snapshot.pool import BYTES_WORTH_A_POOL, run_all
 from pipelines.storage import open_filesystem, to_uri
 
@@ -146,6 +148,8 @@ def check_log(
     if recipe is not None:
         others += judge_categories(checking.unlisted, recipe)
         others += _recipe_problems(recipe, settings or Settings())
+        if span == Span():
+            others += _coverage_problems(event_log, recipe)
     report.problems = judge(report, findings, recipe, others)
     report.names = _names_in(event_log, report.problems)
     return report
@@ -178,6 +182,21 @@ def _recipe_problems(recipe: RunConfig, settings: Settings) -> Iterator[Problem]
         for said in error.problems or (str(error),):
             lead = f"recipe {recipe.reference} cannot be run: "
             yield Problem(Severity.ERROR, Finding("recipe", "", f"{lead}{said}", "", ""))
+
+
+def _coverage_problems(event_log: EventLog, recipe: RunConfig) -> Iterator[Problem]:
+    """Yield that a cycle of the day after the log's last would have a window without impressions.
+
+    What else such a cycle needs of the log is judged by the rows.
+    """
+    if not event_log.files_of("impressions"):
+        return
+    last = event_log.span("impressions")[1]
+    as_of = datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=1)
+    try:
+        check_covered(event_log, plan_of(recipe, as_of))
+    except DataContractError as error:
+        yield Problem(Severity.ERROR, Finding("window_without_impressions", "", str(error), "", ""))
 
 
 def choose_num_workers() -> int:

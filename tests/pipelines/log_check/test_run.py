@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from pipelines.event_log.log_files import open_event_log
 from pipelines.log_check import run
 from pipelines.log_check.found import LogReport, Severity
 from pipelines.log_check.reading import request_id_in, request_of_hash
-from pipelines.log_check.run import check_log, choose_num_workers
+from pipelines.log_check.run import Span, check_log, choose_num_workers
 from pipelines.log_check.text import lines_of, told_problems
 from pipelines.preconditions.recipe_alone import require_sound
 from pipelines.sources.writer.identifiers import id_of
@@ -288,3 +289,13 @@ def test_pins_are_told_with_the_texts_that_their_ids_were_made_from(tmp_path: Pa
     assert repeated.endswith(f"({id_of('p2')} is pin 'p2')")
     [missing] = [text for text in told if "embedding of version" in text and "first: " in text]
     assert missing.endswith(f"({id_of('p1')} is pin 'p1')")
+
+
+def test_windows_that_the_log_does_not_reach_are_an_error_for_its_recipe_alone(log: Path) -> None:
+    config = tiny_config(holdout_days=1, embargo_days=30)
+    found = errors(check_log(str(log), config))["window_without_impressions"]
+    assert re.search("no impressions in the training window .* of as_of 2017-01-20", found.message)
+    assert "covers 2017-01-14 to 2017-01-19" in found.message
+    assert "window_without_impressions" not in errors(check_log(str(log), tiny_config()))
+    some_days = Span(date(2017, 1, 18), date(2017, 1, 19))
+    assert "window_without_impressions" not in errors(check_log(str(log), config, some_days))
