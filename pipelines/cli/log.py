@@ -54,9 +54,11 @@ def check(
     from pipelines.log_check.run import Span, check_log
     from pipelines.log_check.text import lines_of, told_problems
 
-    place = location or Settings().event_log_location
+    settings = Settings()
+    place = location or settings.event_log_location
     span = Span(_day(from_day, "--from"), _day(to_day, "--to"))
-    report = check_log(place, make_recipe(recipe) if recipe else None, span, workers)
+    config = make_recipe(recipe) if recipe else None
+    report = check_log(place, config, span, workers, settings)
     for line in lines_of(report):
         say(line)
     if html:
@@ -77,34 +79,34 @@ def check(
 def show(
     location: Location = "",
     request: Annotated[str, typer.Option(help="Its request_id.")] = "",
-    user: Annotated[int | None, typer.Option(help="Or a user_id: the newest request.")] = None,
+    user: Annotated[str, typer.Option(help="Or a user's id, or text: the newest request.")] = "",
     as_of: Annotated[str, typer.Option(help="Day of the cycle that would see it.")] = "",
     recipe: Annotated[str, typer.Option(help="HOMEFEED_RECIPE by default.")] = "",
 ) -> None:
     """Show what a model would see of a request: candidates with labels, actions, user, numbers."""
     from pipelines.event_log.log_files import open_event_log
-    from pipelines.log_check import one_user
-    from pipelines.log_check.show import lines_of, request_row
+    from pipelines.log_check.one_request import one_user
+    from pipelines.log_check.one_request.show import lines_of, request_row
 
-    if bool(request) == (user is not None):
+    if bool(request) == bool(user):
         raise ConfigurationError(
-            f"--request is {request!r} and --user is {user}; expected one of the two; name a "
+            f"--request is {request!r} and --user is {user!r}; expected one of the two; name a "
             f"request or a user"
         )
     settings = Settings()
     config = make_recipe(recipe or settings.recipe)
     event_log = open_event_log(storage.to_uri(location or settings.event_log_location))
-    at_ms = None
     if request:
-        user, at_ms = one_user.find_request(event_log, request)
-    assert user is not None  # one of the two was given
+        user_id, at_ms = one_user.find_request(event_log, request)
+    else:
+        user_id, at_ms = one_user.find_user(event_log, user), None
     day = _day(as_of, "--as-of")
     end = (
         datetime(day.year, day.month, day.day, tzinfo=UTC)
         if day
         else one_user.as_of_for(event_log, config, at_ms)
     )
-    built = one_user.build_one_user(event_log, config, end, user)
+    built = one_user.build_one_user(event_log, config, end, user_id)
     for line in lines_of(built, request_row(built, request)):
         say_indented(line) if line.startswith(" ") else say(line)
 

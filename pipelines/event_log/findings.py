@@ -6,6 +6,7 @@ So each rule is written once, as a function that gives findings. Not for the rul
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date
 
 from pipelines.contracts.errors import DataContractError
 
@@ -17,7 +18,7 @@ class Finding:
     rule: str  # short id, such as 'known_before_it_happened'
     where: str  # the file, or '' where `problem` says it
     problem: str
-    expected: str
+    expected: str  # '' where `problem` says it, as of the remedy
     remedy: str
     table: str = ""
     column: str = ""
@@ -25,12 +26,14 @@ class Finding:
     key: str = ""  # of that row, such as 'pin_id=7'
     value: str = ""  # found there
     num_rows: int = 1  # rows that break the rule
+    day: date | None = None  # that it is about, where many days may have the same
 
     @property
     def message(self) -> str:
         """The finding in one sentence: where, what was found, what was expected, what to change."""
         where = f"{self.where}: " if self.where else ""
-        return f"{where}{self.problem}; expected {self.expected}; {self.remedy}"
+        expected = f"expected {self.expected}" if self.expected else ""
+        return where + "; ".join(part for part in (self.problem, expected, self.remedy) if part)
 
 
 def require_none(findings: Iterable[Finding]) -> None:

@@ -19,6 +19,7 @@ from pipelines.event_log.embeddings import number_problems
 from pipelines.event_log.findings import Finding
 from pipelines.event_log.log_files import EventLog, LogFile
 from pipelines.log_check import scratch
+from pipelines.log_check.categories import Counts
 from pipelines.log_check.exposures import pair_keys
 from pipelines.log_check.found import Embeddings
 from pipelines.log_check.reading import Collector, Wanted, numbers, read_checked, usable
@@ -50,6 +51,7 @@ class TableFound:
 
     embeddings: dict[str, Embeddings] = field(default_factory=dict)  # by version
     findings: list[Finding] = field(default_factory=list)
+    unlisted: Counts = field(default_factory=dict)
 
 
 def read_table(task: TableTask) -> TableFound:
@@ -65,6 +67,7 @@ def read_table(task: TableTask) -> TableFound:
             scratch.append(task.columns, _keys(table, kept, names))
     scratch.write_names(task.columns, list(names))
     found.findings = list(collector.found.values())
+    found.unlisted = collector.unlisted
     return found
 
 

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from pipelines.event_log.findings import Finding
 from pipelines.event_log.log_files import EventLog, LogFile
 from pipelines.log_check import scratch
-from pipelines.log_check.found import Deeds, count_lags
+from pipelines.log_check.found import Deeds, count_times
 from pipelines.log_check.reading import (
     Collector,
     Wanted,
@@ -92,9 +92,7 @@ def _count(rows: pa.Table, deeds: Deeds) -> None:
     deeds.rows += len(rows)
     for entry in pc.value_counts(rows["action_type"].cast(pa.string())).to_pylist():
         deeds.by_type[entry["values"]] = deeds.by_type.get(entry["values"], 0) + entry["counts"]
-    lags = numbers(rows, "known_at") - numbers(rows, "acted_at")
-    deeds.lags = deeds.lags + count_lags(lags)
-    deeds.max_lag_ms = max(deeds.max_lag_ms, int(lags.max(initial=0)))
+    count_times(deeds, numbers(rows, "acted_at"), numbers(rows, "known_at"))
 
 
 def _columns(rows: pa.Table, types: dict[str, int]) -> dict[str, scratch.Column]:

@@ -23,8 +23,9 @@ from pipelines.contracts.time import DAY_MS, HOUR_MS
 from pipelines.event_log.event_index import EventIndex
 from pipelines.event_log.findings import Finding
 from pipelines.log_check import scratch
+from pipelines.log_check.categories import Counts
 from pipelines.log_check.events import Actions, DayTask, folder_of, load_actions
-from pipelines.log_check.found import HOURS, SHIFT_HOURS, Exposures, count_lags
+from pipelines.log_check.found import HOURS, SHIFT_HOURS, Exposures, count_times
 from pipelines.log_check.reading import (
     Collector,
     day_number,
@@ -57,6 +58,7 @@ class ExposuresFound:
     day: date
     exposures: Exposures = field(default_factory=Exposures)
     findings: list[Finding] = field(default_factory=list)
+    unlisted: Counts = field(default_factory=dict)
 
 
 def read_impressions(task: DayTask) -> ExposuresFound:
@@ -65,6 +67,7 @@ def read_impressions(task: DayTask) -> ExposuresFound:
     shown = _read(task, found.exposures, collector)
     if task.part == 0:
         found.findings = list(collector.found.values())
+        found.unlisted = collector.unlisted
     own_pin = distinct(shown.pin)
     scratch.append(_own_folder(task, "impressions", task.day), {"own_pin": own_pin})
     _save_requests(task, shown)
@@ -114,9 +117,7 @@ def _count(rows: pa.Table, at: np.ndarray, start_ms: int, exposures: Exposures) 
     if "is_exploration" in rows.schema.names:
         exposures.exploration += int(np.count_nonzero(rows["is_exploration"].to_numpy() == 1))
     exposures.per_hour = exposures.per_hour + _by_hour(at, start_ms)
-    lags = numbers(rows, "known_at") - at
-    exposures.lags = exposures.lags + count_lags(lags)
-    exposures.max_lag_ms = max(exposures.max_lag_ms, int(lags.max(initial=0)))
+    count_times(exposures, at, numbers(rows, "known_at"))
 
 
 def _by_hour(at: np.ndarray, start_ms: int) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.event_index import Ints
 from pipelines.event_log.findings import Finding
 
@@ -64,6 +65,8 @@ class Exposures:
     labelled_per_hour: Ints = field(default_factory=_hours)  # that got any
     lags: Ints = field(default_factory=_lags)
     max_lag_ms: int = 0
+    min_time_of_day_ms: int = DAY_MS
+    max_time_of_day_ms: int = 0
 
 
 @dataclass
@@ -84,6 +87,8 @@ class Deeds:
     shifts: Ints = field(default_factory=_shifts)  # hours from the nearest impression, -24 to 23
     lags: Ints = field(default_factory=_lags)
     max_lag_ms: int = 0
+    min_time_of_day_ms: int = DAY_MS
+    max_time_of_day_ms: int = 0
 
 
 def add(total: Any, part: Any) -> None:
@@ -92,8 +97,8 @@ def add(total: Any, part: Any) -> None:
         own, other = getattr(total, name), getattr(part, name)
         if isinstance(own, dict):
             own.update({key: own.get(key, 0) + found for key, found in other.items()})
-        elif name == "max_lag_ms":
-            setattr(total, name, max(own, other))
+        elif name.startswith(("max_", "min_")):
+            setattr(total, name, max(own, other) if name.startswith("max_") else min(own, other))
         else:
             setattr(total, name, own + other)
 
@@ -129,6 +134,7 @@ class LogReport:
     missing_pins: dict[str, tuple[int, ...]] = field(default_factory=dict)  # the first, by version
     users: Embeddings = field(default_factory=Embeddings)
     problems: list[Problem] = field(default_factory=list)
+    names: dict[int, str] = field(default_factory=dict)  # ids in the problems -> such as "pin 'p1'"
 
     @property
     def shown(self) -> Exposures:
@@ -145,6 +151,17 @@ class LogReport:
         for part in self.deeds.values():
             add(total, part)
         return total
+
+
+def count_times(total: Exposures | Deeds, at: Ints, known_at: Ints) -> None:
+    """Add when some rows of one day happened, and how long after that they were known."""
+    lags = known_at - at
+    total.lags = total.lags + count_lags(lags)
+    total.max_lag_ms = max(total.max_lag_ms, int(lags.max(initial=0)))
+    if len(at):
+        first, last = int(at.min()) % DAY_MS, int(at.max()) % DAY_MS
+        total.min_time_of_day_ms = min(total.min_time_of_day_ms, first)
+        total.max_time_of_day_ms = max(total.max_time_of_day_ms, last)
 
 
 def count_lags(lags_ms: Ints) -> Ints:

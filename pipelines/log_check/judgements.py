@@ -7,6 +7,7 @@ must look. The bounds are wide: a weekend or a campaign is no defect. Not for co
 
 from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,10 @@ HIGHEST_ZERO_SHARE = 0.01
 
 
 def judge(
-    report: LogReport, findings: Sequence[Finding], recipe: RunConfig | None
+    report: LogReport,
+    findings: Sequence[Finding],
+    recipe: RunConfig | None,
+    others: Sequence[Problem] = (),
 ) -> list[Problem]:
     """Return all problems of a log, the worst first.
 
@@ -52,8 +56,9 @@ def judge(
         report: The totals.
         findings: What breaks the contract.
         recipe: What the log shall serve, or None.
+        others: What was judged elsewhere.
     """
-    problems = [Problem(Severity.ERROR, finding) for finding in findings]
+    problems = [*(Problem(Severity.ERROR, finding) for finding in findings), *others]
     for rule in (_days, _edges, _rates, _hours, _requests, _clocks, _duplicates):
         problems += rule(report)
     problems += _embeddings(report, recipe)
@@ -83,9 +88,10 @@ def label_rates(report: LogReport) -> dict[str, dict[date, float]]:
 
 
 def _problem(
-    severity: Severity, rule: str, table: str, problem: str, expected: str, remedy: str
+    severity: Severity, rule: str, table: str, problem: str, expected: str, remedy: str, **more: Any
 ) -> Problem:
-    return Problem(severity, Finding(rule, "", problem, expected, remedy, table=table))
+    """Return a problem of a table; `more` are further fields of its `Finding`."""
+    return Problem(severity, Finding(rule, "", problem, expected, remedy, table=table, **more))
 
 
 def _days(report: LogReport) -> Iterator[Problem]:
@@ -104,6 +110,7 @@ def _days(report: LogReport) -> Iterator[Problem]:
                 f"impressions: {day} has {num_rows:,} rows, the median day {median:,.0f}",
                 f"at least {LOWEST_DAY_SHARE:.0%} of the median day",
                 f"write impressions/day={day} again if it is not complete",
+                day=day,
             )
         day += timedelta(days=1)
 
@@ -174,6 +181,8 @@ def _rates(report: LogReport) -> Iterator[Problem]:
                 f"{usual:.2%} on the days around it ({num:,} such actions on that day)",
                 f"{LOWEST_RATE_SHARE:.0%} to {HIGHEST_RATE_SHARE:.0%} of the days around it",
                 f"write actions/day={day} again if actions of it are missing or double",
+                value=name,
+                day=day,
             )
 
 
@@ -219,6 +228,7 @@ def _hours(report: LogReport) -> Iterator[Problem]:
                 f"{expected[hours].sum():,.0f} would be usual",
                 f"at least {LOWEST_HOUR_SHARE:.0%} of the usual",
                 f"write actions/day={day} again if these hours are missing",
+                day=day,
             )
 
 

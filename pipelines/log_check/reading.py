@@ -13,22 +13,35 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.features.categorical import CategoricalFeature
 from pipelines.contracts.schemas import contract_of
 from pipelines.event_log import checks
 from pipelines.event_log.findings import Finding
 from pipelines.event_log.log_files import EVENT_TIME_COLUMNS, EventLog, LogFile
 from pipelines.event_log.numbers import number_problems
 from pipelines.event_log.reader import iterate_batches, open_file
+from pipelines.log_check.categories import Counts, add_counts, count_unlisted
 
 BATCH_ROWS = 1 << 18
 Uint64s = np.ndarray
 
 
 class Collector:
-    """Findings of many batches and files: one for each rule, file and column."""
+    """Findings of many batches and files: one for each rule, file and column.
+
+    Values that a recipe does not list are counted beside them.
+    """
 
     def __init__(self) -> None:
         self.found: dict[tuple[str, str, str], Finding] = {}
+        self.unlisted: Counts = {}
+
+    def count(self, rows: pa.Table, features: Iterable[CategoricalFeature]) -> None:
+        """Count a batch's values of those features whose columns can be used."""
+        for feature in features:
+            if feature.name in rows.schema.names:
+                own = count_unlisted(rows, feature)
+                add_counts(self.unlisted, {f"{feature.table}.{feature.name}": own})
 
     def add(self, findings: Iterable[Finding], table: str, offset: int = 0) -> None:
         """Add findings of a batch whose first row is `offset` rows from the start of its file."""
@@ -50,6 +63,7 @@ class Wanted:
     action_types: tuple[str, ...] = ()
     extra_columns: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (table, columns of text)
     number_columns: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (table, columns of numbers)
+    categorical: tuple[CategoricalFeature, ...] = ()
 
 
 def read_checked(
@@ -68,13 +82,15 @@ def read_checked(
         problems = list(checks.column_problems(file.path, dataset.schema, schema, extra, numbers))
         collector.add(problems, file.table)
         bad = {problem.column for problem in problems}
-        wished = dict.fromkeys((*schema.names, *numbers))
+        features = [each for each in wanted.categorical if each.table == file.table]
+        wished = dict.fromkeys((*schema.names, *numbers, *(each.name for each in features)))
         columns = [name for name in wished if name not in bad]
         offset = 0
         for batch in iterate_batches(dataset, file, columns, BATCH_ROWS):
             rows = pa.Table.from_batches([batch])
             found, rows = _row_problems(file, rows, schema, wanted)
             collector.add(found, file.table, offset)
+            collector.count(rows, features)
             yield offset, rows
             offset += len(rows)
     except DataContractError as error:

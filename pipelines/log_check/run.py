@@ -7,18 +7,20 @@ keys of all users' rows. The rest lies in a scratch folder. Not for judging what
 (`judgements`), nor for showing it (`text`, `page`).
 """
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from datetime import date
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
+from pipelines.contracts.artifacts import RunRequest
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.features.catalogue import LOG_TABLES
 from pipelines.contracts.features.numeric import number_columns
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
@@ -27,11 +29,14 @@ from pipelines.event_log.categories import extra_columns
 from pipelines.event_log.cross_rules import action_before_request, request_of_two_users
 from pipelines.event_log.findings import Finding
 from pipelines.event_log.log_files import EventLog, LogFile, find_event_log
+from pipelines.event_log.names import IdColumn, names_of
 from pipelines.event_log.reader import pin_time_problems
 from pipelines.log_check import embeddings, scratch
+from pipelines.log_check.categories import Counts, add_counts, judge_categories
 from pipelines.log_check.events import DayTask, folder_of, place_in_log, read_actions
 from pipelines.log_check.exposures import read_impressions
-from pipelines.log_check.found import Exposures, LogReport, add
+from pipelines.log_check.found import Exposures, LogReport, Problem, Severity, add
+from pipelines.log_check.hints import hints_of
 from pipelines.log_check.judgements import judge
 from pipelines.log_check.matching import (
     REQUESTS_PER_BUCKET,
@@ -43,7 +48,12 @@ from pipelines.log_check.matching import (
 )
 from pipelines.log_check.people import count_people
 from pipelines.log_check.reading import Wanted, distinct, request_id_in, request_of_hash
+from pipelines.log_check.text import whole_numbers_in
 from pipelines.metrics.usage import memory_limit_bytes
+from pipelines.preconditions.cycle import QUESTIONS_OF_RECIPE, Asked, refusals
+from pipelines.settings import Settings
+from pipelines.snapshot.build import check_covered
+from pipelines.snapshot.plan import plan_of
 from pipelines.snapshot.pool import BYTES_WORTH_A_POOL, run_all
 from pipelines.storage import open_filesystem, to_uri
 
@@ -77,6 +87,7 @@ class Checking:
     wanted: Wanted
     label_window_ms: int
     num_workers: int
+    unlisted: Counts = field(default_factory=dict)  # values that the recipe does not list
 
     def run(self, function: Callable[[Any], Any], tasks: Sequence[Any], what: str) -> Iterable[Any]:
         """Yield each task's result, in order; a small log shows no progress."""
@@ -98,6 +109,7 @@ def check_log(
     recipe: RunConfig | None = None,
     span: Span = Span(),
     num_workers: int | None = None,
+    settings: Settings | None = None,
 ) -> LogReport:
     """Return what an event log looks like and all that is wrong with it.
 
@@ -106,6 +118,7 @@ def check_log(
         recipe: What the log shall serve; None checks what holds for any recipe.
         span: Days to look at.
         num_workers: Processes; None takes what cores and memory bear, or one for a small log.
+        settings: Whether stages run on this machine; None takes the usual ones.
 
     Raises:
         DataContractError: there is no log at all.
@@ -131,8 +144,59 @@ def check_log(
         findings += _match(checking, report)
         findings += _read_tables(checking, report)
         count_people(checking.folder, report, len(event_log.files_of("users")))
-    report.problems = judge(report, findings, recipe)
+    others = list(hints_of(report))
+    if recipe is not None:
+        others += judge_categories(checking.unlisted, recipe)
+        others += _recipe_problems(recipe, settings or Settings())
+        if span == Span():
+            others += _coverage_problems(event_log, recipe)
+    report.problems = judge(report, findings, recipe, others)
+    report.names = _names_in(event_log, report.problems)
     return report
+
+
+def _names_in(event_log: EventLog, problems: Sequence[Problem]) -> dict[int, str]:
+    """Return the names of the pins and users that problems tell by their ids."""
+    found: dict[int, str] = {}
+    numbers = whole_numbers_in(" ".join(problem.finding.message for problem in problems))
+    columns: tuple[tuple[str, IdColumn], ...] = (("user", "user_id"), ("pin", "pin_id"))
+    for what, column in columns:
+        with contextlib.suppress(DataContractError):  # the ids alone say which row it is
+            names = names_of(event_log, column, numbers)
+            found |= {number: f"{what} {name!r}" for number, name in names.items()}
+    return found
+
+
+def _recipe_problems(recipe: RunConfig, settings: Settings) -> Iterator[Problem]:
+    """Yield why a recipe can come to no verdict whatever the log is: a cycle would be refused."""
+    request = RunRequest(
+        recipe=recipe.reference,
+        as_of=None,
+        now=datetime.now(UTC),
+        may_promote=True,
+        num_devices=1,
+        trigger="log check",
+    )
+    asked = Asked(request, recipe, settings, may_settle=False)
+    for error in refusals(asked, QUESTIONS_OF_RECIPE):
+        for said in error.problems or (str(error),):
+            lead = f"recipe {recipe.reference} cannot be run: "
+            yield Problem(Severity.ERROR, Finding("recipe", "", f"{lead}{said}", "", ""))
+
+
+def _coverage_problems(event_log: EventLog, recipe: RunConfig) -> Iterator[Problem]:
+    """Yield that a cycle of the day after the log's last would have a window without impressions.
+
+    What else such a cycle needs of the log is judged by the rows.
+    """
+    if not event_log.files_of("impressions"):
+        return
+    last = event_log.span("impressions")[1]
+    as_of = datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=1)
+    try:
+        check_covered(event_log, plan_of(recipe, as_of))
+    except DataContractError as error:
+        yield Problem(Severity.ERROR, Finding("window_without_impressions", "", str(error), "", ""))
 
 
 def choose_num_workers() -> int:
@@ -152,7 +216,7 @@ def _wanted(recipe: RunConfig | None) -> Wanted:
     )
     held = recipe.features.numeric_held
     numbers = tuple((table, number_columns(held, table)) for table in LOG_TABLES)
-    return Wanted(recipe.features.action_types, extra, numbers)
+    return Wanted(recipe.features.action_types, extra, numbers, recipe.features.categorical)
 
 
 def _read_events(checking: Checking, report: LogReport) -> list[Finding]:
@@ -189,6 +253,7 @@ def _read_events(checking: Checking, report: LogReport) -> list[Finding]:
     ]
     for done in checking.run(read_impressions, tasks, "days of impressions"):
         add(report.exposures.setdefault(done.day, Exposures()), done.exposures)
+        add_counts(checking.unlisted, done.unlisted)
         findings += done.findings
     return findings
 
@@ -266,6 +331,7 @@ def _read_tables(checking: Checking, report: LogReport) -> list[Finding]:
         found: dict[str, embeddings.Embeddings] = {}
         for done in checking.run(embeddings.read_table, tasks, f"files of {table}"):
             findings += done.findings
+            add_counts(checking.unlisted, done.unlisted)
             for version, part in done.embeddings.items():
                 add(found.setdefault(version, embeddings.Embeddings()), part)
         findings += embeddings.width_problems(table, found)

@@ -3,7 +3,9 @@
 Not for the page (`page`).
 """
 
+import re
 from collections.abc import Iterator
+from datetime import date
 from itertools import groupby
 
 import numpy as np
@@ -22,6 +24,8 @@ from pipelines.log_check.judgements import label_rates
 FILES_SHOWN = 3
 """Of several files that break one rule, as many are named."""
 DAYS_SHOWN = 31
+DAYS_TOLD = 5
+"""Where more days than these have the same problem, they are told in one line."""
 
 
 def lines_of(report: LogReport) -> Iterator[str]:
@@ -94,22 +98,41 @@ def _day_lines(report: LogReport) -> Iterator[str]:
 
 
 def told_problems(report: LogReport) -> Iterator[tuple[Severity, str]]:
-    """Yield each problem in words; what breaks one rule in several files is one problem."""
+    """Yield each problem in words; what is wrong in several files or on many days is one."""
     in_order = sorted(report.problems, key=_place)
     for (rank, *_), group in groupby(in_order, key=_kind):
-        findings = [problem.finding for problem in group]
-        yield list(Severity)[rank], describe(findings, report.uri)
+        severity, findings = list(Severity)[rank], [problem.finding for problem in group]
+        days = [finding.day for finding in findings if finding.day]
+        if not days:
+            yield severity, _with_names(describe(findings, report.uri), report.names)
+        elif len(days) <= DAYS_TOLD:
+            yield from ((severity, finding.message) for finding in findings)
+        else:
+            told = f"{len(days)} days from {min(days)} to {max(days)}, the first of them:"
+            yield severity, f"{told} {findings[0].message}"
+
+
+def whole_numbers_in(text: str) -> list[int]:
+    """Return the whole numbers of a text, each once; ids are among them."""
+    return list(dict.fromkeys(map(int, re.findall(r"(?<!\d)-?\d{1,19}(?!\d)", text))))
+
+
+def _with_names(text: str, names: dict[int, str]) -> str:
+    """Return a sentence with the names of those ids in it that were made from names."""
+    known = [f"{each} is {names[each]}" for each in whole_numbers_in(text) if each in names]
+    return f"{text} ({', '.join(known)})" if known else text
 
 
 def _kind(problem: Problem) -> tuple[int, str, str, str]:
     """Return what the problems that are told together have in common."""
     finding = problem.finding
-    same = "" if finding.where else finding.message
+    is_alone = not finding.where and finding.day is None
+    same = finding.message if is_alone else finding.value if finding.day else ""
     return (list(Severity).index(problem.severity), finding.rule, finding.column, same)
 
 
-def _place(problem: Problem) -> tuple[int, str, str, str, str]:
-    return (*_kind(problem), problem.finding.where)
+def _place(problem: Problem) -> tuple[int, str, str, str, str, date]:
+    return (*_kind(problem), problem.finding.where, problem.finding.day or date.min)
 
 
 def describe(findings: list[Finding], uri: str) -> str:

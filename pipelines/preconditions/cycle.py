@@ -141,8 +141,11 @@ def ask_comparable(asked: Asked) -> None:
     )
 
 
+QUESTIONS_OF_RECIPE: tuple[Callable[[Asked], None], ...] = (ask_recipe, ask_functions)
+"""What is asked of the recipe alone; `homefeed log check` asks it too."""
+
 QUESTIONS: tuple[Callable[[Asked], None], ...] = (
-    *(ask_recipe, ask_functions, ask_hardware),
+    *(*QUESTIONS_OF_RECIPE, ask_hardware),
     *(ask_event_log, ask_fed),
     *(ask_tracking, ask_record, ask_champion, ask_comparable),
 )

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from pipelines import storage
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.event_log.log_files import EventLog, LogFile, open_event_log
+from pipelines.event_log.log_files import EventLog, open_event_log
+from pipelines.event_log.names import name_files
 from pipelines.event_log.record import (
-    NAMES,
     RECORD_FILE,
     WRITERS_FILE,
     EventLogRecord,
@@ -62,17 +62,10 @@ def find_log(uri: str) -> Existing | None:
             f"because the adapter counts what is in its log; choose another folder"
         )
     log = open_event_log(uri)
-    _, root = storage.open_filesystem(uri)
     for name in set(list_below(uri, ".parquet")) - set(record.files):
         if WRITERS_FILE.fullmatch(name):
             storage.remove(storage.join(uri, name))
-    kept = tuple(
-        LogFile(folder, f"{root}/{name}", None, 0)
-        for folder in NAMES.values()
-        for name in record.files
-        if name.startswith(f"{folder}/")
-    )
-    return Existing(record, EventLog(uri, (*log.files, *kept)), seen)
+    return Existing(record, EventLog(uri, (*log.files, *name_files(uri, record))), seen)
 
 
 def place_new(folder: Path, uri: str, record: EventLogRecord) -> None:

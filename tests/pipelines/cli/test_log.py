@@ -11,6 +11,8 @@ from typer.testing import CliRunner, Result
 
 from pipelines.cli.main import app
 from pipelines.contracts.errors import ConfigurationError, DataContractError
+from pipelines.preconditions.recipe_alone import require_sound
+from pipelines.recipes import make_recipe
 from support.tiny_log import IMPRESSIONS_15, rewrite, write_tiny_log
 
 ACTIONS_17 = "actions/day=2017-01-17/part-0.parquet"
@@ -98,3 +100,17 @@ def test_the_page_reads_offline_and_shows_problems_before_plots(log: Path, tmp_p
     assert not re.search(r"(?:src|href)=[\"']https?:", text)
     assert "1 error" in text
     assert text.index("a null where none may be") < text.index("<svg")
+
+
+def test_what_recipe_check_says_of_a_recipe_alone_is_said_beside_the_log(
+    log: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "bye.yaml"
+    recipe.write_text("extends: smoke\nmodel_gate: {target_metric: hit_at_3.bye}\n")
+    done = said(str(log), "--recipe", str(recipe))
+    assert isinstance(done.exception, DataContractError)
+    [line] = [line for line in done.output.splitlines() if "hit_at_3.bye" in line]
+    assert line.startswith("ERROR: recipe ")
+    with pytest.raises(ConfigurationError) as refused:
+        require_sound(make_recipe(str(recipe)))
+    assert line.endswith(refused.value.problems[0])

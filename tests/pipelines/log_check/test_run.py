@@ -3,22 +3,28 @@
 import os
 import re
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.schemas import ACTIONS
 from pipelines.event_log.findings import Finding
 from pipelines.event_log.log_files import open_event_log
 from pipelines.log_check import run
 from pipelines.log_check.found import LogReport, Severity
 from pipelines.log_check.reading import request_id_in, request_of_hash
-from pipelines.log_check.run import check_log, choose_num_workers
+from pipelines.log_check.run import Span, check_log, choose_num_workers
 from pipelines.log_check.text import lines_of, told_problems
+from pipelines.preconditions.recipe_alone import require_sound
+from pipelines.sources.writer.identifiers import id_of
 from pipelines.storage import to_uri
+from support.own_tables import write_own_log
 from support.tiny_log import (
     ACTIONS_15,
     IMPRESSIONS_15,
@@ -254,3 +260,42 @@ def test_labels_are_those_of_the_snapshot(tmp_path: Path) -> None:
     assert by_day[18].get("repin", 0) == 2
     assert report.acted.named == 4 and report.acted.found == 3
     assert int(np.sum(report.sequence_lengths)) == 7
+
+
+def test_a_recipe_that_no_cycle_could_be_begun_with_is_an_error(log: Path) -> None:
+    """The questions are those of `homefeed recipe check` about the recipe alone."""
+    base = tiny_config()
+    gate = base.model_gate.model_copy(update={"target_metric": "hit_at_3.bye"})
+    config = base.model_copy(update={"model_gate": gate})
+    found = [p.finding.message for p in check_log(str(log), config).problems]
+    [message] = [text for text in found if "hit_at_3.bye" in text]
+    with pytest.raises(ConfigurationError) as refused:
+        require_sound(config)
+    assert refused.value.problems[0] in message
+    assert message.startswith(f"recipe {config.reference} cannot be run: ")
+    assert "recipe" in errors(check_log(str(log), config))
+    assert "recipe" not in errors(check_log(str(log), base))
+
+
+def test_pins_are_told_with_the_texts_that_their_ids_were_made_from(tmp_path: Path) -> None:
+    write_own_log(tmp_path / "own", 1, 2)
+    path = next((tmp_path / "own/pins").glob("*.parquet"))
+    rows = pq.read_table(path)
+    some = rows.filter(pc.not_equal(rows["pin_id"], id_of("p1")))
+    twice = some.filter(pc.equal(some["pin_id"], id_of("p2")))
+    pq.write_table(pa.concat_tables([some, twice]), path)
+    told = [text for _, text in told_problems(check_log(str(tmp_path / "own")))]
+    [repeated] = [text for text in told if "more than one embedding" in text]
+    assert repeated.endswith(f"({id_of('p2')} is pin 'p2')")
+    [missing] = [text for text in told if "embedding of version" in text and "first: " in text]
+    assert missing.endswith(f"({id_of('p1')} is pin 'p1')")
+
+
+def test_windows_that_the_log_does_not_reach_are_an_error_for_its_recipe_alone(log: Path) -> None:
+    config = tiny_config(holdout_days=1, embargo_days=30)
+    found = errors(check_log(str(log), config))["window_without_impressions"]
+    assert re.search("no impressions in the training window .* of as_of 2017-01-20", found.message)
+    assert "covers 2017-01-14 to 2017-01-19" in found.message
+    assert "window_without_impressions" not in errors(check_log(str(log), tiny_config()))
+    some_days = Span(date(2017, 1, 18), date(2017, 1, 19))
+    assert "window_without_impressions" not in errors(check_log(str(log), config, some_days))

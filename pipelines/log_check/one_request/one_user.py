@@ -6,9 +6,10 @@ putting it into words (`show`).
 """
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,12 @@ from pipelines.event_log import checks
 from pipelines.event_log.findings import require_none
 from pipelines.event_log.first_seen import FirstSeen
 from pipelines.event_log.log_files import EventLog, LogFile, day_of
+from pipelines.event_log.names import has_names, names_of
 from pipelines.event_log.reader import iterate_batches, open_file
 from pipelines.log_check import scratch
 from pipelines.snapshot.kernel import build_shard
 from pipelines.snapshot.pins import open_pin_index, write_pins
-from pipelines.snapshot.plan import SnapshotPlan, make_plan
+from pipelines.snapshot.plan import SnapshotPlan, make_plan, plan_of
 from pipelines.snapshot.shard import ShardRows, ShardTables
 from pipelines.snapshot.spill import (
     SpillSummary,
@@ -41,6 +43,7 @@ from pipelines.snapshot.spill import (
     read_spilled,
     run_task,
 )
+from pipelines.sources.writer.identifiers import id_of
 from pipelines.storage import open_filesystem
 
 BATCH_ROWS = 1 << 18
@@ -53,6 +56,8 @@ class OneUser:
     plan: SnapshotPlan
     tables: ShardTables
     pins: pa.Table
+    user_names: dict[int, str]  # that ids were made from, where the log has them
+    pin_names: dict[int, str]
 
 
 def find_request(event_log: EventLog, request_id: str) -> tuple[int, int]:
@@ -81,19 +86,62 @@ def find_request(event_log: EventLog, request_id: str) -> tuple[int, int]:
     )
 
 
+def find_user(event_log: EventLog, text: str) -> int:
+    """Return the id of the user that a text names: a name of the log's writer, or the id itself.
+
+    In a log whose ids were made from names, '007' is a name and not 7; an id is taken as one only
+    where no user has it as a name.
+
+    Raises:
+        ConfigurationError: the log keeps names, and none is this one or that of this id; or it
+            keeps none, and the text is no id.
+    """
+    number = int(text) if re.fullmatch(r"-?\d+", text) else None
+    if not has_names(event_log, "user_id"):
+        if number is None or not -(2**63) <= number < 2**63:
+            raise ConfigurationError(
+                f"--user is {text!r}; expected a whole number, because the ids of users in the "
+                f"event log at {event_log.uri} are such; correct it"
+            )
+        return number
+    own = id_of(text)
+    known = names_of(event_log, "user_id", [own] if number is None else [own, number])
+    for each in (own, number):
+        if each in known:
+            assert each is not None  # it is an id
+            return each
+    raise ConfigurationError(
+        f"the event log at {event_log.uri} has no user {text!r}; expected a text as it was given "
+        f"to EventLogWriter, because the ids of users in this log were texts, or the number that "
+        f"the log has for it; correct --user"
+    )
+
+
+def named(number: int, names: dict[int, str]) -> str:
+    """Return an id for a person: with the name that it was made from, where that is known."""
+    return f"{number} ({names[number]!r})" if number in names else str(number)
+
+
 def as_of_for(event_log: EventLog, recipe: RunConfig, at_ms: int | None) -> datetime:
-    """Return the earliest as_of whose holdout holds an instant, or the end of the log.
+    """Return the day after the log's last impressions, or an earlier one that suits an instant.
 
     Args:
         event_log: The log.
-        recipe: What says how long a label is waited for.
-        at_ms: The instant; None takes the day after the log's last impressions.
+        recipe: What says how long the windows are, and how long a label is waited for.
+        at_ms: The instant; where it lies in no window of that day's cycle, the earliest day whose
+            holdout holds it. None asks for no instant.
     """
-    day = event_log.span("impressions")[1] if at_ms is None else day_of(at_ms)
-    midnight = floor_to_day(datetime.fromisoformat(f"{day}T00:00:00+00:00"))
+    last = _midnight(event_log.span("impressions")[1]) + timedelta(days=1)
+    windows = plan_of(recipe, last).windows.values()
+    if at_ms is None or any(window.start_ms <= at_ms < window.end_ms for window in windows):
+        return last
     wait = timedelta(hours=recipe.snapshot.label_window_hours)
-    end = midnight + timedelta(days=1) + (wait if at_ms is not None else timedelta())
+    end = _midnight(day_of(at_ms)) + timedelta(days=1) + wait
     return end if end == floor_to_day(end) else floor_to_day(end) + timedelta(days=1)
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
 def build_one_user(
@@ -120,7 +168,10 @@ def build_one_user(
             rows = ShardRows(**{name: read_spilled(spilled, 0, name) for name in names})
             tables = build_shard(rows, open_pin_index(out, spilled, plan), plan)
         pins = open_table(out, PINS_FILE)
-    return OneUser(plan, tables, pins)
+    own_names = names_of(event_log, "user_id", [user_id])
+    return OneUser(
+        plan, tables, pins, own_names, names_of(event_log, "pin_id", pins["pin_id"].to_pylist())
+    )
 
 
 def _first_seen(event_log: EventLog, plan: SnapshotPlan, found: SpillSummary) -> FirstSeen:
@@ -157,8 +208,9 @@ def _write_own_log(event_log: EventLog, plan: SnapshotPlan, user_id: int, folder
     pins = np.unique(np.concatenate(shown))
     if len(pins) == 0:
         training, holdout = plan.windows.values()
+        whose = named(user_id, names_of(event_log, "user_id", [user_id]))
         raise ConfigurationError(
-            f"user {user_id} has no impressions from {training.start:%Y-%m-%d} to "
+            f"user {whose} has no impressions from {training.start:%Y-%m-%d} to "
             f"{holdout.end:%Y-%m-%d} in the event log at {event_log.uri}, the windows of as_of "
             f"{plan.as_of:%Y-%m-%d}; expected some; correct --user, --request or --as-of"
         )

@@ -14,10 +14,13 @@ from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.files import own_temporary_folder
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.event_log.log_files import open_event_log
-from pipelines.log_check.one_user import build_one_user
+from pipelines.log_check.one_request.one_user import build_one_user
 from pipelines.log_check.run import check_log
 from pipelines.recipes import smoke
 from pipelines.snapshot.build import write_snapshot
+from pipelines.sources import EventLogWriter
+from pipelines.sources.writer.identifiers import id_of
+from support.own_tables import VERSION, acted_on, pins, shown_on, users
 from support.runs import PLANTED_AS_OF, make_run
 from support.tiny_log import (
     ACTIONS_15,
@@ -175,3 +178,63 @@ def test_what_a_killed_look_has_left_is_removed_by_the_next(
         (orphan / "event_log").mkdir(parents=True)
         look()
         assert list(temporary.rglob("*")) == [orphan.parent]
+
+
+@pytest.fixture
+def own_log(tmp_path: Path) -> str:
+    """A log of texts: user `00091480` is another one than `91480`, and pins are p0 to p2."""
+    with EventLogWriter(tmp_path / "own", VERSION) as writer:
+        writer.pins(pins())
+        writer.users({**users(), "user_id": ["00091480", "91480"]})
+        for day in range(1, 8):
+            names = {"u0": "00091480", "u1": "91480"}
+            writer.impressions(shown_on(day).replace({"user_id": names}))
+            writer.actions(acted_on(day).replace({"user_id": names}))
+    recipe = tmp_path / "own.yaml"
+    days = "training_days: 2, embargo_days: 1, holdout_days: 1, history_days: 5, core_days: 4"
+    recipe.write_text(
+        f"extends: smoke\nsnapshot: {{{days}, popularity_days: 3, embedding_version: {VERSION}}}\n"
+    )
+    return str(tmp_path / "own")
+
+
+def own(log: str, *words: str) -> Result:
+    return said(*words, log, "--recipe", str(Path(log).parent / "own.yaml"))
+
+
+def test_a_user_is_named_by_the_text_that_the_log_was_made_from(own_log: str) -> None:
+    for name, request in (("00091480", "6-0"), ("91480", "6-1")):
+        output = own(own_log, "--user", name).output
+        assert output.startswith(
+            f"request {request} of user {id_of(name)} ('{name}') at 2024-01-06"
+        )
+        assert own(own_log, "--user", str(id_of(name))).output == output
+    assert f"pin {id_of('p1')} ('p1'), got " in output
+    assert f"click on pin {id_of('p2')} ('p2'), " in output
+
+
+def test_a_user_that_a_log_of_texts_does_not_have_is_told_so(own_log: str) -> None:
+    done = own(own_log, "--user", "091480")
+    assert isinstance(done.exception, ConfigurationError)
+    assert "has no user '091480'; expected a text as it was given" in str(done.exception)
+    assert "because the ids of users in this log were texts" in str(done.exception)
+    done = own(own_log, "--user", "91480", "--as-of", "2024-02-20")
+    assert f"user {id_of('91480')} ('91480') has no impressions from" in str(done.exception)
+
+
+@pytest.mark.parametrize("user", ["bob", str(2**70)])
+def test_a_user_of_a_log_of_whole_numbers_is_one(log: str, user: str) -> None:
+    done = said(log, "--user", user, "--recipe", "smoke")
+    assert isinstance(done.exception, ConfigurationError)
+    assert f"--user is '{user}'; expected a whole number" in str(done.exception)
+
+
+def test_a_request_is_shown_as_of_the_log_s_end_where_that_holds_it(own_log: str) -> None:
+    """The day after the log's last is the 8th: its windows are the 3rd and 4th, and the 6th."""
+    for request, window in (
+        ("4-0", "training window of as_of 2024-01-08, 2024-01-03 00:00 to 2024-01-05 00:00;"),
+        ("6-0", "holdout window of as_of 2024-01-08, 2024-01-06 00:00 to 2024-01-07 00:00;"),
+        ("5-0", "holdout window of as_of 2024-01-07, 2024-01-05 00:00 to 2024-01-06 00:00;"),
+        ("7-0", "holdout window of as_of 2024-01-09, 2024-01-07 00:00 to 2024-01-08 00:00;"),
+    ):
+        assert window in own(own_log, "--request", request).output

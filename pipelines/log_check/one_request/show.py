@@ -18,7 +18,7 @@ from pipelines.contracts.schemas import (
     label_column,
     numeric_column,
 )
-from pipelines.log_check.one_user import OneUser
+from pipelines.log_check.one_request.one_user import OneUser, named
 
 ACTIONS_SHOWN = 20
 
@@ -53,10 +53,12 @@ def lines_of(built: OneUser, row: int) -> Iterator[str]:
         for name in built.tables.requests.column_names
     }
     split = "holdout" if request["split"] == SPLIT_HOLDOUT else "training"
+    window = built.plan.windows[split]
     yield (
-        f"request {request['request_id']} of user {request['user_id']} at "
+        f"request {request['request_id']} of user {named(request['user_id'], built.user_names)} at "
         f"{_time(request['impressed_at'])}; in the {split} window of as_of "
-        f"{built.plan.as_of:%Y-%m-%d}; {'a core' if request['is_core'] else 'no core'} user"
+        f"{built.plan.as_of:%Y-%m-%d}, {window.start:%Y-%m-%d %H:%M} to {window.end:%Y-%m-%d %H:%M}"
+        f"; {'a core' if request['is_core'] else 'no core'} user"
     )
     yield from _user_lines(built, request)
     yield from _action_lines(built, request)
@@ -82,7 +84,8 @@ def _action_lines(built: OneUser, request: dict[str, Any]) -> Iterator[str]:
     for place in range(end - 1, end - 1 - shown, -1):
         action = {name: timeline[name][place].as_py() for name in timeline.column_names}
         yield (
-            f"  {types[action['action_type_id'] - 1]} on pin {pins[action['pin_row']].as_py()}, "
+            f"  {types[action['action_type_id'] - 1]} on pin "
+            f"{named(pins[action['pin_row']].as_py(), built.pin_names)}, "
             f"{_age(at - action['acted_at'])} before, at {_time(action['acted_at'])}, known at "
             f"{_time(action['known_at'])}"
         )
@@ -104,9 +107,10 @@ def _candidate_lines(built: OneUser, request: dict[str, Any]) -> Iterator[str]:
         )
         codes = _codes(examples, row, features.categorical_of("impressions"))
         codes += _codes(built.pins, pin_row, features.categorical_of("pins"))
+        pin = named(built.pins["pin_id"][pin_row].as_py(), built.pin_names)
         yield (
-            f"  position {examples['position'][row].as_py()}: pin "
-            f"{built.pins['pin_id'][pin_row].as_py()}, got {' and '.join(got) or 'nothing'}; "
+            f"  position {examples['position'][row].as_py()}: pin {pin}, "
+            f"got {' and '.join(got) or 'nothing'}; "
             f"{numbers}{codes}"
         )
 
