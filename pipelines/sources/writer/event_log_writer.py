@@ -70,6 +70,9 @@ class EventLogWriter:
     - `users`: user_id, as_of, embedding; `state` is 'unknown', `location` null. A log may have no
       users: a user without a row is a newcomer with an embedding of zeros.
 
+    A row of pins or users that is the same as one that is there already, in every column, is passed
+    over; so all pins may be given with each day. A changed row is refused.
+
     Where a column may be null and is in every row, its type does not matter. Any other column is
     passed on, as a feature; its name and type are the same in every batch, and a later increment
     may add columns.
@@ -238,13 +241,16 @@ class EventLogWriter:
         with storage.translated_errors(self.uri, "writing the event log for"):
             made = self._assemble(LogFolder(folder, MADE_BY, self._settled.id_kinds))
         increment = made.record()
+        if not increment.files:
+            log.info("%s has all that was given already", self.uri)
+            return
         if self._existing is None:
             place_new(folder, self.uri, increment)
         else:
             replaced = {table: set(days) for table, days in increment.days.items()}
             record = self._existing.record.followed_by(increment, replaced)
             place_increment(folder, self.uri, self._existing, record)
-        log.info("wrote %s: %s", self.uri, ", ".join(f"{n:,} {t}" for t, n in given.items()))
+        log.info("wrote %s: %s", self.uri, _counted(increment.num_rows))
 
     def _assemble(self, into: LogFolder) -> LogFolder:
         existing = self._existing
@@ -252,8 +258,17 @@ class EventLogWriter:
         parts = assemble.Parts(existing.record.generation + 1 if existing else 1)
         for table in EVENT_TIME_COLUMNS:
             assemble.write_events(table, self._runs[table], into, parts)
-        for table in ("pins", "users"):
-            assemble.write_keyed(table, self._runs[table], into, parts, before, self._version)
+        passed_over = {
+            table: assemble.write_keyed(
+                table, self._runs[table], into, parts, before, self._version
+            )
+            for table in ("pins", "users")
+        }
+        if any(passed_over.values()):
+            log.info(
+                "passed over rows that are there already, the same in every column: %s",
+                _counted(passed_over),
+            )
         for column in NAMES:
             assemble.write_names(column, self._runs[column], into, parts, before)
         pins = self._settled.vectors["pins"]
@@ -278,6 +293,10 @@ class EventLogWriter:
                 f"model multiplies them; embed users and pins in one space, and write another "
                 f"width into a log of its own"
             )
+
+
+def _counted(num_rows: dict[str, int]) -> str:
+    return ", ".join(f"{number:,} {table}" for table, number in num_rows.items())
 
 
 def _named(day: int) -> str:
