@@ -18,7 +18,7 @@ import pyarrow as pa
 from pipelines import storage
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
-from pipelines.contracts.time import DAY_MS
+from pipelines.contracts.time import DAY_MS, with_utc
 from pipelines.event_log.log_files import EVENT_TIME_COLUMNS
 from pipelines.event_log.record import NAMES
 from pipelines.sources.writer import assemble
@@ -226,6 +226,7 @@ class EventLogWriter:
             rows[column],
             f"days that the log does not have yet, and it has {shown} already; leave out these "
             f"rows, or give all rows of these days to EventLogWriter(..., replace_days=True)",
+            with_utc,
         )
 
     def _publish(self) -> None:
