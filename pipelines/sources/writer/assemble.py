@@ -20,6 +20,7 @@ from pipelines.sources.writer.log_folder import LogFolder
 from pipelines.sources.writer.positions import with_positions
 from pipelines.sources.writer.repeats import KEYS, without_known, without_repeats
 from pipelines.sources.writer.runs import KeyRange, Runs
+from pipelines.sources.writer.vectors import zeros
 
 MAX_FILE_ROWS = 1 << 20
 """Rows of one file of the log, because whoever reads it holds a file in memory."""
@@ -60,7 +61,13 @@ def write_events(table: str, runs: Runs, into: LogFolder, parts: Parts) -> None:
 
 
 def write_keyed(
-    table: str, runs: Runs, into: LogFolder, parts: Parts, before: EventLog | None, version: str
+    table: str,
+    runs: Runs,
+    into: LogFolder,
+    parts: Parts,
+    before: EventLog | None,
+    version: str,
+    zeros_of_users: Vectors | None = None,
 ) -> int:
     """Write pins or users, each key once, without the rows that are there already.
 
@@ -71,6 +78,8 @@ def write_keyed(
         parts: names of files.
         before: the log that they are added to; None for a new one.
         version: the embedding version of the pins.
+        zeros_of_users: what the embeddings of zeros look like that the rows get; None where they
+            have embeddings.
 
     Returns:
         How many rows were passed over: those that another row is the same as in every column.
@@ -79,8 +88,12 @@ def write_keyed(
         DataContractError: a key comes twice, with another value in some column.
     """
     num_written = 0
-    for keys in _bounded(runs):
-        rows = without_repeats(table, _sorted(table, runs.read(keys)), version)
+    zero_bytes = zeros(1, zeros_of_users).nbytes if zeros_of_users else 0
+    for keys in _bounded(runs, zero_bytes):
+        rows = runs.read(keys)
+        if zeros_of_users:
+            rows = rows.append_column("embedding", zeros(len(rows), zeros_of_users))
+        rows = without_repeats(table, _sorted(table, rows), version)
         if before is not None:
             rows = without_known(table, rows, before, keys, version)
         if len(rows):
@@ -125,17 +138,17 @@ def write_names(
             into.add_names(column, new, parts.next())
 
 
-def _bounded(runs: Runs) -> Iterator[KeyRange]:
-    """Yield the ranges of keys whose rows make one file."""
+def _bounded(runs: Runs, more_bytes: int = 0) -> Iterator[KeyRange]:
+    """Yield the ranges of keys whose rows make one file, where each row gets some more bytes."""
     runs.settle()
     whole = runs.whole()
     if whole is not None:
-        yield from runs.slices(whole, _rows_of_file(runs))
+        yield from runs.slices(whole, _rows_of_file(runs, more_bytes))
 
 
-def _rows_of_file(runs: Runs) -> int:
+def _rows_of_file(runs: Runs, more_bytes: int = 0) -> int:
     """Return how many rows of usual width go into one file, so that memory stays bounded."""
-    row_bytes = max(1, runs.num_bytes // max(1, runs.num_rows))
+    row_bytes = max(1, runs.num_bytes // max(1, runs.num_rows)) + more_bytes
     return max(1, min(MAX_FILE_ROWS, MAX_BYTES // row_bytes))
 
 

@@ -67,8 +67,9 @@ class EventLogWriter:
     - `pins`: pin_id, embedding; `embedding_version` is the writer's; `known_at`, where it is given,
       says from when on the row is known, and a request before it sees zeros. Without it a pin is
       known from the beginning.
-    - `users`: user_id, as_of, embedding; `state` is 'unknown', `location` null. A log may have no
-      users: a user without a row is a newcomer with an embedding of zeros.
+    - `users`: user_id, as_of; `embedding` is zeros as wide as the pins', `state` 'unknown',
+      `location` null. Users' embeddings lie in the pins' space, and all batches have them or none.
+      A log may have no users: a user without a row is a newcomer with an embedding of zeros.
 
     A row of pins or users that is the same as one that is there already, in every column, is passed
     over; so all pins may be given with each day. A changed row is refused.
@@ -235,7 +236,6 @@ class EventLogWriter:
             log.info("nothing was given for %s", self.uri)
             return
         self._require_whole_log(given)
-        self._require_one_width()
         assert self._scratch is not None  # the caller is in the block
         folder = self._scratch / "event_log"
         folder.mkdir()
@@ -259,9 +259,10 @@ class EventLogWriter:
         parts = assemble.Parts(existing.record.generation + 1 if existing else 1)
         for table in EVENT_TIME_COLUMNS:
             assemble.write_events(table, self._runs[table], into, parts)
+        zeros = {"users": self._settled.zeros_of_users(self._version)}
         passed_over = {
             table: assemble.write_keyed(
-                table, self._runs[table], into, parts, before, self._version
+                table, self._runs[table], into, parts, before, self._version, zeros.get(table)
             )
             for table in ("pins", "users")
         }
@@ -283,16 +284,6 @@ class EventLogWriter:
             raise DataContractError(
                 f"a new event log at {self.uri} would have no {' and no '.join(missing)}; "
                 f"expected rows of impressions, actions and pins; give them in the same block"
-            )
-
-    def _require_one_width(self) -> None:
-        pins, users = self._settled.vectors["pins"], self._settled.vectors["users"]
-        if pins and users and pins.embedding_dim != users.embedding_dim:
-            raise DataContractError(
-                f"the users' embeddings have {users.embedding_dim} numbers, and the pins' of "
-                f"version {self._version!r} {pins.embedding_dim}; expected one width, because a "
-                f"model multiplies them; embed users and pins in one space, and write another "
-                f"width into a log of its own"
             )
 
 

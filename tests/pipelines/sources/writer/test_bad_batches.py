@@ -219,7 +219,10 @@ def test_a_new_log_needs_three_tables(tmp_path: Path) -> None:
             lambda writer: writer.pins(pins(8, 10, width=7)),
             "pin_id=p8 has 7 numbers .row 0, 2 such rows.; expected 6, the width of this embedding",
         ),
-        (lambda writer: writer.users(users(2, width=7)), "user_id=u0 has 7 numbers .*expected 6"),
+        (
+            lambda writer: writer.users(users(2, width=7)),
+            "the users' embeddings have 7 numbers, and the pins' of version 'mine-1' have 6; expec",
+        ),
         (
             lambda writer: writer.pins(pins(8, 9) | {"known_at": [AT]}),
             "pins so far have not the column 'known_at', and this batch has; .*write a new log",
