@@ -22,8 +22,8 @@ Ints = npt.NDArray[np.int64]
 KEYS = {"pins": ("pin_id",), "users": ("user_id", "as_of")}
 """The columns whose values come once: of pins in a version, of users in a log."""
 _COMPARED_BY_ARROW = (pa.types.is_string, pa.types.is_integer, pa.types.is_boolean)
-_FEWEST_ROWS = 1024
-"""Rows of the log that are read together at least, because reading a row alone is slow."""
+_BATCH_BYTES = 16 << 20
+"""Of the rows of a log's file, about as many are in memory at a time."""
 
 
 def without_repeats(table: str, rows: pa.Table, version: str) -> pa.Table:
@@ -53,8 +53,8 @@ def without_known(
 ) -> pa.Table:
     """Return rows without those that a log has already.
 
-    Of the log, the keys of a file are in memory at a time, and of the rows about as many as are
-    given. Where no key is known, nothing but keys is read.
+    Of the log, the keys of a file are in memory at a time, and few of its rows. Where no key is
+    known, nothing but keys is read.
 
     Args:
         table: 'pins' or 'users'.
@@ -73,8 +73,7 @@ def without_known(
         ids, times = _ids_and_times(table, rows)
         is_known = EventIndex(*_ids_and_times(table, there)).count(ids, times, times + 1) > 0
         if is_known.any():
-            known = rows.filter(pa.array(is_known))
-            _refuse_changed_since(table, known, log, file, _wanted(table, keys, version), version)
+            _refuse_changed_since(table, rows, log, file, _wanted(table, keys, version), version)
             rows = rows.filter(pa.array(~is_known))
     return rows
 
@@ -82,11 +81,11 @@ def without_known(
 def _refuse_changed_since(
     table: str, rows: pa.Table, log: EventLog, file: LogFile, wanted: pc.Expression, version: str
 ) -> None:
-    """Refuse rows that a file of the log has with another value; it has the keys of all of them."""
+    """Refuse rows that a file of the log has with another value in some column."""
     dataset = open_file(log, file)
     names = [name for name in rows.column_names if name in dataset.schema.names]
     index = EventIndex(*_ids_and_times(table, rows))
-    num_rows = max(len(rows), _FEWEST_ROWS)
+    num_rows = max(1, _BATCH_BYTES * len(rows) // max(1, rows.nbytes))
     for batch in iterate_batches(dataset, file, names, num_rows, wanted):
         there = pa.Table.from_batches([batch])
         ids, times = _ids_and_times(table, there)

@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.contracts.errors import DataContractError
 from pipelines.sources import EventLogWriter
-from pipelines.sources.writer import assemble
+from pipelines.sources.writer import assemble, repeats
 from support.own_tables import (
     VERSION,
     acted_on,
@@ -155,6 +155,33 @@ def test_a_changed_user_is_named_with_the_time_in_utc(tmp_path: Path) -> None:
         r"'state' \(2 such rows\); .*one per \(user, as_of\), .*a later as_of",
     ):
         write(tmp_path / "log", {"users": [users() | {"state": ["new", "new"]}]})
+
+
+@pytest.mark.parametrize("batch_bytes", [1, 1 << 20])
+def test_one_changed_row_of_many_is_found_in_whatever_batch_of_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_bytes: int
+) -> None:
+    monkeypatch.setattr(repeats, "_BATCH_BYTES", batch_bytes)
+    ids = np.repeat(np.arange(20), 10)
+    at = np.tile(np.arange(10), 20) * 86_400_000 + 1_704_067_200_000
+    given = {"user_id": ids, "as_of": at, "state": np.where(at % 7 == 0, "core", "new")}
+    with EventLogWriter(tmp_path / "log", VERSION) as writer:
+        writer.pins(pins())
+        writer.impressions(shown_on(2).assign(user_id=1))
+        writer.actions(acted_on(2).assign(user_id=1))
+        for start in range(0, 200, 70):
+            writer.users({name: values[start : start + 70] for name, values in given.items()})
+    order = np.random.default_rng(3).permutation(200)
+    again = {name: values[order] for name, values in given.items()}
+    write(tmp_path / "log", {"users": [again]})
+    assert record_of(tmp_path / "log").num_rows["users"] == 200
+    states = again["state"].copy()
+    place = int(np.flatnonzero((again["user_id"] == 13) & (again["as_of"] == at[4]))[0])
+    states[place] = "else"
+    with pytest.raises(
+        DataContractError, match=rf"user_id=13, as_of={at[4]} .*column 'state' \(1 such rows\)"
+    ):
+        write(tmp_path / "log", {"users": [again | {"state": states}]})
 
 
 def test_a_pin_of_another_version_is_no_repeat(tmp_path: Path) -> None:
