@@ -5,10 +5,12 @@ terminal. Every module beside this one prints through here.
 """
 
 import contextlib
+import importlib.util
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import typer
 
@@ -44,15 +46,29 @@ def quiet_mlflow() -> Iterator[None]:
     hidden stays as it was set.
     """
     name = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
-    is_set = name in os.environ
+    is_set, show = name in os.environ, warnings.showwarning
     os.environ.setdefault(name, "true")
+    # A filter would not do: MLflow puts one of its own before it where it saves a model.
+    warnings.showwarning = _without_hints(show)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=UserWarning, module=r"mlflow(\.|$)")
-            yield
+        yield
     finally:
+        warnings.showwarning = show
         if not is_set:
             os.environ.pop(name, None)
+
+
+def _without_hints(show: Callable[..., None]) -> Callable[..., None]:
+    """Return what shows each warning except those to users from a file of MLflow."""
+    found = importlib.util.find_spec("mlflow")  # which does not import it
+    places = (found.submodule_search_locations if found else None) or ()
+    folders = tuple(f"{place}{os.sep}" for place in places)
+
+    def show_others(message: object, category: type[Warning], filename: str, *more: Any) -> None:
+        if not (issubclass(category, UserWarning) and filename.startswith(folders)):
+            show(message, category, filename, *more)
+
+    return show_others
 
 
 class SafeFormatter(logging.Formatter):
