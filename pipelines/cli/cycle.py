@@ -9,8 +9,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipelines.cli.say import say, say_indented
-from pipelines.contracts.artifacts import MAX_DEVICES, MAX_NODES, STAGES, ResolvedRun, RunRequest
+from pipelines.cli.say import quiet_mlflow, say, say_indented
+from pipelines.contracts.artifacts import (
+    MAX_DEVICES,
+    MAX_NODES,
+    STAGES,
+    DataReport,
+    ExpectationOutcome,
+    ResolvedRun,
+    RunRequest,
+)
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
 from pipelines.contracts.judgement import Judgement, Promotion
 from pipelines.contracts.time import parse_instant
@@ -146,6 +154,29 @@ def _check_devices(devices: int, accelerator: Literal["cpu", "gpu"], is_here: bo
         require_devices(devices, accelerator)
 
 
+def _found(outcome: ExpectationOutcome) -> str:
+    return f"found {outcome.observed}; expected {outcome.expected}"
+
+
+def _say_baselines(judgement: Judgement) -> None:
+    """Print how the simple baselines do, a line for each; nothing where none was measured."""
+    if not judgement.baselines:
+        return
+    metric = judgement.comparison.target_metric
+    say(f"simple baselines by {metric}, the best first, and the challenger's change:")
+    levels = [f"{each.level.value:.4f}" if each.level else "-" for each in judgement.baselines]
+    name_width = max(len(each.name) for each in judgement.baselines)
+    level_width = max(map(len, levels))
+    for each, level in zip(judgement.baselines, levels, strict=True):
+        change = f"not known: {each.note}" if each.note else "not known"
+        if each.change is not None:
+            change = (
+                f"{100 * each.change.value:+.2f} % ({100 * each.change.confidence:g} % interval "
+                f"{100 * each.change.low:+.2f} % to {100 * each.change.high:+.2f} %)"
+            )
+        say_indented(f"{each.name:<{name_width}}  {level:>{level_width}}  {change}")
+
+
 def _finish(run: ResolvedRun, settings: Settings) -> None:
     """Run every stage after the first one, and print what came out."""
     from pipelines.alerts.compose import alert_on_failure
@@ -154,13 +185,21 @@ def _finish(run: ResolvedRun, settings: Settings) -> None:
 
     for name in STAGES[1:]:
         try:
-            run_stage(name, run.run_uri)
+            with quiet_mlflow():
+                run_stage(name, run.run_uri)
         except HomefeedError as error:
             alert_on_failure(run.run_uri, settings, name, str(error))
             raise
+        if name == "check_snapshot":
+            for each in read_artifact(run.run_uri, name, DataReport).warnings:
+                say(f"the data gate warns of {each.name}: {_found(each)}")
+    warned = read_artifact(run.run_uri, "check_snapshot", DataReport).warnings
     judgement = read_artifact(run.run_uri, "compare_with_champion", Judgement)
     promotion = read_artifact(run.run_uri, "promote_challenger", Promotion)
     say(f"{judgement.verdict.decision}: {' '.join(judgement.verdict.reasons)}")
+    if warned:
+        say(f"the data gate warned of: {', '.join(f'{o.name} ({_found(o)})' for o in warned)}")
+    _say_baselines(judgement)
     say(what_was_promoted(promotion))
     say(f"verdict page: {judgement.report_uri}")
     step = after_verdict(run, judgement)

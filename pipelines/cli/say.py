@@ -4,7 +4,13 @@ What people and data have put into a text so neither begins a line of its own no
 terminal. Every module beside this one prints through here.
 """
 
+import contextlib
+import importlib.util
 import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import typer
 
@@ -29,6 +35,40 @@ def say_lines(text: str) -> None:
 def complain(message: str) -> None:
     """Print an error's message in red, with the line breaks that it has."""
     typer.secho(safe_lines(message), fg="red", err=True)
+
+
+@contextlib.contextmanager
+def quiet_mlflow() -> Iterator[None]:
+    """Keep MLflow's hints and the links to its runs from coming between what a command prints.
+
+    The hints are warnings to whoever writes a model by hand, in colours. MLflow's errors and its
+    log lines remain, and so do all warnings of others. A link that a person has set to be shown or
+    hidden stays as it was set.
+    """
+    name = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
+    is_set, show = name in os.environ, warnings.showwarning
+    os.environ.setdefault(name, "true")
+    # A filter would not do: MLflow puts one of its own before it where it saves a model.
+    warnings.showwarning = _without_hints(show)
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
+        if not is_set:
+            os.environ.pop(name, None)
+
+
+def _without_hints(show: Callable[..., None]) -> Callable[..., None]:
+    """Return what shows each warning except those to users from a file of MLflow."""
+    found = importlib.util.find_spec("mlflow")  # which does not import it
+    places = (found.submodule_search_locations if found else None) or ()
+    folders = tuple(f"{place}{os.sep}" for place in places)
+
+    def show_others(message: object, category: type[Warning], filename: str, *more: Any) -> None:
+        if not (issubclass(category, UserWarning) and filename.startswith(folders)):
+            show(message, category, filename, *more)
+
+    return show_others
 
 
 class SafeFormatter(logging.Formatter):

@@ -285,6 +285,11 @@ class DataReport(Artifact):
         failed = [o for o in self.outcomes if not o.is_met]
         return tuple(sorted(failed, key=lambda o: o.severity is not Severity.CRITICAL))
 
+    @property
+    def warnings(self) -> tuple[ExpectationOutcome, ...]:
+        """Every expectation that was not met and does not stop the cycle."""
+        return tuple(o for o in self.failures if o.severity is Severity.WARNING)
+
     def places(self) -> dict[str, int | None]:
         """The entry page of the Data Docs."""
         return {self.docs_uri: None}

@@ -3,7 +3,7 @@
 Not for calendars or schedules: `pipelines.orchestration.timetable` has the cadence.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from pydantic import AwareDatetime
 
@@ -18,6 +18,15 @@ def to_ms(instant: datetime) -> int:
     """Return an aware instant in milliseconds since the epoch, without rounding through a float."""
     whole = int(instant.timestamp())
     return whole * 1000 + instant.microsecond // 1000
+
+
+def with_utc(time_ms: int) -> str:
+    """Return milliseconds since the epoch for a message, and beside them the second in UTC."""
+    try:
+        instant = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=time_ms)
+    except OverflowError:  # no year that a calendar has
+        return str(time_ms)
+    return f"{time_ms} ({instant:%Y-%m-%d %H:%M:%S} UTC)"
 
 
 def floor_to_day(instant: datetime) -> datetime:

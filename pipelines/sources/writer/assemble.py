@@ -6,14 +6,11 @@ Not for checking one batch (`pipelines.sources.writer.columns`) nor for publishi
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, USERS, with_embedding_dim
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.event_index import EventIndex
 from pipelines.event_log.log_files import EventLog, LogFile
 from pipelines.event_log.reader import open_file, read_file
 from pipelines.event_log.record import NAMES, Vectors
@@ -21,15 +18,16 @@ from pipelines.sources.writer.batches import MAX_BYTES
 from pipelines.sources.writer.identifiers import NAMES_SCHEMA, check_collisions
 from pipelines.sources.writer.log_folder import LogFolder
 from pipelines.sources.writer.positions import with_positions
+from pipelines.sources.writer.repeats import KEYS, without_known, without_repeats
 from pipelines.sources.writer.runs import KeyRange, Runs
+from pipelines.sources.writer.vectors import zeros
 
 MAX_FILE_ROWS = 1 << 20
 """Rows of one file of the log, because whoever reads it holds a file in memory."""
 SORT_KEYS = {
     "impressions": ("impressed_at", "request_id", "position", "pin_id"),
     "actions": ("acted_at", "user_id", "pin_id", "action_type"),
-    "pins": ("pin_id",),
-    "users": ("user_id", "as_of"),
+    **KEYS,
 }
 
 
@@ -63,31 +61,45 @@ def write_events(table: str, runs: Runs, into: LogFolder, parts: Parts) -> None:
 
 
 def write_keyed(
-    table: str, runs: Runs, into: LogFolder, parts: Parts, before: EventLog | None, version: str
-) -> None:
-    """Write pins or users, each key once.
+    table: str,
+    runs: Runs,
+    into: LogFolder,
+    parts: Parts,
+    before: EventLog | None,
+    version: str,
+    zeros_of_users: Vectors | None = None,
+) -> int:
+    """Write pins or users, each key once, without the rows that are there already.
 
     Args:
         table: 'pins' or 'users'.
         runs: their rows.
         into: where they go.
         parts: names of files.
-        before: the log that they are added to, whose keys are not given again; None for a new one.
+        before: the log that they are added to; None for a new one.
         version: the embedding version of the pins.
+        zeros_of_users: what the embeddings of zeros look like that the rows get; None where they
+            have embeddings.
+
+    Returns:
+        How many rows were passed over: those that another row is the same as in every column.
 
     Raises:
-        DataContractError: a key comes twice.
+        DataContractError: a key comes twice, with another value in some column.
     """
-    for keys in _bounded(runs):
-        rows = _sorted(table, runs.read(keys))
-        columns = SORT_KEYS[table]
-        is_repeat = np.ones(max(0, len(rows) - 1), dtype=bool)
-        for name in columns:
-            is_repeat &= np.diff(np.asarray(rows[name])) == 0
-        _refuse_repeated(table, rows.slice(1), is_repeat, "these batches", version)
+    num_written = 0
+    zero_bytes = zeros(1, zeros_of_users).nbytes if zeros_of_users else 0
+    for keys in _bounded(runs, zero_bytes):
+        rows = runs.read(keys)
+        if zeros_of_users:
+            rows = rows.append_column("embedding", zeros(len(rows), zeros_of_users))
+        rows = without_repeats(table, _sorted(table, rows), version)
         if before is not None:
-            _refuse_known(table, rows, before, keys, version)
-        into.add(table, rows, parts.next())
+            rows = without_known(table, rows, before, keys, version)
+        if len(rows):
+            into.add(table, rows.combine_chunks(), parts.next())
+        num_written += len(rows)
+    return runs.num_rows - num_written
 
 
 def write_no_users(into: LogFolder, parts: Parts, vectors: Vectors) -> None:
@@ -126,17 +138,17 @@ def write_names(
             into.add_names(column, new, parts.next())
 
 
-def _bounded(runs: Runs) -> Iterator[KeyRange]:
-    """Yield the ranges of keys whose rows make one file."""
+def _bounded(runs: Runs, more_bytes: int = 0) -> Iterator[KeyRange]:
+    """Yield the ranges of keys whose rows make one file, where each row gets some more bytes."""
     runs.settle()
     whole = runs.whole()
     if whole is not None:
-        yield from runs.slices(whole, _rows_of_file(runs))
+        yield from runs.slices(whole, _rows_of_file(runs, more_bytes))
 
 
-def _rows_of_file(runs: Runs) -> int:
+def _rows_of_file(runs: Runs, more_bytes: int = 0) -> int:
     """Return how many rows of usual width go into one file, so that memory stays bounded."""
-    row_bytes = max(1, runs.num_bytes // max(1, runs.num_rows))
+    row_bytes = max(1, runs.num_bytes // max(1, runs.num_rows)) + more_bytes
     return max(1, min(MAX_FILE_ROWS, MAX_BYTES // row_bytes))
 
 
@@ -145,51 +157,6 @@ def _sorted(table: str, rows: pa.Table) -> pa.Table:
     names = [*EVENT_LOG_TABLES[table].names]
     others = sorted(name for name in rows.column_names if name not in names)
     return rows.sort_by(columns).select([*names, *others]).combine_chunks()
-
-
-def _refuse_known(
-    table: str, rows: pa.Table, before: EventLog, keys: KeyRange, version: str
-) -> None:
-    """Refuse rows of pins or users whose key a log has already; all keys lie in the range."""
-    ids = np.asarray(rows[SORT_KEYS[table][0]])
-    times = np.asarray(rows["as_of"]) if table == "users" else np.zeros(len(rows), np.int64)
-    keys_of = _pin_keys if table == "pins" else _user_keys
-    for file in before.files_of(table):
-        is_there = (
-            EventIndex(*keys_of(before, file, keys, version)).count(ids, times, times + 1) > 0
-        )
-        _refuse_repeated(table, rows, is_there, file.path, version)
-
-
-def _refuse_repeated(
-    table: str, rows: pa.Table, is_repeat: np.ndarray, where: str, version: str
-) -> None:
-    if not is_repeat.any():
-        return
-    row = int(np.flatnonzero(is_repeat)[0])
-    key = ", ".join(f"{name}={rows[name][row].as_py()}" for name in SORT_KEYS[table])
-    of = f" of version {version!r}" if table == "pins" else ""
-    rule = "one row per (pin, embedding version)" if table == "pins" else "one per (user, as_of)"
-    raise DataContractError(
-        f"{table}: {key}{of} has another row in {where} ({int(is_repeat.sum())} such rows); "
-        f"expected {rule}; leave out the repeated rows, or write changed embeddings as a new "
-        f"version"
-    )
-
-
-def _pin_keys(
-    log: EventLog, file: LogFile, keys: KeyRange, version: str
-) -> tuple[np.ndarray, np.ndarray]:
-    found = _rows_between(log, file, ["pin_id", "embedding_version"], keys)
-    ids = np.asarray(found.filter(pc.equal(found["embedding_version"], version))["pin_id"])
-    return ids, np.zeros(len(ids), dtype=np.int64)
-
-
-def _user_keys(
-    log: EventLog, file: LogFile, keys: KeyRange, version: str
-) -> tuple[np.ndarray, np.ndarray]:
-    found = _rows_between(log, file, ["user_id", "as_of"], keys)
-    return np.asarray(found["user_id"]), np.asarray(found["as_of"])
 
 
 def _names_in(log: EventLog, file: LogFile, keys: KeyRange, ids: pa.ChunkedArray) -> pa.Table:

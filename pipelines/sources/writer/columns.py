@@ -7,7 +7,7 @@ several batches together: `pipelines.sources.writer.assemble`.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,7 @@ from pipelines.event_log.log_files import EVENT_TIME_COLUMNS
 from pipelines.event_log.record import IdKind, Vectors
 from pipelines.sources.writer.identifiers import is_text, to_ids
 from pipelines.sources.writer.problems import Problems
-from pipelines.sources.writer.vectors import to_vectors
+from pipelines.sources.writer.vectors import given_width, to_vectors, width_problem
 
 TIMES = ("impressed_at", "acted_at", "known_at", "as_of")
 DEFAULT_SURFACE = "homefeed"
@@ -34,9 +34,20 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "actions": {"known_at": "acted_at", "request_id": None},
     "pins": {"embedding_version": None},  # the writer's
-    "users": {"state": DEFAULT_STATE, "location": None},
+    "users": {
+        "embedding": None,  # zeros, which are made when the pins' width is known
+        "state": DEFAULT_STATE,
+        "location": None,
+    },
 }
 """By table: the columns that need not be given. For a time, the column whose value it takes."""
+
+
+class UsersGiven(NamedTuple):
+    """What the first batch of users was like."""
+
+    place: str  # what to call it
+    has_embeddings: bool
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,8 @@ class Known:
     embedding_version: str
     id_kinds: dict[str, IdKind]
     vectors: Vectors | None  # of this table's embeddings
+    other_vectors: Vectors | None  # of the pins' where the table is users, and of the users'
+    users_given: UsersGiven | None  # None before the first batch of users
     extra: dict[str, str] | None  # types by column; None where nothing was given yet
     may_have_more: bool  # whether columns that were not there before may come
     has_pin_times: bool | None
@@ -53,8 +66,9 @@ class Known:
 
 @dataclass
 class Normalised:
-    """A batch in the contract's types."""
+    """A batch in the contract's types; users may lack their embeddings."""
 
+    place: str  # what to call it
     rows: pa.Table
     names: dict[str, pa.Table] = field(default_factory=dict)  # by column of ids
     id_kinds: dict[str, IdKind] = field(default_factory=dict)
@@ -78,13 +92,15 @@ def normalise(table: str, batch: pa.Table, known: Known, problems: Problems) -> 
     schema = EVENT_LOG_TABLES[table]
     if table == "pins" and _wants_pin_times(batch, known, problems):
         schema = schema.append(PIN_TIME)
+    if table == "users":
+        _refuse_mixed_users(batch, known, problems)
     missing = [n for n in schema.names if n not in (*batch.column_names, *DEFAULTS[table])]
     if missing:
         problems.add(
             f"missing columns {missing}; found {batch.column_names}; expected also those; add them "
             f"or rename yours"
         )
-    found = Normalised(rows=batch.slice(0, 0))
+    found = Normalised(problems.place, rows=batch.slice(0, 0))
     columns: dict[str, pa.ChunkedArray | pa.Array] = {}
     for wanted in schema:
         if wanted.name in batch.column_names:
@@ -92,17 +108,17 @@ def normalise(table: str, batch: pa.Table, known: Known, problems: Problems) -> 
             if not _refuse_nulls(wanted, column, wanted.name in DEFAULTS[table], problems):
                 continue
             read = _READERS.get(wanted.name, _read_by_type)
-            made = read(_Column(wanted, column, batch, known, found, problems))
+            made = read(_Column(table, wanted, column, batch, known, found, problems))
             if made is not None:
                 columns[wanted.name] = made
     extra = _extra_columns(batch, schema, known, problems)
     problems.refuse()
     for name, default in DEFAULTS[table].items():
-        if name not in columns:
+        if name not in columns and name != "embedding":
             columns[name] = _default(name, default, columns, schema.field(name).type, len(batch))
     if "embedding_version" in schema.names and "embedding_version" not in batch.column_names:
         columns["embedding_version"] = pa.repeat(known.embedding_version, len(batch))
-    rows = pa.table({name: columns[name] for name in schema.names} | extra)
+    rows = pa.table({name: columns[name] for name in schema.names if name in columns} | extra)
     _check_rows(table, rows, problems)
     problems.refuse()
     found.rows = rows
@@ -125,6 +141,7 @@ def _refuse_repeated_names(names: list[str], problems: Problems) -> None:
 class _Column:
     """One column of a batch, with all that reading it may need."""
 
+    table: str
     wanted: pa.Field
     values: pa.ChunkedArray
     batch: pa.Table
@@ -194,12 +211,27 @@ def _read_version(column: _Column) -> pa.ChunkedArray | None:
 
 
 def _read_embedding(column: _Column) -> pa.Array | None:
-    key = _key_of(column.batch)
-    made = to_vectors(key, column.values, column.batch, column.known.vectors, column.problems)
+    known, key = column.known, _key_of(column.batch)
+    if column.table == "users" and _refuse_other_width(column, given_width(column.values)):
+        return None
+    made = to_vectors(key, column.values, column.batch, known.vectors, column.problems)
     if made is None:
         return None
     column.found.vectors, vectors = made
+    if column.table == "pins":
+        _refuse_other_width(column, column.found.vectors.embedding_dim)
     return vectors
+
+
+def _refuse_other_width(column: _Column, width: int) -> bool:
+    """Note embeddings of users and of pins that have two widths, and return whether they do."""
+    other = column.known.other_vectors
+    if other is None or width in (0, other.embedding_dim):
+        return False
+    widths = (width, other.embedding_dim)
+    users, pins = widths if column.table == "users" else widths[::-1]
+    column.problems.add(width_problem(users, pins, column.known.embedding_version))
+    return True
 
 
 def _read_by_type(column: _Column) -> pa.ChunkedArray | None:
@@ -271,6 +303,18 @@ def _refuse_nulls(
         f"value in each row; fill it{remedy}, or leave out these rows"
     )
     return False
+
+
+def _refuse_mixed_users(batch: pa.Table, known: Known, problems: Problems) -> None:
+    """Note a batch of users with embeddings where another has none, or the other way round."""
+    first, has_them = known.users_given, "embedding" in batch.column_names
+    if first is not None and first.has_embeddings != has_them:
+        there, here = ("has not", "has") if has_them else ("has", "has not")
+        problems.add(
+            f"{first.place} {there} the column 'embedding', and this batch {here}; expected it in "
+            f"all batches of users or in none, where all of them get zeros; give it to all or to "
+            f"none"
+        )
 
 
 def _wants_pin_times(batch: pa.Table, known: Known, problems: Problems) -> bool:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from pipelines import storage
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
-from pipelines.contracts.time import DAY_MS
+from pipelines.contracts.time import DAY_MS, with_utc
 from pipelines.event_log.log_files import EVENT_TIME_COLUMNS
 from pipelines.event_log.record import NAMES
 from pipelines.sources.writer import assemble
@@ -67,8 +67,12 @@ class EventLogWriter:
     - `pins`: pin_id, embedding; `embedding_version` is the writer's; `known_at`, where it is given,
       says from when on the row is known, and a request before it sees zeros. Without it a pin is
       known from the beginning.
-    - `users`: user_id, as_of, embedding; `state` is 'unknown', `location` null. A log may have no
-      users: a user without a row is a newcomer with an embedding of zeros.
+    - `users`: user_id, as_of; `embedding` is zeros as wide as the pins', `state` 'unknown',
+      `location` null. Users' embeddings lie in the pins' space, and all batches have them or none.
+      A log may have no users: a user without a row is a newcomer with an embedding of zeros.
+
+    A row of pins or users that is the same as one that is there already, in every column, is passed
+    over; so all pins may be given with each day. A changed row is refused.
 
     Where a column may be null and is in every row, its type does not matter. Any other column is
     passed on, as a feature; its name and type are the same in every batch, and a later increment
@@ -223,6 +227,7 @@ class EventLogWriter:
             rows[column],
             f"days that the log does not have yet, and it has {shown} already; leave out these "
             f"rows, or give all rows of these days to EventLogWriter(..., replace_days=True)",
+            with_utc,
         )
 
     def _publish(self) -> None:
@@ -231,20 +236,22 @@ class EventLogWriter:
             log.info("nothing was given for %s", self.uri)
             return
         self._require_whole_log(given)
-        self._require_one_width()
         assert self._scratch is not None  # the caller is in the block
         folder = self._scratch / "event_log"
         folder.mkdir()
         with storage.translated_errors(self.uri, "writing the event log for"):
             made = self._assemble(LogFolder(folder, MADE_BY, self._settled.id_kinds))
         increment = made.record()
+        if not increment.files:
+            log.info("%s has all that was given already", self.uri)
+            return
         if self._existing is None:
             place_new(folder, self.uri, increment)
         else:
             replaced = {table: set(days) for table, days in increment.days.items()}
             record = self._existing.record.followed_by(increment, replaced)
             place_increment(folder, self.uri, self._existing, record)
-        log.info("wrote %s: %s", self.uri, ", ".join(f"{n:,} {t}" for t, n in given.items()))
+        log.info("wrote %s: %s", self.uri, _counted(increment.num_rows))
 
     def _assemble(self, into: LogFolder) -> LogFolder:
         existing = self._existing
@@ -252,8 +259,18 @@ class EventLogWriter:
         parts = assemble.Parts(existing.record.generation + 1 if existing else 1)
         for table in EVENT_TIME_COLUMNS:
             assemble.write_events(table, self._runs[table], into, parts)
-        for table in ("pins", "users"):
-            assemble.write_keyed(table, self._runs[table], into, parts, before, self._version)
+        zeros = {"users": self._settled.zeros_of_users(self._version)}
+        passed_over = {
+            table: assemble.write_keyed(
+                table, self._runs[table], into, parts, before, self._version, zeros.get(table)
+            )
+            for table in ("pins", "users")
+        }
+        if any(passed_over.values()):
+            log.info(
+                "passed over rows that are there already, the same in every column: %s",
+                _counted(passed_over),
+            )
         for column in NAMES:
             assemble.write_names(column, self._runs[column], into, parts, before)
         pins = self._settled.vectors["pins"]
@@ -269,15 +286,9 @@ class EventLogWriter:
                 f"expected rows of impressions, actions and pins; give them in the same block"
             )
 
-    def _require_one_width(self) -> None:
-        pins, users = self._settled.vectors["pins"], self._settled.vectors["users"]
-        if pins and users and pins.embedding_dim != users.embedding_dim:
-            raise DataContractError(
-                f"the users' embeddings have {users.embedding_dim} numbers, and the pins' of "
-                f"version {self._version!r} {pins.embedding_dim}; expected one width, because a "
-                f"model multiplies them; embed users and pins in one space, and write another "
-                f"width into a log of its own"
-            )
+
+def _counted(num_rows: dict[str, int]) -> str:
+    return ", ".join(f"{number:,} {table}" for table, number in num_rows.items())
 
 
 def _named(day: int) -> str:

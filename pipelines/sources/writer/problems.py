@@ -27,7 +27,12 @@ class Problems:
         self._found.append(problem)
 
     def add_rows(
-        self, column: str, is_bad: npt.NDArray[np.bool_], values: Any, expected: str
+        self,
+        column: str,
+        is_bad: npt.NDArray[np.bool_],
+        values: Any,
+        expected: str,
+        show: Callable[[Any], str] = repr,
     ) -> bool:
         """Note the rows that are marked, if any, by the first of them; return whether there are.
 
@@ -36,13 +41,14 @@ class Problems:
             is_bad: one mark per row.
             values: the column's values, for the message.
             expected: what was expected, and what to change.
+            show: makes the text of a value.
         """
         if not is_bad.any():
             return False
         row = int(np.flatnonzero(is_bad)[0])
         self.add(
-            f"column {column!r} is {values[row].as_py()!r} in row {row} ({int(is_bad.sum())} such "
-            f"rows); expected {expected}"
+            f"column {column!r} is {show(values[row].as_py())} in row {row} ({int(is_bad.sum())} "
+            f"such rows); expected {expected}"
         )
         return True
 

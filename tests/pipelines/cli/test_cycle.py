@@ -1,5 +1,7 @@
 """`homefeed retrain` in this process: what it says at the end, and whom it tells that it broke."""
 
+import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,14 @@ from typer.testing import CliRunner, Result
 from pipelines import storage
 from pipelines.cli import cycle
 from pipelines.cli.main import app
-from pipelines.contracts.artifacts import ResolvedRun, RunRequest
+from pipelines.cli.say import say
+from pipelines.contracts.artifacts import (
+    DataReport,
+    ExpectationOutcome,
+    ResolvedRun,
+    RunRequest,
+    Severity,
+)
 from pipelines.contracts.errors import LostRaceError, RunInProgressError
 from pipelines.contracts.judgement import Decision, Promotion
 from pipelines.contracts.run_layout import manifest_uri, stage_lease_uri
@@ -17,7 +26,7 @@ from pipelines.registry import history
 from pipelines.settings import Settings
 from pipelines.stages import runner
 from pipelines.stages.resolve_run import run_uri_of
-from support.judgements import CHAMPION, make_judgement
+from support.judgements import CHAMPION, baseline_facts, make_judgement
 from support.runs import make_run, save_artifact, save_run
 
 
@@ -28,6 +37,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ResolvedRun:
     found = save_run(make_run(tmp_path, champion=CHAMPION, may_promote=False))
     judgement = make_judgement(Decision.REJECT)
     save_artifact(found, "compare_with_champion", judgement)
+    save_artifact(found, "check_snapshot", data_report())
     stays = Promotion(
         decision=Decision.REJECT,
         is_promoted=False,
@@ -39,6 +49,23 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ResolvedRun:
     save_artifact(found, "promote_challenger", stays)
     monkeypatch.setattr(runner, "start_run", lambda *_: found)
     return found
+
+
+def data_report(*outcomes: ExpectationOutcome) -> DataReport:
+    return DataReport(
+        snapshot_digest="s" * 64, outcomes=outcomes, docs_uri="file:///docs", reference_digest=None
+    )
+
+
+def outcome(name: str, severity: Severity, is_met: bool) -> ExpectationOutcome:
+    return ExpectationOutcome(
+        name=name,
+        description="Planted.",
+        severity=severity,
+        is_met=is_met,
+        observed=f"{name} found",
+        expected=f"{name} wanted",
+    )
 
 
 def retrain() -> Result:
@@ -58,6 +85,88 @@ def test_it_says_what_the_cycle_did_and_not_what_serves(
     assert "this cycle promoted nothing" in done.output
     assert "serving: " not in done.output
     assert "homefeed serving" in done.output
+
+
+def test_what_the_data_gate_warns_of_is_said_at_its_stage_and_beside_the_verdict(
+    run: ResolvedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes = [
+        outcome("label_rate", Severity.WARNING, is_met=False),
+        outcome("num_pins", Severity.WARNING, is_met=True),
+        outcome("zero_share", Severity.WARNING, is_met=False),
+        outcome("num_users", Severity.CRITICAL, is_met=True),
+    ]
+    save_artifact(run, "check_snapshot", data_report(*outcomes))
+    monkeypatch.setattr(runner, "run_stage", lambda name, _: say(f"stage {name}"))
+    lines = retrain().output.splitlines()
+    start = lines.index("stage check_snapshot") + 1
+    assert lines[start : start + 2] == [
+        "the data gate warns of label_rate: found label_rate found; expected label_rate wanted",
+        "the data gate warns of zero_share: found zero_share found; expected zero_share wanted",
+    ]
+    assert lines[start + 2].startswith("stage ")
+    verdict = next(place for place, line in enumerate(lines) if line.startswith("REJECT: "))
+    assert lines[verdict + 1] == (
+        "the data gate warned of: label_rate (found label_rate found; expected label_rate wanted), "
+        "zero_share (found zero_share found; expected zero_share wanted)"
+    )
+    assert sum("the data gate" in line for line in lines) == 3
+
+
+def test_nothing_is_said_of_a_data_gate_that_does_not_warn(
+    run: ResolvedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "run_stage", lambda *_: "")
+    assert "the data gate" not in retrain().output
+    assert "simple baselines" not in retrain().output  # an older judgement has none
+
+
+def test_the_simple_baselines_are_a_table_beside_the_verdict(
+    run: ResolvedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "run_stage", lambda *_: "")
+    without = baseline_facts("newest first", change=None)
+    bare = without.model_copy(update={"level": None, "note": "No pin has an age."})
+    baselines = (baseline_facts(), without, bare.model_copy(update={"name": "age"}))
+    judgement = make_judgement(Decision.REJECT).model_copy(update={"baselines": baselines})
+    save_artifact(run, "compare_with_champion", judgement)
+    lines = retrain().output.splitlines()
+    verdict = next(place for place, line in enumerate(lines) if line.startswith("REJECT: "))
+    assert lines[verdict + 1 : verdict + 5] == [
+        "simple baselines by repin_volume_at_3, the best first, and the challenger's change:",
+        "  popularity, 28 days  1.5000  +15.00 % (95 % interval +10.00 % to +20.00 %)",
+        "  newest first         1.5000  not known",
+        "  age                       -  not known: No pin has an age.",
+    ]
+
+
+def test_mlflow_neither_links_its_runs_nor_gives_hints_between_the_results(
+    run: ResolvedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT
+    from mlflow.utils.annotations import filter_user_warnings_once
+    from mlflow.utils.warnings_utils import color_warning
+
+    are_links_silent = []
+    # So MLflow decorates what saves a model; its filter comes before those that were there.
+    give_hint = filter_user_warnings_once(color_warning)
+
+    def run_stage(name: str, run_uri: str) -> str:
+        are_links_silent.append(MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.get())
+        give_hint("Add type hints to the `predict` method", stacklevel=0, color="yellow")
+        warnings.warn(f"ours at {name}", UserWarning, stacklevel=1)
+        return ""
+
+    monkeypatch.setattr(runner, "run_stage", run_stage)
+    monkeypatch.delenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", raising=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert retrain().exit_code == 0
+    said = {str(each.message) for each in caught}
+    assert "ours at build_snapshot" in said
+    assert not any("type hints" in text for text in said)
+    assert are_links_silent and all(are_links_silent)
+    assert "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT" not in os.environ
 
 
 def test_another_process_at_the_stage_is_no_reason_to_tell_people(run: ResolvedRun) -> None:

@@ -71,6 +71,7 @@ def test_a_warning_refuses_nothing_and_comes_after_what_does() -> None:
     refused = DataReport(outcomes=(warned, met, broken), **report)
     assert accepted.is_accepted and not refused.is_accepted
     assert [found.name for found in refused.failures] == ["broken", "warned"]
+    assert [found.name for found in refused.warnings] == ["warned"]
     assert refused.places() == {"file:///docs": None}
 
 

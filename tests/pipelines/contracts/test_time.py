@@ -3,7 +3,14 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.contracts.time import DAY_MS, HOUR_MS, floor_to_day, parse_instant, to_ms
+from pipelines.contracts.time import (
+    DAY_MS,
+    HOUR_MS,
+    floor_to_day,
+    parse_instant,
+    to_ms,
+    with_utc,
+)
 
 
 def test_milliseconds_are_exact_before_and_after_the_epoch() -> None:
@@ -12,6 +19,12 @@ def test_milliseconds_are_exact_before_and_after_the_epoch() -> None:
     kathmandu = timezone(timedelta(hours=5, minutes=45))
     assert to_ms(datetime(1970, 1, 1, 5, 45, tzinfo=kathmandu)) == 0
     assert to_ms(datetime(1969, 12, 31, tzinfo=UTC)) == -DAY_MS
+
+
+def test_a_time_in_a_message_is_named_in_utc_too() -> None:
+    assert with_utc(980_251_200_000) == "980251200000 (2001-01-23 12:00:00 UTC)"
+    assert with_utc(-1) == "-1 (1969-12-31 23:59:59 UTC)"
+    assert with_utc(1 << 62) == str(1 << 62)  # no calendar has that year
 
 
 def test_a_day_is_that_of_utc() -> None:

@@ -200,17 +200,29 @@ def test_a_new_log_needs_three_tables(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("give", "says"),
     [
-        (lambda writer: writer.pins(pins(2, 4)), r"pins: pin_id=-?\d+ of version 'mine-1' has ano"),
-        (lambda writer: writer.users(users(day=1)), r"users: user_id=-?\d+, as_of=17.* \(2 such r"),
         (
-            lambda writer: [writer.pins(pins(8, 9)), writer.pins(pins(8, 9))],
-            "has another row in these batches .1 such rows.; expected one row per .pin, embedding",
+            lambda writer: writer.pins(pins(2, 4) | {"embedding": np.ones((2, 6))}),
+            r"pins: pin_id=-?\d+ of version 'mine-1' has another row",
+        ),
+        (
+            lambda writer: writer.users(users(day=1) | {"state": ["new", "new"]}),
+            r"users: user_id=-?\d+, as_of=17.* \(2 such r",
+        ),
+        (
+            lambda writer: [
+                writer.pins(pins(8, 9)),
+                writer.pins(pins(8, 9) | {"embedding": np.ones((1, 6))}),
+            ],
+            r"has another row in these batches, .* \(1 such rows\); expected one row per \(pin, em",
         ),
         (
             lambda writer: writer.pins(pins(8, 10, width=7)),
             "pin_id=p8 has 7 numbers .row 0, 2 such rows.; expected 6, the width of this embedding",
         ),
-        (lambda writer: writer.users(users(2, width=7)), "user_id=u0 has 7 numbers .*expected 6"),
+        (
+            lambda writer: writer.users(users(2, width=7)),
+            "the users' embeddings have 7 numbers, and the pins' of version 'mine-1' have 6; expec",
+        ),
         (
             lambda writer: writer.pins(pins(8, 9) | {"known_at": [AT]}),
             "pins so far have not the column 'known_at', and this batch has; .*write a new log",

@@ -199,7 +199,11 @@ def test_days_pins_and_users_are_added(tmp_path: Path) -> None:
 def test_a_day_that_is_there_is_refused_or_replaced_whole(tmp_path: Path) -> None:
     write_own_log(tmp_path / "log", 2, 3)
     with (
-        pytest.raises(DataContractError, match=r"in row 0 \(9 such rows\); .* has 2024-01-03"),
+        pytest.raises(
+            DataContractError,
+            match=r"'impressed_at' is 1704268800000 \(2024-01-03 08:00:00 UTC\) in row 0 \(9 such "
+            r"rows\); .* has 2024-01-03",
+        ),
         EventLogWriter(tmp_path / "log", VERSION) as writer,
     ):
         writer.impressions(shown_on(3))
