@@ -89,7 +89,8 @@ def verify(
         with storage.local_copy(each.uri) as folder:
             wrong = list(problems(each, folder))
         said = f"{len(each.files)} files are as published"
-        say(f"{each.digest[:16]}  {f'{len(wrong)} things are wrong' if wrong else said}")
+        said = f"not as published, in {len(wrong)} place(s)" if wrong else said
+        say(f"{each.digest[:16]}  {said}")
         for problem in wrong:
             say_indented(problem)
         damaged += [each.uri] if wrong else []
