@@ -155,7 +155,8 @@ def _check_devices(devices: int, accelerator: Literal["cpu", "gpu"], is_here: bo
 
 
 def _found(outcome: ExpectationOutcome) -> str:
-    return f"found {outcome.observed}; expected {outcome.expected}"
+    where = f" in {', '.join(outcome.partitions[:3])}" if outcome.partitions else ""
+    return f"found {outcome.observed}{where}; expected {outcome.expected}"
 
 
 def _say_baselines(judgement: Judgement) -> None:

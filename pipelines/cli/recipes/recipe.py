@@ -96,7 +96,7 @@ def check(reference: Reference, as_of: AsOf = "") -> None:
     if found:
         problems = [each for error in found for each in error.problems or (str(error),)]
         raise type(found[0])(f"recipe {config.reference} cannot be run:{listed(problems)}")
-    say(f"recipe {config.recipe_ref.label} can be run")
+    say(f"recipe {config.recipe_ref.label} can be run{', once MLflow answers' if unasked else ''}")
 
 
 def _day_after(settings: Settings) -> datetime:

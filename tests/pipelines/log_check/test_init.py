@@ -159,6 +159,30 @@ def test_candidates_are_drawn_where_none_were_logged(
     assert counts[200:].sum() > 3 * counts[:100].sum(), "as often as they were chosen"
 
 
+def test_a_day_is_drawn_alike_alone_and_among_others(
+    example: types.ModuleType,
+) -> None:
+    """Whoever adds a day draws it alone: its requests must not be those of another day."""
+    rng = np.random.default_rng(5)
+    days = [pd.Timestamp(f"2026-01-0{day}T12:00:00Z") for day in (1, 2)]
+    done = pd.DataFrame(
+        {
+            "user": [f"u{row % 20}" for row in range(200)],
+            "item": [f"{item}" for item in rng.choice(60, 200)],
+            "kind": "buy",
+            "time": [days[row // 100] for row in range(200)],
+        }
+    )
+    shown, answered = example.draw(done)
+    later = done["time"] == days[1]
+    alone, own = example.draw(done[later].reset_index(drop=True))
+    columns = ["request", "user", "item", "time"]
+    of_day = shown[shown["time"] == days[1]]
+    assert of_day[columns].to_numpy().tolist() == alone[columns].to_numpy().tolist()
+    assert answered[answered["time"] == days[1]]["request"].tolist() == own["request"].tolist()
+    assert not set(alone["request"]) & set(shown[shown["time"] == days[0]]["request"])
+
+
 def test_users_of_a_table_are_handed_over(example: types.ModuleType, tmp_path: Path) -> None:
     users = "user,time,age_group\nu,2026-01-01T00:00:00Z,35-39\n"
     (tmp_path / "mine" / "tables" / "users.csv").write_text(users)

@@ -65,7 +65,7 @@ def test_check_says_what_it_was_held_against(home: Path) -> None:
     )
     assert log == f"event log: {(home / 'event_log').as_uri()}, as of 2017-03-02"
     assert champ.startswith("champion: not checked, because ")
-    assert last == f"recipe smoke ({smoke().recipe_digest[:12]}) can be run"
+    assert last == f"recipe smoke ({smoke().recipe_digest[:12]}) can be run, once MLflow answers"
 
 
 def test_check_lists_all_that_is_wrong_with_recipe_and_log(home: Path) -> None:
