@@ -68,8 +68,8 @@ def _one_time(table: str, time_ms: int) -> Finding:
         f"{table}: all at {clock} UTC: the log has days only, and the order within a day is "
         f"unknown",
         "the time at which each of them happened",
-        "write the times, or keep in mind that what happened on a request's own day may count as "
-        "before it or after it",
+        "write the times, or keep in mind that a request knows of its own day only what has an "
+        "earlier time",
         table=table,
     )
 

@@ -71,30 +71,20 @@ def render(report: LogReport) -> str:
 
 
 def _drawings(report: LogReport) -> "list[tuple[str, Markup]]":
-    """Return each drawing's title and SVG. Names of action types are texts, whatever they hold."""
-    from matplotlib import rc_context
+    """Return each drawing's title and SVG."""
+    from validation.report.charts import inline_charts
 
-    from validation.report.plots import inline_svg
-
-    drawn = {
-        "Rows of each day": draw_days,
-        "Share of a day's impressions that got each action": draw_rates,
-        "How long after it happens a row is known": draw_lags,
-        "Earlier actions of a request's user": draw_lengths,
+    charts = {
+        "Rows of each day": (4.2, draw_days),
+        "Share of a day's impressions that got each action": (2.8, draw_rates),
+        "How long after it happens a row is known": (2.8, draw_lags),
+        "Earlier actions of a request's user": (2.6, draw_lengths),
     }
-    with rc_context({"text.parse_math": False}):  # a name with two dollar signs is no formula
-        return [(title, inline_svg(draw(report), title)) for title, draw in drawn.items()]
+    return inline_charts(charts, report)
 
 
-def _figure(height: float) -> "Figure":
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(10, height), layout="constrained")
-
-
-def draw_days(report: LogReport) -> "Figure":
+def draw_days(figure: "Figure", report: LogReport) -> None:
     """Draw impressions, and below them actions by type, of each day."""
-    figure = _figure(4.2)
     above, below = figure.subplots(2, 1, sharex=True)
     days = sorted(report.exposures)
     above.bar(days, [report.exposures[day].rows for day in days], color=COLOURS[0], width=0.9)
@@ -110,13 +100,10 @@ def draw_days(report: LogReport) -> "Figure":
     if days:
         _legend(below, bars)
         below.set_ylim(0, max(base.max() * 1.25, 1))
-    _plain(above, below)
-    return figure
 
 
-def draw_rates(report: LogReport) -> "Figure":
+def draw_rates(figure: "Figure", report: LogReport) -> None:
     """Draw each action type's label rate by day."""
-    figure = _figure(2.8)
     axes, lines = figure.subplots(), {}
     for place, (name, rates) in enumerate(label_rates(report).items()):
         days = sorted(rates)
@@ -135,13 +122,10 @@ def draw_rates(report: LogReport) -> "Figure":
     if lines:
         _legend(axes, lines)
         axes.set_ylim(top=axes.get_ylim()[1] * 1.2)
-    _plain(axes)
-    return figure
 
 
-def draw_lags(report: LogReport) -> "Figure":
+def draw_lags(figure: "Figure", report: LogReport) -> None:
     """Draw the share of rows that are known after a time, for impressions and actions."""
-    figure = _figure(2.8)
     axes = figure.subplots()
     edges = np.maximum(LAG_EDGES_MS, 100)
     for colour, (name, lags) in zip(
@@ -157,13 +141,10 @@ def draw_lags(report: LogReport) -> "Figure":
     axes.set_ylim(0, 102)
     if axes.lines:
         axes.legend(loc="lower right", frameon=False)
-    _plain(axes)
-    return figure
 
 
-def draw_lengths(report: LogReport) -> "Figure":
+def draw_lengths(figure: "Figure", report: LogReport) -> None:
     """Draw the share of requests by the number of their user's earlier actions."""
-    figure = _figure(2.6)
     axes = figure.subplots()
     counts = report.sequence_lengths
     edges = [int(edge) for edge in LENGTH_EDGES]
@@ -172,8 +153,6 @@ def draw_lengths(report: LogReport) -> "Figure":
     shares = 100 * counts / max(counts.sum(), 1)
     axes.bar([*names, f"{edges[-1]}+"], shares, color=COLOURS[0])
     axes.set_ylabel("% of requests")
-    _plain(axes)
-    return figure
 
 
 def _legend(axes: "Axes", drawn: dict[str, Any]) -> None:
@@ -181,10 +160,3 @@ def _legend(axes: "Axes", drawn: dict[str, Any]) -> None:
     axes.legend(
         drawn.values(), drawn.keys(), loc="upper left", ncols=6, fontsize="small", frameon=False
     )
-
-
-def _plain(*all_axes: "object") -> None:
-    for axes in all_axes:
-        axes.spines[["top", "right"]].set_visible(False)  # type: ignore[attr-defined]
-        axes.grid(axis="y", color="#d8dee4", linewidth=0.6)  # type: ignore[attr-defined]
-        axes.set_axisbelow(True)  # type: ignore[attr-defined]

@@ -15,7 +15,6 @@ from pipelines.storage import translated_errors
 
 if TYPE_CHECKING:
     from markupsafe import Markup
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = {"training": "#0550ae", "holdout": "#a40e26"}
@@ -59,30 +58,20 @@ def render(facts: SnapshotFacts) -> str:
 
 
 def _drawings(facts: SnapshotFacts) -> "list[tuple[str, Markup]]":
-    """Return each drawing's title and SVG. Names of heads are texts, whatever they hold."""
-    from matplotlib import rc_context
+    """Return each drawing's title and SVG."""
+    from validation.report.charts import inline_charts
 
-    from validation.report.plots import inline_svg
-
-    drawn = {
-        "Examples of each day": draw_days,
-        "Share of a day's examples with each label": draw_rates,
-        "Known actions of a request's user": draw_lengths,
-        "Size by kind of file": draw_sizes,
+    charts = {
+        "Examples of each day": (2.6, draw_days),
+        "Share of a day's examples with each label": (2.8, draw_rates),
+        "Known actions of a request's user": (2.6, draw_lengths),
+        "Size by kind of file": (2.2, draw_sizes),
     }
-    with rc_context({"text.parse_math": False}):  # a name with two dollar signs is no formula
-        return [(title, inline_svg(draw(facts), title)) for title, draw in drawn.items()]
+    return inline_charts(charts, facts)
 
 
-def _figure(height: float) -> "Figure":
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(10, height), layout="constrained")
-
-
-def draw_days(facts: SnapshotFacts) -> "Figure":
+def draw_days(figure: "Figure", facts: SnapshotFacts) -> None:
     """Draw the number of examples of each day of both windows."""
-    figure = _figure(2.6)
     axes = figure.subplots()
     for window in facts.windows:
         counts = [day.examples for day in window.by_day.values()]
@@ -90,13 +79,10 @@ def draw_days(facts: SnapshotFacts) -> "Figure":
     axes.set_ylabel("examples")
     axes.set_ylim(top=axes.get_ylim()[1] * 1.2)
     axes.legend(loc="upper left", ncols=2, fontsize="small", frameon=False)
-    _plain(axes)
-    return figure
 
 
-def draw_rates(facts: SnapshotFacts) -> "Figure":
+def draw_rates(figure: "Figure", facts: SnapshotFacts) -> None:
     """Draw each head's label rate by day."""
-    figure = _figure(2.8)
     axes, lines = figure.subplots(), {}
     for place, head in enumerate(sorted(facts.snapshot.features.head_names)):
         for window in facts.windows:
@@ -117,13 +103,10 @@ def draw_rates(facts: SnapshotFacts) -> "Figure":
     axes.legend(
         lines.values(), lines.keys(), loc="upper left", ncols=4, fontsize="small", frameon=False
     )
-    _plain(axes)
-    return figure
 
 
-def draw_lengths(facts: SnapshotFacts) -> "Figure":
+def draw_lengths(figure: "Figure", facts: SnapshotFacts) -> None:
     """Draw the share of each window's requests by the length of their user's history."""
-    figure = _figure(2.6)
     axes = figure.subplots()
     places = np.arange(len(length_names()))
     for shift, window in zip((-0.2, 0.2), facts.windows, strict=True):
@@ -132,27 +115,15 @@ def draw_lengths(facts: SnapshotFacts) -> "Figure":
     axes.set_xticks(places, length_names(), fontsize="small")
     axes.set_ylabel("% of requests")
     axes.legend(loc="upper left", fontsize="small", frameon=False)
-    _plain(axes)
-    return figure
 
 
-def draw_sizes(facts: SnapshotFacts) -> "Figure":
+def draw_sizes(figure: "Figure", facts: SnapshotFacts) -> None:
     """Draw how many megabytes each kind of file has."""
-    figure = _figure(2.0)
     axes = figure.subplots()
     sizes = dict(sorted(facts.num_bytes.items()))
-    axes.barh(list(sizes), [size / 1e6 for size in sizes.values()], color=COLOURS["training"])
-    axes.set_xlabel("MB")
-    _plain(axes)
-    axes.grid(visible=False, axis="y")
-    return figure
+    axes.bar(list(sizes), [size / 1e6 for size in sizes.values()], color=COLOURS["training"])
+    axes.set_ylabel("MB")
 
 
 def _dates(window: WindowFacts) -> np.ndarray:
     return np.array(list(window.by_day), dtype="datetime64[D]")
-
-
-def _plain(axes: "Axes") -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#d8dee4", linewidth=0.6)
-    axes.set_axisbelow(True)
