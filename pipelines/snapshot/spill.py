@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -60,6 +61,16 @@ class SpillSummary:
     user_widths: tuple[FoundWidth, ...] = ()  # of the users' embeddings, one per file
 
 
+class ShardSink(Protocol):
+    """Takes a task's rows; an engine's own way to bring them to their shards."""
+
+    def check_width(self, width: FoundWidth) -> None:
+        """Refuse a file of users whose embeddings are of another width than an earlier file's."""
+
+    def add(self, rows: pa.Table) -> None:
+        """Take rows of the task's table, which have a column `user_id`."""
+
+
 def make_tasks(event_log: EventLog, plan: SnapshotPlan, folder: Path) -> list[SpillTask]:
     """Return the tasks that read all that a snapshot needs; a task's files are of one table."""
     groups = [group for files in files_read(event_log, plan) for group in _grouped(files)]
@@ -83,10 +94,17 @@ def run_task(task: SpillTask) -> SpillSummary:
         TransientStorageError: the storage failed.
     """
     with contextlib.ExitStack() as open_files:
-        shard_files = _ShardFiles(task, open_files)
-        return merge_summaries(
-            [_READERS[file.table](task, file, shard_files) for file in task.files]
-        )
+        return deal_out(task, _ShardFiles(task, open_files))
+
+
+def deal_out(task: SpillTask, shards: ShardSink) -> SpillSummary:
+    """Read and check one task's files, and hand their rows to whoever deals them out.
+
+    Raises:
+        DataContractError: a file breaks the contract; the message names it.
+        TransientStorageError: the storage failed.
+    """
+    return merge_summaries([_READERS[file.table](task, file, shards) for file in task.files])
 
 
 def merge_summaries(parts: list[SpillSummary]) -> SpillSummary:
@@ -155,7 +173,7 @@ class _ShardFiles:
         return self._writers[shard]
 
 
-def _spill_impressions(task: SpillTask, file: LogFile, shard_files: _ShardFiles) -> SpillSummary:
+def _spill_impressions(task: SpillTask, file: LogFile, shards: ShardSink) -> SpillSummary:
     plan = task.plan
     features = plan.features.categorical_of("impressions")
     numbers = plan.number_columns("impressions")
@@ -180,7 +198,7 @@ def _spill_impressions(task: SpillTask, file: LogFile, shard_files: _ShardFiles)
     field = pa.field("propensity", pa.float32(), nullable=False)
     shown = shown.set_column(place, field, pc.fill_null(shown["propensity"], 0.0))
     coded = append_codes(shown, kept, features)
-    shard_files.add(append_numbers(file.path, coded, kept, numbers))
+    shards.add(append_numbers(file.path, coded, kept, numbers))
     return SpillSummary(
         first_seen=_first_seen(rows),
         pin_ids=np.unique(np.asarray(kept["pin_id"])),
@@ -189,7 +207,7 @@ def _spill_impressions(task: SpillTask, file: LogFile, shard_files: _ShardFiles)
     )
 
 
-def _spill_actions(task: SpillTask, file: LogFile, shard_files: _ShardFiles) -> SpillSummary:
+def _spill_actions(task: SpillTask, file: LogFile, shards: ShardSink) -> SpillSummary:
     plan = task.plan
     wanted = EventFilter(
         as_of_ms=plan.as_of_ms,
@@ -207,7 +225,7 @@ def _spill_actions(task: SpillTask, file: LogFile, shard_files: _ShardFiles) -> 
     type_ids = pc.add(pc.index_in(rows["action_type"], value_set=vocabulary), 1).cast(pa.int8())
     index = ACTIONS.names.index("action_type")
     type_field = pa.field("action_type_id", pa.int8(), nullable=False)
-    shard_files.add(rows.set_column(index, type_field, type_ids))
+    shards.add(rows.set_column(index, type_field, type_ids))
     known_at = np.asarray(rows["known_at"])
     is_late = acted_at >= plan.first_seen_start_ms
     return SpillSummary(
@@ -217,7 +235,7 @@ def _spill_actions(task: SpillTask, file: LogFile, shard_files: _ShardFiles) -> 
     )
 
 
-def _spill_users(task: SpillTask, file: LogFile, shard_files: _ShardFiles) -> SpillSummary:
+def _spill_users(task: SpillTask, file: LogFile, shards: ShardSink) -> SpillSummary:
     plan = task.plan
     features = plan.features.categorical_of("users")
     is_known = is_before("as_of", plan.as_of_ms)
@@ -228,13 +246,13 @@ def _spill_users(task: SpillTask, file: LogFile, shard_files: _ShardFiles) -> Sp
     if len(rows) == 0:
         return SpillSummary()
     width = FoundWidth(file.path, f"user_id={rows['user_id'][0]}", embeddings.shape[1])
-    shard_files.check_width(width)
+    shards.check_width(width)
     kept = rows.select(["user_id", "as_of"]).append_column(
         USER_ROWS.field("embedding").with_type(pa.list_(pa.float32(), embeddings.shape[1])),
         to_list_column(embeddings),
     )
     coded = append_codes(kept, rows, features)
-    shard_files.add(append_numbers(file.path, coded, rows, numbers))
+    shards.add(append_numbers(file.path, coded, rows, numbers))
     return SpillSummary(user_widths=(width,))
 
 
