@@ -30,6 +30,15 @@ def mix(values: np.ndarray, *seeds: int) -> Uint64s:
     return mixed
 
 
+def hash_rows(matrix: np.ndarray) -> Uint64s:
+    """Return a uint64 for each row of a float32 [rows, width] matrix, equal for equal rows."""
+    bits = np.ascontiguousarray(matrix, dtype=np.float32).view(np.uint32)
+    hashes = np.zeros(len(bits), dtype=np.uint64)
+    for column in range(bits.shape[1]):
+        hashes = mix(hashes ^ bits[:, column].astype(np.uint64))
+    return hashes
+
+
 def uniform(values: np.ndarray, *seeds: int) -> np.ndarray:
     """Return a float64 in [0, 1) per value."""
     return (mix(values, *seeds) >> np.uint64(11)).astype(np.float64) / 2.0**53

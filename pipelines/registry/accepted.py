@@ -42,13 +42,20 @@ def mark_accepted(run: ResolvedRun, snapshot: Snapshot, profile_uri: str) -> Non
     storage.write_model(_marker_uri(run, snapshot), marker)
 
 
-def read_profile(run: ResolvedRun, reference: Snapshot) -> bytes | None:
-    """Return the profile kept when the gate accepted the reference, or None if it is gone."""
+def read_kept(run: ResolvedRun, reference: Snapshot, name: str) -> bytes | None:
+    """Return a file that was kept when the gate accepted the reference, or None if it is gone.
+
+    Args:
+        run: The run that asks.
+        reference: The accepted snapshot.
+        name: Of the file; it lies beside the reference's profile.
+    """
     marker_uri = _marker_uri(run, reference)
     if not storage.exists(marker_uri):
         return None
     repair = "delete it: the reference is then measured again"
-    uri = storage.read_model(marker_uri, AcceptedSnapshot, repair).profile_uri
+    profile_uri = storage.read_model(marker_uri, AcceptedSnapshot, repair).profile_uri
+    uri = storage.join(profile_uri.rpartition("/")[0], name) if profile_uri else ""
     return storage.read_bytes(uri) if uri and storage.exists(uri) else None
 
 

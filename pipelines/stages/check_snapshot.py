@@ -3,6 +3,7 @@
 <output_uri>/data_docs/index.html    the Data Docs
 <output_uri>/report.json             the DataReport, also where the snapshot is refused
 <output_uri>/profile.json            what was measured, which later snapshots are compared with
+<output_uri>/canaries.arrow          embeddings that must not change under their version
 """
 
 from typing import TYPE_CHECKING
@@ -17,10 +18,10 @@ from pipelines.contracts.errors import (
 )
 from pipelines.contracts.files import temporary_files_in
 from pipelines.contracts.run_layout import snapshot_manifest_uri
-from pipelines.registry.accepted import mark_accepted, read_profile
+from pipelines.registry.accepted import mark_accepted, read_kept
 
 if TYPE_CHECKING:
-    from validation.data_gate.snapshot_profile import SnapshotProfile
+    from validation.data_gate.snapshot_profile import Reference, SnapshotProfile
 
 
 def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> DataReport:
@@ -33,22 +34,20 @@ def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> Dat
     """
     from validation.data_gate.gate import PROFILE_FILE, judge_snapshot
 
-    reference = known = None
+    reference = None
     if run.last_accepted_snapshot_uri is not None:
         reference = _read_reference(run, run.last_accepted_snapshot_uri)
-        known = _profile_of(run, reference)
     with storage.scratch_folder(run.workspace_uri) as scratch, temporary_files_in(scratch):
         out_dir = scratch / "report"
         out_dir.mkdir()
         with storage.local_copy(snapshot.uri) as folder:
-            gate = run.config.data_gate
-            outcomes = judge_snapshot(snapshot, folder, reference, known, gate, out_dir)
+            outcomes = judge_snapshot(snapshot, folder, reference, run.config.data_gate, out_dir)
         storage.publish_folder(out_dir, output_uri)
     report = DataReport(
         snapshot_digest=snapshot.digest,
         outcomes=outcomes,
         docs_uri=storage.join(output_uri, "data_docs", "index.html"),
-        reference_digest=reference.digest if reference else None,
+        reference_digest=reference.snapshot.digest if reference else None,
     )
     storage.write_model(storage.join(output_uri, "report.json"), report)
     if not report.is_accepted:
@@ -57,16 +56,21 @@ def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> Dat
     return report
 
 
-def _read_reference(run: ResolvedRun, uri: str) -> Snapshot:
-    """Return the snapshot that this run compares with.
+def _read_reference(run: ResolvedRun, uri: str) -> "Reference":
+    """Return the snapshot that this run compares with, and what was kept of it.
 
     Raises:
         DataContractError: it was deleted since, as old snapshots may be where the disk is full.
     """
     from pipelines.alerts.next_step import new_cycle_command
+    from validation.data_gate.canaries import CANARIES_FILE, read_canaries
+    from validation.data_gate.snapshot_profile import Reference
 
     try:
-        return storage.read_model(snapshot_manifest_uri(uri), Snapshot)
+        snapshot = storage.read_model(snapshot_manifest_uri(uri), Snapshot)
+        kept = read_kept(run, snapshot, CANARIES_FILE)
+        canaries = read_canaries(kept) if kept is not None else None
+        return Reference(snapshot, _profile_of(run, snapshot), canaries)
     except FileNotFoundError:
         raise DataContractError(
             f"the snapshot {uri}, which this run was resolved to be compared with, is gone; "
@@ -77,10 +81,11 @@ def _read_reference(run: ResolvedRun, uri: str) -> Snapshot:
 
 def _profile_of(run: ResolvedRun, reference: Snapshot) -> "SnapshotProfile":
     """Return the reference's profile: the one that was kept, or else a new one."""
+    from validation.data_gate.gate import PROFILE_FILE
     from validation.data_gate.kept_profile import from_json
     from validation.data_gate.snapshot_profile import profile_snapshot
 
-    text = read_profile(run, reference)
+    text = read_kept(run, reference, PROFILE_FILE)
     kept = from_json(text, reference.digest) if text is not None else None
     if kept is not None:
         return kept

@@ -135,7 +135,7 @@ def _require_sound(run: ResolvedRun, own: Snapshot, accepted: RunConfig) -> None
         temporary_files_in(scratch),
         storage.local_copy(own.uri) as found,
     ):
-        outcomes = judge_snapshot(own, found, None, None, accepted.data_gate, scratch)
+        outcomes = judge_snapshot(own, found, None, accepted.data_gate, scratch)
     broken = [o for o in outcomes if o.severity is Severity.CRITICAL and not o.is_met]
     if broken:
         raise DataGateFailedError(

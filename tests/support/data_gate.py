@@ -12,8 +12,10 @@ from support.snapshots import (
     copy_snapshot,
     rewrite,
 )
+from validation.data_gate.canaries import choose_canaries
 from validation.data_gate.gate import judge_snapshot
-from validation.data_gate.snapshot_profile import profile_snapshot
+from validation.data_gate.shifts import FEWEST_EARLIER, shifts_of
+from validation.data_gate.snapshot_profile import Reference, SnapshotProfile, profile_snapshot
 
 CONFIG = smoke().data_gate
 SHARD = "shard-00001"
@@ -25,13 +27,31 @@ def judge(
     folder: Path,
     out_dir: Path,
     reference: Snapshot | None = None,
+    earlier: dict[str, list[float]] | None = None,
     **thresholds: Any,
 ) -> dict[str, ExpectationOutcome]:
     out_dir.mkdir(exist_ok=True)
-    known = profile_snapshot(reference, storage.local_path(reference.uri)) if reference else None
+    known = reference_of(reference, earlier) if reference else None
     config = CONFIG.model_copy(update=thresholds)
-    outcomes = judge_snapshot(snapshot, folder, reference, known, config, out_dir)
+    outcomes = judge_snapshot(snapshot, folder, known, config, out_dir)
     return {outcome.name: outcome for outcome in outcomes}
+
+
+def reference_of(snapshot: Snapshot, earlier: dict[str, list[float]] | None = None) -> Reference:
+    """Return what a cycle knows of its last accepted snapshot.
+
+    Unless told otherwise, the snapshots before it have not shifted by themselves.
+    """
+    folder = storage.local_path(snapshot.uri)
+    profile = profile_snapshot(snapshot, folder)
+    is_readable = not profile.unmeasured_shards
+    profile.shifts = never_shifted(snapshot, profile) if earlier is None else earlier
+    return Reference(snapshot, profile, choose_canaries(snapshot, folder) if is_readable else None)
+
+
+def never_shifted(snapshot: Snapshot, profile: SnapshotProfile) -> dict[str, list[float]]:
+    shifts = shifts_of(snapshot, profile.measures, profile.measures, CONFIG)
+    return {shift.key: [0.0] * FEWEST_EARLIER for shift in shifts}
 
 
 def failed(outcomes: dict[str, ExpectationOutcome]) -> set[str]:

@@ -7,16 +7,27 @@ Not for measuring (`validation.data_gate.judged_tables`), nor for running the ex
 (`validation.data_gate.gx_runner`).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+import pandas as pd
 
 from pipelines.contracts.artifacts import EventCounts, Severity, Snapshot
 from pipelines.contracts.config import DataGateConfig
 from pipelines.contracts.features.catalogue import BOUNDS
+from validation.data_gate.canary_checks import CHANGED, LARGEST_CHANGED_SHARE
 from validation.data_gate.pin_checks import NORM_RANGE
-from validation.data_gate.snapshot_profile import SnapshotProfile
+from validation.data_gate.shifts import (
+    FEATURE,
+    FEWEST_EARLIER,
+    FEWEST_POSITIVES,
+    RATE,
+    STEADY,
+)
+from validation.data_gate.snapshot_profile import Reference, SnapshotProfile
 
-Unit = Literal["rows", "count", "share", "change", "number"]
+Unit = Literal["rows", "count", "share", "change", "number", "limits"]
 
 FILES_MATCH = "files_match_manifest"
 """The expectation that fails where a snapshot is damaged: built again, it is met."""
@@ -62,6 +73,8 @@ class Check:
         """The bounds as text."""
         if self.unit == "rows":
             return "no such row"
+        if self.unit == "limits":
+            return "within what earlier days and snapshots let expect"
         low, high = (
             None if bound is None else format_value(bound, self.unit)
             for bound in (self.minimum, self.maximum)
@@ -75,6 +88,8 @@ def format_value(value: float, unit: Unit) -> str:
     """Return a value as people read it."""
     if unit in ("rows", "count"):
         return f"{value:,.0f}"
+    if unit == "limits":
+        return f"{value:.2g} times the limit"
     if unit == "share":
         return f"{value * 100:.4g} %"
     # The value is rounded first, because a millionth of a percent is noise. Adding 0.0 turns the
@@ -86,8 +101,9 @@ def make_checks(
     config: DataGateConfig,
     snapshot: Snapshot,
     profile: SnapshotProfile,
-    reference: Snapshot | None,
-    reference_profile: SnapshotProfile | None,
+    reference: Reference | None,
+    tables: Mapping[str, pd.DataFrame],
+    canaries_not_judged: str,
 ) -> tuple[Check, ...]:
     """Return all expectations, absolute ones first.
 
@@ -95,14 +111,15 @@ def make_checks(
         config: Thresholds.
         snapshot: The manifest of what is judged.
         profile: Its profile.
-        reference: The last accepted snapshot, or None in the first cycle.
-        reference_profile: The reference's profile; None in the first cycle.
+        reference: The last accepted snapshot; None in the first cycle.
+        tables: What is judged; a table of shifts without rows has nothing that can be judged yet.
+        canaries_not_judged: Why no embedding was compared, or nothing.
     """
-    if reference is None or reference_profile is None:
+    if reference is None:
         not_judged = other_basis = "no earlier accepted snapshot to compare with"
     else:
-        not_judged = _why_not_judged(config, snapshot, profile, reference, reference_profile)
-        is_same_basis = reference.embedding_version == snapshot.embedding_version
+        not_judged = _why_not_judged(config, snapshot, profile, reference)
+        is_same_basis = reference.snapshot.embedding_version == snapshot.embedding_version
         other_basis = "" if is_same_basis else "the embedding version changed, so lengths may too"
     return (
         *_file_checks(),
@@ -111,7 +128,9 @@ def make_checks(
         *_volume_checks(config),
         *_event_checks(snapshot.event_counts),
         *_rate_checks(config, snapshot),
+        *_canary_checks(canaries_not_judged),
         *_shift_checks(config, not_judged, not_judged or other_basis),
+        *_usual_shift_checks(tables, not_judged),
     )
 
 
@@ -119,15 +138,14 @@ def _why_not_judged(
     config: DataGateConfig,
     snapshot: Snapshot,
     profile: SnapshotProfile,
-    reference: Snapshot,
-    reference_profile: SnapshotProfile,
+    reference: Reference,
 ) -> str:
     """Return why shift against the last accepted snapshot cannot be judged, or nothing."""
-    if reference_profile.unmeasured_shards:
+    if reference.profile.unmeasured_shards:
         return "the last accepted snapshot can no longer be read or measured"
-    if snapshot.features.main_head.name not in reference.features.head_names:
+    if snapshot.features.main_head.name not in reference.snapshot.features.head_names:
         return "the last accepted snapshot has another main head"
-    fewest = min(int(known.measures.examples.sum()) for known in (profile, reference_profile))
+    fewest = min(int(known.measures.examples.sum()) for known in (profile, reference.profile))
     if fewest < config.min_rows_for_shift:
         return f"{fewest:,} examples, fewer than min_rows_for_shift = {config.min_rows_for_shift:,}"
     return ""
@@ -257,10 +275,6 @@ def _rate_checks(config: DataGateConfig, snapshot: Snapshot) -> tuple[Check, ...
         Check("every_head_has_positives", Severity.WARNING,
               "Each head occurs in training, or it learns to predict nothing.",
               "heads", "training_positives", "count", minimum=1),
-        Check("label_rate_is_steady", Severity.WARNING,
-              "Label rate in the holdout against training, per head.",
-              "heads", "holdout_change", "change",
-              minimum=-config.max_label_rate_change, maximum=config.max_label_rate_change),
         Check("sequence_coverage", Severity.CRITICAL, "Requests with at least one earlier action.",
               "snapshot", "sequence_share", "share", minimum=config.min_sequence_share),
         Check("embedding_coverage", Severity.CRITICAL,
@@ -286,15 +300,40 @@ def _shift_checks(
         Check("target_label_rate_shift", Severity.CRITICAL,
               "Change of the target label rate against the last accepted snapshot.",
               "snapshot", "target_rate_change", "change", -label, label, not_judged),
-        Check("label_rate_shift", Severity.WARNING,
-              "Change of each head's label rate against the last accepted snapshot.",
-              "heads", "reference_change", "change", -label, label, not_judged),
-        Check("feature_shift", Severity.WARNING,
-              "Population stability index of each feature against the last accepted snapshot.",
-              "features", "psi", "number", maximum=config.max_population_stability_index,
-              not_judged=not_judged),
         Check("embedding_norm_shift", Severity.WARNING,
               "Change of the pins' mean embedding length against the last accepted snapshot.",
               "snapshot", "pin_norm_change", "change", -LARGEST_NORM_CHANGE, LARGEST_NORM_CHANGE,
               norm_not_judged),
+    )  # fmt: skip
+
+
+def _canary_checks(not_judged: str) -> tuple[Check, ...]:
+    return (
+        Check("embeddings_as_accepted", Severity.CRITICAL,
+              "Embeddings that change under an unchanged version, of those that were kept.",
+              "canaries", CHANGED, "share", maximum=LARGEST_CHANGED_SHARE, not_judged=not_judged),
+        Check("every_embedding_as_accepted", Severity.WARNING,
+              "Embeddings that change under an unchanged version, of those that were kept.",
+              "canaries", CHANGED, "share", maximum=0.0, not_judged=not_judged),
+    )  # fmt: skip
+
+
+def _usual_shift_checks(tables: Mapping[str, pd.DataFrame], not_judged: str) -> tuple[Check, ...]:
+    """Return the checks whose limits come from earlier shifts."""
+    descriptions = {
+        STEADY: "Label rate in the holdout against training, per head.",
+        RATE: "Change of each head's label rate against the last accepted snapshot.",
+        FEATURE: "Population stability index of each feature against the last accepted snapshot.",
+    }
+    few = f"fewer than {FEWEST_EARLIER} earlier shifts are known"
+    reasons = {
+        STEADY: f"{few}, and no head has {FEWEST_POSITIVES} positives in a window",
+        RATE: not_judged or f"{few}, and no head has {FEWEST_POSITIVES} positives",
+        FEATURE: not_judged or few,
+    }
+    return tuple(
+        Check(name, Severity.WARNING, description, name, name, "limits", maximum=1.0,
+              not_judged="" if len(tables[name]) and not (name != STEADY and not_judged)
+              else reasons[name])
+        for name, description in descriptions.items()
     )  # fmt: skip

@@ -10,12 +10,16 @@ from pathlib import Path
 
 from pipelines.contracts.artifacts import ExpectationOutcome, Snapshot
 from pipelines.contracts.config import DataGateConfig
+from pipelines.contracts.time import Window
+from validation.data_gate.canaries import CANARIES_FILE
+from validation.data_gate.canary_checks import judge_canaries
 from validation.data_gate.checks import make_checks
-from validation.data_gate.gx_runner import evaluate
+from validation.data_gate.gx_runner import RunName, evaluate
 from validation.data_gate.judged_tables import make_tables
 from validation.data_gate.kept_profile import to_json
-from validation.data_gate.snapshot_profile import SnapshotProfile, profile_snapshot
-from validation.report.data_docs import DOCS_FOLDER, finish_data_docs
+from validation.data_gate.shifts import kept_shifts, shift_phrases, shift_tables, shifts_of
+from validation.data_gate.snapshot_profile import Reference, SnapshotProfile, profile_snapshot
+from validation.report.data_docs import DOCS_FOLDER, Subject, finish_data_docs
 
 PROFILE_FILE = "profile.json"
 
@@ -23,24 +27,23 @@ PROFILE_FILE = "profile.json"
 def judge_snapshot(
     snapshot: Snapshot,
     snapshot_dir: Path,
-    reference: Snapshot | None,
-    reference_profile: SnapshotProfile | None,
+    reference: Reference | None,
     config: DataGateConfig,
     out_dir: Path,
 ) -> tuple[ExpectationOutcome, ...]:
-    """Judge a snapshot; leave its Data Docs and its profile.
+    """Judge a snapshot; leave its Data Docs, its profile and its canaries.
 
         <out_dir>/data_docs/index.html      what was expected and found, failures first
         <out_dir>/data_docs/details/...     Great Expectations' own pages
         <out_dir>/profile.json              what a later cycle compares its snapshot with
+        <out_dir>/canaries.arrow            embeddings that must not change under this version
 
     Args:
         snapshot: The manifest of what is judged.
         snapshot_dir: Local folder with its files, each of which is hashed once.
         reference: The last accepted snapshot, from which shift is judged; None in the first cycle.
-        reference_profile: The reference's profile; None in the first cycle.
         config: Thresholds.
-        out_dir: Existing folder for the Data Docs and the profile.
+        out_dir: Existing folder for what is left.
 
     Returns:
         One outcome per expectation; critical ones that are not met must stop the cycle.
@@ -49,17 +52,50 @@ def judge_snapshot(
         HomefeedError: a check itself broke; nothing is known of the data.
     """
     profile = profile_snapshot(snapshot, snapshot_dir)
+    before = reference.profile if reference else SnapshotProfile()
+    is_measured = not profile.unmeasured_shards
+    shifts = shifts_of(snapshot, profile.measures, before.measures, config) if is_measured else ()
+    profile.shifts = kept_shifts(shifts, before.shifts)
     (out_dir / PROFILE_FILE).write_text(to_json(profile, snapshot.digest), "utf-8")
-    checks = make_checks(config, snapshot, profile, reference, reference_profile)
+    canaries = judge_canaries(snapshot, snapshot_dir, profile, reference, out_dir / CANARIES_FILE)
+    tables = make_tables(snapshot, profile, reference.profile if reference else None)
+    tables |= shift_tables(shifts, before.shifts, is_measured) | {"canaries": canaries.table}
     outcomes = evaluate(
-        checks,
-        make_tables(snapshot, profile, reference_profile),
-        _details(profile),
-        snapshot,
+        make_checks(config, snapshot, profile, reference, tables, canaries.not_judged),
+        tables,
+        _details(profile) | shift_phrases(shifts, before.shifts) | canaries.phrases,
+        RunName(f"snapshot-{snapshot.digest[:16]}", snapshot.as_of),
         out_dir / DOCS_FOLDER,
     )
-    finish_data_docs(out_dir / DOCS_FOLDER, snapshot, reference, outcomes)
+    finish_data_docs(out_dir / DOCS_FOLDER, _subject(snapshot, reference), outcomes)
     return outcomes
+
+
+def _subject(snapshot: Snapshot, reference: Reference | None) -> Subject:
+    """Return what the overview says of the snapshot."""
+    against = "nothing: no earlier accepted snapshot"
+    if reference is not None:
+        before = reference.snapshot
+        against = f"{before.digest[:16]} of {before.as_of:%Y-%m-%d}"
+    facts = {
+        "Snapshot": f"{snapshot.digest[:16]}, embedding version {snapshot.embedding_version}",
+        "Rows": f"{snapshot.num_examples:,} examples of {snapshot.num_requests:,} requests in "
+        f"{len(snapshot.shards)} shards; {snapshot.num_pins:,} pins",
+        "Training window": _window(snapshot.training),
+        "Holdout window": _window(snapshot.holdout),
+        "Shift judged against": against,
+    }
+    return Subject(
+        f"snapshot of {snapshot.as_of:%Y-%m-%d}",
+        "no model may be trained on this snapshot",
+        tuple(facts.items()),
+        "Every row of the snapshot was checked, shard by shard; the counts of broken rows are "
+        "exact.",
+    )
+
+
+def _window(window: Window) -> str:
+    return f"{window.start:%Y-%m-%d %H:%M} to {window.end:%Y-%m-%d %H:%M} UTC, end excluded"
 
 
 def _details(profile: SnapshotProfile) -> dict[tuple[str, str], str]:

@@ -9,13 +9,15 @@ data. Not for what is expected (`validation.data_gate.checks`), nor for the look
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from html import escape, unescape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pipelines.contracts.artifacts import ExpectationOutcome, Snapshot
+from pipelines.contracts.artifacts import ExpectationOutcome
 from pipelines.contracts.errors import HomefeedError
 from validation.data_gate.checks import Check, format_value
 
@@ -26,13 +28,22 @@ Details = Mapping[tuple[str, str], str]
 """A phrase about the first broken row, by (partition, column)."""
 
 DOCS_SITE = "data_docs"
+_MOST_PHRASES = 3
+
+
+@dataclass(frozen=True)
+class RunName:
+    """How a run of the checks is called in the Data Docs."""
+
+    name: str  # such as snapshot-<digest>
+    as_of: datetime
 
 
 def evaluate(
     checks: tuple[Check, ...],
     tables: Mapping[str, pd.DataFrame],
     details: Details,
-    snapshot: Snapshot,
+    run: RunName,
     docs_dir: Path,
 ) -> tuple[ExpectationOutcome, ...]:
     """Run every check with Great Expectations, build its Data Docs and return the outcomes.
@@ -41,7 +52,7 @@ def evaluate(
         checks: What is expected; a check with `not_judged` is listed and not run.
         tables: By name; the first column of each is `partition`.
         details: Phrases about the first broken rows.
-        snapshot: What is judged; it names the run in the Data Docs.
+        run: Its name in the Data Docs.
         docs_dir: Empty folder for the static site.
 
     Raises:
@@ -58,7 +69,7 @@ def evaluate(
     for name, table in tables.items():
         chosen = [check for check in checks if check.table == name and not check.not_judged]
         if chosen:
-            results = _run_suite(context, name, table, chosen, snapshot)
+            results = _run_suite(context, name, table, chosen, run)
             for check in chosen:
                 outcomes[check.name] = _judge(check, table, results[check.name], details)
     context.build_data_docs(site_names=[DOCS_SITE])
@@ -92,7 +103,7 @@ def _run_suite(
     name: str,
     table: pd.DataFrame,
     checks: list[Check],
-    snapshot: Snapshot,
+    run: RunName,
 ) -> dict[str, dict[str, Any]]:
     """Validate one table; return the result of Great Expectations by the check's name.
 
@@ -113,7 +124,7 @@ def _run_suite(
             "result_format": "COMPLETE",
             "unexpected_index_column_names": ["partition"],
         },
-        run_id=RunIdentifier(run_name=f"snapshot-{snapshot.digest[:16]}", run_time=snapshot.as_of),
+        run_id=RunIdentifier(run_name=run.name, run_time=run.as_of),
     )
     results = {}
     for result in validated.to_json_dict()["results"]:
@@ -209,6 +220,9 @@ def _observed(
         worst = max(measured, key=lambda name: _distance(check, measured[name]))
         where = f" ({worst})" if len(values) > 1 else ""
         parts.append(f"{format_value(measured[worst], check.unit)}{where}")
+        order = sorted(offenders, key=lambda name: -_distance(check, measured[name]))
+        phrases = [details[key] for name in order if (key := (name, check.column)) in details]
+        parts += phrases[:_MOST_PHRASES]
     if missing:
         parts.append(f"not measured in {', '.join(missing[:3])}; see the checks that failed first")
     return "; ".join(parts) or "nothing to look at"

@@ -1,4 +1,4 @@
-"""The small tables that Great Expectations judges: one row for each shard, day, head or feature.
+"""The small tables that Great Expectations judges: one row for each shard, day, head or category.
 
 The first column is always `partition`, which names where a failed expectation failed. A value that
 could not be measured is NaN and never 0. Not for bounds (`validation.data_gate.checks`). Tested in
@@ -15,7 +15,7 @@ from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.schemas import PINS_FILE, SPLIT_HOLDOUT, SPLIT_TRAINING
 from pipelines.contracts.time import DAY_MS
 from validation.data_gate.broken_rows import FILE_RULES, BrokenRows
-from validation.data_gate.measures import Measures, population_stability_index
+from validation.data_gate.measures import Measures
 from validation.data_gate.pin_checks import PIN_RULES
 from validation.data_gate.shard_checks import SHARD_RULES
 from validation.data_gate.snapshot_profile import SnapshotProfile
@@ -30,7 +30,7 @@ FEWEST_LABELS = 20
 def make_tables(
     snapshot: Snapshot, profile: SnapshotProfile, reference: SnapshotProfile | None
 ) -> dict[str, pd.DataFrame]:
-    """Return the tables by name: files, shards, pins, days, snapshot, heads, categories, features.
+    """Return the tables by name: files, shards, pins, days, snapshot, heads, categories.
 
     Args:
         snapshot: The manifest of what is judged.
@@ -44,13 +44,12 @@ def make_tables(
         "pins": _broken_table({PINS_FILE: profile.pins}, PIN_RULES),
         "days": _day_table(snapshot, profile.measures),
         "snapshot": _snapshot_table(snapshot, profile, reference),
-        "heads": _head_table(snapshot, profile.measures, reference.measures),
+        "heads": _head_table(snapshot, profile.measures),
         "categories": _category_table(snapshot, profile.measures),
-        "features": _feature_table(profile.measures, reference.measures),
     }
     if profile.unmeasured_shards:
         # The rates of the shards that could be measured say nothing of the whole snapshot.
-        for name in ("days", "snapshot", "heads", "categories", "features"):
+        for name in ("days", "snapshot", "heads", "categories"):
             tables[name].loc[:, tables[name].columns != "partition"] = NAN
     return tables
 
@@ -151,26 +150,16 @@ def _snapshot_table(
     return pd.DataFrame([row])
 
 
-def _head_table(snapshot: Snapshot, measures: Measures, before: Measures) -> pd.DataFrame:
-    """Return each head's positives, and how its label rate changed.
-
-    The changes are those from training to holdout and from the reference to this snapshot.
-    """
-    rows = []
-    for head in snapshot.features.head_names:
-        training = measures.label_rate(head, SPLIT_TRAINING)
-        change = _change(measures.label_rate(head), before.label_rate(head))
-        rows.append(
-            {
-                "partition": head,
-                # Where no shard could be measured, the number is not known: NaN.
-                "training_positives": float(measures.positives.get(head, [NAN])[SPLIT_TRAINING]),
-                "holdout_change": _change(measures.label_rate(head, SPLIT_HOLDOUT), training),
-                # A head that the reference did not have has not shifted.
-                "reference_change": change if head in before.positives else 0.0,
-            }
-        )
-    return pd.DataFrame(rows)
+def _head_table(snapshot: Snapshot, measures: Measures) -> pd.DataFrame:
+    """Return each head's positives in training."""
+    # Where no shard could be measured, the number is not known: NaN.
+    counts = [
+        float(measures.positives.get(head, [NAN])[SPLIT_TRAINING])
+        for head in snapshot.features.head_names
+    ]
+    return pd.DataFrame(
+        {"partition": list(snapshot.features.head_names), "training_positives": counts}
+    )
 
 
 def _category_table(snapshot: Snapshot, measures: Measures) -> pd.DataFrame:
@@ -179,16 +168,6 @@ def _category_table(snapshot: Snapshot, measures: Measures) -> pd.DataFrame:
     found = {name: measures.histograms[name] for name in names if name in measures.histograms}
     shares = [codes[0] / codes.sum() if codes.any() else NAN for codes in found.values()]
     return pd.DataFrame({"partition": list(found), "unknown_share": shares})
-
-
-def _feature_table(measures: Measures, before: Measures) -> pd.DataFrame:
-    """Return the PSI of each feature that both snapshots have with the same bins."""
-    rows = [
-        {"partition": name, "psi": population_stability_index(now, before.histograms[name])}
-        for name, now in sorted(measures.histograms.items())
-        if name in before.histograms and len(before.histograms[name]) == len(now)
-    ]
-    return pd.DataFrame(rows, columns=["partition", "psi"])
 
 
 def _share(part: int, whole: int) -> float:

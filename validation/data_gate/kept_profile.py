@@ -52,6 +52,7 @@ def to_json(profile: SnapshotProfile, snapshot_digest: str) -> str:
         "mean_pin_norm": profile.mean_pin_norm,
         "pin_spread": profile.pin_spread,
         "measures": vars(profile.measures),
+        "shifts": profile.shifts,
     }
     return json.dumps(value, indent=1, default=np.ndarray.tolist)
 
@@ -72,6 +73,7 @@ def from_json(text: bytes | str, snapshot_digest: str) -> SnapshotProfile | None
             unmeasured_shards=value["unmeasured_shards"],
             mean_pin_norm=value["mean_pin_norm"],
             pin_spread=value["pin_spread"],
+            shifts=value.get("shifts", {}),  # files of before have none
         )
     except (ValueError, KeyError, TypeError) as error:
         log.warning("the kept profile of snapshot %s is damaged: %r", snapshot_digest[:16], error)

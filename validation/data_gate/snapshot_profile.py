@@ -13,6 +13,7 @@ from pathlib import Path
 from pipelines.contracts.artifacts import ShardStats, Snapshot
 from pipelines.contracts.schemas import PINS_FILE, SHARD_FILES
 from validation.data_gate.broken_rows import FILE_RULES, BrokenRows, read_tables
+from validation.data_gate.canaries import Canaries
 from validation.data_gate.measures import Measures, measure_shard
 from validation.data_gate.pin_checks import PIN_RULES, CheckedPins, check_pins
 from validation.data_gate.shard_checks import SHARD_RULES, check_shard
@@ -30,11 +31,21 @@ class SnapshotProfile:
     unmeasured_shards: list[str] = field(default_factory=list)
     mean_pin_norm: float = float("nan")
     pin_spread: float = float("nan")  # see `pin_checks.CheckedPins.spread`
+    shifts: dict[str, list[float]] = field(default_factory=dict)  # see `shifts.kept_shifts`
 
     @property
     def by_partition(self) -> dict[str, BrokenRows]:
         """The broken rows of the pins and of each shard, under the name of the partition."""
         return {PINS_FILE: self.pins, **self.shards}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The last accepted snapshot, as far as it is still known."""
+
+    snapshot: Snapshot
+    profile: SnapshotProfile
+    canaries: Canaries | None = None  # None where none were kept
 
 
 def profile_snapshot(snapshot: Snapshot, snapshot_dir: Path) -> SnapshotProfile:

@@ -7,11 +7,12 @@ fonts is removed, so that the folder can be opened from an archive years later. 
 
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipelines.contracts.artifacts import ExpectationOutcome, Severity, Snapshot
+from pipelines.contracts.artifacts import ExpectationOutcome, Severity
 
 DOCS_FOLDER = "data_docs"
 DETAILS_FOLDER = "details"
@@ -23,6 +24,16 @@ _FOOTER = re.compile(r"<footer\b.*?</footer>", re.DOTALL)
 _REMOTE_ANCHOR = re.compile(r"<a\b[^>]*href=\"https?://[^\"]*\"[^>]*>(.*?)</a>", re.DOTALL)
 _REMOTE_BACKGROUND = re.compile(r"url\([^)]*https?://[^)]*\)")
 _HEAD_END = "</head>"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What was judged, in the words of the overview."""
+
+    name: str  # such as "snapshot of 2024-05-06"
+    if_refused: str  # what may not be done then, a sentence's second half
+    facts: tuple[tuple[str, str], ...]  # (term, what is said of it)
+    how: str  # how the numbers came about, in a sentence
 
 
 def environment() -> Environment:
@@ -37,17 +48,13 @@ def environment() -> Environment:
 
 
 def finish_data_docs(
-    docs_dir: Path,
-    snapshot: Snapshot,
-    reference: Snapshot | None,
-    outcomes: tuple[ExpectationOutcome, ...],
+    docs_dir: Path, subject: Subject, outcomes: tuple[ExpectationOutcome, ...]
 ) -> Path:
     """Move Great Expectations' pages to `details/`, take their links out, write the overview.
 
     Args:
         docs_dir: Folder with the site that Great Expectations built.
-        snapshot: What was judged.
-        reference: The snapshot from which shift was judged; None in the first cycle.
+        subject: What was judged.
         outcomes: What was expected and found.
 
     Returns:
@@ -64,7 +71,7 @@ def finish_data_docs(
     for page in details.rglob("*.html"):
         page.write_text(make_offline(page.read_text("utf-8"), styles), "utf-8")
     overview = docs_dir / "index.html"
-    overview.write_text(_overview(snapshot, reference, outcomes), "utf-8")
+    overview.write_text(_overview(subject, outcomes), "utf-8")
     return overview
 
 
@@ -88,9 +95,7 @@ def make_offline(html: str, styles: str) -> str:
     return html.replace(_HEAD_END, f"<style>{styles}</style>{_HEAD_END}", 1)
 
 
-def _overview(
-    snapshot: Snapshot, reference: Snapshot | None, outcomes: tuple[ExpectationOutcome, ...]
-) -> str:
+def _overview(subject: Subject, outcomes: tuple[ExpectationOutcome, ...]) -> str:
     """Return the overview's HTML: failures first, then the others in the order of the checks."""
     failed = [outcome for outcome in outcomes if not outcome.is_met]
     failed.sort(key=lambda outcome: outcome.severity is not Severity.CRITICAL)
@@ -100,8 +105,7 @@ def _overview(
         environment()
         .get_template("data_docs.html.j2")
         .render(
-            snapshot=snapshot,
-            reference=reference,
+            subject=subject,
             groups=(("Not met", failed), ("Met", met), ("Not judged", not_judged)),
             num_critical=sum(o.severity is Severity.CRITICAL for o in failed),
             num_warnings=sum(o.severity is Severity.WARNING for o in failed),

@@ -16,6 +16,7 @@ from validation.data_gate.broken_rows import FILE_RULES, BrokenRows, read_tables
 from validation.data_gate.checks import make_checks
 from validation.data_gate.pin_checks import PIN_RULES
 from validation.data_gate.shard_checks import SHARD_RULES
+from validation.data_gate.shifts import shift_tables
 from validation.data_gate.snapshot_profile import profile_snapshot
 
 
@@ -27,6 +28,9 @@ def test_a_rule_that_was_not_checked_is_told_from_one_that_holds() -> None:
     assert math.isnan(broken.count("bad_codes")) and not broken.has("bad_codes")
 
 
+NOTHING_SHIFTED = shift_tables((), {}, is_measured=True)
+
+
 def test_a_name_that_is_no_rule_is_refused() -> None:
     broken = BrokenRows(("bad_labels",))
     for use in (broken.count, broken.has, lambda rule: broken.add_phrases(rule, [])):
@@ -36,7 +40,7 @@ def test_a_name_that_is_no_rule_is_refused() -> None:
 
 def test_every_rule_is_judged_by_a_check(planted_snapshot: Snapshot) -> None:
     profile = profile_snapshot(planted_snapshot, storage.local_path(planted_snapshot.uri))
-    checks = make_checks(CONFIG, planted_snapshot, profile, None, None)
+    checks = make_checks(CONFIG, planted_snapshot, profile, None, NOTHING_SHIFTED, "none")
     for table, rules in (("files", FILE_RULES), ("shards", SHARD_RULES), ("pins", PIN_RULES)):
         assert sorted(check.column for check in checks if check.table == table) == sorted(rules)
 

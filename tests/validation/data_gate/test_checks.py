@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Severity, Snapshot
 from pipelines.contracts.time import DAY_MS
-from support.data_gate import CONFIG, failed, judge
+from support.data_gate import CONFIG, failed, judge, reference_of
 from support.snapshots import (
     Change,
     copy_snapshot,
@@ -18,13 +19,14 @@ from support.snapshots import (
     with_embedding,
 )
 from validation.data_gate import checks
-from validation.data_gate.snapshot_profile import profile_snapshot
+from validation.data_gate.shifts import FEATURE, RATE, STEADY
 
 
 def test_every_check_of_a_gate_has_its_own_name_and_a_bound(planted_snapshot: Snapshot) -> None:
-    profile = profile_snapshot(planted_snapshot, storage.local_path(planted_snapshot.uri))
-    known = (planted_snapshot, profile)
-    found = checks.make_checks(CONFIG, *known, *known)
+    known = reference_of(planted_snapshot)
+    table = pd.DataFrame({"partition": ["repin"]})
+    tables = {name: table for name in (STEADY, RATE, FEATURE)}
+    found = checks.make_checks(CONFIG, planted_snapshot, known.profile, known, tables, "")
 
     assert not any(check.not_judged for check in found)
     assert len({check.name for check in found}) == len(found)
@@ -42,7 +44,6 @@ WHOLE_DEFECTS = [
     ("enough_training_requests", None, None, {"min_training_requests": 10_000}),
     ("enough_holdout_requests", None, None, {"min_holdout_requests": 10_000}),
     ("sequence_coverage", None, None, {"min_sequence_share": 0.999}),
-    ("label_rate_is_steady", None, None, {"max_label_rate_change": 0.001}),
 ]
 
 
@@ -94,3 +95,14 @@ def test_a_day_without_requests_is_named(planted_snapshot: Snapshot, tmp_path: P
 
     assert not outcome.is_met and outcome.severity is Severity.WARNING
     assert outcome.partitions == (f"{snapshot.training.start.date()} (training)",)
+
+
+def test_a_label_rate_that_moves_between_the_windows_is_told(
+    planted_snapshot: Snapshot, tmp_path: Path
+) -> None:
+    folder = storage.local_path(planted_snapshot.uri)
+    known = planted_snapshot
+    bound = {"max_label_rate_change": 0.001}
+    outcome = judge(planted_snapshot, folder, tmp_path, known, **bound)["label_rate_is_steady"]
+    assert not outcome.is_met
+    assert "allowed -0% to +0%" in outcome.observed

@@ -1,6 +1,7 @@
 """A profile comes back from its file as it was, or not at all."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Snapshot
-from support.data_gate import CONFIG
+from support.data_gate import CONFIG, never_shifted
 from validation.data_gate import kept_profile, measures
+from validation.data_gate.canaries import choose_canaries
 from validation.data_gate.gate import PROFILE_FILE, judge_snapshot
 from validation.data_gate.kept_profile import from_json, to_json
-from validation.data_gate.snapshot_profile import SnapshotProfile, profile_snapshot
+from validation.data_gate.snapshot_profile import Reference, SnapshotProfile, profile_snapshot
 
 
 @pytest.fixture(scope="module")
@@ -38,18 +40,29 @@ def test_every_measure_comes_back_with_its_type(profile: SnapshotProfile) -> Non
     assert (back.mean_pin_norm, back.pin_spread) == (profile.mean_pin_norm, profile.pin_spread)
 
 
+def test_earlier_shifts_come_back(profile: SnapshotProfile) -> None:
+    known = replace(profile, shifts={"feature_shift/surface": [0.1, 0.2]})
+    back = from_json(to_json(known, "d"), "d")
+    assert back is not None
+    assert back.shifts == {"feature_shift/surface": [0.1, 0.2]}
+
+
 def test_the_gate_judges_by_a_kept_profile_as_by_a_new_one(
     planted_snapshot: Snapshot, profile: SnapshotProfile, tmp_path: Path
 ) -> None:
     snapshot, folder = planted_snapshot, storage.local_path(planted_snapshot.uri)
     found = []
+    profile.shifts = never_shifted(snapshot, profile)
     kept: SnapshotProfile | None = profile
+    canaries = choose_canaries(snapshot, folder)
     for name in ("new", "kept"):
         out_dir = tmp_path / name
         out_dir.mkdir()
-        found.append(judge_snapshot(snapshot, folder, snapshot, kept, CONFIG, out_dir))
+        known = Reference(snapshot, kept, canaries)
+        found.append(judge_snapshot(snapshot, folder, known, CONFIG, out_dir))
         kept = from_json((out_dir / PROFILE_FILE).read_bytes(), snapshot.digest)
         assert kept is not None
+        kept.shifts = profile.shifts
     assert found[0] == found[1]
     assert all(outcome.is_judged for outcome in found[1])
 
@@ -101,7 +114,10 @@ def test_a_file_of_before_numbers_could_be_chosen_is_still_a_profile(
     assert (back.mean_pin_norm, back.pin_spread) == (1.5, 0.25)
 
     folder = storage.local_path(planted_snapshot.uri)
-    judged = judge_snapshot(planted_snapshot, folder, planted_snapshot, back, CONFIG, tmp_path)
+    back.shifts = never_shifted(planted_snapshot, profile_snapshot(planted_snapshot, folder))
+    judged = judge_snapshot(
+        planted_snapshot, folder, Reference(planted_snapshot, back), CONFIG, tmp_path
+    )
     found = {outcome.name: outcome for outcome in judged}
     shifts = ("row_count_shift", "target_label_rate_shift", "label_rate_shift", "feature_shift")
     for name in shifts:

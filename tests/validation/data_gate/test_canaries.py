@@ -1,0 +1,162 @@
+"""Kept embeddings: what is kept, and what a change of them is called."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines import storage
+from pipelines.contracts.arrow import to_list_column, to_numpy
+from pipelines.contracts.artifacts import ExpectationOutcome, Snapshot
+from support.data_gate import CONFIG, judge, reference_of
+from support.snapshots import Change, copy_snapshot, rewrite
+from validation.data_gate import canaries, checks
+from validation.data_gate.canaries import (
+    choose_canaries,
+    compare_canaries,
+    read_canaries,
+    write_canaries,
+)
+from validation.data_gate.gate import judge_snapshot
+
+
+def with_vectors(change: Change) -> Change:
+    def apply(table: pa.Table) -> pa.Table:
+        vectors = change(np.array(to_numpy(table["embedding"])))
+        index = table.schema.get_field_index("embedding")
+        field = table.schema.field("embedding")
+        return table.set_column(index, field, to_list_column(vectors.astype(np.float32)))
+
+    return apply
+
+
+def turned(vectors: np.ndarray) -> np.ndarray:
+    width = vectors.shape[1]
+    turn, _ = np.linalg.qr(np.random.default_rng(3).normal(size=(width, width)))
+    return vectors @ turn
+
+
+def shuffled(vectors: np.ndarray) -> np.ndarray:
+    return np.random.default_rng(3).permutation(vectors)
+
+
+def others(vectors: np.ndarray) -> np.ndarray:
+    noise = np.random.default_rng(3).normal(size=vectors.shape)
+    return noise / np.linalg.norm(noise, axis=1, keepdims=True)
+
+
+def one_of(vectors: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(vectors[:1], vectors.shape)
+
+
+CHANGES = [
+    (turned, "were turned into another basis"),
+    (shuffled, "have the vectors of others now: they were shuffled"),
+    (others, "have other vectors now"),
+    (one_of, "have one and the same vector now"),
+]
+
+
+def judged(
+    snapshot: Snapshot, tmp_path: Path, relative: str, change: Change
+) -> dict[str, ExpectationOutcome]:
+    changed, folder = copy_snapshot(snapshot, tmp_path / "snapshot")
+    changed = rewrite(changed, folder, relative, with_vectors(change))
+    return judge(changed, folder, tmp_path / "out", reference=snapshot)
+
+
+@pytest.mark.parametrize(("change", "words"), CHANGES, ids=[c.__name__ for c, _ in CHANGES])
+def test_pins_that_change_under_their_version_stop_the_cycle(
+    planted_snapshot: Snapshot, tmp_path: Path, change: Change, words: str
+) -> None:
+    outcome = judged(planted_snapshot, tmp_path, "pins.arrow", change)["embeddings_as_accepted"]
+    assert not outcome.is_met and outcome.partitions == ("pins",)
+    assert words in outcome.observed
+    assert "pins, such as" in outcome.observed
+
+
+def test_a_single_change_of_many_is_a_warning(
+    planted_snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one(vectors: np.ndarray) -> np.ndarray:
+        vectors[5] = vectors[6]
+        return vectors
+
+    monkeypatch.setattr(checks, "LARGEST_CHANGED_SHARE", 0.02)  # one of 80 pins is more than 1 %
+    outcomes = judged(planted_snapshot, tmp_path, "pins.arrow", one)
+    assert not outcomes["every_embedding_as_accepted"].is_met
+    assert outcomes["embeddings_as_accepted"].is_met
+
+
+def test_rows_of_users_that_change_stop_the_cycle(
+    planted_snapshot: Snapshot, tmp_path: Path
+) -> None:
+    snapshot, folder = copy_snapshot(planted_snapshot, tmp_path / "snapshot")
+    for shard in snapshot.shards:
+        relative = f"{shard.name}/users.arrow"
+        snapshot = rewrite(snapshot, folder, relative, with_vectors(others))
+    outcomes = judge(snapshot, folder, tmp_path / "out", reference=planted_snapshot)
+    outcome = outcomes["embeddings_as_accepted"]
+    assert not outcome.is_met and outcome.partitions == ("users",)
+    assert "have other vectors now" in outcome.observed
+
+
+def test_rounding_is_no_change(planted_snapshot: Snapshot, tmp_path: Path) -> None:
+    def rounded(vectors: np.ndarray) -> np.ndarray:
+        return vectors.astype(np.float16).astype(np.float32)
+
+    outcomes = judged(planted_snapshot, tmp_path, "pins.arrow", rounded)
+    assert outcomes["every_embedding_as_accepted"].is_met
+    assert outcomes["every_embedding_as_accepted"].is_judged
+
+
+def test_another_version_has_other_vectors(planted_snapshot: Snapshot, tmp_path: Path) -> None:
+    before = planted_snapshot.model_copy(update={"embedding_version": "another"})
+    folder = storage.local_path(planted_snapshot.uri)
+    outcomes = judge(planted_snapshot, folder, tmp_path, reference=before)
+    assert not outcomes["embeddings_as_accepted"].is_judged
+    assert "'another' was the version before" in outcomes["embeddings_as_accepted"].observed
+
+
+def test_a_reference_without_canaries_says_so(planted_snapshot: Snapshot, tmp_path: Path) -> None:
+    known = reference_of(planted_snapshot)
+    without = type(known)(known.snapshot, known.profile)
+    folder = storage.local_path(planted_snapshot.uri)
+    found = judge_snapshot(planted_snapshot, folder, without, CONFIG, tmp_path)
+    (outcome,) = [each for each in found if each.name == "embeddings_as_accepted"]
+    assert not outcome.is_judged and "were kept" in outcome.observed
+
+
+def test_a_file_gives_back_what_was_kept(planted_snapshot: Snapshot, tmp_path: Path) -> None:
+    folder = storage.local_path(planted_snapshot.uri)
+    kept = choose_canaries(planted_snapshot, folder)
+    write_canaries(kept, tmp_path / "canaries.arrow")
+    back = read_canaries((tmp_path / "canaries.arrow").read_bytes())
+    assert back is not None
+    assert back.embedding_version == planted_snapshot.embedding_version
+    assert np.array_equal(back.pins.ids, kept.pins.ids)
+    assert np.array_equal(back.users.vectors, kept.users.vectors)
+    found = compare_canaries(back, planted_snapshot, folder)
+    assert {kind: compared.num_changed for kind, compared in found.items()} == {
+        "pins": 0,
+        "users": 0,
+    }
+    assert min(compared.num_compared for compared in found.values()) > 20
+
+
+@pytest.mark.parametrize("data", [b"", b"ARROW1 and no more", b"x" * 500])
+def test_a_damaged_file_is_no_canary(data: bytes) -> None:
+    assert read_canaries(data) is None
+
+
+def test_the_choice_depends_on_ids_alone_and_not_on_parts(
+    planted_snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = storage.local_path(planted_snapshot.uri)
+    monkeypatch.setattr(canaries, "NUM_CANARIES", 30)
+    at_once = choose_canaries(planted_snapshot, folder)
+    monkeypatch.setattr(canaries, "PINS_PER_PART", 7)
+    in_parts = choose_canaries(planted_snapshot, folder)
+    assert len(at_once.pins.ids) == 30
+    assert np.array_equal(at_once.pins.ids, in_parts.pins.ids)

@@ -1,0 +1,197 @@
+"""How far a day, and all judged days together, are from what the days before let expect.
+
+What is usual is the history's median, and the median of the same weekday where there are weeks
+enough. A limit is the largest of three: the kind's floor, Z robust standard deviations, and MARGIN
+times the largest deviation that the history has had itself. So a number that has never moved has
+a narrow limit, and a number that moves by itself a wide one.
+
+    effect     judged value - usual value, on the kind's scale
+    day        the effect on one day
+    run        the mean effect over all judged days, against means over as many days of the history
+
+Not for what a number is (`kinds`), nor for who is told (`validation.data_gate.log_checks`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from validation.data_gate.days.kinds import DISTANCE, Kind
+from validation.data_gate.days.profile import DayProfile
+from validation.data_gate.days.series import Floats, Ints, Named, all_series, count_matrix
+
+Level = Literal["day", "run"]
+
+HISTORY_DAYS = 84
+"""Only so many days before the judged ones count, because people and products change."""
+FEWEST_DAYS = 14
+"""With a shorter history nothing is judged."""
+WEEKDAY_DAYS = 28
+"""From so long a history on, weekdays are told apart."""
+FEWEST_DAYS_OF_STATE = 42
+"""A state looks back over four weeks, so that at the beginning of a log it only fills up."""
+LONGEST_RUN = 14
+Z, MARGIN = 6.0, 1.5
+RARE = 50.0
+"""A volume of fewer rows a day comes in bursts, and its floors are these."""
+RARE_DAY_FLOOR, RARE_RUN_FLOOR = 3.0, 1.5
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """The largest deviation of one number, on one level."""
+
+    name: str
+    level: Level
+    kind: Kind
+    day: int  # The day, or the first judged one.
+    found: float  # On the kind's scale.
+    usual: float
+    limit: float
+
+    @property
+    def effect(self) -> float:
+        """By how much it deviates, on the kind's scale."""
+        return self.found - self.usual
+
+    @property
+    def times_limit(self) -> float:
+        """The deviation as a multiple of the limit; above 1 it is told."""
+        return abs(self.effect) / self.limit
+
+
+def deviations(
+    history: Sequence[DayProfile], judged: Sequence[DayProfile]
+) -> tuple[Deviation, ...]:
+    """Return the largest deviation of every number, and of every count, on both levels.
+
+    Args:
+        history: Earlier days, by day.
+        judged: The days that are judged, by day, none of them in the history.
+
+    Returns:
+        Nothing where the history has fewer than FEWEST_DAYS days.
+    """
+    if not judged:
+        return ()
+    history = [day for day in history if day.day >= judged[0].day - HISTORY_DAYS]
+    found: list[Deviation] = []
+    for named in all_series(history, judged):
+        if len(named.history.days) >= _fewest_days(named.name) and len(named.judged.days):
+            found += _of_series(named)
+    names = {name for day in history for name in day.counts}
+    for name in sorted(names):
+        if len(history) >= _fewest_days(name):
+            found += _of_counts(name, history, judged)
+    return tuple(found)
+
+
+def _fewest_days(name: str) -> int:
+    return FEWEST_DAYS_OF_STATE if name.startswith("users.state") else FEWEST_DAYS
+
+
+def _of_series(named: Named) -> list[Deviation]:
+    kind, before, now = named.kind, named.history, named.judged
+    usual_before, usual = _usual(before.days, before.values, now.days)
+    residuals, effects = before.values - usual_before, now.values - usual
+    floors = _floors(named)
+    scale = np.maximum(_robust(residuals), now.noise)
+    limits = np.maximum(max(floors[0], MARGIN * np.abs(residuals).max()), Z * scale)
+    worst = int(np.argmax(np.abs(effects) / limits))
+    of_day = Deviation(
+        named.name, "day", kind, int(now.days[worst]),
+        float(now.values[worst]), float(usual[worst]), float(limits[worst]),
+    )  # fmt: skip
+    means = _running_means(residuals, _run_length(len(before.days), len(now.days)))
+    noise = float(np.median(now.noise)) / np.sqrt(len(now.days))
+    limit = max(
+        floors[1],
+        MARGIN * float(np.abs(means).max()),
+        Z * max(_robust(means - np.median(means)), noise),
+    )
+    mean, mean_usual = float(now.values.mean()), float(usual.mean())
+    of_run = Deviation(named.name, "run", kind, int(now.days[0]), mean, mean_usual, limit)
+    return [of_day, of_run]
+
+
+def _of_counts(
+    name: str, history: Sequence[DayProfile], judged: Sequence[DayProfile]
+) -> list[Deviation]:
+    """Return how far the judged days' shares by hour or category lie from the history's."""
+    keys = sorted({key for day in (*history, *judged) for key in day.counts.get(name, {})})
+    before, now = (count_matrix(name, days, keys) for days in (history, judged))
+    days = np.array([day.day for day in judged])
+    before, days, now = before[before.any(axis=1)], days[now.any(axis=1)], now[now.any(axis=1)]
+    if len(before) < FEWEST_DAYS or len(now) == 0:
+        return []
+    usual = before.sum(axis=0)
+    own, distances = jensen_shannon(before, usual), jensen_shannon(now, usual)
+    limit = max(DISTANCE.day_floor, MARGIN * float(own.max()))
+    worst = int(np.argmax(distances))
+    of_day = Deviation(name, "day", DISTANCE, int(days[worst]), float(distances[worst]), 0.0, limit)
+    length = _run_length(len(before), len(now))
+    sums = np.cumsum(np.vstack([np.zeros(len(keys)), before]), axis=0)
+    own = jensen_shannon(sums[length:] - sums[:-length], usual)
+    limit = max(DISTANCE.run_floor, MARGIN * float(own.max()))
+    whole = float(jensen_shannon(now.sum(axis=0)[None], usual)[0])
+    return [of_day, Deviation(name, "run", DISTANCE, int(days[0]), whole, 0.0, limit)]
+
+
+def jensen_shannon(counts: Floats, usual: Floats) -> Floats:
+    """Return the Jensen-Shannon distance of each row of counts from the usual counts, in [0, 1].
+
+    It is the square root of the divergence in bits (Endres and Schindelin, 2003).
+
+    Args:
+        counts: [rows, keys], no row all zero.
+        usual: [keys], not all zero.
+    """
+    p = counts / counts.sum(axis=1, keepdims=True)
+    q = np.broadcast_to(usual / usual.sum(), p.shape)
+    middle = (p + q) / 2
+    divergence = (_relative_entropy(p, middle) + _relative_entropy(q, middle)) / 2
+    return np.sqrt(np.clip(divergence, 0.0, 1.0))
+
+
+def _relative_entropy(p: Floats, middle: Floats) -> Floats:
+    ratio = np.divide(p, middle, out=np.ones_like(middle), where=p > 0)
+    return np.asarray((p * np.log2(ratio)).sum(axis=1))
+
+
+def _usual(days: Ints, values: Floats, wanted: Ints) -> tuple[Floats, Floats]:
+    """Return what is usual on the days of the history and on other days."""
+    level = float(np.median(values))
+    extra = np.zeros(7)
+    if len(days) >= WEEKDAY_DAYS:
+        for weekday in range(7):
+            of_weekday = values[days % 7 == weekday]
+            if len(of_weekday) >= 3:
+                extra[weekday] = np.median(of_weekday) - level
+    return level + extra[days % 7], level + extra[wanted % 7]
+
+
+def _robust(residuals: Floats) -> float:
+    """Return the standard deviation that normal residuals of the same median would have."""
+    return 1.4826 * float(np.median(np.abs(residuals)))
+
+
+def _run_length(num_before: int, num_judged: int) -> int:
+    """Return over how many days of the history a mean is taken, so that there are several."""
+    return min(num_judged, LONGEST_RUN, max(3, num_before // 2))
+
+
+def _running_means(values: Floats, length: int) -> Floats:
+    return np.convolve(values, np.ones(length) / length, "valid")
+
+
+def _floors(named: Named) -> tuple[float, float]:
+    """Return the floors of a day and of a run; with a short history they are higher."""
+    day, run = named.kind.day_floor, named.kind.run_floor
+    is_volume = named.name.endswith((".rows", ".per_request", ".per_user"))
+    typical = 1.0 / float(np.median(named.history.noise)) ** 2
+    if is_volume and typical < RARE:
+        day, run = RARE_DAY_FLOOR, RARE_RUN_FLOOR
+    times = 1.0 + FEWEST_DAYS / len(named.history.days)
+    return day * times, run * times

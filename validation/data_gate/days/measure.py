@@ -1,0 +1,139 @@
+"""Measures days: rows in, a profile of each day out, in DuckDB and within a bound of memory.
+
+Not for reading an event log (its rows are handed in, by table), nor for judging (`limits`). Tested
+in tests/validation/data_gate/days/test_measure.py.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+
+from validation.data_gate.days import queries
+from validation.data_gate.days.profile import DayProfile, Number
+from validation.data_gate.days.user_rows import summarise_users
+
+MEMORY_LIMIT = "1GB"
+"""What DuckDB may use; beyond it, rows are written to the temporary folder."""
+NUM_THREADS = 2
+MOST_KEYS = 200
+"""Values of a category that are counted by name; all others count together."""
+OTHERS = "(others)"
+
+
+@dataclass(frozen=True)
+class DayRows:
+    """The rows of some days and of the day before them, as read; each is used up once."""
+
+    impressions: Iterable[pa.Table]
+    actions: Iterable[pa.Table]
+    users: Iterable[pa.Table]
+
+
+@contextlib.contextmanager
+def open_engine(temporary_dir: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a database in memory that writes what does not fit to a folder.
+
+    Args:
+        temporary_dir: An existing folder.
+    """
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "threads": NUM_THREADS,
+        "memory_limit": MEMORY_LIMIT,
+    }
+    with duckdb.connect(config=settings) as engine:
+        engine.execute("set temp_directory = ?", [temporary_dir])
+        yield engine
+
+
+def measure_days(
+    engine: duckdb.DuckDBPyConnection,
+    rows: DayRows,
+    first_day: int,
+    end_day: int,
+    categories: Sequence[str] = (),
+) -> tuple[DayProfile, ...]:
+    """Return the profiles of the days in [first_day, end_day) that have impressions.
+
+    Args:
+        engine: See `open_engine`.
+        rows: Of these days, and of the day before the first.
+        first_day: Days since the epoch.
+        end_day: The first day that is not measured.
+        categories: Columns of impressions whose values are counted.
+    """
+    _load(engine, rows, categories)
+    numbers: dict[int, dict[str, Number]] = {}
+    counts: dict[int, dict[str, dict[str, int]]] = {}
+    for day, name, value, num in _measured(engine, categories):
+        if value is not None and num:
+            numbers.setdefault(day, {})[name] = Number(value=float(value), num=int(num))
+    for day, name, key, num in _counted(engine, categories):
+        counts.setdefault(day, {}).setdefault(name, {})[key] = num
+    return tuple(
+        DayProfile(day=day, numbers=numbers[day], counts=_largest(counts.get(day, {})))
+        for day in sorted(numbers)
+        if first_day <= day < end_day and "impressions.rows" in numbers[day]
+    )
+
+
+def _load(engine: duckdb.DuckDBPyConnection, rows: DayRows, categories: Sequence[str]) -> None:
+    """Bring the rows into the database, and make the tables that the queries read."""
+    extra = "".join(f", {_quoted(name)}" for name in categories)
+    _fill(engine, "i", queries.IMPRESSION_COLUMNS + extra, rows.impressions)
+    _fill(engine, "a", queries.ACTION_COLUMNS, rows.actions)
+    engine.register("found", summarise_users(rows.users))
+    engine.execute("create or replace temp table user_rows as from found")
+    engine.unregister("found")
+    engine.execute(queries.REQUESTS)
+    engine.execute(queries.USERS_IN_USE)
+
+
+def _fill(
+    engine: duckdb.DuckDBPyConnection, name: str, columns: str, parts: Iterable[pa.Table]
+) -> None:
+    is_made = False
+    for part in parts:
+        engine.register("part", part)
+        verb = f"insert into {name}" if is_made else f"create or replace temp table {name} as"
+        engine.execute(f"{verb} select {columns} from part")
+        engine.unregister("part")
+        is_made = True
+    assert is_made, "an empty table has its columns, and stands for no rows"
+
+
+def _measured(
+    engine: duckdb.DuckDBPyConnection, categories: Sequence[str]
+) -> Iterator[tuple[int, str, float | None, int]]:
+    for query in queries.NUMBERS:
+        yield from engine.execute(query).fetchall()
+    for name in categories:
+        query = queries.TELLING_CATEGORY.format(column=_quoted(name))
+        yield from engine.execute(query, {"name": f"impressions.{name}.tells"}).fetchall()
+
+
+def _counted(
+    engine: duckdb.DuckDBPyConnection, categories: Sequence[str]
+) -> Iterator[tuple[int, str, str, int]]:
+    yield from engine.execute(queries.COUNTS).fetchall()
+    for name in categories:
+        query = queries.OF_CATEGORY.format(column=_quoted(name))
+        yield from engine.execute(query, {"name": f"impressions.{name}"}).fetchall()
+
+
+def _largest(counts: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    """Return the counts with the smallest of many values put together."""
+    kept = {}
+    for name, of_values in sorted(counts.items()):
+        order = sorted(of_values, key=lambda value: (-of_values[value], value))
+        kept[name] = {value: of_values[value] for value in order[:MOST_KEYS]}
+        if rest := sum(of_values[value] for value in order[MOST_KEYS:]):
+            kept[name][OTHERS] = rest
+    return kept
+
+
+def _quoted(column: str) -> str:
+    """Return a column's name for a query, whatever signs are in it."""
+    return '"' + column.replace('"', '""') + '"'

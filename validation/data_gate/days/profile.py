@@ -1,0 +1,36 @@
+"""The profile of one day: named numbers, and counts by hour and by category, kept as JSON.
+
+A number stands with how many rows, requests or actions it was taken from, because a share of few
+says little. Not for measuring (`queries`), nor for judging (`limits`).
+"""
+
+from pydantic import Field
+
+from pipelines.contracts.base import Frozen
+
+FORMAT_VERSION = 1
+"""To be raised when a number changes its meaning: kept profiles of another format are not used."""
+
+
+class Number(Frozen):
+    """One measured number."""
+
+    value: float
+    num: int = Field(description="Rows, requests, users or actions that it was taken from.")
+
+
+class DayProfile(Frozen):
+    """What one UTC day of impressions and of actions looks like."""
+
+    day: int = Field(description="Days since the epoch.")
+    numbers: dict[str, Number] = Field(description="By name, e.g. 'impressions.rows'.")
+    counts: dict[str, dict[str, int]] = Field(
+        description="By what is counted, e.g. 'impressions.hour', then by value."
+    )
+
+
+class KeptDays(Frozen):
+    """Profiles of some days as a file holds them."""
+
+    format: int = FORMAT_VERSION
+    days: tuple[DayProfile, ...]

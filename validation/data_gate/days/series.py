@@ -1,0 +1,108 @@
+"""The numbers of several days as series that can be judged, one for each name.
+
+Counts by hour and by category give numbers too: the hour about which a day's events lie, and the
+share of each day that has no value, or one that was never seen before. Not for limits (`limits`).
+"""
+
+import cmath
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from validation.data_gate.days.kinds import Kind, kind_of
+from validation.data_gate.days.profile import DayProfile, Number
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+NULL = "(null)"
+_HOURS = ".hour"
+
+
+class Series(NamedTuple):
+    """One number on some days, on the scale on which it is judged."""
+
+    days: Ints  # Days since the epoch, ascending.
+    values: Floats
+    noise: Floats  # What chance alone gives, as a standard deviation.
+
+
+class Named(NamedTuple):
+    """A number's name and kind, its history, and what is judged."""
+
+    name: str
+    kind: Kind
+    history: Series
+    judged: Series
+
+
+def all_series(history: Sequence[DayProfile], judged: Sequence[DayProfile]) -> Iterator[Named]:
+    """Yield every number that some day of the history has, with both series."""
+    seen = _values_seen(history)
+    before = [_numbers(day, seen) for day in history]
+    now = [_numbers(day, seen) for day in judged]
+    for name in sorted({name for numbers in before for name in numbers}):
+        kind = kind_of(name)
+        yield Named(
+            name,
+            kind,
+            _series(name, kind, history, before),
+            _series(name, kind, judged, now),
+        )
+
+
+def count_matrix(name: str, days: Sequence[DayProfile], keys: Sequence[str]) -> Floats:
+    """Return the [days, keys] counts of one name; zeros where a day has none."""
+    rows = [[day.counts.get(name, {}).get(key, 0) for key in keys] for day in days]
+    return np.array(rows, dtype=np.float64).reshape(len(days), len(keys))
+
+
+def _numbers(day: DayProfile, seen: dict[str, set[str]]) -> dict[str, Number]:
+    """Return a day's numbers, and those that its counts give."""
+    found = dict(day.numbers)
+    for name, counts in day.counts.items():
+        total = sum(counts.values())
+        if name.endswith(_HOURS):
+            found[f"{name}.centre"] = Number(value=_mean_hour(counts), num=total)
+        elif total:
+            new = sum(num for key, num in counts.items() if key not in seen.get(name, ()))
+            found[f"{name}.never_seen"] = Number(value=new / total, num=total)
+            found[f"{name}.null"] = Number(value=counts.get(NULL, 0) / total, num=total)
+    return found
+
+
+def _values_seen(history: Sequence[DayProfile]) -> dict[str, set[str]]:
+    seen: dict[str, set[str]] = {}
+    for day in history:
+        for name, counts in day.counts.items():
+            seen.setdefault(name, set()).update(counts)
+    return seen
+
+
+def _mean_hour(counts: dict[str, int]) -> float:
+    """Return the direction, in hours, of the mean of the events' times on the clock's circle."""
+    total = sum(
+        num * cmath.exp(2j * math.pi * (int(hour) + 0.5) / 24) for hour, num in counts.items()
+    )
+    return cmath.phase(total) * 24 / (2 * math.pi) % 24 if total else 0.0
+
+
+def _series(
+    name: str, kind: Kind, days: Sequence[DayProfile], numbers: Sequence[dict[str, Number]]
+) -> Series:
+    """Return one number's series. No rows of a kind are a number too: 0 of them."""
+    none = Number(value=0.0, num=0)
+    is_count = name.endswith(".rows")
+    found = [
+        (day.day, of_day[name] if name in of_day else none)
+        for day, of_day in zip(days, numbers, strict=True)
+        if name in of_day or is_count
+    ]
+    return Series(
+        np.array([day for day, _ in found], dtype=np.int64),
+        np.array([kind.judged(number) for _, number in found], dtype=np.float64),
+        np.array([kind.noise(number) for _, number in found], dtype=np.float64),
+    )
