@@ -266,13 +266,11 @@ class ExpectationOutcome(Frozen):
     )
 
 
-class DataReport(Artifact):
-    """Outcome of the data gate."""
+class Judged(Artifact):
+    """Outcomes of the data gate, about whatever was judged."""
 
-    snapshot_digest: str
     outcomes: tuple[ExpectationOutcome, ...]
     docs_uri: str = Field(description="Entry page of the Data Docs.")
-    reference_digest: str | None = Field(description="Snapshot the shift was judged against.")
 
     @property
     def is_accepted(self) -> bool:
@@ -293,6 +291,21 @@ class DataReport(Artifact):
     def places(self) -> dict[str, int | None]:
         """The entry page of the Data Docs."""
         return {self.docs_uri: None}
+
+
+class EventLogReport(Judged):
+    """How the days of an event log were found, before anything was built of them."""
+
+    num_judged_days: int
+    num_history_days: int = Field(description="Days that they were held against.")
+
+
+class DataReport(Judged):
+    """Outcome of the data gate."""
+
+    snapshot_digest: str
+    reference_digest: str | None = Field(description="Snapshot the shift was judged against.")
+    log_docs_uri: str = Field(default="", description="Data Docs of the event log; '' before.")
 
 
 class Challenger(Artifact):

@@ -39,6 +39,11 @@ def listing_uri(run_uri: str) -> str:
     return f"{run_uri.rstrip('/')}/build_snapshot/event_log.json"
 
 
+def judged_log_uri(run_uri: str) -> str:
+    """Return the folder in which a run says how it found the days of its event log."""
+    return f"{run_uri.rstrip('/')}/build_snapshot/log"
+
+
 def snapshot_manifest_uri(snapshot_uri: str) -> str:
     """Return where a snapshot's manifest lies, which holds a `Snapshot`."""
     return f"{snapshot_uri.rstrip('/')}/{MANIFEST}"

@@ -1,6 +1,7 @@
 """`build_snapshot`: the training and the holdout set of the run, from the event log.
 
 <run>/build_snapshot/event_log.json    a Listing: what the files of the event log were
+<run>/build_snapshot/log/...           what the data gate says of the log (`pipelines.log_days`)
 
 The snapshot itself lies outside the run; the artifact `Snapshot` draws its files. Not for making
 them: that is the room `pipelines.snapshot`.
@@ -24,16 +25,19 @@ def build_snapshot(run: ResolvedRun) -> Snapshot:
     learns from it which partitions were written since.
 
     Raises:
+        DataGateFailedError: the data gate refuses the event log; nothing is built.
         DataContractError: the event log is missing or breaks its contract, the windows are empty
             or hold no positives.
         RunInProgressError: another process builds the snapshot of this run.
     """
+    from pipelines.log_days.judging import judge_event_log
     from pipelines.snapshot.build import write_snapshot
 
     # The listing comes first: a file that is written while the snapshot is built is not as listed.
     listed_at = listing_uri(run.run_uri)
     seen = storage.look(listed_at)
     storage.write_over(listed_at, list_event_log(run), seen)
+    judge_event_log(run)
     return write_snapshot(run)
 
 

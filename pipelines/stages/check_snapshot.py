@@ -3,9 +3,11 @@
 <output_uri>/data_docs/index.html    the Data Docs
 <output_uri>/report.json             the DataReport, also where the snapshot is refused
 <output_uri>/profile.json            what was measured, which later snapshots are compared with
+<output_uri>/days.json               the numbers of the event log's days (`pipelines.log_days`)
 <output_uri>/canaries.arrow          embeddings that must not change under their version
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import storage
@@ -17,7 +19,8 @@ from pipelines.contracts.errors import (
     SnapshotDamagedError,
 )
 from pipelines.contracts.files import temporary_files_in
-from pipelines.contracts.run_layout import snapshot_manifest_uri
+from pipelines.contracts.run_layout import judged_log_uri, snapshot_manifest_uri
+from pipelines.log_days.judging import DAYS_FILE, read_report
 from pipelines.registry.accepted import mark_accepted, read_kept
 
 if TYPE_CHECKING:
@@ -42,10 +45,13 @@ def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> Dat
         out_dir.mkdir()
         with storage.local_copy(snapshot.uri) as folder:
             outcomes = judge_snapshot(snapshot, folder, reference, run.config.data_gate, out_dir)
+        _keep_days(run, out_dir)
         storage.publish_folder(out_dir, output_uri)
+    of_log = read_report(run)
     report = DataReport(
         snapshot_digest=snapshot.digest,
-        outcomes=outcomes,
+        outcomes=(*(of_log.outcomes if of_log else ()), *outcomes),
+        log_docs_uri=of_log.docs_uri if of_log else "",
         docs_uri=storage.join(output_uri, "data_docs", "index.html"),
         reference_digest=reference.snapshot.digest if reference else None,
     )
@@ -54,6 +60,13 @@ def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> Dat
         raise _refusal(run, report)
     mark_accepted(run, snapshot, storage.join(output_uri, PROFILE_FILE))
     return report
+
+
+def _keep_days(run: ResolvedRun, out_dir: Path) -> None:
+    """Keep the numbers of the event log's days with the snapshot, for the cycles to come."""
+    uri = storage.join(judged_log_uri(run.run_uri), DAYS_FILE)
+    if storage.exists(uri):
+        (out_dir / DAYS_FILE).write_bytes(storage.read_bytes(uri))
 
 
 def _read_reference(run: ResolvedRun, uri: str) -> "Reference":

@@ -1,0 +1,143 @@
+"""Judges an event log by its days, and keeps their numbers for the cycles to come.
+
+    <run>/build_snapshot/log/data_docs/index.html    what was expected and found
+    <run>/build_snapshot/log/report.json             an EventLogReport
+    <run>/build_snapshot/log/days.json               KeptDays: these days and the accepted ones
+
+When the snapshot is accepted, `check_snapshot` keeps `days.json` with it, and the next cycle reads
+it from there. Not for the rows of the snapshot. Tested in tests/pipelines/log_days.
+"""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from pipelines import storage
+from pipelines.contracts.artifacts import EventLogReport, ResolvedRun, Snapshot
+from pipelines.contracts.errors import DataGateFailedError
+from pipelines.contracts.files import temporary_files_in
+from pipelines.contracts.run_layout import judged_log_uri, snapshot_manifest_uri
+from pipelines.contracts.time import DAY_MS
+from pipelines.event_log.log_files import EventLog, open_event_log
+from pipelines.log_days.reading import DayRange, measure_log
+from pipelines.registry.accepted import read_kept
+from pipelines.snapshot.build import check_covered
+from pipelines.snapshot.plan import SnapshotPlan, make_plan
+
+if TYPE_CHECKING:
+    from validation.data_gate.days.gate import JudgedLog
+    from validation.data_gate.days.profile import DayProfile
+
+log = logging.getLogger(__name__)
+
+DAYS_FILE, REPORT_FILE = "days.json", "report.json"
+EARLIER_DAYS = 56
+"""So many days of the log stand in for accepted ones, in the first cycles."""
+KEPT_DAYS = 120
+
+
+def judge_event_log(run: ResolvedRun) -> EventLogReport:
+    """Judge the days that the run's snapshot will hold, and leave a report.
+
+    Raises:
+        DataGateFailedError: a critical expectation is not met; nothing is built.
+        DataContractError: the log is missing or breaks its contract, or does not cover a window.
+        TransientStorageError: the storage failed.
+    """
+    from validation.data_gate.days.gate import judge_log
+    from validation.report.data_docs import DOCS_FOLDER
+
+    plan, event_log = make_plan(run), open_event_log(run.event_log_uri)
+    check_covered(event_log, plan)
+    target = judged_log_uri(run.run_uri)
+    with storage.scratch_folder(run.workspace_uri) as scratch, temporary_files_in(scratch):
+        out_dir, spilled = scratch / "log", scratch / "spilled"
+        out_dir.mkdir()
+        spilled.mkdir()
+        found = _measured(run, event_log, plan, spilled)
+        outcomes = judge_log(found, out_dir / DOCS_FOLDER)
+        report = EventLogReport(
+            outcomes=outcomes,
+            docs_uri=storage.join(target, DOCS_FOLDER, "index.html"),
+            num_judged_days=len(found.judged),
+            num_history_days=len(found.history),
+        )
+        (out_dir / DAYS_FILE).write_text(_to_keep(found), "utf-8")
+        (out_dir / REPORT_FILE).write_text(report.model_dump_json(indent=1), "utf-8")
+        storage.publish_folder(out_dir, target)
+    if not report.is_accepted:
+        raise DataGateFailedError(_refusal(run, report))
+    return report
+
+
+def read_report(run: ResolvedRun) -> EventLogReport | None:
+    """Return what the run's event log was found to be; None in runs from before it was judged."""
+    uri = storage.join(judged_log_uri(run.run_uri), REPORT_FILE)
+    return storage.read_model(uri, EventLogReport) if storage.exists(uri) else None
+
+
+def _measured(
+    run: ResolvedRun, event_log: EventLog, plan: SnapshotPlan, spilled: Path
+) -> "JudgedLog":
+    """Measure the days of the windows, and as many before them as no accepted snapshot knows."""
+    from validation.data_gate.days.gate import JudgedLog
+    from validation.data_gate.days.limits import FEWEST_DAYS
+
+    accepted = _accepted_days(run)
+    first = plan.training.start_ms // DAY_MS
+    end = -(-plan.holdout.end_ms // DAY_MS)
+    back = 0 if len(accepted) >= FEWEST_DAYS else EARLIER_DAYS
+    measured = measure_log(event_log, plan, DayRange(first - back, end), spilled)
+    return JudgedLog(
+        as_of=run.as_of,
+        uri=run.event_log_uri,
+        days=tuple(day for day in measured if day.day >= first),
+        first_day=first,
+        end_day=end,
+        accepted=accepted,
+        earlier=tuple(day for day in measured if day.day < first),
+    )
+
+
+def _accepted_days(run: ResolvedRun) -> tuple["DayProfile", ...]:
+    """Return the days that were kept with the last accepted snapshot; none where none were."""
+    from validation.data_gate.days.profile import FORMAT_VERSION, KeptDays
+
+    uri = run.last_accepted_snapshot_uri
+    if uri is None or not storage.exists(snapshot_manifest_uri(uri)):
+        return ()
+    reference = storage.read_model(snapshot_manifest_uri(uri), Snapshot)
+    data = read_kept(run, reference, DAYS_FILE)
+    if data is None:
+        return ()
+    try:
+        kept = KeptDays.model_validate_json(data)
+    except ValidationError as error:
+        log.warning("the kept days of the last accepted snapshot are damaged: %s", error)
+        return ()
+    return kept.days if kept.format == FORMAT_VERSION else ()
+
+
+def _to_keep(found: "JudgedLog") -> str:
+    """Return the text of the file with these days, and the newest of those accepted before."""
+    from validation.data_gate.days.profile import KeptDays
+
+    days = {day.day: day for day in (*found.accepted, *found.days)}
+    newest = sorted(days)[-KEPT_DAYS:]
+    return KeptDays(days=tuple(days[day] for day in newest)).model_dump_json()
+
+
+def _refusal(run: ResolvedRun, report: EventLogReport) -> str:
+    from pipelines.alerts.next_step import new_cycle_command
+
+    lines = [
+        f"- {each.name} ({each.severity}): found {each.observed}, expected {each.expected}"
+        for each in report.failures
+    ]
+    return (
+        f"the data gate refused the event log {run.event_log_uri}; nothing was built and the "
+        f"champion stays:\n" + "\n".join(lines) + f"\nData Docs: {report.docs_uri}\n"
+        f"Mend the event log; then start a new cycle with `{new_cycle_command(run)}`"
+    )

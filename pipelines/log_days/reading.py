@@ -1,0 +1,128 @@
+"""The rows of some days of an event log, as the data gate measures them.
+
+They are read by the same readers, and refused by the same rules, as a snapshot's. Not for what is
+measured: that is `validation.data_gate.days`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from pipelines.contracts.arrow import to_list_column
+from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, USERS
+from pipelines.contracts.time import DAY_MS
+from pipelines.event_log.categories import extra_columns
+from pipelines.event_log.embeddings import embedding_matrix
+from pipelines.event_log.log_files import EventLog
+from pipelines.event_log.reader import EventFilter, is_before, read_events, read_rows
+from pipelines.snapshot.plan import SnapshotPlan
+
+if TYPE_CHECKING:
+    from validation.data_gate.days.profile import DayProfile
+
+
+@dataclass(frozen=True)
+class DayRange:
+    """Days since the epoch, half-open."""
+
+    first: int
+    end: int
+
+
+def measure_log(
+    event_log: EventLog, plan: SnapshotPlan, days: DayRange, scratch: Path
+) -> tuple["DayProfile", ...]:
+    """Return the profiles of some days, of rows known before as_of.
+
+    Args:
+        event_log: The log.
+        plan: The recipe's, for as_of, action types and categories.
+        days: Which.
+        scratch: Existing folder, for what does not fit into memory.
+
+    Raises:
+        DataContractError: a file breaks the contract; the message names it.
+        TransientStorageError: the storage failed.
+    """
+    from validation.data_gate.days.measure import DayRows, measure_days, open_engine
+
+    rows = DayRows(
+        impressions=_impressions(event_log, plan, days),
+        actions=_actions(event_log, plan, days),
+        users=_users(event_log, plan),
+    )
+    with open_engine(str(scratch)) as engine:
+        return measure_days(engine, rows, days.first, days.end, categories_of(plan))
+
+
+def categories_of(plan: SnapshotPlan) -> tuple[str, ...]:
+    """Return the recipe's categories of impressions that the contract does not have."""
+    return extra_columns(IMPRESSIONS, plan.features.categorical_of("impressions"))
+
+
+def _impressions(event_log: EventLog, plan: SnapshotPlan, days: DayRange) -> Iterator[pa.Table]:
+    extra = categories_of(plan)
+    texts = {name: pa.string() for name in extra}
+    yield _empty(IMPRESSIONS, texts)
+    yield from _events(event_log, "impressions", _filter(plan, days, extra), texts)
+
+
+def _actions(event_log: EventLog, plan: SnapshotPlan, days: DayRange) -> Iterator[pa.Table]:
+    yield _empty(ACTIONS, {})
+    vocabulary = (*plan.features.action_types, *plan.passed_over)
+    wanted = _filter(plan, days, (), action_types=vocabulary)
+    yield from _events(event_log, "actions", wanted, {})
+
+
+def _filter(
+    plan: SnapshotPlan, days: DayRange, extra: tuple[str, ...], action_types: tuple[str, ...] = ()
+) -> EventFilter:
+    """Return a filter for the days and the day before them, to which the first ones reach back."""
+    return EventFilter(
+        as_of_ms=plan.as_of_ms,
+        start_ms=(days.first - 1) * DAY_MS,
+        end_ms=days.end * DAY_MS,
+        extra_columns=extra,
+        action_types=action_types,
+    )
+
+
+def _events(
+    event_log: EventLog, table: str, wanted: EventFilter, texts: dict[str, pa.DataType]
+) -> Iterator[pa.Table]:
+    for file in event_log.files_between(table, wanted.start_ms, wanted.end_ms):
+        yield _with_texts(read_events(event_log, file, wanted), texts)
+
+
+def _users(event_log: EventLog, plan: SnapshotPlan) -> Iterator[pa.Table]:
+    is_known = is_before("as_of", plan.as_of_ms)
+    for file in event_log.files_of("users"):
+        rows = read_rows(event_log, file, (), is_known)
+        if len(rows) == 0:
+            continue
+        vectors = to_list_column(embedding_matrix(file.path, "user_id", rows))
+        kept = rows.select(["user_id", "as_of", USERS.field("state").name])
+        yield kept.append_column("embedding", vectors)
+
+
+def _empty(schema: pa.Schema, texts: dict[str, pa.DataType]) -> pa.Table:
+    """Return a table without rows, which tells the columns where there is no file."""
+    fields = [*schema, *(pa.field(name, type_) for name, type_ in texts.items())]
+    return pa.schema(fields).empty_table()
+
+
+def _with_texts(rows: pa.Table, texts: dict[str, pa.DataType]) -> pa.Table:
+    """Return the rows with categories as text, however the file holds them."""
+    for name, type_ in texts.items():
+        index = rows.schema.get_field_index(name)
+        rows = rows.set_column(index, name, rows[name].cast(type_))
+    return rows
+
+
+def day_at(instant: datetime) -> int:
+    """Return an instant's UTC day, in days since the epoch."""
+    return int(instant.astimezone(UTC).timestamp()) // (DAY_MS // 1000)
