@@ -19,9 +19,10 @@ _MINUTE_MS = HOUR_MS // 60
 
 
 def hours_later(table: Table) -> Plant:
-    """Tell the rows of some days a number of hours too late; they are known as much later."""
+    """Return the defect of one table."""
 
     def plant(log: LogRows, strength: float, rng: np.random.Generator) -> LogRows:
+        """Tell the rows of some days a number of hours too late; they are known as much later."""
         rows, shift = getattr(log, table), int(strength * HOUR_MS)
         moved = log.inside(table) * shift
         name = "impressed_at" if table == "impressions" else "acted_at"

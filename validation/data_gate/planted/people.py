@@ -20,18 +20,17 @@ _NUM_BOTS = 3
 
 
 def bots(with_actions: bool) -> Plant:
-    """Add a few users whose impressions are a share of all; they act on each, or on none."""
+    """Return the defect of bots that act, or do not."""
 
     def plant(log: LogRows, strength: float, rng: np.random.Generator) -> LogRows:
+        """Add a few users whose impressions are a share of all; they act on each, or on none."""
         rows = log.impressions
         num = max(1, int(strength * log.inside("impressions").sum()))
         model = rows.filter(pa.array(log.inside("impressions")))
         place = np.sort(rng.integers(0, len(model), num))
         copies = model.take(pa.array(place))
         bot = int(column(rows, "user_id").max()) + 1 + place % _NUM_BOTS
-        size = max(
-            1, round(len(model) / max(1, model["request_id"].combine_chunks().unique().__len__()))
-        )
+        size = max(1, len(model) // len(model["request_id"].unique()))
         request = (np.arange(num) // size) * _NUM_BOTS + place % _NUM_BOTS
         names = pa.array([f"bot-{day}-{n}" for day, n in zip(day_of(copies), request, strict=True)])
         copies = replaced(copies, user_id=bot, request_id=names)

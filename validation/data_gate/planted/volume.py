@@ -23,9 +23,10 @@ Table = Literal["impressions", "actions"]
 
 
 def days_missing(table: Table) -> Plant:
-    """Lose a share of the days."""
+    """Return the defect of one table."""
 
     def plant(log: LogRows, strength: float, rng: np.random.Generator) -> LogRows:
+        """Lose a share of the days."""
         rows = getattr(log, table)
         lost = np.isin(day_of(rows), some_days(log, strength, rng))
         return log.with_table(table, kept(rows, lost))
@@ -34,9 +35,10 @@ def days_missing(table: Table) -> Plant:
 
 
 def days_doubled(table: Table) -> Plant:
-    """Write a share of the days twice; the copies of impressions are requests of their own."""
+    """Return the defect of one table."""
 
     def plant(log: LogRows, strength: float, rng: np.random.Generator) -> LogRows:
+        """Write a share of the days twice; the copies of impressions are requests of their own."""
         rows = getattr(log, table)
         extra = rows.filter(pa.array(np.isin(day_of(rows), some_days(log, strength, rng))))
         if table == "impressions":
@@ -49,9 +51,10 @@ def days_doubled(table: Table) -> Plant:
 
 
 def days_halved(table: Table) -> Plant:
-    """Lose half of a share of the days: of impressions whole requests, of actions single ones."""
+    """Return the defect of one table."""
 
     def plant(log: LogRows, strength: float, rng: np.random.Generator) -> LogRows:
+        """Lose half of a share of the days: of impressions whole requests, of actions single ones."""
         rows = getattr(log, table)
         is_half = (
             _requests_drawn(rows, 0.5, rng)

@@ -1,0 +1,168 @@
+"""The numbers of days, against a log small enough to count by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines.contracts.time import DAY_MS, HOUR_MS
+from support.log_days import FIRST_DAY, WIDTH, actions, impressions, random_log, users
+from validation.data_gate.days import measure
+from validation.data_gate.days.measure import OTHERS, DayRows, measure_days, open_engine
+from validation.data_gate.days.profile import DayProfile
+
+NOON = FIRST_DAY * DAY_MS + 12 * HOUR_MS
+NEXT = NOON + DAY_MS
+
+SHOWN = impressions(
+    [
+        ("a", 1, 10, NOON, 0),
+        ("a", 1, 11, NOON, 1),
+        ("a", 1, 11, NOON, 1),  # the pin and its place come again
+        ("b", 2, 10, NOON + HOUR_MS, 0),
+        ("c", 1, 12, NEXT, 0),
+        ("c", 1, 13, NEXT, 3),  # places 0 and 3: two of four are used
+    ],
+    shelf=["x", "x", "y", None, "x", "x"],
+)
+ACTED = actions(
+    [
+        (1, 11, "repin", NOON + 5000, "a"),
+        (2, 99, "repin", NOON + HOUR_MS + 5000, "b"),  # was not shown
+        (3, 12, "repin", NOON + 7000, "c"),  # another's request, and before it
+        (1, 12, "click", NOON + 1, None),  # within a day before it was shown
+        (1, 12, "click", NEXT + 5000, None),  # five seconds after it was shown
+    ]
+)
+VECTORS = np.zeros((4, WIDTH))
+VECTORS[:, 0] = [1.0, 1.0, 0.0, 1.0]
+USERS = users(
+    [(1, FIRST_DAY - 40, "core"), (1, FIRST_DAY + 1, "core"), (2, FIRST_DAY, "new"),
+     (3, FIRST_DAY, "core")], VECTORS,
+)  # fmt: skip
+
+
+def measured(tmp_path: Path, **changes: object) -> dict[int, DayProfile]:
+    rows = {"impressions": [SHOWN], "actions": [ACTED], "users": [USERS]} | changes
+    with open_engine(str(tmp_path)) as engine:
+        found = measure_days(engine, DayRows(**rows), FIRST_DAY, FIRST_DAY + 2, ["shelf"])
+    return {profile.day: profile for profile in found}
+
+
+EXPECTED = {
+    "impressions.rows": (4, 2),
+    "impressions.requests": (2, 1),
+    "impressions.users": (2, 1),
+    "impressions.pins_per_request": (2.0, 2.0),
+    "impressions.different_pins": (0.5, 1.0),
+    "impressions.pin_repeated": (0.25, 0.0),
+    "impressions.place_repeated": (0.25, 0.0),
+    "impressions.places_used": (0.75, 2.0),
+    "impressions.mean_position": (0.5, 1.5),
+    "impressions.without_propensity": (1.0, 1.0),
+    "impressions.lag_median_s": (1.0, 1.0),
+    "impressions.known_at_once": (0.0, 0.0),
+    "impressions.busiest_user": (0.75, 1.0),
+    "impressions.busiest_pin": (0.5, 0.5),
+    "impressions.acted_upon_before": (0.0, 0.5),
+    "impressions.of_idle_users": (0.0, 0.0),
+    "actions.repin.rows": (3, None),
+    "actions.repin.per_request": (1.5, None),
+    "actions.click.rows": (1, 1),
+    "named.repin.known": (1.0, None),
+    "named.repin.shown": (2 / 3, None),
+    "named.repin.own": (2 / 3, None),
+    "named.repin.early": (1 / 3, None),
+    "unnamed.click.shown_before": (0.0, 1.0),
+    "users.without_row": (0.0, 0.0),
+    "users.row_over_28_days": (0.5, 0.0),
+    "users.zero_embedding": (0.5, 0.0),
+    "users.like_themselves": (None, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_numbers_counted_by_hand(tmp_path: Path, name: str) -> None:
+    found = measured(tmp_path)
+    for place, expected in enumerate(EXPECTED[name]):
+        number = found[FIRST_DAY + place].numbers.get(name)
+        assert (number is None) == (expected is None)
+        if number is not None:
+            assert number.value == pytest.approx(expected), (name, place)
+
+
+def test_counts_by_hour_surface_state_and_category(tmp_path: Path) -> None:
+    counts = measured(tmp_path)[FIRST_DAY].counts
+    assert counts["impressions.hour"] == {"12": 1, "13": 1}
+    assert counts["impressions.surface"] == {"home": 2}
+    assert counts["users.state"] == {"core": 1, "new": 1}
+    assert counts["impressions.shelf"] == {"x": 2, "y": 1, "(null)": 1}
+
+
+def test_the_day_before_is_read_and_not_measured(tmp_path: Path) -> None:
+    rows = DayRows([SHOWN], [ACTED], [USERS])
+    with open_engine(str(tmp_path)) as engine:
+        (second,) = measure_days(engine, rows, FIRST_DAY + 1, FIRST_DAY + 2)
+    assert second.day == FIRST_DAY + 1
+    assert second.numbers["impressions.acted_upon_before"].value == 0.5
+
+
+def test_rows_in_parts_and_in_any_order_give_the_same_numbers(tmp_path: Path) -> None:
+    log = random_log()
+    shown = log.impressions.take(np.random.default_rng(2).permutation(len(log.impressions)))
+    parts = [shown.slice(start, 300) for start in range(0, len(shown), 300)]
+    found = []
+    for impressions_in in ([log.impressions], parts):
+        with open_engine(str(tmp_path)) as engine:
+            rows = DayRows(impressions_in, [log.actions], [log.users])
+            found.append(measure_days(engine, rows, log.first_day, log.end_day, ["shelf"]))
+    assert found[0] == found[1] and len(found[0]) == 4
+
+
+def test_a_day_without_impressions_has_no_profile(tmp_path: Path) -> None:
+    found = measured(tmp_path, impressions=[SHOWN.slice(0, 4)])
+    assert list(found) == [FIRST_DAY]
+
+
+def test_users_without_rows_are_counted(tmp_path: Path) -> None:
+    found = measured(tmp_path, users=[USERS.slice(0, 0)])
+    assert found[FIRST_DAY].numbers["users.without_row"].value == 1.0
+    assert "users.row_age_days" not in found[FIRST_DAY].numbers
+    assert found[FIRST_DAY].counts["users.state"] == {"(no row)": 2}
+
+
+def test_the_rarest_of_many_values_are_counted_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "MOST_KEYS", 1)
+    counts = measured(tmp_path)[FIRST_DAY].counts["impressions.shelf"]
+    assert counts == {"x": 2, OTHERS: 2}
+
+
+def test_a_column_with_any_name_is_a_category(tmp_path: Path) -> None:
+    name = 'she"lf; drop table i'
+    shown = SHOWN.rename_columns([*SHOWN.column_names[:-1], name])
+    with open_engine(str(tmp_path)) as engine:
+        rows = DayRows([shown], [ACTED], [USERS])
+        found = measure_days(engine, rows, FIRST_DAY, FIRST_DAY + 1, [name])
+    assert found[0].counts[f"impressions.{name}"]["x"] == 2
+
+
+def test_a_category_that_tells_the_label_is_told_from_one_that_does_not(tmp_path: Path) -> None:
+    log = random_log()
+    pairs = set(
+        zip(log.actions["request_id"].to_pylist(), log.actions["pin_id"].to_pylist(), strict=True)
+    )
+    shown_pins = log.impressions["pin_id"].to_pylist()
+    keys = zip(log.impressions["request_id"].to_pylist(), shown_pins, strict=True)
+    leak = ["yes" if key in pairs else "no" for key in keys]
+    index = log.impressions.schema.get_field_index("shelf")
+    tell_tale = log.impressions.set_column(index, "shelf", [leak])
+    shares = []
+    for shown in (log.impressions, tell_tale):
+        with open_engine(str(tmp_path)) as engine:
+            rows = DayRows([shown], [log.actions], [log.users])
+            found = measure_days(engine, rows, log.first_day, log.end_day, ["shelf"])
+        shares.append([day.numbers["impressions.shelf.tells"].value for day in found])
+    assert max(shares[0]) < 0.03
+    assert shares[1] == pytest.approx([1.0] * 4, abs=0.01)

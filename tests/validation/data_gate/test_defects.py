@@ -1,0 +1,130 @@
+"""Planted defects: each changes what it says, as much as it says, where it may, and no more."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines.contracts.time import DAY_MS
+from support.log_days import random_log
+from validation.data_gate.days.measure import DayRows, measure_days, open_engine
+from validation.data_gate.days.profile import DayProfile
+from validation.data_gate.defects import DEFECTS, HOURS, SHARES, Defect
+from validation.data_gate.planted.log_rows import LogRows, day_of
+
+BY_NAME = {defect.name: defect for defect in DEFECTS}
+TABLES = ("impressions", "actions", "pins", "users")
+NOT_BY_DAYS = ("pin_embeddings_random", "pin_embeddings_swapped", "pin_embeddings_shuffled",
+               "pin_embeddings_rotated", "user_embeddings_months_old")  # fmt: skip
+
+
+def planted(defect: Defect, strength: float, seed: int = 3) -> LogRows:
+    return defect.plant(random_log(), strength, np.random.default_rng(seed))
+
+
+def changed(before: LogRows, after: LogRows) -> list[str]:
+    return [name for name in TABLES if not getattr(before, name).equals(getattr(after, name))]
+
+
+def profiles_of(log: LogRows, folder: Path) -> tuple[DayProfile, ...]:
+    with open_engine(str(folder)) as engine:
+        rows = DayRows([log.impressions], [log.actions], [log.users])
+        return measure_days(engine, rows, log.first_day, log.end_day, ["shelf"])
+
+
+def number(log: LogRows, folder: Path, name: str) -> float:
+    return float(np.mean([day.numbers[name].value for day in profiles_of(log, folder)]))
+
+
+def test_the_list_and_the_strengths_are_what_was_fixed() -> None:
+    assert len(DEFECTS) == len(BY_NAME) == 37
+    assert SHARES == (0.05, 0.2, 0.6) and HOURS == (1, 3, 12)
+    assert {d.name for d in DEFECTS if d.strengths == HOURS} == {
+        "actions_hours_later", "impressions_hours_later", "lag_grown"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_defect_changes_the_log_and_keeps_its_columns(name: str) -> None:
+    before, after = random_log(), planted(BY_NAME[name], BY_NAME[name].strengths.strong)
+    assert changed(before, after)
+    for table in changed(before, after):
+        assert getattr(after, table).column_names == getattr(before, table).column_names
+    assert BY_NAME[name].description.endswith(".")
+
+
+@pytest.mark.parametrize("name", [name for name in BY_NAME if name not in NOT_BY_DAYS])
+def test_other_days_are_left_as_they_are(name: str) -> None:
+    before, after = random_log(), planted(BY_NAME[name], BY_NAME[name].strengths.strong)
+    for table in ("impressions", "actions"):
+        rows, spoiled = getattr(before, table), getattr(after, table)
+        first = rows.filter(pa.array(day_of(rows) < before.first_day))
+        assert spoiled.filter(pa.array(day_of(spoiled) < before.first_day)).equals(first)
+    as_of = np.asarray(before.users["as_of"])
+    outside = pa.array(as_of >= before.end_day * DAY_MS)
+    assert after.users.filter(outside).equals(before.users.filter(outside))
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_the_same_seed_plants_the_same(name: str) -> None:
+    strength = BY_NAME[name].strengths.middle
+    one, again = planted(BY_NAME[name], strength), planted(BY_NAME[name], strength)
+    assert changed(one, again) == []
+
+
+def test_a_stronger_defect_changes_more() -> None:
+    shares = []
+    for strength in SHARES:
+        after = planted(BY_NAME["all_exploration"], strength)
+        inside = pa.array(after.inside("impressions"))
+        shares.append(np.mean(after.impressions.filter(inside)["is_exploration"].to_pylist()))
+    assert shares == pytest.approx(SHARES, abs=0.03)
+
+
+EFFECTS = [
+    ("exposures_twice", "impressions.pin_repeated", 0.0, 0.6 / 1.6),
+    ("negatives_lost", "impressions.pins_per_request", 5.0, 1 + 4 * 0.4),
+    ("position_constant", "impressions.place_repeated", 0.0, 0.6 * 0.8),
+    ("sequence_reversed", "named.repin.shown", 1.0, 0.42),
+    ("columns_swapped", "named.repin.own", 1.0, 0.4),
+    ("leak_through_actions", "actions.repin.name_a_request", 1.0, 1 / 1.6),
+    ("action_type_gone", "actions.repin.per_request", 1.0, 0.4),
+    ("lag_gone", "actions.repin.known_at_once", 0.0, 0.6),
+    ("user_embeddings_zero", "users.zero_embedding", 0.0, 0.6),
+    ("user_embeddings_equal", "users.embedding_repeated", 0.0, 0.58),
+    ("holdout_requests_lost", "named.repin.known", 1.0, 1 - 0.6 / 2),
+    ("actions_tripled", "actions.repin.per_request", 1.0, 2.2),
+]
+
+
+@pytest.mark.parametrize(("name", "measure", "clean", "spoiled"), EFFECTS)
+def test_how_strong_a_strong_defect_is(
+    tmp_path: Path, name: str, measure: str, clean: float, spoiled: float
+) -> None:
+    assert number(random_log(), tmp_path, measure) == pytest.approx(clean, abs=0.01)
+    after = number(planted(BY_NAME[name], 0.6), tmp_path, measure)
+    assert after == pytest.approx(spoiled, abs=0.08)
+
+
+def test_hours_later_moves_times_by_hours() -> None:
+    before, after = random_log(), planted(BY_NAME["actions_hours_later"], 3)
+    moved = np.asarray(after.actions["acted_at"]) - np.asarray(before.actions["acted_at"])
+    assert set(moved.tolist()) == {0, 3 * 3_600_000}
+    assert (moved[before.inside("actions")] > 0).all()
+
+
+def test_bots_have_so_many_rows_and_act_or_not() -> None:
+    before = random_log()
+    for name, acts in (("bots_with_actions", True), ("bots_without_actions", False)):
+        after = planted(BY_NAME[name], 0.6)
+        extra = len(after.impressions) - len(before.impressions)
+        assert extra == pytest.approx(0.6 * before.inside("impressions").sum(), abs=1)
+        assert (len(after.actions) - len(before.actions)) == (extra if acts else 0)
+
+
+def test_embeddings_that_are_turned_keep_their_angles() -> None:
+    before = random_log()
+    after = BY_NAME["pin_embeddings_rotated"].plant(before, 1.0, np.random.default_rng(1))
+    first, second = (np.array(log.pins["embedding"].to_pylist()) for log in (before, after))
+    assert np.allclose(first @ first.T, second @ second.T, atol=1e-4)
+    assert not np.allclose(first, second, atol=0.1)
