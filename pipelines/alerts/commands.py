@@ -27,6 +27,14 @@ def stage_command(stage: str, run_uri: str, again: bool = False) -> str:
     return f"homefeed stage {stage} --run {_quote(run_uri)}{' --again' if again else ''}"
 
 
+def accept_shift_command(run_uri: str, expectation: str) -> str:
+    """Return the command with which a person accepts a shift; name and reason are to be filled."""
+    return (
+        f"homefeed gate accept {_quote(run_uri)} {expectation} --by 'your name' "
+        f"--reason 'why the data are right'"
+    )
+
+
 def rebuild_command(run_uri: str) -> str:
     """Return the command that builds a run's snapshot again, in place of a damaged one."""
     return stage_command("build_snapshot", run_uri, again=True)

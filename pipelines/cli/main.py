@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import typer
 
-from pipelines.cli import cycle, history, ingest, local, registry, snapshot
+from pipelines.cli import cycle, gate, history, ingest, local, registry, snapshot
 from pipelines.cli import log as event_log
 from pipelines.cli.estimate import estimate
 from pipelines.cli.gc import gc
@@ -43,6 +43,7 @@ app.add_typer(recipe.app, name="recipe")
 app.add_typer(ingest.app, name="ingest")
 app.add_typer(event_log.app, name="log")
 app.add_typer(snapshot.app, name="snapshot")
+app.add_typer(gate.app, name="gate")
 app.add_typer(local.app, name="local")
 
 

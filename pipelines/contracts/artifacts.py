@@ -264,6 +264,16 @@ class ExpectationOutcome(Frozen):
         default=True,
         description="False where nothing could be compared; `observed` says why, and it is met.",
     )
+    accepted_by: str = Field(
+        default="",
+        exclude_if=lambda name: not name,  # so that the seals of older reports still fit
+        description="Who accepted it though it is not met, and why; '' where nobody did.",
+    )
+
+    @property
+    def stops_the_cycle(self) -> bool:
+        """Whether it is critical, not met, and accepted by nobody."""
+        return self.severity is Severity.CRITICAL and not self.is_met and not self.accepted_by
 
 
 class Judged(Artifact):
@@ -274,8 +284,8 @@ class Judged(Artifact):
 
     @property
     def is_accepted(self) -> bool:
-        """True when no critical expectation failed."""
-        return all(o.is_met for o in self.outcomes if o.severity is Severity.CRITICAL)
+        """True when no critical expectation failed that nobody accepted."""
+        return not any(outcome.stops_the_cycle for outcome in self.outcomes)
 
     @property
     def failures(self) -> tuple[ExpectationOutcome, ...]:
@@ -286,7 +296,7 @@ class Judged(Artifact):
     @property
     def warnings(self) -> tuple[ExpectationOutcome, ...]:
         """Every expectation that was not met and does not stop the cycle."""
-        return tuple(o for o in self.failures if o.severity is Severity.WARNING)
+        return tuple(o for o in self.failures if not o.stops_the_cycle)
 
     def places(self) -> dict[str, int | None]:
         """The entry page of the Data Docs."""

@@ -44,9 +44,28 @@ def judged_log_uri(run_uri: str) -> str:
     return f"{run_uri.rstrip('/')}/build_snapshot/log"
 
 
+def accepted_shift_uri(run_uri: str, expectation: str) -> str:
+    """Return where a person says that a run's data may be as they are, in an `AcceptedShift`."""
+    return f"{run_uri.rstrip('/')}/accepted_shifts/{expectation}.json"
+
+
 def snapshot_manifest_uri(snapshot_uri: str) -> str:
     """Return where a snapshot's manifest lies, which holds a `Snapshot`."""
     return f"{snapshot_uri.rstrip('/')}/{MANIFEST}"
+
+
+class AcceptedShift(Frozen):
+    """A person's word that the data of one run are right though an expectation is not met."""
+
+    expectation: str
+    by: str = Field(min_length=1, description="Who says so.")
+    reason: str = Field(min_length=1, description="Why, for whoever reads the report later.")
+    accepted_at: AwareDatetime
+
+    @property
+    def sentence(self) -> str:
+        """Who and why, in one line."""
+        return f"{self.by}, {self.accepted_at:%Y-%m-%d %H:%M} UTC: {self.reason}"
 
 
 class StageFailure(Frozen):

@@ -21,6 +21,7 @@ from pipelines.contracts.files import temporary_files_in
 from pipelines.contracts.run_layout import judged_log_uri, snapshot_manifest_uri
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.log_files import EventLog, open_event_log
+from pipelines.log_days.acceptance import ACCEPTABLE, accepted_shifts
 from pipelines.log_days.reading import DayRange, measure_log
 from pipelines.registry.accepted import read_kept
 from pipelines.snapshot.build import check_covered
@@ -57,7 +58,7 @@ def judge_event_log(run: ResolvedRun) -> EventLogReport:
         out_dir.mkdir()
         spilled.mkdir()
         found = _measured(run, event_log, plan, spilled)
-        outcomes = judge_log(found, out_dir / DOCS_FOLDER)
+        outcomes = judge_log(found, out_dir / DOCS_FOLDER, accepted_shifts(run.run_uri))
         report = EventLogReport(
             outcomes=outcomes,
             docs_uri=storage.join(target, DOCS_FOLDER, "index.html"),
@@ -98,6 +99,7 @@ def _measured(
         end_day=end,
         accepted=accepted,
         earlier=tuple(day for day in measured if day.day < first),
+        limit_factor=run.config.data_gate.limit_factor,
     )
 
 
@@ -130,14 +132,20 @@ def _to_keep(found: "JudgedLog") -> str:
 
 
 def _refusal(run: ResolvedRun, report: EventLogReport) -> str:
+    from pipelines.alerts.commands import accept_shift_command, stage_command
     from pipelines.alerts.next_step import new_cycle_command
 
     lines = [
         f"- {each.name} ({each.severity}): found {each.observed}, expected {each.expected}"
         for each in report.failures
     ]
+    stopping = [each.name for each in report.failures if each.stops_the_cycle]
+    right = [name for name in stopping if name in ACCEPTABLE]
+    accept = [f"`{accept_shift_command(run.run_uri, name)}`" for name in right]
     return (
         f"the data gate refused the event log {run.event_log_uri}; nothing was built and the "
         f"champion stays:\n" + "\n".join(lines) + f"\nData Docs: {report.docs_uri}\n"
-        f"Mend the event log; then start a new cycle with `{new_cycle_command(run)}`"
+        f"Mend the event log; then start a new cycle with `{new_cycle_command(run)}`. If the data "
+        f"are right, say so with {' and '.join(accept)}, then run "
+        f"`{stage_command('build_snapshot', run.run_uri)}`"
     )

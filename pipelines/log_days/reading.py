@@ -59,6 +59,15 @@ def measure_log(
         return measure_days(engine, rows, days.first, days.end, categories_of(plan))
 
 
+def rows_in_memory(event_log: EventLog, plan: SnapshotPlan, days: DayRange) -> dict[str, pa.Table]:
+    """Return the rows of impressions, actions and users that `measure_log` would measure."""
+    return {
+        "impressions": pa.concat_tables(_impressions(event_log, plan, days)),
+        "actions": pa.concat_tables(_actions(event_log, plan, days)),
+        "users": pa.concat_tables(_users(event_log, plan)),
+    }
+
+
 def categories_of(plan: SnapshotPlan) -> tuple[str, ...]:
     """Return the recipe's categories of impressions that the contract does not have."""
     return extra_columns(IMPRESSIONS, plan.features.categorical_of("impressions"))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import storage
-from pipelines.alerts.commands import rebuild_command, stage_command
+from pipelines.alerts.commands import accept_shift_command, rebuild_command, stage_command
 from pipelines.contracts.artifacts import DataReport, ResolvedRun, Snapshot
 from pipelines.contracts.errors import (
     DataContractError,
@@ -20,6 +20,7 @@ from pipelines.contracts.errors import (
 )
 from pipelines.contracts.files import temporary_files_in
 from pipelines.contracts.run_layout import judged_log_uri, snapshot_manifest_uri
+from pipelines.log_days.acceptance import ACCEPTABLE, accepted_shifts
 from pipelines.log_days.judging import DAYS_FILE, read_report
 from pipelines.registry.accepted import mark_accepted, read_kept
 
@@ -44,13 +45,18 @@ def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> Dat
         out_dir = scratch / "report"
         out_dir.mkdir()
         with storage.local_copy(snapshot.uri) as folder:
-            outcomes = judge_snapshot(snapshot, folder, reference, run.config.data_gate, out_dir)
+            accepted = accepted_shifts(run.run_uri)
+            gate = run.config.data_gate
+            outcomes = judge_snapshot(snapshot, folder, reference, gate, out_dir, accepted)
         _keep_days(run, out_dir)
         storage.publish_folder(out_dir, output_uri)
     of_log = read_report(run)
     report = DataReport(
         snapshot_digest=snapshot.digest,
-        outcomes=(*(of_log.outcomes if of_log else ()), *outcomes),
+        outcomes=(
+            *(of_log.outcomes if of_log else ()),
+            *outcomes,
+        ),
         log_docs_uri=of_log.docs_uri if of_log else "",
         docs_uri=storage.join(output_uri, "data_docs", "index.html"),
         reference_digest=reference.snapshot.digest if reference else None,
@@ -125,7 +131,16 @@ def _refusal(run: ResolvedRun, report: DataReport) -> DataGateFailedError:
             f"{refused}Build the snapshot again with `{rebuild_command(run.run_uri)}`, then run "
             f"`{stage_command('check_snapshot', run.run_uri)}`"
         )
+    stopping = [outcome.name for outcome in report.failures if outcome.stops_the_cycle]
+    right = [name for name in stopping if name in ACCEPTABLE]
+    accept = [f"`{accept_shift_command(run.run_uri, name)}`" for name in right]
+    may_be_right = (
+        f". If the data are right, say so with {' and '.join(accept)}, then run "
+        f"`{stage_command('check_snapshot', run.run_uri)}`"
+        if len(accept) == len(stopping)
+        else ""
+    )
     return DataGateFailedError(
         f"{refused}Mend the event log, or change data_gate in the recipe if the data is right; "
-        f"then start a new cycle with `{new_cycle_command(run)}`"
+        f"then start a new cycle with `{new_cycle_command(run)}`{may_be_right}"
     )

@@ -15,7 +15,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from pipelines import storage
-from pipelines.contracts.artifacts import DataReport, FreshAnchor, ResolvedRun, Severity, Snapshot
+from pipelines.contracts.artifacts import DataReport, FreshAnchor, ResolvedRun, Snapshot
 from pipelines.contracts.code_identity import code_digest
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import (
@@ -136,7 +136,7 @@ def _require_sound(run: ResolvedRun, own: Snapshot, accepted: RunConfig) -> None
         storage.local_copy(own.uri) as found,
     ):
         outcomes = judge_snapshot(own, found, None, accepted.data_gate, scratch)
-    broken = [o for o in outcomes if o.severity is Severity.CRITICAL and not o.is_met]
+    broken = [outcome for outcome in outcomes if outcome.stops_the_cycle]
     if broken:
         raise DataGateFailedError(
             f"the data gate refused snapshot {own.digest[:12]}, on which the accepted recipe would "

@@ -87,8 +87,8 @@ def choose_canaries(snapshot: Snapshot, snapshot_dir: Path) -> Canaries:
     users = (part.at(part.as_of >= earliest) for part in _users_of(snapshot, snapshot_dir))
     return Canaries(
         snapshot.embedding_version,
-        _smallest_hashes(_pins_of(snapshot_dir)),
-        _smallest_hashes(users),
+        smallest_hashes(_pins_of(snapshot_dir)),
+        smallest_hashes(users),
     )
 
 
@@ -101,8 +101,8 @@ def compare_canaries(kept: Canaries, snapshot: Snapshot, snapshot_dir: Path) -> 
         snapshot_dir: Local folder with its files.
     """
     return {
-        "pins": _compare("pin", kept.pins, _pins_of(snapshot_dir)),
-        "users": _compare("user", kept.users, _users_of(snapshot, snapshot_dir)),
+        "pins": compare_vectors("pin", kept.pins, _pins_of(snapshot_dir)),
+        "users": compare_vectors("user", kept.users, _users_of(snapshot, snapshot_dir)),
     }
 
 
@@ -160,7 +160,7 @@ def _users_of(snapshot: Snapshot, snapshot_dir: Path) -> Iterator[Vectors]:
         yield rows.at(rows.as_of > 0)
 
 
-def _smallest_hashes(parts: Iterable[Vectors]) -> Vectors:
+def smallest_hashes(parts: Iterable[Vectors]) -> Vectors:
     """Return the canaries among some rows, of which only one part is in memory at a time."""
     best: Vectors | None = None
     for part in parts:
@@ -176,8 +176,14 @@ def _joined(parts: Sequence[Vectors]) -> Vectors:
     return Vectors(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
-def _compare(what: str, kept: Vectors, parts: Iterable[Vectors]) -> Compared:
-    """Compare the kept vectors with those of the same keys."""
+def compare_vectors(what: str, kept: Vectors, parts: Iterable[Vectors]) -> Compared:
+    """Compare kept vectors with those of the same keys.
+
+    Args:
+        what: One of them is called, such as "pin".
+        kept: What must not have changed.
+        parts: What there is now.
+    """
     digests, looked_up = [], []
     for part in parts:
         digests.append(hash_rows(part.vectors))

@@ -6,6 +6,7 @@ met. Nothing here sees more than one shard at a time, and Great Expectations see
 measures per shard, never the rows, all of which it would load (great_expectations#5613).
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipelines.contracts.artifacts import ExpectationOutcome, Snapshot
@@ -14,7 +15,7 @@ from pipelines.contracts.time import Window
 from validation.data_gate.canaries import CANARIES_FILE
 from validation.data_gate.canary_checks import judge_canaries
 from validation.data_gate.checks import make_checks
-from validation.data_gate.gx_runner import RunName, evaluate
+from validation.data_gate.gx_runner import RunName, evaluate, with_accepted
 from validation.data_gate.judged_tables import make_tables
 from validation.data_gate.kept_profile import to_json
 from validation.data_gate.shifts import kept_shifts, shift_phrases, shift_tables, shifts_of
@@ -30,6 +31,7 @@ def judge_snapshot(
     reference: Reference | None,
     config: DataGateConfig,
     out_dir: Path,
+    accepted: Mapping[str, str] | None = None,
 ) -> tuple[ExpectationOutcome, ...]:
     """Judge a snapshot; leave its Data Docs, its profile and its canaries.
 
@@ -44,6 +46,7 @@ def judge_snapshot(
         reference: The last accepted snapshot, from which shift is judged; None in the first cycle.
         config: Thresholds.
         out_dir: Existing folder for what is left.
+        accepted: Who accepted which expectation though it is not met, and why.
 
     Returns:
         One outcome per expectation; critical ones that are not met must stop the cycle.
@@ -67,6 +70,7 @@ def judge_snapshot(
         RunName(f"snapshot-{snapshot.digest[:16]}", snapshot.as_of),
         out_dir / DOCS_FOLDER,
     )
+    outcomes = with_accepted(outcomes, accepted or {})
     finish_data_docs(out_dir / DOCS_FOLDER, _subject(snapshot, reference), outcomes)
     return outcomes
 

@@ -76,6 +76,23 @@ def evaluate(
     return tuple(outcomes[check.name] for check in checks)
 
 
+def with_accepted(
+    outcomes: tuple[ExpectationOutcome, ...], accepted: Mapping[str, str]
+) -> tuple[ExpectationOutcome, ...]:
+    """Return the outcomes with a person's word for those that are not met.
+
+    Args:
+        outcomes: As they were judged.
+        accepted: Who accepted an expectation that is not met, and why, by its name.
+    """
+    return tuple(
+        outcome
+        if outcome.is_met or outcome.name not in accepted
+        else outcome.model_copy(update={"accepted_by": accepted[outcome.name]})
+        for outcome in outcomes
+    )
+
+
 def _make_context(docs_dir: Path) -> "AbstractDataContext":
     """Return a context that lives in memory, so that only the Data Docs are written to disk."""
     import great_expectations as gx  # takes two seconds, which only this stage shall pay

@@ -42,6 +42,7 @@ class Shift(NamedTuple):
     partition: str  # head or feature
     size: float  # ln of a rate's quotient, or the population stability index
     bound: float  # the recipe's, on the same scale
+    limit_factor: float  # the recipe's
     has_enough: bool  # of what it was measured on
     is_rate: bool
 
@@ -55,7 +56,8 @@ class Shift(NamedTuple):
         before = [abs(size) for size in earlier.get(self.key, ())]
         if len(before) < FEWEST_EARLIER:
             return self.bound if self.is_rate and self.has_enough else None
-        return max(self.bound, MARGIN * (1 + FEWEST_EARLIER / len(before)) * max(before))
+        usual = MARGIN * (1 + FEWEST_EARLIER / len(before)) * max(before)
+        return self.limit_factor * max(self.bound, usual)
 
     def phrase(self, limit: float) -> str:
         """Return what was found and what is allowed, as people read it."""
@@ -82,8 +84,8 @@ def shifts_of(
         if name in before.histograms and len(before.histograms[name]) == len(counts):
             psi = population_stability_index(counts, before.histograms[name])
             largest = config.max_population_stability_index
-            found.append(Shift(FEATURE, name, psi, largest, has_enough=True, is_rate=False))
-    return tuple(found)
+            found.append(Shift(FEATURE, name, psi, largest, 1.0, has_enough=True, is_rate=False))
+    return tuple(shift._replace(limit_factor=config.limit_factor) for shift in found)
 
 
 def _rate_shifts(
@@ -113,7 +115,7 @@ def _rate_shift(
         return
     size = math.log((now[0] + 0.5) / now[1]) - math.log((before[0] + 0.5) / before[1])
     has_enough = max(now[0], before[0]) >= FEWEST_POSITIVES
-    yield Shift(measure, head, size, bound, has_enough, is_rate=True)
+    yield Shift(measure, head, size, bound, 1.0, has_enough, is_rate=True)
 
 
 def kept_shifts(shifts: Sequence[Shift], earlier: Earlier) -> dict[str, list[float]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipelines.contracts.artifacts import ExpectationOutcome, Severity
+from pipelines.contracts.artifacts import ExpectationOutcome
 
 DOCS_FOLDER = "data_docs"
 DETAILS_FOLDER = "details"
@@ -98,7 +98,7 @@ def make_offline(html: str, styles: str) -> str:
 def _overview(subject: Subject, outcomes: tuple[ExpectationOutcome, ...]) -> str:
     """Return the overview's HTML: failures first, then the others in the order of the checks."""
     failed = [outcome for outcome in outcomes if not outcome.is_met]
-    failed.sort(key=lambda outcome: outcome.severity is not Severity.CRITICAL)
+    failed.sort(key=lambda outcome: not outcome.stops_the_cycle)
     not_judged = [outcome for outcome in outcomes if not outcome.is_judged]
     met = [outcome for outcome in outcomes if outcome.is_met and outcome.is_judged]
     return (
@@ -107,8 +107,8 @@ def _overview(subject: Subject, outcomes: tuple[ExpectationOutcome, ...]) -> str
         .render(
             subject=subject,
             groups=(("Not met", failed), ("Met", met), ("Not judged", not_judged)),
-            num_critical=sum(o.severity is Severity.CRITICAL for o in failed),
-            num_warnings=sum(o.severity is Severity.WARNING for o in failed),
+            num_critical=sum(o.stops_the_cycle for o in failed),
+            num_warnings=sum(not o.stops_the_cycle for o in failed),
             num_met=len(met),
             details=f"{DETAILS_FOLDER}/index.html",
         )

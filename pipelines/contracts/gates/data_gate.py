@@ -31,3 +31,10 @@ class DataGateConfig(Frozen):
         default=0.25, gt=0, description="PSI of a feature against the last snapshot; warning above."
     )
     min_rows_for_shift: int = Field(default=1000, ge=1, description="Below, shift is not judged.")
+    limit_factor: float = Field(
+        default=1.0,
+        ge=1.0,
+        exclude_if=lambda factor: factor == 1.0,  # so that the digests of older recipes still fit
+        description="Limits that come from earlier days and snapshots are so many times as wide; "
+        "`homefeed gate calibrate` says which factor keeps to the budget of false alarms.",
+    )

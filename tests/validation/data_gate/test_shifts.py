@@ -27,11 +27,11 @@ BOUND = math.log1p(0.3)
 
 
 def rate(size: float, has_enough: bool = True) -> Shift:
-    return Shift(RATE, "save", size, BOUND, has_enough, is_rate=True)
+    return Shift(RATE, "save", size, BOUND, 1.0, has_enough, is_rate=True)
 
 
 def feature(size: float) -> Shift:
-    return Shift(FEATURE, "mailer", size, 0.25, has_enough=True, is_rate=False)
+    return Shift(FEATURE, "mailer", size, 0.25, 1.0, has_enough=True, is_rate=False)
 
 
 def test_a_steady_head_has_the_bound_of_the_recipe() -> None:
@@ -58,6 +58,11 @@ def test_a_feature_is_judged_by_what_it_has_done_before() -> None:
     assert feature(0.4).limit(steady) == 0.25
     restless = {"feature_shift/mailer": [0.3] * 12}
     assert feature(0.4).limit(restless) == pytest.approx(MARGIN * (1 + 4 / 12) * 0.3)
+
+
+def test_a_recipe_may_widen_limits() -> None:
+    wider = rate(0.1)._replace(limit_factor=1.5)
+    assert wider.limit({"label_rate_shift/save": [0.01] * 12}) == pytest.approx(1.5 * BOUND)
 
 
 def test_a_table_has_only_what_can_be_judged_and_nan_where_nothing_was_measured() -> None:

@@ -12,7 +12,7 @@ Not for limits (`limits`), nor for reading a log. Tested in
 tests/validation/data_gate/days/test_gate.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from validation.data_gate.checks import Check
 from validation.data_gate.days.kinds import DISTANCE, kind_of
 from validation.data_gate.days.limits import FEWEST_DAYS, Deviation, deviations
 from validation.data_gate.days.profile import DayProfile
-from validation.data_gate.gx_runner import Details, RunName, evaluate
+from validation.data_gate.gx_runner import Details, RunName, evaluate, with_accepted
 from validation.report.data_docs import Subject, finish_data_docs
 
 LARGEST_MISSING_SHARE = 0.15
@@ -45,6 +45,7 @@ class JudgedLog:
     end_day: int
     accepted: tuple[DayProfile, ...]  # Of earlier accepted snapshots.
     earlier: tuple[DayProfile, ...]  # Of the log itself, before the windows.
+    limit_factor: float = 1.0  # The recipe's.
 
     @property
     def history(self) -> tuple[DayProfile, ...]:
@@ -89,12 +90,15 @@ def changes(before: DayProfile, now: DayProfile) -> tuple[str, ...]:
     return tuple(changed)
 
 
-def judge_log(log: JudgedLog, docs_dir: Path) -> tuple[ExpectationOutcome, ...]:
+def judge_log(
+    log: JudgedLog, docs_dir: Path, accepted: Mapping[str, str] | None = None
+) -> tuple[ExpectationOutcome, ...]:
     """Judge the days of a log, and leave the Data Docs.
 
     Args:
         log: What is judged.
         docs_dir: Empty folder for the Data Docs.
+        accepted: Who accepted which expectation though it is not met, and why.
 
     Returns:
         One outcome for each expectation; critical ones that are not met must stop the cycle.
@@ -102,7 +106,7 @@ def judge_log(log: JudgedLog, docs_dir: Path) -> tuple[ExpectationOutcome, ...]:
     Raises:
         HomefeedError: a check itself broke; nothing is known of the log.
     """
-    found = deviations(log.history, log.judged)
+    found = deviations(log.history, log.judged, log.limit_factor)
     tables = {
         "log_days": _day_table(log),
         "log": pd.DataFrame({"partition": ["log"], _MISSING: [_missing_share(log)]}),
@@ -112,6 +116,7 @@ def judge_log(log: JudgedLog, docs_dir: Path) -> tuple[ExpectationOutcome, ...]:
     }
     name = RunName(f"event-log-{log.as_of:%Y-%m-%d}", log.as_of)
     outcomes = evaluate(_checks(log), tables, _phrases(log, found), name, docs_dir)
+    outcomes = with_accepted(outcomes, accepted or {})
     finish_data_docs(docs_dir, _subject(log), outcomes)
     return outcomes
 

@@ -63,7 +63,7 @@ _MEAN = Kind("relative", day_floor=0.15, run_floor=0.05, critical=0.4, spread=0.
 _CONCENTRATION = Kind("relative", day_floor=1.0, run_floor=0.5, critical=2.0, spread=0.5)
 _SHARE = Kind("share", day_floor=0.05, run_floor=0.02, critical=0.1)
 _RARE = Kind("share", day_floor=0.005, run_floor=0.002, critical=0.05)
-_SECONDS = Kind("seconds", day_floor=1.0, run_floor=0.5, critical=2.0)
+_SECONDS = Kind("seconds", day_floor=1.0, run_floor=0.5, critical=2.0, spread=2.0)
 _POSITION = Kind("relative", day_floor=0.1, run_floor=0.05, critical=0.4)
 _AGE = Kind("amount", day_floor=3.0, run_floor=2.0, critical=14.0)
 _COSINE = Kind("amount", day_floor=0.15, run_floor=0.06, critical=0.3, spread=0.5)
@@ -77,7 +77,7 @@ _KINDS = {
     "requests_per_user": _MEAN,
     "pins_per_request": _MEAN,
     "places_used": _MEAN,
-    "different_pins": Kind("relative", day_floor=0.4, run_floor=0.06, critical=0.7),
+    "different_pins": Kind("relative", day_floor=0.4, run_floor=0.1, critical=0.7),
     "mean_propensity": _RATIO,
     "mean_position": _POSITION,
     "busiest_user": _CONCENTRATION,

@@ -13,7 +13,7 @@ Not for what a number is (`kinds`), nor for who is told (`validation.data_gate.l
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -61,15 +61,22 @@ class Deviation:
         """The deviation as a multiple of the limit; above 1 it is told."""
         return abs(self.effect) / self.limit
 
+    @property
+    def is_harmful(self) -> bool:
+        """Whether most likely a model is harmed: it is told of all days, and large enough."""
+        is_told = self.level == "run" and self.times_limit > 1
+        return is_told and abs(self.effect) >= self.kind.critical
+
 
 def deviations(
-    history: Sequence[DayProfile], judged: Sequence[DayProfile]
+    history: Sequence[DayProfile], judged: Sequence[DayProfile], limit_factor: float = 1.0
 ) -> tuple[Deviation, ...]:
     """Return the largest deviation of every number, and of every count, on both levels.
 
     Args:
         history: Earlier days, by day.
         judged: The days that are judged, by day, none of them in the history.
+        limit_factor: All limits are so many times as wide.
 
     Returns:
         Nothing where the history has fewer than FEWEST_DAYS days.
@@ -85,7 +92,7 @@ def deviations(
     for name in sorted(names):
         if len(history) >= _fewest_days(name):
             found += _of_counts(name, history, judged)
-    return tuple(found)
+    return tuple(replace(each, limit=each.limit * limit_factor) for each in found)
 
 
 def _fewest_days(name: str) -> int:
@@ -127,14 +134,15 @@ def _of_counts(
     if len(before) < FEWEST_DAYS or len(now) == 0:
         return []
     usual = before.sum(axis=0)
+    times = _short_history(len(before))
     own, distances = jensen_shannon(before, usual), jensen_shannon(now, usual)
-    limit = max(DISTANCE.day_floor, MARGIN * float(own.max()))
+    limit = max(times * DISTANCE.day_floor, MARGIN * float(own.max()))
     worst = int(np.argmax(distances))
     of_day = Deviation(name, "day", DISTANCE, int(days[worst]), float(distances[worst]), 0.0, limit)
     length = _run_length(len(before), len(now))
     sums = np.cumsum(np.vstack([np.zeros(len(keys)), before]), axis=0)
     own = jensen_shannon(sums[length:] - sums[:-length], usual)
-    limit = max(DISTANCE.run_floor, MARGIN * float(own.max()))
+    limit = max(times * DISTANCE.run_floor, MARGIN * float(own.max()))
     whole = float(jensen_shannon(now.sum(axis=0)[None], usual)[0])
     return [of_day, Deviation(name, "run", DISTANCE, int(days[0]), whole, 0.0, limit)]
 
@@ -193,5 +201,10 @@ def _floors(named: Named) -> tuple[float, float]:
     typical = 1.0 / float(np.median(named.history.noise)) ** 2
     if is_volume and typical < RARE:
         day, run = RARE_DAY_FLOOR, RARE_RUN_FLOOR
-    times = 1.0 + FEWEST_DAYS / len(named.history.days)
+    times = _short_history(len(named.history.days))
     return day * times, run * times
+
+
+def _short_history(num_days: int) -> float:
+    """Return by what floors are multiplied: 2 after the fewest days, 1.17 after twelve weeks."""
+    return 1.0 + FEWEST_DAYS / num_days

@@ -54,7 +54,7 @@ def days_halved(table: Table) -> Plant:
     """Return the defect of one table."""
 
     def plant(log: LogRows, strength: float, rng: np.random.Generator) -> LogRows:
-        """Lose half of a share of the days: of impressions whole requests, of actions single ones."""
+        """Lose half of a share of the days: whole requests, or single actions."""
         rows = getattr(log, table)
         is_half = (
             _requests_drawn(rows, 0.5, rng)

@@ -59,6 +59,12 @@ def test_a_number_that_moves_by_itself_has_a_wide_limit() -> None:
     assert day.limit >= MARGIN * largest * 0.6  # weekdays take some of it
 
 
+def test_a_recipe_may_widen_limits() -> None:
+    now = later(7, named__repin__known=0.97, impressions__rows=10_000.0)
+    assert (SHARE, "run") in told(deviations(steady(1.0), now))
+    assert told(deviations(steady(1.0), now, limit_factor=2.0)) == set()
+
+
 def test_weekdays_are_told_apart() -> None:
     def weekend(place: int) -> dict[str, float]:
         return {ROWS: 10_000.0 if (FIRST_DAY + place) % 7 < 5 else 30_000.0}

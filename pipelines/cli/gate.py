@@ -1,0 +1,70 @@
+"""`homefeed gate ...`: the data gate's limits, what they find, and a person's word against them.
+
+Tested in tests/pipelines/cli/test_gate.py.
+"""
+
+import getpass
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from pipelines import storage
+from pipelines.cli.say import say, say_indented
+from pipelines.contracts.artifacts import ResolvedRun
+from pipelines.contracts.run_layout import failure_uri
+from pipelines.settings import Settings
+
+app = typer.Typer(help="Try the data gate, and accept what is unusual.", no_args_is_help=True)
+
+Recipe = Annotated[str, typer.Option(help="Recipe whose log and windows are meant.")]
+AsOf = Annotated[str, typer.Option(help="Day up to which the log counts, YYYY-MM-DD; its last.")]
+
+
+@app.command()
+def accept(
+    run: Annotated[str, typer.Argument(help="URI of the run whose data are meant.")],
+    expectation: Annotated[str, typer.Argument(help="Name of the expectation that is not met.")],
+    reason: Annotated[str, typer.Option(help="Why the data are right, for the report.")],
+    by: Annotated[str, typer.Option(help="Who says so; your login name by default.")] = "",
+) -> None:
+    """Accept a shift of one run's data, by name and with a reason."""
+    from pipelines.alerts.commands import stage_command
+    from pipelines.log_days.acceptance import accept_shift
+    from pipelines.stages.runner import read_artifact
+
+    resolved = read_artifact(run, "resolve_run", ResolvedRun)
+    who = by or getpass.getuser()
+    accepted = accept_shift(resolved.run_uri, expectation, who, reason, datetime.now(UTC))
+    say(f"{expectation} of {resolved.run_id} is accepted by {accepted.sentence}")
+    say("The stage that refused the data takes it into account when it is run again:")
+    for stage in ("build_snapshot", "check_snapshot"):
+        if storage.exists(failure_uri(resolved.run_uri, stage)):
+            say_indented(stage_command(stage, resolved.run_uri))
+
+
+@app.command()
+def selftest(
+    recipe: Recipe = "",
+    as_of: AsOf = "",
+    defect: Annotated[
+        list[str] | None, typer.Option(help="Only this one; may be given several times.")
+    ] = None,
+) -> None:
+    """Plant every known defect into a copy of the log's last days; say which the gate finds."""
+    from pipelines.log_days.selftest import lines_of, try_defects
+
+    settings = Settings()
+    trials = try_defects(settings, recipe or settings.recipe, as_of, defect or ())
+    for line in lines_of(trials):
+        say(line)
+
+
+@app.command()
+def calibrate(recipe: Recipe = "", as_of: AsOf = "") -> None:
+    """Hold the log's own past windows against the gate's limits; say how often it would warn."""
+    from pipelines.log_days.calibration import calibrate_limits, lines_of
+
+    settings = Settings()
+    for line in lines_of(calibrate_limits(settings, recipe or settings.recipe, as_of)):
+        say(line)

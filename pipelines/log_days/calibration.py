@@ -1,0 +1,151 @@
+"""Holds the log's own past windows against the gate's limits, each by the days before it alone.
+
+Every window that would have been judged with enough history counts, one each cycle. The days that
+one adds are judged as they would have been. A gate that warns of what was right is not read, so
+the share of windows with a warning is held against the budget. Where it is above, limits that are
+wider by a factor would have kept to it: the factor is the quantile of the windows' largest
+deviations that conformal prediction takes (Vovk et al., Algorithmic Learning in a Random World,
+2005), for which 1 / budget - 1 windows are needed. Not for planted defects (`selftest`).
+"""
+
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from pipelines.contracts.errors import DataContractError
+from pipelines.log_days.reading import DayRange, measure_log
+from pipelines.log_days.windows import LogWindow, open_window
+from pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from validation.data_gate.days.limits import Deviation
+    from validation.data_gate.days.profile import DayProfile
+
+BUDGET = 0.05
+"""The share of windows that may bring a warning though nothing is wrong."""
+CYCLE_DAYS = 14
+
+
+class PastWindow(NamedTuple):
+    """One window of the past, and what would have been said of it."""
+
+    first: date
+    worst: float  # The largest deviation, as a multiple of its limit.
+    warnings: tuple[str, ...]
+    is_critical: bool
+
+
+class Calibration(NamedTuple):
+    """What the limits would have said of the past."""
+
+    windows: tuple[PastWindow, ...]
+    budget: float
+
+    @property
+    def alarm_share(self) -> float:
+        """The share of windows with a warning."""
+        return sum(bool(window.warnings) for window in self.windows) / len(self.windows)
+
+    @property
+    def factor(self) -> float | None:
+        """The factor by which limits would be wider to keep to the budget; None: too few windows.
+
+        It is never below 1, because the floors say what matters.
+        """
+        num = len(self.windows)
+        rank = math.ceil((num + 1) * (1 - self.budget))
+        if rank > num:
+            return None
+        return max(1.0, sorted(window.worst for window in self.windows)[rank - 1])
+
+
+def calibrate_limits(
+    settings: Settings, recipe: str, as_of: str, budget: float = BUDGET
+) -> Calibration:
+    """Return what the gate would have said of a log's past windows.
+
+    Raises:
+        DataContractError: the log is missing, breaks its contract, or is too short.
+    """
+    window = open_window(settings, recipe, as_of)
+    with tempfile.TemporaryDirectory(prefix="homefeed-gate-") as scratch:
+        days = measure_log(
+            window.event_log,
+            window.plan,
+            DayRange(window.first_logged_day, window.judged.end),
+            Path(scratch),
+        )
+    windows = tuple(past_windows(days, window.judged.end - window.judged.first))
+    if not windows:
+        raise DataContractError(_too_short(window, days))
+    return Calibration(windows, budget)
+
+
+def past_windows(days: Sequence["DayProfile"], num_window_days: int) -> Iterator[PastWindow]:
+    """Yield what would have been said of each window, the first one of which has a history.
+
+    Args:
+        days: Of the whole log, by day.
+        num_window_days: Length of a snapshot's windows together; so many days are accepted before
+            the first window that is judged.
+    """
+    from validation.data_gate.days.gate import date_of
+
+    first, end = days[0].day + num_window_days, days[-1].day + 1
+    for start in range(first, end - CYCLE_DAYS + 1, CYCLE_DAYS):
+        before = [day for day in days if day.day < start]
+        judged = [day for day in days if start <= day.day < start + CYCLE_DAYS]
+        found = _deviations(before, judged)
+        if found:
+            missing = {*range(start, start + CYCLE_DAYS)} - {day.day for day in judged}
+            told = sorted({each.name for each in found if each.times_limit > 1})
+            yield PastWindow(
+                date_of(start),
+                max(each.times_limit for each in found),
+                (*(f"no rows on {date_of(day)}" for day in sorted(missing)), *told),
+                any(each.is_harmful for each in found),
+            )
+
+
+def _deviations(
+    before: Sequence["DayProfile"], judged: Sequence["DayProfile"]
+) -> tuple["Deviation", ...]:
+    from validation.data_gate.days.limits import deviations
+
+    return deviations(before, judged)
+
+
+def lines_of(found: Calibration) -> list[str]:
+    """Return the result as lines for people."""
+    lines = [
+        f"{window.first}  largest deviation {window.worst:.2f} times its limit"
+        + (f"; warns of {', '.join(window.warnings)}" if window.warnings else "")
+        + ("; critical" if window.is_critical else "")
+        for window in found.windows
+    ]
+    num_alarms = sum(bool(window.warnings) for window in found.windows)
+    lines.append(
+        f"{num_alarms} of {len(found.windows)} past windows would have brought a warning "
+        f"({found.alarm_share:.0%}); the budget is {found.budget:.0%}"
+    )
+    if found.factor is None:
+        needed = math.ceil(1 / found.budget) - 1
+        lines.append(f"{needed} windows are needed to say how much wider limits would have to be")
+    else:
+        lines.append(
+            f"limits {found.factor:.2f} times as wide would have kept to it"
+            + ("; set data_gate.limit_factor so in the recipe" if found.factor > 1 else "")
+        )
+    return lines
+
+
+def _too_short(window: LogWindow, days: Sequence["DayProfile"]) -> str:
+    length = window.judged.end - window.judged.first
+    return (
+        f"the event log at {window.event_log.uri} has {len(days)} days up to as_of; expected the "
+        f"{length} days of a snapshot and {CYCLE_DAYS} more, to hold the past against itself; "
+        f"choose a later --as-of or wait"
+    )

@@ -1,0 +1,92 @@
+"""`homefeed gate`, as typed."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from pipelines.cli.main import app
+from pipelines.contracts.errors import ConfigurationError, DataContractError, DataGateFailedError
+from pipelines.log_days.acceptance import accepted_shifts
+from pipelines.stages import runner
+from support.runs import make_run, save_run
+from support.worlds import write_planted_world
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("gate")
+    write_planted_world(folder / "event_log", num_days=80, num_users=150)
+    return folder
+
+
+@pytest.fixture
+def log(planted: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOMEFEED_EVENT_LOG", str(planted / "event_log"))
+    return planted
+
+
+def homefeed(*words: str) -> Result:
+    return CliRunner().invoke(app, ["gate", *words])
+
+
+def test_the_self_test_says_what_is_found(log: Path) -> None:
+    names = ("exposures_twice", "pin_embeddings_rotated", "lag_gone", "feature_equals_label")
+    options = [word for name in names for word in ("--defect", name)]
+    shown = homefeed("selftest", "--recipe", "smoke", *options)
+    assert shown.exit_code == 0, shown.output
+    lines = shown.output.splitlines()
+    assert lines[0].startswith("(nothing planted)")
+    said = {tuple(line.split()[:2]): line for line in lines[1:]}
+    assert "critical: impressions.pi" in said["exposures_twice", "middle"]
+    assert "critical: embeddings of pins" in said["pin_embeddings_rotated", "weak"]
+    assert "warned" in said["lag_gone", "strong"] or "critical" in said["lag_gone", "strong"]
+    assert "NOT FOUND" in said["feature_equals_label", "weak"]
+    assert lines[-1].startswith("strong: ") and "of 4 found" in lines[-1]
+
+
+def test_an_unknown_defect_is_refused(log: Path) -> None:
+    refused = homefeed("selftest", "--recipe", "smoke", "--defect", "nonsense")
+    assert isinstance(refused.exception, ConfigurationError)
+    assert "'nonsense'" in str(refused.exception)
+    assert "exposures_twice" in str(refused.exception)
+
+
+def test_a_log_without_a_past_is_refused(log: Path) -> None:
+    early = homefeed("selftest", "--recipe", "smoke", "--as-of", "2017-01-25")
+    assert isinstance(early.exception, DataContractError)
+    assert "1 days before the windows; expected 14" in str(early.exception)
+    early = homefeed("calibrate", "--recipe", "smoke", "--as-of", "2017-01-25")
+    assert isinstance(early.exception, DataContractError)
+    assert "to hold the past against itself" in str(early.exception)
+
+
+def test_calibration_replays_the_past(log: Path) -> None:
+    shown = homefeed("calibrate", "--recipe", "smoke")
+    assert shown.exit_code == 0, shown.output
+    *windows, alarms, needed = shown.output.splitlines()
+    assert [line[:10] for line in windows] == ["2017-01-23", "2017-02-06", "2017-02-20",
+                                               "2017-03-06"]  # fmt: skip
+    assert alarms.startswith("0 of 4 past windows would have brought a warning (0%)")
+    assert needed == "19 windows are needed to say how much wider limits would have to be"
+
+
+def test_a_day_that_is_none_is_refused(log: Path) -> None:
+    refused = homefeed("calibrate", "--recipe", "smoke", "--as-of", "yesterday")
+    assert isinstance(refused.exception, ConfigurationError)
+    assert "'yesterday'" in str(refused.exception)
+
+
+def test_accepting_says_what_to_run(tmp_path: Path) -> None:
+    write_planted_world(tmp_path / "event_log")
+    for folder in sorted((tmp_path / "event_log" / "impressions").glob("day=2017-02-1*"))[:4]:
+        for path in folder.iterdir():
+            path.unlink()
+    run = save_run(make_run(tmp_path))
+    with pytest.raises(DataGateFailedError):
+        runner.run_stage("build_snapshot", run.run_uri)
+    words = ("--by", "Ada", "--reason", "we were closed")
+    shown = homefeed("accept", run.run_uri, "log_has_most_days", *words)
+    assert shown.exit_code == 0, shown.output
+    assert f"homefeed stage build_snapshot --run {run.run_uri}" in shown.output.replace("\n", "")
+    assert accepted_shifts(run.run_uri)["log_has_most_days"].endswith(": we were closed")
