@@ -84,18 +84,22 @@ def calibrate_limits(
     return Calibration(windows, budget)
 
 
-def past_windows(days: Sequence["DayProfile"], num_window_days: int) -> Iterator[PastWindow]:
+def past_windows(
+    days: Sequence["DayProfile"], num_window_days: int, step_days: int = CYCLE_DAYS
+) -> Iterator[PastWindow]:
     """Yield what would have been said of each window, the first one of which has a history.
 
     Args:
         days: Of the whole log, by day.
         num_window_days: Length of a snapshot's windows together; so many days are accepted before
             the first window that is judged.
+        step_days: From the beginning of one window to that of the next; windows that are nearer
+            than CYCLE_DAYS share days.
     """
     from validation.data_gate.days.gate import date_of
 
     first, end = days[0].day + num_window_days, days[-1].day + 1
-    for start in range(first, end - CYCLE_DAYS + 1, CYCLE_DAYS):
+    for start in range(first, end - CYCLE_DAYS + 1, step_days):
         before = [day for day in days if day.day < start]
         judged = [day for day in days if start <= day.day < start + CYCLE_DAYS]
         found = _deviations(before, judged)

@@ -6,7 +6,7 @@ measured: that is `validation.data_gate.days`.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,11 @@ from pipelines.snapshot.plan import SnapshotPlan
 
 if TYPE_CHECKING:
     from validation.data_gate.days.profile import DayProfile
+
+
+BYTES_AT_ONCE = 96 << 20
+"""Of the log's files; in the database their rows take several times as much."""
+_EPOCH = date(1970, 1, 1).toordinal()
 
 
 @dataclass(frozen=True)
@@ -50,13 +55,32 @@ def measure_log(
     """
     from validation.data_gate.days.measure import DayRows, measure_days, open_engine
 
-    rows = DayRows(
-        impressions=_impressions(event_log, plan, days),
-        actions=_actions(event_log, plan, days),
-        users=_users(event_log, plan),
-    )
+    found: list[DayProfile] = []
     with open_engine(str(scratch)) as engine:
-        return measure_days(engine, rows, days.first, days.end, categories_of(plan))
+        for part in _parts(event_log, days):
+            rows = DayRows(
+                impressions=_impressions(event_log, plan, part),
+                actions=_actions(event_log, plan, part),
+                users=None if part.first > days.first else _users(event_log, plan),
+            )
+            found += measure_days(engine, rows, part.first, part.end, categories_of(plan))
+    return tuple(found)
+
+
+def _parts(event_log: EventLog, days: DayRange) -> Iterator[DayRange]:
+    """Yield runs of days whose files are at most about BYTES_AT_ONCE together, at least one day."""
+    sizes = dict.fromkeys(range(days.first, days.end), 0)
+    for table in ("impressions", "actions"):
+        for file in event_log.files_between(table, days.first * DAY_MS, days.end * DAY_MS):
+            if file.day is not None:
+                sizes[file.day.toordinal() - _EPOCH] += file.num_bytes
+    first, num_bytes = days.first, 0
+    for day, size in sizes.items():
+        if day > first and num_bytes + size > BYTES_AT_ONCE:
+            yield DayRange(first, day)
+            first, num_bytes = day, 0
+        num_bytes += size
+    yield DayRange(first, days.end)
 
 
 def rows_in_memory(event_log: EventLog, plan: SnapshotPlan, days: DayRange) -> dict[str, pa.Table]:

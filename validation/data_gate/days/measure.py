@@ -29,7 +29,7 @@ class DayRows:
 
     impressions: Iterable[pa.Table]
     actions: Iterable[pa.Table]
-    users: Iterable[pa.Table]
+    users: Iterable[pa.Table] | None  # None: those of the call before.
 
 
 @contextlib.contextmanager
@@ -84,9 +84,10 @@ def _load(engine: duckdb.DuckDBPyConnection, rows: DayRows, categories: Sequence
     extra = "".join(f", {_quoted(name)}" for name in categories)
     _fill(engine, "i", queries.IMPRESSION_COLUMNS + extra, rows.impressions)
     _fill(engine, "a", queries.ACTION_COLUMNS, rows.actions)
-    engine.register("found", summarise_users(rows.users))
-    engine.execute("create or replace temp table user_rows as from found")
-    engine.unregister("found")
+    if rows.users is not None:
+        engine.register("found", summarise_users(rows.users))
+        engine.execute("create or replace temp table user_rows as from found")
+        engine.unregister("found")
     engine.execute(queries.REQUESTS)
     engine.execute(queries.USERS_IN_USE)
 
