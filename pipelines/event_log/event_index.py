@@ -12,6 +12,12 @@ import numpy.typing as npt
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
+_SORTABLE_BITS = 63
+_WORD_BITS = 64
+_ONE = np.uint64(1)
+_BITS_PER_VALUE = 64
+"""Bits at most that `Places` spends on a value: as many as the value itself takes."""
+
 
 class EventIndex:
     """Times of events grouped by an integer key, answering "how many in [start, end)?".
@@ -21,7 +27,7 @@ class EventIndex:
     """
 
     def __init__(self, keys: Ints, times_ms: Ints) -> None:
-        self.order = np.lexsort((times_ms, keys))
+        self.order = order_by(keys, times_ms)
         in_order = keys[self.order]
         starts = starts_of_runs(in_order)
         self._keys = in_order[starts]
@@ -73,9 +79,118 @@ def runs_of(*columns: Ints) -> tuple[Ints, Ints]:
 
     A column with one value, as the day mostly is in the file of a day, costs nothing.
     """
-    several = [values for values in columns if len(values) and values.min() != values.max()]
-    order = np.lexsort(several[::-1]) if several else np.arange(len(columns[0]))
+    order = order_by(*columns)
     return order, starts_of_runs(*(values[order] for values in columns))
+
+
+def order_by(*columns: Ints) -> Ints:
+    """Return the stable order of rows by some columns, of which the first counts most.
+
+    Columns are packed into one integer as far as they fit, beside the number of the row where that
+    fits too: numbers that are sorted in place take a tenth of the time of an indirect stable sort.
+    What does not fit is sorted afterwards, with the ranks by the columns before.
+    """
+    num_rows = len(columns[0])
+    ranks, waiting, order = np.zeros(num_rows, dtype=np.int64), list(columns), np.arange(num_rows)
+    is_settled = num_rows < 2
+    while not is_settled:
+        packed, num_bits = _pack(ranks, waiting)
+        if num_bits + num_rows.bit_length() <= _SORTABLE_BITS:
+            order, in_order = _sort_with_rows(packed, num_rows.bit_length())
+            is_settled = not waiting
+        else:
+            order = np.argsort(packed)
+            in_order = packed[order]
+        if not is_settled:
+            in_order = np.cumsum(_differ(in_order))
+            is_settled = int(in_order[-1]) == num_rows - 1
+            ranks[order] = in_order
+    return order
+
+
+def _pack(ranks: Ints, waiting: list[Ints]) -> tuple[Ints, int]:
+    """Return ranks and as many of the waiting columns as fit, packed, and how many bits they take.
+
+    What was packed waits no longer.
+    """
+    packed, num_bits = ranks, int(ranks.max()).bit_length()
+    while waiting:
+        low = int(waiting[0].min())
+        more_bits = (int(waiting[0].max()) - low).bit_length()
+        if more_bits > _SORTABLE_BITS - ranks.size.bit_length():
+            waiting[0] = _ranks(waiting[0])
+            continue
+        if num_bits + more_bits > _SORTABLE_BITS:
+            break
+        if more_bits:
+            packed = (packed << more_bits) | (waiting[0] - low)
+            num_bits += more_bits
+        waiting.pop(0)
+    return packed, num_bits
+
+
+def _sort_with_rows(packed: Ints, row_bits: int) -> tuple[Ints, Ints]:
+    """Return the stable order of packed numbers, and them in that order."""
+    rows = np.sort((packed << row_bits) | np.arange(len(packed)))
+    return rows & ((1 << row_bits) - 1), rows >> row_bits
+
+
+def _ranks(values: Ints) -> Ints:
+    """Return the rank of each value among the distinct ones."""
+    order, ranks = np.argsort(values), np.empty(len(values), dtype=np.int64)
+    ranks[order] = np.cumsum(_differ(values[order]))
+    return ranks
+
+
+def _differ(values: Ints) -> Bools:
+    """Return where a value differs from the one before it; the first has none before it."""
+    found = np.zeros(len(values), dtype=bool)
+    np.not_equal(values[1:], values[:-1], out=found[1:])
+    return found
+
+
+def distinct(values: Ints) -> Ints:
+    """Return the distinct values, sorted."""
+    in_order = np.sort(values)
+    return in_order[starts_of_runs(in_order)]
+
+
+class Places:
+    """Finds the places of integers among sorted distinct ones.
+
+    Where these lie close together, as ids that were given one after another do, a bit says of each
+    integer of their range whether it is there, and the bits before it are its place: two looks into
+    memory, where a binary search takes as many as the logarithm of their number.
+    """
+
+    def __init__(self, values: Ints) -> None:
+        self.values = values
+        self._low = int(values[0]) if len(values) else 0
+        self._span = int(values[-1]) - self._low + 1 if len(values) else 0
+        self._words = self._before = None
+        if 0 < self._span <= _BITS_PER_VALUE * len(values):
+            bits = np.zeros(-(-self._span // _WORD_BITS) * _WORD_BITS, dtype=bool)
+            bits[values - self._low] = True
+            self._words = np.packbits(bits, bitorder="little").view("<u8")
+            counts = np.bitwise_count(self._words)
+            self._before = np.cumsum(counts, dtype=np.int64) - counts
+
+    def find(self, wanted: Ints) -> Ints:
+        """Return the place of each integer, -1 where it is not among the values."""
+        if len(self.values) == 0:
+            return np.full(len(wanted), -1)
+        if self._words is None or self._before is None:
+            places = np.minimum(np.searchsorted(self.values, wanted), len(self.values) - 1)
+            return np.where(self.values[places] == wanted, places, -1)
+        is_inside = (wanted >= self._low) & (wanted < self._low + self._span)
+        offset = wanted - self._low
+        if not is_inside.all():
+            offset = np.where(is_inside, offset, 0)
+        places = offset >> 6
+        word, bit = self._words[places], (offset & 63).view(np.uint64)
+        places = self._before[places]
+        places += np.bitwise_count(word & ((_ONE << bit) - _ONE))
+        return np.where(((word >> bit) & _ONE).astype(bool) & is_inside, places, -1)
 
 
 def place_in_run(values: Ints) -> Ints:
@@ -116,7 +231,7 @@ def has_recent_action(
     acted_at = actions.acted_at[index.order]
     # The newest acted_at among a user's first n known actions is a running maximum that restarts
     # with each user, because each user's times are lifted above those of all users before.
-    _, ranks = np.unique(actions.user_id[index.order], return_inverse=True)
+    ranks = np.cumsum(_differ(actions.user_id[index.order]))
     base = int(acted_at.min())
     lift = ranks * (int(acted_at.max()) - base + 1)
     newest = np.maximum.accumulate(acted_at - base + lift) - lift + base

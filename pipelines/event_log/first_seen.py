@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from pipelines.contracts.schemas import NEVER_MS
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.event_index import Ints, runs_of
+from pipelines.event_log.event_index import Ints, Places, runs_of
 
-_BLOCK_PINS = 4096
-"""Pins at a time. With 50 days for each, the days of a block take 1.6 MB."""
+_BLOCK_PINS = 512
+"""Pins at a time: with 300 days for each, the days of a block stay in a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,9 @@ class FirstSeen:
 class TrailingFirst:
     """The earliest `known_at` of each pin's rows in the trailing days of each of some days."""
 
-    row_of_pin: Ints  # [P] row of `known_at`; row 0 is of all pins that did not appear
-    known_at: Ints  # [pins that appeared + 1, D] milliseconds; NEVER_MS where there is no row
+    row_of_pin: Ints  # [P] row of `rank`; row 0 is of all pins that did not appear
+    rank: npt.NDArray[np.int32]  # [pins that appeared + 1, D] position in `known_at`
+    known_at: Ints  # milliseconds, sorted; NEVER_MS, where there is no row, is the last
 
     def at(self, day_places: Ints, pin_rows: Ints) -> Ints:
         """Return the time of each pin on a day, NEVER_MS where it did not appear.
@@ -61,7 +63,7 @@ class TrailingFirst:
             day_places: positions among the days that `trailing_first` was given.
             pin_rows: one for each of them.
         """
-        return self.known_at[self.row_of_pin[pin_rows], day_places]
+        return self.known_at[self.rank[self.row_of_pin[pin_rows], day_places]]
 
 
 def trailing_first(seen: FirstSeen, pin_ids: Ints, days: Ints, trailing_days: int) -> TrailingFirst:
@@ -78,21 +80,27 @@ def trailing_first(seen: FirstSeen, pin_ids: Ints, days: Ints, trailing_days: in
         trailing_days: how many days before each day count beside it.
     """
     start, end = int(days[0]) - trailing_days, int(days[-1]) + 1
-    rows = np.minimum(np.searchsorted(pin_ids, seen.pin_id), max(len(pin_ids) - 1, 0))
-    is_ours = (seen.day >= start) & (seen.day < end)
-    is_ours[is_ours] = pin_ids[rows[is_ours]] == seen.pin_id[is_ours]
-    found, places = np.unique(rows[is_ours], return_inverse=True)
+    rows = Places(pin_ids).find(seen.pin_id)
+    is_ours = (seen.day >= start) & (seen.day < end) & (rows >= 0)
+    found = rows[is_ours]  # sorted, as the pins are
+    is_new = np.diff(found, prepend=-1) != 0
+    places = np.cumsum(is_new) - 1
+    found = found[is_new]
     row_of_pin = np.zeros(len(pin_ids), dtype=np.int64)
     row_of_pin[found] = np.arange(1, len(found) + 1)
-    known_at = np.full((len(found) + 1, len(days)), NEVER_MS)
-    day, time = seen.day[is_ours] - start, seen.known_at[is_ours]
+    by_time = np.argsort(time := seen.known_at[is_ours], kind="stable")
+    never = np.int32(len(time))
+    rank_of = np.empty(len(time), dtype=np.int32)
+    rank_of[by_time] = np.arange(len(time), dtype=np.int32)
+    rank = np.full((len(found) + 1, len(days)), never)
+    day = seen.day[is_ours] - start
     for first, last in _blocks(len(found)):
         of_block = slice(*np.searchsorted(places, [first, last]))
-        grid = np.full((last - first, end - start), NEVER_MS)
-        grid[places[of_block] - first, day[of_block]] = time[of_block]
+        grid = np.full((last - first, end - start), never)
+        grid[places[of_block] - first, day[of_block]] = rank_of[of_block]
         earliest = _trailing_minimum(grid, trailing_days + 1)
-        known_at[first + 1 : last + 1] = earliest[:, days - start]
-    return TrailingFirst(row_of_pin, known_at)
+        rank[first + 1 : last + 1] = earliest[:, days - start]
+    return TrailingFirst(row_of_pin, rank, np.append(time[by_time], NEVER_MS))
 
 
 def _blocks(num_pins: int) -> Iterator[tuple[int, int]]:
@@ -100,7 +108,7 @@ def _blocks(num_pins: int) -> Iterator[tuple[int, int]]:
         yield first, min(first + _BLOCK_PINS, num_pins)
 
 
-def _trailing_minimum(grid: Ints, length: int) -> Ints:
+def _trailing_minimum(grid: npt.NDArray[np.int32], length: int) -> npt.NDArray[np.int32]:
     """Return the least of each column and those before it, `length` of them; the grid is spent."""
     done = 1
     while done < length:

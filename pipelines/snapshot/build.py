@@ -20,11 +20,11 @@ from pipelines.event_log.log_files import EventLog, open_event_log
 from pipelines.event_log.reader import check_nothing_from_the_future
 from pipelines.snapshot.features.count import check_features
 from pipelines.snapshot.kernel import build_shard
-from pipelines.snapshot.pins import PinCounts, open_pin_index, write_pins
+from pipelines.snapshot.pins import PinCounts, count_pins
 from pipelines.snapshot.plan import SnapshotPlan, WindowCounts, make_plan, shard_name
-from pipelines.snapshot.pool import choose_num_workers, run_all
+from pipelines.snapshot.pool import run_in_threads, usable_cores
 from pipelines.snapshot.publishing import publish
-from pipelines.snapshot.shard import ShardRows, ShardTables
+from pipelines.snapshot.shard import PinIndex, ShardRows, ShardTables
 from pipelines.snapshot.spill import (
     SpillSummary,
     make_tasks,
@@ -42,6 +42,7 @@ class ShardTask:
 
     shard: int
     plan: SnapshotPlan
+    pins: PinIndex
     spilled: Path
     out: Path
 
@@ -94,14 +95,18 @@ def write_snapshot(
         spilled, out = scratch / "spilled", scratch / "out"
         out.mkdir()
         spill_tasks = make_tasks(event_log, plan, spilled)
-        workers = num_workers or choose_num_workers(spill_tasks)
-        found = merge_summaries(list(run_all(run_task, spill_tasks, workers, "event log parts")))
+        workers = num_workers or usable_cores()
+        found = merge_summaries(
+            list(run_in_threads(run_task, spill_tasks, workers, "event log parts"))
+        )
         _check_impressions(found.num_impressions, event_log, plan)
-        pins = write_pins(event_log, found, plan, out, spilled)
-        shard_tasks = [ShardTask(n, plan, spilled, out) for n in range(plan.config.num_shards)]
-        shards = list(run_all(build_shard_files, shard_tasks, workers, "shards"))
+        counts, pins = count_pins(event_log, found, plan, out)
+        shard_tasks = [
+            ShardTask(n, plan, pins, spilled, out) for n in range(plan.config.num_shards)
+        ]
+        shards = list(run_in_threads(build_shard_files, shard_tasks, workers, "shards"))
         _check_positives(shards, plan)
-        return publish(_describe(snapshots_uri, plan, out, found, shards, pins), out)
+        return publish(_describe(snapshots_uri, plan, out, found, shards, counts), out)
 
 
 def check_covered(event_log: EventLog, plan: SnapshotPlan) -> None:
@@ -129,7 +134,7 @@ def build_shard_files(task: ShardTask) -> ShardSummary:
     """
     tables = ("impressions", "actions", "users")
     rows = ShardRows(**{name: read_spilled(task.spilled, task.shard, name) for name in tables})
-    built = build_shard(rows, open_pin_index(task.out, task.spilled, task.plan), task.plan)
+    built = build_shard(rows, task.pins, task.plan)
     folder = task.out / shard_name(task.shard)
     folder.mkdir()
     for name in SHARD_FILES:

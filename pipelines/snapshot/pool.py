@@ -1,21 +1,22 @@
-"""Run a snapshot's tasks over processes, in order, with progress in the log.
+"""Run tasks over threads or processes, in order, with progress in the log.
 
-A task must fit a worker's memory. On several machines, another engine takes this module's place.
-Tested in tests/pipelines/snapshot/test_pool.py, test_publishing.py (killed builds) and
-test_purity.py.
+A snapshot is built by threads: they cost nothing to start, they share the pins, and numpy and Arrow
+work outside the interpreter's lock on columns as long as these. Processes are for tasks that run
+mostly in the interpreter, and whose memory must go back when they end. On several machines, another
+engine takes this module's place. Tested in tests/pipelines/snapshot/test_pool.py,
+test_publishing.py (killed builds) and test_purity.py.
 """
 
 import logging
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from pipelines.contracts.errors import ProcessKilledError
 from pipelines.contracts.processes import die_with_parent
-from pipelines.snapshot.spill import SpillTask
 
 log = logging.getLogger(__name__)
 Task = TypeVar("Task")
@@ -27,10 +28,30 @@ BYTES_WORTH_A_POOL = 32 << 20
 _NUM_PROGRESS_LINES = 8
 
 
-def choose_num_workers(tasks: Sequence[SpillTask]) -> int:
-    """Return the number of usable cores, or one where the event log is small."""
-    num_bytes = sum(file.num_bytes for task in tasks for file in task.files)
-    return 1 if num_bytes < BYTES_WORTH_A_POOL else len(os.sched_getaffinity(0))
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def run_in_threads(
+    function: Callable[[Task], Result], tasks: Sequence[Task], num_workers: int, what: str
+) -> Iterator[Result]:
+    """Yield each task's result in the tasks' order; the first error ends it.
+
+    Args:
+        function: what may run in several threads at once.
+        tasks: values that the threads share.
+        num_workers: threads; with one, everything runs in this one.
+        what: plural noun for the progress lines.
+    """
+    if num_workers == 1 or len(tasks) < 2:
+        yield from _told(map(function, tasks), len(tasks), what)
+        return
+    executor = ThreadPoolExecutor(num_workers, thread_name_prefix="snapshot")
+    try:
+        yield from _told(executor.map(function, tasks), len(tasks), what)
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
 
 
 def run_all(
@@ -47,10 +68,15 @@ def run_all(
         num_workers: processes; with one, everything runs in this process.
         what: plural noun for the progress lines.
     """
-    every = max(1, len(tasks) // _NUM_PROGRESS_LINES)
-    for number, result in enumerate(_results(function, tasks, num_workers), start=1):
-        if number % every == 0 or number == len(tasks):
-            log.info("%d of %d %s", number, len(tasks), what)
+    yield from _told(_results(function, tasks, num_workers), len(tasks), what)
+
+
+def _told(results: Iterable[Result], num_tasks: int, what: str) -> Iterator[Result]:
+    """Yield results, and log now and then how many there are."""
+    every = max(1, num_tasks // _NUM_PROGRESS_LINES)
+    for number, result in enumerate(results, start=1):
+        if number % every == 0 or number == num_tasks:
+            log.info("%d of %d %s", number, num_tasks, what)
         yield result
 
 

@@ -6,6 +6,7 @@ that use them, in tests/pipelines/snapshot/test_pointers.py.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.contracts.artifacts import EventCounts
-from pipelines.event_log.event_index import Bools, Ints
+from pipelines.event_log.event_index import Bools, Ints, Places
 from pipelines.event_log.first_seen import TrailingFirst
 from pipelines.event_log.popularity import Popularity
 
@@ -45,10 +46,15 @@ class PinIndex:
         """Width of the embeddings of pins and of users alike."""
         return int(self.table.schema.field("embedding").type.list_size)
 
+    @cached_property
+    def places(self) -> Places:
+        """Finds the rows of pins."""
+        return Places(self.pin_ids)
+
     def rows_of(self, pin_ids: Ints) -> Ints:
         """Return pin rows; every pin must be among the snapshot's."""
-        rows = np.searchsorted(self.pin_ids, pin_ids)
-        assert np.array_equal(self.pin_ids[rows], pin_ids)
+        rows = self.places.find(pin_ids)
+        assert len(rows) == 0 or rows.min() >= 0
         return rows
 
 

@@ -5,9 +5,9 @@ which see less: `own_view`. Tested in
 tests/pipelines/snapshot/features/test_against_slow_reference.py.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,32 @@ from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import OrderedRows, PinIndex, Pointers, UserRows
 
 Floats = npt.NDArray[np.floating[Any]]
+Value = TypeVar("Value")
+
+
+class kept(Generic[Value]):  # noqa: N801  it is used as a decorator
+    """A property that is computed once for each object, by the one thread that the object is of.
+
+    Python 3.11's `cached_property` has one lock for all objects of a class, so that threads which
+    build shards side by side would wait for each other.
+    """
+
+    def __init__(self, compute: Callable[[Any], Value]) -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
+
+    @overload
+    def __get__(self, owner: None, kind: type) -> "kept[Value]": ...
+    @overload
+    def __get__(self, owner: object, kind: type) -> Value: ...
+    def __get__(self, owner: object | None, kind: type) -> "Value | kept[Value]":
+        """Return the value, computed where this is the first look at it."""
+        if owner is None:
+            return self
+        value = self._compute(owner)
+        # What stands in the object's own dictionary is found before this descriptor.
+        owner.__dict__[self._compute.__name__] = value
+        return value
 
 
 @dataclass(frozen=True)
@@ -48,35 +74,35 @@ class FeatureInputs:
         """The request of each example, [examples]."""
         return self.ordered.examples.request
 
-    @cached_property
+    @kept
     def asked_at(self) -> Ints:
         """The time of each example's request, [examples] milliseconds."""
         return self.ordered.requests.impressed_at[self.request]
 
-    @cached_property
+    @kept
     def request_known_at(self) -> Ints:
         """When the log first knew of an impression of each request, [requests] milliseconds."""
         known_at = np.asarray(self.ordered.examples.rows["known_at"])
         return np.minimum.reduceat(known_at, self.ordered.requests.first_example)
 
-    @cached_property
+    @kept
     def request_day_place(self) -> Ints:
         """The position of each request's day among the plan's days with requests, [requests]."""
         return np.searchsorted(self.plan.request_days, self.ordered.requests.impressed_at // DAY_MS)
 
-    @cached_property
+    @kept
     def popularity_place(self) -> Ints:
         """Where each example's pin and day stand in the pins' popularity, [examples]."""
-        request_day = self.ordered.requests.impressed_at // DAY_MS
-        return self.pins.popularity.places(request_day[self.request], self.pointers.example_pin_row)
+        day_place = self.request_day_place[self.request]
+        return self.pins.popularity.places_of(day_place, self.pointers.example_pin_row)
 
-    @cached_property
+    @kept
     def pin_touches(self) -> Touches:
         """The actions on each example's own pin."""
         pointers = self.pointers
         return self._touches(pointers.timeline_pin_row, pointers.example_pin_row)
 
-    @cached_property
+    @kept
     def unit_vectors(self) -> UnitVectors:
         """The directions of the pins that the shard's examples and actions are about."""
         used = (self.pointers.timeline_pin_row, self.pointers.example_pin_row)
@@ -119,7 +145,7 @@ class FeatureInputs:
             return None
         return is_known_late(self._pin_known_at[pin_rows], times_ms)
 
-    @cached_property
+    @kept
     def _pin_known_at(self) -> Ints:
         return to_numpy(self.pins.table[PIN_TIME.name])
 
