@@ -26,15 +26,18 @@ class EventIndex:
     one binary search.
     """
 
-    def __init__(self, keys: Ints, times_ms: Ints) -> None:
-        self.order = order_by(keys, times_ms)
-        in_order = keys[self.order]
+    def __init__(self, keys: Ints, times_ms: Ints, is_sorted: bool = False) -> None:
+        """Sort the events, unless they are sorted by key and time already."""
+        self.order = np.arange(len(keys)) if is_sorted else order_by(keys, times_ms)
+        in_order, times_ms = (
+            (keys, times_ms) if is_sorted else (keys[self.order], times_ms[self.order])
+        )
         starts = starts_of_runs(in_order)
         self._keys = in_order[starts]
-        ranks = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(keys)))
+        self.ranks = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(keys)))
         self._base = int(times_ms.min()) if len(times_ms) else 0
         self._span = (int(times_ms.max()) - self._base + 2) if len(times_ms) else 2
-        self._packed = ranks * self._span + (times_ms[self.order] - self._base)
+        self._packed = self.ranks * self._span + (times_ms - self._base)
 
     def first(self, keys: Ints) -> Ints:
         """Return, in `order`, where each key's events begin."""
@@ -45,23 +48,31 @@ class EventIndex:
 
         For a key without events the place is the same whatever the time.
         """
-        return self._places(*self._find(keys), times_ms)
-
-    def count(self, keys: Ints, start_ms: Ints, end_ms: Ints) -> Ints:
-        """Return the number of each key's events in [start_ms, end_ms)."""
-        found = self._find(keys)
-        return self._places(*found, end_ms) - self._places(*found, start_ms)
-
-    def _find(self, keys: Ints) -> tuple[Ints, Bools]:
-        """Return each key's rank among the keys with events, and whether it is one of them."""
         ranks = np.searchsorted(self._keys, keys)
         is_there = np.zeros(len(keys), dtype=bool)
         within = ranks < len(self._keys)
         is_there[within] = self._keys[ranks[within]] == keys[within]
-        return ranks, is_there
+        return self.place(ranks, np.where(is_there, times_ms, self._base))
 
-    def _places(self, ranks: Ints, is_there: Bools, times_ms: Ints) -> Ints:
-        offsets = np.where(is_there, np.clip(times_ms - self._base, 0, self._span - 1), 0)
+    def count(self, keys: Ints, start_ms: Ints, end_ms: Ints) -> Ints:
+        """Return the number of each key's events in [start_ms, end_ms)."""
+        ranks = self.rank(keys)
+        found = np.flatnonzero(ranks >= 0)
+        counts = np.zeros(len(keys), dtype=np.int64)
+        start, end = (self.place(ranks[found], times[found]) for times in (start_ms, end_ms))
+        counts[found] = end - start
+        return counts
+
+    def rank(self, keys: Ints) -> Ints:
+        """Return each key's rank among the keys with events, -1 for a key without."""
+        if len(self._keys) == 0:
+            return np.full(len(keys), -1)
+        ranks = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return np.where(self._keys[ranks] == keys, ranks, -1)
+
+    def place(self, ranks: Ints, times_ms: Ints) -> Ints:
+        """Return, in `order`, where the events at or after a time begin of keys told by rank."""
+        offsets = np.clip(times_ms - self._base, 0, self._span - 1)
         return np.searchsorted(self._packed, ranks * self._span + offsets)
 
 
@@ -215,7 +226,7 @@ class ActionTimes:
 
 
 def has_recent_action(
-    actions: ActionTimes, user_ids: Ints, times_ms: Ints, recent_ms: int
+    actions: ActionTimes, user_ids: Ints, times_ms: Ints, recent_ms: int, is_sorted: bool = False
 ) -> Bools:
     """Return whether each user acted within `recent_ms` before a time, as known before that time.
 
@@ -224,10 +235,11 @@ def has_recent_action(
         user_ids: [n] whom the question is about.
         times_ms: [n] the time that the question is asked for.
         recent_ms: length of the trailing window, milliseconds; its start is included.
+        is_sorted: the actions are sorted by user and `known_at`.
     """
     if len(actions.user_id) == 0:
         return np.zeros(len(user_ids), dtype=bool)
-    index = EventIndex(actions.user_id, actions.known_at)
+    index = EventIndex(actions.user_id, actions.known_at, is_sorted)
     acted_at = actions.acted_at[index.order]
     # The newest acted_at among a user's first n known actions is a running maximum that restarts
     # with each user, because each user's times are lifted above those of all users before.

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.contracts.artifacts import EventCounts
-from pipelines.event_log.event_index import Bools, Ints, Places
+from pipelines.event_log.event_index import Bools, EventIndex, Ints, Places
 from pipelines.event_log.first_seen import TrailingFirst
 from pipelines.event_log.popularity import Popularity
 
@@ -107,6 +107,20 @@ class OrderedRows:
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """Which examples and actions are of one user and one pin: each such pair has a number."""
+
+    shown: EventIndex  # the examples by pair and time; a pair's number is its rank there
+    of_example: Ints  # [examples]
+    of_action: Ints  # [actions] -1 where the user was never shown the pin
+
+    @property
+    def num_pairs(self) -> int:
+        """Return how many pairs there are."""
+        return int(self.shown.ranks[-1]) + 1 if len(self.shown.ranks) else 0
+
+
+@dataclass(frozen=True)
 class Pointers:
     """Made by `point`: the timeline, and the rows that requests and examples point to."""
 
@@ -115,6 +129,8 @@ class Pointers:
     timeline_start: Ints  # [requests] first timeline row of the user
     timeline_end: Ints  # [requests] one past the newest action known before the request
     example_pin_row: Ints  # [examples]
+    pairs: Pairs
+    is_in_timeline: Bools  # [actions]
 
 
 @dataclass(frozen=True)

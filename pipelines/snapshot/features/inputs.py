@@ -16,7 +16,7 @@ import pyarrow as pa
 from pipelines.contracts.arrow import to_numpy
 from pipelines.contracts.schemas import PIN_TIME, categorical_column, is_known_late
 from pipelines.contracts.time import DAY_MS, HOUR_MS
-from pipelines.event_log.event_index import Bools, Ints
+from pipelines.event_log.event_index import Bools, Ints, order_by
 from pipelines.snapshot.features.vectors import UnitVectors
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import OrderedRows, PinIndex, Pointers, UserRows
@@ -100,7 +100,8 @@ class FeatureInputs:
     def pin_touches(self) -> Touches:
         """The actions on each example's own pin."""
         pointers = self.pointers
-        return self._touches(pointers.timeline_pin_row, pointers.example_pin_row)
+        acted = pointers.pairs.of_action[pointers.is_in_timeline]
+        return self._touches(acted, pointers.pairs.of_example)
 
     @kept
     def unit_vectors(self) -> UnitVectors:
@@ -154,20 +155,30 @@ class FeatureInputs:
         return of_requests.astype(np.float32)[self.request]
 
     def _touches(self, timeline_keys: Ints, example_keys: Ints) -> Touches:
+        """Return the actions that share an example's key; a negative key is shared with nothing.
+
+        Keys are small: pairs, or codes of a categorical feature.
+        """
         timeline, pointers = self.pointers.timeline, self.pointers
-        if len(timeline_keys) == 0:
-            none = np.zeros(len(example_keys), dtype=np.int64)
-            return Touches(none, none)
+        num_rows, num_keys = len(timeline_keys), int(example_keys.max(initial=-1)) + 1
+        count, newest = (np.zeros(len(example_keys), dtype=np.int64) for _ in range(2))
         # Users stand one after another in the timeline. So, of the rows with one key in the order
         # of the timeline, those that a request sees stand together.
-        order = np.argsort(timeline_keys, kind="stable")
-        keys, num_rows = timeline_keys[order], len(order)
-        packed = keys * num_rows + order
-        base = example_keys * num_rows
-        first = np.searchsorted(packed, base + pointers.timeline_start[self.request])
-        end = np.searchsorted(packed, base + pointers.timeline_end[self.request])
-        newest = _running_maximum(timeline.acted_at[order], keys, timeline.user_id[order])
-        return Touches(end - first, newest[np.maximum(end - 1, 0)])
+        rows = np.flatnonzero((timeline_keys >= 0) & (timeline_keys < num_keys))
+        if len(rows) == 0:
+            return Touches(count, newest)
+        rows = rows[order_by(timeline_keys[rows])]
+        keys = timeline_keys[rows]
+        packed = keys * num_rows + rows
+        is_touched = np.zeros(num_keys + 1, dtype=bool)
+        is_touched[keys] = True
+        asked = np.flatnonzero(is_touched[example_keys])  # the last one is of negative keys
+        base, request = example_keys[asked] * num_rows, self.request[asked]
+        first = np.searchsorted(packed, base + pointers.timeline_start[request])
+        end = np.searchsorted(packed, base + pointers.timeline_end[request])
+        running = _running_maximum(timeline.acted_at[rows], keys, timeline.user_id[rows])
+        count[asked], newest[asked] = end - first, running[np.maximum(end - 1, 0)]
+        return Touches(count, newest)
 
 
 def log1p(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
