@@ -4,6 +4,7 @@ Everything here is arithmetic on numpy arrays: no file, no clock, no configurati
 are int64 milliseconds. Not for reading events: `pipelines.event_log.reader`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,10 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Words = npt.NDArray[np.uint64]
 
 _SORTABLE_BITS = 63
+_MOST = 2**63 - 1
 _WORD_BITS = 64
 _ONE = np.uint64(1)
 _BITS_PER_VALUE = 64
@@ -146,6 +149,27 @@ def _sort_with_rows(packed: Ints, row_bits: int) -> tuple[Ints, Ints]:
     return rows & ((1 << row_bits) - 1), rows >> row_bits
 
 
+def sorted_rows(*columns: Ints) -> tuple[Ints, ...]:
+    """Return columns with their rows sorted by all of them, of which the first counts most."""
+    lows = [int(values.min(initial=_MOST)) for values in columns]
+    bits = [
+        (int(values.max(initial=low)) - low).bit_length()
+        for values, low in zip(columns, lows, strict=True)
+    ]
+    if sum(bits) > _SORTABLE_BITS:
+        order = order_by(*columns)
+        return tuple(values[order] for values in columns)
+    packed = np.zeros(len(columns[0]), dtype=np.int64)
+    for values, low, num_bits in zip(columns, lows, bits, strict=True):
+        packed = (packed << num_bits) | (values - low)
+    packed.sort()
+    found: list[Ints] = []
+    for low, num_bits in zip(reversed(lows), reversed(bits), strict=True):
+        found.append((packed & ((1 << num_bits) - 1)) + low)
+        packed >>= num_bits
+    return tuple(reversed(found))
+
+
 def _ranks(values: Ints) -> Ints:
     """Return the rank of each value among the distinct ones."""
     order, ranks = np.argsort(values), np.empty(len(values), dtype=np.int64)
@@ -175,33 +199,48 @@ class Places:
     """
 
     def __init__(self, values: Ints) -> None:
-        self.values = values
-        self._low = int(values[0]) if len(values) else 0
-        self._span = int(values[-1]) - self._low + 1 if len(values) else 0
-        self._words = self._before = None
-        if 0 < self._span <= _BITS_PER_VALUE * len(values):
-            bits = np.zeros(-(-self._span // _WORD_BITS) * _WORD_BITS, dtype=bool)
-            bits[values - self._low] = True
-            self._words = np.packbits(bits, bitorder="little").view("<u8")
-            counts = np.bitwise_count(self._words)
-            self._before = np.cumsum(counts, dtype=np.int64) - counts
+        self._values, self._low, self._span = values, 0, 0
+        self.words: Words | None = None
+        if len(values) and int(values[-1]) - int(values[0]) < _BITS_PER_VALUE * len(values):
+            bits = np.zeros(int(values[-1]) - int(values[0]) + 1, dtype=bool)
+            bits[values - values[0]] = True
+            self._index(pack_bits([np.packbits(bits, bitorder="little")]), int(values[0]))
+
+    @classmethod
+    def of_bits(cls, words: Words) -> "Places":
+        """Return the places of the integers from 0 on whose bits are set."""
+        made = cls(np.zeros(0, dtype=np.int64))
+        made._index(words, 0)
+        return made
+
+    def _index(self, words: Words, low: int) -> None:
+        self.words, self._low, self._span = words, low, _WORD_BITS * len(words)
+        counts = np.bitwise_count(words)
+        self._before = np.cumsum(counts, dtype=np.int64) - counts
 
     def find(self, wanted: Ints) -> Ints:
         """Return the place of each integer, -1 where it is not among the values."""
-        if len(self.values) == 0:
+        if self.words is None and len(self._values):
+            places = np.minimum(np.searchsorted(self._values, wanted), len(self._values) - 1)
+            return np.where(self._values[places] == wanted, places, -1)
+        if self.words is None or len(self.words) == 0:
             return np.full(len(wanted), -1)
-        if self._words is None or self._before is None:
-            places = np.minimum(np.searchsorted(self.values, wanted), len(self.values) - 1)
-            return np.where(self.values[places] == wanted, places, -1)
         is_inside = (wanted >= self._low) & (wanted < self._low + self._span)
         offset = wanted - self._low
         if not is_inside.all():
             offset = np.where(is_inside, offset, 0)
         places = offset >> 6
-        word, bit = self._words[places], (offset & 63).view(np.uint64)
+        word, bit = self.words[places], (offset & 63).view(np.uint64)
         places = self._before[places]
         places += np.bitwise_count(word & ((_ONE << bit) - _ONE))
         return np.where(((word >> bit) & _ONE).astype(bool) & is_inside, places, -1)
+
+
+def pack_bits(parts: Sequence[npt.NDArray[np.uint8]]) -> Words:
+    """Return the bits of some bytes, the lowest first, filled up to whole words."""
+    num_bytes = sum(map(len, parts))
+    filler = np.zeros(-num_bytes % (_WORD_BITS // 8), dtype=np.uint8)
+    return np.concatenate([*parts, filler]).view("<u8")
 
 
 def place_in_run(values: Ints) -> Ints:

@@ -5,15 +5,20 @@ The snapshot's feature `pin_age` comes from here. Not for which rows are read: t
 Letters: P pins, D days of requests.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipelines.contracts.schemas import NEVER_MS
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.event_index import Ints, Places, runs_of
+from pipelines.event_log.event_index import Ints, Places, order_by, sorted_rows, starts_of_runs
+
+Run = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+"""Calls a function for each of some values, one after another or side by side, in order."""
 
 _BLOCK_PINS = 512
 """Pins at a time: with 300 days for each, the days of a block stay in a core's cache."""
@@ -66,7 +71,9 @@ class TrailingFirst:
         return self.known_at[self.rank[self.row_of_pin[pin_rows], day_places]]
 
 
-def trailing_first(seen: FirstSeen, pin_ids: Ints, days: Ints, trailing_days: int) -> TrailingFirst:
+def trailing_first(
+    seen: FirstSeen, pin_ids: Ints, days: Ints, trailing_days: int, run: Run = map
+) -> TrailingFirst:
     """Return when the log first knew of each pin's appearances in the days up to each day.
 
     A row counts for day D when it happened from the midnight (UTC) that starts D - trailing_days
@@ -78,6 +85,7 @@ def trailing_first(seen: FirstSeen, pin_ids: Ints, days: Ints, trailing_days: in
         pin_ids: the pins, sorted; a pin's row is its position here.
         days: days since the epoch, sorted, at least one.
         trailing_days: how many days before each day count beside it.
+        run: calls a function for each of some blocks of pins, one after another or side by side.
     """
     start, end = int(days[0]) - trailing_days, int(days[-1]) + 1
     rows = Places(pin_ids).find(seen.pin_id)
@@ -88,18 +96,22 @@ def trailing_first(seen: FirstSeen, pin_ids: Ints, days: Ints, trailing_days: in
     found = found[is_new]
     row_of_pin = np.zeros(len(pin_ids), dtype=np.int64)
     row_of_pin[found] = np.arange(1, len(found) + 1)
-    by_time = np.argsort(time := seen.known_at[is_ours], kind="stable")
+    by_time = order_by(time := seen.known_at[is_ours])
     never = np.int32(len(time))
     rank_of = np.empty(len(time), dtype=np.int32)
     rank_of[by_time] = np.arange(len(time), dtype=np.int32)
     rank = np.full((len(found) + 1, len(days)), never)
     day = seen.day[is_ours] - start
-    for first, last in _blocks(len(found)):
+
+    def fill(block: tuple[int, int]) -> None:
+        first, last = block
         of_block = slice(*np.searchsorted(places, [first, last]))
         grid = np.full((last - first, end - start), never)
         grid[places[of_block] - first, day[of_block]] = rank_of[of_block]
         earliest = _trailing_minimum(grid, trailing_days + 1)
         rank[first + 1 : last + 1] = earliest[:, days - start]
+
+    deque(run(fill, list(_blocks(len(found)))), maxlen=0)
     return TrailingFirst(row_of_pin, rank, np.append(time[by_time], NEVER_MS))
 
 
@@ -119,7 +131,6 @@ def _trailing_minimum(grid: npt.NDArray[np.int32], length: int) -> npt.NDArray[n
 
 
 def _earliest(pin_id: Ints, day: Ints, known_at: Ints) -> FirstSeen:
-    order, starts = runs_of(pin_id, day)
-    times = np.minimum.reduceat(known_at[order], starts) if len(starts) else known_at
-    first = order[starts]
-    return FirstSeen(pin_id[first], day[first], times)
+    pin_id, day, known_at = sorted_rows(pin_id, day, known_at)
+    first = starts_of_runs(pin_id, day)
+    return FirstSeen(pin_id[first], day[first], known_at[first])

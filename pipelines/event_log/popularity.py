@@ -6,12 +6,14 @@ leaves out the unwanted ones, such as hides.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.event_index import Ints, Places, order_by, runs_of
+from pipelines.event_log.event_index import Ints, Places, order_by, pack_bits, runs_of
+from pipelines.event_log.first_seen import Run
 
 _BLOCK_PINS = 512
 """Pins at a time: with 300 days for each, their totals stay in a core's cache."""
@@ -82,7 +84,11 @@ class Popularity:
 
 
 def trailing_popularity(
-    counts: ActionCounts, pin_ids: Ints, days: Ints, windows_days: Sequence[int]
+    counts: ActionCounts,
+    pin_ids: Ints,
+    days: Ints,
+    windows_days: Sequence[int],
+    run: Run = map,
 ) -> Popularity:
     """Return how often each pin was acted upon in the days before each day.
 
@@ -94,6 +100,7 @@ def trailing_popularity(
         pin_ids: the pins whose popularity is wanted, sorted; a pin's row is its position here.
         days: days since the epoch, sorted.
         windows_days: lengths of the trailing windows.
+        run: calls a function for each of some blocks of pins, one after another or side by side.
     """
     windows = sorted(set(windows_days))
     rows = Places(pin_ids).find(counts.pin_id)
@@ -105,19 +112,27 @@ def trailing_popularity(
         window: np.maximum(first, np.searchsorted(days, acted_day + window + 1))
         for window in windows
     })  # fmt: skip
-    places = [np.array([], dtype=np.int64)]
-    totals = {window: [np.array([], dtype=np.int32)] for window in windows}
-    for start in range(0, len(pin_ids), _BLOCK_PINS):
-        block = range(start, min(start + _BLOCK_PINS, len(pin_ids)))
-        # The longest window holds the others.
-        longest = changes.totals_of(block, windows[-1], len(days))
-        found = np.flatnonzero(longest)
-        places.append(found + start * len(days))
-        totals[windows[-1]].append(longest[found])
-        for window in windows[:-1]:
-            totals[window].append(changes.totals_of(block, window, len(days))[found])
-    merged = {window: np.concatenate(parts) for window, parts in totals.items()}
-    return Popularity(days, Places(np.concatenate(places)), merged)
+
+    def total(block: range) -> _Totals:
+        return changes.totals_of(block, windows, len(days))
+
+    starts = range(0, len(pin_ids), _BLOCK_PINS)
+    blocks = [range(start, min(start + _BLOCK_PINS, len(pin_ids))) for start in starts]
+    found = list(run(total, blocks))
+    empty = np.array([], dtype=np.int32)
+    totals = {
+        window: np.concatenate([empty, *(part.totals[window] for part in found)])
+        for window in windows
+    }
+    bits = pack_bits([np.zeros(0, dtype=np.uint8), *(part.is_counted for part in found)])
+    return Popularity(days, Places.of_bits(bits), totals)
+
+
+class _Totals(NamedTuple):
+    """The totals of some pins by pin and day, where there are any."""
+
+    is_counted: npt.NDArray[np.uint8]  # bits, one for each pin and day
+    totals: dict[int, npt.NDArray[np.int32]]  # by window
 
 
 @dataclass(frozen=True)
@@ -129,8 +144,17 @@ class _Changes:
     first: Ints  # position of the first day that counts them
     end: Mapping[int, Ints]  # by window: position of the first day that counts them no longer
 
-    def totals_of(self, block: range, window: int, num_days: int) -> npt.NDArray[np.int32]:
-        """Return the totals of some pins on all days, pin by pin."""
+    def totals_of(self, block: range, windows: Sequence[int], num_days: int) -> _Totals:
+        """Return the totals of some pins on all days."""
+        longest = self._grid(block, windows[-1], num_days)  # it holds the others
+        is_counted = longest != 0
+        totals = {windows[-1]: longest[is_counted]}
+        for window in windows[:-1]:
+            totals[window] = self._grid(block, window, num_days)[is_counted]
+        return _Totals(np.packbits(is_counted, bitorder="little"), totals)
+
+    def _grid(self, block: range, window: int, num_days: int) -> npt.NDArray[np.int32]:
+        """Return the totals of some pins by pin and day."""
         rows = slice(*np.searchsorted(self.row, [block.start, block.stop]))
         # One day more takes the changes after the last day.
         grid = np.zeros((len(block), num_days + 1), dtype=np.int32)
@@ -138,4 +162,4 @@ class _Changes:
         count = self.count[rows].astype(np.int32)
         np.add.at(grid.reshape(-1), base + self.first[rows], count)
         np.subtract.at(grid.reshape(-1), base + self.end[window][rows], count)
-        return np.cumsum(grid, axis=1, dtype=np.int32)[:, :num_days].ravel()
+        return np.cumsum(grid, axis=1, dtype=np.int32)[:, :num_days]

@@ -28,7 +28,7 @@ from pipelines.event_log.cross_rules import (
 from pipelines.event_log.embeddings import FoundWidth, check_one_width, embedding_matrix
 from pipelines.event_log.event_index import Ints, Places
 from pipelines.event_log.findings import require_none
-from pipelines.event_log.first_seen import TrailingFirst, trailing_first
+from pipelines.event_log.first_seen import Run, TrailingFirst, trailing_first
 from pipelines.event_log.log_files import EventLog, LogFile
 from pipelines.event_log.numbers import append_numbers, raw_column
 from pipelines.event_log.popularity import Popularity, trailing_popularity
@@ -40,6 +40,7 @@ from pipelines.snapshot.spill import SpillSummary
 from pipelines.snapshot.tables import write_arrow
 
 _POPULARITY_FILE = "popularity.arrow"
+_COUNTED_FILE = "popularity_bits.arrow"
 _FACTS_FILE = "pin_facts.arrow"
 _FIRST_SEEN_FILE = "first_seen.arrow"
 _TIMES_FILE = "times_first_seen.arrow"
@@ -54,7 +55,7 @@ class PinCounts(NamedTuple):
 
 
 def count_pins(
-    event_log: EventLog, found: SpillSummary, plan: SnapshotPlan, out: Path
+    event_log: EventLog, found: SpillSummary, plan: SnapshotPlan, out: Path, run: Run = map
 ) -> tuple[PinCounts, PinIndex]:
     """Write the pins to `out` and return what the kernel needs of them, for all shards.
 
@@ -62,6 +63,13 @@ def count_pins(
     mean, and of the source of the recipe's own features. So the digest over a snapshot's files is
     also a digest over their meaning, and two configurations never share a snapshot because their
     bytes happen to be equal.
+
+    Args:
+        event_log: where the pins are.
+        found: what was counted about them.
+        plan: the windows and features.
+        out: the snapshot's folder.
+        run: calls a function for each of some blocks of pins, one after another or side by side.
 
     Raises:
         DataContractError: see `read_pins`.
@@ -81,10 +89,10 @@ def count_pins(
     index = PinIndex(
         pin_ids=np.asarray(pins["pin_id"]),
         popularity=trailing_popularity(
-            found.wanted_actions, found.pin_ids, plan.request_days, plan.popularity_windows
+            found.wanted_actions, found.pin_ids, plan.request_days, plan.popularity_windows, run
         ),
         first_seen=trailing_first(
-            found.first_seen, found.pin_ids, plan.request_days, FIRST_SEEN_DAYS
+            found.first_seen, found.pin_ids, plan.request_days, FIRST_SEEN_DAYS, run
         ),
         # What lies in the file need not lie in memory besides.
         table=open_table(out, PINS_FILE),
@@ -104,8 +112,8 @@ def write_pins(
     counts, index = count_pins(event_log, found, plan, out)
     popularity, first = index.popularity, index.first_seen
     totals = {str(window): totals for window, totals in popularity.totals.items()}
-    keys = {"key": popularity.is_counted.values}
-    write_arrow(scratch / _POPULARITY_FILE, pa.table(keys | totals))
+    write_arrow(scratch / _POPULARITY_FILE, pa.table(totals))
+    write_arrow(scratch / _COUNTED_FILE, pa.table({"bits": popularity.is_counted.words}))
     write_arrow(scratch / _TIMES_FILE, pa.table({"known_at": first.known_at}))
     write_arrow(scratch / _FIRST_SEEN_FILE, pa.table({"rank": first.rank.ravel()}))
     numbers = {raw_column(name): values for name, values in index.numbers.items()}
@@ -118,11 +126,12 @@ def open_pin_index(out: Path, scratch: Path, plan: SnapshotPlan) -> PinIndex:
     """Return what the kernel needs of the pins that `write_pins` wrote."""
     pins, facts = open_table(out, PINS_FILE), open_table(scratch, _FACTS_FILE)
     popularity = open_table(scratch, _POPULARITY_FILE)
+    bits = np.asarray(open_table(scratch, _COUNTED_FILE)["bits"])
     rank = np.asarray(open_table(scratch, _FIRST_SEEN_FILE)["rank"])
     totals = {window: np.asarray(popularity[str(window)]) for window in plan.popularity_windows}
     return PinIndex(
         pin_ids=np.asarray(pins["pin_id"]),
-        popularity=Popularity(plan.request_days, Places(np.asarray(popularity["key"])), totals),
+        popularity=Popularity(plan.request_days, Places.of_bits(bits), totals),
         first_seen=TrailingFirst(
             np.asarray(facts[_FIRST_SEEN_ROW]),
             rank.reshape(-1, len(plan.request_days)),

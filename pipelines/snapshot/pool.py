@@ -33,8 +33,43 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def memory_budget_bytes() -> int:
+    """Return how much memory a builder may take: as the settings say, or half of what there is."""
+    import psutil
+
+    from pipelines.metrics.usage import memory_limit_bytes
+    from pipelines.settings import Settings
+
+    told_gib = Settings().snapshot_memory_gib
+    budget = int(told_gib * 2**30) if told_gib else memory_limit_bytes() // 2
+    # What the process takes before it builds anything, mostly its code, counts too.
+    return max(0, budget - psutil.Process().memory_info().rss)
+
+
+def workers_that_fit(num_workers: int, free_bytes: int, task_bytes: int, what: str) -> int:
+    """Return as many workers as have room for a task each: at least one, at most as given.
+
+    Args:
+        num_workers: as many as are wanted.
+        free_bytes: memory for all of them.
+        task_bytes: memory that the largest task takes.
+        what: says what a task is and what makes it smaller, for the log.
+    """
+    fitting = max(1, min(num_workers, free_bytes // max(1, task_bytes)))
+    if task_bytes > free_bytes:
+        log.warning(
+            "%s takes about %d MiB, and %d MiB of HOMEFEED_SNAPSHOT_MEMORY_GIB are left",
+            what,
+            task_bytes >> 20,
+            free_bytes >> 20,
+        )
+    elif fitting < num_workers:
+        log.info("%d workers instead of %d, as memory allows", fitting, num_workers)
+    return fitting
+
+
 def run_in_threads(
-    function: Callable[[Task], Result], tasks: Sequence[Task], num_workers: int, what: str
+    function: Callable[[Task], Result], tasks: Sequence[Task], num_workers: int, what: str = ""
 ) -> Iterator[Result]:
     """Yield each task's result in the tasks' order; the first error ends it.
 
@@ -42,7 +77,7 @@ def run_in_threads(
         function: what may run in several threads at once.
         tasks: values that the threads share.
         num_workers: threads; with one, everything runs in this one.
-        what: plural noun for the progress lines.
+        what: plural noun for the progress lines; none where it is empty.
     """
     if num_workers == 1 or len(tasks) < 2:
         yield from _told(map(function, tasks), len(tasks), what)
@@ -72,10 +107,10 @@ def run_all(
 
 
 def _told(results: Iterable[Result], num_tasks: int, what: str) -> Iterator[Result]:
-    """Yield results, and log now and then how many there are."""
+    """Yield results, and log now and then how many there are, where it is said of what."""
     every = max(1, num_tasks // _NUM_PROGRESS_LINES)
     for number, result in enumerate(results, start=1):
-        if number % every == 0 or number == num_tasks:
+        if what and (number % every == 0 or number == num_tasks):
             log.info("%d of %d %s", number, num_tasks, what)
         yield result
 

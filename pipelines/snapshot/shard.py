@@ -46,6 +46,19 @@ class PinIndex:
         """Width of the embeddings of pins and of users alike."""
         return int(self.table.schema.field("embedding").type.list_size)
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the counts take, without the pins' table, which lies in a file."""
+        arrays: tuple[npt.NDArray[Any], ...] = (
+            *self.popularity.totals.values(),
+            *self.numbers.values(),
+            self.first_seen.rank,
+            self.first_seen.known_at,
+            self.first_seen.row_of_pin,
+            self.pin_ids,
+        )
+        return sum(array.nbytes for array in arrays)
+
     @cached_property
     def places(self) -> Places:
         """Finds the rows of pins."""

@@ -11,7 +11,6 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -22,17 +21,21 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, USER_ROWS, USERS
 from pipelines.event_log import checks
 from pipelines.event_log.categories import append_codes, extra_columns
-from pipelines.event_log.embeddings import FoundWidth, check_one_width, embedding_matrix
-from pipelines.event_log.event_index import Ints, distinct, runs_of
+from pipelines.event_log.embeddings import FoundWidth, embedding_matrix
+from pipelines.event_log.event_index import Ints, distinct
 from pipelines.event_log.first_seen import FirstSeen
 from pipelines.event_log.log_files import EventLog, LogFile, day_of
 from pipelines.event_log.numbers import append_numbers
 from pipelines.event_log.popularity import ActionCounts
 from pipelines.event_log.reader import EventFilter, is_before, read_events, read_rows
-from pipelines.snapshot.plan import SnapshotPlan, WindowCounts, shard_name, shard_of
+from pipelines.snapshot.plan import SnapshotPlan, WindowCounts
+from pipelines.snapshot.rows import DealtRows, HeldRows, ShardSink
 
 FILES_PER_TASK = 32
-BYTES_PER_TASK = 64 << 20
+BYTES_PER_TASK = 16 << 20
+MEMORY_PER_BYTE = 30
+"""Bytes of memory that a task takes for each byte of its files: columns that Parquet has packed
+eightfold, and three times that while they are checked, counted and dealt out."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +69,6 @@ Found = tuple[pa.Table | None, SpillSummary]
 """Rows to deal out, and what was counted in them."""
 
 
-class ShardSink(Protocol):
-    """Takes a task's rows; an engine's own way to bring them to their shards."""
-
-    def check_width(self, width: FoundWidth) -> None:
-        """Refuse a file of users whose embeddings are of another width than an earlier file's."""
-
-    def add(self, rows: pa.Table) -> None:
-        """Take rows of the task's table, which have a column `user_id`."""
-
-
 def make_tasks(event_log: EventLog, plan: SnapshotPlan, folder: Path) -> list[SpillTask]:
     """Return the tasks that read all that a snapshot needs; a task's files are of one table."""
     groups = [group for files in files_read(event_log, plan) for group in _grouped(files)]
@@ -91,15 +84,20 @@ def files_read(event_log: EventLog, plan: SnapshotPlan) -> tuple[tuple[LogFile, 
     )
 
 
-def run_task(task: SpillTask) -> SpillSummary:
+def run_task(task: SpillTask, held: HeldRows | None = None) -> SpillSummary:
     """Read, check and deal out one task's files.
+
+    Args:
+        task: what is read.
+        held: takes the rows; None writes all of them to files, where `read_spilled` finds them.
 
     Raises:
         DataContractError: a file breaks the contract; the message names it.
         TransientStorageError: the storage failed.
     """
+    held = held or HeldRows(task.folder, task.plan.config.num_shards, memory_bytes=0)
     with contextlib.ExitStack() as open_files:
-        return deal_out(task, _ShardFiles(task, open_files))
+        return deal_out(task, DealtRows(held, task.files[0].table, task.number, open_files))
 
 
 def deal_out(task: SpillTask, shards: ShardSink) -> SpillSummary:
@@ -155,57 +153,6 @@ def merge_summaries(parts: list[SpillSummary]) -> SpillSummary:
         num_immature_impressions=sum(part.num_immature_impressions for part in parts),
         user_widths=tuple(width for part in parts for width in part.user_widths),
     )
-
-
-def read_spilled(folder: Path, shard: int, table: str) -> pa.Table | None:
-    """Return a shard's rows of one table in no particular order; None if it has none."""
-    found = sorted((folder / shard_name(shard)).glob(f"{table}-*.arrow"))
-    if not found:
-        return None
-    return pa.concat_tables(pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in found)
-
-
-class _ShardFiles:
-    """The Arrow files that a task deals its rows out to, one per shard; a stack closes them."""
-
-    def __init__(self, task: SpillTask, open_files: contextlib.ExitStack) -> None:
-        self._task, self._open_files = task, open_files
-        self._writers: dict[int, pa.ipc.RecordBatchFileWriter] = {}
-        self._first_width: FoundWidth | None = None
-
-    def check_width(self, width: FoundWidth) -> None:
-        """Refuse a file of users whose embeddings are of another width than an earlier file's.
-
-        The widths of different tasks meet only where the pins are read.
-        """
-        self._first_width = self._first_width or width
-        check_one_width(
-            [self._first_width, width],
-            "all users' embeddings lie in one space, which is that of the pins",
-            "embed the users of the one file anew, in the width of the recipe's "
-            "snapshot.embedding_version",
-        )
-
-    def add(self, rows: pa.Table) -> None:
-        """Deal rows out by the shard of their user."""
-        if len(rows) == 0:
-            return
-        shards = shard_of(np.asarray(rows["user_id"]), self._task.plan.config.num_shards)
-        order, starts = runs_of(shards)
-        rows = rows.take(pa.array(order)).combine_chunks()
-        ends = [*starts[1:], len(rows)]
-        found = shards[order[starts]]
-        for shard, start, end in zip(found.tolist(), starts.tolist(), ends, strict=True):
-            self._writer(shard, rows.schema).write_table(rows.slice(start, end - start))
-
-    def _writer(self, shard: int, schema: pa.Schema) -> pa.ipc.RecordBatchFileWriter:
-        if shard not in self._writers:
-            table = self._task.files[0].table
-            path = self._task.folder / shard_name(shard) / f"{table}-{self._task.number:06d}.arrow"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            writer = pa.ipc.new_file(str(path), schema)
-            self._writers[shard] = self._open_files.enter_context(writer)
-        return self._writers[shard]
 
 
 def _is_early(file: LogFile, plan: SnapshotPlan) -> bool:
