@@ -127,7 +127,7 @@ def _pack(ranks: Ints, waiting: list[Ints]) -> tuple[Ints, int]:
 
     What was packed waits no longer.
     """
-    packed, num_bits = ranks, int(ranks.max()).bit_length()
+    packed, num_bits = ranks.copy(), int(ranks.max()).bit_length()
     while waiting:
         low = int(waiting[0].min())
         more_bits = (int(waiting[0].max()) - low).bit_length()
@@ -137,16 +137,22 @@ def _pack(ranks: Ints, waiting: list[Ints]) -> tuple[Ints, int]:
         if num_bits + more_bits > _SORTABLE_BITS:
             break
         if more_bits:
-            packed = (packed << more_bits) | (waiting[0] - low)
+            packed <<= more_bits
+            packed += waiting[0]
+            packed -= low
             num_bits += more_bits
         waiting.pop(0)
     return packed, num_bits
 
 
 def _sort_with_rows(packed: Ints, row_bits: int) -> tuple[Ints, Ints]:
-    """Return the stable order of packed numbers, and them in that order."""
-    rows = np.sort((packed << row_bits) | np.arange(len(packed)))
-    return rows & ((1 << row_bits) - 1), rows >> row_bits
+    """Return the stable order of packed numbers, and them in that order; what is given is spent."""
+    packed <<= row_bits
+    packed |= np.arange(len(packed))
+    packed.sort()
+    order = packed & ((1 << row_bits) - 1)
+    packed >>= row_bits
+    return order, packed
 
 
 def sorted_rows(*columns: Ints) -> tuple[Ints, ...]:
@@ -161,7 +167,9 @@ def sorted_rows(*columns: Ints) -> tuple[Ints, ...]:
         return tuple(values[order] for values in columns)
     packed = np.zeros(len(columns[0]), dtype=np.int64)
     for values, low, num_bits in zip(columns, lows, bits, strict=True):
-        packed = (packed << num_bits) | (values - low)
+        packed <<= num_bits
+        packed += values
+        packed -= low
     packed.sort()
     found: list[Ints] = []
     for low, num_bits in zip(reversed(lows), reversed(bits), strict=True):

@@ -46,6 +46,8 @@ class FirstSeen:
     @staticmethod
     def merge(parts: Sequence["FirstSeen"]) -> "FirstSeen":
         """Return the earliest time of each pin and day over all parts."""
+        if len(parts) == 1:
+            return parts[0]
         none = np.array([], dtype=np.int64)
         names = ("pin_id", "day", "known_at")
         return _earliest(

@@ -45,6 +45,8 @@ class ActionCounts:
     @staticmethod
     def concatenate(parts: Sequence["ActionCounts"]) -> "ActionCounts":
         """Return all parts' rows; the same (pin, days) may occur in several."""
+        if len(parts) == 1:
+            return parts[0]
         names = ("pin_id", "acted_day", "known_day", "count")
         empty = np.array([], dtype=np.int64)
         return ActionCounts(

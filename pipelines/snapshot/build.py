@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.contracts.artifacts import EventCounts, ResolvedRun, ShardStats, Snapshot
+from pipelines.contracts.artifacts import EventCounts, FileDigest, ResolvedRun, ShardStats, Snapshot
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.schemas import SHARD_FILES, SPLIT_HOLDOUT, SPLIT_TRAINING, label_column
@@ -137,7 +137,8 @@ def write_snapshot(
         numbers = range(plan.config.num_shards)
         shards = list(run_in_threads(make, numbers, room.builders(held, pins), "shards"))
         _check_positives(shards, plan)
-        return publish(_describe(snapshots_uri, plan, out, found, shards, counts), out)
+        files = digest_files(out, run_all)
+        return publish(_describe(snapshots_uri, plan, files, found, shards, counts), out)
 
 
 def check_covered(event_log: EventLog, plan: SnapshotPlan) -> None:
@@ -230,13 +231,12 @@ def _sum(parts: Sequence[EventCounts]) -> EventCounts:
 def _describe(
     snapshots_uri: str,
     plan: SnapshotPlan,
-    out: Path,
+    files: tuple[FileDigest, ...],
     found: SpillSummary,
     shards: Sequence[ShardSummary],
     pins: PinCounts,
 ) -> Snapshot:
-    """Return the manifest of the files in `out`."""
-    files = digest_files(out)
+    """Return the manifest of the snapshot's files."""
     digest = digest_of_files(files)
     return Snapshot(
         uri=join(snapshots_uri, digest[:16]),

@@ -117,7 +117,8 @@ def _no_actions() -> Actions:
 def _order_actions(actions: pa.Table, requests: Requests) -> Actions:
     """Return the actions of users with requests, in order and matched with their requests."""
     is_ours = pc.is_in(actions["user_id"], value_set=pa.array(distinct(requests.user_id)))
-    actions = actions.filter(is_ours).combine_chunks()
+    if not pc.all(is_ours).as_py():
+        actions = actions.filter(is_ours)
     column = {
         name: np.asarray(actions[name]).astype(np.int64, copy=False)
         for name in ("user_id", "pin_id", "action_type_id", "acted_at", "known_at")

@@ -74,7 +74,17 @@ def count_pins(
     Raises:
         DataContractError: see `read_pins`.
     """
-    pins = read_pins(event_log, found, plan)
+    counted = (found.pin_ids, plan.request_days)
+    pins, popularity, first_seen = run(
+        lambda make: make(),
+        (
+            lambda: read_pins(event_log, found, plan),
+            lambda: trailing_popularity(
+                found.wanted_actions, *counted, plan.popularity_windows, run
+            ),
+            lambda: trailing_first(found.first_seen, *counted, FIRST_SEEN_DAYS, run),
+        ),
+    )
     raw = [raw_column(name) for name in plan.number_columns("pins")]
     meaning = {
         "as_of": plan.as_of.isoformat(),
@@ -88,12 +98,8 @@ def count_pins(
     num_cold = pc.sum(pc.equal(pins[PIN_TIME.name], NEVER_MS)).as_py() if has_times else 0
     index = PinIndex(
         pin_ids=np.asarray(pins["pin_id"]),
-        popularity=trailing_popularity(
-            found.wanted_actions, found.pin_ids, plan.request_days, plan.popularity_windows, run
-        ),
-        first_seen=trailing_first(
-            found.first_seen, found.pin_ids, plan.request_days, FIRST_SEEN_DAYS, run
-        ),
+        popularity=popularity,
+        first_seen=first_seen,
         # What lies in the file need not lie in memory besides.
         table=open_table(out, PINS_FILE),
         numbers={name: np.asarray(pins[raw_column(name)]) for name in plan.number_columns("pins")},

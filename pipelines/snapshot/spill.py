@@ -70,8 +70,12 @@ Found = tuple[pa.Table | None, SpillSummary]
 
 
 def make_tasks(event_log: EventLog, plan: SnapshotPlan, folder: Path) -> list[SpillTask]:
-    """Return the tasks that read all that a snapshot needs; a task's files are of one table."""
+    """Return the tasks that read all that a snapshot needs; a task's files are of one table.
+
+    The largest come first, so that no worker begins one when the others have nothing left to do.
+    """
     groups = [group for files in files_read(event_log, plan) for group in _grouped(files)]
+    groups.sort(key=lambda files: sum(file.num_bytes for file in files), reverse=True)
     return [SpillTask(n, event_log, group, plan, folder) for n, group in enumerate(groups)]
 
 
@@ -142,6 +146,8 @@ def _deal(task: SpillTask, files: tuple[LogFile, ...], shards: ShardSink) -> Ite
 
 def merge_summaries(parts: list[SpillSummary]) -> SpillSummary:
     """Return what all tasks found together."""
+    if len(parts) == 1:
+        return parts[0]
     return SpillSummary(
         pin_ids=distinct(np.concatenate([_no_pins(), *(part.pin_ids for part in parts)])),
         wanted_actions=ActionCounts.concatenate([part.wanted_actions for part in parts]),
