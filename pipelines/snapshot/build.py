@@ -24,6 +24,7 @@ from pipelines.snapshot.kernel import build_shard
 from pipelines.snapshot.pins import PinCounts, count_pins
 from pipelines.snapshot.plan import SnapshotPlan, WindowCounts, make_plan, shard_name
 from pipelines.snapshot.pool import (
+    keeping_freed_memory,
     memory_budget_bytes,
     run_in_threads,
     usable_cores,
@@ -118,6 +119,7 @@ def write_snapshot(
         check_nothing_from_the_future(event_log, table, plan.as_of_ms)
     snapshots_uri = join(run.workspace_uri, "snapshots")
     with (
+        keeping_freed_memory(),
         scratch_folder(snapshots_uri) as scratch,
         translated_errors(snapshots_uri, "building a snapshot in"),
     ):

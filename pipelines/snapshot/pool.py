@@ -7,6 +7,8 @@ engine takes this module's place. Tested in tests/pipelines/snapshot/test_pool.p
 test_publishing.py (killed builds) and test_purity.py.
 """
 
+import contextlib
+import ctypes
 import logging
 import multiprocessing
 import os
@@ -26,6 +28,26 @@ BYTES_WORTH_A_POOL = 32 << 20
 """For an event log smaller than this, a pool of processes costs more to start than it saves."""
 
 _NUM_PROGRESS_LINES = 8
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
+
+
+@contextlib.contextmanager
+def keeping_freed_memory() -> Iterator[None]:
+    """Have the allocator keep what is freed, for arrays that are made soon, and give it back after.
+
+    The kernel clears each page that it hands out, which took a fifth of a build's processor time.
+    """
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):  # another C library than GNU's
+        yield
+        return
+    libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+    libc.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
+    try:
+        yield
+    finally:
+        libc.mallopt(_M_TRIM_THRESHOLD, 128 << 10)
+        libc.malloc_trim(0)
 
 
 def usable_cores() -> int:
