@@ -109,9 +109,9 @@ def trailing_popularity(
     order = np.flatnonzero(rows >= 0)
     order = order[order_by(rows[order])]
     acted_day, known_day, count = (values[order] for values in counts.without_pins())
-    first = np.searchsorted(days, np.maximum(acted_day, known_day) + 1)
+    first = _positions(days, np.maximum(acted_day, known_day) + 1)
     changes = _Changes(rows[order], count, first, {
-        window: np.maximum(first, np.searchsorted(days, acted_day + window + 1))
+        window: np.maximum(first, _positions(days, acted_day + window + 1))
         for window in windows
     })  # fmt: skip
 
@@ -128,6 +128,15 @@ def trailing_popularity(
     }
     bits = pack_bits([np.zeros(0, dtype=np.uint8), *(part.is_counted for part in found)])
     return Popularity(days, Places.of_bits(bits), totals)
+
+
+def _positions(days: Ints, wanted: Ints) -> Ints:
+    """Return how many days are before each of some others, of which few are distinct."""
+    if len(wanted) == 0:
+        return wanted
+    first = int(wanted.min())
+    table = np.searchsorted(days, np.arange(first, int(wanted.max()) + 1))
+    return table[wanted - first]
 
 
 class _Totals(NamedTuple):

@@ -131,9 +131,9 @@ def write_snapshot(
         parts = run_in_threads(
             lambda task: run_task(task, held), tasks, room.readers(tasks), "event log parts"
         )
-        found = merge_summaries(list(parts))
-        _check_impressions(found.num_impressions, event_log, plan)
         run_all = functools.partial(run_in_threads, num_workers=room.num_workers)
+        found = merge_summaries(list(parts), run_all)
+        _check_impressions(found.num_impressions, event_log, plan)
         counts, pins = count_pins(event_log, found, plan, out, run_all)
         make = functools.partial(build_shard_files, held=held, pins=pins, plan=plan, out=out)
         numbers = range(plan.config.num_shards)

@@ -23,7 +23,7 @@ from pipelines.event_log import checks
 from pipelines.event_log.categories import append_codes, extra_columns
 from pipelines.event_log.embeddings import FoundWidth, embedding_matrix
 from pipelines.event_log.event_index import Ints, distinct
-from pipelines.event_log.first_seen import FirstSeen
+from pipelines.event_log.first_seen import FirstSeen, Run
 from pipelines.event_log.log_files import EventLog, LogFile, day_of
 from pipelines.event_log.numbers import append_numbers
 from pipelines.event_log.popularity import ActionCounts
@@ -144,14 +144,27 @@ def _deal(task: SpillTask, files: tuple[LogFile, ...], shards: ShardSink) -> Ite
     yield found
 
 
-def merge_summaries(parts: list[SpillSummary]) -> SpillSummary:
-    """Return what all tasks found together."""
+def merge_summaries(parts: list[SpillSummary], run: Run = map) -> SpillSummary:
+    """Return what all tasks found together.
+
+    Args:
+        parts: what each found.
+        run: calls a function for each of some values, one after another or side by side.
+    """
     if len(parts) == 1:
         return parts[0]
+    pin_ids, wanted_actions, first_seen = run(
+        lambda merge: merge(),
+        (
+            lambda: distinct(np.concatenate([_no_pins(), *(part.pin_ids for part in parts)])),
+            lambda: ActionCounts.concatenate([part.wanted_actions for part in parts]),
+            lambda: FirstSeen.merge([part.first_seen for part in parts]),
+        ),
+    )
     return SpillSummary(
-        pin_ids=distinct(np.concatenate([_no_pins(), *(part.pin_ids for part in parts)])),
-        wanted_actions=ActionCounts.concatenate([part.wanted_actions for part in parts]),
-        first_seen=FirstSeen.merge([part.first_seen for part in parts]),
+        pin_ids=pin_ids,
+        wanted_actions=wanted_actions,
+        first_seen=first_seen,
         num_impressions=WindowCounts(
             training=sum(part.num_impressions.training for part in parts),
             holdout=sum(part.num_impressions.holdout for part in parts),

@@ -31,7 +31,7 @@ from sample import event_log_uri, make_run
 
 from pipelines import storage
 from pipelines.contracts.config import RunConfig
-from pipelines.recipes import completejourney, smoke
+from pipelines.recipes import completejourney, world
 from pipelines.snapshot.build import write_snapshot
 
 FOLDER = Path(".homefeed") / "bench"
@@ -68,7 +68,7 @@ def sample_config() -> RunConfig:
 
 def generated_config(millions: int) -> RunConfig:
     """Return a recipe for a generated log, with shards of about half a million rows."""
-    base = smoke()
+    base = world()
     days = {"training_days": 20, "embargo_days": 1, "holdout_days": 3, "history_days": 28}
     update = days | {"num_shards": max(8, 2 * millions), "embedding_version": peers.VERSION}
     return base.model_copy(update={"snapshot": base.snapshot.model_copy(update=update)})

@@ -106,7 +106,10 @@ def run_polars(run: ResolvedRun, folder: Path) -> float:
             check_sortedness=False,
         )
         .join(lists, on="u")
-        .select("i", "u", "c", "ts", *(pl.col(name).list.slice(start, length) for name in ("p", "k", "tss")))
+        .select(
+            "i", "u", "c", "ts",
+            *(pl.col(name).list.slice(start, length) for name in ("p", "k", "tss")),
+        )
         .collect()
         .write_parquet(folder / "asof.parquet", compression="zstd")
     )  # fmt: skip

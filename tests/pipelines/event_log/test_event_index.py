@@ -28,6 +28,10 @@ def test_counts_are_those_of_counting_one_by_one(rng: np.random.Generator) -> No
         for k, s, e in zip(asked, start, end, strict=True)
     ]
     assert EventIndex(keys, times).count(asked, start, end).tolist() == expected
+    order = np.lexsort((times, keys))
+    index = EventIndex(keys[order], times[order], is_sorted=True)
+    assert index.count(asked, start, end).tolist() == expected
+    assert index.order.tolist() == list(range(200))
 
 
 def test_a_key_begins_where_its_earliest_event_is(rng: np.random.Generator) -> None:
