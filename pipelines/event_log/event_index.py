@@ -19,7 +19,8 @@ _MOST = 2**63 - 1
 _WORD_BITS = 64
 _ONE = np.uint64(1)
 _BITS_PER_VALUE = 64
-"""Bits at most that `Places` spends on a value: as many as the value itself takes."""
+_FEW_BITS = 1 << 26
+"""Bits at most that `Places` spends: on a value as many as it takes itself, or 8 MiB in all."""
 
 
 class EventIndex:
@@ -209,10 +210,12 @@ class Places:
     def __init__(self, values: Ints) -> None:
         self._values, self._low, self._span = values, 0, 0
         self.words: Words | None = None
-        if len(values) and int(values[-1]) - int(values[0]) < _BITS_PER_VALUE * len(values):
-            bits = np.zeros(int(values[-1]) - int(values[0]) + 1, dtype=bool)
-            bits[values - values[0]] = True
-            self._index(pack_bits([np.packbits(bits, bitorder="little")]), int(values[0]))
+        low, high = (int(values[0]), int(values[-1])) if len(values) else (0, -1)
+        if 0 <= high - low < max(_BITS_PER_VALUE * len(values), _FEW_BITS):
+            words = np.zeros((high - low) // _WORD_BITS + 1, dtype=np.uint64)
+            offset = (values - low).view(np.uint64)
+            np.bitwise_or.at(words, offset >> np.uint64(6), _ONE << (offset & np.uint64(63)))
+            self._index(words, low)
 
     @classmethod
     def of_bits(cls, words: Words) -> "Places":

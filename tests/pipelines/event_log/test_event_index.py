@@ -88,7 +88,7 @@ def test_rows_are_ordered_as_by_a_stable_sort_whatever_fits_together(
         assert order_by(*columns).tolist() == np.lexsort(columns[::-1]).tolist()
 
 
-@pytest.mark.parametrize(("low", "high"), RANGES)
+@pytest.mark.parametrize(("low", "high"), [*RANGES, (-(10**7), 5 * 10**7)])
 def test_places_are_those_of_looking_one_by_one(
     rng: np.random.Generator, low: int, high: int
 ) -> None:
