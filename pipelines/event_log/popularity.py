@@ -53,6 +53,13 @@ class ActionCounts:
             *(np.concatenate([empty, *(getattr(part, name) for part in parts)]) for name in names)
         )
 
+    def merged(self) -> "ActionCounts":
+        """Return the same counts with one row for each (pin, days), sorted."""
+        order, starts = runs_of(self.pin_id, self.acted_day, self.known_day)
+        first = order[starts]
+        count = np.add.reduceat(self.count[order], starts) if len(starts) else self.count
+        return ActionCounts(self.pin_id[first], self.acted_day[first], self.known_day[first], count)
+
 
 @dataclass(frozen=True)
 class Popularity:

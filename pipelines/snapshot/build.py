@@ -38,7 +38,7 @@ from pipelines.snapshot.spill import (
     SpillSummary,
     SpillTask,
     make_tasks,
-    merge_summaries,
+    merge_as_they_come,
     run_task,
 )
 from pipelines.snapshot.tables import write_arrow
@@ -46,6 +46,9 @@ from pipelines.storage import join, scratch_folder, translated_errors
 
 _SHARE_OF_ROWS = 3
 """One part in so many of the memory may be rows that wait; the others are for working on them."""
+
+_SHARE_KEPT_FREE = 16
+"""One part in so many may be free and not given back to the kernel."""
 
 _MEMORY_OF_SHARD = 4
 """Bytes of memory that building a shard takes for each byte of its rows."""
@@ -118,21 +121,21 @@ def write_snapshot(
     for table in ("impressions", "actions"):
         check_nothing_from_the_future(event_log, table, plan.as_of_ms)
     snapshots_uri = join(run.workspace_uri, "snapshots")
+    room = _Room(num_workers or usable_cores(), memory_bytes or memory_budget_bytes())
     with (
-        keeping_freed_memory(),
+        keeping_freed_memory(room.memory_bytes // _SHARE_KEPT_FREE),
         scratch_folder(snapshots_uri) as scratch,
         translated_errors(snapshots_uri, "building a snapshot in"),
     ):
         spilled, out = scratch / "spilled", scratch / "out"
         out.mkdir()
-        room = _Room(num_workers or usable_cores(), memory_bytes or memory_budget_bytes())
         held = HeldRows(spilled, plan.config.num_shards, room.memory_bytes // _SHARE_OF_ROWS)
         tasks = make_tasks(event_log, plan, spilled)
         parts = run_in_threads(
             lambda task: run_task(task, held), tasks, room.readers(tasks), "event log parts"
         )
         run_all = functools.partial(run_in_threads, num_workers=room.num_workers)
-        found = merge_summaries(list(parts), run_all)
+        found = merge_as_they_come(parts, run_all)
         _check_impressions(found.num_impressions, event_log, plan)
         counts, pins = count_pins(event_log, found, plan, out, run_all)
         make = functools.partial(build_shard_files, held=held, pins=pins, plan=plan, out=out)

@@ -8,8 +8,8 @@ tests/pipelines/snapshot/test_purity.py.
 """
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ from pipelines.snapshot.rows import DealtRows, HeldRows, ShardSink
 
 FILES_PER_TASK = 32
 BYTES_PER_TASK = 16 << 20
+ROWS_WORTH_A_MERGE = 4_000_000
 MEMORY_PER_BYTE = 30
 """Bytes of memory that a task takes for each byte of its files: columns that Parquet has packed
 eightfold, and three times that while they are checked, counted and dealt out."""
@@ -142,6 +143,24 @@ def _deal(task: SpillTask, files: tuple[LogFile, ...], shards: ShardSink) -> Ite
     if rows is not None:
         shards.add(rows)
     yield found
+
+
+def merge_as_they_come(parts: Iterable[SpillSummary], run: Run = map) -> SpillSummary:
+    """Do what `merge_summaries` does, and hold no more than twice what comes out of it.
+
+    The same pins and days occur in many parts. A few million rows are merged once, at the end.
+    """
+    waiting: list[SpillSummary] = [SpillSummary()]
+    for part in parts:
+        waiting.append(part)
+        if sum(map(_num_rows, waiting[1:])) > max(_num_rows(waiting[0]), ROWS_WORTH_A_MERGE):
+            found = merge_summaries(waiting, run)
+            waiting = [replace(found, wanted_actions=found.wanted_actions.merged())]
+    return merge_summaries(waiting, run)
+
+
+def _num_rows(found: SpillSummary) -> int:
+    return len(found.first_seen.pin_id) + len(found.wanted_actions.pin_id)
 
 
 def merge_summaries(parts: list[SpillSummary], run: Run = map) -> SpillSummary:

@@ -3,13 +3,18 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.time import DAY_MS
 from pipelines.event_log import reader
+from pipelines.event_log.first_seen import FirstSeen
+from pipelines.event_log.popularity import ActionCounts
 from pipelines.snapshot import spill
+from pipelines.snapshot.plan import WindowCounts
 from support.random_log import build, config_of, write_random_log
 
 
@@ -95,3 +100,32 @@ def test_the_snapshot_does_not_depend_on_how_many_files_are_read_at_once(
         digests.append(build(log, config_of()).digest)
         assert len(opened) == len(set(opened)) > 20
     assert len(set(digests)) == 1
+
+
+def test_counts_are_the_same_however_often_they_are_merged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same pins and days occur in all parts, which are merged once or after each."""
+    rng = np.random.default_rng(2)
+    parts = []
+    for _ in range(6):
+        pin_id, days = rng.integers(0, 5, 50), rng.integers(0, 3, (2, 50))
+        acted_at = days[0] * DAY_MS
+        known_at = acted_at + days[1] * DAY_MS + rng.integers(0, 9, 50)
+        seen = FirstSeen.of(pin_id, acted_at, known_at)
+        counts = ActionCounts.of(pin_id, acted_at, known_at)
+        parts.append(spill.SpillSummary(np.unique(pin_id), counts, seen, WindowCounts(1, 2)))
+    once = spill.merge_as_they_come(iter(parts))
+    monkeypatch.setattr(spill, "ROWS_WORTH_A_MERGE", 1)
+    often = spill.merge_as_they_come(iter(parts))
+    assert (
+        len(often.wanted_actions.pin_id)
+        < len(once.wanted_actions.pin_id)
+        == sum(len(part.wanted_actions.pin_id) for part in parts)
+    )
+    for found in (once, often):
+        assert found.num_impressions == (6, 12)
+        assert found.pin_ids.tolist() == [0, 1, 2, 3, 4]
+        assert int(found.wanted_actions.count.sum()) == 300
+        for name, values in vars(once.wanted_actions.merged()).items():
+            assert getattr(found.wanted_actions.merged(), name).tolist() == values.tolist()
+        for name, values in vars(once.first_seen).items():
+            assert getattr(found.first_seen, name).tolist() == values.tolist()
