@@ -44,7 +44,7 @@ from pipelines.snapshot.spill import (
 from pipelines.snapshot.tables import write_arrow
 from pipelines.storage import join, scratch_folder, translated_errors
 
-_SHARE_OF_ROWS = 3
+_SHARE_OF_ROWS = 4
 """One part in so many of the memory may be rows that wait; the others are for working on them."""
 
 _SHARE_KEPT_FREE = 16
