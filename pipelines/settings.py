@@ -93,6 +93,9 @@ class Settings(BaseSettings):
     stage_secret: str = Field(
         default="", description="Kubernetes secret whose keys become variables of each stage."
     )
+    snapshot_memory_gib: float = Field(
+        default=0.0, ge=0, description="Memory of a snapshot's builder, in GiB; 0: half of it all."
+    )
     shared_memory_gib: float = Field(
         default=2.0, gt=0, description="/dev/shm of a training's container, in GiB."
     )

@@ -10,7 +10,7 @@ import re
 import stat
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -182,17 +182,24 @@ def to_json(value: Frozen) -> bytes:
     return value.model_dump_json(indent=2).encode()
 
 
-def digest_files(folder: Path) -> tuple[FileDigest, ...]:
-    """Return the digest of every file below a folder, sorted by path."""
-    return tuple(
-        FileDigest(
+def digest_files(
+    folder: Path, run: Callable[..., Iterable[FileDigest]] = map
+) -> tuple[FileDigest, ...]:
+    """Return the digest of every file below a folder, sorted by path.
+
+    Args:
+        folder: holds the files.
+        run: calls a function for each of some paths, one after another or side by side, in order.
+    """
+
+    def digest(path: Path) -> FileDigest:
+        return FileDigest(
             path=path.relative_to(folder).as_posix(),
             sha256=sha256_of(path),
             num_bytes=path.stat().st_size,
         )
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    )
+
+    return tuple(run(digest, [path for path in sorted(folder.rglob("*")) if path.is_file()]))
 
 
 def digest_of_files(files: tuple[FileDigest, ...]) -> str:

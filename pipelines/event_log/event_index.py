@@ -4,6 +4,7 @@ Everything here is arithmetic on numpy arrays: no file, no clock, no configurati
 are int64 milliseconds. Not for reading events: `pipelines.event_log.reader`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,15 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Words = npt.NDArray[np.uint64]
+
+_SORTABLE_BITS = 63
+_MOST = 2**63 - 1
+_WORD_BITS = 64
+_ONE = np.uint64(1)
+_BITS_PER_VALUE = 64
+_FEW_BITS = 1 << 26
+"""Bits at most that `Places` spends: on a value as many as it takes itself, or 8 MiB in all."""
 
 
 class EventIndex:
@@ -20,15 +30,18 @@ class EventIndex:
     one binary search.
     """
 
-    def __init__(self, keys: Ints, times_ms: Ints) -> None:
-        self.order = np.lexsort((times_ms, keys))
-        in_order = keys[self.order]
+    def __init__(self, keys: Ints, times_ms: Ints, is_sorted: bool = False) -> None:
+        """Sort the events, unless they are sorted by key and time already."""
+        self.order = np.arange(len(keys)) if is_sorted else order_by(keys, times_ms)
+        in_order, times_ms = (
+            (keys, times_ms) if is_sorted else (keys[self.order], times_ms[self.order])
+        )
         starts = starts_of_runs(in_order)
         self._keys = in_order[starts]
-        ranks = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(keys)))
+        self.ranks = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(keys)))
         self._base = int(times_ms.min()) if len(times_ms) else 0
         self._span = (int(times_ms.max()) - self._base + 2) if len(times_ms) else 2
-        self._packed = ranks * self._span + (times_ms[self.order] - self._base)
+        self._packed = self.ranks * self._span + (times_ms - self._base)
 
     def first(self, keys: Ints) -> Ints:
         """Return, in `order`, where each key's events begin."""
@@ -39,23 +52,31 @@ class EventIndex:
 
         For a key without events the place is the same whatever the time.
         """
-        return self._places(*self._find(keys), times_ms)
-
-    def count(self, keys: Ints, start_ms: Ints, end_ms: Ints) -> Ints:
-        """Return the number of each key's events in [start_ms, end_ms)."""
-        found = self._find(keys)
-        return self._places(*found, end_ms) - self._places(*found, start_ms)
-
-    def _find(self, keys: Ints) -> tuple[Ints, Bools]:
-        """Return each key's rank among the keys with events, and whether it is one of them."""
         ranks = np.searchsorted(self._keys, keys)
         is_there = np.zeros(len(keys), dtype=bool)
         within = ranks < len(self._keys)
         is_there[within] = self._keys[ranks[within]] == keys[within]
-        return ranks, is_there
+        return self.place(ranks, np.where(is_there, times_ms, self._base))
 
-    def _places(self, ranks: Ints, is_there: Bools, times_ms: Ints) -> Ints:
-        offsets = np.where(is_there, np.clip(times_ms - self._base, 0, self._span - 1), 0)
+    def count(self, keys: Ints, start_ms: Ints, end_ms: Ints) -> Ints:
+        """Return the number of each key's events in [start_ms, end_ms)."""
+        ranks = self.rank(keys)
+        found = np.flatnonzero(ranks >= 0)
+        counts = np.zeros(len(keys), dtype=np.int64)
+        start, end = (self.place(ranks[found], times[found]) for times in (start_ms, end_ms))
+        counts[found] = end - start
+        return counts
+
+    def rank(self, keys: Ints) -> Ints:
+        """Return each key's rank among the keys with events, -1 for a key without."""
+        if len(self._keys) == 0:
+            return np.full(len(keys), -1)
+        ranks = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return np.where(self._keys[ranks] == keys, ranks, -1)
+
+    def place(self, ranks: Ints, times_ms: Ints) -> Ints:
+        """Return, in `order`, where the events at or after a time begin of keys told by rank."""
+        offsets = np.clip(times_ms - self._base, 0, self._span - 1)
         return np.searchsorted(self._packed, ranks * self._span + offsets)
 
 
@@ -73,9 +94,164 @@ def runs_of(*columns: Ints) -> tuple[Ints, Ints]:
 
     A column with one value, as the day mostly is in the file of a day, costs nothing.
     """
-    several = [values for values in columns if len(values) and values.min() != values.max()]
-    order = np.lexsort(several[::-1]) if several else np.arange(len(columns[0]))
+    order = order_by(*columns)
     return order, starts_of_runs(*(values[order] for values in columns))
+
+
+def order_by(*columns: Ints) -> Ints:
+    """Return the stable order of rows by some columns, of which the first counts most.
+
+    Columns are packed into one integer as far as they fit, beside the number of the row where that
+    fits too: numbers that are sorted in place take a tenth of the time of an indirect stable sort.
+    What does not fit is sorted afterwards, with the ranks by the columns before.
+    """
+    num_rows = len(columns[0])
+    ranks, waiting, order = np.zeros(num_rows, dtype=np.int64), list(columns), np.arange(num_rows)
+    is_settled = num_rows < 2
+    while not is_settled:
+        packed, num_bits = _pack(ranks, waiting)
+        if num_bits + num_rows.bit_length() <= _SORTABLE_BITS:
+            order, in_order = _sort_with_rows(packed, num_rows.bit_length())
+            is_settled = not waiting
+        else:
+            order = np.argsort(packed)
+            in_order = packed[order]
+        if not is_settled:
+            in_order = np.cumsum(_differ(in_order))
+            is_settled = int(in_order[-1]) == num_rows - 1
+            ranks[order] = in_order
+    return order
+
+
+def _pack(ranks: Ints, waiting: list[Ints]) -> tuple[Ints, int]:
+    """Return ranks and as many of the waiting columns as fit, packed, and how many bits they take.
+
+    What was packed waits no longer.
+    """
+    packed, num_bits = ranks.copy(), int(ranks.max()).bit_length()
+    while waiting:
+        low = int(waiting[0].min())
+        more_bits = (int(waiting[0].max()) - low).bit_length()
+        if more_bits > _SORTABLE_BITS - ranks.size.bit_length():
+            waiting[0] = _ranks(waiting[0])
+            continue
+        if num_bits + more_bits > _SORTABLE_BITS:
+            break
+        if more_bits:
+            packed <<= more_bits
+            packed += waiting[0]
+            packed -= low
+            num_bits += more_bits
+        waiting.pop(0)
+    return packed, num_bits
+
+
+def _sort_with_rows(packed: Ints, row_bits: int) -> tuple[Ints, Ints]:
+    """Return the stable order of packed numbers, and them in that order; what is given is spent."""
+    packed <<= row_bits
+    packed |= np.arange(len(packed))
+    packed.sort()
+    order = packed & ((1 << row_bits) - 1)
+    packed >>= row_bits
+    return order, packed
+
+
+def sorted_rows(*columns: Ints) -> tuple[Ints, ...]:
+    """Return columns with their rows sorted by all of them, of which the first counts most."""
+    lows = [int(values.min(initial=_MOST)) for values in columns]
+    bits = [
+        (int(values.max(initial=low)) - low).bit_length()
+        for values, low in zip(columns, lows, strict=True)
+    ]
+    if sum(bits) > _SORTABLE_BITS:
+        order = order_by(*columns)
+        return tuple(values[order] for values in columns)
+    packed = np.zeros(len(columns[0]), dtype=np.int64)
+    for values, low, num_bits in zip(columns, lows, bits, strict=True):
+        packed <<= num_bits
+        packed += values
+        packed -= low
+    packed.sort()
+    found: list[Ints] = []
+    for low, num_bits in zip(reversed(lows), reversed(bits), strict=True):
+        found.append((packed & ((1 << num_bits) - 1)) + low)
+        packed >>= num_bits
+    return tuple(reversed(found))
+
+
+def _ranks(values: Ints) -> Ints:
+    """Return the rank of each value among the distinct ones."""
+    order, ranks = np.argsort(values), np.empty(len(values), dtype=np.int64)
+    ranks[order] = np.cumsum(_differ(values[order]))
+    return ranks
+
+
+def _differ(values: Ints) -> Bools:
+    """Return where a value differs from the one before it; the first has none before it."""
+    found = np.zeros(len(values), dtype=bool)
+    np.not_equal(values[1:], values[:-1], out=found[1:])
+    return found
+
+
+def distinct(values: Ints) -> Ints:
+    """Return the distinct values, sorted."""
+    in_order = np.sort(values)
+    return in_order[starts_of_runs(in_order)]
+
+
+class Places:
+    """Finds the places of integers among sorted distinct ones.
+
+    Where these lie close together, as ids that were given one after another do, a bit says of each
+    integer of their range whether it is there, and the bits before it are its place: two looks into
+    memory, where a binary search takes as many as the logarithm of their number.
+    """
+
+    def __init__(self, values: Ints) -> None:
+        self._values, self._low, self._span = values, 0, 0
+        self.words: Words | None = None
+        low, high = (int(values[0]), int(values[-1])) if len(values) else (0, -1)
+        if 0 <= high - low < max(_BITS_PER_VALUE * len(values), _FEW_BITS):
+            words = np.zeros((high - low) // _WORD_BITS + 1, dtype=np.uint64)
+            offset = (values - low).view(np.uint64)
+            np.bitwise_or.at(words, offset >> np.uint64(6), _ONE << (offset & np.uint64(63)))
+            self._index(words, low)
+
+    @classmethod
+    def of_bits(cls, words: Words) -> "Places":
+        """Return the places of the integers from 0 on whose bits are set."""
+        made = cls(np.zeros(0, dtype=np.int64))
+        made._index(words, 0)
+        return made
+
+    def _index(self, words: Words, low: int) -> None:
+        self.words, self._low, self._span = words, low, _WORD_BITS * len(words)
+        counts = np.bitwise_count(words)
+        self._before = np.cumsum(counts, dtype=np.int64) - counts
+
+    def find(self, wanted: Ints) -> Ints:
+        """Return the place of each integer, -1 where it is not among the values."""
+        if self.words is None and len(self._values):
+            places = np.minimum(np.searchsorted(self._values, wanted), len(self._values) - 1)
+            return np.where(self._values[places] == wanted, places, -1)
+        if self.words is None or len(self.words) == 0:
+            return np.full(len(wanted), -1)
+        is_inside = (wanted >= self._low) & (wanted < self._low + self._span)
+        offset = wanted - self._low
+        if not is_inside.all():
+            offset = np.where(is_inside, offset, 0)
+        places = offset >> 6
+        word, bit = self.words[places], (offset & 63).view(np.uint64)
+        places = self._before[places]
+        places += np.bitwise_count(word & ((_ONE << bit) - _ONE))
+        return np.where(((word >> bit) & _ONE).astype(bool) & is_inside, places, -1)
+
+
+def pack_bits(parts: Sequence[npt.NDArray[np.uint8]]) -> Words:
+    """Return the bits of some bytes, the lowest first, filled up to whole words."""
+    num_bytes = sum(map(len, parts))
+    filler = np.zeros(-num_bytes % (_WORD_BITS // 8), dtype=np.uint8)
+    return np.concatenate([*parts, filler]).view("<u8")
 
 
 def place_in_run(values: Ints) -> Ints:
@@ -100,7 +276,7 @@ class ActionTimes:
 
 
 def has_recent_action(
-    actions: ActionTimes, user_ids: Ints, times_ms: Ints, recent_ms: int
+    actions: ActionTimes, user_ids: Ints, times_ms: Ints, recent_ms: int, is_sorted: bool = False
 ) -> Bools:
     """Return whether each user acted within `recent_ms` before a time, as known before that time.
 
@@ -109,14 +285,15 @@ def has_recent_action(
         user_ids: [n] whom the question is about.
         times_ms: [n] the time that the question is asked for.
         recent_ms: length of the trailing window, milliseconds; its start is included.
+        is_sorted: the actions are sorted by user and `known_at`.
     """
     if len(actions.user_id) == 0:
         return np.zeros(len(user_ids), dtype=bool)
-    index = EventIndex(actions.user_id, actions.known_at)
+    index = EventIndex(actions.user_id, actions.known_at, is_sorted)
     acted_at = actions.acted_at[index.order]
     # The newest acted_at among a user's first n known actions is a running maximum that restarts
     # with each user, because each user's times are lifted above those of all users before.
-    _, ranks = np.unique(actions.user_id[index.order], return_inverse=True)
+    ranks = np.cumsum(_differ(actions.user_id[index.order]))
     base = int(acted_at.min())
     lift = ranks * (int(acted_at.max()) - base + 1)
     newest = np.maximum.accumulate(acted_at - base + lift) - lift + base

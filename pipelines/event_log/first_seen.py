@@ -5,17 +5,23 @@ The snapshot's feature `pin_age` comes from here. Not for which rows are read: t
 Letters: P pins, D days of requests.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pipelines.contracts.schemas import NEVER_MS
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.event_index import Ints, runs_of
+from pipelines.event_log.event_index import Ints, Places, order_by, sorted_rows, starts_of_runs
 
-_BLOCK_PINS = 4096
-"""Pins at a time. With 50 days for each, the days of a block take 1.6 MB."""
+Run = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+"""Calls a function for each of some values, one after another or side by side, in order."""
+
+_BLOCK_PINS = 512
+"""Pins at a time: with 300 days for each, the days of a block stay in a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,8 @@ class FirstSeen:
     @staticmethod
     def merge(parts: Sequence["FirstSeen"]) -> "FirstSeen":
         """Return the earliest time of each pin and day over all parts."""
+        if len(parts) == 1:
+            return parts[0]
         none = np.array([], dtype=np.int64)
         names = ("pin_id", "day", "known_at")
         return _earliest(
@@ -51,8 +59,9 @@ class FirstSeen:
 class TrailingFirst:
     """The earliest `known_at` of each pin's rows in the trailing days of each of some days."""
 
-    row_of_pin: Ints  # [P] row of `known_at`; row 0 is of all pins that did not appear
-    known_at: Ints  # [pins that appeared + 1, D] milliseconds; NEVER_MS where there is no row
+    row_of_pin: Ints  # [P] row of `rank`; row 0 is of all pins that did not appear
+    rank: npt.NDArray[np.int32]  # [pins that appeared + 1, D] position in `known_at`
+    known_at: Ints  # milliseconds, sorted; NEVER_MS, where there is no row, is the last
 
     def at(self, day_places: Ints, pin_rows: Ints) -> Ints:
         """Return the time of each pin on a day, NEVER_MS where it did not appear.
@@ -61,10 +70,12 @@ class TrailingFirst:
             day_places: positions among the days that `trailing_first` was given.
             pin_rows: one for each of them.
         """
-        return self.known_at[self.row_of_pin[pin_rows], day_places]
+        return self.known_at[self.rank[self.row_of_pin[pin_rows], day_places]]
 
 
-def trailing_first(seen: FirstSeen, pin_ids: Ints, days: Ints, trailing_days: int) -> TrailingFirst:
+def trailing_first(
+    seen: FirstSeen, pin_ids: Ints, days: Ints, trailing_days: int, run: Run = map
+) -> TrailingFirst:
     """Return when the log first knew of each pin's appearances in the days up to each day.
 
     A row counts for day D when it happened from the midnight (UTC) that starts D - trailing_days
@@ -76,23 +87,34 @@ def trailing_first(seen: FirstSeen, pin_ids: Ints, days: Ints, trailing_days: in
         pin_ids: the pins, sorted; a pin's row is its position here.
         days: days since the epoch, sorted, at least one.
         trailing_days: how many days before each day count beside it.
+        run: calls a function for each of some blocks of pins, one after another or side by side.
     """
     start, end = int(days[0]) - trailing_days, int(days[-1]) + 1
-    rows = np.minimum(np.searchsorted(pin_ids, seen.pin_id), max(len(pin_ids) - 1, 0))
-    is_ours = (seen.day >= start) & (seen.day < end)
-    is_ours[is_ours] = pin_ids[rows[is_ours]] == seen.pin_id[is_ours]
-    found, places = np.unique(rows[is_ours], return_inverse=True)
+    rows = Places(pin_ids).find(seen.pin_id)
+    is_ours = (seen.day >= start) & (seen.day < end) & (rows >= 0)
+    found = rows[is_ours]  # sorted, as the pins are
+    is_new = np.diff(found, prepend=-1) != 0
+    places = np.cumsum(is_new) - 1
+    found = found[is_new]
     row_of_pin = np.zeros(len(pin_ids), dtype=np.int64)
     row_of_pin[found] = np.arange(1, len(found) + 1)
-    known_at = np.full((len(found) + 1, len(days)), NEVER_MS)
-    day, time = seen.day[is_ours] - start, seen.known_at[is_ours]
-    for first, last in _blocks(len(found)):
+    by_time = order_by(time := seen.known_at[is_ours])
+    never = np.int32(len(time))
+    rank_of = np.empty(len(time), dtype=np.int32)
+    rank_of[by_time] = np.arange(len(time), dtype=np.int32)
+    rank = np.full((len(found) + 1, len(days)), never)
+    day = seen.day[is_ours] - start
+
+    def fill(block: tuple[int, int]) -> None:
+        first, last = block
         of_block = slice(*np.searchsorted(places, [first, last]))
-        grid = np.full((last - first, end - start), NEVER_MS)
-        grid[places[of_block] - first, day[of_block]] = time[of_block]
+        grid = np.full((last - first, end - start), never)
+        grid[places[of_block] - first, day[of_block]] = rank_of[of_block]
         earliest = _trailing_minimum(grid, trailing_days + 1)
-        known_at[first + 1 : last + 1] = earliest[:, days - start]
-    return TrailingFirst(row_of_pin, known_at)
+        rank[first + 1 : last + 1] = earliest[:, days - start]
+
+    deque(run(fill, list(_blocks(len(found)))), maxlen=0)
+    return TrailingFirst(row_of_pin, rank, np.append(time[by_time], NEVER_MS))
 
 
 def _blocks(num_pins: int) -> Iterator[tuple[int, int]]:
@@ -100,7 +122,7 @@ def _blocks(num_pins: int) -> Iterator[tuple[int, int]]:
         yield first, min(first + _BLOCK_PINS, num_pins)
 
 
-def _trailing_minimum(grid: Ints, length: int) -> Ints:
+def _trailing_minimum(grid: npt.NDArray[np.int32], length: int) -> npt.NDArray[np.int32]:
     """Return the least of each column and those before it, `length` of them; the grid is spent."""
     done = 1
     while done < length:
@@ -111,7 +133,6 @@ def _trailing_minimum(grid: Ints, length: int) -> Ints:
 
 
 def _earliest(pin_id: Ints, day: Ints, known_at: Ints) -> FirstSeen:
-    order, starts = runs_of(pin_id, day)
-    times = np.minimum.reduceat(known_at[order], starts) if len(starts) else known_at
-    first = order[starts]
-    return FirstSeen(pin_id[first], day[first], times)
+    pin_id, day, known_at = sorted_rows(pin_id, day, known_at)
+    first = starts_of_runs(pin_id, day)
+    return FirstSeen(pin_id[first], day[first], known_at[first])

@@ -1,17 +1,18 @@
 """Writes the immutable, content-addressed training and holdout set of one run.
 
 There are two passes over the data. `spill` reads the event log once, checks it and deals its rows
-out by shard; then `kernel` builds each shard from its users' rows. Here both run over a pool of
-processes, and the bytes do not depend on how many. Not for judging the data: the data gate does.
+out by shard; then `kernel` builds each shard from its users' rows. Here both run over
+threads, and the bytes do not depend on how many. Not for judging the data: the data gate does.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from pipelines.contracts.artifacts import EventCounts, ResolvedRun, ShardStats, Snapshot
+from pipelines.contracts.artifacts import EventCounts, FileDigest, ResolvedRun, ShardStats, Snapshot
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.schemas import SHARD_FILES, SPLIT_HOLDOUT, SPLIT_TRAINING, label_column
@@ -20,30 +21,58 @@ from pipelines.event_log.log_files import EventLog, open_event_log
 from pipelines.event_log.reader import check_nothing_from_the_future
 from pipelines.snapshot.features.count import check_features
 from pipelines.snapshot.kernel import build_shard
-from pipelines.snapshot.pins import PinCounts, open_pin_index, write_pins
+from pipelines.snapshot.pins import PinCounts, count_pins
 from pipelines.snapshot.plan import SnapshotPlan, WindowCounts, make_plan, shard_name
-from pipelines.snapshot.pool import choose_num_workers, run_all
+from pipelines.snapshot.pool import (
+    keeping_freed_memory,
+    memory_budget_bytes,
+    run_in_threads,
+    usable_cores,
+    workers_that_fit,
+)
 from pipelines.snapshot.publishing import publish
-from pipelines.snapshot.shard import ShardRows, ShardTables
+from pipelines.snapshot.rows import HeldRows
+from pipelines.snapshot.shard import PinIndex, ShardTables
 from pipelines.snapshot.spill import (
+    MEMORY_PER_BYTE,
     SpillSummary,
+    SpillTask,
     make_tasks,
-    merge_summaries,
-    read_spilled,
+    merge_as_they_come,
     run_task,
 )
 from pipelines.snapshot.tables import write_arrow
 from pipelines.storage import join, scratch_folder, translated_errors
 
+_SHARE_OF_ROWS = 4
+"""One part in so many of the memory may be rows that wait; the others are for working on them."""
+
+_SHARE_KEPT_FREE = 16
+"""One part in so many may be free and not given back to the kernel."""
+
+_MEMORY_OF_SHARD = 4
+"""Bytes of memory that building a shard takes for each byte of its rows."""
+
 
 @dataclass(frozen=True)
-class ShardTask:
-    """One shard for one worker."""
+class _Room:
+    """How many may work at once, as far as memory goes."""
 
-    shard: int
-    plan: SnapshotPlan
-    spilled: Path
-    out: Path
+    num_workers: int
+    memory_bytes: int
+
+    def readers(self, tasks: Sequence[SpillTask]) -> int:
+        """Return how many may read at once, besides the rows that wait."""
+        free = self.memory_bytes - self.memory_bytes // _SHARE_OF_ROWS
+        most = max((sum(file.num_bytes for file in task.files) for task in tasks), default=0)
+        what = "reading the largest file; smaller files in the event log take less: it"
+        return workers_that_fit(self.num_workers, free, most * MEMORY_PER_BYTE, what)
+
+    def builders(self, held: HeldRows, pins: PinIndex) -> int:
+        """Return how many may build a shard at once, besides rows that wait and what pins take."""
+        free = max(0, self.memory_bytes - held.kept_bytes - pins.num_bytes)
+        what = "building the largest shard; more of snapshot.num_shards in the recipe take less: it"
+        return workers_that_fit(self.num_workers, free, held.most_bytes * _MEMORY_OF_SHARD, what)
 
 
 @dataclass(frozen=True)
@@ -57,18 +86,23 @@ class ShardSummary:
 
 
 def write_snapshot(
-    run: ResolvedRun, num_workers: int | None = None, passed_over: tuple[str, ...] = ()
+    run: ResolvedRun,
+    num_workers: int | None = None,
+    passed_over: tuple[str, ...] = (),
+    memory_bytes: int | None = None,
 ) -> Snapshot:
     """Build and publish the snapshot of a run; the same content is published once.
 
     The result depends on the event log's rows known before as_of, on `config.features` and
-    `config.snapshot`, and on as_of. It does not depend on the number of workers, the machine or
-    the time of day.
+    `config.snapshot`, and on as_of. It does not depend on the number of workers, on memory, the
+    machine or the time of day.
 
     Args:
         run: what was resolved.
-        num_workers: processes; None takes the machine's cores, or one where the log is small.
+        num_workers: threads at most; None takes as many as there are cores.
         passed_over: action types beyond the recipe's that the log may have; they are left out.
+        memory_bytes: what rows and arrays may take; None takes `memory_budget_bytes`. Rows that do
+            not fit wait in files, and fewer workers run at once.
 
     Returns:
         The published snapshot, at `<workspace>/snapshots/<first 16 digits of its digest>`.
@@ -87,21 +121,29 @@ def write_snapshot(
     for table in ("impressions", "actions"):
         check_nothing_from_the_future(event_log, table, plan.as_of_ms)
     snapshots_uri = join(run.workspace_uri, "snapshots")
+    room = _Room(num_workers or usable_cores(), memory_bytes or memory_budget_bytes())
     with (
+        keeping_freed_memory(room.memory_bytes // _SHARE_KEPT_FREE),
         scratch_folder(snapshots_uri) as scratch,
         translated_errors(snapshots_uri, "building a snapshot in"),
     ):
         spilled, out = scratch / "spilled", scratch / "out"
         out.mkdir()
-        spill_tasks = make_tasks(event_log, plan, spilled)
-        workers = num_workers or choose_num_workers(spill_tasks)
-        found = merge_summaries(list(run_all(run_task, spill_tasks, workers, "event log parts")))
+        held = HeldRows(spilled, plan.config.num_shards, room.memory_bytes // _SHARE_OF_ROWS)
+        tasks = make_tasks(event_log, plan, spilled)
+        parts = run_in_threads(
+            lambda task: run_task(task, held), tasks, room.readers(tasks), "event log parts"
+        )
+        run_all = functools.partial(run_in_threads, num_workers=room.num_workers)
+        found = merge_as_they_come(parts, run_all)
         _check_impressions(found.num_impressions, event_log, plan)
-        pins = write_pins(event_log, found, plan, out, spilled)
-        shard_tasks = [ShardTask(n, plan, spilled, out) for n in range(plan.config.num_shards)]
-        shards = list(run_all(build_shard_files, shard_tasks, workers, "shards"))
+        counts, pins = count_pins(event_log, found, plan, out, run_all)
+        make = functools.partial(build_shard_files, held=held, pins=pins, plan=plan, out=out)
+        numbers = range(plan.config.num_shards)
+        shards = list(run_in_threads(make, numbers, room.builders(held, pins), "shards"))
         _check_positives(shards, plan)
-        return publish(_describe(snapshots_uri, plan, out, found, shards, pins), out)
+        files = digest_files(out, run_all)
+        return publish(_describe(snapshots_uri, plan, files, found, shards, counts), out)
 
 
 def check_covered(event_log: EventLog, plan: SnapshotPlan) -> None:
@@ -120,28 +162,28 @@ def check_covered(event_log: EventLog, plan: SnapshotPlan) -> None:
             )
 
 
-def build_shard_files(task: ShardTask) -> ShardSummary:
-    """Build one shard from its spilled rows and write its files.
+def build_shard_files(
+    shard: int, held: HeldRows, pins: PinIndex, plan: SnapshotPlan, out: Path
+) -> ShardSummary:
+    """Build one shard from its rows and write its files.
 
     Raises:
         DataContractError: see `build_shard`.
         ConfigurationError: see `build_shard`.
     """
-    tables = ("impressions", "actions", "users")
-    rows = ShardRows(**{name: read_spilled(task.spilled, task.shard, name) for name in tables})
-    built = build_shard(rows, open_pin_index(task.out, task.spilled, task.plan), task.plan)
-    folder = task.out / shard_name(task.shard)
+    built = build_shard(held.take(shard), pins, plan)
+    folder = out / shard_name(shard)
     folder.mkdir()
     for name in SHARD_FILES:
         write_arrow(folder / f"{name}.arrow", getattr(built, name))
     stats = ShardStats(
-        name=shard_name(task.shard),
+        name=shard_name(shard),
         num_users=len(np.unique(np.asarray(built.requests["user_id"]))),
         num_actions=len(built.timeline),
         num_requests=len(built.requests),
         num_examples=len(built.examples),
     )
-    num_positives = _count_positives(built, task.plan.features.main_head.name)
+    num_positives = _count_positives(built, plan.features.main_head.name)
     duplicates = built.num_duplicate_impressions
     return ShardSummary(stats, duplicates, num_positives, built.event_counts)
 
@@ -194,13 +236,12 @@ def _sum(parts: Sequence[EventCounts]) -> EventCounts:
 def _describe(
     snapshots_uri: str,
     plan: SnapshotPlan,
-    out: Path,
+    files: tuple[FileDigest, ...],
     found: SpillSummary,
     shards: Sequence[ShardSummary],
     pins: PinCounts,
 ) -> Snapshot:
-    """Return the manifest of the files in `out`."""
-    files = digest_files(out)
+    """Return the manifest of the snapshot's files."""
     digest = digest_of_files(files)
     return Snapshot(
         uri=join(snapshots_uri, digest[:16]),

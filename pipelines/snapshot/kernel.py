@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from pipelines.snapshot.features.count import count_features
 from pipelines.snapshot.features.inputs import FeatureInputs
-from pipelines.snapshot.labels import count_fits, label_examples
+from pipelines.snapshot.labels import count_fits, find_unnamed, label_examples
 from pipelines.snapshot.order import order_rows
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.pointers import point
@@ -43,8 +43,9 @@ def build_shard(rows: ShardRows, pins: PinIndex, plan: SnapshotPlan) -> ShardTab
     ordered = order_rows(rows.impressions, rows.actions)
     pointers = point(ordered, pins, plan.history_start_ms)
     users = pick_user_rows(rows.users, ordered.requests, plan.features, pins.embedding_dim)
-    labels = label_examples(ordered, plan)
+    unnamed = find_unnamed(ordered, pointers.pairs, plan)
+    labels = label_examples(ordered, pointers.pairs, unnamed, plan)
     seen = FeatureInputs(ordered, pointers, users, rows.users, pins, plan)
     counts = count_features(seen)
     made = make_tables(ordered, pointers, users, labels, counts, plan)
-    return replace(made, event_counts=count_fits(ordered, plan))
+    return replace(made, event_counts=count_fits(ordered, unnamed, plan))

@@ -4,46 +4,84 @@ Counts besides which actions fit no request, for the data gate. Not for what the
 `features` counts only what was known before the request.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
 from pipelines.contracts.artifacts import EventCounts
-from pipelines.event_log.event_index import Bools, EventIndex, Ints
+from pipelines.event_log.event_index import Ints, order_by
 from pipelines.snapshot.plan import SnapshotPlan
-from pipelines.snapshot.shard import Labels, OrderedRows
+from pipelines.snapshot.shard import Labels, OrderedRows, Pairs
 
 
-class _Matching(NamedTuple):
-    """One rule for which actions count: an action counts for the examples that have its key."""
+@dataclass(frozen=True)
+class Unnamed:
+    """The actions that name no request and are on a pin that their user was shown some time.
 
-    example_keys: Ints
-    action_keys: Ints
-    is_used: Bools  # which actions count in this way
+    Each row of `rows` is the place of an action among the shard's. The others say where, among the
+    examples of its user and pin by time (`Pairs.shown`), those begin that were shown less than a
+    label window before it, those after it, and those a label window or more after it.
+    """
+
+    rows: Ints
+    within: Ints
+    later: Ints
+    beyond: Ints
 
 
-def label_examples(ordered: OrderedRows, plan: SnapshotPlan) -> Labels:
+def find_unnamed(ordered: OrderedRows, pairs: Pairs, plan: SnapshotPlan) -> Unnamed:
+    """Return the actions without a request, with the examples that they are near to."""
+    rows = np.flatnonzero(~ordered.actions.names_request & (pairs.of_action >= 0))
+    pair, acted_at, span = (
+        pairs.of_action[rows],
+        ordered.actions.acted_at[rows],
+        plan.label_window_ms,
+    )
+    places = (pairs.shown.place(pair, acted_at + shift) for shift in (1 - span, 1, span))
+    return Unnamed(rows, *places)
+
+
+def label_examples(
+    ordered: OrderedRows, pairs: Pairs, unnamed: Unnamed, plan: SnapshotPlan
+) -> Labels:
     """Return 1 where the pin got the head's action within the label window of its impression.
 
     An action that names its request counts for that request alone; one that names none counts for
     every impression of the pin to the user within the window.
     """
-    actions, start = ordered.actions, ordered.examples.impressed_at
-    matchings = _matchings(ordered)
+    actions, num_examples = ordered.actions, len(ordered.examples.request)
+    rows, example = _examples_of_named(ordered, pairs)
+    passed_ms = actions.acted_at[rows] - ordered.examples.impressed_at[example]
+    is_within = (passed_ms >= 0) & (passed_ms < plan.label_window_ms)
+    rows, example = rows[is_within], example[is_within]
     labels = {}
     for head in plan.features.heads:
-        is_type = actions.type_id == plan.action_type_ids[head.action_type]
-        num_found = np.zeros(len(start), dtype=np.int64)
-        for matching in matchings:
-            is_counted = matching.is_used & is_type
-            index = EventIndex(matching.action_keys[is_counted], actions.acted_at[is_counted])
-            end = start + plan.label_window_ms
-            num_found += index.count(matching.example_keys, start, end)
-        labels[head.name] = (num_found > 0).astype(np.int8)
+        type_id = plan.action_type_ids[head.action_type]
+        label = np.zeros(num_examples, dtype=np.int8)
+        label[example[actions.type_id[rows] == type_id]] = 1
+        is_type = actions.type_id[unnamed.rows] == type_id
+        # One more from where the examples within the window of an action begin, one less after.
+        changes = np.bincount(unnamed.within[is_type], minlength=num_examples + 1)
+        changes -= np.bincount(unnamed.later[is_type], minlength=num_examples + 1)
+        label[pairs.shown.order[np.cumsum(changes[:-1]) > 0]] = 1
+        labels[head.name] = label
     return labels
 
 
-def count_fits(ordered: OrderedRows, plan: SnapshotPlan) -> EventCounts:
+def _examples_of_named(ordered: OrderedRows, pairs: Pairs) -> tuple[Ints, Ints]:
+    """Return the actions that name a request that showed their pin, and the example of each."""
+    actions, examples = ordered.actions, ordered.examples
+    rows = np.flatnonzero((actions.request >= 0) & (pairs.of_action >= 0))
+    keys = examples.request * pairs.num_pairs + pairs.of_example
+    order = order_by(keys)
+    wanted = actions.request[rows] * pairs.num_pairs + pairs.of_action[rows]
+    place = np.minimum(np.searchsorted(keys[order], wanted), len(order) - 1)
+    example = order[place]
+    is_there = keys[example] == wanted
+    return rows[is_there], example[is_there]
+
+
+def count_fits(ordered: OrderedRows, unnamed: Unnamed, plan: SnapshotPlan) -> EventCounts:
     """Count the actions in the windows that do not fit the requests there.
 
     An action in the first label window of a window may well name a request from before it, and is
@@ -51,45 +89,19 @@ def count_fits(ordered: OrderedRows, plan: SnapshotPlan) -> EventCounts:
     label window after it and not before. As for the labels, a whole label window between the two
     is no longer within it.
     """
-    actions, start = ordered.actions, ordered.examples.impressed_at
+    actions = ordered.actions
     is_inside, is_settled = (
         np.any([(actions.acted_at >= window.start_ms + skipped) & (actions.acted_at < window.end_ms)
                 for window in plan.windows.values()], axis=0)
         for skipped in (0, plan.label_window_ms)
     )  # fmt: skip
     is_naming = actions.names_request & is_settled
-    by_user = _matchings(ordered)[1]
-    is_asked = by_user.is_used & is_inside
-    shown, keys = EventIndex(by_user.example_keys, start), by_user.action_keys[is_asked]
-    acted_at, span = actions.acted_at[is_asked], plan.label_window_ms
-    is_before = shown.count(keys, acted_at - span + 1, acted_at + 1) > 0
-    is_after = shown.count(keys, acted_at + 1, acted_at + span) > 0
+    is_asked = is_inside[unnamed.rows]
+    is_before = (unnamed.later > unnamed.within)[is_asked]
+    is_after = (unnamed.beyond > unnamed.later)[is_asked]
     return EventCounts(
         num_naming=int(is_naming.sum()),
         num_naming_unknown=int((is_naming & (actions.request < 0)).sum()),
         num_near=int((is_before | is_after).sum()),
         num_early=int((is_after & ~is_before).sum()),
-    )
-
-
-def _matchings(ordered: OrderedRows) -> tuple[_Matching, _Matching]:
-    """Return the matching by (request, pin) and, for actions without a request, by (user, pin)."""
-    requests, examples, actions = ordered.requests, ordered.examples, ordered.actions
-    all_pins = np.unique(np.concatenate([examples.pin_id, actions.pin_id]))
-    pin = np.searchsorted(all_pins, examples.pin_id)
-    acted_pin = np.searchsorted(all_pins, actions.pin_id)
-    # Requests are sorted by user, so the first row of a user's requests is a key of the user.
-    user = np.searchsorted(requests.user_id, requests.user_id)[examples.request]
-    acted_user = np.searchsorted(requests.user_id, actions.user_id)
-    return (
-        _Matching(
-            example_keys=examples.request * len(all_pins) + pin,
-            action_keys=actions.request * len(all_pins) + acted_pin,
-            is_used=actions.request >= 0,
-        ),
-        _Matching(
-            example_keys=user * len(all_pins) + pin,
-            action_keys=acted_user * len(all_pins) + acted_pin,
-            is_used=~actions.names_request,
-        ),
     )

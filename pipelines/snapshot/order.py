@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.event_log.cross_rules import action_before_request, request_of_two_users
-from pipelines.event_log.event_index import Ints, runs_of, starts_of_runs
+from pipelines.event_log.event_index import Ints, distinct, order_by, runs_of, starts_of_runs
 from pipelines.event_log.findings import require_none
 from pipelines.snapshot.shard import Actions, Examples, OrderedRows, Requests
 
@@ -73,22 +73,26 @@ def _group_by_request(
     starts = np.flatnonzero(is_first)
     _check_one_user(user_id, starts, request_ids.distinct.take(pa.array(ranks[starts])))
     earliest = np.minimum.reduceat(impressed_at, starts)
-    request_order = np.lexsort((ranks[starts], earliest, user_id[starts]))
+    request_order = order_by(user_id[starts], earliest)  # and by request_id, as they come
 
-    place = np.argsort(request_order)
+    place = np.empty(len(starts), dtype=np.int64)
+    place[request_order] = np.arange(len(starts))
     request = place[np.cumsum(is_first) - 1]
-    example_order = np.lexsort((pin_id, position, request))
+    example_order = order_by(request, position)  # and by pin_id, as they come
     request = request[example_order]
-    first_example = np.searchsorted(request, np.arange(len(starts)))
+    num_examples = np.bincount(request, minlength=len(starts))
     requests = Requests(
         request_id=request_ids.distinct.take(pa.array(ranks[starts][request_order])),
         user_id=user_id[starts][request_order],
         impressed_at=earliest[request_order],
-        first_example=first_example,
-        num_examples=np.diff(first_example, append=len(request)),
+        first_example=np.cumsum(num_examples) - num_examples,
+        num_examples=num_examples,
     )
     examples = Examples(
-        rows=impressions.take(pa.array(rows[example_order])),
+        # What the requests and the examples hold besides need not be taken along.
+        rows=impressions.drop_columns(["request_id", "user_id", "pin_id"]).take(
+            pa.array(rows[example_order])
+        ),
         request=request,
         pin_id=pin_id[example_order],
         impressed_at=impressed_at[example_order],
@@ -112,37 +116,46 @@ def _no_actions() -> Actions:
 
 def _order_actions(actions: pa.Table, requests: Requests) -> Actions:
     """Return the actions of users with requests, in order and matched with their requests."""
-    actions = actions.filter(pc.is_in(actions["user_id"], value_set=pa.array(requests.user_id)))
+    is_ours = pc.is_in(actions["user_id"], value_set=pa.array(distinct(requests.user_id)))
+    if not pc.all(is_ours).as_py():
+        actions = actions.filter(is_ours)
     column = {
-        name: np.asarray(actions[name]).astype(np.int64)
+        name: np.asarray(actions[name]).astype(np.int64, copy=False)
         for name in ("user_id", "pin_id", "action_type_id", "acted_at", "known_at")
     }
-    request_ranks = _rank(actions["request_id"]).ranks
-    ties = (column["action_type_id"], column["pin_id"], request_ranks)
-    order = np.lexsort((*ties, column["acted_at"], column["known_at"], column["user_id"]))
-    request_id = actions["request_id"].take(pa.array(order))
+    named = _rank(actions["request_id"])
+    order = order_by(
+        column["user_id"],
+        column["known_at"],
+        column["acted_at"],
+        named.ranks,
+        column["pin_id"],
+        column["action_type_id"],
+    )
+    ranks, user_id = named.ranks[order], column["user_id"][order]
     ordered = Actions(
-        user_id=column["user_id"][order],
+        user_id=user_id,
         pin_id=column["pin_id"][order],
         type_id=column["action_type_id"][order],
         acted_at=column["acted_at"][order],
         known_at=column["known_at"][order],
-        names_request=np.asarray(request_id.is_valid()),
-        request=_request_of_action(request_id, column["user_id"][order], requests),
+        names_request=ranks >= 0,
+        request=_request_of_action(named.distinct, ranks, user_id, requests),
     )
-    _check_cause_before_effect(ordered, request_id, requests)
+    _check_cause_before_effect(ordered, named.distinct, ranks, requests)
     return ordered
 
 
-def _request_of_action(request_id: pa.ChunkedArray, user_id: Ints, requests: Requests) -> Ints:
+def _request_of_action(names: pa.Array, ranks: Ints, user_id: Ints, requests: Requests) -> Ints:
     """Return the row of the request that each action names, -1 if its user has none such here."""
-    found = pc.fill_null(pc.index_in(request_id, value_set=requests.request_id), -1)
-    row = np.asarray(found).astype(np.int64)
+    found = pc.fill_null(pc.index_in(names, value_set=requests.request_id), -1)
+    # The last one is of the actions that name none.
+    row = np.append(np.asarray(found).astype(np.int64), -1)[ranks]
     return np.where(requests.user_id[row] == user_id, row, -1)
 
 
 def _check_cause_before_effect(
-    actions: Actions, request_id: pa.ChunkedArray, requests: Requests
+    actions: Actions, names: pa.Array, ranks: Ints, requests: Requests
 ) -> None:
     """Refuse an action older than the request it names: it would leak into its sequence."""
     impressed_at = requests.impressed_at[actions.request]
@@ -152,7 +165,7 @@ def _check_cause_before_effect(
         found = action_before_request(
             pin_id=int(actions.pin_id[bad]),
             acted_at=int(actions.acted_at[bad]),
-            request_id=request_id[bad].as_py(),
+            request_id=names[int(ranks[bad])].as_py(),
             impressed_at=int(impressed_at[bad]),
             num_actions=int(is_early.sum()),
         )
@@ -160,6 +173,15 @@ def _check_cause_before_effect(
 
 
 def _rank(texts: pa.ChunkedArray) -> _Ranked:
-    distinct = pc.unique(texts).drop_null().sort()
-    ranks = pc.fill_null(pc.index_in(texts, value_set=distinct), -1)
-    return _Ranked(np.asarray(ranks).astype(np.int64), distinct)
+    """Rank texts; each distinct one is looked at once."""
+    coded = texts.dictionary_encode().unify_dictionaries()
+    found = coded.chunk(0).dictionary if coded.num_chunks else pa.array([], texts.type)
+    by_text = np.asarray(pc.sort_indices(found))
+    ranks = np.empty(len(by_text) + 1, dtype=np.int64)
+    ranks[by_text] = np.arange(len(by_text))
+    ranks[-1] = -1  # of null
+    none = pa.scalar(len(by_text), pa.int32())
+    codes = [np.asarray(pc.fill_null(chunk.indices, none)) for chunk in coded.chunks]
+    return _Ranked(
+        ranks[np.concatenate([np.zeros(0, dtype=np.int32), *codes])], found.take(pa.array(by_text))
+    )

@@ -26,9 +26,9 @@ from pipelines.event_log.cross_rules import (
     repeated_embedding,
 )
 from pipelines.event_log.embeddings import FoundWidth, check_one_width, embedding_matrix
-from pipelines.event_log.event_index import Ints
+from pipelines.event_log.event_index import Ints, Places
 from pipelines.event_log.findings import require_none
-from pipelines.event_log.first_seen import TrailingFirst, trailing_first
+from pipelines.event_log.first_seen import Run, TrailingFirst, trailing_first
 from pipelines.event_log.log_files import EventLog, LogFile
 from pipelines.event_log.numbers import append_numbers, raw_column
 from pipelines.event_log.popularity import Popularity, trailing_popularity
@@ -40,8 +40,10 @@ from pipelines.snapshot.spill import SpillSummary
 from pipelines.snapshot.tables import write_arrow
 
 _POPULARITY_FILE = "popularity.arrow"
+_COUNTED_FILE = "popularity_bits.arrow"
 _FACTS_FILE = "pin_facts.arrow"
 _FIRST_SEEN_FILE = "first_seen.arrow"
+_TIMES_FILE = "times_first_seen.arrow"
 _FIRST_SEEN_ROW = "first_seen_row"
 
 
@@ -52,22 +54,38 @@ class PinCounts(NamedTuple):
     num_cold: int
 
 
-def write_pins(
-    event_log: EventLog, found: SpillSummary, plan: SnapshotPlan, out: Path, scratch: Path
-) -> PinCounts:
-    """Write the pins to `out` and, for the kernel, what was counted about them to `scratch`.
+def count_pins(
+    event_log: EventLog, found: SpillSummary, plan: SnapshotPlan, out: Path, run: Run = map
+) -> tuple[PinCounts, PinIndex]:
+    """Write the pins to `out` and return what the kernel needs of them, for all shards.
 
     The metadata of the pins' Arrow schema carries a digest of what the codes, columns and windows
     mean, and of the source of the recipe's own features. So the digest over a snapshot's files is
     also a digest over their meaning, and two configurations never share a snapshot because their
     bytes happen to be equal.
 
+    Args:
+        event_log: where the pins are.
+        found: what was counted about them.
+        plan: the windows and features.
+        out: the snapshot's folder.
+        run: calls a function for each of some blocks of pins, one after another or side by side.
+
     Raises:
         DataContractError: see `read_pins`.
     """
-    pins = read_pins(event_log, found, plan)
+    counted = (found.pin_ids, plan.request_days)
+    pins, popularity, first_seen = run(
+        lambda make: make(),
+        (
+            lambda: read_pins(event_log, found, plan),
+            lambda: trailing_popularity(
+                found.wanted_actions, *counted, plan.popularity_windows, run
+            ),
+            lambda: trailing_first(found.first_seen, *counted, FIRST_SEEN_DAYS, run),
+        ),
+    )
     raw = [raw_column(name) for name in plan.number_columns("pins")]
-    names = [name for name in pins.column_names if name not in raw]
     meaning = {
         "as_of": plan.as_of.isoformat(),
         "features": plan.features.model_dump(mode="json"),
@@ -75,32 +93,55 @@ def write_pins(
         "snapshot": plan.config.model_dump(mode="json"),
     }
     metadata = {"meaning": digest_of(meaning)}
-    write_arrow(out / PINS_FILE, pins.select(names).replace_schema_metadata(metadata))
-    popularity = trailing_popularity(
-        found.wanted_actions, found.pin_ids, plan.request_days, plan.popularity_windows
-    )
-    totals = {str(window): counts for window, counts in popularity.totals.items()}
-    write_arrow(scratch / _POPULARITY_FILE, pa.table({"key": popularity.keys} | totals))
-    first = trailing_first(found.first_seen, found.pin_ids, plan.request_days, FIRST_SEEN_DAYS)
-    write_arrow(scratch / _FIRST_SEEN_FILE, pa.table({"known_at": first.known_at.ravel()}))
-    facts = pins.drop_columns(names).append_column(_FIRST_SEEN_ROW, pa.array(first.row_of_pin))
-    write_arrow(scratch / _FACTS_FILE, facts)
+    write_arrow(out / PINS_FILE, pins.drop_columns(raw).replace_schema_metadata(metadata))
     has_times = PIN_TIME.name in pins.column_names
     num_cold = pc.sum(pc.equal(pins[PIN_TIME.name], NEVER_MS)).as_py() if has_times else 0
-    return PinCounts(len(pins), num_cold or 0)
+    index = PinIndex(
+        pin_ids=np.asarray(pins["pin_id"]),
+        popularity=popularity,
+        first_seen=first_seen,
+        # What lies in the file need not lie in memory besides.
+        table=open_table(out, PINS_FILE),
+        numbers={name: np.asarray(pins[raw_column(name)]) for name in plan.number_columns("pins")},
+    )
+    return PinCounts(len(pins), num_cold or 0), index
+
+
+def write_pins(
+    event_log: EventLog, found: SpillSummary, plan: SnapshotPlan, out: Path, scratch: Path
+) -> PinCounts:
+    """Do what `count_pins` does, and write to `scratch` what other processes need of it.
+
+    Raises:
+        DataContractError: see `read_pins`.
+    """
+    counts, index = count_pins(event_log, found, plan, out)
+    popularity, first = index.popularity, index.first_seen
+    totals = {str(window): totals for window, totals in popularity.totals.items()}
+    write_arrow(scratch / _POPULARITY_FILE, pa.table(totals))
+    write_arrow(scratch / _COUNTED_FILE, pa.table({"bits": popularity.is_counted.words}))
+    write_arrow(scratch / _TIMES_FILE, pa.table({"known_at": first.known_at}))
+    write_arrow(scratch / _FIRST_SEEN_FILE, pa.table({"rank": first.rank.ravel()}))
+    numbers = {raw_column(name): values for name, values in index.numbers.items()}
+    facts = {_FIRST_SEEN_ROW: first.row_of_pin} | numbers
+    write_arrow(scratch / _FACTS_FILE, pa.table(facts))
+    return counts
 
 
 def open_pin_index(out: Path, scratch: Path, plan: SnapshotPlan) -> PinIndex:
     """Return what the kernel needs of the pins that `write_pins` wrote."""
     pins, facts = open_table(out, PINS_FILE), open_table(scratch, _FACTS_FILE)
     popularity = open_table(scratch, _POPULARITY_FILE)
-    known_at = np.asarray(open_table(scratch, _FIRST_SEEN_FILE)["known_at"])
+    bits = np.asarray(open_table(scratch, _COUNTED_FILE)["bits"])
+    rank = np.asarray(open_table(scratch, _FIRST_SEEN_FILE)["rank"])
     totals = {window: np.asarray(popularity[str(window)]) for window in plan.popularity_windows}
     return PinIndex(
         pin_ids=np.asarray(pins["pin_id"]),
-        popularity=Popularity(plan.request_days, len(pins), np.asarray(popularity["key"]), totals),
+        popularity=Popularity(plan.request_days, Places.of_bits(bits), totals),
         first_seen=TrailingFirst(
-            np.asarray(facts[_FIRST_SEEN_ROW]), known_at.reshape(-1, len(plan.request_days))
+            np.asarray(facts[_FIRST_SEEN_ROW]),
+            rank.reshape(-1, len(plan.request_days)),
+            np.asarray(open_table(scratch, _TIMES_FILE)["known_at"]),
         ),
         table=pins,
         numbers={name: np.asarray(facts[raw_column(name)]) for name in plan.number_columns("pins")},

@@ -1,21 +1,24 @@
-"""Run a snapshot's tasks over processes, in order, with progress in the log.
+"""Run tasks over threads or processes, in order, with progress in the log.
 
-A task must fit a worker's memory. On several machines, another engine takes this module's place.
-Tested in tests/pipelines/snapshot/test_pool.py, test_publishing.py (killed builds) and
-test_purity.py.
+A snapshot is built by threads: they cost nothing to start, they share the pins, and numpy and Arrow
+work outside the interpreter's lock on columns as long as these. Processes are for tasks that run
+mostly in the interpreter, and whose memory must go back when they end. On several machines, another
+engine takes this module's place. Tested in tests/pipelines/snapshot/test_pool.py,
+test_publishing.py (killed builds) and test_purity.py.
 """
 
+import contextlib
+import ctypes
 import logging
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from pipelines.contracts.errors import ProcessKilledError
 from pipelines.contracts.processes import die_with_parent
-from pipelines.snapshot.spill import SpillTask
 
 log = logging.getLogger(__name__)
 Task = TypeVar("Task")
@@ -25,12 +28,90 @@ BYTES_WORTH_A_POOL = 32 << 20
 """For an event log smaller than this, a pool of processes costs more to start than it saves."""
 
 _NUM_PROGRESS_LINES = 8
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 
-def choose_num_workers(tasks: Sequence[SpillTask]) -> int:
-    """Return the number of usable cores, or one where the event log is small."""
-    num_bytes = sum(file.num_bytes for task in tasks for file in task.files)
-    return 1 if num_bytes < BYTES_WORTH_A_POOL else len(os.sched_getaffinity(0))
+@contextlib.contextmanager
+def keeping_freed_memory(num_bytes: int) -> Iterator[None]:
+    """Have the allocator keep what is freed, for arrays that are made soon, and give it back after.
+
+    The kernel clears each page that it hands out, which took a fifth of a build's processor time.
+
+    Args:
+        num_bytes: as much is kept at most, of each of the allocator's heaps.
+    """
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):  # another C library than GNU's
+        yield
+        return
+    libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+    libc.mallopt(_M_TRIM_THRESHOLD, max(128 << 10, min(num_bytes, 1 << 30)))
+    try:
+        yield
+    finally:
+        libc.mallopt(_M_TRIM_THRESHOLD, 128 << 10)
+        libc.malloc_trim(0)
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def memory_budget_bytes() -> int:
+    """Return how much memory a builder may take: as the settings say, or half of what there is."""
+    import psutil
+
+    from pipelines.metrics.usage import memory_limit_bytes
+    from pipelines.settings import Settings
+
+    told_gib = Settings().snapshot_memory_gib
+    budget = int(told_gib * 2**30) if told_gib else memory_limit_bytes() // 2
+    # What the process takes before it builds anything, mostly its code, counts too.
+    return max(0, budget - psutil.Process().memory_info().rss)
+
+
+def workers_that_fit(num_workers: int, free_bytes: int, task_bytes: int, what: str) -> int:
+    """Return as many workers as have room for a task each: at least one, at most as given.
+
+    Args:
+        num_workers: as many as are wanted.
+        free_bytes: memory for all of them.
+        task_bytes: memory that the largest task takes.
+        what: says what a task is and what makes it smaller, for the log.
+    """
+    fitting = max(1, min(num_workers, free_bytes // max(1, task_bytes)))
+    if task_bytes > free_bytes:
+        log.warning(
+            "%s takes about %d MiB, and %d MiB of HOMEFEED_SNAPSHOT_MEMORY_GIB are left",
+            what,
+            task_bytes >> 20,
+            free_bytes >> 20,
+        )
+    elif fitting < num_workers:
+        log.info("%d workers instead of %d, as memory allows", fitting, num_workers)
+    return fitting
+
+
+def run_in_threads(
+    function: Callable[[Task], Result], tasks: Sequence[Task], num_workers: int, what: str = ""
+) -> Iterator[Result]:
+    """Yield each task's result in the tasks' order; the first error ends it.
+
+    Args:
+        function: what may run in several threads at once.
+        tasks: values that the threads share.
+        num_workers: threads; with one, everything runs in this one.
+        what: plural noun for the progress lines; none where it is empty.
+    """
+    if num_workers == 1 or len(tasks) < 2:
+        yield from _told(map(function, tasks), len(tasks), what)
+        return
+    executor = ThreadPoolExecutor(num_workers, thread_name_prefix="snapshot")
+    try:
+        yield from _told(executor.map(function, tasks), len(tasks), what)
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
 
 
 def run_all(
@@ -47,10 +128,15 @@ def run_all(
         num_workers: processes; with one, everything runs in this process.
         what: plural noun for the progress lines.
     """
-    every = max(1, len(tasks) // _NUM_PROGRESS_LINES)
-    for number, result in enumerate(_results(function, tasks, num_workers), start=1):
-        if number % every == 0 or number == len(tasks):
-            log.info("%d of %d %s", number, len(tasks), what)
+    yield from _told(_results(function, tasks, num_workers), len(tasks), what)
+
+
+def _told(results: Iterable[Result], num_tasks: int, what: str) -> Iterator[Result]:
+    """Yield results, and log now and then how many there are, where it is said of what."""
+    every = max(1, num_tasks // _NUM_PROGRESS_LINES)
+    for number, result in enumerate(results, start=1):
+        if what and (number % every == 0 or number == num_tasks):
+            log.info("%d of %d %s", number, num_tasks, what)
         yield result
 
 

@@ -6,6 +6,7 @@ that use them, in tests/pipelines/snapshot/test_pointers.py.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.contracts.artifacts import EventCounts
-from pipelines.event_log.event_index import Bools, Ints
+from pipelines.event_log.event_index import Bools, EventIndex, Ints, Places
 from pipelines.event_log.first_seen import TrailingFirst
 from pipelines.event_log.popularity import Popularity
 
@@ -45,10 +46,28 @@ class PinIndex:
         """Width of the embeddings of pins and of users alike."""
         return int(self.table.schema.field("embedding").type.list_size)
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the counts take, without the pins' table, which lies in a file."""
+        arrays: tuple[npt.NDArray[Any], ...] = (
+            *self.popularity.totals.values(),
+            *self.numbers.values(),
+            self.first_seen.rank,
+            self.first_seen.known_at,
+            self.first_seen.row_of_pin,
+            self.pin_ids,
+        )
+        return sum(array.nbytes for array in arrays)
+
+    @cached_property
+    def places(self) -> Places:
+        """Finds the rows of pins."""
+        return Places(self.pin_ids)
+
     def rows_of(self, pin_ids: Ints) -> Ints:
         """Return pin rows; every pin must be among the snapshot's."""
-        rows = np.searchsorted(self.pin_ids, pin_ids)
-        assert np.array_equal(self.pin_ids[rows], pin_ids)
+        rows = self.places.find(pin_ids)
+        assert len(rows) == 0 or rows.min() >= 0
         return rows
 
 
@@ -101,6 +120,20 @@ class OrderedRows:
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """Which examples and actions are of one user and one pin: each such pair has a number."""
+
+    shown: EventIndex  # the examples by pair and time; a pair's number is its rank there
+    of_example: Ints  # [examples]
+    of_action: Ints  # [actions] -1 where the user was never shown the pin
+
+    @property
+    def num_pairs(self) -> int:
+        """Return how many pairs there are."""
+        return int(self.shown.ranks[-1]) + 1 if len(self.shown.ranks) else 0
+
+
+@dataclass(frozen=True)
 class Pointers:
     """Made by `point`: the timeline, and the rows that requests and examples point to."""
 
@@ -109,6 +142,8 @@ class Pointers:
     timeline_start: Ints  # [requests] first timeline row of the user
     timeline_end: Ints  # [requests] one past the newest action known before the request
     example_pin_row: Ints  # [examples]
+    pairs: Pairs
+    is_in_timeline: Bools  # [actions]
 
 
 @dataclass(frozen=True)

@@ -8,30 +8,35 @@ tests/pipelines/snapshot/test_purity.py.
 """
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.contracts.arrow import to_list_column
+from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, USER_ROWS, USERS
 from pipelines.event_log import checks
 from pipelines.event_log.categories import append_codes, extra_columns
-from pipelines.event_log.embeddings import FoundWidth, check_one_width, embedding_matrix
-from pipelines.event_log.event_index import Ints
-from pipelines.event_log.first_seen import FirstSeen
+from pipelines.event_log.embeddings import FoundWidth, embedding_matrix
+from pipelines.event_log.event_index import Ints, distinct
+from pipelines.event_log.first_seen import FirstSeen, Run
 from pipelines.event_log.log_files import EventLog, LogFile, day_of
 from pipelines.event_log.numbers import append_numbers
 from pipelines.event_log.popularity import ActionCounts
 from pipelines.event_log.reader import EventFilter, is_before, read_events, read_rows
-from pipelines.snapshot.plan import SnapshotPlan, WindowCounts, shard_name, shard_of
+from pipelines.snapshot.plan import SnapshotPlan, WindowCounts
+from pipelines.snapshot.rows import DealtRows, HeldRows, ShardSink
 
-FILES_PER_TASK = 16
-BYTES_PER_TASK = 64 << 20
+FILES_PER_TASK = 32
+BYTES_PER_TASK = 16 << 20
+ROWS_WORTH_A_MERGE = 4_000_000
+MEMORY_PER_BYTE = 30
+"""Bytes of memory that a task takes for each byte of its files: columns that Parquet has packed
+eightfold, and three times that while they are checked, counted and dealt out."""
 
 
 @dataclass(frozen=True)
@@ -61,19 +66,17 @@ class SpillSummary:
     user_widths: tuple[FoundWidth, ...] = ()  # of the users' embeddings, one per file
 
 
-class ShardSink(Protocol):
-    """Takes a task's rows; an engine's own way to bring them to their shards."""
-
-    def check_width(self, width: FoundWidth) -> None:
-        """Refuse a file of users whose embeddings are of another width than an earlier file's."""
-
-    def add(self, rows: pa.Table) -> None:
-        """Take rows of the task's table, which have a column `user_id`."""
+Found = tuple[pa.Table | None, SpillSummary]
+"""Rows to deal out, and what was counted in them."""
 
 
 def make_tasks(event_log: EventLog, plan: SnapshotPlan, folder: Path) -> list[SpillTask]:
-    """Return the tasks that read all that a snapshot needs; a task's files are of one table."""
+    """Return the tasks that read all that a snapshot needs; a task's files are of one table.
+
+    The largest come first, so that no worker begins one when the others have nothing left to do.
+    """
     groups = [group for files in files_read(event_log, plan) for group in _grouped(files)]
+    groups.sort(key=lambda files: sum(file.num_bytes for file in files), reverse=True)
     return [SpillTask(n, event_log, group, plan, folder) for n, group in enumerate(groups)]
 
 
@@ -86,15 +89,20 @@ def files_read(event_log: EventLog, plan: SnapshotPlan) -> tuple[tuple[LogFile, 
     )
 
 
-def run_task(task: SpillTask) -> SpillSummary:
+def run_task(task: SpillTask, held: HeldRows | None = None) -> SpillSummary:
     """Read, check and deal out one task's files.
+
+    Args:
+        task: what is read.
+        held: takes the rows; None writes all of them to files, where `read_spilled` finds them.
 
     Raises:
         DataContractError: a file breaks the contract; the message names it.
         TransientStorageError: the storage failed.
     """
+    held = held or HeldRows(task.folder, task.plan.config.num_shards, memory_bytes=0)
     with contextlib.ExitStack() as open_files:
-        return deal_out(task, _ShardFiles(task, open_files))
+        return deal_out(task, DealtRows(held, task.files[0].table, task.number, open_files))
 
 
 def deal_out(task: SpillTask, shards: ShardSink) -> SpillSummary:
@@ -104,15 +112,78 @@ def deal_out(task: SpillTask, shards: ShardSink) -> SpillSummary:
         DataContractError: a file breaks the contract; the message names it.
         TransientStorageError: the storage failed.
     """
-    return merge_summaries([_READERS[file.table](task, file, shards) for file in task.files])
+    together = _read_together(task.files, task.plan)
+    return merge_summaries([part for files in together for part in _deal(task, files, shards)])
 
 
-def merge_summaries(parts: list[SpillSummary]) -> SpillSummary:
-    """Return what all tasks found together."""
+def _read_together(files: tuple[LogFile, ...], plan: SnapshotPlan) -> list[tuple[LogFile, ...]]:
+    """Return a task's files by what is read of them; users' embeddings have a width in each file.
+
+    Of days before the training window, nothing but when pins were first shown is read.
+    """
+    if files[0].table == "users":
+        return [(file,) for file in files]
+    early = tuple(file for file in files if _is_early(file, plan))
+    return [group for group in (early, tuple(f for f in files if f not in early)) if group]
+
+
+def _deal(task: SpillTask, files: tuple[LogFile, ...], shards: ShardSink) -> Iterator[SpillSummary]:
+    """Deal out the rows of some files, and yield what was found."""
+    try:
+        rows, found = _READERS[files[0].table](task, files)
+    except DataContractError:
+        if len(files) == 1:
+            raise
+        # One by one, files of other types are read, and the message names the one at fault.
+        for file in files:
+            yield from _deal(task, (file,), shards)
+        return
+    for width in found.user_widths:
+        shards.check_width(width)
+    if rows is not None:
+        shards.add(rows)
+    yield found
+
+
+def merge_as_they_come(parts: Iterable[SpillSummary], run: Run = map) -> SpillSummary:
+    """Do what `merge_summaries` does, and hold no more than twice what comes out of it.
+
+    The same pins and days occur in many parts. A few million rows are merged once, at the end.
+    """
+    waiting: list[SpillSummary] = [SpillSummary()]
+    for part in parts:
+        waiting.append(part)
+        if sum(map(_num_rows, waiting[1:])) > max(_num_rows(waiting[0]), ROWS_WORTH_A_MERGE):
+            found = merge_summaries(waiting, run)
+            waiting = [replace(found, wanted_actions=found.wanted_actions.merged())]
+    return merge_summaries(waiting, run)
+
+
+def _num_rows(found: SpillSummary) -> int:
+    return len(found.first_seen.pin_id) + len(found.wanted_actions.pin_id)
+
+
+def merge_summaries(parts: list[SpillSummary], run: Run = map) -> SpillSummary:
+    """Return what all tasks found together.
+
+    Args:
+        parts: what each found.
+        run: calls a function for each of some values, one after another or side by side.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    pin_ids, wanted_actions, first_seen = run(
+        lambda merge: merge(),
+        (
+            lambda: distinct(np.concatenate([_no_pins(), *(part.pin_ids for part in parts)])),
+            lambda: ActionCounts.concatenate([part.wanted_actions for part in parts]),
+            lambda: FirstSeen.merge([part.first_seen for part in parts]),
+        ),
+    )
     return SpillSummary(
-        pin_ids=np.unique(np.concatenate([_no_pins(), *(part.pin_ids for part in parts)])),
-        wanted_actions=ActionCounts.concatenate([part.wanted_actions for part in parts]),
-        first_seen=FirstSeen.merge([part.first_seen for part in parts]),
+        pin_ids=pin_ids,
+        wanted_actions=wanted_actions,
+        first_seen=first_seen,
         num_impressions=WindowCounts(
             training=sum(part.num_impressions.training for part in parts),
             holdout=sum(part.num_impressions.holdout for part in parts),
@@ -122,59 +193,17 @@ def merge_summaries(parts: list[SpillSummary]) -> SpillSummary:
     )
 
 
-def read_spilled(folder: Path, shard: int, table: str) -> pa.Table | None:
-    """Return a shard's rows of one table in no particular order; None if it has none."""
-    found = sorted((folder / shard_name(shard)).glob(f"{table}-*.arrow"))
-    if not found:
-        return None
-    return pa.concat_tables(pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in found)
+def _is_early(file: LogFile, plan: SnapshotPlan) -> bool:
+    """Return whether a file's impressions are all from before the training window."""
+    if file.table != "impressions" or file.day is None:
+        return False
+    return file.day < day_of(plan.training.start_ms)
 
 
-class _ShardFiles:
-    """The Arrow files that a task deals its rows out to, one per shard; a stack closes them."""
-
-    def __init__(self, task: SpillTask, open_files: contextlib.ExitStack) -> None:
-        self._task, self._open_files = task, open_files
-        self._writers: dict[int, pa.ipc.RecordBatchFileWriter] = {}
-        self._first_width: FoundWidth | None = None
-
-    def check_width(self, width: FoundWidth) -> None:
-        """Refuse a file of users whose embeddings are of another width than an earlier file's.
-
-        The widths of different tasks meet only where the pins are read.
-        """
-        self._first_width = self._first_width or width
-        check_one_width(
-            [self._first_width, width],
-            "all users' embeddings lie in one space, which is that of the pins",
-            "embed the users of the one file anew, in the width of the recipe's "
-            "snapshot.embedding_version",
-        )
-
-    def add(self, rows: pa.Table) -> None:
-        """Deal rows out by the shard of their user."""
-        if len(rows) == 0:
-            return
-        shards = shard_of(np.asarray(rows["user_id"]), self._task.plan.config.num_shards)
-        order = np.argsort(shards, kind="stable")
-        rows = rows.take(pa.array(order)).combine_chunks()
-        found, starts = np.unique(shards[order], return_index=True)
-        ends = [*starts[1:], len(rows)]
-        for shard, start, end in zip(found.tolist(), starts.tolist(), ends, strict=True):
-            self._writer(shard, rows.schema).write_table(rows.slice(start, end - start))
-
-    def _writer(self, shard: int, schema: pa.Schema) -> pa.ipc.RecordBatchFileWriter:
-        if shard not in self._writers:
-            table = self._task.files[0].table
-            path = self._task.folder / shard_name(shard) / f"{table}-{self._task.number:06d}.arrow"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            writer = pa.ipc.new_file(str(path), schema)
-            self._writers[shard] = self._open_files.enter_context(writer)
-        return self._writers[shard]
-
-
-def _spill_impressions(task: SpillTask, file: LogFile, shards: ShardSink) -> SpillSummary:
+def _read_impressions(task: SpillTask, files: tuple[LogFile, ...]) -> Found:
     plan = task.plan
+    if _is_early(files[0], plan):
+        return None, SpillSummary(first_seen=_first_shown(task.event_log, files, plan))
     features = plan.features.categorical_of("impressions")
     numbers = plan.number_columns("impressions")
     wanted = EventFilter(
@@ -184,13 +213,12 @@ def _spill_impressions(task: SpillTask, file: LogFile, shards: ShardSink) -> Spi
         extra_columns=extra_columns(IMPRESSIONS, features),
         number_columns=numbers,
     )
-    if file.day is not None and file.day < day_of(plan.training.start_ms):
-        return SpillSummary(first_seen=first_shown(task.event_log, file, plan))
-    rows = read_events(task.event_log, file, wanted)
+    rows = read_events(task.event_log, files, wanted)
     when = np.asarray(rows["impressed_at"])
     in_training = (when >= plan.training.start_ms) & (when < plan.training.end_ms)
     in_holdout = (when >= plan.holdout.start_ms) & (when < plan.holdout.end_ms)
-    kept = rows.filter(pa.array(in_training | in_holdout))
+    is_kept = in_training | in_holdout
+    kept = rows if is_kept.all() else rows.filter(pa.array(is_kept))
     columns = ("request_id", "user_id", "pin_id", "impressed_at", "known_at", "position")
     shown = kept.select([*columns, "is_exploration", "propensity"])
     # The snapshot has no nulls: 0, which the checks of the log refuse, says that none was logged.
@@ -198,16 +226,15 @@ def _spill_impressions(task: SpillTask, file: LogFile, shards: ShardSink) -> Spi
     field = pa.field("propensity", pa.float32(), nullable=False)
     shown = shown.set_column(place, field, pc.fill_null(shown["propensity"], 0.0))
     coded = append_codes(shown, kept, features)
-    shards.add(append_numbers(file.path, coded, kept, numbers))
-    return SpillSummary(
+    return append_numbers(files[0].path, coded, kept, numbers), SpillSummary(
         first_seen=_first_seen(rows),
-        pin_ids=np.unique(np.asarray(kept["pin_id"])),
+        pin_ids=distinct(np.asarray(kept["pin_id"])),
         num_impressions=WindowCounts(int(in_training.sum()), int(in_holdout.sum())),
         num_immature_impressions=int((when >= plan.holdout.end_ms).sum()),
     )
 
 
-def _spill_actions(task: SpillTask, file: LogFile, shards: ShardSink) -> SpillSummary:
+def _read_actions(task: SpillTask, files: tuple[LogFile, ...]) -> Found:
     plan = task.plan
     wanted = EventFilter(
         as_of_ms=plan.as_of_ms,
@@ -215,7 +242,7 @@ def _spill_actions(task: SpillTask, file: LogFile, shards: ShardSink) -> SpillSu
         end_ms=plan.as_of_ms,
         action_types=(*plan.features.action_types, *plan.passed_over),
     )
-    rows = read_events(task.event_log, file, wanted)
+    rows = read_events(task.event_log, files, wanted)
     vocabulary = pa.array(plan.features.action_types, pa.string())
     if plan.passed_over:
         rows = rows.filter(pc.is_in(rows["action_type"], value_set=vocabulary))
@@ -225,18 +252,18 @@ def _spill_actions(task: SpillTask, file: LogFile, shards: ShardSink) -> SpillSu
     type_ids = pc.add(pc.index_in(rows["action_type"], value_set=vocabulary), 1).cast(pa.int8())
     index = ACTIONS.names.index("action_type")
     type_field = pa.field("action_type_id", pa.int8(), nullable=False)
-    shards.add(rows.set_column(index, type_field, type_ids))
+    coded = rows.set_column(index, type_field, type_ids)
     known_at = np.asarray(rows["known_at"])
     is_late = acted_at >= plan.first_seen_start_ms
-    return SpillSummary(
+    return coded, SpillSummary(
         first_seen=FirstSeen.of(pin_id[is_late], acted_at[is_late], known_at[is_late]),
-        pin_ids=np.unique(pin_id[acted_at >= plan.history_start_ms]),
+        pin_ids=distinct(pin_id[acted_at >= plan.history_start_ms]),
         wanted_actions=ActionCounts.of(pin_id[is_wanted], acted_at[is_wanted], known_at[is_wanted]),
     )
 
 
-def _spill_users(task: SpillTask, file: LogFile, shards: ShardSink) -> SpillSummary:
-    plan = task.plan
+def _read_users(task: SpillTask, files: tuple[LogFile, ...]) -> Found:
+    plan, (file,) = task.plan, files
     features = plan.features.categorical_of("users")
     is_known = is_before("as_of", plan.as_of_ms)
     numbers = plan.number_columns("users")
@@ -244,27 +271,30 @@ def _spill_users(task: SpillTask, file: LogFile, shards: ShardSink) -> SpillSumm
     checks.check_plausible_ms(file.path, "as_of", rows["as_of"])
     embeddings = embedding_matrix(file.path, "user_id", rows)
     if len(rows) == 0:
-        return SpillSummary()
+        return None, SpillSummary()
     width = FoundWidth(file.path, f"user_id={rows['user_id'][0]}", embeddings.shape[1])
-    shards.check_width(width)
     kept = rows.select(["user_id", "as_of"]).append_column(
         USER_ROWS.field("embedding").with_type(pa.list_(pa.float32(), embeddings.shape[1])),
         to_list_column(embeddings),
     )
     coded = append_codes(kept, rows, features)
-    shards.add(append_numbers(file.path, coded, rows, numbers))
-    return SpillSummary(user_widths=(width,))
+    coded = append_numbers(file.path, coded, rows, numbers)
+    return coded, SpillSummary(user_widths=(width,))
 
 
 def first_shown(event_log: EventLog, file: LogFile, plan: SnapshotPlan) -> FirstSeen:
     """Return when pins were first shown to anybody, as a file of impressions tells."""
+    return _first_shown(event_log, (file,), plan)
+
+
+def _first_shown(event_log: EventLog, files: tuple[LogFile, ...], plan: SnapshotPlan) -> FirstSeen:
     wanted = EventFilter(
         as_of_ms=plan.as_of_ms,
         start_ms=plan.first_seen_start_ms,
         end_ms=plan.as_of_ms,
         columns=("pin_id", "impressed_at", "known_at"),
     )
-    return _first_seen(read_events(event_log, file, wanted))
+    return _first_seen(read_events(event_log, files, wanted))
 
 
 def _first_seen(rows: pa.Table) -> FirstSeen:
@@ -272,7 +302,7 @@ def _first_seen(rows: pa.Table) -> FirstSeen:
     return FirstSeen.of(*(np.asarray(rows[name]) for name in names))
 
 
-_READERS = {"impressions": _spill_impressions, "actions": _spill_actions, "users": _spill_users}
+_READERS = {"impressions": _read_impressions, "actions": _read_actions, "users": _read_users}
 
 
 def _grouped(files: tuple[LogFile, ...]) -> Iterator[tuple[LogFile, ...]]:

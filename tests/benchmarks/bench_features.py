@@ -27,8 +27,9 @@ from pipelines.snapshot.order import order_rows
 from pipelines.snapshot.pins import open_pin_index, write_pins
 from pipelines.snapshot.plan import make_plan
 from pipelines.snapshot.pointers import point
+from pipelines.snapshot.rows import read_spilled
 from pipelines.snapshot.shard import ShardRows
-from pipelines.snapshot.spill import make_tasks, merge_summaries, read_spilled, run_task
+from pipelines.snapshot.spill import make_tasks, merge_summaries, run_task
 from pipelines.snapshot.users import pick_user_rows
 from pipelines.sources.publish import ingest
 from pipelines.sources.world.adapter import WorldAdapter

@@ -33,6 +33,7 @@ from pipelines.log_check import scratch
 from pipelines.snapshot.kernel import build_shard
 from pipelines.snapshot.pins import open_pin_index, write_pins
 from pipelines.snapshot.plan import SnapshotPlan, make_plan, plan_of
+from pipelines.snapshot.rows import read_spilled
 from pipelines.snapshot.shard import ShardRows, ShardTables
 from pipelines.snapshot.spill import (
     SpillSummary,
@@ -40,7 +41,6 @@ from pipelines.snapshot.spill import (
     first_shown,
     make_tasks,
     merge_summaries,
-    read_spilled,
     run_task,
 )
 from pipelines.sources.writer.identifiers import id_of

@@ -66,6 +66,7 @@ def count_features(seen: FeatureInputs) -> Counts:
             requests.user_id,
             requests.impressed_at,
             plan.config.core_days * DAY_MS,
+            is_sorted=True,
         ),
         numbers=compute_numbers(seen, plan.numeric),
     )

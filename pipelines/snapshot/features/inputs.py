@@ -5,9 +5,9 @@ which see less: `own_view`. Tested in
 tests/pipelines/snapshot/features/test_against_slow_reference.py.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,38 @@ import pyarrow as pa
 from pipelines.contracts.arrow import to_numpy
 from pipelines.contracts.schemas import PIN_TIME, categorical_column, is_known_late
 from pipelines.contracts.time import DAY_MS, HOUR_MS
-from pipelines.event_log.event_index import Bools, Ints
+from pipelines.event_log.event_index import Bools, Ints, order_by
 from pipelines.snapshot.features.vectors import UnitVectors
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import OrderedRows, PinIndex, Pointers, UserRows
 
 Floats = npt.NDArray[np.floating[Any]]
+Value = TypeVar("Value")
+
+
+class kept(Generic[Value]):  # noqa: N801  it is used as a decorator
+    """A property that is computed once for each object, by the one thread that the object is of.
+
+    Python 3.11's `cached_property` has one lock for all objects of a class, so that threads which
+    build shards side by side would wait for each other.
+    """
+
+    def __init__(self, compute: Callable[[Any], Value]) -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
+
+    @overload
+    def __get__(self, owner: None, kind: type) -> "kept[Value]": ...
+    @overload
+    def __get__(self, owner: object, kind: type) -> Value: ...
+    def __get__(self, owner: object | None, kind: type) -> "Value | kept[Value]":
+        """Return the value, computed where this is the first look at it."""
+        if owner is None:
+            return self
+        value = self._compute(owner)
+        # What stands in the object's own dictionary is found before this descriptor.
+        owner.__dict__[self._compute.__name__] = value
+        return value
 
 
 @dataclass(frozen=True)
@@ -48,35 +74,36 @@ class FeatureInputs:
         """The request of each example, [examples]."""
         return self.ordered.examples.request
 
-    @cached_property
+    @kept
     def asked_at(self) -> Ints:
         """The time of each example's request, [examples] milliseconds."""
         return self.ordered.requests.impressed_at[self.request]
 
-    @cached_property
+    @kept
     def request_known_at(self) -> Ints:
         """When the log first knew of an impression of each request, [requests] milliseconds."""
         known_at = np.asarray(self.ordered.examples.rows["known_at"])
         return np.minimum.reduceat(known_at, self.ordered.requests.first_example)
 
-    @cached_property
+    @kept
     def request_day_place(self) -> Ints:
         """The position of each request's day among the plan's days with requests, [requests]."""
         return np.searchsorted(self.plan.request_days, self.ordered.requests.impressed_at // DAY_MS)
 
-    @cached_property
+    @kept
     def popularity_place(self) -> Ints:
         """Where each example's pin and day stand in the pins' popularity, [examples]."""
-        request_day = self.ordered.requests.impressed_at // DAY_MS
-        return self.pins.popularity.places(request_day[self.request], self.pointers.example_pin_row)
+        day_place = self.request_day_place[self.request]
+        return self.pins.popularity.places_of(day_place, self.pointers.example_pin_row)
 
-    @cached_property
+    @kept
     def pin_touches(self) -> Touches:
         """The actions on each example's own pin."""
         pointers = self.pointers
-        return self._touches(pointers.timeline_pin_row, pointers.example_pin_row)
+        acted = pointers.pairs.of_action[pointers.is_in_timeline]
+        return self._touches(acted, pointers.pairs.of_example)
 
-    @cached_property
+    @kept
     def unit_vectors(self) -> UnitVectors:
         """The directions of the pins that the shard's examples and actions are about."""
         used = (self.pointers.timeline_pin_row, self.pointers.example_pin_row)
@@ -119,7 +146,7 @@ class FeatureInputs:
             return None
         return is_known_late(self._pin_known_at[pin_rows], times_ms)
 
-    @cached_property
+    @kept
     def _pin_known_at(self) -> Ints:
         return to_numpy(self.pins.table[PIN_TIME.name])
 
@@ -128,20 +155,30 @@ class FeatureInputs:
         return of_requests.astype(np.float32)[self.request]
 
     def _touches(self, timeline_keys: Ints, example_keys: Ints) -> Touches:
+        """Return the actions that share an example's key; a negative key is shared with nothing.
+
+        Keys are small: pairs, or codes of a categorical feature.
+        """
         timeline, pointers = self.pointers.timeline, self.pointers
-        if len(timeline_keys) == 0:
-            none = np.zeros(len(example_keys), dtype=np.int64)
-            return Touches(none, none)
+        num_rows, num_keys = len(timeline_keys), int(example_keys.max(initial=-1)) + 1
+        count, newest = (np.zeros(len(example_keys), dtype=np.int64) for _ in range(2))
         # Users stand one after another in the timeline. So, of the rows with one key in the order
         # of the timeline, those that a request sees stand together.
-        order = np.argsort(timeline_keys, kind="stable")
-        keys, num_rows = timeline_keys[order], len(order)
-        packed = keys * num_rows + order
-        base = example_keys * num_rows
-        first = np.searchsorted(packed, base + pointers.timeline_start[self.request])
-        end = np.searchsorted(packed, base + pointers.timeline_end[self.request])
-        newest = _running_maximum(timeline.acted_at[order], keys, timeline.user_id[order])
-        return Touches(end - first, newest[np.maximum(end - 1, 0)])
+        rows = np.flatnonzero((timeline_keys >= 0) & (timeline_keys < num_keys))
+        if len(rows) == 0:
+            return Touches(count, newest)
+        rows = rows[order_by(timeline_keys[rows])]
+        keys = timeline_keys[rows]
+        packed = keys * num_rows + rows
+        is_touched = np.zeros(num_keys + 1, dtype=bool)
+        is_touched[keys] = True
+        asked = np.flatnonzero(is_touched[example_keys])  # the last one is of negative keys
+        base, request = example_keys[asked] * num_rows, self.request[asked]
+        first = np.searchsorted(packed, base + pointers.timeline_start[request])
+        end = np.searchsorted(packed, base + pointers.timeline_end[request])
+        running = _running_maximum(timeline.acted_at[rows], keys, timeline.user_id[rows])
+        count[asked], newest[asked] = end - first, running[np.maximum(end - 1, 0)]
+        return Touches(count, newest)
 
 
 def log1p(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

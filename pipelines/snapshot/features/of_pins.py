@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.contracts.features.numeric import NumericFeature
-from pipelines.event_log.event_index import Ints
 from pipelines.snapshot.features.inputs import FeatureInputs, Floats, log1p, log1p_hours
 
 
@@ -49,5 +48,5 @@ def _positive_hours(passed_ms: npt.NDArray, is_known: npt.NDArray[np.bool_]) -> 
     return np.where(is_known, log1p_hours(np.where(is_known, passed_ms, 0)), np.float32(np.nan))
 
 
-def _count(seen: FeatureInputs, trailing_days: int) -> Ints:
+def _count(seen: FeatureInputs, trailing_days: int) -> npt.NDArray[np.int32]:
     return seen.pins.popularity.at(seen.popularity_place, trailing_days)

@@ -40,7 +40,7 @@ def user_activity(seen: FeatureInputs, feature: NumericFeature) -> Floats:
     """Return log1p of the user's actions that became known in the days before the request."""
     requests, pointers = seen.ordered.requests, seen.pointers
     window_ms = round(float(feature.option("days")) * DAY_MS)
-    index = EventIndex(pointers.timeline.user_id, pointers.timeline.known_at)
+    index = EventIndex(pointers.timeline.user_id, pointers.timeline.known_at, is_sorted=True)
     start = index.position(requests.user_id, requests.impressed_at - window_ms)
     return seen.per_example(log1p(pointers.timeline_end - start))
 

@@ -6,7 +6,10 @@ import pytest
 from pipelines.event_log.event_index import (
     ActionTimes,
     EventIndex,
+    Places,
+    distinct,
     has_recent_action,
+    order_by,
     place_in_run,
 )
 
@@ -25,6 +28,10 @@ def test_counts_are_those_of_counting_one_by_one(rng: np.random.Generator) -> No
         for k, s, e in zip(asked, start, end, strict=True)
     ]
     assert EventIndex(keys, times).count(asked, start, end).tolist() == expected
+    order = np.lexsort((times, keys))
+    index = EventIndex(keys[order], times[order], is_sorted=True)
+    assert index.count(asked, start, end).tolist() == expected
+    assert index.order.tolist() == list(range(200))
 
 
 def test_a_key_begins_where_its_earliest_event_is(rng: np.random.Generator) -> None:
@@ -62,3 +69,32 @@ def test_recent_actions_are_those_of_looking_one_by_one(rng: np.random.Generator
     assert 40 < sum(expected) < 360
     actions = ActionTimes(user, acted_at, known_at)
     assert has_recent_action(actions, asked, time, 60).tolist() == expected
+
+
+RANGES = [(0, 3), (-5, 5), (10**12, 10**12 + 2**40), (-(2**62), 2**62), (-(2**63), 2**63 - 1)]
+"""Of values that fit beside others in one integer, and of values that do not."""
+
+
+def test_rows_are_ordered_as_by_a_stable_sort_whatever_fits_together(
+    rng: np.random.Generator,
+) -> None:
+    for _ in range(500):
+        num_rows = int(rng.integers(0, 40))
+        columns = []
+        for low, high in rng.choice(RANGES, rng.integers(1, 6)).tolist():
+            values = rng.integers(low, high, num_rows, dtype=np.int64)
+            repeated = values[rng.integers(0, max(1, min(num_rows, 4)), num_rows)]
+            columns.append(repeated if rng.random() < 0.5 else values)
+        assert order_by(*columns).tolist() == np.lexsort(columns[::-1]).tolist()
+
+
+@pytest.mark.parametrize(("low", "high"), [*RANGES, (-(10**7), 5 * 10**7)])
+def test_places_are_those_of_looking_one_by_one(
+    rng: np.random.Generator, low: int, high: int
+) -> None:
+    values = distinct(rng.integers(low, high, 150, dtype=np.int64))
+    around = values[rng.integers(0, len(values), 50)]
+    asked = np.concatenate([values, around - 1, around + 1, [-(2**63), -1, 0, 2**63 - 1]])
+    expected = [values.tolist().index(a) if a in values else -1 for a in asked.tolist()]
+    assert Places(values).find(asked).tolist() == expected
+    assert Places(values[:0]).find(asked[:2]).tolist() == [-1, -1]

@@ -26,7 +26,7 @@ def test_an_action_counts_from_the_day_after_it_was_known_until_it_leaves_the_wi
     popularity = trailing_popularity(counts, PINS, DAYS, (2,))
     found = [totals_of(popularity, np.full(3, day), np.arange(3), 2) for day in DAYS]
     assert found == [[1, 1, 0], [2, 0, 1], [0, 0, 0]]
-    assert popularity.totals[2].tolist() == [1, 1, 2, 1]
+    assert popularity.totals[2].tolist() == [1, 2, 1, 1]  # nothing is kept of (pin, day) without
 
 
 def test_several_windows_are_counted_at_once() -> None:

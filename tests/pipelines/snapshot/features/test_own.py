@@ -191,17 +191,27 @@ def test_a_module_without_a_source_file_is_refused(tmp_path: Path, modules: Path
         build(tmp_path, config_of(NumericFeature(name="typed_in:feature")))
 
 
-def test_a_module_that_workers_do_not_find_is_refused(
+def test_workers_find_the_module_that_this_process_has_imported(
     log: Path, modules: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """This process has imported it; its folder is no longer on the path that workers get."""
+    """Its folder is no longer on the path: another process would not find it, a thread does."""
     (modules / "own_features.py").write_text(HEAD + COUNT_KNOWN)
     importlib.invalidate_caches()
     importlib.import_module("own_features")
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(modules)])
-    own = NumericFeature(name="own_features:feature", may_be_missing=True)
-    with pytest.raises(ConfigurationError, match="'own_features:feature' cannot be imported in"):
-        build(log, config_of(own), num_workers=2)
+    config = config_of(NumericFeature(name="own_features:feature", may_be_missing=True))
+    assert build(log, config, num_workers=2).digest == build(log, config, num_workers=1).digest
+
+
+def test_two_workers_never_call_a_function_at_once(log: Path, modules: Path) -> None:
+    """It would find another call's entry in its module while it sleeps."""
+    source = (
+        "import time\n\nimport numpy as np\n\nCALLS = []\n\n\ndef feature(seen):\n"
+        "    CALLS.append(seen)\n    time.sleep(0.01)\n    num_calls = len(CALLS)\n"
+        "    CALLS.pop()\n    return np.full(len(seen.examples.request), num_calls)\n"
+    )
+    snapshot = build_own(log, modules, source, num_workers=2)
+    assert set(column(snapshot, "num_own_features:feature")) == {1.0}
 
 
 def test_the_source_is_part_of_the_snapshots_identity(log: Path, modules: Path) -> None:

@@ -1,0 +1,131 @@
+"""The first pass reads many files as one, and tells and reads each as if it had been alone."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.time import DAY_MS
+from pipelines.event_log import reader
+from pipelines.event_log.first_seen import FirstSeen
+from pipelines.event_log.popularity import ActionCounts
+from pipelines.snapshot import spill
+from pipelines.snapshot.plan import WindowCounts
+from support.random_log import build, config_of, write_random_log
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    write_random_log(tmp_path / "event_log")
+    return tmp_path
+
+
+def change(path: Path, column: str, make: Callable[[pa.ChunkedArray], pa.ChunkedArray]) -> None:
+    rows = pq.read_table(path)
+    index = rows.schema.get_field_index(column)
+    pq.write_table(rows.set_column(index, column, make(rows[column])), path)
+
+
+def files_of(log: Path, table: str) -> list[Path]:
+    return sorted((log / "event_log" / table).rglob("*.parquet"))
+
+
+def put(column: pa.ChunkedArray, value: object) -> pa.Array:
+    """Return a column with its first value replaced."""
+    return pa.array([value, *column.to_pylist()[1:]], column.type)
+
+
+FAULTS = {
+    "null": ("pin_id", lambda found: put(found, None), "column 'pin_id' has 1 nulls"),
+    "another day": ("acted_at", lambda found: put(found, 946_684_800_001), "in the partition day="),
+    "seconds": ("known_at", lambda found: put(found, 1_600_000), "looks like|not a plausible time"),
+    "unknown type": ("action_type", lambda found: put(found, "sold"), "unknown action type 'sold'"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_one_of_many_files_is_told_of_that_file(log: Path, fault: str) -> None:
+    column, make, expected = FAULTS[fault]
+    path = files_of(log, "actions")[-6]
+    change(path, column, make)
+    with pytest.raises(DataContractError, match=expected) as caught:
+        build(log, config_of())
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_that_is_none_is_told_among_many(log: Path) -> None:
+    path = files_of(log, "impressions")[-5]
+    path.write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(DataContractError, match="not a readable Parquet file") as caught:
+        build(log, config_of())
+    assert str(path) in str(caught.value)
+
+
+def test_files_of_other_types_are_read_beside_the_others(log: Path) -> None:
+    """Read as one they would be filled up with nulls or refused; alone each has the contract's."""
+    before = build(log, config_of()).digest
+    change(files_of(log, "impressions")[-5], "user_id", lambda found: found.cast(pa.int32()))
+    change(files_of(log, "actions")[-6], "action_type", lambda found: found.dictionary_encode())
+    assert build(log, config_of()).digest == before
+
+
+def test_a_nullable_column_that_one_file_lacks_is_missed(log: Path) -> None:
+    path = files_of(log, "impressions")[-5]
+    pq.write_table(pq.read_table(path).drop_columns(["propensity"]), path)
+    with pytest.raises(DataContractError, match="missing column 'propensity'") as caught:
+        build(log, config_of())
+    assert str(path) in str(caught.value)
+
+
+def test_the_snapshot_does_not_depend_on_how_many_files_are_read_at_once(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is a file of a sound log opened twice."""
+    opened: list[str] = []
+    open_files = reader._open_files
+
+    def count(event_log, files):
+        opened.extend(file.path for file in files)
+        return open_files(event_log, files)
+
+    monkeypatch.setattr(reader, "_open_files", count)
+    digests = []
+    for num_files in (1, 3, 32):
+        opened.clear()
+        monkeypatch.setattr(spill, "FILES_PER_TASK", num_files)
+        digests.append(build(log, config_of()).digest)
+        assert len(opened) == len(set(opened)) > 20
+    assert len(set(digests)) == 1
+
+
+def test_counts_are_the_same_however_often_they_are_merged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same pins and days occur in all parts, which are merged once or after each."""
+    rng = np.random.default_rng(2)
+    parts = []
+    for _ in range(6):
+        pin_id, days = rng.integers(0, 5, 50), rng.integers(0, 3, (2, 50))
+        acted_at = days[0] * DAY_MS
+        known_at = acted_at + days[1] * DAY_MS + rng.integers(0, 9, 50)
+        seen = FirstSeen.of(pin_id, acted_at, known_at)
+        counts = ActionCounts.of(pin_id, acted_at, known_at)
+        parts.append(spill.SpillSummary(np.unique(pin_id), counts, seen, WindowCounts(1, 2)))
+    once = spill.merge_as_they_come(iter(parts))
+    monkeypatch.setattr(spill, "ROWS_WORTH_A_MERGE", 1)
+    often = spill.merge_as_they_come(iter(parts))
+    assert (
+        len(often.wanted_actions.pin_id)
+        < len(once.wanted_actions.pin_id)
+        == sum(len(part.wanted_actions.pin_id) for part in parts)
+    )
+    for found in (once, often):
+        assert found.num_impressions == (6, 12)
+        assert found.pin_ids.tolist() == [0, 1, 2, 3, 4]
+        assert int(found.wanted_actions.count.sum()) == 300
+        for name, values in vars(once.wanted_actions.merged()).items():
+            assert getattr(found.wanted_actions.merged(), name).tolist() == values.tolist()
+        for name, values in vars(once.first_seen).items():
+            assert getattr(found.first_seen, name).tolist() == values.tolist()
