@@ -128,7 +128,7 @@ def _events(
     event_log: EventLog, table: str, wanted: EventFilter, texts: dict[str, pa.DataType]
 ) -> Iterator[pa.Table]:
     for file in event_log.files_between(table, wanted.start_ms, wanted.end_ms):
-        yield _with_texts(read_events(event_log, file, wanted), texts)
+        yield _with_texts(read_events(event_log, (file,), wanted), texts)
 
 
 def _users(event_log: EventLog, plan: SnapshotPlan) -> Iterator[pa.Table]:
