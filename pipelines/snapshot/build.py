@@ -1,20 +1,18 @@
 """Writes the immutable, content-addressed training and holdout set of one run.
 
 There are two passes over the data. `spill` reads the event log once, checks it and deals its rows
-out by shard; then `kernel` builds each shard from its users' rows. Here both run over a pool of
-processes, and the bytes do not depend on how many. Not for judging the data: the data gate does.
+out by shard; then `kernel` builds each shard from its users' rows. Both run over a pool of
+processes here, or on a Spark cluster (`pipelines.snapshot.spark`), and the bytes depend on neither.
+Not for judging the data: the data gate does.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from pipelines.contracts.artifacts import EventCounts, ResolvedRun, ShardStats, Snapshot
+from pipelines.contracts.artifacts import EventCounts, FileDigest, ResolvedRun, Snapshot
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.files import digest_files, digest_of_files
-from pipelines.contracts.schemas import SHARD_FILES, SPLIT_HOLDOUT, SPLIT_TRAINING, label_column
 from pipelines.contracts.time import Window
 from pipelines.event_log.log_files import EventLog, open_event_log
 from pipelines.event_log.reader import check_nothing_from_the_future
@@ -24,15 +22,17 @@ from pipelines.snapshot.pins import PinCounts, open_pin_index, write_pins
 from pipelines.snapshot.plan import SnapshotPlan, WindowCounts, make_plan, shard_name
 from pipelines.snapshot.pool import choose_num_workers, run_all
 from pipelines.snapshot.publishing import publish
-from pipelines.snapshot.shard import ShardRows, ShardTables
+from pipelines.snapshot.shard import ShardRows, ShardSummary
+from pipelines.snapshot.spark.choice import chosen_cluster
 from pipelines.snapshot.spill import (
     SpillSummary,
+    SpillTask,
     make_tasks,
     merge_summaries,
     read_spilled,
     run_task,
 )
-from pipelines.snapshot.tables import write_arrow
+from pipelines.snapshot.tables import write_shard
 from pipelines.storage import join, scratch_folder, translated_errors
 
 
@@ -44,16 +44,6 @@ class ShardTask:
     plan: SnapshotPlan
     spilled: Path
     out: Path
-
-
-@dataclass(frozen=True)
-class ShardSummary:
-    """What was counted in one shard."""
-
-    stats: ShardStats
-    num_duplicate_impressions: int
-    num_positives: WindowCounts  # of the main head
-    event_counts: EventCounts
 
 
 def write_snapshot(
@@ -90,18 +80,43 @@ def write_snapshot(
     with (
         scratch_folder(snapshots_uri) as scratch,
         translated_errors(snapshots_uri, "building a snapshot in"),
+        chosen_cluster(snapshots_uri, scratch) as cluster,
     ):
         spilled, out = scratch / "spilled", scratch / "out"
-        out.mkdir()
+        for folder in (spilled, out):
+            folder.mkdir()
         spill_tasks = make_tasks(event_log, plan, spilled)
-        workers = num_workers or choose_num_workers(spill_tasks)
-        found = merge_summaries(list(run_all(run_task, spill_tasks, workers, "event log parts")))
+        engine = cluster or _ThisMachine(num_workers or choose_num_workers(spill_tasks))
+        found = engine.deal_out(spill_tasks, plan)
         _check_impressions(found.num_impressions, event_log, plan)
         pins = write_pins(event_log, found, plan, out, spilled)
-        shard_tasks = [ShardTask(n, plan, spilled, out) for n in range(plan.config.num_shards)]
-        shards = list(run_all(build_shard_files, shard_tasks, workers, "shards"))
+        shards = engine.build(plan, spilled, out)
         _check_positives(shards, plan)
-        return publish(_describe(snapshots_uri, plan, out, found, shards, pins), out)
+        snapshot = _describe(snapshots_uri, plan, engine.digests(out), found, shards, pins)
+        return publish(snapshot, out, engine.bring)
+
+
+@dataclass(frozen=True)
+class _ThisMachine:
+    """The engine of one machine: a pool of processes. A cluster has the same methods."""
+
+    num_workers: int
+
+    def deal_out(self, tasks: Sequence[SpillTask], plan: SnapshotPlan) -> SpillSummary:
+        """Do the first pass."""
+        return merge_summaries(list(run_all(run_task, tasks, self.num_workers, "event log parts")))
+
+    def build(self, plan: SnapshotPlan, spilled: Path, out: Path) -> Sequence[ShardSummary]:
+        """Do the second pass; the shards' files are in `out`, or where `bring` finds them."""
+        tasks = [ShardTask(shard, plan, spilled, out) for shard in range(plan.config.num_shards)]
+        return list(run_all(build_shard_files, tasks, self.num_workers, "shards"))
+
+    def digests(self, out: Path) -> tuple[FileDigest, ...]:
+        """Return all files of the snapshot, sorted by path."""
+        return digest_files(out)
+
+    def bring(self, uri: str) -> None:
+        """Bring to the snapshot what does not lie in `out`: nothing."""
 
 
 def check_covered(event_log: EventLog, plan: SnapshotPlan) -> None:
@@ -130,30 +145,10 @@ def build_shard_files(task: ShardTask) -> ShardSummary:
     tables = ("impressions", "actions", "users")
     rows = ShardRows(**{name: read_spilled(task.spilled, task.shard, name) for name in tables})
     built = build_shard(rows, open_pin_index(task.out, task.spilled, task.plan), task.plan)
-    folder = task.out / shard_name(task.shard)
+    name = shard_name(task.shard)
+    folder = task.out / name
     folder.mkdir()
-    for name in SHARD_FILES:
-        write_arrow(folder / f"{name}.arrow", getattr(built, name))
-    stats = ShardStats(
-        name=shard_name(task.shard),
-        num_users=len(np.unique(np.asarray(built.requests["user_id"]))),
-        num_actions=len(built.timeline),
-        num_requests=len(built.requests),
-        num_examples=len(built.examples),
-    )
-    num_positives = _count_positives(built, task.plan.features.main_head.name)
-    duplicates = built.num_duplicate_impressions
-    return ShardSummary(stats, duplicates, num_positives, built.event_counts)
-
-
-def _count_positives(built: ShardTables, head_name: str) -> WindowCounts:
-    label = np.asarray(built.examples[label_column(head_name)])
-    splits, num_examples = (np.asarray(built.requests[n]) for n in ("split", "num_examples"))
-    split = np.repeat(splits, num_examples)
-    return WindowCounts(
-        training=int(label[split == SPLIT_TRAINING].sum()),
-        holdout=int(label[split == SPLIT_HOLDOUT].sum()),
-    )
+    return write_shard(folder, name, built, task.plan)
 
 
 def _check_impressions(
@@ -194,13 +189,12 @@ def _sum(parts: Sequence[EventCounts]) -> EventCounts:
 def _describe(
     snapshots_uri: str,
     plan: SnapshotPlan,
-    out: Path,
+    files: tuple[FileDigest, ...],
     found: SpillSummary,
     shards: Sequence[ShardSummary],
     pins: PinCounts,
 ) -> Snapshot:
-    """Return the manifest of the files in `out`."""
-    files = digest_files(out)
+    """Return the manifest of the files."""
     digest = digest_of_files(files)
     return Snapshot(
         uri=join(snapshots_uri, digest[:16]),

@@ -3,11 +3,12 @@
 The pass also counts what the whole snapshot needs before any shard can be built: which pins are
 referenced, how often each was acted upon per day, and when each first appeared on each day; for the
 latter it also reads three columns of the days before training. Its memory is bounded by one file.
-On several machines, a repartition by `shard_of` takes its place. Tested in
+On several machines, `pipelines.snapshot.spark` runs it with a sink of its own. Tested in
 tests/pipelines/snapshot/test_purity.py.
 """
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,13 +131,16 @@ def read_spilled(folder: Path, shard: int, table: str) -> pa.Table | None:
     return pa.concat_tables(pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in found)
 
 
-class _ShardFiles:
-    """The Arrow files that a task deals its rows out to, one per shard; a stack closes them."""
+class DealtRows(ABC):
+    """A sink that splits a task's rows by shard; what becomes of a shard's rows is left open."""
 
-    def __init__(self, task: SpillTask, open_files: contextlib.ExitStack) -> None:
-        self._task, self._open_files = task, open_files
-        self._writers: dict[int, pa.ipc.RecordBatchFileWriter] = {}
+    def __init__(self, num_shards: int) -> None:
+        self._num_shards = num_shards
         self._first_width: FoundWidth | None = None
+
+    @abstractmethod
+    def put(self, shard: int, rows: pa.Table) -> None:
+        """Take rows of one shard."""
 
     def check_width(self, width: FoundWidth) -> None:
         """Refuse a file of users whose embeddings are of another width than an earlier file's.
@@ -155,13 +159,26 @@ class _ShardFiles:
         """Deal rows out by the shard of their user."""
         if len(rows) == 0:
             return
-        shards = shard_of(np.asarray(rows["user_id"]), self._task.plan.config.num_shards)
+        shards = shard_of(np.asarray(rows["user_id"]), self._num_shards)
         order = np.argsort(shards, kind="stable")
         rows = rows.take(pa.array(order)).combine_chunks()
         found, starts = np.unique(shards[order], return_index=True)
         ends = [*starts[1:], len(rows)]
         for shard, start, end in zip(found.tolist(), starts.tolist(), ends, strict=True):
-            self._writer(shard, rows.schema).write_table(rows.slice(start, end - start))
+            self.put(shard, rows.slice(start, end - start))
+
+
+class _ShardFiles(DealtRows):
+    """The Arrow files that a task deals its rows out to, one per shard; a stack closes them."""
+
+    def __init__(self, task: SpillTask, open_files: contextlib.ExitStack) -> None:
+        super().__init__(task.plan.config.num_shards)
+        self._task, self._open_files = task, open_files
+        self._writers: dict[int, pa.ipc.RecordBatchFileWriter] = {}
+
+    def put(self, shard: int, rows: pa.Table) -> None:
+        """Write rows to the shard's file."""
+        self._writer(shard, rows.schema).write_table(rows)
 
     def _writer(self, shard: int, schema: pa.Schema) -> pa.ipc.RecordBatchFileWriter:
         if shard not in self._writers:

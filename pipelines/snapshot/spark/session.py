@@ -1,0 +1,153 @@
+"""Opens the connection to Spark, and tells what Spark's errors mean.
+
+Not for what runs there (`cluster`, `executor`). Tested in tests/pipelines/snapshot/spark/ and
+tests/production/spark.
+"""
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    HomefeedError,
+    ProcessKilledError,
+    SparkUnavailableError,
+)
+from pipelines.settings import Settings
+
+log = logging.getLogger(__name__)
+INSTALL = "pip install 'homefeed-retrain[spark]'"
+_USUAL = {"spark.app.name": "homefeed snapshot", "spark.ui.showConsoleProgress": "false"}
+_ON_THIS_MACHINE = {
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.ui.enabled": "false",
+}
+"""Options where there is no cluster: nothing listens to the network."""
+_HOST_AND_PORT = re.compile(r"[\w.-]+:\d+")
+_LOST = re.compile(r"ExecutorLostFailure|Python worker exited unexpectedly|worker lost")
+_BROKEN = re.compile(
+    r"All masters are unresponsive|SparkContext was shut down|stopped SparkContext|"
+    r"Could not parse Master URL|Answer from Java side is empty|Connection refused|"
+    r"Error while sending or receiving|cancelled because SparkContext"
+)
+
+
+@contextlib.contextmanager
+def open_spark(settings: Settings) -> Iterator[Any]:
+    """Give a SparkContext: the one that there is, or a new one that ends with the block.
+
+    Raises:
+        ConfigurationError: PySpark or Java is missing, or an option is wrong.
+        SparkUnavailableError: the cluster is out of reach.
+    """
+    _require_pyspark()
+    from pyspark import SparkContext
+
+    if SparkContext._active_spark_context is not None:
+        yield SparkContext._active_spark_context
+        return
+    _require_java()
+    # Spark would start whatever `python3` is on the machines, which seldom has this project.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    with translated_spark_errors("connecting to Spark"):
+        context = SparkContext(conf=_conf_of(settings))
+    context.setLogLevel("ERROR")
+    log.info("Spark %s at %s", context.version, context.master)
+    try:
+        yield context
+    finally:
+        with contextlib.suppress(Exception):  # Of a broken connection nothing is left to stop.
+            context.stop()
+
+
+@contextlib.contextmanager
+def translated_spark_errors(doing: str) -> Iterator[None]:
+    """Turn Spark's errors into ours where trying again, or a person, can help.
+
+    Raises:
+        ProcessKilledError: executors or their Python died again and again.
+        SparkUnavailableError: the cluster or the connection to it is gone.
+    """
+    try:
+        yield
+    except HomefeedError:
+        raise
+    except Exception as error:
+        ours = explain(error, doing)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+def explain(error: Exception, doing: str) -> HomefeedError | None:
+    """Return an error of Spark as one of ours, or None where it is unforeseen."""
+    said = str(error)
+    line = next((each.strip() for each in said.splitlines() if _LOST.search(each)), "")
+    if line:
+        return ProcessKilledError(
+            f"{doing}: an executor or its Python was killed each time that Spark tried a task "
+            f"({line[:300]}), most often because memory ran out; expected all to live; raise "
+            f"spark.executor.memory and spark.executor.memoryOverhead in HOMEFEED_SPARK_OPTIONS, "
+            f"or snapshot.num_shards in the recipe, then retry"
+        )
+    if "JAVA_GATEWAY_EXITED" in said:
+        return ConfigurationError(
+            f"{doing}: Java ended at once ({said.splitlines()[0][:200]}); expected Java 17 or "
+            f"newer and options that Spark knows; look at what it wrote above, and correct "
+            f"JAVA_HOME or HOMEFEED_SPARK_OPTIONS"
+        )
+    line = next((each.strip() for each in said.splitlines() if _BROKEN.search(each)), "")
+    if line or isinstance(error, ConnectionError):
+        return SparkUnavailableError(
+            f"{doing}: the cluster cannot be reached, or the connection to it broke "
+            f"({(line or said)[:300]}); expected a master that answers for as long as a snapshot "
+            f"is built; check HOMEFEED_SPARK_MASTER and the master's own log, then retry"
+        )
+    return None
+
+
+def _conf_of(settings: Settings) -> Any:
+    """Return Spark's options: ours where the environment or `spark-submit` does not say more."""
+    from pyspark import SparkConf
+
+    conf = SparkConf()
+    conf.setAll(list(settings.spark_options.items()))
+    if master := settings.spark_master:
+        # A connection of Airflow's may name a standalone master by its host and port alone.
+        conf.setMaster(f"spark://{master}" if _HOST_AND_PORT.fullmatch(master) else master)
+    conf.setIfMissing("spark.master", "local[*]")
+    is_here = conf.get("spark.master", "").startswith("local")
+    for name, value in {**_USUAL, **(_ON_THIS_MACHINE if is_here else {})}.items():
+        conf.setIfMissing(name, value)
+    return conf
+
+
+def _require_pyspark() -> None:
+    try:
+        import pyspark  # noqa: F401 - to see whether it is there
+    except ImportError as error:
+        raise ConfigurationError(
+            f"HOMEFEED_SNAPSHOT_ENGINE is spark, and PySpark cannot be imported ({error}); "
+            f"expected it beside this project; install it with `{INSTALL}`, or set "
+            f"HOMEFEED_SNAPSHOT_ENGINE=local"
+        ) from error
+
+
+def _require_java() -> None:
+    home = os.environ.get("JAVA_HOME")
+    java = Path(home, "bin", "java") if home else Path(shutil.which("java") or "")
+    if "PYSPARK_GATEWAY_PORT" not in os.environ and not os.access(java, os.X_OK | os.F_OK):
+        raise ConfigurationError(
+            f"HOMEFEED_SNAPSHOT_ENGINE is spark, and there is no Java "
+            f"({f'JAVA_HOME is {home}' if home else 'none on the path'}); expected Java 17 or "
+            f"newer; install it (Debian: apt-get install openjdk-17-jre-headless, or a newer one), "
+            f"or set HOMEFEED_SNAPSHOT_ENGINE=local"
+        )
