@@ -1,7 +1,8 @@
 """A Spark standalone cluster on localhost for tests: a master and two workers, all from PySpark.
 
-Each is a Java process of its own, bound to 127.0.0.1, that is ended by its process id. Workers give
-an executor one core and start another one where it dies, as on machines of their own.
+Each is a Java process of its own, bound to 127.0.0.1, that is ended by its process id. Two
+applications find room at a time, each with an executor of one core on either worker. A worker
+starts another executor where one dies.
 """
 
 import contextlib
@@ -39,7 +40,10 @@ class SparkCluster:
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.ui.enabled": "false",
             "spark.driver.memory": "512m",
+            "spark.cores.max": str(NUM_WORKERS),
+            "spark.executor.cores": "1",
             "spark.executor.memory": "512m",
+            "spark.shuffle.io.maxRetries": "1",
             "spark.executor.extraJavaOptions": _JAVA_OPTIONS,
             "spark.driver.extraJavaOptions": _JAVA_OPTIONS,
         }
@@ -74,7 +78,7 @@ def spark_cluster(folder: Path, extra: Mapping[str, str]) -> Iterator[SparkClust
         workers = []
         for number in range(NUM_WORKERS):
             log, work = folder / f"worker-{number}.log", str(folder / f"work-{number}")
-            options = ["--cores", "1", "--memory", "1g", "--work-dir", work, master]
+            options = ["--cores", "2", "--memory", "1g", "--work-dir", work, master]
             workers.append(running.enter_context(_daemon(log, extra, "worker.Worker", *options)))
         for number in range(NUM_WORKERS):
             _wait_for(folder / f"worker-{number}.log", re.compile(r"(Successfully registered)"))
