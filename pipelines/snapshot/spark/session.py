@@ -9,9 +9,9 @@ import logging
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from pipelines.contracts.errors import (
@@ -31,6 +31,8 @@ _ON_THIS_MACHINE = {
     "spark.ui.enabled": "false",
 }
 """Options where there is no cluster: nothing listens to the network."""
+_END_S = 10.0
+"""How long Java may take to end, in seconds."""
 _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+")
 _LOST = re.compile(r"ExecutorLostFailure|Python worker exited unexpectedly|worker lost")
 _BROKEN = re.compile(
@@ -66,6 +68,7 @@ def open_spark(settings: Settings) -> Iterator[Any]:
     finally:
         with contextlib.suppress(Exception):  # Of a broken connection nothing is left to stop.
             context.stop()
+        _end_java()
 
 
 @contextlib.contextmanager
@@ -130,6 +133,28 @@ def _conf_of(settings: Settings) -> Any:
     return conf
 
 
+def _end_java() -> None:
+    """End the Java process that PySpark has started for this one, and would keep until its end.
+
+    A stage may go on for hours after its snapshot is built. The Java process of `spark-submit` is
+    this one's parent, and stays.
+    """
+    from pyspark import SparkContext
+
+    gateway: Any = SparkContext._gateway
+    java = getattr(gateway, "proc", None)
+    if java is None:
+        return
+    with contextlib.suppress(Exception):
+        gateway.shutdown()
+    SparkContext._gateway = SparkContext._jvm = None
+    java.stdin.close()  # Java ends when nobody can speak to it any more.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        java.wait(timeout=_END_S)
+    java.kill()
+    java.wait()
+
+
 def _require_pyspark() -> None:
     try:
         import pyspark  # noqa: F401 - to see whether it is there
@@ -143,8 +168,9 @@ def _require_pyspark() -> None:
 
 def _require_java() -> None:
     home = os.environ.get("JAVA_HOME")
-    java = Path(home, "bin", "java") if home else Path(shutil.which("java") or "")
-    if "PYSPARK_GATEWAY_PORT" not in os.environ and not os.access(java, os.X_OK | os.F_OK):
+    java = shutil.which("java", path=f"{home}/bin" if home else None)
+    # The driver of `spark-submit` finds the variable, and a Java that runs already.
+    if java is None and "PYSPARK_GATEWAY_PORT" not in os.environ:
         raise ConfigurationError(
             f"HOMEFEED_SNAPSHOT_ENGINE is spark, and there is no Java "
             f"({f'JAVA_HOME is {home}' if home else 'none on the path'}); expected Java 17 or "

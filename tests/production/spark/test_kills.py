@@ -26,7 +26,7 @@ from support.spark_cluster import REPOSITORY, SparkCluster, environment
 from support.worlds import write_planted_world
 
 pytestmark = [pytest.mark.production, pytest.mark.services, pytest.mark.slow]
-NUM_SHARDS = 40
+NUM_SHARDS = 24
 COMMAND_LINE = REPOSITORY / "pipelines" / "cli" / "__main__.py"
 _TIMEOUT_S = 90.0
 

@@ -1,0 +1,57 @@
+"""Errors on executors: what is final is a result, what may pass is tried again. No Spark is needed."""
+
+from functools import partial
+
+import pytest
+
+from pipelines.contracts.errors import DataContractError, TransientStorageError
+from pipelines.recipes import smoke
+from pipelines.snapshot.plan import plan_of
+from pipelines.snapshot.spark import executor
+from pipelines.snapshot.spark.cluster import max_failures
+from pipelines.snapshot.spark.executor import Job, Refusal, merge_found
+from pipelines.snapshot.spill import SpillSummary
+from support.runs import PLANTED_AS_OF
+
+JOB = Job(plan_of(smoke(), PLANTED_AS_OF), {}, max_failures=4)
+
+
+def fail(error: Exception) -> None:
+    raise error
+
+
+def test_bad_data_is_a_result() -> None:
+    error = DataContractError("bad")
+    assert executor._or_refusal(JOB, 7, partial(fail, error)) == Refusal(7, error)
+
+
+@pytest.mark.parametrize("error", [TransientStorageError("slow"), OSError(5, "input/output")])
+def test_what_may_pass_is_left_to_spark_until_its_last_attempt(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "_is_last_attempt", lambda job: False)
+    with pytest.raises(type(error)):
+        executor._or_refusal(JOB, 7, partial(fail, error))
+    monkeypatch.setattr(executor, "_is_last_attempt", lambda job: True)
+    made = executor._or_refusal(JOB, 7, partial(fail, error))
+    assert isinstance(made, Refusal) and isinstance(made.error, TransientStorageError)
+
+
+def test_a_defect_is_left_to_spark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "_is_last_attempt", lambda job: True)
+    with pytest.raises(ZeroDivisionError):
+        executor._or_refusal(JOB, 7, partial(fail, ZeroDivisionError()))
+
+
+def test_of_several_refusals_that_of_the_first_part_counts() -> None:
+    second, first = (Refusal(n, DataContractError(str(n))) for n in (5, 2))
+    assert merge_found([SpillSummary(), second, first, SpillSummary()]) == first
+    assert isinstance(merge_found([SpillSummary(), SpillSummary()]), SpillSummary)
+
+
+@pytest.mark.parametrize(
+    ("master", "option", "expected"),
+    [("local[*]", "4", 1), ("local[2,3]", "4", 3), ("spark://m:7077", "4", 4), ("yarn", "8", 8)],
+)
+def test_how_often_spark_tries_a_task(master: str, option: str, expected: int) -> None:
+    assert max_failures(master, {"spark.task.maxFailures": option}) == expected
