@@ -33,7 +33,7 @@ class SparkCluster:
     master: str
     workers: tuple[psutil.Process, ...]
 
-    def settings(self) -> dict[str, str]:
+    def settings(self, executor_memory: str = "512m") -> dict[str, str]:
         """Return the variables by which a build is done here."""
         options = {
             "spark.driver.host": "127.0.0.1",
@@ -42,7 +42,7 @@ class SparkCluster:
             "spark.driver.memory": "512m",
             "spark.cores.max": str(NUM_WORKERS),
             "spark.executor.cores": "1",
-            "spark.executor.memory": "512m",
+            "spark.executor.memory": executor_memory,
             "spark.shuffle.io.maxRetries": "1",
             "spark.executor.extraJavaOptions": _JAVA_OPTIONS,
             "spark.driver.extraJavaOptions": _JAVA_OPTIONS,
@@ -55,21 +55,27 @@ class SparkCluster:
 
     def executors(self) -> list[psutil.Process]:
         """Return the executors' Java processes."""
-        return [
-            child
-            for worker in self.workers
-            for child in worker.children()
-            if any("CoarseGrainedExecutorBackend" in word for word in child.cmdline())
-        ]
+        children = (child for worker in self.workers for child in worker.children())
+        return [child for child in children if _is_executor(child)]
+
+
+def _is_executor(process: psutil.Process) -> bool:
+    try:
+        return any("CoarseGrainedExecutorBackend" in word for word in process.cmdline())
+    except psutil.NoSuchProcess:  # It has ended since.
+        return False
 
 
 @contextlib.contextmanager
-def spark_cluster(folder: Path, extra: Mapping[str, str]) -> Iterator[SparkCluster]:
+def spark_cluster(
+    folder: Path, extra: Mapping[str, str], worker_memory: str = "1g"
+) -> Iterator[SparkCluster]:
     """Start a master and two workers, and end them.
 
     Args:
         folder: for their logs and the executors' work.
         extra: variables of the executors' environment.
+        worker_memory: what the executors of one worker may ask for together.
     """
     with contextlib.ExitStack() as running:
         log = folder / "master.log"
@@ -78,7 +84,7 @@ def spark_cluster(folder: Path, extra: Mapping[str, str]) -> Iterator[SparkClust
         workers = []
         for number in range(NUM_WORKERS):
             log, work = folder / f"worker-{number}.log", str(folder / f"work-{number}")
-            options = ["--cores", "2", "--memory", "1g", "--work-dir", work, master]
+            options = ["--cores", "2", "--memory", worker_memory, "--work-dir", work, master]
             workers.append(running.enter_context(_daemon(log, extra, "worker.Worker", *options)))
         for number in range(NUM_WORKERS):
             _wait_for(folder / f"worker-{number}.log", re.compile(r"(Successfully registered)"))

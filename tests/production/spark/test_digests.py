@@ -12,12 +12,14 @@ import pytest
 from pipelines import storage
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import RunConfig
+from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.recipes import completejourney, smoke, world
 from pipelines.snapshot.build import write_snapshot
 from pipelines.sources.completejourney.adapter import CompleteJourneyAdapter
 from pipelines.sources.publish import ingest
 from pipelines.sources.world.adapter import WorldAdapter
+from support import random_log
 from support.faulty_proxy import FaultyProxy
 from support.runs import PLANTED_AS_OF, make_run
 from support.s3_server import BUCKET, use_s3
@@ -46,7 +48,7 @@ def assert_same(local: Snapshot, spark: Snapshot) -> None:
     verify_files(spark, storage.local_path(spark.uri))
 
 
-@pytest.mark.parametrize("kind", ["planted", "skewed", "world", "completejourney"])
+@pytest.mark.parametrize("kind", ["planted", "skewed", "world", "own function", "completejourney"])
 def test_the_digest_is_that_of_one_machine(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -57,6 +59,10 @@ def test_the_digest_is_that_of_one_machine(
     elif kind == "skewed":
         write_skewed_log(log)
         assert all(user > 0.09 and pin > 0.29 for user, pin in shares(log).values()), shares(log)
+    elif kind == "own function":
+        random_log.write_random_log(log)
+        own = NumericFeature(name="support.own_on_executors:num_known_actions", may_be_missing=True)
+        config, as_of = random_log.config_of(own), random_log.AS_OF
     elif kind == "world":
         ingest(WorldAdapter(SMALL), str(log))
         config, as_of = with_shards(world(), 3), END

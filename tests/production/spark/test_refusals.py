@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ import pytest
 from pipelines import storage
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.snapshot.build import write_snapshot
 from pipelines.snapshot.plan import shard_of
 from pipelines.snapshot.spark import placing
+from support import random_log
 from support.runs import make_run
 from support.tiny_log import (
     TINY_AS_OF,
@@ -92,9 +95,11 @@ FAULTS: dict[str, Callable[[Path], None]] = {
 }
 
 
-def refused(folder: Path, place: str, config: RunConfig) -> tuple[type, str]:
+def refused(
+    folder: Path, place: str, config: RunConfig, as_of: datetime = TINY_AS_OF
+) -> tuple[type, str]:
     """Return the error of a build, and check that nothing was published."""
-    run = make_run(folder, config, TINY_AS_OF, workspace_uri=storage.to_uri(folder / place))
+    run = make_run(folder, config, as_of, workspace_uri=storage.to_uri(folder / place))
     with pytest.raises(HomefeedError) as caught:
         write_snapshot(run)
     assert storage.list_names(storage.join(run.workspace_uri, "snapshots")) == []
@@ -111,6 +116,18 @@ def test_what_is_refused_is_refused_with_the_same_words(
     local = refused(tmp_path, "local", config)
     request.getfixturevalue("by_spark")
     assert refused(tmp_path, "spark", config) == local
+
+
+def test_an_own_function_that_is_refused_is_refused_with_the_same_words(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """On the executors it says nothing of some requests, without having been allowed to."""
+    random_log.write_random_log(tmp_path / "event_log")
+    own = NumericFeature(name="support.own_on_executors:num_known_actions")
+    config, as_of = random_log.config_of(own), random_log.AS_OF
+    local = refused(tmp_path, "local", config, as_of)
+    request.getfixturevalue("by_spark")
+    assert refused(tmp_path, "spark", config, as_of) == local
 
 
 def test_an_executor_with_other_code_is_refused(

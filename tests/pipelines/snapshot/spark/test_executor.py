@@ -1,4 +1,4 @@
-"""Errors on executors: what is final is a result, what may pass is tried again. No Spark is needed."""
+"""Errors on executors: what is final is a result, what may pass is tried again. Needs no Spark."""
 
 from functools import partial
 
