@@ -35,6 +35,7 @@ _END_S = 10.0
 """How long Java may take to end, in seconds."""
 _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+")
 _LOST = re.compile(r"ExecutorLostFailure|Python worker exited unexpectedly|worker lost")
+_UNLIKE = re.compile(r"ModuleNotFoundError|PYTHON_VERSION_MISMATCH|Cannot run program .*python")
 _BROKEN = re.compile(
     r"All masters are unresponsive|SparkContext was shut down|stopped SparkContext|"
     r"Could not parse Master URL|Answer from Java side is empty|Connection refused|"
@@ -106,6 +107,14 @@ def explain(error: Exception, doing: str) -> HomefeedError | None:
             f"{doing}: Java ended at once ({said.splitlines()[0][:200]}); expected Java 17 or "
             f"newer and options that Spark knows; look at what it wrote above, and correct "
             f"JAVA_HOME or HOMEFEED_SPARK_OPTIONS"
+        )
+    line = next((each.strip() for each in said.splitlines() if _UNLIKE.search(each)), "")
+    if line:
+        return ConfigurationError(
+            f"{doing}: an executor's Python is not like the driver's ({line[:300]}); expected this "
+            f"project, its dependencies and the recipe's own modules on every machine of the "
+            f"cluster, under the same version of Python; install them there, and name that Python "
+            f"in PYSPARK_PYTHON"
         )
     line = next((each.strip() for each in said.splitlines() if _BROKEN.search(each)), "")
     if line or isinstance(error, ConnectionError):

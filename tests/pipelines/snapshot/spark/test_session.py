@@ -65,6 +65,12 @@ def test_an_engine_that_nobody_knows_is_refused() -> None:
         (KILLED, ProcessKilledError, r"ExecutorLostFailure.*spark\.executor\.memoryOverhead"),
         ("All masters are unresponsive! Giving up.", SparkUnavailableError, "SPARK_MASTER"),
         ("Job 1 cancelled because SparkContext was shut down", SparkUnavailableError, "connection"),
+        ("x\nModuleNotFoundError: No module named 'pyarrow'", ConfigurationError, "PYSPARK_PYTHON"),
+        (
+            'Cannot run program "/no/python3": error=2',
+            ConfigurationError,
+            "no/python3.*every machi",
+        ),
         ("[JAVA_GATEWAY_EXITED] Java gateway process exited", ConfigurationError, "Java 17"),
     ],
 )
