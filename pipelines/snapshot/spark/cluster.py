@@ -34,8 +34,8 @@ from pipelines.snapshot.spark.executor import (
     merge_found,
     read_part,
 )
+from pipelines.snapshot.spark.failures import translated_spark_errors
 from pipelines.snapshot.spark.placing import SharedFolder, StoreFolder
-from pipelines.snapshot.spark.session import translated_spark_errors
 from pipelines.snapshot.spill import SpillSummary, SpillTask
 
 log = logging.getLogger(__name__)

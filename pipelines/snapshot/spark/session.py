@@ -1,7 +1,7 @@
-"""Opens the connection to Spark, and tells what Spark's errors mean.
+"""Opens the connection to Spark, and ends it.
 
-Not for what runs there (`cluster`, `executor`). Tested in tests/pipelines/snapshot/spark/ and
-tests/production/spark.
+Not for what runs there (`cluster`, `executor`), nor for what its errors mean (`failures`). Tested
+in tests/pipelines/snapshot/spark/test_session.py and tests/production/spark.
 """
 
 import contextlib
@@ -14,13 +14,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.contracts.errors import (
-    ConfigurationError,
-    HomefeedError,
-    ProcessKilledError,
-    SparkUnavailableError,
-)
+from pipelines.contracts.errors import ConfigurationError
 from pipelines.settings import Settings
+from pipelines.snapshot.spark.failures import translated_spark_errors
 
 log = logging.getLogger(__name__)
 INSTALL = "pip install 'homefeed-retrain[spark]'"
@@ -34,13 +30,6 @@ _ON_THIS_MACHINE = {
 _END_S = 10.0
 """How long Java may take to end, in seconds."""
 _HOST_AND_PORT = re.compile(r"[\w.-]+:\d+")
-_LOST = re.compile(r"ExecutorLostFailure|Python worker exited unexpectedly|worker lost")
-_UNLIKE = re.compile(r"ModuleNotFoundError|PYTHON_VERSION_MISMATCH|Cannot run program .*python")
-_BROKEN = re.compile(
-    r"All masters are unresponsive|SparkContext was shut down|stopped SparkContext|"
-    r"Could not parse Master URL|Answer from Java side is empty|Connection refused|"
-    r"Error while sending or receiving|cancelled because SparkContext"
-)
 
 
 @contextlib.contextmanager
@@ -60,70 +49,18 @@ def open_spark(settings: Settings) -> Iterator[Any]:
     _require_java()
     # Spark would start whatever `python3` is on the machines, which seldom has this project.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    with translated_spark_errors("connecting to Spark"):
-        context = SparkContext(conf=_conf_of(settings))
-    context.setLogLevel("ERROR")
-    log.info("Spark %s at %s", context.version, context.master)
     try:
-        yield context
+        with translated_spark_errors("connecting to Spark"):
+            context = SparkContext(conf=_conf_of(settings))
+        context.setLogLevel("ERROR")
+        log.info("Spark %s at %s", context.version, context.master)
+        try:
+            yield context
+        finally:
+            with contextlib.suppress(Exception):  # Of a broken connection nothing is left to stop.
+                context.stop()
     finally:
-        with contextlib.suppress(Exception):  # Of a broken connection nothing is left to stop.
-            context.stop()
         _end_java()
-
-
-@contextlib.contextmanager
-def translated_spark_errors(doing: str) -> Iterator[None]:
-    """Turn Spark's errors into ours where trying again, or a person, can help.
-
-    Raises:
-        ProcessKilledError: executors or their Python died again and again.
-        SparkUnavailableError: the cluster or the connection to it is gone.
-    """
-    try:
-        yield
-    except HomefeedError:
-        raise
-    except Exception as error:
-        ours = explain(error, doing)
-        if ours is None:
-            raise
-        raise ours from error
-
-
-def explain(error: Exception, doing: str) -> HomefeedError | None:
-    """Return an error of Spark as one of ours, or None where it is unforeseen."""
-    said = str(error)
-    line = next((each.strip() for each in said.splitlines() if _LOST.search(each)), "")
-    if line:
-        return ProcessKilledError(
-            f"{doing}: an executor or its Python was killed each time that Spark tried a task "
-            f"({line[:300]}), most often because memory ran out; expected all to live; raise "
-            f"spark.executor.memory and spark.executor.memoryOverhead in HOMEFEED_SPARK_OPTIONS, "
-            f"or snapshot.num_shards in the recipe, then retry"
-        )
-    if "JAVA_GATEWAY_EXITED" in said:
-        return ConfigurationError(
-            f"{doing}: Java ended at once ({said.splitlines()[0][:200]}); expected Java 17 or "
-            f"newer and options that Spark knows; look at what it wrote above, and correct "
-            f"JAVA_HOME or HOMEFEED_SPARK_OPTIONS"
-        )
-    line = next((each.strip() for each in said.splitlines() if _UNLIKE.search(each)), "")
-    if line:
-        return ConfigurationError(
-            f"{doing}: an executor's Python is not like the driver's ({line[:300]}); expected this "
-            f"project, its dependencies and the recipe's own modules on every machine of the "
-            f"cluster, under the same version of Python; install them there, and name that Python "
-            f"in PYSPARK_PYTHON"
-        )
-    line = next((each.strip() for each in said.splitlines() if _BROKEN.search(each)), "")
-    if line or isinstance(error, ConnectionError):
-        return SparkUnavailableError(
-            f"{doing}: the cluster cannot be reached, or the connection to it broke "
-            f"({(line or said)[:300]}); expected a master that answers for as long as a snapshot "
-            f"is built; check HOMEFEED_SPARK_MASTER and the master's own log, then retry"
-        )
-    return None
 
 
 def _conf_of(settings: Settings) -> Any:
