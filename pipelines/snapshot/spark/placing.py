@@ -18,6 +18,7 @@ comes first. Tested in tests/production/spark and tests/pipelines/snapshot/spark
 """
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -70,9 +71,7 @@ class SharedFolder:
         attempt.mkdir()
         try:
             yield attempt
-            with contextlib.suppress(FileExistsError):
-                if not (self.scratch / "out" / name).exists():
-                    os.rename(attempt, self.scratch / "out" / name)
+            _put_first(attempt, self.scratch / "out" / name)
         finally:
             shutil.rmtree(attempt, ignore_errors=True)
 
@@ -96,6 +95,15 @@ class SharedFolder:
             f"same path as the driver; put HOMEFEED_WORKSPACE on a file system that all of them "
             f"mount, or into an object store (s3://...)"
         )
+
+
+def _put_first(folder: Path, target: Path) -> None:
+    """Give a folder its name, unless another attempt was quicker: its bytes are the same."""
+    try:
+        os.rename(folder, target)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
 
 
 @dataclass(frozen=True)

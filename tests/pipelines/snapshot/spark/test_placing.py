@@ -34,9 +34,9 @@ def test_a_shard_is_there_when_it_is_whole(scratch: Path) -> None:
 
 
 def test_an_attempt_that_fails_leaves_nothing(scratch: Path) -> None:
-    with pytest.raises(OSError, match="full"), SharedFolder(scratch).receive(NAME) as folder:
+    with pytest.raises(OSError, match="there"), SharedFolder(scratch).receive(NAME) as folder:
         write(folder)
-        raise OSError(28, "full")
+        raise FileExistsError(17, "there")
     assert list((scratch / "out").iterdir()) == list((scratch / "attempts").iterdir()) == []
 
 
