@@ -44,6 +44,7 @@ class SparkCluster:
             "spark.executor.cores": "1",
             "spark.executor.memory": executor_memory,
             "spark.shuffle.io.maxRetries": "1",
+            "spark.task.maxFailures": "2",
             "spark.executor.extraJavaOptions": _JAVA_OPTIONS,
             "spark.driver.extraJavaOptions": _JAVA_OPTIONS,
         }
