@@ -69,6 +69,8 @@ def write_snapshot(
         ConfigurationError: the workspace cannot be written, or the recipe's own features are
             refused.
         TransientStorageError: the storage failed or is full.
+        ProcessKilledError: a process or an executor was killed.
+        SparkUnavailableError: a cluster builds snapshots here, and is out of reach.
     """
     plan = make_plan(run, passed_over)
     check_features(plan)

@@ -31,12 +31,20 @@ class _Meaning(NamedTuple):
 
 _MEANINGS = (
     _Meaning(
-        re.compile(r"ExecutorLostFailure|Python worker exited unexpectedly|worker lost"),
+        re.compile(
+            r"ExecutorLostFailure|Python worker exited unexpectedly|worker lost|MemoryError"
+        ),
         ProcessKilledError,
         "an executor or its Python was killed each time that Spark tried a task, most often "
         "because memory ran out; expected all to live; raise spark.executor.memory and "
         "spark.executor.memoryOverhead in HOMEFEED_SPARK_OPTIONS, or snapshot.num_shards in the "
         "recipe, then retry",
+    ),
+    _Meaning(
+        re.compile(r"is bigger than spark\.driver\.maxResultSize"),
+        ConfigurationError,
+        "what was counted of pins and days is more than the driver takes; expected it to fit; "
+        "raise spark.driver.maxResultSize and spark.driver.memory in HOMEFEED_SPARK_OPTIONS",
     ),
     _Meaning(
         re.compile("JAVA_GATEWAY_EXITED"),

@@ -13,6 +13,8 @@ KILLED = """An error occurred while calling z:org.apache.spark.api.python.Python
 : org.apache.spark.SparkException: Job aborted due to stage failure: Task 3 in stage 1.0 failed 4
 Lost task 3.3 in stage 1.0 (TID 9) (executor 5): ExecutorLostFailure (executor 5 exited caused by
 """
+TOO_MUCH = """Total size of serialized results of 3 tasks (1100.0 MiB) is bigger than \
+spark.driver.maxResultSize (1024.0 MiB)"""
 NO_PYTHON = """: org.apache.spark.SparkException: Job aborted due to stage failure: Task 2 failed
 Lost task 2.3 in stage 0.0: java.io.IOException: Cannot run program "/no/python3": error=2
 """
@@ -25,6 +27,8 @@ Lost task 2.3 in stage 0.0: java.io.IOException: Cannot run program "/no/python3
         ("All masters are unresponsive! Giving up.", SparkUnavailableError, "SPARK_MASTER"),
         ("Job 1 cancelled because SparkContext was shut down", SparkUnavailableError, "connection"),
         ("x\nModuleNotFoundError: No module named 'pyarrow'", ConfigurationError, "PYSPARK_PYTHON"),
+        ("java.lang.OutOfMemoryError: Java heap space", ProcessKilledError, "executor.memory "),
+        (TOO_MUCH, ConfigurationError, "driver.maxResultSize and spark.driver.memory in HOMEFEED"),
         (NO_PYTHON, ConfigurationError, "no/python3.*on every machine"),
         ("Could not parse Master URL: 'sparkk://x'", ConfigurationError, "sparkk://x.*SPARK_MAS"),
         ("[JAVA_GATEWAY_EXITED] Java gateway process exited", ConfigurationError, "Java 17"),
