@@ -36,6 +36,7 @@ from pipelines.snapshot.spark.executor import (
 )
 from pipelines.snapshot.spark.failures import translated_spark_errors
 from pipelines.snapshot.spark.placing import SharedFolder, StoreFolder
+from pipelines.snapshot.spark.progress import telling
 from pipelines.snapshot.spill import SpillSummary, SpillTask
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,10 @@ class Cluster:
         num_collectors = max(1, math.isqrt(len(tasks)))
         job = Job(plan, code_of(plan), self._max_failures)
         log.info("%d event log parts go to Spark", len(tasks))
-        with translated_spark_errors("reading the event log on Spark"):
+        with (
+            translated_spark_errors("reading the event log on Spark"),
+            telling(self._context.statusTracker(), "event log parts"),
+        ):
             parts = self._context.parallelize([*map(_alone, tasks)], max(1, len(tasks)))
             read = parts.mapPartitions(functools.partial(read_part, job, num_collectors))
             num_shards = plan.config.num_shards
@@ -88,7 +92,10 @@ class Cluster:
         job = Job(plan, code_of(plan), self._max_failures, pins, self._place)
         num_shards = plan.config.num_shards
         log.info("%d shards go to Spark", num_shards)
-        with translated_spark_errors("building shards on Spark"):
+        with (
+            translated_spark_errors("building shards on Spark"),
+            telling(self._context.statusTracker(), "shards"),
+        ):
             shards = self._shuffled.mapPartitionsWithIndex(functools.partial(build_part, job))
             made: list[BuiltShard | Refusal] = self._run(shards, range(num_shards))
         for each in made:
