@@ -77,7 +77,7 @@ class Cluster:
         found = merge_found(collected)
         if isinstance(found, Refusal):
             raise found.error
-        return found
+        return in_order_of_files(found)
 
     def build(self, plan: SnapshotPlan, spilled: Path, out: Path) -> Sequence[ShardSummary]:
         """Do the second pass; the shards' files are where the executors put them.
@@ -143,6 +143,15 @@ def max_failures(master: str, conf: Any) -> int:
         _, _, last = master.rstrip("]").partition(",")
         return int(last) if last.isdigit() else 1
     return int(conf.get("spark.task.maxFailures", "4"))
+
+
+def in_order_of_files(found: SpillSummary) -> SpillSummary:
+    """Return what was found as one machine gives it; summaries come together in any order.
+
+    Of embeddings of two widths the message names the first file.
+    """
+    widths = sorted(found.user_widths, key=lambda width: width.path)
+    return dataclasses.replace(found, user_widths=tuple(widths))
 
 
 def _alone(task: SpillTask) -> SpillTask:
