@@ -37,6 +37,7 @@ from pipelines.snapshot.spark.executor import (
 from pipelines.snapshot.spark.failures import translated_spark_errors
 from pipelines.snapshot.spark.placing import SharedFolder, StoreFolder
 from pipelines.snapshot.spark.progress import telling
+from pipelines.snapshot.spark.summaries import PackedSummary, unpack
 from pipelines.snapshot.spill import SpillSummary, SpillTask
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,8 @@ class Cluster:
             ProcessKilledError: executors died again and again.
             SparkUnavailableError: the connection to the cluster broke.
         """
-        num_collectors = max(1, math.isqrt(len(tasks)))
+        tasks_together = max(1, math.isqrt(len(tasks)))
+        num_collectors = math.ceil(len(tasks) / tasks_together)
         job = Job(plan, code_of(plan), self._max_failures)
         log.info("%d event log parts go to Spark", len(tasks))
         with (
@@ -67,7 +69,7 @@ class Cluster:
             telling(self._context.statusTracker(), "event log parts"),
         ):
             parts = self._context.parallelize([*map(_alone, tasks)], max(1, len(tasks)))
-            read = parts.mapPartitions(functools.partial(read_part, job, num_collectors))
+            read = parts.mapPartitions(functools.partial(read_part, job, tasks_together))
             num_shards = plan.config.num_shards
             self._shuffled = read.partitionBy(num_shards + num_collectors, _as_it_is)
             collected = self._run(
@@ -77,7 +79,7 @@ class Cluster:
         found = merge_found(collected)
         if isinstance(found, Refusal):
             raise found.error
-        return in_order_of_files(found)
+        return in_order_of_files(unpack(found))
 
     def build(self, plan: SnapshotPlan, spilled: Path, out: Path) -> Sequence[ShardSummary]:
         """Do the second pass; the shards' files are where the executors put them.
@@ -163,5 +165,5 @@ def _as_it_is(partition: int) -> int:
     return partition
 
 
-def _merge_pairs(pairs: Any) -> list[SpillSummary | Refusal]:
+def _merge_pairs(pairs: Any) -> list[PackedSummary | Refusal]:
     return [merge_found(found for _, found in pairs)]

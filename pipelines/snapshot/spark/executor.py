@@ -23,7 +23,8 @@ from pipelines.snapshot.plan import SnapshotPlan, shard_name
 from pipelines.snapshot.shard import ShardSummary
 from pipelines.snapshot.spark.blocks import Block, BlocksByShard, rows_of
 from pipelines.snapshot.spark.placing import ShardPlace
-from pipelines.snapshot.spill import SpillSummary, SpillTask, deal_out, merge_summaries
+from pipelines.snapshot.spark.summaries import PackedSummary, merge_packed, pack
+from pipelines.snapshot.spill import SpillTask, deal_out
 from pipelines.snapshot.tables import write_shard
 
 Value = TypeVar("Value")
@@ -63,19 +64,26 @@ def code_of(plan: SnapshotPlan) -> dict[str, str]:
 
 
 def read_part(
-    job: Job, num_collectors: int, tasks: Iterable[SpillTask]
-) -> Iterator[tuple[int, Block | SpillSummary | Refusal]]:
+    job: Job, tasks_together: int, tasks: Iterable[SpillTask]
+) -> Iterator[tuple[int, Block | PackedSummary | Refusal]]:
     """Do a part of the first pass.
+
+    Args:
+        job: what every task knows.
+        tasks_together: how many tasks' summaries come together in one partition. They are of
+            tasks that follow each other, which are about the same days: so what they found of a pin
+            on a day becomes one row there.
+        tasks: one as a rule.
 
     Gives:
         Blocks of rows with the number of their shard, and what was found with a number from
-        `num_shards` on: of one of `num_collectors` partitions, where summaries come together.
+        `num_shards` on.
     """
     num_shards = job.plan.config.num_shards
     for task in tasks:
-        collector = num_shards + task.number % num_collectors
+        collector = num_shards + task.number // tasks_together
         sink = BlocksByShard(task.files[0].table, num_shards)
-        found = []
+        found: list[PackedSummary | Refusal] = []
         for file in task.files:
             part = dataclasses.replace(task, files=(file,))
             read = functools.partial(_read_alike, job, part, sink)
@@ -87,16 +95,16 @@ def read_part(
         yield collector, merge_found(found)
 
 
-def merge_found(found: Iterable[SpillSummary | Refusal]) -> SpillSummary | Refusal:
+def merge_found(found: Iterable[PackedSummary | Refusal]) -> PackedSummary | Refusal:
     """Return what several tasks found, or the first task's refusal."""
-    parts: list[SpillSummary] = []
+    parts: list[PackedSummary] = []
     refusals: list[Refusal] = []
     for each in found:
         if isinstance(each, Refusal):
             refusals.append(each)
         else:
             parts.append(each)
-    return min(refusals, key=lambda each: each.number) if refusals else merge_summaries(parts)
+    return min(refusals, key=lambda each: each.number) if refusals else pack(merge_packed(parts))
 
 
 def build_part(
@@ -107,9 +115,9 @@ def build_part(
     yield _or_refusal(job, shard, functools.partial(_build_alike, job, shard, blocks))
 
 
-def _read_alike(job: Job, task: SpillTask, sink: BlocksByShard) -> SpillSummary:
+def _read_alike(job: Job, task: SpillTask, sink: BlocksByShard) -> PackedSummary:
     _require_same_code(job)
-    return deal_out(task, sink)
+    return pack(deal_out(task, sink))
 
 
 def _build_alike(job: Job, shard: int, blocks: Iterable[Block]) -> BuiltShard:

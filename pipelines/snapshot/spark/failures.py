@@ -101,10 +101,19 @@ def translated_spark_errors(doing: str) -> Iterator[None]:
 
 def explain(error: Exception, doing: str) -> HomefeedError | None:
     """Return an error of Spark as one of ours, or None where it is unforeseen."""
-    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line.strip() for line in _words_of(error).splitlines()]
     for meaning in _MEANINGS:
         if found := next((line for line in lines if meaning.words.search(line)), ""):
             return meaning.error(f"{doing}: {found[:_SHOWN]}: {meaning.told}")
-    if isinstance(error, ConnectionError):  # to the driver's own Java process
-        return SparkUnavailableError(f"{doing}: {error}: {_MEANINGS[-1].told}")
+    if isinstance(error, ConnectionError) or not lines:  # to the driver's own Java process
+        found = type(error).__name__ if not lines else lines[0]
+        return SparkUnavailableError(f"{doing}: {found}: {_MEANINGS[-1].told}")
     return None
+
+
+def _words_of(error: Exception) -> str:
+    """Return an error's words, which are asked of Java; none where Java does not live any more."""
+    try:
+        return str(error)
+    except Exception:
+        return ""

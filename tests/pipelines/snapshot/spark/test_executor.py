@@ -11,6 +11,7 @@ from pipelines.snapshot.plan import plan_of
 from pipelines.snapshot.spark import executor
 from pipelines.snapshot.spark.cluster import in_order_of_files, max_failures
 from pipelines.snapshot.spark.executor import Job, Refusal, merge_found
+from pipelines.snapshot.spark.summaries import PackedSummary, pack, unpack
 from pipelines.snapshot.spill import SpillSummary
 from support.runs import PLANTED_AS_OF
 
@@ -46,16 +47,17 @@ def test_a_defect_is_left_to_spark(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_of_several_refusals_that_of_the_first_part_counts() -> None:
     second, first = (Refusal(n, DataContractError(str(n))) for n in (5, 2))
-    assert merge_found([SpillSummary(), second, first, SpillSummary()]) == first
-    assert isinstance(merge_found([SpillSummary(), SpillSummary()]), SpillSummary)
+    nothing = pack(SpillSummary())
+    assert merge_found([nothing, second, first, nothing]) == first
+    assert isinstance(merge_found([nothing, nothing]), PackedSummary)
 
 
 def test_the_width_that_is_named_is_that_of_the_first_file() -> None:
     widths = [FoundWidth(f"users/part-{n}.parquet", "user_id=1", 8) for n in range(4)]
-    parts = [SpillSummary(user_widths=(widths[n],)) for n in (2, 0, 3, 1)]
+    parts = [pack(SpillSummary(user_widths=(widths[n],))) for n in (2, 0, 3, 1)]
     found = merge_found(parts)
-    assert isinstance(found, SpillSummary)
-    assert in_order_of_files(found).user_widths == tuple(widths)
+    assert isinstance(found, PackedSummary)
+    assert in_order_of_files(unpack(found)).user_widths == tuple(widths)
 
 
 @pytest.mark.parametrize(

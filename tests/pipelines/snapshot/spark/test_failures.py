@@ -45,6 +45,18 @@ def test_a_driver_whose_java_was_killed_may_be_tried_again() -> None:
     assert isinstance(explain(ConnectionResetError(), "building"), SparkUnavailableError)
 
 
+def test_an_error_whose_words_java_took_with_it_may_be_tried_again() -> None:
+    """The driver's memory ran out: PySpark asks Java for the words, and nobody answers."""
+
+    class OfJava(Exception):
+        def __str__(self) -> str:
+            raise ConnectionRefusedError(111, "Connection refused")
+
+    ours = explain(OfJava(), "reading")
+    assert isinstance(ours, SparkUnavailableError)
+    assert str(ours).startswith("reading: OfJava: ") and "this machine's memory" in str(ours)
+
+
 def test_an_error_that_nobody_foresaw_stays_as_it_is() -> None:
     assert explain(RuntimeError("Task not serializable"), "building") is None
     with pytest.raises(RuntimeError, match="^odd$"), translated_spark_errors("building"):
