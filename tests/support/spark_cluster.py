@@ -23,7 +23,7 @@ NUM_WORKERS = 2
 _JAVA_OPTIONS = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 """Java that starts quickly; what is tested is no matter of speed."""
 _MASTER = re.compile(r"Starting Spark master at (spark://127\.0\.0\.1:\d+)")
-_TIMEOUT_S = 60.0
+_TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True)

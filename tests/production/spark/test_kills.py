@@ -28,7 +28,7 @@ from support.worlds import write_planted_world
 pytestmark = [pytest.mark.production, pytest.mark.services, pytest.mark.slow]
 NUM_SHARDS = 24
 COMMAND_LINE = REPOSITORY / "pipelines" / "cli" / "__main__.py"
-_TIMEOUT_S = 90.0
+_TIMEOUT_S = 240.0
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def test_this_machine_is_the_cluster_where_none_is_named(tmp_path: Path) -> None
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     digest, num_children = done.stdout.split()
