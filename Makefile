@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TEST_READY := $(VENV)/.test-ready
+PRODUCTION_READY := $(VENV)/.production-ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # Tests of the registry that run over SQLite in `make test`, and over PostgreSQL here too.
@@ -27,7 +28,7 @@ test: $(TEST_READY) lint  ## everything CI checks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=3 -m "not production"
 
 # The longest part, Celery, is the first by name, and so it is begun first.
-test-production: $(TEST_READY)  ## what runs beside a deployment: PostgreSQL, Redis, Celery and others
+test-production: $(PRODUCTION_READY)  ## what runs beside a deployment: PostgreSQL, Celery, Spark and others
 	$(BIN)/python tests/support/find_servers.py --install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=3 --no-loadscope-reorder --durations=15 \
 	  -m "not exhaustive" --mlflow-database=postgresql tests/production $(REGISTRY_TESTS)
@@ -72,4 +73,9 @@ $(READY): requirements.txt constraints.txt pyproject.toml
 
 $(TEST_READY): $(READY) tests/requirements.txt
 	$(PIP) install --quiet --requirement tests/requirements.txt --constraint constraints.txt
+	@touch $@
+
+# PySpark is large, and `make test` does without it.
+$(PRODUCTION_READY): $(TEST_READY) tests/production/requirements.txt
+	$(PIP) install --quiet --requirement tests/production/requirements.txt --constraint constraints.txt
 	@touch $@

@@ -1,6 +1,7 @@
 """Where things run: URIs, names, alert transports. Read from HOMEFEED_* environment variables.
 
-Only `resolve_run`, the alert transports and the command line look here; a stage never does.
+Only `resolve_run`, the alert transports, the command line and the choice of the engine that builds
+a snapshot look here; a stage never does.
 Secrets are not here: they come from Airflow connections. Tested in tests/test_readme.py, which
 compares the README's table with the fields.
 """
@@ -81,6 +82,18 @@ class Settings(BaseSettings):
     )
     retry_delay_s: float = Field(
         default=60.0, gt=0, description="Before a task's first retry; doubles with each."
+    )
+    snapshot_engine: Literal["local", "spark"] = Field(
+        default="local", description="What builds snapshots; their bytes are the same."
+    )
+    spark_master: str = Field(
+        default="", description="Spark's master URL; what Spark itself is told, if empty."
+    )
+    spark_conn_id: str = Field(
+        default="", description="Airflow connection that names the master, in place of the URL."
+    )
+    spark_options: dict[str, str] = Field(
+        default={}, description='JSON of Spark options, e.g. {"spark.executor.memory": "3g"}.'
     )
     stage_runner: Literal["bash", "docker", "kubernetes"] = Field(
         default="bash", description="Which Airflow operator runs the heavy stages."
@@ -197,6 +210,14 @@ class Settings(BaseSettings):
     def _holds_no_keys(cls, value: str, info: ValidationInfo) -> str:
         """Refuse keys before any message, alert or command repeats the place."""
         require_plain(value, f"HOMEFEED_{str(info.field_name).upper()}")
+        return value
+
+    @field_validator("spark_conn_id")
+    @classmethod
+    def _names_a_connection(cls, value: str) -> str:
+        """Refuse what would be more than a name in the text that Airflow fills in."""
+        if not re.fullmatch(r"[\w.-]*", value, re.ASCII):
+            raise ValueError("expected the id of an Airflow connection: letters, digits and _ . -")
         return value
 
     @field_validator("recipe_packages")

@@ -18,6 +18,7 @@ SHARED_FOLDERS = (
     "tests/training",
     "tests/production/celery",
     "tests/production/postgres",
+    "tests/production/spark",
 )
 """Their files share what takes long to make: a running Airflow, a trained model."""
 

@@ -145,6 +145,13 @@ class NoPlaceForPodError(HomefeedError):
     is_retryable = True
 
 
+class SparkUnavailableError(HomefeedError):
+    """The Spark cluster cannot be reached, or its driver's connection to it broke."""
+
+    exit_code = 75
+    is_retryable = True
+
+
 class RunInProgressError(HomefeedError):
     """Another process holds the lock of the same stage, run or workspace."""
 

@@ -4,6 +4,7 @@ Not for the engines: those are `docker_stages` and `kubernetes_stages`. The DAG 
 so nothing heavy is imported here. Tested in tests/pipelines/orchestration/test_containers.py.
 """
 
+import json
 import os
 import shlex
 from pathlib import Path
@@ -21,7 +22,7 @@ _FOR_AIRFLOW_ALONE = (
     *("home", "airflow_url", "alert_", "smtp_", "slack_", "apprise_", "cadence_", "schedule_"),
     *("lateness_", "retry_", "stage_", "command", "anchor_", "shared_memory_", "scratch_", "work_"),
     *("gpus_", "docker_", "kubernetes_", "service_account", "node_selector", "gpu_", "training_"),
-    *("pod_template", "keep_", "rollback_"),
+    *("pod_template", "keep_", "rollback_", "spark_conn_id"),
 )
 """How the names of settings begin that no stage in a container reads."""
 
@@ -58,22 +59,38 @@ def require_image(settings: Settings) -> None:
 def environment_of(stage: str, settings: Settings) -> dict[str, str]:
     """Return what a stage must know of the deployment, as variables; no secret is among it.
 
+    What Airflow fills in when a task begins comes besides (`spark_master_of`).
     Version and digest of the DAG's own code are among it, which the stage compares with its own.
     An image of its own for `train_anchor` is of other code on purpose, and gets none.
     """
     chosen = settings.model_dump(mode="json", include=settings.model_fields_set)
     found = {
-        f"HOMEFEED_{name.upper()}": str(value)
+        f"HOMEFEED_{name.upper()}": json.dumps(value) if isinstance(value, dict) else str(value)
         for name, value in chosen.items()
         if not name.startswith(_FOR_AIRFLOW_ALONE)
     }
     found |= {f"HOMEFEED_{name.upper()}": place for name, place in places_of(settings).items()}
+    for name in spark_master_of(settings):
+        found.pop(name, None)
     found["HOMEFEED_TRACKING_URI"] = settings.tracking_uri
     is_of_this_code = settings.image_of(stage) == settings.stage_image
     if is_of_this_code and settings.command_of(stage) == settings.command:
         found[DAG_VERSION] = os.environ.get(IMAGE_VERSION) or code_version()
         found[DAG_CODE] = project_digest()
     return found
+
+
+def spark_master_of(settings: Settings) -> dict[str, str]:
+    """Return the variable that names Spark's master, where a connection of Airflow's names it.
+
+    Airflow fills in the connection when the task begins: host and port, as its Spark provider reads
+    them, which need not be installed. A login in the connection is not read.
+    """
+    if not settings.spark_conn_id:
+        return {}
+    found = f"conn.get({settings.spark_conn_id!r})"
+    port = f"{{% if {found}.port %}}:{{{{ {found}.port }}}}{{% endif %}}"
+    return {"HOMEFEED_SPARK_MASTER": f"{{{{ {found}.host }}}}{port}"}
 
 
 def places_of(settings: Settings) -> dict[str, str]:

@@ -30,6 +30,7 @@ from pipelines.orchestration.containers import (
     Hardware,
     command_line,
     environment_of,
+    spark_master_of,
 )
 from pipelines.settings import Resources, Settings
 
@@ -225,10 +226,8 @@ def _common(stage: str, run_uri: Any, timeout: timedelta, settings: Settings) ->
 
 
 def _variables(stage: str, settings: Settings) -> list[k8s.V1EnvVar]:
-    found = [
-        k8s.V1EnvVar(name=name, value=value)
-        for name, value in sorted(environment_of(stage, settings).items())
-    ]
+    told = environment_of(stage, settings) | spark_master_of(settings)
+    found = [k8s.V1EnvVar(name=name, value=value) for name, value in sorted(told.items())]
     if stage not in TRAINING_STAGES:
         return found
     # An indexed Job gives pod K the host name <job>-K, which the headless service resolves. It also

@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow.sdk import BaseOperator
 
-from pipelines.orchestration.containers import TRAINING_STAGES, require_image
+from pipelines.orchestration.containers import TRAINING_STAGES, require_image, spark_master_of
 from pipelines.settings import Settings
 
 _END_WITH_WORKER = """
@@ -80,7 +80,7 @@ def _on_the_worker(name: str, run_uri: Any, timeout: timedelta, settings: Settin
             f"{_END_WITH_WORKER}exec {settings.command_of(name)} stage {name} "
             '--run "$HOMEFEED_RUN_URI"'
         ),
-        env={"HOMEFEED_RUN_URI": run_uri},
+        env={"HOMEFEED_RUN_URI": run_uri, **spark_master_of(settings)},
         append_env=True,
         skip_on_exit_code=None,
     )

@@ -1,8 +1,9 @@
 """Writes the immutable, content-addressed training and holdout set of one run.
 
 There are two passes over the data. `spill` reads the event log once, checks it and deals its rows
-out by shard; then `kernel` builds each shard from its users' rows. Here both run over
-threads, and the bytes do not depend on how many. Not for judging the data: the data gate does.
+out by shard; then `kernel` builds each shard from its users' rows. Both run over threads here, or
+on a Spark cluster (`pipelines.snapshot.spark`), and the bytes depend on neither. Not for judging
+the data: the data gate does.
 """
 
 import functools
@@ -10,12 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from pipelines.contracts.artifacts import EventCounts, FileDigest, ResolvedRun, ShardStats, Snapshot
+from pipelines.contracts.artifacts import EventCounts, FileDigest, ResolvedRun, Snapshot
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.files import digest_files, digest_of_files
-from pipelines.contracts.schemas import SHARD_FILES, SPLIT_HOLDOUT, SPLIT_TRAINING, label_column
 from pipelines.contracts.time import Window
 from pipelines.event_log.log_files import EventLog, open_event_log
 from pipelines.event_log.reader import check_nothing_from_the_future
@@ -32,7 +30,8 @@ from pipelines.snapshot.pool import (
 )
 from pipelines.snapshot.publishing import publish
 from pipelines.snapshot.rows import HeldRows
-from pipelines.snapshot.shard import PinIndex, ShardTables
+from pipelines.snapshot.shard import PinIndex, ShardSummary
+from pipelines.snapshot.spark.choice import chosen_cluster
 from pipelines.snapshot.spill import (
     MEMORY_PER_BYTE,
     SpillSummary,
@@ -41,7 +40,7 @@ from pipelines.snapshot.spill import (
     merge_as_they_come,
     run_task,
 )
-from pipelines.snapshot.tables import write_arrow
+from pipelines.snapshot.tables import write_shard
 from pipelines.storage import join, scratch_folder, translated_errors
 
 _SHARE_OF_ROWS = 4
@@ -75,16 +74,6 @@ class _Room:
         return workers_that_fit(self.num_workers, free, held.most_bytes * _MEMORY_OF_SHARD, what)
 
 
-@dataclass(frozen=True)
-class ShardSummary:
-    """What was counted in one shard."""
-
-    stats: ShardStats
-    num_duplicate_impressions: int
-    num_positives: WindowCounts  # of the main head
-    event_counts: EventCounts
-
-
 def write_snapshot(
     run: ResolvedRun,
     num_workers: int | None = None,
@@ -113,6 +102,8 @@ def write_snapshot(
         ConfigurationError: the workspace cannot be written, or the recipe's own features are
             refused.
         TransientStorageError: the storage failed or is full.
+        ProcessKilledError: a process or an executor was killed.
+        SparkUnavailableError: a cluster builds snapshots here, and is out of reach.
     """
     plan = make_plan(run, passed_over)
     check_features(plan)
@@ -126,24 +117,59 @@ def write_snapshot(
         keeping_freed_memory(room.memory_bytes // _SHARE_KEPT_FREE),
         scratch_folder(snapshots_uri) as scratch,
         translated_errors(snapshots_uri, "building a snapshot in"),
+        chosen_cluster(snapshots_uri, scratch) as cluster,
     ):
         spilled, out = scratch / "spilled", scratch / "out"
-        out.mkdir()
-        held = HeldRows(spilled, plan.config.num_shards, room.memory_bytes // _SHARE_OF_ROWS)
+        for folder in (spilled, out):
+            folder.mkdir()
         tasks = make_tasks(event_log, plan, spilled)
-        parts = run_in_threads(
-            lambda task: run_task(task, held), tasks, room.readers(tasks), "event log parts"
-        )
-        run_all = functools.partial(run_in_threads, num_workers=room.num_workers)
-        found = merge_as_they_come(parts, run_all)
+        engine = cluster or _ThisMachine(plan, room, spilled)
+        found = engine.deal_out(tasks, plan)
         _check_impressions(found.num_impressions, event_log, plan)
-        counts, pins = count_pins(event_log, found, plan, out, run_all)
+        counts = engine.count_pins(event_log, found, plan, out)
+        shards = engine.build(plan, spilled, out)
+        _check_positives(shards, plan)
+        snapshot = _describe(snapshots_uri, plan, engine.digests(out), found, shards, counts)
+        return publish(snapshot, out, engine.bring)
+
+
+class _ThisMachine:
+    """The engine of one machine: threads that share rows and pins. A cluster has these methods."""
+
+    def __init__(self, plan: SnapshotPlan, room: _Room, spilled: Path) -> None:
+        self._room = room
+        rows_bytes = room.memory_bytes // _SHARE_OF_ROWS
+        self._held = HeldRows(spilled, plan.config.num_shards, rows_bytes)
+        self._run_all = functools.partial(run_in_threads, num_workers=room.num_workers)
+        self._pins: PinIndex | None = None
+
+    def deal_out(self, tasks: Sequence[SpillTask], plan: SnapshotPlan) -> SpillSummary:
+        """Do the first pass."""
+        read = functools.partial(run_task, held=self._held)
+        parts = run_in_threads(read, tasks, self._room.readers(tasks), "event log parts")
+        return merge_as_they_come(parts, self._run_all)
+
+    def count_pins(
+        self, event_log: EventLog, found: SpillSummary, plan: SnapshotPlan, out: Path
+    ) -> PinCounts:
+        """Write the pins, and keep what the second pass needs of them."""
+        counts, self._pins = count_pins(event_log, found, plan, out, self._run_all)
+        return counts
+
+    def build(self, plan: SnapshotPlan, spilled: Path, out: Path) -> Sequence[ShardSummary]:
+        """Do the second pass; the shards' files are in `out`, or where `bring` finds them."""
+        assert self._pins is not None, "count_pins comes first"
+        held, pins = self._held, self._pins
         make = functools.partial(build_shard_files, held=held, pins=pins, plan=plan, out=out)
         numbers = range(plan.config.num_shards)
-        shards = list(run_in_threads(make, numbers, room.builders(held, pins), "shards"))
-        _check_positives(shards, plan)
-        files = digest_files(out, run_all)
-        return publish(_describe(snapshots_uri, plan, files, found, shards, counts), out)
+        return list(run_in_threads(make, numbers, self._room.builders(held, pins), "shards"))
+
+    def digests(self, out: Path) -> tuple[FileDigest, ...]:
+        """Return all files of the snapshot, sorted by path."""
+        return digest_files(out, self._run_all)
+
+    def bring(self, uri: str) -> None:
+        """Bring to the snapshot what does not lie in `out`: nothing."""
 
 
 def check_covered(event_log: EventLog, plan: SnapshotPlan) -> None:
@@ -172,30 +198,10 @@ def build_shard_files(
         ConfigurationError: see `build_shard`.
     """
     built = build_shard(held.take(shard), pins, plan)
-    folder = out / shard_name(shard)
+    name = shard_name(shard)
+    folder = out / name
     folder.mkdir()
-    for name in SHARD_FILES:
-        write_arrow(folder / f"{name}.arrow", getattr(built, name))
-    stats = ShardStats(
-        name=shard_name(shard),
-        num_users=len(np.unique(np.asarray(built.requests["user_id"]))),
-        num_actions=len(built.timeline),
-        num_requests=len(built.requests),
-        num_examples=len(built.examples),
-    )
-    num_positives = _count_positives(built, plan.features.main_head.name)
-    duplicates = built.num_duplicate_impressions
-    return ShardSummary(stats, duplicates, num_positives, built.event_counts)
-
-
-def _count_positives(built: ShardTables, head_name: str) -> WindowCounts:
-    label = np.asarray(built.examples[label_column(head_name)])
-    splits, num_examples = (np.asarray(built.requests[n]) for n in ("split", "num_examples"))
-    split = np.repeat(splits, num_examples)
-    return WindowCounts(
-        training=int(label[split == SPLIT_TRAINING].sum()),
-        holdout=int(label[split == SPLIT_HOLDOUT].sum()),
-    )
+    return write_shard(folder, name, built, plan)
 
 
 def _check_impressions(

@@ -4,6 +4,7 @@ Not for building: `pipelines.snapshot.build` makes the files.
 """
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from pipelines.contracts.artifacts import Snapshot
@@ -25,8 +26,10 @@ PUBLISH_PATIENCE_S = 600.0
 """How long a builder waits for another one that publishes the same snapshot."""
 
 
-def publish(snapshot: Snapshot, files: Path) -> Snapshot:
+def publish(snapshot: Snapshot, files: Path, bring_others: Callable[[str], None]) -> Snapshot:
     """Publish a folder of files and then its manifest, unless the same content is there already.
+
+    What lies elsewhere is brought first, by a function that is told the snapshot's URI.
 
     What is returned is the snapshot as it was built now. The files are the same, and the manifest
     that lies beside them may differ in what was left out, such as the number of repeated rows.
@@ -50,6 +53,7 @@ def publish(snapshot: Snapshot, files: Path) -> Snapshot:
                 return snapshot
             except DataContractError as error:
                 log.warning("%s; what was built now takes its place", error)
+        bring_others(snapshot.uri)
         publish_folder(files, snapshot.uri)
         write_model(manifest_uri, snapshot)
         log.info("published %s: %d examples", snapshot.uri, snapshot.num_examples)

@@ -6,6 +6,7 @@ engine's own sink takes this module's place. Tested in tests/pipelines/snapshot/
 
 import contextlib
 import threading
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from pathlib import Path
 from typing import Protocol
@@ -81,23 +82,16 @@ def read_spilled(folder: Path, shard: int, table: str) -> pa.Table | None:
     return pa.concat_tables(pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in found)
 
 
-class DealtRows:
-    """Deals a task's rows out by shard, to memory or to one Arrow file for each shard."""
+class DealtRows(ABC):
+    """A sink that splits a task's rows by shard; what becomes of a shard's rows is left open."""
 
-    def __init__(
-        self, held: HeldRows, table: str, number: int, open_files: contextlib.ExitStack
-    ) -> None:
-        """Take rows of one task.
-
-        Args:
-            held: the rows of all tasks.
-            table: of the event log.
-            number: of the task, for the names of its files.
-            open_files: closes the files.
-        """
-        self._held, self._table, self._number, self._open_files = held, table, number, open_files
-        self._writers: dict[int, pa.ipc.RecordBatchFileWriter] = {}
+    def __init__(self, num_shards: int) -> None:
+        self._num_shards = num_shards
         self._first_width: FoundWidth | None = None
+
+    @abstractmethod
+    def put(self, shard: int, rows: pa.Table) -> None:
+        """Take rows of one shard."""
 
     def check_width(self, width: FoundWidth) -> None:
         """Refuse a file of users whose embeddings are of another width than an earlier file's.
@@ -116,15 +110,37 @@ class DealtRows:
         """Deal rows out by the shard of their user."""
         if len(rows) == 0:
             return
-        shards = shard_of(np.asarray(rows["user_id"]), self._held.num_shards)
+        shards = shard_of(np.asarray(rows["user_id"]), self._num_shards)
         order, starts = runs_of(shards)
         rows = rows.take(pa.array(order)).combine_chunks()
         ends = [*starts[1:], len(rows)]
         found = shards[order[starts]]
         for shard, start, end in zip(found.tolist(), starts.tolist(), ends, strict=True):
-            part = rows.slice(start, end - start)
-            if not self._held.keep(shard, self._table, part):
-                self._writer(shard, rows.schema).write_table(part)
+            self.put(shard, rows.slice(start, end - start))
+
+
+class RowsToHold(DealtRows):
+    """Brings a task's rows to memory, or to one Arrow file for each shard."""
+
+    def __init__(
+        self, held: HeldRows, table: str, number: int, open_files: contextlib.ExitStack
+    ) -> None:
+        """Take rows of one task.
+
+        Args:
+            held: the rows of all tasks.
+            table: of the event log.
+            number: of the task, for the names of its files.
+            open_files: closes the files.
+        """
+        super().__init__(held.num_shards)
+        self._held, self._table, self._number, self._open_files = held, table, number, open_files
+        self._writers: dict[int, pa.ipc.RecordBatchFileWriter] = {}
+
+    def put(self, shard: int, rows: pa.Table) -> None:
+        """Keep rows, or write them to the shard's file."""
+        if not self._held.keep(shard, self._table, rows):
+            self._writer(shard, rows.schema).write_table(rows)
 
     def _writer(self, shard: int, schema: pa.Schema) -> pa.ipc.RecordBatchFileWriter:
         if shard not in self._writers:

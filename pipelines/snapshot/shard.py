@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipelines.contracts.artifacts import EventCounts
+from pipelines.contracts.artifacts import EventCounts, ShardStats
 from pipelines.event_log.event_index import Bools, EventIndex, Ints, Places
 from pipelines.event_log.first_seen import TrailingFirst
 from pipelines.event_log.popularity import Popularity
+from pipelines.snapshot.plan import WindowCounts
 
 Labels = dict[str, npt.NDArray[np.int8]]
 """Made by `label_examples`: for each head's name, 0 or 1 per example."""
@@ -173,3 +174,13 @@ class ShardTables:
     users: pa.Table
     num_duplicate_impressions: int
     event_counts: EventCounts = EventCounts()
+
+
+@dataclass(frozen=True)
+class ShardSummary:
+    """Made by `write_shard`: what was counted in one shard."""
+
+    stats: ShardStats
+    num_duplicate_impressions: int
+    num_positives: WindowCounts  # of the main head
+    event_counts: EventCounts

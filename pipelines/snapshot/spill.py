@@ -3,7 +3,7 @@
 The pass also counts what the whole snapshot needs before any shard can be built: which pins are
 referenced, how often each was acted upon per day, and when each first appeared on each day; for the
 latter it also reads three columns of the days before training. Its memory is bounded by one file.
-On several machines, a repartition by `shard_of` takes its place. Tested in
+On several machines, `pipelines.snapshot.spark` runs it with a sink of its own. Tested in
 tests/pipelines/snapshot/test_purity.py.
 """
 
@@ -29,7 +29,7 @@ from pipelines.event_log.numbers import append_numbers
 from pipelines.event_log.popularity import ActionCounts
 from pipelines.event_log.reader import EventFilter, is_before, read_events, read_rows
 from pipelines.snapshot.plan import SnapshotPlan, WindowCounts
-from pipelines.snapshot.rows import DealtRows, HeldRows, ShardSink
+from pipelines.snapshot.rows import HeldRows, RowsToHold, ShardSink
 
 FILES_PER_TASK = 32
 BYTES_PER_TASK = 16 << 20
@@ -102,7 +102,7 @@ def run_task(task: SpillTask, held: HeldRows | None = None) -> SpillSummary:
     """
     held = held or HeldRows(task.folder, task.plan.config.num_shards, memory_bytes=0)
     with contextlib.ExitStack() as open_files:
-        return deal_out(task, DealtRows(held, task.files[0].table, task.number, open_files))
+        return deal_out(task, RowsToHold(held, task.files[0].table, task.number, open_files))
 
 
 def deal_out(task: SpillTask, shards: ShardSink) -> SpillSummary:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from pipelines.contracts.artifacts import ShardStats
 from pipelines.contracts.config import FeatureConfig
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.schemas import (
@@ -18,8 +19,16 @@ from pipelines.contracts.schemas import (
     numeric_column,
     snapshot_schema,
 )
-from pipelines.snapshot.plan import SnapshotPlan
-from pipelines.snapshot.shard import Counts, Labels, OrderedRows, Pointers, ShardTables, UserRows
+from pipelines.snapshot.plan import SnapshotPlan, WindowCounts
+from pipelines.snapshot.shard import (
+    Counts,
+    Labels,
+    OrderedRows,
+    Pointers,
+    ShardSummary,
+    ShardTables,
+    UserRows,
+)
 
 
 def make_tables(
@@ -67,6 +76,36 @@ def make_empty_tables(features: FeatureConfig, embedding_dim: int) -> ShardTable
         for name in SHARD_FILES
     }
     return ShardTables(**empty, num_duplicate_impressions=0)
+
+
+def write_shard(folder: Path, name: str, built: ShardTables, plan: SnapshotPlan) -> ShardSummary:
+    """Write a shard's files into a folder that is there, and return what was counted.
+
+    Raises:
+        ConfigurationError: a table is too large for one batch.
+    """
+    for each in SHARD_FILES:
+        write_arrow(folder / f"{each}.arrow", getattr(built, each))
+    stats = ShardStats(
+        name=name,
+        num_users=len(np.unique(np.asarray(built.requests["user_id"]))),
+        num_actions=len(built.timeline),
+        num_requests=len(built.requests),
+        num_examples=len(built.examples),
+    )
+    num_positives = _count_positives(built, plan.features.main_head.name)
+    duplicates = built.num_duplicate_impressions
+    return ShardSummary(stats, duplicates, num_positives, built.event_counts)
+
+
+def _count_positives(built: ShardTables, head_name: str) -> WindowCounts:
+    label = np.asarray(built.examples[label_column(head_name)])
+    splits, num_examples = (np.asarray(built.requests[n]) for n in ("split", "num_examples"))
+    split = np.repeat(splits, num_examples)
+    return WindowCounts(
+        training=int(label[split == SPLIT_TRAINING].sum()),
+        holdout=int(label[split == SPLIT_HOLDOUT].sum()),
+    )
 
 
 def write_arrow(path: Path, table: pa.Table) -> None:

@@ -46,3 +46,22 @@ def test_a_missing_server_ends_make_unless_it_is_left_out(skips: str, code: int)
     )
     assert "Redis is MISSING" in done.stdout
     assert done.returncode == code
+
+
+def test_where_a_release_lacks_a_package_an_older_one_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gone = Server("Java", "no-such-program", "new-one", ("spark",), ("older", "oldest"))
+    asked: list[tuple[str, ...]] = []
+
+    def apt(*command: str) -> bool:
+        asked.append(command)
+        return command != ("apt-cache", "show", "new-one")
+
+    monkeypatch.setattr(find_servers, "SERVERS", (gone,))
+    monkeypatch.setattr(find_servers, "_apt", apt)
+    monkeypatch.setattr(find_servers.os, "geteuid", lambda: 0)
+    found = {"apt-get": "/usr/bin/apt-get"}
+    monkeypatch.setattr(find_servers.shutil, "which", lambda name, path="": found.get(name))
+    find_servers.install()
+    assert asked[-1] == ("apt-get", "-qq", "install", "--yes", "--no-install-recommends", "older")

@@ -23,6 +23,7 @@ class Server:
     program: str
     package: str
     folders: tuple[str, ...]
+    older_packages: tuple[str, ...] = ()  # that do as well, where a release lacks the first one
 
     @property
     def is_there(self) -> bool:
@@ -36,6 +37,7 @@ class Server:
 SERVERS = (
     Server("PostgreSQL", "initdb", "postgresql", ("postgres", "celery")),
     Server("Redis", "redis-server", "redis-server", ("celery",)),
+    Server("Java", "java", "openjdk-21-jre-headless", ("spark",), ("openjdk-17-jre-headless",)),
 )
 
 
@@ -53,17 +55,24 @@ def left_out() -> list[str]:
 
 def install() -> None:
     """Install Debian's packages of what is missing, where that is possible."""
-    packages = [server.package for server in missing()]
-    if not packages or os.geteuid() != 0 or shutil.which("apt-get") is None:
+    wanted = missing()
+    if not wanted or os.geteuid() != 0 or shutil.which("apt-get") is None:
         return
+    if _apt("apt-get", "-qq", "update"):
+        packages = [_package_of(server) for server in wanted]
+        _apt("apt-get", "-qq", "install", "--yes", "--no-install-recommends", *packages)
+
+
+def _package_of(server: Server) -> str:
+    """Return the first of a server's packages that this release of Debian has."""
+    names = (server.package, *server.older_packages)
+    return next((name for name in names if _apt("apt-cache", "show", name)), server.package)
+
+
+def _apt(*command: str) -> bool:
     # The packages start services of their own; at run level 1 Debian starts none.
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    for command in (["update"], ["install", "--yes", "--no-install-recommends", *packages]):
-        done = subprocess.run(
-            ["apt-get", "-qq", *command], env=quiet, stdout=subprocess.DEVNULL, check=False
-        )
-        if done.returncode != 0:
-            break
+    return not subprocess.run(command, env=quiet, stdout=subprocess.DEVNULL, check=False).returncode
 
 
 def report() -> str:

@@ -1,0 +1,180 @@
+"""The driver's side: both passes as jobs of one Spark application.
+
+The first pass is a map over parts of the event log, whose blocks Spark shuffles by shard. The
+shuffle has a partition for each shard, and some more in which the parts' summaries come together.
+Asking for the latter runs the map; asking for the former, when the pins are known, finds the
+shuffled blocks. What a lost executor had is read again by Spark itself.
+
+The rows never come to the driver, nor do the shards' files: an executor writes them where `placing`
+says. Not for the computations, which are those of one machine (`executor`).
+"""
+
+import dataclasses
+import functools
+import logging
+import math
+import uuid
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.contracts.artifacts import FileDigest
+from pipelines.contracts.base import sha256_of
+from pipelines.contracts.schemas import PINS_FILE
+from pipelines.event_log.log_files import EventLog
+from pipelines.snapshot.pins import PinCounts, write_pins
+from pipelines.snapshot.plan import SnapshotPlan
+from pipelines.snapshot.shard import ShardSummary
+from pipelines.snapshot.spark.executor import (
+    BuiltShard,
+    Job,
+    Refusal,
+    build_part,
+    code_of,
+    merge_found,
+    read_part,
+)
+from pipelines.snapshot.spark.failures import translated_spark_errors
+from pipelines.snapshot.spark.placing import SharedFolder, StoreFolder
+from pipelines.snapshot.spark.progress import telling
+from pipelines.snapshot.spark.summaries import PackedSummary, unpack
+from pipelines.snapshot.spill import SpillSummary, SpillTask
+
+log = logging.getLogger(__name__)
+
+
+class Cluster:
+    """A Spark application that builds one snapshot."""
+
+    def __init__(self, context: Any, place: SharedFolder | StoreFolder, scratch: Path) -> None:
+        self._context, self._place, self._scratch = context, place, scratch
+        self._max_failures = max_failures(context.master, context.getConf())
+        self._shuffled: Any = None
+        self._files: tuple[FileDigest, ...] = ()
+
+    def deal_out(self, tasks: Sequence[SpillTask], plan: SnapshotPlan) -> SpillSummary:
+        """Do the first pass.
+
+        Raises:
+            HomefeedError: of several parts that are refused, the error of the first one.
+            ProcessKilledError: executors died again and again.
+            SparkUnavailableError: the connection to the cluster broke.
+        """
+        tasks_together = max(1, math.isqrt(len(tasks)))
+        num_collectors = math.ceil(len(tasks) / tasks_together)
+        job = Job(plan, code_of(plan), self._max_failures)
+        log.info("%d event log parts go to Spark", len(tasks))
+        with (
+            translated_spark_errors("reading the event log on Spark"),
+            telling(self._context.statusTracker(), "event log parts"),
+        ):
+            parts = self._context.parallelize([*map(_alone, tasks)], max(1, len(tasks)))
+            read = parts.mapPartitions(functools.partial(read_part, job, tasks_together))
+            num_shards = plan.config.num_shards
+            self._shuffled = read.partitionBy(num_shards + num_collectors, _as_it_is)
+            collected = self._run(
+                self._shuffled.mapPartitions(_merge_pairs),
+                range(num_shards, num_shards + num_collectors),
+            )
+        found = merge_found(collected)
+        if isinstance(found, Refusal):
+            raise found.error
+        return in_order_of_files(unpack(found))
+
+    def count_pins(
+        self, event_log: EventLog, found: SpillSummary, plan: SnapshotPlan, out: Path
+    ) -> PinCounts:
+        """Write the pins, and what the executors need of them, into the driver's folders.
+
+        Raises:
+            DataContractError: see `read_pins`.
+        """
+        return write_pins(event_log, found, plan, out, out.parent / "spilled")
+
+    def build(self, plan: SnapshotPlan, spilled: Path, out: Path) -> Sequence[ShardSummary]:
+        """Do the second pass; the shards' files are where the executors put them.
+
+        Raises:
+            HomefeedError: of several shards that are refused, the error of the first one.
+            ConfigurationError: the executors do not see the driver's folder.
+            ProcessKilledError: executors died again and again.
+            SparkUnavailableError: the connection to the cluster broke.
+        """
+        pins = self._send_pins([out / PINS_FILE, *sorted(spilled.glob("*.arrow"))])
+        job = Job(plan, code_of(plan), self._max_failures, pins, self._place)
+        num_shards = plan.config.num_shards
+        log.info("%d shards go to Spark", num_shards)
+        with (
+            translated_spark_errors("building shards on Spark"),
+            telling(self._context.statusTracker(), "shards"),
+        ):
+            shards = self._shuffled.mapPartitionsWithIndex(functools.partial(build_part, job))
+            made: list[BuiltShard | Refusal] = self._run(shards, range(num_shards))
+        for each in made:
+            if isinstance(each, Refusal):
+                raise each.error
+        built = [each for each in made if isinstance(each, BuiltShard)]
+        self._files = tuple(file for each in built for file in each.files)
+        self._place.check(self._files)
+        return [each.summary for each in built]
+
+    def digests(self, out: Path) -> tuple[FileDigest, ...]:
+        """Return all files of the snapshot, sorted by path: the executors', and the driver's."""
+        pins = out / PINS_FILE
+        size = pins.stat().st_size
+        of_driver = FileDigest(path=PINS_FILE, sha256=sha256_of(pins), num_bytes=size)
+        return tuple(sorted((of_driver, *self._files), key=lambda file: Path(file.path)))
+
+    def bring(self, uri: str) -> None:
+        """Bring to the snapshot what does not lie in the driver's folder."""
+        self._place.bring(self._files, uri)
+
+    def _run(self, rdd: Any, partitions: range) -> list[Any]:
+        return list(self._context.runJob(rdd, list, list(partitions)))
+
+    def _send_pins(self, paths: Sequence[Path]) -> str:
+        """Let every executor fetch some files once, and return the name of their folder there.
+
+        The archive is not compressed, and the files are mapped into memory there: all Python
+        processes of an executor share them.
+        """
+        name = f"homefeed-{uuid.uuid4().hex}.zip"
+        archive = self._scratch / name
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
+            for path in paths:
+                packed.write(path, path.name)
+        with translated_spark_errors("sending the pins to Spark"):
+            self._context.addArchive(str(archive))
+        return name
+
+
+def max_failures(master: str, conf: Any) -> int:
+    """Return after how many failed attempts at a task Spark gives up."""
+    if master.startswith("local"):
+        # Without a cluster the master's URL says so, as in local[2,4]; as a rule it is one.
+        _, _, last = master.rstrip("]").partition(",")
+        return int(last) if last.isdigit() else 1
+    return int(conf.get("spark.task.maxFailures", "4"))
+
+
+def in_order_of_files(found: SpillSummary) -> SpillSummary:
+    """Return what was found as one machine gives it; summaries come together in any order.
+
+    Of embeddings of two widths the message names the first file.
+    """
+    widths = sorted(found.user_widths, key=lambda width: width.path)
+    return dataclasses.replace(found, user_widths=tuple(widths))
+
+
+def _alone(task: SpillTask) -> SpillTask:
+    """Return a task that knows its own files only: with all of them, tasks would grow as tasks²."""
+    return dataclasses.replace(task, event_log=EventLog(task.event_log.uri, task.files))
+
+
+def _as_it_is(partition: int) -> int:
+    return partition
+
+
+def _merge_pairs(pairs: Any) -> list[PackedSummary | Refusal]:
+    return [merge_found(found for _, found in pairs)]

@@ -1,0 +1,174 @@
+"""What runs on the executors: a part of the first pass, and the second pass of one shard.
+
+An error of ours that trying again cannot mend is a result and no exception: Spark would try the
+task three more times, and then tell of it inside a Java stack trace. The driver raises it, as it
+would be raised on one machine. Not for the driver (`cluster`). Tested in tests/production/spark.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipelines.contracts.artifacts import FileDigest
+from pipelines.contracts.code_identity import project_digest
+from pipelines.contracts.errors import ConfigurationError, HomefeedError, as_ours
+from pipelines.contracts.files import digest_files
+from pipelines.recipes.own_functions import source_digest
+from pipelines.snapshot.kernel import build_shard
+from pipelines.snapshot.pins import open_pin_index
+from pipelines.snapshot.plan import SnapshotPlan, shard_name
+from pipelines.snapshot.shard import ShardSummary
+from pipelines.snapshot.spark.blocks import Block, BlocksByShard, rows_of
+from pipelines.snapshot.spark.placing import ShardPlace
+from pipelines.snapshot.spark.summaries import PackedSummary, merge_packed, pack
+from pipelines.snapshot.spill import SpillTask, deal_out
+from pipelines.snapshot.tables import write_shard
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An error of ours, and the number of the task or shard that it is about."""
+
+    number: int
+    error: HomefeedError
+
+
+@dataclass(frozen=True)
+class BuiltShard:
+    """One shard: what was counted, and its files with paths within the snapshot."""
+
+    summary: ShardSummary
+    files: tuple[FileDigest, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every task knows; it crosses to the executors once for each task, and is small."""
+
+    plan: SnapshotPlan
+    code: Mapping[str, str]  # of the driver, as `code_of` says
+    max_failures: int  # after so many attempts at a task Spark gives up
+    pins: str = ""  # name of the archive with the pins and what was counted about them
+    place: ShardPlace | None = None  # of the shards
+
+
+def code_of(plan: SnapshotPlan) -> dict[str, str]:
+    """Return digests of the code that makes a snapshot's bytes, by what it is."""
+    own = {each.name: source_digest(each.name) for each in plan.numeric if each.is_own}
+    return {"this project": project_digest(), **own}
+
+
+def read_part(
+    job: Job, tasks_together: int, tasks: Iterable[SpillTask]
+) -> Iterator[tuple[int, Block | PackedSummary | Refusal]]:
+    """Do a part of the first pass.
+
+    Args:
+        job: what every task knows.
+        tasks_together: how many tasks' summaries come together in one partition. They are of
+            tasks that follow each other, which are about the same days: so what they found of a pin
+            on a day becomes one row there.
+        tasks: one as a rule.
+
+    Gives:
+        Blocks of rows with the number of their shard, and what was found with a number from
+        `num_shards` on.
+    """
+    num_shards = job.plan.config.num_shards
+    for task in tasks:
+        collector = num_shards + task.number // tasks_together
+        sink = BlocksByShard(task.files[0].table, num_shards)
+        found: list[PackedSummary | Refusal] = []
+        for file in task.files:
+            part = dataclasses.replace(task, files=(file,))
+            read = functools.partial(_read_alike, job, part, sink)
+            found.append(_or_refusal(job, task.number, read))
+            if isinstance(found[-1], Refusal):
+                break
+            yield from sink.take_full()
+        yield from sink.take_rest()
+        yield collector, merge_found(found)
+
+
+def merge_found(found: Iterable[PackedSummary | Refusal]) -> PackedSummary | Refusal:
+    """Return what several tasks found, or the first task's refusal."""
+    parts: list[PackedSummary] = []
+    refusals: list[Refusal] = []
+    for each in found:
+        if isinstance(each, Refusal):
+            refusals.append(each)
+        else:
+            parts.append(each)
+    return min(refusals, key=lambda each: each.number) if refusals else pack(merge_packed(parts))
+
+
+def build_part(
+    job: Job, shard: int, pairs: Iterable[tuple[int, Block]]
+) -> Iterator[BuiltShard | Refusal]:
+    """Do the second pass of a shard, whose rows come in any order."""
+    blocks = (block for _, block in pairs)
+    yield _or_refusal(job, shard, functools.partial(_build_alike, job, shard, blocks))
+
+
+def _read_alike(job: Job, task: SpillTask, sink: BlocksByShard) -> PackedSummary:
+    _require_same_code(job)
+    return pack(deal_out(task, sink))
+
+
+def _build_alike(job: Job, shard: int, blocks: Iterable[Block]) -> BuiltShard:
+    from pyspark import SparkFiles
+
+    _require_same_code(job)
+    assert job.place is not None  # in the second pass
+    pins, name = Path(SparkFiles.get(job.pins)), shard_name(shard)
+    built = build_shard(rows_of(blocks), open_pin_index(pins, pins, job.plan), job.plan)
+    with job.place.receive(name) as folder:
+        summary = write_shard(folder, name, built, job.plan)
+        found = digest_files(folder)
+    files = (each.model_copy(update={"path": f"{name}/{each.path}"}) for each in found)
+    return BuiltShard(summary, tuple(files))
+
+
+def _or_refusal(job: Job, number: int, act: Callable[[], Value]) -> Value | Refusal:
+    """Return what an act returns, or its error where Spark should not try the task again.
+
+    Raises:
+        HomefeedError: what may pass, where Spark has attempts left.
+        Exception: what is unforeseen; Spark gives it to the driver in the end.
+    """
+    try:
+        return act()
+    except Exception as error:
+        ours = as_ours(error)
+        if ours is None or (ours.is_retryable and not _is_last_attempt(job)):
+            raise
+        return Refusal(number, ours)
+
+
+def _is_last_attempt(job: Job) -> bool:
+    from pyspark import TaskContext
+
+    context: Any = TaskContext.get()
+    return context is None or context.attemptNumber() + 1 >= job.max_failures
+
+
+def _require_same_code(job: Job) -> None:
+    """Refuse an executor whose code may make other bytes than the driver's.
+
+    Raises:
+        ConfigurationError: it has another version of this project, or of the recipe's functions.
+    """
+    here = code_of(job.plan)
+    for name, digest in job.code.items():
+        if here.get(name) != digest:
+            raise ConfigurationError(
+                f"an executor of the Spark cluster has other code of {name} than the driver: "
+                f"digest {here.get(name, '')[:12]}, the driver's is {digest[:12]}; expected the "
+                f"same everywhere, because a snapshot's bytes depend on it; install the driver's "
+                f"version on the cluster's machines, and name its Python in PYSPARK_PYTHON"
+            )

@@ -1,0 +1,186 @@
+"""Where executors put the shards that they have built, so that the driver can publish them.
+
+A workspace on a local disk is one that all machines see at the same path. There a shard is written
+into the driver's scratch folder and gets its name by one rename:
+
+    <snapshots>/.scratch-<random>/out/shard-00003/         a shard that is whole
+    <snapshots>/.scratch-<random>/attempts/<random>/       a shard that an executor is writing
+
+In an object store a shard goes to a folder that lies beside the snapshots for as long as the build
+takes, and from there, by copies that the store makes itself, to the snapshot:
+
+    <snapshots>/.scratch-<random>/shard-00003/
+    <snapshots>/.scratch-<random>.lease                    held by the driver that lives
+
+Nothing of this is a snapshot, because no manifest names it. What a killed driver has left is
+removed by the next one. Two attempts at one shard write the same bytes, so it does not matter which
+comes first. Tested in tests/production/spark and tests/pipelines/snapshot/spark/test_placing.py.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pipelines import storage
+from pipelines.contracts.artifacts import FileDigest
+from pipelines.contracts.errors import ConfigurationError, HomefeedError
+from pipelines.places.lease import require_held_leases
+
+log = logging.getLogger(__name__)
+_STAGING_NAME = re.compile(r"\.scratch-[0-9a-f]{32}")
+_NUM_COPIES = 8
+"""Files that a store copies at a time."""
+
+
+class ShardPlace(Protocol):
+    """A place that executors and the driver know; it crosses to the executors with each task."""
+
+    def receive(self, name: str) -> contextlib.AbstractContextManager[Path]:
+        """Give an executor an empty folder; where the block ends well it is the shard `name`."""
+
+    def check(self, files: Sequence[FileDigest]) -> None:
+        """Refuse where the driver does not find what the executors have written."""
+
+    def bring(self, files: Sequence[FileDigest], uri: str) -> None:
+        """Bring the shards' files to a snapshot, unless they go there with the driver's own."""
+
+
+@dataclass(frozen=True)
+class SharedFolder:
+    """The scratch folder of a driver whose workspace all machines see."""
+
+    scratch: Path
+
+    @contextlib.contextmanager
+    def receive(self, name: str) -> Iterator[Path]:
+        """Give a folder beside the shards, which takes its place among them by a rename."""
+        attempt = self.scratch / "attempts" / uuid.uuid4().hex
+        # An executor that outlives its driver finds the folder above gone, and makes none.
+        if not self.scratch.is_dir():
+            raise self._not_seen(f"an executor finds no folder {self.scratch}")
+        attempt.parent.mkdir(exist_ok=True)
+        attempt.mkdir()
+        try:
+            yield attempt
+            _put_first(attempt, self.scratch / "out" / name)
+        finally:
+            shutil.rmtree(attempt, ignore_errors=True)
+
+    def check(self, files: Sequence[FileDigest]) -> None:
+        """Look for every file in the driver's own folder.
+
+        Raises:
+            ConfigurationError: the executors wrote into another folder of the same path.
+        """
+        for file in files:
+            path = self.scratch / "out" / file.path
+            if not path.is_file() or path.stat().st_size != file.num_bytes:
+                raise self._not_seen(f"{file.path}, written by an executor, is not in {path}")
+
+    def bring(self, files: Sequence[FileDigest], uri: str) -> None:
+        """Do nothing: the shards lie beside the driver's own files."""
+
+    def _not_seen(self, found: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"{found}; expected that the machines of the Spark cluster see the workspace at the "
+            f"same path as the driver; put HOMEFEED_WORKSPACE on a file system that all of them "
+            f"mount, or into an object store (s3://...)"
+        )
+
+
+def _put_first(folder: Path, target: Path) -> None:
+    """Give a folder its name, unless another attempt was quicker: its bytes are the same."""
+    try:
+        os.rename(folder, target)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+
+
+@dataclass(frozen=True)
+class StoreFolder:
+    """A folder in an object store, beside the snapshots."""
+
+    uri: str
+
+    @contextlib.contextmanager
+    def receive(self, name: str) -> Iterator[Path]:
+        """Give a temporary folder of the executor, whose files are uploaded."""
+        with storage.scratch_folder(self.uri) as scratch:
+            folder = scratch / name
+            folder.mkdir()
+            yield folder
+            storage.publish_folder(folder, storage.join(self.uri, name))
+
+    def check(self, files: Sequence[FileDigest]) -> None:
+        """Do nothing: what is missing in a store cannot be copied, and says so then."""
+
+    def bring(self, files: Sequence[FileDigest], uri: str) -> None:
+        """Let the store copy the files; no byte of them passes through the driver.
+
+        Raises:
+            TransientStorageError: the store failed.
+            RunInProgressError: this process has lost a lease, and writes nothing more.
+        """
+        filesystem, target = storage.open_filesystem(uri)
+        _, source = storage.open_filesystem(self.uri)
+
+        def copy(file: FileDigest) -> None:
+            require_held_leases()
+            filesystem.copy_file(f"{source}/{file.path}", f"{target}/{file.path}")
+
+        with (
+            storage.translated_errors(uri, "copying shards to"),
+            ThreadPoolExecutor(_NUM_COPIES) as pool,
+        ):
+            for _ in pool.map(copy, files):
+                pass
+
+
+@contextlib.contextmanager
+def place_for_shards(snapshots_uri: str, scratch: Path) -> Iterator[SharedFolder | StoreFolder]:
+    """Give a place for the shards of one build, and remove it afterwards.
+
+    Args:
+        snapshots_uri: where snapshots lie.
+        scratch: the driver's scratch folder, whose shards go into `out`.
+    """
+    if storage.is_local(snapshots_uri):
+        yield SharedFolder(scratch)
+        return
+    _sweep(snapshots_uri)
+    uri = storage.join(snapshots_uri, f".scratch-{uuid.uuid4().hex}")
+    try:
+        with storage.exclusive_lock(uri, "building a snapshot's shards"):
+            yield StoreFolder(uri)
+    finally:
+        _remove(uri)
+
+
+def _sweep(snapshots_uri: str) -> None:
+    """Remove what drivers have left that give no sign of life."""
+    names = {name.removesuffix(".lease") for name in storage.list_names(snapshots_uri)}
+    uris = [storage.join(snapshots_uri, n) for n in sorted(names) if _STAGING_NAME.fullmatch(n)]
+    living = storage.find_held(uris, {})
+    for uri in uris:
+        if uri not in living:
+            log.info("removing %s, left by a driver that is gone", uri)
+            _remove(uri)
+
+
+def _remove(uri: str) -> None:
+    """Remove a folder and its lease. What a failing store keeps, the next driver removes."""
+    try:
+        storage.remove(uri)
+        storage.remove(f"{uri}.lease")
+    except HomefeedError as error:
+        log.warning("%s could not be removed: %s", uri, error)

@@ -1,0 +1,106 @@
+"""Shards get their place whole and once, and what a killed driver has left is removed."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines import storage
+from pipelines.contracts.artifacts import FileDigest
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.files import digest_files
+from pipelines.places import store_lease
+from pipelines.snapshot.spark.placing import SharedFolder, StoreFolder, place_for_shards
+
+NAME = "shard-00003"
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    (tmp_path / "scratch" / "out").mkdir(parents=True)
+    return tmp_path / "scratch"
+
+
+def write(folder: Path, content: str = "rows") -> None:
+    (folder / "users.arrow").write_text(content)
+
+
+def test_a_shard_is_there_when_it_is_whole(scratch: Path) -> None:
+    place = SharedFolder(scratch)
+    with place.receive(NAME) as folder:
+        write(folder)
+        assert list((scratch / "out").iterdir()) == []
+    assert (scratch / "out" / NAME / "users.arrow").read_text() == "rows"
+    assert list((scratch / "attempts").iterdir()) == []
+
+
+def test_an_attempt_that_fails_leaves_nothing(scratch: Path) -> None:
+    with pytest.raises(OSError, match="there"), SharedFolder(scratch).receive(NAME) as folder:
+        write(folder)
+        raise FileExistsError(17, "there")
+    assert list((scratch / "out").iterdir()) == list((scratch / "attempts").iterdir()) == []
+
+
+def test_of_two_attempts_at_a_shard_the_first_counts(scratch: Path) -> None:
+    place = SharedFolder(scratch)
+    with place.receive(NAME) as slow:
+        write(slow)
+        with place.receive(NAME) as quick:
+            write(quick)
+    assert [path.name for path in (scratch / "out").iterdir()] == [NAME]
+    assert list((scratch / "attempts").iterdir()) == []
+
+
+def test_an_executor_that_outlives_its_driver_makes_no_folder(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    with (
+        pytest.raises(ConfigurationError, match="finds no folder .*HOMEFEED_WORKSPACE"),
+        SharedFolder(gone).receive(NAME),
+    ):
+        pass
+    assert not gone.exists()
+
+
+def test_a_driver_that_does_not_find_the_files_says_what_to_change(scratch: Path) -> None:
+    place = SharedFolder(scratch)
+    with place.receive(NAME) as folder:
+        write(folder)
+    found = digest_files(scratch / "out")
+    place.check(found)
+    missing = FileDigest(path=f"{NAME}/examples.arrow", sha256="0" * 64, num_bytes=4)
+    for file in (missing, found[0].model_copy(update={"num_bytes": 5})):
+        with pytest.raises(ConfigurationError, match="see the workspace at the same path"):
+            place.check([file])
+
+
+def test_in_a_store_shards_are_copied_and_their_folder_goes(s3_uri: str, tmp_path: Path) -> None:
+    snapshots, target = f"{s3_uri}/snapshots", f"{s3_uri}/snapshots/0123456789abcdef"
+    with place_for_shards(snapshots, tmp_path) as place:
+        assert isinstance(place, StoreFolder)
+        with place.receive(NAME) as folder:
+            write(folder)
+            files = [
+                each.model_copy(update={"path": f"{NAME}/{each.path}"})
+                for each in digest_files(folder)
+            ]
+        place.bring(files, target)
+    assert storage.read_bytes(f"{target}/{NAME}/users.arrow") == b"rows"
+    assert storage.list_names(snapshots) == ["0123456789abcdef"]
+
+
+def test_what_a_killed_driver_left_goes_and_what_a_living_one_uses_stays(
+    s3_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_lease, "TTL_S", 1.0)
+    snapshots = f"{s3_uri}/snapshots"
+    left = f"{snapshots}/.scratch-{'0' * 32}"
+    lease = store_lease.acquire(left, "building a snapshot's shards", 0.0)
+    lease._is_over.set()  # It gives no sign of life any more, and did not give the place back.
+    storage.write_bytes(f"{left}/{NAME}/users.arrow", b"ro")
+    with place_for_shards(snapshots, tmp_path) as place, place_for_shards(snapshots, tmp_path):
+        assert isinstance(place, StoreFolder)
+        with place.receive(NAME) as folder:
+            write(folder)
+        names = storage.list_names(snapshots)
+        assert not [name for name in names if name.startswith(f".scratch-{'0' * 32}")]
+        assert storage.exists(f"{place.uri}/{NAME}/users.arrow")
+    assert storage.list_names(snapshots) == []

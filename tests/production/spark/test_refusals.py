@@ -1,0 +1,163 @@
+"""What one machine refuses, a cluster refuses with the same words, and publishes nothing."""
+
+import contextlib
+import itertools
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines import storage
+from pipelines.contracts.config import RunConfig
+from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.features.numeric import NumericFeature
+from pipelines.snapshot.build import write_snapshot
+from pipelines.snapshot.plan import shard_of
+from pipelines.snapshot.spark import placing
+from support import random_log
+from support.runs import make_run
+from support.tiny_log import (
+    TINY_AS_OF,
+    acted,
+    january,
+    rewrite,
+    shown,
+    tiny_actions,
+    tiny_config,
+    tiny_impressions,
+    users_of,
+    write_tiny_log,
+)
+from support.worlds import write_rows
+
+NUM_SHARDS = 4
+pytestmark = [pytest.mark.production, pytest.mark.services, pytest.mark.slow]
+
+
+def first_file(log: Path, table: str) -> str:
+    return sorted(log.glob(f"{table}/**/*.parquet"))[-1].relative_to(log).as_posix()
+
+
+def without_a_column(log: Path) -> None:
+    rewrite(log, first_file(log, "impressions"), "position", None)
+
+
+def damaged_in_two_tables(log: Path) -> None:
+    for table in ("actions", "impressions"):
+        path = log / first_file(log, table)
+        path.write_bytes(path.read_bytes()[:-40])
+
+
+def acted_before_its_request(log: Path) -> None:
+    """An action in each of several requests, whose users are in several shards."""
+    more = [shown(f"E{user_id}", user_id, "18 12:00", 10, 20) for user_id in range(5, 10)]
+    early = [
+        acted(user_id, 10, "repin", "18 11:00", "18 11:00", f"E{user_id}")
+        for user_id in range(5, 10)
+    ]
+    assert len(set(shard_of(np.arange(5, 10), NUM_SHARDS).tolist())) > 1
+    write_tiny_log(
+        log,
+        impressions=[*tiny_impressions(), *itertools.chain(*more)],
+        actions=[*tiny_actions(), *early],
+    )
+
+
+def of_an_unknown_type(log: Path) -> None:
+    write_tiny_log(log, actions=[{**row, "action_type": "wave"} for row in tiny_actions()])
+
+
+def a_user_twice(log: Path) -> None:
+    write_rows(log, "users", users_of([(1, january("10 00:00"))] * 2))
+
+
+def of_another_width(log: Path) -> None:
+    wide = users_of([(2, january("11 00:00"))])
+    column = pa.FixedSizeListArray.from_arrays(pa.array([0.5] * 8, pa.float32()), 8)
+    wide = wide.set_column(wide.schema.get_field_index("embedding"), "embedding", column)
+    pq.write_table(wide, log / "users" / "part-1.parquet")
+
+
+FAULTS: dict[str, Callable[[Path], None]] = {
+    each.__name__.replace("_", " "): each
+    for each in (
+        without_a_column,
+        damaged_in_two_tables,
+        acted_before_its_request,
+        of_an_unknown_type,
+        a_user_twice,
+        of_another_width,
+    )
+}
+
+
+def refused(
+    folder: Path, place: str, config: RunConfig, as_of: datetime = TINY_AS_OF
+) -> tuple[type, str]:
+    """Return the error of a build, and check that nothing was published."""
+    run = make_run(folder, config, as_of, workspace_uri=storage.to_uri(folder / place))
+    with pytest.raises(HomefeedError) as caught:
+        write_snapshot(run)
+    assert storage.list_names(storage.join(run.workspace_uri, "snapshots")) == []
+    return type(caught.value), str(caught.value)
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_what_is_refused_is_refused_with_the_same_words(
+    fault: Callable[[Path], None], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    write_tiny_log(tmp_path / "event_log")
+    fault(tmp_path / "event_log")
+    config = tiny_config(num_shards=NUM_SHARDS)
+    local = refused(tmp_path, "local", config)
+    request.getfixturevalue("by_spark")
+    assert refused(tmp_path, "spark", config) == local
+
+
+def test_an_own_function_that_is_refused_is_refused_with_the_same_words(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """On the executors it says nothing of some requests, without having been allowed to."""
+    random_log.write_random_log(tmp_path / "event_log")
+    own = NumericFeature(name="support.own_on_executors:num_known_actions")
+    config, as_of = random_log.config_of(own), random_log.AS_OF
+    local = refused(tmp_path, "local", config, as_of)
+    request.getfixturevalue("by_spark")
+    assert refused(tmp_path, "spark", config, as_of) == local
+
+
+def test_an_executor_with_other_code_is_refused(
+    tmp_path: Path, by_spark: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tiny_log(tmp_path / "event_log")
+    place = "pipelines.snapshot.spark.executor.project_digest"
+    monkeypatch.setattr(place, lambda: "another version")
+    _, message = refused(tmp_path, "spark", tiny_config(num_shards=2))
+    assert "other code of this project than the driver" in message
+    assert "the driver's is another vers" in message
+
+
+def test_executors_that_see_another_disk_are_refused(
+    tmp_path: Path, by_spark: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver's scratch folder is elsewhere for them, as on machines that share no disk."""
+    write_tiny_log(tmp_path / "event_log")
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "out").mkdir(parents=True)
+
+    class Elsewhere(placing.SharedFolder):
+        """What an executor is told leads to another folder of the same machine."""
+
+        def __reduce__(self) -> tuple:
+            return placing.SharedFolder, (elsewhere,)
+
+    def given(_: str, scratch: Path) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext(Elsewhere(scratch))
+
+    monkeypatch.setattr(placing, "place_for_shards", given)
+    _, message = refused(tmp_path, "spark", tiny_config(num_shards=2))
+    assert "written by an executor, is not in" in message and "HOMEFEED_WORKSPACE" in message
