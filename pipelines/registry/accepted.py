@@ -39,7 +39,7 @@ def mark_accepted(run: ResolvedRun, snapshot: Snapshot, profile_uri: str) -> Non
         recipe=run.config.reference,
         profile_uri=profile_uri,
     )
-    storage.write_model(_marker_uri(run, snapshot), marker)
+    storage.write_model(_marker_uri(run.workspace_uri, run, snapshot), marker)
 
 
 def read_kept(run: ResolvedRun, reference: Snapshot, name: str) -> bytes | None:
@@ -50,7 +50,9 @@ def read_kept(run: ResolvedRun, reference: Snapshot, name: str) -> bytes | None:
         reference: The accepted snapshot.
         name: Of the file; it lies beside the reference's profile.
     """
-    marker_uri = _marker_uri(run, reference)
+    # The marker lies in the reference's workspace, which is another one where a cycle is rebuilt.
+    workspace_uri = reference.uri.rpartition("/snapshots/")[0]
+    marker_uri = _marker_uri(workspace_uri, run, reference)
     if not storage.exists(marker_uri):
         return None
     repair = "delete it: the reference is then measured again"
@@ -59,8 +61,8 @@ def read_kept(run: ResolvedRun, reference: Snapshot, name: str) -> bytes | None:
     return storage.read_bytes(uri) if uri and storage.exists(uri) else None
 
 
-def _marker_uri(run: ResolvedRun, snapshot: Snapshot) -> str:
-    folder = accepted_folder(run.workspace_uri, run.config.reference)
+def _marker_uri(workspace_uri: str, run: ResolvedRun, snapshot: Snapshot) -> str:
+    folder = accepted_folder(workspace_uri, run.config.reference)
     return storage.join(folder, f"{snapshot.as_of:%Y-%m-%d}--{snapshot.digest[:12]}.json")
 
 

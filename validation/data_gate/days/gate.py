@@ -24,12 +24,14 @@ from pipelines.contracts.time import DAY_MS
 from validation.data_gate.checks import Check
 from validation.data_gate.days.kinds import DISTANCE, kind_of
 from validation.data_gate.days.limits import FEWEST_DAYS, Deviation, deviations
-from validation.data_gate.days.profile import DayProfile
+from validation.data_gate.days.profile import DayProfile, Number
 from validation.data_gate.gx_runner import Details, RunName, evaluate, with_accepted
 from validation.report.data_docs import Subject, finish_data_docs
 
 LARGEST_MISSING_SHARE = 0.15
 """Of the days of a snapshot's windows."""
+_OF_LATENESS = ("lag_median_s", "lag_95_s", "known_at_once")
+_TIMES_NOISE = 4.0
 _PRESENT, _MISSING, _REWRITTEN = "days_present", "missing_share", "rewritten"
 _DAY, _RUN, _RISK = "of_a_day", "of_all_days", "risk"
 
@@ -72,21 +74,23 @@ class JudgedLog:
 
 
 def changes(before: DayProfile, now: DayProfile) -> tuple[str, ...]:
-    """Return the numbers of a day that changed by more than what is never told of a run.
+    """Return the numbers of a day that changed by more than chance and late rows change them.
 
-    Rows that became known later change a day a little, and that is nobody's fault.
+    Rows that became known later change a day a little, and that is nobody's fault. How late rows
+    are is not compared at all: the latest ones come last.
     """
-    names = before.numbers.keys() | now.numbers.keys()
+    none = Number(value=0.0, num=0)
     changed = []
-    for name in sorted(names):
-        if name in before.numbers and name in now.numbers:
-            kind = kind_of(name)
-            then, since = (kind.judged(day.numbers[name]) for day in (before, now))
-            if abs(since - then) <= kind.run_floor:
-                continue
-        elif not name.endswith(".rows"):
+    for name in sorted(before.numbers.keys() | now.numbers.keys()):
+        is_in_both = name in before.numbers and name in now.numbers
+        if name.endswith(_OF_LATENESS) or not (is_in_both or name.endswith(".rows")):
             continue
-        changed.append(name)
+        kind = kind_of(name)
+        pair = [day.numbers.get(name, none) for day in (before, now)]
+        then, since = (kind.judged(number) for number in pair)
+        noise = kind.noise(max(pair, key=lambda number: number.num))
+        if abs(since - then) > kind.run_floor + _TIMES_NOISE * noise:
+            changed.append(name)
     return tuple(changed)
 
 

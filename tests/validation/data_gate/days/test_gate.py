@@ -8,7 +8,7 @@ import pytest
 from pipelines.contracts.artifacts import ExpectationOutcome, Severity
 from support.log_days import FIRST_DAY, profiles
 from validation.data_gate.days.gate import JudgedLog, changes, date_of, judge_log
-from validation.data_gate.days.profile import DayProfile
+from validation.data_gate.days.profile import DayProfile, Number
 
 USUAL = {"impressions.rows": 10_000.0, "actions.repin.rows": 900.0, "named.repin.known": 1.0}
 FIRST = FIRST_DAY + 56
@@ -121,6 +121,23 @@ def test_rows_that_became_known_later_are_no_rewriting() -> None:
     before, now = days(1, FIRST), days(1, FIRST, impressions__rows=10_400.0)
     assert changes(before[0], now[0]) == ()
     assert changes(before[0], days(1, FIRST, impressions__rows=6_000.0)[0]) == ("impressions.rows",)
+
+
+def test_the_latest_rows_come_last_and_a_single_action_is_chance() -> None:
+    few = Number(value=1.0, num=1)
+    before = days(1, FIRST)[0]
+    late = before.model_copy(
+        update={
+            "numbers": before.numbers
+            | {"impressions.lag_95_s": Number(value=90_000.0, num=10_000), "actions.save.rows": few}
+        }
+    )
+    early = before.model_copy(
+        update={
+            "numbers": before.numbers | {"impressions.lag_95_s": Number(value=60.0, num=10_000)}
+        }
+    )
+    assert changes(early, late) == ()
 
 
 def test_a_type_that_appears_or_goes_is_a_rewriting() -> None:
