@@ -7,7 +7,6 @@ of other seeds follow, whose windows are every sixth day. The floors of the limi
 the sample's fortnights and one world in view (docs/decisions.md); the worlds here are others.
 """
 
-import contextlib
 import os
 import shutil
 import subprocess
@@ -21,6 +20,7 @@ import bench_log_check
 import psutil
 from record import Row, row
 from sample import AS_OF, HOME, event_log_uri, make_run
+from synthetic import private_bytes
 
 from pipelines import storage
 from pipelines.contracts.config import RunConfig
@@ -169,8 +169,7 @@ def judging_20m() -> Row:
     with subprocess.Popen(command) as process:
         watched = psutil.Process(process.pid)
         while process.poll() is None:
-            with contextlib.suppress(psutil.Error):
-                peak = max(peak, watched.memory_info().rss)
+            peak = max(peak, private_bytes(watched))
             time.sleep(0.05)
     seconds = time.monotonic() - started
     shutil.rmtree(LOG)

@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from record import Row, row
+from synthetic import embeddings, private_bytes, same, start_ms
 
-from pipelines.contracts.schemas import ACTIONS, EMBEDDING_DIM, IMPRESSIONS, PINS, USERS
+from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, PINS, USERS
 from pipelines.contracts.time import DAY_MS
 
 LOG = Path(".homefeed") / "bench" / "log_check"
@@ -62,33 +63,20 @@ def write_log(num_rows: int) -> int:
         _write(f"impressions/day={day}", shown)
         _write(f"actions/day={day}", _actions(rng, shown, day))
         written += len(shown)
-    times = np.full(NUM_USERS, _start_ms(FIRST))
-    states = _same("core", NUM_USERS)
-    pins = [np.arange(NUM_PINS), _same("v1", NUM_PINS), _embeddings(rng, NUM_PINS)]
-    users = [np.arange(NUM_USERS), times, _embeddings(rng, NUM_USERS), states]
+    times = np.full(NUM_USERS, start_ms(FIRST))
+    states = same("core", NUM_USERS)
+    pins = [np.arange(NUM_PINS), same("v1", NUM_PINS), embeddings(rng, NUM_PINS)]
+    users = [np.arange(NUM_USERS), times, embeddings(rng, NUM_USERS), states]
     _write("pins", pa.table(pins, schema=PINS))
     _write("users", pa.table([*users, pa.nulls(NUM_USERS, pa.string())], schema=USERS))
     return written
-
-
-def _start_ms(day: date) -> int:
-    return (day - date(1970, 1, 1)).days * DAY_MS
-
-
-def _same(text: str, count: int) -> pa.Array:
-    return pa.array([text]).take(pa.array(np.zeros(count, dtype=np.int64)))
-
-
-def _embeddings(rng: np.random.Generator, count: int) -> pa.Array:
-    numbers = rng.normal(size=count * EMBEDDING_DIM).astype(np.float32)
-    return pa.FixedSizeListArray.from_arrays(pa.array(numbers), EMBEDDING_DIM)
 
 
 def _impressions(rng: np.random.Generator, day: date, num_requests: int) -> pa.Table:
     count = num_requests * CANDIDATES
     request = np.repeat(np.arange(num_requests), CANDIDATES)
     names = pa.array(np.char.add(f"{day}-", np.arange(num_requests).astype(str)))
-    at = _start_ms(day) + rng.integers(0, DAY_MS - 1_800_000, num_requests)[request]
+    at = start_ms(day) + rng.integers(0, DAY_MS - 1_800_000, num_requests)[request]
     columns = {
         "request_id": names.take(pa.array(request)),
         "user_id": rng.integers(0, NUM_USERS, num_requests)[request],
@@ -96,7 +84,7 @@ def _impressions(rng: np.random.Generator, day: date, num_requests: int) -> pa.T
         "impressed_at": at,
         "known_at": at + rng.integers(0, 600_000, count),
         "position": np.tile(np.arange(CANDIDATES, dtype=np.int16), num_requests),
-        "surface": _same("homefeed", count),
+        "surface": same("homefeed", count),
         "is_exploration": (rng.random(num_requests) < 0.05)[request],
         "propensity": pa.nulls(count, pa.float32()),
     }
@@ -119,7 +107,7 @@ def _actions(rng: np.random.Generator, shown: pa.Table, day: date) -> pa.Table:
         "known_at": at + rng.integers(0, 600_000, len(rows)),
         "request_id": pc.if_else(is_unnamed, pa.scalar(None, pa.string()), chosen["request_id"]),
     }
-    assert int(at.max()) < _start_ms(day) + DAY_MS
+    assert int(at.max()) < start_ms(day) + DAY_MS
     return pa.table(columns, schema=ACTIONS)
 
 
@@ -135,7 +123,7 @@ def check() -> tuple[float, float, float]:
     before = os.times()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
-            peak = max(peak, _private_bytes(psutil.Process(process.pid)))
+            peak = max(peak, private_bytes(psutil.Process(process.pid)))
             time.sleep(0.2)
     seconds = time.perf_counter() - started
     if process.returncode != 0:
@@ -144,14 +132,3 @@ def check() -> tuple[float, float, float]:
     cpu_s = after.children_user + after.children_system
     cpu_s -= before.children_user + before.children_system
     return seconds, peak / 2**20, cpu_s
-
-
-def _private_bytes(process: psutil.Process) -> int:
-    """Return the memory that a process and its children share with nobody."""
-    total = 0
-    for each in (process, *process.children(recursive=True)):
-        try:
-            total += each.memory_full_info().uss
-        except psutil.Error:
-            continue  # it has just ended
-    return total

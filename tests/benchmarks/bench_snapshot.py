@@ -29,6 +29,7 @@ import psutil
 import snapshot_peers as peers
 from record import Row, row
 from sample import event_log_uri, make_run
+from synthetic import private_bytes
 
 from pipelines import storage
 from pipelines.contracts.config import RunConfig
@@ -171,23 +172,12 @@ def _run(*arguments: str, budget_gib: float = 0.0) -> dict[str, float]:
     peak = 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         while process.poll() is None:
-            peak = max(peak, _private_bytes(psutil.Process(process.pid)))
+            peak = max(peak, private_bytes(psutil.Process(process.pid)))
             time.sleep(0.05)
         text = process.stdout.read() if process.stdout else ""
     if process.returncode != 0:
         raise RuntimeError(f"{arguments} ended with {process.returncode}")
     return json.loads(text.splitlines()[-1]) | {"peak_gib": peak / 2**30}
-
-
-def _private_bytes(process: psutil.Process) -> int:
-    """Return the memory that a process and its children share with nobody."""
-    total = 0
-    for each in (process, *process.children(recursive=True)):
-        try:
-            total += each.memory_full_info().uss
-        except psutil.Error:
-            continue  # it has just ended
-    return total
 
 
 def build(config: RunConfig, as_of: datetime, log_uri: str, num_workers: int) -> dict[str, float]:

@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+from synthetic import embeddings, same, start_ms
 
 from pipelines.contracts.artifacts import ResolvedRun
-from pipelines.contracts.schemas import ACTIONS, EMBEDDING_DIM, IMPRESSIONS, PINS, USERS
+from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, PINS, USERS
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.log_files import open_event_log
 from pipelines.snapshot.plan import make_plan
@@ -155,26 +156,13 @@ def write_log(folder: Path, num_actions: int) -> int:
         for table, rows in (("impressions", shown), ("actions", acted)):
             _write(folder / table / f"day={day}" / f"part-{number % FILES_PER_DAY}.parquet", rows)
             written += len(rows)
-    pins = [np.arange(NUM_PINS), _same(VERSION, NUM_PINS), _embeddings(rng, NUM_PINS)]
+    pins = [np.arange(NUM_PINS), same(VERSION, NUM_PINS), embeddings(rng, NUM_PINS)]
     _write(folder / "pins" / "part-0.parquet", pa.table(pins, schema=PINS))
-    times = np.full(num_users, _start_ms(FIRST))
-    users = [np.arange(num_users), times, _embeddings(rng, num_users), _same("core", num_users)]
+    times = np.full(num_users, start_ms(FIRST))
+    users = [np.arange(num_users), times, embeddings(rng, num_users), same("core", num_users)]
     users = pa.table([*users, pa.nulls(num_users, pa.string())], schema=USERS)
     _write(folder / "users" / "part-0.parquet", users)
     return written
-
-
-def _start_ms(day: date) -> int:
-    return (day - date(1970, 1, 1)).days * DAY_MS
-
-
-def _same(text: str, count: int) -> pa.Array:
-    return pa.array([text]).take(pa.array(np.zeros(count, dtype=np.int64)))
-
-
-def _embeddings(rng: np.random.Generator, count: int) -> pa.Array:
-    numbers = rng.normal(size=count * EMBEDDING_DIM).astype(np.float32)
-    return pa.FixedSizeListArray.from_arrays(pa.array(numbers), EMBEDDING_DIM)
 
 
 def _impressions(
@@ -183,7 +171,7 @@ def _impressions(
     count = num_requests * CANDIDATES
     request = np.repeat(np.arange(num_requests), CANDIDATES)
     names = pa.array(np.char.add(f"{number:05d}-", np.arange(num_requests).astype(str)))
-    at = _start_ms(day) + rng.integers(0, DAY_MS - 3_600_000, num_requests)[request]
+    at = start_ms(day) + rng.integers(0, DAY_MS - 3_600_000, num_requests)[request]
     columns = {
         "request_id": names.take(pa.array(request)),
         "user_id": rng.integers(0, num_users, num_requests)[request],
@@ -191,7 +179,7 @@ def _impressions(
         "impressed_at": at,
         "known_at": at + rng.integers(0, 600_000, num_requests)[request],
         "position": np.tile(np.arange(CANDIDATES, dtype=np.int16), num_requests),
-        "surface": _same("homefeed", count),
+        "surface": same("homefeed", count),
         "is_exploration": (rng.random(num_requests) < 0.05)[request],
         "propensity": pa.nulls(count, pa.float32()),
     }

@@ -104,13 +104,15 @@ def test_log_and_workspace_in_an_object_store(
     config = with_shards(smoke(), 3)
     local = build(tmp_path, "local", config, PLANTED_AS_OF)
     request.getfixturevalue("by_spark")
-    places = {"event_log_uri": f"{in_bucket}/event_log", "workspace_uri": f"{in_bucket}/work"}
+    places = {"event_log_uri": f"{in_bucket}/event_log", "workspace_uri": f"{in_bucket}/workspace"}
     run = make_run(tmp_path, config, **places)
     spark = write_snapshot(run)
     assert spark.model_copy(update={"uri": local.uri}) == local
     with storage.local_copy(spark.uri) as folder:
         verify_files(spark, folder)
     assert [
-        name for name in storage.list_names(f"{in_bucket}/work/snapshots") if "lease" not in name
+        name
+        for name in storage.list_names(f"{in_bucket}/workspace/snapshots")
+        if "lease" not in name
     ] == [spark.digest[:16]]
     assert write_snapshot(run) == spark
