@@ -27,7 +27,7 @@ from validation.data_gate.shifts import (
 )
 from validation.data_gate.snapshot_profile import Reference, SnapshotProfile
 
-Unit = Literal["rows", "count", "share", "change", "number", "limits"]
+Unit = Literal["rows", "count", "share", "change", "number", "limits", "risk"]
 
 FILES_MATCH = "files_match_manifest"
 """The expectation that fails where a snapshot is damaged: built again, it is met."""
@@ -75,6 +75,8 @@ class Check:
             return "no such row"
         if self.unit == "limits":
             return "within what earlier days and snapshots let expect"
+        if self.unit == "risk":
+            return "less than what most likely harms a model"
         low, high = (
             None if bound is None else format_value(bound, self.unit)
             for bound in (self.minimum, self.maximum)
@@ -90,6 +92,8 @@ def format_value(value: float, unit: Unit) -> str:
         return f"{value:,.0f}"
     if unit == "limits":
         return f"{value:.2g} times the limit"
+    if unit == "risk":
+        return f"{value:.2g} times what most likely harms a model"
     if unit == "share":
         return f"{value * 100:.4g} %"
     # The value is rounded first, because a millionth of a percent is noise. Adding 0.0 turns the

@@ -155,7 +155,7 @@ def _checks(log: JudgedLog) -> tuple[Check, ...]:
               "log_run_numbers", _RUN, "limits", maximum=1.0, not_judged=why),
         Check("log_harms_no_model", critical,
               "Numbers over all judged days that deviate so far that a model is harmed.",
-              "log_risks", _RISK, "limits", maximum=1.0, not_judged=why),
+              "log_risks", _RISK, "risk", maximum=1.0, not_judged=why),
     )  # fmt: skip
 
 
@@ -252,7 +252,7 @@ def _subject(log: JudgedLog) -> Subject:
     facts = {
         "Event log": log.uri,
         "Days": f"{date_of(log.first_day)} to {date_of(log.end_day - 1)}, "
-        f"{len(log.judged)} of them judged, the others accepted before",
+        f"{len(log.judged)} of them judged; what was accepted before is not judged again",
         "Held against": against,
     }
     return Subject(
