@@ -237,7 +237,8 @@ def compose_failure(
         happened = f"{failure.error_class} in {stage} at {when}:\n{failure.message}"
         certainty = _may_it_pass(failure)
     is_data_gate = failure is not None and is_refusal(failure)
-    broken = "the data gate refused the snapshot" if is_data_gate else f"{stage} broke"
+    judged = "event log" if stage == "build_snapshot" else "snapshot"
+    broken = f"the data gate refused the {judged}" if is_data_gate else f"{stage} broke"
     return Alert(
         kind=AlertKind.DATA_GATE_FAILED if is_data_gate else AlertKind.BROKEN_RUN,
         run_id=run.run_id,

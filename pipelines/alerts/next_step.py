@@ -212,7 +212,8 @@ def after_missed(request: RunRequest, settings: Settings, is_newer_under_way: bo
 def is_refusal(failure: StageFailure) -> bool:
     """Return whether a failure is the data gate's answer, and not a broken run."""
     refusals = (DataGateFailedError.__name__, SnapshotDamagedError.__name__)
-    return failure.stage == "check_snapshot" and failure.error_class in refusals
+    judging = ("build_snapshot", "check_snapshot")  # the event log, and what is built of it
+    return failure.stage in judging and failure.error_class in refusals
 
 
 def new_cycle_command(run: ResolvedRun, **changes: Any) -> str:

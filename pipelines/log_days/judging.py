@@ -133,7 +133,6 @@ def _to_keep(found: "JudgedLog") -> str:
 
 def _refusal(run: ResolvedRun, report: EventLogReport) -> str:
     from pipelines.alerts.commands import accept_shift_command, stage_command
-    from pipelines.alerts.next_step import new_cycle_command
 
     lines = [
         f"- {each.name} ({each.severity}): found {each.observed}, expected {each.expected}"
@@ -145,7 +144,6 @@ def _refusal(run: ResolvedRun, report: EventLogReport) -> str:
     return (
         f"the data gate refused the event log {run.event_log_uri}; nothing was built and the "
         f"champion stays:\n" + "\n".join(lines) + f"\nData Docs: {report.docs_uri}\n"
-        f"Mend the event log; then start a new cycle with `{new_cycle_command(run)}`. If the data "
-        f"are right, say so with {' and '.join(accept)}, then run "
-        f"`{stage_command('build_snapshot', run.run_uri)}`"
+        f"Mend the event log or, if the data are right, say so with {' and '.join(accept)}; then "
+        f"run `{stage_command('build_snapshot', run.run_uri)}`"
     )

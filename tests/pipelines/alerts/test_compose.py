@@ -109,6 +109,7 @@ def test_a_metric_that_could_not_be_compared_is_said_so(tmp_path):
     "stage, error_class, exit_code, kind, command",
     [
         ("check_snapshot", "DataGateFailedError", 65, AlertKind.DATA_GATE_FAILED, "retrain"),
+        ("build_snapshot", "DataGateFailedError", 65, AlertKind.DATA_GATE_FAILED, "stage"),
         ("build_snapshot", "TransientStorageError", 75, AlertKind.BROKEN_RUN, "stage"),
         # The same data, seed and recipe would diverge again.
         ("train_challenger", "TrainingDivergedError", 65, AlertKind.BROKEN_RUN, "retrain"),
