@@ -1,7 +1,6 @@
 """Fixtures that several folders use, and which tests `make test` runs in one process."""
 
 import contextlib
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +12,6 @@ from xdist.scheduler import LoadScopeScheduling
 from support.database_server import database_server
 from support.mlflow_server import mlflow_server
 from support.s3_server import BUCKET, s3_server, use_s3
-
-# The main module of pytest-xdist's processes has no file. PySpark takes that for its own doctests
-# and ends the process, once Great Expectations has found and imported it.
-if not hasattr(sys.modules["__main__"], "__file__"):
-    sys.modules["__main__"].__file__ = __file__
 
 SHARED_FOLDERS = (
     "tests/pipelines/local",

@@ -9,6 +9,7 @@ Linux only, as `pipelines.contracts.processes`. Tested in tests/pipelines/metric
 """
 
 import contextlib
+import os
 import resource
 import threading
 import time
@@ -109,9 +110,7 @@ def memory_limit_bytes(root: Path = Path("/sys/fs/cgroup"), own: Path | None = N
         root: Where control groups (version 2) are mounted.
         own: The file that names this process's group; /proc/self/cgroup.
     """
-    import psutil
-
-    limit = psutil.virtual_memory().total
+    limit = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with contextlib.suppress(OSError):
         group = (own or Path("/proc/self/cgroup")).read_text().strip().rpartition(":")[2]
         folder = root / group.lstrip("/")
@@ -120,6 +119,12 @@ def memory_limit_bytes(root: Path = Path("/sys/fs/cgroup"), own: Path | None = N
                 text = file.read_text().strip()
                 limit = min(limit, int(text)) if text.isdigit() else limit
     return limit
+
+
+def memory_in_use_bytes() -> int:
+    """Return how much of the machine's memory this process holds now."""
+    _, resident_pages, *_ = Path("/proc/self/statm").read_text().split()
+    return int(resident_pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _accounts() -> tuple[float, float]:

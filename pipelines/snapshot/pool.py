@@ -60,15 +60,13 @@ def usable_cores() -> int:
 
 def memory_budget_bytes() -> int:
     """Return how much memory a builder may take: as the settings say, or half of what there is."""
-    import psutil
-
-    from pipelines.metrics.usage import memory_limit_bytes
+    from pipelines.metrics.usage import memory_in_use_bytes, memory_limit_bytes
     from pipelines.settings import Settings
 
     told_gib = Settings().snapshot_memory_gib
     budget = int(told_gib * 2**30) if told_gib else memory_limit_bytes() // 2
     # What the process takes before it builds anything, mostly its code, counts too.
-    return max(0, budget - psutil.Process().memory_info().rss)
+    return max(0, budget - memory_in_use_bytes())
 
 
 def workers_that_fit(num_workers: int, free_bytes: int, task_bytes: int, what: str) -> int:

@@ -8,6 +8,7 @@ data. Not for what is expected (`validation.data_gate.checks`), nor for the look
 
 import math
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -95,7 +96,7 @@ def with_accepted(
 
 def _make_context(docs_dir: Path) -> "AbstractDataContext":
     """Return a context that lives in memory, so that only the Data Docs are written to disk."""
-    import great_expectations as gx  # takes two seconds, which only this stage shall pay
+    gx = _without_pyspark()
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context = gx.get_context(mode="ephemeral")
@@ -113,6 +114,27 @@ def _make_context(docs_dir: Path) -> "AbstractDataContext":
         },
     )
     return context
+
+
+def _without_pyspark() -> Any:
+    """Import Great Expectations, which takes two seconds, as if PySpark were not installed.
+
+    Nothing here is judged by Spark. Where PySpark is installed, Great Expectations imports all of
+    it, and a part of that ends the process, with the exit code 0, where the main module has no
+    file: in `python -c`, and in processes that a server forks.
+    """
+    hidden = {name: sys.modules.pop(name) for name in tuple(sys.modules) if _is_pyspark(name)}
+    sys.modules["pyspark"] = None  # type: ignore[assignment]  # an import finds nothing there
+    try:
+        import great_expectations
+    finally:
+        del sys.modules["pyspark"]
+        sys.modules.update(hidden)
+    return great_expectations
+
+
+def _is_pyspark(name: str) -> bool:
+    return name == "pyspark" or name.startswith("pyspark.")
 
 
 def _run_suite(

@@ -96,15 +96,14 @@ def test_a_regression_is_green_and_told_once(lab: Lab, third_cycle: Outcome, ret
 
 def test_a_failed_data_gate_is_red_at_once_and_told_with_its_pages(lab: Lab) -> None:
     outcome = lab.run("thin-data", DAY_OF_THIN_DATA)
-    assert failed_stage(outcome) == "check_snapshot"
-    assert outcome.state_of("build_snapshot") == "success"
-    assert outcome.state_of("train_challenger") == "upstream_failed"
+    assert failed_stage(outcome) == "build_snapshot"
+    assert outcome.state_of("check_snapshot") == "upstream_failed"
     run = find_run(str(lab.home.path / "workspace"), "thin-data").run
     alert = the_one_alert(lab, run.run_id)
     assert alert["kind"] == "data_gate_failed"
-    assert "enough_holdout_requests" in alert["happened"]
+    assert "log_has_most_days" in alert["happened"]
     docs = alert["happened"].split("Data Docs: ")[1].split("\n")[0]
-    assert "enough_holdout_requests" in storage.local_path(docs).read_text()
+    assert "log_has_most_days" in storage.local_path(docs).read_text()
 
 
 def test_data_that_is_not_there_fails_at_once_and_is_told_once(lab: Lab) -> None:

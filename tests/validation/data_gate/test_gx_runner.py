@@ -1,5 +1,8 @@
 """Great Expectations runs the checks; a check that breaks is told from bad data."""
 
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -42,3 +45,22 @@ def test_no_name_of_the_data_is_markup_in_the_pages(tmp_path: Path) -> None:
     pages = [page.read_text() for page in tmp_path.rglob("*.html")]
     assert any("&lt;img src=x" in page for page in pages)
     assert not any("<img src=x" in page for page in pages)
+
+
+def test_pyspark_is_not_imported_with_great_expectations(tmp_path: Path) -> None:
+    package = tmp_path / "pyspark"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit(0)  # as PySpark does, deeper inside")
+    code = (
+        "from validation.data_gate.gx_runner import _without_pyspark\n"
+        "print(_without_pyspark().__version__)"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": path, "GX_ANALYTICS_ENABLED": "false"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("1."), done.stderr

@@ -23,14 +23,14 @@ from pipelines.contracts.artifacts import ExpectationOutcome, Severity
 from pipelines.contracts.time import DAY_MS
 from validation.data_gate.checks import Check
 from validation.data_gate.days.kinds import DISTANCE, kind_of
-from validation.data_gate.days.limits import FEWEST_DAYS, Deviation, deviations
+from validation.data_gate.days.limits import FEWEST_DAYS, SURE, Deviation, deviations
 from validation.data_gate.days.profile import DayProfile, Number
 from validation.data_gate.gx_runner import Details, RunName, evaluate, with_accepted
 from validation.report.data_docs import Subject, finish_data_docs
 
 LARGEST_MISSING_SHARE = 0.15
 """Of the days of a snapshot's windows."""
-_OF_LATENESS = ("lag_median_s", "lag_95_s", "known_at_once")
+_OF_LATENESS = ("lag_median_s", "known_at_once", "known_after_an_hour", "known_after_a_day")
 _TIMES_NOISE = 4.0
 _PRESENT, _MISSING, _REWRITTEN = "days_present", "missing_share", "rewritten"
 _DAY, _RUN, _RISK = "of_a_day", "of_all_days", "risk"
@@ -195,9 +195,9 @@ def _number_table(found: Sequence[Deviation], level: str, column: str) -> pd.Dat
 
 
 def _risk_table(found: Sequence[Deviation]) -> pd.DataFrame:
-    """Return how far each number is on its way to what harms a model; 0 within its limit."""
+    """Return how far each number is on its way to what harms a model; 0 where it is not sure."""
     rows = [
-        (each.name, abs(each.effect) / each.kind.critical if each.times_limit > 1 else 0.0)
+        (each.name, abs(each.effect) / each.kind.critical if each.times_limit > SURE else 0.0)
         for each in found
         if each.level == "run"
     ]

@@ -34,6 +34,8 @@ FEWEST_DAYS_OF_STATE = 42
 """A state looks back over four weeks, so that at the beginning of a log it only fills up."""
 LONGEST_RUN = 14
 Z, MARGIN = 6.0, 1.5
+SURE = 1.5
+"""A deviation of so many times its limit is no bad luck of a small log, and may stop a cycle."""
 RARE = 50.0
 """A volume of fewer rows a day comes in bursts, and its floors are these."""
 RARE_DAY_FLOOR, RARE_RUN_FLOOR = 3.0, 1.5
@@ -63,9 +65,9 @@ class Deviation:
 
     @property
     def is_harmful(self) -> bool:
-        """Whether most likely a model is harmed: it is told of all days, and large enough."""
-        is_told = self.level == "run" and self.times_limit > 1
-        return is_told and abs(self.effect) >= self.kind.critical
+        """Whether most likely a model is harmed: over all days it is sure, and large enough."""
+        is_sure = self.level == "run" and self.times_limit > SURE
+        return is_sure and abs(self.effect) >= self.kind.critical
 
 
 def deviations(

@@ -36,7 +36,7 @@ with of_rows as (
          1.0 - count(propensity) / count(*) as no_propensity, avg(propensity) as propensity,
          avg(pos) as position,
          avg((known = t)::int) as at_once, quantile_cont((known - t) / 1000.0, 0.5) as lag_50,
-         quantile_cont((known - t) / 1000.0, 0.95) as lag_95
+         avg((known - t > 3600000)::int) as late_hour, avg((known - t > 86400000)::int) as late_day
   from i group by day
 ), of_requests as (
   select day, count(*) as requests, count(distinct u) as users, sum(n) as rows,
@@ -63,7 +63,8 @@ select day, unnest([
   {'name': 'impressions.mean_propensity', 'value': o.propensity, 'num': o.rows},
   {'name': 'impressions.known_at_once', 'value': o.at_once, 'num': o.rows},
   {'name': 'impressions.lag_median_s', 'value': o.lag_50, 'num': o.rows},
-  {'name': 'impressions.lag_95_s', 'value': o.lag_95, 'num': o.rows},
+  {'name': 'impressions.known_after_an_hour', 'value': o.late_hour, 'num': o.rows},
+  {'name': 'impressions.known_after_a_day', 'value': o.late_day, 'num': o.rows},
   {'name': 'impressions.busiest_user', 'value': w.most / o.rows, 'num': q.users},
   {'name': 'impressions.busiest_pin', 'value': b.top / o.rows, 'num': o.rows}
 ], recursive := true)
@@ -77,7 +78,7 @@ of_kind as (
   select day, kind, count(*) as n, count(distinct u) as users, avg((req is not null)::int) as named,
          avg((known = t)::int) as at_once,
          quantile_cont((known - t) / 1000.0, 0.5) as lag_50,
-         quantile_cont((known - t) / 1000.0, 0.95) as lag_95
+         avg((known - t > 3600000)::int) as late_hour, avg((known - t > 86400000)::int) as late_day
   from a group by day, kind
 )
 select day, unnest([
@@ -87,7 +88,8 @@ select day, unnest([
   {'name': 'actions.' || kind || '.name_a_request', 'value': named, 'num': n},
   {'name': 'actions.' || kind || '.known_at_once', 'value': at_once, 'num': n},
   {'name': 'actions.' || kind || '.lag_median_s', 'value': lag_50, 'num': n},
-  {'name': 'actions.' || kind || '.lag_95_s', 'value': lag_95, 'num': n}
+  {'name': 'actions.' || kind || '.known_after_an_hour', 'value': late_hour, 'num': n},
+  {'name': 'actions.' || kind || '.known_after_a_day', 'value': late_day, 'num': n}
 ], recursive := true)
 from of_kind join requests using (day)
 """
@@ -128,8 +130,8 @@ select day, unnest([
   {'name': 'named.' || kind || '.early', 'value': avg((t < asked)::int), 'num': count(asked)},
   {'name': 'named.' || kind || '.delay_median_s',
    'value': quantile_cont((t - asked) / 1000.0, 0.5), 'num': count(asked)},
-  {'name': 'named.' || kind || '.delay_95_s',
-   'value': quantile_cont((t - asked) / 1000.0, 0.95), 'num': count(asked)}
+  {'name': 'named.' || kind || '.after_an_hour',
+   'value': avg((t - asked > 3600000)::int), 'num': count(asked)}
 ], recursive := true)
 from named group by day, kind
 """

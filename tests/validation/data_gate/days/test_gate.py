@@ -124,19 +124,9 @@ def test_rows_that_became_known_later_are_no_rewriting() -> None:
 
 
 def test_the_latest_rows_come_last_and_a_single_action_is_chance() -> None:
-    few = Number(value=1.0, num=1)
-    before = days(1, FIRST)[0]
-    late = before.model_copy(
-        update={
-            "numbers": before.numbers
-            | {"impressions.lag_95_s": Number(value=90_000.0, num=10_000), "actions.save.rows": few}
-        }
-    )
-    early = before.model_copy(
-        update={
-            "numbers": before.numbers | {"impressions.lag_95_s": Number(value=60.0, num=10_000)}
-        }
-    )
+    early, late = days(1, FIRST)[0], days(1, FIRST, impressions__known_after_a_day=0.2)[0]
+    early.numbers["impressions.known_after_a_day"] = Number(value=0.0, num=10_000)
+    late.numbers["actions.save.rows"] = Number(value=1.0, num=1)
     assert changes(early, late) == ()
 
 

@@ -62,6 +62,8 @@ EXPECTED = {
     "impressions.without_propensity": (1.0, 1.0),
     "impressions.lag_median_s": (1.0, 1.0),
     "impressions.known_at_once": (0.0, 0.0),
+    "impressions.known_after_an_hour": (0.0, 0.0),
+    "named.repin.after_an_hour": (0.0, None),
     "impressions.busiest_user": (0.75, 1.0),
     "impressions.busiest_pin": (0.5, 0.5),
     "impressions.acted_upon_before": (0.0, 0.5),
