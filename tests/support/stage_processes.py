@@ -28,7 +28,7 @@ Act = Callable[[], object]
 KILLED = -signal.SIGKILL
 _TIMEOUT_S = 120.0
 _PRELOADED = (
-    "great_expectations",
+    "support.great_expectations_first",
     "matplotlib.pyplot",
     "mlflow.pyfunc",
     "pipelines.alerts.compose",

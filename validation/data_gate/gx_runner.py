@@ -96,7 +96,7 @@ def with_accepted(
 
 def _make_context(docs_dir: Path) -> "AbstractDataContext":
     """Return a context that lives in memory, so that only the Data Docs are written to disk."""
-    gx = _without_pyspark()
+    gx = import_great_expectations()
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context = gx.get_context(mode="ephemeral")
@@ -116,7 +116,7 @@ def _make_context(docs_dir: Path) -> "AbstractDataContext":
     return context
 
 
-def _without_pyspark() -> Any:
+def import_great_expectations() -> Any:
     """Import Great Expectations, which takes two seconds, as if PySpark were not installed.
 
     Nothing here is judged by Spark. Where PySpark is installed, Great Expectations imports all of
