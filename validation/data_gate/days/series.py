@@ -19,7 +19,9 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 NULL = "(null)"
-_HOURS = ".hour"
+_HOURS, _CENTRE = ".hour", ".centre"
+FEWEST_ABOUT_AN_HOUR = 10
+"""So many events have to lie about an hour before a day has one, see `_centre`."""
 
 
 class Series(NamedTuple):
@@ -46,12 +48,10 @@ def all_series(history: Sequence[DayProfile], judged: Sequence[DayProfile]) -> I
     now = [_numbers(day, seen) for day in judged]
     for name in sorted({name for numbers in before for name in numbers}):
         kind = kind_of(name)
-        yield Named(
-            name,
-            kind,
-            _series(name, kind, history, before),
-            _series(name, kind, judged, now),
-        )
+        series = [_series(name, kind, history, before), _series(name, kind, judged, now)]
+        if name.endswith(_CENTRE):
+            series = _unwound(*series)
+        yield Named(name, kind, *series)
 
 
 def count_matrix(name: str, days: Sequence[DayProfile], keys: Sequence[str]) -> Floats:
@@ -66,12 +66,25 @@ def _numbers(day: DayProfile, seen: dict[str, set[str]]) -> dict[str, Number]:
     for name, counts in day.counts.items():
         total = sum(counts.values())
         if name.endswith(_HOURS):
-            found[f"{name}.centre"] = Number(value=_mean_hour(counts), num=total)
+            if (centre := _centre(counts)).num >= FEWEST_ABOUT_AN_HOUR:
+                found[f"{name}{_CENTRE}"] = centre
         elif total:
             new = sum(num for key, num in counts.items() if key not in seen.get(name, ()))
             found[f"{name}.never_seen"] = Number(value=new / total, num=total)
             found[f"{name}.null"] = Number(value=counts.get(NULL, 0) / total, num=total)
     return found
+
+
+def _unwound(history: Series, judged: Series) -> list[Series]:
+    """Return series of hours without the jump at midnight: all within 12 hours of the history."""
+    if len(history.days) == 0:
+        return [history, judged]
+    turns = np.exp(2j * np.pi * history.values / 24)
+    middle = float(np.angle(turns.mean())) * 24 / (2 * np.pi)
+    return [
+        each._replace(values=(each.values - middle + 12) % 24 + middle - 12)
+        for each in (history, judged)
+    ]
 
 
 def _values_seen(history: Sequence[DayProfile]) -> dict[str, set[str]]:
@@ -82,12 +95,21 @@ def _values_seen(history: Sequence[DayProfile]) -> dict[str, set[str]]:
     return seen
 
 
-def _mean_hour(counts: dict[str, int]) -> float:
-    """Return the direction, in hours, of the mean of the events' times on the clock's circle."""
+def _centre(counts: dict[str, int]) -> Number:
+    """Return the direction, in hours, of the mean of the events' times on the clock's circle.
+
+    Where events are spread evenly over the day, the direction says nothing. So the number stands
+    with as many events as would fix it as well if all of them lay about it: the square of the mean
+    resultant length times the events (Mardia and Jupp, Directional Statistics, 2000).
+    """
     total = sum(
         num * cmath.exp(2j * math.pi * (int(hour) + 0.5) / 24) for hour, num in counts.items()
     )
-    return cmath.phase(total) * 24 / (2 * math.pi) % 24 if total else 0.0
+    num_events = sum(counts.values())
+    if num_events == 0 or total == 0:
+        return Number(value=0.0, num=0)
+    hour = cmath.phase(total) * 24 / (2 * math.pi) % 24
+    return Number(value=hour, num=int(abs(total) ** 2 / num_events))
 
 
 def _series(

@@ -149,8 +149,27 @@ def test_the_hour_about_which_events_lie_moves_with_them() -> None:
     history = with_counts(steady(1.0), name, {"20": 300, "21": 400, "22": 300})
     shifted = with_counts(later(7, impressions__rows=1e4), name, {"23": 300, "0": 400, "1": 300})
     found = deviations(history, shifted)
-    assert of(found, f"{name}.centre", "run").usual == pytest.approx(21.5)
+    assert of(found, f"{name}.centre", "run").usual % 24 == pytest.approx(21.5)
     assert (f"{name}.centre", "run") in told(found)
+
+
+def test_events_that_are_spread_over_the_day_have_no_hour() -> None:
+    name = "impressions.hour"
+    even = {str(hour): 100 + (hour == 3) for hour in range(24)}
+    history = with_counts(steady(1.0), name, even)
+    other = {str(hour): 100 + (hour == 15) for hour in range(24)}
+    found = deviations(history, with_counts(later(7, impressions__rows=1e4), name, other))
+    assert f"{name}.centre" not in {each.name for each in found}
+    assert told(found) == set()
+
+
+def test_midnight_is_no_jump() -> None:
+    name = "impressions.hour"
+    before, after = {"23": 600, "0": 400}, {"23": 400, "0": 600}
+    history = with_counts(steady(1.0), name, before)
+    found = deviations(history, with_counts(later(7, impressions__rows=1e4), name, after))
+    assert abs(of(found, f"{name}.centre", "run").effect) == pytest.approx(0.2, abs=0.02)
+    assert told(found) == set()
 
 
 def test_the_distance_is_zero_for_equal_shares_and_one_for_none_in_common() -> None:
