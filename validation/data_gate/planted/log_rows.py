@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.contracts.time import DAY_MS
 
@@ -88,6 +89,25 @@ def of_keys(keys: npt.NDArray[Any], share: float, rng: np.random.Generator) -> M
     """Return the rows of about a share of the different keys, such as users."""
     unique, place = np.unique(keys, return_inverse=True)
     return drawn(len(unique), share, rng)[place]
+
+
+def acted_upon(log: LogRows) -> Mask:
+    """Return which impressions some action names, by request and pin."""
+    named = log.actions.filter(log.actions["request_id"].is_valid())
+    found = pc.is_in(_pairs(log.impressions), value_set=_pairs(named).combine_chunks())
+    return np.asarray(found)
+
+
+def _pairs(rows: pa.Table) -> pa.ChunkedArray:
+    """Return request and pin of each row as one text."""
+    parts = (rows[name].cast(pa.string()) for name in ("request_id", "pin_id"))
+    return pc.binary_join_element_wise(*parts, "/")
+
+
+def requests_drawn(rows: pa.Table, share: float, rng: np.random.Generator) -> Mask:
+    """Return the impressions of about a share of the requests."""
+    codes = rows["request_id"].combine_chunks().dictionary_encode().indices
+    return of_keys(np.asarray(codes), share, rng)
 
 
 def some_days(log: LogRows, share: float, rng: np.random.Generator) -> npt.NDArray[np.int64]:

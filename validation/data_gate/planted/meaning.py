@@ -8,10 +8,12 @@ from pipelines.contracts.time import HOUR_MS
 from validation.data_gate.planted.log_rows import (
     LogRows,
     Plant,
+    acted_upon,
     column,
     drawn,
     of_keys,
     replaced,
+    requests_drawn,
 )
 from validation.data_gate.planted.volume import Table
 
@@ -75,8 +77,7 @@ def leak_through_actions(log: LogRows, strength: float, rng: np.random.Generator
 def feature_equals_label(log: LogRows, strength: float, rng: np.random.Generator) -> LogRows:
     """Let a category of the impressions tell, for a share of the rows, which were acted upon."""
     rows, name = log.impressions, _category(log.impressions)
-    acted = log.actions.filter(log.actions["request_id"].is_valid())
-    is_positive = np.asarray(pc.is_in(_pair(rows), value_set=_pair(acted).combine_chunks()))
+    is_positive = acted_upon(log)
     values = rows[name].to_pandas().astype(object).to_numpy(copy=True)
     first, second = _two_values(values)
     mask = log.inside("impressions") & drawn(len(rows), strength, rng)
@@ -87,8 +88,7 @@ def feature_equals_label(log: LogRows, strength: float, rng: np.random.Generator
 def position_constant(log: LogRows, strength: float, rng: np.random.Generator) -> LogRows:
     """Log the position 0 for all impressions of a share of the requests."""
     rows = log.impressions
-    codes = np.asarray(rows["request_id"].combine_chunks().dictionary_encode().indices)
-    mask = log.inside("impressions") & of_keys(codes, strength, rng)
+    mask = log.inside("impressions") & requests_drawn(rows, strength, rng)
     return log.with_table(
         "impressions", replaced(rows, position=np.where(mask, 0, column(rows, "position")))
     )
@@ -149,12 +149,6 @@ def _two_values(values: np.ndarray) -> tuple[str, str]:
     found, counts = np.unique(values[values != None].astype(str), return_counts=True)  # noqa: E711
     order = found[np.argsort(-counts)]
     return str(order[0]), str(order[1]) if len(order) > 1 else "other"
-
-
-def _pair(rows: pa.Table) -> pa.ChunkedArray:
-    """Return request and pin of each row as one text."""
-    parts = (rows[name].cast(pa.string()) for name in ("request_id", "pin_id"))
-    return pc.binary_join_element_wise(*parts, "/")
 
 
 def _asked_at(log: LogRows, actions: pa.Table) -> np.ndarray:

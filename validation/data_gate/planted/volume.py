@@ -10,12 +10,13 @@ from validation.data_gate.planted.log_rows import (
     LogRows,
     Mask,
     Plant,
+    acted_upon,
     column,
     day_of,
     drawn,
     kept,
-    of_keys,
     repeated,
+    requests_drawn,
     some_days,
 )
 
@@ -57,9 +58,7 @@ def days_halved(table: Table) -> Plant:
         """Lose half of a share of the days: whole requests, or single actions."""
         rows = getattr(log, table)
         is_half = (
-            _requests_drawn(rows, 0.5, rng)
-            if table == "impressions"
-            else drawn(len(rows), 0.5, rng)
+            requests_drawn(rows, 0.5, rng) if table == "impressions" else drawn(len(rows), 0.5, rng)
         )
         lost = np.isin(day_of(rows), some_days(log, strength, rng)) & is_half
         return log.with_table(table, kept(rows, lost))
@@ -72,7 +71,7 @@ def holdout_requests_lost(log: LogRows, strength: float, rng: np.random.Generato
     rows, day = log.impressions, day_of(log.impressions)
     is_holdout = (day >= log.holdout_day) & (day < log.end_day)
     return log.with_table(
-        "impressions", kept(rows, is_holdout & _requests_drawn(rows, strength, rng))
+        "impressions", kept(rows, is_holdout & requests_drawn(rows, strength, rng))
     )
 
 
@@ -96,7 +95,7 @@ def surface_missing(log: LogRows, strength: float, rng: np.random.Generator) -> 
     rows = log.impressions
     surfaces = rows["surface"].to_pandas()
     is_largest = (surfaces == surfaces.value_counts().index[0]).to_numpy()
-    lost = is_largest & log.inside("impressions") & _requests_drawn(rows, strength, rng)
+    lost = is_largest & log.inside("impressions") & requests_drawn(rows, strength, rng)
     return log.with_table("impressions", kept(rows, lost))
 
 
@@ -130,15 +129,7 @@ def action_type_renamed(log: LogRows, strength: float, rng: np.random.Generator)
 def negatives_lost(log: LogRows, strength: float, rng: np.random.Generator) -> LogRows:
     """Lose a share of the impressions that nobody acted upon."""
     rows = log.impressions
-    acted = log.actions.filter(log.actions["request_id"].is_valid())
-    keys = pc.binary_join_element_wise(
-        acted["request_id"].cast(pa.string()), acted["pin_id"].cast(pa.string()), "/"
-    )
-    own = pc.binary_join_element_wise(
-        rows["request_id"].cast(pa.string()), rows["pin_id"].cast(pa.string()), "/"
-    )
-    is_positive = np.asarray(pc.is_in(own, value_set=keys.combine_chunks()))
-    lost = log.inside("impressions") & ~is_positive & drawn(len(rows), strength, rng)
+    lost = log.inside("impressions") & ~acted_upon(log) & drawn(len(rows), strength, rng)
     return log.with_table("impressions", kept(rows, lost))
 
 
@@ -146,11 +137,6 @@ def exposures_twice(log: LogRows, strength: float, rng: np.random.Generator) -> 
     """Write a share of the impressions twice, at a later position of the same request."""
     mask = log.inside("impressions") & drawn(len(log.impressions), strength, rng)
     return log.with_table("impressions", repeated(log.impressions, mask, 1))
-
-
-def _requests_drawn(rows: pa.Table, share: float, rng: np.random.Generator) -> Mask:
-    codes = rows["request_id"].combine_chunks().dictionary_encode().indices
-    return of_keys(np.asarray(codes), share, rng)
 
 
 def _without_users(log: LogRows, user_ids: np.ndarray) -> LogRows:
