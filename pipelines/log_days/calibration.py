@@ -21,7 +21,6 @@ from pipelines.log_days.windows import LogWindow, open_window
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
-    from validation.data_gate.days.limits import Deviation
     from validation.data_gate.days.profile import DayProfile
 
 BUDGET = 0.05
@@ -97,12 +96,13 @@ def past_windows(
             than CYCLE_DAYS share days.
     """
     from validation.data_gate.days.gate import date_of
+    from validation.data_gate.days.limits import deviations
 
     first, end = days[0].day + num_window_days, days[-1].day + 1
     for start in range(first, end - CYCLE_DAYS + 1, step_days):
         before = [day for day in days if day.day < start]
         judged = [day for day in days if start <= day.day < start + CYCLE_DAYS]
-        found = _deviations(before, judged)
+        found = deviations(before, judged)
         if found:
             missing = {*range(start, start + CYCLE_DAYS)} - {day.day for day in judged}
             told = sorted({each.name for each in found if each.times_limit > 1})
@@ -112,14 +112,6 @@ def past_windows(
                 (*(f"no rows on {date_of(day)}" for day in sorted(missing)), *told),
                 any(each.is_harmful for each in found),
             )
-
-
-def _deviations(
-    before: Sequence["DayProfile"], judged: Sequence["DayProfile"]
-) -> tuple["Deviation", ...]:
-    from validation.data_gate.days.limits import deviations
-
-    return deviations(before, judged)
 
 
 def lines_of(found: Calibration) -> list[str]:
