@@ -109,6 +109,11 @@ class Settings(BaseSettings):
     snapshot_memory_gib: float = Field(
         default=0.0, ge=0, description="Memory of a snapshot's builder, in GiB; 0: half of it all."
     )
+    snapshot_days: str = Field(
+        default="",
+        description="Folder of what was read of each day, for the next snapshot; "
+        "<workspace>/days if empty, and none where that is an object store or for 'off'.",
+    )
     shared_memory_gib: float = Field(
         default=2.0, gt=0, description="/dev/shm of a training's container, in GiB."
     )

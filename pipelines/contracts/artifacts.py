@@ -308,6 +308,9 @@ class EventLogReport(Judged):
 
     num_judged_days: int
     num_history_days: int = Field(description="Days that they were held against.")
+    since_refused: tuple[str, ...] = Field(
+        default=(), description="What changed since an attempt of the same run was refused."
+    )
 
 
 class DataReport(Judged):

@@ -73,6 +73,20 @@ def _beside(path: Path, content: bytes) -> Iterator[Path]:
         scratch.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def unfinished(path: Path) -> Iterator[Path]:
+    """Give an empty file beside a path, to be written and to take its place, or to go.
+
+    `sweep_unfinished` leaves it alone for as long as the block runs.
+    """
+    scratch, number = _new_beside(path)
+    try:
+        yield scratch
+    finally:
+        os.close(number)
+        scratch.unlink(missing_ok=True)
+
+
 def _new_beside(path: Path) -> tuple[Path, int]:
     """Return a new file beside a path, and its descriptor, which holds the file's lock.
 

@@ -8,14 +8,15 @@
 Not for their rows (`reader`), nor for what the files were when a snapshot was built (`listing`).
 """
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from pyarrow import fs
 
-from pipelines.contracts.errors import DataContractError, TransientStorageError
+from pipelines.contracts.errors import DataContractError, PlaceError, TransientStorageError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.event_log.findings import Finding, require_none
 from pipelines.event_log.record import (
@@ -141,6 +142,44 @@ def find_event_log(uri: str, num_tries: int = 10) -> tuple[EventLog, tuple[Findi
         return find_event_log(uri, num_tries - 1)
     named = tuple(_named_by_record(uri, root, files, record))
     return EventLog(uri=uri, files=named), tuple(problems)
+
+
+@contextlib.contextmanager
+def unchanged_meanwhile(event_log: EventLog, files: Sequence[LogFile]) -> Iterator[None]:
+    """Let a block read files of a log, and refuse what it did where one was written meanwhile.
+
+    A file that takes another's place while it is read looks damaged at worst, and at best gives
+    rows that the list of files knows nothing of. Files that come in addition are no change.
+
+    Raises:
+        TransientStorageError: a file is another than was listed; the message names it.
+    """
+    try:
+        yield
+    except (DataContractError, PlaceError) as error:
+        _require_unchanged(event_log, files, error)
+        raise
+    _require_unchanged(event_log, files, None)
+
+
+def _require_unchanged(
+    event_log: EventLog, files: Sequence[LogFile], error: DataContractError | PlaceError | None
+) -> None:
+    filesystem, root = open_filesystem(event_log.uri)
+    problems: list[Finding] = []
+    now = {
+        entry.path: (entry.size or 0, entry.mtime)
+        for table in {file.table for file in files}
+        for entry in _list_table(filesystem, event_log.uri, root, table, problems)
+    }
+    changed = [each for each in files if now.get(each.path) != (each.num_bytes, each.modified_at)]
+    if changed:
+        first = changed[0].path.removeprefix(root).lstrip("/")
+        raise TransientStorageError(
+            f"the event log at {event_log.uri} changed while it was read: {first} was written or "
+            f"removed ({len(changed)} such files); expected its files to stay for as long as they "
+            f"are read; let the writer finish, then retry"
+        ) from error
 
 
 def _list_table(

@@ -45,6 +45,15 @@ class EventFilter:
     action_types: tuple[str, ...] = ()  # the vocabulary that every action must be in
 
 
+@dataclass(frozen=True)
+class ReadEvents:
+    """Checked rows of some files, by file in the files' order."""
+
+    rows: pa.Table
+    num_known: tuple[int, ...]  # of each file's rows, those known before as_of, whenever they were
+    num_stored: tuple[int, ...]  # rows in each file
+
+
 def read_events(event_log: EventLog, files: Sequence[LogFile], wanted: EventFilter) -> pa.Table:
     """Read the wanted rows of impressions or actions from some files of a table, and check them.
 
@@ -57,6 +66,17 @@ def read_events(event_log: EventLog, files: Sequence[LogFile], wanted: EventFilt
     Raises:
         DataContractError: a file breaks the contract, or several have columns of different types;
             the message names the file where it is the only one.
+    """
+    return read_and_count(event_log, files, wanted).rows
+
+
+def read_and_count(
+    event_log: EventLog, files: Sequence[LogFile], wanted: EventFilter
+) -> ReadEvents:
+    """Do what `read_events` does, and say how many rows of each file are known.
+
+    Raises:
+        DataContractError: see `read_events`.
     """
     path, table = files[0].path, files[0].table
     time_column = EVENT_TIME_COLUMNS[table]
@@ -72,7 +92,9 @@ def read_events(event_log: EventLog, files: Sequence[LogFile], wanted: EventFilt
         checks.check_propensities(path, rows)
     when = np.asarray(rows[time_column])
     is_wanted = (when >= wanted.start_ms) & (when < wanted.end_ms)
-    return rows if is_wanted.all() else rows.filter(pa.array(is_wanted))
+    rows = rows if is_wanted.all() else rows.filter(pa.array(is_wanted))
+    stored = {each.path: each.metadata.num_rows for each in dataset.get_fragments()}
+    return ReadEvents(rows, tuple(num_rows), tuple(stored[file.path] for file in files))
 
 
 def _check_days(times: pa.ChunkedArray, files: Sequence[LogFile], num_rows: Sequence[int]) -> None:

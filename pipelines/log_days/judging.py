@@ -8,7 +8,10 @@ When the snapshot is accepted, `check_snapshot` keeps `days.json` with it, and t
 it from there. Not for the rows of the snapshot. Tested in tests/pipelines/log_days.
 """
 
+import functools
 import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +19,15 @@ from pydantic import ValidationError
 
 from pipelines import storage
 from pipelines.contracts.artifacts import EventLogReport, ResolvedRun, Snapshot
-from pipelines.contracts.errors import DataGateFailedError
+from pipelines.contracts.errors import DataGateFailedError, HomefeedError
 from pipelines.contracts.files import temporary_files_in
 from pipelines.contracts.run_layout import judged_log_uri, snapshot_manifest_uri
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.log_files import EventLog, open_event_log
+from pipelines.event_log.log_files import EventLog, open_event_log, unchanged_meanwhile
 from pipelines.log_days.acceptance import ACCEPTABLE, accepted_shifts
-from pipelines.log_days.reading import DayRange, measure_log
+from pipelines.log_days.known_days import open_known_days
+from pipelines.log_days.reading import DayRange, examples_of, files_of_days, measure_log
+from pipelines.log_days.repair import DAYS_FILE, REPORT_FILE, days_refused, since_refused
 from pipelines.registry.accepted import read_kept
 from pipelines.snapshot.build import check_covered
 from pipelines.snapshot.plan import SnapshotPlan, make_plan
@@ -33,7 +38,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DAYS_FILE, REPORT_FILE = "days.json", "report.json"
 EARLIER_DAYS = 56
 """So many days of the log stand in for accepted ones, in the first cycles."""
 KEPT_DAYS = 120
@@ -45,7 +49,7 @@ def judge_event_log(run: ResolvedRun) -> EventLogReport:
     Raises:
         DataGateFailedError: a critical expectation is not met; nothing is built.
         DataContractError: the log is missing or breaks its contract, or does not cover a window.
-        TransientStorageError: the storage failed.
+        TransientStorageError: the storage failed, or a file was written while it was read.
     """
     from validation.data_gate.days.gate import judge_log
     from validation.report.data_docs import DOCS_FOLDER
@@ -58,12 +62,17 @@ def judge_event_log(run: ResolvedRun) -> EventLogReport:
         out_dir.mkdir()
         spilled.mkdir()
         found = _measured(run, event_log, plan, spilled)
-        outcomes = judge_log(found, out_dir / DOCS_FOLDER, accepted_shifts(run.run_uri))
+        since = since_refused(days_refused(run), found.days)
+        found = replace(found, since_refused=since)
+        look = functools.partial(_look, event_log, plan, spilled)
+        shifts = accepted_shifts(run.run_uri)
+        outcomes = judge_log(found, out_dir / DOCS_FOLDER, shifts, look)
         report = EventLogReport(
             outcomes=outcomes,
             docs_uri=storage.join(target, DOCS_FOLDER, "index.html"),
             num_judged_days=len(found.judged),
             num_history_days=len(found.history),
+            since_refused=since,
         )
         (out_dir / DAYS_FILE).write_text(_to_keep(found), "utf-8")
         (out_dir / REPORT_FILE).write_text(report.model_dump_json(indent=1), "utf-8")
@@ -71,6 +80,17 @@ def judge_event_log(run: ResolvedRun) -> EventLogReport:
     if not report.is_accepted:
         raise DataGateFailedError(_refusal(run, report))
     return report
+
+
+def _look(
+    event_log: EventLog, plan: SnapshotPlan, spilled: Path, day: int, names: Sequence[str]
+) -> Mapping[str, Sequence[str]]:
+    """Return rows that show what is unusual; none where the log cannot be read any more."""
+    try:
+        return examples_of(event_log, plan, spilled, day, names)
+    except HomefeedError as error:
+        log.warning("no rows are shown of what is unusual: %s", error)
+        return {}
 
 
 def read_report(run: ResolvedRun) -> EventLogReport | None:
@@ -90,7 +110,12 @@ def _measured(
     first = plan.training.start_ms // DAY_MS
     end = -(-plan.holdout.end_ms // DAY_MS)
     back = 0 if len(accepted) >= FEWEST_DAYS else EARLIER_DAYS
-    measured = measure_log(event_log, plan, DayRange(first - back, end), spilled)
+    days = DayRange(first - back, end)
+    with unchanged_meanwhile(event_log, files_of_days(event_log, days)):
+        known = open_known_days(run.workspace_uri, event_log, plan, days.first, days.end)
+        measured = measure_log(event_log, plan, days, spilled, known)
+    # Not before it is sure that these are the numbers of the files that were listed.
+    known.save(range(days.first, days.end), measured)
     return JudgedLog(
         as_of=run.as_of,
         uri=run.event_log_uri,
@@ -141,6 +166,8 @@ def _refusal(run: ResolvedRun, report: EventLogReport) -> str:
     stopping = [each.name for each in report.failures if each.stops_the_cycle]
     right = [name for name in stopping if name in ACCEPTABLE]
     accept = [f"`{accept_shift_command(run.run_uri, name)}`" for name in right]
+    if report.since_refused:
+        lines.append(f"Since it was refused before: {'; '.join(report.since_refused)}")
     return (
         f"the data gate refused the event log {run.event_log_uri}; nothing was built and the "
         f"champion stays:\n" + "\n".join(lines) + f"\nData Docs: {report.docs_uri}\n"

@@ -4,7 +4,8 @@ They are read by the same readers, and refused by the same rules, as a snapshot'
 measured: that is `validation.data_gate.days`.
 """
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -17,13 +18,15 @@ from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, USERS
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.categories import extra_columns
 from pipelines.event_log.embeddings import embedding_matrix
-from pipelines.event_log.log_files import EventLog
+from pipelines.event_log.log_files import EventLog, LogFile
 from pipelines.event_log.reader import EventFilter, is_before, read_events, read_rows
+from pipelines.log_days.known_days import KnownDays
 from pipelines.snapshot.plan import SnapshotPlan
 
 if TYPE_CHECKING:
     from validation.data_gate.days.profile import DayProfile
 
+log = logging.getLogger(__name__)
 
 BYTES_AT_ONCE = 96 << 20
 """Of the log's files; in the database their rows take several times as much."""
@@ -39,7 +42,11 @@ class DayRange:
 
 
 def measure_log(
-    event_log: EventLog, plan: SnapshotPlan, days: DayRange, scratch: Path
+    event_log: EventLog,
+    plan: SnapshotPlan,
+    days: DayRange,
+    scratch: Path,
+    known: KnownDays | None = None,
 ) -> tuple["DayProfile", ...]:
     """Return the profiles of some days, of rows known before as_of.
 
@@ -48,23 +55,72 @@ def measure_log(
         plan: The recipe's, for as_of, action types and categories.
         days: Which.
         scratch: Existing folder, for what does not fit into memory.
+        known: Profiles of days that need not be measured again.
 
     Raises:
         DataContractError: a file breaks the contract; the message names it.
         TransientStorageError: the storage failed.
     """
+    known = known or KnownDays()
+    found, runs = known.split(range(days.first, days.end))
+    measured = _measure(event_log, plan, [DayRange(*run) for run in runs], scratch)
+    log.info(
+        "of %d days of the event log, %d were measured before", days.end - days.first, len(found)
+    )
+    profiles = found | measured
+    return tuple(each for day in sorted(profiles) if (each := profiles[day]) is not None)
+
+
+def _measure(
+    event_log: EventLog, plan: SnapshotPlan, runs: Sequence[DayRange], scratch: Path
+) -> dict[int, "DayProfile | None"]:
+    """Return the profiles of runs of days; None of a day without impressions."""
     from validation.data_gate.days.measure import DayRows, measure_days, open_engine
 
-    found: list[DayProfile] = []
+    found: dict[int, DayProfile | None] = {}
     with open_engine(str(scratch)) as engine:
-        for part in _parts(event_log, days):
+        for part in (part for run in runs for part in _parts(event_log, run)):
             rows = DayRows(
                 impressions=_impressions(event_log, plan, part),
                 actions=_actions(event_log, plan, part),
-                users=None if part.first > days.first else _users(event_log, plan),
+                users=None if found else _users(event_log, plan),
             )
-            found += measure_days(engine, rows, part.first, part.end, categories_of(plan))
-    return tuple(found)
+            measured = measure_days(engine, rows, part.first, part.end, categories_of(plan))
+            found |= dict.fromkeys(range(part.first, part.end))
+            found |= {each.day: each for each in measured}
+    return found
+
+
+def examples_of(
+    event_log: EventLog, plan: SnapshotPlan, scratch: Path, day: int, names: Sequence[str]
+) -> Mapping[str, Sequence[str]]:
+    """Return phrases about rows of a day that show what some of its numbers are.
+
+    Args:
+        event_log: The log.
+        plan: As for `measure_log`.
+        scratch: As for `measure_log`.
+        day: Days since the epoch.
+        names: Of numbers.
+    """
+    from validation.data_gate.days.examples import find_examples
+    from validation.data_gate.days.measure import DayRows, open_engine
+
+    one = DayRange(day, day + 1)
+    with open_engine(str(scratch)) as engine:
+        rows = DayRows(
+            impressions=_impressions(event_log, plan, one),
+            actions=_actions(event_log, plan, one),
+            users=_users(event_log, plan),
+        )
+        return find_examples(engine, rows, day, names, categories_of(plan))
+
+
+def files_of_days(event_log: EventLog, days: DayRange) -> tuple[LogFile, ...]:
+    """Return the files from which some days are measured."""
+    start, end = (days.first - 1) * DAY_MS, days.end * DAY_MS
+    events = (event_log.files_between(table, start, end) for table in ("impressions", "actions"))
+    return (*(file for files in events for file in files), *event_log.files_of("users"))
 
 
 def _parts(event_log: EventLog, days: DayRange) -> Iterator[DayRange]:

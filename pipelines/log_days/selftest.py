@@ -89,11 +89,11 @@ def prepare(window: LogWindow, scratch: str) -> "Workbench":
     return Workbench(load_log(window), history, categories_of(window.plan), scratch)
 
 
-def load_log(window: LogWindow) -> "LogRows":
-    """Read the rows of a window's days, and of the day before them, into memory."""
+def load_log(window: LogWindow, days: DayRange | None = None) -> "LogRows":
+    """Read the rows of a window's days, or of others, and of the day before them, into memory."""
     from validation.data_gate.planted.log_rows import LogRows
 
-    days, plan = window.judged, window.plan
+    days, plan = days or window.judged, window.plan
     found = rows_in_memory(window.event_log, plan, days)
     return LogRows(
         impressions=found["impressions"],

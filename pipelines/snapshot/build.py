@@ -7,15 +7,17 @@ the data: the data gate does.
 """
 
 import functools
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.contracts.artifacts import EventCounts, FileDigest, ResolvedRun, Snapshot
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.time import Window
-from pipelines.event_log.log_files import EventLog, open_event_log
+from pipelines.event_log.log_files import EventLog, open_event_log, unchanged_meanwhile
 from pipelines.event_log.reader import check_nothing_from_the_future
 from pipelines.snapshot.features.count import check_features
 from pipelines.snapshot.kernel import build_shard
@@ -29,6 +31,8 @@ from pipelines.snapshot.pool import (
     workers_that_fit,
 )
 from pipelines.snapshot.publishing import publish
+from pipelines.snapshot.reuse.reading import KeptReading, deal_out_kept
+from pipelines.snapshot.reuse.shelf import Shelf, open_shelf
 from pipelines.snapshot.rows import HeldRows
 from pipelines.snapshot.shard import PinIndex, ShardSummary
 from pipelines.snapshot.spark.choice import chosen_cluster
@@ -43,10 +47,13 @@ from pipelines.snapshot.spill import (
 from pipelines.snapshot.tables import write_shard
 from pipelines.storage import join, scratch_folder, translated_errors
 
-_SHARE_OF_ROWS = 4
+if TYPE_CHECKING:
+    from pipelines.snapshot.spark.cluster import Cluster
+
+_SHARE_OF_ROWS = 8
 """One part in so many of the memory may be rows that wait; the others are for working on them."""
 
-_SHARE_KEPT_FREE = 16
+_SHARE_KEPT_FREE = 32
 """One part in so many may be free and not given back to the kernel."""
 
 _MEMORY_OF_SHARD = 4
@@ -101,12 +108,14 @@ def write_snapshot(
             or holds no positives.
         ConfigurationError: the workspace cannot be written, or the recipe's own features are
             refused.
-        TransientStorageError: the storage failed or is full.
+        TransientStorageError: the storage failed or is full, or a file was written while it was
+            read.
         ProcessKilledError: a process or an executor was killed.
         SparkUnavailableError: a cluster builds snapshots here, and is out of reach.
     """
     plan = make_plan(run, passed_over)
     check_features(plan)
+    listed_at = time.time()
     event_log = open_event_log(run.event_log_uri)
     check_covered(event_log, plan)
     for table in ("impressions", "actions"):
@@ -123,10 +132,9 @@ def write_snapshot(
         for folder in (spilled, out):
             folder.mkdir()
         tasks = make_tasks(event_log, plan, spilled)
-        engine = cluster or _ThisMachine(plan, room, spilled)
-        found = engine.deal_out(tasks, plan)
-        _check_impressions(found.num_impressions, event_log, plan)
-        counts = engine.count_pins(event_log, found, plan, out)
+        shelf = None if cluster else open_shelf(run.workspace_uri, event_log, plan, listed_at)
+        engine = cluster or _ThisMachine(plan, room, spilled, shelf)
+        found, counts = _read_log(engine, tasks, event_log, plan, out)
         shards = engine.build(plan, spilled, out)
         _check_positives(shards, plan)
         snapshot = _describe(snapshots_uri, plan, engine.digests(out), found, shards, counts)
@@ -136,8 +144,8 @@ def write_snapshot(
 class _ThisMachine:
     """The engine of one machine: threads that share rows and pins. A cluster has these methods."""
 
-    def __init__(self, plan: SnapshotPlan, room: _Room, spilled: Path) -> None:
-        self._room = room
+    def __init__(self, plan: SnapshotPlan, room: _Room, spilled: Path, shelf: Shelf | None) -> None:
+        self._room, self._shelf = room, shelf
         rows_bytes = room.memory_bytes // _SHARE_OF_ROWS
         self._held = HeldRows(spilled, plan.config.num_shards, rows_bytes)
         self._run_all = functools.partial(run_in_threads, num_workers=room.num_workers)
@@ -145,8 +153,12 @@ class _ThisMachine:
 
     def deal_out(self, tasks: Sequence[SpillTask], plan: SnapshotPlan) -> SpillSummary:
         """Do the first pass."""
-        read = functools.partial(run_task, held=self._held)
-        parts = run_in_threads(read, tasks, self._room.readers(tasks), "event log parts")
+        if self._shelf is None:
+            read = functools.partial(run_task, held=self._held)
+            parts = run_in_threads(read, tasks, self._room.readers(tasks), "event log parts")
+        else:
+            reading = KeptReading(self._shelf, self._held, plan)
+            parts = deal_out_kept(reading, tasks, self._room.num_workers, self._room.readers)
         return merge_as_they_come(parts, self._run_all)
 
     def count_pins(
@@ -170,6 +182,21 @@ class _ThisMachine:
 
     def bring(self, uri: str) -> None:
         """Bring to the snapshot what does not lie in `out`: nothing."""
+
+
+def _read_log(
+    engine: "_ThisMachine | Cluster",
+    tasks: Sequence[SpillTask],
+    event_log: EventLog,
+    plan: SnapshotPlan,
+    out: Path,
+) -> tuple[SpillSummary, PinCounts]:
+    """Do all that reads the event log, which must stay as it was listed for as long."""
+    read = [file for task in tasks for file in task.files]
+    with unchanged_meanwhile(event_log, [*read, *event_log.files_of("pins")]):
+        found = engine.deal_out(tasks, plan)
+        _check_impressions(found.num_impressions, event_log, plan)
+        return found, engine.count_pins(event_log, found, plan, out)
 
 
 def check_covered(event_log: EventLog, plan: SnapshotPlan) -> None:

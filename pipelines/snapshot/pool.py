@@ -12,8 +12,9 @@ import ctypes
 import logging
 import multiprocessing
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
@@ -107,9 +108,28 @@ def run_in_threads(
         return
     executor = ThreadPoolExecutor(num_workers, thread_name_prefix="snapshot")
     try:
-        yield from _told(executor.map(function, tasks), len(tasks), what)
+        yield from _told(_a_few_ahead(executor, function, tasks, num_workers), len(tasks), what)
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _a_few_ahead(
+    executor: ThreadPoolExecutor,
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    num_workers: int,
+) -> Iterator[Result]:
+    """Yield results in order; as many tasks are begun ahead of the reader as keep all busy.
+
+    Results of all tasks would pile up in memory where whoever reads them is slower.
+    """
+    begun: deque[Future[Result]] = deque()
+    for task in tasks:
+        if len(begun) == 2 * num_workers:
+            yield begun.popleft().result()
+        begun.append(executor.submit(function, task))
+    while begun:
+        yield begun.popleft().result()
 
 
 def run_all(

@@ -22,18 +22,24 @@ from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, USER_ROWS, USERS
 from pipelines.event_log import checks
 from pipelines.event_log.categories import append_codes, extra_columns
 from pipelines.event_log.embeddings import FoundWidth, embedding_matrix
-from pipelines.event_log.event_index import Ints, distinct
+from pipelines.event_log.event_index import Bools, Ints, distinct
 from pipelines.event_log.first_seen import FirstSeen, Run
 from pipelines.event_log.log_files import EventLog, LogFile, day_of
 from pipelines.event_log.numbers import append_numbers
 from pipelines.event_log.popularity import ActionCounts
-from pipelines.event_log.reader import EventFilter, is_before, read_events, read_rows
+from pipelines.event_log.reader import (
+    EventFilter,
+    is_before,
+    read_and_count,
+    read_events,
+    read_rows,
+)
 from pipelines.snapshot.plan import SnapshotPlan, WindowCounts
 from pipelines.snapshot.rows import HeldRows, RowsToHold, ShardSink
 
 FILES_PER_TASK = 32
 BYTES_PER_TASK = 16 << 20
-ROWS_WORTH_A_MERGE = 4_000_000
+ROWS_WORTH_A_MERGE = 2_000_000
 MEMORY_PER_BYTE = 30
 """Bytes of memory that a task takes for each byte of its files: columns that Parquet has packed
 eightfold, and three times that while they are checked, counted and dealt out."""
@@ -123,7 +129,7 @@ def _read_together(files: tuple[LogFile, ...], plan: SnapshotPlan) -> list[tuple
     """
     if files[0].table == "users":
         return [(file,) for file in files]
-    early = tuple(file for file in files if _is_early(file, plan))
+    early = tuple(file for file in files if is_early(file, plan))
     return [group for group in (early, tuple(f for f in files if f not in early)) if group]
 
 
@@ -146,14 +152,14 @@ def _deal(task: SpillTask, files: tuple[LogFile, ...], shards: ShardSink) -> Ite
 
 
 def merge_as_they_come(parts: Iterable[SpillSummary], run: Run = map) -> SpillSummary:
-    """Do what `merge_summaries` does, and hold no more than twice what comes out of it.
+    """Do what `merge_summaries` does, and hold half as much again as comes out of it, at most.
 
     The same pins and days occur in many parts. A few million rows are merged once, at the end.
     """
     waiting: list[SpillSummary] = [SpillSummary()]
     for part in parts:
         waiting.append(part)
-        if sum(map(_num_rows, waiting[1:])) > max(_num_rows(waiting[0]), ROWS_WORTH_A_MERGE):
+        if sum(map(_num_rows, waiting[1:])) > max(_num_rows(waiting[0]) // 2, ROWS_WORTH_A_MERGE):
             found = merge_summaries(waiting, run)
             waiting = [replace(found, wanted_actions=found.wanted_actions.merged())]
     return merge_summaries(waiting, run)
@@ -193,7 +199,7 @@ def merge_summaries(parts: list[SpillSummary], run: Run = map) -> SpillSummary:
     )
 
 
-def _is_early(file: LogFile, plan: SnapshotPlan) -> bool:
+def is_early(file: LogFile, plan: SnapshotPlan) -> bool:
     """Return whether a file's impressions are all from before the training window."""
     if file.table != "impressions" or file.day is None:
         return False
@@ -202,31 +208,15 @@ def _is_early(file: LogFile, plan: SnapshotPlan) -> bool:
 
 def _read_impressions(task: SpillTask, files: tuple[LogFile, ...]) -> Found:
     plan = task.plan
-    if _is_early(files[0], plan):
+    if is_early(files[0], plan):
         return None, SpillSummary(first_seen=_first_shown(task.event_log, files, plan))
-    features = plan.features.categorical_of("impressions")
-    numbers = plan.number_columns("impressions")
-    wanted = EventFilter(
-        as_of_ms=plan.as_of_ms,
-        start_ms=plan.first_seen_start_ms,
-        end_ms=plan.as_of_ms,
-        extra_columns=extra_columns(IMPRESSIONS, features),
-        number_columns=numbers,
-    )
-    rows = read_events(task.event_log, files, wanted)
+    rows = read_events(task.event_log, files, _wanted_impressions(plan))
     when = np.asarray(rows["impressed_at"])
     in_training = (when >= plan.training.start_ms) & (when < plan.training.end_ms)
     in_holdout = (when >= plan.holdout.start_ms) & (when < plan.holdout.end_ms)
     is_kept = in_training | in_holdout
     kept = rows if is_kept.all() else rows.filter(pa.array(is_kept))
-    columns = ("request_id", "user_id", "pin_id", "impressed_at", "known_at", "position")
-    shown = kept.select([*columns, "is_exploration", "propensity"])
-    # The snapshot has no nulls: 0, which the checks of the log refuse, says that none was logged.
-    place = shown.schema.names.index("propensity")
-    field = pa.field("propensity", pa.float32(), nullable=False)
-    shown = shown.set_column(place, field, pc.fill_null(shown["propensity"], 0.0))
-    coded = append_codes(shown, kept, features)
-    return append_numbers(files[0].path, coded, kept, numbers), SpillSummary(
+    return _code_impressions(kept, files[0].path, plan), SpillSummary(
         first_seen=_first_seen(rows),
         pin_ids=distinct(np.asarray(kept["pin_id"])),
         num_impressions=WindowCounts(int(in_training.sum()), int(in_holdout.sum())),
@@ -234,32 +224,109 @@ def _read_impressions(task: SpillTask, files: tuple[LogFile, ...]) -> Found:
     )
 
 
+def _wanted_impressions(plan: SnapshotPlan) -> EventFilter:
+    return EventFilter(
+        as_of_ms=plan.as_of_ms,
+        start_ms=plan.first_seen_start_ms,
+        end_ms=plan.as_of_ms,
+        extra_columns=extra_columns(IMPRESSIONS, plan.features.categorical_of("impressions")),
+        number_columns=plan.number_columns("impressions"),
+    )
+
+
+def _code_impressions(rows: pa.Table, path: str, plan: SnapshotPlan) -> pa.Table:
+    """Return the columns of impressions that a shard takes, with codes in place of categories."""
+    columns = ("request_id", "user_id", "pin_id", "impressed_at", "known_at", "position")
+    shown = rows.select([*columns, "is_exploration", "propensity"])
+    # The snapshot has no nulls: 0, which the checks of the log refuse, says that none was logged.
+    place = shown.schema.names.index("propensity")
+    field = pa.field("propensity", pa.float32(), nullable=False)
+    shown = shown.set_column(place, field, pc.fill_null(shown["propensity"], 0.0))
+    coded = append_codes(shown, rows, plan.features.categorical_of("impressions"))
+    return append_numbers(path, coded, rows, plan.number_columns("impressions"))
+
+
 def _read_actions(task: SpillTask, files: tuple[LogFile, ...]) -> Found:
     plan = task.plan
-    wanted = EventFilter(
-        as_of_ms=plan.as_of_ms,
-        start_ms=plan.actions_start_ms,
-        end_ms=plan.as_of_ms,
-        action_types=(*plan.features.action_types, *plan.passed_over),
-    )
-    rows = read_events(task.event_log, files, wanted)
-    vocabulary = pa.array(plan.features.action_types, pa.string())
-    if plan.passed_over:
-        rows = rows.filter(pc.is_in(rows["action_type"], value_set=vocabulary))
+    rows = _of_vocabulary(read_events(task.event_log, files, _wanted_actions(plan)), plan)
+    coded = _code_actions(rows, plan)
     pin_id, acted_at = np.asarray(rows["pin_id"]), np.asarray(rows["acted_at"])
-    wanted_types = pa.array(plan.wanted_action_types, pa.string())
-    is_wanted = np.asarray(pc.is_in(rows["action_type"], value_set=wanted_types))
-    type_ids = pc.add(pc.index_in(rows["action_type"], value_set=vocabulary), 1).cast(pa.int8())
-    index = ACTIONS.names.index("action_type")
-    type_field = pa.field("action_type_id", pa.int8(), nullable=False)
-    coded = rows.set_column(index, type_field, type_ids)
-    known_at = np.asarray(rows["known_at"])
+    known_at, is_wanted = np.asarray(rows["known_at"]), is_of_wanted_type(coded, plan)
     is_late = acted_at >= plan.first_seen_start_ms
     return coded, SpillSummary(
         first_seen=FirstSeen.of(pin_id[is_late], acted_at[is_late], known_at[is_late]),
         pin_ids=distinct(pin_id[acted_at >= plan.history_start_ms]),
         wanted_actions=ActionCounts.of(pin_id[is_wanted], acted_at[is_wanted], known_at[is_wanted]),
     )
+
+
+def _wanted_actions(plan: SnapshotPlan) -> EventFilter:
+    return EventFilter(
+        as_of_ms=plan.as_of_ms,
+        start_ms=plan.actions_start_ms,
+        end_ms=plan.as_of_ms,
+        action_types=(*plan.features.action_types, *plan.passed_over),
+    )
+
+
+def _of_vocabulary(rows: pa.Table, plan: SnapshotPlan) -> pa.Table:
+    """Return the actions without those whose type the plan passes over."""
+    if not plan.passed_over:
+        return rows
+    return rows.filter(pc.is_in(rows["action_type"], value_set=_vocabulary(plan)))
+
+
+def _code_actions(rows: pa.Table, plan: SnapshotPlan) -> pa.Table:
+    """Return actions with the ids of their types."""
+    found = pc.index_in(rows["action_type"], value_set=_vocabulary(plan))
+    type_ids = pc.add(found, 1).cast(pa.int8())
+    index = ACTIONS.names.index("action_type")
+    type_field = pa.field("action_type_id", pa.int8(), nullable=False)
+    return rows.set_column(index, type_field, type_ids)
+
+
+def _vocabulary(plan: SnapshotPlan) -> pa.Array:
+    return pa.array(plan.features.action_types, pa.string())
+
+
+def is_of_wanted_type(coded: pa.Table, plan: SnapshotPlan) -> Bools:
+    """Return which of some coded actions make a pin popular."""
+    ids = np.array([plan.action_type_ids[name] for name in plan.wanted_action_types], dtype=np.int8)
+    return np.isin(np.asarray(coded["action_type_id"]), ids)
+
+
+@dataclass(frozen=True)
+class WholeFiles:
+    """The rows of files that are dealt out whole, as a shard takes them."""
+
+    rows: pa.Table  # known before as_of, in the files' order
+    file: Ints  # for each row, the place of its file
+    is_complete: tuple[bool, ...]  # of each file, whether all its rows were known before as_of
+
+
+def read_whole(task: SpillTask, files: tuple[LogFile, ...]) -> WholeFiles:
+    """Read and check files of events of which no row lies outside the plan's windows.
+
+    Raises:
+        DataContractError: a file breaks the contract; the message names it where it is the only
+            one.
+        TransientStorageError: the storage failed.
+    """
+    plan = task.plan
+    is_shown = files[0].table == "impressions"
+    wanted = _wanted_impressions(plan) if is_shown else _wanted_actions(plan)
+    read = read_and_count(task.event_log, files, wanted)
+    file = np.repeat(np.arange(len(files)), read.num_known)
+    assert len(file) == len(read.rows), "a row of these files lies outside the windows"
+    complete = tuple(
+        known == stored for known, stored in zip(read.num_known, read.num_stored, strict=True)
+    )
+    if is_shown:
+        return WholeFiles(_code_impressions(read.rows, files[0].path, plan), file, complete)
+    if plan.passed_over:
+        is_ours = pc.is_in(read.rows["action_type"], value_set=_vocabulary(plan))
+        file = file[np.asarray(is_ours)]
+    return WholeFiles(_code_actions(_of_vocabulary(read.rows, plan), plan), file, complete)
 
 
 def _read_users(task: SpillTask, files: tuple[LogFile, ...]) -> Found:

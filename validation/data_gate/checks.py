@@ -22,6 +22,7 @@ from validation.data_gate.shifts import (
     FEATURE,
     FEWEST_EARLIER,
     FEWEST_POSITIVES,
+    MOVE,
     RATE,
     STEADY,
 )
@@ -328,12 +329,15 @@ def _usual_shift_checks(tables: Mapping[str, pd.DataFrame], not_judged: str) -> 
         STEADY: "Label rate in the holdout against training, per head.",
         RATE: "Change of each head's label rate against the last accepted snapshot.",
         FEATURE: "Population stability index of each feature against the last accepted snapshot.",
+        MOVE: "How far each number's quantiles moved from the last accepted snapshot's, in "
+        "standard deviations.",
     }
     few = f"fewer than {FEWEST_EARLIER} earlier shifts are known"
     reasons = {
         STEADY: f"{few}, and no head has {FEWEST_POSITIVES} positives in a window",
         RATE: not_judged or f"{few}, and no head has {FEWEST_POSITIVES} positives",
         FEATURE: not_judged or few,
+        MOVE: not_judged or few,
     }
     return tuple(
         Check(name, Severity.WARNING, description, name, name, "limits", maximum=1.0,

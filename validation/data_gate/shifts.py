@@ -18,7 +18,12 @@ import pandas as pd
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import DataGateConfig
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
-from validation.data_gate.measures import Measures, population_stability_index
+from validation.data_gate.measures import (
+    SEQUENCE_LENGTH,
+    Measures,
+    population_stability_index,
+    quantile_distance,
+)
 
 MOST_EARLIER = 12
 """So many shifts are kept: half a year of fortnights."""
@@ -29,7 +34,12 @@ FEWEST_POSITIVES = 500
 """Label rates of fewer positives move by more than a tenth by chance, as actions come in bursts."""
 
 STEADY, RATE, FEATURE = "label_rate_is_steady", "label_rate_shift", "feature_shift"
-"""The measures: from training to holdout; from the last accepted snapshot; PSI of a feature."""
+MOVE = "feature_move"
+"""The measures: from training to holdout; from the last accepted snapshot; of a feature, the
+population stability index, and the mean distance of its quantiles in standard deviations."""
+LARGEST_MOVE = 0.2
+_UNORDERED = ("circle", "weekday")
+"""Scales whose bins are in no order that a distance could follow."""
 
 Earlier = Mapping[str, Sequence[float]]
 """The sizes of earlier shifts, oldest first, by '<measure>/<head or feature>'."""
@@ -40,7 +50,7 @@ class Shift(NamedTuple):
 
     measure: str
     partition: str  # head or feature
-    size: float  # ln of a rate's quotient, or the population stability index
+    size: float  # ln of a rate's quotient, or how far a feature's distribution shifted
     bound: float  # the recipe's, on the same scale
     limit_factor: float  # the recipe's
     has_enough: bool  # of what it was measured on
@@ -85,7 +95,21 @@ def shifts_of(
             psi = population_stability_index(counts, before.histograms[name])
             largest = config.max_population_stability_index
             found.append(Shift(FEATURE, name, psi, largest, 1.0, has_enough=True, is_rate=False))
+    found += _moves(snapshot, now, before)
     return tuple(shift._replace(limit_factor=config.limit_factor) for shift in found)
+
+
+def _moves(snapshot: Snapshot, now: Measures, before: Measures) -> Iterator[Shift]:
+    """Yield how far the quantiles of numbers moved, where both snapshots have some."""
+    held = snapshot.features.numeric_held
+    ordered = [each.name for each in held if each.meaning.scale not in _UNORDERED]
+    for name in (*ordered, SEQUENCE_LENGTH):
+        counts, reference = (each.histograms.get(name) for each in (now, before))
+        if counts is None or reference is None or len(counts) != len(reference):
+            continue
+        if counts.any() and reference.any():
+            size = quantile_distance(counts, reference)
+            yield Shift(MOVE, name, size, LARGEST_MOVE, 1.0, has_enough=True, is_rate=False)
 
 
 def _rate_shifts(
@@ -138,7 +162,7 @@ def shift_tables(
         is_measured: Whether all of the snapshot was. Where not, a shift is not known: NaN.
     """
     unknown = [] if is_measured else [("snapshot", float("nan"))]
-    rows = {measure: list(unknown) for measure in (STEADY, RATE, FEATURE)}
+    rows = {measure: list(unknown) for measure in (STEADY, RATE, FEATURE, MOVE)}
     for shift in shifts:
         if (limit := shift.limit(earlier)) is not None:
             rows[shift.measure].append((shift.partition, abs(shift.size) / limit))

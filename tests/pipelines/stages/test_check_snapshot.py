@@ -74,7 +74,7 @@ def test_an_accepted_snapshot_becomes_the_reference(tmp_path: Path) -> None:
     runner.run_stage("check_snapshot", run.run_uri)
     report = report_of(run)
     assert report.is_accepted
-    assert len({outcome.name for outcome in report.outcomes}) == len(report.outcomes) == 56
+    assert len({outcome.name for outcome in report.outcomes}) == len(report.outcomes) == 57
     assert '<p class="word">Accepted</p>' in storage.read_bytes(report.docs_uri).decode()
     folder = accepted_folder(run.workspace_uri, run.config.recipe)
     [name] = storage.list_names(folder)

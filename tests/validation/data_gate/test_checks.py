@@ -19,13 +19,13 @@ from support.snapshots import (
     with_embedding,
 )
 from validation.data_gate import checks
-from validation.data_gate.shifts import FEATURE, RATE, STEADY
+from validation.data_gate.shifts import FEATURE, MOVE, RATE, STEADY
 
 
 def test_every_check_of_a_gate_has_its_own_name_and_a_bound(planted_snapshot: Snapshot) -> None:
     known = reference_of(planted_snapshot)
     table = pd.DataFrame({"partition": ["repin"]})
-    tables = {name: table for name in (STEADY, RATE, FEATURE)}
+    tables = {name: table for name in (STEADY, RATE, FEATURE, MOVE)}
     found = checks.make_checks(CONFIG, planted_snapshot, known.profile, known, tables, "")
 
     assert not any(check.not_judged for check in found)

@@ -7,13 +7,15 @@ import pytest
 
 from pipelines.contracts.artifacts import Snapshot
 from support.data_gate import CONFIG
-from validation.data_gate.measures import Measures
+from validation.data_gate.measures import Measures, quantile_distance
 from validation.data_gate.shifts import (
     FEATURE,
     FEWEST_EARLIER,
     FEWEST_POSITIVES,
+    LARGEST_MOVE,
     MARGIN,
     MOST_EARLIER,
+    MOVE,
     RATE,
     STEADY,
     Shift,
@@ -108,3 +110,35 @@ def test_a_rate_that_fell_to_nothing_has_a_size(planted_snapshot: Snapshot) -> N
     found = shifts_of(planted_snapshot, measures(0, 1000), Measures(), CONFIG)
     (steady,) = [shift for shift in found if shift.partition == "repin"]
     assert steady.size < math.log(0.01)
+
+
+def test_the_distance_of_quantiles_is_that_of_sorted_values() -> None:
+    """Of as many rows on both sides it is the mean difference of the sorted places."""
+    rng = np.random.default_rng(3)
+    now, before = (np.sort(rng.integers(0, 9, 400)) for _ in range(2))
+    now = np.sort(np.minimum(now + 1, 9))
+    expected = np.abs(now - before).mean() / before.std()
+    histograms = [np.bincount(values, minlength=10) for values in (now, before)]
+    assert quantile_distance(*histograms) == pytest.approx(expected)
+    assert quantile_distance(histograms[0], histograms[0]) == 0
+
+
+def test_a_number_in_one_bin_is_measured_in_bins() -> None:
+    assert quantile_distance(np.array([0, 0, 7]), np.array([5, 0, 0])) == 2
+
+
+def test_that_all_values_move_a_little_is_told_of_numbers_alone(planted_snapshot: Snapshot) -> None:
+    """Of categories, whose order says nothing, the population stability index is all there is."""
+    counts = np.array([0, 10, 80, 600, 80, 10, 0] + [0] * 18)
+    before = Measures(histograms={"pin_popularity": counts, "weekday": counts[:7]})
+    now = Measures(
+        histograms={"pin_popularity": np.roll(counts, 1), "weekday": np.roll(counts[:7], 1)}
+    )
+    moves = [
+        each for each in shifts_of(planted_snapshot, now, before, CONFIG) if each.measure == MOVE
+    ]
+    (moved,) = moves
+    assert moved.partition == "pin_popularity" and moved.size == pytest.approx((780 / 240) ** 0.5)
+    earlier = {moved.key: [0.05] * FEWEST_EARLIER}
+    assert moved.limit(earlier) == LARGEST_MOVE < moved.size
+    assert moved.limit({}) is None

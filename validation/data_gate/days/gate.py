@@ -12,7 +12,7 @@ Not for limits (`limits`), nor for reading a log. Tested in
 tests/validation/data_gate/days/test_gate.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ import pandas as pd
 from pipelines.contracts.artifacts import ExpectationOutcome, Severity
 from pipelines.contracts.time import DAY_MS
 from validation.data_gate.checks import Check
+from validation.data_gate.days.examples import can_show
 from validation.data_gate.days.kinds import DISTANCE, kind_of
 from validation.data_gate.days.limits import FEWEST_DAYS, SURE, Deviation, deviations
 from validation.data_gate.days.profile import DayProfile, Number
@@ -32,6 +33,7 @@ LARGEST_MISSING_SHARE = 0.15
 """Of the days of a snapshot's windows."""
 _OF_LATENESS = ("lag_median_s", "known_at_once", "known_after_an_hour", "known_after_a_day")
 _TIMES_NOISE = 4.0
+MOST_WITH_EXAMPLES = 5
 _PRESENT, _MISSING, _REWRITTEN = "days_present", "missing_share", "rewritten"
 _DAY, _RUN, _RISK = "of_a_day", "of_all_days", "risk"
 
@@ -48,6 +50,7 @@ class JudgedLog:
     accepted: tuple[DayProfile, ...]  # Of earlier accepted snapshots.
     earlier: tuple[DayProfile, ...]  # Of the log itself, before the windows.
     limit_factor: float = 1.0  # The recipe's.
+    since_refused: tuple[str, ...] = ()  # What changed since the same run was refused.
 
     @property
     def history(self) -> tuple[DayProfile, ...]:
@@ -94,8 +97,15 @@ def changes(before: DayProfile, now: DayProfile) -> tuple[str, ...]:
     return tuple(changed)
 
 
+Look = Callable[[int, Sequence[str]], Mapping[str, Sequence[str]]]
+"""Returns, for a day and the names of numbers, phrases about rows that show each number."""
+
+
 def judge_log(
-    log: JudgedLog, docs_dir: Path, accepted: Mapping[str, str] | None = None
+    log: JudgedLog,
+    docs_dir: Path,
+    accepted: Mapping[str, str] | None = None,
+    look: Look | None = None,
 ) -> tuple[ExpectationOutcome, ...]:
     """Judge the days of a log, and leave the Data Docs.
 
@@ -103,6 +113,7 @@ def judge_log(
         log: What is judged.
         docs_dir: Empty folder for the Data Docs.
         accepted: Who accepted which expectation though it is not met, and why.
+        look: Looks for rows that show what is unusual; None leaves them out.
 
     Returns:
         One outcome for each expectation; critical ones that are not met must stop the cycle.
@@ -119,7 +130,8 @@ def judge_log(
         "log_risks": _risk_table(found),
     }
     name = RunName(f"event-log-{log.as_of:%Y-%m-%d}", log.as_of)
-    outcomes = evaluate(_checks(log), tables, _phrases(log, found), name, docs_dir)
+    phrases = _with_examples(_phrases(log, found), found, look)
+    outcomes = evaluate(_checks(log), tables, phrases, name, docs_dir)
     outcomes = with_accepted(outcomes, accepted or {})
     finish_data_docs(docs_dir, _subject(log), outcomes)
     return outcomes
@@ -221,6 +233,26 @@ def _phrases(log: JudgedLog, found: Sequence[Deviation]) -> Details:
     return phrases
 
 
+def _with_examples(phrases: Details, found: Sequence[Deviation], look: Look | None) -> Details:
+    """Return the phrases with rows that show the most unusual numbers, of their worst days."""
+    worst = sorted(found, key=lambda each: -each.times_limit)
+    unusual = [each.name for each in worst if each.times_limit > 1 and can_show(each.name)]
+    day_of = {each.name: each.day for each in found if each.level == "day"}
+    by_day: dict[int, list[str]] = {}
+    for name in list(dict.fromkeys(unusual))[:MOST_WITH_EXAMPLES]:
+        if name in day_of:
+            by_day.setdefault(day_of[name], []).append(name)
+    added = dict(phrases)
+    for day, names in by_day.items() if look else ():
+        assert look is not None
+        for name, rows in look(day, names).items():
+            for column in (_DAY, _RUN, _RISK):
+                if rows and (name, column) in added:
+                    shown = "; ".join(rows)
+                    added[name, column] += f" (for example on {date_of(day)}: {shown})"
+    return added
+
+
 def describe(each: Deviation) -> str:
     """Return a deviation as people read it, in the number's own unit."""
     when = f"on {date_of(each.day)}" if each.level == "day" else f"from {date_of(each.day)} on"
@@ -255,6 +287,8 @@ def _subject(log: JudgedLog) -> Subject:
         f"{len(log.judged)} of them judged; what was accepted before is not judged again",
         "Held against": against,
     }
+    if log.since_refused:
+        facts["Since it was refused"] = "; ".join(log.since_refused)
     return Subject(
         f"event log up to {log.as_of:%Y-%m-%d}",
         "no snapshot may be built of this event log",

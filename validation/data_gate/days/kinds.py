@@ -67,6 +67,8 @@ _SECONDS = Kind("seconds", day_floor=1.0, run_floor=0.5, critical=2.0, spread=2.
 _POSITION = Kind("relative", day_floor=0.1, run_floor=0.05, critical=0.4)
 _AGE = Kind("amount", day_floor=3.0, run_floor=2.0, critical=14.0)
 _COSINE = Kind("amount", day_floor=0.15, run_floor=0.06, critical=0.3, spread=0.5)
+# Users whose past grows come nearer to each other, month after month, and that harms nobody.
+_SPREAD = Kind("amount", day_floor=0.15, run_floor=0.08, critical=0.3, spread=0.5)
 
 _KINDS = {
     "rows": _VOLUME,
@@ -94,7 +96,7 @@ _KINDS = {
     "embedding_repeated": _RARE,
     "row_age_days": _AGE,
     "embedding_length": _MEAN,
-    "spread": _COSINE,
+    "spread": _SPREAD,
     "like_themselves": _COSINE,
 }
 

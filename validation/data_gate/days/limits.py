@@ -19,7 +19,15 @@ from typing import Literal
 import numpy as np
 
 from validation.data_gate.days.kinds import DISTANCE, Kind
-from validation.data_gate.days.profile import DayProfile
+from validation.data_gate.days.profile import DayProfile, Number
+from validation.data_gate.days.returning import (
+    AFTER_DAYS,
+    FOLLOWED,
+    RETURNING,
+    known_ids,
+    name_of,
+    share_back,
+)
 from validation.data_gate.days.series import Floats, Ints, Named, all_series, count_matrix
 
 Level = Literal["day", "run"]
@@ -33,6 +41,8 @@ WEEKDAY_DAYS = 28
 FEWEST_DAYS_OF_STATE = 42
 """A state looks back over four weeks, so that at the beginning of a log it only fills up."""
 LONGEST_RUN = 14
+FEWEST_RUNS = 8
+"""With fewer earlier fortnights, however they overlap, nobody knows how many come back."""
 Z, MARGIN = 6.0, 1.5
 SURE = 1.5
 """A deviation of so many times its limit is no bad luck of a small log, and may stop a cycle."""
@@ -48,7 +58,7 @@ class Deviation:
     name: str
     level: Level
     kind: Kind
-    day: int  # The day, or the first judged one.
+    day: int  # The day, or the first judged one; of ids that come back, their worst run's first.
     found: float  # On the kind's scale.
     usual: float
     limit: float
@@ -94,7 +104,40 @@ def deviations(
     for name in sorted(names):
         if len(history) >= _fewest_days(name):
             found += _of_counts(name, history, judged)
+    found += [each for what in FOLLOWED for each in _of_ids(what, history, judged)]
     return tuple(replace(each, limit=each.limit * limit_factor) for each in found)
+
+
+def _of_ids(
+    followed: str, history: Sequence[DayProfile], judged: Sequence[DayProfile]
+) -> list[Deviation]:
+    """Return the lowest share of the users or pins of four weeks that come back in the next two.
+
+    That more come back than before does no harm, and is not told.
+    """
+    ids = known_ids((*history, *judged), followed)
+    num_days = _run_length(len(history), min(len(judged), AFTER_DAYS))
+    first, end = judged[0].day, judged[-1].day + 1
+
+    def shares(start: int, stop: int) -> list[tuple[float, int, int]]:
+        found = ((share_back(ids, day, num_days), day) for day in range(start, stop))
+        return [(*share, day) for share, day in found if share is not None]
+
+    usual = shares(history[0].day, first - num_days + 1) if history else []
+    now = shares(first, end - num_days + 1)
+    if len(usual) < FEWEST_RUNS or not now:
+        return []
+    values = np.array([share for share, _, _ in usual])
+    middle = float(np.median(values))
+    share, num, day = min(now)
+    noise = RETURNING.noise(Number(value=middle, num=num))
+    limit = max(
+        RETURNING.run_floor * _short_history(len(history)),
+        MARGIN * float(np.abs(values - middle).max()),
+        Z * max(_robust(values - middle), noise),
+    )
+    found = min(share, middle)
+    return [Deviation(name_of(followed), "run", RETURNING, day, found, middle, limit)]
 
 
 def _fewest_days(name: str) -> int:

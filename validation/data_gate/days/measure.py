@@ -64,7 +64,7 @@ def measure_days(
         end_day: The first day that is not measured.
         categories: Columns of impressions whose values are counted.
     """
-    _load(engine, rows, categories)
+    load_rows(engine, rows, categories)
     numbers: dict[int, dict[str, Number]] = {}
     counts: dict[int, dict[str, dict[str, int]]] = {}
     for day, name, value, num in _measured(engine, categories):
@@ -72,15 +72,29 @@ def measure_days(
             numbers.setdefault(day, {})[name] = Number(value=float(value), num=int(num))
     for day, name, key, num in _counted(engine, categories):
         counts.setdefault(day, {}).setdefault(name, {})[key] = num
+    followed: dict[int, dict[str, tuple[int, ...]]] = {}
+    for day, name, ids in engine.execute(queries.FOLLOWED).fetchall():
+        followed.setdefault(day, {})[name] = tuple(ids)
     return tuple(
-        DayProfile(day=day, numbers=numbers[day], counts=_largest(counts.get(day, {})))
+        DayProfile(
+            day=day,
+            numbers=numbers[day],
+            counts=_largest(counts.get(day, {})),
+            followed=followed.get(day, {}),
+        )
         for day in sorted(numbers)
         if first_day <= day < end_day and "impressions.rows" in numbers[day]
     )
 
 
-def _load(engine: duckdb.DuckDBPyConnection, rows: DayRows, categories: Sequence[str]) -> None:
-    """Bring the rows into the database, and make the tables that the queries read."""
+def load_rows(engine: duckdb.DuckDBPyConnection, rows: DayRows, categories: Sequence[str]) -> None:
+    """Bring the rows into the database, and make the tables that the queries read.
+
+    Args:
+        engine: See `open_engine`.
+        rows: What is loaded; what was there before is replaced.
+        categories: Columns of impressions that are loaded besides the contract's.
+    """
     extra = "".join(f", {_quoted(name)}" for name in categories)
     _fill(engine, "i", queries.IMPRESSION_COLUMNS + extra, rows.impressions)
     _fill(engine, "a", queries.ACTION_COLUMNS, rows.actions)

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from pipelines.contracts.base import Frozen
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """To be raised when a number changes its meaning: kept profiles of another format are not used."""
 
 
@@ -26,6 +26,10 @@ class DayProfile(Frozen):
     numbers: dict[str, Number] = Field(description="By name, e.g. 'impressions.rows'.")
     counts: dict[str, dict[str, int]] = Field(
         description="By what is counted, e.g. 'impressions.hour', then by value."
+    )
+    followed: dict[str, tuple[int, ...]] = Field(
+        default={},
+        description="The smallest hashes of the day's users and of its pins, ascending.",
     )
 
 

@@ -1,8 +1,10 @@
 """The SQL that measures days. Every row of a day counts; nothing is drawn at random.
 
 The tables `i` (impressions) and `a` (actions) hold the days that are measured and the day before,
-to which the first requests and actions reach back. `s` has one row for each user that was shown
-something on a day, with the user's row of the daily batch in use then. A query gives rows of
+to which the first requests and actions reach back. No query looks at other days than its own and
+the one before, so that a day's numbers do not depend on which days are measured with it. `s` has
+one row for each user that was shown something on a day, with the user's row of the daily batch in
+use then. A query gives rows of
 (day, name, value, num); a count query gives (day, name, key, num). Not for what a number must be
 (`kinds`).
 """
@@ -119,8 +121,9 @@ from acted group by day
 NAMED = """
 with named as (
   select a.day, a.kind, a.u, a.t, r.t as asked, r.u as asker, (x.p is not null) as was_shown
-  from a left join r on a.req = r.req
-  left join (select distinct req, p from i) x on a.req = x.req and a.p = x.p
+  from a left join r on a.req = r.req and r.day between a.day - 1 and a.day
+  left join (select distinct day, req, p from i) x
+    on r.req = x.req and r.day = x.day and a.p = x.p
   where a.req is not null
 )
 select day, unnest([
@@ -191,16 +194,38 @@ union all
 select day, 'users.state', coalesce(state, '(no row)') as key, count(*) from s group by day, key
 """
 
+NUM_FOLLOWED = 256
+_HASHED = """
+select day, '{what}' as name, list(h order by h)[:{num}] as ids
+from (
+  select day, ((xor(h, h >> 29))::hugeint * 3202034522624059733 % 2305843009213693951)::bigint as h
+  from (
+    select day, (({column}::hugeint * 6364136223846793005 + 1442695040888963407)
+                 % 2305843009213693951)::bigint as h
+    from (select distinct day, {column} from {table})
+  )
+)
+group by day
+"""
+FOLLOWED = "union all".join(
+    _HASHED.format(what=what, num=NUM_FOLLOWED, column=column, table=table)
+    for what, column, table in (("users", "u", "r"), ("pins", "p", "i"))
+)
+"""The smallest hashes of a day's users and pins: two products modulo the prime 2 ** 61 - 1.
+
+The database's own hash may be another in its next release, and these are kept for a year.
+"""
+
 OF_CATEGORY = """
 select day, $name as name, coalesce({column}::varchar, '(null)') as key, count(*) as num
 from i group by day, key
 """
 
 TELLING_CATEGORY = """
-with positive as (select distinct req, p, true as hit from a where req is not null),
+with positive as (select distinct day, req, p, true as hit from a where req is not null),
 of_value as (
   select i.day, {column}::varchar as key, count(*) as n, count(hit) as hits
-  from i left join positive using (req, p) group by i.day, key
+  from i left join positive using (day, req, p) group by i.day, key
 ), of_day as (
   select day, sum(n) as n, sum(hits) / sum(n) as rate, count(*) as keys from of_value group by day
 )

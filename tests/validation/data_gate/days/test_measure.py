@@ -29,7 +29,7 @@ ACTED = actions(
     [
         (1, 11, "repin", NOON + 5000, "a"),
         (2, 99, "repin", NOON + HOUR_MS + 5000, "b"),  # was not shown
-        (3, 12, "repin", NOON + 7000, "c"),  # another's request, and before it
+        (3, 10, "repin", NOON - 7000, "a"),  # another's request, and before it
         (1, 12, "click", NOON + 1, None),  # within a day before it was shown
         (1, 12, "click", NEXT + 5000, None),  # five seconds after it was shown
     ]
@@ -168,3 +168,14 @@ def test_a_category_that_tells_the_label_is_told_from_one_that_does_not(tmp_path
         shares.append([day.numbers["impressions.shelf.tells"].value for day in found])
     assert max(shares[0]) < 0.03
     assert shares[1] == pytest.approx([1.0] * 4, abs=0.01)
+
+
+def test_a_day_looks_back_to_the_day_before_and_no_further(tmp_path: Path) -> None:
+    """Otherwise a day would have other numbers where more days are measured with it."""
+    shown = impressions([("old", 1, 10, NOON, 0), ("new", 1, 10, NEXT + DAY_MS, 0)])
+    acted = actions([(1, 10, "repin", NEXT + DAY_MS, "old"), (1, 10, "repin", NEXT, "old")])
+    with open_engine(str(tmp_path)) as engine:
+        rows = DayRows([shown], [acted], [USERS])
+        found = measure_days(engine, rows, FIRST_DAY, FIRST_DAY + 3)
+    (last,) = (each for each in found if each.day == FIRST_DAY + 2)
+    assert last.numbers["named.repin.known"].value == 0
