@@ -25,13 +25,15 @@ ui: $(READY)  ## keep the Airflow and MLflow pages up until Ctrl-C
 # Three processes for two cores: a third of the tests' time is spent on waiting for servers.
 test: $(TEST_READY) lint  ## everything CI checks
 	$(BIN)/python tests/support/find_chromium.py --install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=3 -m "not production"
+	folder=$$($(BIN)/python tests/support/folder_of_tests.py) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
+	  --numprocesses=3 --basetemp="$$folder" -m "not production" && rm -r "$$folder"
 
 # The longest part, Celery, is the first by name, and so it is begun first.
 test-production: $(PRODUCTION_READY)  ## what runs beside a deployment: PostgreSQL, Celery, Spark and others
 	$(BIN)/python tests/support/find_servers.py --install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=3 --no-loadscope-reorder --durations=15 \
-	  -m "not exhaustive" --mlflow-database=postgresql tests/production $(REGISTRY_TESTS)
+	folder=$$($(BIN)/python tests/support/folder_of_tests.py) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
+	  --numprocesses=3 --no-loadscope-reorder --durations=15 --basetemp="$$folder" \
+	  -m "not exhaustive" --mlflow-database=postgresql tests/production $(REGISTRY_TESTS) && rm -r "$$folder"
 
 lint: $(TEST_READY)
 	$(BIN)/ruff check .
