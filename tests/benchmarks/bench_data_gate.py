@@ -13,10 +13,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import bench_log_check
+import evidently_peer
+import numpy as np
 import psutil
 from record import Row, row
 from sample import AS_OF, HOME, event_log_uri, make_run
@@ -28,7 +31,8 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.event_log.log_files import open_event_log
 from pipelines.log_days.calibration import past_windows
 from pipelines.log_days.reading import DayRange, measure_log
-from pipelines.log_days.selftest import CLEAN, NamedTrial, try_defects
+from pipelines.log_days.selftest import CLEAN, NamedTrial, load_log, try_defects
+from pipelines.log_days.windows import open_window
 from pipelines.recipes import completejourney, world
 from pipelines.settings import Settings
 from pipelines.snapshot.build import write_snapshot
@@ -37,6 +41,7 @@ from pipelines.sources.publish import ingest
 from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import WorldParameters
 from validation.data_gate.days.gate import date_of
+from validation.data_gate.defects import DEFECTS
 from validation.data_gate.measures import Measures
 from validation.data_gate.shifts import Earlier, kept_shifts, shifts_of
 from validation.data_gate.snapshot_profile import profile_snapshot
@@ -51,14 +56,16 @@ LOG = HOME / "bench" / "data_gate"
 
 def measure() -> list[Row]:
     """Return the rows of the data gate."""
-    return [defects_caught(), false_alarms(), judging_20m()]
-
-
-def defects_caught() -> Row:
-    """Plant every defect into the sample, at three strengths."""
     os.environ["HOMEFEED_EVENT_LOG"] = event_log_uri()
     trials = list(try_defects(Settings(), "completejourney", f"{AS_OF:%Y-%m-%d}"))
     assert trials[0].defect == CLEAN and not trials[0].trial.is_found
+    alarms = sample_alarms()
+    caught, alarmed = defects_caught(trials), false_alarms(list(alarms.values()))
+    return [caught, alarmed, *against_peer(trials, alarms), judging_20m()]
+
+
+def defects_caught(trials: list[NamedTrial]) -> Row:
+    """Return what was found of every defect, planted into the sample at three strengths."""
     found, critical, missed = {}, {}, {}
     for strength in ("weak", "middle", "strong"):
         tried = [each for each in trials if each.strength == strength and each.trial.has_effect]
@@ -85,9 +92,8 @@ def _missed(trials: list[NamedTrial]) -> str:
     return ", ".join(each.defect for each in trials if not each.trial.is_found)
 
 
-def false_alarms() -> Row:
+def false_alarms(of_sample: list[tuple[str, ...]]) -> Row:
     """Count the warnings over fortnights and worlds in which nothing is wrong."""
-    of_sample = sample_alarms()
     of_worlds, num_critical = world_alarms()
     total = [*of_sample, *of_worlds]
     share = 100 * sum(map(bool, total)) / len(total)
@@ -107,12 +113,83 @@ def false_alarms() -> Row:
     )
 
 
-def sample_alarms() -> list[tuple[str, ...]]:
-    """Return what is told of each fortnight of the sample, of days and of shifts."""
+def against_peer(
+    trials: list[NamedTrial], alarms: dict[datetime, tuple[str, ...]]
+) -> tuple[Row, Row]:
+    """Return how well the gate and Evidently tell spoiled windows of the sample from sound ones.
+
+    Spoiled is each defect at the middle strength that has an effect, sound each fortnight. The peer
+    is given the benefit of its better rule: that any column drifts, or half of them, as by default.
+    """
+    spoiled = {
+        each.defect: each.trial.is_found
+        for each in trials
+        if each.strength == "middle" and each.trial.has_effect
+    }
+    with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as folder:
+        shares = _shares_of_peer(Path(folder), spoiled, list(alarms))
+    ours = _f1(list(spoiled.values()), [bool(told) for told in alarms.values()])
+    rules = {}
+    for rule, least in (("any column drifts", 1e-9), ("half of the columns drift", 0.5)):
+        told = {name: share >= least for name, share in shares.items()}
+        of_spoiled = [told[name] for name in spoiled]
+        of_sound = [told[f"{as_of:%Y-%m-%d}"] for as_of in alarms]
+        rules[_f1(of_spoiled, of_sound)] = (rule, sum(of_spoiled), sum(of_sound))
+    theirs = max(rules)
+    said = "; ".join(
+        f"where {rule}: F1 {f1:.2f}, {found} found, {alarmed} false alarms"
+        for f1, (rule, found, alarmed) in rules.items()
+    )
+    common = f"{len(spoiled)} spoiled windows and {len(alarms)} sound ones of the sample"
+    note = (
+        f"{sum(spoiled.values())} found, {sum(map(bool, alarms.values()))} false alarms; {common}"
+    )
+    peer = f"Evidently {evidently_peer.VERSION}, DataDriftPreset"
+    rows = len(spoiled) + len(alarms)
+    return (
+        row("gate_f1", ours, "F1", ratio=ours / theirs, peer=peer, spread="one planting", rows=rows,
+            seed="1", note=note),
+        row("gate_peer_f1", theirs, "F1", ratio=theirs / ours, peer="the data gate",
+            spread="one planting", rows=rows, seed="1", note=f"{said}; {common}"),
+    )  # fmt: skip
+
+
+def _f1(spoiled: list[bool], sound: list[bool]) -> float:
+    """Return the harmonic mean of precision and recall, by what was told."""
+    found, alarmed = sum(spoiled), sum(sound)
+    return 2 * found / (len(spoiled) + found + alarmed)
+
+
+def _shares_of_peer(
+    folder: Path, spoiled: Iterable[str], as_ofs: list[datetime]
+) -> dict[str, float]:
+    """Return the share of columns that drift by the peer, of each spoiled and each sound window."""
+    evidently_peer.install()
+    window = open_window(Settings(), "completejourney", f"{AS_OF:%Y-%m-%d}")
+    clean, before = load_log(window), load_log(window, _before(window.judged))
+    for defect in DEFECTS:
+        if defect.name in spoiled:
+            log = defect.plant(clean, defect.strengths.middle, np.random.default_rng([1, 1]))
+            evidently_peer.write_pair(folder / defect.name, before, log)
+    for as_of in as_ofs:
+        window = open_window(Settings(), "completejourney", f"{as_of:%Y-%m-%d}")
+        days = DayRange(window.judged.end - 14, window.judged.end)
+        pair = (load_log(window, _before(days)), load_log(window, days))
+        evidently_peer.write_pair(folder / f"{as_of:%Y-%m-%d}", *pair)
+    return evidently_peer.drifted_shares(folder)
+
+
+def _before(days: DayRange) -> DayRange:
+    """Return as many days before some days as a snapshot has."""
+    return DayRange(days.first - WINDOW_DAYS, days.first)
+
+
+def sample_alarms() -> dict[datetime, tuple[str, ...]]:
+    """Return what is told of each fortnight of the sample by as_of, of days and of shifts."""
     log_uri, recipe = event_log_uri(), completejourney()
     told_days = {window.first: window.warnings for window in _sample_windows(log_uri, recipe)}
     earlier: Earlier = {}
-    before, told = Measures(), []
+    before, told = Measures(), {}
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as folder:
         for number in range(NUM_FORTNIGHTS):
             as_of = FIRST_AS_OF + timedelta(days=14 * number)
@@ -125,7 +202,7 @@ def sample_alarms() -> list[tuple[str, ...]]:
                 if (limit := shift.limit(earlier)) is not None and abs(shift.size) > limit
             ]
             first = snapshot.holdout.end.date() - timedelta(days=14)
-            told.append((*told_days.get(first, ()), *shifted))
+            told[as_of] = (*told_days.get(first, ()), *shifted)
             earlier, before = kept_shifts(shifts, earlier), profile.measures
     return told
 

@@ -1,6 +1,7 @@
 """Columns of synthetic event logs, and the memory of a process tree, for several benchmarks."""
 
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -34,4 +35,17 @@ def private_bytes(process: psutil.Process) -> int:
             total += each.memory_full_info().uss
         except psutil.Error:
             continue  # it has just ended
+    return total
+
+
+def anonymous_bytes(process: psutil.Process) -> int:
+    """Return the memory of a process and its children that the kernel cannot take back at need."""
+    total = 0
+    for each in (process, *process.children(recursive=True)):
+        try:
+            lines = Path(f"/proc/{each.pid}/status").read_text().splitlines()
+        except (OSError, psutil.Error):
+            continue  # it has just ended
+        found = dict(line.split(":", 1) for line in lines if line.startswith("Rss"))
+        total += sum(int(found[name].split()[0]) << 10 for name in ("RssAnon", "RssShmem") if found)
     return total
