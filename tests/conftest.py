@@ -23,6 +23,24 @@ SHARED_FOLDERS = (
 """Their files share what takes long to make: a running Airflow, a trained model."""
 
 
+LONGEST_FIRST = (
+    "tests/production/celery",
+    "tests/production/s3/test_faults_on_the_way.py",
+    "tests/training",
+    "tests/pipelines/local",
+    "tests/production/s3",
+    "tests/production/kubernetes",
+    "tests/production/spark",
+    "tests/pipelines/stages/test_faults_in_cycles.py",
+    "tests/pipelines/registry/test_killed_moves.py",
+    "tests/pipelines/stages",
+    "tests/pipelines/reproduction",
+    "tests/pipelines/registry",
+    "tests/pipelines/alerts",
+)
+"""What takes minutes is begun first, so that no process is left alone with it at the end."""
+
+
 class ByFolder(LoadScopeScheduling):
     """Gives a file's tests to one process, and those of a shared folder too."""
 
@@ -34,6 +52,16 @@ class ByFolder(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder:
     """Let `make test` run some processes, in which no test meets a fixture made twice."""
     return ByFolder(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files and folders first; what is not listed keeps its order, behind them."""
+
+    def rank(item: pytest.Item) -> int:
+        places = (n for n, path in enumerate(LONGEST_FIRST) if item.nodeid.startswith(path))
+        return next(places, len(LONGEST_FIRST))
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session", autouse=True)
