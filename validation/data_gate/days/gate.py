@@ -246,11 +246,18 @@ def _with_examples(phrases: Details, found: Sequence[Deviation], look: Look | No
     for day, names in by_day.items() if look else ():
         assert look is not None
         for name, rows in look(day, names).items():
-            for column in (_DAY, _RUN, _RISK):
-                if rows and (name, column) in added:
-                    shown = "; ".join(rows)
-                    added[name, column] += f" (for example on {date_of(day)}: {shown})"
+            if rows:
+                place = name, _gravest(name, found)
+                added[place] += f" (for example on {date_of(day)}: {'; '.join(rows)})"
     return added
+
+
+def _gravest(name: str, found: Sequence[Deviation]) -> str:
+    """Return the column of the gravest check that tells of a number: rows are shown there alone."""
+    of_name = [each for each in found if each.name == name]
+    if any(each.is_harmful for each in of_name):
+        return _RISK
+    return _RUN if any(each.level == "run" and each.times_limit > 1 for each in of_name) else _DAY
 
 
 def describe(each: Deviation) -> str:
