@@ -99,3 +99,9 @@ def test_every_query_is_tried_here() -> None:
 def test_volumes_have_no_rows(tmp_path: Path) -> None:
     assert not can_show("impressions.rows") and can_show("named.long_click.known")
     assert found(tmp_path, ["impressions.rows", "actions.repin.rows"]) == {}
+
+
+def test_who_acts_after_a_pin_was_shown_is_no_example_of_acting_before(tmp_path: Path) -> None:
+    later = actions([(1, 10, "click", NOON + 1, None)])
+    name = "impressions.acted_upon_before"
+    assert found(tmp_path, [name], actions=[later]) == {name: ()}
