@@ -6,6 +6,7 @@ are int64 milliseconds. Not for reading events: `pipelines.event_log.reader`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,8 @@ Bools = npt.NDArray[np.bool_]
 Words = npt.NDArray[np.uint64]
 
 _SORTABLE_BITS = 63
-_MOST = 2**63 - 1
+_BLOCK_ROWS = 1 << 15
+"""Rows at a time: a few columns of a block fit into a core's cache."""
 _WORD_BITS = 64
 _ONE = np.uint64(1)
 _BITS_PER_VALUE = 64
@@ -128,22 +130,62 @@ def _pack(ranks: Ints, waiting: list[Ints]) -> tuple[Ints, int]:
 
     What was packed waits no longer.
     """
-    packed, num_bits = ranks.copy(), int(ranks.max()).bit_length()
+    num_bits = int(ranks.max()).bit_length()
+    taken = [_Column(ranks, 0, num_bits)]
     while waiting:
-        low = int(waiting[0].min())
-        more_bits = (int(waiting[0].max()) - low).bit_length()
-        if more_bits > _SORTABLE_BITS - ranks.size.bit_length():
+        column = _Column.of(waiting[0])
+        if column.num_bits > _SORTABLE_BITS - ranks.size.bit_length():
             waiting[0] = _ranks(waiting[0])
             continue
-        if num_bits + more_bits > _SORTABLE_BITS:
+        if num_bits + column.num_bits > _SORTABLE_BITS:
             break
-        if more_bits:
-            packed <<= more_bits
-            packed += waiting[0]
-            packed -= low
-            num_bits += more_bits
+        num_bits += column.num_bits
+        taken.append(column)
         waiting.pop(0)
-    return packed, num_bits
+    return _packed(taken), num_bits
+
+
+class _Column(NamedTuple):
+    """A column, its least value, and how many bits its values take above that."""
+
+    values: Ints
+    low: int
+    num_bits: int
+
+    @staticmethod
+    def of(values: Ints) -> "_Column":
+        low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+        return _Column(values, low, (high - low).bit_length())
+
+
+def _packed(columns: Sequence[_Column]) -> Ints:
+    """Return one number for each row, made of the bits of its columns, the first on top.
+
+    Block by block, so that what is added to stays in a core's cache.
+    """
+    packed = np.zeros(len(columns[0].values), dtype=np.int64)
+    for start in range(0, len(packed), _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        part = packed[block]
+        for values, low, num_bits in columns:
+            if num_bits:
+                part <<= num_bits
+                part += values[block]
+                part -= low
+    return packed
+
+
+def _unpacked(packed: Ints, columns: Sequence[_Column]) -> tuple[Ints, ...]:
+    """Return the columns that were packed into numbers, which are spent."""
+    found = [np.empty(len(packed), dtype=np.int64) for _ in columns]
+    for start in range(0, len(packed), _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        part = packed[block]
+        for values, (_, low, num_bits) in reversed(list(zip(found, columns, strict=True))):
+            np.bitwise_and(part, (1 << num_bits) - 1, out=values[block])
+            values[block] += low
+            part >>= num_bits
+    return tuple(found)
 
 
 def _sort_with_rows(packed: Ints, row_bits: int) -> tuple[Ints, Ints]:
@@ -156,27 +198,20 @@ def _sort_with_rows(packed: Ints, row_bits: int) -> tuple[Ints, Ints]:
     return order, packed
 
 
-def sorted_rows(*columns: Ints) -> tuple[Ints, ...]:
-    """Return columns with their rows sorted by all of them, of which the first counts most."""
-    lows = [int(values.min(initial=_MOST)) for values in columns]
-    bits = [
-        (int(values.max(initial=low)) - low).bit_length()
-        for values, low in zip(columns, lows, strict=True)
-    ]
-    if sum(bits) > _SORTABLE_BITS:
+def least_of(*columns: Ints) -> tuple[Ints, ...]:
+    """Return the distinct rows of some columns, sorted, and the least value of the last in each.
+
+    The first column counts most; the last is not among those that make a row distinct.
+    """
+    packable = [_Column.of(values) for values in columns]
+    if sum(column.num_bits for column in packable) > _SORTABLE_BITS:
         order = order_by(*columns)
-        return tuple(values[order] for values in columns)
-    packed = np.zeros(len(columns[0]), dtype=np.int64)
-    for values, low, num_bits in zip(columns, lows, bits, strict=True):
-        packed <<= num_bits
-        packed += values
-        packed -= low
+        first = order[starts_of_runs(*(values[order] for values in columns[:-1]))]
+        return tuple(values[first] for values in columns)
+    packed = _packed(packable)
     packed.sort()
-    found: list[Ints] = []
-    for low, num_bits in zip(reversed(lows), reversed(bits), strict=True):
-        found.append((packed & ((1 << num_bits) - 1)) + low)
-        packed >>= num_bits
-    return tuple(reversed(found))
+    first = starts_of_runs(packed >> packable[-1].num_bits)
+    return _unpacked(packed[first], packable)
 
 
 def _ranks(values: Ints) -> Ints:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pipelines.contracts.schemas import NEVER_MS
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.event_index import Ints, Places, order_by, sorted_rows, starts_of_runs
+from pipelines.event_log.event_index import Ints, Places, least_of, order_by
 
 Run = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 """Calls a function for each of some values, one after another or side by side, in order."""
@@ -41,7 +41,7 @@ class FirstSeen:
             happened_at: when the pin was shown or acted on, in milliseconds.
             known_at: when the row reached the log, in milliseconds; not before `happened_at`.
         """
-        return _earliest(pin_id, happened_at // DAY_MS, known_at)
+        return FirstSeen(*least_of(pin_id, happened_at // DAY_MS, known_at))
 
     @staticmethod
     def merge(parts: Sequence["FirstSeen"]) -> "FirstSeen":
@@ -50,9 +50,8 @@ class FirstSeen:
             return parts[0]
         none = np.array([], dtype=np.int64)
         names = ("pin_id", "day", "known_at")
-        return _earliest(
-            *(np.concatenate([none, *(getattr(part, name) for part in parts)]) for name in names)
-        )
+        rows = (np.concatenate([none, *(getattr(part, name) for part in parts)]) for name in names)
+        return FirstSeen(*least_of(*rows))
 
 
 @dataclass(frozen=True)
@@ -130,9 +129,3 @@ def _trailing_minimum(grid: npt.NDArray[np.int32], length: int) -> npt.NDArray[n
         grid[:, step:] = np.minimum(grid[:, step:], grid[:, :-step])
         done += step
     return grid
-
-
-def _earliest(pin_id: Ints, day: Ints, known_at: Ints) -> FirstSeen:
-    pin_id, day, known_at = sorted_rows(pin_id, day, known_at)
-    first = starts_of_runs(pin_id, day)
-    return FirstSeen(pin_id[first], day[first], known_at[first])

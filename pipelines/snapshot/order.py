@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.event_log.cross_rules import action_before_request, request_of_two_users
-from pipelines.event_log.event_index import Ints, distinct, order_by, runs_of, starts_of_runs
+from pipelines.event_log.event_index import Ints, distinct, order_by, runs_of
 from pipelines.event_log.findings import require_none
 from pipelines.snapshot.shard import Actions, Examples, OrderedRows, Requests
 
@@ -35,7 +35,7 @@ def order_rows(impressions: pa.Table, actions: pa.Table | None) -> OrderedRows:
         DataContractError: a request belongs to two users, or an action precedes its own request.
     """
     request_ids = _rank(impressions["request_id"])
-    rows = _without_repeats(impressions, request_ids.ranks)
+    rows = _without_repeats(impressions, request_ids)
     requests, examples = _group_by_request(impressions, rows, request_ids)
     return OrderedRows(
         requests=requests,
@@ -45,21 +45,32 @@ def order_rows(impressions: pa.Table, actions: pa.Table | None) -> OrderedRows:
     )
 
 
-def _without_repeats(impressions: pa.Table, request_ranks: Ints) -> Ints:
+def _without_repeats(impressions: pa.Table, request_ids: _Ranked) -> Ints:
     """Return the rows to keep, by (request_id, pin_id): of a repeated pair, the earliest row."""
-    pin_id = np.asarray(impressions["pin_id"])
-    order, starts = runs_of(request_ranks, pin_id)
-    if len(starts) == len(order):  # as in most shards: nothing is left to be broken
-        return order
+    order, starts = runs_of(request_ids.ranks, np.asarray(impressions["pin_id"]))
+    kept, sizes = order[starts], np.diff(starts, append=len(order))
+    is_repeated = sizes > 1
+    if is_repeated.any():
+        # Only the few rows of such pairs are compared by all their columns.
+        rows = order[np.repeat(is_repeated, sizes)]
+        pair_starts = np.cumsum(sizes[is_repeated]) - sizes[is_repeated]
+        names = request_ids.distinct.take(pa.array(request_ids.ranks[rows[pair_starts]]))
+        _check_one_user(np.asarray(impressions["user_id"])[rows], pair_starts, names)
+        pair = np.repeat(np.arange(len(pair_starts)), sizes[is_repeated])
+        kept[is_repeated] = rows[_by_time(impressions, rows, pair)[pair_starts]]
+    return kept
+
+
+def _by_time(impressions: pa.Table, rows: Ints, pair: Ints) -> Ints:
+    """Return the order of some rows by pair, then by time, then by all else that they hold."""
     column = {
-        name: np.asarray(impressions[name])
+        name: np.asarray(impressions[name])[rows]
         for name in impressions.column_names
-        if name != "request_id"
+        if name not in ("request_id", "user_id", "pin_id")
     }
-    tie_break = [column[name] for name in sorted(column) if name not in ("user_id", "pin_id")]
+    tie_break = [column[name] for name in sorted(column)]
     keys = (*tie_break, column["position"], column["known_at"], column["impressed_at"])
-    order = np.lexsort((*keys, pin_id, request_ranks))
-    return order[starts_of_runs(request_ranks[order], pin_id[order])]
+    return np.lexsort((*keys, pair))
 
 
 def _group_by_request(

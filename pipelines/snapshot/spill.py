@@ -39,7 +39,7 @@ from pipelines.snapshot.rows import HeldRows, RowsToHold, ShardSink
 
 FILES_PER_TASK = 32
 BYTES_PER_TASK = 16 << 20
-ROWS_WORTH_A_MERGE = 2_000_000
+ROWS_WORTH_A_MERGE = 6_000_000
 MEMORY_PER_BYTE = 30
 """Bytes of memory that a task takes for each byte of its files: columns that Parquet has packed
 eightfold, and three times that while they are checked, counted and dealt out."""

@@ -20,10 +20,9 @@ from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.event_index import (
     Bools,
     Ints,
+    least_of,
     order_by,
     runs_of,
-    sorted_rows,
-    starts_of_runs,
 )
 from pipelines.snapshot.plan import SnapshotPlan, shard_of
 from pipelines.snapshot.spill import WholeFiles, is_of_wanted_type
@@ -72,13 +71,12 @@ def pack_of(header: Header, whole: WholeFiles, plan: SnapshotPlan) -> Pack:
     order = order_by(shard, whole.file)
     counts = np.bincount(shard * num_files + whole.file, minlength=num_shards * num_files)
     pin_id, known_at = (np.asarray(whole.rows[name]) for name in ("pin_id", "known_at"))
-    seen = sorted_rows(pin_id, whole.file, known_at)
-    first = starts_of_runs(*seen[:2])
+    seen_pin, seen_in, seen_at = least_of(pin_id, whole.file, known_at)
     return Pack(
         header=header,
         num_rows=counts.reshape(num_shards, num_files),
         rows=whole.rows.take(pa.array(order)).combine_chunks(),
-        seen=(seen[0][first], seen[1][first], seen[2][first]),
+        seen=(seen_pin, seen_in, seen_at),
         wanted=_wanted(header.table, whole, plan),
     )
 
@@ -180,10 +178,10 @@ def open_pack(path: Path, is_checked: bool = True) -> Pack:
 def _in_one(values: Ints | pa.Table) -> pa.ListArray:
     """Return a list of one row that holds all values, or all rows of a table, without a copy."""
     if isinstance(values, pa.Table):
-        batch = pa.RecordBatch.from_arrays(
-            [column.combine_chunks() for column in values.columns], schema=values.schema
-        )
-        held = pa.StructArray.from_arrays(batch.columns, fields=list(batch.schema))
+        assert all(column.num_chunks == 1 for column in values.columns), "combined before"
+        # `combine_chunks` would copy even a single one.
+        arrays = [column.chunk(0) for column in values.columns]
+        held = pa.StructArray.from_arrays(arrays, fields=list(values.schema))
     else:
         held = pa.array(values)
     return pa.LargeListArray.from_arrays(pa.array([0, len(held)], pa.int64()), held)

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
+from pipelines.event_log import event_index
 from pipelines.event_log.event_index import (
     ActionTimes,
     EventIndex,
     Places,
     distinct,
     has_recent_action,
+    least_of,
     order_by,
     place_in_run,
 )
@@ -86,6 +88,26 @@ def test_rows_are_ordered_as_by_a_stable_sort_whatever_fits_together(
             repeated = values[rng.integers(0, max(1, min(num_rows, 4)), num_rows)]
             columns.append(repeated if rng.random() < 0.5 else values)
         assert order_by(*columns).tolist() == np.lexsort(columns[::-1]).tolist()
+
+
+@pytest.mark.parametrize("block_rows", [1 << 15, 3])
+def test_the_least_of_each_row_is_that_of_looking_one_by_one(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, block_rows: int
+) -> None:
+    monkeypatch.setattr(event_index, "_BLOCK_ROWS", block_rows)
+    for _ in range(300):
+        num_rows = int(rng.integers(0, 40))
+        first, second, last = (
+            rng.integers(low, high, num_rows, dtype=np.int64)
+            for low, high in rng.choice(RANGES, 3).tolist()
+        )
+        first = first[rng.integers(0, max(1, min(num_rows, 5)), num_rows)]
+        second = rng.integers(-3, 3, num_rows, dtype=np.int16) if rng.random() < 0.5 else second
+        least: dict[tuple[int, int], int] = {}
+        for *key, value in zip(first.tolist(), second.tolist(), last.tolist(), strict=True):
+            least[tuple(key)] = min(value, least.get(tuple(key), value))
+        found = np.column_stack(least_of(first, second, last)).tolist()
+        assert found == [[*key, least[key]] for key in sorted(least)]
 
 
 @pytest.mark.parametrize(("low", "high"), [*RANGES, (-(10**7), 5 * 10**7)])
