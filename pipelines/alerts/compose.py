@@ -8,28 +8,22 @@ nor for what to run next (`pipelines.alerts.next_step`).
 
 import logging
 from datetime import datetime, timedelta
-from urllib.parse import quote
 
 from pipelines import storage
+from pipelines.alerts.links import airflow_link, links_of
 from pipelines.alerts.lost_races import is_lost_race, is_told_by_another
 from pipelines.alerts.next_step import (
     after_failure,
     after_forced,
-    after_verdict,
     is_refusal,
     what_serves,
 )
 from pipelines.alerts.transports import deliver
-from pipelines.contracts.artifacts import (
-    STAGES,
-    Alert,
-    AlertKind,
-    AlertReceipt,
-    NextStep,
-    ResolvedRun,
-)
+from pipelines.contracts.artifacts import STAGES, ResolvedRun
 from pipelines.contracts.errors import HomefeedError
-from pipelines.contracts.judgement import BaselineKind, Comparison, Decision, Judgement, Promoted
+from pipelines.contracts.judged.alert import Alert, AlertKind, AlertReceipt, NextStep
+from pipelines.contracts.judged.outcome import Outcome
+from pipelines.contracts.judgement import Decision, Judgement, Promoted
 from pipelines.contracts.run_layout import (
     StageFailure,
     StageRecord,
@@ -38,7 +32,7 @@ from pipelines.contracts.run_layout import (
     manifest_uri,
 )
 from pipelines.plain_text import one_line
-from pipelines.settings import DAG_ID, Settings
+from pipelines.settings import Settings
 
 log = logging.getLogger(__name__)
 _CLOCKS = timedelta(seconds=5)
@@ -132,53 +126,29 @@ def _failures_of(run_uri: str, *stages: str) -> list[StageFailure]:
     return sorted(found, key=lambda failure: failure.occurred_at, reverse=True)
 
 
-def compose_verdict(judgement: Judgement, run: ResolvedRun, settings: Settings) -> Alert | None:
-    """Return the alert that a verdict asks for, or None.
+def compose_verdict(outcome: Outcome, judgement: Judgement, run: ResolvedRun) -> Alert | None:
+    """Return the alert that a cycle's outcome asks for, or None.
 
     A challenger that is to be promoted asks for none, unless a loss is certain, if smaller than the
     margin: against the champion, or of its recipe against the fresh anchor.
     """
-    verdict, comparison = judgement.verdict, judgement.comparison
-    is_promoted = verdict.promoted is Promoted.CHALLENGER
     losses = judgement.certain_losses
-    if is_promoted and not losses:
+    if judgement.verdict.promoted is Promoted.CHALLENGER and not losses:
         return None
-    label = comparison.challenger_model.label
-    kind, finding = AlertKind.INCONCLUSIVE, "was not promoted: it is not known to be good enough"
-    if verdict.decision is Decision.REJECT:
-        kind, finding = AlertKind.REGRESSION, "is worse and was rejected"
-    elif losses:
-        within = "and is promoted, within the margin" if is_promoted else "and stays out"
-        kind, finding = AlertKind.REGRESSION, f"is worse {within}"
-        if comparison not in losses:
-            kind, finding = AlertKind.REGRESSION, _less_than(losses[0], is_promoted)
-    done = f"{label} was not promoted. {what_serves(run)}"
-    if is_promoted and run.may_promote:
-        done = f"The loss is smaller than the margin that is allowed: {label} is promoted."
-    elif verdict.promoted is Promoted.ANCHOR and run.may_promote and judgement.anchor:
-        done = (
-            f"{label} was not promoted. {judgement.anchor.model.label}, the accepted recipe "
-            f"trained on the same rows, is promoted in its place."
-        )
+    is_regression = losses or judgement.verdict.decision is Decision.REJECT
+    more = [outcome.most_hurt] if outcome.most_hurt else []
     return Alert(
-        kind=kind,
+        kind=AlertKind.REGRESSION if is_regression else AlertKind.INCONCLUSIVE,
         run_id=run.run_id,
         recipe=run.config.recipe_ref,
-        title=f"Homefeed retrain {run.as_of:%Y-%m-%d}: {label} {finding}",
-        happened="\n".join(map(one_line, verdict.reasons)),
-        certainty=_certainty(comparison),
-        done=done,
-        next_step=after_verdict(run, judgement),
-        links=(("Verdict page", judgement.report_uri), *_links(run, settings)),
+        title=f"Homefeed retrain {run.as_of:%Y-%m-%d}: {outcome.title}",
+        serves=outcome.serves,
+        happened="\n".join((*outcome.reasons, *more, *outcome.warnings)),
+        certainty=outcome.number,
+        done=outcome.done,
+        next_step=outcome.next_step,
+        links=outcome.links,
     )
-
-
-def _less_than(loss: Comparison, is_promoted: bool) -> str:
-    """Return a title's finding where the loss is not the challenger's against the champion."""
-    if loss.baseline_kind is BaselineKind.ANCHOR:
-        end = "and is promoted, within the margin" if is_promoted else "and stays out"
-        return f"has a worse recipe than the accepted one {end}"
-    return f"stays out, and {loss.challenger_model.label} in its place is worse, within the margin"
 
 
 def compose_forced(
@@ -203,7 +173,7 @@ def compose_forced(
         certainty=f"What the gate had said: {verdict}",
         done=f"{label} serves in place of {previous}. The history has the reason.",
         next_step=after_forced(run, label.rpartition(" v")[2]),
-        links=_links(run, settings),
+        links=links_of(run, settings),
     )
 
 
@@ -248,7 +218,7 @@ def compose_failure(
         certainty=certainty,
         done=_what_stays(stage, run),
         next_step=after_failure(run, stage, failure),
-        links=_links(run, settings),
+        links=links_of(run, settings),
     )
 
 
@@ -264,21 +234,6 @@ def _may_it_pass(failure: StageFailure) -> str:
     return f"Trying again on the same input will fail the same way (exit code {failure.exit_code})."
 
 
-def _certainty(comparison: Comparison) -> str:
-    row = comparison.target
-    rows = f"{comparison.num_users:,} users and {comparison.num_requests:,} requests"
-    if row is None or row.relative_change is None:
-        return f"{comparison.target_metric} could not be compared on {rows}; the gate fails closed."
-    change = row.relative_change
-    return (
-        f"{comparison.target_metric}: {row.challenger:.4f} against {row.baseline:.4f} "
-        f"({comparison.baseline_label}), {100 * change.value:+.2f} % with a "
-        f"{100 * change.confidence:g} % interval of {100 * change.low:+.2f} % to "
-        f"{100 * change.high:+.2f} %, on {rows}. This holdout shows changes of "
-        f"{comparison.detectable_change} and more with 80 % power."
-    )
-
-
 def _what_stays(stage: str, run: ResolvedRun) -> str:
     if stage == "promote_challenger":
         return (
@@ -291,17 +246,3 @@ def _what_stays(stage: str, run: ResolvedRun) -> str:
             "outbox folder of the workspace."
         )
     return f"The run stopped there and promoted nothing. {what_serves(run)}"
-
-
-def _links(run: ResolvedRun, settings: Settings) -> tuple[tuple[str, str], ...]:
-    return (
-        ("Airflow run", airflow_link(run.trigger, settings)),
-        ("MLflow", run.tracking_uri),
-        ("Run folder", run.run_uri),
-    )
-
-
-def airflow_link(trigger: str, settings: Settings) -> str:
-    """Return the address of a run's page in Airflow, or of the DAG's where no Airflow ran it."""
-    page = f"{settings.airflow_url.rstrip('/')}/dags/{DAG_ID}"
-    return page if trigger == "command line" else f"{page}/runs/{quote(trigger, safe='')}"

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from pipelines.alerts.compose import airflow_link
+from pipelines.alerts.links import airflow_link
 from pipelines.alerts.next_step import after_missed
-from pipelines.contracts.artifacts import Alert, AlertKind, RunRequest
+from pipelines.contracts.artifacts import RunRequest
+from pipelines.contracts.judged.alert import Alert, AlertKind
 from pipelines.settings import Settings
 
 MAX_LISTED = 12

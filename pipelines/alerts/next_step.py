@@ -18,7 +18,7 @@ from pipelines.alerts.commands import (
     serving_command,
     stage_command,
 )
-from pipelines.contracts.artifacts import NextStep, ResolvedRun, RunRequest
+from pipelines.contracts.artifacts import ResolvedRun, RunRequest
 from pipelines.contracts.errors import (
     DataContractError,
     DataGateFailedError,
@@ -26,6 +26,7 @@ from pipelines.contracts.errors import (
     PromotionRefusedError,
     SnapshotDamagedError,
 )
+from pipelines.contracts.judged.alert import NextStep
 from pipelines.contracts.judgement import Decision, Judgement, Promoted, Promotion
 from pipelines.contracts.run_layout import StageFailure
 from pipelines.settings import Settings

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from pipelines.contracts.artifacts import Alert, NextStep
 from pipelines.contracts.config import RecipeRef
+from pipelines.contracts.judged.alert import Alert, NextStep
+from pipelines.contracts.judged.outcome import Outcome
 from pipelines.plain_text import link_target, one_line, safe_lines
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _WORD_JOINER = "\u2060"
 _MARKS, _FENCE = re.compile(r"[*~`]|(?<!\w)_|_(?!\w)"), re.compile(r"`{3,}")
 """Slack's marks, of which an underscore within a word is none; and the end of preformatted text."""
+_MARKDOWN = re.compile(r"[\\`*_{}\[\]<>#|~!]|^[-+]|(?<=^\d)\.")
+"""What Markdown would take for a mark."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,33 @@ def to_mrkdwn(text: str, *, is_preformatted: bool = False) -> str:
     return marks.sub(lambda found: f"{_WORD_JOINER}".join(("", *found[0])), text)
 
 
+def to_markdown(outcome: Outcome) -> str:
+    """Return an outcome as Markdown, for MLflow's descriptions, in which all that it holds is text.
+
+    Commands stand in fences, where a line break would end them, so that these are one line each.
+    """
+    told = [f"**{outcome.decision}**: {_as_text(outcome.title)}", f"**{_as_text(outcome.serves)}**"]
+    told += [_as_text(outcome.number)]
+    items = (*outcome.reasons, outcome.most_hurt, *outcome.warnings)
+    told += ["\n".join(f"- {_as_text(item)}" for item in items if item)]
+    told += [_as_text(outcome.done), _as_text(outcome.next_step.sentence)]
+    for purpose, command in outcome.next_step.commands:
+        told += [_as_text(purpose), f"~~~~\n{one_line(command)}\n~~~~"]
+    links = [_as_link(one_line(label), one_line(uri)) for label, uri in outcome.links]
+    return "\n\n".join([*told, "\n".join(f"- {link}" for link in links)])
+
+
+def _as_text(text: str) -> str:
+    """Return a text that Markdown shows as it is, on one line."""
+    return _MARKDOWN.sub(r"\\\g<0>", one_line(text))
+
+
+def _as_link(label: str, uri: str) -> str:
+    if link_target(uri) and "<" not in uri and ">" not in uri:
+        return f"[{_as_text(label)}](<{uri}>)"
+    return f"{_as_text(label)}: {_as_text(uri)}"
+
+
 def _harmless(alert: Alert) -> Alert:
     """Return the alert with the same words, and without what steers a terminal or forges a line."""
     return alert.model_copy(
@@ -69,6 +99,7 @@ def _harmless(alert: Alert) -> Alert:
             "run_id": one_line(alert.run_id),
             "recipe": _harmless_recipe(alert.recipe),
             "title": one_line(alert.title),
+            "serves": one_line(alert.serves),
             "happened": safe_lines(alert.happened),
             "certainty": safe_lines(alert.certainty),
             "done": safe_lines(alert.done),

@@ -11,8 +11,8 @@ import smtplib
 
 from pipelines import storage
 from pipelines.alerts.rendering import RenderedAlert, render
-from pipelines.contracts.artifacts import Alert, AlertReceipt
 from pipelines.contracts.errors import ConfigurationError, TransientStorageError
+from pipelines.contracts.judged.alert import Alert, AlertReceipt
 from pipelines.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -181,7 +181,8 @@ def _say_baselines(judgement: Judgement) -> None:
 def _finish(run: ResolvedRun, settings: Settings) -> None:
     """Run every stage after the first one, and print what came out."""
     from pipelines.alerts.compose import alert_on_failure
-    from pipelines.alerts.next_step import after_verdict, what_was_promoted
+    from pipelines.alerts.next_step import what_was_promoted
+    from pipelines.alerts.outcomes import kept_outcome
     from pipelines.stages.runner import read_artifact, run_stage
 
     for name in STAGES[1:]:
@@ -194,17 +195,10 @@ def _finish(run: ResolvedRun, settings: Settings) -> None:
         if name == "check_snapshot":
             for each in read_artifact(run.run_uri, name, DataReport).warnings:
                 say(f"the data gate warns of {each.name}: {_found(each)}")
-    warned = read_artifact(run.run_uri, "check_snapshot", DataReport).warnings
     judgement = read_artifact(run.run_uri, "compare_with_champion", Judgement)
     promotion = read_artifact(run.run_uri, "promote_challenger", Promotion)
-    say(f"{judgement.verdict.decision}: {' '.join(judgement.verdict.reasons)}")
-    if warned:
-        say(f"the data gate warned of: {', '.join(f'{o.name} ({_found(o)})' for o in warned)}")
+    report = read_artifact(run.run_uri, "check_snapshot", DataReport)
+    for line in kept_outcome(run, judgement, settings, report).lines():
+        (say_indented if line.startswith(" ") else say)(line)
     _say_baselines(judgement)
     say(what_was_promoted(promotion))
-    say(f"verdict page: {judgement.report_uri}")
-    step = after_verdict(run, judgement)
-    say(step.sentence)
-    for what, how in step.commands:
-        say(what)
-        say_indented(how)

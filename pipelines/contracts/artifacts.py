@@ -19,7 +19,7 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, Field
 
 from pipelines.contracts.base import Artifact, Frozen, digest_of
-from pipelines.contracts.config import FeatureConfig, RecipeRef, RunConfig
+from pipelines.contracts.config import FeatureConfig, RunConfig
 from pipelines.contracts.time import Window, floor_to_day
 
 STAGES = (
@@ -353,46 +353,3 @@ class FreshAnchor(Artifact):
         """Every file of the bundle and of the snapshot with its size, if one was trained."""
         owned = (self.trained, self.snapshot)
         return {uri: size for part in owned if part for uri, size in part.places().items()}
-
-
-class AlertKind(StrEnum):
-    """Why somebody is told."""
-
-    REGRESSION = "regression"
-    INCONCLUSIVE = "inconclusive"
-    DATA_GATE_FAILED = "data_gate_failed"
-    BROKEN_RUN = "broken_run"
-    FORCED_PROMOTION = "forced_promotion"
-    MISSED_CYCLE = "missed_cycle"
-
-
-class NextStep(Frozen):
-    """What happens now, and the commands for a person who wants something else."""
-
-    sentence: str
-    commands: tuple[tuple[str, str], ...] = Field(description="(what it is for, command) pairs.")
-
-
-class Alert(Frozen):
-    """The one message: what happened, how sure we are, what was done, what to run next."""
-
-    kind: AlertKind
-    run_id: str
-    recipe: RecipeRef | None = Field(
-        default=None,
-        exclude_if=lambda recipe: recipe is None,
-        description="The run's; None where no run was resolved.",
-    )
-    title: str = Field(description="One line.")
-    happened: str
-    certainty: str = Field(description="How sure we are: interval, power, or which check failed.")
-    done: str = Field(description="What the pipeline did about it; which model serves now.")
-    next_step: NextStep = Field(description="What to do now, and the commands for it.")
-    links: tuple[tuple[str, str], ...] = Field(default=(), description="(label, URI) pairs.")
-
-
-class AlertReceipt(Artifact):
-    """What `alert` publishes: the message, if one was due, and where it went."""
-
-    alert: Alert | None
-    delivered_to: tuple[str, ...]

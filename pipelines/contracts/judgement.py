@@ -22,6 +22,7 @@ from pipelines.contracts.judged.metrics import (
     PooledChange,
     ReliabilityBin,
 )
+from pipelines.contracts.judged.outcome import Outcome
 from pipelines.contracts.time import Window
 
 __all__ = [
@@ -293,6 +294,9 @@ class Judgement(Artifact):
         default=(), description="Runs that were judged on requests of this holdout before."
     )
     verdict: Verdict = Field(description="What `decide` made of the three above, together.")
+    outcome: Outcome | None = Field(
+        default=None, description="What people are told of it; None in older ones."
+    )
     report_uri: str = Field(description="Self-contained HTML verdict page.")
     challenger_mlflow_run_id: str
     baseline_mlflow_run_id: str

@@ -12,6 +12,8 @@ from pipelines.contracts.config import RecipeRef
 
 MANIFEST = "manifest.json"
 """Written last: a folder without this file is unfinished."""
+VERDICT_PAGE = "verdict.html"
+"""The page of a comparison, in the stage's output folder."""
 
 
 def manifest_uri(run_uri: str, stage: str) -> str:

@@ -12,9 +12,11 @@ from pipelines import storage
 from pipelines.alerts.commands import serving_command
 from pipelines.alerts.compose import find_failure
 from pipelines.alerts.next_step import what_was_promoted
+from pipelines.alerts.outcomes import kept_outcome
 from pipelines.contracts.artifacts import STAGES, ResolvedRun
-from pipelines.contracts.judgement import Judgement, MetricComparison, Promotion
+from pipelines.contracts.judgement import Judgement, Promotion
 from pipelines.contracts.run_layout import StageRecord, manifest_uri
+from pipelines.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -113,21 +115,4 @@ def describe(outcome: CycleOutcome) -> list[str]:
 
 def _describe_verdict(outcome: CycleOutcome) -> list[str]:
     judgement = Judgement.model_validate(outcome.records["compare_with_champion"].artifact)
-    comparison = judgement.comparison
-    target = comparison.target
-    lines = [f"{judgement.verdict.decision}: {' '.join(judgement.verdict.reasons)}"]
-    if target is not None:
-        lines.append(_describe_target(target, comparison.baseline_label))
-    rows = f"{comparison.num_users:,} users, {comparison.num_requests:,} requests"
-    lines.append(f"holdout: {rows}; verdict page: {judgement.report_uri}")
-    return lines
-
-
-def _describe_target(row: MetricComparison, baseline: str) -> str:
-    text = f"{row.metric}: challenger {row.challenger:.4f}, {baseline} {row.baseline:.4f}"
-    if (change := row.relative_change) is None:
-        return text
-    return (
-        f"{text} ({100 * change.value:+.2f} %, {100 * change.confidence:g} % interval "
-        f"{100 * change.low:+.2f} to {100 * change.high:+.2f} %)"
-    )
+    return list(kept_outcome(outcome.run, judgement, Settings()).lines())

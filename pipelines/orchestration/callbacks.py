@@ -38,7 +38,7 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
     from pipelines.alerts.compose import alert_on_failure, alert_on_unresolved
     from pipelines.alerts.lost_races import is_told_by_another
     from pipelines.alerts.next_step import after_lost_start
-    from pipelines.contracts.artifacts import NextStep
+    from pipelines.contracts.judged.alert import NextStep
 
     ti: Any = context.get("ti")
     settings, reason = Settings(), str(context.get("reason", ""))

@@ -15,9 +15,10 @@ from pydantic import AwareDatetime, Field
 from pipelines import storage
 from pipelines.alerts.missed import MissedCycles, compose_missed
 from pipelines.alerts.transports import deliver
-from pipelines.contracts.artifacts import Alert, RunRequest
+from pipelines.contracts.artifacts import RunRequest
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.judged.alert import Alert
 from pipelines.orchestration.timetable import TICK, GridTimetable, standard_utc
 from pipelines.places.conditional import Revision
 from pipelines.settings import Settings

@@ -251,6 +251,12 @@ def tag_version(client: "MlflowClient", model: ModelRef, tags: dict[str, str]) -
             client.set_model_version_tag(model.name, model.version, key, value[:5000])
 
 
+def describe_version(client: "MlflowClient", model: ModelRef, markdown: str) -> None:
+    """Describe a registered version, in Markdown."""
+    with translated_outages(client.tracking_uri):
+        client.update_model_version(model.name, model.version, description=markdown[:5000])
+
+
 def logged_model_in(source: str) -> str:
     """Return the id of the logged model that a source names or lies in; '' where it is others'."""
     found = _LOGGED.fullmatch(source)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 OWN_REGISTRY = "reproduction.db"
 """File of the registry that a rebuilt cycle has to itself (`pipelines.reproduction`); no server."""
 
+DESCRIPTION = "mlflow.note.content"
+"""The tag that MLflow shows as a run's description, in Markdown."""
+
 
 def check_tracking_uri(uri: str) -> str:
     """Return the URI if it may be stored with a run: a server's, or a rebuilt cycle's own file.

@@ -4,7 +4,8 @@ A run that broke is told by the DAG's callback or by the command line, not here.
 tests/pipelines/alerts/test_compose.py.
 """
 
-from pipelines.contracts.artifacts import AlertReceipt, ResolvedRun
+from pipelines.contracts.artifacts import ResolvedRun
+from pipelines.contracts.judged.alert import AlertReceipt
 from pipelines.contracts.judgement import Judgement
 from pipelines.settings import Settings
 
@@ -16,7 +17,8 @@ def alert(run: ResolvedRun, judgement: Judgement, settings: Settings) -> AlertRe
         AlertDeliveryError: a transport failed; the outbox and the other transports have it.
     """
     from pipelines.alerts.compose import compose_verdict
+    from pipelines.alerts.outcomes import kept_outcome
     from pipelines.alerts.transports import deliver
 
-    message = compose_verdict(judgement, run, settings)
+    message = compose_verdict(kept_outcome(run, judgement, settings), judgement, run)
     return deliver(message, settings) if message else AlertReceipt(alert=None, delivered_to=())

@@ -5,6 +5,7 @@ logs all sides to MLflow under the same names, and keeps the evidence for later 
 """
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -12,8 +13,15 @@ from typing import TYPE_CHECKING
 
 from pipelines import storage
 from pipelines.alerts.commands import rebuild_command, stage_command
-from pipelines.alerts.next_step import after_verdict
-from pipelines.contracts.artifacts import Challenger, FreshAnchor, ResolvedRun, Snapshot
+from pipelines.alerts.outcomes import outcome_of
+from pipelines.alerts.rendering import to_markdown
+from pipelines.contracts.artifacts import (
+    Challenger,
+    DataReport,
+    FreshAnchor,
+    ResolvedRun,
+    Snapshot,
+)
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.files import temporary_files_in
 from pipelines.contracts.judgement import (
@@ -23,9 +31,11 @@ from pipelines.contracts.judgement import (
     OperatingPoint,
     ServingCheck,
 )
+from pipelines.contracts.run_layout import VERDICT_PAGE
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.registry import evidence, registry, tracking
 from pipelines.registry.pooled import changes_of, pool_facts, tries_on
+from pipelines.settings import Settings
 from pipelines.snapshot.counterpart import counterpart
 
 if TYPE_CHECKING:
@@ -34,6 +44,7 @@ if TYPE_CHECKING:
     from validation.model_gate.facts import Facts
     from validation.model_gate.sides import Side
 
+log = logging.getLogger(__name__)
 _REBUILT = "delete its folder: it is built again when it is needed"
 
 SERVING_METRICS = ("latency_p50_ms", "latency_p99_ms", "peak_memory_mib", "golden_difference")
@@ -43,10 +54,12 @@ SERVING_METRICS = ("latency_p50_ms", "latency_p99_ms", "peak_memory_mib", "golde
 def compare_with_champion(
     run: ResolvedRun,
     snapshot: Snapshot,
+    report: DataReport,
     challenger: Challenger,
     fresh: FreshAnchor,
     output_uri: str,
     now: datetime,
+    settings: Settings,
 ) -> Judgement:
     """Judge the challenger against the pinned champion, or the best baseline in the first cycle.
 
@@ -70,16 +83,22 @@ def compare_with_champion(
         other = stack.enter_context(_anchor_side(run, fresh))
         facts = pool_facts(run, cycles, gather_facts(mine, champion, run.config, other))
         judgement = _judge(run, facts, mine, other, fresh)
-        judgement = judgement.model_copy(update={"tries": tries_on(snapshot.holdout, cycles)})
+        said = {
+            "tries": tries_on(snapshot.holdout, cycles),
+            "report_uri": storage.join(output_uri, VERDICT_PAGE),
+        }
+        judgement = judgement.model_copy(update=said)
+        outcome = outcome_of(run, judgement, report, settings)
+        judgement = judgement.model_copy(update={"outcome": outcome})
         out_dir = scratch / "report"
         out_dir.mkdir()
-        page = write_page(run, judgement, out_dir)
+        write_page(run, judgement, out_dir)
         runs = log_sides(client, run, judgement, out_dir)
         storage.publish_folder(out_dir, output_uri)
     keep_evidence(run, facts, judgement, fresh, now)
+    log.info("%s", "\n".join(outcome.lines()))
     return judgement.model_copy(
         update={
-            "report_uri": storage.join(output_uri, page.name),
             "challenger_mlflow_run_id": runs[0],
             "baseline_mlflow_run_id": runs[1],
         }
@@ -154,7 +173,7 @@ def write_page(run: ResolvedRun, judgement: Judgement, out_dir: Path) -> Path:
     """Write the verdict page with its drawings, and return the page's path."""
     from validation.report import verdict_page
 
-    step = after_verdict(run, judgement)
+    assert judgement.outcome is not None, "the page tells the outcome"
     said = {
         "run_id": run.run_id,
         "recipe": run.config.recipe_ref.label,
@@ -162,7 +181,7 @@ def write_page(run: ResolvedRun, judgement: Judgement, out_dir: Path) -> Path:
         "code_version": run.code_version,
         "margin": str(run.config.model_gate.margin),
     }
-    return verdict_page.write_report(judgement, step, out_dir, said)
+    return verdict_page.write_report(judgement, judgement.outcome, out_dir, said)
 
 
 def keep_evidence(
@@ -276,9 +295,13 @@ def log_sides(
     """Log each side as an MLflow run and the verdict as tags; return (challenger, baseline) ids."""
     comparison, verdict, anchor = judgement.comparison, judgement.verdict, judgement.anchor
     challenger = comparison.challenger_model
+    outcome = judgement.outcome
+    assert outcome is not None, "MLflow tells the outcome"
     tags = {
-        "verdict": str(verdict.decision),
-        "verdict_reason": verdict.reasons[0],
+        "verdict": outcome.decision,
+        "verdict_reason": outcome.why,
+        "outcome": outcome.title,
+        "serves": outcome.serves,
         "promoted": str(verdict.promoted),
         "holdout_digest": comparison.holdout_digest,
         registry.RULING: judgement.ruling_digest,
@@ -287,17 +310,20 @@ def log_sides(
     own |= _baseline_metrics(judgement)
     other = _side_metrics(comparison, "baseline")
     baseline = comparison.baseline_label.removeprefix("the ")
+    described = tags | {tracking.DESCRIPTION: to_markdown(outcome)}
     runs = (
-        tracking.log_side(client, run, "challenger", challenger.label, own, tags, out_dir),
-        tracking.log_side(client, run, "baseline", baseline, other, tags),
+        tracking.log_side(client, run, "challenger", challenger.label, own, described, out_dir),
+        tracking.log_side(client, run, "baseline", baseline, other, described),
     )
     if anchor is not None:
         fresh = _side_metrics(anchor.freshness, "challenger") | _serving_metrics(anchor.serving)
         # The decision is about the challenger; of the anchor it is known whether it was promoted.
         its = {name: tags[name] for name in ("promoted", "holdout_digest")}
-        tracking.log_side(client, run, "anchor", anchor.model.label, fresh, its)
+        its_page = its | {tracking.DESCRIPTION: described[tracking.DESCRIPTION]}
+        tracking.log_side(client, run, "anchor", anchor.model.label, fresh, its_page)
         registry.tag_version(client, anchor.model, its)
     registry.tag_version(client, challenger, tags)
+    registry.describe_version(client, challenger, described[tracking.DESCRIPTION])
     return runs
 
 

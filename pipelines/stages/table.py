@@ -11,15 +11,9 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Literal
 
-from pipelines.contracts.artifacts import (
-    AlertReceipt,
-    Challenger,
-    DataReport,
-    FreshAnchor,
-    ResolvedRun,
-    Snapshot,
-)
+from pipelines.contracts.artifacts import Challenger, DataReport, FreshAnchor, ResolvedRun, Snapshot
 from pipelines.contracts.base import Artifact
+from pipelines.contracts.judged.alert import AlertReceipt
 from pipelines.contracts.judgement import Judgement, Promotion
 
 Extra = Literal["output_uri", "now", "settings", "node"]
@@ -55,7 +49,7 @@ _STAGES = (
     Stage("check_snapshot", BUILT, DataReport, ("output_uri",)),
     Stage("train_challenger", CHECKED, Challenger, ("output_uri", "node")),
     Stage("train_anchor", CHECKED, FreshAnchor, ("output_uri", "node")),
-    Stage("compare_with_champion", BUILT | TRAINED, Judgement, ("output_uri", "now")),
+    Stage("compare_with_champion", CHECKED | TRAINED, Judgement, ("output_uri", "now", "settings")),
     Stage("promote_challenger", RUN | TRAINED | JUDGED, Promotion, ("now",)),
     Stage("alert", RUN | JUDGED, AlertReceipt, ("settings",)),
 )

@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 
 from pipelines.contracts.artifacts import ModelRef
+from pipelines.contracts.judged.alert import NextStep
+from pipelines.contracts.judged.outcome import Outcome
 from pipelines.contracts.judgement import (
     BaselineFacts,
     BaselineKind,
@@ -100,4 +102,26 @@ def make_judgement(
         report_uri="file:///w/runs/r/compare_with_champion/report.html",
         challenger_mlflow_run_id="run4",
         baseline_mlflow_run_id="run3",
+    )
+
+
+def told(judgement: Judgement, next_step: NextStep | None = None) -> Outcome:
+    """Return an outcome of a judgement for a page's test, made without a run."""
+    reasons, comparison = judgement.verdict.reasons, judgement.comparison
+    change = comparison.target.relative_change if comparison.target else None
+    return Outcome(
+        decision=judgement.verdict.decision.value,
+        title=f"{comparison.challenger_model.label} was judged",
+        serves="v3 serves.",
+        metric=comparison.target_metric,
+        direction="cannot tell",
+        change=change,
+        number="The number & its interval.",
+        why=reasons[0],
+        reasons=reasons,
+        most_hurt="Segment <b>new</b> loses most.",
+        warnings=("The data gate warned of rows.",),
+        done="v4 is promoted.",
+        next_step=next_step or NextStep(sentence="v4 becomes champion.", commands=()),
+        links=(),
     )

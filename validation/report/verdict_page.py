@@ -5,28 +5,25 @@ are therefore inside, and nothing is fetched. The same drawings are also written
 MLflow's artifact view. Not for deciding (`validation.model_gate.verdict`).
 """
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.contracts.artifacts import NextStep
+from pipelines.contracts.judged.outcome import Outcome
 from pipelines.contracts.judgement import Comparison, Judgement, PooledChange
+from pipelines.contracts.run_layout import VERDICT_PAGE
 from validation.model_gate.examine import margin_of
 from validation.model_gate.policy.operating_curve import ASSUMED_DECAY, NUM_YEARS
 from validation.model_gate.target_metric import other_form
 from validation.report.data_docs import environment
 from validation.report.plots import write_drawings
 
-log = logging.getLogger(__name__)
-
-PAGE = "verdict.html"
 CONTEXT_KEYS = ("run_id", "recipe", "as_of", "code_version", "margin")
 
 
 def write_report(
     judgement: Judgement,
-    next_step: NextStep,
+    outcome: Outcome,
     out_dir: Path,
     context: Mapping[str, str],
 ) -> Path:
@@ -39,7 +36,7 @@ def write_report(
 
     Args:
         judgement: The facts, and what was decided.
-        next_step: What the pipeline does now, and what a person may run.
+        outcome: What people are told of it, in the words that every other place has.
         out_dir: Existing folder.
         context: What else the page says of the run; see `CONTEXT_KEYS`, all of them required.
 
@@ -52,7 +49,7 @@ def write_report(
     said = {key: context[key] for key in CONTEXT_KEYS}
     comparison = judgement.comparison
     needed = -margin_of(comparison, float(said["margin"]))
-    page = out_dir / PAGE
+    page = out_dir / VERDICT_PAGE
     html = (
         environment()
         .get_template("verdict.html.j2")
@@ -70,12 +67,11 @@ def write_report(
             self_test=judgement.self_test,
             needed=needed,
             drawings=write_drawings(judgement, needed, out_dir),
-            next_step=next_step,
+            outcome=outcome,
             confidence=_confidence(comparison),
         )
     )
     page.write_text(html, "utf-8")
-    log.info("verdict page: %s", page)
     return page
 
 

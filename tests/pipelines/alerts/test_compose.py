@@ -6,16 +6,18 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pipelines import storage
+from pipelines.alerts import compose
 from pipelines.alerts.compose import (
     alert_on_failure,
     alert_on_unresolved,
     compose_failure,
     compose_forced,
-    compose_verdict,
     find_failure,
 )
-from pipelines.contracts.artifacts import Alert, AlertKind, NextStep, Standing
-from pipelines.contracts.judgement import AnchorFacts, BaselineKind, Decision, Promoted
+from pipelines.alerts.outcomes import outcome_of
+from pipelines.contracts.artifacts import ResolvedRun, Standing
+from pipelines.contracts.judged.alert import Alert, AlertKind, NextStep
+from pipelines.contracts.judgement import AnchorFacts, BaselineKind, Decision, Judgement, Promoted
 from pipelines.contracts.run_layout import StageFailure, failure_uri, lost_race_uri
 from pipelines.settings import Settings
 from pipelines.stages.alert import alert as alert_stage
@@ -24,6 +26,13 @@ from support.judgements import CHAMPION, make_judgement
 from support.runs import make_run, save_artifact, save_run
 
 SETTINGS = Settings()
+
+
+def compose_verdict(judgement: Judgement, run: ResolvedRun, settings: Settings) -> Alert | None:
+    """Return the alert about a judgement, by way of its outcome."""
+    return compose.compose_verdict(outcome_of(run, judgement, None, settings), judgement, run)
+
+
 DAYS = tuple(datetime(2017, 1, day, tzinfo=UTC) for day in (1, 8, 15))
 REASON = "The 95 % interval of repin_volume_at_3 lies wholly below zero."
 

@@ -7,7 +7,8 @@ import pytest
 
 from pipelines.alerts.missed import MissedCycles, compose_missed
 from pipelines.alerts.rendering import render
-from pipelines.contracts.artifacts import AlertKind, RunRequest
+from pipelines.contracts.artifacts import RunRequest
+from pipelines.contracts.judged.alert import AlertKind
 from pipelines.settings import Settings
 from support.commands import parse, split
 

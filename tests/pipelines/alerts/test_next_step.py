@@ -8,23 +8,18 @@ import pytest
 
 from pipelines import storage
 from pipelines.alerts.commands import cycle_command
-from pipelines.alerts.compose import alert_on_failure, compose_verdict
+from pipelines.alerts.compose import alert_on_failure
 from pipelines.alerts.next_step import (
     after_lost_start,
     after_unresolved,
     after_verdict,
     new_cycle_command,
 )
+from pipelines.alerts.outcomes import outcome_of
 from pipelines.contracts import snapshot_files
-from pipelines.contracts.artifacts import (
-    STAGES,
-    AlertReceipt,
-    NextStep,
-    ResolvedRun,
-    RunRequest,
-    Snapshot,
-)
+from pipelines.contracts.artifacts import STAGES, ResolvedRun, RunRequest, Snapshot
 from pipelines.contracts.errors import SnapshotDamagedError
+from pipelines.contracts.judged.alert import AlertReceipt, NextStep
 from pipelines.contracts.judgement import Decision, Judgement
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.plain_text import one_line
@@ -79,10 +74,10 @@ def test_a_cycle_of_several_machines_is_begun_with_them_or_run_whole_on_one(tmp_
     assert (whole["devices"], whole["nodes"]) == (8, 1)  # so many processes train the same
 
 
-def test_alert_page_and_command_line_say_the_same_after_a_rejection(tmp_path):
+def test_an_outcome_says_what_is_next(tmp_path):
     run = make_run(tmp_path, champion=CHAMPION)
-    alert = compose_verdict(make_judgement(Decision.REJECT), run, Settings())
-    assert alert.next_step == step_after(Decision.REJECT, run)
+    outcome = outcome_of(run, make_judgement(Decision.REJECT), None, Settings())
+    assert outcome.next_step == step_after(Decision.REJECT, run)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 
 from pipelines.alerts.compose import compose_failure
 from pipelines.alerts.rendering import RenderedAlert, render, to_mrkdwn
-from pipelines.contracts.artifacts import Alert, AlertKind, NextStep
 from pipelines.contracts.config import RecipeRef
+from pipelines.contracts.judged.alert import Alert, AlertKind, NextStep
 from pipelines.contracts.run_layout import StageFailure
 from pipelines.settings import Settings
 from support.runs import make_run

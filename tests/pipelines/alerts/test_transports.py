@@ -16,8 +16,8 @@ from pipelines import storage
 from pipelines.alerts import transports
 from pipelines.alerts.rendering import render
 from pipelines.alerts.transports import AlertDeliveryError, deliver, entry_uri
-from pipelines.contracts.artifacts import Alert, AlertKind, AlertReceipt, NextStep
 from pipelines.contracts.errors import ConfigurationError, RunInProgressError
+from pipelines.contracts.judged.alert import Alert, AlertKind, AlertReceipt, NextStep
 from pipelines.settings import Settings
 from support.mlflow_server import free_port
 

@@ -106,18 +106,18 @@ def test_what_the_data_gate_warns_of_is_said_at_its_stage_and_beside_the_verdict
     ]
     assert lines[start + 2].startswith("stage ")
     verdict = next(place for place, line in enumerate(lines) if line.startswith("REJECT: "))
-    assert lines[verdict + 1] == (
-        "the data gate warned of: label_rate (found label_rate found; expected label_rate wanted), "
-        "zero_share (found zero_share found; expected zero_share wanted)"
-    )
-    assert sum("the data gate" in line for line in lines) == 3
+    assert [line for line in lines[verdict:] if "data gate" in line] == [
+        "The data gate warned of label_rate: found label_rate found; expected label_rate wanted.",
+        "The data gate warned of zero_share: found zero_share found; expected zero_share wanted.",
+    ]
+    assert sum("data gate" in line for line in lines) == 4
 
 
 def test_nothing_is_said_of_a_data_gate_that_does_not_warn(
     run: ResolvedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "run_stage", lambda *_: "")
-    assert "the data gate" not in retrain().output
+    assert "data gate" not in retrain().output
     assert "simple baselines" not in retrain().output  # an older judgement has none
 
 
@@ -132,7 +132,9 @@ def test_the_simple_baselines_are_a_table_beside_the_verdict(
     save_artifact(run, "compare_with_champion", judgement)
     lines = retrain().output.splitlines()
     verdict = next(place for place, line in enumerate(lines) if line.startswith("REJECT: "))
-    assert lines[verdict + 1 : verdict + 5] == [
+    start = next(place for place, line in enumerate(lines) if line.startswith("simple baselines"))
+    assert start > verdict
+    assert lines[start : start + 4] == [
         "simple baselines by repin_volume_at_3, the best first, and the challenger's change:",
         "  popularity, 28 days  1.5000  +15.00 % (95 % interval +10.00 % to +20.00 %)",
         "  newest first         1.5000  not known",

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from pipelines.contracts.artifacts import (
-    AlertReceipt,
     Challenger,
     DataReport,
     FileDigest,
@@ -16,6 +15,7 @@ from pipelines.contracts.artifacts import (
     Standing,
 )
 from pipelines.contracts.base import Artifact
+from pipelines.contracts.judged.alert import AlertReceipt
 from pipelines.contracts.judgement import Decision, Judgement, Promoted, Promotion
 from pipelines.metrics.facts import Done, points_of
 from support.judgements import CHALLENGER, CHAMPION, make_judgement

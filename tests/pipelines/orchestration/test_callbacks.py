@@ -10,7 +10,7 @@ import pytest
 
 from pipelines import storage
 from pipelines.alerts.next_step import after_lost_start
-from pipelines.contracts.artifacts import AlertReceipt
+from pipelines.contracts.judged.alert import AlertReceipt
 from pipelines.contracts.run_layout import StageFailure, failure_uri, lost_race_uri, stage_lease_uri
 from pipelines.orchestration.callbacks import alert_broken_run
 from pipelines.orchestration.resolving import FAILURE_KEY

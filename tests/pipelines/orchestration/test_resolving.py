@@ -8,8 +8,9 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts import errors
-from pipelines.contracts.artifacts import NextStep, RunRequest
+from pipelines.contracts.artifacts import RunRequest
 from pipelines.contracts.features.numeric import NumericFeature
+from pipelines.contracts.judged.alert import NextStep
 from pipelines.orchestration.resolving import (
     FAILURE_KEY,
     choose_as_of,

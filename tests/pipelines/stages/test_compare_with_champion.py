@@ -3,6 +3,8 @@
 In MLflow there are two finished runs, whose numbers have the same names.
 """
 
+import html
+import re
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,19 +13,47 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines import storage
-from pipelines.contracts.artifacts import Challenger, FreshAnchor, ResolvedRun, Standing
+from pipelines.alerts.compose import compose_verdict
+from pipelines.alerts.outcomes import outcome_of
+from pipelines.alerts.rendering import render
+from pipelines.contracts.artifacts import (
+    Challenger,
+    DataReport,
+    ExpectationOutcome,
+    FreshAnchor,
+    ResolvedRun,
+    Severity,
+    Standing,
+)
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.judgement import Decision
+from pipelines.contracts.judgement import Decision, Promoted, Verdict
 from pipelines.contracts.schemas import EMBEDDING_DIM
+from pipelines.local.summary import describe, find_run
 from pipelines.registry import registry, tracking
+from pipelines.settings import Settings
 from pipelines.snapshot.build import write_snapshot
 from pipelines.stages.compare_with_champion import _anchor_side, compare_with_champion, log_sides
 from support.bundles import write_small_bundle
 from support.registered import NO_ANCHOR, challenger_of, judgement_of, register_bundle
-from support.runs import make_run
+from support.runs import make_run, save_artifact, save_run
 from support.worlds import PLANTED_VERSION, write_planted_world
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+WARNED = ExpectationOutcome(
+    name="save_rate",
+    description="The rate of saves is as usual.",
+    severity=Severity.WARNING,
+    is_met=False,
+    observed="-67 %",
+    expected="within 30 %",
+    partitions=("2026-02-20",),
+)
+REPORT = DataReport(
+    outcomes=(WARNED,),
+    docs_uri="file:///w/docs/index.html",
+    snapshot_digest="d" * 64,
+    reference_digest=None,
+)
 
 
 @pytest.mark.services
@@ -34,6 +64,8 @@ def test_both_sides_are_logged_once_under_the_same_names(tmp_path: Path, trackin
     client = tracking.connect(tracking_uri)
     model = register_bundle(client, run, tmp_path)
     judged = judgement_of(run, model, Decision.REJECT)
+    outcome = outcome_of(run, judged, None, Settings())
+    judged = judged.model_copy(update={"outcome": outcome})
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "verdict.html").write_text("a page")
     ids = [log_sides(client, run, judged, tmp_path / "report") for _ in range(2)]
@@ -101,14 +133,68 @@ def test_a_bundle_that_is_not_the_registered_one_is_not_judged(
     snapshot = write_snapshot(run)
     challenger, place = published(client, run, tmp_path)
     output_uri = storage.to_uri(tmp_path / "output")
-    judged = compare_with_champion(run, snapshot, challenger, NO_ANCHOR, output_uri, NOW)
+    judged = compare_with_champion(
+        run, snapshot, REPORT, challenger, NO_ANCHOR, output_uri, NOW, Settings()
+    )
     assert judged.comparison.challenger_model == challenger.model
     shutil.copytree(bundle_of(tmp_path, 2), place, dirs_exist_ok=True)
     again = f"run `homefeed stage train_challenger --run {run.run_uri} --again`"
     with pytest.raises(DataContractError, match=f"its bundle in {place} is .*{again}"):
-        compare_with_champion(run, snapshot, challenger, NO_ANCHOR, output_uri, NOW)
+        compare_with_champion(
+            run, snapshot, REPORT, challenger, NO_ANCHOR, output_uri, NOW, Settings()
+        )
     tags = registry.read_tags(client, challenger.model)
     assert tags[registry.RULING] == judged.ruling_digest
+
+
+@pytest.mark.services
+def test_every_place_tells_the_outcome_word_for_word(
+    run: ResolvedRun, client: MlflowClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    snapshot = write_snapshot(run)
+    challenger, _ = published(client, run, tmp_path)
+    caplog.set_level("INFO")
+    judged = compare_with_champion(
+        run,
+        snapshot,
+        REPORT,
+        challenger,
+        NO_ANCHOR,
+        storage.to_uri(tmp_path / "output"),
+        NOW,
+        Settings(),
+    )
+    outcome = judged.outcome
+    assert outcome is not None and len(outcome.warnings) == 1
+    save_run(run)
+    save_artifact(run, "compare_with_champion", judged)
+
+    page = html.unescape((tmp_path / "output" / "verdict.html").read_text("utf-8"))
+    found = client.get_run(challenger.model.mlflow_run_id).data.tags
+    described = re.sub(r"\\(.)", r"\1", found["mlflow.note.content"])
+    rejected = Verdict(decision=Decision.REJECT, promoted=Promoted.NONE, reasons=outcome.reasons)
+    message = compose_verdict(outcome, judged.model_copy(update={"verdict": rejected}), run)
+    cycle = find_run(run.workspace_uri, run.trigger)
+    assert message is not None and cycle is not None
+    alert, lines = render(message).text, "\n".join(describe(cycle))
+    sentences = [outcome.title, outcome.serves, outcome.number, *outcome.reasons]
+    sentences += [*outcome.warnings, outcome.done, outcome.next_step.sentence]
+    for place in (page, described, caplog.text, alert, lines):
+        for sentence in sentences:
+            assert sentence in place
+    assert all(command in page and command in lines for _, command in outcome.next_step.commands)
+    assert (
+        found.items()
+        >= {
+            "verdict": outcome.decision,
+            "verdict_reason": outcome.why,
+            "outcome": outcome.title,
+        }.items()
+    )
+    version = client.get_model_version(challenger.model.name, challenger.model.version)
+    assert version.description == found["mlflow.note.content"]
+    assert "-67 % in 2026-02-20; expected within 30 %" in outcome.warnings[0]
+    assert ("Data Docs", REPORT.docs_uri) in outcome.links
 
 
 @pytest.mark.services

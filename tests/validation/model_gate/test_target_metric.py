@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from pipelines.alerts.compose import compose_verdict
-from pipelines.contracts.artifacts import NextStep
+from pipelines.alerts.outcomes import outcome_of
 from pipelines.contracts.config import Head, Limit, ModelGateConfig, RelativeLimit
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.judgement import Decision, Judgement, Verdict
 from pipelines.settings import Settings
 from support.holdouts import AGAINST_CHAMPION, HEADS, judged, noisy_scores, planted_rows
+from support.judgements import told
 from support.runs import make_run
 from validation.model_gate.target_metric import other_form, target_metric
 from validation.report.plots import draw_changes, forest_rows
@@ -24,7 +25,6 @@ THREE_HEADS = (*HEADS, SAVE)
 TARGETS = pytest.mark.parametrize(
     "target", ["repin_volume_at_3", "save_volume_at_3", "hit_at_3.repin", "hit_at_3.save"]
 )
-STEP = NextStep(sentence="v4 becomes champion.", commands=())
 CONTEXT = dict.fromkeys(CONTEXT_KEYS, "x") | {"margin": "0.01", "as_of": "2017-03-02"}
 
 
@@ -71,7 +71,7 @@ def test_the_self_test_follows(target: str) -> None:
 @TARGETS
 def test_page_and_drawings_follow(target: str, tmp_path: Path) -> None:
     found = judged_by(target)
-    page = write_report(found, STEP, tmp_path, CONTEXT)
+    page = write_report(found, told(found), tmp_path, CONTEXT)
     html = page.read_text("utf-8")
     assert f"{target}, challenger" in html
     assert f"Promotion needs {target} in segment" in html
@@ -90,7 +90,8 @@ def test_page_and_drawings_follow(target: str, tmp_path: Path) -> None:
 def test_the_alert_follows(target: str, tmp_path: Path) -> None:
     verdict = Verdict(decision=Decision.REJECT, reasons=("It lost.",))
     rejected = judged_by(target).model_copy(update={"verdict": verdict})
-    alert = compose_verdict(rejected, make_run(tmp_path), Settings())
+    run = make_run(tmp_path)
+    alert = compose_verdict(outcome_of(run, rejected, None, Settings()), rejected, run)
     assert alert is not None and alert.certainty.startswith(f"{target}: ")
 
 

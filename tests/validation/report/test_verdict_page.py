@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.contracts.artifacts import NextStep
 from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
+from pipelines.contracts.judged.alert import NextStep
 from pipelines.contracts.judgement import Decision, Judgement, SelfTest, Verdict
 from support.holdouts import (
     AGAINST_CHAMPION,
@@ -17,6 +17,7 @@ from support.holdouts import (
     planted_rows,
     popularity_scores,
 )
+from support.judgements import told
 from validation.report.verdict_page import write_report
 
 CONTEXT = {
@@ -87,7 +88,7 @@ def first_cycle() -> Judgement:
 
 
 def page_of(found: Judgement, folder: Path, **context: str) -> Page:
-    path = write_report(found, STEP, folder, CONTEXT | context)
+    path = write_report(found, told(found, STEP), folder, CONTEXT | context)
     return Page(path.read_text("utf-8"))
 
 
@@ -197,7 +198,9 @@ def test_no_name_reason_or_segment_is_markup_anywhere(promoted: Judgement, tmp_p
     }
     said = dict.fromkeys(("run_id", "recipe", "as_of", "code_version"), hostile)
     step = NextStep(sentence=hostile, commands=((hostile, hostile),))
-    write_report(promoted.model_copy(update=update), step, tmp_path, CONTEXT | said)
+    write_report(
+        changed := promoted.model_copy(update=update), told(changed, step), tmp_path, CONTEXT | said
+    )
     page = Page((tmp_path / "verdict.html").read_text("utf-8"))
     assert not {tag for tag, _ in page.tags} & {"img", "script"}
     assert not {name for _, attributes in page.tags for name in attributes if name[:2] == "on"}
@@ -235,5 +238,5 @@ def test_the_page_says_why_a_number_is_absent(tmp_path: Path) -> None:
 def test_a_missing_context_is_named(promoted: Judgement, tmp_path: Path) -> None:
     incomplete = {key: value for key, value in CONTEXT.items() if key != "margin"}
     with pytest.raises(KeyError, match="margin"):
-        write_report(promoted, STEP, tmp_path, incomplete)
+        write_report(promoted, told(promoted, STEP), tmp_path, incomplete)
     assert not (tmp_path / "verdict.html").exists()
