@@ -84,11 +84,13 @@ def spark_master_of(settings: Settings) -> dict[str, str]:
     """Return the variable that names Spark's master, where a connection of Airflow's names it.
 
     Airflow fills in the connection when the task begins: host and port, as its Spark provider reads
-    them, which need not be installed. A login in the connection is not read.
+    them, which need not be installed. A login in the connection is not read. A connection that is
+    not there ends the task with an error that names it.
     """
     if not settings.spark_conn_id:
         return {}
-    found = f"conn.get({settings.spark_conn_id!r})"
+    # `conn.get` would give None instead, and an empty master means this machine.
+    found = f"conn[{settings.spark_conn_id!r}]"
     port = f"{{% if {found}.port %}}:{{{{ {found}.port }}}}{{% endif %}}"
     return {"HOMEFEED_SPARK_MASTER": f"{{{{ {found}.host }}}}{port}"}
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.execution_time.context import ConnectionAccessor
 
 from pipelines.contracts.errors import ConfigurationError
@@ -55,3 +56,10 @@ def test_options_reach_a_container_as_the_json_that_it_reads() -> None:
 def test_what_is_no_name_of_a_connection_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="HOMEFEED_SPARK_CONN_ID.*id of an Airflow conn"):
         Settings(spark_conn_id="x') }}{{ 1")
+
+
+@pytest.mark.parametrize("runner", ["bash", "docker", "kubernetes"])
+def test_a_connection_that_is_not_there_ends_the_task(runner: str) -> None:
+    """An empty master would mean this machine, which would do the cluster's work in silence."""
+    with pytest.raises(AirflowNotFoundException, match="not-there"):
+        variables_of(runner, spark_conn_id="not-there")
