@@ -95,6 +95,7 @@ def translated_spark_errors(doing: str) -> Iterator[None]:
     except Exception as error:
         ours = explain(error, doing)
         if ours is None:
+            _keep_words(error)
             raise
         raise ours from error
 
@@ -109,6 +110,12 @@ def explain(error: Exception, doing: str) -> HomefeedError | None:
         found = type(error).__name__ if not lines else lines[0]
         return SparkUnavailableError(f"{doing}: {found}: {_MEANINGS[-1].told}")
     return None
+
+
+def _keep_words(error: Exception) -> None:
+    """Note on an error of Java what Java says of it: a log may ask when Java has ended."""
+    if hasattr(error, "java_exception"):
+        error.add_note(_words_of(error))
 
 
 def _words_of(error: Exception) -> str:

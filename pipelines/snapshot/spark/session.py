@@ -7,16 +7,21 @@ in tests/pipelines/snapshot/spark/test_session.py and tests/production/spark.
 import contextlib
 import logging
 import os
-import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.errors import ConfigurationError, SparkUnavailableError
 from pipelines.settings import Settings
 from pipelines.snapshot.spark.failures import translated_spark_errors
+from pipelines.snapshot.spark.masters import (
+    master_url,
+    require_master,
+    unreachable,
+    where_to_change,
+)
 
 log = logging.getLogger(__name__)
 INSTALL = "pip install 'homefeed-retrain[spark]'"
@@ -29,7 +34,6 @@ _ON_THIS_MACHINE = {
 """Options where there is no cluster: nothing listens to the network."""
 _END_S = 10.0
 """How long Java may take to end, in seconds."""
-_HOST_AND_PORT = re.compile(r"[\w.-]+:\d+")
 
 
 @contextlib.contextmanager
@@ -51,7 +55,7 @@ def open_spark(settings: Settings) -> Iterator[Any]:
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     try:
         with translated_spark_errors("connecting to Spark"):
-            context = SparkContext(conf=_conf_of(settings))
+            context = _connect(settings)
         context.setLogLevel("ERROR")
         log.info("Spark %s at %s", context.version, context.master)
         try:
@@ -63,20 +67,38 @@ def open_spark(settings: Settings) -> Iterator[Any]:
         _end_java()
 
 
-def _conf_of(settings: Settings) -> Any:
-    """Return Spark's options: ours where the environment or `spark-submit` does not say more."""
-    from pyspark import SparkConf
+def _connect(settings: Settings) -> Any:
+    """Return a new SparkContext.
 
-    conf = SparkConf()
-    conf.setAll(list(settings.spark_options.items()))
-    if master := settings.spark_master:
-        # A connection of Airflow's may name a standalone master by its host and port alone.
-        conf.setMaster(f"spark://{master}" if _HOST_AND_PORT.fullmatch(master) else master)
-    conf.setIfMissing("spark.master", "local[*]")
-    is_here = conf.get("spark.master", "").startswith("local")
-    for name, value in {**_USUAL, **(_ON_THIS_MACHINE if is_here else {})}.items():
+    Raises:
+        ConfigurationError: the master's URL is none.
+        SparkUnavailableError: no master answers there.
+    """
+    from pyspark import SparkConf, SparkContext
+
+    ours = list(_options_of(settings).items())
+    # Java comes first: it alone reads what `spark-submit` and spark-defaults.conf say.
+    SparkContext._ensure_initialized(conf=SparkConf(loadDefaults=False).setAll(ours))
+    conf = SparkConf().setAll(ours)
+    master = conf.get("spark.master") or "local[*]"
+    missing = _ON_THIS_MACHINE if master.startswith("local") else {}
+    for name, value in {"spark.master": master, **missing}.items():
         conf.setIfMissing(name, value)
-    return conf
+    require_master(master, settings.spark_conn_id)
+    context: Any = SparkContext(conf=conf)
+    if context._jsc.sc().isStopped():
+        context.stop()
+        change = where_to_change(settings.spark_conn_id)
+        raise SparkUnavailableError(unreachable(f"{master} (something else may listen)", change))
+    return context
+
+
+def _options_of(settings: Settings) -> dict[str, str]:
+    """Return the options that the deployment chose, the master among them if it is named."""
+    options = {**_USUAL, **settings.spark_options}
+    if settings.spark_master:
+        options["spark.master"] = master_url(settings.spark_master, settings.spark_conn_id)
+    return options
 
 
 def _end_java() -> None:

@@ -83,15 +83,22 @@ def config_of():
 
 @contextlib.contextmanager
 def driver(cycle: Cycle, cluster: SparkCluster, *launcher: str) -> Iterator[subprocess.Popen]:
-    """Start the stage, and end it by its process id at the latest when the block ends."""
+    """Start the stage, and end it by its process id at the latest when the block ends.
+
+    Args:
+        cycle: whose snapshot is built.
+        cluster: where.
+        launcher: what starts the stage and names the master, in place of the environment.
+    """
     log = cycle.folder / "driver.log"
+    settings = cluster.settings() | ({"HOMEFEED_SPARK_MASTER": ""} if launcher else {})
     command = [*(launcher or (sys.executable,)), str(COMMAND_LINE)]
     with log.open("ab") as output:
         process = subprocess.Popen(
             [*command, "stage", "build_snapshot", "--run", cycle.run.run_uri],
             stdout=output,
             stderr=output,
-            env={**environment(), **cluster.settings()},
+            env={**environment(), **settings},
         )
     try:
         yield process
@@ -116,7 +123,7 @@ def assert_ends_well(cycle: Cycle, process: subprocess.Popen) -> None:
 
 def test_a_killed_executor_changes_nothing(cycle: Cycle, cluster: SparkCluster) -> None:
     before = {each.pid for each in cluster.executors()}
-    # `spark-submit` starts the driver here, and names the master.
+    # `spark-submit` starts the driver here, and it alone names the master.
     submit = os.path.join(environment()["SPARK_HOME"], "bin", "spark-submit")
     with driver(cycle, cluster, submit, "--master", cluster.master) as process:
         wait_until_midway(cycle, process)

@@ -1,5 +1,7 @@
 """What Spark's own errors mean. The words are those that Spark 4.3 said when it was tried."""
 
+import traceback
+
 import pytest
 
 from pipelines.contracts.errors import (
@@ -61,3 +63,18 @@ def test_an_error_that_nobody_foresaw_stays_as_it_is() -> None:
     assert explain(RuntimeError("Task not serializable"), "building") is None
     with pytest.raises(RuntimeError, match="^odd$"), translated_spark_errors("building"):
         raise RuntimeError("odd")
+
+
+def test_the_words_of_an_error_that_nobody_foresaw_outlive_java() -> None:
+    class OfJava(Exception):
+        java_exception = None
+        words = "Task not serializable"
+
+        def __str__(self) -> str:
+            return self.words
+
+    error = OfJava()
+    with pytest.raises(OfJava), translated_spark_errors("building"):
+        raise error
+    OfJava.words = "Connection refused"
+    assert "Task not serializable" in "".join(traceback.format_exception(error))

@@ -1,0 +1,62 @@
+"""What is said of a master that is none, or that does not answer. No Spark is needed for that."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from pipelines.contracts.errors import ConfigurationError, SparkUnavailableError
+from pipelines.snapshot.spark.masters import master_url, require_master
+
+
+@pytest.fixture
+def listening() -> Iterator[str]:
+    """An address at which something listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("named", "url"),
+    [
+        ("master.example.com:7077", "spark://master.example.com:7077"),
+        ("one:7077,two:7077", "spark://one:7077,two:7077"),
+        ("spark://one:7077", "spark://one:7077"),
+        ("yarn", "yarn"),
+        ("local[2]", "local[2]"),
+        ("k8s://https://10.0.0.1:6443", "k8s://https://10.0.0.1:6443"),
+    ],
+)
+def test_a_master_is_named_by_its_url_or_by_host_and_port(named: str, url: str) -> None:
+    assert master_url(named, "") == url
+
+
+@pytest.mark.parametrize("named", ["None", "10.0.0.7", "http://10.0.0.7:7077"])
+def test_what_is_no_master_is_refused_by_name(named: str) -> None:
+    """None is what Airflow makes of a connection without a host."""
+    with pytest.raises(ConfigurationError, match=f"{named}.*expected spark://.*'big_one'"):
+        master_url(named, "big_one")
+
+
+@pytest.mark.parametrize("address", ["10.0.0.7", "10.0.0.7:", ":7077", "a:7077,b"])
+def test_an_address_without_host_or_port_is_refused(address: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{address}, where an address has no"):
+        require_master(f"spark://{address}", "")
+
+
+def test_a_master_out_of_reach_is_named_with_what_to_change() -> None:
+    with pytest.raises(SparkUnavailableError) as caught:
+        require_master("spark://127.0.0.1:9,127.0.0.1:99999", "big_one")
+    assert "127.0.0.1:9 (Connection refused) nor 127.0.0.1:99999 (" in str(caught.value)
+    assert "correct the host and port of the Airflow connection 'big_one'" in str(caught.value)
+    with pytest.raises(SparkUnavailableError, match="HOMEFEED_SPARK_MASTER, or"):
+        require_master("spark://127.0.0.1:9", "")
+
+
+def test_one_of_several_masters_is_enough(listening: str) -> None:
+    require_master(f"spark://127.0.0.1:9,{listening}", "")
+
+
+@pytest.mark.parametrize("master", ["yarn", "local[*]", "k8s://https://127.0.0.1:9"])
+def test_other_masters_are_sparks_own_business(master: str) -> None:
+    require_master(master, "")
