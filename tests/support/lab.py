@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,9 +98,17 @@ class Lab:
 
 
 @contextlib.contextmanager
-def open_lab(home: Path, event_log: Path) -> Iterator[Lab]:
-    """Start the services in a home folder and log in."""
-    extra = FAST | {"HOMEFEED_EVENT_LOG": str(event_log)}
+def open_lab(
+    home: Path, event_log: Path, settings: Mapping[str, str] | None = None
+) -> Iterator[Lab]:
+    """Start the services in a home folder and log in.
+
+    Args:
+        home: of what they write.
+        event_log: where the event log lies.
+        settings: further variables of their environment.
+    """
+    extra = {**FAST, "HOMEFEED_EVENT_LOG": str(event_log), **(settings or {})}
     said: list[str] = []
     with running(LocalHome(home), DAGS, said.append, extra) as services:
         api = AirflowApi(services.ports.airflow_url, services.home.password())
