@@ -5,6 +5,7 @@
     snapshot_vs_sort_and_write   reading the same columns, sorting and writing them, without a join
     snapshot_2_vs_1              two workers and one, 10 M rows
     snapshot_50m                 5 M, 20 M and 50 M actions: linear time within a budget of memory
+    snapshot_50m_spark           the same by a Spark cluster (`spark_sizes`), where PySpark is
     snapshot_incremental_vs_full the stage a fortnight later, and the same stage from nothing
 
 The peers' queries get their rows in memory, and their time is that of the query alone; ours begins
@@ -30,6 +31,8 @@ import psutil
 import snapshot_peers as peers
 from record import Row, row
 from sample import event_log_uri, make_run
+from spark_builds import has_pyspark
+from spark_sizes import measure_sizes
 from synthetic import anonymous_bytes
 
 from pipelines import storage
@@ -60,9 +63,11 @@ def measure() -> list[Row]:
         "polars": lambda: [_against("polars", "polars", "no goal")],
         "workers": lambda: [_workers()],
         "sizes": lambda: [_sizes()],
+        "spark_sizes": lambda: [measure_sizes(SIZES, generated_config, FOLDER)],
         "incremental": lambda: [_incremental()],
     }
-    wanted = os.environ.get("PARTS", " ".join(parts)).split()
+    usual = [name for name in parts if name != "spark_sizes" or has_pyspark()]
+    wanted = os.environ.get("PARTS", " ".join(usual)).split()
     return [found for name in wanted for found in parts[name]()]
 
 
