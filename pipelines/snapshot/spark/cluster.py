@@ -16,6 +16,7 @@ import math
 import uuid
 import zipfile
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -61,21 +62,21 @@ class Cluster:
             ProcessKilledError: executors died again and again.
             SparkUnavailableError: the connection to the cluster broke.
         """
-        tasks_together = max(1, math.isqrt(len(tasks)))
-        num_collectors = math.ceil(len(tasks) / tasks_together)
+        num_shards = plan.config.num_shards
+        collectors = collectors_of(tasks)
+        parts = [(num_shards + collectors[task.number], _alone(task)) for task in tasks]
         job = Job(plan, code_of(plan), self._max_failures)
         log.info("%d event log parts go to Spark", len(tasks))
         with (
             translated_spark_errors("reading the event log on Spark"),
             telling(self._context.statusTracker(), "event log parts"),
         ):
-            parts = self._context.parallelize([*map(_alone, tasks)], max(1, len(tasks)))
-            read = parts.mapPartitions(functools.partial(read_part, job, tasks_together))
-            num_shards = plan.config.num_shards
-            self._shuffled = read.partitionBy(num_shards + num_collectors, _as_it_is)
+            given = self._context.parallelize(parts, max(1, len(parts)))
+            read = given.mapPartitions(functools.partial(read_part, job))
+            num_partitions = num_shards + len(set(collectors.values()))
+            self._shuffled = read.partitionBy(num_partitions, _as_it_is)
             collected = self._run(
-                self._shuffled.mapPartitions(_merge_pairs),
-                range(num_shards, num_shards + num_collectors),
+                self._shuffled.mapPartitions(_merge_pairs), range(num_shards, num_partitions)
             )
         found = merge_found(collected)
         if isinstance(found, Refusal):
@@ -156,6 +157,22 @@ def max_failures(master: str, conf: Any) -> int:
         _, _, last = master.rstrip("]").partition(",")
         return int(last) if last.isdigit() else 1
     return int(conf.get("spark.task.maxFailures", "4"))
+
+
+def collectors_of(tasks: Sequence[SpillTask]) -> dict[int, int]:
+    """Return, by a task's number, with which other tasks' summaries its own comes together.
+
+    The tasks of one collector are about the same days, although the largest are begun first: so
+    what they found of a pin on a day becomes one row there, and crosses to the driver once.
+    """
+    by_day = sorted(tasks, key=_table_and_day)
+    together = max(1, math.isqrt(len(tasks)))
+    return {task.number: place // together for place, task in enumerate(by_day)}
+
+
+def _table_and_day(task: SpillTask) -> tuple[str, date, str]:
+    first = task.files[0]
+    return first.table, first.day or date.min, first.path
 
 
 def in_order_of_files(found: SpillSummary) -> SpillSummary:

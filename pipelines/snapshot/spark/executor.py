@@ -64,24 +64,20 @@ def code_of(plan: SnapshotPlan) -> dict[str, str]:
 
 
 def read_part(
-    job: Job, tasks_together: int, tasks: Iterable[SpillTask]
+    job: Job, parts: Iterable[tuple[int, SpillTask]]
 ) -> Iterator[tuple[int, Block | PackedSummary | Refusal]]:
     """Do a part of the first pass.
 
     Args:
         job: what every task knows.
-        tasks_together: how many tasks' summaries come together in one partition. They are of
-            tasks that follow each other, which are about the same days: so what they found of a pin
-            on a day becomes one row there.
-        tasks: one as a rule.
+        parts: one as a rule: the number of the partition in which what was found comes together
+            with that of other parts, and what is read.
 
     Gives:
-        Blocks of rows with the number of their shard, and what was found with a number from
-        `num_shards` on.
+        Blocks of rows with the number of their shard, and what was found with its partition's.
     """
     num_shards = job.plan.config.num_shards
-    for task in tasks:
-        collector = num_shards + task.number // tasks_together
+    for collector, task in parts:
         sink = BlocksByShard(task.files[0].table, num_shards)
         found: list[PackedSummary | Refusal] = []
         for file in task.files:

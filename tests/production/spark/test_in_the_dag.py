@@ -19,12 +19,13 @@ from pipelines.local import processes
 from pipelines.snapshot.build import write_snapshot
 from pipelines.stages.runner import read_artifact
 from support.kills import wait_for_run_uri
-from support.lab import FIRST_DAY, NUM_DAYS, SECOND_DAY, Lab, open_lab
+from support.lab import FIRST_DAY, SECOND_DAY, Lab, open_lab
 from support.spark_cluster import NUM_WORKERS, environment, spark_cluster
 from support.worlds import write_planted_world
 
 pytestmark = [pytest.mark.production, pytest.mark.services, pytest.mark.slow]
 CONNECTION = "big_one"
+NUM_DAYS = 76  # up to the second cycle
 PATIENCE_S = 180.0
 DONE = {"success", "failed", "up_for_retry", "upstream_failed"}
 
