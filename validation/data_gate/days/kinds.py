@@ -3,6 +3,7 @@
     scale      a number v is judged as            an effect of e means
     relative   ln v                               a factor of exp(e); 0.69 is twice as much
     share      v                                  e of 1
+    rate       ln of v with half a positive more  a factor of exp(e)
     seconds    sign(v) ln(1 + |v|)                from 1 s on, about a factor of exp(e)
     amount     v                                  e, in the number's own unit
 
@@ -16,7 +17,7 @@ from typing import Literal
 
 from validation.data_gate.days.profile import Number
 
-Scale = Literal["relative", "share", "seconds", "amount"]
+Scale = Literal["relative", "share", "rate", "seconds", "amount"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Kind:
         value = number.value
         if self.scale == "relative":
             return math.log(max(value, 0.0) + self.offset)
+        if self.scale == "rate":
+            return math.log((value * number.num + 0.5) / max(number.num, 1))
         if self.scale == "seconds":
             return math.copysign(math.log1p(abs(value)), value)
         return value
@@ -46,12 +49,16 @@ class Kind:
             share = min(max(number.value, 0.0), 1.0)
             # One row more is added, so that a share of 0 or 1 of few rows is not taken for sure.
             return math.sqrt(share * (1 - share) / num + 1 / num**2)
+        if self.scale == "rate":
+            return 1 / math.sqrt(number.value * number.num + 0.5)
         return self.spread / math.sqrt(num)
 
     def natural(self, judged: float) -> float:
         """Return the number that has a judged value."""
         if self.scale == "relative":
             return math.exp(judged) - self.offset
+        if self.scale == "rate":
+            return math.exp(judged)
         if self.scale == "seconds":
             return math.copysign(math.expm1(abs(judged)), judged)
         return judged
@@ -59,6 +66,8 @@ class Kind:
 
 _VOLUME = Kind("relative", day_floor=0.6, run_floor=0.18, critical=0.9, offset=0.5)
 _RATIO = Kind("relative", day_floor=0.5, run_floor=0.15, critical=0.7)
+# What all rows together lose is told by their own rate, and that one may be critical.
+_LABEL_RATE = Kind("rate", day_floor=0.5, run_floor=0.15, critical=math.inf)
 _MEAN = Kind("relative", day_floor=0.15, run_floor=0.05, critical=0.4, spread=0.5)
 _CONCENTRATION = Kind("relative", day_floor=1.0, run_floor=0.5, critical=2.0, spread=0.5)
 _SHARE = Kind("share", day_floor=0.05, run_floor=0.02, critical=0.1)
@@ -81,6 +90,7 @@ _KINDS = {
     "places_used": _MEAN,
     "different_pins": Kind("relative", day_floor=0.4, run_floor=0.1, critical=0.7),
     "mean_propensity": _RATIO,
+    "label_rate": _LABEL_RATE,
     "mean_position": _POSITION,
     "busiest_user": _CONCENTRATION,
     "busiest_pin": _CONCENTRATION,

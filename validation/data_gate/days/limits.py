@@ -49,6 +49,8 @@ SURE = 1.5
 RARE = 50.0
 """A volume of fewer rows a day comes in bursts, and its floors are these."""
 RARE_DAY_FLOOR, RARE_RUN_FLOOR = 3.0, 1.5
+FEWEST_OF_A_DAY, FEWEST_OF_A_RUN = 20.0, 100.0
+"""Positives that a segment or surface must usually have before its label rate says anything."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ def _of_series(named: Named) -> list[Deviation]:
         named.name, "day", kind, int(now.days[worst]),
         float(now.values[worst]), float(usual[worst]), float(limits[worst]),
     )  # fmt: skip
+    is_told_of_day, is_told_of_run = _has_enough(named)
     means = _running_means(residuals, _run_length(len(before.days), len(now.days)))
     noise = float(np.median(now.noise)) / np.sqrt(len(now.days))
     limit = max(
@@ -165,7 +168,16 @@ def _of_series(named: Named) -> list[Deviation]:
     )
     mean, mean_usual = float(now.values.mean()), float(usual.mean())
     of_run = Deviation(named.name, "run", kind, int(now.days[0]), mean, mean_usual, limit)
-    return [of_day, of_run]
+    return [of_day] * is_told_of_day + [of_run] * is_told_of_run
+
+
+def _has_enough(named: Named) -> tuple[bool, bool]:
+    """Return whether a number may be judged by the day, and over all days: rates need positives."""
+    if named.kind.scale != "rate":
+        return True, True
+    of_a_day = _typical(named)
+    of_a_run = of_a_day * len(named.judged.days)
+    return of_a_day >= FEWEST_OF_A_DAY, of_a_run >= FEWEST_OF_A_RUN
 
 
 def _of_counts(
@@ -242,12 +254,16 @@ def _running_means(values: Floats, length: int) -> Floats:
 def _floors(named: Named) -> tuple[float, float]:
     """Return the floors of a day and of a run; with a short history they are higher."""
     day, run = named.kind.day_floor, named.kind.run_floor
-    is_volume = named.name.endswith((".rows", ".per_request", ".per_user"))
-    typical = 1.0 / float(np.median(named.history.noise)) ** 2
-    if is_volume and typical < RARE:
+    is_volume = named.name.endswith((".rows", ".per_request", ".per_user", ".label_rate"))
+    if is_volume and _typical(named) < RARE:
         day, run = RARE_DAY_FLOOR, RARE_RUN_FLOOR
     times = _short_history(len(named.history.days))
     return day * times, run * times
+
+
+def _typical(named: Named) -> float:
+    """Return how many rows, or positives, a day of the history has; its noise says so."""
+    return 1.0 / float(np.median(named.history.noise)) ** 2
 
 
 def _short_history(num_days: int) -> float:
