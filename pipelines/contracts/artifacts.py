@@ -150,6 +150,9 @@ class ResolvedRun(CycleOptions, Artifact):
     last_accepted_snapshot_uri: str | None = Field(
         description="Snapshot that the data gate last accepted, for shift; None in the first cycle."
     )
+    refused_report_uri: str = Field(
+        default="", exclude_if=lambda uri: not uri, description="Of this day's refused snapshot."
+    )
     standing: Standing = Standing()
     judged_before: tuple[PinnedFile, ...] = Field(
         default=(), description="Records of earlier cycles whose evidence may be pooled with this."
@@ -281,6 +284,9 @@ class Judged(Artifact):
 
     outcomes: tuple[ExpectationOutcome, ...]
     docs_uri: str = Field(description="Entry page of the Data Docs.")
+    since_refused: tuple[str, ...] = Field(
+        default=(), exclude_if=lambda told: not told, description="What changed since a refusal."
+    )
 
     @property
     def is_accepted(self) -> bool:
@@ -308,9 +314,6 @@ class EventLogReport(Judged):
 
     num_judged_days: int
     num_history_days: int = Field(description="Days that they were held against.")
-    since_refused: tuple[str, ...] = Field(
-        default=(), description="What changed since an attempt of the same run was refused."
-    )
 
 
 class DataReport(Judged):

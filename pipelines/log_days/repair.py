@@ -5,6 +5,7 @@ changed more than it should, is then told beside the comparison with accepted da
 tests/pipelines/log_days/test_repair.py.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,12 @@ from pydantic import ValidationError
 from pipelines import storage
 from pipelines.contracts.artifacts import EventLogReport, ResolvedRun
 from pipelines.contracts.run_layout import judged_log_uri
+from pipelines.registry.accepted import read_refusal
 
 if TYPE_CHECKING:
     from validation.data_gate.days.profile import DayProfile
+
+log = logging.getLogger(__name__)
 
 DAYS_FILE, REPORT_FILE = "days.json", "report.json"
 _NUM_NAMED = 3
@@ -26,14 +30,13 @@ def days_refused(run: ResolvedRun) -> "tuple[DayProfile, ...] | None":
     from validation.data_gate.days.profile import KeptDays
 
     folder = judged_log_uri(run.run_uri)
-    places = [storage.join(folder, name) for name in (REPORT_FILE, DAYS_FILE)]
-    if not all(map(storage.exists, places)):
+    report, days = (storage.join(folder, name) for name in (REPORT_FILE, DAYS_FILE))
+    if not storage.exists(days) or read_refusal(report, EventLogReport) is None:
         return None
     try:
-        if storage.read_model(places[0], EventLogReport).is_accepted:
-            return None
-        return KeptDays.model_validate_json(storage.read_bytes(places[1])).days
-    except ValidationError:  # of an earlier release
+        return KeptDays.model_validate_json(storage.read_bytes(days)).days
+    except ValidationError as error:  # damaged, or of an earlier release
+        log.warning("the days that were refused cannot be read; judged without them: %s", error)
         return None
 
 

@@ -7,6 +7,8 @@
 <output_uri>/canaries.arrow          embeddings that must not change under their version
 """
 
+import fnmatch
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,10 +24,14 @@ from pipelines.contracts.files import temporary_files_in
 from pipelines.contracts.run_layout import judged_log_uri, snapshot_manifest_uri
 from pipelines.log_days.acceptance import ACCEPTABLE, accepted_shifts
 from pipelines.log_days.judging import DAYS_FILE, read_report
-from pipelines.registry.accepted import mark_accepted, read_kept
+from pipelines.registry.accepted import mark_accepted, mark_refused, read_kept, read_refusal
 
 if TYPE_CHECKING:
     from validation.data_gate.snapshot_profile import Reference, SnapshotProfile
+
+log = logging.getLogger(__name__)
+
+REPORT_FILE = "report.json"
 
 
 def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> DataReport:
@@ -37,8 +43,9 @@ def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> Dat
         DataContractError: the snapshot to compare with was deleted since the run was resolved.
     """
     from validation.data_gate.gate import PROFILE_FILE, judge_snapshot
+    from validation.data_gate.refused import since_refused
 
-    reference = None
+    refused, reference = _refused_before(run, output_uri), None
     if run.last_accepted_snapshot_uri is not None:
         reference = _read_reference(run, run.last_accepted_snapshot_uri)
     with storage.scratch_folder(run.workspace_uri) as scratch, temporary_files_in(scratch):
@@ -47,7 +54,7 @@ def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> Dat
         with storage.local_copy(snapshot.uri) as folder:
             accepted = accepted_shifts(run.run_uri)
             gate = run.config.data_gate
-            outcomes = judge_snapshot(snapshot, folder, reference, gate, out_dir, accepted)
+            outcomes = judge_snapshot(snapshot, folder, reference, gate, out_dir, accepted, refused)
         _keep_days(run, out_dir)
         storage.publish_folder(out_dir, output_uri)
     of_log = read_report(run)
@@ -59,13 +66,30 @@ def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> Dat
         ),
         log_docs_uri=of_log.docs_uri if of_log else "",
         docs_uri=storage.join(output_uri, "data_docs", "index.html"),
+        since_refused=since_refused(refused, snapshot, outcomes),
         reference_digest=reference.snapshot.digest if reference else None,
     )
-    storage.write_model(storage.join(output_uri, "report.json"), report)
+    storage.write_model(storage.join(output_uri, REPORT_FILE), report)
+    if report.since_refused:
+        log.info("since it was refused: %s", "; ".join(report.since_refused))
     if not report.is_accepted:
+        mark_refused(run, snapshot, storage.join(output_uri, REPORT_FILE))
         raise _refusal(run, report)
     mark_accepted(run, snapshot, storage.join(output_uri, PROFILE_FILE))
     return report
+
+
+def _refused_before(run: ResolvedRun, output_uri: str) -> DataReport | None:
+    """Return what the gate last refused of this recipe and day; None where that is not known.
+
+    The newest attempt of this run counts. Where it is the first one, what was refused when the run
+    was resolved does.
+    """
+    folder, _, own = output_uri.rpartition("/")
+    attempts = set(fnmatch.filter(storage.list_names(folder), "output-*")) - {own}
+    reports = (storage.join(folder, name, REPORT_FILE) for name in sorted(attempts, reverse=True))
+    uri = next(filter(storage.exists, reports), run.refused_report_uri)
+    return read_refusal(uri, DataReport) if uri else None
 
 
 def _keep_days(run: ResolvedRun, out_dir: Path) -> None:
@@ -122,6 +146,8 @@ def _refusal(run: ResolvedRun, report: DataReport) -> DataGateFailedError:
         + (f"; in {', '.join(o.partitions)}" if o.partitions else "")
         for o in report.failures
     ]
+    if report.since_refused:
+        lines.append(f"Since it was refused before: {'; '.join(report.since_refused)}")
     refused = (
         f"the data gate refused snapshot {report.snapshot_digest[:12]}; nothing was trained and "
         f"the champion stays:\n" + "\n".join(lines) + f"\nData Docs: {report.docs_uri}\n"

@@ -11,7 +11,7 @@ from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.preconditions.cycle import Asked, require_all
 from pipelines.recipes import make_recipe
 from pipelines.registry import evidence
-from pipelines.registry.accepted import newest_accepted
+from pipelines.registry.accepted import last_refused, newest_accepted
 from pipelines.registry.standing import find_standing
 from pipelines.settings import Settings
 
@@ -61,6 +61,7 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         champion=champion,
         later_champion=later,
         last_accepted_snapshot_uri=newest_accepted(workspace_uri, config.reference, request.day),
+        refused_report_uri=last_refused(workspace_uri, config.reference, request.day),
         standing=standing,
         judged_before=judged_before,
         **request.options(),

@@ -9,7 +9,7 @@ measures per shard, never the rows, all of which it would load (great_expectatio
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipelines.contracts.artifacts import ExpectationOutcome, Snapshot
+from pipelines.contracts.artifacts import DataReport, ExpectationOutcome, Snapshot
 from pipelines.contracts.config import DataGateConfig
 from pipelines.contracts.time import Window
 from validation.data_gate.canaries import CANARIES_FILE
@@ -18,9 +18,10 @@ from validation.data_gate.checks import make_checks
 from validation.data_gate.gx_runner import RunName, evaluate, with_accepted
 from validation.data_gate.judged_tables import make_tables
 from validation.data_gate.kept_profile import to_json
+from validation.data_gate.refused import since_refused
 from validation.data_gate.shifts import kept_shifts, shift_phrases, shift_tables, shifts_of
 from validation.data_gate.snapshot_profile import Reference, SnapshotProfile, profile_snapshot
-from validation.report.data_docs import DOCS_FOLDER, Subject, finish_data_docs
+from validation.report.data_docs import DOCS_FOLDER, SINCE_REFUSED, Subject, finish_data_docs
 
 PROFILE_FILE = "profile.json"
 
@@ -32,6 +33,7 @@ def judge_snapshot(
     config: DataGateConfig,
     out_dir: Path,
     accepted: Mapping[str, str] | None = None,
+    refused: DataReport | None = None,
 ) -> tuple[ExpectationOutcome, ...]:
     """Judge a snapshot; leave its Data Docs, its profile and its canaries.
 
@@ -47,6 +49,7 @@ def judge_snapshot(
         config: Thresholds.
         out_dir: Existing folder for what is left.
         accepted: Who accepted which expectation though it is not met, and why.
+        refused: What was found of a snapshot of the same recipe and day that was refused.
 
     Returns:
         One outcome per expectation; critical ones that are not met must stop the cycle.
@@ -71,11 +74,12 @@ def judge_snapshot(
         out_dir / DOCS_FOLDER,
     )
     outcomes = with_accepted(outcomes, accepted or {})
-    finish_data_docs(out_dir / DOCS_FOLDER, _subject(snapshot, reference), outcomes)
+    since = since_refused(refused, snapshot, outcomes)
+    finish_data_docs(out_dir / DOCS_FOLDER, _subject(snapshot, reference, since), outcomes)
     return outcomes
 
 
-def _subject(snapshot: Snapshot, reference: Reference | None) -> Subject:
+def _subject(snapshot: Snapshot, reference: Reference | None, since: tuple[str, ...]) -> Subject:
     """Return what the overview says of the snapshot."""
     against = "nothing: no earlier accepted snapshot"
     if reference is not None:
@@ -89,6 +93,8 @@ def _subject(snapshot: Snapshot, reference: Reference | None) -> Subject:
         "Holdout window": _window(snapshot.holdout),
         "Shift judged against": against,
     }
+    if since:
+        facts[SINCE_REFUSED] = "; ".join(since)
     return Subject(
         f"snapshot of {snapshot.as_of:%Y-%m-%d}",
         "no model may be trained on this snapshot",

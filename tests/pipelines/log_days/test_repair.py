@@ -11,7 +11,7 @@ from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.errors import DataGateFailedError
 from pipelines.contracts.run_layout import judged_log_uri
 from pipelines.log_days.judging import judge_event_log
-from pipelines.log_days.repair import REPORT_FILE, since_refused
+from pipelines.log_days.repair import DAYS_FILE, REPORT_FILE, since_refused
 from support.runs import PLANTED_AS_OF, make_run, save_run
 from support.worlds import write_planted_world
 from validation.data_gate.days.profile import DayProfile, Number
@@ -67,13 +67,19 @@ def test_that_nothing_was_mended_is_said(world: Path) -> None:
     assert "no day is another than the ones that were refused" in str(caught.value)
 
 
-def test_a_report_of_an_earlier_release_is_passed_over(world: Path) -> None:
+@pytest.mark.parametrize("name", [REPORT_FILE, DAYS_FILE])
+@pytest.mark.parametrize("content", [None, b"{", b'{"days": 1}'])
+def test_what_an_earlier_release_left_is_passed_over(
+    world: Path, name: str, content: bytes | None
+) -> None:
     run = the_run(world)
     for _ in range(2):
         with pytest.raises(DataGateFailedError) as caught:
             judge_event_log(run)
-        report = storage.join(judged_log_uri(run.run_uri), REPORT_FILE)
-        storage.remove(report)
+        uri = storage.join(judged_log_uri(run.run_uri), name)
+        storage.remove(uri)
+        if content is not None:
+            storage.write_bytes(uri, content)
     assert "Since it was refused" not in str(caught.value)
 
 

@@ -27,7 +27,7 @@ from validation.data_gate.days.kinds import DISTANCE, kind_of
 from validation.data_gate.days.limits import FEWEST_DAYS, SURE, Deviation, deviations
 from validation.data_gate.days.profile import DayProfile, Number
 from validation.data_gate.gx_runner import Details, RunName, evaluate, with_accepted
-from validation.report.data_docs import Subject, finish_data_docs
+from validation.report.data_docs import SINCE_REFUSED, Subject, finish_data_docs
 
 LARGEST_MISSING_SHARE = 0.15
 """Of the days of a snapshot's windows."""
@@ -295,7 +295,7 @@ def _subject(log: JudgedLog) -> Subject:
         "Held against": against,
     }
     if log.since_refused:
-        facts["Since it was refused"] = "; ".join(log.since_refused)
+        facts[SINCE_REFUSED] = "; ".join(log.since_refused)
     return Subject(
         f"event log up to {log.as_of:%Y-%m-%d}",
         "no snapshot may be built of this event log",
