@@ -165,8 +165,8 @@ with named as (
   select distinct a.day, a.kind, i.day as shown, i.u, i.surface, i.req, i.p
   from a join i on a.req = i.req and a.p = i.p and i.day between a.day - 1 and a.day and a.t >= i.t
 ), near as (
-  select u, p, t, day, req, surface from i
-  where (u, p) in (select distinct (u, p) from a where req is null)
+  select u, p, t, min(day) as day, min(req) as req, min(surface) as surface from i
+  where (u, p) in (select distinct (u, p) from a where req is null) group by u, p, t
 ), unnamed as (
   select distinct a.day, a.kind, x.day as shown, x.u, x.surface, x.req, x.p
   from (select day, kind, u, p, t from a where req is null) a
