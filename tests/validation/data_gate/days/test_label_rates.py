@@ -150,3 +150,19 @@ def test_of_many_segments_those_with_most_impressions_are_measured(
     (first,) = measured(tmp_path, SHOWN, ACTED, ["core", "new"], ["home", "search"], 1)
     names = {name for name in first.numbers if name.endswith("label_rate")}
     assert {name.split(".")[2] for name in names} == {"new", "search"}
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_of_two_impressions_at_once_the_order_of_rows_does_not_choose(
+    tmp_path: Path, order: tuple[int, int]
+) -> None:
+    rows = [("a", 0, 10, NOON, 0), ("b", 0, 10, NOON, 0)]
+    surfaces = ["search", "home"]
+    seen = impressions([rows[n] for n in order], surface=[surfaces[n] for n in order])
+    acted = actions([(0, 10, "click", NOON + 1, None)])
+    people = users([(0, FIRST_DAY, "core")], np.ones((1, WIDTH)))
+    with open_engine(str(tmp_path)) as engine:
+        tables = DayRows([seen], [acted], [people])
+        (first,) = measure_days(engine, tables, FIRST_DAY, FIRST_DAY + 1)
+    rates = {s: first.numbers[f"impressions.surface.{s}.click.label_rate"].value for s in surfaces}
+    assert rates == {"search": 0.0, "home": 1.0}
