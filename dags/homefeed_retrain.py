@@ -6,9 +6,11 @@
     compare_with_champion -> alert
 
 **Red means that the pipeline broke.** A worse model is not red: its verdict is REJECT or
-INCONCLUSIVE, `promote_challenger` leaves the champion where it is or promotes the fresh anchor, and
-`alert` says why. `train_anchor` trains the accepted recipe where the run's is another one; where it
-is the same, there is nothing to do.
+INCONCLUSIVE, `promote_challenger` is skipped or promotes the fresh anchor, and `alert` says why.
+**`promote_challenger` is green only where something was promoted.** It and `alert` are skipped
+where they have nothing to do, after they have published what was decided. The log of
+`compare_with_champion` ends with the outcome in words. `train_anchor` trains the accepted recipe
+where the run's is another one; where it is the same, there is nothing to do.
 
 **Trigger** takes six options. `as_of`: train on what was known before this day (UTC); empty means
 the end of the run's data interval, or now. `recipe`: the configuration. `promote`: off only
@@ -33,7 +35,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetAlias, Param, task
 
-from pipelines.orchestration.callbacks import alert_broken_run, announce_promotion
+from pipelines.orchestration.callbacks import alert_broken_run, announce_promotion, require_alert
 from pipelines.orchestration.operators import stage_operator
 from pipelines.orchestration.resolving import start_cycle
 from pipelines.orchestration.retries import StageRetryPolicy
@@ -121,7 +123,9 @@ def alert_task(run_uri: str) -> str:
     """Tell people when the verdict is not PROMOTE, or when a loss is certain."""
     from pipelines.stages.runner import run_stage
 
-    return run_stage("alert", run_uri)
+    manifest_uri = run_stage("alert", run_uri)
+    require_alert(run_uri)
+    return manifest_uri
 
 
 with DAG(

@@ -21,6 +21,7 @@ _COLOURS = {
     "failed": "bold red",
     "up_for_retry": "yellow",
     "upstream_failed": "red",
+    "skipped": "dim",
 }
 
 _TRAININGS = ("train_challenger", "train_anchor")

@@ -3,31 +3,58 @@
 Tested also in a real Airflow: tests/pipelines/local/test_real_airflow.py and test_real_faults.py.
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from airflow.sdk import Asset, AssetAlias
+from airflow.sdk.exceptions import AirflowSkipException
 
 from pipelines.orchestration.resolving import FAILURE_KEY
 from pipelines.settings import Settings
 
+log = logging.getLogger(__name__)
+
 
 def announce_promotion(run_uri: str, events: Any, alias: AssetAlias, champion: Asset) -> None:
-    """Update the asset `champion` if `promote_challenger` promoted, and leave it alone if not.
+    """Update the asset `champion` if `promote_challenger` promoted; skip the task if not.
+
+    A green task means that something was promoted. What was decided is published either way.
 
     Args:
         run_uri: the run folder, in which `promote_challenger` has ended.
         events: the task's outlet_events.
         alias: the task's outlet; an alias without an event updates no asset.
         champion: the asset that others schedule on.
+
+    Raises:
+        AirflowSkipException: nothing was promoted; it says why.
     """
     from pipelines.contracts.judgement import Promotion
     from pipelines.stages.runner import read_artifact
 
     promotion = read_artifact(run_uri, "promote_challenger", Promotion)
-    if promotion.is_promoted and promotion.champion_after is not None:
-        extra = {"version": promotion.champion_after.version, "reason": promotion.reason}
-        events[alias].add(champion, extra=extra)
+    if not promotion.is_promoted or promotion.champion_after is None:
+        raise AirflowSkipException(f"nothing was promoted: {promotion.reason}")
+    log.info("%s was promoted: %s", promotion.champion_after.label, promotion.reason)
+    extra = {"version": promotion.champion_after.version, "reason": promotion.reason}
+    events[alias].add(champion, extra=extra)
+
+
+def require_alert(run_uri: str) -> None:
+    """Skip the task `alert` where there was nothing to tell people.
+
+    Args:
+        run_uri: the run folder, in which `alert` has ended.
+
+    Raises:
+        AirflowSkipException: no message was sent.
+    """
+    from pipelines.contracts.judged.alert import AlertReceipt
+    from pipelines.stages.runner import read_artifact
+
+    if read_artifact(run_uri, "alert", AlertReceipt).alert is None:
+        raise AirflowSkipException("nobody had to be told: a promotion is no reason to")
 
 
 def alert_broken_run(context: Mapping[str, Any]) -> None:

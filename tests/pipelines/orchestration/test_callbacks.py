@@ -7,15 +7,25 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.sdk import Asset, AssetAlias
+from airflow.sdk.exceptions import AirflowSkipException
 
 from pipelines import storage
 from pipelines.alerts.next_step import after_lost_start
-from pipelines.contracts.judged.alert import AlertReceipt
-from pipelines.contracts.run_layout import StageFailure, failure_uri, lost_race_uri, stage_lease_uri
-from pipelines.orchestration.callbacks import alert_broken_run
+from pipelines.contracts.judged.alert import Alert, AlertKind, AlertReceipt, NextStep
+from pipelines.contracts.judgement import Decision, Promotion
+from pipelines.contracts.run_layout import (
+    StageFailure,
+    StageRecord,
+    failure_uri,
+    lost_race_uri,
+    stage_lease_uri,
+)
+from pipelines.orchestration.callbacks import alert_broken_run, announce_promotion, require_alert
 from pipelines.orchestration.resolving import FAILURE_KEY
 from pipelines.settings import Settings
-from support.runs import make_run, save_run
+from support.judgements import CHALLENGER, CHAMPION
+from support.runs import make_run, save_artifact, save_run
 
 
 @pytest.fixture(autouse=True)
@@ -106,3 +116,55 @@ def test_a_race_for_the_first_stage_sends_nothing_either(
             save_run(run)
         alert_broken_run(context_of("resolve_run", {FAILURE_KEY: left}))
     assert len(told(home)) == num_told
+
+
+class Events(dict[AssetAlias, "Events"]):
+    """Stands for Airflow's record of what a task has updated."""
+
+    def __init__(self) -> None:
+        self.updated: list[dict[str, str]] = []
+
+    def __missing__(self, alias: AssetAlias) -> "Events":
+        return self
+
+    def add(self, asset: Asset, extra: dict[str, str]) -> None:
+        self.updated.append(extra)
+
+
+@pytest.mark.parametrize("is_promoted", [True, False])
+def test_the_task_is_green_only_where_something_was_promoted(home: Path, is_promoted: bool) -> None:
+    run = save_run(make_run(home))
+    promotion = Promotion(
+        decision=Decision.PROMOTE if is_promoted else Decision.REJECT,
+        is_promoted=is_promoted,
+        champion_before=CHAMPION,
+        champion_after=CHALLENGER if is_promoted else CHAMPION,
+        reason="Because of a test.",
+        history_uri=None,
+    )
+    save_artifact(run, "promote_challenger", promotion)
+    events, alias = Events(), AssetAlias("homefeed/champion_if_promoted")
+    skipped = pytest.raises(AirflowSkipException, match="nothing was promoted: Because of a test.")
+    with contextlib.nullcontext() if is_promoted else skipped:
+        announce_promotion(run.run_uri, events, alias, Asset("homefeed/champion"))
+    told_of = [{"version": CHALLENGER.version, "reason": "Because of a test."}]
+    assert events.updated == (told_of if is_promoted else [])
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_the_alert_is_skipped_where_nobody_is_told(home: Path, is_told: bool) -> None:
+    run = save_run(make_run(home))
+    alert = Alert(
+        kind=AlertKind.REGRESSION,
+        run_id=run.run_id,
+        title="A title",
+        happened="It lost.",
+        certainty="Certain.",
+        done="Nothing.",
+        next_step=NextStep(sentence="Rest.", commands=()),
+    )
+    receipt = AlertReceipt(alert=alert if is_told else None, delivered_to=())
+    save_artifact(run, "alert", receipt)
+    with contextlib.nullcontext() if is_told else pytest.raises(AirflowSkipException):
+        require_alert(run.run_uri)
+    assert storage.read_model(f"{run.run_uri}/alert/manifest.json", StageRecord).stage == "alert"
