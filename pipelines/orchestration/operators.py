@@ -1,9 +1,9 @@
 """The factory of the heavy stages' tasks: the command line under one of Airflow's own operators.
 
-BashOperator runs it on the worker, DockerOperator in a container, KubernetesPodOperator in a pod
-and KubernetesJobOperator, for trainings, in a pod on each machine. Logs, the end of a process
-group, deferral and reconnection are the operators' business. Imported by the DAG file, so nothing
-heavy is imported here.
+BashOperator runs it on the worker (`stage_log` is ours, with the levels of a stage's lines),
+DockerOperator in a container, KubernetesPodOperator in a pod and KubernetesJobOperator, for
+trainings, in a pod on each machine. Logs, the end of a process group, deferral and reconnection are
+the operators' business. Imported by the DAG file, so nothing heavy is imported here.
 """
 
 from datetime import timedelta
@@ -69,9 +69,9 @@ def stage_operator(
 
 
 def _on_the_worker(name: str, run_uri: Any, timeout: timedelta, settings: Settings) -> BaseOperator:
-    from airflow.providers.standard.operators.bash import BashOperator
+    from pipelines.orchestration.stage_log import StageOperator
 
-    return BashOperator(
+    return StageOperator(
         task_id=name,
         execution_timeout=timeout,
         # With exec the stage takes the shell's place: a signal reaches the stage, and its exit code
