@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from difflib import get_close_matches
 from typing import Any
 
 from pipelines.contracts.artifacts import ResolvedRun, RunRequest
-from pipelines.contracts.errors import HomefeedError, LostRaceError
+from pipelines.contracts.errors import ConfigurationError, HomefeedError, LostRaceError
 from pipelines.contracts.time import floor_to_day, parse_instant
 from pipelines.orchestration.containers import Hardware
 from pipelines.recipes import canonical
@@ -14,6 +15,8 @@ from pipelines.settings import Settings
 
 FAILURE_KEY = "failure"
 """XCom key under which the task `resolve_run` leaves why it failed."""
+OPTIONS = ("as_of", "recipe", "promote", "accelerator", "devices", "nodes")
+"""What a run may be asked for: the names of the DAG's params."""
 
 
 def choose_as_of(param: str | None, interval_end: datetime | None, run_after: datetime) -> datetime:
@@ -53,7 +56,8 @@ def start_cycle(
         all that the other tasks need.
 
     Raises:
-        ConfigurationError: the recipe would run functions of a package that is not allowed here.
+        ConfigurationError: the run's conf has a key that is no option; the recipe would run
+            functions of a package that is not allowed here.
         HomefeedError: as `pipelines.stages.resolve_run.resolve_run` does.
         AirflowSkipException: as `pipelines.orchestration.missed.account_for` does.
     """
@@ -62,6 +66,7 @@ def start_cycle(
     from pipelines.stages.resolve_run import run_uri_of
     from pipelines.stages.runner import start_run
 
+    _require_known(dag_run.conf or {}, ti)
     allowed = canonical(settings.recipe), settings.triggerable_packages
     request = _request_of(params, dag_run)
     try:
@@ -86,6 +91,30 @@ def start_cycle(
         "as_of": f"{run.as_of:%Y-%m-%d}",
         "hardware": hardware_of(run),
     }
+
+
+def _require_known(conf: Mapping[str, Any], ti: Any) -> None:
+    """Refuse a run whose conf names what is no option: Airflow itself would pass it over.
+
+    Raises:
+        ConfigurationError: it names one, perhaps with a typing error.
+    """
+    from pipelines.contracts.judged.alert import NextStep
+
+    unknown = [name for name in conf if name not in OPTIONS]
+    if not unknown:
+        return
+    near = get_close_matches(str(unknown[0]), OPTIONS, n=1)
+    hint = f" (perhaps {near[0]!r} is meant)" if near else ""
+    message = (
+        f"the run's conf has {', '.join(map(repr, unknown))}{hint}, which would change nothing; "
+        f"expected only {', '.join(OPTIONS)}; trigger the cycle anew without it"
+    )
+    # Clearing the task would meet the same conf again.
+    step = NextStep(sentence="Nothing of this run can go on. Trigger the cycle anew.", commands=())
+    left = {"message": message, "next_step": step.model_dump(mode="json")}
+    ti.xcom_push(FAILURE_KEY, left)
+    raise ConfigurationError(message)
 
 
 def _request_of(params: Mapping[str, Any], dag_run: Any) -> RunRequest:

@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 
 from pipelines.orchestration.callbacks import alert_broken_run
+from pipelines.orchestration.resolving import OPTIONS
 from pipelines.orchestration.retries import StageRetryPolicy
 from pipelines.orchestration.timetable import GridTimetable
 from pipelines.recipes import RECIPES
@@ -134,6 +135,10 @@ def test_the_champion_asset_is_announced_through_an_alias_only(dag, namespace):
     outlets = {task.task_id: task.outlets for task in dag.tasks if task.outlets}
     assert outlets == {"promote_challenger": [namespace["PROMOTED"]]}
     assert dag.get_task("resolve_run").inlets == [namespace["CHAMPION"]]
+
+
+def test_the_params_are_the_options_that_a_run_may_name(dag):
+    assert tuple(dag.params) == OPTIONS
 
 
 def test_the_page_shows_the_documentation(dag):

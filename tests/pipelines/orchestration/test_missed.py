@@ -226,7 +226,7 @@ def test_an_old_run_that_is_cleared_misses_nothing(world):
 
 def test_a_manual_run_is_never_too_late_and_accounts_for_nothing(world):
     dag_run = SimpleNamespace(
-        run_id="manual__x", run_type="manual", data_interval_end=DUE, run_after=DUE
+        run_id="manual__x", run_type="manual", data_interval_end=DUE, run_after=DUE, conf={}
     )
     start_cycle(PARAMS, dag_run, TI, world.settings)
     assert world.trained == ["01-19", "02-02"]

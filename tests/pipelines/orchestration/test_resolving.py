@@ -58,7 +58,7 @@ def test_a_cycle_that_cannot_be_resolved_leaves_the_command_that_begins_it(
     tmp_path, as_of, expected
 ):
     dag_run = SimpleNamespace(
-        run_id="manual__it's", run_type="manual", data_interval_end=END, run_after=NOW
+        run_id="manual__it's", run_type="manual", data_interval_end=END, run_after=NOW, conf={}
     )
     params = {"as_of": as_of, "recipe": "smoke", "promote": True, "devices": 2}
     params |= {"accelerator": "cpu", "nodes": 1}
@@ -80,7 +80,7 @@ def test_a_cycle_that_cannot_be_resolved_leaves_the_command_that_begins_it(
 def test_a_cycle_that_another_process_resolves_is_left_marked_as_a_lost_race(tmp_path, monkeypatch):
     settings = Settings(home=str(tmp_path))
     dag_run = SimpleNamespace(
-        run_id="manual__x", run_type="manual", data_interval_end=END, run_after=NOW
+        run_id="manual__x", run_type="manual", data_interval_end=END, run_after=NOW, conf={}
     )
     params = {"as_of": "2017-06-12", "recipe": "smoke", "promote": True, "devices": 1}
     params |= {"accelerator": "cpu", "nodes": 1}
@@ -114,7 +114,7 @@ def test_what_the_form_asks_for_is_resolved_and_crosses_to_the_trainings(tmp_pat
 
     monkeypatch.setattr(runner, "start_run", resolve)
     dag_run = SimpleNamespace(
-        run_id="manual__x", run_type="manual", data_interval_end=END, run_after=NOW
+        run_id="manual__x", run_type="manual", data_interval_end=END, run_after=NOW, conf={}
     )
     params = {"as_of": "2017-06-12", "recipe": "smoke", "promote": True, "devices": 4}
     params |= {"accelerator": "gpu", "nodes": 2}
@@ -124,12 +124,23 @@ def test_what_the_form_asks_for_is_resolved_and_crosses_to_the_trainings(tmp_pat
     assert json.loads(json.dumps(resolved)) == resolved
 
 
+def test_a_conf_with_an_unknown_key_is_refused_and_not_run_as_of_today(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "start_run", lambda *_: 1 / 0)
+    dag_run = SimpleNamespace(conf={"as_off": "2017-06-12", "promote": False})
+    left = {}
+    ti = SimpleNamespace(xcom_push=left.__setitem__)
+    with pytest.raises(errors.ConfigurationError, match=r"'as_off' \(perhaps 'as_of' is meant\)"):
+        start_cycle({}, dag_run, ti, Settings(home=str(tmp_path)))
+    step = NextStep.model_validate(left[FAILURE_KEY]["next_step"])
+    assert "as_off" in left[FAILURE_KEY]["message"] and step.commands == ()
+
+
 @pytest.mark.parametrize("packages", ["", "theirs, json.tool"])
 def test_a_function_of_a_package_that_is_not_allowed_is_not_called(tmp_path, monkeypatch, packages):
     monkeypatch.setenv("HOMEFEED_RECIPE_PACKAGES", packages)
     monkeypatch.setattr(runner, "start_run", lambda *_: 1 / 0)
     dag_run = SimpleNamespace(
-        run_id="manual__x", run_type="manual", data_interval_end=END, run_after=NOW
+        run_id="manual__x", run_type="manual", data_interval_end=END, run_after=NOW, conf={}
     )
     params = {"as_of": "2017-06-12", "promote": True, "devices": 1, "accelerator": "cpu"}
     left = {}
@@ -149,7 +160,7 @@ def test_own_features_of_a_package_that_is_not_allowed_stop_the_cycle(tmp_path, 
     config = run.config.model_copy(update={"features": features, "source": "file:///a.yaml"})
     monkeypatch.setattr(runner, "start_run", lambda *_: run.model_copy(update={"config": config}))
     dag_run = SimpleNamespace(
-        run_id="manual__x", run_type="manual", data_interval_end=END, run_after=NOW
+        run_id="manual__x", run_type="manual", data_interval_end=END, run_after=NOW, conf={}
     )
     params = {"as_of": "2017-06-12", "recipe": "file:///a.yaml", "promote": True, "devices": 1}
     params |= {"accelerator": "cpu", "nodes": 1}
