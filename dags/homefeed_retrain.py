@@ -109,21 +109,23 @@ def resolve_task(params: Any = None, dag_run: Any = None, ti: Any = None) -> dic
 
 
 @task(task_id="promote_challenger", outlets=[PROMOTED])
-def promote_task(run_uri: str, outlet_events: Any = None) -> str:
+def promote_task(run_uri: str, outlet_events: Any = None, ti: Any = None) -> str:
     """Move the `champion` alias to what is promoted, if the champion is still the same."""
     from pipelines.stages.runner import run_stage
 
     manifest_uri = run_stage("promote_challenger", run_uri)
+    ti.xcom_push("return_value", manifest_uri)  # what is skipped below returns nothing
     announce_promotion(run_uri, outlet_events, PROMOTED, CHAMPION)
     return manifest_uri
 
 
 @task(task_id="alert")
-def alert_task(run_uri: str) -> str:
+def alert_task(run_uri: str, ti: Any = None) -> str:
     """Tell people when the verdict is not PROMOTE, or when a loss is certain."""
     from pipelines.stages.runner import run_stage
 
     manifest_uri = run_stage("alert", run_uri)
+    ti.xcom_push("return_value", manifest_uri)
     require_alert(run_uri)
     return manifest_uri
 

@@ -4,7 +4,7 @@ Not for what is told of a cycle that was not judged (`pipelines.alerts.compose`)
 next (`pipelines.alerts.next_step`). Tested in tests/pipelines/alerts/test_outcomes.py.
 """
 
-from pipelines.alerts.links import data_links, links_of
+from pipelines.alerts.links import Links, data_links, links_of
 from pipelines.alerts.next_step import after_verdict, what_serves
 from pipelines.contracts.artifacts import DataReport, ExpectationOutcome, ResolvedRun
 from pipelines.contracts.judged.outcome import Direction, Outcome
@@ -26,6 +26,7 @@ def outcome_of(
     judgement: Judgement,
     report: DataReport | None,
     settings: Settings,
+    in_mlflow: Links = (),
 ) -> Outcome:
     """Return what people are told about a cycle.
 
@@ -34,6 +35,7 @@ def outcome_of(
         judgement: What was found and ruled, with the page's published place.
         report: What the data gate found; None where that is not known.
         settings: Addresses for the links.
+        in_mlflow: Where MLflow shows the comparison.
     """
     comparison, verdict = judgement.comparison, judgement.verdict
     row = comparison.target
@@ -58,6 +60,7 @@ def outcome_of(
         next_step=after_verdict(run, judgement),
         links=(
             ("Verdict page", judgement.report_uri),
+            *in_mlflow,
             *links_of(run, settings),
             *data_links(report),
         ),

@@ -12,6 +12,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 
 from pipelines.orchestration.containers import TRAINING_STAGES, require_image, spark_master_of
+from pipelines.orchestration.links import LINKS
 from pipelines.settings import Settings
 
 _END_WITH_WORKER = """
@@ -54,6 +55,14 @@ def stage_operator(
     Raises:
         ConfigurationError: a container runner has no image.
     """
+    task = _stage_operator(name, run_uri, timeout, settings, hardware)
+    task.operator_extra_links = LINKS.get(name, ())
+    return task
+
+
+def _stage_operator(
+    name: str, run_uri: Any, timeout: timedelta, settings: Settings, hardware: Any
+) -> BaseOperator:
     if settings.stage_runner == "bash":
         return _on_the_worker(name, run_uri, timeout, settings)
     require_image(settings)

@@ -130,6 +130,12 @@ def open_run(client: "MlflowClient", run: ResolvedRun, side: str, label: str) ->
         return found.info.run_id
 
 
+def experiment_of(client: "MlflowClient", run_id: str) -> str:
+    """Return the id of a run's experiment."""
+    with translated_outages(client.tracking_uri):
+        return str(client.get_run(run_id).info.experiment_id)
+
+
 def recipe_tags(config: RunConfig) -> dict[str, str]:
     """Return which recipe this is, as tags of a run or version, and as parameters of a run."""
     ref = config.recipe_ref

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipelines import storage
 from pipelines.alerts.commands import rebuild_command, stage_command
+from pipelines.alerts.links import Links, mlflow_links
 from pipelines.alerts.outcomes import outcome_of
 from pipelines.alerts.rendering import to_markdown
 from pipelines.contracts.artifacts import (
@@ -88,7 +89,8 @@ def compare_with_champion(
             "report_uri": storage.join(output_uri, VERDICT_PAGE),
         }
         judgement = judgement.model_copy(update=said)
-        outcome = outcome_of(run, judgement, report, settings)
+        places = _places_in_mlflow(client, run, judgement.comparison)
+        outcome = outcome_of(run, judgement, report, settings, places)
         judgement = judgement.model_copy(update={"outcome": outcome})
         out_dir = scratch / "report"
         out_dir.mkdir()
@@ -167,6 +169,16 @@ def _operating_curve(comparison: Comparison, run: ResolvedRun) -> tuple[Operatin
         return ()  # Against a simple baseline the error is not that of two models.
     gate = run.config.model_gate.model_copy(update={"seed_noise": run.seed_noise})
     return operating_curve(row.error, gate)
+
+
+def _places_in_mlflow(client: "MlflowClient", run: ResolvedRun, comparison: Comparison) -> Links:
+    """Open both sides' runs, which are to be logged, and return where MLflow will show them."""
+    labels = {
+        "challenger": comparison.challenger_model.label,
+        "baseline": comparison.baseline_label.removeprefix("the "),
+    }
+    mine, other = (tracking.open_run(client, run, side, label) for side, label in labels.items())
+    return mlflow_links(run.tracking_uri, tracking.experiment_of(client, mine), (mine, other))
 
 
 def write_page(run: ResolvedRun, judgement: Judgement, out_dir: Path) -> Path:

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from pipelines.contracts.artifacts import STAGES
 from pipelines.local.layout import ADMIN
+from support.cycles import states_expected
 from support.find_chromium import find
 from support.lab import SECOND_DAY
 
@@ -72,9 +74,30 @@ def test_the_dag_is_triggered_from_its_form(lab, page):
     xcom = f"dags/homefeed_retrain/dagRuns/{run['dag_run_id']}/taskInstances/resolve_run"
     resolved = lab.get(f"{xcom}/xcomEntries/return_value?deserialize=true")["value"]
     assert resolved["as_of"] == SECOND_DAY
+    states = {stage: outcome.state_of(stage) for stage in STAGES}
+    assert states == states_expected(lab.home.path, run["dag_run_id"])
+    assert states["promote_challenger"] == "skipped"
     page.reload()
-    expect(page.get_by_text("Success")).to_have_count(9)  # the run and its eight tasks
+    green = 1 + list(states.values()).count("success")  # the run itself, and its tasks
+    expect(page.get_by_text("Success")).to_have_count(green)
     take_picture(page, "airflow-run")
+
+
+def test_a_button_of_the_comparison_leads_to_mlflow(lab, page):
+    log_in(page, lab.services.ports.airflow_url, lab.home.password())
+    run = lab.get("dags/homefeed_retrain/dagRuns?order_by=-run_after&limit=1")["dag_runs"][0]
+    place = f"dags/homefeed_retrain/runs/{run['dag_run_id']}/tasks/compare_with_champion"
+    page.goto(f"{lab.services.ports.airflow_url}/{place}")
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="MLflow comparison").click()
+    expect(opened.value.get_by_text("Comparing 2 Runs").first).to_be_visible()
+    opened.value.close()
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="Verdict page in MLflow").click()
+    verdict = opened.value.frame_locator("iframe").get_by_text("What happens next")
+    expect(verdict.first).to_be_visible()
+    take_picture(opened.value, "mlflow-verdict")
+    opened.value.close()
 
 
 def wait_for_new_run(lab, before: set[str]) -> dict:
