@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 OWN_REGISTRY = "reproduction.db"
 """File of the registry that a rebuilt cycle has to itself (`pipelines.reproduction`); no server."""
 
+CONFIG_FILE = "config.json"
+COMPARED = (
+    *("recipe", "recipe_digest", "features.heads", "features.numeric"),
+    *("snapshot.embedding_version", "snapshot.training_days", "snapshot.label_window_hours"),
+    *("model.max_actions", "model.encoder_variant", "model.num_layers"),
+    *("training.num_epochs", "training.batch_size", "training.learning_rate", "training.seed"),
+    "model_gate.margin",
+)
+"""The parameters of a run. MLflow shows each that differs between two runs, so they are few; the
+artifact CONFIG_FILE has all options."""
 DESCRIPTION = "mlflow.note.content"
 """The tag that MLflow shows as a run's description, in Markdown."""
 
@@ -160,17 +170,40 @@ def _experiment_id(client: "MlflowClient", run: ResolvedRun) -> str:
 
 
 def log_config(client: "MlflowClient", run_id: str, config: RunConfig) -> None:
-    """Log every option once, as parameter 'section.option'; lists stay whole.
+    """Log the whole configuration as an artifact, and what people compare as parameters.
 
     A parameter that the run has already is left as it is: MLflow forbids to change it.
     """
     import pandas as pd
+
+    fields = config.model_dump(mode="json", exclude={"source"}) | recipe_tags(config)
+    client.log_dict(run_id, fields, CONFIG_FILE)
+    [options] = pd.json_normalize(fields).to_dict("records")
+    _log_params(client, run_id, {name: str(options[name]) for name in COMPARED})
+
+
+def copy_params(client: "MlflowClient", from_run: str, to_run: str) -> None:
+    """Give a run the parameters of another, so that a comparison with it shows what differs.
+
+    A run that was deleted has none to give.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with translated_outages(client.tracking_uri):
+        try:
+            params = client.get_run(from_run).data.params
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return
+        _log_params(client, to_run, {name: params[name] for name in COMPARED if name in params})
+
+
+def _log_params(client: "MlflowClient", run_id: str, params: Mapping[str, str]) -> None:
     from mlflow.entities import Param
 
     known = client.get_run(run_id).data.params
-    fields = config.model_dump(mode="json", exclude={"source"}) | recipe_tags(config)
-    [options] = pd.json_normalize(fields).to_dict("records")
-    fresh = [Param(key, str(value)[:500]) for key, value in options.items() if key not in known]
+    fresh = [Param(name, value[:500]) for name, value in params.items() if name not in known]
     client.log_batch(run_id, params=fresh)
 
 

@@ -25,6 +25,7 @@ from pipelines.contracts.artifacts import (
 )
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.files import temporary_files_in
+from pipelines.contracts.judged.outcome import Outcome
 from pipelines.contracts.judgement import (
     AnchorFacts,
     Comparison,
@@ -319,7 +320,7 @@ def log_sides(
         registry.RULING: judgement.ruling_digest,
     }
     own = _side_metrics(comparison, "challenger") | _serving_metrics(judgement.serving)
-    own |= _baseline_metrics(judgement)
+    own |= _baseline_metrics(judgement) | _decision_metrics(outcome)
     other = _side_metrics(comparison, "baseline")
     baseline = comparison.baseline_label.removeprefix("the ")
     described = tags | {tracking.DESCRIPTION: to_markdown(outcome)}
@@ -327,6 +328,8 @@ def log_sides(
         tracking.log_side(client, run, "challenger", challenger.label, own, described, out_dir),
         tracking.log_side(client, run, "baseline", baseline, other, described),
     )
+    if comparison.baseline_model is not None:
+        tracking.copy_params(client, comparison.baseline_model.mlflow_run_id, runs[1])
     if anchor is not None:
         fresh = _side_metrics(anchor.freshness, "challenger") | _serving_metrics(anchor.serving)
         # The decision is about the challenger; of the anchor it is known whether it was promoted.
@@ -342,6 +345,17 @@ def log_sides(
 def _serving_metrics(serving: ServingCheck) -> dict[str, float]:
     figures = serving.model_dump(include=set(SERVING_METRICS))
     return {f"serving/{name}": value for name, value in figures.items()}
+
+
+def _decision_metrics(outcome: Outcome) -> dict[str, float]:
+    """Return the change that decides and its interval, in percent; nothing where it is not known.
+
+    MLflow sorts by name, so these come first.
+    """
+    if (change := outcome.change) is None:
+        return {}
+    found = {"change": change.value, "low": change.low, "high": change.high}
+    return {f"decision/{name}_percent": 100 * value for name, value in found.items()}
 
 
 def _baseline_metrics(judgement: Judgement) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import mlflow
 import pytest
 
 from pipelines.contracts.errors import ConfigurationError
@@ -23,10 +24,18 @@ def test_a_retry_finds_the_run_and_keeps_its_options(tmp_path: Path, tracking_ur
     params = client.get_run(run_id).data.params
     assert params["recipe"] == "smoke"
     assert params["training.seed"] == str(run.config.training.seed) != "18"
-    assert params["model.mlp_dims"] == str(list(run.config.model.mlp_dims))
+    assert len(params) == len(tracking.COMPARED) <= 15
+    with tracking.address_of_process(tracking_uri):
+        kept = mlflow.artifacts.load_dict(f"runs:/{run_id}/{tracking.CONFIG_FILE}")
+    assert kept["model"]["mlp_dims"] == list(run.config.model.mlp_dims)
     assert params["features.heads"].startswith("[{'name': 'repin'")
     assert client.get_run(run_id).info.run_name == "2017-03-02 challenger"
-    assert tracking.open_run(client, run, "baseline", "popularity ranking") != run_id
+    baseline = tracking.open_run(client, run, "baseline", "popularity ranking")
+    assert baseline != run_id
+    for _ in range(2):
+        tracking.copy_params(client, run_id, baseline)
+    assert client.get_run(baseline).data.params == params
+    tracking.copy_params(client, "0" * 32, baseline)  # deleted: it has none to give
 
 
 @pytest.mark.parametrize(

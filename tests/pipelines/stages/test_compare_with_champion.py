@@ -75,7 +75,10 @@ def test_both_sides_are_logged_once_under_the_same_names(tmp_path: Path, trackin
     assert len(client.search_runs([experiment.experiment_id])) == 2
     challenger, baseline = (client.get_run(id_) for id_ in ids[0])
     assert challenger.info.run_id == model.mlflow_run_id
+    change = judged.comparison.target.relative_change
+    decision = {"change": change.value, "low": change.low, "high": change.high}
     assert challenger.data.metrics == {
+        **{f"decision/{k}_percent": pytest.approx(100 * v) for k, v in decision.items()},
         "holdout/repin_volume_at_3": 1.8,
         "serving/latency_p50_ms": 4.0,
         "serving/latency_p99_ms": 6.0,
