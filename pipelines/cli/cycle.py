@@ -180,9 +180,9 @@ def _say_baselines(judgement: Judgement) -> None:
 
 def _finish(run: ResolvedRun, settings: Settings) -> None:
     """Run every stage after the first one, and print what came out."""
-    from pipelines.alerts.compose import alert_on_failure
     from pipelines.alerts.next_step import what_was_promoted
     from pipelines.alerts.outcomes import kept_outcome
+    from pipelines.stages.breaking import tell_failure
     from pipelines.stages.runner import read_artifact, run_stage
 
     for name in STAGES[1:]:
@@ -190,7 +190,7 @@ def _finish(run: ResolvedRun, settings: Settings) -> None:
             with quiet_mlflow():
                 run_stage(name, run.run_uri)
         except HomefeedError as error:
-            alert_on_failure(run.run_uri, settings, name, str(error))
+            tell_failure(run.run_uri, settings, name, str(error))
             raise
         if name == "check_snapshot":
             for each in read_artifact(run.run_uri, name, DataReport).warnings:

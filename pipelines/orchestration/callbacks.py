@@ -62,17 +62,18 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
 
     Airflow sees the whole run, so this also hears of a killed worker and of a run that timed out.
     """
-    from pipelines.alerts.compose import alert_on_failure, alert_on_unresolved
+    from pipelines.alerts.compose import alert_on_unresolved
     from pipelines.alerts.lost_races import is_told_by_another
     from pipelines.alerts.next_step import after_lost_start
     from pipelines.contracts.judged.alert import NextStep
+    from pipelines.stages.breaking import tell_failure
 
     ti: Any = context.get("ti")
     settings, reason = Settings(), str(context.get("reason", ""))
     resolved = ti.xcom_pull(task_ids="resolve_run") if ti else None
     if resolved:
         since = getattr(ti, "start_date", None)
-        alert_on_failure(resolved["run_uri"], settings, ti.task_id, reason, since)
+        tell_failure(resolved["run_uri"], settings, ti.task_id, reason, since)
         return
     left = ti.xcom_pull(task_ids="resolve_run", key=FAILURE_KEY) if ti else None
     message, next_step = "", after_lost_start(settings)

@@ -4,6 +4,7 @@ Not for the registry (`pipelines.registry.registry`) nor for the training curves
 """
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,13 +13,14 @@ from urllib.parse import urlsplit
 
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.errors import ConfigurationError, HomefeedError
 from pipelines.contracts.mlflow_errors import make_once, translated_outages
 from pipelines.registry.patient import patient
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+log = logging.getLogger(__name__)
 OWN_REGISTRY = "reproduction.db"
 """File of the registry that a rebuilt cycle has to itself (`pipelines.reproduction`); no server."""
 
@@ -32,6 +34,8 @@ COMPARED = (
 )
 """The parameters of a run. MLflow shows each that differs between two runs, so they are few; the
 artifact CONFIG_FILE has all options."""
+FAILURE = "failure"
+"""The tag of a failed cycle's run that says why; '' where a later attempt went on."""
 DESCRIPTION = "mlflow.note.content"
 """The tag that MLflow shows as a run's description, in Markdown."""
 
@@ -137,7 +141,39 @@ def open_run(client: "MlflowClient", run: ResolvedRun, side: str, label: str) ->
             lambda: next(iter(client.search_runs([experiment_id], query, max_results=1)), None),
             lambda: client.create_run(experiment_id, tags=tags, run_name=name),
         )
+        if found.info.status == "FAILED":  # a failed attempt was told, and this one goes on
+            client.update_run(found.info.run_id, status="RUNNING")
+            client.set_tag(found.info.run_id, FAILURE, "")
         return found.info.run_id
+
+
+def end_failed(run: ResolvedRun, reason: str) -> None:
+    """End the MLflow runs of a broken cycle that are open still, with the reason.
+
+    Where MLflow does not answer they stay open: it must not keep anybody from being told.
+
+    Args:
+        run: The cycle.
+        reason: One sentence.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with giving_up_after(5):
+        try:
+            client = connect(run.tracking_uri)
+            with translated_outages(run.tracking_uri):
+                _end_open_runs(client, run, reason)
+        except (HomefeedError, MlflowException) as error:
+            log.warning("the cycle's MLflow runs stay open: %s", error)
+
+
+def _end_open_runs(client: "MlflowClient", run: ResolvedRun, reason: str) -> None:
+    if (experiment := client.get_experiment_by_name(run.experiment)) is None:
+        return
+    query = f"tags.homefeed_run_id = '{run.run_id}' and attributes.status = 'RUNNING'"
+    for found in client.search_runs([experiment.experiment_id], query):
+        client.set_tag(found.info.run_id, FAILURE, reason[:5000])
+        client.set_terminated(found.info.run_id, "FAILED")
 
 
 def experiment_of(client: "MlflowClient", run_id: str) -> str:
