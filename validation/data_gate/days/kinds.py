@@ -96,7 +96,7 @@ _KINDS = {
     "busiest_pin": _CONCENTRATION,
     "centre": Kind("amount", day_floor=2.0, run_floor=1.3, critical=3.0, spread=4.0),  # hours
     "never_seen": Kind("share", day_floor=0.15, run_floor=0.08, critical=0.3),
-    "tells": Kind("amount", day_floor=0.1, run_floor=0.02, critical=0.1),
+    "tells": Kind("amount", day_floor=0.1, run_floor=0.006, critical=0.1),
     "pin_repeated": _RARE,
     "place_repeated": _RARE,
     "acted_upon_before": _RARE,
