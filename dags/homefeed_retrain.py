@@ -27,6 +27,8 @@ promotion (77), bad configuration (78) and bad usage (64) fail at once. Clearing
 stage that has published returns what it published, and is run again only if its inputs have changed
 or a file that it published is gone. A promotion that a person has rolled back is not made again.
 
+**On call**: `docs/runbook.md` has a section for each kind of alert and each exit code.
+
 The asset `homefeed/champion` is updated by a run that promoted, and by no other.
 """
 

@@ -1,0 +1,55 @@
+"""docs/runbook.md has a section for each kind of alert and each exit code, and each is provoked."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli.main import WRONG_USAGE
+from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.judged.alert import AlertKind
+from support.commands import parse
+
+PARTS = ("What it means.", "How to look.", "What to do.", "How to know that it worked.")
+PROVOKED = re.compile(r"^Provoked by: `(tests/[\w/]+\.py)::(test_\w+)`$", re.MULTILINE)
+BLOCK = re.compile(r"^```\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BY_SIGNAL = {137, 143}
+"""How a shell tells of SIGKILL and SIGTERM."""
+
+
+@pytest.fixture
+def sections(repository: Path) -> dict[str, str]:
+    """The sections by their headings."""
+    text = (repository / "docs" / "runbook.md").read_text()
+    return dict(part.split("\n", 1) for part in text.split("\n## ")[1:])
+
+
+def codes(kind: type[HomefeedError] = HomefeedError) -> set[int]:
+    return {kind.exit_code}.union(*(codes(each) for each in kind.__subclasses__()))
+
+
+def test_every_alert_and_every_exit_code_has_a_section(sections: dict[str, str]) -> None:
+    wanted = [f"Alert: {kind.value}" for kind in AlertKind]
+    wanted += [f"Exit code {code}" for code in sorted({WRONG_USAGE, *codes(), *BY_SIGNAL})]
+    assert list(sections) == wanted
+
+
+def test_every_section_says_all_and_names_the_test_that_provokes_it(
+    sections: dict[str, str], repository: Path
+) -> None:
+    for name, text in sections.items():
+        places = [text.find(f"**{part}**") for part in PARTS]
+        assert -1 not in places and places == sorted(places), name
+        (provoked,) = PROVOKED.findall(text)
+        path, test = provoked
+        assert f"def {test}(" in (repository / path).read_text(), name
+
+
+def test_every_command_is_understood(sections: dict[str, str]) -> None:
+    lines = [line for text in sections.values() for block in BLOCK.findall(text)
+             for line in block.splitlines()]  # fmt: skip
+    assert len(lines) >= 4
+    for line in lines:
+        assert shlex.split(line)[0] == ".venv/bin/homefeed"
+        assert parse(line.removeprefix(".venv/bin/")).info_name
