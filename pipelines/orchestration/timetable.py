@@ -2,7 +2,8 @@
 
 Cron cannot say "every 14 days", and Airflow's own delta timetables snap to the epoch or drift after
 an outage. Here a cycle is due at `start + k * period` and at no other instant. Only what Airflow
-documents for a timetable is used. Not for deciding a cycle's as_of, which the DAG's first task does
+documents for a timetable is used. Not for computing due instants
+(`pipelines.orchestration.grid`) nor for deciding a cycle's as_of, which the DAG's first task does
 from the interval given here, nor whether a cycle is too late to be run
 (`pipelines.orchestration.missed`).
 """
@@ -16,6 +17,7 @@ from pendulum import DateTime
 from pendulum import instance as to_pendulum
 
 from pipelines.contracts.time import DAY_MS
+from pipelines.orchestration.grid import TICK, Grid
 from pipelines.settings import Settings
 
 FIRST_LATENESS_S = 3600.0
@@ -29,10 +31,6 @@ next date. Without the hour, a scheduler that looks a second late would lose the
 def utc_now() -> datetime:
     """Return this instant; tests replace it."""
     return datetime.now(UTC)
-
-
-TICK = timedelta(microseconds=1)
-"""The smallest step of an instant: what is a tick later is after it."""
 
 
 class GridTimetable(Timetable):
@@ -93,22 +91,19 @@ class GridTimetable(Timetable):
 
     def due_at_or_after(self, instant: datetime) -> DateTime:
         """Return the first due instant that is not before the given one."""
-        # timedelta's own floor division is exact; a float quotient would be off by one near a hit.
-        elapsed = standard_utc(instant) - self.start
-        return self._due(-(-elapsed // self.period))
+        return to_pendulum(self._grid.at_or_after(standard_utc(instant)), tz="UTC")
 
     def due_before(self, instant: datetime) -> DateTime:
         """Return the last due instant that is before the given one."""
-        return self._due(-(-(standard_utc(instant) - self.start) // self.period) - 1)
+        return to_pendulum(self._grid.before(standard_utc(instant)), tz="UTC")
 
     def due_between(self, after: datetime, before: datetime) -> tuple[datetime, ...]:
         """Return the due instants between two others, which are left out, oldest first."""
-        first = -(-(standard_utc(after) + TICK - self.start) // self.period)
-        end = -(-(standard_utc(before) - self.start) // self.period)
-        return tuple(self.start + number * self.period for number in range(first, end))
+        return self._grid.between(standard_utc(after), standard_utc(before))
 
-    def _due(self, number: int) -> DateTime:
-        return to_pendulum(self.start + number * self.period, tz="UTC")
+    @property
+    def _grid(self) -> Grid:
+        return Grid(self.start, self.period)
 
     def _interval_before(self, due: DateTime) -> DataInterval:
         return DataInterval(to_pendulum(standard_utc(due) - self.period, tz="UTC"), due)
