@@ -17,6 +17,7 @@ from pipelines.cli import cycle, gate, history, ingest, local, registry, snapsho
 from pipelines.cli import log as event_log
 from pipelines.cli.estimate import estimate
 from pipelines.cli.gc import gc
+from pipelines.cli.look.status import status
 from pipelines.cli.recipes import anchor, recipe
 from pipelines.cli.reproduce import reproduce
 from pipelines.cli.say import SafeFormatter, complain
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.add_typer(cycle.app)
 app.add_typer(registry.app)
 app.command(context_settings=PASS_ON)(train)
+app.command()(status)
 app.command()(estimate)
 app.command()(gc)
 app.command()(reproduce)

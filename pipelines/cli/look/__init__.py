@@ -1,0 +1,1 @@
+"""`homefeed status`, `doctor` and `open`: looks at a deployment, and changes nothing."""

@@ -1,0 +1,1 @@
+"""What a deployment is like now: status, faults, addresses. Reads for a person, changes nothing."""

@@ -1,0 +1,38 @@
+"""Where a deployment can be looked at, without the passwords that an address may hold.
+
+Tested in tests/pipelines/overview/test_addresses.py.
+"""
+
+from urllib.parse import urlsplit, urlunsplit
+
+from pipelines import storage
+from pipelines.alerts.links import airflow_link
+from pipelines.settings import Settings
+
+NO_AIRFLOW_RUN = "command line"
+"""The trigger of a cycle that no Airflow ran; its page in Airflow is that of the DAG."""
+
+
+def addresses_of(settings: Settings) -> tuple[tuple[str, str], ...]:
+    """Return (label, address) pairs of all that a person can open."""
+    return (
+        ("Airflow", airflow_address(settings)),
+        ("MLflow", without_password(settings.tracking_uri)),
+        ("Workspace", storage.to_uri(settings.workspace_location)),
+        ("Event log", storage.to_uri(settings.event_log_location)),
+    )
+
+
+def airflow_address(settings: Settings) -> str:
+    """Return the address of the DAG's page."""
+    return without_password(airflow_link(NO_AIRFLOW_RUN, settings))
+
+
+def without_password(address: str) -> str:
+    """Return an address with `***` in place of the user and password that stand in it."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return address.rpartition("@")[2]
+    account, at, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"***@{host}")) if at and account else address

@@ -1,0 +1,216 @@
+"""How a deployment is doing: what is there is told, whatever else cannot be reached."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines import storage
+from pipelines.alerts.compose import compose_failure
+from pipelines.alerts.outcomes import kept_outcome
+from pipelines.alerts.transports import AlertDeliveryError, deliver
+from pipelines.contracts.artifacts import ResolvedRun
+from pipelines.contracts.errors import ConfigurationError, TrackingUnavailableError
+from pipelines.contracts.judgement import Decision, Promotion
+from pipelines.contracts.run_layout import StageFailure, failure_uri, lost_race_uri, manifest_uri
+from pipelines.overview.facts import Status
+from pipelines.overview.status import read_status
+from pipelines.overview.text import lines_of
+from pipelines.registry import tracking
+from pipelines.settings import Settings
+from support.judgements import CHAMPION, make_judgement, told
+from support.registered import promote_bundle
+from support.runs import make_run, save_artifact, save_run
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+DAY = datetime(2017, 6, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, unused_url: str) -> Settings:
+    return Settings(home=str(tmp_path), tracking_uri=unused_url, registered_model="test_ranker")
+
+
+def look(settings: Settings, num: int = 5) -> tuple[Status, list[type[Exception]], list[str]]:
+    status, errors = read_status(settings, NOW, num)
+    return status, [type(error) for error in errors], list(lines_of(status))
+
+
+def failure_of(run: ResolvedRun, stage: str, error_class: str = "DataGateFailedError") -> Any:
+    return StageFailure(
+        stage=stage,
+        error_class=error_class,
+        message="rows are missing",
+        exit_code=65,
+        is_retryable=False,
+        occurred_at=run.as_of,
+    )
+
+
+def save_verdict(run: ResolvedRun, has_outcome: bool = True) -> None:
+    save_run(run)
+    for stage in ("build_snapshot", "check_snapshot", "train_challenger", "train_anchor", "alert"):
+        save_artifact(run, stage, run)
+    judgement = make_judgement(Decision.REJECT)
+    if has_outcome:
+        judgement = judgement.model_copy(update={"outcome": told(judgement)})
+    save_artifact(run, "compare_with_champion", judgement)
+    promotion = Promotion(
+        decision=Decision.REJECT,
+        is_promoted=False,
+        champion_before=CHAMPION,
+        champion_after=CHAMPION,
+        reason="It is so.",
+        history_uri=None,
+    )
+    save_artifact(run, "promote_challenger", promotion)
+
+
+def test_a_workspace_with_nothing_is_none_yet(settings: Settings) -> None:
+    status, errors, lines = look(settings)
+    assert errors == [TrackingUnavailableError]
+    assert status.has_workspace is False and status.cycles == () and status.alerts == ()
+    assert any(line.startswith("cycles: none yet; there is no workspace at") for line in lines)
+    assert "champion: not known; MLflow could not be asked" in lines
+    assert status.next_due == datetime(2026, 3, 2, 6, tzinfo=UTC)
+    assert any(line.startswith("next due: 2026-03-02 06:00 UTC, in 1.2 days") for line in lines)
+    assert dict(status.addresses)["MLflow"] == settings.tracking_uri
+
+
+@pytest.mark.parametrize("has_outcome", [True, False])
+def test_a_verdict_is_told_in_the_words_of_its_outcome(
+    settings: Settings, tmp_path: Path, has_outcome: bool
+) -> None:
+    run = make_run(tmp_path, champion=CHAMPION)
+    save_verdict(run, has_outcome)
+    status, _, lines = look(settings)
+    [cycle] = status.cycles
+    assert cycle.state == "judged" and cycle.next_stage == ""
+    judgement = make_judgement(Decision.REJECT)
+    if has_outcome:
+        judgement = judgement.model_copy(update={"outcome": told(judgement)})
+    outcome = kept_outcome(run, judgement, settings)
+    assert cycle.outcome == outcome
+    start = lines.index(f"2017-03-02  {outcome.decision}: {outcome.title}")
+    assert lines[start + 1 : start + 4] == [
+        f"  {outcome.number}",
+        f"  {outcome.why}",
+        "  this cycle promoted nothing",
+    ]
+
+
+def test_the_newest_come_first_and_one_that_broke_says_where(
+    settings: Settings, tmp_path: Path
+) -> None:
+    days = [DAY + timedelta(days=14 * number) for number in range(4)]
+    runs = [make_run(tmp_path, as_of=day, run_id=f"{day:%Y-%m-%d}-x") for day in days]
+    for run in runs:
+        save_run(run)
+    storage.write_model(
+        failure_uri(runs[3].run_uri, "check_snapshot"), failure_of(runs[3], "check_snapshot")
+    )
+    storage.write_bytes(manifest_uri(runs[2].run_uri, "resolve_run"), b"{}")
+    status, _, lines = look(settings, num=3)
+    assert [cycle.run_id for cycle in status.cycles] == [run.run_id for run in runs[:0:-1]]
+    assert [cycle.state for cycle in status.cycles] == ["broken", "not readable", "not ended"]
+    assert "cycles: the newest 3 of 4, newest first" in lines
+    assert "2017-07-24  broke in check_snapshot, 2017-07-24 00:00 UTC" in lines
+    assert "  DataGateFailedError: rows are missing" in lines
+    assert f"{runs[2].run_id}  cannot be read" in lines
+    assert "2017-06-26  has not ended; the next stage is build_snapshot" in lines
+
+
+def test_an_attempt_that_met_another_one_breaks_nothing(settings: Settings, tmp_path: Path) -> None:
+    run = save_run(make_run(tmp_path))
+    lost = failure_of(run, "build_snapshot", "LostRaceError")
+    storage.write_model(lost_race_uri(run.run_uri, lost.stage), lost)
+    [cycle] = look(settings)[0].cycles
+    assert cycle.state == "not ended" and cycle.failure is None
+
+
+def test_of_one_day_the_cycle_that_began_last_comes_first(
+    settings: Settings, tmp_path: Path
+) -> None:
+    for name, hours in (("b", 1), ("a", 2), ("c", 0)):
+        begun = NOW + timedelta(hours=hours)
+        run = make_run(tmp_path, run_id=f"2017-03-02-{name}", as_of=begun)
+        save_run(run)  # which ends at its as_of
+    assert [cycle.run_id[-1] for cycle in look(settings, num=2)[0].cycles] == ["a", "b"]
+
+
+def test_an_alert_names_the_transports_that_lack_it(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = save_run(make_run(tmp_path))
+    failure = failure_of(run, "check_snapshot")
+    alert = compose_failure(failure, run, settings, failure.stage)
+    there = settings.model_copy(update={"alert_transports": ("outbox", "slack")})
+
+    def refuse(*_: object) -> None:
+        raise AlertDeliveryError("down")
+
+    monkeypatch.setattr(
+        "pipelines.alerts.transports._TRANSPORTS", {"slack": refuse, "outbox": refuse}
+    )
+    with pytest.raises(AlertDeliveryError):
+        deliver(alert, there)
+    status, _, lines = look(there)
+    [found] = status.alerts
+    assert (found.title, found.delivered_to) == (alert.title, ("outbox",))
+    assert found.not_delivered_to == ("slack",)
+    assert storage.exists(found.text_uri)
+    [line] = [line for line in lines if alert.title in line]
+    assert "; not delivered by slack" in line
+
+
+def test_a_bad_schedule_hides_nothing_else(settings: Settings, tmp_path: Path) -> None:
+    save_verdict(make_run(tmp_path))
+    bad = settings.model_copy(update={"schedule_start": "Monday"})
+    status, errors, lines = look(bad)
+    assert status.next_due is None and len(status.cycles) == 1
+    assert errors == [ConfigurationError, TrackingUnavailableError]
+    assert any("not found out: MLflow at" in line for line in lines)
+
+
+def test_a_workspace_in_an_object_store_is_read(
+    settings: Settings, tmp_path: Path, s3_uri: str
+) -> None:
+    there = settings.model_copy(update={"workspace": s3_uri})
+    assert look(there)[0].has_workspace is False
+    run = make_run(tmp_path, workspace_uri=s3_uri, champion=CHAMPION)
+    save_verdict(run)
+    alert = compose_failure(failure_of(run, "alert"), run, there, "alert")
+    deliver(alert, there)
+    status, errors, _ = look(there)
+    assert errors == [TrackingUnavailableError]
+    assert [cycle.state for cycle in status.cycles] == ["judged"]
+    assert [each.title for each in status.alerts] == [alert.title]
+    assert abs(status.alerts[0].written_at - datetime.now(UTC)) < timedelta(minutes=5)
+
+
+@pytest.mark.services
+def test_the_champion_is_the_registrys_or_the_historys_where_that_is_out_of_reach(
+    tmp_path: Path, tracking_uri: str, settings: Settings
+) -> None:
+    name = f"status_{tmp_path.name}"
+    there = settings.model_copy(update={"tracking_uri": tracking_uri, "registered_model": name})
+    status, errors, lines = look(there)
+    assert errors == [] and "champion: none yet" in lines
+    client = tracking.connect(tracking_uri)
+    places = {"tracking_uri": tracking_uri, "registered_model": name, "experiment": name}
+    run = make_run(tmp_path, as_of=NOW - timedelta(days=20), **places)
+    promote_bundle(client, run, tmp_path, NOW - timedelta(days=19))
+    served = (
+        f"champion: {name} v1, as_of 2026-02-09, 20.0 days old, serves since 2026-02-10 00:00 UTC"
+    )
+    status, errors, lines = look(there)
+    assert errors == [] and lines[0] == served and status.champion.is_confirmed
+    apart = there.model_copy(update={"tracking_uri": settings.tracking_uri})
+    status, errors, lines = look(apart)
+    assert errors == [TrackingUnavailableError]
+    assert lines[0] == f"{served} by the history; MLflow could not be asked"
+    storage.remove(f"{run.workspace_uri}/history")
+    status, errors, lines = look(there)
+    assert errors == [] and status.champion.model is not None
+    assert "v1 serves, and the history that no" in lines[1]
