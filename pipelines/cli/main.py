@@ -17,6 +17,8 @@ from pipelines.cli import cycle, gate, history, ingest, local, registry, snapsho
 from pipelines.cli import log as event_log
 from pipelines.cli.estimate import estimate
 from pipelines.cli.gc import gc
+from pipelines.cli.look.doctor import doctor
+from pipelines.cli.look.open import open_
 from pipelines.cli.look.status import status
 from pipelines.cli.recipes import anchor, recipe
 from pipelines.cli.reproduce import reproduce
@@ -35,6 +37,8 @@ app.add_typer(cycle.app)
 app.add_typer(registry.app)
 app.command(context_settings=PASS_ON)(train)
 app.command()(status)
+app.command()(doctor)
+app.command(name="open")(open_)
 app.command()(estimate)
 app.command()(gc)
 app.command()(reproduce)

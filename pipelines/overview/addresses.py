@@ -3,7 +3,7 @@
 Tested in tests/pipelines/overview/test_addresses.py.
 """
 
-from urllib.parse import urlsplit, urlunsplit
+import re
 
 from pipelines import storage
 from pipelines.alerts.links import airflow_link
@@ -11,6 +11,7 @@ from pipelines.settings import Settings
 
 NO_AIRFLOW_RUN = "command line"
 """The trigger of a cycle that no Airflow ran; its page in Airflow is that of the DAG."""
+_ACCOUNT = re.compile(r"(?<=://)(?!/)[^\s?#]*@")
 
 
 def addresses_of(settings: Settings) -> tuple[tuple[str, str], ...]:
@@ -28,11 +29,9 @@ def airflow_address(settings: Settings) -> str:
     return without_password(airflow_link(NO_AIRFLOW_RUN, settings))
 
 
-def without_password(address: str) -> str:
-    """Return an address with `***` in place of the user and password that stand in it."""
-    try:
-        parts = urlsplit(address)
-    except ValueError:
-        return address.rpartition("@")[2]
-    account, at, host = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"***@{host}")) if at and account else address
+def without_password(text: str) -> str:
+    """Return a text with `***` in place of the user and password in each address in it.
+
+    Of an address that is broken rather too much is left out than too little.
+    """
+    return _ACCOUNT.sub("***@", text)

@@ -49,6 +49,27 @@ def newest_cycles(
     return tuple(found[:num])
 
 
+def newest_page(workspace_uri: str, names: list[str], settings: Settings) -> str:
+    """Return the address of the newest verdict page that is still there; '' if there is none.
+
+    Args:
+        workspace_uri: The workspace.
+        names: Its runs, the newest day first (`run_names`).
+        settings: Addresses for the links of older cycles.
+
+    Raises:
+        HomefeedError: the storage failed.
+    """
+    for day in dict.fromkeys(name[:_DAY] for name in names):
+        same_day = [name for name in names if name[:_DAY] == day]
+        for cycle in newest_cycles(workspace_uri, same_day, settings, len(same_day)):
+            pages = cycle.outcome.links[:1] if cycle.outcome else ()
+            for _, uri in pages:
+                if storage.exists(uri):
+                    return uri
+    return ""
+
+
 def _cycle(run_uri: str, name: str, settings: Settings) -> Cycle:
     try:
         return _read(run_uri, name, settings)

@@ -12,7 +12,9 @@ from pipelines.settings import Settings
         ("http://127.0.0.1:5000/a?b#c", "http://127.0.0.1:5000/a?b#c"),
         ("https://me:secret@host:5000/x", "https://***@host:5000/x"),
         ("https://token@host", "https://***@host"),
-        ("http://me:secret@[broken", "[broken"),
+        ("http://me:secret@[broken", "http://***@[broken"),
+        ("http://me:sec/ret@host", "http://***@host"),
+        ("('http://me:secret@host', 1)", "('http://***@host', 1)"),
         ("file:///a@b/c", "file:///a@b/c"),
     ],
 )

@@ -1,0 +1,63 @@
+"""`homefeed open`: the newest verdict page, or the pages of Airflow or MLflow, in a browser.
+
+Tested in tests/pipelines/cli/look/test_open.py.
+"""
+
+import os
+import sys
+import webbrowser
+from typing import Annotated, Literal
+
+import typer
+
+from pipelines import storage
+from pipelines.cli.say import complain, say
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.overview.addresses import airflow_address, without_password
+from pipelines.overview.cycles import newest_page, run_names
+from pipelines.settings import Settings
+
+
+def open_(
+    what: Annotated[
+        Literal["page", "airflow", "mlflow"],
+        typer.Argument(help="The newest verdict page, or a server's pages."),
+    ] = "page",
+    only_print: Annotated[bool, typer.Option("--print", help="Only print the address.")] = False,
+) -> None:
+    """Open the newest verdict page, Airflow or MLflow, and print the address.
+
+    Where there is no display, the address is only printed; the exit code is 0 then too.
+    """
+    settings = Settings()
+    address = {
+        "page": _newest_page,
+        "airflow": airflow_address,
+        "mlflow": lambda of: without_password(of.tracking_uri),
+    }[what](settings)
+    say(address)
+    if only_print or not _has_display():
+        return
+    try:
+        is_open = webbrowser.open(address)
+    except webbrowser.Error:
+        is_open = False
+    if not is_open:
+        complain("no browser could be started; open the address above yourself")
+
+
+def _newest_page(settings: Settings) -> str:
+    workspace_uri = storage.to_uri(settings.workspace_location)
+    page = newest_page(workspace_uri, run_names(workspace_uri), settings)
+    if not page:
+        raise ConfigurationError(
+            f"no cycle of workspace {workspace_uri} has a verdict page; expected one that was "
+            f"judged; see what is going on with `homefeed status`, or set HOMEFEED_WORKSPACE"
+        )
+    return page
+
+
+def _has_display() -> bool:
+    """Return whether a window can be shown: a browser for terminals would take this one."""
+    names = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
+    return sys.platform in ("darwin", "win32") or any(map(os.environ.get, names))

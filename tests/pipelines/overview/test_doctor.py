@@ -1,0 +1,172 @@
+"""What is wrong with a deployment is found before a cycle finds it, and no secret is shown."""
+
+import http.server
+import json
+import os
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from pipelines import storage
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.local.ports import Ports
+from pipelines.overview import doctor, machine
+from pipelines.overview.diagnosis import Diagnosis, Disk, lines_of
+from pipelines.overview.machine import read_versions
+from support.worlds import write_planted_world
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path: Path, unused_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("HOMEFEED_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
+    monkeypatch.setenv("HOMEFEED_TRACKING_URI", unused_url)
+    monkeypatch.setenv("HOMEFEED_RECIPE", "smoke")
+
+
+def wrong_of(found: Diagnosis) -> dict[str, str]:
+    return {check.what: check.said for check in found.checks if not check.is_good}
+
+
+@pytest.fixture
+def airflow() -> Iterator[tuple[str, dict]]:
+    """A server that answers as Airflow's health page does, and what it says."""
+    told: dict = {"metadatabase": {"status": "healthy"}, "scheduler": {"status": "healthy"}}
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(told).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", told
+        server.shutdown()
+
+
+def test_what_a_cycle_would_refuse_is_said_with_what_to_change() -> None:
+    found = doctor.diagnose(NOW)
+    wrong = wrong_of(found)
+    assert set(wrong) == {"event log", "MLflow answers"}
+    assert "set HOMEFEED_EVENT_LOG" in wrong["event log"]
+    assert "correct HOMEFEED_TRACKING_URI" in wrong["MLflow answers"]
+    assert found.wrong == tuple(wrong.values())
+    lines = list(lines_of(found))
+    assert [f"wrong: {each}" for each in found.wrong] == lines[-2:]
+    assert any("the first cycle will make it" in line for line in lines)
+
+
+@pytest.mark.services
+def test_a_sound_deployment_has_nothing_wrong(
+    tmp_path: Path, tracking_uri: str, airflow: tuple[str, dict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_planted_world(tmp_path / "event_log")
+    url, told = airflow
+    monkeypatch.setenv("HOMEFEED_AIRFLOW_URL", url)
+    monkeypatch.setenv("HOMEFEED_TRACKING_URI", tracking_uri)
+    monkeypatch.setenv("HOMEFEED_REGISTERED_MODEL", f"doctor_{tmp_path.name}")
+    found = doctor.diagnose(NOW)
+    assert found.wrong == (), found.wrong
+    assert list(lines_of(found))[-1] == "nothing is wrong"
+    assert not (tmp_path / "workspace").exists()
+    told["scheduler"]["status"] = "unhealthy"
+    assert "scheduler is unhealthy" in wrong_of(doctor.diagnose(NOW))["Airflow answers"]
+
+
+def test_an_address_where_no_airflow_answers_is_wrong(
+    unused_url: str, airflow: tuple[str, dict]
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"no Airflow answers at http://\*\*\*@127"):
+        doctor.ask_airflow(unused_url.replace("//", "//me:hidden@"))
+    url, told = airflow
+    told.clear()
+    with pytest.raises(ConfigurationError, match="is not well"):
+        doctor.ask_airflow(url)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("SPARK_OPTIONS", '{"a.secret.key": "hidden", "a.memory": "3g"}', "'a.memory': '3g'"),
+        ("SPARK_OPTIONS", '{"a.secret.key": "hidden"', "HOMEFEED_SPARK_OPTIONS is '***'"),
+        ("TRACKING_URI", "http://me:hidden@host", "http://***@host"),
+        ("AIRFLOW_URL", "http://me:hidden@127.0.0.1:9", "http://***@127.0.0.1:9"),
+    ],
+)
+def test_no_secret_is_shown(
+    name: str, value: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"HOMEFEED_{name}", value)
+    found = doctor.diagnose(NOW)
+    lines = "\n".join(lines_of(found))
+    assert shown in lines and "hidden" not in lines
+    assert "hidden" not in found.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "what"),
+    [
+        ("RECIPE", "no_such_recipe", "recipe"),
+        ("SCHEDULE_START", "Monday", "schedule"),
+        ("WORKSPACE", "{home}/file/workspace", "workspace is writable"),
+    ],
+)
+def test_each_check_finds_its_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, what: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(f"HOMEFEED_{name}", value.format(home=tmp_path))
+    wrong = wrong_of(doctor.diagnose(NOW))
+    assert what in wrong and value.rpartition("/")[2] in wrong[what]
+
+
+def test_a_setting_that_is_refused_hides_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOMEFEED_CADENCE_DAYS", "-1")
+    found = doctor.diagnose(NOW)
+    [sentence] = found.wrong
+    assert sentence.startswith("HOMEFEED_CADENCE_DAYS is '-1'")
+    assert found.checks == () and found.disks
+    assert {each.package for each in found.versions} >= {"torch", "mlflow", "pyarrow"}
+
+
+def test_a_name_that_is_nearly_a_setting_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOMEFEED_TRAKING_URI", "x")
+    monkeypatch.setenv("HOMEFEED_RENDEZVOUS", "x")  # which is read elsewhere
+    [note] = [each for each in doctor.diagnose(NOW).notes if "is no setting" in each]
+    assert note.startswith("HOMEFEED_TRAKING_URI") and "HOMEFEED_TRACKING_URI is meant" in note
+
+
+def test_other_ports_of_the_local_services_are_noted(tmp_path: Path) -> None:
+    storage.write_model(storage.to_uri(tmp_path / "ports.json"), Ports(mlflow=5999))
+    assert any("last used http://127.0.0.1:5999" in each for each in doctor.diagnose(NOW).notes)
+
+
+def test_versions_are_held_against_the_tested_ones(tmp_path: Path) -> None:
+    constraints = tmp_path / "constraints.txt"
+    constraints.write_text("# a comment\nPyArrow==0.1\ngreat_expectations==1.24.1\n")
+    versions = {each.package: each for each in read_versions(constraints)}
+    assert versions["pyarrow"].tested == "0.1" and not versions["pyarrow"].is_as_tested
+    assert versions["great-expectations"].tested == "1.24.1"
+    assert versions["torch"].tested == "" and versions["torch"].is_as_tested
+    assert machine.find_constraints() is not None
+
+
+def test_a_full_disk_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Disk(path="/full", free_gib=0.4)
+    monkeypatch.setattr(doctor, "free_disks", lambda _: (full,))
+    assert doctor.diagnose(NOW).wrong[-1].startswith("0.4 GiB are free at /full; expected 1")
+
+
+def test_a_store_is_written_to_and_left_as_it_was(s3_uri: str) -> None:
+    assert doctor.try_writing(s3_uri) == "a file was written and deleted"
+    assert storage.list_names(s3_uri) == []
