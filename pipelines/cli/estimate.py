@@ -3,35 +3,47 @@
 Tested in tests/pipelines/cli/test_estimate.py.
 """
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
 from pipelines import storage
-from pipelines.cli.say import say
+from pipelines.cli.look.printing import AsJson, say_result
 from pipelines.contracts.judgement import Judgement, OffPolicyEstimate
 from pipelines.stages.runner import read_artifact
 
 
 def estimate(
     run: Annotated[str, typer.Option(help="URI or path of a judged cycle's run folder.")],
+    as_json: AsJson = False,
 ) -> None:
     """Show the offline estimates of a cycle: as compared, and from exploration requests."""
     judgement = read_artifact(storage.to_uri(run), "compare_with_champion", Judgement)
+    comparison = judgement.comparison
+    value = {
+        "challenger": comparison.challenger_model,
+        "baseline": comparison.baseline_label,
+        "target": comparison.target,
+        "num_requests": comparison.num_requests,
+        "estimates": judgement.estimates,
+    }
+    say_result(value, as_json, lambda: _lines_of(judgement))
+
+
+def _lines_of(judgement: Judgement) -> Iterator[str]:
     comparison, target = judgement.comparison, judgement.comparison.target
-    ours, theirs = comparison.challenger_model.label, comparison.baseline_label
-    say(f"{ours} against {theirs}:")
+    yield f"{comparison.challenger_model.label} against {comparison.baseline_label}:"
     if target is not None and target.baseline is not None and target.relative_change is not None:
         change = target.relative_change
-        say(
+        yield (
             f"{comparison.target_metric}: {target.challenger:.4f} against {target.baseline:.4f}, "
             f"{change.value:+.2%} ({change.low:+.2%} to {change.high:+.2%}), on all "
             f"{comparison.num_requests:,} requests, most with candidates that a model had chosen"
         )
-    for row in judgement.estimates:
-        say(_line(row))
+    yield from map(_line, judgement.estimates)
     if not judgement.estimates:
-        say("no requests with randomly drawn candidates: nothing else can be estimated")
+        yield "no requests with randomly drawn candidates: nothing else can be estimated"
 
 
 def _line(row: OffPolicyEstimate) -> str:

@@ -4,14 +4,17 @@ Both ask the registry too, and end with an error after what they know, where the
 Tested in tests/pipelines/cli/test_history.py.
 """
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from pipelines import storage
 from pipelines.alerts.commands import repair_command
+from pipelines.cli.look.printing import AsJson, say_result
 from pipelines.cli.say import say
+from pipelines.contracts.config import RecipeRef
 from pipelines.contracts.errors import DataContractError, HomefeedError
 from pipelines.contracts.time import parse_instant
 from pipelines.registry import history as record
@@ -27,21 +30,27 @@ app = typer.Typer(
 
 def serving(
     at: Annotated[str, typer.Option(help="Instant (ISO 8601, UTC); now by default.")] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Say which model was serving at an instant."""
     settings = Settings()
     instant = parse_instant(at, "--at") if at else datetime.now(UTC)
     workspace_uri, name = _workspace(settings), settings.registered_model
-    say(f"workspace: {workspace_uri}")
+    if not as_json:
+        say(f"workspace: {workspace_uri}")
     try:
         state = _look(settings, workspace_uri)
     except HomefeedError:
         known = record.load(workspace_uri, name)
-        say(_served(known, name, instant))
-        _say_begun(known)
+        entry, tail = _served(known, name, instant)
+        value = _served_value(workspace_uri, instant, entry, known)
+        say_result(value, as_json, lambda: (f"{_label(entry, known)}{tail}", *_begun_lines(known)))
         raise
     try:
-        say(_served(state.history, name, instant, state.unsettled))
+        known = state.history
+        entry, tail = _served(known, name, instant, state.unsettled)
+        value = _served_value(workspace_uri, instant, entry, known)
+        say_result(value, as_json, lambda: (f"{_label(entry, known)}{tail}",))
     finally:
         # Also where the history knows of none: "no champion yet" would hide one that serves.
         reconcile.require_agreement(state)
@@ -50,18 +59,20 @@ def serving(
 
 
 @app.callback()
-def history(context: typer.Context) -> None:
+def history(context: typer.Context, as_json: AsJson = False) -> None:
     """List every move of the champion, in the order in which they were made."""
     if context.invoked_subcommand is not None:
         return
     settings = Settings()
     workspace_uri = _workspace(settings)
     known = record.load(workspace_uri, settings.registered_model)
-    say(f"workspace: {workspace_uri}")
-    for _, entry in known.entries:
-        moved_at, label = f"{entry.moved_at:%Y-%m-%dT%H:%M:%SZ}", _label(entry, known)
-        say(f"{moved_at}  {entry.kind:9}  {label}  {entry.reason}")
-    _say_begun(known)
+    value = {
+        "workspace_uri": workspace_uri,
+        "moves": [entry for _, entry in known.entries],
+        "begun": known.pending.intent.entry if known.pending else None,
+        "damaged": known.damaged,
+    }
+    say_result(value, as_json, lambda: _history_lines(workspace_uri, known))
     reconcile.require_agreement(_look(settings, workspace_uri))
     if known.damaged:
         raise DataContractError(
@@ -114,8 +125,8 @@ def _look(settings: Settings, workspace_uri: str) -> reconcile.State:
 
 def _served(
     known: record.History, name: str, instant: datetime, unsettled: record.Move | None = None
-) -> str:
-    """Say what served at an instant.
+) -> tuple[record.HistoryEntry, str]:
+    """Return what served at an instant, and since when, as the end of a line about it.
 
     Args:
         known: The history.
@@ -125,9 +136,30 @@ def _served(
     """
     if unsettled is not None and unsettled.intent.entry.moved_at <= instant:
         entry, tail = unsettled.intent.entry, "; its outcome is not on record yet"
-        return f"{_label(entry, known)}, since its move of {entry.moved_at}{tail}"
+        return entry, f", since its move of {entry.moved_at}{tail}"
     entry = record.serving_at(known, name, instant)
-    return f"{_label(entry, known)}, since {entry.moved_at}"
+    return entry, f", since {entry.moved_at}"
+
+
+def _served_value(
+    workspace_uri: str, instant: datetime, entry: record.HistoryEntry, known: record.History
+) -> dict[str, Any]:
+    """Return what served at an instant, for programs."""
+    return {
+        "workspace_uri": workspace_uri,
+        "at": instant,
+        "serving": entry,
+        "recipe": _recipe_of(entry, known),
+        "begun": known.pending.intent.entry if known.pending else None,
+    }
+
+
+def _history_lines(workspace_uri: str, known: record.History) -> Iterator[str]:
+    yield f"workspace: {workspace_uri}"
+    for _, entry in known.entries:
+        moved_at, label = f"{entry.moved_at:%Y-%m-%dT%H:%M:%SZ}", _label(entry, known)
+        yield f"{moved_at}  {entry.kind:9}  {label}  {entry.reason}"
+    yield from _begun_lines(known)
 
 
 def _label(entry: record.HistoryEntry, known: record.History) -> str:
@@ -135,13 +167,19 @@ def _label(entry: record.HistoryEntry, known: record.History) -> str:
 
     A rollback records no recipe: the one of the model's promotion holds.
     """
-    made_by = [each.recipe for _, each in known.entries if each.model == entry.model]
-    recipe = next((f", recipe {found.label}" for found in made_by if found is not None), "")
+    found = _recipe_of(entry, known)
+    recipe = f", recipe {found.label}" if found is not None else ""
     return f"{entry.model.label} (as_of {entry.model.as_of:%Y-%m-%d}{recipe})"
 
 
-def _say_begun(known: record.History) -> None:
+def _recipe_of(entry: record.HistoryEntry, known: record.History) -> RecipeRef | None:
+    """Return the recipe that the model of a move was promoted by, or None."""
+    made_by = [each.recipe for _, each in known.entries if each.model == entry.model]
+    return next((found for found in made_by if found is not None), None)
+
+
+def _begun_lines(known: record.History) -> Iterator[str]:
     """Name the move that was begun and of which nobody has recorded what became of it."""
     if known.pending is not None:
         wanted = known.pending.intent.entry
-        say(f"begun and not ended: {wanted.kind} of {wanted.model.label} ({wanted.reason})")
+        yield f"begun and not ended: {wanted.kind} of {wanted.model.label} ({wanted.reason})"

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pipelines import storage
+from pipelines.cli.look.printing import AsJson, say_result
 from pipelines.cli.say import say, say_indented
 from pipelines.contracts.errors import SnapshotDamagedError
 from pipelines.settings import Settings
@@ -29,6 +30,7 @@ def show(
         ),
     ] = "",
     html: Annotated[str, typer.Option(help="File for the page with plots.")] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Show a snapshot's windows, rows, label rates, sequence lengths, sizes; or list them all."""
     from pipelines.snapshot_view import text
@@ -38,24 +40,23 @@ def show(
     workspace_uri = storage.to_uri(Settings().workspace_location)
     if not snapshot:
         found = published(workspace_uri)
-        for line in text.list_lines(found):
-            say(line)
-        say(f"{len(found)} snapshots in {workspace_uri}")
+        total = f"{len(found)} snapshots in {workspace_uri}"
+        say_result(found, as_json, lambda: (*text.list_lines(found), total))
         return
     one = find(snapshot, workspace_uri)
     with storage.local_copy(one.uri) as folder:
         facts = read_facts(one, folder)
-    for line in text.lines_of(facts):
-        say(line)
+    page: tuple[str, ...] = ()
     if html:
         from pipelines.snapshot_view.page import write_page
 
         write_page(facts, Path(html))
-        say(f"page: {Path(html).resolve()}")
+        page = (f"page: {Path(html).resolve()}",)
+    say_result(facts, as_json, lambda: (*text.lines_of(facts), *page))
 
 
 @app.command()
-def diff(one: Place, other: Place) -> None:
+def diff(one: Place, other: Place, as_json: AsJson = False) -> None:
     """Show what differs between two snapshots: settings, numbers, files, requests."""
     from pipelines.snapshot_view.difference import compare, lines_of
     from pipelines.snapshot_view.finding import find
@@ -64,8 +65,7 @@ def diff(one: Place, other: Place) -> None:
     first, second = find(one, workspace_uri), find(other, workspace_uri)
     with storage.local_copy(first.uri) as here, storage.local_copy(second.uri) as there:
         found = compare(first, here, second, there)
-    for line in lines_of(found):
-        say(line)
+    say_result(found, as_json, lambda: lines_of(found))
 
 
 @app.command()

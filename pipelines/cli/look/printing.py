@@ -27,8 +27,13 @@ def say_result(value: Any, as_json: bool, lines: Callable[[], Iterable[str]]) ->
         lines: Makes the lines for people; one that begins with a space belongs to the one before.
     """
     if as_json:
-        jsonable = to_jsonable_python(value, inf_nan_mode="null")
+        jsonable = to_jsonable_python(value, inf_nan_mode="null", fallback=_plain)
         typer.echo(json.dumps(jsonable, indent=2, allow_nan=False))
         return
     for line in lines():
         (say_indented if line.startswith(" ") else say)(line)
+
+
+def _plain(value: Any) -> Any:
+    """Return a number or an array of NumPy as Python's own; other foreign values as text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)

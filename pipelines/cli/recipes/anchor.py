@@ -3,12 +3,14 @@
 Tested in tests/pipelines/cli/recipes/test_anchor.py.
 """
 
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from pipelines import storage
+from pipelines.cli.look.printing import AsJson, say_result
 from pipelines.cli.say import say
 from pipelines.contracts.code_identity import code_digest
 from pipelines.recipes import make_recipe
@@ -21,20 +23,27 @@ Reason = Annotated[str, typer.Option(help="Why, in a sentence, for the record.")
 
 
 @app.command()
-def show() -> None:
+def show(as_json: AsJson = False) -> None:
     """List every change of the accepted recipe, oldest first; the last that counts holds now."""
     settings = Settings()
     workspace_uri = storage.to_uri(settings.workspace_location)
     entries = anchor.read(workspace_uri, settings.registered_model)
     in_force = anchor.in_force(workspace_uri, settings.registered_model)
+    value = {"entries": entries, "in_force": in_force[-1] if in_force else None}
+    say_result(value, as_json, lambda: _lines_of(settings.registered_model, entries, in_force))
+
+
+def _lines_of(
+    name: str, entries: Sequence[anchor.AnchorEntry], in_force: Sequence[anchor.AnchorEntry]
+) -> Iterator[str]:
     if not entries:
-        say(f"no recipe of {settings.registered_model} is accepted yet")
+        yield f"no recipe of {name} is accepted yet"
     for entry in entries:
-        name = _named(entry.recipe) if entry.recipe else "unknown"
+        recipe = _named(entry.recipe) if entry.recipe else "unknown"
         kind = entry.kind if entry in in_force else f"{entry.kind} (given up, does not count)"
-        say(f"{entry.set_at:%Y-%m-%dT%H:%M:%SZ}  {kind:9}  {name}  {entry.reason}")
+        yield f"{entry.set_at:%Y-%m-%dT%H:%M:%SZ}  {kind:9}  {recipe}  {entry.reason}"
     for each in in_force[-1].held if in_force else ():
-        say(f"on hold: {each.digest[:12]}  {_named(each.recipe)}: {each.reason}")
+        yield f"on hold: {each.digest[:12]}  {_named(each.recipe)}: {each.reason}"
 
 
 def _named(recipe: anchor.Recipe) -> str:

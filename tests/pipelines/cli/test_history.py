@@ -1,5 +1,6 @@
 """`homefeed serving`, `history` and `history repair`, as typed, with a real registry."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -158,3 +159,18 @@ def test_a_rollback_that_is_given_twice_says_that_it_is_done(run: ResolvedRun) -
     assert shown.exit_code == 0, shown.output
     assert "taken back already at 2026-03-09T00:00:00Z" in shown.output
     assert f"champion: {run.registered_model} v1" in shown.output
+
+
+def test_json_holds_moves_and_what_serves(run: ResolvedRun) -> None:
+    read = json.loads(homefeed("serving", "--json").stdout)
+    assert (read["serving"]["model"]["version"], read["serving"]["kind"]) == ("1", "rollback")
+    assert read["recipe"]["digest"] == run.config.recipe_digest
+    read = json.loads(homefeed("history", "--json").stdout)
+    assert read["workspace_uri"] == run.workspace_uri
+    assert [move["kind"] for move in read["moves"]] == ["promotion", "promotion", "rollback"]
+    assert read["moves"][2]["reason"] == FORGED
+    client = tracking.connect(run.tracking_uri)
+    client.set_registered_model_alias(run.registered_model, "champion", "2")
+    shown = homefeed("serving", "--json")
+    assert json.loads(shown.stdout)["serving"]["model"]["version"] == "1"
+    assert isinstance(shown.exception, RecordDisagreesError)

@@ -1,5 +1,6 @@
 """`homefeed snapshot`, as typed."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -97,3 +98,14 @@ def test_all_are_verified_and_the_damaged_one_is_named(workspace: Path) -> None:
     assert "1 of 2 snapshots are not as they were published" in str(found.exception)
     assert "shard-00001/timeline.arrow was altered: its sha256" in found.output
     assert homefeed("verify", names_of(workspace)[1]).exit_code == 0
+
+
+def test_json_holds_all_of_it(workspace: Path) -> None:
+    listed = json.loads(homefeed("show", "--json").stdout)
+    assert [each["as_of"][:10] for each in listed] == ["2017-03-02", "2017-03-01"]
+    newest, other = (each["uri"].rpartition("/")[2] for each in listed)
+    facts = json.loads(homefeed("show", newest, "--json").stdout)
+    assert facts["snapshot"]["digest"] == listed[0]["digest"]
+    both = json.loads(homefeed("diff", newest, other, "--json").stdout)
+    assert both["one"]["snapshot"] == facts["snapshot"]
+    assert both["other"]["snapshot"]["digest"] == listed[1]["digest"]

@@ -1,5 +1,6 @@
 """`homefeed anchor`: the accepted recipe, recipes on hold, and the noise of seeds."""
 
+import json
 import statistics
 from datetime import UTC, datetime
 from pathlib import Path
@@ -121,3 +122,11 @@ def test_seeds_are_measured_once_and_kept_for_the_recipe(
 def test_fewer_than_five_seeds_are_too_few_to_tell(workspace: str) -> None:
     assert "5" in run("seeds", "--run", "nowhere", "--num", "4")
     assert measured_deviation(workspace, smoke().recipe_digest, "repin_volume_at_3") is None
+
+
+def test_json_holds_the_entries(workspace: str) -> None:
+    assert json.loads(run("show", "--json")) == {"entries": [], "in_force": None}
+    run("set", "--recipe", "smoke", "--reason", "agreed")
+    read = json.loads(run("show", "--json"))
+    assert [entry["reason"] for entry in read["entries"]] == ["agreed"]
+    assert read["in_force"] == read["entries"][0]
