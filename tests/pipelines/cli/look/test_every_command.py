@@ -1,0 +1,86 @@
+"""Whatever is asked wrongly, of whichever command, is said without colours or a traceback."""
+
+import inspect
+import os
+import subprocess
+import sys
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from pipelines.cli.main import app
+
+FOREIGN = "no/such\nplace"
+LAUNCH = "from pipelines.cli.main import main; main()"
+"""Many commands in one process would share its logging; each has its own, as when typed."""
+WRONG = (64, 65, 75, 77, 78)
+CLICKS_WRONG_USAGE = 2
+"""Which `pipelines.cli.main` turns into 64 (tests/pipelines/cli/test_main.py)."""
+CONSTANT = {"local ui", "local retrain", "local down"}
+"""Commands that start or end services whatever they are given; they have tests of their own."""
+
+
+def leaves(command: Any, *words: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    inner = getattr(command, "commands", {})
+    if not inner or getattr(command, "invoke_without_command", False):
+        yield words, command
+    for name, each in inner.items():
+        yield from leaves(each, *words, name)
+
+
+LEAVES = dict(leaves(typer.main.get_command(app)))
+
+
+def value_of(annotation: Any) -> str:
+    """Return a value that the parser takes, and that names nothing."""
+    if typing.get_origin(annotation) is typing.Literal:
+        return str(typing.get_args(annotation)[0])
+    return "7" if annotation in (int, float) else FOREIGN
+
+
+def foreign(command: Any) -> list[str]:
+    """Return words that give each argument and each needed option such a value."""
+    kinds = typing.get_type_hints(inspect.unwrap(command.callback))
+    words = []
+    for parameter in command.params:
+        is_argument = parameter.param_type_name == "argument"
+        if is_argument or parameter.required or parameter.name in ("recipe", "as_of", "at"):
+            words += [] if is_argument else [parameter.opts[0]]
+            words.append(value_of(kinds.get(parameter.name)))
+    return words
+
+
+def ask(home: Path, *words: str) -> subprocess.CompletedProcess:
+    environment = {name: v for name, v in os.environ.items() if not name.startswith("HOMEFEED_")}
+    environment |= {"HOMEFEED_HOME": str(home), "HOMEFEED_TRACKING_URI": "http://127.0.0.1:9"}
+    command = [sys.executable, "-c", LAUNCH, *words]
+    return subprocess.run(
+        command, env=environment, cwd=home, capture_output=True, text=True, check=False
+    )
+
+
+def test_all_commands_are_seen() -> None:
+    names = {" ".join(words) for words in LEAVES}
+    assert {"status", "doctor", "open", "history", "history repair", "gate accept"} <= names
+    assert names >= CONSTANT
+
+
+@pytest.mark.parametrize("words", [words for words in LEAVES if " ".join(words) not in CONSTANT])
+def test_a_wrong_place_is_said_without_a_traceback(words: tuple[str, ...], tmp_path: Path) -> None:
+    done = ask(tmp_path, *words, *foreign(LEAVES[words]))
+    said = done.stdout + done.stderr
+    assert "Traceback" not in said, said
+    assert "\x1b" not in said
+    assert done.returncode in WRONG or (done.returncode == 0 and "open" not in words), said
+
+
+@pytest.mark.parametrize("words", LEAVES)
+def test_an_option_that_is_not_there_is_wrong_usage(words: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(app, [*words, "--no-such-option"])
+    assert done.exit_code == CLICKS_WRONG_USAGE or words == ("train",), done.output
+    assert "Traceback" not in done.output and "\x1b" not in done.output
