@@ -7,8 +7,6 @@ from datetime import UTC, datetime
 
 from pipelines.cli.look.printing import AsJson, say_result
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.overview.diagnosis import lines_of
-from pipelines.overview.doctor import diagnose
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -16,6 +14,9 @@ def doctor(as_json: AsJson = False) -> None:
 
     The exit code is 0 where nothing is wrong, and 78 otherwise. Secrets are never shown.
     """
+    from pipelines.overview.diagnosis import lines_of
+    from pipelines.overview.doctor import diagnose
+
     found = diagnose(datetime.now(UTC))
     say_result(found, as_json, lambda: lines_of(found))
     if found.wrong:

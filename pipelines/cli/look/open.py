@@ -14,7 +14,6 @@ from pipelines import storage
 from pipelines.cli.say import complain, say
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.overview.addresses import airflow_address, without_password
-from pipelines.overview.cycles import newest_page, run_names
 from pipelines.settings import Settings
 
 
@@ -47,6 +46,8 @@ def open_(
 
 
 def _newest_page(settings: Settings) -> str:
+    from pipelines.overview.cycles import newest_page, run_names
+
     workspace_uri = storage.to_uri(settings.workspace_location)
     page = newest_page(workspace_uri, run_names(workspace_uri), settings)
     if not page:

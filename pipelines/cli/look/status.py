@@ -9,8 +9,6 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.look.printing import AsJson, say_result
-from pipelines.overview.status import read_status
-from pipelines.overview.text import lines_of
 from pipelines.settings import Settings
 
 
@@ -23,6 +21,9 @@ def status(
     What can be found out is printed in any case. The exit code is 75 where MLflow or the workspace
     cannot be reached, 78 where a setting is wrong, and 0 otherwise.
     """
+    from pipelines.overview.status import read_status
+    from pipelines.overview.text import lines_of
+
     found, errors = read_status(Settings(), datetime.now(UTC), num)
     say_result(found, as_json, lambda: lines_of(found))
     if errors:
