@@ -35,11 +35,11 @@ class RenderedAlert:
     slack: str
 
 
-def render(alert: Alert) -> RenderedAlert:
+def render(alert: Alert, is_late: bool = False) -> RenderedAlert:
     """Return the alert as text, HTML and Slack's markup, in which all that it holds is escaped."""
     templates, shown = _templates(), _harmless(alert)
     # The subject is one line whatever the title holds: a line break would end the header.
-    subject = f"[homefeed] {shown.title}"
+    subject = f"[homefeed]{' (sent late)' if is_late else ''} {shown.title}"
     text = templates.get_template("alert.txt.j2").render(alert=shown)
     return RenderedAlert(
         subject=subject,

@@ -11,7 +11,7 @@ import smtplib
 
 from pipelines import storage
 from pipelines.alerts.rendering import RenderedAlert, render
-from pipelines.contracts.errors import ConfigurationError, TransientStorageError
+from pipelines.contracts.errors import ConfigurationError, HomefeedError, TransientStorageError
 from pipelines.contracts.judged.alert import Alert, AlertReceipt
 from pipelines.settings import Settings
 
@@ -24,7 +24,32 @@ class AlertDeliveryError(TransientStorageError):
     """A transport did not take the alert; the outbox and the other transports have it."""
 
 
-def deliver(alert: Alert, settings: Settings) -> AlertReceipt:
+def deliver_waiting(settings: Settings) -> tuple[str, ...]:
+    """Send again what a transport did not take when it was sent, and return whose alerts were.
+
+    Every later alert and cycle does so, so that a mail server which was away for a day costs a day
+    and not the message. A transport that is not configured any more is not waited for. Nothing is
+    raised: whoever calls has something of its own to do.
+    """
+    outbox, sent = storage.join(storage.to_uri(settings.workspace_location), "outbox"), []
+    for name in storage.list_names(outbox):
+        if not name.endswith(".json"):
+            continue
+        try:
+            receipt = storage.read_model(storage.join(outbox, name), AlertReceipt)
+            if receipt.alert is None or not set(receipt.waiting_for) & set(
+                settings.alert_transports
+            ):
+                continue
+            deliver(receipt.alert, settings, is_late=True)
+        except HomefeedError as error:
+            log.warning("an alert still waits in the outbox: %s", error)
+            continue
+        sent.append(receipt.alert.run_id)
+    return tuple(sent)
+
+
+def deliver(alert: Alert, settings: Settings, is_late: bool = False) -> AlertReceipt:
     """Send an alert by each transport at least once, and return a receipt with those that took it.
 
     The outbox comes first and is the record: an alert with the same words, for the same run and
@@ -36,12 +61,17 @@ def deliver(alert: Alert, settings: Settings) -> AlertReceipt:
         <workspace>/outbox/<run_id>.<kind>.<digest>.json   an AlertReceipt
         <workspace>/outbox/<run_id>.<kind>.<digest>.txt    the alert as people read it
 
+    Args:
+        alert: The message.
+        settings: Which transports, and how they are reached.
+        is_late: Whether it was tried before, some time ago: the subject says so.
+
     Raises:
         AlertDeliveryError: a transport failed, after all others have been tried.
         RunInProgressError: another process delivers the same alert.
         ConfigurationError: transports failed, each by a fault that a person must mend.
     """
-    uri, rendered = entry_uri(alert, settings), render(alert)
+    uri, rendered = entry_uri(alert, settings), render(alert, is_late)
     failures: dict[str, Exception] = {}
     with storage.exclusive_lock(uri, f"the delivery of {alert.kind.value} for {alert.run_id}"):
         seen = storage.look(uri)
@@ -62,8 +92,13 @@ def deliver(alert: Alert, settings: Settings) -> AlertReceipt:
             except Exception as error:
                 failures[name] = error
                 continue
-            receipt = AlertReceipt(alert=alert, delivered_to=(*receipt.delivered_to, name))
+            waiting = tuple(each for each in receipt.waiting_for if each != name)
+            told = {"delivered_to": (*receipt.delivered_to, name), "waiting_for": waiting}
+            receipt = receipt.model_copy(update=told)
             seen = storage.write_over(uri, receipt, seen)
+        if waiting := tuple(name for name in failures if name not in receipt.waiting_for):
+            told = {"waiting_for": (*receipt.waiting_for, *waiting)}
+            storage.write_over(uri, receipt.model_copy(update=told), seen)
     if failures:
         raise _delivery_error(failures, receipt.delivered_to, uri) from None
     return receipt

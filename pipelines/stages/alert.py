@@ -18,7 +18,8 @@ def alert(run: ResolvedRun, judgement: Judgement, settings: Settings) -> AlertRe
     """
     from pipelines.alerts.compose import compose_verdict
     from pipelines.alerts.outcomes import kept_outcome
-    from pipelines.alerts.transports import deliver
+    from pipelines.alerts.transports import deliver, deliver_waiting
 
+    deliver_waiting(settings)
     message = compose_verdict(kept_outcome(run, judgement, settings), judgement, run)
     return deliver(message, settings) if message else AlertReceipt(alert=None, delivered_to=())

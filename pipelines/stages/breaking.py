@@ -23,9 +23,11 @@ def tell_failure(
     nothing, because another attempt is at work, the MLflow runs are that one's and stay open.
     """
     from pipelines.alerts.compose import alert_on_failure, find_failure
+    from pipelines.alerts.transports import deliver_waiting
     from pipelines.registry.tracking import end_failed
     from pipelines.stages.runner import read_artifact
 
+    deliver_waiting(settings)
     receipt = alert_on_failure(run_uri, settings, stage, reason, since)
     if receipt.alert is not None:
         failure = find_failure(run_uri, stage)

@@ -57,3 +57,8 @@ class AlertReceipt(Artifact):
 
     alert: Alert | None
     delivered_to: tuple[str, ...]
+    waiting_for: tuple[str, ...] = Field(
+        default=(),
+        exclude_if=lambda names: not names,  # so the digests of older receipts still fit
+        description="Transports that failed and are tried again by a later task or run.",
+    )

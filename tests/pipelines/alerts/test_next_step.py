@@ -49,7 +49,7 @@ def test_after_a_rejection_the_same_day_is_asked_again_in_another_cycle(tmp_path
 
     assert "test_ranker v3 (as_of 2017-02-16) stays champion" in step.sentence
     assert parsed(step) == [
-        ("serving", {"at": ""}),
+        ("serving", {"at": "", "as_json": False}),
         (
             "retrain",
             {
