@@ -7,13 +7,31 @@ choosing which command helps: that is `pipelines.alerts.next_step`, with whose t
 are tested (tests/pipelines/alerts/test_next_step.py).
 """
 
+import re
 import shlex
+import sys
+from pathlib import Path
 from typing import Any, Literal
 
 from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun, RunRequest
 from pipelines.plain_text import one_line
 from pipelines.settings import Settings
+
+_NAME = re.compile(r"(^|\s)homefeed ")
+"""The name of the command, after the settings that stand before it."""
+
+
+def runnable(command: str) -> str:
+    """Return a command that works in every folder of this machine, whatever is on the PATH.
+
+    The executable is the one of the installation that composes the message. Where it is not
+    installed as a command, its name is left as it is.
+    """
+    executable = Path(sys.executable).with_name("homefeed")
+    if not executable.is_file():
+        return command
+    return _NAME.sub(lambda found: f"{found[1]}{_quote(str(executable))} ", command, count=1)
 
 
 def stage_command(stage: str, run_uri: str, again: bool = False) -> str:

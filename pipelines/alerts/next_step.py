@@ -15,6 +15,7 @@ from pipelines.alerts.commands import (
     rebuild_command,
     release_command,
     rollback_command,
+    runnable,
     serving_command,
     stage_command,
 )
@@ -254,4 +255,5 @@ def _ask_who_serves(places: ResolvedRun | Settings) -> tuple[str, str]:
 
 
 def _step(sentence: str, *commands: tuple[str, str]) -> NextStep:
-    return NextStep(sentence=sentence, commands=commands)
+    made = tuple((purpose, runnable(command)) for purpose, command in commands)
+    return NextStep(sentence=sentence, commands=made)

@@ -1,6 +1,8 @@
 """Reads a command that a person is told to run, as the real command line would, or runs it."""
 
 import shlex
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +10,8 @@ import typer
 from typer.core import TyperGroup
 
 from pipelines.cli.main import app
+
+EXECUTABLE = Path(sys.executable).with_name("homefeed")
 
 
 def parse(command: str) -> Any:
@@ -25,9 +29,13 @@ def parse(command: str) -> Any:
 
 
 def split(command: str) -> tuple[dict[str, str], list[str]]:
-    """Return the environment that stands before `homefeed`, and the words after it."""
+    """Return the environment that stands before `homefeed`, and the words after it.
+
+    The executable may stand with its path, as where a person is told what to run next.
+    """
     words = shlex.split(command)
-    start = words.index("homefeed")
+    start = next(place for place, word in enumerate(words) if not word.startswith("HOMEFEED_"))
+    assert words[start] == "homefeed" or words[start] == str(EXECUTABLE), command
     environment = dict(word.split("=", 1) for word in words[:start])
     assert all(name.startswith("HOMEFEED_") for name in environment), command
     return environment, words[start + 1 :]

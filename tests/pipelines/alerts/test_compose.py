@@ -21,7 +21,7 @@ from pipelines.contracts.judgement import AnchorFacts, BaselineKind, Decision, J
 from pipelines.contracts.run_layout import StageFailure, failure_uri, lost_race_uri
 from pipelines.settings import Settings
 from pipelines.stages.alert import alert as alert_stage
-from support.commands import parse
+from support.commands import EXECUTABLE, parse
 from support.judgements import CHAMPION, make_judgement
 from support.runs import make_run, save_artifact, save_run
 
@@ -159,7 +159,7 @@ def test_the_newest_failure_counts_and_a_leftover_of_another_stage_does_not(tmp_
     killed = alert_on_failure(run.run_uri, settings, "train_challenger", "task_failure").alert
     assert "train_challenger ended without saying why (task_failure)" in killed.happened
     _, command = killed.next_step.commands[0]
-    assert command == f"homefeed stage train_challenger --run {run.run_uri}"
+    assert command == f"{EXECUTABLE} stage train_challenger --run {run.run_uri}"
 
 
 def test_what_is_noted_beside_a_manifest_is_no_failure_of_the_run(tmp_path):

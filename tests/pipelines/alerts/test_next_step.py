@@ -239,3 +239,24 @@ def test_a_command_shows_what_is_in_it_and_means_the_same_in_a_shell(tmp_path, k
     asked = f"homefeed() {{ printf '%s' \"${{@: -1}}\"; }}\n{command}"
     done = subprocess.run(["bash", "-c", asked], capture_output=True, check=True)
     assert done.stdout.decode() == key
+
+
+@pytest.mark.parametrize("folder", ["a folder", "plain"])
+def test_what_is_to_be_run_next_works_as_pasted_from_any_folder(tmp_path, folder):
+    """By a real shell, with nothing of ours on its PATH and no settings of ours."""
+    workspace = tmp_path / folder
+    workspace.mkdir()
+    run = make_run(workspace, tracking_uri="http://127.0.0.1:9", champion=CHAMPION)
+    step = step_after(Decision.REJECT, run)
+    command = dict(step.commands)["Which model serves now?"]
+    done = subprocess.run(
+        ["/bin/sh", "-c", command],
+        cwd="/",
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # It got as far as to look for the workspace that the command names.
+    assert done.returncode == 78, done.stderr
+    assert run.workspace_uri in done.stderr and "not found" not in done.stderr
