@@ -36,6 +36,8 @@ COMPARED = (
 artifact CONFIG_FILE has all options."""
 FAILURE = "failure"
 """The tag of a failed cycle's run that says why; '' where a later attempt went on."""
+LONGEST_TAG = 5000
+"""Characters; the server refuses longer tags, and longer descriptions of versions."""
 DESCRIPTION = "mlflow.note.content"
 """The tag that MLflow shows as a run's description, in Markdown."""
 
@@ -172,7 +174,7 @@ def _end_open_runs(client: "MlflowClient", run: ResolvedRun, reason: str) -> Non
         return
     query = f"tags.homefeed_run_id = '{run.run_id}' and attributes.status = 'RUNNING'"
     for found in client.search_runs([experiment.experiment_id], query):
-        client.set_tag(found.info.run_id, FAILURE, reason[:5000])
+        client.set_tag(found.info.run_id, FAILURE, reason[:LONGEST_TAG])
         client.set_terminated(found.info.run_id, "FAILED")
 
 
@@ -271,7 +273,8 @@ def log_side(
         # server drops.
         started = client.get_run(run_id).info.start_time
         rows = [Metric(key, value, started, 0) for key, value in sorted(metrics.items())]
-        client.log_batch(run_id, metrics=rows, tags=[RunTag(k, v) for k, v in tags.items()])
+        told = [RunTag(name, value[:LONGEST_TAG]) for name, value in tags.items()]
+        client.log_batch(run_id, metrics=rows, tags=told)
         if folder is not None:
             client.log_artifacts(run_id, str(folder), artifact_path="comparison")
         client.set_terminated(run_id, "FINISHED")

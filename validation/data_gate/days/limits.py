@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 
-from validation.data_gate.days.kinds import DISTANCE, Kind
+from validation.data_gate.days.kinds import DISTANCE, Kind, kind_of
 from validation.data_gate.days.profile import DayProfile, Number
 from validation.data_gate.days.returning import (
     AFTER_DAYS,
@@ -29,6 +29,7 @@ from validation.data_gate.days.returning import (
     share_back,
 )
 from validation.data_gate.days.series import Floats, Ints, Named, all_series, count_matrix
+from validation.data_gate.days.telling import shares_told
 
 Level = Literal["day", "run"]
 
@@ -49,6 +50,7 @@ SURE = 1.5
 RARE = 50.0
 """A volume of fewer rows a day comes in bursts, and its floors are these."""
 RARE_DAY_FLOOR, RARE_RUN_FLOOR = 3.0, 1.5
+TELLS = ".tells"
 FEWEST_OF_A_DAY, FEWEST_OF_A_RUN = 20.0, 100.0
 """Positives that a segment or surface must usually have before its label rate says anything."""
 
@@ -106,6 +108,8 @@ def deviations(
     for name in sorted(names):
         if len(history) >= _fewest_days(name):
             found += _of_counts(name, history, judged)
+    for name in sorted({name for day in judged for name in day.acted_upon}):
+        found += _of_told(name, history, judged)
     found += [each for what in FOLLOWED for each in _of_ids(what, history, judged)]
     return tuple(replace(each, limit=each.limit * limit_factor) for each in found)
 
@@ -142,6 +146,25 @@ def _of_ids(
     return [Deviation(name_of(followed), "run", RETURNING, day, found, middle, limit)]
 
 
+def _of_told(
+    name: str, history: Sequence[DayProfile], judged: Sequence[DayProfile]
+) -> list[Deviation]:
+    """Return by how much more a category tells of the label than it did; less does no harm."""
+    history = [day for day in history if name in day.acted_upon]
+    length = _run_length(len(history), len(judged))
+    if len(history) < length + FEWEST_RUNS - 1:
+        return []
+    usual, kind = shares_told(name, history, length), kind_of(TELLS)
+    middle, found = float(np.median(usual)), float(shares_told(name, judged, len(judged))[0])
+    limit = max(
+        kind.run_floor * _short_history(len(history)),
+        MARGIN * float(np.abs(usual - middle).max()),
+        Z * _robust(usual - middle),
+    )
+    day = judged[0].day
+    return [Deviation(f"{name}{TELLS}", "run", kind, day, max(found, middle), middle, limit)]
+
+
 def _fewest_days(name: str) -> int:
     return FEWEST_DAYS_OF_STATE if name.startswith("users.state") else FEWEST_DAYS
 
@@ -173,6 +196,8 @@ def _of_series(named: Named) -> list[Deviation]:
 
 def _has_enough(named: Named) -> tuple[bool, bool]:
     """Return whether a number may be judged by the day, and over all days: rates need positives."""
+    if named.name.endswith(TELLS):
+        return True, False  # Over all days it is counted together: see `_of_told`.
     if named.kind.scale != "rate":
         return True, True
     of_a_day = _typical(named)

@@ -72,6 +72,7 @@ def measure_days(
             numbers.setdefault(day, {})[name] = Number(value=float(value), num=int(num))
     for day, name, key, num in _counted(engine, categories):
         counts.setdefault(day, {}).setdefault(name, {})[key] = num
+    acted_upon = _acted_upon(engine, categories)
     followed: dict[int, dict[str, tuple[int, ...]]] = {}
     for day, name, ids in engine.execute(queries.FOLLOWED).fetchall():
         followed.setdefault(day, {})[name] = tuple(ids)
@@ -79,7 +80,8 @@ def measure_days(
         DayProfile(
             day=day,
             numbers=numbers[day],
-            counts=_largest(counts.get(day, {})),
+            counts=(kept := _largest(counts.get(day, {}))),
+            acted_upon=_of_the_same(acted_upon.get(day, {}), kept),
             followed=followed.get(day, {}),
         )
         for day in sorted(numbers)
@@ -136,6 +138,33 @@ def _counted(
     for name in categories:
         query = queries.OF_CATEGORY.format(column=_quoted(name))
         yield from engine.execute(query, {"name": f"impressions.{name}"}).fetchall()
+
+
+def _acted_upon(
+    engine: duckdb.DuckDBPyConnection, categories: Sequence[str]
+) -> dict[int, dict[str, dict[str, int]]]:
+    """Return, by day, category and value, how many rows were acted upon."""
+    found: dict[int, dict[str, dict[str, int]]] = {}
+    for column in categories:
+        name = f"impressions.{column}"
+        query = queries.ACTED_UPON.format(column=_quoted(column))
+        found_here = engine.execute(query, {"name": name}).fetchall()
+        for day, _, key, num in found_here:
+            found.setdefault(day, {}).setdefault(name, {})[key] = num
+    return found
+
+
+def _of_the_same(
+    counts: dict[str, dict[str, int]], kept: dict[str, dict[str, int]]
+) -> dict[str, dict[str, int]]:
+    """Return counts by the values that other counts are by; what these put together is together."""
+    found: dict[str, dict[str, int]] = {}
+    for name, of_values in sorted(counts.items()):
+        of_name = found.setdefault(name, {})
+        for key, num in sorted(of_values.items()):
+            place = key if key in kept[name] else OTHERS
+            of_name[place] = of_name.get(place, 0) + num
+    return found
 
 
 def _largest(counts: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from pipelines.contracts.base import Frozen
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """To be raised when a number changes its meaning: kept profiles of another format are not used."""
 
 
@@ -26,6 +26,10 @@ class DayProfile(Frozen):
     numbers: dict[str, Number] = Field(description="By name, e.g. 'impressions.rows'.")
     counts: dict[str, dict[str, int]] = Field(
         description="By what is counted, e.g. 'impressions.hour', then by value."
+    )
+    acted_upon: dict[str, dict[str, int]] = Field(
+        default={},
+        description="Of the counts of a category, the rows that were acted upon, by value.",
     )
     followed: dict[str, tuple[int, ...]] = Field(
         default={},

@@ -265,6 +265,13 @@ select day, $name as name, coalesce({column}::varchar, '(null)') as key, count(*
 from i group by day, key
 """
 
+ACTED_UPON = """
+select i.day, $name as name, coalesce({column}::varchar, '(null)') as key, count(*) as num
+from i join (select distinct day, req, p from a where req is not null) using (day, req, p)
+group by i.day, key
+"""
+"""The rows of a category that were acted upon on their day, by value."""
+
 TELLING_CATEGORY = """
 with positive as (select distinct day, req, p, true as hit from a where req is not null),
 of_value as (

@@ -10,6 +10,7 @@ from support.log_days import FIRST_DAY, WIDTH, actions, impressions, random_log,
 from validation.data_gate.days import measure
 from validation.data_gate.days.measure import OTHERS, DayRows, measure_days, open_engine
 from validation.data_gate.days.profile import DayProfile
+from validation.data_gate.days.telling import shares_told
 
 NOON = FIRST_DAY * DAY_MS + 12 * HOUR_MS
 NEXT = NOON + DAY_MS
@@ -166,6 +167,8 @@ def test_a_category_that_tells_the_label_is_told_from_one_that_does_not(tmp_path
             rows = DayRows([shown], [log.actions], [log.users])
             found = measure_days(engine, rows, log.first_day, log.end_day, ["shelf"])
         shares.append([day.numbers["impressions.shelf.tells"].value for day in found])
+        together = [shares_told("impressions.shelf", [day], 1)[0] for day in found]
+        assert together == pytest.approx(shares[-1])
     assert max(shares[0]) < 0.03
     assert shares[1] == pytest.approx([1.0] * 4, abs=0.01)
 
