@@ -73,3 +73,8 @@ def rollback(
             f"back further name a version: homefeed rollback --to-version N"
         )
     say(f"champion: {entry.model.label} (was {entry.previous and entry.previous.label})")
+    if entry.moved_at == now:
+        say(
+            "Airflow's asset homefeed/champion is not updated from here; where other DAGs wait for "
+            "it, the DAG homefeed_rollback rolls back and updates it"
+        )
