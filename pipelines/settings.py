@@ -1,7 +1,7 @@
 """Where things run: URIs, names, alert transports. Read from HOMEFEED_* environment variables.
 
-Only `resolve_run`, the alert transports, the command line and the choice of the engine that builds
-a snapshot look here; a stage never does.
+Only `resolve_run`, the alert transports, the links of what people are told, the command line and
+the choice of the engine that builds a snapshot look here; no other stage does.
 Secrets are not here: they come from Airflow connections. Tested in tests/test_readme.py, which
 compares the README's table with the fields.
 """

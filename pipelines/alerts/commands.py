@@ -7,6 +7,7 @@ choosing which command helps: that is `pipelines.alerts.next_step`, with whose t
 are tested (tests/pipelines/alerts/test_next_step.py).
 """
 
+import os
 import re
 import shlex
 import sys
@@ -18,20 +19,26 @@ from pipelines.contracts.artifacts import ResolvedRun, RunRequest
 from pipelines.plain_text import one_line
 from pipelines.settings import Settings
 
-_NAME = re.compile(r"(^|\s)homefeed ")
-"""The name of the command, after the settings that stand before it."""
+_QUOTED = r"""\$'(?:[^'\\]|\\.)*'|'[^']*'|"[^"]*"|\\.|[^\s'"\\]"""
+_NAME = re.compile(rf"((?:HOMEFEED_\w+=(?:{_QUOTED})*\s+)*)homefeed ")
+"""The name of the command, after the settings that stand before it, as `_quote` writes them."""
+_OF_A_CONTAINER = "HOMEFEED_DAG_VERSION"
+"""What a stage's container is given (`pipelines.orchestration.containers`)."""
 
 
 def runnable(command: str) -> str:
     """Return a command that works in every folder of this machine, whatever is on the PATH.
 
     The executable is the one of the installation that composes the message. Where it is not
-    installed as a command, its name is left as it is.
+    installed as a command, or is that of a stage's container, which is gone when somebody reads the
+    message, its name is left as it is.
     """
     executable = Path(sys.executable).with_name("homefeed")
-    if not executable.is_file():
+    if _OF_A_CONTAINER in os.environ or not executable.is_file():
         return command
-    return _NAME.sub(lambda found: f"{found[1]}{_quote(str(executable))} ", command, count=1)
+    found = _NAME.match(command)
+    assert found is not None, "every command of ours begins so"
+    return f"{found[1]}{_quote(str(executable))} {command[found.end() :]}"
 
 
 def stage_command(stage: str, run_uri: str, again: bool = False) -> str:

@@ -1,6 +1,7 @@
 """Where what a message is about can be looked at: (label, address) pairs."""
 
 import json
+import re
 from urllib.parse import quote
 
 from pipelines.contracts.artifacts import DataReport, ResolvedRun
@@ -49,5 +50,7 @@ def mlflow_links(tracking_uri: str, experiment_id: str, run_ids: tuple[str, str]
 
 def airflow_link(trigger: str, settings: Settings) -> str:
     """Return the address of a run's page in Airflow, or of the DAG's where no Airflow ran it."""
-    page = f"{settings.airflow_url.rstrip('/')}/dags/{DAG_ID}"
+    # A link is read by many, and may not carry who logs in.
+    server = re.sub(r"(?<=://)[^/@]*@", "", settings.airflow_url.rstrip("/"))
+    page = f"{server}/dags/{DAG_ID}"
     return page if trigger == "command line" else f"{page}/runs/{quote(trigger, safe='')}"

@@ -87,6 +87,9 @@ def finding_of(run: ResolvedRun, judgement: Judgement) -> str:
     """Return what became of the challenger, as the end of a sentence about it."""
     verdict, comparison, losses = judgement.verdict, judgement.comparison, judgement.certain_losses
     is_promoted = verdict.promoted is Promoted.CHALLENGER
+    if is_promoted and not run.may_promote:
+        worse = "is worse, within the margin; it " if losses else ""
+        return f"{worse}may be promoted, and this run promotes nothing"
     if verdict.decision is Decision.REJECT:
         return "is worse and was rejected"
     if losses and comparison not in losses:
@@ -97,7 +100,7 @@ def finding_of(run: ResolvedRun, judgement: Judgement) -> str:
         )
     if not is_promoted:
         return "was not promoted: it is not known to be good enough"
-    return "is promoted" if run.may_promote else "may be promoted, and this run promotes nothing"
+    return "is promoted"
 
 
 def _less_than(loss: Comparison, is_promoted: bool) -> str:

@@ -31,22 +31,35 @@ def deliver_waiting(settings: Settings) -> tuple[str, ...]:
     and not the message. A transport that is not configured any more is not waited for. Nothing is
     raised: whoever calls has something of its own to do.
     """
-    outbox, sent = storage.join(storage.to_uri(settings.workspace_location), "outbox"), []
-    for name in storage.list_names(outbox):
-        if not name.endswith(".json"):
-            continue
+    try:
+        outbox = storage.join(storage.to_uri(settings.workspace_location), "outbox")
+        names = [name for name in storage.list_names(outbox) if name.endswith(".json")]
+    except HomefeedError as error:
+        log.warning("the outbox was not looked through: %s", error)
+        return ()
+    sent: list[str] = []
+    for uri in (storage.join(outbox, name) for name in names):
         try:
-            receipt = storage.read_model(storage.join(outbox, name), AlertReceipt)
-            if receipt.alert is None or not set(receipt.waiting_for) & set(
-                settings.alert_transports
-            ):
-                continue
-            deliver(receipt.alert, settings, is_late=True)
+            run_id = _deliver_again(uri, settings)
+        except FileNotFoundError:
+            continue  # somebody has removed it meanwhile
+        except AlertDeliveryError as error:
+            log.warning("%s", error)
+            break  # what is away is not asked once more for each alert: each takes its time
         except HomefeedError as error:
             log.warning("an alert still waits in the outbox: %s", error)
             continue
-        sent.append(receipt.alert.run_id)
+        sent += [run_id] if run_id else []
     return tuple(sent)
+
+
+def _deliver_again(uri: str, settings: Settings) -> str:
+    """Send an alert to the transports that it waits for; return its run, '' where none wait."""
+    receipt = storage.read_model(uri, AlertReceipt)
+    if receipt.alert is None or not set(receipt.waiting_for) & set(settings.alert_transports):
+        return ""
+    deliver(receipt.alert, settings, is_late=True)
+    return receipt.alert.run_id
 
 
 def deliver(alert: Alert, settings: Settings, is_late: bool = False) -> AlertReceipt:
@@ -78,7 +91,11 @@ def deliver(alert: Alert, settings: Settings, is_late: bool = False) -> AlertRec
         if not storage.exists(uri):
             # Without a condition: the same alert has the same text, whoever writes it.
             storage.write_bytes(uri.removesuffix("json") + "txt", rendered.text.encode())
-            first = AlertReceipt(alert=alert, delivered_to=("outbox",))
+            # What waits is noted before anything is sent: a kill meanwhile must not lose it.
+            waiting: tuple[str, ...] = tuple(
+                name for name in settings.alert_transports if name != "outbox"
+            )
+            first = AlertReceipt(alert=alert, delivered_to=("outbox",), waiting_for=waiting)
             seen = storage.write_over(uri, first, seen)
             log.warning("%s\n%s", rendered.subject, rendered.text)
         receipt = storage.read_model(uri, AlertReceipt, "delete it to send the alert again")

@@ -19,7 +19,7 @@ TRAINING_STAGES = ("train_challenger", "train_anchor")
 """Stages that use a GPU where the run is to be trained on one. The others score on CPUs."""
 
 _FOR_AIRFLOW_ALONE = (
-    *("home", "airflow_url", "alert_", "smtp_", "slack_", "apprise_", "cadence_", "schedule_"),
+    *("home", "alert_", "smtp_", "slack_", "apprise_", "cadence_", "schedule_"),
     *("lateness_", "retry_", "stage_", "command", "anchor_", "shared_memory_", "scratch_", "work_"),
     *("gpus_", "docker_", "kubernetes_", "service_account", "node_selector", "gpu_", "training_"),
     *("pod_template", "keep_", "rollback_", "spark_conn_id"),

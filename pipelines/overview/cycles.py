@@ -1,6 +1,6 @@
 """The newest cycles of a workspace, and what became of each. One that is damaged hides no other.
 
-Tested in tests/pipelines/overview/test_cycles.py.
+Tested in tests/pipelines/overview/test_status.py.
 """
 
 from typing import Any

@@ -26,16 +26,22 @@ def newest_alerts(
     filesystem, path = storage.open_filesystem(uri)
     with storage.translated_errors(uri, "listing"):
         entries = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
-    receipts = [entry for entry in entries if entry.base_name.endswith(".json")]
-    receipts.sort(key=lambda entry: (entry.mtime_ns, entry.base_name), reverse=True)
-    found = tuple(_alert(uri, entry, settings) for entry in receipts[:num])
+    # The text is written once, the receipt again with each transport that takes the alert.
+    texts = {entry.base_name.removesuffix(".txt"): entry.mtime_ns for entry in entries}
+    receipts = [
+        (texts.get(entry.base_name.removesuffix(".json"), entry.mtime_ns), entry.base_name)
+        for entry in entries
+        if entry.base_name.endswith(".json")
+    ]
+    receipts.sort(reverse=True)
+    found = tuple(_alert(uri, *each, settings) for each in receipts[:num])
     return found, len(receipts)
 
 
-def _alert(uri: str, entry: fs.FileInfo, settings: Settings) -> OutboxAlert:
-    written_at = datetime.fromtimestamp(entry.mtime_ns / 1e9, UTC)
-    place = storage.join(uri, entry.base_name)
-    kind, title = "not readable", entry.base_name
+def _alert(uri: str, written_ns: int, name: str, settings: Settings) -> OutboxAlert:
+    written_at = datetime.fromtimestamp(written_ns / 1e9, UTC)
+    place = storage.join(uri, name)
+    kind, title = "not readable", name
     taken: tuple[str, ...] = ()
     lacking: tuple[str, ...] = ()
     try:

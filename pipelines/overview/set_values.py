@@ -14,6 +14,10 @@ from pipelines.settings import Settings
 
 _PREFIX = "HOMEFEED_"
 _SECRET = re.compile(r"secret|passw|token|key|credential", re.IGNORECASE)
+_ASSIGNED = re.compile(
+    r"([\w.-]*(?:secret|passw|token|key|credential)[\w.-]*)=[^\s'\"]+", re.IGNORECASE
+)
+"""An option of a command or of Java that is given a secret."""
 _PLAIN = ("home", "event_log", "workspace", "recipe")
 """Settings whose own check refuses keys in them."""
 _ALIKE = 0.85
@@ -33,7 +37,9 @@ def differing(settings: Settings) -> tuple[Setting, ...]:
 def _shown(name: str, value: object) -> str:
     if isinstance(value, dict):
         value = {key: "***" if _SECRET.search(key) else each for key, each in value.items()}
-    return str(value) if name in _PLAIN else without_password(str(value))
+    if name in _PLAIN:
+        return str(value)
+    return _ASSIGNED.sub(r"\1=***", without_password(str(value)))
 
 
 def without_secrets(message: str) -> str:

@@ -26,11 +26,10 @@ OWN_REGISTRY = "reproduction.db"
 
 CONFIG_FILE = "config.json"
 COMPARED = (
-    *("recipe", "recipe_digest", "features.heads", "features.numeric"),
+    *("recipe", "recipe_digest", "recipe_reference", "features.heads", "features.numeric"),
     *("snapshot.embedding_version", "snapshot.training_days", "snapshot.label_window_hours"),
     *("model.max_actions", "model.encoder_variant", "model.num_layers"),
     *("training.num_epochs", "training.batch_size", "training.learning_rate", "training.seed"),
-    "model_gate.margin",
 )
 """The parameters of a run. MLflow shows each that differs between two runs, so they are few; the
 artifact CONFIG_FILE has all options."""

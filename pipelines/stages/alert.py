@@ -20,6 +20,9 @@ def alert(run: ResolvedRun, judgement: Judgement, settings: Settings) -> AlertRe
     from pipelines.alerts.outcomes import kept_outcome
     from pipelines.alerts.transports import deliver, deliver_waiting
 
-    deliver_waiting(settings)
     message = compose_verdict(kept_outcome(run, judgement, settings), judgement, run)
-    return deliver(message, settings) if message else AlertReceipt(alert=None, delivered_to=())
+    receipt = AlertReceipt(alert=None, delivered_to=())
+    if message:
+        receipt = deliver(message, settings)
+    deliver_waiting(settings)
+    return receipt

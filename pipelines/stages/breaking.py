@@ -20,17 +20,27 @@ def tell_failure(
     """Tell people about a run that broke, then end its MLflow runs.
 
     Takes and raises what `pipelines.alerts.compose.alert_on_failure` does. Where that tells
-    nothing, because another attempt is at work, the MLflow runs are that one's and stay open.
+    nothing, because another attempt is at work, the MLflow runs are that one's and stay open. What
+    earlier alerts wait for comes last: in Airflow's DAG processor there is little time.
     """
-    from pipelines.alerts.compose import alert_on_failure, find_failure
-    from pipelines.alerts.transports import deliver_waiting
+    from pipelines.alerts.compose import alert_on_failure
+    from pipelines.alerts.transports import AlertDeliveryError, deliver_waiting
+    from pipelines.contracts.errors import ConfigurationError
+
+    try:
+        receipt = alert_on_failure(run_uri, settings, stage, reason, since)
+    except (AlertDeliveryError, ConfigurationError):
+        # The outbox has it, so that the run broke all the same.
+        _end_runs(run_uri, stage, reason or "see the alert in the outbox")
+        raise
+    if receipt.alert is not None:
+        _end_runs(run_uri, stage, receipt.alert.happened)
+    deliver_waiting(settings)
+    return receipt
+
+
+def _end_runs(run_uri: str, stage: str, why: str) -> None:
     from pipelines.registry.tracking import end_failed
     from pipelines.stages.runner import read_artifact
 
-    deliver_waiting(settings)
-    receipt = alert_on_failure(run_uri, settings, stage, reason, since)
-    if receipt.alert is not None:
-        failure = find_failure(run_uri, stage)
-        why = f"{failure.error_class}: {failure.message}" if failure else reason or "killed"
-        end_failed(read_artifact(run_uri, "resolve_run", ResolvedRun), f"{stage} broke: {why}")
-    return receipt
+    end_failed(read_artifact(run_uri, "resolve_run", ResolvedRun), f"{stage} broke: {why}")

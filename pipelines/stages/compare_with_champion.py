@@ -375,7 +375,8 @@ def _side_metrics(comparison: Comparison, side: str) -> dict[str, float]:
     """Return one side's numbers under the names that both sides use in MLflow.
 
     Segment 'all' is logged as `holdout/<metric>`, others as `holdout_<segment>/<metric>`. A number
-    that a side lacks is left out: popularity has no probabilities.
+    that a side lacks is left out: popularity has no probabilities. The target metric stands beside
+    the change that decides once more.
     """
     found = {}
     for row in comparison.metrics:
@@ -383,4 +384,6 @@ def _side_metrics(comparison: Comparison, side: str) -> dict[str, float]:
         if value is not None:
             group = "holdout" if row.segment == "all" else f"holdout_{row.segment}"
             found[f"{group}/{row.metric}"] = value
+            if (row.segment, row.metric) == ("all", comparison.target_metric):
+                found[f"decision/{row.metric}"] = value
     return found

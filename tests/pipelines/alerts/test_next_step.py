@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 import pytest
 
 from pipelines import storage
-from pipelines.alerts.commands import cycle_command
+from pipelines.alerts.commands import cycle_command, runnable
 from pipelines.alerts.compose import alert_on_failure
 from pipelines.alerts.next_step import (
     after_lost_start,
@@ -26,7 +26,7 @@ from pipelines.plain_text import one_line
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_artifact, run_stage
 from support import commands
-from support.commands import parse
+from support.commands import EXECUTABLE, parse
 from support.damage import flip_a_byte
 from support.judgements import CHAMPION, make_judgement
 from support.runs import make_run
@@ -260,3 +260,13 @@ def test_what_is_to_be_run_next_works_as_pasted_from_any_folder(tmp_path, folder
     # It got as far as to look for the workspace that the command names.
     assert done.returncode == 78, done.stderr
     assert run.workspace_uri in done.stderr and "not found" not in done.stderr
+
+
+def test_only_the_name_of_the_command_gets_its_path(monkeypatch):
+    odd = "HOMEFEED_WORKSPACE='/srv/our homefeed data' homefeed serving"
+    assert runnable(odd) == odd.replace(" homefeed serving", f" {EXECUTABLE} serving")
+    tricky = "HOMEFEED_WORKSPACE=$'/a\\'b homefeed c' HOMEFEED_EXPERIMENT='it'\"'\"'s' homefeed gc"
+    assert runnable(tricky) == tricky.removesuffix("homefeed gc") + f"{EXECUTABLE} gc"
+    # A stage's container is gone when somebody reads what it has composed.
+    monkeypatch.setenv("HOMEFEED_DAG_VERSION", "1a2b3c4")
+    assert runnable(odd) == odd

@@ -94,6 +94,14 @@ def test_a_run_that_may_not_promote_does_not_claim_that_it_did(run: ResolvedRun)
     assert "is promoted" not in outcome.done
 
 
+def test_nor_where_the_loss_is_within_the_margin(run: ResolvedRun) -> None:
+    judgement = make_judgement(Decision.PROMOTE, low=-0.0015, high=-0.0005)
+    outcome = outcome_in(run.model_copy(update={"may_promote": False}), judgement)
+    assert "is worse, within the margin; it may be promoted, and this run" in outcome.title
+    assert "is promoted" not in outcome.title + outcome.done
+    assert "stays champion" in outcome.serves
+
+
 def test_the_segment_that_loses_most_is_named(run: ResolvedRun) -> None:
     judgement = make_judgement(Decision.REJECT)
     rows = [
@@ -120,6 +128,12 @@ def test_the_segment_that_loses_most_is_named(run: ResolvedRun) -> None:
         "Segment new loses most: repin_volume_at_3 -30.00 % (95 %: -40.00 to -20.00 %), 7 users."
     )
     assert outcome_in(run, judgement).most_hurt == ""
+
+
+def test_no_link_carries_who_logs_in(run: ResolvedRun) -> None:
+    settings = Settings(airflow_url="https://me:hidden@air.example/ui/")
+    outcome = outcome_of(run, make_judgement(Decision.REJECT), None, settings)
+    assert dict(outcome.links)["Airflow run"].startswith("https://air.example/ui/dags/")
 
 
 def test_markdown_shows_what_data_and_people_wrote_as_it_is(run: ResolvedRun) -> None:

@@ -63,6 +63,36 @@ def test_it_is_sent_once_when_the_transport_is_back(slack: Slack, settings: Sett
     assert deliver_waiting(settings) == () and len(slack.taken) == 1
 
 
+def test_a_kill_while_it_is_sent_leaves_it_waiting(
+    slack: Slack, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise SystemExit(137)
+
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        patched.setitem(transports._TRANSPORTS, "slack", killed)
+        deliver(ALERT, settings)
+    assert receipt_in(settings).waiting_for == ("slack",)
+    slack.is_away = False
+    assert deliver_waiting(settings) == (ALERT.run_id,)
+
+
+def test_what_is_away_is_asked_once_and_not_for_each_alert(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def away(*_: object) -> None:
+        asked.append(1)
+        raise OSError("no route")
+
+    monkeypatch.setitem(transports._TRANSPORTS, "slack", away)
+    for number in range(3):
+        with pytest.raises(AlertDeliveryError):
+            deliver(ALERT.model_copy(update={"run_id": f"run-{number}"}), settings)
+    assert deliver_waiting(settings) == () and len(asked) == 3 + 1
+
+
 def test_a_transport_that_was_added_later_gets_no_old_alerts(
     slack: Slack, settings: Settings
 ) -> None:

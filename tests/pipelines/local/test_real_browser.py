@@ -88,7 +88,7 @@ def test_the_dag_is_triggered_from_its_form(lab, page):
 def test_a_button_of_the_comparison_leads_to_mlflow(lab, page):
     log_in(page, lab.services.ports.airflow_url, lab.home.password())
     run = lab.get("dags/homefeed_retrain/dagRuns?order_by=-run_after&limit=1")["dag_runs"][0]
-    place = f"dags/homefeed_retrain/runs/{run['dag_run_id']}/tasks/compare_with_champion"
+    place = f"dags/homefeed_retrain/runs/{run['dag_run_id']}/tasks/compare_with_champion/details"
     page.goto(f"{lab.services.ports.airflow_url}/{place}")
     with page.context.expect_page() as opened:
         page.get_by_role("link", name="MLflow comparison").click()
@@ -121,8 +121,10 @@ def test_two_models_are_compared_in_mlflow(lab, page):
     page.get_by_role("button", name="Compare").click()
     page.wait_for_url(re.compile("compare-runs"))
     expect(page.get_by_text("Comparing 2 Runs").first).to_be_visible()
-    metric = page.get_by_text("holdout/repin_volume_at_3", exact=True).last
+    metric = page.get_by_text("decision/repin_volume_at_3", exact=True).last
     metric.wait_for(state="attached")
+    rows = page.get_by_text(re.compile(r"^(decision|holdout)/"))
+    assert rows.first.inner_text().startswith("decision/")
     page.get_by_text("Metrics", exact=True).last.scroll_into_view_if_needed()
     take_picture(page, "mlflow-compare")
 

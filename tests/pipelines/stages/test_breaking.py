@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import storage
+from pipelines.alerts import transports
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.run_layout import StageFailure, failure_uri
 from pipelines.registry import tracking
@@ -47,8 +48,9 @@ def test_its_runs_end_with_the_reason_and_a_later_attempt_goes_on(
     receipt = tell_failure(run.run_uri, settings_in(tmp_path), STAGE)
     assert receipt.alert is not None
     found = client.get_run(mine)
-    reason = "train_challenger broke: TrainingDivergedError: the loss is not finite"
-    assert (found.info.status, found.data.tags[tracking.FAILURE]) == ("FAILED", reason)
+    told = found.data.tags[tracking.FAILURE]
+    assert found.info.status == "FAILED" and receipt.alert.happened in told
+    assert told.startswith("train_challenger broke: TrainingDivergedError in train_challenger at")
     assert client.get_run(ended).info.status == "FINISHED"
 
     assert tracking.open_run(client, run, "challenger", "challenger") == mine
@@ -63,3 +65,21 @@ def test_people_are_told_though_mlflow_is_gone(
     receipt = tell_failure(run.run_uri, settings_in(tmp_path), STAGE)
     assert receipt.delivered_to == ("outbox",)
     assert "the cycle's MLflow runs stay open" in caplog.text
+
+
+@pytest.mark.services
+def test_its_runs_end_though_a_transport_is_away(
+    run: ResolvedRun, tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setitem(transports._TRANSPORTS, "slack", away)
+    places = {"tracking_uri": tracking_uri, "experiment": f"away_{tmp_path.name}"}
+    run = save_run(run.model_copy(update=places))
+    client = tracking.connect(tracking_uri)
+    mine = tracking.open_run(client, run, "challenger", "challenger")
+    settings = settings_in(tmp_path).model_copy(update={"alert_transports": ("outbox", "slack")})
+    with pytest.raises(transports.AlertDeliveryError):
+        tell_failure(run.run_uri, settings, STAGE)
+    assert client.get_run(mine).info.status == "FAILED"

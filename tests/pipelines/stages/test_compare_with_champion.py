@@ -79,13 +79,17 @@ def test_both_sides_are_logged_once_under_the_same_names(tmp_path: Path, trackin
     decision = {"change": change.value, "low": change.low, "high": change.high}
     assert challenger.data.metrics == {
         **{f"decision/{k}_percent": pytest.approx(100 * v) for k, v in decision.items()},
+        "decision/repin_volume_at_3": 1.8,
         "holdout/repin_volume_at_3": 1.8,
         "serving/latency_p50_ms": 4.0,
         "serving/latency_p99_ms": 6.0,
         "serving/peak_memory_mib": 400.0,
         "serving/golden_difference": 1e-8,
     }
-    assert baseline.data.metrics == {"holdout/repin_volume_at_3": 1.78}
+    assert baseline.data.metrics == {
+        "decision/repin_volume_at_3": 1.78,
+        "holdout/repin_volume_at_3": 1.78,
+    }
     assert baseline.info.run_name == "2017-03-02 ranking by popularity"
     assert [file.path for file in client.list_artifacts(challenger.info.run_id, "comparison")] == [
         "comparison/verdict.html"

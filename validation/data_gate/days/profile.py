@@ -8,7 +8,7 @@ from pydantic import Field
 
 from pipelines.contracts.base import Frozen
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 2
 """To be raised when a number changes its meaning: kept profiles of another format are not used."""
 
 
