@@ -53,10 +53,26 @@ def test_a_master_out_of_reach_is_named_with_what_to_change() -> None:
         require_master("spark://127.0.0.1:9", "")
 
 
-def test_one_of_several_masters_is_enough(listening: str) -> None:
-    require_master(f"spark://127.0.0.1:9,{listening}", "")
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """The addresses that are tried, which are tried all the same."""
+    tried, connect = list[tuple[str, int]](), socket.create_connection
+
+    def noting(address: tuple[str, int], timeout: float) -> socket.socket:
+        tried.append(address)
+        return connect(address, timeout)
+
+    monkeypatch.setattr(socket, "create_connection", noting)
+    return tried
+
+
+def test_one_of_several_masters_is_enough(listening: str, asked: list[tuple[str, int]]) -> None:
+    host, _, port = listening.partition(":")
+    require_master(f"spark://127.0.0.1:9,{listening},127.0.0.1:99999", "")
+    assert asked == [("127.0.0.1", 9), (host, int(port))]
 
 
 @pytest.mark.parametrize("master", ["yarn", "local[*]", "k8s://https://127.0.0.1:9"])
-def test_other_masters_are_sparks_own_business(master: str) -> None:
+def test_other_masters_are_sparks_own_business(master: str, asked: list[tuple[str, int]]) -> None:
     require_master(master, "")
+    assert asked == []
