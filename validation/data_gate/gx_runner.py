@@ -42,6 +42,23 @@ class RunName:
     as_of: datetime
 
 
+@contextlib.contextmanager
+def _without_collections() -> Iterator[None]:
+    """Let no garbage be collected meanwhile.
+
+    Great Expectations makes a few hundred thousand objects that stay, most of them when it is
+    imported. Looking through them again and again took a fifth of its time.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@_without_collections()
 def evaluate(
     checks: tuple[Check, ...],
     tables: Mapping[str, pd.DataFrame],
@@ -63,33 +80,6 @@ def evaluate(
     """
     # Read when the package is imported. Without it the package reports usage to its makers.
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    with _without_collections():
-        return _evaluate(checks, tables, details, run, docs_dir)
-
-
-@contextlib.contextmanager
-def _without_collections() -> Iterator[None]:
-    """Let no garbage be collected meanwhile.
-
-    Great Expectations makes a few hundred thousand objects that stay, most of them when it is
-    imported. Looking through them again and again took a fifth of its time.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def _evaluate(
-    checks: tuple[Check, ...],
-    tables: Mapping[str, pd.DataFrame],
-    details: Details,
-    run: RunName,
-    docs_dir: Path,
-) -> tuple[ExpectationOutcome, ...]:
     context = _make_context(docs_dir)
     outcomes = {
         check.name: _outcome(check, True, f"not judged: {check.not_judged}", is_judged=False)
