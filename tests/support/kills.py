@@ -12,6 +12,9 @@ from pipelines import storage
 from pipelines.local.summary import find_run
 from support.lab import Lab
 
+PATIENCE_S = 400.0
+"""A machine whose disks and cores are lent out may work at a quarter of its speed."""
+
 
 def wait_for_run_uri(lab: Lab, trigger: str) -> str:
     """Return the run folder of a DAG run, once `resolve_run` has made it."""
@@ -21,7 +24,7 @@ def wait_for_run_uri(lab: Lab, trigger: str) -> str:
     return found.run.run_uri
 
 
-def wait_for_stage(stage: str, run_uri: str, timeout_s: float = 90.0) -> psutil.Process:
+def wait_for_stage(stage: str, run_uri: str, timeout_s: float = PATIENCE_S) -> psutil.Process:
     """Return the process of a stage's command, once it works on that run."""
     lock = storage.local_path(run_uri) / stage / "stage.lock"
     for _ in _tries(f"{stage} of {run_uri} to start", timeout_s):
@@ -61,7 +64,7 @@ def _find(is_wanted: Callable[[list[str]], bool]) -> psutil.Process | None:
     return None
 
 
-def _tries(what: str, timeout_s: float = 90.0) -> Iterator[None]:
+def _tries(what: str, timeout_s: float = PATIENCE_S) -> Iterator[None]:
     """Give turns until the deadline; the caller breaks out when it has what it waits for."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

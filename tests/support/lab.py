@@ -72,7 +72,7 @@ class Lab:
         defaults = {"as_of": as_of, "recipe": "smoke", "promote": False, "devices": 1}
         self.api.trigger(run_id, defaults | conf)
 
-    def finish(self, run_id: str, timeout_s: float = 240.0) -> Outcome:
+    def finish(self, run_id: str, timeout_s: float = 900.0) -> Outcome:
         """Wait for a run's end."""
         deadline = time.monotonic() + timeout_s
         while (found := self.api.find_run(run_id)) is None or found["state"] not in FINAL_STATES:
@@ -118,7 +118,7 @@ def open_lab(
 
 
 def homefeed_local(
-    *arguments: str, event_log: Path | None = None, timeout_s: float = 400.0
+    *arguments: str, event_log: Path | None = None, timeout_s: float = 1200.0
 ) -> "subprocess.CompletedProcess[str]":
     """Run `homefeed local ...` as a person would, and return what it printed."""
     return subprocess.run(

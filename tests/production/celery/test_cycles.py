@@ -15,7 +15,7 @@ import pytest
 from pipelines.contracts.artifacts import STAGES
 from support.cycles import judgement_of, outcome_of, promotion_of, states_expected
 
-pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(1800)]
 HEAVY = set(STAGES[1:6])
 WORKERS = {"worker-1", "worker-2"}
 

@@ -6,7 +6,7 @@ from pipelines.contracts.artifacts import STAGES
 from support.cycles import outcome_of
 from support.secret_search import dump_of, files_below, found_in
 
-pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 def test_the_search_finds_what_is_there(keys) -> None:
