@@ -52,6 +52,7 @@ def judge_event_log(run: ResolvedRun) -> EventLogReport:
         TransientStorageError: the storage failed, or a file was written while it was read.
     """
     from validation.data_gate.days.gate import judge_log
+    from validation.data_gate.gx_runner import importing_meanwhile
     from validation.report.data_docs import DOCS_FOLDER
 
     plan, event_log = make_plan(run), open_event_log(run.event_log_uri)
@@ -61,7 +62,8 @@ def judge_event_log(run: ResolvedRun) -> EventLogReport:
         out_dir, spilled = scratch / "log", scratch / "spilled"
         out_dir.mkdir()
         spilled.mkdir()
-        found = _measured(run, event_log, plan, spilled)
+        with importing_meanwhile():
+            found = _measured(run, event_log, plan, spilled)
         since = since_refused(days_refused(run), found.days)
         found = replace(found, since_refused=since)
         look = functools.partial(_look, event_log, plan, spilled)

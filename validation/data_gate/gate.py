@@ -15,7 +15,12 @@ from pipelines.contracts.time import Window
 from validation.data_gate.canaries import CANARIES_FILE
 from validation.data_gate.canary_checks import judge_canaries
 from validation.data_gate.checks import make_checks
-from validation.data_gate.gx_runner import RunName, evaluate, with_accepted
+from validation.data_gate.gx_runner import (
+    RunName,
+    evaluate,
+    importing_meanwhile,
+    with_accepted,
+)
 from validation.data_gate.judged_tables import make_tables
 from validation.data_gate.kept_profile import to_json
 from validation.data_gate.refused import since_refused
@@ -57,7 +62,8 @@ def judge_snapshot(
     Raises:
         HomefeedError: a check itself broke; nothing is known of the data.
     """
-    profile = profile_snapshot(snapshot, snapshot_dir)
+    with importing_meanwhile():
+        profile = profile_snapshot(snapshot, snapshot_dir)
     before = reference.profile if reference else SnapshotProfile()
     is_measured = not profile.unmeasured_shards
     shifts = shifts_of(snapshot, profile.measures, before.measures, config) if is_measured else ()

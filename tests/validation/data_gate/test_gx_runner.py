@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from pipelines import storage
 from pipelines.contracts.artifacts import Severity, Snapshot
 from pipelines.contracts.errors import HomefeedError
 from support.data_gate import judge
-from validation.data_gate import checks, gate
-from validation.data_gate.gx_runner import RunName, evaluate
+from validation.data_gate import checks, gate, gx_runner
+from validation.data_gate.gx_runner import RunName, evaluate, importing_meanwhile
 
 AS_OF = datetime(2024, 5, 6, tzinfo=UTC)
 
@@ -64,3 +65,21 @@ def test_pyspark_is_not_imported_with_great_expectations(tmp_path: Path) -> None
         check=True,
     )
     assert done.stdout.startswith("1."), done.stderr
+
+
+def test_what_is_judged_is_measured_while_the_library_is_imported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def slow_import() -> None:
+        has_begun.set()
+        assert may_end.wait(60)
+        raise ImportError("a file of it is missing")
+
+    monkeypatch.setattr(gx_runner, "import_great_expectations", slow_import)
+    with importing_meanwhile():
+        assert has_begun.wait(60), "the body runs beside the import"
+        may_end.set()
+    left = [each for each in threading.enumerate() if "great-expectations" in each.name]
+    assert left == [], "and waits for its end, which raises nothing here"
