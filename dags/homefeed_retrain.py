@@ -41,8 +41,8 @@ from pipelines.orchestration.callbacks import alert_broken_run, announce_promoti
 from pipelines.orchestration.operators import stage_operator
 from pipelines.orchestration.resolving import start_cycle
 from pipelines.orchestration.retries import StageRetryPolicy
+from pipelines.orchestration.shown.form import about_as_of, about_recipe
 from pipelines.orchestration.timetable import GridTimetable
-from pipelines.recipes.references import EXPECTED
 from pipelines.recipes.triggering import choices, pattern
 from pipelines.settings import DAG_ID, Settings
 
@@ -59,7 +59,7 @@ PARAMS = {
         type=["null", "string"],
         format="date",
         title="As of",
-        description="Use what was known before this day (UTC). Empty: the data interval's end.",
+        description=about_as_of(SETTINGS),
     ),
     "recipe": Param(
         SETTINGS.recipe,
@@ -67,13 +67,19 @@ PARAMS = {
         pattern=pattern(SETTINGS.recipe, SETTINGS.triggerable_packages),
         examples=choices(SETTINGS.recipe),
         title="Recipe",
-        description=f"Configuration to run: {EXPECTED}. HOMEFEED_RECIPE_PACKAGES: which packages.",
+        description=about_recipe(SETTINGS),
     ),
     "promote": Param(
-        True, type="boolean", title="Promote", description="Promote if the verdict is PROMOTE."
+        True,
+        type="boolean",
+        title="Promote",
+        description="Promote if the verdict is PROMOTE. Off: only compare, also for earlier days.",
     ),
     "accelerator": Param(
-        SETTINGS.accelerator, enum=["cpu", "gpu"], title="Accelerator", description="Train on it."
+        SETTINGS.accelerator,
+        enum=["cpu", "gpu"],
+        title="Accelerator",
+        description=f"Train on it. This deployment's own is {SETTINGS.accelerator}.",
     ),
     "devices": Param(
         1,

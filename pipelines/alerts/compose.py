@@ -48,21 +48,38 @@ def alert_on_failure(
 ) -> AlertReceipt:
     """Tell people about a run that broke. A second call about the same failure tells nothing.
 
+    Takes what `alert_about_failure` does.
+
+    Raises:
+        AlertDeliveryError: a transport failed; the outbox and the other transports have the alert.
+    """
+    alert = alert_about_failure(run_uri, settings, stage, reason, since)
+    if alert is None:
+        return AlertReceipt(alert=None, delivered_to=())
+    return deliver(alert, settings)
+
+
+def alert_about_failure(
+    run_uri: str,
+    settings: Settings,
+    stage: str,
+    reason: str = "",
+    since: datetime | None = None,
+) -> Alert | None:
+    """Return what people are told about a run that broke, or None.
+
     An attempt that met another process at the same stage breaks nothing, where that one has ended
     well or is still at work: then it tells how it ends. Where it is gone without a word, it was
     killed, and that is what is told.
 
     Args:
         run_uri: The run folder, with the failed stage's `failure.json` if it could write one.
-        settings: Where to send the alert.
+        settings: Addresses for the links.
         stage: The stage that failed, one of `artifacts.STAGES`.
         reason: Airflow's word for the failure, such as 'timed_out'; where no Airflow ran the cycle,
             what the error said. It is told where the stage wrote nothing.
         since: When the last attempt began, where that is known. What was noted before is about an
             earlier attempt, and this one was ended before it could note anything.
-
-    Raises:
-        AlertDeliveryError: a transport failed; the outbox and the other transports have the alert.
     """
     record = storage.read_model(manifest_uri(run_uri, "resolve_run"), StageRecord)
     run = ResolvedRun.model_validate(record.artifact)
@@ -71,10 +88,9 @@ def alert_on_failure(
         failures = [each for each in failures if each.occurred_at >= since - _CLOCKS]
     if failures and is_lost_race(failures[0]) and is_told_by_another(run_uri, stage):
         log.info("no alert: %s", failures[0].message)
-        return AlertReceipt(alert=None, delivered_to=())
+        return None
     failure = next((each for each in failures if not is_lost_race(each)), None)
-    alert = compose_failure(failure, run, settings, stage, reason)
-    return deliver(alert, settings)
+    return compose_failure(failure, run, settings, stage, reason)
 
 
 def alert_on_unresolved(
@@ -82,16 +98,26 @@ def alert_on_unresolved(
 ) -> AlertReceipt:
     """Tell people about a run that broke before it had a folder.
 
-    Args:
-        trigger: Airflow's run id.
-        message: What the exception said, or '' where only the failure itself is known.
-        next_step: How the cycle is begun after all.
-        settings: Where to send the alert.
+    Takes what `compose_unresolved` does.
 
     Raises:
         AlertDeliveryError: a transport failed; the outbox and the other transports have the alert.
     """
-    alert = Alert(
+    return deliver(compose_unresolved(trigger, message, next_step, settings), settings)
+
+
+def compose_unresolved(
+    trigger: str, message: str, next_step: NextStep, settings: Settings
+) -> Alert:
+    """Return the alert about a run that broke before it had a folder.
+
+    Args:
+        trigger: Airflow's run id.
+        message: What the exception said, or '' where only the failure itself is known.
+        next_step: How the cycle is begun after all.
+        settings: Addresses for the links.
+    """
+    return Alert(
         kind=AlertKind.BROKEN_RUN,
         run_id=trigger,
         title="Homefeed retrain broke in resolve_run",
@@ -101,7 +127,6 @@ def alert_on_unresolved(
         next_step=next_step,
         links=(("Airflow run", airflow_link(trigger, settings)),),
     )
-    return deliver(alert, settings)
 
 
 def find_failure(run_uri: str, stage: str = "") -> StageFailure | None:

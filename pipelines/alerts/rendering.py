@@ -70,26 +70,27 @@ def to_markdown(outcome: Outcome) -> str:
 
     Commands stand in fences, where a line break would end them, so that these are one line each.
     """
-    told = [f"**{outcome.decision}**: {_as_text(outcome.title)}", f"**{_as_text(outcome.serves)}**"]
-    told += [_as_text(outcome.number)]
+    told = [f"**{outcome.decision}**: {as_text(outcome.title)}", f"**{as_text(outcome.serves)}**"]
+    told += [as_text(outcome.number)]
     items = (*outcome.reasons, outcome.most_hurt, *outcome.warnings)
-    told += ["\n".join(f"- {_as_text(item)}" for item in items if item)]
-    told += [_as_text(outcome.done), _as_text(outcome.next_step.sentence)]
+    told += ["\n".join(f"- {as_text(item)}" for item in items if item)]
+    told += [as_text(outcome.done), as_text(outcome.next_step.sentence)]
     for purpose, command in outcome.next_step.commands:
-        told += [_as_text(purpose), f"~~~~\n{one_line(command)}\n~~~~"]
-    links = [_as_link(one_line(label), one_line(uri)) for label, uri in outcome.links]
+        told += [as_text(purpose), f"~~~~\n{one_line(command)}\n~~~~"]
+    links = [as_link(one_line(label), one_line(uri)) for label, uri in outcome.links]
     return "\n\n".join([*told, "\n".join(f"- {link}" for link in links)])
 
 
-def _as_text(text: str) -> str:
+def as_text(text: str) -> str:
     """Return a text that Markdown shows as it is, on one line."""
     return _MARKDOWN.sub(r"\\\g<0>", one_line(text))
 
 
-def _as_link(label: str, uri: str) -> str:
+def as_link(label: str, uri: str) -> str:
+    """Return a link of Markdown, or both as text where the address may not be one."""
     if link_target(uri) and "<" not in uri and ">" not in uri:
-        return f"[{_as_text(label)}](<{uri}>)"
-    return f"{_as_text(label)}: {_as_text(uri)}"
+        return f"[{as_text(label)}](<{uri}>)"
+    return f"{as_text(label)}: {as_text(uri)}"
 
 
 def _harmless(alert: Alert) -> Alert:

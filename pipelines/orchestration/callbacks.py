@@ -10,7 +10,7 @@ from typing import Any
 from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.exceptions import AirflowSkipException
 
-from pipelines.orchestration.resolving import FAILURE_KEY
+from pipelines.orchestration.shown.keys import FAILURE_KEY
 from pipelines.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -3,18 +3,25 @@
 from collections.abc import Mapping
 from datetime import datetime
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.contracts.artifacts import ResolvedRun, RunRequest
-from pipelines.contracts.errors import ConfigurationError, HomefeedError, LostRaceError
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    DataContractError,
+    HomefeedError,
+    LostRaceError,
+)
 from pipelines.contracts.time import floor_to_day, parse_instant
 from pipelines.orchestration.containers import Hardware
+from pipelines.orchestration.shown.keys import FAILURE_KEY
 from pipelines.recipes import canonical
 from pipelines.recipes.triggering import require_triggerable, require_triggerable_features
 from pipelines.settings import Settings
 
-FAILURE_KEY = "failure"
-"""XCom key under which the task `resolve_run` leaves why it failed."""
+if TYPE_CHECKING:
+    from pipelines.contracts.judged.alert import NextStep
+
 OPTIONS = ("as_of", "recipe", "promote", "accelerator", "devices", "nodes")
 """What a run may be asked for: the names of the DAG's params."""
 
@@ -78,9 +85,9 @@ def start_cycle(
         run = start_run(request, settings)
         require_triggerable_features(run.config, *allowed)
     except HomefeedError as error:
-        step = after_unresolved(request, settings).model_dump(mode="json")
-        message = f"{type(error).__name__}: {error}"
-        left: dict[str, Any] = {"message": message, "next_step": step}
+        if isinstance(error, DataContractError) and not params["as_of"]:
+            _explain_ended_log(request, settings, ti)
+        left = _left(f"{type(error).__name__}: {error}", after_unresolved(request, settings))
         if isinstance(error, LostRaceError):
             left["lost_in"] = run_uri_of(request, settings)
         ti.xcom_push(FAILURE_KEY, left)
@@ -91,6 +98,31 @@ def start_cycle(
         "as_of": f"{run.as_of:%Y-%m-%d}",
         "hardware": hardware_of(run),
     }
+
+
+def _explain_ended_log(request: RunRequest, settings: Settings, ti: Any) -> None:
+    """Refuse a run without a day on a log that has ended, with the day that can be entered.
+
+    Raises:
+        DataContractError: the log has ended, and a day can be entered.
+    """
+    from pipelines.contracts.judged.alert import NextStep
+    from pipelines.orchestration.shown.ended_log import day_to_enter, explain
+
+    day = day_to_enter(request, settings)
+    if day is None:
+        return
+    error = DataContractError(explain(request, day, settings))
+    # Clearing the task would ask for the same day again.
+    said = f"Nothing of this run can go on. Trigger the cycle anew, with As of {day}."
+    step = NextStep(sentence=said, commands=())
+    ti.xcom_push(FAILURE_KEY, _left(f"{type(error).__name__}: {error}", step))
+    raise error
+
+
+def _left(message: str, step: "NextStep") -> dict[str, Any]:
+    """Return what the alert finds of a run that has no folder."""
+    return {"message": message, "next_step": step.model_dump(mode="json")}
 
 
 def _require_known(conf: Mapping[str, Any], ti: Any) -> None:
@@ -112,8 +144,7 @@ def _require_known(conf: Mapping[str, Any], ti: Any) -> None:
     )
     # Clearing the task would meet the same conf again.
     step = NextStep(sentence="Nothing of this run can go on. Trigger the cycle anew.", commands=())
-    left = {"message": message, "next_step": step.model_dump(mode="json")}
-    ti.xcom_push(FAILURE_KEY, left)
+    ti.xcom_push(FAILURE_KEY, _left(message, step))
     raise ConfigurationError(message)
 
 

@@ -18,6 +18,7 @@ from pendulum import instance as to_pendulum
 
 from pipelines.contracts.time import DAY_MS
 from pipelines.orchestration.grid import TICK, Grid
+from pipelines.orchestration.shown.run_note import RunNotes
 from pipelines.settings import Settings
 
 FIRST_LATENESS_S = 3600.0
@@ -155,7 +156,8 @@ def _days(period: timedelta) -> str:
 
 
 class HomefeedPlugin(AirflowPlugin):
-    """Tells Airflow of the timetable, so that a serialised DAG can name it."""
+    """Tells Airflow of the timetable, so that a serialised DAG can name it, and of the listener."""
 
     name = "homefeed_timetable"
     timetables = [GridTimetable]
+    listeners = [RunNotes()]

@@ -22,7 +22,7 @@ from pipelines.contracts.run_layout import (
     stage_lease_uri,
 )
 from pipelines.orchestration.callbacks import alert_broken_run, announce_promotion, require_alert
-from pipelines.orchestration.resolving import FAILURE_KEY
+from pipelines.orchestration.shown.keys import FAILURE_KEY
 from pipelines.settings import Settings
 from support.judgements import CHALLENGER, CHAMPION
 from support.runs import make_run, save_artifact, save_run

@@ -11,17 +11,15 @@ from pipelines.contracts import errors
 from pipelines.contracts.artifacts import RunRequest
 from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.contracts.judged.alert import NextStep
-from pipelines.orchestration.resolving import (
-    FAILURE_KEY,
-    choose_as_of,
-    hardware_of,
-    start_cycle,
-)
+from pipelines.orchestration.resolving import choose_as_of, hardware_of, start_cycle
+from pipelines.orchestration.shown import ended_log
+from pipelines.orchestration.shown.keys import FAILURE_KEY
 from pipelines.settings import Settings
 from pipelines.stages import runner
 from pipelines.stages.resolve_run import run_uri_of
 from support.commands import parse
 from support.runs import make_run
+from support.worlds import write_planted_world
 
 END = datetime(2026, 1, 19, 6, tzinfo=UTC)
 NOW = datetime(2026, 2, 3, 17, 45, tzinfo=UTC)
@@ -122,6 +120,45 @@ def test_what_the_form_asks_for_is_resolved_and_crosses_to_the_trainings(tmp_pat
     assert (asked[0].accelerator, asked[0].num_devices, asked[0].num_nodes) == ("gpu", 4, 2)
     assert resolved["hardware"] == {"accelerator": "gpu", "devices": 4, "nodes": 2}
     assert json.loads(json.dumps(resolved)) == resolved
+
+
+def ended_on(tmp_path):
+    """Return the settings of a home with a tiny log that ends with 2017-03-01."""
+    write_planted_world(tmp_path / "event_log", num_users=2, num_days=60)
+    return Settings(home=str(tmp_path))
+
+
+@pytest.mark.parametrize("champion", [None, ("homefeed_ranker v3", "2017-03-02")])
+def test_an_empty_as_of_on_a_log_that_has_ended_says_what_to_enter(tmp_path, monkeypatch, champion):
+    settings = ended_on(tmp_path)
+    monkeypatch.setattr(ended_log, "champion_on_record", lambda settings: champion)
+    dag_run = SimpleNamespace(
+        run_id="manual__x", run_type="manual", data_interval_end=END, run_after=NOW, conf={}
+    )
+    params = {"as_of": None, "recipe": "smoke", "promote": True, "devices": 1}
+    params |= {"accelerator": "cpu", "nodes": 1}
+    left = {}
+    ti = SimpleNamespace(xcom_push=left.__setitem__)
+    with pytest.raises(errors.DataContractError) as caught:
+        start_cycle(params, dag_run, ti, settings)
+    said = str(caught.value)
+    assert "no as_of was entered, so that this run is as of 2026-01-19, and the event log" in said
+    assert "ends with 2017-03-01; trigger the cycle anew with 2017-03-02 as As of" in said
+    assert ("v3 serves and was trained as of 2017-03-02" in said) == (champion is not None)
+    assert said in left[FAILURE_KEY]["message"]
+    step = NextStep.model_validate(left[FAILURE_KEY]["next_step"])
+    assert "with As of 2017-03-02" in step.sentence and step.commands == ()
+
+
+def test_a_day_that_was_entered_and_a_log_that_goes_on_are_refused_as_before(tmp_path):
+    settings = ended_on(tmp_path)
+    asked = {"recipe": "smoke", "now": NOW, "may_promote": True, "num_devices": 1, "trigger": "x"}
+    days = {"2017-03-02": None, "2017-03-03": None, "2016-01-01": None, "2017-06-01": "2017-03-02"}
+    for day, expected in days.items():
+        request = RunRequest(as_of=datetime.fromisoformat(f"{day}T00:00+00:00"), **asked)
+        found = ended_log.day_to_enter(request, settings)
+        assert (f"{found}" if found else None) == expected, day
+    assert ended_log.day_to_enter(request, Settings(home=str(tmp_path / "nothing"))) is None
 
 
 def test_a_conf_with_an_unknown_key_is_refused_and_not_run_as_of_today(tmp_path, monkeypatch):

@@ -1,4 +1,7 @@
-"""The scheduler and the DAG processor of Airflow themselves, on a database, after an outage."""
+"""The scheduler and the DAG processor of Airflow themselves, on a database.
+
+After an outage they create the right runs; where a run ends, its note says what became of it.
+"""
 
 import runpy
 from datetime import UTC, datetime, timedelta
@@ -10,9 +13,11 @@ from airflow.dag_processing.collection import update_dag_parsing_results_in_db
 from airflow.jobs.job import Job
 from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 from airflow.models.dag import DagModel
+from airflow.models.dagbag import DBDagBag
 from airflow.models.dagbundle import DagBundleModel
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
+from airflow.models.xcom import XComModel
 from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import LazyDeserializedDAG
 from airflow.utils.db import initdb
@@ -22,6 +27,9 @@ from sqlalchemy import select
 
 from pipelines.contracts.artifacts import STAGES
 from pipelines.orchestration import timetable
+from pipelines.orchestration.shown import run_note
+from pipelines.orchestration.shown.keys import NOTE_KEY
+from pipelines.orchestration.shown.words import BEGINNING, SIGNATURE
 from pipelines.orchestration.timetable import GridTimetable
 from pipelines.settings import DAG_ID
 from support.simulated_airflow import SimulatedAirflow
@@ -63,6 +71,37 @@ class RealAirflow:
             for run in session.scalars(select(DagRun).where(DagRun.dag_id == self.dag_id)):
                 run.state = DagRunState.SUCCESS
             row.exceeds_max_non_backfill = False
+
+    def end_run(self, left: dict[str, object], broken: str = "", note: str = "") -> str | None:
+        """Let the scheduler see that all tasks of the newest run have ended; return its note.
+
+        Args:
+            left: By task, what it left for the note.
+            broken: The task that failed; '' for none.
+            note: What a person has written into the note before.
+        """
+        newest = select(DagRun).where(DagRun.dag_id == self.dag_id).order_by(DagRun.id.desc())
+        with create_session() as session:
+            run = session.scalars(newest).first()
+            run.state, run.note = DagRunState.RUNNING, note or None
+            session.get(DagModel, self.dag_id).relative_fileloc = DAG_FILE.name
+            ends = {name: "success" for name in STAGES}
+            if broken:
+                ends |= {name: "upstream_failed" for name in STAGES[STAGES.index(broken) :]}
+                ends[broken] = "failed"
+            for ti in run.get_task_instances(session=session):
+                ti.state = ends[ti.task_id]
+            for task_id, value in left.items():
+                XComModel.clear(dag_id=self.dag_id, task_id=task_id, run_id=run.run_id)
+                at = {"dag_id": self.dag_id, "task_id": task_id, "run_id": run.run_id}
+                session.add(XComModel(key=NOTE_KEY, value=value, dag_run_id=run.id, **at))
+        with create_session() as session:
+            run = session.scalars(newest).first()
+            run.dag = DBDagBag().get_dag_for_run(dag_run=run, session=session)
+            run.update_state(session=session, execute_callbacks=False)
+            assert run.state == (DagRunState.FAILED if broken else DagRunState.SUCCESS)
+        with create_session() as session:
+            return session.scalars(newest).first().note
 
     def stored(self) -> tuple[list[str], datetime]:
         """Return the ids of the runs in the order of their dates, and the next date."""
@@ -127,3 +166,42 @@ def test_the_very_first_cycle_has_its_tasks(monkeypatch):
     with create_session() as session:
         tasks = session.scalars(select(TaskInstance).where(TaskInstance.dag_id == DAG_ID))
         assert {task.task_id for task in tasks} == set(STAGES)
+
+
+@pytest.fixture
+def cycle(monkeypatch):
+    """A run of the DAG, whose tasks are there."""
+    real = RealAirflow(monkeypatch, DAG_ID)
+    real.set_clock(START)
+    real.parse()
+    real.create_run()
+    return real
+
+
+VERDICT = ["**REJECT**: v4 is worse", "**v3 serves.**"]
+
+
+def test_the_note_of_a_run_says_what_became_of_it(cycle):
+    note = cycle.end_run({"compare_with_champion": VERDICT})
+    assert note == "\n\n".join([BEGINNING, *VERDICT, SIGNATURE])
+    broken = {"compare_with_champion": VERDICT, "alert": ["**BROKEN**: alert broke"]}
+    note = cycle.end_run(broken, broken="alert", note="Mine.")
+    told = ["**BROKEN**: alert broke", *VERDICT]
+    assert note == "\n\n".join(["Mine.", BEGINNING, *told, SIGNATURE])
+    note = cycle.end_run({}, broken="train_challenger", note=note)
+    assert note.startswith(f"Mine.\n\n{BEGINNING}\n\n**BROKEN**: train_challenger left no reason")
+    assert note.count("BROKEN") == 1
+
+
+@pytest.mark.parametrize("left", [None, 5, [1, 2], {"no": "list"}])
+def test_without_words_the_note_stays_as_it_is(cycle, left):
+    assert cycle.end_run({"compare_with_champion": left}, note="Mine.") == "Mine."
+
+
+def test_whatever_happens_to_a_note_the_run_ends(cycle, monkeypatch, caplog):
+    def broken(*_):
+        raise OSError("no words today")
+
+    monkeypatch.setattr(run_note, "_told", broken)
+    assert cycle.end_run({"compare_with_champion": VERDICT}, note="Mine.") == "Mine."
+    assert "no words today" in caplog.text
