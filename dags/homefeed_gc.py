@@ -8,6 +8,7 @@ cycles need stays, and so does the record.
 **Red** means that nothing, or nothing more, was deleted: MLflow did not answer, the record is
 damaged or disagrees with the registry, or the champion moved meanwhile. Clear the task, or wait for
 the next week. It is safe beside a cycle, a promotion or a rollback, and after a kill.
+`docs/runbook.md` has a section for each exit code.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG
 
 from pipelines.orchestration.retries import StageRetryPolicy
+from pipelines.orchestration.shown.docs import with_runbook
 from pipelines.settings import Settings
 
 SETTINGS = Settings()
@@ -30,7 +32,7 @@ with DAG(
     max_active_runs=1,
     is_paused_upon_creation=True,
     dagrun_timeout=timedelta(hours=12),
-    doc_md=__doc__,
+    doc_md=with_runbook(__doc__, SETTINGS),
     tags=["homefeed"],
 ) as homefeed_gc:
     BashOperator(

@@ -41,6 +41,7 @@ from pipelines.orchestration.callbacks import alert_broken_run, announce_promoti
 from pipelines.orchestration.operators import stage_operator
 from pipelines.orchestration.resolving import start_cycle
 from pipelines.orchestration.retries import StageRetryPolicy
+from pipelines.orchestration.shown.docs import with_runbook
 from pipelines.orchestration.shown.form import about_as_of, about_recipe
 from pipelines.orchestration.timetable import GridTimetable
 from pipelines.recipes.triggering import choices, pattern
@@ -149,7 +150,7 @@ with DAG(
     default_args=DEFAULTS,
     on_failure_callback=alert_broken_run,
     params=PARAMS,
-    doc_md=__doc__,
+    doc_md=with_runbook(__doc__, SETTINGS),
     tags=["homefeed"],
 ) as homefeed_retrain:
     resolved: Any = resolve_task()

@@ -18,6 +18,7 @@ from typing import Any
 from airflow.sdk import DAG, Asset, AssetAlias, Param, task
 
 from pipelines.orchestration.retries import StageRetryPolicy
+from pipelines.orchestration.shown.docs import with_runbook
 from pipelines.settings import Settings
 
 SETTINGS = Settings()
@@ -67,7 +68,7 @@ with DAG(
         "execution_timeout": timedelta(minutes=30),
     },
     params=PARAMS,
-    doc_md=__doc__,
+    doc_md=with_runbook(__doc__, SETTINGS),
     tags=["homefeed"],
 ) as homefeed_rollback:
     rollback_task()

@@ -17,12 +17,19 @@ _JOINERS = "\u200c\u200d"
 """Invisible, but Persian words and many emojis need them, and they harm nothing."""
 _UNSEEN = ("Cc", "Cf", "Cs", "Cn", "Co")
 """Unicode's categories of controls, formats, halves of characters and what has no meaning."""
+_MARKDOWN = re.compile(r"[\\`*_{}\[\]<>#|~!]|^[-+]|(?<=^\d)\.")
+"""What Markdown would take for a mark."""
 _LINKED = ("http", "https", "file")
 
 
 def one_line(text: str) -> str:
     """Return a text as one line that shows all of it and does nothing else."""
     return "".join(map(_seen, _BREAKS.sub(" ", text).strip()))
+
+
+def as_markdown(text: str) -> str:
+    """Return a text that Markdown shows as it is, on one line."""
+    return _MARKDOWN.sub(r"\\\g<0>", one_line(text))
 
 
 def safe_lines(text: str) -> str:

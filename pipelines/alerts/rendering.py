@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pipelines.contracts.config import RecipeRef
 from pipelines.contracts.judged.alert import Alert, NextStep
 from pipelines.contracts.judged.outcome import Outcome
-from pipelines.plain_text import link_target, one_line, safe_lines
+from pipelines.plain_text import as_markdown, link_target, one_line, safe_lines
 
 if TYPE_CHECKING:
     import jinja2
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 _WORD_JOINER = "\u2060"
 _MARKS, _FENCE = re.compile(r"[*~`]|(?<!\w)_|_(?!\w)"), re.compile(r"`{3,}")
 """Slack's marks, of which an underscore within a word is none; and the end of preformatted text."""
-_MARKDOWN = re.compile(r"[\\`*_{}\[\]<>#|~!]|^[-+]|(?<=^\d)\.")
-"""What Markdown would take for a mark."""
 
 
 @dataclass(frozen=True)
@@ -70,27 +68,24 @@ def to_markdown(outcome: Outcome) -> str:
 
     Commands stand in fences, where a line break would end them, so that these are one line each.
     """
-    told = [f"**{outcome.decision}**: {as_text(outcome.title)}", f"**{as_text(outcome.serves)}**"]
-    told += [as_text(outcome.number)]
+    told = [
+        f"**{outcome.decision}**: {as_markdown(outcome.title)}",
+        f"**{as_markdown(outcome.serves)}**",
+    ]
+    told += [as_markdown(outcome.number)]
     items = (*outcome.reasons, outcome.most_hurt, *outcome.warnings)
-    told += ["\n".join(f"- {as_text(item)}" for item in items if item)]
-    told += [as_text(outcome.done), as_text(outcome.next_step.sentence)]
+    told += ["\n".join(f"- {as_markdown(item)}" for item in items if item)]
+    told += [as_markdown(outcome.done), as_markdown(outcome.next_step.sentence)]
     for purpose, command in outcome.next_step.commands:
-        told += [as_text(purpose), f"~~~~\n{one_line(command)}\n~~~~"]
-    links = [as_link(one_line(label), one_line(uri)) for label, uri in outcome.links]
+        told += [as_markdown(purpose), f"~~~~\n{one_line(command)}\n~~~~"]
+    links = [_as_link(one_line(label), one_line(uri)) for label, uri in outcome.links]
     return "\n\n".join([*told, "\n".join(f"- {link}" for link in links)])
 
 
-def as_text(text: str) -> str:
-    """Return a text that Markdown shows as it is, on one line."""
-    return _MARKDOWN.sub(r"\\\g<0>", one_line(text))
-
-
-def as_link(label: str, uri: str) -> str:
-    """Return a link of Markdown, or both as text where the address may not be one."""
+def _as_link(label: str, uri: str) -> str:
     if link_target(uri) and "<" not in uri and ">" not in uri:
-        return f"[{as_text(label)}](<{uri}>)"
-    return f"{as_text(label)}: {as_text(uri)}"
+        return f"[{as_markdown(label)}](<{uri}>)"
+    return f"{as_markdown(label)}: {as_markdown(uri)}"
 
 
 def _harmless(alert: Alert) -> Alert:

@@ -8,10 +8,9 @@ import re
 from collections.abc import Sequence
 
 from pipelines.alerts.links import IN_MLFLOW, PAGE_IN_MLFLOW
-from pipelines.alerts.rendering import as_link, as_text
 from pipelines.contracts.judged.alert import Alert
 from pipelines.contracts.judged.outcome import Outcome
-from pipelines.plain_text import one_line
+from pipelines.plain_text import as_markdown, link_target, one_line
 
 LIMIT = 1000
 """Characters of a note that Airflow keeps."""
@@ -28,18 +27,18 @@ def told_of(outcome: Outcome) -> list[str]:
     """Return a cycle's outcome as paragraphs of Markdown, what matters most first."""
     shown = dict(outcome.links)
     labels = [label for label in (PAGE_IN_MLFLOW, IN_MLFLOW) if label in shown]
-    links = [as_link(label, shown[label]) for label in labels]
+    links = [_as_link(label, shown[label]) for label in labels]
     if not links and "Verdict page" in shown:
-        links = [as_link("Verdict page", shown["Verdict page"])]
+        links = [_as_link("Verdict page", shown["Verdict page"])]
     page, others = links[:1], links[1:]
     said = (outcome.done, outcome.next_step.sentence, outcome.most_hurt, *outcome.warnings)
     return [
-        f"**{outcome.decision}**: {as_text(_cut(outcome.title, _TITLE))}",
-        f"**{as_text(outcome.serves)}**",
+        f"**{outcome.decision}**: {as_markdown(_cut(outcome.title, _TITLE))}",
+        f"**{as_markdown(outcome.serves)}**",
         *page,
-        *(as_text(text) for text in (outcome.number, outcome.why)),
+        *(as_markdown(text) for text in (outcome.number, outcome.why)),
         *others,
-        *(as_text(text) for text in said if text),
+        *(as_markdown(text) for text in said if text),
     ]
 
 
@@ -47,8 +46,8 @@ def told_of_failure(alert: Alert) -> list[str]:
     """Return what is told of a broken run as paragraphs of Markdown, what broke first."""
     said = (_cut(alert.happened, _MESSAGE), alert.done, alert.next_step.sentence)
     return [
-        f"**BROKEN**: {as_text(_cut(alert.title, _TITLE))}",
-        *(as_text(text) for text in said if text),
+        f"**BROKEN**: {as_markdown(_cut(alert.title, _TITLE))}",
+        *(as_markdown(text) for text in said if text),
     ]
 
 
@@ -73,6 +72,13 @@ def merged(before: str, told: Sequence[str]) -> str:
             break
     parts = [kept] if kept else []
     return "\n\n".join([*parts, BEGINNING, *fitting, SIGNATURE] if fitting else parts)
+
+
+def _as_link(label: str, uri: str) -> str:
+    """Return a link of Markdown, or both as text where the address may not be one."""
+    if link_target(uri) and "<" not in uri and ">" not in uri:
+        return f"[{as_markdown(label)}](<{uri}>)"
+    return f"{as_markdown(label)}: {as_markdown(uri)}"
 
 
 def _cut(text: str, most: int) -> str:
