@@ -2,15 +2,21 @@
 
     resolve_run -> build_snapshot -> check_snapshot -> train_challenger -> train_anchor
     train_anchor -> compare_with_champion
-    compare_with_champion -> promote_challenger
+    compare_with_champion -> approve_promotion -> promote_challenger
     compare_with_champion -> alert
 
 **Red means that the pipeline broke.** A worse model is not red: its verdict is REJECT or
 INCONCLUSIVE, `promote_challenger` is skipped or promotes the fresh anchor, and `alert` says why.
 **`promote_challenger` is green only where something was promoted.** It and `alert` are skipped
 where they have nothing to do, after they have published what was decided. The log of
-`compare_with_champion` ends with the outcome in words. `train_anchor` trains the accepted recipe
-where the run's is another one; where it is the same, there is nothing to do.
+`compare_with_champion` ends with the outcome in words, and the run's note has them, too.
+`train_anchor` trains the accepted recipe where the run's is another one; where it is the same,
+there is nothing to do.
+
+**Approval**: where the recipe wants a person's (`promotion.approval`), `approve_promotion` waits
+for it, under *Required Actions*. It is skipped where nobody is asked, and where the answer is no or
+does not come in time: then the champion stays. Its time ends two hours before the run's, and before
+the next cycle is due.
 
 **Trigger** takes six options. `as_of`: train on what was known before this day (UTC); empty means
 the end of the run's data interval, or now. `recipe`: the configuration. `promote`: off only
@@ -37,6 +43,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetAlias, Param, task
 
+from pipelines.orchestration.approval import PromotionApproval
 from pipelines.orchestration.callbacks import alert_broken_run, announce_promotion, require_alert
 from pipelines.orchestration.operators import stage_operator
 from pipelines.orchestration.resolving import start_cycle
@@ -117,7 +124,12 @@ def resolve_task(params: Any = None, dag_run: Any = None, ti: Any = None) -> dic
     return start_cycle(params, dag_run, ti, Settings(), CATCHUP)
 
 
-@task(task_id="promote_challenger", outlets=[PROMOTED])
+# What is before it is skipped where nobody is asked, and where the answer is no: it finds out.
+@task(
+    task_id="promote_challenger",
+    outlets=[PROMOTED],
+    trigger_rule="none_failed_min_one_success",
+)
 def promote_task(run_uri: str, outlet_events: Any = None, ti: Any = None) -> str:
     """Move the `champion` alias to what is promoted, if the champion is still the same."""
     from pipelines.stages.runner import run_stage
@@ -160,8 +172,10 @@ with DAG(
     train = stage_operator("train_challenger", run_uri, timedelta(hours=18), SETTINGS, hardware)
     anchor = stage_operator("train_anchor", run_uri, timedelta(hours=18), SETTINGS, hardware)
     compare = stage_operator("compare_with_champion", run_uri, timedelta(hours=4), SETTINGS)
+    approve = PromotionApproval(task_id="approve_promotion", run_uri=run_uri)
     promote, alert = promote_task(run_uri), alert_task(run_uri)
     # The last two are leaves: the run is red if either fails, and neither hides the other.
     resolved >> build >> check >> train >> compare >> [promote, alert]
+    compare >> approve >> promote
     # On one machine the two trainings would fight for it; elsewhere each has a machine of its own.
     (train if SETTINGS.stage_runner == "bash" else check) >> anchor >> compare

@@ -19,7 +19,7 @@ from pipelines.alerts.commands import (
     serving_command,
     stage_command,
 )
-from pipelines.contracts.artifacts import ResolvedRun, RunRequest
+from pipelines.contracts.artifacts import STAGES, ResolvedRun, RunRequest
 from pipelines.contracts.errors import (
     DataContractError,
     DataGateFailedError,
@@ -137,6 +137,11 @@ def after_failure(run: ResolvedRun, stage: str, failure: StageFailure | None) ->
         stage: The stage that failed, one of `artifacts.STAGES`.
         failure: What the stage wrote; None when it was killed before it could.
     """
+    if stage not in STAGES:  # The question to people is Airflow's own.
+        return _step(
+            f"Mend what its log names, then clear {stage} in Airflow, which goes on from there. An "
+            f"answer that was given stays."
+        )
     again = ("Run the failed stage again:", stage_command(stage, run.run_uri))
     rest: Commands = (
         (

@@ -4,6 +4,7 @@ Not for what is told of a cycle that was not judged (`pipelines.alerts.compose`)
 next (`pipelines.alerts.next_step`). Tested in tests/pipelines/alerts/test_outcomes.py.
 """
 
+from pipelines.alerts.approvals import waiting
 from pipelines.alerts.links import Links, data_links, links_of
 from pipelines.alerts.next_step import after_verdict, what_serves
 from pipelines.contracts.artifacts import DataReport, ExpectationOutcome, ResolvedRun
@@ -41,7 +42,7 @@ def outcome_of(
     row = comparison.target
     change = row.relative_change if row is not None else None
     reasons = tuple(map(one_line, verdict.reasons))
-    return Outcome(
+    outcome = Outcome(
         decision=verdict.decision.value,
         title=(
             f"{comparison.challenger_model.label} {finding_of(run, judgement)}, "
@@ -65,6 +66,9 @@ def outcome_of(
             *data_links(report),
         ),
     )
+    if judgement.waits_for_approval(run):
+        return outcome.model_copy(update=waiting(run, judgement))
+    return outcome
 
 
 def kept_outcome(
@@ -87,9 +91,11 @@ def finding_of(run: ResolvedRun, judgement: Judgement) -> str:
     """Return what became of the challenger, as the end of a sentence about it."""
     verdict, comparison, losses = judgement.verdict, judgement.comparison, judgement.certain_losses
     is_promoted = verdict.promoted is Promoted.CHALLENGER
-    if is_promoted and not run.may_promote:
+    waits = judgement.waits_for_approval(run)
+    if is_promoted and (waits or not run.may_promote):
         worse = "is worse, within the margin; it " if losses else ""
-        return f"{worse}may be promoted, and this run promotes nothing"
+        nothing = "may be promoted, and this run promotes nothing"
+        return f"{worse}{'is promoted if a person approves' if waits else nothing}"
     if verdict.decision is Decision.REJECT:
         return "is worse and was rejected"
     if losses and comparison not in losses:

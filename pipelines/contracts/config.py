@@ -12,9 +12,11 @@ from pipelines.contracts.features.categorical import CategoricalFeature
 from pipelines.contracts.features.numeric import NumericFeature, check_numeric, held_features
 from pipelines.contracts.gates.data_gate import DataGateConfig
 from pipelines.contracts.gates.model_gate import Limit, ModelGateConfig, RelativeLimit
+from pipelines.contracts.gates.promotion import ApprovalConfig, PromotionConfig
 from pipelines.contracts.gates.serving import ServingConfig
 
 __all__ = [
+    "ApprovalConfig",
     "CategoricalFeature",
     "DataGateConfig",
     "FeatureConfig",
@@ -25,6 +27,7 @@ __all__ = [
     "ModelConfig",
     "ModelGateConfig",
     "NumericFeature",
+    "PromotionConfig",
     "RECIPE_WINDOWS",
     "RecipeRef",
     "RelativeLimit",
@@ -281,6 +284,11 @@ class RunConfig(Frozen):
     data_gate: DataGateConfig
     model_gate: ModelGateConfig
     serving: ServingConfig = ServingConfig()
+    promotion: PromotionConfig = Field(
+        default=PromotionConfig(),
+        exclude_if=lambda options: options == PromotionConfig(),  # so older digests still fit
+        description="What a promotion needs besides the verdict.",
+    )
 
     @property
     def reference(self) -> str:

@@ -9,9 +9,10 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from pipelines.contracts.artifacts import ModelRef
+from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.base import Artifact, Frozen, digest_of
 from pipelines.contracts.config import ModelGateConfig
+from pipelines.contracts.judged.approval import Approval
 from pipelines.contracts.judged.baselines import BaselineFacts, BaselineKind
 from pipelines.contracts.judged.metrics import (
     AbsenceKind,
@@ -347,6 +348,11 @@ class Judgement(Artifact):
         is_anchor = self.verdict.promoted is Promoted.ANCHOR and self.anchor is not None
         return self.anchor.model if is_anchor and self.anchor else None
 
+    def waits_for_approval(self, run: ResolvedRun) -> bool:
+        """Whether a person is asked: something is to be promoted, and the recipe wants it."""
+        asks = run.config.promotion.approval is not None
+        return asks and run.may_promote and self.promoted_model is not None
+
     def places(self) -> dict[str, int | None]:
         """The verdict page."""
         return {self.report_uri: None}
@@ -361,3 +367,8 @@ class Promotion(Artifact):
     champion_after: ModelRef | None
     reason: str = Field(description="One sentence.")
     history_uri: str | None = Field(description="Entry in the append-only history, if promoted.")
+    approval: Approval | None = Field(
+        default=None,
+        exclude_if=lambda answer: answer is None,  # so the digests of older promotions still fit
+        description="A person's answer; None where nobody was asked.",
+    )

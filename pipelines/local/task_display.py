@@ -24,6 +24,8 @@ _COLOURS = {
     "skipped": "dim",
 }
 
+_ORDER = (*STAGES[:-2], "approve_promotion", *STAGES[-2:])
+"""Of a run's tasks: the stages, and the question to people before a promotion."""
 _TRAININGS = ("train_challenger", "train_anchor")
 NOTE_EVERY_S = 15.0
 """Seconds between two lines about training where there is no live table."""
@@ -64,7 +66,7 @@ class TaskDisplay:
 
     def show(self, tasks: list[dict[str, Any]], training: str = "") -> None:
         """Show these task instances, as Airflow's REST API gives them, and how training goes on."""
-        tasks = sorted(tasks, key=lambda task: STAGES.index(task["task_id"]))
+        tasks = sorted(tasks, key=lambda task: _ORDER.index(task["task_id"]))
         is_training = any(t["task_id"] in _TRAININGS and t["state"] == "running" for t in tasks)
         note = training if is_training else ""
         if self._live:

@@ -15,6 +15,7 @@ from pipelines import storage
 from pipelines.contracts.artifacts import Challenger, FreshAnchor, ModelRef, ResolvedRun
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import BundleMissingError, PromotionRefusedError
+from pipelines.contracts.judged.approval import Approval, approval_uri
 from pipelines.contracts.judgement import Judgement, Promoted, Promotion, Verdict
 from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.registry import anchor, history, moves, registry, tracking
@@ -47,7 +48,8 @@ def move_if_permitted(
         DataContractError: the model's files or the newest entry of the history were altered.
         TrackingUnavailableError: MLflow does not answer; the message says what was moved.
     """
-    reason, history_uri = _reason_to_stay(run, judgement), None
+    approval = _approval_for(run, judgement)
+    reason, history_uri = _reason_to_stay(run, judgement, approval), None
     champion = run.champion
     if reason is None:
         _require_same_models(run, challenger, fresh, judgement)
@@ -55,6 +57,8 @@ def move_if_permitted(
         assert champion is not None  # The verdict promotes something, or there is a reason to stay.
         if judgement.verdict.promoted is Promoted.ANCHOR:
             reason = f"The accepted recipe made fresh, in place of the challenger. {reason}"
+        if approval is not None:
+            reason = f"{reason} {approval.sentence}"
         entry = history.HistoryEntry(
             moved_at=now,
             kind="promotion",
@@ -78,6 +82,34 @@ def move_if_permitted(
         champion_after=champion,
         reason=reason,
         history_uri=history_uri,
+        approval=approval,
+    )
+
+
+def read_approval(run: ResolvedRun) -> Approval | None:
+    """Return what became of the question whether a cycle may promote; None: not asked, or open."""
+    uri = approval_uri(run.run_uri)
+    repair = "delete it and clear approve_promotion in Airflow, which asks anew"
+    return storage.read_model(uri, Approval, repair) if storage.exists(uri) else None
+
+
+def _approval_for(run: ResolvedRun, judgement: Judgement) -> Approval | None:
+    """Return the answer that the recipe wants, None where nobody is asked.
+
+    Raises:
+        PromotionRefusedError: somebody is to be asked about this verdict, and was not.
+    """
+    if not judgement.waits_for_approval(run):
+        return None
+    found = read_approval(run)
+    if found is not None and found.ruling_digest == judgement.ruling_digest:
+        return found
+    about = "none is on record" if found is None else "the one on record is about another verdict"
+    raise PromotionRefusedError(
+        f"the recipe lets nothing be promoted that no person has approved (promotion.approval), "
+        f"and {about}; expected the answer that Airflow's task approve_promotion asks for; run "
+        f"the cycle in Airflow or clear that task there, or overrule it with "
+        f"`homefeed promote --force --run {shlex.quote(run.run_uri)}`"
     )
 
 
@@ -165,7 +197,9 @@ def _accepts_over(run: ResolvedRun, verdict: Verdict) -> str | None:
     return anchor.state_of_record(run.workspace_uri, run.registered_model)
 
 
-def _reason_to_stay(run: ResolvedRun, judgement: Judgement) -> str | None:
+def _reason_to_stay(
+    run: ResolvedRun, judgement: Judgement, approval: Approval | None
+) -> str | None:
     """Return why nothing may move, or None."""
     verdict = judgement.verdict
     if verdict.promoted is Promoted.NONE:
@@ -173,7 +207,7 @@ def _reason_to_stay(run: ResolvedRun, judgement: Judgement) -> str | None:
     if not run.may_promote:
         what = "PROMOTE" if verdict.promoted is Promoted.CHALLENGER else "to promote the anchor"
         return f"The verdict is {what}, but this run was asked not to promote (a backfill)."
-    return None
+    return approval.sentence if approval is not None and not approval.is_given else None
 
 
 def _require_same_models(

@@ -20,6 +20,8 @@ class AlertKind(StrEnum):
     BROKEN_RUN = "broken_run"
     FORCED_PROMOTION = "forced_promotion"
     MISSED_CYCLE = "missed_cycle"
+    APPROVAL_WANTED = "approval_wanted"
+    NOT_APPROVED = "not_approved"
 
 
 class NextStep(Frozen):

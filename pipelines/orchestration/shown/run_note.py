@@ -19,7 +19,7 @@ from pipelines.settings import DAG_ID, Settings
 
 log = logging.getLogger(__name__)
 
-JUDGING = "compare_with_champion"
+JUDGING, ASKING = "compare_with_champion", "approve_promotion"
 
 
 def _harmless(hook: Callable[..., None]) -> Callable[..., None]:
@@ -152,7 +152,7 @@ def _told(session: Any, run: int, failed_by: str) -> Sequence[str]:
 
     left = select(XComModel).where(XComModel.dag_run_id == run, XComModel.key == NOTE_KEY)
     words = {each.task_id: _paragraphs(each.value) for each in session.scalars(left)}
-    outcome = words.get(JUDGING, [])
+    outcome = [*words.get(ASKING, []), *words.get(JUDGING, [])]
     if not failed_by:
         return outcome
     tasks = select(TaskInstance).where(

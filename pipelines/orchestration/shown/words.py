@@ -14,17 +14,22 @@ from pipelines.plain_text import as_markdown, link_target, one_line
 
 LIMIT = 1000
 """Characters of a note that Airflow keeps."""
-BEGINNING, SIGNATURE = "*homefeed_retrain:*", "— homefeed_retrain"
-"""Around what is ours: the rest of a note is a person's."""
+SIGNATURE = "— homefeed_retrain"
+"""Ends what is ours: the rest of a note is a person's."""
 _TITLE, _MESSAGE = 300, 500
 """Characters that a title and the message of a failure may take."""
 _OURS = re.compile(
-    rf"^{re.escape(BEGINNING)}$.*?^{re.escape(SIGNATURE)}$\n*", re.DOTALL | re.MULTILINE
+    r"^\*\*(?:PROMOTE|REJECT|INCONCLUSIVE|BROKEN|APPROVED|NOT APPROVED)\*\*: .*?"
+    rf"^{re.escape(SIGNATURE)}$\n*",
+    re.DOTALL | re.MULTILINE,
 )
 
 
 def told_of(outcome: Outcome) -> list[str]:
-    """Return a cycle's outcome as paragraphs of Markdown, what matters most first."""
+    """Return a cycle's outcome as paragraphs of Markdown, what matters most first.
+
+    Of the first one Airflow's page shows the beginning, of the others nothing before a click.
+    """
     shown = dict(outcome.links)
     labels = [label for label in (PAGE_IN_MLFLOW, IN_MLFLOW) if label in shown]
     links = [_as_link(label, shown[label]) for label in labels]
@@ -62,7 +67,7 @@ def merged(before: str, told: Sequence[str]) -> str:
             out. Where the first finds none, a person's note stays alone.
     """
     kept = _OURS.sub("", before).strip()
-    room = LIMIT - len(BEGINNING) - len(SIGNATURE) - 2 - (len(kept) + 2 if kept else 0)
+    room = LIMIT - len(SIGNATURE) - (len(kept) + 2 if kept else 0)
     fitting: list[str] = []
     for paragraph in told:
         if len(paragraph) + 2 <= room:
@@ -71,7 +76,7 @@ def merged(before: str, told: Sequence[str]) -> str:
         elif not fitting:
             break
     parts = [kept] if kept else []
-    return "\n\n".join([*parts, BEGINNING, *fitting, SIGNATURE] if fitting else parts)
+    return "\n\n".join([*parts, *fitting, SIGNATURE] if fitting else parts)
 
 
 def _as_link(label: str, uri: str) -> str:

@@ -29,7 +29,7 @@ from pipelines.contracts.artifacts import STAGES
 from pipelines.orchestration import timetable
 from pipelines.orchestration.shown import run_note
 from pipelines.orchestration.shown.keys import NOTE_KEY
-from pipelines.orchestration.shown.words import BEGINNING, SIGNATURE
+from pipelines.orchestration.shown.words import SIGNATURE
 from pipelines.orchestration.timetable import GridTimetable
 from pipelines.settings import DAG_ID
 from support.simulated_airflow import SimulatedAirflow
@@ -85,7 +85,7 @@ class RealAirflow:
             run = session.scalars(newest).first()
             run.state, run.note = DagRunState.RUNNING, note or None
             session.get(DagModel, self.dag_id).relative_fileloc = DAG_FILE.name
-            ends = {name: "success" for name in STAGES}
+            ends = {name: "success" for name in (*STAGES, "approve_promotion")}
             if broken:
                 ends |= {name: "upstream_failed" for name in STAGES[STAGES.index(broken) :]}
                 ends[broken] = "failed"
@@ -165,7 +165,7 @@ def test_the_very_first_cycle_has_its_tasks(monkeypatch):
     assert real.stored() == ([f"scheduled__{START.isoformat()}"], START + 14 * DAY)
     with create_session() as session:
         tasks = session.scalars(select(TaskInstance).where(TaskInstance.dag_id == DAG_ID))
-        assert {task.task_id for task in tasks} == set(STAGES)
+        assert {task.task_id for task in tasks} == {*STAGES, "approve_promotion"}
 
 
 @pytest.fixture
@@ -183,13 +183,13 @@ VERDICT = ["**REJECT**: v4 is worse", "**v3 serves.**"]
 
 def test_the_note_of_a_run_says_what_became_of_it(cycle):
     note = cycle.end_run({"compare_with_champion": VERDICT})
-    assert note == "\n\n".join([BEGINNING, *VERDICT, SIGNATURE])
+    assert note == "\n\n".join([*VERDICT, SIGNATURE])
     broken = {"compare_with_champion": VERDICT, "alert": ["**BROKEN**: alert broke"]}
     note = cycle.end_run(broken, broken="alert", note="Mine.")
     told = ["**BROKEN**: alert broke", *VERDICT]
-    assert note == "\n\n".join(["Mine.", BEGINNING, *told, SIGNATURE])
+    assert note == "\n\n".join(["Mine.", *told, SIGNATURE])
     note = cycle.end_run({}, broken="train_challenger", note=note)
-    assert note.startswith(f"Mine.\n\n{BEGINNING}\n\n**BROKEN**: train_challenger left no reason")
+    assert note.startswith("Mine.\n\n**BROKEN**: train_challenger left no reason")
     assert note.count("BROKEN") == 1
 
 

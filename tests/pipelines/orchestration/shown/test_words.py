@@ -10,7 +10,6 @@ from pipelines.alerts.outcomes import outcome_of
 from pipelines.contracts.judged.outcome import Outcome
 from pipelines.contracts.judgement import Decision
 from pipelines.orchestration.shown.words import (
-    BEGINNING,
     LIMIT,
     SIGNATURE,
     merged,
@@ -35,7 +34,7 @@ def as_shown(markdown: str) -> str:
 
 
 def test_the_words_are_the_outcomes(outcome: Outcome) -> None:
-    _, *shown = as_shown(merged("", told_of(outcome))).split("\n\n")
+    shown = as_shown(merged("", told_of(outcome))).split("\n\n")
     assert f"{outcome.decision}: {outcome.title}" == shown[0]
     assert outcome.serves == shown[1]
     assert outcome.number in shown and outcome.why in shown
@@ -59,21 +58,19 @@ def test_a_note_is_never_longer_than_airflow_keeps(outcome: Outcome) -> None:
     huge = {"title": "A *very* long name. " * 90, "number": "N" * 900, "why": "[x](y) " * 60}
     note = merged("", told_of(outcome.model_copy(update=huge)))
     assert len(note) <= LIMIT
-    assert note.startswith(f"{BEGINNING}\n\n**REJECT**: A \\*very\\* long name.")
+    assert note.startswith("**REJECT**: A \\*very\\* long name.")
     assert outcome.serves in as_shown(note)
     assert "N" * 900 not in note and note.endswith(SIGNATURE)
 
 
 def test_what_a_person_wrote_stays_before_and_behind(outcome: Outcome) -> None:
     first = merged("Asked Anna.\n\n**Look** at the save head.", told_of(outcome))
-    assert first.startswith(
-        f"Asked Anna.\n\n**Look** at the save head.\n\n{BEGINNING}\n\n**REJECT**: "
-    )
+    assert first.startswith("Asked Anna.\n\n**Look** at the save head.\n\n**REJECT**: ")
     edited = f"{first}\n\nAnna says: fine."
     again = merged(edited, ["**PROMOTE**: another end"])
     assert again == (
         "Asked Anna.\n\n**Look** at the save head.\n\nAnna says: fine.\n\n"
-        f"{BEGINNING}\n\n**PROMOTE**: another end\n\n{SIGNATURE}"
+        f"**PROMOTE**: another end\n\n{SIGNATURE}"
     )
 
 
@@ -86,5 +83,5 @@ def test_a_person_who_left_no_room_is_left_alone(outcome: Outcome) -> None:
 def test_a_failure_is_told_in_the_words_of_its_alert(tmp_path: Path) -> None:
     run = make_run(tmp_path, champion=CHAMPION)
     alert = compose_failure(None, run, Settings(), "train_challenger", "task_failure")
-    _, *shown = as_shown(merged("", told_of_failure(alert))).split("\n\n")
+    shown = as_shown(merged("", told_of_failure(alert))).split("\n\n")
     assert shown[:3] == [f"BROKEN: {alert.title}", alert.happened, alert.done]
