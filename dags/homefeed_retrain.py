@@ -75,7 +75,7 @@ PARAMS = {
         pattern=pattern(SETTINGS.recipe, SETTINGS.triggerable_packages),
         examples=choices(SETTINGS.recipe),
         title="Recipe",
-        description=about_recipe(SETTINGS),
+        description_md=about_recipe(SETTINGS),
     ),
     "promote": Param(
         True,

@@ -98,8 +98,8 @@ def test_of_a_store_it_says_that_nothing_is_known() -> None:
 def test_each_recipe_is_told_with_its_purpose() -> None:
     said = about_recipe(Settings(recipe="ours.recipes:best"))
     for name, make in RECIPES.items():
-        assert f"{name}: {(make.__doc__ or '').splitlines()[0].removeprefix('Return ')}" in said
-    assert "ours.recipes:best: this deployment's own." in said
+        assert f"- `{name}`: {(make.__doc__ or '').splitlines()[0].removeprefix('Return ')}" in said
+    assert "- `ours.recipes:best`: this deployment's own." in said
 
 
 def test_the_dag_shows_it(
@@ -110,5 +110,5 @@ def test_the_dag_shows_it(
     dag = runpy.run_path(str(repository / "dags" / "homefeed_retrain.py"))["homefeed_retrain"]
     described = {name: dag.params.get_param(name).description for name in dag.params}
     assert described["as_of"] == about_as_of(Settings())
-    assert described["recipe"] == about_recipe(Settings())
+    assert dag.params.get_param("recipe").schema["description_md"] == about_recipe(Settings())
     assert json.loads(json.dumps(described)) == described
