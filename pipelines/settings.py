@@ -316,3 +316,7 @@ def _no_json(error: SettingsError) -> str:
         f"{variable} is {os.environ.get(variable, '')!r}: expected JSON, as the list "
         f'["outbox", "smtp"] in HOMEFEED_ALERT_TRANSPORTS'
     )
+
+
+MLFLOW_VIEW = "workflowType=machine_learning"
+"""In an address of MLflow's pages: tables of runs and models, where it would show traces else."""

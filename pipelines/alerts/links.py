@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from pipelines.contracts.artifacts import DataReport, ResolvedRun
 from pipelines.contracts.run_layout import VERDICT_PAGE
-from pipelines.settings import DAG_ID, Settings
+from pipelines.settings import DAG_ID, MLFLOW_VIEW, Settings
 
 Links = tuple[tuple[str, str], ...]
 PAGE_IN_MLFLOW, IN_MLFLOW = "Verdict page in MLflow", "MLflow comparison"
@@ -43,8 +43,8 @@ def mlflow_links(tracking_uri: str, experiment_id: str, run_ids: tuple[str, str]
     runs, experiments = (quote(json.dumps(list(ids))) for ids in (run_ids, [experiment_id]))
     page = f"experiments/{experiment_id}/runs/{run_ids[0]}/artifacts/comparison/{VERDICT_PAGE}"
     return (
-        (IN_MLFLOW, f"{server}/#/compare-runs?runs={runs}&experiments={experiments}"),
-        (PAGE_IN_MLFLOW, f"{server}/#/{page}"),
+        (IN_MLFLOW, f"{server}/#/compare-runs?runs={runs}&experiments={experiments}&{MLFLOW_VIEW}"),
+        (PAGE_IN_MLFLOW, f"{server}/#/{page}?{MLFLOW_VIEW}"),
     )
 
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 _READING = ("get_", "search_", "list_", "download_")
 _REPEATED = (
     *_READING,
-    *("set_", "log_batch", "log_artifact", "log_model_artifact", "finalize_logged_model"),
+    *("set_", "log_batch", "log_inputs", "log_artifact", "log_model_artifact"),
+    "finalize_logged_model",
 )
 _NOT_REPEATED = ("set_registered_model_alias",)
 """Who moves an alias reads it back instead (`pipelines.registry.moves`)."""

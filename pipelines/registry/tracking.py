@@ -1,29 +1,30 @@
 """MLflow tracking: one run per cycle and side, found again by its tags, never opened twice.
 
-Not for the registry (`pipelines.registry.registry`) nor for the training curves (`training`).
+All runs of a cycle have the tag CYCLE, by which one filter finds them. Not for the registry
+(`pipelines.registry.registry`), nor for the training curves (`training`), nor for what a run shows
+once its side was compared (`pipelines.registry.in_mlflow`).
 """
 
 import contextlib
-import logging
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.errors import ConfigurationError, HomefeedError
+from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.mlflow_errors import make_once, translated_outages
 from pipelines.registry.patient import patient
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-log = logging.getLogger(__name__)
 OWN_REGISTRY = "reproduction.db"
 """File of the registry that a rebuilt cycle has to itself (`pipelines.reproduction`); no server."""
 
+CYCLE, SIDE = "homefeed_run_id", "homefeed_side"
+"""The tags of a run that say of which cycle it is, and of which side of it."""
 CONFIG_FILE = "config.json"
 COMPARED = (
     *("recipe", "recipe_digest", "recipe_reference", "features.heads", "features.numeric"),
@@ -126,9 +127,9 @@ def open_run(client: "MlflowClient", run: ResolvedRun, side: str, label: str) ->
         side: 'challenger' or 'baseline'.
         label: What a new MLflow run is named after, beside the cycle's day.
     """
-    mine = {"homefeed_run_id": run.run_id, "homefeed_side": side}
+    mine = {CYCLE: run.run_id, SIDE: side}
     with translated_outages(client.tracking_uri):
-        experiment_id = _experiment_id(client, run)
+        experiment_id = experiment_id_of(client, run)
         query = " and ".join(f"tags.{tag} = '{value}'" for tag, value in mine.items())
         tags = mine | {
             "as_of": run.as_of.isoformat(),
@@ -148,35 +149,6 @@ def open_run(client: "MlflowClient", run: ResolvedRun, side: str, label: str) ->
         return found.info.run_id
 
 
-def end_failed(run: ResolvedRun, reason: str) -> None:
-    """End the MLflow runs of a broken cycle that are open still, with the reason.
-
-    Where MLflow does not answer they stay open: it must not keep anybody from being told.
-
-    Args:
-        run: The cycle.
-        reason: One sentence.
-    """
-    from mlflow.exceptions import MlflowException
-
-    with giving_up_after(5):
-        try:
-            client = connect(run.tracking_uri)
-            with translated_outages(run.tracking_uri):
-                _end_open_runs(client, run, reason)
-        except (HomefeedError, MlflowException) as error:
-            log.warning("the cycle's MLflow runs stay open: %s", error)
-
-
-def _end_open_runs(client: "MlflowClient", run: ResolvedRun, reason: str) -> None:
-    if (experiment := client.get_experiment_by_name(run.experiment)) is None:
-        return
-    query = f"tags.homefeed_run_id = '{run.run_id}' and attributes.status = 'RUNNING'"
-    for found in client.search_runs([experiment.experiment_id], query):
-        client.set_tag(found.info.run_id, FAILURE, reason[:LONGEST_TAG])
-        client.set_terminated(found.info.run_id, "FAILED")
-
-
 def experiment_of(client: "MlflowClient", run_id: str) -> str:
     """Return the id of a run's experiment."""
     with translated_outages(client.tracking_uri):
@@ -189,7 +161,8 @@ def recipe_tags(config: RunConfig) -> dict[str, str]:
     return {"recipe": ref.name, "recipe_digest": ref.digest, "recipe_reference": ref.reference}
 
 
-def _experiment_id(client: "MlflowClient", run: ResolvedRun) -> str:
+def experiment_id_of(client: "MlflowClient", run: ResolvedRun) -> str:
+    """Return the id of a cycle's experiment, which is made if it is not there."""
     from mlflow.exceptions import MlflowException
 
     def find() -> str | None:
@@ -242,39 +215,3 @@ def _log_params(client: "MlflowClient", run_id: str, params: Mapping[str, str]) 
     known = client.get_run(run_id).data.params
     fresh = [Param(name, value[:500]) for name, value in params.items() if name not in known]
     client.log_batch(run_id, params=fresh)
-
-
-def log_side(
-    client: "MlflowClient",
-    run: ResolvedRun,
-    side: str,
-    label: str,
-    metrics: Mapping[str, float],
-    tags: Mapping[str, str],
-    folder: Path | None = None,
-) -> str:
-    """Log one side of a comparison to its MLflow run, end the run, and return the run's id.
-
-    Args:
-        client: Client of `run.tracking_uri`.
-        run: The cycle.
-        side: 'challenger' or 'baseline'.
-        label: What a new MLflow run is named after.
-        metrics: Final numbers; they are logged at step 0.
-        tags: What else is known of the comparison.
-        folder: Files to log, or None.
-    """
-    from mlflow.entities import Metric, RunTag
-
-    run_id = open_run(client, run, side, label)
-    with translated_outages(client.tracking_uri):
-        # All have the time at which the run began: a retry then sends exact duplicates, which the
-        # server drops.
-        started = client.get_run(run_id).info.start_time
-        rows = [Metric(key, value, started, 0) for key, value in sorted(metrics.items())]
-        told = [RunTag(name, value[:LONGEST_TAG]) for name, value in tags.items()]
-        client.log_batch(run_id, metrics=rows, tags=told)
-        if folder is not None:
-            client.log_artifacts(run_id, str(folder), artifact_path="comparison")
-        client.set_terminated(run_id, "FINISHED")
-    return run_id

@@ -40,7 +40,7 @@ def tell_failure(
 
 
 def _end_runs(run_uri: str, stage: str, why: str) -> None:
-    from pipelines.registry.tracking import end_failed
+    from pipelines.registry.in_mlflow.broken import end_failed
     from pipelines.stages.runner import read_artifact
 
     end_failed(read_artifact(run_uri, "resolve_run", ResolvedRun), f"{stage} broke: {why}")

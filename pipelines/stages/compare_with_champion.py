@@ -15,7 +15,6 @@ from pipelines import storage
 from pipelines.alerts.commands import rebuild_command, stage_command
 from pipelines.alerts.links import Links, mlflow_links
 from pipelines.alerts.outcomes import outcome_of
-from pipelines.alerts.rendering import to_markdown
 from pipelines.contracts.artifacts import (
     Challenger,
     DataReport,
@@ -25,20 +24,20 @@ from pipelines.contracts.artifacts import (
 )
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.files import temporary_files_in
-from pipelines.contracts.judged.outcome import Outcome
 from pipelines.contracts.judgement import (
     AnchorFacts,
     Comparison,
     Judgement,
     OperatingPoint,
-    ServingCheck,
 )
 from pipelines.contracts.run_layout import VERDICT_PAGE
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.registry import evidence, registry, tracking
+from pipelines.registry.in_mlflow.datasets import named
 from pipelines.registry.pooled import changes_of, pool_facts, tries_on
 from pipelines.settings import Settings
 from pipelines.snapshot.counterpart import counterpart
+from pipelines.stages.in_mlflow.sides import log_sides, log_whole
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,9 +47,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _REBUILT = "delete its folder: it is built again when it is needed"
-
-SERVING_METRICS = ("latency_p50_ms", "latency_p99_ms", "peak_memory_mib", "golden_difference")
-"""Fields of `ServingCheck` that are logged to MLflow, as `serving/<field>`."""
 
 
 def compare_with_champion(
@@ -96,7 +92,8 @@ def compare_with_champion(
         out_dir = scratch / "report"
         out_dir.mkdir()
         write_page(run, judgement, out_dir)
-        runs = log_sides(client, run, judgement, out_dir)
+        runs = log_sides(client, run, judgement, out_dir, named(snapshot))
+        log_whole(client, run, judgement.comparison, snapshot, runs[1])
         storage.publish_folder(out_dir, output_uri)
     keep_evidence(run, facts, judgement, fresh, now)
     log.info("%s", "\n".join(outcome.lines()))
@@ -300,90 +297,3 @@ def _champion_side(
         if own.digest != snapshot.digest:
             verify_files(own, own_dir, _REBUILT)
         yield Side(run.champion, bundle_dir, own, own_dir)
-
-
-def log_sides(
-    client: "MlflowClient", run: ResolvedRun, judgement: Judgement, out_dir: Path
-) -> tuple[str, str]:
-    """Log each side as an MLflow run and the verdict as tags; return (challenger, baseline) ids."""
-    comparison, verdict, anchor = judgement.comparison, judgement.verdict, judgement.anchor
-    challenger = comparison.challenger_model
-    outcome = judgement.outcome
-    assert outcome is not None, "MLflow tells the outcome"
-    tags = {
-        "verdict": outcome.decision,
-        "verdict_reason": outcome.why,
-        "outcome": outcome.title,
-        "serves": outcome.serves,
-        "promoted": str(verdict.promoted),
-        "holdout_digest": comparison.holdout_digest,
-        registry.RULING: judgement.ruling_digest,
-    }
-    own = _side_metrics(comparison, "challenger") | _serving_metrics(judgement.serving)
-    own |= _baseline_metrics(judgement) | _decision_metrics(outcome)
-    other = _side_metrics(comparison, "baseline")
-    baseline = comparison.baseline_label.removeprefix("the ")
-    described = tags | {tracking.DESCRIPTION: to_markdown(outcome)}
-    runs = (
-        tracking.log_side(client, run, "challenger", challenger.label, own, described, out_dir),
-        tracking.log_side(client, run, "baseline", baseline, other, described),
-    )
-    if comparison.baseline_model is not None:
-        tracking.copy_params(client, comparison.baseline_model.mlflow_run_id, runs[1])
-    if anchor is not None:
-        fresh = _side_metrics(anchor.freshness, "challenger") | _serving_metrics(anchor.serving)
-        # The decision is about the challenger; of the anchor it is known whether it was promoted.
-        its = {name: tags[name] for name in ("promoted", "holdout_digest")}
-        its_page = its | {tracking.DESCRIPTION: described[tracking.DESCRIPTION]}
-        tracking.log_side(client, run, "anchor", anchor.model.label, fresh, its_page)
-        registry.tag_version(client, anchor.model, its)
-    registry.tag_version(client, challenger, tags)
-    registry.describe_version(client, challenger, described[tracking.DESCRIPTION])
-    return runs
-
-
-def _serving_metrics(serving: ServingCheck) -> dict[str, float]:
-    figures = serving.model_dump(include=set(SERVING_METRICS))
-    return {f"serving/{name}": value for name, value in figures.items()}
-
-
-def _decision_metrics(outcome: Outcome) -> dict[str, float]:
-    """Return the change that decides and its interval, in percent; nothing where it is not known.
-
-    MLflow sorts by name, so these come first.
-    """
-    if (change := outcome.change) is None:
-        return {}
-    found = {"change": change.value, "low": change.low, "high": change.high}
-    return {f"decision/{name}_percent": 100 * value for name, value in found.items()}
-
-
-def _baseline_metrics(judgement: Judgement) -> dict[str, float]:
-    """Return the target metric of each simple baseline, as `ranked_by/<name>`.
-
-    MLflow sorts by name: the challenger's own metrics, `holdout/...`, are to come first in its
-    table of a comparison, which shows some seventeen rows at a time.
-    """
-    return {
-        f"ranked_by/{facts.name.replace(',', '')}": facts.level.value
-        for facts in judgement.baselines
-        if facts.level is not None
-    }
-
-
-def _side_metrics(comparison: Comparison, side: str) -> dict[str, float]:
-    """Return one side's numbers under the names that both sides use in MLflow.
-
-    Segment 'all' is logged as `holdout/<metric>`, others as `holdout_<segment>/<metric>`. A number
-    that a side lacks is left out: popularity has no probabilities. The target metric stands beside
-    the change that decides once more.
-    """
-    found = {}
-    for row in comparison.metrics:
-        value = row.challenger if side == "challenger" else row.baseline
-        if value is not None:
-            group = "holdout" if row.segment == "all" else f"holdout_{row.segment}"
-            found[f"{group}/{row.metric}"] = value
-            if (row.segment, row.metric) == ("all", comparison.target_metric):
-                found[f"decision/{row.metric}"] = value
-    return found

@@ -20,6 +20,8 @@ from pipelines.contracts.files import digest_files, temporary_files_in
 from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.registry import registry, tracking
+from pipelines.registry.in_mlflow.datasets import log_datasets
+from pipelines.registry.in_mlflow.gate import log_gate
 from pipelines.stages.nodes import work_dir_of
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ def train_challenger(
     """
     require_accepted(report, snapshot, run.run_uri)
     repair = f"run `{rebuild_command(run.run_uri)}`"
-    return train_side(run, snapshot, "challenger", output_uri, repair, node)
+    return train_side(run, snapshot, "challenger", output_uri, repair, node, report)
 
 
 def train_side(
@@ -59,6 +61,7 @@ def train_side(
     output_uri: str,
     repair: str,
     node: "NodeAddress | None" = None,
+    report: DataReport | None = None,
 ) -> Challenger:
     """Train one side of a cycle and register the result as the version with the side's alias.
 
@@ -69,6 +72,7 @@ def train_side(
         output_uri: Where the bundle is published.
         repair: What a person does about a damaged snapshot.
         node: Machine 0 of several; None for the only one.
+        report: What the data gate found, for the MLflow run; None where it is another run's.
 
     Raises:
         TrainingDivergedError: the loss became NaN or infinite.
@@ -77,7 +81,9 @@ def train_side(
     from training.launch import launcher
 
     client = tracking.connect(run.tracking_uri)
-    mlflow_run_id = _open_mlflow_run(client, run, side)
+    mlflow_run_id = _open_mlflow_run(client, run, side, snapshot)
+    if report is not None:
+        log_gate(client, run, mlflow_run_id, report)
     with storage.local_copy(snapshot.uri) as snapshot_dir:
         verify_files(snapshot, snapshot_dir, repair)
         work_dir = work_dir_of(run, side)
@@ -119,13 +125,16 @@ def require_accepted(report: DataReport, snapshot: Snapshot, run_uri: str) -> No
         )
 
 
-def _open_mlflow_run(client: "MlflowClient", run: ResolvedRun, side: str) -> str:
+def _open_mlflow_run(
+    client: "MlflowClient", run: ResolvedRun, side: str, snapshot: Snapshot
+) -> str:
     mlflow_run_id = tracking.open_run(client, run, side, side)
     with translated_outages(run.tracking_uri):
         tracking.log_config(client, mlflow_run_id, run.config)
         # The run may have been opened by an attempt with other code.
         client.set_tag(mlflow_run_id, "code_digest", code_digest())
         client.set_tag(mlflow_run_id, "code_version", code_version())
+    log_datasets(client, run, mlflow_run_id, snapshot, "training")
     return mlflow_run_id
 
 

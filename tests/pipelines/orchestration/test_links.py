@@ -38,7 +38,9 @@ def test_a_button_leads_to_where_the_outcome_says(run: ResolvedRun) -> None:
     outcome = outcome_of(run, judgement, None, Settings(), places)
     save_artifact(run, STAGE, judgement.model_copy(update={"outcome": outcome}))
     address = "http://127.0.0.1:5000/#/compare-runs?runs=%5B%22run4%22%2C%20%22run3%22%5D"
-    assert link.get_link(TASK, ti_key=asked(run.run_uri)) == f"{address}&experiments=%5B%227%22%5D"
+    assert link.get_link(TASK, ti_key=asked(run.run_uri)) == (
+        f"{address}&experiments=%5B%227%22%5D&workflowType=machine_learning"
+    )
     assert set(places) <= set(outcome.links)
 
 

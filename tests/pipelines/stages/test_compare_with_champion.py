@@ -198,6 +198,20 @@ def test_every_place_tells_the_outcome_word_for_word(
             "outcome": outcome.title,
         }.items()
     )
+    experiment = client.get_experiment_by_name(run.experiment)
+    told = re.sub(r"\\(.)", r"\1", experiment.tags["mlflow.note.content"])
+    assert f"**{outcome.decision}**. {outcome.title}" in told
+    [other] = client.search_runs(
+        [experiment.experiment_id],
+        f"tags.{tracking.CYCLE} = '{run.run_id}' and tags.{tracking.SIDE} = 'baseline'",
+    )
+    digests = {each.dataset.digest for each in other.inputs.dataset_inputs}
+    assert snapshot.digest[:36] in digests
+    line = f"tags.{tracking.SIDE} = 'all cycles'"
+    [drawn] = client.search_runs([experiment.experiment_id], line)
+    metric = judged.comparison.target_metric
+    challenger_value = judged.comparison.target.challenger
+    assert drawn.data.metrics[f"target/{metric} of challenger"] == challenger_value
     version = client.get_model_version(challenger.model.name, challenger.model.version)
     assert version.description == found["mlflow.note.content"]
     assert "-67 % in 2026-02-20; expected within 30 %" in outcome.warnings[0]

@@ -10,6 +10,7 @@ import pytest
 from pipelines.contracts.artifacts import DataReport, ExpectationOutcome, Severity, Snapshot
 from pipelines.contracts.errors import DataContractError, DataGateFailedError
 from pipelines.contracts.files import digest_files, digest_of_files
+from pipelines.registry import tracking
 from pipelines.snapshot.build import write_snapshot
 from pipelines.stages.train_challenger import train_challenger
 from pipelines.storage import join, local_path, to_uri
@@ -67,6 +68,12 @@ def test_a_bundle_that_is_not_the_one_that_was_trained_is_not_published(
     output_uri = to_uri(tmp_path / "output")
     made = train_challenger(run, snapshot, report, output_uri)
     assert digest_of_files(made.bundle_files) == made.model.bundle_digest == result.bundle_digest
+    client, mine = tracking.connect(tracking_uri), made.model.mlflow_run_id
+    shown = {each.path for folder in ("data_gate", "training") for each in
+             client.list_artifacts(mine, folder)}  # fmt: skip
+    assert shown >= {"data_gate/report.json", "training/learning_curve.png"}
+    [kept] = client.get_run(mine).inputs.dataset_inputs
+    assert (kept.dataset.digest, kept.tags[0].value) == (snapshot.digest[:36], "training")
 
     def train_and_alter(spec: TrainingSpec, node: NodeAddress | None) -> TrainingResult:
         flip_a_byte(Path(result.bundle_dir) / "weights.safetensors")

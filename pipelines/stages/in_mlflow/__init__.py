@@ -1,0 +1,1 @@
+"""What the comparison leaves in MLflow, under names that both sides share; nothing is judged."""

@@ -1,0 +1,64 @@
+"""What a run was computed from is told by digest and window, and nothing is loaded."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from pipelines import storage
+from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.run_layout import listing_uri
+from pipelines.contracts.time import Window
+from pipelines.event_log.listing import ListedFile, Listing
+from pipelines.registry import tracking
+from pipelines.registry.in_mlflow.datasets import log_datasets, named
+from support.runs import PLANTED_AS_OF, make_run
+
+
+def snapshot_of(days: int = 0) -> Snapshot:
+    end = PLANTED_AS_OF + timedelta(days=days)
+    return Snapshot(
+        uri="file:///w/snapshots/abc",
+        digest="a" * 64,
+        as_of=end,
+        training=Window(start=end - timedelta(days=20), end=end - timedelta(days=6)),
+        holdout=Window(start=end - timedelta(days=5), end=end),
+        embedding_version="v1",
+        features=make_run(Path("/w")).config.features,
+        shards=(),
+        num_pins=7,
+        files=(),
+        num_duplicate_impressions=0,
+        num_immature_impressions=0,
+    )
+
+
+@pytest.mark.services
+def test_snapshot_and_event_log_are_inputs_once(tmp_path: Path, tracking_uri: str) -> None:
+    places = {"tracking_uri": tracking_uri, "experiment": f"inputs_{tmp_path.name}"}
+    run, snapshot = make_run(tmp_path, **places), snapshot_of()
+    client = tracking.connect(tracking_uri)
+    mine = tracking.open_run(client, run, "challenger", "challenger")
+    log_datasets(client, run, mine, snapshot, "training")  # the log is not on record
+    [only] = client.get_run(mine).inputs.dataset_inputs
+    assert only.dataset.source_type == "homefeed_snapshot"
+
+    file = ListedFile(
+        path="actions/a.parquet", num_bytes=9, modified_at=None, footer="f", num_rows=5, num_known=4
+    )
+    listing = Listing(event_log_uri=run.event_log_uri, files=(file,))
+    storage.write_model(listing_uri(run.run_uri), listing)
+    for _ in range(2):
+        log_datasets(client, run, mine, snapshot, "training")
+    found = {each.dataset.name: each for each in client.get_run(mine).inputs.dataset_inputs}
+    assert found.keys() == {"snapshot 2017-03-02", "event log"}
+    kept, log = found["snapshot 2017-03-02"].dataset, found["event log"].dataset
+    assert (kept.name, kept.digest) == named(snapshot) and len(kept.digest) == 36
+    assert json.loads(kept.source) == {"uri": snapshot.uri}
+    profile = json.loads(kept.profile)
+    assert profile["training"] == "2017-02-10 00:00 to 2017-02-24 00:00 UTC, end excluded"
+    assert profile["num_pins"] == 7 and profile["digest"] == "a" * 64
+    assert log.source_type == "homefeed_event_log" and json.loads(log.profile)["num_rows"] == 5
+    [tag] = found["event log"].tags
+    assert (tag.key, tag.value) == ("mlflow.data.context", "training")

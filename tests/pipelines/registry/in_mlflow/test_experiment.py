@@ -1,0 +1,56 @@
+"""An experiment's page tells of its last cycles, also of those that were not judged."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from pipelines.registry import tracking
+from pipelines.registry.in_mlflow.experiment import HEADING, NUM_SHOWN, describe_experiment
+from support.runs import PLANTED_AS_OF, make_run
+
+
+@pytest.mark.services
+def test_it_tells_of_the_last_cycles_and_keeps_what_a_person_wrote(
+    tmp_path: Path, tracking_uri: str
+) -> None:
+    name = f"told_{tmp_path.name}"
+    client = tracking.connect(tracking_uri)
+    experiment = client.create_experiment(name)  # by a person: without a description
+    days = [PLANTED_AS_OF + timedelta(days=14 * number) for number in range(NUM_SHOWN + 1)]
+    runs = [
+        make_run(tmp_path, as_of=day, tracking_uri=tracking_uri, experiment=name) for day in days
+    ]
+    ids = [tracking.open_run(client, run, "challenger", "a challenger") for run in runs]
+    for run_id in ids[:-2]:
+        client.set_tag(run_id, "verdict", "REJECT")
+        client.set_tag(run_id, "outcome", "v1 <b>is</b> worse\n# and | *more*")
+    client.set_tag(ids[-2], tracking.FAILURE, "train_challenger broke: " + "x" * 9000)
+    client.set_experiment_tag(experiment, tracking.DESCRIPTION, "Ask *team ranking*.")
+    texts = []
+    for _ in range(2):
+        describe_experiment(client, runs[0])
+        texts.append(client.get_experiment(experiment).tags[tracking.DESCRIPTION])
+
+    assert texts[0] == texts[1]
+    own, ours = texts[0].split(HEADING)
+    assert own == "Ask *team ranking*.\n\n"
+    lines = [line for line in ours.splitlines() if line.startswith("- ")]
+    assert len(lines) == NUM_SHOWN
+    newest = f"{days[-1]:%Y-%m-%d}"
+    assert newest in lines[0] and lines[0].endswith("not judged")
+    assert f"/runs/{ids[-1]}?workflowType=machine_learning>)" in lines[0]
+    assert "broke. train_challenger broke: xxx" in lines[1].replace("\\", "")
+    assert len(lines[1]) < 1000
+    assert lines[2].endswith(r"**REJECT**. v1 \<b\>is\</b\> worse \# and \| \*more\*")
+    assert f"{days[0]:%Y-%m-%d}" not in ours  # the eleventh
+
+
+def test_an_experiment_that_is_not_there_is_left_alone(tmp_path: Path) -> None:
+    class Nothing:
+        tracking_uri = "http://127.0.0.1:9"
+
+        def get_experiment_by_name(self, name: str) -> None:
+            return None
+
+    describe_experiment(Nothing(), make_run(tmp_path))
