@@ -44,7 +44,12 @@ from typing import Any
 from airflow.sdk import DAG, Asset, AssetAlias, Param, task
 
 from pipelines.orchestration.approval import PromotionApproval
-from pipelines.orchestration.callbacks import alert_broken_run, announce_promotion, require_alert
+from pipelines.orchestration.callbacks import (
+    alert_broken_run,
+    announce_promotion,
+    require_alert,
+    tell_ended_run,
+)
 from pipelines.orchestration.operators import stage_operator
 from pipelines.orchestration.resolving import start_cycle
 from pipelines.orchestration.retries import StageRetryPolicy
@@ -161,6 +166,7 @@ with DAG(
     dagrun_timeout=timedelta(days=3),
     default_args=DEFAULTS,
     on_failure_callback=alert_broken_run,
+    on_success_callback=tell_ended_run,
     params=PARAMS,
     doc_md=with_runbook(__doc__, SETTINGS),
     tags=["homefeed"],

@@ -19,6 +19,8 @@ _UNSEEN = ("Cc", "Cf", "Cs", "Cn", "Co")
 """Unicode's categories of controls, formats, halves of characters and what has no meaning."""
 _MARKDOWN = re.compile(r"[\\`*_{}\[\]<>#|~!]|^[-+]|(?<=^\d)\.")
 """What Markdown would take for a mark."""
+_WORTH_IT = 40
+"""Fewer characters of a line that does not fit tell nothing."""
 _LINKED = ("http", "https", "file")
 
 
@@ -40,6 +42,40 @@ def safe_lines(text: str) -> str:
     """
     lines = (_BREAKS.sub(" ", line.rstrip("\r")) for line in text.split("\n"))
     return "\n".join("".join(map(_seen, line)) for line in lines)
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text of at most so many characters, without its middle where it is longer.
+
+    A title begins with what it is about and ends with the number, and both are worth more than a
+    name between them.
+    """
+    if len(text) <= most:
+        return text
+    tail = most // 2
+    return f"{text[: most - tail - 1]}…{text[len(text) - tail :]}"
+
+
+def first_lines(text: str, most: int, where: str) -> str:
+    """Return the lines of a text that fit into so many characters, and say what is left out.
+
+    Args:
+        text: Of several lines. One that is too long by itself is shortened.
+        most: Characters that the result has at most.
+        where: What has the rest.
+    """
+    if len(text) <= most:
+        return text
+    lines, kept, room = text.split("\n"), list[str](), most - len(where) - 40
+    for line in lines:
+        if len(line) + 1 > room:
+            kept += [shortened(line, room)] if room > _WORTH_IT else []
+            break
+        kept.append(line)
+        room -= len(line) + 1
+    left_out = len(lines) - len(kept)
+    rest = f"({left_out} more lines: {where})" if left_out else f"(shortened: {where})"
+    return "\n".join([*kept, rest])
 
 
 def link_target(uri: str) -> str:

@@ -8,7 +8,9 @@ compares the README's table with the fields.
 
 import os
 import re
+from difflib import get_close_matches
 from typing import Any, Literal
+from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -22,6 +24,7 @@ Transport = Literal["outbox", "smtp", "slack", "apprise"]
 HeavyStage = Literal[
     "build_snapshot", "check_snapshot", "train_challenger", "train_anchor", "compare_with_champion"
 ]
+_PAGE = re.compile(r"(https?://[^\s/#@]+(/[^\s#@]*)?|file:///[^\s#@]+)")
 _MODEL_NAME = re.compile(r"\w[\w .-]{0,199}")
 
 
@@ -74,6 +77,12 @@ class Settings(BaseSettings):
     )
     alert_email_from: str = Field(default="homefeed-retrain@localhost", description="Sender.")
     alert_email_to: tuple[str, ...] = Field(default=(), description="JSON list of addresses.")
+    reader_zone: str = Field(
+        default="UTC", description="IANA name of the zone that alerts tell the time in besides UTC."
+    )
+    runbook_url: str = Field(
+        default="", description="Page of docs/runbook.md, for the links in alerts."
+    )
     smtp_conn_id: str = Field(default="smtp_default", description="Airflow connection.")
     slack_conn_id: str = Field(default="slack_default", description="Airflow webhook connection.")
     apprise_conn_id: str = Field(default="apprise_default", description="Airflow connection.")
@@ -243,6 +252,31 @@ class Settings(BaseSettings):
         """Refuse a line break, which would begin another header of the mail."""
         if not "".join(value).isprintable():
             raise ValueError("expected addresses without line breaks or control characters")
+        return value
+
+    @field_validator("reader_zone")
+    @classmethod
+    def _is_a_zone(cls, value: str) -> str:
+        """Refuse a name that no time could be told in when an alert is due."""
+        try:
+            ZoneInfo(value)
+        except (ValueError, OSError, KeyError):  # a path out of the folder, a folder, no such name
+            near = get_close_matches(value, available_timezones(), n=1)
+            hint = f" (perhaps {near[0]} is meant)" if near else ""
+            raise ValueError(
+                f"expected the IANA name of a time zone, such as Europe/Berlin{hint}"
+            ) from None
+        return value
+
+    @field_validator("runbook_url")
+    @classmethod
+    def _is_a_page(cls, value: str) -> str:
+        """Refuse what would be a dead link, or show who logs in to everybody who is told."""
+        if value and not _PAGE.fullmatch(value):
+            raise ValueError(
+                "expected the address of a page, such as https://git.example.com/docs/runbook.md, "
+                "without a #section, which alerts add, and without a login"
+            )
         return value
 
     @model_validator(mode="before")

@@ -7,8 +7,10 @@ tests/pipelines/alerts/test_approvals.py.
 from datetime import datetime
 
 from pipelines.alerts.commands import force_command, serving_command
-from pipelines.alerts.links import airflow_link, links_of
+from pipelines.alerts.incidents import cycle_of
+from pipelines.alerts.links import airflow_link, links_of, runbook_links
 from pipelines.alerts.next_step import what_serves
+from pipelines.alerts.severity import severity_of
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.judged.alert import Alert, AlertKind, NextStep
 from pipelines.contracts.judged.approval import Approval
@@ -58,8 +60,9 @@ def compose_wanted(
         settings: Addresses for the links.
     """
     page = f"{airflow_link(run.trigger, settings)}/tasks/{TASK}/required_actions"
+    kind = AlertKind.APPROVAL_WANTED
     return Alert(
-        kind=AlertKind.APPROVAL_WANTED,
+        kind=kind,
         run_id=run.run_id,
         recipe=run.config.recipe_ref,
         title=f"Homefeed retrain {run.as_of:%Y-%m-%d}: a promotion waits to be approved until "
@@ -69,7 +72,9 @@ def compose_wanted(
         certainty=outcome.number,
         done=outcome.done,
         next_step=outcome.next_step,
-        links=(("Approve or reject", page), *outcome.links),
+        links=(("Approve or reject", page), *outcome.links, *runbook_links(kind, settings)),
+        severity=severity_of(kind),
+        cycle=cycle_of(run.to_request()),
     )
 
 
@@ -84,9 +89,9 @@ def compose_not_approved(
         approval: The answer, or that there was none.
         settings: Addresses for the links.
     """
-    stays = what_serves(run)
+    stays, kind = what_serves(run), AlertKind.NOT_APPROVED
     return Alert(
-        kind=AlertKind.NOT_APPROVED,
+        kind=kind,
         run_id=run.run_id,
         recipe=run.config.recipe_ref,
         title=f"Homefeed retrain {run.as_of:%Y-%m-%d}: {one_line(approval.model)} was not approved",
@@ -101,5 +106,8 @@ def compose_not_approved(
                 ("Promote the challenger all the same:", force_command(run)),
             ),
         ),
-        links=links_of(run, settings),
+        links=(*links_of(run, settings), *runbook_links(kind, settings)),
+        severity=severity_of(kind, needs_somebody=not approval.by),
+        at=approval.at,
+        cycle=cycle_of(run.to_request()),
     )

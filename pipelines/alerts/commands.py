@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines import storage
+from pipelines.alerts.links import OF_A_CONTAINER
 from pipelines.contracts.artifacts import ResolvedRun, RunRequest
 from pipelines.plain_text import one_line
 from pipelines.settings import Settings
@@ -22,8 +23,6 @@ from pipelines.settings import Settings
 _QUOTED = r"""\$'(?:[^'\\]|\\.)*'|'[^']*'|"[^"]*"|\\.|[^\s'"\\]"""
 _NAME = re.compile(rf"((?:HOMEFEED_\w+=(?:{_QUOTED})*\s+)*)homefeed ")
 """The name of the command, after the settings that stand before it, as `_quote` writes them."""
-_OF_A_CONTAINER = "HOMEFEED_DAG_VERSION"
-"""What a stage's container is given (`pipelines.orchestration.containers`)."""
 
 
 def runnable(command: str) -> str:
@@ -34,7 +33,7 @@ def runnable(command: str) -> str:
     message, its name is left as it is.
     """
     executable = Path(sys.executable).with_name("homefeed")
-    if _OF_A_CONTAINER in os.environ or not executable.is_file():
+    if OF_A_CONTAINER in os.environ or not executable.is_file():
         return command
     found = _NAME.match(command)
     assert found is not None, "every command of ours begins so"

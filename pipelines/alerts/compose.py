@@ -10,18 +10,20 @@ import logging
 from datetime import datetime, timedelta
 
 from pipelines import storage
-from pipelines.alerts.links import airflow_link, links_of
+from pipelines.alerts.incidents import cause_of, cycle_of, tell
+from pipelines.alerts.links import airflow_link, docs_in, links_of, runbook_links
 from pipelines.alerts.lost_races import is_lost_race, is_told_by_another
 from pipelines.alerts.next_step import (
     after_failure,
     after_forced,
     is_refusal,
+    needs_somebody,
     what_serves,
 )
-from pipelines.alerts.transports import deliver
+from pipelines.alerts.severity import severity_of
 from pipelines.contracts.artifacts import STAGES, ResolvedRun
 from pipelines.contracts.errors import HomefeedError
-from pipelines.contracts.judged.alert import Alert, AlertKind, AlertReceipt, NextStep
+from pipelines.contracts.judged.alert import Alert, AlertKind, AlertReceipt, Cycle, NextStep
 from pipelines.contracts.judged.outcome import Outcome
 from pipelines.contracts.judgement import Decision, Judgement, Promoted
 from pipelines.contracts.run_layout import (
@@ -56,7 +58,7 @@ def alert_on_failure(
     alert = alert_about_failure(run_uri, settings, stage, reason, since)
     if alert is None:
         return AlertReceipt(alert=None, delivered_to=())
-    return deliver(alert, settings)
+    return tell(alert, settings)
 
 
 def alert_about_failure(
@@ -90,11 +92,11 @@ def alert_about_failure(
         log.info("no alert: %s", failures[0].message)
         return None
     failure = next((each for each in failures if not is_lost_race(each)), None)
-    return compose_failure(failure, run, settings, stage, reason)
+    return compose_failure(failure, run, settings, stage, reason, since)
 
 
 def alert_on_unresolved(
-    trigger: str, message: str, next_step: NextStep, settings: Settings
+    trigger: str, message: str, next_step: NextStep, settings: Settings, cycle: Cycle | None = None
 ) -> AlertReceipt:
     """Tell people about a run that broke before it had a folder.
 
@@ -103,11 +105,15 @@ def alert_on_unresolved(
     Raises:
         AlertDeliveryError: a transport failed; the outbox and the other transports have the alert.
     """
-    return deliver(compose_unresolved(trigger, message, next_step, settings), settings)
+    return tell(compose_unresolved(trigger, message, next_step, settings, cycle), settings)
 
 
 def compose_unresolved(
-    trigger: str, message: str, next_step: NextStep, settings: Settings
+    trigger: str,
+    message: str,
+    next_step: NextStep,
+    settings: Settings,
+    cycle: Cycle | None = None,
 ) -> Alert:
     """Return the alert about a run that broke before it had a folder.
 
@@ -116,16 +122,24 @@ def compose_unresolved(
         message: What the exception said, or '' where only the failure itself is known.
         next_step: How the cycle is begun after all.
         settings: Addresses for the links.
+        cycle: What was asked for; None where that is not known.
     """
+    kind = AlertKind.BROKEN_RUN
     return Alert(
-        kind=AlertKind.BROKEN_RUN,
+        kind=kind,
         run_id=trigger,
         title="Homefeed retrain broke in resolve_run",
         happened=message or "resolve_run did not end. The end of its log in Airflow says why.",
         certainty="Certain: the task failed, and no later stage began.",
         done="Nothing was built, trained or promoted. The champion is what it was.",
         next_step=next_step,
-        links=(("Airflow run", airflow_link(trigger, settings)),),
+        links=(
+            ("Airflow run", airflow_link(trigger, settings)),
+            *runbook_links(kind, settings),
+        ),
+        severity=severity_of(kind),
+        cycle=cycle,
+        cause=cause_of("resolve_run", "", message, trigger),
     )
 
 
@@ -151,7 +165,9 @@ def _failures_of(run_uri: str, *stages: str) -> list[StageFailure]:
     return sorted(found, key=lambda failure: failure.occurred_at, reverse=True)
 
 
-def compose_verdict(outcome: Outcome, judgement: Judgement, run: ResolvedRun) -> Alert | None:
+def compose_verdict(
+    outcome: Outcome, judgement: Judgement, run: ResolvedRun, settings: Settings
+) -> Alert | None:
     """Return the alert that a cycle's outcome asks for, or None.
 
     A challenger that is to be promoted asks for none, unless a loss is certain, if smaller than the
@@ -162,8 +178,9 @@ def compose_verdict(outcome: Outcome, judgement: Judgement, run: ResolvedRun) ->
         return None
     is_regression = losses or judgement.verdict.decision is Decision.REJECT
     more = [outcome.most_hurt] if outcome.most_hurt else []
+    kind = AlertKind.REGRESSION if is_regression else AlertKind.INCONCLUSIVE
     return Alert(
-        kind=AlertKind.REGRESSION if is_regression else AlertKind.INCONCLUSIVE,
+        kind=kind,
         run_id=run.run_id,
         recipe=run.config.recipe_ref,
         title=f"Homefeed retrain {run.as_of:%Y-%m-%d}: {outcome.title}",
@@ -172,7 +189,9 @@ def compose_verdict(outcome: Outcome, judgement: Judgement, run: ResolvedRun) ->
         certainty=outcome.number,
         done=outcome.done,
         next_step=outcome.next_step,
-        links=outcome.links,
+        links=(*outcome.links, *runbook_links(kind, settings)),
+        severity=severity_of(kind, needs_somebody(run, judgement)),
+        cycle=cycle_of(run.to_request()),
     )
 
 
@@ -189,8 +208,9 @@ def compose_forced(
         verdict: What the gate had decided, or that it had not.
         settings: Addresses for the links.
     """
+    kind = AlertKind.FORCED_PROMOTION
     return Alert(
-        kind=AlertKind.FORCED_PROMOTION,
+        kind=kind,
         run_id=run.run_id,
         recipe=run.config.recipe_ref,
         title=f"Homefeed retrain {run.as_of:%Y-%m-%d}: {label} was promoted by hand",
@@ -198,7 +218,9 @@ def compose_forced(
         certainty=f"What the gate had said: {verdict}",
         done=f"{label} serves in place of {previous}. The history has the reason.",
         next_step=after_forced(run, label.rpartition(" v")[2]),
-        links=links_of(run, settings),
+        links=(*links_of(run, settings), *runbook_links(kind, settings)),
+        severity=severity_of(kind),
+        cycle=cycle_of(run.to_request()),
     )
 
 
@@ -208,6 +230,7 @@ def compose_failure(
     settings: Settings,
     stage: str,
     reason: str = "",
+    since: datetime | None = None,
 ) -> Alert:
     """Return the alert about a broken run.
 
@@ -217,15 +240,17 @@ def compose_failure(
         settings: Addresses for the links.
         stage: The stage that failed, one of `artifacts.STAGES`.
         reason: Airflow's word for the failure, or what the error said.
+        since: When the last attempt began, where that is known.
     """
     if failure is None:
+        began = f" The attempt had begun at {since:%Y-%m-%d %H:%M:%S} UTC." if since else ""
         happened = (
             f"{stage} ended without saying why ({reason or 'no reason given'}): killed, out of "
             f"memory, or out of time. Its log in Airflow shows the last lines."
         )
         certainty = (
             "The stage left no reason, so the cause is not known. A stage that was killed may be "
-            "run again: it goes on from what it has kept."
+            f"run again: it goes on from what it has kept.{began}"
         )
     else:
         when = f"{failure.occurred_at:%Y-%m-%d %H:%M:%S} UTC"
@@ -234,16 +259,31 @@ def compose_failure(
     is_data_gate = failure is not None and is_refusal(failure)
     judged = "event log" if stage == "build_snapshot" else "snapshot"
     broken = f"the data gate refused the {judged}" if is_data_gate else f"{stage} broke"
+    kind = AlertKind.DATA_GATE_FAILED if is_data_gate else AlertKind.BROKEN_RUN
     return Alert(
-        kind=AlertKind.DATA_GATE_FAILED if is_data_gate else AlertKind.BROKEN_RUN,
+        kind=kind,
         run_id=run.run_id,
         recipe=run.config.recipe_ref,
         title=f"Homefeed retrain {run.as_of:%Y-%m-%d}: {broken}",
+        serves=_serves_after(stage, run),
         happened=happened,
         certainty=certainty,
         done=_what_stays(stage, run),
         next_step=after_failure(run, stage, failure),
-        links=links_of(run, settings),
+        links=(
+            *links_of(run, settings),
+            *docs_in(happened),
+            *runbook_links(kind, settings, failure.exit_code if failure else None),
+        ),
+        severity=severity_of(kind),
+        at=failure.occurred_at if failure else None,
+        cycle=cycle_of(run.to_request()),
+        cause=cause_of(
+            stage,
+            failure.error_class if failure else "",
+            failure.message if failure else reason,
+            run.run_id,
+        ),
     )
 
 
@@ -257,6 +297,13 @@ def _may_it_pass(failure: StageFailure) -> str:
     if failure.is_retryable:
         return "The cause may pass; the retries made so far did not help."
     return f"Trying again on the same input will fail the same way (exit code {failure.exit_code})."
+
+
+def _serves_after(stage: str, run: ResolvedRun) -> str:
+    """Say which model serves where a stage has failed."""
+    if stage in ("promote_challenger", "alert"):  # the one beside the other may have ended, or not
+        return "Which model serves is not known here: ask with the command below."
+    return what_serves(run)
 
 
 def _what_stays(stage: str, run: ResolvedRun) -> str:

@@ -1,15 +1,55 @@
-"""Where what a message is about can be looked at: (label, address) pairs."""
+"""Where what a message is about can be looked at: (label, address) pairs.
+
+Tested in tests/pipelines/alerts/test_links.py, and what MLflow shows there with its own tests.
+"""
 
 import json
+import os
 import re
+from pathlib import Path
 from urllib.parse import quote
 
 from pipelines.contracts.artifacts import DataReport, ResolvedRun
+from pipelines.contracts.judged.alert import AlertKind
 from pipelines.contracts.run_layout import VERDICT_PAGE
 from pipelines.settings import DAG_ID, MLFLOW_VIEW, Settings
 
 Links = tuple[tuple[str, str], ...]
+OF_A_CONTAINER = "HOMEFEED_DAG_VERSION"
+"""What a stage's container is given (`pipelines.orchestration.containers`)."""
 PAGE_IN_MLFLOW, IN_MLFLOW = "Verdict page in MLflow", "MLflow comparison"
+
+RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"
+"""Where the project is installed from its folder."""
+CODES_IN_RUNBOOK = (65, 70, 75, 77, 78)
+"""Exit codes of a stage that the runbook has a section of; a test compares them with it."""
+
+
+def runbook_links(kind: AlertKind, settings: Settings, exit_code: int | None = None) -> Links:
+    """Return the sections of the runbook that say what to do: the alert's, and the exit code's.
+
+    Where no address is set and the runbook is no file of this installation, or one of a container
+    that is gone when somebody reads the message, the section's name takes the place of a link.
+
+    Args:
+        kind: Of the alert.
+        settings: The runbook's address.
+        exit_code: Of the stage that failed; None where it left none, or none failed.
+    """
+    found: Links = (("Runbook", f"Alert: {kind.value}"),)
+    if exit_code in CODES_IN_RUNBOOK:
+        found = (*found, (f"Runbook, exit code {exit_code}", f"Exit code {exit_code}"))
+    return tuple((label, _section(heading, settings)) for label, heading in found)
+
+
+def _section(heading: str, settings: Settings) -> str:
+    page = settings.runbook_url
+    if not page and RUNBOOK.is_file() and OF_A_CONTAINER not in os.environ:
+        page = RUNBOOK.as_uri()
+    if not page:
+        return f"docs/runbook.md of the project, section {heading!r}"
+    # As GitHub, GitLab and most renderers of Markdown name a heading.
+    return f"{page}#{re.sub(r'[^a-z0-9_ -]', '', heading.lower()).replace(' ', '-')}"
 
 
 def links_of(run: ResolvedRun, settings: Settings) -> Links:
@@ -27,6 +67,12 @@ def data_links(report: DataReport | None) -> Links:
         return ()
     found = (("Data Docs", report.docs_uri), ("Data Docs of the event log", report.log_docs_uri))
     return tuple((label, uri) for label, uri in found if uri)
+
+
+def docs_in(message: str) -> Links:
+    """Return the Data Docs that the data gate's refusal names on a line of its own, if any."""
+    found = re.search(r"^Data Docs: (\S.*)$", message, re.MULTILINE)
+    return (("Data Docs", found[1]),) if found else ()
 
 
 def mlflow_links(tracking_uri: str, experiment_id: str, run_ids: tuple[str, str]) -> Links:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from pipelines.alerts.links import airflow_link
+from pipelines.alerts.incidents import cycle_of
+from pipelines.alerts.links import airflow_link, runbook_links
 from pipelines.alerts.next_step import after_missed
+from pipelines.alerts.severity import severity_of
 from pipelines.contracts.artifacts import RunRequest
 from pipelines.contracts.judged.alert import Alert, AlertKind
 from pipelines.settings import Settings
@@ -52,6 +54,7 @@ def compose_missed(missed: MissedCycles, request: RunRequest, settings: Settings
         settings: addresses for commands and links.
     """
     newest = missed.skipped[-1]
+    skipped = request.model_copy(update={"as_of": newest})
     title = f"Homefeed retrain {newest:%Y-%m-%d}: the cycle was skipped"
     if len(missed.skipped) > 1:
         title = f"Homefeed retrain {newest:%Y-%m-%d}: {len(missed.skipped)} cycles were skipped"
@@ -80,10 +83,14 @@ def compose_missed(missed: MissedCycles, request: RunRequest, settings: Settings
         ),
         done=f"{done} Skipped cycles are not replayed; the next one is that of "
         f"{_instant(missed.next_due)}.",
-        next_step=after_missed(
-            request.model_copy(update={"as_of": newest}), settings, missed.is_newer_under_way
+        next_step=after_missed(skipped, settings, missed.is_newer_under_way),
+        links=(
+            ("Airflow run", airflow_link(request.trigger, settings)),
+            *runbook_links(AlertKind.MISSED_CYCLE, settings),
         ),
-        links=(("Airflow run", airflow_link(request.trigger, settings)),),
+        severity=severity_of(AlertKind.MISSED_CYCLE, not missed.is_newer_under_way),
+        at=missed.started_at,
+        cycle=cycle_of(skipped),
     )
 
 

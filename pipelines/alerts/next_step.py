@@ -87,14 +87,13 @@ def after_verdict(run: ResolvedRun, judgement: Judgement) -> NextStep:
 def _after_no_promotion(run: ResolvedRun, judgement: Judgement, serving: Commands) -> NextStep:
     """Return what a person may do where nothing is promoted."""
     stays, challenger = what_serves(run), judgement.comparison.challenger_model.label
-    num_unpromoted = len({*run.standing.unpromoted, run.as_of})
-    is_long = num_unpromoted >= run.config.model_gate.max_unpromoted_cycles
+    num_unpromoted = _num_unpromoted(run)
     by_hand: Commands = ()
     if judgement.problem:
         by_hand = (("Name the accepted recipe:", accept_command(run)),)
     elif run.standing.hold:
         by_hand = (("Let the recipe be promoted again:", release_command(run)),)
-    elif run.may_promote and is_long:
+    elif _is_long(run):
         stays = (
             f"{stays} Nothing was promoted in {num_unpromoted} cycles, and the champion ages: "
             f"somebody has to decide."
@@ -112,6 +111,20 @@ def _after_no_promotion(run: ResolvedRun, judgement: Judgement, serving: Command
             ("After a fix of data or code:", new_cycle_command(run)),
         )
     return _ask_fresh_data(run, stays, (*serving, *by_hand))
+
+
+def needs_somebody(run: ResolvedRun, judgement: Judgement) -> bool:
+    """Return whether a person has to decide something before a cycle like this one promotes."""
+    is_nothing = judgement.verdict.promoted is Promoted.NONE
+    return is_nothing and bool(judgement.problem or run.standing.hold or _is_long(run))
+
+
+def _is_long(run: ResolvedRun) -> bool:
+    return run.may_promote and _num_unpromoted(run) >= run.config.model_gate.max_unpromoted_cycles
+
+
+def _num_unpromoted(run: ResolvedRun) -> int:
+    return len({*run.standing.unpromoted, run.as_of})
 
 
 def what_serves(run: ResolvedRun) -> str:
@@ -149,7 +162,7 @@ def after_failure(run: ResolvedRun, stage: str, failure: StageFailure | None) ->
             cycle_command(run.to_request(), run),
         ),
     )
-    if stage == "promote_challenger":
+    if stage in ("promote_challenger", "alert"):
         rest = (*rest, _ask_who_serves(run))
     if failure is None:
         return _step("Look at the end of the stage's log, then run the stage again.", again, *rest)
@@ -214,6 +227,11 @@ def after_missed(request: RunRequest, settings: Settings, is_newer_under_way: bo
         ("Run the newest skipped cycle now:", cycle_command(request, settings)),
         _ask_who_serves(settings),
     )
+
+
+def after_recovery(run: ResolvedRun) -> NextStep:
+    """Return what is left to do once a cycle has ended after cycles that broke: nothing."""
+    return _step("Nothing has to be done.", _ask_who_serves(run))
 
 
 def is_refusal(failure: StageFailure) -> bool:

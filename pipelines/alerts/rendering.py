@@ -2,65 +2,105 @@
 
 Whatever an alert holds comes from data and people, and is made harmless here for each place: first
 it loses what steers a terminal, then it is escaped as HTML or Slack want it. Not for what an alert
-says (`pipelines.alerts.compose`).
+says (`pipelines.alerts.compose`), nor for Slack's blocks (`pipelines.alerts.slack`).
 """
 
-import re
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pipelines.alerts.severity import MEANINGS
+from pipelines.alerts.slack import escaped, parts_of, to_blocks
 from pipelines.contracts.config import RecipeRef
-from pipelines.contracts.judged.alert import Alert, NextStep
+from pipelines.contracts.judged.alert import Alert, AlertKind, Cycle, NextStep, Severity
 from pipelines.contracts.judged.outcome import Outcome
-from pipelines.plain_text import as_markdown, link_target, one_line, safe_lines
+from pipelines.contracts.time import for_readers
+from pipelines.plain_text import (
+    as_markdown,
+    first_lines,
+    link_target,
+    one_line,
+    safe_lines,
+    shortened,
+)
 
 if TYPE_CHECKING:
     import jinja2
 
-_WORD_JOINER = "\u2060"
-_MARKS, _FENCE = re.compile(r"[*~`]|(?<!\w)_|_(?!\w)"), re.compile(r"`{3,}")
-"""Slack's marks, of which an underscore within a word is none; and the end of preformatted text."""
+MAX_SUBJECT = 200
+"""Characters of a subject line; a longer title stands whole in the text."""
+MAX_PART = 20_000
+"""Characters of a part of the text: some mail programs hide what is beyond 100,000 in all."""
+_COLOURS = {Severity.INFO: "#0969da", Severity.WARNING: "#bf8700", Severity.CRITICAL: "#cf222e"}
+_RECOVERED = "#1a7f37"
+"""The stripe beside the message; what it means stands in words, too."""
 
 
 @dataclass(frozen=True)
 class RenderedAlert:
-    """An alert as text: one subject line, a plain body, and the same body as HTML and for Slack."""
+    """An alert as people read it.
 
+    Attributes:
+        alert: What is shown, in which nothing steers a terminal or forges a line any more.
+        subject: One line.
+        text: The whole as plain text.
+        html: The same as HTML.
+        slack: The body of a message to Slack.
+    """
+
+    alert: Alert
     subject: str
     text: str
     html: str
-    slack: str
+    slack: dict[str, Any]
 
 
-def render(alert: Alert, is_late: bool = False) -> RenderedAlert:
-    """Return the alert as text, HTML and Slack's markup, in which all that it holds is escaped."""
+def render(alert: Alert, is_late: bool = False, zone: str = "UTC") -> RenderedAlert:
+    """Return the alert as text, HTML and Slack's blocks, in which all that it holds is escaped.
+
+    Args:
+        alert: The message.
+        is_late: Whether a transport that gets it now did not take it before.
+        zone: IANA name of the readers' time zone.
+    """
     templates, shown = _templates(), _harmless(alert)
     # The subject is one line whatever the title holds: a line break would end the header.
-    subject = f"[homefeed]{' (sent late)' if is_late else ''} {shown.title}"
-    text = templates.get_template("alert.txt.j2").render(alert=shown)
+    late = "(sent late) " if is_late else ""
+    again = f"({_nth(alert.num_times)} time) " if alert.num_times > 1 else ""
+    opening, marks = f"[homefeed] {alert.severity.value}: ", f"{late}{again}"
+    room = MAX_SUBJECT - len(opening) - len(marks)
+    subject = f"{opening}{marks}{shortened(shown.title, room)}"
+    facts = _facts(shown, zone)
+    names = {"alert": shown, "facts": facts, "parts": parts_of(shown), "colour": _colour(shown)}
     return RenderedAlert(
+        alert=shown,
         subject=subject,
-        text=text,
-        html=templates.get_template("alert.html.j2").render(alert=shown),
-        slack=f"*{to_mrkdwn(subject)}*\n```{to_mrkdwn(text, is_preformatted=True)}```",
+        text=templates.get_template("alert.txt.j2").render(names),
+        html=templates.get_template("alert.html.j2").render(names),
+        slack={"text": escaped(subject), "blocks": to_blocks(shown, marks, facts)},
     )
 
 
-def to_mrkdwn(text: str, *, is_preformatted: bool = False) -> str:
-    """Return a text that Slack shows as it is.
+def _facts(alert: Alert, zone: str) -> tuple[tuple[str, str], ...]:
+    """Return what stands beside the message: when it was, how soon to look, which cycle."""
+    facts = [("When", for_readers(alert.at, zone))] if alert.at else []
+    if alert.num_times > 1 and alert.first_at:
+        since = for_readers(alert.first_at, zone)
+        facts += [("Again", f"the {_nth(alert.num_times)} time since {since}")]
+    facts += [("Severity", f"{alert.severity.value}, {MEANINGS[alert.severity]}")]
+    facts += [("Cycle", alert.cycle.label)] if alert.cycle else []
+    facts += [("Run", f"{alert.run_id} ({alert.kind.value})")]
+    facts += [("Recipe", alert.recipe.label)] if alert.recipe else []
+    return tuple(facts)
 
-    Slack reads `<...>` as a link or a call to everybody, and has no escape for its marks of bold,
-    italic, crossed out and code; a word joiner before each of them takes its meaning away.
 
-    Args:
-        text: Anything.
-        is_preformatted: Whether it will stand between triple backticks, where only these mean
-            something: commands in it stay as they are, to be copied.
-    """
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    marks = _FENCE if is_preformatted else _MARKS
-    return marks.sub(lambda found: f"{_WORD_JOINER}".join(("", *found[0])), text)
+def _colour(alert: Alert) -> str:
+    return _RECOVERED if alert.kind is AlertKind.RECOVERED else _COLOURS[alert.severity]
+
+
+def _nth(number: int) -> str:
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{'th' if number % 100 in (11, 12, 13) else ending}"
 
 
 def to_markdown(outcome: Outcome) -> str:
@@ -96,9 +136,9 @@ def _harmless(alert: Alert) -> Alert:
             "recipe": _harmless_recipe(alert.recipe),
             "title": one_line(alert.title),
             "serves": one_line(alert.serves),
-            "happened": safe_lines(alert.happened),
-            "certainty": safe_lines(alert.certainty),
-            "done": safe_lines(alert.done),
+            "happened": _part(alert.happened),
+            "certainty": _part(alert.certainty),
+            "done": _part(alert.done),
             "next_step": NextStep(
                 sentence=one_line(alert.next_step.sentence),
                 commands=tuple(
@@ -107,8 +147,17 @@ def _harmless(alert: Alert) -> Alert:
                 ),
             ),
             "links": tuple((one_line(label), one_line(uri)) for label, uri in alert.links),
+            "cycle": _harmless_cycle(alert.cycle),
         }
     )
+
+
+def _part(text: str) -> str:
+    return first_lines(safe_lines(text), MAX_PART, "the outbox has all, in the .json file")
+
+
+def _harmless_cycle(cycle: Cycle | None) -> Cycle | None:
+    return cycle and cycle.model_copy(update={"recipe": one_line(cycle.recipe)})
 
 
 def _harmless_recipe(recipe: RecipeRef | None) -> RecipeRef | None:

@@ -1,17 +1,26 @@
 """How an alert travels: always to the outbox and the task log, elsewhere as configured.
 
-`HOMEFEED_ALERT_TRANSPORTS` names the other transports, which use Airflow's own hooks. Secrets stay
-in Airflow connections: no message, log line or error of this module repeats what a hook said about
-its address. Not for what an alert says (`pipelines.alerts.compose`).
+`HOMEFEED_ALERT_TRANSPORTS` names the other transports (`pipelines.alerts.sending`). Secrets stay in
+Airflow connections: no message, log line or error of this module repeats what a hook said about its
+address. Not for what an alert says (`pipelines.alerts.compose`), nor for whether it is told at all
+(`pipelines.alerts.incidents`).
 """
 
 import logging
 import re
 import smtplib
+from collections.abc import Callable
+from datetime import UTC, datetime
 
 from pipelines import storage
 from pipelines.alerts.rendering import RenderedAlert, render
-from pipelines.contracts.errors import ConfigurationError, HomefeedError, TransientStorageError
+from pipelines.alerts.sending import (
+    AlertDeliveryError,
+    send_by_apprise,
+    send_by_smtp,
+    send_to_slack,
+)
+from pipelines.contracts.errors import ConfigurationError, HomefeedError
 from pipelines.contracts.judged.alert import Alert, AlertReceipt
 from pipelines.settings import Settings
 
@@ -20,15 +29,12 @@ _SLACK_STATUS = re.compile(r"Status Code: 4(?!29)\d\d\b")
 """How Slack's hook tells an answer that the same message would get again."""
 
 
-class AlertDeliveryError(TransientStorageError):
-    """A transport did not take the alert; the outbox and the other transports have it."""
-
-
 def deliver_waiting(settings: Settings) -> tuple[str, ...]:
     """Send again what a transport did not take when it was sent, and return whose alerts were.
 
     Every later alert and cycle does so, so that a mail server which was away for a day costs a day
-    and not the message. A transport that is not configured any more is not waited for. Nothing is
+    and not the message. What happened first is sent first. A transport that is not configured any
+    more is not waited for, and one that is away is asked once, and not for each alert. Nothing is
     raised: whoever calls has something of its own to do.
     """
     try:
@@ -37,32 +43,44 @@ def deliver_waiting(settings: Settings) -> tuple[str, ...]:
     except HomefeedError as error:
         log.warning("the outbox was not looked through: %s", error)
         return ()
+    waiting = [found for name in names for found in _waiting(storage.join(outbox, name))]
     sent: list[str] = []
-    for uri in (storage.join(outbox, name) for name in names):
+    for receipt in sorted(waiting, key=_happened_at):
+        there = settings.alert_transports
+        if receipt.alert is None or not set(receipt.waiting_for) & set(there):
+            continue
         try:
-            run_id = _deliver_again(uri, settings)
-        except FileNotFoundError:
-            continue  # somebody has removed it meanwhile
-        except AlertDeliveryError as error:
-            log.warning("%s", error)
-            break  # what is away is not asked once more for each alert: each takes its time
+            after, failures = _deliver(receipt.alert, settings, is_late=True)
         except HomefeedError as error:
             log.warning("an alert still waits in the outbox: %s", error)
             continue
-        sent += [run_id] if run_id else []
+        if failures:
+            log.warning("%s", _delivery_error(failures, after, entry_uri(receipt.alert, settings)))
+            here = tuple(name for name in there if name not in failures)
+            settings = settings.model_copy(update={"alert_transports": here})
+        if set(after.delivered_to) - set(receipt.delivered_to):
+            sent.append(receipt.alert.run_id)
     return tuple(sent)
 
 
-def _deliver_again(uri: str, settings: Settings) -> str:
-    """Send an alert to the transports that it waits for; return its run, '' where none wait."""
-    receipt = storage.read_model(uri, AlertReceipt)
-    if receipt.alert is None or not set(receipt.waiting_for) & set(settings.alert_transports):
-        return ""
-    deliver(receipt.alert, settings, is_late=True)
-    return receipt.alert.run_id
+def _waiting(uri: str) -> list[AlertReceipt]:
+    """Return the receipt in a file of the outbox, where a transport has not taken its alert yet."""
+    try:
+        receipt = storage.read_model(uri, AlertReceipt)
+    except FileNotFoundError:
+        return []  # somebody has removed it meanwhile
+    except HomefeedError as error:
+        log.warning("an alert still waits in the outbox: %s", error)
+        return []
+    return [receipt] if receipt.waiting_for else []
 
 
-def deliver(alert: Alert, settings: Settings, is_late: bool = False) -> AlertReceipt:
+def _happened_at(receipt: AlertReceipt) -> datetime:
+    at = receipt.alert.at if receipt.alert else None
+    return at or datetime.min.replace(tzinfo=UTC)
+
+
+def deliver(alert: Alert, settings: Settings, is_counted: bool = False) -> AlertReceipt:
     """Send an alert by each transport at least once, and return a receipt with those that took it.
 
     The outbox comes first and is the record: an alert with the same words, for the same run and
@@ -75,30 +93,35 @@ def deliver(alert: Alert, settings: Settings, is_late: bool = False) -> AlertRec
         <workspace>/outbox/<run_id>.<kind>.<digest>.txt    the alert as people read it
 
     Args:
-        alert: The message.
+        alert: The message. Where it does not say when it happened, that is now.
         settings: Which transports, and how they are reached.
-        is_late: Whether it was tried before, some time ago: the subject says so.
+        is_counted: Whether it is only put into the outbox, because people know of its cause.
 
     Raises:
         AlertDeliveryError: a transport failed, after all others have been tried.
         RunInProgressError: another process delivers the same alert.
         ConfigurationError: transports failed, each by a fault that a person must mend.
     """
-    uri, rendered = entry_uri(alert, settings), render(alert, is_late)
+    receipt, failures = _deliver(alert, settings, is_counted=is_counted)
+    if failures:
+        raise _delivery_error(failures, receipt, entry_uri(alert, settings)) from None
+    return receipt
+
+
+def _deliver(
+    alert: Alert, settings: Settings, is_late: bool = False, is_counted: bool = False
+) -> tuple[AlertReceipt, dict[str, Exception]]:
+    """Send an alert; return the receipt, and what went wrong by the name of the transport."""
+    uri = entry_uri(alert, settings)
     failures: dict[str, Exception] = {}
     with storage.exclusive_lock(uri, f"the delivery of {alert.kind.value} for {alert.run_id}"):
         seen = storage.look(uri)
         if not storage.exists(uri):
-            # Without a condition: the same alert has the same text, whoever writes it.
-            storage.write_bytes(uri.removesuffix("json") + "txt", rendered.text.encode())
-            # What waits is noted before anything is sent: a kill meanwhile must not lose it.
-            waiting: tuple[str, ...] = tuple(
-                name for name in settings.alert_transports if name != "outbox"
-            )
-            first = AlertReceipt(alert=alert, delivered_to=("outbox",), waiting_for=waiting)
-            seen = storage.write_over(uri, first, seen)
-            log.warning("%s\n%s", rendered.subject, rendered.text)
+            seen = storage.write_over(uri, _enter(alert, settings, uri, is_counted), seen)
         receipt = storage.read_model(uri, AlertReceipt, "delete it to send the alert again")
+        if receipt.is_counted or receipt.alert is None:
+            return receipt, {}
+        rendered = render(receipt.alert, is_late, settings.reader_zone)
         for name in settings.alert_transports:
             if name in receipt.delivered_to:
                 continue
@@ -116,20 +139,36 @@ def deliver(alert: Alert, settings: Settings, is_late: bool = False) -> AlertRec
         if waiting := tuple(name for name in failures if name not in receipt.waiting_for):
             told = {"waiting_for": (*receipt.waiting_for, *waiting)}
             storage.write_over(uri, receipt.model_copy(update=told), seen)
-    if failures:
-        raise _delivery_error(failures, receipt.delivered_to, uri) from None
-    return receipt
+    return receipt, failures
+
+
+def _enter(alert: Alert, settings: Settings, uri: str, is_counted: bool) -> AlertReceipt:
+    """Write an alert's text into the outbox and the log; return the receipt to be written."""
+    if alert.at is None:
+        alert = alert.model_copy(update={"at": datetime.now(UTC)})
+    rendered = render(alert, zone=settings.reader_zone)
+    # Without a condition: the same alert has the same text, whoever writes it.
+    storage.write_bytes(uri.removesuffix("json") + "txt", rendered.text.encode())
+    log.warning("%s\n%s", rendered.subject, rendered.text)
+    # What waits is noted before anything is sent: a kill meanwhile must not lose it.
+    waiting = () if is_counted else settings.alert_transports
+    return AlertReceipt(
+        alert=alert,
+        delivered_to=("outbox",),
+        waiting_for=tuple(name for name in waiting if name != "outbox"),
+        is_counted=is_counted,
+    )
 
 
 def entry_uri(alert: Alert, settings: Settings) -> str:
     """Return where the outbox keeps an alert. An alert with the same words has the same file."""
     name = re.sub(r"[^A-Za-z0-9._-]", "_", f"{alert.run_id}.{alert.kind.value}")
     workspace_uri = storage.to_uri(settings.workspace_location)
-    return storage.join(workspace_uri, "outbox", f"{name}.{alert.fingerprint()[:8]}.json")
+    return storage.join(workspace_uri, "outbox", f"{name}.{alert.identity()[:8]}.json")
 
 
 def _delivery_error(
-    failures: dict[str, Exception], delivered: tuple[str, ...], uri: str
+    failures: dict[str, Exception], receipt: AlertReceipt, uri: str
 ) -> AlertDeliveryError | ConfigurationError:
     """Return an error that names the transports and the kinds of error.
 
@@ -138,8 +177,8 @@ def _delivery_error(
     told = "; ".join(f"{name}: {_describe(error)}" for name, error in sorted(failures.items()))
     message = (
         f"the alert did not reach {', '.join(sorted(failures))} ({told}); it reached "
-        f"{', '.join(delivered)} and lies at {uri}; check the Airflow connection of each "
-        f"(HOMEFEED_<NAME>_CONN_ID), then clear the task"
+        f"{', '.join(receipt.delivered_to)} and lies at {uri}; check the Airflow connection of "
+        f"each (HOMEFEED_<NAME>_CONN_ID), then clear the task"
     )
     if all(map(_needs_a_person, failures.values())):
         return ConfigurationError(message)
@@ -170,49 +209,9 @@ def _describe(error: Exception) -> str:
     return f"{type(error).__name__}{f' ({strerror})' if strerror else ''}"
 
 
-def _send_by_smtp(rendered: RenderedAlert, settings: Settings) -> None:
-    from airflow.providers.smtp.hooks.smtp import SmtpHook
-
-    if not settings.alert_email_to:
-        raise ConfigurationError(
-            'HOMEFEED_ALERT_EMAIL_TO is empty; expected a JSON list such as ["oncall@example.com"]'
-        )
-    with SmtpHook(smtp_conn_id=settings.smtp_conn_id) as hook:
-        hook.send_email_smtp(
-            to=list(settings.alert_email_to),
-            from_email=settings.alert_email_from,
-            subject=rendered.subject,
-            html_content=rendered.html,
-        )
-
-
-def _send_to_slack(rendered: RenderedAlert, settings: Settings) -> None:
-    from airflow.providers.slack.hooks.slack_webhook import SlackWebhookHook
-
-    hook = SlackWebhookHook(slack_webhook_conn_id=settings.slack_conn_id, timeout=30)
-    hook.send(text=rendered.slack)
-
-
-def _send_by_apprise(rendered: RenderedAlert, settings: Settings) -> None:
-    import apprise
-    from airflow.providers.apprise.hooks.apprise import AppriseHook
-
-    hook = AppriseHook(apprise_conn_id=settings.apprise_conn_id)
-    services = apprise.Apprise()
-    hook.set_config_from_conn(hook.get_connection(settings.apprise_conn_id), services)
-    # The hook's own notify() drops this answer, so that a failed alert would look delivered.
-    arrived = services.notify(
-        title=rendered.subject,
-        body=rendered.text,
-        body_format=apprise.NotifyFormat.TEXT,
-        notify_type=apprise.NotifyType.WARNING,
-        tag="all",
-    )
-    if not arrived:
-        raise AlertDeliveryError(
-            f"a service of connection {settings.apprise_conn_id!r} refused it or was not reached"
-        )
-
-
-_TRANSPORTS = {"smtp": _send_by_smtp, "slack": _send_to_slack, "apprise": _send_by_apprise}
+_TRANSPORTS: dict[str, Callable[[RenderedAlert, Settings], None]] = {
+    "smtp": send_by_smtp,
+    "slack": send_to_slack,
+    "apprise": send_by_apprise,
+}
 """How each transport sends. The outbox is none of them: every alert is written there first."""

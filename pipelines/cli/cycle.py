@@ -182,6 +182,7 @@ def _finish(run: ResolvedRun, settings: Settings) -> None:
     """Run every stage after the first one, and print what came out."""
     from pipelines.alerts.next_step import what_was_promoted
     from pipelines.alerts.outcomes import kept_outcome
+    from pipelines.alerts.recovery import tell_recovered
     from pipelines.stages.breaking import tell_failure
     from pipelines.stages.runner import read_artifact, run_stage
 
@@ -195,6 +196,7 @@ def _finish(run: ResolvedRun, settings: Settings) -> None:
         if name == "check_snapshot":
             for each in read_artifact(run.run_uri, name, DataReport).warnings:
                 say(f"the data gate warns of {each.name}: {_found(each)}")
+    tell_recovered(run.run_uri, settings)
     judgement = read_artifact(run.run_uri, "compare_with_champion", Judgement)
     promotion = read_artifact(run.run_uri, "promote_challenger", Promotion)
     report = read_artifact(run.run_uri, "check_snapshot", DataReport)

@@ -4,6 +4,7 @@ Not for calendars or schedules: `pipelines.orchestration.timetable` has the cade
 """
 
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from pydantic import AwareDatetime
 
@@ -27,6 +28,25 @@ def with_utc(time_ms: int) -> str:
     except OverflowError:  # no year that a calendar has
         return str(time_ms)
     return f"{time_ms} ({instant:%Y-%m-%d %H:%M:%S} UTC)"
+
+
+def for_readers(instant: datetime, zone: str = "UTC") -> str:
+    """Return an aware instant as people read it: in UTC, and in their own zone beside it.
+
+    For example '2026-11-28 03:12 UTC (04:12 CET, Europe/Berlin)'. Where the day there is another
+    one, the day stands there too.
+
+    Args:
+        instant: The instant.
+        zone: IANA name of the readers' zone; where it is UTC, UTC stands alone.
+    """
+    in_utc = instant.astimezone(UTC)
+    told = f"{in_utc:%Y-%m-%d %H:%M} UTC"
+    if zone == "UTC":
+        return told
+    there = instant.astimezone(ZoneInfo(zone))
+    day = "" if there.date() == in_utc.date() else f"{there:%Y-%m-%d} "
+    return f"{told} ({day}{there:%H:%M %Z}, {zone})"
 
 
 def floor_to_day(instant: datetime) -> datetime:

@@ -65,7 +65,7 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
     from pipelines.alerts.compose import alert_on_unresolved
     from pipelines.alerts.lost_races import is_told_by_another
     from pipelines.alerts.next_step import after_lost_start
-    from pipelines.contracts.judged.alert import NextStep
+    from pipelines.contracts.judged.alert import Cycle, NextStep
     from pipelines.stages.breaking import tell_failure
 
     ti: Any = context.get("ti")
@@ -77,8 +77,20 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
         return
     left = ti.xcom_pull(task_ids="resolve_run", key=FAILURE_KEY) if ti else None
     message, next_step = "", after_lost_start(settings)
+    cycle = None
     if left and "lost_in" in left and is_told_by_another(left["lost_in"], "resolve_run"):
         return
     if left:
         message, next_step = left["message"], NextStep.model_validate(left["next_step"])
-    alert_on_unresolved(context["run_id"], message, next_step, settings)
+        cycle = Cycle.model_validate(left["cycle"]) if "cycle" in left else None
+    alert_on_unresolved(context["run_id"], message, next_step, settings, cycle)
+
+
+def tell_ended_run(context: Mapping[str, Any]) -> None:
+    """Tell people that a run has ended well after runs that broke; Airflow calls this for each."""
+    from pipelines.alerts.recovery import tell_recovered
+
+    ti: Any = context.get("ti")
+    resolved = ti.xcom_pull(task_ids="resolve_run") if ti else None
+    if resolved:  # a run that was skipped has ended well, too, and says nothing
+        tell_recovered(resolved["run_uri"], Settings())

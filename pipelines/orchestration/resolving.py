@@ -87,7 +87,8 @@ def start_cycle(
     except HomefeedError as error:
         if isinstance(error, DataContractError) and not params["as_of"]:
             _explain_ended_log(request, settings, ti)
-        left = _left(f"{type(error).__name__}: {error}", after_unresolved(request, settings))
+        step = after_unresolved(request, settings)
+        left = _left(f"{type(error).__name__}: {error}", step, request)
         if isinstance(error, LostRaceError):
             left["lost_in"] = run_uri_of(request, settings)
         ti.xcom_push(FAILURE_KEY, left)
@@ -116,13 +117,16 @@ def _explain_ended_log(request: RunRequest, settings: Settings, ti: Any) -> None
     # Clearing the task would ask for the same day again.
     said = f"Nothing of this run can go on. Trigger the cycle anew, with As of {day}."
     step = NextStep(sentence=said, commands=())
-    ti.xcom_push(FAILURE_KEY, _left(f"{type(error).__name__}: {error}", step))
+    ti.xcom_push(FAILURE_KEY, _left(f"{type(error).__name__}: {error}", step, request))
     raise error
 
 
-def _left(message: str, step: "NextStep") -> dict[str, Any]:
+def _left(message: str, step: "NextStep", request: RunRequest | None = None) -> dict[str, Any]:
     """Return what the alert finds of a run that has no folder."""
-    return {"message": message, "next_step": step.model_dump(mode="json")}
+    from pipelines.alerts.incidents import cycle_of
+
+    left = {"message": message, "next_step": step.model_dump(mode="json")}
+    return left | ({"cycle": cycle_of(request).model_dump(mode="json")} if request else {})
 
 
 def _require_known(conf: Mapping[str, Any], ti: Any) -> None:

@@ -50,7 +50,8 @@ def _alert(uri: str, written_ns: int, name: str, settings: Settings) -> OutboxAl
         receipt = AlertReceipt(alert=None, delivered_to=())
     if receipt.alert is not None:
         kind, title, taken = receipt.alert.kind.value, receipt.alert.title, receipt.delivered_to
-        lacking = tuple(name for name in settings.alert_transports if name not in taken)
+        asked = () if receipt.is_counted else settings.alert_transports
+        lacking = tuple(name for name in asked if name not in taken)
     return OutboxAlert(
         written_at=written_at,
         kind=kind,

@@ -20,7 +20,7 @@ def alert(run: ResolvedRun, judgement: Judgement, settings: Settings) -> AlertRe
     from pipelines.alerts.outcomes import kept_outcome
     from pipelines.alerts.transports import deliver, deliver_waiting
 
-    message = compose_verdict(kept_outcome(run, judgement, settings), judgement, run)
+    message = compose_verdict(kept_outcome(run, judgement, settings), judgement, run, settings)
     receipt = AlertReceipt(alert=None, delivered_to=())
     if message:
         receipt = deliver(message, settings)

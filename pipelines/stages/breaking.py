@@ -24,7 +24,8 @@ def tell_failure(
     earlier alerts wait for comes last: in Airflow's DAG processor there is little time.
     """
     from pipelines.alerts.compose import alert_on_failure
-    from pipelines.alerts.transports import AlertDeliveryError, deliver_waiting
+    from pipelines.alerts.sending import AlertDeliveryError
+    from pipelines.alerts.transports import deliver_waiting
     from pipelines.contracts.errors import ConfigurationError
 
     try:

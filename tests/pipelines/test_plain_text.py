@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.plain_text import link_target, one_line, safe_lines
+from pipelines.plain_text import first_lines, link_target, one_line, safe_lines, shortened
 
 FORGED = "late\n2026-01-05T00:00:00Z  promotion  homefeed_ranker v9"
 
@@ -72,3 +72,29 @@ def test_pages_and_files_may_be_links(uri: str) -> None:
 )
 def test_nothing_else_may(uri: str) -> None:
     assert link_target(uri) == ""
+
+
+def test_a_long_title_keeps_what_it_is_about_and_its_number() -> None:
+    title = f"Homefeed retrain: {'very_long_name_' * 40}v4 is worse: -6.25 %"
+    short = shortened(title, 80)
+    assert len(short) == 80 and short.startswith("Homefeed retrain: very")
+    assert short.endswith("v4 is worse: -6.25 %") and short.count("…") == 1
+    assert shortened(title, len(title)) == title
+
+
+@pytest.mark.parametrize(
+    ("text", "begins", "ends"),
+    [
+        ("\n".join(f"line {n:02}" for n in range(60)), "line 00\nline 01", "more lines: the page)"),
+        ("x" * 900, "xxxx", "xxxx\n(shortened: the page)"),
+        (f"title\n{'x' * 900}\nend", "title\nxxxx", "xxxx\n(1 more lines: the page)"),
+    ],
+)
+def test_what_does_not_fit_is_left_out_by_lines_and_counted(
+    text: str, begins: str, ends: str
+) -> None:
+    short = first_lines(text, 300, "the page")
+    assert len(short) <= 300 and short.startswith(begins) and short.endswith(ends)
+    shown = [line for line in short.splitlines() if line.startswith("line ")]
+    assert not shown or f"({60 - len(shown)} more lines" in short
+    assert first_lines(text, len(text), "the page") == text

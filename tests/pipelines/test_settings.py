@@ -45,6 +45,10 @@ def test_a_lateness_within_a_period_is_taken(monkeypatch: pytest.MonkeyPatch, te
         ("CADENCE_DAYS", "0", "is '0': input should be greater than 0"),
         ("ACCELERATOR", "tpu", "is 'tpu': input should be 'cpu' or 'gpu'"),
         ("ALERT_EMAIL_FROM", "a@b.c\r\nBcc: all@b.c", "expected addresses without line breaks"),
+        ("READER_ZONE", "Europe/Berln", "time zone, such as Europe/Berlin .perhaps Europe/Berlin"),
+        ("READER_ZONE", "CEST", "expected the IANA name of a time zone"),
+        ("READER_ZONE", "../../etc/passwd", "expected the IANA name of a time zone"),
+        ("READER_ZONE", "Europe", "expected the IANA name of a time zone"),
         ("ALERT_EMAIL_TO", '["a@b.c\\nBcc: all@b.c"]', "expected addresses without line breaks"),
     ],
 )

@@ -3,11 +3,12 @@
 Not for composing it: `pipelines.alerts`.
 """
 
+from datetime import date
 from enum import StrEnum
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
-from pipelines.contracts.base import Artifact, Frozen
+from pipelines.contracts.base import Artifact, Frozen, digest_of
 from pipelines.contracts.config import RecipeRef
 
 
@@ -22,6 +23,27 @@ class AlertKind(StrEnum):
     MISSED_CYCLE = "missed_cycle"
     APPROVAL_WANTED = "approval_wanted"
     NOT_APPROVED = "not_approved"
+    RECOVERED = "recovered"
+
+
+class Severity(StrEnum):
+    """How soon somebody should look; `pipelines.alerts.severity` decides it and says why."""
+
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+class Cycle(Frozen):
+    """What all attempts at one cycle have alike, under whatever key they run."""
+
+    day: date = Field(description="Its as_of.")
+    recipe: str = Field(description="Reference of its recipe.")
+
+    @property
+    def label(self) -> str:
+        """Return the cycle's name, the same in all that is told of it."""
+        return f"{self.day:%Y-%m-%d}, recipe {self.recipe}"
 
 
 class NextStep(Frozen):
@@ -52,6 +74,33 @@ class Alert(Frozen):
     done: str = Field(description="What the pipeline did about it; which model serves now.")
     next_step: NextStep = Field(description="What to do now, and the commands for it.")
     links: tuple[tuple[str, str], ...] = Field(default=(), description="(label, URI) pairs.")
+    severity: Severity = Severity.WARNING
+    at: AwareDatetime | None = Field(
+        default=None, description="When it happened; None: when it is first told."
+    )
+    cycle: Cycle | None = Field(
+        default=None, description="All alerts of a cycle are shown together; None: not known."
+    )
+    mended_cycles: tuple[Cycle, ...] = Field(
+        default=(), description="Of a recovery: the cycles that had broken."
+    )
+    cause: str = Field(
+        default="", description="What has failed, alike for each failure of the kind; '': no fault."
+    )
+    num_times: int = Field(default=1, ge=1, description="How often the cause was met by now.")
+    first_at: AwareDatetime | None = Field(
+        default=None, description="When the cause was met first; None where that is now."
+    )
+
+    def identity(self) -> str:
+        """Return the sha256 (hex) of its words: an alert with the same words is the same one.
+
+        When it is told and how it is counted differ between two attempts to tell it.
+        """
+        return digest_of(self.model_dump(mode="json", exclude=set(_NO_WORDS)))
+
+
+_NO_WORDS = ("severity", "at", "cycle", "mended_cycles", "cause", "num_times", "first_at")
 
 
 class AlertReceipt(Artifact):
@@ -63,4 +112,9 @@ class AlertReceipt(Artifact):
         default=(),
         exclude_if=lambda names: not names,  # so the digests of older receipts still fit
         description="Transports that failed and are tried again by a later task or run.",
+    )
+    is_counted: bool = Field(
+        default=False,
+        exclude_if=lambda is_counted: not is_counted,
+        description="Whether it was only counted: its cause had been told a short while ago.",
     )

@@ -1,27 +1,31 @@
 """Alerts on their way: a real SMTP server, a real webhook, failures, and no secret in a log."""
 
-import contextlib
-import http.server
-import json
 import logging
 import sys
-import threading
 
 import pytest
 from aiosmtpd.controller import Controller
-from aiosmtpd.handlers import Message
 from aiosmtpd.smtp import AuthResult
 
 from pipelines import storage
 from pipelines.alerts import transports
 from pipelines.alerts.rendering import render
-from pipelines.alerts.transports import AlertDeliveryError, deliver, entry_uri
+from pipelines.alerts.sending import AlertDeliveryError
+from pipelines.alerts.transports import deliver, entry_uri
 from pipelines.contracts.errors import ConfigurationError, RunInProgressError
 from pipelines.contracts.judged.alert import Alert, AlertKind, AlertReceipt, NextStep
 from pipelines.settings import Settings
+from support.alert_servers import (
+    SECRET,
+    Inbox,
+    mail_server,
+    use_apprise,
+    use_mail,
+    use_slack,
+    webhook,
+)
 from support.mlflow_server import free_port
 
-SECRET = "T0K3N-b7f4c1-hush"
 ALERT = Alert(
     kind=AlertKind.REGRESSION,
     run_id="2017-06-12--abcd1234",
@@ -34,70 +38,10 @@ ALERT = Alert(
 )
 
 
-class Inbox(Message):
-    """Keeps the mails that a local SMTP server got."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mails: list = []
-
-    def handle_message(self, message) -> None:
-        self.mails.append(message)
-
-
 @pytest.fixture
 def inbox(monkeypatch):
-    handler = Inbox()
-    controller = Controller(handler, hostname="127.0.0.1", port=free_port())
-    controller.start()
-    connection = {
-        "conn_type": "smtp",
-        "host": "127.0.0.1",
-        "port": controller.port,
-        "extra": {"disable_ssl": True, "disable_tls": True},
-    }
-    monkeypatch.setenv("AIRFLOW_CONN_SMTP_DEFAULT", json.dumps(connection))
-    yield handler
-    controller.stop()
-
-
-@contextlib.contextmanager
-def webhook(status: int = 200):
-    """Serve one webhook; give its base URL and the bodies it got."""
-    bodies: list[tuple[str, dict]] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            bodies.append((self.path, json.loads(body)))
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(b"ok" if status == 200 else b"no")
-
-        def log_message(self, *args) -> None:
-            """Keep the test's output clean."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", bodies
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def use_slack(monkeypatch, url: str) -> None:
-    connection = {"conn_type": "slackwebhook", "password": f"{url}/services/{SECRET}"}
-    monkeypatch.setenv("AIRFLOW_CONN_SLACK_DEFAULT", json.dumps(connection))
-
-
-def use_apprise(monkeypatch, url: str) -> None:
-    path = url.replace("http://", "json://") + f"/{SECRET}"
-    extra = {"config": {"path": path, "tag": "alerts"}}
-    connection = {"conn_type": "apprise", "extra": extra}
-    monkeypatch.setenv("AIRFLOW_CONN_APPRISE_DEFAULT", json.dumps(connection))
+    with mail_server(monkeypatch) as handler:
+        yield handler
 
 
 def make_settings(place, *transports: str) -> Settings:
@@ -121,11 +65,15 @@ def test_mail_arrives_at_a_real_server(tmp_path, inbox):
     settings = make_settings(tmp_path, "smtp")
     assert send(settings) == ("outbox", "smtp")
     (mail,) = inbox.mails
-    assert mail["subject"] == "[homefeed] Homefeed retrain: v4 is worse"
+    assert mail["subject"] == "[homefeed] warning: Homefeed retrain: v4 is worse"
     assert mail["from"] == "homefeed@example.com"
     assert mail["to"] == "oncall@example.com, lead@example.com"
-    html = mail.get_payload()[0].get_payload(decode=True).decode()
-    assert "It &lt;lost&gt; &amp; wept." in html and "homefeed serving" in html
+    assert mail.get_content_type() == "multipart/alternative"
+    text, html = mail.iter_parts()
+    assert (text.get_content_type(), html.get_content_type()) == ("text/plain", "text/html")
+    assert "It <lost> & wept." in text.get_content()
+    assert "It &lt;lost&gt; &amp; wept." in html.get_content()
+    assert all("homefeed serving" in part.get_content() for part in (text, html))
 
 
 def test_slack_gets_it_over_http(tmp_path, monkeypatch):
@@ -134,8 +82,9 @@ def test_slack_gets_it_over_http(tmp_path, monkeypatch):
         assert send(make_settings(tmp_path, "outbox", "slack")) == ("outbox", "slack")
     ((path, body),) = bodies
     assert path == f"/services/{SECRET}"
-    assert "*[homefeed] Homefeed retrain: v4 is worse*" in body["text"]
-    assert "It &lt;lost&gt; &amp; wept." in body["text"]
+    assert body["text"] == "[homefeed] warning: Homefeed retrain: v4 is worse"
+    said = [block["text"]["text"] for block in body["blocks"] if "text" in block]
+    assert "It &lt;lost&gt; &amp; wept." in said and "```homefeed serving```" in said
 
 
 def test_no_transport_obeys_what_an_alert_holds(tmp_path, monkeypatch, inbox):
@@ -147,11 +96,13 @@ def test_no_transport_obeys_what_an_alert_holds(tmp_path, monkeypatch, inbox):
         deliver(ALERT.model_copy(update={"title": hostile}), settings)
     slack, apprise = (body for _, body in bodies)
     headline = "v4 <!channel> *is* worse Bcc: everyone@example.com"
-    escaped = headline.replace("<", "&lt;").replace(">", "&gt;").replace("*", "\u2060*")
-    assert slack["text"].split("\n")[0] == f"*[homefeed] {escaped}*"
-    assert apprise["title"] == f"[homefeed] {headline}"
+    escaped = headline.replace("<", "&lt;").replace(">", "&gt;")
+    assert slack["text"] == f"[homefeed] warning: {escaped}"
+    header = slack["blocks"][0]["text"]
+    assert header["type"] == "plain_text" and header["text"].endswith(escaped)
+    assert apprise["title"] == f"[homefeed] warning: {headline}"
     (mail,) = inbox.mails
-    assert mail["subject"] == f"[homefeed] {headline}"
+    assert mail["subject"] == f"[homefeed] warning: {headline}"
     assert mail["bcc"] is None
     assert mail["to"] == "oncall@example.com, lead@example.com"
 
@@ -161,7 +112,7 @@ def test_apprise_gets_it_over_http(tmp_path, monkeypatch):
         use_apprise(monkeypatch, url)
         assert send(make_settings(tmp_path, "apprise")) == ("outbox", "apprise")
     ((_, body),) = bodies
-    assert body["title"] == "[homefeed] Homefeed retrain: v4 is worse"
+    assert body["title"] == "[homefeed] warning: Homefeed retrain: v4 is worse"
     assert "It <lost> & wept." in body["message"]
     assert body["type"] == "warning"
 
@@ -170,9 +121,10 @@ def test_the_outbox_holds_the_alert_and_where_it_went(tmp_path):
     settings = make_settings(tmp_path, "outbox")
     assert send(settings) == ("outbox",)
     entry = read_entry(settings)
-    assert (entry.alert, entry.delivered_to) == (ALERT, ("outbox",))
+    assert entry.delivered_to == ("outbox",) and entry.alert is not None
+    assert entry.alert.at is not None and entry.alert.identity() == ALERT.identity()
     text = storage.read_bytes(entry_uri(ALERT, settings).removesuffix("json") + "txt")
-    assert text.decode() == render(ALERT).text
+    assert text.decode() == render(entry.alert).text
 
 
 def test_the_outbox_is_written_even_if_it_is_not_asked_for(tmp_path, inbox):
@@ -259,13 +211,7 @@ def test_a_server_that_is_not_there_is_a_retryable_error(tmp_path, monkeypatch, 
     url = f"http://127.0.0.1:{free_port()}"
     use_slack(monkeypatch, url)
     use_apprise(monkeypatch, url)
-    gone = {
-        "conn_type": "smtp",
-        "host": "127.0.0.1",
-        "port": free_port(),
-        "extra": {"disable_ssl": True, "disable_tls": True},
-    }
-    monkeypatch.setenv("AIRFLOW_CONN_SMTP_DEFAULT", json.dumps(gone))
+    use_mail(monkeypatch, free_port())
     settings = make_settings(tmp_path, transport)
     with pytest.raises(AlertDeliveryError, match=f"did not reach {transport}"):
         send(settings)
@@ -316,15 +262,7 @@ def test_a_password_that_the_mail_server_refuses_is_not_called_transient(tmp_pat
         auth_required=True,
     )
     controller.start()
-    connection = {
-        "conn_type": "smtp",
-        "host": "127.0.0.1",
-        "port": controller.port,
-        "login": "homefeed",
-        "password": SECRET,
-        "extra": {"disable_ssl": True, "disable_tls": True},
-    }
-    monkeypatch.setenv("AIRFLOW_CONN_SMTP_DEFAULT", json.dumps(connection))
+    use_mail(monkeypatch, controller.port, login="homefeed", password=SECRET)
     try:
         with pytest.raises(ConfigurationError, match="did not reach smtp") as caught:
             send(make_settings(tmp_path, "smtp"))

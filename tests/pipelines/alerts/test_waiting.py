@@ -6,7 +6,8 @@ import pytest
 
 from pipelines import storage
 from pipelines.alerts import transports
-from pipelines.alerts.transports import AlertDeliveryError, deliver, deliver_waiting, entry_uri
+from pipelines.alerts.sending import AlertDeliveryError
+from pipelines.alerts.transports import deliver, deliver_waiting, entry_uri
 from pipelines.contracts.judged.alert import Alert, AlertKind, AlertReceipt, NextStep
 from pipelines.settings import Settings
 
@@ -57,7 +58,7 @@ def test_it_is_sent_once_when_the_transport_is_back(slack: Slack, settings: Sett
     assert deliver_waiting(settings) == () == tuple(slack.taken)  # it is still away
     slack.is_away = False
     assert deliver_waiting(settings) == (ALERT.run_id,)
-    assert slack.taken == ["[homefeed] (sent late) Homefeed retrain: v4 is worse"]
+    assert slack.taken == ["[homefeed] warning: (sent late) Homefeed retrain: v4 is worse"]
     assert receipt_in(settings).waiting_for == ()
     assert receipt_in(settings).delivered_to == ("outbox", "slack")
     assert deliver_waiting(settings) == () and len(slack.taken) == 1

@@ -7,6 +7,7 @@ from pipelines.contracts.time import (
     DAY_MS,
     HOUR_MS,
     floor_to_day,
+    for_readers,
     parse_instant,
     to_ms,
     with_utc,
@@ -37,3 +38,35 @@ def test_an_instant_without_a_time_zone_is_in_utc() -> None:
     assert parse_instant("2017-06-12T02:00:00+02:00", "--at") == datetime(2017, 6, 12, tzinfo=UTC)
     with pytest.raises(ConfigurationError, match="--at is '12 June'; expected a day such as"):
         parse_instant("12 June", "--at")
+
+
+@pytest.mark.parametrize(
+    ("at", "zone", "told"),
+    [
+        ("2026-11-28T03:12", "UTC", "2026-11-28 03:12 UTC"),
+        (
+            "2026-11-28T03:12",
+            "Europe/Berlin",
+            "2026-11-28 03:12 UTC (04:12 CET, Europe/Berlin)",
+        ),
+        (
+            "2026-07-28T23:12",
+            "Europe/Berlin",
+            "2026-07-28 23:12 UTC (2026-07-29 01:12 CEST, Europe/Berlin)",
+        ),
+        (
+            "2026-11-28T03:12",
+            "America/Los_Angeles",
+            "2026-11-28 03:12 UTC (2026-11-27 19:12 PST, America/Los_Angeles)",
+        ),
+        (
+            "2026-11-28T03:12",
+            "America/Sao_Paulo",
+            "2026-11-28 03:12 UTC (00:12 -03, America/Sao_Paulo)",
+        ),
+    ],
+)
+def test_people_read_their_own_time_beside_utc(at: str, zone: str, told: str) -> None:
+    in_utc = datetime.fromisoformat(at).replace(tzinfo=UTC)
+    assert for_readers(in_utc, zone) == told
+    assert for_readers(in_utc.astimezone(timezone(timedelta(hours=5))), zone) == told

@@ -256,7 +256,7 @@ def test_what_a_transport_did_not_take_is_sent_again_by_the_next_run(world, monk
     assert (taken, world.told()) == ([], ["02-02 06"])
     is_down = False
     assert world.go(DUE + 28 * DAY) == ["03-02"]
-    assert taken == ["[homefeed] Homefeed retrain 2026-02-02: the cycle was skipped"]
+    assert taken == ["[homefeed] info: Homefeed retrain 2026-02-02: the cycle was skipped"]
     assert world.told() == ["02-02 06"]
     world.go(DUE + 42 * DAY)
     assert len(taken) == 1

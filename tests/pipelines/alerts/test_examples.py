@@ -1,0 +1,96 @@
+"""Each kind of alert in each transport, as a real server gets it, against a stored example.
+
+To renew the examples, after a look at what has changed:
+
+    HOMEFEED_RENEW_EXAMPLES=1 python -m pytest tests/pipelines/alerts/test_examples.py
+
+then read `git diff tests/pipelines/alerts/examples` as if you were on call.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines import storage
+from pipelines.alerts import sending
+from pipelines.alerts.links import OF_A_CONTAINER
+from pipelines.alerts.transports import deliver, entry_uri
+from pipelines.contracts.judged.alert import AlertKind
+from pipelines.settings import Settings
+from support.alert_servers import mail_server, use_apprise, use_slack, webhook
+from support.example_alerts import example_alerts
+
+FOLDER = Path(__file__).with_name("examples")
+PARTS = ("smtp.txt", "smtp.html", "slack.json", "apprise.json", "outbox.txt", "outbox.json")
+RENEWS = bool(os.environ.get("HOMEFEED_RENEW_EXAMPLES"))
+
+
+@pytest.fixture(scope="module")
+def arrived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """What each server got, by the name of the example's file."""
+    place = tmp_path_factory.mktemp("examples")
+    settings = Settings(
+        workspace=str(place / "workspace"),
+        alert_transports=("smtp", "slack", "apprise"),
+        alert_email_to=("oncall@example.com", "lead@example.com"),
+        alert_email_from="Homefeed <homefeed@example.com>",
+        reader_zone="Europe/Berlin",
+        airflow_url="https://airflow.example.com",
+        runbook_url="https://git.example.com/homefeed/blob/main/docs/runbook.md",
+    )
+    found: dict[str, str] = {}
+    with pytest.MonkeyPatch.context() as patch, mail_server(patch) as inbox, webhook() as hook:
+        url, bodies = hook
+        patch.setenv(OF_A_CONTAINER, "1")  # commands name no installation
+        patch.setattr(sending, "_deployment", lambda _: ["here"])  # nor threads a folder
+        use_slack(patch, url)
+        use_apprise(patch, url)
+        for kind, alert in example_alerts(place, settings).items():
+            receipt = deliver(alert, settings)
+            assert receipt.delivered_to == ("outbox", "smtp", "slack", "apprise")
+            uri = entry_uri(alert, settings)
+            texts = (
+                *read_mail(inbox.mails[-1]),
+                *(to_json(body) for _, body in bodies[-2:]),
+                storage.read_bytes(uri.removesuffix("json") + "txt").decode(),
+                to_json(json.loads(storage.read_bytes(uri))),
+            )
+            found |= {f"{kind.value}.{part}": text for part, text in zip(PARTS, texts, strict=True)}
+    if RENEWS:
+        FOLDER.mkdir(exist_ok=True)
+        for name, text in found.items():
+            (FOLDER / name).write_text(text)
+    yield found
+
+
+def read_mail(mail) -> tuple[str, str]:  # type: ignore[no-untyped-def]
+    """Return the headers with the plain text, and the HTML. Only when it was sent differs."""
+    headers = [
+        f"{name}: {'(when it was sent)' if name == 'Date' else value}"
+        for name, value in mail.items()
+    ]
+    text, html = mail.iter_parts()
+    contents = (part.get_content().replace("\r\n", "\n") for part in (text, html))
+    plain, marked_up = contents
+    return "\n".join(headers) + f"\n\n{plain}", marked_up
+
+
+def to_json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+@pytest.mark.parametrize("kind", AlertKind)
+def test_each_transport_gets_what_the_example_says(
+    arrived: dict[str, str], kind: AlertKind
+) -> None:
+    for part in PARTS:
+        name = f"{kind.value}.{part}"
+        assert arrived[name] == (FOLDER / name).read_text(), f"{name}: see this module's head"
+
+
+def test_there_is_no_other_example() -> None:
+    expected = {f"{kind.value}.{part}" for kind in AlertKind for part in PARTS}
+    assert {path.name for path in FOLDER.iterdir()} == expected

@@ -1,0 +1,81 @@
+"""The links of alerts: none is dead, and the runbook's lead to a section that is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pipelines.alerts import links
+from pipelines.alerts.compose import compose_failure
+from pipelines.alerts.links import CODES_IN_RUNBOOK, RUNBOOK, docs_in, runbook_links
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.judged.alert import AlertKind
+from pipelines.contracts.run_layout import StageFailure
+from pipelines.settings import Settings
+from support.runs import make_run
+
+HOSTED = Settings(runbook_url="https://git.example.com/homefeed/-/blob/main/docs/runbook.md")
+
+
+def anchors() -> list[str]:
+    """The names that GitHub gives to the runbook's headings."""
+    headings = re.findall(r"^## (.*)$", RUNBOOK.read_text(), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings]
+
+
+@pytest.mark.parametrize("kind", AlertKind)
+def test_the_runbook_has_the_section_that_is_linked(kind: AlertKind) -> None:
+    there = anchors()
+    for code in (*CODES_IN_RUNBOOK, None):
+        for _, uri in runbook_links(kind, HOSTED, code):
+            page, _, anchor = uri.partition("#")
+            assert page == HOSTED.runbook_url and anchor in there
+
+
+def test_each_exit_code_of_the_runbook_is_linked() -> None:
+    codes = {int(each.rpartition("-")[2]) for each in anchors() if each.startswith("exit-code-")}
+    by_shell = {64, 137, 143}  # no stage notes them as the reason of its failure
+    assert set(CODES_IN_RUNBOOK) == codes - by_shell
+    assert len(runbook_links(AlertKind.BROKEN_RUN, HOSTED, 1)) == 1
+
+
+def test_without_an_address_it_is_the_file_of_the_installation() -> None:
+    [(_, uri)] = runbook_links(AlertKind.RECOVERED, Settings())
+    assert uri == f"{RUNBOOK.as_uri()}#alert-recovered" and RUNBOOK.is_file()
+
+
+@pytest.mark.parametrize("is_container", [True, False])
+def test_where_there_is_no_such_file_it_is_no_link(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_container: bool
+) -> None:
+    if is_container:
+        monkeypatch.setenv(links.OF_A_CONTAINER, "1")
+    else:
+        monkeypatch.setattr(links, "RUNBOOK", tmp_path / "runbook.md")
+    [(_, told)] = runbook_links(AlertKind.RECOVERED, Settings())
+    assert told == "docs/runbook.md of the project, section 'Alert: recovered'"
+
+
+@pytest.mark.parametrize(
+    "address", ["runbook.md", "https://me:secret@git.example.com/r", "https://x/r#a", "ftp://x/r"]
+)
+def test_an_address_that_is_no_page_is_refused(address: str) -> None:
+    with pytest.raises(ConfigurationError, match="HOMEFEED_RUNBOOK_URL.*address of a page"):
+        Settings(runbook_url=address)
+
+
+def test_a_refusal_s_data_docs_are_linked(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    failure = StageFailure(
+        stage="check_snapshot",
+        error_class="DataGateFailedError",
+        message="refused:\n- rows\nData Docs: file:///w/data docs/index.html\nMend the event log.",
+        exit_code=65,
+        is_retryable=False,
+        occurred_at=run.as_of,
+    )
+    alert = compose_failure(failure, run, HOSTED, failure.stage)
+    labels = [label for label, _ in alert.links]
+    assert ("Data Docs", "file:///w/data docs/index.html") in alert.links
+    assert labels[0] == "Airflow run" and labels[-1] == "Runbook, exit code 65"
+    assert docs_in("no Data Docs: here") == ()
