@@ -242,20 +242,7 @@ def compose_failure(
         reason: Airflow's word for the failure, or what the error said.
         since: When the last attempt began, where that is known.
     """
-    if failure is None:
-        began = f" The attempt had begun at {since:%Y-%m-%d %H:%M:%S} UTC." if since else ""
-        happened = (
-            f"{stage} ended without saying why ({reason or 'no reason given'}): killed, out of "
-            f"memory, or out of time. Its log in Airflow shows the last lines."
-        )
-        certainty = (
-            "The stage left no reason, so the cause is not known. A stage that was killed may be "
-            f"run again: it goes on from what it has kept.{began}"
-        )
-    else:
-        when = f"{failure.occurred_at:%Y-%m-%d %H:%M:%S} UTC"
-        happened = f"{failure.error_class} in {stage} at {when}:\n{failure.message}"
-        certainty = _may_it_pass(failure)
+    happened, certainty = _what_happened(failure, stage, reason, since)
     is_data_gate = failure is not None and is_refusal(failure)
     judged = "event log" if stage == "build_snapshot" else "snapshot"
     broken = f"the data gate refused the {judged}" if is_data_gate else f"{stage} broke"
@@ -284,6 +271,23 @@ def compose_failure(
             failure.message if failure else reason,
             run.run_id,
         ),
+    )
+
+
+def _what_happened(
+    failure: StageFailure | None, stage: str, reason: str, since: datetime | None
+) -> tuple[str, str]:
+    """Return what a stage that failed has said, and how sure that is."""
+    if failure is not None:
+        when = f"{failure.occurred_at:%Y-%m-%d %H:%M:%S} UTC"
+        happened = f"{failure.error_class} in {stage} at {when}:\n{failure.message}"
+        return happened, _may_it_pass(failure)
+    began = f" The attempt had begun at {since:%Y-%m-%d %H:%M:%S} UTC." if since else ""
+    return (
+        f"{stage} ended without saying why ({reason or 'no reason given'}): killed, out of memory, "
+        f"or out of time. Its log in Airflow shows the last lines.",
+        f"The stage left no reason, so the cause is not known. A stage that was killed may be run "
+        f"again: it goes on from what it has kept.{began}",
     )
 
 

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 MAX_SUBJECT = 200
 """Characters of a subject line; a longer title stands whole in the text."""
-MAX_PART = 20_000
-"""Characters of a part of the text: some mail programs hide what is beyond 100,000 in all."""
+MAX_LINE, MAX_PART = 500, 15_000
+"""Characters of a line, such as the title, and of a part of the text. Some mail programs hide what
+is beyond 100,000 in all."""
 _COLOURS = {Severity.INFO: "#0969da", Severity.WARNING: "#bf8700", Severity.CRITICAL: "#cf222e"}
 _RECOVERED = "#1a7f37"
 """The stripe beside the message; what it means stands in words, too."""
@@ -132,24 +133,28 @@ def _harmless(alert: Alert) -> Alert:
     """Return the alert with the same words, and without what steers a terminal or forges a line."""
     return alert.model_copy(
         update={
-            "run_id": one_line(alert.run_id),
+            "run_id": _line(alert.run_id),
             "recipe": _harmless_recipe(alert.recipe),
-            "title": one_line(alert.title),
-            "serves": one_line(alert.serves),
+            "title": _line(alert.title),
+            "serves": _line(alert.serves),
             "happened": _part(alert.happened),
             "certainty": _part(alert.certainty),
             "done": _part(alert.done),
             "next_step": NextStep(
-                sentence=one_line(alert.next_step.sentence),
+                sentence=_part(one_line(alert.next_step.sentence)),
                 commands=tuple(
-                    (one_line(purpose), one_line(command))
+                    (_line(purpose), one_line(command))
                     for purpose, command in alert.next_step.commands
                 ),
             ),
-            "links": tuple((one_line(label), one_line(uri)) for label, uri in alert.links),
+            "links": tuple((_line(label), one_line(uri)) for label, uri in alert.links),
             "cycle": _harmless_cycle(alert.cycle),
         }
     )
+
+
+def _line(text: str) -> str:
+    return shortened(one_line(text), MAX_LINE)
 
 
 def _part(text: str) -> str:
@@ -157,14 +162,14 @@ def _part(text: str) -> str:
 
 
 def _harmless_cycle(cycle: Cycle | None) -> Cycle | None:
-    return cycle and cycle.model_copy(update={"recipe": one_line(cycle.recipe)})
+    return cycle and cycle.model_copy(update={"recipe": _line(cycle.recipe)})
 
 
 def _harmless_recipe(recipe: RecipeRef | None) -> RecipeRef | None:
     """Return the same for a recipe, whose name and place are somebody's own text."""
     if recipe is None:
         return None
-    shown = {"name": one_line(recipe.name), "reference": one_line(recipe.reference)}
+    shown = {"name": _line(recipe.name), "reference": _line(recipe.reference)}
     return recipe.model_copy(update=shown)
 
 

@@ -6,6 +6,7 @@ word, in test_examples.py.
 """
 
 import logging
+import re
 import smtplib
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -14,6 +15,7 @@ from typing import cast
 
 from pipelines import storage
 from pipelines.alerts.rendering import RenderedAlert
+from pipelines.alerts.slack import WORD_JOINER
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.errors import ConfigurationError, TransientStorageError
 from pipelines.contracts.judged.alert import Alert, AlertKind, Cycle, Severity
@@ -26,6 +28,7 @@ _IMPORTANCE = {
     Severity.CRITICAL: ("1", "high"),
 }
 """X-Priority and Importance of a mail: which of the two counts depends on the mail program."""
+_CALLS = re.compile(r"@(?=(?:everyone|here|channel|all|room)\b)|<(?=[!@#/\w])", re.IGNORECASE)
 MAX_THREADS = 8
 """Cycles that a recovery is shown with."""
 
@@ -113,6 +116,16 @@ def send_to_slack(rendered: RenderedAlert, settings: Settings) -> None:
     hook.send_dict(rendered.slack)
 
 
+def uncalled(text: str) -> str:
+    """Return a text that calls nobody and links nothing in the chats that Apprise writes to.
+
+    Apprise takes a text for text, but some of its services (Discord, Slack with `format=markdown`)
+    obey `@everyone` and `<...>` in it all the same. An invisible character takes their meaning
+    away.
+    """
+    return _CALLS.sub(f"\\g<0>{WORD_JOINER}", text)
+
+
 def send_by_apprise(rendered: RenderedAlert, settings: Settings) -> None:
     """Send the plain text by what the connection names.
 
@@ -135,8 +148,8 @@ def send_by_apprise(rendered: RenderedAlert, settings: Settings) -> None:
     hook.set_config_from_conn(hook.get_connection(settings.apprise_conn_id), services)
     # The hook's own notify() drops this answer, so that a failed alert would look delivered.
     arrived = services.notify(
-        title=rendered.subject,
-        body=rendered.text,
+        title=uncalled(rendered.subject),
+        body=uncalled(rendered.text),
         body_format=apprise.NotifyFormat.TEXT,
         notify_type=apprise.NotifyType.SUCCESS if is_good else kinds[alert.severity],
         tag="all",

@@ -18,7 +18,8 @@ MAX_BUTTONS, MAX_BUTTON, MAX_BUTTON_URL = 25, 75, 3000
 MAX_COMMANDS = 10
 _ROOM = 2800
 """Characters of one part before it is escaped."""
-_WORD_JOINER = "\u2060"
+WORD_JOINER = "\u2060"
+"""Not to be seen; what it stands in is no mark any more."""
 _FENCE = re.compile(r"`{3,}")
 _SIGNS = {
     Severity.INFO: "\U0001f535",
@@ -69,7 +70,7 @@ def escaped(text: str) -> str:
 
 def preformatted(text: str) -> str:
     """Return a text as it may stand between triple backticks, where only these mean something."""
-    return _FENCE.sub(lambda found: _WORD_JOINER.join(("", *found[0])), escaped(text))
+    return _FENCE.sub(lambda found: WORD_JOINER.join(("", *found[0])), escaped(text))
 
 
 def _plain(text: str, most: int) -> Block:
