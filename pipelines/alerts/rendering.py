@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.alerts.severity import MEANINGS
 from pipelines.alerts.slack import escaped, parts_of, to_blocks
 from pipelines.contracts.config import RecipeRef
-from pipelines.contracts.judged.alert import Alert, AlertKind, Cycle, NextStep, Severity
+from pipelines.contracts.judged.alert import Alert, AlertKind, AlertSeverity, Cycle, NextStep
 from pipelines.contracts.judged.outcome import Outcome
 from pipelines.contracts.time import for_readers
 from pipelines.plain_text import (
@@ -32,7 +32,11 @@ MAX_SUBJECT = 200
 MAX_LINE, MAX_PART = 500, 15_000
 """Characters of a line, such as the title, and of a part of the text. Some mail programs hide what
 is beyond 100,000 in all."""
-_COLOURS = {Severity.INFO: "#0969da", Severity.WARNING: "#bf8700", Severity.CRITICAL: "#cf222e"}
+_COLOURS = {
+    AlertSeverity.INFO: "#0969da",
+    AlertSeverity.WARNING: "#bf8700",
+    AlertSeverity.CRITICAL: "#cf222e",
+}
 _RECOVERED = "#1a7f37"
 """The stripe beside the message; what it means stands in words, too."""
 

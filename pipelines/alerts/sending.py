@@ -18,14 +18,14 @@ from pipelines.alerts.rendering import RenderedAlert
 from pipelines.alerts.slack import WORD_JOINER
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.errors import ConfigurationError, TransientStorageError
-from pipelines.contracts.judged.alert import Alert, AlertKind, Cycle, Severity
+from pipelines.contracts.judged.alert import Alert, AlertKind, AlertSeverity, Cycle
 from pipelines.settings import Settings
 
 log = logging.getLogger(__name__)
 _IMPORTANCE = {
-    Severity.INFO: ("5", "low"),
-    Severity.WARNING: ("3", "normal"),
-    Severity.CRITICAL: ("1", "high"),
+    AlertSeverity.INFO: ("5", "low"),
+    AlertSeverity.WARNING: ("3", "normal"),
+    AlertSeverity.CRITICAL: ("1", "high"),
 }
 """X-Priority and Importance of a mail: which of the two counts depends on the mail program."""
 _CALLS = re.compile(r"@(?=(?:everyone|here|channel|all|room)\b)|<(?=[!@#/\w])", re.IGNORECASE)
@@ -138,9 +138,9 @@ def send_by_apprise(rendered: RenderedAlert, settings: Settings) -> None:
 
     alert = rendered.alert
     kinds = {
-        Severity.INFO: apprise.NotifyType.INFO,
-        Severity.WARNING: apprise.NotifyType.WARNING,
-        Severity.CRITICAL: apprise.NotifyType.FAILURE,
+        AlertSeverity.INFO: apprise.NotifyType.INFO,
+        AlertSeverity.WARNING: apprise.NotifyType.WARNING,
+        AlertSeverity.CRITICAL: apprise.NotifyType.FAILURE,
     }
     is_good = alert.kind is AlertKind.RECOVERED
     hook = AppriseHook(apprise_conn_id=settings.apprise_conn_id)

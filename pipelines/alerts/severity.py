@@ -4,29 +4,29 @@ The words are those of the rules for metrics (docs/observability.md), so that on
 the same thing by one name. Tested in tests/pipelines/alerts/test_severity.py.
 """
 
-from pipelines.contracts.judged.alert import AlertKind, Severity
+from pipelines.contracts.judged.alert import AlertKind, AlertSeverity
 
 MEANINGS = {
-    Severity.INFO: "nothing has to be done",
-    Severity.WARNING: "somebody should look on this working day",
-    Severity.CRITICAL: "the cycle stands still until somebody acts",
+    AlertSeverity.INFO: "nothing has to be done",
+    AlertSeverity.WARNING: "somebody should look on this working day",
+    AlertSeverity.CRITICAL: "the cycle stands still until somebody acts",
 }
 """What each severity means, as an alert says it."""
 
 _USUAL = {
-    AlertKind.REGRESSION: Severity.WARNING,
-    AlertKind.INCONCLUSIVE: Severity.INFO,
-    AlertKind.DATA_GATE_FAILED: Severity.CRITICAL,
-    AlertKind.BROKEN_RUN: Severity.CRITICAL,
-    AlertKind.FORCED_PROMOTION: Severity.WARNING,
-    AlertKind.MISSED_CYCLE: Severity.INFO,
-    AlertKind.RECOVERED: Severity.INFO,
-    AlertKind.APPROVAL_WANTED: Severity.WARNING,
-    AlertKind.NOT_APPROVED: Severity.INFO,
+    AlertKind.REGRESSION: AlertSeverity.WARNING,
+    AlertKind.INCONCLUSIVE: AlertSeverity.INFO,
+    AlertKind.DATA_GATE_FAILED: AlertSeverity.CRITICAL,
+    AlertKind.BROKEN_RUN: AlertSeverity.CRITICAL,
+    AlertKind.FORCED_PROMOTION: AlertSeverity.WARNING,
+    AlertKind.MISSED_CYCLE: AlertSeverity.INFO,
+    AlertKind.RECOVERED: AlertSeverity.INFO,
+    AlertKind.APPROVAL_WANTED: AlertSeverity.WARNING,
+    AlertKind.NOT_APPROVED: AlertSeverity.INFO,
 }
 
 
-def severity_of(kind: AlertKind, needs_somebody: bool = False) -> Severity:
+def severity_of(kind: AlertKind, needs_somebody: bool = False) -> AlertSeverity:
     """Return the severity of an alert.
 
     Args:
@@ -36,4 +36,4 @@ def severity_of(kind: AlertKind, needs_somebody: bool = False) -> Severity:
             answered a question.
     """
     usual = _USUAL[kind]
-    return Severity.WARNING if needs_somebody and usual is Severity.INFO else usual
+    return AlertSeverity.WARNING if needs_somebody and usual is AlertSeverity.INFO else usual

@@ -9,7 +9,7 @@ tests/pipelines/alerts/test_slack.py.
 import re
 from typing import Any
 
-from pipelines.contracts.judged.alert import Alert, AlertKind, Severity
+from pipelines.contracts.judged.alert import Alert, AlertKind, AlertSeverity
 from pipelines.plain_text import first_lines, link_target, shortened
 
 MAX_BLOCKS, MAX_HEADER, MAX_TEXT, MAX_FIELD = 50, 150, 3000, 2000
@@ -22,9 +22,9 @@ WORD_JOINER = "\u2060"
 """Not to be seen; what it stands in is no mark any more."""
 _FENCE = re.compile(r"`{3,}")
 _SIGNS = {
-    Severity.INFO: "\U0001f535",
-    Severity.WARNING: "\U0001f7e1",
-    Severity.CRITICAL: "\U0001f534",
+    AlertSeverity.INFO: "\U0001f535",
+    AlertSeverity.WARNING: "\U0001f7e1",
+    AlertSeverity.CRITICAL: "\U0001f534",
 }
 _RECOVERED = "\U0001f7e2"
 

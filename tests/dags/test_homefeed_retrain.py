@@ -10,7 +10,7 @@ import pytest
 from airflow.sdk.exceptions import ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 
-from pipelines.orchestration.callbacks import alert_broken_run
+from pipelines.orchestration.callbacks import alert_broken_run, tell_ended_run
 from pipelines.orchestration.resolving import OPTIONS
 from pipelines.orchestration.retries import StageRetryPolicy
 from pipelines.orchestration.timetable import GridTimetable
@@ -133,6 +133,11 @@ def test_every_task_has_its_retries_timeout_and_pool(dag):
 def test_a_broken_run_is_alerted_by_the_dag_and_no_task(dag):
     assert dag.on_failure_callback in (alert_broken_run, [alert_broken_run])
     assert not any(task.on_failure_callback for task in dag.tasks)
+
+
+def test_a_run_that_ends_well_is_told_of_by_the_dag_where_something_was_broken(dag):
+    assert dag.on_success_callback in (tell_ended_run, [tell_ended_run])
+    assert not any(task.on_success_callback for task in dag.tasks)
 
 
 def test_the_champion_asset_is_announced_through_an_alias_only(dag, namespace):

@@ -26,7 +26,7 @@ class AlertKind(StrEnum):
     RECOVERED = "recovered"
 
 
-class Severity(StrEnum):
+class AlertSeverity(StrEnum):
     """How soon somebody should look; `pipelines.alerts.severity` decides it and says why."""
 
     INFO = "info"
@@ -74,7 +74,7 @@ class Alert(Frozen):
     done: str = Field(description="What the pipeline did about it; which model serves now.")
     next_step: NextStep = Field(description="What to do now, and the commands for it.")
     links: tuple[tuple[str, str], ...] = Field(default=(), description="(label, URI) pairs.")
-    severity: Severity = Severity.WARNING
+    severity: AlertSeverity = AlertSeverity.WARNING
     at: AwareDatetime | None = Field(
         default=None, description="When it happened; None: when it is first told."
     )

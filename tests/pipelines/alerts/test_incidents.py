@@ -14,9 +14,9 @@ from pipelines.contracts.judged.alert import (
     Alert,
     AlertKind,
     AlertReceipt,
+    AlertSeverity,
     Cycle,
     NextStep,
-    Severity,
 )
 from pipelines.settings import Settings
 
@@ -34,7 +34,7 @@ def make_alert(run: str = "one", after: timedelta = timedelta(0), cause: str = "
         certainty="Certain.",
         done="Nothing.",
         next_step=NextStep(sentence="Look.", commands=()),
-        severity=Severity.CRITICAL,
+        severity=AlertSeverity.CRITICAL,
         at=AT + after,
         cycle=SMOKE,
         cause=f"build_snapshot:{cause}",

@@ -7,7 +7,7 @@ from pipelines.alerts.outcomes import outcome_of
 from pipelines.alerts.rendering import render
 from pipelines.alerts.severity import MEANINGS, severity_of
 from pipelines.contracts.artifacts import Standing
-from pipelines.contracts.judged.alert import AlertKind, Severity
+from pipelines.contracts.judged.alert import AlertKind, AlertSeverity
 from pipelines.contracts.judgement import Decision
 from pipelines.settings import Settings
 from support.judgements import CHAMPION, make_judgement
@@ -18,22 +18,22 @@ SETTINGS = Settings()
 
 def test_each_kind_has_a_severity_and_each_severity_a_meaning() -> None:
     found = {kind: severity_of(kind) for kind in AlertKind}
-    assert set(found.values()) == set(Severity) == set(MEANINGS)
-    critical = {kind for kind, severity in found.items() if severity is Severity.CRITICAL}
+    assert set(found.values()) == set(AlertSeverity) == set(MEANINGS)
+    critical = {kind for kind, severity in found.items() if severity is AlertSeverity.CRITICAL}
     assert critical == {AlertKind.BROKEN_RUN, AlertKind.DATA_GATE_FAILED}
 
 
 @pytest.mark.parametrize("kind", AlertKind)
 def test_who_has_to_decide_something_is_at_least_warned(kind: AlertKind) -> None:
-    assert severity_of(kind, needs_somebody=True) is not Severity.INFO
+    assert severity_of(kind, needs_somebody=True) is not AlertSeverity.INFO
 
 
 @pytest.mark.parametrize(
     ("standing", "problem", "severity"),
     [
-        (Standing(), "", Severity.INFO),
-        (Standing(hold="It was rolled back."), "", Severity.WARNING),
-        (Standing(), "The accepted recipe is not known.", Severity.WARNING),
+        (Standing(), "", AlertSeverity.INFO),
+        (Standing(hold="It was rolled back."), "", AlertSeverity.WARNING),
+        (Standing(), "The accepted recipe is not known.", AlertSeverity.WARNING),
     ],
 )
 def test_a_verdict_that_waits_for_a_person_warns(tmp_path, standing, problem, severity) -> None:  # type: ignore[no-untyped-def]

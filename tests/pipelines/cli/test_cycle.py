@@ -18,7 +18,8 @@ from pipelines.contracts.artifacts import (
     RunRequest,
     Severity,
 )
-from pipelines.contracts.errors import LostRaceError, RunInProgressError
+from pipelines.contracts.errors import DataContractError, LostRaceError, RunInProgressError
+from pipelines.contracts.judged.alert import AlertReceipt
 from pipelines.contracts.judgement import Decision, Promotion
 from pipelines.contracts.run_layout import manifest_uri, stage_lease_uri
 from pipelines.recipes import RECIPES, smoke
@@ -190,6 +191,27 @@ def test_another_place_that_is_held_is_told(
         error = retrain().exception
     assert isinstance(error, RunInProgressError) and not isinstance(error, LostRaceError)
     assert [name.endswith(".txt") for name in outbox(run)].count(True) == 1
+
+
+def test_a_cycle_that_breaks_and_then_ends_is_told_as_both(
+    run: ResolvedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_broken = True
+
+    def run_stage(name: str, run_uri: str) -> str:
+        if is_broken:
+            raise DataContractError("no rows")
+        if not storage.exists(manifest_uri(run_uri, name)):
+            save_artifact(run, name, AlertReceipt(alert=None, delivered_to=()))
+        return ""
+
+    monkeypatch.setattr(runner, "run_stage", run_stage)
+    assert isinstance(retrain().exception, DataContractError)
+    is_broken = False
+    for _ in range(2):
+        assert retrain().exit_code == 0
+    kinds = [name.split(".")[1] for name in outbox(run) if name.endswith(".json")]
+    assert sorted(kinds) == ["broken_run", "recovered"]
 
 
 def test_a_recipe_that_has_changed_since_is_told(

@@ -11,7 +11,9 @@ from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.exceptions import AirflowSkipException
 
 from pipelines import storage
+from pipelines.alerts.incidents import cycle_of
 from pipelines.alerts.next_step import after_lost_start
+from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.judged.alert import Alert, AlertKind, AlertReceipt, NextStep
 from pipelines.contracts.judgement import Decision, Promotion
 from pipelines.contracts.run_layout import (
@@ -21,11 +23,26 @@ from pipelines.contracts.run_layout import (
     lost_race_uri,
     stage_lease_uri,
 )
-from pipelines.orchestration.callbacks import alert_broken_run, announce_promotion, require_alert
+from pipelines.orchestration.callbacks import (
+    alert_broken_run,
+    announce_promotion,
+    require_alert,
+    tell_ended_run,
+)
 from pipelines.orchestration.shown.keys import FAILURE_KEY
 from pipelines.settings import Settings
 from support.judgements import CHALLENGER, CHAMPION
 from support.runs import make_run, save_artifact, save_run
+
+NOTHING = AlertReceipt(alert=None, delivered_to=())
+PROMOTION = Promotion(
+    decision=Decision.PROMOTE,
+    is_promoted=True,
+    champion_before=CHAMPION,
+    champion_after=CHALLENGER,
+    reason="Because of a test.",
+    history_uri=None,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +135,39 @@ def test_a_race_for_the_first_stage_sends_nothing_either(
     assert len(told(home)) == num_told
 
 
+def test_a_run_that_broke_before_it_had_a_folder_is_told_with_its_cycle_and_mended_by_its_next(
+    home: Path,
+) -> None:
+    run = make_run(home)
+    left = {
+        "message": "ConfigurationError: no",
+        "next_step": after_lost_start(Settings()).model_dump(mode="json"),
+        "cycle": cycle_of(run.to_request()).model_dump(mode="json"),
+    }
+    alert_broken_run(context_of("resolve_run", {FAILURE_KEY: left}))
+    context = context_of("alert", {"return_value": {"run_uri": run.run_uri}})
+    save_run(run)
+    tell_ended_run(context)  # as Airflow calls where only some tasks were cleared
+    assert len(told(home)) == 1
+    for stage in STAGES[1:]:
+        promotion = stage == "promote_challenger"
+        save_artifact(run, stage, PROMOTION if promotion else NOTHING)
+    for _ in range(2):
+        tell_ended_run(context)
+    happened = told(home)
+    assert len(happened) == 2
+    assert any("once: Homefeed retrain broke in resolve_run" in each for each in happened)
+
+
+def test_a_run_that_was_skipped_mends_nothing(home: Path) -> None:
+    step = after_lost_start(Settings()).model_dump(mode="json")
+    left = {"message": "ConfigurationError: no", "next_step": step}
+    alert_broken_run(context_of("resolve_run", {FAILURE_KEY: left}))
+    tell_ended_run(context_of("alert", {}))
+    tell_ended_run({"run_id": "manual__x", "reason": "success"})
+    assert len(told(home)) == 1
+
+
 class Events(dict[AssetAlias, "Events"]):
     """Stands for Airflow's record of what a task has updated."""
 
@@ -134,14 +184,8 @@ class Events(dict[AssetAlias, "Events"]):
 @pytest.mark.parametrize("is_promoted", [True, False])
 def test_the_task_is_green_only_where_something_was_promoted(home: Path, is_promoted: bool) -> None:
     run = save_run(make_run(home))
-    promotion = Promotion(
-        decision=Decision.PROMOTE if is_promoted else Decision.REJECT,
-        is_promoted=is_promoted,
-        champion_before=CHAMPION,
-        champion_after=CHALLENGER if is_promoted else CHAMPION,
-        reason="Because of a test.",
-        history_uri=None,
-    )
+    stays = {"decision": Decision.REJECT, "is_promoted": False, "champion_after": CHAMPION}
+    promotion = PROMOTION if is_promoted else PROMOTION.model_copy(update=stays)
     save_artifact(run, "promote_challenger", promotion)
     events, alias = Events(), AssetAlias("homefeed/champion_if_promoted")
     skipped = pytest.raises(AirflowSkipException, match="nothing was promoted: Because of a test.")

@@ -10,7 +10,7 @@ from pipelines import storage
 from pipelines.contracts import errors
 from pipelines.contracts.artifacts import RunRequest
 from pipelines.contracts.features.numeric import NumericFeature
-from pipelines.contracts.judged.alert import NextStep
+from pipelines.contracts.judged.alert import Cycle, NextStep
 from pipelines.orchestration.resolving import choose_as_of, hardware_of, start_cycle
 from pipelines.orchestration.shown import ended_log
 from pipelines.orchestration.shown.keys import FAILURE_KEY
@@ -67,6 +67,7 @@ def test_a_cycle_that_cannot_be_resolved_leaves_the_command_that_begins_it(
 
     assert str(caught.value) in left[FAILURE_KEY]["message"]
     step = NextStep.model_validate(left[FAILURE_KEY]["next_step"])
+    assert Cycle.model_validate(left[FAILURE_KEY]["cycle"]).label == f"{expected}, recipe smoke"
     parsed = [parse(command) for _, command in step.commands]
     assert {context.info_name for context in parsed} == {"resolve"}
     assert [context.params["promote"] for context in parsed] == [True, False]

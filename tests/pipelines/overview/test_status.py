@@ -164,6 +164,18 @@ def test_an_alert_names_the_transports_that_lack_it(
     assert "; not delivered by slack" in line
 
 
+def test_an_alert_that_was_only_counted_lacks_no_transport(
+    settings: Settings, tmp_path: Path
+) -> None:
+    run = save_run(make_run(tmp_path))
+    failure = failure_of(run, "check_snapshot")
+    alert = compose_failure(failure, run, settings, failure.stage)
+    there = settings.model_copy(update={"alert_transports": ("outbox", "slack")})
+    deliver(alert, there, is_counted=True)
+    [found] = look(there)[0].alerts
+    assert (found.title, found.not_delivered_to) == (alert.title, ())
+
+
 def test_a_bad_schedule_hides_nothing_else(settings: Settings, tmp_path: Path) -> None:
     save_verdict(make_run(tmp_path))
     bad = settings.model_copy(update={"schedule_start": "Monday"})
