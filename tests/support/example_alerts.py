@@ -146,11 +146,21 @@ def _recovered(run: ResolvedRun, settings: Settings) -> Alert:
     return compose_recovered((incident,), run, settings)
 
 
+def _won() -> Judgement:
+    """Return a judgement of a challenger that is 5 % better: 1.68 against 1.6."""
+    judgement = make_judgement(Decision.PROMOTE, "It won.")
+    (target,) = judgement.comparison.metrics
+    change = Interval(value=0.05, low=0.01, high=0.09, confidence=0.95)
+    better = target.model_copy(update={"challenger": 1.68, "relative_change": change})
+    comparison = judgement.comparison.model_copy(update={"metrics": (better,)})
+    return judgement.model_copy(update={"comparison": comparison})
+
+
 def _asked(run: ResolvedRun, settings: Settings) -> tuple[Alert, Alert]:
     """Return the question whether a model may serve, and what is told of the answer."""
     asked = PromotionConfig(approval=ApprovalConfig(by=("anna", "ben")))
     run = run.model_copy(update={"config": run.config.model_copy(update={"promotion": asked})})
-    judgement = make_judgement(Decision.PROMOTE, "It won.", low=0.01, high=0.09)
+    judgement = _won()
     outcome = outcome_of(run, judgement, None, settings)
     answer = Approval(
         answer="rejected",

@@ -33,7 +33,7 @@ def about_as_of(settings: Settings) -> str:
 
 
 def about_recipe(settings: Settings) -> str:
-    """Return what `recipe` may be, and what each recipe that the form offers is for, as Markdown."""
+    """Return what `recipe` may be, and what each offered recipe is for, as Markdown."""
     offered = [f"- `{name}`: {_purpose(name)}" for name in choices(settings.recipe)]
     lead = f"Configuration to run: {EXPECTED}. HOMEFEED_RECIPE_PACKAGES: which packages."
     return "\n".join([lead, "", *offered, "", f"This deployment's own is `{settings.recipe}`."])
