@@ -75,17 +75,19 @@ def start_cycle(
 
     _require_known(dag_run.conf or {}, ti)
     allowed = canonical(settings.recipe), settings.triggerable_packages
-    request = _request_of(params, dag_run)
+    request, has_day = _request_of(params, dag_run), bool(params["as_of"])
+    is_looking = False
     try:
         require_triggerable(request.recipe, *allowed)
         if dag_run.run_type == "scheduled":
             account_for(dag_run, request, settings, catchup)
         as_of = choose_as_of(params["as_of"], dag_run.data_interval_end, dag_run.run_after)
         request = request.model_copy(update={"as_of": as_of})
+        is_looking = True
         run = start_run(request, settings)
         require_triggerable_features(run.config, *allowed)
     except HomefeedError as error:
-        if isinstance(error, DataContractError) and not params["as_of"]:
+        if is_looking and not has_day and isinstance(error, DataContractError):
             _explain_ended_log(request, settings, ti)
         step = after_unresolved(request, settings)
         left = _left(f"{type(error).__name__}: {error}", step, request)

@@ -109,7 +109,7 @@ def _approval_for(run: ResolvedRun, judgement: Judgement) -> Approval | None:
         f"the recipe lets nothing be promoted that no person has approved (promotion.approval), "
         f"and {about}; expected the answer that Airflow's task approve_promotion asks for; run "
         f"the cycle in Airflow or clear that task there, or overrule it with "
-        f"`homefeed promote --force --run {shlex.quote(run.run_uri)}`"
+        f"`homefeed promote --force --run {shlex.quote(run.run_uri)} --reason '...'`"
     )
 
 
