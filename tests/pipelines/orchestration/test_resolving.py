@@ -11,6 +11,7 @@ from pipelines.contracts import errors
 from pipelines.contracts.artifacts import RunRequest
 from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.contracts.judged.alert import Cycle, NextStep
+from pipelines.orchestration import missed
 from pipelines.orchestration.resolving import choose_as_of, hardware_of, start_cycle
 from pipelines.orchestration.shown import ended_log
 from pipelines.orchestration.shown.keys import FAILURE_KEY
@@ -149,6 +150,20 @@ def test_an_empty_as_of_on_a_log_that_has_ended_says_what_to_enter(tmp_path, mon
     assert said in left[FAILURE_KEY]["message"]
     step = NextStep.model_validate(left[FAILURE_KEY]["next_step"])
     assert "with As of 2017-03-02" in step.sentence and step.commands == ()
+
+
+def test_another_damage_is_told_though_the_log_has_ended(tmp_path, monkeypatch):
+    def damaged(*_: object) -> None:
+        raise errors.DataContractError("record.json is damaged")
+
+    monkeypatch.setattr(missed, "account_for", damaged)
+    dag_run = SimpleNamespace(
+        run_id="scheduled__x", run_type="scheduled", data_interval_end=END, run_after=NOW, conf={}
+    )
+    params = {"as_of": None, "recipe": "smoke", "promote": True, "devices": 1}
+    ti = SimpleNamespace(xcom_push={}.__setitem__)
+    with pytest.raises(errors.DataContractError, match="record.json is damaged"):
+        start_cycle(params | {"accelerator": "cpu", "nodes": 1}, dag_run, ti, ended_on(tmp_path))
 
 
 def test_a_day_that_was_entered_and_a_log_that_goes_on_are_refused_as_before(tmp_path):
