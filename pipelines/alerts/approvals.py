@@ -6,7 +6,7 @@ tests/pipelines/alerts/test_approvals.py.
 
 from datetime import datetime
 
-from pipelines.alerts.commands import force_command, serving_command
+from pipelines.alerts.commands import force_command, runnable, serving_command
 from pipelines.alerts.incidents import cycle_of
 from pipelines.alerts.links import airflow_link, links_of, runbook_links
 from pipelines.alerts.next_step import what_serves
@@ -36,14 +36,15 @@ def waiting(run: ResolvedRun, judgement: Judgement) -> dict[str, object]:
     challenger = judgement.comparison.challenger_model
     other = "" if model == challenger else f"{challenger.label} was not promoted. "
     stays = what_serves(run)
+    hours = f"{asked.within_hours:g} hour{'' if asked.within_hours == 1 else 's'}"
     return {
         "serves": f"{stays} {model.label} takes its place if {who_may(run)} approves.",
         "done": f"{other}{model.label} waits to be approved by {who_may(run)}, for at most "
-        f"{asked.within_hours:g} hours.",
+        f"{hours}.",
         "next_step": NextStep(
             sentence=f"Approve or reject in Airflow, in the run's task {TASK}. Without an answer "
             f"nothing is promoted.",
-            commands=(("Ask which model serves:", serving_command(run)),),
+            commands=(("Ask which model serves:", runnable(serving_command(run))),),
         ),
     }
 
@@ -102,8 +103,8 @@ def compose_not_approved(
         next_step=NextStep(
             sentence="The question is closed. The next cycle asks about its own model.",
             commands=(
-                ("Ask which model serves:", serving_command(run)),
-                ("Promote the challenger all the same:", force_command(run)),
+                ("Ask which model serves:", runnable(serving_command(run))),
+                ("Promote the challenger all the same:", runnable(force_command(run))),
             ),
         ),
         links=(*links_of(run, settings), *runbook_links(kind, settings)),

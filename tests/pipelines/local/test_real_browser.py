@@ -1,4 +1,4 @@
-"""Both pages in a headless Chromium: trigger the DAG from its form; compare two models in MLflow.
+"""Both pages in a headless Chromium: forms, notes and approvals in Airflow; MLflow's comparison.
 
 With HOMEFEED_SCREENSHOTS=docs/images it also takes the README's pictures.
 """
@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from pipelines.contracts.artifacts import STAGES
+from pipelines.local.airflow_api import FINAL_STATES
 from pipelines.local.layout import ADMIN
-from support.cycles import states_expected
+from support.cycles import judgement_of, promotion_of, states_expected
 from support.find_chromium import find
 from support.lab import SECOND_DAY
 
@@ -100,6 +101,94 @@ def test_a_button_of_the_comparison_leads_to_mlflow(lab, page):
     expect(verdict.first).to_be_visible()
     take_picture(opened.value, "mlflow-verdict")
     opened.value.close()
+
+
+def test_the_note_of_a_run_has_the_outcome_and_its_links(lab, page):
+    log_in(page, lab.services.ports.airflow_url, lab.home.password())
+    run_id = f"retrain__smoke__{SECOND_DAY}"
+    page.goto(f"{lab.services.ports.airflow_url}/dags/homefeed_retrain/runs/{run_id}")
+    outcome = judgement_of(lab.home.path, run_id).outcome
+    expect(page.get_by_text(outcome.title).first).to_be_visible()
+    take_picture(page, "airflow-note")
+    page.get_by_role("button", name="Edit note").first.click()
+    note = page.get_by_role("dialog")
+    for told in (outcome.title, outcome.serves, outcome.number):
+        expect(note.get_by_text(told).first).to_be_visible()
+    with page.context.expect_page() as opened:
+        note.get_by_role("link", name="Verdict page in MLflow").click(modifiers=["Control"])
+    verdict = opened.value.frame_locator("iframe").get_by_text("What happens next")
+    expect(verdict.first).to_be_visible()
+    opened.value.close()
+
+
+def test_bad_values_of_the_form_start_nothing(lab, page):
+    before = lab.run_ids()
+    for element, value in {"recipe": "no_such_recipe", "devices": "65"}.items():
+        form = form_of(lab, page, "homefeed_retrain")
+        if element == "recipe":
+            expect(form.get_by_text("is the newest day to enter")).to_be_visible()
+            expect(form.get_by_text("a recipe of seconds on a tiny")).to_be_visible()
+        form.locator(f"[name=element_{element}]").fill(value)
+        form.get_by_role("button", name="Trigger").click()
+        expect(page.get_by_text("Failed to Trigger Dag").first).to_be_visible()
+    assert lab.run_ids() == before
+
+
+def form_of(lab, page: Page, dag_id: str) -> Locator:
+    log_in(page, lab.services.ports.airflow_url, lab.home.password())
+    page.goto(f"{lab.services.ports.airflow_url}/dags/{dag_id}")
+    page.get_by_role("button", name="Trigger").first.click()
+    return page.get_by_role("dialog")
+
+
+CAREFUL = """
+extends: smoke
+promotion: {approval: {by: [admin], within_hours: 1}}
+model_gate: {margin: 0.25, segment_margin: 0.5}  # so that this cycle is sure to promote
+"""
+
+
+def test_a_promotion_waits_for_a_person_who_approves_it(lab, page, tmp_path):
+    recipe = tmp_path / "careful.yaml"
+    recipe.write_text(CAREFUL)
+    lab.start("approved", "2017-03-20", recipe=str(recipe), promote=True)
+    url = f"{lab.services.ports.airflow_url}/dags/homefeed_retrain/runs/approved"
+    [asked] = lab.alerts("approval_wanted", wait_s=240)
+    links = dict(asked["links"])
+    assert links["Approve or reject"] == f"{url}/tasks/approve_promotion/required_actions"
+    log_in(page, lab.services.ports.airflow_url, lab.home.password())
+    page.goto(links["Approve or reject"])
+    approve = page.get_by_role("button", name="Approve")
+    expect(approve).to_be_enabled()
+    expect(page.get_by_text("takes its place if admin approves").first).to_be_visible()
+    take_picture(page, "airflow-approval")
+    approve.click()
+    outcome = lab.finish("approved")
+    states = {name: outcome.state_of(name) for name in ("approve_promotion", "promote_challenger")}
+    assert states == {"approve_promotion": "success", "promote_challenger": "success"}
+    promotion = promotion_of(lab.home.path, "approved")
+    assert promotion.approval.by == ADMIN and promotion.reason.endswith(promotion.approval.sentence)
+    page.goto(url)
+    expect(page.get_by_text(promotion.approval.sentence).first).to_be_visible()
+
+
+def test_the_champion_goes_back_from_the_form_of_the_rollback(lab, page):
+    before = promotion_of(lab.home.path, "approved")
+    form = form_of(lab, page, "homefeed_rollback")
+    trigger = form.get_by_role("button", name="Trigger")
+    expect(trigger).to_be_disabled()  # a reason is missing
+    form.locator("[name=element_to_version]").fill(before.champion_before.version)
+    form.locator("[name=element_reason]").fill("Users felt it.")
+    trigger.click()
+    runs = "dags/homefeed_rollback/dagRuns"
+    deadline = time.monotonic() + 120
+    while not (found := lab.get(runs)["dag_runs"]) or found[0]["state"] not in FINAL_STATES:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.5)
+    assert found[0]["state"] == "success"
+    newest = lab.get("assets/events?order_by=-timestamp&limit=1")["asset_events"][0]
+    assert newest["extra"]["version"] == before.champion_before.version
+    assert newest["extra"]["reason"] == "Users felt it."
 
 
 def wait_for_new_run(lab, before: set[str]) -> dict:
