@@ -5,10 +5,11 @@ Tested in tests/pipelines/cli/test_main.py and test_cycle.py.
 
 import logging
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from pipelines.cli.look.printing import Commands
 from pipelines.cli.say import quiet_mlflow, say, say_indented
 from pipelines.contracts.artifacts import (
     MAX_DEVICES,
@@ -26,7 +27,7 @@ from pipelines.recipes import canonical, make_recipe
 from pipelines.settings import Settings
 
 log = logging.getLogger(__name__)
-app = typer.Typer()
+app = Commands()
 
 AsOf = Annotated[str, typer.Option(help="Day (YYYY-MM-DD, UTC); rows known before it are used.")]
 Promote = Annotated[bool, typer.Option("--promote/--no-promote", help="May the champion move?")]
@@ -54,13 +55,15 @@ def stage(
     again: Annotated[bool, typer.Option("--again", help="Run it even if it has ended.")] = False,
     node_rank: NodeRank = None,
     rendezvous: Rendezvous = "",
-) -> None:
+) -> dict[str, str]:
     """Run one stage of a run, or find it done; print its manifest's URI."""
     from pipelines.stages.runner import run_stage
 
     if name not in STAGES:
         raise ConfigurationError(f"no stage {name!r}; expected one of {', '.join(STAGES)}")
-    say(run_stage(name, run, again, node_rank, rendezvous))
+    uri = run_stage(name, run, again, node_rank, rendezvous)
+    say(uri)
+    return {"manifest_uri": uri}
 
 
 @app.command("resolve", help="Fix as_of, champion and configuration of a cycle; print its URI.")
@@ -79,7 +82,7 @@ def begin(
         Literal["cpu", "gpu"] | None, typer.Option(help="HOMEFEED_ACCELERATOR by default.")
     ] = None,
     key: Annotated[str, typer.Option(help="Another key is another cycle.")] = "command line",
-) -> None:
+) -> dict[str, Any]:
     """Resolve a cycle, and run the rest of it too if the command is `retrain`."""
     from pipelines.stages.runner import is_resolved, start_run
 
@@ -103,9 +106,9 @@ def begin(
     run = start_run(request, settings)
     if was_resolved:
         _tell_if_changed(run, request.recipe)
-    if is_here:
-        _finish(run, settings)
+    found = _finish(run, settings) if is_here else {}
     say(run.run_uri)
+    return {"run_uri": run.run_uri, **found}
 
 
 def _tell_if_changed(run: ResolvedRun, reference: str) -> None:
@@ -178,8 +181,8 @@ def _say_baselines(judgement: Judgement) -> None:
         say_indented(f"{each.name:<{name_width}}  {level:>{level_width}}  {change}")
 
 
-def _finish(run: ResolvedRun, settings: Settings) -> None:
-    """Run every stage after the first one, and print what came out."""
+def _finish(run: ResolvedRun, settings: Settings) -> dict[str, Any]:
+    """Run every stage after the first one, print what came out, and return it."""
     from pipelines.alerts.next_step import what_was_promoted
     from pipelines.alerts.outcomes import kept_outcome
     from pipelines.alerts.recovery import tell_recovered
@@ -200,7 +203,10 @@ def _finish(run: ResolvedRun, settings: Settings) -> None:
     judgement = read_artifact(run.run_uri, "compare_with_champion", Judgement)
     promotion = read_artifact(run.run_uri, "promote_challenger", Promotion)
     report = read_artifact(run.run_uri, "check_snapshot", DataReport)
-    for line in kept_outcome(run, judgement, settings, report).lines():
+    outcome = kept_outcome(run, judgement, settings, report)
+    for line in outcome.lines():
         (say_indented if line.startswith(" ") else say)(line)
     _say_baselines(judgement)
     say(what_was_promoted(promotion))
+    found = {"outcome": outcome, "baselines": judgement.baselines, "promotion": promotion}
+    return found | {"warnings": report.warnings}

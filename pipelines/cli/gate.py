@@ -4,18 +4,20 @@ Tested in tests/pipelines/cli/test_gate.py.
 """
 
 import getpass
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from pipelines import storage
+from pipelines.cli.look.printing import Commands
 from pipelines.cli.say import say, say_indented
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.run_layout import failure_uri
 from pipelines.settings import Settings
 
-app = typer.Typer(help="Try the data gate, and accept what is unusual.", no_args_is_help=True)
+app = Commands(help="Try the data gate, and accept what is unusual.", no_args_is_help=True)
 
 Recipe = Annotated[str, typer.Option(help="Recipe whose log and windows are meant.")]
 AsOf = Annotated[str, typer.Option(help="Day up to which the log counts, YYYY-MM-DD; its last.")]
@@ -27,7 +29,7 @@ def accept(
     expectation: Annotated[str, typer.Argument(help="Name of the expectation that is not met.")],
     reason: Annotated[str, typer.Option(help="Why the data are right, for the report.")],
     by: Annotated[str, typer.Option(help="Who says so; your login name by default.")] = "",
-) -> None:
+) -> dict[str, Any]:
     """Accept a shift of one run's data, by name and with a reason."""
     from pipelines.alerts.commands import stage_command
     from pipelines.log_days.acceptance import accept_shift
@@ -38,9 +40,14 @@ def accept(
     accepted = accept_shift(resolved.run_uri, expectation, who, reason, datetime.now(UTC))
     say(f"{expectation} of {resolved.run_id} is accepted by {accepted.sentence}")
     say("The stage that refused the data takes it into account when it is run again:")
-    for stage in ("build_snapshot", "check_snapshot"):
-        if storage.exists(failure_uri(resolved.run_uri, stage)):
-            say_indented(stage_command(stage, resolved.run_uri))
+    commands = [
+        stage_command(stage, resolved.run_uri)
+        for stage in ("build_snapshot", "check_snapshot")
+        if storage.exists(failure_uri(resolved.run_uri, stage))
+    ]
+    for command in commands:
+        say_indented(command)
+    return {"accepted": accepted, "commands": commands}
 
 
 @app.command()
@@ -50,21 +57,35 @@ def selftest(
     defect: Annotated[
         list[str] | None, typer.Option(help="Only this one; may be given several times.")
     ] = None,
-) -> None:
+) -> dict[str, Any]:
     """Plant every known defect into a copy of the log's last days; say which the gate finds."""
-    from pipelines.log_days.selftest import lines_of, try_defects
+    from pipelines.log_days.selftest import NamedTrial, lines_of, try_defects
 
     settings = Settings()
-    trials = try_defects(settings, recipe or settings.recipe, as_of, defect or ())
-    for line in lines_of(trials):
+    done = []
+
+    def trials() -> Iterator[NamedTrial]:
+        for each in try_defects(settings, recipe or settings.recipe, as_of, defect or ()):
+            done.append(each)
+            yield each
+
+    for line in lines_of(trials()):  # each is told as it is done
         say(line)
+    return {"trials": [each._asdict() | {"trial": each.trial._asdict()} for each in done]}
 
 
 @app.command()
-def calibrate(recipe: Recipe = "", as_of: AsOf = "") -> None:
+def calibrate(recipe: Recipe = "", as_of: AsOf = "") -> dict[str, Any]:
     """Hold the log's own past windows against the gate's limits; say how often it would warn."""
     from pipelines.log_days.calibration import calibrate_limits, lines_of
 
     settings = Settings()
-    for line in lines_of(calibrate_limits(settings, recipe or settings.recipe, as_of)):
+    found = calibrate_limits(settings, recipe or settings.recipe, as_of)
+    for line in lines_of(found):
         say(line)
+    return {
+        "windows": [window._asdict() for window in found.windows],
+        "budget": found.budget,
+        "alarm_share": found.alarm_share,
+        "factor": found.factor,
+    }

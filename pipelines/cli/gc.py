@@ -4,7 +4,7 @@ Tested in tests/pipelines/cli/test_gc.py.
 """
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,7 +21,7 @@ def gc(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would go, and delete nothing.")
     ] = False,
-) -> None:
+) -> dict[str, Any]:
     """Delete old runs, snapshots, checkpoints, alerts and models that nothing needs any more.
 
     The record itself stays: history, accepted recipes and snapshots, evidence, versions.
@@ -29,18 +29,35 @@ def gc(
     settings, now = Settings(), datetime.now(UTC)
     place, plan = plan_deletion(tracking.connect(settings.tracking_uri), settings, now)
     say(f"workspace: {place.workspace_uri}")
-    for item in plan.kept:
-        say(_line("kept", item, now, item.kept))
+    rows = [_said("kept", item, now, item.kept) for item in plan.kept]
     gone: list[Item] = []
     if dry_run:
-        for item in plan.going:
-            say(_line("would go", item, now))
+        rows += [_said("would go", item, now) for item in plan.going]
         gone = list(plan.going)
     else:
         for item, kept in delete(place, plan):
-            say(_line("kept" if kept else "gone", item, now, kept))
+            rows.append(_said("kept" if kept else "gone", item, now, kept))
             gone += [] if kept else [item]
     _say_total(gone, "would free" if dry_run else "freed")
+    return {
+        "workspace_uri": place.workspace_uri,
+        "is_dry_run": dry_run,
+        "items": rows,
+        "num_bytes": sum(item.held.num_bytes for item in gone),
+    }
+
+
+def _said(what: str, item: Item, now: datetime, why: str = "") -> dict[str, Any]:
+    """Print what becomes of something, and return it for programs."""
+    say(_line(what, item, now, why))
+    return {
+        "becomes": what,
+        "kind": item.kind,
+        "name": item.label,
+        "num_bytes": item.held.num_bytes,
+        "age_days": item.age_days(now),
+        "because": why,
+    }
 
 
 def _line(what: str, item: Item, now: datetime, why: str = "") -> str:

@@ -12,7 +12,7 @@ import typer
 
 from pipelines import storage
 from pipelines.alerts.commands import repair_command
-from pipelines.cli.look.printing import AsJson, say_result
+from pipelines.cli.look.printing import AsJson, Commands, say_result
 from pipelines.cli.say import say
 from pipelines.contracts.config import RecipeRef
 from pipelines.contracts.errors import DataContractError, HomefeedError
@@ -23,7 +23,7 @@ from pipelines.registry.repair import plan
 from pipelines.registry.repair import repair as carry_out
 from pipelines.settings import Settings
 
-app = typer.Typer(
+app = Commands(
     invoke_without_command=True, help="List every move of the champion, in order; or mend the list."
 )
 
@@ -92,7 +92,7 @@ def repair(
         str, typer.Option(help="A version that shall serve, where neither of them will do.")
     ] = "",
     reason: Annotated[str, typer.Option(help="Why, in a sentence, for the record.")] = "",
-) -> None:
+) -> dict[str, Any]:
     """Make history and registry agree; without --apply only show what would be done."""
     settings = Settings()
     workspace_uri = _workspace(settings)
@@ -107,8 +107,15 @@ def repair(
         say(f"{'done: ' if apply else 'would '}{step}")
     if not wanted.steps:
         say("nothing: history and registry agree")
-    elif not apply:
-        say(f"do it: {repair_command(settings, restore_alias, to_version)}")
+    command = "" if apply else repair_command(settings, restore_alias, to_version)
+    if wanted.steps and command:
+        say(f"do it: {command}")
+    return {
+        "workspace_uri": workspace_uri,
+        "steps": wanted.steps,
+        "is_done": apply,
+        "command": command if wanted.steps else "",
+    }
 
 
 def _workspace(settings: Settings) -> str:

@@ -8,23 +8,24 @@ from typing import Annotated
 import typer
 
 from pipelines import storage
+from pipelines.cli.look.printing import Commands
 from pipelines.cli.say import say
 from pipelines.sources.publish import ingest
 from pipelines.sources.world.parameters import Like, WorldParameters, make_parameters
 
-app = typer.Typer(help="Write an event log from somebody's data.", no_args_is_help=True)
+app = Commands(help="Write an event log from somebody's data.", no_args_is_help=True)
 _WORLD = WorldParameters()
 
 To = Annotated[str, typer.Option(help="Event log URI to write.")]
 
 
 @app.command()
-def completejourney(to: To) -> None:
+def completejourney(to: To) -> dict[str, str]:
     """Write the Complete Journey retail data as an event log."""
     from pipelines.sources.completejourney.adapter import CompleteJourneyAdapter
 
     ingest(CompleteJourneyAdapter(), to)
-    say(storage.to_uri(to))
+    return _written(to)
 
 
 @app.command()
@@ -41,10 +42,16 @@ def world(
     pin_lifetime_days: Annotated[
         float | None, typer.Option(help="Half-life of a pin's appeal; by default no pin fades.")
     ] = None,
-) -> None:
+) -> dict[str, str]:
     """Write a simulated world whose best possible ranking is known."""
     from pipelines.sources.world.adapter import WorldAdapter
 
     made = make_parameters(num_users, num_pins, num_days, start, seed, like, pin_lifetime_days)
     ingest(WorldAdapter(made), to)
-    say(storage.to_uri(to))
+    return _written(to)
+
+
+def _written(to: str) -> dict[str, str]:
+    uri = storage.to_uri(to)
+    say(uri)
+    return {"event_log_uri": uri}

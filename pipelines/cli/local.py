@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
+from pipelines.cli.look.printing import Commands
 from pipelines.cli.say import say
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.local.layout import LocalHome, default_home
 from pipelines.recipes import canonical
 
-app = typer.Typer(help="Airflow and MLflow on this machine.", no_args_is_help=True)
+app = Commands(help="Airflow and MLflow on this machine.", no_args_is_help=True)
 
 Home = Annotated[str, typer.Option(help="Folder for everything; HOMEFEED_HOME by default.")]
 Recipe = Annotated[str, typer.Option(help="Name, module:function or file; of both cycles.")]
@@ -23,7 +24,7 @@ Dags = Annotated[str, typer.Option(help="Folder with the DAG file.")]
 DEFAULT_DAYS = ["2017-06-12", "2017-06-26"]
 
 
-@app.command()
+@app.command(lasts=True)
 def retrain(
     home: Home = "",
     recipe: Recipe = "completejourney",
@@ -36,7 +37,7 @@ def retrain(
     raise typer.Exit(run_cycles(_home(home), _dags(dags), canonical(recipe), tuple(as_of)))
 
 
-@app.command()
+@app.command(lasts=True)
 def ui(home: Home = "", dags: Dags = "dags") -> None:
     """Keep the Airflow and MLflow pages up until Ctrl-C; where they are up, say where."""
     from pipelines.local.retrain import keep_up
@@ -45,11 +46,13 @@ def ui(home: Home = "", dags: Dags = "dags") -> None:
 
 
 @app.command()
-def down(home: Home = "") -> None:
+def down(home: Home = "") -> dict[str, int]:
     """End whatever an earlier start has left running."""
     from pipelines.local.processes import marks_of, sweep
 
-    say(f"ended {sweep(marks_of(_home(home).path))} processes")
+    number = sweep(marks_of(_home(home).path))
+    say(f"ended {number} processes")
+    return {"num_ended": number}
 
 
 def _home(home: str) -> LocalHome:

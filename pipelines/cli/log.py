@@ -5,17 +5,21 @@ Tested in tests/pipelines/cli/test_log.py and tests/pipelines/log_check.
 
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipelines import storage
+from pipelines.cli.look.printing import Commands, say_value
 from pipelines.cli.say import say, say_indented
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.recipes import make_recipe
 from pipelines.settings import Settings
 
-app = typer.Typer(help="Judge an event log, and look into it.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from pipelines.log_check.found import LogReport, Severity
+
+app = Commands(help="Judge an event log, and look into it.", no_args_is_help=True)
 
 Location = Annotated[
     str, typer.Argument(help="Path or URI of the event log; HOMEFEED_EVENT_LOG by default.")
@@ -25,12 +29,14 @@ Location = Annotated[
 @app.command()
 def init(
     folder: Annotated[str, typer.Argument(help="An empty folder, or one that is missing.")],
-) -> None:
+) -> dict[str, list[str]]:
     """Write an example adapter, a recipe and a README for tables of your own."""
     from pipelines.log_check.init import write_example
 
-    for path in write_example(Path(folder)):
+    paths = [str(path) for path in write_example(Path(folder))]
+    for path in paths:
         say(f"wrote {path}")
+    return {"written": paths}
 
 
 @app.command()
@@ -66,13 +72,35 @@ def check(
 
         write_page(report, Path(html))
         say(f"page: {Path(html).resolve()}")
-    kinds = [severity for severity, _ in told_problems(report)]
+    problems = list(told_problems(report))
+    say_value(_value_of(report, problems, html))
+    kinds = [severity for severity, _ in problems]
     errors, warnings = kinds.count(Severity.ERROR), kinds.count(Severity.WARNING)
     if errors or (strict and warnings):
         raise DataContractError(
             f"the event log at {report.uri} has {errors} errors and {warnings} warnings; expected "
             f"{'neither' if strict else 'no errors'}; mend what is listed above and check again"
         )
+
+
+def _value_of(
+    report: "LogReport", problems: "list[tuple[Severity, str]]", page: str
+) -> dict[str, Any]:
+    """Return for programs what was found of a log: its size, its days and its problems."""
+    days = sorted({*report.exposures, *report.deeds})
+    return {
+        "uri": report.uri,
+        "recipe": report.recipe,
+        "first_day": days[0] if days else None,
+        "last_day": days[-1] if days else None,
+        "num_impressions": sum(each.rows for each in report.exposures.values()),
+        "num_actions": sum(each.rows for each in report.deeds.values()),
+        "num_requests": report.num_requests,
+        "num_users": report.num_users,
+        "num_pins": report.num_pins,
+        "problems": [{"severity": kind, "message": message} for kind, message in problems],
+        "page": page,
+    }
 
 
 @app.command()
@@ -82,11 +110,11 @@ def show(
     user: Annotated[str, typer.Option(help="Or a user's id, or text: the newest request.")] = "",
     as_of: Annotated[str, typer.Option(help="Day of the cycle that would see it.")] = "",
     recipe: Annotated[str, typer.Option(help="HOMEFEED_RECIPE by default.")] = "",
-) -> None:
+) -> dict[str, Any]:
     """Show what a model would see of a request: candidates with labels, actions, user, numbers."""
     from pipelines.event_log.log_files import open_event_log
     from pipelines.log_check.one_request import one_user
-    from pipelines.log_check.one_request.show import lines_of, request_row
+    from pipelines.log_check.one_request.show import lines_of, request_row, value_of
 
     if bool(request) == bool(user):
         raise ConfigurationError(
@@ -107,8 +135,10 @@ def show(
         else one_user.as_of_for(event_log, config, at_ms)
     )
     built = one_user.build_one_user(event_log, config, end, user_id)
-    for line in lines_of(built, request_row(built, request)):
+    row = request_row(built, request)
+    for line in lines_of(built, row):
         say_indented(line) if line.startswith(" ") else say(line)
+    return value_of(built, row)
 
 
 def _day(text: str, option: str) -> date | None:

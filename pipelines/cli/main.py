@@ -11,14 +11,13 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-import typer
-
 from pipelines.cli import cycle, gate, history, ingest, local, registry, snapshot
 from pipelines.cli import log as event_log
 from pipelines.cli.estimate import estimate
 from pipelines.cli.gc import gc
 from pipelines.cli.look.doctor import doctor
 from pipelines.cli.look.open import open_
+from pipelines.cli.look.printing import OPTION, Commands, complain_as_json
 from pipelines.cli.look.status import status
 from pipelines.cli.recipes import anchor, recipe
 from pipelines.cli.reproduce import reproduce
@@ -28,7 +27,7 @@ from pipelines.contracts.errors import HomefeedError, as_ours
 
 log = logging.getLogger(__name__)
 WRONG_USAGE = 64
-app = typer.Typer(
+app = Commands(
     help="Retrain the Homefeed ranker, and ask what serves.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # Airflow's task log gets a plain traceback
@@ -67,7 +66,10 @@ def main() -> None:
         if ours is None:
             log.exception("unforeseen error; this is a defect, or a library's way to report one")
             sys.exit(HomefeedError.exit_code)
-        complain(f"{type(ours).__name__}: {ours}")
+        if OPTION in sys.argv:
+            complain_as_json(ours)
+        else:
+            complain(f"{type(ours).__name__}: {ours}")
         sys.exit(ours.exit_code)
 
 

@@ -4,20 +4,22 @@ Tested in tests/pipelines/registry/test_by_hand.py and tests/pipelines/cli/test_
 """
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from pipelines import storage
+from pipelines.cli.look.printing import Commands
 from pipelines.cli.say import say
 from pipelines.contracts.artifacts import Challenger, ResolvedRun
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.registry import by_hand, tracking
+from pipelines.registry.history import HistoryEntry
 from pipelines.settings import Settings
 
-app = typer.Typer()
+app = Commands()
 
 
 @app.command()
@@ -25,7 +27,7 @@ def promote(
     run: Annotated[str, typer.Option(help="URI or path of the run folder.")],
     reason: Annotated[str, typer.Option(help="Why, for the history and the alert.")],
     force: Annotated[bool, typer.Option("--force", help="In spite of the verdict.")] = False,
-) -> None:
+) -> dict[str, HistoryEntry]:
     """Make a run's challenger champion in spite of its verdict, and tell people."""
     from pipelines.alerts.compose import compose_forced
     from pipelines.alerts.transports import deliver
@@ -49,6 +51,7 @@ def promote(
         verdict = f"{judged.decision}. {judged.reasons[0]}"
     settings = Settings()
     deliver(compose_forced(cycle, entry.model.label, previous, reason, verdict, settings), settings)
+    return {"move": entry}
 
 
 @app.command()
@@ -58,7 +61,7 @@ def rollback(
         str, typer.Option(help="Take down only this version; nothing is done if it is down.")
     ] = "",
     reason: Annotated[str, typer.Option(help="For the history.")] = "rolled back by hand",
-) -> None:
+) -> dict[str, Any]:
     """Point the champion back at an earlier version."""
     settings = Settings()
     client = tracking.connect(settings.tracking_uri)
@@ -78,3 +81,4 @@ def rollback(
             "Airflow's asset homefeed/champion is not updated from here; where other DAGs wait for "
             "it, the DAG homefeed_rollback rolls back and updates it"
         )
+    return {"move": entry, "is_made_now": entry.moved_at == now}

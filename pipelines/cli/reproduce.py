@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines import storage
+from pipelines.cli.look.printing import say_value
 from pipelines.cli.say import say, say_indented
 from pipelines.contracts.errors import ConfigurationError, ReproductionDiffersError
 from pipelines.settings import Settings
@@ -47,6 +48,15 @@ def reproduce(
     event_log_uri = storage.to_uri(event_log) if event_log else ""
     outcome = rebuild(past, folder, until, say, event_log_uri)
     _show(outcome)
+    value = {
+        "run_uri": past.run_uri,
+        "folder": folder,
+        "findings": outcome.findings,
+        "changes": outcome.changes,
+        "not_recorded": outcome.not_recorded,
+        "stopped_by": str(outcome.stopped_by or ""),
+    }
+    say_value(value)
     if outcome.differing:
         what = ", ".join(f"{found.what} ({found.stage})" for found in outcome.differing)
         raise ReproductionDiffersError(

@@ -1,7 +1,8 @@
 """How the command line prints: one line for each call, whatever the text holds.
 
 What people and data have put into a text so neither begins a line of its own nor steers the
-terminal. Every module beside this one prints through here.
+terminal. Every module beside this one prints through here. Where a command prints JSON
+(`pipelines.cli.look.printing`), these lines are for nobody, and are not printed.
 """
 
 import contextlib
@@ -10,26 +11,35 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import typer
 
 from pipelines.plain_text import one_line, safe_lines
 
+PRINTS_JSON: ContextVar[bool] = ContextVar("PRINTS_JSON", default=False)
+"""Whether the command that runs was asked for JSON."""
+
 
 def say(text: str) -> None:
     """Print one line."""
-    typer.echo(one_line(text))
+    _print(one_line(text))
 
 
 def say_indented(text: str) -> None:
     """Print one line that belongs to the one before it."""
-    typer.echo(f"  {one_line(text)}")
+    _print(f"  {one_line(text)}")
 
 
 def say_lines(text: str) -> None:
     """Print a text of several lines with its indentation; nothing in it steers a terminal."""
-    typer.echo(safe_lines(text).rstrip("\n"))
+    _print(safe_lines(text).rstrip("\n"))
+
+
+def _print(text: str) -> None:
+    if not PRINTS_JSON.get():
+        typer.echo(text)
 
 
 def complain(message: str) -> None:

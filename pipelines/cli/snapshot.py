@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from pipelines import storage
-from pipelines.cli.look.printing import AsJson, say_result
+from pipelines.cli.look.printing import AsJson, Commands, say_result, say_value
 from pipelines.cli.say import say, say_indented
 from pipelines.contracts.errors import SnapshotDamagedError
 from pipelines.settings import Settings
 
-app = typer.Typer(help="Look at snapshots, and verify them.", no_args_is_help=True)
+app = Commands(help="Look at snapshots, and verify them.", no_args_is_help=True)
 
 Place = Annotated[
     str, typer.Argument(help="Folder or URI, or the beginning of a name in the workspace.")
@@ -83,7 +83,7 @@ def verify(
 
     workspace_uri = storage.to_uri(Settings().workspace_location)
     named = [find(each, workspace_uri) for each in snapshots or ()]
-    damaged = []
+    damaged, value = [], []
     chosen = named or published(workspace_uri)
     for each in chosen:
         with storage.local_copy(each.uri) as folder:
@@ -94,6 +94,8 @@ def verify(
         for problem in wrong:
             say_indented(problem)
         damaged += [each.uri] if wrong else []
+        value.append({"uri": each.uri, "digest": each.digest, "problems": wrong})
+    say_value({"snapshots": value})
     if damaged:
         raise SnapshotDamagedError(
             f"{len(damaged)} of {len(chosen)} snapshots are not as they were published: "

@@ -88,10 +88,12 @@ class TrainOptions(BaseSettings):
         return (sources["init_settings"],)
 
 
-def train(context: typer.Context) -> None:
+def train(context: typer.Context) -> dict[str, Any]:
     """Train a bundle from a built snapshot, without the pipeline; print its folder."""
     options, config = parse(context.args)
-    say(run(options, config).bundle_dir)
+    result = run(options, config)
+    say(result.bundle_dir)
+    return {"bundle_dir": result.bundle_dir, "result": result}
 
 
 def parse(arguments: list[str]) -> tuple[TrainOptions, RunConfig]:

@@ -86,7 +86,11 @@ def retrain(home: LocalHome, dags: Path, recipe: str, days: tuple[str, ...]) -> 
         console.print("Every cycle has ended well before; nothing to run.")
     else:
         started = time.monotonic()
-        has_failed = not _run_cycles(home, dags, cycles, settings.event_log_location, console)
+        try:
+            has_failed = not _run_cycles(home, dags, cycles, settings.event_log_location, console)
+        except KeyboardInterrupt:
+            console.print("stopped; the same command goes on from what had ended")
+            raise
         console.print(f"{time.monotonic() - started:.0f} s with everything")
     show_summary(console, workspace, [cycle.run_id for cycle in cycles])
     console.print(

@@ -88,8 +88,18 @@ def running(
                 with _sigterm_as_exit():
                     yield _start_all(home, dags, say, extra or {}, mark, ports)
             finally:
-                processes.sweep(mark)
+                _end(mark, say)
                 watch.communicate()  # closes its standard input, and waits
+
+
+def _end(mark: str, say: Say) -> None:
+    """End all processes of a mark, and say first what is waited for."""
+    if num := len(processes.marked(mark)):
+        say(
+            f"waiting for {num} process(es) of Airflow and MLflow to end; what has not ended after "
+            f"{processes.GRACE_S:g} s is killed"
+        )
+    processes.sweep(mark)
 
 
 def _say_other_ports(wanted: Ports, ports: Ports, say: Say) -> None:

@@ -23,7 +23,7 @@ def open_(
         typer.Argument(help="The newest verdict page, or a server's pages."),
     ] = "page",
     only_print: Annotated[bool, typer.Option("--print", help="Only print the address.")] = False,
-) -> None:
+) -> dict[str, str]:
     """Open the newest verdict page, Airflow or MLflow, and print the address.
 
     Where there is no display, the address is only printed; the exit code is 0 then too.
@@ -35,14 +35,16 @@ def open_(
         "mlflow": lambda of: without_password(of.tracking_uri),
     }[what](settings)
     say(address)
+    value = {"address": address}
     if only_print or not _has_display():
-        return
+        return value
     try:
         is_open = webbrowser.open(address)
     except webbrowser.Error:
         is_open = False
     if not is_open:
         complain("no browser could be started; open the address above yourself")
+    return value
 
 
 def _newest_page(settings: Settings) -> str:

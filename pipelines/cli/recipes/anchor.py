@@ -10,14 +10,15 @@ from typing import Annotated
 import typer
 
 from pipelines import storage
-from pipelines.cli.look.printing import AsJson, say_result
+from pipelines.cli.look.printing import AsJson, Commands, say_result
 from pipelines.cli.say import say
 from pipelines.contracts.code_identity import code_digest
 from pipelines.recipes import make_recipe
 from pipelines.registry import anchor
+from pipelines.registry.seed_noise import SeedNoise
 from pipelines.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, help="The accepted recipe, and recipes on hold.")
+app = Commands(no_args_is_help=True, help="The accepted recipe, and recipes on hold.")
 
 Reason = Annotated[str, typer.Option(help="Why, in a sentence, for the record.")]
 
@@ -55,7 +56,7 @@ def _named(recipe: anchor.Recipe) -> str:
 def set_(
     recipe: Annotated[str, typer.Option(help="Name, module:function or file, as of today.")],
     reason: Reason,
-) -> None:
+) -> dict[str, str]:
     """Make a recipe the accepted one: challengers of other recipes are held to it."""
     settings = Settings()
     accepted = anchor.Recipe(
@@ -64,14 +65,16 @@ def set_(
     workspace_uri = storage.to_uri(settings.workspace_location)
     name = settings.registered_model
     anchor.set_by_hand(workspace_uri, name, accepted, datetime.now(UTC), reason)
-    say(f"accepted recipe of {name}: {recipe} ({accepted.parse().recipe_digest[:12]})")
+    digest = accepted.parse().recipe_digest
+    say(f"accepted recipe of {name}: {recipe} ({digest[:12]})")
+    return {"registered_model": name, "recipe": recipe, "recipe_digest": digest}
 
 
 @app.command()
 def seeds(
     run: Annotated[str, typer.Option(help="URI or path of a run folder with its snapshot.")],
     num: Annotated[int, typer.Option(min=5, help="Trainings that differ in their seed.")] = 5,
-) -> None:
+) -> SeedNoise:
     """Measure how much models of a run's recipe differ by their seed, and keep that."""
     from pipelines.cli.recipes.seeds import measure_seeds
 
@@ -79,17 +82,20 @@ def seeds(
     for seed, value in zip(found.seeds, found.values, strict=True):
         say(f"seed {seed}: {found.target_metric} {value:.4f}")
     say(f"standard deviation between seeds: {100 * found.deviation:.2f} % of the mean")
+    return found
 
 
 @app.command()
 def release(
     recipe: Annotated[str, typer.Option(help="First digits of the digest of a recipe on hold.")],
     reason: Reason,
-) -> None:
+) -> dict[str, list[str]]:
     """Let a recipe that was rolled back be promoted again."""
     settings = Settings()
     workspace_uri = storage.to_uri(settings.workspace_location)
     name = settings.registered_model
     entry = anchor.release(workspace_uri, name, recipe, datetime.now(UTC), reason)
-    left = [each.digest[:12] for each in entry.held]
-    say(f"{recipe} is released; on hold: {', '.join(left) or 'nothing'}")
+    left = [each.digest for each in entry.held]
+    short = ", ".join(digest[:12] for digest in left)
+    say(f"{recipe} is released; on hold: {short or 'nothing'}")
+    return {"on_hold": left}

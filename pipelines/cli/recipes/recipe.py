@@ -5,11 +5,12 @@ Nothing is built or recorded. Tested in tests/pipelines/cli/recipes/test_recipe.
 
 import contextlib
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipelines import storage
+from pipelines.cli.look.printing import Commands, say_value
 from pipelines.cli.say import say, say_lines
 from pipelines.contracts.artifacts import RunRequest
 from pipelines.contracts.errors import DataContractError, HomefeedError, TrackingUnavailableError
@@ -21,7 +22,7 @@ from pipelines.settings import Settings
 if TYPE_CHECKING:
     from pipelines.preconditions.cycle import Asked
 
-app = typer.Typer(no_args_is_help=True, help="What a recipe says, and whether it can be run.")
+app = Commands(no_args_is_help=True, help="What a recipe says, and whether it can be run.")
 
 Reference = Annotated[str, typer.Argument(help=f"{EXPECTED[0].upper()}{EXPECTED[1:]}.")]
 AsOf = Annotated[
@@ -30,15 +31,17 @@ AsOf = Annotated[
 
 
 @app.command()
-def show(reference: Reference) -> None:
+def show(reference: Reference) -> dict[str, Any]:
     """Print the complete recipe as YAML, which can be saved and used as a recipe."""
     from pipelines.recipes.showing import to_yaml
 
-    say_lines(to_yaml(make_recipe(reference)))
+    recipe = make_recipe(reference)
+    say_lines(to_yaml(recipe))
+    return {"recipe": recipe, **recipe.recipe_ref.model_dump(include={"digest", "reference"})}
 
 
 @app.command()
-def diff(one: Reference, other: Reference) -> None:
+def diff(one: Reference, other: Reference) -> dict[str, list[str]]:
     """Print the fields in which two recipes differ, one per line, and both digests."""
     from pipelines.recipes.showing import differences
 
@@ -53,6 +56,7 @@ def diff(one: Reference, other: Reference) -> None:
     say(f"digests: {first.recipe_digest}, {second.recipe_digest}")
     if found and first.recipe_digest == second.recipe_digest:
         say("the digests are the same: what differs makes no other model")
+    return {"differences": found, "digests": [first.recipe_digest, second.recipe_digest]}
 
 
 @app.command()
@@ -93,8 +97,18 @@ def check(reference: Reference, as_of: AsOf = "") -> None:
                  for name, each in plan.windows.items())  # fmt: skip
         say(f"impressions that it would use: {', '.join(spans)}; the last day is not included")
     say(f"champion: {f'not checked, because {unasked[0]}' if unasked else _champion_of(asked)}")
+    problems = [each for error in found for each in error.problems or (str(error),)]
+    say_value(
+        {
+            "recipe": config.recipe_ref,
+            "as_of": request.day,
+            "can_be_run": not found,
+            "problems": problems,
+            "not_checked": [str(error) for error in unasked],
+            "champion": asked.champion,
+        }
+    )
     if found:
-        problems = [each for error in found for each in error.problems or (str(error),)]
         raise type(found[0])(f"recipe {config.reference} cannot be run:{listed(problems)}")
     say(f"recipe {config.recipe_ref.label} can be run{', once MLflow answers' if unasked else ''}")
 

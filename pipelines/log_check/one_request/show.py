@@ -48,10 +48,7 @@ def request_row(built: OneUser, request_id: str) -> int:
 
 def lines_of(built: OneUser, row: int) -> Iterator[str]:
     """Yield what a model would see of the request in a row, line by line."""
-    request = {
-        name: built.tables.requests[name][row].as_py()
-        for name in built.tables.requests.column_names
-    }
+    request = _row(built.tables.requests, row)
     split = "holdout" if request["split"] == SPLIT_HOLDOUT else "training"
     window = built.plan.windows[split]
     yield (
@@ -65,6 +62,59 @@ def lines_of(built: OneUser, row: int) -> Iterator[str]:
     yield from _candidate_lines(built, request)
 
 
+def value_of(built: OneUser, row: int) -> dict[str, Any]:
+    """Return what a model would see of the request in a row, for programs; times in UTC ms."""
+    request = _row(built.tables.requests, row)
+    timeline, examples = built.tables.timeline, built.tables.examples
+    types = built.plan.features.action_types
+    start, end = request["timeline_start"], request["timeline_end"]
+    first, count = request["first_example"], request["num_examples"]
+    actions = [_row(timeline, place) for place in range(end - 1, start - 1, -1)]
+    return {
+        "as_of": built.plan.as_of,
+        "request_id": request["request_id"],
+        "user": named(request["user_id"], built.user_names),
+        "impressed_at_ms": request["impressed_at"],
+        "split": "holdout" if request["split"] == SPLIT_HOLDOUT else "training",
+        "is_core": bool(request["is_core"]),
+        "actions": [
+            {
+                "action_type": types[action["action_type_id"] - 1],
+                "pin": _pin(built, action["pin_row"]),
+                "acted_at_ms": action["acted_at"],
+                "known_at_ms": action["known_at"],
+            }
+            for action in actions
+        ],
+        "candidates": [
+            _candidate(built, _row(examples, place)) for place in range(first, first + count)
+        ],
+    }
+
+
+def _candidate(built: OneUser, example: dict[str, Any]) -> dict[str, Any]:
+    start = numeric_column("")
+    heads = built.plan.features.head_names
+    return {
+        "position": example["position"],
+        "pin": _pin(built, example["pin_row"]),
+        "got": [head for head in heads if example[label_column(head)] == 1],
+        "numbers": {
+            name.removeprefix(start): value
+            for name, value in example.items()
+            if name.startswith(start)
+        },
+    }
+
+
+def _pin(built: OneUser, pin_row: int) -> str:
+    return named(built.pins["pin_id"][pin_row].as_py(), built.pin_names)
+
+
+def _row(table: Any, row: int) -> dict[str, Any]:
+    return {name: table[name][row].as_py() for name in table.column_names}
+
+
 def _user_lines(built: OneUser, request: dict[str, Any]) -> Iterator[str]:
     users, row = built.tables.users, request["user_row"]
     as_of = users["as_of"][row].as_py()
@@ -75,17 +125,16 @@ def _user_lines(built: OneUser, request: dict[str, Any]) -> Iterator[str]:
 
 
 def _action_lines(built: OneUser, request: dict[str, Any]) -> Iterator[str]:
-    timeline, pins = built.tables.timeline, built.pins["pin_id"]
+    timeline = built.tables.timeline
     start, end = request["timeline_start"], request["timeline_end"]
     count, at = end - start, request["impressed_at"]
     shown = min(count, ACTIONS_SHOWN)
     yield f"actions known before it: {count}{f', the newest {shown}' if shown < count else ''}"
     types = built.plan.features.action_types
     for place in range(end - 1, end - 1 - shown, -1):
-        action = {name: timeline[name][place].as_py() for name in timeline.column_names}
+        action = _row(timeline, place)
         yield (
-            f"  {types[action['action_type_id'] - 1]} on pin "
-            f"{named(pins[action['pin_row']].as_py(), built.pin_names)}, "
+            f"  {types[action['action_type_id'] - 1]} on pin {_pin(built, action['pin_row'])}, "
             f"{_age(at - action['acted_at'])} before, at {_time(action['acted_at'])}, known at "
             f"{_time(action['known_at'])}"
         )
@@ -107,9 +156,8 @@ def _candidate_lines(built: OneUser, request: dict[str, Any]) -> Iterator[str]:
         )
         codes = _codes(examples, row, features.categorical_of("impressions"))
         codes += _codes(built.pins, pin_row, features.categorical_of("pins"))
-        pin = named(built.pins["pin_id"][pin_row].as_py(), built.pin_names)
         yield (
-            f"  position {examples['position'][row].as_py()}: pin {pin}, "
+            f"  position {examples['position'][row].as_py()}: pin {_pin(built, pin_row)}, "
             f"got {' and '.join(got) or 'nothing'}; "
             f"{numbers}{codes}"
         )

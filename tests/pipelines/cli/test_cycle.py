@@ -1,5 +1,6 @@
 """`homefeed retrain` in this process: what it says at the end, and whom it tells that it broke."""
 
+import json
 import os
 import warnings
 from pathlib import Path
@@ -86,6 +87,9 @@ def test_it_says_what_the_cycle_did_and_not_what_serves(
     assert "this cycle promoted nothing" in done.output
     assert "serving: " not in done.output
     assert "homefeed serving" in done.output
+    read = json.loads(CliRunner().invoke(app, ["retrain", "--json"]).stdout)
+    assert read["run_uri"] == run.run_uri
+    assert read["outcome"]["title"] in done.output
 
 
 def test_what_the_data_gate_warns_of_is_said_at_its_stage_and_beside_the_verdict(

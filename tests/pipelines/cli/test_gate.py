@@ -1,5 +1,6 @@
 """`homefeed gate`, as typed."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,10 @@ def test_the_self_test_says_what_is_found(log: Path) -> None:
     assert "warned" in said["lag_gone", "strong"] or "critical" in said["lag_gone", "strong"]
     assert "NOT FOUND" in said["feature_equals_label", "weak"]
     assert lines[-1].startswith("strong: ") and "of 4 found" in lines[-1]
+    one = homefeed("selftest", "--recipe", "smoke", "--defect", "lag_gone", "--json")
+    [nothing, *_, strong] = json.loads(one.stdout)["trials"]
+    assert (nothing["defect"], strong["strength"]) == ("(nothing planted)", "strong")
+    assert strong["trial"].keys() == {"has_effect", "is_critical", "told"}
 
 
 def test_an_unknown_defect_is_refused(log: Path) -> None:
@@ -68,6 +73,9 @@ def test_calibration_replays_the_past(log: Path) -> None:
     assert [line[:10] for line in windows] == ["2017-01-23", "2017-02-06", "2017-02-20",
                                                "2017-03-06"]  # fmt: skip
     assert alarms.startswith("0 of 4 past windows would have brought a warning (0%)")
+    read = json.loads(homefeed("calibrate", "--recipe", "smoke", "--json").stdout)
+    assert [window["first"] for window in read["windows"]] == [line[:10] for line in windows]
+    assert (read["alarm_share"], read["factor"]) == (0.0, None)
     assert needed == "19 windows are needed to say how much wider limits would have to be"
 
 
@@ -89,4 +97,7 @@ def test_accepting_says_what_to_run(tmp_path: Path) -> None:
     shown = homefeed("accept", run.run_uri, "log_has_most_days", *words)
     assert shown.exit_code == 0, shown.output
     assert f"homefeed stage build_snapshot --run {run.run_uri}" in shown.output.replace("\n", "")
+    again = homefeed("accept", run.run_uri, "log_has_most_days", *words, "--json")
+    read = json.loads(again.stdout)
+    assert read["accepted"]["by"] == "Ada" and "stage build_snapshot" in read["commands"][0]
     assert accepted_shifts(run.run_uri)["log_has_most_days"].endswith(": we were closed")

@@ -1,5 +1,6 @@
 """`homefeed gc`, as typed."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,10 @@ def test_a_dry_run_says_what_would_go_and_what_is_kept_and_writes_nothing(world:
     needed = "test_ranker v5 is predecessor 1 of the champion"
     assert why == f"days old because it trained what is needed: {needed}"
     assert total.startswith("would free 2") and total.endswith("kB (6 things)")
+    read = json.loads(homefeed("gc", "--dry-run", "--json").stdout)
+    assert read["is_dry_run"] and read["num_bytes"] > 2000
+    rows = [(each["kind"], each["name"]) for each in read["items"] if each["because"] == ""]
+    assert rows == [tuple(words) for words in going]
     assert models == (
         "MLflow would mark 1 model as deleted; `mlflow gc`, run on its server, frees 1.0 kB"
     )

@@ -96,6 +96,9 @@ def test_a_moved_alias_is_told_after_the_answer_and_mended(run: ResolvedRun) -> 
     dry = homefeed("history", "repair")
     assert dry.exit_code == 0 and f"would record that {name} v2 serves" in dry.output
     assert "homefeed history repair --apply --reason" in dry.output
+    read = json.loads(homefeed("history", "repair", "--json").stdout)
+    assert not read["is_done"] and f"do it: {read['command']}" in dry.output
+    assert f"would {read['steps'][0]}" in dry.output
     assert isinstance(homefeed("serving").exception, RecordDisagreesError)
     assert homefeed("history", "repair", "--apply", "--reason", "seen").exit_code == 0
     assert homefeed("serving").output.splitlines()[1].startswith(f"{name} v2")
@@ -157,6 +160,8 @@ def test_a_folder_without_a_workspace_is_refused(
 def test_a_rollback_that_is_given_twice_says_that_it_is_done(run: ResolvedRun) -> None:
     shown = homefeed("rollback", "--from-version", "2")
     assert shown.exit_code == 0, shown.output
+    read = json.loads(homefeed("rollback", "--from-version", "2", "--json").stdout)
+    assert (read["is_made_now"], read["move"]["model"]["version"]) == (False, "1")
     assert "taken back already at 2026-03-09T00:00:00Z" in shown.output
     assert f"champion: {run.registered_model} v1" in shown.output
 

@@ -1,6 +1,7 @@
 """`homefeed log`: what is printed, the exit code by severity, the page."""
 
 import html
+import json
 import re
 from pathlib import Path
 
@@ -35,6 +36,9 @@ def test_a_sound_log_is_described(log: Path) -> None:
     assert "actions: 10 on 7 days: click 2, long_click 1, repin 7" in done.output
     assert re.search(r"2017-01-15: 2 impressions; .*repin 1 \(50\.00%\)", done.output)
     assert done.output.rstrip().endswith("0 errors, 0 warnings, 0 notes")
+    read = json.loads(said(str(log), "--json").stdout)
+    assert (read["num_impressions"], read["num_actions"], read["problems"]) == (11, 10, [])
+    assert (read["first_day"], read["last_day"]) == ("2017-01-09", "2017-01-19")
 
 
 def test_the_settings_name_the_log(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,6 +51,9 @@ def test_an_error_is_the_exit_code_for_data(log: Path) -> None:
     done = said(str(log))
     assert isinstance(done.exception, DataContractError)
     assert done.exception.exit_code == 65
+    read = said(str(log), "--json")
+    assert isinstance(read.exception, DataContractError)
+    assert json.loads(read.stdout)["problems"][0]["severity"] == "error"
     assert "ERROR: impressions/day=2017-01-15/part-0.parquet: column 'user_id' is string" in (
         done.output
     )

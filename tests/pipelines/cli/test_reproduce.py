@@ -81,6 +81,9 @@ def test_the_snapshot_alone_is_rebuilt_and_the_original_is_not_touched(
     again = reproduce(name=run.run_id)  # goes on in the folder
     assert again.splitlines()[-1] == "1 equal"
     assert "build_snapshot: was rebuilt before" in again and "done in" not in again
+    start = reproduce(name=run.run_id, more="--json").index("{\n")
+    read = json.loads(reproduce(name=run.run_id, more="--json")[start:])
+    assert [each["state"] for each in read["findings"]] == ["equal"]
     assert look_of(tmp_path / "home") == before
     assert not (tmp_path / "rebuilt" / "registry").exists()
 

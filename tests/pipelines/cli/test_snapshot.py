@@ -98,6 +98,10 @@ def test_all_are_verified_and_the_damaged_one_is_named(workspace: Path) -> None:
     assert "1 of 2 snapshots are not as they were published" in str(found.exception)
     assert "shard-00001/timeline.arrow was altered: its sha256" in found.output
     assert homefeed("verify", names_of(workspace)[1]).exit_code == 0
+    read = json.loads(homefeed("verify", "--json").stdout)["snapshots"]
+    problems = {each["uri"]: len(each["problems"]) for each in read}
+    assert len(problems) == 2 and problems[snapshot.uri] == 1
+    assert sum(problems.values()) == 1
 
 
 def test_json_holds_all_of_it(workspace: Path) -> None:

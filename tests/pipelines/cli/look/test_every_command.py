@@ -1,6 +1,7 @@
 """Whatever is asked wrongly, of whichever command, is said without colours or a traceback."""
 
 import inspect
+import json
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,31 @@ def test_a_wrong_place_is_said_without_a_traceback(words: tuple[str, ...], tmp_p
     assert "Traceback" not in done.said, done.said
     assert "\x1b" not in done.said
     assert done.code in WRONG or (done.code == 0 and "open" not in words), done.said
+
+
+@pytest.mark.parametrize("words", [words for words in LEAVES if " ".join(words) not in CONSTANT])
+def test_every_answer_to_a_program_is_json(words: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / TAKEN.split("/", maxsplit=1)[0]).touch()
+    done = type_command(tmp_path, *words, *foreign(LEAVES[words]), "--json")
+    if done.out:
+        json.loads(done.out)
+    assert done.out or done.code
+    if done.code:
+        [error] = json.loads(done.err[done.err.rindex('{\n  "error": ') :]).values()
+        assert error.keys() == {"class", "message", "exit_code"}
+        assert error["exit_code"] == done.code in WRONG
+
+
+def test_only_what_lasts_knows_no_json(repository: Path) -> None:
+    without = {
+        " ".join(words)
+        for words, command in LEAVES.items()
+        if "--json" not in {name for each in command.params for name in each.opts}
+    }
+    assert without == {"local ui", "local retrain"}
+    page = (repository / "docs" / "command_line.md").read_text()
+    named = {" ".join(words) for words in LEAVES if f"\n| `{' '.join(words)}` | " in page}
+    assert {" ".join(words) for words in LEAVES} - named == without
 
 
 @pytest.mark.parametrize("words", LEAVES)

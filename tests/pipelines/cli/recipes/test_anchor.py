@@ -41,6 +41,8 @@ def test_a_person_accepts_a_recipe_with_a_reason(workspace: str) -> None:
     assert entry is not None and entry.recipe is not None
     assert entry.recipe.parse() == smoke()
     assert "by_hand    smoke  we begin here" in run("show")
+    read = json.loads(run("set", "--recipe", "smoke", "--reason", "again", "--json"))
+    assert read["recipe_digest"] == smoke().recipe_digest
 
 
 def test_a_recipe_from_outside_is_accepted_with_its_reference(

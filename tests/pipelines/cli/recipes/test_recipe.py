@@ -1,5 +1,6 @@
 """`homefeed recipe`: what it prints can be used, and what it checks is what a cycle would meet."""
 
+import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,6 +48,11 @@ def test_diff_names_fields_digests_and_a_mere_name(home: Path) -> None:
     assert first == "training.learning_rate: 0.002 -> 0.004"
     digests = smoke().recipe_digest, make_recipe(str(path)).recipe_digest
     assert last == f"digests: {digests[0]}, {digests[1]}" and digests[0] != digests[1]
+    assert json.loads(run("diff", "smoke", str(path), "--json")) == {
+        "differences": [first],
+        "digests": list(digests),
+    }
+    assert json.loads(run("show", "smoke", "--json"))["digest"] == digests[0]
     path.write_text("extends: smoke\n")
     assert run("diff", "smoke", str(path)).startswith(
         "all fields are the same, only the name differs: smoke, mine\n"
@@ -65,6 +71,8 @@ def test_check_says_what_it_was_held_against(home: Path) -> None:
     )
     assert log == f"event log: {(home / 'event_log').as_uri()}, as of 2017-03-02"
     assert champ.startswith("champion: not checked, because ")
+    read = json.loads(run("check", "smoke", "--json"))
+    assert read["can_be_run"] and read["problems"] == [] and len(read["not_checked"]) == 1
     assert last == f"recipe smoke ({smoke().recipe_digest[:12]}) can be run, once MLflow answers"
 
 
