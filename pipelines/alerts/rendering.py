@@ -82,7 +82,12 @@ def render(alert: Alert, is_late: bool = False, zone: str = "UTC") -> RenderedAl
         subject=subject,
         text=templates.get_template("alert.txt.j2").render(names),
         html=templates.get_template("alert.html.j2").render(names),
-        slack={"text": escaped(subject), "blocks": to_blocks(shown, marks, facts)},
+        slack={
+            "text": escaped(subject),
+            "blocks": to_blocks(shown, marks, facts),
+            "unfurl_links": False,  # a link that somebody's text holds shows no picture of its page
+            "unfurl_media": False,
+        },
     )
 
 

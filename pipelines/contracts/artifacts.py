@@ -10,6 +10,8 @@ On disk a run is a folder:
     <workspace>/snapshots/<digest>/...                 shared by every run that needs it
     <workspace>/history/<model>/*.json                 who was serving when, append-only
     <workspace>/schedule/record.json                   due dates that are accounted for
+    <workspace>/outbox/*.json                          alerts, and which transports took them
+    <workspace>/incidents/record.json                  what has broken cycles and is not mended
 """
 
 from datetime import datetime
