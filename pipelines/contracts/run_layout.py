@@ -14,6 +14,8 @@ MANIFEST = "manifest.json"
 """Written last: a folder without this file is unfinished."""
 VERDICT_PAGE = "verdict.html"
 """The page of a comparison, in the stage's output folder."""
+CYCLE_INDEX = "cycles.html"
+"""The index of all cycles, in the workspace."""
 
 
 def manifest_uri(run_uri: str, stage: str) -> str:
@@ -81,6 +83,23 @@ class StageFailure(Frozen):
     occurred_at: AwareDatetime
 
 
+class StageUsage(Frozen):
+    """What an attempt of a stage used, its child processes included. Not part of any digest."""
+
+    cpu_s: float = Field(ge=0, description="User and system time.")
+    gpu_s: float = Field(default=0, ge=0, description="GPUs held, times seconds.")
+    peak_memory_bytes: int = Field(ge=0, description="Largest resident memory.")
+    read_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="Read by system calls, also from the page cache; None: the kernel does not "
+        "count. What was mapped into memory is not in it.",
+    )
+    written_bytes: int | None = Field(
+        default=None, ge=0, description="Written by system calls; None: not counted."
+    )
+
+
 class StageRecord(Frozen):
     """`manifest.json` of a stage: the artifact and the input it belongs to."""
 
@@ -97,6 +116,11 @@ class StageRecord(Frozen):
     wall_s: float = Field(ge=0, description="Seconds of the attempt that published it.")
     finished_at: AwareDatetime
     lease: int = Field(default=0, ge=0, description="Lease of its writer; 0 in older records.")
+    usage: StageUsage | None = Field(
+        default=None,
+        exclude_if=lambda usage: usage is None,
+        description="Of that attempt; None in older records and where it could not be measured.",
+    )
 
     def sealed(self) -> "StageRecord":
         """Return the record with the seal that `is_sound` looks for."""

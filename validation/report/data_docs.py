@@ -40,13 +40,16 @@ class Subject:
 
 def environment() -> Environment:
     """Return the template environment of the gates' pages, which escapes every value."""
-    return Environment(
+    made = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # What a browser can open, and never what runs when it is clicked (javascript:, data:).
+    made.tests["openable"] = lambda uri: uri.startswith(("http://", "https://", "file://"))
+    return made
 
 
 def finish_data_docs(

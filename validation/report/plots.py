@@ -1,8 +1,7 @@
-"""The verdict's drawings: relative changes, calibration, and what the gate can see.
+"""The verdict's drawings as PNG files, for MLflow's artifact view, and SVG for the wide pages.
 
-Each is drawn once and saved twice: as a PNG file for MLflow's artifact view, and as SVG inside the
-verdict page, where text can be selected and nothing is fetched. Not for the page itself
-(`validation.report.verdict_page`).
+Relative changes, calibration, and what the gate can see. The verdict page draws the same numbers
+anew for each width (`validation.report.drawings`).
 """
 
 import io
@@ -19,19 +18,13 @@ from matplotlib.figure import Figure
 
 from pipelines.contracts.judgement import Comparison, Interval, Judgement, OperatingPoint
 from validation.model_gate.target_metric import other_form
+from validation.report.interval_rows import span_of
 
 OURS, THEIRS, SOFT, BAD, INK = "#0550ae", "#8a6d3b", "#59636e", "#a40e26", "#1b1f24"
-SPANS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
-"""Half-widths of the axis of changes. The last is the largest, and what lies beyond it is drawn at
-the edge; without this bound one wide interval would squeeze all others."""
 PANELS_PER_ROW = 3
-LABELS = {
-    "changes": "Relative change by metric and segment, with intervals; the same numbers stand in "
-    "the tables below",
-    "reliability": "Calibration by head: observed share by predicted probability",
-    "operating_curve": "How often a recipe that truly differs is promoted and rejected, and what a "
-    "year of it is worth",
-}
+MAX_NAME = 32
+MAX_FOREST_ROWS = 60
+"""A drawing of more rows is read by nobody; all of them stand in the tables."""
 _STYLES: dict[str, dict[str, Any]] = {
     "baseline": {"color": THEIRS, "marker": "s", "fillstyle": "none"},
     "challenger": {"color": OURS, "marker": "o"},
@@ -51,16 +44,13 @@ class ForestRow:
     is_target: bool
 
 
-def write_drawings(judgement: Judgement, needed: float, out_dir: Path) -> dict[str, Markup]:
+def write_drawings(judgement: Judgement, needed: float, out_dir: Path) -> None:
     """Write a PNG file for each drawing, where there is something to draw.
 
     Args:
         judgement: The facts.
         needed: What the lower end of the target metric's interval must exceed.
         out_dir: Existing folder.
-
-    Returns:
-        The same drawings as SVG for the page, by the name of the file.
     """
     figures, comparison = {}, judgement.comparison
     if rows := forest_rows(comparison):
@@ -71,7 +61,6 @@ def write_drawings(judgement: Judgement, needed: float, out_dir: Path) -> dict[s
         figures["operating_curve"] = draw_operating_curve(judgement.operating_curve)
     for name, figure in figures.items():
         figure.savefig(out_dir / f"{name}.png", dpi=110)
-    return {name: inline_svg(figure, LABELS[name]) for name, figure in figures.items()}
 
 
 def inline_svg(figure: Figure, label: str) -> Markup:
@@ -86,10 +75,17 @@ def inline_svg(figure: Figure, label: str) -> Markup:
     return Markup('<svg role="img" aria-label="{}"').format(label) + Markup(svg)  # noqa: S704
 
 
-def forest_rows(comparison: Comparison) -> tuple[ForestRow, ...]:
+def forest_rows(
+    comparison: Comparison, at_most: int | None = MAX_FOREST_ROWS
+) -> tuple[ForestRow, ...]:
     """Return target metric and HIT@3 where they have an interval: target first, then by metric.
 
     HIT@3 of the target's own head is left out: its relative change is the target's.
+
+    Args:
+        comparison: The facts.
+        at_most: How many. Where there are more, those of all users come before those of one
+            segment, and the target's before others. None: all.
     """
     rows = [
         ForestRow(row.metric, row.segment, row.relative_change, is_target)
@@ -101,15 +97,11 @@ def forest_rows(comparison: Comparison) -> tuple[ForestRow, ...]:
         and row.relative_change is not None
         and row.metric != other_form(comparison.target_metric)
     ]
+    if at_most is not None and len(rows) > at_most:
+        rows.sort(key=lambda row: (row.segment != "all", not row.is_target))
+        rows = rows[:at_most]
     metrics = [row.metric for row in rows]
     return tuple(sorted(rows, key=lambda row: (not row.is_target, metrics.index(row.metric))))
-
-
-def forest_span(rows: tuple[ForestRow, ...], needed: float) -> float:
-    """Return the half-width of the axis: a round share that holds intervals and margin."""
-    reach = max(max(abs(row.change.low), abs(row.change.high)) for row in rows)
-    wanted = max(reach, abs(needed) * 1.5)
-    return next((span for span in SPANS if wanted <= span), SPANS[-1])
 
 
 @rc_context({"text.parse_math": False})  # a name with two dollar signs is no formula
@@ -117,11 +109,12 @@ def draw_changes(rows: tuple[ForestRow, ...], needed: float) -> Figure:
     """Draw the relative changes with their intervals, first row on top, numbers on the right."""
     figure = Figure(figsize=(10, 0.9 + 0.29 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    span = forest_span(rows, needed)
+    span = span_of([row.change for row in rows], needed)
     names = []
     for y, row in enumerate(rows):
         is_first = y == 0 or rows[y - 1].metric != row.metric
-        names.append(f"{row.metric}, {row.segment}" if is_first else row.segment)
+        metric, segment = _short(row.metric), _short(row.segment)
+        names.append(f"{metric}, {segment}" if is_first else segment)
         if is_first and y:
             axes.axhline(y - 0.5, color="#d8dee4", linewidth=0.8)
         colour, scale = (OURS, 1.5) if row.is_target else (SOFT, 1)
@@ -166,7 +159,7 @@ def draw_reliability(comparison: Comparison) -> Figure:
             own = [(p.mean_predicted, p.mean_observed) for p in points if p.side == side]
             if own:
                 axes.plot(*zip(*own, strict=True), label=side, clip_on=False, **style)
-        axes.set(title=head, xlabel="predicted probability", aspect="equal")
+        axes.set(title=_short(head), xlabel="predicted probability", aspect="equal")
         axes.set(xlim=(0, reach), ylim=(0, reach))
         if number % num_columns == 0:
             axes.set_ylabel("share with the action")
@@ -196,6 +189,11 @@ def draw_operating_curve(points: tuple[OperatingPoint, ...]) -> Figure:
         axes.set_xlabel("true change by the recipe, %")
         _unclutter(axes, "top", "right")
     return figure
+
+
+def _short(name: str) -> str:
+    """Return a name that leaves room for what is drawn; the page has the whole of it."""
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _unclutter(axes: Axes, *sides: str) -> None:

@@ -1,23 +1,28 @@
 """The verdict page: one self-contained HTML file that a person reads before believing a verdict.
 
-The page must open years later, from a mail or an archive, without a network. Styles and drawings
-are therefore inside, and nothing is fetched. The same drawings are also written as PNG files, for
-MLflow's artifact view. Not for deciding (`validation.model_gate.verdict`).
+The page must open years later, from a mail or an archive, without a network and without scripts.
+Styles and drawings are therefore inside, and nothing is fetched. The same numbers are also drawn as
+PNG files, for MLflow's artifact view. Not for deciding (`validation.model_gate.verdict`).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.contracts.judged.cycle import CycleRecord
 from pipelines.contracts.judged.outcome import Outcome
 from pipelines.contracts.judgement import Comparison, Judgement, PooledChange
 from pipelines.contracts.run_layout import VERDICT_PAGE
 from validation.model_gate.examine import margin_of
 from validation.model_gate.policy.operating_curve import ASSUMED_DECAY, NUM_YEARS
 from validation.model_gate.target_metric import other_form
+from validation.report.costs import cost_rows
 from validation.report.data_docs import environment
+from validation.report.drawings import drawings_of
 from validation.report.plots import write_drawings
+from validation.report.segment_tables import segment_tables
 
+NOTHING = CycleRecord()
 CONTEXT_KEYS = ("run_id", "recipe", "as_of", "code_version", "margin")
 
 
@@ -26,6 +31,7 @@ def write_report(
     outcome: Outcome,
     out_dir: Path,
     context: Mapping[str, str],
+    record: CycleRecord = NOTHING,
 ) -> Path:
     """Write the verdict page and its plots.
 
@@ -39,6 +45,7 @@ def write_report(
         outcome: What people are told of it, in the words that every other place has.
         out_dir: Existing folder.
         context: What else the page says of the run; see `CONTEXT_KEYS`, all of them required.
+        record: When the cycle ran and what it cost, as far as that is known.
 
     Returns:
         Path of the page.
@@ -50,6 +57,7 @@ def write_report(
     comparison = judgement.comparison
     needed = -margin_of(comparison, float(said["margin"]))
     page = out_dir / VERDICT_PAGE
+    write_drawings(judgement, needed, out_dir)
     html = (
         environment()
         .get_template("verdict.html.j2")
@@ -66,7 +74,11 @@ def write_report(
             target=comparison.target,
             self_test=judgement.self_test,
             needed=needed,
-            drawings=write_drawings(judgement, needed, out_dir),
+            drawings=drawings_of(judgement, needed),
+            tables=segment_tables(comparison),
+            record=record,
+            costs=cost_rows(record.costs, record.earlier),
+            age=_age(comparison),
             outcome=outcome,
             confidence=_confidence(comparison),
         )
@@ -114,3 +126,12 @@ def _confidence(comparison: Comparison) -> str:
     """Return the intervals' confidence as text, e.g. '95 %'; 'no' where there is no interval."""
     changes = (row.relative_change for row in comparison.metrics)
     return next((f"{change.confidence * 100:g} %" for change in changes if change), "no")
+
+
+def _age(comparison: Comparison) -> str:
+    """Say how old the champion is beside the challenger; '' where there is none."""
+    champion = comparison.baseline_model
+    if champion is None:
+        return ""
+    days = (comparison.challenger_model.as_of - champion.as_of).total_seconds() / 86400
+    return f"{champion.label} was trained as of {champion.as_of:%Y-%m-%d}, {days:g} days earlier"

@@ -10,6 +10,7 @@ from pipelines.contracts.config import Limit, ModelGateConfig
 from pipelines.contracts.judgement import Comparison, Interval, Judgement, OperatingPoint
 from support.holdouts import AGAINST_CHAMPION, HEADS, judged, noisy_scores, planted_rows
 from validation.report import plots
+from validation.report.interval_rows import SPANS, span_of
 
 CONFIG = ModelGateConfig(
     floors=(Limit(metric="calibration_ratio.repin", minimum=0.5, maximum=2.0),), num_resamples=200
@@ -43,19 +44,23 @@ def forest_row(low: float, high: float, metric: str = "repin_volume_at_3") -> pl
 
 
 def test_the_plots_are_small_png_files(judgement: Judgement, tmp_path: Path) -> None:
-    found = plots.write_drawings(judgement, -0.01, tmp_path)
-    assert found.keys() == {"changes", "reliability", "operating_curve"}
-    for name in found:
-        content = (tmp_path / f"{name}.png").read_bytes()
+    plots.write_drawings(judgement, -0.01, tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"changes.png", "reliability.png", "operating_curve.png"}
+    for name in names:
+        content = (tmp_path / name).read_bytes()
         assert content.startswith(b"\x89PNG") and 5_000 < len(content) < 200_000
 
 
-def test_the_drawings_are_the_same_each_time_and_fetch_nothing(
-    judgement: Judgement, tmp_path: Path
-) -> None:
-    found = plots.write_drawings(judgement, -0.01, tmp_path)
-    assert found == plots.write_drawings(judgement, -0.01, tmp_path)
-    for svg in found.values():
+def test_the_drawings_are_the_same_each_time_and_fetch_nothing() -> None:
+    found = [
+        plots.inline_svg(plots.draw_changes((forest_row(-0.02, 0.04),), -0.01), "changes"),
+        plots.inline_svg(plots.draw_operating_curve(CURVE), "curve"),
+    ]
+    assert found[0] == plots.inline_svg(
+        plots.draw_changes((forest_row(-0.02, 0.04),), -0.01), "changes"
+    )
+    for svg in found:
         assert isinstance(svg, Markup) and len(svg) < 100_000
         assert re.findall(r"http|url\(|@import|clip-path=", svg) == []
 
@@ -65,7 +70,7 @@ def test_where_there_is_nothing_to_draw_nothing_is_written(
 ) -> None:
     nothing = judgement.comparison.model_copy(update={"metrics": (), "reliability": ()})
     bare = judgement.model_copy(update={"comparison": nothing, "operating_curve": ()})
-    assert plots.write_drawings(bare, -0.01, tmp_path) == {}
+    plots.write_drawings(bare, -0.01, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -74,7 +79,7 @@ def test_the_forest_puts_the_headline_first_and_stays_inside() -> None:
     figure = plots.draw_changes(rows, -0.01)
     (axes,) = figure.axes
 
-    assert plots.forest_span(rows, -0.01) == plots.SPANS[-1] == 0.5
+    assert span_of([row.change for row in rows], -0.01) == SPANS[-1] == 0.5
     assert axes.get_xlim() == (-0.5, 0.5)
     levels = [line for line in axes.lines if line.get_color() in (plots.OURS, plots.SOFT)]
     assert len(levels) == 2 * len(rows)
@@ -110,7 +115,7 @@ def test_the_margin_is_drawn_where_there_is_one() -> None:
     ("reach", "span"), [(0.001, 0.02), (0.02, 0.02), (0.0201, 0.03), (0.4, 0.5), (3.0, 0.5)]
 )
 def test_the_axis_fits_the_changes(reach: float, span: float) -> None:
-    assert plots.forest_span((forest_row(-reach, reach / 2),), -0.01) == span
+    assert span_of([forest_row(-reach, reach / 2).change], -0.01) == span
 
 
 def test_each_head_has_a_panel_with_both_sides_inside(comparison: Comparison) -> None:
@@ -145,3 +150,17 @@ def test_the_operating_curve_shows_each_cycle_and_a_year() -> None:
     assert list(promoted.get_ydata()) == pytest.approx([10, 50, 90])
     assert list(rejected.get_ydata()) == pytest.approx([90, 50, 10])
     assert "mean of a year" in year.get_title()
+
+
+def test_what_does_not_fit_a_drawing_keeps_the_headline(comparison: Comparison) -> None:
+    target = next(row for row in comparison.metrics if row.relative_change is not None)
+    rows = tuple(
+        target.model_copy(update={"metric": f"hit_at_3.h{head}", "segment": segment})
+        for head in range(20)
+        for segment in ("all", *(f"s{number}" for number in range(40)))
+    )
+    many = comparison.model_copy(update={"metrics": (*comparison.metrics, *rows)})
+    found = plots.forest_rows(many)
+    assert len(found) == plots.MAX_FOREST_ROWS < len(plots.forest_rows(many, None))
+    assert (found[0].metric, found[0].segment) == (comparison.target_metric, "all")
+    assert {f"hit_at_3.h{head}" for head in range(20)} <= {r.metric for r in found}

@@ -125,7 +125,9 @@ def test_the_page_is_light_and_fetches_nothing(promoted: Judgement, tmp_path: Pa
     assert re.findall(r"https?://|//cdn|@import|url\(", html) == []
     for tag, attributes in page.tags:
         assert tag not in {"script", "iframe", "img", "link"}
-        assert not {"src", "href"} & set(attributes)
+        assert "src" not in attributes
+        # What is followed only when somebody clicks: here, the page's own places.
+        assert (attributes.get("href") or "#")[0] == "#"
 
 
 def test_the_page_says_what_it_is_to_those_who_do_not_see_it(
@@ -137,8 +139,12 @@ def test_the_page_says_what_it_is_to_those_who_do_not_see_it(
     assert ("html", {"lang": "en"}) in page.tags
     assert tags.count("h1") == tags.count("title") == 1
     drawn = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(drawn) == 2  # changes and calibration
-    assert all(a["role"] == "img" and a["aria-label"] for a in drawn)
+    panels = [attributes for attributes in drawn if attributes["class"] == "panel"]
+    assert len(panels) == 2  # the calibration of two heads
+    assert all(a["role"] == "img" and a["aria-label"] for a in panels)
+    # The tracks of the changes repeat what stands beside them as text.
+    assert len(drawn) > len(panels)
+    assert all(a.get("aria-hidden") == "true" for a in drawn if a not in panels)
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert all(a.get("scope") in ("col", "row") for tag, a in page.tags if tag == "th")

@@ -1,0 +1,187 @@
+"""A verdict page of each outcome that a judged cycle can have, made as the pipeline makes them.
+
+Run as a script with a folder it writes them there, to be looked at.
+"""
+
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+
+from pipelines.alerts.outcomes import outcome_of
+from pipelines.contracts.artifacts import ModelRef
+from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
+from pipelines.contracts.judged.cycle import CycleCosts, CycleRecord, StageCost
+from pipelines.contracts.judgement import (
+    AbsenceKind,
+    AbsentMetric,
+    Decision,
+    Interval,
+    Judgement,
+    MetricComparison,
+    OperatingPoint,
+    ReliabilityBin,
+)
+from pipelines.contracts.run_layout import StageUsage
+from pipelines.settings import Settings
+from support.holdouts import (
+    AGAINST_CHAMPION,
+    AGAINST_POPULARITY,
+    champion_with,
+    judged,
+    noisy_scores,
+    planted_rows,
+    popularity_scores,
+)
+from support.judgements import CHAMPION, make_judgement
+from support.runs import make_run
+from validation.report.verdict_page import write_report
+
+OUTCOMES = ("promote", "tie", "reject", "inconclusive", "first_cycle", "void")
+CURVE = tuple(
+    OperatingPoint(
+        true_change=0.01 * k,
+        promoted=0.5 + 0.1 * k,
+        rejected=max(0.0, 0.3 - 0.1 * k),
+        year_quality=0.008 * k - 0.01,
+    )
+    for k in range(-4, 5)
+)
+STAGES = ("resolve_run", "build_snapshot", "check_snapshot", "train_challenger", "train_anchor")
+
+
+def costs_of(run_id: str, factor: float = 1.0, is_measured: bool = True) -> CycleCosts:
+    """Return what a cycle might have used; its training takes an hour times the factor."""
+    used = StageUsage(
+        cpu_s=5400 * factor,
+        gpu_s=3600 * factor,
+        peak_memory_bytes=3_400_000_000,
+        read_bytes=81_000_000_000,
+        written_bytes=12_345_678,
+    )
+    day = datetime(2017, 3, 2, 6, tzinfo=UTC)
+    return CycleCosts(
+        run_id=run_id,
+        stages=tuple(
+            StageCost(
+                stage=stage,
+                wall_s=(0.4, 900, 41, 3600, 5)[place] * factor,
+                finished_at=day + timedelta(hours=place),
+                usage=used if is_measured else None,
+            )
+            for place, stage in enumerate(STAGES)
+        ),
+    )
+
+
+RECORD = CycleRecord(
+    began_at=datetime(2017, 3, 2, 6, 0, tzinfo=UTC),
+    judged_at=datetime(2017, 3, 2, 10, 12, tzinfo=UTC),
+    costs=costs_of("now"),
+    earlier=tuple(costs_of(str(n), 0.8 + 0.1 * n) for n in range(5)),
+    index_href="../../../../cycles.html",
+)
+
+
+def _config(**more: object) -> ModelGateConfig:
+    return ModelGateConfig(
+        floors=(Limit(metric="calibration_ratio.repin", minimum=0.5, maximum=2.0),),
+        guardrails=(RelativeLimit(metric="hit_at_3.hide", max_increase=0.5),),
+        num_resamples=200,
+        **more,
+    )
+
+
+@cache
+def judgement_of(outcome: str) -> Judgement:
+    """Judge two planted sides so that the gate itself comes to an outcome."""
+    rows, truth = planted_rows(num_users=60 if outcome == "inconclusive" else 160)
+    good, fair = noisy_scores(truth, 0.2, 1), noisy_scores(truth, 1.0, 2)
+    models, config = AGAINST_CHAMPION, _config()
+    sides = {"reject": (fair, good), "promote": (good, fair)}.get(outcome, (good, fair))
+    if outcome == "tie":
+        sides, config = (noisy_scores(truth, 0.21, 3), good), _config(margin=0.05)
+    if outcome == "inconclusive":
+        sides = (noisy_scores(truth, 0.25, 4), good)
+    if outcome == "first_cycle":
+        models, sides = AGAINST_POPULARITY, (good, popularity_scores(rows))
+    if outcome == "void":
+        models = replace(models, champion=champion_with(models.challenger.bundle_digest))
+    found = judged(rows, *sides, models, config)
+    curve = () if outcome == "first_cycle" else CURVE
+    return found.model_copy(update={"operating_curve": curve, "report_uri": "file:///w/p.html"})
+
+
+LONG = "a_very_long_name_of_something_without_any_space_" * 4
+MARKUP = "<script>alert(1)</script> **bold** [x](javascript:alert(2)) & \"'"
+
+
+@cache
+def huge_judgement() -> Judgement:
+    """Return a judgement of 40 segments and 20 heads, with long names and others' markup."""
+    plain = make_judgement(Decision.INCONCLUSIVE, f"{LONG} {MARKUP}", low=-0.02, high=0.03)
+    segments = ["all", LONG, MARKUP, *(f"region_{number}" for number in range(38))]
+    heads = [LONG, MARKUP, *(f"head_{number}" for number in range(18))]
+    change = Interval(value=0.01, low=-0.02, high=0.04, confidence=0.95)
+    names = [f"{kind}.{head}" for head in heads for kind in ("hit_at_3", "log_loss", "auc", "ece")]
+    rows = [
+        MetricComparison(
+            metric=name, segment=segment, challenger=0.5, baseline=0.4, relative_change=change
+        )
+        for segment in segments
+        for name in (plain.comparison.target_metric, *names)
+    ]
+    absent = [
+        AbsentMetric(
+            metric=f"calibration_ratio.{head}",
+            segment=segment,
+            side="challenger",
+            kind=AbsenceKind.UNDEFINED,
+            reason=f"No example has the action {MARKUP}.",
+        )
+        for segment in segments
+        for head in heads
+    ]
+    bins = [
+        ReliabilityBin(
+            side=side, head=head, num_examples=9, mean_predicted=0.05 * n, mean_observed=0.04 * n
+        )
+        for head in heads
+        for side in ("challenger", "baseline")
+        for n in range(10)
+    ]
+    more = {
+        "metrics": tuple(rows),
+        "absent": tuple(absent),
+        "reliability": tuple(bins),
+        "segment_users": dict.fromkeys(segments, 1234),
+        "differences": (LONG, MARKUP),
+    }
+    comparison = plain.comparison.model_copy(update=more)
+    update = {"comparison": comparison, "operating_curve": CURVE, "tries": (LONG,) * 3}
+    return plain.model_copy(update=update)
+
+
+def write_page_of(judgement: Judgement, folder: Path, record: CycleRecord = RECORD) -> Path:
+    """Write the page that the pipeline would of a judgement."""
+    folder.mkdir(parents=True, exist_ok=True)
+    champion: ModelRef | None = None if judgement.comparison.is_first_cycle else CHAMPION
+    run = make_run(folder, champion=champion, run_id="2017-03-02--ab12cd34")
+    outcome = outcome_of(run, judgement, None, Settings())
+    said = {
+        "run_id": run.run_id,
+        "recipe": "pipelines.recipes:production",
+        "as_of": "2017-03-02",
+        "code_version": "1a2b3c4",
+        "margin": "0.01",
+    }
+    return write_report(judgement, outcome, folder, said, record)
+
+
+if __name__ == "__main__":
+    write_page_of(huge_judgement(), Path(sys.argv[1]) / "huge")
+    for each in OUTCOMES:
+        made = judgement_of(each)
+        write_page_of(made, Path(sys.argv[1]) / each)
+        sys.stdout.write(f"{each}: {made.verdict.decision} {made.verdict.reasons}\n")

@@ -1,0 +1,49 @@
+"""What a cycle cost, in the words of a table."""
+
+import pytest
+
+from pipelines.contracts.judged.cycle import CycleCosts
+from support.outcome_pages import STAGES, costs_of
+from validation.report.costs import NOT_KNOWN, cost_rows, duration, size
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0.0 s"), (9.94, "9.9 s"), (41, "41 s"), (3600, "60 min"), (11_100, "3 h 05 min")],
+)
+def test_a_time_is_said_as_people_say_it(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "said"), [(0, "0 B"), (999, "999 B"), (1_234_567, "1.23 MB"), (3.4e11, "340 GB")]
+)
+def test_a_size_is_said_as_people_say_it(num_bytes: float, said: str) -> None:
+    assert size(num_bytes) == said
+
+
+def test_stages_stand_beside_the_median_of_earlier_cycles() -> None:
+    earlier = [costs_of("a", 0.5), costs_of("b", 0.8), costs_of("c", 2.0)]
+    rows = cost_rows(costs_of("now"), earlier)
+    assert [row.stage for row in rows] == [*STAGES, "together"]
+    training = rows[STAGES.index("train_challenger")]
+    assert (training.wall, training.earlier) == ("60 min", "48 min (+25 %)")
+    assert (training.cpu, training.gpu, training.peak) == ("90 min", "60 min", "3.4 GB")
+    assert (training.read, training.written) == ("81 GB", "12.3 MB")
+    assert rows[0].earlier == "0.3 s"  # of less than a second, a share says nothing
+    assert rows[-1].cpu == "7 h 30 min" and rows[-1].peak == "3.4 GB"  # a sum, and the largest
+
+
+def test_what_was_not_measured_is_a_dash_and_no_zero() -> None:
+    rows = cost_rows(costs_of("now", is_measured=False), ())
+    assert {(row.cpu, row.gpu, row.peak, row.read, row.earlier) for row in rows} == {
+        (NOT_KNOWN,) * 5
+    }
+    assert cost_rows(CycleCosts(run_id="x"), ()) == ()
+
+
+def test_an_earlier_cycle_that_lacks_a_stage_is_not_held_against_the_sum() -> None:
+    whole = costs_of("a")
+    half = whole.model_copy(update={"stages": whole.stages[:2]})
+    assert cost_rows(costs_of("now"), [half])[-1].earlier == NOT_KNOWN
+    assert cost_rows(costs_of("now"), [half])[1].earlier == "15 min (+0 %)"

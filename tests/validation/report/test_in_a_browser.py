@@ -1,0 +1,98 @@
+"""The verdict page in a headless Chromium, at the widths of a desk and of a phone, by outcome."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page
+
+from support import browser
+from support.browser import MIN_TEXT_PX, PHONE, WIDE, bottoms_px, show
+from support.find_chromium import find
+from support.outcome_pages import OUTCOMES, huge_judgement, judgement_of, write_page_of
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(find() is None, reason="no Chromium on this machine"),
+]
+
+
+@pytest.fixture(scope="module")
+def views() -> Iterator[dict[tuple[int, int], Page]]:
+    with browser.browser() as started:
+        yield {size: browser.open_page(started, size) for size in (WIDE, PHONE)}
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("pages")
+    return {name: write_page_of(judgement_of(name), folder / name) for name in OUTCOMES}
+
+
+@pytest.mark.parametrize("name", OUTCOMES)
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+def test_a_verdict_reads_well_at_both_widths(
+    pages: dict[str, Path],
+    views: dict[tuple[int, int], Page],
+    name: str,
+    size: tuple[int, int],
+) -> None:
+    page = show(views[size], pages[name])
+    width, height = size
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert browser.outside(page) == []
+    assert browser.cut_off(page) == []
+    sizes = browser.text_sizes_px(page)
+    assert len(sizes) > 20 and min(sizes) >= MIN_TEXT_PX
+    # What a reader on call needs stands above the fold: decision, what serves, number, next step.
+    on_call = bottoms_px(page, ".word", ".serves", ".title", ".why", ".next")
+    assert on_call == sorted(on_call) and on_call[-1] <= height
+    for scrolls, says_so, has_key in browser.scrollers(page):
+        assert scrolls == says_so == (size == PHONE) and has_key
+    assert pages[name].stat().st_size <= 100_000
+
+
+def test_axe_finds_nothing_serious(
+    pages: dict[str, Path], views: dict[tuple[int, int], Page]
+) -> None:
+    for name, size in (("promote", WIDE), ("reject", PHONE), ("inconclusive", PHONE)):
+        assert browser.axe_findings(show(views[size], pages[name])) == []
+
+
+def test_axe_would_find_what_is_wrong(views: dict[tuple[int, int], Page], tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.html"
+    pale = '<html lang="en"><title>x</title><main><h1 style="color:#ccc">pale</h1></main></html>'
+    wrong.write_text(pale, "utf-8")
+    (found,) = browser.axe_findings(show(views[WIDE], wrong))
+    assert found.startswith("color-contrast (serious)")
+
+
+def test_many_and_long_names_fit_at_both_widths_and_on_paper(
+    views: dict[tuple[int, int], Page], tmp_path: Path
+) -> None:
+    path = write_page_of(huge_judgement(), tmp_path)
+    assert path.stat().st_size <= 300_000
+    for page in views.values():
+        assert browser.outside(show(page, path)) == []
+        assert browser.cut_off(page) == []
+        assert min(browser.text_sizes_px(page)) >= MIN_TEXT_PX
+    paper = views[PHONE]
+    try:
+        paper.emulate_media(media="print")
+        paper.set_viewport_size({"width": 718, "height": 1000})  # A4 with margins of 1 cm
+        assert browser.outside(show(paper, path)) == []
+        assert not any(scrolls or says for scrolls, says, _ in browser.scrollers(paper))
+    finally:
+        paper.emulate_media(media="screen")
+        paper.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
+
+
+def test_a_term_leads_to_its_meaning_without_scripts_and_by_keyboard(
+    pages: dict[str, Path], views: dict[tuple[int, int], Page]
+) -> None:
+    page = show(views[PHONE], pages["promote"])
+    page.locator("a.term", has_text="holdout").first.focus()
+    page.keyboard.press("Enter")
+    meaning = page.locator("#term-holdout")
+    assert meaning.evaluate("e => e.getBoundingClientRect().top") < PHONE[1]
+    assert page.locator("script").count() == 0
