@@ -9,6 +9,7 @@ On disk a run is a folder:
     <workspace>/runs/<run_id>/<stage>/failure.json     the last failure, removed by success
     <workspace>/snapshots/<digest>/...                 shared by every run that needs it
     <workspace>/history/<model>/*.json                 who was serving when, append-only
+    <workspace>/cycles.html                            index of all cycles, for people
     <workspace>/schedule/record.json                   due dates that are accounted for
     <workspace>/outbox/*.json                          alerts, and which transports took them
     <workspace>/incidents/record.json                  what has broken cycles and is not mended

@@ -24,6 +24,7 @@ from pipelines.contracts.artifacts import (
 )
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.files import temporary_files_in
+from pipelines.contracts.judged.cycle import CycleRecord
 from pipelines.contracts.judgement import (
     AnchorFacts,
     Comparison,
@@ -32,6 +33,7 @@ from pipelines.contracts.judgement import (
 )
 from pipelines.contracts.run_layout import VERDICT_PAGE
 from pipelines.contracts.snapshot_files import verify_files
+from pipelines.cycle_index.costs import record_of
 from pipelines.registry import evidence, registry, tracking
 from pipelines.registry.in_mlflow.datasets import named
 from pipelines.registry.pooled import changes_of, pool_facts, tries_on
@@ -91,7 +93,7 @@ def compare_with_champion(
         judgement = judgement.model_copy(update={"outcome": outcome})
         out_dir = scratch / "report"
         out_dir.mkdir()
-        write_page(run, judgement, out_dir)
+        write_page(run, judgement, out_dir, record_of(run, cycles, now))
         runs = log_sides(client, run, judgement, out_dir, named(snapshot))
         log_whole(client, run, judgement.comparison, snapshot, runs[1])
         storage.publish_folder(out_dir, output_uri)
@@ -179,7 +181,7 @@ def _places_in_mlflow(client: "MlflowClient", run: ResolvedRun, comparison: Comp
     return mlflow_links(run.tracking_uri, tracking.experiment_of(client, mine), (mine, other))
 
 
-def write_page(run: ResolvedRun, judgement: Judgement, out_dir: Path) -> Path:
+def write_page(run: ResolvedRun, judgement: Judgement, out_dir: Path, record: CycleRecord) -> Path:
     """Write the verdict page with its drawings, and return the page's path."""
     from validation.report import verdict_page
 
@@ -191,7 +193,7 @@ def write_page(run: ResolvedRun, judgement: Judgement, out_dir: Path) -> Path:
         "code_version": run.code_version,
         "margin": str(run.config.model_gate.margin),
     }
-    return verdict_page.write_report(judgement, judgement.outcome, out_dir, said)
+    return verdict_page.write_report(judgement, judgement.outcome, out_dir, said, record)
 
 
 def keep_evidence(

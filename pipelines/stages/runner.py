@@ -34,7 +34,9 @@ from pipelines.contracts.errors import (
     RunInProgressError,
 )
 from pipelines.contracts.run_layout import StageRecord, failure_uri, manifest_uri
+from pipelines.cycle_index.writing import keeping_index
 from pipelines.metrics.measured import measured
+from pipelines.metrics.recorded import recorded
 from pipelines.places.lease import Lease
 from pipelines.settings import Settings
 from pipelines.stages.attempts import note_failure, noting_failure, only_one
@@ -141,6 +143,7 @@ def run_stage(
         _help(stage, run_uri, node_rank, rendezvous, again)
         return manifest_uri(run_uri, name)
     with (
+        keeping_index(name, run["workspace_uri"], run["registered_model"]),
         measured(name) as attempt,
         only_one(name, run_uri) as lease,
         noting_failure(name, run_uri),
@@ -289,7 +292,8 @@ def _attempt(
     log.info("%s of %s: starting", stage.name, run_uri)
     # Before the work: the code on the disk may be another one when it ends, hours later.
     made_with, started = environment(), time.monotonic()
-    artifact = stage.load()(*inputs, **{name: extras[name] for name in stage.also})
+    with recorded(stage.name, inputs) as recording:
+        artifact = stage.load()(*inputs, **{name: extras[name] for name in stage.also})
     record = StageRecord(
         stage=stage.name,
         input_digest=input_digest,
@@ -299,6 +303,7 @@ def _attempt(
         wall_s=time.monotonic() - started,
         finished_at=datetime.now(UTC),
         lease=lease.number,
+        usage=recording.usage,
     )
     try:
         storage.write_over(manifest_uri(run_uri, stage.name), record.sealed(), before)

@@ -1,4 +1,4 @@
-"""`homefeed open`: the newest verdict page, or the pages of Airflow or MLflow, in a browser.
+"""`homefeed open`: newest verdict page, index of all cycles, Airflow or MLflow, in a browser.
 
 Tested in tests/pipelines/cli/look/test_open.py.
 """
@@ -14,23 +14,27 @@ from pipelines import storage
 from pipelines.cli.say import complain, say
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.overview.addresses import airflow_address, without_password
+from pipelines.registry import reconcile
 from pipelines.settings import Settings
 
 
 def open_(
     what: Annotated[
-        Literal["page", "airflow", "mlflow"],
-        typer.Argument(help="The newest verdict page, or a server's pages."),
+        Literal["page", "cycles", "airflow", "mlflow"],
+        typer.Argument(help="The newest verdict page, all cycles, or a server's pages."),
     ] = "page",
     only_print: Annotated[bool, typer.Option("--print", help="Only print the address.")] = False,
 ) -> dict[str, str]:
-    """Open the newest verdict page, Airflow or MLflow, and print the address.
+    """Open the newest verdict page, the index of all cycles, Airflow or MLflow; print the address.
+
+    The index, `cycles.html` in the workspace, is written anew before it is opened.
 
     Where there is no display, the address is only printed; the exit code is 0 then too.
     """
     settings = Settings()
     address = {
         "page": _newest_page,
+        "cycles": _index,
         "airflow": airflow_address,
         "mlflow": lambda of: without_password(of.tracking_uri),
     }[what](settings)
@@ -58,6 +62,14 @@ def _newest_page(settings: Settings) -> str:
             f"judged; see what is going on with `homefeed status`, or set HOMEFEED_WORKSPACE"
         )
     return page
+
+
+def _index(settings: Settings) -> str:
+    from pipelines.cycle_index.writing import write_index
+
+    workspace_uri = storage.to_uri(settings.workspace_location)
+    reconcile.require_workspace(workspace_uri)
+    return write_index(workspace_uri, settings)
 
 
 def _has_display() -> bool:

@@ -30,6 +30,12 @@ class CycleCosts(Frozen):
     run_id: str
     stages: tuple[StageCost, ...] = ()
 
+    @property
+    def began_at(self) -> AwareDatetime | None:
+        """When the cycle was resolved; None where that is not known."""
+        resolved = self.of("resolve_run")
+        return resolved.finished_at if resolved else None
+
     def of(self, stage: str) -> StageCost | None:
         """Return what a stage used, or None where it has not ended."""
         return next((each for each in self.stages if each.stage == stage), None)

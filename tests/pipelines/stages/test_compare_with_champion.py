@@ -212,6 +212,8 @@ def test_every_place_tells_the_outcome_word_for_word(
     metric = judged.comparison.target_metric
     challenger_value = judged.comparison.target.challenger
     assert drawn.data.metrics[f"target/{metric} of challenger"] == challenger_value
+    assert 'href="../../../../cycles.html"' in page  # all cycles; Airflow, MLflow and Data Docs:
+    assert all(uri in page for label, uri in outcome.links if label != "Verdict page")
     version = client.get_model_version(challenger.model.name, challenger.model.version)
     assert version.description == found["mlflow.note.content"]
     assert "-67 % in 2026-02-20; expected within 30 %" in outcome.warnings[0]

@@ -58,6 +58,21 @@ def test_a_stage_runs_again_when_its_input_changed(run_uri: str, set_body: Calla
     assert seen == [1, 2]
 
 
+def test_the_record_and_the_index_of_all_cycles_tell_what_a_stage_used(
+    tmp_path: Path, run_uri: str, set_body: Callable
+) -> None:
+    set_body("build_snapshot", lambda output_uri: Number(value=len(bytearray(2**20))))
+    runner.run_stage("build_snapshot", run_uri)
+    used = runner.read_record(run_uri, "build_snapshot").usage
+    assert used is not None and used.peak_memory_bytes > 2**20
+    index = tmp_path / "workspace" / "cycles.html"
+    assert not index.exists()  # there is nothing new to tell of a cycle that goes on
+    set_body("check_snapshot", lambda number, output_uri: 1 / 0, "build_snapshot")
+    with pytest.raises(ZeroDivisionError):
+        runner.run_stage("check_snapshot", run_uri)
+    assert "check_snapshot broke: division by zero" in index.read_text()
+
+
 def test_a_missing_input_names_the_stage_to_run(run_uri: str) -> None:
     with pytest.raises(ConfigurationError, match="no manifest of build_snapshot"):
         runner.run_stage("check_snapshot", run_uri)

@@ -1,4 +1,4 @@
-"""The verdict page in a headless Chromium, at the widths of a desk and of a phone, by outcome."""
+"""Verdict page and index in a headless Chromium, at the widths of a desk and of a phone."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,8 +8,17 @@ from playwright.sync_api import Page
 
 from support import browser
 from support.browser import MIN_TEXT_PX, PHONE, WIDE, bottoms_px, show
+from support.cycle_pages import make_facts
 from support.find_chromium import find
-from support.outcome_pages import OUTCOMES, huge_judgement, judgement_of, write_page_of
+from support.outcome_pages import (
+    LONG,
+    MARKUP,
+    OUTCOMES,
+    huge_judgement,
+    judgement_of,
+    write_page_of,
+)
+from validation.report.cycles_page import render_cycles
 
 pytestmark = [
     pytest.mark.browser,
@@ -96,3 +105,27 @@ def test_a_term_leads_to_its_meaning_without_scripts_and_by_keyboard(
     meaning = page.locator("#term-holdout")
     assert meaning.evaluate("e => e.getBoundingClientRect().top") < PHONE[1]
     assert page.locator("script").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("num", "name"), [(0, "ranker"), (9, "homefeed_ranker"), (200, LONG + MARKUP)]
+)
+def test_the_index_reads_well_at_both_widths_and_on_paper(
+    views: dict[tuple[int, int], Page], tmp_path: Path, num: int, name: str
+) -> None:
+    path = tmp_path / "cycles.html"
+    path.write_text(render_cycles(make_facts(num, name)), "utf-8")
+    assert path.stat().st_size <= 300_000
+    for (width, height), page in views.items():
+        show(page, path)
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert browser.outside(page) == []
+        assert min(browser.text_sizes_px(page)) >= MIN_TEXT_PX
+        # What serves and what the newest cycle came to stand above the fold.
+        if name != LONG + MARKUP:
+            assert max(bottoms_px(page, ".word", ".serves", ".title")) <= height
+        if num == 9:
+            assert browser.axe_findings(page) == []
+        page.emulate_media(media="print")
+        assert browser.outside(page) == []
+        page.emulate_media(media="screen")

@@ -53,6 +53,22 @@ def test_the_newest_page_that_is_there_is_opened(tmp_path: Path, opened: list[st
     assert (shown.exit_code, shown.output, opened) == (0, f"{page}\n", [page])
 
 
+def test_the_index_of_all_cycles_is_written_anew_and_opened(
+    tmp_path: Path, opened: list[str]
+) -> None:
+    refused = homefeed("open", "cycles")
+    assert isinstance(refused.exception, ConfigurationError)
+    assert "no workspace" in str(refused.exception)
+    judge(tmp_path, 0)
+    shown = homefeed("open", "cycles")
+    index = storage.to_uri(tmp_path / "workspace" / "cycles.html")
+    assert (shown.exit_code, shown.output, opened) == (0, f"{index}\n", [index])
+    assert (
+        "REJECT" in storage.read_bytes(index).decode()
+        or "void" in storage.read_bytes(index).decode()
+    )
+
+
 def test_print_opens_nothing(opened: list[str]) -> None:
     for what, address in (
         ("airflow", "http://127.0.0.1:8080/dags/homefeed_retrain"),

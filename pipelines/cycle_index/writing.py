@@ -1,0 +1,68 @@
+"""Writes the index of all cycles beside the runs: `<workspace>/cycles.html`.
+
+The page is a function of what the workspace holds, without a clock, and is put in place whole. So
+two stages that end at once do no harm: the later one's page holds both.
+
+Tested in tests/pipelines/cycle_index/test_writing.py.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+from pipelines import storage
+from pipelines.contracts.errors import LostRaceError
+from pipelines.contracts.run_layout import CYCLE_INDEX
+from pipelines.cycle_index.reading import read_cycles
+from pipelines.settings import Settings
+
+log = logging.getLogger(__name__)
+
+TELLING = ("compare_with_champion", "promote_challenger", "alert")
+"""Stages after whose end the index has something new to tell."""
+
+
+def write_index(workspace_uri: str, settings: Settings) -> str:
+    """Write the index anew and return its URI.
+
+    Raises:
+        HomefeedError: the storage failed.
+    """
+    from validation.report.cycles_page import render_cycles
+
+    uri = storage.join(workspace_uri, CYCLE_INDEX)
+    storage.write_bytes(uri, render_cycles(read_cycles(workspace_uri, settings)).encode())
+    return uri
+
+
+@contextlib.contextmanager
+def keeping_index(stage: str, workspace_uri: str, registered_model: str) -> Iterator[None]:
+    """Write the index anew when a stage has ended that changes what it tells, or has failed.
+
+    What keeps it from being written is told and reddens no stage.
+
+    Args:
+        stage: The stage that the block runs.
+        workspace_uri: The run's workspace.
+        registered_model: The run's.
+    """
+    try:
+        yield
+    except LostRaceError:
+        raise  # The other attempt writes it.
+    except Exception:
+        _refresh(workspace_uri, registered_model)
+        raise
+    if stage in TELLING:
+        _refresh(workspace_uri, registered_model)
+
+
+def _refresh(workspace_uri: str, registered_model: str) -> None:
+    try:
+        write_index(workspace_uri, Settings(registered_model=registered_model))
+    except Exception as error:  # The stage's own end is what people must learn of.
+        log.warning(
+            "the index of all cycles in %s was not written anew (%s: %s); nothing else is "
+            "affected, and the next cycle or `homefeed open cycles` writes it",
+            *(workspace_uri, type(error).__name__, error),
+        )

@@ -1,0 +1,75 @@
+"""The index is written beside the runs when a stage has something new to tell, and harms nobody."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines import storage
+from pipelines.contracts.errors import DataContractError, LostRaceError
+from pipelines.cycle_index import writing
+from pipelines.cycle_index.costs import FROM_A_PAGE
+from pipelines.cycle_index.writing import keeping_index, write_index
+from pipelines.settings import Settings
+from support.runs import make_run, save_run
+
+SETTINGS = Settings(registered_model="test_ranker")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    save_run(make_run(tmp_path))
+    return tmp_path / "workspace"
+
+
+def test_the_same_workspace_gives_the_same_page(workspace: Path) -> None:
+    uri = storage.to_uri(workspace)
+    assert storage.local_path(write_index(uri, SETTINGS)) == workspace / "cycles.html"
+    first = (workspace / "cycles.html").read_bytes()
+    write_index(uri, SETTINGS)
+    assert (workspace / "cycles.html").read_bytes() == first
+    assert b"2017-03-02" in first and b"not ended" in first
+
+
+def test_a_verdict_page_leads_to_the_index(workspace: Path) -> None:
+    page = workspace / "runs" / "x" / "compare_with_champion" / "output-1" / "verdict.html"
+    assert (page.parent / FROM_A_PAGE).resolve() == workspace / "cycles.html"
+
+
+@pytest.mark.parametrize(
+    ("stage", "error", "is_written"),
+    [
+        ("compare_with_champion", None, True),
+        ("alert", None, True),
+        ("build_snapshot", None, False),
+        ("build_snapshot", DataContractError("rows are missing"), True),
+        ("build_snapshot", LostRaceError("another one"), False),
+    ],
+)
+def test_it_is_written_when_there_is_something_new_to_tell(
+    workspace: Path, stage: str, error: Exception | None, is_written: bool
+) -> None:
+    def run() -> None:
+        with keeping_index(stage, storage.to_uri(workspace), "test_ranker"):
+            if error:
+                raise error
+
+    if error:
+        with pytest.raises(type(error), match=str(error)):
+            run()
+    else:
+        run()
+    assert (workspace / "cycles.html").exists() == is_written
+
+
+def test_what_keeps_it_from_being_written_reddens_nothing(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*about: object) -> Callable:
+        raise ValueError("no page")
+
+    monkeypatch.setattr(writing, "write_index", refuse)
+    with keeping_index("alert", storage.to_uri(workspace), "test_ranker"):
+        pass
+    assert not (workspace / "cycles.html").exists()
+    assert "was not written anew (ValueError: no page)" in caplog.text

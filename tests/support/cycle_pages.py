@@ -1,0 +1,75 @@
+"""Facts of many cycles, for the tests of the index."""
+
+from datetime import UTC, datetime, timedelta
+
+from pipelines.contracts.judged.cycle import CycleCosts, CycleLine, CyclesFacts, ServingSpan
+from pipelines.contracts.judged.metrics import Interval
+from support.outcome_pages import costs_of
+
+FIRST = datetime(2017, 1, 5, tzinfo=UTC)
+OUTCOMES = (
+    ("judged", "PROMOTE", (0.03, 0.01, 0.05)),
+    ("judged", "PROMOTE", (0.002, -0.006, 0.01)),  # a tie
+    ("judged", "REJECT", (-0.12, -0.23, -0.04)),
+    ("judged", "INCONCLUSIVE", (-0.01, -0.05, 0.03)),
+    ("judged", "INCONCLUSIVE", None),  # void
+    ("data gate failed", "", None),
+    ("broken", "", None),
+    ("not ended", "", None),
+    ("not readable", "", None),
+)
+SAID = {
+    "data gate failed": "num_saves fell by 67 % in 2017-03-01; expected at most 50 %.",
+    "broken": "train_challenger broke: the process was killed by signal 9 (out of memory).",
+    "not ended": "compare_with_champion has not ended.",
+    "not readable": "the manifest of build_snapshot was edited",
+}
+
+
+def make_line(number: int, name: str = "homefeed_ranker") -> CycleLine:
+    """Return a cycle of each kind in turn."""
+    state, decision, change = OUTCOMES[number % len(OUTCOMES)]
+    as_of = FIRST + timedelta(days=14 * number)
+    run_id = f"{as_of:%Y-%m-%d}--{number:08x}"
+    is_readable, is_judged = state != "not readable", state == "judged"
+    page = ("Verdict page", f"runs/{run_id}/compare_with_champion/output-1/verdict.html")
+    airflow = ("Airflow run", f"http://127.0.0.1:8080/dags/homefeed_retrain/runs/{run_id}")
+    numbers = dict(zip(("value", "low", "high"), change or (), strict=False))
+    return CycleLine(
+        run_id=run_id,
+        as_of=as_of if is_readable else None,
+        began_at=as_of + timedelta(hours=6) if is_readable else None,
+        state=state,
+        decision=decision,
+        happened=SAID.get(state, f"{name} v{number} was judged, repin_volume_at_3 cannot tell"),
+        metric="repin_volume_at_3" if is_judged else "",
+        change=Interval(**numbers, confidence=0.95) if change else None,
+        is_void=is_judged and change is None,
+        promoted=f"{name} v{number}" if decision == "PROMOTE" else "",
+        links=(page, airflow) if is_judged else (airflow,),
+        costs=costs_of(run_id) if is_readable else CycleCosts(run_id=run_id),
+    )
+
+
+def make_facts(num: int, name: str = "homefeed_ranker") -> CyclesFacts:
+    """Return the facts of this many cycles; every kind of outcome is among each nine of them."""
+    lines = [make_line(number, name) for number in reversed(range(num))]
+    promoted = [line for line in lines if line.promoted and line.as_of and line.began_at]
+    spans = []
+    until = None
+    for line in promoted:
+        assert line.as_of is not None and line.began_at is not None
+        spans.append(
+            ServingSpan(
+                model=line.promoted,
+                as_of=line.as_of,
+                since=line.began_at,
+                until=until,
+                kind="promotion",
+                reason=f"{line.promoted} beat the champion.",
+            )
+        )
+        until = line.began_at
+    return CyclesFacts(
+        registered_model=name, cycles=tuple(lines), num_cycles=num, champions=tuple(spans)
+    )

@@ -1,0 +1,60 @@
+"""The index of all cycles as a text: what stands in it, what is escaped, what it weighs."""
+
+import re
+
+from support.cycle_pages import make_facts
+from support.outcome_pages import LONG, MARKUP
+from validation.report.cycles_page import MAX_CHAMPIONS, render_cycles
+
+
+def test_every_outcome_and_who_serves_is_told() -> None:
+    html = render_cycles(make_facts(9))
+    told = re.findall(r'<span class="badge is-(\w+)">([^<]+)</span></span>', html)
+    assert told == [
+        ("bad", "not readable"),
+        ("quiet", "not ended"),
+        ("bad", "broken"),
+        ("bad", "data gate failed"),
+        ("warn", "void"),
+        ("warn", "INCONCLUSIVE"),
+        ("bad", "REJECT"),
+        ("good", "PROMOTE"),
+        ("good", "PROMOTE"),
+    ]
+    assert '<p class="word">homefeed_ranker v1</p>' in html
+    assert "84 days older than the newest cycle&#39;s as_of" in html
+    assert "-12.00 % (-23.00 to -4.00)" in html
+    assert 'href="runs/2017-02-02--00000002/compare_with_champion/output-1/verdict.html"' in html
+    assert "num_saves fell by 67 %" in html and "2017-01-05, 14 days" in html
+
+
+def test_the_same_facts_give_the_same_page_which_fetches_and_runs_nothing() -> None:
+    html = render_cycles(make_facts(20))
+    assert html == render_cycles(make_facts(20))
+    assert re.findall(r"<(?:script|link|img|iframe)|@import|url\(| src=| on\w+=", html) == []
+
+
+def test_two_hundred_cycles_are_all_there() -> None:
+    html = render_cycles(make_facts(200))
+    assert html.count('<p class="about">') == 200 and "older cycles are not shown" not in html
+    assert html.count('<span class="why">') <= MAX_CHAMPIONS
+    assert len(html.encode()) <= 300_000
+
+
+def test_what_does_not_fit_is_left_out_from_the_oldest_on_and_said() -> None:
+    facts = make_facts(260, LONG + MARKUP)
+    html = render_cycles(facts)
+    assert len(html.encode()) <= 300_000
+    shown = html.count('<p class="about">')
+    assert 50 < shown < 260 and f"{260 - shown} older cycles are not shown" in html
+    assert facts.cycles[0].run_id in html and facts.cycles[-1].run_id not in html
+
+
+def test_what_others_wrote_is_text() -> None:
+    html = render_cycles(make_facts(9, MARKUP))
+    assert "<script>" not in html and "&lt;script&gt;alert(1)&lt;/script&gt; **bold**" in html
+
+
+def test_a_workspace_without_cycles_has_a_page() -> None:
+    html = render_cycles(make_facts(0))
+    assert "No cycle has begun." in html and "No champion" in html

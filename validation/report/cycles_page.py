@@ -1,0 +1,169 @@
+"""The index of all cycles: what serves, who served when, what each cycle came to, what it cost.
+
+One HTML file that opens without a network and without scripts, below 300 kB whatever it tells of.
+It shows no time of its own: the same facts give the same page. Not for reading the facts
+(`pipelines.cycle_index`).
+"""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from pipelines.contracts.judged.cycle import CycleLine, CyclesFacts, ServingSpan
+from validation.report.costs import NOT_KNOWN, cost_rows, duration, total_wall_s
+from validation.report.data_docs import environment
+from validation.report.interval_rows import Axis, Track, axis_of
+
+MAX_BYTES = 290_000
+"""Of the page. Where more cycles do not fit, the oldest are left out, and the page says so."""
+MAX_CHAMPIONS = 60
+MAX_TEXT = 280
+"""Letters of a sentence that a cycle tells; its own page has the whole of it."""
+NUM_EARLIER = 5
+_STYLES = {"PROMOTE": "is-good", "REJECT": "is-bad", "INCONCLUSIVE": "is-warn"}
+_STATES = {"data gate failed": "is-bad", "broken": "is-bad", "not readable": "is-bad"}
+
+
+@dataclass(frozen=True)
+class CycleRow:
+    """One cycle as it is shown."""
+
+    line: CycleLine
+    badge: str
+    style: str
+    happened: str
+    track: Track | None
+    figures: str
+    cost: str
+
+
+@dataclass(frozen=True)
+class ChampionRow:
+    """One champion as it is shown; the track is its time, from when the first one served."""
+
+    span: ServingSpan
+    track: Track
+    days: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Contents:
+    facts: CyclesFacts
+    cycles: tuple[CycleRow, ...]
+    champions: tuple[ChampionRow, ...]
+    axis: Axis
+
+
+def render_cycles(facts: CyclesFacts) -> str:
+    """Return the index as HTML."""
+    axis = axis_of([line.change for line in facts.cycles if line.change])
+    rows = tuple(_row(line, axis) for line in facts.cycles)
+    contents = _Contents(facts, rows, _champions(facts), axis)
+    html = _render(contents)
+    while len(html.encode()) > MAX_BYTES and len(contents.cycles) > 1:
+        share = 0.95 * MAX_BYTES / len(html.encode())
+        fewer = max(1, int(len(contents.cycles) * min(share, 0.95)))
+        contents = replace(contents, cycles=contents.cycles[:fewer])
+        html = _render(contents)
+    return html
+
+
+def _render(contents: _Contents) -> str:
+    facts = contents.facts
+    costed = next((line.costs for line in facts.cycles if line.costs.stages), None)
+    earlier = [line.costs for line in facts.cycles if line.costs.stages][1 : NUM_EARLIER + 1]
+    return (
+        environment()
+        .get_template("cycles.html.j2")
+        .render(
+            facts=facts,
+            cycles=contents.cycles,
+            champions=contents.champions,
+            axis=contents.axis,
+            bare=Axis(1.0, None, ()),
+            counts=Counter(_badge(line)[0] for line in facts.cycles),
+            serving=facts.champions[0] if facts.champions else None,
+            newest=contents.cycles[0] if contents.cycles else None,
+            age=_age(facts),
+            costs=cost_rows(costed, earlier) if costed else (),
+            num_earlier=len(earlier),
+        )
+    )
+
+
+def _row(line: CycleLine, axis: Axis) -> CycleRow:
+    badge, style = _badge(line)
+    change = line.change
+    figures = ""
+    if change is not None:
+        numbers = (100 * change.value, 100 * change.low, 100 * change.high)
+        figures = "{:+.2f} % ({:+.2f} to {:+.2f})".format(*numbers)
+    return CycleRow(
+        line=line,
+        badge=badge,
+        style=style,
+        happened=_shortened(line.happened),
+        track=axis.track(change) if change is not None else None,
+        figures=figures,
+        cost=_cost(line),
+    )
+
+
+def _badge(line: CycleLine) -> tuple[str, str]:
+    """Return a cycle's outcome in two words at most, and its style."""
+    if line.state != "judged":
+        return line.state, _STATES.get(line.state, "is-quiet")
+    if line.is_void:
+        return "void", "is-warn"
+    return line.decision, _STYLES.get(line.decision, "is-quiet")
+
+
+def _cost(line: CycleLine) -> str:
+    """Say what a cycle's stages used together; '' where none has ended."""
+    rows = cost_rows(line.costs, ())
+    if not rows:
+        return ""
+    said = [f"stages took {duration(total_wall_s(line.costs))}"]
+    named = {"CPU": rows[-1].cpu, "GPU": rows[-1].gpu, "peak": rows[-1].peak}
+    said += [f"{name} {text}" for name, text in named.items() if text not in (NOT_KNOWN, "0.0 s")]
+    return ", ".join(said)
+
+
+def _champions(facts: CyclesFacts) -> tuple[ChampionRow, ...]:
+    shown = facts.champions[:MAX_CHAMPIONS]
+    if not shown:
+        return ()
+    begun = [line.began_at for line in facts.cycles if line.began_at]
+    first = min(span.since for span in shown)
+    last = max((*begun, *(span.since for span in shown)))
+    whole = (last - first).total_seconds() or 1.0
+
+    def percent(span: ServingSpan) -> Track:
+        low = 100 * (span.since - first).total_seconds() / whole
+        end = span.until or last
+        high = 100 * max(0.0, (end - first).total_seconds()) / whole
+        return Track(round(low, 2), round(low, 2), round(high, 2))
+
+    return tuple(
+        ChampionRow(span, percent(span), _days(span), _shortened(span.reason)) for span in shown
+    )
+
+
+def _days(span: ServingSpan) -> str:
+    if span.served is None:
+        return "serves"
+    days = span.served.total_seconds() / 86400
+    return f"{days:.0f} days" if days >= 1.5 else f"{days * 24:.1f} hours"
+
+
+def _age(facts: CyclesFacts) -> str:
+    """Say how old the champion is beside the newest cycle; '' where that says nothing."""
+    as_ofs = [line.as_of for line in facts.cycles if line.as_of]
+    if not as_ofs or not facts.champions:
+        return ""
+    days = (max(as_ofs) - facts.champions[0].as_of).total_seconds() / 86400
+    return f"{days:g} days older than the newest cycle's as_of" if days > 0 else "as new as it gets"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}\N{HORIZONTAL ELLIPSIS}"
