@@ -15,6 +15,7 @@ from pipelines.contracts.artifacts import Challenger, ResolvedRun
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.run_layout import manifest_uri
+from pipelines.cycle_index.writing import refresh_index
 from pipelines.registry import by_hand, tracking
 from pipelines.registry.history import HistoryEntry
 from pipelines.settings import Settings
@@ -44,6 +45,7 @@ def promote(
     client = tracking.connect(cycle.tracking_uri)
     entry = by_hand.force(client, cycle, challenger, datetime.now(UTC), reason)
     previous = entry.previous.label if entry.previous else "no champion"
+    refresh_index(cycle.workspace_uri, cycle.registered_model)
     say(f"champion: {entry.model.label} (was {previous})")
     verdict = "the challenger was not judged"
     if storage.exists(manifest_uri(run_uri, "compare_with_champion")):
@@ -69,7 +71,9 @@ def rollback(
     entry = by_hand.rollback(
         client, settings, to_version or None, now, reason, from_version or None
     )
-    say(f"workspace: {storage.to_uri(settings.workspace_location)}")
+    workspace_uri = storage.to_uri(settings.workspace_location)
+    refresh_index(workspace_uri, settings.registered_model)
+    say(f"workspace: {workspace_uri}")
     if entry.moved_at != now:
         say(
             f"taken back already at {entry.moved_at:%Y-%m-%dT%H:%M:%SZ}: {entry.reason}; to go "

@@ -11,6 +11,7 @@ from pipelines import storage
 from pipelines.contracts.artifacts import STAGES, ResolvedRun
 from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.judged.cycle import CycleCosts, CycleRecord, StageCost
+from pipelines.contracts.judgement import Comparison
 from pipelines.contracts.run_layout import CYCLE_INDEX, StageRecord, manifest_uri
 from pipelines.registry.evidence import JudgedCycle
 
@@ -54,12 +55,15 @@ def records_of(run_uri: str) -> list[StageRecord]:
     return found
 
 
-def record_of(run: ResolvedRun, cycles: Sequence[JudgedCycle], now: datetime) -> CycleRecord:
+def record_of(
+    run: ResolvedRun, cycles: Sequence[JudgedCycle], comparison: Comparison, now: datetime
+) -> CycleRecord:
     """Return what a verdict page says of its cycle, as far as that can be read.
 
     Args:
         run: The cycle that is judged.
         cycles: What it has pinned of earlier cycles.
+        comparison: What was found.
         now: When judging began.
     """
     costs = _costs_at(run.run_id, run.run_uri)
@@ -68,8 +72,17 @@ def record_of(run: ResolvedRun, cycles: Sequence[JudgedCycle], now: datetime) ->
         judged_at=now,
         costs=costs,
         earlier=costs_before(run, cycles),
+        is_void=is_void(run, comparison),
         index_href=FROM_A_PAGE,
     )
+
+
+def is_void(run: ResolvedRun, comparison: Comparison) -> bool:
+    """Return whether nothing follows from a cycle's comparison, whatever its numbers are."""
+    from validation.model_gate.void import void_reasons
+
+    config = run.config
+    return bool(void_reasons(comparison, config.model_gate, config.features.heads))
 
 
 def costs_before(run: ResolvedRun, cycles: Sequence[JudgedCycle]) -> tuple[CycleCosts, ...]:

@@ -16,7 +16,7 @@ from pipelines.contracts.errors import DataContractError, DataGateFailedError
 from pipelines.contracts.judged.cycle import CycleLine, CyclesFacts, ServingSpan
 from pipelines.contracts.judgement import Judgement, Promotion
 from pipelines.contracts.run_layout import StageFailure, StageRecord
-from pipelines.cycle_index.costs import costs_of, records_of
+from pipelines.cycle_index.costs import costs_of, is_void, records_of
 from pipelines.plain_text import one_line
 from pipelines.registry.history import History, load
 from pipelines.settings import Settings
@@ -107,8 +107,6 @@ def _judged(
     failure: StageFailure | None,
     settings: Settings,
 ) -> dict[str, Any]:
-    from validation.model_gate.void import void_reasons
-
     judgement = Judgement.model_validate(records["compare_with_champion"].artifact)
     outcome = kept_outcome(run, judgement, settings)
     page = judgement.report_uri.removeprefix(f"{workspace_uri.rstrip('/')}/")
@@ -118,9 +116,7 @@ def _judged(
         "happened": outcome.title,
         "metric": outcome.metric,
         "change": outcome.change,
-        "is_void": bool(
-            void_reasons(judgement.comparison, run.config.model_gate, run.config.features.heads)
-        ),
+        "is_void": is_void(run, judgement.comparison),
         "links": (("Verdict page", page), *links_of(run, settings)[:1]),
     }
     if failure is not None:

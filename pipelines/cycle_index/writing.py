@@ -51,13 +51,14 @@ def keeping_index(stage: str, workspace_uri: str, registered_model: str) -> Iter
     except LostRaceError:
         raise  # The other attempt writes it.
     except Exception:
-        _refresh(workspace_uri, registered_model)
+        refresh_index(workspace_uri, registered_model)
         raise
     if stage in TELLING:
-        _refresh(workspace_uri, registered_model)
+        refresh_index(workspace_uri, registered_model)
 
 
-def _refresh(workspace_uri: str, registered_model: str) -> None:
+def refresh_index(workspace_uri: str, registered_model: str) -> None:
+    """Write the index anew; what keeps it from being written is told, and is no error."""
     try:
         write_index(workspace_uri, Settings(registered_model=registered_model))
     except Exception as error:  # The stage's own end is what people must learn of.

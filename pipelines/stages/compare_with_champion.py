@@ -93,7 +93,7 @@ def compare_with_champion(
         judgement = judgement.model_copy(update={"outcome": outcome})
         out_dir = scratch / "report"
         out_dir.mkdir()
-        write_page(run, judgement, out_dir, record_of(run, cycles, now))
+        write_page(run, judgement, out_dir, record_of(run, cycles, judgement.comparison, now))
         runs = log_sides(client, run, judgement, out_dir, named(snapshot))
         log_whole(client, run, judgement.comparison, snapshot, runs[1])
         storage.publish_folder(out_dir, output_uri)

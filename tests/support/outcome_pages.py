@@ -22,20 +22,28 @@ from pipelines.contracts.judgement import (
     MetricComparison,
     OperatingPoint,
     ReliabilityBin,
+    SelfTest,
 )
 from pipelines.contracts.run_layout import StageUsage
+from pipelines.cycle_index.costs import is_void
+from pipelines.recipes import smoke
 from pipelines.settings import Settings
 from support.holdouts import (
     AGAINST_CHAMPION,
     AGAINST_POPULARITY,
+    HEADS,
     champion_with,
     judged,
     noisy_scores,
     planted_rows,
     popularity_scores,
 )
-from support.judgements import CHAMPION, make_judgement
+from support.judgements import BEATEN, CHAMPION, SERVING, make_judgement
 from support.runs import make_run
+from training.bundle.score_split import SplitScores
+from training.data.example_rows import ExampleRows
+from validation.model_gate.comparison import ComparedModels, compare
+from validation.model_gate.verdict import decide
 from validation.report.verdict_page import write_report
 
 OUTCOMES = ("promote", "tie", "reject", "inconclusive", "first_cycle", "void")
@@ -93,6 +101,27 @@ def _config(**more: object) -> ModelGateConfig:
     )
 
 
+def _ruled(
+    rows: ExampleRows,
+    sides: tuple[SplitScores, SplitScores],
+    models: ComparedModels,
+    config: ModelGateConfig,
+) -> Judgement:
+    """Compare and rule by the gate's own rules, with a self-test that was run elsewhere."""
+    comparison = compare(rows, *sides, models, HEADS, config)
+    passed = SelfTest(findings=("The worst possible ranking: REJECT (-100.0% to -100.0%).",))
+    verdict = decide(comparison, passed, SERVING, config, HEADS, baselines=BEATEN)
+    return Judgement(
+        comparison=comparison,
+        self_test=passed,
+        serving=SERVING,
+        verdict=verdict,
+        report_uri="",
+        challenger_mlflow_run_id="",
+        baseline_mlflow_run_id="",
+    )
+
+
 @cache
 def judgement_of(outcome: str) -> Judgement:
     """Judge two planted sides so that the gate itself comes to an outcome."""
@@ -108,7 +137,9 @@ def judgement_of(outcome: str) -> Judgement:
         models, sides = AGAINST_POPULARITY, (good, popularity_scores(rows))
     if outcome == "void":
         models = replace(models, champion=champion_with(models.challenger.bundle_digest))
-    found = judged(rows, *sides, models, config)
+    found = _ruled(rows, sides, models, config)
+    if outcome == "promote":
+        found = judged(rows, *sides, models, config)
     curve = () if outcome == "first_cycle" else CURVE
     return found.model_copy(update={"operating_curve": curve, "report_uri": "file:///w/p.html"})
 
@@ -167,7 +198,8 @@ def write_page_of(judgement: Judgement, folder: Path, record: CycleRecord = RECO
     """Write the page that the pipeline would of a judgement."""
     folder.mkdir(parents=True, exist_ok=True)
     champion: ModelRef | None = None if judgement.comparison.is_first_cycle else CHAMPION
-    run = make_run(folder, champion=champion, run_id="2017-03-02--ab12cd34")
+    config = smoke().model_copy(update={"model_gate": _config()})
+    run = make_run(folder, config, champion=champion, run_id="2017-03-02--ab12cd34")
     outcome = outcome_of(run, judgement, None, Settings())
     said = {
         "run_id": run.run_id,
@@ -176,6 +208,7 @@ def write_page_of(judgement: Judgement, folder: Path, record: CycleRecord = RECO
         "code_version": "1a2b3c4",
         "margin": "0.01",
     }
+    record = record.model_copy(update={"is_void": is_void(run, judgement.comparison)})
     return write_report(judgement, outcome, folder, said, record)
 
 

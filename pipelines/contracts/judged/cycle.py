@@ -50,6 +50,7 @@ class CycleRecord(Frozen):
     earlier: tuple[CycleCosts, ...] = Field(
         default=(), description="Of the last judged cycles, the newest first."
     )
+    is_void: bool = Field(default=False, description="The comparison counts for nothing.")
     index_href: str = Field(default="", description="Index of all cycles, from the page; ''.")
 
 

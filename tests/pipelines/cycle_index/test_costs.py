@@ -10,9 +10,11 @@ from pipelines.contracts.run_layout import manifest_uri
 from pipelines.contracts.time import Window
 from pipelines.cycle_index.costs import NUM_EARLIER, record_of
 from pipelines.registry.evidence import JudgedCycle
+from support.judgements import make_judgement
 from support.runs import make_run, save_artifact, save_run
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+FOUND = make_judgement(Decision.REJECT).comparison
 
 
 def judged_before(run: ResolvedRun, fortnights: int, recipe: str = "") -> JudgedCycle:
@@ -43,8 +45,9 @@ def test_the_last_cycles_of_the_same_recipe_are_compared_with(tmp_path: Path) ->
     cycles = [judged_before(run, number) for number in range(1, NUM_EARLIER + 3)]
     cycles.append(judged_before(run, 20, recipe="another"))
     cycles.append(cycles[0].model_copy(update={"judged_at": NOW + timedelta(days=1)}))  # again
-    record = record_of(run, cycles, NOW)
+    record = record_of(run, cycles, FOUND, NOW)
     assert (record.began_at, record.judged_at) == (run.as_of, NOW)
+    assert record.is_void  # of hand-made facts nobody knows the baseline's holdout
     assert [each.stage for each in record.costs.stages] == ["resolve_run"]
     newest = [f"{run.as_of - timedelta(days=14 * n):%Y-%m-%d}--before" for n in range(1, 6)]
     assert [each.run_id for each in record.earlier] == newest
@@ -57,12 +60,12 @@ def test_a_cycle_whose_manifests_are_gone_or_damaged_is_left_out(tmp_path: Path)
     for stage in ("resolve_run", "build_snapshot"):
         storage.remove(manifest_uri(gone.run_uri, stage))
     storage.write_bytes(manifest_uri(damaged.run_uri, "resolve_run"), b"{")
-    record = record_of(run, [gone, damaged, sound], NOW)
+    record = record_of(run, [gone, damaged, sound], FOUND, NOW)
     assert [each.run_id for each in record.earlier] == [sound.run_id]
 
 
 def test_a_run_without_readable_manifests_still_has_a_record(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     storage.write_bytes(manifest_uri(run.run_uri, "resolve_run"), b"{")
-    record = record_of(run, [], NOW)
+    record = record_of(run, [], FOUND, NOW)
     assert (record.began_at, record.costs.stages, record.earlier) == (None, (), ())

@@ -56,6 +56,7 @@ def test_a_verdict_reads_well_at_both_widths(
     # What a reader on call needs stands above the fold: decision, what serves, number, next step.
     on_call = bottoms_px(page, ".word", ".serves", ".title", ".why", ".next")
     assert on_call == sorted(on_call) and on_call[-1] <= height
+    assert page.locator(".is-void").count() == (name == "void")
     for scrolls, says_so, has_key in browser.scrollers(page):
         assert scrolls == says_so == (size == PHONE) and has_key
     assert pages[name].stat().st_size <= 100_000
