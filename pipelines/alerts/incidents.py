@@ -21,6 +21,7 @@ from pipelines.contracts.base import Frozen, digest_of
 from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.judged.alert import Alert, AlertReceipt, Cycle
 from pipelines.places.conditional import Revision
+from pipelines.plain_text import one_line
 from pipelines.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,14 @@ class Incident(Frozen):
     last_at: AwareDatetime
     told_at: AwareDatetime = Field(description="When people were told last.")
     num_times: int = Field(ge=1, description="How often it was met.")
+
+    @property
+    def sentence(self) -> str:
+        """Return since when, how often and what, on one line."""
+        often = "once"
+        if self.num_times > 1:
+            often = f"{self.num_times} times, last at {self.last_at:%Y-%m-%d %H:%M} UTC"
+        return f"Since {self.first_at:%Y-%m-%d %H:%M} UTC, {often}: {one_line(self.title)}"
 
 
 class Untold(Frozen):
@@ -173,6 +182,15 @@ class Ledger:
     def _write(self, incidents: tuple[Incident, ...], untold: tuple[Untold, ...]) -> None:
         self.record = IncidentRecord(open=incidents, untold=untold)
         self._seen = storage.write_over(self._uri, self.record, self._seen)
+
+
+def read_open(settings: Settings) -> tuple[Incident, ...]:
+    """Return what has broken cycles and has not been seen mended, the oldest first.
+
+    Raises:
+        HomefeedError: the record is damaged or cannot be read.
+    """
+    return tuple(sorted(Ledger(settings).record.open, key=lambda incident: incident.first_at))
 
 
 def record_uri(settings: Settings) -> str:

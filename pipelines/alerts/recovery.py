@@ -88,7 +88,7 @@ def compose_recovered(mended: tuple[Incident, ...], run: ResolvedRun, settings: 
         serves=f"{serving.label} serves; {what_was_promoted(promotion)}."
         if serving
         else "There is no champion yet.",
-        happened="\n".join(map(_what_had_broken, mended)),
+        happened="\n".join(incident.sentence for incident in mended),
         certainty="Certain: every stage of this cycle has ended.",
         done="\n".join(dict.fromkeys(_what_mended(each, run) for each in mended)),
         next_step=after_recovery(run),
@@ -98,14 +98,6 @@ def compose_recovered(mended: tuple[Incident, ...], run: ResolvedRun, settings: 
         cycle=cycle_of(run.to_request()),
         mended_cycles=tuple(dict.fromkeys(cycle for each in mended for cycle in each.cycles)),
     )
-
-
-def _what_had_broken(incident: Incident) -> str:
-    since = f"{incident.first_at:%Y-%m-%d %H:%M} UTC"
-    often = "once"
-    if incident.num_times > 1:
-        often = f"{incident.num_times} times, last at {incident.last_at:%Y-%m-%d %H:%M} UTC"
-    return f"Since {since}, {often}: {one_line(incident.title)}"
 
 
 def _what_mended(incident: Incident, run: ResolvedRun) -> str:

@@ -64,6 +64,9 @@ class Status(Frozen):
     num_cycles: int = Field(ge=0, description="All that the workspace holds.")
     alerts: tuple[OutboxAlert, ...] = Field(description="The newest, newest first.")
     num_alerts: int = Field(ge=0, description="All that the outbox holds.")
+    broken: tuple[str, ...] = Field(
+        description="What has broken cycles and is not seen mended, the oldest first."
+    )
     next_due: AwareDatetime | None = Field(description="Next date of the schedule.")
     period_days: float | None = Field(description="Days between two dates of the schedule.")
     addresses: tuple[tuple[str, str], ...] = Field(description="(label, address) pairs.")

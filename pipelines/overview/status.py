@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from pipelines import storage
+from pipelines.alerts.incidents import read_open
 from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.errors import HomefeedError
 from pipelines.orchestration.grid import grid_of
@@ -53,6 +54,7 @@ def read_status(
     names: list[str] = []
     cycles: tuple[Cycle, ...] = ()
     alerts: tuple[OutboxAlert, ...] = ()
+    broken: tuple[str, ...] = ()
     num_alerts = 0
     has_workspace = next_due = period_days = None
     with reading.part():
@@ -60,6 +62,7 @@ def read_status(
         cycles = newest_cycles(workspace_uri, names, settings, num)
         alerts, num_alerts = newest_alerts(workspace_uri, settings, num)
         has_workspace = bool(names) or storage.exists(workspace_uri)
+        broken = tuple(incident.sentence for incident in read_open(settings))
     with reading.part():
         grid = grid_of(settings)
         next_due, period_days = grid.at_or_after(now), settings.cadence_days
@@ -73,6 +76,7 @@ def read_status(
         num_cycles=len(names),
         alerts=alerts,
         num_alerts=num_alerts,
+        broken=broken,
         next_due=next_due,
         period_days=period_days,
         addresses=addresses_of(settings),

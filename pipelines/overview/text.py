@@ -21,6 +21,9 @@ def lines_of(status: Status) -> Iterator[str]:
         yield f"cycles: the newest {len(status.cycles)} of {status.num_cycles}, newest first"
     for cycle in status.cycles:
         yield from _cycle_lines(cycle)
+    if status.broken:
+        yield f"broken, and not mended by a cycle that has ended: {len(status.broken)}"
+    yield from (f"  {sentence}" for sentence in status.broken)
     if status.alerts:
         yield f"alerts: the newest {len(status.alerts)} of {status.num_alerts} in the outbox"
     for alert in status.alerts:

@@ -8,8 +8,11 @@ import pytest
 
 from pipelines import storage
 from pipelines.alerts.compose import compose_failure
+from pipelines.alerts.incidents import tell
 from pipelines.alerts.outcomes import kept_outcome
-from pipelines.alerts.transports import AlertDeliveryError, deliver
+from pipelines.alerts.recovery import tell_recovered
+from pipelines.alerts.sending import AlertDeliveryError
+from pipelines.alerts.transports import deliver
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.errors import ConfigurationError, TrackingUnavailableError
 from pipelines.contracts.judgement import Decision, Promotion
@@ -174,6 +177,22 @@ def test_an_alert_that_was_only_counted_lacks_no_transport(
     deliver(alert, there, is_counted=True)
     [found] = look(there)[0].alerts
     assert (found.title, found.not_delivered_to) == (alert.title, ())
+
+
+def test_what_is_broken_stands_there_until_a_cycle_has_mended_it(
+    settings: Settings, tmp_path: Path
+) -> None:
+    run = save_run(make_run(tmp_path))
+    failure = failure_of(run, "check_snapshot")
+    tell(compose_failure(failure, run, settings, failure.stage), settings)
+    status, _, lines = look(settings)
+    [sentence] = status.broken
+    title = f"Homefeed retrain {run.as_of:%Y-%m-%d}: the data gate refused the snapshot"
+    assert sentence.endswith(f" UTC, once: {title}")
+    assert f"  {sentence}" in lines
+    save_verdict(run)
+    tell_recovered(run.run_uri, settings)
+    assert look(settings)[0].broken == ()
 
 
 def test_a_bad_schedule_hides_nothing_else(settings: Settings, tmp_path: Path) -> None:
