@@ -16,9 +16,11 @@ from airflow.models.dag import DagModel
 from airflow.models.dagbag import DBDagBag
 from airflow.models.dagbundle import DagBundleModel
 from airflow.models.dagrun import DagRun
+from airflow.models.hitl import HITLDetail
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.sdk import DAG
+from airflow.sdk.serde import deserialize
 from airflow.serialization.serialized_objects import LazyDeserializedDAG
 from airflow.utils.db import initdb
 from airflow.utils.session import create_session
@@ -191,6 +193,26 @@ def test_the_note_of_a_run_says_what_became_of_it(cycle):
     note = cycle.end_run({}, broken="train_challenger", note=note)
     assert note.startswith("Mine.\n\n**BROKEN**: train_challenger left no reason")
     assert note.count("BROKEN") == 1
+
+
+def test_a_question_that_nobody_answers_in_time_is_closed_by_the_scheduler(cycle):
+    asking = cycle.dag.get_task("approve_promotion")
+    question = select(TaskInstance).where(
+        TaskInstance.dag_id == DAG_ID, TaskInstance.task_id == asking.task_id
+    )
+    late = datetime.now(UTC) - timedelta(seconds=1)
+    with create_session() as session:
+        ti = session.scalars(question.order_by(TaskInstance.run_id.desc())).first()
+        ti.state, ti.next_method, ti.trigger_timeout = "awaiting_input", "execute_complete", late
+        put = {"options": asking.options, "defaults": asking.defaults, "subject": asking.subject}
+        session.add(HITLDetail(ti_id=ti.id, params={}, **put))
+        key = ti.id
+    SchedulerJobRunner(Job(), executors=[]).check_awaiting_input_timeouts()
+    with create_session() as session:
+        ti = session.get(TaskInstance, key)
+        assert (ti.state, ti.next_method) == ("scheduled", "execute_complete")
+        event = deserialize(ti.next_kwargs)["event"]
+    assert event["chosen_options"] == ["Reject"] and event["responded_by_user"] is None
 
 
 @pytest.mark.parametrize("left", [None, 5, [1, 2], {"no": "list"}])
