@@ -6,8 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from pipelines.cli.look.printing import say_result
+from pipelines.cli.look.printing import Commands, complain_as_json, say_result, say_value
+from pipelines.cli.say import say
+from pipelines.contracts.errors import DataContractError
 
 
 @dataclass(frozen=True)
@@ -37,3 +40,44 @@ def test_json_knows_no_nan_and_steers_no_terminal(capsys: pytest.CaptureFixture)
 def test_a_line_that_belongs_to_another_stays_indented(capsys: pytest.CaptureFixture) -> None:
     say_result(FOUND, False, lambda: ["a title", "  of\nit"])
     assert capsys.readouterr().out == "a title\n  of it\n"
+
+
+def group() -> Commands:
+    made = Commands()
+
+    @made.command()
+    def count(number: int) -> dict[str, int]:
+        """Count."""
+        say(f"counting to {number}")
+        if number < 0:
+            say_value({"number": number})
+            raise DataContractError("below 0")
+        return {"number": number}
+
+    @made.command(lasts=True)
+    def last() -> None:
+        """Last."""
+
+    return made
+
+
+def test_a_command_says_its_lines_or_prints_what_it_returns() -> None:
+    runner = CliRunner()
+    assert runner.invoke(group(), ["count", "3"]).stdout == "counting to 3\n"
+    assert json.loads(runner.invoke(group(), ["count", "3", "--json"]).stdout) == {"number": 3}
+    assert runner.invoke(group(), ["count", "4"]).stdout == "counting to 4\n"  # nothing is left on
+    assert runner.invoke(group(), ["last", "--json"]).exit_code == 2
+
+
+def test_what_was_found_before_an_error_is_printed() -> None:
+    done = CliRunner().invoke(group(), ["count", "--json", "--", "-1"])
+    assert json.loads(done.stdout) == {"number": -1}
+    assert isinstance(done.exception, DataContractError)
+
+
+def test_an_error_is_json_on_standard_error(capsys: pytest.CaptureFixture) -> None:
+    complain_as_json(DataContractError("\x1b[31mred"))
+    said = capsys.readouterr()
+    assert said.out == "" and "\x1b" not in said.err
+    error = {"class": "DataContractError", "message": "\x1b[31mred", "exit_code": 65}
+    assert json.loads(said.err) == {"error": error}

@@ -1,5 +1,6 @@
 """What is shown of a request is what the whole snapshot holds of it."""
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -82,6 +83,12 @@ def test_a_request_is_told_with_labels_actions_user_and_numbers(log: str) -> Non
     assert "repin on pin 10, 3.0 d before, at 2017-01-15 00:00:00, known at 2017-01-15" in output
     assert "position 0: pin 10, got repin; pin_popularity" in output
     assert "position 1: pin 30, got nothing" in output
+    read = json.loads(said(log, "--request", "C", "--recipe", "smoke", "--json").stdout)
+    assert (read["user"], read["split"]) == ("1", "holdout")
+    did = [(each["action_type"], each["pin"]) for each in read["actions"]]
+    assert ("repin", "10") in did and len(did) == output.count(" on pin ")
+    assert [each["got"] for each in read["candidates"]] == [["repin"], []]
+    assert "pin_popularity" in " ".join(read["candidates"][0]["numbers"])
 
 
 def test_a_user_is_shown_by_the_newest_request(log: str) -> None:
