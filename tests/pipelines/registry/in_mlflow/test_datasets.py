@@ -5,14 +5,17 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from pipelines import storage
+from pipelines.contracts import mlflow_errors
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.run_layout import listing_uri
 from pipelines.contracts.time import Window
 from pipelines.event_log.listing import ListedFile, Listing
 from pipelines.registry import tracking
 from pipelines.registry.in_mlflow.datasets import log_datasets, named
+from pipelines.registry.patient import patient
 from support.runs import PLANTED_AS_OF, make_run
 
 
@@ -62,3 +65,19 @@ def test_snapshot_and_event_log_are_inputs_once(tmp_path: Path, tracking_uri: st
     assert log.source_type == "homefeed_event_log" and json.loads(log.profile)["num_rows"] == 5
     [tag] = found["event log"].tags
     assert (tag.key, tag.value) == ("mlflow.data.context", "training")
+
+
+def test_a_lost_answer_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Losing:
+        tracking_uri = "http://127.0.0.1:9"
+        num_asked = 0
+
+        def log_inputs(self, run_id: str, datasets: list) -> None:
+            self.num_asked += 1
+            if self.num_asked == 1:
+                raise MlflowException("the connection was refused")
+
+    monkeypatch.setattr(mlflow_errors, "WAITS_S", (0.0, 0.0))
+    client = Losing()
+    log_datasets(patient(client), make_run(tmp_path), "0" * 32, snapshot_of(), "training")
+    assert client.num_asked == 2
