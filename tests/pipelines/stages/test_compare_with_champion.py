@@ -180,7 +180,8 @@ def test_every_place_tells_the_outcome_word_for_word(
     found = client.get_run(challenger.model.mlflow_run_id).data.tags
     described = re.sub(r"\\(.)", r"\1", found["mlflow.note.content"])
     rejected = Verdict(decision=Decision.REJECT, promoted=Promoted.NONE, reasons=outcome.reasons)
-    message = compose_verdict(outcome, judged.model_copy(update={"verdict": rejected}), run)
+    otherwise = judged.model_copy(update={"verdict": rejected})
+    message = compose_verdict(outcome, otherwise, run, Settings())
     cycle = find_run(run.workspace_uri, run.trigger)
     assert message is not None and cycle is not None
     alert, lines = render(message).text, "\n".join(describe(cycle))
