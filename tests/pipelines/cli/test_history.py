@@ -163,6 +163,9 @@ def test_a_rollback_that_is_given_twice_says_that_it_is_done(run: ResolvedRun) -
     read = json.loads(homefeed("rollback", "--from-version", "2", "--json").stdout)
     assert (read["is_made_now"], read["move"]["model"]["version"]) == (False, "1")
     assert "taken back already at 2026-03-09T00:00:00Z" in shown.output
+    # The index of all cycles tells who serves after a move by hand too.
+    index = storage.read_bytes(storage.join(run.workspace_uri, "cycles.html")).decode()
+    assert f'<p class="word">{run.registered_model} v1</p>' in index
     assert f"champion: {run.registered_model} v1" in shown.output
 
 

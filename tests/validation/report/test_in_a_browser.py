@@ -1,4 +1,4 @@
-"""Verdict page and index in a headless Chromium, at the widths of a desk and of a phone."""
+"""Verdict page, index and Data Docs in a headless Chromium, as wide as a desk and as a phone."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 
+from pipelines.contracts.artifacts import ExpectationOutcome, Severity
 from support import browser
 from support.browser import MIN_TEXT_PX, PHONE, WIDE, bottoms_px, show
 from support.cycle_pages import make_facts
@@ -19,6 +20,7 @@ from support.outcome_pages import (
     write_page_of,
 )
 from validation.report.cycles_page import render_cycles
+from validation.report.data_docs import Subject, finish_data_docs
 
 pytestmark = [
     pytest.mark.browser,
@@ -130,3 +132,32 @@ def test_the_index_reads_well_at_both_widths_and_on_paper(
         page.emulate_media(media="print")
         assert browser.outside(page) == []
         page.emulate_media(media="screen")
+
+
+def test_the_data_docs_of_a_refused_snapshot_read_well_at_both_widths(
+    views: dict[tuple[int, int], Page], tmp_path: Path
+) -> None:
+    docs = tmp_path / "data_docs"
+    (docs / "validations" / "examples").mkdir(parents=True)
+    (docs / "validations" / "examples" / "found.html").write_text("<head></head>", "utf-8")
+    refused = ExpectationOutcome(
+        name="label_rate_of_save",
+        description=f"Saves per impression stay within 30 % of the last accepted snapshot. {LONG}",
+        severity=Severity.CRITICAL,
+        is_met=False,
+        observed="-67 %",
+        expected=f"within 30 % {MARKUP}",
+        partitions=tuple(f"2017-03-0{day}" for day in range(1, 10)),
+    )
+    warned = refused.model_copy(update={"severity": Severity.WARNING})
+    met = refused.model_copy(update={"is_met": True})
+    subject = Subject("snapshot of 2017-03-02", "it may not be trained on", (("Rows", "9"),), "So.")
+    path = finish_data_docs(docs, subject, (refused, warned, met))
+    for (width, height), page in views.items():
+        show(page, path)
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert browser.outside(page) == []
+        assert bottoms_px(page, ".word")[0] <= height
+        for scrolls, says_so, has_key in browser.scrollers(page):
+            assert scrolls == says_so == (width == PHONE[0]) and has_key
+        assert browser.axe_findings(page) == []
