@@ -173,7 +173,12 @@ def compose_verdict(
     A challenger that is to be promoted asks for none, unless a loss is certain, if smaller than the
     margin: against the champion, or of its recipe against the fresh anchor.
     """
-    losses = judgement.certain_losses
+    # Nothing follows from a comparison whose change the outcome does not tell.
+    losses = [
+        each
+        for each in judgement.certain_losses
+        if each is not judgement.comparison or outcome.change is not None
+    ]
     if judgement.verdict.promoted is Promoted.CHALLENGER and not losses:
         return None
     is_regression = losses or judgement.verdict.decision is Decision.REJECT

@@ -21,6 +21,9 @@ from pipelines.contracts.judgement import (
 from pipelines.plain_text import one_line
 from pipelines.settings import Settings
 
+_NOT_PROMOTED = "was not promoted: it is not known to be good enough"
+_VOID = "the comparison is void and its numbers count for nothing"
+
 
 def outcome_of(
     run: ResolvedRun,
@@ -28,6 +31,7 @@ def outcome_of(
     report: DataReport | None,
     settings: Settings,
     in_mlflow: Links = (),
+    is_void: bool = False,
 ) -> Outcome:
     """Return what people are told about a cycle.
 
@@ -37,25 +41,27 @@ def outcome_of(
         report: What the data gate found; None where that is not known.
         settings: Addresses for the links.
         in_mlflow: Where MLflow shows the comparison.
+        is_void: Whether nothing follows from the comparison, whatever its numbers are.
     """
     comparison, verdict = judgement.comparison, judgement.verdict
     row = comparison.target
-    change = row.relative_change if row is not None else None
+    change = row.relative_change if row is not None and not is_void else None
     reasons = tuple(map(one_line, verdict.reasons))
     outcome = Outcome(
         decision=verdict.decision.value,
         title=(
-            f"{comparison.challenger_model.label} {finding_of(run, judgement)}, "
-            f"{_short(comparison, change)}"
+            f"{comparison.challenger_model.label} "
+            f"{_NOT_PROMOTED if is_void else finding_of(run, judgement)}, "
+            f"{_VOID if is_void else _short(comparison, change)}"
         ),
         serves=_will_serve(run, judgement),
         metric=comparison.target_metric,
         direction=direction_of(change),
         change=change,
-        number=_number(comparison),
+        number=f"{_VOID[0].upper()}{_VOID[1:]}." if is_void else _number(comparison),
         why=reasons[0],
         reasons=reasons,
-        most_hurt=_most_hurt(comparison),
+        most_hurt="" if is_void else _most_hurt(comparison),
         warnings=tuple(map(_warning, report.warnings)) if report else (),
         done=_done(run, judgement),
         next_step=after_verdict(run, judgement),
@@ -105,7 +111,7 @@ def finding_of(run: ResolvedRun, judgement: Judgement) -> str:
             f"is worse {'and is promoted, within the margin' if is_promoted else 'and stays out'}"
         )
     if not is_promoted:
-        return "was not promoted: it is not known to be good enough"
+        return _NOT_PROMOTED
     return "is promoted"
 
 

@@ -28,6 +28,8 @@ def roll_back(params: Mapping[str, Any], dag_run: Any, events: Any, champion: As
         AirflowSkipException: the champion was taken back before this run began.
         HomefeedError: as `by_hand.rollback` does.
     """
+    from pipelines import storage
+    from pipelines.cycle_index.writing import refresh_index
     from pipelines.registry import by_hand, tracking
     from pipelines.settings import Settings
 
@@ -46,6 +48,7 @@ def roll_back(params: Mapping[str, Any], dag_run: Any, events: Any, champion: As
             f"nothing was moved: {said} since {entry.moved_at:%Y-%m-%d %H:%M} UTC "
             f"({entry.reason}); to go back further name a version"
         )
+    refresh_index(storage.to_uri(settings.workspace_location), settings.registered_model)
     events.add(champion, extra={"version": entry.model.version, "reason": entry.reason})
     log.info("%s: %s", said, entry.reason)
     return said

@@ -89,11 +89,12 @@ def compare_with_champion(
         }
         judgement = judgement.model_copy(update=said)
         places = _places_in_mlflow(client, run, judgement.comparison)
-        outcome = outcome_of(run, judgement, report, settings, places)
+        record = record_of(run, cycles, judgement.comparison, now)
+        outcome = outcome_of(run, judgement, report, settings, places, record.is_void)
         judgement = judgement.model_copy(update={"outcome": outcome})
         out_dir = scratch / "report"
         out_dir.mkdir()
-        write_page(run, judgement, out_dir, record_of(run, cycles, judgement.comparison, now))
+        write_page(run, judgement, out_dir, record)
         runs = log_sides(client, run, judgement, out_dir, named(snapshot))
         log_whole(client, run, judgement.comparison, snapshot, runs[1])
         storage.publish_folder(out_dir, output_uri)

@@ -18,7 +18,7 @@ def with_runbook(text: str | None, settings: Settings) -> str:
         text: The DAG file's docstring.
         settings: The runbook's address, where this deployment has one.
     """
-    page = str(getattr(settings, "runbook_url", ""))
+    page = settings.runbook_url
     if not page.startswith(("http://", "https://")):
         return text or ""
     return (text or "").replace(RUNBOOK, f"[docs/runbook.md](<{page}>)")

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.alerts.compose import compose_verdict
 from pipelines.alerts.outcomes import direction_of, outcome_of
 from pipelines.alerts.rendering import to_markdown
 from pipelines.contracts.artifacts import ResolvedRun
+from pipelines.contracts.judged.alert import AlertKind
 from pipelines.contracts.judged.outcome import Outcome
 from pipelines.contracts.judgement import Decision, Interval, Judgement, MetricComparison, Promoted
 from pipelines.settings import Settings
@@ -55,6 +57,19 @@ def test_the_title_has_number_and_direction(run: ResolvedRun) -> None:
         "test_ranker v4 was not promoted: it is not known to be good enough, "
         "repin_volume_at_3 cannot tell: -6.25 % (95 %: -23.00 to +0.40 %)"
     )
+
+
+def test_the_numbers_of_a_void_comparison_are_not_told(run: ResolvedRun) -> None:
+    judgement = make_judgement(Decision.INCONCLUSIVE, "One model on both sides.", high=-0.01)
+    outcome = outcome_of(run, judgement, None, Settings(), is_void=True)
+    assert outcome.title == (
+        "test_ranker v4 was not promoted: it is not known to be good enough, "
+        "the comparison is void and its numbers count for nothing"
+    )
+    assert "6.25" not in f"{outcome.title}{outcome.number}{outcome.most_hurt}"
+    assert outcome.change is None and outcome.direction == "not compared"
+    alert = compose_verdict(outcome, judgement, run, Settings())
+    assert alert is not None and alert.kind is AlertKind.INCONCLUSIVE
 
 
 def test_a_metric_that_was_not_compared_is_told_as_such(run: ResolvedRun) -> None:

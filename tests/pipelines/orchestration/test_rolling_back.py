@@ -9,6 +9,7 @@ import pytest
 from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowSkipException
 
+from pipelines import storage
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.orchestration.rolling_back import roll_back
@@ -63,6 +64,8 @@ def test_it_moves_once_and_a_retry_tells_the_asset_again(
     assert said == f"{first.label} serves, in place of {second.label}"
     found = registry.read_champion(tracking.connect(tracking_uri), run.registered_model)
     assert found == first
+    index = storage.read_bytes(f"{run.workspace_uri}/cycles.html").decode()
+    assert f">{first.label}</p>" in index, "the index of all cycles says who serves"
     # As after a kill between the move and the end of the task.
     roll_back(form(), begun, events, CHAMPION)
     assert events == [{"version": first.version, "reason": "hides rose"}] * 2
