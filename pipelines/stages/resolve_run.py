@@ -8,7 +8,6 @@ was resolved first for the same request.
 from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun, RunRequest
 from pipelines.contracts.code_identity import code_digest, code_version
-from pipelines.preconditions.cycle import Asked, require_all
 from pipelines.recipes import make_recipe
 from pipelines.registry import evidence
 from pipelines.registry.accepted import last_refused, newest_accepted
@@ -35,6 +34,9 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         BucketMissingError: the event log's bucket is not there.
         TrackingUnavailableError: MLflow does not answer.
     """
+    # Every stage and most commands import this module, and what looks at a log imports pandas.
+    from pipelines.preconditions.cycle import Asked, require_all
+
     config = make_recipe(request.recipe)
     asked = Asked(request, config, settings)
     require_all(asked)

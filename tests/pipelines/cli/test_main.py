@@ -106,3 +106,10 @@ def test_a_world_is_ingested_where_it_is_said_to_be(tmp_path: Path) -> None:
     pins = pq.read_table(tmp_path / "b" / "pins", columns=["embedding_version", "created_at"])
     assert set(pins["embedding_version"].to_pylist()) == {"pinsage-1"}
     assert len(set(pins["created_at"].to_pylist())) > 400
+
+
+def test_a_command_begins_without_the_libraries_that_only_some_need() -> None:
+    heavy = ("pandas", "torch", "mlflow", "great_expectations", "airflow", "pyarrow.dataset")
+    code = f"import sys, pipelines.cli.main; print([n for n in {heavy} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
