@@ -50,7 +50,7 @@ def waiting(run: ResolvedRun, judgement: Judgement) -> dict[str, object]:
 
 
 def compose_wanted(
-    run: ResolvedRun, outcome: Outcome, until: datetime, settings: Settings
+    run: ResolvedRun, outcome: Outcome, until: datetime, settings: Settings, num_times: int = 1
 ) -> Alert:
     """Return the alert that asks for an answer.
 
@@ -59,9 +59,16 @@ def compose_wanted(
         outcome: What became of it, with the promotion that waits.
         until: When the question is closed.
         settings: Addresses for the links.
+        num_times: How often it was asked by now. A repeated question has words of its own, because
+            the outbox sends the same words once.
     """
     page = f"{airflow_link(run.trigger, settings)}/tasks/{TASK}/required_actions"
     kind = AlertKind.APPROVAL_WANTED
+    repeated = (
+        f"Asked {num_times} times by now, because {TASK} began anew. Whoever has answered has to "
+        f"answer again."
+    )
+    again = (repeated,) if num_times > 1 else ()
     return Alert(
         kind=kind,
         run_id=run.run_id,
@@ -69,7 +76,7 @@ def compose_wanted(
         title=f"Homefeed retrain {run.as_of:%Y-%m-%d}: a promotion waits to be approved until "
         f"{until:%Y-%m-%d %H:%M} UTC",
         serves=outcome.serves,
-        happened="\n".join((outcome.title, *outcome.reasons, *outcome.warnings)),
+        happened="\n".join((*again, outcome.title, *outcome.reasons, *outcome.warnings)),
         certainty=outcome.number,
         done=outcome.done,
         next_step=outcome.next_step,

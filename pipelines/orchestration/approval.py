@@ -3,9 +3,9 @@
 Airflow's own operator asks: the task waits in the database, without a process, so that nothing
 which is killed meanwhile loses the question. Whatever comes of it is written into the run folder,
 where `promote_challenger` finds it. The task is green where the promotion was approved, and
-skipped where nobody had to approve or nobody did. Tested in
-tests/pipelines/orchestration/test_approval.py, and in a browser in
-tests/pipelines/local/test_real_browser.py.
+skipped where nobody had to approve or nobody did. Not for what people are shown
+(`pipelines.orchestration.questions`). Tested in tests/pipelines/orchestration/test_approval.py, and
+in a browser in tests/pipelines/local/test_real_browser.py.
 """
 
 import logging
@@ -14,8 +14,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput
 
+from pipelines.orchestration import questions
 from pipelines.orchestration.grid import TICK
 from pipelines.orchestration.shown.keys import NOTE_KEY
 from pipelines.settings import Settings
@@ -77,38 +78,52 @@ class PromotionApproval(HITLOperator):
 
         Raises:
             AirflowSkipException: nobody has to approve, or nobody has.
+            PromotionRefusedError: Airflow shows people the question about an earlier verdict.
             TaskAwaitingInput: the question is put; Airflow goes on with `execute_complete`.
         """
-        from pipelines.alerts.approvals import compose_wanted
-        from pipelines.alerts.outcomes import kept_outcome
-
         run, judgement = self._judged()
         if not judgement.waits_for_approval(run):
             raise AirflowSkipException("nobody has to approve anything in this cycle")
         known = _read(run)
-        if known is not None and known.by and known.ruling_digest == judgement.ruling_digest:
+        if known is not None and known.ruling_digest != judgement.ruling_digest:
+            known = None
+        if known is not None and known.by:
             return self._conclude(context, run, judgement, known)
         until, now = self._closes_at(context, run), utc_now()
         if until <= now:
-            return self._conclude(context, run, judgement, _answer(judgement, "no answer", "", now))
+            # A retry says the same as the attempt before, so that nobody is told twice.
+            closed = known or _answer(judgement, "no answer", "", now)
+            return self._conclude(context, run, judgement, closed)
+        self._ask(context, run, judgement, until)
+        raise TaskAwaitingInput(method_name="execute_complete", timeout=until - now)
+
+    def _ask(
+        self, context: Any, run: "ResolvedRun", judgement: "Judgement", until: datetime
+    ) -> None:
+        """Put the question and tell people of it, once Airflow is seen to show it."""
+        from pipelines.alerts.approvals import compose_wanted
+        from pipelines.alerts.outcomes import kept_outcome
+
         outcome = kept_outcome(run, judgement, Settings())
         asked = run.config.promotion.approval
         assert asked is not None, "somebody is asked"
         self.subject = f"{outcome.title}. May it serve?"
-        self.body = _body(outcome, until)
+        self.body = questions.body_of(outcome, judgement, until)
         self.assigned_users = [{"id": name, "name": name} for name in asked.by] or None
-        self.response_timeout = until - now
-        _tell(compose_wanted(run, outcome, until, Settings()))
-        return super().execute(context)
+        questions.require_shown(questions.put(self, context["ti"].id), run, judgement)
+        question = questions.keep_question(run, judgement, until)
+        _tell(compose_wanted(run, outcome, until, Settings(), question.num_times))
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
         """Write down what a person has answered, or that nobody did in time.
 
         Raises:
             AirflowSkipException: the promotion was rejected, or nobody answered.
+            PromotionRefusedError: the answer is about another verdict.
         """
         answered = super().execute_complete(context, event)
         run, judgement = self._judged()
+        questions.require_asked(run, judgement)
         person = answered["responded_by_user"]
         by = str(person["name"] or person["id"]) if person else ""
         is_approved = bool(person) and answered["chosen_options"] == [APPROVE]
@@ -182,15 +197,6 @@ def _answer(judgement: "Judgement", answer: Any, by: str, at: datetime) -> "Appr
         at=at,
         model=judgement.promoted_model.label,
         ruling_digest=judgement.ruling_digest,
-    )
-
-
-def _body(outcome: Any, until: datetime) -> str:
-    from pipelines.alerts.rendering import to_markdown
-
-    return (
-        f"Answer until {until:%Y-%m-%d %H:%M} UTC; without an answer the champion stays.\n\n"
-        f"{to_markdown(outcome)}"
     )
 
 

@@ -1,5 +1,6 @@
-"""A person's answer to whether a model may serve, and where a run keeps it.
+"""What a person is asked before a model may serve, the answer, and where a run keeps them.
 
+    <run>/promote_challenger/question.json    a Question, written when it is put
     <run>/promote_challenger/approval.json    an Approval, written when the question is closed
 
 Not for asking (`pipelines.orchestration.approval`), nor for what follows from an answer
@@ -16,6 +17,20 @@ from pipelines.contracts.base import Frozen
 def approval_uri(run_uri: str) -> str:
     """Return where a run keeps the answer."""
     return f"{run_uri.rstrip('/')}/promote_challenger/approval.json"
+
+
+def question_uri(run_uri: str) -> str:
+    """Return where a run keeps what was asked."""
+    return f"{run_uri.rstrip('/')}/promote_challenger/question.json"
+
+
+class Question(Frozen):
+    """What was asked: an answer is about this judgement, whatever the run holds by then."""
+
+    ruling_digest: str = Field(description="Of the judgement that people are shown.")
+    model: str = Field(description="Label of the model that is to serve.")
+    until: AwareDatetime = Field(description="When the question is closed.")
+    num_times: int = Field(ge=1, description="How often this judgement was asked about by now.")
 
 
 class Approval(Frozen):
