@@ -184,7 +184,7 @@ class PromotionApproval(HITLOperator):
 def _read(run: "ResolvedRun") -> "Approval | None":
     from pipelines.registry.promotion import read_approval
 
-    return read_approval(run)
+    return read_approval(run.run_uri)
 
 
 def _answer(judgement: "Judgement", answer: Any, by: str, at: datetime) -> "Approval":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipelines.contracts.judged.outcome import Outcome
     from pipelines.contracts.judgement import Judgement
 
-_REPAIR = "delete it and clear approve_promotion in Airflow, which asks anew"
+_REPAIR = "delete it and clear approve_promotion in Airflow, with what is after it: that asks anew"
 
 
 def body_of(outcome: "Outcome", judgement: "Judgement", until: datetime) -> str:

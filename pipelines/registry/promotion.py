@@ -86,10 +86,13 @@ def move_if_permitted(
     )
 
 
-def read_approval(run: ResolvedRun) -> Approval | None:
+def read_approval(run_uri: str) -> Approval | None:
     """Return what became of the question whether a cycle may promote; None: not asked, or open."""
-    uri = approval_uri(run.run_uri)
-    repair = "delete it and clear approve_promotion in Airflow, which asks anew"
+    uri = approval_uri(run_uri)
+    repair = (
+        "delete it and clear approve_promotion in Airflow, with what is after it: that asks anew, "
+        "and promotes what is approved"
+    )
     return storage.read_model(uri, Approval, repair) if storage.exists(uri) else None
 
 
@@ -101,15 +104,15 @@ def _approval_for(run: ResolvedRun, judgement: Judgement) -> Approval | None:
     """
     if not judgement.waits_for_approval(run):
         return None
-    found = read_approval(run)
+    found = read_approval(run.run_uri)
     if found is not None and found.ruling_digest == judgement.ruling_digest:
         return found
     about = "none is on record" if found is None else "the one on record is about another verdict"
     raise PromotionRefusedError(
         f"the recipe lets nothing be promoted that no person has approved (promotion.approval), "
         f"and {about}; expected the answer that Airflow's task approve_promotion asks for; run "
-        f"the cycle in Airflow or clear that task there, or overrule it with "
-        f"`homefeed promote --force --run {shlex.quote(run.run_uri)} --reason '...'`"
+        f"the cycle in Airflow or clear that task there, with what is after it, or overrule it "
+        f"with `homefeed promote --force --run {shlex.quote(run.run_uri)} --reason '...'`"
     )
 
 

@@ -42,6 +42,7 @@ from pipelines.settings import Settings
 from pipelines.stages.attempts import note_failure, noting_failure, only_one
 from pipelines.stages.image_version import require_same_version
 from pipelines.stages.nodes import SIDES, address_of, help_train
+from pipelines.stages.promote_challenger import ANSWERED, answered_since
 from pipelines.stages.resolve_run import run_uri_of
 from pipelines.stages.table import TABLE, Stage
 
@@ -243,10 +244,9 @@ def _is_done(stage: Stage, run_uri: str, input_digest: str) -> bool:
     if not storage.exists(manifest_uri(run_uri, stage.name)):
         return False
     record = read_record(run_uri, stage.name)
-    if record.input_digest != input_digest:
-        if why := _what_changed(stage, run_uri, record):
-            log.warning("%s of %s: %s; it is done again", stage.name, run_uri, why)
-            return False
+    if why := _what_changed(stage, run_uri, record, input_digest):
+        log.warning("%s of %s: %s; it is done again", stage.name, run_uri, why)
+        return False
     if missing := storage.find_missing(read_artifact(run_uri, stage.name, stage.gives).places()):
         log.warning(
             "%s of %s was done, but %s is missing or of another size; running it again",
@@ -257,8 +257,10 @@ def _is_done(stage: Stage, run_uri: str, input_digest: str) -> bool:
     return True
 
 
-def _what_changed(stage: Stage, run_uri: str, record: StageRecord) -> str:
+def _what_changed(stage: Stage, run_uri: str, record: StageRecord, input_digest: str) -> str:
     """Say in which inputs a manifest differs; '' where the difference changes nothing."""
+    if record.input_digest == input_digest:
+        return answered_since(run_uri, record.artifact) if stage.name == ANSWERED else ""
     if stage.name != "build_snapshot":
         return "its inputs have changed"
     from pipelines.stages.log_state import what_changed

@@ -1,6 +1,8 @@
 """Where the recipe wants a person's approval, a cycle promotes with it and not without."""
 
+import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
@@ -13,11 +15,13 @@ from pipelines.contracts.judged.approval import Approval, approval_uri
 from pipelines.contracts.judgement import Judgement, Promotion
 from pipelines.recipes import smoke
 from pipelines.registry import history, promotion, registry, tracking
+from pipelines.stages.runner import read_artifact, run_stage
 from support.registered import NO_ANCHOR, NOW, challenger_of, judgement_of, register_bundle
-from support.runs import make_run
+from support.runs import make_run, save_artifact, save_run
 
 pytestmark = pytest.mark.services
 Cycle = tuple[MlflowClient, ResolvedRun, ModelRef]
+Judged = tuple[MlflowClient, ResolvedRun, Judgement]
 AT = datetime(2026, 2, 28, 9, 30, tzinfo=UTC)
 
 
@@ -87,6 +91,73 @@ def test_who_approved_and_when_is_kept_with_the_promotion(cycle: Cycle) -> None:
     assert done.approval is not None and (done.approval.by, done.approval.at) == ("anna", AT)
     [(_, entry)] = history.read(run.workspace_uri, run.registered_model)
     assert entry.reason.endswith(sentence) and done.reason == entry.reason
+
+
+@pytest.fixture
+def judged(cycle: Cycle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Judged:
+    """A first cycle in its run folder, judged, and its judgement, which waits for an approval."""
+    client, asking, _ = cycle
+    monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
+    name = f"ranker_{uuid.uuid4().hex[:8]}"
+    places = {"tracking_uri": asking.tracking_uri, "registered_model": name, "experiment": name}
+    run = save_run(make_run(tmp_path, asking.config, **places))
+    model = register_bundle(client, run, tmp_path)
+    judgement = judgement_of(run, model)
+    save_artifact(run, "train_challenger", challenger_of(model))
+    save_artifact(run, "train_anchor", NO_ANCHOR)
+    save_artifact(run, "compare_with_champion", judgement)
+    return client, run, judgement
+
+
+def publish(run: ResolvedRun) -> Promotion:
+    run_stage("promote_challenger", run.run_uri)
+    return read_artifact(run.run_uri, "promote_challenger", Promotion)
+
+
+@pytest.mark.parametrize("first", ["no answer", "rejected"])
+def test_an_approval_that_comes_after_all_promotes_though_the_stage_was_done(
+    judged: Judged, first: str
+) -> None:
+    client, run, judgement = judged
+    answer(run, judgement, first, by="" if first == "no answer" else "ben")
+    before = publish(run)
+    assert not before.is_promoted and publish(run) == before
+    sentence = answer(run, judgement, "approved")
+    done = publish(run)
+    assert done.is_promoted and done.reason.endswith(sentence)
+    assert registry.read_champion(client, run.registered_model) == judgement.promoted_model
+    assert len(history.read(run.workspace_uri, run.registered_model)) == 1
+
+
+def test_an_approval_of_another_verdict_promotes_nothing_after_all_either(judged: Judged) -> None:
+    client, run, judgement = judged
+    answer(run, judgement, "no answer", by="")
+    publish(run)
+    answer(run, judgement, "approved", ruling_digest="another")
+    with pytest.raises(PromotionRefusedError, match="on record is about another verdict"):
+        publish(run)
+    assert registry.read_champion(client, run.registered_model) is None
+
+
+def test_what_was_promoted_is_not_promoted_again_whatever_is_answered_later(
+    judged: Judged,
+) -> None:
+    client, run, judgement = judged
+    answer(run, judgement, "approved")
+    done = publish(run)
+    assert done.is_promoted
+    answer(run, judgement, "rejected", by="ben")
+    assert publish(run) == done
+    storage.remove(approval_uri(run.run_uri))
+    assert publish(run) == done
+
+
+def test_without_the_answer_that_was_published_the_stage_stays_done(judged: Judged) -> None:
+    _, run, judgement = judged
+    answer(run, judgement, "no answer", by="")
+    done = publish(run)
+    storage.remove(approval_uri(run.run_uri))
+    assert publish(run) == done
 
 
 def test_a_recipe_that_wants_none_is_promoted_as_ever(cycle: Cycle) -> None:
