@@ -152,8 +152,9 @@ def after_failure(run: ResolvedRun, stage: str, failure: StageFailure | None) ->
     """
     if stage not in STAGES:  # The question to people is Airflow's own.
         return _step(
-            f"Mend what its log names, then clear {stage} in Airflow, which goes on from there. An "
-            f"answer that was given stays."
+            f"Mend what its log names, then clear {stage} in Airflow, with what is after it: the "
+            f"run goes on from there, and an answer that was given stays. Where the log says that "
+            f"another verdict was shown, begin another cycle with the command that it gives."
         )
     again = ("Run the failed stage again:", stage_command(stage, run.run_uri))
     rest: Commands = (

@@ -60,6 +60,21 @@ def test_an_answer_is_asked_for_with_the_place_and_the_time(run: ResolvedRun) ->
     assert page.endswith("/tasks/approve_promotion/required_actions")
 
 
+def test_a_repeated_question_is_another_alert_though_its_time_is_the_same(
+    run: ResolvedRun,
+) -> None:
+    first, second, third = (
+        compose_wanted(run, outcome_in(run), UNTIL, Settings(), num_times)
+        for num_times in (1, 2, 3)
+    )
+    assert first == compose_wanted(run, outcome_in(run), UNTIL, Settings())
+    assert len({each.identity() for each in (first, second, third)}) == 3
+    assert second.happened == (
+        "Asked 2 times by now, because approve_promotion began anew. Whoever has answered has to "
+        f"answer again.\n{first.happened}"
+    )
+
+
 @pytest.mark.parametrize(
     ("answer", "by", "said"),
     [("rejected", "anna", "anna rejected the promotion"), ("no answer", "", "Nobody approved")],
@@ -78,3 +93,4 @@ def test_a_promotion_that_was_not_approved_is_told_with_what_serves(
 def test_a_question_that_could_not_be_put_is_asked_again_by_clearing_it(run: ResolvedRun) -> None:
     step = after_failure(run, "approve_promotion", None)
     assert "clear approve_promotion in Airflow" in step.sentence and step.commands == ()
+    assert "another verdict was shown, begin another cycle" in step.sentence
