@@ -71,6 +71,11 @@ class Questions:
         with self.engine.begin() as connection:
             connection.execute(row.update().where(row.c.ti_id == self.ti_id).values(**values))
 
+    def forget(self) -> None:
+        """Remove what is shown, as Airflow does where a run is deleted."""
+        with self.engine.begin() as connection:
+            connection.execute(HITLDetail.__table__.delete())
+
     def answer(self, option: str, by: str, at: datetime) -> dict[str, Any]:
         """Answer what is shown as a person does, and return what Airflow hands to the task."""
         with Session(self.engine) as session:

@@ -244,7 +244,7 @@ def test_a_question_that_is_not_ours_is_not_waited_for(
 
 
 def test_a_task_that_is_cleared_asks_about_the_same_verdict_once_more_and_tells_so(
-    tmp_path: Path, airflow: Questions, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, airflow: Questions
 ) -> None:
     run, _ = cycle(tmp_path, recipe(within_hours=24))
     ask(run, airflow)
@@ -258,6 +258,24 @@ def test_a_task_that_is_cleared_asks_about_the_same_verdict_once_more_and_tells_
     event = airflow.answer("Approve", "ben", BEGAN + 3 * HOUR)
     asking, context, _ = task(run, airflow)
     assert asking.execute_complete(context, event)["by"] == "ben"
+
+
+def test_where_airflow_shows_nothing_any_more_another_verdict_is_asked_about_for_the_first_time(
+    tmp_path: Path, airflow: Questions
+) -> None:
+    run, _ = cycle(tmp_path, recipe(by=("anna",)))
+    ask(run, airflow)
+    judgement = judge_again(run)
+    airflow.forget()  # the run was deleted in Airflow and started again
+    ask(run, airflow)
+    assert judgement.ruling_digest in airflow.shown().body
+    told = alerts(tmp_path)
+    assert len(told) == 2 and "by now" not in "".join(told)
+    event = airflow.answer("Approve", "anna", BEGAN + 2 * HOUR)
+    asking, context, _ = task(run, airflow)
+    asking.execute_complete(context, event)
+    kept = storage.read_model(approval_uri(run.run_uri), Approval)
+    assert kept.is_given and kept.ruling_digest == judgement.ruling_digest
 
 
 def test_without_time_left_nobody_is_asked_and_the_champion_stays(
