@@ -1,7 +1,7 @@
 """Writes the index of all cycles beside the runs: `<workspace>/cycles.html`.
 
-The page is a function of what the workspace holds, without a clock, and is put in place whole. So
-two stages that end at once do no harm: the later one's page holds both.
+The page is a function of what the workspace holds, without a clock, and is put in place whole.
+Stages that end at once read and write one after the other: the later one's page holds both.
 
 Tested in tests/pipelines/cycle_index/test_writing.py.
 """
@@ -20,18 +20,24 @@ log = logging.getLogger(__name__)
 
 TELLING = ("compare_with_champion", "promote_challenger", "alert")
 """Stages after whose end the index has something new to tell."""
+WAIT_S = 20.0
+"""How long a stage waits for another one that writes the index, in seconds. That one reads a few
+hundred small files; one that takes longer is stuck, and holds up nobody else."""
 
 
 def write_index(workspace_uri: str, settings: Settings) -> str:
     """Write the index anew and return its URI.
 
     Raises:
+        RunInProgressError: another process writes it, and still does after `WAIT_S` seconds.
         HomefeedError: the storage failed.
     """
     from validation.report.cycles_page import render_cycles
 
     uri = storage.join(workspace_uri, CYCLE_INDEX)
-    storage.write_bytes(uri, render_cycles(read_cycles(workspace_uri, settings)).encode())
+    # Who reads before the other's end and writes after it would put back what the other replaced.
+    with storage.exclusive_lock(uri, "writing the index of all cycles", WAIT_S):
+        storage.write_bytes(uri, render_cycles(read_cycles(workspace_uri, settings)).encode())
     return uri
 
 

@@ -1,7 +1,9 @@
 """The index is written beside the runs when a stage has something new to tell, and harms nobody."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,6 +11,7 @@ from pipelines import storage
 from pipelines.contracts.errors import DataContractError, LostRaceError
 from pipelines.cycle_index import writing
 from pipelines.cycle_index.costs import FROM_A_PAGE
+from pipelines.cycle_index.reading import read_cycles
 from pipelines.cycle_index.writing import keeping_index, write_index
 from pipelines.settings import Settings
 from support.runs import make_run, save_run
@@ -73,3 +76,41 @@ def test_what_keeps_it_from_being_written_reddens_nothing(
         pass
     assert not (workspace / "cycles.html").exists()
     assert "was not written anew (ValueError: no page)" in caplog.text
+
+
+def test_two_stages_that_end_at_once_lose_no_news(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, started = storage.to_uri(workspace), []
+
+    def end_another_stage() -> None:
+        save_run(make_run(workspace.parent, run_id="2017-03-16--other"))
+        write_index(uri, SETTINGS)
+
+    def read_slowly(*about: Any) -> Any:
+        facts = read_cycles(*about)
+        if not started:
+            started.append(threading.Thread(target=end_another_stage))
+            started[0].start()
+            started[0].join(0.5)
+        return facts
+
+    monkeypatch.setattr(writing, "read_cycles", read_slowly)
+    write_index(uri, SETTINGS)
+    started[0].join()
+    assert b"2017-03-16--other" in (workspace / "cycles.html").read_bytes()
+
+
+def test_a_stage_waits_no_longer_than_it_may_for_another_one(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(writing, "WAIT_S", 0.0)
+    uri = storage.to_uri(workspace)
+    with storage.exclusive_lock(f"{uri}/cycles.html", "a stage that is stuck"):
+        with keeping_index("alert", uri, "test_ranker"):
+            pass
+        assert not (workspace / "cycles.html").exists()
+        assert "was not written anew (RunInProgressError" in caplog.text
+    with keeping_index("alert", uri, "test_ranker"):
+        pass
+    assert (workspace / "cycles.html").exists()
