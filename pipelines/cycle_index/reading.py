@@ -12,7 +12,7 @@ from pipelines.alerts.links import links_of
 from pipelines.alerts.lost_races import is_lost_race
 from pipelines.alerts.outcomes import kept_outcome
 from pipelines.contracts.artifacts import STAGES, ResolvedRun
-from pipelines.contracts.errors import DataContractError, DataGateFailedError
+from pipelines.contracts.errors import DataContractError, DataGateFailedError, HomefeedError
 from pipelines.contracts.judged.cycle import CycleLine, CyclesFacts, ServingSpan
 from pipelines.contracts.judgement import Judgement, Promotion
 from pipelines.contracts.run_layout import StageFailure, StageRecord
@@ -29,14 +29,14 @@ _DAY = len("2026-01-05")
 
 
 def read_cycles(workspace_uri: str, settings: Settings) -> CyclesFacts:
-    """Return what the index tells.
+    """Return what the index tells; a cycle that cannot be read has a line that says why.
 
     Args:
         workspace_uri: The workspace.
         settings: The registered model, and addresses for the links.
 
     Raises:
-        HomefeedError: the storage failed.
+        HomefeedError: the list of runs or the history cannot be read.
     """
     names = [
         name
@@ -49,7 +49,7 @@ def read_cycles(workspace_uri: str, settings: Settings) -> CyclesFacts:
         run_uri = storage.join(workspace_uri, "runs", name)
         try:
             return _line(workspace_uri, run_uri, name, settings)
-        except (DataContractError, ValueError) as error:
+        except (HomefeedError, ValueError) as error:
             costs = costs_of(name, ())
             said = one_line(str(error))
             return CycleLine(run_id=name, state="not readable", happened=said, costs=costs)

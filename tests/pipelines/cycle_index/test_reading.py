@@ -86,6 +86,16 @@ def test_every_kind_of_cycle_is_told_the_newest_first(tmp_path: Path) -> None:
     assert "Airflow run" in dict(gate.links)
 
 
+def test_a_folder_in_place_of_a_manifest_hides_no_other_cycle(tmp_path: Path) -> None:
+    begun(tmp_path, 0)
+    damaged = begun(tmp_path, 1)
+    storage.local_path(manifest_uri(damaged.run_uri, "build_snapshot")).mkdir(parents=True)
+    newest, other = lines_of(tmp_path)
+    assert (newest.run_id, newest.state) == (damaged.run_id, "not readable")
+    assert "build_snapshot/manifest.json" in newest.happened
+    assert other.state == "not ended"
+
+
 def test_a_void_comparison_is_named_as_such(tmp_path: Path) -> None:
     run = begun(tmp_path, 0)
     judge(run, Decision.INCONCLUSIVE)  # its baseline's holdout is not known
