@@ -65,12 +65,11 @@ def main() -> None:
         ours = as_ours(error)
         if ours is None:
             log.exception("unforeseen error; this is a defect, or a library's way to report one")
-            sys.exit(HomefeedError.exit_code)
         if OPTION in sys.argv:
-            complain_as_json(ours)
-        else:
+            complain_as_json(ours or error)
+        elif ours is not None:
             complain(f"{type(ours).__name__}: {ours}")
-        sys.exit(ours.exit_code)
+        sys.exit((ours or HomefeedError).exit_code)
 
 
 def _log_to_stderr() -> None:

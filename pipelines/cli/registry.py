@@ -1,6 +1,6 @@
 """`homefeed promote` and `rollback`: a person moves the champion.
 
-Tested in tests/pipelines/registry/test_by_hand.py and tests/pipelines/cli/test_advice.py.
+Tested in tests/pipelines/registry/test_by_hand.py and tests/pipelines/cli/test_registry.py.
 """
 
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelines import storage
-from pipelines.cli.look.printing import Commands
+from pipelines.cli.look.printing import Commands, say_value
 from pipelines.cli.say import say
 from pipelines.contracts.artifacts import Challenger, ResolvedRun
 from pipelines.contracts.errors import ConfigurationError
@@ -17,7 +17,6 @@ from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.cycle_index.writing import refresh_index
 from pipelines.registry import by_hand, tracking
-from pipelines.registry.history import HistoryEntry
 from pipelines.settings import Settings
 
 app = Commands()
@@ -28,7 +27,7 @@ def promote(
     run: Annotated[str, typer.Option(help="URI or path of the run folder.")],
     reason: Annotated[str, typer.Option(help="Why, for the history and the alert.")],
     force: Annotated[bool, typer.Option("--force", help="In spite of the verdict.")] = False,
-) -> dict[str, HistoryEntry]:
+) -> None:
     """Make a run's challenger champion in spite of its verdict, and tell people."""
     from pipelines.alerts.compose import compose_forced
     from pipelines.alerts.transports import deliver
@@ -44,6 +43,7 @@ def promote(
     challenger = read_artifact(run_uri, "train_challenger", Challenger)
     client = tracking.connect(cycle.tracking_uri)
     entry = by_hand.force(client, cycle, challenger, datetime.now(UTC), reason)
+    say_value({"move": entry})  # The move is made, whatever else fails.
     previous = entry.previous.label if entry.previous else "no champion"
     refresh_index(cycle.workspace_uri, cycle.registered_model)
     say(f"champion: {entry.model.label} (was {previous})")
@@ -53,7 +53,6 @@ def promote(
         verdict = f"{judged.decision}. {judged.reasons[0]}"
     settings = Settings()
     deliver(compose_forced(cycle, entry.model.label, previous, reason, verdict, settings), settings)
-    return {"move": entry}
 
 
 @app.command()

@@ -106,9 +106,14 @@ def to_json(value: Any) -> str:
     return json.dumps(jsonable, indent=2, allow_nan=False)
 
 
-def complain_as_json(error: HomefeedError) -> None:
-    """Print an error as JSON on standard error, with the code that the command ends with."""
-    said = {"class": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
+def complain_as_json(error: Exception) -> None:
+    """Print an error as JSON on standard error, with the code that the command ends with.
+
+    Args:
+        error: One of ours, or an unforeseen one, whose traceback is in the log above.
+    """
+    code = error.exit_code if isinstance(error, HomefeedError) else HomefeedError.exit_code
+    said = {"class": type(error).__name__, "message": str(error), "exit_code": code}
     typer.echo(to_json({"error": said}), err=True)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from pipelines.cli import main
 from pipelines.cli.look.printing import Commands, complain_as_json, say_result, say_value
 from pipelines.cli.say import say
 from pipelines.contracts.errors import DataContractError
@@ -75,9 +76,30 @@ def test_what_was_found_before_an_error_is_printed() -> None:
     assert isinstance(done.exception, DataContractError)
 
 
-def test_an_error_is_json_on_standard_error(capsys: pytest.CaptureFixture) -> None:
-    complain_as_json(DataContractError("\x1b[31mred"))
+@pytest.mark.parametrize(("kind", "code"), [(DataContractError, 65), (KeyError, 70)])
+def test_an_error_is_json_on_standard_error(
+    capsys: pytest.CaptureFixture, kind: type[Exception], code: int
+) -> None:
+    complain_as_json(raised := kind("\x1b[31mred"))
     said = capsys.readouterr()
     assert said.out == "" and "\x1b" not in said.err
-    error = {"class": "DataContractError", "message": "\x1b[31mred", "exit_code": 65}
+    error = {"class": kind.__name__, "message": str(raised), "exit_code": code}
     assert json.loads(said.err) == {"error": error}
+
+
+@pytest.mark.parametrize("option", [["--json"], []])
+def test_an_unforeseen_error_is_told_too_after_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture, option: list[str],
+) -> None:  # fmt: skip
+    def break_down(standalone_mode: bool) -> None:
+        raise KeyError("no such shard")
+
+    monkeypatch.setattr(main, "app", break_down)
+    monkeypatch.setattr(main.signal, "signal", lambda *about: None)
+    monkeypatch.setattr("sys.argv", ["homefeed", "status", *option])
+    with pytest.raises(SystemExit) as end:
+        main.main()
+    assert end.value.code == 70 and "KeyError: 'no such shard'" in caplog.text
+    said = capsys.readouterr().err
+    assert json.loads(said)["error"]["class"] == "KeyError" if option else said == ""
