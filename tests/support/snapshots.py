@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from pipelines import storage
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.files import digest_files
 from pipelines.contracts.snapshot_files import open_table
+from pipelines.contracts.time import Window
+from support.runs import PLANTED_AS_OF, make_run
 
 Change = Callable[[pa.Table], pa.Table]
 
@@ -76,3 +79,22 @@ def drop(column: str) -> Change:
 
 def null(column: str) -> Change:
     return with_column(column, lambda values: [None, *values[1:].tolist()])
+
+
+def snapshot_of(days: int = 0) -> Snapshot:
+    """Return a snapshot without files, of so many days after the planted one."""
+    end = PLANTED_AS_OF + timedelta(days=days)
+    return Snapshot(
+        uri="file:///w/snapshots/abc",
+        digest="a" * 64,
+        as_of=end,
+        training=Window(start=end - timedelta(days=20), end=end - timedelta(days=6)),
+        holdout=Window(start=end - timedelta(days=5), end=end),
+        embedding_version="v1",
+        features=make_run(Path("/w")).config.features,
+        shards=(),
+        num_pins=7,
+        files=(),
+        num_duplicate_impressions=0,
+        num_immature_impressions=0,
+    )

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pipelines.contracts.artifacts import ResolvedRun
+from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import Comparison
 from pipelines.contracts.mlflow_errors import make_once, translated_outages
 from pipelines.registry import tracking
@@ -38,17 +39,33 @@ def log_cycle(client: "MlflowClient", run: ResolvedRun, comparison: Comparison) 
     A cycle whose target metric could not be compared adds no point.
 
     Raises:
+        DataContractError: a person has removed or altered the day of the run's step 0.
         HomefeedError: as `translated_outages` raises.
     """
     from mlflow.entities import Metric
 
     found = _open(client, run)
-    run_id, first = str(found.info.run_id), datetime.fromisoformat(found.data.tags[FIRST_DAY])
+    run_id, first = str(found.info.run_id), _first_day(found)
     day_ms, step = int(run.as_of.timestamp() * 1000), (run.as_of - first).days
     points = [Metric(key, each, day_ms, step) for key, each in _points_of(comparison).items()]
     with translated_outages(client.tracking_uri):
         client.log_batch(run_id, metrics=points)
     return run_id
+
+
+def _first_day(found: "Run") -> datetime:
+    said = found.data.tags.get(FIRST_DAY, "")
+    try:
+        day = datetime.fromisoformat(said)
+    except ValueError:
+        day = None
+    if day is None or day.tzinfo is None:
+        raise DataContractError(
+            f"the MLflow run {found.info.run_id} has the tag {FIRST_DAY}={said!r}; expected the "
+            f"day of its step 0, such as 2017-06-12T00:00:00+00:00; set the tag, or delete the run "
+            f"and the next cycle begins another"
+        )
+    return day
 
 
 def _points_of(comparison: Comparison) -> dict[str, float]:

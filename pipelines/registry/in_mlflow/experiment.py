@@ -5,6 +5,7 @@ of it. What a person has written above it stays. Tested in
 tests/pipelines/registry/in_mlflow/test_experiment.py.
 """
 
+import logging
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -17,6 +18,8 @@ from pipelines.settings import MLFLOW_VIEW
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+log = logging.getLogger(__name__)
 
 NUM_SHOWN = 10
 """Cycles that the description tells of."""
@@ -50,7 +53,10 @@ def describe_experiment(client: "MlflowClient", run: ResolvedRun) -> None:
 
 
 def _description(run: ResolvedRun, own: str, cycles: "list[Run]") -> str:
-    """Return a person's own text, then as many of the last cycles as there is room for."""
+    """Return a person's own text, then as many of the last cycles as there is room for.
+
+    The person's text is whole; it stands alone where there is no room for anything else.
+    """
     server = run.tracking_uri.rstrip("/")
     model = as_markdown(run.registered_model)
     if server.startswith("http"):
@@ -62,6 +68,13 @@ def _description(run: ResolvedRun, own: str, cycles: "list[Run]") -> str:
         f"{start}{HEADING}\n\nThe version of {model} with the alias `champion` serves. All runs of "
         f"a cycle: ``tags.{tracking.CYCLE} = '...'``.\n"
     )
+    if len(text) > _ROOM:
+        log.warning(
+            "the experiment %s is described in %d characters, which leaves no room for its last "
+            "cycles; shorten the description to see them there",
+            *(run.experiment, len(own)),
+        )
+        return own
     for cycle in cycles:
         line = f"\n- {_told(server, cycle)}"
         if len(text) + len(line) > _ROOM:

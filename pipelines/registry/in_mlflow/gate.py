@@ -14,6 +14,7 @@ from pipelines import storage
 from pipelines.contracts.artifacts import DataReport, ResolvedRun
 from pipelines.contracts.files import to_json
 from pipelines.contracts.mlflow_errors import translated_outages
+from pipelines.registry.in_mlflow.decoration import as_decoration
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,9 +27,16 @@ def log_gate(
 ) -> None:
     """Log a data report and its pages to an MLflow run; a page that was deleted is left out.
 
+    Nothing of it is read by a cycle: a refusal is told, and the training goes on.
+
     Raises:
-        HomefeedError: as `translated_outages` raises, or the pages cannot be read.
+        HomefeedError: an error that may pass, of MLflow or of the pages' storage.
     """
+    with as_decoration("what the data gate found"):
+        _log(client, run, mlflow_run_id, report)
+
+
+def _log(client: "MlflowClient", run: ResolvedRun, mlflow_run_id: str, report: DataReport) -> None:
     pages = {"data_docs.html": report.docs_uri, "event_log.html": report.log_docs_uri}
     with storage.scratch_folder(run.workspace_uri) as scratch:
         folder = Path(scratch) / FOLDER

@@ -12,8 +12,10 @@ from pipelines.contracts.artifacts import ResolvedRun, Snapshot
 from pipelines.contracts.judged.outcome import Outcome
 from pipelines.contracts.judgement import Comparison, Judgement, ServingCheck
 from pipelines.registry import registry, tracking
+from pipelines.registry.in_mlflow.cycles import SIDE as ALL_CYCLES
 from pipelines.registry.in_mlflow.cycles import log_cycle
 from pipelines.registry.in_mlflow.datasets import Named, log_datasets
+from pipelines.registry.in_mlflow.decoration import as_decoration
 from pipelines.registry.in_mlflow.experiment import describe_experiment
 from pipelines.registry.in_mlflow.sides import Side, log_side
 
@@ -91,10 +93,19 @@ def log_whole(
     snapshot: Snapshot,
     baseline_run: str,
 ) -> None:
-    """Log what the sides were compared on, and what the experiment shows of all its cycles."""
-    log_datasets(client, run, baseline_run, snapshot, "evaluation")
-    log_cycle(client, run, comparison)
-    describe_experiment(client, run)
+    """Log what the sides were compared on, and what the experiment shows of all its cycles.
+
+    Nothing of it is read by a cycle. Each part is written whatever became of the others.
+
+    Raises:
+        HomefeedError: an error that may pass.
+    """
+    with as_decoration("what the sides were compared on"):
+        log_datasets(client, run, baseline_run, snapshot, "evaluation")
+    with as_decoration(f"the cycle in the run {ALL_CYCLES!r}"):
+        log_cycle(client, run, comparison)
+    with as_decoration("the last cycles in the experiment's description"):
+        describe_experiment(client, run)
 
 
 def _serving_metrics(serving: ServingCheck) -> dict[str, float]:

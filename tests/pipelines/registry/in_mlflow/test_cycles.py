@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.contracts.artifacts import ModelRef
+from pipelines.contracts.errors import DataContractError
 from pipelines.registry import tracking
-from pipelines.registry.in_mlflow.cycles import SIDE, log_cycle
+from pipelines.registry.in_mlflow.cycles import FIRST_DAY, SIDE, log_cycle
 from support.registered import judgement_of
 from support.runs import PLANTED_AS_OF, make_run
 
@@ -50,5 +51,8 @@ def test_each_cycle_adds_its_points_once(tmp_path: Path, tracking_uri: str) -> N
     assert line("champion/repin_volume_at_3") == [1.78] * 2
     steps = [point.step for point in client.get_metric_history(run_id, "champion/version")]
     assert steps == [14, 28, 42]
+    client.set_tag(run_id, FIRST_DAY, "some day")
+    with pytest.raises(DataContractError, match="first_day='some day'; expected the day of"):
+        log_cycle(client, run, comparison)
     first = client.get_metric_history(run_id, "change/percent")[0]
     assert first.timestamp == PLANTED_AS_OF.timestamp() * 1000

@@ -1,7 +1,6 @@
 """What a run was computed from is told by digest and window, and nothing is loaded."""
 
 import json
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,32 +8,13 @@ from mlflow.exceptions import MlflowException
 
 from pipelines import storage
 from pipelines.contracts import mlflow_errors
-from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.run_layout import listing_uri
-from pipelines.contracts.time import Window
 from pipelines.event_log.listing import ListedFile, Listing
 from pipelines.registry import tracking
 from pipelines.registry.in_mlflow.datasets import log_datasets, named
 from pipelines.registry.patient import patient
-from support.runs import PLANTED_AS_OF, make_run
-
-
-def snapshot_of(days: int = 0) -> Snapshot:
-    end = PLANTED_AS_OF + timedelta(days=days)
-    return Snapshot(
-        uri="file:///w/snapshots/abc",
-        digest="a" * 64,
-        as_of=end,
-        training=Window(start=end - timedelta(days=20), end=end - timedelta(days=6)),
-        holdout=Window(start=end - timedelta(days=5), end=end),
-        embedding_version="v1",
-        features=make_run(Path("/w")).config.features,
-        shards=(),
-        num_pins=7,
-        files=(),
-        num_duplicate_impressions=0,
-        num_immature_impressions=0,
-    )
+from support.runs import make_run
+from support.snapshots import snapshot_of
 
 
 @pytest.mark.services

@@ -4,6 +4,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from mlflow.entities import Experiment, ExperimentTag, Run
+from mlflow.utils.validation import MAX_EXPERIMENT_TAG_VAL_LENGTH as LONGEST
 
 from pipelines.registry import tracking
 from pipelines.registry.in_mlflow.experiment import HEADING, NUM_SHOWN, describe_experiment
@@ -44,6 +46,30 @@ def test_it_tells_of_the_last_cycles_and_keeps_what_a_person_wrote(
     assert len(lines[1]) < 1000
     assert lines[2].endswith(r"**REJECT**. v1 \<b\>is\</b\> worse \# and \| \*more\*")
     assert f"{days[0]:%Y-%m-%d}" not in ours  # the eleventh
+
+
+@pytest.mark.parametrize(("length", "is_told"), [(19_000, True), (19_990, False), (20_000, False)])
+def test_a_long_text_of_a_person_stays_whole_and_what_is_written_fits(
+    tmp_path: Path, length: int, is_told: bool
+) -> None:
+    own, written = "x" * length, []
+
+    class Described:
+        tracking_uri = "http://127.0.0.1:9"
+
+        def get_experiment_by_name(self, name: str) -> Experiment:
+            tags = [ExperimentTag(tracking.DESCRIPTION, own)]
+            return Experiment("1", name, "file:///a", "active", tags)
+
+        def search_runs(self, *about: object, **options: object) -> list[Run]:
+            return []
+
+        def set_experiment_tag(self, experiment_id: str, key: str, text: str) -> None:
+            written.append(text)
+
+    describe_experiment(Described(), make_run(tmp_path))
+    assert [HEADING in text for text in written] == ([True] if is_told else [])
+    assert all(text.startswith(own) and len(text) <= LONGEST for text in written)
 
 
 def test_an_experiment_that_is_not_there_is_left_alone(tmp_path: Path) -> None:
