@@ -10,6 +10,7 @@ from typing import Any
 from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.exceptions import AirflowSkipException
 
+from pipelines.orchestration.shown.form import free_text
 from pipelines.orchestration.shown.keys import FAILURE_KEY
 from pipelines.settings import Settings
 
@@ -70,6 +71,7 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
 
     ti: Any = context.get("ti")
     settings, reason = Settings(), str(context.get("reason", ""))
+    free_text(settings)
     resolved = ti.xcom_pull(task_ids="resolve_run") if ti else None
     if resolved:
         since = getattr(ti, "start_date", None)
@@ -90,6 +92,7 @@ def tell_ended_run(context: Mapping[str, Any]) -> None:
     """Tell people that a run has ended well after runs that broke; Airflow calls this for each."""
     from pipelines.alerts.recovery import tell_recovered
 
+    free_text(Settings())
     ti: Any = context.get("ti")
     resolved = ti.xcom_pull(task_ids="resolve_run") if ti else None
     if resolved:  # a run that was skipped has ended well, too, and says nothing

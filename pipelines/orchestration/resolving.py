@@ -14,6 +14,7 @@ from pipelines.contracts.errors import (
 )
 from pipelines.contracts.time import floor_to_day, parse_instant
 from pipelines.orchestration.containers import Hardware
+from pipelines.orchestration.shown.form import hold_text
 from pipelines.orchestration.shown.keys import FAILURE_KEY
 from pipelines.recipes import canonical
 from pipelines.recipes.triggering import require_triggerable, require_triggerable_features
@@ -95,6 +96,7 @@ def start_cycle(
             left["lost_in"] = run_uri_of(request, settings)
         ti.xcom_push(FAILURE_KEY, left)
         raise
+    hold_text(settings)
     return {
         "run_id": run.run_id,
         "run_uri": run.run_uri,

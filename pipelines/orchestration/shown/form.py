@@ -2,13 +2,25 @@
 
 The DAG file asks for it whenever Airflow reads that file, so it is found on this machine's disk,
 in a few small reads, and nothing of it can fail: what is not known is said to be. Not for checking
-what was entered (`pipelines.orchestration.resolving`). Tested in
-tests/pipelines/orchestration/shown/test_form.py.
+what was entered (`pipelines.orchestration.resolving`).
+
+Airflow makes a new version of the DAG when its text differs and a run has used the last version;
+otherwise it writes the last version anew. So while a run goes on, the text stays as it was when the
+run began, and a run makes at most one version, whatever comes into the log meanwhile:
+
+    <workspace>/schedule/form.json    what the text says while a run goes on
+
+Every DAG processor must see the same event log and workspace, or none of them: two that say
+different things would write the DAG anew in turn.
+
+Tested in tests/pipelines/orchestration/shown/test_form.py.
 """
 
 import json
+import logging
 import os
 import re
+import time
 from datetime import date, timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -18,7 +30,12 @@ from pipelines.recipes.references import EXPECTED
 from pipelines.recipes.triggering import choices
 from pipelines.settings import Settings
 
+log = logging.getLogger(__name__)
+
 _DAY = re.compile(r"day=(\d{4}-\d{2}-\d{2})")
+_LONGEST_S = 4 * 24 * 3600
+"""How long the text is held at most, in seconds: longer than a run may take, so that a text that
+nobody freed is not shown for ever."""
 _MOST_MOVES = 20
 """How many moves of the champion are looked at, newest first; those that were given up say
 nothing."""
@@ -28,8 +45,36 @@ def about_as_of(settings: Settings) -> str:
     """Return what the option `as_of` means, the days of the event log and the champion's day."""
     return (
         "Use what was known before this day (UTC). Empty: the data interval's end, which is now "
-        f"in a run that a person triggers. {_about_log(settings)} {_about_champion(settings)}"
+        f"in a run that a person triggers. {_held(settings) or _facts(settings)}"
     )
+
+
+def hold_text(settings: Settings) -> None:
+    """Let the form say what it says now until `free_text`, as a run begins.
+
+    A run that is begun again goes on with the text that is held. Without the file the text follows
+    what is on the disk, so that a failure is told and stops nothing.
+    """
+    place = _place(settings)
+    if place is None or _held(settings):
+        return
+    part = place.with_name(f"{place.name}.part-{os.getpid()}")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps({"text": _facts(settings)}))
+        part.replace(place)
+    except OSError as error:
+        log.warning("what the trigger form says may change during this run: %s", error)
+
+
+def free_text(settings: Settings) -> None:
+    """Let the form say what is on the disk again, as a run ends."""
+    place = _place(settings)
+    try:
+        if place is not None:
+            place.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("the trigger form goes on saying what it said during the run: %s", error)
 
 
 def about_recipe(settings: Settings) -> str:
@@ -42,6 +87,26 @@ def about_recipe(settings: Settings) -> str:
 def newest_as_of(last_day: date) -> date:
     """Return the newest day that a log with this last day can be asked for."""
     return last_day + timedelta(days=1)
+
+
+def _place(settings: Settings) -> Path | None:
+    workspace = _on_disk(settings.workspace_location)
+    return workspace and workspace / "schedule" / "form.json"
+
+
+def _held(settings: Settings) -> str:
+    """Return what the form has to go on saying; '' where nothing holds it."""
+    place = _place(settings)
+    try:
+        if place is None or time.time() - place.stat().st_mtime > _LONGEST_S:
+            return ""
+        return str(json.loads(place.read_text())["text"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _facts(settings: Settings) -> str:
+    return f"{_about_log(settings)} {_about_champion(settings)}"
 
 
 def _purpose(name: str) -> str:

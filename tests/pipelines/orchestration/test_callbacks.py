@@ -1,6 +1,7 @@
 """What Airflow's call about a failed run leads to: one alert about the last attempt, or none."""
 
 import contextlib
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +30,7 @@ from pipelines.orchestration.callbacks import (
     require_alert,
     tell_ended_run,
 )
+from pipelines.orchestration.shown.form import hold_text
 from pipelines.orchestration.shown.keys import FAILURE_KEY
 from pipelines.settings import Settings
 from support.judgements import CHALLENGER, CHAMPION
@@ -157,6 +159,17 @@ def test_a_run_that_broke_before_it_had_a_folder_is_told_with_its_cycle_and_mend
     happened = told(home)
     assert len(happened) == 2
     assert any("once: Homefeed retrain broke in resolve_run" in each for each in happened)
+
+
+@pytest.mark.parametrize("end", [alert_broken_run, tell_ended_run])
+def test_the_end_of_a_run_frees_the_text_of_the_trigger_form(
+    home: Path, end: Callable[[dict[str, Any]], None]
+) -> None:
+    place = Path(Settings().workspace_location) / "schedule" / "form.json"
+    hold_text(Settings())
+    assert place.exists()
+    end({"run_id": "manual__x", "reason": "done"})
+    assert not place.exists()
 
 
 def test_a_run_that_was_skipped_mends_nothing(home: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -118,7 +119,9 @@ def test_what_the_form_asks_for_is_resolved_and_crosses_to_the_trainings(tmp_pat
     )
     params = {"as_of": "2017-06-12", "recipe": "smoke", "promote": True, "devices": 4}
     params |= {"accelerator": "gpu", "nodes": 2}
-    resolved = start_cycle(params, dag_run, None, Settings(home=str(tmp_path)))
+    settings = Settings(home=str(tmp_path))
+    resolved = start_cycle(params, dag_run, None, settings)
+    assert (Path(settings.workspace_location) / "schedule" / "form.json").exists()
     assert (asked[0].accelerator, asked[0].num_devices, asked[0].num_nodes) == ("gpu", 4, 2)
     assert resolved["hardware"] == {"accelerator": "gpu", "devices": 4, "nodes": 2}
     assert json.loads(json.dumps(resolved)) == resolved

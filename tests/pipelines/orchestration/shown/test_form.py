@@ -1,12 +1,15 @@
 """The trigger form says what fits, from small local reads that cannot fail."""
 
 import json
+import os
 import runpy
 import time
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
+from airflow.models.serialized_dag import SerializedDagModel
+from airflow.serialization.serialized_objects import DagSerialization
 
 from pipelines import storage
 from pipelines.contracts.artifacts import ModelRef
@@ -14,6 +17,8 @@ from pipelines.orchestration.shown.form import (
     about_as_of,
     about_recipe,
     champion_on_record,
+    free_text,
+    hold_text,
     newest_as_of,
 )
 from pipelines.recipes import RECIPES
@@ -72,6 +77,65 @@ def test_it_names_the_champion_that_the_record_names(settings: Settings) -> None
     assert "homefeed_ranker v3, trained as of 2017-12-04: a promotion needs" in about_as_of(
         settings
     )
+
+
+def test_during_a_run_the_dag_stays_as_it_was(
+    settings: Settings, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOMEFEED_HOME", settings.home)
+
+    def digest() -> str:
+        dag = runpy.run_path(str(repository / "dags" / "homefeed_retrain.py"))["homefeed_retrain"]
+        return SerializedDagModel.hash(DagSerialization.to_dict(dag))
+
+    write_days(settings, "2017-12-30")
+    before = digest()
+    hold_text(settings)
+    write_days(settings, "2017-12-31")
+    move_champion(settings, "4", AT)
+    hold_text(settings)  # the run is cleared
+    assert digest() == before and "2017-12-30 to 2017-12-30" in about_as_of(settings)
+    free_text(settings)
+    free_text(settings)
+    assert digest() != before
+    assert "2017-12-30 to 2017-12-31" in about_as_of(settings)
+    assert "homefeed_ranker v4" in about_as_of(settings)
+
+
+def test_what_is_held_damaged_or_cannot_be_written_stops_nothing(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    schedule = Path(settings.workspace_location) / "schedule"
+    schedule.parent.mkdir(parents=True)
+    schedule.write_text("a file")
+    hold_text(settings)
+    free_text(settings)
+    assert "may change during this run" in caplog.text
+    assert "goes on saying what it said" in caplog.text
+    schedule.unlink()
+    schedule.mkdir()
+    (schedule / "form.json").write_text("[]")
+    assert "No champion is on record here." in about_as_of(settings)
+    hold_text(S3)
+    free_text(S3)
+    assert "is not known here" in about_as_of(S3)
+
+
+def test_a_text_that_nobody_freed_is_held_no_longer_than_a_run(
+    settings: Settings, repository: Path
+) -> None:
+    dag = runpy.run_path(str(repository / "dags" / "homefeed_retrain.py"))["homefeed_retrain"]
+    place = Path(settings.workspace_location) / "schedule" / "form.json"
+    hold_text(settings)
+    write_days(settings, "2017-12-31")
+    longest = dag.dagrun_timeout.total_seconds()
+    os.utime(place, (time.time() - longest,) * 2)
+    assert "none is found" in about_as_of(settings)
+    os.utime(place, (time.time() - 2 * longest,) * 2)
+    assert "2017-12-31 to 2017-12-31" in about_as_of(settings)
+    hold_text(settings)
+    write_days(settings, "2018-01-01")
+    assert "2017-12-31 to 2017-12-31" in about_as_of(settings)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"is_made": true}'])
