@@ -18,6 +18,7 @@ Links = tuple[tuple[str, str], ...]
 OF_A_CONTAINER = "HOMEFEED_DAG_VERSION"
 """What a stage's container is given (`pipelines.orchestration.containers`)."""
 PAGE_IN_MLFLOW, IN_MLFLOW = "Verdict page in MLflow", "MLflow comparison"
+RUNS_IN_MLFLOW = "MLflow runs"
 
 RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"
 """Where the project is installed from its folder."""
@@ -56,7 +57,7 @@ def links_of(run: ResolvedRun, settings: Settings) -> Links:
     """Return the places of a run."""
     return (
         ("Airflow run", airflow_link(run.trigger, settings)),
-        ("MLflow", run.tracking_uri),
+        ("MLflow", mlflow_address(run.tracking_uri, run.experiment)),
         ("Run folder", run.run_uri),
     )
 
@@ -75,8 +76,30 @@ def docs_in(message: str) -> Links:
     return (("Data Docs", found[1]),) if found else ()
 
 
+def mlflow_address(tracking_uri: str, experiment: str) -> str:
+    """Return where MLflow lists an experiment among those for the training of models.
+
+    MLflow's own first page is that for traces of language models. The experiment's own page has its
+    number in its address, which only the server knows; the list is searched by name.
+
+    Args:
+        tracking_uri: Of the server; another one is returned as it is.
+        experiment: Its name. One with an apostrophe, which MLflow's search does not take, is not
+            searched for.
+    """
+    server = tracking_uri.rstrip("/")
+    if not _is_server(server):
+        return tracking_uri
+    search = "" if "'" in experiment else f"experimentSearchFilter={quote(experiment, safe='')}&"
+    return f"{server}/#/experiments?{search}{MLFLOW_VIEW}"
+
+
+def _is_server(tracking_uri: str) -> bool:
+    return tracking_uri.startswith(("http://", "https://"))
+
+
 def mlflow_links(tracking_uri: str, experiment_id: str, run_ids: tuple[str, str]) -> Links:
-    """Return where MLflow shows a comparison; nothing where no server does.
+    """Return where MLflow shows a comparison, and the table of all runs; nothing without a server.
 
     Args:
         tracking_uri: Of the server.
@@ -84,13 +107,15 @@ def mlflow_links(tracking_uri: str, experiment_id: str, run_ids: tuple[str, str]
         run_ids: The challenger's and the baseline's.
     """
     server = tracking_uri.rstrip("/")
-    if not server.startswith(("http://", "https://")):
+    if not _is_server(server):
         return ()
     runs, experiments = (quote(json.dumps(list(ids))) for ids in (run_ids, [experiment_id]))
-    page = f"experiments/{experiment_id}/runs/{run_ids[0]}/artifacts/comparison/{VERDICT_PAGE}"
+    table = f"experiments/{experiment_id}/runs"
+    page = f"{table}/{run_ids[0]}/artifacts/comparison/{VERDICT_PAGE}"
     return (
         (IN_MLFLOW, f"{server}/#/compare-runs?runs={runs}&experiments={experiments}&{MLFLOW_VIEW}"),
         (PAGE_IN_MLFLOW, f"{server}/#/{page}?{MLFLOW_VIEW}"),
+        (RUNS_IN_MLFLOW, f"{server}/#/{table}?{MLFLOW_VIEW}"),
     )
 
 

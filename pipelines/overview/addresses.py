@@ -6,7 +6,7 @@ Tested in tests/pipelines/overview/test_addresses.py.
 import re
 
 from pipelines import storage
-from pipelines.alerts.links import airflow_link
+from pipelines.alerts.links import airflow_link, mlflow_address
 from pipelines.settings import Settings
 
 NO_AIRFLOW_RUN = "command line"
@@ -18,7 +18,7 @@ def addresses_of(settings: Settings) -> tuple[tuple[str, str], ...]:
     """Return (label, address) pairs of all that a person can open."""
     return (
         ("Airflow", airflow_address(settings)),
-        ("MLflow", without_password(settings.tracking_uri)),
+        ("MLflow", experiments_address(settings)),
         ("Workspace", storage.to_uri(settings.workspace_location)),
         ("Event log", storage.to_uri(settings.event_log_location)),
     )
@@ -27,6 +27,11 @@ def addresses_of(settings: Settings) -> tuple[tuple[str, str], ...]:
 def airflow_address(settings: Settings) -> str:
     """Return the address of the DAG's page."""
     return without_password(airflow_link(NO_AIRFLOW_RUN, settings))
+
+
+def experiments_address(settings: Settings) -> str:
+    """Return where MLflow lists the deployment's experiment; the tracking URI without a server."""
+    return without_password(mlflow_address(settings.tracking_uri, settings.experiment))
 
 
 def without_password(text: str) -> str:

@@ -13,7 +13,7 @@ import typer
 from pipelines import storage
 from pipelines.cli.say import complain, say
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.overview.addresses import airflow_address, without_password
+from pipelines.overview.addresses import airflow_address, experiments_address
 from pipelines.registry import reconcile
 from pipelines.settings import Settings
 
@@ -36,7 +36,7 @@ def open_(
         "page": _newest_page,
         "cycles": _index,
         "airflow": airflow_address,
-        "mlflow": lambda of: without_password(of.tracking_uri),
+        "mlflow": experiments_address,
     }[what](settings)
     say(address)
     value = {"address": address}

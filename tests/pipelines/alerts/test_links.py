@@ -7,7 +7,15 @@ import pytest
 
 from pipelines.alerts import links
 from pipelines.alerts.compose import compose_failure
-from pipelines.alerts.links import CODES_IN_RUNBOOK, RUNBOOK, docs_in, runbook_links
+from pipelines.alerts.links import (
+    CODES_IN_RUNBOOK,
+    RUNBOOK,
+    RUNS_IN_MLFLOW,
+    docs_in,
+    links_of,
+    mlflow_links,
+    runbook_links,
+)
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.judged.alert import AlertKind
 from pipelines.contracts.run_layout import StageFailure
@@ -62,6 +70,32 @@ def test_where_there_is_no_such_file_it_is_no_link(
 def test_an_address_that_is_no_page_is_refused(address: str) -> None:
     with pytest.raises(ConfigurationError, match="HOMEFEED_RUNBOOK_URL.*address of a page"):
         Settings(runbook_url=address)
+
+
+@pytest.mark.parametrize(
+    ("server", "experiment", "address"),
+    [
+        (
+            "http://mlflow:5000/",
+            "A & B",
+            "http://mlflow:5000/#/experiments?experimentSearchFilter=A%20%26%20B&workflowType="
+            "machine_learning",
+        ),
+        ("https://m", "it's", "https://m/#/experiments?workflowType=machine_learning"),
+        ("sqlite:////w/mlflow.db", "ranker", "sqlite:////w/mlflow.db"),
+    ],
+)
+def test_mlflow_opens_where_it_lists_the_experiment(
+    tmp_path: Path, server: str, experiment: str, address: str
+) -> None:
+    run = make_run(tmp_path, tracking_uri=server, experiment=experiment)
+    assert dict(links_of(run, Settings()))["MLflow"] == address
+
+
+def test_the_runs_table_is_the_classic_one() -> None:
+    places = dict(mlflow_links("http://mlflow:5000/", "7", ("a", "b")))
+    table = "http://mlflow:5000/#/experiments/7/runs?workflowType=machine_learning"
+    assert places[RUNS_IN_MLFLOW] == table
 
 
 def test_a_refusal_s_data_docs_are_linked(tmp_path: Path) -> None:

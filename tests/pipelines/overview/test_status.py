@@ -17,6 +17,7 @@ from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.errors import ConfigurationError, TrackingUnavailableError
 from pipelines.contracts.judgement import Decision, Promotion
 from pipelines.contracts.run_layout import StageFailure, failure_uri, lost_race_uri, manifest_uri
+from pipelines.overview.addresses import experiments_address
 from pipelines.overview.facts import Status
 from pipelines.overview.status import read_status
 from pipelines.overview.text import lines_of
@@ -78,7 +79,7 @@ def test_a_workspace_with_nothing_is_none_yet(settings: Settings) -> None:
     assert "champion: not known; MLflow could not be asked" in lines
     assert status.next_due == datetime(2026, 3, 2, 6, tzinfo=UTC)
     assert any(line.startswith("next due: 2026-03-02 06:00 UTC, in 1.2 days") for line in lines)
-    assert dict(status.addresses)["MLflow"] == settings.tracking_uri
+    assert dict(status.addresses)["MLflow"] == experiments_address(settings)
 
 
 @pytest.mark.parametrize("has_outcome", [True, False])

@@ -13,6 +13,7 @@ from pipelines.alerts.outcomes import kept_outcome
 from pipelines.cli.main import app
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.judgement import Decision
+from pipelines.overview.addresses import experiments_address
 from pipelines.settings import Settings
 from support.judgements import CHAMPION, make_judgement
 from support.runs import PLANTED_AS_OF, make_run, save_artifact, save_run
@@ -72,7 +73,7 @@ def test_the_index_of_all_cycles_is_written_anew_and_opened(
 def test_print_opens_nothing(opened: list[str]) -> None:
     for what, address in (
         ("airflow", "http://127.0.0.1:8080/dags/homefeed_retrain"),
-        ("mlflow", "http://127.0.0.1:5000"),
+        ("mlflow", experiments_address(Settings())),
     ):
         assert homefeed("open", what, "--print").output == f"{address}\n"
     assert opened == []
@@ -86,7 +87,8 @@ def test_without_a_display_the_address_is_printed(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("sys.platform", "linux")
     shown = homefeed("open", "mlflow")
-    assert (shown.exit_code, shown.output, opened) == (0, "http://127.0.0.1:5000\n", [])
+    address = experiments_address(Settings())
+    assert (shown.exit_code, shown.output, opened) == (0, f"{address}\n", [])
 
 
 @pytest.mark.parametrize("error", [None, webbrowser.Error("none")])
