@@ -3,7 +3,8 @@
 A cycle that broke is tried again by retries, by people and by the next due date, and breaks in the
 same way until somebody has mended the cause. Whoever is on call gets one message of it, another one
 where it is met again after `REMIND_AFTER`, with the count, and one when a cycle has ended at last
-(`pipelines.alerts.recovery`). Not for verdicts: each cycle's is another one. Tested in
+(`pipelines.alerts.recovery`). A cause that nobody meets any more, as of a trial recipe that nobody
+runs again, lapses. Not for verdicts: each cycle's is another one. Tested in
 tests/pipelines/alerts/test_incidents.py.
 """
 
@@ -29,6 +30,9 @@ REMIND_AFTER = timedelta(hours=6)
 """A cause that is met again so long after it was told last is told again. Whoever has tried again
 sooner than that is looking; whoever has gone home hears of it. The rule `HomefeedStageNotRetried`
 for metrics waits as long (docs/observability.md)."""
+LAPSES_AFTER = timedelta(days=60)
+"""A cause that was not met for so long, and for three periods of the schedule, is not called broken
+any more; met again, it is a new one."""
 RECORD_WAIT_S = 20.0
 """How long to wait for another process that writes the record, in seconds: Airflow's DAG processor
 has little time."""
@@ -44,9 +48,14 @@ class Incident(Frozen):
 
     cause: str = Field(description="As in the alerts about it.")
     title: str = Field(description="Of the first alert.")
-    stage: str = Field(description="Which stage broke, one of `artifacts.STAGES`.")
+    stage: str = Field(description="Which stage or other task of Airflow's broke.")
     run_id: str = Field(description="Of the newest run that met it.")
-    cycles: tuple[Cycle, ...] = Field(description="The cycles that met it; empty: not known.")
+    cycles: tuple[Cycle, ...] = Field(
+        description="The cycles that met it and are not seen mended; empty: not known."
+    )
+    mended_cycles: tuple[Cycle, ...] = Field(
+        default=(), description="The cycles that met it and are seen mended, before all are."
+    )
     first_at: AwareDatetime
     last_at: AwareDatetime
     told_at: AwareDatetime = Field(description="When people were told last.")
@@ -73,6 +82,7 @@ class IncidentRecord(Frozen):
 
     <workspace>/incidents/record.json    written before an alert is delivered, and after
 
+    What was not met for `LAPSES_AFTER` goes when the record is next written, and nothing is told.
     What a killed process has not delivered is delivered by the next one that writes here; an alert
     with the same words is delivered once.
     """
@@ -116,7 +126,7 @@ def tell(alert: Alert, settings: Settings) -> AlertReceipt:
             if storage.exists(entry_uri(met, settings)):  # this very failure, told before
                 ledger.deliver_untold()
                 return deliver(met, settings)
-            receipt = ledger.note(*_met(ledger.record, met))
+            receipt = ledger.note(*_met(ledger.record, met, lapses_after(settings)))
     except AlertDeliveryError:
         raise
     except HomefeedError as error:
@@ -155,6 +165,15 @@ class Ledger:
         self._write(incidents, (*self.record.untold, untold))
         return self.deliver_untold()[untold.alert.identity()]
 
+    def keep(self, incidents: tuple[Incident, ...]) -> None:
+        """Write down what is open, where that differs and nothing is to be told.
+
+        Raises:
+            HomefeedError: the record cannot be written.
+        """
+        if incidents != self.record.open:
+            self._write(incidents, self.record.untold)
+
     def deliver_untold(self) -> dict[str, AlertReceipt]:
         """Deliver what is untold, also of a process that was killed; give receipts by identity.
 
@@ -184,13 +203,26 @@ class Ledger:
         self._seen = storage.write_over(self._uri, self.record, self._seen)
 
 
-def read_open(settings: Settings) -> tuple[Incident, ...]:
-    """Return what has broken cycles and has not been seen mended, the oldest first.
+def read_open(settings: Settings, now: datetime) -> tuple[Incident, ...]:
+    """Return what has broken cycles, was not seen mended and has not lapsed, the oldest first.
 
     Raises:
         HomefeedError: the record is damaged or cannot be read.
     """
-    return tuple(sorted(Ledger(settings).record.open, key=lambda incident: incident.first_at))
+    still = standing(Ledger(settings).record.open, now, lapses_after(settings))
+    return tuple(sorted(still, key=lambda incident: incident.first_at))
+
+
+def lapses_after(settings: Settings) -> timedelta:
+    """Return how long a cause has to go unmet to lapse: due cycles have met it by then."""
+    return max(LAPSES_AFTER, timedelta(days=3 * settings.cadence_days))
+
+
+def standing(
+    incidents: tuple[Incident, ...], now: datetime, lapse: timedelta
+) -> tuple[Incident, ...]:
+    """Return those of some incidents that have not lapsed."""
+    return tuple(each for each in incidents if now - each.last_at < lapse)
 
 
 def record_uri(settings: Settings) -> str:
@@ -199,10 +231,13 @@ def record_uri(settings: Settings) -> str:
     return storage.join(workspace_uri, "incidents", "record.json")
 
 
-def _met(record: IncidentRecord, alert: Alert) -> tuple[tuple[Incident, ...], Untold]:
+def _met(
+    record: IncidentRecord, alert: Alert, lapse: timedelta
+) -> tuple[tuple[Incident, ...], Untold]:
     """Return what is open once a cause was met, and what is to be told of that."""
     assert alert.at is not None
-    before = next((each for each in record.open if each.cause == alert.cause), None)
+    known = standing(record.open, alert.at, lapse)
+    before = next((each for each in known if each.cause == alert.cause), None)
     is_due = before is None or alert.at - before.told_at >= REMIND_AFTER
     mine = () if alert.cycle is None else (alert.cycle,)
     incident = Incident(
@@ -211,6 +246,7 @@ def _met(record: IncidentRecord, alert: Alert) -> tuple[tuple[Incident, ...], Un
         stage=alert.cause.partition(":")[0],
         run_id=alert.run_id,
         cycles=tuple(dict.fromkeys((*(before.cycles if before else ()), *mine))),
+        mended_cycles=before.mended_cycles if before else (),
         first_at=before.first_at if before else alert.at,
         last_at=alert.at,
         told_at=alert.at if before is None or is_due else before.told_at,
@@ -220,6 +256,6 @@ def _met(record: IncidentRecord, alert: Alert) -> tuple[tuple[Incident, ...], Un
         "num_times": incident.num_times,
         "first_at": before.first_at if before else None,
     }
-    others = tuple(each for each in record.open if each is not before)
+    others = tuple(each for each in known if each is not before)
     told = Untold(alert=alert.model_copy(update=counted), is_counted=not is_due)
     return (*others, incident), told

@@ -5,17 +5,27 @@ tests/pipelines/alerts/test_recovery.py.
 """
 
 import logging
+from datetime import datetime
 
 from pydantic import ValidationError
 
 from pipelines import storage
-from pipelines.alerts.incidents import RECORD_WAIT_S, Incident, Ledger, Untold, cycle_of, record_uri
+from pipelines.alerts.incidents import (
+    RECORD_WAIT_S,
+    Incident,
+    Ledger,
+    Untold,
+    cycle_of,
+    lapses_after,
+    record_uri,
+    standing,
+)
 from pipelines.alerts.links import links_of, runbook_links
 from pipelines.alerts.next_step import after_recovery, what_was_promoted
 from pipelines.alerts.severity import severity_of
 from pipelines.contracts.artifacts import STAGES, ResolvedRun
 from pipelines.contracts.errors import HomefeedError
-from pipelines.contracts.judged.alert import Alert, AlertKind, AlertReceipt
+from pipelines.contracts.judged.alert import Alert, AlertKind, AlertReceipt, Cycle
 from pipelines.contracts.judgement import Promotion
 from pipelines.contracts.run_layout import StageRecord, manifest_uri
 from pipelines.plain_text import one_line
@@ -45,39 +55,48 @@ def tell_recovered(run_uri: str, settings: Settings) -> AlertReceipt:
         with storage.exclusive_lock(record_uri(settings), "the record of incidents", RECORD_WAIT_S):
             ledger = Ledger(settings)
             ledger.deliver_untold()
-            mended = tuple(each for each in ledger.record.open if is_mended_by(each, run))
+            seen = tuple(after_cycle(each, run) for each in ledger.record.open)
+            mended = tuple(each for each in seen if not each.cycles)
+            waiting = tuple(each for each in seen if each.cycles)
+            rest = standing(waiting, _ended_at(run), lapses_after(settings))
             if not mended:
+                ledger.keep(rest)
                 return nothing
             alert = compose_recovered(mended, run, settings)
-            rest = tuple(each for each in ledger.record.open if each not in mended)
             return ledger.note(rest, Untold(alert=alert, is_counted=False))
-    except HomefeedError as error:
+    # The last one: a manifest that another version of this project has written.
+    except (HomefeedError, OSError, ValidationError) as error:
         log.warning("that the cycle has recovered is told later: %s", error)
     return nothing
 
 
-def is_mended_by(incident: Incident, run: ResolvedRun) -> bool:
-    """Return whether a cycle that has ended shows that a cause is mended.
+def after_cycle(incident: Incident, run: ResolvedRun) -> Incident:
+    """Return an incident with the cycles that wait on after one has ended; with none it is mended.
 
-    A cycle of another recipe, or of an earlier day than one that broke, shows nothing.
+    A cycle of another recipe, or of an earlier day than one that broke, shows nothing about that
+    one. A cause of which no cycle is known is mended by any.
     """
     this = cycle_of(run.to_request())
-    return incident.run_id == run.run_id or all(
-        cycle.recipe == this.recipe and cycle.day <= this.day for cycle in incident.cycles
-    )
+    waiting, shown = list[Cycle](), list[Cycle]()
+    for cycle in incident.cycles:
+        is_shown = cycle.recipe == this.recipe and cycle.day <= this.day
+        (shown if is_shown else waiting).append(cycle)
+    mended = dict.fromkeys((*incident.mended_cycles, *shown))
+    return incident.model_copy(update={"cycles": tuple(waiting), "mended_cycles": tuple(mended)})
 
 
 def compose_recovered(mended: tuple[Incident, ...], run: ResolvedRun, settings: Settings) -> Alert:
     """Return the alert about causes that are mended.
 
     Args:
-        mended: What had been broken, at least one.
+        mended: What had been broken, at least one, as `after_cycle` returns it.
         run: The cycle that has ended.
         settings: Addresses for the links.
     """
     promotion = Promotion.model_validate(_record_of(run.run_uri, "promote_challenger").artifact)
     stages = dict.fromkeys(each.stage for each in mended)
     serving = promotion.champion_after
+    cycles = dict.fromkeys(cycle for each in mended for cycle in each.mended_cycles)
     kind = AlertKind.RECOVERED
     return Alert(
         kind=kind,
@@ -94,20 +113,24 @@ def compose_recovered(mended: tuple[Incident, ...], run: ResolvedRun, settings: 
         next_step=after_recovery(run),
         links=(*links_of(run, settings), *runbook_links(kind, settings)),
         severity=severity_of(kind),
-        at=max(_record_of(run.run_uri, stage).finished_at for stage in STAGES),
+        at=_ended_at(run),
         cycle=cycle_of(run.to_request()),
-        mended_cycles=tuple(dict.fromkeys(cycle for each in mended for cycle in each.cycles)),
+        mended_cycles=tuple(cycles),
     )
 
 
 def _what_mended(incident: Incident, run: ResolvedRun) -> str:
     """Say which run ended in place of one that broke, and what differs between the two."""
+    if incident.run_id == run.run_id and incident.stage not in STAGES:
+        return "The same run went on."  # a task of Airflow's own leaves no manifest
     if incident.run_id == run.run_id:
         ended = _record_of(run.run_uri, incident.stage).finished_at
         return (
             f"The same run went on: {incident.stage} ended at {ended:%Y-%m-%d %H:%M} UTC. What it "
             f"reads, a service or a setting was mended, or the fault has passed."
         )
+    if len({cycle.recipe for cycle in incident.mended_cycles}) > 1:
+        return f"Run {run.run_id} has ended; a cycle of each other recipe that met it had before."
     told = f"Run {run.run_id} has ended in place of run {one_line(incident.run_id)}"
     broken = _run_that_broke(incident, run)
     if broken is None:
@@ -128,16 +151,24 @@ def _what_mended(incident: Incident, run: ResolvedRun) -> str:
 
 
 def _run_that_broke(incident: Incident, run: ResolvedRun) -> ResolvedRun | None:
-    """Return the run that met a cause last; None where it is gone or never had a folder."""
+    """Return the run that met a cause last; None where it never had a folder, or none to read.
+
+    What differs from it is worth less than that the cycle has ended, which is told without it.
+    """
     if incident.stage == "resolve_run":
         return None
     run_uri = storage.join(storage.to_uri(run.workspace_uri), "runs", incident.run_id)
-    if not storage.exists(manifest_uri(run_uri, "resolve_run")):
-        return None
     try:
         return ResolvedRun.model_validate(_record_of(run_uri, "resolve_run").artifact)
-    except ValidationError:  # of another version of this project
+    except FileNotFoundError:
         return None
+    except (HomefeedError, OSError, ValidationError) as error:
+        log.warning("what run %s had is not told: %s", one_line(incident.run_id), error)
+        return None
+
+
+def _ended_at(run: ResolvedRun) -> datetime:
+    return max(_record_of(run.run_uri, stage).finished_at for stage in STAGES)
 
 
 def _record_of(run_uri: str, stage: str) -> StageRecord:

@@ -62,7 +62,7 @@ def read_status(
         cycles = newest_cycles(workspace_uri, names, settings, num)
         alerts, num_alerts = newest_alerts(workspace_uri, settings, num)
         has_workspace = bool(names) or storage.exists(workspace_uri)
-        broken = tuple(incident.sentence for incident in read_open(settings))
+        broken = tuple(incident.sentence for incident in read_open(settings, now))
     with reading.part():
         grid = grid_of(settings)
         next_due, period_days = grid.at_or_after(now), settings.cadence_days

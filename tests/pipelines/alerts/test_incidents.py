@@ -7,7 +7,14 @@ import pytest
 
 from pipelines import storage
 from pipelines.alerts import incidents, transports
-from pipelines.alerts.incidents import REMIND_AFTER, IncidentRecord, cause_of, record_uri, tell
+from pipelines.alerts.incidents import (
+    LAPSES_AFTER,
+    REMIND_AFTER,
+    IncidentRecord,
+    cause_of,
+    record_uri,
+    tell,
+)
 from pipelines.alerts.transports import deliver_waiting, entry_uri
 from pipelines.contracts.errors import TransientStorageError
 from pipelines.contracts.judged.alert import (
@@ -90,6 +97,18 @@ def test_the_same_cause_is_told_once_then_counted_then_told_again_with_the_count
     [incident] = record_of(settings).open
     assert (incident.num_times, incident.first_at, incident.run_id) == (4, AT, "three")
     assert incident.cycles == (SMOKE,)
+
+
+def test_a_cause_that_was_not_met_for_long_has_lapsed_and_begins_anew(
+    slack: Taken, settings: Settings
+) -> None:
+    tell(make_alert(), settings)
+    tell(make_alert("two", LAPSES_AFTER / 2), settings)
+    anew = tell(make_alert("three", LAPSES_AFTER * 3 / 2), settings)
+    assert anew.alert is not None and anew.alert.first_at is None
+    [incident] = record_of(settings).open
+    assert (incident.num_times, incident.first_at) == (1, AT + LAPSES_AFTER * 3 / 2)
+    assert "time)" in slack.subjects[1] and "time)" not in slack.subjects[2]
 
 
 def test_another_cause_is_told_at_once(slack: Taken, settings: Settings) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from pipelines import storage
-from pipelines.alerts import incidents, transports
+from pipelines.alerts import incidents, recovery, transports
 from pipelines.alerts.compose import alert_on_failure, alert_on_unresolved
-from pipelines.alerts.incidents import IncidentRecord, record_uri
+from pipelines.alerts.incidents import LAPSES_AFTER, IncidentRecord, read_open, record_uri
 from pipelines.alerts.recovery import tell_recovered
 from pipelines.alerts.transports import deliver_waiting
 from pipelines.contracts.artifacts import STAGES, ResolvedRun
@@ -28,7 +28,8 @@ PROMOTION = Promotion(
     history_uri=None,
 )
 NOTHING = AlertReceipt(alert=None, delivered_to=())
-DAY = timedelta(days=1)
+NOW = datetime(2017, 3, 1, 4, tzinfo=UTC)
+DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
 
 
 @pytest.fixture
@@ -110,6 +111,57 @@ def test_the_same_run_that_goes_on_says_which_stage_ended(
     assert alert.done.startswith("The same run went on: train_challenger ended at 2017-03-02 00:00")
 
 
+def test_a_task_that_is_no_stage_had_broken_and_the_same_run_went_on(
+    tmp_path: Path, settings: Settings, sent: list[str]
+) -> None:
+    """`approve_promotion` is Airflow's own task, and leaves no manifest."""
+    run = make_run(tmp_path)
+    break_in(run, "check_snapshot", settings)
+    break_in(run, "approve_promotion", settings)
+    alert = tell_recovered(end(run).run_uri, settings).alert
+    assert alert is not None and still_open(settings) == []
+    assert alert.title.endswith("recovered, check_snapshot, approve_promotion end well again")
+    assert alert.done.splitlines()[1:] == ["The same run went on."]
+
+
+@pytest.mark.parametrize("held", [b"{", b'{"artifact": {}}', None])
+def test_a_run_that_broke_and_cannot_be_read_any_more_loses_nothing(
+    tmp_path: Path, settings: Settings, sent: list[str], held: bytes | None
+) -> None:
+    broken = make_run(tmp_path, run_id="broken")
+    break_in(broken, "build_snapshot", settings)
+    place = manifest_uri(broken.run_uri, "resolve_run")
+    if held is None:
+        storage.remove(place)
+    else:
+        storage.write_bytes(place, held)
+    alert = tell_recovered(end(make_run(tmp_path, run_id="later")).run_uri, settings).alert
+    assert alert is not None and still_open(settings) == []
+    assert alert.done == "Run later has ended in place of run broken."
+
+
+@pytest.mark.parametrize("fault", [FileNotFoundError("gone"), PermissionError("no")])
+def test_a_fault_of_the_disk_is_not_raised_into_airflow_and_it_is_told_later(
+    tmp_path: Path,
+    settings: Settings,
+    sent: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    fault: OSError,
+) -> None:
+    run = make_run(tmp_path)
+    break_in(run, "build_snapshot", settings)
+    end(run)
+
+    def broken(*_: object) -> None:
+        raise fault
+
+    with monkeypatch.context() as patched:
+        patched.setattr(incidents, "Ledger", broken)
+        patched.setattr(recovery, "Ledger", broken)
+        assert tell_recovered(run.run_uri, settings) == NOTHING
+    assert tell_recovered(run.run_uri, settings).alert is not None
+
+
 def test_a_cycle_that_has_not_ended_mends_nothing(
     tmp_path: Path, settings: Settings, sent: list[str]
 ) -> None:
@@ -137,6 +189,67 @@ def test_a_cycle_of_another_recipe_or_an_earlier_day_shows_nothing(
     told = tell_recovered(end(later).run_uri, settings)
     assert (told.alert is not None) is is_mended
     assert (still_open(settings) == []) is is_mended
+
+
+def with_recipe(run: ResolvedRun, reference: str) -> ResolvedRun:
+    return run.model_copy(update={"config": run.config.model_copy(update={"source": reference})})
+
+
+def test_a_cause_that_two_recipes_met_is_mended_when_a_cycle_of_each_has_ended(
+    tmp_path: Path, settings: Settings, sent: list[str]
+) -> None:
+    first = make_run(tmp_path, run_id="first")
+    other = with_recipe(make_run(tmp_path, run_id="other"), "other.yaml")
+    break_in(first, "build_snapshot", settings)
+    break_in(other, "build_snapshot", settings, minute=10)
+    assert tell_recovered(end(first).run_uri, settings) == NOTHING
+    [left] = read_open(settings, NOW)
+    assert [cycle.recipe for cycle in left.cycles] == ["other.yaml"]
+    alert = tell_recovered(end(other).run_uri, settings).alert
+    assert alert is not None and still_open(settings) == []
+    assert {cycle.recipe for cycle in alert.mended_cycles} == {"smoke", "other.yaml"}
+    assert len([subject for subject in sent if "recovered" in subject]) == 1
+
+
+def test_a_recipe_that_breaks_again_by_the_cause_has_to_end_again(
+    tmp_path: Path, settings: Settings, sent: list[str]
+) -> None:
+    first = make_run(tmp_path, run_id="first")
+    other = with_recipe(make_run(tmp_path, run_id="other"), "other.yaml")
+    break_in(first, "build_snapshot", settings)
+    break_in(other, "build_snapshot", settings, minute=10)
+    tell_recovered(end(first).run_uri, settings)
+    break_in(make_run(tmp_path, run_id="third"), "build_snapshot", settings, minute=20)
+    assert tell_recovered(end(other).run_uri, settings) == NOTHING
+    alert = tell_recovered(end(make_run(tmp_path, run_id="fourth")).run_uri, settings).alert
+    assert alert is not None and len(alert.mended_cycles) == 2
+    assert alert.done == (
+        "Run fourth has ended; a cycle of each other recipe that met it had before."
+    )
+
+
+def test_what_a_trial_recipe_met_lapses_where_nobody_runs_it_again(
+    tmp_path: Path, settings: Settings, sent: list[str]
+) -> None:
+    """Of the recipe that ends nothing is said: it had never broken."""
+    trial = with_recipe(make_run(tmp_path, run_id="trial"), "trial.yaml")
+    break_in(trial, "build_snapshot", settings)
+    [met] = read_open(settings, NOW)
+    just, long = met.last_at + LAPSES_AFTER - SECOND, met.last_at + LAPSES_AFTER
+    assert read_open(settings, just) == (met,) and read_open(settings, long) == ()
+    later = make_run(tmp_path, run_id="later", as_of=trial.as_of + 2 * LAPSES_AFTER)
+    assert tell_recovered(end(later).run_uri, settings) == NOTHING
+    assert still_open(settings) == [] and len(sent) == 1
+
+
+def test_what_lapsed_is_still_told_as_mended_by_a_cycle_that_shows_it(
+    tmp_path: Path, settings: Settings, sent: list[str]
+) -> None:
+    """The DAG was paused for months."""
+    broken = make_run(tmp_path, run_id="broken")
+    break_in(broken, "build_snapshot", settings)
+    later = make_run(tmp_path, run_id="later", as_of=broken.as_of + 2 * LAPSES_AFTER)
+    assert tell_recovered(end(later).run_uri, settings).alert is not None
 
 
 def test_a_run_that_never_had_a_folder_is_mended_by_the_next_that_ends(

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines import storage
 from pipelines.alerts.compose import compose_failure
-from pipelines.alerts.incidents import tell
+from pipelines.alerts.incidents import LAPSES_AFTER, tell
 from pipelines.alerts.outcomes import kept_outcome
 from pipelines.alerts.recovery import tell_recovered
 from pipelines.alerts.sending import AlertDeliveryError
@@ -183,7 +183,7 @@ def test_an_alert_that_was_only_counted_lacks_no_transport(
 def test_what_is_broken_stands_there_until_a_cycle_has_mended_it(
     settings: Settings, tmp_path: Path
 ) -> None:
-    run = save_run(make_run(tmp_path))
+    run = save_run(make_run(tmp_path, as_of=NOW - timedelta(days=20)))
     failure = failure_of(run, "check_snapshot")
     tell(compose_failure(failure, run, settings, failure.stage), settings)
     status, _, lines = look(settings)
@@ -191,6 +191,7 @@ def test_what_is_broken_stands_there_until_a_cycle_has_mended_it(
     title = f"Homefeed retrain {run.as_of:%Y-%m-%d}: the data gate refused the snapshot"
     assert sentence.endswith(f" UTC, once: {title}")
     assert f"  {sentence}" in lines
+    assert read_status(settings, run.as_of + LAPSES_AFTER, 5)[0].broken == (), "it has lapsed"
     save_verdict(run)
     tell_recovered(run.run_uri, settings)
     assert look(settings)[0].broken == ()
