@@ -96,7 +96,12 @@ def alert_about_failure(
 
 
 def alert_on_unresolved(
-    trigger: str, message: str, next_step: NextStep, settings: Settings, cycle: Cycle | None = None
+    trigger: str,
+    message: str,
+    next_step: NextStep,
+    settings: Settings,
+    cycle: Cycle | None = None,
+    at: datetime | None = None,
 ) -> AlertReceipt:
     """Tell people about a run that broke before it had a folder.
 
@@ -105,7 +110,7 @@ def alert_on_unresolved(
     Raises:
         AlertDeliveryError: a transport failed; the outbox and the other transports have the alert.
     """
-    return tell(compose_unresolved(trigger, message, next_step, settings, cycle), settings)
+    return tell(compose_unresolved(trigger, message, next_step, settings, cycle, at), settings)
 
 
 def compose_unresolved(
@@ -114,6 +119,7 @@ def compose_unresolved(
     next_step: NextStep,
     settings: Settings,
     cycle: Cycle | None = None,
+    at: datetime | None = None,
 ) -> Alert:
     """Return the alert about a run that broke before it had a folder.
 
@@ -123,13 +129,19 @@ def compose_unresolved(
         next_step: How the cycle is begun after all.
         settings: Addresses for the links.
         cycle: What was asked for; None where that is not known.
+        at: When it broke; None where that is not known. It stands in the words, by which an alert
+            that was told before is known: the same run may break again.
     """
     kind = AlertKind.BROKEN_RUN
+    when = f" at {at:%Y-%m-%d %H:%M:%S} UTC" if at else ""
+    happened = f"resolve_run failed{when}:\n{message}"
+    if not message:
+        happened = f"resolve_run did not end; the run failed{when}. Its log in Airflow says why."
     return Alert(
         kind=kind,
         run_id=trigger,
         title="Homefeed retrain broke in resolve_run",
-        happened=message or "resolve_run did not end. The end of its log in Airflow says why.",
+        happened=happened,
         certainty="Certain: the task failed, and no later stage began.",
         done="Nothing was built, trained or promoted. The champion is what it was.",
         next_step=next_step,
@@ -138,6 +150,7 @@ def compose_unresolved(
             *runbook_links(kind, settings),
         ),
         severity=severity_of(kind),
+        at=at,
         cycle=cycle,
         cause=cause_of("resolve_run", "", message, trigger),
     )

@@ -11,7 +11,7 @@ from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.exceptions import AirflowSkipException
 
 from pipelines.orchestration.shown.form import free_text
-from pipelines.orchestration.shown.keys import FAILURE_KEY
+from pipelines.orchestration.shown.keys import FAILURE_KEY, broke_at
 from pipelines.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -72,10 +72,13 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
     ti: Any = context.get("ti")
     settings, reason = Settings(), str(context.get("reason", ""))
     free_text(settings)
+    ended_at = getattr(context.get("dag_run"), "end_date", None)
     resolved = ti.xcom_pull(task_ids="resolve_run") if ti else None
     if resolved:
         since = getattr(ti, "start_date", None)
-        tell_failure(resolved["run_uri"], settings, ti.task_id, reason, since)
+        # With its instant: the same run that ends so again has failed again.
+        when = f"{reason} at {ended_at:%Y-%m-%d %H:%M:%S} UTC" if ended_at else reason
+        tell_failure(resolved["run_uri"], settings, ti.task_id, when, since)
         return
     left = ti.xcom_pull(task_ids="resolve_run", key=FAILURE_KEY) if ti else None
     message, next_step = "", after_lost_start(settings)
@@ -85,7 +88,8 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
     if left:
         message, next_step = left["message"], NextStep.model_validate(left["next_step"])
         cycle = Cycle.model_validate(left["cycle"]) if "cycle" in left else None
-    alert_on_unresolved(context["run_id"], message, next_step, settings, cycle)
+    at = broke_at(left or {}) or ended_at
+    alert_on_unresolved(context["run_id"], message, next_step, settings, cycle, at)
 
 
 def tell_ended_run(context: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """What an Airflow run asks for, as a request for `resolve_run`, and what is left if it fails."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -126,10 +126,17 @@ def _explain_ended_log(request: RunRequest, settings: Settings, ti: Any) -> None
 
 
 def _left(message: str, step: "NextStep", request: RunRequest | None = None) -> dict[str, Any]:
-    """Return what the alert finds of a run that has no folder."""
+    """Return what the alert finds of a run that has no folder.
+
+    By its instant a failure of the same run that is like an earlier one is known to be another.
+    """
     from pipelines.alerts.incidents import cycle_of
 
-    left = {"message": message, "next_step": step.model_dump(mode="json")}
+    left = {
+        "message": message,
+        "next_step": step.model_dump(mode="json"),
+        "at": datetime.now(UTC).isoformat(),
+    }
     return left | ({"cycle": cycle_of(request).model_dump(mode="json")} if request else {})
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from airflow.listeners import hookimpl
 
-from pipelines.orchestration.shown.keys import FAILURE_KEY, NOTE_KEY
+from pipelines.orchestration.shown.keys import FAILURE_KEY, NOTE_KEY, broke_at
 from pipelines.settings import DAG_ID, Settings
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def _leave_failure(ti: Any) -> None:
         alert = alert_about_failure(where, Settings(), ti.task_id, "task_failure", since)
     elif left := ti.xcom_pull(task_ids="resolve_run", key=FAILURE_KEY):
         step = NextStep.model_validate(left["next_step"])
-        alert = compose_unresolved(ti.run_id, left["message"], step, Settings())
+        alert = compose_unresolved(ti.run_id, left["message"], step, Settings(), at=broke_at(left))
     else:
         return
     if alert is not None:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +12,7 @@ from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.exceptions import AirflowSkipException
 
 from pipelines import storage
-from pipelines.alerts.incidents import cycle_of
+from pipelines.alerts.incidents import REMIND_AFTER, cycle_of, read_open
 from pipelines.alerts.next_step import after_lost_start
 from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.judged.alert import Alert, AlertKind, AlertReceipt, NextStep
@@ -53,7 +53,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def context_of(task_id: str, left: dict[str, Any], start_date: Any = None) -> dict[str, Any]:
+def context_of(
+    task_id: str, left: dict[str, Any], start_date: Any = None, ended_at: Any = None
+) -> dict[str, Any]:
     """Return what Airflow hands over; `left` has resolve_run's XComs by key."""
 
     def pull(task_ids: str, key: str = "return_value") -> Any:
@@ -61,7 +63,8 @@ def context_of(task_id: str, left: dict[str, Any], start_date: Any = None) -> di
         return left.get(key)
 
     ti = SimpleNamespace(task_id=task_id, xcom_pull=pull, start_date=start_date)
-    return {"ti": ti, "run_id": "manual__x", "reason": "task_failure"}
+    dag_run = {"dag_run": SimpleNamespace(end_date=ended_at)} if ended_at else {}
+    return {"ti": ti, "run_id": "manual__x", "reason": "task_failure", **dag_run}
 
 
 def told(home: Path) -> list[str]:
@@ -170,6 +173,41 @@ def test_the_end_of_a_run_frees_the_text_of_the_trigger_form(
     assert place.exists()
     end({"run_id": "manual__x", "reason": "done"})
     assert not place.exists()
+
+
+@pytest.mark.parametrize("broke", ["refused", "killed", "killed later"])
+def test_the_same_run_that_breaks_again_is_met_again_and_told_after_hours(
+    home: Path, broke: str
+) -> None:
+    """Somebody clears the task; Airflow may call twice about one failure, and not at once."""
+    began = datetime(2026, 11, 28, 3, 12, tzinfo=UTC)
+    run = save_run(make_run(home))
+    for after in (timedelta(0), timedelta(hours=1), REMIND_AFTER):
+        at = began + after
+        left = {
+            "message": "ConfigurationError: no",
+            "next_step": after_lost_start(Settings()).model_dump(mode="json"),
+            "at": at.isoformat(),
+        }
+        context = {
+            "refused": context_of("resolve_run", {FAILURE_KEY: left}),
+            "killed": context_of("resolve_run", {}, ended_at=at),
+            "killed later": context_of(
+                "train_challenger", {"return_value": {"run_uri": run.run_uri}}, ended_at=at
+            ),
+        }[broke]
+        for _ in range(2):
+            alert_broken_run(context)
+    receipts = [
+        storage.read_model(storage.to_uri(file), AlertReceipt)
+        for file in (home / "workspace" / "outbox").glob("*.json")
+    ]
+    told_of = sorted((each.alert.num_times, each.is_counted) for each in receipts if each.alert)
+    # A stage that was killed leaves no instant, so that it counts as met when it is told.
+    assert told_of == [(1, False), (2, True), (3, broke == "killed later")]
+    [incident] = read_open(Settings(), began)
+    assert incident.num_times == 3
+    assert all("2026-11-28 " in each.alert.happened for each in receipts if each.alert)
 
 
 def test_a_run_that_was_skipped_mends_nothing(home: Path) -> None:

@@ -1,7 +1,7 @@
 """Which as_of an Airflow run gets, and what is left where its cycle cannot be resolved."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +15,7 @@ from pipelines.contracts.judged.alert import Cycle, NextStep
 from pipelines.orchestration import missed
 from pipelines.orchestration.resolving import choose_as_of, hardware_of, start_cycle
 from pipelines.orchestration.shown import ended_log
-from pipelines.orchestration.shown.keys import FAILURE_KEY
+from pipelines.orchestration.shown.keys import FAILURE_KEY, broke_at
 from pipelines.settings import Settings
 from pipelines.stages import runner
 from pipelines.stages.resolve_run import run_uri_of
@@ -68,6 +68,8 @@ def test_a_cycle_that_cannot_be_resolved_leaves_the_command_that_begins_it(
         start_cycle(params, dag_run, ti, Settings(home=str(tmp_path)))
 
     assert str(caught.value) in left[FAILURE_KEY]["message"]
+    failed_at = broke_at(json.loads(json.dumps(left[FAILURE_KEY])))
+    assert failed_at is not None and abs(failed_at - datetime.now(UTC)) < timedelta(minutes=1)
     step = NextStep.model_validate(left[FAILURE_KEY]["next_step"])
     assert Cycle.model_validate(left[FAILURE_KEY]["cycle"]).label == f"{expected}, recipe smoke"
     parsed = [parse(command) for _, command in step.commands]

@@ -86,10 +86,14 @@ def test_a_stage_that_broke_leaves_why(run: ResolvedRun) -> None:
 
 
 def test_a_run_that_was_not_resolved_leaves_what_was_refused() -> None:
-    left = {"message": "as_of is wrong", "next_step": {"sentence": "Again.", "commands": ()}}
+    at = "2026-11-28T03:12:00+00:00"
+    step = {"sentence": "Again.", "commands": ()}
+    left = {"message": "as_of is wrong", "next_step": step, "at": at}
     task = Task("resolve_run", None, seen={FAILURE_KEY: left})
     RunNotes().on_task_instance_failed(task)
-    assert task.left[NOTE_KEY][1] == "as\\_of is wrong"
+    assert task.left[NOTE_KEY][1] == (
+        "resolve\\_run failed at 2026-11-28 03:12:00 UTC: as\\_of is wrong"
+    )
 
 
 def test_a_task_that_cannot_leave_a_word_ends_all_the_same(run: ResolvedRun, caplog: Any) -> None:
