@@ -17,8 +17,15 @@ _JOINERS = "\u200c\u200d"
 """Invisible, but Persian words and many emojis need them, and they harm nothing."""
 _UNSEEN = ("Cc", "Cf", "Cs", "Cn", "Co")
 """Unicode's categories of controls, formats, halves of characters and what has no meaning."""
-_MARKDOWN = re.compile(r"[\\`*_{}\[\]<>#|~!]|^[-+]|(?<=^\d)\.")
+WORD_JOINER = "\u2060"
+"""Shows as nothing, and takes away the meaning of a mark that it stands in."""
+_MARKDOWN = re.compile(r"[\\`*_{}\[\]>#|~!]|^[-+]|(?<=^\d)\.")
 """What Markdown would take for a mark."""
+_LINKING = re.compile(
+    r"(?:https?|ftp|dict):(?=//)|www(?=\.)|@(?=[\w-])|:(?=[a-z+-][\w+\\-]*:)", re.IGNORECASE
+)
+"""What Airflow's and MLflow's pages make a link or a picture of without any mark: addresses, mail,
+people, emojis. Each match is where a character that is not to be seen ends that."""
 _WORTH_IT = 40
 """Fewer characters of a line that does not fit tell nothing."""
 _LINKED = ("http", "https", "file")
@@ -30,8 +37,15 @@ def one_line(text: str) -> str:
 
 
 def as_markdown(text: str) -> str:
-    """Return a text that Markdown shows as it is, on one line."""
-    return _MARKDOWN.sub(r"\\\g<0>", one_line(text))
+    """Return a text that Markdown shows as it is, on one line.
+
+    As Airflow's page (remark with GFM) and MLflow's (Showdown as GitHub) read it. `&` and `<` are
+    entities, because MLflow's page shows a backslash before them. An address is broken by an
+    invisible character, because Airflow's page looks for addresses where escapes are resolved
+    already.
+    """
+    marked = _MARKDOWN.sub(r"\\\g<0>", one_line(text).replace("&", "&amp;").replace("<", "&lt;"))
+    return _LINKING.sub(f"\\g<0>{WORD_JOINER}", marked)
 
 
 def safe_lines(text: str) -> str:

@@ -15,10 +15,10 @@ from typing import cast
 
 from pipelines import storage
 from pipelines.alerts.rendering import RenderedAlert
-from pipelines.alerts.slack import WORD_JOINER
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.errors import ConfigurationError, TransientStorageError
 from pipelines.contracts.judged.alert import Alert, AlertKind, AlertSeverity, Cycle
+from pipelines.plain_text import WORD_JOINER
 from pipelines.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from pipelines.contracts.judged.alert import Alert, AlertKind, AlertSeverity
-from pipelines.plain_text import first_lines, link_target, shortened
+from pipelines.plain_text import WORD_JOINER, first_lines, link_target, shortened
 
 MAX_BLOCKS, MAX_HEADER, MAX_TEXT, MAX_FIELD = 50, 150, 3000, 2000
 MAX_BUTTONS, MAX_BUTTON, MAX_BUTTON_URL = 25, 75, 3000
@@ -18,8 +18,6 @@ MAX_BUTTONS, MAX_BUTTON, MAX_BUTTON_URL = 25, 75, 3000
 MAX_COMMANDS = 10
 _ROOM = 2800
 """Characters of one part before it is escaped."""
-WORD_JOINER = "\u2060"
-"""Not to be seen; what it stands in is no mark any more."""
 _FENCE = re.compile(r"`{3,}")
 _SIGNS = {
     AlertSeverity.INFO: "\U0001f535",

@@ -1,8 +1,19 @@
 """Text of people and data: one line, nothing that steers a terminal, links to pages alone."""
 
+import html
+import re
+
 import pytest
 
-from pipelines.plain_text import first_lines, link_target, one_line, safe_lines, shortened
+from pipelines.plain_text import (
+    as_markdown,
+    first_lines,
+    link_target,
+    one_line,
+    safe_lines,
+    shortened,
+)
+from support.markdown import as_shown
 
 FORGED = "late\n2026-01-05T00:00:00Z  promotion  homefeed_ranker v9"
 
@@ -39,6 +50,33 @@ def test_what_can_be_seen_stays(text: str) -> None:
 def test_lines_stay_lines_and_are_each_made_harmless() -> None:
     assert safe_lines("one:\n  two\x1b\r\nthree\u2028four") == "one:\n  two\\x1b\nthree four"
     assert one_line(FORGED).startswith("late 2026")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "see https://evil.example/x, HTTP://A.example, ftp://b.example and (www.evil.example)",
+        "anna.b@evil.example asked @anna, core:heart:x :thumbs_up:",
+        "a < b & c &lt; d &#60; <img src=x> <https://evil.example>",
+        "**bold** _it_ [a](javascript:b) # `code` ~~~~ new | line \\*",
+        "1. one",
+        "- two",
+        "at 03:12:05 in file:///w/runs/x and s3://b/x: pkg.recipes:mine",
+    ],
+)
+def test_markdown_shows_a_text_as_it_is_and_makes_no_link_of_it(text: str) -> None:
+    marked = as_markdown(text)
+    assert as_shown(marked) == text
+    # As the pages of Airflow and MLflow look for them: after escapes and entities are resolved.
+    seen = html.unescape(marked.replace("\\", ""))
+    links = r"(?i)(?:https?|ftp|dict)://|www\.|[-.\w+]+@[-\w]|(?:^|\s)@\w|:[a-z]\w*:|&(?!amp;|lt;)"
+    assert re.findall(links, seen if "&" not in text else marked) == []
+    assert "<" not in marked
+
+
+def test_markdown_leaves_what_a_person_may_copy() -> None:
+    text = "file:///w/runs/x at 03:12:05, s3://b/x, pkg.recipes:mine"
+    assert as_markdown(text) == text
 
 
 @pytest.mark.parametrize(

@@ -152,10 +152,10 @@ def test_no_link_carries_who_logs_in(run: ResolvedRun) -> None:
 
 
 def test_markdown_shows_what_data_and_people_wrote_as_it_is(run: ResolvedRun) -> None:
-    hostile = "**bold** <img src=x> [a](javascript:b) # `code` ~~~~\nnew | line"
+    hostile = "**bold** & <img src=x> [a](javascript:b) # `code` ~~~~\nnew | line"
     told = to_markdown(outcome_in(run, make_judgement(Decision.REJECT, hostile)))
     line = next(line for line in told.splitlines() if "bold" in line)
     assert line == (
-        r"- \*\*bold\*\* \<img src=x\> \[a\](javascript:b) \# \`code\` \~\~\~\~ new \| line"
+        r"- \*\*bold\*\* &amp; &lt;img src=x\> \[a\](javascript:b) \# \`code\` \~\~\~\~ new \| line"
     )
     assert f"[Run folder](<{run.run_uri}>)" in told

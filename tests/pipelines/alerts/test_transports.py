@@ -11,10 +11,10 @@ from pipelines import storage
 from pipelines.alerts import transports
 from pipelines.alerts.rendering import render
 from pipelines.alerts.sending import AlertDeliveryError
-from pipelines.alerts.slack import WORD_JOINER
 from pipelines.alerts.transports import deliver, entry_uri
 from pipelines.contracts.errors import ConfigurationError, RunInProgressError
 from pipelines.contracts.judged.alert import Alert, AlertKind, AlertReceipt, NextStep
+from pipelines.plain_text import WORD_JOINER
 from pipelines.settings import Settings
 from support.alert_servers import (
     SECRET,

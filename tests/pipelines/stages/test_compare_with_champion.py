@@ -4,7 +4,6 @@ In MLflow there are two finished runs, whose numbers have the same names.
 """
 
 import html
-import re
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +33,7 @@ from pipelines.settings import Settings
 from pipelines.snapshot.build import write_snapshot
 from pipelines.stages.compare_with_champion import _anchor_side, compare_with_champion, log_sides
 from support.bundles import write_small_bundle
+from support.markdown import as_shown
 from support.registered import NO_ANCHOR, challenger_of, judgement_of, register_bundle
 from support.runs import make_run, save_artifact, save_run
 from support.worlds import PLANTED_VERSION, write_planted_world
@@ -178,7 +178,7 @@ def test_every_place_tells_the_outcome_word_for_word(
 
     page = html.unescape((tmp_path / "output" / "verdict.html").read_text("utf-8"))
     found = client.get_run(challenger.model.mlflow_run_id).data.tags
-    described = re.sub(r"\\(.)", r"\1", found["mlflow.note.content"])
+    described = as_shown(found["mlflow.note.content"])
     rejected = Verdict(decision=Decision.REJECT, promoted=Promoted.NONE, reasons=outcome.reasons)
     otherwise = judged.model_copy(update={"verdict": rejected})
     message = compose_verdict(outcome, otherwise, run, Settings())
@@ -200,7 +200,7 @@ def test_every_place_tells_the_outcome_word_for_word(
         }.items()
     )
     experiment = client.get_experiment_by_name(run.experiment)
-    told = re.sub(r"\\(.)", r"\1", experiment.tags["mlflow.note.content"])
+    told = as_shown(experiment.tags["mlflow.note.content"])
     assert f"**{outcome.decision}**. {outcome.title}" in told
     [other] = client.search_runs(
         [experiment.experiment_id],

@@ -18,6 +18,7 @@ from pipelines.orchestration.shown.words import (
 )
 from pipelines.settings import Settings
 from support.judgements import CHAMPION, make_judgement
+from support.markdown import as_shown as as_text
 from support.runs import make_run
 
 
@@ -28,9 +29,9 @@ def outcome(tmp_path: Path) -> Outcome:
     return outcome_of(run, make_judgement(Decision.REJECT), None, Settings(), places)
 
 
-def as_shown(markdown: str) -> str:
+def as_shown(note: str) -> str:
     """Return what a reader sees of it, as far as these notes go."""
-    return markdown.replace("**", "").replace("\\", "")
+    return as_text(note.replace("**", ""))
 
 
 def test_the_words_are_the_outcomes(outcome: Outcome) -> None:

@@ -44,7 +44,7 @@ def test_it_tells_of_the_last_cycles_and_keeps_what_a_person_wrote(
     assert f"/runs/{ids[-1]}?workflowType=machine_learning>)" in lines[0]
     assert "broke. train_challenger broke: xxx" in lines[1].replace("\\", "")
     assert len(lines[1]) < 1000
-    assert lines[2].endswith(r"**REJECT**. v1 \<b\>is\</b\> worse \# and \| \*more\*")
+    assert lines[2].endswith(r"**REJECT**. v1 &lt;b\>is&lt;/b\> worse \# and \| \*more\*")
     assert f"{days[0]:%Y-%m-%d}" not in ours  # the eleventh
 
 
