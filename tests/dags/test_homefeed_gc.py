@@ -23,7 +23,7 @@ def test_it_runs_the_command_once_a_week_and_waits_to_be_unpaused(repository: Pa
     [task] = dag.tasks
     command = task.bash_command.removeprefix("exec ")
     context = parse(command)
-    assert command == "homefeed gc" and context.params == {"dry_run": False}
+    assert command == "homefeed gc" and context.params == {"dry_run": False, "as_json": False}
     assert task.append_env and task.skip_on_exit_code in (None, [])
 
 

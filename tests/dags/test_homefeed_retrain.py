@@ -235,7 +235,7 @@ def test_the_form_offers_our_recipes_and_the_deployment_s_own(dag, repository, m
     param = found.params.get_param("recipe")
     assert found.params["recipe"] == "ours.ranking:careful"
     assert param.schema["examples"] == sorted([*RECIPES, "ours.ranking:careful"])
-    assert "package.module:function, or a path or URI" in param.description
+    assert "package.module:function, or a path or URI" in param.schema["description_md"]
 
 
 def test_the_form_takes_functions_of_the_packages_that_the_deployment_allows(

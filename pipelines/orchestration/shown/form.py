@@ -79,9 +79,10 @@ def free_text(settings: Settings) -> None:
 
 def about_recipe(settings: Settings) -> str:
     """Return what `recipe` may be, and what each offered recipe is for, as Markdown."""
-    offered = [f"- `{name}`: {_purpose(name)}" for name in choices(settings.recipe)]
+    # Not as code, whose boxes Airflow's form draws over the lines above and below.
+    offered = [f"- **{name}**: {_purpose(name)}" for name in choices(settings.recipe)]
     lead = f"Configuration to run: {EXPECTED}. HOMEFEED_RECIPE_PACKAGES: which packages."
-    return "\n".join([lead, "", *offered, "", f"This deployment's own is `{settings.recipe}`."])
+    return "\n".join([lead, "", *offered, "", f"This deployment's own is **{settings.recipe}**."])
 
 
 def newest_as_of(last_day: date) -> date:
@@ -114,7 +115,7 @@ def _purpose(name: str) -> str:
     if made is None:
         return "this deployment's own."
     first = (made.__doc__ or "").strip().splitlines()[0]
-    return first.removeprefix("Return ")
+    return first.removeprefix("Return ").replace("`", "")
 
 
 def _about_log(settings: Settings) -> str:

@@ -68,7 +68,10 @@ def log_sides(
             client, run, Side("challenger", challenger.label, challenger), own, described, rows,
             out_dir,
         ),
-        log_side(client, run, Side("baseline", baseline, champion), other, described, rows),
+        # The page lies on both sides: MLflow's table of a comparison fails at a run without files.
+        log_side(
+            client, run, Side("baseline", baseline, champion), other, described, rows, out_dir
+        ),
     )  # fmt: skip
     if champion is not None:
         tracking.copy_params(client, champion.mlflow_run_id, runs[1])

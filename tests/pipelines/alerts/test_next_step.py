@@ -60,6 +60,7 @@ def test_after_a_rejection_the_same_day_is_asked_again_in_another_cycle(tmp_path
                 "nodes": 1,
                 "accelerator": "gpu",
                 "key": f"again-{run.run_id}",
+                "as_json": False,
             },
         ),
     ]

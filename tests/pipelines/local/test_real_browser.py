@@ -217,6 +217,7 @@ def test_two_models_are_compared_in_mlflow(lab, page):
     rows = page.get_by_text(re.compile(r"^(decision|holdout)/"))
     assert rows.first.inner_text().startswith("decision/")
     page.get_by_text("Metrics", exact=True).last.scroll_into_view_if_needed()
+    expect(page.get_by_text("Something went wrong")).to_have_count(0)
     take_picture(page, "mlflow-compare")
 
 

@@ -162,8 +162,9 @@ def test_of_a_store_it_says_that_nothing_is_known() -> None:
 def test_each_recipe_is_told_with_its_purpose() -> None:
     said = about_recipe(Settings(recipe="ours.recipes:best"))
     for name, make in RECIPES.items():
-        assert f"- `{name}`: {(make.__doc__ or '').splitlines()[0].removeprefix('Return ')}" in said
-    assert "- `ours.recipes:best`: this deployment's own." in said
+        purpose = (make.__doc__ or "").splitlines()[0].removeprefix("Return ").replace("`", "")
+        assert f"- **{name}**: {purpose}" in said
+    assert "- **ours.recipes:best**: this deployment's own." in said
 
 
 def test_the_dag_shows_it(
