@@ -5,14 +5,18 @@ import shutil
 import subprocess
 import sys
 import time
+from datetime import UTC, date, datetime
 
 import psutil
 import pytest
 
 from pipelines import storage
+from pipelines.alerts.compose import alert_on_unresolved
 from pipelines.contracts.artifacts import STAGES
+from pipelines.contracts.judged.alert import Cycle, NextStep
 from pipelines.local import processes
 from pipelines.local.summary import find_run
+from pipelines.settings import Settings
 from support.cycles import judgement_of, outcome_of, promotion_of
 from support.kills import kill_tasks, move_start_back, wait_for_run_uri, wait_for_stage
 from support.lab import DAGS, DAY_OF_THIN_DATA, THIRD_DAY, Lab, Outcome, is_free, ports_in
@@ -47,8 +51,18 @@ def kill_mlflow(lab: Lab) -> None:
 def third_cycle(lab: Lab) -> Outcome:
     """A cycle on spoilt data in which every task is killed once, one of them with its worker.
 
-    MLflow is killed in the midst of it, too.
+    MLflow is killed in the midst of it, too. An earlier run of the day had broken: only the words
+    that it left are there, which costs no run.
     """
+    told = alert_on_unresolved(
+        "broke-before",
+        "ConfigurationError: no such setting",
+        NextStep(sentence="Mend it.", commands=()),
+        Settings(home=str(lab.home.path)),
+        Cycle(day=date.fromisoformat(THIRD_DAY), recipe="smoke"),
+        datetime.now(UTC),
+    )
+    assert told.alert is not None and lab.alerts("broke-before") != []
     lab.start("third", THIRD_DAY, promote=True)
     kill_tasks(lab, "third", "resolve_run")
     run_uri = wait_for_run_uri(lab, "third")
@@ -91,8 +105,20 @@ def test_a_regression_is_green_and_told_once(lab: Lab, third_cycle: Outcome, ret
     assert not promotion.is_promoted
     assert promotion.champion_after == promotion.champion_before
     run_id = outcome_of(retrained.home, "third").run.run_id
-    (alert,) = lab.alerts(run_id)
-    assert alert["kind"] == "regression"
+    kinds = [alert["kind"] for alert in lab.alerts(run_id)]
+    assert [kind for kind in kinds if kind != "recovered"] == ["regression"]
+
+
+def test_a_run_that_ends_well_after_one_that_broke_is_told_once_as_a_recovery(
+    lab: Lab, third_cycle: Outcome, retrained
+) -> None:
+    """Airflow's callback about a run that has succeeded tells it, from the DAG processor."""
+    assert third_cycle.state == "success"
+    lab.alerts('"kind": "recovered"', wait_s=120)
+    time.sleep(2)  # a second one must not come
+    (alert,) = lab.alerts('"kind": "recovered"')
+    assert alert["run_id"] == outcome_of(retrained.home, "third").run.run_id
+    assert "in place of run broke-before" in alert["done"]
 
 
 def test_a_failed_data_gate_is_red_at_once_and_told_with_its_pages(lab: Lab) -> None:
