@@ -51,7 +51,7 @@ def outcome_of(
         decision=verdict.decision.value,
         title=(
             f"{comparison.challenger_model.label} "
-            f"{_NOT_PROMOTED if is_void else finding_of(run, judgement)}, "
+            f"{_without_numbers(verdict.decision) if is_void else finding_of(run, judgement)}, "
             f"{_VOID if is_void else _short(comparison, change)}"
         ),
         serves=_will_serve(run, judgement),
@@ -113,6 +113,12 @@ def finding_of(run: ResolvedRun, judgement: Judgement) -> str:
     if not is_promoted:
         return _NOT_PROMOTED
     return "is promoted"
+
+
+def _without_numbers(decision: Decision) -> str:
+    """Return what became of the challenger where nothing follows from the comparison."""
+    # Also then it is rejected where it could not serve.
+    return "was rejected" if decision is Decision.REJECT else _NOT_PROMOTED
 
 
 def _less_than(loss: Comparison, is_promoted: bool) -> str:

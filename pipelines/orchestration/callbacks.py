@@ -80,7 +80,7 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
         when = f"{reason} at {ended_at:%Y-%m-%d %H:%M:%S} UTC" if ended_at else reason
         tell_failure(resolved["run_uri"], settings, ti.task_id, when, since)
         return
-    left = ti.xcom_pull(task_ids="resolve_run", key=FAILURE_KEY) if ti else None
+    left = _left_by(context)
     message, next_step = "", after_lost_start(settings)
     cycle = None
     if left and "lost_in" in left and is_told_by_another(left["lost_in"], "resolve_run"):
@@ -90,6 +90,20 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
         cycle = Cycle.model_validate(left["cycle"]) if "cycle" in left else None
     at = broke_at(left or {}) or ended_at
     alert_on_unresolved(context["run_id"], message, next_step, settings, cycle, at)
+
+
+def _left_by(context: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what `resolve_run` left when it failed in this run; None where it left nothing.
+
+    Airflow keeps what an earlier attempt left until the task starts anew, which a task that never
+    starts does not. Whoever clears a run begins it anew.
+    """
+    ti: Any = context.get("ti")
+    left: dict[str, Any] | None = None
+    if ti:
+        left = ti.xcom_pull(task_ids="resolve_run", key=FAILURE_KEY)
+    began, at = getattr(context.get("dag_run"), "start_date", None), broke_at(left or {})
+    return None if began and at and at < began else left
 
 
 def tell_ended_run(context: Mapping[str, Any]) -> None:

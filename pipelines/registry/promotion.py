@@ -107,12 +107,15 @@ def _approval_for(run: ResolvedRun, judgement: Judgement) -> Approval | None:
     found = read_approval(run.run_uri)
     if found is not None and found.ruling_digest == judgement.ruling_digest:
         return found
-    about = "none is on record" if found is None else "the one on record is about another verdict"
+    about, mend = "none is on record", "clear that task there, with what is after it"
+    if found is not None:
+        # Airflow goes on showing the question that was answered.
+        about, mend = "the one on record is about another verdict", "begin another cycle"
     raise PromotionRefusedError(
         f"the recipe lets nothing be promoted that no person has approved (promotion.approval), "
         f"and {about}; expected the answer that Airflow's task approve_promotion asks for; run "
-        f"the cycle in Airflow or clear that task there, with what is after it, or overrule it "
-        f"with `homefeed promote --force --run {shlex.quote(run.run_uri)} --reason '...'`"
+        f"the cycle in Airflow or {mend}, or overrule it with "
+        f"`homefeed promote --force --run {shlex.quote(run.run_uri)} --reason '...'`"
     )
 
 

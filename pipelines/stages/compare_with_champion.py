@@ -96,7 +96,7 @@ def compare_with_champion(
         out_dir.mkdir()
         write_page(run, judgement, out_dir, record)
         runs = log_sides(client, run, judgement, out_dir, named(snapshot))
-        log_whole(client, run, judgement.comparison, snapshot, runs[1])
+        log_whole(client, run, judgement.comparison, snapshot, runs[1], record.is_void)
         storage.publish_folder(out_dir, output_uri)
     keep_evidence(run, facts, judgement, fresh, now)
     log.info("%s", "\n".join(outcome.lines()))

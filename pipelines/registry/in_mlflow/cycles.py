@@ -33,10 +33,13 @@ with *Time (wall)* for the x-axis a chart shows dates.
 """
 
 
-def log_cycle(client: "MlflowClient", run: ResolvedRun, comparison: Comparison) -> str:
+def log_cycle(
+    client: "MlflowClient", run: ResolvedRun, comparison: Comparison, is_void: bool = False
+) -> str:
     """Add a judged cycle to the run of all cycles, and return that run's id; twice is as once.
 
-    A cycle whose target metric could not be compared adds no point.
+    A cycle whose target metric could not be compared, or whose comparison counts for nothing, adds
+    no point to the lines of the metric and its change.
 
     Raises:
         DataContractError: a person has removed or altered the day of the run's step 0.
@@ -47,7 +50,8 @@ def log_cycle(client: "MlflowClient", run: ResolvedRun, comparison: Comparison) 
     found = _open(client, run)
     run_id, first = str(found.info.run_id), _first_day(found)
     day_ms, step = int(run.as_of.timestamp() * 1000), (run.as_of - first).days
-    points = [Metric(key, each, day_ms, step) for key, each in _points_of(comparison).items()]
+    found_points = _points_of(comparison, is_void)
+    points = [Metric(key, each, day_ms, step) for key, each in found_points.items()]
     with translated_outages(client.tracking_uri):
         client.log_batch(run_id, metrics=points)
     return run_id
@@ -68,8 +72,9 @@ def _first_day(found: "Run") -> datetime:
     return day
 
 
-def _points_of(comparison: Comparison) -> dict[str, float]:
-    metric, row, found = comparison.target_metric, comparison.target, {}
+def _points_of(comparison: Comparison, is_void: bool) -> dict[str, float]:
+    metric, found = comparison.target_metric, {}
+    row = None if is_void else comparison.target
     if comparison.baseline_model is not None and not comparison.is_first_cycle:
         found["champion/version"] = float(comparison.baseline_model.version)
         if row is not None and row.baseline is not None:

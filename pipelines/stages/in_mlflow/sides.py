@@ -95,6 +95,7 @@ def log_whole(
     comparison: Comparison,
     snapshot: Snapshot,
     baseline_run: str,
+    is_void: bool = False,
 ) -> None:
     """Log what the sides were compared on, and what the experiment shows of all its cycles.
 
@@ -106,7 +107,7 @@ def log_whole(
     with as_decoration("what the sides were compared on"):
         log_datasets(client, run, baseline_run, snapshot, "evaluation")
     with as_decoration(f"the cycle in the run {ALL_CYCLES!r}"):
-        log_cycle(client, run, comparison)
+        log_cycle(client, run, comparison, is_void)
     with as_decoration("the last cycles in the experiment's description"):
         describe_experiment(client, run)
 

@@ -59,6 +59,12 @@ def test_the_title_has_number_and_direction(run: ResolvedRun) -> None:
     )
 
 
+def test_what_cannot_serve_is_rejected_also_where_the_comparison_is_void(run: ResolvedRun) -> None:
+    judgement = make_judgement(Decision.REJECT, "The bundle would not serve.")
+    outcome = outcome_of(run, judgement, None, Settings(), is_void=True)
+    assert outcome.title.startswith("test_ranker v4 was rejected, the comparison is void")
+
+
 def test_the_numbers_of_a_void_comparison_are_not_told(run: ResolvedRun) -> None:
     judgement = make_judgement(Decision.INCONCLUSIVE, "One model on both sides.", high=-0.01)
     outcome = outcome_of(run, judgement, None, Settings(), is_void=True)

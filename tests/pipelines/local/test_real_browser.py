@@ -15,6 +15,7 @@ from playwright.sync_api import Locator, Page, expect, sync_playwright
 from pipelines.contracts.artifacts import STAGES
 from pipelines.local.airflow_api import FINAL_STATES
 from pipelines.local.layout import ADMIN
+from pipelines.settings import MLFLOW_VIEW
 from support.cycles import judgement_of, promotion_of, states_expected
 from support.find_chromium import find
 from support.lab import SECOND_DAY
@@ -201,7 +202,9 @@ def wait_for_new_run(lab, before: set[str]) -> dict:
 
 
 def test_two_models_are_compared_in_mlflow(lab, page):
-    page.goto(f"{lab.services.ports.mlflow_url}/#/experiments/{experiment_id(lab)}/runs")
+    page.goto(
+        f"{lab.services.ports.mlflow_url}/#/experiments/{experiment_id(lab)}/runs?{MLFLOW_VIEW}"
+    )
     expect(page.get_by_text("Last cycles of homefeed_retrain").first).to_be_visible()
     expect(page.get_by_role("link", name="all cycles")).to_be_visible()
     for side in ("challenger", "champion"):

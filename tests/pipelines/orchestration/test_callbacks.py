@@ -210,6 +210,24 @@ def test_the_same_run_that_breaks_again_is_met_again_and_told_after_hours(
     assert all("2026-11-28 " in each.alert.happened for each in receipts if each.alert)
 
 
+def test_a_task_that_never_began_again_is_not_told_in_the_words_of_the_last_attempt(
+    home: Path,
+) -> None:
+    """Airflow keeps the XComs of an attempt until the task starts anew."""
+    first = datetime(2026, 11, 28, 3, 12, tzinfo=UTC)
+    left = {
+        "message": "ConfigurationError: no",
+        "next_step": after_lost_start(Settings()).model_dump(mode="json"),
+        "at": first.isoformat(),
+    }
+    for began in (first - timedelta(minutes=1), first + timedelta(hours=1)):
+        ended_at = began + timedelta(minutes=2)
+        context = context_of("resolve_run", {FAILURE_KEY: left}, ended_at=ended_at)
+        context["dag_run"].start_date = began
+        alert_broken_run(context)
+    assert sorted("ConfigurationError" in each for each in told(home)) == [False, True]
+
+
 def test_a_run_that_was_skipped_mends_nothing(home: Path) -> None:
     step = after_lost_start(Settings()).model_dump(mode="json")
     left = {"message": "ConfigurationError: no", "next_step": step}

@@ -34,7 +34,9 @@ def test_each_cycle_adds_its_points_once(tmp_path: Path, tracking_uri: str) -> N
         comparison = judgement_of(run, model_of(str(number + 1))).comparison
         ids |= {log_cycle(client, run, comparison) for _ in range(2)}
     nothing = comparison.model_copy(update={"metrics": ()})
-    ids.add(log_cycle(client, run.model_copy(update={"as_of": day + timedelta(days=14)}), nothing))
+    later = [run.model_copy(update={"as_of": day + timedelta(days=14 * n)}) for n in (1, 2)]
+    ids.add(log_cycle(client, later[0], nothing))
+    ids.add(log_cycle(client, later[1], comparison, is_void=True))
 
     [run_id] = ids
     found = client.get_run(run_id)
@@ -47,10 +49,10 @@ def test_each_cycle_adds_its_points_once(tmp_path: Path, tracking_uri: str) -> N
     assert line("change/percent") == pytest.approx([1.0] * 3)
     assert line("change/percent high") == pytest.approx([2.0] * 3)
     assert line("target/repin_volume_at_3 of challenger") == [1.8] * 3
-    assert line("champion/version") == [1.0, 2.0, 2.0]  # the first cycle had none
+    assert line("champion/version") == [1.0, 2.0, 2.0, 2.0]  # the first cycle had none
     assert line("champion/repin_volume_at_3") == [1.78] * 2
     steps = [point.step for point in client.get_metric_history(run_id, "champion/version")]
-    assert steps == [14, 28, 42]
+    assert steps == [14, 28, 42, 56]
     client.set_tag(run_id, FIRST_DAY, "some day")
     with pytest.raises(DataContractError, match="first_day='some day'; expected the day of"):
         log_cycle(client, run, comparison)
