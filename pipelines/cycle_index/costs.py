@@ -5,7 +5,6 @@ Tested in tests/pipelines/cycle_index/test_costs.py.
 
 import logging
 from collections.abc import Sequence
-from datetime import datetime
 
 from pipelines import storage
 from pipelines.contracts.artifacts import STAGES, ResolvedRun
@@ -19,6 +18,7 @@ log = logging.getLogger(__name__)
 
 FROM_A_PAGE = f"../../../../{CYCLE_INDEX}"
 """The index, from a verdict page: <workspace>/runs/<run>/<stage>/<output>/<page>."""
+BEFORE_JUDGING = STAGES[: STAGES.index("compare_with_champion")]
 NUM_EARLIER = 5
 """How many cycles a cycle's costs are held against."""
 
@@ -56,20 +56,24 @@ def records_of(run_uri: str) -> list[StageRecord]:
 
 
 def record_of(
-    run: ResolvedRun, cycles: Sequence[JudgedCycle], comparison: Comparison, now: datetime
+    run: ResolvedRun, cycles: Sequence[JudgedCycle], comparison: Comparison
 ) -> CycleRecord:
     """Return what a verdict page says of its cycle, as far as that can be read.
+
+    It is the same whenever the cycle is judged, so that an attempt which follows a killed one
+    writes the same page.
 
     Args:
         run: The cycle that is judged.
         cycles: What it has pinned of earlier cycles.
         comparison: What was found.
-        now: When judging began.
     """
-    costs = _costs_at(run.run_id, run.run_uri)
+    found = _costs_at(run.run_id, run.run_uri)
+    early = tuple(each for each in found.stages if each.stage in BEFORE_JUDGING)
+    costs = found.model_copy(update={"stages": early})
     return CycleRecord(
         began_at=costs.began_at,
-        judged_at=now,
+        trained_at=max((each.finished_at for each in early), default=None),
         costs=costs,
         earlier=costs_before(run, cycles),
         is_void=is_void(run, comparison),

@@ -4,9 +4,11 @@ A run that broke is told by the DAG's callback or by the command line, not here.
 tests/pipelines/alerts/test_compose.py.
 """
 
+from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.judged.alert import AlertReceipt
 from pipelines.contracts.judgement import Judgement
+from pipelines.contracts.run_layout import StageRecord, manifest_uri
 from pipelines.settings import Settings
 
 
@@ -23,6 +25,7 @@ def alert(run: ResolvedRun, judgement: Judgement, settings: Settings) -> AlertRe
     message = compose_verdict(kept_outcome(run, judgement, settings), judgement, run, settings)
     receipt = AlertReceipt(alert=None, delivered_to=())
     if message:
-        receipt = deliver(message, settings)
+        judged = storage.read_model(manifest_uri(run.run_uri, "compare_with_champion"), StageRecord)
+        receipt = deliver(message.model_copy(update={"at": judged.finished_at}), settings)
     deliver_waiting(settings)
     return receipt

@@ -89,7 +89,7 @@ def compare_with_champion(
         }
         judgement = judgement.model_copy(update=said)
         places = _places_in_mlflow(client, run, judgement.comparison)
-        record = record_of(run, cycles, judgement.comparison, now)
+        record = record_of(run, cycles, judgement.comparison)
         outcome = outcome_of(run, judgement, report, settings, places, record.is_void)
         judgement = judgement.model_copy(update={"outcome": outcome})
         out_dir = scratch / "report"

@@ -45,7 +45,9 @@ class CycleRecord(Frozen):
     """What a verdict page says of its cycle beside the verdict."""
 
     began_at: AwareDatetime | None = Field(default=None, description="When it was resolved.")
-    judged_at: AwareDatetime | None = Field(default=None, description="When judging began.")
+    trained_at: AwareDatetime | None = Field(
+        default=None, description="When all was trained that is judged."
+    )
     costs: CycleCosts = CycleCosts(run_id="")
     earlier: tuple[CycleCosts, ...] = Field(
         default=(), description="Of the last judged cycles, the newest first."

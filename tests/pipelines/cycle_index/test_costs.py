@@ -45,8 +45,8 @@ def test_the_last_cycles_of_the_same_recipe_are_compared_with(tmp_path: Path) ->
     cycles = [judged_before(run, number) for number in range(1, NUM_EARLIER + 3)]
     cycles.append(judged_before(run, 20, recipe="another"))
     cycles.append(cycles[0].model_copy(update={"judged_at": NOW + timedelta(days=1)}))  # again
-    record = record_of(run, cycles, FOUND, NOW)
-    assert (record.began_at, record.judged_at) == (run.as_of, NOW)
+    record = record_of(run, cycles, FOUND)
+    assert (record.began_at, record.trained_at) == (run.as_of, run.as_of)
     assert record.is_void  # of hand-made facts nobody knows the baseline's holdout
     assert [each.stage for each in record.costs.stages] == ["resolve_run"]
     newest = [f"{run.as_of - timedelta(days=14 * n):%Y-%m-%d}--before" for n in range(1, 6)]
@@ -60,12 +60,12 @@ def test_a_cycle_whose_manifests_are_gone_or_damaged_is_left_out(tmp_path: Path)
     for stage in ("resolve_run", "build_snapshot"):
         storage.remove(manifest_uri(gone.run_uri, stage))
     storage.write_bytes(manifest_uri(damaged.run_uri, "resolve_run"), b"{")
-    record = record_of(run, [gone, damaged, sound], FOUND, NOW)
+    record = record_of(run, [gone, damaged, sound], FOUND)
     assert [each.run_id for each in record.earlier] == [sound.run_id]
 
 
 def test_a_run_without_readable_manifests_still_has_a_record(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     storage.write_bytes(manifest_uri(run.run_uri, "resolve_run"), b"{")
-    record = record_of(run, [], FOUND, NOW)
+    record = record_of(run, [], FOUND)
     assert (record.began_at, record.costs.stages, record.earlier) == (None, (), ())

@@ -91,7 +91,8 @@ def test_the_alert_follows(target: str, tmp_path: Path) -> None:
     verdict = Verdict(decision=Decision.REJECT, reasons=("It lost.",))
     rejected = judged_by(target).model_copy(update={"verdict": verdict})
     run = make_run(tmp_path)
-    alert = compose_verdict(outcome_of(run, rejected, None, Settings()), rejected, run)
+    outcome = outcome_of(run, rejected, None, Settings())
+    alert = compose_verdict(outcome, rejected, run, Settings())
     assert alert is not None and alert.certainty.startswith(f"{target}: ")
 
 
