@@ -66,9 +66,11 @@ def test_a_promotion_is_no_reason_to_write(tmp_path):
 
 
 def test_a_regression_says_how_sure_and_what_serves(tmp_path):
-    run = make_run(tmp_path, champion=CHAMPION)
-    receipt = alert_stage(run, make_judgement(Decision.REJECT, REASON), settings_in(tmp_path))
+    run, judgement = make_run(tmp_path, champion=CHAMPION), make_judgement(Decision.REJECT, REASON)
+    save_artifact(run, "compare_with_champion", judgement)
+    receipt = alert_stage(run, judgement, settings_in(tmp_path))
     alert = receipt.alert
+    assert alert.at == run.as_of, "when it was judged, whenever it is told"
     assert alert.kind is AlertKind.REGRESSION
     assert alert.happened == REASON
     assert "1.5000 against 1.6000 (champion test_ranker v3), -6.25 %" in alert.certainty
