@@ -11,14 +11,14 @@ from urllib.parse import quote
 
 from pipelines.contracts.artifacts import DataReport, ResolvedRun
 from pipelines.contracts.judged.alert import AlertKind
-from pipelines.contracts.run_layout import VERDICT_PAGE
+from pipelines.contracts.run_layout import DOCS_ARTIFACT, VERDICT_PAGE
 from pipelines.settings import DAG_ID, MLFLOW_VIEW, Settings
 
 Links = tuple[tuple[str, str], ...]
 OF_A_CONTAINER = "HOMEFEED_DAG_VERSION"
 """What a stage's container is given (`pipelines.orchestration.containers`)."""
 PAGE_IN_MLFLOW, IN_MLFLOW = "Verdict page in MLflow", "MLflow comparison"
-RUNS_IN_MLFLOW = "MLflow runs"
+DOCS_IN_MLFLOW, RUNS_IN_MLFLOW = "Data Docs in MLflow", "MLflow runs"
 
 RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"
 """Where the project is installed from its folder."""
@@ -111,10 +111,11 @@ def mlflow_links(tracking_uri: str, experiment_id: str, run_ids: tuple[str, str]
         return ()
     runs, experiments = (quote(json.dumps(list(ids))) for ids in (run_ids, [experiment_id]))
     table = f"experiments/{experiment_id}/runs"
-    page = f"{table}/{run_ids[0]}/artifacts/comparison/{VERDICT_PAGE}"
+    files = f"{server}/#/{table}/{run_ids[0]}/artifacts"
     return (
         (IN_MLFLOW, f"{server}/#/compare-runs?runs={runs}&experiments={experiments}&{MLFLOW_VIEW}"),
-        (PAGE_IN_MLFLOW, f"{server}/#/{page}?{MLFLOW_VIEW}"),
+        (PAGE_IN_MLFLOW, f"{files}/comparison/{VERDICT_PAGE}?{MLFLOW_VIEW}"),
+        (DOCS_IN_MLFLOW, f"{files}/{DOCS_ARTIFACT}?{MLFLOW_VIEW}"),
         (RUNS_IN_MLFLOW, f"{server}/#/{table}?{MLFLOW_VIEW}"),
     )
 

@@ -14,6 +14,8 @@ MANIFEST = "manifest.json"
 """Written last: a folder without this file is unfinished."""
 VERDICT_PAGE = "verdict.html"
 """The page of a comparison, in the stage's output folder."""
+DOCS_ARTIFACT = "data_gate/data_docs.html"
+"""The Data Docs of the snapshot, among the artifacts of the challenger's MLflow run."""
 CYCLE_INDEX = "cycles.html"
 """The index of all cycles, in the workspace."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow.sdk import BaseOperatorLink
 
-from pipelines.alerts.links import IN_MLFLOW, PAGE_IN_MLFLOW
+from pipelines.alerts.links import DOCS_IN_MLFLOW, IN_MLFLOW, PAGE_IN_MLFLOW
 
 
 class OutcomeLink(BaseOperatorLink):
@@ -48,5 +48,9 @@ class OutcomeLink(BaseOperatorLink):
         return dict(judged.outcome.links).get(self._label, "") if judged.outcome else ""
 
 
-LINKS = {"compare_with_champion": (OutcomeLink(IN_MLFLOW), OutcomeLink(PAGE_IN_MLFLOW))}
+LINKS = {
+    "compare_with_champion": tuple(
+        OutcomeLink(label) for label in (IN_MLFLOW, PAGE_IN_MLFLOW, DOCS_IN_MLFLOW)
+    )
+}
 """The links of each stage that has any."""

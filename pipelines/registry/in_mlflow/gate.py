@@ -14,12 +14,13 @@ from pipelines import storage
 from pipelines.contracts.artifacts import DataReport, ResolvedRun
 from pipelines.contracts.files import to_json
 from pipelines.contracts.mlflow_errors import translated_outages
+from pipelines.contracts.run_layout import DOCS_ARTIFACT
 from pipelines.registry.in_mlflow.decoration import as_decoration
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-FOLDER = "data_gate"
+FOLDER, DOCS_PAGE = DOCS_ARTIFACT.split("/")
 
 
 def log_gate(
@@ -37,7 +38,7 @@ def log_gate(
 
 
 def _log(client: "MlflowClient", run: ResolvedRun, mlflow_run_id: str, report: DataReport) -> None:
-    pages = {"data_docs.html": report.docs_uri, "event_log.html": report.log_docs_uri}
+    pages = {DOCS_PAGE: report.docs_uri, "event_log.html": report.log_docs_uri}
     with storage.scratch_folder(run.workspace_uri) as scratch:
         folder = Path(scratch) / FOLDER
         folder.mkdir()

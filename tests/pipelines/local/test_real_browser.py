@@ -102,6 +102,11 @@ def test_a_button_of_the_comparison_leads_to_mlflow(lab, page):
     expect(verdict.first).to_be_visible()
     take_picture(opened.value, "mlflow-verdict")
     opened.value.close()
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="Data Docs in MLflow").click()
+    docs = opened.value.frame_locator("iframe").get_by_text("homefeed_retrain · data gate")
+    expect(docs.first).to_be_visible()
+    opened.value.close()
 
 
 def test_the_note_of_a_run_has_the_outcome_and_its_links(lab, page):
