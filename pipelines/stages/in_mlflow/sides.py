@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pipelines.alerts.rendering import to_markdown
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot
 from pipelines.contracts.judged.outcome import Outcome
-from pipelines.contracts.judgement import Comparison, Judgement, ServingCheck
+from pipelines.contracts.judgement import AnchorFacts, Comparison, Judgement, ServingCheck
 from pipelines.registry import registry, tracking
 from pipelines.registry.in_mlflow.cycles import SIDE as ALL_CYCLES
 from pipelines.registry.in_mlflow.cycles import log_cycle
@@ -76,17 +76,26 @@ def log_sides(
     if champion is not None:
         tracking.copy_params(client, champion.mlflow_run_id, runs[1])
     if anchor is not None:
-        fresh = _side_metrics(anchor.freshness, "challenger") | _serving_metrics(anchor.serving)
-        # The decision is about the challenger; of the anchor it is known whether it was promoted.
-        its = {name: tags[name] for name in ("promoted", "holdout_digest")}
-        its_page = its | {tracking.DESCRIPTION: described[tracking.DESCRIPTION]}
-        log_side(
-            client, run, Side("anchor", anchor.model.label, anchor.model), fresh, its_page, rows
-        )
-        registry.tag_version(client, anchor.model, its)
+        _log_anchor(client, run, anchor, described, rows)
     registry.tag_version(client, challenger, tags)
     registry.describe_version(client, challenger, described[tracking.DESCRIPTION])
     return runs
+
+
+def _log_anchor(
+    client: "MlflowClient",
+    run: ResolvedRun,
+    anchor: AnchorFacts,
+    described: dict[str, str],
+    rows: Named | None,
+) -> None:
+    """Log the fresh anchor as a run, and tag its version."""
+    fresh = _side_metrics(anchor.freshness, "challenger") | _serving_metrics(anchor.serving)
+    # The decision is about the challenger; of the anchor it is known whether it was promoted.
+    its = {name: described[name] for name in ("promoted", "holdout_digest")}
+    its_page = its | {tracking.DESCRIPTION: described[tracking.DESCRIPTION]}
+    log_side(client, run, Side("anchor", anchor.model.label, anchor.model), fresh, its_page, rows)
+    registry.tag_version(client, anchor.model, its)
 
 
 def log_whole(

@@ -22,10 +22,11 @@ from pipelines.contracts.artifacts import (
     FreshAnchor,
     ResolvedRun,
     Severity,
+    Snapshot,
     Standing,
 )
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.judgement import Decision, Promoted, Verdict
+from pipelines.contracts.judgement import Decision, Judgement, Promoted, Verdict
 from pipelines.contracts.schemas import EMBEDDING_DIM
 from pipelines.local.summary import describe, find_run
 from pipelines.registry import registry, tracking
@@ -154,6 +155,28 @@ def test_a_bundle_that_is_not_the_registered_one_is_not_judged(
     assert tags[registry.RULING] == judged.ruling_digest
 
 
+def assert_the_experiment_shows(
+    client: MlflowClient, run: ResolvedRun, judged: Judgement, snapshot: Snapshot
+) -> None:
+    """See that MLflow's experiment tells of the cycle, and finds and draws it."""
+    outcome = judged.outcome
+    assert outcome is not None and judged.comparison.target is not None
+    experiment = client.get_experiment_by_name(run.experiment)
+    told = as_shown(experiment.tags["mlflow.note.content"])
+    assert f"**{outcome.decision}**. {outcome.title}" in told
+    [other] = client.search_runs(
+        [experiment.experiment_id],
+        f"tags.{tracking.CYCLE} = '{run.run_id}' and tags.{tracking.SIDE} = 'baseline'",
+    )
+    digests = {each.dataset.digest for each in other.inputs.dataset_inputs}
+    assert snapshot.digest[:36] in digests
+    line = f"tags.{tracking.SIDE} = 'all cycles'"
+    [drawn] = client.search_runs([experiment.experiment_id], line)
+    metric = judged.comparison.target_metric
+    challenger_value = judged.comparison.target.challenger
+    assert drawn.data.metrics[f"target/{metric} of challenger"] == challenger_value
+
+
 @pytest.mark.services
 def test_every_place_tells_the_outcome_word_for_word(
     run: ResolvedRun, client: MlflowClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -199,20 +222,7 @@ def test_every_place_tells_the_outcome_word_for_word(
             "outcome": outcome.title,
         }.items()
     )
-    experiment = client.get_experiment_by_name(run.experiment)
-    told = as_shown(experiment.tags["mlflow.note.content"])
-    assert f"**{outcome.decision}**. {outcome.title}" in told
-    [other] = client.search_runs(
-        [experiment.experiment_id],
-        f"tags.{tracking.CYCLE} = '{run.run_id}' and tags.{tracking.SIDE} = 'baseline'",
-    )
-    digests = {each.dataset.digest for each in other.inputs.dataset_inputs}
-    assert snapshot.digest[:36] in digests
-    line = f"tags.{tracking.SIDE} = 'all cycles'"
-    [drawn] = client.search_runs([experiment.experiment_id], line)
-    metric = judged.comparison.target_metric
-    challenger_value = judged.comparison.target.challenger
-    assert drawn.data.metrics[f"target/{metric} of challenger"] == challenger_value
+    assert_the_experiment_shows(client, run, judged, snapshot)
     assert 'href="../../../../cycles.html"' in page  # all cycles; Airflow, MLflow and Data Docs:
     assert all(uri in page for label, uri in outcome.links if label != "Verdict page")
     version = client.get_model_version(challenger.model.name, challenger.model.version)

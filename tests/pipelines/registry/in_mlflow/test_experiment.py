@@ -73,10 +73,16 @@ def test_a_long_text_of_a_person_stays_whole_and_what_is_written_fits(
 
 
 def test_an_experiment_that_is_not_there_is_left_alone(tmp_path: Path) -> None:
+    asked = []
+
     class Nothing:
+        """Has no other call: whatever is written would fail."""
+
         tracking_uri = "http://127.0.0.1:9"
 
         def get_experiment_by_name(self, name: str) -> None:
-            return None
+            asked.append(name)
 
-    describe_experiment(Nothing(), make_run(tmp_path))
+    run = make_run(tmp_path)
+    describe_experiment(Nothing(), run)
+    assert asked == [run.experiment]
