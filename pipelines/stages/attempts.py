@@ -1,4 +1,4 @@
-"""What stands around an attempt at a stage: its lease, and the note that a failure leaves.
+"""What stands around an attempt at a stage: its lease, a failure's note, and the files it leaves.
 
 Not for what an attempt does and publishes (`pipelines.stages.runner`). Tested in
 tests/pipelines/stages/test_runner.py.
@@ -6,6 +6,7 @@ tests/pipelines/stages/test_runner.py.
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -20,6 +21,8 @@ from pipelines.contracts.run_layout import StageFailure, failure_uri, lost_race_
 from pipelines.places.lease import Lease
 
 log = logging.getLogger(__name__)
+_OUTPUT_NAME = re.compile(r"output-(?:(\d{8,})-)?[0-9a-f]{8}")
+"""A folder of one attempt; older ones have no number."""
 
 
 @contextlib.contextmanager
@@ -78,3 +81,20 @@ def note_failure(uri: str, stage: str, error: Exception) -> None:
         storage.write_model(uri, failure)
     except HomefeedError as second:
         log.warning("could not note the failure of %s: %s", stage, second)
+
+
+def tidy(stage: str, run_uri: str, keep: str, number: int) -> None:
+    """Remove the files of attempts that published nothing.
+
+    Args:
+        stage: Its name.
+        run_uri: The run folder.
+        keep: Name of the output folder that stays, or how its name begins.
+        number: Our own lease. A higher one is that of an attempt which began after this one: what
+            that attempt has made is left alone.
+    """
+    folder = storage.join(run_uri, stage)
+    for name in storage.list_names(folder):
+        found = _OUTPUT_NAME.fullmatch(name)
+        if found and not name.startswith(keep) and int(found[1] or 0) <= number:
+            storage.remove(storage.join(folder, name))

@@ -10,7 +10,6 @@ does: that is in the stage's own file.
 
 import logging
 import os
-import re
 import time
 import uuid
 from collections.abc import Sequence
@@ -39,7 +38,7 @@ from pipelines.metrics.measured import measured
 from pipelines.metrics.recorded import recorded
 from pipelines.places.lease import Lease
 from pipelines.settings import Settings
-from pipelines.stages.attempts import note_failure, noting_failure, only_one
+from pipelines.stages.attempts import note_failure, noting_failure, only_one, tidy
 from pipelines.stages.image_version import require_same_version
 from pipelines.stages.nodes import SIDES, address_of, help_train
 from pipelines.stages.promote_challenger import ANSWERED, answered_since
@@ -51,9 +50,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Kind = TypeVar("Kind", bound=Artifact)
-
-_OUTPUT_NAME = re.compile(r"output-(?:(\d{8,})-)?[0-9a-f]{8}")
-"""A folder of one attempt; older ones have no number."""
 
 STAGE_VERSION = 2
 """Raise it when every stage's meaning changes, so that old manifests are not taken for new ones."""
@@ -311,33 +307,16 @@ def _attempt(
         storage.write_over(manifest_uri(run_uri, stage.name), record.sealed(), before)
     except RunInProgressError as error:
         raise LostRaceError(str(error)) from error
-    _tidy(stage.name, run_uri, output, lease.number)
+    tidy(stage.name, run_uri, output, lease.number)
     log.info("%s of %s: done in %.1f s", stage.name, run_uri, record.wall_s)
     return artifact
-
-
-def _tidy(stage: str, run_uri: str, keep: str, number: int) -> None:
-    """Remove the files of attempts that published nothing.
-
-    Args:
-        stage: Its name.
-        run_uri: The run folder.
-        keep: Name of the output folder that stays, or how its name begins.
-        number: Our own lease. A higher one is that of an attempt which began after this one: what
-            that attempt has made is left alone.
-    """
-    folder = storage.join(run_uri, stage)
-    for name in storage.list_names(folder):
-        found = _OUTPUT_NAME.fullmatch(name)
-        if found and not name.startswith(keep) and int(found[1] or 0) <= number:
-            storage.remove(storage.join(folder, name))
 
 
 def _tidy_after_kill(stage: str, run_uri: str, number: int) -> None:
     """Remove what an attempt could not, which was killed just after it had written its manifest."""
     published = read_record(run_uri, stage).lease
     if published:  # Of a manifest from before there were leases, the folder has no number either.
-        _tidy(stage, run_uri, f"output-{published:08d}-", number)
+        tidy(stage, run_uri, f"output-{published:08d}-", number)
 
 
 def read_record(run_uri: str, stage: str, repair: str = "") -> StageRecord:

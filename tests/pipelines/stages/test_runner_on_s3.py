@@ -182,7 +182,7 @@ def test_only_outputs_of_earlier_attempts_are_removed(run_uri: str) -> None:
     newer, mine = "output-00000005-0123abcd", "output-00000004-89abcdef"
     for name in (*names, newer, mine, "output-of-mine"):
         storage.write_bytes(storage.join(folder, name, "file"), b"x")
-    runner._tidy(NAME, run_uri, mine, 4)
+    runner.tidy(NAME, run_uri, mine, 4)
     assert storage.list_names(folder) == sorted([newer, mine, "output-of-mine"])
 
 
