@@ -22,18 +22,18 @@ retrain: $(READY)  ## ingest the sample, run two cycles in a real Airflow, show 
 ui: $(READY)  ## keep the Airflow and MLflow pages up until Ctrl-C
 	$(BIN)/homefeed local ui
 
-# Three processes for two cores: a third of the tests' time is spent on waiting for servers. What
+# Four processes for two cores: a fifth of the tests' time is spent on waiting for servers. What
 # takes longest comes first (tests/conftest.py), and the files' own order must then be kept.
 test: $(TEST_READY) lint  ## everything CI checks
 	$(BIN)/python tests/support/find_chromium.py --install
 	folder=$$($(BIN)/python tests/support/folder_of_tests.py) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
-	  --numprocesses=3 --no-loadscope-reorder --basetemp="$$folder" -m "not production" \
+	  --numprocesses=4 --no-loadscope-reorder --basetemp="$$folder" -m "not production" \
 	  && rm -r "$$folder"
 
 test-production: $(PRODUCTION_READY)  ## what runs beside a deployment: PostgreSQL, Celery, Spark and others
 	$(BIN)/python tests/support/find_servers.py --install
 	folder=$$($(BIN)/python tests/support/folder_of_tests.py) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
-	  --numprocesses=3 --no-loadscope-reorder --durations=15 --basetemp="$$folder" \
+	  --numprocesses=4 --no-loadscope-reorder --durations=15 --basetemp="$$folder" \
 	  -m "not exhaustive" --mlflow-database=postgresql tests/production $(REGISTRY_TESTS) && rm -r "$$folder"
 
 lint: $(TEST_READY)

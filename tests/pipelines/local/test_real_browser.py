@@ -148,25 +148,53 @@ def form_of(lab, page: Page, dag_id: str) -> Locator:
 
 CAREFUL = """
 extends: smoke
-promotion: {approval: {by: [admin], within_hours: 1}}
-model_gate: {margin: 0.25, segment_margin: 0.5}  # so that this cycle is sure to promote
+promotion: {{approval: {{by: [admin], within_hours: {hours}}}}}
+model_gate: {{margin: 0.25, segment_margin: 0.5}}  # so that this cycle is sure to promote
 """
 
 
-def test_a_promotion_waits_for_a_person_who_approves_it(lab, page, tmp_path):
-    recipe = tmp_path / "careful.yaml"
-    recipe.write_text(CAREFUL)
-    lab.start("approved", "2017-03-20", recipe=str(recipe), promote=True)
-    url = f"{lab.services.ports.airflow_url}/dags/homefeed_retrain/runs/approved"
-    [asked] = lab.alerts("runs/approved/tasks/approve_promotion", wait_s=240)
+def ask(lab, page: Page, run_id: str, recipe: Path, hours: float) -> Locator:
+    """Start a cycle that asks a person; open its question and return the button that approves."""
+    recipe.write_text(CAREFUL.format(hours=hours))
+    lab.start(run_id, "2017-03-20", recipe=str(recipe), promote=True)
+    [asked] = lab.alerts(f"runs/{run_id}/tasks/approve_promotion", wait_s=240)
     assert asked["kind"] == "approval_wanted"
     links = dict(asked["links"])
-    assert links["Approve or reject"] == f"{url}/tasks/approve_promotion/required_actions"
+    assert links["Approve or reject"] == f"{url_of(lab, run_id)}{QUESTION}"
     log_in(page, lab.services.ports.airflow_url, lab.home.password())
     page.goto(links["Approve or reject"])
     approve = page.get_by_role("button", name="Approve")
     expect(approve).to_be_enabled()
     expect(page.get_by_text("takes its place if admin approves").first).to_be_visible()
+    return approve
+
+
+QUESTION = "/tasks/approve_promotion/required_actions"
+
+
+def url_of(lab, run_id: str) -> str:
+    return f"{lab.services.ports.airflow_url}/dags/homefeed_retrain/runs/{run_id}"
+
+
+def test_a_question_that_nobody_answers_is_closed_and_the_champion_stays(lab, page, tmp_path):
+    approve = ask(lab, page, "unanswered", tmp_path / "careful.yaml", hours=0.02)
+    outcome = lab.finish("unanswered")
+    states = {name: outcome.state_of(name) for name in ("approve_promotion", "promote_challenger")}
+    assert states == {"approve_promotion": "skipped", "promote_challenger": "skipped"}
+    assert outcome.state == "success"
+    promotion = promotion_of(lab.home.path, "unanswered")
+    assert promotion.approval.answer == "no answer" and not promotion.is_promoted
+    kinds = [told["kind"] for told in lab.alerts("runs/unanswered/")]
+    assert kinds.count("not_approved") == 1, kinds
+    page.reload()
+    expect(approve).to_have_count(0)
+    page.goto(url_of(lab, "unanswered"))
+    expect(page.get_by_text(promotion.approval.sentence).first).to_be_visible()
+    take_picture(page, "airflow-unanswered")
+
+
+def test_a_promotion_waits_for_a_person_who_approves_it(lab, page, tmp_path):
+    approve = ask(lab, page, "approved", tmp_path / "careful.yaml", hours=1)
     take_picture(page, "airflow-approval")
     approve.click()
     outcome = lab.finish("approved")
@@ -174,7 +202,7 @@ def test_a_promotion_waits_for_a_person_who_approves_it(lab, page, tmp_path):
     assert states == {"approve_promotion": "success", "promote_challenger": "success"}
     promotion = promotion_of(lab.home.path, "approved")
     assert promotion.approval.by == ADMIN and promotion.reason.endswith(promotion.approval.sentence)
-    page.goto(url)
+    page.goto(url_of(lab, "approved"))
     expect(page.get_by_text(promotion.approval.sentence).first).to_be_visible()
 
 
