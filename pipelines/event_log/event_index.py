@@ -234,6 +234,23 @@ def distinct(values: Ints) -> Ints:
     return in_order[starts_of_runs(in_order)]
 
 
+def even_blocks(keys: Sequence[Ints], most_rows: int) -> list[list[slice]]:
+    """Cut sorted arrays into blocks of about equally many rows, so that equal keys are together.
+
+    Args:
+        keys: sorted each.
+        most_rows: of a block, about, where few keys are equal.
+
+    Returns:
+        For each block, in the order of the keys, the slice of each array that belongs to it.
+    """
+    longest = max(keys, key=len)
+    num_cuts = sum(map(len, keys)) // most_rows
+    cuts = distinct(longest[np.arange(1, num_cuts + 1) * len(longest) // (num_cuts + 1)])
+    edges = [[0, *np.searchsorted(each, cuts).tolist(), len(each)] for each in keys]
+    return [[slice(*edge[n : n + 2]) for edge in edges] for n in range(len(cuts) + 1)]
+
+
 class Places:
     """Finds the places of integers among sorted distinct ones.
 

@@ -15,10 +15,13 @@ import numpy.typing as npt
 
 from pipelines.contracts.schemas import NEVER_MS
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.event_index import Ints, Places, least_of, order_by
+from pipelines.event_log.event_index import Ints, Places, even_blocks, least_of, order_by
 
 Run = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 """Calls a function for each of some values, one after another or side by side, in order."""
+
+BLOCK_ROWS = 1 << 17
+"""Rows that are merged at a time: a few columns of as many fit into a core's cache."""
 
 _BLOCK_PINS = 512
 """Pins at a time: with 300 days for each, the days of a block stay in a core's cache."""
@@ -44,14 +47,26 @@ class FirstSeen:
         return FirstSeen(*least_of(pin_id, happened_at // DAY_MS, known_at))
 
     @staticmethod
-    def merge(parts: Sequence["FirstSeen"]) -> "FirstSeen":
-        """Return the earliest time of each pin and day over all parts."""
+    def merge(parts: Sequence["FirstSeen"], run: Run = map) -> "FirstSeen":
+        """Return the earliest time of each pin and day over all parts.
+
+        Args:
+            parts: may hold the same pins and days.
+            run: calls a function for each of some blocks of pins, one after another or side by
+                side.
+        """
         if len(parts) == 1:
             return parts[0]
         none = np.array([], dtype=np.int64)
-        names = ("pin_id", "day", "known_at")
-        rows = (np.concatenate([none, *(getattr(part, name) for part in parts)]) for name in names)
-        return FirstSeen(*least_of(*rows))
+
+        def merge_block(block: Sequence[slice]) -> tuple[Ints, ...]:
+            cut = list(zip(parts, block, strict=True))
+            names = ("pin_id", "day", "known_at")
+            return least_of(*(np.concatenate([getattr(p, n)[s] for p, s in cut]) for n in names))
+
+        blocks = even_blocks([part.pin_id for part in parts], BLOCK_ROWS) if parts else []
+        found = [(none, none, none), *run(merge_block, blocks)]
+        return FirstSeen(*map(np.concatenate, zip(*found, strict=True)))
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.event_index import Ints, Places, order_by, pack_bits, runs_of
-from pipelines.event_log.first_seen import Run
+from pipelines.event_log.event_index import Ints, Places, even_blocks, pack_bits, runs_of
+from pipelines.event_log.first_seen import BLOCK_ROWS, Run
 
 _BLOCK_PINS = 512
 """Pins at a time: with 300 days for each, their totals stay in a core's cache."""
@@ -23,7 +23,7 @@ _BLOCK_PINS = 512
 class ActionCounts:
     """Numbers of actions per pin, by the day they happened and the day they became known."""
 
-    pin_id: Ints
+    pin_id: Ints  # sorted
     acted_day: Ints  # days since the epoch
     known_day: Ints
     count: Ints
@@ -38,27 +38,33 @@ class ActionCounts:
             pin_id[first], acted_at[first] // DAY_MS, known_at[first] // DAY_MS, count
         )
 
-    def without_pins(self) -> tuple[Ints, Ints, Ints]:
-        """Return both days and the number of actions."""
-        return self.acted_day, self.known_day, self.count
-
     @staticmethod
-    def concatenate(parts: Sequence["ActionCounts"]) -> "ActionCounts":
-        """Return all parts' rows; the same (pin, days) may occur in several."""
-        if len(parts) == 1:
-            return parts[0]
-        names = ("pin_id", "acted_day", "known_day", "count")
-        empty = np.array([], dtype=np.int64)
-        return ActionCounts(
-            *(np.concatenate([empty, *(getattr(part, name) for part in parts)]) for name in names)
-        )
+    def merge(parts: Sequence["ActionCounts"], run: Run = map) -> "ActionCounts":
+        """Return the counts of all parts, with one row for each pin and days, sorted.
 
-    def merged(self) -> "ActionCounts":
-        """Return the same counts with one row for each (pin, days), sorted."""
-        order, starts = runs_of(self.pin_id, self.acted_day, self.known_day)
-        first = order[starts]
-        count = np.add.reduceat(self.count[order], starts) if len(starts) else self.count
-        return ActionCounts(self.pin_id[first], self.acted_day[first], self.known_day[first], count)
+        Args:
+            parts: may hold the same pins and days.
+            run: calls a function for each of some blocks of pins, one after another or side by
+                side.
+        """
+        none = np.array([], dtype=np.int64)
+
+        def merge_block(block: Sequence[slice]) -> tuple[Ints, ...]:
+            cut = list(zip(parts, block, strict=True))
+            names = ("pin_id", "acted_day", "known_day", "count")
+            return _added_up(*(np.concatenate([getattr(p, n)[s] for p, s in cut]) for n in names))
+
+        blocks = even_blocks([part.pin_id for part in parts], BLOCK_ROWS) if parts else []
+        found = [(none, none, none, none), *run(merge_block, blocks)]
+        return ActionCounts(*map(np.concatenate, zip(*found, strict=True)))
+
+
+def _added_up(pin_id: Ints, acted_day: Ints, known_day: Ints, count: Ints) -> tuple[Ints, ...]:
+    """Return the distinct rows of the first three columns, sorted, and the sums of their counts."""
+    order, starts = runs_of(pin_id, acted_day, known_day)
+    first = order[starts]
+    total = np.add.reduceat(count[order], starts) if len(starts) else count
+    return pin_id[first], acted_day[first], known_day[first], total
 
 
 @dataclass(frozen=True)
@@ -112,18 +118,9 @@ def trailing_popularity(
         run: calls a function for each of some blocks of pins, one after another or side by side.
     """
     windows = sorted(set(windows_days))
-    rows = Places(pin_ids).find(counts.pin_id)
-    order = np.flatnonzero(rows >= 0)
-    order = order[order_by(rows[order])]
-    acted_day, known_day, count = (values[order] for values in counts.without_pins())
-    first = _positions(days, np.maximum(acted_day, known_day) + 1)
-    changes = _Changes(rows[order], count, first, {
-        window: np.maximum(first, _positions(days, acted_day + window + 1))
-        for window in windows
-    })  # fmt: skip
 
     def total(block: range) -> _Totals:
-        return changes.totals_of(block, windows, len(days))
+        return _Changes.of(counts, pin_ids[block.start : block.stop], days, windows).totals()
 
     starts = range(0, len(pin_ids), _BLOCK_PINS)
     blocks = [range(start, min(start + _BLOCK_PINS, len(pin_ids))) for start in starts]
@@ -155,29 +152,52 @@ class _Totals(NamedTuple):
 
 @dataclass(frozen=True)
 class _Changes:
-    """Where the totals of pins change: some actions count from one day on, up to another."""
+    """Where the totals of some pins change: some actions count from one day on, up to another."""
 
-    row: Ints  # sorted
-    count: Ints
+    num_pins: int
+    num_days: int
+    row: Ints  # of the pin, sorted
+    count: npt.NDArray[np.int32]
     first: Ints  # position of the first day that counts them
     end: Mapping[int, Ints]  # by window: position of the first day that counts them no longer
 
-    def totals_of(self, block: range, windows: Sequence[int], num_days: int) -> _Totals:
-        """Return the totals of some pins on all days."""
-        longest = self._grid(block, windows[-1], num_days)  # it holds the others
-        is_counted = longest != 0
-        totals = {windows[-1]: longest[is_counted]}
-        for window in windows[:-1]:
-            totals[window] = self._grid(block, window, num_days)[is_counted]
+    @staticmethod
+    def of(counts: ActionCounts, pin_ids: Ints, days: Ints, windows: Sequence[int]) -> "_Changes":
+        """Return the changes of some pins, which are sorted and at least one."""
+        low = int(np.searchsorted(counts.pin_id, pin_ids[0]))
+        high = int(np.searchsorted(counts.pin_id, pin_ids[-1], side="right"))
+        pin_id, acted_day, known_day, count = (
+            values[low:high]
+            for values in (counts.pin_id, counts.acted_day, counts.known_day, counts.count)
+        )
+        row = np.searchsorted(pin_ids, pin_id)
+        is_ours = pin_ids[row] == pin_id
+        if not is_ours.all():
+            row, acted_day, known_day, count = (
+                values[is_ours] for values in (row, acted_day, known_day, count)
+            )
+        first = _positions(days, np.maximum(acted_day, known_day) + 1)
+        end = {
+            window: np.maximum(first, _positions(days, acted_day + window + 1))
+            for window in windows
+        }
+        return _Changes(len(pin_ids), len(days), row, count.astype(np.int32), first, end)
+
+    def totals(self) -> _Totals:
+        """Return the totals of the pins on all days."""
+        *others, longest = self.end
+        grid = self._grid(longest)  # it holds the others
+        is_counted = grid != 0
+        totals = {longest: grid[is_counted]}
+        for window in others:
+            totals[window] = self._grid(window)[is_counted]
         return _Totals(np.packbits(is_counted, bitorder="little"), totals)
 
-    def _grid(self, block: range, window: int, num_days: int) -> npt.NDArray[np.int32]:
-        """Return the totals of some pins by pin and day."""
-        rows = slice(*np.searchsorted(self.row, [block.start, block.stop]))
+    def _grid(self, window: int) -> npt.NDArray[np.int32]:
+        """Return the totals of the pins by pin and day."""
         # One day more takes the changes after the last day.
-        grid = np.zeros((len(block), num_days + 1), dtype=np.int32)
-        base = (self.row[rows] - block.start) * (num_days + 1)
-        count = self.count[rows].astype(np.int32)
-        np.add.at(grid.reshape(-1), base + self.first[rows], count)
-        np.subtract.at(grid.reshape(-1), base + self.end[window][rows], count)
-        return np.cumsum(grid, axis=1, dtype=np.int32)[:, :num_days]
+        grid = np.zeros((self.num_pins, self.num_days + 1), dtype=np.int32)
+        base = self.row * (self.num_days + 1)
+        np.add.at(grid.reshape(-1), base + self.first, self.count)
+        np.subtract.at(grid.reshape(-1), base + self.end[window], self.count)
+        return np.cumsum(grid, axis=1, dtype=np.int32)[:, : self.num_days]

@@ -9,13 +9,14 @@ the data: the data gate does.
 import functools
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.contracts.artifacts import EventCounts, FileDigest, ResolvedRun, Snapshot
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.files import digest_files, digest_of_files
+from pipelines.contracts.files import digest_files, digest_of_files, sync_tree
 from pipelines.contracts.time import Window
 from pipelines.event_log.log_files import EventLog, open_event_log, unchanged_meanwhile
 from pipelines.event_log.reader import check_nothing_from_the_future
@@ -171,10 +172,20 @@ class _ThisMachine:
     def build(self, plan: SnapshotPlan, spilled: Path, out: Path) -> Sequence[ShardSummary]:
         """Do the second pass; the shards' files are in `out`, or where `bring` finds them."""
         assert self._pins is not None, "count_pins comes first"
-        held, pins = self._held, self._pins
-        make = functools.partial(build_shard_files, held=held, pins=pins, plan=plan, out=out)
-        numbers = range(plan.config.num_shards)
-        return list(run_in_threads(make, numbers, self._room.builders(held, pins), "shards"))
+        held, pins, written = self._held, self._pins, list[Future[None]]()
+        # The disk takes a shard while the next ones are built. Publishing would wait for all.
+        with ThreadPoolExecutor(1, thread_name_prefix="to-disk") as disk:
+
+            def make(shard: int) -> ShardSummary:
+                found = build_shard_files(shard, held, pins, plan, out)
+                written.append(disk.submit(sync_tree, out / shard_name(shard)))
+                return found
+
+            numbers = range(plan.config.num_shards)
+            shards = list(run_in_threads(make, numbers, self._room.builders(held, pins), "shards"))
+            for each in written:
+                each.result()
+        return shards
 
     def digests(self, out: Path) -> tuple[FileDigest, ...]:
         """Return all files of the snapshot, sorted by path."""

@@ -9,7 +9,7 @@ tests/pipelines/snapshot/test_purity.py.
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +65,7 @@ class SpillSummary:
     """What one task found, or all tasks together."""
 
     pin_ids: Ints = field(default_factory=_no_pins)  # referenced pins, sorted
-    wanted_actions: ActionCounts = field(default_factory=lambda: ActionCounts.concatenate([]))
+    wanted_actions: ActionCounts = field(default_factory=lambda: ActionCounts.merge([]))
     first_seen: FirstSeen = field(default_factory=lambda: FirstSeen.merge([]))
     num_impressions: WindowCounts = WindowCounts(0, 0)
     num_immature_impressions: int = 0
@@ -160,8 +160,7 @@ def merge_as_they_come(parts: Iterable[SpillSummary], run: Run = map) -> SpillSu
     for part in parts:
         waiting.append(part)
         if sum(map(_num_rows, waiting[1:])) > max(_num_rows(waiting[0]) // 2, ROWS_WORTH_A_MERGE):
-            found = merge_summaries(waiting, run)
-            waiting = [replace(found, wanted_actions=found.wanted_actions.merged())]
+            waiting = [merge_summaries(waiting, run)]
     return merge_summaries(waiting, run)
 
 
@@ -182,8 +181,8 @@ def merge_summaries(parts: list[SpillSummary], run: Run = map) -> SpillSummary:
         lambda merge: merge(),
         (
             lambda: distinct(np.concatenate([_no_pins(), *(part.pin_ids for part in parts)])),
-            lambda: ActionCounts.concatenate([part.wanted_actions for part in parts]),
-            lambda: FirstSeen.merge([part.first_seen for part in parts]),
+            lambda: ActionCounts.merge([part.wanted_actions for part in parts], run),
+            lambda: FirstSeen.merge([part.first_seen for part in parts], run),
         ),
     )
     return SpillSummary(

@@ -50,7 +50,7 @@ def pack(found: SpillSummary) -> PackedSummary:
     )
     return PackedSummary(
         pin_ids=_pack_ints(found.pin_ids),
-        wanted_actions=_pack_columns(found.wanted_actions.merged()),
+        wanted_actions=_pack_columns(ActionCounts.merge([found.wanted_actions])),
         first_seen=_pack_columns(found.first_seen),
         rest=rest,
     )

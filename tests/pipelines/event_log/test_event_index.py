@@ -9,6 +9,7 @@ from pipelines.event_log.event_index import (
     EventIndex,
     Places,
     distinct,
+    even_blocks,
     has_recent_action,
     least_of,
     order_by,
@@ -120,3 +121,20 @@ def test_places_are_those_of_looking_one_by_one(
     expected = [values.tolist().index(a) if a in values else -1 for a in asked.tolist()]
     assert Places(values).find(asked).tolist() == expected
     assert Places(values[:0]).find(asked[:2]).tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("most_rows", [1, 7, 1000])
+def test_blocks_hold_all_rows_in_order_and_equal_keys_together(
+    rng: np.random.Generator, most_rows: int
+) -> None:
+    keys = [np.sort(rng.integers(0, 40, size)) for size in (60, 5, 0, 23)]
+    blocks = even_blocks(keys, most_rows)
+    assert (len(blocks) > 5) == (most_rows < 10)
+    for place, values in enumerate(keys):
+        assert np.array_equal(np.concatenate([values[block[place]] for block in blocks]), values)
+    found = [
+        np.concatenate([values[rows] for values, rows in zip(keys, block, strict=True)])
+        for block in blocks
+    ]
+    ranges = [(part.min(), part.max()) for part in found if len(part)]
+    assert all(high < low for (_, high), (low, _) in zip(ranges[:-1], ranges[1:], strict=True))

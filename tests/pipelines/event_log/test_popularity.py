@@ -1,8 +1,10 @@
 """Actions per pin in the days before a day, worked by hand."""
 
 import numpy as np
+import pytest
 
 from pipelines.contracts.time import DAY_MS
+from pipelines.event_log import popularity
 from pipelines.event_log.popularity import ActionCounts, Popularity, trailing_popularity
 
 PINS = np.array([10, 20, 30])
@@ -23,27 +25,31 @@ def totals_of(popularity: Popularity, days: np.ndarray, rows: np.ndarray, window
 
 def test_an_action_counts_from_the_day_after_it_was_known_until_it_leaves_the_window() -> None:
     counts = counts_of((10, 4.5, 4.6), (10, 4.9, 5.1), (20, 3.0, 3.0), (30, 5.0, 5.0))
-    popularity = trailing_popularity(counts, PINS, DAYS, (2,))
-    found = [totals_of(popularity, np.full(3, day), np.arange(3), 2) for day in DAYS]
-    assert found == [[1, 1, 0], [2, 0, 1], [0, 0, 0]]
-    assert popularity.totals[2].tolist() == [1, 2, 1, 1]  # nothing is kept of (pin, day) without
+    found = trailing_popularity(counts, PINS, DAYS, (2,))
+    totals = [totals_of(found, np.full(3, day), np.arange(3), 2) for day in DAYS]
+    assert totals == [[1, 1, 0], [2, 0, 1], [0, 0, 0]]
+    assert found.totals[2].tolist() == [1, 2, 1, 1]  # nothing is kept of (pin, day) without
 
 
 def test_several_windows_are_counted_at_once() -> None:
     counts = counts_of((10, 4.5, 4.6), (10, 2.5, 2.6), (20, 3.0, 3.0))
-    popularity = trailing_popularity(counts, PINS, DAYS, (1, 4))
+    found = trailing_popularity(counts, PINS, DAYS, (1, 4))
     fives, rows = np.full(3, 5), np.arange(3)
-    assert totals_of(popularity, fives, rows, 1) == [1, 0, 0]
-    assert totals_of(popularity, fives, rows, 4) == [2, 1, 0]
+    assert totals_of(found, fives, rows, 1) == [1, 0, 0]
+    assert totals_of(found, fives, rows, 4) == [2, 1, 0]
 
 
-def test_other_pins_are_ignored_and_parts_add_up() -> None:
+@pytest.mark.parametrize("block_rows", [1, 1000])
+def test_other_pins_are_ignored_and_parts_add_up(
+    monkeypatch: pytest.MonkeyPatch, block_rows: int
+) -> None:
+    monkeypatch.setattr(popularity, "BLOCK_ROWS", block_rows)
     one, two = counts_of((10, 4.0, 4.0), (99, 4.0, 4.0)), counts_of((10, 4.0, 4.0), (5, 4.0, 4.0))
-    counts = ActionCounts.concatenate([one, two])
-    popularity = trailing_popularity(counts, PINS, DAYS, (3,))
-    assert totals_of(popularity, np.array([5, 5]), np.array([0, 2]), 3) == [2, 0]
+    counts = ActionCounts.merge([one, two])
+    found = trailing_popularity(counts, PINS, DAYS, (3,))
+    assert totals_of(found, np.array([5, 5]), np.array([0, 2]), 3) == [2, 0]
 
 
 def test_nothing_counted_is_zero_for_every_pin() -> None:
-    popularity = trailing_popularity(ActionCounts.concatenate([]), PINS, DAYS, (3,))
-    assert totals_of(popularity, np.array([5, 9]), np.array([1, 2]), 3) == [0, 0]
+    found = trailing_popularity(ActionCounts.merge([]), PINS, DAYS, (3,))
+    assert totals_of(found, np.array([5, 9]), np.array([1, 2]), 3) == [0, 0]

@@ -5,10 +5,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipelines.contracts.errors import DataContractError
+from pipelines.event_log import checks, reader
 from pipelines.event_log.log_files import open_event_log
 from pipelines.storage import to_uri
 from support.damage import damage_pages
@@ -130,3 +133,23 @@ def test_days_are_listed_from_the_folders(log: Path) -> None:
         "2017-01-15",
     ]
     assert [str(day) for day in listed.span("actions")] == ["2017-01-09", "2017-01-18"]
+
+
+def test_rows_from_a_disk_are_those_that_a_scanner_finds(log: Path) -> None:
+    """Times that are missing or absurd pass both filters, because the checks must refuse them."""
+    late, absurd = january("16 00:00"), checks.LATEST_PLAUSIBLE_MS + 5
+    known_at = pa.array([january("15 12:00"), None, late, absurd, late - 1], pa.int64())
+    pq.write_table(pa.table({"pin_id": np.arange(5), "known_at": known_at}), log / ACTIONS_15)
+    event_log = open_event_log(to_uri(log))
+    files = [file for file in event_log.files_of("actions") if file.path.endswith(ACTIONS_15)]
+    names = ["known_at", "pin_id"]
+    on_disk = reader._read_from_disk(files, names, reader._Before("known_at", late))
+    dataset = reader._open_files(event_log, files)
+    scanned = reader._scan(dataset, files, names, reader.is_before("known_at", late))
+    found, expected = (
+        [[row for batch in part for row in batch.to_pylist()] for part in parts]
+        for parts in (on_disk, scanned)
+    )
+    assert found == expected
+    [part] = found
+    assert [row["pin_id"] for row in part] == [0, 1, 3, 4]

@@ -43,9 +43,7 @@ def test_it_says_afterwards_what_it_said_before() -> None:
 
 def test_counts_of_the_same_pin_and_days_are_one_row() -> None:
     one = ActionCounts.of(*np.array([[7, 7, 9], [5, 6, 5], [8, 8, 8]]) * np.int64(1))
-    both = ActionCounts.concatenate([one, one])
-    assert len(both.pin_id) == 4
-    added = both.merged()
+    added = ActionCounts.merge([one, one])
     assert added.pin_id.tolist() == [7, 9]
     assert added.count.tolist() == [4, 2]
 
