@@ -1,6 +1,9 @@
 """Profiles of days that were measured before, for as long as the files they came from are the same.
 
-    <workspace>/days/<what is measured>/profiles.json
+    <workspace>/days/<what is measured>/profiles.txt
+
+The first line is the digest of the others. Each of them has a day since the epoch, a digest of the
+day's files, and its profile as JSON.
 
 A day's profile depends on the events of the day and of the day before, and on users' rows up to its
 end; on nothing else, whichever days are measured with it. It is kept where all rows of these files
@@ -9,7 +12,7 @@ tests/pipelines/log_days/test_known_days.py.
 """
 
 import contextlib
-import json
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -41,12 +44,28 @@ SETTLED_S = 60.0
 
 
 @dataclass(frozen=True)
+class _Kept:
+    """A day's profile, with the text that it has in the file: most days are written as read."""
+
+    state: str  # what the day's files were
+    profile: "DayProfile | None"  # None: a day without rows
+    text: str
+
+    @staticmethod
+    def of(state: str, profile: "DayProfile | None") -> "_Kept":
+        return _Kept(state, profile, profile.model_dump_json() if profile else _NO_ROWS)
+
+
+_NO_ROWS = "null"
+
+
+@dataclass(frozen=True)
 class KnownDays:
     """Profiles by day and by what the day's files were; `None` stands for a day without rows."""
 
     path: Path | None = None
     state_of: Callable[[int], str | None] = lambda day: None
-    _found: dict[int, tuple[str, "DayProfile | None"]] = field(default_factory=dict)
+    _found: dict[int, _Kept] = field(default_factory=dict)
 
     def split(
         self, days: Iterable[int]
@@ -55,9 +74,9 @@ class KnownDays:
         known: dict[int, DayProfile | None] = {}
         runs: list[tuple[int, int]] = []
         for day in days:
-            state, profile = self._found.get(day, (None, None))
-            if state is not None and state == self.state_of(day):
-                known[day] = profile
+            kept = self._found.get(day)
+            if kept is not None and kept.state == self.state_of(day):
+                known[day] = kept.profile
             elif runs and runs[-1][1] == day:
                 runs[-1] = (runs[-1][0], day + 1)
             else:
@@ -75,16 +94,16 @@ class KnownDays:
             return
         profiles = {profile.day: profile for profile in measured}
         for day in days:
-            if (state := self.state_of(day)) is not None:
-                self._found[day] = (state, profiles.get(day))
-        kept = {
-            str(day): [state, profile.model_dump(mode="json") if profile else None]
-            for day, (state, profile) in sorted(self._found.items())[-MOST_DAYS:]
-        }
-        content = json.dumps({"digest": digest_of(kept), "days": kept})
+            if (state := self.state_of(day)) is None:
+                continue
+            before, profile = self._found.get(day), profiles.get(day)
+            if before is None or (before.state, before.profile) != (state, profile):
+                self._found[day] = _Kept.of(state, profile)
+        newest = sorted(self._found.items())[-MOST_DAYS:]
+        lines = "".join(f"{day} {kept.state} {kept.text}\n" for day, kept in newest).encode()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self.path, content.encode())
+            write_whole(self.path, f"{hashlib.sha256(lines).hexdigest()}\n".encode() + lines)
         except OSError as error:
             log.warning(NOT_KEPT, self.path.parent, error)
 
@@ -114,7 +133,7 @@ def open_known_days(
         or (file.day is not None and first_day - 1 <= day_number(file.day) < end_day)
     ]
     listing = list_files(event_log, read, plan.as_of_ms)
-    path = folder / _name_of(workspace_uri, event_log, plan) / "profiles.json"
+    path = folder / _name_of(workspace_uri, event_log, plan) / "profiles.txt"
     return KnownDays(path, _States(event_log, listing).of, _read(path))
 
 
@@ -185,21 +204,22 @@ def _name_of(workspace_uri: str, event_log: EventLog, plan: SnapshotPlan) -> str
     return digest_of(measured)[:16]
 
 
-def _read(path: Path) -> dict[int, tuple[str, "DayProfile | None"]]:
+def _read(path: Path) -> dict[int, _Kept]:
     """Return the kept profiles; none where there are none, or where they are damaged."""
     from validation.data_gate.days.profile import DayProfile
 
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_bytes())
-        days = content["days"]
-        if digest_of(days) != content["digest"]:
+        digest, _, lines = path.read_bytes().partition(b"\n")
+        if hashlib.sha256(lines).hexdigest().encode() != digest:
             raise ValueError("its digest is another")
-        return {
-            int(day): (state, DayProfile.model_validate(profile) if profile else None)
-            for day, (state, profile) in days.items()
-        }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = {}
+        for line in lines.decode().split("\n")[:-1]:  # other ends of lines stand in texts
+            day, state, text = line.split(" ", maxsplit=2)
+            profile = None if text == _NO_ROWS else DayProfile.model_validate_json(text)
+            found[int(day)] = _Kept(state, profile, text)
+        return found
+    except (OSError, ValueError) as error:
         log.warning("%s is damaged (%s); the days are measured again", path, error)
         return {}

@@ -48,7 +48,7 @@ SETTLED_S = 10.0
 """A file that was written a moment ago may be written again without a later time of writing."""
 NOWHERE = "off"
 _OUR_FOLDER = re.compile(r"[0-9a-f]{16}")
-_OUR_FILE = re.compile(r"(impressions|actions)-[0-9a-f]{32}\.arrow|profiles\.json")
+_OUR_FILE = re.compile(r"(impressions|actions)-[0-9a-f]{32}\.arrow|profiles\.(txt|json)")
 """Whoever names a folder that holds other things keeps them."""
 NOT_KEPT = (
     "what is read of the event log's days is not kept in %s: %s; expected a folder on a disk with "

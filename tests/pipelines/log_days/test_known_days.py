@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.event_log.log_files import open_event_log
-from pipelines.log_days import reading
-from pipelines.log_days.known_days import open_known_days
+from pipelines.log_days import known_days, reading
+from pipelines.log_days.known_days import KnownDays, open_known_days
 from pipelines.log_days.reading import DayRange, measure_log
 from pipelines.recipes import smoke
 from pipelines.snapshot.plan import plan_of
@@ -116,8 +116,8 @@ def test_damaged_profiles_are_measured_again(
     planted: Path, tmp_path: Path, measured: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
     first = measure(planted, tmp_path / "w")
-    (kept,) = (tmp_path / "w/days").rglob("profiles.json")
-    kept.write_text(kept.read_text().replace('"value": 1.0', '"value": 0.5'))
+    (kept,) = (tmp_path / "w/days").rglob("profiles.txt")
+    kept.write_text(kept.read_text().replace('"value":1.0', '"value":0.5'))
     measured.clear()
     assert measure(planted, tmp_path / "w") == first
     assert len(measured) == 11 and "is damaged" in caplog.text
@@ -157,3 +157,15 @@ def test_profiles_do_not_depend_on_the_days_that_are_measured_with_them(
     for number, expected in enumerate(at_once):
         alone = DayRange(DAYS.first + number, DAYS.first + number + 1)
         assert measure(planted, tmp_path / f"day {number}", alone) == [expected]
+
+
+def test_a_value_with_any_character_is_kept_and_so_is_a_day_without_rows(tmp_path: Path) -> None:
+    values = {"two\nlines": 1, "line\u2028separator": 2, 'a "quote" and a space': 3}
+    profile = DayProfile(day=7, numbers={}, counts={"pins.category": values})
+    path = tmp_path / "days" / "profiles.txt"
+    kept = KnownDays(path, {7: "seven", 8: "eight"}.get)
+    kept.save([7, 8, 9], [profile])
+    for _ in range(2):  # written by a measurement, and again from what was read
+        again = KnownDays(path, {7: "seven", 8: "eight"}.get, known_days._read(path))
+        assert again.split([7, 8, 9]) == ({7: profile, 8: None}, [(9, 10)])
+        again.save([], [])

@@ -222,14 +222,14 @@ def test_what_nobody_uses_goes_after_three_cycles(log: Path) -> None:
         os.utime(path, (old, old))
     os.utime(kept[0])
     other, foreign = (log / "workspace/days" / name for name in ("0123456789abcdef", "mlflow"))
-    for folder, name in ((other, "profiles.json"), (other, "notes"), (foreign, "profiles.json")):
+    for folder, name in ((other, "profiles.txt"), (other, "notes"), (foreign, "profiles.txt")):
         folder.mkdir(exist_ok=True)
         (folder / name).write_text("{}")
         os.utime(folder / name, (old, old))
     build(log, config=config_of())  # another recipe reads otherwise
     assert [path for path in packs(log) if path in kept] == kept[:1]
-    assert not (other / "profiles.json").exists() and (other / "notes").exists()
-    assert (foreign / "profiles.json").exists()
+    assert not (other / "profiles.txt").exists() and (other / "notes").exists()
+    assert (foreign / "profiles.txt").exists()
 
 
 def test_a_killed_writer_leaves_nothing(log: Path) -> None:
