@@ -6,7 +6,7 @@ Letters: P pins, D days of requests.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pipelines.contracts.schemas import NEVER_MS
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.event_index import Ints, Places, even_blocks, least_of, order_by
+from pipelines.event_log.event_index import Ints, even_blocks, least_of, order_by
 
 Run = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 """Calls a function for each of some values, one after another or side by side, in order."""
@@ -23,8 +23,8 @@ Run = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 BLOCK_ROWS = 1 << 17
 """Rows that are merged at a time: a few columns of as many fit into a core's cache."""
 
-_BLOCK_PINS = 512
-"""Pins at a time: with 300 days for each, the days of a block stay in a core's cache."""
+_BLOCK_CELLS = 1 << 18
+"""Numbers of pins on days that are worked on at a time."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class TrailingFirst:
 
     row_of_pin: Ints  # [P] row of `rank`; row 0 is of all pins that did not appear
     rank: npt.NDArray[np.int32]  # [pins that appeared + 1, D] position in `known_at`
-    known_at: Ints  # milliseconds, sorted; NEVER_MS, where there is no row, is the last
+    known_at: Ints  # milliseconds, ascending for each pin; the last, NEVER_MS, is of no row
 
     def at(self, day_places: Ints, pin_rows: Ints) -> Ints:
         """Return the time of each pin on a day, NEVER_MS where it did not appear.
@@ -103,37 +103,74 @@ def trailing_first(
         trailing_days: how many days before each day count beside it.
         run: calls a function for each of some blocks of pins, one after another or side by side.
     """
-    start, end = int(days[0]) - trailing_days, int(days[-1]) + 1
-    rows = Places(pin_ids).find(seen.pin_id)
-    is_ours = (seen.day >= start) & (seen.day < end) & (rows >= 0)
-    found = rows[is_ours]  # sorted, as the pins are
-    is_new = np.diff(found, prepend=-1) != 0
-    places = np.cumsum(is_new) - 1
-    found = found[is_new]
+    span = range(int(days[0]) - trailing_days, int(days[-1]) + 1)
+    blocks = pin_blocks(len(pin_ids), len(span))
+    found = list(run(lambda block: _Appearances.of(seen, pin_ids[block], span), blocks))
+    num_pins = np.cumsum([0, *(len(each.pin_row) for each in found)])
+    num_rows = np.cumsum([0, *(len(each.known_at) for each in found)])
+    never = np.int32(num_rows[-1])
+    rank = np.full((int(num_pins[-1]) + 1, len(days)), never)
+    known_at = np.full(int(never) + 1, NEVER_MS)
     row_of_pin = np.zeros(len(pin_ids), dtype=np.int64)
-    row_of_pin[found] = np.arange(1, len(found) + 1)
-    by_time = order_by(time := seen.known_at[is_ours])
-    never = np.int32(len(time))
-    rank_of = np.empty(len(time), dtype=np.int32)
-    rank_of[by_time] = np.arange(len(time), dtype=np.int32)
-    rank = np.full((len(found) + 1, len(days)), never)
-    day = seen.day[is_ours] - start
 
-    def fill(block: tuple[int, int]) -> None:
-        first, last = block
-        of_block = slice(*np.searchsorted(places, [first, last]))
-        grid = np.full((last - first, end - start), never)
-        grid[places[of_block] - first, day[of_block]] = rank_of[of_block]
-        earliest = _trailing_minimum(grid, trailing_days + 1)
-        rank[first + 1 : last + 1] = earliest[:, days - start]
+    def fill(number: int) -> None:
+        block, appeared = blocks[number], found[number]
+        pins, rows = (slice(*sums[number : number + 2]) for sums in (num_pins, num_rows))
+        row_of_pin[block][appeared.pin_row] = np.arange(pins.start + 1, pins.stop + 1)
+        known_at[rows] = appeared.known_at
+        earliest = appeared.earliest(rows.start, never, len(span), trailing_days + 1)
+        rank[pins.start + 1 : pins.stop + 1] = earliest[:, days - span.start]
 
-    deque(run(fill, list(_blocks(len(found)))), maxlen=0)
-    return TrailingFirst(row_of_pin, rank, np.append(time[by_time], NEVER_MS))
+    deque(run(fill, range(len(blocks))), maxlen=0)
+    return TrailingFirst(row_of_pin, rank, known_at)
 
 
-def _blocks(num_pins: int) -> Iterator[tuple[int, int]]:
-    for first in range(0, num_pins, _BLOCK_PINS):
-        yield first, min(first + _BLOCK_PINS, num_pins)
+def pin_blocks(num_pins: int, num_days: int) -> list[slice]:
+    """Cut pins into blocks whose numbers on some days stay in a core's cache.
+
+    A bit for each pin and day of a block fills whole bytes, but for the last block.
+    """
+    size = max(1, _BLOCK_CELLS // num_days // 8) * 8
+    return [slice(n, min(n + size, num_pins)) for n in range(0, num_pins, size)]
+
+
+@dataclass(frozen=True)
+class _Appearances:
+    """The rows about some pins. Letters: A pins that appeared, R rows."""
+
+    pin_row: Ints  # [A] positions among the pins
+    place: npt.NDArray[np.int32]  # [R] of the pin, among those that appeared
+    day: npt.NDArray[np.int32]  # [R] position in the span of days
+    rank: npt.NDArray[np.int32]  # [R] by known_at
+    known_at: Ints  # [R] sorted
+
+    @staticmethod
+    def of(seen: FirstSeen, pin_ids: Ints, span: range) -> "_Appearances":
+        """Return the rows of pins, sorted and at least one, on the days of a span."""
+        low = int(np.searchsorted(seen.pin_id, pin_ids[0]))
+        high = int(np.searchsorted(seen.pin_id, pin_ids[-1], side="right"))
+        pin_id, day, known_at = (
+            values[low:high] for values in (seen.pin_id, seen.day, seen.known_at)
+        )
+        row = np.searchsorted(pin_ids, pin_id)
+        is_ours = (day >= span.start) & (day < span.stop) & (pin_ids[row] == pin_id)
+        row, day, known_at = row[is_ours], day[is_ours], known_at[is_ours]
+        is_new = np.diff(row, prepend=-1) != 0
+        by_time = order_by(known_at)
+        rank = np.empty(len(row), dtype=np.int32)
+        rank[by_time] = np.arange(len(row), dtype=np.int32)
+        place, day = np.cumsum(is_new) - 1, day - span.start
+        return _Appearances(
+            row[is_new], place.astype(np.int32), day.astype(np.int32), rank, known_at[by_time]
+        )
+
+    def earliest(
+        self, first_rank: int, never: np.int32, num_days: int, length: int
+    ) -> npt.NDArray[np.int32]:
+        """Return the least rank of each pin over each day and those before it, `length` of them."""
+        grid = np.full((len(self.pin_row), num_days), never)
+        grid[self.place, self.day] = self.rank + np.int32(first_rank)
+        return _trailing_minimum(grid, length)
 
 
 def _trailing_minimum(grid: npt.NDArray[np.int32], length: int) -> npt.NDArray[np.int32]:

@@ -13,10 +13,7 @@ import numpy.typing as npt
 
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.event_index import Ints, Places, even_blocks, pack_bits, runs_of
-from pipelines.event_log.first_seen import BLOCK_ROWS, Run
-
-_BLOCK_PINS = 512
-"""Pins at a time: with 300 days for each, their totals stay in a core's cache."""
+from pipelines.event_log.first_seen import BLOCK_ROWS, Run, pin_blocks
 
 
 @dataclass(frozen=True)
@@ -119,12 +116,10 @@ def trailing_popularity(
     """
     windows = sorted(set(windows_days))
 
-    def total(block: range) -> _Totals:
-        return _Changes.of(counts, pin_ids[block.start : block.stop], days, windows).totals()
+    def total(block: slice) -> _Totals:
+        return _Changes.of(counts, pin_ids[block], days, windows).totals()
 
-    starts = range(0, len(pin_ids), _BLOCK_PINS)
-    blocks = [range(start, min(start + _BLOCK_PINS, len(pin_ids))) for start in starts]
-    found = list(run(total, blocks))
+    found = list(run(total, pin_blocks(len(pin_ids), len(days))))
     empty = np.array([], dtype=np.int32)
     totals = {
         window: np.concatenate([empty, *(part.totals[window] for part in found)])

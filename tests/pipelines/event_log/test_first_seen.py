@@ -28,12 +28,12 @@ def test_nothing_seen_is_never() -> None:
     assert found.at(np.array([0, 4]), np.array([0, 1])).tolist() == [NEVER_MS, NEVER_MS]
 
 
-@pytest.mark.parametrize(("block_pins", "block_rows"), [(4096, 4096), (3, 4)])
+@pytest.mark.parametrize(("block_cells", "block_rows"), [(4096, 4096), (150, 4)])
 def test_each_day_has_the_earliest_known_row_of_its_own_trailing_days(
-    monkeypatch: pytest.MonkeyPatch, block_pins: int, block_rows: int
+    monkeypatch: pytest.MonkeyPatch, block_cells: int, block_rows: int
 ) -> None:
     """Rows reach the log up to five days late, so that a later row may be known first."""
-    monkeypatch.setattr(first_seen, "_BLOCK_PINS", block_pins)
+    monkeypatch.setattr(first_seen, "_BLOCK_CELLS", block_cells)
     monkeypatch.setattr(first_seen, "BLOCK_ROWS", block_rows)
     rng = np.random.default_rng(3)
     pin_ids = np.array([2, 3, 5, 7, 11, 13, 17, 19])

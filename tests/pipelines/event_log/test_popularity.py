@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log import popularity
+from pipelines.event_log import first_seen, popularity
 from pipelines.event_log.popularity import ActionCounts, Popularity, trailing_popularity
 
 PINS = np.array([10, 20, 30])
@@ -48,6 +48,26 @@ def test_other_pins_are_ignored_and_parts_add_up(
     counts = ActionCounts.merge([one, two])
     found = trailing_popularity(counts, PINS, DAYS, (3,))
     assert totals_of(found, np.array([5, 5]), np.array([0, 2]), 3) == [2, 0]
+
+
+@pytest.mark.parametrize("block_cells", [1, 1 << 18])
+def test_totals_of_many_pins_are_those_of_counting_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, block_cells: int
+) -> None:
+    monkeypatch.setattr(first_seen, "_BLOCK_CELLS", block_cells)
+    rng = np.random.default_rng(4)
+    pins = np.sort(rng.choice(200, 60, replace=False))
+    pin_id, acted_day = rng.integers(0, 200, 500), rng.integers(0, 9, 500)
+    known_day = acted_day + rng.integers(0, 3, 500)
+    counts = ActionCounts.of(pin_id, acted_day * DAY_MS, known_day * DAY_MS)
+    days, rows = np.arange(3, 10), np.arange(len(pins))
+    found = trailing_popularity(counts, pins, days, (2, 5))
+    for window in (2, 5):
+        for day in days:
+            is_in = (acted_day < day) & (acted_day >= day - window) & (known_day < day)
+            expected = [int((is_in & (pin_id == pin)).sum()) for pin in pins]
+            assert totals_of(found, np.full(len(pins), day), rows, window) == expected
+            assert sum(expected) > 5
 
 
 def test_nothing_counted_is_zero_for_every_pin() -> None:
