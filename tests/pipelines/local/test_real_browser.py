@@ -184,7 +184,7 @@ def test_a_question_that_nobody_answers_is_closed_and_the_champion_stays(lab, pa
     assert outcome.state == "success"
     promotion = promotion_of(lab.home.path, "unanswered")
     assert promotion.approval.answer == "no answer" and not promotion.is_promoted
-    kinds = [told["kind"] for told in lab.alerts("runs/unanswered/")]
+    kinds = [told["kind"] for told in lab.alerts("runs/unanswered")]
     assert kinds.count("not_approved") == 1, kinds
     page.reload()
     expect(approve).to_have_count(0)
