@@ -12,9 +12,8 @@ from pipelines.contracts.judged.cycle import CycleLine, CyclesFacts, ServingSpan
 from validation.report.costs import NOT_KNOWN, cost_rows, duration, total_wall_s
 from validation.report.data_docs import environment
 from validation.report.interval_rows import Axis, Track, axis_of
+from validation.report.page_size import within_limit
 
-MAX_BYTES = 290_000
-"""Of the page. Where more cycles do not fit, the oldest are left out, and the page says so."""
 MAX_CHAMPIONS = 60
 MAX_TEXT = 280
 """Letters of a sentence that a cycle tells; its own page has the whole of it."""
@@ -59,13 +58,7 @@ def render_cycles(facts: CyclesFacts) -> str:
     axis = axis_of([line.change for line in facts.cycles if line.change])
     rows = tuple(_row(line, axis) for line in facts.cycles)
     contents = _Contents(facts, rows, _champions(facts), axis)
-    html = _render(contents)
-    while len(html.encode()) > MAX_BYTES and len(contents.cycles) > 1:
-        share = 0.95 * MAX_BYTES / len(html.encode())
-        fewer = max(1, int(len(contents.cycles) * min(share, 0.95)))
-        contents = replace(contents, cycles=contents.cycles[:fewer])
-        html = _render(contents)
-    return html
+    return within_limit(lambda num: _render(replace(contents, cycles=rows[:num])), len(rows))
 
 
 def _render(contents: _Contents) -> str:
