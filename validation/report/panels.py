@@ -2,27 +2,35 @@
 
 A panel is 320 units wide, which is about the width of a phone, and a page shows it at 0.85 to 1.3
 times its size: its text stays readable without another drawing for each width. Not for PNG files
-(`validation.report.plots`).
+(`validation.report.plots`), nor for what is drawn of days (`validation.report.day_panels`).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from markupsafe import Markup, escape
 
-WIDTH, HEIGHT = 320, 236
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 46
-_X, _Y = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+WIDTH, PLOT_HEIGHT = 320, 180
+LEFT, RIGHT, TOP, BOTTOM, LABEL = 52, 12, 10, 26, 20
+_X = WIDTH - LEFT - RIGHT
+END_SHARE = 0.9
+"""A mark of the horizontal axis beyond this share of it ends where the panel ends."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a panel: `style` is a class of the style sheet."""
+    """One line of a panel: `style` is a class of the style sheet.
+
+    Bars stand on zero, side by side without gaps; a place that no point has stays empty.
+    """
 
     name: str
     style: str  # 'ours', 'theirs', 'bad' or 'guide'
     points: tuple[tuple[float, float], ...]
+    shape: Literal["marks", "line", "bars"] = "marks"  # 'marks': a line with one at each point
+    bar_width: float = 1.0  # of bars, in units of the horizontal axis
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,24 @@ def round_up(value: float) -> float:
     return round(math.ceil(value / step - 1e-9) * step, 12)
 
 
-def panel(label: str, x: Scale, y: Scale, series: Sequence[Series]) -> Markup:
+def scale_from_zero(high: float, say: Callable[[float], str]) -> Scale:
+    """Return an axis with three marks, whose end is a round number that can be halved: 0, 3, 6."""
+    step = 10.0 ** math.floor(math.log10(high))
+    end = next(round(step * times, 12) for times in (1, 2, 4, 6, 8, 10) if high <= step * times)
+    return Scale("", 0.0, end, tuple((mark, say(mark)) for mark in (0.0, end / 2, end)))
+
+
+def in_short(count: float) -> str:
+    """Return a count in four letters or so: 950 -> '950', 1200000 -> '1.2M'."""
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g}{letter}"
+    return f"{count:.3g}"
+
+
+def panel(
+    label: str, x: Scale, y: Scale, series: Sequence[Series], plot_height: int = PLOT_HEIGHT
+) -> Markup:
     """Return a panel as SVG.
 
     Args:
@@ -61,39 +86,63 @@ def panel(label: str, x: Scale, y: Scale, series: Sequence[Series]) -> Markup:
         x: The horizontal axis.
         y: The vertical axis.
         series: Its lines; a later one is drawn over an earlier one.
+        plot_height: Of the part between the axes' ends, in units of which a panel is 320 wide.
     """
+    base = TOP + plot_height
+    height = base + BOTTOM + (LABEL if x.label else 0)
     parts = [f'<svg class="panel" role="img" aria-label="{escape(label)}" ']
-    parts.append(f'viewBox="0 0 {WIDTH} {HEIGHT}">')
+    parts.append(f'viewBox="0 0 {WIDTH} {height}">')
     for value, text in y.ticks:
-        at = _y(y, value)
+        at = _up(y, value, plot_height)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at}" y2="{at}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{at + 4:g}" class="end">{escape(text)}</text>')
-    for place, (value, text) in enumerate(x.ticks, 1):
-        style = "end" if place == len(x.ticks) else "mid"  # the last one may not be cut off
-        at = _x(x, value) + (RIGHT - 2 if style == "end" else 0)
-        parts.append(f'<text x="{at:g}" y="{HEIGHT - 26}" class="{style}">{escape(text)}</text>')
-    parts.append(
-        f'<text x="{LEFT + _X / 2:g}" y="{HEIGHT - 7}" class="mid">{escape(x.label)}</text>'
-    )
-    parts += (_line(x, y, each) for each in series)
+    for value, text in x.ticks:
+        # What stands at the right end may not be cut off.
+        style, shift = ("end", RIGHT - 2) if x.share(value) > END_SHARE else ("mid", 0)
+        at = _across(x, value) + shift
+        parts.append(f'<text x="{at:g}" y="{base + 20}" class="{style}">{escape(text)}</text>')
+    if x.label:
+        middle = f'x="{LEFT + _X / 2:g}" y="{base + 39}" class="mid"'
+        parts.append(f"<text {middle}>{escape(x.label)}</text>")
+    for each in series:
+        draw = _bars if each.shape == "bars" else _line
+        parts.append(draw(x, y, each, plot_height))
     parts.append("</svg>")
     return Markup("".join(parts))  # noqa: S704 - what others wrote was escaped above
 
 
-def _line(x: Scale, y: Scale, series: Series) -> str:
-    places = [(_x(x, across), _y(y, up)) for across, up in series.points]
+def _line(x: Scale, y: Scale, series: Series, plot_height: int) -> str:
+    places = [(_across(x, across), _up(y, up, plot_height)) for across, up in series.points]
     path = "L".join(f"{across:g} {up:g}" for across, up in places)
-    drawn = [f'<g class="{series.style}"><path d="M{path}"/>'] if places else ["<g>"]
-    if series.style in ("theirs", "bad"):
+    names = f"{series.style} line" if series.shape == "line" else series.style
+    drawn = [f'<g class="{names}"><path d="M{path}"/>'] if places else ["<g>"]
+    if series.shape == "line":
+        pass
+    elif series.style in ("theirs", "bad"):
         drawn += (f'<rect x="{a - 3:g}" y="{u - 3:g}" width="6" height="6"/>' for a, u in places)
     elif series.style != "guide":
         drawn += (f'<circle cx="{a:g}" cy="{u:g}" r="3.5"/>' for a, u in places)
     return "".join((*drawn, "</g>"))
 
 
-def _x(scale: Scale, value: float) -> float:
+def _bars(x: Scale, y: Scale, series: Series, plot_height: int) -> str:
+    """Draw all bars as one outline: a year of days would weigh four times as much as rectangles."""
+    base, half = TOP + plot_height, series.bar_width / 2
+    path: list[str] = []
+    end = math.nan
+    for middle, up in sorted(series.points):
+        left, right = _across(x, middle - half), _across(x, middle + half)
+        if left != end:
+            path.append(f"V{base}M{left:g} {base}" if path else f"M{left:g} {base}")
+        path.append(f"V{_up(y, up, plot_height):g}H{right:g}")
+        end = right
+    closed = "".join((*path, f"V{base}")) if path else ""
+    return f'<g class="{series.style} bars"><path d="{closed}"/></g>'
+
+
+def _across(scale: Scale, value: float) -> float:
     return round(LEFT + _X * scale.share(value), 1)
 
 
-def _y(scale: Scale, value: float) -> float:
-    return round(TOP + _Y * (1 - scale.share(value)), 1)
+def _up(scale: Scale, value: float, plot_height: int) -> float:
+    return round(TOP + plot_height * (1 - scale.share(value)), 1)

@@ -1,0 +1,88 @@
+"""What happened on each day, as panels side by side: one panel for each kind of row or action.
+
+A panel for each, and not one drawing of all of them: a rare action type has its own scale, so that
+its fall is seen, and forty names need no forty colours. Not for tables of days
+(`validation.report.day_tables`).
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from markupsafe import Markup
+
+from validation.report.panels import Scale, Series, in_short, panel, scale_from_zero
+
+MAX_PANELS = 12
+"""Of one kind on a page; of more, those of the most rows are drawn, and the table has the rest."""
+MANY_DAYS = 45
+"""Where there are more days, a line has no mark at each of them."""
+PLOT_HEIGHT = 110
+FEWEST_SLOTS = 3
+"""An axis has room for as many days, so that one day alone is a bar and no wall."""
+FEWEST_MARKED = 5
+"""Of fewer days, the middle one has no room for its name."""
+SMALLEST_TOP = 0.001
+"""Percent that an axis of shares reaches at least."""
+
+
+@dataclass(frozen=True)
+class OfDays:
+    """One line or row of bars: a number of some days, in a style of the style sheet."""
+
+    name: str
+    style: str  # 'ours' or 'theirs'
+    numbers: Mapping[date, float]
+
+
+@dataclass(frozen=True)
+class DayPanels:
+    """Panels of one kind, each with its name, and how many more there would be."""
+
+    panels: tuple[tuple[str, Markup], ...]
+    num_left_out: int = 0
+
+
+def days_scale(days: Collection[date]) -> Scale:
+    """Return the axis of days, which all panels of a page share; its unit is a day."""
+    first, last = min(days).toordinal(), max(days).toordinal()
+    num = last - first + 1
+    reach = max(num, FEWEST_SLOTS) / 2
+    middle = (first + last) / 2
+    marked = {first, last} | ({(first + last) // 2} if num >= FEWEST_MARKED else set())
+    ticks = tuple((float(mark), date.fromordinal(mark).isoformat()) for mark in sorted(marked))
+    return Scale("", middle - reach, middle + reach, ticks)
+
+
+def count_panel(label: str, days: Scale, drawn: Sequence[OfDays]) -> Markup:
+    """Return a panel with a bar for each day, from zero."""
+    high = max((max(each.numbers.values(), default=0) for each in drawn), default=0)
+    series = [Series(each.name, each.style, _points(each.numbers), "bars") for each in drawn]
+    return panel(label, days, scale_from_zero(max(high, 2), in_short), series, PLOT_HEIGHT)
+
+
+def share_panel(label: str, days: Scale, drawn: Sequence[OfDays]) -> Markup:
+    """Return a panel with a line of shares in percent, from zero; `numbers` are from 0 to 1."""
+    percents = [{day: 100 * share for day, share in each.numbers.items()} for each in drawn]
+    high = max((max(numbers.values(), default=0.0) for numbers in percents), default=0.0)
+    are_many = max(map(len, percents), default=0) > MANY_DAYS
+    series = [
+        Series(each.name, each.style, _points(numbers), "line" if are_many else "marks")
+        for each, numbers in zip(drawn, percents, strict=True)
+    ]
+    up = scale_from_zero(max(high, SMALLEST_TOP), "{:.3g}".format)
+    return panel(label, days, up, series, PLOT_HEIGHT)
+
+
+def drawn_of(names: Mapping[str, float]) -> tuple[tuple[str, ...], int]:
+    """Return which names have a panel, in their order, and how many have none.
+
+    Args:
+        names: How many rows each has.
+    """
+    most = sorted(names, key=lambda name: -names[name])[:MAX_PANELS]
+    return tuple(name for name in names if name in most), len(names) - len(most)
+
+
+def _points(numbers: Mapping[date, float]) -> tuple[tuple[float, float], ...]:
+    return tuple((float(day.toordinal()), float(numbers[day])) for day in sorted(numbers))
