@@ -1,26 +1,50 @@
-"""A checked log as one HTML page that reads offline: problems first, then plots, then every day.
+"""A checked log as one HTML page that reads offline: problems first, then charts, then every day.
 
 Its look is that of the gates' pages (`validation.report`). Not for the terminal (`text`).
 """
 
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.log_check.found import LAG_EDGES_MS, LENGTH_EDGES, Deeds, LogReport, Severity
+from pipelines.event_log.event_index import Ints
+from pipelines.log_check.found import (
+    LAG_EDGES_MS,
+    Deeds,
+    Exposures,
+    LogReport,
+    Severity,
+)
 from pipelines.log_check.judgements import label_rates
-from pipelines.log_check.text import summary_lines, told_problems
+from pipelines.log_check.text import length_names, summary_lines, told_problems
 from pipelines.storage import translated_errors
 
 if TYPE_CHECKING:
     from markupsafe import Markup
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-COLOURS = ("#0550ae", "#a40e26", "#116329", "#7d4e00", "#8250df", "#59636e")
+    from validation.report.bar_rows import BarRow
+    from validation.report.day_panels import DayPanels
+    from validation.report.day_tables import DayRow
+    from validation.report.panels import Scale
+
 BADGES = {Severity.ERROR: "is-bad", Severity.WARNING: "is-warn", Severity.NOTE: "is-quiet"}
 LAG_TICKS_MS = {1e3: "1 s", 6e4: "1 min", 3.6e6: "1 h", 8.64e7: "1 d", 2.592e9: "30 d"}
+LAG_SPAN_MS = (100.0, 4e9)
+"""Ends of the axis of lags. A shorter lag is drawn at its left end, a longer one at its right."""
+MAX_PROBLEMS = 200
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """What the page draws; None where there is nothing to draw."""
+
+    counts: "DayPanels"
+    shares: "DayPanels"
+    lags: "Markup | None"
+    lengths: "tuple[BarRow, ...]"
 
 
 def write_page(report: LogReport, path: Path) -> None:
@@ -36,127 +60,127 @@ def write_page(report: LogReport, path: Path) -> None:
 
 
 def render(report: LogReport) -> str:
-    """Return the page's HTML."""
+    """Return the page's HTML, of at most 300 kB; where it would have more, older days lack."""
     from validation.report.data_docs import environment
+    from validation.report.day_tables import day_tables
+    from validation.report.page_size import within_limit
 
     told = list(told_problems(report))
     kinds = [kind for kind, _ in told]
-    rates = label_rates(report)
-    days = sorted({*report.exposures, *report.deeds})
-    names = sorted(report.acted.by_type)
-    rows = [
-        (
-            day,
-            report.exposures[day].rows if day in report.exposures else 0,
-            [report.deeds.get(day, Deeds()).by_type.get(name, 0) for name in names],
-            [rates[name].get(day) for name in names if name in rates],
-        )
-        for day in days
-    ]
-    return (
-        environment()
-        .get_template("log_check.html.j2")
-        .render(
+    names, rows = sorted(report.acted.by_type), _rows(report)
+    template = environment().get_template("log_check.html.j2")
+    drawings, has_rates = _drawings(report), bool(label_rates(report))
+    summary = [line.split(": ", 1) for line in summary_lines(report)]
+
+    def page_of(num_days: int) -> str:
+        return template.render(
             report=report,
             errors=kinds.count(Severity.ERROR),
             warnings=kinds.count(Severity.WARNING),
-            problems=[(kind, BADGES[kind], text) for kind, text in told],
-            summary=[line.split(": ", 1) for line in summary_lines(report)],
-            drawings=_drawings(report) if report.exposures else [],
-            names=names,
-            rows=rows,
-            has_rates=bool(rates),
+            problems=[(kind, BADGES[kind], text) for kind, text in told[:MAX_PROBLEMS]],
+            num_more_problems=len(told[MAX_PROBLEMS:]),
+            summary=summary,
+            drawings=drawings,
+            tables=day_tables(names, rows[len(rows) - num_days :]),
+            num_older=len(rows) - num_days,
+            has_rates=has_rates,
         )
+
+    return within_limit(page_of, len(rows))
+
+
+def _rows(report: LogReport) -> "list[DayRow]":
+    """Return what the table tells of each day, the oldest first."""
+    from validation.report.day_tables import DayRow
+
+    names, rates = sorted(report.acted.by_type), label_rates(report)
+    rows = []
+    for day in sorted({*report.exposures, *report.deeds}):
+        counts = report.deeds.get(day, Deeds()).by_type
+        shown = report.exposures.get(day, Exposures()).rows
+        cells = ((counts.get(name, 0), rates.get(name, {}).get(day)) for name in names)
+        rows.append(DayRow(str(day), (f"{shown:,}",), tuple(cells)))
+    return rows
+
+
+def _drawings(report: LogReport) -> Drawings | None:
+    """Return what the page draws; None for a log without impressions."""
+    from validation.report.bar_rows import bar_rows
+    from validation.report.day_panels import days_scale, drawn_of
+
+    if not report.exposures:
+        return None
+    days = days_scale({*report.exposures, *report.deeds})
+    by_type = report.acted.by_type
+    names, num_left_out = drawn_of({name: by_type[name] for name in sorted(by_type)})
+    lengths = 100 * report.sequence_lengths / max(report.sequence_lengths.sum(), 1)
+    return Drawings(
+        counts=_counts(report, days, names, num_left_out),
+        shares=_shares(report, days, names, num_left_out),
+        lags=_lags(report),
+        lengths=bar_rows(length_names(), {"ours": lengths.tolist()}, "{:.1f} %".format),
     )
 
 
-def _drawings(report: LogReport) -> "list[tuple[str, Markup]]":
-    """Return each drawing's title and SVG."""
-    from validation.report.charts import inline_charts
+def _counts(
+    report: LogReport, days: "Scale", names: tuple[str, ...], num_left_out: int
+) -> "DayPanels":
+    """Return a panel of the impressions of each day, and one of each action type's actions."""
+    from validation.report.day_panels import DayPanels, OfDays, count_panel
 
-    charts = {
-        "Rows of each day": (4.2, draw_days),
-        "Share of a day's impressions that got each action": (2.8, draw_rates),
-        "How long after it happens a row is known": (2.8, draw_lags),
-        "Earlier actions of a request's user": (2.6, draw_lengths),
-    }
-    return inline_charts(charts, report)
-
-
-def draw_days(figure: "Figure", report: LogReport) -> None:
-    """Draw impressions, and below them actions by type, of each day."""
-    above, below = figure.subplots(2, 1, sharex=True)
-    days = sorted(report.exposures)
-    above.bar(days, [report.exposures[day].rows for day in days], color=COLOURS[0], width=0.9)
-    above.set_ylabel("impressions")
-    base, days = np.zeros(len(report.deeds)), sorted(report.deeds)
-    bars: dict[str, Any] = {}
-    for place, name in enumerate(sorted(report.acted.by_type)):
-        counts = np.array([report.deeds[day].by_type.get(name, 0) for day in days])
-        colour = COLOURS[place % len(COLOURS)]
-        bars[name] = below.bar(days, counts, bottom=base, color=colour, width=0.9)
-        base = base + counts
-    below.set_ylabel("actions")
-    if days:
-        _legend(below, bars)
-        below.set_ylim(0, max(base.max() * 1.25, 1))
-
-
-def draw_rates(figure: "Figure", report: LogReport) -> None:
-    """Draw each action type's label rate by day."""
-    axes, lines = figure.subplots(), {}
-    for place, (name, rates) in enumerate(label_rates(report).items()):
-        days = sorted(rates)
-        shares = [100 * rates[day] for day in days]
-        colour = COLOURS[place % len(COLOURS)]
-        [lines[name]] = axes.plot(
-            np.array(days, "datetime64[D]"),
-            shares,
-            color=colour,
-            marker="o",
-            markersize=3,
-            linewidth=1.2,
-        )
-    axes.set_ylabel("% of impressions")
-    axes.set_ylim(bottom=0)
-    if lines:
-        _legend(axes, lines)
-        axes.set_ylim(top=axes.get_ylim()[1] * 1.2)
-
-
-def draw_lags(figure: "Figure", report: LogReport) -> None:
-    """Draw the share of rows that are known after a time, for impressions and actions."""
-    axes = figure.subplots()
-    edges = np.maximum(LAG_EDGES_MS, 100)
-    for colour, (name, lags) in zip(
-        COLOURS, (("impressions", report.shown.lags), ("actions", report.acted.lags)), strict=False
-    ):
-        if lags.any():
-            axes.plot(edges, 100 * np.cumsum(lags) / lags.sum(), label=name, color=colour)
-    axes.set_xscale("log")
-    axes.set_xlim(100, 4e9)
-    axes.set_xticks(list(LAG_TICKS_MS), list(LAG_TICKS_MS.values()))
-    axes.minorticks_off()
-    axes.set_ylabel("% of rows known by then")
-    axes.set_ylim(0, 102)
-    if axes.lines:
-        axes.legend(loc="lower right", frameon=False)
-
-
-def draw_lengths(figure: "Figure", report: LogReport) -> None:
-    """Draw the share of requests by the number of their user's earlier actions."""
-    axes = figure.subplots()
-    counts = report.sequence_lengths
-    edges = [int(edge) for edge in LENGTH_EDGES]
-    names = [str(low) if high == low + 1 else f"{low} to {high - 1}"
-             for low, high in zip(edges, edges[1:], strict=False)]  # fmt: skip
-    shares = 100 * counts / max(counts.sum(), 1)
-    axes.bar([*names, f"{edges[-1]}+"], shares, color=COLOURS[0])
-    axes.set_ylabel("% of requests")
-
-
-def _legend(axes: "Axes", drawn: dict[str, Any]) -> None:
-    """Name what is drawn. Matplotlib itself leaves out names that begin with `_`."""
-    axes.legend(
-        drawn.values(), drawn.keys(), loc="upper left", ncols=6, fontsize="small", frameon=False
+    panels: list[tuple[str, dict[date, float]]] = [
+        ("impressions", {day: found.rows for day, found in report.exposures.items()})
+    ]
+    for name in names:
+        of_type = {day: float(found.by_type.get(name, 0)) for day, found in report.deeds.items()}
+        panels.append((name, of_type))
+    drawn = (
+        (name, count_panel(f"{name} of each day", days, [OfDays(name, "ours", counts)]))
+        for name, counts in panels
     )
+    return DayPanels(tuple(drawn), num_left_out)
+
+
+def _shares(
+    report: LogReport, days: "Scale", names: tuple[str, ...], num_left_out: int
+) -> "DayPanels":
+    """Return a panel of each action type's label rate by day."""
+    from validation.report.day_panels import DayPanels, OfDays, share_panel
+
+    rates = label_rates(report)
+    drawn = (
+        (name, share_panel(f"Share of {name} by day", days, [OfDays(name, "ours", rates[name])]))
+        for name in names
+        if rates.get(name)
+    )
+    return DayPanels(tuple(drawn), num_left_out)
+
+
+def _lags(report: LogReport) -> "Markup | None":
+    """Return the share of rows that are known after a time, for impressions and actions."""
+    from validation.report.panels import Scale, Series, even_scale, panel
+
+    low, high = np.log10(LAG_SPAN_MS)
+    ticks = tuple((float(np.log10(ms)), text) for ms, text in LAG_TICKS_MS.items())
+    sides = (
+        ("impressions", "ours", report.shown.lags),
+        ("actions", "theirs", report.acted.lags),
+    )
+    lines = [
+        Series(name, style, _known_by(lags), "line") for name, style, lags in sides if lags.any()
+    ]
+    if not lines:
+        return None
+    across = Scale("after the event", float(low), float(high), ticks)
+    label = "Share of rows by how long after the event they are known"
+    return panel(label, across, even_scale("", 0.0, 100.0, " %"), lines)
+
+
+def _known_by(lags: Ints) -> tuple[tuple[float, float], ...]:
+    """Return (log10 of a time in ms, percent of the rows known by then), where it changes."""
+    known = np.round(100 * np.cumsum(lags) / lags.sum(), 1)
+    changes = np.flatnonzero(np.diff(known, prepend=-1.0))
+    places = np.union1d(changes, np.maximum(changes - 1, 0))  # so that a step stays one
+    times = np.log10(np.maximum(LAG_EDGES_MS[places], LAG_SPAN_MS[0]))
+    ends = (float(np.log10(LAG_SPAN_MS[1])), float(known[-1]))
+    return (*zip(times.tolist(), known[places].tolist(), strict=True), ends)

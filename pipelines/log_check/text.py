@@ -85,7 +85,7 @@ def _day_lines(report: LogReport) -> Iterator[str]:
     names = sorted(rates)
     days = sorted({*report.exposures, *report.deeds})
     if len(days) > DAYS_SHOWN:
-        yield f"the last {DAYS_SHOWN} of {len(days)} days (`--html FILE` shows all):"
+        yield f"the last {DAYS_SHOWN} of {len(days)} days (`--html FILE` shows what a page holds):"
     for day in days[-DAYS_SHOWN:]:
         rows = report.exposures[day].rows if day in report.exposures else 0
         acts = report.deeds.get(day, Deeds()).by_type
@@ -190,18 +190,20 @@ def _candidates(report: LogReport) -> str:
     return f"{middle} (median), {low} to {high} in 90 %"
 
 
+def length_names() -> list[str]:
+    """Return the names of the classes of `LogReport.sequence_lengths`."""
+    edges = [int(edge) for edge in LENGTH_EDGES]
+    pairs = zip(edges, edges[1:], strict=False)
+    closed = [f"{low}" if high == low + 1 else f"{low} to {high - 1}" for low, high in pairs]
+    return [*closed, f"{edges[-1]} or more"]
+
+
 def _lengths(report: LogReport) -> str:
     counts = report.sequence_lengths
     if not counts.any():
         return "no requests"
-    edges = [int(edge) for edge in LENGTH_EDGES]
-    names = [
-        f"{low}" if high == low + 1 else f"{low} to {high - 1}"
-        for low, high in zip(edges, edges[1:], strict=False)
-    ]
-    names.append(f"{edges[-1]} or more")
     return ", ".join(
         f"{name}: {count / counts.sum():.0%}"
-        for name, count in zip(names, counts, strict=True)
+        for name, count in zip(length_names(), counts, strict=True)
         if count
     )

@@ -1,24 +1,36 @@
-"""A snapshot as one HTML page that reads offline: what it is, plots, numbers, every day.
+"""A snapshot as one HTML page that reads offline: what it is, charts, numbers, every day.
 
 Its look is that of the gates' pages (`validation.report`). Not for the terminal (`text`).
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from pipelines.snapshot_view.facts import SnapshotFacts, WindowFacts
-from pipelines.snapshot_view.figures import figures_of, settings_of
+from pipelines.snapshot_view.facts import SnapshotFacts
+from pipelines.snapshot_view.figures import figures_of, readable_bytes, settings_of
 from pipelines.snapshot_view.text import length_names
 from pipelines.storage import translated_errors
 
 if TYPE_CHECKING:
     from markupsafe import Markup
-    from matplotlib.figure import Figure
 
-COLOURS = {"training": "#0550ae", "holdout": "#a40e26"}
-MARKS = ("o", "s", "^", "D", "v", "P")
+    from validation.report.bar_rows import BarRow
+    from validation.report.day_panels import DayPanels
+    from validation.report.day_tables import DayRow
+    from validation.report.panels import Scale
+
+STYLES = {"training": "ours", "holdout": "theirs"}
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """What the page draws; None where no window has a day."""
+
+    examples: "Markup | None"
+    rates: "DayPanels | None"
+    lengths: "tuple[BarRow, ...]"
+    sizes: "tuple[BarRow, ...]"
 
 
 def write_page(facts: SnapshotFacts, path: Path) -> None:
@@ -34,96 +46,100 @@ def write_page(facts: SnapshotFacts, path: Path) -> None:
 
 
 def render(facts: SnapshotFacts) -> str:
-    """Return the page's HTML."""
+    """Return the page's HTML, of at most 300 kB; where it would have more, older days lack."""
     from validation.report.data_docs import environment
+    from validation.report.day_tables import day_tables
+    from validation.report.page_size import within_limit
+
+    heads, rows = sorted(facts.snapshot.features.head_names), _rows(facts)
+    template = environment().get_template("snapshot.html.j2")
+    drawings = _drawings(facts)
+
+    def page_of(num_days: int) -> str:
+        return template.render(
+            snapshot=facts.snapshot,
+            headline=_headline(facts),
+            settings=settings_of(facts.snapshot).items(),
+            figures=figures_of(facts),
+            drawings=drawings,
+            tables=day_tables(heads, rows[len(rows) - num_days :]),
+            num_older=len(rows) - num_days,
+        )
+
+    return within_limit(page_of, len(rows))
+
+
+def _headline(facts: SnapshotFacts) -> list[tuple[str, str]]:
+    """Return what stands above all else: how much there is."""
+    examples = [(f"{each.name} examples", each.whole.examples) for each in facts.windows]
+    size = readable_bytes(sum(facts.num_bytes.values()))
+    return [*((name, f"{count:,}") for name, count in examples), ("size", size)]
+
+
+def _rows(facts: SnapshotFacts) -> "list[DayRow]":
+    """Return what the table tells of each day, the oldest first."""
+    from validation.report.day_tables import DayRow
 
     heads = sorted(facts.snapshot.features.head_names)
-    days = [
-        (day, window.name, counts, [(counts.positives[head], counts.rate(head)) for head in heads])
+    return [
+        DayRow(
+            str(day),
+            (window.name, f"{counts.requests:,}", f"{counts.examples:,}"),
+            tuple((counts.positives[head], counts.rate(head)) for head in heads),
+        )
         for window in facts.windows
         for day, counts in window.by_day.items()
     ]
-    return (
-        environment()
-        .get_template("snapshot.html.j2")
-        .render(
-            snapshot=facts.snapshot,
-            settings=settings_of(facts.snapshot).items(),
-            figures=figures_of(facts),
-            drawings=_drawings(facts),
-            heads=heads,
-            days=days,
+
+
+def _drawings(facts: SnapshotFacts) -> Drawings:
+    """Return what the page draws."""
+    from validation.report.bar_rows import bar_rows
+    from validation.report.day_panels import OfDays, count_panel, days_scale
+
+    dates = {day for window in facts.windows for day in window.by_day}
+    examples = [
+        OfDays(
+            window.name,
+            STYLES[window.name],
+            {day: counts.examples for day, counts in window.by_day.items()},
         )
-    )
-
-
-def _drawings(facts: SnapshotFacts) -> "list[tuple[str, Markup]]":
-    """Return each drawing's title and SVG."""
-    from validation.report.charts import inline_charts
-
-    charts = {
-        "Examples of each day": (2.6, draw_days),
-        "Share of a day's examples with each label": (2.8, draw_rates),
-        "Known actions of a request's user": (2.6, draw_lengths),
-        "Size by kind of file": (2.2, draw_sizes),
+        for window in facts.windows
+    ]
+    lengths = {
+        STYLES[window.name]: [100 * num / max(window.whole.requests, 1) for num in window.lengths]
+        for window in facts.windows
     }
-    return inline_charts(charts, facts)
-
-
-def draw_days(figure: "Figure", facts: SnapshotFacts) -> None:
-    """Draw the number of examples of each day of both windows."""
-    axes = figure.subplots()
-    for window in facts.windows:
-        counts = [day.examples for day in window.by_day.values()]
-        axes.bar(_dates(window), counts, color=COLOURS[window.name], width=0.9, label=window.name)
-    axes.set_ylabel("examples")
-    axes.set_ylim(top=axes.get_ylim()[1] * 1.2)
-    axes.legend(loc="upper left", ncols=2, fontsize="small", frameon=False)
-
-
-def draw_rates(figure: "Figure", facts: SnapshotFacts) -> None:
-    """Draw each head's label rate by day."""
-    axes, lines = figure.subplots(), {}
-    for place, head in enumerate(sorted(facts.snapshot.features.head_names)):
-        for window in facts.windows:
-            rates = [100 * (day.rate(head) or 0) for day in window.by_day.values()]
-            [line] = axes.plot(
-                _dates(window),
-                rates,
-                color=COLOURS[window.name],
-                marker=MARKS[place % len(MARKS)],
-                markersize=4,
-                linewidth=1.2,
-            )
-            lines[f"{head}, {window.name}"] = line
-    axes.set_ylabel("% of examples")
-    axes.set_ylim(bottom=0)
-    axes.set_ylim(top=axes.get_ylim()[1] * 1.3)
-    # Matplotlib itself leaves out names that begin with `_`.
-    axes.legend(
-        lines.values(), lines.keys(), loc="upper left", ncols=4, fontsize="small", frameon=False
+    sizes = dict(sorted(facts.num_bytes.items()))
+    days = days_scale(dates) if dates else None
+    return Drawings(
+        examples=count_panel("Examples of each day", days, examples) if days else None,
+        rates=_rates(facts, days) if days else None,
+        lengths=bar_rows(length_names(), lengths, "{:.1f} %".format),
+        sizes=bar_rows(list(sizes), {"ours": list(sizes.values())}, readable_bytes),
     )
 
 
-def draw_lengths(figure: "Figure", facts: SnapshotFacts) -> None:
-    """Draw the share of each window's requests by the length of their user's history."""
-    axes = figure.subplots()
-    places = np.arange(len(length_names()))
-    for shift, window in zip((-0.2, 0.2), facts.windows, strict=True):
-        shares = 100 * window.lengths / max(window.whole.requests, 1)
-        axes.bar(places + shift, shares, 0.4, color=COLOURS[window.name], label=window.name)
-    axes.set_xticks(places, length_names(), fontsize="small")
-    axes.set_ylabel("% of requests")
-    axes.legend(loc="upper left", fontsize="small", frameon=False)
+def _rates(facts: SnapshotFacts, days: "Scale") -> "DayPanels":
+    """Return a panel of each head's label rate by day, in both windows."""
+    from validation.report.day_panels import DayPanels, OfDays, drawn_of, share_panel
 
-
-def draw_sizes(figure: "Figure", facts: SnapshotFacts) -> None:
-    """Draw how many megabytes each kind of file has."""
-    axes = figure.subplots()
-    sizes = dict(sorted(facts.num_bytes.items()))
-    axes.bar(list(sizes), [size / 1e6 for size in sizes.values()], color=COLOURS["training"])
-    axes.set_ylabel("MB")
-
-
-def _dates(window: WindowFacts) -> np.ndarray:
-    return np.array(list(window.by_day), dtype="datetime64[D]")
+    names = sorted(facts.snapshot.features.head_names)
+    totals = {name: sum(each.whole.positives[name] for each in facts.windows) for name in names}
+    shown, num_left_out = drawn_of(totals)
+    drawn = []
+    for head in shown:
+        lines = [
+            OfDays(
+                window.name,
+                STYLES[window.name],
+                {
+                    day: rate
+                    for day, counts in window.by_day.items()
+                    if (rate := counts.rate(head)) is not None
+                },
+            )
+            for window in facts.windows
+        ]
+        drawn.append((head, share_panel(f"Share of examples with {head} by day", days, lines)))
+    return DayPanels(tuple(drawn), num_left_out)

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from pipelines.cli.main import app
 from pipelines.contracts.errors import ConfigurationError, DataContractError
+from pipelines.log_check.found import LENGTH_EDGES
 from pipelines.preconditions.recipe_alone import require_sound
 from pipelines.recipes import make_recipe
 from support.tiny_log import IMPRESSIONS_15, rewrite, write_tiny_log
@@ -76,7 +77,7 @@ def test_days_can_be_chosen(log: Path) -> None:
     assert isinstance(said(str(log), "--from", "2030-01-01").exception, ConfigurationError)
 
 
-def test_names_of_action_types_are_text_on_the_page_and_all_are_in_the_legends(
+def test_names_of_action_types_are_text_on_the_page_and_each_has_its_panels(
     log: Path, tmp_path: Path
 ) -> None:
     names = ["$x_{$", "$a$ and $b$", "_private", "<b>bold</b>"]
@@ -86,10 +87,11 @@ def test_names_of_action_types_are_text_on_the_page_and_all_are_in_the_legends(
     page = tmp_path / "log.html"
     done = said(str(log), "--html", str(page))
     assert done.exit_code == 0
-    days, rates = page.read_text().split("<svg")[1:3]
+    text = page.read_text()
     for name in names:
-        assert html.escape(name, quote=False) in days
-        assert html.escape(name, quote=False) in rates
+        shown = html.escape(name, quote=False)
+        assert text.count(f"<figcaption>{shown}</figcaption><svg") == 2  # of counts, and of shares
+        assert f'aria-label="{shown} of each day"' in text and f">{shown}</th>" in text
 
 
 def test_the_number_of_processes_can_be_chosen(log: Path) -> None:
@@ -103,7 +105,8 @@ def test_the_page_reads_offline_and_shows_problems_before_plots(log: Path, tmp_p
     done = said(str(log), "--html", str(page))
     assert f"page: {page}" in done.output
     text = page.read_text()
-    assert text.count("<svg") == 4
+    assert text.count('<svg class="panel"') == 1 + 2 * 3 + 1  # counts and shares of types, lags
+    assert text.count('<svg class="bar"') == len(LENGTH_EDGES)
     assert not re.search(r"(?:src|href)=[\"']https?:", text)
     assert "1 error" in text
     assert text.index("a null where none may be") < text.index("<svg")

@@ -95,7 +95,10 @@ def test_the_page_shows_the_numbers_and_takes_no_name_for_markup(facts: Snapshot
     bad = facts.snapshot.model_copy(update={"embedding_version": "<script>alert(1)</script>"})
     page = render(SnapshotFacts(bad, facts.training, facts.holdout))
     assert "<script" not in page and "&lt;script&gt;" in page
-    assert page.count("<svg") == 4
+    heads = facts.snapshot.features.head_names
+    assert page.count('<svg class="panel"') == 1 + len(heads)  # of examples, and of each label
+    assert page.count('<svg class="bar"') == len(LENGTH_EDGES) + len(facts.num_bytes)
+    assert all(f"<figcaption>{head}</figcaption><svg" in page for head in heads)
     assert all(figure.text in page for figure in figures_of(facts))
     assert all(str(day) in page for day in facts.training.by_day)
 

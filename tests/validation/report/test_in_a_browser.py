@@ -1,6 +1,7 @@
-"""Verdict page, index and Data Docs in a headless Chromium, as wide as a desk and as a phone."""
+"""Our pages in a headless Chromium, as wide as a desk, as a phone and as a sheet of paper."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from pipelines.contracts.artifacts import ExpectationOutcome, Severity
 from support import browser
 from support.browser import MIN_TEXT_PX, PHONE, WIDE, bottoms_px, show
 from support.cycle_pages import make_facts
+from support.data_pages import SIZES, write_pages
 from support.find_chromium import find
 from support.outcome_pages import (
     LONG,
@@ -38,6 +40,20 @@ def views() -> Iterator[dict[tuple[int, int], Page]]:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     return {name: write_page_of(judgement_of(name), folder / name) for name in OUTCOMES}
+
+
+@contextmanager
+def on_paper(page: Page) -> Iterator[Page]:
+    """Show what a page shows now as it is printed on A4 with margins of 1 cm, for a while."""
+    size = page.viewport_size
+    assert size is not None
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 718, "height": 1000})
+    try:
+        yield page
+    finally:
+        page.emulate_media(media="screen")
+        page.set_viewport_size(size)
 
 
 @pytest.mark.parametrize("name", OUTCOMES)
@@ -88,15 +104,9 @@ def test_many_and_long_names_fit_at_both_widths_and_on_paper(
         assert browser.outside(show(page, path)) == []
         assert browser.cut_off(page) == []
         assert min(browser.text_sizes_px(page)) >= MIN_TEXT_PX
-    paper = views[PHONE]
-    try:
-        paper.emulate_media(media="print")
-        paper.set_viewport_size({"width": 718, "height": 1000})  # A4 with margins of 1 cm
-        assert browser.outside(show(paper, path)) == []
+    with on_paper(views[PHONE]) as paper:
+        assert browser.outside(paper) == []
         assert not any(scrolls or says for scrolls, says, _ in browser.scrollers(paper))
-    finally:
-        paper.emulate_media(media="screen")
-        paper.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
 
 
 def test_a_term_leads_to_its_meaning_without_scripts_and_by_keyboard(
@@ -132,6 +142,30 @@ def test_the_index_reads_well_at_both_widths_and_on_paper(
         page.emulate_media(media="print")
         assert browser.outside(page) == []
         page.emulate_media(media="screen")
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_pages_of_a_log_and_of_a_snapshot_read_well_at_both_widths_and_on_paper(
+    views: dict[tuple[int, int], Page], tmp_path: Path, name: str
+) -> None:
+    for path in write_pages(tmp_path, name).values():
+        assert path.stat().st_size <= 300_000
+        for (width, height), page in views.items():
+            show(page, path)
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+            assert browser.outside(page) == []
+            assert browser.cut_off(page) == browser.broken_numbers(page) == []
+            sizes = browser.text_sizes_px(page)
+            assert len(sizes) > 20 and min(sizes) >= MIN_TEXT_PX
+            assert bottoms_px(page, ".verdict, .headline")[0] <= height
+            for scrolls, says_so, has_key in browser.scrollers(page):
+                assert scrolls == says_so == (width == PHONE[0]) and has_key
+            if name == "usual":  # the same markup again and again takes axe ten seconds a page
+                assert browser.axe_findings(page) == []
+            assert page.locator("script, link, img").count() == 0
+        with on_paper(views[PHONE]) as paper:
+            assert browser.outside(paper) == browser.off_paper(paper) == []
+            assert not any(scrolls or says for scrolls, says, _ in browser.scrollers(paper))
 
 
 def test_the_data_docs_of_a_refused_snapshot_read_well_at_both_widths(

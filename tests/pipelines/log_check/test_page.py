@@ -1,0 +1,58 @@
+"""The page of a checked log: what is left out of a large one, and what a bare one still says."""
+
+import re
+from datetime import date
+
+import numpy as np
+import pytest
+
+from pipelines.event_log.findings import Finding
+from pipelines.log_check.found import Deeds, LogReport, Problem, Severity, count_lags
+from pipelines.log_check.page import LAG_SPAN_MS, MAX_PROBLEMS, _known_by, render
+from support.data_pages import MANY, report_of
+from validation.report.day_panels import MAX_PANELS
+
+
+def test_a_year_of_forty_types_keeps_the_newest_days_and_says_what_is_left_out() -> None:
+    page = render(report_of("huge"))
+    assert len(page.encode()) <= 300_000
+    days = re.findall(r'<th scope="row">(2017-[0-9-]+)</th>', page)
+    num_tables = page.count('<table class="numbers days">')
+    assert num_tables == 7 and days == sorted(set(days)) * num_tables
+    assert days[-1] == "2017-12-31" and len(set(days)) > 50
+    assert f"{365 - len(set(days))} older days are not shown" in page
+    assert page.count(f"{len(MANY) - MAX_PANELS} rarer ones are not drawn") == 2
+
+
+def test_a_usual_log_has_every_day_and_nothing_is_left_out() -> None:
+    page = render(report_of("usual"))
+    assert page.count('<th scope="row">2017-') == 21
+    assert "not shown" not in page and "not drawn" not in page and "Columns" not in page
+
+
+def test_of_very_many_problems_the_first_are_shown_and_the_rest_counted() -> None:
+    report = report_of("one_day")
+    report.problems = [
+        Problem(Severity.NOTE, Finding("made_up", "", f"thing {number}", "", ""))
+        for number in range(MAX_PROBLEMS + 50)
+    ]
+    page = render(report)
+    assert page.count('<span class="badge is-quiet">note</span>') == MAX_PROBLEMS
+    assert "50 more are not shown" in page
+
+
+def test_a_log_without_impressions_has_its_days_and_no_charts() -> None:
+    report = LogReport("file:///w/log", "", 24)
+    report.deeds[date(2017, 1, 1)] = Deeds(rows=3, by_type={"save": 3})
+    page = render(report)
+    assert "<svg" not in page and "<td>0</td><td>3</td>" in page
+
+
+@pytest.mark.parametrize("lags", [[0, 0, 60_000, 3_600_000], [9], [10**13] * 3])
+def test_what_is_known_by_a_time_rises_to_all_within_the_axis(lags: list[int]) -> None:
+    points = _known_by(count_lags(np.array(lags)))
+    times, known = zip(*points, strict=True)
+    assert known[-1] == 100 and list(known) == sorted(known)
+    assert times[0] == np.log10(LAG_SPAN_MS[0]) and times[-1] == np.log10(LAG_SPAN_MS[1])
+    before = [share for time, share in points if 10**time < 50_000]
+    assert before[-1] == 100 * np.mean(np.array(lags) < 50_000)

@@ -1,0 +1,113 @@
+"""Pages of a checked log and of a snapshot, of usual and of awkward data, without any files.
+
+Run as a script with a folder it writes them there, to be looked at.
+"""
+
+import math
+import sys
+from collections import Counter
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.contracts.artifacts import FileDigest
+from pipelines.contracts.config import FeatureConfig, Head
+from pipelines.log_check import page as log_page
+from pipelines.log_check.found import LENGTH_EDGES, Deeds, Exposures, LogReport, count_lags
+from pipelines.log_check.judgements import judge
+from pipelines.snapshot_view import page as snapshot_page
+from pipelines.snapshot_view.facts import Counts, SnapshotFacts, WindowFacts
+from support.outcome_pages import LONG, MARKUP
+from support.snapshots import snapshot_of
+
+FIRST = date(2017, 1, 1)
+USUAL = ("click", "close_up", "hide", "repin", "save")
+MANY = (LONG, MARKUP, "_private", "$a$ and $b$", *(f"action_{number:02d}" for number in range(36)))
+SIZES = {"usual": (21, USUAL), "one_day": (1, USUAL), "huge": (365, MANY)}
+"""By name: how many days there are, and which action types or heads."""
+FILES = ("examples", "pins", "requests", "timeline", "users")
+
+
+def report_of(name: str) -> LogReport:
+    """Return what a check finds of a log whose last day but one lacks most impressions."""
+    num_days, types = SIZES[name]
+    report = LogReport(
+        uri="file:///srv/logs/homefeed/event_log" + ("/" + LONG if types is MANY else ""),
+        recipe="production",
+        label_window_hours=24,
+        num_requests=40_000,
+        num_users=12_345,
+        num_pins=98_765,
+        sequence_lengths=1 + 997 * np.arange(len(LENGTH_EDGES)) ** 2 % 4001,
+    )
+    fast, slow = (
+        count_lags(np.geomspace(2e3, longest, 900).astype(np.int64)) for longest in (9e6, 9e7)
+    )
+    for number in range(num_days):
+        shown = _rows(number, num_days)
+        counts = {each: _labels(shown, place, number) for place, each in enumerate(types)}
+        day = FIRST + timedelta(days=number)
+        report.exposures[day] = Exposures(rows=shown, labelled=counts, lags=fast)
+        report.deeds[day] = Deeds(rows=sum(counts.values()), by_type=counts, lags=slow)
+    report.problems = judge(report, [], None)
+    return report
+
+
+def facts_of(name: str) -> SnapshotFacts:
+    """Return what a snapshot holds: as many training days, and at most a week of holdout."""
+    num_days, heads = SIZES[name]
+    features = FeatureConfig(
+        action_types=heads,
+        heads=tuple(Head(name=each, action_type=each, utility_weight=1.0) for each in heads),
+    )
+    files = tuple(
+        FileDigest(path=f"shard-00000/{each}.arrow", sha256="0" * 64, num_bytes=10 ** (3 + place))
+        for place, each in enumerate(FILES)
+    )
+    snapshot = snapshot_of().model_copy(
+        update={"features": features, "files": files, "num_pins": 98_765}
+    )
+    training = _window("training", snapshot.training, range(num_days), heads)
+    ends = range(num_days + 1, num_days + 1 + min(num_days, 7))
+    return SnapshotFacts(snapshot, training, _window("holdout", snapshot.holdout, ends, heads))
+
+
+def write_pages(folder: Path, name: str) -> dict[str, Path]:
+    """Write both pages, and return them by what they show."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pages = {"log": folder / f"log_{name}.html", "snapshot": folder / f"snapshot_{name}.html"}
+    log_page.write_page(report_of(name), pages["log"])
+    snapshot_page.write_page(facts_of(name), pages["snapshot"])
+    return pages
+
+
+def _window(name: str, window: object, numbers: range, heads: tuple[str, ...]) -> WindowFacts:
+    found = WindowFacts(name, window)  # type: ignore[arg-type]
+    for number in numbers:
+        num = _rows(number, len(numbers) + 99)
+        labels = Counter({each: _labels(num, place, number) for place, each in enumerate(heads)})
+        found.by_day[FIRST + timedelta(days=number)] = Counts(num // 20, num, labels)
+    found.users = 4321
+    found.whole.requests = sum(day.requests for day in found.by_day.values())
+    found.whole.examples = sum(day.examples for day in found.by_day.values())
+    for day in found.by_day.values():
+        found.whole.positives.update(day.positives)
+    found.lengths = found.whole.requests * np.arange(1, len(LENGTH_EDGES) + 1) // 66
+    return found
+
+
+def _rows(number: int, num_days: int) -> int:
+    """Return a day's impressions: weeks are seen in them, and one day lacks most of them."""
+    usual = 1_200_000 + 260_000 * math.sin(number * 2 * math.pi / 7) + 900 * number
+    return int(usual * (0.05 if number == num_days - 2 else 1))
+
+
+def _labels(num_rows: int, place: int, number: int) -> int:
+    return int(num_rows * (0.05 / (1 + place)) * (1 + 0.2 * math.sin(number / 3 + place)))
+
+
+if __name__ == "__main__":
+    for kind in SIZES:
+        for path in write_pages(Path(sys.argv[1]), kind).values():
+            print(path, path.stat().st_size)  # noqa: T201
