@@ -1,17 +1,14 @@
-"""The verdict's drawings as PNG files, for MLflow's artifact view, and SVG for the wide pages.
+"""The verdict's drawings as PNG files, for MLflow's artifact view.
 
 Relative changes, calibration, and what the gate can see. The verdict page draws the same numbers
 anew for each width (`validation.report.drawings`).
 """
 
-import io
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -29,9 +26,6 @@ _STYLES: dict[str, dict[str, Any]] = {
     "baseline": {"color": THEIRS, "marker": "s", "fillstyle": "none"},
     "challenger": {"color": OURS, "marker": "o"},
 }
-_NOT_FOR_HTML = re.compile(r' (?:xmlns(?::xlink)?="|clip-path="|id="[A-Za-z2.]+_\d)[^"]*"')
-"""Attributes that a drawing inside HTML does without: addresses of XML's namespaces, clipping,
-which no drawing here needs, and names of groups, which two drawings would share."""
 
 
 @dataclass(frozen=True)
@@ -61,18 +55,6 @@ def write_drawings(judgement: Judgement, needed: float, out_dir: Path) -> None:
         figures["operating_curve"] = draw_operating_curve(judgement.operating_curve)
     for name, figure in figures.items():
         figure.savefig(out_dir / f"{name}.png", dpi=110)
-
-
-def inline_svg(figure: Figure, label: str) -> Markup:
-    """Return a drawing as SVG to stand inside HTML, with a label for those who do not see it."""
-    buffer = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    # Text stays text, and the salt keeps a drawing's inner names the same from run to run.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "homefeed"}):
-        figure.savefig(buffer, format="svg", metadata=nothing)
-    _, _, svg = _NOT_FOR_HTML.sub("", buffer.getvalue()).partition("<svg")
-    # Matplotlib has escaped the text that it wrote.
-    return Markup('<svg role="img" aria-label="{}"').format(label) + Markup(svg)  # noqa: S704
 
 
 def forest_rows(
