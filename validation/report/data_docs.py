@@ -97,6 +97,7 @@ def make_offline(html: str, styles: str) -> str:
         html = pattern.sub("", html)
     html = _REMOTE_ANCHOR.sub(r"\1", html)
     html = _REMOTE_BACKGROUND.sub("", html)
+    html = html.replace("<html>", '<html lang="en">', 1)  # so that it is read out in English
     return html.replace(_HEAD_END, f"<style>{styles}</style>{_HEAD_END}", 1)
 
 

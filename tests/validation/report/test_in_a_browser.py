@@ -168,12 +168,22 @@ def test_the_pages_of_a_log_and_of_a_snapshot_read_well_at_both_widths_and_on_pa
             assert not any(scrolls or says for scrolls, says, _ in browser.scrollers(paper))
 
 
+FOUND = f"""<!DOCTYPE html>
+<html>
+  <head><title>x</title><meta name="viewport" content="width=device-width"></head>
+  <body><div class="container-fluid"><h6>Statistics</h6>
+  <table><tr><th>Status</th><th>Expectation</th><th>Observed</th></tr>
+  <tr><td>met</td><td><span>{LONG}</span></td><td>{"0123456789" * 9}</td></tr></table></div></body>
+</html>"""
+"""What Great Expectations writes, in its structure."""
+
+
 def test_the_data_docs_of_a_refused_snapshot_read_well_at_both_widths(
     views: dict[tuple[int, int], Page], tmp_path: Path
 ) -> None:
     docs = tmp_path / "data_docs"
     (docs / "validations" / "examples").mkdir(parents=True)
-    (docs / "validations" / "examples" / "found.html").write_text("<head></head>", "utf-8")
+    (docs / "validations" / "examples" / "found.html").write_text(FOUND, "utf-8")
     refused = ExpectationOutcome(
         name="label_rate_of_save",
         description=f"Saves per impression stay within 30 % of the last accepted snapshot. {LONG}",
@@ -195,3 +205,6 @@ def test_the_data_docs_of_a_refused_snapshot_read_well_at_both_widths(
         for scrolls, says_so, has_key in browser.scrollers(page):
             assert scrolls == says_so == (width == PHONE[0]) and has_key
         assert browser.axe_findings(page) == []
+        show(page, next(docs.rglob("found.html")))
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert browser.outside(page) == [] and browser.axe_findings(page) == []
