@@ -10,6 +10,7 @@ from typing import Any
 
 from pipelines.alerts.commands import (
     accept_command,
+    accept_shift_command,
     cycle_command,
     force_command,
     rebuild_command,
@@ -21,6 +22,7 @@ from pipelines.alerts.commands import (
 )
 from pipelines.contracts.artifacts import STAGES, ResolvedRun, RunRequest
 from pipelines.contracts.errors import (
+    BundleMissingError,
     DataContractError,
     DataGateFailedError,
     HomefeedError,
@@ -175,6 +177,25 @@ def after_failure(run: ResolvedRun, stage: str, failure: StageFailure | None) ->
             again,
             *rest,
         )
+    return _after_bad_input(run, stage, failure, again, rest) or _step(
+        "Mend what the message names, then run the stage again.", again, *rest
+    )
+
+
+def _after_bad_input(
+    run: ResolvedRun, stage: str, failure: StageFailure, again: tuple[str, str], rest: Commands
+) -> NextStep | None:
+    """Return what helps where a stage may not use what others have published; None elsewhere."""
+    if failure.acceptable:
+        return _after_acceptable(run, stage, failure.acceptable, again, rest)
+    if failure.error_class == BundleMissingError.__name__ and stage in JUDGING_STAGES:
+        return _step(
+            "Put the files back, then run the failed stage again. Where they are lost, roll back "
+            "to a version that has its files, then start a new cycle, which is compared with that.",
+            again,
+            *rest,
+            ("After a rollback, start a new cycle on the same day:", new_cycle_command(run)),
+        )
     is_bad_data = failure.exit_code == DataContractError.exit_code and stage in JUDGING_STAGES
     if is_bad_data or failure.exit_code == PromotionRefusedError.exit_code:
         return _step(
@@ -182,7 +203,32 @@ def after_failure(run: ResolvedRun, stage: str, failure: StageFailure | None) ->
             "then start a new cycle.",
             ("Start a new cycle on the same day:", new_cycle_command(run)),
         )
-    return _step("Mend what the message names, then run the stage again.", again, *rest)
+    return None
+
+
+def _after_acceptable(
+    run: ResolvedRun, stage: str, names: tuple[str, ...], again: tuple[str, str], rest: Commands
+) -> NextStep:
+    """Return what helps where the data gate has refused what a person may accept."""
+    accept = [
+        (f"If the data are right, accept {name}:", accept_shift_command(run.run_uri, name))
+        for name in names
+    ]
+    if stage == "build_snapshot":  # It reads the event log, as it is by then.
+        return _step(
+            "Mend the event log or, if the data are right, accept them; then run the stage again.",
+            *accept,
+            again,
+            *rest,
+        )
+    return _step(
+        "Mend the event log and start a new cycle or, if the data are right, accept them and run "
+        "the stage again.",
+        ("Once the event log is mended, start a new cycle:", new_cycle_command(run)),
+        *accept,
+        ("After that, run the failed stage again:", again[1]),
+        *rest,
+    )
 
 
 def after_forced(run: ResolvedRun, version: str) -> NextStep:
@@ -202,7 +248,8 @@ def after_unresolved(request: RunRequest, settings: Settings) -> NextStep:
         begin.append(("Or begin the cycle without permission to promote:", without))
     return _step(
         "Mend what the message names, begin the cycle, then clear the failed task in Airflow: it "
-        "goes on with the cycle that was begun.",
+        "goes on with the cycle that was begun. If the day or the recipe was not meant, trigger "
+        "another run instead.",
         *begin,
     )
 

@@ -33,6 +33,9 @@ class DataContractError(HomefeedError):
 class DataGateFailedError(DataContractError):
     """A critical expectation of the data gate failed: no model may be trained on this snapshot."""
 
+    acceptable: tuple[str, ...] = ()
+    """The expectations that stop the cycle, where a person may accept all of them."""
+
 
 class SnapshotDamagedError(DataGateFailedError):
     """A file of the snapshot is missing or altered; building the snapshot again mends it."""

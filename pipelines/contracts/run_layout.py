@@ -83,6 +83,9 @@ class StageFailure(Frozen):
     exit_code: int
     is_retryable: bool
     occurred_at: AwareDatetime
+    acceptable: tuple[str, ...] = Field(
+        default=(), description="Expectations that a person may accept, after which it goes on."
+    )
 
 
 class StageUsage(Frozen):

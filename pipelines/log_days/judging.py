@@ -80,7 +80,7 @@ def judge_event_log(run: ResolvedRun) -> EventLogReport:
         (out_dir / REPORT_FILE).write_text(report.model_dump_json(indent=1), "utf-8")
         storage.publish_folder(out_dir, target)
     if not report.is_accepted:
-        raise DataGateFailedError(_refusal(run, report))
+        raise _refusal(run, report)
     return report
 
 
@@ -158,7 +158,7 @@ def _to_keep(found: "JudgedLog") -> str:
     return KeptDays(days=tuple(days[day] for day in newest)).model_dump_json()
 
 
-def _refusal(run: ResolvedRun, report: EventLogReport) -> str:
+def _refusal(run: ResolvedRun, report: EventLogReport) -> DataGateFailedError:
     from pipelines.alerts.commands import accept_shift_command, stage_command
 
     lines = [
@@ -170,9 +170,11 @@ def _refusal(run: ResolvedRun, report: EventLogReport) -> str:
     accept = [f"`{accept_shift_command(run.run_uri, name)}`" for name in right]
     if report.since_refused:
         lines.append(f"Since it was refused before: {'; '.join(report.since_refused)}")
-    return (
+    error = DataGateFailedError(
         f"the data gate refused the event log {run.event_log_uri}; nothing was built and the "
         f"champion stays:\n" + "\n".join(lines) + f"\nData Docs: {report.docs_uri}\n"
         f"Mend the event log or, if the data are right, say so with {' and '.join(accept)}; then "
         f"run `{stage_command('build_snapshot', run.run_uri)}`"
     )
+    error.acceptable = tuple(right) if len(right) == len(stopping) else ()
+    return error

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from pipelines import storage
 from pipelines.contracts.errors import (
+    DataGateFailedError,
     HomefeedError,
     LostRaceError,
     RunInProgressError,
@@ -76,6 +77,7 @@ def note_failure(uri: str, stage: str, error: Exception) -> None:
         exit_code=exit_code,
         is_retryable=is_retryable,
         occurred_at=datetime.now(UTC),
+        acceptable=error.acceptable if isinstance(error, DataGateFailedError) else (),
     )
     try:
         storage.write_model(uri, failure)

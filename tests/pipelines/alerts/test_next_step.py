@@ -10,6 +10,7 @@ from pipelines import storage
 from pipelines.alerts.commands import cycle_command, runnable
 from pipelines.alerts.compose import alert_on_failure
 from pipelines.alerts.next_step import (
+    after_failure,
     after_lost_start,
     after_unresolved,
     after_verdict,
@@ -21,7 +22,7 @@ from pipelines.contracts.artifacts import STAGES, ResolvedRun, RunRequest, Snaps
 from pipelines.contracts.errors import SnapshotDamagedError
 from pipelines.contracts.judged.alert import AlertReceipt, NextStep
 from pipelines.contracts.judgement import Decision, Judgement
-from pipelines.contracts.run_layout import manifest_uri
+from pipelines.contracts.run_layout import StageFailure, manifest_uri
 from pipelines.plain_text import one_line
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_artifact, run_stage
@@ -156,10 +157,53 @@ def test_a_cycle_that_was_not_resolved_is_begun_under_the_name_that_airflow_gave
     (name, params), (_, without) = parsed(step)
     assert (name, params["key"]) == ("resolve", "manual__2026-01-05T06:00:00+00:00")
     assert params["promote"] and without == params | {"promote": False}
+    # The commands repeat what was asked for, which helps nobody who has mistyped it.
+    assert "If the day or the recipe was not meant, trigger another run" in step.sentence
 
 
 def test_a_start_that_was_lost_leaves_a_question():
     assert [name for name, _ in parsed(after_lost_start(Settings()))] == ["serving"]
+
+
+def refused_in(stage: str, *acceptable: str) -> StageFailure:
+    return StageFailure(
+        stage=stage,
+        error_class="DataGateFailedError",
+        message="the data gate refused it",
+        exit_code=65,
+        is_retryable=False,
+        occurred_at=datetime(2026, 1, 5, tzinfo=UTC),
+        acceptable=acceptable,
+    )
+
+
+@pytest.mark.parametrize(
+    ("stage", "expected"),
+    [
+        ("build_snapshot", ["accept", "accept", "stage", "retrain"]),
+        ("check_snapshot", ["retrain", "accept", "accept", "stage", "retrain"]),
+    ],
+)
+def test_a_refusal_that_may_be_accepted_says_how_with_commands(tmp_path, stage, expected):
+    run = make_run(tmp_path)
+    step = after_failure(run, stage, refused_in(stage, "first_share", "second_share"))
+    assert [name for name, _ in parsed(step)] == expected
+    accepted = [p for name, p in parsed(step) if name == "accept"]
+    assert [each["expectation"] for each in accepted] == ["first_share", "second_share"]
+    assert {each["run"] for each in accepted} == {run.run_uri}
+    assert "if the data are right, accept them" in step.sentence
+    never = after_failure(run, stage, refused_in(stage))
+    assert "accept" not in [name for name, _ in parsed(never)]
+
+
+def test_a_model_whose_files_are_gone_can_get_them_back_within_the_run(tmp_path):
+    run, stage = make_run(tmp_path), "compare_with_champion"
+    gone = refused_in(stage).model_copy(update={"error_class": "BundleMissingError"})
+    step = after_failure(run, stage, gone)
+    assert step.sentence.startswith("Put the files back, then run the failed stage again.")
+    assert [name for name, _ in parsed(step)] == ["stage", "retrain", "retrain"]
+    keys = [params["key"] for name, params in parsed(step) if name == "retrain"]
+    assert keys == [run.trigger, f"again-{run.run_id}"]
 
 
 @pytest.fixture

@@ -11,7 +11,12 @@ import pytest
 from pipelines import storage
 from pipelines.contracts.artifacts import DataReport, ResolvedRun, Snapshot
 from pipelines.contracts.errors import DataGateFailedError
-from pipelines.contracts.run_layout import judged_log_uri, manifest_uri
+from pipelines.contracts.run_layout import (
+    StageFailure,
+    failure_uri,
+    judged_log_uri,
+    manifest_uri,
+)
 from pipelines.log_days.judging import DAYS_FILE, judge_event_log, read_report
 from pipelines.registry.accepted import newest_accepted
 from pipelines.stages import runner
@@ -72,6 +77,8 @@ def test_a_spoiled_log_is_refused_before_anything_is_built(world: Path) -> None:
     assert "named.repin.known" in message
     assert "(for example on 2017-02-2" in message and "of a request that is not there" in message
     assert f"homefeed gate accept {run.run_uri} log_harms_no_model" in message
+    failure = storage.read_model(failure_uri(run.run_uri, "build_snapshot"), StageFailure)
+    assert failure.acceptable == ("log_harms_no_model",)
     assert not storage.exists(storage.join(run.workspace_uri, "snapshots"))
     assert not storage.exists(manifest_uri(run.run_uri, "build_snapshot"))
 
