@@ -271,6 +271,11 @@ class ExpectationOutcome(Frozen):
         default=True,
         description="False where nothing could be compared; `observed` says why, and it is met.",
     )
+    is_unmeasured: bool = Field(
+        default=False,
+        exclude_if=lambda is_so: not is_so,  # so that the seals of older reports still fit
+        description="True where it is not met only because parts could not be measured.",
+    )
     accepted_by: str = Field(
         default="",
         exclude_if=lambda name: not name,  # so that the seals of older reports still fit
@@ -302,6 +307,15 @@ class Judged(Artifact):
         """Every expectation that was not met, critical ones first."""
         failed = [o for o in self.outcomes if not o.is_met]
         return tuple(sorted(failed, key=lambda o: o.severity is not Severity.CRITICAL))
+
+    @property
+    def causes(self) -> tuple[ExpectationOutcome, ...]:
+        """The failures without those that could not be measured because of the others.
+
+        All of them, where nothing that was measured stops the cycle.
+        """
+        measured = tuple(o for o in self.failures if not o.is_unmeasured)
+        return measured if any(o.stops_the_cycle for o in measured) else self.failures
 
     @property
     def warnings(self) -> tuple[ExpectationOutcome, ...]:

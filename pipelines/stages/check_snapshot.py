@@ -144,8 +144,12 @@ def _refusal(run: ResolvedRun, report: DataReport) -> DataGateFailedError:
     lines = [
         f"- {o.name} ({o.severity}): found {o.observed}, expected {o.expected}"
         + (f"; in {', '.join(o.partitions)}" if o.partitions else "")
-        for o in report.failures
+        for o in report.causes
     ]
+    if num_others := len(report.failures) - len(report.causes):
+        lines.append(
+            f"- {num_others} more could not be measured because of these; the Data Docs name them"
+        )
     if report.since_refused:
         lines.append(f"Since it was refused before: {'; '.join(report.since_refused)}")
     refused = (
@@ -166,7 +170,9 @@ def _refusal(run: ResolvedRun, report: DataReport) -> DataGateFailedError:
         if len(accept) == len(stopping)
         else ""
     )
-    return DataGateFailedError(
+    error = DataGateFailedError(
         f"{refused}Mend the event log, or change data_gate in the recipe if the data is right; "
         f"then start a new cycle with `{new_cycle_command(run)}`{may_be_right}"
     )
+    error.acceptable = tuple(right) if len(right) == len(stopping) else ()
+    return error

@@ -257,7 +257,8 @@ def _judge(
     is_met = result["is_met"] and not missing and bool(values)
     observed = _observed(check, values, offenders, missing, details)
     blamed = tuple(partition for partition in values if partition in {*offenders, *missing})
-    return _outcome(check, is_met, observed, blamed)
+    found = _outcome(check, is_met, observed, blamed)
+    return found.model_copy(update={"is_unmeasured": bool(missing) and not offenders})
 
 
 def _outcome(

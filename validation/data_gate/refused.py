@@ -29,7 +29,11 @@ def since_refused(
     if refused is None:
         return ()
     now = {outcome.name: outcome for outcome in outcomes}
-    told = [_since(then, now[then.name]) for then in refused.failures if then.name in now]
+    then_failed = [then for then in refused.failures if then.name in now]
+    mended = {each.name for each in then_failed if each.is_unmeasured and now[each.name].is_met}
+    told = [_since(then, now[then.name]) for then in then_failed if then.name not in mended]
+    if mended:
+        told.append(f"{len(mended)} more, which could not be measured then, are met now")
     then_met = {outcome.name for outcome in refused.outcomes if outcome.is_met}
     told += [
         f"{each.name} is not met any more: found {_found(each)}, expected {each.expected}"

@@ -75,6 +75,27 @@ def test_a_warning_refuses_nothing_and_comes_after_what_does() -> None:
     assert refused.places() == {"file:///docs": None}
 
 
+def test_causes_leave_out_what_could_not_be_measured_because_of_them() -> None:
+    unmeasured = outcome("unmeasured", Severity.CRITICAL, False).model_copy(
+        update={"is_unmeasured": True}
+    )
+    broken = outcome("broken", Severity.CRITICAL, False)
+    warned = outcome("warned", Severity.WARNING, False)
+    accepted = broken.model_copy(update={"accepted_by": "Ada"})
+
+    def causes(*found: ExpectationOutcome) -> list[str]:
+        report = DataReport(
+            snapshot_digest="d", reference_digest=None, outcomes=found, docs_uri="file:///docs"
+        )
+        return [each.name for each in report.causes]
+
+    assert causes(unmeasured, broken, warned) == ["broken", "warned"]
+    # Nothing else stops the cycle: then this does, and is told.
+    assert causes(unmeasured, warned) == ["unmeasured", "warned"]
+    assert causes(unmeasured, accepted) == ["unmeasured", "broken"]
+    assert "is_unmeasured" not in broken.model_dump()
+
+
 def test_a_challenger_owns_every_file_of_its_bundle() -> None:
     challenger = Challenger(
         model=CHALLENGER,

@@ -93,6 +93,7 @@ def test_a_refused_snapshot_stops_the_run_and_keeps_its_docs(tmp_path: Path) -> 
     assert '<p class="word">Not accepted</p>' in storage.read_bytes(docs_uri).decode()
     failure = storage.read_model(failure_uri(run.run_uri, "check_snapshot"), StageFailure)
     assert (failure.error_class, failure.is_retryable) == ("DataGateFailedError", False)
+    assert failure.acceptable == ()  # nobody may call too few requests enough
     assert storage.list_names(storage.join(run.workspace_uri, "accepted_snapshots")) == []
     with pytest.raises(ConfigurationError, match="no manifest of check_snapshot"):
         runner.run_stage("train_challenger", run.run_uri)
@@ -128,10 +129,17 @@ def test_a_damaged_snapshot_is_refused_with_its_docs_and_mended_as_told(
     assert damage == "deleted" or f"{shard}/examples.arrow" in named
     docs = storage.read_bytes(message.split("Data Docs: ")[1].split("\n", maxsplit=1)[0]).decode()
     assert "files_match_manifest" in docs and shard in docs
+    # What could not be measured because of the damage would bury it.
+    assert "not measured" not in message
+    assert re.search(r"^- \d\d more could not be measured because of these", message, re.MULTILINE)
 
     for command in advised(message):
         commands.run(command)
     assert report_of(run).is_accepted
+    since = report_of(run).since_refused
+    assert any("files_match_manifest is mended" in phrase for phrase in since)
+    assert re.fullmatch(r"\d\d more, which could not be measured then, are met now", since[-1])
+    assert len(since) < 6, since
     assert runner.read_artifact(run.run_uri, "build_snapshot", Snapshot) == snapshot
     snapshot_files.verify_files(snapshot, storage.local_path(snapshot.uri))
 

@@ -106,3 +106,19 @@ def test_a_repaired_snapshot_s_page_says_what_was_wrong(
     assert any(each.startswith(phrase) for each in since_refused(refused, planted_snapshot, now))
     page = (out_dir / "data_docs" / "index.html").read_text()
     assert "Since it was refused" in page and phrase in page
+
+
+def test_what_could_not_be_measured_then_is_counted_where_it_is_met_now(
+    planted_snapshot: Snapshot,
+) -> None:
+    unmeasured = [
+        outcome(name, False, "not measured in a", is_unmeasured=True) for name in ("b", "c", "d")
+    ]
+    met = [outcome(name, True, "0 %") for name in ("share", "b", "c")]
+    now = [*met, outcome("d", False, "9 %")]
+    found = since_refused(report(THEN, *unmeasured), planted_snapshot, now)
+    assert found == (
+        "share is mended: found 0 %, 7 %, a: 7 % when it was refused, expected at most 1 %",
+        "d is not mended: found 9 %, not measured in a when it was refused, expected at most 1 %",
+        "2 more, which could not be measured then, are met now",
+    )
