@@ -31,7 +31,7 @@ def accept(
     by: Annotated[str, typer.Option(help="Who says so; your login name by default.")] = "",
 ) -> dict[str, Any]:
     """Accept a shift of one run's data, by name and with a reason."""
-    from pipelines.alerts.commands import stage_command
+    from pipelines.alerts.commands import runnable, stage_command
     from pipelines.log_days.acceptance import accept_shift
     from pipelines.stages.runner import read_artifact
 
@@ -41,7 +41,7 @@ def accept(
     say(f"{expectation} of {resolved.run_id} is accepted by {accepted.sentence}")
     say("The stage that refused the data takes it into account when it is run again:")
     commands = [
-        stage_command(stage, resolved.run_uri)
+        runnable(stage_command(stage, resolved.run_uri))
         for stage in ("build_snapshot", "check_snapshot")
         if storage.exists(failure_uri(resolved.run_uri, stage))
     ]

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelines import storage
-from pipelines.alerts.commands import repair_command
+from pipelines.alerts.commands import repair_command, runnable
 from pipelines.cli.look.printing import AsJson, Commands, say_result
 from pipelines.cli.say import say
 from pipelines.contracts.config import RecipeRef
@@ -107,7 +107,7 @@ def repair(
         say(f"{'done: ' if apply else 'would '}{step}")
     if not wanted.steps:
         say("nothing: history and registry agree")
-    command = "" if apply else repair_command(settings, restore_alias, to_version)
+    command = "" if apply else runnable(repair_command(settings, restore_alias, to_version))
     if wanted.steps and command:
         say(f"do it: {command}")
     return {
@@ -143,9 +143,9 @@ def _served(
     """
     if unsettled is not None and unsettled.intent.entry.moved_at <= instant:
         entry, tail = unsettled.intent.entry, "; its outcome is not on record yet"
-        return entry, f", since its move of {entry.moved_at}{tail}"
+        return entry, f", since its move of {entry.moved_at:%Y-%m-%d %H:%M:%S} UTC{tail}"
     entry = record.serving_at(known, name, instant)
-    return entry, f", since {entry.moved_at}"
+    return entry, f", since {entry.moved_at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _served_value(

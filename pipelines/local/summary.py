@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from pipelines import storage
-from pipelines.alerts.commands import serving_command
+from pipelines.alerts.commands import runnable, serving_command
 from pipelines.alerts.compose import find_failure
 from pipelines.alerts.next_step import what_was_promoted
 from pipelines.alerts.outcomes import kept_outcome
@@ -98,7 +98,7 @@ def describe(outcome: CycleOutcome) -> list[str]:
     if "promote_challenger" in outcome.records:
         promotion = Promotion.model_validate(outcome.records["promote_challenger"].artifact)
         lines.append(what_was_promoted(promotion))
-        lines.append(f"which model serves now: {serving_command(outcome.run)}")
+        lines.append(f"which model serves now: {runnable(serving_command(outcome.run))}")
     times = ", ".join(
         f"{stage} {outcome.records[stage].wall_s:.1f}"
         for stage in STAGES

@@ -44,6 +44,8 @@ def _champion_lines(champion: Champion) -> Iterator[str]:
     model = champion.model
     if model is None:
         known = "none yet" if champion.is_confirmed else "not known; MLflow could not be asked"
+        if champion.is_confirmed and champion.problem:
+            known = "none in the registry"
         yield f"champion: {known}"
     else:
         since = f", serves since {champion.since:%Y-%m-%d %H:%M} UTC" if champion.since else ""

@@ -321,8 +321,12 @@ def serving_at(known: History, registered_model: str, instant: datetime) -> Hist
     entries = [entry for _, entry in known.entries]
     earlier = [entry for entry in entries if entry.moved_at <= instant]
     if not earlier:
-        first = f"the first champion came {entries[0].moved_at}" if entries else "no champion yet"
-        raise ConfigurationError(f"nothing of {registered_model} was serving at {instant}; {first}")
+        first = "no champion yet"
+        if entries:
+            first = f"the first champion came {entries[0].moved_at:%Y-%m-%d %H:%M:%S} UTC"
+        raise ConfigurationError(
+            f"nothing of {registered_model} was serving at {instant:%Y-%m-%d %H:%M:%S} UTC; {first}"
+        )
     return earlier[-1]
 
 

@@ -113,8 +113,9 @@ def _model_to_serve(
         if state.served is None:
             raise ConfigurationError(
                 f"{state.name} has no champion in the registry, so none can be recorded; expected "
-                f"one; point the alias at what the history names with --restore-alias, or at "
-                f"another version with --to-version N"
+                f"one; point the alias at what the history names with "
+                f"`homefeed history repair --restore-alias`, or at another version with "
+                f"`homefeed history repair --to-version N`; either shows first what it would do"
             )
         return registry.read_version(client, state.name, state.served.version)
     if recorded is not None and recorded.version == state.serves:

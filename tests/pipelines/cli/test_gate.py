@@ -10,6 +10,7 @@ from pipelines.cli.main import app
 from pipelines.contracts.errors import ConfigurationError, DataContractError, DataGateFailedError
 from pipelines.log_days.acceptance import accepted_shifts
 from pipelines.stages import runner
+from support.commands import EXECUTABLE
 from support.runs import make_run, save_run
 from support.worlds import write_planted_world
 
@@ -96,7 +97,8 @@ def test_accepting_says_what_to_run(tmp_path: Path) -> None:
     words = ("--by", "Ada", "--reason", "we were closed")
     shown = homefeed("accept", run.run_uri, "log_has_most_days", *words)
     assert shown.exit_code == 0, shown.output
-    assert f"homefeed stage build_snapshot --run {run.run_uri}" in shown.output.replace("\n", "")
+    told = f"{EXECUTABLE} stage build_snapshot --run {run.run_uri}"
+    assert told in shown.output.replace("\n", "")
     again = homefeed("accept", run.run_uri, "log_has_most_days", *words, "--json")
     read = json.loads(again.stdout)
     assert read["accepted"]["by"] == "Ada" and "stage build_snapshot" in read["commands"][0]

@@ -58,9 +58,12 @@ def test_it_says_what_serves_and_served_and_in_which_workspace(run: ResolvedRun)
     place, line = shown.output.splitlines()
     assert place == f"workspace: {run.workspace_uri}"
     serves = f"{label} v1 (as_of 2017-06-12, recipe {recipe.label})"
-    assert line == f"{serves}, since 2026-03-09 00:00:00+00:00"
+    assert line == f"{serves}, since 2026-03-09 00:00:00 UTC"
     [_, then] = homefeed("serving", "--at", "2026-03-08T12:00").output.splitlines()
     assert then.startswith(f"{label} v2 (as_of 2017-06-26, recipe {recipe.label})")
+    early = str(homefeed("serving", "--at", "2016-01-01").exception)
+    assert "was serving at 2016-01-01 00:00:00 UTC; the first champion came 2026-03-0" in early
+    assert early.endswith(":00 UTC")
 
 
 def test_a_history_that_is_gone_is_not_taken_for_no_champion_yet(run: ResolvedRun) -> None:
@@ -90,6 +93,7 @@ def test_a_moved_alias_is_told_after_the_answer_and_mended(run: ResolvedRun) -> 
         for line in homefeed("history", "repair", "--restore-alias").output.splitlines()
         if line.startswith("do it: ")
     ]
+    assert f"{commands.EXECUTABLE} history repair" in pasted
     commands.run(pasted)
     assert homefeed("serving").output.splitlines()[1].startswith(f"{name} v1")
     client.set_registered_model_alias(name, "champion", "2")
@@ -103,6 +107,16 @@ def test_a_moved_alias_is_told_after_the_answer_and_mended(run: ResolvedRun) -> 
     assert homefeed("history", "repair", "--apply", "--reason", "seen").exit_code == 0
     assert homefeed("serving").output.splitlines()[1].startswith(f"{name} v2")
     assert "nothing: history and registry agree" in homefeed("history", "repair").output
+
+
+def test_a_deleted_alias_is_told_with_the_commands_that_put_one_back(run: ResolvedRun) -> None:
+    name = run.registered_model
+    tracking.connect(run.tracking_uri).delete_registered_model_alias(name, "champion")
+    refused = homefeed("history", "repair")
+    assert isinstance(refused.exception, ConfigurationError)
+    assert "`homefeed history repair --restore-alias`" in str(refused.exception)
+    shown = homefeed("history", "repair", "--restore-alias")
+    assert f"would point the alias at {name} v1" in shown.output
 
 
 def test_a_move_without_an_outcome_is_told_by_what_the_alias_says(
@@ -121,7 +135,7 @@ def test_a_move_without_an_outcome_is_told_by_what_the_alias_says(
     assert shown.exit_code == 0, shown.output
     assert shown.output.splitlines()[1:] == [
         f"{name} v2 (as_of 2017-06-26, recipe {run.config.recipe_ref.label}), since its move of "
-        f"{began_at}; its outcome is not on record yet"
+        f"{began_at:%Y-%m-%d %H:%M:%S} UTC; its outcome is not on record yet"
     ]
     [_, then] = homefeed("serving", "--at", "2026-03-09T12:00").output.splitlines()
     assert then.startswith(f"{name} v1") and "not on record" not in then

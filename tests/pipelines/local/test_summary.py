@@ -7,7 +7,7 @@ from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.judgement import Decision, Promotion
 from pipelines.contracts.run_layout import StageFailure, lost_race_uri
 from pipelines.local.summary import describe, find_run
-from support.commands import parse
+from support.commands import EXECUTABLE, parse
 from support.judgements import CHALLENGER, CHAMPION
 from support.runs import make_run, save_artifact, save_run
 
@@ -39,6 +39,7 @@ def test_a_cycle_says_what_it_did_and_not_what_serves(tmp_path: Path) -> None:
         assert not any(line.startswith("serving") for line in lines)
         [ask] = [line for line in lines if line.startswith("which model serves now: ")]
         assert parse(ask.partition(": ")[2]).info_name == "serving"
+        assert f" {EXECUTABLE} serving" in ask
 
 
 def test_an_attempt_that_was_refused_is_no_failure_of_a_stage_that_ended(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from pipelines.contracts.errors import ConfigurationError, TrackingUnavailableEr
 from pipelines.contracts.judgement import Decision, Promotion
 from pipelines.contracts.run_layout import StageFailure, failure_uri, lost_race_uri, manifest_uri
 from pipelines.overview.addresses import experiments_address
-from pipelines.overview.facts import Status
+from pipelines.overview.facts import Champion, Status
 from pipelines.overview.status import read_status
-from pipelines.overview.text import lines_of
+from pipelines.overview.text import _champion_lines, lines_of
 from pipelines.registry import tracking
 from pipelines.settings import Settings
 from support.judgements import CHAMPION, make_judgement, told
@@ -123,6 +123,13 @@ def test_the_newest_come_first_and_one_that_broke_says_where(
     assert "  DataGateFailedError: rows are missing" in lines
     assert f"{runs[2].run_id}  cannot be read" in lines
     assert "2017-06-26  has not ended; the next stage is build_snapshot" in lines
+
+
+def test_an_alias_that_was_deleted_is_not_called_no_champion_yet() -> None:
+    problem = "the registry says that no model serves, and the history that v1 does"
+    gone = Champion(is_confirmed=True, problem=problem)
+    assert list(_champion_lines(gone)) == ["champion: none in the registry", f"  {problem}"]
+    assert list(_champion_lines(Champion(is_confirmed=True))) == ["champion: none yet"]
 
 
 def test_an_attempt_that_met_another_one_breaks_nothing(settings: Settings, tmp_path: Path) -> None:
