@@ -314,10 +314,10 @@ def _may_it_pass(failure: StageFailure) -> str:
     if failure.exit_code == HomefeedError.exit_code:
         return (
             "Whether trying again helps is not known: the error is unforeseen, a defect of this "
-            "project or a library's way to report one. The retries made so far did not help."
+            "project or a library's way to report one. What was tried so far did not help."
         )
     if failure.is_retryable:
-        return "The cause may pass; the retries made so far did not help."
+        return "The cause may pass; what was tried so far did not help."
     return f"Trying again on the same input will fail the same way (exit code {failure.exit_code})."
 
 

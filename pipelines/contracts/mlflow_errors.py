@@ -190,8 +190,14 @@ def translated_outages(tracking_uri: str, so_far: str = "nothing was promoted") 
             kind = _ask(tracking_uri)
         if kind is None:
             raise
-        found = " ".join(str(error).split())[:_NUM_SHOWN]
+        found = _shown(error)
         raise kind(f"{_ADVICE[kind].format(uri=tracking_uri, found=found)}; {so_far}") from error
+
+
+def _shown(error: Exception) -> str:
+    """Return what an error says without its middle, where it is long: the cause stands last."""
+    text, half = " ".join(str(error).split()), _NUM_SHOWN // 2
+    return text if len(text) <= _NUM_SHOWN else f"{text[:half]} ... {text[-half:]}"
 
 
 def is_outage(error: Exception) -> bool:

@@ -246,7 +246,9 @@ def _failure(
             f"they reach node 0's port; the whole output is in {folder.log_of(node_rank)}"
         )
     found = f"training ended with exit code {exit_code}, expected 0 and a result in {folder.root}"
-    output = f"the whole output is in {folder.log_of(node_rank)}. Its end:\n{''.join(tail)}"
+    end = "".join(tail).strip()
+    said = f". Its end:\n{end}" if end else ", which says nothing"
+    output = f"the whole output is in {folder.log_of(node_rank)}{said}"
     if _was_killed(ended):
         return ProcessKilledError(
             f"{found}; a process was killed; if memory ran out, {advice(spec)}; a retry goes on "

@@ -21,7 +21,13 @@ from pipelines.contracts.errors import (
     TrackingRefusedError,
     TrackingUnavailableError,
 )
-from pipelines.contracts.mlflow_errors import ask_again, ask_all_again, kind_of, translated_outages
+from pipelines.contracts.mlflow_errors import (
+    _shown,
+    ask_again,
+    ask_all_again,
+    kind_of,
+    translated_outages,
+)
 from support.answers import PAGE, server_that_answers
 from support.line import line_to
 from training.bundle.mlflow_model import log_bundle
@@ -288,3 +294,11 @@ def test_what_is_no_outage_is_raised_at_once() -> None:
 
     with pytest.raises(ValueError, match="not about a line"):
         ask_all_again([fail])
+
+
+def test_a_long_error_is_told_with_its_beginning_and_its_end() -> None:
+    error = MlflowException(f"API request failed {'with much between ' * 40}Connection refused")
+    told = _shown(error)
+    assert told.startswith("API request failed ") and told.endswith("Connection refused")
+    assert " ... " in told and len(told) <= 305
+    assert _shown(MlflowException("short")) == "short"
