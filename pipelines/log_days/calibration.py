@@ -130,6 +130,8 @@ def lines_of(found: Calibration) -> list[str]:
     if found.factor is None:
         needed = math.ceil(1 / found.budget) - 1
         lines.append(f"{needed} windows are needed to say how much wider limits would have to be")
+    elif found.alarm_share <= found.budget:
+        lines.append("the limits keep to it; nothing has to be set")
     else:
         lines.append(
             f"limits {found.factor:.2f} times as wide would have kept to it"

@@ -48,3 +48,9 @@ def test_the_lines_say_how_many_and_what_to_set() -> None:
     assert lines[-2].startswith("1 of 19 past windows would have brought a warning (5%)")
     assert lines[-1].endswith("1.40 times as wide would have kept to it; set "
                               "data_gate.limit_factor so in the recipe")  # fmt: skip
+
+
+def test_limits_that_keep_to_the_budget_are_left_as_they_are() -> None:
+    kept = Calibration((*[window(0.5)] * 23, window(1.6, "a")), budget=0.05)
+    assert kept.factor == pytest.approx(1.6)
+    assert lines_of(kept)[-1] == "the limits keep to it; nothing has to be set"
