@@ -123,14 +123,17 @@ def lines_of(trials: Iterable[NamedTrial]) -> Iterator[str]:
     done = []
     for each in trials:
         done.append(each)
-        yield f"{each.defect:28}{each.strength:8}{_said(each.trial)}"
+        yield f"{each.defect:28}{each.strength:8}{_said(each)}"
     for strength in STRENGTHS:
         tried = [e.trial for e in done if e.strength == strength and e.trial.has_effect]
         found, critical = sum(t.is_found for t in tried), sum(t.is_critical for t in tried)
         yield f"{strength}: {found} of {len(tried)} found, {critical} of them critical"
 
 
-def _said(trial: "Trial") -> str:
+def _said(named: NamedTrial) -> str:
+    trial = named.trial
+    if named.defect == CLEAN and not trial.told:
+        return "nothing is warned of, as it should be"
     if not trial.has_effect:
         return "nothing here that it could spoil" if not trial.told else "warned of nothing planted"
     if not trial.told:
