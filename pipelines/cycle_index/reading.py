@@ -88,6 +88,8 @@ def _line(workspace_uri: str, run_uri: str, name: str, settings: Settings) -> Cy
         }
         if "compare_with_champion" in records:
             return CycleLine(**(known | _judged(workspace_uri, run, records, failure, settings)))
+    elif failure is not None:
+        known["broke_at"] = failure.occurred_at
     return CycleLine(**(known | _not_judged(failure, missing)))
 
 

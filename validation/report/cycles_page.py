@@ -76,12 +76,25 @@ def _render(contents: _Contents) -> str:
             bare=Axis(1.0, None, ()),
             counts=Counter(_badge(line)[0] for line in facts.cycles),
             serving=facts.champions[0] if facts.champions else None,
-            newest=contents.cycles[0] if contents.cycles else None,
+            newest=_newest(contents.cycles),
             age=_age(facts),
             costs=cost_rows(costed, earlier) if costed else (),
             num_earlier=len(earlier),
         )
     )
+
+
+def _newest(rows: tuple[CycleRow, ...]) -> CycleRow | None:
+    """Return the cycle that the head of the page tells of.
+
+    One that broke before it had begun may have a day that nobody meant, years ahead. It is told
+    until another cycle begins.
+    """
+    began = max((row.line.began_at for row in rows if row.line.began_at), default=None)
+    for row in rows:
+        if began is None or row.line.broke_at is None or row.line.broke_at >= began:
+            return row
+    return None
 
 
 def _row(line: CycleLine, axis: Axis) -> CycleRow:

@@ -62,6 +62,9 @@ class CycleLine(Frozen):
     run_id: str
     as_of: AwareDatetime | None = Field(default=None, description="None: its record is not read.")
     began_at: AwareDatetime | None = None
+    broke_at: AwareDatetime | None = Field(
+        default=None, description="When `resolve_run` broke; None where it did not."
+    )
     state: CycleState
     decision: str = Field(default="", description="'PROMOTE', ...; '' where none was judged.")
     happened: str = Field(description="What came of it, a sentence or two for people.")

@@ -62,6 +62,15 @@ def lines_of(tmp_path: Path) -> tuple[CycleLine, ...]:
     return read_cycles(storage.to_uri(tmp_path / "workspace"), SETTINGS).cycles
 
 
+def test_a_cycle_that_was_never_resolved_says_when_it_broke(tmp_path: Path) -> None:
+    run = make_run(tmp_path, run_id="2019-01-01--00000000")
+    fail(run, "resolve_run", "DataContractError")
+    fail(begun(tmp_path, 0), "train_challenger", "TransientStorageError")
+    never, began = lines_of(tmp_path)
+    assert (never.as_of, never.began_at, never.broke_at) == (None, None, run.as_of)
+    assert began.began_at is not None and began.broke_at is None
+
+
 def test_every_kind_of_cycle_is_told_the_newest_first(tmp_path: Path) -> None:
     judge(begun(tmp_path, 0), Decision.PROMOTE, is_promoted=True)
     fail(begun(tmp_path, 1), "check_snapshot", "DataGateFailedError")

@@ -1,7 +1,9 @@
 """The index of all cycles as a text: what stands in it, what is escaped, what it weighs."""
 
 import re
+from datetime import timedelta
 
+from pipelines.contracts.judged.cycle import CycleCosts, CycleLine
 from support.cycle_pages import make_facts
 from support.outcome_pages import LONG, MARKUP
 from validation.report.cycles_page import MAX_CHAMPIONS, render_cycles
@@ -58,3 +60,23 @@ def test_what_others_wrote_is_text() -> None:
 def test_a_workspace_without_cycles_has_a_page() -> None:
     html = render_cycles(make_facts(0))
     assert "No cycle has begun." in html and "No champion" in html
+
+
+def test_a_cycle_that_never_began_heads_the_page_until_another_begins() -> None:
+    facts = make_facts(8)
+    last = facts.cycles[0]
+    assert last.began_at is not None
+    for hours, headed in ((1, "its day is years ahead"), (-1, "")):
+        typo = CycleLine(
+            run_id="2029-01-01--00000000",
+            broke_at=last.began_at + timedelta(hours=hours),
+            state="broken",
+            happened="resolve_run broke: its day is years ahead",
+            costs=CycleCosts(run_id="2029-01-01--00000000"),
+        )
+        html = render_cycles(facts.model_copy(update={"cycles": (typo, *facts.cycles)}))
+        [head] = re.findall(r'<p class="title">Newest cycle.*', html)
+        assert (headed or last.happened) in head
+        assert "years ahead" in html and f"broke {typo.broke_at:%Y-%m-%d %H:%M} UTC" in re.sub(
+            "<[^>]+>", "", html
+        )
