@@ -26,6 +26,7 @@ from pipelines.event_log.cross_rules import pin_times_in_some
 from pipelines.event_log.findings import Finding
 from pipelines.event_log.log_files import EVENT_TIME_COLUMNS, EventLog, LogFile, day_of
 from pipelines.places import store_errors
+from pipelines.plain_text import shortened
 from pipelines.storage import open_filesystem, translated_errors
 
 log = logging.getLogger(__name__)
@@ -384,7 +385,7 @@ def _damage_told_from_failure(filesystem: fs.FileSystem, file: LogFile) -> Itera
         if isinstance(error, pa.ArrowInvalid) or (error.errno is None and not is_told):
             with translated_errors(place, "reading"):
                 _read_to_the_end(filesystem, file.path)
-            reason = " ".join(str(error).split())[:300]
+            reason = shortened(" ".join(str(error).split()), 300)
             raise DataContractError(
                 f"{file.table}: {file.path} is not a readable Parquet file ({reason}); "
                 f"write the file again or remove it"

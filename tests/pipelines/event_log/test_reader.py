@@ -99,6 +99,12 @@ def test_a_corrupt_file_is_named(log: Path, file: str, damage: Callable[[Path], 
     assert_refused(log.parent, rf"{re.escape(file)} is not a readable Parquet file")
 
 
+def test_what_is_wrong_with_a_corrupt_file_is_told_to_its_end(log: Path) -> None:
+    """Arrow names the path twice, and says last what is the matter."""
+    _truncate(log / IMPRESSIONS_15)
+    assert_refused(log.parent, r"….* or this is not a parquet file\.\); write the file again")
+
+
 def test_a_file_of_the_future_is_passed_over_though_its_pages_are_damaged(log: Path) -> None:
     """Its footer is sound; without statistics, its pages are read to look for early rows."""
     later = acted(1, 10, "repin", "23 08:00", "23 08:00")
