@@ -8,6 +8,7 @@ fonts is removed, so that the folder can be opened from an archive years later. 
 import re
 import shutil
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -38,8 +39,13 @@ class Subject:
     how: str  # how the numbers came about, in a sentence
 
 
+@cache
 def environment() -> Environment:
-    """Return the template environment of the gates' pages, which escapes every value."""
+    """Return the template environment of the gates' pages, which escapes every value.
+
+    It is the same one for all pages of a process, because it keeps the templates that it has
+    compiled: compiling those of the index takes longer than writing the index.
+    """
     made = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,

@@ -3,6 +3,9 @@
 import re
 from datetime import timedelta
 
+import pytest
+from jinja2 import Environment
+
 from pipelines.contracts.judged.cycle import CycleCosts, CycleLine
 from support.cycle_pages import make_facts
 from support.outcome_pages import LONG, MARKUP
@@ -80,3 +83,14 @@ def test_a_cycle_that_never_began_heads_the_page_until_another_begins() -> None:
         assert "years ahead" in html and f"broke {typo.broke_at:%Y-%m-%d %H:%M} UTC" in re.sub(
             "<[^>]+>", "", html
         )
+
+
+def test_a_process_compiles_its_templates_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index is written with every stage, and compiling takes longer than writing it."""
+    html = render_cycles(make_facts(2))
+
+    def compile_again(*_: object, **__: object) -> None:
+        raise AssertionError("a template is compiled a second time")
+
+    monkeypatch.setattr(Environment, "compile", compile_again)
+    assert render_cycles(make_facts(2)) == html
