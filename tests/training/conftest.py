@@ -11,6 +11,7 @@ from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import RunConfig
 from pipelines.snapshot.build import write_snapshot
 from pipelines.storage import local_path
+from support.listeners import Listeners, watched_listeners
 from support.runs import make_run
 from support.worlds import write_planted_world
 from training.fitting.spec import Lineage, TrainingResult, TrainingSpec
@@ -51,6 +52,15 @@ class PlantedSnapshot:
         }
         return TrainingSpec(**(fields | overrides))
 
+    def spec_with_dropout(self, work_dir: Path, **options: int) -> TrainingSpec:
+        """Return a training whose generator differs by rank, and with checkpoints in an epoch."""
+        return self.spec(
+            work_dir,
+            model={"dropout": 0.1, "mlp_dropout": 0.1},
+            training={"num_epochs": 3, "checkpoint_every_steps": 4},
+            **options,
+        )
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
@@ -82,6 +92,16 @@ def trained(
 ) -> tuple[TrainingSpec, TrainingResult]:
     spec = planted.spec(tmp_path_factory.mktemp("trained"))
     return spec, train(spec)
+
+
+@pytest.fixture(scope="session")
+def watched_two_ranks(
+    planted: PlantedSnapshot, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[TrainingSpec, TrainingResult, Listeners]:
+    """An undisturbed training with dropout in two processes, and where they listened meanwhile."""
+    spec = planted.spec_with_dropout(tmp_path_factory.mktemp("two_ranks"), num_devices=2)
+    with watched_listeners() as listeners:
+        return spec, train(spec), listeners
 
 
 @pytest.fixture

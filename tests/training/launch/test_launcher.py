@@ -1,6 +1,5 @@
 """Training in its own processes: it learns, resumes exactly, agrees over ranks, ends loudly."""
 
-import copy
 import json
 import os
 import shutil
@@ -132,7 +131,11 @@ def test_without_rounding_ranks_follow_the_whole_curve_of_one(planted, tmp_path)
     """What grows to 1e-3 above is rounding: in float64 the curves agree to their end."""
     assert len(planted.snapshot.shards) < 3  # and three ranks are more than these
     specs = [
-        planted.spec(tmp_path / str(n), num_devices=n, training={"precision": "64-true"})
+        planted.spec(
+            tmp_path / str(n),
+            num_devices=n,
+            training={"precision": "64-true", "num_epochs": 3},
+        )
         for n in (1, 2, 3)
     ]
     assert len({train(spec).num_steps for spec in specs}) == 1
@@ -144,19 +147,12 @@ def test_without_rounding_ranks_follow_the_whole_curve_of_one(planted, tmp_path)
             np.testing.assert_allclose(weight, weights(one.work_dir)[name], rtol=0, atol=1e-5)
 
 
-# a checkpoint within an epoch; dropout, so that its generator has to be restored too
-BROKEN = {
-    "model": {"dropout": 0.1, "mlp_dropout": 0.1},
-    "training": {"checkpoint_every_steps": 4},
-}
-
-
 @pytest.fixture(scope="module", params=[1, 2], ids=["one process", "two processes"])
 def whole(planted, tmp_path_factory, request) -> tuple[TrainingSpec, TrainingResult]:
     """An uninterrupted training with dropout."""
-    spec = planted.spec(
-        tmp_path_factory.mktemp("whole"), num_devices=request.param, **copy.deepcopy(BROKEN)
-    )
+    if request.param == 2:
+        return request.getfixturevalue("watched_two_ranks")[:2]
+    spec = planted.spec_with_dropout(tmp_path_factory.mktemp("whole"))
     return spec, train(spec)
 
 
@@ -194,7 +190,7 @@ def test_killed_training_leaves_no_process_and_resumes_exactly(whole, tmp_path) 
 
 
 def test_a_training_told_to_stop_saves_first(whole, tmp_path) -> None:
-    # one checkpoint at the end of the second epoch at the latest; told to stop long before
+    # No checkpoint but at the end of an epoch; told to stop long before the last of them.
     whole_spec, _ = whole
     rare = whole_spec.config.training.model_copy(update={"checkpoint_every_steps": 10_000})
     spec, spec_path = start_again(

@@ -19,20 +19,13 @@ from pipelines.contracts.errors import (
     TransientStorageError,
 )
 from pipelines.contracts.files import write_json
-from support.listeners import Listeners, watched_listeners
+from support.listeners import watched_listeners
 from training.environment import model_environment
 from training.fitting.fit import SameStart
 from training.fitting.spec import NodeAddress, TrainingResult, TrainingSpec
 from training.fitting.work_folder import WorkFolder
 from training.launch import launcher
 from training.launch.launcher import train
-
-# dropout, whose generator differs by global rank; checkpoints within an epoch
-OPTIONS = {
-    "model": {"dropout": 0.1, "mlp_dropout": 0.1},
-    "training": {"num_epochs": 2, "checkpoint_every_steps": 3},
-}
-
 
 IDENTITY = "fedcba9876543210" * 4
 
@@ -75,21 +68,13 @@ def wait_until(is_time) -> None:
         time.sleep(0.02)
 
 
-@pytest.fixture(scope="module")
-def one_machine_watched(planted, tmp_path_factory) -> tuple[TrainingResult, Listeners]:
-    """A training in two processes of one machine, and where they listened meanwhile."""
-    spec = planted.spec(tmp_path_factory.mktemp("one_machine"), num_devices=2, **OPTIONS)
-    with watched_listeners() as listeners:
-        return train(spec), listeners
+@pytest.fixture
+def one_machine(watched_two_ranks) -> TrainingResult:
+    return watched_two_ranks[1]
 
 
-@pytest.fixture(scope="module")
-def one_machine(one_machine_watched) -> TrainingResult:
-    return one_machine_watched[0]
-
-
-def test_on_one_machine_nothing_listens_to_another(one_machine_watched) -> None:
-    _, listeners = one_machine_watched
+def test_on_one_machine_nothing_listens_to_another(watched_two_ranks) -> None:
+    _, _, listeners = watched_two_ranks
     assert len(listeners.by_process) == 3, "torchrun and its two processes listen"
     assert listeners.open_to_others == set()
 
@@ -97,7 +82,7 @@ def test_on_one_machine_nothing_listens_to_another(one_machine_watched) -> None:
 def test_two_machines_train_what_two_devices_of_one_do(
     planted, one_machine, tmp_path, monkeypatch
 ) -> None:
-    spec = planted.spec(tmp_path / "work", num_nodes=2, **OPTIONS)
+    spec = planted.spec_with_dropout(tmp_path / "work", num_nodes=2)
     first, second = addresses()
     # another machine's copy of the snapshot may lie elsewhere
     elsewhere = tmp_path / "copy"
@@ -121,10 +106,10 @@ def test_two_machines_train_what_two_devices_of_one_do(
 def test_told_to_stop_on_one_machine_both_save_and_go_on_later(
     planted, one_machine, tmp_path
 ) -> None:
-    spec = planted.spec(tmp_path / "work", num_nodes=2, **OPTIONS)
+    spec = planted.spec_with_dropout(tmp_path / "work", num_nodes=2)
     folder = WorkFolder(tmp_path / "work")
     processes = [start_node(spec, node, tmp_path) for node in addresses()]
-    wait_until(lambda: any(folder.checkpoints.glob("step-*3.ckpt")))
+    wait_until(lambda: any(folder.checkpoints.glob("step-*4.ckpt")))
     processes[1].send_signal(signal.SIGTERM)
     assert [ended(process) for process in processes] == ["", ""]
     assert processes[1].returncode == 128 + signal.SIGTERM
