@@ -383,8 +383,12 @@ def _damage_told_from_failure(filesystem: fs.FileSystem, file: LogFile) -> Itera
     except (pa.ArrowInvalid, OSError) as error:
         is_told = isinstance(error, OSError) and store_errors.is_from_store(error)
         if isinstance(error, pa.ArrowInvalid) or (error.errno is None and not is_told):
-            with translated_errors(place, "reading"):
-                _read_to_the_end(filesystem, file.path)
+            with (
+                translated_errors(place, "reading"),
+                filesystem.open_input_stream(file.path) as stream,
+            ):
+                while stream.read(1 << 20):
+                    pass
             reason = shortened(" ".join(str(error).split()), 300)
             raise DataContractError(
                 f"{file.table}: {file.path} is not a readable Parquet file ({reason}); "
@@ -392,9 +396,3 @@ def _damage_told_from_failure(filesystem: fs.FileSystem, file: LogFile) -> Itera
             ) from error
         with translated_errors(place, "reading"):
             raise
-
-
-def _read_to_the_end(filesystem: fs.FileSystem, path: str) -> None:
-    with filesystem.open_input_stream(path) as stream:
-        while stream.read(1 << 20):
-            pass
