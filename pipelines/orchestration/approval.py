@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
+from airflow.sdk import Param
 from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput
 
 from pipelines.orchestration import questions
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 APPROVE, REJECT = "Approve", "Reject"
+COMMENT, COMMENT_LENGTH = "comment", 500
 AFTER_THE_ANSWER = timedelta(hours=2)
 """What the promotion and its retries take at most: so long before the run must end, and before the
 next cycle is due, the question is closed."""
@@ -53,6 +55,17 @@ def closes_at(
     return min(asked_at + within, run_ends - AFTER_THE_ANSWER, next_due - AFTER_THE_ANSWER)
 
 
+def _comment() -> Param:
+    """Return the field of the form in which a person says why."""
+    return Param(
+        "",
+        type=["null", "string"],
+        title="Comment",
+        description="Why, if you like. It is kept and told with your answer.",
+        source="task",  # the form has those of the task alone
+    )
+
+
 class PromotionApproval(HITLOperator):
     """Airflow's question to people, whether the model that a cycle would promote may serve.
 
@@ -63,6 +76,8 @@ class PromotionApproval(HITLOperator):
     template_fields: Collection[str] = ("subject", "body", "run_uri")
 
     def __init__(self, *, run_uri: Any, **kwargs: Any) -> None:
+        # Airflow hands over the DAG's parameters here, of which the operator keeps none.
+        kwargs["params"] = {COMMENT: _comment()}
         super().__init__(
             subject="May this model serve?",
             options=[APPROVE, REJECT],
@@ -128,7 +143,8 @@ class PromotionApproval(HITLOperator):
         by = str(person["name"] or person["id"]) if person else ""
         is_approved = bool(person) and answered["chosen_options"] == [APPROVE]
         answer = ("approved" if is_approved else "rejected") if by else "no answer"
-        approval = _answer(judgement, answer, by, answered["responded_at"])
+        comment = str(answered["params_input"].get(COMMENT) or "") if by else ""
+        approval = _answer(judgement, answer, by, answered["responded_at"], comment)
         return self._conclude(context, run, judgement, approval)
 
     def _judged(self) -> "tuple[ResolvedRun, Judgement]":
@@ -187,8 +203,11 @@ def _read(run: "ResolvedRun") -> "Approval | None":
     return read_approval(run.run_uri)
 
 
-def _answer(judgement: "Judgement", answer: Any, by: str, at: datetime) -> "Approval":
+def _answer(
+    judgement: "Judgement", answer: Any, by: str, at: datetime, comment: str = ""
+) -> "Approval":
     from pipelines.contracts.judged.approval import Approval
+    from pipelines.plain_text import one_line, shortened
 
     assert judgement.promoted_model is not None, "something is to be promoted"
     return Approval(
@@ -197,6 +216,7 @@ def _answer(judgement: "Judgement", answer: Any, by: str, at: datetime) -> "Appr
         at=at,
         model=judgement.promoted_model.label,
         ruling_digest=judgement.ruling_digest,
+        comment=shortened(one_line(comment.strip()), COMMENT_LENGTH),
     )
 
 

@@ -41,6 +41,7 @@ class Approval(Frozen):
     at: AwareDatetime = Field(description="When they answered, or the question was closed.")
     model: str = Field(description="Label of the model that was to serve.")
     ruling_digest: str = Field(description="Of the judgement that was asked about.")
+    comment: str = Field(default="", description="What they said to it, in one line.")
 
     @property
     def is_given(self) -> bool:
@@ -53,4 +54,5 @@ class Approval(Frozen):
         when = f"{self.at:%Y-%m-%d %H:%M} UTC"
         if self.answer == "no answer":
             return f"Nobody approved {self.model} in time, which was until {when}."
-        return f"{self.by} {self.answer} the promotion of {self.model} at {when}."
+        said = f', saying: "{self.comment}"' if self.comment else ""
+        return f"{self.by} {self.answer} the promotion of {self.model} at {when}{said}."

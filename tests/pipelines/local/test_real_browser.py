@@ -195,6 +195,7 @@ def test_a_question_that_nobody_answers_is_closed_and_the_champion_stays(lab, pa
 
 def test_a_promotion_waits_for_a_person_who_approves_it(lab, page, tmp_path):
     approve = ask(lab, page, "approved", tmp_path / "careful.yaml", hours=1)
+    page.locator("[name=element_comment]").fill("As we said on Monday.")
     take_picture(page, "airflow-approval")
     approve.click()
     outcome = lab.finish("approved")
@@ -202,6 +203,7 @@ def test_a_promotion_waits_for_a_person_who_approves_it(lab, page, tmp_path):
     assert states == {"approve_promotion": "success", "promote_challenger": "success"}
     promotion = promotion_of(lab.home.path, "approved")
     assert promotion.approval.by == ADMIN and promotion.reason.endswith(promotion.approval.sentence)
+    assert promotion.approval.comment == "As we said on Monday."
     page.goto(url_of(lab, "approved"))
     expect(page.get_by_text(promotion.approval.sentence).first).to_be_visible()
 

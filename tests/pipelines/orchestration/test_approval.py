@@ -1,5 +1,6 @@
 """A person is asked before a promotion where the recipe wants it, and the answer is kept."""
 
+import contextlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -168,6 +169,37 @@ def test_the_answer_is_kept_and_only_an_approval_is_green(
     assert (kept.answer, kept.at) == (answer, event["responded_at"])
     assert kept.ruling_digest == judgement.ruling_digest
     assert sentence in left[NOTE_KEY][0].replace("\\", "")
+
+
+@pytest.mark.parametrize("option", ["Approve", "Reject"])
+def test_what_a_person_says_to_it_is_kept_and_told(
+    tmp_path: Path, airflow: Questions, option: str
+) -> None:
+    run, _ = cycle(tmp_path, recipe())
+    ask(run, airflow)
+    assert "comment" in airflow.shown().params  # the form asks for it
+    asking, context, left = task(run, airflow)
+    said = {"comment": "  Tuesday's data\n# are <b>odd</b>. "}
+    with contextlib.suppress(AirflowSkipException):
+        asking.execute_complete(context, answered(option, "anna") | {"params_input": said})
+    kept = storage.read_model(approval_uri(run.run_uri), Approval)
+    assert kept.comment == "Tuesday's data # are <b>odd</b>."
+    assert kept.sentence.endswith(f'UTC, saying: "{kept.comment}".')
+    assert "are &lt;b\\>odd" in left[NOTE_KEY][0]
+    rejections = [each for each in alerts(tmp_path) if each.startswith("not_approved")]
+    assert [kept.comment in each for each in rejections] == [True] * (option == "Reject")
+
+
+@pytest.mark.parametrize(("found", "expected"), [(None, ""), ("x" * 9000, 500)])
+def test_a_comment_may_be_missing_and_is_not_a_book(
+    tmp_path: Path, airflow: Questions, found: str | None, expected: Any
+) -> None:
+    run, _ = cycle(tmp_path, recipe())
+    ask(run, airflow)
+    asking, context, _ = task(run, airflow)
+    event = answered("Approve", "anna") | {"params_input": {"comment": found}}
+    comment = asking.execute_complete(context, event)["comment"]
+    assert expected in (comment, len(comment))
 
 
 def test_a_task_that_was_killed_after_the_answer_does_not_ask_again(
