@@ -187,7 +187,7 @@ def test_a_question_that_nobody_answers_is_closed_and_the_champion_stays(lab, pa
     kinds = [told["kind"] for told in lab.alerts("runs/unanswered")]
     assert kinds.count("not_approved") == 1, kinds
     page.reload()
-    expect(approve).to_have_count(0)
+    expect(approve).to_be_disabled()
     page.goto(url_of(lab, "unanswered"))
     expect(page.get_by_text(promotion.approval.sentence).first).to_be_visible()
     take_picture(page, "airflow-unanswered")
