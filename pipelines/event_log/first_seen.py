@@ -8,14 +8,14 @@ Letters: P pins, D days of requests.
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from pipelines.contracts.schemas import NEVER_MS
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.event_index import Ints, even_blocks, least_of, order_by
+from pipelines.event_log.event_index import Bools, Ints, even_blocks, least_of, order_by
 
 Run = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 """Calls a function for each of some values, one after another or side by side, in order."""
@@ -57,16 +57,48 @@ class FirstSeen:
         """
         if len(parts) == 1:
             return parts[0]
-        none = np.array([], dtype=np.int64)
+        columns = [(part.pin_id, part.day, part.known_at) for part in parts]
+        return FirstSeen(*merge_in_blocks(columns, 3, least_of, run))
 
-        def merge_block(block: Sequence[slice]) -> tuple[Ints, ...]:
-            cut = list(zip(parts, block, strict=True))
-            names = ("pin_id", "day", "known_at")
-            return least_of(*(np.concatenate([getattr(p, n)[s] for p, s in cut]) for n in names))
 
-        blocks = even_blocks([part.pin_id for part in parts], BLOCK_ROWS) if parts else []
-        found = [(none, none, none), *run(merge_block, blocks)]
-        return FirstSeen(*map(np.concatenate, zip(*found, strict=True)))
+def merge_in_blocks(
+    parts: Sequence[tuple[Ints, ...]],
+    num_columns: int,
+    merge: Callable[..., tuple[Ints, ...]],
+    run: Run,
+) -> tuple[Ints, ...]:
+    """Return what is made of the rows of all parts, block by block of pins.
+
+    Args:
+        parts: columns, of which the first is sorted.
+        num_columns: of each part, and of what is made of them.
+        merge: makes sorted columns of columns.
+        run: calls a function for each of some blocks, one after another or side by side.
+    """
+
+    def merge_block(block: Sequence[slice]) -> tuple[Ints, ...]:
+        cut = [[column[rows] for column in part] for part, rows in zip(parts, block, strict=True)]
+        return merge(*map(np.concatenate, zip(*cut, strict=True)))
+
+    blocks = even_blocks([part[0] for part in parts], BLOCK_ROWS) if parts else []
+    none = (np.array([], dtype=np.int64),) * num_columns
+    return tuple(map(np.concatenate, zip(none, *run(merge_block, blocks), strict=True)))
+
+
+class RowsOfPins(NamedTuple):
+    """Where the rows of some pins are among rows that are sorted by pin."""
+
+    rows: slice  # from the first pin's to the last pin's, with those of other pins between
+    pin_row: Ints  # for each of them, the position among the pins
+    is_there: Bools  # for each of them, whether it is of one of the pins
+
+    @staticmethod
+    def of(pin_id: Ints, pin_ids: Ints) -> "RowsOfPins":
+        """Return where the rows of pins, sorted and at least one, are."""
+        low = int(np.searchsorted(pin_id, pin_ids[0]))
+        rows = slice(low, int(np.searchsorted(pin_id, pin_ids[-1], side="right")))
+        pin_row = np.searchsorted(pin_ids, pin_id[rows])
+        return RowsOfPins(rows, pin_row, pin_ids[pin_row] == pin_id[rows])
 
 
 @dataclass(frozen=True)
@@ -147,13 +179,9 @@ class _Appearances:
     @staticmethod
     def of(seen: FirstSeen, pin_ids: Ints, span: range) -> "_Appearances":
         """Return the rows of pins, sorted and at least one, on the days of a span."""
-        low = int(np.searchsorted(seen.pin_id, pin_ids[0]))
-        high = int(np.searchsorted(seen.pin_id, pin_ids[-1], side="right"))
-        pin_id, day, known_at = (
-            values[low:high] for values in (seen.pin_id, seen.day, seen.known_at)
-        )
-        row = np.searchsorted(pin_ids, pin_id)
-        is_ours = (day >= span.start) & (day < span.stop) & (pin_ids[row] == pin_id)
+        rows, row, is_there = RowsOfPins.of(seen.pin_id, pin_ids)
+        day, known_at = seen.day[rows], seen.known_at[rows]
+        is_ours = (day >= span.start) & (day < span.stop) & is_there
         row, day, known_at = row[is_ours], day[is_ours], known_at[is_ours]
         is_new = np.diff(row, prepend=-1) != 0
         by_time = order_by(known_at)

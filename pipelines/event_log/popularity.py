@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.event_index import Ints, Places, even_blocks, pack_bits, runs_of
-from pipelines.event_log.first_seen import BLOCK_ROWS, Run, pin_blocks
+from pipelines.event_log.event_index import Ints, Places, pack_bits, runs_of
+from pipelines.event_log.first_seen import RowsOfPins, Run, merge_in_blocks, pin_blocks
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,8 @@ class ActionCounts:
             run: calls a function for each of some blocks of pins, one after another or side by
                 side.
         """
-        none = np.array([], dtype=np.int64)
-
-        def merge_block(block: Sequence[slice]) -> tuple[Ints, ...]:
-            cut = list(zip(parts, block, strict=True))
-            names = ("pin_id", "acted_day", "known_day", "count")
-            return _added_up(*(np.concatenate([getattr(p, n)[s] for p, s in cut]) for n in names))
-
-        blocks = even_blocks([part.pin_id for part in parts], BLOCK_ROWS) if parts else []
-        found = [(none, none, none, none), *run(merge_block, blocks)]
-        return ActionCounts(*map(np.concatenate, zip(*found, strict=True)))
+        columns = [(part.pin_id, part.acted_day, part.known_day, part.count) for part in parts]
+        return ActionCounts(*merge_in_blocks(columns, 4, _added_up, run))
 
 
 def _added_up(pin_id: Ints, acted_day: Ints, known_day: Ints, count: Ints) -> tuple[Ints, ...]:
@@ -159,17 +151,13 @@ class _Changes:
     @staticmethod
     def of(counts: ActionCounts, pin_ids: Ints, days: Ints, windows: Sequence[int]) -> "_Changes":
         """Return the changes of some pins, which are sorted and at least one."""
-        low = int(np.searchsorted(counts.pin_id, pin_ids[0]))
-        high = int(np.searchsorted(counts.pin_id, pin_ids[-1], side="right"))
-        pin_id, acted_day, known_day, count = (
-            values[low:high]
-            for values in (counts.pin_id, counts.acted_day, counts.known_day, counts.count)
+        rows, row, is_there = RowsOfPins.of(counts.pin_id, pin_ids)
+        acted_day, known_day, count = (
+            values[rows] for values in (counts.acted_day, counts.known_day, counts.count)
         )
-        row = np.searchsorted(pin_ids, pin_id)
-        is_ours = pin_ids[row] == pin_id
-        if not is_ours.all():
+        if not is_there.all():
             row, acted_day, known_day, count = (
-                values[is_ours] for values in (row, acted_day, known_day, count)
+                values[is_there] for values in (row, acted_day, known_day, count)
             )
         first = _positions(days, np.maximum(acted_day, known_day) + 1)
         end = {

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log import first_seen, popularity
+from pipelines.event_log import first_seen
 from pipelines.event_log.popularity import ActionCounts, Popularity, trailing_popularity
 
 PINS = np.array([10, 20, 30])
@@ -43,7 +43,7 @@ def test_several_windows_are_counted_at_once() -> None:
 def test_other_pins_are_ignored_and_parts_add_up(
     monkeypatch: pytest.MonkeyPatch, block_rows: int
 ) -> None:
-    monkeypatch.setattr(popularity, "BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(first_seen, "BLOCK_ROWS", block_rows)
     one, two = counts_of((10, 4.0, 4.0), (99, 4.0, 4.0)), counts_of((10, 4.0, 4.0), (5, 4.0, 4.0))
     counts = ActionCounts.merge([one, two])
     found = trailing_popularity(counts, PINS, DAYS, (3,))
