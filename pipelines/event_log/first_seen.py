@@ -141,7 +141,8 @@ def trailing_first(
     num_pins = np.cumsum([0, *(len(each.pin_row) for each in found)])
     num_rows = np.cumsum([0, *(len(each.known_at) for each in found)])
     never = np.int32(num_rows[-1])
-    rank = np.full((int(num_pins[-1]) + 1, len(days)), never)
+    rank = np.empty((int(num_pins[-1]) + 1, len(days)), dtype=np.int32)
+    rank[0] = never
     known_at = np.full(int(never) + 1, NEVER_MS)
     row_of_pin = np.zeros(len(pin_ids), dtype=np.int64)
 

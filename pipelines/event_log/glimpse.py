@@ -18,7 +18,7 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, contract_of
 from pipelines.event_log import checks
 from pipelines.event_log.log_files import EventLog, LogFile
-from pipelines.event_log.reader import is_before, iterate_batches, open_file
+from pipelines.event_log.parquet_files import is_before, iterate_batches, open_file
 
 _NUM_READERS = 8
 """Files that are read at a time: on an object store each of them is a few requests."""

@@ -1,22 +1,21 @@
 """Read the event log: Parquet files at any pyarrow filesystem URI, only rows known before as_of.
 
-Where its files lie is in `log_files`. The day of a partition is the day on which its rows
-*happened*; their `known_at` may be days later. So the time of the event alone decides which
-partitions are read, and `known_at` decides which of their rows are kept. Not for the meaning of
-rows (`pipelines.snapshot`) nor for making an event log (`pipelines.sources`).
+Where its files lie is in `log_files`, and how they are opened in `parquet_files`. The day of a
+partition is the day on which its rows *happened*; their `known_at` may be days later. So the time
+of the event alone decides which partitions are read, and `known_at` decides which of their rows are
+kept. Not for the meaning of rows (`pipelines.snapshot`) nor for making an event log
+(`pipelines.sources`).
 """
 
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
-from pyarrow import fs
 
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import PIN_TIME, contract_of
@@ -25,9 +24,7 @@ from pipelines.event_log import checks
 from pipelines.event_log.cross_rules import pin_times_in_some
 from pipelines.event_log.findings import Finding
 from pipelines.event_log.log_files import EVENT_TIME_COLUMNS, EventLog, LogFile, day_of
-from pipelines.places import store_errors
-from pipelines.plain_text import shortened
-from pipelines.storage import open_filesystem, translated_errors
+from pipelines.event_log.parquet_files import Before, count_rows, open_file, open_together
 
 log = logging.getLogger(__name__)
 
@@ -82,11 +79,11 @@ def read_and_count(
         DataContractError: see `read_events`.
     """
     path, table = files[0].path, files[0].table
-    time_column = EVENT_TIME_COLUMNS[table]
-    dataset = _open_files(event_log, files)
-    is_known, before = is_before("known_at", wanted.as_of_ms), _Before("known_at", wanted.as_of_ms)
-    scan = _Scan(wanted.extra_columns, is_known, wanted.number_columns, wanted.columns, before)
-    rows, num_rows = scan.read(dataset, files)
+    time_column, is_known = EVENT_TIME_COLUMNS[table], Before("known_at", wanted.as_of_ms)
+    scan = _Scan(wanted.extra_columns, is_known, wanted.number_columns, wanted.columns)
+    rows, num_rows, num_stored = scan.read(event_log, files)
+    # Every column is looked at several times from here on, and would be put together each time.
+    rows = rows.combine_chunks()
     checks.check_times(path, rows, time_column)
     _check_days(rows[time_column], files, num_rows)
     if table == "actions":
@@ -96,8 +93,7 @@ def read_and_count(
     when = np.asarray(rows[time_column])
     is_wanted = (when >= wanted.start_ms) & (when < wanted.end_ms)
     rows = rows if is_wanted.all() else rows.filter(pa.array(is_wanted))
-    stored = {each.path: each.metadata.num_rows for each in dataset.get_fragments()}
-    return ReadEvents(rows, tuple(num_rows), tuple(stored[file.path] for file in files))
+    return ReadEvents(rows, num_rows, num_stored)
 
 
 def _check_days(times: pa.ChunkedArray, files: Sequence[LogFile], num_rows: Sequence[int]) -> None:
@@ -112,38 +108,11 @@ def _check_days(times: pa.ChunkedArray, files: Sequence[LogFile], num_rows: Sequ
         start += count
 
 
-def is_before(time_column: str, end_ms: int) -> ds.Expression:
-    """Return a filter for the rows whose time is before an instant.
-
-    Null and absurd times pass it on purpose: the checks that follow must refuse them, and a filter
-    that dropped them would hide them.
-    """
-    time_ms = ds.field(time_column)
-    return (time_ms < end_ms) | time_ms.is_null() | (time_ms >= checks.LATEST_PLAUSIBLE_MS)
-
-
-@dataclass(frozen=True)
-class _Before:
-    """The filter of `is_before`, also for rows that are in memory."""
-
-    time_column: str
-    end_ms: int
-
-    def of(self, rows: pa.Table) -> pa.Table:
-        """Return the rows that pass; mostly all do, and then nothing is copied."""
-        time_ms = rows[self.time_column]
-        is_late = pc.greater_equal(time_ms, self.end_ms)
-        if not pc.any(is_late).as_py():
-            return rows
-        is_absurd = pc.greater_equal(time_ms, checks.LATEST_PLAUSIBLE_MS)
-        return rows.filter(pc.fill_null(pc.or_(pc.invert(is_late), is_absurd), True))
-
-
 def read_rows(
     event_log: EventLog,
     file: LogFile,
     extra_columns: Sequence[str],
-    wanted: ds.Expression,
+    wanted: Before | ds.Expression,
     number_columns: Sequence[str] = (),
     columns: Sequence[str] = (),
 ) -> pa.Table:
@@ -167,8 +136,15 @@ def read_rows(
             stands where none may; the message names the file.
     """
     scan = _Scan(extra_columns, wanted, number_columns, columns)
-    rows, _ = scan.read(open_file(event_log, file), [file])
-    return rows
+    return scan.read(event_log, [file]).rows
+
+
+class _ScannedRows(NamedTuple):
+    """Rows of some files in the contract's types."""
+
+    rows: pa.Table
+    num_rows: tuple[int, ...]  # of each file
+    num_stored: tuple[int, ...]  # rows in each file
 
 
 @dataclass(frozen=True)
@@ -176,60 +152,29 @@ class _Scan:
     """What is read of some files, as the arguments of `read_rows` say."""
 
     extra_columns: Sequence[str]
-    wanted: ds.Expression
+    wanted: Before | ds.Expression
     number_columns: Sequence[str]
     columns: Sequence[str]
-    before: _Before | None = None  # the same as `wanted`, where that is a time
 
-    def read(
-        self, dataset: ds.FileSystemDataset, files: Sequence[LogFile]
-    ) -> tuple[pa.Table, Sequence[int]]:
-        """Return the rows of opened files in the contract's types, and the number of each file's.
+    def read(self, event_log: EventLog, files: Sequence[LogFile]) -> _ScannedRows:
+        """Return the wanted rows of some files.
 
         Raises:
             DataContractError: see `read_rows`; the first file is named.
         """
         path = files[0].path
-        schema = contract_of(files[0].table, dataset.schema.names)
-        extra, numbers = self.extra_columns, self.number_columns
-        checks.check_columns(path, dataset.schema, schema, extra, numbers)
-        names = list(dict.fromkeys((*(self.columns or schema.names), *extra, *numbers)))
-        with _damage_told_from_failure(dataset.filesystem, files[0]):
-            if self.before is not None and dataset.filesystem.type_name == "local":
-                parts = _read_from_disk(files, names, self.before)
-            else:
-                parts = _scan(dataset, files, names, self.wanted)
-        found = pa.schema([dataset.schema.field(name) for name in names])
+        with open_together(event_log, files) as opened:
+            found, schema = opened.schema, contract_of(files[0].table, opened.schema.names)
+            extra, numbers = self.extra_columns, self.number_columns
+            checks.check_columns(path, found, schema, extra, numbers)
+            names = list(dict.fromkeys((*(self.columns or schema.names), *extra, *numbers)))
+            in_file_order = [name for name in found.names if name in names]
+            parts = opened.read(in_file_order, self.wanted)
+            num_stored = opened.num_rows
+        found = pa.schema([found.field(name) for name in in_file_order])
         rows = pa.Table.from_batches([batch for part in parts for batch in part], found)
-        num_rows = [sum(map(len, part)) for part in parts]
-        return checks.cast_to_schema(path, rows, schema), num_rows
-
-
-def _read_from_disk(
-    files: Sequence[LogFile], names: list[str], wanted: _Before
-) -> list[list[pa.RecordBatch]]:
-    """Return the wanted rows of each file, read in this thread alone, because others read others.
-
-    A scanner reads ahead in threads of its own. That pays where a store answers late; on a disk
-    these threads take the cores from the other readers.
-    """
-    parts = []
-    for file in files:
-        with pq.ParquetFile(file.path) as opened:
-            rows = opened.read(columns=names, use_threads=False).select(names)
-        parts.append(wanted.of(rows).to_batches())
-    return parts
-
-
-def _scan(
-    dataset: ds.FileSystemDataset, files: Sequence[LogFile], names: list[str], wanted: ds.Expression
-) -> list[list[pa.RecordBatch]]:
-    """Return the wanted rows of each file."""
-    parts: dict[str, list[pa.RecordBatch]] = {file.path: [] for file in files}
-    scanner = dataset.scanner(columns=names, filter=wanted, use_threads=False)
-    for part in scanner.scan_batches():
-        parts[part.fragment.path].append(part.record_batch)
-    return list(parts.values())
+        rows = checks.cast_to_schema(path, rows.select(names), schema)
+        return _ScannedRows(rows, tuple(sum(map(len, part)) for part in parts), num_stored)
 
 
 def pin_time_problems(event_log: EventLog) -> Iterator[Finding]:
@@ -273,126 +218,3 @@ def check_nothing_from_the_future(event_log: EventLog, table: str, as_of_ms: int
                 f"{day_of(as_of_ms)} though their known_at is before it; expected known_at >= "
                 f"{time_column}; correct the clock or the column that filled {time_column}"
             )
-
-
-def open_file(event_log: EventLog, file: LogFile) -> ds.FileSystemDataset:
-    """Open one Parquet file.
-
-    Raises:
-        DataContractError: it is not a readable Parquet file.
-        TransientStorageError: the storage failed.
-    """
-    filesystem, _ = open_filesystem(event_log.uri)
-    with _damage_told_from_failure(filesystem, file):
-        return ds.dataset(file.path, format="parquet", filesystem=filesystem)
-
-
-def _open_files(event_log: EventLog, files: Sequence[LogFile]) -> ds.FileSystemDataset:
-    """Open files whose columns are of the same types.
-
-    Raises:
-        DataContractError: one is not a readable Parquet file, or they differ in their columns.
-        TransientStorageError: the storage failed.
-    """
-    if len(files) == 1:
-        return open_file(event_log, files[0])
-    filesystem, _ = open_filesystem(event_log.uri)
-    with _damage_told_from_failure(filesystem, files[0]):
-        paths = [file.path for file in files]
-        dataset = ds.dataset(paths, format="parquet", filesystem=filesystem)
-        for fragment in dataset.get_fragments():
-            if not fragment.physical_schema.equals(dataset.schema):
-                raise DataContractError(
-                    f"{files[0].table}: {fragment.path} has other columns than {paths[0]}; "
-                    f"expected the same of files that are read together; read them one by one"
-                )
-    return dataset
-
-
-def read_file(
-    dataset: ds.FileSystemDataset,
-    file: LogFile,
-    columns: Sequence[str],
-    wanted: ds.Expression | None,
-) -> pa.Table:
-    """Read columns of an opened file, in this thread alone, because a worker has one core.
-
-    Raises:
-        DataContractError: its pages are damaged.
-        TransientStorageError: the storage failed.
-    """
-    with _damage_told_from_failure(dataset.filesystem, file):
-        return dataset.to_table(columns=list(columns), filter=wanted, use_threads=False)
-
-
-def iterate_batches(
-    dataset: ds.FileSystemDataset,
-    file: LogFile,
-    columns: Sequence[str],
-    num_rows: int,
-    wanted: ds.Expression | None = None,
-) -> Iterator[pa.RecordBatch]:
-    """Yield an opened file's rows in their order, in batches, with few of them in memory at a time.
-
-    Args:
-        dataset: The opened file.
-        file: What it is, for a message.
-        columns: What is read.
-        num_rows: Rows of a batch, at most.
-        wanted: Which rows; None takes all.
-
-    Raises:
-        DataContractError: its pages are damaged.
-        TransientStorageError: the storage failed.
-    """
-    options = ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True)
-    with _damage_told_from_failure(dataset.filesystem, file):
-        yield from dataset.scanner(
-            columns=list(columns),
-            filter=wanted,
-            batch_size=num_rows,
-            batch_readahead=1,
-            fragment_readahead=1,
-            fragment_scan_options=options,
-            use_threads=False,
-        ).to_batches()
-
-
-def count_rows(dataset: ds.FileSystemDataset, file: LogFile, wanted: ds.Expression) -> int:
-    """Return how many rows of an opened file are wanted.
-
-    Raises:
-        DataContractError: its pages are damaged.
-        TransientStorageError: the storage failed.
-    """
-    with _damage_told_from_failure(dataset.filesystem, file):
-        return int(dataset.count_rows(filter=wanted))
-
-
-@contextlib.contextmanager
-def _damage_told_from_failure(filesystem: fs.FileSystem, file: LogFile) -> Iterator[None]:
-    """Raise for a damaged file, which no retry helps, another error than for failing storage.
-
-    Arrow reports both as the same OSError without a number. Where its words do not say that it was
-    the store, the bytes are read: those of a damaged file can be read to their end, and those of
-    failing storage cannot.
-    """
-    place = f"s3://{file.path}" if filesystem.type_name == "s3" else file.path
-    try:
-        yield
-    except (pa.ArrowInvalid, OSError) as error:
-        is_told = isinstance(error, OSError) and store_errors.is_from_store(error)
-        if isinstance(error, pa.ArrowInvalid) or (error.errno is None and not is_told):
-            with (
-                translated_errors(place, "reading"),
-                filesystem.open_input_stream(file.path) as stream,
-            ):
-                while stream.read(1 << 20):
-                    pass
-            reason = shortened(" ".join(str(error).split()), 300)
-            raise DataContractError(
-                f"{file.table}: {file.path} is not a readable Parquet file ({reason}); "
-                f"write the file again or remove it"
-            ) from error
-        with translated_errors(place, "reading"):
-            raise

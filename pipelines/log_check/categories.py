@@ -1,7 +1,7 @@
 """Counts the values of a recipe's categorical features that the recipe does not list.
 
 Such a value has code 0, as a null has: a feature whose values are all unlisted trains a model
-without saying anything, and nothing breaks. Not for the codes (`pipelines.event_log.categories`).
+without saying anything, and nothing breaks. Not for the codes (`pipelines.event_log.declared`).
 """
 
 from collections import Counter

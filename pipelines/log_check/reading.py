@@ -16,10 +16,10 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.features.categorical import CategoricalFeature
 from pipelines.contracts.schemas import contract_of
 from pipelines.event_log import checks
+from pipelines.event_log.declared import number_problems
 from pipelines.event_log.findings import Finding
 from pipelines.event_log.log_files import EVENT_TIME_COLUMNS, EventLog, LogFile
-from pipelines.event_log.numbers import number_problems
-from pipelines.event_log.reader import iterate_batches, open_file
+from pipelines.event_log.parquet_files import iterate_batches, open_file
 from pipelines.log_check.categories import Counts, add_counts, count_unlisted
 
 BATCH_ROWS = 1 << 18

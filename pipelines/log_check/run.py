@@ -25,8 +25,8 @@ from pipelines.contracts.features.catalogue import LOG_TABLES
 from pipelines.contracts.features.numeric import number_columns
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.contracts.time import HOUR_MS
-from pipelines.event_log.categories import extra_columns
 from pipelines.event_log.cross_rules import action_before_request, request_of_two_users
+from pipelines.event_log.declared import extra_columns
 from pipelines.event_log.findings import Finding
 from pipelines.event_log.log_files import EventLog, LogFile, find_event_log
 from pipelines.event_log.names import IdColumn, names_of

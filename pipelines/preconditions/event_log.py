@@ -11,7 +11,7 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.features.catalogue import LOG_TABLES
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.contracts.time import to_ms
-from pipelines.event_log.categories import extra_columns
+from pipelines.event_log.declared import extra_columns
 from pipelines.event_log.glimpse import Glimpse
 from pipelines.event_log.log_files import LogFile, day_of, open_event_log
 from pipelines.event_log.reader import pin_time_problems

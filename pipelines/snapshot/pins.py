@@ -19,20 +19,20 @@ from pipelines.contracts.features.catalogue import FIRST_SEEN_DAYS
 from pipelines.contracts.schemas import NEVER_MS, PIN_TIME, PINS, PINS_FILE, snapshot_schema
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.event_log import checks
-from pipelines.event_log.categories import append_codes, extra_columns
 from pipelines.event_log.cross_rules import (
     missing_version,
     pins_without_embedding,
     repeated_embedding,
 )
+from pipelines.event_log.declared import append_codes, append_numbers, extra_columns, raw_column
 from pipelines.event_log.embeddings import FoundWidth, check_one_width, embedding_matrix
 from pipelines.event_log.event_index import Ints, Places
 from pipelines.event_log.findings import require_none
 from pipelines.event_log.first_seen import Run, TrailingFirst, trailing_first
 from pipelines.event_log.log_files import EventLog, LogFile
-from pipelines.event_log.numbers import append_numbers, raw_column
+from pipelines.event_log.parquet_files import open_file, read_file
 from pipelines.event_log.popularity import Popularity, trailing_popularity
-from pipelines.event_log.reader import open_file, pin_time_problems, read_file, read_rows
+from pipelines.event_log.reader import pin_time_problems, read_rows
 from pipelines.recipes.own_functions import source_digest
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import PinIndex

@@ -5,6 +5,7 @@ Not for reading or computing: `spill` and `kernel` follow this plan.
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -80,7 +81,7 @@ class SnapshotPlan:
         """The lengths of the trailing windows in which a pin's actions are counted, days."""
         return tuple(sorted({self.config.popularity_days, *WINDOWS_DAYS}))
 
-    @property
+    @cached_property
     def numeric(self) -> tuple[NumericFeature, ...]:
         """The numeric features that the snapshot holds."""
         return self.features.numeric_held

@@ -20,20 +20,14 @@ from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, USER_ROWS, USERS
 from pipelines.event_log import checks
-from pipelines.event_log.categories import append_codes, extra_columns
+from pipelines.event_log.declared import append_codes, append_numbers, extra_columns
 from pipelines.event_log.embeddings import FoundWidth, embedding_matrix
 from pipelines.event_log.event_index import Bools, Ints, distinct
 from pipelines.event_log.first_seen import FirstSeen, Run
 from pipelines.event_log.log_files import EventLog, LogFile, day_of
-from pipelines.event_log.numbers import append_numbers
+from pipelines.event_log.parquet_files import is_before
 from pipelines.event_log.popularity import ActionCounts
-from pipelines.event_log.reader import (
-    EventFilter,
-    is_before,
-    read_and_count,
-    read_events,
-    read_rows,
-)
+from pipelines.event_log.reader import EventFilter, read_and_count, read_events, read_rows
 from pipelines.snapshot.plan import SnapshotPlan, WindowCounts
 from pipelines.snapshot.rows import HeldRows, RowsToHold, ShardSink
 

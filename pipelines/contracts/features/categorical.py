@@ -1,6 +1,6 @@
 """A categorical feature as a recipe names it: a column of the event log and its closed list.
 
-Not for its codes: `pipelines.event_log.categories`. Tested in
+Not for its codes: `pipelines.event_log.declared`. Tested in
 tests/pipelines/event_log/test_categories.py.
 """
 

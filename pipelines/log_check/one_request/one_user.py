@@ -28,7 +28,7 @@ from pipelines.event_log.findings import require_none
 from pipelines.event_log.first_seen import FirstSeen
 from pipelines.event_log.log_files import EventLog, LogFile, day_of
 from pipelines.event_log.names import has_names, names_of
-from pipelines.event_log.reader import iterate_batches, open_file
+from pipelines.event_log.parquet_files import iterate_batches, open_file
 from pipelines.log_check import scratch
 from pipelines.snapshot.kernel import build_shard
 from pipelines.snapshot.pins import open_pin_index, write_pins

@@ -1,6 +1,6 @@
 """Fifth step of the kernel: numbers computed from what was known before each request.
 
-Not for categorical features: `pipelines.event_log.categories` encodes them as rows are read. Not
+Not for categorical features: `pipelines.event_log.declared` encodes them as rows are read. Not
 for what the numbers mean: `pipelines.contracts.features.catalogue`.
 """
 

@@ -1,13 +1,13 @@
 """Features that the event log's own tables hold: a number column of impressions, pins or users.
 
-Not for reading the columns: `pipelines.event_log.numbers`. Tested in
+Not for reading the columns: `pipelines.event_log.declared`. Tested in
 tests/pipelines/snapshot/features/test_against_slow_reference.py.
 """
 
 import numpy as np
 
 from pipelines.contracts.features.numeric import NumericFeature
-from pipelines.event_log.numbers import raw_column
+from pipelines.event_log.declared import raw_column
 from pipelines.snapshot.features.inputs import FeatureInputs, Floats
 
 

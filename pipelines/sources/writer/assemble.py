@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, USERS, with_embedding_dim
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.log_files import EventLog, LogFile
-from pipelines.event_log.reader import open_file, read_file
+from pipelines.event_log.parquet_files import open_file, read_file
 from pipelines.event_log.record import NAMES, Vectors
 from pipelines.sources.writer.batches import MAX_BYTES
 from pipelines.sources.writer.identifiers import NAMES_SCHEMA, check_collisions

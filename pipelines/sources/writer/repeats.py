@@ -14,7 +14,7 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.time import with_utc
 from pipelines.event_log.event_index import EventIndex
 from pipelines.event_log.log_files import EventLog, LogFile
-from pipelines.event_log.reader import iterate_batches, open_file, read_file
+from pipelines.event_log.parquet_files import iterate_batches, open_file, read_file
 from pipelines.sources.writer.runs import KeyRange
 
 Bools = npt.NDArray[np.bool_]

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.features.numeric import NumericFeature
-from pipelines.event_log.numbers import append_numbers
+from pipelines.event_log.declared import append_numbers
 from support.random_log import build, config_of, write_random_log
 
 

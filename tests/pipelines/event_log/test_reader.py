@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import fs
 
 from pipelines.contracts.errors import DataContractError
-from pipelines.event_log import checks, reader
+from pipelines.event_log import checks, parquet_files
 from pipelines.event_log.log_files import open_event_log
+from pipelines.event_log.parquet_files import Before, open_file, open_together
 from pipelines.storage import to_uri
 from support.damage import damage_pages
 from support.tiny_log import (
@@ -100,9 +103,14 @@ def test_a_corrupt_file_is_named(log: Path, file: str, damage: Callable[[Path], 
 
 
 def test_what_is_wrong_with_a_corrupt_file_is_told_to_its_end(log: Path) -> None:
-    """Arrow names the path twice, and says last what is the matter."""
+    """Where it opens a dataset, Arrow names the path twice, and says last what is the matter."""
     _truncate(log / IMPRESSIONS_15)
-    assert_refused(log.parent, r"….* or this is not a parquet file\.\); write the file again")
+    reason = r" or this is not a parquet file\.\); write the file again"
+    assert_refused(log.parent, rf"is not a readable Parquet file \(.*{reason}")
+    event_log = open_event_log(to_uri(log))
+    file = next(file for file in event_log.files if file.path.endswith(IMPRESSIONS_15))
+    with pytest.raises(DataContractError, match=f"….*{reason}"):
+        open_file(event_log, file)
 
 
 def test_a_file_of_the_future_is_passed_over_though_its_pages_are_damaged(log: Path) -> None:
@@ -141,21 +149,26 @@ def test_days_are_listed_from_the_folders(log: Path) -> None:
     assert [str(day) for day in listed.span("actions")] == ["2017-01-09", "2017-01-18"]
 
 
-def test_rows_from_a_disk_are_those_that_a_scanner_finds(log: Path) -> None:
+@pytest.mark.parametrize("batch_rows", [2, 100])
+def test_rows_from_a_disk_are_those_that_a_scanner_finds(
+    log: Path, batch_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Times that are missing or absurd pass both filters, because the checks must refuse them."""
+    monkeypatch.setattr(parquet_files, "_BATCH_ROWS", batch_rows)
     late, absurd = january("16 00:00"), checks.LATEST_PLAUSIBLE_MS + 5
     known_at = pa.array([january("15 12:00"), None, late, absurd, late - 1], pa.int64())
     pq.write_table(pa.table({"pin_id": np.arange(5), "known_at": known_at}), log / ACTIONS_15)
     event_log = open_event_log(to_uri(log))
     files = [file for file in event_log.files_of("actions") if file.path.endswith(ACTIONS_15)]
-    names = ["known_at", "pin_id"]
-    on_disk = reader._read_from_disk(files, names, reader._Before("known_at", late))
-    dataset = reader._open_files(event_log, files)
-    scanned = reader._scan(dataset, files, names, reader.is_before("known_at", late))
-    found, expected = (
-        [[row for batch in part for row in batch.to_pylist()] for part in parts]
-        for parts in (on_disk, scanned)
-    )
-    assert found == expected
-    [part] = found
-    assert [row["pin_id"] for row in part] == [0, 1, 3, 4]
+    stored = parquet_files._InStore(files, fs.LocalFileSystem())
+    for wanted, expected in (
+        (Before("known_at", late), [0, 1, 3, 4]),
+        (ds.field("pin_id").isin([0, 2, 9]), [0, 2]),
+    ):
+        with open_together(event_log, files) as opened:
+            found = [each.read(["pin_id", "known_at"], wanted) for each in (opened, stored)]
+            assert opened.num_rows == stored.num_rows == (5,)
+        for parts in found:
+            assert [n for part in parts for batch in part for n in batch["pin_id"].to_pylist()] == (
+                expected
+            )

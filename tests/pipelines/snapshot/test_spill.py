@@ -86,13 +86,13 @@ def test_the_snapshot_does_not_depend_on_how_many_files_are_read_at_once(
 ) -> None:
     """Nor is a file of a sound log opened twice."""
     opened: list[str] = []
-    open_files = reader._open_files
+    open_together = reader.open_together
 
     def count(event_log, files):
         opened.extend(file.path for file in files)
-        return open_files(event_log, files)
+        return open_together(event_log, files)
 
-    monkeypatch.setattr(reader, "_open_files", count)
+    monkeypatch.setattr(reader, "open_together", count)
     digests = []
     for num_files in (1, 3, 32):
         opened.clear()

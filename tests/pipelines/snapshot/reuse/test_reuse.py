@@ -66,9 +66,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     found: list[str] = []
     original = reader._Scan.read
 
-    def count(scan: reader._Scan, dataset: object, files: list) -> object:
+    def count(scan: reader._Scan, event_log: object, files: list) -> object:
         found.extend(f"{each.table}/{Path(each.path).parent.name}" for each in files if each.day)
-        return original(scan, dataset, files)  # type: ignore[arg-type]
+        return original(scan, event_log, files)  # type: ignore[arg-type]
 
     monkeypatch.setattr(reader._Scan, "read", count)
     return found

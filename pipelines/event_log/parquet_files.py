@@ -1,0 +1,275 @@
+"""Opens the event log's Parquet files and reads rows of them, from a disk or from a store.
+
+A damaged file, which no retry helps, is told from failing storage. Not for what the rows must be
+(`reader`, `checks`), nor for which files there are (`log_files`). Tested in
+tests/pipelines/event_log/test_reader.py.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from pipelines.contracts.errors import DataContractError
+from pipelines.event_log import checks
+from pipelines.event_log.log_files import EventLog, LogFile
+from pipelines.places import store_errors
+from pipelines.plain_text import shortened
+from pipelines.storage import open_filesystem, translated_errors
+
+Parts = list[list[pa.RecordBatch]]
+"""Rows of some files, by file."""
+
+_BATCH_ROWS = 1 << 17
+"""Rows of a file on a disk that are looked at together."""
+
+
+def is_before(time_column: str, end_ms: int) -> ds.Expression:
+    """Return a filter for the rows whose time is before an instant.
+
+    Null and absurd times pass it on purpose: the checks that follow must refuse them, and a filter
+    that dropped them would hide them.
+    """
+    time_ms = ds.field(time_column)
+    return (time_ms < end_ms) | time_ms.is_null() | (time_ms >= checks.LATEST_PLAUSIBLE_MS)
+
+
+@dataclass(frozen=True)
+class Before:
+    """The filter of `is_before`, also for rows that are in memory."""
+
+    time_column: str
+    end_ms: int
+
+    @property
+    def expression(self) -> ds.Expression:
+        """The filter for a scan."""
+        return is_before(self.time_column, self.end_ms)
+
+    def of(self, parts: Parts) -> Parts:
+        """Return the rows that pass. Mostly all do, so all files' are looked at once together."""
+        batches = [batch for part in parts for batch in part]
+        if not batches or not pc.any(self._are_late(pa.Table.from_batches(batches))).as_py():
+            return parts
+        return [[self._early(batch) for batch in part] for part in parts]
+
+    def _are_late(self, rows: pa.Table | pa.RecordBatch) -> pa.ChunkedArray | pa.Array:
+        return pc.greater_equal(rows[self.time_column], self.end_ms)
+
+    def _early(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        is_absurd = pc.greater_equal(rows[self.time_column], checks.LATEST_PLAUSIBLE_MS)
+        is_early = pc.or_(pc.invert(self._are_late(rows)), is_absurd)
+        return rows.filter(pc.fill_null(is_early, True))
+
+
+class OpenFiles(Protocol):
+    """Files of one table whose columns are of the same types."""
+
+    schema: pa.Schema
+
+    @property
+    def num_rows(self) -> tuple[int, ...]:
+        """The rows that are stored in each file."""
+
+    def read(self, names: list[str], wanted: Before | ds.Expression) -> Parts:
+        """Return the wanted rows.
+
+        Args:
+            names: of columns, in the files' order; among them is all that `wanted` looks at.
+            wanted: which rows.
+        """
+
+
+class _OnDisk:
+    """Files of a disk, read by the thread that asks, because other threads read other files.
+
+    A scanner reads ahead in threads of its own. That pays where a store answers late; on a disk
+    these threads take the cores from the other readers.
+    """
+
+    def __init__(self, files: Sequence[LogFile], held: contextlib.ExitStack) -> None:
+        # A whole column's bytes are there as soon as they are asked for, so nothing is fetched
+        # before.
+        self._opened = [
+            held.enter_context(pq.ParquetFile(file.path, pre_buffer=False)) for file in files
+        ]
+        self.schema = self._opened[0].schema_arrow
+        for file, each in zip(files, self._opened, strict=True):
+            _check_same_columns(file, each.schema_arrow, files[0].path, self.schema)
+
+    @property
+    def num_rows(self) -> tuple[int, ...]:
+        return tuple(each.metadata.num_rows for each in self._opened)
+
+    def read(self, names: list[str], wanted: Before | ds.Expression) -> Parts:
+        if isinstance(wanted, Before):
+            return wanted.of([list(_batches(each, names)) for each in self._opened])
+        return [
+            [
+                kept
+                for batch in _batches(each, names)
+                for kept in pa.Table.from_batches([batch]).filter(wanted).to_batches()
+            ]
+            for each in self._opened
+        ]
+
+
+def _batches(opened: pq.ParquetFile, names: list[str]) -> Iterator[pa.RecordBatch]:
+    yield from opened.iter_batches(_BATCH_ROWS, columns=names, use_threads=False)
+
+
+class _InStore:
+    """Files of a store, which a scanner asks for before they are needed."""
+
+    def __init__(self, files: Sequence[LogFile], filesystem: fs.FileSystem) -> None:
+        paths = [file.path for file in files]
+        self._dataset = ds.dataset(paths, format="parquet", filesystem=filesystem)
+        self.schema = self._dataset.schema
+        found = {each.path: each for each in self._dataset.get_fragments()}
+        self._fragments = [found[path] for path in paths]
+        if len(files) > 1:
+            for file, each in zip(files, self._fragments, strict=True):
+                _check_same_columns(file, each.physical_schema, paths[0], self.schema)
+
+    @property
+    def num_rows(self) -> tuple[int, ...]:
+        return tuple(each.metadata.num_rows for each in self._fragments)
+
+    def read(self, names: list[str], wanted: Before | ds.Expression) -> Parts:
+        chosen = wanted.expression if isinstance(wanted, Before) else wanted
+        parts: dict[str, list[pa.RecordBatch]] = {each.path: [] for each in self._fragments}
+        scanner = self._dataset.scanner(columns=names, filter=chosen, use_threads=False)
+        for part in scanner.scan_batches():
+            parts[part.fragment.path].append(part.record_batch)
+        return list(parts.values())
+
+
+def _check_same_columns(file: LogFile, found: pa.Schema, first: str, expected: pa.Schema) -> None:
+    if not found.equals(expected):
+        raise DataContractError(
+            f"{file.table}: {file.path} has other columns than {first}; expected the same of files "
+            f"that are read together; read them one by one"
+        )
+
+
+@contextlib.contextmanager
+def open_together(event_log: EventLog, files: Sequence[LogFile]) -> Iterator[OpenFiles]:
+    """Open files whose columns are of the same types, as long as their rows are read.
+
+    Raises:
+        DataContractError: one is not a readable Parquet file, or they differ in their columns.
+        TransientStorageError: the storage failed.
+    """
+    filesystem, _ = open_filesystem(event_log.uri)
+    with _damage_told_from_failure(filesystem, files[0]), contextlib.ExitStack() as held:
+        if filesystem.type_name == "local":
+            yield _OnDisk(files, held)
+        else:
+            yield _InStore(files, filesystem)
+
+
+def open_file(event_log: EventLog, file: LogFile) -> ds.FileSystemDataset:
+    """Open one Parquet file.
+
+    Raises:
+        DataContractError: it is not a readable Parquet file.
+        TransientStorageError: the storage failed.
+    """
+    filesystem, _ = open_filesystem(event_log.uri)
+    with _damage_told_from_failure(filesystem, file):
+        return ds.dataset(file.path, format="parquet", filesystem=filesystem)
+
+
+def read_file(
+    dataset: ds.FileSystemDataset,
+    file: LogFile,
+    columns: Sequence[str],
+    wanted: ds.Expression | None,
+) -> pa.Table:
+    """Read columns of an opened file, in this thread alone, because a worker has one core.
+
+    Raises:
+        DataContractError: its pages are damaged.
+        TransientStorageError: the storage failed.
+    """
+    with _damage_told_from_failure(dataset.filesystem, file):
+        return dataset.to_table(columns=list(columns), filter=wanted, use_threads=False)
+
+
+def iterate_batches(
+    dataset: ds.FileSystemDataset,
+    file: LogFile,
+    columns: Sequence[str],
+    num_rows: int,
+    wanted: ds.Expression | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Yield an opened file's rows in their order, in batches, with few of them in memory at a time.
+
+    Args:
+        dataset: The opened file.
+        file: What it is, for a message.
+        columns: What is read.
+        num_rows: Rows of a batch, at most.
+        wanted: Which rows; None takes all.
+
+    Raises:
+        DataContractError: its pages are damaged.
+        TransientStorageError: the storage failed.
+    """
+    options = ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True)
+    with _damage_told_from_failure(dataset.filesystem, file):
+        yield from dataset.scanner(
+            columns=list(columns),
+            filter=wanted,
+            batch_size=num_rows,
+            batch_readahead=1,
+            fragment_readahead=1,
+            fragment_scan_options=options,
+            use_threads=False,
+        ).to_batches()
+
+
+def count_rows(dataset: ds.FileSystemDataset, file: LogFile, wanted: ds.Expression) -> int:
+    """Return how many rows of an opened file are wanted.
+
+    Raises:
+        DataContractError: its pages are damaged.
+        TransientStorageError: the storage failed.
+    """
+    with _damage_told_from_failure(dataset.filesystem, file):
+        return int(dataset.count_rows(filter=wanted))
+
+
+@contextlib.contextmanager
+def _damage_told_from_failure(filesystem: fs.FileSystem, file: LogFile) -> Iterator[None]:
+    """Raise for a damaged file, which no retry helps, another error than for failing storage.
+
+    Arrow reports both as the same OSError without a number. Where its words do not say that it was
+    the store, the bytes are read: those of a damaged file can be read to their end, and those of
+    failing storage cannot.
+    """
+    place = f"s3://{file.path}" if filesystem.type_name == "s3" else file.path
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        is_told = isinstance(error, OSError) and store_errors.is_from_store(error)
+        if isinstance(error, pa.ArrowInvalid) or (error.errno is None and not is_told):
+            with (
+                translated_errors(place, "reading"),
+                filesystem.open_input_stream(file.path) as stream,
+            ):
+                while stream.read(1 << 20):
+                    pass
+            reason = shortened(" ".join(str(error).split()), 300)
+            raise DataContractError(
+                f"{file.table}: {file.path} is not a readable Parquet file ({reason}); "
+                f"write the file again or remove it"
+            ) from error
+        with translated_errors(place, "reading"):
+            raise
