@@ -35,12 +35,32 @@ def append_codes(
         features: the categorical features of the rows' event log table.
     """
     for feature in features:
-        text = rows[feature.name].cast(pa.string())
-        index = pc.index_in(text, value_set=pa.array(feature.values, pa.string()))
-        codes = pc.add(pc.fill_null(index, -1), 1).cast(pa.int16())
+        codes = (positions(rows[feature.name], feature.values) + 1).astype(np.int16)
         field = pa.field(categorical_column(feature.name), pa.int16(), nullable=False)
-        table = table.append_column(field, codes)
+        table = table.append_column(field, pa.array(codes))
     return table
+
+
+def positions(texts: pa.ChunkedArray, values: Sequence[str]) -> npt.NDArray[np.int32]:
+    """Return the position of each text among some values; -1 for a null, or where it is not there.
+
+    The texts of a dictionary are looked up once each.
+    """
+    among = pa.array(values, pa.string())
+    found = [np.array([], dtype=np.int32)]
+    for chunk in texts.chunks:
+        if isinstance(chunk, pa.DictionaryArray):
+            places = _positions(chunk.dictionary, among)
+            # The last one is of null.
+            codes = np.asarray(pc.fill_null(chunk.indices, len(places)))
+            found.append(np.append(places, np.int32(-1))[codes])
+        else:
+            found.append(_positions(chunk, among))
+    return np.concatenate(found) if len(found) != 2 else found[1]
+
+
+def _positions(texts: pa.Array, among: pa.Array) -> npt.NDArray[np.int32]:
+    return np.asarray(pc.fill_null(pc.index_in(texts.cast(pa.string()), value_set=among), -1))
 
 
 def raw_column(name: str) -> str:

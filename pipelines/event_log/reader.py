@@ -43,6 +43,7 @@ class EventFilter:
     number_columns: tuple[str, ...] = ()  # those of them that are numbers
     columns: tuple[str, ...] = ()  # of the schema; all where none is named
     action_types: tuple[str, ...] = ()  # the vocabulary that every action must be in
+    are_texts_coded: bool = False  # see `read_rows`
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,13 @@ def read_and_count(
     """
     path, table = files[0].path, files[0].table
     time_column, is_known = EVENT_TIME_COLUMNS[table], Before("known_at", wanted.as_of_ms)
-    scan = _Scan(wanted.extra_columns, is_known, wanted.number_columns, wanted.columns)
+    scan = _Scan(
+        wanted.extra_columns,
+        is_known,
+        wanted.number_columns,
+        wanted.columns,
+        wanted.are_texts_coded,
+    )
     rows, num_rows, num_stored = scan.read(event_log, files)
     # Every column is looked at several times from here on, and would be put together each time.
     rows = rows.combine_chunks()
@@ -115,6 +122,7 @@ def read_rows(
     wanted: Before | ds.Expression,
     number_columns: Sequence[str] = (),
     columns: Sequence[str] = (),
+    are_texts_coded: bool = False,
 ) -> pa.Table:
     """Read the wanted rows of one file in the contract's types.
 
@@ -125,6 +133,7 @@ def read_rows(
         wanted: Which rows.
         number_columns: What is read beyond the schema, as numbers.
         columns: Of the schema, those that are read; all of them where none is named.
+        are_texts_coded: Texts may come as dictionaries, but for request ids.
 
     Returns:
         The columns of the table's schema, PIN_TIME where pins have it, then the extra ones and the
@@ -135,7 +144,7 @@ def read_rows(
         DataContractError: a column is missing or of another kind, a value does not fit, or a null
             stands where none may; the message names the file.
     """
-    scan = _Scan(extra_columns, wanted, number_columns, columns)
+    scan = _Scan(extra_columns, wanted, number_columns, columns, are_texts_coded)
     return scan.read(event_log, [file]).rows
 
 
@@ -155,6 +164,7 @@ class _Scan:
     wanted: Before | ds.Expression
     number_columns: Sequence[str]
     columns: Sequence[str]
+    are_texts_coded: bool
 
     def read(self, event_log: EventLog, files: Sequence[LogFile]) -> _ScannedRows:
         """Return the wanted rows of some files.
@@ -163,7 +173,7 @@ class _Scan:
             DataContractError: see `read_rows`; the first file is named.
         """
         path = files[0].path
-        with open_together(event_log, files) as opened:
+        with open_together(event_log, files, self._coded(files[0].table)) as opened:
             found, schema = opened.schema, contract_of(files[0].table, opened.schema.names)
             extra, numbers = self.extra_columns, self.number_columns
             checks.check_columns(path, found, schema, extra, numbers)
@@ -173,8 +183,27 @@ class _Scan:
             num_stored = opened.num_rows
         found = pa.schema([found.field(name) for name in in_file_order])
         rows = pa.Table.from_batches([batch for part in parts for batch in part], found)
-        rows = checks.cast_to_schema(path, rows.select(names), schema)
+        expected = _with_codes(schema, found) if self.are_texts_coded else schema
+        rows = checks.cast_to_schema(path, rows.select(names), expected)
         return _ScannedRows(rows, tuple(sum(map(len, part)) for part in parts), num_stored)
+
+    def _coded(self, table: str) -> list[str]:
+        """Return the columns of text that may come as dictionaries; few texts are repeated."""
+        if not self.are_texts_coded:
+            return []
+        texts = [field.name for field in contract_of(table, ()) if field.type == pa.string()]
+        read = [name for name in texts if name in (self.columns or texts)]
+        return [*(name for name in read if name != "request_id"), *self.extra_columns]
+
+
+def _with_codes(expected: pa.Schema, found: pa.Schema) -> pa.Schema:
+    """Return a contract that takes texts as dictionaries where they came so."""
+    for place, field in enumerate(expected):
+        if field.name in found.names and field.type == pa.string():
+            type_ = found.field(field.name).type
+            if isinstance(type_, pa.DictionaryType) and type_.value_type == pa.string():
+                expected = expected.set(place, field.with_type(type_))
+    return expected
 
 
 def pin_time_problems(event_log: EventLog) -> Iterator[Finding]:

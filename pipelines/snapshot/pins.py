@@ -24,9 +24,15 @@ from pipelines.event_log.cross_rules import (
     pins_without_embedding,
     repeated_embedding,
 )
-from pipelines.event_log.declared import append_codes, append_numbers, extra_columns, raw_column
+from pipelines.event_log.declared import (
+    append_codes,
+    append_numbers,
+    extra_columns,
+    positions,
+    raw_column,
+)
 from pipelines.event_log.embeddings import FoundWidth, check_one_width, embedding_matrix
-from pipelines.event_log.event_index import Ints, Places
+from pipelines.event_log.event_index import Bools, Ints, Places
 from pipelines.event_log.findings import require_none
 from pipelines.event_log.first_seen import Run, TrailingFirst, trailing_first
 from pipelines.event_log.log_files import EventLog, LogFile
@@ -208,13 +214,20 @@ def _rows_of_version(
     # A null pin_id is read too, so that it is refused and not passed over.
     is_wanted = ds.field("pin_id").isin(pa.array(pin_ids)) | ds.field("pin_id").is_null()
     extra = extra_columns(PINS, plan.features.categorical_of("pins"))
-    rows = read_rows(event_log, file, extra, is_wanted, plan.number_columns("pins"))
+    numbers = plan.number_columns("pins")
+    rows = read_rows(event_log, file, extra, is_wanted, numbers, are_texts_coded=True)
     # The version is compared here because a scan cannot filter a dictionary column by it.
-    rows = rows.filter(pc.equal(rows["embedding_version"], plan.config.embedding_version))
+    version = [plan.config.embedding_version]
+    rows = _where(rows, positions(rows["embedding_version"], version) == 0)
     if PIN_TIME.name not in rows.column_names:
         return rows
     checks.check_plausible_ms(file.path, PIN_TIME.name, rows[PIN_TIME.name])
-    return rows.filter(pc.less(rows[PIN_TIME.name], plan.as_of_ms))
+    return _where(rows, np.asarray(rows[PIN_TIME.name]) < plan.as_of_ms)
+
+
+def _where(rows: pa.Table, is_wanted: Bools) -> pa.Table:
+    """Return some of the rows; mostly all are wanted, and then nothing is copied."""
+    return rows if is_wanted.all() else rows.filter(pa.array(is_wanted))
 
 
 def _have_times(event_log: EventLog) -> bool:

@@ -20,12 +20,12 @@ from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, USER_ROWS, USERS
 from pipelines.event_log import checks
-from pipelines.event_log.declared import append_codes, append_numbers, extra_columns
+from pipelines.event_log.declared import append_codes, append_numbers, extra_columns, positions
 from pipelines.event_log.embeddings import FoundWidth, embedding_matrix
 from pipelines.event_log.event_index import Bools, Ints, distinct
 from pipelines.event_log.first_seen import FirstSeen, Run
 from pipelines.event_log.log_files import EventLog, LogFile, day_of
-from pipelines.event_log.parquet_files import is_before
+from pipelines.event_log.parquet_files import Before
 from pipelines.event_log.popularity import ActionCounts
 from pipelines.event_log.reader import EventFilter, read_and_count, read_events, read_rows
 from pipelines.snapshot.plan import SnapshotPlan, WindowCounts
@@ -224,6 +224,7 @@ def _wanted_impressions(plan: SnapshotPlan) -> EventFilter:
         end_ms=plan.as_of_ms,
         extra_columns=extra_columns(IMPRESSIONS, plan.features.categorical_of("impressions")),
         number_columns=plan.number_columns("impressions"),
+        are_texts_coded=True,
     )
 
 
@@ -259,6 +260,7 @@ def _wanted_actions(plan: SnapshotPlan) -> EventFilter:
         start_ms=plan.actions_start_ms,
         end_ms=plan.as_of_ms,
         action_types=(*plan.features.action_types, *plan.passed_over),
+        are_texts_coded=True,
     )
 
 
@@ -266,20 +268,15 @@ def _of_vocabulary(rows: pa.Table, plan: SnapshotPlan) -> pa.Table:
     """Return the actions without those whose type the plan passes over."""
     if not plan.passed_over:
         return rows
-    return rows.filter(pc.is_in(rows["action_type"], value_set=_vocabulary(plan)))
+    return rows.filter(pa.array(positions(rows["action_type"], plan.features.action_types) >= 0))
 
 
 def _code_actions(rows: pa.Table, plan: SnapshotPlan) -> pa.Table:
     """Return actions with the ids of their types."""
-    found = pc.index_in(rows["action_type"], value_set=_vocabulary(plan))
-    type_ids = pc.add(found, 1).cast(pa.int8())
+    type_ids = (positions(rows["action_type"], plan.features.action_types) + 1).astype(np.int8)
     index = ACTIONS.names.index("action_type")
     type_field = pa.field("action_type_id", pa.int8(), nullable=False)
-    return rows.set_column(index, type_field, type_ids)
-
-
-def _vocabulary(plan: SnapshotPlan) -> pa.Array:
-    return pa.array(plan.features.action_types, pa.string())
+    return rows.set_column(index, type_field, pa.array(type_ids))
 
 
 def is_of_wanted_type(coded: pa.Table, plan: SnapshotPlan) -> Bools:
@@ -317,17 +314,16 @@ def read_whole(task: SpillTask, files: tuple[LogFile, ...]) -> WholeFiles:
     if is_shown:
         return WholeFiles(_code_impressions(read.rows, files[0].path, plan), file, complete)
     if plan.passed_over:
-        is_ours = pc.is_in(read.rows["action_type"], value_set=_vocabulary(plan))
-        file = file[np.asarray(is_ours)]
+        file = file[positions(read.rows["action_type"], plan.features.action_types) >= 0]
     return WholeFiles(_code_actions(_of_vocabulary(read.rows, plan), plan), file, complete)
 
 
 def _read_users(task: SpillTask, files: tuple[LogFile, ...]) -> Found:
     plan, (file,) = task.plan, files
     features = plan.features.categorical_of("users")
-    is_known = is_before("as_of", plan.as_of_ms)
+    extra, is_known = extra_columns(USERS, features), Before("as_of", plan.as_of_ms)
     numbers = plan.number_columns("users")
-    rows = read_rows(task.event_log, file, extra_columns(USERS, features), is_known, numbers)
+    rows = read_rows(task.event_log, file, extra, is_known, numbers, are_texts_coded=True)
     checks.check_plausible_ms(file.path, "as_of", rows["as_of"])
     embeddings = embedding_matrix(file.path, "user_id", rows)
     if len(rows) == 0:

@@ -88,9 +88,9 @@ def test_the_snapshot_does_not_depend_on_how_many_files_are_read_at_once(
     opened: list[str] = []
     open_together = reader.open_together
 
-    def count(event_log, files):
+    def count(event_log, files, coded):
         opened.extend(file.path for file in files)
-        return open_together(event_log, files)
+        return open_together(event_log, files, coded)
 
     monkeypatch.setattr(reader, "open_together", count)
     digests = []
