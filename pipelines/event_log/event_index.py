@@ -96,12 +96,12 @@ def runs_of(*columns: Ints) -> tuple[Ints, Ints]:
 
     A column with one value, as the day mostly is in the file of a day, costs nothing.
     """
-    taken = _fitting(list(columns), with_rows=True)
-    if len(taken) < len(columns):
-        order = order_by(*columns)
-        return order, starts_of_runs(*(values[order] for values in columns))
     row_bits = len(columns[0]).bit_length()
-    packed = _packed(taken, row_bits)
+    waiting = [_Column.of(values) for values in columns]
+    if sum(column.num_bits for column in waiting) + row_bits > _SORTABLE_BITS:
+        order = _order_of(waiting)
+        return order, starts_of_runs(*(values[order] for values in columns))
+    packed = _packed(waiting, row_bits)
     packed.sort()
     starts = starts_of_runs(packed >> row_bits)
     packed &= (1 << row_bits) - 1
@@ -115,11 +115,15 @@ def order_by(*columns: Ints) -> Ints:
     fits too: numbers that are sorted in place take a tenth of the time of an indirect stable sort.
     What does not fit is sorted afterwards, with the ranks by the columns before.
     """
-    num_rows, waiting = len(columns[0]), list(columns)
+    return _order_of([_Column.of(values) for values in columns])
+
+
+def _order_of(waiting: list["_Column"]) -> Ints:
+    """Do what `order_by` does."""
+    num_rows = len(waiting[0].values)
+    row_bits = num_rows.bit_length()
     while num_rows > 1:
-        taken = _fitting(waiting)
-        waiting = waiting[len(taken) :]
-        row_bits = num_rows.bit_length()
+        taken, waiting = _split(waiting, row_bits)
         if sum(column.num_bits for column in taken) + row_bits <= _SORTABLE_BITS:
             packed = _packed(taken, row_bits)
             packed.sort()
@@ -137,31 +141,8 @@ def order_by(*columns: Ints) -> Ints:
             return order
         ranks = np.empty(num_rows, dtype=np.int64)
         ranks[order] = in_order
-        waiting.insert(0, ranks)
+        waiting.insert(0, _Column(ranks, 0, int(in_order[-1]).bit_length()))
     return np.arange(num_rows)
-
-
-def _fitting(waiting: list[Ints], with_rows: bool = False) -> list["_Column"]:
-    """Return as many of the first columns as fit into one integer, of which the first always does.
-
-    A column whose values are too far apart gives way to their ranks.
-
-    Args:
-        waiting: columns, of which those that are too wide are replaced.
-        with_rows: the number of the row must fit besides; then there may be no column.
-    """
-    row_bits = len(waiting[0]).bit_length()
-    left, taken = _SORTABLE_BITS - (row_bits if with_rows else 0), list[_Column]()
-    for place, values in enumerate(waiting):
-        column = _Column.of(values)
-        if column.num_bits > _SORTABLE_BITS - row_bits:
-            waiting[place] = _ranks(values)
-            column = _Column.of(waiting[place])
-        if column.num_bits > left:
-            break
-        left -= column.num_bits
-        taken.append(column)
-    return taken
 
 
 class _Column(NamedTuple):
@@ -175,6 +156,22 @@ class _Column(NamedTuple):
     def of(values: Ints) -> "_Column":
         low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
         return _Column(values, low, (high - low).bit_length())
+
+
+def _split(waiting: list[_Column], row_bits: int) -> tuple[list[_Column], list[_Column]]:
+    """Return the first columns, as many as fit into one integer, and the others.
+
+    A column whose values are too far apart gives way to their ranks.
+    """
+    left, taken = _SORTABLE_BITS, list[_Column]()
+    for place, wanted in enumerate(waiting):
+        is_wide = wanted.num_bits > _SORTABLE_BITS - row_bits
+        column = _Column.of(_ranks(wanted.values)) if is_wide else wanted
+        if column.num_bits > left:
+            return taken, [column, *waiting[place + 1 :]]
+        left -= column.num_bits
+        taken.append(column)
+    return taken, []
 
 
 def _packed(columns: Sequence[_Column], row_bits: int = 0) -> Ints:
@@ -285,7 +282,9 @@ class Places:
         if 0 <= high - low < max(_BITS_PER_VALUE * len(values), _FEW_BITS):
             words = np.zeros((high - low) // _WORD_BITS + 1, dtype=np.uint64)
             offset = (values - low).view(np.uint64)
-            np.bitwise_or.at(words, offset >> np.uint64(6), _ONE << (offset & np.uint64(63)))
+            word = (offset >> np.uint64(6)).view(np.int64)
+            # Each bit is set once: adding is the same as setting, and numpy is quick at it.
+            np.add.at(words, word, _ONE << (offset & np.uint64(63)))
             self._index(words, low)
 
     @classmethod

@@ -5,6 +5,7 @@ The snapshot's feature `pin_age` comes from here. Not for which rows are read: t
 Letters: P pins, D days of requests.
 """
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,14 @@ import numpy.typing as npt
 
 from pipelines.contracts.schemas import NEVER_MS
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.event_index import Bools, Ints, even_blocks, least_of, order_by
+from pipelines.event_log.event_index import (
+    Bools,
+    Ints,
+    even_blocks,
+    least_of,
+    order_by,
+    starts_of_runs,
+)
 
 Run = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 """Calls a function for each of some values, one after another or side by side, in order."""
@@ -97,8 +105,11 @@ class RowsOfPins(NamedTuple):
         """Return where the rows of pins, sorted and at least one, are."""
         low = int(np.searchsorted(pin_id, pin_ids[0]))
         rows = slice(low, int(np.searchsorted(pin_id, pin_ids[-1], side="right")))
-        pin_row = np.searchsorted(pin_ids, pin_id[rows])
-        return RowsOfPins(rows, pin_row, pin_ids[pin_row] == pin_id[rows])
+        starts = starts_of_runs(pin_id[rows])
+        found, num_rows = pin_id[rows][starts], np.diff(starts, append=rows.stop - low)
+        pin_row = np.searchsorted(pin_ids, found)
+        is_there = pin_ids[pin_row] == found
+        return RowsOfPins(rows, np.repeat(pin_row, num_rows), np.repeat(is_there, num_rows))
 
 
 @dataclass(frozen=True)
@@ -145,6 +156,7 @@ def trailing_first(
     rank[0] = never
     known_at = np.full(int(never) + 1, NEVER_MS)
     row_of_pin = np.zeros(len(pin_ids), dtype=np.int64)
+    runs = _runs_of_days(days, span.start)
 
     def fill(number: int) -> None:
         block, appeared = blocks[number], found[number]
@@ -152,10 +164,22 @@ def trailing_first(
         row_of_pin[block][appeared.pin_row] = np.arange(pins.start + 1, pins.stop + 1)
         known_at[rows] = appeared.known_at
         earliest = appeared.earliest(rows.start, never, len(span), trailing_days + 1)
-        rank[pins.start + 1 : pins.stop + 1] = earliest[:, days - span.start]
+        of_pins = rank[pins.start + 1 : pins.stop + 1]
+        for wanted, there in runs:
+            of_pins[:, wanted] = earliest[:, there]
 
     deque(run(fill, range(len(blocks))), maxlen=0)
     return TrailingFirst(row_of_pin, rank, known_at)
+
+
+def _runs_of_days(days: Ints, first_day: int) -> list[tuple[slice, slice]]:
+    """Return runs of days that follow each other: where they are in `days`, and after a day."""
+    starts = [0, *(np.flatnonzero(np.diff(days) != 1) + 1).tolist(), len(days)]
+    return [
+        (slice(start, end), slice(first, first + end - start))
+        for start, end in itertools.pairwise(starts)
+        for first in [int(days[start]) - first_day]
+    ]
 
 
 def pin_blocks(num_pins: int, num_days: int) -> list[slice]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.event_log.cross_rules import action_before_request, request_of_two_users
-from pipelines.event_log.event_index import Ints, distinct, order_by, runs_of
+from pipelines.event_log.event_index import Ints, Places, distinct, order_by, runs_of
 from pipelines.event_log.findings import require_none
 from pipelines.snapshot.shard import Actions, Examples, OrderedRows, Requests
 
@@ -127,18 +127,20 @@ def _no_actions() -> Actions:
 
 def _order_actions(actions: pa.Table, requests: Requests) -> Actions:
     """Return the actions of users with requests, in order and matched with their requests."""
-    is_ours = pc.is_in(actions["user_id"], value_set=pa.array(distinct(requests.user_id)))
-    if not pc.all(is_ours).as_py():
-        actions = actions.filter(is_ours)
+    user = Places(distinct(requests.user_id)).find(np.asarray(actions["user_id"]))
+    is_ours = user >= 0
+    if not is_ours.all():
+        actions, user = actions.filter(pa.array(is_ours)), user[is_ours]
     column = {
         name: np.asarray(actions[name]).astype(np.int64, copy=False)
         for name in ("user_id", "pin_id", "action_type_id", "acted_at", "known_at")
     }
     named = _rank(actions["request_id"])
     order = order_by(
-        column["user_id"],
+        user,
         column["known_at"],
-        column["acted_at"],
+        # Of actions that became known at once this is the order of `acted_at`, in fewer bits.
+        column["acted_at"] - column["known_at"],
         named.ranks,
         column["pin_id"],
         column["action_type_id"],
