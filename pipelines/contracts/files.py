@@ -5,6 +5,7 @@ Not for files at other URIs: `pipelines.storage` has those, and calls this modul
 
 import contextlib
 import fcntl
+import functools
 import os
 import re
 import stat
@@ -177,12 +178,17 @@ def sync_folder(path: Path) -> None:
         os.close(number)
 
 
+def sync_file(path: Path) -> None:
+    """Bring what is in a file to the disk."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
 def sync_tree(folder: Path) -> None:
     """Bring all files and folders below a folder to the disk, the folder's own names last."""
     for place, _, names in os.walk(folder, topdown=False):
         for name in names:
-            with (Path(place) / name).open("rb") as stream:
-                os.fsync(stream.fileno())
+            sync_file(Path(place) / name)
         sync_folder(Path(place))
 
 
@@ -205,15 +211,17 @@ def digest_files(
         folder: holds the files.
         run: calls a function for each of some paths, one after another or side by side, in order.
     """
-
-    def digest(path: Path) -> FileDigest:
-        return FileDigest(
-            path=path.relative_to(folder).as_posix(),
-            sha256=sha256_of(path),
-            num_bytes=path.stat().st_size,
-        )
-
+    digest = functools.partial(digest_file, folder=folder)
     return tuple(run(digest, [path for path in sorted(folder.rglob("*")) if path.is_file()]))
+
+
+def digest_file(path: Path, folder: Path) -> FileDigest:
+    """Return the digest of a file, which is named by where it lies below a folder."""
+    return FileDigest(
+        path=path.relative_to(folder).as_posix(),
+        sha256=sha256_of(path),
+        num_bytes=path.stat().st_size,
+    )
 
 
 def digest_of_files(files: tuple[FileDigest, ...]) -> str:

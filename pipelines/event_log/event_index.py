@@ -34,9 +34,10 @@ class EventIndex:
 
     def __init__(self, keys: Ints, times_ms: Ints, is_sorted: bool = False) -> None:
         """Sort the events, unless they are sorted by key and time already."""
-        self.order = np.arange(len(keys)) if is_sorted else order_by(keys, times_ms)
-        in_order, times_ms = (
-            (keys, times_ms) if is_sorted else (keys[self.order], times_ms[self.order])
+        self.order, in_order, times_ms = (
+            (np.arange(len(keys)), keys, times_ms)
+            if is_sorted
+            else _by_key_and_time(keys, times_ms)
         )
         starts = starts_of_runs(in_order)
         self._keys = in_order[starts]
@@ -80,6 +81,22 @@ class EventIndex:
         """Return, in `order`, where the events at or after a time begin of keys told by rank."""
         offsets = np.clip(times_ms - self._base, 0, self._span - 1)
         return np.searchsorted(self._packed, ranks * self._span + offsets)
+
+
+def _as_they_are(keys: Ints, times_ms: Ints) -> tuple[Ints, Ints, Ints]:
+    return np.arange(len(keys)), keys, times_ms
+
+
+def _by_key_and_time(keys: Ints, times_ms: Ints) -> tuple[Ints, Ints, Ints]:
+    """Return the stable order of events, and their keys and times in it."""
+    # Mostly the events of a key come by their times, and a stable sort by key alone, which takes
+    # a part of the time, leaves them so.
+    order = order_by(keys)
+    in_order, times = keys[order], times_ms[order]
+    if ((times[1:] < times[:-1]) & (in_order[1:] == in_order[:-1])).any():
+        order = order_by(keys, times_ms)
+        in_order, times = keys[order], times_ms[order]
+    return order, in_order, times
 
 
 def starts_of_runs(*columns: Ints) -> Ints:

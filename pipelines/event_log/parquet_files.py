@@ -6,7 +6,7 @@ tests/pipelines/event_log/test_reader.py.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,9 +40,20 @@ def is_before(time_column: str, end_ms: int) -> ds.Expression:
     return (time_ms < end_ms) | time_ms.is_null() | (time_ms >= checks.LATEST_PLAUSIBLE_MS)
 
 
+class Wanted(Protocol):
+    """Which rows are wanted, of a scan and of rows that are in memory."""
+
+    @property
+    def expression(self) -> ds.Expression:
+        """The filter for a scan."""
+
+    def of(self, parts: Iterable[Iterable[pa.RecordBatch]]) -> Parts:
+        """Return the wanted rows of some files; where all are, nothing is copied."""
+
+
 @dataclass(frozen=True)
 class Before:
-    """The filter of `is_before`, also for rows that are in memory."""
+    """The rows whose time is before an instant, as `is_before` says."""
 
     time_column: str
     end_ms: int
@@ -52,12 +63,13 @@ class Before:
         """The filter for a scan."""
         return is_before(self.time_column, self.end_ms)
 
-    def of(self, parts: Parts) -> Parts:
+    def of(self, parts: Iterable[Iterable[pa.RecordBatch]]) -> Parts:
         """Return the rows that pass. Mostly all do, so all files' are looked at once together."""
-        batches = [batch for part in parts for batch in part]
+        found = [list(part) for part in parts]
+        batches = [batch for part in found for batch in part]
         if not batches or not pc.any(self._are_late(pa.Table.from_batches(batches))).as_py():
-            return parts
-        return [[self._early(batch) for batch in part] for part in parts]
+            return found
+        return [[self._early(batch) for batch in part] for part in found]
 
     def _are_late(self, rows: pa.Table | pa.RecordBatch) -> pa.ChunkedArray | pa.Array:
         return pc.greater_equal(rows[self.time_column], self.end_ms)
@@ -66,6 +78,28 @@ class Before:
         is_absurd = pc.greater_equal(rows[self.time_column], checks.LATEST_PLAUSIBLE_MS)
         is_early = pc.or_(pc.invert(self._are_late(rows)), is_absurd)
         return rows.filter(pc.fill_null(is_early, True))
+
+
+@dataclass(frozen=True)
+class Among:
+    """The rows whose id is one of some. A null passes too, so that the checks can refuse it."""
+
+    column: str
+    ids: pa.Array
+
+    @property
+    def expression(self) -> ds.Expression:
+        """The filter for a scan."""
+        return ds.field(self.column).isin(self.ids) | ds.field(self.column).is_null()
+
+    def of(self, parts: Iterable[Iterable[pa.RecordBatch]]) -> Parts:
+        """Return the rows that pass, batch by batch, because far more may not."""
+        return [[self._some(batch) for batch in part] for part in parts]
+
+    def _some(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        found = pc.is_in(rows[self.column], value_set=self.ids)
+        is_wanted = pc.or_(found, pc.is_null(rows[self.column]))
+        return rows if pc.all(is_wanted).as_py() else rows.filter(is_wanted)
 
 
 class OpenFiles(Protocol):
@@ -77,7 +111,7 @@ class OpenFiles(Protocol):
     def num_rows(self) -> tuple[int, ...]:
         """The rows that are stored in each file."""
 
-    def read(self, names: list[str], wanted: Before | ds.Expression) -> Parts:
+    def read(self, names: list[str], wanted: Wanted) -> Parts:
         """Return the wanted rows.
 
         Args:
@@ -105,17 +139,8 @@ class _OnDisk:
     def num_rows(self) -> tuple[int, ...]:
         return tuple(each.metadata.num_rows for each in self._opened)
 
-    def read(self, names: list[str], wanted: Before | ds.Expression) -> Parts:
-        if isinstance(wanted, Before):
-            return wanted.of([list(_batches(each, names)) for each in self._opened])
-        return [
-            [
-                kept
-                for batch in _batches(each, names)
-                for kept in pa.Table.from_batches([batch]).filter(wanted).to_batches()
-            ]
-            for each in self._opened
-        ]
+    def read(self, names: list[str], wanted: Wanted) -> Parts:
+        return wanted.of(_batches(each, names) for each in self._opened)
 
 
 def _open_on_disk(path: str, coded: Sequence[str]) -> pq.ParquetFile:
@@ -147,10 +172,9 @@ class _InStore:
     def num_rows(self) -> tuple[int, ...]:
         return tuple(each.metadata.num_rows for each in self._fragments)
 
-    def read(self, names: list[str], wanted: Before | ds.Expression) -> Parts:
-        chosen = wanted.expression if isinstance(wanted, Before) else wanted
+    def read(self, names: list[str], wanted: Wanted) -> Parts:
         parts: dict[str, list[pa.RecordBatch]] = {each.path: [] for each in self._fragments}
-        scanner = self._dataset.scanner(columns=names, filter=chosen, use_threads=False)
+        scanner = self._dataset.scanner(columns=names, filter=wanted.expression, use_threads=False)
         for part in scanner.scan_batches():
             parts[part.fragment.path].append(part.record_batch)
         return list(parts.values())

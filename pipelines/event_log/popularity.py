@@ -6,7 +6,7 @@ leaves out the unwanted ones, such as hides.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,8 @@ import numpy.typing as npt
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.event_index import Ints, Places, pack_bits, runs_of
 from pipelines.event_log.first_seen import RowsOfPins, Run, merge_in_blocks, pin_blocks
+
+Counts = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Popularity:
 
     days: Ints  # days since the epoch, sorted
     is_counted: Places  # of pin_row * len(days) + position in `days`
-    totals: Mapping[int, npt.NDArray[np.int32]]  # by length of the trailing window, days
+    totals: Mapping[int, Counts]  # by length of the trailing window, days
 
     def places(self, days: Ints, pin_rows: Ints) -> Ints:
         """Return the place of each (day, pin) among the totals, -1 where it has no actions.
@@ -77,11 +79,11 @@ class Popularity:
         """Return the same for days that are told by their positions in `days`."""
         return self.is_counted.find(pin_rows * len(self.days) + day_places)
 
-    def at(self, places: Ints, trailing_days: int) -> npt.NDArray[np.int32]:
+    def at(self, places: Ints, trailing_days: int) -> Counts:
         """Return the totals of one trailing window at some places; 0 at place -1."""
         totals = self.totals[trailing_days]
         if len(totals) == 0:
-            return np.zeros(len(places), dtype=np.int32)
+            return np.zeros(len(places), dtype=totals.dtype)
         found = totals[places]
         found[places < 0] = 0
         return found
@@ -112,7 +114,7 @@ def trailing_popularity(
         return _Changes.of(counts, pin_ids[block], days, windows).totals()
 
     found = list(run(total, pin_blocks(len(pin_ids), len(days))))
-    empty = np.array([], dtype=np.int32)
+    empty = np.array([], dtype=np.uint16)
     totals = {
         window: np.concatenate([empty, *(part.totals[window] for part in found)])
         for window in windows
@@ -134,7 +136,7 @@ class _Totals(NamedTuple):
     """The totals of some pins by pin and day, where there are any."""
 
     is_counted: npt.NDArray[np.uint8]  # bits, one for each pin and day
-    totals: dict[int, npt.NDArray[np.int32]]  # by window
+    totals: dict[int, Counts]  # by window
 
 
 @dataclass(frozen=True)
@@ -171,9 +173,9 @@ class _Changes:
         *others, longest = self.end
         grid = self._grid(longest)  # it holds the others
         is_counted = grid != 0
-        totals = {longest: grid[is_counted]}
+        totals = {longest: _narrow(grid[is_counted])}
         for window in others:
-            totals[window] = self._grid(window)[is_counted]
+            totals[window] = _narrow(self._grid(window)[is_counted])
         return _Totals(np.packbits(is_counted, bitorder="little"), totals)
 
     def _grid(self, window: int) -> npt.NDArray[np.int32]:
@@ -184,3 +186,9 @@ class _Changes:
         np.add.at(grid.reshape(-1), base + self.first, self.count)
         np.subtract.at(grid.reshape(-1), base + self.end[window], self.count)
         return np.cumsum(grid, axis=1, dtype=np.int32)[:, : self.num_days]
+
+
+def _narrow(totals: npt.NDArray[np.int32]) -> Counts:
+    """Return totals in half the bytes, where all are small enough, as nearly all pins' are."""
+    is_small = int(totals.max(initial=0)) <= np.iinfo(np.uint16).max
+    return totals.astype(np.uint16) if is_small else totals

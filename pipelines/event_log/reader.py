@@ -24,7 +24,7 @@ from pipelines.event_log import checks
 from pipelines.event_log.cross_rules import pin_times_in_some
 from pipelines.event_log.findings import Finding
 from pipelines.event_log.log_files import EVENT_TIME_COLUMNS, EventLog, LogFile, day_of
-from pipelines.event_log.parquet_files import Before, count_rows, open_file, open_together
+from pipelines.event_log.parquet_files import Before, Wanted, count_rows, open_file, open_together
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ def read_rows(
     event_log: EventLog,
     file: LogFile,
     extra_columns: Sequence[str],
-    wanted: Before | ds.Expression,
+    wanted: Wanted,
     number_columns: Sequence[str] = (),
     columns: Sequence[str] = (),
     are_texts_coded: bool = False,
@@ -161,7 +161,7 @@ class _Scan:
     """What is read of some files, as the arguments of `read_rows` say."""
 
     extra_columns: Sequence[str]
-    wanted: Before | ds.Expression
+    wanted: Wanted
     number_columns: Sequence[str]
     columns: Sequence[str]
     are_texts_coded: bool

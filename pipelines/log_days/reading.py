@@ -19,7 +19,7 @@ from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.declared import extra_columns
 from pipelines.event_log.embeddings import embedding_matrix
 from pipelines.event_log.log_files import EventLog, LogFile
-from pipelines.event_log.parquet_files import is_before
+from pipelines.event_log.parquet_files import Before
 from pipelines.event_log.reader import EventFilter, read_events, read_rows
 from pipelines.log_days.known_days import KnownDays
 from pipelines.snapshot.plan import SnapshotPlan
@@ -189,7 +189,7 @@ def _events(
 
 
 def _users(event_log: EventLog, plan: SnapshotPlan) -> Iterator[pa.Table]:
-    is_known = is_before("as_of", plan.as_of_ms)
+    is_known = Before("as_of", plan.as_of_ms)
     for file in event_log.files_of("users"):
         rows = read_rows(event_log, file, (), is_known)
         if len(rows) == 0:

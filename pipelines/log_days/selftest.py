@@ -16,7 +16,7 @@ import pyarrow as pa
 from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.event_log.embeddings import embedding_matrix
-from pipelines.event_log.parquet_files import is_before
+from pipelines.event_log.parquet_files import Before
 from pipelines.event_log.reader import read_rows
 from pipelines.log_days.judging import EARLIER_DAYS
 from pipelines.log_days.reading import DayRange, categories_of, measure_log, rows_in_memory
@@ -111,7 +111,7 @@ def _pins(window: LogWindow) -> pa.Table:
     """Return the pins of the recipe's embedding version."""
     version, parts = window.plan.config.embedding_version, []
     for file in window.event_log.files_of("pins"):
-        rows = read_rows(window.event_log, file, (), is_before("pin_id", 1 << 62))
+        rows = read_rows(window.event_log, file, (), Before("pin_id", 1 << 62))
         keep = np.asarray(rows["embedding_version"].cast(pa.string())) == version
         rows = rows.filter(pa.array(keep))
         vectors = to_list_column(embedding_matrix(file.path, "pin_id", rows))

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from pipelines.contracts.artifacts import EventCounts, FileDigest, ResolvedRun, Snapshot
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.files import digest_files, digest_of_files, sync_tree
+from pipelines.contracts.files import digest_file, digest_of_files, sync_file, sync_tree
+from pipelines.contracts.schemas import PINS_FILE
 from pipelines.contracts.time import Window
 from pipelines.event_log.log_files import EventLog, open_event_log, unchanged_meanwhile
 from pipelines.event_log.reader import check_nothing_from_the_future
@@ -151,6 +152,7 @@ class _ThisMachine:
         self._held = HeldRows(spilled, plan.config.num_shards, rows_bytes)
         self._run_all = functools.partial(run_in_threads, num_workers=room.num_workers)
         self._pins: PinIndex | None = None
+        self._digests: dict[Path, FileDigest] = {}
 
     def deal_out(self, tasks: Sequence[SpillTask], plan: SnapshotPlan) -> SpillSummary:
         """Do the first pass."""
@@ -175,10 +177,16 @@ class _ThisMachine:
         held, pins, written = self._held, self._pins, list[Future[None]]()
         # The disk takes a shard while the next ones are built. Publishing would wait for all.
         with ThreadPoolExecutor(1, thread_name_prefix="to-disk") as disk:
+            written.append(disk.submit(sync_file, out / PINS_FILE))
 
             def make(shard: int) -> ShardSummary:
-                found = build_shard_files(shard, held, pins, plan, out)
-                written.append(disk.submit(sync_tree, out / shard_name(shard)))
+                found, folder = (
+                    build_shard_files(shard, held, pins, plan, out),
+                    out / shard_name(shard),
+                )
+                # What was just written need not come from far.
+                self._digests |= {path: digest_file(path, out) for path in folder.iterdir()}
+                written.append(disk.submit(sync_tree, folder))
                 return found
 
             numbers = range(plan.config.num_shards)
@@ -189,7 +197,8 @@ class _ThisMachine:
 
     def digests(self, out: Path) -> tuple[FileDigest, ...]:
         """Return all files of the snapshot, sorted by path."""
-        return digest_files(out, self._run_all)
+        paths = [path for path in sorted(out.rglob("*")) if path.is_file()]
+        return tuple(self._digests.get(path) or digest_file(path, out) for path in paths)
 
     def bring(self, uri: str) -> None:
         """Bring to the snapshot what does not lie in `out`: nothing."""

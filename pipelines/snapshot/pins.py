@@ -10,7 +10,6 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.base import digest_of
@@ -36,7 +35,7 @@ from pipelines.event_log.event_index import Bools, Ints, Places
 from pipelines.event_log.findings import require_none
 from pipelines.event_log.first_seen import Run, TrailingFirst, trailing_first
 from pipelines.event_log.log_files import EventLog, LogFile
-from pipelines.event_log.parquet_files import open_file, read_file
+from pipelines.event_log.parquet_files import Among, open_file, read_file
 from pipelines.event_log.popularity import Popularity, trailing_popularity
 from pipelines.event_log.reader import pin_time_problems, read_rows
 from pipelines.recipes.own_functions import source_digest
@@ -204,15 +203,16 @@ def read_pins(event_log: EventLog, found: SpillSummary, plan: SnapshotPlan) -> p
         _refuse_missing(event_log, missing, len(found.pin_ids), version)
     if len(missing):
         table = pa.concat_tables([table, _cold_rows(missing, schema)])
-    return table.take(pa.array(np.argsort(np.asarray(table["pin_id"]), kind="stable")))
+    ids = np.asarray(table["pin_id"])
+    is_sorted = bool((ids[1:] > ids[:-1]).all())
+    return table if is_sorted else table.take(pa.array(np.argsort(ids, kind="stable")))
 
 
 def _rows_of_version(
     event_log: EventLog, file: LogFile, pin_ids: Ints, plan: SnapshotPlan
 ) -> pa.Table:
     """Return a file's rows of the given pins and the plan's version that were known in time."""
-    # A null pin_id is read too, so that it is refused and not passed over.
-    is_wanted = ds.field("pin_id").isin(pa.array(pin_ids)) | ds.field("pin_id").is_null()
+    is_wanted = Among("pin_id", pa.array(pin_ids))
     extra = extra_columns(PINS, plan.features.categorical_of("pins"))
     numbers = plan.number_columns("pins")
     rows = read_rows(event_log, file, extra, is_wanted, numbers, are_texts_coded=True)

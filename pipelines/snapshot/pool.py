@@ -31,7 +31,7 @@ BYTES_WORTH_A_POOL = 32 << 20
 """For an event log smaller than this, a pool of processes costs more to start than it saves."""
 
 _NUM_PROGRESS_LINES = 8
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of <malloc.h>
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
 
 
 @contextlib.contextmanager
@@ -51,6 +51,7 @@ def keeping_freed_memory(num_bytes: int) -> Iterator[None]:
         yield
         return
     libc.mallopt(_M_ARENA_MAX, 1)
+    libc.mallopt(_M_TOP_PAD, 64 << 20)
     libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
     libc.mallopt(_M_TRIM_THRESHOLD, max(128 << 10, min(num_bytes, 1 << 30)))
     usual_pool = pa.default_memory_pool()

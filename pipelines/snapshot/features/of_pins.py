@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.contracts.features.numeric import NumericFeature
+from pipelines.event_log.popularity import Counts
 from pipelines.snapshot.features.inputs import FeatureInputs, Floats, log1p, log1p_hours
 
 
@@ -48,5 +49,5 @@ def _positive_hours(passed_ms: npt.NDArray, is_known: npt.NDArray[np.bool_]) -> 
     return np.where(is_known, log1p_hours(np.where(is_known, passed_ms, 0)), np.float32(np.nan))
 
 
-def _count(seen: FeatureInputs, trailing_days: int) -> npt.NDArray[np.int32]:
+def _count(seen: FeatureInputs, trailing_days: int) -> Counts:
     return seen.pins.popularity.at(seen.popularity_place, trailing_days)

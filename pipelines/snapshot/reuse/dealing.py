@@ -14,7 +14,7 @@ from pipelines.event_log.event_index import Bools, Ints, starts_of_runs
 from pipelines.event_log.first_seen import FirstSeen
 from pipelines.event_log.popularity import ActionCounts
 from pipelines.snapshot.plan import SnapshotPlan, WindowCounts
-from pipelines.snapshot.reuse.packs import Pack
+from pipelines.snapshot.reuse.packs import Pack, Small
 from pipelines.snapshot.rows import HeldRows
 from pipelines.snapshot.spill import SpillSummary
 
@@ -91,20 +91,24 @@ def _runs(is_dealt: Bools) -> Iterator[tuple[int, int]]:
 
 
 def _pins(pack: Pack, is_taken: Bools) -> Ints:
-    pin_id, file, _ = pack.seen
-    found = pin_id[is_taken[file]]
+    found = pack.seen[0][_rows_of(pack.seen[1], is_taken)]
     return found[starts_of_runs(found)]
 
 
 def _first_seen(pack: Pack, is_taken: Bools, day: Ints) -> FirstSeen:
-    pin_id, file, known_at = pack.seen
-    is_row_taken = is_taken[file]
-    pin_id, days, known_at = pin_id[is_row_taken], day[file[is_row_taken]], known_at[is_row_taken]
+    rows = _rows_of(pack.seen[1], is_taken)
+    pin_id, file, known_at = pack.seen[0][rows], pack.seen[1][rows], pack.seen[2][rows]
     if len(np.unique(day[is_taken])) == is_taken.sum():
-        return FirstSeen(pin_id, days, known_at)
-    return FirstSeen.of(pin_id, days * DAY_MS, known_at)  # A day has several files.
+        return FirstSeen(pin_id, day[file], known_at)
+    return FirstSeen.of(pin_id, day[file] * DAY_MS, known_at)  # A day has several files.
 
 
 def _wanted(pack: Pack, is_taken: Bools, day: Ints) -> ActionCounts:
-    pin_id, file, known_day, count = (values[is_taken[pack.wanted[1]]] for values in pack.wanted)
-    return ActionCounts(pin_id, day[file], known_day, count)
+    rows = _rows_of(pack.wanted[1], is_taken)
+    file, known_day, count = (values[rows].astype(np.int64) for values in pack.wanted[1:])
+    return ActionCounts(pack.wanted[0][rows], day[file], known_day, count)
+
+
+def _rows_of(file: Small, is_taken: Bools) -> Bools | slice:
+    """Return the rows of some of the files; where all are taken, nothing need be copied."""
+    return slice(None) if is_taken.all() else is_taken[file]

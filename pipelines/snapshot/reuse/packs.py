@@ -1,18 +1,19 @@
 """A pack: the checked rows of some files of the event log, by shard, and what was counted in them.
 
-It is one Arrow file of one row, whose lists are mapped and not read. Its name holds the digest of
+It is one Arrow file of one row, whose lists are mapped and not read. Its name holds a checksum of
 its bytes, so a damaged pack is told from a sound one, and a killed writer leaves none. Nothing in
 it depends on the windows of a snapshot. Not for which packs there are (`shelf`), nor for what a
 snapshot takes of one (`dealing`). Tested in tests/pipelines/snapshot/reuse/test_reuse.py.
 """
 
-import hashlib
 import json
 import mmap
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.contracts.files import unfinished
@@ -28,7 +29,8 @@ from pipelines.snapshot.plan import SnapshotPlan, shard_of
 from pipelines.snapshot.spill import WholeFiles, is_of_wanted_type
 
 _HEADER = b"pack"
-_DIGITS = 32
+
+Small = npt.NDArray[np.int32]
 
 
 class DamagedPackError(Exception):
@@ -60,8 +62,8 @@ class Pack:
     header: Header
     num_rows: Ints  # [S, F]
     rows: pa.Table  # by shard, then by file
-    seen: tuple[Ints, Ints, Ints]  # by pin_id and file: those, and the earliest known_at, ms
-    wanted: tuple[Ints, Ints, Ints, Ints]  # pin_id, file, day when known, number of actions
+    seen: tuple[Ints, Small, Ints]  # by pin_id and file: those, and the earliest known_at, ms
+    wanted: tuple[Ints, Small, Small, Small]  # pin_id, file, day when known, number of actions
 
 
 def pack_of(header: Header, whole: WholeFiles, plan: SnapshotPlan) -> Pack:
@@ -76,23 +78,24 @@ def pack_of(header: Header, whole: WholeFiles, plan: SnapshotPlan) -> Pack:
         header=header,
         num_rows=counts.reshape(num_shards, num_files),
         rows=whole.rows.take(pa.array(order)).combine_chunks(),
-        seen=(seen_pin, seen_in, seen_at),
+        seen=(seen_pin, seen_in.astype(np.int32), seen_at),
         wanted=_wanted(header.table, whole, plan),
     )
 
 
-def _wanted(table: str, whole: WholeFiles, plan: SnapshotPlan) -> tuple[Ints, Ints, Ints, Ints]:
+def _wanted(table: str, whole: WholeFiles, plan: SnapshotPlan) -> tuple[Ints, Small, Small, Small]:
     """Count the actions that make a pin popular; impressions make none."""
     if table != "actions":
-        none = np.array([], dtype=np.int64)
-        return none, none, none, none
+        none = np.array([], dtype=np.int32)
+        return none.astype(np.int64), none, none, none
     is_wanted = is_of_wanted_type(whole.rows, plan)
     pin_id, known_at = (np.asarray(whole.rows[name])[is_wanted] for name in ("pin_id", "known_at"))
     file, known_day = whole.file[is_wanted], known_at // DAY_MS
     order, first = runs_of(pin_id, file, known_day)
     count = np.diff(first, append=len(order))
     first = order[first]
-    return pin_id[first], file[first], known_day[first], count
+    in_file, days = file[first].astype(np.int32), known_day[first].astype(np.int32)
+    return pin_id[first], in_file, days, count.astype(np.int32)
 
 
 def where(whole: WholeFiles, is_taken: Bools) -> WholeFiles:
@@ -108,7 +111,7 @@ def where(whole: WholeFiles, is_taken: Bools) -> WholeFiles:
 def write_pack(folder: Path, pack: Pack) -> Path:
     """Write a pack into a folder, and return where it lies; the same pack has the same name.
 
-    It is not forced to the disk: after a loss of power its digest tells whether it is whole.
+    It is not forced to the disk: after a loss of power its checksum tells whether it is whole.
 
     Raises:
         OSError: the disk is full or cannot be written.
@@ -124,7 +127,7 @@ def write_pack(folder: Path, pack: Pack) -> Path:
     with unfinished(folder / "pack") as scratch:
         with pa.ipc.new_file(str(scratch), table.schema) as writer:
             writer.write_table(table)
-        path = folder / f"{pack.header.table}-{_digest(scratch)}.arrow"
+        path = folder / f"{pack.header.table}-{_checksum(scratch)}.arrow"
         scratch.replace(path)
     return path
 
@@ -149,13 +152,13 @@ def open_pack(path: Path, is_checked: bool = True) -> Pack:
 
     Args:
         path: Where it lies.
-        is_checked: Whether its bytes are compared with the digest in its name.
+        is_checked: Whether its bytes are compared with the checksum in its name.
 
     Raises:
         DamagedPackError: its bytes are others than were written, or it is gone.
     """
     try:
-        if is_checked and _digest(path) != path.stem.rpartition("-")[2]:
+        if is_checked and _checksum(path) != path.stem.rpartition("-")[2]:
             raise DamagedPackError(f"{path} has other bytes than were written")
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -191,9 +194,10 @@ def _out_of_one(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0).values
 
 
-def _digest(path: Path) -> str:
+def _checksum(path: Path) -> str:
+    """Return the CRC-32 of a file, as Parquet has one of its pages; a cache needs no more."""
     with path.open("rb") as file:
         if path.stat().st_size == 0:
             return ""
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return hashlib.sha256(content).hexdigest()[:_DIGITS]
+            return f"{zlib.crc32(content):08x}"

@@ -48,8 +48,10 @@ SETTLED_S = 10.0
 """A file that was written a moment ago may be written again without a later time of writing."""
 NOWHERE = "off"
 _OUR_FOLDER = re.compile(r"[0-9a-f]{16}")
-_OUR_FILE = re.compile(r"(impressions|actions)-[0-9a-f]{32}\.arrow|profiles\.(txt|json)")
-"""Whoever names a folder that holds other things keeps them."""
+_OUR_FILE = re.compile(
+    r"(impressions|actions)-[0-9a-f]{8}([0-9a-f]{24})?\.arrow|profiles\.(txt|json)"
+)
+"""Whoever names a folder that holds other things keeps them. Older packs have longer names."""
 NOT_KEPT = (
     "what is read of the event log's days is not kept in %s: %s; expected a folder on a disk with "
     "room; free some, or set HOMEFEED_SNAPSHOT_DAYS to another folder or to off; the snapshot is "
