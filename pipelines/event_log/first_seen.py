@@ -9,7 +9,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,10 @@ import numpy.typing as npt
 from pipelines.contracts.schemas import NEVER_MS
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.event_index import (
-    Bools,
     Ints,
     even_blocks,
     least_of,
     order_by,
-    starts_of_runs,
 )
 
 Run = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
@@ -93,23 +91,40 @@ def merge_in_blocks(
     return tuple(map(np.concatenate, zip(none, *run(merge_block, blocks), strict=True)))
 
 
-class RowsOfPins(NamedTuple):
-    """Where the rows of some pins are among rows that are sorted by pin."""
+def cut_by_pins(
+    parts: Sequence[tuple[Ints, ...]], pin_ids: Ints, blocks: Sequence[slice]
+) -> list[list[slice]]:
+    """Return, for each block of pins, where its rows are in each part.
 
-    rows: slice  # from the first pin's to the last pin's, with those of other pins between
-    pin_row: Ints  # for each of them, the position among the pins
-    is_there: Bools  # for each of them, whether it is of one of the pins
+    Args:
+        parts: columns, of which the first is the pin, sorted.
+        pin_ids: sorted; rows of other pins may lie between those of a block.
+        blocks: of the pins, all of them in order.
+    """
+    firsts = pin_ids[[block.start for block in blocks]]
+    edges = [
+        [*np.searchsorted(part[0], firsts), np.searchsorted(part[0], pin_ids[-1:], "right")[0]]
+        for part in parts
+    ]
+    return [[slice(edge[n], edge[n + 1]) for edge in edges] for n in range(len(blocks))]
 
-    @staticmethod
-    def of(pin_id: Ints, pin_ids: Ints) -> "RowsOfPins":
-        """Return where the rows of pins, sorted and at least one, are."""
-        low = int(np.searchsorted(pin_id, pin_ids[0]))
-        rows = slice(low, int(np.searchsorted(pin_id, pin_ids[-1], side="right")))
-        starts = starts_of_runs(pin_id[rows])
-        found, num_rows = pin_id[rows][starts], np.diff(starts, append=rows.stop - low)
-        pin_row = np.searchsorted(pin_ids, found)
-        is_there = pin_ids[pin_row] == found
-        return RowsOfPins(rows, np.repeat(pin_row, num_rows), np.repeat(is_there, num_rows))
+
+def rows_of_pins(
+    parts: Sequence[tuple[Ints, ...]], cut: Sequence[slice], pin_ids: Ints
+) -> tuple[Ints, ...]:
+    """Return the rows of a block's pins out of all parts, with a pin's position in place of it.
+
+    Args:
+        parts: columns, of which the first is the pin.
+        cut: where the block's rows are in each part.
+        pin_ids: of the block, sorted.
+    """
+    slices = [[column[rows] for column in part] for part, rows in zip(parts, cut, strict=True)]
+    pin_id, *others = map(np.concatenate, zip(*slices, strict=True))
+    place = np.minimum(np.searchsorted(pin_ids, pin_id), len(pin_ids) - 1)
+    is_there = pin_ids[place] == pin_id
+    found = (place, *others)
+    return found if is_there.all() else tuple(column[is_there] for column in found)
 
 
 @dataclass(frozen=True)
@@ -131,7 +146,7 @@ class TrailingFirst:
 
 
 def trailing_first(
-    seen: FirstSeen, pin_ids: Ints, days: Ints, trailing_days: int, run: Run = map
+    seen: Sequence[FirstSeen], pin_ids: Ints, days: Ints, trailing_days: int, run: Run = map
 ) -> TrailingFirst:
     """Return when the log first knew of each pin's appearances in the days up to each day.
 
@@ -140,7 +155,8 @@ def trailing_first(
     earliest time is not before a request of D, no appearance was known to it.
 
     Args:
-        seen: appearances per pin and day; pins that are not among `pin_ids` are ignored.
+        seen: appearances per pin and day, in parts that may hold the same ones; pins that are not
+            among `pin_ids` are ignored.
         pin_ids: the pins, sorted; a pin's row is its position here.
         days: days since the epoch, sorted, at least one.
         trailing_days: how many days before each day count beside it.
@@ -148,7 +164,13 @@ def trailing_first(
     """
     span = range(int(days[0]) - trailing_days, int(days[-1]) + 1)
     blocks = pin_blocks(len(pin_ids), len(span))
-    found = list(run(lambda block: _Appearances.of(seen, pin_ids[block], span), blocks))
+    parts = [(part.pin_id, part.day, part.known_at) for part in (*seen, FirstSeen.merge([]))]
+    cut = cut_by_pins(parts, pin_ids, blocks)
+
+    def appearances(number: int) -> _Appearances:
+        return _Appearances.of(*rows_of_pins(parts, cut[number], pin_ids[blocks[number]]), span)
+
+    found = list(run(appearances, range(len(blocks))))
     num_pins = np.cumsum([0, *(len(each.pin_row) for each in found)])
     num_rows = np.cumsum([0, *(len(each.known_at) for each in found)])
     never = np.int32(num_rows[-1])
@@ -193,36 +215,32 @@ def pin_blocks(num_pins: int, num_days: int) -> list[slice]:
 
 @dataclass(frozen=True)
 class _Appearances:
-    """The rows about some pins. Letters: A pins that appeared, R rows."""
+    """The rows about some pins, sorted by `known_at`. Letters: A pins that appeared, R rows."""
 
-    pin_row: Ints  # [A] positions among the pins
-    place: npt.NDArray[np.int32]  # [R] of the pin, among those that appeared
-    day: npt.NDArray[np.int32]  # [R] position in the span of days
-    rank: npt.NDArray[np.int32]  # [R] by known_at
-    known_at: Ints  # [R] sorted
+    pin_row: Ints  # [A] positions among the pins, sorted
+    cell: Ints  # [R] of the pin, among those that appeared, and the day, in the span of days
+    known_at: Ints  # [R]
 
     @staticmethod
-    def of(seen: FirstSeen, pin_ids: Ints, span: range) -> "_Appearances":
-        """Return the rows of pins, sorted and at least one, on the days of a span."""
-        rows, row, is_there = RowsOfPins.of(seen.pin_id, pin_ids)
-        day, known_at = seen.day[rows], seen.known_at[rows]
-        is_ours = (day >= span.start) & (day < span.stop) & is_there
-        row, day, known_at = row[is_ours], day[is_ours], known_at[is_ours]
-        is_new = np.diff(row, prepend=-1) != 0
+    def of(pin_row: Ints, day: Ints, known_at: Ints, span: range) -> "_Appearances":
+        """Return the rows on the days of a span; they come in any order."""
+        is_ours = (day >= span.start) & (day < span.stop)
+        if not is_ours.all():
+            pin_row, day, known_at = pin_row[is_ours], day[is_ours], known_at[is_ours]
+        has_appeared = np.bincount(pin_row) > 0
+        place = np.cumsum(has_appeared) - 1
+        cell = place[pin_row] * len(span) + (day - span.start)
         by_time = order_by(known_at)
-        rank = np.empty(len(row), dtype=np.int32)
-        rank[by_time] = np.arange(len(row), dtype=np.int32)
-        place, day = np.cumsum(is_new) - 1, day - span.start
-        return _Appearances(
-            row[is_new], place.astype(np.int32), day.astype(np.int32), rank, known_at[by_time]
-        )
+        return _Appearances(np.flatnonzero(has_appeared), cell[by_time], known_at[by_time])
 
     def earliest(
         self, first_rank: int, never: np.int32, num_days: int, length: int
     ) -> npt.NDArray[np.int32]:
         """Return the least rank of each pin over each day and those before it, `length` of them."""
         grid = np.full((len(self.pin_row), num_days), never)
-        grid[self.place, self.day] = self.rank + np.int32(first_rank)
+        # Of several rows of a pin and day the last to be written stays: the earliest.
+        ranks = np.arange(first_rank, first_rank + len(self.cell), dtype=np.int32)
+        grid.reshape(-1)[self.cell[::-1]] = ranks[::-1]
         return _trailing_minimum(grid, length)
 
 

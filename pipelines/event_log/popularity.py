@@ -13,7 +13,13 @@ import numpy.typing as npt
 
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.event_index import Ints, Places, pack_bits, runs_of
-from pipelines.event_log.first_seen import RowsOfPins, Run, merge_in_blocks, pin_blocks
+from pipelines.event_log.first_seen import (
+    Run,
+    cut_by_pins,
+    merge_in_blocks,
+    pin_blocks,
+    rows_of_pins,
+)
 
 Counts = npt.NDArray[np.integer[Any]]
 
@@ -90,7 +96,7 @@ class Popularity:
 
 
 def trailing_popularity(
-    counts: ActionCounts,
+    counts: Sequence[ActionCounts],
     pin_ids: Ints,
     days: Ints,
     windows_days: Sequence[int],
@@ -102,18 +108,26 @@ def trailing_popularity(
     midnight (UTC) that starts D. So every request of D sees the same number, from before D.
 
     Args:
-        counts: actions per pin and day; pins that are not among `pin_ids` are ignored.
+        counts: actions per pin and day, in parts that may hold the same ones; pins that are not
+            among `pin_ids` are ignored.
         pin_ids: the pins whose popularity is wanted, sorted; a pin's row is its position here.
         days: days since the epoch, sorted.
         windows_days: lengths of the trailing windows.
         run: calls a function for each of some blocks of pins, one after another or side by side.
     """
-    windows = sorted(set(windows_days))
+    windows, blocks = sorted(set(windows_days)), pin_blocks(len(pin_ids), len(days))
+    parts = [
+        (part.pin_id, part.acted_day, part.known_day, part.count)
+        for part in (*counts, ActionCounts.merge([]))
+    ]
+    cut = cut_by_pins(parts, pin_ids, blocks)
 
-    def total(block: slice) -> _Totals:
-        return _Changes.of(counts, pin_ids[block], days, windows).totals()
+    def total(number: int) -> _Totals:
+        pins = pin_ids[blocks[number]]
+        rows = rows_of_pins(parts, cut[number], pins)
+        return _Changes.of(rows, len(pins), days, windows).totals()
 
-    found = list(run(total, pin_blocks(len(pin_ids), len(days))))
+    found = list(run(total, range(len(blocks))))
     empty = np.array([], dtype=np.uint16)
     totals = {
         window: np.concatenate([empty, *(part.totals[window] for part in found)])
@@ -145,28 +159,28 @@ class _Changes:
 
     num_pins: int
     num_days: int
-    row: Ints  # of the pin, sorted
+    row: Ints  # of the pin
     count: npt.NDArray[np.int32]
     first: Ints  # position of the first day that counts them
     end: Mapping[int, Ints]  # by window: position of the first day that counts them no longer
 
     @staticmethod
-    def of(counts: ActionCounts, pin_ids: Ints, days: Ints, windows: Sequence[int]) -> "_Changes":
-        """Return the changes of some pins, which are sorted and at least one."""
-        rows, row, is_there = RowsOfPins.of(counts.pin_id, pin_ids)
-        acted_day, known_day, count = (
-            values[rows] for values in (counts.acted_day, counts.known_day, counts.count)
-        )
-        if not is_there.all():
-            row, acted_day, known_day, count = (
-                values[is_there] for values in (row, acted_day, known_day, count)
-            )
+    def of(rows: tuple[Ints, ...], num_pins: int, days: Ints, windows: Sequence[int]) -> "_Changes":
+        """Return the changes that actions make.
+
+        Args:
+            rows: the pin's row, the days when they were done and known, and how many they are.
+            num_pins: whose totals are wanted.
+            days: whose totals are wanted.
+            windows: lengths of the trailing windows, days.
+        """
+        row, acted_day, known_day, count = rows
         first = _positions(days, np.maximum(acted_day, known_day) + 1)
         end = {
             window: np.maximum(first, _positions(days, acted_day + window + 1))
             for window in windows
         }
-        return _Changes(len(pin_ids), len(days), row, count.astype(np.int32), first, end)
+        return _Changes(num_pins, len(days), row, count.astype(np.int32), first, end)
 
     def totals(self) -> _Totals:
         """Return the totals of the pins on all days."""

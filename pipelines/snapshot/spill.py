@@ -8,8 +8,8 @@ tests/pipelines/snapshot/test_purity.py.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,8 +59,9 @@ class SpillSummary:
     """What one task found, or all tasks together."""
 
     pin_ids: Ints = field(default_factory=_no_pins)  # referenced pins, sorted
-    wanted_actions: ActionCounts = field(default_factory=lambda: ActionCounts.merge([]))
-    first_seen: FirstSeen = field(default_factory=lambda: FirstSeen.merge([]))
+    # In parts, of which several may hold the same pins and days.
+    wanted_actions: tuple[ActionCounts, ...] = ()
+    first_seen: tuple[FirstSeen, ...] = ()
     num_impressions: WindowCounts = WindowCounts(0, 0)
     num_immature_impressions: int = 0
     user_widths: tuple[FoundWidth, ...] = ()  # of the users' embeddings, one per file
@@ -146,43 +147,48 @@ def _deal(task: SpillTask, files: tuple[LogFile, ...], shards: ShardSink) -> Ite
 
 
 def merge_as_they_come(parts: Iterable[SpillSummary], run: Run = map) -> SpillSummary:
-    """Do what `merge_summaries` does, and hold half as much again as comes out of it, at most.
+    """Do what `merge_summaries` does, and hold half as much again as the distinct counts, at most.
 
-    The same pins and days occur in many parts. A few million rows are merged once, at the end.
+    The same pins and days occur in many parts. A few million rows may wait to be merged: whoever
+    counts by pin and day takes them in parts.
+
+    Args:
+        parts: what each task found.
+        run: calls a function for each of some values, one after another or side by side.
     """
     waiting: list[SpillSummary] = [SpillSummary()]
     for part in parts:
         waiting.append(part)
         if sum(map(_num_rows, waiting[1:])) > max(_num_rows(waiting[0]) // 2, ROWS_WORTH_A_MERGE):
-            waiting = [merge_summaries(waiting, run)]
-    return merge_summaries(waiting, run)
+            waiting = [_with_distinct_counts(merge_summaries(waiting), run)]
+    return merge_summaries(waiting)
 
 
 def _num_rows(found: SpillSummary) -> int:
-    return len(found.first_seen.pin_id) + len(found.wanted_actions.pin_id)
+    pins = [part.pin_id for part in found.first_seen] + [p.pin_id for p in found.wanted_actions]
+    return sum(map(len, pins))
 
 
-def merge_summaries(parts: list[SpillSummary], run: Run = map) -> SpillSummary:
-    """Return what all tasks found together.
-
-    Args:
-        parts: what each found.
-        run: calls a function for each of some values, one after another or side by side.
-    """
-    if len(parts) == 1:
-        return parts[0]
-    pin_ids, wanted_actions, first_seen = run(
+def _with_distinct_counts(found: SpillSummary, run: Run) -> SpillSummary:
+    """Return a summary of which each pin and day is counted once."""
+    wanted_actions, first_seen = run(
         lambda merge: merge(),
         (
-            lambda: distinct(np.concatenate([_no_pins(), *(part.pin_ids for part in parts)])),
-            lambda: ActionCounts.merge([part.wanted_actions for part in parts], run),
-            lambda: FirstSeen.merge([part.first_seen for part in parts], run),
+            lambda: ActionCounts.merge(found.wanted_actions, run),
+            lambda: FirstSeen.merge(found.first_seen, run),
         ),
     )
+    return replace(found, wanted_actions=(wanted_actions,), first_seen=(first_seen,))
+
+
+def merge_summaries(parts: Sequence[SpillSummary]) -> SpillSummary:
+    """Return what all tasks found together."""
+    if len(parts) == 1:
+        return parts[0]
     return SpillSummary(
-        pin_ids=pin_ids,
-        wanted_actions=wanted_actions,
-        first_seen=first_seen,
+        pin_ids=distinct(np.concatenate([_no_pins(), *(part.pin_ids for part in parts)])),
+        wanted_actions=tuple(each for part in parts for each in part.wanted_actions),
+        first_seen=tuple(each for part in parts for each in part.first_seen),
         num_impressions=WindowCounts(
             training=sum(part.num_impressions.training for part in parts),
             holdout=sum(part.num_impressions.holdout for part in parts),
@@ -202,7 +208,7 @@ def is_early(file: LogFile, plan: SnapshotPlan) -> bool:
 def _read_impressions(task: SpillTask, files: tuple[LogFile, ...]) -> Found:
     plan = task.plan
     if is_early(files[0], plan):
-        return None, SpillSummary(first_seen=_first_shown(task.event_log, files, plan))
+        return None, SpillSummary(first_seen=(_first_shown(task.event_log, files, plan),))
     rows = read_events(task.event_log, files, _wanted_impressions(plan))
     when = np.asarray(rows["impressed_at"])
     in_training = (when >= plan.training.start_ms) & (when < plan.training.end_ms)
@@ -210,7 +216,7 @@ def _read_impressions(task: SpillTask, files: tuple[LogFile, ...]) -> Found:
     is_kept = in_training | in_holdout
     kept = rows if is_kept.all() else rows.filter(pa.array(is_kept))
     return _code_impressions(kept, files[0].path, plan), SpillSummary(
-        first_seen=_first_seen(rows),
+        first_seen=(_first_seen(rows),),
         pin_ids=distinct(np.asarray(kept["pin_id"])),
         num_impressions=WindowCounts(int(in_training.sum()), int(in_holdout.sum())),
         num_immature_impressions=int((when >= plan.holdout.end_ms).sum()),
@@ -247,10 +253,12 @@ def _read_actions(task: SpillTask, files: tuple[LogFile, ...]) -> Found:
     pin_id, acted_at = np.asarray(rows["pin_id"]), np.asarray(rows["acted_at"])
     known_at, is_wanted = np.asarray(rows["known_at"]), is_of_wanted_type(coded, plan)
     is_late = acted_at >= plan.first_seen_start_ms
+    seen = FirstSeen.of(pin_id[is_late], acted_at[is_late], known_at[is_late])
+    wanted = ActionCounts.of(pin_id[is_wanted], acted_at[is_wanted], known_at[is_wanted])
     return coded, SpillSummary(
-        first_seen=FirstSeen.of(pin_id[is_late], acted_at[is_late], known_at[is_late]),
+        first_seen=(seen,),
         pin_ids=distinct(pin_id[acted_at >= plan.history_start_ms]),
-        wanted_actions=ActionCounts.of(pin_id[is_wanted], acted_at[is_wanted], known_at[is_wanted]),
+        wanted_actions=(wanted,),
     )
 
 

@@ -135,7 +135,7 @@ def _popularity(
         rows = rows.filter(pc.not_equal(rows["action_type"], "hide"))
         counts.append(ActionCounts.of(*(np.asarray(rows[name]) for name in columns[:3])))
     return trailing_popularity(
-        ActionCounts.merge(counts),
+        counts,
         pin_ids=np.arange(world.num_pins, dtype=np.int64),
         days=np.arange(first_day, (end_ms - 1) // DAY_MS + 1),
         windows_days=(POPULARITY_DAYS,),

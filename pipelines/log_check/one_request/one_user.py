@@ -174,14 +174,16 @@ def build_one_user(
     )
 
 
-def _first_seen(event_log: EventLog, plan: SnapshotPlan, found: SpillSummary) -> FirstSeen:
+def _first_seen(
+    event_log: EventLog, plan: SnapshotPlan, found: SpillSummary
+) -> tuple[FirstSeen, ...]:
     """Return when the user's pins were first seen by anybody: shown, or as was found, acted on."""
-    seen = [found.first_seen]
+    seen = [*found.first_seen]
     for file in files_read(event_log, plan)[0]:
         shown = first_shown(event_log, file, plan)
         ours = np.isin(shown.pin_id, found.pin_ids)
         seen.append(FirstSeen(shown.pin_id[ours], shown.day[ours], shown.known_at[ours]))
-    return FirstSeen.merge(seen)
+    return tuple(seen)
 
 
 def _run(recipe: RunConfig, as_of: datetime, event_log_uri: str) -> ResolvedRun:

@@ -51,8 +51,8 @@ def deal_pack(pack: Pack, is_used: Bools, plan: SnapshotPlan, held: HeldRows) ->
         is_of_timeline = is_used & (day * DAY_MS >= plan.history_start_ms)
         return SpillSummary(
             pin_ids=_pins(pack, is_of_timeline),
-            wanted_actions=_wanted(pack, is_used, day),
-            first_seen=_first_seen(pack, is_late, day),
+            wanted_actions=(_wanted(pack, is_used, day),),
+            first_seen=(_first_seen(pack, is_late, day),),
         )
     in_training, in_holdout = (is_used & _is_within(day, each) for each in plan.windows.values())
     _hold(pack, in_training | in_holdout, held)
@@ -60,7 +60,7 @@ def deal_pack(pack: Pack, is_used: Bools, plan: SnapshotPlan, held: HeldRows) ->
     num_rows = pack.num_rows.sum(axis=0)
     return SpillSummary(
         pin_ids=_pins(pack, in_training | in_holdout),
-        first_seen=_first_seen(pack, is_late, day),
+        first_seen=(_first_seen(pack, is_late, day),),
         num_impressions=WindowCounts(
             int(num_rows[in_training].sum()), int(num_rows[in_holdout].sum())
         ),

@@ -50,8 +50,8 @@ def pack(found: SpillSummary) -> PackedSummary:
     )
     return PackedSummary(
         pin_ids=_pack_ints(found.pin_ids),
-        wanted_actions=_pack_columns(ActionCounts.merge([found.wanted_actions])),
-        first_seen=_pack_columns(found.first_seen),
+        wanted_actions=_pack_columns(ActionCounts.merge(found.wanted_actions)),
+        first_seen=_pack_columns(FirstSeen.merge(found.first_seen)),
         rest=rest,
     )
 
@@ -61,8 +61,8 @@ def unpack(packed: PackedSummary) -> SpillSummary:
     return dataclasses.replace(
         packed.rest,
         pin_ids=_unpack_ints(packed.pin_ids),
-        wanted_actions=ActionCounts(*map(_unpack_ints, packed.wanted_actions)),
-        first_seen=FirstSeen(*map(_unpack_ints, packed.first_seen)),
+        wanted_actions=(ActionCounts(*map(_unpack_ints, packed.wanted_actions)),),
+        first_seen=(FirstSeen(*map(_unpack_ints, packed.first_seen)),),
     )
 
 

@@ -24,13 +24,14 @@ def test_the_earliest_row_of_a_pin_and_day_counts_whatever_part_it_is_in() -> No
 
 
 def test_nothing_seen_is_never() -> None:
-    found = trailing_first(FirstSeen.merge([]), np.array([1, 2]), DAYS, TRAILING_DAYS)
+    found = trailing_first([], np.array([1, 2]), DAYS, TRAILING_DAYS)
     assert found.at(np.array([0, 4]), np.array([0, 1])).tolist() == [NEVER_MS, NEVER_MS]
 
 
+@pytest.mark.parametrize("is_merged", [True, False])
 @pytest.mark.parametrize(("block_cells", "block_rows"), [(4096, 4096), (150, 4)])
 def test_each_day_has_the_earliest_known_row_of_its_own_trailing_days(
-    monkeypatch: pytest.MonkeyPatch, block_cells: int, block_rows: int
+    monkeypatch: pytest.MonkeyPatch, block_cells: int, block_rows: int, is_merged: bool
 ) -> None:
     """Rows reach the log up to five days late, so that a later row may be known first."""
     monkeypatch.setattr(first_seen, "_BLOCK_CELLS", block_cells)
@@ -41,7 +42,8 @@ def test_each_day_has_the_earliest_known_row_of_its_own_trailing_days(
     happened_at = rng.integers(-5 * DAY_MS, 60 * DAY_MS, 60)
     known_at = happened_at + rng.integers(0, 5 * DAY_MS, 60)
     parts = [FirstSeen.of(pin_id[n::6], happened_at[n::6], known_at[n::6]) for n in range(6)]
-    found = trailing_first(FirstSeen.merge(parts), pin_ids, DAYS, TRAILING_DAYS)
+    seen = [FirstSeen.merge(parts)] if is_merged else parts
+    found = trailing_first(seen, pin_ids, DAYS, TRAILING_DAYS)
     times = []
     for row, pin in enumerate(pin_ids):
         for place, day in enumerate(DAYS):
@@ -58,7 +60,7 @@ def test_the_age_of_pins_that_stay_as_they_are_does_not_grow_with_the_day() -> N
     is_shown = np.random.default_rng(5).random((num_pins, num_days)) < 1 / 20
     pins, days = np.nonzero(is_shown)
     seen = FirstSeen.of(pins, days * DAY_MS, days * DAY_MS)
-    found = trailing_first(seen, np.arange(num_pins), DAYS, TRAILING_DAYS)
+    found = trailing_first([seen], np.arange(num_pins), DAYS, TRAILING_DAYS)
     first, last = (found.at(np.full(num_pins, p), np.arange(num_pins)) for p in (0, len(DAYS) - 2))
     ages = [
         (day * DAY_MS - t[t != NEVER_MS]).mean() / DAY_MS for day, t in ((28, first), (48, last))

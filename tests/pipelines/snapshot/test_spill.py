@@ -112,15 +112,18 @@ def test_counts_are_the_same_however_often_they_are_merged(monkeypatch: pytest.M
         known_at = acted_at + days[1] * DAY_MS + rng.integers(0, 9, 50)
         seen = FirstSeen.of(pin_id, acted_at, known_at)
         counts = ActionCounts.of(pin_id, acted_at, known_at)
-        parts.append(spill.SpillSummary(np.unique(pin_id), counts, seen, WindowCounts(1, 2)))
+        counted = WindowCounts(1, 2)
+        parts.append(spill.SpillSummary(np.unique(pin_id), (counts,), (seen,), counted))
     once = spill.merge_as_they_come(iter(parts))
     monkeypatch.setattr(spill, "ROWS_WORTH_A_MERGE", 1)
     often = spill.merge_as_they_come(iter(parts))
+    assert (len(once.wanted_actions), len(often.wanted_actions)) == (6, 1)
     for found in (once, often):
         assert found.num_impressions == (6, 12)
         assert found.pin_ids.tolist() == [0, 1, 2, 3, 4]
-        assert int(found.wanted_actions.count.sum()) == 300
-        for name, values in vars(once.wanted_actions).items():
-            assert getattr(found.wanted_actions, name).tolist() == values.tolist()
-        for name, values in vars(once.first_seen).items():
-            assert getattr(found.first_seen, name).tolist() == values.tolist()
+        counts, seen = ActionCounts.merge(found.wanted_actions), FirstSeen.merge(found.first_seen)
+        assert int(counts.count.sum()) == 300
+        for name, values in vars(ActionCounts.merge(once.wanted_actions)).items():
+            assert getattr(counts, name).tolist() == values.tolist()
+        for name, values in vars(FirstSeen.merge(once.first_seen)).items():
+            assert getattr(seen, name).tolist() == values.tolist()
