@@ -168,7 +168,7 @@ def trailing_first(
     cut = cut_by_pins(parts, pin_ids, blocks)
 
     def appearances(number: int) -> _Appearances:
-        return _Appearances.of(*rows_of_pins(parts, cut[number], pin_ids[blocks[number]]), span)
+        return _Appearances.of(rows_of_pins(parts, cut[number], pin_ids[blocks[number]]), span)
 
     found = list(run(appearances, range(len(blocks))))
     num_pins = np.cumsum([0, *(len(each.pin_row) for each in found)])
@@ -222,8 +222,9 @@ class _Appearances:
     known_at: Ints  # [R]
 
     @staticmethod
-    def of(pin_row: Ints, day: Ints, known_at: Ints, span: range) -> "_Appearances":
-        """Return the rows on the days of a span; they come in any order."""
+    def of(rows: tuple[Ints, ...], span: range) -> "_Appearances":
+        """Return the rows on the days of a span; they come in any order, as pin, day and time."""
+        pin_row, day, known_at = rows
         is_ours = (day >= span.start) & (day < span.stop)
         if not is_ours.all():
             pin_row, day, known_at = pin_row[is_ours], day[is_ours], known_at[is_ours]

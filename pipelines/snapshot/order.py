@@ -128,24 +128,20 @@ def _no_actions() -> Actions:
 def _order_actions(actions: pa.Table, requests: Requests) -> Actions:
     """Return the actions of users with requests, in order and matched with their requests."""
     user = Places(distinct(requests.user_id)).find(np.asarray(actions["user_id"]))
-    is_ours = user >= 0
-    if not is_ours.all():
-        actions, user = actions.filter(pa.array(is_ours)), user[is_ours]
-    column = {
-        name: np.asarray(actions[name]).astype(np.int64, copy=False)
-        for name in ("user_id", "pin_id", "action_type_id", "acted_at", "known_at")
-    }
-    named = _rank(actions["request_id"])
+    ours, named = np.flatnonzero(user >= 0), _rank(actions["request_id"])
+    names = ("pin_id", "action_type_id", "acted_at", "known_at")
+    column = {name: np.asarray(actions[name])[ours].astype(np.int64, copy=False) for name in names}
+    ranks, user_id = named.ranks[ours], np.asarray(actions["user_id"])[ours]
     order = order_by(
-        user,
+        user[ours],
         column["known_at"],
         # Of actions that became known at once this is the order of `acted_at`, in fewer bits.
         column["acted_at"] - column["known_at"],
-        named.ranks,
+        ranks,
         column["pin_id"],
         column["action_type_id"],
     )
-    ranks, user_id = named.ranks[order], column["user_id"][order]
+    ranks, user_id = ranks[order], user_id[order]
     ordered = Actions(
         user_id=user_id,
         pin_id=column["pin_id"][order],
