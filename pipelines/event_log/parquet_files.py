@@ -197,8 +197,8 @@ def open_together(
     Args:
         event_log: the log.
         files: some of one table.
-        coded: columns of text that may come as dictionaries, which takes half the time where few
-            texts are repeated, as Parquet stores them.
+        coded: columns of text that may come as dictionaries. Parquet stores them so, and a column
+            in which a few texts are repeated takes half the time.
 
     Raises:
         DataContractError: one is not a readable Parquet file, or they differ in their columns.

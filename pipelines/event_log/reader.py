@@ -188,7 +188,7 @@ class _Scan:
         return _ScannedRows(rows, tuple(sum(map(len, part)) for part in parts), num_stored)
 
     def _coded(self, table: str) -> list[str]:
-        """Return the columns of text that may come as dictionaries; few texts are repeated."""
+        """Return the columns in which a few texts are repeated: all but that of request ids."""
         if not self.are_texts_coded:
             return []
         texts = [field.name for field in contract_of(table, ()) if field.type == pa.string()]

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+
 from pipelines.contracts.features.categorical import CategoricalFeature
+from pipelines.event_log.declared import positions
 from support.tiny_log import assert_refused, build_tiny, rows_of, tiny_config, write_tiny_log
 
 
@@ -27,3 +30,12 @@ def test_a_declared_feature_without_its_column_is_named(log: Path) -> None:
         "missing column 'mailer' .declared as features by the recipe",
         config=config.model_copy(update={"features": features}),
     )
+
+
+def test_texts_have_one_position_however_a_file_holds_them() -> None:
+    texts = pa.chunked_array([["b", None, "x"], [], ["a", "b"]], pa.string())
+    coded = pa.chunked_array([chunk.dictionary_encode() for chunk in texts.chunks])
+    together = pa.chunked_array([coded.combine_chunks()])
+    for found in (texts, coded, together, texts.cast(pa.large_string())):
+        assert positions(found, ["a", "b"]).tolist() == [1, -1, -1, 0, 1]
+    assert positions(texts.slice(0, 0), ["a"]).tolist() == []
