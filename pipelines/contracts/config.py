@@ -73,7 +73,9 @@ class FeatureConfig(Frozen):
     """What the model is told besides the sequence and the embeddings."""
 
     action_types: tuple[str, ...] = Field(
-        min_length=1, description="Vocabulary of the sequence; the id is the index + 1, 0 pads."
+        min_length=1,
+        max_length=127,  # as many as ids fit a byte
+        description="Vocabulary of the sequence; the id is the index + 1, 0 pads.",
     )
     heads: tuple[Head, ...] = Field(
         min_length=1, description="Predicted actions; the first is the main head."

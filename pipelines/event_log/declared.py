@@ -35,9 +35,9 @@ def append_codes(
         features: the categorical features of the rows' event log table.
     """
     for feature in features:
-        codes = (positions(rows[feature.name], feature.values) + 1).astype(np.int16)
+        codes = pa.array(positions(rows[feature.name], feature.values) + 1).cast(pa.int16())
         field = pa.field(categorical_column(feature.name), pa.int16(), nullable=False)
-        table = table.append_column(field, pa.array(codes))
+        table = table.append_column(field, codes)
     return table
 
 

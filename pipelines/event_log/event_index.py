@@ -34,11 +34,8 @@ class EventIndex:
 
     def __init__(self, keys: Ints, times_ms: Ints, is_sorted: bool = False) -> None:
         """Sort the events, unless they are sorted by key and time already."""
-        self.order, in_order, times_ms = (
-            (np.arange(len(keys)), keys, times_ms)
-            if is_sorted
-            else _by_key_and_time(keys, times_ms)
-        )
+        sort = _as_they_are if is_sorted else _by_key_and_time
+        self.order, in_order, times_ms = sort(keys, times_ms)
         starts = starts_of_runs(in_order)
         self._keys = in_order[starts]
         self.ranks = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(keys)))
@@ -206,7 +203,7 @@ def _packed(columns: Sequence[_Column], row_bits: int = 0) -> Ints:
     for start in range(0, len(packed), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
         part = packed[block]
-        np.subtract(first.values[block], first.low, out=part)
+        np.subtract(first.values[block], first.low, out=part, dtype=np.int64)
         for values, low, num_bits in others:
             if num_bits:
                 part <<= num_bits

@@ -101,6 +101,8 @@ def cut_by_pins(
         pin_ids: sorted; rows of other pins may lie between those of a block.
         blocks: of the pins, all of them in order.
     """
+    if not blocks:
+        return []
     firsts = pin_ids[[block.start for block in blocks]]
     edges = [
         [*np.searchsorted(part[0], firsts), np.searchsorted(part[0], pin_ids[-1:], "right")[0]]

@@ -26,8 +26,13 @@ from pipelines.storage import open_filesystem, translated_errors
 Parts = list[list[pa.RecordBatch]]
 """Rows of some files, by file."""
 
+CODED_TEXT = pa.dictionary(pa.int32(), pa.string())
+
 _BATCH_ROWS = 1 << 17
 """Rows of a file on a disk that are looked at together."""
+
+_BYTES_OF_REPEATED, _FEW_BYTES = 4, 64 << 10
+"""A column of text that takes as many bytes a row at most, or that is small, has few texts."""
 
 
 def is_before(time_column: str, end_ms: int) -> ds.Expression:
@@ -109,7 +114,7 @@ class OpenFiles(Protocol):
 
     @property
     def num_rows(self) -> tuple[int, ...]:
-        """The rows that are stored in each file."""
+        """The rows that are stored in each file; told after they were read."""
 
     def read(self, names: list[str], wanted: Wanted) -> Parts:
         """Return the wanted rows.
@@ -124,23 +129,30 @@ class _OnDisk:
     """Files of a disk, read by the thread that asks, because other threads read other files.
 
     A scanner reads ahead in threads of its own. That pays where a store answers late; on a disk
-    these threads take the cores from the other readers.
+    these threads take the cores from the other readers. One file is open at a time.
     """
 
-    def __init__(
-        self, files: Sequence[LogFile], coded: Sequence[str], held: contextlib.ExitStack
-    ) -> None:
-        self._opened = [held.enter_context(_open_on_disk(file.path, coded)) for file in files]
-        self.schema = self._opened[0].schema_arrow
-        for file, each in zip(files, self._opened, strict=True):
-            _check_same_columns(file, each.schema_arrow, files[0].path, self.schema)
+    def __init__(self, files: Sequence[LogFile], coded: Sequence[str]) -> None:
+        self._files, self._num_rows = files, list[int]()
+        with _open_on_disk(files[0].path, ()) as first:
+            _check_each_once(files[0], first.schema_arrow)
+            self._coded = _repeated(first.metadata, coded)
+        with _open_on_disk(files[0].path, self._coded) as first:
+            self.schema = first.schema_arrow
 
     @property
     def num_rows(self) -> tuple[int, ...]:
-        return tuple(each.metadata.num_rows for each in self._opened)
+        return tuple(self._num_rows)
 
     def read(self, names: list[str], wanted: Wanted) -> Parts:
-        return wanted.of(_batches(each, names) for each in self._opened)
+        self._num_rows = []
+        return wanted.of(self._rows(file, names) for file in self._files)
+
+    def _rows(self, file: LogFile, names: list[str]) -> Iterator[pa.RecordBatch]:
+        with _open_on_disk(file.path, self._coded) as opened:
+            _check_same_columns(file, opened.schema_arrow, self._files[0].path, self.schema)
+            self._num_rows.append(opened.metadata.num_rows)
+            yield from opened.iter_batches(_BATCH_ROWS, columns=names, use_threads=False)
 
 
 def _open_on_disk(path: str, coded: Sequence[str]) -> pq.ParquetFile:
@@ -151,8 +163,27 @@ def _open_on_disk(path: str, coded: Sequence[str]) -> pq.ParquetFile:
         return pq.ParquetFile(path, pre_buffer=False)
 
 
-def _batches(opened: pq.ParquetFile, names: list[str]) -> Iterator[pa.RecordBatch]:
-    yield from opened.iter_batches(_BATCH_ROWS, columns=names, use_threads=False)
+def _repeated(metadata: pq.FileMetaData, names: Sequence[str]) -> list[str]:
+    """Return the columns that take a few bytes a row, because few texts are repeated in them.
+
+    The others would take more as dictionaries: each batch of rows has one of its own.
+    """
+    sizes: dict[str, int] = {}
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            size = sizes.get(column.path_in_schema, 0) + column.total_uncompressed_size
+            sizes[column.path_in_schema] = size
+    most = _BYTES_OF_REPEATED * metadata.num_rows + _FEW_BYTES
+    return [name for name in names if sizes.get(name, most + 1) <= most]
+
+
+def _check_each_once(file: LogFile, found: pa.Schema) -> None:
+    for name in found.names:
+        if found.names.count(name) > 1:
+            raise DataContractError(
+                f"{file.table}: {file.path} has the column {name!r} {found.names.count(name)} "
+                f"times; expected each column once; write the file again without the others"
+            )
 
 
 class _InStore:
@@ -197,17 +228,17 @@ def open_together(
     Args:
         event_log: the log.
         files: some of one table.
-        coded: columns of text that may come as dictionaries. Parquet stores them so, and a column
-            in which a few texts are repeated takes half the time.
+        coded: columns of text that may come as CODED_TEXT. Parquet stores them so, and a column in
+            which a few texts are repeated takes half the time.
 
     Raises:
         DataContractError: one is not a readable Parquet file, or they differ in their columns.
         TransientStorageError: the storage failed.
     """
     filesystem, _ = open_filesystem(event_log.uri)
-    with _damage_told_from_failure(filesystem, files[0]), contextlib.ExitStack() as held:
+    with _damage_told_from_failure(filesystem, files[0]):
         if filesystem.type_name == "local":
-            yield _OnDisk(files, coded, held)
+            yield _OnDisk(files, coded)
         else:
             yield _InStore(files, filesystem)
 

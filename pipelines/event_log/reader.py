@@ -24,7 +24,14 @@ from pipelines.event_log import checks
 from pipelines.event_log.cross_rules import pin_times_in_some
 from pipelines.event_log.findings import Finding
 from pipelines.event_log.log_files import EVENT_TIME_COLUMNS, EventLog, LogFile, day_of
-from pipelines.event_log.parquet_files import Before, Wanted, count_rows, open_file, open_together
+from pipelines.event_log.parquet_files import (
+    CODED_TEXT,
+    Before,
+    Wanted,
+    count_rows,
+    open_file,
+    open_together,
+)
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +180,8 @@ class _Scan:
             DataContractError: see `read_rows`; the first file is named.
         """
         path = files[0].path
-        with open_together(event_log, files, self._coded(files[0].table)) as opened:
+        coded = self._coded(files[0].table)
+        with open_together(event_log, files, coded) as opened:
             found, schema = opened.schema, contract_of(files[0].table, opened.schema.names)
             extra, numbers = self.extra_columns, self.number_columns
             checks.check_columns(path, found, schema, extra, numbers)
@@ -183,7 +191,7 @@ class _Scan:
             num_stored = opened.num_rows
         found = pa.schema([found.field(name) for name in in_file_order])
         rows = pa.Table.from_batches([batch for part in parts for batch in part], found)
-        expected = _with_codes(schema, found) if self.are_texts_coded else schema
+        expected = _with_codes(schema, found, coded)
         rows = checks.cast_to_schema(path, rows.select(names), expected)
         return _ScannedRows(rows, tuple(sum(map(len, part)) for part in parts), num_stored)
 
@@ -196,13 +204,11 @@ class _Scan:
         return [*(name for name in read if name != "request_id"), *self.extra_columns]
 
 
-def _with_codes(expected: pa.Schema, found: pa.Schema) -> pa.Schema:
-    """Return a contract that takes texts as dictionaries where they came so."""
+def _with_codes(expected: pa.Schema, found: pa.Schema, coded: Sequence[str]) -> pa.Schema:
+    """Return a contract that takes some texts as dictionaries, where they came so."""
     for place, field in enumerate(expected):
-        if field.name in found.names and field.type == pa.string():
-            type_ = found.field(field.name).type
-            if isinstance(type_, pa.DictionaryType) and type_.value_type == pa.string():
-                expected = expected.set(place, field.with_type(type_))
+        if field.name in coded and found.field(field.name).type == CODED_TEXT:
+            expected = expected.set(place, field.with_type(CODED_TEXT))
     return expected
 
 

@@ -180,12 +180,10 @@ class _ThisMachine:
             written.append(disk.submit(sync_file, out / PINS_FILE))
 
             def make(shard: int) -> ShardSummary:
-                found, folder = (
-                    build_shard_files(shard, held, pins, plan, out),
-                    out / shard_name(shard),
-                )
+                folder = out / shard_name(shard)
+                found = build_shard_files(shard, held, pins, plan, out)
                 # What was just written need not come from far.
-                self._digests |= {path: digest_file(path, out) for path in folder.iterdir()}
+                self._digests.update((path, digest_file(path, out)) for path in folder.iterdir())
                 written.append(disk.submit(sync_tree, folder))
                 return found
 

@@ -31,7 +31,10 @@ BYTES_WORTH_A_POOL = 32 << 20
 """For an event log smaller than this, a pool of processes costs more to start than it saves."""
 
 _NUM_PROGRESS_LINES = 8
+# Of <malloc.h>.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8
+_USUAL_BYTES = 128 << 10  # of the first two
+_USUAL_POOL = pa.default_memory_pool()
 
 
 @contextlib.contextmanager
@@ -40,8 +43,8 @@ def keeping_freed_memory(num_bytes: int) -> Iterator[None]:
 
     The kernel clears each page that it hands out, which took a fifth of a build's processor time.
     So numpy and Arrow take from one heap, and what the one has freed the other takes next: Arrow's
-    own allocator gives pages back after a moment, and so does a heap that each thread has for
-    itself.
+    own allocator gives pages back after a moment. Threads that had a heap of their own before keep
+    it, and a heap grows and shrinks by 64 MiB: where it was at its end, it shrank with each array.
 
     Args:
         num_bytes: as much is kept at most.
@@ -51,16 +54,17 @@ def keeping_freed_memory(num_bytes: int) -> Iterator[None]:
         yield
         return
     libc.mallopt(_M_ARENA_MAX, 1)
-    libc.mallopt(_M_TOP_PAD, 64 << 20)
+    libc.mallopt(_M_TOP_PAD, max(_USUAL_BYTES, min(num_bytes, 64 << 20)))
     libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
-    libc.mallopt(_M_TRIM_THRESHOLD, max(128 << 10, min(num_bytes, 1 << 30)))
-    usual_pool = pa.default_memory_pool()
+    libc.mallopt(_M_TRIM_THRESHOLD, max(_USUAL_BYTES, min(num_bytes, 1 << 30)))
     pa.set_memory_pool(pa.system_memory_pool())
     try:
         yield
     finally:
-        pa.set_memory_pool(usual_pool)
-        libc.mallopt(_M_TRIM_THRESHOLD, 128 << 10)
+        pa.set_memory_pool(_USUAL_POOL)
+        libc.mallopt(_M_TRIM_THRESHOLD, _USUAL_BYTES)
+        libc.mallopt(_M_TOP_PAD, _USUAL_BYTES)
+        libc.mallopt(_M_ARENA_MAX, 8 * usable_cores())
         libc.malloc_trim(0)
 
 

@@ -281,10 +281,11 @@ def _of_vocabulary(rows: pa.Table, plan: SnapshotPlan) -> pa.Table:
 
 def _code_actions(rows: pa.Table, plan: SnapshotPlan) -> pa.Table:
     """Return actions with the ids of their types."""
-    type_ids = (positions(rows["action_type"], plan.features.action_types) + 1).astype(np.int8)
+    places = positions(rows["action_type"], plan.features.action_types)
+    type_ids = pa.array(places + 1).cast(pa.int8())
     index = ACTIONS.names.index("action_type")
     type_field = pa.field("action_type_id", pa.int8(), nullable=False)
-    return rows.set_column(index, type_field, pa.array(type_ids))
+    return rows.set_column(index, type_field, type_ids)
 
 
 def is_of_wanted_type(coded: pa.Table, plan: SnapshotPlan) -> Bools:

@@ -16,4 +16,6 @@ class CategoricalFeature(Frozen):
 
     name: str = Field(description="Column name in the event log table.")
     table: Literal["impressions", "pins", "users"] = Field(description="Where the column lives.")
-    values: tuple[str, ...] = Field(description="Known values; the code is the index + 1.")
+    values: tuple[str, ...] = Field(
+        max_length=32_767, description="Known values; the code is the index + 1."
+    )

@@ -1,6 +1,6 @@
 """Where packs lie, and which files of an event log are in them as they are now.
 
-    <workspace>/days/<what is read and how>/<table>-<digest>.arrow
+    <workspace>/days/<what is read and how>/<table>-<checksum>.arrow
 
 The folder's name is a digest of all that a pack depends on besides the log's files: the log's URI,
 the recipe's features, the number of shards, and the code; and of the workspace. A file is the same

@@ -23,6 +23,12 @@ def changed(section: str, **values: Any) -> dict[str, Any]:
     [
         ("features", {"action_types": ["click"]}, "head 'repin' needs action type 'repin'"),
         ("features", {"categorical": [STATE, STATE]}, "features.categorical: names must be unique"),
+        ("features", {"action_types": [str(n) for n in range(128)]}, "at most 127 items"),
+        (
+            "features",
+            {"categorical": [STATE | {"values": [str(n) for n in range(32_768)]}]},
+            "at most 32767 items",
+        ),
         (
             "features",
             {"user_weights": [{"feature": "state", "value": "none", "weight": 2}]},

@@ -138,3 +138,8 @@ def test_blocks_hold_all_rows_in_order_and_equal_keys_together(
     ]
     ranges = [(part.min(), part.max()) for part in found if len(part)]
     assert all(high < low for (_, high), (low, _) in zip(ranges[:-1], ranges[1:], strict=True))
+
+
+def test_small_numbers_are_ordered_by_their_values() -> None:
+    values = np.array([-100, 100, 0], dtype=np.int8)
+    assert order_by(values).tolist() == [0, 2, 1]

@@ -26,6 +26,8 @@ def test_the_earliest_row_of_a_pin_and_day_counts_whatever_part_it_is_in() -> No
 def test_nothing_seen_is_never() -> None:
     found = trailing_first([], np.array([1, 2]), DAYS, TRAILING_DAYS)
     assert found.at(np.array([0, 4]), np.array([0, 1])).tolist() == [NEVER_MS, NEVER_MS]
+    none = np.array([], dtype=np.int64)
+    assert trailing_first([], none, DAYS, TRAILING_DAYS).at(none, none).tolist() == []
 
 
 @pytest.mark.parametrize("is_merged", [True, False])

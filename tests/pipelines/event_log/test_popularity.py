@@ -74,6 +74,8 @@ def test_totals_of_many_pins_are_those_of_counting_one_by_one(
 def test_nothing_counted_is_zero_for_every_pin() -> None:
     found = trailing_popularity([], PINS, DAYS, (3,))
     assert totals_of(found, np.array([5, 9]), np.array([1, 2]), 3) == [0, 0]
+    none = np.array([], dtype=np.int64)
+    assert totals_of(trailing_popularity([], none, DAYS, (3,)), none, none, 3) == []
 
 
 @pytest.mark.parametrize("count", [65_535, 65_536, 100_000])

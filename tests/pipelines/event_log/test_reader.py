@@ -171,3 +171,50 @@ def test_rows_from_a_disk_are_those_that_a_scanner_finds(
             assert [n for part in parts for batch in part for n in batch["pin_id"].to_pylist()] == (
                 expected
             )
+
+
+def test_one_file_is_open_at_a_time(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that read many small files would have more open than a process may have."""
+    opened: list[pq.ParquetFile] = []
+    open_on_disk = parquet_files._open_on_disk
+
+    def count(path: str, coded: list[str]) -> pq.ParquetFile:
+        assert all(each.closed for each in opened)
+        opened.append(open_on_disk(path, coded))
+        return opened[-1]
+
+    monkeypatch.setattr(parquet_files, "_open_on_disk", count)
+    event_log = open_event_log(to_uri(log))
+    files = event_log.files_of("actions")
+    with open_together(event_log, files) as found:
+        parts = found.read(["user_id", "known_at"], Before("known_at", january("30 00:00")))
+        assert found.num_rows == tuple(sum(map(len, part)) for part in parts)
+    assert len(opened) > len(files) == len(parts) > 2
+
+
+def test_a_file_that_has_a_column_twice_is_named(log: Path) -> None:
+    path = log / IMPRESSIONS_15
+    rows = pq.read_table(path, partitioning=None)
+    pq.write_table(rows.append_column("user_id", rows["user_id"]), path)
+    assert_refused(log.parent, rf"{path} has the column 'user_id' 2 times")
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_request_ids_that_files_hold_as_dictionaries_are_texts(log: Path, every: int) -> None:
+    expected = build_tiny(log.parent).digest
+    for table in ("impressions", "actions"):
+        for path in sorted((log / table).rglob("*.parquet"))[::every]:
+            rows = pq.read_table(path, partitioning=None)
+            place = rows.schema.get_field_index("request_id")
+            coded = rows["request_id"].dictionary_encode()
+            pq.write_table(rows.set_column(place, "request_id", coded), path)
+    assert build_tiny(log.parent).digest == expected
+
+
+def test_texts_that_are_all_different_do_not_come_as_dictionaries(tmp_path: Path) -> None:
+    """Each batch would have a dictionary of its own, as large as its texts."""
+    texts = pa.array([f"a place that nobody else lives in, number {n}" for n in range(20_000)])
+    few = pa.array(["here", "there"] * 10_000)
+    pq.write_table(pa.table({"all": texts, "few": few}), tmp_path / "texts.parquet")
+    metadata = pq.read_metadata(tmp_path / "texts.parquet")
+    assert parquet_files._repeated(metadata, ["all", "few", "missing"]) == ["few"]

@@ -1,6 +1,7 @@
 """The pools: a worker process that is killed is told as such, and none outlives its parent."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -8,10 +9,11 @@ import threading
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from pipelines.contracts.errors import ProcessKilledError
-from pipelines.snapshot.pool import run_all, run_in_threads
+from pipelines.snapshot.pool import keeping_freed_memory, run_all, run_in_threads
 
 SLEEP = """
 import time
@@ -98,3 +100,15 @@ def test_threads_begin_a_few_tasks_ahead_of_whoever_reads_the_results() -> None:
         assert next(results) == number
         assert len(begun) <= number + 1 + 4
     assert sorted(begun) == list(range(100))
+
+
+def test_the_allocators_are_as_before_after_builds_side_by_side() -> None:
+    usual = pa.default_memory_pool().backend_name
+    one, two = keeping_freed_memory(1 << 20), keeping_freed_memory(1 << 20)
+    one.__enter__()
+    two.__enter__()
+    if platform.libc_ver()[0] == "glibc":
+        assert pa.default_memory_pool().backend_name == "system"
+    one.__exit__(None, None, None)
+    two.__exit__(None, None, None)
+    assert pa.default_memory_pool().backend_name == usual != "system"
