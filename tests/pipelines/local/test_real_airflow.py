@@ -6,7 +6,6 @@ import re
 import stat
 import subprocess
 import sys
-import time
 from datetime import datetime
 from pathlib import Path
 
@@ -43,9 +42,8 @@ def test_nothing_is_left_running_afterwards(retrained):
     assert retrained.ports_in_use == (), "a server outlived its mark"
 
 
-def test_retraining_again_is_quick_and_harmless(retrained):
-    before = sorted(str(p) for p in (retrained.home / "workspace").rglob("*"))
-    started = time.monotonic()
+def test_retraining_again_starts_nothing_and_is_harmless(retrained):
+    before, logs = look_of(retrained.home / "workspace"), look_of(retrained.home / "logs")
     done = homefeed_local(
         *("retrain", "--home", str(retrained.home), "--recipe", "smoke"),
         *("--as-of", FIRST_DAY, "--as-of", SECOND_DAY),
@@ -54,8 +52,8 @@ def test_retraining_again_is_quick_and_harmless(retrained):
     assert done.returncode == 0
     assert "nothing to run" in done.stdout
     assert judgement_of(retrained.home, RUN_IDS[1]).report_uri in done.stdout
-    assert time.monotonic() - started < 15
-    assert sorted(str(p) for p in (retrained.home / "workspace").rglob("*")) == before
+    assert look_of(retrained.home / "workspace") == before
+    assert look_of(retrained.home / "logs") == logs != {}, "a service was started"
 
 
 def test_a_cycle_that_airflow_ran_is_rebuilt_to_the_last_bit(retrained, tmp_path):
