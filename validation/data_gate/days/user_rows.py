@@ -16,8 +16,6 @@ from pipelines.contracts.arrow import to_numpy
 from pipelines.contracts.hashing import hash_rows, mix
 from validation.data_gate.days.queries import NUM_PROJECTIONS
 
-Floats = npt.NDArray[np.float32]
-
 _KEPT = pa.schema(
     {
         "u": pa.int64(),
@@ -50,7 +48,9 @@ def summarise_users(parts: Iterable[pa.Table]) -> pa.Table:
 
 def _summarise(part: pa.Table) -> pa.Table:
     vectors = to_numpy(part["embedding"]).astype(np.float32)
-    projected = vectors @ _directions(vectors.shape[1])
+    # In double precision these sums are exact. Rounded to single precision on the way they would
+    # depend on how many rows the processor multiplies at once, so on what else is in this part.
+    projected = vectors.astype(np.float64) @ _directions(vectors.shape[1])
     columns = {
         "u": part["user_id"],
         "as_of": part["as_of"],
@@ -58,16 +58,16 @@ def _summarise(part: pa.Table) -> pa.Table:
         "is_zero": ~vectors.any(axis=1),
         "vector": hash_rows(vectors),
         "length": np.sqrt((vectors**2).sum(axis=1)),
-        **{f"q{n}": projected[:, n] for n in range(NUM_PROJECTIONS)},
+        **{f"q{n}": projected[:, n].astype(np.float32) for n in range(NUM_PROJECTIONS)},
     }
     return pa.table(columns, schema=_KEPT)
 
 
-def _directions(width: int) -> Floats:
+def _directions(width: int) -> npt.NDArray[np.float64]:
     """Return a fixed [width, NUM_PROJECTIONS] matrix of 1 and -1, scaled so that lengths stay."""
     signs = mix(np.arange(width * NUM_PROJECTIONS), width) >> np.uint64(63)
-    matrix = (signs.astype(np.float32) * 2 - 1).reshape(width, NUM_PROJECTIONS)
-    return matrix / np.float32(np.sqrt(NUM_PROJECTIONS))
+    matrix = (signs.astype(np.float64) * 2 - 1).reshape(width, NUM_PROJECTIONS)
+    return matrix / np.sqrt(NUM_PROJECTIONS)
 
 
 def _likeness(rows: pa.Table) -> pa.Array:
