@@ -29,7 +29,9 @@ FAST = {
     # Short, so that a killed worker is noticed within a test.
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "12",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "1",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
+    # A scheduler that looks for work every second takes an eighth of a core, always.
+    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "2",
     # The DAG files are read once, at the start: no test changes them.
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
 }
@@ -80,7 +82,7 @@ class Lab:
         while (found := self.api.find_run(run_id)) is None or found["state"] not in FINAL_STATES:
             assert time.monotonic() < deadline, self.api.tasks(run_id)
             self.services.look_after()
-            time.sleep(0.3)
+            time.sleep(1)  # each question costs the api-server more than it costs to ask
         return Outcome(found["state"], {t["task_id"]: t for t in self.api.tasks(run_id)})
 
     def run(self, run_id: str, as_of: str, **conf: Any) -> Outcome:
