@@ -27,7 +27,7 @@ ui: $(READY)  ## keep the Airflow and MLflow pages up until Ctrl-C
 test: $(TEST_READY) lint  ## everything CI checks
 	$(BIN)/python tests/support/find_chromium.py --install
 	folder=$$($(BIN)/python tests/support/folder_of_tests.py) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
-	  --numprocesses=4 --no-loadscope-reorder --basetemp="$$folder" -m "not production" \
+	  --numprocesses=4 --no-loadscope-reorder --durations=25 --basetemp="$$folder" -m "not production" \
 	  && rm -r "$$folder"
 
 test-production: $(PRODUCTION_READY)  ## what runs beside a deployment: PostgreSQL, Celery, Spark and others
