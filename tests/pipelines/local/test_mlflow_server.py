@@ -34,7 +34,7 @@ def server(tmp_path, mark, said) -> MlflowServer:
 
 def kill(server: MlflowServer, mark: str) -> list[int]:
     """Kill the first process of a server that has started another one; return both."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while len(found := processes.marked(mark)) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -182,7 +182,7 @@ def test_what_a_library_says_late_stays_out_of_the_log(
     late = [each for each in threading.enumerate() if each.name == "metrics"]
     receiver.is_over.set()  # Now the answer comes.
     for thread in late:
-        thread.join(10)
+        thread.join(60)
     assert len(warnings(caplog)) == 1
 
 

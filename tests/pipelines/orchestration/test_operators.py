@@ -55,7 +55,7 @@ def test_a_stage_ends_when_its_worker_is_killed(tmp_path):
     assert stage.is_running()  # it is not ended for nothing
     worker.kill()
     worker.wait()
-    psutil.wait_procs([stage], timeout=15)
+    psutil.wait_procs([stage], timeout=60)
     assert not stage.is_running()
 
 

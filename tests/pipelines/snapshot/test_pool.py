@@ -47,7 +47,7 @@ def test_worker_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     children: list[int] = []
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while len(children) < 2 and time.monotonic() < deadline:
         listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
         children = [int(child) for child in listed.split()]
@@ -69,7 +69,7 @@ def _is_running(pid: int) -> bool:
 
 def test_threads_work_side_by_side_and_the_first_error_ends_them() -> None:
     """Two tasks wait for each other, so one thread would wait in vain; the last ones never run."""
-    both, ran = threading.Barrier(2, timeout=20), []
+    both, ran = threading.Barrier(2, timeout=60), []
 
     def work(number: int) -> int:
         ran.append(number)
