@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 
 from pipelines.contracts.artifacts import STAGES
 from pipelines.local.airflow_api import FINAL_STATES
 from pipelines.local.layout import ADMIN
 from pipelines.settings import MLFLOW_VIEW
+from support.browser import browser, open_page
 from support.cycles import judgement_of, promotion_of, states_expected
 from support.find_chromium import find
 from support.lab import SECOND_DAY, Lab, Outcome
@@ -32,14 +33,11 @@ EMPTY = "about:blank"
 
 @pytest.fixture(scope="module")
 def only_page() -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        browser = playwright.chromium.launch(executable_path=find(), args=flags)
-        page = browser.new_page(viewport={"width": 1600, "height": 1000})
+    with browser() as started:
+        page = open_page(started, (1600, 1000))
         page.set_default_timeout(PATIENCE_MS)
         expect.set_options(timeout=PATIENCE_MS)
         yield page
-        browser.close()
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def _summarise(part: pa.Table) -> pa.Table:
     vectors = to_numpy(part["embedding"]).astype(np.float32)
     # In double precision these sums are exact. Rounded to single precision on the way they would
     # depend on how many rows the processor multiplies at once, so on what else is in this part.
-    projected = vectors.astype(np.float64) @ _directions(vectors.shape[1])
+    projected = (vectors.astype(np.float64) @ _directions(vectors.shape[1])).astype(np.float32)
     columns = {
         "u": part["user_id"],
         "as_of": part["as_of"],
@@ -58,7 +58,7 @@ def _summarise(part: pa.Table) -> pa.Table:
         "is_zero": ~vectors.any(axis=1),
         "vector": hash_rows(vectors),
         "length": np.sqrt((vectors**2).sum(axis=1)),
-        **{f"q{n}": projected[:, n].astype(np.float32) for n in range(NUM_PROJECTIONS)},
+        **{f"q{n}": projected[:, n] for n in range(NUM_PROJECTIONS)},
     }
     return pa.table(columns, schema=_KEPT)
 

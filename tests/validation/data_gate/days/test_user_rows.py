@@ -30,10 +30,7 @@ def test_a_row_has_the_same_numbers_whichever_rows_it_came_with(
 ) -> None:
     """A matrix product in single precision rounds by the number of rows, on some processors."""
     parts = [rows.slice(start, num_per_part) for start in range(0, NUM_ROWS, num_per_part)]
-    whole, found = summarise_users([rows]), summarise_users(parts)
-    assert found.drop_columns("likeness").equals(whole.drop_columns("likeness"))
-    likeness = [np.array(each["likeness"].to_numpy()) for each in (whole, found)]
-    np.testing.assert_array_equal(*likeness)
+    assert summarise_users(parts).equals(summarise_users([rows]))
 
 
 def test_lengths_and_angles_of_the_projections_are_those_of_the_embeddings(rows: pa.Table) -> None:
