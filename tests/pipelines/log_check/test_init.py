@@ -106,6 +106,16 @@ def test_logged_impressions_are_handed_over_as_they_are(
     assert not embeddings[2].any()
 
 
+@pytest.mark.parametrize("name", ["done", "items"])
+def test_a_table_that_is_missing_is_named(
+    example: types.ModuleType, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "mine/tables" / f"{name}.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=rf"mine/tables/{name}\.csv"):
+        example.main()
+    assert not (tmp_path / "mine" / "event_log").exists()
+
+
 @pytest.mark.parametrize("requests", [["", "", ""], ["7", "", "8"], ["7", "8", "9"]])
 def test_a_csv_s_ids_are_texts_with_gaps_and_its_times_have_parts_of_seconds(
     tmp_path: Path, requests: list[str]
