@@ -1,12 +1,11 @@
-"""Measures of the project's structure, for `make structure` and docs/architecture.md.
+"""The size of the project by room, and the two bounds of its structure.
 
-Run as a script it prints every measure beside its bound and exits 1 if one is broken. Import
-direction and cycles are import-linter's (`lint-imports`), docstrings are ruff's.
+Run as a script by `make lint`: it prints the lines of each room and exits 1 where a bound is
+broken. Import direction and cycles are import-linter's (`lint-imports`), docstrings are ruff's.
 """
 
 import ast
 import io
-import statistics
 import sys
 import tokenize
 from collections import Counter
@@ -15,10 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDERS = ("dags", "pipelines", "training", "validation")
-MAX_MODULES_PER_FOLDER = 15
-MAX_MEDIAN_FILE_LINES = 150
-MAX_FILE_LINES = 400
+MAX_PRODUCT_LINES = 62_218
+MAX_PRODUCT_TOKENS = 343_907
+MAX_OTHER_LINES = 1_500
+MAX_TEST_LINES = 62_560
 MAX_FUNCTION_LINES = 60
+"""The bounds go down with every change that makes the project smaller, and never up without an
+issue that says so. The goal is 38,000 lines of product, 36,000 if it can be, and 40,000 of tests."""
 
 _NOT_CODE = {
     tokenize.COMMENT,
@@ -35,8 +37,8 @@ class Measure:
     """One number, the place where it was found, and the bound that it must not exceed."""
 
     name: str
-    value: float
-    bound: float | None
+    value: int
+    bound: int | None = None
     where: str = ""
 
     @property
@@ -50,25 +52,39 @@ class Measure:
 
 
 def measure(root: Path) -> list[Measure]:
-    """Return the measures of all code outside tests below the project's root."""
-    files = [path for folder in FOLDERS for path in sorted((root / folder).rglob("*.py"))]
-    texts = {path.relative_to(root).as_posix(): path.read_text() for path in files}
-    sizes = {name: text.count("\n") for name, text in texts.items() if "__init__" not in name}
-    longest = max(sizes, key=sizes.__getitem__)
-    modules = Counter(Path(name).parent.as_posix() for name in sizes)
-    [(fullest, num_modules)] = modules.most_common(1)
-    function_lines, function = max(
-        (found for name, text in texts.items() for found in _functions(name, text)),
-        default=(0, ""),
+    """Return the measures of all code below the project's root, rooms first."""
+    texts = {path: path.read_text() for folder in FOLDERS for path in _files(root / folder, "py")}
+    rooms: Counter[str] = Counter()
+    for path, text in texts.items():
+        rooms[_room(path.relative_to(root))] += text.count("\n")
+    longest, function = max(
+        found
+        for path, text in texts.items()
+        for found in _functions(path.relative_to(root).as_posix(), text)
     )
-    num_code_lines = sum(len(_code_lines(text)) for text in texts.values())
+    others = [path for folder in FOLDERS for path in _files(root / folder) if path not in texts]
     return [
-        Measure("modules in the fullest folder", num_modules, MAX_MODULES_PER_FOLDER, fullest),
-        Measure("median lines of a file", statistics.median(sizes.values()), MAX_MEDIAN_FILE_LINES),
-        Measure("lines of the longest file", sizes[longest], MAX_FILE_LINES, longest),
-        Measure("lines of the longest function", function_lines, MAX_FUNCTION_LINES, function),
-        Measure("lines of code without comments, docstrings and blanks", num_code_lines, None),
+        *(Measure(room, lines) for room, lines in sorted(rooms.items())),
+        Measure("lines of product", rooms.total(), MAX_PRODUCT_LINES),
+        Measure("tokens of product", sum(map(_num_tokens, texts.values())), MAX_PRODUCT_TOKENS),
+        Measure("lines of other files beside it", sum(map(_lines, others)), MAX_OTHER_LINES),
+        Measure("lines of tests", sum(map(_lines, _files(root / "tests", "py"))), MAX_TEST_LINES),
+        Measure("lines of the longest function", longest, MAX_FUNCTION_LINES, function),
     ]
+
+
+def _files(folder: Path, ending: str = "*") -> list[Path]:
+    found = (path for path in sorted(folder.rglob(f"*.{ending}")) if path.is_file())
+    return [path for path in found if "__pycache__" not in path.parts]
+
+
+def _room(path: Path) -> str:
+    """Return the folder that a newcomer would look for; a module of its own beside them is none."""
+    return "/".join(path.parts[:2] if len(path.parts) > 2 else path.parts[:1])
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n")
 
 
 def _functions(name: str, text: str) -> Iterator[tuple[int, str]]:
@@ -78,17 +94,19 @@ def _functions(name: str, text: str) -> Iterator[tuple[int, str]]:
             yield node.end_lineno - node.lineno + 1, f"{name}: {node.name}"
 
 
-def _code_lines(text: str) -> set[int]:
-    """Return the numbers of the lines that hold code; a string that stands alone is none."""
-    lines: set[int] = set()
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type not in _NOT_CODE:
-            lines.update(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(ast.parse(text)):
-        is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        if is_text and isinstance(node.value.value, str) and node.end_lineno is not None:
-            lines.difference_update(range(node.lineno, node.end_lineno + 1))
-    return lines
+def _num_tokens(text: str) -> int:
+    """Return how many tokens the code has, without comments, docstrings and layout."""
+    docstrings = {
+        (node.lineno, node.col_offset)
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    }
+    return sum(
+        token.type not in _NOT_CODE and token.start not in docstrings
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+    )
 
 
 if __name__ == "__main__":
