@@ -20,7 +20,7 @@ MAX_OTHER_LINES = 1_500
 MAX_TEST_LINES = 62_560
 MAX_FUNCTION_LINES = 60
 """The bounds go down with every change that makes the project smaller, and never up without an
-issue that says so. The goal is 38,000 lines of product, 36,000 if it can be, and 40,000 of tests."""
+issue that says so. The goal is 38,000 lines of product, 36,000 if it can be; 40,000 of tests."""
 
 _NOT_CODE = {
     tokenize.COMMENT,
