@@ -7,14 +7,14 @@ TEST_READY := $(VENV)/.test-ready
 PRODUCTION_READY := $(VENV)/.production-ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-# Tests of the registry that run over SQLite in `make test`, and over PostgreSQL here too.
+# Tests of the registry that `make test-all` runs over SQLite, and over PostgreSQL too.
 REGISTRY_TESTS := $(foreach name,promotion by_hand reconcile registry anchor tracking lost_answers,\
   tests/pipelines/registry/test_$(name).py)
 
 # hidden from every child: analytics, colour codes in logs, thread pools that fight each other
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: retrain test test-production ui lint repeats bench bench-faults images try-stack clean setup
+.PHONY: retrain test quick-tests test-all ui lint repeats bench bench-faults images try-stack clean setup
 
 retrain: $(READY)  ## ingest the sample, run two cycles in a real Airflow, show the verdicts
 	$(BIN)/homefeed local retrain
@@ -22,19 +22,27 @@ retrain: $(READY)  ## ingest the sample, run two cycles in a real Airflow, show 
 ui: $(READY)  ## keep the Airflow and MLflow pages up until Ctrl-C
 	$(BIN)/homefeed local ui
 
-# Four processes for two cores: a fifth of the tests' time is spent on waiting for servers. What
-# takes longest comes first (tests/conftest.py), and the files' own order must then be kept.
-test: $(TEST_READY) lint  ## everything CI checks
-	$(BIN)/python tests/support/find_chromium.py --install
-	folder=$$($(BIN)/python tests/support/folder_of_tests.py) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
-	  --numprocesses=4 --no-loadscope-reorder --durations=25 --basetemp="$$folder" -m "not production" \
-	  && rm -r "$$folder"
+# Lint and types run beside the tests: together they keep two cores busy.
+test: $(TEST_READY)  ## lint, types, and every test that needs no server, with one smoke cycle
+	@$(MAKE) --no-print-directory -j2 --output-sync=target lint quick-tests
 
-test-production: $(PRODUCTION_READY)  ## what runs beside a deployment: PostgreSQL, Celery, Spark and others
-	$(BIN)/python tests/support/find_servers.py --install
+quick-tests: $(TEST_READY)
 	folder=$$($(BIN)/python tests/support/folder_of_tests.py) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
-	  --numprocesses=4 --no-loadscope-reorder --durations=15 --basetemp="$$folder" \
-	  -m "not exhaustive" --mlflow-database=postgresql tests/production $(REGISTRY_TESTS) && rm -r "$$folder"
+	  --numprocesses=2 --no-loadscope-reorder --durations=15 --basetemp="$$folder" \
+	  -m "smoke or not (services or browser or slow or production)" && rm -r "$$folder"
+
+# Four processes for two cores: a fifth of the tests' time is spent on waiting for servers. What
+# takes longest comes first (tests/conftest.py), and the files' own order must then be kept. What
+# needs a server that cannot be installed here is named and left out.
+test-all: $(PRODUCTION_READY) lint  ## everything: services, browsers, kills, and what belongs to a production
+	$(BIN)/python tests/support/find_chromium.py --install
+	HOMEFEED_SKIP_MISSING=1 $(BIN)/python tests/support/find_servers.py --install
+	folder=$$($(BIN)/python tests/support/folder_of_tests.py) && \
+	  export OMP_NUM_THREADS=1 HOMEFEED_SKIP_MISSING=1 && \
+	  $(BIN)/python -m pytest --numprocesses=4 --no-loadscope-reorder --durations=25 \
+	    --basetemp="$$folder" -m "not exhaustive" tests tests/production && \
+	  $(BIN)/python -m pytest --numprocesses=4 --basetemp="$$folder" --mlflow-database=postgresql \
+	    $(REGISTRY_TESTS) && rm -r "$$folder"
 
 lint: $(TEST_READY)
 	$(BIN)/ruff check .

@@ -2,8 +2,8 @@
 
 Only `resolve_run`, the alert transports, the links of what people are told, the command line and
 the choice of the engine that builds a snapshot look here; no other stage does.
-Secrets are not here: they come from Airflow connections. Tested in tests/test_readme.py, which
-compares the README's table with the fields.
+Secrets are not here: they come from Airflow connections. docs/settings.md is made from the
+descriptions (tests/support/settings_page.py).
 """
 
 import os

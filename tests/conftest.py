@@ -75,7 +75,7 @@ def no_stray_database() -> Iterator[None]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the tests of the registry run over another database, as `make test-production` does."""
+    """Let the tests of the registry run over another database, as `make test-all` does."""
     parser.addoption(
         "--mlflow-database",
         choices=("sqlite", "postgresql"),

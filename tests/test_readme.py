@@ -1,20 +1,27 @@
-"""The README's table of settings is complete, and what the pages name exists."""
+"""README and docs/ are short, what they name exists, and the settings' page is complete."""
 
-import json
 import re
 from pathlib import Path
 
-from pipelines.settings import Settings
+from support import settings_page
 
-ROW = re.compile(r"^\| `HOMEFEED_(\w+)` \| (`?)(.*?)\2 \|", re.MULTILINE)
+MAX_README_LINES = 170
+MAX_WORDS_OF_DOCS = 44_000
 
 
-def test_every_setting_is_in_the_table_with_its_default(repository: Path) -> None:
-    table = {
-        name.lower(): text for name, _, text in ROW.findall((repository / "README.md").read_text())
-    }
-    expected = {name: _shown(name, field.default) for name, field in Settings.model_fields.items()}
-    assert table == expected
+def test_the_page_of_settings_is_made_of_their_descriptions() -> None:
+    assert settings_page.PAGE.read_text() == settings_page.page(), (
+        "run `python tests/support/settings_page.py`"
+    )
+
+
+def test_the_readme_is_short_enough_to_be_read(repository: Path) -> None:
+    assert len((repository / "README.md").read_text().splitlines()) <= MAX_README_LINES
+
+
+def test_the_pages_are_short_enough_to_be_read(repository: Path) -> None:
+    pages = (repository / "docs").glob("*.md")
+    assert sum(len(page.read_text().split()) for page in pages) <= MAX_WORDS_OF_DOCS
 
 
 def test_every_linked_file_exists(repository: Path) -> None:
@@ -33,12 +40,3 @@ def test_every_file_that_is_named_exists(repository: Path) -> None:
         )
         assert named, page
         assert [path for path in named if not (repository / path).exists()] == [], page
-
-
-def _shown(name: str, default: object) -> str:
-    """Return a default as the table shows it."""
-    if name in ("event_log", "workspace"):
-        return f"<home>/{name}"
-    if isinstance(default, tuple):
-        return json.dumps(list(default))
-    return "empty" if default in (None, "") else str(default)

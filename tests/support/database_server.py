@@ -40,7 +40,7 @@ def program(name: str) -> Path:
     on_path = shutil.which(name)
     if not found and on_path is None:
         raise RuntimeError(
-            f"PostgreSQL's {name} is not there; `make test-production` installs it where it is run "
+            f"PostgreSQL's {name} is not there; `make test-all` installs it where it is run "
             f"as root (Debian: apt-get install postgresql)"
         )
     return found[-1] if found else Path(str(on_path))

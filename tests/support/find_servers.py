@@ -1,4 +1,4 @@
-"""Finds the servers that `make test-production` starts; as root with apt-get, installs them.
+"""Finds the servers that `make test-all` starts; as root with apt-get, installs them.
 
 Where one is missing and cannot be installed, the folders of tests that need it are named, and the
 command ends with exit code 1. With HOMEFEED_SKIP_MISSING=1 it ends with 0, and those folders are

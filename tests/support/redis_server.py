@@ -53,7 +53,7 @@ class RedisServer:
         program = shutil.which("redis-server")
         if program is None:
             raise RuntimeError(
-                "redis-server is not there; `make test-production` installs it where it is run as "
+                "redis-server is not there; `make test-all` installs it where it is run as "
                 "root (Debian: apt-get install redis-server)"
             )
         self.process = subprocess.Popen(

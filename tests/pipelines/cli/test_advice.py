@@ -72,8 +72,11 @@ def options(command: Any) -> set[str]:
     return found
 
 
+PAGES = ("README.md", *(f"docs/{n}.md" for n in ("operations", "recipes", "gate", "samples")))
+
+
 def in_readme() -> list[str]:
-    text = (REPOSITORY / "README.md").read_text().replace("\\\n", " ")
+    text = "".join((REPOSITORY / page).read_text() for page in PAGES).replace("\\\n", " ")
     found = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     blocks = "\n".join(block for language, block in found if not language)
     return re.findall(r"(?:\.venv/bin/(homefeed .*)|^(make \w+))$", blocks, re.MULTILINE)

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.services
 RUN_IDS = (f"retrain__smoke__{FIRST_DAY}", f"retrain__smoke__{SECOND_DAY}")
 
 
+@pytest.mark.smoke
 def test_retrain_runs_two_cycles_and_sums_up(retrained):
     assert retrained.returncode == 0, retrained.output
     for run_id in RUN_IDS:
@@ -36,12 +37,14 @@ def test_retrain_runs_two_cycles_and_sums_up(retrained):
     assert "http://127.0.0.1:" in retrained.output and "make ui" in retrained.output
 
 
+@pytest.mark.smoke
 def test_nothing_is_left_running_afterwards(retrained):
     assert retrained.left_running == ()
     assert len(ports_in(retrained.output)) == 2
     assert retrained.ports_in_use == (), "a server outlived its mark"
 
 
+@pytest.mark.smoke
 def test_retraining_again_starts_nothing_and_is_harmless(retrained):
     before, logs = look_of(retrained.home / "workspace"), look_of(retrained.home / "logs")
     done = homefeed_local(

@@ -36,7 +36,7 @@ EVERY, EVERY_STALL = 7, 31
 """A request that is stalled costs more than a second, so fewer of them are."""
 SEED = 17
 ALONE = pytest.mark.exhaustive
-"""What `make test-production` leaves to `pytest -m exhaustive`: each kind of fault in a cycle of
+"""What `make test-all` leaves to `pytest -m exhaustive`: each kind of fault in a cycle of
 its own, where it otherwise takes turns with the others, and more of them."""
 
 
