@@ -120,7 +120,7 @@ class Settings(BaseSettings):
     )
     snapshot_days: str = Field(
         default="",
-        description="Folder of what was read of each day, for the next snapshot; "
+        description="Folder of what was measured of each day, for the next cycle; "
         "<workspace>/days if empty, and none where that is an object store or for 'off'.",
     )
     shared_memory_gib: float = Field(

@@ -112,10 +112,6 @@ class OpenFiles(Protocol):
 
     schema: pa.Schema
 
-    @property
-    def num_rows(self) -> tuple[int, ...]:
-        """The rows that are stored in each file; told after they were read."""
-
     def read(self, names: list[str], wanted: Wanted) -> Parts:
         """Return the wanted rows.
 
@@ -133,25 +129,19 @@ class _OnDisk:
     """
 
     def __init__(self, files: Sequence[LogFile], coded: Sequence[str]) -> None:
-        self._files, self._num_rows = files, list[int]()
+        self._files = files
         with _open_on_disk(files[0].path, ()) as first:
             _check_each_once(files[0], first.schema_arrow)
             self._coded = _repeated(first.metadata, coded)
         with _open_on_disk(files[0].path, self._coded) as first:
             self.schema = first.schema_arrow
 
-    @property
-    def num_rows(self) -> tuple[int, ...]:
-        return tuple(self._num_rows)
-
     def read(self, names: list[str], wanted: Wanted) -> Parts:
-        self._num_rows = []
         return wanted.of(self._rows(file, names) for file in self._files)
 
     def _rows(self, file: LogFile, names: list[str]) -> Iterator[pa.RecordBatch]:
         with _open_on_disk(file.path, self._coded) as opened:
             _check_same_columns(file, opened.schema_arrow, self._files[0].path, self.schema)
-            self._num_rows.append(opened.metadata.num_rows)
             yield from opened.iter_batches(_BATCH_ROWS, columns=names, use_threads=False)
 
 
@@ -198,10 +188,6 @@ class _InStore:
         if len(files) > 1:
             for file, each in zip(files, self._fragments, strict=True):
                 _check_same_columns(file, each.physical_schema, paths[0], self.schema)
-
-    @property
-    def num_rows(self) -> tuple[int, ...]:
-        return tuple(each.metadata.num_rows for each in self._fragments)
 
     def read(self, names: list[str], wanted: Wanted) -> Parts:
         parts: dict[str, list[pa.RecordBatch]] = {each.path: [] for each in self._fragments}

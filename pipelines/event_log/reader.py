@@ -53,15 +53,6 @@ class EventFilter:
     are_texts_coded: bool = False  # see `read_rows`
 
 
-@dataclass(frozen=True)
-class ReadEvents:
-    """Checked rows of some files, by file in the files' order."""
-
-    rows: pa.Table
-    num_known: tuple[int, ...]  # of each file's rows, those known before as_of, whenever they were
-    num_stored: tuple[int, ...]  # rows in each file
-
-
 def read_events(event_log: EventLog, files: Sequence[LogFile], wanted: EventFilter) -> pa.Table:
     """Read the wanted rows of impressions or actions from some files of a table, and check them.
 
@@ -75,17 +66,6 @@ def read_events(event_log: EventLog, files: Sequence[LogFile], wanted: EventFilt
         DataContractError: a file breaks the contract, or several have columns of different types;
             the message names the file where it is the only one.
     """
-    return read_and_count(event_log, files, wanted).rows
-
-
-def read_and_count(
-    event_log: EventLog, files: Sequence[LogFile], wanted: EventFilter
-) -> ReadEvents:
-    """Do what `read_events` does, and say how many rows of each file are known.
-
-    Raises:
-        DataContractError: see `read_events`.
-    """
     path, table = files[0].path, files[0].table
     time_column, is_known = EVENT_TIME_COLUMNS[table], Before("known_at", wanted.as_of_ms)
     scan = _Scan(
@@ -95,7 +75,7 @@ def read_and_count(
         wanted.columns,
         wanted.are_texts_coded,
     )
-    rows, num_rows, num_stored = scan.read(event_log, files)
+    rows, num_rows = scan.read(event_log, files)
     # Every column is looked at several times from here on, and would be put together each time.
     rows = rows.combine_chunks()
     checks.check_times(path, rows, time_column)
@@ -106,8 +86,7 @@ def read_and_count(
         checks.check_propensities(path, rows)
     when = np.asarray(rows[time_column])
     is_wanted = (when >= wanted.start_ms) & (when < wanted.end_ms)
-    rows = rows if is_wanted.all() else rows.filter(pa.array(is_wanted))
-    return ReadEvents(rows, num_rows, num_stored)
+    return rows if is_wanted.all() else rows.filter(pa.array(is_wanted))
 
 
 def _check_days(times: pa.ChunkedArray, files: Sequence[LogFile], num_rows: Sequence[int]) -> None:
@@ -160,7 +139,6 @@ class _ScannedRows(NamedTuple):
 
     rows: pa.Table
     num_rows: tuple[int, ...]  # of each file
-    num_stored: tuple[int, ...]  # rows in each file
 
 
 @dataclass(frozen=True)
@@ -188,12 +166,11 @@ class _Scan:
             names = list(dict.fromkeys((*(self.columns or schema.names), *extra, *numbers)))
             in_file_order = [name for name in found.names if name in names]
             parts = opened.read(in_file_order, self.wanted)
-            num_stored = opened.num_rows
         found = pa.schema([found.field(name) for name in in_file_order])
         rows = pa.Table.from_batches([batch for part in parts for batch in part], found)
         expected = _with_codes(schema, found, coded)
         rows = checks.cast_to_schema(path, rows.select(names), expected)
-        return _ScannedRows(rows, tuple(sum(map(len, part)) for part in parts), num_stored)
+        return _ScannedRows(rows, tuple(sum(map(len, part)) for part in parts))
 
     def _coded(self, table: str) -> list[str]:
         """Return the columns in which a few texts are repeated: all but that of request ids."""

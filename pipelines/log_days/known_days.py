@@ -17,6 +17,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,9 +30,9 @@ from pipelines.contracts.files import write_whole
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.listing import KNOWN_COLUMNS, ListedFile, Listing, list_files
 from pipelines.event_log.log_files import EventLog, LogFile
+from pipelines.settings import Settings
 from pipelines.snapshot.plan import SnapshotPlan
-from pipelines.snapshot.reuse.shelf import NOT_KEPT, day_number, folder_of_days
-from pipelines.storage import open_filesystem
+from pipelines.storage import is_local, join, local_path, open_filesystem
 
 if TYPE_CHECKING:
     from validation.data_gate.days.profile import DayProfile
@@ -41,6 +42,9 @@ log = logging.getLogger(__name__)
 MOST_DAYS = 400
 SETTLED_S = 60.0
 """A file that was written a moment ago may be written again without a later time of writing."""
+UNUSED_DAYS = 45
+"""Three cycles; profiles of recipes, code and days that nobody asks for any more go after that."""
+NOWHERE = "off"
 
 
 @dataclass(frozen=True)
@@ -104,8 +108,37 @@ class KnownDays:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self.path, f"{hashlib.sha256(lines).hexdigest()}\n".encode() + lines)
+            _remove_unused(self.path.parent.parent)
         except OSError as error:
-            log.warning(NOT_KEPT, self.path.parent, error)
+            log.warning(
+                "profiles of the event log's days are not kept in %s: %s; expected a folder on a "
+                "disk with room; free some, or set HOMEFEED_SNAPSHOT_DAYS to another folder or to "
+                "off; the days are judged all the same",
+                self.path.parent,
+                error,
+            )
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove profiles that nobody used for long, and their folders; nothing else lies in these."""
+    for path in folder.glob("*/profiles.txt"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < time.time() - UNUSED_DAYS * 86_400:
+                path.unlink()
+                path.parent.rmdir()  # which refuses a folder that holds something
+
+
+def day_number(day: date) -> int:
+    """Return a day as days since the epoch."""
+    return (day - date(1970, 1, 1)).days
+
+
+def folder_of_days(workspace_uri: str) -> Path | None:
+    """Return where profiles are kept; None where they are not, as beside an object store."""
+    told = Settings().snapshot_days
+    if told == NOWHERE or not (told or is_local(workspace_uri)):
+        return None
+    return Path(told) if told else local_path(join(workspace_uri, "days"))
 
 
 def open_known_days(

@@ -7,7 +7,6 @@ the data: the data gate does.
 """
 
 import functools
-import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,8 +32,6 @@ from pipelines.snapshot.pool import (
     workers_that_fit,
 )
 from pipelines.snapshot.publishing import publish
-from pipelines.snapshot.reuse.reading import KeptReading, deal_out_kept
-from pipelines.snapshot.reuse.shelf import Shelf, open_shelf
 from pipelines.snapshot.rows import HeldRows
 from pipelines.snapshot.shard import PinIndex, ShardSummary
 from pipelines.snapshot.spark.choice import chosen_cluster
@@ -117,7 +114,6 @@ def write_snapshot(
     """
     plan = make_plan(run, passed_over)
     check_features(plan)
-    listed_at = time.time()
     event_log = open_event_log(run.event_log_uri)
     check_covered(event_log, plan)
     for table in ("impressions", "actions"):
@@ -133,9 +129,8 @@ def write_snapshot(
         spilled, out = scratch / "spilled", scratch / "out"
         for folder in (spilled, out):
             folder.mkdir()
-        tasks = make_tasks(event_log, plan, spilled)
-        shelf = None if cluster else open_shelf(run.workspace_uri, event_log, plan, listed_at)
-        engine = cluster or _ThisMachine(plan, room, spilled, shelf)
+        tasks = make_tasks(event_log, plan)
+        engine = cluster or _ThisMachine(plan, room, spilled)
         found, counts = _read_log(engine, tasks, event_log, plan, out)
         shards = engine.build(plan, spilled, out)
         _check_positives(shards, plan)
@@ -146,8 +141,8 @@ def write_snapshot(
 class _ThisMachine:
     """The engine of one machine: threads that share rows and pins. A cluster has these methods."""
 
-    def __init__(self, plan: SnapshotPlan, room: _Room, spilled: Path, shelf: Shelf | None) -> None:
-        self._room, self._shelf = room, shelf
+    def __init__(self, plan: SnapshotPlan, room: _Room, spilled: Path) -> None:
+        self._room = room
         rows_bytes = room.memory_bytes // _SHARE_OF_ROWS
         self._held = HeldRows(spilled, plan.config.num_shards, rows_bytes)
         self._run_all = functools.partial(run_in_threads, num_workers=room.num_workers)
@@ -156,12 +151,8 @@ class _ThisMachine:
 
     def deal_out(self, tasks: Sequence[SpillTask], plan: SnapshotPlan) -> SpillSummary:
         """Do the first pass."""
-        if self._shelf is None:
-            read = functools.partial(run_task, held=self._held)
-            parts = run_in_threads(read, tasks, self._room.readers(tasks), "event log parts")
-        else:
-            reading = KeptReading(self._shelf, self._held, plan)
-            parts = deal_out_kept(reading, tasks, self._room.num_workers, self._room.readers)
+        read = functools.partial(run_task, held=self._held)
+        parts = run_in_threads(read, tasks, self._room.readers(tasks), "event log parts")
         return merge_as_they_come(parts, self._run_all)
 
     def count_pins(

@@ -5,7 +5,6 @@ engine's own sink takes this module's place. Tested in tests/pipelines/snapshot/
 """
 
 import contextlib
-import itertools
 import threading
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -40,14 +39,8 @@ class HeldRows:
         self.folder, self.num_shards = folder, num_shards
         self._left_bytes = memory_bytes
         self._parts: dict[tuple[int, str], list[pa.Table]] = defaultdict(list)
-        self._mapped: dict[tuple[int, str], list[pa.Table]] = defaultdict(list)
         self._bytes_of: dict[int, int] = defaultdict(int)
         self._lock = threading.Lock()
-        self._sinks = itertools.count()
-
-    def new_sink(self) -> int:
-        """Return a number that no other sink of these rows has, for the names of its files."""
-        return next(self._sinks)
 
     def keep(self, shard: int, table: str, rows: pa.Table) -> bool:
         """Keep rows in memory, unless there is no room left for them."""
@@ -58,12 +51,6 @@ class HeldRows:
             self._left_bytes -= rows.nbytes
             self._parts[shard, table].append(rows)
         return True
-
-    def hold_mapped(self, shard: int, table: str, rows: pa.Table) -> None:
-        """Hold rows of a mapped file, which take no memory until they are read."""
-        with self._lock:
-            self._bytes_of[shard] += rows.nbytes
-            self._mapped[shard, table].append(rows)
 
     @property
     def kept_bytes(self) -> int:
@@ -80,11 +67,7 @@ class HeldRows:
         found = {}
         for table in _TABLES:
             with self._lock:
-                parts = [
-                    part
-                    for kept in (self._parts, self._mapped)
-                    for part in kept.pop((shard, table), [])
-                ]
+                parts = self._parts.pop((shard, table), [])
             spilled = read_spilled(self.folder, shard, table)
             parts += [] if spilled is None else [spilled]
             found[table] = pa.concat_tables(parts) if parts else None
@@ -152,8 +135,7 @@ class RowsToHold(DealtRows):
         """
         super().__init__(held.num_shards)
         self._held, self._table, self._open_files = held, table, open_files
-        # A task may have several sinks, one after another, and none writes over another's rows.
-        self._name = f"{table}-{number:06d}-{held.new_sink():06d}.arrow"
+        self._name = f"{table}-{number:06d}.arrow"
         self._writers: dict[int, pa.ipc.RecordBatchFileWriter] = {}
 
     def put(self, shard: int, rows: pa.Table) -> None:

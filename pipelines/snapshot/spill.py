@@ -10,7 +10,6 @@ tests/pipelines/snapshot/test_purity.py.
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -22,12 +21,12 @@ from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, USER_ROWS, USERS
 from pipelines.event_log import checks
 from pipelines.event_log.declared import append_codes, append_numbers, extra_columns, positions
 from pipelines.event_log.embeddings import FoundWidth, embedding_matrix
-from pipelines.event_log.event_index import Bools, Ints, distinct
+from pipelines.event_log.event_index import Ints, distinct
 from pipelines.event_log.first_seen import FirstSeen, Run
 from pipelines.event_log.log_files import EventLog, LogFile, day_of
 from pipelines.event_log.parquet_files import Before
 from pipelines.event_log.popularity import ActionCounts
-from pipelines.event_log.reader import EventFilter, read_and_count, read_events, read_rows
+from pipelines.event_log.reader import EventFilter, read_events, read_rows
 from pipelines.snapshot.plan import SnapshotPlan, WindowCounts
 from pipelines.snapshot.rows import HeldRows, RowsToHold, ShardSink
 
@@ -47,7 +46,6 @@ class SpillTask:
     event_log: EventLog
     files: tuple[LogFile, ...]
     plan: SnapshotPlan
-    folder: Path  # rows go to <folder>/<shard>/<table>-<number>.arrow
 
 
 def _no_pins() -> Ints:
@@ -71,14 +69,14 @@ Found = tuple[pa.Table | None, SpillSummary]
 """Rows to deal out, and what was counted in them."""
 
 
-def make_tasks(event_log: EventLog, plan: SnapshotPlan, folder: Path) -> list[SpillTask]:
+def make_tasks(event_log: EventLog, plan: SnapshotPlan) -> list[SpillTask]:
     """Return the tasks that read all that a snapshot needs; a task's files are of one table.
 
     The largest come first, so that no worker begins one when the others have nothing left to do.
     """
     groups = [group for files in files_read(event_log, plan) for group in _grouped(files)]
     groups.sort(key=lambda files: sum(file.num_bytes for file in files), reverse=True)
-    return [SpillTask(n, event_log, group, plan, folder) for n, group in enumerate(groups)]
+    return [SpillTask(n, event_log, group, plan) for n, group in enumerate(groups)]
 
 
 def files_read(event_log: EventLog, plan: SnapshotPlan) -> tuple[tuple[LogFile, ...], ...]:
@@ -90,18 +88,13 @@ def files_read(event_log: EventLog, plan: SnapshotPlan) -> tuple[tuple[LogFile, 
     )
 
 
-def run_task(task: SpillTask, held: HeldRows | None = None) -> SpillSummary:
+def run_task(task: SpillTask, held: HeldRows) -> SpillSummary:
     """Read, check and deal out one task's files.
-
-    Args:
-        task: what is read.
-        held: takes the rows; None writes all of them to files, where `read_spilled` finds them.
 
     Raises:
         DataContractError: a file breaks the contract; the message names it.
         TransientStorageError: the storage failed.
     """
-    held = held or HeldRows(task.folder, task.plan.config.num_shards, memory_bytes=0)
     with contextlib.ExitStack() as open_files:
         return deal_out(task, RowsToHold(held, task.files[0].table, task.number, open_files))
 
@@ -208,14 +201,32 @@ def is_early(file: LogFile, plan: SnapshotPlan) -> bool:
 def _read_impressions(task: SpillTask, files: tuple[LogFile, ...]) -> Found:
     plan = task.plan
     if is_early(files[0], plan):
-        return None, SpillSummary(first_seen=(_first_shown(task.event_log, files, plan),))
-    rows = read_events(task.event_log, files, _wanted_impressions(plan))
+        return None, SpillSummary(first_seen=(first_shown(task.event_log, files, plan),))
+    features = plan.features.categorical_of("impressions")
+    numbers = plan.number_columns("impressions")
+    wanted = EventFilter(
+        as_of_ms=plan.as_of_ms,
+        start_ms=plan.first_seen_start_ms,
+        end_ms=plan.as_of_ms,
+        extra_columns=extra_columns(IMPRESSIONS, features),
+        number_columns=numbers,
+        are_texts_coded=True,
+    )
+    rows = read_events(task.event_log, files, wanted)
     when = np.asarray(rows["impressed_at"])
     in_training = (when >= plan.training.start_ms) & (when < plan.training.end_ms)
     in_holdout = (when >= plan.holdout.start_ms) & (when < plan.holdout.end_ms)
     is_kept = in_training | in_holdout
     kept = rows if is_kept.all() else rows.filter(pa.array(is_kept))
-    return _code_impressions(kept, files[0].path, plan), SpillSummary(
+
+    columns = ("request_id", "user_id", "pin_id", "impressed_at", "known_at", "position")
+    shown = kept.select([*columns, "is_exploration", "propensity"])
+    # The snapshot has no nulls: 0, which the checks of the log refuse, says that none was logged.
+    place = shown.schema.names.index("propensity")
+    field = pa.field("propensity", pa.float32(), nullable=False)
+    shown = shown.set_column(place, field, pc.fill_null(shown["propensity"], 0.0))
+    coded = append_codes(shown, kept, features)
+    return append_numbers(files[0].path, coded, kept, numbers), SpillSummary(
         first_seen=(_first_seen(rows),),
         pin_ids=distinct(np.asarray(kept["pin_id"])),
         num_impressions=WindowCounts(int(in_training.sum()), int(in_holdout.sum())),
@@ -223,108 +234,38 @@ def _read_impressions(task: SpillTask, files: tuple[LogFile, ...]) -> Found:
     )
 
 
-def _wanted_impressions(plan: SnapshotPlan) -> EventFilter:
-    return EventFilter(
-        as_of_ms=plan.as_of_ms,
-        start_ms=plan.first_seen_start_ms,
-        end_ms=plan.as_of_ms,
-        extra_columns=extra_columns(IMPRESSIONS, plan.features.categorical_of("impressions")),
-        number_columns=plan.number_columns("impressions"),
-        are_texts_coded=True,
-    )
-
-
-def _code_impressions(rows: pa.Table, path: str, plan: SnapshotPlan) -> pa.Table:
-    """Return the columns of impressions that a shard takes, with codes in place of categories."""
-    columns = ("request_id", "user_id", "pin_id", "impressed_at", "known_at", "position")
-    shown = rows.select([*columns, "is_exploration", "propensity"])
-    # The snapshot has no nulls: 0, which the checks of the log refuse, says that none was logged.
-    place = shown.schema.names.index("propensity")
-    field = pa.field("propensity", pa.float32(), nullable=False)
-    shown = shown.set_column(place, field, pc.fill_null(shown["propensity"], 0.0))
-    coded = append_codes(shown, rows, plan.features.categorical_of("impressions"))
-    return append_numbers(path, coded, rows, plan.number_columns("impressions"))
-
-
 def _read_actions(task: SpillTask, files: tuple[LogFile, ...]) -> Found:
     plan = task.plan
-    rows = _of_vocabulary(read_events(task.event_log, files, _wanted_actions(plan)), plan)
-    coded = _code_actions(rows, plan)
-    pin_id, acted_at = np.asarray(rows["pin_id"]), np.asarray(rows["acted_at"])
-    known_at, is_wanted = np.asarray(rows["known_at"]), is_of_wanted_type(coded, plan)
-    is_late = acted_at >= plan.first_seen_start_ms
-    seen = FirstSeen.of(pin_id[is_late], acted_at[is_late], known_at[is_late])
-    wanted = ActionCounts.of(pin_id[is_wanted], acted_at[is_wanted], known_at[is_wanted])
-    return coded, SpillSummary(
-        first_seen=(seen,),
-        pin_ids=distinct(pin_id[acted_at >= plan.history_start_ms]),
-        wanted_actions=(wanted,),
-    )
-
-
-def _wanted_actions(plan: SnapshotPlan) -> EventFilter:
-    return EventFilter(
+    wanted = EventFilter(
         as_of_ms=plan.as_of_ms,
         start_ms=plan.actions_start_ms,
         end_ms=plan.as_of_ms,
         action_types=(*plan.features.action_types, *plan.passed_over),
         are_texts_coded=True,
     )
-
-
-def _of_vocabulary(rows: pa.Table, plan: SnapshotPlan) -> pa.Table:
-    """Return the actions without those whose type the plan passes over."""
-    if not plan.passed_over:
-        return rows
-    return rows.filter(pa.array(positions(rows["action_type"], plan.features.action_types) >= 0))
-
-
-def _code_actions(rows: pa.Table, plan: SnapshotPlan) -> pa.Table:
-    """Return actions with the ids of their types."""
+    rows = read_events(task.event_log, files, wanted)
     places = positions(rows["action_type"], plan.features.action_types)
-    type_ids = pa.array(places + 1).cast(pa.int8())
-    index = ACTIONS.names.index("action_type")
-    type_field = pa.field("action_type_id", pa.int8(), nullable=False)
-    return rows.set_column(index, type_field, type_ids)
-
-
-def is_of_wanted_type(coded: pa.Table, plan: SnapshotPlan) -> Bools:
-    """Return which of some coded actions make a pin popular."""
-    ids = np.array([plan.action_type_ids[name] for name in plan.wanted_action_types], dtype=np.int8)
-    return np.isin(np.asarray(coded["action_type_id"]), ids)
-
-
-@dataclass(frozen=True)
-class WholeFiles:
-    """The rows of files that are dealt out whole, as a shard takes them."""
-
-    rows: pa.Table  # known before as_of, in the files' order
-    file: Ints  # for each row, the place of its file
-    is_complete: tuple[bool, ...]  # of each file, whether all its rows were known before as_of
-
-
-def read_whole(task: SpillTask, files: tuple[LogFile, ...]) -> WholeFiles:
-    """Read and check files of events of which no row lies outside the plan's windows.
-
-    Raises:
-        DataContractError: a file breaks the contract; the message names it where it is the only
-            one.
-        TransientStorageError: the storage failed.
-    """
-    plan = task.plan
-    is_shown = files[0].table == "impressions"
-    wanted = _wanted_impressions(plan) if is_shown else _wanted_actions(plan)
-    read = read_and_count(task.event_log, files, wanted)
-    file = np.repeat(np.arange(len(files)), read.num_known)
-    assert len(file) == len(read.rows), "a row of these files lies outside the windows"
-    complete = tuple(
-        known == stored for known, stored in zip(read.num_known, read.num_stored, strict=True)
-    )
-    if is_shown:
-        return WholeFiles(_code_impressions(read.rows, files[0].path, plan), file, complete)
     if plan.passed_over:
-        file = file[positions(read.rows["action_type"], plan.features.action_types) >= 0]
-    return WholeFiles(_code_actions(_of_vocabulary(read.rows, plan), plan), file, complete)
+        rows, places = rows.filter(pa.array(places >= 0)), places[places >= 0]
+    type_id = pa.array(places + 1).cast(pa.int8())
+    pin_id, acted_at, known_at = (
+        np.asarray(rows[name]) for name in ("pin_id", "acted_at", "known_at")
+    )
+    popular = [plan.action_type_ids[name] for name in plan.wanted_action_types]
+    is_popular, is_late = (
+        np.isin(np.asarray(type_id), popular),
+        acted_at >= plan.first_seen_start_ms,
+    )
+    found = SpillSummary(
+        first_seen=(FirstSeen.of(pin_id[is_late], acted_at[is_late], known_at[is_late]),),
+        pin_ids=distinct(pin_id[acted_at >= plan.history_start_ms]),
+        wanted_actions=(
+            ActionCounts.of(pin_id[is_popular], acted_at[is_popular], known_at[is_popular]),
+        ),
+    )
+    place = ACTIONS.names.index("action_type")
+    type_field = pa.field("action_type_id", pa.int8(), nullable=False)
+    return rows.set_column(place, type_field, type_id), found
 
 
 def _read_users(task: SpillTask, files: tuple[LogFile, ...]) -> Found:
@@ -347,12 +288,8 @@ def _read_users(task: SpillTask, files: tuple[LogFile, ...]) -> Found:
     return coded, SpillSummary(user_widths=(width,))
 
 
-def first_shown(event_log: EventLog, file: LogFile, plan: SnapshotPlan) -> FirstSeen:
-    """Return when pins were first shown to anybody, as a file of impressions tells."""
-    return _first_shown(event_log, (file,), plan)
-
-
-def _first_shown(event_log: EventLog, files: tuple[LogFile, ...], plan: SnapshotPlan) -> FirstSeen:
+def first_shown(event_log: EventLog, files: tuple[LogFile, ...], plan: SnapshotPlan) -> FirstSeen:
+    """Return when pins were first shown to anybody, as files of impressions tell."""
     wanted = EventFilter(
         as_of_ms=plan.as_of_ms,
         start_ms=plan.first_seen_start_ms,

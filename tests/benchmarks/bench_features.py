@@ -24,11 +24,10 @@ from pipelines.recipes import world
 from pipelines.snapshot.features.count import compute_numbers
 from pipelines.snapshot.features.inputs import FeatureInputs
 from pipelines.snapshot.order import order_rows
-from pipelines.snapshot.pins import open_pin_index, write_pins
+from pipelines.snapshot.pins import count_pins
 from pipelines.snapshot.plan import make_plan
 from pipelines.snapshot.pointers import point
-from pipelines.snapshot.rows import read_spilled
-from pipelines.snapshot.shard import ShardRows
+from pipelines.snapshot.rows import HeldRows
 from pipelines.snapshot.spill import make_tasks, merge_summaries, run_task
 from pipelines.snapshot.users import pick_user_rows
 from pipelines.sources.publish import ingest
@@ -84,14 +83,12 @@ def make_inputs(folder: Path) -> FeatureInputs:
     snapshot = base.snapshot.model_copy(update={"num_shards": 1})
     config = base.model_copy(update={"features": features, "snapshot": snapshot})
     plan, log = make_plan(make_run(config, AS_OF, folder, log_uri)), open_event_log(log_uri)
-    spilled, out = folder / "spilled", folder / "out"
+    out, held = folder / "out", HeldRows(folder / "spilled", 1, memory_bytes=sys.maxsize)
     out.mkdir()
-    found = merge_summaries([run_task(task) for task in make_tasks(log, plan, spilled)])
-    write_pins(log, found, plan, out, spilled)
-    rows = ShardRows(
-        **{name: read_spilled(spilled, 0, name) for name in ("impressions", "actions", "users")}
-    )
-    pins, ordered = open_pin_index(out, spilled, plan), order_rows(rows.impressions, rows.actions)
+    found = merge_summaries([run_task(task, held) for task in make_tasks(log, plan)])
+    _, pins = count_pins(log, found, plan, out)
+    rows = held.take(0)
+    ordered = order_rows(rows.impressions, rows.actions)
     return FeatureInputs(
         ordered=ordered,
         pointers=point(ordered, pins, plan.history_start_ms),

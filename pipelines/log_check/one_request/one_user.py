@@ -7,6 +7,7 @@ putting it into words (`show`).
 
 import contextlib
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -31,10 +32,10 @@ from pipelines.event_log.names import has_names, names_of
 from pipelines.event_log.parquet_files import iterate_batches, open_file
 from pipelines.log_check import scratch
 from pipelines.snapshot.kernel import build_shard
-from pipelines.snapshot.pins import open_pin_index, write_pins
+from pipelines.snapshot.pins import count_pins
 from pipelines.snapshot.plan import SnapshotPlan, make_plan, plan_of
-from pipelines.snapshot.rows import read_spilled
-from pipelines.snapshot.shard import ShardRows, ShardTables
+from pipelines.snapshot.rows import HeldRows
+from pipelines.snapshot.shard import ShardTables
 from pipelines.snapshot.spill import (
     SpillSummary,
     files_read,
@@ -158,15 +159,14 @@ def build_one_user(
     plan = make_plan(run)
     with scratch.own_folder() as folder:
         own_log = _write_own_log(event_log, plan, user_id, folder / "event_log")
-        spilled, out = folder / "spilled", folder / "out"
+        out = folder / "out"
         out.mkdir()
         with _own_files_named(event_log, own_log):
-            found = merge_summaries([run_task(task) for task in make_tasks(own_log, plan, spilled)])
+            held = HeldRows(folder / "spilled", 1, memory_bytes=sys.maxsize)
+            found = merge_summaries([run_task(task, held) for task in make_tasks(own_log, plan)])
             found = replace(found, first_seen=_first_seen(event_log, plan, found))
-            write_pins(event_log, found, plan, out, spilled)
-            names = ("impressions", "actions", "users")
-            rows = ShardRows(**{name: read_spilled(spilled, 0, name) for name in names})
-            tables = build_shard(rows, open_pin_index(out, spilled, plan), plan)
+            _, pin_index = count_pins(event_log, found, plan, out)
+            tables = build_shard(held.take(0), pin_index, plan)
         pins = open_table(out, PINS_FILE)
     own_names = names_of(event_log, "user_id", [user_id])
     return OneUser(
@@ -180,7 +180,7 @@ def _first_seen(
     """Return when the user's pins were first seen by anybody: shown, or as was found, acted on."""
     seen = [*found.first_seen]
     for file in files_read(event_log, plan)[0]:
-        shown = first_shown(event_log, file, plan)
+        shown = first_shown(event_log, (file,), plan)
         ours = np.isin(shown.pin_id, found.pin_ids)
         seen.append(FirstSeen(shown.pin_id[ours], shown.day[ours], shown.known_at[ours]))
     return tuple(seen)

@@ -166,7 +166,6 @@ def test_rows_from_a_disk_are_those_that_a_scanner_finds(
     ):
         with open_together(event_log, files) as opened:
             found = [each.read(["pin_id", "known_at"], wanted) for each in (opened, stored)]
-            assert opened.num_rows == stored.num_rows == (5,)
         for parts in found:
             assert [n for part in parts for batch in part for n in batch["pin_id"].to_pylist()] == (
                 expected
@@ -188,7 +187,6 @@ def test_one_file_is_open_at_a_time(log: Path, monkeypatch: pytest.MonkeyPatch) 
     files = event_log.files_of("actions")
     with open_together(event_log, files) as found:
         parts = found.read(["user_id", "known_at"], Before("known_at", january("30 00:00")))
-        assert found.num_rows == tuple(sum(map(len, part)) for part in parts)
     assert len(opened) > len(files) == len(parts) > 2
 
 

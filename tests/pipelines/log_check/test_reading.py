@@ -15,7 +15,7 @@ from pipelines.event_log.findings import Finding
 from pipelines.event_log.log_files import open_event_log
 from pipelines.log_check.found import Severity
 from pipelines.log_check.run import check_log
-from pipelines.snapshot.pins import write_pins
+from pipelines.snapshot.pins import count_pins
 from pipelines.snapshot.plan import plan_of
 from pipelines.snapshot.spill import SpillSummary
 from pipelines.storage import to_uri
@@ -68,7 +68,7 @@ def test_the_pins_optional_times_are_checked_as_a_reader_checks_them(
     assert (finding.table, finding.column) == ("pins", "known_at")
     event_log, plan = open_event_log(to_uri(log)), plan_of(tiny_config(), TINY_AS_OF)
     with pytest.raises(DataContractError, match="known_at"):
-        write_pins(event_log, SpillSummary(pin_ids=np.array(list(KNOWN))), plan, log, log)
+        count_pins(event_log, SpillSummary(pin_ids=np.array(list(KNOWN))), plan, log)
 
 
 def test_pins_of_which_some_files_have_times_are_an_error(log: Path) -> None:

@@ -138,7 +138,33 @@ def test_where_profiles_cannot_be_written_the_days_are_measured(
     monkeypatch.setenv("HOMEFEED_SNAPSHOT_DAYS", str(tmp_path / "a file"))
     few = DayRange(DAYS.first, DAYS.first + 2)
     assert len(measure(planted, tmp_path / "w", few)) == 2
-    assert "is not kept in" in caplog.text
+    assert "are not kept in" in caplog.text
+
+
+def test_profiles_lie_where_the_settings_say(
+    planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = DayRange(DAYS.first, DAYS.first + 2)
+    monkeypatch.setenv("HOMEFEED_SNAPSHOT_DAYS", "off")
+    measure(planted, tmp_path / "w", few)
+    assert not (tmp_path / "w/days").exists()
+    monkeypatch.setenv("HOMEFEED_SNAPSHOT_DAYS", str(tmp_path / "elsewhere"))
+    measure(planted, tmp_path / "w", few)
+    assert len(list((tmp_path / "elsewhere").glob("*/profiles.txt"))) == 1
+    monkeypatch.delenv("HOMEFEED_SNAPSHOT_DAYS")
+    assert known_days.folder_of_days("s3://bucket/workspace") is None
+
+
+def test_profiles_that_nobody_uses_go_after_three_cycles(tmp_path: Path) -> None:
+    old, young, other = (tmp_path / name for name in ("old", "young", "other"))
+    for folder in (old, young, other):
+        KnownDays(folder / "profiles.txt", {7: "seven"}.get).save([7], [])
+    (other / "notes").write_text("mine")
+    for folder in (old, other):
+        settle(folder / "profiles.txt", (known_days.UNUSED_DAYS + 1) * 86_400)
+    KnownDays(young / "profiles.txt", {7: "seven"}.get).save([7], [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "young"]
+    assert [path.name for path in other.iterdir()] == ["notes"]
 
 
 def test_a_log_without_statistics_in_its_footers_is_measured(tmp_path: Path) -> None:

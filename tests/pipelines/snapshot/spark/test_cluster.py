@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from datetime import date, timedelta
-from pathlib import Path
 
 import numpy as np
 
@@ -31,7 +30,7 @@ def tasks_by_size(seed: int) -> list[SpillTask]:
     ]
     files.sort(key=lambda file: file.num_bytes, reverse=True)
     log = EventLog("file:///log", tuple(files))
-    return [SpillTask(n, log, (file,), plan, Path("spilled")) for n, file in enumerate(files)]
+    return [SpillTask(n, log, (file,), plan) for n, file in enumerate(files)]
 
 
 def test_what_comes_together_is_about_the_same_days_whatever_the_sizes() -> None:
