@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import Head
@@ -29,7 +28,6 @@ from training.bundle.configuration import check_fits
 from training.bundle.files import load_bundle
 from training.bundle.predictor import Predictor
 from training.data.reader import RequestIndex, SnapshotReader, chunks
-from training.thread_waits import waits_by_load
 
 
 @dataclass(frozen=True)
@@ -73,8 +71,7 @@ def score_split(
     features = config.features.model_copy(update={"heads": snapshot.features.heads})
     reader = SnapshotReader(snapshot, snapshot_dir, features, config.model.max_actions)
     index, heads = reader.index(split), config.features.heads
-    with waits_by_load(torch.get_num_threads()):
-        scores_NH = predictor.calibrate(logits_of(predictor, reader, index, batch_size))
+    scores_NH = predictor.calibrate(logits_of(predictor, reader, index, batch_size))
     probabilities = {
         head.name: np.ascontiguousarray(scores_NH[:, h]) for h, head in enumerate(heads)
     }

@@ -28,7 +28,6 @@ from training.bundle.files import load_bundle, read_golden
 from training.bundle.predictor import Predictor
 from training.data.batches import REQUEST, VARYING_AXES, Batch, for_scoring
 from training.environment import model_environment
-from training.thread_waits import waits_by_load
 
 _WARM_UP_CALLS = 5
 _SATURATED = 1e-6
@@ -86,8 +85,7 @@ def measure(bundle_dir: Path, config: ServingConfig) -> ServingCheck:
     golden, expected_CH = read_golden(bundle_dir, len(predictor.config.features.heads))
     found_CH = predictor.probabilities(golden)
     request = _one_request(golden, config.num_candidates)
-    with waits_by_load(config.num_threads):
-        times_ms = _latencies_ms(predictor, request, config.num_calls)
+    times_ms = _latencies_ms(predictor, request, config.num_calls)
     p50_ms, p99_ms = np.percentile(times_ms, [50, 99])
     check = ServingCheck(
         golden_difference=float(np.abs(found_CH - expected_CH).max()),

@@ -34,7 +34,6 @@ def main(spec_path: str, identity: str) -> int:
     from training.fitting.spec import TrainingSpec
     from training.fitting.work_folder import TrainingError, WorkFolder
     from training.launch.out_of_memory import as_our_error
-    from training.thread_waits import waits_by_load
 
     rank = int(os.environ["RANK"])  # over all nodes; LOCAL_RANK is the one on this node
     _configure_logging(rank)
@@ -43,11 +42,10 @@ def main(spec_path: str, identity: str) -> int:
         sys.stderr.write(f"{spec_path} is of another training than this process was started for\n")
         return RunInProgressError.exit_code
     folder = WorkFolder(Path(spec.work_dir))
-    torch.set_num_threads(num_threads := threads_per_process(spec.num_devices))
+    torch.set_num_threads(threads_per_process(spec.num_devices))
     try:
-        with waits_by_load(num_threads):
-            with folder.locked("training") if rank == 0 else contextlib.nullcontext():
-                run_process(spec, folder, rank)
+        with folder.locked("training") if rank == 0 else contextlib.nullcontext():
+            run_process(spec, folder, rank)
     except (HomefeedError, MemoryError, RuntimeError, OSError) as error:
         ours = as_our_error(error, spec)
         if ours is None:
