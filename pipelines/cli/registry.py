@@ -15,7 +15,7 @@ from pipelines.contracts.artifacts import Challenger, ResolvedRun
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.run_layout import manifest_uri
-from pipelines.cycle_index.writing import refresh_index
+from pipelines.cycles.index import refresh_index
 from pipelines.registry import by_hand, tracking
 from pipelines.settings import Settings
 

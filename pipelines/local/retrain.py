@@ -19,12 +19,13 @@ from pipelines import storage
 from pipelines.contracts.errors import HomefeedError, RunInProgressError
 from pipelines.contracts.files import holder_of
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
+from pipelines.cycles.reading import find_cycle
 from pipelines.local.airflow_api import FINAL_STATES, AirflowApi
 from pipelines.local.layout import ADMIN, LocalHome
 from pipelines.local.ports import Ports, last_ports
 from pipelines.local.processes import Service, open_log
 from pipelines.local.services import RunningServices, running
-from pipelines.local.summary import find_finished_run, show_summary
+from pipelines.local.summary import show_summary
 from pipelines.local.task_display import TaskDisplay, training_progress
 from pipelines.recipes import key_of
 from pipelines.settings import DAG_ID, Settings
@@ -82,7 +83,8 @@ def retrain(home: LocalHome, dags: Path, recipe: str, days: tuple[str, ...]) -> 
     settings = Settings(home=str(home.path))
     workspace = settings.workspace_location
     has_failed = False
-    if all(find_finished_run(workspace, cycle.run_id) for cycle in cycles):
+    found = [find_cycle(workspace, cycle.run_id, settings) for cycle in cycles]
+    if all(cycle is not None and not cycle.next_stage for cycle in found):
         console.print("Every cycle has ended well before; nothing to run.")
     else:
         started = time.monotonic()
@@ -92,7 +94,7 @@ def retrain(home: LocalHome, dags: Path, recipe: str, days: tuple[str, ...]) -> 
             console.print("stopped; the same command goes on from what had ended")
             raise
         console.print(f"{time.monotonic() - started:.0f} s with everything")
-    show_summary(console, workspace, [cycle.run_id for cycle in cycles])
+    show_summary(console, settings, [cycle.run_id for cycle in cycles])
     console.print(
         f"make ui opens Airflow and MLflow (login {ADMIN} / {home.password()})",
         soft_wrap=True,

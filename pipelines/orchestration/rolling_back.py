@@ -29,7 +29,7 @@ def roll_back(params: Mapping[str, Any], dag_run: Any, events: Any, champion: As
         HomefeedError: as `by_hand.rollback` does.
     """
     from pipelines import storage
-    from pipelines.cycle_index.writing import refresh_index
+    from pipelines.cycles.index import refresh_index
     from pipelines.registry import by_hand, tracking
     from pipelines.settings import Settings
 

@@ -1,22 +1,27 @@
-"""Reads how a deployment is doing. What cannot be reached hides nothing else, and is named.
+"""How a deployment is doing: champion, cycles, alerts, schedule, addresses; read, and in lines.
 
-Tested in tests/pipelines/overview/test_status.py.
+What cannot be reached hides nothing else, and is named. What became of a cycle is read in
+`pipelines.cycles`. Tested in tests/pipelines/overview/test_status.py.
 """
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+
+from pyarrow import fs
+from pydantic import AwareDatetime, Field
 
 from pipelines import storage
 from pipelines.alerts.incidents import read_open
 from pipelines.contracts.artifacts import ModelRef
-from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.base import Frozen
+from pipelines.contracts.errors import DataContractError, HomefeedError
+from pipelines.contracts.judged.alert import AlertReceipt
+from pipelines.contracts.judged.cycle import CycleFacts
+from pipelines.cycles import text
+from pipelines.cycles.reading import newest_cycles, run_names
 from pipelines.orchestration.grid import grid_of
 from pipelines.overview.addresses import addresses_of
-from pipelines.overview.cycles import newest_cycles, run_names
-from pipelines.overview.facts import Champion, Cycle, OutboxAlert, Status
-from pipelines.overview.outbox import newest_alerts
 from pipelines.registry import history, reconcile, tracking
 from pipelines.registry.history import HistoryEntry
 from pipelines.settings import Settings
@@ -25,19 +30,50 @@ MLFLOW_TIMEOUT_S = 5
 """How long one answer of MLflow is waited for, in seconds: a person waits too."""
 
 
-@dataclass
-class Reading:
-    """What a reading has met so far that kept it from finding something out."""
+class Champion(Frozen):
+    """The model that serves, as far as that can be found out."""
 
-    errors: list[HomefeedError] = field(default_factory=list)
+    model: ModelRef | None = Field(default=None, description="None: there is none, or not known.")
+    age_days: float | None = Field(default=None, description="Days since its as_of.")
+    since: AwareDatetime | None = Field(default=None, description="When it began to serve.")
+    is_confirmed: bool = Field(
+        default=False, description="The registry was asked; otherwise the history alone says so."
+    )
+    problem: str = Field(default="", description="What is wrong with the answer; '' if nothing.")
 
-    @contextlib.contextmanager
-    def part(self) -> Iterator[None]:
-        """Read one part; an error of it is kept, and the next part is read."""
-        try:
-            yield
-        except HomefeedError as error:
-            self.errors.append(error)
+
+class OutboxAlert(Frozen):
+    """An alert that lies in the outbox."""
+
+    written_at: AwareDatetime
+    kind: str
+    title: str
+    delivered_to: tuple[str, ...]
+    not_delivered_to: tuple[str, ...] = Field(description="Transports of today that lack it.")
+    text_uri: str = Field(description="The alert as people read it.")
+
+
+class Status(Frozen):
+    """How a deployment is doing."""
+
+    told_at: AwareDatetime
+    workspace_uri: str
+    has_workspace: bool | None = Field(
+        default=None,
+        description="False: no cycle has begun there yet. None: it could not be looked at.",
+    )
+    champion: Champion = Champion()
+    cycles: tuple[CycleFacts, ...] = Field(default=(), description="The newest, newest first.")
+    num_cycles: int = Field(default=0, ge=0, description="All that the workspace holds.")
+    alerts: tuple[OutboxAlert, ...] = Field(default=(), description="The newest, newest first.")
+    num_alerts: int = Field(default=0, ge=0, description="All that the outbox holds.")
+    broken: tuple[str, ...] = Field(
+        default=(), description="What has broken cycles and is not seen mended, the oldest first."
+    )
+    next_due: AwareDatetime | None = Field(default=None, description="Next date of the schedule.")
+    period_days: float | None = Field(default=None, description="Days between two of its dates.")
+    addresses: tuple[tuple[str, str], ...] = Field(description="(label, address) pairs.")
+    problems: tuple[str, ...] = Field(default=(), description="What could not be found out.")
 
 
 def read_status(
@@ -50,70 +86,148 @@ def read_status(
         now: The time.
         num: How many cycles and how many alerts at most.
     """
-    workspace_uri, reading = storage.to_uri(settings.workspace_location), Reading()
-    names: list[str] = []
-    cycles: tuple[Cycle, ...] = ()
-    alerts: tuple[OutboxAlert, ...] = ()
-    broken: tuple[str, ...] = ()
-    num_alerts = 0
-    has_workspace = next_due = period_days = None
-    with reading.part():
+    workspace_uri, errors = storage.to_uri(settings.workspace_location), list[HomefeedError]()
+    found: dict[str, object] = {}
+
+    @contextlib.contextmanager
+    def part() -> Iterator[None]:
+        try:
+            yield
+        except HomefeedError as error:
+            errors.append(error)
+
+    with part():
         names = run_names(workspace_uri)
-        cycles = newest_cycles(workspace_uri, names, settings, num)
-        alerts, num_alerts = newest_alerts(workspace_uri, settings, num)
-        has_workspace = bool(names) or storage.exists(workspace_uri)
-        broken = tuple(incident.sentence for incident in read_open(settings, now))
-    with reading.part():
-        grid = grid_of(settings)
-        next_due, period_days = grid.at_or_after(now), settings.cadence_days
-    champion = read_champion(settings, workspace_uri, now, reading)
-    status = Status(
-        told_at=now,
-        workspace_uri=workspace_uri,
-        has_workspace=has_workspace,
-        champion=champion,
-        cycles=cycles,
-        num_cycles=len(names),
-        alerts=alerts,
-        num_alerts=num_alerts,
-        broken=broken,
-        next_due=next_due,
-        period_days=period_days,
-        addresses=addresses_of(settings),
-        problems=tuple(map(str, reading.errors)),
-    )
-    return status, tuple(reading.errors)
-
-
-def read_champion(
-    settings: Settings, workspace_uri: str, now: datetime, reading: Reading
-) -> Champion:
-    """Return what serves by the registry; by the history alone where the registry is silent."""
-    name = settings.registered_model
+        found["num_cycles"] = len(names)
+        found["cycles"] = newest_cycles(workspace_uri, names, settings, num)
+        found["alerts"], found["num_alerts"] = _newest_alerts(workspace_uri, settings, num)
+        found["has_workspace"] = bool(names) or storage.exists(workspace_uri)
+        found["broken"] = tuple(incident.sentence for incident in read_open(settings, now))
+    with part():
+        found["next_due"] = grid_of(settings).at_or_after(now)
+        found["period_days"] = settings.cadence_days
+    name, last = settings.registered_model, None
     try:
         with tracking.giving_up_after(MLFLOW_TIMEOUT_S):
             client = tracking.connect(settings.tracking_uri)
             state = reconcile.look_between_moves(client, workspace_uri, name)
     except HomefeedError as error:
-        reading.errors.append(error)
-        with reading.part():
+        errors.append(error)
+        with part():
             last = history.load(workspace_uri, name).last
-            return _champion(last.model if last else None, last, now, str(error))
-        return Champion(problem=str(error))
-    last = state.unsettled.intent.entry if state.unsettled else state.history.last
-    found = _champion(state.served, last, now, state.disagreement())
-    return found.model_copy(update={"is_confirmed": True})
+        found["champion"] = _champion(last.model if last else None, last, now, str(error), False)
+    else:
+        last = state.unsettled.intent.entry if state.unsettled else state.history.last
+        found["champion"] = _champion(state.served, last, now, state.disagreement(), True)
+    status = Status(told_at=now, workspace_uri=workspace_uri, addresses=addresses_of(settings))
+    return status.model_copy(update=found | {"problems": tuple(map(str, errors))}), tuple(errors)
 
 
 def _champion(
-    model: ModelRef | None, last: HistoryEntry | None, now: datetime, problem: str
+    model: ModelRef | None,
+    last: HistoryEntry | None,
+    now: datetime,
+    problem: str,
+    is_confirmed: bool,
 ) -> Champion:
-    if model is None:
-        return Champion(problem=problem)
-    is_recorded = last is not None and last.model.version == model.version
+    is_recorded = last is not None and model is not None and last.model.version == model.version
     return Champion(
         model=model,
-        age_days=(now - model.as_of).total_seconds() / 86400,
+        age_days=(now - model.as_of).total_seconds() / 86400 if model else None,
         since=last.moved_at if last and is_recorded else None,
+        is_confirmed=is_confirmed,
         problem=problem,
     )
+
+
+def _newest_alerts(
+    workspace_uri: str, settings: Settings, num: int
+) -> tuple[tuple[OutboxAlert, ...], int]:
+    """Return the newest alerts, the newest first, and how many the outbox holds."""
+    uri = storage.join(workspace_uri, "outbox")
+    filesystem, path = storage.open_filesystem(uri)
+    with storage.translated_errors(uri, "listing"):
+        entries = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    # The text is written once, the receipt again with each transport that takes the alert.
+    texts = {entry.base_name.removesuffix(".txt"): entry.mtime_ns for entry in entries}
+    receipts = sorted(
+        (
+            (texts.get(entry.base_name.removesuffix(".json"), entry.mtime_ns), entry.base_name)
+            for entry in entries
+            if entry.base_name.endswith(".json")
+        ),
+        reverse=True,
+    )
+    found = []
+    for written_ns, name in receipts[:num]:
+        place = storage.join(uri, name)
+        try:
+            receipt = storage.read_model(place, AlertReceipt, "delete it to send the alert again")
+        except DataContractError:
+            receipt = AlertReceipt(alert=None, delivered_to=())
+        asked = () if receipt.is_counted or not receipt.alert else settings.alert_transports
+        found.append(
+            OutboxAlert(
+                written_at=datetime.fromtimestamp(written_ns / 1e9, UTC),
+                kind=receipt.alert.kind.value if receipt.alert else "not readable",
+                title=receipt.alert.title if receipt.alert else name,
+                delivered_to=receipt.delivered_to,
+                not_delivered_to=tuple(t for t in asked if t not in receipt.delivered_to),
+                text_uri=f"{place.removesuffix('json')}txt",
+            )
+        )
+    return tuple(found), len(receipts)
+
+
+def lines_of(status: Status) -> Iterator[str]:
+    """Yield the lines; one that belongs to the one before it begins with two spaces."""
+    yield from _champion_lines(status.champion)
+    if status.has_workspace is None:
+        yield f"cycles: not known; the workspace {status.workspace_uri} could not be read"
+    elif not status.has_workspace:
+        yield f"cycles: none yet; there is no workspace at {status.workspace_uri}"
+    elif not status.cycles:
+        yield "cycles: none yet"
+    else:
+        yield f"cycles: the newest {len(status.cycles)} of {status.num_cycles}, newest first"
+    for cycle in status.cycles:
+        yield from text.lines_of(cycle)
+    if status.broken:
+        yield f"broken, and not mended by a cycle that has ended: {len(status.broken)}"
+    yield from (f"  {sentence}" for sentence in status.broken)
+    if status.alerts:
+        yield f"alerts: the newest {len(status.alerts)} of {status.num_alerts} in the outbox"
+    for alert in status.alerts:
+        lacking = ", ".join(alert.not_delivered_to)
+        missing = f"; not delivered by {lacking}" if lacking else ""
+        yield (
+            f"  {alert.written_at:%Y-%m-%d %H:%M} UTC  {alert.kind}  {alert.title}{missing}  "
+            f"{alert.text_uri}"
+        )
+    if status.next_due is not None:
+        days = (status.next_due - status.told_at).total_seconds() / 86400
+        yield (
+            f"next due: {status.next_due:%Y-%m-%d %H:%M} UTC, in {days:.1f} days (every "
+            f"{status.period_days:g} days, where Airflow runs and the DAG is not paused)"
+        )
+    yield from (f"{label}: {address}" for label, address in status.addresses)
+    # The first one is the error that the command ends with.
+    yield from (f"not found out: {problem}" for problem in status.problems[1:])
+
+
+def _champion_lines(champion: Champion) -> Iterator[str]:
+    model = champion.model
+    if model is None:
+        known = "none yet" if champion.is_confirmed else "not known; MLflow could not be asked"
+        if champion.is_confirmed and champion.problem:
+            known = "none in the registry"
+        yield f"champion: {known}"
+    else:
+        since = f", serves since {champion.since:%Y-%m-%d %H:%M} UTC" if champion.since else ""
+        source = "" if champion.is_confirmed else " by the history; MLflow could not be asked"
+        yield (
+            f"champion: {model.label}, as_of {model.as_of:%Y-%m-%d}, {champion.age_days:.1f} days "
+            f"old{since}{source}"
+        )
+    if champion.is_confirmed and champion.problem:
+        yield f"  {champion.problem}"

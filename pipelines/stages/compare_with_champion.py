@@ -33,7 +33,7 @@ from pipelines.contracts.judgement import (
 )
 from pipelines.contracts.run_layout import VERDICT_PAGE
 from pipelines.contracts.snapshot_files import verify_files
-from pipelines.cycle_index.costs import record_of
+from pipelines.cycles.costs import record_of
 from pipelines.registry import evidence, registry, tracking
 from pipelines.registry.in_mlflow.datasets import named
 from pipelines.registry.pooled import changes_of, pool_facts, tries_on

@@ -33,7 +33,7 @@ from pipelines.contracts.errors import (
     RunInProgressError,
 )
 from pipelines.contracts.run_layout import StageRecord, failure_uri, manifest_uri
-from pipelines.cycle_index.writing import keeping_index
+from pipelines.cycles.index import keeping_index
 from pipelines.metrics.measured import measured
 from pipelines.metrics.recorded import recorded
 from pipelines.places.lease import Lease

@@ -9,7 +9,9 @@ from pathlib import Path
 from record import Row, row
 
 from pipelines.cli.local import DEFAULT_DAYS
-from pipelines.local.summary import CycleOutcome, find_run
+from pipelines.contracts.judged.cycle import CycleCosts
+from pipelines.cycles.reading import find_cycle
+from pipelines.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,11 +25,12 @@ def measure() -> list[Row]:
         wall_s = time.monotonic() - started
         workspace = str(Path(home) / "workspace")
         triggers = [f"retrain__completejourney__{day}" for day in DEFAULT_DAYS]
-        cycles = [found for t in triggers if (found := find_run(workspace, t)) is not None]
+        found = [find_cycle(workspace, trigger, Settings()) for trigger in triggers]
+        cycles = [cycle.costs for cycle in found if cycle is not None]
     return [_whole(wall_s, cycles), _overhead(cycles), *(_stage_rows(cycles))]
 
 
-def _whole(wall_s: float, cycles: list[CycleOutcome]) -> Row:
+def _whole(wall_s: float, cycles: list[CycleCosts]) -> Row:
     parts = ", ".join(f"{cycle.elapsed_s:.0f} s" for cycle in cycles)
     return row(
         "make_retrain_s",
@@ -39,7 +42,7 @@ def _whole(wall_s: float, cycles: list[CycleOutcome]) -> Row:
     )
 
 
-def _overhead(cycles: list[CycleOutcome]) -> Row:
+def _overhead(cycles: list[CycleCosts]) -> Row:
     elapsed_s = sum(cycle.elapsed_s for cycle in cycles)
     own_s = sum(cycle.stages_s for cycle in cycles)
     shares = [100 * cycle.overhead_share for cycle in cycles]
@@ -54,10 +57,10 @@ def _overhead(cycles: list[CycleOutcome]) -> Row:
     )
 
 
-def _stage_rows(cycles: list[CycleOutcome]) -> list[Row]:
+def _stage_rows(cycles: list[CycleCosts]) -> list[Row]:
     rows = []
-    for stage in cycles[-1].records:
-        times = [cycle.records[stage].wall_s for cycle in cycles]
+    for stage in [each.stage for each in cycles[-1].stages]:
+        times = [found.wall_s for cycle in cycles if (found := cycle.of(stage)) is not None]
         spread = f"{min(times):.1f} to {max(times):.1f} s over the cycles"
         name = f"stage_{stage}_s"
         rows.append(row(name, max(times), "s", spread=spread, rows=len(times), seed="17"))

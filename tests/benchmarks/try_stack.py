@@ -28,9 +28,11 @@ import render  # noqa: E402
 
 from pipelines import storage  # noqa: E402
 from pipelines.contracts.artifacts import STAGES  # noqa: E402
-from pipelines.contracts.judgement import Judgement  # noqa: E402
+from pipelines.contracts.judged.cycle import CycleFacts  # noqa: E402
+from pipelines.cycles.reading import find_cycle  # noqa: E402
 from pipelines.local.retrain import Cycle  # noqa: E402
-from pipelines.local.summary import CycleOutcome, find_run  # noqa: E402
+from pipelines.settings import Settings  # noqa: E402
+from pipelines.stages.runner import read_record  # noqa: E402
 from support.stack import (  # noqa: E402
     BUCKET,
     SERVICES,
@@ -111,16 +113,8 @@ def run_cycles(stack: Stack) -> float:
 
 def outcome_of(run_id: str) -> str:
     """Return the verdict of a run that has ended."""
-    found = find_run(WORKSPACE, run_id)
-    if found is None or "compare_with_champion" not in found.records:
-        return "no verdict"
-    return decision_of(found)
-
-
-def decision_of(found: CycleOutcome) -> str:
-    """Return the verdict of a cycle that was judged."""
-    artifact = found.records["compare_with_champion"].artifact
-    return str(Judgement.model_validate(artifact).verdict.decision)
+    found = find_cycle(WORKSPACE, run_id, Settings())
+    return found.outcome.decision if found and found.outcome else "no verdict"
 
 
 def kills(services: Sequence[str], *, is_all: bool) -> list[Kill]:
@@ -135,7 +129,7 @@ def kills(services: Sequence[str], *, is_all: bool) -> list[Kill]:
 
 def try_kills(stack: Stack, wanted: list[Kill]) -> int:
     """Kill each in a cycle of its own, print what came of it, and return how many were lost."""
-    undisturbed = find_run(WORKSPACE, Cycle(DAYS[1], RECIPE).run_id)
+    undisturbed = find_cycle(WORKSPACE, Cycle(DAYS[1], RECIPE).run_id, Settings())
     assert undisturbed is not None, "the second cycle has ended"
     lost = 0
     for number, kill in enumerate(wanted):
@@ -148,7 +142,7 @@ def try_kills(stack: Stack, wanted: list[Kill]) -> int:
     return lost
 
 
-def _try_kill(stack: Stack, kill: Kill, run_id: str, undisturbed: CycleOutcome) -> str:
+def _try_kill(stack: Stack, kill: Kill, run_id: str, undisturbed: CycleFacts) -> str:
     api = stack.api()
     api.trigger(run_id, Cycle(DAYS[1], RECIPE).conf | {"promote": False})
     stage_was = _wait_for_stage(stack, run_id, kill.stage)
@@ -160,7 +154,7 @@ def _try_kill(stack: Stack, kill: Kill, run_id: str, undisturbed: CycleOutcome) 
         api.clear_failed(run_id)
         time.sleep(5)
         state = finish(api, run_id)
-    found = find_run(WORKSPACE, run_id)
+    found = find_cycle(WORKSPACE, run_id, Settings())
     if state != "success" or found is None:
         return f"LOST: the run ended with {state} after {cleared} Clear"
     for stage in ("build_snapshot", "train_challenger"):
@@ -169,8 +163,8 @@ def _try_kill(stack: Stack, kill: Kill, run_id: str, undisturbed: CycleOutcome) 
     return f"survived with {cleared} Clear ({stage_was} when it was killed)"
 
 
-def _digests(outcome: CycleOutcome, stage: str) -> list[str]:
-    artifact = outcome.records[stage].artifact
+def _digests(cycle: CycleFacts, stage: str) -> list[str]:
+    artifact = read_record(cycle.run_uri, stage).artifact
     return sorted(f"{key}={value}" for key, value in artifact.items() if key.endswith("digest"))
 
 

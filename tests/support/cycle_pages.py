@@ -2,8 +2,11 @@
 
 from datetime import UTC, datetime, timedelta
 
-from pipelines.contracts.judged.cycle import CycleCosts, CycleLine, CyclesFacts, ServingSpan
+from pipelines.contracts.judged.cycle import CycleCosts, CycleFacts, IndexFacts, ServingSpan
 from pipelines.contracts.judged.metrics import Interval
+from pipelines.contracts.judgement import Decision
+from pipelines.contracts.run_layout import StageFailure
+from support.judgements import make_judgement, told
 from support.outcome_pages import costs_of
 
 FIRST = datetime(2017, 1, 5, tzinfo=UTC)
@@ -20,40 +23,58 @@ OUTCOMES = (
 )
 SAID = {
     "data gate failed": "num_saves fell by 67 % in 2017-03-01; expected at most 50 %.",
-    "broken": "train_challenger broke: the process was killed by signal 9 (out of memory).",
-    "not ended": "compare_with_champion has not ended.",
-    "not readable": "the manifest of build_snapshot was edited",
+    "broken": "the process was killed by signal 9 (out of memory).",
 }
 
 
-def make_line(number: int, name: str = "homefeed_ranker") -> CycleLine:
+def make_cycle(number: int, name: str = "homefeed_ranker") -> CycleFacts:
     """Return a cycle of each kind in turn."""
     state, decision, change = OUTCOMES[number % len(OUTCOMES)]
     as_of = FIRST + timedelta(days=14 * number)
     run_id = f"{as_of:%Y-%m-%d}--{number:08x}"
     is_readable, is_judged = state != "not readable", state == "judged"
-    page = ("Verdict page", f"runs/{run_id}/compare_with_champion/output-1/verdict.html")
-    airflow = ("Airflow run", f"http://127.0.0.1:8080/dags/homefeed_retrain/runs/{run_id}")
+    run_uri = f"file:///w/runs/{run_id}"
     numbers = dict(zip(("value", "low", "high"), change or (), strict=False))
-    return CycleLine(
+    outcome = told(make_judgement(Decision.PROMOTE)).model_copy(
+        update={
+            "decision": decision,
+            "title": f"{name} v{number} was judged, repin_volume_at_3 cannot tell",
+            "change": Interval(**numbers, confidence=0.95) if change else None,
+        }
+    )
+    return CycleFacts(
         run_id=run_id,
+        run_uri=run_uri,
         as_of=as_of if is_readable else None,
         began_at=as_of + timedelta(hours=6) if is_readable else None,
         state=state,
-        decision=decision,
-        happened=SAID.get(state, f"{name} v{number} was judged, repin_volume_at_3 cannot tell"),
-        metric="repin_volume_at_3" if is_judged else "",
-        change=Interval(**numbers, confidence=0.95) if change else None,
+        outcome=outcome if is_judged else None,
+        page_uri=f"{run_uri}/compare_with_champion/output-1/verdict.html" if is_judged else "",
         is_void=is_judged and change is None,
-        promoted=f"{name} v{number}" if decision == "PROMOTE" else "",
-        links=(page, airflow) if is_judged else (airflow,),
+        promoted=f"{name} v{number}" if decision == "PROMOTE" else None,
+        failure=failure_of(SAID[state], as_of) if state in SAID else None,
+        next_stage="compare_with_champion",
+        problem="" if is_readable else "the manifest of build_snapshot was edited",
+        airflow_url=f"http://127.0.0.1:8080/dags/homefeed_retrain/runs/{run_id}",
         costs=costs_of(run_id) if is_readable else CycleCosts(run_id=run_id),
     )
 
 
-def make_facts(num: int, name: str = "homefeed_ranker") -> CyclesFacts:
+def failure_of(message: str, occurred_at: datetime) -> StageFailure:
+    """Return a failure of training."""
+    return StageFailure(
+        stage="train_challenger",
+        error_class="DataContractError",
+        message=message,
+        exit_code=65,
+        is_retryable=False,
+        occurred_at=occurred_at,
+    )
+
+
+def make_facts(num: int, name: str = "homefeed_ranker") -> IndexFacts:
     """Return the facts of this many cycles; every kind of outcome is among each nine of them."""
-    lines = [make_line(number, name) for number in reversed(range(num))]
+    lines = [make_cycle(number, name) for number in reversed(range(num))]
     promoted = [line for line in lines if line.promoted and line.as_of and line.began_at]
     spans = []
     until = None
@@ -70,6 +91,10 @@ def make_facts(num: int, name: str = "homefeed_ranker") -> CyclesFacts:
             )
         )
         until = line.began_at
-    return CyclesFacts(
-        registered_model=name, cycles=tuple(lines), num_cycles=num, champions=tuple(spans)
+    return IndexFacts(
+        workspace_uri="file:///w",
+        registered_model=name,
+        cycles=tuple(lines),
+        num_cycles=num,
+        champions=tuple(spans),
     )

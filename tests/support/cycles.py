@@ -4,31 +4,32 @@ from pathlib import Path
 
 from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.judged.alert import AlertReceipt
+from pipelines.contracts.judged.cycle import CycleFacts
 from pipelines.contracts.judgement import Judgement, Promotion
-from pipelines.local.summary import CycleOutcome, find_finished_run
+from pipelines.cycles.reading import find_cycle
+from pipelines.settings import Settings
+from pipelines.stages.runner import read_artifact
 
 
-def outcome_of(home: Path, run_id: str) -> CycleOutcome:
-    found = find_finished_run(str(home / "workspace"), run_id)
-    assert found is not None, f"{run_id} has not published every stage"
+def cycle_of(home: Path, trigger: str) -> CycleFacts:
+    found = find_cycle(str(home / "workspace"), trigger, Settings())
+    assert found is not None and not found.next_stage, f"{trigger} has not published every stage"
     return found
 
 
-def judgement_of(home: Path, run_id: str) -> Judgement:
-    record = outcome_of(home, run_id).records["compare_with_champion"]
-    return Judgement.model_validate(record.artifact)
+def judgement_of(home: Path, trigger: str) -> Judgement:
+    return read_artifact(cycle_of(home, trigger).run_uri, "compare_with_champion", Judgement)
 
 
-def promotion_of(home: Path, run_id: str) -> Promotion:
-    record = outcome_of(home, run_id).records["promote_challenger"]
-    return Promotion.model_validate(record.artifact)
+def promotion_of(home: Path, trigger: str) -> Promotion:
+    return read_artifact(cycle_of(home, trigger).run_uri, "promote_challenger", Promotion)
 
 
-def states_expected(home: Path, run_id: str) -> dict[str, str]:
+def states_expected(home: Path, trigger: str) -> dict[str, str]:
     """Return the tasks' states of a cycle that ended well, as what it published asks for."""
-    told = AlertReceipt.model_validate(outcome_of(home, run_id).records["alert"].artifact)
+    told = read_artifact(cycle_of(home, trigger).run_uri, "alert", AlertReceipt)
     has_work = {
-        "promote_challenger": promotion_of(home, run_id).is_promoted,
+        "promote_challenger": promotion_of(home, trigger).is_promoted,
         "alert": told.alert is not None,
     }
     return {name: "success" if has_work.get(name, True) else "skipped" for name in STAGES}

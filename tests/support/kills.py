@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 
 from pipelines import storage
-from pipelines.local.summary import find_run
+from pipelines.cycles.reading import find_cycle
+from pipelines.settings import Settings
 from support.lab import Lab
 
 PATIENCE_S = 400.0
@@ -19,9 +20,9 @@ PATIENCE_S = 400.0
 def wait_for_run_uri(lab: Lab, trigger: str) -> str:
     """Return the run folder of a DAG run, once `resolve_run` has made it."""
     for _ in _tries(f"{trigger} to be resolved"):
-        if found := find_run(str(lab.home.path / "workspace"), trigger):
+        if found := find_cycle(str(lab.home.path / "workspace"), trigger, Settings()):
             break
-    return found.run.run_uri
+    return found.run_uri
 
 
 def wait_for_stage(stage: str, run_uri: str, timeout_s: float = PATIENCE_S) -> psutil.Process:

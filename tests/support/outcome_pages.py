@@ -25,7 +25,7 @@ from pipelines.contracts.judgement import (
     SelfTest,
 )
 from pipelines.contracts.run_layout import StageUsage
-from pipelines.cycle_index.costs import is_void
+from pipelines.cycles.costs import is_void
 from pipelines.recipes import smoke
 from pipelines.settings import Settings
 from support.holdouts import (

@@ -2,13 +2,13 @@
 
 One HTML file that opens without a network and without scripts, below 300 kB whatever it tells of.
 It shows no time of its own: the same facts give the same page. Not for reading the facts
-(`pipelines.cycle_index`).
+(`pipelines.cycles`).
 """
 
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from pipelines.contracts.judged.cycle import CycleLine, CyclesFacts, ServingSpan
+from pipelines.contracts.judged.cycle import CycleFacts, IndexFacts, ServingSpan
 from validation.report.costs import NOT_KNOWN, cost_rows, duration, total_wall_s
 from validation.report.data_docs import environment
 from validation.report.interval_rows import Axis, Track, axis_of
@@ -18,18 +18,26 @@ MAX_CHAMPIONS = 60
 MAX_TEXT = 280
 """Letters of a sentence that a cycle tells; its own page has the whole of it."""
 NUM_EARLIER = 5
-_STYLES = {"PROMOTE": "is-good", "REJECT": "is-bad", "INCONCLUSIVE": "is-warn"}
-_STATES = {"data gate failed": "is-bad", "broken": "is-bad", "not readable": "is-bad"}
+_STYLES = {
+    "PROMOTE": "is-good",
+    "INCONCLUSIVE": "is-warn",
+    "void": "is-warn",
+    "REJECT": "is-bad",
+    "data gate failed": "is-bad",
+    "broken": "is-bad",
+    "not readable": "is-bad",
+}
 
 
 @dataclass(frozen=True)
 class CycleRow:
     """One cycle as it is shown."""
 
-    line: CycleLine
+    line: CycleFacts
     badge: str
     style: str
     happened: str
+    links: tuple[tuple[str, str], ...]
     track: Track | None
     figures: str
     cost: str
@@ -47,16 +55,17 @@ class ChampionRow:
 
 @dataclass(frozen=True)
 class _Contents:
-    facts: CyclesFacts
+    facts: IndexFacts
     cycles: tuple[CycleRow, ...]
     champions: tuple[ChampionRow, ...]
     axis: Axis
 
 
-def render_cycles(facts: CyclesFacts) -> str:
+def render_cycles(facts: IndexFacts) -> str:
     """Return the index as HTML."""
-    axis = axis_of([line.change for line in facts.cycles if line.change])
-    rows = tuple(_row(line, axis) for line in facts.cycles)
+    changes = [line.outcome.change for line in facts.cycles if line.outcome]
+    axis = axis_of([change for change in changes if change])
+    rows = tuple(_row(line, axis, facts.workspace_uri) for line in facts.cycles)
     contents = _Contents(facts, rows, _champions(facts), axis)
     return within_limit(lambda num: _render(replace(contents, cycles=rows[:num])), len(rows))
 
@@ -74,7 +83,7 @@ def _render(contents: _Contents) -> str:
             champions=contents.champions,
             axis=contents.axis,
             bare=Axis(1.0, None, ()),
-            counts=Counter(_badge(line)[0] for line in facts.cycles),
+            counts=Counter(line.word for line in facts.cycles),
             serving=facts.champions[0] if facts.champions else None,
             newest=_newest(contents.cycles),
             age=_age(facts),
@@ -97,34 +106,28 @@ def _newest(rows: tuple[CycleRow, ...]) -> CycleRow | None:
     return None
 
 
-def _row(line: CycleLine, axis: Axis) -> CycleRow:
-    badge, style = _badge(line)
-    change = line.change
+def _row(line: CycleFacts, axis: Axis, workspace_uri: str) -> CycleRow:
+    change = line.outcome.change if line.outcome else None
+    # Relative, so that the index leads to the page wherever the workspace is copied to.
+    page = line.page_uri.removeprefix(f"{workspace_uri.rstrip('/')}/")
+    links = (("Verdict page", page), ("Airflow run", line.airflow_url))
     figures = ""
     if change is not None:
         numbers = (100 * change.value, 100 * change.low, 100 * change.high)
         figures = "{:+.2f} % ({:+.2f} to {:+.2f})".format(*numbers)
     return CycleRow(
         line=line,
-        badge=badge,
-        style=style,
+        badge=line.word,
+        style=_STYLES.get(line.word, "is-quiet"),
         happened=_shortened(line.happened),
+        links=tuple((label, uri) for label, uri in links if uri),
         track=axis.track(change) if change is not None else None,
         figures=figures,
         cost=_cost(line),
     )
 
 
-def _badge(line: CycleLine) -> tuple[str, str]:
-    """Return a cycle's outcome in two words at most, and its style."""
-    if line.state != "judged":
-        return line.state, _STATES.get(line.state, "is-quiet")
-    if line.is_void:
-        return "void", "is-warn"
-    return line.decision, _STYLES.get(line.decision, "is-quiet")
-
-
-def _cost(line: CycleLine) -> str:
+def _cost(line: CycleFacts) -> str:
     """Say what a cycle's stages used together; '' where none has ended."""
     rows = cost_rows(line.costs, ())
     if not rows:
@@ -135,7 +138,7 @@ def _cost(line: CycleLine) -> str:
     return ", ".join(said)
 
 
-def _champions(facts: CyclesFacts) -> tuple[ChampionRow, ...]:
+def _champions(facts: IndexFacts) -> tuple[ChampionRow, ...]:
     shown = facts.champions[:MAX_CHAMPIONS]
     if not shown:
         return ()
@@ -162,7 +165,7 @@ def _days(span: ServingSpan) -> str:
     return f"{days:.0f} days" if days >= 1.5 else f"{days * 24:.1f} hours"
 
 
-def _age(facts: CyclesFacts) -> str:
+def _age(facts: IndexFacts) -> str:
     """Say how old the champion is beside the newest cycle; '' where that says nothing."""
     as_ofs = [line.as_of for line in facts.cycles if line.as_of]
     if not as_ofs or not facts.champions:

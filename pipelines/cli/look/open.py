@@ -52,10 +52,10 @@ def open_(
 
 
 def _newest_page(settings: Settings) -> str:
-    from pipelines.overview.cycles import newest_page, run_names
+    from pipelines.cycles.reading import newest_page
 
     workspace_uri = storage.to_uri(settings.workspace_location)
-    page = newest_page(workspace_uri, run_names(workspace_uri), settings)
+    page = newest_page(workspace_uri, settings)
     if not page:
         raise ConfigurationError(
             f"no cycle of workspace {workspace_uri} has a verdict page; expected one that was "
@@ -65,7 +65,7 @@ def _newest_page(settings: Settings) -> str:
 
 
 def _index(settings: Settings) -> str:
-    from pipelines.cycle_index.writing import write_index
+    from pipelines.cycles.index import write_index
 
     workspace_uri = storage.to_uri(settings.workspace_location)
     reconcile.require_workspace(workspace_uri)

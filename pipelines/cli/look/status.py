@@ -21,8 +21,7 @@ def status(
     What can be found out is printed in any case. The exit code is 75 where MLflow or the workspace
     cannot be reached, 78 where a setting is wrong, and 0 otherwise.
     """
-    from pipelines.overview.status import read_status
-    from pipelines.overview.text import lines_of
+    from pipelines.overview.status import lines_of, read_status
 
     found, errors = read_status(Settings(), datetime.now(UTC), num)
     say_result(found, as_json, lambda: lines_of(found))

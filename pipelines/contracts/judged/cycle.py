@@ -1,6 +1,7 @@
 """What is known of whole cycles: when, what each stage used, what came of it, what served.
 
-For the verdict page and the index of all cycles. Not for reading it (`pipelines.cycle_index`).
+For status, the index of all cycles, the local summary and the verdict page. Not for
+reading it (`pipelines.cycles`).
 """
 
 from datetime import timedelta
@@ -9,8 +10,8 @@ from typing import Literal
 from pydantic import AwareDatetime, Field
 
 from pipelines.contracts.base import Frozen
-from pipelines.contracts.judged.metrics import Interval
-from pipelines.contracts.run_layout import StageUsage
+from pipelines.contracts.judged.outcome import Outcome
+from pipelines.contracts.run_layout import StageFailure, StageUsage
 
 CycleState = Literal["judged", "data gate failed", "broken", "not ended", "not readable"]
 
@@ -36,6 +37,24 @@ class CycleCosts(Frozen):
         resolved = self.of("resolve_run")
         return resolved.finished_at if resolved else None
 
+    @property
+    def stages_s(self) -> float:
+        """Seconds of the stages' own work."""
+        return sum(each.wall_s for each in self.stages)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds from the start of `resolve_run` to the end of the last stage; 0 before it."""
+        if (first := self.of("resolve_run")) is None:
+            return 0.0
+        ended_at = max(each.finished_at for each in self.stages)
+        return first.wall_s + (ended_at - first.finished_at).total_seconds()
+
+    @property
+    def overhead_share(self) -> float:
+        """Share of the elapsed time in which no stage's own work was done."""
+        return max(0.0, 1 - self.stages_s / self.elapsed_s) if self.elapsed_s > 0 else 0.0
+
     def of(self, stage: str) -> StageCost | None:
         """Return what a stage used, or None where it has not ended."""
         return next((each for each in self.stages if each.stage == stage), None)
@@ -56,24 +75,51 @@ class CycleRecord(Frozen):
     index_href: str = Field(default="", description="Index of all cycles, from the page; ''.")
 
 
-class CycleLine(Frozen):
-    """One cycle in the index."""
+class CycleFacts(Frozen):
+    """What became of one cycle so far: facts of its manifests and of its newest failure."""
 
     run_id: str
+    run_uri: str
+    trigger: str = Field(default="", description="What began it: a run of Airflow, or a key.")
     as_of: AwareDatetime | None = Field(default=None, description="None: its record is not read.")
-    began_at: AwareDatetime | None = None
-    broke_at: AwareDatetime | None = Field(
-        default=None, description="When `resolve_run` broke; None where it did not."
-    )
+    began_at: AwareDatetime | None = Field(default=None, description="When it was resolved.")
     state: CycleState
-    decision: str = Field(default="", description="'PROMOTE', ...; '' where none was judged.")
-    happened: str = Field(description="What came of it, a sentence or two for people.")
-    metric: str = Field(default="", description="Name of the target metric.")
-    change: Interval | None = Field(default=None, description="Of the target metric, relative.")
+    outcome: Outcome | None = Field(default=None, description="What people are told of a verdict.")
+    page_uri: str = Field(default="", description="The verdict page; '' where none was judged.")
     is_void: bool = Field(default=False, description="The comparison counts for nothing.")
-    promoted: str = Field(default="", description="Label of the model that it promoted; '' none.")
-    links: tuple[tuple[str, str], ...] = Field(default=(), description="(label, address) pairs.")
+    promoted: str | None = Field(
+        default=None, description="Label of the model that it promoted; '' none, None: not yet."
+    )
+    failure: StageFailure | None = Field(default=None, description="Why it broke.")
+    next_stage: str = Field(default="", description="First stage that has not ended; '' if none.")
+    problem: str = Field(default="", description="Why a record of it cannot be read; ''.")
+    airflow_url: str = Field(default="", description="Its page in Airflow; '' if not known.")
     costs: CycleCosts
+
+    @property
+    def broke_at(self) -> AwareDatetime | None:
+        """When `resolve_run` broke; None where the cycle was resolved or did not break."""
+        return self.failure.occurred_at if self.failure and self.began_at is None else None
+
+    @property
+    def word(self) -> str:
+        """The cycle's outcome in a word: its verdict where it was judged, else its state."""
+        if self.outcome is None or self.state != "judged":
+            return self.state
+        return "void" if self.is_void else self.outcome.decision
+
+    @property
+    def happened(self) -> str:
+        """What came of the cycle, a sentence or two for people."""
+        if self.problem:
+            return self.problem
+        broke = ""
+        if self.failure is not None:
+            is_gate = self.state == "data gate failed"
+            broke = f"{'' if is_gate else f'{self.failure.stage} broke: '}{self.failure.message}"
+        if self.outcome is not None:
+            return f"{self.outcome.title}{f'. Then {broke}' if broke else ''}"
+        return broke or f"{self.next_stage} has not ended."
 
 
 class ServingSpan(Frozen):
@@ -92,11 +138,12 @@ class ServingSpan(Frozen):
         return self.until - self.since if self.until else None
 
 
-class CyclesFacts(Frozen):
+class IndexFacts(Frozen):
     """All that the index of a workspace tells."""
 
+    workspace_uri: str = Field(description="Links to pages below it are relative.")
     registered_model: str
-    cycles: tuple[CycleLine, ...] = Field(description="The newest first.")
+    cycles: tuple[CycleFacts, ...] = Field(description="The newest first.")
     num_cycles: int = Field(ge=0, description="All that the workspace holds.")
     champions: tuple[ServingSpan, ...] = Field(description="The newest first.")
     problem: str = Field(default="", description="What of the history cannot be read; ''.")

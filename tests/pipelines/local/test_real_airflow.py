@@ -14,7 +14,7 @@ import pytest
 from pipelines import storage
 from pipelines.contracts.artifacts import STAGES
 from pipelines.local import processes
-from support.cycles import judgement_of, outcome_of, promotion_of
+from support.cycles import cycle_of, judgement_of, promotion_of
 from support.lab import FIRST_DAY, SECOND_DAY, homefeed_local, ports_in
 from support.listeners import Listeners
 from support.untouched import look_of
@@ -61,7 +61,7 @@ def test_retraining_again_starts_nothing_and_is_harmless(retrained):
 
 def test_a_cycle_that_airflow_ran_is_rebuilt_to_the_last_bit(retrained, tmp_path):
     before = look_of(retrained.home / "workspace")
-    run_uri = outcome_of(retrained.home, RUN_IDS[0]).run.run_uri
+    run_uri = cycle_of(retrained.home, RUN_IDS[0]).run_uri
     words = ["reproduce", run_uri, "--into", str(tmp_path / "rebuilt")]
     done = subprocess.run(
         [sys.executable, "-m", "pipelines.cli", *words],
@@ -129,7 +129,7 @@ def test_databases_and_logs_are_for_this_user_only_and_what_is_published_is_not(
     names = {"airflow.db", "mlflow.db", "scheduler.log", "mlflow.log", "attempt=1.log"}
     assert names <= {path.name for path in secret}
     assert {path.name: oct(mode(path)) for path in secret if mode(path) != 0o600} == {}
-    run = storage.local_path(outcome_of(retrained.home, RUN_IDS[1]).run.run_uri)
+    run = storage.local_path(cycle_of(retrained.home, RUN_IDS[1]).run_uri)
     (bundle,) = run.glob("train_challenger/output-*/bundle")
     assert len(files(bundle)) == 3 and {mode(path) & 0o044 for path in files(bundle)} == {0o044}
     assert {mode(folder) & 0o055 for folder in (home.path, home.workspace, bundle)} == {0o055}

@@ -14,10 +14,10 @@ from pipelines import storage
 from pipelines.alerts.compose import alert_on_unresolved
 from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.judged.alert import Cycle, NextStep
+from pipelines.cycles.reading import find_cycle
 from pipelines.local import processes
-from pipelines.local.summary import find_run
 from pipelines.settings import Settings
-from support.cycles import judgement_of, outcome_of, promotion_of
+from support.cycles import cycle_of, judgement_of, promotion_of
 from support.kills import kill_tasks, move_start_back, wait_for_run_uri, wait_for_stage
 from support.lab import DAGS, DAY_OF_THIN_DATA, THIRD_DAY, Lab, Outcome, is_free, ports_in
 
@@ -82,7 +82,7 @@ def test_every_killed_task_and_a_killed_worker_are_tried_again(
 ) -> None:
     assert third_cycle.state == "success"
     assert [stage for stage in STAGES if third_cycle.tries_of(stage) < 2] == []
-    run = outcome_of(retrained.home, "third").run
+    run = cycle_of(retrained.home, "third")
     runs = retrained.home / "workspace" / "runs"
     assert [path.name for path in runs.iterdir() if "2017-04-20" in path.name] == [run.run_id]
 
@@ -104,7 +104,7 @@ def test_a_regression_is_green_and_told_once(lab: Lab, third_cycle: Outcome, ret
     promotion = promotion_of(retrained.home, "third")
     assert not promotion.is_promoted
     assert promotion.champion_after == promotion.champion_before
-    run_id = outcome_of(retrained.home, "third").run.run_id
+    run_id = cycle_of(retrained.home, "third").run_id
     kinds = [alert["kind"] for alert in lab.alerts(run_id)]
     assert [kind for kind in kinds if kind != "recovered"] == ["regression"]
 
@@ -117,7 +117,7 @@ def test_a_run_that_ends_well_after_one_that_broke_is_told_once_as_a_recovery(
     lab.alerts('"kind": "recovered"', wait_s=120)
     time.sleep(2)  # a second one must not come
     (alert,) = lab.alerts('"kind": "recovered"')
-    assert alert["run_id"] == outcome_of(retrained.home, "third").run.run_id
+    assert alert["run_id"] == cycle_of(retrained.home, "third").run_id
     assert "in place of run broke-before" in alert["done"]
 
 
@@ -125,7 +125,7 @@ def test_a_failed_data_gate_is_red_at_once_and_told_with_its_pages(lab: Lab) -> 
     outcome = lab.run("thin-data", DAY_OF_THIN_DATA)
     assert failed_stage(outcome) == "build_snapshot"
     assert outcome.state_of("check_snapshot") == "upstream_failed"
-    run = find_run(str(lab.home.path / "workspace"), "thin-data").run
+    run = find_cycle(str(lab.home.path / "workspace"), "thin-data", Settings())
     alert = the_one_alert(lab, run.run_id)
     assert alert["kind"] == "data_gate_failed"
     assert "log_has_most_days" in alert["happened"]
@@ -157,7 +157,7 @@ def test_a_run_out_of_time_is_ended_and_told_once(lab: Lab) -> None:
     stage.suspend()  # hangs, and does not hear SIGTERM either
     move_start_back(lab, "too-long", days=3)
     assert lab.finish("too-long").state == "failed"
-    run = find_run(str(lab.home.path / "workspace"), "too-long").run
+    run = find_cycle(str(lab.home.path / "workspace"), "too-long", Settings())
     alert = the_one_alert(lab, run.run_id)
     assert alert["kind"] == "broken_run"
     assert "build_snapshot" in alert["title"] and "timed_out" in alert["happened"]

@@ -9,26 +9,22 @@ import pytest
 from pipelines import storage
 from pipelines.alerts.compose import compose_failure
 from pipelines.alerts.incidents import LAPSES_AFTER, tell
-from pipelines.alerts.outcomes import kept_outcome
 from pipelines.alerts.recovery import tell_recovered
 from pipelines.alerts.sending import AlertDeliveryError
 from pipelines.alerts.transports import deliver
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.errors import ConfigurationError, TrackingUnavailableError
 from pipelines.contracts.judgement import Decision, Promotion
-from pipelines.contracts.run_layout import StageFailure, failure_uri, lost_race_uri, manifest_uri
+from pipelines.contracts.run_layout import StageFailure
 from pipelines.overview.addresses import experiments_address
-from pipelines.overview.facts import Champion, Status
-from pipelines.overview.status import read_status
-from pipelines.overview.text import _champion_lines, lines_of
+from pipelines.overview.status import Champion, Status, _champion_lines, lines_of, read_status
 from pipelines.registry import tracking
 from pipelines.settings import Settings
-from support.judgements import CHAMPION, make_judgement, told
+from support.judgements import CHAMPION, make_judgement
 from support.registered import promote_bundle
 from support.runs import make_run, save_artifact, save_run
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-DAY = datetime(2017, 6, 12, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -52,14 +48,11 @@ def failure_of(run: ResolvedRun, stage: str, error_class: str = "DataGateFailedE
     )
 
 
-def save_verdict(run: ResolvedRun, has_outcome: bool = True) -> None:
+def save_verdict(run: ResolvedRun) -> None:
     save_run(run)
     for stage in ("build_snapshot", "check_snapshot", "train_challenger", "train_anchor", "alert"):
         save_artifact(run, stage, run)
-    judgement = make_judgement(Decision.REJECT)
-    if has_outcome:
-        judgement = judgement.model_copy(update={"outcome": told(judgement)})
-    save_artifact(run, "compare_with_champion", judgement)
+    save_artifact(run, "compare_with_champion", make_judgement(Decision.REJECT))
     promotion = Promotion(
         decision=Decision.REJECT,
         is_promoted=False,
@@ -82,72 +75,11 @@ def test_a_workspace_with_nothing_is_none_yet(settings: Settings) -> None:
     assert dict(status.addresses)["MLflow"] == experiments_address(settings)
 
 
-@pytest.mark.parametrize("has_outcome", [True, False])
-def test_a_verdict_is_told_in_the_words_of_its_outcome(
-    settings: Settings, tmp_path: Path, has_outcome: bool
-) -> None:
-    run = make_run(tmp_path, champion=CHAMPION)
-    save_verdict(run, has_outcome)
-    status, _, lines = look(settings)
-    [cycle] = status.cycles
-    assert cycle.state == "judged" and cycle.next_stage == ""
-    judgement = make_judgement(Decision.REJECT)
-    if has_outcome:
-        judgement = judgement.model_copy(update={"outcome": told(judgement)})
-    outcome = kept_outcome(run, judgement, settings)
-    assert cycle.outcome == outcome
-    start = lines.index(f"2017-03-02  {outcome.decision}: {outcome.title}")
-    assert lines[start + 1 : start + 4] == [
-        f"  {outcome.number}",
-        f"  {outcome.why}",
-        "  this cycle promoted nothing",
-    ]
-
-
-def test_the_newest_come_first_and_one_that_broke_says_where(
-    settings: Settings, tmp_path: Path
-) -> None:
-    days = [DAY + timedelta(days=14 * number) for number in range(4)]
-    runs = [make_run(tmp_path, as_of=day, run_id=f"{day:%Y-%m-%d}-x") for day in days]
-    for run in runs:
-        save_run(run)
-    storage.write_model(
-        failure_uri(runs[3].run_uri, "check_snapshot"), failure_of(runs[3], "check_snapshot")
-    )
-    storage.write_bytes(manifest_uri(runs[2].run_uri, "resolve_run"), b"{}")
-    status, _, lines = look(settings, num=3)
-    assert [cycle.run_id for cycle in status.cycles] == [run.run_id for run in runs[:0:-1]]
-    assert [cycle.state for cycle in status.cycles] == ["broken", "not readable", "not ended"]
-    assert "cycles: the newest 3 of 4, newest first" in lines
-    assert "2017-07-24  broke in check_snapshot, 2017-07-24 00:00 UTC" in lines
-    assert "  DataGateFailedError: rows are missing" in lines
-    assert f"{runs[2].run_id}  cannot be read" in lines
-    assert "2017-06-26  has not ended; the next stage is build_snapshot" in lines
-
-
 def test_an_alias_that_was_deleted_is_not_called_no_champion_yet() -> None:
     problem = "the registry says that no model serves, and the history that v1 does"
     gone = Champion(is_confirmed=True, problem=problem)
     assert list(_champion_lines(gone)) == ["champion: none in the registry", f"  {problem}"]
     assert list(_champion_lines(Champion(is_confirmed=True))) == ["champion: none yet"]
-
-
-def test_an_attempt_that_met_another_one_breaks_nothing(settings: Settings, tmp_path: Path) -> None:
-    run = save_run(make_run(tmp_path))
-    lost = failure_of(run, "build_snapshot", "LostRaceError")
-    storage.write_model(lost_race_uri(run.run_uri, lost.stage), lost)
-    [cycle] = look(settings)[0].cycles
-    assert cycle.state == "not ended" and cycle.failure is None
-
-
-def test_of_one_day_the_cycle_that_began_last_comes_first(
-    settings: Settings, tmp_path: Path
-) -> None:
-    for name, hours in (("b", 1), ("a", 2), ("c", 0)):
-        begun = NOW + timedelta(hours=hours)
-        run = make_run(tmp_path, run_id=f"2017-03-02-{name}", as_of=begun)
-        save_run(run)  # which ends at its as_of
-    assert [cycle.run_id[-1] for cycle in look(settings, num=2)[0].cycles] == ["a", "b"]
 
 
 def test_an_alert_names_the_transports_that_lack_it(
@@ -209,6 +141,8 @@ def test_a_bad_schedule_hides_nothing_else(settings: Settings, tmp_path: Path) -
     bad = settings.model_copy(update={"schedule_start": "Monday"})
     status, errors, lines = look(bad)
     assert status.next_due is None and len(status.cycles) == 1
+    assert "cycles: the newest 1 of 1, newest first" in lines
+    assert any(line.startswith("2017-03-02  void: ") for line in lines)
     assert errors == [ConfigurationError, TrackingUnavailableError]
     assert any("not found out: MLflow at" in line for line in lines)
 

@@ -28,7 +28,8 @@ from pipelines.contracts.artifacts import (
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import Decision, Judgement, Promoted, Verdict
 from pipelines.contracts.schemas import EMBEDDING_DIM
-from pipelines.local.summary import describe, find_run
+from pipelines.cycles.reading import read_cycle
+from pipelines.local.summary import describe
 from pipelines.registry import registry, tracking
 from pipelines.settings import Settings
 from pipelines.snapshot.build import write_snapshot
@@ -205,8 +206,8 @@ def test_every_place_tells_the_outcome_word_for_word(
     rejected = Verdict(decision=Decision.REJECT, promoted=Promoted.NONE, reasons=outcome.reasons)
     otherwise = judged.model_copy(update={"verdict": rejected})
     message = compose_verdict(outcome, otherwise, run, Settings())
-    cycle = find_run(run.workspace_uri, run.trigger)
-    assert message is not None and cycle is not None
+    cycle = read_cycle(run.run_uri, Settings())
+    assert message is not None
     alert, lines = render(message).text, "\n".join(describe(cycle))
     sentences = [outcome.title, outcome.serves, outcome.number, *outcome.reasons]
     sentences += [*outcome.warnings, outcome.done, outcome.next_step.sentence]

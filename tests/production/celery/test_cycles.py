@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.contracts.artifacts import STAGES
-from support.cycles import judgement_of, outcome_of, promotion_of, states_expected
+from support.cycles import cycle_of, judgement_of, promotion_of, states_expected
 
 pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(1800)]
 HEAVY = set(STAGES[1:6])
@@ -49,7 +49,7 @@ def test_both_workers_take_part(lab, second) -> None:
 def test_a_disturbed_cycle_is_what_an_undisturbed_one_is(
     lab, second, tmp_path: Path, run_id: str
 ) -> None:
-    run_uri = outcome_of(lab.home.path, run_id).run.run_uri
+    run_uri = cycle_of(lab.home.path, run_id).run_uri
     words = ["reproduce", run_uri, "--into", str(tmp_path / "rebuilt")]
     done = subprocess.run(
         [sys.executable, "-m", "pipelines.cli", *words],

@@ -3,7 +3,7 @@
 import pytest
 
 from pipelines.contracts.artifacts import STAGES
-from support.cycles import outcome_of
+from support.cycles import cycle_of
 from support.secret_search import dump_of, files_below, found_in
 
 pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -26,7 +26,7 @@ def test_no_log_no_artifact_and_no_workspace_holds_a_password(lab, second, keys)
 def test_no_database_holds_a_password(lab, second, keys, database) -> None:
     """They hold rendered templates, XComs, the log of events, and MLflow's tags and parameters."""
     airflow, mlflow = (dump_of(database, user) for user in ("airflow", "mlflow"))
-    run_id = outcome_of(lab.home.path, "second").run.run_id.encode()
+    run_id = cycle_of(lab.home.path, "second").run_id.encode()
     tables = airflow[1].split(b"\nCOPY public.")
     for name in (b"rendered_task_instance_fields", b"xcom", b"log"):
         (rows,) = [table for table in tables if table.startswith(name + b" (")]

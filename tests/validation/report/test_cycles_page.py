@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 from jinja2 import Environment
 
-from pipelines.contracts.judged.cycle import CycleCosts, CycleLine
-from support.cycle_pages import make_facts
+from pipelines.contracts.judged.cycle import CycleCosts, CycleFacts
+from support.cycle_pages import failure_of, make_facts
 from support.outcome_pages import LONG, MARKUP
 from validation.report.cycles_page import MAX_CHAMPIONS, render_cycles
 
@@ -70,11 +70,11 @@ def test_a_cycle_that_never_began_heads_the_page_until_another_begins() -> None:
     last = facts.cycles[0]
     assert last.began_at is not None
     for hours, headed in ((1, "its day is years ahead"), (-1, "")):
-        typo = CycleLine(
+        typo = CycleFacts(
             run_id="2029-01-01--00000000",
-            broke_at=last.began_at + timedelta(hours=hours),
+            run_uri="file:///w/runs/2029-01-01--00000000",
+            failure=failure_of("its day is years ahead", last.began_at + timedelta(hours=hours)),
             state="broken",
-            happened="resolve_run broke: its day is years ahead",
             costs=CycleCosts(run_id="2029-01-01--00000000"),
         )
         html = render_cycles(facts.model_copy(update={"cycles": (typo, *facts.cycles)}))

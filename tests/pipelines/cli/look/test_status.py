@@ -20,7 +20,7 @@ def places(tmp_path: Path, unused_url: str, monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_is_there_is_printed_and_the_code_says_that_mlflow_was_silent(tmp_path: Path) -> None:
     save_run(make_run(tmp_path))
     shown = CliRunner().invoke(app, ["status"])
-    assert "2017-03-02  has not ended; the next stage is build_snapshot" in shown.output
+    assert "2017-03-02  not ended: build_snapshot has not ended." in shown.output
     assert isinstance(shown.exception, TrackingUnavailableError)
     assert shown.exception.exit_code == 75
 

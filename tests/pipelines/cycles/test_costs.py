@@ -8,7 +8,7 @@ from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.judgement import Decision, Promoted
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.contracts.time import Window
-from pipelines.cycle_index.costs import NUM_EARLIER, record_of
+from pipelines.cycles.costs import NUM_EARLIER, record_of
 from pipelines.registry.evidence import JudgedCycle
 from support.judgements import make_judgement
 from support.runs import make_run, save_artifact, save_run

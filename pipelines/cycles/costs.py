@@ -1,6 +1,6 @@
 """What the stages of a cycle used, from their manifests, and of the cycles before it.
 
-Tested in tests/pipelines/cycle_index/test_costs.py.
+Tested in tests/pipelines/cycles/test_costs.py.
 """
 
 import logging
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pipelines import storage
 from pipelines.contracts.artifacts import STAGES, ResolvedRun
-from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.errors import DataContractError, HomefeedError
 from pipelines.contracts.judged.cycle import CycleCosts, CycleRecord, StageCost
 from pipelines.contracts.judgement import Comparison
 from pipelines.contracts.run_layout import CYCLE_INDEX, StageRecord, manifest_uri
@@ -43,15 +43,22 @@ def records_of(run_uri: str) -> list[StageRecord]:
     """Return the manifests of a run, in the order of the stages; none of a stage not ended.
 
     Raises:
-        DataContractError: one is damaged.
+        DataContractError: one is damaged or was edited.
         TransientStorageError: the storage failed.
     """
     found = []
     for stage in STAGES:
+        uri = manifest_uri(run_uri, stage)
         try:
-            found.append(storage.read_model(manifest_uri(run_uri, stage), StageRecord))
+            record = storage.read_model(uri, StageRecord)
         except FileNotFoundError:
             continue
+        if record.stage != stage or not record.is_sound():
+            raise DataContractError(
+                f"{uri} was edited: its seal does not fit what it says; expected it as {stage} "
+                f"wrote it; put that file back"
+            )
+        found.append(record)
     return found
 
 

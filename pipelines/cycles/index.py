@@ -3,23 +3,29 @@
 The page is a function of what the workspace holds, without a clock, and is put in place whole.
 Stages that end at once read and write one after the other: the later one's page holds both.
 
-Tested in tests/pipelines/cycle_index/test_writing.py.
+Tested in tests/pipelines/cycles/test_index.py.
 """
 
 import contextlib
 import logging
 from collections.abc import Iterator
+from itertools import pairwise
 
 from pipelines import storage
 from pipelines.contracts.errors import LostRaceError
+from pipelines.contracts.judged.cycle import IndexFacts, ServingSpan
 from pipelines.contracts.run_layout import CYCLE_INDEX
-from pipelines.cycle_index.reading import read_cycles
+from pipelines.cycles.reading import newest_cycles, run_names
+from pipelines.plain_text import one_line
+from pipelines.registry.history import load
 from pipelines.settings import Settings
 
 log = logging.getLogger(__name__)
 
 TELLING = ("compare_with_champion", "promote_challenger", "alert")
 """Stages after whose end the index has something new to tell."""
+MAX_CYCLES = 260
+"""Ten years of fortnights. The index tells of the newest; older ones are in the run folders."""
 WAIT_S = 20.0
 """How long a stage waits for another one that writes the index, in seconds. That one reads a few
 hundred small files; one that takes longer is stuck, and holds up nobody else."""
@@ -37,8 +43,39 @@ def write_index(workspace_uri: str, settings: Settings) -> str:
     uri = storage.join(workspace_uri, CYCLE_INDEX)
     # Who reads before the other's end and writes after it would put back what the other replaced.
     with storage.exclusive_lock(uri, "writing the index of all cycles", WAIT_S):
-        storage.write_bytes(uri, render_cycles(read_cycles(workspace_uri, settings)).encode())
+        storage.write_bytes(uri, render_cycles(read_index(workspace_uri, settings)).encode())
     return uri
+
+
+def read_index(workspace_uri: str, settings: Settings) -> IndexFacts:
+    """Return all that the index tells.
+
+    Raises:
+        HomefeedError: the list of runs or the history cannot be read.
+    """
+    names = run_names(workspace_uri)
+    known = load(workspace_uri, settings.registered_model)
+    entries = [entry for _, entry in known.entries]
+    spans = [
+        ServingSpan(
+            model=entry.model.label,
+            as_of=entry.model.as_of,
+            since=entry.moved_at,
+            until=after.moved_at if after else None,
+            kind=entry.kind,
+            reason=one_line(entry.reason),
+        )
+        for entry, after in pairwise([*entries, None])
+        if entry is not None
+    ]
+    return IndexFacts(
+        workspace_uri=workspace_uri,
+        registered_model=settings.registered_model,
+        cycles=newest_cycles(workspace_uri, names, settings, MAX_CYCLES),
+        num_cycles=len(names),
+        champions=tuple(reversed(spans)),
+        problem=f"Damaged or gone: {', '.join(known.damaged)}." if known.damaged else "",
+    )
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts.errors import DataContractError, LostRaceError
-from pipelines.cycle_index import writing
-from pipelines.cycle_index.costs import FROM_A_PAGE
-from pipelines.cycle_index.reading import read_cycles
-from pipelines.cycle_index.writing import keeping_index, write_index
+from pipelines.cycles import index
+from pipelines.cycles.costs import FROM_A_PAGE
+from pipelines.cycles.index import keeping_index, read_index, write_index
+from pipelines.registry.history import HistoryEntry, begin, load, settle
 from pipelines.settings import Settings
-from support.runs import make_run, save_run
+from support.judgements import CHALLENGER, CHAMPION
+from support.runs import PLANTED_AS_OF, make_run, save_run
 
 SETTINGS = Settings(registered_model="test_ranker")
 
@@ -71,7 +73,7 @@ def test_what_keeps_it_from_being_written_reddens_nothing(
     def refuse(*about: object) -> Callable:
         raise ValueError("no page")
 
-    monkeypatch.setattr(writing, "write_index", refuse)
+    monkeypatch.setattr(index, "write_index", refuse)
     with keeping_index("alert", storage.to_uri(workspace), "test_ranker"):
         pass
     assert not (workspace / "cycles.html").exists()
@@ -88,14 +90,14 @@ def test_two_stages_that_end_at_once_lose_no_news(
         write_index(uri, SETTINGS)
 
     def read_slowly(*about: Any) -> Any:
-        facts = read_cycles(*about)
+        facts = read_index(*about)
         if not started:
             started.append(threading.Thread(target=end_another_stage))
             started[0].start()
             started[0].join(0.5)
         return facts
 
-    monkeypatch.setattr(writing, "read_cycles", read_slowly)
+    monkeypatch.setattr(index, "read_index", read_slowly)
     write_index(uri, SETTINGS)
     started[0].join()
     assert b"2017-03-16--other" in (workspace / "cycles.html").read_bytes()
@@ -104,7 +106,7 @@ def test_two_stages_that_end_at_once_lose_no_news(
 def test_a_stage_waits_no_longer_than_it_may_for_another_one(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(writing, "WAIT_S", 0.0)
+    monkeypatch.setattr(index, "WAIT_S", 0.0)
     uri = storage.to_uri(workspace)
     with storage.exclusive_lock(f"{uri}/cycles.html", "a stage that is stuck"):
         with keeping_index("alert", uri, "test_ranker"):
@@ -114,3 +116,29 @@ def test_a_stage_waits_no_longer_than_it_may_for_another_one(
     with keeping_index("alert", uri, "test_ranker"):
         pass
     assert (workspace / "cycles.html").exists()
+
+
+def test_champions_follow_each_other(tmp_path: Path) -> None:
+    workspace_uri = storage.to_uri(tmp_path / "workspace")
+    for days, model in enumerate((CHAMPION, CHALLENGER)):
+        moved_at = PLANTED_AS_OF + timedelta(days=days)
+        entry = HistoryEntry(
+            moved_at=moved_at,
+            kind="promotion",
+            model=model,
+            previous=None,
+            run_uri=None,
+            reason="It\nwon.",
+        )
+        settle(begin(workspace_uri, load(workspace_uri, "test_ranker"), entry), True, moved_at)
+    newest, first = read_index(workspace_uri, SETTINGS).champions
+    assert (first.model, first.until) == ("test_ranker v3", newest.since)
+    assert (newest.model, newest.until, newest.reason) == ("test_ranker v4", None, "It won.")
+
+
+@pytest.mark.parametrize("has_folder", [True, False])
+def test_an_empty_workspace_is_no_error(tmp_path: Path, has_folder: bool) -> None:
+    if has_folder:
+        (tmp_path / "workspace").mkdir()
+    found = read_index(storage.to_uri(tmp_path / "workspace"), SETTINGS)
+    assert (found.cycles, found.champions, found.num_cycles) == ((), (), 0)
