@@ -33,7 +33,7 @@ from pipelines.snapshot.pool import (
 )
 from pipelines.snapshot.publishing import publish
 from pipelines.snapshot.rows import HeldRows
-from pipelines.snapshot.shard import PinIndex, ShardSummary
+from pipelines.snapshot.shard import PinIndex, ShardSummary, write_shard
 from pipelines.snapshot.spark.choice import chosen_cluster
 from pipelines.snapshot.spill import (
     MEMORY_PER_BYTE,
@@ -43,7 +43,6 @@ from pipelines.snapshot.spill import (
     merge_as_they_come,
     run_task,
 )
-from pipelines.snapshot.tables import write_shard
 from pipelines.storage import join, scratch_folder, translated_errors
 
 if TYPE_CHECKING:

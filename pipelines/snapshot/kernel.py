@@ -2,23 +2,63 @@
 
 A shard needs nothing from another one except the pins and what was counted about each. The kernel
 opens no file and knows no clock, so any engine that can group rows by `shard_of` may run it. The
-rows may come in any order: the first step makes the one order that all later steps keep.
+rows may come in any order: the first step makes the one order that all later steps keep, so that
+equal rows give equal bytes however they were dealt out.
 
-The steps are called once each, in the order below, and pass on the values of
-`pipelines.snapshot.shard`. Tested in tests/pipelines/snapshot/test_purity.py.
+The steps stand below in the order in which `build_shard` calls them, and pass on the values of
+`pipelines.snapshot.shard`. The numeric features are a room of their own (`features`).
 """
 
-from dataclasses import replace
+from typing import NamedTuple
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.contracts.arrow import to_list_column
+from pipelines.contracts.artifacts import EventCounts
+from pipelines.contracts.config import FeatureConfig
+from pipelines.contracts.schemas import (
+    SHARD_FILES,
+    SPLIT_HOLDOUT,
+    SPLIT_TRAINING,
+    label_column,
+    numeric_column,
+    snapshot_schema,
+)
+from pipelines.event_log.cross_rules import (
+    action_before_request,
+    repeated_user_row,
+    request_of_two_users,
+)
+from pipelines.event_log.event_index import (
+    EventIndex,
+    Ints,
+    Places,
+    distinct,
+    order_by,
+    runs_of,
+)
+from pipelines.event_log.findings import require_none
 from pipelines.snapshot.features.count import count_features
 from pipelines.snapshot.features.inputs import FeatureInputs
-from pipelines.snapshot.labels import count_fits, find_unnamed, label_examples
-from pipelines.snapshot.order import order_rows
 from pipelines.snapshot.plan import SnapshotPlan
-from pipelines.snapshot.pointers import point
-from pipelines.snapshot.shard import PinIndex, ShardRows, ShardTables
-from pipelines.snapshot.tables import make_empty_tables, make_tables
-from pipelines.snapshot.users import pick_user_rows
+from pipelines.snapshot.shard import (
+    Actions,
+    Examples,
+    Labels,
+    OrderedRows,
+    Pairs,
+    PinIndex,
+    Pointers,
+    Requests,
+    ShardRows,
+    ShardTables,
+    Unnamed,
+    UserRows,
+)
+
+NEW_STATE = "new"
 
 
 def build_shard(rows: ShardRows, pins: PinIndex, plan: SnapshotPlan) -> ShardTables:
@@ -30,22 +70,376 @@ def build_shard(rows: ShardRows, pins: PinIndex, plan: SnapshotPlan) -> ShardTab
         plan: windows and features.
 
     Returns:
-        Tables of the schemas that `snapshot_schema` gives, each in a total order, so that equal
-        rows in give equal bytes out.
+        Tables of the schemas that `snapshot_schema` gives, each in a total order.
 
     Raises:
         DataContractError: a request belongs to two users, an action precedes its own request, or
             a user has two rows of the same as_of.
         ConfigurationError: one of the recipe's own features is refused.
     """
+    features = plan.features
     if rows.impressions is None or len(rows.impressions) == 0:
-        return make_empty_tables(plan.features, pins.embedding_dim)
+        dim = pins.embedding_dim
+        empty = {
+            name: snapshot_schema(name, features, embedding_dim=dim).empty_table()
+            for name in SHARD_FILES
+        }
+        return ShardTables(**empty, num_duplicate_impressions=0, event_counts=EventCounts())
     ordered = order_rows(rows.impressions, rows.actions)
     pointers = point(ordered, pins, plan.history_start_ms)
-    users = pick_user_rows(rows.users, ordered.requests, plan.features, pins.embedding_dim)
+    users = pick_user_rows(rows.users, ordered.requests, features, pins.embedding_dim)
     unnamed = find_unnamed(ordered, pointers.pairs, plan)
     labels = label_examples(ordered, pointers.pairs, unnamed, plan)
-    seen = FeatureInputs(ordered, pointers, users, rows.users, pins, plan)
-    counts = count_features(seen)
-    made = make_tables(ordered, pointers, users, labels, counts, plan)
-    return replace(made, event_counts=count_fits(ordered, unnamed, plan))
+    counts = count_features(FeatureInputs(ordered, pointers, users, rows.users, pins, plan))
+
+    requests, timeline = ordered.requests, pointers.timeline
+    is_holdout = requests.impressed_at >= plan.holdout.start_ms
+    timeline_columns = {
+        "pin_row": pointers.timeline_pin_row,
+        "action_type_id": timeline.type_id,
+        "acted_at": timeline.acted_at,
+        "known_at": timeline.known_at,
+    }
+    request_columns = vars(requests) | {  # whose fields are named like their columns
+        "split": np.where(is_holdout, SPLIT_HOLDOUT, SPLIT_TRAINING),
+        "is_core": counts.is_core,
+        "timeline_start": pointers.timeline_start,
+        "timeline_end": pointers.timeline_end,
+        "user_row": users.user_row,
+    }
+    shown = ordered.examples.rows
+    example_columns = {name: shown[name] for name in shown.column_names}
+    example_columns["pin_row"] = pointers.example_pin_row
+    example_columns |= {numeric_column(name): found for name, found in counts.numbers.items()}
+    example_columns |= {label_column(name): found for name, found in labels.items()}
+    return ShardTables(
+        timeline=pa.table(timeline_columns, schema=snapshot_schema("timeline", features)),
+        requests=pa.table(request_columns, schema=snapshot_schema("requests", features)),
+        examples=pa.table(example_columns, schema=snapshot_schema("examples", features)),
+        users=users.table,
+        num_duplicate_impressions=ordered.num_duplicate_impressions,
+        event_counts=count_fits(ordered, unnamed, plan),
+    )
+
+
+def order_rows(impressions: pa.Table, actions: pa.Table | None) -> OrderedRows:
+    """Order a shard's rows; drop repeated impressions and the actions of users without requests.
+
+    Args:
+        impressions: at least one.
+        actions: None where the shard has none.
+
+    Raises:
+        DataContractError: a request belongs to two users, or an action precedes its own request.
+    """
+    request_ids = _rank(impressions["request_id"])
+    rows = _without_repeats(impressions, request_ids)
+    requests, examples = _group_by_request(impressions, rows, request_ids)
+    none = np.array([], dtype=np.int64)
+    no_actions = Actions(none, none, none, none, none, none.astype(bool), none)
+    return OrderedRows(
+        requests=requests,
+        examples=examples,
+        actions=no_actions if actions is None else _order_actions(actions, requests),
+        num_duplicate_impressions=len(impressions) - len(rows),
+    )
+
+
+class _Ranked(NamedTuple):
+    """Texts as numbers that sort alike."""
+
+    ranks: Ints  # of each text among the distinct ones; -1 for null
+    distinct: pa.Array  # sorted
+
+
+def _rank(texts: pa.ChunkedArray) -> _Ranked:
+    """Rank texts; each distinct one is looked at once."""
+    coded = texts.dictionary_encode().unify_dictionaries()
+    found = coded.chunk(0).dictionary if coded.num_chunks else pa.array([], texts.type)
+    by_text = np.asarray(pc.sort_indices(found))
+    ranks = np.empty(len(by_text) + 1, dtype=np.int64)
+    ranks[by_text] = np.arange(len(by_text))
+    ranks[-1] = -1  # of null
+    none = pa.scalar(len(by_text), pa.int32())
+    codes = [np.asarray(pc.fill_null(chunk.indices, none)) for chunk in coded.chunks]
+    return _Ranked(
+        ranks[np.concatenate([np.zeros(0, dtype=np.int32), *codes])], found.take(pa.array(by_text))
+    )
+
+
+def _without_repeats(impressions: pa.Table, request_ids: _Ranked) -> Ints:
+    """Return the rows to keep, by (request_id, pin_id): of a repeated pair, the earliest row."""
+    order, starts = runs_of(request_ids.ranks, np.asarray(impressions["pin_id"]))
+    kept, sizes = order[starts], np.diff(starts, append=len(order))
+    is_repeated = sizes > 1
+    if not is_repeated.any():
+        return kept
+    # Only the few rows of such pairs are compared by all their columns.
+    rows = order[np.repeat(is_repeated, sizes)]
+    pair_starts = np.cumsum(sizes[is_repeated]) - sizes[is_repeated]
+    names = request_ids.distinct.take(pa.array(request_ids.ranks[rows[pair_starts]]))
+    _check_one_user(np.asarray(impressions["user_id"])[rows], pair_starts, names)
+    pair = np.repeat(np.arange(len(pair_starts)), sizes[is_repeated])
+    others = set(impressions.column_names) - {"request_id", "user_id", "pin_id"}
+    column = {name: np.asarray(impressions[name])[rows] for name in sorted(others)}
+    earliest = (column["position"], column["known_at"], column["impressed_at"])
+    by_time = np.lexsort((*column.values(), *earliest, pair))
+    kept[is_repeated] = rows[by_time[pair_starts]]
+    return kept
+
+
+def _group_by_request(
+    impressions: pa.Table, rows: Ints, request_ids: _Ranked
+) -> tuple[Requests, Examples]:
+    """Return the requests and examples of some rows, which come by (request_id, pin_id)."""
+    names = ("user_id", "pin_id", "impressed_at", "position")
+    user_id, pin_id, impressed_at, position = (np.asarray(impressions[n])[rows] for n in names)
+    ranks = request_ids.ranks[rows]
+    is_first = np.diff(ranks, prepend=-1) != 0
+    starts = np.flatnonzero(is_first)
+    _check_one_user(user_id, starts, request_ids.distinct.take(pa.array(ranks[starts])))
+    earliest = np.minimum.reduceat(impressed_at, starts)
+    request_order = order_by(user_id[starts], earliest)  # and by request_id, as they come
+
+    place = np.empty(len(starts), dtype=np.int64)
+    place[request_order] = np.arange(len(starts))
+    request = place[np.cumsum(is_first) - 1]
+    example_order = order_by(request, position)  # and by pin_id, as they come
+    request = request[example_order]
+    num_examples = np.bincount(request, minlength=len(starts))
+    requests = Requests(
+        request_id=request_ids.distinct.take(pa.array(ranks[starts][request_order])),
+        user_id=user_id[starts][request_order],
+        impressed_at=earliest[request_order],
+        first_example=np.cumsum(num_examples) - num_examples,
+        num_examples=num_examples,
+    )
+    examples = Examples(
+        # What the requests and the examples hold besides need not be taken along.
+        rows=impressions.drop_columns(["request_id", "user_id", "pin_id"]).take(
+            pa.array(rows[example_order])
+        ),
+        request=request,
+        pin_id=pin_id[example_order],
+        impressed_at=impressed_at[example_order],
+    )
+    return requests, examples
+
+
+def _check_one_user(user_id: Ints, starts: Ints, request_id: pa.Array) -> None:
+    """Refuse a request whose impressions, from its start on, belong to several users."""
+    low, high = np.minimum.reduceat(user_id, starts), np.maximum.reduceat(user_id, starts)
+    if (low != high).any():
+        bad = int(np.flatnonzero(low != high)[0])
+        users = int(low[bad]), int(high[bad])
+        require_none([request_of_two_users(request_id[bad].as_py(), *users)])
+
+
+def _order_actions(actions: pa.Table, requests: Requests) -> Actions:
+    """Return the actions of users with requests, in order and matched with their requests.
+
+    An action older than the request it names is refused: it would leak into its sequence.
+    """
+    user = Places(distinct(requests.user_id)).find(np.asarray(actions["user_id"]))
+    ours, named = np.flatnonzero(user >= 0), _rank(actions["request_id"])
+    names = ("pin_id", "action_type_id", "acted_at", "known_at")
+    column = {name: np.asarray(actions[name])[ours].astype(np.int64, copy=False) for name in names}
+    ranks, user_id = named.ranks[ours], np.asarray(actions["user_id"])[ours]
+    order = order_by(
+        user[ours],
+        column["known_at"],
+        # Of actions that became known at once this is the order of `acted_at`, in fewer bits.
+        column["acted_at"] - column["known_at"],
+        ranks,
+        column["pin_id"],
+        column["action_type_id"],
+    )
+    ranks, user_id = ranks[order], user_id[order]
+    found = pc.fill_null(pc.index_in(named.distinct, value_set=requests.request_id), -1)
+    # The last one is of the actions that name none.
+    row = np.append(np.asarray(found).astype(np.int64), -1)[ranks]
+    ordered = Actions(
+        user_id=user_id,
+        pin_id=column["pin_id"][order],
+        type_id=column["action_type_id"][order],
+        acted_at=column["acted_at"][order],
+        known_at=column["known_at"][order],
+        names_request=ranks >= 0,
+        request=np.where(requests.user_id[row] == user_id, row, -1),
+    )
+    impressed_at = requests.impressed_at[ordered.request]
+    is_early = (ordered.request >= 0) & (ordered.acted_at < impressed_at)
+    if is_early.any():
+        bad = int(np.flatnonzero(is_early)[0])
+        problem = action_before_request(
+            pin_id=int(ordered.pin_id[bad]),
+            acted_at=int(ordered.acted_at[bad]),
+            request_id=named.distinct[int(ranks[bad])].as_py(),
+            impressed_at=int(impressed_at[bad]),
+            num_actions=int(is_early.sum()),
+        )
+        require_none([problem])
+    return ordered
+
+
+def point(ordered: OrderedRows, pins: PinIndex, history_start_ms: int) -> Pointers:
+    """Return the timeline and the rows that point into it and into the pins.
+
+    A shard keeps every action once. A request does not copy its sequence: it says where its user's
+    actions begin and where those known before it end. The actions that a request sees were known
+    strictly before it: what became known in the same millisecond is not seen. The event log holds
+    acted_at <= known_at, so what was known before the request also happened before it.
+
+    Args:
+        ordered: the shard's rows.
+        pins: the snapshot's pins.
+        history_start_ms: the timeline holds no action that happened before this.
+    """
+    requests, examples, actions = ordered.requests, ordered.examples, ordered.actions
+    last_request = np.searchsorted(requests.user_id, actions.user_id, side="right") - 1
+    is_known_in_time = actions.known_at < requests.impressed_at[last_request]
+    is_in_timeline = is_known_in_time & (actions.acted_at >= history_start_ms)
+    timeline = actions.where(is_in_timeline)
+    action_pin_row = pins.places.find(actions.pin_id)
+    timeline_pin_row = action_pin_row[is_in_timeline]
+    assert len(timeline_pin_row) == 0 or timeline_pin_row.min() >= 0
+    example_pin_row = pins.rows_of(examples.pin_id)
+    index = EventIndex(timeline.user_id, timeline.known_at, is_sorted=True)
+
+    # Which examples and actions are of one user and one pin, for labels and features.
+    users = distinct(requests.user_id)
+    user, num_pins = np.searchsorted(users, requests.user_id), len(pins.pin_ids)
+    shown = EventIndex(user[examples.request] * num_pins + example_pin_row, examples.impressed_at)
+    of_example = np.empty(len(example_pin_row), dtype=np.int64)
+    of_example[shown.order] = shown.ranks
+    acted = np.searchsorted(users, actions.user_id) * num_pins + action_pin_row
+    is_there = action_pin_row >= 0
+    of_action = np.full(len(acted), -1)
+    of_action[is_there] = shown.rank(acted[is_there])
+    return Pointers(
+        timeline=timeline,
+        timeline_pin_row=timeline_pin_row,
+        timeline_start=index.first(requests.user_id),
+        timeline_end=index.position(requests.user_id, requests.impressed_at),
+        example_pin_row=example_pin_row,
+        pairs=Pairs(shown, of_example, of_action),
+        is_in_timeline=is_in_timeline,
+    )
+
+
+def pick_user_rows(
+    users: pa.Table | None, requests: Requests, features: FeatureConfig, embedding_dim: int
+) -> UserRows:
+    """Return, for each request, its user's row of the latest as_of that is not after the request.
+
+    A user who has no row yet is new, not an error: the daily batch has not met them. Their row has
+    a zero embedding, the state 'new' (code 0 where the recipe does not list it) and as_of 0.
+
+    Args:
+        users: the users' embeddings and codes in any order; None where there are none.
+        requests: the shard's requests.
+        features: for the categorical features of users.
+        embedding_dim: width of the users' embeddings.
+
+    Raises:
+        DataContractError: a user has two rows of the same as_of.
+    """
+    schema = snapshot_schema("users", features, embedding_dim=embedding_dim)
+    known = schema.empty_table() if users is None else users.select(schema.names).cast(schema)
+    user_id, as_of = np.asarray(known["user_id"]), np.asarray(known["as_of"])
+    index = EventIndex(user_id, as_of)
+    is_repeat = (np.diff(user_id[index.order]) == 0) & (np.diff(as_of[index.order]) == 0)
+    if is_repeat.any():
+        bad = index.order[np.flatnonzero(is_repeat)[0]]
+        require_none([repeated_user_row(int(user_id[bad]), int(as_of[bad]))])
+    newest = index.position(requests.user_id, requests.impressed_at + 1) - 1
+    has_row = newest >= index.first(requests.user_id)
+    spilled_row = np.full(len(has_row), -1)
+    spilled_row[has_row] = index.order[newest[has_row]]
+    wanted_as_of = np.zeros(len(has_row), dtype=np.int64)
+    wanted_as_of[has_row] = as_of[spilled_row[has_row]]
+
+    newcomers = _newcomer_rows(np.unique(requests.user_id[~has_row]), features, schema)
+    rows = pa.concat_tables([known.take(pa.array(spilled_row[has_row])), newcomers])
+    keys = np.stack([np.asarray(rows["user_id"]), np.asarray(rows["as_of"])], axis=1)
+    unique, places = np.unique(keys, axis=0, return_index=True)
+    user_row = EventIndex(unique[:, 0], unique[:, 1]).position(requests.user_id, wanted_as_of)
+    return UserRows(rows.take(pa.array(places)), user_row, spilled_row)
+
+
+def _newcomer_rows(user_ids: Ints, features: FeatureConfig, schema: pa.Schema) -> pa.Table:
+    width = schema.field("embedding").type.list_size
+    zeros = np.zeros((len(user_ids), width), dtype=np.float32)
+    columns = [user_ids, np.zeros_like(user_ids), to_list_column(zeros)]
+    for feature in features.categorical_of("users"):
+        is_state = feature.name == "state" and NEW_STATE in feature.values
+        code = feature.values.index(NEW_STATE) + 1 if is_state else 0
+        columns.append(np.full(len(user_ids), code, dtype=np.int16))
+    return pa.table(columns, schema=schema)
+
+
+def find_unnamed(ordered: OrderedRows, pairs: Pairs, plan: SnapshotPlan) -> Unnamed:
+    """Return the actions without a request, with the examples that they are near to."""
+    rows = np.flatnonzero(~ordered.actions.names_request & (pairs.of_action >= 0))
+    pair, acted_at = pairs.of_action[rows], ordered.actions.acted_at[rows]
+    shifts = (1 - plan.label_window_ms, 1, plan.label_window_ms)
+    return Unnamed(rows, *(pairs.shown.place(pair, acted_at + shift) for shift in shifts))
+
+
+def label_examples(
+    ordered: OrderedRows, pairs: Pairs, unnamed: Unnamed, plan: SnapshotPlan
+) -> Labels:
+    """Return 1 where the pin got the head's action within the label window of its impression.
+
+    An action that names its request counts for that request alone; one that names none counts for
+    every impression of the pin to the user within the window.
+    """
+    actions, examples = ordered.actions, ordered.examples
+    num_examples = len(examples.request)
+    # The actions that name a request that showed their pin, and the example of each.
+    rows = np.flatnonzero((actions.request >= 0) & (pairs.of_action >= 0))
+    keys = examples.request * pairs.num_pairs + pairs.of_example
+    order = order_by(keys)
+    wanted = actions.request[rows] * pairs.num_pairs + pairs.of_action[rows]
+    example = order[np.minimum(np.searchsorted(keys[order], wanted), len(order) - 1)]
+    passed_ms = actions.acted_at[rows] - examples.impressed_at[example]
+    is_within = (passed_ms >= 0) & (passed_ms < plan.label_window_ms) & (keys[example] == wanted)
+    rows, example = rows[is_within], example[is_within]
+    labels = {}
+    for head in plan.features.heads:
+        type_id = plan.action_type_ids[head.action_type]
+        label = np.zeros(num_examples, dtype=np.int8)
+        label[example[actions.type_id[rows] == type_id]] = 1
+        is_type = actions.type_id[unnamed.rows] == type_id
+        # One more from where the examples within the window of an action begin, one less after.
+        changes = np.bincount(unnamed.within[is_type], minlength=num_examples + 1)
+        changes -= np.bincount(unnamed.later[is_type], minlength=num_examples + 1)
+        label[pairs.shown.order[np.cumsum(changes[:-1]) > 0]] = 1
+        labels[head.name] = label
+    return labels
+
+
+def count_fits(ordered: OrderedRows, unnamed: Unnamed, plan: SnapshotPlan) -> EventCounts:
+    """Count the actions in the windows that do not fit the requests there.
+
+    An action in the first label window of a window may well name a request from before it, and is
+    not counted. An action without a request is early where the user was shown its pin within a
+    label window after it and not before. As for the labels, a whole label window between the two
+    is no longer within it.
+    """
+    actions = ordered.actions
+    is_inside, is_settled = (
+        np.any([(actions.acted_at >= window.start_ms + skipped) & (actions.acted_at < window.end_ms)
+                for window in plan.windows.values()], axis=0)
+        for skipped in (0, plan.label_window_ms)
+    )  # fmt: skip
+    is_naming = actions.names_request & is_settled
+    is_asked = is_inside[unnamed.rows]
+    is_before = (unnamed.later > unnamed.within)[is_asked]
+    is_after = (unnamed.beyond > unnamed.later)[is_asked]
+    return EventCounts(
+        num_naming=int(is_naming.sum()),
+        num_naming_unknown=int((is_naming & (actions.request < 0)).sum()),
+        num_near=int((is_before | is_after).sum()),
+        num_early=int((is_after & ~is_before).sum()),
+    )

@@ -40,9 +40,8 @@ from pipelines.event_log.popularity import Popularity, trailing_popularity
 from pipelines.event_log.reader import pin_time_problems, read_rows
 from pipelines.recipes.own_functions import source_digest
 from pipelines.snapshot.plan import SnapshotPlan
-from pipelines.snapshot.shard import PinIndex
+from pipelines.snapshot.shard import PinIndex, write_arrow
 from pipelines.snapshot.spill import SpillSummary
-from pipelines.snapshot.tables import write_arrow
 
 _POPULARITY_FILE = "popularity.arrow"
 _COUNTED_FILE = "popularity_bits.arrow"

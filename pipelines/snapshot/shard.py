@@ -1,12 +1,13 @@
-"""The values that pass from step to step while the kernel builds a shard, in their order.
+"""A shard: the values that pass from step to step of the kernel, in their order, and its files.
 
-All are frozen. A comment such as [requests] says what an array has one element of. Not for
-computing: each value is made by the step that its docstring names. Tested with the first of those
-that use them, in tests/pipelines/snapshot/test_pointers.py.
+All values are frozen. A comment such as [requests] says what an array has one element of. Not for
+computing: each value is made by the step that its docstring names. Not for reading the files:
+`pipelines.contracts.snapshot_files`. Tested in tests/pipelines/snapshot/test_kernel.py.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.contracts.artifacts import EventCounts, ShardStats
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.schemas import SHARD_FILES, SPLIT_HOLDOUT, SPLIT_TRAINING, label_column
 from pipelines.event_log.event_index import Bools, EventIndex, Ints, Places
 from pipelines.event_log.first_seen import TrailingFirst
 from pipelines.event_log.popularity import Popularity
-from pipelines.snapshot.plan import WindowCounts
-
-Labels = dict[str, npt.NDArray[np.int8]]
-"""Made by `label_examples`: for each head's name, 0 or 1 per example."""
+from pipelines.snapshot.plan import SnapshotPlan, WindowCounts
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,25 @@ class Pointers:
 
 
 @dataclass(frozen=True)
+class Unnamed:
+    """Made by `find_unnamed`: the actions without a request, on a pin their user was shown.
+
+    Each row of `rows` is the place of an action among the shard's. The others say where, among the
+    examples of its user and pin by time (`Pairs.shown`), those begin that were shown less than a
+    label window before it, those after it, and those a label window or more after it.
+    """
+
+    rows: Ints
+    within: Ints
+    later: Ints
+    beyond: Ints
+
+
+Labels = dict[str, npt.NDArray[np.int8]]
+"""Made by `label_examples`: for each head's name, 0 or 1 per example."""
+
+
+@dataclass(frozen=True)
 class UserRows:
     """Made by `pick_user_rows`: the user rows in use, by (user_id, as_of)."""
 
@@ -166,14 +185,14 @@ class Counts:
 
 @dataclass(frozen=True)
 class ShardTables:
-    """Made by `make_tables`: a shard's files, and how many impressions were left out."""
+    """Made by `build_shard`: a shard's files, and what was counted on the way."""
 
     timeline: pa.Table
     requests: pa.Table
     examples: pa.Table
     users: pa.Table
     num_duplicate_impressions: int
-    event_counts: EventCounts = EventCounts()
+    event_counts: EventCounts
 
 
 @dataclass(frozen=True)
@@ -184,3 +203,47 @@ class ShardSummary:
     num_duplicate_impressions: int
     num_positives: WindowCounts  # of the main head
     event_counts: EventCounts
+
+
+def write_shard(folder: Path, name: str, built: ShardTables, plan: SnapshotPlan) -> ShardSummary:
+    """Write a shard's files into a folder that is there, and return what was counted.
+
+    Raises:
+        ConfigurationError: a table is too large for one batch.
+    """
+    for each in SHARD_FILES:
+        write_arrow(folder / f"{each}.arrow", getattr(built, each))
+    stats = ShardStats(
+        name=name,
+        num_users=len(np.unique(np.asarray(built.requests["user_id"]))),
+        num_actions=len(built.timeline),
+        num_requests=len(built.requests),
+        num_examples=len(built.examples),
+    )
+    label = np.asarray(built.examples[label_column(plan.features.main_head.name)])
+    splits, num_examples = (np.asarray(built.requests[n]) for n in ("split", "num_examples"))
+    split = np.repeat(splits, num_examples)
+    num_positives = WindowCounts(
+        training=int(label[split == SPLIT_TRAINING].sum()),
+        holdout=int(label[split == SPLIT_HOLDOUT].sum()),
+    )
+    duplicates = built.num_duplicate_impressions
+    return ShardSummary(stats, duplicates, num_positives, built.event_counts)
+
+
+def write_arrow(path: Path, table: pa.Table) -> None:
+    """Write an Arrow IPC file: uncompressed, one record batch, the same bytes for equal tables.
+
+    Raises:
+        ConfigurationError: the table is too large for one batch.
+    """
+    batches = table.combine_chunks().to_batches()
+    if len(batches) > 1:
+        raise ConfigurationError(
+            f"{path.name} does not fit one record batch (more than 2 GiB of text in a column); "
+            f"expected less; raise snapshot.num_shards in the recipe"
+        )
+    with pa.ipc.new_file(str(path), table.schema) as writer:
+        writer.write_batch(
+            batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+        )

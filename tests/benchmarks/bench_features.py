@@ -23,13 +23,11 @@ from pipelines.event_log.log_files import open_event_log
 from pipelines.recipes import world
 from pipelines.snapshot.features.count import compute_numbers
 from pipelines.snapshot.features.inputs import FeatureInputs
-from pipelines.snapshot.order import order_rows
+from pipelines.snapshot.kernel import order_rows, pick_user_rows, point
 from pipelines.snapshot.pins import count_pins
 from pipelines.snapshot.plan import make_plan
-from pipelines.snapshot.pointers import point
 from pipelines.snapshot.rows import HeldRows
 from pipelines.snapshot.spill import make_tasks, merge_summaries, run_task
-from pipelines.snapshot.users import pick_user_rows
 from pipelines.sources.publish import ingest
 from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import WorldParameters

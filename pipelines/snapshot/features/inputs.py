@@ -5,9 +5,9 @@ which see less: `own_view`. Tested in
 tests/pipelines/snapshot/features/test_against_slow_reference.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,39 +15,36 @@ import pyarrow as pa
 
 from pipelines.contracts.arrow import to_numpy
 from pipelines.contracts.schemas import PIN_TIME, categorical_column, is_known_late
-from pipelines.contracts.time import DAY_MS, HOUR_MS
+from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.event_index import Bools, Ints, order_by
-from pipelines.snapshot.features.vectors import UnitVectors
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import OrderedRows, PinIndex, Pointers, UserRows
 
 Floats = npt.NDArray[np.floating[Any]]
-Value = TypeVar("Value")
+STEPS = 2.0**11
+"""The component of a unit vector is a multiple of 1 / STEPS. A cosine moves by less than 0.001 by
+that, as a rule."""
 
 
-class kept(Generic[Value]):  # noqa: N801  it is used as a decorator
-    """A property that is computed once for each object, by the one thread that the object is of.
+if TYPE_CHECKING:
+    from functools import cached_property as kept
+else:
 
-    Python 3.11's `cached_property` has one lock for all objects of a class, so that threads which
-    build shards side by side would wait for each other.
-    """
+    class kept:  # noqa: N801  it is used as a decorator
+        """A property that is computed once for each object, by the one thread that it is of.
 
-    def __init__(self, compute: Callable[[Any], Value]) -> None:
-        self._compute = compute
-        self.__doc__ = compute.__doc__
+        Python 3.11's `cached_property` has one lock for all objects of a class, so that threads
+        which build shards side by side would wait for each other.
+        """
 
-    @overload
-    def __get__(self, owner: None, kind: type) -> "kept[Value]": ...
-    @overload
-    def __get__(self, owner: object, kind: type) -> Value: ...
-    def __get__(self, owner: object | None, kind: type) -> "Value | kept[Value]":
-        """Return the value, computed where this is the first look at it."""
-        if owner is None:
-            return self
-        value = self._compute(owner)
-        # What stands in the object's own dictionary is found before this descriptor.
-        owner.__dict__[self._compute.__name__] = value
-        return value
+        def __init__(self, compute):
+            self._compute, self.__doc__ = compute, compute.__doc__
+
+        def __get__(self, owner, kind):
+            """Return the value; from now on it is found in the object's own dictionary."""
+            value = self._compute(owner)
+            owner.__dict__[self._compute.__name__] = value
+            return value
 
 
 @dataclass(frozen=True)
@@ -56,6 +53,38 @@ class Touches:
 
     count: Ints  # [examples]
     newest_acted_at: Ints  # [examples] the latest of them; undefined where there is none
+
+
+@dataclass(frozen=True)
+class UnitVectors:
+    """Unit vectors of some pins; the vector of an embedding of zeros is zero.
+
+    Their products and sums are exact in floating point; `similarity` says why.
+    """
+
+    matrix: npt.NDArray[np.float32]  # [used pins, E]
+    place: Ints  # [pins] row of the matrix; undefined for a pin that is not used
+
+    @staticmethod
+    def of_pins(embedding: npt.NDArray[np.float32], used: Sequence[Ints]) -> "UnitVectors":
+        """Return the directions of the pins that are used.
+
+        Args:
+            embedding: [pins, E], finite.
+            used: arrays of pin rows.
+        """
+        is_used = np.zeros(len(embedding), dtype=bool)
+        for rows in used:
+            is_used[rows] = True
+        vectors = embedding[is_used].astype(np.float64)
+        norm = np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
+        units = np.divide(vectors, norm, out=np.zeros_like(vectors), where=norm > 0)
+        steps = np.round(units * STEPS) / STEPS
+        return UnitVectors(steps.astype(np.float32), np.cumsum(is_used) - 1)
+
+    def of(self, pin_rows: Ints) -> npt.NDArray[np.float32]:
+        """Return the vectors of some pins, the last axis being the embedding's."""
+        return self.matrix[self.place[pin_rows]]
 
 
 @dataclass(frozen=True)
@@ -91,10 +120,13 @@ class FeatureInputs:
         return np.searchsorted(self.plan.request_days, self.ordered.requests.impressed_at // DAY_MS)
 
     @kept
-    def popularity_place(self) -> Ints:
-        """Where each example's pin and day stand in the pins' popularity, [examples]."""
+    def _popularity_place(self) -> Ints:
         day_place = self.request_day_place[self.request]
         return self.pins.popularity.places_of(day_place, self.pointers.example_pin_row)
+
+    def popularity_of(self, trailing_days: int) -> npt.NDArray[np.integer[Any]]:
+        """Return the wanted actions on each example's pin in the days before, [examples]."""
+        return self.pins.popularity.at(self._popularity_place, trailing_days)
 
     @kept
     def pin_touches(self) -> Touches:
@@ -176,25 +208,12 @@ class FeatureInputs:
         base, request = example_keys[asked] * num_rows, self.request[asked]
         first = np.searchsorted(packed, base + pointers.timeline_start[request])
         end = np.searchsorted(packed, base + pointers.timeline_end[request])
-        running = _running_maximum(timeline.acted_at[rows], keys, timeline.user_id[rows])
+        # The latest time so far begins anew with each key and each user, because the times of each
+        # such run are lifted above those of all runs before.
+        users, times_ms = timeline.user_id[rows], timeline.acted_at[rows]
+        is_new = (np.diff(keys, prepend=keys[0]) != 0) | (np.diff(users, prepend=users[0]) != 0)
+        low = int(times_ms.min())
+        lift = np.cumsum(is_new) * (int(times_ms.max()) - low + 1)
+        running = np.maximum.accumulate(times_ms - low + lift) - lift + low
         count[asked], newest[asked] = end - first, running[np.maximum(end - 1, 0)]
         return Touches(count, newest)
-
-
-def log1p(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Return log(1 + value) as float32: 0 for nothing."""
-    return np.log1p(values.astype(np.float64)).astype(np.float32)
-
-
-def log1p_hours(durations_ms: Ints) -> npt.NDArray[np.float32]:
-    """Return log(1 + hours) of durations in milliseconds."""
-    return log1p(durations_ms / HOUR_MS)
-
-
-def _running_maximum(times_ms: Ints, keys: Ints, user_ids: Ints) -> Ints:
-    """Return the largest time so far, beginning anew with each key and with each user."""
-    is_new = (np.diff(keys, prepend=keys[0]) != 0) | (np.diff(user_ids, prepend=user_ids[0]) != 0)
-    # Each run's times are lifted above those of all runs before.
-    base = int(times_ms.min())
-    lift = np.cumsum(is_new) * (int(times_ms.max()) - base + 1)
-    return np.maximum.accumulate(times_ms - base + lift) - lift + base

@@ -13,15 +13,16 @@ other users. `leak_check` tells a function that looks at them. All arrays are re
 tests/pipelines/snapshot/features/test_own.py.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from pipelines.contracts.arrow import to_numpy
+from pipelines.contracts.features.categorical import CategoricalFeature
 from pipelines.contracts.schemas import categorical_column
 from pipelines.event_log.event_index import Ints, ranges
 from pipelines.snapshot.features.inputs import FeatureInputs
@@ -30,7 +31,36 @@ Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class SeenRequests:
+class _Rows:
+    """Columns of as many rows each; nobody can change them through what is given."""
+
+    def __post_init__(self) -> None:
+        for name, values in vars(self).items():
+            frozen = _each_array(values, _frozen)
+            object.__setattr__(self, name, frozen)
+
+    def take(self, rows: Ints) -> Self:
+        """Return some of the rows."""
+        taken = {n: _each_array(values, lambda v: v[rows]) for n, values in vars(self).items()}
+        return type(self)(**taken)
+
+
+def _each_array(
+    values: Array | Mapping[str, Array], change: Callable[[Array], Array]
+) -> Array | dict[str, Array]:
+    if isinstance(values, Mapping):
+        return {name: change(each) for name, each in values.items()}
+    return change(values)
+
+
+def _frozen(values: Array) -> Array:
+    view = values.view()
+    view.flags.writeable = False
+    return view
+
+
+@dataclass(frozen=True)
+class SeenRequests(_Rows):
     """The shard's requests by (user_id, impressed_at)."""
 
     user_id: Ints
@@ -44,7 +74,7 @@ class SeenRequests:
 
 
 @dataclass(frozen=True)
-class SeenExamples:
+class SeenExamples(_Rows):
     """The candidates, request by request."""
 
     request: Ints  # row of `requests`, ascending
@@ -52,7 +82,7 @@ class SeenExamples:
 
 
 @dataclass(frozen=True)
-class SeenActions:
+class SeenActions(_Rows):
     """The actions by (user, known_at, acted_at)."""
 
     pin_row: Ints
@@ -62,7 +92,7 @@ class SeenActions:
 
 
 @dataclass(frozen=True)
-class SeenPins:
+class SeenPins(_Rows):
     """The pins by pin_id. Which rows there are, and their numbers, may differ from call to call.
 
     Where pins have a time (PIN_TIME), one whose row was not known before the training window began
@@ -76,7 +106,7 @@ class SeenPins:
 
 
 @dataclass(frozen=True)
-class SeenUsers:
+class SeenUsers(_Rows):
     """The user rows that requests point to; as_of is 0 for a user who had none yet."""
 
     user_id: Ints
@@ -100,46 +130,40 @@ class Seen:
 def make_view(inputs: FeatureInputs) -> Seen:
     """Return what an own function may look at in a shard."""
     requests, pointers, features = inputs.ordered.requests, inputs.pointers, inputs.plan.features
-    users = inputs.users.table
-    actions = pointers.timeline
-    return Seen(
-        requests=SeenRequests(
-            user_id=_frozen(requests.user_id),
-            impressed_at=_frozen(requests.impressed_at),
-            known_at=_frozen(inputs.request_known_at),
-            timeline_start=_frozen(pointers.timeline_start),
-            timeline_end=_frozen(pointers.timeline_end),
-            user_row=_frozen(inputs.users.user_row),
-            first_example=_frozen(requests.first_example),
-            num_examples=_frozen(requests.num_examples),
-        ),
-        examples=SeenExamples(_frozen(inputs.request), _frozen(pointers.example_pin_row)),
-        actions=SeenActions(
-            pin_row=_frozen(pointers.timeline_pin_row),
-            action_type_id=_frozen(actions.type_id),
-            acted_at=_frozen(actions.acted_at),
-            known_at=_frozen(actions.known_at),
-        ),
-        pins=_pins(inputs),
-        users=SeenUsers(
-            user_id=_frozen(to_numpy(users["user_id"])),
-            as_of=_frozen(to_numpy(users["as_of"])),
-            embedding=_frozen(to_numpy(users["embedding"])),
-            codes=_codes(users, [f.name for f in features.categorical_of("users")]),
-        ),
-        action_type_ids=inputs.plan.action_type_ids,
-    )
-
-
-def _pins(inputs: FeatureInputs) -> SeenPins:
-    pins, names = inputs.pins.table, inputs.plan.features.categorical_of("pins")
-    embedding, codes = to_numpy(pins["embedding"]), _codes(pins, [f.name for f in names])
+    users, pins = inputs.users.table, inputs.pins.table
+    embedding, codes = to_numpy(pins["embedding"]), _codes(pins, features.categorical_of("pins"))
     rows = np.arange(len(pins))
     is_late = inputs.is_late(rows, np.full(len(rows), inputs.plan.training.start_ms))
     if is_late is not None:
-        embedding = _frozen(np.where(is_late[:, None], np.float32(0), embedding))
-        codes = {name: _frozen(np.where(is_late, 0, found)) for name, found in codes.items()}
-    return SeenPins(_frozen(to_numpy(pins["pin_id"])), _frozen(embedding), codes)
+        embedding = np.where(is_late[:, None], np.float32(0), embedding)
+        codes = {name: np.where(is_late, 0, found) for name, found in codes.items()}
+    return Seen(
+        requests=SeenRequests(
+            user_id=requests.user_id,
+            impressed_at=requests.impressed_at,
+            known_at=inputs.request_known_at,
+            timeline_start=pointers.timeline_start,
+            timeline_end=pointers.timeline_end,
+            user_row=inputs.users.user_row,
+            first_example=requests.first_example,
+            num_examples=requests.num_examples,
+        ),
+        examples=SeenExamples(inputs.request, pointers.example_pin_row),
+        actions=SeenActions(
+            pin_row=pointers.timeline_pin_row,
+            action_type_id=pointers.timeline.type_id,
+            acted_at=pointers.timeline.acted_at,
+            known_at=pointers.timeline.known_at,
+        ),
+        pins=SeenPins(to_numpy(pins["pin_id"]), embedding, codes),
+        users=SeenUsers(
+            user_id=to_numpy(users["user_id"]),
+            as_of=to_numpy(users["as_of"]),
+            embedding=to_numpy(users["embedding"]),
+            codes=_codes(users, features.categorical_of("users")),
+        ),
+        action_type_ids=inputs.plan.action_type_ids,
+    )
 
 
 def cut_view(seen: Seen, requests: Ints, last: Ints, tells_last_known_at: bool = False) -> Seen:
@@ -153,63 +177,34 @@ def cut_view(seen: Seen, requests: Ints, last: Ints, tells_last_known_at: bool =
         tells_last_known_at: When the log knew of that latest request is told too; otherwise the
             request's own time stands there.
     """
-    of = seen.requests
-    examples = ranges(of.first_example[requests], of.num_examples[requests])
-    user_id = of.user_id[requests]
-    is_new_user = np.ones(len(user_id), dtype=bool)
-    is_new_user[1:] = user_id[1:] != user_id[:-1]
+    of, kept = seen.requests, seen.requests.take(requests)
+    examples = ranges(kept.first_example, kept.num_examples)
+    is_new_user = np.append(True, kept.user_id[1:] != kept.user_id[:-1])
     lengths = (of.timeline_end - of.timeline_start)[last]
-    ends = np.cumsum(np.where(is_new_user, lengths, 0))
-    start = ends - lengths
+    start = np.cumsum(np.where(is_new_user, lengths, 0)) - lengths
     actions = ranges(of.timeline_start[last[is_new_user]], lengths[is_new_user])
-    num_examples = of.num_examples[requests]
     pin_rows = np.concatenate([seen.examples.pin_row[examples], seen.actions.pin_row[actions]])
     pins, places = np.unique(pin_rows, return_inverse=True)
+    users, user_row = np.unique(kept.user_row, return_inverse=True)
     is_hidden = (requests == last) & (not tells_last_known_at)
-    known_at = np.where(is_hidden, of.impressed_at[requests], of.known_at[requests])
-    users, user_row = np.unique(of.user_row[requests], return_inverse=True)
     return Seen(
-        requests=SeenRequests(
-            user_id=_frozen(user_id),
-            impressed_at=_frozen(of.impressed_at[requests]),
-            known_at=_frozen(known_at),
-            timeline_start=_frozen(start),
-            timeline_end=_frozen(start + (of.timeline_end - of.timeline_start)[requests]),
-            user_row=_frozen(user_row),
-            first_example=_frozen(np.cumsum(num_examples) - num_examples),
-            num_examples=_frozen(num_examples),
+        requests=replace(
+            kept,
+            known_at=np.where(is_hidden, kept.impressed_at, kept.known_at),
+            timeline_start=start,
+            timeline_end=start + kept.timeline_end - kept.timeline_start,
+            user_row=user_row,
+            first_example=np.cumsum(kept.num_examples) - kept.num_examples,
         ),
         examples=SeenExamples(
-            _frozen(np.repeat(np.arange(len(requests)), num_examples)),
-            _frozen(places[: len(examples)]),
+            np.repeat(np.arange(len(requests)), kept.num_examples), places[: len(examples)]
         ),
-        actions=SeenActions(
-            pin_row=_frozen(places[len(examples) :]),
-            action_type_id=_frozen(seen.actions.action_type_id[actions]),
-            acted_at=_frozen(seen.actions.acted_at[actions]),
-            known_at=_frozen(seen.actions.known_at[actions]),
-        ),
-        pins=SeenPins(
-            _frozen(seen.pins.pin_id[pins]),
-            _frozen(seen.pins.embedding[pins]),
-            {name: _frozen(codes[pins]) for name, codes in seen.pins.codes.items()},
-        ),
-        users=SeenUsers(
-            _frozen(seen.users.user_id[users]),
-            _frozen(seen.users.as_of[users]),
-            _frozen(seen.users.embedding[users]),
-            {name: _frozen(codes[users]) for name, codes in seen.users.codes.items()},
-        ),
+        actions=replace(seen.actions.take(actions), pin_row=places[len(examples) :]),
+        pins=seen.pins.take(pins),
+        users=seen.users.take(users),
         action_type_ids=seen.action_type_ids,
     )
 
 
-def _codes(table: pa.Table, names: list[str]) -> Mapping[str, Array]:
-    return {name: _frozen(to_numpy(table[categorical_column(name)])) for name in names}
-
-
-def _frozen(values: Array) -> Array:
-    """Return the same numbers, which nobody can change through what is returned."""
-    view = values.view()
-    view.flags.writeable = False
-    return view
+def _codes(table: pa.Table, features: Iterable[CategoricalFeature]) -> dict[str, Array]:
+    return {each.name: to_numpy(table[categorical_column(each.name)]) for each in features}

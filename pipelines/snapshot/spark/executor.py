@@ -20,12 +20,11 @@ from pipelines.recipes.own_functions import source_digest
 from pipelines.snapshot.kernel import build_shard
 from pipelines.snapshot.pins import open_pin_index
 from pipelines.snapshot.plan import SnapshotPlan, shard_name
-from pipelines.snapshot.shard import ShardSummary
+from pipelines.snapshot.shard import ShardSummary, write_shard
 from pipelines.snapshot.spark.blocks import Block, BlocksByShard, rows_of
 from pipelines.snapshot.spark.placing import ShardPlace
 from pipelines.snapshot.spark.summaries import PackedSummary, merge_packed, pack
 from pipelines.snapshot.spill import SpillTask, deal_out
-from pipelines.snapshot.tables import write_shard
 
 Value = TypeVar("Value")
 

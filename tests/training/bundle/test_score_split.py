@@ -12,7 +12,7 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.features.categorical import CategoricalFeature
 from pipelines.contracts.judgement import Decision
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
-from pipelines.snapshot.tables import write_arrow
+from pipelines.snapshot.shard import write_arrow
 from support.bundles import write_with_config
 from support.holdouts import AGAINST_CHAMPION
 from training.bundle.files import read_config

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.time import HOUR_MS
-from pipelines.snapshot.features.leak_check import check_no_leak
+from pipelines.snapshot.features.own import check_no_leak
 from pipelines.snapshot.features.own_view import (
     Seen,
     SeenActions,

@@ -14,10 +14,8 @@ from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.snapshot.features import similarity
-from pipelines.snapshot.features.inputs import FeatureInputs
-from pipelines.snapshot.features.vectors import UnitVectors
-from pipelines.snapshot.order import order_rows
-from pipelines.snapshot.pointers import point
+from pipelines.snapshot.features.inputs import FeatureInputs, UnitVectors
+from pipelines.snapshot.kernel import order_rows, point
 from pipelines.snapshot.shard import PinIndex
 from pipelines.storage import local_path
 from support.data_gate import judge
