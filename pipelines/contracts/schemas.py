@@ -15,7 +15,7 @@ from pipelines.contracts.config import FeatureConfig
 
 EMBEDDING_DIM = 32
 """Width of the published system's embeddings and of both samples'. A log may have any other: what
-reads a log takes the width that the rows of the version have (`event_log.embeddings`).
+reads a log takes the width that the rows of the version have (`event_log.rules`).
 """
 EmbeddingType = pa.list_(pa.float32(), EMBEDDING_DIM)
 

@@ -13,6 +13,8 @@ from pipelines.contracts.errors import ConfigurationError
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
+EARLIEST_MS, LATEST_MS = 946_684_800_000, 4_102_444_800_000
+"""2000-01-01 and 2100-01-01: a time outside is none in milliseconds. Seconds fall into 1970."""
 
 
 def to_ms(instant: datetime) -> int:

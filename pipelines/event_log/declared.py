@@ -4,7 +4,7 @@ Not for numbers that are computed from events: `pipelines.snapshot.features`. Te
 tests/pipelines/event_log/test_categories.py and test_numbers.py.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from pipelines.contracts.features.categorical import CategoricalFeature
 from pipelines.contracts.schemas import categorical_column
-from pipelines.event_log.findings import Finding, require_none
+from pipelines.event_log.rules import number_problems, numbers_of, require_none
 
 
 def extra_columns(schema: pa.Schema, features: Sequence[CategoricalFeature]) -> tuple[str, ...]:
@@ -83,33 +83,6 @@ def append_numbers(path: str, table: pa.Table, rows: pa.Table, columns: Sequence
     require_none(number_problems(path, rows, columns))
     for name in columns:
         field = pa.field(raw_column(name), pa.float64(), nullable=False)
-        values = pa.array(_values(rows[name]), pa.float64(), from_pandas=False)
+        values = pa.array(numbers_of(rows[name]), pa.float64(), from_pandas=False)
         table = table.append_column(field, values)
     return table
-
-
-def number_problems(path: str, rows: pa.Table, columns: Sequence[str]) -> Iterator[Finding]:
-    """Yield the number columns that hold what is no finite float32 number."""
-    for name in columns:
-        values = _values(rows[name])
-        with np.errstate(over="ignore"):
-            is_bad = np.isinf(values.astype(np.float32))
-        if is_bad.any():
-            row = int(np.flatnonzero(is_bad)[0])
-            yield Finding(
-                "infinite_number",
-                path,
-                f"column {name!r} has {int(is_bad.sum())} numbers that are infinite or too "
-                f"large, first {values[row]}",
-                "finite float32 numbers, or null where none is known",
-                "correct it where the table is written",
-                column=name,
-                value=str(values[row]),
-                num_rows=int(is_bad.sum()),
-                row=row,
-            )
-
-
-def _values(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
-    # A cast that may round: an int64 beyond 2**53 is no exact float64, and need not be.
-    return np.asarray(column.cast(pa.float64(), safe=False).to_numpy())

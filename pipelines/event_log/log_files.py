@@ -18,17 +18,14 @@ from pyarrow import fs
 
 from pipelines.contracts.errors import DataContractError, PlaceError, TransientStorageError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
-from pipelines.event_log.findings import Finding, require_none
 from pipelines.event_log.record import (
     RECORD_FILE,
     UPLOADING_FILE,
     WRITERS_FILE,
     EventLogRecord,
 )
+from pipelines.event_log.rules import EVENT_TIME_COLUMNS, Finding, require_none
 from pipelines.storage import join, open_filesystem, read_model, translated_errors
-
-EVENT_TIME_COLUMNS = {"impressions": "impressed_at", "actions": "acted_at"}
-"""The column whose UTC day is the day of a row's partition."""
 
 _DAY_FOLDER = re.compile(r"/day=(\d{4}-\d{2}-\d{2})/")
 _TABLE_FOLDERS = tuple(f"{table}/" for table in EVENT_LOG_TABLES)
@@ -267,7 +264,6 @@ def _day_of_path(path: str, table: str) -> tuple[date | None, Finding | None]:
             f"{table}/day=.../*.parquet",
             f"partition the table by the UTC day of {EVENT_TIME_COLUMNS[table]}",
             table=table,
-            key=path,
         )
     if not _FIRST_DAY <= day < _LAST_DAY:
         return None, Finding(
@@ -278,6 +274,5 @@ def _day_of_path(path: str, table: str) -> tuple[date | None, Finding | None]:
             "were times written in seconds or microseconds instead of milliseconds? correct the "
             "writer and write the partition again",
             table=table,
-            key=path,
         )
     return day, None

@@ -1,7 +1,7 @@
 """Opens the event log's Parquet files and reads rows of them, from a disk or from a store.
 
 A damaged file, which no retry helps, is told from failing storage. Not for what the rows must be
-(`reader`, `checks`), nor for which files there are (`log_files`). Tested in
+(`reader`, `rules`), nor for which files there are (`log_files`). Tested in
 tests/pipelines/event_log/test_reader.py.
 """
 
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from pipelines.contracts.errors import DataContractError
-from pipelines.event_log import checks
+from pipelines.contracts.time import LATEST_MS
 from pipelines.event_log.log_files import EventLog, LogFile
 from pipelines.places import store_errors
 from pipelines.plain_text import shortened
@@ -42,7 +42,7 @@ def is_before(time_column: str, end_ms: int) -> ds.Expression:
     that dropped them would hide them.
     """
     time_ms = ds.field(time_column)
-    return (time_ms < end_ms) | time_ms.is_null() | (time_ms >= checks.LATEST_PLAUSIBLE_MS)
+    return (time_ms < end_ms) | time_ms.is_null() | (time_ms >= LATEST_MS)
 
 
 class Wanted(Protocol):
@@ -80,7 +80,7 @@ class Before:
         return pc.greater_equal(rows[self.time_column], self.end_ms)
 
     def _early(self, rows: pa.RecordBatch) -> pa.RecordBatch:
-        is_absurd = pc.greater_equal(rows[self.time_column], checks.LATEST_PLAUSIBLE_MS)
+        is_absurd = pc.greater_equal(rows[self.time_column], LATEST_MS)
         is_early = pc.or_(pc.invert(self._are_late(rows)), is_absurd)
         return rows.filter(pc.fill_null(is_early, True))
 

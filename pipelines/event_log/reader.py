@@ -20,9 +20,6 @@ import pyarrow.dataset as ds
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import PIN_TIME, contract_of
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log import checks
-from pipelines.event_log.cross_rules import pin_times_in_some
-from pipelines.event_log.findings import Finding
 from pipelines.event_log.log_files import EVENT_TIME_COLUMNS, EventLog, LogFile, day_of
 from pipelines.event_log.parquet_files import (
     CODED_TEXT,
@@ -31,6 +28,15 @@ from pipelines.event_log.parquet_files import (
     count_rows,
     open_file,
     open_together,
+)
+from pipelines.event_log.rules import (
+    Finding,
+    cast_to_schema,
+    column_problems,
+    day_problems,
+    pin_times_in_some,
+    require_none,
+    value_problems,
 )
 
 log = logging.getLogger(__name__)
@@ -78,12 +84,8 @@ def read_events(event_log: EventLog, files: Sequence[LogFile], wanted: EventFilt
     rows, num_rows = scan.read(event_log, files)
     # Every column is looked at several times from here on, and would be put together each time.
     rows = rows.combine_chunks()
-    checks.check_times(path, rows, time_column)
+    require_none(value_problems(path, table, rows, wanted.action_types))
     _check_days(rows[time_column], files, num_rows)
-    if table == "actions":
-        checks.check_vocabulary(path, rows, wanted.action_types)
-    elif "propensity" in rows.column_names:
-        checks.check_propensities(path, rows)
     when = np.asarray(rows[time_column])
     is_wanted = (when >= wanted.start_ms) & (when < wanted.end_ms)
     return rows if is_wanted.all() else rows.filter(pa.array(is_wanted))
@@ -97,7 +99,7 @@ def _check_days(times: pa.ChunkedArray, files: Sequence[LogFile], num_rows: Sequ
         of_file = low_high[start : start + count]
         if count and not day_of(int(of_file.min())) == file.day == day_of(int(of_file.max())):
             name = EVENT_TIME_COLUMNS[file.table]
-            checks.check_day(file.path, pa.table({name: of_file}), name, file.day)
+            require_none(day_problems(file.path, pa.chunked_array([of_file]), name, file.day))
         start += count
 
 
@@ -162,14 +164,14 @@ class _Scan:
         with open_together(event_log, files, coded) as opened:
             found, schema = opened.schema, contract_of(files[0].table, opened.schema.names)
             extra, numbers = self.extra_columns, self.number_columns
-            checks.check_columns(path, found, schema, extra, numbers)
+            require_none(column_problems(path, found, schema, extra, numbers))
             names = list(dict.fromkeys((*(self.columns or schema.names), *extra, *numbers)))
             in_file_order = [name for name in found.names if name in names]
             parts = opened.read(in_file_order, self.wanted)
         found = pa.schema([found.field(name) for name in in_file_order])
         rows = pa.Table.from_batches([batch for part in parts for batch in part], found)
         expected = _with_codes(schema, found, coded)
-        rows = checks.cast_to_schema(path, rows.select(names), expected)
+        rows = cast_to_schema(path, rows.select(names), expected)
         return _ScannedRows(rows, tuple(sum(map(len, part)) for part in parts))
 
     def _coded(self, table: str) -> list[str]:

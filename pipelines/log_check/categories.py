@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.features.categorical import CategoricalFeature
-from pipelines.event_log.findings import Finding
+from pipelines.event_log.rules import Finding
 from pipelines.log_check.found import Problem, Severity
 
 VALUES_KEPT = 2000

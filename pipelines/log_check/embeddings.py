@@ -14,10 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.event_log.cross_rules import repeated_embedding, repeated_user_row
-from pipelines.event_log.embeddings import number_problems
-from pipelines.event_log.findings import Finding
 from pipelines.event_log.log_files import EventLog, LogFile
+from pipelines.event_log.rules import (
+    Finding,
+    embedding_number_problems,
+    repeated_embedding,
+    repeated_user_row,
+)
 from pipelines.log_check import scratch
 from pipelines.log_check.categories import Counts
 from pipelines.log_check.exposures import pair_keys
@@ -100,7 +103,7 @@ def _measure(file: LogFile, rows: pa.Table, embeddings: dict[str, Embeddings]) -
             known.widths[width] = known.widths.get(width, 0) + len(some)
             matrix = _matrix(some["embedding"], width)
             known.zero += int((matrix == 0).all(axis=1).sum())
-            for problem in number_problems(file.path, key, some[key], matrix):
+            for problem in embedding_number_problems(file.path, key, some[key], matrix):
                 assert problem.row is not None  # it is about a row of `some`
                 yield _of_row(problem, some["row"][problem.row].as_py())
 

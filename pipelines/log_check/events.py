@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.event_log.findings import Finding
 from pipelines.event_log.log_files import EventLog, LogFile
+from pipelines.event_log.rules import Finding
 from pipelines.log_check import scratch
 from pipelines.log_check.found import Deeds, count_times
 from pipelines.log_check.reading import (

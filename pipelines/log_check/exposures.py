@@ -21,7 +21,7 @@ import pyarrow as pa
 from pipelines.contracts.hashing import finalise, mix
 from pipelines.contracts.time import DAY_MS, HOUR_MS
 from pipelines.event_log.event_index import EventIndex
-from pipelines.event_log.findings import Finding
+from pipelines.event_log.rules import Finding
 from pipelines.log_check import scratch
 from pipelines.log_check.categories import Counts
 from pipelines.log_check.events import Actions, DayTask, folder_of, load_actions

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.event_index import Ints
-from pipelines.event_log.findings import Finding
+from pipelines.event_log.rules import Finding
 
 HOURS = 24
 _LAG_STEP = 0.03

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import date
 
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.findings import Finding
+from pipelines.event_log.rules import Finding
 from pipelines.log_check.found import LogReport, Problem, Severity
 
 LAST_MONTH = 12

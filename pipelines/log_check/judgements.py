@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.contracts.config import RunConfig
-from pipelines.event_log.cross_rules import missing_version, pins_without_embedding
-from pipelines.event_log.findings import Finding
+from pipelines.event_log.rules import Finding, missing_version, pins_without_embedding
 from pipelines.log_check.found import (
     HOURS,
     SHIFT_HOURS,

@@ -15,11 +15,16 @@ import pyarrow.compute as pc
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.features.categorical import CategoricalFeature
 from pipelines.contracts.schemas import contract_of
-from pipelines.event_log import checks
-from pipelines.event_log.declared import number_problems
-from pipelines.event_log.findings import Finding
-from pipelines.event_log.log_files import EVENT_TIME_COLUMNS, EventLog, LogFile
+from pipelines.event_log.log_files import EventLog, LogFile
 from pipelines.event_log.parquet_files import iterate_batches, open_file
+from pipelines.event_log.rules import (
+    KEY_COLUMNS,
+    Finding,
+    column_problems,
+    fitted,
+    null_problems,
+    value_problems,
+)
 from pipelines.log_check.categories import Counts, add_counts, count_unlisted
 
 BATCH_ROWS = 1 << 18
@@ -46,7 +51,7 @@ class Collector:
     def add(self, findings: Iterable[Finding], table: str, offset: int = 0) -> None:
         """Add findings of a batch whose first row is `offset` rows from the start of its file."""
         for finding in findings:
-            key = (finding.rule, finding.where or finding.key, finding.column)
+            key = (finding.rule, finding.where or finding.value, finding.column)
             known = self.found.get(key)
             if known is None:
                 row = None if finding.row is None else finding.row + offset
@@ -79,7 +84,7 @@ def read_checked(
     try:
         dataset = open_file(event_log, file)
         schema = contract_of(file.table, dataset.schema.names)
-        problems = list(checks.column_problems(file.path, dataset.schema, schema, extra, numbers))
+        problems = list(column_problems(file.path, dataset.schema, schema, extra, numbers))
         collector.add(problems, file.table)
         bad = {problem.column for problem in problems}
         features = [each for each in wanted.categorical if each.table == file.table]
@@ -100,46 +105,23 @@ def read_checked(
 def _unreadable(file: LogFile, error: DataContractError) -> Finding:
     # The reader's message is whole: it says what was expected and what to change.
     problem, _, remedy = str(error).rpartition("; ")
-    return Finding("unreadable", "", problem, "a Parquet file", remedy, key=file.path)
+    return Finding("unreadable", "", problem, "a Parquet file", remedy, value=file.path)
 
 
 def _row_problems(
     file: LogFile, rows: pa.Table, schema: pa.Schema, wanted: Wanted
 ) -> tuple[list[Finding], pa.Table]:
     """Return what a batch's rows break, and the rows in the contract's types."""
-    found = list(checks.null_problems(file.path, rows, schema))
-    lists = rows.schema.names.index("embedding") if "embedding" in rows.schema.names else None
-    plain = rows if lists is None else rows.remove_column(lists)
-    plain, unfit = checks.cast_columns(file.path, plain, schema)
-    found += unfit
-    names = plain.schema.names
-    unusable = {problem.column for problem in unfit}
-    plain = plain.select([name for name in names if name not in unusable])
-    found += _value_problems(file, plain, wanted)
-    if lists is not None:
-        plain = plain.append_column("embedding", rows["embedding"])
-    return found, plain
-
-
-def _value_problems(file: LogFile, rows: pa.Table, wanted: Wanted) -> list[Finding]:
-    """Return what the values of a batch break, by the same rules as a reader's."""
-    names = set(rows.schema.names)
-    found: list[Finding] = []
-    when = EVENT_TIME_COLUMNS.get(file.table, "as_of")
-    for name in sorted({when, "known_at"} & names):
-        found += checks.time_problems(file.path, name, rows)
-    if {when, "known_at"} <= names:
-        found += checks.order_problems(file.path, rows, when)
-    is_timed = not any(problem.rule == "implausible_time" for problem in found)
-    if file.day is not None and when in names and is_timed:
-        found += checks.day_problems(file.path, rows, when, file.day)
-    if "action_type" in names and wanted.action_types:
-        found += checks.vocabulary_problems(file.path, rows, wanted.action_types)
-    if "propensity" in names:
-        found += checks.propensity_problems(file.path, rows)
+    fit, problems, unfit = fitted(file.path, rows, schema)
+    found = list(problems)
+    if "embedding" in rows.schema.names:
+        names = [name for name in rows.schema.names if name in (*KEY_COLUMNS, "embedding")]
+        nulls = null_problems(file.path, rows.select(names), schema)
+        found += [each for each in nulls if each.column == "embedding"]
+    fit = fit.select([name for name in fit.schema.names if name not in unfit])
     numbers = dict(wanted.number_columns).get(file.table, ())
-    found += number_problems(file.path, rows, [name for name in numbers if name in names])
-    return found
+    found += value_problems(file.path, file.table, fit, wanted.action_types, numbers, file.day)
+    return found, fit
 
 
 def usable(rows: pa.Table, columns: Sequence[str]) -> np.ndarray | None:

@@ -25,12 +25,11 @@ from pipelines.contracts.features.catalogue import LOG_TABLES
 from pipelines.contracts.features.numeric import number_columns
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.contracts.time import HOUR_MS
-from pipelines.event_log.cross_rules import action_before_request, request_of_two_users
 from pipelines.event_log.declared import extra_columns
-from pipelines.event_log.findings import Finding
 from pipelines.event_log.log_files import EventLog, LogFile, find_event_log
 from pipelines.event_log.names import IdColumn, names_of
 from pipelines.event_log.reader import pin_time_problems
+from pipelines.event_log.rules import Finding, action_before_request, request_of_two_users
 from pipelines.log_check import embeddings, scratch
 from pipelines.log_check.categories import Counts, add_counts, judge_categories
 from pipelines.log_check.events import DayTask, folder_of, place_in_log, read_actions
@@ -48,7 +47,6 @@ from pipelines.log_check.matching import (
 )
 from pipelines.log_check.people import count_people
 from pipelines.log_check.reading import Wanted, distinct, request_id_in, request_of_hash
-from pipelines.log_check.text import whole_numbers_in
 from pipelines.metrics.usage import memory_limit_bytes
 from pipelines.preconditions.cycle import QUESTIONS_OF_RECIPE, Asked, refusals
 from pipelines.settings import Settings
@@ -158,11 +156,11 @@ def check_log(
 def _names_in(event_log: EventLog, problems: Sequence[Problem]) -> dict[int, str]:
     """Return the names of the pins and users that problems tell by their ids."""
     found: dict[int, str] = {}
-    numbers = whole_numbers_in(" ".join(problem.finding.message for problem in problems))
     columns: tuple[tuple[str, IdColumn], ...] = (("user", "user_id"), ("pin", "pin_id"))
     for what, column in columns:
         with contextlib.suppress(DataContractError):  # the ids alone say which row it is
-            names = names_of(event_log, column, numbers)
+            ids = [each for p in problems for name, each in p.finding.ids if name == column]
+            names = names_of(event_log, column, [each for each in ids if each is not None])
             found |= {number: f"{what} {name!r}" for number, name in names.items()}
     return found
 

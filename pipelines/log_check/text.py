@@ -3,14 +3,13 @@
 Not for the page (`page`).
 """
 
-import re
 from collections.abc import Iterator
 from datetime import date
 from itertools import groupby
 
 import numpy as np
 
-from pipelines.event_log.findings import Finding
+from pipelines.event_log.rules import RULES, Finding
 from pipelines.log_check.found import (
     LENGTH_EDGES,
     Deeds,
@@ -104,23 +103,16 @@ def told_problems(report: LogReport) -> Iterator[tuple[Severity, str]]:
         severity, findings = list(Severity)[rank], [problem.finding for problem in group]
         days = [finding.day for finding in findings if finding.day]
         if not days:
-            yield severity, _with_names(describe(findings, report.uri), report.names)
+            known = {
+                each: report.names[each] for _, each in findings[0].ids if each in report.names
+            }
+            named = ", ".join(f"{number} is {name}" for number, name in known.items())
+            yield severity, describe(findings, report.uri) + (f" ({named})" if named else "")
         elif len(days) <= DAYS_TOLD:
             yield from ((severity, finding.message) for finding in findings)
         else:
             told = f"{len(days)} days from {min(days)} to {max(days)}, the first of them:"
             yield severity, f"{told} {findings[0].message}"
-
-
-def whole_numbers_in(text: str) -> list[int]:
-    """Return the whole numbers of a text, each once; ids are among them."""
-    return list(dict.fromkeys(map(int, re.findall(r"(?<!\d)-?\d{1,19}(?!\d)", text))))
-
-
-def _with_names(text: str, names: dict[int, str]) -> str:
-    """Return a sentence with the names of those ids in it that were made from names."""
-    known = [f"{each} is {names[each]}" for each in whole_numbers_in(text) if each in names]
-    return f"{text} ({', '.join(known)})" if known else text
 
 
 def _kind(problem: Problem) -> tuple[int, str, str, str]:
@@ -153,19 +145,6 @@ def describe(findings: list[Finding], uri: str) -> str:
         f"{where}: {RULES.get(first.rule, first.rule)}: {found}, {rows}; expected "
         f"{first.expected}; {first.remedy}"
     )
-
-
-RULES = {
-    "null": "a null where none may be",
-    "known_before_it_happened": "known before it happened",
-    "implausible_time": "no time in milliseconds",
-    "wrong_day": "in the partition of another day",
-    "unknown_action_type": "an action type that the recipe does not list",
-    "propensity": "no chance",
-    "embedding_number": "no finite numbers",
-    "infinite_number": "a number that is infinite or too large",
-}
-"""The rules of rows, in words."""
 
 
 def _share(part: float, whole: float) -> str:

@@ -17,10 +17,10 @@ from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, USERS
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.declared import extra_columns
-from pipelines.event_log.embeddings import embedding_matrix
 from pipelines.event_log.log_files import EventLog, LogFile
 from pipelines.event_log.parquet_files import Before
 from pipelines.event_log.reader import EventFilter, read_events, read_rows
+from pipelines.event_log.rules import embedding_matrix
 from pipelines.log_days.known_days import KnownDays
 from pipelines.snapshot.plan import SnapshotPlan
 

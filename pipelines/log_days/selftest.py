@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.errors import ConfigurationError, DataContractError
-from pipelines.event_log.embeddings import embedding_matrix
 from pipelines.event_log.parquet_files import Before
 from pipelines.event_log.reader import read_rows
+from pipelines.event_log.rules import embedding_matrix
 from pipelines.log_days.judging import EARLIER_DAYS
 from pipelines.log_days.reading import DayRange, categories_of, measure_log, rows_in_memory
 from pipelines.log_days.windows import LogWindow, open_window

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.event_log.glimpse import Glimpse
 from pipelines.preconditions.event_log import (
-    column_problems,
+    Glimpse,
+    columns_missing,
     head_problems,
     version_problems,
     vocabulary_problems,
@@ -146,7 +146,7 @@ def champion_problems(
         unknown_types(config.features, its_own.features),
     )
     found = [
-        *column_problems(plan, seen),
+        *columns_missing(plan, seen),
         *vocabulary_problems(plan, seen),
         *version_problems(plan, seen),
     ]

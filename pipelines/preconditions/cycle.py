@@ -17,9 +17,8 @@ from pipelines.contracts.errors import (
     HomefeedError,
     TrackingUnavailableError,
 )
-from pipelines.event_log.glimpse import Glimpse
 from pipelines.preconditions.champion import require_comparable
-from pipelines.preconditions.event_log import look_at, require_event_log, require_fed
+from pipelines.preconditions.event_log import Glimpse, look_at, require_event_log, require_fed
 from pipelines.preconditions.hardware import require_hardware
 from pipelines.preconditions.recipe_alone import require_functions, require_sound
 from pipelines.preconditions.record import require_record

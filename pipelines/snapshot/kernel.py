@@ -26,11 +26,6 @@ from pipelines.contracts.schemas import (
     numeric_column,
     snapshot_schema,
 )
-from pipelines.event_log.cross_rules import (
-    action_before_request,
-    repeated_user_row,
-    request_of_two_users,
-)
 from pipelines.event_log.event_index import (
     EventIndex,
     Ints,
@@ -39,7 +34,12 @@ from pipelines.event_log.event_index import (
     order_by,
     runs_of,
 )
-from pipelines.event_log.findings import require_none
+from pipelines.event_log.rules import (
+    action_before_request,
+    repeated_user_row,
+    request_of_two_users,
+    require_none,
+)
 from pipelines.snapshot.features.count import count_features
 from pipelines.snapshot.features.inputs import FeatureInputs
 from pipelines.snapshot.plan import SnapshotPlan

@@ -17,12 +17,6 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.features.catalogue import FIRST_SEEN_DAYS
 from pipelines.contracts.schemas import NEVER_MS, PIN_TIME, PINS, PINS_FILE, snapshot_schema
 from pipelines.contracts.snapshot_files import open_table
-from pipelines.event_log import checks
-from pipelines.event_log.cross_rules import (
-    missing_version,
-    pins_without_embedding,
-    repeated_embedding,
-)
 from pipelines.event_log.declared import (
     append_codes,
     append_numbers,
@@ -30,14 +24,22 @@ from pipelines.event_log.declared import (
     positions,
     raw_column,
 )
-from pipelines.event_log.embeddings import FoundWidth, check_one_width, embedding_matrix
 from pipelines.event_log.event_index import Bools, Ints, Places
-from pipelines.event_log.findings import require_none
 from pipelines.event_log.first_seen import Run, TrailingFirst, trailing_first
 from pipelines.event_log.log_files import EventLog, LogFile
 from pipelines.event_log.parquet_files import Among, open_file, read_file
 from pipelines.event_log.popularity import Popularity, trailing_popularity
 from pipelines.event_log.reader import pin_time_problems, read_rows
+from pipelines.event_log.rules import (
+    FoundWidth,
+    check_one_width,
+    embedding_matrix,
+    missing_version,
+    pins_without_embedding,
+    repeated_embedding,
+    require_none,
+    time_problems,
+)
 from pipelines.recipes.own_functions import source_digest
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import PinIndex, write_arrow
@@ -220,7 +222,7 @@ def _rows_of_version(
     rows = _where(rows, positions(rows["embedding_version"], version) == 0)
     if PIN_TIME.name not in rows.column_names:
         return rows
-    checks.check_plausible_ms(file.path, PIN_TIME.name, rows[PIN_TIME.name])
+    require_none(time_problems(file.path, PIN_TIME.name, rows))
     return _where(rows, np.asarray(rows[PIN_TIME.name]) < plan.as_of_ms)
 
 

@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from pipelines.event_log.embeddings import FoundWidth, check_one_width
 from pipelines.event_log.event_index import runs_of
+from pipelines.event_log.rules import FoundWidth, check_one_width
 from pipelines.snapshot.plan import shard_name, shard_of
 from pipelines.snapshot.shard import ShardRows
 

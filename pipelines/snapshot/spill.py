@@ -18,15 +18,14 @@ import pyarrow.compute as pc
 from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, USER_ROWS, USERS
-from pipelines.event_log import checks
 from pipelines.event_log.declared import append_codes, append_numbers, extra_columns, positions
-from pipelines.event_log.embeddings import FoundWidth, embedding_matrix
 from pipelines.event_log.event_index import Ints, distinct
 from pipelines.event_log.first_seen import FirstSeen, Run
 from pipelines.event_log.log_files import EventLog, LogFile, day_of
 from pipelines.event_log.parquet_files import Before
 from pipelines.event_log.popularity import ActionCounts
 from pipelines.event_log.reader import EventFilter, read_events, read_rows
+from pipelines.event_log.rules import FoundWidth, embedding_matrix, require_none, time_problems
 from pipelines.snapshot.plan import SnapshotPlan, WindowCounts
 from pipelines.snapshot.rows import HeldRows, RowsToHold, ShardSink
 
@@ -274,7 +273,7 @@ def _read_users(task: SpillTask, files: tuple[LogFile, ...]) -> Found:
     extra, is_known = extra_columns(USERS, features), Before("as_of", plan.as_of_ms)
     numbers = plan.number_columns("users")
     rows = read_rows(task.event_log, file, extra, is_known, numbers, are_texts_coded=True)
-    checks.check_plausible_ms(file.path, "as_of", rows["as_of"])
+    require_none(time_problems(file.path, "as_of", rows))
     embeddings = embedding_matrix(file.path, "user_id", rows)
     if len(rows) == 0:
         return None, SpillSummary()

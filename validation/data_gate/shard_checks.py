@@ -25,7 +25,7 @@ from pipelines.contracts.schemas import (
     label_column,
     numeric_column,
 )
-from pipelines.contracts.time import to_ms
+from pipelines.contracts.time import EARLIEST_MS, to_ms
 from validation.data_gate.broken_rows import BrokenRows
 
 SHARD_RULES = (
@@ -49,8 +49,6 @@ SHARD_RULES = (
     "bad_positions",
 )
 """The rules of a shard's rows, besides those of its files."""
-EARLIEST_MS = 946_684_800_000
-"""2000-01-01 in ms. Times in seconds that are taken for milliseconds fall into 1970."""
 
 
 def check_shard(tables: dict[str, pa.Table], snapshot: Snapshot, broken: BrokenRows) -> bool:

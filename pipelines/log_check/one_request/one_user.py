@@ -24,12 +24,11 @@ from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.schemas import IMPRESSIONS, PINS_FILE, contract_of
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.contracts.time import floor_to_day
-from pipelines.event_log import checks
-from pipelines.event_log.findings import require_none
 from pipelines.event_log.first_seen import FirstSeen
 from pipelines.event_log.log_files import EventLog, LogFile, day_of
 from pipelines.event_log.names import has_names, names_of
 from pipelines.event_log.parquet_files import iterate_batches, open_file
+from pipelines.event_log.rules import column_problems, null_problems, require_none
 from pipelines.log_check import scratch
 from pipelines.snapshot.kernel import build_shard
 from pipelines.snapshot.pins import count_pins
@@ -73,12 +72,12 @@ def find_request(event_log: EventLog, request_id: str) -> tuple[int, int]:
     wanted = pa.schema([IMPRESSIONS.field(name) for name in columns])
     for file in reversed(event_log.files_of("impressions")):
         dataset = open_file(event_log, file)
-        checks.check_columns(file.path, dataset.schema, wanted)
+        require_none(column_problems(file.path, dataset.schema, wanted))
         for batch in iterate_batches(dataset, file, columns, BATCH_ROWS):
             is_it = pc.equal(batch["request_id"].cast(pa.string()), request_id)
             found = batch.filter(pc.fill_null(is_it, False))
             if len(found):
-                require_none(checks.null_problems(file.path, pa.table(found), wanted))
+                require_none(null_problems(file.path, pa.table(found), wanted))
                 return found["user_id"][0].as_py(), pc.min(found["impressed_at"]).as_py()
     first, last = event_log.span("impressions")
     raise ConfigurationError(
@@ -248,7 +247,7 @@ def _rows_of(
     """Return a file's rows of a user, and those on some pins."""
     dataset = open_file(event_log, file)
     contract = contract_of(file.table, dataset.schema.names)
-    checks.check_columns(file.path, dataset.schema, contract)
+    require_none(column_problems(file.path, dataset.schema, contract))
     parts = []
     for batch in iterate_batches(dataset, file, dataset.schema.names, BATCH_ROWS):
         is_wanted = pc.equal(batch["user_id"], user)

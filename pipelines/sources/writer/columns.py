@@ -14,9 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, PIN_TIME
-from pipelines.event_log import checks
-from pipelines.event_log.log_files import EVENT_TIME_COLUMNS
 from pipelines.event_log.record import IdKind, Vectors
+from pipelines.event_log.rules import value_problems
 from pipelines.sources.writer.identifiers import is_text, to_ids
 from pipelines.sources.writer.problems import Problems
 from pipelines.sources.writer.vectors import given_width, to_vectors, width_problem
@@ -385,13 +384,6 @@ def _default(
 
 
 def _check_rows(table: str, rows: pa.Table, problems: Problems) -> None:
-    """Check values as the reader does."""
-    place = problems.place
-    if table in EVENT_TIME_COLUMNS:
-        problems.note(checks.check_times, place, rows, EVENT_TIME_COLUMNS[table])
-    elif "as_of" in rows.column_names:
-        problems.note(checks.check_plausible_ms, place, "as_of", rows["as_of"])
-    elif PIN_TIME.name in rows.column_names:
-        problems.note(checks.check_plausible_ms, place, PIN_TIME.name, rows[PIN_TIME.name])
-    if table == "impressions":
-        problems.note(checks.check_propensities, place, rows)
+    """Note every value that breaks a rule of the contract."""
+    for finding in value_problems("", table, rows):
+        problems.add(finding.message)

@@ -16,10 +16,15 @@ import pyarrow.compute as pc
 
 from pipelines.contracts.files import write_json
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, PIN_TIME
-from pipelines.event_log import checks
-from pipelines.event_log.embeddings import embedding_matrix
 from pipelines.event_log.log_files import EVENT_TIME_COLUMNS
 from pipelines.event_log.record import NAMES, RECORD_FILE, EventLogRecord, IdKind, Vectors
+from pipelines.event_log.rules import (
+    cast_to_schema,
+    column_problems,
+    embedding_matrix,
+    require_none,
+    value_problems,
+)
 from pipelines.sources.parquet import write_days, write_part
 
 
@@ -108,13 +113,10 @@ class LogFolder:
         if table == "pins" and PIN_TIME.name in rows.column_names:
             schema = schema.append(PIN_TIME)
             self._has_pin_times = True
-        checks.check_columns(table, rows.schema, schema)
-        checks.cast_to_schema(table, rows, schema)
-        if table in EVENT_TIME_COLUMNS:
-            checks.check_times(table, rows, EVENT_TIME_COLUMNS[table])
-        if table == "impressions":
-            checks.check_propensities(table, rows)
-        elif table == "users" and len(rows):
+        require_none(column_problems(table, rows.schema, schema))
+        cast_to_schema(table, rows, schema)
+        require_none(value_problems(table, table, rows))
+        if table == "users" and len(rows):
             self._user_embeddings = _vectors_of(rows)
             embedding_matrix(table, "user_id", rows, self._user_embeddings.embedding_dim)
         elif table == "pins":

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipelines.contracts.arrow import to_list_column
-from pipelines.event_log.embeddings import embedding_matrix, usual_width, widths_of
 from pipelines.event_log.record import Vectors
+from pipelines.event_log.rules import embedding_matrix, usual_width, widths_of
 from pipelines.sources.writer.problems import Problems
 
 

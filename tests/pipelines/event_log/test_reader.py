@@ -11,7 +11,8 @@ import pytest
 from pyarrow import fs
 
 from pipelines.contracts.errors import DataContractError
-from pipelines.event_log import checks, parquet_files
+from pipelines.contracts.time import LATEST_MS
+from pipelines.event_log import parquet_files
 from pipelines.event_log.log_files import open_event_log
 from pipelines.event_log.parquet_files import Among, Before, open_file, open_together
 from pipelines.storage import to_uri
@@ -153,7 +154,7 @@ def test_rows_from_a_disk_are_those_that_a_scanner_finds(
 ) -> None:
     """What is missing or absurd passes all filters, because the checks must refuse it."""
     monkeypatch.setattr(parquet_files, "_BATCH_ROWS", batch_rows)
-    late, absurd = january("16 00:00"), checks.LATEST_PLAUSIBLE_MS + 5
+    late, absurd = january("16 00:00"), LATEST_MS + 5
     known_at = pa.array([january("15 12:00"), None, late, absurd, late - 1], pa.int64())
     pin_id = pa.array([0, 1, 2, None, 4], pa.int64())
     pq.write_table(pa.table({"pin_id": pin_id, "known_at": known_at}), log / ACTIONS_15)

@@ -6,7 +6,7 @@ from datetime import date
 import numpy as np
 import pytest
 
-from pipelines.event_log.findings import Finding
+from pipelines.event_log.rules import Finding
 from pipelines.log_check.found import Deeds, LogReport, Problem, Severity, count_lags
 from pipelines.log_check.page import LAG_SPAN_MS, MAX_PROBLEMS, _known_by, render
 from support.data_pages import MANY, report_of

@@ -11,8 +11,8 @@ import pytest
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.features.numeric import NumericFeature
-from pipelines.event_log.findings import Finding
 from pipelines.event_log.log_files import open_event_log
+from pipelines.event_log.rules import Finding
 from pipelines.log_check.found import Severity
 from pipelines.log_check.run import check_log
 from pipelines.snapshot.pins import count_pins

@@ -14,8 +14,8 @@ import pytest
 
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.schemas import ACTIONS
-from pipelines.event_log.findings import Finding
 from pipelines.event_log.log_files import open_event_log
+from pipelines.event_log.rules import Finding
 from pipelines.log_check import run
 from pipelines.log_check.found import LogReport, Severity
 from pipelines.log_check.reading import request_id_in, request_of_hash

@@ -11,17 +11,24 @@ import pytest
 from pipelines.contracts.config import CategoricalFeature, Head, RunConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.features.numeric import NumericFeature
-from pipelines.preconditions.event_log import log_problems, look_at, require_fed
+from pipelines.event_log.log_files import open_event_log
+from pipelines.preconditions import event_log
+from pipelines.preconditions.event_log import Glimpse, log_problems, look_at, require_fed
 from pipelines.storage import to_uri
 from support.tiny_log import (
+    ACTIONS_15,
+    IMPRESSIONS_15,
     TINY_AS_OF,
     acted,
     days_before,
+    january,
+    pins_of,
     rewrite,
     tiny_actions,
     tiny_config,
     write_tiny_log,
 )
+from support.worlds import write_rows
 
 REPIN = Head(name="repin", action_type="repin", utility_weight=1.0)
 SAVE = Head(name="save", action_type="save", utility_weight=0.0)
@@ -130,3 +137,94 @@ def test_everything_is_refused_at_once(folder: Path) -> None:
     assert [line.partition(" ")[0] for line in lines] == ["-"] * 4
     for line, part in zip(lines, ("'display'", "'state'", "'save'", "'planted-2'"), strict=True):
         assert part in line
+
+
+@pytest.fixture
+def seen_folder(tmp_path: Path) -> Path:
+    late = acted(1, 30, "hide", "18 00:30", "20 00:00")  # known at as_of, not before
+    write_tiny_log(tmp_path, actions=[*tiny_actions(), late])
+    return tmp_path
+
+
+def look(folder: Path) -> Glimpse:
+    return Glimpse(open_event_log(to_uri(folder)), january("20 00:00"))
+
+
+def test_action_types_are_those_of_known_rows_in_the_files_asked_for(seen_folder: Path) -> None:
+    seen = look(seen_folder)
+    files = seen.event_log.files_of("actions")
+    assert set(seen.action_types(files)) == {"repin", "click", "long_click"}
+    of_17 = [file for file in files if file.day and file.day.day == 17]
+    shown = seen.action_types(of_17)
+    assert {name: file.day for name, file in shown.items()} == {
+        "repin": of_17[0].day,
+        "long_click": of_17[0].day,
+    }
+    later = Glimpse(seen.event_log, january("20 00:01"))
+    assert set(later.action_types(files)) == {"repin", "click", "long_click", "hide"}
+
+
+def test_each_file_is_read_once(seen_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, known = [], event_log.iterate_batches
+    seen_by = lambda *given: read.append(given[2]) or known(*given)  # noqa: E731
+    monkeypatch.setattr(event_log, "iterate_batches", seen_by)
+    seen = look(seen_folder)
+    files = seen.event_log.files_of("actions")
+    for _ in range(2):
+        seen.action_types(files)
+        assert seen.embedding_versions == {"planted-1"}
+    assert read == [["action_type"]] * len(files) + [["embedding_version"]]
+
+
+def test_versions_are_those_of_all_files_also_as_a_dictionary(seen_folder: Path) -> None:
+    pins = pins_of([60], "planted-2")
+    write_rows(seen_folder / "more", "pins", pins)
+    (seen_folder / "more/pins/part-0.parquet").rename(seen_folder / "pins/part-1.parquet")
+    versions = pa.array(["planted-1"] * 5).dictionary_encode()
+    rewrite(seen_folder, "pins/part-0.parquet", "embedding_version", versions)
+    assert look(seen_folder).embedding_versions == {"planted-1", "planted-2"}
+
+
+def test_what_is_wrong_with_columns_is_said_once_for_files_alike(seen_folder: Path) -> None:
+    seen = look(seen_folder)
+    files = seen.event_log.files_of("impressions")
+    assert seen.column_problems(files, ()) == []
+    [problem] = seen.column_problems(files, ["display"])
+    assert "missing column 'display' (declared as features by the recipe)" in problem
+    assert problem.startswith(files[0].path)
+    assert problem.endswith(f"(and {len(files) - 1} more files)")
+    rewrite(seen_folder, IMPRESSIONS_15, "pin_id", pa.array(["10", "20"]))
+    [problem] = look(seen_folder).column_problems(files, ())
+    assert "column 'pin_id' is string; expected int64" in problem and "more files" not in problem
+
+
+def test_a_large_file_is_read_in_parts_and_all_its_types_are_found(
+    seen_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_log, "_BATCH_ROWS", 2)
+    kinds = [f"kind-{n}" for n in range(5)]
+    actions = [acted(1, 10, kind, "15 01:00", "15 01:00") for kind in kinds]
+    actions.append(acted(1, 10, "late", "15 01:00", "20 01:00"))
+    write_tiny_log(seen_folder, actions=actions)
+    seen = look(seen_folder)
+    assert set(seen.action_types(seen.event_log.files_of("actions"))) == set(kinds)
+
+
+def test_the_pins_optional_times_and_declared_numbers_are_columns_too(seen_folder: Path) -> None:
+    rows = pins_of([10]).append_column("known_at", pa.array(["2017-01-01"]))
+    write_rows(seen_folder, "pins", rows)
+    seen = look(seen_folder)
+    files = seen.event_log.files_of("pins")
+    assert "column 'known_at' is string" in seen.column_problems(files, ())[0]
+    price, weight, _ = seen.column_problems(files, (), ["price", "weight"])
+    assert "missing column 'price' (declared as features by the recipe)" in price
+    assert "missing column 'weight'" in weight
+
+
+def test_a_damaged_file_is_named_and_ends_nothing(seen_folder: Path) -> None:
+    (seen_folder / ACTIONS_15).write_bytes(b"PAR1 no more")
+    seen = look(seen_folder)
+    files = seen.event_log.files_of("actions")
+    assert set(seen.action_types(files)) == {"repin", "click", "long_click"}
+    [problem] = seen.column_problems(files, ())
+    assert ACTIONS_15 in problem and "is not a readable Parquet file" in problem

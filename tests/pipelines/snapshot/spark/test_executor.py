@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from pipelines.contracts.errors import DataContractError, TransientStorageError
-from pipelines.event_log.embeddings import FoundWidth
+from pipelines.event_log.rules import FoundWidth
 from pipelines.recipes import smoke
 from pipelines.snapshot.plan import plan_of
 from pipelines.snapshot.spark import executor

@@ -3,9 +3,9 @@
 import numpy as np
 
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.embeddings import FoundWidth
 from pipelines.event_log.first_seen import FirstSeen
 from pipelines.event_log.popularity import ActionCounts, trailing_popularity
+from pipelines.event_log.rules import FoundWidth
 from pipelines.snapshot.plan import WindowCounts
 from pipelines.snapshot.spark.summaries import merge_packed, pack, unpack
 from pipelines.snapshot.spill import SpillSummary, merge_summaries

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from pipelines.contracts.errors import DataContractError
-from pipelines.event_log.embeddings import embedding_matrix
 from pipelines.event_log.log_files import open_event_log
 from pipelines.event_log.parquet_files import open_file, read_file
+from pipelines.event_log.rules import embedding_matrix
 from pipelines.sources import EventLogWriter
 from pipelines.sources.writer import assemble
 from pipelines.storage import to_uri

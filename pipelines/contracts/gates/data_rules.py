@@ -1,0 +1,58 @@
+"""The table of bounds for what many rows come to: one bound for each question, wherever it is asked.
+
+`homefeed log check` asks them of a log, the data gate of a log's days and of a snapshot. Rules of
+single rows are in `pipelines.event_log.rules`; bounds that a recipe sets in `DataGateConfig`; what
+is learned from earlier days in `validation.data_gate.days.kinds`. The bounds are wide: a weekend or
+a campaign is no defect.
+"""
+
+from typing import Final, NamedTuple
+
+
+class Bound(NamedTuple):
+    """From where on a person must look, and from where on nothing may be built."""
+
+    warning: float
+    critical: float = float("nan")  # NaN: nothing stops a cycle
+    fewest: int = 0  # of what it is taken; fewer say nothing
+
+
+ROWS_OF_A_DAY: Final = Bound(0.1)
+"""Lowest share of the median day's impressions or requests; below, a partition is missing."""
+MISSING_DAYS: Final = Bound(0.0, 0.15)
+"""Share of the days of a snapshot's windows without impressions or actions."""
+UNKNOWN_REQUESTS: Final = Bound(0.05, 0.5, fewest=20)
+"""Actions that name a request which the log does not have of their user: their labels are lost."""
+FEWEST_UNKNOWN: Final = 10
+"""Fewer such actions are not told of a log."""
+UNKNOWN_PAIRS: Final = Bound(0.05)
+"""Actions on a pin that their request did not show."""
+EARLY_ACTIONS: Final = Bound(0.05, 0.1, fewest=20)
+"""Actions without a request whose pin the user was shown only afterwards."""
+CONCENTRATED_SHIFT: Final = 0.5
+"""Of early actions, the share within three hours that makes them a clock that is wrong."""
+REPEATED_IMPRESSIONS: Final = Bound(0.05)
+"""Impressions that the log holds twice."""
+ZERO_EMBEDDINGS: Final = Bound(0.01)
+"""Embeddings of a version that are all zero."""
+
+LABEL_RATE_BY_NEIGHBOURS: Final = Bound(1 / 3, 0.0, fewest=20)
+"""A day's label rate as a share of that of the days around it; expected labels. The inverse of the
+share is the bound above."""
+LABEL_RATE_BY_MEDIAN: Final = Bound(0.3, 0.02, fewest=20)
+"""A day's label rate as a share of the median day's in a snapshot; expected positives of a day."""
+DAYS_AROUND: Final = 7
+"""On either side of a day, as many days with labels say what is usual."""
+LABELS_OF_AN_HOUR: Final = Bound(0.05, fewest=20)
+"""Labels of an hour as a share of what its impressions would have at the day's rate."""
+EXPECTED_ACTIONS: Final = Bound(0, 5)
+"""Actions expected of days that have none: as many are missing, fewer may be chance."""
+
+EXPLORATION_GAP: Final = Bound(0.05)
+"""Difference between the two windows' shares of randomised traffic."""
+NORM_CHANGE: Final = Bound(0.1)
+"""Relative change of the pins' mean length; an embedding version is a fixed basis."""
+PIN_SPREAD: Final = Bound(1e-3, 1e-3)
+"""1 - |mean|^2 / mean square of the pins' embeddings; with less they are practically one."""
+CHANGED_EMBEDDINGS: Final = Bound(0.0, 0.01)
+"""Of the embeddings that were kept, those that are others under an unchanged version."""
