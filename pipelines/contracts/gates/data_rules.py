@@ -1,4 +1,4 @@
-"""The table of bounds for what many rows come to: one bound for each question, wherever it is asked.
+"""The table of bounds for what many rows come to: one for each question, wherever it is asked.
 
 `homefeed log check` asks them of a log, the data gate of a log's days and of a snapshot. Rules of
 single rows are in `pipelines.event_log.rules`; bounds that a recipe sets in `DataGateConfig`; what
