@@ -15,34 +15,14 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.stage_table import HEAVY, Resources
 from pipelines.places.credentials import require_plain
 
 DAG_ID = "homefeed_retrain"
 Transport = Literal["outbox", "smtp", "slack", "apprise"]
-HeavyStage = Literal[
-    "build_snapshot", "check_snapshot", "train_challenger", "train_anchor", "compare_with_champion"
-]
 _PAGE = re.compile(r"(https?://[^\s/#@]+(/[^\s#@]*)?|file:///[^\s#@]+)")
 _MODEL_NAME = re.compile(r"\w[\w .-]{0,199}")
-
-
-class Resources(Frozen):
-    """What the container of one stage asks for."""
-
-    cpus: float = Field(gt=0, description="Cores.")
-    memory_gib: float = Field(gt=0, description="Memory in GiB; above it the stage is killed.")
-
-
-USUAL_RESOURCES: dict[HeavyStage, Resources] = {
-    "build_snapshot": Resources(cpus=4, memory_gib=16),
-    "check_snapshot": Resources(cpus=2, memory_gib=8),
-    "train_challenger": Resources(cpus=8, memory_gib=32),
-    "train_anchor": Resources(cpus=8, memory_gib=32),
-    "compare_with_champion": Resources(cpus=4, memory_gib=16),
-}
-"""Of stages that HOMEFEED_STAGE_RESOURCES does not name."""
 
 
 class Settings(BaseSettings):
@@ -109,11 +89,8 @@ class Settings(BaseSettings):
     )
     stage_image: str = Field(default="", description="Image for docker and kubernetes runners.")
     command: str = Field(default="homefeed", description="The command line in the worker's shell.")
-    stage_resources: dict[HeavyStage, Resources] = Field(
-        default={}, description="JSON by stage; those it does not name have `USUAL_RESOURCES`."
-    )
-    stage_secret: str = Field(
-        default="", description="Kubernetes secret whose keys become variables of each stage."
+    stage_resources: dict[str, Resources] = Field(
+        default={}, description="JSON by stage; the others have those of `stage_table`."
     )
     snapshot_memory_gib: float = Field(
         default=0.0, ge=0, description="Memory of a snapshot's builder, in GiB; 0: half of it all."
@@ -123,41 +100,15 @@ class Settings(BaseSettings):
         description="Folder of what was measured of each day, for the next cycle; "
         "<workspace>/days if empty, and none where that is an object store or for 'off'.",
     )
-    shared_memory_gib: float = Field(
-        default=2.0, gt=0, description="/dev/shm of a training's container, in GiB."
-    )
-    scratch_gib: float = Field(
-        default=50.0,
-        gt=0,
-        description="Scratch volume of a stage's pod, in GiB; it ends with the pod.",
-    )
-    scratch_class: str = Field(
-        default="", description="Storage class of that volume; a folder of the machine if empty."
-    )
     work_folder: str = Field(
         default="", description="Where trainings keep checkpoints if the workspace is a store."
-    )
-    work_claim: str = Field(
-        default="", description="Claim of the volume that is mounted there in Kubernetes."
     )
     gpus_per_node: int | None = Field(
         default=None, ge=0, description="GPUs of a machine that trains; None: see resolve_run."
     )
     docker_network: str = Field(default="", description="Network of the stages' containers.")
-    kubernetes_namespace: str = Field(default="", description="Of the stages; Airflow's if empty.")
-    service_account: str = Field(default="", description="Kubernetes account of the stages.")
-    node_selector: dict[str, str] = Field(
-        default={}, description="JSON; labels of the Kubernetes nodes that run stages."
-    )
-    gpu_node_selector: dict[str, str] = Field(
-        default={}, description="JSON; further labels of nodes for trainings on GPUs."
-    )
-    gpu_resource: str = Field(default="nvidia.com/gpu", description="A GPU's name in Kubernetes.")
-    training_service: str = Field(
-        default="homefeed-training", description="Headless service of trainings over machines."
-    )
     pod_template: str = Field(
-        default="", description="File with the pod that a stage's pod begins as."
+        default="", description="File with the pod that a stage's pod begins as; for kubernetes."
     )
     anchor_image: str = Field(
         default="", description="Image with the code that the recipe was accepted by; train_anchor."
@@ -224,6 +175,14 @@ class Settings(BaseSettings):
     def _holds_no_keys(cls, value: str, info: ValidationInfo) -> str:
         """Refuse keys before any message, alert or command repeats the place."""
         require_plain(value, f"HOMEFEED_{str(info.field_name).upper()}")
+        return value
+
+    @field_validator("stage_resources")
+    @classmethod
+    def _are_heavy_stages(cls, value: dict[str, Resources]) -> dict[str, Resources]:
+        """Refuse a stage that has no container, whose resources would be asked for in silence."""
+        if unknown := value.keys() - HEAVY.keys():
+            raise ValueError(f"no such stages: {sorted(unknown)}; expected some of {list(HEAVY)}")
         return value
 
     @field_validator("spark_conn_id")
@@ -310,9 +269,9 @@ class Settings(BaseSettings):
         """Return how one stage's command line is called."""
         return (stage == "train_anchor" and self.anchor_command) or self.command
 
-    def resources_of(self, stage: HeavyStage) -> Resources:
-        """Return what the container of one stage asks for."""
-        return self.stage_resources.get(stage, USUAL_RESOURCES[stage])
+    def resources_of(self, stage: str) -> Resources:
+        """Return what the container of one heavy stage asks for."""
+        return self.stage_resources.get(stage, HEAVY[stage])
 
     @property
     def triggerable_packages(self) -> tuple[str, ...]:

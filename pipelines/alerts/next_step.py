@@ -32,10 +32,8 @@ from pipelines.contracts.errors import (
 from pipelines.contracts.judged.alert import NextStep
 from pipelines.contracts.judgement import Decision, Judgement, Promoted, Promotion
 from pipelines.contracts.run_layout import StageFailure
+from pipelines.contracts.stage_table import TABLE
 from pipelines.settings import Settings
-
-JUDGING_STAGES = ("check_snapshot", "train_challenger", "train_anchor", "compare_with_champion")
-"""Stages whose data cannot be mended within a run: what they read was published by others."""
 
 Commands = tuple[tuple[str, str], ...]
 """Pairs of what a command is for and the command."""
@@ -188,7 +186,7 @@ def _after_bad_input(
     """Return what helps where a stage may not use what others have published; None elsewhere."""
     if failure.acceptable:
         return _after_acceptable(run, stage, failure.acceptable, again, rest)
-    if failure.error_class == BundleMissingError.__name__ and stage in JUDGING_STAGES:
+    if failure.error_class == BundleMissingError.__name__ and TABLE[stage].is_judging:
         return _step(
             "Put the files back, then run the failed stage again. Where they are lost, roll back "
             "to a version that has its files, then start a new cycle, which is compared with that.",
@@ -196,7 +194,7 @@ def _after_bad_input(
             *rest,
             ("After a rollback, start a new cycle on the same day:", new_cycle_command(run)),
         )
-    is_bad_data = failure.exit_code == DataContractError.exit_code and stage in JUDGING_STAGES
+    is_bad_data = failure.exit_code == DataContractError.exit_code and TABLE[stage].is_judging
     if is_bad_data or failure.exit_code == PromotionRefusedError.exit_code:
         return _step(
             "This run cannot be mended, because its inputs are fixed. Mend what the message names, "

@@ -11,17 +11,12 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from pipelines.contracts.code_identity import code_version, project_digest
-from pipelines.contracts.errors import ConfigurationError
 from pipelines.settings import Settings
 from pipelines.stages.image_version import DAG_CODE, DAG_VERSION, IMAGE_VERSION
 
-TRAINING_STAGES = ("train_challenger", "train_anchor")
-"""Stages that use a GPU where the run is to be trained on one. The others score on CPUs."""
-
 _FOR_AIRFLOW_ALONE = (
     *("home", "alert_", "smtp_", "slack_", "apprise_", "cadence_", "schedule_"),
-    *("lateness_", "retry_", "stage_", "command", "anchor_", "shared_memory_", "scratch_", "work_"),
-    *("gpus_", "docker_", "kubernetes_", "service_account", "node_selector", "gpu_", "training_"),
+    *("lateness_", "retry_", "stage_", "command", "anchor_", "work_", "gpus_", "docker_"),
     *("pod_template", "keep_", "rollback_", "spark_conn_id"),
 )
 """How the names of settings begin that no stage in a container reads."""
@@ -41,19 +36,6 @@ ONE_PROCESS: Hardware = {"accelerator": "cpu", "devices": 1, "nodes": 1}
 def command_line(stage: str, run_uri: Any, settings: Settings) -> list[Any]:
     """Return a stage's command as a list, for no shell: nothing in it is split or expanded."""
     return [*shlex.split(settings.command_of(stage)), "stage", stage, "--run", run_uri]
-
-
-def require_image(settings: Settings) -> None:
-    """Refuse a container runner without an image.
-
-    Raises:
-        ConfigurationError: HOMEFEED_STAGE_IMAGE is empty.
-    """
-    if not settings.stage_image:
-        raise ConfigurationError(
-            f"HOMEFEED_STAGE_IMAGE is empty, which runner {settings.stage_runner!r} needs; "
-            f"set it to the image that holds the `homefeed` command"
-        )
 
 
 def environment_of(stage: str, settings: Settings) -> dict[str, str]:

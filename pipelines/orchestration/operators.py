@@ -1,17 +1,20 @@
 """The factory of the heavy stages' tasks: the command line under one of Airflow's own operators.
 
-BashOperator runs it on the worker (`stage_log` is ours, with the levels of a stage's lines),
-DockerOperator in a container, KubernetesPodOperator in a pod and KubernetesJobOperator, for
-trainings, in a pod on each machine. Logs, the end of a process group, deferral and reconnection are
-the operators' business. Imported by the DAG file, so nothing heavy is imported here.
+BashOperator runs it on the worker, DockerOperator in a container, KubernetesPodOperator in a pod
+and KubernetesJobOperator, for trainings, in a pod on each machine. Logs, the end of a process
+group, deferral and reconnection are the operators' business. Imported by the DAG file, so nothing
+heavy is imported here. Tested in tests/pipelines/orchestration/test_operators.py.
 """
 
 from datetime import timedelta
 from typing import Any
 
+from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import BaseOperator
 
-from pipelines.orchestration.containers import TRAINING_STAGES, require_image, spark_master_of
+from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.stage_table import SIDES
+from pipelines.orchestration.containers import spark_master_of
 from pipelines.orchestration.links import LINKS
 from pipelines.settings import Settings
 
@@ -55,41 +58,37 @@ def stage_operator(
     Raises:
         ConfigurationError: a container runner has no image.
     """
-    task = _stage_operator(name, run_uri, timeout, settings, hardware)
-    task.operator_extra_links = LINKS.get(name, ())
-    return task
-
-
-def _stage_operator(
-    name: str, run_uri: Any, timeout: timedelta, settings: Settings, hardware: Any
-) -> BaseOperator:
+    task: BaseOperator
     if settings.stage_runner == "bash":
-        return _on_the_worker(name, run_uri, timeout, settings)
-    require_image(settings)
-    if settings.stage_runner == "docker":
+        task = BashOperator(
+            task_id=name,
+            execution_timeout=timeout,
+            # With exec the stage takes the shell's place: a signal reaches the stage, and its exit
+            # code is that of the task.
+            bash_command=(
+                f"{_END_WITH_WORKER}exec {settings.command_of(name)} stage {name} "
+                '--run "$HOMEFEED_RUN_URI"'
+            ),
+            # A log does not redraw the progress bars of libraries.
+            env={"HOMEFEED_RUN_URI": run_uri, "TQDM_DISABLE": "1", **spark_master_of(settings)},
+            append_env=True,
+            skip_on_exit_code=None,
+        )
+    elif not settings.stage_image:
+        raise ConfigurationError(
+            f"HOMEFEED_STAGE_IMAGE is empty, which runner {settings.stage_runner!r} needs; "
+            f"set it to the image that holds the `homefeed` command"
+        )
+    elif settings.stage_runner == "docker":
         from pipelines.orchestration.docker_stages import container_task
 
-        return container_task(name, run_uri, timeout, settings, hardware)
-    from pipelines.orchestration.kubernetes_stages import pod_task, training_task
+        task = container_task(name, run_uri, timeout, settings, hardware)
+    else:
+        from pipelines.orchestration.kubernetes_stages import pod_task, training_task
 
-    if name in TRAINING_STAGES:
-        return training_task(name, run_uri, timeout, settings, hardware)
-    return pod_task(name, run_uri, timeout, settings)
-
-
-def _on_the_worker(name: str, run_uri: Any, timeout: timedelta, settings: Settings) -> BaseOperator:
-    from pipelines.orchestration.stage_log import StageOperator
-
-    return StageOperator(
-        task_id=name,
-        execution_timeout=timeout,
-        # With exec the stage takes the shell's place: a signal reaches the stage, and its exit code
-        # is that of the task.
-        bash_command=(
-            f"{_END_WITH_WORKER}exec {settings.command_of(name)} stage {name} "
-            '--run "$HOMEFEED_RUN_URI"'
-        ),
-        env={"HOMEFEED_RUN_URI": run_uri, **spark_master_of(settings)},
-        append_env=True,
-        skip_on_exit_code=None,
-    )
+        if name in SIDES:
+            task = training_task(name, run_uri, timeout, settings, hardware)
+        else:
+            task = pod_task(name, run_uri, timeout, settings)
+    task.operator_extra_links = LINKS.get(name, ())
+    return task

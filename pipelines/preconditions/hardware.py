@@ -38,14 +38,12 @@ def _require_nodes(request: RunRequest, settings: Settings) -> None:
             f"'kubernetes' for more than one; set nodes to 1, or set HOMEFEED_STAGE_RUNNER and "
             f"HOMEFEED_STAGE_IMAGE"
         )
-    if not storage.is_local(storage.to_uri(settings.workspace_location)) and not (
-        settings.work_folder and settings.work_claim
-    ):
+    is_in_store = not storage.is_local(storage.to_uri(settings.workspace_location))
+    if is_in_store and not settings.work_folder:
         raise ConfigurationError(
             f"nodes is {request.num_nodes}, and the machines would share no folder: "
-            f"HOMEFEED_WORK_FOLDER is {settings.work_folder!r} and HOMEFEED_WORK_CLAIM is "
-            f"{settings.work_claim!r}; expected a folder, and a volume claim mounted there to "
-            f"which several machines can write (ReadWriteMany); set both, or set nodes to 1"
+            f"HOMEFEED_WORK_FOLDER is empty; expected a folder where the pod template mounts a "
+            f"volume to which several machines can write (ReadWriteMany); set it, or set nodes to 1"
         )
 
 

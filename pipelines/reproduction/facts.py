@@ -56,7 +56,9 @@ def facts_of(stage: str, record: StageRecord) -> dict[str, Fact]:
         return _of_challenger("challenger", Challenger.model_validate(artifact))
     if stage == "train_anchor":
         return _of_anchor(FreshAnchor.model_validate(artifact))
-    return _of_judgement(Judgement.model_validate(artifact))
+    if stage == "compare_with_champion":
+        return _of_judgement(Judgement.model_validate(artifact))
+    return {stage: _fact(artifact)}
 
 
 def facts_like(

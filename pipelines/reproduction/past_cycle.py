@@ -10,10 +10,10 @@ from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.run_layout import StageRecord, listing_uri, manifest_uri
+from pipelines.contracts.stage_table import REPEATABLE, TABLE
 from pipelines.event_log.listing import Listing
 from pipelines.settings import Settings
-from pipelines.stages.runner import REPEATABLE, read_artifact, read_record
-from pipelines.stages.table import TABLE
+from pipelines.stages.runner import read_artifact, read_record
 
 REBUILT = REPEATABLE
 """Stages that are made again. The others move the champion and tell people."""

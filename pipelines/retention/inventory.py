@@ -15,10 +15,10 @@ from pipelines import storage
 from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.run_layout import StageRecord, manifest_uri, stage_lease_uri
+from pipelines.contracts.stage_table import SIDES
 from pipelines.places.conditional import Revision
 from pipelines.retention.holdings import FoundRun, Held, Holdings, name_in
 
-TRAINING_STAGES = ("train_challenger", "train_anchor")
 _SNAPSHOT_NAME = re.compile(r"[0-9a-f]{16}")
 _ALERT_NAME = re.compile(r"(.+\.[a-z_]+\.[0-9a-f]{8})\.(?:json|txt)")
 _SCRATCH_NAME = re.compile(r"\.scratch-[0-9a-f]{32}")
@@ -40,7 +40,7 @@ def take_inventory(workspace_uri: str, dead: dict[str, Revision]) -> Holdings:
     runs_uri = storage.join(workspace_uri, "runs")
     snapshots_uri = storage.join(workspace_uri, "snapshots")
     runs = find_runs(workspace_uri, dead)
-    stages = [storage.join(run.uri, stage) for run in runs for stage in TRAINING_STAGES]
+    stages = [storage.join(run.uri, stage) for run in runs for stage in SIDES]
     return Holdings(
         runs=runs,
         snapshots=tuple(_folders(snapshots_uri, _SNAPSHOT_NAME)),
@@ -119,7 +119,7 @@ def _snapshots_in(artifacts: Mapping[str, Any]) -> Iterator[str]:
 
 def _find_trainings(run_uri: str, artifacts: Mapping[str, Any]) -> Iterator[Held]:
     """Give the work folders whose stage has ended; a retry of the others goes on there."""
-    for stage in TRAINING_STAGES:
+    for stage in SIDES:
         uri = storage.join(run_uri, stage, "training")
         if stage in artifacts and (size := measure(uri)):
             yield Held(f"{name_in(run_uri)}/{stage}", uri, *size)

@@ -20,13 +20,12 @@ from pipelines.contracts.errors import ConfigurationError, TransientStorageError
 from pipelines.contracts.files import own_temporary_folder
 from pipelines.contracts.run_layout import StageFailure, failure_uri
 from pipelines.contracts.snapshot_files import verify_files
+from pipelines.contracts.stage_table import SIDES
 
 if TYPE_CHECKING:
     from training.fitting.spec import NodeAddress, TrainingSpec
 
 log = logging.getLogger(__name__)
-SIDES = {"train_challenger": "challenger", "train_anchor": "anchor"}
-"""The stages that train, and the side of the cycle that each makes."""
 _PREPARE_WAIT_S = 6 * 3600.0
 """How long a machine waits for machine 0, which may have a snapshot to build first."""
 _POLL_S = 2.0

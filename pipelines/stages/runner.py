@@ -33,6 +33,7 @@ from pipelines.contracts.errors import (
     RunInProgressError,
 )
 from pipelines.contracts.run_layout import StageRecord, failure_uri, manifest_uri
+from pipelines.contracts.stage_table import REPEATABLE, SIDES, TABLE, Stage
 from pipelines.cycles.index import keeping_index
 from pipelines.metrics.measured import measured
 from pipelines.metrics.recorded import recorded
@@ -40,33 +41,15 @@ from pipelines.places.lease import Lease
 from pipelines.settings import Settings
 from pipelines.stages.attempts import note_failure, noting_failure, only_one, tidy
 from pipelines.stages.image_version import require_same_version
-from pipelines.stages.nodes import SIDES, address_of, help_train
+from pipelines.stages.nodes import address_of, help_train
 from pipelines.stages.promote_challenger import ANSWERED, answered_since
 from pipelines.stages.resolve_run import run_uri_of
-from pipelines.stages.table import TABLE, Stage
 
 if TYPE_CHECKING:
     from training.fitting.spec import NodeAddress
 
 log = logging.getLogger(__name__)
 Kind = TypeVar("Kind", bound=Artifact)
-
-STAGE_VERSION = 2
-"""Raise it when every stage's meaning changes, so that old manifests are not taken for new ones."""
-
-STAGE_VERSIONS = {"build_snapshot": 3}  # A snapshot holds the numbers that the baselines rank by.
-"""Of stages whose own meaning has changed since. What is behind a stage that is done again is done
-again by itself, where what the stage gives is another thing."""
-
-REPEATABLE = (
-    "build_snapshot",
-    "check_snapshot",
-    "train_challenger",
-    "train_anchor",
-    "compare_with_champion",
-)
-"""Stages that make files and may make them again. A run is resolved once, people are told once, and
-a promotion that is made again would overrule a rollback that a person has made since."""
 
 RESOLVE_WAIT_S = 120.0
 """How long `start_run` waits for another process that resolves the same cycle, in seconds."""
@@ -178,8 +161,7 @@ def _artifact_digest(stage: Stage, run_uri: str) -> str:
     found = {upstream: read_record(run_uri, upstream).artifact for upstream in stage.inputs}
     others = [artifact for upstream, artifact in found.items() if upstream != "resolve_run"]
     run = read_record(run_uri, "resolve_run").artifact
-    version = STAGE_VERSIONS.get(stage.name, STAGE_VERSION)
-    return digest_of([stage.name, version, digest_of(run), others])
+    return digest_of([stage.name, stage.version, digest_of(run), others])
 
 
 def _help(stage: Stage, run_uri: str, node_rank: int, rendezvous: str, again: bool) -> None:

@@ -201,6 +201,9 @@ def test_where_stages_have_machines_of_their_own_both_trainings_run_side_by_side
 ):
     monkeypatch.setenv("HOMEFEED_STAGE_RUNNER", "kubernetes")
     monkeypatch.setenv("HOMEFEED_STAGE_IMAGE", "an-image")
+    monkeypatch.setenv(
+        "HOMEFEED_POD_TEMPLATE", str(repository / "docker/kubernetes/stage-pod.yaml")
+    )
     found = runpy.run_path(str(repository / "dags" / "homefeed_retrain.py"))["homefeed_retrain"]
     after = {task.task_id: task.downstream_task_ids for task in found.tasks}
     assert after["check_snapshot"] == {"train_challenger", "train_anchor"}
@@ -213,6 +216,9 @@ def test_the_hardware_of_the_run_reaches_the_trainings_that_run_elsewhere(
 ):
     monkeypatch.setenv("HOMEFEED_STAGE_RUNNER", runner)
     monkeypatch.setenv("HOMEFEED_STAGE_IMAGE", "an-image")
+    monkeypatch.setenv(
+        "HOMEFEED_POD_TEMPLATE", str(repository / "docker/kubernetes/stage-pod.yaml")
+    )
     found = runpy.run_path(str(repository / "dags" / "homefeed_retrain.py"))["homefeed_retrain"]
     assert found.get_task("resolve_run").multiple_outputs  # each value crosses by its own name
     for name in ("train_challenger", "train_anchor"):

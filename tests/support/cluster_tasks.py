@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +22,15 @@ def use_cluster(cluster: SmallCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     extra = {"kube_config_path": str(cluster.folder / "config"), "namespace": "stages"}
     connection = {"conn_type": "kubernetes", "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps(connection))
+
+
+def pod_template(folder: Path) -> str:
+    """Write what pods begin as, with a secret of the cluster, and return its path."""
+    secret = [{"secretRef": {"name": "credentials"}}]
+    container = {"name": "base", "image": "trainer:1", "envFrom": secret}
+    path = folder / "pod.yaml"
+    path.write_text(json.dumps({"kind": "Pod", "spec": {"containers": [container]}}))
+    return str(path)
 
 
 def begin(operator: KubernetesJobOperator, names: Names) -> BaseTrigger:

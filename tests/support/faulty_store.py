@@ -22,8 +22,8 @@ from pipelines.contracts.run_layout import (
     snapshot_manifest_uri,
 )
 from pipelines.contracts.snapshot_files import verify_files
+from pipelines.contracts.stage_table import TABLE
 from pipelines.stages.runner import read_artifact, read_record
-from pipelines.stages.table import TABLE
 from support.deployments import Deployment
 from support.faulty_proxy import FaultyProxy
 from support.runs import PLANTED_AS_OF

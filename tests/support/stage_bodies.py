@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from pipelines.contracts.base import Artifact
-from pipelines.stages.table import TABLE, Stage
+from pipelines.contracts.stage_table import TABLE, Stage
 
 
 class Number(Artifact):

@@ -25,11 +25,11 @@ from pipelines.contracts.errors import (
     TransientStorageError,
 )
 from pipelines.contracts.run_layout import failure_uri, manifest_uri, stage_lease_uri
+from pipelines.contracts.stage_table import TABLE, Stage
 from pipelines.metrics.instruments import INSTRUMENTS
 from pipelines.metrics.measured import unmeasured
 from pipelines.metrics.sending import WAIT_S
 from pipelines.stages import runner
-from pipelines.stages.table import TABLE, Stage
 from support.otlp import Receiver, http_receiver, wait_until
 from support.runs import make_run, save_run
 from support.tiny_log import TINY_AS_OF, tiny_config, write_tiny_log

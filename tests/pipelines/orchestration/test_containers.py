@@ -3,12 +3,10 @@
 import pytest
 
 from pipelines.contracts.code_identity import project_digest
-from pipelines.contracts.errors import ConfigurationError
 from pipelines.orchestration.containers import (
     command_line,
     environment_of,
     places_of,
-    require_image,
 )
 from pipelines.settings import Settings
 
@@ -32,7 +30,7 @@ def test_it_is_told_the_places_and_what_else_was_set_for_stages(
         "STAGE_RUNNER": "docker",
         "STAGE_IMAGE": "trainer:1",
         "KEEP_RUNS_DAYS": "90",
-        "NODE_SELECTOR": '{"pool": "stages"}',
+        "POD_TEMPLATE": "/etc/pod.yaml",
     }.items():
         monkeypatch.setenv(f"HOMEFEED_{name}", value)
     assert environment_of("build_snapshot", Settings()) == {
@@ -82,9 +80,3 @@ def test_the_command_is_a_list_in_which_nothing_is_split_twice() -> None:
     assert command_line("build_snapshot", "s3://w/a b", settings) == [
         *("/opt/old env/bin/homefeed", "--x", "stage", "build_snapshot", "--run", "s3://w/a b")
     ]
-
-
-def test_without_an_image_there_is_no_container() -> None:
-    require_image(Settings(stage_image="x"))
-    with pytest.raises(ConfigurationError, match="HOMEFEED_STAGE_IMAGE is empty.*'docker'"):
-        require_image(Settings(stage_runner="docker"))

@@ -2,6 +2,7 @@
 
 import json
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,12 +13,18 @@ from pipelines.contracts.errors import ConfigurationError
 from pipelines.orchestration.containers import environment_of
 from pipelines.orchestration.operators import stage_operator
 from pipelines.settings import Settings
+from support.cluster_tasks import pod_template
 
 OF_CONNECTION = {
     "spark://10.0.0.7": ("spark://10.0.0.7", 7077, "spark://10.0.0.7:7077"),
     "host and port": ("master.example.com", 7077, "master.example.com:7077"),
     "without a port": ("yarn", None, "yarn"),
 }
+
+
+@pytest.fixture(autouse=True)
+def in_a_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOMEFEED_POD_TEMPLATE", pod_template(tmp_path))
 
 
 def variables_of(runner: str, **settings: Any) -> dict[str, str]:

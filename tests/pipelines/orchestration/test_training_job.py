@@ -18,7 +18,7 @@ from pipelines.contracts.errors import NoPlaceForPodError
 from pipelines.orchestration.operators import stage_operator
 from pipelines.orchestration.retries import StageRetryPolicy
 from pipelines.settings import Settings
-from support.cluster_tasks import begin, run, task_context, use_cluster
+from support.cluster_tasks import begin, pod_template, run, task_context, use_cluster
 from support.small_cluster import SmallCluster, small_cluster
 
 CONTEXT = ("homefeed_retrain", "train_challenger", "manual__x")
@@ -47,7 +47,7 @@ def task(tmp_path: Path, nodes: int = 2) -> Any:
     settings = Settings(
         stage_runner="kubernetes",
         stage_image="trainer:1",
-        stage_secret="credentials",
+        pod_template=pod_template(tmp_path),
         command=f"{sys.executable} {tmp_path}/script.py",
         workspace="s3://bucket/w",
     )

@@ -12,7 +12,6 @@ from pipelines.preconditions.hardware import require_hardware
 from pipelines.settings import Settings
 
 BUCKET = {"workspace": "s3://bucket/workspace"}
-SHARED = {"work_folder": "/trainings", "work_claim": "trainings"}
 
 
 def request(**options: Any) -> RunRequest:
@@ -68,9 +67,7 @@ def test_a_runner_that_starts_one_machine_is_not_asked_for_two(runner: str) -> N
     [
         ({}, True),  # a volume that all mount, by the pod template
         (BUCKET, False),
-        (BUCKET | {"work_folder": "/trainings"}, False),
-        (BUCKET | {"work_claim": "trainings"}, False),
-        (BUCKET | SHARED, True),
+        (BUCKET | {"work_folder": "/trainings"}, True),
     ],
 )
 def test_several_machines_must_share_a_folder(places: dict[str, str], is_taken: bool) -> None:

@@ -19,10 +19,10 @@ from pipelines.contracts.run_layout import (
     manifest_uri,
 )
 from pipelines.contracts.snapshot_files import verify_files
+from pipelines.contracts.stage_table import TABLE, Stage
 from pipelines.places import store_lease
 from pipelines.registry import tracking
 from pipelines.stages import runner
-from pipelines.stages.table import TABLE, Stage
 from support.holders import TTL_S, Holder, state_of
 from support.runs import make_run, save_run
 from support.tiny_log import TINY_AS_OF, tiny_config, write_tiny_log
@@ -32,7 +32,7 @@ RUN_STAGE = """
 from pipelines.contracts.base import Artifact
 from pipelines.places import lease
 from pipelines.stages import build_snapshot, runner
-from pipelines.stages.table import TABLE, Stage
+from pipelines.contracts.stage_table import TABLE, Stage
 
 class File(Artifact):
     file_uri: str

@@ -61,7 +61,7 @@ from pipelines import storage
 from pipelines.contracts.base import Artifact
 from pipelines.places import store_lease
 from pipelines.stages import build_snapshot, runner
-from pipelines.stages.table import TABLE, Stage
+from pipelines.contracts.stage_table import TABLE, Stage
 
 store_lease.TTL_S = float(sys.argv[3])
 

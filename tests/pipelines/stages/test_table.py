@@ -4,8 +4,8 @@ import inspect
 from datetime import datetime
 
 from pipelines.contracts.artifacts import STAGES, RunRequest
+from pipelines.contracts.stage_table import TABLE
 from pipelines.settings import Settings
-from pipelines.stages.table import TABLE
 from training.fitting.spec import NodeAddress
 
 

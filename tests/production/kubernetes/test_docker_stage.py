@@ -22,7 +22,6 @@ from mlflow import MlflowClient
 import docker
 from pipelines.contracts import code_identity
 from pipelines.contracts.artifacts import Challenger, ResolvedRun, Snapshot
-from pipelines.contracts.run_layout import manifest_uri
 from pipelines.orchestration import containers
 from pipelines.orchestration.docker_stages import StageContainer
 from pipelines.orchestration.operators import stage_operator
@@ -113,7 +112,6 @@ def task(run: ResolvedRun, tmp_path: Path, stage: str = "build_snapshot") -> Sta
         stage_image=IMAGE,
         docker_network="host",
         stage_resources={stage: {"cpus": 1, "memory_gib": 3}},
-        shared_memory_gib=0.25,
     )
     made = stage_operator(stage, run.run_uri, timedelta(hours=1), settings)
     assert isinstance(made, StageContainer)
@@ -147,7 +145,7 @@ def test_a_stage_is_run_to_its_end_and_nothing_of_it_is_left(
         network_mode="host",
         detach=True,
     )
-    assert task(run, tmp_path).execute(context()) == manifest_uri(run.run_uri, "build_snapshot")
+    task(run, tmp_path).execute(context())
     snapshot = read_artifact(run.run_uri, "build_snapshot", Snapshot)
     assert snapshot.num_examples > 0
     for uri in snapshot.places():
@@ -200,8 +198,8 @@ def test_a_training_registers_what_it_made_and_has_the_memory_it_was_given(
         start(client, container)
 
     monkeypatch.setattr(type(made.cli), "start", look_and_start)
-    assert made.execute(context()) == manifest_uri(run.run_uri, "train_challenger")
-    assert found == [2**28]
+    made.execute(context())
+    assert found == [2**31]
     model = read_artifact(run.run_uri, "train_challenger", Challenger).model
     served = MlflowClient(tracking_uri).get_model_version_by_alias("in_a_container", "challenger")
     assert served.version == model.version

@@ -22,7 +22,7 @@ from pipelines.contracts.run_layout import failure_uri, manifest_uri
 from pipelines.orchestration.operators import stage_operator
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_artifact
-from support.cluster_tasks import run, use_cluster
+from support.cluster_tasks import pod_template, run, use_cluster
 from support.mlflow_server import free_port
 from support.s3_server import environment as s3_environment
 from support.small_cluster import small_cluster
@@ -133,10 +133,9 @@ def test_as_a_job_of_a_cluster_with_the_workspace_in_a_bucket(
         "HOMEFEED_EVENT_LOG": str(Path(deployment["HOMEFEED_HOME"]) / "event_log"),
         "HOMEFEED_WORKSPACE": f"s3://homefeed/{tmp_path.name}",
         "HOMEFEED_WORK_FOLDER": str(tmp_path / "work"),
-        "HOMEFEED_WORK_CLAIM": "trainings",
         "HOMEFEED_REGISTERED_MODEL": "trained_in_a_bucket",
         "HOMEFEED_STAGE_IMAGE": "trainer:1",
-        "HOMEFEED_STAGE_SECRET": "credentials",
+        "HOMEFEED_POD_TEMPLATE": pod_template(tmp_path),
         "HOMEFEED_COMMAND": shlex.join(COMMAND),
     }
     run_uri = prepare("bucket", ["--nodes", "2"], deployment | in_bucket | keys)
