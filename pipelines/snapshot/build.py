@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipelines.contracts.artifacts import EventCounts, FileDigest, ResolvedRun, Snapshot
 from pipelines.contracts.errors import DataContractError
@@ -32,11 +31,11 @@ from pipelines.snapshot.pool import (
     workers_that_fit,
 )
 from pipelines.snapshot.publishing import publish
-from pipelines.snapshot.rows import HeldRows
 from pipelines.snapshot.shard import PinIndex, ShardSummary, write_shard
-from pipelines.snapshot.spark.choice import chosen_cluster
+from pipelines.snapshot.spark.cluster import Cluster, chosen_cluster
 from pipelines.snapshot.spill import (
     MEMORY_PER_BYTE,
+    HeldRows,
     SpillSummary,
     SpillTask,
     make_tasks,
@@ -44,9 +43,6 @@ from pipelines.snapshot.spill import (
     run_task,
 )
 from pipelines.storage import join, scratch_folder, translated_errors
-
-if TYPE_CHECKING:
-    from pipelines.snapshot.spark.cluster import Cluster
 
 _SHARE_OF_ROWS = 8
 """One part in so many of the memory may be rows that wait; the others are for working on them."""
@@ -131,7 +127,7 @@ def write_snapshot(
         tasks = make_tasks(event_log, plan)
         engine = cluster or _ThisMachine(plan, room, spilled)
         found, counts = _read_log(engine, tasks, event_log, plan, out)
-        shards = engine.build(plan, spilled, out)
+        shards = engine.build(plan, out)
         _check_positives(shards, plan)
         snapshot = _describe(snapshots_uri, plan, engine.digests(out), found, shards, counts)
         return publish(snapshot, out, engine.bring)
@@ -161,7 +157,7 @@ class _ThisMachine:
         counts, self._pins = count_pins(event_log, found, plan, out, self._run_all)
         return counts
 
-    def build(self, plan: SnapshotPlan, spilled: Path, out: Path) -> Sequence[ShardSummary]:
+    def build(self, plan: SnapshotPlan, out: Path) -> Sequence[ShardSummary]:
         """Do the second pass; the shards' files are in `out`, or where `bring` finds them."""
         assert self._pins is not None, "count_pins comes first"
         held, pins, written = self._held, self._pins, list[Future[None]]()
@@ -193,7 +189,7 @@ class _ThisMachine:
 
 
 def _read_log(
-    engine: "_ThisMachine | Cluster",
+    engine: _ThisMachine | Cluster,
     tasks: Sequence[SpillTask],
     event_log: EventLog,
     plan: SnapshotPlan,

@@ -24,11 +24,11 @@ from pipelines.event_log.declared import (
     positions,
     raw_column,
 )
-from pipelines.event_log.event_index import Bools, Ints, Places
-from pipelines.event_log.first_seen import Run, TrailingFirst, trailing_first
+from pipelines.event_log.event_index import Bools, Ints
+from pipelines.event_log.first_seen import Run, trailing_first
 from pipelines.event_log.log_files import EventLog, LogFile
 from pipelines.event_log.parquet_files import Among, open_file, read_file
-from pipelines.event_log.popularity import Popularity, trailing_popularity
+from pipelines.event_log.popularity import trailing_popularity
 from pipelines.event_log.reader import pin_time_problems, read_rows
 from pipelines.event_log.rules import (
     FoundWidth,
@@ -44,13 +44,6 @@ from pipelines.recipes.own_functions import source_digest
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import PinIndex, write_arrow
 from pipelines.snapshot.spill import SpillSummary
-
-_POPULARITY_FILE = "popularity.arrow"
-_COUNTED_FILE = "popularity_bits.arrow"
-_FACTS_FILE = "pin_facts.arrow"
-_FIRST_SEEN_FILE = "first_seen.arrow"
-_TIMES_FILE = "times_first_seen.arrow"
-_FIRST_SEEN_ROW = "first_seen_row"
 
 
 class PinCounts(NamedTuple):
@@ -111,47 +104,6 @@ def count_pins(
         numbers={name: np.asarray(pins[raw_column(name)]) for name in plan.number_columns("pins")},
     )
     return PinCounts(len(pins), num_cold or 0), index
-
-
-def write_pins(
-    event_log: EventLog, found: SpillSummary, plan: SnapshotPlan, out: Path, scratch: Path
-) -> PinCounts:
-    """Do what `count_pins` does, and write to `scratch` what other processes need of it.
-
-    Raises:
-        DataContractError: see `read_pins`.
-    """
-    counts, index = count_pins(event_log, found, plan, out)
-    popularity, first = index.popularity, index.first_seen
-    totals = {str(window): totals for window, totals in popularity.totals.items()}
-    write_arrow(scratch / _POPULARITY_FILE, pa.table(totals))
-    write_arrow(scratch / _COUNTED_FILE, pa.table({"bits": popularity.is_counted.words}))
-    write_arrow(scratch / _TIMES_FILE, pa.table({"known_at": first.known_at}))
-    write_arrow(scratch / _FIRST_SEEN_FILE, pa.table({"rank": first.rank.ravel()}))
-    numbers = {raw_column(name): values for name, values in index.numbers.items()}
-    facts = {_FIRST_SEEN_ROW: first.row_of_pin} | numbers
-    write_arrow(scratch / _FACTS_FILE, pa.table(facts))
-    return counts
-
-
-def open_pin_index(out: Path, scratch: Path, plan: SnapshotPlan) -> PinIndex:
-    """Return what the kernel needs of the pins that `write_pins` wrote."""
-    pins, facts = open_table(out, PINS_FILE), open_table(scratch, _FACTS_FILE)
-    popularity = open_table(scratch, _POPULARITY_FILE)
-    bits = np.asarray(open_table(scratch, _COUNTED_FILE)["bits"])
-    rank = np.asarray(open_table(scratch, _FIRST_SEEN_FILE)["rank"])
-    totals = {window: np.asarray(popularity[str(window)]) for window in plan.popularity_windows}
-    return PinIndex(
-        pin_ids=np.asarray(pins["pin_id"]),
-        popularity=Popularity(plan.request_days, Places.of_bits(bits), totals),
-        first_seen=TrailingFirst(
-            np.asarray(facts[_FIRST_SEEN_ROW]),
-            rank.reshape(-1, len(plan.request_days)),
-            np.asarray(open_table(scratch, _TIMES_FILE)["known_at"]),
-        ),
-        table=pins,
-        numbers={name: np.asarray(facts[raw_column(name)]) for name in plan.number_columns("pins")},
-    )
 
 
 def read_pins(event_log: EventLog, found: SpillSummary, plan: SnapshotPlan) -> pa.Table:

@@ -2,14 +2,19 @@
 
 The pass also counts what the whole snapshot needs before any shard can be built: which pins are
 referenced, how often each was acted upon per day, and when each first appeared on each day; for the
-latter it also reads three columns of the days before training. Its memory is bounded by one file.
-On several machines, `pipelines.snapshot.spark` runs it with a sink of its own. Tested in
-tests/pipelines/snapshot/test_purity.py.
+latter it also reads three columns of the days before training. Its memory is bounded by one file
+and what `HeldRows` may hold until the second pass. On several machines, `pipelines.snapshot.spark`
+runs it with a sink of its own.
 """
 
 import contextlib
+import functools
+import threading
+from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,15 +24,21 @@ from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, USER_ROWS, USERS
 from pipelines.event_log.declared import append_codes, append_numbers, extra_columns, positions
-from pipelines.event_log.event_index import Ints, distinct
+from pipelines.event_log.event_index import Ints, distinct, runs_of
 from pipelines.event_log.first_seen import FirstSeen, Run
 from pipelines.event_log.log_files import EventLog, LogFile, day_of
 from pipelines.event_log.parquet_files import Before
 from pipelines.event_log.popularity import ActionCounts
 from pipelines.event_log.reader import EventFilter, read_events, read_rows
-from pipelines.event_log.rules import FoundWidth, embedding_matrix, require_none, time_problems
-from pipelines.snapshot.plan import SnapshotPlan, WindowCounts
-from pipelines.snapshot.rows import HeldRows, RowsToHold, ShardSink
+from pipelines.event_log.rules import (
+    FoundWidth,
+    check_one_width,
+    embedding_matrix,
+    require_none,
+    time_problems,
+)
+from pipelines.snapshot.plan import SnapshotPlan, WindowCounts, shard_name, shard_of
+from pipelines.snapshot.shard import ShardRows
 
 FILES_PER_TASK = 32
 BYTES_PER_TASK = 16 << 20
@@ -47,7 +58,7 @@ class SpillTask:
     plan: SnapshotPlan
 
 
-def _no_pins() -> Ints:
+def _none() -> Ints:
     return np.array([], dtype=np.int64)
 
 
@@ -55,7 +66,7 @@ def _no_pins() -> Ints:
 class SpillSummary:
     """What one task found, or all tasks together."""
 
-    pin_ids: Ints = field(default_factory=_no_pins)  # referenced pins, sorted
+    pin_ids: Ints = field(default_factory=_none)  # of the referenced pins, sorted
     # In parts, of which several may hold the same pins and days.
     wanted_actions: tuple[ActionCounts, ...] = ()
     first_seen: tuple[FirstSeen, ...] = ()
@@ -78,6 +89,20 @@ def make_tasks(event_log: EventLog, plan: SnapshotPlan) -> list[SpillTask]:
     return [SpillTask(n, event_log, group, plan) for n, group in enumerate(groups)]
 
 
+def _grouped(files: tuple[LogFile, ...]) -> Iterator[tuple[LogFile, ...]]:
+    """Yield runs of files of at most FILES_PER_TASK files and about BYTES_PER_TASK bytes."""
+    group: list[LogFile] = []
+    num_bytes = 0
+    for file in files:
+        if group and (len(group) == FILES_PER_TASK or num_bytes + file.num_bytes > BYTES_PER_TASK):
+            yield tuple(group)
+            group, num_bytes = [], 0
+        group.append(file)
+        num_bytes += file.num_bytes
+    if group:
+        yield tuple(group)
+
+
 def files_read(event_log: EventLog, plan: SnapshotPlan) -> tuple[tuple[LogFile, ...], ...]:
     """Return the files whose rows a snapshot may hold, by table; the pins are not dealt out."""
     return (
@@ -87,7 +112,7 @@ def files_read(event_log: EventLog, plan: SnapshotPlan) -> tuple[tuple[LogFile, 
     )
 
 
-def run_task(task: SpillTask, held: HeldRows) -> SpillSummary:
+def run_task(task: SpillTask, held: "HeldRows") -> SpillSummary:
     """Read, check and deal out one task's files.
 
     Raises:
@@ -98,29 +123,27 @@ def run_task(task: SpillTask, held: HeldRows) -> SpillSummary:
         return deal_out(task, RowsToHold(held, task.files[0].table, task.number, open_files))
 
 
-def deal_out(task: SpillTask, shards: ShardSink) -> SpillSummary:
+def deal_out(task: SpillTask, shards: "DealtRows") -> SpillSummary:
     """Read and check one task's files, and hand their rows to whoever deals them out.
 
     Raises:
         DataContractError: a file breaks the contract; the message names it.
         TransientStorageError: the storage failed.
     """
-    together = _read_together(task.files, task.plan)
-    return merge_summaries([part for files in together for part in _deal(task, files, shards)])
+    if task.files[0].table == "users":
+        together: list[tuple[LogFile, ...]] = [
+            (file,) for file in task.files
+        ]  # embeddings have a width in each file
+    else:
+        # Of days before the training window, nothing but when pins were first shown is read.
+        early = tuple(file for file in task.files if _is_early(file, task.plan))
+        together = [early, tuple(file for file in task.files if file not in early)]
+    return merge_summaries([p for files in together if files for p in _deal(task, files, shards)])
 
 
-def _read_together(files: tuple[LogFile, ...], plan: SnapshotPlan) -> list[tuple[LogFile, ...]]:
-    """Return a task's files by what is read of them; users' embeddings have a width in each file.
-
-    Of days before the training window, nothing but when pins were first shown is read.
-    """
-    if files[0].table == "users":
-        return [(file,) for file in files]
-    early = tuple(file for file in files if is_early(file, plan))
-    return [group for group in (early, tuple(f for f in files if f not in early)) if group]
-
-
-def _deal(task: SpillTask, files: tuple[LogFile, ...], shards: ShardSink) -> Iterator[SpillSummary]:
+def _deal(
+    task: SpillTask, files: tuple[LogFile, ...], shards: "DealtRows"
+) -> Iterator[SpillSummary]:
     """Deal out the rows of some files, and yield what was found."""
     try:
         rows, found = _READERS[files[0].table](task, files)
@@ -138,59 +161,7 @@ def _deal(task: SpillTask, files: tuple[LogFile, ...], shards: ShardSink) -> Ite
     yield found
 
 
-def merge_as_they_come(parts: Iterable[SpillSummary], run: Run = map) -> SpillSummary:
-    """Do what `merge_summaries` does, and hold half as much again as the distinct counts, at most.
-
-    The same pins and days occur in many parts. A few million rows may wait to be merged: whoever
-    counts by pin and day takes them in parts.
-
-    Args:
-        parts: what each task found.
-        run: calls a function for each of some values, one after another or side by side.
-    """
-    waiting: list[SpillSummary] = [SpillSummary()]
-    for part in parts:
-        waiting.append(part)
-        if sum(map(_num_rows, waiting[1:])) > max(_num_rows(waiting[0]) // 2, ROWS_WORTH_A_MERGE):
-            waiting = [_with_distinct_counts(merge_summaries(waiting), run)]
-    return merge_summaries(waiting)
-
-
-def _num_rows(found: SpillSummary) -> int:
-    pins = [part.pin_id for part in found.first_seen] + [p.pin_id for p in found.wanted_actions]
-    return sum(map(len, pins))
-
-
-def _with_distinct_counts(found: SpillSummary, run: Run) -> SpillSummary:
-    """Return a summary of which each pin and day is counted once."""
-    wanted_actions, first_seen = run(
-        lambda merge: merge(),
-        (
-            lambda: ActionCounts.merge(found.wanted_actions, run),
-            lambda: FirstSeen.merge(found.first_seen, run),
-        ),
-    )
-    return replace(found, wanted_actions=(wanted_actions,), first_seen=(first_seen,))
-
-
-def merge_summaries(parts: Sequence[SpillSummary]) -> SpillSummary:
-    """Return what all tasks found together."""
-    if len(parts) == 1:
-        return parts[0]
-    return SpillSummary(
-        pin_ids=distinct(np.concatenate([_no_pins(), *(part.pin_ids for part in parts)])),
-        wanted_actions=tuple(each for part in parts for each in part.wanted_actions),
-        first_seen=tuple(each for part in parts for each in part.first_seen),
-        num_impressions=WindowCounts(
-            training=sum(part.num_impressions.training for part in parts),
-            holdout=sum(part.num_impressions.holdout for part in parts),
-        ),
-        num_immature_impressions=sum(part.num_immature_impressions for part in parts),
-        user_widths=tuple(width for part in parts for width in part.user_widths),
-    )
-
-
-def is_early(file: LogFile, plan: SnapshotPlan) -> bool:
+def _is_early(file: LogFile, plan: SnapshotPlan) -> bool:
     """Return whether a file's impressions are all from before the training window."""
     if file.table != "impressions" or file.day is None:
         return False
@@ -199,7 +170,7 @@ def is_early(file: LogFile, plan: SnapshotPlan) -> bool:
 
 def _read_impressions(task: SpillTask, files: tuple[LogFile, ...]) -> Found:
     plan = task.plan
-    if is_early(files[0], plan):
+    if _is_early(files[0], plan):
         return None, SpillSummary(first_seen=(first_shown(task.event_log, files, plan),))
     features = plan.features.categorical_of("impressions")
     numbers = plan.number_columns("impressions")
@@ -306,15 +277,160 @@ def _first_seen(rows: pa.Table) -> FirstSeen:
 _READERS = {"impressions": _read_impressions, "actions": _read_actions, "users": _read_users}
 
 
-def _grouped(files: tuple[LogFile, ...]) -> Iterator[tuple[LogFile, ...]]:
-    """Yield runs of files of at most FILES_PER_TASK files and about BYTES_PER_TASK bytes."""
-    group: list[LogFile] = []
-    num_bytes = 0
-    for file in files:
-        if group and (len(group) == FILES_PER_TASK or num_bytes + file.num_bytes > BYTES_PER_TASK):
-            yield tuple(group)
-            group, num_bytes = [], 0
-        group.append(file)
-        num_bytes += file.num_bytes
-    if group:
-        yield tuple(group)
+class DealtRows(ABC):
+    """Takes a task's rows and splits them by shard; what becomes of a shard's rows is left open."""
+
+    def __init__(self, num_shards: int) -> None:
+        self._num_shards = num_shards
+        self._first_width: FoundWidth | None = None
+
+    @abstractmethod
+    def put(self, shard: int, rows: pa.Table) -> None:
+        """Take rows of one shard."""
+
+    def check_width(self, width: FoundWidth) -> None:
+        """Refuse a file of users whose embeddings are of another width than an earlier file's.
+
+        The widths of different tasks meet only where the pins are read.
+        """
+        self._first_width = self._first_width or width
+        check_one_width(
+            [self._first_width, width],
+            "all users' embeddings lie in one space, which is that of the pins",
+            "embed the users of the one file anew, in the width of the recipe's "
+            "snapshot.embedding_version",
+        )
+
+    def add(self, rows: pa.Table) -> None:
+        """Deal rows out by the shard of their user."""
+        if len(rows) == 0:
+            return
+        shards = shard_of(np.asarray(rows["user_id"]), self._num_shards)
+        order, starts = runs_of(shards)
+        rows = rows.take(pa.array(order)).combine_chunks()
+        ends = [*starts[1:], len(rows)]
+        found = shards[order[starts]]
+        for shard, start, end in zip(found.tolist(), starts.tolist(), ends, strict=True):
+            self.put(shard, rows.slice(start, end - start))
+
+
+class RowsToHold(DealtRows):
+    """Brings a task's rows to memory, or to one Arrow file for each shard."""
+
+    def __init__(
+        self, held: "HeldRows", table: str, number: int, open_files: contextlib.ExitStack
+    ) -> None:
+        """Take rows of one task.
+
+        Args:
+            held: the rows of all tasks.
+            table: of the event log.
+            number: of the task, for the names of its files.
+            open_files: closes the files.
+        """
+        super().__init__(held.num_shards)
+        self._held, self._table, self._open_files = held, table, open_files
+        self._name = f"{table}-{number:06d}.arrow"
+        self._writers: dict[int, pa.ipc.RecordBatchFileWriter] = {}
+
+    def put(self, shard: int, rows: pa.Table) -> None:
+        """Keep rows, or write them to the shard's file."""
+        if not self._held.keep(shard, self._table, rows):
+            self._writer(shard, rows.schema).write_table(rows)
+
+    def _writer(self, shard: int, schema: pa.Schema) -> pa.ipc.RecordBatchFileWriter:
+        if shard not in self._writers:
+            path = self._held.folder / shard_name(shard) / self._name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            writer = pa.ipc.new_file(str(path), schema)
+            self._writers[shard] = self._open_files.enter_context(writer)
+        return self._writers[shard]
+
+
+class HeldRows:
+    """The rows of all shards, in memory up to a number of bytes; what is more lies in files."""
+
+    def __init__(self, folder: Path, num_shards: int, memory_bytes: int) -> None:
+        self.folder, self.num_shards = folder, num_shards
+        self._left_bytes = memory_bytes
+        self._parts: dict[tuple[int, str], list[pa.Table]] = defaultdict(list)
+        self._bytes_of: dict[int, int] = defaultdict(int)
+        self._lock = threading.Lock()
+
+    def keep(self, shard: int, table: str, rows: pa.Table) -> bool:
+        """Keep rows in memory, unless there is no room left for them."""
+        with self._lock:
+            self._bytes_of[shard] += rows.nbytes
+            if rows.nbytes > self._left_bytes:
+                return False
+            self._left_bytes -= rows.nbytes
+            self._parts[shard, table].append(rows)
+        return True
+
+    @property
+    def kept_bytes(self) -> int:
+        """The bytes of all rows that are held in memory."""
+        return sum(part.nbytes for parts in self._parts.values() for part in parts)
+
+    @property
+    def most_bytes(self) -> int:
+        """The bytes of the largest shard's rows."""
+        return max(self._bytes_of.values(), default=0)
+
+    def take(self, shard: int) -> ShardRows:
+        """Return a shard's rows in no particular order, which are held no longer."""
+        found = {}
+        for table in _READERS:
+            with self._lock:
+                parts = self._parts.pop((shard, table), [])
+            spilled = sorted((self.folder / shard_name(shard)).glob(f"{table}-*.arrow"))
+            parts += [pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in spilled]
+            found[table] = pa.concat_tables(parts) if parts else None
+        return ShardRows(**found)
+
+
+def merge_as_they_come(parts: Iterable[SpillSummary], run: Run = map) -> SpillSummary:
+    """Do what `merge_summaries` does, and hold half as much again as the distinct counts, at most.
+
+    The same pins and days occur in many parts. A few million rows may wait to be merged: whoever
+    counts by pin and day takes them in parts.
+
+    Args:
+        parts: what each task found.
+        run: calls a function for each of some values, one after another or side by side.
+    """
+    waiting: list[SpillSummary] = [SpillSummary()]
+    for part in parts:
+        waiting.append(part)
+        if sum(map(_num_rows, waiting[1:])) > max(_num_rows(waiting[0]) // 2, ROWS_WORTH_A_MERGE):
+            found = merge_summaries(waiting)
+            merges = (
+                functools.partial(ActionCounts.merge, found.wanted_actions, run),
+                functools.partial(FirstSeen.merge, found.first_seen, run),
+            )
+            wanted_actions, first_seen = run(lambda merge: merge(), merges)
+            once = replace(found, wanted_actions=(wanted_actions,), first_seen=(first_seen,))
+            waiting = [once]
+    return merge_summaries(waiting)
+
+
+def _num_rows(found: SpillSummary) -> int:
+    pins = [part.pin_id for part in found.first_seen] + [p.pin_id for p in found.wanted_actions]
+    return sum(map(len, pins))
+
+
+def merge_summaries(parts: Sequence[SpillSummary]) -> SpillSummary:
+    """Return what all tasks found together."""
+    if len(parts) == 1:
+        return parts[0]
+    return SpillSummary(
+        pin_ids=distinct(np.concatenate([_none(), *(part.pin_ids for part in parts)])),
+        wanted_actions=tuple(each for part in parts for each in part.wanted_actions),
+        first_seen=tuple(each for part in parts for each in part.first_seen),
+        num_impressions=WindowCounts(
+            training=sum(part.num_impressions.training for part in parts),
+            holdout=sum(part.num_impressions.holdout for part in parts),
+        ),
+        num_immature_impressions=sum(part.num_immature_impressions for part in parts),
+        user_widths=tuple(width for part in parts for width in part.user_widths),
+    )

@@ -26,8 +26,7 @@ from pipelines.snapshot.features.inputs import FeatureInputs
 from pipelines.snapshot.kernel import order_rows, pick_user_rows, point
 from pipelines.snapshot.pins import count_pins
 from pipelines.snapshot.plan import make_plan
-from pipelines.snapshot.rows import HeldRows
-from pipelines.snapshot.spill import make_tasks, merge_summaries, run_task
+from pipelines.snapshot.spill import HeldRows, make_tasks, merge_summaries, run_task
 from pipelines.sources.publish import ingest
 from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import WorldParameters

@@ -33,9 +33,9 @@ from pipelines.log_check import scratch
 from pipelines.snapshot.kernel import build_shard
 from pipelines.snapshot.pins import count_pins
 from pipelines.snapshot.plan import SnapshotPlan, make_plan, plan_of
-from pipelines.snapshot.rows import HeldRows
 from pipelines.snapshot.shard import ShardTables
 from pipelines.snapshot.spill import (
+    HeldRows,
     SpillSummary,
     files_read,
     first_shown,

@@ -9,22 +9,25 @@ The rows never come to the driver, nor do the shards' files: an executor writes 
 says. Not for the computations, which are those of one machine (`executor`).
 """
 
+import contextlib
 import dataclasses
 import functools
 import logging
 import math
+import threading
 import uuid
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from pipelines.contracts.artifacts import FileDigest
-from pipelines.contracts.base import sha256_of
+from pipelines.contracts.files import digest_file
 from pipelines.contracts.schemas import PINS_FILE
 from pipelines.event_log.log_files import EventLog
-from pipelines.snapshot.pins import PinCounts, write_pins
+from pipelines.settings import Settings
+from pipelines.snapshot.pins import PinCounts, count_pins
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import ShardSummary
 from pipelines.snapshot.spark.executor import (
@@ -37,22 +40,49 @@ from pipelines.snapshot.spark.executor import (
     read_part,
 )
 from pipelines.snapshot.spark.failures import translated_spark_errors
-from pipelines.snapshot.spark.placing import SharedFolder, StoreFolder
-from pipelines.snapshot.spark.progress import telling
-from pipelines.snapshot.spark.summaries import PackedSummary, unpack
+from pipelines.snapshot.spark.placing import ShardPlace, place_for_shards
+from pipelines.snapshot.spark.session import open_spark
+from pipelines.snapshot.spark.travel import PackedSummary, unpack, write_pin_index
 from pipelines.snapshot.spill import SpillSummary, SpillTask
 
 log = logging.getLogger(__name__)
+EVERY_S = 60.0
+"""How often it is said how far Spark is, in seconds; a pass may take hours."""
+
+
+@contextlib.contextmanager
+def chosen_cluster(snapshots_uri: str, scratch: Path) -> Iterator["Cluster | None"]:
+    """Give a connection to Spark if HOMEFEED_SNAPSHOT_ENGINE says so, else None.
+
+    It is the deployment that chooses, and neither the recipe nor the run: the bytes are the same,
+    so a cycle that was begun here can be ended there. Nothing of Spark is imported where it is not
+    chosen.
+
+    Args:
+        snapshots_uri: where snapshots lie.
+        scratch: the driver's scratch folder.
+
+    Raises:
+        ConfigurationError: Spark is chosen, and PySpark or Java is missing.
+        SparkUnavailableError: the cluster is out of reach.
+    """
+    settings = Settings()
+    if settings.snapshot_engine == "local":
+        yield None
+        return
+    with open_spark(settings) as context, place_for_shards(snapshots_uri, scratch) as place:
+        yield Cluster(context, place, scratch)
 
 
 class Cluster:
     """A Spark application that builds one snapshot."""
 
-    def __init__(self, context: Any, place: SharedFolder | StoreFolder, scratch: Path) -> None:
+    def __init__(self, context: Any, place: ShardPlace, scratch: Path) -> None:
         self._context, self._place, self._scratch = context, place, scratch
         self._max_failures = max_failures(context.master, context.getConf())
         self._shuffled: Any = None
         self._files: tuple[FileDigest, ...] = ()
+        self._pin_files: list[Path] = []
 
     def deal_out(self, tasks: Sequence[SpillTask], plan: SnapshotPlan) -> SpillSummary:
         """Do the first pass.
@@ -69,7 +99,7 @@ class Cluster:
         log.info("%d event log parts go to Spark", len(tasks))
         with (
             translated_spark_errors("reading the event log on Spark"),
-            telling(self._context.statusTracker(), "event log parts"),
+            _telling(self._context.statusTracker(), "event log parts"),
         ):
             given = self._context.parallelize(parts, max(1, len(parts)))
             read = given.mapPartitions(functools.partial(read_part, job))
@@ -91,9 +121,11 @@ class Cluster:
         Raises:
             DataContractError: see `read_pins`.
         """
-        return write_pins(event_log, found, plan, out, out.parent / "spilled")
+        counts, index = count_pins(event_log, found, plan, out)
+        self._pin_files = [out / PINS_FILE, *write_pin_index(index, self._scratch)]
+        return counts
 
-    def build(self, plan: SnapshotPlan, spilled: Path, out: Path) -> Sequence[ShardSummary]:
+    def build(self, plan: SnapshotPlan, out: Path) -> Sequence[ShardSummary]:
         """Do the second pass; the shards' files are where the executors put them.
 
         Raises:
@@ -102,13 +134,12 @@ class Cluster:
             ProcessKilledError: executors died again and again.
             SparkUnavailableError: the connection to the cluster broke.
         """
-        pins = self._send_pins([out / PINS_FILE, *sorted(spilled.glob("*.arrow"))])
-        job = Job(plan, code_of(plan), self._max_failures, pins, self._place)
+        job = Job(plan, code_of(plan), self._max_failures, self._send_pins(), self._place)
         num_shards = plan.config.num_shards
         log.info("%d shards go to Spark", num_shards)
         with (
             translated_spark_errors("building shards on Spark"),
-            telling(self._context.statusTracker(), "shards"),
+            _telling(self._context.statusTracker(), "shards"),
         ):
             shards = self._shuffled.mapPartitionsWithIndex(functools.partial(build_part, job))
             made: list[BuiltShard | Refusal] = self._run(shards, range(num_shards))
@@ -122,10 +153,8 @@ class Cluster:
 
     def digests(self, out: Path) -> tuple[FileDigest, ...]:
         """Return all files of the snapshot, sorted by path: the executors', and the driver's."""
-        pins = out / PINS_FILE
-        size = pins.stat().st_size
-        of_driver = FileDigest(path=PINS_FILE, sha256=sha256_of(pins), num_bytes=size)
-        return tuple(sorted((of_driver, *self._files), key=lambda file: Path(file.path)))
+        files = (digest_file(out / PINS_FILE, out), *self._files)
+        return tuple(sorted(files, key=lambda file: Path(file.path)))
 
     def bring(self, uri: str) -> None:
         """Bring to the snapshot what does not lie in the driver's folder."""
@@ -134,20 +163,44 @@ class Cluster:
     def _run(self, rdd: Any, partitions: range) -> list[Any]:
         return list(self._context.runJob(rdd, list, list(partitions)))
 
-    def _send_pins(self, paths: Sequence[Path]) -> str:
-        """Let every executor fetch some files once, and return the name of their folder there.
-
-        The archive is not compressed, and the files are mapped into memory there: all Python
-        processes of an executor share them.
-        """
+    def _send_pins(self) -> str:
+        """Let every executor fetch the pins once, and return the name of their folder there."""
         name = f"homefeed-{uuid.uuid4().hex}.zip"
         archive = self._scratch / name
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
-            for path in paths:
+            for path in self._pin_files:
                 packed.write(path, path.name)
         with translated_spark_errors("sending the pins to Spark"):
             self._context.addArchive(str(archive))
         return name
+
+
+@contextlib.contextmanager
+def _telling(tracker: Any, what: str) -> Iterator[None]:
+    """Say in the log from time to time, while the block runs, how many tasks are done.
+
+    Args:
+        tracker: Spark's StatusTracker.
+        what: plural noun for what the tasks are about.
+    """
+    is_over = threading.Event()
+
+    def tell() -> None:
+        while not is_over.wait(EVERY_S):
+            # What ends the block ends it with an error of its own.
+            with contextlib.suppress(Exception):
+                for stage in map(tracker.getStageInfo, sorted(tracker.getActiveStageIds())):
+                    if stage is not None:  # it may have ended between the two questions
+                        done, total = stage.numCompletedTasks, stage.numTasks
+                        log.info("%d of %d tasks for %s", done, total, what)
+
+    thread = threading.Thread(target=tell, name="progress of Spark", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join(timeout=EVERY_S)
 
 
 def max_failures(master: str, conf: Any) -> int:

@@ -18,12 +18,18 @@ from pipelines.contracts.errors import ConfigurationError, HomefeedError, as_our
 from pipelines.contracts.files import digest_files
 from pipelines.recipes.own_functions import source_digest
 from pipelines.snapshot.kernel import build_shard
-from pipelines.snapshot.pins import open_pin_index
 from pipelines.snapshot.plan import SnapshotPlan, shard_name
 from pipelines.snapshot.shard import ShardSummary, write_shard
-from pipelines.snapshot.spark.blocks import Block, BlocksByShard, rows_of
 from pipelines.snapshot.spark.placing import ShardPlace
-from pipelines.snapshot.spark.summaries import PackedSummary, merge_packed, pack
+from pipelines.snapshot.spark.travel import (
+    Block,
+    BlocksByShard,
+    PackedSummary,
+    merge_packed,
+    open_pin_index,
+    pack,
+    rows_of,
+)
 from pipelines.snapshot.spill import SpillTask, deal_out
 
 Value = TypeVar("Value")
@@ -121,7 +127,7 @@ def _build_alike(job: Job, shard: int, blocks: Iterable[Block]) -> BuiltShard:
     _require_same_code(job)
     assert job.place is not None  # in the second pass
     pins, name = Path(SparkFiles.get(job.pins)), shard_name(shard)
-    built = build_shard(rows_of(blocks), open_pin_index(pins, pins, job.plan), job.plan)
+    built = build_shard(rows_of(blocks), open_pin_index(pins, job.plan), job.plan)
     with job.place.receive(name) as folder:
         summary = write_shard(folder, name, built, job.plan)
         found = digest_files(folder)

@@ -28,7 +28,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from pipelines import storage
 from pipelines.contracts.artifacts import FileDigest
@@ -39,19 +38,6 @@ log = logging.getLogger(__name__)
 _STAGING_NAME = re.compile(r"\.scratch-[0-9a-f]{32}")
 _NUM_COPIES = 8
 """Files that a store copies at a time."""
-
-
-class ShardPlace(Protocol):
-    """A place that executors and the driver know; it crosses to the executors with each task."""
-
-    def receive(self, name: str) -> contextlib.AbstractContextManager[Path]:
-        """Give an executor an empty folder; where the block ends well it is the shard `name`."""
-
-    def check(self, files: Sequence[FileDigest]) -> None:
-        """Refuse where the driver does not find what the executors have written."""
-
-    def bring(self, files: Sequence[FileDigest], uri: str) -> None:
-        """Bring the shards' files to a snapshot, unless they go there with the driver's own."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +57,12 @@ class SharedFolder:
         attempt.mkdir()
         try:
             yield attempt
-            _put_first(attempt, self.scratch / "out" / name)
+            try:
+                os.rename(attempt, self.scratch / "out" / name)
+            except OSError as error:
+                # Another attempt was quicker: its bytes are the same.
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
         finally:
             shutil.rmtree(attempt, ignore_errors=True)
 
@@ -95,15 +86,6 @@ class SharedFolder:
             f"same path as the driver; put HOMEFEED_WORKSPACE on a file system that all of them "
             f"mount, or into an object store (s3://...)"
         )
-
-
-def _put_first(folder: Path, target: Path) -> None:
-    """Give a folder its name, unless another attempt was quicker: its bytes are the same."""
-    try:
-        os.rename(folder, target)
-    except OSError as error:
-        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-            raise
 
 
 @dataclass(frozen=True)
@@ -146,8 +128,12 @@ class StoreFolder:
                 pass
 
 
+ShardPlace = SharedFolder | StoreFolder
+"""A place that executors and the driver know; it crosses to the executors with each task."""
+
+
 @contextlib.contextmanager
-def place_for_shards(snapshots_uri: str, scratch: Path) -> Iterator[SharedFolder | StoreFolder]:
+def place_for_shards(snapshots_uri: str, scratch: Path) -> Iterator[ShardPlace]:
     """Give a place for the shards of one build, and remove it afterwards.
 
     Args:

@@ -1,13 +1,17 @@
 """Opens the connection to Spark, and ends it.
 
-Not for what runs there (`cluster`, `executor`), nor for what its errors mean (`failures`). Tested
-in tests/pipelines/snapshot/spark/test_session.py and tests/production/spark.
+Whether a standalone master is there is looked up first: Spark itself asks for a minute, and then
+gives a connection that is closed already. The patience of YARN and Kubernetes is a matter of their
+own options. Not for what runs there (`cluster`, `executor`), nor for what its errors mean
+(`failures`). Tested in tests/pipelines/snapshot/spark/test_session.py and tests/production/spark.
 """
 
 import contextlib
 import logging
 import os
+import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,12 +20,6 @@ from typing import Any
 from pipelines.contracts.errors import ConfigurationError, SparkUnavailableError
 from pipelines.settings import Settings
 from pipelines.snapshot.spark.failures import translated_spark_errors
-from pipelines.snapshot.spark.masters import (
-    master_url,
-    require_master,
-    unreachable,
-    where_to_change,
-)
 
 log = logging.getLogger(__name__)
 INSTALL = "pip install 'homefeed-retrain[spark]'"
@@ -32,6 +30,11 @@ _ON_THIS_MACHINE = {
     "spark.ui.enabled": "false",
 }
 """Options where there is no cluster: nothing listens to the network."""
+_ADDRESSES = re.compile(r"[\w.-]+:\d+(,[\w.-]+:\d+)*")
+_KNOWN = re.compile(r"spark://.+|k8s://.+|yarn|local.*")
+_STANDALONE = "spark://"
+_PATIENCE_S = 10.0
+"""How long one address may take to answer, in seconds."""
 _END_S = 10.0
 """How long Java may take to end, in seconds."""
 
@@ -44,9 +47,14 @@ def open_spark(settings: Settings) -> Iterator[Any]:
         ConfigurationError: PySpark or Java is missing, or an option is wrong.
         SparkUnavailableError: the cluster is out of reach.
     """
-    _require_pyspark()
-    from pyspark import SparkContext
-
+    try:
+        from pyspark import SparkContext
+    except ImportError as error:
+        raise ConfigurationError(
+            f"HOMEFEED_SNAPSHOT_ENGINE is spark, and PySpark cannot be imported ({error}); "
+            f"expected it beside this project; install it with `{INSTALL}`, or set "
+            f"HOMEFEED_SNAPSHOT_ENGINE=local"
+        ) from error
     if SparkContext._active_spark_context is not None:
         yield SparkContext._active_spark_context
         return
@@ -76,10 +84,14 @@ def _connect(settings: Settings) -> Any:
     """
     from pyspark import SparkConf, SparkContext
 
-    ours = list(_options_of(settings).items())
+    options = {**_USUAL, **settings.spark_options}
+    if settings.spark_master:
+        options["spark.master"] = master_url(settings.spark_master, settings.spark_conn_id)
     # Java comes first: it alone reads what `spark-submit` and spark-defaults.conf say.
-    SparkContext._ensure_initialized(conf=SparkConf(loadDefaults=False).setAll(ours))
-    conf = SparkConf().setAll(ours)
+    SparkContext._ensure_initialized(
+        conf=SparkConf(loadDefaults=False).setAll(list(options.items()))
+    )
+    conf = SparkConf().setAll(list(options.items()))
     master = conf.get("spark.master") or "local[*]"
     missing = _ON_THIS_MACHINE if master.startswith("local") else {}
     for name, value in {"spark.master": master, **missing}.items():
@@ -91,14 +103,6 @@ def _connect(settings: Settings) -> Any:
         change = where_to_change(settings.spark_conn_id)
         raise SparkUnavailableError(unreachable(f"{master} (something else may listen)", change))
     return context
-
-
-def _options_of(settings: Settings) -> dict[str, str]:
-    """Return the options that the deployment chose, the master among them if it is named."""
-    options = {**_USUAL, **settings.spark_options}
-    if settings.spark_master:
-        options["spark.master"] = master_url(settings.spark_master, settings.spark_conn_id)
-    return options
 
 
 def _end_java() -> None:
@@ -123,17 +127,6 @@ def _end_java() -> None:
     java.wait()
 
 
-def _require_pyspark() -> None:
-    try:
-        import pyspark  # noqa: F401 - to see whether it is there
-    except ImportError as error:
-        raise ConfigurationError(
-            f"HOMEFEED_SNAPSHOT_ENGINE is spark, and PySpark cannot be imported ({error}); "
-            f"expected it beside this project; install it with `{INSTALL}`, or set "
-            f"HOMEFEED_SNAPSHOT_ENGINE=local"
-        ) from error
-
-
 def _require_java() -> None:
     home = os.environ.get("JAVA_HOME")
     java = shutil.which("java", path=f"{home}/bin" if home else None)
@@ -145,3 +138,76 @@ def _require_java() -> None:
             f"newer; install it (Debian: apt-get install openjdk-17-jre-headless, or a newer one), "
             f"or set HOMEFEED_SNAPSHOT_ENGINE=local"
         )
+
+
+def master_url(named: str, conn_id: str) -> str:
+    """Return a master's URL; a connection of Airflow's may name host and port alone.
+
+    Args:
+        named: what HOMEFEED_SPARK_MASTER says.
+        conn_id: see `where_to_change`.
+
+    Raises:
+        ConfigurationError: it names no master. Spark would tell so beside its own way to be used.
+    """
+    url = f"{_STANDALONE}{named}" if _ADDRESSES.fullmatch(named) else named
+    if not _KNOWN.fullmatch(url):
+        raise ConfigurationError(
+            f"Spark's master is {named!r}; expected spark://host:7077, yarn, "
+            f"k8s://https://host:port or local[*]; correct {where_to_change(conn_id)}"
+        )
+    return url
+
+
+def where_to_change(conn_id: str) -> str:
+    """Return what names the master, for a message.
+
+    Args:
+        conn_id: HOMEFEED_SPARK_CONN_ID; empty where it is not set, or in a container, which is not
+            told.
+    """
+    if conn_id:
+        return f"the host and port of the Airflow connection {conn_id!r}"
+    return (
+        "HOMEFEED_SPARK_MASTER, or the host and port of the Airflow connection that "
+        "HOMEFEED_SPARK_CONN_ID names"
+    )
+
+
+def require_master(master: str, conn_id: str) -> None:
+    """Refuse a standalone master of which no address takes a connection.
+
+    Args:
+        master: URL, which may name several addresses, of which one leads.
+        conn_id: see `where_to_change`.
+
+    Raises:
+        ConfigurationError: an address has no host or no port.
+        SparkUnavailableError: nothing listens at any address.
+    """
+    if not master.startswith(_STANDALONE):
+        return
+    change = where_to_change(conn_id)
+    addresses = [each.rpartition(":") for each in master.removeprefix(_STANDALONE).split(",")]
+    if not all(host and port.isdigit() for host, _, port in addresses):
+        raise ConfigurationError(
+            f"Spark's master is {master}, where an address has no host or no port; expected "
+            f"spark://host:7077; correct {change}"
+        )
+    failures = []
+    for host, _, port in addresses:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _PATIENCE_S).close()
+            return
+        except (OSError, OverflowError) as error:  # A port beyond 65535 overflows.
+            failures.append(f"{host}:{port} ({getattr(error, 'strerror', None) or error})")
+    raise SparkUnavailableError(unreachable(" nor ".join(failures), change))
+
+
+def unreachable(found: str, change: str) -> str:
+    """Return the message about a master that does not answer."""
+    return (
+        f"no Spark master answers at {found}; expected a standalone master that this machine "
+        f"reaches; start it, or correct {change}, then retry; HOMEFEED_SNAPSHOT_ENGINE=local "
+        f"builds the same snapshot without it"
+    )

@@ -8,7 +8,7 @@ import pytest
 from pipelines.snapshot import pool
 from pipelines.snapshot.build import write_snapshot
 from pipelines.snapshot.pool import memory_budget_bytes, workers_that_fit
-from pipelines.snapshot.rows import HeldRows
+from pipelines.snapshot.spill import HeldRows
 from support.random_log import AS_OF, config_of, write_random_log
 from support.runs import make_run
 

@@ -11,7 +11,7 @@ from pipelines.snapshot.plan import plan_of
 from pipelines.snapshot.spark import executor
 from pipelines.snapshot.spark.cluster import in_order_of_files, max_failures
 from pipelines.snapshot.spark.executor import Job, Refusal, merge_found
-from pipelines.snapshot.spark.summaries import PackedSummary, pack, unpack
+from pipelines.snapshot.spark.travel import PackedSummary, pack, unpack
 from pipelines.snapshot.spill import SpillSummary
 from support.runs import PLANTED_AS_OF
 

@@ -1,0 +1,179 @@
+"""In which form rows, summaries and pins travel between the driver and the executors.
+
+Rows go to their shard in blocks of compressed Arrow that are opaque to Spark: its own types know no
+fixed-size lists, no dictionaries and no "never null", so a table that passed through them would
+come back as another one. Summaries go to the driver, and Spark holds them in its Java process on
+the way: they know how often each pin was acted upon on each day and when each appeared, which may
+be millions of numbers. So counts of the same pin and days are added up first, and sorted columns
+travel as differences, compressed. The pins go to the executors in files of plain numbers, which
+are mapped into memory there: all Python processes of an executor share them. Tested in
+tests/pipelines/snapshot/spark/test_travel.py.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.contracts.schemas import PINS_FILE
+from pipelines.contracts.snapshot_files import open_table
+from pipelines.event_log.event_index import Ints, Places
+from pipelines.event_log.first_seen import FirstSeen, TrailingFirst
+from pipelines.event_log.popularity import ActionCounts, Popularity
+from pipelines.snapshot.plan import SnapshotPlan
+from pipelines.snapshot.shard import PinIndex, ShardRows
+from pipelines.snapshot.spill import DealtRows, SpillSummary, merge_summaries
+
+BLOCK_BYTES = 256 << 10
+"""About how large a block may grow, compressed. Spark's Python side gathers up to a thousand blocks
+of a task before it hands them on."""
+_BATCH_BYTES = 1 << 20
+"""What is written into a block at a time, not compressed: a block outgrows its size by less."""
+_QUICK = pa.ipc.IpcWriteOptions(compression="lz4")
+_SMALL = pa.ipc.IpcWriteOptions(compression="zstd")
+
+Block = tuple[str, bytes]
+"""Name of the event log's table, and an Arrow stream of rows of it that are of one shard."""
+
+
+class BlocksByShard(DealtRows):
+    """A sink that gathers the rows of one table in blocks for their shards."""
+
+    def __init__(self, table: str, num_shards: int) -> None:
+        super().__init__(num_shards)
+        self._table = table
+        self._open: dict[int, tuple[pa.BufferOutputStream, pa.ipc.RecordBatchStreamWriter]] = {}
+        self._full: list[tuple[int, Block]] = []
+
+    def put(self, shard: int, rows: pa.Table) -> None:
+        """Write rows to the shard's block."""
+        step = max(1, len(rows) * _BATCH_BYTES // max(rows.nbytes, 1))
+        for first in range(0, len(rows), step):
+            if shard not in self._open:
+                stream = pa.BufferOutputStream()
+                writer = pa.ipc.new_stream(stream, rows.schema, options=_QUICK)
+                self._open[shard] = (stream, writer)
+            stream, writer = self._open[shard]
+            writer.write_table(rows.slice(first, step))
+            if stream.tell() >= BLOCK_BYTES:
+                self._close(shard)
+
+    def take_full(self) -> list[tuple[int, Block]]:
+        """Return shards with their blocks that have reached their size, each once."""
+        taken, self._full = self._full, []
+        return taken
+
+    def take_rest(self) -> list[tuple[int, Block]]:
+        """Return shards with all the other blocks."""
+        for shard in tuple(self._open):
+            self._close(shard)
+        return self.take_full()
+
+    def _close(self, shard: int) -> None:
+        stream, writer = self._open.pop(shard)
+        writer.close()
+        self._full.append((shard, (self._table, stream.getvalue().to_pybytes())))
+
+
+def rows_of(blocks: Iterable[Block]) -> ShardRows:
+    """Return a shard's rows, whose blocks come in any order."""
+    parts: dict[str, list[pa.Table]] = {"impressions": [], "actions": [], "users": []}
+    for table, content in blocks:
+        parts[table].append(pa.ipc.open_stream(content).read_all())
+    return ShardRows(**{t: pa.concat_tables(each) if each else None for t, each in parts.items()})
+
+
+@dataclass(frozen=True)
+class PackedSummary:
+    """A `SpillSummary` as it travels."""
+
+    pin_ids: bytes
+    wanted_actions: bytes  # the fields of `ActionCounts`
+    first_seen: bytes  # the fields of `FirstSeen`
+    rest: SpillSummary  # with none of these
+
+
+def pack(found: SpillSummary) -> PackedSummary:
+    """Return a summary in the form in which it travels."""
+    none = SpillSummary()
+    rest = dataclasses.replace(
+        found,
+        pin_ids=none.pin_ids,
+        wanted_actions=none.wanted_actions,
+        first_seen=none.first_seen,
+    )
+    wanted, seen = ActionCounts.merge(found.wanted_actions), FirstSeen.merge(found.first_seen)
+    return PackedSummary(
+        pin_ids=_pack_columns([found.pin_ids]),
+        wanted_actions=_pack_columns([*vars(wanted).values()]),
+        first_seen=_pack_columns([*vars(seen).values()]),
+        rest=rest,
+    )
+
+
+def unpack(packed: PackedSummary) -> SpillSummary:
+    """Return the summary that was packed; counts of the same pin and days are one row."""
+    (pin_ids,) = _unpack_columns(packed.pin_ids)
+    return dataclasses.replace(
+        packed.rest,
+        pin_ids=pin_ids,
+        wanted_actions=(ActionCounts(*_unpack_columns(packed.wanted_actions)),),
+        first_seen=(FirstSeen(*_unpack_columns(packed.first_seen)),),
+    )
+
+
+def merge_packed(parts: Iterable[PackedSummary]) -> SpillSummary:
+    """Return what several tasks found together."""
+    return merge_summaries([unpack(part) for part in parts])
+
+
+def _pack_columns(columns: Sequence[Ints]) -> bytes:
+    steps = [np.diff(each.astype(np.int64), prepend=np.int64(0)) for each in columns]
+    table = pa.table(steps, names=[str(number) for number in range(len(steps))])
+    stream = pa.BufferOutputStream()
+    with pa.ipc.new_stream(stream, table.schema, options=_SMALL) as writer:
+        writer.write_table(table)
+    return stream.getvalue().to_pybytes()
+
+
+def _unpack_columns(content: bytes) -> list[Ints]:
+    table = pa.ipc.open_stream(content).read_all()
+    return [np.cumsum(np.asarray(column), dtype=np.int64) for column in table.columns]
+
+
+def write_pin_index(index: PinIndex, folder: Path) -> list[Path]:
+    """Write what the kernel needs of the pins besides their file; return the files."""
+    words = index.popularity.is_counted.words
+    assert words is not None  # the bits of all pins and days
+    arrays = {
+        "counted": words,
+        **{f"total_{days}": totals for days, totals in index.popularity.totals.items()},
+        "row_of_pin": index.first_seen.row_of_pin,
+        "rank": index.first_seen.rank,
+        "known_at": index.first_seen.known_at,
+        **{f"number_{place}": each for place, each in enumerate(index.numbers.values())},
+    }
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    return [folder / f"{name}.npy" for name in arrays]
+
+
+def open_pin_index(folder: Path, plan: SnapshotPlan) -> PinIndex:
+    """Return what `write_pin_index` wrote to a folder, where the pins' file lies as well."""
+
+    def load(name: str) -> np.ndarray:
+        return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
+
+    pins = open_table(folder, PINS_FILE)
+    totals = {days: load(f"total_{days}") for days in plan.popularity_windows}
+    columns = plan.number_columns("pins")
+    return PinIndex(
+        pin_ids=np.asarray(pins["pin_id"]),
+        popularity=Popularity(plan.request_days, Places.of_bits(load("counted")), totals),
+        first_seen=TrailingFirst(load("row_of_pin"), load("rank"), load("known_at")),
+        table=pins,
+        numbers={name: load(f"number_{place}") for place, name in enumerate(columns)},
+    )

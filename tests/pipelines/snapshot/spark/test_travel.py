@@ -1,0 +1,158 @@
+"""What travels to and from Spark's executors arrives as it was, and small. Needs no Spark."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipelines.contracts.arrow import to_list_column
+from pipelines.contracts.features.numeric import NumericFeature
+from pipelines.contracts.time import DAY_MS
+from pipelines.event_log.first_seen import FirstSeen
+from pipelines.event_log.log_files import open_event_log
+from pipelines.event_log.popularity import ActionCounts
+from pipelines.event_log.rules import FoundWidth
+from pipelines.snapshot.pins import count_pins
+from pipelines.snapshot.plan import WindowCounts, make_plan, shard_of
+from pipelines.snapshot.spark import travel
+from pipelines.snapshot.spark.travel import (
+    BlocksByShard,
+    merge_packed,
+    open_pin_index,
+    pack,
+    rows_of,
+    unpack,
+    write_pin_index,
+)
+from pipelines.snapshot.spill import HeldRows, SpillSummary, make_tasks, merge_summaries, run_task
+from pipelines.storage import to_uri
+from support.random_log import AS_OF, config_of, write_random_log
+from support.runs import make_run
+
+NUM_SHARDS, FIRST_DAY = 3, 20_000
+
+
+def users(count: int, width: int = 4) -> pa.Table:
+    """Return rows of types that Spark has no like of."""
+    schema = pa.schema(
+        [
+            pa.field("user_id", pa.int64(), nullable=False),
+            pa.field("embedding", pa.list_(pa.float32(), width), nullable=False),
+            pa.field("state", pa.int16(), nullable=False),
+            pa.field("country", pa.dictionary(pa.int32(), pa.string())),
+        ]
+    )
+    numbers = np.random.default_rng(3).normal(size=(count, width)).astype(np.float32)
+    columns = [
+        pa.array(np.arange(count)),
+        to_list_column(numbers),
+        pa.array(np.arange(count) % 5, pa.int16()),
+        pa.array(["de", None] * (count // 2)).dictionary_encode(),
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def test_rows_come_back_as_they_were() -> None:
+    table = users(100)
+    sink = BlocksByShard("users", NUM_SHARDS)
+    sink.add(table.slice(0, 60))
+    sink.add(table.slice(60))
+    sent = sink.take_rest()
+    shards = shard_of(np.arange(100), NUM_SHARDS)
+    for shard in range(NUM_SHARDS):
+        rows = rows_of(block for number, block in sent if number == shard)
+        assert rows.impressions is None and rows.actions is None and rows.users is not None
+        assert rows.users.schema.equals(table.schema, check_metadata=True)
+        assert rows.users.equals(table.filter(pa.array(shards == shard)))
+    assert sink.take_rest() == []
+
+
+def test_a_large_table_is_sent_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(travel, "BLOCK_BYTES", 64 << 10)
+    monkeypatch.setattr(travel, "_BATCH_BYTES", 16 << 10)
+    table = users(20_000, width=32)
+    sink = BlocksByShard("users", 1)
+    sink.add(table)
+    full = sink.take_full()
+    assert len(full) > 20
+    sizes = [len(content) for _, (_, content) in full]
+    assert max(sizes) < (64 + 24) << 10
+    rows = rows_of(block for _, block in [*full, *sink.take_rest()])
+    assert rows.users is not None and rows.users.equals(table)
+
+
+def test_a_shard_without_rows_has_none() -> None:
+    rows = rows_of([])
+    assert (rows.impressions, rows.actions, rows.users) == (None, None, None)
+
+
+def summary(seed: int, count: int = 5_000) -> SpillSummary:
+    rng = np.random.default_rng(seed)
+    pin_id = rng.integers(0, 2**62, 50)[rng.integers(0, 50, count)]
+    acted_at = FIRST_DAY * DAY_MS + rng.integers(0, 3 * DAY_MS, count)
+    known_at = acted_at + rng.integers(0, DAY_MS, count)
+    return SpillSummary(
+        pin_ids=np.unique(pin_id),
+        wanted_actions=(ActionCounts.of(pin_id, acted_at, known_at),),
+        first_seen=(FirstSeen.of(pin_id, acted_at, known_at),),
+        num_impressions=WindowCounts(3, seed),
+        num_immature_impressions=seed,
+        user_widths=(FoundWidth("users/part-0.parquet", "user_id=1", 8),),
+    )
+
+
+def assert_same(found: SpillSummary, expected: SpillSummary) -> None:
+    for name in ("pin_ids", "num_impressions", "num_immature_impressions", "user_widths"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+    for name, rows in (("wanted_actions", ActionCounts), ("first_seen", FirstSeen)):
+        once = vars(rows.merge(getattr(found, name)))
+        for column, values in vars(rows.merge(getattr(expected, name))).items():
+            assert np.array_equal(once[column], values), (name, column)
+
+
+def test_it_says_afterwards_what_it_said_before() -> None:
+    for found in (summary(1), SpillSummary()):
+        assert_same(unpack(pack(found)), found)
+
+
+def test_what_is_counted_of_all_parts_is_the_same() -> None:
+    parts = [summary(seed) for seed in range(4)]
+    assert_same(merge_packed(map(pack, parts)), merge_summaries(parts))
+
+
+def test_it_travels_in_a_fraction_of_its_size() -> None:
+    rng = np.random.default_rng(5)
+    pins = np.sort(rng.choice(10**9, 20_000, replace=False))
+    pin_id = np.repeat(pins, 30)
+    known_at = FIRST_DAY * DAY_MS + np.tile(np.arange(30), 20_000) * DAY_MS
+    known_at += rng.integers(0, DAY_MS, len(pin_id))
+    seen = FirstSeen.of(pin_id, known_at, known_at)
+    found = SpillSummary(first_seen=(seen,))
+    size = sum(values.nbytes for values in vars(seen).values())
+    assert len(pack(found).first_seen) < size / 4
+
+
+@pytest.mark.parametrize("are_counted", [True, False])
+def test_the_pins_arrive_as_they_were(tmp_path: Path, are_counted: bool) -> None:
+    """Also where nobody acted on any pin, so that nothing was counted."""
+    write_random_log(tmp_path / "event_log")
+    config = config_of(NumericFeature(name="pins.created_at"))
+    plan = make_plan(make_run(tmp_path, config, AS_OF))
+    log, held = open_event_log(to_uri(tmp_path / "event_log")), HeldRows(tmp_path, 2, 1 << 30)
+    found = merge_summaries([run_task(task, held) for task in make_tasks(log, plan)])
+    if not are_counted:
+        found = dataclasses.replace(found, wanted_actions=(), first_seen=())
+    _, index = count_pins(log, found, plan, tmp_path)
+    write_pin_index(index, tmp_path)
+    again = open_pin_index(tmp_path, plan)
+    assert again.table.equals(index.table) and np.array_equal(again.pin_ids, index.pin_ids)
+    places = np.arange(len(index.pin_ids) * len(plan.request_days))
+    for of in (lambda one: one.popularity.is_counted.find(places), lambda one: one.first_seen.rank,
+               lambda one: one.first_seen.known_at, lambda one: one.first_seen.row_of_pin,
+               lambda one: one.numbers["created_at"]):  # fmt: skip
+        np.testing.assert_array_equal(of(again), of(index))
+    for days, totals in index.popularity.totals.items():
+        assert np.array_equal(again.popularity.totals[days], totals)
+        assert (len(totals) > 0) == are_counted
