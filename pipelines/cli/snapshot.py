@@ -58,14 +58,14 @@ def show(
 @app.command()
 def diff(one: Place, other: Place, as_json: AsJson = False) -> None:
     """Show what differs between two snapshots: settings, numbers, files, requests."""
-    from pipelines.snapshot_view.difference import compare, lines_of
     from pipelines.snapshot_view.finding import find
+    from pipelines.snapshot_view.text import compare, difference_lines
 
     workspace_uri = storage.to_uri(Settings().workspace_location)
     first, second = find(one, workspace_uri), find(other, workspace_uri)
     with storage.local_copy(first.uri) as here, storage.local_copy(second.uri) as there:
         found = compare(first, here, second, there)
-    say_result(found, as_json, lambda: lines_of(found))
+    say_result(found, as_json, lambda: difference_lines(found))
 
 
 @app.command()
@@ -78,8 +78,7 @@ def verify(
 
     The exit code is 65 where a file is missing, altered or beyond what the manifest names.
     """
-    from pipelines.snapshot_view.finding import find, published
-    from pipelines.snapshot_view.verify import problems
+    from pipelines.snapshot_view.finding import find, problems, published
 
     workspace_uri = storage.to_uri(Settings().workspace_location)
     named = [find(each, workspace_uri) for each in snapshots or ()]

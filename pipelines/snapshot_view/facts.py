@@ -1,13 +1,15 @@
-"""What a snapshot holds, counted in one pass over its shards: requests, labels, days, lengths.
+"""What a snapshot holds, counted in one pass over its shards, as named numbers and settings.
 
 The files are mapped into memory, and a shard's numbers are dropped before the next one's are read.
 Not for judging them, which is the data gate's (`validation.data_gate`).
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +20,6 @@ from pipelines.contracts.time import DAY_MS, Window
 
 LENGTH_EDGES = np.array([0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000])
 """Sequence lengths are counted from each of these to the next."""
-EPOCH = np.datetime64("1970-01-01", "D")
 
 
 @dataclass
@@ -32,6 +33,12 @@ class Counts:
     def rate(self, head: str) -> float | None:
         """Return the share of the examples with a head's label, or None where there is none."""
         return self.positives[head] / self.examples if self.examples else None
+
+    def add(self, other: "Counts") -> None:
+        """Add what was counted elsewhere."""
+        self.requests += other.requests
+        self.examples += other.examples
+        self.positives.update(other.positives)
 
 
 @dataclass
@@ -65,7 +72,7 @@ class SnapshotFacts:
         found: Counter[str] = Counter()
         for file in self.snapshot.files:
             found[Path(file.path).stem] += file.num_bytes
-        return dict(found)
+        return dict(sorted(found.items()))
 
 
 def read_facts(snapshot: Snapshot, snapshot_dir: Path) -> SnapshotFacts:
@@ -78,62 +85,117 @@ def read_facts(snapshot: Snapshot, snapshot_dir: Path) -> SnapshotFacts:
     Raises:
         SnapshotDamagedError: a file is missing or no Arrow file.
     """
-    facts = SnapshotFacts(
-        snapshot,
-        WindowFacts("training", snapshot.training),
-        WindowFacts("holdout", snapshot.holdout),
-    )
+    training = WindowFacts("training", snapshot.training)
+    holdout = WindowFacts("holdout", snapshot.holdout)
     for shard in snapshot.shards:
-        _add_shard(facts, snapshot_dir, shard.name)
-    for window in facts.windows:
+        requests, examples = (
+            open_table(snapshot_dir, f"{shard.name}/{name}.arrow")
+            for name in ("requests", "examples")
+        )
+        column = {name: np.asarray(requests[name]) for name in requests.column_names[1:]}
+        length = column["timeline_end"] - column["timeline_start"]
+        # Examples lie request by request.
+        request = np.repeat(np.arange(len(requests)), column["num_examples"])
+        positives = {
+            head: np.bincount(request, np.asarray(examples[label_column(head)]), len(requests))
+            for head in snapshot.features.head_names
+        }
+        for split, window in ((SPLIT_TRAINING, training), (SPLIT_HOLDOUT, holdout)):
+            rows = np.flatnonzero(column["split"] == split)
+            window.users += len(np.unique(column["user_id"][rows]))  # all of a user's in one shard
+            window.lengths += np.histogram(length[rows], [*LENGTH_EDGES, np.inf])[0]
+            days, place = np.unique(column["impressed_at"][rows] // DAY_MS, return_inverse=True)
+            num_requests = np.bincount(place)
+            num_examples = np.bincount(place, column["num_examples"][rows])
+            labels = {head: np.bincount(place, found[rows]) for head, found in positives.items()}
+            for n, day in enumerate(days.tolist()):
+                of_day = Counter({head: int(found[n]) for head, found in labels.items()})
+                counts = Counts(int(num_requests[n]), int(num_examples[n]), of_day)
+                on = datetime.fromtimestamp(day * DAY_MS / 1000, UTC).date()
+                window.by_day.setdefault(on, Counts()).add(counts)
+                window.whole.add(counts)
+    for window in (training, holdout):
         window.by_day = dict(sorted(window.by_day.items()))
-        for counts in window.by_day.values():
-            window.whole.requests += counts.requests
-            window.whole.examples += counts.examples
-            window.whole.positives.update(counts.positives)
-    return facts
+    return SnapshotFacts(snapshot, training, holdout)
 
 
-def _add_shard(facts: SnapshotFacts, snapshot_dir: Path, shard: str) -> None:
-    requests = open_table(snapshot_dir, f"{shard}/requests.arrow")
-    examples = open_table(snapshot_dir, f"{shard}/examples.arrow")
-    num_examples = np.asarray(requests["num_examples"], dtype=np.int64)
-    owner = _request_of_example(np.asarray(requests["first_example"]), num_examples, len(examples))
-    positives = {
-        head: np.bincount(
-            owner, np.asarray(examples[label_column(head)]), minlength=len(num_examples)
-        )
-        for head in facts.snapshot.features.head_names
+class Figure(NamedTuple):
+    """One number of a snapshot; None where it cannot be told."""
+
+    name: str
+    value: float | None
+    kind: str = "count"  # or "share", or "bytes"
+
+    @property
+    def text(self) -> str:
+        """The value for people."""
+        if self.value is None:
+            return "unknown"
+        if self.kind == "share":
+            return f"{self.value:.2%}"
+        return readable_bytes(self.value) if self.kind == "bytes" else f"{self.value:,.0f}"
+
+
+def readable_bytes(number: float) -> str:
+    """Return a number of bytes in the largest unit that leaves it above 1."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:,.0f} {unit}" if unit == "B" else f"{number:,.1f} {unit}"
+        number /= 1000
+    return f"{number:,.1f} TB"
+
+
+def settings_of(snapshot: Snapshot) -> dict[str, str]:
+    """Return what the snapshot was built for, by name."""
+    features = snapshot.features
+    categorical = ", ".join(f"{each.table}.{each.name}" for each in features.categorical)
+    return {
+        "as of": f"{snapshot.as_of:%Y-%m-%d %H:%M} UTC",
+        "training": span(snapshot.training),
+        "holdout": span(snapshot.holdout),
+        "embedding version": snapshot.embedding_version,
+        "heads": ", ".join(features.head_names),
+        "action types": ", ".join(features.action_types),
+        "numeric features": ", ".join(each.name for each in features.numeric) or "none",
+        "categorical features": categorical or "none",
+        "shards": str(len(snapshot.shards)),
     }
-    columns = {"examples": num_examples, **positives}
-    for split, window in ((SPLIT_TRAINING, facts.training), (SPLIT_HOLDOUT, facts.holdout)):
-        rows = np.flatnonzero(np.asarray(requests["split"]) == split)
-        users, at, start, end = (
-            np.asarray(requests[name])[rows]
-            for name in ("user_id", "impressed_at", "timeline_start", "timeline_end")
-        )
-        window.users += len(np.unique(users))  # all rows of a user are in one shard
-        bins = np.searchsorted(LENGTH_EDGES, end - start, side="right") - 1
-        window.lengths += np.bincount(bins, minlength=len(LENGTH_EDGES))
-        _add_days(window, at // DAY_MS, {name: values[rows] for name, values in columns.items()})
 
 
-def _request_of_example(first: np.ndarray, size: np.ndarray, num_examples: int) -> np.ndarray:
-    """Return the request of each example [num_examples], which lie together."""
-    owner = np.zeros(num_examples, dtype=np.int64)
-    within = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
-    owner[np.repeat(first, size) + within] = np.repeat(np.arange(len(size)), size)
-    return owner
+def span(window: Window) -> str:
+    """Return a window's days; the last one is outside."""
+    return f"{window.start:%Y-%m-%d} to {window.end:%Y-%m-%d}"
 
 
-def _add_days(window: WindowFacts, day: np.ndarray, columns: dict[str, np.ndarray]) -> None:
-    """Add a shard's requests to the days on which they were made."""
-    days, place, num_requests = np.unique(day, return_inverse=True, return_counts=True)
-    sums = {name: np.bincount(place, values) for name, values in columns.items()}
-    num_examples = sums.pop("examples")
-    for number, one in enumerate(days):
-        counts = window.by_day.setdefault((EPOCH + one).item(), Counts())
-        counts.requests += int(num_requests[number])
-        counts.examples += int(num_examples[number])
-        for head, values in sums.items():
-            counts.positives[head] += int(values[number])
+def figures_of(facts: SnapshotFacts) -> list[Figure]:
+    """Return the snapshot's numbers, those of the windows first."""
+    snapshot, num_bytes, fits = facts.snapshot, facts.num_bytes, facts.snapshot.event_counts
+    whole = sum(num_bytes.values())
+    unknown = _ratio(fits.num_naming_unknown, fits.num_naming)
+    return [
+        *(figure for window in facts.windows for figure in _of_window(window)),
+        Figure("actions in the timelines", sum(each.num_actions for each in snapshot.shards)),
+        Figure("pins", snapshot.num_pins),
+        Figure("pins without an embedding", snapshot.num_cold_pins),
+        Figure("repeated impressions dropped", snapshot.num_duplicate_impressions),
+        Figure("impressions left out, too young", snapshot.num_immature_impressions),
+        Figure("named requests that are not there", unknown, "share"),
+        Figure("bytes", whole, "bytes"),
+        *(Figure(f"bytes of {name}", size, "bytes") for name, size in num_bytes.items()),
+        Figure("bytes for each example", _ratio(whole, snapshot.num_examples), "bytes"),
+    ]
+
+
+def _of_window(window: WindowFacts) -> Iterator[Figure]:
+    name, whole = window.name, window.whole
+    yield Figure(f"{name}: requests", whole.requests)
+    yield Figure(f"{name}: users", window.users)
+    yield Figure(f"{name}: examples", whole.examples)
+    for head in sorted(whole.positives):
+        yield Figure(f"{name}: label rate of {head}", whole.rate(head), "share")
+    without = _ratio(int(window.lengths[0]), whole.requests)
+    yield Figure(f"{name}: requests of users without an action", without, "share")
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole else None

@@ -1,17 +1,18 @@
-"""Which snapshot somebody means: a name below the workspace, the beginning of one, or a place.
+"""The snapshot that somebody means, and what is wrong with its files, if anything is.
 
-Not for what lies in it (`facts`).
+Not for what lies in it (`facts`), nor for whether it was good data (`validation.data_gate`).
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.contracts.run_layout import snapshot_manifest_uri
-
-FOLDER = "snapshots"
-"""Below the workspace."""
+from pipelines.contracts.files import digest_of_files
+from pipelines.contracts.run_layout import MANIFEST, snapshot_manifest_uri
+from pipelines.contracts.schemas import PINS_FILE, SHARD_FILES
+from pipelines.contracts.snapshot_files import altered_files, open_table
 
 
 def published(workspace_uri: str) -> list[Snapshot]:
@@ -23,7 +24,7 @@ def published(workspace_uri: str) -> list[Snapshot]:
         DataContractError: a manifest was altered.
         TransientStorageError: the storage failed.
     """
-    found = [_read(uri) for _, uri in _folders(workspace_uri)]
+    found = [_read(uri) for uri in _places(workspace_uri).values()]
     return sorted(found, key=lambda each: (each.as_of, each.digest), reverse=True)
 
 
@@ -39,22 +40,21 @@ def find(text: str, workspace_uri: str) -> Snapshot:
         DataContractError: its manifest was altered.
         TransientStorageError: the storage failed.
     """
-    meant = {name: uri for name, uri in _folders(workspace_uri) if text and name.startswith(text)}
+    places = _places(workspace_uri)
+    meant = [name for name in places if text and name.startswith(text)]
     if len(meant) > 1:
         raise ConfigurationError(
             f"{text!r} begins the names of {len(meant)} snapshots in {workspace_uri}; expected "
-            f"one; give more of the name: {', '.join(list(meant)[:3])}"
+            f"one; give more of the name: {', '.join(meant[:3])}"
         )
-    return _read(next(iter(meant.values()), storage.to_uri(text)))
+    return _read(places[meant[0]] if meant else storage.to_uri(text))
 
 
-def _folders(workspace_uri: str) -> Iterator[tuple[str, str]]:
-    """Yield name and place of each snapshot of a workspace."""
-    folder = storage.join(workspace_uri, FOLDER)
-    for name in storage.list_names(folder):
-        uri = storage.join(folder, name)
-        if storage.exists(snapshot_manifest_uri(uri)):
-            yield name, uri
+def _places(workspace_uri: str) -> dict[str, str]:
+    """Return the URIs of a workspace's snapshots by name."""
+    folder = storage.join(workspace_uri, "snapshots")
+    uris = {name: storage.join(folder, name) for name in storage.list_names(folder)}
+    return {n: uri for n, uri in uris.items() if storage.exists(snapshot_manifest_uri(uri))}
 
 
 def _read(uri: str) -> Snapshot:
@@ -66,3 +66,37 @@ def _read(uri: str) -> Snapshot:
             f"those of the workspace"
         )
     return storage.read_model(manifest_uri, Snapshot).model_copy(update={"uri": uri})
+
+
+def problems(snapshot: Snapshot, snapshot_dir: Path) -> Iterator[str]:
+    """Yield what is wrong with a snapshot's files, each in a sentence for people.
+
+    Args:
+        snapshot: the manifest.
+        snapshot_dir: local folder with the files.
+    """
+    if (digest := digest_of_files(snapshot.files)) != snapshot.digest:
+        yield (
+            f"manifest.json names digest {snapshot.digest[:16]}, and the digests of its files come "
+            f"to {digest[:16]}"
+        )
+    altered = altered_files(snapshot_dir, snapshot.files)
+    yield from altered.values()
+    named = {file.path for file in snapshot.files}
+    for path in sorted(snapshot_dir.rglob("*")):
+        relative = path.relative_to(snapshot_dir).as_posix()
+        if path.is_file() and relative not in named | {MANIFEST}:
+            yield f"{relative} is no file of this snapshot"
+    expected = {f"{shard.name}/{name}.arrow" for shard in snapshot.shards for name in SHARD_FILES}
+    missing = {*expected, PINS_FILE} - named
+    yield from (f"the manifest names no {path}" for path in sorted(missing))
+    if altered or missing:
+        return  # what cannot be read is not counted
+    counts = {PINS_FILE: snapshot.num_pins}
+    for shard in snapshot.shards:
+        counts[f"{shard.name}/timeline.arrow"] = shard.num_actions
+        counts[f"{shard.name}/requests.arrow"] = shard.num_requests
+        counts[f"{shard.name}/examples.arrow"] = shard.num_examples
+    for relative, num_rows in counts.items():
+        if (found := open_table(snapshot_dir, relative).num_rows) != num_rows:
+            yield f"{relative} has {found:,} rows, expected {num_rows:,}"

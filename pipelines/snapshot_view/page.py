@@ -3,34 +3,22 @@
 Its look is that of the gates' pages (`validation.report`). Not for the terminal (`text`).
 """
 
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from pipelines.snapshot_view.facts import SnapshotFacts
-from pipelines.snapshot_view.figures import figures_of, readable_bytes, settings_of
+from pipelines.snapshot_view.facts import (
+    Counts,
+    SnapshotFacts,
+    figures_of,
+    readable_bytes,
+    settings_of,
+)
 from pipelines.snapshot_view.text import length_names
 from pipelines.storage import translated_errors
 
-if TYPE_CHECKING:
-    from markupsafe import Markup
-
-    from validation.report.bar_rows import BarRow
-    from validation.report.day_panels import DayPanels
-    from validation.report.day_tables import DayRow
-    from validation.report.panels import Scale
-
 STYLES = {"training": "ours", "holdout": "theirs"}
-
-
-@dataclass(frozen=True)
-class Drawings:
-    """What the page draws; None where no window has a day."""
-
-    examples: "Markup | None"
-    rates: "DayPanels | None"
-    lengths: "tuple[BarRow, ...]"
-    sizes: "tuple[BarRow, ...]"
 
 
 def write_page(facts: SnapshotFacts, path: Path) -> None:
@@ -48,17 +36,27 @@ def write_page(facts: SnapshotFacts, path: Path) -> None:
 def render(facts: SnapshotFacts) -> str:
     """Return the page's HTML, of at most 300 kB; where it would have more, older days lack."""
     from validation.report.data_docs import environment
-    from validation.report.day_tables import day_tables
+    from validation.report.day_tables import DayRow, day_tables
     from validation.report.page_size import within_limit
 
-    heads, rows = sorted(facts.snapshot.features.head_names), _rows(facts)
-    template = environment().get_template("snapshot.html.j2")
-    drawings = _drawings(facts)
+    heads, windows = sorted(facts.snapshot.features.head_names), facts.windows
+    rows = [
+        DayRow(
+            str(day),
+            (window.name, f"{counts.requests:,}", f"{counts.examples:,}"),
+            tuple((counts.positives[head], counts.rate(head)) for head in heads),
+        )
+        for window in windows
+        for day, counts in window.by_day.items()
+    ]
+    size = readable_bytes(sum(facts.num_bytes.values()))
+    headline = [(f"{each.name} examples", f"{each.whole.examples:,}") for each in windows]
+    template, drawings = environment().get_template("snapshot.html.j2"), _drawings(facts, heads)
 
     def page_of(num_days: int) -> str:
         return template.render(
             snapshot=facts.snapshot,
-            headline=_headline(facts),
+            headline=[*headline, ("size", size)],
             settings=settings_of(facts.snapshot).items(),
             figures=figures_of(facts),
             drawings=drawings,
@@ -69,77 +67,51 @@ def render(facts: SnapshotFacts) -> str:
     return within_limit(page_of, len(rows))
 
 
-def _headline(facts: SnapshotFacts) -> list[tuple[str, str]]:
-    """Return what stands above all else: how much there is."""
-    examples = [(f"{each.name} examples", each.whole.examples) for each in facts.windows]
-    size = readable_bytes(sum(facts.num_bytes.values()))
-    return [*((name, f"{count:,}") for name, count in examples), ("size", size)]
-
-
-def _rows(facts: SnapshotFacts) -> "list[DayRow]":
-    """Return what the table tells of each day, the oldest first."""
-    from validation.report.day_tables import DayRow
-
-    heads = sorted(facts.snapshot.features.head_names)
-    return [
-        DayRow(
-            str(day),
-            (window.name, f"{counts.requests:,}", f"{counts.examples:,}"),
-            tuple((counts.positives[head], counts.rate(head)) for head in heads),
-        )
-        for window in facts.windows
-        for day, counts in window.by_day.items()
-    ]
-
-
-def _drawings(facts: SnapshotFacts) -> Drawings:
-    """Return what the page draws."""
+def _drawings(facts: SnapshotFacts, heads: list[str]) -> dict[str, Any]:
+    """Return what the page draws: bars, and where a window has a day, panels of days."""
+    from validation.report import day_panels
     from validation.report.bar_rows import bar_rows
-    from validation.report.day_panels import OfDays, count_panel, days_scale
 
-    dates = {day for window in facts.windows for day in window.by_day}
-    examples = [
-        OfDays(
-            window.name,
-            STYLES[window.name],
-            {day: counts.examples for day, counts in window.by_day.items()},
-        )
-        for window in facts.windows
-    ]
+    windows, sizes = facts.windows, facts.num_bytes
     lengths = {
-        STYLES[window.name]: [100 * num / max(window.whole.requests, 1) for num in window.lengths]
-        for window in facts.windows
+        STYLES[each.name]: (100 * each.lengths / max(each.whole.requests, 1)).tolist()
+        for each in windows
     }
-    sizes = dict(sorted(facts.num_bytes.items()))
-    days = days_scale(dates) if dates else None
-    return Drawings(
-        examples=count_panel("Examples of each day", days, examples) if days else None,
-        rates=_rates(facts, days) if days else None,
-        lengths=bar_rows(length_names(), lengths, "{:.1f} %".format),
-        sizes=bar_rows(list(sizes), {"ours": list(sizes.values())}, readable_bytes),
-    )
+    drawn: dict[str, Any] = {
+        "examples": None,
+        "lengths": bar_rows(length_names(), lengths, "{:.1f} %".format),
+        "sizes": bar_rows(list(sizes), {"ours": list(sizes.values())}, readable_bytes),
+    }
+    if not any(window.by_day for window in windows):
+        return drawn
 
-
-def _rates(facts: SnapshotFacts, days: "Scale") -> "DayPanels":
-    """Return a panel of each head's label rate by day, in both windows."""
-    from validation.report.day_panels import DayPanels, OfDays, drawn_of, share_panel
-
-    names = sorted(facts.snapshot.features.head_names)
-    totals = {name: sum(each.whole.positives[name] for each in facts.windows) for name in names}
-    shown, num_left_out = drawn_of(totals)
-    drawn = []
-    for head in shown:
-        lines = [
-            OfDays(
+    def of_days(number: Callable[[Counts], float | None]) -> list[day_panels.OfDays]:
+        """Return a number of each day that has it, in both windows."""
+        return [
+            day_panels.OfDays(
                 window.name,
                 STYLES[window.name],
-                {
-                    day: rate
-                    for day, counts in window.by_day.items()
-                    if (rate := counts.rate(head)) is not None
-                },
+                {d: n for d, each in window.by_day.items() if (n := number(each)) is not None},
             )
-            for window in facts.windows
+            for window in windows
         ]
-        drawn.append((head, share_panel(f"Share of examples with {head} by day", days, lines)))
-    return DayPanels(tuple(drawn), num_left_out)
+
+    days = day_panels.days_scale({day for window in windows for day in window.by_day})
+    totals = {head: sum(each.whole.positives[head] for each in windows) for head in heads}
+    shown, num_left_out = day_panels.drawn_of(totals)
+    rates = [
+        (
+            head,
+            day_panels.share_panel(
+                f"Share of examples with {head} by day",
+                days,
+                of_days(functools.partial(Counts.rate, head=head)),
+            ),
+        )
+        for head in shown
+    ]
+    examples = of_days(lambda counts: counts.examples)
+    return drawn | {
+        "examples": day_panels.count_panel("Examples of each day", days, examples),
+        "rates": day_panels.DayPanels(tuple(rates), num_left_out),
+    }

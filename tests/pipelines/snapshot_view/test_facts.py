@@ -10,8 +10,7 @@ import pytest
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.errors import SnapshotDamagedError
 from pipelines.contracts.snapshot_files import open_table
-from pipelines.snapshot_view.facts import LENGTH_EDGES, SnapshotFacts, read_facts
-from pipelines.snapshot_view.figures import figures_of
+from pipelines.snapshot_view.facts import LENGTH_EDGES, SnapshotFacts, figures_of, read_facts
 from pipelines.snapshot_view.page import render
 from pipelines.snapshot_view.text import length_names, lines_of
 

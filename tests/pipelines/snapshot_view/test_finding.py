@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.contracts.artifacts import Snapshot
-from pipelines.snapshot_view.verify import problems
+from pipelines.snapshot_view.finding import problems
 from support.damage import flip_a_byte
 
 
@@ -52,7 +52,7 @@ def test_harm_to_a_file_is_named(
     ("change", "said"),
     [
         (lambda one: {"digest": "0" * 64}, "manifest.json names digest 0000000000000000"),
-        (lambda one: {"num_pins": 7}, "pins, expected 7"),
+        (lambda one: {"num_pins": 7}, "pins.arrow has 80 rows, expected 7"),
         (
             lambda one: {
                 "shards": (one.shards[0].model_copy(update={"num_examples": 5}), one.shards[1])
