@@ -149,7 +149,9 @@ def test_a_void_comparison_is_named_as_such(tmp_path: Path) -> None:
 
     judgement = make_judgement(Decision.INCONCLUSIVE)
     floors = (Limit(metric="auc.repin", minimum=0.5),)
-    gate = run.config.model_gate.model_copy(update={"floors": floors, "min_users": 2})
+    gate = run.config.model_gate.model_copy(
+        update={"floors": floors, "min_users": 2, "required_segments": ()}
+    )
     facts = judgement.comparison.model_copy(
         update={
             "baseline_holdout_digest": judgement.comparison.holdout_digest,
