@@ -14,8 +14,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     The exit code is 0 where nothing is wrong, and 78 otherwise. Secrets are never shown.
     """
-    from pipelines.overview.diagnosis import lines_of
-    from pipelines.overview.doctor import diagnose
+    from pipelines.overview.doctor import diagnose, lines_of
 
     found = diagnose(datetime.now(UTC))
     say_result(found, as_json, lambda: lines_of(found))

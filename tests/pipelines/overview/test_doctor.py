@@ -13,9 +13,8 @@ import pytest
 from pipelines import storage
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.local.ports import Ports
-from pipelines.overview import doctor, machine
-from pipelines.overview.diagnosis import Diagnosis, Disk, lines_of
-from pipelines.overview.machine import read_versions
+from pipelines.overview import doctor
+from pipelines.overview.doctor import Diagnosis, Disk, lines_of, read_versions
 from support.worlds import write_planted_world
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -160,7 +159,6 @@ def test_versions_are_held_against_the_tested_ones(tmp_path: Path) -> None:
     assert versions["pyarrow"].tested == "0.1" and not versions["pyarrow"].is_as_tested
     assert versions["great-expectations"].tested == "1.24.1"
     assert versions["torch"].tested == "" and versions["torch"].is_as_tested
-    assert machine.find_constraints() is not None
 
 
 def test_a_full_disk_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
