@@ -22,7 +22,7 @@ from pipelines.cli.look.status import status
 from pipelines.cli.recipes import anchor, recipe
 from pipelines.cli.reproduce import reproduce
 from pipelines.cli.say import SafeFormatter, complain
-from pipelines.cli.train import PASS_ON, train
+from pipelines.cli.train import WITH_FIELDS, train
 from pipelines.contracts.errors import HomefeedError, as_ours
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ app = Commands(
 )
 app.add_typer(cycle.app)
 app.add_typer(registry.app)
-app.command(context_settings=PASS_ON)(train)
+app.command(context_settings=WITH_FIELDS)(train)
 app.command()(status)
 app.command()(doctor)
 app.command(name="open")(open_)

@@ -1,28 +1,21 @@
 """`homefeed train`: train a bundle from a built snapshot, without a pipeline and without MLflow.
 
 For trying options out and for machines without the orchestrator. Not for what serves: nothing is
-registered, compared or promoted.
+registered, compared or promoted. Tested in tests/pipelines/cli/test_train.py.
 """
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from pydantic import Field, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    CliApp,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
+from pydantic import BaseModel, ValidationError
 
 from pipelines import storage
 from pipelines.cli.say import say
 from pipelines.contracts.artifacts import MAX_DEVICES, Snapshot
 from pipelines.contracts.code_identity import code_digest, code_version
-from pipelines.contracts.config import ModelConfig, RunConfig, TrainingConfig
+from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.run_layout import snapshot_manifest_uri
 from pipelines.contracts.snapshot_files import verify_files
@@ -30,113 +23,131 @@ from pipelines.recipes.references import EXPECTED, make_recipe
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
-    from training.fitting.spec import TrainingResult, TrainingSpec
+    from training.fitting.spec import TrainingSpec
 
-# pydantic-settings parses the options, so typer hands on all arguments, --help too.
-PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-_PROGRAM = "homefeed train"
+WITH_FIELDS = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""Typer hands on the options that are fields of the recipe."""
 
 
-class TrainOptions(BaseSettings):
-    """Train a bundle from a built snapshot, without the pipeline and without MLflow.
+def train(  # noqa: PLR0913, PLR0917 - Typer makes an option of each
+    context: typer.Context,
+    snapshot: Annotated[str, typer.Option(help="URI or path of a built snapshot.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="Folder of the training, kept between attempts. What a training with other "
+            "options left in it is deleted; one by other code is refused."
+        ),
+    ],
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help=f"Recipe that the snapshot was built with: {EXPECTED}. HOMEFEED_RECIPE by default."
+        ),
+    ] = "",
+    devices: Annotated[
+        int, typer.Option(min=1, max=MAX_DEVICES, help="Processes on each machine.")
+    ] = 1,
+    accelerator: Annotated[Literal["cpu", "gpu"], typer.Option(help="Hardware.")] = "cpu",
+    num_nodes: Annotated[
+        int, typer.Option(min=1, help="Machines; start this on each, with the same folder.")
+    ] = 1,
+    node_rank: Annotated[int, typer.Option(min=0, help="Which machine this is, from 0.")] = 0,
+    rendezvous: Annotated[
+        str,
+        typer.Option(
+            help="HOST:PORT of machine 0, a free port there, where several machines meet. They "
+            "talk over the device of the host's name; GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME in "
+            "the environment names another."
+        ),
+    ] = "",
+) -> dict[str, Any]:
+    """Train a bundle from a built snapshot, without the pipeline; print its folder last.
 
-    The same options again go on with an interrupted training, or find it finished. The folder of
-    the bundle is printed last.
+    Each field of the recipe's model and training may be given too, as --model.mlp-dims 64,16 or
+    --training.seed 3; `homefeed recipe show RECIPE` lists them. The same options again go on with
+    an interrupted training, or find it finished.
     """
+    from training.environment import require_devices
+    from training.fitting.spec import Lineage, NodeAddress, TrainingSpec
+    from training.launch import launcher
 
-    model_config = SettingsConfigDict(
-        cli_prog_name=_PROGRAM,
-        cli_kebab_case=True,
-        cli_avoid_json=True,
-        cli_exit_on_error=False,
-        nested_model_default_partial_update=True,  # an override keeps the recipe's other values
-        frozen=True,
-        extra="forbid",
-        protected_namespaces=(),
-    )
-
-    snapshot: str = Field(description="URI or path of a built snapshot.")
-    to: str = Field(
-        description="Folder of the training, kept between attempts. What a training with other "
-        "options left in it is deleted; one by other code is refused."
-    )
-    recipe: str = Field(
-        default="",
-        description=f"Recipe that the snapshot was built with: {EXPECTED}. Its values are the "
-        "defaults below. HOMEFEED_RECIPE by default.",
-    )
-    devices: int = Field(default=1, ge=1, le=MAX_DEVICES, description="Processes on each machine.")
-    accelerator: Literal["cpu", "gpu"] = Field(default="cpu", description="Hardware.")
-    num_nodes: int = Field(
-        default=1, ge=1, description="Machines; start this on each, with the same folder."
-    )
-    node_rank: int = Field(default=0, ge=0, description="Which machine this is, from 0.")
-    rendezvous: str = Field(
-        default="",
-        description="HOST:PORT of machine 0, a free port there, where several machines meet. They "
-        "talk over the device of the host's name; GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME in the "
-        "environment names another.",
-    )
-    model: ModelConfig
-    training: TrainingConfig
-
-    @classmethod
-    def settings_customise_sources(
-        cls, *_: Any, **sources: Any
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read the command line alone: a variable named `model` would change what is trained."""
-        return (sources["init_settings"],)
-
-
-def train(context: typer.Context) -> dict[str, Any]:
-    """Train a bundle from a built snapshot, without the pipeline; print its folder."""
-    options, config = parse(context.args)
-    result = run(options, config)
+    config = with_fields(make_recipe(recipe or Settings().recipe), context.args)
+    require_devices(devices, accelerator)
+    snapshot_uri = storage.to_uri(snapshot)
+    built = _read_snapshot(snapshot_uri, config)
+    is_alone = (num_nodes, node_rank, rendezvous) == (1, 0, "")
+    with storage.local_copy(snapshot_uri) as snapshot_dir:
+        verify_files(built, snapshot_dir)
+        work_dir = storage.local_path(storage.to_uri(to))
+        with storage.translated_errors(str(work_dir), "making"):
+            work_dir.mkdir(parents=True, exist_ok=True)
+        spec = TrainingSpec(
+            snapshot=built,
+            config=config,
+            lineage=Lineage(
+                as_of=built.as_of,
+                snapshot_digest=built.digest,
+                code_version=code_version(),
+                code_digest=code_digest(),
+                seed=config.training.seed,
+            ),
+            snapshot_dir=str(snapshot_dir),
+            work_dir=str(work_dir),
+            num_devices=devices,
+            num_nodes=num_nodes,
+            accelerator=accelerator,
+            tracking_uri="",
+            mlflow_run_id="",
+        )
+        _check_code(spec)
+        node = None if is_alone else NodeAddress(rank=node_rank, rendezvous=rendezvous)
+        result = launcher.train(spec, node)
     say(result.bundle_dir)
     return {"bundle_dir": result.bundle_dir, "result": result}
 
 
-def parse(arguments: list[str]) -> tuple[TrainOptions, RunConfig]:
-    """Return the options given, and the recipe with those of its values replaced.
+def with_fields(config: RunConfig, arguments: Sequence[str]) -> RunConfig:
+    """Return a recipe with fields of its model and training replaced.
+
+    Args:
+        config: The recipe.
+        arguments: `--model.FIELD VALUE` or `--training.FIELD=VALUE`, one after the other; a dash in
+            a name is an underscore, values of a tuple are separated by commas, `null` is None.
 
     Raises:
-        ConfigurationError: an option is unknown, missing, not of its type or out of its range.
+        typer.BadParameter: there is no such field, or its value is missing.
+        ConfigurationError: a value is not of its type or out of its range.
     """
-    recipe = make_recipe(_recipe_name(arguments))
-    try:
-        options = CliApp.run(_with_defaults(recipe), cli_args=arguments)
-    except ValidationError as error:
-        found = "; ".join(_problem(detail) for detail in error.errors(include_url=False))
-        raise ConfigurationError(f"{found}; see `{_PROGRAM} --help`") from None
-    except SettingsError as error:
-        raise ConfigurationError(f"{error}; expected the options of `{_PROGRAM} --help`") from None
-    changed = {"model": options.model, "training": options.training}
-    return options, recipe.model_copy(update=changed)
-
-
-def run(options: TrainOptions, config: RunConfig) -> "TrainingResult":
-    """Train, or find the training finished.
-
-    Raises:
-        ConfigurationError: there is no snapshot, or it was built with another recipe; the folder
-            has this training by other code.
-        DataContractError: a file of the snapshot is missing or altered.
-        HomefeedError: see `training.launch.launcher.train`.
-    """
-    from training.environment import require_devices
-    from training.fitting.spec import NodeAddress
-    from training.launch import launcher
-
-    require_devices(options.devices, options.accelerator)
-    snapshot_uri = storage.to_uri(options.snapshot)
-    snapshot = _read_snapshot(snapshot_uri, config)
-    is_alone = (options.num_nodes, options.node_rank, options.rendezvous) == (1, 0, "")
-    node = NodeAddress(rank=options.node_rank, rendezvous=options.rendezvous)
-    with storage.local_copy(snapshot_uri) as snapshot_dir:
-        verify_files(snapshot, snapshot_dir)
-        spec = _specify(options, config, snapshot, snapshot_dir)
-        _check_code(spec)
-        return launcher.train(spec, None if is_alone else node)
+    given: dict[str, dict[str, Any]] = {"model": {}, "training": {}}
+    words = iter(arguments)
+    for word in words:
+        option, has_value, value = word.partition("=")
+        section, _, name = option.removeprefix("--").replace("-", "_").partition(".")
+        fields: BaseModel | None = getattr(config, section) if section in given else None
+        if fields is None or not option.startswith("--") or name not in type(fields).model_fields:
+            raise typer.BadParameter(
+                f"no such option: {option}; expected one of `homefeed train --help`, or a field of "
+                f"the recipe, as `homefeed recipe show RECIPE` lists them"
+            )
+        text = value if has_value else next(words, None)
+        if text is None:
+            raise typer.BadParameter(f"option {option} requires a value")
+        is_tuple = isinstance(getattr(fields, name), tuple)
+        given[section][name] = text.split(",") if is_tuple else None if text == "null" else text
+    changed = {}
+    for section, values in given.items():
+        before: BaseModel = getattr(config, section)
+        try:
+            changed[section] = type(before).model_validate(before.model_dump() | values)
+        except ValidationError as error:
+            found = "; ".join(
+                f"--{section}.{str(detail['loc'][0]).replace('_', '-')} is {detail['input']!r}: "
+                f"{detail['msg'][0].lower()}{detail['msg'][1:]}"
+                for detail in error.errors(include_url=False)
+            )
+            raise ConfigurationError(f"{found}; correct the option") from None
+    return config.model_copy(update=changed)
 
 
 def _check_code(spec: "TrainingSpec") -> None:
@@ -161,33 +172,6 @@ def _check_code(spec: "TrainingSpec") -> None:
         )
 
 
-def _recipe_name(arguments: list[str]) -> str:
-    """Find the recipe first: the defaults that --help shows are its values."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--recipe", nargs="?")
-    return parser.parse_known_args(arguments)[0].recipe or Settings().recipe
-
-
-def _with_defaults(defaults: RunConfig) -> type[TrainOptions]:
-    """Return the options with the recipe's values as their defaults."""
-
-    class RecipeOptions(TrainOptions):
-        __doc__ = TrainOptions.__doc__
-
-        model: ModelConfig = defaults.model
-        training: TrainingConfig = defaults.training
-
-    return RecipeOptions
-
-
-def _problem(detail: Any) -> str:
-    """Say in one line what is wrong with one option (`ValidationError.errors()`)."""
-    option = "--" + ".".join(str(part) for part in detail["loc"][:2]).replace("_", "-")
-    if detail["type"] == "missing":
-        return f"{option} is missing"
-    return f"{option} is {detail['input']!r}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
-
-
 def _read_snapshot(snapshot_uri: str, config: RunConfig) -> Snapshot:
     try:
         snapshot = storage.read_model(snapshot_manifest_uri(snapshot_uri), Snapshot)
@@ -202,31 +186,3 @@ def _read_snapshot(snapshot_uri: str, config: RunConfig) -> Snapshot:
             f"{config.reference!r} has; expected the same; give --recipe, or build a new snapshot"
         )
     return snapshot
-
-
-def _specify(
-    options: TrainOptions, config: RunConfig, snapshot: Snapshot, snapshot_dir: Path
-) -> "TrainingSpec":
-    from training.fitting.spec import Lineage, TrainingSpec
-
-    work_dir = storage.local_path(storage.to_uri(options.to))
-    with storage.translated_errors(str(work_dir), "making"):
-        work_dir.mkdir(parents=True, exist_ok=True)
-    return TrainingSpec(
-        snapshot=snapshot,
-        config=config,
-        lineage=Lineage(
-            as_of=snapshot.as_of,
-            snapshot_digest=snapshot.digest,
-            code_version=code_version(),
-            code_digest=code_digest(),
-            seed=config.training.seed,
-        ),
-        snapshot_dir=str(snapshot_dir),
-        work_dir=str(work_dir),
-        num_devices=options.devices,
-        num_nodes=options.num_nodes,
-        accelerator=options.accelerator,
-        tracking_uri="",
-        mlflow_run_id="",
-    )
