@@ -4,19 +4,18 @@ Tested in tests/pipelines/cli/test_main.py and test_cycle.py.
 """
 
 import logging
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import typer
 
-from pipelines.cli.look.printing import Commands
-from pipelines.cli.say import quiet_mlflow, say, say_indented
+from pipelines.cli.printing import Commands, say, say_all
 from pipelines.contracts.artifacts import (
     MAX_DEVICES,
     MAX_NODES,
     STAGES,
     DataReport,
-    ExpectationOutcome,
     ResolvedRun,
     RunRequest,
 )
@@ -29,32 +28,26 @@ from pipelines.settings import Settings
 log = logging.getLogger(__name__)
 app = Commands()
 
-AsOf = Annotated[str, typer.Option(help="Day (YYYY-MM-DD, UTC); rows known before it are used.")]
-Promote = Annotated[bool, typer.Option("--promote/--no-promote", help="May the champion move?")]
-
-
-NodeRank = Annotated[
-    int | None,
-    typer.Option(
-        envvar="JOB_COMPLETION_INDEX",
-        help="Which machine this is, from 0, where the run trains on several.",
-    ),
-]
-Rendezvous = Annotated[
-    str,
-    typer.Option(
-        envvar="HOMEFEED_RENDEZVOUS", help="HOST:PORT of machine 0, a free port there; same on all."
-    ),
-]
-
 
 @app.command()
 def stage(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(STAGES)}.")],
     run: Annotated[str, typer.Option(help="URI or path of the run folder.")],
     again: Annotated[bool, typer.Option("--again", help="Run it even if it has ended.")] = False,
-    node_rank: NodeRank = None,
-    rendezvous: Rendezvous = "",
+    node_rank: Annotated[
+        int | None,
+        typer.Option(
+            envvar="JOB_COMPLETION_INDEX",
+            help="Which machine this is, from 0, where the run trains on several.",
+        ),
+    ] = None,
+    rendezvous: Annotated[
+        str,
+        typer.Option(
+            envvar="HOMEFEED_RENDEZVOUS",
+            help="HOST:PORT of machine 0, a free port there; same on all.",
+        ),
+    ] = "",
 ) -> dict[str, str]:
     """Run one stage of a run, or find it done; print its manifest's URI."""
     from pipelines.stages.runner import run_stage
@@ -70,12 +63,16 @@ def stage(
 @app.command("retrain", help="Run a whole cycle without Airflow, or what is left of it.")
 def begin(
     context: typer.Context,
-    as_of: AsOf = "",
+    as_of: Annotated[
+        str, typer.Option(help="Day (YYYY-MM-DD, UTC); rows known before it are used.")
+    ] = "",
     recipe: Annotated[
         str,
         typer.Option(help="Name, module:function or file; HOMEFEED_RECIPE by default."),
     ] = "",
-    promote: Promote = True,
+    promote: Annotated[
+        bool, typer.Option("--promote/--no-promote", help="May the champion move?")
+    ] = True,
     devices: Annotated[int, typer.Option(help=f"Training processes, 1 to {MAX_DEVICES}.")] = 1,
     nodes: Annotated[int, typer.Option(help=f"Machines, 1 to {MAX_NODES}; `resolve` only.")] = 1,
     accelerator: Annotated[
@@ -90,8 +87,7 @@ def begin(
     if is_here:  # whatever runs the stages of Airflow
         settings = settings.model_copy(update={"stage_runner": "bash"})
     hardware = accelerator or settings.accelerator
-    _check_nodes(nodes, is_here)
-    _check_devices(devices, hardware, is_here)
+    _check_machines(nodes, devices, hardware, is_here)
     request = RunRequest(
         recipe=canonical(recipe or settings.recipe),
         as_of=parse_instant(as_of, "--as-of") if as_of else None,
@@ -125,29 +121,22 @@ def _tell_if_changed(run: ResolvedRun, reference: str) -> None:
         )
 
 
-def _check_nodes(nodes: int, is_here: bool) -> None:
-    """Refuse a number of machines before anything is built for them.
+def _check_machines(
+    nodes: int, devices: int, accelerator: Literal["cpu", "gpu"], is_here: bool
+) -> None:
+    """Refuse a number of machines or devices before anything is built for them.
 
     Raises:
-        ConfigurationError: there are not so many, or `retrain` should use others than this one.
+        ConfigurationError: there are not so many, or not here, where `retrain` trains.
     """
-    most = 1 if is_here else MAX_NODES
-    if not 1 <= nodes <= most:
+    from training.environment import require_devices
+
+    if not 1 <= nodes <= (1 if is_here else MAX_NODES):
         raise ConfigurationError(
             f"--nodes is {nodes}; expected 1 to {MAX_NODES} for `homefeed resolve`, and 1 for "
             f"`homefeed retrain`, which trains on this machine alone; begin the cycle with "
             f"`homefeed resolve --nodes 2`, say, and run its training stages on each machine"
         )
-
-
-def _check_devices(devices: int, accelerator: Literal["cpu", "gpu"], is_here: bool) -> None:
-    """Refuse a number of devices before anything is built for them.
-
-    Raises:
-        ConfigurationError: no machine has so many, or this one does not, where training is here.
-    """
-    from training.environment import require_devices
-
     if not 1 <= devices <= MAX_DEVICES:
         raise ConfigurationError(
             f"--devices is {devices}; expected 1 to {MAX_DEVICES}, which is a training process for "
@@ -155,30 +144,6 @@ def _check_devices(devices: int, accelerator: Literal["cpu", "gpu"], is_here: bo
         )
     if is_here:
         require_devices(devices, accelerator)
-
-
-def _found(outcome: ExpectationOutcome) -> str:
-    where = f" in {', '.join(outcome.partitions[:3])}" if outcome.partitions else ""
-    return f"found {outcome.observed}{where}; expected {outcome.expected}"
-
-
-def _say_baselines(judgement: Judgement) -> None:
-    """Print how the simple baselines do, a line for each; nothing where none was measured."""
-    if not judgement.baselines:
-        return
-    metric = judgement.comparison.target_metric
-    say(f"simple baselines by {metric}, the best first, and the challenger's change:")
-    levels = [f"{each.level.value:.4f}" if each.level else "-" for each in judgement.baselines]
-    name_width = max(len(each.name) for each in judgement.baselines)
-    level_width = max(map(len, levels))
-    for each, level in zip(judgement.baselines, levels, strict=True):
-        change = f"not known: {each.note}" if each.note else "not known"
-        if each.change is not None:
-            change = (
-                f"{100 * each.change.value:+.2f} % ({100 * each.change.confidence:g} % interval "
-                f"{100 * each.change.low:+.2f} % to {100 * each.change.high:+.2f} %)"
-            )
-        say_indented(f"{each.name:<{name_width}}  {level:>{level_width}}  {change}")
 
 
 def _finish(run: ResolvedRun, settings: Settings) -> dict[str, Any]:
@@ -191,22 +156,40 @@ def _finish(run: ResolvedRun, settings: Settings) -> dict[str, Any]:
 
     for name in STAGES[1:]:
         try:
-            with quiet_mlflow():
-                run_stage(name, run.run_uri)
+            run_stage(name, run.run_uri)
         except HomefeedError as error:
             tell_failure(run.run_uri, settings, name, str(error))
             raise
         if name == "check_snapshot":
             for each in read_artifact(run.run_uri, name, DataReport).warnings:
-                say(f"the data gate warns of {each.name}: {_found(each)}")
+                where = f" in {', '.join(each.partitions[:3])}" if each.partitions else ""
+                found = f"found {each.observed}{where}; expected {each.expected}"
+                say(f"the data gate warns of {each.name}: {found}")
     tell_recovered(run.run_uri, settings)
     judgement = read_artifact(run.run_uri, "compare_with_champion", Judgement)
     promotion = read_artifact(run.run_uri, "promote_challenger", Promotion)
     report = read_artifact(run.run_uri, "check_snapshot", DataReport)
     outcome = kept_outcome(run, judgement, settings, report)
-    for line in outcome.lines():
-        (say_indented if line.startswith(" ") else say)(line)
-    _say_baselines(judgement)
+    say_all(outcome.lines())
+    say_all(_baseline_lines(judgement))
     say(what_was_promoted(promotion))
-    found = {"outcome": outcome, "baselines": judgement.baselines, "promotion": promotion}
-    return found | {"warnings": report.warnings}
+    value = {"outcome": outcome, "baselines": judgement.baselines, "promotion": promotion}
+    return value | {"warnings": report.warnings}
+
+
+def _baseline_lines(judgement: Judgement) -> Iterator[str]:
+    """Yield how the simple baselines do, a line for each; nothing where none was measured."""
+    if judgement.baselines:
+        metric = judgement.comparison.target_metric
+        yield f"simple baselines by {metric}, the best first, and the challenger's change:"
+    width = max((len(each.name) for each in judgement.baselines), default=0)
+    for each in judgement.baselines:
+        change = f"not known: {each.note}" if each.note else "not known"
+        if each.change is not None:
+            found = each.change
+            change = (
+                f"{found.value:+.2%} ({100 * found.confidence:g} % interval {found.low:+.2%} to "
+                f"{found.high:+.2%})"
+            )
+        level = f"{each.level.value:.4f}" if each.level else "-"
+        yield f"  {each.name:<{width}}  {level:>6}  {change}"

@@ -11,8 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelines import storage
-from pipelines.cli.look.printing import Commands
-from pipelines.cli.say import say, say_indented
+from pipelines.cli.printing import Commands, say, say_all
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.run_layout import failure_uri
 from pipelines.settings import Settings
@@ -46,7 +45,7 @@ def accept(
         if storage.exists(failure_uri(resolved.run_uri, stage))
     ]
     for command in commands:
-        say_indented(command)
+        say(f"  {command}")
     return {"accepted": accepted, "commands": commands}
 
 
@@ -61,16 +60,14 @@ def selftest(
     """Plant every known defect into a copy of the log's last days; say which the gate finds."""
     from pipelines.log_days.selftest import NamedTrial, lines_of, try_defects
 
-    settings = Settings()
-    done = []
+    settings, done = Settings(), list[NamedTrial]()
 
     def trials() -> Iterator[NamedTrial]:
         for each in try_defects(settings, recipe or settings.recipe, as_of, defect or ()):
             done.append(each)
             yield each
 
-    for line in lines_of(trials()):  # each is told as it is done
-        say(line)
+    say_all(lines_of(trials()))  # each is told as it is done
     return {"trials": [each._asdict() | {"trial": each.trial._asdict()} for each in done]}
 
 
@@ -81,8 +78,7 @@ def calibrate(recipe: Recipe = "", as_of: AsOf = "") -> dict[str, Any]:
 
     settings = Settings()
     found = calibrate_limits(settings, recipe or settings.recipe, as_of)
-    for line in lines_of(found):
-        say(line)
+    say_all(lines_of(found))
     return {
         "windows": [window._asdict() for window in found.windows],
         "budget": found.budget,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.say import say
+from pipelines.cli.printing import say
 from pipelines.registry import tracking
 from pipelines.retention.collect import delete, plan_deletion
 from pipelines.retention.plan import Item

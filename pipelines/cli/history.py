@@ -12,8 +12,7 @@ import typer
 
 from pipelines import storage
 from pipelines.alerts.commands import repair_command, runnable
-from pipelines.cli.look.printing import AsJson, Commands, say_result
-from pipelines.cli.say import say
+from pipelines.cli.printing import AsJson, Commands, say, say_result
 from pipelines.contracts.config import RecipeRef
 from pipelines.contracts.errors import DataContractError, HomefeedError
 from pipelines.contracts.time import parse_instant

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from pipelines import storage
-from pipelines.cli.look.printing import Commands
-from pipelines.cli.say import say
+from pipelines.cli.printing import Commands, say
 from pipelines.sources.publish import ingest
 from pipelines.sources.world.parameters import Like, WorldParameters, make_parameters
 

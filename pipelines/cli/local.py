@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.look.printing import Commands
-from pipelines.cli.say import say
+from pipelines.cli.printing import Commands, say
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.local.layout import LocalHome, default_home
 from pipelines.recipes import canonical

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines import storage
-from pipelines.cli.look.printing import Commands, say_value
-from pipelines.cli.say import say, say_indented
+from pipelines.cli.printing import Commands, say, say_all, say_value
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.recipes import make_recipe
 from pipelines.settings import Settings
@@ -65,8 +64,7 @@ def check(
     span = Span(_day(from_day, "--from"), _day(to_day, "--to"))
     config = make_recipe(recipe) if recipe else None
     report = check_log(place, config, span, workers, settings)
-    for line in lines_of(report):
-        say(line)
+    say_all(lines_of(report))
     if html:
         from pipelines.log_check.page import write_page
 
@@ -136,8 +134,7 @@ def show(
     )
     built = one_user.build_one_user(event_log, config, end, user_id)
     row = request_row(built, request)
-    for line in lines_of(built, row):
-        say_indented(line) if line.startswith(" ") else say(line)
+    say_all(lines_of(built, row))
     return value_of(built, row)
 
 

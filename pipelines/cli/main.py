@@ -6,22 +6,20 @@ unforeseen, 64 wrong usage.
 """
 
 import logging
+import os
 import signal
 import sys
+import warnings
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from pipelines.cli import cycle, gate, history, ingest, local, registry, snapshot
+from pipelines.cli import cycle, gate, history, ingest, local, look, registry, snapshot
 from pipelines.cli import log as event_log
 from pipelines.cli.estimate import estimate
 from pipelines.cli.gc import gc
-from pipelines.cli.look.doctor import doctor
-from pipelines.cli.look.open import open_
-from pipelines.cli.look.printing import OPTION, Commands, complain_as_json
-from pipelines.cli.look.status import status
+from pipelines.cli.printing import OPTION, Commands, SafeFormatter, complain, complain_as_json
 from pipelines.cli.recipes import anchor, recipe
 from pipelines.cli.reproduce import reproduce
-from pipelines.cli.say import SafeFormatter, complain
 from pipelines.cli.train import WITH_FIELDS, train
 from pipelines.contracts.errors import HomefeedError, as_ours
 
@@ -34,10 +32,8 @@ app = Commands(
 )
 app.add_typer(cycle.app)
 app.add_typer(registry.app)
+app.add_typer(look.app)
 app.command(context_settings=WITH_FIELDS)(train)
-app.command()(status)
-app.command()(doctor)
-app.command(name="open")(open_)
 app.command()(estimate)
 app.command()(gc)
 app.command()(reproduce)
@@ -55,6 +51,7 @@ app.add_typer(local.app, name="local")
 def main() -> None:
     """Run the command line and turn our errors into exit codes."""
     _log_to_stderr()
+    quiet_mlflow()
     signal.signal(signal.SIGTERM, _end_on_sigterm)
     try:
         app(standalone_mode=True)
@@ -79,6 +76,27 @@ def _log_to_stderr() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for package in ("pipelines", "training", "validation"):
         logging.getLogger(package).setLevel(logging.INFO)
+
+
+def quiet_mlflow() -> None:
+    """Keep MLflow's hints and the links to its runs from coming between what a command prints.
+
+    The hints are warnings to whoever writes a model by hand, in colours. MLflow's errors and its
+    log lines remain, and so do all warnings of others. A link that a person has set to be shown or
+    hidden stays as it was set.
+    """
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    show = warnings.showwarning
+
+    def show_others(
+        message: Warning | str, category: type[Warning], filename: str, *more: Any, **named: Any
+    ) -> None:
+        is_hint = issubclass(category, UserWarning) and f"{os.sep}mlflow{os.sep}" in filename
+        if not is_hint:
+            show(message, category, filename, *more, **named)
+
+    # A filter would not do: MLflow puts one of its own before it where it saves a model.
+    warnings.showwarning = show_others  # type: ignore[assignment]
 
 
 def _end_on_sigterm(number: int, frame: FrameType | None) -> NoReturn:

@@ -9,8 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelines import storage
-from pipelines.cli.look.printing import Commands, say_value
-from pipelines.cli.say import say
+from pipelines.cli.printing import Commands, say, say_value
 from pipelines.contracts.artifacts import Challenger, ResolvedRun
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.judgement import Judgement

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines import storage
-from pipelines.cli.look.printing import say_value
-from pipelines.cli.say import say, say_indented
+from pipelines.cli.printing import say, say_value
 from pipelines.contracts.errors import ConfigurationError, ReproductionDiffersError
 from pipelines.settings import Settings
 
@@ -72,7 +71,7 @@ def _show(outcome: "Outcome") -> None:
     for found in outcome.findings:
         say(_line(found))
         for detail in found.details:
-            say_indented(detail)
+            say(f"  {detail}")
     for line in _explanation(outcome):
         say(line)
     states = [found.state for found in outcome.findings]

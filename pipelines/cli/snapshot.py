@@ -4,13 +4,12 @@ Tested in tests/pipelines/snapshot_view.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from pipelines import storage
-from pipelines.cli.look.printing import AsJson, Commands, say_result, say_value
-from pipelines.cli.say import say, say_indented
+from pipelines.cli.printing import Commands, say, say_all, say_value
 from pipelines.contracts.errors import SnapshotDamagedError
 from pipelines.settings import Settings
 
@@ -30,8 +29,7 @@ def show(
         ),
     ] = "",
     html: Annotated[str, typer.Option(help="File for the page with plots.")] = "",
-    as_json: AsJson = False,
-) -> None:
+) -> Any:
     """Show a snapshot's windows, rows, label rates, sequence lengths, sizes; or list them all."""
     from pipelines.snapshot_view import text
     from pipelines.snapshot_view.facts import read_facts
@@ -40,23 +38,22 @@ def show(
     workspace_uri = storage.to_uri(Settings().workspace_location)
     if not snapshot:
         found = published(workspace_uri)
-        total = f"{len(found)} snapshots in {workspace_uri}"
-        say_result(found, as_json, lambda: (*text.list_lines(found), total))
-        return
+        say_all([*text.list_lines(found), f"{len(found)} snapshots in {workspace_uri}"])
+        return found
     one = find(snapshot, workspace_uri)
     with storage.local_copy(one.uri) as folder:
         facts = read_facts(one, folder)
-    page: tuple[str, ...] = ()
+    say_all(text.lines_of(facts))
     if html:
         from pipelines.snapshot_view.page import write_page
 
         write_page(facts, Path(html))
-        page = (f"page: {Path(html).resolve()}",)
-    say_result(facts, as_json, lambda: (*text.lines_of(facts), *page))
+        say(f"page: {Path(html).resolve()}")
+    return facts
 
 
 @app.command()
-def diff(one: Place, other: Place, as_json: AsJson = False) -> None:
+def diff(one: Place, other: Place) -> Any:
     """Show what differs between two snapshots: settings, numbers, files, requests."""
     from pipelines.snapshot_view.finding import find
     from pipelines.snapshot_view.text import compare, difference_lines
@@ -65,7 +62,8 @@ def diff(one: Place, other: Place, as_json: AsJson = False) -> None:
     first, second = find(one, workspace_uri), find(other, workspace_uri)
     with storage.local_copy(first.uri) as here, storage.local_copy(second.uri) as there:
         found = compare(first, here, second, there)
-    say_result(found, as_json, lambda: difference_lines(found))
+    say_all(difference_lines(found))
+    return found
 
 
 @app.command()
@@ -91,7 +89,7 @@ def verify(
         said = f"not as published, in {len(wrong)} place(s)" if wrong else said
         say(f"{each.digest[:16]}  {said}")
         for problem in wrong:
-            say_indented(problem)
+            say(f"  {problem}")
         damaged += [each.uri] if wrong else []
         value.append({"uri": each.uri, "digest": each.digest, "problems": wrong})
     say_value({"snapshots": value})

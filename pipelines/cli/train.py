@@ -12,7 +12,7 @@ import typer
 from pydantic import BaseModel, ValidationError
 
 from pipelines import storage
-from pipelines.cli.say import say
+from pipelines.cli.printing import say
 from pipelines.contracts.artifacts import MAX_DEVICES, Snapshot
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.config import RunConfig
@@ -29,38 +29,43 @@ WITH_FIELDS = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Typer hands on the options that are fields of the recipe."""
 
 
+To = Annotated[
+    str,
+    typer.Option(
+        help="Folder of the training, kept between attempts. What a training with other options "
+        "left in it is deleted; one by other code is refused."
+    ),
+]
+Recipe = Annotated[
+    str,
+    typer.Option(
+        help=f"Recipe that the snapshot was built with: {EXPECTED}. HOMEFEED_RECIPE by default."
+    ),
+]
+Devices = Annotated[int, typer.Option(min=1, max=MAX_DEVICES, help="Processes on each machine.")]
+NumNodes = Annotated[
+    int, typer.Option(min=1, help="Machines; start this on each, with the same folder.")
+]
+Rendezvous = Annotated[
+    str,
+    typer.Option(
+        help="HOST:PORT of machine 0, a free port there, where several machines meet. They talk "
+        "over the device of the host's name; GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME in the "
+        "environment names another."
+    ),
+]
+
+
 def train(  # noqa: PLR0913, PLR0917 - Typer makes an option of each
     context: typer.Context,
     snapshot: Annotated[str, typer.Option(help="URI or path of a built snapshot.")],
-    to: Annotated[
-        str,
-        typer.Option(
-            help="Folder of the training, kept between attempts. What a training with other "
-            "options left in it is deleted; one by other code is refused."
-        ),
-    ],
-    recipe: Annotated[
-        str,
-        typer.Option(
-            help=f"Recipe that the snapshot was built with: {EXPECTED}. HOMEFEED_RECIPE by default."
-        ),
-    ] = "",
-    devices: Annotated[
-        int, typer.Option(min=1, max=MAX_DEVICES, help="Processes on each machine.")
-    ] = 1,
+    to: To,
+    recipe: Recipe = "",
+    devices: Devices = 1,
     accelerator: Annotated[Literal["cpu", "gpu"], typer.Option(help="Hardware.")] = "cpu",
-    num_nodes: Annotated[
-        int, typer.Option(min=1, help="Machines; start this on each, with the same folder.")
-    ] = 1,
+    num_nodes: NumNodes = 1,
     node_rank: Annotated[int, typer.Option(min=0, help="Which machine this is, from 0.")] = 0,
-    rendezvous: Annotated[
-        str,
-        typer.Option(
-            help="HOST:PORT of machine 0, a free port there, where several machines meet. They "
-            "talk over the device of the host's name; GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME in "
-            "the environment names another."
-        ),
-    ] = "",
+    rendezvous: Rendezvous = "",
 ) -> dict[str, Any]:
     """Train a bundle from a built snapshot, without the pipeline; print its folder last.
 

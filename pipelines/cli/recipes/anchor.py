@@ -10,8 +10,7 @@ from typing import Annotated
 import typer
 
 from pipelines import storage
-from pipelines.cli.look.printing import AsJson, Commands, say_result
-from pipelines.cli.say import say
+from pipelines.cli.printing import AsJson, Commands, say, say_result
 from pipelines.contracts.code_identity import code_digest
 from pipelines.recipes import make_recipe
 from pipelines.registry import anchor

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines import storage
-from pipelines.cli.look.printing import Commands, say_value
-from pipelines.cli.say import say, say_lines
+from pipelines.cli.printing import Commands, say, say_text, say_value
 from pipelines.contracts.artifacts import RunRequest
 from pipelines.contracts.errors import DataContractError, HomefeedError, TrackingUnavailableError
 from pipelines.contracts.time import parse_instant
@@ -36,7 +35,7 @@ def show(reference: Reference) -> dict[str, Any]:
     from pipelines.recipes.showing import to_yaml
 
     recipe = make_recipe(reference)
-    say_lines(to_yaml(recipe))
+    say_text(to_yaml(recipe))
     return {"recipe": recipe, **recipe.recipe_ref.model_dump(include={"digest", "reference"})}
 
 

@@ -1,7 +1,6 @@
 """`homefeed retrain` in this process: what it says at the end, and whom it tells that it broke."""
 
 import json
-import os
 import warnings
 from pathlib import Path
 
@@ -9,9 +8,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pipelines import storage
-from pipelines.cli import cycle
+from pipelines.cli import cycle, main
 from pipelines.cli.main import app
-from pipelines.cli.say import say
+from pipelines.cli.printing import say
 from pipelines.contracts.artifacts import (
     DataReport,
     ExpectationOutcome,
@@ -141,7 +140,7 @@ def test_the_simple_baselines_are_a_table_beside_the_verdict(
     assert start > verdict
     assert lines[start : start + 4] == [
         "simple baselines by repin_volume_at_3, the best first, and the challenger's change:",
-        "  popularity, 28 days  1.5000  +15.00 % (95 % interval +10.00 % to +20.00 %)",
+        "  popularity, 28 days  1.5000  +15.00% (95 % interval +10.00% to +20.00%)",
         "  newest first         1.5000  not known",
         "  age                       -  not known: No pin has an age.",
     ]
@@ -165,15 +164,16 @@ def test_mlflow_neither_links_its_runs_nor_gives_hints_between_the_results(
         return ""
 
     monkeypatch.setattr(runner, "run_stage", run_stage)
-    monkeypatch.delenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", raising=False)
+    monkeypatch.setenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "")  # which is put back
+    monkeypatch.delenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        main.quiet_mlflow()
         assert retrain().exit_code == 0
     said = {str(each.message) for each in caught}
     assert "ours at build_snapshot" in said
     assert not any("type hints" in text for text in said)
     assert are_links_silent and all(are_links_silent)
-    assert "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT" not in os.environ
 
 
 def test_another_process_at_the_stage_is_no_reason_to_tell_people(run: ResolvedRun) -> None:

@@ -1,5 +1,6 @@
-"""`homefeed open` prints the address in any case, and opens it where a window can be shown."""
+"""`homefeed status`, `doctor` and `open`: what is printed, what is opened, which code ends them."""
 
+import json
 import os
 import webbrowser
 from datetime import timedelta
@@ -9,9 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pipelines import storage
-from pipelines.alerts.outcomes import kept_outcome
 from pipelines.cli.main import app
-from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.errors import ConfigurationError, TrackingUnavailableError
 from pipelines.contracts.judgement import Decision
 from pipelines.overview.addresses import experiments_address
 from pipelines.settings import Settings
@@ -20,9 +20,10 @@ from support.runs import PLANTED_AS_OF, make_run, save_artifact, save_run
 
 
 @pytest.fixture(autouse=True)
-def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def opened(tmp_path: Path, unused_url: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the addresses that a browser was given."""
     monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
+    monkeypatch.setenv("HOMEFEED_TRACKING_URI", unused_url)
     monkeypatch.setenv("DISPLAY", ":0")
     found: list[str] = []
     monkeypatch.setattr(webbrowser, "open", lambda uri: found.append(uri) or True)
@@ -33,13 +34,46 @@ def homefeed(*words: str) -> Result:
     return CliRunner().invoke(app, words)
 
 
+def test_status_is_printed_and_the_code_says_that_mlflow_was_silent(tmp_path: Path) -> None:
+    run = save_run(make_run(tmp_path))
+    shown = homefeed("status")
+    assert "2017-03-02  not ended: build_snapshot has not ended." in shown.output
+    assert isinstance(shown.exception, TrackingUnavailableError)
+    assert shown.exception.exit_code == 75
+    read = json.loads(homefeed("status", "--json").stdout)
+    assert [cycle["run_uri"] for cycle in read["cycles"]] == [run.run_uri]
+    assert read["champion"]["is_confirmed"] is False
+    assert "MLflow at" in read["problems"][0]
+
+
+@pytest.mark.services
+def test_the_code_of_status_is_0_where_all_answers(
+    tracking_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOMEFEED_TRACKING_URI", tracking_uri)
+    monkeypatch.setenv("HOMEFEED_REGISTERED_MODEL", f"status_{tmp_path.name}")
+    shown = homefeed("status")
+    assert shown.exit_code == 0, shown.output
+    assert shown.output.startswith("champion: none yet\ncycles: none yet; there is no workspace")
+
+
+@pytest.mark.parametrize("words", [["doctor"], ["doctor", "--json"]])
+def test_doctor_prints_what_is_wrong_before_it_fails(words: list[str]) -> None:
+    shown = homefeed(*words)
+    assert isinstance(shown.exception, ConfigurationError)
+    assert "2 thing(s) are wrong here" in str(shown.exception)
+    if "--json" in words:
+        assert len(json.loads(shown.stdout)["wrong"]) == 2
+    else:
+        assert shown.stdout.count("\nwrong: ") == 2
+
+
 def judge(tmp_path: Path, days: int, has_page: bool = True) -> str:
     as_of = PLANTED_AS_OF + timedelta(days=days)
     run = save_run(make_run(tmp_path, as_of=as_of, champion=CHAMPION))
     page = storage.join(run.run_uri, "compare_with_champion", "report.html")
     judgement = make_judgement(Decision.REJECT).model_copy(update={"report_uri": page})
-    kept = kept_outcome(run, judgement, Settings())
-    save_artifact(run, "compare_with_champion", judgement.model_copy(update={"outcome": kept}))
+    save_artifact(run, "compare_with_champion", judgement)
     if has_page:
         storage.write_bytes(page, b"<p>")
     return page
@@ -64,10 +98,7 @@ def test_the_index_of_all_cycles_is_written_anew_and_opened(
     shown = homefeed("open", "cycles")
     index = storage.to_uri(tmp_path / "workspace" / "cycles.html")
     assert (shown.exit_code, shown.output, opened) == (0, f"{index}\n", [index])
-    assert (
-        "REJECT" in storage.read_bytes(index).decode()
-        or "void" in storage.read_bytes(index).decode()
-    )
+    assert "void" in storage.read_bytes(index).decode()
 
 
 def test_print_opens_nothing(opened: list[str]) -> None:

@@ -1,27 +1,32 @@
-"""One way for every command to print its result: as lines for people, or as JSON for programs.
+"""How the command line prints: lines for people, whatever the text holds, or JSON for programs.
 
 A group of commands is a `Commands`, which gives each of them the option --json. A command says its
 lines as it goes and returns its value. With --json the lines are not printed, and the value is: one
 JSON value on standard output, and nothing else. An error is one JSON value on standard error
-(`complain_as_json`), after the value of a command that found something before it failed. Tested in
-tests/pipelines/cli/look/test_printing.py and test_every_command.py.
+(`complain_as_json`), after the value of a command that found something before it failed. What
+people and data have put into a text neither begins a line of its own nor steers the terminal.
+Tested in tests/pipelines/cli/test_printing.py and test_every_command.py.
 """
 
 import functools
 import inspect
 import json
+import logging
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from typing import Annotated, Any
 
 import typer
 from pydantic_core import to_jsonable_python
 
-from pipelines.cli.say import PRINTS_JSON, say, say_indented
 from pipelines.contracts.errors import HomefeedError
+from pipelines.plain_text import one_line, safe_lines
 
 OPTION = "--json"
 AsJson = Annotated[bool, typer.Option(OPTION, help="Print JSON, for programs.")]
 _NAME = "as_json"
+_PRINTS_JSON: ContextVar[bool] = ContextVar("_PRINTS_JSON", default=False)
+"""Whether the command that runs was asked for JSON."""
 
 
 class Commands(typer.Typer):
@@ -54,13 +59,13 @@ def _with_json(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def run(*arguments: Any, as_json: bool = False, **options: Any) -> None:
-        before = PRINTS_JSON.set(as_json)
+        before = _PRINTS_JSON.set(as_json)
         try:
             value = function(*arguments, **options)
             if value is not None:
                 say_value(value)
         finally:
-            PRINTS_JSON.reset(before)
+            _PRINTS_JSON.reset(before)
 
     option = inspect.Parameter(
         _NAME, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AsJson
@@ -72,12 +77,30 @@ def _with_json(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+def say(text: str) -> None:
+    """Print one line; one that begins with a space belongs to the one before it."""
+    if not _PRINTS_JSON.get():
+        typer.echo(f"{'  ' if text.startswith(' ') else ''}{one_line(text)}")
+
+
+def say_all(lines: Iterable[str]) -> None:
+    """Print lines, each as it is made."""
+    for line in lines:
+        say(line)
+
+
+def say_text(text: str) -> None:
+    """Print a text of several lines with its indentation; nothing in it steers a terminal."""
+    if not _PRINTS_JSON.get():
+        typer.echo(safe_lines(text).rstrip("\n"))
+
+
 def say_value(value: Any) -> None:
     """Print what a command found where JSON is asked for, and nothing otherwise.
 
     A command that fails because of what it found calls this before it raises; others return it.
     """
-    if PRINTS_JSON.get():
+    if _PRINTS_JSON.get():
         typer.echo(to_json(value))
 
 
@@ -87,13 +110,12 @@ def say_result(value: Any, as_json: bool, lines: Callable[[], Iterable[str]]) ->
     Args:
         value: A pydantic model, a dataclass, or a list, tuple or dictionary of such.
         as_json: Whether JSON is wanted.
-        lines: Makes the lines for people; one that begins with a space belongs to the one before.
+        lines: Makes the lines for people.
     """
     if as_json:
         typer.echo(to_json(value))
-        return
-    for line in lines():
-        (say_indented if line.startswith(" ") else say)(line)
+    else:
+        say_all(lines())
 
 
 def to_json(value: Any) -> str:
@@ -102,8 +124,18 @@ def to_json(value: Any) -> str:
     It is ASCII, so that nothing in it steers a terminal; a number that JSON does not know, such as
     NaN, is null.
     """
-    jsonable = to_jsonable_python(value, inf_nan_mode="null", fallback=_plain)
+
+    def plain(foreign: Any) -> Any:
+        """Return a number or an array of NumPy as Python's own; other values as text."""
+        return foreign.tolist() if hasattr(foreign, "tolist") else str(foreign)
+
+    jsonable = to_jsonable_python(value, inf_nan_mode="null", fallback=plain)
     return json.dumps(jsonable, indent=2, allow_nan=False)
+
+
+def complain(message: str) -> None:
+    """Print an error's message in red, with the line breaks that it has."""
+    typer.secho(safe_lines(message), fg="red", err=True)
 
 
 def complain_as_json(error: Exception) -> None:
@@ -117,6 +149,9 @@ def complain_as_json(error: Exception) -> None:
     typer.echo(to_json({"error": said}), err=True)
 
 
-def _plain(value: Any) -> Any:
-    """Return a number or an array of NumPy as Python's own; other foreign values as text."""
-    return value.tolist() if hasattr(value, "tolist") else str(value)
+class SafeFormatter(logging.Formatter):
+    """Formats log lines and tracebacks so that no character in them steers the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return safe_lines(super().format(record))

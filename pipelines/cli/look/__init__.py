@@ -1,1 +1,0 @@
-"""`homefeed status`, `doctor` and `open`: looks at a deployment, and changes nothing."""
