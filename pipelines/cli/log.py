@@ -16,7 +16,7 @@ from pipelines.recipes import make_recipe
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
-    from pipelines.log_check.found import LogReport, Severity
+    from pipelines.log_check.report import LogReport, Severity
 
 app = Commands(help="Judge an event log, and look into it.", no_args_is_help=True)
 
@@ -46,7 +46,7 @@ def check(
     from_day: Annotated[str, typer.Option("--from", help="First day (YYYY-MM-DD).")] = "",
     to_day: Annotated[str, typer.Option("--to", help="Last day (YYYY-MM-DD), included.")] = "",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; what cores and memory bear by default.")
+        int | None, typer.Option(min=1, help="Threads that read; as many as cores by default.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
 ) -> None:
@@ -55,7 +55,7 @@ def check(
     The exit code is 65 where a snapshot would be refused or wrong, and 0 otherwise; with --strict
     it is 65 for warnings too.
     """
-    from pipelines.log_check.found import Severity
+    from pipelines.log_check.report import Severity
     from pipelines.log_check.run import Span, check_log
     from pipelines.log_check.text import lines_of, told_problems
 
@@ -85,14 +85,14 @@ def _value_of(
     report: "LogReport", problems: "list[tuple[Severity, str]]", page: str
 ) -> dict[str, Any]:
     """Return for programs what was found of a log: its size, its days and its problems."""
-    days = sorted({*report.exposures, *report.deeds})
+    days = sorted(report.days)
     return {
         "uri": report.uri,
         "recipe": report.recipe,
         "first_day": days[0] if days else None,
         "last_day": days[-1] if days else None,
-        "num_impressions": sum(each.rows for each in report.exposures.values()),
-        "num_actions": sum(each.rows for each in report.deeds.values()),
+        "num_impressions": report.num_rows("impressions"),
+        "num_actions": report.num_rows("actions"),
         "num_requests": report.num_requests,
         "num_users": report.num_users,
         "num_pins": report.num_pins,
@@ -111,8 +111,7 @@ def show(
 ) -> dict[str, Any]:
     """Show what a model would see of a request: candidates with labels, actions, user, numbers."""
     from pipelines.event_log.log_files import open_event_log
-    from pipelines.log_check.one_request import one_user
-    from pipelines.log_check.one_request.show import lines_of, request_row, value_of
+    from pipelines.log_check import one_request
 
     if bool(request) == bool(user):
         raise ConfigurationError(
@@ -123,19 +122,19 @@ def show(
     config = make_recipe(recipe or settings.recipe)
     event_log = open_event_log(storage.to_uri(location or settings.event_log_location))
     if request:
-        user_id, at_ms = one_user.find_request(event_log, request)
+        user_id, at_ms = one_request.find_request(event_log, request)
     else:
-        user_id, at_ms = one_user.find_user(event_log, user), None
+        user_id, at_ms = one_request.find_user(event_log, user), None
     day = _day(as_of, "--as-of")
     end = (
         datetime(day.year, day.month, day.day, tzinfo=UTC)
         if day
-        else one_user.as_of_for(event_log, config, at_ms)
+        else one_request.as_of_for(event_log, config, at_ms)
     )
-    built = one_user.build_one_user(event_log, config, end, user_id)
-    row = request_row(built, request)
-    say_all(lines_of(built, row))
-    return value_of(built, row)
+    built = one_request.build_one_user(event_log, config, end, user_id)
+    row = one_request.request_row(built, request)
+    say_all(one_request.lines_of(built, row))
+    return one_request.value_of(built, row)
 
 
 def _day(text: str, option: str) -> date | None:

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
-from pipelines.event_log.event_index import Ints
-from pipelines.log_check.found import (
+from pipelines.log_check.judgements import label_rates
+from pipelines.log_check.report import (
     LAG_EDGES_MS,
-    Deeds,
-    Exposures,
+    NUM_LAGS,
+    TABLES,
     LogReport,
     Severity,
+    binned,
 )
-from pipelines.log_check.judgements import label_rates
 from pipelines.log_check.text import length_names, summary_lines, told_problems
 from pipelines.storage import translated_errors
 
@@ -67,7 +68,7 @@ def render(report: LogReport) -> str:
 
     told = list(told_problems(report))
     kinds = [kind for kind, _ in told]
-    names, rows = sorted(report.acted.by_type), _rows(report)
+    names, rows = sorted(report.total("actions")), _rows(report)
     template = environment().get_template("log_check.html.j2")
     drawings, has_rates = _drawings(report), bool(label_rates(report))
     summary = [line.split(": ", 1) for line in summary_lines(report)]
@@ -93,13 +94,12 @@ def _rows(report: LogReport) -> "list[DayRow]":
     """Return what the table tells of each day, the oldest first."""
     from validation.report.day_tables import DayRow
 
-    names, rates = sorted(report.acted.by_type), label_rates(report)
+    names, rates = sorted(report.total("actions")), label_rates(report)
     rows = []
-    for day in sorted({*report.exposures, *report.deeds}):
-        counts = report.deeds.get(day, Deeds()).by_type
-        shown = report.exposures.get(day, Exposures()).rows
+    for day in sorted(report.days):
+        counts = report.of(day, "actions")
         cells = ((counts.get(name, 0), rates.get(name, {}).get(day)) for name in names)
-        rows.append(DayRow(str(day), (f"{shown:,}",), tuple(cells)))
+        rows.append(DayRow(str(day), (f"{report.rows(day, 'impressions'):,}",), tuple(cells)))
     return rows
 
 
@@ -108,12 +108,12 @@ def _drawings(report: LogReport) -> Drawings | None:
     from validation.report.bar_rows import bar_rows
     from validation.report.day_panels import days_scale, drawn_of
 
-    if not report.exposures:
+    if not report.days_of("impressions"):
         return None
-    days = days_scale({*report.exposures, *report.deeds})
-    by_type = report.acted.by_type
+    days = days_scale(set(report.days))
+    by_type = report.total("actions")
     names, num_left_out = drawn_of({name: by_type[name] for name in sorted(by_type)})
-    lengths = 100 * report.sequence_lengths / max(report.sequence_lengths.sum(), 1)
+    lengths = 100 * report.lengths / max(report.lengths.sum(), 1)
     return Drawings(
         counts=_counts(report, days, names, num_left_out),
         shares=_shares(report, days, names, num_left_out),
@@ -128,12 +128,12 @@ def _counts(
     """Return a panel of the impressions of each day, and one of each action type's actions."""
     from validation.report.day_panels import DayPanels, OfDays, count_panel
 
+    shown, acted = (report.days_of(table) for table in TABLES)
     panels: list[tuple[str, dict[date, float]]] = [
-        ("impressions", {day: found.rows for day, found in report.exposures.items()})
+        ("impressions", {day: report.rows(day, "impressions") for day in shown})
     ]
     for name in names:
-        of_type = {day: float(found.by_type.get(name, 0)) for day, found in report.deeds.items()}
-        panels.append((name, of_type))
+        panels.append((name, {day: report.of(day, "actions").get(name, 0) for day in acted}))
     drawn = (
         (name, count_panel(f"{name} of each day", days, [OfDays(name, "ours", counts)]))
         for name, counts in panels
@@ -162,10 +162,10 @@ def _lags(report: LogReport) -> "Markup | None":
 
     low, high = np.log10(LAG_SPAN_MS)
     ticks = tuple((float(np.log10(ms)), text) for ms, text in LAG_TICKS_MS.items())
-    sides = (
-        ("impressions", "ours", report.shown.lags),
-        ("actions", "theirs", report.acted.lags),
-    )
+    sides = [
+        (table, style, binned(report.total(f"{table}.lag"), NUM_LAGS))
+        for table, style in zip(TABLES, ("ours", "theirs"), strict=True)
+    ]
     lines = [
         Series(name, style, _known_by(lags), "line") for name, style, lags in sides if lags.any()
     ]
@@ -176,7 +176,7 @@ def _lags(report: LogReport) -> "Markup | None":
     return panel(label, across, even_scale("", 0.0, 100.0, " %"), lines)
 
 
-def _known_by(lags: Ints) -> tuple[tuple[float, float], ...]:
+def _known_by(lags: npt.NDArray[np.int64]) -> tuple[tuple[float, float], ...]:
     """Return (log10 of a time in ms, percent of the rows known by then), where it changes."""
     known = np.round(100 * np.cumsum(lags) / lags.sum(), 1)
     changes = np.flatnonzero(np.diff(known, prepend=-1.0))

@@ -10,15 +10,15 @@ from itertools import groupby
 import numpy as np
 
 from pipelines.event_log.rules import RULES, Finding
-from pipelines.log_check.found import (
+from pipelines.log_check.judgements import label_rates
+from pipelines.log_check.report import (
     LENGTH_EDGES,
-    Deeds,
+    TABLES,
     LogReport,
     Problem,
     Severity,
     lag_quantile,
 )
-from pipelines.log_check.judgements import label_rates
 
 FILES_SHOWN = 3
 """Of several files that break one rule, as many are named."""
@@ -42,57 +42,62 @@ def lines_of(report: LogReport) -> Iterator[str]:
 
 def summary_lines(report: LogReport) -> Iterator[str]:
     """Yield what the log looks like as a whole."""
-    shown, acted = report.shown, report.acted
-    if report.exposures:
-        days = f"{min(report.exposures)} to {max(report.exposures)}"
+    shown, acted, named = (report.total(what) for what in ("impressions", "actions", "named"))
+    num_shown, num_acted = (report.num_rows(table) for table in TABLES)
+    if days := report.days_of("impressions"):
         yield (
-            f"impressions: {shown.rows:,} on {len(report.exposures)} days, {days}; "
+            f"impressions: {num_shown:,} on {len(days)} days, {days[0]} to {days[-1]}; "
             f"{report.num_requests:,} requests of {report.num_users:,} users; candidates of a "
-            f"request: {_candidates(report)}; {_share(shown.exploration, shown.rows)} exploration; "
-            f"{shown.duplicates:,} duplicates"
+            f"request: {_candidates(report)}; {_share(shown['exploration'], num_shown)} "
+            f"exploration; {shown['repeated']:,} duplicates"
         )
-    types = ", ".join(f"{name} {count:,}" for name, count in sorted(acted.by_type.items()))
-    yield f"actions: {acted.rows:,} on {len(report.deeds)} days: {types or 'none'}"
-    rates = ", ".join(f"{name} {_share(shown.labelled.get(name, 0), shown.rows)}"
-                      for name in sorted(acted.by_type))  # fmt: skip
+    types = ", ".join(f"{name} {count:,}" for name, count in sorted(acted.items()))
+    yield f"actions: {num_acted:,} on {len(report.days_of('actions'))} days: {types or 'none'}"
+    labelled = report.total("labelled")
+    rates = ", ".join(f"{name} {_share(labelled[name], num_shown)}" for name in sorted(acted))
     yield f"impressions that got it within {report.label_window_hours} h: {rates or 'none'}"
     yield (
-        f"actions that name a request: {_share(acted.named, acted.rows)}; of those on days with "
-        f"impressions {_share(acted.found, acted.named_in_span)} name one of their user's in the "
-        f"log, {_share(acted.pair_found, acted.named_in_span)} with their pin"
+        f"actions that name a request: {_share(named['all'], num_acted)}; of those on days with "
+        f"impressions {_share(named['found'], named['in_span'])} name one of their user's in the "
+        f"log, {_share(named['pair_found'], named['in_span'])} with their pin"
     )
-    for name, found in (("impressions", shown), ("actions", acted)):
+    for table in TABLES:
+        lags, longest = report.total(f"{table}.lag"), report.number(f"{table}.longest_lag_ms")
         yield (
-            f"{name} are known after: {_span(lag_quantile(found.lags, 0.5))} (median), "
-            f"{_span(lag_quantile(found.lags, 0.95))} (95 %), {_span(found.max_lag_ms)} (longest)"
+            f"{table} are known after: {_span(lag_quantile(lags, 0.5))} (median), "
+            f"{_span(lag_quantile(lags, 0.95))} (95 %), {_span(longest)} (longest)"
         )
     for version, known in sorted(report.pins.items()):
-        having = _share(report.num_pins_with.get(version, 0), report.num_pins)
-        widths = " and ".join(map(str, sorted(known.widths)))
         yield (
-            f"pins of version {version}: {known.rows:,}, {widths} wide; {having} of the "
-            f"{report.num_pins:,} pins in use have one"
+            f"pins of version {version}: {known.rows:,}, "
+            f"{' and '.join(map(str, sorted(known.widths)))} wide; "
+            f"{_share(known.num_in_use, report.num_pins)} of the {report.num_pins:,} pins in use "
+            f"have one"
         )
-    having = _share(report.num_users_with_row, report.num_users)
+    having = _share(report.users.num_in_use, report.num_users)
     yield f"users: {report.users.rows:,} rows; {having} of the users with requests have one"
-    yield f"earlier actions of a request's user, about: {_lengths(report)}"
+    lengths = report.lengths
+    told = [
+        f"{name}: {count / lengths.sum():.0%}"
+        for name, count in zip(length_names(), lengths, strict=True)
+        if count
+    ]
+    yield f"earlier actions of a request's user, about: {', '.join(told) or 'no requests'}"
 
 
 def _day_lines(report: LogReport) -> Iterator[str]:
     """Yield one line for each day."""
-    rates = label_rates(report)
-    names = sorted(rates)
-    days = sorted({*report.exposures, *report.deeds})
+    rates, days = label_rates(report), sorted(report.days)
     if len(days) > DAYS_SHOWN:
         yield f"the last {DAYS_SHOWN} of {len(days)} days (`--html FILE` shows what a page holds):"
     for day in days[-DAYS_SHOWN:]:
-        rows = report.exposures[day].rows if day in report.exposures else 0
-        acts = report.deeds.get(day, Deeds()).by_type
+        acts = report.of(day, "actions")
         parts = [
             f"{name} {acts.get(name, 0):,}"
             + (f" ({rates[name][day]:.2%})" if day in rates[name] else "")
-            for name in (names or sorted(acts))
+            for name in (sorted(rates) or sorted(acts))
         ]
+        rows = report.rows(day, "impressions")
         yield f"{day}: {rows:,} impressions; {', '.join(parts) or 'no actions'}"
 
 
@@ -159,12 +164,12 @@ def _span(ms: float) -> str:
 
 
 def _candidates(report: LogReport) -> str:
-    counts = report.num_candidates
-    if not len(counts) or not counts.any():
+    if not report.candidates:
         return "none"
-    total = np.cumsum(counts)
+    sizes = sorted(report.candidates)
+    total = np.cumsum([report.candidates[size] for size in sizes])
     low, middle, high = (
-        int(np.searchsorted(total, part * total[-1])) for part in (0.05, 0.5, 0.95)
+        sizes[int(np.searchsorted(total, part * total[-1]))] for part in (0.05, 0.5, 0.95)
     )
     return f"{middle} (median), {low} to {high} in 90 %"
 
@@ -175,14 +180,3 @@ def length_names() -> list[str]:
     pairs = zip(edges, edges[1:], strict=False)
     closed = [f"{low}" if high == low + 1 else f"{low} to {high - 1}" for low, high in pairs]
     return [*closed, f"{edges[-1]} or more"]
-
-
-def _lengths(report: LogReport) -> str:
-    counts = report.sequence_lengths
-    if not counts.any():
-        return "no requests"
-    return ", ".join(
-        f"{name}: {count / counts.sum():.0%}"
-        for name, count in zip(length_names(), counts, strict=True)
-        if count
-    )

@@ -21,7 +21,7 @@ from pipelines.log_days.windows import LogWindow, open_window
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
-    from validation.data_gate.days.profile import DayProfile
+    from pipelines.contracts.judged.day_profile import DayProfile
 
 BUDGET = 0.05
 """The share of windows that may bring a warning though nothing is wrong."""

@@ -33,8 +33,8 @@ from pipelines.snapshot.build import check_covered
 from pipelines.snapshot.plan import SnapshotPlan, make_plan
 
 if TYPE_CHECKING:
+    from pipelines.contracts.judged.day_profile import DayProfile
     from validation.data_gate.days.gate import JudgedLog
-    from validation.data_gate.days.profile import DayProfile
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ def _measured(
 
 def _accepted_days(run: ResolvedRun) -> tuple["DayProfile", ...]:
     """Return the days that were kept with the last accepted snapshot; none where none were."""
-    from validation.data_gate.days.profile import FORMAT_VERSION, KeptDays
+    from pipelines.contracts.judged.day_profile import FORMAT_VERSION, KeptDays
 
     uri = run.last_accepted_snapshot_uri
     if uri is None or not storage.exists(snapshot_manifest_uri(uri)):
@@ -151,7 +151,7 @@ def _accepted_days(run: ResolvedRun) -> tuple["DayProfile", ...]:
 
 def _to_keep(found: "JudgedLog") -> str:
     """Return the text of the file with these days, and the newest of those accepted before."""
-    from validation.data_gate.days.profile import KeptDays
+    from pipelines.contracts.judged.day_profile import KeptDays
 
     days = {day.day: day for day in (*found.accepted, *found.days)}
     newest = sorted(days)[-KEPT_DAYS:]

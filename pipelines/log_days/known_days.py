@@ -35,7 +35,7 @@ from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.storage import is_local, join, local_path, open_filesystem
 
 if TYPE_CHECKING:
-    from validation.data_gate.days.profile import DayProfile
+    from pipelines.contracts.judged.day_profile import DayProfile
 
 log = logging.getLogger(__name__)
 
@@ -239,7 +239,7 @@ def _name_of(workspace_uri: str, event_log: EventLog, plan: SnapshotPlan) -> str
 
 def _read(path: Path) -> dict[int, _Kept]:
     """Return the kept profiles; none where there are none, or where they are damaged."""
-    from validation.data_gate.days.profile import DayProfile
+    from pipelines.contracts.judged.day_profile import DayProfile
 
     if not path.is_file():
         return {}

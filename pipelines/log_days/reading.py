@@ -25,7 +25,7 @@ from pipelines.log_days.known_days import KnownDays
 from pipelines.snapshot.plan import SnapshotPlan
 
 if TYPE_CHECKING:
-    from validation.data_gate.days.profile import DayProfile
+    from pipelines.contracts.judged.day_profile import DayProfile
 
 log = logging.getLogger(__name__)
 

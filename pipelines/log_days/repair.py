@@ -17,7 +17,7 @@ from pipelines.contracts.run_layout import judged_log_uri
 from pipelines.registry.accepted import read_refusal
 
 if TYPE_CHECKING:
-    from validation.data_gate.days.profile import DayProfile
+    from pipelines.contracts.judged.day_profile import DayProfile
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ _NUM_NAMED = 3
 
 def days_refused(run: ResolvedRun) -> "tuple[DayProfile, ...] | None":
     """Return the days that an earlier attempt of the run refused; None where none did."""
-    from validation.data_gate.days.profile import KeptDays
+    from pipelines.contracts.judged.day_profile import KeptDays
 
     folder = judged_log_uri(run.run_uri)
     report, days = (storage.join(folder, name) for name in (REPORT_FILE, DAYS_FILE))

@@ -14,10 +14,11 @@ import numpy as np
 from pipelines.contracts.artifacts import FileDigest
 from pipelines.contracts.config import FeatureConfig, Head
 from pipelines.log_check import page as log_page
-from pipelines.log_check.found import LENGTH_EDGES, Deeds, Exposures, LogReport, count_lags
 from pipelines.log_check.judgements import judge
+from pipelines.log_check.report import LENGTH_EDGES, LogReport
 from pipelines.snapshot_view import page as snapshot_page
 from pipelines.snapshot_view.facts import Counts, SnapshotFacts, WindowFacts
+from support.log_reports import count_lags, day_of
 from support.outcome_pages import LONG, MARKUP
 from support.snapshots import snapshot_of
 
@@ -39,7 +40,7 @@ def report_of(name: str) -> LogReport:
         num_requests=40_000,
         num_users=12_345,
         num_pins=98_765,
-        sequence_lengths=1 + 997 * np.arange(len(LENGTH_EDGES)) ** 2 % 4001,
+        lengths=1 + 997 * np.arange(len(LENGTH_EDGES)) ** 2 % 4001,
     )
     fast, slow = (
         count_lags(np.geomspace(2e3, longest, 900).astype(np.int64)) for longest in (9e6, 9e7)
@@ -48,8 +49,7 @@ def report_of(name: str) -> LogReport:
         shown = _rows(number, num_days)
         counts = {each: _labels(shown, place, number) for place, each in enumerate(types)}
         day = FIRST + timedelta(days=number)
-        report.exposures[day] = Exposures(rows=shown, labelled=counts, lags=fast)
-        report.deeds[day] = Deeds(rows=sum(counts.values()), by_type=counts, lags=slow)
+        report.days[day] = day_of(day, shown, counts, counts, impressions=fast, actions=slow)
     report.problems = judge(report, [], None)
     return report
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from pipelines.cli.main import app
 from pipelines.contracts.errors import ConfigurationError, DataContractError
-from pipelines.log_check.found import LENGTH_EDGES
+from pipelines.log_check.report import LENGTH_EDGES
 from pipelines.preconditions.recipe_alone import require_sound
 from pipelines.recipes import make_recipe
 from support.tiny_log import IMPRESSIONS_15, rewrite, write_tiny_log

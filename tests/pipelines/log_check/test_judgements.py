@@ -12,11 +12,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.contracts.time import HOUR_MS
-from pipelines.log_check.found import Deeds, Exposures, LogReport, Severity
+from pipelines.contracts.time import DAY_MS, HOUR_MS
 from pipelines.log_check.judgements import judge, shift_of
+from pipelines.log_check.page import render
+from pipelines.log_check.report import LogReport, Severity
 from pipelines.log_check.run import check_log
+from pipelines.log_check.text import lines_of, told_problems
 from pipelines.recipes import smoke
+from support.log_reports import day_of
 from support.worlds import write_events, write_planted_world
 
 DAY = "2017-01-08"
@@ -41,13 +44,15 @@ def found(log: Path) -> dict[str, tuple[Severity, str]]:
     return {p.finding.rule: (p.severity, p.finding.message) for p in report.problems}
 
 
-def change_actions(log: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+def change_actions(
+    log: Path, change: Callable[[pa.Table], pa.Table], table: str = "actions"
+) -> None:
     """Write all actions again, changed, each into the day on which it happens now."""
-    files = sorted((log / "actions").glob("*/*.parquet"))
+    files = sorted((log / table).glob("*/*.parquet"))
     rows = change(pa.concat_tables([pq.read_table(path, partitioning=None) for path in files]))
     for path in files:
         path.unlink()
-    write_events(log, "actions", rows)
+    write_events(log, table, rows)
 
 
 def set_column(rows: pa.Table, name: str, values: pa.Array) -> pa.Table:
@@ -222,9 +227,10 @@ def rates_of(daily: list[float]) -> dict[str, Severity]:
     report = LogReport("", "", 24)
     for day, rate in zip(days, daily, strict=True):
         likes = round(1000 * rate)
-        report.exposures[day] = Exposures(rows=1000, labelled={"like": likes, "click": 100})
-        report.deeds[day] = Deeds(rows=likes + 100, by_type={"like": likes, "click": 100})
-    report.deeds[days[-1] + timedelta(days=1)] = Deeds(rows=100, by_type={"click": 100})
+        counts = {"like": likes, "click": 100}
+        report.days[day] = day_of(day, 1000, counts, counts)
+    end = days[-1] + timedelta(days=1)
+    report.days[end] = day_of(end, acted={"click": 100})
     problems = [p for p in judge(report, [], None) if p.finding.rule == "label_rate"]
     return {re.findall(r"on (\S+)", p.finding.message)[0]: p.severity for p in problems}
 
@@ -243,3 +249,91 @@ def test_an_action_type_that_is_missing_for_days_is_an_error_on_each(num_days: i
     assert missing == {f"2026-01-{16 + n}": Severity.ERROR for n in range(num_days)}
     ended = rates_of([*[0.05] * 15, *[0.0] * num_days])
     assert len(ended) == min(num_days, 7) and set(ended.values()) == {Severity.ERROR}
+
+
+def report_of(days: list[date]) -> LogReport:
+    report = LogReport("", "", 24)
+    for day in days:
+        report.days[day] = day_of(day, 1000, {"like": 1})
+    report.problems = judge(report, [], None)
+    return report
+
+
+def swapped(num_days: int) -> list[date]:
+    """Return the days of a log from 1 January on, as far as a swap of day and month gives days."""
+    days = [date(2017, 1, 1) + timedelta(days=n) for n in range(num_days)]
+    return sorted(date(2017, day.day, day.month) for day in days if day.day <= 12)
+
+
+def told_of(report: LogReport, rule: str) -> list[str]:
+    wanted = [p.finding.remedy for p in report.problems if p.finding.rule == rule]
+    return [text for _, text in told_problems(report) if any(text.endswith(r) for r in wanted)]
+
+
+@pytest.mark.parametrize("num_days", [90, 365])
+def test_a_log_whose_days_and_months_are_swapped_is_told_in_two_lines(num_days: int) -> None:
+    report = report_of(swapped(num_days))
+    [hint] = told_of(report, "days_1_to_12")
+    assert "day and month swapped?" in hint and "in 12 months from 2017-01-01 to 2017-12-" in hint
+    lines = [text for _, text in told_problems(report)]
+    assert len(lines) == 2
+    [days] = [line for line in lines if line != hint]
+    num_missing = (swapped(num_days)[-1] - date(2017, 1, 1)).days + 1 - len(swapped(num_days))
+    first = "2017-01-04" if num_days == 90 else "2017-01-13"
+    assert days.startswith(f"{num_missing} days from {first} to 2017-")
+    assert f"the first of them: impressions: {first} has 0 rows" in days
+    assert list(lines_of(report))[-1] == "0 errors, 2 warnings, 0 notes"
+
+
+def test_the_page_tells_many_days_in_one_line_too() -> None:
+    page = render(report_of(swapped(365)))
+    assert page.count("has 0 rows") == 1
+
+
+@pytest.mark.parametrize(
+    "days",
+    [
+        [date(2017, month, day) for month in (1, 2) for day in range(1, 13)],  # two months
+        [date(2017, month, day) for month in (1, 2, 3) for day in range(1, 14)],  # a 13th
+    ],
+)
+def test_other_days_are_no_hint(days: list[date]) -> None:
+    assert told_of(report_of(days), "days_1_to_12") == []
+
+
+def test_up_to_five_days_are_told_one_by_one() -> None:
+    days = [date(2017, 1, 1) + timedelta(days=n) for n in range(40)]
+    for num_missing, num_lines in ((5, 5), (6, 1)):
+        report = report_of([day for n, day in enumerate(days) if not 10 <= n < 10 + num_missing])
+        assert len(told_problems_of(report)) == num_lines
+
+
+def told_problems_of(report: LogReport) -> list[str]:
+    return [text for _, text in told_problems(report)]
+
+
+def test_rows_whose_times_cannot_be_read_are_no_hint(log: Path) -> None:
+    change_actions(log, lambda rows: rows.drop_columns("known_at"))
+    assert found(log).keys() & {"known_at_once", "one_time_of_day"} == set()
+
+
+@pytest.mark.parametrize("table", ["impressions", "actions"])
+def test_rows_that_are_all_at_one_time_of_day(log: Path, table: str) -> None:
+    def at_noon(rows: pa.Table) -> pa.Table:
+        name = "impressed_at" if table == "impressions" else "acted_at"
+        times = [t // DAY_MS * DAY_MS + 12 * HOUR_MS for t in rows[name].to_pylist()]
+        rows = set_column(rows, "known_at", pa.array([t + 2 * DAY_MS for t in times]))
+        return set_column(rows, name, pa.array(times))
+
+    change_actions(log, at_noon, table)
+    severity, message = found(log)["one_time_of_day"]
+    assert severity is Severity.NOTE
+    assert message.startswith(f"{table}: all at 12:00:00 UTC: the log has days only")
+
+
+def test_actions_that_are_all_known_at_once(log: Path) -> None:
+    change_actions(log, lambda rows: set_column(rows, "known_at", rows["acted_at"]))
+    severity, message = found(log)["known_at_once"]
+    assert severity is Severity.NOTE
+    assert message.startswith("actions: known at once, known_at is acted_at in all ")
+    assert "a model is then trained on fresher sequences than serving will have" in message

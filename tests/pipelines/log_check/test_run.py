@@ -1,10 +1,10 @@
 """Every way to break the contract, in one log at once: each is in one report, with its place."""
 
-import os
 import re
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,22 +12,27 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.config import RunConfig
+from pipelines.contracts.errors import ConfigurationError, DataContractError
+from pipelines.contracts.features.categorical import CategoricalFeature
+from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.contracts.schemas import ACTIONS
 from pipelines.event_log.log_files import open_event_log
 from pipelines.event_log.rules import Finding
-from pipelines.log_check import run
-from pipelines.log_check.found import LogReport, Severity
-from pipelines.log_check.reading import request_id_in, request_of_hash
-from pipelines.log_check.run import Span, check_log, choose_num_workers
+from pipelines.log_check import measuring
+from pipelines.log_check.report import LogReport, Severity
+from pipelines.log_check.run import Span, check_log
 from pipelines.log_check.text import lines_of, told_problems
 from pipelines.preconditions.recipe_alone import require_sound
+from pipelines.snapshot.plan import plan_of
+from pipelines.snapshot.spill import SpillSummary
 from pipelines.sources.writer.identifiers import id_of
 from pipelines.storage import to_uri
 from support.own_tables import write_own_log
 from support.tiny_log import (
     ACTIONS_15,
     IMPRESSIONS_15,
+    TINY_AS_OF,
     acted,
     january,
     rewrite,
@@ -35,6 +40,7 @@ from support.tiny_log import (
     tiny_actions,
     tiny_config,
     tiny_impressions,
+    with_pin_times,
     write_tiny_log,
 )
 from support.worlds import write_planted_world
@@ -129,7 +135,7 @@ BREAKS: dict[str, Callable[[Path], None]] = {
 def test_a_sound_log_has_no_error(log: Path) -> None:
     report = check_log(str(log), tiny_config())
     assert errors(report) == {}
-    assert report.shown.rows == 11
+    assert report.num_rows("impressions") == 11
     assert (report.num_requests, report.num_users, report.num_pins) == (7, 2, 4)
 
 
@@ -206,60 +212,43 @@ def test_a_request_of_two_users_is_named_beside_a_file_that_cannot_be_read(log: 
     assert "unreadable" in found
 
 
-def test_a_name_that_cannot_be_read_any_more_is_a_question_mark(log: Path) -> None:
-    file = open_event_log(to_uri(log)).files_of("impressions")[0]
-    (log / "impressions/day=2017-01-14/part-0.parquet").write_bytes(b"no Parquet")
-    event_log = open_event_log(to_uri(log))
-    assert request_id_in(event_log, file, 0) == "?"
-    assert request_of_hash(event_log, [file], 7) == "?"
-
-
-def test_as_many_processes_as_cores_and_memory_bear(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
-    monkeypatch.setattr(run, "memory_limit_bytes", lambda: 2 << 30)
-    assert choose_num_workers() <= 2
-    monkeypatch.setattr(run, "memory_limit_bytes", lambda: 100 << 20)
-    assert choose_num_workers() == 1
-
-
 def test_missing_tables_are_all_named_and_the_rest_is_judged(log: Path) -> None:
     for table in ("pins", "users"):
         (log / table / "part-0.parquet").unlink()
     report = check_log(str(log))
     told = [text for _, text in told_problems(report)]
     assert sum("has no table" in text for text in told) == 2
-    assert report.shown.rows == 11
+    assert report.num_rows("impressions") == 11
 
 
 def test_without_a_recipe_action_types_are_listed_and_not_judged(log: Path) -> None:
     break_type(log)
     report = check_log(str(log))
     assert errors(report) == {}
-    assert report.acted.by_type["hide"] == 1
+    assert report.total("actions")["hide"] == 1
 
 
-def test_parts_and_processes_change_nothing(
+def test_threads_and_batches_change_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_planted_world(tmp_path / "log", num_days=6, num_users=40)
     whole = list(lines_of(check_log(str(tmp_path / "log"), num_workers=1)))
-    monkeypatch.setattr(run, "ROWS_PER_PART", 25)
-    monkeypatch.setattr(run, "REQUESTS_PER_BUCKET", 7)
-    assert list(lines_of(check_log(str(tmp_path / "log"), num_workers=1))) == whole
-    assert list(lines_of(check_log(str(tmp_path / "log"), num_workers=2))) == whole
+    monkeypatch.setattr(measuring, "BATCH_ROWS", 25)
+    for num_workers in (1, 3):
+        assert list(lines_of(check_log(str(tmp_path / "log"), num_workers=num_workers))) == whole
 
 
 def test_labels_are_those_of_the_snapshot(tmp_path: Path) -> None:
     """The tiny log's examples are worked out by hand in the tests of the kernel's labels."""
     write_tiny_log(tmp_path / "log")
     report = check_log(str(tmp_path / "log"), tiny_config())
-    by_day = {day.day: found.labelled for day, found in report.exposures.items()}
+    by_day = {day.day: report.of(day, "labelled") for day in report.days_of("impressions")}
     assert by_day[15].get("repin", 0) == 1  # A's first pin; the other came 24 h later
     assert by_day[16] == {"repin": 1, "long_click": 1}  # B's second pin
     # C's two pins: of the second, the log knows only after the tiny snapshot's as_of.
     assert by_day[18].get("repin", 0) == 2
-    assert report.acted.named == 4 and report.acted.found == 3
-    assert int(np.sum(report.sequence_lengths)) == 7
+    assert (report.total("named")["all"], report.total("named")["found"]) == (4, 3)
+    assert int(np.sum(report.lengths)) == 7
 
 
 def test_a_recipe_that_no_cycle_could_be_begun_with_is_an_error(log: Path) -> None:
@@ -299,3 +288,155 @@ def test_windows_that_the_log_does_not_reach_are_an_error_for_its_recipe_alone(l
     assert "window_without_impressions" not in errors(check_log(str(log), tiny_config()))
     some_days = Span(date(2017, 1, 18), date(2017, 1, 19))
     assert "window_without_impressions" not in errors(check_log(str(log), config, some_days))
+
+
+PINS = "pins/part-0.parquet"
+KNOWN = dict.fromkeys((10, 20, 30, 40, 50), "01 00:00")
+
+
+def with_numbers(*names: str) -> RunConfig:
+    base = tiny_config()
+    numeric = tuple(NumericFeature(name=name) for name in names)
+    return base.model_copy(
+        update={"features": base.features.model_copy(update={"numeric": numeric})}
+    )
+
+
+def set_times(log: Path, values: list[Any], kind: pa.DataType) -> None:
+    rows = pq.read_table(log / PINS)
+    rows = rows.drop_columns("known_at").append_column("known_at", pa.array(values, kind))
+    pq.write_table(rows, log / PINS)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "rule"),
+    [
+        ([january("01 00:00") // 1000] * 5, pa.int64(), "implausible_time"),
+        ([january("01 00:00")] * 4 + [None], pa.int64(), "null"),
+        (["2017-01-01"] * 5, pa.string(), "wrong_kind"),
+    ],
+)
+def test_the_pins_optional_times_are_checked_as_a_reader_checks_them(
+    log: Path, values: list[Any], kind: pa.DataType, rule: str
+) -> None:
+    with_pin_times(log, KNOWN)
+    assert errors(check_log(str(log), tiny_config())) == {}
+    set_times(log, values, kind)
+    finding = errors(check_log(str(log), tiny_config()))[rule]
+    assert (finding.table, finding.column) == ("pins", "known_at")
+    event_log, plan = open_event_log(to_uri(log)), plan_of(tiny_config(), TINY_AS_OF)
+    with pytest.raises(DataContractError, match="known_at"):
+        count_pins(event_log, SpillSummary(pin_ids=np.array(list(KNOWN))), plan, log)
+
+
+def test_pins_of_which_some_files_have_times_are_an_error(log: Path) -> None:
+    rows = pq.read_table(log / PINS)
+    pq.write_table(rows.slice(0, 2), log / PINS)
+    later = rows.slice(2).append_column("known_at", pa.array([january("01 00:00")] * 3))
+    pq.write_table(later, log / "pins/part-1.parquet")
+    assert (
+        "part-0.parquet has no column 'known_at'"
+        in errors(check_log(str(log)))["pin_times_in_some"].message
+    )
+
+
+def test_number_columns_of_the_recipe_are_asked_for(log: Path) -> None:
+    config = with_numbers("impressions.price", "pins.length")
+    finding = errors(check_log(str(log), config))["missing_column"]
+    assert "(declared as features by the recipe)" in finding.problem
+    for path in (*(log / "impressions").glob("*/*.parquet"), log / PINS):
+        rows = pq.read_table(path, partitioning=None)
+        name = "length" if "pins" in path.parts else "price"
+        kind = pa.int32() if name == "length" else pa.float64()
+        pq.write_table(rows.append_column(name, pa.array([1] * len(rows), kind)), path)
+    assert errors(check_log(str(log), config)) == {}
+    rows = pq.read_table(path, partitioning=None)
+    text = rows.set_column(rows.schema.get_field_index("length"), "length", pa.array(["1"] * 5))
+    pq.write_table(text, path)
+    assert errors(check_log(str(log), config))["wrong_kind"].column == "length"
+    endless = pa.array([1.0, 2.0, float("inf"), 1.0, 1.0])
+    pq.write_table(text.set_column(text.schema.get_field_index("length"), "length", endless), path)
+    finding = errors(check_log(str(log), config))["infinite_number"]
+    assert (finding.column, finding.row, finding.value) == ("length", 2, "inf")
+
+
+def recipe_with(*features: CategoricalFeature) -> RunConfig:
+    base = tiny_config()
+    fields = {"features": base.features.model_copy(update={"categorical": features})}
+    return base.model_copy(update=fields)
+
+
+def feature(name: str, table: str, *values: str) -> CategoricalFeature:
+    return CategoricalFeature.model_validate({"name": name, "table": table, "values": values})
+
+
+def unlisted(log: Path, *features: CategoricalFeature) -> list[tuple[Severity, str]]:
+    problems = check_log(str(log), recipe_with(*features)).problems
+    return [
+        (p.severity, p.finding.message) for p in problems if p.finding.rule == "unlisted_values"
+    ]
+
+
+def give_pins(log: Path, *groups: str | int | None) -> None:
+    rows = pq.read_table(log / PINS)
+    pq.write_table(rows.append_column("group", pa.array(list(groups))), log / PINS)
+
+
+def test_a_feature_of_which_no_value_is_listed_is_an_error(log: Path) -> None:
+    give_pins(log, "35-39", "35-39", "30-34", "35-39", "30-34")
+    [(severity, message)] = unlisted(log, feature("group", "pins", "19-24", "25-34"))
+    assert severity is Severity.ERROR
+    assert message.startswith(
+        "pins.group: 100% of the 5 rows have a value that the recipe does not list: '35-39' 3, "
+        "'30-34' 2; expected values of features.categorical ('19-24', '25-34')"
+    )
+    assert message.endswith("add them to the feature's values, or correct the values in the log")
+
+
+@pytest.mark.parametrize(
+    ("groups", "severity"),
+    [
+        (("a", "a", "a", "a", "b"), Severity.NOTE),  # exactly the data gate's bound
+        (("a", "a", "a", "b", "b"), Severity.WARNING),
+        (("b", "b", "b", "b", "b"), Severity.ERROR),
+        ((1, 1, 1, 1, 2), Severity.ERROR),  # whole numbers are read as texts
+    ],
+)
+def test_how_bad_it_is_depends_on_the_share(
+    log: Path, groups: tuple[str | int, ...], severity: Severity
+) -> None:
+    give_pins(log, *groups)
+    assert [found for found, _ in unlisted(log, feature("group", "pins", "a"))] == [severity]
+
+
+def test_listed_values_are_no_problem_and_nothing_is_read_without_a_recipe(log: Path) -> None:
+    give_pins(log, 1, 1, 2, 1, 2)
+    assert unlisted(log, feature("group", "pins", "1", "2")) == []
+    assert "unlisted_values" not in {p.finding.rule for p in check_log(str(log)).problems}
+
+
+def test_nulls_are_told_apart_from_values(log: Path) -> None:
+    give_pins(log, None, "b", None, "a", "a")
+    [(severity, message)] = unlisted(log, feature("group", "pins", "a"))
+    assert severity is Severity.WARNING
+    assert "20% of the 5 rows have a value that the recipe does not list: 'b' 1; 40% of" in message
+    assert "40% of the 5 rows have a null; expected" in message
+    give_pins_again(log, *[None] * 5)
+    [(severity, message)] = unlisted(log, feature("group", "pins", "a"))
+    assert severity is Severity.ERROR
+    assert "pins.group: 100% of the 5 rows have a null; expected" in message
+
+
+def give_pins_again(log: Path, *groups: str | None) -> None:
+    rewrite(log, PINS, "group", pa.array(list(groups), pa.string()))
+
+
+def test_columns_of_the_contract_and_of_each_table_count_as_well(log: Path) -> None:
+    """`state` of the tiny log is `core` throughout."""
+    features = feature("surface", "impressions", "search"), feature("state", "users", "new")
+    whole = unlisted(log, *features)
+    assert [message.split(";")[0] for _, message in whole] == [
+        "impressions.surface: 100% of the 11 rows have a value that the recipe does not list: "
+        "'homefeed' 11",
+        "users.state: 100% of the 3 rows have a value that the recipe does not list: 'core' 3",
+    ]

@@ -11,6 +11,7 @@ import pytest
 from pipelines import storage
 from pipelines.contracts.artifacts import DataReport, ResolvedRun, Snapshot
 from pipelines.contracts.errors import DataGateFailedError
+from pipelines.contracts.judged.day_profile import KeptDays
 from pipelines.contracts.run_layout import (
     StageFailure,
     failure_uri,
@@ -22,7 +23,6 @@ from pipelines.registry.accepted import newest_accepted
 from pipelines.stages import runner
 from support.runs import PLANTED_AS_OF, make_run, save_run
 from support.worlds import write_planted_world
-from validation.data_gate.days.profile import KeptDays
 
 HOLDOUT_FILES = "actions/day=2017-02-2*/*.parquet"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.contracts.judged.day_profile import DayProfile
 from pipelines.event_log.log_files import open_event_log
 from pipelines.log_days import known_days, reading
 from pipelines.log_days.known_days import KnownDays, open_known_days
@@ -17,7 +18,6 @@ from pipelines.snapshot.plan import plan_of
 from pipelines.storage import to_uri
 from support.runs import PLANTED_AS_OF
 from support.worlds import write_planted_world
-from validation.data_gate.days.profile import DayProfile
 
 AS_OF_DAY = int(PLANTED_AS_OF.timestamp()) // 86_400
 DAYS = DayRange(AS_OF_DAY - 12, AS_OF_DAY - 1)

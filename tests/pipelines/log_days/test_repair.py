@@ -9,12 +9,12 @@ import pytest
 from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.errors import DataGateFailedError
+from pipelines.contracts.judged.day_profile import DayProfile, Number
 from pipelines.contracts.run_layout import judged_log_uri
 from pipelines.log_days.judging import judge_event_log
 from pipelines.log_days.repair import DAYS_FILE, REPORT_FILE, since_refused
 from support.runs import PLANTED_AS_OF, make_run, save_run
 from support.worlds import write_planted_world
-from validation.data_gate.days.profile import DayProfile, Number
 
 SPOILED = "actions/day=2017-02-2*/*.parquet"
 

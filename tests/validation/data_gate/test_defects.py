@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipelines.contracts.judged.day_profile import DayProfile
 from pipelines.contracts.time import DAY_MS
 from support.log_days import random_log
 from validation.data_gate.days.measure import DayRows, measure_days, open_engine
-from validation.data_gate.days.profile import DayProfile
 from validation.data_gate.defects import DEFECTS, HOURS, SHARES, Defect
 from validation.data_gate.planted.log_rows import LogRows, day_of
 

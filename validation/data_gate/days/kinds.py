@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from validation.data_gate.days.profile import Number
+from pipelines.contracts.judged.day_profile import Number
 
 Scale = Literal["relative", "share", "rate", "seconds", "amount"]
 

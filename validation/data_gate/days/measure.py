@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from validation.data_gate.days import queries
-from validation.data_gate.days.profile import DayProfile, Number
+from pipelines.contracts.judged.day_profile import DayProfile, Number
 from validation.data_gate.days.user_rows import summarise_users
 
 MEMORY_LIMIT = "1GB"

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from validation.data_gate.days.kinds import Kind, kind_of
-from validation.data_gate.days.profile import DayProfile, Number
+from pipelines.contracts.judged.day_profile import DayProfile, Number
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

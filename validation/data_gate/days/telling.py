@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from validation.data_gate.days.profile import DayProfile
+from pipelines.contracts.judged.day_profile import DayProfile
 from validation.data_gate.days.series import Floats, count_matrix
 
 

@@ -18,7 +18,7 @@ from validation.data_gate.canary_checks import LARGEST_CHANGED_SHARE
 from validation.data_gate.days.gate import LARGEST_MISSING_SHARE, date_of
 from validation.data_gate.days.limits import deviations
 from validation.data_gate.days.measure import DayRows, measure_days, open_engine
-from validation.data_gate.days.profile import DayProfile
+from pipelines.contracts.judged.day_profile import DayProfile
 from validation.data_gate.planted.log_rows import LogRows
 
 CYCLE_DAYS = 14

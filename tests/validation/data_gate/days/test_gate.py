@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.contracts.artifacts import ExpectationOutcome, Severity
+from pipelines.contracts.judged.day_profile import DayProfile, Number
 from support.log_days import FIRST_DAY, profiles
 from validation.data_gate.days.gate import JudgedLog, changes, date_of, judge_log
-from validation.data_gate.days.profile import DayProfile, Number
 
 USUAL = {"impressions.rows": 10_000.0, "actions.repin.rows": 900.0, "named.repin.known": 1.0}
 FIRST = FIRST_DAY + 56

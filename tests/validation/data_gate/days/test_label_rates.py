@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipelines.contracts.judged.day_profile import DayProfile
 from pipelines.contracts.time import DAY_MS, HOUR_MS
 from support.log_days import FIRST_DAY, WIDTH, actions, impressions, users
 from validation.data_gate.days import queries
 from validation.data_gate.days.gate import describe
 from validation.data_gate.days.limits import Deviation, deviations
 from validation.data_gate.days.measure import DayRows, measure_days, open_engine
-from validation.data_gate.days.profile import DayProfile
 
 NUM_BEFORE, NUM_JUDGED, NUM_SHOWN = 44, 14, 20
 FIRST_JUDGED = FIRST_DAY + NUM_BEFORE

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pipelines.contracts.judged.day_profile import DayProfile
 from support.log_days import FIRST_DAY, profiles
 from validation.data_gate.days.kinds import kind_of
 from validation.data_gate.days.limits import (
@@ -12,7 +13,6 @@ from validation.data_gate.days.limits import (
     deviations,
     jensen_shannon,
 )
-from validation.data_gate.days.profile import DayProfile
 
 SHARE = "named.repin.known"
 ROWS = "impressions.rows"

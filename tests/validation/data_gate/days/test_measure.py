@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipelines.contracts.judged.day_profile import DayProfile
 from pipelines.contracts.time import DAY_MS, HOUR_MS
 from support.log_days import FIRST_DAY, WIDTH, actions, impressions, random_log, users
 from validation.data_gate.days import measure
 from validation.data_gate.days.measure import OTHERS, DayRows, measure_days, open_engine
-from validation.data_gate.days.profile import DayProfile
 from validation.data_gate.days.telling import shares_told
 
 NOON = FIRST_DAY * DAY_MS + 12 * HOUR_MS

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from pipelines.contracts.judged.day_profile import DayProfile, Number
 from support.log_days import FIRST_DAY
 from validation.data_gate.days.limits import Deviation, deviations
-from validation.data_gate.days.profile import DayProfile, Number
 from validation.data_gate.days.telling import eta_squared, shares_told
 
 NAME = "impressions.shelf"

@@ -1,7 +1,9 @@
-"""The profile of one day: named numbers, and counts by hour and by category, kept as JSON.
+"""The profile of one UTC day of an event log: named numbers, and counts of whatever adds up.
 
+It is the one value in which a day is told: the data gate judges it, and keeps it as JSON
+(`validation.data_gate.days`); `homefeed log check` shows it and judges it (`pipelines.log_check`).
 A number stands with how many rows, requests or actions it was taken from, because a share of few
-says little. Not for measuring (`queries`), nor for judging (`limits`).
+says little. Not for measuring, nor for judging.
 """
 
 from pydantic import Field
