@@ -24,6 +24,7 @@ from pipelines.log_check.report import LogReport, Severity
 from pipelines.log_check.run import Span, check_log
 from pipelines.log_check.text import lines_of, told_problems
 from pipelines.preconditions.recipe_alone import require_sound
+from pipelines.snapshot.pins import count_pins
 from pipelines.snapshot.plan import plan_of
 from pipelines.snapshot.spill import SpillSummary
 from pipelines.sources.writer.identifiers import id_of
