@@ -20,12 +20,12 @@ from pathlib import Path
 import pandas as pd
 
 from pipelines.contracts.artifacts import ExpectationOutcome, Severity
+from pipelines.contracts.judged.day_profile import DayProfile, Number
 from pipelines.contracts.time import DAY_MS
 from validation.data_gate.checks import Check
 from validation.data_gate.days.examples import can_show
 from validation.data_gate.days.kinds import DISTANCE, kind_of
 from validation.data_gate.days.limits import FEWEST_DAYS, SURE, Deviation, deviations
-from pipelines.contracts.judged.day_profile import DayProfile, Number
 from validation.data_gate.gx_runner import Details, RunName, evaluate, with_accepted
 from validation.report.data_docs import SINCE_REFUSED, Subject, finish_data_docs
 

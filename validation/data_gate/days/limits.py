@@ -18,8 +18,8 @@ from typing import Literal
 
 import numpy as np
 
-from validation.data_gate.days.kinds import DISTANCE, Kind, kind_of
 from pipelines.contracts.judged.day_profile import DayProfile, Number
+from validation.data_gate.days.kinds import DISTANCE, Kind, kind_of
 from validation.data_gate.days.returning import (
     AFTER_DAYS,
     FOLLOWED,

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
-from validation.data_gate.days import queries
 from pipelines.contracts.judged.day_profile import DayProfile, Number
+from validation.data_gate.days import queries
 from validation.data_gate.days.user_rows import summarise_users
 
 MEMORY_LIMIT = "1GB"

@@ -13,8 +13,8 @@ tests/validation/data_gate/days/test_returning.py.
 import math
 from collections.abc import Mapping, Sequence
 
-from validation.data_gate.days.kinds import Kind
 from pipelines.contracts.judged.day_profile import DayProfile
+from validation.data_gate.days.kinds import Kind
 from validation.data_gate.days.queries import NUM_FOLLOWED
 
 BEFORE_DAYS, AFTER_DAYS = 28, 14

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from validation.data_gate.days.kinds import Kind, kind_of
 from pipelines.contracts.judged.day_profile import DayProfile, Number
+from validation.data_gate.days.kinds import Kind, kind_of
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -12,13 +12,13 @@ from typing import NamedTuple
 import numpy as np
 
 from pipelines.contracts.arrow import to_numpy
+from pipelines.contracts.judged.day_profile import DayProfile
 from pipelines.contracts.time import DAY_MS
 from validation.data_gate.canaries import USER_DAYS, Vectors, compare_vectors, smallest_hashes
 from validation.data_gate.canary_checks import LARGEST_CHANGED_SHARE
 from validation.data_gate.days.gate import LARGEST_MISSING_SHARE, date_of
 from validation.data_gate.days.limits import deviations
 from validation.data_gate.days.measure import DayRows, measure_days, open_engine
-from pipelines.contracts.judged.day_profile import DayProfile
 from validation.data_gate.planted.log_rows import LogRows
 
 CYCLE_DAYS = 14
