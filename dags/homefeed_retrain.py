@@ -50,11 +50,10 @@ from pipelines.orchestration.callbacks import (
     require_alert,
     tell_ended_run,
 )
+from pipelines.orchestration.form import about_recipe, with_runbook
 from pipelines.orchestration.operators import stage_operator
 from pipelines.orchestration.resolving import start_cycle
 from pipelines.orchestration.retries import StageRetryPolicy
-from pipelines.orchestration.shown.docs import with_runbook
-from pipelines.orchestration.shown.form import about_as_of, about_recipe
 from pipelines.orchestration.timetable import GridTimetable
 from pipelines.recipes.triggering import choices, pattern
 from pipelines.settings import DAG_ID, Settings
@@ -72,7 +71,8 @@ PARAMS = {
         type=["null", "string"],
         format="date",
         title="As of",
-        description=about_as_of(SETTINGS),
+        description="Use what was known before this day (UTC). Empty: the data interval's end, "
+        "which is now in a run that a person triggers.",
     ),
     "recipe": Param(
         SETTINGS.recipe,

@@ -17,8 +17,8 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetAlias, Param, task
 
+from pipelines.orchestration.form import with_runbook
 from pipelines.orchestration.retries import StageRetryPolicy
-from pipelines.orchestration.shown.docs import with_runbook
 from pipelines.settings import Settings
 
 SETTINGS = Settings()

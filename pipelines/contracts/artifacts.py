@@ -11,7 +11,6 @@ On disk a run is a folder:
     <workspace>/history/<model>/*.json                 who was serving when, append-only
     <workspace>/cycles.html                            index of all cycles, for people
     <workspace>/schedule/record.json                   due dates that are accounted for
-    <workspace>/schedule/form.json                     the trigger form's text while a run goes on
     <workspace>/outbox/*.json                          alerts, and which transports took them
     <workspace>/incidents/record.json                  what has broken cycles and is not mended
 """

@@ -1,39 +1,46 @@
 """Asks a person whether a model may serve, where the cycle's recipe wants that.
 
 Airflow's own operator asks: the task waits in the database, without a process, so that nothing
-which is killed meanwhile loses the question. Whatever comes of it is written into the run folder,
-where `promote_challenger` finds it. The task is green where the promotion was approved, and
-skipped where nobody had to approve or nobody did. Not for what people are shown
-(`pipelines.orchestration.questions`). Tested in tests/pipelines/orchestration/test_approval.py, and
-in a browser in tests/pipelines/local/test_real_browser.py.
+which is killed meanwhile loses the question. Whom it asks and how long it waits stands in the
+recipe, which is known only when the task runs; what comes of it is written into the run folder,
+where `promote_challenger` finds it. The task is green where the promotion was approved, and skipped
+where nobody had to approve or nobody did.
+
+Airflow keeps one question for each task instance, and never replaces it: a task that is cleared or
+tried again puts its question, and people are shown the first one. So a question names the digest of
+the judgement that it is about, and what Airflow shows is looked at before anybody is told. The run
+folder keeps what was asked, because the cycle may be judged anew while a person thinks. Tested in
+tests/pipelines/orchestration/test_approval.py, and in a browser in
+tests/pipelines/local/test_real_browser.py.
 """
 
 import logging
+import shlex
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.standard.operators.hitl import HITLOperator
+from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
 from airflow.sdk import Param
 from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput
 
-from pipelines.orchestration import questions
-from pipelines.orchestration.grid import TICK
-from pipelines.orchestration.shown.keys import NOTE_KEY
+from pipelines.orchestration.grid import grid_of
+from pipelines.orchestration.run_note import NOTE_KEY
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
     from pipelines.contracts.artifacts import ResolvedRun
-    from pipelines.contracts.judged.approval import Approval
+    from pipelines.contracts.judged.approval import Approval, Question
     from pipelines.contracts.judgement import Judgement
 
 log = logging.getLogger(__name__)
 
-APPROVE, REJECT = "Approve", "Reject"
+APPROVE, REJECT = ApprovalOperator.APPROVE, ApprovalOperator.REJECT
 COMMENT, COMMENT_LENGTH = "comment", 500
 AFTER_THE_ANSWER = timedelta(hours=2)
 """What the promotion and its retries take at most: so long before the run must end, and before the
 next cycle is due, the question is closed."""
+_REPAIR = "delete it and clear approve_promotion in Airflow, with what is after it: that asks anew"
 
 
 def utc_now() -> datetime:
@@ -55,17 +62,6 @@ def closes_at(
     return min(asked_at + within, run_ends - AFTER_THE_ANSWER, next_due - AFTER_THE_ANSWER)
 
 
-def _comment() -> Param:
-    """Return the field of the form in which a person says why."""
-    return Param(
-        "",
-        type=["null", "string"],
-        title="Comment",
-        description="Why, if you like. It is kept and told with your answer.",
-        source="task",  # the form has those of the task alone
-    )
-
-
 class PromotionApproval(HITLOperator):
     """Airflow's question to people, whether the model that a cycle would promote may serve.
 
@@ -76,8 +72,12 @@ class PromotionApproval(HITLOperator):
     template_fields: Collection[str] = ("subject", "body", "run_uri")
 
     def __init__(self, *, run_uri: Any, **kwargs: Any) -> None:
+        said = "Why, if you like. It is kept and told with your answer."
+        comment = Param(
+            "", type=["null", "string"], title="Comment", description=said, source="task"
+        )
         # Airflow hands over the DAG's parameters here, of which the operator keeps none.
-        kwargs["params"] = {COMMENT: _comment()}
+        kwargs["params"] = {COMMENT: comment}
         super().__init__(
             subject="May this model serve?",
             options=[APPROVE, REJECT],
@@ -96,38 +96,62 @@ class PromotionApproval(HITLOperator):
             PromotionRefusedError: Airflow shows people the question about an earlier verdict.
             TaskAwaitingInput: the question is put; Airflow goes on with `execute_complete`.
         """
+        from pipelines.registry.promotion import read_approval
+        from pipelines.stages.runner import read_record
+
         run, judgement = self._judged()
         if not judgement.waits_for_approval(run):
             raise AirflowSkipException("nobody has to approve anything in this cycle")
-        known = _read(run)
+        known = read_approval(run.run_uri)
         if known is not None and known.ruling_digest != judgement.ruling_digest:
             known = None
         if known is not None and known.by:
             return self._conclude(context, run, judgement, known)
-        until, now = self._closes_at(context, run), utc_now()
+        asked, now, began = run.config.promotion.approval, utc_now(), context["dag_run"].start_date
+        assert asked is not None, "somebody is asked"
+        until = closes_at(
+            # A run that is cleared begins anew, and so does the time to think.
+            max(read_record(self.run_uri, "compare_with_champion").finished_at, began),
+            timedelta(hours=asked.within_hours),
+            began + context["dag"].dagrun_timeout,
+            grid_of(Settings()).after(now),
+        )
         if until <= now:
             # A retry says the same as the attempt before, so that nobody is told twice.
             closed = known or _answer(judgement, "no answer", "", now)
             return self._conclude(context, run, judgement, closed)
-        self._ask(context, run, judgement, until)
+        self._ask(context["ti"].id, run, judgement, until)
         raise TaskAwaitingInput(method_name="execute_complete", timeout=until - now)
 
-    def _ask(
-        self, context: Any, run: "ResolvedRun", judgement: "Judgement", until: datetime
-    ) -> None:
+    def _ask(self, ti_id: Any, run: "ResolvedRun", judgement: "Judgement", until: datetime) -> None:
         """Put the question and tell people of it, once Airflow is seen to show it."""
+        from airflow.sdk.api.datamodels._generated import HITLUser
+        from airflow.sdk.execution_time.comms import CreateHITLDetailPayload
+        from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
+
         from pipelines.alerts.approvals import compose_wanted
         from pipelines.alerts.outcomes import kept_outcome
+        from pipelines.alerts.rendering import to_markdown
 
-        outcome = kept_outcome(run, judgement, Settings())
-        asked = run.config.promotion.approval
+        outcome, asked = kept_outcome(run, judgement, Settings()), run.config.promotion.approval
         assert asked is not None, "somebody is asked"
-        self.subject = f"{outcome.title}. May it serve?"
-        self.body = questions.body_of(outcome, judgement, until)
-        self.assigned_users = [{"id": name, "name": name} for name in asked.by] or None
-        questions.require_shown(questions.put(self, context["ti"].id), run, judgement)
-        question = questions.keep_question(run, judgement, until)
-        _tell(compose_wanted(run, outcome, until, Settings(), question.num_times))
+        # Airflow's own `upsert_hitl_detail` does the same, and does not hand back what is there. An
+        # earlier answer is taken away by it.
+        question = CreateHITLDetailPayload(
+            ti_id=ti_id,
+            options=self.options,
+            subject=f"{outcome.title}. May it serve?",
+            body=f"Answer until {until:%Y-%m-%d %H:%M} UTC; without an answer the champion stays. "
+            f"Where this task was cleared since, the newest alert `approval_wanted` has the time."
+            f"\n\n{to_markdown(outcome)}\n\n{_mark(judgement)}",
+            defaults=self.defaults,
+            multiple=self.multiple,
+            params=self.serialized_params,
+            assigned_users=[HITLUser(id=name, name=name) for name in asked.by],
+        )
+        _require_shown(SUPERVISOR_COMMS.send(msg=question), run, judgement)
+        kept = _keep_question(run, judgement, until)
+        _tell(compose_wanted(run, outcome, until, Settings(), kept.num_times))
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
         """Write down what a person has answered, or that nobody did in time.
@@ -138,7 +162,7 @@ class PromotionApproval(HITLOperator):
         """
         answered = super().execute_complete(context, event)
         run, judgement = self._judged()
-        questions.require_asked(run, judgement)
+        _require_asked(run, judgement)
         person = answered["responded_by_user"]
         by = str(person["name"] or person["id"]) if person else ""
         is_approved = bool(person) and answered["chosen_options"] == [APPROVE]
@@ -155,21 +179,6 @@ class PromotionApproval(HITLOperator):
         return (
             read_artifact(self.run_uri, "resolve_run", ResolvedRun),
             read_artifact(self.run_uri, "compare_with_champion", Judgement),
-        )
-
-    def _closes_at(self, context: Any, run: "ResolvedRun") -> datetime:
-        from pipelines.stages.runner import read_record
-
-        dag, began = context["dag"], context["dag_run"].start_date
-        judged = read_record(self.run_uri, "compare_with_champion").finished_at
-        asked = run.config.promotion.approval
-        assert asked is not None, "somebody is asked"
-        return closes_at(
-            # A run that is cleared begins anew, and so does the time to think.
-            max(judged, began),
-            timedelta(hours=asked.within_hours),
-            began + dag.dagrun_timeout,
-            dag.timetable.due_at_or_after(utc_now() + TICK),
         )
 
     def _conclude(
@@ -197,10 +206,95 @@ class PromotionApproval(HITLOperator):
         raise AirflowSkipException(approval.sentence)
 
 
-def _read(run: "ResolvedRun") -> "Approval | None":
-    from pipelines.registry.promotion import read_approval
+def _mark(judgement: "Judgement") -> str:
+    """Return how a question ends; the page of another judgement ends in another way."""
+    return f"Digest of the judgement: `{judgement.ruling_digest}`"
 
-    return read_approval(run.run_uri)
+
+def _require_shown(shown: Any, run: "ResolvedRun", judgement: "Judgement") -> None:
+    """Refuse to wait for an answer to a question that is not about this judgement.
+
+    Raises:
+        PromotionRefusedError: people are shown another verdict, or other people may answer.
+    """
+    from pipelines.contracts.errors import PromotionRefusedError
+    from pipelines.plain_text import one_line
+
+    def names(found: set[str]) -> str:
+        return " and ".join(shlex.quote(name) for name in sorted(found)) or "everybody"
+
+    asked = run.config.promotion.approval
+    assert asked is not None, "somebody is asked"
+    users = {user.id for user in shown.assigned_users or ()}
+    if (shown.body or "").endswith(_mark(judgement)) and users == set(asked.by):
+        return
+    raise PromotionRefusedError(
+        f"Airflow shows people the question that this run has put before, which is about another "
+        f"verdict or for other people: found {one_line(shown.subject)!r} for {names(users)}; "
+        f"expected the judgement with digest {judgement.ruling_digest[:12]} for "
+        f"{names(set(asked.by))}; Airflow replaces no question of a run, and an answer would be "
+        f"about what is shown; {_instead(run)}"
+    )
+
+
+def _require_asked(run: "ResolvedRun", judgement: "Judgement") -> None:
+    """Refuse an answer where people were asked about another judgement than the run has now.
+
+    Raises:
+        PromotionRefusedError: the cycle was judged anew since, or what was asked is not known.
+    """
+    from pipelines.contracts.errors import PromotionRefusedError
+
+    question = _kept_question(run)
+    if question is not None and question.ruling_digest == judgement.ruling_digest:
+        return
+    found = (
+        "the run folder has no record of a question"
+        if question is None
+        else f"the question was about another verdict ({question.model}, digest "
+        f"{question.ruling_digest[:12]}), and the cycle was judged anew since"
+    )
+    raise PromotionRefusedError(
+        f"an answer came and counts for nothing: {found}; expected a question about the judgement "
+        f"with digest {judgement.ruling_digest[:12]}; {_instead(run)}"
+    )
+
+
+def _kept_question(run: "ResolvedRun") -> "Question | None":
+    from pipelines import storage
+    from pipelines.contracts.judged.approval import Question, question_uri
+
+    uri = question_uri(run.run_uri)
+    return storage.read_model(uri, Question, _REPAIR) if storage.exists(uri) else None
+
+
+def _keep_question(run: "ResolvedRun", judgement: "Judgement", until: datetime) -> "Question":
+    """Write into the run folder what is asked, and return it."""
+    from pipelines import storage
+    from pipelines.contracts.judged.approval import Question, question_uri
+
+    before = _kept_question(run)
+    is_repeated = before is not None and before.ruling_digest == judgement.ruling_digest
+    assert judgement.promoted_model is not None, "something is to be promoted"
+    question = Question(
+        ruling_digest=judgement.ruling_digest,
+        model=judgement.promoted_model.label,
+        until=until,
+        num_times=before.num_times + 1 if before is not None and is_repeated else 1,
+    )
+    storage.write_model(question_uri(run.run_uri), question)
+    return question
+
+
+def _instead(run: "ResolvedRun") -> str:
+    """Return what a person does where this run cannot ask."""
+    from pipelines.alerts.commands import force_command
+    from pipelines.alerts.next_step import new_cycle_command
+
+    return (
+        f"begin another cycle, which asks about its own model: `{new_cycle_command(run)}`, or "
+        f"promote this one all the same: `{force_command(run)}`"
+    )
 
 
 def _answer(

@@ -10,8 +10,7 @@ from typing import Any
 from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.exceptions import AirflowSkipException
 
-from pipelines.orchestration.shown.form import free_text
-from pipelines.orchestration.shown.keys import FAILURE_KEY, broke_at
+from pipelines.orchestration.resolving import unresolved_of
 from pipelines.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -66,52 +65,37 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
     from pipelines.alerts.compose import alert_on_unresolved
     from pipelines.alerts.lost_races import is_told_by_another
     from pipelines.alerts.next_step import after_lost_start
-    from pipelines.contracts.judged.alert import Cycle, NextStep
     from pipelines.stages.breaking import tell_failure
 
-    ti: Any = context.get("ti")
+    ti, dag_run = context.get("ti"), context.get("dag_run")
     settings, reason = Settings(), str(context.get("reason", ""))
-    free_text(settings)
-    ended_at = getattr(context.get("dag_run"), "end_date", None)
+    ended_at = getattr(dag_run, "end_date", None)
     resolved = ti.xcom_pull(task_ids="resolve_run") if ti else None
-    if resolved:
+    if ti and resolved:
         since = getattr(ti, "start_date", None)
         # With its instant: the same run that ends so again has failed again.
         when = f"{reason} at {ended_at:%Y-%m-%d %H:%M:%S} UTC" if ended_at else reason
         tell_failure(resolved["run_uri"], settings, ti.task_id, when, since)
         return
-    left = _left_by(context)
-    message, next_step = "", after_lost_start(settings)
-    cycle = None
-    if left and "lost_in" in left and is_told_by_another(left["lost_in"], "resolve_run"):
-        return
-    if left:
-        message, next_step = left["message"], NextStep.model_validate(left["next_step"])
-        cycle = Cycle.model_validate(left["cycle"]) if "cycle" in left else None
-    at = broke_at(left or {}) or ended_at
-    alert_on_unresolved(context["run_id"], message, next_step, settings, cycle, at)
-
-
-def _left_by(context: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what `resolve_run` left when it failed in this run; None where it left nothing.
-
-    Airflow keeps what an earlier attempt left until the task starts anew, which a task that never
-    starts does not. Whoever clears a run begins it anew.
-    """
-    ti: Any = context.get("ti")
-    left: dict[str, Any] | None = None
-    if ti:
-        left = ti.xcom_pull(task_ids="resolve_run", key=FAILURE_KEY)
-    began, at = getattr(context.get("dag_run"), "start_date", None), broke_at(left or {})
-    return None if began and at and at < began else left
+    left = unresolved_of(ti) if ti else None
+    began = getattr(dag_run, "start_date", None)
+    if left and began and left.at < began:
+        # Whoever clears a run begins it anew. Where the task never starts again, Airflow still has
+        # what an earlier attempt left.
+        left = None
+    run_id = context["run_id"]
+    if left is None:
+        step = after_lost_start(settings)
+        alert_on_unresolved(run_id, "", step, settings, None, ended_at)
+    elif not (left.lost_in and is_told_by_another(left.lost_in, "resolve_run")):
+        alert_on_unresolved(run_id, left.message, left.next_step, settings, left.cycle, left.at)
 
 
 def tell_ended_run(context: Mapping[str, Any]) -> None:
     """Tell people that a run has ended well after runs that broke; Airflow calls this for each."""
     from pipelines.alerts.recovery import tell_recovered
 
-    free_text(Settings())
-    ti: Any = context.get("ti")
+    ti = context.get("ti")
     resolved = ti.xcom_pull(task_ids="resolve_run") if ti else None
     if resolved:  # a run that was skipped has ended well, too, and says nothing
         tell_recovered(resolved["run_uri"], Settings())

@@ -31,17 +31,27 @@ class Grid:
         # timedelta's own floor division is exact; a float quotient would be off by one near a hit.
         return self.start - (self.start - instant) // self.period * self.period
 
-    def before(self, instant: datetime) -> datetime:
-        """Return the last due instant that is before the given one, which is in UTC."""
-        return self.at_or_after(instant) - self.period
+    def after(self, instant: datetime) -> datetime:
+        """Return the first due instant that is after the given one, which is in UTC."""
+        return self.at_or_after(instant + TICK)
+
+    def at_or_before(self, instant: datetime) -> datetime:
+        """Return the last due instant that is not after the given one, which is in UTC."""
+        return self.after(instant) - self.period
 
     def between(self, after: datetime, before: datetime) -> tuple[datetime, ...]:
         """Return the due instants between two others, which are left out, oldest first."""
-        found, due = [], self.at_or_after(after + TICK)
+        found, due = [], self.after(after)
         while due < before:
             found.append(due)
             due += self.period
         return tuple(found)
+
+
+def standard_utc(instant: datetime) -> datetime:
+    """Return the instant as a standard datetime in UTC: pendulum's differences do not divide."""
+    utc = instant.astimezone(UTC)
+    return datetime(*utc.timetuple()[:6], utc.microsecond, UTC)
 
 
 def grid_of(settings: Settings) -> Grid:

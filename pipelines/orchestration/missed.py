@@ -6,7 +6,7 @@ Not for choosing the next date: that is `pipelines.orchestration.timetable`.
 """
 
 import logging
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowSkipException
@@ -19,7 +19,7 @@ from pipelines.contracts.artifacts import RunRequest
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.judged.alert import Alert
-from pipelines.orchestration.timetable import TICK, GridTimetable, standard_utc
+from pipelines.orchestration.grid import Grid, grid_of, standard_utc
 from pipelines.places.conditional import Revision
 from pipelines.settings import Settings
 
@@ -57,25 +57,33 @@ def account_for(dag_run: Any, request: RunRequest, settings: Settings, catchup: 
         HomefeedError: the record cannot be read or written; or the run is too late, and the alert
             that says so was not delivered.
     """
-    grid = GridTimetable.from_settings(settings)
+    grid = grid_of(settings)
     due = standard_utc(dag_run.data_interval_end)
     # Airflow sets start_date before a task of the run begins; its type allows for a run in waiting.
     started_at = standard_utc(dag_run.start_date or dag_run.run_after)
     max_lateness = settings.lateness_periods * grid.period
     is_too_late = not (catchup or dag_run.clear_number) and started_at - due > max_lateness
-    uri, on_record = record_uri(settings), _days_on_record(settings)
+    uri, runs_uri = record_uri(settings), storage.join(_workspace_of(settings), "runs")
+    # Of these days the workspace holds a cycle, whoever has begun it.
+    on_record = {name[:10] for name in storage.list_names(runs_uri)}
     with storage.exclusive_lock(uri, "the account of due dates", RECORD_WAIT_S):
-        seen = storage.look(uri)
-        record = _read(uri)
+        seen, record = storage.look(uri), None
+        if storage.exists(uri):
+            repair = "delete it and clear the task; what was skipped before is not told any more"
+            record = storage.read_model(uri, ScheduleRecord, repair)
         found = find_skipped(record, grid, due, is_too_late)
         skipped = tuple(date for date in found if f"{date:%Y-%m-%d}" not in on_record)
-        alert = None
+        untold = record.untold if record else ()
         if skipped:
-            newest = grid.due_before(started_at + TICK)
-            next_due = newest if newest > due else grid.due_at_or_after(due + TICK)
+            next_due = max(grid.at_or_before(started_at), grid.after(due))
             missed = MissedCycles(skipped, due, started_at, is_too_late, max_lateness, next_due)
-            alert = compose_missed(missed, request, settings)
-        record = _accounted(record, grid, due, alert)
+            untold = (*untold, compose_missed(missed, request, settings))
+        record = ScheduleRecord(
+            accounted_until=max(due, record.accounted_until) if record else due,
+            start=grid.start,
+            period_s=grid.period.total_seconds(),
+            untold=untold,
+        )
         seen = storage.write_over(uri, record, seen)
         _tell(uri, record, seen, settings, is_cycle_running=not is_too_late)
     if is_too_late:
@@ -87,7 +95,7 @@ def account_for(dag_run: Any, request: RunRequest, settings: Settings, catchup: 
 
 
 def find_skipped(
-    record: ScheduleRecord | None, grid: GridTimetable, due: datetime, is_too_late: bool
+    record: ScheduleRecord | None, grid: Grid, due: datetime, is_too_late: bool
 ) -> tuple[datetime, ...]:
     """Return the due dates that nobody has accounted for and that are not run, oldest first.
 
@@ -103,44 +111,20 @@ def find_skipped(
     its_own = (due,) if is_too_late else ()
     if record is None:
         return its_own
-    before = GridTimetable(record.start, record.period_s)
-    dates = (*grid.due_between(record.accounted_until, due), *its_own)
+    before = Grid(record.start, timedelta(seconds=record.period_s))
+    dates = (*grid.between(record.accounted_until, due), *its_own)
     return tuple(
-        date
-        for date in dates
-        if date > record.accounted_until and before.due_at_or_after(date) == date
+        date for date in dates if date > record.accounted_until and before.at_or_after(date) == date
     )
 
 
 def record_uri(settings: Settings) -> str:
     """Return where the account of due dates lies."""
-    workspace_uri = storage.to_uri(settings.workspace_location)
-    return storage.join(workspace_uri, "schedule", "record.json")
+    return storage.join(_workspace_of(settings), "schedule", "record.json")
 
 
-def _read(uri: str) -> ScheduleRecord | None:
-    if not storage.exists(uri):
-        return None
-    repair = "delete it and clear the task; what was skipped before is then not told any more"
-    return storage.read_model(uri, ScheduleRecord, repair)
-
-
-def _accounted(
-    record: ScheduleRecord | None, grid: GridTimetable, due: datetime, alert: Alert | None
-) -> ScheduleRecord:
-    """Return the record after the run of one date has started."""
-    return ScheduleRecord(
-        accounted_until=max(due, record.accounted_until) if record else due,
-        start=grid.start,
-        period_s=grid.period.total_seconds(),
-        untold=(*(record.untold if record else ()), *((alert,) if alert else ())),
-    )
-
-
-def _days_on_record(settings: Settings) -> set[str]:
-    """Return the days of which the workspace holds a cycle, whoever has begun it."""
-    runs_uri = storage.join(storage.to_uri(settings.workspace_location), "runs")
-    return {name[:10] for name in storage.list_names(runs_uri)}
+def _workspace_of(settings: Settings) -> str:
+    return storage.to_uri(settings.workspace_location)
 
 
 def _tell(

@@ -1,30 +1,52 @@
-"""What an Airflow run asks for, as a request for `resolve_run`, and what is left if it fails."""
+"""What an Airflow run asks for, as a request for `resolve_run`, and what is left if it fails.
+
+Tested in tests/pipelines/orchestration/test_resolving.py.
+"""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pipelines.contracts.artifacts import ResolvedRun, RunRequest
+from pydantic import AwareDatetime, Field
+
+from pipelines.contracts.artifacts import RunRequest
+from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
     HomefeedError,
     LostRaceError,
 )
+from pipelines.contracts.judged.alert import Cycle, NextStep
 from pipelines.contracts.time import floor_to_day, parse_instant
 from pipelines.orchestration.containers import Hardware
-from pipelines.orchestration.shown.form import hold_text
-from pipelines.orchestration.shown.keys import FAILURE_KEY
 from pipelines.recipes import canonical
 from pipelines.recipes.triggering import require_triggerable, require_triggerable_features
 from pipelines.settings import Settings
 
-if TYPE_CHECKING:
-    from pipelines.contracts.judged.alert import NextStep
-
 OPTIONS = ("as_of", "recipe", "promote", "accelerator", "devices", "nodes")
 """What a run may be asked for: the names of the DAG's params."""
+FAILURE_KEY = "failure"
+"""XCom key under which `resolve_run` leaves an `Unresolved`."""
+
+
+class Unresolved(Frozen):
+    """Why a cycle could not be resolved; for the alert and the note of a run without a folder."""
+
+    message: str
+    next_step: NextStep
+    at: AwareDatetime = Field(description="Tells it from an earlier failure of the same run.")
+    cycle: Cycle | None = Field(default=None, description="None: what is asked for is not known.")
+    lost_in: str = Field(
+        default="", description="Run folder that another process resolves, which tells the end."
+    )
+
+
+def unresolved_of(ti: Any) -> Unresolved | None:
+    """Return what `resolve_run` left when it failed in a run; None where it left nothing."""
+    left = ti.xcom_pull(task_ids="resolve_run", key=FAILURE_KEY)
+    return Unresolved.model_validate(left) if left else None
 
 
 def choose_as_of(param: str | None, interval_end: datetime | None, run_after: datetime) -> datetime:
@@ -48,9 +70,7 @@ def choose_as_of(param: str | None, interval_end: datetime | None, run_after: da
 def start_cycle(
     params: Mapping[str, Any], dag_run: Any, ti: Any, settings: Settings, catchup: bool = False
 ) -> dict[str, Any]:
-    """Resolve the cycle that an Airflow run asks for.
-
-    A scheduled run first accounts for the due dates up to its own.
+    """Resolve the cycle that an Airflow run asks for; a scheduled one accounts for due dates first.
 
     Args:
         params: as the trigger form gave them.
@@ -69,98 +89,44 @@ def start_cycle(
         HomefeedError: as `pipelines.stages.resolve_run.resolve_run` does.
         AirflowSkipException: as `pipelines.orchestration.missed.account_for` does.
     """
-    from pipelines.alerts.next_step import after_unresolved
     from pipelines.orchestration.missed import account_for
-    from pipelines.stages.resolve_run import run_uri_of
     from pipelines.stages.runner import start_run
 
-    _require_known(dag_run.conf or {}, ti)
+    request, day_to_enter = None, None
     allowed = canonical(settings.recipe), settings.triggerable_packages
-    request, has_day = _request_of(params, dag_run), bool(params["as_of"])
-    is_looking = False
     try:
+        _require_known(dag_run.conf or {})
+        request = _request_of(params, dag_run)
         require_triggerable(request.recipe, *allowed)
         if dag_run.run_type == "scheduled":
             account_for(dag_run, request, settings, catchup)
         as_of = choose_as_of(params["as_of"], dag_run.data_interval_end, dag_run.run_after)
         request = request.model_copy(update={"as_of": as_of})
-        is_looking = True
-        run = start_run(request, settings)
+        try:
+            run = start_run(request, settings)
+        except DataContractError:
+            day_to_enter = None if params["as_of"] else newest_day_to_enter(request, settings)
+            if day_to_enter is None:
+                raise
+            raise DataContractError(
+                f"no as_of was entered, so that this run is as of {request.day:%Y-%m-%d}, and the "
+                f"event log at {settings.event_log_location} ends with "
+                f"{day_to_enter - timedelta(days=1)}; trigger the cycle anew with {day_to_enter} "
+                f"as As of in the form, or as_of in the conf; or ingest newer days"
+            ) from None
         require_triggerable_features(run.config, *allowed)
     except HomefeedError as error:
-        if is_looking and not has_day and isinstance(error, DataContractError):
-            _explain_ended_log(request, settings, ti)
-        step = after_unresolved(request, settings)
-        left = _left(f"{type(error).__name__}: {error}", step, request)
-        if isinstance(error, LostRaceError):
-            left["lost_in"] = run_uri_of(request, settings)
-        ti.xcom_push(FAILURE_KEY, left)
+        left = _left(error, request, day_to_enter, settings)
+        ti.xcom_push(FAILURE_KEY, left.model_dump(mode="json"))
         raise
-    hold_text(settings)
     return {
         "run_id": run.run_id,
         "run_uri": run.run_uri,
         "as_of": f"{run.as_of:%Y-%m-%d}",
-        "hardware": hardware_of(run),
+        "hardware": Hardware(
+            accelerator=run.accelerator, devices=run.num_devices, nodes=run.num_nodes
+        ),
     }
-
-
-def _explain_ended_log(request: RunRequest, settings: Settings, ti: Any) -> None:
-    """Refuse a run without a day on a log that has ended, with the day that can be entered.
-
-    Raises:
-        DataContractError: the log has ended, and a day can be entered.
-    """
-    from pipelines.contracts.judged.alert import NextStep
-    from pipelines.orchestration.shown.ended_log import day_to_enter, explain
-
-    day = day_to_enter(request, settings)
-    if day is None:
-        return
-    error = DataContractError(explain(request, day, settings))
-    # Clearing the task would ask for the same day again.
-    said = f"Nothing of this run can go on. Trigger the cycle anew, with As of {day}."
-    step = NextStep(sentence=said, commands=())
-    ti.xcom_push(FAILURE_KEY, _left(f"{type(error).__name__}: {error}", step, request))
-    raise error
-
-
-def _left(message: str, step: "NextStep", request: RunRequest | None = None) -> dict[str, Any]:
-    """Return what the alert finds of a run that has no folder.
-
-    By its instant a failure of the same run that is like an earlier one is known to be another.
-    """
-    from pipelines.alerts.incidents import cycle_of
-
-    left = {
-        "message": message,
-        "next_step": step.model_dump(mode="json"),
-        "at": datetime.now(UTC).isoformat(),
-    }
-    return left | ({"cycle": cycle_of(request).model_dump(mode="json")} if request else {})
-
-
-def _require_known(conf: Mapping[str, Any], ti: Any) -> None:
-    """Refuse a run whose conf names what is no option: Airflow itself would pass it over.
-
-    Raises:
-        ConfigurationError: it names one, perhaps with a typing error.
-    """
-    from pipelines.contracts.judged.alert import NextStep
-
-    unknown = [name for name in conf if name not in OPTIONS]
-    if not unknown:
-        return
-    near = get_close_matches(str(unknown[0]), OPTIONS, n=1)
-    hint = f" (perhaps {near[0]!r} is meant)" if near else ""
-    message = (
-        f"the run's conf has {', '.join(map(repr, unknown))}{hint}, which would change nothing; "
-        f"expected only {', '.join(OPTIONS)}; trigger the cycle anew without it"
-    )
-    # Clearing the task would meet the same conf again.
-    step = NextStep(sentence="Nothing of this run can go on. Trigger the cycle anew.", commands=())
-    ti.xcom_push(FAILURE_KEY, _left(message, step))
-    raise ConfigurationError(message)
 
 
 def _request_of(params: Mapping[str, Any], dag_run: Any) -> RunRequest:
@@ -177,10 +143,76 @@ def _request_of(params: Mapping[str, Any], dag_run: Any) -> RunRequest:
     )
 
 
-def hardware_of(run: ResolvedRun) -> Hardware:
-    """Return what a cycle trains on, as it crosses to the tasks that start its containers."""
-    return {
-        "accelerator": run.accelerator,
-        "devices": run.num_devices,
-        "nodes": run.num_nodes,
-    }
+def _require_known(conf: Mapping[str, Any]) -> None:
+    """Refuse a run whose conf names what is no option: Airflow itself would pass it over.
+
+    Raises:
+        ConfigurationError: it names one, perhaps with a typing error.
+    """
+    unknown = [name for name in conf if name not in OPTIONS]
+    if not unknown:
+        return
+    near = get_close_matches(str(unknown[0]), OPTIONS, n=1)
+    hint = f" (perhaps {near[0]!r} is meant)" if near else ""
+    raise ConfigurationError(
+        f"the run's conf has {', '.join(map(repr, unknown))}{hint}, which would change nothing; "
+        f"expected only {', '.join(OPTIONS)}; trigger the cycle anew without it"
+    )
+
+
+def _left(
+    error: HomefeedError, request: RunRequest | None, day: date | None, settings: Settings
+) -> Unresolved:
+    """Return what is left of a failure; where a day can be entered, clearing would not help."""
+    from pipelines.alerts.incidents import cycle_of
+    from pipelines.alerts.next_step import after_unresolved
+    from pipelines.stages.resolve_run import run_uri_of
+
+    if request is None or day is not None:
+        entered = f", with As of {day}" if day else ""
+        said = f"Nothing of this run can go on. Trigger the cycle anew{entered}."
+        step = NextStep(sentence=said, commands=())
+    else:
+        step = after_unresolved(request, settings)
+    is_lost = request is not None and isinstance(error, LostRaceError)
+    return Unresolved(
+        message=f"{type(error).__name__}: {error}",
+        next_step=step,
+        at=datetime.now(UTC),
+        cycle=cycle_of(request) if request else None,
+        lost_in=run_uri_of(request, settings) if request and is_lost else "",
+    )
+
+
+def newest_day_to_enter(request: RunRequest, settings: Settings) -> date | None:
+    """Return the newest day for which a log that has ended has what the recipe needs.
+
+    A sample, or a log that nobody writes any more, has rows of its own time only.
+
+    Args:
+        request: What was asked for, and refused for whatever reason.
+        settings: Where the event log is.
+
+    Returns:
+        The day; None where the log has not ended, or no day would help.
+    """
+    from pipelines import storage
+    from pipelines.event_log.log_files import open_event_log
+    from pipelines.recipes import make_recipe
+    from pipelines.snapshot.build import check_covered
+    from pipelines.snapshot.plan import plan_of
+
+    def is_covered(as_of: datetime) -> bool:
+        try:
+            check_covered(log, plan_of(make_recipe(request.recipe), as_of))
+        except DataContractError:
+            return False
+        return True
+
+    try:
+        log = open_event_log(storage.to_uri(settings.event_log_location))
+        newest = log.span("impressions")[1] + timedelta(days=1)
+        is_ended = newest < request.day.date() and not is_covered(request.day)
+        return newest if is_ended and is_covered(datetime.combine(newest, time(), UTC)) else None
+    except HomefeedError:
+        return None  # what was refused says more

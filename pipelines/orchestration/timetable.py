@@ -17,8 +17,8 @@ from pendulum import DateTime
 from pendulum import instance as to_pendulum
 
 from pipelines.contracts.time import DAY_MS
-from pipelines.orchestration.grid import TICK, Grid
-from pipelines.orchestration.shown.run_note import RunNotes
+from pipelines.orchestration.grid import TICK, Grid, grid_of, standard_utc
+from pipelines.orchestration.run_note import RunNotes
 from pipelines.settings import Settings
 
 FIRST_LATENESS_S = 3600.0
@@ -70,11 +70,9 @@ class GridTimetable(Timetable):
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "GridTimetable":
-        """Return the schedule of a deployment."""
-        return cls(
-            datetime.fromisoformat(settings.schedule_start),
-            timedelta(days=settings.cadence_days).total_seconds(),
-        )
+        """Return the schedule of a deployment; raises as `grid_of` does."""
+        grid = grid_of(settings)
+        return cls(grid.start, grid.period.total_seconds())
 
     @property
     def summary(self) -> str:
@@ -90,28 +88,13 @@ class GridTimetable(Timetable):
         """Return the timetable that `serialize` described."""
         return cls(datetime.fromisoformat(data["start"]), data["period_s"])
 
-    def due_at_or_after(self, instant: datetime) -> DateTime:
-        """Return the first due instant that is not before the given one."""
-        return to_pendulum(self._grid.at_or_after(standard_utc(instant)), tz="UTC")
-
-    def due_before(self, instant: datetime) -> DateTime:
-        """Return the last due instant that is before the given one."""
-        return to_pendulum(self._grid.before(standard_utc(instant)), tz="UTC")
-
-    def due_between(self, after: datetime, before: datetime) -> tuple[datetime, ...]:
-        """Return the due instants between two others, which are left out, oldest first."""
-        return self._grid.between(standard_utc(after), standard_utc(before))
-
-    @property
-    def _grid(self) -> Grid:
-        return Grid(self.start, self.period)
-
-    def _interval_before(self, due: DateTime) -> DataInterval:
-        return DataInterval(to_pendulum(standard_utc(due) - self.period, tz="UTC"), due)
+    def _until(self, end: datetime) -> DataInterval:
+        """Return the data interval of one period that ends at an instant."""
+        return DataInterval(*(to_pendulum(each, tz="UTC") for each in (end - self.period, end)))
 
     def infer_manual_data_interval(self, *, run_after: DateTime) -> DataInterval:
         """Return the period that ends when a person triggers: their run wants what is newest."""
-        return self._interval_before(to_pendulum(standard_utc(run_after), tz="UTC"))
+        return self._until(standard_utc(run_after))
 
     def next_dagrun_info(
         self,
@@ -126,27 +109,23 @@ class GridTimetable(Timetable):
             restriction: catchup of the DAG, and where an interval may begin at the earliest and at
                 the latest: the DAG's start_date and end_date, or the range of a backfill.
         """
-        last, now = last_automated_data_interval, utc_now()
-        # Airflow makes no task for a run whose logical date, the interval's start, is earlier than
-        # the DAG's start_date: that run would be empty and green.
-        first = restriction.earliest and restriction.earliest + self.period
-        # A tick later: the instant that has been run is not run again.
-        not_before = [first, last and last.end + TICK]
-        if not restriction.catchup and last is not None:
-            not_before.append(self.due_before(now + TICK))
+        grid, now = Grid(self.start, self.period), standard_utc(utc_now())
+        not_before = []
+        if restriction.earliest is not None:
+            # Airflow makes no task for a run whose logical date, the interval's start, is earlier
+            # than the DAG's start_date: that run would be empty and green.
+            not_before.append(standard_utc(restriction.earliest) + self.period)
+        if last_automated_data_interval is not None:
+            # A tick later: the instant that has been run is not run again.
+            not_before.append(standard_utc(last_automated_data_interval.end) + TICK)
+            if not restriction.catchup:
+                not_before.append(grid.at_or_before(now))
         elif not restriction.catchup:
-            not_before.append(to_pendulum(now - timedelta(seconds=FIRST_LATENESS_S)))
-        known = [instant for instant in not_before if instant is not None]
-        interval = self._interval_before(self.due_at_or_after(max(known, default=self.start)))
+            not_before.append(now - timedelta(seconds=FIRST_LATENESS_S))
+        interval = self._until(grid.at_or_after(max(not_before, default=self.start)))
         if restriction.latest is not None and interval.start > restriction.latest:
             return None
         return DagRunInfo.interval(*interval)
-
-
-def standard_utc(instant: datetime) -> datetime:
-    """Return the instant as a standard datetime in UTC: pendulum's differences do not divide."""
-    utc = instant.astimezone(UTC)
-    return datetime(*utc.timetuple()[:6], utc.microsecond, UTC)
 
 
 def _days(period: timedelta) -> str:

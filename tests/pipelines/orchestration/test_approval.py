@@ -20,8 +20,7 @@ from pipelines.contracts.judged.approval import Approval, approval_uri
 from pipelines.contracts.judgement import Decision, Judgement
 from pipelines.orchestration import approval
 from pipelines.orchestration.approval import PromotionApproval, closes_at
-from pipelines.orchestration.shown.keys import NOTE_KEY
-from pipelines.orchestration.timetable import GridTimetable
+from pipelines.orchestration.run_note import NOTE_KEY
 from pipelines.recipes import smoke
 from support.judgements import CHAMPION, make_judgement
 from support.questions import Questions
@@ -29,7 +28,7 @@ from support.runs import make_run, save_artifact, save_run
 
 HOUR = timedelta(hours=1)
 BEGAN = datetime(2026, 1, 5, 6, tzinfo=UTC)
-DAG = SimpleNamespace(timetable=GridTimetable(BEGAN, 14 * 86400), dagrun_timeout=72 * HOUR)
+DAG = SimpleNamespace(dagrun_timeout=72 * HOUR)
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,6 @@
 """What Airflow's call about a failed run leads to: one alert about the last attempt, or none."""
 
 import contextlib
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,8 +29,7 @@ from pipelines.orchestration.callbacks import (
     require_alert,
     tell_ended_run,
 )
-from pipelines.orchestration.shown.form import hold_text
-from pipelines.orchestration.shown.keys import FAILURE_KEY
+from pipelines.orchestration.resolving import FAILURE_KEY, Unresolved
 from pipelines.settings import Settings
 from support.judgements import CHALLENGER, CHAMPION
 from support.runs import make_run, save_artifact, save_run
@@ -84,6 +82,12 @@ def failure(error_class: str, at: Any) -> StageFailure:
     )
 
 
+def unresolved(message: str = "ConfigurationError: no", **more: Any) -> dict[str, Any]:
+    """Return what `resolve_run` leaves where it failed."""
+    known = {"next_step": after_lost_start(Settings()), "at": datetime.now(UTC)} | more
+    return Unresolved(message=message, **known).model_dump(mode="json")
+
+
 def test_the_reason_is_that_of_the_last_attempt(home: Path) -> None:
     run = save_run(make_run(home))
     noted = failure("TransientStorageError", run.as_of)
@@ -127,9 +131,7 @@ def test_a_race_for_the_first_stage_sends_nothing_either(
     home: Path, is_lost_race: bool, other: str, num_told: int
 ) -> None:
     run = make_run(home)
-    step = after_lost_start(Settings()).model_dump(mode="json")
-    left = {"message": "already running", "next_step": step}
-    left |= {"lost_in": run.run_uri} if is_lost_race else {}
+    left = unresolved("already running", lost_in=run.run_uri if is_lost_race else "")
     with contextlib.ExitStack() as held:
         if other == "at work":
             place = stage_lease_uri(run.run_uri, "resolve_run")
@@ -144,11 +146,7 @@ def test_a_run_that_broke_before_it_had_a_folder_is_told_with_its_cycle_and_mend
     home: Path,
 ) -> None:
     run = make_run(home)
-    left = {
-        "message": "ConfigurationError: no",
-        "next_step": after_lost_start(Settings()).model_dump(mode="json"),
-        "cycle": cycle_of(run.to_request()).model_dump(mode="json"),
-    }
+    left = unresolved(cycle=cycle_of(run.to_request()))
     alert_broken_run(context_of("resolve_run", {FAILURE_KEY: left}))
     context = context_of("alert", {"return_value": {"run_uri": run.run_uri}})
     save_run(run)
@@ -164,17 +162,6 @@ def test_a_run_that_broke_before_it_had_a_folder_is_told_with_its_cycle_and_mend
     assert any("once: Homefeed retrain broke in resolve_run" in each for each in happened)
 
 
-@pytest.mark.parametrize("end", [alert_broken_run, tell_ended_run])
-def test_the_end_of_a_run_frees_the_text_of_the_trigger_form(
-    home: Path, end: Callable[[dict[str, Any]], None]
-) -> None:
-    place = Path(Settings().workspace_location) / "schedule" / "form.json"
-    hold_text(Settings())
-    assert place.exists()
-    end({"run_id": "manual__x", "reason": "done"})
-    assert not place.exists()
-
-
 @pytest.mark.parametrize("broke", ["refused", "killed", "killed later"])
 def test_the_same_run_that_breaks_again_is_met_again_and_told_after_hours(
     home: Path, broke: str
@@ -184,11 +171,7 @@ def test_the_same_run_that_breaks_again_is_met_again_and_told_after_hours(
     run = save_run(make_run(home))
     for after in (timedelta(0), timedelta(hours=1), REMIND_AFTER):
         at = began + after
-        left = {
-            "message": "ConfigurationError: no",
-            "next_step": after_lost_start(Settings()).model_dump(mode="json"),
-            "at": at.isoformat(),
-        }
+        left = unresolved(at=at)
         context = {
             "refused": context_of("resolve_run", {FAILURE_KEY: left}),
             "killed": context_of("resolve_run", {}, ended_at=at),
@@ -215,11 +198,7 @@ def test_a_task_that_never_began_again_is_not_told_in_the_words_of_the_last_atte
 ) -> None:
     """Airflow keeps the XComs of an attempt until the task starts anew."""
     first = datetime(2026, 11, 28, 3, 12, tzinfo=UTC)
-    left = {
-        "message": "ConfigurationError: no",
-        "next_step": after_lost_start(Settings()).model_dump(mode="json"),
-        "at": first.isoformat(),
-    }
+    left = unresolved(at=first)
     for began in (first - timedelta(minutes=1), first + timedelta(hours=1)):
         ended_at = began + timedelta(minutes=2)
         context = context_of("resolve_run", {FAILURE_KEY: left}, ended_at=ended_at)
@@ -229,8 +208,7 @@ def test_a_task_that_never_began_again_is_not_told_in_the_words_of_the_last_atte
 
 
 def test_a_run_that_was_skipped_mends_nothing(home: Path) -> None:
-    step = after_lost_start(Settings()).model_dump(mode="json")
-    left = {"message": "ConfigurationError: no", "next_step": step}
+    left = unresolved()
     alert_broken_run(context_of("resolve_run", {FAILURE_KEY: left}))
     tell_ended_run(context_of("alert", {}))
     tell_ended_run({"run_id": "manual__x", "reason": "success"})

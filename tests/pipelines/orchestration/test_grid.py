@@ -14,12 +14,20 @@ GRID = Grid(START, PERIOD)
 
 
 @pytest.mark.parametrize("number", [-3, 0, 1, 1000])
-def test_an_instant_that_is_due_is_the_first_at_and_not_the_last_before_itself(number: int) -> None:
+def test_an_instant_that_is_due_is_the_first_and_the_last_at_itself(number: int) -> None:
     due = START + number * PERIOD
     assert GRID.at_or_after(due) == due
     assert GRID.at_or_after(due + TICK) == due + PERIOD
-    assert GRID.before(due) == due - PERIOD
-    assert GRID.before(due + TICK) == due
+    assert GRID.after(due) == due + PERIOD
+    assert GRID.at_or_before(due) == due
+    assert GRID.at_or_before(due - TICK) == due - PERIOD
+
+
+def test_an_uneven_period_does_not_drift_in_a_century() -> None:
+    grid = Grid(START, timedelta(seconds=86400 / 7))
+    due = START + 100 * 365 * 7 * grid.period
+    assert grid.at_or_after(due) == due
+    assert grid.at_or_after(due + TICK) == due + grid.period
 
 
 def test_the_ends_of_a_span_are_left_out() -> None:

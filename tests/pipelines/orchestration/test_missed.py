@@ -13,6 +13,7 @@ from pipelines.alerts import transports
 from pipelines.alerts.transports import deliver
 from pipelines.contracts.errors import DataContractError, RunInProgressError
 from pipelines.orchestration import missed
+from pipelines.orchestration.grid import Grid
 from pipelines.orchestration.missed import ScheduleRecord, find_skipped, record_uri
 from pipelines.orchestration.resolving import start_cycle
 from pipelines.orchestration.timetable import GridTimetable
@@ -286,7 +287,7 @@ def test_a_skip_that_nobody_was_told_of_is_a_failure(world, monkeypatch):
 )
 def test_after_a_change_of_cadence_only_dates_of_both_schedules_count(old, new, due, expected):
     record = ScheduleRecord(accounted_until=DUE - 14 * DAY, start=START, period_s=old * 86400)
-    grid = GridTimetable(START, new * 86400)
+    grid = Grid(START, new * DAY)
     found = find_skipped(record, grid, due, is_too_late=False)
     assert [f"{date:%m-%d %H}" for date in found] == expected
 
@@ -295,7 +296,7 @@ def test_after_a_change_of_cadence_only_dates_of_both_schedules_count(old, new, 
 def test_a_date_that_is_accounted_for_is_not_found_again(days_before):
     record = ScheduleRecord(accounted_until=DUE, start=START, period_s=14 * 86400)
     due = DUE - days_before * DAY
-    assert find_skipped(record, GridTimetable(START, 14 * 86400), due, is_too_late=True) == ()
+    assert find_skipped(record, Grid(START, 14 * DAY), due, is_too_late=True) == ()
 
 
 def test_a_changed_cadence_does_not_tell_of_a_late_date_that_was_none(world):

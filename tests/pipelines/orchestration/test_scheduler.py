@@ -28,10 +28,8 @@ from airflow.utils.state import DagRunState
 from sqlalchemy import select
 
 from pipelines.contracts.artifacts import STAGES
-from pipelines.orchestration import timetable
-from pipelines.orchestration.shown import run_note
-from pipelines.orchestration.shown.keys import NOTE_KEY
-from pipelines.orchestration.shown.words import SIGNATURE
+from pipelines.orchestration import run_note, timetable
+from pipelines.orchestration.run_note import NOTE_KEY, SIGNATURE
 from pipelines.orchestration.timetable import GridTimetable
 from pipelines.settings import DAG_ID
 from support.simulated_airflow import SimulatedAirflow

@@ -77,13 +77,6 @@ def test_twice_a_week_is_as_easy(clock):
     ]
 
 
-def test_an_uneven_period_does_not_drift_in_a_century():
-    timetable = GridTimetable(START, 86400 / 7)
-    due = START + 100 * 365 * 7 * timetable.period
-    assert timetable.due_at_or_after(due) == due
-    assert timetable.due_at_or_after(due + timedelta(microseconds=1)) == due + timetable.period
-
-
 def test_the_interval_is_the_fortnight_before(clock):
     clock(START)
     info = GridTimetable(START, FORTNIGHT_S).next_dagrun_info(
@@ -158,18 +151,6 @@ def test_the_first_date_of_all_counts_for_an_hour(clock, late_s, expected_day):
         last_automated_data_interval=None, restriction=restriction(BEGIN)
     )
     assert info.run_after.day == expected_day
-
-
-def test_dates_between_two_leave_both_out():
-    timetable = GridTimetable(START, FORTNIGHT_S)
-    assert timetable.due_between(at(2026, 1, 5, 6), at(2026, 2, 16, 6)) == (
-        at(2026, 1, 19, 6),
-        at(2026, 2, 2, 6),
-    )
-    assert timetable.due_between(at(2026, 1, 20), at(2026, 1, 30)) == ()
-    assert timetable.due_between(at(2026, 1, 20), at(2026, 1, 19)) == ()
-    assert timetable.due_before(at(2026, 1, 19, 6)) == at(2026, 1, 5, 6)
-    assert timetable.due_before(at(2026, 1, 19, 6, 0, 1)) == at(2026, 1, 19, 6)
 
 
 def test_catchup_runs_every_missed_cycle_in_order(clock):

@@ -1,4 +1,4 @@
-"""The DAGs' documentation names the runbook, and links it where it has an address."""
+"""What Airflow shows of a DAG in words: the runbook's address, and what each recipe is for."""
 
 import runpy
 from pathlib import Path
@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.orchestration.shown.docs import RUNBOOK, with_runbook
+from pipelines.orchestration.form import RUNBOOK, about_recipe, with_runbook
+from pipelines.recipes import RECIPES
+from pipelines.settings import Settings
 
 PAGE = "https://git.example.com/homefeed/docs/runbook.md"
 
@@ -26,3 +28,10 @@ def test_each_dag_leads_to_the_runbook(repository: Path, name: str) -> None:
 @pytest.mark.parametrize("page", ["", "file:///srv/docs/runbook.md"])
 def test_what_a_browser_would_not_open_is_no_link(page: str) -> None:
     assert with_runbook(f"See {RUNBOOK}.", addressed(page)) == f"See {RUNBOOK}."
+
+
+def test_each_recipe_is_told_with_its_purpose() -> None:
+    said = about_recipe(Settings(recipe="ours.ranking:careful"))
+    assert "- **ours.ranking:careful**: this deployment's own." in said
+    assert all(f"- **{name}**: " in said for name in RECIPES)
+    assert "- **smoke**: " in said and "Return " not in said
