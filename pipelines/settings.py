@@ -125,20 +125,11 @@ class Settings(BaseSettings):
         description="How long after its date a missed cycle still runs; in periods.",
     )
 
-    keep_runs_days: float = Field(
-        default=180.0, ge=1, description="Age at which runs and their snapshots may go."
-    )
-    keep_checkpoints_days: float = Field(
-        default=30.0, ge=1, description="Age at which work folders of ended trainings may go."
-    )
-    keep_models_days: float = Field(
-        default=365.0, ge=1, description="Age at which models that never served may go."
-    )
-    keep_alerts_days: float = Field(
-        default=365.0, ge=1, description="Age at which alerts in the outbox may go."
-    )
-    rollback_days: float = Field(
-        default=90.0, ge=0, description="What served within them is kept whole."
+    keep_days: float = Field(
+        default=180.0,
+        ge=1,
+        description="Age at which `homefeed gc` deletes runs, snapshots, work folders, alerts and "
+        "models that nothing needs; what served within it is needed.",
     )
     rollback_models: int = Field(
         default=3, ge=1, description="Predecessors of the champion that are kept, whatever the age."

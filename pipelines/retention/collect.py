@@ -37,7 +37,7 @@ def plan_deletion(
     name = settings.registered_model
     record = read_record(client, workspace_uri, name)
     place = carry_out.Place(client, workspace_uri, name, record)
-    before = now - timedelta(days=settings.keep_models_days)
+    before = now - timedelta(days=settings.keep_days)
     found = dataclasses.replace(
         take_inventory(workspace_uri, place.dead), versions=find_versions(client, name, before)
     )

@@ -26,7 +26,7 @@ def needed_models(record: Record, settings: Settings, now: datetime) -> list[tup
         wanted = pending.intent.entry
         why = f"a {wanted.kind} of {wanted.model.label} was begun and its outcome is not recorded"
         found += [(model, why) for model in (wanted.model, wanted.previous) if model is not None]
-    start = now - timedelta(days=settings.rollback_days)
+    start = now - timedelta(days=settings.keep_days)
     entries = [entry for _, entry in record.state.history.entries]
     predecessors: list[str] = [champion.version] if champion else []
     end = now

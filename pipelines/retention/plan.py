@@ -15,6 +15,9 @@ from pipelines.settings import Settings
 
 Kind = Literal["leftover", "model", "run", "checkpoints", "snapshot", "alert"]
 
+CHECKPOINT_DAYS = 30.0
+"""Age at which work folders of trainings that have ended may go: nothing goes on from them."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -77,7 +80,7 @@ def make_plan(found: Holdings, record: Record, settings: Settings, now: datetime
             *old_runs,
             *_judge_trainings(kept, needed, settings, now),
             *_judge_snapshots(found, kept, record, settings, now),
-            *(Item("alert", held) for held in _older(found.alerts, settings.keep_alerts_days, now)),
+            *(Item("alert", held) for held in _older(found.alerts, settings.keep_days, now)),
         )
     )
 
@@ -87,7 +90,7 @@ def _older(held: Sequence[Held], days: float, now: datetime) -> list[Held]:
 
 
 def _judge_run(run: FoundRun, needed: Reasons, settings: Settings, now: datetime) -> Item | None:
-    if not _older([run], settings.keep_runs_days, now):
+    if not _older([run], settings.keep_days, now):
         return None
     return Item("run", run, _why_run_stays(run, needed, settings))
 
@@ -112,7 +115,7 @@ def _judge_trainings(
 ) -> Iterator[Item]:
     """Judge the work folders of runs that stay; those of the others go with them."""
     for run in kept:
-        for held in _older(run.trainings, settings.keep_checkpoints_days, now):
+        for held in _older(run.trainings, min(CHECKPOINT_DAYS, settings.keep_days), now):
             yield Item("checkpoints", held, _why_run_stays(run, needed, settings))
 
 
@@ -126,7 +129,7 @@ def _judge_snapshots(
     digests: Reasons = {}
     for model, why in needed_models(record, settings, now):
         digests.setdefault(model.snapshot_digest[:16], f"{model.label} was trained on it: {why}")
-    for held in _older(found.snapshots, settings.keep_runs_days, now):
+    for held in _older(found.snapshots, settings.keep_days, now):
         why = why_snapshot_stays(held.name, kept, record)
         yield Item("snapshot", held, why or digests.get(held.name, ""))
 
@@ -178,7 +181,7 @@ def _judge_versions(
         return why
 
     for same in _by_logged_model(found.versions):
-        if old := _older(same, settings.keep_models_days, now):
+        if old := _older(same, settings.keep_days, now):
             yield Item("model", old[0], _why_model_stays(old, same, why_stays))
 
 

@@ -29,7 +29,7 @@ def test_it_is_told_the_places_and_what_else_was_set_for_stages(
         "ALERT_EMAIL_TO": '["on.call@example.com"]',
         "STAGE_RUNNER": "docker",
         "STAGE_IMAGE": "trainer:1",
-        "KEEP_RUNS_DAYS": "90",
+        "KEEP_DAYS": "90",
         "POD_TEMPLATE": "/etc/pod.yaml",
     }.items():
         monkeypatch.setenv(f"HOMEFEED_{name}", value)

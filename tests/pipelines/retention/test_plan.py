@@ -17,11 +17,7 @@ from support.judgements import make_model
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 SETTINGS = Settings(
     registered_model="test_ranker",
-    keep_runs_days=100,
-    keep_checkpoints_days=10,
-    keep_models_days=100,
-    keep_alerts_days=100,
-    rollback_days=50,
+    keep_days=100,
     rollback_models=1,
 )
 OLD = 101
@@ -163,7 +159,7 @@ def test_what_keeps_a_run_keeps_its_snapshot_model_and_checkpoints(
 
 
 def test_a_young_run_keeps_its_snapshot_and_loses_old_checkpoints() -> None:
-    training = held("a/train_challenger", 11)
+    training = held("a/train_challenger", 31)
     run = run_of("a", 50, snapshots=frozenset({"1" * 16}), trainings=(training,))
     found = verdicts(Holdings(runs=(run,), snapshots=(held("1" * 16),)), record_of())
     assert found == {"checkpoints a/train_challenger": "", f"snapshot {'1' * 16}": "run a names it"}
