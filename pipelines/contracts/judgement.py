@@ -5,18 +5,18 @@ a `Promotion` is what happened. Not for the rules (`validation.model_gate.verdic
 """
 
 from enum import StrEnum
-from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.base import Artifact, Frozen, digest_of
 from pipelines.contracts.config import ModelGateConfig
 from pipelines.contracts.judged.approval import Approval
-from pipelines.contracts.judged.baselines import BaselineFacts, BaselineKind
 from pipelines.contracts.judged.metrics import (
     AbsenceKind,
     AbsentMetric,
+    BaselineFacts,
+    BaselineKind,
     HeadFacts,
     Interval,
     MetricComparison,
@@ -24,6 +24,7 @@ from pipelines.contracts.judged.metrics import (
     ReliabilityBin,
 )
 from pipelines.contracts.judged.outcome import Outcome
+from pipelines.contracts.judged.reasons import Reason, sentences
 from pipelines.contracts.time import Window
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "PooledChange",
     "Promoted",
     "Promotion",
+    "Reason",
     "ReliabilityBin",
     "SelfTest",
     "ServingCheck",
@@ -57,9 +59,7 @@ class Comparison(Frozen):
     holdout: Window
     baseline_kind: BaselineKind
     baseline_name: str = Field(
-        default="",
-        exclude_if=lambda name: not name,  # so the digests of older judgements still fit
-        description="Of a first cycle's baseline, as in `BaselineFacts`; else ''.",
+        default="", description="Of a first cycle's baseline, as in `BaselineFacts`; else ''."
     )
     challenger_model: ModelRef
     baseline_model: ModelRef | None
@@ -77,7 +77,7 @@ class Comparison(Frozen):
     )
     smallest_detectable_change: float | None = Field(
         description="Relative change of the target metric that 80 % power would see here; None "
-        "where that change could not be resampled, with the reason in `absent`."
+        "where that change could not be resampled; see `why_not_detectable`."
     )
     bootstrap_seed: int
     baseline_holdout_digest: str | None = Field(
@@ -89,26 +89,15 @@ class Comparison(Frozen):
     )
     reliability: tuple[ReliabilityBin, ...] = Field(default=(), description="Calibration plot.")
     heads: tuple[HeadFacts, ...] = Field(
-        default=(), description="The challenger's heads, whatever their weight; () in older ones."
+        default=(), description="The challenger's heads, whatever their weight."
     )
-    differences: tuple[str, ...] = Field(
-        default=(), description="Where the two recipes differ, in sentences."
-    )
-    seen: tuple[str, ...] = Field(
+    differences: tuple[Reason, ...] = Field(default=(), description="Where the two recipes differ.")
+    seen: tuple[Reason, ...] = Field(
         default=(), description="Why the holdout is none for a side: it was trained on its rows."
     )
     pooled: tuple[PooledChange, ...] = Field(
-        default=(), description="Changes that decide, with their standard errors; () in older ones."
+        default=(), description="Changes that decide, with their standard errors."
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _reads_the_former_name(cls, value: Any) -> Any:
-        """Take the baseline's model from the name that the field had once."""
-        if isinstance(value, dict) and "champion_model" in value:
-            value = {**value, "baseline_model": value["champion_model"]}
-            del value["champion_model"]
-        return value
 
     @property
     def is_first_cycle(self) -> bool:
@@ -160,12 +149,31 @@ class Comparison(Frozen):
         found = (row for row in self.absent if (row.metric, row.segment, row.side) == key)
         return next(found, None)
 
+    def why_no_change(self, row: MetricComparison) -> AbsentMetric:
+        """Return why a metric that has a level has no relative change."""
+        known = self.find_absent(row.metric, row.segment, "baseline")
+        missing = row.baseline is None
+        kind = AbsenceKind.NOT_OF_BASELINE if missing else AbsenceKind.ZERO_BASELINE
+        return known or AbsentMetric(
+            metric=row.metric, segment=row.segment, side="baseline", kind=kind
+        )
+
+    @property
+    def why_not_detectable(self) -> AbsentMetric | None:
+        """Why the smallest detectable change is not known; None where it is."""
+        if self.smallest_detectable_change is not None:
+            return None
+        name, kind = self.target_metric, AbsenceKind.ZERO_BASELINE
+        found = (row for row in self.absent if (row.metric, row.segment) == (name, "all"))
+        zero = AbsentMetric(metric=name, segment="all", side="baseline", kind=kind)
+        return next(found, zero)
+
 
 class SelfTest(Frozen):
-    """What the gate found when it judged models whose right verdict is known, as sentences."""
+    """What the gate found when it judged models whose right verdict is known."""
 
-    findings: tuple[str, ...] = Field(default=(), description="What came out as it must.")
-    doubts: tuple[str, ...] = Field(default=(), description="What stands against a promotion.")
+    findings: tuple[Reason, ...] = Field(default=(), description="What came out as it must.")
+    doubts: tuple[Reason, ...] = Field(default=(), description="What stands against a promotion.")
 
 
 class Decision(StrEnum):
@@ -185,23 +193,24 @@ class Promoted(StrEnum):
 
 
 class Verdict(Frozen):
-    """Permission, with its reasons in full sentences."""
+    """Permission, with its reasons."""
 
     decision: Decision = Field(description="On the challenger.")
     promoted: Promoted = Field(description="Which model takes the champion's place.")
     becomes_anchor: bool = Field(
         default=False, description="The challenger's recipe becomes the accepted one."
     )
-    reasons: tuple[str, ...] = Field(min_length=1)
+    grounds: tuple[Reason, ...] = Field(min_length=1, description="What decided comes first.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _reads_what_earlier_versions_wrote(cls, value: Any) -> Any:
-        """Name what is promoted where only a challenger could be."""
-        if isinstance(value, dict) and "promoted" not in value:
-            is_promoted = value.get("decision") == Decision.PROMOTE
-            value = value | {"promoted": Promoted.CHALLENGER if is_promoted else Promoted.NONE}
-        return value
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The grounds for people, in full sentences."""
+        return sentences(self.grounds)
+
+    @property
+    def repeatable(self) -> tuple[Reason, ...]:
+        """The grounds that judging again finds again: without what a serving check measured."""
+        return tuple(kept for reason in self.grounds if (kept := reason.repeatable))
 
 
 class ServingCheck(Frozen):
@@ -215,21 +224,14 @@ class ServingCheck(Frozen):
     num_calls: int = Field(description="Timed calls.")
     score_spread: float = Field(description="Standard deviation of the first head's scores.")
     saturated_share: float = Field(description="Share of scores within 1e-6 of 0 or 1.")
-    problems: tuple[str, ...] = Field(default=(), description="What is beyond its limit.")
+    problems: tuple[Reason, ...] = Field(default=(), description="What is beyond its limit.")
 
-    def describe(self) -> str:
-        """Return the figures as sentences."""
-        golden = "The stored example rows get exactly the scores they had after training."
-        if self.golden_difference != 0:
-            golden = (
-                f"The scores of the stored example rows differ by at most "
-                f"{self.golden_difference:.1e} from those they had after training."
-            )
-        return (
-            f"Serving check: {self.num_candidates} candidates in {self.latency_p50_ms:.1f} ms "
-            f"(median of {self.num_calls} calls; p99 {self.latency_p99_ms:.1f} ms), "
-            f"{self.peak_memory_mib:.0f} MiB at peak. {golden}"
-        )
+    @property
+    def figures(self) -> Reason:
+        """The figures that every verdict quotes."""
+        names = ("latency_p50_ms", "latency_p99_ms", "peak_memory_mib", "golden_difference")
+        told = (*names, "num_candidates", "num_calls")
+        return Reason.of("serving_figures", **{name: getattr(self, name) for name in told})
 
 
 class OffPolicyEstimate(Frozen):
@@ -283,7 +285,7 @@ class Judgement(Artifact):
         default="", description="Why no recipe is accepted, or it cannot be made; '' otherwise."
     )
     baselines: tuple[BaselineFacts, ...] = Field(
-        default=(), description="Of every cycle, the best first; () in older ones."
+        default=(), description="Of every cycle, the best first."
     )
     estimates: tuple[OffPolicyEstimate, ...] = Field(
         default=(), description="From exploration requests; () where the holdout has none."
@@ -296,21 +298,11 @@ class Judgement(Artifact):
     )
     verdict: Verdict = Field(description="What `decide` made of the three above, together.")
     outcome: Outcome | None = Field(
-        default=None, description="What people are told of it; None in older ones."
+        default=None, description="What people are told of it; None until that is known."
     )
     report_uri: str = Field(description="Self-contained HTML verdict page.")
     challenger_mlflow_run_id: str
     baseline_mlflow_run_id: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _reads_what_earlier_versions_wrote(cls, value: Any) -> Any:
-        """Take the self-test from where it stood once: as plain sentences in the comparison."""
-        if isinstance(value, dict) and "self_test" not in value:
-            comparison = dict(value["comparison"])
-            findings = comparison.pop("self_test", ())
-            value = value | {"comparison": comparison, "self_test": {"findings": findings}}
-        return value
 
     @property
     def certain_losses(self) -> tuple[Comparison, ...]:
@@ -329,16 +321,12 @@ class Judgement(Artifact):
     def ruling_digest(self) -> str:
         """Digest of what was found and ruled; the registry keeps it beside the challenger.
 
-        Judging again finds and rules the same. Only the serving check measures anew, so that the
-        sentences which give its figures are left out.
+        Judging again finds and rules the same. Only the serving check measures anew, so that its
+        figures are left out.
         """
-        checks = [self.serving, *([self.anchor.serving] if self.anchor else [])]
-        measured = [text for each in checks for text in (each.describe(), *each.problems)]
-        said = self.verdict.reasons
-        kept = tuple(text for text in said if not any(figure in text for figure in measured))
-        # The copy is not checked: there may be no other reason.
-        verdict = self.verdict.model_copy(update={"reasons": kept})
-        return digest_of([each.model_dump(mode="json") for each in (self.comparison, verdict)])
+        kept = [reason.model_dump(mode="json") for reason in self.verdict.repeatable]
+        verdict = self.verdict.model_dump(mode="json", exclude={"grounds"})
+        return digest_of([self.comparison.model_dump(mode="json"), verdict, kept])
 
     @property
     def promoted_model(self) -> ModelRef | None:
@@ -368,7 +356,5 @@ class Promotion(Artifact):
     reason: str = Field(description="One sentence.")
     history_uri: str | None = Field(description="Entry in the append-only history, if promoted.")
     approval: Approval | None = Field(
-        default=None,
-        exclude_if=lambda answer: answer is None,  # so the digests of older promotions still fit
-        description="A person's answer; None where nobody was asked.",
+        default=None, description="A person's answer; None where nobody was asked."
     )

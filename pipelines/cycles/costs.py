@@ -90,7 +90,7 @@ def record_of(
 
 def is_void(run: ResolvedRun, comparison: Comparison) -> bool:
     """Return whether nothing follows from a cycle's comparison, whatever its numbers are."""
-    from validation.model_gate.void import void_reasons
+    from validation.model_gate.examine import void_reasons
 
     config = run.config
     return bool(void_reasons(comparison, config.model_gate, config.features.heads))

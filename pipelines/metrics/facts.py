@@ -111,7 +111,7 @@ def _of_anchor(artifact: FreshAnchor, done: Done) -> Iterator[Point]:
 
 @_points.register
 def _of_judgement(artifact: Judgement, done: Done) -> Iterator[Point]:
-    from validation.model_gate.void import void_reasons
+    from validation.model_gate.examine import void_reasons
 
     facts, verdict, run = artifact.comparison, artifact.verdict, done.run
     yield from done.rows(

@@ -8,7 +8,7 @@ now, changes no order. The entry of a rollback that was given up does not count:
 lost its lease may write it after that, and only the history, where the first outcome stands, says
 what became of a move. The *anchor* is the recipe that a challenger of another recipe is held
 against: `train_anchor` makes it fresh in such a cycle. Not for deciding when it moves
-(`validation.model_gate.policy.rules`, and people by `homefeed anchor`).
+(`validation.model_gate.policy`, and people by `homefeed anchor`).
 """
 
 import fnmatch

@@ -4,9 +4,9 @@
     <workspace>/judged/<registered model>/<sha256>.parquet          influences, by group of users
 
 The influence of a group of users on an estimated change is how much the estimate would move if the
-group weighed more (`validation.model_gate.policy.influence`). The same user is in the same group in
+group weighed more (`validation.model_gate.pooling`). The same user is in the same group in
 every cycle, so errors of pooled estimates are computed as if users were resampled over all the
-cycles, users who return included. Not for pooling (`validation.model_gate.policy.pooling`).
+cycles, users who return included. Not for pooling (`validation.model_gate.pooling`).
 """
 
 import fnmatch

@@ -6,7 +6,7 @@
   one recipe, all cycles of the two codes.
 
 Cycles that are newer than the run are never pooled. Not for the arithmetic of pooling
-(`validation.model_gate.policy.pooling`), nor for the records (`pipelines.registry.evidence`).
+(`validation.model_gate.pooling`), nor for the records (`pipelines.registry.evidence`).
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from pipelines.registry.evidence import FoundChange, JudgedCycle, Pair, read_inf
 
 if TYPE_CHECKING:
     from validation.model_gate.facts import Facts, Found
-    from validation.model_gate.policy.pooling import CycleChange
+    from validation.model_gate.pooling import CycleChange
 
 
 def pool_facts(run: ResolvedRun, cycles: Sequence[JudgedCycle], facts: "Facts") -> "Facts":
@@ -30,7 +30,7 @@ def pool_facts(run: ResolvedRun, cycles: Sequence[JudgedCycle], facts: "Facts") 
         DataContractError: the influences of an earlier cycle were deleted or altered.
     """
     from validation.model_gate.facts import Found
-    from validation.model_gate.policy.pooling import pool_with
+    from validation.model_gate.pooling import pool_with
 
     def pooled(pair: Pair, found: "Found | None") -> "Found | None":
         if found is None:
@@ -51,7 +51,7 @@ def earlier_changes(
     run: ResolvedRun, cycles: Sequence[JudgedCycle], pair: Pair
 ) -> "dict[tuple[str, str], list[CycleChange]]":
     """Return what earlier cycles found of a pair's changes, the newest first."""
-    from validation.model_gate.policy.pooling import CycleChange
+    from validation.model_gate.pooling import CycleChange
 
     known: dict[tuple[str, str], list[CycleChange]] = {}
     for cycle in reversed(cycles):

@@ -25,7 +25,7 @@ from pipelines.contracts.code_identity import (
 )
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import HomefeedError
-from pipelines.contracts.judgement import Judgement, ServingCheck
+from pipelines.contracts.judgement import Judgement, Reason, ServingCheck
 from pipelines.contracts.run_layout import StageRecord
 from pipelines.event_log.listing import ListedFile, Listing
 from pipelines.recipes import RECIPES, make_recipe
@@ -33,9 +33,11 @@ from pipelines.reproduction.past_cycle import PastCycle
 
 _MAX_FILES = 20
 _VERSION = re.compile(r"[A-Za-z0-9][\w./-]*")
-_SERVING = "Serving check: "
-_MEASURED_ANEW = (f"{_SERVING}latency", f"{_SERVING}peak memory")
-"""How the problems of a serving check begin that depend on the machine's other work."""
+_MEASURED_ANEW = {
+    "serving_latency": "latency p99 is {found:.3g} ms, beyond the {limit:.3g} ms allowed",
+    "serving_memory": "peak memory is {found:.3g} MiB, beyond the {limit:.3g} MiB allowed",
+}
+"""Problems of a serving check that depend on the machine's other work, as they are told here."""
 
 
 def data_changes(past: PastCycle, now: Listing | None) -> list[str]:
@@ -255,7 +257,7 @@ def measured_changes(past: PastCycle, rebuilt: dict[str, StageRecord]) -> list[s
         f"serving check of the {whose}: {_said(then[whose])} then, {_said(now[whose])} now; this "
         f"is measured anew each time, and the verdict depends on it"
         for whose in then
-        if whose in now and _limits(then[whose]) != _limits(now[whose])
+        if whose in now and _broken(then[whose]).keys() != _broken(now[whose]).keys()
     ]
 
 
@@ -267,19 +269,17 @@ def _checks_of(record: StageRecord | None) -> dict[str, ServingCheck]:
     return found | ({"fresh anchor": judgement.anchor.serving} if judgement.anchor else {})
 
 
-def _broken(check: ServingCheck) -> list[str]:
-    return [text for text in check.problems if text.startswith(_MEASURED_ANEW)]
-
-
-def _limits(check: ServingCheck) -> set[str]:
-    """Return which limits are broken: what their sentences say before the figures."""
-    return {re.split(r"\d", text)[0] for text in _broken(check)}
+def _broken(check: ServingCheck) -> dict[str, Reason]:
+    """Return which limits of what is measured anew are broken, by their codes."""
+    return {reason.code: reason for reason in check.problems if reason.code in _MEASURED_ANEW}
 
 
 def _said(check: ServingCheck) -> str:
-    found = "; ".join(text.removeprefix(_SERVING).rstrip(".") for text in _broken(check))
-    figures = f"p99 {check.latency_p99_ms:.0f} ms and {check.peak_memory_mib:.0f} MiB"
-    return found or f"nothing beyond its limit ({figures})"
+    broken = _broken(check).values()
+    if not broken:
+        p99, peak = check.latency_p99_ms, check.peak_memory_mib
+        return f"nothing beyond its limit (p99 {p99:.0f} ms and {peak:.0f} MiB)"
+    return "; ".join(_MEASURED_ANEW[reason.code].format(**reason.facts) for reason in broken)
 
 
 def recipe_changes(past: PastCycle) -> list[str]:

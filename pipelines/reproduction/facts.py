@@ -30,9 +30,8 @@ _REPEATING = {"golden_difference", "score_spread", "saturated_share"}
 """Fields of a `ServingCheck` that the bundle decides, and not the machine's other work."""
 _CODE = re.compile(r" by code [0-9a-f]{12}| \([0-9a-f]{12}[^)]*\)")
 _NOT_AT_HAND = "not that of HOMEFEED_ANCHOR_IMAGE or HOMEFEED_ANCHOR_COMMAND"
-CodeNames = dict[str, Any]
-"""`code_version` and `code_digest`, as a bundle's description has them; and `recipe`, None, where
-the description is older than that field."""
+CodeNames = dict[str, str]
+"""`code_version` and `code_digest`, as a bundle's description has them."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,8 @@ def _of_judgement(judgement: Judgement) -> dict[str, Fact]:
     if judgement.anchor is not None:
         checks["fresh anchor"] = judgement.anchor.serving
     verdict = said["verdict"]
-    verdict["reasons"] = _without_figures(verdict["reasons"], checks)
+    kept = judgement.verdict.repeatable
+    verdict["grounds"] = _without_places([reason.model_dump(mode="json") for reason in kept])
     others = ("estimates", "operating_curve", "tries")
     note = _without_codes(said["anchor_note"])
     repeating = {who: each.model_dump(include=_REPEATING) for who, each in checks.items()}
@@ -163,18 +163,6 @@ def _of_judgement(judgement: Judgement) -> dict[str, Fact]:
         "estimates and operating curve": _fact({name: said[name] for name in others}),
         "verdict": _fact({**verdict, "problem": said["problem"]}, judgement.verdict.decision),
     }
-
-
-def _without_figures(reasons: list[str], checks: dict[str, Any]) -> list[str]:
-    """Return a verdict's reasons without what serving checks measured.
-
-    A reason may be such a sentence, or end with it where it tells why no anchor is promoted.
-    """
-    measured = [text for each in checks.values() for text in (each.describe(), *each.problems)]
-    kept = [text for text in reasons if text not in measured]
-    for sentence in measured:
-        kept = [text.replace(sentence, "its serving check.") for text in kept]
-    return kept
 
 
 def _without_places(value: Any) -> Any:
@@ -196,8 +184,7 @@ def _names_in(former: Challenger) -> CodeNames | None:
     """
     try:
         said = json.loads(storage.read_bytes(storage.join(former.bundle_uri, _DESCRIPTION)))
-        names = {name: str(said[name]) for name in ("code_version", "code_digest")}
-        return names if "recipe" in said else names | {"recipe": None}
+        return {name: str(said[name]) for name in ("code_version", "code_digest")}
     except (FileNotFoundError, HomefeedError, KeyError, TypeError, ValueError):
         return None  # What the manifest says of the code is nearly always the same.
 
@@ -209,8 +196,7 @@ def _names_by(run: ResolvedRun, then: StageRecord) -> CodeNames:
     code of another version, which then stands in the manifest.
     """
     made = then.made_with or run
-    names = {"code_version": made.code_version, "code_digest": made.code_digest}
-    return names if then.recipe else names | {"recipe": None}
+    return {"code_version": made.code_version, "code_digest": made.code_digest}
 
 
 def _signed(challenger: Challenger, names: CodeNames) -> Challenger:

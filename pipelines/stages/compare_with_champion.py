@@ -44,8 +44,7 @@ from pipelines.stages.in_mlflow.sides import log_sides, log_whole
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from validation.model_gate.facts import Facts
-    from validation.model_gate.sides import Side
+    from validation.model_gate.facts import Facts, Side
 
 log = logging.getLogger(__name__)
 _REBUILT = "delete its folder: it is built again when it is needed"
@@ -163,7 +162,7 @@ def _operating_curve(comparison: Comparison, run: ResolvedRun) -> tuple[Operatin
     The error is that of two models of the accepted recipe where there are such: the error of a
     change grows with the change, and a challenger that is far off says little of the holdout.
     """
-    from validation.model_gate.policy.operating_curve import operating_curve
+    from validation.model_gate.years import operating_curve
 
     row = comparison.find_pooled(comparison.target_metric)
     if row is None or row.error == 0 or comparison.is_first_cycle:
@@ -201,7 +200,7 @@ def keep_evidence(
     run: ResolvedRun, facts: "Facts", judgement: Judgement, fresh: FreshAnchor, now: datetime
 ) -> None:
     """Leave what this cycle found for later ones to pool: the sound comparisons of it."""
-    from validation.model_gate.void import void_reasons
+    from validation.model_gate.examine import void_reasons
 
     accepted = run.standing.anchor
     configs = {"theta": run.config, "delta": run.config, "phi": accepted}
@@ -238,7 +237,7 @@ def keep_evidence(
 
 @contextlib.contextmanager
 def _own_side(run: ResolvedRun, snapshot: Snapshot, challenger: Challenger) -> "Iterator[Side]":
-    from validation.model_gate.sides import Side
+    from validation.model_gate.facts import Side
 
     with (
         _as_registered(run, challenger, "train_challenger") as bundle_dir,
@@ -251,7 +250,7 @@ def _own_side(run: ResolvedRun, snapshot: Snapshot, challenger: Challenger) -> "
 @contextlib.contextmanager
 def _anchor_side(run: ResolvedRun, fresh: FreshAnchor) -> "Iterator[tuple[Side, RunConfig] | None]":
     """Fetch the fresh anchor, if one was trained and there is a champion to hold it against."""
-    from validation.model_gate.sides import Side
+    from validation.model_gate.facts import Side
 
     accepted = run.standing.anchor
     if fresh.trained is None or fresh.snapshot is None or accepted is None or run.champion is None:
@@ -284,18 +283,14 @@ def _champion_side(
 ) -> "Iterator[Side | None]":
     """Fetch the champion, with a snapshot that is computed as its own recipe says."""
     from training.bundle.files import read_config
-    from validation.model_gate.sides import Side
+    from validation.model_gate.facts import Side
 
     if run.champion is None:
         yield None
         return
     bundle_dir = registry.download_bundle(client, run.champion, scratch / "champion")
     config = read_config(bundle_dir)
-    # An older bundle does not say how its features are computed; it is taken to be as in this run.
-    options = config.snapshot or run.config.snapshot.model_copy(
-        update={"embedding_version": config.embedding_version}
-    )
-    own = counterpart(run, snapshot, config.features, options)
+    own = counterpart(run, snapshot, config.features, config.snapshot)
     with storage.local_copy(own.uri) as own_dir:
         if own.digest != snapshot.digest:
             verify_files(own, own_dir, _REBUILT)

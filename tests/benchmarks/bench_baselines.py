@@ -26,8 +26,8 @@ from pipelines.sources.world.parameters import FadingPins, WorldParameters
 from training.bundle.score_split import score_split
 from training.data.example_rows import load_rows
 from training.launch import launcher
-from validation.model_gate.baselines.measure import make_baselines
-from validation.model_gate.baselines.measure import measure as measure_baselines
+from validation.model_gate.baselines import make_baselines
+from validation.model_gate.baselines import measure as measure_baselines
 
 SEEDS = (17, 18)
 FADING = FadingPins(lifetime_days=2)

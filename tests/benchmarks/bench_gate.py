@@ -18,9 +18,13 @@ from scipy.stats import bootstrap
 from pipelines.recipes import completejourney
 from training.data.example_rows import ExampleRows
 from validation.model_gate.bootstrap import RatioEstimate
-from validation.model_gate.comparison import HoldoutUsers, bootstrap_metrics
-from validation.model_gate.holdout_metrics import RatioMetric, segment_masks
-from validation.model_gate.policy.years import CYCLES, Setting, live_years
+from validation.model_gate.comparison import (
+    HoldoutUsers,
+    RatioMetric,
+    bootstrap_metrics,
+    segment_masks,
+)
+from validation.model_gate.years import CYCLES, Setting, live_years
 
 NUM_REQUESTS, NUM_USERS, NUM_METRICS, NUM_RESAMPLES = 1_080_000, 590_000, 16, 2_000
 SCIPY_RESAMPLES = 100

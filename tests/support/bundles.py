@@ -12,6 +12,7 @@ from pipelines.contracts.config import RunConfig
 from pipelines.contracts.schemas import EMBEDDING_DIM, SPLIT_TRAINING
 from pipelines.contracts.time import DAY_MS
 from pipelines.recipes import smoke
+from support.judgements import HOLDOUT
 from training.bundle.calibration import Calibrator
 from training.bundle.configuration import BundleConfig
 from training.bundle.files import load_bundle, read_golden, write_bundle
@@ -39,8 +40,12 @@ def write_small_bundle(
             Calibrator(head=head, scale=1.0, shift=0.0) for head in config.features.head_names
         ),
         as_of=datetime(2017, 6, 12, tzinfo=UTC),
+        training=HOLDOUT,
+        snapshot=config.snapshot,
         snapshot_digest="s" * 64,
         code_version="test",
+        code_digest="c" * 64,
+        recipe=config.recipe_ref,
         seed=seed,
     )
     num_categorical, inputs = len(config.features.categorical), config.features.numeric_inputs
@@ -96,6 +101,8 @@ def chance_bundle(folder: Path, snapshot: Snapshot, config: RunConfig, seed: int
         snapshot=config.snapshot,
         snapshot_digest=snapshot.digest,
         code_version="test",
+        code_digest="c" * 64,
+        recipe=config.recipe_ref,
         seed=seed,
     )
     write_bundle(folder, ranker, bundle, golden)

@@ -11,10 +11,9 @@ from pipelines.contracts.judgement import (
     HeadFacts,
     Interval,
     MetricComparison,
-    SelfTest,
 )
 from support.holdouts import champion_with
-from support.judgements import CHALLENGER, HOLDOUT
+from support.judgements import CHALLENGER, HOLDOUT, TESTED
 
 CONFIG = ModelGateConfig(
     first_champion_beats="popularity",
@@ -90,7 +89,7 @@ def comparison(
 def absent(
     name: str, kind: AbsenceKind, segment: str = "all", side: str = "challenger"
 ) -> AbsentMetric:
-    return AbsentMetric(metric=name, segment=segment, side=side, kind=kind, reason="Because.")
+    return AbsentMetric(metric=name, segment=segment, side=side, kind=kind)
 
 
-SOUND = SelfTest(findings=("The worst possible ranking: REJECT.",))
+SOUND = TESTED

@@ -11,7 +11,7 @@ from support.judgements import BEATEN, CHALLENGER, CHAMPION, HOLDOUT, SERVING
 from training.bundle.score_split import SplitScores, ranking_score
 from training.data.example_rows import ExampleRows
 from validation.model_gate.comparison import ComparedModels, compare
-from validation.model_gate.self_test.run import run_self_test
+from validation.model_gate.self_test import run_self_test
 from validation.model_gate.verdict import decide
 
 HEADS = (

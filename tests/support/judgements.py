@@ -13,12 +13,30 @@ from pipelines.contracts.judgement import (
     Interval,
     Judgement,
     MetricComparison,
+    Promoted,
+    Reason,
     SelfTest,
     ServingCheck,
     Verdict,
 )
 from pipelines.contracts.time import Window
 
+
+def said(text: str) -> Reason:
+    """Return a reason whose sentence is this text."""
+    return Reason.of("on_record", text=text)
+
+
+def ruled(decision: Decision, *texts: str, **fields: bool) -> Verdict:
+    """Return a verdict with these reasons; where it promotes, the challenger."""
+    promoted = Promoted.CHALLENGER if decision is Decision.PROMOTE else Promoted.NONE
+    grounds = tuple(map(said, texts))
+    return Verdict(decision=decision, promoted=promoted, grounds=grounds, **fields)
+
+
+SLOW = Reason.of("serving_latency", found=300.0, limit=250.0)
+"""What a serving check finds of a bundle that is too slow."""
+TESTED = SelfTest(findings=(said("The worst possible ranking: REJECT."),))
 HOLDOUT = Window(start=datetime(2017, 2, 20, tzinfo=UTC), end=datetime(2017, 2, 27, tzinfo=UTC))
 
 SERVING = ServingCheck(
@@ -97,8 +115,8 @@ def make_judgement(
     return Judgement(
         serving=SERVING,
         comparison=comparison,
-        self_test=SelfTest(findings=("The worst possible ranking: REJECT.",)),
-        verdict=Verdict(decision=decision, reasons=reasons or ("It lost.",)),
+        self_test=TESTED,
+        verdict=ruled(decision, *(reasons or ("It lost.",))),
         report_uri="file:///w/runs/r/compare_with_champion/report.html",
         challenger_mlflow_run_id="run4",
         baseline_mlflow_run_id="run3",

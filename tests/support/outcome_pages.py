@@ -21,6 +21,7 @@ from pipelines.contracts.judgement import (
     Judgement,
     MetricComparison,
     OperatingPoint,
+    Reason,
     ReliabilityBin,
     SelfTest,
 )
@@ -38,7 +39,7 @@ from support.holdouts import (
     planted_rows,
     popularity_scores,
 )
-from support.judgements import BEATEN, CHAMPION, SERVING, make_judgement
+from support.judgements import BEATEN, CHAMPION, SERVING, make_judgement, said
 from support.runs import make_run
 from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
@@ -109,7 +110,8 @@ def _ruled(
 ) -> Judgement:
     """Compare and rule by the gate's own rules, with a self-test that was run elsewhere."""
     comparison = compare(rows, *sides, models, HEADS, config)
-    passed = SelfTest(findings=("The worst possible ranking: REJECT (-100.0% to -100.0%).",))
+    everything = Interval(value=-1.0, low=-1.0, high=-1.0, confidence=0.95)
+    passed = SelfTest(findings=(Reason.of("tested_worst", change=everything),))
     verdict = decide(comparison, passed, SERVING, config, HEADS, baselines=BEATEN)
     return Judgement(
         comparison=comparison,
@@ -168,8 +170,7 @@ def huge_judgement() -> Judgement:
             metric=f"calibration_ratio.{head}",
             segment=segment,
             side="challenger",
-            kind=AbsenceKind.UNDEFINED,
-            reason=f"No example has the action {MARKUP}.",
+            kind=AbsenceKind.NO_ACTION,
         )
         for segment in segments
         for head in heads
@@ -187,7 +188,7 @@ def huge_judgement() -> Judgement:
         "absent": tuple(absent),
         "reliability": tuple(bins),
         "segment_users": dict.fromkeys(segments, 1234),
-        "differences": (LONG, MARKUP),
+        "differences": (said(LONG), said(MARKUP)),
     }
     comparison = plain.comparison.model_copy(update=more)
     update = {"comparison": comparison, "operating_curve": CURVE, "tries": (LONG,) * 3}

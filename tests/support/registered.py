@@ -20,14 +20,12 @@ from pipelines.contracts.judgement import (
     Interval,
     Judgement,
     MetricComparison,
-    SelfTest,
-    Verdict,
 )
 from pipelines.contracts.time import Window
 from pipelines.registry import promotion, registry, tracking
 from pipelines.registry.history import HistoryEntry
 from support.bundles import write_small_bundle
-from support.judgements import SERVING
+from support.judgements import SERVING, TESTED, ruled
 from training.bundle.mlflow_model import LoggedBundle, log_bundle
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -167,8 +165,8 @@ def judgement_of(
     return Judgement(
         serving=SERVING,
         comparison=comparison,
-        self_test=SelfTest(findings=("The worst possible ranking: REJECT.",)),
-        verdict=Verdict(decision=decision, reasons=(f"Because of a test: {decision}.",)),
+        self_test=TESTED,
+        verdict=ruled(decision, f"Because of a test: {decision}."),
         report_uri="file:///nowhere/verdict.html",
         challenger_mlflow_run_id=model.mlflow_run_id,
         baseline_mlflow_run_id="b",

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Challenger, ModelRef, ResolvedRun, RunRequest
-from pipelines.contracts.judgement import Decision, Judgement, Promoted, Verdict
+from pipelines.contracts.judgement import Decision, Judgement
 from pipelines.registry import by_hand, promotion, registry, tracking
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_artifact, run_stage, start_run
+from support.judgements import ruled
 from support.registered import NO_ANCHOR, challenger_of, judgement_of
 from support.runs import PLANTED_AS_OF, save_artifact
 
@@ -82,14 +83,9 @@ def rule(run_uri: str, decision: Decision) -> None:
     run = read_artifact(run_uri, "resolve_run", ResolvedRun)
     judgement = read_artifact(run_uri, "compare_with_champion", Judgement)
     is_won = decision is Decision.PROMOTE
-    verdict = Verdict(
-        decision=decision,
-        promoted=Promoted.CHALLENGER if is_won else Promoted.NONE,
-        becomes_anchor=is_won,
-        reasons=(f"Because of a test: {decision}.",),
-    )
-    ruled = judgement.model_copy(update={"verdict": verdict})
+    verdict = ruled(decision, f"Because of a test: {decision}.", becomes_anchor=is_won)
+    found = judgement.model_copy(update={"verdict": verdict})
     client = tracking.connect(run.tracking_uri)
-    model: ModelRef = ruled.comparison.challenger_model
-    registry.tag_version(client, model, {registry.RULING: ruled.ruling_digest})
-    save_artifact(run, "compare_with_champion", ruled)
+    model: ModelRef = found.comparison.challenger_model
+    registry.tag_version(client, model, {registry.RULING: found.ruling_digest})
+    save_artifact(run, "compare_with_champion", found)

@@ -13,15 +13,13 @@ from pipelines.contracts.time import Window
 from training.bundle.calibration import Calibrator
 from training.data.input_checks import meaning_of_codes, refuse_difference
 
-FORMAT_VERSION = 2
-"""What is written: since version 2 the golden rows' file names the digest of the other two."""
-READABLE_VERSIONS = (1, 2)
+SCHEMA_VERSION = 1
 
 
 class BundleConfig(Frozen):
     """What scoring needs besides the weights, and where both come from."""
 
-    format_version: int = Field(default=FORMAT_VERSION, description="Of the bundle's files.")
+    schema_version: int = Field(default=SCHEMA_VERSION, description="Of the bundle's files.")
     features: FeatureConfig
     model: ModelConfig
     embedding_version: str = Field(description="The only basis whose embeddings it understands.")
@@ -29,22 +27,12 @@ class BundleConfig(Frozen):
     negative_keep_fraction: float = Field(gt=0, le=1, description="As in training.")
     calibrators: tuple[Calibrator, ...] = Field(description="One per head, in order.")
     as_of: AwareDatetime = Field(description="as_of of the cycle that trained it (UTC).")
-    training: Window | None = Field(
-        default=None, description="Whose rows trained and calibrated it; None in older bundles."
-    )
-    snapshot: SnapshotConfig | None = Field(
-        default=None, description="How its features are computed; None in older bundles."
-    )
+    training: Window = Field(description="Whose rows trained and calibrated it.")
+    snapshot: SnapshotConfig = Field(description="How its features are computed.")
     snapshot_digest: str
     code_version: str = Field(description="Commit or version of the project that trained it.")
-    code_digest: str = Field(
-        default="", description="Digest of the code that trained it; empty in older bundles."
-    )
-    recipe: RecipeRef | None = Field(
-        default=None,
-        exclude_if=lambda recipe: recipe is None,
-        description="Which recipe trained it; None in older bundles.",
-    )
+    code_digest: str = Field(description="Digest of the code that trained it.")
+    recipe: RecipeRef = Field(description="Which recipe trained it.")
     seed: int
 
 

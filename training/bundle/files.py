@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save, save_file
 
 from pipelines.contracts.base import digest_of, sha256_of
 from pipelines.contracts.errors import ConfigurationError, DataContractError
-from training.bundle.configuration import FORMAT_VERSION, READABLE_VERSIONS, BundleConfig
+from training.bundle.configuration import SCHEMA_VERSION, BundleConfig
 from training.bundle.predictor import Predictor
 from training.data.batches import MODEL_INPUTS, Batch, for_scoring
 from training.model.ranker import Ranker
@@ -107,7 +107,7 @@ def load_bundle(folder: Path) -> Predictor:
             f"{GOLDEN_TOLERANCE:.0e}; weights, code or libraries are not those that were trained; "
             f"fetch the bundle again or install the versions it was trained with"
         )
-    _require_written_together(folder, config)
+    _require_written_together(folder)
     return predictor
 
 
@@ -126,8 +126,8 @@ def _digest_of_others(folder: Path) -> str:
     return digest_of([sha256_of(folder / WEIGHTS), sha256_of(folder / CONFIG)])
 
 
-def _require_written_together(folder: Path, config: BundleConfig) -> None:
-    """Refuse files of which one was altered. Bundles of format version 1 cannot tell.
+def _require_written_together(folder: Path) -> None:
+    """Refuse files of which one was altered.
 
     Raises:
         DataContractError: the golden rows were not written beside these weights and this
@@ -135,8 +135,6 @@ def _require_written_together(folder: Path, config: BundleConfig) -> None:
     """
     with safe_open(folder / GOLDEN, framework="pt") as golden:
         noted = (golden.metadata() or {}).get(_OTHERS)
-    if noted is None and config.format_version < FORMAT_VERSION:
-        return
     found = _digest_of_others(folder)
     if found != noted:
         raise DataContractError(
@@ -167,7 +165,7 @@ def read_config(folder: Path) -> BundleConfig:
     """Return what a bundle says of itself, without its weights.
 
     Raises:
-        DataContractError: bundle.json is missing, damaged or of another format version.
+        DataContractError: bundle.json is missing, damaged or of another schema version.
         ConfigurationError: this user may not read it.
     """
     try:
@@ -181,10 +179,10 @@ def read_config(folder: Path) -> BundleConfig:
             f"bundle {folder}: {CONFIG} is not a bundle's configuration: {error}; fetch the bundle "
             f"again, or train anew if it is from an older version of this project"
         ) from error
-    if config.format_version not in READABLE_VERSIONS:
+    if config.schema_version != SCHEMA_VERSION:
         raise DataContractError(
-            f"bundle {folder}: format version {config.format_version}, expected one of "
-            f"{READABLE_VERSIONS}; use the version of this project that wrote it, or train anew"
+            f"bundle {folder}: schema version {config.schema_version}, expected {SCHEMA_VERSION}; "
+            f"use the version of this project that wrote it, or train anew"
         )
     return config
 

@@ -22,7 +22,7 @@ import torch
 
 from pipelines.contracts.config import ServingConfig
 from pipelines.contracts.errors import HomefeedError, ProcessKilledError
-from pipelines.contracts.judgement import ServingCheck
+from pipelines.contracts.judgement import Reason, ServingCheck
 from pipelines.contracts.processes import die_with_parent
 from training.bundle.files import load_bundle, read_golden
 from training.bundle.predictor import Predictor
@@ -139,22 +139,20 @@ def _latencies_ms(predictor: Predictor, request: Batch, num_calls: int) -> np.nd
     return np.array(times_ms)
 
 
-def _problems(check: ServingCheck, config: ServingConfig) -> list[str]:
-    """Return what stands in the way of serving, as sentences."""
-    limits = (
-        ("golden rows differ by", check.golden_difference, config.max_golden_difference, ""),
-        ("latency p99 is", check.latency_p99_ms, config.max_latency_p99_ms, " ms"),
-        ("peak memory is", check.peak_memory_mib, config.max_memory_mib, " MiB"),
-        ("share of scores at 0 or 1 is", check.saturated_share, config.max_saturated_share, ""),
-    )
+def _problems(check: ServingCheck, config: ServingConfig) -> list[Reason]:
+    """Return what stands in the way of serving."""
+    limits = {
+        "serving_golden": (check.golden_difference, config.max_golden_difference),
+        "serving_latency": (check.latency_p99_ms, config.max_latency_p99_ms),
+        "serving_memory": (check.peak_memory_mib, config.max_memory_mib),
+        "serving_saturated": (check.saturated_share, config.max_saturated_share),
+    }
     problems = [
-        f"Serving check: {what} {found:.3g}{unit}, beyond the {limit:.3g}{unit} allowed."
-        for what, found, limit, unit in limits
+        Reason.of(code, found=found, limit=limit)
+        for code, (found, limit) in limits.items()
         if found > limit
     ]
-    if check.score_spread == 0:
-        problems.append("Serving check: every golden row got the same score.")
-    return problems
+    return [*problems, *([Reason.of("serving_constant")] if check.score_spread == 0 else [])]
 
 
 if __name__ == "__main__":

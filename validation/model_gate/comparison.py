@@ -1,13 +1,19 @@
 """Comparison of two models on the same holdout rows: facts, by metric and segment.
 
-Not for permission (`validation.model_gate.verdict`) and not for making scores
-(`training.bundle.score_split`). The offline numbers have one limit: both models are read on
-candidates that the model serving at the time chose to show, so a challenger that would have chosen
-differently is judged on the other model's list.
+Not for permission (`validation.model_gate.verdict`), for making scores
+(`training.bundle.score_split`), nor for the definition of a top 3
+(`validation.model_gate.ranking_metrics`). The offline numbers have one limit: both models are read
+on candidates that the model serving at the time chose to show, so a challenger that would have
+chosen differently is judged on the other model's list.
+
+Letters: N examples, M requests, G groups of users.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,32 +21,48 @@ from numpy.typing import NDArray
 from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.config import Head, ModelGateConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.judgement import AbsentMetric, BaselineKind, Comparison, MetricComparison
+from pipelines.contracts.judgement import (
+    AbsenceKind,
+    AbsentMetric,
+    BaselineKind,
+    Comparison,
+    HeadFacts,
+    Interval,
+    MetricComparison,
+    Reason,
+    ReliabilityBin,
+)
 from pipelines.contracts.time import Window
 from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
 from validation.model_gate.bootstrap import (
+    FloatArray,
     RatioEstimate,
     UserSums,
     paired_bootstrap,
     smallest_detectable_change,
     user_groups,
 )
-from validation.model_gate.holdout_metrics import (
-    EMPTY_SEGMENT,
-    FloatArray,
-    Mask,
-    RatioMetric,
-    head_facts,
-    not_finite,
-    pooled_metrics,
-    ratio_metrics,
-    reliability,
-    segment_masks,
-    undefined,
+from validation.model_gate.pooling import Influences, Key, deciding, influence
+from validation.model_gate.ranking_metrics import (
+    auc_with_influence,
+    expected_calibration_error,
+    top_k_hits,
 )
-from validation.model_gate.policy.influence import Influences, Key, deciding, influence
-from validation.model_gate.target_metric import target_metric
+from validation.model_gate.target_metric import (
+    TOP_K,
+    TargetMetric,
+    hits_name,
+    target_metric,
+    volume_name,
+)
+
+Mask = NDArray[np.bool_]
+Side = Literal["challenger", "baseline"]
+Row = MetricComparison | AbsentMetric
+NUM_RELIABILITY_BINS = 10
+"""As many as people read at a glance; bins hold equal numbers of examples, not equal widths."""
+_LOWEST_PROBABILITY = 1e-7  # float32 rounds nearer values to 0, whose log loss would be infinite
 
 
 @dataclass(frozen=True)
@@ -51,8 +73,8 @@ class ComparedModels:
     baseline_kind: BaselineKind
     challenger: ModelRef
     champion: ModelRef | None
-    differences: tuple[str, ...] = ()  # where the two recipes differ, in sentences
-    seen: tuple[str, ...] = ()  # why the holdout was no holdout for a side, in sentences
+    differences: tuple[Reason, ...] = ()  # where the two recipes differ
+    seen: tuple[Reason, ...] = ()  # why the holdout was no holdout for a side
     baseline_name: str = ""  # of a first cycle's baseline
 
 
@@ -97,6 +119,28 @@ class HoldoutUsers:
         return len(np.unique(self.request_user[mask]))
 
 
+@dataclass(frozen=True)
+class RatioMetric:
+    """One metric as a sum per example or request on both sides, over a shared denominator."""
+
+    name: str
+    challenger: FloatArray
+    baseline: FloatArray | None
+    denominator: FloatArray | None  # None: the number of users
+    is_per_request: bool
+
+
+def segment_masks(rows: ExampleRows) -> dict[str, Mask]:
+    """Return which requests (M,) belong to each segment: at a request, a user is core or not.
+
+    Where some requests show candidates that were drawn at random, they are a segment too.
+    """
+    is_core = np.asarray(rows.is_core, dtype=bool)
+    masks = {"all": np.ones_like(is_core), "core": is_core, "non_core": ~is_core}
+    explores = np.asarray(rows.is_exploration, dtype=bool)
+    return masks | ({"exploration": explores} if explores.any() else {})
+
+
 def compare(
     rows: ExampleRows,
     challenger: SplitScores,
@@ -132,15 +176,13 @@ def compare_with_influences(
         ConfigurationError: no head gives the target metric.
         DataContractError: scores and rows do not belong together, or the holdout is empty.
     """
-    num_examples = _check_rows(rows)
-    _check_scores(challenger, num_examples, "challenger")
-    _check_scores(baseline, num_examples, "baseline")
+    num_examples = len(rows.request_index)
+    _check_rows(num_examples, {"challenger": challenger, "baseline": baseline})
     target, users, masks = target_metric(config, heads), HoldoutUsers.of(rows), segment_masks(rows)
     metrics = ratio_metrics(rows, challenger, baseline, heads, target)
     found = bootstrap_metrics(rows, metrics, masks, users, config)
-    table, target_error = found.table, found.target_error
-    group, confidence = users.request_group, config.confidence
-    table += pooled_metrics(rows, challenger, baseline, heads, masks, group, confidence)
+    table = found.table + pooled_metrics(rows, challenger, baseline, heads, masks, users, config)
+    error = found.target_error
     comparison = Comparison(
         holdout_digest=challenger.holdout_digest,
         baseline_holdout_digest=baseline.holdout_digest,
@@ -154,57 +196,45 @@ def compare_with_influences(
         num_examples=num_examples,
         segment_users={name: int(users.count(mask)) for name, mask in masks.items()},
         metrics=tuple(row for row in table if isinstance(row, MetricComparison)),
-        absent=_absent(table, target.name, target_error),
+        absent=tuple(row for row in table if isinstance(row, AbsentMetric)),
         target_metric=target.name,
         smallest_detectable_change=None
-        if target_error is None
-        else smallest_detectable_change(target_error, config.confidence),
+        if error is None
+        else smallest_detectable_change(error, config.confidence),
         bootstrap_seed=config.bootstrap_seed,
         are_scores_identical=bool(np.array_equal(challenger.ranking_score, baseline.ranking_score)),
-        reliability=reliability(rows, challenger, "challenger", heads)
-        + reliability(rows, baseline, "baseline", heads),
-        heads=head_facts(rows, challenger, heads),
+        reliability=(
+            *reliability(rows, challenger, "challenger", heads),
+            *reliability(rows, baseline, "baseline", heads),
+        ),
+        heads=tuple(_head_facts(rows, challenger, heads)),
         differences=models.differences,
         seen=models.seen,
     )
     return comparison, found.influences
 
 
-def _absent(
-    table: list[MetricComparison | AbsentMetric], target: str, target_error: float | None
-) -> tuple[AbsentMetric, ...]:
-    """Return what could not be computed, the smallest detectable change included."""
-    missing = [row for row in table if isinstance(row, AbsentMetric)]
-    if target_error is None:
-        missing.append(_without_detectable_change(target, missing))
-    return tuple(missing)
-
-
-def _check_rows(rows: ExampleRows) -> int:
-    """Return the number of examples; refuse a holdout that has none."""
-    if len(rows.request_index) == 0:
+def _check_rows(num_examples: int, sides: Mapping[str, SplitScores]) -> None:
+    """Refuse a holdout without examples, and scores that do not belong to its rows."""
+    if num_examples == 0:
         raise DataContractError(
             "the holdout has no examples, expected at least one request; check "
             "snapshot.holdout_days and that the event log reaches as_of"
         )
-    return len(rows.request_index)
-
-
-def _check_scores(scores: SplitScores, num_examples: int, side: str) -> None:
-    """Refuse scores that do not belong to these rows."""
-    for name, values in {"ranking score": scores.ranking_score, **scores.probabilities}.items():
-        if values.shape != (num_examples,):
-            raise DataContractError(
-                f"{side}: {name!r} has shape {values.shape}, expected ({num_examples},), one per "
-                f"holdout example; score both sides on the rows that are compared"
-            )
+    for side, scores in sides.items():
+        for name, values in {"ranking score": scores.ranking_score, **scores.probabilities}.items():
+            if values.shape != (num_examples,):
+                raise DataContractError(
+                    f"{side}: {name!r} has shape {values.shape}, expected ({num_examples},), one "
+                    f"per holdout example; score both sides on the rows that are compared"
+                )
 
 
 @dataclass(frozen=True)
 class Bootstrapped:
     """What the draws of users say of every metric in every segment."""
 
-    table: list[MetricComparison | AbsentMetric]
+    table: list[Row]
     target_error: float | None  # standard error of the target's relative change over all users
     influences: Influences
 
@@ -215,7 +245,7 @@ def bootstrap_metrics(
     masks: Mapping[str, Mask],
     users: HoldoutUsers,
     config: ModelGateConfig,
-) -> "Bootstrapped":
+) -> Bootstrapped:
     """Bootstrap every metric in every segment on the same draws of users."""
     request_group = users.request_group
 
@@ -225,13 +255,13 @@ def bootstrap_metrics(
         sums = np.bincount(request_group[mask], values[mask], minlength=users.num_groups)
         return sums.astype(np.float64)
 
-    table: list[MetricComparison | AbsentMetric] = []
+    table: list[Row] = []
     keys, columns = [], []
     judged = {name: (mask, users.per_group(mask)) for name, mask in masks.items() if mask.any()}
     for metric in (_per_request(metric, rows) for metric in metrics):
         for segment in masks:
             if segment not in judged:
-                table.append(undefined(metric.name, segment, "challenger", EMPTY_SEGMENT))
+                table.append(_absent(metric.name, segment, "challenger", "empty_segment"))
                 continue
             mask, num_users = judged[segment]
             divisor = num_users
@@ -267,8 +297,8 @@ def _per_request(metric: RatioMetric, rows: ExampleRows) -> RatioMetric:
         sums = np.bincount(rows.request_index, weights=values, minlength=len(rows.user_id))
         return sums.astype(np.float64)
 
-    return RatioMetric(
-        name=metric.name,
+    return replace(
+        metric,
         challenger=summed(metric.challenger),
         baseline=None if metric.baseline is None else summed(metric.baseline),
         denominator=None if metric.denominator is None else summed(metric.denominator),
@@ -278,14 +308,14 @@ def _per_request(metric: RatioMetric, rows: ExampleRows) -> RatioMetric:
 
 def _rows_of(
     metric: RatioMetric, segment: str, sums: UserSums, k: int, estimate: RatioEstimate
-) -> list[MetricComparison | AbsentMetric]:
+) -> list[Row]:
     """Return the k-th metric's line of the comparison, and what could not be computed of it."""
     name, columns = metric.name, (sums.challenger, sums.baseline, sums.denominators)
     level, other, divisor = (float(column[:, k].sum()) for column in columns)
     if divisor == 0:
-        return [undefined(name, segment, "challenger", "No example has the action.")]
+        return [_absent(name, segment, "challenger", "no_action")]
     if not np.isfinite(level):
-        return [not_finite(name, segment, "challenger")]
+        return [_absent(name, segment, "challenger", "not_finite")]
     has_baseline = metric.baseline is not None and bool(np.isfinite(other))
     row = MetricComparison(
         metric=name,
@@ -299,11 +329,189 @@ def _rows_of(
     )
     if metric.baseline is None or has_baseline:
         return [row]
-    return [row, not_finite(name, segment, "baseline")]
+    return [row, _absent(name, segment, "baseline", "not_finite")]
 
 
-def _without_detectable_change(target: str, missing: list[AbsentMetric]) -> AbsentMetric:
-    """Return why the smallest detectable change is not known."""
-    causes = (row.reason for row in missing if (row.metric, row.segment) == (target, "all"))
-    zero = f"The baseline's {target} is zero in at least one resample of the users."
-    return undefined("smallest_detectable_change", "all", "baseline", next(causes, zero))
+def ratio_metrics(
+    rows: ExampleRows,
+    challenger: SplitScores,
+    baseline: SplitScores,
+    heads: tuple[Head, ...],
+    target: TargetMetric,
+) -> list[RatioMetric]:
+    """Return the metrics that are ratios of sums over users: those that get an interval."""
+    metrics = []
+    for head in heads:
+        label = rows.labels[head.name]
+        ours = hits_per_request(rows, challenger.ranking_score, label)
+        theirs = hits_per_request(rows, baseline.ranking_score, label)
+        if head.name == target.head.name:
+            requests = np.ones(len(rows.user_id))
+            metrics.append(RatioMetric(volume_name(head.name), ours, theirs, requests, True))
+        metrics.append(RatioMetric(hits_name(head.name), ours, theirs, None, True))
+        if head.name in challenger.probabilities:
+            metrics += _probability_metrics(rows, challenger, baseline, head.name)
+    return metrics
+
+
+def level_of(
+    rows: ExampleRows, scores: SplitScores, heads: tuple[Head, ...], target: TargetMetric
+) -> float:
+    """Return the target metric of one side alone; NaN where a score is not finite."""
+    metrics = ratio_metrics(rows, scores, scores, heads, target)
+    metric = next(found for found in metrics if found.name == target.name)
+    if metric.denominator is None:
+        return float(metric.challenger.sum() / len(np.unique(rows.user_id)))
+    return float(metric.challenger.sum() / metric.denominator.sum())
+
+
+def _probability_metrics(
+    rows: ExampleRows, challenger: SplitScores, baseline: SplitScores, head: str
+) -> list[RatioMetric]:
+    """Return log loss and calibration ratio of one head."""
+    label = rows.labels[head].astype(np.float64)
+    ours = challenger.probabilities[head].astype(np.float64)
+    theirs = baseline.probabilities.get(head)
+    losses = None
+    if theirs is not None:
+        theirs = theirs.astype(np.float64)
+        losses = _log_losses(theirs, label)
+    examples = np.ones(len(label))
+    return [
+        RatioMetric(f"log_loss.{head}", _log_losses(ours, label), losses, examples, False),
+        RatioMetric(f"calibration_ratio.{head}", ours, theirs, label, False),
+    ]
+
+
+def hits_per_request(rows: ExampleRows, score: FloatArray, label: np.ndarray) -> FloatArray:
+    """Return labels in the top 3 per request (M,); NaN throughout if a score is not finite."""
+    if not np.all(np.isfinite(score)):
+        return np.full(len(rows.user_id), np.nan)  # no order exists, so no top 3
+    return np.asarray(top_k_hits(rows, score, label, k=TOP_K), dtype=np.float64)
+
+
+def _log_losses(probability: FloatArray, label: FloatArray) -> FloatArray:
+    """Return -log p(label) per example, in nats."""
+    clipped = np.clip(probability, _LOWEST_PROBABILITY, 1 - _LOWEST_PROBABILITY)
+    return -(label * np.log(clipped) + (1 - label) * np.log1p(-clipped))
+
+
+def _absent(metric: str, segment: str, side: Side, kind: str, num: int = 0) -> AbsentMetric:
+    """Return the record of a number that could not be computed; `kind` is an `AbsenceKind`."""
+    why = AbsenceKind(kind)
+    return AbsentMetric(metric=metric, segment=segment, side=side, kind=why, num=num)
+
+
+def _head_facts(
+    rows: ExampleRows, scores: SplitScores, heads: tuple[Head, ...]
+) -> Iterator[HeadFacts]:
+    """Yield of each head with probabilities whether they are finite and differ at all."""
+    for head in heads:
+        probability = scores.probabilities.get(head.name)
+        if probability is not None:
+            is_finite = bool(np.isfinite(probability).all())
+            spread = float(np.ptp(probability)) if is_finite and len(probability) else None
+            num_positives = int(np.sum(rows.labels[head.name], dtype=np.int64))
+            yield HeadFacts(head=head.name, num_positives=num_positives, spread=spread)
+
+
+def pooled_metrics(
+    rows: ExampleRows,
+    challenger: SplitScores,
+    baseline: SplitScores,
+    heads: tuple[Head, ...],
+    masks: Mapping[str, Mask],
+    users: HoldoutUsers,
+    config: ModelGateConfig,
+) -> list[Row]:
+    """Return AUC and ECE, which are not ratios of sums over users.
+
+    AUC has an interval from its influence per group of users; ECE has none.
+    """
+    found: list[Row] = []
+    for head, (segment, mask) in product(heads, masks.items()):
+        ours, theirs = (s.probabilities.get(head.name) for s in (challenger, baseline))
+        if ours is None:
+            continue
+        chosen = mask[rows.request_index]
+        label = rows.labels[head.name][chosen]
+        group = users.request_group[rows.request_index[chosen]]
+        for name in ("auc", "ece"):
+            cell = _Cell(f"{name}.{head.name}", segment, label, group, config.confidence)
+            level = cell.level(ours[chosen], "challenger")
+            if isinstance(level, AbsentMetric):
+                found.append(level)
+                continue
+            other = None if theirs is None else cell.level(theirs[chosen], "baseline")
+            if isinstance(other, AbsentMetric):
+                found.append(other)
+                other = None
+            found.append(
+                MetricComparison(
+                    metric=cell.metric,
+                    segment=segment,
+                    challenger=level[0],
+                    baseline=None if other is None else other[0],
+                    relative_change=None,
+                    challenger_interval=level[1],
+                    baseline_interval=None if other is None else other[1],
+                )
+            )
+    return found
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One pooled metric in one segment: all that both sides share."""
+
+    metric: str
+    segment: str
+    label: np.ndarray  # of the segment's examples
+    group: NDArray[np.intp]  # of the segment's examples
+    confidence: float
+
+    def level(
+        self, probability: np.ndarray, side: Side
+    ) -> tuple[float, Interval | None] | AbsentMetric:
+        """Return the metric on one side with its interval, or why there is none."""
+        num = len(self.label)
+        if num == 0:
+            return _absent(self.metric, self.segment, side, "empty_segment")
+        if not np.all(np.isfinite(probability)):
+            return _absent(self.metric, self.segment, side, "not_finite")
+        if self.metric.startswith("ece."):
+            if num < NUM_RELIABILITY_BINS:
+                few = NUM_RELIABILITY_BINS
+                return _absent(self.metric, self.segment, side, "few_examples", few)
+            return expected_calibration_error(probability, self.label), None
+        if self.label.min() == self.label.max():
+            return _absent(self.metric, self.segment, side, "one_label", num)
+        area, influence = auc_with_influence(probability, self.label)
+        error = float(np.sqrt(np.square(np.bincount(self.group, weights=influence)).sum()))
+        reach = NormalDist().inv_cdf((1 + self.confidence) / 2) * error
+        low, high = max(area - reach, 0.0), min(area + reach, 1.0)
+        return area, Interval(value=area, low=low, high=high, confidence=self.confidence)
+
+
+def reliability(
+    rows: ExampleRows, scores: SplitScores, side: Side, heads: tuple[Head, ...]
+) -> tuple[ReliabilityBin, ...]:
+    """Return the calibration plot's points: bins of equal numbers of examples, by probability."""
+    points = []
+    for head in heads:
+        probability = scores.probabilities.get(head.name)
+        if probability is None or not np.all(np.isfinite(probability)):
+            continue
+        order = np.argsort(probability, kind="stable")
+        for members in np.array_split(order, NUM_RELIABILITY_BINS):
+            if len(members):
+                points.append(
+                    ReliabilityBin(
+                        side=side,
+                        head=head.name,
+                        num_examples=len(members),
+                        mean_predicted=float(probability[members].mean()),
+                        mean_observed=float(rows.labels[head.name][members].mean()),
+                    )
+                )
+    return tuple(points)

@@ -1,24 +1,34 @@
-"""Examines one comparison by the recipe's bounds: what breaks, what holds, and by how much.
+"""Examines one comparison by the recipe's bounds: what makes it void, what breaks, what holds.
 
 A cycle examines up to three: the challenger against the champion, the challenger against the fresh
-anchor, and the fresh anchor against the champion. Not for what follows from them together
-(`validation.model_gate.verdict`). Tested in tests/validation/model_gate/test_verdict.py.
+anchor, and the fresh anchor against the champion. One rule serves all bounds. A bound is *broken*
+where the whole interval lies beyond it, its end nearest to no change included: chance alone does
+that in fewer than one comparison of forty. It *holds a promotion back* where the interval straddles
+it and the holdout could have seen a change of that size; a holdout too small to see one can neither
+accuse nor acquit, which is noted. A void comparison neither accuses nor acquits.
+
+Not for what follows from the three together (`validation.model_gate.verdict`).
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
 from statistics import NormalDist
 
-from pipelines.contracts.config import Head, ModelGateConfig
-from pipelines.contracts.judgement import BaselineFacts, BaselineKind, Comparison, Interval
-from validation.model_gate.baselines.rule import judge_baselines
-from validation.model_gate.findings import Findings, percent, quote_change
-from validation.model_gate.limits import (
-    judge_floors,
-    judge_guardrails,
-    judge_heads,
-    judge_segments,
+from pipelines.contracts.config import Head, Limit, ModelGateConfig, RelativeLimit
+from pipelines.contracts.judged.metrics import HeadFacts
+from pipelines.contracts.judgement import (
+    AbsenceKind,
+    BaselineFacts,
+    BaselineKind,
+    Comparison,
+    Interval,
+    MetricComparison,
+    Reason,
 )
-from validation.model_gate.policy.rules import (
+from validation.model_gate.bootstrap import smallest_detectable_change
+from validation.model_gate.policy import (
     ONE_SIDED_95,
     Change,
     Estimate,
@@ -26,42 +36,102 @@ from validation.model_gate.policy.rules import (
     is_shown,
     is_surely_worse,
 )
-from validation.model_gate.void import void_reasons
+from validation.model_gate.target_metric import hits_name
+
+_ROUNDING = 1e-9
+"""Float arithmetic may miss a bound that is met exactly: 1.02 / 1 - 1 is more than 0.02."""
+_CONSTANT = 1e-9
+"""Probabilities that differ by less are the same."""
+_CHANCE = 0.5  # The area under the curve of scores that know nothing.
 
 
-@dataclass(frozen=True)
+class Place(Enum):
+    """Where an interval lies, seen from its bounds."""
+
+    WITHIN = "within"
+    STRADDLES = "straddles"
+    BEYOND = "beyond"
+
+
+def place(interval: Interval, minimum: float | None, maximum: float | None) -> Place:
+    """Return where an interval lies; an end that is exactly at a bound is within it."""
+    slack = _ROUNDING * max(1.0, abs(interval.value))
+    lowest = -math.inf if minimum is None else minimum - slack
+    highest = math.inf if maximum is None else maximum + slack
+    if interval.high < lowest or interval.low > highest:
+        return Place.BEYOND
+    if interval.low < lowest or interval.high > highest:
+        return Place.STRADDLES
+    return Place.WITHIN
+
+
+def alone(interval: Interval) -> Estimate:
+    """Return an estimate whose standard error is taken from its interval's width."""
+    reach = NormalDist().inv_cdf((1 + interval.confidence) / 2)
+    return Estimate(interval.value, (interval.high - interval.low) / (2 * reach))
+
+
+def detectable(change: Interval) -> float:
+    """Return the change that this holdout would see four times in five, by a change's interval."""
+    return smallest_detectable_change(alone(change).error, change.confidence)
+
+
+@dataclass
 class Examined:
     """What one comparison says of its challenger's side."""
 
-    void: tuple[str, ...]
-    findings: Findings
-    change: Change | None = None  # of the target metric; None where void, or not computed
-    sentence: str = ""  # on the target metric
-    is_shown: bool = False  # the change is above minus the margin
+    comparison: Comparison
+    void: tuple[Reason, ...] = ()  # Why nothing follows from it.
+    broken: list[Reason] = field(default_factory=list)  # Surely beyond a bound: REJECT.
+    missing: list[Reason] = field(default_factory=list)  # A needed number is absent.
+    held_back: list[Reason] = field(default_factory=list)  # Perhaps beyond a bound.
+    held: list[Reason] = field(default_factory=list)  # What holds, and what is worth a note.
+    change: Change | None = None  # Of the target metric; None where void, or not computed.
+    target: Reason | None = None  # On the target metric.
+    is_shown: bool = False  # The change is above minus the margin.
 
     @property
-    def is_broken(self) -> bool:
-        """Whether a bound is surely broken."""
-        return bool(self.findings.broken)
+    def stops(self) -> bool:
+        """Whether it stands in the way of a promotion."""
+        return bool(self.broken) or self.is_held_back
 
     @property
     def is_held_back(self) -> bool:
         """Whether something stands in the way of a promotion without breaking a bound."""
-        doubtful = self.void or self.findings.missing or self.findings.held_back
-        return bool(doubtful) or not self.is_shown
+        return bool(self.void or self.missing or self.held_back) or not self.is_shown
 
-    def why_not(self) -> tuple[str, ...]:
-        """Return what stands in the way of a promotion, in the order in which it counts."""
-        found = self.findings
+    @property
+    def why_not(self) -> tuple[Reason, ...]:
+        """What stands in the way of a promotion, in the order in which it counts."""
         if self.void:
             return self.void
-        if found.broken:
-            return (*found.broken, *found.missing)
-        if found.missing or self.change is None:
-            return tuple(found.missing)
+        if self.broken:
+            return (*self.broken, *self.missing)
+        if self.missing or self.target is None:
+            return tuple(self.missing)
         if not self.is_shown:
-            return (self.sentence, *found.held_back, *found.held)
-        return (*found.held_back, self.sentence, *found.held)
+            return (self.target, *self.held_back, *self.held)
+        return (*self.held_back, self.target, *self.held)
+
+    @property
+    def is_anchor(self) -> bool:
+        """Whether the baseline is the fresh anchor, and not the one that serves."""
+        return self.comparison.baseline_kind is BaselineKind.ANCHOR
+
+    def find(self, metric: str, rule: str, segment: str = "all") -> MetricComparison | None:
+        """Return a metric that a rule needs; note its absence where the comparison lacks it.
+
+        An absent metric breaks the rule where the challenger's own scores are at fault, and is a
+        gap otherwise.
+        """
+        row = self.comparison.find(metric, segment)
+        if row is None:
+            why = self.comparison.find_absent(metric, segment)
+            is_own_fault = why is not None and why.kind is AbsenceKind.NOT_FINITE
+            where = {"segment": segment} if rule == "segment" else {}
+            found = Reason.of(f"{rule}_missing", metric=metric, why=why, **where)
+            (self.broken if is_own_fault else self.missing).append(found)
+        return row
 
 
 def margin_of(comparison: Comparison, margin: float) -> float:
@@ -69,12 +139,7 @@ def margin_of(comparison: Comparison, margin: float) -> float:
 
     Against a ranking it is zero: no champion has aged, so freshness is worth nothing.
     """
-    return 0.0 if _is_ranking(comparison) else margin
-
-
-def _is_ranking(comparison: Comparison) -> bool:
-    """Return whether the baseline is an order by one number, which knows nothing of users."""
-    return comparison.baseline_kind in (BaselineKind.RANKING, BaselineKind.POPULARITY)
+    return 0.0 if comparison.baseline_kind is BaselineKind.RANKING else margin
 
 
 def examine(
@@ -92,39 +157,42 @@ def examine(
         baselines: The simple baselines of this cycle; None where they are no matter, as for the
             self-test's planted models.
     """
-    void = void_reasons(comparison, config, heads)
-    findings = Findings(comparison)
-    if void:
-        return Examined(void, findings)
-    judge_floors(config.floors, findings)
-    judge_guardrails(config, findings)
-    judge_segments(config, findings)
-    judge_heads(config, heads, findings)
+    found = Examined(comparison, void_reasons(comparison, config, heads))
+    if found.void:
+        return found
+    _judge_floors(config.floors, found)
+    _judge_guardrails(config, found)
+    _judge_segments(config, found)
+    _judge_heads(config, heads, found)
     if baselines is not None:
-        judge_baselines(baselines, config, findings)
-    margin = margin_of(comparison, config.margin)
-    found = _find_target(findings, config)
-    if found is None:
-        return Examined((), findings)
-    interval, change, said = found
-    if is_denied(change, margin):
-        below = percent(-margin) if margin else "zero"
-        findings.broken.insert(0, f"{said} The interval lies wholly below {below}.")
-        return Examined((), findings, change, said)
+        _judge_baselines(baselines, config, found)
+    row = _find_target(found, config)
+    if row is None or row.relative_change is None or found.change is None:
+        return found
+    interval, margin = row.relative_change, margin_of(comparison, config.margin)
+    if is_denied(found.change, margin):
+        found.target = _on_target("target_lost", found, row, required=-margin)
+        found.broken.insert(0, found.target)
+        return found
     # Against a ranking a model must be better in the stricter, two-sided sense.
-    is_strict = _is_ranking(comparison)
-    shown = interval.low > 0 if is_strict else is_shown(change, margin)
-    end = "Its lower end" if is_strict else _lower_end(change)
-    if shown:
-        certain = " The loss is certain, and smaller than the margin." * comparison.is_loss_certain
-        said = f"{said} {end} is above the {percent(-margin)} required.{certain}"
-        return Examined((), findings, change, said, is_shown=True)
-    said = (
-        f"{said} {end} is not above the {percent(-margin)} required, and the interval does not lie "
-        f"wholly below that: this holdout cannot tell. It can see a change of "
-        f"{comparison.detectable_change} four times in five."
-    )
-    return Examined((), findings, change, said)
+    is_strict = comparison.baseline_kind is BaselineKind.RANKING
+    found.is_shown = interval.low > 0 if is_strict else is_shown(found.change, margin)
+    said = {"low": None if is_strict else found.change.pooled.low(ONE_SIDED_95)}
+    if found.is_shown:
+        is_certain = comparison.is_loss_certain
+        found.target = _on_target(
+            "target_shown", found, row, required=-margin, is_loss_certain=is_certain, **said
+        )
+    else:
+        found.target = _on_target(
+            "target_not_shown",
+            found,
+            row,
+            required=-margin,
+            detectable=comparison.detectable_change,
+            **said,
+        )
+    return found
 
 
 def examine_recipe(
@@ -134,73 +202,347 @@ def examine_recipe(
 
     Floors and heads are the challenger's own affair and are examined against the champion.
     """
-    void = void_reasons(comparison, config, heads)
-    findings = Findings(comparison)
-    if void:
-        return Examined(void, findings)
-    judge_guardrails(config, findings)
-    judge_segments(config, findings)
-    found = _find_target(findings, config)
-    if found is None:
-        return Examined((), findings)
-    _, change, said = found
-    if is_surely_worse(change):
-        findings.broken.insert(0, f"{said} The recipe is surely worse than the accepted one.")
-        return Examined((), findings, change, said)
-    shown = is_shown(change, config.recipe_margin)
-    said = (
-        f"{said} {_lower_end(change)} is {'' if shown else 'not '}above the "
-        f"{percent(-config.recipe_margin)} required of a recipe."
-    )
-    return Examined((), findings, change, said, shown)
+    found = Examined(comparison, void_reasons(comparison, config, heads))
+    if found.void:
+        return found
+    _judge_guardrails(config, found)
+    _judge_segments(config, found)
+    row = _find_target(found, config)
+    if row is None or found.change is None:
+        return found
+    if is_surely_worse(found.change):
+        found.target = _on_target("recipe_worse", found, row)
+        found.broken.insert(0, found.target)
+        return found
+    found.is_shown = is_shown(found.change, config.recipe_margin)
+    code = "recipe_shown" if found.is_shown else "recipe_not_shown"
+    low = found.change.pooled.low(ONE_SIDED_95)
+    found.target = _on_target(code, found, row, low=low, required=-config.recipe_margin)
+    return found
 
 
-def _lower_end(change: Change) -> str:
-    return f"Its lower end, {percent(change.pooled.low(ONE_SIDED_95))} at one-sided 95 %,"
+def _find_target(found: Examined, config: ModelGateConfig) -> MetricComparison | None:
+    """Return the target metric and note its change with its errors; note where there is none.
 
-
-def _find_target(
-    findings: Findings, config: ModelGateConfig
-) -> tuple[Interval, Change, str] | None:
-    """Return the target metric's change and a sentence on it; note where there is none."""
-    comparison = findings.comparison
-    name = config.target_metric
-    row = findings.find(name, "and it is the target metric")
+    Where nothing was pooled, the error is taken from the interval's width.
+    """
+    comparison, name = found.comparison, config.target_metric
+    row = found.find(name, "target")
     if row is None:
         return None
-    interval = row.relative_change
-    if interval is None:
-        findings.missing.append(
-            f"The relative change of the target metric '{name}' has no interval: "
-            f"{findings.why_no_change(row)}."
-        )
+    if row.relative_change is None:
+        why = comparison.why_no_change(row)
+        found.missing.append(Reason.of("target_without_interval", metric=name, why=why))
         return None
-    said = (
-        f"{name} is {row.challenger:.4f} against {row.baseline:.4f} of "
-        f"{comparison.baseline_label}: {quote_change(interval)}.{_quote_pooled(comparison, name)}"
+    pooled = comparison.find_pooled(name)
+    if pooled is None:
+        estimate = alone(row.relative_change)
+        found.change = Change(estimate, estimate)
+    else:
+        over_cycles = Estimate(pooled.pooled_value, pooled.pooled_error)
+        found.change = Change(Estimate(pooled.value, pooled.error), over_cycles)
+    return row
+
+
+def _on_target(
+    code: str, found: Examined, row: MetricComparison, **more: float | bool | str | None
+) -> Reason:
+    comparison = found.comparison
+    return Reason.of(
+        code,
+        metric=row.metric,
+        level=row.challenger,
+        baseline_level=row.baseline,
+        baseline=comparison.baseline_label,
+        change=row.relative_change,
+        pooled=comparison.find_pooled(row.metric),
+        **more,
     )
-    return interval, change_of(comparison, name, interval), said
 
 
-def change_of(comparison: Comparison, metric: str, interval: Interval) -> Change:
-    """Return a change with its errors; where nothing was pooled, from its interval's width."""
-    row = comparison.find_pooled(metric)
-    if row is not None:
-        pooled = Estimate(row.pooled_value, row.pooled_error)
-        return Change(Estimate(row.value, row.error), pooled)
-    reach = NormalDist().inv_cdf((1 + interval.confidence) / 2)
-    alone = Estimate(interval.value, (interval.high - interval.low) / (2 * reach))
-    return Change(alone, alone)
+def void_reasons(
+    comparison: Comparison, config: ModelGateConfig, heads: tuple[Head, ...]
+) -> tuple[Reason, ...]:
+    """Return why nothing follows from a comparison; () where something does.
 
-
-def _quote_pooled(comparison: Comparison, metric: str) -> str:
-    """Return a sentence on earlier cycles of the same pair, or nothing."""
-    row = comparison.find_pooled(metric)
-    if row is None or row.num_cycles == 1:
-        return ""
-    estimate = Estimate(row.pooled_value, row.pooled_error)
-    low, high = estimate.low(ONE_SIDED_95), estimate.high(ONE_SIDED_95)
+    The configuration refuses a threshold that is not finite. The gate asks again, because a
+    comparison with NaN is always false and would let every challenger pass.
+    """
     return (
-        f" Pooled over {row.num_cycles} cycles it is {percent(estimate.value)} "
-        f"({percent(low)} to {percent(high)}, one-sided 95 % each way)."
+        *_why_not_two_models(comparison, config),
+        *_why_no_thresholds(config, heads),
+        *_why_too_small(comparison, config),
     )
+
+
+def _why_not_two_models(comparison: Comparison, config: ModelGateConfig) -> Iterator[Reason]:
+    """Yield why this does not compare two models on one holdout by the target metric.
+
+    The same scores on both sides are suspicious but against the fresh anchor: two recipes may well
+    make the same model, of the same rows.
+    """
+    ours, theirs = comparison.holdout_digest, comparison.baseline_holdout_digest
+    if theirs is None or ours != theirs:
+        other = theirs[:12] if theirs else "unknown"
+        yield Reason.of("other_holdout", ours=ours[:12], theirs=other)
+    yield from comparison.seen
+    if comparison.target_metric != config.target_metric:
+        named = config.target_metric
+        yield Reason.of("other_target", found=comparison.target_metric, metric=named)
+    baseline = comparison.baseline_model
+    if not comparison.is_first_cycle and baseline is None:
+        yield Reason.of("no_baseline_model", kind=comparison.baseline_kind.value)
+    if baseline is not None and baseline.bundle_digest == comparison.challenger_model.bundle_digest:
+        yield Reason.of("same_model", bundle=baseline.bundle_digest[:12], model=baseline.label)
+    if comparison.baseline_kind is BaselineKind.ANCHOR:
+        return
+    if comparison.are_scores_identical is None:
+        yield Reason.of("scores_not_compared")
+    elif comparison.are_scores_identical:
+        yield Reason.of("same_scores", num_examples=comparison.num_examples)
+
+
+def _why_no_thresholds(config: ModelGateConfig, heads: tuple[Head, ...]) -> Iterator[Reason]:
+    """Yield which thresholds are missing or not finite."""
+    if not config.floors:
+        yield Reason.of("no_floor")
+    guarded = {limit.metric for limit in config.guardrails}
+    for head in heads:
+        if not head.is_wanted and (metric := hits_name(head.name)) not in guarded:
+            yield Reason.of("unguarded_head", head=head.name, metric=metric)
+    bounds: list[tuple[str, float | None]] = [
+        (f"model_gate.{name}", value) for name, value in config if isinstance(value, float)
+    ]
+    limits: tuple[Limit | RelativeLimit, ...] = (*config.floors, *config.guardrails)
+    for limit in limits:
+        kind = "floor" if isinstance(limit, Limit) else "guardrail"
+        bounds += [(f"{kind} {limit.metric} {name}", x) for name, x in limit if name != "metric"]
+    for name, bound in bounds:
+        if bound is not None and not math.isfinite(bound):
+            yield Reason.of("threshold_not_finite", name=name, found=f"{bound}")
+
+
+def _why_too_small(comparison: Comparison, config: ModelGateConfig) -> Iterator[Reason]:
+    """Yield why the holdout is too small: it lacks users, or a segment that is required."""
+    if comparison.num_users < config.min_users:
+        least = config.min_users
+        yield Reason.of("few_users", num_users=comparison.num_users, min_users=least)
+    for segment in config.required_segments:
+        if not comparison.segment_users.get(segment):
+            yield Reason.of("segment_empty", segment=segment)
+
+
+def _judge_floors(floors: tuple[Limit, ...], found: Examined) -> None:
+    """Hold the challenger's own levels against the absolute bounds.
+
+    A level without an interval (ECE) is judged as it is. Where an interval straddles the bound, the
+    level itself decides whether the promotion is held back.
+    """
+    for floor in floors:
+        row = found.find(floor.metric, "floor")
+        if row is None:
+            continue
+        bounds, level, interval = (floor.minimum, floor.maximum), row.challenger, None
+        interval = row.challenger_interval
+        point = Interval(value=level, low=level, high=level, confidence=0.95)
+        facts = {"metric": floor.metric, "level": level, "bounds": bounds}
+        if place(interval or point, *bounds) is Place.BEYOND:
+            found.broken.append(Reason.of("floor_broken", interval=interval, **facts))
+        elif place(point, *bounds) is Place.BEYOND:
+            found.held_back.append(Reason.of("floor_doubtful", interval=interval, **facts))
+        else:
+            found.held.append(Reason.of("floor_held", **facts))
+
+
+def _judge_guardrails(config: ModelGateConfig, found: Examined) -> None:
+    """Hold relative changes against their bounds, whatever the baseline is."""
+    for rail in config.guardrails:
+        row = found.find(rail.metric, "guardrail")
+        if row is None:
+            continue
+        if row.relative_change is None:
+            _judge_difference(rail, row, found)
+            continue
+        lowest = None if rail.max_decrease is None else -rail.max_decrease
+        bounds = (lowest, rail.max_increase)
+        change, num_cycles = _decisive(row, row.relative_change, bounds, found)
+        facts = {"metric": rail.metric, "change": change, "num_cycles": num_cycles}
+        facts |= {"is_anchor": found.is_anchor, "bounds": bounds}
+        if (where := place(change, *bounds)) is Place.BEYOND:
+            found.broken.append(Reason.of("guardrail_broken", **facts))
+        elif where is Place.WITHIN:
+            found.held.append(Reason.of("guardrail_held", **facts))
+        else:
+            crossed = rail.max_increase
+            if crossed is None or (lowest is not None and change.low < lowest):
+                crossed = rail.max_decrease
+            _straddles("guardrail", change, crossed, found, facts)
+
+
+def _decisive(
+    row: MetricComparison,
+    change: Interval,
+    bounds: tuple[float | None, float | None],
+    found: Examined,
+) -> tuple[Interval, int]:
+    """Return the interval that is judged, and over how many cycles it was pooled.
+
+    It is the one pooled over the cycles of the pair, unless this cycle alone lies beyond a bound:
+    what earlier challengers did is no excuse for this one.
+    """
+    pooled = found.comparison.find_pooled(row.metric, row.segment)
+    if pooled is None or pooled.num_cycles == 1 or place(change, *bounds) is Place.BEYOND:
+        return change, 1
+    reach = NormalDist().inv_cdf((1 + change.confidence) / 2) * pooled.pooled_error
+    value = pooled.pooled_value
+    interval = Interval(
+        value=value, low=value - reach, high=value + reach, confidence=change.confidence
+    )
+    return interval, pooled.num_cycles
+
+
+def _judge_difference(rail: RelativeLimit, row: MetricComparison, found: Examined) -> None:
+    """Judge a guardrail by the difference of the levels: the baseline's is zero, or nearly."""
+    why = found.comparison.why_no_change(row)
+    if row.difference is None or row.baseline is None:
+        reason = Reason.of("guardrail_without_change", metric=rail.metric, why=why)
+        found.missing.append(reason)
+        return
+    lowest = None if rail.max_decrease is None else -rail.max_decrease * row.baseline
+    highest = None if rail.max_increase is None else rail.max_increase * row.baseline
+    facts = {"metric": rail.metric, "level": row.challenger, "baseline": row.baseline}
+    facts["difference"] = row.difference
+    if place(row.difference, lowest, highest) is Place.BEYOND:
+        shares = (None if rail.max_decrease is None else -rail.max_decrease, rail.max_increase)
+        found.broken.append(Reason.of("guardrail_broken_by_difference", bounds=shares, **facts))
+    else:
+        found.held.append(Reason.of("guardrail_held_by_difference", why=why, **facts))
+
+
+def _judge_segments(config: ModelGateConfig, found: Examined) -> None:
+    """Require the target metric in each required segment, and no loss beyond the margin there."""
+    allowed = -config.segment_margin
+    for segment in config.required_segments:
+        row = found.find(config.target_metric, "segment", segment)
+        if row is None or row.relative_change is None:
+            continue
+        change, num_cycles = _decisive(row, row.relative_change, (allowed, None), found)
+        facts = {"segment": segment, "metric": config.target_metric, "change": change}
+        facts |= {"num_cycles": num_cycles, "is_anchor": found.is_anchor}
+        if (where := place(change, allowed, None)) is Place.BEYOND:
+            found.broken.append(Reason.of("segment_broken", allowed=allowed, **facts))
+        elif where is Place.STRADDLES:
+            bounded = facts | {"allowed": allowed}
+            _straddles("segment", change, config.segment_margin, found, bounded)
+        elif change.high < 0:
+            found.held.append(Reason.of("segment_loses", **facts))
+
+
+def _straddles(
+    rule: str, change: Interval, bound: float | None, found: Examined, facts: dict
+) -> None:
+    """Hold the promotion back if the holdout could have seen a change of the bound's size."""
+    seen = detectable(change)
+    if bound is not None and seen <= bound:
+        found.held_back.append(Reason.of(f"{rule}_doubtful", **facts))
+    else:
+        found.held.append(Reason.of(f"{rule}_not_seen", seen=seen, **facts))
+
+
+def _judge_heads(config: ModelGateConfig, heads: tuple[Head, ...], found: Examined) -> None:
+    """Hold every head's probabilities to the least that a served head must be, whatever its weight.
+
+    They must be finite. With enough positives to judge by, they must also differ, not surely rank
+    worse than chance, and not surely be out of calibration.
+    """
+    known = {facts.head: facts for facts in found.comparison.heads}
+    sound = []
+    for head in heads:
+        if head.name not in known:
+            found.missing.append(Reason.of("head_not_examined", head=head.name))
+            continue
+        facts = known[head.name]
+        if facts.spread is None:
+            found.broken.append(Reason.of("head_not_finite", head=head.name))
+        elif facts.num_positives < config.min_head_positives:
+            least, num = config.min_head_positives, facts.num_positives
+            few = Reason.of("head_not_judged", head=head.name, num_positives=num, least=least)
+            found.held.append(few)
+        else:
+            num_broken = len(found.broken)
+            _judge_head(facts, facts.spread, config, found)
+            sound += [head.name] if len(found.broken) == num_broken else []
+    if sound:
+        found.held.append(Reason.of("heads_sound", heads=tuple(sound)))
+
+
+def _judge_head(facts: HeadFacts, spread: float, config: ModelGateConfig, found: Examined) -> None:
+    """Judge one head that has enough positives."""
+    head = facts.head
+    if spread < _CONSTANT:
+        found.broken.append(Reason.of("head_constant", head=head))
+        return
+    area = found.find(f"auc.{head}", "head")
+    if area is not None and (interval := area.challenger_interval) is not None:
+        if interval.high < _CHANCE:
+            level = area.challenger
+            low = Reason.of("head_below_chance", head=head, level=level, interval=interval)
+            found.broken.append(low)
+    row = found.find(f"calibration_ratio.{head}", "head")
+    if row is not None and (interval := row.challenger_interval) is not None:
+        bounds = (config.min_head_calibration, config.max_head_calibration)
+        if place(interval, *bounds) is Place.BEYOND:
+            said = {"head": head, "level": row.challenger, "interval": interval, "bounds": bounds}
+            found.broken.append(Reason.of("head_out_of_calibration", **said))
+
+
+def _judge_baselines(
+    baselines: tuple[BaselineFacts, ...], config: ModelGateConfig, found: Examined
+) -> None:
+    """Hold the challenger of a first cycle against every baseline, and note what is odd.
+
+    Where `model_gate.first_champion_beats` is 'every_baseline', the first champion must beat each
+    ranking: the whole two-sided interval of the change lies above zero. Against the logistic
+    regression it must not be worse by more than the margin, in the sense of `policy.is_shown`. In
+    other cycles a baseline that surely beats the challenger is a warning.
+    """
+    is_first = found.comparison.is_first_cycle and not config.needs_popularity
+    if is_first and not baselines:
+        found.missing.append(Reason.of("no_baselines"))
+    for facts in baselines:
+        name = f"the {'' if facts.kind == 'regression' else 'ranking by '}{facts.name}"
+        if facts.is_below_random:
+            odd = Reason.of("baseline_below_random", baseline=name, change=facts.against_random)
+            found.held.append(odd)
+        if is_first:
+            _judge_baseline(facts, name, config.margin, found)
+        elif facts.change is not None and facts.change.high < 0:
+            found.held.append(Reason.of("baseline_better", baseline=name, change=facts.change))
+
+
+def _judge_baseline(facts: BaselineFacts, name: str, margin: float, found: Examined) -> None:
+    """Hold the challenger of a first cycle against one baseline."""
+    interval, difference = facts.change, facts.difference
+    is_model = facts.kind == "regression"
+    if interval is None and not is_model and difference is not None:
+        # The ranking's target is zero in a resample of the users.
+        said = {"baseline": name, "difference": difference}
+        if difference.low > 0:
+            found.held.append(Reason.of("baseline_beaten_by_difference", **said))
+        elif difference.high < 0:
+            found.broken.append(Reason.of("baseline_beats_by_difference", **said))
+        else:
+            found.held_back.append(Reason.of("baseline_doubtful_by_difference", **said))
+        return
+    if interval is None:
+        found.missing.append(Reason.of("baseline_missing", baseline=name, note=facts.note))
+        return
+    allowed = margin if is_model else 0.0
+    change = Change(alone(interval), alone(interval))
+    said = {"baseline": name, "change": interval}
+    if is_shown(change, allowed) if is_model else interval.low > 0:
+        found.held.append(Reason.of("baseline_beaten", required=-allowed, **said))
+    elif is_denied(change, allowed):
+        found.broken.append(Reason.of("baseline_beats", **said))
+    else:
+        found.held_back.append(Reason.of("baseline_doubtful", required=-allowed, **said))

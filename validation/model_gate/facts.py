@@ -1,11 +1,18 @@
 """The facts of the model gate: up to three models scored on one holdout, compared, the gate tested.
 
+Each side is ranked as it serves: by its own bundle's heads, weights and calibration, on features
+that are computed as its own recipe says. Where two recipes differ in features, vocabulary or
+embedding version, each side therefore has a snapshot of its own, of the same requests.
+
 Not for the verdict (`validation.model_gate.verdict`). Historic metrics of the champion are never
 used, because they were taken on another holdout. Historic *changes* are: see `pooling`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from pipelines.contracts.artifacts import ModelRef, Snapshot
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import (
@@ -13,27 +20,42 @@ from pipelines.contracts.judgement import (
     BaselineKind,
     Comparison,
     OffPolicyEstimate,
+    Reason,
     SelfTest,
 )
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
+from pipelines.contracts.time import Window
+from training.bundle.configuration import BundleConfig
+from training.bundle.files import read_config
 from training.bundle.score_split import SplitScores, score_split
 from training.data.example_rows import ExampleRows, load_rows
-from validation.model_gate.baselines.measure import (
-    Baselines,
-    kind_of,
-    make_baselines,
-    measure,
-)
-from validation.model_gate.baselines.rankings import POPULARITY
+from validation.model_gate.baselines import POPULARITY, Baselines, make_baselines, measure
 from validation.model_gate.comparison import ComparedModels, compare_with_influences
-from validation.model_gate.off_policy.estimate import estimate
-from validation.model_gate.policy.influence import Influences
-from validation.model_gate.self_test.run import run_self_test
-from validation.model_gate.sides import Side, what_differs, what_was_seen
+from validation.model_gate.off_policy import estimate
+from validation.model_gate.pooling import Influences
+from validation.model_gate.self_test import run_self_test
 
 MAX_REGRESSION_EXAMPLES = 1_000_000
 """Training examples that the logistic regression is fitted on; its coefficients, a few dozen, are
 known well from far fewer."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """A model with its bundle, and the snapshot whose holdout it scores."""
+
+    model: ModelRef
+    bundle_dir: Path
+    snapshot: Snapshot
+    snapshot_dir: Path
+
+    def bundle_config(self) -> BundleConfig:
+        """Return what the side's bundle says of itself.
+
+        Raises:
+            DataContractError: the bundle is damaged.
+        """
+        return read_config(self.bundle_dir)
 
 
 @dataclass(frozen=True)
@@ -68,7 +90,7 @@ class _Scored:
 
     side: Side
     scores: SplitScores
-    seen: tuple[str, ...]
+    seen: tuple[Reason, ...]
 
 
 def gather_facts(
@@ -101,27 +123,34 @@ def gather_facts(
         for name in challenger.snapshot.features.head_names
         if all(name in side.snapshot.features.head_names for side in others)
     )
-    ours = _score(challenger, shared, config)
+    ours, gate, heads = _score(challenger, shared), config.model_gate, config.features.heads
     baselines = measure_baselines(rows, ours, config)
     if champion is None:
-        return _first_cycle(rows, ours, baselines, config)
-    theirs = _score(champion, shared, config)
-    models = _models(ours, theirs, "challenger", BaselineKind.CHAMPION)
-    theta = _compare(rows, ours, theirs, models, config)
-    self_test = _test_gate(rows, ours, theirs.scores, models, config)
-    estimates = _estimates(rows, ours.scores, theirs.scores, config)
-    facts = Facts(theta, self_test, estimates=estimates, baselines=baselines.facts)
-    if anchor is None:
+        models, scores = _best_baseline(ours, baselines, config)
+        theta = Found(*compare_with_influences(rows, ours.scores, scores, models, heads, gate))
+    else:
+        theirs = _score(champion, shared)
+        models, scores = _models(ours, theirs, "challenger", BaselineKind.CHAMPION), theirs.scores
+        theta = _compare(rows, ours, theirs, models, config)
+    facts = Facts(
+        theta,
+        run_self_test(rows, ours.scores, scores, models, heads, gate),
+        estimates=estimate(rows, ours.scores, scores, heads, gate),
+        baselines=baselines.facts,
+    )
+    if anchor is None or champion is None:
         return facts
     side, accepted = anchor
-    fresh = _score(side, shared, accepted)
-    models = _models(ours, fresh, "challenger", BaselineKind.ANCHOR)
-    delta = _compare(rows, ours, fresh, models, config)
+    fresh = _score(side, shared)
+    delta_models = _models(ours, fresh, "challenger", BaselineKind.ANCHOR)
+    delta = _compare(rows, ours, fresh, delta_models, config)
     # The same requests, with the labels that the accepted recipe is judged by.
     rows = load_rows(side.snapshot, side.snapshot_dir, SPLIT_HOLDOUT)
     models = _models(fresh, theirs, "fresh anchor", BaselineKind.CHAMPION)
     phi = _compare(rows, fresh, theirs, models, accepted)
-    its_own = _test_gate(rows, fresh, theirs.scores, models, accepted)
+    its_own = run_self_test(
+        rows, fresh.scores, scores, models, accepted.features.heads, accepted.model_gate
+    )
     return replace(facts, delta=delta, phi=phi, anchor_self_test=its_own)
 
 
@@ -132,37 +161,24 @@ def measure_baselines(rows: ExampleRows, ours: _Scored, config: RunConfig) -> Ba
     return measure(rows, ours.scores, make_baselines(rows, training, config), config)
 
 
-def _first_cycle(
-    rows: ExampleRows, ours: _Scored, baselines: Baselines, config: RunConfig
-) -> Facts:
-    """Compare the challenger with the best of the baselines that it must beat."""
-    model, holdout = ours.side.model, ours.side.snapshot.holdout
+def _best_baseline(
+    ours: _Scored, baselines: Baselines, config: RunConfig
+) -> tuple[ComparedModels, SplitScores]:
+    """Return the best of the baselines that a first champion must beat, as a side."""
     one = baselines.find(POPULARITY) if config.model_gate.needs_popularity else baselines.best()
-    kind = kind_of(one)
-    models = ComparedModels(holdout, kind, model, None, seen=ours.seen, baseline_name=one.name)
-    baseline = SplitScores(baselines.scores[one.name], {}, ours.scores.holdout_digest)
-    heads, gate = config.features.heads, config.model_gate
-    found = compare_with_influences(rows, ours.scores, baseline, models, heads, gate)
-    estimates = _estimates(rows, ours.scores, baseline, config)
-    self_test = _test_gate(rows, ours, baseline, models, config)
-    return Facts(Found(*found), self_test, estimates=estimates, baselines=baselines.facts)
+    kind, holdout = BaselineKind(one.kind), ours.side.snapshot.holdout
+    models = ComparedModels(
+        holdout, kind, ours.side.model, None, seen=ours.seen, baseline_name=one.name
+    )
+    return models, SplitScores(baselines.scores[one.name], {}, ours.scores.holdout_digest)
 
 
-def _estimates(
-    rows: ExampleRows, challenger: SplitScores, baseline: SplitScores, config: RunConfig
-) -> tuple[OffPolicyEstimate, ...]:
-    """Return what exploration says."""
-    return estimate(rows, challenger, baseline, config.features.heads, config.model_gate)
-
-
-def _score(side: Side, label_heads: tuple[str, ...], config: RunConfig) -> _Scored:
+def _score(side: Side, label_heads: tuple[str, ...]) -> _Scored:
     scores = score_split(
         side.bundle_dir, side.snapshot, side.snapshot_dir, SPLIT_HOLDOUT, label_heads
     )
-    seen = what_was_seen(
-        side.model.label, side.bundle_config(), side.snapshot.holdout, config.snapshot
-    )
-    return _Scored(side, scores, seen)
+    window = side.bundle_config().training
+    return _Scored(side, scores, what_was_seen(side.model.label, window, side.snapshot.holdout))
 
 
 def _models(ours: _Scored, theirs: _Scored, name: str, kind: BaselineKind) -> ComparedModels:
@@ -173,7 +189,7 @@ def _models(ours: _Scored, theirs: _Scored, name: str, kind: BaselineKind) -> Co
         kind,
         mine.model,
         other.model,
-        what_differs(mine.bundle_config(), other.bundle_config(), names),
+        tuple(what_differs(mine.bundle_config(), other.bundle_config(), names)),
         (*ours.seen, *theirs.seen),
     )
 
@@ -181,23 +197,6 @@ def _models(ours: _Scored, theirs: _Scored, name: str, kind: BaselineKind) -> Co
 def _compare(
     rows: ExampleRows, ours: _Scored, theirs: _Scored, models: ComparedModels, config: RunConfig
 ) -> Found:
-    _require_same_rows(ours, theirs)
-    heads, gate = config.features.heads, config.model_gate
-    return Found(*compare_with_influences(rows, ours.scores, theirs.scores, models, heads, gate))
-
-
-def _test_gate(
-    rows: ExampleRows,
-    ours: _Scored,
-    baseline: SplitScores,
-    models: ComparedModels,
-    config: RunConfig,
-) -> SelfTest:
-    heads, gate = config.features.heads, config.model_gate
-    return run_self_test(rows, ours.scores, baseline, models, heads, gate)
-
-
-def _require_same_rows(ours: _Scored, theirs: _Scored) -> None:
     if ours.scores.holdout_digest != theirs.scores.holdout_digest:
         one, other = ours.side.snapshot.digest[:12], theirs.side.snapshot.digest[:12]
         raise DataContractError(
@@ -207,3 +206,57 @@ def _require_same_rows(ours: _Scored, theirs: _Scored) -> None:
             f"expected the same requests, pins and labels; the event log changed between the two "
             f"builds: start a new cycle"
         )
+    heads, gate = config.features.heads, config.model_gate
+    return Found(*compare_with_influences(rows, ours.scores, theirs.scores, models, heads, gate))
+
+
+def what_differs(
+    ours: BundleConfig, theirs: BundleConfig, names: tuple[str, str] = ("challenger", "champion")
+) -> Iterator[Reason]:
+    """Yield where two bundles' recipes differ in what they rank by and are told.
+
+    Args:
+        ours: The first side's.
+        theirs: The second side's.
+        names: What the two sides are called.
+    """
+    first, second = names
+    mine, other = _what_it_is_told(ours), _what_it_is_told(theirs)
+    for what in mine:
+        if mine[what] != other[what]:
+            told = {"what": what, "ours": mine[what], "theirs": other[what]}
+            yield Reason.of("recipes_differ", first=first, second=second, **told)
+    heads, others = ({h.name: h for h in c.features.heads} for c in (ours, theirs))
+    for name in dict.fromkeys((*heads, *others)):
+        one, another = heads.get(name), others.get(name)
+        if one != another:
+            sides = {"first": first, "second": second, "ours": one, "theirs": another}
+            yield Reason.of("heads_differ", head=name, **sides)
+
+
+def _what_it_is_told(config: BundleConfig) -> dict[str, str]:
+    """Return a bundle's features as text; the values of a closed list stand behind its name."""
+    features = config.features
+    closed = [f"{f.name} ({', '.join(f.values)})" for f in features.categorical]
+    return {
+        "embedding version": config.embedding_version,
+        "action types": ", ".join(features.action_types),
+        "categorical features": ", ".join(closed) or "none",
+        "numeric features": ", ".join(f.label for f in features.numeric) or "none",
+    }
+
+
+def what_was_seen(label: str, trained_on: Window, holdout: Window) -> tuple[Reason, ...]:
+    """Return why a side may not be judged on a holdout: it was trained on rows of it.
+
+    Args:
+        label: The side's name for people.
+        trained_on: Whose rows trained and calibrated it.
+        holdout: The rows that it would be judged on.
+    """
+    if trained_on.end <= holdout.start or trained_on.start >= holdout.end:
+        return ()
+    days = {"start": trained_on.start, "end": trained_on.end}
+    days |= {"holdout_start": holdout.start, "holdout_end": holdout.end}
+    said = {name: f"{day:%Y-%m-%d}" for name, day in days.items()}
+    return (Reason.of("holdout_seen", model=label, **said),)

@@ -49,12 +49,13 @@ from pipelines.contracts.judgement import (
     Comparison,
     Decision,
     Promoted,
+    Reason,
     SelfTest,
     ServingCheck,
     Verdict,
 )
 from validation.model_gate.examine import Examined, examine, examine_recipe, margin_of
-from validation.model_gate.policy.rules import Evidence, choose, is_surely_better
+from validation.model_gate.policy import Evidence, choose, is_surely_better
 
 FIRST = Standing()
 """Nothing is on record: no model was ever promoted."""
@@ -84,37 +85,47 @@ def decide(
         standing: What is on record about recipes.
         baselines: The simple baselines of this cycle; without one, no first champion is promoted.
     """
-    doubts = _doubts(self_test)
-    obstacles = tuple(sentence for sentence in (standing.problem, standing.hold) if sentence)
+    doubts, accepted = _doubts(self_test), standing.anchor
+    obstacles = tuple(
+        Reason.of("on_record", text=text) for text in (standing.problem, standing.hold) if text
+    )
     mine = examine(comparison, config, heads, baselines)
     recipe = examine_recipe(anchor.recipe, config, heads) if anchor else None
-    fresh = _examine_anchor(anchor, standing)
+    fresh: Examined | None = None
+    against: tuple[Reason, ...] = ()
+    if anchor is not None and accepted is not None:
+        # By the bounds of its own recipe.
+        fresh = examine(anchor.freshness, accepted.model_gate, accepted.features.heads)
+        against = _against_anchor(anchor, fresh)
+    examined = [each for each in (mine, recipe) if each]
     evidence = Evidence(
         theta=mine.change,
         delta=recipe.change if recipe else None,
         phi=fresh.change if fresh else None,
-        is_broken=bool(serving.problems) or any(e.is_broken for e in (mine, recipe) if e),
-        is_held_back=bool(doubts or obstacles) or any(e.is_held_back for e in (mine, recipe) if e),
-        is_anchor_sound=not standing.problem and not _against_anchor(anchor, fresh),
-        anchor_margin=standing.anchor.model_gate.margin if standing.anchor else None,
+        is_broken=bool(serving.problems) or any(each.broken for each in examined),
+        is_held_back=bool(doubts or obstacles) or any(each.is_held_back for each in examined),
+        is_anchor_sound=fresh is not None and not standing.problem and not against,
+        anchor_margin=accepted.model_gate.margin if accepted else None,
     )
     margin = margin_of(comparison, config.margin)
     outcome = choose(evidence, config.model_copy(update={"margin": margin}))
-    reasons = _reasons(outcome.decision, mine, recipe, obstacles, doubts)
+    grounds = _grounds(outcome.decision, mine, recipe, obstacles, doubts)
     if anchor is not None and fresh is not None and outcome.promoted is not Promoted.CHALLENGER:
-        is_promoted = outcome.promoted is Promoted.ANCHOR
-        reasons = (reasons[0], _on_anchor(anchor, fresh, is_promoted), *reasons[1:])
-    if serving.problems:
-        reasons = (*serving.problems, serving.describe(), *reasons)
-    else:
-        reasons = (*reasons, serving.describe())
-    is_first = standing.anchor is None and comparison.baseline_model is None
+        label = anchor.model.label
+        if outcome.promoted is Promoted.ANCHOR:
+            other = Reason.of("anchor_promoted", model=label, because=fresh.target)
+        else:
+            first = next(iter(against), Reason.of("anchor_unreliable"))
+            other = Reason.of("anchor_not_promoted", model=label, because=first)
+        grounds = (grounds[0], other, *grounds[1:])
+    figures = (*serving.problems, serving.figures)
+    is_first = accepted is None and comparison.baseline_model is None
     is_better = evidence.delta is not None and is_surely_better(evidence.delta)
     return Verdict(
         decision=outcome.decision,
         promoted=outcome.promoted,
         becomes_anchor=outcome.promoted is Promoted.CHALLENGER and (is_first or is_better),
-        reasons=reasons,
+        grounds=(*figures, *grounds) if serving.problems else (*grounds, *figures),
     )
 
 
@@ -126,77 +137,48 @@ def decide_on_comparison(
     It is never PROMOTE where a threshold, a metric or an interval is missing or not finite.
     """
     mine = examine(comparison, config, heads)
-    evidence = Evidence(mine.change, None, None, mine.is_broken, mine.is_held_back)
+    evidence = Evidence(mine.change, None, None, bool(mine.broken), mine.is_held_back)
     margin = margin_of(comparison, config.margin)
     outcome = choose(evidence, config.model_copy(update={"margin": margin}))
-    reasons = _reasons(outcome.decision, mine)
-    return Verdict(decision=outcome.decision, promoted=outcome.promoted, reasons=reasons)
+    grounds = _grounds(outcome.decision, mine)
+    return Verdict(decision=outcome.decision, promoted=outcome.promoted, grounds=grounds)
 
 
-def _reasons(
+def _grounds(
     decision: Decision,
     mine: Examined,
     recipe: Examined | None = None,
-    obstacles: tuple[str, ...] = (),
-    doubts: tuple[str, ...] = (),
-) -> tuple[str, ...]:
+    obstacles: tuple[Reason, ...] = (),
+    doubts: tuple[Reason, ...] = (),
+) -> tuple[Reason, ...]:
     """Return why the challenger is judged so, the deciding reasons first.
 
     A doubt of the self-test is told where it alone stands in the way of a promotion.
     """
+    on_target = (mine.target,) if mine.target else ()
     if decision is Decision.PROMOTE:
-        about = (recipe.sentence, *recipe.findings.held) if recipe else ()
-        return (mine.sentence, *about, *mine.findings.held)
-    of_recipe = recipe.why_not() if recipe is not None and _stops(recipe) else ()
+        about = (recipe.target, *recipe.held) if recipe and recipe.target else ()
+        return (*on_target, *about, *mine.held)
+    of_recipe = recipe.why_not if recipe is not None and recipe.stops else ()
     if decision is Decision.REJECT:
-        broken = (*mine.findings.broken, *(recipe.findings.broken if recipe else ()))
+        broken = (*mine.broken, *(recipe.broken if recipe else ()))
         if broken:
-            return (*broken, *mine.findings.missing, *obstacles)
-        return (
-            *mine.why_not(),
-            *obstacles,
-        )  # The bundle would not serve; what the comparison says comes after.
-    if _stops(mine):
-        return (*mine.why_not(), *of_recipe, *obstacles)
-    return (*obstacles, *doubts, *of_recipe, mine.sentence, *mine.findings.held)
+            return (*broken, *mine.missing, *obstacles)
+        # The bundle would not serve; what the comparison says comes after.
+        return (*mine.why_not, *obstacles)
+    if mine.stops:
+        return (*mine.why_not, *of_recipe, *obstacles)
+    return (*obstacles, *doubts, *of_recipe, *on_target, *mine.held)
 
 
-def _stops(examined: Examined) -> bool:
-    """Return whether an examination stands in the way of a promotion."""
-    return examined.is_broken or examined.is_held_back
-
-
-def _examine_anchor(anchor: AnchorFacts | None, standing: Standing) -> Examined | None:
-    """Hold the fresh anchor against the bounds of its own recipe."""
-    if anchor is None or standing.anchor is None:
-        return None
-    accepted = standing.anchor
-    return examine(anchor.freshness, accepted.model_gate, accepted.features.heads)
-
-
-def _against_anchor(anchor: AnchorFacts | None, fresh: Examined | None) -> tuple[str, ...]:
+def _against_anchor(anchor: AnchorFacts, fresh: Examined) -> tuple[Reason, ...]:
     """Return what stands against the fresh anchor in the champion's place."""
-    if anchor is None or fresh is None:
-        return ("No accepted recipe was trained.",)
-    why = fresh.why_not() if _stops(fresh) else ()
+    why = fresh.why_not if fresh.stops else ()
     return (*anchor.serving.problems, *why, *_doubts(anchor.self_test))
 
 
-def _on_anchor(anchor: AnchorFacts, fresh: Examined, is_promoted: bool) -> str:
-    """Return what becomes of the fresh anchor, in a sentence."""
-    label = anchor.model.label
-    if is_promoted:
-        return (
-            f"In its place {label} is promoted, the accepted recipe trained on the same rows: "
-            f"{fresh.sentence}"
-        )
-    against = (*_against_anchor(anchor, fresh), "The accepted recipe cannot be relied upon.")
-    said = f"The accepted recipe trained on the same rows, {label}, is not promoted either"
-    return f"{said}: {against[0]}"
-
-
-def _doubts(self_test: SelfTest) -> tuple[str, ...]:
+def _doubts(self_test: SelfTest) -> tuple[Reason, ...]:
     """Return what the self-test holds against a promotion."""
     if not self_test.findings and not self_test.doubts:
-        return ("Self-test: the gate was not tested on this holdout.",)
+        return (Reason.of("not_tested"),)
     return self_test.doubts

@@ -14,8 +14,8 @@ from pipelines.contracts.judged.outcome import Outcome
 from pipelines.contracts.judgement import Comparison, Judgement, PooledChange
 from pipelines.contracts.run_layout import VERDICT_PAGE
 from validation.model_gate.examine import margin_of
-from validation.model_gate.policy.operating_curve import ASSUMED_DECAY, NUM_YEARS
 from validation.model_gate.target_metric import other_form
+from validation.model_gate.years import ASSUMED_DECAY, NUM_YEARS
 from validation.report.costs import cost_rows
 from validation.report.data_docs import environment
 from validation.report.drawings import drawings_of

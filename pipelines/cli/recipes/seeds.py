@@ -65,7 +65,7 @@ def _value_of(
     from training.data.example_rows import load_rows
     from training.fitting.spec import Lineage, TrainingSpec
     from training.launch import launcher
-    from validation.model_gate.holdout_metrics import level_of
+    from validation.model_gate.comparison import level_of
     from validation.model_gate.target_metric import target_metric
 
     options = run.config.training.model_copy(update={"seed": seed})

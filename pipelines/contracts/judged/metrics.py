@@ -1,4 +1,4 @@
-"""What is known of one metric: levels, changes, intervals, and why there is none.
+"""What is known of one metric, and of one baseline: levels, changes, intervals, why there is none.
 
 Not for what follows from all of them (`pipelines.contracts.judgement`, which is the door to these).
 """
@@ -41,10 +41,28 @@ class MetricComparison(Frozen):
 
 
 class AbsenceKind(StrEnum):
-    """Why a metric has no value."""
+    """Why a metric has no value, or no change. Only the first is the fault of a side's scores."""
 
-    NOT_FINITE = "not_finite"  # The side's own scores are NaN or infinite.
-    UNDEFINED = "undefined"  # These rows give the metric no value, whatever the scores are.
+    NOT_FINITE = "not_finite"
+    EMPTY_SEGMENT = "empty_segment"
+    NO_ACTION = "no_action"
+    FEW_EXAMPLES = "few_examples"
+    ONE_LABEL = "one_label"
+    NOT_OF_BASELINE = "not_of_baseline"
+    ZERO_BASELINE = "zero_baseline"
+
+
+_WHY_ABSENT = {
+    AbsenceKind.NOT_FINITE: "The {side}'s scores hold NaN or infinity.",
+    AbsenceKind.EMPTY_SEGMENT: "The segment has no users in the holdout.",
+    AbsenceKind.NO_ACTION: "No example has the action.",
+    AbsenceKind.FEW_EXAMPLES: "There are fewer examples than the {num} bins.",
+    AbsenceKind.ONE_LABEL: "All {num:,} examples have the same label, so no order of them is "
+    "better.",
+    AbsenceKind.NOT_OF_BASELINE: "The baseline has no such number.",
+    AbsenceKind.ZERO_BASELINE: "The baseline's {metric} is zero in at least one resample of the "
+    "users.",
+}
 
 
 class AbsentMetric(Frozen):
@@ -54,7 +72,12 @@ class AbsentMetric(Frozen):
     segment: str = Field(description="'all', 'core', 'non_core' or 'exploration'.")
     side: Literal["challenger", "baseline"]
     kind: AbsenceKind
-    reason: str = Field(description="A sentence for people.")
+    num: int = Field(default=0, ge=0, description="Examples or bins that the kind speaks of.")
+
+    @property
+    def reason(self) -> str:
+        """A sentence for people."""
+        return _WHY_ABSENT[self.kind].format(side=self.side, num=self.num, metric=self.metric)
 
 
 class HeadFacts(Frozen):
@@ -87,3 +110,36 @@ class PooledChange(Frozen):
     pooled_value: float = Field(description="Mean over the cycles, by inverse variance.")
     pooled_error: float = Field(ge=0, description="Standard error of `pooled_value`.")
     num_cycles: int = Field(ge=1, description="Cycles that are pooled, this one included.")
+
+
+class BaselineKind(StrEnum):
+    """What the challenger was compared with."""
+
+    CHAMPION = "champion"
+    ANCHOR = "anchor"  # The accepted recipe, trained in this cycle on the same rows.
+    RANKING = "ranking"  # First cycle: the best baseline orders candidates by one number.
+    REGRESSION = "regression"  # First cycle: the best baseline is a logistic regression.
+
+
+class BaselineFacts(Frozen):
+    """How a simple baseline does on the holdout by the target metric, over all users."""
+
+    name: str = Field(description="As in 'popularity, 7 days'; see validation.model_gate.")
+    kind: Literal["ranking", "regression"]
+    description: str = Field(description="What it ranks by, a sentence for people.")
+    level: Interval | None = Field(description="Its target metric; None: see `note`.")
+    change: Interval | None = Field(
+        description="Challenger against it, relative; None where that could not be resampled."
+    )
+    difference: Interval | None = Field(
+        default=None, description="Challenger minus it; it is there where its target is 0 too."
+    )
+    against_random: Interval | None = Field(
+        default=None, description="It against a random order, relative; None where not defined."
+    )
+    note: str = Field(default="", description="Why a number is missing.")
+
+    @property
+    def is_below_random(self) -> bool:
+        """Whether it is surely worse than a random order."""
+        return self.against_random is not None and self.against_random.high < 0

@@ -22,7 +22,7 @@ from pipelines.contracts.run_layout import StageFailure, failure_uri, lost_race_
 from pipelines.settings import Settings
 from pipelines.stages.alert import alert as alert_stage
 from support.commands import EXECUTABLE, parse
-from support.judgements import CHAMPION, make_judgement
+from support.judgements import CHAMPION, make_judgement, ruled
 from support.runs import make_run, save_artifact, save_run
 
 SETTINGS = Settings()
@@ -234,7 +234,7 @@ def test_a_reason_of_several_lines_is_one_line_of_the_message(tmp_path):
         "A person made m v2 champion in spite of the verdict: late What was done v9 was promoted."
     ]
     judgement = make_judgement(Decision.REJECT)
-    verdict = judgement.verdict.model_copy(update={"reasons": (forged, "Because.")})
+    verdict = ruled(Decision.REJECT, forged, "Because.")
     judgement = judgement.model_copy(update={"verdict": verdict})
     alert = compose_verdict(judgement, make_run(tmp_path), SETTINGS)
     assert len(alert.happened.splitlines()) == 2

@@ -19,6 +19,7 @@ from pipelines.contracts.judged.alert import AlertReceipt
 from pipelines.contracts.judgement import Decision, Judgement, Promoted, Promotion
 from pipelines.metrics.facts import Done, points_of
 from support.judgements import CHALLENGER, CHAMPION, make_judgement
+from support.judgements import said as said_of
 from support.runs import make_run
 from support.tiny_log import build_tiny, rows_of, write_tiny_log
 
@@ -133,7 +134,7 @@ def test_a_comparison_that_says_nothing_is_void(run: ResolvedRun) -> None:
         segment_users=dict.fromkeys(("all", "core", "non_core"), 5000),
     )
     assert said(sound, run)[("comparison.void",)] == 0
-    void = with_comparison(sound, seen=("The champion was trained on its rows.",))
+    void = with_comparison(sound, seen=(said_of("The champion was trained on its rows."),))
     assert said(void, run)[("comparison.void",)] == 1
 
 

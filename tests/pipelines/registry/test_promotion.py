@@ -316,6 +316,6 @@ def test_a_comparison_made_again_that_left_its_tag_and_no_manifest_stops_no_prom
 
 def as_measured(judgement: Judgement, p50_ms: float) -> Judgement:
     serving = judgement.serving.model_copy(update={"latency_p50_ms": p50_ms})
-    reasons = (*judgement.verdict.reasons, serving.describe())
-    verdict = judgement.verdict.model_copy(update={"reasons": reasons})
+    grounds = (*judgement.verdict.grounds, serving.figures)
+    verdict = judgement.verdict.model_copy(update={"grounds": grounds})
     return judgement.model_copy(update={"serving": serving, "verdict": verdict})

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.contracts.artifacts import FreshAnchor
 from pipelines.contracts.code_identity import code_digest, environment
-from pipelines.contracts.judgement import Decision
+from pipelines.contracts.judgement import Decision, Reason
 from pipelines.contracts.run_layout import StageRecord
 from pipelines.event_log.listing import ListedFile, Listing
 from pipelines.recipes import make_recipe
@@ -176,9 +176,10 @@ def test_an_anchor_that_other_code_trained_is_told(tmp_path: Path) -> None:
 
 
 def test_a_limit_that_a_busy_machine_breaks_is_told(tmp_path: Path) -> None:
-    slow = "Serving check: latency p99 is 260 ms, beyond the 250 ms allowed."
+    slow = Reason.of("serving_latency", found=260.0, limit=250.0)
+    others = Reason.of("serving_golden", found=1e-3, limit=1e-5)
     quick, name = make_judgement(Decision.PROMOTE), "compare_with_champion"
-    problems = {"latency_p99_ms": 260.0, "problems": (slow, "Serving check: golden rows differ.")}
+    problems = {"latency_p99_ms": 260.0, "problems": (slow, others)}
     serving = quick.serving.model_copy(update=problems)
     busy = quick.model_copy(update={"serving": serving})
     past = make_past(tmp_path)

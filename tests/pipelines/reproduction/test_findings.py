@@ -9,7 +9,7 @@ from pipelines import storage
 from pipelines.contracts.artifacts import FreshAnchor, ResolvedRun
 from pipelines.contracts.base import Artifact
 from pipelines.contracts.files import digest_files, digest_of_files
-from pipelines.contracts.judgement import AnchorFacts, Decision, Judgement
+from pipelines.contracts.judgement import AnchorFacts, Decision, Judgement, Reason
 from pipelines.contracts.run_layout import StageRecord
 from pipelines.reproduction.findings import Finding, compare_stage
 from support.bundles import write_small_bundle, write_with_config
@@ -50,18 +50,6 @@ def test_a_bundle_that_other_code_has_signed_is_equal(tmp_path: Path) -> None:
     found = compared("train_challenger", run, then, now)
     assert {finding.state for finding in found.values()} == {"equal"}
     assert {"challenger: weights", "challenger: description"} <= set(found)
-
-
-def test_a_bundle_of_before_recipes_were_named_in_it_is_equal(tmp_path: Path) -> None:
-    run = make_run(tmp_path, code_version="former")
-    then = trained(tmp_path / "then", 3, "former", recipe=None)
-    now = trained(tmp_path / "now", 3, "todays", recipe=run.config.recipe_ref)
-    found = compared("train_challenger", run, then, now)
-    assert {finding.state for finding in found.values()} == {"equal"}
-    renamed = run.config.recipe_ref.model_copy(update={"name": "other"})
-    then = trained(tmp_path / "renamed", 3, "former", recipe=renamed)
-    found = compared("train_challenger", run, then, now)
-    assert found["challenger: description"].state == "differs"
 
 
 def test_other_weights_are_not(tmp_path: Path) -> None:
@@ -135,8 +123,8 @@ def test_a_judgement_is_equal_whatever_was_measured_anew(tmp_path: Path) -> None
     kept = then.comparison.challenger_model.model_copy(update={"mlflow_run_id": "another"})
 
     def with_description(judgement: Judgement) -> Judgement:
-        reasons = (*judgement.verdict.reasons, judgement.serving.describe())
-        verdict = judgement.verdict.model_copy(update={"reasons": reasons})
+        grounds = (*judgement.verdict.grounds, judgement.serving.figures)
+        verdict = judgement.verdict.model_copy(update={"grounds": grounds})
         return judgement.model_copy(update={"verdict": verdict})
 
     comparison = then.comparison.model_copy(update={"challenger_model": kept})
@@ -158,7 +146,7 @@ def test_what_repeats_of_a_serving_check_is_compared(tmp_path: Path) -> None:
 
 def test_a_figure_within_another_reason_is_left_out_too(tmp_path: Path) -> None:
     def with_slow_anchor(p99_ms: int) -> Judgement:
-        problem = f"Serving check: latency p99 is {p99_ms} ms, beyond the 250 ms allowed."
+        problem = Reason.of("serving_latency", found=float(p99_ms), limit=250.0)
         then = judged()
         slow = then.serving.model_copy(update={"problems": (problem,)})
         anchor = AnchorFacts(
@@ -168,8 +156,8 @@ def test_a_figure_within_another_reason_is_left_out_too(tmp_path: Path) -> None:
             self_test=then.self_test,
             serving=slow,
         )
-        reasons = ("It lost.", f"The accepted recipe, v5, is not promoted either: {problem}")
-        verdict = then.verdict.model_copy(update={"reasons": reasons})
+        other = Reason.of("anchor_not_promoted", model="v5", because=problem)
+        verdict = then.verdict.model_copy(update={"grounds": (*then.verdict.grounds, other)})
         return then.model_copy(update={"anchor": anchor, "verdict": verdict})
 
     made = with_slow_anchor(260), with_slow_anchor(270)

@@ -25,8 +25,7 @@ from support.holdouts import NEW_CHALLENGER
 from support.judgements import CHAMPION
 from support.runs import PLANTED_AS_OF, make_run
 from support.worlds import write_planted_world
-from validation.model_gate.facts import gather_facts
-from validation.model_gate.sides import Side
+from validation.model_gate.facts import Side, gather_facts
 
 BEFORE = smoke()
 TYPES, (REPIN, LONG_CLICK, SAVE) = BEFORE.features.action_types, BEFORE.features.heads
@@ -91,7 +90,7 @@ def test_both_sides_are_compared_on_the_same_requests(log: Path, tmp_path: Path,
     assert found.baseline_kind is BaselineKind.CHAMPION
     assert found.holdout_digest == found.baseline_holdout_digest
     assert found.target is not None and found.target.relative_change is not None
-    assert any(said in sentence for sentence in found.differences), found.differences
+    assert any(said in each.sentence for each in found.differences), found.differences
     assert found.seen == ()
 
 

@@ -26,7 +26,7 @@ from pipelines.contracts.artifacts import (
     Standing,
 )
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.judgement import Decision, Judgement, Promoted, Verdict
+from pipelines.contracts.judgement import Decision, Judgement
 from pipelines.contracts.schemas import EMBEDDING_DIM
 from pipelines.cycles.reading import read_cycle
 from pipelines.local.summary import describe
@@ -35,6 +35,7 @@ from pipelines.settings import Settings
 from pipelines.snapshot.build import write_snapshot
 from pipelines.stages.compare_with_champion import _anchor_side, compare_with_champion, log_sides
 from support.bundles import write_small_bundle
+from support.judgements import ruled
 from support.markdown import as_shown
 from support.registered import NO_ANCHOR, challenger_of, judgement_of, register_bundle
 from support.runs import make_run, save_artifact, save_run
@@ -203,7 +204,7 @@ def test_every_place_tells_the_outcome_word_for_word(
     page = html.unescape((tmp_path / "output" / "verdict.html").read_text("utf-8"))
     found = client.get_run(challenger.model.mlflow_run_id).data.tags
     described = as_shown(found["mlflow.note.content"])
-    rejected = Verdict(decision=Decision.REJECT, promoted=Promoted.NONE, reasons=outcome.reasons)
+    rejected = ruled(Decision.REJECT, *outcome.reasons)
     otherwise = judged.model_copy(update={"verdict": rejected})
     message = compose_verdict(outcome, otherwise, run, Settings())
     cycle = read_cycle(run.run_uri, Settings())

@@ -132,7 +132,7 @@ def test_all_of_it_left_one_model_and_one_history_entry(run: ResolvedRun) -> Non
     assert challenger.model.version == "1"
     assert judgement.verdict.decision is Decision.PROMOTE
     assert judgement.serving is not None and judgement.serving.problems == ()
-    assert judgement.serving.describe() in judgement.verdict.reasons
+    assert judgement.serving.figures in judgement.verdict.grounds
     assert promotion.champion_after == challenger.model
     assert len(history.read(run.workspace_uri, "killed")) == 1
 

@@ -28,15 +28,6 @@ def bundle(trained, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained[1].bundle_dir, tmp_path / "bundle"))
 
 
-def test_a_bundle_from_before_the_kernel_was_an_option_scores_as_it_did(bundle) -> None:
-    config = json.loads((bundle / "bundle.json").read_text())
-    assert config["model"].pop("encoder_kernel") == "auto"
-    (bundle / "bundle.json").write_text(json.dumps(config | {"format_version": 1}))
-    save_file(load_file(bundle / "golden.safetensors"), bundle / "golden.safetensors")
-    golden, expected = read_golden(bundle, 3)
-    assert np.abs(load_bundle(bundle).probabilities(golden) - expected).max() < 1e-6
-
-
 def test_round_trip(planted, trained, tmp_path) -> None:
     source = Path(trained[1].bundle_dir)
     predictor = load_bundle(source)
@@ -168,21 +159,10 @@ def test_what_the_golden_file_would_be_beside_another_text(bundle) -> None:
     load_bundle(bundle)
 
 
-def test_a_bundle_of_format_version_1_is_still_read(bundle) -> None:
-    """It has no digest of its files; the registry has one of all of them."""
-    config = json.loads((bundle / "bundle.json").read_text()) | {"format_version": 1}
-    (bundle / "bundle.json").write_text(json.dumps(config, indent=2))
-    with pytest.raises(DataContractError, match="was written beside"):
-        load_bundle(bundle)  # It says version 1, and its golden rows are of version 2.
-    golden = load_file(bundle / "golden.safetensors")
-    save_file(golden, bundle / "golden.safetensors")
-    assert load_bundle(bundle).config.format_version == 1
-
-
-def test_another_format_version_is_refused(bundle) -> None:
+def test_another_schema_version_is_refused(bundle) -> None:
     config = json.loads((bundle / "bundle.json").read_text())
-    (bundle / "bundle.json").write_text(json.dumps(config | {"format_version": 99}))
-    with pytest.raises(DataContractError, match="format version 99"):
+    (bundle / "bundle.json").write_text(json.dumps(config | {"schema_version": 99}))
+    with pytest.raises(DataContractError, match="schema version 99, expected 1"):
         load_bundle(bundle)
 
 

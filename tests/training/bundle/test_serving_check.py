@@ -46,7 +46,7 @@ def test_a_good_bundle_passes_and_is_measured(bundle: Path) -> None:
     assert found.score_spread > 0.01
     promoted = verdict_with(found)
     assert promoted.decision is Decision.PROMOTE
-    assert promoted.reasons[-1] == found.describe()
+    assert promoted.grounds[-1] == found.figures
 
 
 LARGE_PARENT = """
@@ -104,7 +104,7 @@ def test_scores_that_say_nothing_reject(
         predictor.ranker.heads.bias.fill_(bias)
     write_bundle(tmp_path / "bundle", predictor.ranker, predictor.config, golden)
     found = check_serving(tmp_path / "bundle", QUICK)
-    assert any(says in problem for problem in found.problems)
+    assert any(says in problem.sentence for problem in found.problems)
     assert verdict_with(found).decision is Decision.REJECT
 
 

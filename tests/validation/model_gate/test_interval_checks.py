@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 
 from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
+from pipelines.contracts.judgement import Reason
 from support.holdouts import AGAINST_CHAMPION, HEADS, noisy_scores, planted_rows
 from training.bundle.score_split import SplitScores
-from validation.model_gate import bootstrap, comparison
+from validation.model_gate import bootstrap, comparison, self_test
 from validation.model_gate.bootstrap import RatioEstimate, UserSums
-from validation.model_gate.self_test import interval_checks
-from validation.model_gate.self_test.interval_checks import SelfTestFailedError, check_intervals
-from validation.model_gate.self_test.run import run_self_test
+from validation.model_gate.self_test import (
+    SelfTestFailedError,
+    check_intervals,
+    run_self_test,
+)
 
 CONFIG = ModelGateConfig(
     floors=(Limit(metric="calibration_ratio.repin", minimum=0.8, maximum=1.25),),
@@ -26,11 +29,11 @@ Bootstrap = Callable[[UserSums, int, float, int], tuple[RatioEstimate, ...]]
 
 
 def break_bootstrap(monkeypatch: pytest.MonkeyPatch, broken: Bootstrap) -> None:
-    for module in (comparison, interval_checks):
+    for module in (comparison, self_test):
         monkeypatch.setattr(module, "paired_bootstrap", broken)
 
 
-def check(ours: SplitScores = OURS, theirs: SplitScores = THEIRS) -> tuple[str, ...]:
+def check(ours: SplitScores = OURS, theirs: SplitScores = THEIRS) -> tuple[Reason, ...]:
     return check_intervals(ROWS, ours, theirs, HEADS, CONFIG)
 
 
@@ -121,10 +124,10 @@ def test_intervals_that_miss_the_truth_are_noticed(monkeypatch: pytest.MonkeyPat
 
 
 def test_two_sides_that_hardly_differ_are_not_counted() -> None:
-    assert "too few for the rest" in check(OURS, OURS)[-1]
+    assert "too few for the rest" in check(OURS, OURS)[-1].sentence
 
 
 def test_a_failure_is_an_error_of_the_whole_self_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interval_checks, "_WIDEST", 1.0)
+    monkeypatch.setattr(self_test, "_WIDEST", 1.0)
     with pytest.raises(SelfTestFailedError):
         run_self_test(ROWS, OURS, THEIRS, AGAINST_CHAMPION, HEADS, CONFIG)

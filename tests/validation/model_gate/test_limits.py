@@ -17,7 +17,7 @@ from pipelines.contracts.judgement import (
 from support.comparisons import CONFIG, SOUND, TARGET, change, comparison, metric
 from support.holdouts import HEADS
 from support.judgements import BEATEN, SERVING
-from validation.model_gate.limits import Place, detectable, place
+from validation.model_gate.examine import Place, detectable, place
 from validation.model_gate.verdict import decide
 
 HIDE = "hit_at_3.hide"

@@ -1,7 +1,7 @@
 import pytest
 
 from support.comparisons import CONFIG
-from validation.model_gate.policy.operating_curve import TRUE_CHANGES, operating_curve
+from validation.model_gate.years import TRUE_CHANGES, operating_curve
 
 SURE, BLIND = 0.001, 0.02
 

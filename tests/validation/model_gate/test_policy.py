@@ -6,7 +6,8 @@ import pytest
 
 from pipelines.contracts.judgement import Decision, Promoted
 from support.comparisons import CONFIG
-from validation.model_gate.policy.rules import Change, Estimate, Evidence, Outcome, choose, pool
+from validation.model_gate.policy import Change, Estimate, Evidence, Outcome, choose
+from validation.model_gate.years import pool
 
 SMALL = 0.001  # a standard error that hides nothing of 1 %
 PROMOTE = Outcome(Decision.PROMOTE, Promoted.CHALLENGER)

@@ -9,12 +9,14 @@ import pytest
 from pipelines.contracts.time import Window
 from support.comparisons import TARGET, change, comparison, metric
 from validation.model_gate.bootstrap import user_groups
-from validation.model_gate.policy.influence import Influences, influence, standard_error
-from validation.model_gate.policy.pooling import (
+from validation.model_gate.pooling import (
     CycleChange,
+    Influences,
+    influence,
     newest_without_overlap,
     pool_cycles,
     pool_with,
+    standard_error,
 )
 
 START = datetime(2017, 3, 1, tzinfo=UTC)
@@ -109,7 +111,9 @@ def test_a_comparison_is_pooled_change_by_change() -> None:
     [row] = pooled.pooled
     assert (row.metric, row.segment, row.num_cycles) == (TARGET, "all", 2)
     assert (row.value, row.pooled_value) == (0.01, pytest.approx(0.02))
-    assert row.error == pytest.approx(math.sqrt(mine.error((TARGET, "all")) ** 2 + 8e-6))
+    assert row.error == pytest.approx(
+        math.sqrt(standard_error(mine.columns[(TARGET, "all")]) ** 2 + 8e-6)
+    )
     again = pool_with(found, mine, {(TARGET, "all"): [earlier, earlier]})
     assert again.pooled[0].num_cycles == 2  # the same holdout counts once
 

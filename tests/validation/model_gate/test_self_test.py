@@ -5,7 +5,7 @@ import pytest
 
 from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
 from pipelines.contracts.errors import HomefeedError
-from pipelines.contracts.judgement import Decision, Verdict
+from pipelines.contracts.judgement import Decision, Reason, Verdict
 from support.holdouts import (
     AGAINST_CHAMPION,
     AGAINST_POPULARITY,
@@ -16,9 +16,10 @@ from support.holdouts import (
     popularity_scores,
     scaled,
 )
+from support.judgements import ruled
 from training.bundle.score_split import SplitScores
-from validation.model_gate.self_test import run
-from validation.model_gate.self_test.planted import shuffle_within_requests
+from validation.model_gate import self_test
+from validation.model_gate.self_test import shuffle_within_requests
 
 CONFIG = ModelGateConfig(
     floors=(Limit(metric="calibration_ratio.repin", minimum=0.8, maximum=1.25),),
@@ -81,7 +82,7 @@ def test_the_self_test_is_recorded() -> None:
         "The challenger's scores, shuffled within requests: REJECT",
     )
     for finding, words in zip(found.findings, expected, strict=True):
-        assert words in finding
+        assert words in finding.sentence
 
 
 def test_a_challenger_that_is_chance_is_never_promoted() -> None:
@@ -98,8 +99,8 @@ def test_a_challenger_that_is_chance_is_never_promoted() -> None:
 
 
 def test_a_gate_that_calls_everything_fine_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    lenient = Verdict(decision=Decision.PROMOTE, reasons=("Fine.",))
-    monkeypatch.setattr(run, "decide_on_comparison", lambda *_: lenient)
+    lenient = ruled(Decision.PROMOTE, "Fine.")
+    monkeypatch.setattr(self_test, "decide_on_comparison", lambda *_: lenient)
 
     with pytest.raises(HomefeedError, match="worst possible ranking got PROMOTE"):
         verdict_on(GOOD, FAIR)
@@ -109,29 +110,29 @@ def test_a_gate_that_rejects_for_another_reason_is_found_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As one would whose rule on segments is gone: the loss over all users still rejects."""
-    rejects = Verdict(decision=Decision.REJECT, reasons=("repin_volume_at_3 is low.",))
-    genuine = run.decide_on_comparison
+    rejects = ruled(Decision.REJECT, "repin_volume_at_3 is low.")
+    genuine = self_test.decide_on_comparison
 
     def blind(comparison, config, heads):  # noqa: ANN001, ANN202
         found = genuine(comparison, config, heads)
         is_of_segment = any("In segment" in reason for reason in found.reasons)
         return rejects if is_of_segment else found
 
-    monkeypatch.setattr(run, "decide_on_comparison", blind)
-    with pytest.raises(HomefeedError, match="Expected REJECT because of 'In segment core'"):
+    monkeypatch.setattr(self_test, "decide_on_comparison", blind)
+    with pytest.raises(HomefeedError, match="Expected REJECT because of segment_broken"):
         judged(ROWS, GOOD, FAIR, AGAINST_CHAMPION, CONFIG)
 
 
 def test_a_gate_that_sees_differences_where_none_are_is_found_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    genuine = run.compare
+    genuine = self_test.compare
 
     def skewed(rows, challenger, *rest):  # type: ignore[no-untyped-def]
         nudged = replace(challenger, ranking_score=challenger.ranking_score[::-1].copy())
         return genuine(rows, nudged, *rest)
 
-    monkeypatch.setattr(run, "compare", skewed)
+    monkeypatch.setattr(self_test, "compare", skewed)
     with pytest.raises(HomefeedError, match="challenger against itself differs in"):
         verdict_on(GOOD, FAIR)
 
@@ -152,9 +153,7 @@ def test_nan_scores_are_rejected_without_a_self_test() -> None:
     assert found.verdict.decision is Decision.REJECT
     assert "was not computed" in found.verdict.reasons[0]
     assert found.self_test.findings == ()
-    assert found.self_test.doubts == (
-        "Self-test: not possible, the challenger's scores are not finite.",
-    )
+    assert found.self_test.doubts == (Reason.of("test_not_finite"),)
 
 
 def test_a_shuffle_keeps_each_request_s_scores_and_changes_their_order() -> None:

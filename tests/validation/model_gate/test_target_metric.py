@@ -11,10 +11,10 @@ from pipelines.alerts.compose import compose_verdict
 from pipelines.alerts.outcomes import outcome_of
 from pipelines.contracts.config import Head, Limit, ModelGateConfig, RelativeLimit
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.contracts.judgement import Decision, Judgement, Verdict
+from pipelines.contracts.judgement import Decision, Judgement
 from pipelines.settings import Settings
 from support.holdouts import AGAINST_CHAMPION, HEADS, judged, noisy_scores, planted_rows
-from support.judgements import told
+from support.judgements import ruled, told
 from support.runs import make_run
 from validation.model_gate.target_metric import other_form, target_metric
 from validation.report.plots import draw_changes, forest_rows
@@ -65,7 +65,7 @@ def test_holdout_metrics_and_verdict_follow(target: str) -> None:
 def test_the_self_test_follows(target: str) -> None:
     # Only the ranking that puts this head's actions last loses all of this metric.
     expected = "The worst possible ranking: REJECT (-100.0% to -100.0%)."
-    assert expected in judged_by(target).self_test.findings
+    assert expected in map(str, judged_by(target).self_test.findings)
 
 
 @TARGETS
@@ -88,7 +88,7 @@ def test_page_and_drawings_follow(target: str, tmp_path: Path) -> None:
 
 @TARGETS
 def test_the_alert_follows(target: str, tmp_path: Path) -> None:
-    verdict = Verdict(decision=Decision.REJECT, reasons=("It lost.",))
+    verdict = ruled(Decision.REJECT, "It lost.")
     rejected = judged_by(target).model_copy(update={"verdict": verdict})
     run = make_run(tmp_path)
     outcome = outcome_of(run, rejected, None, Settings())

@@ -17,6 +17,7 @@ from pipelines.contracts.judgement import (
     Interval,
     PooledChange,
     Promoted,
+    Reason,
     SelfTest,
     ServingCheck,
     Verdict,
@@ -24,13 +25,13 @@ from pipelines.contracts.judgement import (
 from pipelines.recipes import smoke
 from support.comparisons import CONFIG, SOUND, TARGET, change, comparison
 from support.holdouts import HEADS
-from support.judgements import BEATEN, CHALLENGER, SERVING
+from support.judgements import BEATEN, CHALLENGER, SERVING, SLOW
 from validation.model_gate.verdict import decide
 
 PROBLEM = "Serving check: latency p99 is 300 ms, beyond the 250 ms allowed."
-BROKEN = SERVING.model_copy(update={"problems": (PROBLEM,)})
-DOUBT = "Self-test: the challenger cannot be told from chance."
-DOUBTED = SelfTest(findings=("The worst possible ranking: REJECT.",), doubts=(DOUBT,))
+BROKEN = SERVING.model_copy(update={"problems": (SLOW,)})
+DOUBT = "Self-test: not possible, the challenger's target metric is zero."
+DOUBTED = SelfTest(findings=SOUND.findings, doubts=(Reason.of("test_without_target"),))
 FEATURES = smoke().features.model_copy(update={"heads": HEADS, "action_types": ("repin", "hide")})
 ACCEPTED = Standing(anchor=smoke().model_copy(update={"model_gate": CONFIG, "features": FEATURES}))
 
@@ -194,12 +195,3 @@ def test_a_guardrail_is_pooled_and_one_bad_challenger_is_not_excused() -> None:
     bad = with_hide(change(0.3, 0.2, 0.4), 0.001, 0.003)
     assert bad.decision is Decision.REJECT
     assert "+30.00 %" in bad.reasons[0]
-
-
-def test_verdicts_of_earlier_versions_are_read() -> None:
-    for decided, promoted in (("PROMOTE", "challenger"), ("REJECT", "none")):
-        old = Verdict.model_validate({"decision": decided, "reasons": ["Because."]})
-        assert old.promoted == promoted
-    found = comparison().model_dump(mode="json")
-    found["champion_model"] = found.pop("baseline_model")
-    assert Comparison.model_validate(found) == comparison()

@@ -10,15 +10,16 @@ from pipelines.contracts.judgement import (
     BaselineKind,
     Comparison,
     Decision,
+    Reason,
     SelfTest,
     Verdict,
 )
 from support.comparisons import CONFIG, SOUND, TARGET, absent, change, comparison, metric
 from support.holdouts import HEADS, champion_with
-from support.judgements import BEATEN, SERVING
+from support.judgements import BEATEN, SERVING, SLOW
 from validation.model_gate.verdict import decide
 
-NOT_FINITE, UNDEFINED = AbsenceKind.NOT_FINITE, AbsenceKind.UNDEFINED
+NOT_FINITE, NO_ACTION = AbsenceKind.NOT_FINITE, AbsenceKind.NO_ACTION
 CALIBRATION = "calibration_ratio.repin"
 FLOOR, RAIL = CONFIG.floors[0], CONFIG.guardrails[0]
 
@@ -109,7 +110,7 @@ def test_a_guardrail_on_a_decrease_looks_down() -> None:
     assert verdict.reasons == (
         "hit_at_3.save changed by -6.00 % (95 % interval -6.10 % to -5.90 %), beyond its "
         "guardrail [-5.00 %, inf].",
-        SERVING.describe(),
+        SERVING.figures.sentence,
     )
 
 
@@ -138,11 +139,11 @@ def test_a_broken_floor_rejects_even_where_another_metric_is_missing() -> None:
                 add=(metric(TARGET, None).model_copy(update={"baseline": None}),),
                 absent=(absent(TARGET, NOT_FINITE, side="baseline"),),
             ),
-            "has no interval: Because.",
+            "has no interval: The baseline's scores hold NaN or infinity.",
         ),
         (
-            comparison(drop=(CALIBRATION,), absent=(absent(CALIBRATION, UNDEFINED),)),
-            "so its floor cannot be judged: Because.",
+            comparison(drop=(CALIBRATION,), absent=(absent(CALIBRATION, NO_ACTION),)),
+            "so its floor cannot be judged: No example has the action.",
         ),
         (comparison(target_metric="save_volume_at_3"), "the target metric 'save_volume_at_3'"),
         (comparison(num_users=49), "49 users, expected at least 50"),
@@ -205,9 +206,9 @@ def test_a_challenger_without_numbers_is_rejected(name: str) -> None:
 
     assert verdict.decision is Decision.REJECT
     assert f"'{name}' was not computed" in verdict.reasons[0]
-    assert verdict.reasons[0].endswith(": Because.")
+    assert verdict.reasons[0].endswith(": The challenger's scores hold NaN or infinity.")
     assert all(name in reason for reason in verdict.reasons[1:-1])
-    assert verdict.reasons[-1] == SERVING.describe()
+    assert verdict.reasons[-1] == SERVING.figures.sentence
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
@@ -230,9 +231,9 @@ def test_a_certain_loss_within_the_margin_is_said_first() -> None:
 
 
 PROBLEM = "Serving check: latency p99 is 300 ms, beyond the 250 ms allowed."
-BROKEN = SERVING.model_copy(update={"problems": (PROBLEM,)})
-DOUBT = "Self-test: the challenger cannot be told from chance."
-DOUBTED = SelfTest(findings=("The worst possible ranking: REJECT.",), doubts=(DOUBT,))
+BROKEN = SERVING.model_copy(update={"problems": (SLOW,)})
+DOUBT = "Self-test: not possible, the challenger's target metric is zero."
+DOUBTED = SelfTest(findings=SOUND.findings, doubts=(Reason.of("test_without_target"),))
 VOID = comparison(num_users=49)
 LOSING = comparison(change(-0.1))
 WINNING = comparison(change(0.02, 0.01, 0.03))
@@ -244,7 +245,7 @@ def test_a_bundle_that_would_not_serve_is_rejected_whatever_the_comparison_says(
 ) -> None:
     verdict = decide(found, DOUBTED, BROKEN, CONFIG, HEADS)
     assert verdict.decision is Decision.REJECT
-    assert verdict.reasons[:2] == (PROBLEM, BROKEN.describe())
+    assert verdict.reasons[:2] == (PROBLEM, BROKEN.figures.sentence)
     assert len(verdict.reasons) > 2  # what the comparison says comes after it
 
 
@@ -273,4 +274,4 @@ def test_a_gate_that_was_not_tested_promotes_nothing() -> None:
 
 def test_every_verdict_quotes_the_serving_check() -> None:
     for found in (WINNING, LOSING, VOID):
-        assert verdict_on(found).reasons[-1] == SERVING.describe()
+        assert verdict_on(found).reasons[-1] == SERVING.figures.sentence

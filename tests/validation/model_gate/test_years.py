@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from support.comparisons import CONFIG
-from validation.model_gate.policy.years import Setting, Year, live_years
+from validation.model_gate.years import Setting, Year, live_years
 
 NUM_YEARS, SEED = 150, 5
 

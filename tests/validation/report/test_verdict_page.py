@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
 from pipelines.contracts.judged.alert import NextStep
-from pipelines.contracts.judgement import Decision, Judgement, SelfTest, Verdict
+from pipelines.contracts.judgement import Decision, Judgement, SelfTest
 from support.holdouts import (
     AGAINST_CHAMPION,
     AGAINST_POPULARITY,
@@ -17,7 +17,7 @@ from support.holdouts import (
     planted_rows,
     popularity_scores,
 )
-from support.judgements import told
+from support.judgements import ruled, said, told
 from validation.report.verdict_page import write_report
 
 CONTEXT = {
@@ -110,8 +110,8 @@ def test_the_page_holds_the_verdict_and_its_numbers(promoted: Judgement, tmp_pat
     assert comparison.holdout_digest[:16] in text
     assert "test_ranker v4" in text and "test_ranker v3" in text
     assert len(promoted.self_test.findings) == 12
-    for sentence in promoted.self_test.findings:
-        assert sentence in text
+    for finding in promoted.self_test.findings:
+        assert finding.sentence in text
     assert STEP.sentence in text
     for purpose, command in STEP.commands:
         assert f"{purpose} {command}" in text
@@ -170,7 +170,7 @@ def test_the_first_cycle_has_no_champion_and_no_invented_numbers(
 
 
 def test_what_others_wrote_is_escaped(promoted: Judgement, tmp_path: Path) -> None:
-    verdict = Verdict(decision=Decision.REJECT, reasons=("<script>alert('x')</script> & so.",))
+    verdict = ruled(Decision.REJECT, "<script>alert('x')</script> & so.")
     page = page_of(
         promoted.model_copy(update={"verdict": verdict}), tmp_path, recipe='"><img src=x>'
     )
@@ -192,20 +192,23 @@ def test_no_name_reason_or_segment_is_markup_anywhere(promoted: Judgement, tmp_p
             "challenger_model": model,
             "metrics": (*found.metrics, *rows),
             "segment_users": found.segment_users | {hostile: 3},
-            "differences": (hostile,),
+            "differences": (said(hostile),),
         }
     )
     update = {
         "comparison": comparison,
-        "verdict": Verdict(decision=Decision.REJECT, reasons=(hostile, hostile)),
-        "self_test": SelfTest(findings=(hostile,)),
+        "verdict": ruled(Decision.REJECT, hostile, hostile),
+        "self_test": SelfTest(findings=(said(hostile),)),
         "anchor_note": hostile,
         "tries": (hostile,),
     }
-    said = dict.fromkeys(("run_id", "recipe", "as_of", "code_version"), hostile)
+    context = dict.fromkeys(("run_id", "recipe", "as_of", "code_version"), hostile)
     step = NextStep(sentence=hostile, commands=((hostile, hostile),))
     write_report(
-        changed := promoted.model_copy(update=update), told(changed, step), tmp_path, CONTEXT | said
+        changed := promoted.model_copy(update=update),
+        told(changed, step),
+        tmp_path,
+        CONTEXT | context,
     )
     page = Page((tmp_path / "verdict.html").read_text("utf-8"))
     assert not {tag for tag, _ in page.tags} & {"img", "script"}
@@ -217,7 +220,7 @@ def test_a_comparison_without_numbers_still_has_a_page(promoted: Judgement, tmp_
     bare = promoted.comparison.model_copy(
         update={"metrics": (), "reliability": (), "smallest_detectable_change": None}
     )
-    verdict = Verdict(decision=Decision.INCONCLUSIVE, reasons=("Nothing was computed.",))
+    verdict = ruled(Decision.INCONCLUSIVE, "Nothing was computed.")
     update = {"comparison": bare, "verdict": verdict, "self_test": SelfTest()}
     text = page_of(promoted.model_copy(update=update), tmp_path).text
 
@@ -238,7 +241,6 @@ def test_the_page_says_why_a_number_is_absent(tmp_path: Path) -> None:
     text = page_of(judged(rows, no_order, fair, AGAINST_CHAMPION, CONFIG), tmp_path).text
     reason = "The challenger's scores hold NaN or infinity."
     assert f"The target metric was not computed. {reason}" in text
-    assert f"smallest_detectable_change, baseline: {reason}" in text
 
 
 def test_a_missing_context_is_named(promoted: Judgement, tmp_path: Path) -> None:

@@ -19,10 +19,8 @@ from support.holdouts import (
 )
 from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
-from validation.model_gate.baselines.measure import Baselines, make_baselines, measure
-from validation.model_gate.baselines.rankings import RANDOM
-from validation.model_gate.comparison import compare
-from validation.model_gate.holdout_metrics import level_of
+from validation.model_gate.baselines import RANDOM, Baselines, make_baselines, measure
+from validation.model_gate.comparison import compare, level_of
 from validation.model_gate.target_metric import target_metric
 
 CONFIG = smoke().model_copy(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from validation.model_gate.baselines.rankings import RANDOM, RANKINGS
+from validation.model_gate.baselines import RANDOM, RANKINGS
 
 NUMBERS = {
     "pin_popularity_1d": np.array([0.0, 3.0, 1.0], np.float32),

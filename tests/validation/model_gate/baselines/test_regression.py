@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipelines.contracts.errors import DataContractError
-from validation.model_gate.baselines.regression import fit_and_score
+from validation.model_gate.baselines import fit_and_score
 
 
 def planted(num_examples: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

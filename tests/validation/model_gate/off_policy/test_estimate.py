@@ -8,7 +8,7 @@ from support.holdouts import AGAINST_CHAMPION, DIGEST, HEADS, noisy_scores, plan
 from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
 from validation.model_gate.comparison import compare
-from validation.model_gate.off_policy.estimate import estimate
+from validation.model_gate.off_policy import estimate
 
 CONFIG = ModelGateConfig(
     floors=(Limit(metric="calibration_ratio.repin", minimum=0.5, maximum=2.0),), num_resamples=400

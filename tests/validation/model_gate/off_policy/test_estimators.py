@@ -8,7 +8,7 @@ from obp.ope import (
     SelfNormalizedInverseProbabilityWeighting,
 )
 
-from validation.model_gate.off_policy.estimators import (
+from validation.model_gate.off_policy import (
     Choice,
     Logged,
     Parts,

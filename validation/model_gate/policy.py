@@ -8,19 +8,17 @@ Three relative changes of the target metric follow:
 - delta, challenger against fresh anchor: what the change of recipe is worth, freshness taken out;
 - phi, fresh anchor against champion: what fresh data is worth.
 
-docs/statistics.md derives the rules and simulates years of them. Not for estimating the changes
-(`validation.model_gate.comparison`) nor for bounds on other metrics
-(`validation.model_gate.limits`).
+docs/statistics.md derives the rules, and `validation.model_gate.years` lives years of them. Not for
+estimating the changes (`validation.model_gate.comparison`) nor for bounds on other metrics
+(`validation.model_gate.examine`).
 """
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipelines.contracts.config import ModelGateConfig
+from pipelines.contracts.judged.reasons import ONE_SIDED_95
 from pipelines.contracts.judgement import Decision, Promoted
 
-ONE_SIDED_95 = 1.645
 TWO_SIDED_95 = 1.96
 
 
@@ -67,26 +65,6 @@ class Outcome:
 
     decision: Decision
     promoted: Promoted
-
-
-def pool(estimates: Sequence[Estimate]) -> Estimate:
-    """Return the mean of independent estimates, weighted by the inverse of their variances.
-
-    Of all weighted means it has the smallest variance, 1 / sum(1 / error^2). An estimate without
-    any error decides alone.
-
-    Raises:
-        ValueError: there is none to pool.
-    """
-    if not estimates:
-        raise ValueError("there is no estimate to pool; expected at least one")
-    certain = [e for e in estimates if e.error == 0]
-    if certain:
-        return Estimate(math.fsum(e.value for e in certain) / len(certain), 0.0)
-    weights = [1 / e.error**2 for e in estimates]
-    total = math.fsum(weights)
-    value = math.fsum(w * e.value for w, e in zip(weights, estimates, strict=True)) / total
-    return Estimate(value, math.sqrt(1 / total))
 
 
 def choose(evidence: Evidence, config: ModelGateConfig) -> Outcome:

@@ -1,33 +1,105 @@
-"""Measures the simple baselines on the holdout, on the same draws of users as everything else.
+"""Simple ways to rank that every model is held against, measured on the same draws of users.
 
-Not for what follows from them (`rule`). Tested in
-tests/validation/model_gate/baselines/test_measure.py.
+Six rankings by one number that a snapshot always holds, and a logistic regression on its numbers,
+which is fitted on training rows. They were fixed before any model was tuned against them. Ties are
+broken at random (`validation.model_gate.ranking_metrics`), so that the order of constants is the
+random one. Not for what follows from them (`validation.model_gate.examine`), nor for serving.
 
 Letters: N examples, M requests, F numeric columns.
 """
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
-from pipelines.contracts.judgement import BaselineFacts, BaselineKind, Interval, MetricComparison
+from pipelines.contracts.judgement import BaselineFacts, MetricComparison
 from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
-from validation.model_gate.baselines import regression
-from validation.model_gate.baselines.rankings import RANDOM, RANKINGS
-from validation.model_gate.comparison import HoldoutUsers, bootstrap_metrics
-from validation.model_gate.holdout_metrics import RatioMetric, segment_masks
-from validation.model_gate.ranking_metrics import top_k_hits
-from validation.model_gate.target_metric import TOP_K, TargetMetric, target_metric, volume_name
+from validation.model_gate.bootstrap import FloatArray
+from validation.model_gate.comparison import (
+    HoldoutUsers,
+    RatioMetric,
+    bootstrap_metrics,
+    hits_per_request,
+    segment_masks,
+)
+from validation.model_gate.target_metric import TargetMetric, target_metric, volume_name
 
-FloatArray = NDArray[np.float64]
-Kind = Literal["ranking", "regression"]
+Numbers = Mapping[str, np.ndarray]
+"""The numeric features of the holdout, by name, float32 (N,)."""
+
+RANDOM = "a random order"
+POPULARITY = "popularity, 28 days"
+REGRESSION = "logistic regression"
+MAX_ITERATIONS = 1_000
 _AGAINST_RANDOM = "against random: "
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """One way to order a request's candidates without a model."""
+
+    name: str
+    description: str
+    needs: tuple[str, ...]  # names of numeric features
+    score: Callable[[Numbers, int], FloatArray]  # (numbers, N) -> (N,), the highest goes first
+
+
+def _by(feature: str, sign: float, numbers: Numbers, num_examples: int) -> FloatArray:
+    """Return the score of a ranking by one feature, the largest first, or the smallest."""
+    return sign * np.asarray(numbers[feature], dtype=np.float64)
+
+
+def _constant(numbers: Numbers, num_examples: int) -> FloatArray:
+    return np.zeros(num_examples)
+
+
+def _by_past_engagement(numbers: Numbers, num_examples: int) -> FloatArray:
+    """Return the score of a ranking by past engagement, and by popularity where that is equal.
+
+    The features are log(1 + count). The past counts as whole actions, and log(1 + popularity) is
+    far below the factor, so that no popularity outweighs an action.
+    """
+    past = np.expm1(np.asarray(numbers["past_engagements"], dtype=np.float64)).round()
+    return past * 1_000 + np.asarray(numbers["pin_popularity_28d"], dtype=np.float64)
+
+
+def _popularity(days: int) -> Ranking:
+    said = "the day" if days == 1 else f"the {days} days"
+    return Ranking(
+        f"popularity, {days} day{'s' * (days > 1)}",
+        f"The pin's wanted actions in {said} before the request's day, most first.",
+        (f"pin_popularity_{days}d",),
+        partial(_by, f"pin_popularity_{days}d", 1.0),
+    )
+
+
+RANKINGS = (
+    Ranking(RANDOM, "A seeded hash of request and pin.", (), _constant),
+    _popularity(1),
+    _popularity(7),
+    _popularity(28),
+    Ranking(
+        "newest first",
+        "pin_age, least first: the time since the pin's first appearance of the last 28 days, or "
+        "since the time in the column that the recipe names; a pin without one is newest.",
+        ("pin_age",),
+        partial(_by, "pin_age", -1.0),  # A pin whose age is missing has the age 0.
+    ),
+    Ranking(
+        "past engagement",
+        "The user's earlier actions on this very pin, most first; where equal, by popularity.",
+        ("past_engagements", "pin_popularity_28d"),
+        _by_past_engagement,
+    ),
+)
+"""Where two are equally good, the one that stands first counts as the better one."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +107,7 @@ class Baseline:
     """One baseline with its scores, or why it has none."""
 
     name: str
-    kind: Kind
+    kind: Literal["ranking", "regression"]
     description: str
     score: FloatArray | None  # (N,), finite
     note: str = ""
@@ -77,11 +149,6 @@ class Baselines:
         return self.facts[0]
 
 
-def kind_of(facts: BaselineFacts) -> BaselineKind:
-    """Return how a comparison with this baseline is called."""
-    return BaselineKind(facts.kind)
-
-
 def make_baselines(
     rows: ExampleRows, training: ExampleRows, config: RunConfig
 ) -> tuple[Baseline, ...]:
@@ -119,8 +186,8 @@ def measure(
     gate = config.model_gate
     target = target_metric(gate, config.features.heads)
     label = rows.labels[target.head.name]
-    hits = {b.name: _hits(rows, b.score, label) for b in made if b.score is not None}
-    ours = _hits(rows, challenger.ranking_score, label)
+    hits = {b.name: hits_per_request(rows, b.score, label) for b in made if b.score is not None}
+    ours = hits_per_request(rows, challenger.ranking_score, label)
     requests = np.ones(len(rows.user_id)) if target.name == volume_name(target.head.name) else None
     pairs = [RatioMetric(name, ours, theirs, requests, True) for name, theirs in hits.items()]
     if (random := hits.get(RANDOM)) is not None:
@@ -140,13 +207,6 @@ def _level(facts: BaselineFacts) -> float:
     return -np.inf if facts.level is None else facts.level.value
 
 
-def _hits(rows: ExampleRows, score: FloatArray, label: np.ndarray) -> FloatArray:
-    """Return the target's actions in the top 3 per request (M,); NaN without a finite score."""
-    if not np.all(np.isfinite(score)):
-        return np.full(len(rows.user_id), np.nan)
-    return np.asarray(top_k_hits(rows, score, label, k=TOP_K), dtype=np.float64)
-
-
 def _facts(
     baseline: Baseline, cells: Mapping[str, MetricComparison], target: TargetMetric
 ) -> BaselineFacts:
@@ -154,7 +214,7 @@ def _facts(
     row = cells.get(baseline.name)
     against_random = cells.get(_AGAINST_RANDOM + baseline.name)
     # Where the challenger's scores are not finite, the pair with the random order has the level.
-    level: Interval | None = row.baseline_interval if row is not None else None
+    level = row.baseline_interval if row is not None else None
     if row is None and against_random is not None:
         level = against_random.challenger_interval
     note = baseline.note
@@ -179,15 +239,53 @@ def _regression(rows: ExampleRows, training: ExampleRows, head: str) -> Baseline
     names = sorted(set(rows.numeric) & set(training.numeric))
     said = f"A logistic regression on {len(names)} numbers, fitted on the training rows."
     try:
-        score = regression.fit_and_score(
+        score = fit_and_score(
             _columns(training, names), training.labels[head], _columns(rows, names)
         )
     except DataContractError as error:
-        return Baseline(regression.NAME, "regression", said, None, f"{error}")
-    return Baseline(regression.NAME, "regression", said, score)
+        return Baseline(REGRESSION, "regression", said, None, f"{error}")
+    return Baseline(REGRESSION, "regression", said, score)
 
 
 def _columns(rows: ExampleRows, names: list[str]) -> FloatArray:
     """Return float64 (N, F)."""
     columns = [np.asarray(rows.numeric[name], dtype=np.float64) for name in names]
     return np.stack(columns, axis=1) if columns else np.zeros((len(rows.request_index), 0))
+
+
+def fit_and_score(
+    training_NF: FloatArray, label_N: np.ndarray, holdout_NF: FloatArray
+) -> FloatArray:
+    """Return the log-odds that a regression gives to the holdout's examples.
+
+    Args:
+        training_NF: numbers of the training examples, finite.
+        label_N: 0 or 1, the target's label of the training examples.
+        holdout_NF: the same numbers of the holdout's examples, finite.
+
+    Raises:
+        DataContractError: there is no number, or all labels are the same.
+    """
+    if training_NF.shape[1] == 0:
+        raise DataContractError("there is no numeric feature; expected at least one to regress on")
+    if label_N.min(initial=1) == label_N.max(initial=0):
+        raise DataContractError(
+            f"all {len(label_N):,} training labels are the same; expected some of both"
+        )
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    regression = LogisticRegression(max_iter=MAX_ITERATIONS)
+    model = make_pipeline(StandardScaler(), regression)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        try:
+            model.fit(training_NF, label_N)
+        except ConvergenceWarning as warning:
+            raise DataContractError(
+                f"the regression on {training_NF.shape[1]} numbers did not settle within "
+                f"{MAX_ITERATIONS} steps ({warning}); expected it to; look at the numeric features"
+            ) from warning
+    return np.asarray(model.decision_function(holdout_NF), dtype=np.float64)

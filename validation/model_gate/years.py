@@ -1,32 +1,38 @@
-"""Years of a gate's decisions: what its policy makes of recipes that differ, and of fresh data.
+"""Years of a gate's decisions, and what a recipe's thresholds can and cannot see: operating curves.
 
 Each cycle trains a challenger, and the fresh anchor where the recipes differ. Every trained model
 has noise of its seed; the champion loses `decay` with each cycle of its age; a holdout measures
 every model with noise of its own. The rules are the real ones (`validation.model_gate.policy`);
 what is left out is that users return, so that cycles are independent here. Used for the operating
-curve of each cycle (`operating_curve`) and by tests/benchmarks/bench_gate.py.
+curve of each cycle and by tests/benchmarks/bench_gate.py. Tested in
+tests/validation/model_gate/test_policy.py.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from pipelines.contracts.config import ModelGateConfig
-from pipelines.contracts.judgement import Decision, Promoted
-from validation.model_gate.policy.rules import (
+from pipelines.contracts.judgement import Decision, OperatingPoint, Promoted
+from validation.model_gate.policy import (
     Change,
     Estimate,
     Evidence,
     Outcome,
     choose,
     is_surely_better,
-    pool,
 )
 
 CYCLES = 26
 """Cycles of a fortnight in a year."""
+TRUE_CHANGES = tuple(round(step * 0.0025, 4) for step in range(-8, 9))
+"""From -2 % to +2 % in steps of a quarter of a percent."""
+ASSUMED_DECAY = 0.003
+"""What a champion loses per cycle of its age where nothing was measured; the sample's order."""
+NUM_YEARS = 120
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,26 @@ class Year:
     def share(self, decision: Decision) -> float:
         """Return how often the challenger was decided upon so."""
         return float(np.mean([outcome.decision is decision for outcome in self.outcomes]))
+
+
+def pool(estimates: Sequence[Estimate]) -> Estimate:
+    """Return the mean of independent estimates, weighted by the inverse of their variances.
+
+    Of all weighted means it has the smallest variance, 1 / sum(1 / error^2). An estimate without
+    any error decides alone.
+
+    Raises:
+        ValueError: there is none to pool.
+    """
+    if not estimates:
+        raise ValueError("there is no estimate to pool; expected at least one")
+    certain = [e for e in estimates if e.error == 0]
+    if certain:
+        return Estimate(math.fsum(e.value for e in certain) / len(certain), 0.0)
+    weights = [1 / e.error**2 for e in estimates]
+    total = math.fsum(weights)
+    value = math.fsum(w * e.value for w, e in zip(weights, estimates, strict=True)) / total
+    return Estimate(value, math.sqrt(1 / total))
 
 
 class _Gate:
@@ -137,3 +163,31 @@ def live_years(
     """Return many years with the same recipe."""
     rng = np.random.default_rng(seed)
     return [live_year(recipe, setting, config, rng) for _ in range(num_years)]
+
+
+def operating_curve(error: float, config: ModelGateConfig) -> tuple[OperatingPoint, ...]:
+    """Return one point for each true change.
+
+    Args:
+        error: Standard error of the target metric's change on one holdout of this size.
+        config: The recipe's thresholds.
+    """
+    setting = Setting(error=error, decay=ASSUMED_DECAY, seed_noise=config.seed_noise)
+    points = []
+    for change in TRUE_CHANGES:
+        years = live_years(
+            partial(_same, change), setting, config, NUM_YEARS, config.bootstrap_seed
+        )
+        points.append(
+            OperatingPoint(
+                true_change=change,
+                promoted=float(np.mean([year.share(Decision.PROMOTE) for year in years])),
+                rejected=float(np.mean([year.share(Decision.REJECT) for year in years])),
+                year_quality=float(np.mean([year.mean_quality for year in years])),
+            )
+        )
+    return tuple(points)
+
+
+def _same(value: float, cycle: int) -> float:
+    return value

@@ -1,9 +1,16 @@
 """Pools a relative change over cycles: one holdout is often too small to tell, several are not.
 
 Cycles are weighted by the inverse of their variances. They are not independent, because users
-return, so the error of the mean is computed from the influences of groups of users, added up over
-the cycles before they are squared. docs/statistics.md derives it. Not for choosing which cycles are
-about the same pair (`pipelines.registry.pooled`).
+return, so the error of the mean is computed from *influences*: how much each group of users moves
+an estimated change. The change is theta = sum(challenger) / sum(baseline) - 1 over groups of users.
+The influence of group g is r_g / sum(baseline) with the residual
+r_g = challenger_g - (1 + theta) * baseline_g, so that the squared influences add up to the variance
+of theta (the delta method; Efron and Tibshirani 1993, chapter 21). Influences of several cycles on
+the same group add up before they are squared, which counts users who return. docs/statistics.md
+derives it.
+
+Not for choosing which cycles are about the same pair (`pipelines.registry.pooled`), nor for the
+intervals that people read (`validation.model_gate.bootstrap`).
 """
 
 import math
@@ -13,11 +20,56 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.contracts.config import ModelGateConfig
 from pipelines.contracts.judgement import Comparison, PooledChange
 from pipelines.contracts.time import Window
-from validation.model_gate.bootstrap import MAX_GROUPS
-from validation.model_gate.policy.influence import FloatArray, Influences, Key, standard_error
-from validation.model_gate.policy.rules import Estimate
+from validation.model_gate.bootstrap import MAX_GROUPS, FloatArray
+from validation.model_gate.policy import Estimate
+
+Key = tuple[str, str]
+"""Metric and segment."""
+
+
+@dataclass(frozen=True)
+class Influences:
+    """Of one comparison, for the changes that decide."""
+
+    groups: NDArray[np.intp]  # (G,) numbers of the groups that are in this holdout
+    columns: Mapping[Key, FloatArray]  # (G,) each; a change that does not exist has none
+
+    def error(self, key: Key) -> float:
+        """Return the standard error of one change."""
+        return standard_error(self.columns[key])
+
+
+def influence(challenger: FloatArray, baseline: FloatArray) -> FloatArray | None:
+    """Return each group's influence on the relative change, or None where there is no change.
+
+    Args:
+        challenger: (G,) sums of the challenger's side per group.
+        baseline: (G,) sums of the baseline's.
+    """
+    total = float(baseline.sum())
+    if total == 0 or not math.isfinite(total) or not np.isfinite(challenger).all():
+        return None
+    ratio = float(challenger.sum()) / total
+    return (challenger - ratio * baseline) / total
+
+
+def standard_error(influences: FloatArray) -> float:
+    """Return the standard error that (G,) influences make; one group alone tells nothing: inf."""
+    num_groups = np.count_nonzero(influences) or 1
+    if num_groups == 1 and influences.any():
+        return math.inf
+    scale = num_groups / max(1, num_groups - 1)
+    return math.sqrt(float(np.square(influences).sum()) * scale)
+
+
+def deciding(config: ModelGateConfig) -> tuple[Key, ...]:
+    """Return the changes that rules ask for: the target, its segments and the guardrails."""
+    segments = ("all", *config.required_segments)
+    target = [(config.target_metric, segment) for segment in segments]
+    return tuple(dict.fromkeys((*target, *((rail.metric, "all") for rail in config.guardrails))))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,351 @@
+"""Why a verdict is what it is: a code and its facts, and the sentence that people read of both.
+
+Whoever compares, digests or counts reasons takes code and facts; `sentence` is made in this module
+alone, from the table of templates, and nothing reads it back. Not for finding reasons
+(`validation.model_gate`, `training.bundle.serving_check`).
+"""
+
+from collections.abc import Callable
+from string import Formatter
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from pipelines.contracts.base import Frozen
+from pipelines.contracts.config import Head
+from pipelines.contracts.judged.metrics import (
+    AbsenceKind,
+    AbsentMetric,
+    Interval,
+    PooledChange,
+)
+
+ONE_SIDED_95 = 1.645
+
+_TARGET = (
+    "{metric} is {level:.4f} against {baseline_level:.4f} of {baseline}: {change:change}."
+    "{pooled:pooled}"
+)
+_CHANGED = "changed by {change:change}{num_cycles:cycles}{is_anchor: against the fresh anchor}"
+_RAIL = f"{{metric}} {_CHANGED}"
+_DIFFERENCE = (
+    "{metric} is {level:.4f} against {baseline:.4f}, a difference of {difference.value:+.4f}"
+    "{difference:level}"
+)
+_SEGMENT = f"n segment {{segment}} {{metric}} {_CHANGED}"
+_BY_DIFFERENCE = (
+    "Against {baseline}: {difference:signed}, as a difference, because the ranking finds next to "
+    "nothing"
+)
+_SEES = "this holdout sees changes of {seen:size} and more."
+
+TEMPLATES = {
+    # The comparison is void.
+    "other_holdout": "The two sides were not scored on the same holdout (challenger {ours}, "
+    "baseline {theirs}); score both again on one snapshot.",
+    "holdout_seen": "{model} was trained on rows from {start} to {end}, which overlap the holdout "
+    "from {holdout_start} to {holdout_end}: it has seen answers that it would be judged on.",
+    "other_target": "The comparison is about the target metric '{found}', and the configuration "
+    "names '{metric}'.",
+    "no_baseline_model": "The baseline is called the {kind}, but no {kind} model is named.",
+    "same_model": "The same model stands on both sides (bundle {bundle}): {model} would be "
+    "compared with itself.",
+    "scores_not_compared": "Nobody checked whether both sides give the same scores.",
+    "same_scores": "Both sides give the same score to each of the {num_examples:,} holdout "
+    "examples: the same model seems to stand on both sides.",
+    "no_floor": "No absolute floor is configured; set model_gate.floors.",
+    "unguarded_head": "Head {head!r} is unwanted and no guardrail bounds '{metric}'; set "
+    "model_gate.guardrails.",
+    "threshold_not_finite": "The threshold '{name}' is {found}, expected a finite number.",
+    "few_users": "The holdout has {num_users:,} users, expected at least {min_users:,} "
+    "(model_gate.min_users).",
+    "segment_empty": "The required segment '{segment}' has no users in the holdout.",
+    # The target metric.
+    "target_missing": "'{metric}' was not computed, and it is the target metric{why:why}",
+    "target_without_interval": "The relative change of the target metric '{metric}' has no "
+    "interval: {why:passing}.",
+    "target_lost": f"{_TARGET} The interval lies wholly below {{required:below}}.",
+    "target_shown": f"{_TARGET} {{low:end}} is above the {{required:percent}} required."
+    "{is_loss_certain: The loss is certain, and smaller than the margin.}",
+    "target_not_shown": f"{_TARGET} {{low:end}} is not above the {{required:percent}} required, "
+    "and the interval does not lie wholly below that: this holdout cannot tell. It can see a "
+    "change of {detectable} four times in five.",
+    "recipe_worse": f"{_TARGET} The recipe is surely worse than the accepted one.",
+    "recipe_shown": f"{_TARGET} {{low:end}} is above the {{required:percent}} required of a "
+    "recipe.",
+    "recipe_not_shown": f"{_TARGET} {{low:end}} is not above the {{required:percent}} required of "
+    "a recipe.",
+    # Bounds.
+    "floor_missing": "'{metric}' was not computed, so its floor cannot be judged{why:why}",
+    "floor_broken": "The challenger's {metric} is {level:.4f}{interval:level}, outside its floor "
+    "{bounds:floor}.",
+    "floor_doubtful": "The challenger's {metric} is {level:.4f}{interval:level}, outside its floor "
+    "{bounds:floor}, though not surely.",
+    "floor_held": "{metric} {level:.4f} holds its floor {bounds:floor}.",
+    "guardrail_missing": "'{metric}' was not computed, so its guardrail cannot be judged{why:why}",
+    "guardrail_broken": f"{_RAIL}, beyond its guardrail {{bounds:rail}}.",
+    "guardrail_held": f"{_RAIL}, within its guardrail {{bounds:rail}}.",
+    "guardrail_doubtful": f"{_RAIL}, perhaps beyond its guardrail {{bounds:rail}}: this holdout "
+    "cannot tell.",
+    "guardrail_not_seen": f"{_RAIL}, perhaps beyond its guardrail {{bounds:rail}}: {_SEES}",
+    "guardrail_without_change": "The relative change of '{metric}' could not be computed "
+    "({why:passing}), so its guardrail cannot be judged.",
+    "guardrail_broken_by_difference": f"{_DIFFERENCE}, beyond its guardrail {{bounds:rail}}.",
+    "guardrail_held_by_difference": f"{_DIFFERENCE}; {{why:passing}}, so its guardrail was judged "
+    "by the difference.",
+    "segment_missing": "'{metric}' was not computed, though segment '{segment}' is required"
+    "{why:why}",
+    "segment_broken": f"I{_SEGMENT}, below the {{allowed:percent}} allowed.",
+    "segment_doubtful": f"I{_SEGMENT}, perhaps below the {{allowed:percent}} allowed: this holdout "
+    "cannot tell.",
+    "segment_not_seen": f"I{_SEGMENT}, perhaps below the {{allowed:percent}} allowed: {_SEES}",
+    "segment_loses": f"Note: i{_SEGMENT}.",
+    # Heads.
+    "head_missing": "'{metric}' was not computed, so the head cannot be judged{why:why}",
+    "head_not_examined": "Head '{head}' was not examined.",
+    "head_not_finite": "Head '{head}': its probabilities hold NaN or infinity.",
+    "head_not_judged": "Head '{head}' was not judged: {num_positives} positives in the holdout, "
+    "fewer than {least}.",
+    "head_constant": "Head '{head}' gives every candidate the same probability.",
+    "head_below_chance": "Head '{head}' ranks worse than chance: its AUC is {level:.4f}"
+    "{interval:level}.",
+    "head_out_of_calibration": "Head '{head}' is out of calibration: predicted / observed is "
+    "{level:.4f}{interval:level}, outside {bounds:range}.",
+    "heads_sound": "Heads that differ, rank no worse than chance and are in calibration: "
+    "{heads:list}.",
+    # Simple baselines.
+    "no_baselines": "No simple baseline was measured, and no model serves.",
+    "baseline_below_random": "Warning: {baseline} ranks worse than a random order: "
+    "{change:change}. Beating it says little.",
+    "baseline_better": "Warning: {baseline:first} beats the challenger: its change is "
+    "{change:change}.",
+    "baseline_missing": "The challenger could not be held against {baseline}: {note}",
+    "baseline_beaten": "Against {baseline}: {change:change}, above the {required:percent} "
+    "required.",
+    "baseline_beats": "{baseline:first} beats the challenger: its change is {change:change}.",
+    "baseline_doubtful": "Against {baseline}: {change:change}, not surely above the "
+    "{required:percent} required of a first champion.",
+    "baseline_beaten_by_difference": f"{_BY_DIFFERENCE}.",
+    "baseline_beats_by_difference": f"{_BY_DIFFERENCE}: it beats the challenger.",
+    "baseline_doubtful_by_difference": f"{_BY_DIFFERENCE}: not surely above zero.",
+    # The fresh anchor, and what is on record of recipes.
+    "anchor_promoted": "In its place {model} is promoted, the accepted recipe trained on the same "
+    "rows: {because}",
+    "anchor_not_promoted": "The accepted recipe trained on the same rows, {model}, is not promoted "
+    "either: {because}",
+    "anchor_unreliable": "The accepted recipe cannot be relied upon.",
+    "on_record": "{text}",
+    # The serving check.
+    "serving_figures": "Serving check: {num_candidates} candidates in {latency_p50_ms:.1f} ms "
+    "(median of {num_calls} calls; p99 {latency_p99_ms:.1f} ms), {peak_memory_mib:.0f} MiB at "
+    "peak. {golden_difference:golden}",
+    "serving_golden": "Serving check: golden rows differ by {found:.3g}, beyond the {limit:.3g} "
+    "allowed.",
+    "serving_latency": "Serving check: latency p99 is {found:.3g} ms, beyond the {limit:.3g} ms "
+    "allowed.",
+    "serving_memory": "Serving check: peak memory is {found:.3g} MiB, beyond the {limit:.3g} MiB "
+    "allowed.",
+    "serving_saturated": "Serving check: share of scores at 0 or 1 is {found:.3g}, beyond the "
+    "{limit:.3g} allowed.",
+    "serving_constant": "Serving check: every golden row got the same score.",
+    # The gate's test of itself.
+    "not_tested": "Self-test: the gate was not tested on this holdout.",
+    "test_not_finite": "Self-test: not possible, the challenger's scores are not finite.",
+    "test_without_target": "Self-test: not possible, the challenger's target metric is zero.",
+    "test_like_chance": "Self-test: the challenger's own scores, shuffled within requests, got "
+    "{decision} ({change:span}), not REJECT: on this holdout the challenger cannot be told from "
+    "chance.",
+    "tested_itself": "The challenger against itself: no difference in {num_numbers} numbers.",
+    "tested_bias": "A bias of {bias:.0%} in the challenger moved the change by exactly that.",
+    "tested_few": "The two sides differ for {num_users} users: too few for the rest.",
+    "tested_width": "The interval's standard error is {ratio:.2f} times the linearised one.",
+    "tested_coverage": "Of {num_draws} comparisons without a difference, {covered} intervals cover "
+    "zero ({fewest} to {most} expected).",
+    "tested_worst": "The worst possible ranking: REJECT ({change:span}).",
+    "tested_fault": "{fault}: {decision} ({metric} {interval:span}).",
+    "tested_fault_of_level": "{fault}: {decision} ({metric} {interval.low:.2f} to "
+    "{interval.high:.2f}).",
+    "tested_fault_not_seen": "{fault}: {decision}; on this holdout no bound is surely broken.",
+    "tested_labels": "Labels shuffled within requests: no lead is left ({change:span}).",
+    "tested_shuffled": "The challenger's scores, shuffled within requests: REJECT ({change:span}).",
+    # Where two recipes differ.
+    "recipes_differ": "The {first}'s {what}: {ours}; the {second}'s: {theirs}.",
+    "heads_differ": "Head '{head}' is {ours:head} in the {first} and {theirs:head} in the "
+    "{second}.",
+}
+"""The sentence of each code; placeholders name its facts, and `_Words` has what follows a colon."""
+
+_MEASURED = frozenset(code for code in TEMPLATES if code.startswith("serving_"))
+
+Fact = (
+    Interval
+    | AbsentMetric
+    | PooledChange
+    | Head
+    | tuple[float | None, float | None]
+    | tuple[str, ...]
+    | bool
+    | int
+    | float
+    | str
+    | None
+)
+
+
+class Reason(Frozen):
+    """One thing that was found, by its code; `facts` are what the code's template names."""
+
+    code: str
+    facts: dict[str, Fact] = Field(default={}, description="Shares and levels, and what they are.")
+    because: "Reason | None" = Field(default=None, description="What this one follows from.")
+
+    @classmethod
+    def of(cls, code: str, *, because: Any = None, **facts: Any) -> Self:
+        """Return a reason of these facts, each a `Fact`.
+
+        Raises:
+            ValidationError: there is no such code, or its template names other facts.
+        """
+        return cls(code=code, facts=facts, because=because)
+
+    @model_validator(mode="after")
+    def _fits_its_template(self) -> Self:
+        if self.code not in TEMPLATES:
+            raise ValueError(f"reason {self.code!r}: expected one of {sorted(TEMPLATES)}")
+        parsed = _WORDS.parse(TEMPLATES[self.code])
+        named = {name.partition(".")[0] for _, name, _, _ in parsed if name} - {"because"}
+        if named != set(self.facts):
+            raise ValueError(
+                f"reason {self.code!r}: found facts {sorted(self.facts)}, expected {sorted(named)}"
+            )
+        return self
+
+    @property
+    def sentence(self) -> str:
+        """The reason for people, in one or more full sentences."""
+        return _WORDS.format(TEMPLATES[self.code], because=self.because, **self.facts)
+
+    def __str__(self) -> str:
+        """Return the sentence: pages show it as it is."""
+        return self.sentence
+
+    @property
+    def repeatable(self) -> "Reason | None":
+        """What of the reason judging again finds again: a serving check measures anew."""
+        if self.code in _MEASURED:
+            return None
+        inner = self.because.repeatable if self.because else None
+        return self.model_copy(update={"because": inner})
+
+
+def sentences(reasons: tuple[Reason, ...]) -> tuple[str, ...]:
+    """Return reasons for people."""
+    return tuple(reason.sentence for reason in reasons)
+
+
+def percent(share: float) -> str:
+    """Return a signed percentage with two decimals."""
+    return "0 %" if share == 0 else f"{share * 100:+.2f} %"
+
+
+class _Words(Formatter):
+    """Writes a fact by the word behind its placeholder's colon; other words are Python's own."""
+
+    def format_field(self, value: Any, format_spec: str) -> Any:
+        if isinstance(value, bool):
+            return format_spec if value else ""
+        write = _WRITE.get(format_spec)
+        return super().format_field(value, format_spec) if write is None else write(value)
+
+
+_WORDS = _Words()
+
+
+def _change(interval: Interval) -> str:
+    confidence = f"{interval.confidence * 100:g} % interval"
+    span = f"{percent(interval.low)} to {percent(interval.high)}"
+    return f"{percent(interval.value)} ({confidence} {span})"
+
+
+def _level(interval: Interval | None) -> str:
+    if interval is None:
+        return ""
+    return f" ({interval.confidence * 100:g} % interval {interval.low:.4f} to {interval.high:.4f})"
+
+
+def _signed(interval: Interval) -> str:
+    span = f"{interval.low:+.4f} to {interval.high:+.4f}"
+    return f"{interval.value:+.4f} ({interval.confidence * 100:g} % interval {span})"
+
+
+def _pooled(row: PooledChange | None) -> str:
+    if row is None or row.num_cycles == 1:
+        return ""
+    reach = ONE_SIDED_95 * row.pooled_error
+    low, high = row.pooled_value - reach, row.pooled_value + reach
+    return (
+        f" Pooled over {row.num_cycles} cycles it is {percent(row.pooled_value)} "
+        f"({percent(low)} to {percent(high)}, one-sided 95 % each way)."
+    )
+
+
+def _floor(bounds: tuple[float | None, float | None]) -> str:
+    low, high = bounds
+    if high is None:
+        return f"of at least {low:g}"
+    return f"of at most {high:g}" if low is None else f"from {low:g} to {high:g}"
+
+
+def _rail(bounds: tuple[float | None, float | None]) -> str:
+    low, high = bounds
+    low_end = "-inf" if low is None else percent(low)
+    return f"[{low_end}, {'inf' if high is None else percent(high)}]"
+
+
+def _passing(absent: AbsentMetric) -> str:
+    if absent.kind is AbsenceKind.NOT_OF_BASELINE:
+        return "the baseline has no such number"
+    if absent.kind is AbsenceKind.ZERO_BASELINE:
+        return "the baseline's is zero in at least one resample of the users"
+    return absent.reason.rstrip(".")
+
+
+def _golden(difference: float) -> str:
+    if difference == 0:
+        return "The stored example rows get exactly the scores they had after training."
+    return (
+        f"The scores of the stored example rows differ by at most {difference:.1e} from those they "
+        f"had after training."
+    )
+
+
+def _head(head: Head | None) -> str:
+    if head is None:
+        return "missing"
+    wanted = "wanted" if head.is_wanted else "unwanted"
+    return f"{wanted}, of action '{head.action_type}', with weight {head.utility_weight:g}"
+
+
+_WRITE: dict[str, Callable[[Any], str]] = {
+    "change": _change,
+    "level": _level,
+    "signed": _signed,
+    "span": lambda i: "no interval" if i is None else f"{i.low:+.1%} to {i.high:+.1%}",
+    "pooled": _pooled,
+    "cycles": lambda num: f", pooled over {num} cycles" if num > 1 else "",
+    "percent": percent,
+    "size": lambda share: f"{100 * share:.2f} %",
+    "below": lambda share: percent(share) if share else "zero",
+    "end": lambda low: (
+        "Its lower end" if low is None else f"Its lower end, {percent(low)} at one-sided 95 %,"
+    ),
+    "floor": _floor,
+    "rail": _rail,
+    "range": lambda bounds: f"{bounds[0]:g} to {bounds[1]:g}",
+    "list": ", ".join,
+    "first": lambda text: f"{text[:1].upper()}{text[1:]}",
+    "why": lambda absent: "." if absent is None else f": {absent.reason}",
+    "passing": _passing,
+    "golden": _golden,
+    "head": _head,
+}

@@ -1,0 +1,320 @@
+"""What logged exploration says of a ranking that was never shown: three estimates, for both sides.
+
+Ordinary requests show candidates that the serving model chose, so that a ranking which would have
+chosen others is judged on the wrong list. Exploration requests show candidates that were drawn at
+random, in random order. Two values are estimated: the actions that the ranking's first candidate
+would bring in the first place (`replay`, `doubly_robust`), and the actions in its top k if
+candidates were drawn evenly (`slate_snips`). Each estimator gives a numerator and a denominator per
+request, so that all of them are resampled by user in the same way. Equal to the package `obp`
+(Saito et al. 2021) where the definitions are, which the tests show.
+
+Not for the verdict, which does not use them: exploration is a few requests of a hundred, and the
+intervals are wide.
+
+Letters: R exploration requests, N candidates of all of them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.contracts.config import Head, ModelGateConfig
+from pipelines.contracts.judgement import Interval, OffPolicyEstimate
+from training.bundle.score_split import SplitScores
+from training.data.example_rows import ExampleRows
+from validation.model_gate.bootstrap import FloatArray, resampled_sums, user_groups
+from validation.model_gate.comparison import Mask
+from validation.model_gate.ranking_metrics import is_in_top
+from validation.model_gate.target_metric import TOP_K, target_metric
+
+CLIP = 20.0
+"""Largest weight of one request in the doubly robust estimate."""
+_NAMES = ("replay, first place", "doubly robust, first place", f"slate SNIPS, top {TOP_K}")
+
+
+@dataclass(frozen=True)
+class Logged:
+    """Exploration requests as they were logged."""
+
+    request: NDArray[np.intp]  # (N,) 0 to R - 1
+    num_requests: int
+    is_first: Mask  # (N,) shown in the first place; a request whose first place is lost has none
+    reward: FloatArray  # (N,) 1 where the target's action followed
+
+    @property
+    def num_candidates(self) -> FloatArray:
+        """Candidates of each request, (R,)."""
+        return np.bincount(self.request, minlength=self.num_requests).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What one ranking would have put on top."""
+
+    is_best: Mask  # (N,) its first candidate of each request
+    is_top: Mask  # (N,) its top k
+
+
+@dataclass(frozen=True)
+class Parts:
+    """An estimate is sum(numerator) / sum(denominator), (R,) each."""
+
+    numerator: FloatArray
+    denominator: FloatArray
+    weights: FloatArray  # (R,) how much each request counts, for the effective size
+
+    @property
+    def value(self) -> float | None:
+        """The estimate; None where nothing was logged that it could use."""
+        total = float(self.denominator.sum())
+        return float(self.numerator.sum()) / total if total > 0 else None
+
+    @property
+    def effective_size(self) -> float:
+        """Kish's effective number of requests, (sum w)^2 / sum w^2; 0 without any."""
+        squares = float(np.square(self.weights).sum())
+        return float(self.weights.sum()) ** 2 / squares if squares > 0 else 0.0
+
+
+def estimate(
+    rows: ExampleRows,
+    challenger: SplitScores,
+    baseline: SplitScores,
+    heads: tuple[Head, ...],
+    config: ModelGateConfig,
+) -> tuple[OffPolicyEstimate, ...]:
+    """Return one estimate per estimator; nothing where the holdout has no exploration requests.
+
+    A number that cannot be estimated is None with the reason, also where a side's scores are not
+    finite: these estimates decide nothing, so they stop nothing.
+
+    Raises:
+        ConfigurationError: no head gives the target metric.
+    """
+    if not rows.is_exploration.any():
+        return ()
+    head = target_metric(config, heads).head.name
+    logged, inside = _logged(rows, head), _inside(rows)
+    sides = (challenger, baseline)
+    if not all(np.isfinite(side.ranking_score).all() for side in sides):
+        reason = "A side's scores hold NaN or infinity."
+        return tuple(_missing(name, logged, reason) for name in _NAMES)
+    ours, theirs = (_choice(rows, side) for side in sides)
+    groups, group_of = user_groups(rows.user_id[rows.is_exploration])
+
+    def row(name: str, pair: tuple[Parts, Parts], note: str = "") -> OffPolicyEstimate:
+        mine, other = pair
+        return OffPolicyEstimate(
+            estimator=name,
+            challenger=mine.value,
+            baseline=other.value,
+            relative_change=_change(pair, group_of, len(groups), config),
+            num_requests=logged.num_requests,
+            effective_size=mine.effective_size,
+            note=note,
+        )
+
+    weights = slate_weights(logged, rows.propensity[inside].astype(np.float64))
+    predicted, whose = _predicted(rows, sides, head)
+    first, robust, slate = _NAMES
+    found = [row(first, (replay(logged, ours), replay(logged, theirs)))]
+    if predicted is None:
+        found.append(_missing(robust, logged, whose))
+    else:
+        pair = (
+            doubly_robust(logged, ours, predicted, CLIP),
+            doubly_robust(logged, theirs, predicted, CLIP),
+        )
+        found.append(row(robust, pair, whose))
+    if not weights.any():
+        found.append(_missing(slate, logged, "No request has a propensity for all candidates."))
+    else:
+        pair = (slate_snips(logged, ours, weights), slate_snips(logged, theirs, weights))
+        found.append(row(slate, pair, _on_weights(weights)))
+    return tuple(found)
+
+
+def _missing(name: str, logged: Logged, reason: str) -> OffPolicyEstimate:
+    return OffPolicyEstimate(
+        estimator=name,
+        challenger=None,
+        baseline=None,
+        relative_change=None,
+        num_requests=logged.num_requests,
+        effective_size=0,
+        note=reason,
+    )
+
+
+def _on_weights(weights: FloatArray) -> str:
+    """Return what has to be said of a slate estimate."""
+    used = weights[weights > 0]
+    said = ""
+    if np.ptp(used) == 0:
+        said = (
+            f"All chances are equal: this is the exploration segment's volume in the top {TOP_K}."
+        )
+    left_out = len(weights) - len(used)
+    return f"{said} {left_out:,} requests lack a propensity.".strip() if left_out else said
+
+
+def _inside(rows: ExampleRows) -> Mask:
+    """Return which candidates (N,) belong to exploration requests."""
+    return np.asarray(rows.is_exploration[rows.request_index], dtype=bool)
+
+
+def _logged(rows: ExampleRows, head: str) -> Logged:
+    inside = _inside(rows)
+    number = np.cumsum(rows.is_exploration) - 1  # of each request among the exploring ones
+    request = number[rows.request_index[inside]]
+    num_requests = int(rows.is_exploration.sum())
+    position = rows.position[inside]
+    in_front = position == position.min()
+    # A first place that two candidates share was not logged, whatever the column says.
+    is_single = np.bincount(request, in_front, minlength=num_requests) == 1
+    return Logged(
+        request=request,
+        num_requests=num_requests,
+        is_first=in_front & is_single[request],
+        reward=rows.labels[head][inside].astype(np.float64),
+    )
+
+
+def _predicted(
+    rows: ExampleRows, sides: tuple[SplitScores, SplitScores], head: str
+) -> tuple[FloatArray | None, str]:
+    """Return what is expected of each candidate, the same for both sides, and whose it is."""
+    found = [side.probabilities[head] for side in sides if head in side.probabilities]
+    found = [values for values in found if np.isfinite(values).all()]
+    if not found:
+        return None, f"No side gives probabilities of '{head}'."
+    mean = np.mean(found, axis=0)[_inside(rows)]
+    whose = "" if len(found) == len(sides) else "Predictions are one side's own."
+    return np.asarray(mean, dtype=np.float64), whose
+
+
+def _choice(rows: ExampleRows, side: SplitScores) -> Choice:
+    inside = _inside(rows)
+    return Choice(
+        is_best=is_in_top(rows, side.ranking_score, 1)[inside],
+        is_top=is_in_top(rows, side.ranking_score, TOP_K)[inside],
+    )
+
+
+def _change(
+    pair: tuple[Parts, Parts], group_of: NDArray[np.intp], num_groups: int, config: ModelGateConfig
+) -> Interval | None:
+    """Return the relative change with its interval over users; None where a draw has no value."""
+    mine, other = (side.value for side in pair)
+    if not mine or not other or num_groups < 2:
+        return None
+    columns = np.stack(
+        [
+            np.bincount(group_of, part, minlength=num_groups)
+            for side in pair
+            for part in (side.numerator, side.denominator)
+        ],
+        axis=1,
+    ).astype(np.float64)
+    drawn = resampled_sums(columns, config.num_resamples, config.bootstrap_seed)
+    if (drawn[:, 1:] <= 0).any():
+        return None
+    changes = (drawn[:, 0] / drawn[:, 1]) / (drawn[:, 2] / drawn[:, 3]) - 1
+    tail = (1 - config.confidence) / 2
+    low, high = np.quantile(changes, [tail, 1 - tail])
+    return Interval(
+        value=mine / other - 1, low=float(low), high=float(high), confidence=config.confidence
+    )
+
+
+def replay(logged: Logged, choice: Choice) -> Parts:
+    """Return the mean reward of the ranking's first candidate where chance showed it first.
+
+    Only requests count in which the log agrees with the ranking (Li, Chu, Langford and Wang 2011).
+
+    Bias: none for the first place, if the order was random and all requests have as many
+    candidates. Where they differ, a request with n of them agrees once in n times, so that short
+    ones weigh more. Places two and three are not seen.
+    """
+    agrees = (logged.is_first & choice.is_best).astype(np.float64)
+    counts = _sum(logged, agrees)
+    return Parts(_sum(logged, agrees * logged.reward), counts, counts)
+
+
+def doubly_robust(logged: Logged, choice: Choice, predicted: FloatArray, clip: float) -> Parts:
+    """Return the predicted reward of the ranking's first candidate, corrected by what was seen.
+
+    With n candidates the log agrees with the ranking once in n times, so where it does, the error
+    of the prediction counts n times (Dudik, Langford and Li 2011).
+
+    Bias: none for the first place where the order was random, or where the predictions are right.
+    Weights above `clip` are cut to it; what that leaves is the predictions' mean error times the
+    share that was cut. Requests whose first place is lost do not count.
+
+    Args:
+        logged: The log.
+        choice: The ranking.
+        predicted: (N,) expected reward of each candidate, the same for all rankings compared.
+        clip: Largest weight.
+    """
+    weights = np.minimum(logged.num_candidates, clip)[logged.request]
+    agrees = logged.is_first & choice.is_best
+    error = np.where(agrees, weights * (logged.reward - predicted), 0.0)
+    has_first = _sum(logged, logged.is_first.astype(np.float64))
+    total = _sum(logged, np.where(choice.is_best, predicted, 0.0) + error) * has_first
+    return Parts(total, has_first, _sum(logged, np.where(agrees, weights, 0.0)))
+
+
+def slate_snips(logged: Logged, choice: Choice, weights: FloatArray) -> Parts:
+    """Return the actions in the top k, each request weighted by how seldom its slate is drawn.
+
+    The weights are normalised over all requests (Swaminathan and Joachims 2015).
+
+    Bias: of order 1 / effective size, from the normalisation, if candidates are drawn one by one
+    with their logged chances. An action counts wherever its candidate was shown, as if places did
+    not matter. With equal weights it is the plain volume of the exploration segment.
+
+    Args:
+        logged: The log.
+        choice: The ranking.
+        weights: (R,) see `slate_weights`; 0 leaves a request out.
+    """
+    volume = _sum(logged, choice.is_top * logged.reward)
+    return Parts(weights * volume, weights, weights)
+
+
+def slate_weights(logged: Logged, propensity: FloatArray) -> FloatArray:
+    """Return weights (R,) that make slates as likely as if all candidates were drawn evenly.
+
+    A slate of candidates that are drawn independently with chances p, or that many of them, has a
+    probability proportional to the product of p / (1 - p), so its weight is the inverse product.
+    Each factor is divided by the geometric mean of all factors, so that long slates do not weigh
+    more or less for their length, and equal chances give weights of exactly 1.
+
+    Args:
+        logged: The log.
+        propensity: (N,) logged chance of each candidate; 0 where none was logged. A request with
+            such a candidate, or with one that is always shown, gets the weight 0.
+    """
+    is_known = (propensity > 0) & (propensity < 1)
+    is_complete = np.bincount(logged.request, ~is_known, minlength=logged.num_requests) == 0
+    usable = is_complete[logged.request]
+    if not usable.any():
+        return np.zeros(logged.num_requests)
+    chance = propensity[usable].astype(np.float64)
+    if np.ptp(chance) == 0:
+        return is_complete.astype(np.float64)
+    factors = np.log((1 - chance) / chance)
+    sums = np.bincount(
+        logged.request[usable], factors - factors.mean(), minlength=logged.num_requests
+    )
+    # The largest exponent is taken out, which the normalisation undoes: no product overflows.
+    exponents = sums - sums[is_complete].max()
+    return np.where(is_complete, np.exp(exponents), 0.0)
+
+
+def _sum(logged: Logged, values: FloatArray) -> FloatArray:
+    """Return sums per request, (R,)."""
+    sums = np.bincount(logged.request, values, minlength=logged.num_requests)
+    return sums.astype(np.float64)

@@ -1,1 +1,0 @@
-"""What logged exploration says of a ranking that was never shown; others come in by `estimate`."""

@@ -1,0 +1,530 @@
+"""The gate's self-test: it judges models whose right verdict is known, on this cycle's rows.
+
+A verdict counts only after this test, which runs in every cycle (`run_self_test`):
+
+- The statistics must give what is known otherwise: a bias that is put in must come out, the width
+  must be that of the linearised error, and intervals must cover the truth as often as they claim.
+  Scaled intervals, lost pairing and swapped sides are found this way.
+- A model compared with itself must show no difference, and models with a planted fault must be
+  rejected. A planted model is the challenger with one fault, judged against the challenger itself.
+  Where the holdout is too small to see the fault, nothing can be asked of the gate, and that is
+  said.
+
+Not for the challenger's verdict, which takes the self-test into account
+(`validation.model_gate.verdict`).
+
+Letters: N examples, G groups of users, D draws.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.contracts.config import Head, Limit, ModelGateConfig
+from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.judgement import (
+    BaselineKind,
+    Comparison,
+    Decision,
+    Interval,
+    MetricComparison,
+    Reason,
+    SelfTest,
+    Verdict,
+)
+from training.bundle.score_split import SplitScores
+from training.data.example_rows import ExampleRows
+from validation.model_gate.bootstrap import UserSums, paired_bootstrap
+from validation.model_gate.comparison import (
+    ComparedModels,
+    HoldoutUsers,
+    RatioMetric,
+    bootstrap_metrics,
+    compare,
+    ratio_metrics,
+    segment_masks,
+)
+from validation.model_gate.examine import Place, alone, place
+from validation.model_gate.ranking_metrics import top_k_hits
+from validation.model_gate.target_metric import TOP_K, hits_name, target_metric
+from validation.model_gate.verdict import decide_on_comparison
+
+PLANTED_BIAS = 0.01
+_NUM_DRAWS, _DRAW_RESAMPLES = 200, 400
+_BAND = 0.999  # Of the number of draws whose interval covers the truth.
+_WIDEST = 1.25
+"""How far the bootstrap's error may be from the linearised one, either way. Chance among 2,000
+resamples is 2 %, and the tail of few, unequal users is the rest."""
+_FEWEST = 50
+"""Groups of users on which the two sides differ; with fewer, an interval's width is mostly luck."""
+_FAULTY_CALIBRATION = 2.0
+_FAULTY_SEGMENT = 0.3
+"""Share of a segment's target metric that a planted model loses."""
+
+
+class SelfTestFailedError(HomefeedError):
+    """The gate's own statistics or rules are wrong; no verdict of it can be trusted."""
+
+    @classmethod
+    def of(cls, found: str, remedy: str) -> "SelfTestFailedError":
+        """Return the error with what was found and expected, and which file to mend."""
+        return cls(f"the model gate's self-test failed: {found}; {remedy}")
+
+
+_FIX_COMPARISON, _FIX_BOOTSTRAP, _FIX_METRICS, _FIX_RULES = (
+    f"fix validation/model_gate/{name} before any model is judged"
+    for name in ("comparison.py", "bootstrap.py", "ranking_metrics.py", "examine.py or verdict.py")
+)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What a planted model is judged on: the rows, and the challenger in the champion's place."""
+
+    rows: ExampleRows
+    challenger: SplitScores
+    models: ComparedModels
+    heads: tuple[Head, ...]
+    config: ModelGateConfig
+
+    def compare(self, planted: SplitScores) -> Comparison:
+        """Return a planted model's comparison with the challenger, under the whole policy."""
+        return compare(self.rows, planted, self.challenger, self.models, self.heads, self.config)
+
+    def judge_ranking(self, ranking: np.ndarray) -> tuple[Decision, Interval | None]:
+        """Return the decision on a planted ranking by the target metric alone, and its interval.
+
+        Floors, guardrails and segments are left out: a rejection by them would prove nothing about
+        the statistics, which are what is tested here.
+        """
+        planted, baseline = self._rankings(ranking, self.challenger.ranking_score)
+        config = self.config.model_copy(
+            update={
+                "floors": (Limit(metric=self.config.target_metric, minimum=0.0),),
+                "guardrails": (),
+                "min_users": 2,
+                "required_segments": (),
+            }
+        )
+        wanted = tuple(head for head in self.heads if head.is_wanted)
+        comparison = compare(self.rows, planted, baseline, self.models, wanted, config)
+        change = comparison.target.relative_change if comparison.target is not None else None
+        return decide_on_comparison(comparison, config, wanted).decision, change
+
+    def _rankings(self, *rankings: np.ndarray) -> tuple[SplitScores, ...]:
+        digest = self.challenger.holdout_digest
+        return tuple(SplitScores(ranking, {}, digest) for ranking in rankings)
+
+    def shuffled(self) -> np.ndarray:
+        """Return the challenger's scores, shuffled within requests."""
+        seed = self.config.bootstrap_seed
+        return shuffle_within_requests(self.rows, self.challenger.ranking_score, seed)
+
+    def blind_lead(self) -> Interval | None:
+        """Return the challenger's lead over its shuffled scores where the labels are shuffled too.
+
+        What is left of it is a leak. The confidence is that of one comparison in a thousand: the
+        test runs for years.
+        """
+        lottery = self.config.bootstrap_seed + 1
+        labels = {
+            head: shuffle_within_requests(self.rows, label, lottery)
+            for head, label in self.rows.labels.items()
+        }
+        ranking, baseline = self._rankings(self.challenger.ranking_score, self.shuffled())
+        careful = self.config.model_copy(update={"confidence": 0.999})
+        blind = replace(self.rows, labels=labels)
+        comparison = compare(blind, ranking, baseline, self.models, self.heads, careful)
+        return comparison.target.relative_change if comparison.target is not None else None
+
+
+def run_self_test(
+    rows: ExampleRows,
+    challenger: SplitScores,
+    baseline: SplitScores,
+    models: ComparedModels,
+    heads: tuple[Head, ...],
+    config: ModelGateConfig,
+) -> SelfTest:
+    """Judge models whose right verdict is known, on this cycle's rows and scores.
+
+    1. The challenger against itself: no metric may differ, not even by a rounding.
+    2. The intervals of the challenger against the baseline: see `check_intervals`.
+    3. The worst ranking (the target's actions last) as a challenger to the real one: REJECT.
+    4. Models with one planted fault each: REJECT where the holdout is sure of the fault.
+    5. Labels shuffled within requests: the challenger must not be surely better than its own
+       shuffled scores, or labels leak into the measure.
+    6. The challenger's scores shuffled within requests, likewise: REJECT. If this one is not
+       rejected, the gate is not broken, but as far as this holdout can tell the challenger ranks no
+       better than chance: a doubt, which stands in the way of a promotion.
+
+    Raises:
+        SelfTestFailedError: one of 1 to 5 came out wrong.
+    """
+    if not np.all(np.isfinite(challenger.ranking_score)):
+        return SelfTest(doubts=(Reason.of("test_not_finite"),))
+    planted = models.challenger.model_copy(update={"name": "planted", "bundle_digest": "planted"})
+    against_itself = ComparedModels(
+        models.holdout, BaselineKind.CHAMPION, planted, models.challenger
+    )
+    trial = _Trial(rows, challenger, against_itself, heads, config)
+    same = trial.compare(challenger)
+    _require_no_difference(same)
+    if same.target is None or same.target.relative_change is None:
+        return SelfTest(doubts=(Reason.of("test_without_target"),))
+    found = [Reason.of("tested_itself", num_numbers=len(same.metrics))]
+    found += check_intervals(rows, challenger, baseline, heads, config)
+    worst = -np.asarray(rows.labels[target_metric(config, heads).head.name], dtype=np.float64)
+    decision, change = trial.judge_ranking(worst)
+    if decision is not Decision.REJECT:
+        raise SelfTestFailedError.of(
+            f"the worst possible ranking got {decision} ({_span(change)}), expected REJECT",
+            "either the gate is broken or the holdout's requests have too few candidates to tell "
+            "any ranking from another",
+        )
+    found.append(Reason.of("tested_worst", change=change))
+    found += _judge_plants(trial)
+    lead = trial.blind_lead()
+    if lead is not None and lead.low > 0:
+        raise SelfTestFailedError.of(
+            f"with labels shuffled within requests the challenger is still better than chance "
+            f"({_span(lead)}), expected no difference; something but the ranking enters the "
+            f"measure",
+            _FIX_METRICS,
+        )
+    found.append(Reason.of("tested_labels", change=lead))
+    decision, change = trial.judge_ranking(trial.shuffled())
+    if decision is not Decision.REJECT:
+        doubt = Reason.of("test_like_chance", decision=decision.value, change=change)
+        return SelfTest(findings=tuple(found), doubts=(doubt,))
+    return SelfTest(findings=(*found, Reason.of("tested_shuffled", change=change)))
+
+
+def _span(change: Interval | None) -> str:
+    return "no interval" if change is None else f"{change.low:+.1%} to {change.high:+.1%}"
+
+
+def _require_no_difference(same: Comparison) -> None:
+    """Refuse a gate that sees differences between a model and itself."""
+    differing = {row.metric for row in same.metrics if row.challenger != row.baseline}
+    changed = {
+        row.metric
+        for row in same.metrics
+        if (change := row.relative_change) is not None and (change.low, change.high) != (0.0, 0.0)
+    }
+    if differing or changed:
+        raise SelfTestFailedError.of(
+            f"the challenger against itself differs in {sorted(differing | changed)}, expected no "
+            f"difference at all",
+            _FIX_COMPARISON,
+        )
+
+
+@dataclass(frozen=True)
+class Plant:
+    """One faulty model. Where its bound is surely broken, the decision must be REJECT."""
+
+    name: str
+    scores: SplitScores
+    metric: str
+    codes: tuple[str, ...]  # of the reasons for which it may be rejected
+    segment: str = "all"
+    of_level: bool = False  # the bound is on the challenger's level; else on the relative change
+    minimum: float | None = None
+    maximum: float | None = None
+
+    def interval(self, comparison: Comparison) -> Interval | None:
+        """Return what makes the fault visible where it lies wholly beyond the bound."""
+        row = comparison.find(self.metric, self.segment)
+        if row is None:
+            return None
+        return row.challenger_interval if self.of_level else row.relative_change
+
+    def is_visible(self, comparison: Comparison) -> bool:
+        """Return whether this holdout is sure of the fault."""
+        interval = self.interval(comparison)
+        return interval is not None and (
+            place(interval, self.minimum, self.maximum) is Place.BEYOND
+        )
+
+    def is_named_by(self, verdict: Verdict) -> bool:
+        """Return whether the fault is among a verdict's reasons."""
+        own = {"metric": self.metric, "segment": self.segment}
+        return any(
+            reason.code in self.codes
+            and all(reason.facts.get(name, fact) == fact for name, fact in own.items())
+            for reason in verdict.grounds
+        )
+
+
+def _judge_plants(trial: _Trial) -> list[Reason]:
+    """Judge the challenger with one fault after another."""
+    masks = segment_masks(trial.rows)
+    segments = tuple(name for name in trial.config.required_segments if masks[name].any())
+    # What makes a comparison void is no fault of a planted model.
+    update = {"min_users": 2, "required_segments": segments}
+    trial = replace(trial, config=trial.config.model_copy(update=update))
+    found = []
+    for plant in planted_models(trial.rows, trial.challenger, trial.heads, trial.config):
+        comparison = trial.compare(plant.scores)
+        verdict = decide_on_comparison(comparison, trial.config, trial.heads)
+        decision, interval = verdict.decision, plant.interval(comparison)
+        said = {"fault": plant.name, "decision": decision.value}
+        # INCONCLUSIVE is no failure: a threshold that is missing makes every comparison void.
+        is_missed = decision is Decision.PROMOTE or (
+            decision is Decision.REJECT and not plant.is_named_by(verdict)
+        )
+        is_visible = plant.is_visible(comparison)
+        if interval is None or (decision is not Decision.REJECT and not is_visible):
+            reason = Reason.of("tested_fault_not_seen", **said)
+        else:
+            code = "tested_fault_of_level" if plant.of_level else "tested_fault"
+            reason = Reason.of(code, metric=plant.metric, interval=interval, **said)
+        if is_missed and is_visible:
+            raise SelfTestFailedError.of(
+                f"{reason} Expected REJECT because of {' or '.join(plant.codes)} of {plant.metric}",
+                _FIX_RULES,
+            )
+        found.append(reason)
+    return found
+
+
+def planted_models(
+    rows: ExampleRows, challenger: SplitScores, heads: tuple[Head, ...], config: ModelGateConfig
+) -> Iterator[Plant]:
+    """Yield the challenger with one fault after another.
+
+    - **The probabilities of the target's head times 2**: out of calibration, REJECT where the
+      ratio is surely above its floor's maximum, or above what is allowed to every head.
+    - **A segment 30 % worse**, for each required segment: a loss beyond its margin, REJECT.
+    - **An unwanted action first**, for each guarded head: its guardrail breaks, REJECT.
+    - **Scores rounded to tenths**: ties cost order; a loss beyond the margin is REJECT.
+    """
+    target, ranking = target_metric(config, heads), challenger.ranking_score
+    name = target.head.name
+    if name in challenger.probabilities:
+        yield _miscalibrated(name, challenger, config)
+    for segment in config.required_segments:
+        mask, label = segment_masks(rows)[segment], rows.labels[name]
+        yield Plant(
+            f"Segment {segment} {_FAULTY_SEGMENT:.0%} worse",
+            replace(challenger, ranking_score=_worse_in(rows, ranking, mask, label, config)),
+            target.name,
+            ("segment_broken",),
+            segment,
+            minimum=-config.segment_margin,
+        )
+    rails = {rail.metric: rail.max_increase for rail in config.guardrails}
+    for head in heads:
+        metric = hits_name(head.name)
+        limit = rails.get(metric)
+        if not head.is_wanted and limit is not None and head.name in challenger.probabilities:
+            yield Plant(
+                f"Candidates that will get a '{head.name}' first",
+                replace(challenger, ranking_score=challenger.probabilities[head.name]),
+                metric,
+                ("guardrail_broken",),
+                maximum=limit,
+            )
+    low, high = float(ranking.min()), float(ranking.max())
+    if high > low:
+        tenths = np.round((ranking - low) / (high - low), 1)
+        yield Plant(
+            "Scores rounded to tenths of their range",
+            replace(challenger, ranking_score=tenths),
+            target.name,
+            ("target_lost",),
+            minimum=-config.margin,
+        )
+
+
+def _miscalibrated(head: str, challenger: SplitScores, config: ModelGateConfig) -> Plant:
+    """Return the challenger with the probabilities of a head doubled."""
+    metric = f"calibration_ratio.{head}"
+    highest = [f.maximum for f in config.floors if f.metric == metric and f.maximum is not None]
+    doubled = np.minimum(challenger.probabilities[head] * _FAULTY_CALIBRATION, 1.0)
+    return Plant(
+        f"The probabilities of '{head}' times {_FAULTY_CALIBRATION:g}",
+        # The ranking is the same; its scores differ, or both sides would pass for one model.
+        SplitScores(
+            challenger.ranking_score * _FAULTY_CALIBRATION,
+            {**challenger.probabilities, head: doubled},
+            challenger.holdout_digest,
+        ),
+        metric,
+        ("floor_broken", "head_out_of_calibration"),
+        of_level=True,
+        maximum=min([*highest, config.max_head_calibration]),
+    )
+
+
+def _worse_in(
+    rows: ExampleRows,
+    ranking: np.ndarray,
+    segment: np.ndarray,
+    label: np.ndarray,
+    config: ModelGateConfig,
+) -> np.ndarray:
+    """Return the ranking (N,) with as many of a segment's requests shuffled as lose the share.
+
+    Where a ranking by chance loses less than that, the whole segment is ranked by chance.
+    """
+    chance = shuffle_within_requests(rows, ranking, config.bootstrap_seed)
+    had, left = (top_k_hits(rows, scores, label, k=TOP_K) for scores in (ranking, chance))
+    requests = np.flatnonzero(segment)
+    order = np.random.default_rng(config.bootstrap_seed).permutation(requests)
+    lost = np.cumsum((had - left)[order])
+    enough = np.flatnonzero(lost >= _FAULTY_SEGMENT * had[requests].sum())
+    is_shuffled = np.zeros(len(segment), dtype=bool)
+    is_shuffled[order[: enough[0] + 1] if len(enough) else order] = True
+    return np.where(is_shuffled[rows.request_index], chance, ranking)
+
+
+def shuffle_within_requests(rows: ExampleRows, scores: np.ndarray, seed: int) -> np.ndarray:
+    """Return the scores (N,), permuted at random among the candidates of each request."""
+    request = np.asarray(rows.request_index)
+    lottery = np.random.default_rng(seed).random(len(scores))
+    shuffled = np.empty_like(scores)
+    # Both orders group by request. Within a request the first is by lot, the second as it was.
+    shuffled[np.lexsort((lottery, request))] = scores[np.argsort(request, kind="stable")]
+    return shuffled
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """The target metric of both sides per group of users, (G,)."""
+
+    challenger: NDArray[np.float64]
+    baseline: NDArray[np.float64]
+    denominator: NDArray[np.float64]
+
+
+def check_intervals(
+    rows: ExampleRows,
+    challenger: SplitScores,
+    baseline: SplitScores,
+    heads: tuple[Head, ...],
+    config: ModelGateConfig,
+) -> tuple[Reason, ...]:
+    """Return what was found; nothing where the target metric has no interval.
+
+    Raises:
+        SelfTestFailedError: the estimate does not follow a planted bias, or the intervals are too
+            narrow or too wide.
+    """
+    target = target_metric(config, heads)
+    metrics = ratio_metrics(rows, challenger, baseline, heads, target)
+    [metric] = [m for m in metrics if m.name == target.name]
+    users = HoldoutUsers.of(rows)
+    change = _change(rows, metric, users, config)
+    if change is None:
+        return ()
+    found = [_check_bias(rows, metric, users, config, change)]
+    sums = _sum_by_group(rows, metric, users)
+    num_different = int(np.count_nonzero(sums.challenger != sums.baseline))
+    if num_different < _FEWEST:
+        return (*found, Reason.of("tested_few", num_users=num_different))
+    return (*found, _check_width(sums, change), _check_coverage(sums, config))
+
+
+def _change(
+    rows: ExampleRows, metric: RatioMetric, users: HoldoutUsers, config: ModelGateConfig
+) -> Interval | None:
+    """Return the relative change of one metric over all users, as the gate computes it."""
+    everyone = {"all": segment_masks(rows)["all"]}
+    table = bootstrap_metrics(rows, [metric], everyone, users, config).table
+    return next((r.relative_change for r in table if isinstance(r, MetricComparison)), None)
+
+
+def _check_bias(
+    rows: ExampleRows,
+    metric: RatioMetric,
+    users: HoldoutUsers,
+    config: ModelGateConfig,
+    change: Interval,
+) -> Reason:
+    """Put a bias into the challenger: it must come out, with its sign, and nothing besides."""
+    biased = replace(metric, challenger=metric.challenger * (1 + PLANTED_BIAS))
+    found = _change(rows, biased, users, config)
+    expected = (1 + PLANTED_BIAS) * (1 + change.value) - 1
+    if found is None or not math.isclose(found.value, expected, abs_tol=1e-9):
+        said = "nothing" if found is None else f"{found.value:+.4%}"
+        raise SelfTestFailedError.of(
+            f"the challenger's {metric.name} was raised by {PLANTED_BIAS:.0%}, and the change came "
+            f"out as {said}, expected {expected:+.4%}; the sides are swapped or the estimate is "
+            f"biased",
+            _FIX_COMPARISON,
+        )
+    return Reason.of("tested_bias", bias=PLANTED_BIAS)
+
+
+def _sum_by_group(rows: ExampleRows, metric: RatioMetric, users: HoldoutUsers) -> _Sums:
+    """Return the metric's sums per group, added up here and not by the code under test."""
+    group = users.request_group
+    columns = []
+    for values in (metric.challenger, metric.baseline, metric.denominator):
+        total = np.zeros(users.num_groups)
+        if values is not None:
+            np.add.at(total, group, values)
+        columns.append(total)
+    if metric.denominator is None:
+        columns[2] = np.bincount(users.user_group, minlength=users.num_groups).astype(np.float64)
+    return _Sums(*columns)
+
+
+def _linear_error(sums: _Sums) -> float:
+    """Return the standard error of the relative change, linearised (the delta method)."""
+    change = sums.challenger.sum() / sums.baseline.sum() - 1
+    residuals = sums.challenger - (1 + change) * sums.baseline
+    num_groups = len(residuals)
+    variance = float(np.square(residuals).sum()) * num_groups / (num_groups - 1)
+    return math.sqrt(variance) / float(sums.baseline.sum())
+
+
+def _check_width(sums: _Sums, change: Interval) -> Reason:
+    """Hold the interval's width against the linearised error: too narrow, too wide, or unpaired."""
+    expected = _linear_error(sums)
+    found = alone(change).error
+    if not expected / _WIDEST <= found <= expected * _WIDEST:
+        raise SelfTestFailedError.of(
+            f"its interval implies a standard error of {found:.4%}, the linearised one is "
+            f"{expected:.4%}; expected a ratio from {1 / _WIDEST:g} to {_WIDEST:g}; the intervals "
+            f"are scaled or the pairing of the two sides is lost",
+            _FIX_BOOTSTRAP,
+        )
+    return Reason.of("tested_width", ratio=found / expected)
+
+
+def _check_coverage(sums: _Sums, config: ModelGateConfig) -> Reason:
+    """Count how often the interval covers the truth where there is no difference.
+
+    In each draw, users are drawn with replacement, and each user's two sides are swapped or not by
+    lot, so that no side is better. The interval covers zero in so many of the draws as it claims.
+    """
+    from scipy.stats import binom
+
+    rng = np.random.default_rng(config.bootstrap_seed)
+    num_groups = len(sums.challenger)
+    drawn = rng.integers(0, num_groups, (num_groups, _NUM_DRAWS))
+    is_swapped = rng.random(drawn.shape) < 0.5
+    one, other = sums.challenger[drawn], sums.baseline[drawn]
+    planted = UserSums(
+        np.where(is_swapped, other, one),
+        np.where(is_swapped, one, other),
+        sums.denominator[drawn],
+    )
+    estimates = paired_bootstrap(planted, _DRAW_RESAMPLES, config.confidence, config.bootstrap_seed)
+    changes = [e.relative_change for e in estimates]
+    covered = sum(change is not None and change.low <= 0 <= change.high for change in changes)
+    fewest, most = (int(end) for end in binom.interval(_BAND, _NUM_DRAWS, config.confidence))
+    if not fewest <= covered <= most:
+        raise SelfTestFailedError.of(
+            f"of {_NUM_DRAWS} comparisons without a difference {covered} intervals cover zero, "
+            f"expected {fewest} to {most}",
+            _FIX_BOOTSTRAP,
+        )
+    counted = {"covered": covered, "fewest": fewest, "most": most}
+    return Reason.of("tested_coverage", num_draws=_NUM_DRAWS, **counted)
