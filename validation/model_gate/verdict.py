@@ -92,11 +92,8 @@ def decide(
     mine = examine(comparison, config, heads, baselines)
     recipe = examine_recipe(anchor.recipe, config, heads) if anchor else None
     fresh: Examined | None = None
-    against: tuple[Reason, ...] = ()
     if anchor is not None and accepted is not None:
-        # By the bounds of its own recipe.
         fresh = examine(anchor.freshness, accepted.model_gate, accepted.features.heads)
-        against = _against_anchor(anchor, fresh)
     examined = [each for each in (mine, recipe) if each]
     evidence = Evidence(
         theta=mine.change,
@@ -104,20 +101,17 @@ def decide(
         phi=fresh.change if fresh else None,
         is_broken=bool(serving.problems) or any(each.broken for each in examined),
         is_held_back=bool(doubts or obstacles) or any(each.is_held_back for each in examined),
-        is_anchor_sound=fresh is not None and not standing.problem and not against,
+        is_anchor_sound=anchor is not None
+        and fresh is not None
+        and not (standing.problem or _against_anchor(anchor, fresh)),
         anchor_margin=accepted.model_gate.margin if accepted else None,
     )
     margin = margin_of(comparison, config.margin)
     outcome = choose(evidence, config.model_copy(update={"margin": margin}))
     grounds = _grounds(outcome.decision, mine, recipe, obstacles, doubts)
     if anchor is not None and fresh is not None and outcome.promoted is not Promoted.CHALLENGER:
-        label = anchor.model.label
-        if outcome.promoted is Promoted.ANCHOR:
-            other = Reason.of("anchor_promoted", model=label, because=fresh.target)
-        else:
-            first = next(iter(against), Reason.of("anchor_unreliable"))
-            other = Reason.of("anchor_not_promoted", model=label, because=first)
-        grounds = (grounds[0], other, *grounds[1:])
+        is_promoted = outcome.promoted is Promoted.ANCHOR
+        grounds = (grounds[0], _on_anchor(anchor, fresh, is_promoted), *grounds[1:])
     figures = (*serving.problems, serving.figures)
     is_first = accepted is None and comparison.baseline_model is None
     is_better = evidence.delta is not None and is_surely_better(evidence.delta)
@@ -169,6 +163,15 @@ def _grounds(
     if mine.stops:
         return (*mine.why_not, *of_recipe, *obstacles)
     return (*obstacles, *doubts, *of_recipe, *on_target, *mine.held)
+
+
+def _on_anchor(anchor: AnchorFacts, fresh: Examined, is_promoted: bool) -> Reason:
+    """Return what becomes of the fresh anchor."""
+    label = anchor.model.label
+    if is_promoted:
+        return Reason.of("anchor_promoted", model=label, because=fresh.target)
+    first = next(iter(_against_anchor(anchor, fresh)), Reason.of("anchor_unreliable"))
+    return Reason.of("anchor_not_promoted", model=label, because=first)
 
 
 def _against_anchor(anchor: AnchorFacts, fresh: Examined) -> tuple[Reason, ...]:
