@@ -24,7 +24,7 @@ compares. `accelerator`, `devices`, `nodes`: train on CPUs or GPUs, with so many
 of so many machines. A backfill never promotes.
 
 **Late**: a cycle that nobody started on its date runs later, once, as of its own date, up to half a
-period late (`HOMEFEED_LATENESS_PERIODS`). Older cycles are not replayed. A run that starts too late
+period late. Older cycles are not replayed. A run that starts too late
 skips itself: `resolve_run` is skipped, and an alert names every cycle that did not run, also those
 that were missed while the DAG was paused. Clear a skipped run to run it all the same.
 

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from pipelines.contracts.errors import ConfigurationError
@@ -63,9 +63,6 @@ class Settings(BaseSettings):
     runbook_url: str = Field(
         default="", description="Page of docs/runbook.md, for the links in alerts."
     )
-    smtp_conn_id: str = Field(default="smtp_default", description="Airflow connection.")
-    slack_conn_id: str = Field(default="slack_default", description="Airflow webhook connection.")
-    apprise_conn_id: str = Field(default="apprise_default", description="Airflow connection.")
     accelerator: Literal["cpu", "gpu"] = Field(
         default="cpu", description="Hardware that Airflow's runs train on."
     )
@@ -120,11 +117,6 @@ class Settings(BaseSettings):
     schedule_start: str = Field(
         default="2026-01-05T06:00:00+00:00", description="A cycle's start; all others follow it."
     )
-    lateness_periods: float = Field(
-        default=0.5,
-        description="How long after its date a missed cycle still runs; in periods.",
-    )
-
     keep_days: float = Field(
         default=180.0,
         ge=1,
@@ -226,29 +218,6 @@ class Settings(BaseSettings):
             raise ValueError(
                 "expected the address of a page, such as https://git.example.com/docs/runbook.md, "
                 "without a #section, which alerts add, and without a login"
-            )
-        return value
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuses_a_former_name(cls, value: Any) -> Any:
-        """Refuse a variable that was renamed: passed over, it would change what is scheduled."""
-        if (found := os.environ.get("HOMEFEED_ANCHOR")) is not None:
-            raise ConfigurationError(
-                f"HOMEFEED_ANCHOR is set to {found!r}, and is called HOMEFEED_SCHEDULE_START now "
-                f"(an anchor is an accepted recipe); rename it"
-            )
-        return value
-
-    @field_validator("lateness_periods")
-    @classmethod
-    def _stays_within_a_period(cls, value: float) -> float:
-        """Refuse what would lose a cycle to a restart, or let two cycles be late at once."""
-        if not 0.01 <= value <= 0.99:
-            raise ConfigurationError(
-                f"HOMEFEED_LATENESS_PERIODS is {value:g}; expected 0.01 to 0.99, the part of "
-                f"HOMEFEED_CADENCE_DAYS for which a missed cycle may still be run; set it to 0.5 "
-                f"for half a period"
             )
         return value
 

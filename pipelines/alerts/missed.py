@@ -67,8 +67,8 @@ def compose_missed(missed: MissedCycles, request: RunRequest, settings: Settings
     done = f"The cycle of {_instant(missed.due)} is running, as of its own date."
     if missed.is_too_late:
         happened = (
-            f"{happened} A cycle may start up to {_span(missed.max_lateness)} late "
-            f"(HOMEFEED_LATENESS_PERIODS), so that run was skipped."
+            f"{happened} A cycle may start up to {_span(missed.max_lateness)} late, "
+            f"so that run was skipped."
         )
         done = "Nothing was trained, and the champion is what it was."
     return Alert(

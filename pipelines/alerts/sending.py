@@ -22,6 +22,8 @@ from pipelines.plain_text import WORD_JOINER
 from pipelines.settings import Settings
 
 log = logging.getLogger(__name__)
+SMTP_CONN_ID, SLACK_CONN_ID, APPRISE_CONN_ID = "smtp_default", "slack_default", "apprise_default"
+"""Connections of Airflow, with host, login and secrets; Slack's is one of an incoming webhook."""
 _IMPORTANCE = {
     AlertSeverity.INFO: ("5", "low"),
     AlertSeverity.WARNING: ("3", "normal"),
@@ -51,7 +53,7 @@ def send_by_smtp(rendered: RenderedAlert, settings: Settings) -> None:
             'HOMEFEED_ALERT_EMAIL_TO is empty; expected a JSON list such as ["oncall@example.com"]'
         )
     mail = to_mail(rendered, settings)
-    with SmtpHook(smtp_conn_id=settings.smtp_conn_id) as hook:
+    with SmtpHook(smtp_conn_id=SMTP_CONN_ID) as hook:
         # The hook connects and logs in; its own message has HTML alone, without a plain text.
         client = cast("smtplib.SMTP", hook._smtp_client)
         refused = client.send_message(mail)
@@ -112,7 +114,7 @@ def send_to_slack(rendered: RenderedAlert, settings: Settings) -> None:
     """
     from airflow.providers.slack.hooks.slack_webhook import SlackWebhookHook
 
-    hook = SlackWebhookHook(slack_webhook_conn_id=settings.slack_conn_id, timeout=30)
+    hook = SlackWebhookHook(slack_webhook_conn_id=SLACK_CONN_ID, timeout=30)
     hook.send_dict(rendered.slack)
 
 
@@ -143,9 +145,9 @@ def send_by_apprise(rendered: RenderedAlert, settings: Settings) -> None:
         AlertSeverity.CRITICAL: apprise.NotifyType.FAILURE,
     }
     is_good = alert.kind is AlertKind.RECOVERED
-    hook = AppriseHook(apprise_conn_id=settings.apprise_conn_id)
+    hook = AppriseHook(apprise_conn_id=APPRISE_CONN_ID)
     services = apprise.Apprise()
-    hook.set_config_from_conn(hook.get_connection(settings.apprise_conn_id), services)
+    hook.set_config_from_conn(hook.get_connection(APPRISE_CONN_ID), services)
     # The hook's own notify() drops this answer, so that a failed alert would look delivered.
     arrived = services.notify(
         title=uncalled(rendered.subject),
@@ -156,5 +158,5 @@ def send_by_apprise(rendered: RenderedAlert, settings: Settings) -> None:
     )
     if not arrived:
         raise AlertDeliveryError(
-            f"a service of connection {settings.apprise_conn_id!r} refused it or was not reached"
+            f"a service of connection {APPRISE_CONN_ID!r} refused it or was not reached"
         )

@@ -25,6 +25,8 @@ from pipelines.settings import Settings
 
 log = logging.getLogger(__name__)
 
+MAX_LATENESS_PERIODS = 0.5
+"""How long after its date a missed cycle still runs, in periods of the schedule."""
 RECORD_WAIT_S = 120.0
 """How long a run waits for another one that writes the record, in seconds."""
 
@@ -61,7 +63,7 @@ def account_for(dag_run: Any, request: RunRequest, settings: Settings, catchup: 
     due = standard_utc(dag_run.data_interval_end)
     # Airflow sets start_date before a task of the run begins; its type allows for a run in waiting.
     started_at = standard_utc(dag_run.start_date or dag_run.run_after)
-    max_lateness = settings.lateness_periods * grid.period
+    max_lateness = MAX_LATENESS_PERIODS * grid.period
     is_too_late = not (catchup or dag_run.clear_number) and started_at - due > max_lateness
     uri, runs_uri = record_uri(settings), storage.join(_workspace_of(settings), "runs")
     # Of these days the workspace holds a cycle, whoever has begun it.
@@ -90,7 +92,7 @@ def account_for(dag_run: Any, request: RunRequest, settings: Settings, catchup: 
         raise AirflowSkipException(
             f"this run is due at {due:%Y-%m-%d %H:%M} UTC and started at "
             f"{started_at:%Y-%m-%d %H:%M} UTC; expected at most {max_lateness} between them "
-            f"(HOMEFEED_LATENESS_PERIODS); clear the run to run it all the same"
+            f"(half a period); clear the run to run it all the same"
         )
 
 

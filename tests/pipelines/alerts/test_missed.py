@@ -43,7 +43,7 @@ def test_a_run_that_skipped_itself_says_why_and_how_to_run_it():
     assert alert.title == "Homefeed retrain 2026-02-16: the cycle was skipped"
     assert "No cycle ran for 2026-02-16 06:00 UTC." in alert.happened
     assert "at 2026-02-24 06:00 UTC, 8.0 days after its date" in alert.happened
-    assert "up to 7.0 days late (HOMEFEED_LATENESS_PERIODS)" in alert.happened
+    assert "up to 7.0 days late, so that run was skipped" in alert.happened
     assert (
         "Nothing was trained" in alert.done
         and "the next one is that of 2026-03-02 06:00" in alert.done
@@ -77,7 +77,7 @@ def test_a_late_run_names_the_older_ones_and_asks_for_no_other_run():
     alert = compose_missed(missed(2, False), REQUEST, SETTINGS)
     assert alert.title == "Homefeed retrain 2026-02-02: 2 cycles were skipped"
     assert "for 2026-01-19 06:00 UTC, 2026-02-02 06:00 UTC." in alert.happened
-    assert "HOMEFEED_LATENESS_PERIODS" not in alert.happened
+    assert "so that run was skipped" not in alert.happened
     assert "The cycle of 2026-02-16 06:00 UTC is running, as of its own date." in alert.done
     assert [parse(command).info_name for _, command in alert.next_step.commands] == ["serving"]
 
