@@ -1,4 +1,4 @@
-"""Brings an adapter's event log to its place: whole or not at all, once, never over other files.
+"""Brings an event log to its place: whole or not at all, once, never over other files.
 
     <log>/impressions, actions, pins, users   the tables, and what the adapter writes besides
     <log>/event_log.json                      the record of their files (`event_log.record`)
@@ -11,11 +11,16 @@ ingest puts it back. An object store has no rename, so there the files are uploa
 a reader refuses the place while `ingesting.json` is there. That file names the marker of its
 upload. Where the marker is there, all of the log is: of an older log the marker goes first, and of
 a new one it comes last. Then only `ingesting.json` was left behind, and the next writer removes it.
-Where the marker is not there, the upload was cut off, and the next one deletes what it left. Not
-for what is in the tables.
+Where the marker is not there, the upload was cut off, and the next one deletes what it left.
+
+The marker of a log of `EventLogWriter` is its record. What is added to such a log gets names that
+nobody reads, and one write of the record then makes all of it part of the log; files that the new
+record does not name any more go afterwards. So a kill leaves the log as before or as after, on
+every kind of storage. Not for what is in the tables.
 """
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import Field
@@ -23,16 +28,38 @@ from pydantic import Field
 from pipelines import storage
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.event_log.record import UPLOADING_FILE
+from pipelines.event_log.log_files import EventLog, open_event_log
+from pipelines.event_log.names import name_files
+from pipelines.event_log.record import (
+    RECORD_FILE,
+    UPLOADING_FILE,
+    WRITERS_FILE,
+    EventLogRecord,
+    list_below,
+)
+from pipelines.places import folders
+from pipelines.places.conditional import Revision
 from pipelines.sources.adapter import Made, SourceAdapter
 
 log = logging.getLogger(__name__)
+
+WRITER = "EventLogWriter"
+"""What the record of its log says that it was made by."""
 
 
 class Upload(Frozen):
     """What `ingesting.json` says of the upload that it stands for."""
 
     marker: str = Field(default="", description="File that is written when all others are there.")
+
+
+@dataclass(frozen=True)
+class Existing:
+    """A writer's log that is there, with its files; those of names are among them."""
+
+    record: EventLogRecord
+    log: EventLog
+    seen: Revision  # of the record's file
 
 
 def ingest(adapter: SourceAdapter[Made], to_location: str) -> Made:
@@ -62,14 +89,71 @@ def ingest(adapter: SourceAdapter[Made], to_location: str) -> Made:
             folder = scratch / "event_log"
             with storage.translated_errors(uri, "writing the event log for"):
                 made = adapter.write_tables(folder)
-            publish_log(folder, uri, adapter.marker, made)
+            _publish_log(folder, uri, adapter.marker, made)
         log.info("wrote %s", uri)
         return made
 
 
+def find_writers_log(uri: str) -> Existing | None:
+    """Return the log that a writer has left at a place; None where there is none yet.
+
+    What killed writers have left there is removed. The caller holds the place's lease.
+
+    Raises:
+        ConfigurationError: something else is there.
+        DataContractError: the log's record is damaged, or a file of it is missing.
+        TransientStorageError: the storage failed.
+    """
+    storage.settle_folder(uri)
+    names = _names_of_log(uri)
+    if not names:
+        return None
+    if RECORD_FILE not in names:
+        raise ConfigurationError(
+            f"{uri} holds {names[:5]} and no {RECORD_FILE}: it is not an event log of {WRITER}, "
+            f"and would be overwritten; choose an empty folder"
+        )
+    seen = storage.look(storage.join(uri, RECORD_FILE))
+    record = storage.read_model(storage.join(uri, RECORD_FILE), EventLogRecord)
+    if record.made_by != WRITER:
+        raise ConfigurationError(
+            f"{uri} is the event log of the adapter {record.made_by}; expected one of {WRITER}, "
+            f"because the adapter counts what is in its log; choose another folder"
+        )
+    log = open_event_log(uri)
+    for name in set(list_below(uri, ".parquet")) - set(record.files):
+        if WRITERS_FILE.fullmatch(name):
+            storage.remove(storage.join(uri, name))
+    return Existing(record, EventLog(uri, (*log.files, *name_files(uri, record))), seen)
+
+
+def publish_writers_log(folder: Path, uri: str, record: EventLogRecord) -> None:
+    """Publish a new log of a writer; the caller holds the place's lease."""
+    _publish_log(folder, uri, RECORD_FILE, record)
+
+
+def publish_increment(folder: Path, uri: str, existing: Existing, record: EventLogRecord) -> None:
+    """Bring an increment's files to its log, and let them count.
+
+    Args:
+        folder: the files, without a record.
+        uri: the log.
+        existing: the log so far.
+        record: its record from now on.
+    """
+    if storage.is_local(uri):
+        with storage.translated_errors(uri, "adding files to"):
+            folders.put_beside(folder, storage.local_path(uri))
+    else:
+        storage.publish_folder(folder, uri)
+    storage.write_over(storage.join(uri, RECORD_FILE), record, existing.seen)
+    for name in sorted(set(existing.record.files) - set(record.files)):
+        storage.remove(storage.join(uri, name))
+
+
 def _already_there(adapter: SourceAdapter[Made], uri: str) -> Made | None:
     """Return what a finished ingest made; None if there is nothing, or less than that."""
-    names = names_of_log(uri)
+    names = _names_of_log(uri)
     if adapter.marker in names:
         found = storage.read_model(storage.join(uri, adapter.marker), adapter.made_type)
         adapter.check_same_input(uri, found)
@@ -85,7 +169,7 @@ def _already_there(adapter: SourceAdapter[Made], uri: str) -> Made | None:
     return None
 
 
-def names_of_log(uri: str) -> list[str]:
+def _names_of_log(uri: str) -> list[str]:
     """Return the names in the folder of a whole log; none where there is less than that.
 
     Of an upload that was killed when the log was whole, what is left over is removed, so that the
@@ -106,7 +190,7 @@ def names_of_log(uri: str) -> list[str]:
     return [name for name in names if name != UPLOADING_FILE]
 
 
-def publish_log(folder: Path, uri: str, marker: str, made: Frozen) -> None:
+def _publish_log(folder: Path, uri: str, marker: str, made: Frozen) -> None:
     """Publish the tables; the marker appears with them (local disk) or after them.
 
     Args:

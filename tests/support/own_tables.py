@@ -55,6 +55,20 @@ def users(day: int = 1, width: int = WIDTH) -> dict[str, Any]:
     return {"user_id": ["u0", "u1"], "as_of": at, "embedding": np.ones((2, width), np.float32)}
 
 
+def give(location: str | Path, version: str = VERSION, **batches: Any) -> None:
+    """Write batches by table in one block; a list is several batches."""
+    with EventLogWriter(location, version) as writer:
+        for table, found in batches.items():
+            for batch in found if isinstance(found, list) else [found]:
+                getattr(writer, table)(batch)
+
+
+def give_log(location: str | Path, version: str = VERSION, **batches: Any) -> None:
+    """Write a new log with these batches, and usual ones of the tables that it needs besides."""
+    usual = {"pins": pins(), "impressions": shown_on(2), "actions": acted_on(2)}
+    give(location, version, **usual | batches)
+
+
 def write_own_log(location: str | Path, *days: int) -> None:
     """Write a log of some days, with pins and users; without a day, write nothing."""
     with EventLogWriter(location, VERSION) as writer:

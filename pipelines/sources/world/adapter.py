@@ -64,11 +64,10 @@ from pydantic import Field
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.files import write_json
 from pipelines.sources.adapter import IngestedLog, SourceAdapter
-from pipelines.sources.parquet import write_days
 from pipelines.sources.world import actions, people, requests, tables
 from pipelines.sources.world.filter import predict
 from pipelines.sources.world.parameters import WorldParameters
-from pipelines.sources.writer.log_folder import LogFolder
+from pipelines.sources.writer.log_folder import LogFolder, write_days
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,6 @@ from pipelines.contracts.config import SnapshotConfig
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, PINS, USERS
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.event_index import ActionTimes, has_recent_action
-from pipelines.sources.parquet import write_part
 from pipelines.sources.world.actions import (
     NO_ACTION,
     draw_acting_ms,
@@ -30,6 +29,7 @@ from pipelines.sources.world.filter import BestPredictions
 from pipelines.sources.world.parameters import WorldParameters
 from pipelines.sources.world.people import Catalogue, Floats, Ints, Users, draw_user_vectors
 from pipelines.sources.world.requests import Requests
+from pipelines.sources.writer.log_folder import write_part
 
 _EMBEDDING_VERSION, _PRODUCTION_EMBEDDING_VERSION = "world-1", "pinsage-1"
 FADING_PINS = PINS.append(pa.field("created_at", pa.int64(), nullable=False))

@@ -5,8 +5,8 @@ Not for what the rows mean, nor for tables that an adapter has made already
 """
 
 import contextlib
+import itertools
 import logging
-from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -17,27 +17,23 @@ import pyarrow as pa
 
 from pipelines import storage
 from pipelines.contracts.errors import ConfigurationError, DataContractError
-from pipelines.contracts.schemas import EVENT_LOG_TABLES
+from pipelines.contracts.schemas import EVENT_LOG_TABLES, USERS, with_embedding_dim
 from pipelines.contracts.time import DAY_MS, with_utc
 from pipelines.event_log.log_files import EVENT_TIME_COLUMNS
 from pipelines.event_log.record import NAMES
-from pipelines.sources.writer import assemble
-from pipelines.sources.writer.batches import tables_of
-from pipelines.sources.writer.columns import Normalised, normalise
-from pipelines.sources.writer.log_folder import LogFolder
-from pipelines.sources.writer.placing import (
-    MADE_BY,
+from pipelines.sources.publish import (
+    WRITER,
     Existing,
-    find_log,
-    place_increment,
-    place_new,
+    find_writers_log,
+    publish_increment,
+    publish_writers_log,
 )
-from pipelines.sources.writer.problems import Problems
-from pipelines.sources.writer.runs import Runs
-from pipelines.sources.writer.settled import Settled
+from pipelines.sources.writer.batches import Problems, tables_of
+from pipelines.sources.writer.columns import Settled, normalise
+from pipelines.sources.writer.kept_rows import KEYS, KeptRows
+from pipelines.sources.writer.log_folder import LogFolder
 
 log = logging.getLogger(__name__)
-_KEYS = {"impressions": "impressed_at", "actions": "acted_at", "pins": "pin_id", "users": "user_id"}
 
 
 class EventLogWriter:
@@ -97,10 +93,10 @@ class EventLogWriter:
         self._version = embedding_version
         self._replaces_days = replace_days
         self._stack = contextlib.ExitStack()
-        self._scratch: Path | None = None
+        self._rows: KeptRows | None = None  # while the block lasts
+        self._scratch = Path()
         self._existing: Existing | None = None
-        self._runs: dict[str, Runs] = {}
-        self._settled = Settled()
+        self._settled = Settled(embedding_version)
         self._num_batches: dict[str, int] = {}
 
     def __enter__(self) -> Self:
@@ -113,15 +109,14 @@ class EventLogWriter:
         """
         with contextlib.ExitStack() as stack:
             stack.enter_context(storage.exclusive_lock(self.uri, f"writing to {self.uri}"))
-            self._existing = find_log(self.uri)
+            self._existing = find_writers_log(self.uri)
             parent = self.uri.rsplit("/", 1)[0]
             self._scratch = stack.enter_context(storage.scratch_folder(parent))
+            rows = KeptRows(self._scratch, self.uri)
+            self._rows = stack.enter_context(contextlib.closing(rows))
             self._stack = stack.pop_all()
-        rows = self._scratch / "rows"
-        self._runs = {table: Runs(rows / table, key) for table, key in _KEYS.items()}
-        self._runs |= {column: Runs(rows / column, "id") for column in NAMES}
         self._num_batches = dict.fromkeys(EVENT_LOG_TABLES, 0)
-        self._settled = Settled()
+        self._settled = Settled(self._version)
         if self._existing:
             self._settled = Settled.by_log(self._existing.record, self._version)
         return self
@@ -134,11 +129,9 @@ class EventLogWriter:
     ) -> None:
         """Publish everything where the block ended well; give the place free in any case."""
         with self._stack:
-            try:
-                if kind is None:
-                    self._publish()
-            finally:
-                self._scratch = None
+            rows, self._rows = self._rows, None
+            if kind is None and rows is not None:
+                self._publish(rows)
 
     def impressions(self, batch: Any) -> None:
         """Take impressions.
@@ -173,124 +166,102 @@ class EventLogWriter:
         self._take("users", batch)
 
     def _take(self, table: str, batch: Any) -> None:
-        if self._scratch is None:
+        if self._rows is None:
             raise ConfigurationError(
                 f"EventLogWriter({self.uri!r}) takes {table} outside of its block; expected it "
                 f"within `with EventLogWriter(...) as writer:`; move the call into the block"
             )
         self._num_batches[table] += 1
         place = f"{table}, batch {self._num_batches[table]}"
-        first_row = 0
-        with self._all_or_nothing():
-            for rows in tables_of(batch, place):
+        first_row, settled = 0, self._settled
+        with self._rows.all_or_nothing():
+            for given in tables_of(batch, place):
                 # Rows are counted from the start of a part, which a large batch has several of.
                 problems = Problems(f"{place} from row {first_row:,}" if first_row else place)
-                known = self._settled.known(table, self._version)
-                found = normalise(table, rows, known, problems)
-                self._refuse_days(table, found.rows, problems)
+                rows, names, settled = normalise(table, given, settled, problems)
+                self._refuse_days(table, rows, problems)
                 problems.refuse()
-                with storage.translated_errors(self.uri, "keeping rows for"):
-                    self._keep(table, found)
-                first_row += len(rows)
-
-    @contextlib.contextmanager
-    def _all_or_nothing(self) -> Iterator[None]:
-        """Forget what was kept in this block where it ends by an exception of any kind."""
-        settled = self._settled
-        marks = {name: runs.mark() for name, runs in self._runs.items()}
-        try:
-            yield
-        except BaseException:
-            self._settled = settled
-            for name, mark in marks.items():
-                self._runs[name].return_to(mark)
-            raise
-
-    def _keep(self, table: str, found: Normalised) -> None:
-        """Let rows wait, and hold the following batches to what these have settled."""
-        self._runs[table].add(found.rows)
-        for column, names in found.names.items():
-            self._runs[column].add(names)
-        self._settled = self._settled.followed_by(table, found)
+                for each, found in ((table, rows), *names.items()):
+                    self._rows.add(each, found)
+                first_row += len(given)
+        self._settled = settled
 
     def _refuse_days(self, table: str, rows: pa.Table, problems: Problems) -> None:
         if table not in EVENT_TIME_COLUMNS or self._existing is None or self._replaces_days:
             return
         column = EVENT_TIME_COLUMNS[table]
         days = np.asarray(rows[column]) // DAY_MS
-        there = {day for day in np.unique(days) if _named(day) in self._existing.record.days[table]}
-        is_there = np.isin(days, sorted(there))
-        shown = ", ".join(_named(day) for day in sorted(there)[:5])
+        names = {day: str(date(1970, 1, 1) + timedelta(int(day))) for day in np.unique(days)}
+        there = [day for day, name in names.items() if name in self._existing.record.days[table]]
+        shown = ", ".join(names[day] for day in there[:5])
         problems.add_rows(
             column,
-            is_there,
+            np.isin(days, there),
             rows[column],
             f"days that the log does not have yet, and it has {shown} already; leave out these "
             f"rows, or give all rows of these days to EventLogWriter(..., replace_days=True)",
             with_utc,
         )
 
-    def _publish(self) -> None:
-        given = {table: self._runs[table].num_rows for table in EVENT_LOG_TABLES}
+    def _publish(self, rows: KeptRows) -> None:
+        given = {table: rows.num_rows(table) for table in EVENT_LOG_TABLES}
         if self._existing and not any(given.values()):
             log.info("nothing was given for %s", self.uri)
             return
-        self._require_whole_log(given)
-        assert self._scratch is not None  # the caller is in the block
-        folder = self._scratch / "event_log"
-        folder.mkdir()
-        with storage.translated_errors(self.uri, "writing the event log for"):
-            made = self._assemble(LogFolder(folder, MADE_BY, self._settled.id_kinds))
-        increment = made.record()
-        if not increment.files:
-            log.info("%s has all that was given already", self.uri)
-            return
-        if self._existing is None:
-            place_new(folder, self.uri, increment)
-        else:
-            replaced = {table: set(days) for table, days in increment.days.items()}
-            record = self._existing.record.followed_by(increment, replaced)
-            place_increment(folder, self.uri, self._existing, record)
-        log.info("wrote %s: %s", self.uri, _counted(increment.num_rows))
-
-    def _assemble(self, into: LogFolder) -> LogFolder:
-        existing = self._existing
-        before = existing.log if existing else None
-        parts = assemble.Parts(existing.record.generation + 1 if existing else 1)
-        for table in EVENT_TIME_COLUMNS:
-            assemble.write_events(table, self._runs[table], into, parts)
-        zeros = {"users": self._settled.zeros_of_users(self._version)}
-        passed_over = {
-            table: assemble.write_keyed(
-                table, self._runs[table], into, parts, before, self._version, zeros.get(table)
-            )
-            for table in ("pins", "users")
-        }
-        if any(passed_over.values()):
-            log.info(
-                "passed over rows that are there already, the same in every column: %s",
-                _counted(passed_over),
-            )
-        for column in NAMES:
-            assemble.write_names(column, self._runs[column], into, parts, before)
-        pins = self._settled.vectors["pins"]
-        if existing is None and self._runs["users"].num_rows == 0 and pins is not None:
-            assemble.write_no_users(into, parts, pins)
-        return into
-
-    def _require_whole_log(self, given: dict[str, int]) -> None:
         missing = [table for table in ("impressions", "actions", "pins") if not given[table]]
         if self._existing is None and missing:
             raise DataContractError(
                 f"a new event log at {self.uri} would have no {' and no '.join(missing)}; "
                 f"expected rows of impressions, actions and pins; give them in the same block"
             )
+        folder = self._scratch / "event_log"
+        folder.mkdir()
+        with storage.translated_errors(self.uri, "writing the event log for"):
+            made = self._assemble(rows, LogFolder(folder, WRITER, self._settled.id_kinds))
+        increment = made.record()
+        if not increment.files:
+            log.info("%s has all that was given already", self.uri)
+            return
+        if self._existing is None:
+            publish_writers_log(folder, self.uri, increment)
+        else:
+            replaced = {table: set(days) for table, days in increment.days.items()}
+            record = self._existing.record.followed_by(increment, replaced)
+            publish_increment(folder, self.uri, self._existing, record)
+        log.info("wrote %s: %s", self.uri, _counted(increment.num_rows))
+
+    def _assemble(self, rows: KeptRows, into: LogFolder) -> LogFolder:
+        """Write the files of the log, or of what is added to it."""
+        existing = self._existing
+        generation = existing.record.generation + 1 if existing else 1
+        parts = (f"{generation:06d}-{number:06d}" for number in itertools.count(1))
+        if zeros := self._settled.zeros_of_users():
+            rows.embed_with_zeros(zeros)
+        rows.number_positions()
+        passed_over = {}
+        for table in KEYS:
+            num_given = rows.num_rows(table)
+            rows.pass_over_repeats(table, existing.log if existing else None, self._version)
+            passed_over[table] = num_given - rows.num_rows(table)
+        passed_over = {table: passed_over[table] for table in ("pins", "users")}
+        if any(passed_over.values()):
+            log.info(
+                "passed over rows that are there already, the same in every column: %s",
+                _counted(passed_over),
+            )
+        for table in EVENT_LOG_TABLES:
+            for found in rows.files_of(table):
+                into.add(table, found, next(parts))
+        for column, folder in NAMES.items():
+            for found in rows.files_of(folder):
+                into.add_names(column, found, next(parts))
+        pins = self._settled.vectors["pins"]
+        if existing is None and not rows.num_rows("users") and pins is not None:
+            # A log has every table, also one without rows.
+            schema = with_embedding_dim(USERS, pins.embedding_dim)
+            into.add("users", schema.empty_table(), next(parts))
+        return into
 
 
 def _counted(num_rows: dict[str, int]) -> str:
     return ", ".join(f"{number:,} {table}" for table, number in num_rows.items())
-
-
-def _named(day: int) -> str:
-    """Return a day since the epoch as YYYY-MM-DD."""
-    return str(date(1970, 1, 1) + timedelta(days=int(day)))

@@ -8,13 +8,11 @@ log, so that two names with one id are found out. Not for the texts of requests.
 import hashlib
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.contracts.errors import DataContractError
 from pipelines.event_log.record import IdKind
-from pipelines.sources.writer.problems import Problems
+from pipelines.sources.writer.batches import Problems
 
 NAMES_SCHEMA = pa.schema(
     [pa.field("id", pa.int64(), nullable=False), pa.field("name", pa.string(), nullable=False)]
@@ -28,13 +26,6 @@ def id_of(name: str) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
-def kind_of(type_: pa.DataType) -> IdKind | None:
-    """Return which kind of ids a column has; None where it has neither."""
-    if pa.types.is_integer(type_):
-        return "integer"
-    return "string" if is_text(type_) else None
-
-
 def is_text(type_: pa.DataType) -> bool:
     """Return whether a type is one of Arrow's for text, a dictionary of texts included."""
     if isinstance(type_, pa.DictionaryType):
@@ -45,8 +36,8 @@ def is_text(type_: pa.DataType) -> bool:
 
 def to_ids(
     name: str, column: pa.ChunkedArray, before: IdKind | None, problems: Problems
-) -> tuple[pa.ChunkedArray, pa.Table] | None:
-    """Return a column of ids as int64, and the names that they were made from (NAMES_SCHEMA).
+) -> tuple[pa.ChunkedArray, pa.Table, IdKind] | None:
+    """Return ids as int64, the names that they were made from (NAMES_SCHEMA), and their kind.
 
     Args:
         name: 'user_id' or 'pin_id'.
@@ -54,8 +45,8 @@ def to_ids(
         before: the kind of this log's ids so far; None where it has none.
         problems: receives what is wrong; then None is returned.
     """
-    kind = kind_of(column.type)
-    if kind is None:
+    kind: IdKind = "string" if is_text(column.type) else "integer"
+    if kind == "integer" and not pa.types.is_integer(column.type):
         problems.add(
             f"column {name!r} is {column.type}; expected integers or strings; cast it, and leave "
             f"out rows without an id (they turn integers into floats in pandas)"
@@ -69,45 +60,13 @@ def to_ids(
         )
         return None
     if kind == "integer":
-        return _integers(name, column, problems)
-    encoded = pc.dictionary_encode(column.cast(pa.string())).combine_chunks()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.unify_dictionaries().chunk(0)
-    names = encoded.dictionary
-    ids = pa.array([id_of(text) for text in names.to_pylist()], pa.int64())
-    found = pa.table([ids, names], schema=NAMES_SCHEMA)
-    problems.note(check_collisions, problems.place, name, found.sort_by("id"))
-    return pa.chunked_array([ids.take(encoded.indices)]), found
-
-
-def _integers(
-    name: str, column: pa.ChunkedArray, problems: Problems
-) -> tuple[pa.ChunkedArray, pa.Table] | None:
-    if pa.types.is_uint64(column.type):
-        is_large = np.asarray(column) > np.uint64((1 << 63) - 1)
-        if problems.add_rows(name, is_large, column, "less than 2^63; give such ids as strings"):
-            return None
-    return column.cast(pa.int64()), NAMES_SCHEMA.empty_table()
-
-
-def check_collisions(place: str, column: str, names: pa.Table) -> None:
-    """Check that no two names have one id.
-
-    Args:
-        place: where the names come from, for the message.
-        column: 'user_id' or 'pin_id'.
-        names: NAMES_SCHEMA by id, each pair once.
-
-    Raises:
-        DataContractError: two names have one id.
-    """
-    ids: npt.NDArray[np.int64] = np.asarray(names["id"])
-    is_repeat = np.diff(ids) == 0
-    if is_repeat.any():
-        row = int(np.flatnonzero(is_repeat)[0])
-        first, second = names["name"][row].as_py(), names["name"][row + 1].as_py()
-        raise DataContractError(
-            f"{place}: the names {first!r} and {second!r} in column {column!r} have one id, "
-            f"{ids[row]}; expected an id for each name; rename one of them where the data comes "
-            f"from, or give integer ids"
-        )
+        if pa.types.is_uint64(column.type):
+            is_large = np.asarray(column) > np.uint64((1 << 63) - 1)
+            expected = "less than 2^63; give such ids as strings"
+            if problems.add_rows(name, is_large, column, expected):
+                return None
+        return column.cast(pa.int64()), NAMES_SCHEMA.empty_table(), kind
+    encoded = pc.dictionary_encode(column.cast(pa.string()).combine_chunks())
+    ids = pa.array([id_of(text) for text in encoded.dictionary.to_pylist()], pa.int64())
+    names = pa.table([ids, encoded.dictionary], schema=NAMES_SCHEMA)
+    return pa.chunked_array([ids.take(encoded.indices)]), names, kind

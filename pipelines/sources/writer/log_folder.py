@@ -8,14 +8,18 @@
 Rows are checked as the reader would check them. Not for bringing the folder to its place.
 """
 
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from pipelines.contracts.files import write_json
 from pipelines.contracts.schemas import EVENT_LOG_TABLES, PIN_TIME
+from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.log_files import EVENT_TIME_COLUMNS
 from pipelines.event_log.record import NAMES, RECORD_FILE, EventLogRecord, IdKind, Vectors
 from pipelines.event_log.rules import (
@@ -25,7 +29,6 @@ from pipelines.event_log.rules import (
     require_none,
     value_problems,
 )
-from pipelines.sources.parquet import write_days, write_part
 
 
 class LogFolder:
@@ -133,3 +136,25 @@ def _vectors_of(rows: pa.Table) -> Vectors:
         "float16" if type_.value_type == pa.float16() else "float32"
     )
     return Vectors(embedding_dim=type_.list_size, type=number)
+
+
+def write_part(folder: Path, rows: pa.Table, part: str) -> None:
+    """Write rows to `<folder>/part-<part>.parquet`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(rows, folder / f"part-{part}.parquet")
+
+
+def write_days(folder: Path, rows: pa.Table, time_column: str, part: str) -> dict[str, int]:
+    """Write rows, sorted by a time in milliseconds, to one file per UTC day that has any.
+
+    Returns:
+        For each of these days, as YYYY-MM-DD, how many rows it got.
+    """
+    days = np.asarray(rows[time_column]) // DAY_MS
+    found, starts, counts = np.unique(days, return_index=True, return_counts=True)
+    written = {}
+    for day, start, count in zip(found, starts, counts, strict=True):
+        name = str(date(1970, 1, 1) + timedelta(days=int(day)))
+        write_part(folder / f"day={name}", rows.slice(start, count), part)
+        written[name] = int(count)
+    return written

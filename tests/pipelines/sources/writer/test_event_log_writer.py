@@ -15,7 +15,7 @@ from pipelines.contracts.errors import ConfigurationError, DataContractError, Ru
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS
 from pipelines.event_log.log_files import open_event_log
 from pipelines.sources import EventLogWriter
-from pipelines.sources.writer import assemble, runs
+from pipelines.sources.writer import batches, kept_rows
 from pipelines.sources.writer.identifiers import id_of
 from pipelines.storage import to_uri
 from support.own_tables import (
@@ -75,7 +75,7 @@ def test_rows_in_any_form_and_order_make_the_same_snapshot(
     tmp_path: Path, monkeypatch, form: str, max_bytes: int
 ) -> None:
     """With MAX_BYTES of 1, every batch is a run of its own."""
-    monkeypatch.setattr(runs, "MAX_BYTES", max_bytes)
+    monkeypatch.setattr(batches, "MAX_BYTES", max_bytes)
     write_tiny_log(tmp_path / "by_hand" / "event_log")
     expected = build_tiny(tmp_path / "by_hand").digest
     draw = random.Random(form)
@@ -88,7 +88,7 @@ def test_rows_in_any_form_and_order_make_the_same_snapshot(
 
 
 def test_the_same_rows_make_the_same_files(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(assemble, "MAX_FILE_ROWS", 2)
+    monkeypatch.setattr(kept_rows, "MAX_FILE_ROWS", 2)
     contents = []
     for name, step in (("a", 1), ("b", 4)):
         with EventLogWriter(tmp_path / name, "planted-1") as writer:

@@ -4,13 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.contracts.errors import DataContractError, TransientStorageError
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS
+from pipelines.contracts.time import DAY_MS
 from pipelines.event_log import log_files
 from pipelines.event_log.record import EventLogRecord, Vectors
-from pipelines.sources.writer.log_folder import LogFolder
+from pipelines.sources.writer.log_folder import LogFolder, write_days
 from support.own_tables import record_of, write_own_log
 from support.tiny_log import january, pins_of, tiny_actions, tiny_impressions, users_of
 
@@ -92,3 +94,16 @@ def test_a_log_whose_record_is_replaced_while_it_is_listed_is_listed_again_but_n
         with pytest.raises(TransientStorageError, match="event_log.json was replaced .*then retry"):
             log_files.open_event_log(str(tmp_path / "log"))
         assert len(reads) == 20
+
+
+def test_each_day_with_rows_gets_one_file(tmp_path: Path) -> None:
+    times = [0, DAY_MS - 1, 3 * DAY_MS]
+    write_days(tmp_path, pa.table({"acted_at": times, "n": [1, 2, 3]}), "acted_at", "00007")
+    found = {
+        path.relative_to(tmp_path).as_posix(): pq.ParquetFile(path).read()["n"].to_pylist()
+        for path in tmp_path.rglob("*.parquet")
+    }
+    assert found == {
+        "day=1970-01-01/part-00007.parquet": [1, 2],
+        "day=1970-01-04/part-00007.parquet": [3],
+    }

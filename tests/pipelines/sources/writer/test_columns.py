@@ -7,16 +7,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.errors import DataContractError
 from pipelines.sources import EventLogWriter
-from pipelines.sources.writer import runs
+from pipelines.sources.writer import batches
+from pipelines.sources.writer.identifiers import id_of
 from support.own_tables import (
     VERSION,
     acted_on,
+    give,
+    give_log,
     pins,
     record_of,
+    rows_of_log,
     shown_on,
     users,
     write_own_log,
@@ -144,7 +150,7 @@ def test_a_bad_batch_that_the_caller_passes_over_leaves_no_trace(tmp_path: Path)
 def test_nothing_of_a_batch_in_several_parts_stays_where_one_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_bytes: int
 ) -> None:
-    monkeypatch.setattr(runs, "MAX_BYTES", max_bytes)
+    monkeypatch.setattr(batches, "MAX_BYTES", max_bytes)
     good = pa.Table.from_pandas(shown_on(2).assign(tone="blue"), preserve_index=False)
     bad = good.set_column(1, "user_id", pa.array([*good["user_id"].to_pylist()[:-1], None]))
     broken = pa.Table.from_pandas(shown_on(3).assign(tone=None).astype({"tone": "float64"}))
@@ -240,34 +246,167 @@ def test_what_does_not_fit_the_log_is_refused(tmp_path: Path, give: Give, says: 
     assert {path: path.read_bytes() for path in (tmp_path / "log").rglob("*.*")} == before
 
 
-def test_users_of_another_width_than_the_pins_are_refused(tmp_path: Path) -> None:
-    with (
-        pytest.raises(
-            DataContractError, match="users' embeddings have 7 numbers, and the pins' of"
-        ),
-        EventLogWriter(tmp_path / "log", VERSION) as writer,
-    ):
-        for give, batch in (
-            (writer.users, users(width=7)),
-            (writer.pins, pins()),
-            (writer.impressions, shown_on(2)),
-            (writer.actions, acted_on(2)),
-        ):
-            give(batch)
-    assert not (tmp_path / "log").exists()
+NUMBERS = np.arange(12, dtype=np.float32).reshape(3, 4) / 8
+IDS = ["p0", "p1", "p2"]
 
 
-def test_a_request_with_too_many_rows_is_named(tmp_path: Path) -> None:
-    many = {
-        "request_id": np.zeros(40_000, dtype=np.int64),
-        "user_id": ["u0"] * 40_000,
-        "pin_id": ["p0"] * 40_000,
-        "impressed_at": np.full(40_000, AT),
+def tensors(numbers: np.ndarray) -> pa.ExtensionArray:
+    type_ = pa.fixed_shape_tensor(pa.float32(), (4,))
+    return pa.ExtensionArray.from_storage(type_, to_list_column(numbers))
+
+
+@pytest.mark.parametrize(
+    ("given", "type_"),
+    [
+        (NUMBERS, "float32"),
+        (NUMBERS.astype(np.float64), "float32"),
+        (NUMBERS.astype(np.float16), "float16"),
+        (to_list_column(NUMBERS.astype(np.float16)), "float16"),
+        (pa.array(NUMBERS.tolist(), pa.large_list(pa.float32())), "float32"),
+        (tensors(NUMBERS), "float32"),
+        (pd.Series(list(NUMBERS)), "float32"),
+        (pd.Series(NUMBERS.tolist()), "float32"),
+    ],
+)
+def test_every_form_of_embedding_is_written_as_lists_of_one_width(
+    tmp_path: Path, given: Any, type_: str
+) -> None:
+    batch = {"pin_id": IDS, "embedding": given}
+    is_series = isinstance(given, pd.Series)
+    give_log(tmp_path / "log", pins=pd.DataFrame(batch) if is_series else batch)
+    vectors = record_of(tmp_path / "log").embedding_versions[VERSION]
+    assert (vectors.embedding_dim, vectors.type) == (4, type_)
+    rows = pq.read_table(tmp_path / "log" / "pins")
+    number = pa.float16() if type_ == "float16" else pa.float32()
+    assert rows.schema.field("embedding").type == pa.list_(number, 4)
+    by_id = {row["pin_id"]: row["embedding"] for row in rows.to_pylist()}
+    assert [by_id[id_of(name)] for name in IDS] == NUMBERS.tolist()
+
+
+def test_a_version_keeps_its_type(tmp_path: Path) -> None:
+    half = pins(3, 5, type_=np.float16)  # widened: float32 holds every float16
+    give_log(tmp_path / "log", pins=[pins(), half])
+    with pytest.raises(DataContractError, match="has float numbers, and this embedding version"):
+        give(tmp_path / "log", "mine-2", pins=[pins(type_=np.float16), pins(3, 4)])
+    give(tmp_path / "log", "mine-2", pins=pins(width=9, type_=np.float16))
+    versions = record_of(tmp_path / "log").embedding_versions
+    assert {name: (v.embedding_dim, v.type) for name, v in versions.items()} == {
+        "mine-1": (6, "float32"),
+        "mine-2": (9, "float16"),
     }
-    with (
-        pytest.raises(DataContractError, match="request '0' has more than 32,767 rows; expect"),
-        EventLogWriter(tmp_path / "log", VERSION) as writer,
+
+
+def bare(day: int = 1) -> dict[str, Any]:
+    """Return users without embeddings."""
+    return {name: values for name, values in users(day).items() if name != "embedding"}
+
+
+def embeddings_of_users(log: Path) -> np.ndarray:
+    return np.array([row["embedding"] for row in rows_of_log(log, "users")])
+
+
+@pytest.mark.parametrize("type_", [np.float16, np.float32])
+@pytest.mark.parametrize("are_users_first", [True, False])
+def test_users_without_embeddings_get_zeros_of_the_pins_width(
+    tmp_path: Path, are_users_first: bool, type_: type
+) -> None:
+    later = bare(5) | {"state": ["core", "new"]}
+    tables = {"users": [bare(), later], "pins": pins(type_=type_)}
+    give(
+        tmp_path / "log",
+        **dict(sorted(tables.items(), reverse=are_users_first)),
+        impressions=shown_on(2),
+        actions=acted_on(2),
+    )
+    found = embeddings_of_users(tmp_path / "log")
+    assert found.shape == (4, 6) and not found.any()
+    states = sorted(row["state"] for row in rows_of_log(tmp_path / "log", "users"))
+    assert states == ["core", "new", "unknown", "unknown"]
+    record = record_of(tmp_path / "log")
+    assert record.user_embeddings == record.embedding_versions[VERSION]
+
+
+def test_the_width_of_zeros_is_that_of_the_log_s_pins_where_it_is_one(tmp_path: Path) -> None:
+    give_log(tmp_path / "log")
+    for version in ("mine-2", VERSION, VERSION):  # a later version without a pin so far, too
+        give(tmp_path / "log", version, users=bare())
+    assert embeddings_of_users(tmp_path / "log").shape == (2, 6)
+    give_log(tmp_path / "other")
+    give(tmp_path / "other", "mine-2", pins=pins(width=7))
+    with pytest.raises(
+        DataContractError,
+        match=r"users have no column 'embedding', .* no pins of version 'mine-3'.* widths \[6, "
+        r"7\]; .*give pins of version 'mine-3', or the users' embeddings",
     ):
-        writer.impressions(many)
+        give(tmp_path / "other", "mine-3", users=bare())
+
+
+@pytest.mark.parametrize("has_first", [True, False])
+def test_some_users_with_and_some_without_embeddings_are_refused_by_their_batches(
+    tmp_path: Path, has_first: bool
+) -> None:
+    first, second = (users(), bare(5)) if has_first else (bare(), users(5))
+    there, here = ("has", "has not") if has_first else ("has not", "has")
+    says = (
+        f"^users, batch 2: users, batch 1 {there} the column 'embedding', and this batch {here}; "
+        f"expected it in all batches of users or in none"
+    )
+    with pytest.raises(DataContractError, match=says):
+        give(tmp_path / "log", users=[first, second])
+
+
+@pytest.mark.parametrize("are_users_first", [True, False])
+def test_users_of_another_width_than_the_pins_are_refused_at_the_batch(
+    tmp_path: Path, are_users_first: bool
+) -> None:
+    says = (
+        r"the users' embeddings have 7 numbers, and the pins' of version 'mine-1' have 6; .* lie "
+        r"in the pins' space .* or leave out the users' column 'embedding'"
+    )
+    with EventLogWriter(tmp_path / "log", VERSION) as writer:
+        batches = [(writer.pins, pins()), (writer.users, users(width=7))]
+        (take, batch), (refuse, other) = reversed(batches) if are_users_first else batches
+        take(batch)
+        with pytest.raises(DataContractError, match=says):
+            refuse(other)
+        refuse(pins(width=7) if are_users_first else users())
+        writer.impressions(shown_on(2))
         writer.actions(acted_on(2))
-        writer.pins(pins())
+    assert record_of(tmp_path / "log").num_rows["users"] == 2
+
+
+def test_a_name_has_the_same_id_for_ever() -> None:
+    # BLAKE2b with a digest of 8 bytes, as `b2sum -l 64` prints it.
+    assert id_of("abc") % 2**64 == 0xD8BB14D833D59559
+    assert len({id_of(name) for name in ("", "ü", "a" * 10_000)}) == 3
+    assert -(2**63) <= min(id_of(str(n)) for n in range(500)) < 0
+
+
+@pytest.mark.parametrize(
+    ("user_id", "says"),
+    [
+        ([0, 1], "column 'user_id' has integer ids, and this log has string ids"),
+        (pd.Series(["u0", 1], dtype=object), "cannot be read .* one type in each"),
+        (np.array([1, 2**63], np.uint64), "'user_id' is 9223372036854775808 in row 1 .*strings"),
+    ],
+)
+@pytest.mark.parametrize("is_later", [False, True])
+def test_ids_that_are_none_are_refused(
+    tmp_path: Path, user_id: Any, says: str, is_later: bool
+) -> None:
+    tables: dict[str, Any] = {"actions": acted_on(3).assign(user_id=user_id)}
+    if "integer ids" in says:
+        tables = {"impressions": shown_on(3)} | tables
+    if is_later:
+        write_own_log(tmp_path / "log", 2)
+        says = says if isinstance(user_id, pd.Series) else "has integer ids, and this log has strin"
+    with pytest.raises(DataContractError, match=f"actions, batch 1:? .*{says}"):
+        give(tmp_path / "log", **tables)
+
+
+def test_users_and_pins_may_have_ids_of_different_kinds(tmp_path: Path) -> None:
+    shown = shown_on(2).assign(user_id=np.arange(9, dtype=np.uint64))
+    acted = acted_on(2).assign(user_id=[3, 4])
+    give_log(tmp_path / "log", impressions=shown, actions=acted)
+    assert record_of(tmp_path / "log").id_kinds == {"user_id": "integer", "pin_id": "string"}
+    assert not (tmp_path / "log" / "names" / "users").exists()
