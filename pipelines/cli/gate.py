@@ -31,7 +31,7 @@ def accept(
 ) -> dict[str, Any]:
     """Accept a shift of one run's data, by name and with a reason."""
     from pipelines.alerts.commands import runnable, stage_command
-    from pipelines.log_days.acceptance import accept_shift
+    from pipelines.log_days.judging import accept_shift
     from pipelines.stages.runner import read_artifact
 
     resolved = read_artifact(run, "resolve_run", ResolvedRun)
@@ -58,7 +58,7 @@ def selftest(
     ] = None,
 ) -> dict[str, Any]:
     """Plant every known defect into a copy of the log's last days; say which the gate finds."""
-    from pipelines.log_days.selftest import NamedTrial, lines_of, try_defects
+    from pipelines.log_days.trials import NamedTrial, trial_lines, try_defects
 
     settings, done = Settings(), list[NamedTrial]()
 
@@ -67,18 +67,18 @@ def selftest(
             done.append(each)
             yield each
 
-    say_all(lines_of(trials()))  # each is told as it is done
+    say_all(trial_lines(trials()))  # each is told as it is done
     return {"trials": [each._asdict() | {"trial": each.trial._asdict()} for each in done]}
 
 
 @app.command()
 def calibrate(recipe: Recipe = "", as_of: AsOf = "") -> dict[str, Any]:
     """Hold the log's own past windows against the gate's limits; say how often it would warn."""
-    from pipelines.log_days.calibration import calibrate_limits, lines_of
+    from pipelines.log_days.trials import calibrate_limits, calibration_lines
 
     settings = Settings()
     found = calibrate_limits(settings, recipe or settings.recipe, as_of)
-    say_all(lines_of(found))
+    say_all(calibration_lines(found))
     return {
         "windows": [window._asdict() for window in found.windows],
         "budget": found.budget,

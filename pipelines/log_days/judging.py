@@ -1,17 +1,21 @@
-"""Judges an event log by its days, and keeps their numbers for the cycles to come.
+"""Judges an event log by its days, keeps their numbers, and takes a person's word for a shift.
 
     <run>/build_snapshot/log/data_docs/index.html    what was expected and found
     <run>/build_snapshot/log/report.json             an EventLogReport
     <run>/build_snapshot/log/days.json               KeptDays: these days and the accepted ones
+    <run>/accepted_shifts/<expectation>.json         an AcceptedShift
 
 When the snapshot is accepted, `check_snapshot` keeps `days.json` with it, and the next cycle reads
-it from there. Not for the rows of the snapshot. Tested in tests/pipelines/log_days.
+it from there. Where a log was refused and is judged again in the run, what changed since is told.
+A shift is accepted for its run alone: the next cycle is held against this one's days, once its
+snapshot is accepted. Not for the rows of the snapshot. Tested in tests/pipelines/log_days.
 """
 
 import functools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,28 +23,41 @@ from pydantic import ValidationError
 
 from pipelines import storage
 from pipelines.contracts.artifacts import EventLogReport, ResolvedRun, Snapshot
-from pipelines.contracts.errors import DataGateFailedError, HomefeedError
+from pipelines.contracts.errors import ConfigurationError, DataGateFailedError, HomefeedError
 from pipelines.contracts.files import temporary_files_in
-from pipelines.contracts.run_layout import judged_log_uri, snapshot_manifest_uri
+from pipelines.contracts.judged.day_profile import FORMAT_VERSION, DayProfile, KeptDays
+from pipelines.contracts.run_layout import (
+    AcceptedShift,
+    accepted_shift_uri,
+    judged_log_uri,
+    snapshot_manifest_uri,
+)
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.log_files import EventLog, open_event_log, unchanged_meanwhile
-from pipelines.log_days.acceptance import ACCEPTABLE, accepted_shifts
-from pipelines.log_days.known_days import open_known_days
 from pipelines.log_days.reading import DayRange, examples_of, files_of_days, measure_log
-from pipelines.log_days.repair import DAYS_FILE, REPORT_FILE, days_refused, since_refused
-from pipelines.registry.accepted import read_kept
+from pipelines.registry.accepted import read_kept, read_refusal
 from pipelines.snapshot.build import check_covered
 from pipelines.snapshot.plan import SnapshotPlan, make_plan
 
 if TYPE_CHECKING:
-    from pipelines.contracts.judged.day_profile import DayProfile
     from validation.data_gate.days.gate import JudgedLog
 
 log = logging.getLogger(__name__)
 
+DAYS_FILE, REPORT_FILE = "days.json", "report.json"
+ACCEPTABLE = (
+    "log_harms_no_model",
+    "log_has_most_days",
+    "row_count_shift",
+    "target_label_rate_shift",
+    "every_day_has_labels",
+)
+"""What may be right though it is unusual: volumes, rates and shares that moved. A damaged file, a
+broken contract or an embedding that changed under its version is never right."""
 EARLIER_DAYS = 56
 """So many days of the log stand in for accepted ones, in the first cycles."""
 KEPT_DAYS = 120
+_NUM_NAMED = 3
 
 
 def judge_event_log(run: ResolvedRun) -> EventLogReport:
@@ -114,10 +131,7 @@ def _measured(
     back = 0 if len(accepted) >= FEWEST_DAYS else EARLIER_DAYS
     days = DayRange(first - back, end)
     with unchanged_meanwhile(event_log, files_of_days(event_log, days)):
-        known = open_known_days(run.workspace_uri, event_log, plan, days.first, days.end)
-        measured = measure_log(event_log, plan, days, spilled, known)
-    # Not before it is sure that these are the numbers of the files that were listed.
-    known.save(range(days.first, days.end), measured)
+        measured = measure_log(event_log, plan, days, spilled)
     return JudgedLog(
         as_of=run.as_of,
         uri=run.event_log_uri,
@@ -130,10 +144,8 @@ def _measured(
     )
 
 
-def _accepted_days(run: ResolvedRun) -> tuple["DayProfile", ...]:
+def _accepted_days(run: ResolvedRun) -> tuple[DayProfile, ...]:
     """Return the days that were kept with the last accepted snapshot; none where none were."""
-    from pipelines.contracts.judged.day_profile import FORMAT_VERSION, KeptDays
-
     uri = run.last_accepted_snapshot_uri
     if uri is None or not storage.exists(snapshot_manifest_uri(uri)):
         return ()
@@ -151,8 +163,6 @@ def _accepted_days(run: ResolvedRun) -> tuple["DayProfile", ...]:
 
 def _to_keep(found: "JudgedLog") -> str:
     """Return the text of the file with these days, and the newest of those accepted before."""
-    from pipelines.contracts.judged.day_profile import KeptDays
-
     days = {day.day: day for day in (*found.accepted, *found.days)}
     newest = sorted(days)[-KEPT_DAYS:]
     return KeptDays(days=tuple(days[day] for day in newest)).model_dump_json()
@@ -178,3 +188,85 @@ def _refusal(run: ResolvedRun, report: EventLogReport) -> DataGateFailedError:
     )
     error.acceptable = tuple(right) if len(right) == len(stopping) else ()
     return error
+
+
+def days_refused(run: ResolvedRun) -> tuple[DayProfile, ...] | None:
+    """Return the days that an earlier attempt of the run refused; None where none did."""
+    folder = judged_log_uri(run.run_uri)
+    report, days = (storage.join(folder, name) for name in (REPORT_FILE, DAYS_FILE))
+    if not storage.exists(days) or read_refusal(report, EventLogReport) is None:
+        return None
+    try:
+        return KeptDays.model_validate_json(storage.read_bytes(days)).days
+    except ValidationError as error:  # damaged, or of an earlier release
+        log.warning("the days that were refused cannot be read; judged without them: %s", error)
+        return None
+
+
+def since_refused(
+    refused: Sequence[DayProfile] | None, now: Sequence[DayProfile]
+) -> tuple[str, ...]:
+    """Return a phrase for each day that is another than was refused.
+
+    Args:
+        refused: The days that were refused; None where none were.
+        now: The days of the windows as they are.
+
+    Returns:
+        One phrase that says so where no day is another; nothing where nothing was refused.
+    """
+    from validation.data_gate.days.gate import changes, date_of
+
+    if refused is None:
+        return ()
+    # Only the newest days of a long window are kept; of the others nothing is known.
+    before = {day.day: day for day in refused}
+    first, last = min(before, default=0), max((day.day for day in now), default=0)
+    present = {day.day for day in now}
+    told = [f"{date_of(day)} has come" for day in sorted(present - before.keys()) if day > first]
+    lost = before.keys() - present
+    told += [f"{date_of(day)} has gone" for day in sorted(lost) if min(present) <= day <= last]
+    for day in now:
+        if day.day in before and (changed := changes(before[day.day], day)):
+            named = ", ".join(changed[:_NUM_NAMED])
+            more = len(changed) - _NUM_NAMED
+            others = f" and {more} more" if more > 0 else ""
+            told.append(f"{date_of(day.day)} is another: {named}{others}")
+    return tuple(told) or ("no day is another than the ones that were refused",)
+
+
+def accept_shift(
+    run_uri: str, expectation: str, by: str, reason: str, now: datetime
+) -> AcceptedShift:
+    """Record that a person accepts a shift of a run's data.
+
+    Raises:
+        ConfigurationError: the expectation is none that may be accepted, or name or reason are
+            missing.
+    """
+    if expectation not in ACCEPTABLE:
+        raise ConfigurationError(
+            f"{expectation!r} cannot be accepted by a person; expected one of {list(ACCEPTABLE)}, "
+            f"which may be right though they are unusual; mend the data for any other"
+        )
+    if not by.strip() or not reason.strip():
+        raise ConfigurationError(
+            f"accepting {expectation} needs a name and a reason, found {by!r} and {reason!r}; say "
+            f"who you are with --by and why the data are right with --reason"
+        )
+    accepted = AcceptedShift(
+        expectation=expectation, by=by.strip(), reason=reason.strip(), accepted_at=now
+    )
+    uri = accepted_shift_uri(run_uri, expectation)
+    storage.write_over(uri, accepted, storage.look(uri))
+    return accepted
+
+
+def accepted_shifts(run_uri: str) -> dict[str, str]:
+    """Return who accepted what of a run's data, and why, by expectation."""
+    places = {name: accepted_shift_uri(run_uri, name) for name in ACCEPTABLE}
+    return {
+        name: storage.read_model(uri, AcceptedShift).sentence
+        for name, uri in places.items()
+        if storage.exists(uri)
+    }

@@ -4,16 +4,15 @@ They are read by the same readers, and refused by the same rules, as a snapshot'
 measured: that is `validation.data_gate.days`.
 """
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from pipelines.contracts.arrow import to_list_column
+from pipelines.contracts.judged.day_profile import DayProfile
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, USERS
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.declared import extra_columns
@@ -21,13 +20,7 @@ from pipelines.event_log.log_files import EventLog, LogFile
 from pipelines.event_log.parquet_files import Before
 from pipelines.event_log.reader import EventFilter, read_events, read_rows
 from pipelines.event_log.rules import embedding_matrix
-from pipelines.log_days.known_days import KnownDays
 from pipelines.snapshot.plan import SnapshotPlan
-
-if TYPE_CHECKING:
-    from pipelines.contracts.judged.day_profile import DayProfile
-
-log = logging.getLogger(__name__)
 
 BYTES_AT_ONCE = 96 << 20
 """Of the log's files; in the database their rows take several times as much."""
@@ -43,53 +36,35 @@ class DayRange:
 
 
 def measure_log(
-    event_log: EventLog,
-    plan: SnapshotPlan,
-    days: DayRange,
-    scratch: Path,
-    known: KnownDays | None = None,
-) -> tuple["DayProfile", ...]:
+    event_log: EventLog, plan: SnapshotPlan, days: DayRange, scratch: Path
+) -> tuple[DayProfile, ...]:
     """Return the profiles of some days, of rows known before as_of.
+
+    A day's profile depends on the events of the day and of the day before, and on users' rows up to
+    its end; on nothing else, whichever days are measured with it.
 
     Args:
         event_log: The log.
         plan: The recipe's, for as_of, action types and categories.
         days: Which.
         scratch: Existing folder, for what does not fit into memory.
-        known: Profiles of days that need not be measured again.
 
     Raises:
         DataContractError: a file breaks the contract; the message names it.
         TransientStorageError: the storage failed.
     """
-    known = known or KnownDays()
-    found, runs = known.split(range(days.first, days.end))
-    measured = _measure(event_log, plan, [DayRange(*run) for run in runs], scratch)
-    log.info(
-        "of %d days of the event log, %d were measured before", days.end - days.first, len(found)
-    )
-    profiles = found | measured
-    return tuple(each for day in sorted(profiles) if (each := profiles[day]) is not None)
-
-
-def _measure(
-    event_log: EventLog, plan: SnapshotPlan, runs: Sequence[DayRange], scratch: Path
-) -> dict[int, "DayProfile | None"]:
-    """Return the profiles of runs of days; None of a day without impressions."""
     from validation.data_gate.days.measure import DayRows, measure_days, open_engine
 
-    found: dict[int, DayProfile | None] = {}
+    found: list[DayProfile] = []
     with open_engine(str(scratch)) as engine:
-        for part in (part for run in runs for part in _parts(event_log, run)):
+        for number, part in enumerate(_parts(event_log, days)):
             rows = DayRows(
                 impressions=_impressions(event_log, plan, part),
                 actions=_actions(event_log, plan, part),
-                users=None if found else _users(event_log, plan),
+                users=None if number else _users(event_log, plan),
             )
-            measured = measure_days(engine, rows, part.first, part.end, categories_of(plan))
-            found |= dict.fromkeys(range(part.first, part.end))
-            found |= {each.day: each for each in measured}
-    return found
+            found += measure_days(engine, rows, part.first, part.end, categories_of(plan))
+    return tuple(found)
 
 
 def examples_of(

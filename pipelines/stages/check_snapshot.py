@@ -22,8 +22,7 @@ from pipelines.contracts.errors import (
 )
 from pipelines.contracts.files import temporary_files_in
 from pipelines.contracts.run_layout import judged_log_uri, snapshot_manifest_uri
-from pipelines.log_days.acceptance import ACCEPTABLE, accepted_shifts
-from pipelines.log_days.judging import DAYS_FILE, read_report
+from pipelines.log_days.judging import ACCEPTABLE, DAYS_FILE, accepted_shifts, read_report
 from pipelines.registry.accepted import mark_accepted, mark_refused, read_kept, read_refusal
 
 if TYPE_CHECKING:

@@ -29,10 +29,15 @@ from pipelines import storage
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.event_log.log_files import open_event_log
-from pipelines.log_days.calibration import past_windows
 from pipelines.log_days.reading import DayRange, measure_log
-from pipelines.log_days.selftest import CLEAN, NamedTrial, load_log, try_defects
-from pipelines.log_days.windows import open_window
+from pipelines.log_days.trials import (
+    CLEAN,
+    NamedTrial,
+    load_log,
+    open_window,
+    past_windows,
+    try_defects,
+)
 from pipelines.recipes import completejourney, world
 from pipelines.settings import Settings
 from pipelines.snapshot.build import write_snapshot

@@ -30,8 +30,7 @@ from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
-from pipelines.log_days.selftest import NamedTrial, prepare, try_defects
-from pipelines.log_days.windows import open_window
+from pipelines.log_days.trials import NamedTrial, open_window, prepare, try_defects
 from pipelines.recipes import completejourney
 from pipelines.settings import Settings
 from pipelines.snapshot.build import write_snapshot

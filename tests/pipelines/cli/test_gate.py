@@ -8,7 +8,7 @@ from typer.testing import CliRunner, Result
 
 from pipelines.cli.main import app
 from pipelines.contracts.errors import ConfigurationError, DataContractError, DataGateFailedError
-from pipelines.log_days.acceptance import accepted_shifts
+from pipelines.log_days.judging import accepted_shifts
 from pipelines.stages import runner
 from support.commands import EXECUTABLE
 from support.runs import make_run, save_run

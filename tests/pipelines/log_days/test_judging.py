@@ -1,7 +1,8 @@
 """An event log is judged before anything is built, by its own past or by what was accepted."""
 
+import shutil
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -9,21 +10,31 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import DataReport, ResolvedRun, Snapshot
-from pipelines.contracts.errors import DataGateFailedError
-from pipelines.contracts.judged.day_profile import KeptDays
+from pipelines.contracts.artifacts import DataReport, ResolvedRun
+from pipelines.contracts.errors import ConfigurationError, DataGateFailedError
+from pipelines.contracts.judged.day_profile import DayProfile, KeptDays, Number
 from pipelines.contracts.run_layout import (
     StageFailure,
     failure_uri,
     judged_log_uri,
     manifest_uri,
 )
-from pipelines.log_days.judging import DAYS_FILE, judge_event_log, read_report
+from pipelines.log_days.judging import (
+    ACCEPTABLE,
+    DAYS_FILE,
+    REPORT_FILE,
+    accept_shift,
+    accepted_shifts,
+    judge_event_log,
+    read_report,
+    since_refused,
+)
 from pipelines.registry.accepted import newest_accepted
 from pipelines.stages import runner
 from support.runs import PLANTED_AS_OF, make_run, save_run
 from support.worlds import write_planted_world
 
+NOW = datetime(2017, 3, 3, 8, 30, tzinfo=UTC)
 HOLDOUT_FILES = "actions/day=2017-02-2*/*.parquet"
 
 
@@ -135,19 +146,130 @@ def test_rows_that_come_later_change_nothing_of_the_past(world: Path) -> None:
     assert known and judge_event_log(later(world, 0, None)).outcomes == before.outcomes
 
 
-def test_damaged_kept_days_are_passed_over(world: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("content", ["{", None])
+def test_kept_days_that_are_damaged_or_gone_are_passed_over(
+    world: Path, content: str | None
+) -> None:
     reference = accept_first(world)
     (kept,) = (world / "workspace").glob(f"runs/*/check_snapshot/output-*/{DAYS_FILE}")
-    kept.write_text("{")
-    report = judge_event_log(later(world, 14, reference))
-    assert report.num_judged_days == 22
-    assert "the kept days of the last accepted snapshot are damaged" in caplog.text
-
-
-def test_a_snapshot_from_before_days_were_kept(world: Path) -> None:
-    reference = accept_first(world)
-    (kept,) = (world / "workspace").glob(f"runs/*/check_snapshot/output-*/{DAYS_FILE}")
-    kept.unlink()
+    if content:
+        kept.write_text(content)
+    else:
+        kept.unlink()
     report = judge_event_log(later(world, 14, reference))
     assert report.num_judged_days == 22 and report.num_history_days > 30
-    assert storage.read_model(f"{reference}/manifest.json", Snapshot)
+
+
+def test_a_mend_is_told_day_by_day(world: Path) -> None:
+    shutil.copytree(world / "event_log", world / "sound")
+    change_files(world, HOLDOUT_FILES, without_requests)
+    run = later(world, 0, None)
+    with pytest.raises(DataGateFailedError) as first:
+        judge_event_log(run)
+    assert "Since it was refused" not in str(first.value)
+    put_back(world, "2017-02-21")
+    with pytest.raises(DataGateFailedError, match="Since it was refused before") as second:
+        judge_event_log(run)
+    assert "2017-02-21 is another: " in str(second.value)
+    assert "2017-02-22" not in str(second.value).partition("Since it was refused before")[2]
+    for day in (world / "sound/actions").iterdir():
+        put_back(world, day.name.removeprefix("day="))
+    report = judge_event_log(run)
+    assert report.is_accepted
+    assert [phrase.split()[0] for phrase in report.since_refused][0] == "2017-02-20"
+    docs = Path(storage.local_path(report.docs_uri)).read_text()
+    assert "Since it was refused" in docs and "2017-02-22 is another" in docs
+
+
+def put_back(world: Path, day: str) -> None:
+    for path in (world / "sound").glob(f"actions/day={day}/*.parquet"):
+        shutil.copy(path, world / "event_log" / path.relative_to(world / "sound"))
+
+
+@pytest.mark.parametrize(("name", "content"), [(REPORT_FILE, None), (DAYS_FILE, b"{")])
+def test_what_a_refusal_left_is_passed_over_where_it_is_damaged(
+    world: Path, name: str, content: bytes | None
+) -> None:
+    change_files(world, HOLDOUT_FILES, without_requests)
+    run = later(world, 0, None)
+    for _ in range(2):
+        with pytest.raises(DataGateFailedError) as caught:
+            judge_event_log(run)
+        uri = storage.join(judged_log_uri(run.run_uri), name)
+        storage.remove(uri)
+        if content is not None:
+            storage.write_bytes(uri, content)
+    assert "Since it was refused" not in str(caught.value)
+
+
+def day(number: int, rows: float = 100.0) -> DayProfile:
+    numbers = {"impressions.rows": Number(value=rows, num=100)}
+    return DayProfile(day=number, numbers=numbers, counts={})
+
+
+def test_days_that_have_gone_or_come_are_told() -> None:
+    refused = [day(10), day(11), day(12)]
+    assert since_refused(refused, [day(10), day(12), day(13)]) == (
+        "1970-01-14 has come",
+        "1970-01-12 has gone",
+    )
+
+
+def test_days_before_the_kept_ones_have_not_come() -> None:
+    """Of a window that is longer than what is kept, nothing is known of its first days."""
+    refused = [day(number) for number in range(10, 13)]
+    now = [day(number, 100.0 if number < 12 else 900.0) for number in range(13)]
+    assert since_refused(refused, now) == ("1970-01-13 is another: impressions.rows",)
+    unchanged = ("no day is another than the ones that were refused",)
+    assert since_refused(refused, refused) == unchanged
+    assert since_refused(None, refused) == ()
+
+
+def test_a_word_is_kept_with_name_and_reason(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    accept_shift(run.run_uri, "row_count_shift", "Ada", "a new country", NOW)
+    assert accepted_shifts(run.run_uri) == {
+        "row_count_shift": "Ada, 2017-03-03 08:30 UTC: a new country"
+    }
+
+
+@pytest.mark.parametrize("name", ["files_match_manifest", "embeddings_as_accepted", "nonsense"])
+def test_what_is_never_right_cannot_be_accepted(tmp_path: Path, name: str) -> None:
+    run = make_run(tmp_path)
+    with pytest.raises(ConfigurationError, match="cannot be accepted by a person"):
+        accept_shift(run.run_uri, name, "Ada", "I say so", NOW)
+    assert accepted_shifts(run.run_uri) == {}
+
+
+@pytest.mark.parametrize(("by", "reason"), [("", "why"), ("Ada", " "), (" ", "")])
+def test_nobody_accepts_without_name_and_reason(tmp_path: Path, by: str, reason: str) -> None:
+    run = make_run(tmp_path)
+    with pytest.raises(ConfigurationError, match="needs a name and a reason"):
+        accept_shift(run.run_uri, "row_count_shift", by, reason, NOW)
+
+
+def test_an_accepted_shift_lets_the_cycle_go_on_and_is_told(tmp_path: Path) -> None:
+    write_planted_world(tmp_path / "event_log")
+    lost = sorted((tmp_path / "event_log" / "impressions").glob("day=2017-02-1*"))[:4]
+    for folder in lost:
+        for path in folder.iterdir():
+            path.unlink()
+    run = save_run(make_run(tmp_path))
+    with pytest.raises(DataGateFailedError, match="log_has_most_days"):
+        runner.run_stage("build_snapshot", run.run_uri)
+    accept_shift(run.run_uri, "log_has_most_days", "Ada", "we were closed", NOW)
+
+    runner.run_stage("build_snapshot", run.run_uri)
+    runner.run_stage("check_snapshot", run.run_uri)
+    report = runner.read_artifact(run.run_uri, "check_snapshot", DataReport)
+    (outcome,) = [each for each in report.warnings if each.name == "log_has_most_days"]
+    assert outcome.accepted_by == "Ada, 2017-03-03 08:30 UTC: we were closed"
+    page = Path(storage.local_path(report.log_docs_uri)).read_text()
+    assert "accepted by Ada, 2017-03-03 08:30 UTC: we were closed" in page
+
+
+def test_a_word_for_one_run_is_none_for_another(tmp_path: Path) -> None:
+    accept_shift(make_run(tmp_path).run_uri, "row_count_shift", "Ada", "why", NOW)
+    other = make_run(tmp_path, run_id="another")
+    assert accepted_shifts(other.run_uri) == {}
+    assert all("_" in name for name in ACCEPTABLE)
