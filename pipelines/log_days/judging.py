@@ -34,6 +34,7 @@ from pipelines.contracts.run_layout import (
 )
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.log_files import EventLog, open_event_log, unchanged_meanwhile
+from pipelines.log_days.known_days import open_known_days
 from pipelines.log_days.reading import DayRange, examples_of, files_of_days, measure_log
 from pipelines.registry.accepted import read_kept, read_refusal
 from pipelines.snapshot.build import check_covered
@@ -131,7 +132,10 @@ def _measured(
     back = 0 if len(accepted) >= FEWEST_DAYS else EARLIER_DAYS
     days = DayRange(first - back, end)
     with unchanged_meanwhile(event_log, files_of_days(event_log, days)):
-        measured = measure_log(event_log, plan, days, spilled)
+        known = open_known_days(run.workspace_uri, event_log, plan, days.first, days.end)
+        measured = measure_log(event_log, plan, days, spilled, known)
+    # Not before it is sure that these are the numbers of the files that were listed.
+    known.save(range(days.first, days.end), measured)
     return JudgedLog(
         as_of=run.as_of,
         uri=run.event_log_uri,

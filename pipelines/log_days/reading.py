@@ -4,6 +4,7 @@ They are read by the same readers, and refused by the same rules, as a snapshot'
 measured: that is `validation.data_gate.days`.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -20,7 +21,10 @@ from pipelines.event_log.log_files import EventLog, LogFile
 from pipelines.event_log.parquet_files import Before
 from pipelines.event_log.reader import EventFilter, read_events, read_rows
 from pipelines.event_log.rules import embedding_matrix
+from pipelines.log_days.known_days import KnownDays
 from pipelines.snapshot.plan import SnapshotPlan
+
+log = logging.getLogger(__name__)
 
 BYTES_AT_ONCE = 96 << 20
 """Of the log's files; in the database their rows take several times as much."""
@@ -36,18 +40,20 @@ class DayRange:
 
 
 def measure_log(
-    event_log: EventLog, plan: SnapshotPlan, days: DayRange, scratch: Path
+    event_log: EventLog,
+    plan: SnapshotPlan,
+    days: DayRange,
+    scratch: Path,
+    known: KnownDays | None = None,
 ) -> tuple[DayProfile, ...]:
     """Return the profiles of some days, of rows known before as_of.
-
-    A day's profile depends on the events of the day and of the day before, and on users' rows up to
-    its end; on nothing else, whichever days are measured with it.
 
     Args:
         event_log: The log.
         plan: The recipe's, for as_of, action types and categories.
         days: Which.
         scratch: Existing folder, for what does not fit into memory.
+        known: Profiles of days that need not be measured again.
 
     Raises:
         DataContractError: a file breaks the contract; the message names it.
@@ -55,16 +61,20 @@ def measure_log(
     """
     from validation.data_gate.days.measure import DayRows, measure_days, open_engine
 
-    found: list[DayProfile] = []
+    profiles, runs = (known or KnownDays()).split(range(days.first, days.end))
+    log.info("of %d days of the event log, %d were measured before", days.end - days.first,
+             len(profiles))  # fmt: skip
+    parts = [part for run in runs for part in _parts(event_log, DayRange(*run))]
     with open_engine(str(scratch)) as engine:
-        for number, part in enumerate(_parts(event_log, days)):
+        for number, part in enumerate(parts):
             rows = DayRows(
                 impressions=_impressions(event_log, plan, part),
                 actions=_actions(event_log, plan, part),
                 users=None if number else _users(event_log, plan),
             )
-            found += measure_days(engine, rows, part.first, part.end, categories_of(plan))
-    return tuple(found)
+            measured = measure_days(engine, rows, part.first, part.end, categories_of(plan))
+            profiles |= {each.day: each for each in measured}
+    return tuple(each for day in sorted(profiles) if (each := profiles[day]) is not None)
 
 
 def examples_of(

@@ -1,0 +1,197 @@
+"""Days that were measured are not measured again while their files are the same."""
+
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.contracts.judged.day_profile import DayProfile
+from pipelines.event_log.log_files import open_event_log
+from pipelines.log_days import known_days, reading
+from pipelines.log_days.known_days import KnownDays, open_known_days
+from pipelines.log_days.reading import DayRange, measure_log
+from pipelines.recipes import smoke
+from pipelines.snapshot.plan import plan_of
+from pipelines.storage import to_uri
+from support.runs import PLANTED_AS_OF
+from support.worlds import write_planted_world
+
+AS_OF_DAY = int(PLANTED_AS_OF.timestamp()) // 86_400
+DAYS = DayRange(AS_OF_DAY - 12, AS_OF_DAY - 1)
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("known")
+    write_planted_world(folder / "event_log", num_days=67)
+    for path in (folder / "event_log").rglob("*.parquet"):
+        settle(path)
+    return folder
+
+
+def settle(path: Path, seconds: float = 3600) -> None:
+    os.utime(path, (time.time() - seconds, time.time() - seconds))
+
+
+def measure(log: Path, workspace: Path, days: DayRange = DAYS, shift: int = 0) -> list[DayProfile]:
+    """Return the profiles, without the last digits, which depend on how threads add up."""
+    event_log = open_event_log(to_uri(log / "event_log"))
+    plan = plan_of(smoke(), PLANTED_AS_OF + timedelta(days=shift))
+    known = open_known_days(to_uri(workspace), event_log, plan, days.first, days.end)
+    scratch = workspace / "scratch"
+    scratch.mkdir(parents=True, exist_ok=True)
+    found = measure_log(event_log, plan, days, scratch, known)
+    known.save(range(days.first, days.end), found)
+    return [rounded(each) for each in found]
+
+
+def rounded(profile: DayProfile) -> DayProfile:
+    numbers = {
+        name: number.model_copy(update={"value": float(f"{number.value:.9g}")})
+        for name, number in profile.numbers.items()
+    }
+    return profile.model_copy(update={"numbers": numbers})
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The days that are measured."""
+    found: list[int] = []
+    original = reading._parts
+
+    def note(event_log: object, days: DayRange) -> object:
+        found.extend(range(days.first, days.end))
+        return original(event_log, days)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(reading, "_parts", note)
+    return found
+
+
+def test_known_days_have_the_same_profiles(
+    planted: Path, tmp_path: Path, measured: list[int]
+) -> None:
+    first = measure(planted, tmp_path / "w")
+    assert len(measured) == 11
+    measured.clear()
+    assert measure(planted, tmp_path / "w") == first
+    # Of the planted world, some rows of the last days become known after as_of.
+    again = list(measured)
+    assert len(again) <= 2 and again == list(range(DAYS.end - len(again), DAYS.end))
+
+
+def test_a_later_cycle_measures_what_is_new(
+    planted: Path, tmp_path: Path, measured: list[int]
+) -> None:
+    measure(planted, tmp_path / "w")
+    measured.clear()
+    later = DayRange(DAYS.first + 4, DAYS.end + 4)
+    found = measure(planted, tmp_path / "w", later, shift=4)
+    assert min(measured) >= DAYS.end - 2 and max(measured) == later.end - 1
+    assert found == measure(planted, tmp_path / "another", later, shift=4)
+
+
+def test_a_rewritten_day_is_measured_again_and_so_is_the_next(
+    tmp_path: Path, measured: list[int]
+) -> None:
+    write_planted_world(tmp_path / "event_log", num_days=67)
+    for path in (tmp_path / "event_log").rglob("*.parquet"):
+        settle(path)
+    measure(tmp_path, tmp_path / "w")
+    path = sorted((tmp_path / "event_log/impressions").glob("day=*/*.parquet"))
+    name = f"day={(PLANTED_AS_OF - timedelta(days=8)).date()}"
+    path = next(each for each in path if name in str(each))
+    rows = pq.read_table(path, partitioning=None)
+    pq.write_table(rows.slice(0, len(rows) // 2), path)
+    settle(path, 120)
+    measured.clear()
+    found = measure(tmp_path, tmp_path / "w")
+    assert [day for day in measured if day < DAYS.end - 2] == [AS_OF_DAY - 8, AS_OF_DAY - 7]
+    assert found == measure(tmp_path, tmp_path / "another")
+
+
+def test_damaged_profiles_are_measured_again(
+    planted: Path, tmp_path: Path, measured: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    first = measure(planted, tmp_path / "w")
+    (kept,) = (tmp_path / "w/days").rglob("profiles.txt")
+    kept.write_text(kept.read_text().replace('"value":1.0', '"value":0.5'))
+    measured.clear()
+    assert measure(planted, tmp_path / "w") == first
+    assert len(measured) == 11 and "is damaged" in caplog.text
+
+
+def test_a_young_file_is_not_relied_upon(tmp_path: Path, measured: list[int]) -> None:
+    write_planted_world(tmp_path / "event_log", num_days=67)
+    measure(tmp_path, tmp_path / "w")
+    measured.clear()
+    measure(tmp_path, tmp_path / "w")
+    assert len(measured) == 11
+
+
+def test_where_profiles_cannot_be_written_the_days_are_measured(
+    planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a file").write_text("")
+    monkeypatch.setenv("HOMEFEED_SNAPSHOT_DAYS", str(tmp_path / "a file"))
+    few = DayRange(DAYS.first, DAYS.first + 2)
+    assert len(measure(planted, tmp_path / "w", few)) == 2
+    assert "are not kept in" in caplog.text
+
+
+def test_profiles_lie_where_the_settings_say(
+    planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = DayRange(DAYS.first, DAYS.first + 2)
+    monkeypatch.setenv("HOMEFEED_SNAPSHOT_DAYS", "off")
+    measure(planted, tmp_path / "w", few)
+    assert not (tmp_path / "w/days").exists()
+    monkeypatch.setenv("HOMEFEED_SNAPSHOT_DAYS", str(tmp_path / "elsewhere"))
+    measure(planted, tmp_path / "w", few)
+    assert len(list((tmp_path / "elsewhere").glob("*/profiles.txt"))) == 1
+    monkeypatch.delenv("HOMEFEED_SNAPSHOT_DAYS")
+    assert known_days.folder_of_days("s3://bucket/workspace") is None
+
+
+def test_profiles_that_nobody_uses_go_after_three_cycles(tmp_path: Path) -> None:
+    old, young, other = (tmp_path / name for name in ("old", "young", "other"))
+    for folder in (old, young, other):
+        KnownDays(folder / "profiles.txt", {7: "seven"}.get).save([7], [])
+    (other / "notes").write_text("mine")
+    for folder in (old, other):
+        settle(folder / "profiles.txt", (known_days.UNUSED_DAYS + 1) * 86_400)
+    KnownDays(young / "profiles.txt", {7: "seven"}.get).save([7], [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "young"]
+    assert [path.name for path in other.iterdir()] == ["notes"]
+
+
+def test_a_log_without_statistics_in_its_footers_is_measured(tmp_path: Path) -> None:
+    write_planted_world(tmp_path / "event_log", num_days=67)
+    for path in (tmp_path / "event_log/users").rglob("*.parquet"):
+        pq.write_table(pq.read_table(path), path, write_statistics=False)
+    few = DayRange(DAYS.first, DAYS.first + 2)
+    assert len(measure(tmp_path, tmp_path / "w", few)) == 2
+
+
+def test_profiles_do_not_depend_on_the_days_that_are_measured_with_them(
+    planted: Path, tmp_path: Path
+) -> None:
+    """A cycle measures its new days alone, and holds them against days of longer runs."""
+    at_once = measure(planted, tmp_path / "all")
+    for number, expected in enumerate(at_once):
+        alone = DayRange(DAYS.first + number, DAYS.first + number + 1)
+        assert measure(planted, tmp_path / f"day {number}", alone) == [expected]
+
+
+def test_a_value_with_any_character_is_kept_and_so_is_a_day_without_rows(tmp_path: Path) -> None:
+    values = {"two\nlines": 1, "line\u2028separator": 2, 'a "quote" and a space': 3}
+    profile = DayProfile(day=7, numbers={}, counts={"pins.category": values})
+    path = tmp_path / "days" / "profiles.txt"
+    kept = KnownDays(path, {7: "seven", 8: "eight"}.get)
+    kept.save([7, 8, 9], [profile])
+    for _ in range(2):  # written by a measurement, and again from what was read
+        again = KnownDays(path, {7: "seven", 8: "eight"}.get, known_days._read(path))
+        assert again.split([7, 8, 9]) == ({7: profile, 8: None}, [(9, 10)])
+        again.save([], [])
