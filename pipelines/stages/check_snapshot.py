@@ -41,8 +41,7 @@ def check_snapshot(run: ResolvedRun, snapshot: Snapshot, output_uri: str) -> Dat
         DataGateFailedError: a critical expectation failed; the message lists all that failed.
         DataContractError: the snapshot to compare with was deleted since the run was resolved.
     """
-    from validation.data_gate.gate import PROFILE_FILE, judge_snapshot
-    from validation.data_gate.refused import since_refused
+    from validation.data_gate.gate import PROFILE_FILE, judge_snapshot, since_refused
 
     refused, reference = _refused_before(run, output_uri), None
     if run.last_accepted_snapshot_uri is not None:
@@ -124,8 +123,7 @@ def _read_reference(run: ResolvedRun, uri: str) -> "Reference":
 def _profile_of(run: ResolvedRun, reference: Snapshot) -> "SnapshotProfile":
     """Return the reference's profile: the one that was kept, or else a new one."""
     from validation.data_gate.gate import PROFILE_FILE
-    from validation.data_gate.kept_profile import from_json
-    from validation.data_gate.snapshot_profile import profile_snapshot
+    from validation.data_gate.snapshot_profile import from_json, profile_snapshot
 
     text = read_kept(run, reference, PROFILE_FILE)
     kept = from_json(text, reference.digest) if text is not None else None
@@ -138,7 +136,7 @@ def _profile_of(run: ResolvedRun, reference: Snapshot) -> "SnapshotProfile":
 def _refusal(run: ResolvedRun, report: DataReport) -> DataGateFailedError:
     """Return the error that lists what is not met, and says what to run."""
     from pipelines.alerts.next_step import new_cycle_command
-    from validation.data_gate.checks import FILES_MATCH
+    from validation.data_gate.rows import FILES_MATCH
 
     lines = [
         f"- {o.name} ({o.severity}): found {o.observed}, expected {o.expected}"

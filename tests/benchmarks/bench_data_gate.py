@@ -47,9 +47,8 @@ from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import WorldParameters
 from validation.data_gate.days.gate import date_of
 from validation.data_gate.defects import DEFECTS
-from validation.data_gate.measures import Measures
 from validation.data_gate.shifts import Earlier, kept_shifts, shifts_of
-from validation.data_gate.snapshot_profile import profile_snapshot
+from validation.data_gate.snapshot_profile import Measures, profile_snapshot
 
 FIRST_AS_OF, NUM_FORTNIGHTS = datetime(2017, 1, 29, tzinfo=UTC), 25
 WORLD_SEEDS = range(101, 121)

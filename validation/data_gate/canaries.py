@@ -8,17 +8,19 @@ would win by the champion's loss alone.
 
     canaries.arrow    kind, id, as_of, embedding; the version in the schema
 
-Not for whether embeddings are any good (`pin_checks`).
+More than a hundredth of changed embeddings is critical, fewer are a warning. Not for whether
+embeddings are any good (`rows`).
 """
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 
 from pipelines.contracts.arrow import to_list_column, to_numpy
@@ -27,6 +29,9 @@ from pipelines.contracts.hashing import hash_rows, mix
 from pipelines.contracts.schemas import PINS_FILE
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.contracts.time import DAY_MS, to_ms
+
+if TYPE_CHECKING:
+    from validation.data_gate.snapshot_profile import Reference, SnapshotProfile
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +45,7 @@ PINS_PER_PART = 1 << 18
 """Pins that are in memory at a time."""
 LARGEST_DIFFERENCE = 1e-3
 """Of a vector's length: what rounding, or float16 in between, may change."""
+CHANGED = "changed_share"
 _SEED = 20_170
 _VERSION = b"embedding_version"
 
@@ -231,3 +237,49 @@ def _how(before: Vectors, after: Vectors, digests: npt.NDArray[np.uint64]) -> st
 def _angles_stay(before: Floats, after: Floats) -> bool:
     first, second = (part[:64] @ part[:64].T for part in (before, after))
     return bool(np.abs(first - second).max() <= 1e-2 * max(float(np.abs(first).max()), 1e-12))
+
+
+class JudgedCanaries(NamedTuple):
+    """What the gate's checks need to know of the canaries."""
+
+    table: pd.DataFrame  # partition (pins, users), CHANGED
+    phrases: dict[tuple[str, str], str]
+    not_judged: str  # why nothing was compared; '' where something was
+
+
+def judge_canaries(
+    snapshot: Snapshot,
+    snapshot_dir: Path,
+    profile: "SnapshotProfile",
+    reference: "Reference | None",
+    path: Path,
+) -> JudgedCanaries:
+    """Compare a snapshot with the kept canaries, and keep its own.
+
+    Args:
+        snapshot: What is judged.
+        snapshot_dir: Local folder with its files.
+        profile: Its profile.
+        reference: The last accepted snapshot; None in the first cycle.
+        path: The file for its own canaries.
+    """
+    none = pd.DataFrame(columns=["partition", CHANGED])
+    if not snapshot.shards or profile.unmeasured_shards or profile.pins.has("schema", "no_nulls"):
+        return JudgedCanaries(none, {}, "the snapshot's files cannot be read or measured")
+    write_canaries(choose_canaries(snapshot, snapshot_dir), path)
+    if reference is None:
+        return JudgedCanaries(none, {}, "no earlier accepted snapshot to compare with")
+    kept = reference.canaries
+    if kept is None:
+        return JudgedCanaries(none, {}, "no embeddings of the last accepted snapshot were kept")
+    if kept.embedding_version != snapshot.embedding_version:
+        return JudgedCanaries(none, {}, f"{kept.embedding_version!r} was the version before")
+    found = {
+        kind: compared
+        for kind, compared in compare_canaries(kept, snapshot, snapshot_dir).items()
+        if compared.num_compared >= FEWEST_COMPARED
+    }
+    rows = [(kind, compared.changed_share) for kind, compared in found.items()]
+    phrases = {(kind, CHANGED): compared.phrase for kind, compared in found.items()}
+    too_few = "" if found else f"fewer than {FEWEST_COMPARED} kept embeddings are in the snapshot"
+    return JudgedCanaries(pd.DataFrame(rows, columns=["partition", CHANGED]), phrases, too_few)

@@ -3,8 +3,9 @@
 A CRITICAL failure stops the cycle before training; a WARNING is reported and lets the cycle go on.
 Shift against the last accepted snapshot is judged by its size (relative change, PSI) and never by a
 p-value, because with millions of rows every difference is "significant" and with hundreds none is.
-Not for measuring (`validation.data_gate.judged_tables`), nor for running the expectations
-(`validation.data_gate.gx_runner`).
+Rules of single rows come from `rows`, other bounds from `pipelines.contracts.gates.data_rules` and
+the recipe. Not for measuring (`validation.data_gate.judged_tables`), nor for running the
+expectations (`validation.data_gate.gx_runner`).
 """
 
 from collections.abc import Mapping
@@ -15,9 +16,9 @@ import pandas as pd
 
 from pipelines.contracts.artifacts import EventCounts, Severity, Snapshot
 from pipelines.contracts.config import DataGateConfig
-from pipelines.contracts.features.catalogue import BOUNDS
-from validation.data_gate.canary_checks import CHANGED, LARGEST_CHANGED_SHARE
-from validation.data_gate.pin_checks import NORM_RANGE
+from pipelines.contracts.gates import data_rules as bounds
+from validation.data_gate.canaries import CHANGED
+from validation.data_gate.rows import RULES
 from validation.data_gate.shifts import (
     FEATURE,
     FEWEST_EARLIER,
@@ -30,28 +31,7 @@ from validation.data_gate.snapshot_profile import Reference, SnapshotProfile
 
 Unit = Literal["rows", "count", "share", "change", "number", "limits", "risk"]
 
-FILES_MATCH = "files_match_manifest"
-"""The expectation that fails where a snapshot is damaged: built again, it is met."""
-LOWEST_DAY_SHARE = 0.1
-"""Share of the median day's requests; a day with fewer lacks a partition of the event log."""
-LOWEST_RATE_SHARE, LOW_RATE_SHARE = 0.02, 0.3
-"""A day's label rate as a share of the median day's: below the first, actions of it are missing;
-below the second, a person must look."""
-LARGEST_UNKNOWN_SHARE, LARGE_UNKNOWN_SHARE = 0.5, 0.05
-"""Actions that name a request which the log does not have: above the first, most labels are lost;
-above the second, a person must look."""
-LARGEST_EARLY_SHARE = 0.05
-"""Actions without a request whose pin the user was shown only afterwards."""
-FEWEST_ACTIONS = 20
-"""Shares of fewer actions say nothing."""
-LARGEST_DUPLICATE_SHARE = 0.05
-"""Share of the impressions that the event log may hold twice."""
-LARGEST_EXPLORATION_GAP = 0.05
-"""Difference between the two windows' shares of randomised traffic."""
-LARGEST_NORM_CHANGE = 0.1
-"""Relative change of the mean length; an embedding version is a fixed basis, so lengths stay."""
-LOWEST_PIN_SPREAD = 1e-3
-"""Pins with a smaller spread have practically one embedding."""
+FEWEST_ACTIONS = bounds.UNKNOWN_REQUESTS.fewest
 
 
 @dataclass(frozen=True)
@@ -127,9 +107,7 @@ def make_checks(
         is_same_basis = reference.snapshot.embedding_version == snapshot.embedding_version
         other_basis = "" if is_same_basis else "the embedding version changed, so lengths may too"
     return (
-        *_file_checks(),
-        *_shard_checks(snapshot),
-        *_pin_checks(),
+        *_row_checks(snapshot),
         *_volume_checks(config),
         *_event_checks(snapshot.event_counts),
         *_rate_checks(config, snapshot),
@@ -156,71 +134,18 @@ def _why_not_judged(
     return ""
 
 
-def _rows(table: str, name: str, column: str, description: str) -> Check:
-    """Return a critical check that no row breaks a rule."""
-    return Check(name, Severity.CRITICAL, description, table, column, minimum=0, maximum=0)
-
-
-def _file_checks() -> tuple[Check, ...]:
-    return (
-        _rows("files", FILES_MATCH, "altered_files",
-              "Every file is there with the sha256 of the manifest."),
-        _rows("files", "schema", "schema_problems",
-              "Every file can be read and has the contract's columns and types."),
-        _rows("files", "no_nulls", "null_values", "No value is null."),
-    )  # fmt: skip
-
-
-def _shard_checks(snapshot: Snapshot) -> tuple[Check, ...]:
+def _row_checks(snapshot: Snapshot) -> tuple[Check, ...]:
+    """Return the checks that no row breaks a rule, and that pins do not share one embedding."""
     num_types = len(snapshot.features.action_types)
-    rules = (
-        ("counts_match_manifest", "count_mismatches", "Row counts agree with the manifest."),
-        ("references_resolve", "bad_references", "Pins and users that rows point at exist."),
-        ("pointers_inside_block", "bad_pointers",
-         "A request points into its own user's block of the timeline."),
-        ("requests_own_examples", "bad_example_ranges",
-         "Each example belongs to exactly one request, each request has one or more."),
-        ("unique_requests", "duplicate_requests", "A request occurs once."),
-        ("unique_candidates", "duplicate_candidates", "A pin is a request's candidate once."),
-        ("action_vocabulary", "unknown_action_types",
-         f"Action type ids are 1 to {num_types}; 0 is padding and never an action."),
-        ("action_times", "bad_action_times",
-         "An action is known no earlier than it happened, and before as_of."),
-        ("timeline_order", "disordered_actions", "A user's actions are in the order known."),
-        ("no_future_actions", "future_actions",
-         "No request sees an action that was known only at or after it."),
-        ("no_missed_actions", "missed_actions",
-         "A request's pointer reaches the newest action known before it."),
-        ("requests_in_window", "requests_outside_window",
-         "Training and holdout requests lie in their half-open windows."),
-        ("user_rows_point_in_time", "bad_user_rows",
-         "A request's user row is its own user's and not from the future."),
-        ("labels_are_binary", "bad_labels", "Labels are 0 or 1."),
-        ("numeric_features_in_range", "bad_numbers",
-         f"Numeric features are finite, and within the bounds of their scale "
-         f"({BOUNDS['log1p'][0]:g} to {BOUNDS['log1p'][1]:g} for a log1p); flags are 0 or 1."),
-        ("category_codes_in_range", "bad_codes", "Codes are 0 to the number of known values."),
-        ("user_embeddings_finite", "bad_user_embeddings", "User embeddings are finite."),
-    )  # fmt: skip
-    checks = tuple(_rows("shards", *rule) for rule in rules)
-    positions = Check("positions_not_negative", Severity.WARNING, "Positions count from 0.",
-                      "shards", "bad_positions", minimum=0, maximum=0)  # fmt: skip
-    return (*checks, positions)
-
-
-def _pin_checks() -> tuple[Check, ...]:
-    low, high = NORM_RANGE
     return (
-        _rows("pins", "pin_embeddings_finite", "bad_pin_embeddings",
-              "Pin embeddings have no NaN and no infinity."),
-        _rows("pins", "pin_embedding_norm", "bad_embedding_norms",
-              f"Pin embeddings are zero or have a length of {low:g} to {high:g}."),
-        _rows("pins", "unique_pins", "disordered_pins", "Pins are sorted by id, each once."),
-        _rows("pins", "pin_codes_in_range", "bad_pin_codes",
-              "Codes of pin features are 0 to the number of known values."),
+        *(
+            Check(rule.name, rule.severity, rule.description.format(num_types=num_types),
+                  rule.of, rule.name, minimum=0, maximum=0)
+            for rule in RULES
+        ),
         Check("pin_embeddings_differ", Severity.CRITICAL,
               "Pins do not share one embedding (1 - |mean|^2 / mean square).",
-              "snapshot", "pin_spread", "number", minimum=LOWEST_PIN_SPREAD),
+              "snapshot", "pin_spread", "number", minimum=bounds.PIN_SPREAD.critical),
     )  # fmt: skip
 
 
@@ -232,20 +157,21 @@ def _volume_checks(config: DataGateConfig) -> tuple[Check, ...]:
               "snapshot", "holdout_requests", "count", minimum=config.min_holdout_requests),
         Check("every_day_is_there", Severity.WARNING,
               "Each day has requests: a share of the median day's.",
-              "days", "share_of_median_day", "share", minimum=LOWEST_DAY_SHARE),
+              "days", "share_of_median_day", "share", minimum=bounds.ROWS_OF_A_DAY.warning),
         Check("every_day_has_labels", Severity.CRITICAL,
               "No day's label rate is near zero once it was launched: a share of the median day.",
-              "days", "share_of_launched_rate", "share", minimum=LOWEST_RATE_SHARE),
+              "days", "share_of_launched_rate", "share",
+              minimum=bounds.LABEL_RATE_BY_MEDIAN.critical),
         Check("label_rate_of_each_day", Severity.WARNING,
               "Each day's label rate: a share of the head's median day.",
-              "days", "share_of_median_rate", "share", minimum=LOW_RATE_SHARE),
+              "days", "share_of_median_rate", "share", minimum=bounds.LABEL_RATE_BY_MEDIAN.warning),
         Check("few_duplicate_impressions", Severity.WARNING,
               "Impressions that the log holds twice (dropped from the snapshot).",
-              "snapshot", "duplicate_share", "share", maximum=LARGEST_DUPLICATE_SHARE),
+              "snapshot", "duplicate_share", "share", maximum=bounds.REPEATED_IMPRESSIONS.warning),
         Check("exploration_is_steady", Severity.WARNING,
               "Share of randomised traffic in the holdout minus that in training.",
               "snapshot", "exploration_gap", "change",
-              minimum=-LARGEST_EXPLORATION_GAP, maximum=LARGEST_EXPLORATION_GAP),
+              minimum=-bounds.EXPLORATION_GAP.warning, maximum=bounds.EXPLORATION_GAP.warning),
     )  # fmt: skip
 
 
@@ -256,15 +182,16 @@ def _event_checks(events: EventCounts) -> tuple[Check, ...]:
     return (
         Check("most_requests_are_known", Severity.CRITICAL,
               "Actions that name a request which the log does not have of their user.",
-              "snapshot", "unknown_request_share", "share", maximum=LARGEST_UNKNOWN_SHARE,
-              not_judged=naming),
+              "snapshot", "unknown_request_share", "share",
+              maximum=bounds.UNKNOWN_REQUESTS.critical, not_judged=naming),
         Check("requests_are_known", Severity.WARNING,
               "Actions that name a request which the log does not have of their user.",
-              "snapshot", "unknown_request_share", "share", maximum=LARGE_UNKNOWN_SHARE,
+              "snapshot", "unknown_request_share", "share", maximum=bounds.UNKNOWN_REQUESTS.warning,
               not_judged=naming),
         Check("actions_follow_impressions", Severity.WARNING,
               "Actions without a request whose pin the user was shown only afterwards.",
-              "snapshot", "early_share", "share", maximum=LARGEST_EARLY_SHARE, not_judged=near),
+              "snapshot", "early_share", "share", maximum=bounds.EARLY_ACTIONS.warning,
+              not_judged=near),
     )  # fmt: skip
 
 
@@ -307,8 +234,8 @@ def _shift_checks(
               "snapshot", "target_rate_change", "change", -label, label, not_judged),
         Check("embedding_norm_shift", Severity.WARNING,
               "Change of the pins' mean embedding length against the last accepted snapshot.",
-              "snapshot", "pin_norm_change", "change", -LARGEST_NORM_CHANGE, LARGEST_NORM_CHANGE,
-              norm_not_judged),
+              "snapshot", "pin_norm_change", "change", 
+              -bounds.NORM_CHANGE.warning, bounds.NORM_CHANGE.warning, norm_not_judged),
     )  # fmt: skip
 
 
@@ -316,10 +243,12 @@ def _canary_checks(not_judged: str) -> tuple[Check, ...]:
     return (
         Check("embeddings_as_accepted", Severity.CRITICAL,
               "Embeddings that change under an unchanged version, of those that were kept.",
-              "canaries", CHANGED, "share", maximum=LARGEST_CHANGED_SHARE, not_judged=not_judged),
+              "canaries", CHANGED, "share", maximum=bounds.CHANGED_EMBEDDINGS.critical,
+              not_judged=not_judged),
         Check("every_embedding_as_accepted", Severity.WARNING,
               "Embeddings that change under an unchanged version, of those that were kept.",
-              "canaries", CHANGED, "share", maximum=0.0, not_judged=not_judged),
+              "canaries", CHANGED, "share", 
+              maximum=bounds.CHANGED_EMBEDDINGS.warning, not_judged=not_judged),
     )  # fmt: skip
 
 

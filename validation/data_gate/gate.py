@@ -6,14 +6,13 @@ met. Nothing here sees more than one shard at a time, and Great Expectations see
 measures per shard, never the rows, all of which it would load (great_expectations#5613).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipelines.contracts.artifacts import DataReport, ExpectationOutcome, Snapshot
 from pipelines.contracts.config import DataGateConfig
 from pipelines.contracts.time import Window
-from validation.data_gate.canaries import CANARIES_FILE
-from validation.data_gate.canary_checks import judge_canaries
+from validation.data_gate.canaries import CANARIES_FILE, judge_canaries
 from validation.data_gate.checks import make_checks
 from validation.data_gate.gx_runner import (
     RunName,
@@ -22,13 +21,18 @@ from validation.data_gate.gx_runner import (
     with_accepted,
 )
 from validation.data_gate.judged_tables import make_tables
-from validation.data_gate.kept_profile import to_json
-from validation.data_gate.refused import since_refused
 from validation.data_gate.shifts import kept_shifts, shift_phrases, shift_tables, shifts_of
-from validation.data_gate.snapshot_profile import Reference, SnapshotProfile, profile_snapshot
+from validation.data_gate.snapshot_profile import (
+    Reference,
+    SnapshotProfile,
+    profile_snapshot,
+    to_json,
+)
 from validation.report.data_docs import DOCS_FOLDER, SINCE_REFUSED, Subject, finish_data_docs
 
 PROFILE_FILE = "profile.json"
+_NUM_PARTS = 2
+"""So much is told of what was found in a refused snapshot: the worst value, and a phrase."""
 
 
 def judge_snapshot(
@@ -121,3 +125,52 @@ def _details(profile: SnapshotProfile) -> dict[tuple[str, str], str]:
         for partition, broken in profile.by_partition.items()
         for rule, phrase in broken.details.items()
     }
+
+
+def since_refused(
+    refused: DataReport | None, snapshot: Snapshot, outcomes: Sequence[ExpectationOutcome]
+) -> tuple[str, ...]:
+    """Return a phrase for each expectation that is, or was, not met.
+
+    Args:
+        refused: What was found of the snapshot that was refused; None where none was.
+        snapshot: The one that is judged now.
+        outcomes: What was found of it.
+
+    Returns:
+        What was not met then first, critical before warnings; nothing where none was refused.
+    """
+    if refused is None:
+        return ()
+    now = {outcome.name: outcome for outcome in outcomes}
+    then_failed = [then for then in refused.failures if then.name in now]
+    mended = {each.name for each in then_failed if each.is_unmeasured and now[each.name].is_met}
+    told = [_since(then, now[then.name]) for then in then_failed if then.name not in mended]
+    if mended:
+        told.append(f"{len(mended)} more, which could not be measured then, are met now")
+    then_met = {outcome.name for outcome in refused.outcomes if outcome.is_met}
+    told += [
+        f"{each.name} is not met any more: found {_found(each)}, expected {each.expected}"
+        for each in outcomes
+        if not each.is_met and each.name in then_met
+    ]
+    is_same = refused.snapshot_digest == snapshot.digest
+    return (*(["the snapshot is the one that was refused"] if is_same else []), *told)
+
+
+def _since(then: ExpectationOutcome, now: ExpectationOutcome) -> str:
+    """Return what was found then and now of an expectation that was not met then."""
+    if not now.is_judged:
+        return f"{now.name}: {now.observed}; found {_found(then)} when it was refused"
+    state = "is mended" if now.is_met else "is not mended"
+    if now.accepted_by:
+        state += f" and accepted by {now.accepted_by}"
+    limit = f"expected {now.expected}"
+    if now.expected != then.expected:
+        limit += f" and {then.expected} then"
+    return f"{now.name} {state}: found {_found(now)}, {_found(then)} when it was refused, {limit}"
+
+
+def _found(outcome: ExpectationOutcome) -> str:
+    """Return the beginning of what was found, with its parts in one phrase."""
+    return ", ".join(outcome.observed.split("; ")[:_NUM_PARTS])

@@ -12,19 +12,15 @@ import numpy as np
 import pandas as pd
 
 from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.gates.data_rules import LABEL_RATE_BY_MEDIAN
 from pipelines.contracts.schemas import PINS_FILE, SPLIT_HOLDOUT, SPLIT_TRAINING
 from pipelines.contracts.time import DAY_MS
-from validation.data_gate.broken_rows import FILE_RULES, BrokenRows
-from validation.data_gate.measures import Measures
-from validation.data_gate.pin_checks import PIN_RULES
-from validation.data_gate.shard_checks import SHARD_RULES
-from validation.data_gate.snapshot_profile import SnapshotProfile
+from validation.data_gate.rows import BrokenRows, rules_of
+from validation.data_gate.snapshot_profile import Measures, SnapshotProfile
 
 WHOLE = "snapshot"
 """Partition of a measure that is about the whole snapshot."""
 NAN = float("nan")
-FEWEST_LABELS = 20
-"""Positives that a day must be expected to have before its label rate says anything."""
 
 
 def make_tables(
@@ -39,9 +35,9 @@ def make_tables(
     """
     reference = reference or SnapshotProfile()
     tables = {
-        "files": _broken_table(profile.by_partition, FILE_RULES),
-        "shards": _broken_table(profile.shards, SHARD_RULES),
-        "pins": _broken_table({PINS_FILE: profile.pins}, PIN_RULES),
+        "files": _broken_table(profile.by_partition, rules_of("files")),
+        "shards": _broken_table(profile.shards, rules_of("shards")),
+        "pins": _broken_table({PINS_FILE: profile.pins}, rules_of("pins")),
         "days": _day_table(snapshot, profile.measures),
         "snapshot": _snapshot_table(snapshot, profile, reference),
         "heads": _head_table(snapshot, profile.measures),
@@ -96,7 +92,7 @@ def _day_table(snapshot: Snapshot, measures: Measures) -> pd.DataFrame:
 def rate_shares(measures: Measures, main_head: int | None = None) -> dict[int, float]:
     """Return, by day, the lowest label rate of a head against the head's median day.
 
-    A head counts on a day on which its median rate would give FEWEST_LABELS positives.
+    A head counts on a day on which its median rate would give enough positives.
 
     Args:
         measures: The snapshot's.
@@ -110,7 +106,7 @@ def rate_shares(measures: Measures, main_head: int | None = None) -> dict[int, f
     rows = np.stack([measures.labels_per_day[day] for day in days])
     rates = rows[:, 1:] / rows[:, :1]
     usual = np.median(rates, axis=0)
-    is_telling = usual * rows[:, :1] >= FEWEST_LABELS
+    is_telling = usual * rows[:, :1] >= LABEL_RATE_BY_MEDIAN.fewest
     if main_head is not None:
         is_launched = (np.cumsum(rows[:, 1:], axis=0) > 0) | ~rows[:, 1:].any(axis=1, keepdims=True)
         is_launched[:, main_head] = True

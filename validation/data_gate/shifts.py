@@ -18,7 +18,7 @@ import pandas as pd
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import DataGateConfig
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
-from validation.data_gate.measures import (
+from validation.data_gate.snapshot_profile import (
     SEQUENCE_LENGTH,
     Measures,
     population_stability_index,

@@ -11,7 +11,7 @@ from pipelines.contracts.arrow import to_list_column, to_numpy
 from pipelines.contracts.artifacts import ExpectationOutcome, Snapshot
 from support.data_gate import CONFIG, judge, reference_of
 from support.snapshots import Change, copy_snapshot, rewrite
-from validation.data_gate import canaries, checks
+from validation.data_gate import canaries
 from validation.data_gate.canaries import (
     choose_canaries,
     compare_canaries,
@@ -83,7 +83,8 @@ def test_a_single_change_of_many_is_a_warning(
         vectors[5] = vectors[6]
         return vectors
 
-    monkeypatch.setattr(checks, "LARGEST_CHANGED_SHARE", 0.02)  # one of 80 pins is more than 1 %
+    # One of 80 pins is more than 1 %.
+    monkeypatch.setattr(data_rules, "CHANGED_EMBEDDINGS", data_rules.Bound(0.0, 0.02))
     outcomes = judged(planted_snapshot, tmp_path, "pins.arrow", one)
     assert not outcomes["every_embedding_as_accepted"].is_met
     assert outcomes["embeddings_as_accepted"].is_met

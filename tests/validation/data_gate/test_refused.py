@@ -9,8 +9,7 @@ from pipelines import storage
 from pipelines.contracts.artifacts import DataReport, ExpectationOutcome, Severity, Snapshot
 from support.data_gate import CONFIG, failed, judge, reference_of
 from support.snapshots import copy_snapshot, rewrite, with_column
-from validation.data_gate.gate import judge_snapshot
-from validation.data_gate.refused import since_refused
+from validation.data_gate.gate import judge_snapshot, since_refused
 
 
 def outcome(name: str, is_met: bool, observed: str, **changes: object) -> ExpectationOutcome:

@@ -7,7 +7,6 @@ import pytest
 
 from pipelines.contracts.artifacts import Snapshot
 from support.data_gate import CONFIG
-from validation.data_gate.measures import Measures, quantile_distance
 from validation.data_gate.shifts import (
     FEATURE,
     FEWEST_EARLIER,
@@ -24,6 +23,7 @@ from validation.data_gate.shifts import (
     shift_tables,
     shifts_of,
 )
+from validation.data_gate.snapshot_profile import Measures, quantile_distance
 
 BOUND = math.log1p(0.3)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipelines.contracts.artifacts import ExpectationOutcome, Severity
+from pipelines.contracts.gates.data_rules import MISSING_DAYS
 from pipelines.contracts.judged.day_profile import DayProfile, Number
 from pipelines.contracts.time import DAY_MS
 from validation.data_gate.checks import Check
@@ -29,8 +30,6 @@ from validation.data_gate.days.limits import FEWEST_DAYS, SURE, Deviation, devia
 from validation.data_gate.gx_runner import Details, RunName, evaluate, with_accepted
 from validation.report.data_docs import SINCE_REFUSED, Subject, finish_data_docs
 
-LARGEST_MISSING_SHARE = 0.15
-"""Of the days of a snapshot's windows."""
 _OF_LATENESS = ("lag_median_s", "known_at_once", "known_after_an_hour", "known_after_a_day")
 _TIMES_NOISE = 4.0
 MOST_WITH_EXAMPLES = 5
@@ -157,7 +156,7 @@ def _checks(log: JudgedLog) -> tuple[Check, ...]:
         Check("log_has_every_day", warning, "Every day has impressions and actions.",
               "log_days", _PRESENT, minimum=0, maximum=0),
         Check("log_has_most_days", critical, "Days of the windows without impressions or actions.",
-              "log", _MISSING, "share", maximum=LARGEST_MISSING_SHARE),
+              "log", _MISSING, "share", maximum=MISSING_DAYS.critical),
         Check("log_days_as_accepted", warning,
               "Days of accepted snapshots are as they were: the numbers that changed since.",
               "log_days", _REWRITTEN, minimum=0, maximum=0),

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from pipelines.contracts.arrow import to_numpy
+from pipelines.contracts.gates.data_rules import CHANGED_EMBEDDINGS, MISSING_DAYS
 from pipelines.contracts.judged.day_profile import DayProfile
 from pipelines.contracts.time import DAY_MS
 from validation.data_gate.canaries import USER_DAYS, Vectors, compare_vectors, smallest_hashes
-from validation.data_gate.canary_checks import LARGEST_CHANGED_SHARE
-from validation.data_gate.days.gate import LARGEST_MISSING_SHARE, date_of
+from validation.data_gate.days.gate import date_of
 from validation.data_gate.days.limits import deviations
 from validation.data_gate.days.measure import DayRows, measure_days, open_engine
 from validation.data_gate.planted.log_rows import LogRows
@@ -60,8 +60,8 @@ class Workbench:
         )
         is_critical = (
             any(each.is_harmful for each in found)
-            or len(missing) > LARGEST_MISSING_SHARE * len(log.days)
-            or max(changed.values()) > LARGEST_CHANGED_SHARE
+            or len(missing) > MISSING_DAYS.critical * len(log.days)
+            or max(changed.values()) > CHANGED_EMBEDDINGS.critical
         )
         has_effect = any(not getattr(log, t).equals(getattr(self.clean, t)) for t in TABLES)
         return Trial(has_effect, is_critical, told)

@@ -1,4 +1,4 @@
-"""A profile comes back from its file as it was, or not at all."""
+"""What a snapshot's rows look like, worked by hand; a profile comes back from its file."""
 
 import json
 from dataclasses import replace
@@ -6,16 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.features.numeric import NumericFeature
 from support.data_gate import CONFIG, never_shifted
-from validation.data_gate import kept_profile, measures
+from validation.data_gate import snapshot_profile
 from validation.data_gate.canaries import choose_canaries
 from validation.data_gate.gate import PROFILE_FILE, judge_snapshot
-from validation.data_gate.kept_profile import from_json, to_json
-from validation.data_gate.snapshot_profile import Reference, SnapshotProfile, profile_snapshot
+from validation.data_gate.snapshot_profile import (
+    Measures,
+    Reference,
+    SnapshotProfile,
+    from_json,
+    profile_snapshot,
+    to_json,
+)
 
 
 @pytest.fixture(scope="module")
@@ -73,55 +81,11 @@ def test_another_snapshot_format_or_bins_are_not_taken(
     text = to_json(profile, "d")
     assert from_json(text, "another") is None
     with monkeypatch.context() as changed:
-        changed.setattr(kept_profile, "FORMAT_VERSION", kept_profile.FORMAT_VERSION + 1)
+        changed.setattr(snapshot_profile, "FORMAT_VERSION", snapshot_profile.FORMAT_VERSION + 1)
         assert from_json(text, "d") is None
     with monkeypatch.context() as changed:
-        changed.setattr(kept_profile, "LENGTH_EDGES", measures.LENGTH_EDGES[:-1])
+        changed.setattr(snapshot_profile, "LENGTH_EDGES", snapshot_profile.LENGTH_EDGES[:-1])
         assert from_json(text, "d") is None
-
-
-BEFORE_NUMBERS_COULD_BE_CHOSEN = """{
- "format": "395eb13b2ab87218",
- "snapshot_digest": "d",
- "unmeasured_shards": [],
- "mean_pin_norm": 1.5,
- "pin_spread": 0.25,
- "measures": {
-  "requests": [40, 10],
-  "examples": [160, 40],
-  "exploration": [8, 2],
-  "positives": {"repin": [16, 6]},
-  "with_sequence": 45,
-  "zero_embeddings": 3,
-  "requests_per_day": {"17180": 40, "17190": 10},
-  "histograms": {
-   "sequence_length": [5, 5, 40, 0, 0, 0, 0, 0, 0, 0, 0],
-   "pin_popularity": [150, 50, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-   "past_engagements": [9, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
-  }
- }
-}"""
-"""As the code of that time wrote it, from counts made by hand."""
-
-
-def test_a_file_of_before_numbers_could_be_chosen_is_still_a_profile(
-    planted_snapshot: Snapshot, tmp_path: Path
-) -> None:
-    back = from_json(BEFORE_NUMBERS_COULD_BE_CHOSEN, "d")
-    assert back is not None
-    assert back.measures.label_rate("repin") == 22 / 200
-    assert back.measures.labels_per_day == {}
-    assert (back.mean_pin_norm, back.pin_spread) == (1.5, 0.25)
-
-    folder = storage.local_path(planted_snapshot.uri)
-    back.shifts = never_shifted(planted_snapshot, profile_snapshot(planted_snapshot, folder))
-    judged = judge_snapshot(
-        planted_snapshot, folder, Reference(planted_snapshot, back), CONFIG, tmp_path
-    )
-    found = {outcome.name: outcome for outcome in judged}
-    shifts = ("row_count_shift", "target_label_rate_shift", "label_rate_shift", "feature_shift")
-    for name in shifts:
-        assert found[name].is_judged, name
 
 
 @pytest.mark.parametrize("damage", [lambda t: t[:-20], lambda t: b"", lambda t: b"[]"])
@@ -133,3 +97,27 @@ def test_a_file_without_a_measure_is_no_profile(profile: SnapshotProfile) -> Non
     value = json.loads(to_json(profile, "d"))
     del value["measures"]["positives"]
     assert from_json(json.dumps(value), "d") is None
+
+
+def test_psi_by_hand_and_of_nothing() -> None:
+    now, before = np.array([49, 149]), np.array([99, 99])
+    # With half a row added: 49.5/199, 149.5/199 against 99.5/199 twice.
+    p, q = np.array([49.5, 149.5]) / 199, np.array([0.5, 0.5])
+    expected = ((p - q) * np.log(p / q)).sum()
+    assert snapshot_profile.population_stability_index(now, before) == pytest.approx(expected)
+    assert snapshot_profile.population_stability_index(before, before) == 0.0
+
+
+def test_a_missing_number_counts_in_its_flag_alone() -> None:
+    feature = NumericFeature(name="similarity_best")
+    examples = pa.table(
+        {
+            "num_similarity_best": pa.array([0.0, -0.95, 0.999, 0.0], pa.float32()),
+            "num_similarity_best_missing": pa.array([1, 0, 0, 0], pa.int8()),
+        }
+    )
+    found = Measures()
+    snapshot_profile._add_numbers(found, feature, examples)
+    counts = found.histograms["similarity_best"]
+    assert np.flatnonzero(counts).tolist() == [0, 10, 19]
+    assert found.histograms["similarity_best_missing"].tolist() == [3, 1]

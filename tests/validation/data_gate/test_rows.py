@@ -1,5 +1,6 @@
-"""Each rule of a shard's rows finds the defect that is planted for it."""
+"""Each rule of a shard's rows and of the pins finds the defect that is planted for it."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ import pyarrow as pa
 import pytest
 
 from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.files import digest_files
 from pipelines.contracts.time import DAY_MS, to_ms
 from support.data_gate import EXAMPLES, SHARD, assert_found, judge
 from support.snapshots import (
@@ -19,6 +22,46 @@ from support.snapshots import (
     with_embedding,
     with_value,
 )
+from validation.data_gate.rows import BrokenRows, read_tables, rules_of
+
+
+def test_a_rule_that_was_not_checked_is_told_from_one_that_holds() -> None:
+    broken = BrokenRows(("bad_labels", "bad_codes"))
+    broken.add("bad_labels", np.array([False, True]), lambda i: f"row {i}")
+    broken.add_phrases("bad_labels", [])
+    assert broken.count("bad_labels") == 1 and broken.details == {"bad_labels": "row 1"}
+    assert math.isnan(broken.count("bad_codes")) and not broken.has("bad_codes")
+
+
+def test_a_name_that_is_no_rule_is_refused() -> None:
+    broken = BrokenRows(("bad_labels",))
+    for use in (broken.count, broken.has, lambda rule: broken.add_phrases(rule, [])):
+        with pytest.raises(HomefeedError, match=r"no rows for \['bad_lables'\]; .*'bad_labels'"):
+            use("bad_lables")
+
+
+def test_a_file_of_the_right_digest_that_is_not_arrow(
+    planted_snapshot: Snapshot, tmp_path: Path
+) -> None:
+    snapshot, folder = copy_snapshot(planted_snapshot, tmp_path / "snapshot")
+    (folder / EXAMPLES).write_bytes(b"not an Arrow file" * 100)
+    written = {file.path: file for file in digest_files(folder)}
+    files = tuple(written[file.path] for file in snapshot.files)
+    outcomes = judge(snapshot.model_copy(update={"files": files}), folder, tmp_path / "out")
+
+    assert outcomes["files_match_manifest"].is_met
+    assert outcomes["schema"].partitions == (SHARD,)
+    assert f"{EXAMPLES} cannot be read: " in outcomes["schema"].observed
+    assert "not an Arrow file" in outcomes["schema"].observed
+
+
+def test_a_missing_file_is_said_to_be_missing(planted_snapshot: Snapshot, tmp_path: Path) -> None:
+    snapshot, folder = copy_snapshot(planted_snapshot, tmp_path / "snapshot")
+    (folder / EXAMPLES).unlink()
+    broken = BrokenRows(rules_of("files"))
+    assert read_tables(folder, snapshot, [EXAMPLES], broken) == {}
+    assert broken.details["files_match_manifest"] == f"{EXAMPLES} is missing"
+    assert broken.details["schema"] == f"{EXAMPLES} is missing; it cannot be read"
 
 
 def repeat_candidate(table: pa.Table) -> pa.Table:
@@ -99,6 +142,11 @@ DEFECTS: list[tuple[str, str, Change]] = [
     ("category_codes_in_range", f"{SHARD}/users.arrow", with_value("cat_state", 2, -1)),
     ("positions_not_negative", EXAMPLES, with_value("position", 2, -1)),
     ("user_embeddings_finite", f"{SHARD}/users.arrow", with_embedding(0, np.inf)),
+    ("schema", "pins.arrow", drop("embedding")),
+    ("pin_embeddings_finite", "pins.arrow", with_embedding(4, np.nan)),
+    ("pin_embedding_norm", "pins.arrow", with_embedding(4, 1e6)),
+    ("unique_pins", "pins.arrow", with_value("pin_id", 5, 4)),
+    ("pin_codes_in_range", "pins.arrow", with_value("cat_embedding_version", 5, 7)),
 ]  # fmt: skip
 
 
