@@ -209,7 +209,7 @@ def write_over(uri: str, value: Frozen, seen: Revision) -> Revision:
     if is_local(uri):
         write_model(uri, value)
         return Revision()
-    written = conditional.write(uri, files.to_json(value), seen)
+    written = conditional.write(uri, value.to_record(), seen)
     if written is None:
         raise RunInProgressError(
             f"{uri} was written by another process since this one began; expected nobody else to "
@@ -231,7 +231,7 @@ def read_model(uri: str, model: type[Model], repair: str = "put a sound copy bac
         DataContractError: the file is not this value; it was altered or is of another version.
     """
     try:
-        return model.model_validate_json(read_bytes(uri))
+        return model.from_record(read_bytes(uri))
     except ValidationError as error:
         raise DataContractError(
             f"{uri} is not a valid {model.__name__}: {error}; the file was altered or written by "
@@ -241,7 +241,7 @@ def read_model(uri: str, model: type[Model], repair: str = "put a sound copy bac
 
 def write_model(uri: str, value: Frozen) -> None:
     """Write one frozen value as JSON, atomically."""
-    write_bytes(uri, files.to_json(value))
+    write_bytes(uri, value.to_record())
 
 
 def remove(uri: str) -> None:

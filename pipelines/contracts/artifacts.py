@@ -41,9 +41,7 @@ class ModelRef(Frozen):
     bundle_digest: str = Field(description="sha256 over the bundle's files.")
     snapshot_digest: str = Field(description="Digest of the snapshot it was trained on.")
     model_digest: str = Field(
-        default="",
-        exclude_if=lambda digest: not digest,  # so the digests of older records still fit
-        description="sha256 over all files that serve, code and bundle; '' in older versions.",
+        default="", description="sha256 over all files that serve; '' before it is registered."
     )
 
     @property
@@ -63,9 +61,7 @@ class CycleOptions(Frozen):
     may_promote: bool = Field(description="False compares and reports, and moves nothing.")
     num_devices: int = Field(ge=1, le=MAX_DEVICES, description="Training processes per machine.")
     accelerator: Literal["cpu", "gpu"] = "cpu"
-    num_nodes: int = Field(
-        default=1, ge=1, le=MAX_NODES, exclude_if=lambda n: n == 1, description="Machines."
-    )
+    num_nodes: int = Field(default=1, ge=1, le=MAX_NODES, description="Machines.")
     trigger: str = Field(description="Airflow run id, or a name: the same one is the same cycle.")
 
     def options(self) -> dict[str, Any]:
@@ -133,14 +129,10 @@ class ResolvedRun(CycleOptions, Artifact):
     as_of: AwareDatetime = Field(description="Only rows known before this UTC midnight count.")
     config: RunConfig
     code_version: str = Field(description="Commit or version of the project, for people.")
-    code_digest: str = Field(
-        default="", description="Digest of the code that trains and scores; empty in older runs."
-    )
+    code_digest: str = Field(default="", description="Digest of the code that trains and scores.")
     event_log_uri: str
     workspace_uri: str
-    work_folder: str = Field(
-        default="", exclude_if=lambda folder: not folder, description="HOMEFEED_WORK_FOLDER."
-    )
+    work_folder: str = Field(default="", description="HOMEFEED_WORK_FOLDER.")
     tracking_uri: str = Field(description="MLflow server (no credentials in it).")
     experiment: str = Field(description="MLflow experiment name.")
     registered_model: str = Field(description="MLflow registered model name.")
@@ -153,9 +145,7 @@ class ResolvedRun(CycleOptions, Artifact):
     last_accepted_snapshot_uri: str | None = Field(
         description="Snapshot that the data gate last accepted, for shift; None in the first cycle."
     )
-    refused_report_uri: str = Field(
-        default="", exclude_if=lambda uri: not uri, description="Of this day's refused snapshot."
-    )
+    refused_report_uri: str = Field(default="", description="Of this day's refused snapshot.")
     standing: Standing = Standing()
     judged_before: tuple[PinnedFile, ...] = Field(
         default=(), description="Records of earlier cycles whose evidence may be pooled with this."
@@ -192,7 +182,7 @@ class ShardStats(Frozen):
 
 
 class EventCounts(Frozen):
-    """How a snapshot's actions fit its requests; zeros where an older snapshot did not count."""
+    """How a snapshot's actions fit its requests; per snapshot."""
 
     num_naming: int = Field(
         default=0,
@@ -272,12 +262,10 @@ class ExpectationOutcome(Frozen):
     )
     is_unmeasured: bool = Field(
         default=False,
-        exclude_if=lambda is_so: not is_so,  # so that the seals of older reports still fit
         description="True where it is not met only because parts could not be measured.",
     )
     accepted_by: str = Field(
         default="",
-        exclude_if=lambda name: not name,  # so that the seals of older reports still fit
         description="Who accepted it though it is not met, and why; '' where nobody did.",
     )
 
@@ -292,9 +280,7 @@ class Judged(Artifact):
 
     outcomes: tuple[ExpectationOutcome, ...]
     docs_uri: str = Field(description="Entry page of the Data Docs.")
-    since_refused: tuple[str, ...] = Field(
-        default=(), exclude_if=lambda told: not told, description="What changed since a refusal."
-    )
+    since_refused: tuple[str, ...] = Field(default=(), description="What changed since a refusal.")
 
     @property
     def is_accepted(self) -> bool:

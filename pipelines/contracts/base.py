@@ -5,10 +5,17 @@ Not for behaviour: a contract says what a value is and refuses what it is not.
 
 import hashlib
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+SCHEMA_VERSION = 1
+"""Of every JSON file that this project writes: its first entry. It grows when a field changes its
+meaning or goes."""
+_VERSION = re.compile(rb'\s*\{\s*"schema_version"\s*:\s*(\d+)\s*,?')
 
 
 class Frozen(BaseModel):
@@ -22,9 +29,44 @@ class Frozen(BaseModel):
         frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
     )
 
+    def to_record(self) -> bytes:
+        """Return the JSON text of a file that holds this value: its schema's version first."""
+        text = self.model_dump_json(indent=2)
+        separator = "," if len(text) > len("{}") else "\n"
+        return f'{{\n  "schema_version": {SCHEMA_VERSION}{separator}{text[1:]}'.encode()
+
+    @classmethod
+    def from_record(cls, content: bytes) -> Self:
+        """Return the value that a file holds, which `to_record` wrote.
+
+        Raises:
+            ValidationError: it is no such value, or one of another schema's version.
+        """
+        found = _VERSION.match(content)
+        if found is None and _is_damaged(content):
+            return cls.model_validate_json(content)  # which says where it is no JSON
+        if found is None or int(found[1]) != SCHEMA_VERSION:
+            version = int(found[1]) if found else "missing"
+            what = PydanticCustomError(
+                "schema_version",
+                "schema_version is {found}, expected {expected}: another version of this project "
+                "wrote the file; go on with that version, or begin with an empty workspace",
+                {"found": version, "expected": SCHEMA_VERSION},
+            )
+            details = InitErrorDetails(type=what, loc=("schema_version",), input=version)
+            raise ValidationError.from_exception_data(cls.__name__, [details])
+        return cls.model_validate_json(b"{" + content[found.end() :])
+
     def fingerprint(self) -> str:
         """Return the sha256 (hex, 64 characters) of the canonical JSON form."""
         return digest_of(self.model_dump(mode="json"))
+
+
+def _is_damaged(content: bytes) -> bool:
+    try:
+        return not isinstance(json.loads(content), dict)
+    except ValueError:
+        return True
 
 
 class Artifact(Frozen):

@@ -275,7 +275,7 @@ class RunConfig(Frozen):
     recipe: str = Field(description="Name of the recipe that made this value.")
     source: str = Field(
         default="",
-        exclude_if=lambda source: not source,  # so the digests of older records still fit
+        exclude_if=lambda source: not source,  # A recipe that is shown can be saved as a file.
         description="Where a recipe from outside was read: module:function, or its file's URI. "
         "Set by who reads it; '' for the recipes of this project.",
     )
@@ -287,9 +287,7 @@ class RunConfig(Frozen):
     model_gate: ModelGateConfig
     serving: ServingConfig = ServingConfig()
     promotion: PromotionConfig = Field(
-        default=PromotionConfig(),
-        exclude_if=lambda options: options == PromotionConfig(),  # so older digests still fit
-        description="What a promotion needs besides the verdict.",
+        default=PromotionConfig(), description="What a promotion needs besides the verdict."
     )
 
     @property

@@ -193,8 +193,8 @@ def sync_tree(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Frozen) -> None:
-    """Write a frozen value as JSON, whole or not at all."""
-    write_whole(path, to_json(value))
+    """Write a frozen value as a record, whole or not at all."""
+    write_whole(path, value.to_record())
 
 
 def to_json(value: Frozen) -> bytes:

@@ -111,20 +111,14 @@ class StageRecord(Frozen):
     stage: str
     input_digest: str = Field(description="Digest of everything the artifact depends on.")
     artifact: dict = Field(description="JSON form of the stage's artifact.")  # type: ignore[type-arg]
-    seal: str = Field(default="", description="Digest of what it says; '' in older records.")
-    made_with: Environment | None = Field(default=None, description="None in older records.")
-    recipe: RecipeRef | None = Field(
-        default=None,
-        exclude_if=lambda recipe: recipe is None,
-        description="The run's; None in older records.",
-    )
+    seal: str = Field(default="", description="Digest of what it says, see `sealed`.")
+    made_with: Environment | None = Field(default=None, description="None: nobody said.")
+    recipe: RecipeRef | None = Field(default=None, description="The run's, where it has one.")
     wall_s: float = Field(ge=0, description="Seconds of the attempt that published it.")
     finished_at: AwareDatetime
-    lease: int = Field(default=0, ge=0, description="Lease of its writer; 0 in older records.")
+    lease: int = Field(default=0, ge=0, description="Lease of its writer.")
     usage: StageUsage | None = Field(
-        default=None,
-        exclude_if=lambda usage: usage is None,
-        description="Of that attempt; None in older records and where it could not be measured.",
+        default=None, description="Of that attempt; None where it could not be measured."
     )
 
     def sealed(self) -> "StageRecord":
@@ -133,9 +127,8 @@ class StageRecord(Frozen):
 
     def is_sound(self) -> bool:
         """Return whether nothing of it was edited since it was sealed."""
-        return self.seal in ("", self._digest())
+        return self.seal == self._digest()
 
     def _digest(self) -> str:
-        # What is None is left out, so that the seals of older records still fit.
-        later = [each.model_dump(mode="json") for each in (self.made_with, self.recipe) if each]
-        return digest_of([self.stage, self.input_digest, self.artifact, *later])
+        made = [each and each.model_dump(mode="json") for each in (self.made_with, self.recipe)]
+        return digest_of([self.stage, self.input_digest, self.artifact, *made])

@@ -35,7 +35,7 @@ class Ports(Frozen):
 def last_ports(home: LocalHome) -> Ports:
     """Return the ports of a home's last start; the usual ones where there was none."""
     try:
-        return Ports.model_validate_json(home.ports.read_bytes())
+        return Ports.from_record(home.ports.read_bytes())
     except (FileNotFoundError, ValidationError):
         return Ports()
 

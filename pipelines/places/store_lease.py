@@ -20,7 +20,6 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from pipelines.contracts import files
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import DataContractError, HomefeedError, RunInProgressError
 from pipelines.places import conditional
@@ -116,7 +115,7 @@ class StoreLease(Lease):
         """Write our state with changes; return whether the place was still ours."""
         for _ in range(2):
             state = self._state.model_copy(update=changes(self._state))
-            revision = conditional.write(_uri_of(self.place), files.to_json(state), self._revision)
+            revision = conditional.write(_uri_of(self.place), state.to_record(), self._revision)
             if revision is not None:
                 self._state, self._revision = state, revision
                 return True
@@ -258,7 +257,7 @@ def _take(place: str, purpose: str, before: LeaseState | None, over: Revision) -
         purpose=purpose,
     )
     asked_at = _now_s()
-    revision = conditional.write(_uri_of(place), files.to_json(state), over)
+    revision = conditional.write(_uri_of(place), state.to_record(), over)
     return None if revision is None else StoreLease(place, state, revision, asked_at)
 
 
@@ -273,7 +272,7 @@ def _read(place: str) -> tuple[LeaseState, Revision] | None:
     if found is None:
         return None
     try:
-        return LeaseState.model_validate_json(found.content), found.revision
+        return LeaseState.from_record(found.content), found.revision
     except ValidationError as error:
         raise DataContractError(
             f"{uri} is not a valid LeaseState: {error}; the file was altered or written by another "

@@ -22,7 +22,6 @@ import numpy.typing as npt
 from pydantic import AwareDatetime, Field, ValidationError
 
 from pipelines import storage
-from pipelines.contracts import files
 from pipelines.contracts.artifacts import PinnedFile, ResolvedRun
 from pipelines.contracts.base import Frozen, digest_of
 from pipelines.contracts.errors import DataContractError
@@ -79,7 +78,7 @@ class JudgedCycle(Frozen):
     def is_usable(cls, content: bytes, names: Sequence[str]) -> bool:
         """Return whether a record can be read and the file that it names is among the names."""
         try:
-            digest = cls.model_validate_json(content).influences_sha256
+            digest = cls.from_record(content).influences_sha256
         except ValidationError:
             return False
         return not digest or f"{digest}.parquet" in names
@@ -113,7 +112,7 @@ def publish(run: ResolvedRun, cycle: JudgedCycle, groups: npt.NDArray, influence
     found = digest_of(cycle.model_dump(mode="json", exclude={"judged_at", "first_judged_at"}))
     uri = storage.join(folder, f"{cycle.run_id}--{found[:8]}.json")
     if not storage.exists(uri):
-        storage.write_new(uri, files.to_json(cycle))
+        storage.write_new(uri, cycle.to_record())
     return uri
 
 
@@ -164,7 +163,7 @@ def read(pinned: Sequence[PinnedFile]) -> list[JudgedCycle]:
     cycles = []
     for file in pinned:
         content = _read_pinned(file.uri, file.sha256)
-        cycles.append(JudgedCycle.model_validate_json(content))
+        cycles.append(JudgedCycle.from_record(content))
     cycles.sort(key=lambda cycle: (cycle.as_of, cycle.judged_at))
     return list({cycle.run_id: cycle for cycle in cycles}.values())
 
@@ -182,7 +181,7 @@ def copy_pinned(run: ResolvedRun, workspace_uri: str) -> None:
     """
     for file in run.judged_before:
         content = _read_pinned(file.uri, file.sha256)
-        digest = JudgedCycle.model_validate_json(content).influences_sha256
+        digest = JudgedCycle.from_record(content).influences_sha256
         if digest:
             name = f"{digest}.parquet"
             source = storage.join(_folder(run.workspace_uri, run.registered_model), name)

@@ -207,7 +207,7 @@ def _signed(challenger: Challenger, names: CodeNames) -> Challenger:
     from training.bundle.files import as_written_beside, read_config
 
     folder = storage.local_path(challenger.bundle_uri)
-    text = read_config(folder).model_copy(update=names).model_dump_json(indent=2).encode()
+    text = read_config(folder).model_copy(update=names).to_record()
     contents = {_DESCRIPTION: text, _SCORES: as_written_beside(folder, text)}
     digests = {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
     files = tuple(

@@ -17,6 +17,7 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
+from pipelines.contracts.code_identity import environment
 from pipelines.contracts.run_layout import StageRecord, manifest_uri
 from pipelines.registry import promotion, registry, tracking
 from pipelines.retention.carry_out import Place
@@ -202,10 +203,11 @@ def save_snapshot(run: ResolvedRun, name: str) -> None:
         stage="build_snapshot",
         input_digest="x",
         artifact={"uri": uri},
+        made_with=environment(),
         wall_s=0,
         finished_at=run.as_of,
     )
-    storage.write_model(manifest_uri(run.run_uri, "build_snapshot"), record)
+    storage.write_model(manifest_uri(run.run_uri, "build_snapshot"), record.sealed())
 
 
 def write(path: Path, num_bytes: int) -> None:

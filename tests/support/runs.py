@@ -6,6 +6,7 @@ from typing import Any
 
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.base import Artifact
+from pipelines.contracts.code_identity import environment
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.run_layout import StageRecord, manifest_uri
 from pipelines.recipes import smoke
@@ -56,7 +57,8 @@ def save_artifact(run: ResolvedRun, stage: str, artifact: Artifact) -> None:
         stage=stage,
         input_digest="x",
         artifact=artifact.model_dump(mode="json"),
+        made_with=environment(),
         wall_s=0,
         finished_at=run.as_of,
     )
-    write_model(manifest_uri(run.run_uri, stage), record)
+    write_model(manifest_uri(run.run_uri, stage), record.sealed())

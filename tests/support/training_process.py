@@ -18,7 +18,7 @@ def signal_when(
     code = (
         "import sys; from pathlib import Path; from training.fitting.spec import TrainingSpec; "
         "from training.launch.launcher import train; "
-        "train(TrainingSpec.model_validate_json(Path(sys.argv[1]).read_bytes()))"
+        "train(TrainingSpec.from_record(Path(sys.argv[1]).read_bytes()))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(spec_path)])
     deadline = time.monotonic() + 120

@@ -13,13 +13,10 @@ from pipelines.contracts.time import Window
 from training.bundle.calibration import Calibrator
 from training.data.input_checks import meaning_of_codes, refuse_difference
 
-SCHEMA_VERSION = 1
-
 
 class BundleConfig(Frozen):
     """What scoring needs besides the weights, and where both come from."""
 
-    schema_version: int = Field(default=SCHEMA_VERSION, description="Of the bundle's files.")
     features: FeatureConfig
     model: ModelConfig
     embedding_version: str = Field(description="The only basis whose embeddings it understands.")

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save, save_file
 
 from pipelines.contracts.base import digest_of, sha256_of
 from pipelines.contracts.errors import ConfigurationError, DataContractError
-from training.bundle.configuration import SCHEMA_VERSION, BundleConfig
+from training.bundle.configuration import BundleConfig
 from training.bundle.predictor import Predictor
 from training.data.batches import MODEL_INPUTS, Batch, for_scoring
 from training.model.ranker import Ranker
@@ -64,7 +64,7 @@ def write_bundle(folder: Path, ranker: Ranker, config: BundleConfig, golden: Bat
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     save_file(weights, scratch / WEIGHTS)
-    (scratch / CONFIG).write_text(config.model_dump_json(indent=2))
+    (scratch / CONFIG).write_bytes(config.to_record())
     others = {_OTHERS: _digest_of_others(scratch)}
     save_file(inputs | {_EXPECTED: expected_CH}, scratch / GOLDEN, metadata=others)
     # safetensors makes its files for their owner only. A bundle is published, and whoever the
@@ -169,7 +169,7 @@ def read_config(folder: Path) -> BundleConfig:
         ConfigurationError: this user may not read it.
     """
     try:
-        config = BundleConfig.model_validate_json((folder / CONFIG).read_bytes())
+        return BundleConfig.from_record((folder / CONFIG).read_bytes())
     except FileNotFoundError as error:
         raise _missing(folder, CONFIG) from error
     except PermissionError as error:
@@ -177,14 +177,8 @@ def read_config(folder: Path) -> BundleConfig:
     except ValidationError as error:
         raise DataContractError(
             f"bundle {folder}: {CONFIG} is not a bundle's configuration: {error}; fetch the bundle "
-            f"again, or train anew if it is from an older version of this project"
+            f"again, or train anew if another version of this project wrote it"
         ) from error
-    if config.schema_version != SCHEMA_VERSION:
-        raise DataContractError(
-            f"bundle {folder}: schema version {config.schema_version}, expected {SCHEMA_VERSION}; "
-            f"use the version of this project that wrote it, or train anew"
-        )
-    return config
 
 
 def _read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:

@@ -188,7 +188,7 @@ def _signature(bundle_dir: Path) -> "ModelSignature":
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema, TensorSpec
 
-    config = BundleConfig.model_validate_json((bundle_dir / "bundle.json").read_bytes())
+    config = BundleConfig.from_record((bundle_dir / "bundle.json").read_bytes())
     golden, _ = read_golden(bundle_dir, len(config.features.heads))
     inputs: list[ColSpec | TensorSpec] = []
     for name, varying in VARYING_AXES.items():

@@ -201,6 +201,6 @@ def _has_its_bundle(result: TrainingResult) -> bool:
 def read(path: Path, model: type[Model]) -> Model | None:
     """Return a value from its file; None if it is missing, half written or of another kind."""
     try:
-        return model.model_validate_json(path.read_bytes())
+        return model.from_record(path.read_bytes())
     except (FileNotFoundError, ValidationError):
         return None

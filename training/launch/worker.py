@@ -37,7 +37,7 @@ def main(spec_path: str, identity: str) -> int:
 
     rank = int(os.environ["RANK"])  # over all nodes; LOCAL_RANK is the one on this node
     _configure_logging(rank)
-    spec = TrainingSpec.model_validate_json(Path(spec_path).read_bytes())
+    spec = TrainingSpec.from_record(Path(spec_path).read_bytes())
     if spec.identity() != identity:
         sys.stderr.write(f"{spec_path} is of another training than this process was started for\n")
         return RunInProgressError.exit_code

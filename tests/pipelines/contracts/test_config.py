@@ -73,7 +73,7 @@ def test_a_limit_without_a_bound_is_refused() -> None:
     assert RelativeLimit(metric="ece", max_decrease=0.0).max_decrease == 0.0
 
 
-def test_where_a_recipe_was_read_changes_neither_its_digest_nor_older_forms() -> None:
+def test_where_a_recipe_was_read_changes_neither_its_digest_nor_its_form() -> None:
     base = smoke()
     assert "source" not in base.model_dump(mode="json")
     outside = base.model_copy(update={"recipe": "mine", "source": "s3://bucket/mine.yaml"})

@@ -43,7 +43,7 @@ def test_the_ports_of_a_start_are_those_of_the_next_one(home):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         usual = Ports(airflow=choose_port(0), mlflow=taken.getsockname()[1])
-        home.ports.write_text(usual.model_dump_json())
+        home.ports.write_bytes(usual.to_record())
         with claim_ports(home) as first:
             assert first.airflow == usual.airflow and first.mlflow != usual.mlflow
             assert last_ports(home) == first  # for those who ask while the services run

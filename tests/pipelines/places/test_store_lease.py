@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 
 from pipelines import storage
-from pipelines.contracts import files
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
@@ -284,7 +283,7 @@ def test_a_place_that_was_lost_unnoticed_is_left_to_its_new_holder(
         theirs = state_of(s3_uri).model_copy(update={"number": 2, "holder": "them", "token": "t"})
         filesystem, path = storage.open_filesystem(f"{s3_uri}.lease")
         with filesystem.open_output_stream(path) as stream:
-            stream.write(files.to_json(theirs))
+            stream.write(theirs.to_record())
     assert state_of(s3_uri) == theirs
     assert f"{s3_uri} could not be given back: {s3_uri}.lease is another process's" in caplog.text
 

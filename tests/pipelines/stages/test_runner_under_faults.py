@@ -230,20 +230,6 @@ def test_a_manifest_that_was_edited_is_refused(run_uri: str, set_body: Callable)
     runner.run_stage("check_snapshot", run_uri)
 
 
-def test_a_manifest_of_before_there_were_leases_is_read_and_its_seal_fits(
-    run_uri: str, set_body: Callable
-) -> None:
-    set_body("build_snapshot", lambda output_uri: Number(value=1))
-    uri = runner.run_stage("build_snapshot", run_uri)
-    record = runner.read_record(run_uri, "build_snapshot")
-    assert record.lease == 1
-    before = record.model_dump_json(exclude={"lease"})
-    storage.write_bytes(uri, before.encode())
-    assert runner.read_record(run_uri, "build_snapshot").lease == 0
-    runner.run_stage("build_snapshot", run_uri)
-    assert storage.read_bytes(uri).decode() == before, "it is done already"
-
-
 def test_a_run_folder_that_was_copied_is_refused_and_the_original_stays(
     run_uri: str, set_body: Callable
 ) -> None:

@@ -38,7 +38,7 @@ def test_a_killed_training_goes_on_in_the_same_run_and_no_step_stands_twice(
     many = {"training": {"num_epochs": 20}}  # long enough for steps to be sent within an epoch
     spec = planted.spec(tmp_path / "work", tracking_uri=tracking_uri, mlflow_run_id=run_id, **many)
     spec_path = tmp_path / "spec.json"
-    spec_path.write_text(spec.model_dump_json())
+    spec_path.write_bytes(spec.to_record())
     folder = WorkFolder(Path(spec.work_dir))
 
     def has_sent_more_than_it_saved(checkpoints: Path) -> bool:

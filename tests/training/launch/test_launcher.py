@@ -161,7 +161,7 @@ def start_again(whole_spec: TrainingSpec, tmp_path: Path) -> tuple[TrainingSpec,
     spec = whole_spec.model_copy(update={"work_dir": str(tmp_path / "broken")})
     Path(spec.work_dir).mkdir()
     spec_path = tmp_path / "spec.json"
-    spec_path.write_text(spec.model_dump_json())
+    spec_path.write_bytes(spec.to_record())
     return spec, spec_path
 
 

@@ -33,12 +33,12 @@ IDENTITY = "fedcba9876543210" * 4
 def start_node(spec: TrainingSpec, node: NodeAddress, folder: Path) -> "subprocess.Popen[str]":
     """Start one machine's launcher; it prints the result, or the class of the error."""
     spec_path = folder / f"given-{node.rank}.json"
-    spec_path.write_text(spec.model_dump_json())
+    spec_path.write_bytes(spec.to_record())
     code = (
         "import sys; from pathlib import Path; from training.launch.launcher import train; "
         "from training.fitting.spec import NodeAddress, TrainingSpec; "
         "from pipelines.contracts.errors import HomefeedError\n"
-        "spec = TrainingSpec.model_validate_json(Path(sys.argv[1]).read_bytes())\n"
+        "spec = TrainingSpec.from_record(Path(sys.argv[1]).read_bytes())\n"
         "node = NodeAddress(rank=int(sys.argv[2]), rendezvous=sys.argv[3])\n"
         "try: print(train(spec, node).model_dump_json())\n"
         "except HomefeedError as error: sys.exit(f'{type(error).__name__}: {error}')"
