@@ -26,10 +26,8 @@ from pipelines.storage import translated_errors
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-    from validation.report.bar_rows import BarRow
-    from validation.report.day_panels import DayPanels
-    from validation.report.day_tables import DayRow
-    from validation.report.panels import Scale
+    from validation.report.charts import BarRow, Scale
+    from validation.report.days import DayPanels, DayRow
 
 BADGES = {Severity.ERROR: "is-bad", Severity.WARNING: "is-warn", Severity.NOTE: "is-quiet"}
 LAG_TICKS_MS = {1e3: "1 s", 6e4: "1 min", 3.6e6: "1 h", 8.64e7: "1 d", 2.592e9: "30 d"}
@@ -62,9 +60,8 @@ def write_page(report: LogReport, path: Path) -> None:
 
 def render(report: LogReport) -> str:
     """Return the page's HTML, of at most 300 kB; where it would have more, older days lack."""
-    from validation.report.data_docs import environment
-    from validation.report.day_tables import day_tables
-    from validation.report.page_size import within_limit
+    from validation.report.days import day_tables
+    from validation.report.pages import environment, within_limit
 
     told = list(told_problems(report))
     kinds = [kind for kind, _ in told]
@@ -92,7 +89,7 @@ def render(report: LogReport) -> str:
 
 def _rows(report: LogReport) -> "list[DayRow]":
     """Return what the table tells of each day, the oldest first."""
-    from validation.report.day_tables import DayRow
+    from validation.report.days import DayRow
 
     names, rates = sorted(report.total("actions")), label_rates(report)
     rows = []
@@ -105,8 +102,8 @@ def _rows(report: LogReport) -> "list[DayRow]":
 
 def _drawings(report: LogReport) -> Drawings | None:
     """Return what the page draws; None for a log without impressions."""
-    from validation.report.bar_rows import bar_rows
-    from validation.report.day_panels import days_scale, drawn_of
+    from validation.report.charts import bar_rows
+    from validation.report.days import days_scale, drawn_of
 
     if not report.days_of("impressions"):
         return None
@@ -126,7 +123,7 @@ def _counts(
     report: LogReport, days: "Scale", names: tuple[str, ...], num_left_out: int
 ) -> "DayPanels":
     """Return a panel of the impressions of each day, and one of each action type's actions."""
-    from validation.report.day_panels import DayPanels, OfDays, count_panel
+    from validation.report.days import DayPanels, OfDays, count_panel
 
     shown, acted = (report.days_of(table) for table in TABLES)
     panels: list[tuple[str, dict[date, float]]] = [
@@ -145,7 +142,7 @@ def _shares(
     report: LogReport, days: "Scale", names: tuple[str, ...], num_left_out: int
 ) -> "DayPanels":
     """Return a panel of each action type's label rate by day."""
-    from validation.report.day_panels import DayPanels, OfDays, share_panel
+    from validation.report.days import DayPanels, OfDays, share_panel
 
     rates = label_rates(report)
     drawn = (
@@ -158,7 +155,7 @@ def _shares(
 
 def _lags(report: LogReport) -> "Markup | None":
     """Return the share of rows that are known after a time, for impressions and actions."""
-    from validation.report.panels import Scale, Series, even_scale, panel
+    from validation.report.charts import Scale, Series, even_scale, panel
 
     low, high = np.log10(LAG_SPAN_MS)
     ticks = tuple((float(np.log10(ms)), text) for ms, text in LAG_TICKS_MS.items())

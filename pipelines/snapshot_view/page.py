@@ -35,9 +35,8 @@ def write_page(facts: SnapshotFacts, path: Path) -> None:
 
 def render(facts: SnapshotFacts) -> str:
     """Return the page's HTML, of at most 300 kB; where it would have more, older days lack."""
-    from validation.report.data_docs import environment
-    from validation.report.day_tables import DayRow, day_tables
-    from validation.report.page_size import within_limit
+    from validation.report.days import DayRow, day_tables
+    from validation.report.pages import environment, within_limit
 
     heads, windows = sorted(facts.snapshot.features.head_names), facts.windows
     rows = [
@@ -69,8 +68,8 @@ def render(facts: SnapshotFacts) -> str:
 
 def _drawings(facts: SnapshotFacts, heads: list[str]) -> dict[str, Any]:
     """Return what the page draws: bars, and where a window has a day, panels of days."""
-    from validation.report import day_panels
-    from validation.report.bar_rows import bar_rows
+    from validation.report import days as day_panels
+    from validation.report.charts import bar_rows
 
     windows, sizes = facts.windows, facts.num_bytes
     lengths = {

@@ -9,10 +9,9 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from pipelines.contracts.judged.cycle import CycleFacts, IndexFacts, ServingSpan
+from validation.report.charts import Axis, Track, axis_of, change_with_interval
 from validation.report.costs import NOT_KNOWN, cost_rows, duration, total_wall_s
-from validation.report.data_docs import environment
-from validation.report.interval_rows import Axis, Track, axis_of
-from validation.report.page_size import within_limit
+from validation.report.pages import environment, within_limit
 
 MAX_CHAMPIONS = 60
 MAX_TEXT = 280
@@ -111,10 +110,6 @@ def _row(line: CycleFacts, axis: Axis, workspace_uri: str) -> CycleRow:
     # Relative, so that the index leads to the page wherever the workspace is copied to.
     page = line.page_uri.removeprefix(f"{workspace_uri.rstrip('/')}/")
     links = (("Verdict page", page), ("Airflow run", line.airflow_url))
-    figures = ""
-    if change is not None:
-        numbers = (100 * change.value, 100 * change.low, 100 * change.high)
-        figures = "{:+.2f} % ({:+.2f} to {:+.2f})".format(*numbers)
     return CycleRow(
         line=line,
         badge=line.word,
@@ -122,7 +117,7 @@ def _row(line: CycleFacts, axis: Axis, workspace_uri: str) -> CycleRow:
         happened=_shortened(line.happened),
         links=tuple((label, uri) for label, uri in links if uri),
         track=axis.track(change) if change is not None else None,
-        figures=figures,
+        figures=change_with_interval(change) if change is not None else "",
         cost=_cost(line),
     )
 

@@ -8,12 +8,10 @@ fonts is removed, so that the folder can be opened from an archive years later. 
 import re
 import shutil
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from pipelines.contracts.artifacts import ExpectationOutcome
+from validation.report.pages import environment
 
 DOCS_FOLDER = "data_docs"
 DETAILS_FOLDER = "details"
@@ -37,25 +35,6 @@ class Subject:
     if_refused: str  # what may not be done then, a sentence's second half
     facts: tuple[tuple[str, str], ...]  # (term, what is said of it)
     how: str  # how the numbers came about, in a sentence
-
-
-@cache
-def environment() -> Environment:
-    """Return the template environment of the gates' pages, which escapes every value.
-
-    It is the same one for all pages of a process, because it keeps the templates that it has
-    compiled: compiling those of the index takes longer than writing the index.
-    """
-    made = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    # What a browser can open, and never what runs when it is clicked (javascript:, data:).
-    made.tests["openable"] = lambda uri: uri.startswith(("http://", "https://", "file://"))
-    return made
 
 
 def finish_data_docs(

@@ -11,7 +11,7 @@ from pipelines.log_check.page import LAG_SPAN_MS, MAX_PROBLEMS, _known_by, rende
 from pipelines.log_check.report import NUM_LAGS, LogReport, Problem, Severity, binned
 from support.data_pages import MANY, report_of
 from support.log_reports import count_lags, day_of
-from validation.report.day_panels import MAX_PANELS
+from validation.report.days import MAX_PANELS
 
 
 def test_a_year_of_forty_types_keeps_the_newest_days_and_says_what_is_left_out() -> None:

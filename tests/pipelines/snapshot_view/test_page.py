@@ -5,7 +5,7 @@ import re
 from pipelines.snapshot_view.facts import Counts, SnapshotFacts, WindowFacts
 from pipelines.snapshot_view.page import render
 from support.data_pages import MANY, SIZES, facts_of
-from validation.report.day_panels import MAX_PANELS
+from validation.report.days import MAX_PANELS
 
 
 def test_a_year_of_forty_heads_keeps_the_newest_days_and_says_what_is_left_out() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.contracts.config import Limit, ModelGateConfig, RelativeLimit
 from pipelines.contracts.judged.alert import NextStep
-from pipelines.contracts.judgement import Decision, Judgement, SelfTest
+from pipelines.contracts.judgement import Decision, Judgement, OperatingPoint, SelfTest
 from support.holdouts import (
     AGAINST_CHAMPION,
     AGAINST_POPULARITY,
@@ -18,7 +18,7 @@ from support.holdouts import (
     popularity_scores,
 )
 from support.judgements import ruled, said, told
-from validation.report.verdict_page import write_report
+from validation.report.verdict_page import MAX_DRAWN, drawings_of, write_report
 
 CONTEXT = {
     "run_id": "2017-03-02--ab12cd34",
@@ -150,19 +150,13 @@ def test_the_page_says_what_it_is_to_those_who_do_not_see_it(
     assert all(a.get("scope") in ("col", "row") for tag, a in page.tags if tag == "th")
 
 
-def test_the_drawings_stand_beside_the_page(promoted: Judgement, tmp_path: Path) -> None:
-    page_of(promoted, tmp_path)
-    names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"verdict.html", "changes.png", "reliability.png"}
-
-
 def test_the_first_cycle_has_no_champion_and_no_invented_numbers(
     first_cycle: Judgement, tmp_path: Path
 ) -> None:
     text = page_of(first_cycle, tmp_path).text
 
     assert "popularity" in text and "no champion yet" in text
-    assert "margin -1 %" not in text  # there is none in the first cycle; see test_plots
+    assert "margin -1 %" not in text  # there is none in the first cycle
     without = [row.metric for row in first_cycle.comparison.metrics if row.baseline is None]
     # What needs probabilities, which popularity has not: four metrics, two heads, three segments.
     assert text.count(" none ") == len(without) == 4 * 2 * 3
@@ -226,7 +220,42 @@ def test_a_comparison_without_numbers_still_has_a_page(promoted: Judgement, tmp_
 
     assert "The target metric was not computed." in text
     assert "No self-test was recorded." in text
-    assert not (tmp_path / "changes.png").exists()
+
+
+def test_the_drawings_show_both_sides_and_the_headline_first(promoted: Judgement) -> None:
+    curve = tuple(
+        OperatingPoint(
+            true_change=0.01 * k, promoted=0.5 + 0.2 * k, rejected=0.5 - 0.2 * k, year_quality=0
+        )
+        for k in (-2, 0, 2)
+    )
+    drawn = drawings_of(promoted.model_copy(update={"operating_curve": curve}), -0.01)
+    assert (drawn.rows[0].name, drawn.rows[0].is_target) == ("repin_volume_at_3, all", True)
+    assert "hit_at_3.repin, all" not in {row.name for row in drawn.rows}
+    assert [head for head, _ in drawn.calibration] == ["repin", "hide"]
+    for _, svg in drawn.calibration:
+        assert (svg.count("<rect"), svg.count("<circle")) == (10, 10)
+    (_, each), (title, year) = drawn.gate
+    assert (each.count("<circle"), each.count("<rect"), year.count("<circle")) == (3, 3, 3)
+    assert "mean of a year" in title
+    nothing = promoted.comparison.model_copy(update={"metrics": (), "reliability": ()})
+    bare = drawings_of(promoted.model_copy(update={"comparison": nothing}), -0.01)
+    assert (bare.rows, bare.calibration, bare.gate) == ((), (), ())
+
+
+def test_what_does_not_fit_a_drawing_keeps_the_headline(promoted: Judgement) -> None:
+    comparison = promoted.comparison
+    target = next(row for row in comparison.metrics if row.relative_change is not None)
+    rows = tuple(
+        target.model_copy(update={"metric": f"hit_at_3.h{head}", "segment": segment})
+        for head in range(20)
+        for segment in ("all", *(f"s{number}" for number in range(40)))
+    )
+    many = comparison.model_copy(update={"metrics": (*comparison.metrics, *rows)})
+    drawn = drawings_of(promoted.model_copy(update={"comparison": many}), -0.01)
+    assert len(drawn.rows) == MAX_DRAWN and drawn.num_left_out > 700
+    assert drawn.rows[0].name == f"{comparison.target_metric}, all"
+    assert {f"hit_at_3.h{head}, all" for head in range(20)} <= {row.name for row in drawn.rows}
 
 
 def test_the_page_says_why_a_number_is_absent(tmp_path: Path) -> None:

@@ -1,21 +1,25 @@
-"""Panels of days: where bars and points stand, what is named, and what is left out."""
+"""Panels and tables of days: where bars and points stand, what is named, what is left out."""
 
 import re
 from datetime import date, timedelta
 
 import pytest
 
-from validation.report.day_panels import (
+from validation.report.charts import LEFT, RIGHT, TOP, WIDTH
+from validation.report.days import (
+    COLUMNS_PER_TABLE,
     MANY_DAYS,
+    MAX_NAME,
     MAX_PANELS,
     PLOT_HEIGHT,
+    DayRow,
     OfDays,
     count_panel,
+    day_tables,
     days_scale,
     drawn_of,
     share_panel,
 )
-from validation.report.panels import LEFT, RIGHT, TOP, WIDTH, in_short, scale_from_zero
 
 FIRST = date(2017, 1, 1)
 BASE = TOP + PLOT_HEIGHT
@@ -102,15 +106,34 @@ def test_of_many_names_those_with_the_most_rows_are_drawn_in_their_order() -> No
     assert drawn_of({"b": 1, "a": 2}) == (("b", "a"), 0)
 
 
-@pytest.mark.parametrize(
-    ("high", "ends"),
-    [
-        (2, "0 1 2"),
-        (2.1, "0 2 4"),
-        (950, "0 500 1k"),
-        (1_482_000, "0 1M 2M"),
-        (0.0013, "0 0.001 0.002"),
-    ],
-)
-def test_an_axis_from_zero_ends_with_a_round_number(high: float, ends: str) -> None:
-    assert " ".join(text for _, text in scale_from_zero(high, in_short).ticks) == ends
+def rows_of(num_columns: int) -> list[DayRow]:
+    counts = tuple((number, number / 100) for number in range(num_columns))
+    return [DayRow(f"2017-01-0{day}", ("7",), counts) for day in (1, 2)]
+
+
+def test_forty_columns_are_cut_into_tables_and_none_is_lost() -> None:
+    names = [f"action_{number}" for number in range(40)]
+    tables = day_tables(names, rows_of(40))
+    assert [name for table in tables for name in table.names] == names
+    assert [table.span for table in tables][:: len(tables) - 1] == [
+        "columns 1 to 6 of 40",
+        "columns 37 to 40 of 40",
+    ]
+    for day in (0, 1):
+        cells = [cell for table in tables for cell in table.rows[day].counts]
+        assert cells == list(rows_of(40)[day].counts)
+        assert all(table.rows[day].always == ("7",) for table in tables)
+    assert max(len(table.names) for table in tables) == COLUMNS_PER_TABLE
+
+
+@pytest.mark.parametrize("num", [0, 1, COLUMNS_PER_TABLE])
+def test_few_columns_are_one_table(num: int) -> None:
+    (table,) = day_tables(["a"] * num, rows_of(num))
+    assert (table.span, len(table.names), len(table.rows)) == ("", num, 2)
+
+
+def test_of_a_long_name_beginning_and_end_are_shown() -> None:
+    (table,) = day_tables(["x" * MAX_NAME, "begins_" + "x" * 90 + "_ends"], rows_of(2))
+    assert table.names[0] == "x" * MAX_NAME
+    assert table.names[1].startswith("begins_") and table.names[1].endswith("_ends")
+    assert len(table.names[1]) <= MAX_NAME

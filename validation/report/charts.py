@@ -1,22 +1,118 @@
-"""Small line charts as SVG for a page: each is drawn for a phone, and panels flow side by side.
+"""What pages draw: changes with intervals, rows of bars, and small line charts.
 
-A panel is 320 units wide, which is about the width of a phone, and a page shows it at 0.85 to 1.3
-times its size: its text stays readable without another drawing for each width. Not for PNG files
-(`validation.report.plots`), nor for what is drawn of days (`validation.report.day_panels`).
+Changes and bars are rows that a style sheet lays out: where things stand is a share of a width, so
+that one row fits any width and no text of it shrinks. A line chart is a panel of SVG, 320 units
+wide, which is about the width of a phone; a page shows it at 0.85 to 1.3 times its size and lets
+panels flow side by side. Not for what is drawn of days (`validation.report.days`).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from markupsafe import Markup, escape
 
+from pipelines.contracts.judgement import Interval
+
+SPANS = (0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
+"""Half-widths of the axis of changes. The last is the largest, and what lies beyond it is drawn at
+the edge; without this bound one wide interval would squeeze all others."""
 WIDTH, PLOT_HEIGHT = 320, 180
 LEFT, RIGHT, TOP, BOTTOM, LABEL = 52, 12, 10, 26, 20
 _X = WIDTH - LEFT - RIGHT
 END_SHARE = 0.9
 """A mark of the horizontal axis beyond this share of it ends where the panel ends."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """Where an interval stands on an axis, in percent of its width."""
+
+    low: float
+    middle: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis of changes around zero."""
+
+    span: float
+    margin: float | None  # Where the margin stands, in percent; None: there is none.
+    ticks: tuple[tuple[float, str], ...]  # (percent of the width, what stands there)
+
+    def track(self, change: Interval) -> Track:
+        """Return where a change stands; what lies beyond the axis is drawn at its edge."""
+        numbers = (change.low, change.value, change.high)
+        return Track(*(_percent_of(number, self.span) for number in numbers))
+
+
+def axis_of(changes: Sequence[Interval], needed: float = 0.0) -> Axis:
+    """Return the axis that all changes share: a round share that holds intervals and margin.
+
+    Args:
+        changes: What is drawn on it.
+        needed: What a change must exceed, as a share; 0: no margin is drawn.
+    """
+    reach = max((max(abs(change.low), abs(change.high)) for change in changes), default=0.0)
+    wanted = max(reach, abs(needed) * 1.5)
+    span = next((span for span in SPANS if wanted <= span), SPANS[-1])
+    shares = [span * step / 2 for step in range(-2, 3)]
+    ticks = tuple(
+        (_percent_of(share, span), f"{100 * share:+g} %" if share else "0 %") for share in shares
+    )
+    return Axis(span, _percent_of(needed, span) if needed else None, ticks)
+
+
+def _percent_of(number: float, span: float) -> float:
+    return round(50 + 50 * min(max(number / span, -1.0), 1.0), 2)
+
+
+def change_with_interval(change: Interval) -> str:
+    """Return a change for the end of its row: '+1.20 % (-0.10 to +2.50)'."""
+    numbers = (100 * change.value, 100 * change.low, 100 * change.high)
+    return "{:+.2f} % ({:+.2f} to {:+.2f})".format(*numbers)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar: its length in percent of the width, and how it looks."""
+
+    length: float
+    style: str  # 'ours' or 'theirs'
+
+
+@dataclass(frozen=True)
+class BarRow:
+    """One class: a bar for each of those who are compared, and the numbers in the same order."""
+
+    name: str
+    bars: tuple[Bar, ...]
+    numbers: str
+
+
+def bar_rows(
+    names: Sequence[str], numbers: Mapping[str, Sequence[float]], say: Callable[[float], str]
+) -> tuple[BarRow, ...]:
+    """Return a row for each name; the longest bar of all has the whole width.
+
+    Args:
+        names: Of the classes.
+        numbers: By style, a number for each name.
+        say: The text of a number.
+    """
+    longest = max((max(each, default=0.0) for each in numbers.values()), default=0.0) or 1.0
+    return tuple(
+        BarRow(
+            name,
+            tuple(
+                Bar(round(100 * each[place] / longest, 2), style) for style, each in numbers.items()
+            ),
+            ", ".join(say(each[place]) for each in numbers.values()),
+        )
+        for place, name in enumerate(names)
+    )
 
 
 @dataclass(frozen=True)

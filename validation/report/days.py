@@ -1,8 +1,8 @@
-"""What happened on each day, as panels side by side: one panel for each kind of row or action.
+"""What happened on each day: panels side by side, one for each kind of row or action, and tables.
 
 A panel for each, and not one drawing of all of them: a rare action type has its own scale, so that
-its fall is seen, and forty names need no forty colours. Not for tables of days
-(`validation.report.day_tables`).
+its fall is seen, and forty names need no forty colours. Tables are cut into as many as fit a page
+side by side on paper: forty action types have forty columns, which no screen and no sheet holds.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -11,7 +11,7 @@ from datetime import date
 
 from markupsafe import Markup
 
-from validation.report.panels import Scale, Series, in_short, panel, scale_from_zero
+from validation.report.charts import Scale, Series, in_short, panel, scale_from_zero
 
 MAX_PANELS = 12
 """Of one kind on a page; of more, those of the most rows are drawn, and the table has the rest."""
@@ -24,6 +24,10 @@ FEWEST_MARKED = 5
 """Of fewer days, the middle one has no room for its name."""
 SMALLEST_TOP = 0.001
 """Percent that an axis of shares reaches at least."""
+COLUMNS_PER_TABLE = 6
+"""Of counts with their shares; more do not fit a sheet of paper."""
+MAX_NAME = 28
+"""Letters of a column's name. Of a longer one, its beginning and end are shown."""
 
 
 @dataclass(frozen=True)
@@ -86,3 +90,40 @@ def drawn_of(names: Mapping[str, float]) -> tuple[tuple[str, ...], int]:
 
 def _points(numbers: Mapping[date, float]) -> tuple[tuple[float, float], ...]:
     return tuple((float(day.toordinal()), float(numbers[day])) for day in sorted(numbers))
+
+
+@dataclass(frozen=True)
+class DayRow:
+    """One day: what stands in the columns of every table, and (count, share) by name."""
+
+    day: str
+    always: tuple[str, ...]
+    counts: tuple[tuple[int, float | None], ...]  # a share of None is not known
+
+
+@dataclass(frozen=True)
+class DayTable:
+    """Some of the columns; `span` says which of them, '' where these are all."""
+
+    names: tuple[str, ...]
+    span: str
+    rows: tuple[DayRow, ...]
+
+
+def day_tables(names: Sequence[str], rows: Sequence[DayRow]) -> tuple[DayTable, ...]:
+    """Return the rows in tables of a few columns each; one table where there are no names."""
+    starts = range(0, max(len(names), 1), COLUMNS_PER_TABLE)
+    return tuple(_table(names, rows, start, len(starts) > 1) for start in starts)
+
+
+def _table(names: Sequence[str], rows: Sequence[DayRow], start: int, is_part: bool) -> DayTable:
+    end = min(start + COLUMNS_PER_TABLE, len(names))
+    span = f"columns {start + 1} to {end} of {len(names)}" if is_part else ""
+    own = tuple(DayRow(row.day, row.always, row.counts[start:end]) for row in rows)
+    return DayTable(tuple(_short(name) for name in names[start:end]), span, own)
+
+
+def _short(name: str) -> str:
+    half = (MAX_NAME - 1) // 2
+    whole = len(name) <= MAX_NAME
+    return name if whole else f"{name[:half]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"

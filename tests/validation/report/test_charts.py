@@ -1,0 +1,67 @@
+"""Charts: where things stand on an axis, and how its ends are named."""
+
+import pytest
+
+from pipelines.contracts.judgement import Interval
+from validation.report.charts import (
+    SPANS,
+    Bar,
+    BarRow,
+    axis_of,
+    bar_rows,
+    change_with_interval,
+    even_scale,
+    in_short,
+    round_up,
+    scale_from_zero,
+)
+
+
+def change(low: float, high: float) -> Interval:
+    return Interval(value=(low + high) / 2, low=low, high=high, confidence=0.95)
+
+
+@pytest.mark.parametrize(
+    ("reach", "span"), [(0.001, 0.02), (0.02, 0.02), (0.0201, 0.03), (0.4, 0.5), (3.0, 0.5)]
+)
+def test_the_axis_fits_the_changes_and_the_margin(reach: float, span: float) -> None:
+    axis = axis_of([change(-reach, reach / 2)], -0.01)
+    assert axis.span == span
+    assert axis.margin == pytest.approx(50 - 50 * 0.01 / span, abs=0.01)
+    assert [text for _, text in axis.ticks][2] == "0 %"
+    assert axis_of([change(-reach, reach)]).margin is None
+
+
+def test_what_lies_beyond_the_axis_is_drawn_at_its_edge() -> None:
+    wide = change(-3.0, 4.0)
+    track = axis_of([wide]).track(wide)
+    assert axis_of([wide]).span == SPANS[-1]
+    assert (track.low, track.middle, track.high) == (0.0, 100.0, 100.0)
+    assert change_with_interval(change(-0.02, 0.04)) == "+1.00 % (-2.00 to +4.00)"
+
+
+def test_an_end_of_an_axis_reads_well() -> None:
+    assert (round_up(0.571), round_up(0.58), round_up(1234)) == (0.58, 0.58, 1300)
+    assert [text for _, text in even_scale("", -2, 2, " %").ticks] == ["-2 %", "0 %", "2 %"]
+
+
+@pytest.mark.parametrize(
+    ("high", "ends"),
+    [
+        (2, "0 1 2"),
+        (2.1, "0 2 4"),
+        (950, "0 500 1k"),
+        (1_482_000, "0 1M 2M"),
+        (0.0013, "0 0.001 0.002"),
+    ],
+)
+def test_an_axis_from_zero_ends_with_a_round_number(high: float, ends: str) -> None:
+    assert " ".join(text for _, text in scale_from_zero(high, in_short).ticks) == ends
+
+
+def test_the_longest_bar_of_all_has_the_whole_width() -> None:
+    rows = bar_rows(["0", "1+"], {"ours": [10.0, 40.0], "theirs": [80.0, 20.0]}, "{:.0f} %".format)
+    assert rows[0] == BarRow("0", (Bar(12.5, "ours"), Bar(100.0, "theirs")), "10 %, 80 %")
+    assert rows[1].numbers == "40 %, 20 %"
+    (nothing,) = bar_rows(["0"], {"ours": [0.0]}, str)
+    assert nothing.bars == (Bar(0.0, "ours"),)

@@ -1,0 +1,44 @@
+"""What all pages have in common: their templates, and how heavy they may be."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+MAX_BYTES = 290_000
+"""Of a page. Where its rows do not fit, the oldest are left out, and the page says so."""
+
+
+@cache
+def environment() -> Environment:
+    """Return the template environment of the gates' pages, which escapes every value.
+
+    It is the same one for all pages of a process, because it keeps the templates that it has
+    compiled: compiling those of the index takes longer than writing the index.
+    """
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # What a browser can open, and never what runs when it is clicked (javascript:, data:).
+    made.tests["openable"] = lambda uri: uri.startswith(("http://", "https://", "file://"))
+    return made
+
+
+def within_limit(render: Callable[[int], str], num_rows: int) -> str:
+    """Return a page with as many rows as fit.
+
+    Args:
+        render: Gives the page with so many rows, the newest of all.
+        num_rows: How many there are. One row is shown whatever the page weighs.
+    """
+    html = render(num_rows)
+    while len(html.encode()) > MAX_BYTES and num_rows > 1:
+        share = 0.95 * MAX_BYTES / len(html.encode())
+        num_rows = max(1, int(num_rows * min(share, 0.95)))
+        html = render(num_rows)
+    return html
