@@ -1,1 +1,1 @@
-"""Pages and plots for people. Decides nothing."""
+"""Pages for people. Decides nothing."""
