@@ -18,7 +18,8 @@ from pipelines.contracts.errors import DataContractError, HomefeedError
 from pipelines.contracts.time import parse_instant
 from pipelines.registry import history as record
 from pipelines.registry import reconcile, tracking
-from pipelines.registry.repair import plan
+from pipelines.registry.by_hand import decided
+from pipelines.registry.repair import Plan, plan
 from pipelines.registry.repair import repair as carry_out
 from pipelines.settings import Settings
 
@@ -33,7 +34,7 @@ def serving(
 ) -> None:
     """Say which model was serving at an instant."""
     settings = Settings()
-    instant = parse_instant(at, "--at") if at else datetime.now(UTC)
+    instant = parse_instant(at, "--at") if at else None
     workspace_uri, name = _workspace(settings), settings.registered_model
     if not as_json:
         say(f"workspace: {workspace_uri}")
@@ -41,20 +42,45 @@ def serving(
         state = _look(settings, workspace_uri)
     except HomefeedError:
         known = record.load(workspace_uri, name)
-        entry, tail = _served(known, name, instant)
-        value = _served_value(workspace_uri, instant, entry, known)
-        say_result(value, as_json, lambda: (f"{_label(entry, known)}{tail}", *_begun_lines(known)))
+        _say_serving(known, settings, instant, as_json)
         raise
     try:
-        known = state.history
-        entry, tail = _served(known, name, instant, state.unsettled)
-        value = _served_value(workspace_uri, instant, entry, known)
-        say_result(value, as_json, lambda: (f"{_label(entry, known)}{tail}",))
+        _say_serving(state.history, settings, instant, as_json, state)
     finally:
         # Also where the history knows of none: "no champion yet" would hide one that serves.
         reconcile.require_agreement(state)
     if not at:
         reconcile.require_newest(state)
+
+
+def _say_serving(
+    known: record.History,
+    settings: Settings,
+    instant: datetime | None,
+    as_json: bool,
+    state: reconcile.State | None = None,
+) -> None:
+    """Say what served at an instant; now is the newest move, whatever a clock says.
+
+    While the alias has not followed the newest move, the model before it serves still.
+    """
+    begun = known.pending
+    if state is not None and begun is not None and state.serves == begun.model.version:
+        begun = None  # The alias has followed, and nobody has marked that yet.
+    moves = [entry for _, entry in known.entries if entry != begun]
+    if instant is not None or not moves:
+        entry = record.serving_at(known, settings.registered_model, instant or datetime.now(UTC))
+    else:
+        entry = moves[-1]
+    value = {
+        "workspace_uri": storage.to_uri(settings.workspace_location),
+        "at": instant or datetime.now(UTC),
+        "serving": entry,
+        "recipe": _recipe_of(entry, known),
+        "begun": begun,
+    }
+    since = f"{_label(entry, known)}, since {entry.moved_at:%Y-%m-%d %H:%M:%S} UTC"
+    say_result(value, as_json, lambda: (since, *_begun_lines(begun)))
 
 
 @app.callback()
@@ -68,7 +94,7 @@ def history(context: typer.Context, as_json: AsJson = False) -> None:
     value = {
         "workspace_uri": workspace_uri,
         "moves": [entry for _, entry in known.entries],
-        "begun": known.pending.intent.entry if known.pending else None,
+        "begun": known.pending,
         "damaged": known.damaged,
     }
     say_result(value, as_json, lambda: _history_lines(workspace_uri, known))
@@ -97,11 +123,15 @@ def repair(
     workspace_uri = _workspace(settings)
     client = tracking.connect(settings.tracking_uri)
     say(f"workspace: {workspace_uri}")
-    with record.promotion_lock(workspace_uri):
+
+    def decide() -> Plan:
         state = reconcile.look(client, workspace_uri, settings.registered_model)
         wanted = plan(client, state, restore_alias, to_version or None)
         if apply and wanted.steps:
             carry_out(client, state, wanted, datetime.now(UTC), reason)
+        return wanted
+
+    wanted = decided(workspace_uri, decide)
     for step in wanted.steps:
         say(f"{'done: ' if apply else 'would '}{step}")
     if not wanted.steps:
@@ -129,43 +159,17 @@ def _look(settings: Settings, workspace_uri: str) -> reconcile.State:
     return reconcile.look_between_moves(client, workspace_uri, settings.registered_model)
 
 
-def _served(
-    known: record.History, name: str, instant: datetime, unsettled: record.Move | None = None
-) -> tuple[record.HistoryEntry, str]:
-    """Return what served at an instant, and since when, as the end of a line about it.
-
-    Args:
-        known: The history.
-        name: The registered model.
-        instant: The instant.
-        unsettled: A move that the alias has made and that has no outcome in the history yet.
-    """
-    if unsettled is not None and unsettled.intent.entry.moved_at <= instant:
-        entry, tail = unsettled.intent.entry, "; its outcome is not on record yet"
-        return entry, f", since its move of {entry.moved_at:%Y-%m-%d %H:%M:%S} UTC{tail}"
-    entry = record.serving_at(known, name, instant)
-    return entry, f", since {entry.moved_at:%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _served_value(
-    workspace_uri: str, instant: datetime, entry: record.HistoryEntry, known: record.History
-) -> dict[str, Any]:
-    """Return what served at an instant, for programs."""
-    return {
-        "workspace_uri": workspace_uri,
-        "at": instant,
-        "serving": entry,
-        "recipe": _recipe_of(entry, known),
-        "begun": known.pending.intent.entry if known.pending else None,
-    }
-
-
 def _history_lines(workspace_uri: str, known: record.History) -> Iterator[str]:
     yield f"workspace: {workspace_uri}"
-    for _, entry in known.entries:
+    for placed in known.moves:
+        entry, number = placed.entry.event, placed.entry.number
+        assert isinstance(entry, record.HistoryEntry)
         moved_at, label = f"{entry.moved_at:%Y-%m-%dT%H:%M:%SZ}", _label(entry, known)
-        yield f"{moved_at}  {entry.kind:9}  {label}  {entry.reason}"
-    yield from _begun_lines(known)
+        again = ""
+        if record.was_set_again(workspace_uri, entry.model.name, number):
+            again = "  (the alias was set again: a write was lost, or a hand had moved it back)"
+        yield f"{moved_at}  {entry.kind:9}  {label}  {entry.reason}{again}"
+    yield from _begun_lines(known.pending)
 
 
 def _label(entry: record.HistoryEntry, known: record.History) -> str:
@@ -184,8 +188,10 @@ def _recipe_of(entry: record.HistoryEntry, known: record.History) -> RecipeRef |
     return next((found for found in made_by if found is not None), None)
 
 
-def _begun_lines(known: record.History) -> Iterator[str]:
-    """Name the move that was begun and of which nobody has recorded what became of it."""
-    if known.pending is not None:
-        wanted = known.pending.intent.entry
-        yield f"begun and not ended: {wanted.kind} of {wanted.model.label} ({wanted.reason})"
+def _begun_lines(begun: record.HistoryEntry | None) -> Iterator[str]:
+    """Name the move that is decided and that the alias has not been seen to follow."""
+    if begun is not None:
+        yield (
+            f"decided, and the alias is to follow: {begun.kind} of {begun.model.label} "
+            f"({begun.reason}); whoever acts next sets it, or `homefeed history repair`"
+        )

@@ -121,6 +121,16 @@ class PinnedFile(Frozen):
     sha256: str
 
 
+class PinnedEntry(Frozen):
+    """The newest entry of a log: a move that was decided against it may create the next one only.
+
+    Of a log without entries the number is 0.
+    """
+
+    number: int = Field(default=0, ge=0)
+    sha256: str = ""
+
+
 class ResolvedRun(CycleOptions, Artifact):
     """What `resolve_run` fixed; every later stage is a pure function of this."""
 
@@ -137,6 +147,10 @@ class ResolvedRun(CycleOptions, Artifact):
     experiment: str = Field(description="MLflow experiment name.")
     registered_model: str = Field(description="MLflow registered model name.")
     champion: ModelRef | None = Field(description="Pinned at the start; None in the first cycle.")
+    newest_entry: PinnedEntry = Field(
+        default=PinnedEntry(),
+        description="Of the history of moves then; a promotion may create the entry after it only.",
+    )
     later_champion: ModelRef | None = Field(
         default=None,
         description="Who serves, where that model is of this as_of or newer; `champion` is then "

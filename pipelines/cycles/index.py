@@ -55,7 +55,7 @@ def read_index(workspace_uri: str, settings: Settings) -> IndexFacts:
     """
     names = run_names(workspace_uri)
     known = load(workspace_uri, settings.registered_model)
-    entries = [entry for _, entry in known.entries]
+    entries = known.in_time
     spans = [
         ServingSpan(
             model=entry.model.label,

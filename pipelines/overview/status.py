@@ -117,7 +117,7 @@ def read_status(
             last = history.load(workspace_uri, name).last
         found["champion"] = _champion(last.model if last else None, last, now, str(error), False)
     else:
-        last = state.unsettled.intent.entry if state.unsettled else state.history.last
+        last = state.history.last
         found["champion"] = _champion(state.served, last, now, state.disagreement(), True)
     status = Status(told_at=now, workspace_uri=workspace_uri, addresses=addresses_of(settings))
     return status.model_copy(update=found | {"problems": tuple(map(str, errors))}), tuple(errors)

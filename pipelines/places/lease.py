@@ -60,6 +60,21 @@ class Lease(abc.ABC):
         """Give the place back. A lease that is lost already is left to its new holder."""
 
 
+class NoLease(Lease):
+    """Stands for a lease where nothing has to be held; several may have it at once."""
+
+    is_lost = False
+
+    def renew(self) -> None:
+        """Do nothing."""
+
+    def require_held(self) -> None:
+        """Return at once."""
+
+    def release(self) -> None:
+        """Do nothing."""
+
+
 @contextlib.contextmanager
 def holding(lease: Lease) -> Iterator[Lease]:
     """Give a lease while the block runs, and release it afterwards."""

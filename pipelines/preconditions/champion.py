@@ -23,7 +23,8 @@ from pipelines.preconditions.event_log import (
 )
 from pipelines.preconditions.recipe_alone import listed
 from pipelines.recipes.showing import differences
-from pipelines.registry import anchor, registry
+from pipelines.registry import registry
+from pipelines.registry.recipes_on_record import recipe_of_model
 from pipelines.snapshot.counterpart import OWN_OPTIONS, unknown_types
 from pipelines.snapshot.features.count import function_problems
 from pipelines.snapshot.plan import plan_of
@@ -118,7 +119,7 @@ def recipe_of(client: "MlflowClient", workspace_uri: str, champion: ModelRef) ->
     """
     tags = registry.read_tags(client, champion)
     try:
-        return anchor.recipe_of_model(workspace_uri, champion, tags).parse()
+        return recipe_of_model(workspace_uri, champion, tags).parse()
     except ConfigurationError as error:
         log.info("whether %s can be compared is not known yet: %s", champion.label, error)
         return None

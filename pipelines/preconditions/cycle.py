@@ -24,6 +24,7 @@ from pipelines.preconditions.recipe_alone import require_functions, require_soun
 from pipelines.preconditions.record import require_record
 from pipelines.registry import registry, tracking
 from pipelines.registry.history import champion_before
+from pipelines.registry.reconcile import State
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Asked:
     may_settle: bool = True  # what became of an interrupted move may be put on record
     log: Glimpse | None = None
     client: "MlflowClient | None" = None
+    record: State | None = None
     knows_champion: bool = False
     champion: ModelRef | None = None  # with which the challenger would be compared
     later: ModelRef | None = None  # which serves, where that is not the champion of as_of
@@ -100,7 +102,7 @@ def ask_record(asked: Asked) -> None:
     """Ask whether the record of who serves is true."""
     if asked.client is not None:
         place = asked.workspace_uri, asked.settings.registered_model
-        require_record(asked.client, *place, asked.request.now, may_settle=asked.may_settle)
+        asked.record = require_record(asked.client, *place, may_settle=asked.may_settle)
 
 
 def ask_champion(asked: Asked) -> None:

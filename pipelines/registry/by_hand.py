@@ -1,29 +1,73 @@
-"""What people do to the champion: take it back, or promote a challenger in spite of its verdict.
+"""What people do: take the champion back, overrule a verdict, name or release recipes.
 
-A command that was killed, or whose answer was lost, is finished by the same command: it finds its
-intent on record, and begins nothing anew. Not for what a cycle does
-(`pipelines.registry.promotion`).
+A command that lost its number to somebody else decides anew on what is so then: only a person's
+move may. One that was killed, or whose answer was lost, is finished by the same command, which
+finds its entry and writes nothing twice. Not for what a cycle does (`promotion`).
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Challenger, ModelRef, ResolvedRun
 from pipelines.contracts.config import RecipeRef
 from pipelines.contracts.errors import ConfigurationError, DataContractError
-from pipelines.registry import anchor, history, moves, registry
-from pipelines.registry.history import History, HistoryEntry, Kind, Move
-from pipelines.registry.promotion import require_not_deleted, require_unaltered
-from pipelines.registry.reconcile import require_own, require_workspace
+from pipelines.registry import history, registry
+from pipelines.registry.history import History, HistoryEntry, RecipeChange
+from pipelines.registry.recipes_on_record import (
+    HeldRecipe,
+    Recipe,
+    Recipes,
+    recipe_of,
+    recipe_of_model,
+)
+from pipelines.registry.reconcile import (
+    follow,
+    require_not_deleted,
+    require_own,
+    require_unaltered,
+    require_workspace,
+)
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 log = logging.getLogger(__name__)
+_NUM_DECISIONS = 5
+Decided = TypeVar("Decided")
+
+
+def require_reason(reason: str) -> None:
+    """Refuse a command of a person that says no reason.
+
+    Raises:
+        ConfigurationError: the reason is empty.
+    """
+    if not reason.strip():
+        raise ConfigurationError("--reason is empty; expected a sentence for the record")
+
+
+def decided(workspace_uri: str, decide: Callable[[], Decided]) -> Decided:
+    """Let a person's command decide, and decide anew where somebody else was quicker."""
+    with history.promotion_lock(workspace_uri):
+        for _ in range(_NUM_DECISIONS - 1):
+            try:
+                return decide()
+            except history.LostTheNumberError as error:
+                log.info("%s; it is decided anew", error)
+        return decide()
+
+
+def _decide(
+    client: "MlflowClient", place: str, known: History, entry: HistoryEntry, recipes: Recipes
+) -> HistoryEntry:
+    """Create the entry of a move whose model was looked at; let the alias follow; return it."""
+    history.create(place, entry.model.name, known, entry, recipes)
+    follow(client, place, entry.model.name, is_checked=True)
+    return entry
 
 
 def force(
@@ -47,33 +91,32 @@ def force(
         RecordDisagreesError: the alias is not where the history says.
     """
     model, place = challenger.model, run.workspace_uri
-    if not reason.strip():
-        raise ConfigurationError(
-            "--reason is empty; expected a sentence that says why the verdict is overruled"
-        )
-    with history.promotion_lock(place):
-        move = _begun_before(place, model.name, "forced", model.version)
-        if move is not None and not moves.has_moved(client, move):
-            # It may have been altered since the command was first given.
-            require_unaltered(client, place, move.intent.entry.model)
-        if move is None:
-            known = _settled(client, place, model.name, now)
-            require_unaltered(client, place, model)
-            present = registry.read_champion(client, model.name)
-            last = known.last
-            serves = present is not None and present.version == model.version
-            if serves and last is not None and last.kind == "forced" and last.model == model:
-                anchor.release_forced(place, run, now, last.reason)
+    require_reason(reason)
+
+    def decide() -> HistoryEntry:
+        state = follow(client, place, model.name)
+        known, last = state.history, state.history.last
+        if state.serves == model.version:
+            if last is not None and last.kind == "forced" and last.model == model:
                 return last
-            if serves:
-                raise ConfigurationError(
-                    f"{model.label} is the champion already; nothing was moved"
-                )
-            recipe = run.config.recipe_ref
-            move = _begin(place, known, "forced", (present, model), now, reason, recipe)
-        entry = moves.carry_out(client, move, now)
-        anchor.release_forced(place, run, now, reason)
-        return entry
+            raise ConfigurationError(f"{model.label} is the champion already; nothing was moved")
+        require_unaltered(client, place, model)
+        require_own(state)
+        entry = HistoryEntry(
+            moved_at=now,
+            kind="forced",
+            model=model,
+            previous=state.served,
+            run_uri=None,
+            recipe=run.config.recipe_ref,
+            reason=reason,
+        )
+        recipes = known.recipes.without(run.config.recipe_digest)
+        if recipes.accepted is None:
+            recipes = recipes.model_copy(update={"accepted": recipe_of(run)})
+        return _decide(client, place, known, entry, recipes)
+
+    return decided(place, decide)
 
 
 def rollback(
@@ -86,9 +129,10 @@ def rollback(
 ) -> HistoryEntry:
     """Point `champion` back at an earlier version: the one before the present, or a named one.
 
-    The version is fetched, and must give its golden rows their scores, before anything is moved.
+    The version is fetched, and must give its golden rows their scores, before anything is decided.
     Where the last move was a rollback already, nothing is moved unless a version is named: a
     command that is given twice, because its answer was lost, must not walk from version to version.
+    The recipe of what serves again is accepted again, and the other one is on hold.
 
     Args:
         client: Client of the tracking server.
@@ -110,75 +154,31 @@ def rollback(
     """
     place, name = storage.to_uri(settings.workspace_location), settings.registered_model
     require_workspace(place)
-    with history.promotion_lock(place):
-        move = _begun_before(place, name, "rollback", to_version, from_version)
-        if move is not None and not moves.has_moved(client, move):
-            wanted = move.intent.entry.model
-            found = registry.read_version(client, name, wanted.version)
-            _require_fit(client, place, found, [wanted])
-        if move is None:
-            known = _settled(client, place, name, now)
-            present = registry.read_champion(client, name)
-            if present is None:
-                raise ConfigurationError(f"{name} has no champion; there is nothing to roll back")
-            if _is_back_already(known, present, to_version, from_version):
-                return known.entries[-1][1]
-            model = registry.read_version(
-                client, name, to_version or _version_before(known, present)
-            )
-            if model.version == present.version:
-                raise ConfigurationError(
-                    f"{model.label} is the champion already; name another version"
-                )
-            served = [entry.model for _, entry in known.entries]
-            _require_fit(client, place, model, served)
-            move = _begin(place, known, "rollback", (present, model), now, reason)
-        _note_recipes(client, place, move)
-        return moves.carry_out(client, move, now)
 
+    def decide() -> HistoryEntry:
+        state = follow(client, place, name)
+        known = state.history
+        present = registry.read_champion(client, name)
+        if present is None:
+            raise ConfigurationError(f"{name} has no champion; there is nothing to roll back")
+        if _is_back_already(known, present, to_version, from_version):
+            return known.entries[-1][1]
+        model = registry.read_version(client, name, to_version or _version_before(known, present))
+        if model.version == present.version:
+            raise ConfigurationError(f"{model.label} is the champion already; name another version")
+        _require_fit(client, place, model, known)
+        require_own(state)
+        entry = HistoryEntry(
+            moved_at=now,
+            kind="rollback",
+            model=model,
+            previous=present,
+            run_uri=None,
+            reason=reason,
+        )
+        return _decide(client, place, known, entry, _recipes_after(client, place, known, entry))
 
-def _begun_before(
-    workspace_uri: str, name: str, kind: Kind, version: str | None, away: str | None = None
-) -> Move | None:
-    """Return the pending intent that an earlier call of the same command has left, or None."""
-    move = history.load(workspace_uri, name).pending
-    if move is None or move.intent.entry.kind != kind:
-        return None
-    entry = move.intent.entry
-    if version not in (None, entry.model.version):
-        return None
-    if away not in (None, entry.previous and entry.previous.version):
-        return None
-    log.info("going on with what was begun at %s", entry.moved_at)
-    return move
-
-
-def _settled(client: "MlflowClient", workspace_uri: str, name: str, now: datetime) -> History:
-    """Return the history with nothing pending, in agreement with the alias."""
-    moves.settle_others(client, workspace_uri, name, now, "a person moved the champion by hand")
-    return require_own(client, workspace_uri, name).history
-
-
-def _begin(
-    workspace_uri: str,
-    known: History,
-    kind: Kind,
-    pair: tuple[ModelRef | None, ModelRef],
-    now: datetime,
-    reason: str,
-    recipe: RecipeRef | None = None,
-) -> Move:
-    previous, model = pair
-    entry = HistoryEntry(
-        moved_at=now,
-        kind=kind,
-        model=model,
-        previous=previous,
-        run_uri=None,
-        recipe=recipe,
-        reason=reason,
-    )
-    return history.begin(workspace_uri, known, entry)
+    return decided(place, decide)
 
 
 def _is_back_already(
@@ -204,29 +204,19 @@ def _is_back_already(
 
 
 def _require_fit(
-    client: "MlflowClient", workspace_uri: str, model: ModelRef, on_record: Sequence[ModelRef]
+    client: "MlflowClient", workspace_uri: str, model: ModelRef, known: History
 ) -> None:
     """Refuse to go back to a version that was altered or deleted since, or that cannot serve.
 
-    A rollback that is carried on is asked this again: time has passed since it was begun.
+    Its files are compared with its tags, so whoever may alter both could bring back anything: the
+    tags are compared with what the history keeps of the version.
 
     Raises:
         DataContractError: it is one of these; nothing was moved.
     """
-    _require_as_recorded(on_record, model)
-    require_not_deleted(client, model)
-    _require_servable(client, workspace_uri, model)
+    from training.bundle.files import load_bundle
 
-
-def _require_as_recorded(on_record: Sequence[ModelRef], model: ModelRef) -> None:
-    """Refuse a version whose tags are not those that the history keeps of it.
-
-    Its files are compared with the tags, so whoever may alter both could bring back anything.
-
-    Raises:
-        DataContractError: the tags were altered since the version was recorded.
-    """
-    recorded = [each for each in on_record if each.version == model.version]
+    recorded = [each.model for _, each in known.entries if each.model.version == model.version]
     # What was no version of this project when it was recorded has no digests.
     if recorded and recorded[-1].bundle_digest and recorded[-1] != model:
         raise DataContractError(
@@ -236,16 +226,7 @@ def _require_as_recorded(on_record: Sequence[ModelRef], model: ModelRef) -> None
             f"tags; expected the same, so the champion stays; name another version with "
             f"--to-version"
         )
-
-
-def _require_servable(client: "MlflowClient", workspace_uri: str, model: ModelRef) -> None:
-    """Refuse a version whose bundle is missing or altered, or does not score as it did.
-
-    Raises:
-        DataContractError: it is one of these; nothing was moved.
-    """
-    from training.bundle.files import load_bundle
-
+    require_not_deleted(client, model)
     with storage.scratch_folder(workspace_uri) as scratch:
         try:
             load_bundle(registry.download_bundle(client, model, scratch))
@@ -256,28 +237,53 @@ def _require_servable(client: "MlflowClient", workspace_uri: str, model: ModelRe
             ) from error
 
 
-def _note_recipes(client: "MlflowClient", workspace_uri: str, move: Move) -> None:
-    """Record which recipe is accepted again and which one is on hold; once for each rollback.
+def _recipes_after(
+    client: "MlflowClient", workspace_uri: str, known: History, back: HistoryEntry
+) -> Recipes:
+    """Return the recipes after a rollback: accepted what serves again, on hold what was taken down.
 
-    This comes before the alias moves: were the process killed in between, challengers would be
-    held to the older recipe, which is the safe side.
+    They are compared by the digests in the history too, for a cycle's folder may be deleted by now.
+    What cannot be read is not waited for.
     """
-    entry = move.intent.entry
-    assert entry.previous is not None  # A rollback takes a champion down.
-    away = (entry.previous, _recipe_or_none(client, workspace_uri, entry.previous))
-    recipe = _recipe_or_none(client, workspace_uri, entry.model)
-    anchor.after_rollback(workspace_uri, recipe, away, entry.moved_at, entry.reason)
+    assert back.previous is not None  # A rollback takes a champion down.
+    serves = recipe_on_record(client, workspace_uri, known, back.model)
+    away = recipe_on_record(client, workspace_uri, known, back.previous)
+    refs = [_ref_of(known, model) for model in (back.model, back.previous)]
+    is_same = refs[0] is not None and refs[1] is not None and refs[0].digest == refs[1].digest
+    if serves is None and is_same:
+        serves = away
+    digest = serves.digest if serves else ""
+    # What serves again is accepted again, whatever was said of it before.
+    held = list(known.recipes.without(digest).held)
+    if away is not None and away.digest not in ("", digest) and not is_same:
+        at = f"{back.moved_at:%Y-%m-%d %H:%M} UTC"
+        why = f"{back.previous.label} was rolled back at {at}: {back.reason}"
+        held.append(HeldRecipe(recipe=away, reason=why))
+    return Recipes(accepted=serves, held=tuple(held))
 
 
-def _recipe_or_none(
-    client: "MlflowClient", workspace_uri: str, model: ModelRef
-) -> anchor.Recipe | None:
-    """Return what made a model, or None: a rollback must not wait for what cannot be read."""
+def recipe_on_record(
+    client: "MlflowClient", workspace_uri: str, known: History, model: ModelRef
+) -> Recipe | None:
+    """Return what made a model: by its cycle's folder, or by the history where that is gone."""
     try:
-        return anchor.recipe_of_model(workspace_uri, model, registry.read_tags(client, model))
+        tags = registry.read_tags(client, model)
+        return recipe_of_model(workspace_uri, model, tags)
     except ConfigurationError as error:
         log.warning("%s", error)
-        return None
+    ref = _ref_of(known, model)
+    for each in reversed(known.placed):
+        recipes = each.entry.recipes
+        for recipe in (recipes.accepted, *(held.recipe for held in recipes.held)):
+            if ref is not None and recipe is not None and recipe.digest == ref.digest:
+                return recipe
+    return None
+
+
+def _ref_of(known: History, model: ModelRef) -> RecipeRef | None:
+    """Return the recipe by which the history says that a model was promoted, or None."""
+    refs = (each.recipe for _, each in known.entries if each.model.version == model.version)
+    return next((ref for ref in refs if ref is not None), None)
 
 
 def _version_before(known: History, present: ModelRef) -> str:
@@ -298,3 +304,62 @@ def _version_before(known: History, present: ModelRef) -> str:
     raise ConfigurationError(
         f"the history knows no champion before {present.label}; name one with --to-version"
     )
+
+
+def accept_recipe(
+    workspace_uri: str, name: str, recipe: Recipe, now: datetime, reason: str
+) -> Recipes:
+    """Make a recipe the accepted one because a person says so; it is no longer on hold.
+
+    Raises:
+        ConfigurationError: there is no reason, or the recipe cannot be read.
+    """
+    require_reason(reason)
+    digest = recipe.parse().recipe_digest
+
+    def decide() -> Recipes:
+        known = history.load(workspace_uri, name)
+        wanted = known.recipes.without(digest).model_copy(update={"accepted": recipe})
+        before = known.recipes.accepted
+        if before is None or before.digest != digest or wanted.held != known.recipes.held:
+            change = RecipeChange(set_at=now, kind="by_hand", reason=reason)
+            history.create(workspace_uri, name, known, change, wanted)
+        return wanted
+
+    return decided(workspace_uri, decide)
+
+
+def release_recipe(
+    workspace_uri: str, name: str, digest: str, now: datetime, reason: str
+) -> Recipes:
+    """Let a recipe that was rolled back be promoted again.
+
+    Args:
+        workspace_uri: The workspace.
+        name: The registered model.
+        digest: The recipe's digest, or its first digits.
+        now: The time.
+        reason: Why, in a sentence.
+
+    Raises:
+        ConfigurationError: there is no reason, or no such recipe is or was on hold.
+    """
+    require_reason(reason)
+
+    def decide() -> Recipes:
+        known = history.load(workspace_uri, name)
+        held = {each.digest for each in known.recipes.held}
+        found = {each for each in held if digest and each.startswith(digest)}
+        if len(found) == 1:
+            change = RecipeChange(set_at=now, kind="release", reason=reason)
+            wanted = known.recipes.without(found.pop())
+            return history.create(workspace_uri, name, known, change, wanted).recipes
+        once = {each.digest for placed in known.placed for each in placed.entry.recipes.held}
+        if digest and not found and any(each.startswith(digest) for each in once):
+            return known.recipes  # It was released: the command is given again.
+        raise ConfigurationError(
+            f"recipe {digest!r} is not on hold; expected the first digits of one that is: "
+            f"{', '.join(each[:12] for each in sorted(held)) or 'no recipe is'}"
+        )
+
+    return decided(workspace_uri, decide)

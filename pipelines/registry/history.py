@@ -1,303 +1,381 @@
-"""Append-only history of the champion: who served at an instant, and what to go back to.
+"""The one truth about the champion: an append-only log of moves and of accepted recipes.
 
-    <workspace>/history/<model>/00000007.intent.json     an Intent, written before the alias moves
-    <workspace>/history/<model>/00000007.outcome.json    an Outcome, written when it was read back
-    <workspace>/history/*.json                           entries of before this form
+    <workspace>/history/<model>/00000007.json               an Entry, created only if it is absent
+    <workspace>/history/<model>/00000007.attempt-<mark>     somebody is about to set the alias
+    <workspace>/history/<model>/00000007.followed.json      a Followed: the alias was read back
 
-Every file is written once and never again. An intent names the outcome before it by digest, so that
-the order is that of the chain and not of a clock, and a file that was altered or is gone is
-noticed. An intent without an outcome is *pending*: whether the alias moved is found out by reading
-it. The registry knows only what serves now. Others call intents and outcomes a write-ahead log. Not
-for moving (`pipelines.registry.moves`).
+The creation of an entry is the decision. Of two who want the same number one succeeds, and nothing
+is rewritten or taken back. Each entry names the one before by its digest, so that a file which was
+altered or is gone is noticed; the newest is vouched for by its mark. The order is that of the
+numbers and never of a clock. MLflow's alias follows (`pipelines.registry.reconcile`). An attempt's
+file is there while its request may still arrive. Others call this a write-ahead log.
 """
 
 import contextlib
-import fnmatch
+import fcntl
 import hashlib
+import json
 import logging
+import os
 import re
+import time
+import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
 from pipelines import storage
 from pipelines.contracts import files
-from pipelines.contracts.artifacts import ModelRef
+from pipelines.contracts.artifacts import ModelRef, PinnedEntry
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.config import RecipeRef
-from pipelines.contracts.errors import ConfigurationError, DataContractError
-from pipelines.places.lease import Lease, number_at
+from pipelines.contracts.errors import ConfigurationError, DataContractError, RunInProgressError
+from pipelines.registry.recipes_on_record import Recipes
 
 log = logging.getLogger(__name__)
 Kind = Literal["promotion", "rollback", "forced", "outside"]
-Value = TypeVar("Value", bound=Frozen)
 
-_CHAIN_NAME = re.compile(r"\d{8}\.(intent|outcome)\.json")
-
+_NAME = re.compile(r"(\d{8})(?:\.json|\.followed\.json|\.attempt-([0-9a-f]{32}))")
 LOCK_WAIT_S = 60.0
-"""How long a move waits for another one to end, in seconds."""
+"""How long a command waits for another one on this machine, in seconds."""
+_LOCK_LOOK_S = 0.05
+_AT_ONCE = 8
+"""How many entries are read at once: an object store answers each in tens of milliseconds."""
 
 
 class HistoryEntry(Frozen):
-    """One move of the `champion` alias."""
+    """One move of the champion."""
 
-    moved_at: AwareDatetime
+    moved_at: AwareDatetime = Field(description="By its writer's clock; it informs only.")
     kind: Kind = Field(description="'outside': the alias was found moved by something else.")
-    model: ModelRef = Field(description="Serving from moved_at on.")
-    previous: ModelRef | None = Field(description="Serving before; None for the first champion.")
+    model: ModelRef = Field(description="Serving from this move on.")
+    previous: ModelRef | None = Field(description="Behind the alias before; None: no champion.")
     run_uri: str | None = Field(description="Cycle that asked for it; None for a person.")
     recipe: RecipeRef | None = Field(
         default=None,
-        exclude_if=lambda recipe: recipe is None,
-        description="Recipe of the model that starts to serve; None in older entries, and where a "
-        "person went back to a model.",
+        description="Recipe of the model that starts to serve; None where a person went back.",
     )
     reason: str = Field(description="One sentence.")
 
 
-class Intent(Frozen):
-    """What is about to be done to the alias, written before it is done."""
+class RecipeChange(Frozen):
+    """A change of the accepted recipe, or of the recipes on hold, by a person."""
 
-    sequence: int = Field(ge=1)
-    after: str = Field(description="sha256 of the outcome before it; '' for the first.")
-    entry: HistoryEntry
+    set_at: AwareDatetime
+    kind: Literal["by_hand", "release"]
+    reason: str = Field(description="One sentence.")
+
+
+class Entry(Frozen):
+    """One decision, and what holds of recipes after it."""
+
+    schema_version: Literal[1] = 1
+    number: int = Field(ge=1)
+    after: str = Field(description="sha256 of the entry before it; '' for the first.")
+    mark: str = Field(description="Random mark of its writer, who knows its own entry by it.")
+    event: HistoryEntry | RecipeChange
+    recipes: Recipes
     acknowledged: tuple[str, ...] = Field(
         default=(), description="Names of earlier files whose damage or loss a person has seen."
     )
-    accepts_over: str | None = Field(
-        default=None,
-        description="Where the move makes its cycle's recipe the accepted one: `anchor."
-        "state_of_record` of now, which it takes the place of. None: the accepted recipe stays.",
+
+
+class Followed(Frozen):
+    """The alias was read back after an entry, and named its model."""
+
+    schema_version: Literal[1] = 1
+    sha256: str = Field(description="Of the entry.")
+    was_set_again: bool = Field(
+        description="An earlier attempt had not been seen to end, and the alias named the version "
+        "before: its write was lost, or a hand had moved the alias back."
     )
-    lease: int = Field(default=0, ge=0, description="Lease of its writer; 0 in older files.")
-
-
-class Outcome(Frozen):
-    """What became of an intent."""
-
-    intent_sha256: str
-    is_made: bool
-    moved_at: AwareDatetime = Field(description="When the move was made, or given up.")
-    note: str = Field(default="", description="Why it was given up.")
-    lease: int = Field(default=0, ge=0, description="Lease of its writer; 0 in older files.")
 
 
 @dataclass(frozen=True)
-class Move:
-    """An intent with its outcome, if it has one."""
+class Placed:
+    """An entry, and the file that holds it."""
 
     uri: str
-    intent: Intent
-    intent_sha256: str
-    outcome: Outcome | None = None
-
-    @property
-    def entry(self) -> HistoryEntry:
-        """The move, with the time at which it was made."""
-        if self.outcome is None:
-            return self.intent.entry
-        return self.intent.entry.model_copy(update={"moved_at": self.outcome.moved_at})
+    sha256: str
+    entry: Entry
 
 
 @dataclass(frozen=True)
 class History:
     """All that is on record of one registered model's champion."""
 
-    former: tuple[tuple[str, HistoryEntry], ...]
-    moves: tuple[Move, ...]
-    damaged: tuple[str, ...]
+    placed: tuple[Placed, ...] = ()
+    """The entries that are sound, in order."""
+    damaged: tuple[str, ...] = ()
     """Files that cannot be read, were altered or are gone, and that nobody has acknowledged."""
-    next_sequence: int
-    head: str
-    is_newest_damaged: bool
+    newest: PinnedEntry = PinnedEntry()
+    is_newest_damaged: bool = False
+    followed: frozenset[int] = frozenset()
+    """Numbers of the entries that the alias was seen to follow."""
+    attempts: tuple[tuple[int, str], ...] = ()
+    """Number and mark of each attempt to set the alias that was not seen to end."""
+
+    @property
+    def moves(self) -> list[Placed]:
+        """The entries that are moves of the champion."""
+        return [each for each in self.placed if isinstance(each.entry.event, HistoryEntry)]
 
     @property
     def entries(self) -> list[tuple[str, HistoryEntry]]:
-        """(URI, entry) pairs of the moves that were made, in the order of the chain.
+        """(URI, move) pairs, in the order of the log."""
+        pairs = ((each.uri, each.entry.event) for each in self.placed)
+        return [(uri, event) for uri, event in pairs if isinstance(event, HistoryEntry)]
 
-        A clock that was set back moves no entry before an earlier one.
+    @property
+    def in_time(self) -> list[HistoryEntry]:
+        """The moves with the times from which they count, which never fall.
+
+        Numbers order, times inform: stamps that fall, or lie in the future, are of wrong clocks.
+        The fewest that explain this are not believed, and such a move counts from the one before.
         """
-        made = [(m.uri, m.entry) for m in self.moves if m.outcome is not None and m.outcome.is_made]
-        found, since = [], None
-        for uri, entry in (*self.former, *made):
-            since = entry.moved_at if since is None else max(since, entry.moved_at)
-            found.append((uri, entry.model_copy(update={"moved_at": since})))
+        moves = [move for _, move in self.entries]
+        believed = _rising([move.moved_at for move in moves])
+        if not believed:
+            return moves
+        since, found = moves[min(believed)].moved_at, []
+        for place, move in enumerate(moves):
+            since = move.moved_at if place in believed else since
+            found.append(move.model_copy(update={"moved_at": since}))
         return found
 
     @property
     def last(self) -> HistoryEntry | None:
-        """The newest move that was made, as it was recorded."""
+        """The newest move: what serves, as far as the log knows."""
         return self.entries[-1][1] if self.entries else None
 
     @property
-    def pending(self) -> Move | None:
-        """The newest intent, if nothing is on record of what became of it."""
-        return self.moves[-1] if self.moves and self.moves[-1].outcome is None else None
+    def pending(self) -> HistoryEntry | None:
+        """The newest move, while the alias was not seen to follow it."""
+        moves = self.moves
+        return self.last if moves and moves[-1].entry.number not in self.followed else None
 
     @property
-    def given_up(self) -> set[tuple[Kind, datetime]]:
-        """Kind and time of each intent that was given up.
+    def recipes(self) -> Recipes:
+        """What holds of recipes now."""
+        return self.placed[-1].entry.recipes if self.placed else Recipes()
 
-        Where two of a kind were begun at one time, and one was not given up, both are left out.
-        """
-        found: dict[bool, set[tuple[Kind, datetime]]] = {True: set(), False: set()}
-        for move in self.moves:
-            is_given_up = move.outcome is not None and not move.outcome.is_made
-            found[is_given_up].add((move.intent.entry.kind, move.intent.entry.moved_at))
-        return found[True] - found[False]
+    def of_run(self, run_uri: str) -> tuple[str, HistoryEntry] | None:
+        """The promotion that a cycle has made, with its URI, or None."""
+        return next((pair for pair in self.entries if pair[1].run_uri == run_uri), None)
 
-    def of_run(self, run_uri: str) -> Move | None:
-        """The newest intent of a cycle's promotion, or None."""
-        mine = (m for m in reversed(self.moves) if m.intent.entry.run_uri == run_uri)
-        return next(mine, None)
+
+class LostTheNumberError(RunInProgressError):
+    """Somebody else has created the entry of that number."""
 
 
 @contextlib.contextmanager
-def promotion_lock(workspace_uri: str) -> Iterator[Lease]:
-    """Hold the lease of every move of the champion or of the accepted recipe.
+def promotion_lock(workspace_uri: str) -> Iterator[None]:
+    """Let one command at a time act on the log of a workspace on this machine's disk.
 
-    It is waited for: a rollback holds it while it fetches and scores what shall serve again. What
-    a killed holder left unfinished in the history is removed here, since the next one may find
-    that all is written.
+    The kernel frees the lock when a process dies. It spares people races; what keeps two moves
+    apart is that an entry is created only if it is absent. On an object store nothing is locked.
+
+    Raises:
+        RunInProgressError: another command still holds it after `LOCK_WAIT_S`.
     """
-    with storage.exclusive_lock(_lock_uri(workspace_uri), "a promotion", LOCK_WAIT_S) as lease:
-        storage.sweep_unfinished(storage.join(workspace_uri, "history"))
-        yield lease
+    if not storage.is_local(workspace_uri):
+        yield
+        return
+    folder = storage.local_path(storage.join(workspace_uri, "history"))
+    with storage.translated_errors(workspace_uri, "locking the history of"):
+        files.make_folder(folder)
+        number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        deadline = time.monotonic() + LOCK_WAIT_S
+        while True:
+            try:
+                fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise RunInProgressError(
+                        f"another command moves the champion of workspace {workspace_uri} and has "
+                        f"not ended in {LOCK_WAIT_S:g} s; expected it to; try again"
+                    ) from None
+                time.sleep(_LOCK_LOOK_S)
+            except OSError:
+                break  # A file system without locks.
+        storage.sweep_unfinished(folder.as_uri())
+        yield
+    finally:
+        os.close(number)
 
 
-def begin(
+def create(
     workspace_uri: str,
+    name: str,
     known: History,
-    entry: HistoryEntry,
+    event: HistoryEntry | RecipeChange,
+    recipes: Recipes,
     acknowledged: tuple[str, ...] = (),
-    accepts_over: str | None = None,
-) -> Move:
-    """Write an intent at the end of the chain. The caller holds the lock, and nothing is pending.
+) -> History:
+    """Create the entry after the newest one that is known, and return the log with it.
 
     Raises:
-        RunInProgressError: another process has written at that place since `known` was read.
+        LostTheNumberError: somebody else has created it; the log has another newest entry.
+        ConfigurationError: the object store has no conditional writes.
+        TransientStorageError: the storage failed; give the same command again.
     """
-    place = known.next_sequence
-    intent = Intent(
-        sequence=place,
-        after=known.head,
-        entry=entry,
+    entry = Entry(
+        number=known.newest.number + 1,
+        after=known.newest.sha256,
+        mark=uuid.uuid4().hex,
+        event=event,
+        recipes=recipes,
         acknowledged=acknowledged,
-        accepts_over=accepts_over,
-        lease=number_at(_lock_uri(workspace_uri)),
     )
-    uri = storage.join(_folder(workspace_uri, entry.model.name), f"{place:08d}.intent.json")
-    content = files.to_json(intent)
-    storage.write_new(uri, content)
-    return Move(uri, intent, _sha256(content))
+    uri = _uri(workspace_uri, name, f"{entry.number:08d}.json")
+    content = files.to_json(entry)
+    if not _create(uri, content):
+        raise LostTheNumberError(
+            f"entry {entry.number} of the history of {name} was created by somebody else just now "
+            f"({uri}); expected nobody else to; look at it with `homefeed history`, then decide "
+            f"again"
+        )
+    sha256 = hashlib.sha256(content).hexdigest()
+    return replace(
+        known,
+        placed=(*known.placed, Placed(uri, sha256, entry)),
+        damaged=tuple(each for each in known.damaged if name_of(each) not in acknowledged),
+        newest=PinnedEntry(number=entry.number, sha256=sha256),
+        is_newest_damaged=False,
+    )
 
 
-def settle(move: Move, is_made: bool, moved_at: datetime, note: str = "") -> Move:
-    """Write what became of an intent.
+def begin_attempt(workspace_uri: str, name: str, number: int) -> str:
+    """Record that the alias is about to be set to an entry's model, and return the mark."""
+    mark = uuid.uuid4().hex
+    storage.write_new(_uri(workspace_uri, name, f"{number:08d}.attempt-{mark}"), b"1")
+    return mark
+
+
+def end_attempt(workspace_uri: str, name: str, number: int, mark: str) -> None:
+    """Record that the request of an attempt cannot arrive any more: it was answered or not sent."""
+    storage.remove(_uri(workspace_uri, name, f"{number:08d}.attempt-{mark}"))
+
+
+def mark_followed(workspace_uri: str, name: str, move: Placed, was_set_again: bool) -> None:
+    """Record that alias and newest move agree; of several who find that, one writes it."""
+    followed = Followed(sha256=move.sha256, was_set_again=was_set_again)
+    uri = _uri(workspace_uri, name, f"{move.entry.number:08d}.followed.json")
+    _create(uri, files.to_json(followed))
+
+
+def _create(uri: str, content: bytes) -> bool:
+    """Create a file, and return whether it is there with this very content."""
+    try:
+        storage.write_new(uri, content)
+    except RunInProgressError:
+        # A lost lease raises the same, and then there may be no such file.
+        if not storage.exists(uri):
+            raise
+        return storage.read_bytes(uri) == content
+    return True
+
+
+def load(workspace_uri: str, name: str) -> History:
+    """Return all that is on record; files that cannot be used are named in `damaged`.
 
     Raises:
-        RunInProgressError: another process has settled it.
+        DataContractError: an entry is of another schema version.
     """
-    outcome = Outcome(
-        intent_sha256=move.intent_sha256,
-        is_made=is_made,
-        moved_at=moved_at,
-        note=note,
-        lease=number_at(_lock_uri(workspace_of(move))),
-    )
-    storage.write_new(_outcome_uri(move.uri), files.to_json(outcome))
-    return Move(move.uri, move.intent, move.intent_sha256, outcome)
-
-
-def load(workspace_uri: str, registered_model: str) -> History:
-    """Return all that is on record; files that cannot be used are named in `damaged`."""
-    folder = _folder(workspace_uri, registered_model)
-    names = filter(_CHAIN_NAME.fullmatch, storage.list_names(folder))
-    places = sorted({int(name[:8]) for name in names})
-    moves: list[Move] = []
-    broken: dict[int, list[str]] = {}
+    folder = storage.join(workspace_uri, "history", name)
+    found = [match for match in map(_NAME.fullmatch, storage.list_names(folder)) if match]
+    last = max((int(match[1]) for match in found), default=0)
+    placed: list[Placed] = []
+    broken: list[tuple[int, str]] = []
     head, is_sound = "", True
-    for place in range(1, (places[-1] if places else 0) + 1):
-        move, digest, bad = _read_place(folder, place, is_last=place == places[-1])
-        if move is not None and is_sound and move.intent.after != head:
-            # The outcome before is not the one that this intent was written after.
-            broken[place - 1] = [storage.join(folder, f"{place - 1:08d}.outcome.json")]
-            moves = [m for m in moves if m.intent.sequence != place - 1]
-        if bad:
-            broken[place] = bad
-        elif move is not None:
-            moves.append(move)
+    uris = [storage.join(folder, f"{number:08d}.json") for number in range(1, last + 1)]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        contents = list(pool.map(_read_or_empty, uris))
+    for number, (uri, content) in enumerate(zip(uris, contents, strict=True), start=1):
+        entry = _parse(uri, content, number)
+        if entry is not None and is_sound and entry.after != head:
+            # The entry before is not the one that this one was written after.
+            broken.append((number - 1, uris[number - 2]))
+            placed = placed[:-1]
         # A digest that is not known is not compared with.
-        head, is_sound = digest, not bad
-    seen = {each for move in moves for each in move.intent.acknowledged}
-    former, unread = _read_former(workspace_uri, registered_model)
-    unread += [uri for place in sorted(broken) for uri in broken[place]]
-    damaged = [uri for uri in unread if name_of(uri) not in seen]
-    for uri in damaged:
+        head, is_sound = hashlib.sha256(content).hexdigest() if content else "", entry is not None
+        if entry is None:
+            broken.append((number, uri))
+        else:
+            placed.append(Placed(uri, head, entry))
+    marks = {int(match[1]) for match in found if match[0].endswith(".followed.json")}
+    if placed and placed[-1].entry.number == last in marks:
+        content = _read_or_empty(storage.join(folder, f"{last:08d}.followed.json"))
+        if not _is_vouched_for(content, head):
+            broken.append((last, placed.pop().uri))
+    seen = {file for each in placed for file in each.entry.acknowledged}
+    damaged = [(number, uri) for number, uri in broken if name_of(uri) not in seen]
+    is_damaged = any(number == last for number, _ in damaged)
+    for _, uri in damaged:
         log.warning("%s is damaged or gone; what it said is not known", uri)
-    newest = broken.get(places[-1], []) if places else []
     return History(
-        former=tuple(former),
-        moves=tuple(moves),
-        damaged=tuple(damaged),
-        next_sequence=(places[-1] if places else 0) + 1,
-        head=head,
-        is_newest_damaged=any(uri in damaged for uri in newest),
+        placed=tuple(placed),
+        damaged=tuple(uri for _, uri in damaged),
+        # What is damaged vouches for nothing: the next entry is seen not to follow it.
+        newest=PinnedEntry(number=last, sha256="" if is_damaged else head),
+        is_newest_damaged=is_damaged,
+        followed=frozenset(marks),
+        attempts=tuple((int(match[1]), match[2]) for match in found if match[2]),
     )
 
 
-def _read_place(folder: str, place: int, is_last: bool) -> tuple[Move | None, str, list[str]]:
-    """Return one place's move, the digest of its outcome, and its files that cannot be used."""
-    uri = storage.join(folder, f"{place:08d}.intent.json")
-    intent, intent_sha256 = _read_or_none(uri, Intent)
-    outcome, digest = _read_or_none(_outcome_uri(uri), Outcome)
-    bad = []
-    if intent is None or (outcome is not None and outcome.intent_sha256 != intent_sha256):
-        bad.append(uri)
-    # Only the last intent may be without an outcome: the next one is written after it.
-    if outcome is None and (digest or not is_last):
-        bad.append(_outcome_uri(uri))
-    if intent is None or bad:
-        return None, digest, bad
-    return Move(uri, intent, intent_sha256, outcome), digest, bad
-
-
-def _read_or_none(uri: str, kind: type[Value]) -> tuple[Value | None, str]:
-    """Return a file's value and digest; None and the digest of what is there if it is no such."""
+def _read_or_empty(uri: str) -> bytes:
     try:
-        content = storage.read_bytes(uri)
+        return storage.read_bytes(uri)
     except FileNotFoundError:
-        return None, ""
+        return b""
+
+
+def _parse(uri: str, content: bytes, number: int) -> Entry | None:
+    """Return the entry in a file; None where it is none of this number.
+
+    Raises:
+        DataContractError: it is of another schema version.
+    """
     try:
-        return kind.model_validate_json(content), _sha256(content)
+        version = json.loads(content).get("schema_version")
+        if isinstance(version, int) and version != 1:
+            raise DataContractError(
+                f"{uri} is of schema version {version}; expected 1, which this version of "
+                f"homefeed reads and writes; the history was continued by another version: use "
+                f"that one here, nothing of the record is changed by this one"
+            )
+        entry = Entry.model_validate_json(content)
+    except (ValueError, AttributeError):
+        return None
+    return entry if entry.number == number else None
+
+
+def _is_vouched_for(content: bytes, sha256: str) -> bool:
+    """Return whether a mark is about an entry of that digest; a mark that is no such says no."""
+    try:
+        return Followed.model_validate_json(content).sha256 == sha256
     except ValueError:
-        return None, _sha256(content)
+        return False
 
 
-def _read_former(
-    workspace_uri: str, registered_model: str
-) -> tuple[list[tuple[str, HistoryEntry]], list[str]]:
-    """Return the entries of before there were intents, in the order of their names."""
-    folder = storage.join(workspace_uri, "history")
-    found, unread = [], []
-    # A name that begins with a full stop is that of a file which was never finished.
-    for name in fnmatch.filter(storage.list_names(folder), "[!.]*.json"):
-        uri = storage.join(folder, name)
-        try:
-            entry = storage.read_model(uri, HistoryEntry)
-        except DataContractError:
-            unread.append(uri)
-            continue
-        if entry.model.name == registered_model:
-            found.append((uri, entry))
-    return found, unread
+def was_set_again(workspace_uri: str, name: str, number: int) -> bool:
+    """Return whether the alias had to be set a second time to follow an entry."""
+    try:
+        content = _read_or_empty(_uri(workspace_uri, name, f"{number:08d}.followed.json"))
+        return Followed.model_validate_json(content).was_set_again
+    except ValueError:
+        return False
 
 
 def read(workspace_uri: str, registered_model: str) -> list[tuple[str, HistoryEntry]]:
-    """Return (URI, entry) pairs of the moves that were made, in the order of the chain."""
+    """Return (URI, move) pairs, in the order of the log."""
     return load(workspace_uri, registered_model).entries
 
 
@@ -313,26 +391,32 @@ def champion_before(workspace_uri: str, registered_model: str, as_of: datetime) 
 
 
 def serving_at(known: History, registered_model: str, instant: datetime) -> HistoryEntry:
-    """Return the entry in force at an instant.
+    """Return the move in force at a past instant, with the time from which it counts.
 
     Raises:
         ConfigurationError: nothing was serving yet.
     """
-    entries = [entry for _, entry in known.entries]
-    earlier = [entry for entry in entries if entry.moved_at <= instant]
-    if not earlier:
+    in_time = known.in_time
+    in_force = [entry for entry in in_time if entry.moved_at <= instant]
+    if not in_force:
         first = "no champion yet"
-        if entries:
-            first = f"the first champion came {entries[0].moved_at:%Y-%m-%d %H:%M:%S} UTC"
+        if in_time:
+            first = f"the first champion came {in_time[0].moved_at:%Y-%m-%d %H:%M:%S} UTC"
         raise ConfigurationError(
             f"nothing of {registered_model} was serving at {instant:%Y-%m-%d %H:%M:%S} UTC; {first}"
         )
-    return earlier[-1]
+    return in_force[-1]
 
 
-def workspace_of(move: Move) -> str:
-    """Return the workspace whose history holds a move."""
-    return move.uri.rsplit("/history/", 1)[0]
+def _rising(times: list[datetime]) -> set[int]:
+    """Return the places of the longest part of times that never falls and is not in the future."""
+    now = datetime.now(UTC)
+    ending: list[list[int]] = []
+    for place, at in enumerate(times):
+        if at <= now:
+            before = [(len(each), each) for each in ending if times[each[-1]] <= at]
+            ending.append([*max(before, default=(0, []))[1], place])
+    return set(max(((len(each), each) for each in ending), default=(0, []))[1])
 
 
 def name_of(uri: str) -> str:
@@ -340,17 +424,5 @@ def name_of(uri: str) -> str:
     return uri.rpartition("/")[2]
 
 
-def _lock_uri(workspace_uri: str) -> str:
-    return storage.join(workspace_uri, "history", "promotion")
-
-
-def _folder(workspace_uri: str, registered_model: str) -> str:
-    return storage.join(workspace_uri, "history", registered_model)
-
-
-def _outcome_uri(intent_uri: str) -> str:
-    return f"{intent_uri.removesuffix('.intent.json')}.outcome.json"
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _uri(workspace_uri: str, name: str, file: str) -> str:
+    return storage.join(workspace_uri, "history", name, file)

@@ -1,9 +1,9 @@
 """Promotion by a cycle: whether its verdict may move the champion at this instant.
 
-Not for judging. Promotion obeys the verdict, and asks itself only what concerns the registry at
-this instant: whether the run may promote, whether the verdict is about these models, whether as_of
-is newer, and whether the champion moved meanwhile. Not for how the alias is moved once
-(`pipelines.registry.moves`), nor for what people move (`pipelines.registry.by_hand`).
+Not for judging. Promotion obeys the verdict, and asks itself only what concerns the record at this
+instant: whether the run may promote, whether the verdict is about these models, whether as_of is
+newer, and whether anything was decided since the run was resolved. Not for how the alias follows
+(`pipelines.registry.reconcile`), nor for what people move (`pipelines.registry.by_hand`).
 """
 
 import logging
@@ -14,16 +14,21 @@ from typing import TYPE_CHECKING
 from pipelines import storage
 from pipelines.contracts.artifacts import Challenger, FreshAnchor, ModelRef, ResolvedRun
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.errors import BundleMissingError, PromotionRefusedError
+from pipelines.contracts.errors import PromotionRefusedError
 from pipelines.contracts.judged.approval import Approval, approval_uri
 from pipelines.contracts.judgement import Judgement, Promoted, Promotion, Verdict
-from pipelines.contracts.mlflow_errors import translated_outages
-from pipelines.registry import anchor, history, moves, registry, tracking
-from pipelines.registry.reconcile import look, require_agreement, require_newest, require_own
+from pipelines.registry import history, registry, tracking
+from pipelines.registry.recipes_on_record import recipe_of
+from pipelines.registry.reconcile import (
+    follow,
+    require_newest,
+    require_own,
+    require_unaltered,
+    version_of,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +42,13 @@ def move_if_permitted(
 ) -> Promotion:
     """Make the promoted model champion if the verdict and the run allow it.
 
-    A cycle promotes at most once. If the process is killed on the way, a second call looks into the
-    history first, and completes what the first one began. A model that became champion and was
-    replaced since is not made champion again, because that would undo what a person did.
+    The verdict was judged against the newest entry of the history when the run was resolved, so the
+    promotion may create the next entry only. If the process is killed on the way, a second call
+    finds the entry, and completes what the first one began.
 
     Raises:
-        PromotionRefusedError: the alias moved, the verdict is about another model, as_of is not
-            newer than the champion's, or the model was champion and was replaced.
+        PromotionRefusedError: something was decided since the run was resolved, the verdict is
+            about another model, or as_of is not newer than the champion's.
         RecordDisagreesError: the alias is not where the history says.
         DataContractError: the model's files or the newest entry of the history were altered.
         TrackingUnavailableError: MLflow does not answer; the message says what was moved.
@@ -70,10 +75,7 @@ def move_if_permitted(
         )
         client = tracking.connect(run.tracking_uri)
         with history.promotion_lock(run.workspace_uri):
-            history_uri = _move_once(client, run, judgement, entry, now)
-            over = _accepts_over(run, judgement.verdict)
-            if over is not None:  # Somebody else had made the model champion.
-                anchor.accept(run.workspace_uri, entry, over)
+            history_uri = _move_once(client, run, judgement, entry)
         log.info("%s is champion now: %s", champion.label, reason)
     return Promotion(
         decision=judgement.verdict.decision,
@@ -127,80 +129,76 @@ def _recipe_of(run: ResolvedRun, verdict: Verdict) -> RunConfig:
 
 
 def _move_once(
-    client: "MlflowClient",
-    run: ResolvedRun,
-    judgement: Judgement,
-    entry: history.HistoryEntry,
-    now: datetime,
+    client: "MlflowClient", run: ResolvedRun, judgement: Judgement, entry: history.HistoryEntry
 ) -> str:
-    """Move the champion for a cycle, go on with what it began, or find it moved; return the URI."""
+    """Create the entry of a cycle's promotion, or find it; let the alias follow; return its URI.
+
+    A person may have made the model champion in spite of an earlier verdict; that stands for it.
+    """
     name, place = entry.model.name, run.workspace_uri
-    why = "another cycle promoted"
-    known = moves.settle_others(client, place, name, now, why, own=run.run_uri)
-    _require_not_replaced(known, entry.model)
-    for uri, each in known.entries:
-        if each.run_uri == run.run_uri:
-            _require_same_promotion(each, entry, "promoted")
-            state = look(client, place, name)
-            require_agreement(state)
-            require_newest(state)
-            return uri
-    mine = known.of_run(run.run_uri)
-    if mine is None:
-        _require_own_ruling(client, run, judgement)
-        require_unaltered(client, place, entry.model)
-        state = require_own(client, place, name)
-        require_newest(state)
-        if state.serves == entry.model.version and known.last is not None:
-            # The newest entry made it champion, and is none of this cycle: somebody else's move.
-            return known.entries[-1][0]
-        moves.make(client, place, known, entry, _accepts_over(run, judgement.verdict))
-        return history.read(place, name)[-1][0]
-    _require_same_promotion(mine.intent.entry, entry, "began to promote")
-    if mine.outcome is None:
-        if not moves.has_moved(client, mine):
-            # It may have been altered since the attempt that began this had looked.
-            require_unaltered(client, place, entry.model)
-        moves.carry_out(client, mine, now)
-    else:
-        raise PromotionRefusedError(
-            f"the promotion of {entry.model.label} by this cycle was given up at "
-            f"{mine.outcome.moved_at:%Y-%m-%d %H:%M} UTC, because {mine.outcome.note}; a cycle "
-            f"promotes at most once; start a new cycle"
-        )
-    return history.read(place, name)[-1][0]
+    state = follow(client, place, name)
+    known = state.history
+    if (mine := known.of_run(run.run_uri)) is not None:
+        uri, before = mine
+        if before.model != entry.model:
+            raise PromotionRefusedError(
+                f"{entry.model.label} is to be promoted, and this cycle promoted "
+                f"{before.model.label} at {before.moved_at:%Y-%m-%d %H:%M} UTC; a cycle promotes "
+                f"at most once; start a new cycle"
+            )
+        _require_not_replaced(known, entry.model)
+        return uri
+    require_newest(state)
+    if known.last is not None and known.last.model == entry.model:
+        return known.entries[-1][0]
+    if known.newest != run.newest_entry or state.serves != version_of(run.champion):
+        raise _decided_since(run, known)
+    _require_own_ruling(client, run, judgement)
+    require_unaltered(client, place, entry.model)
+    require_own(state)
+    recipes = known.recipes
+    if judgement.verdict.becomes_anchor or recipes.accepted is None:
+        recipes = recipes.model_copy(update={"accepted": recipe_of(run)})
+    try:
+        known = history.create(place, name, known, entry, recipes)
+    except history.LostTheNumberError as error:
+        raise _decided_since(run, history.load(place, name)) from error
+    follow(client, place, name, is_checked=True)
+    return known.placed[-1].uri
 
 
-def _require_same_promotion(
-    before: history.HistoryEntry, wanted: history.HistoryEntry, did: str
-) -> None:
-    """Refuse to promote a second model: the cycle was judged anew after it had promoted one.
+def _require_not_replaced(known: history.History, model: ModelRef) -> None:
+    """Refuse to say that a cycle has promoted a model which was taken down since.
 
     Raises:
-        PromotionRefusedError: the cycle has promoted, or begun to promote, another model.
+        PromotionRefusedError: another model serves.
     """
-    if before.model != wanted.model:
+    last = known.last
+    if last is not None and last.model.version != model.version:
         raise PromotionRefusedError(
-            f"{wanted.model.label} is to be promoted, and this cycle {did} {before.model.label} "
-            f"at {before.moved_at:%Y-%m-%d %H:%M} UTC; a cycle promotes at most once; start a new "
-            f"cycle"
+            f"{model.label} was champion, and {last.model.label} took its place at "
+            f"{last.moved_at:%Y-%m-%d %H:%M} UTC ({last.kind}: {last.reason}); expected what this "
+            f"cycle promoted to serve still; to serve it again after all run "
+            f"`homefeed rollback --to-version {model.version}`"
         )
 
 
-def _accepts_over(run: ResolvedRun, verdict: Verdict) -> str | None:
-    """Return over which record of accepted recipes the challenger's is accepted; None if it is not.
+def _decided_since(run: ResolvedRun, known: history.History) -> PromotionRefusedError:
+    """Return the refusal of a verdict that was judged against an older entry of the history."""
+    since = [each for each in known.placed if each.entry.number > run.newest_entry.number]
+    found = "; ".join(f"entry {each.entry.number}: {_told(each.entry.event)}" for each in since)
+    return PromotionRefusedError(
+        f"the verdict was judged against entry {run.newest_entry.number} of the history of "
+        f"{run.registered_model}, and entry {known.newest.number} is the newest "
+        f"({found or 'the history is another one'}); expected nothing to be decided meanwhile; "
+        f"nothing was moved; start a new cycle, which is judged against what serves now"
+    )
 
-    What a person or a rollback has recorded since the run was resolved is left as it is.
-    """
-    known = anchor.present(run.workspace_uri, run.registered_model)
-    is_own = known is not None and known.run_uri == run.run_uri  # The move has recorded it.
-    if is_own or not verdict.becomes_anchor:
-        return None
-    was = run.standing.anchor.recipe_digest if run.standing.anchor else ""
-    if known is not None and anchor.digest_or_nothing(known.recipe) != was:
-        log.warning("the accepted recipe was changed during the run (%s); it stays", known.reason)
-        return None
-    return anchor.state_of_record(run.workspace_uri, run.registered_model)
+
+def _told(event: history.HistoryEntry | history.RecipeChange) -> str:
+    if isinstance(event, history.RecipeChange):
+        return f"the accepted recipes were changed by a person, {event.reason!r}"
+    return f"{event.kind} of {event.model.label}, {event.reason!r}"
 
 
 def _reason_to_stay(
@@ -244,58 +242,6 @@ def _require_same_models(
         )
 
 
-def require_unaltered(client: "MlflowClient", workspace_uri: str, judged: ModelRef) -> None:
-    """Refuse a version that is not what was judged: a verdict is about the bundle's digest.
-
-    Raises:
-        PromotionRefusedError: the registry says that the version is another model.
-        DataContractError: its files are not those of that digest, or are marked as deleted.
-    """
-    found = registry.read_version(client, judged.name, judged.version)
-    if found != judged:
-        raise PromotionRefusedError(
-            f"{judged.label} was judged with bundle {judged.bundle_digest[:12]}; found bundle "
-            f"{found.bundle_digest[:12]} (as_of {found.as_of:%Y-%m-%d}, MLflow run "
-            f"{found.mlflow_run_id}) at that version in the registry; expected what was judged: "
-            f"its tags were altered since; start a new cycle"
-        )
-    require_not_deleted(client, judged)
-    with storage.scratch_folder(workspace_uri) as scratch:
-        registry.download_bundle(client, judged, scratch)
-
-
-def require_not_deleted(client: "MlflowClient", model: ModelRef) -> None:
-    """Refuse to make a version champion whose logged model is marked as deleted.
-
-    Its files may be there, so that they could be fetched, until `mlflow gc` erases them. A mark is
-    made under the lock that the caller holds (`pipelines.retention.carry_out`).
-
-    Raises:
-        BundleMissingError: it is marked, or erased already.
-    """
-    with translated_outages(client.tracking_uri):
-        version = client.get_model_version(model.name, model.version)
-        if _has_files(client, version):
-            return
-        model_id = registry.find_logged_model(client, version)
-        versions = client.search_model_versions(f"name = '{model.name}'")
-        left = sorted(int(each.version) for each in versions if _has_files(client, each))
-    there = f"{'are' if len(left) > 1 else 'is'} {', '.join(f'v{n}' for n in left) or 'no version'}"
-    raise BundleMissingError(
-        f"{model.label} cannot become champion: its logged model {model_id} is marked as deleted "
-        f"in MLflow at {client.tracking_uri}, or erased; expected one that is there, because "
-        f"`mlflow gc` erases the files of a marked one; nothing was moved; MLflow has no call that "
-        f"takes the mark back, so count it as gone; of {model.name} there {there}; "
-        f"{registry.ROLL_BACK}, or start a new cycle"
-    )
-
-
-def _has_files(client: "MlflowClient", version: "ModelVersion") -> bool:
-    """Return whether a version's logged model is there; others' files are not looked for."""
-    model_id = registry.find_logged_model(client, version)
-    return not model_id or registry.find_location(client, model_id) != ""
-
-
 def _require_own_ruling(client: "MlflowClient", run: ResolvedRun, judgement: Judgement) -> None:
     """Refuse a verdict that is not the one which the registry keeps beside the challenger.
 
@@ -304,7 +250,7 @@ def _require_own_ruling(client: "MlflowClient", run: ResolvedRun, judgement: Jud
     """
     challenger = judgement.comparison.challenger_model
     kept = registry.read_tags(client, challenger).get(registry.RULING, "")
-    if kept not in ("", judgement.ruling_digest):  # Older cycles left none.
+    if kept not in ("", judgement.ruling_digest):  # A comparison that was killed has left none.
         raise PromotionRefusedError(
             f"the verdict on {challenger.label} has digest {judgement.ruling_digest[:12]}, and the "
             f"registry keeps {kept[:12]} of the comparison; expected the same: the manifest was "
@@ -312,21 +258,6 @@ def _require_own_ruling(client: "MlflowClient", run: ResolvedRun, judgement: Jud
             f"`homefeed stage compare_with_champion --run {shlex.quote(run.run_uri)} --again`, "
             f"then promote"
         )
-
-
-def _require_not_replaced(known: history.History, challenger: ModelRef) -> None:
-    """Refuse a challenger that the history knows as a former champion, unless it serves again."""
-    entries = [entry for _, entry in known.entries]
-    if not entries or entries[-1].model.version == challenger.version:
-        return
-    for move in reversed(entries):
-        if move.previous is not None and move.previous.version == challenger.version:
-            raise PromotionRefusedError(
-                f"{challenger.label} was champion, and {move.model.label} took its place at "
-                f"{move.moved_at:%Y-%m-%d %H:%M} UTC ({move.kind}: {move.reason}); expected a "
-                f"challenger that has not served yet; to serve it again after all run "
-                f"`homefeed rollback --to-version {challenger.version}`"
-            )
 
 
 def _label(model: ModelRef | None) -> str:

@@ -1,35 +1,38 @@
-"""Holds the registry's alias against the history, at every use.
+"""MLflow's alias follows the log of moves; where it cannot, people are told and nothing moves.
 
-The alias says what serves now, the history what served when. They disagree where the alias was
-moved or deleted by hand, where entries were lost, and where two workspaces move one registered
-model. Then nothing is resolved, promoted or rolled back until a person has looked. Not for moves
-(`pipelines.registry.moves`), nor for mending (`pipelines.registry.repair`).
+The log says who serves, and the alias makes it so. Whoever acts next brings the alias to the newest
+move, but only from the version of the move before: every other version was set by something else,
+and stops everything until a person has looked (`pipelines.registry.repair`). MLflow has no
+conditional write, so an attempt to set the alias is recorded first, and alias and log are read
+again after it. Not for whether something may be moved (`promotion`, `by_hand`).
 """
 
-import hashlib
-import time
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipelines import storage
 from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.errors import (
+    BundleMissingError,
     ConfigurationError,
     DataContractError,
+    HomefeedError,
+    PromotionRefusedError,
     RecordDisagreesError,
     RunInProgressError,
+    TrackingUnavailableError,
 )
+from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.registry import history, registry
-from pipelines.registry.history import History, Move
+from pipelines.registry.history import History, Placed
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
+log = logging.getLogger(__name__)
 _MAX_LOOKS = 5
-_CLAIM = "homefeed_claim."
-_CLAIM_WAIT_S = 10.0
-"""So long another workspace may take to become the keeper, or to withdraw, in seconds."""
-_CLAIM_LOOK_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -60,48 +63,42 @@ class State:
         """Whether another workspace keeps this model's history."""
         return self.keeper != "" and not storage.same_place(self.keeper, self.workspace_uri)
 
-    @property
-    def unsettled(self) -> Move | None:
-        """The move that the alias has made and whose outcome is not on record yet, or None.
-
-        The next one who moves the champion records that it was made.
-        """
-        move = self.history.pending
-        if move is None or self.serves == self.recorded:
-            return None
-        return move if self.serves == move.intent.entry.model.version else None
-
     def disagreement(self) -> str:
         """Return what does not agree, in a sentence, or ''."""
-        last, unsettled = self.history.last, self.unsettled
+        last, pending = self.history.last, self.history.pending
         if self.is_kept_elsewhere:
             return f"the history of {self.name} is kept by workspace {self.keeper}"
         if self.history.is_newest_damaged:
             return ""
-        if unsettled is not None:
-            return _difference(self.served, unsettled.intent.entry.model)
         if self.serves == self.recorded:
             return _difference(self.served, last.model if last else None)
+        if pending is not None and self.serves == version_of(pending.previous):
+            return ""  # Whoever acts next sets it.
         return (
             f"the registry says that {_label(self.name, self.serves)} serves, and the history that "
-            f"{_label(self.name, self.recorded)} does: {self._late_arrival()}the alias was moved "
+            f"{_label(self.name, self.recorded)} does: {self._late_write()}the alias was moved "
             f"or deleted by something else, or entries of the history are gone"
         )
 
-    def _late_arrival(self) -> str:
-        """Name the move that was given up and that the alias has made all the same, or ''.
-
-        Its request was under way for longer than anybody waited for the answer, perhaps.
-        """
-        for move in reversed(self.history.moves):
-            is_given_up = move.outcome is not None and not move.outcome.is_made
-            if is_given_up and move.entry.model.version == self.serves:
+    def _late_write(self) -> str:
+        """Give the other reading where the alias names an older move whose attempt never ended."""
+        unended = {number for number, _ in self.history.attempts}
+        for move in reversed(self.history.moves[:-1]):
+            event = move.entry.event
+            if move.entry.number not in unended or not isinstance(event, history.HistoryEntry):
+                continue
+            if event.model.version == self.serves:
                 return (
-                    f"the {move.entry.kind} of {move.entry.model.label} was given up at "
-                    f"{move.entry.moved_at:%Y-%m-%d %H:%M} UTC, and its request may have arrived "
-                    f"at MLflow since; or "
+                    f"a request to set the alias for entry {move.entry.number} (the {event.kind} "
+                    f"of {event.model.label}) was never seen to end, and may have arrived at "
+                    f"MLflow only now; or "
                 )
         return ""
+
+
+def version_of(model: ModelRef | None) -> str | None:
+    """Return a model's version, None for no model."""
+    return model.version if model else None
 
 
 def _difference(served: ModelRef | None, recorded: ModelRef | None) -> str:
@@ -124,8 +121,19 @@ def _difference(served: ModelRef | None, recorded: ModelRef | None) -> str:
     )
 
 
+def look(client: "MlflowClient", workspace_uri: str, name: str) -> State:
+    """Read alias and history once.
+
+    Raises:
+        TrackingUnavailableError: the registry does not answer.
+    """
+    served = registry.read_served(client, name)
+    keeper = registry.read_keeper(client, name)
+    return State(name, workspace_uri, history.load(workspace_uri, name), served, keeper)
+
+
 def look_between_moves(client: "MlflowClient", workspace_uri: str, name: str) -> State:
-    """Read alias and history without the lock, as they are while nobody moves the champion.
+    """Read alias and history as they are while nobody moves the champion.
 
     A move that is made between the reading of the alias and that of the history looks like a
     disagreement. What a second look finds unchanged is one: the history never becomes again what it
@@ -150,17 +158,6 @@ def look_between_moves(client: "MlflowClient", workspace_uri: str, name: str) ->
     )
 
 
-def look(client: "MlflowClient", workspace_uri: str, name: str) -> State:
-    """Read alias and history; the caller holds the lock, or reads by `look_between_moves`.
-
-    Raises:
-        TrackingUnavailableError: the registry does not answer.
-    """
-    served = registry.read_served(client, name)
-    keeper = registry.read_keeper(client, name)
-    return State(name, workspace_uri, history.load(workspace_uri, name), served, keeper)
-
-
 def require_agreement(state: State) -> None:
     """Refuse to go on where alias and history disagree.
 
@@ -175,76 +172,18 @@ def require_agreement(state: State) -> None:
         )
 
 
-def require_own(client: "MlflowClient", workspace_uri: str, name: str) -> State:
-    """Return what agrees, with this workspace named in the registry as the history's keeper.
+def require_own(state: State) -> None:
+    """Refuse to move the champion of a model that does not name this workspace.
 
     Raises:
-        RecordDisagreesError: alias and history disagree, or another workspace keeps the history.
-        RunInProgressError: another workspace is about to keep it.
+        RecordDisagreesError: it names another one, or none.
     """
-    state = look(client, workspace_uri, name)
     require_agreement(state)
-    if state.keeper:
-        return state
-    _become_keeper(client, workspace_uri, name)
-    state = look(client, workspace_uri, name)  # Others may have acted before it was ours alone.
-    require_agreement(state)
-    return state
-
-
-def _become_keeper(client: "MlflowClient", workspace_uri: str, name: str) -> None:
-    """Name a workspace as the keeper of a history that nobody keeps, unless another one is quicker.
-
-    Two workspaces have no lease in common, and MLflow has no conditional write. So each writes a
-    claim of its own first, and reads all claims after that: of two that claim at once, at least one
-    sees the other. Whoever sees no claim but its own becomes the keeper, and takes the claim away
-    only after that is written. Where both see both, the one that comes first by name waits, and the
-    other one withdraws. A claim that was left by a kill is found again by its own workspace.
-
-    Raises:
-        RunInProgressError: another workspace has claimed the history, and is not its keeper yet.
-    """
-    own = _claim_of(workspace_uri)
-    registry.tag_model(client, name, own, workspace_uri)
-    deadline = time.monotonic() + _CLAIM_WAIT_S
-    while True:
-        tags = registry.read_model_tags(client, name)
-        others = sorted(
-            tag
-            for tag, place in tags.items()
-            if tag.startswith(_CLAIM) and not storage.same_place(place, workspace_uri)
-        )
-        if registry.KEEPER in tags or not others:
-            break
-        if own > others[0] or time.monotonic() > deadline:
-            registry.untag_model(client, name, own)
-            raise RunInProgressError(
-                f"workspace {tags[others[0]]} is about to keep the history of {name}, as is "
-                f"{workspace_uri}; expected one workspace for each registered model; try again, "
-                f"which tells who keeps it; if nobody works there any more, delete the tag "
-                f"{others[0]} of {name} in MLflow"
-            )
-        time.sleep(_CLAIM_LOOK_S)
-    if registry.KEEPER not in tags:
-        registry.name_keeper(client, name, workspace_uri)
-    registry.untag_model(client, name, own)
-
-
-def _claim_of(workspace_uri: str) -> str:
-    """Return the tag by which a workspace claims a history; no two workspaces have the same one."""
-    return _CLAIM + hashlib.sha256(workspace_uri.encode()).hexdigest()[:16]
-
-
-def require_workspace(workspace_uri: str) -> None:
-    """Refuse a workspace that is not there, which is a wrong folder far more often than a new one.
-
-    Raises:
-        ConfigurationError: nothing is there.
-    """
-    if not storage.exists(workspace_uri):
-        raise ConfigurationError(
-            f"there is no workspace at {workspace_uri}; expected the folder that cycles have "
-            f"written; change to the folder that holds it, or set HOMEFEED_WORKSPACE"
+    if not state.keeper:
+        raise RecordDisagreesError(
+            f"registered model {state.name} names no workspace that keeps its history; expected "
+            f"its tag {registry.KEEPER} to be {state.workspace_uri}: the model was not made by "
+            f"this project, or the tag was deleted; see `homefeed history repair`"
         )
 
 
@@ -261,6 +200,166 @@ def require_newest(state: State) -> None:
             f"as it was written; put it back, or record what serves: `homefeed history repair "
             f"--apply --reason ...`"
         )
+
+
+def require_workspace(workspace_uri: str) -> None:
+    """Refuse a workspace that is not there, which is a wrong folder far more often than a new one.
+
+    Raises:
+        ConfigurationError: nothing is there.
+    """
+    if not storage.exists(workspace_uri):
+        raise ConfigurationError(
+            f"there is no workspace at {workspace_uri}; expected the folder that cycles have "
+            f"written; change to the folder that holds it, or set HOMEFEED_WORKSPACE"
+        )
+
+
+def follow(
+    client: "MlflowClient", workspace_uri: str, name: str, *, is_checked: bool = False
+) -> State:
+    """Bring the alias to the newest move, if it does not follow it yet, and return what is so.
+
+    Args:
+        client: Client of the tracking server.
+        workspace_uri: The workspace.
+        name: The registered model.
+        is_checked: The newest move's model was compared with its digests just now.
+
+    Raises:
+        RecordDisagreesError: alias and history disagree, or another workspace keeps the history.
+        PromotionRefusedError: the newest move's model was altered since, and the alias stays.
+        DataContractError: so were its files, or they are marked as deleted.
+        TrackingUnavailableError: MLflow does not answer; the message says what is so. Other errors
+            of MLflow say it too: the decision stands, and the same command carries it out.
+    """
+    for _ in range(_MAX_LOOKS):
+        state = look_between_moves(client, workspace_uri, name)
+        require_agreement(state)
+        if state.history.pending is None or state.history.is_newest_damaged:
+            return state
+        require_own(state)
+        move, model = state.history.moves[-1], state.history.pending.model
+        if state.serves != model.version:
+            if not is_checked:
+                require_unaltered(client, workspace_uri, model)
+            if not _set_alias(client, state, move, model):
+                continue  # Others have acted meanwhile.
+        else:
+            history.mark_followed(workspace_uri, name, move, was_set_again=False)
+        followed = state.history.followed | {move.entry.number}
+        return replace(state, history=replace(state.history, followed=followed), served=model)
+    raise RunInProgressError(
+        f"others moved the champion of {name} at each of {_MAX_LOOKS} attempts to bring the alias "
+        f"to its newest move; expected it to rest; try again"
+    )
+
+
+def _set_alias(client: "MlflowClient", state: State, move: Placed, model: ModelRef) -> bool:
+    """Set the alias from the version before, read all back and mark the move as followed.
+
+    Between our last look and the request another program's write would be overwritten, for MLflow
+    has no conditional write. So the attempt's file stays while its request may arrive late.
+
+    Returns:
+        Whether that was done; False where others have acted meanwhile.
+    """
+    where, number = (state.workspace_uri, state.name), move.entry.number
+    was_tried = any(each == number for each, _ in state.history.attempts)
+    mark = history.begin_attempt(*where, number)
+    now = look(client, *where)
+    if now.serves != state.serves or now.history.newest != state.history.newest:
+        history.end_attempt(*where, number, mark)  # Nothing was sent.
+        return False
+    problem: HomefeedError | None = None
+    try:
+        registry.point_champion_at(client, model)
+    except RunInProgressError:
+        raise  # The stage's lease was lost.
+    except HomefeedError as error:
+        problem = error  # It may have arrived all the same: a proxy may refuse what has.
+    decided = f"entry {number} of the history decides that {model.label} serves, and that stands"
+    asked = f"MLflow at {client.tracking_uri} was asked to set the alias ({problem or 'it did'})"
+    again = "give the same command again, or retry the task: it looks first, and decides nothing"
+    try:
+        now = look(client, *where)
+    except HomefeedError as error:
+        raise type(error)(
+            f"{decided}; {asked} and does not say any more what the champion is, so it is not "
+            f"known whether it moved; {again} twice ({error})"
+        ) from error
+    if now.history.newest != state.history.newest or now.serves not in (
+        model.version,
+        state.serves,
+    ):
+        return False
+    if now.serves != model.version:
+        raise (TrackingUnavailableError if problem is None else type(problem))(
+            f"{decided}; {asked}, and the champion is still {_label(state.name, now.serves)}; the "
+            f"request may still arrive; {again} twice"
+        ) from problem
+    if was_tried:
+        log.warning(
+            "the alias of %s was set to v%s for entry %s again: the write of an earlier attempt "
+            "was lost, or a hand had moved the alias back",
+            *(state.name, model.version, number),
+        )
+    history.mark_followed(*where, move, was_tried)
+    if problem is None:
+        history.end_attempt(*where, number, mark)
+    return True
+
+
+def require_unaltered(client: "MlflowClient", workspace_uri: str, judged: ModelRef) -> None:
+    """Refuse a version that is not what was judged: a verdict is about the bundle's digest.
+
+    Raises:
+        PromotionRefusedError: the registry says that the version is another model.
+        DataContractError: its files are not those of that digest, or are marked as deleted.
+    """
+    found = registry.read_version(client, judged.name, judged.version)
+    if found != judged:
+        raise PromotionRefusedError(
+            f"{judged.label} was judged with bundle {judged.bundle_digest[:12]}; found bundle "
+            f"{found.bundle_digest[:12]} (as_of {found.as_of:%Y-%m-%d}, MLflow run "
+            f"{found.mlflow_run_id}) at that version in the registry; expected what was judged: "
+            f"its tags were altered since; start a new cycle; where it was decided already, name "
+            f"what shall serve: `homefeed history repair --to-version N`"
+        )
+    require_not_deleted(client, judged)
+    with storage.scratch_folder(workspace_uri) as scratch:
+        registry.download_bundle(client, judged, scratch)
+
+
+def require_not_deleted(client: "MlflowClient", model: ModelRef) -> None:
+    """Refuse to make a version champion whose logged model is marked as deleted.
+
+    Its files may be there, so that they could be fetched, until `mlflow gc` erases them.
+
+    Raises:
+        BundleMissingError: it is marked, or erased already.
+    """
+    with translated_outages(client.tracking_uri):
+        version = client.get_model_version(model.name, model.version)
+        if _has_files(client, version):
+            return
+        model_id = registry.find_logged_model(client, version)
+        versions = client.search_model_versions(f"name = '{model.name}'")
+        left = sorted(int(each.version) for each in versions if _has_files(client, each))
+    there = f"{'are' if len(left) > 1 else 'is'} {', '.join(f'v{n}' for n in left) or 'no version'}"
+    raise BundleMissingError(
+        f"{model.label} cannot become champion: its logged model {model_id} is marked as deleted "
+        f"in MLflow at {client.tracking_uri}, or erased; expected one that is there, because "
+        f"`mlflow gc` erases the files of a marked one; nothing was moved; MLflow has no call that "
+        f"takes the mark back, so count it as gone; of {model.name} there {there}; "
+        f"{registry.ROLL_BACK}, or start a new cycle"
+    )
+
+
+def _has_files(client: "MlflowClient", version: "ModelVersion") -> bool:
+    """Return whether a version's logged model is there; others' files are not looked for."""
+    model_id = registry.find_logged_model(client, version)
+    return not model_id or registry.find_location(client, model_id) != ""
 
 
 def _label(name: str, version: str | None) -> str:

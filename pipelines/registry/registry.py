@@ -33,8 +33,7 @@ KEEPER = "homefeed_workspace"
 _LINEAGE_TAGS = ("as_of", "bundle_digest", "snapshot_digest")
 _MODEL_DIGEST = "model_digest"
 ALIAS_TIMEOUT_S = 5
-"""How long the answer to a request to move the alias is waited for, in seconds. It is below the
-`MARGIN` of a lease on an object store, 36 s, in which nothing is begun without asking the store."""
+"""How long the answer to a request to move the alias is waited for, in seconds."""
 _LOGGED = re.compile(r"models:/(m-[^/@]+)|.*/models/(m-[^/]+)/artifacts(?:/.*)?")
 """A logged model, and a place among its files."""
 ROLL_BACK = "roll back to another version (`homefeed rollback --to-version N`)"
@@ -168,7 +167,7 @@ def register(
         )
     )
     with translated_outages(client.tracking_uri):
-        ensure_registered_model(client, run.registered_model)
+        ensure_registered_model(client, run.registered_model, run.workspace_uri)
         lineage = {"as_of": run.as_of.isoformat(), "code_version": run.code_version, **tags}
         version = make_once(
             lambda: next(iter(client.search_model_versions(of_this_run)), None),
@@ -185,63 +184,49 @@ def register(
         return to_ref(version)
 
 
-def ensure_registered_model(client: "MlflowClient", name: str) -> None:
-    """Make a registered model without versions, if it is not there."""
+def ensure_registered_model(client: "MlflowClient", name: str, workspace_uri: str) -> None:
+    """Make a registered model without versions, which names its one workspace, if it is not there.
+
+    Its name is unique in MLflow, so of two workspaces that make it at once one is named.
+    """
     from mlflow.exceptions import MlflowException
 
     said = "Homefeed ranker, retrained by homefeed_retrain."
     try:
-        # Its name is its own: made twice, it is there once.
-        ask_again(lambda: client.create_registered_model(name, description=said))
+        tags = {KEEPER: workspace_uri}
+        ask_again(lambda: client.create_registered_model(name, tags, description=said))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
 
 
 def point_champion_at(client: "MlflowClient", model: ModelRef) -> None:
-    """Point `champion` at a version, wherever it points now. Only `registry.moves` calls this.
+    """Point `champion` at a version, wherever it points now; only `registry.reconcile` calls this.
 
-    The answer is waited for for less time than the caller's lease has left at least. Nothing can
-    keep a request that is under way from arriving after that.
+    Nothing can keep a request that is under way from arriving after its answer was given up.
     """
     so_far = "whether the champion moved is not known"
     with translated_outages(client.tracking_uri, so_far), tracking.giving_up_after(ALIAS_TIMEOUT_S):
         client.set_registered_model_alias(model.name, CHAMPION, model.version)
 
 
-def read_model_tags(client: "MlflowClient", name: str) -> dict[str, str]:
-    """Return the tags of a registered model, all as of one instant; {} if it is not there."""
+def read_keeper(client: "MlflowClient", name: str) -> str:
+    """Return the URI of the workspace that keeps a registered model's history; '' if none does."""
     from mlflow.exceptions import MlflowException
 
     with translated_outages(client.tracking_uri):
         try:
-            return dict(client.get_registered_model(name).tags)
+            return str(client.get_registered_model(name).tags.get(KEEPER, ""))
         except MlflowException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return {}
+                return ""
             raise
-
-
-def read_keeper(client: "MlflowClient", name: str) -> str:
-    """Return the URI of the workspace that keeps a registered model's history; '' if none does."""
-    return read_model_tags(client, name).get(KEEPER, "")
-
-
-def tag_model(client: "MlflowClient", name: str, tag: str, value: str) -> None:
-    """Write a tag of a registered model."""
-    with translated_outages(client.tracking_uri):
-        client.set_registered_model_tag(name, tag, value)
-
-
-def untag_model(client: "MlflowClient", name: str, tag: str) -> None:
-    """Remove a tag of a registered model."""
-    with translated_outages(client.tracking_uri):
-        client.delete_registered_model_tag(name, tag)
 
 
 def name_keeper(client: "MlflowClient", name: str, workspace_uri: str) -> None:
     """Write down in the registry which workspace keeps a registered model's history."""
-    tag_model(client, name, KEEPER, workspace_uri)
+    with translated_outages(client.tracking_uri):
+        client.set_registered_model_tag(name, KEEPER, workspace_uri)
 
 
 def tag_version(client: "MlflowClient", model: ModelRef, tags: dict[str, str]) -> None:

@@ -3,16 +3,16 @@
 Nothing is deleted or rewritten. Tested in tests/pipelines/registry/test_reconcile.py.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.errors import ConfigurationError, TrackingEntryMissingError
-from pipelines.registry import history, moves, registry
+from pipelines.registry import history, registry
+from pipelines.registry.by_hand import recipe_on_record, require_reason
 from pipelines.registry.history import HistoryEntry
-from pipelines.registry.promotion import require_not_deleted
-from pipelines.registry.reconcile import State, look
+from pipelines.registry.reconcile import State, follow, require_not_deleted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -44,15 +44,10 @@ def plan(
         BundleMissingError: the alias would be pointed at a version that is marked as deleted.
     """
     steps: list[str] = []
-    pending, last = state.history.pending, state.history.last
-    recorded = last.model if last else None
-    if pending is not None:
-        wanted = pending.intent.entry.model
-        is_made = state.serves == wanted.version
-        became = "was made" if is_made else "was not made"
-        steps.append(f"record that the {pending.intent.entry.kind} of {wanted.label} {became}")
-        recorded = wanted if is_made else recorded
-    model = _model_to_serve(client, state, recorded, restores_alias, to_version)
+    pending = state.history.pending
+    model = _model_to_serve(client, state, restores_alias, to_version)
+    if pending is not None and model is None:
+        steps.append(f"let the alias follow the {pending.kind} of {pending.model.label}")
     if model is not None:
         if model.version != state.serves:
             require_not_deleted(client, model)
@@ -60,23 +55,30 @@ def plan(
         tail = "" if model.version != state.serves else " serves"
         steps.append(f"{does} {model.label}{tail}")
     steps += [f"take note that {uri} is damaged or gone" for uri in state.history.damaged]
-    if state.is_kept_elsewhere:
-        steps.append(f"name {state.workspace_uri} as the history's keeper (was {state.keeper})")
+    if _is_unkept(state):
+        was = state.keeper or "none"
+        steps.append(f"name {state.workspace_uri} as the history's keeper (was {was})")
     return Plan(tuple(steps), model)
+
+
+def _is_unkept(state: State) -> bool:
+    """Return whether the registry has to be told that this workspace keeps the history."""
+    return state.is_kept_elsewhere or (state.served is not None and not state.keeper)
 
 
 def repair(
     client: "MlflowClient", state: State, wanted: Plan, now: datetime, reason: str
 ) -> HistoryEntry | None:
-    """Carry a plan out; the caller holds the lock since the state was read.
+    """Carry a plan out; the state is of just now.
 
     Raises:
         ConfigurationError: there is no reason.
+        LostTheNumberError: something was decided since the state was read; look again.
     """
-    if not reason.strip():
-        raise ConfigurationError("--reason is empty; expected a sentence for the record")
-    place, name = state.workspace_uri, state.name
-    known = moves.settle_others(client, place, name, now, "the record was repaired")
+    require_reason(reason)
+    place, name, known = state.workspace_uri, state.name, state.history
+    if _is_unkept(state):
+        registry.name_keeper(client, name, place)
     entry, serving = None, known.last
     model = wanted.model or (state.served if known.damaged else None)
     if model is not None:
@@ -89,25 +91,30 @@ def repair(
             run_uri=None,
             reason=reason,
         )
+        recipes = known.recipes
+        if recipes.accepted is None:
+            found = recipe_on_record(client, place, known, model)
+            recipes = recipes.model_copy(update={"accepted": found})
         damaged = tuple(history.name_of(uri) for uri in known.damaged)
-        entry = moves.carry_out(client, history.begin(place, known, entry, damaged), now)
-    if look(client, place, name).is_kept_elsewhere:
-        registry.name_keeper(client, name, place)
+        history.create(place, name, known, entry, recipes, damaged)
+    follow(client, place, name)
     return entry
 
 
 def _model_to_serve(
     client: "MlflowClient",
     state: State,
-    recorded: ModelRef | None,
     restores_alias: bool,
     to_version: str | None,
 ) -> ModelRef | None:
-    """Return what shall serve and be recorded; None where alias and history agree already."""
+    """Return what shall serve and be recorded; None where the log's word stands."""
+    recorded = state.history.last.model if state.history.last else None
+    agree = not replace(state, keeper="").disagreement()
+    is_damaged = state.history.is_newest_damaged
     if to_version is not None:
-        return registry.read_version(client, state.name, to_version)
-    agree = not state.disagreement() or state.is_kept_elsewhere
-    if agree and state.serves == (recorded and recorded.version):
+        stands = agree and not is_damaged and to_version == state.serves == state.recorded
+        return None if stands else registry.read_version(client, state.name, to_version)
+    if agree and (not is_damaged or state.serves == state.recorded):
         return None
     if not restores_alias:
         if state.served is None:

@@ -39,7 +39,8 @@ def own_registry(scratch: Scratch) -> Iterator["MlflowClient"]:
         client = tracking.connect(uri)
         _make_experiment(client, scratch)
         with translated_outages(uri):
-            registry.ensure_registered_model(client, scratch.run.registered_model)
+            run = scratch.run
+            registry.ensure_registered_model(client, run.registered_model, run.workspace_uri)
         _add_champion(client, scratch)
         yield client
 

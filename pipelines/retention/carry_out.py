@@ -20,7 +20,6 @@ from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.errors import RunInProgressError
 from pipelines.contracts.run_layout import manifest_uri, snapshot_manifest_uri, stage_lease_uri
 from pipelines.places.conditional import Revision
-from pipelines.registry import anchor
 from pipelines.registry.history import promotion_lock
 from pipelines.retention import inventory, models
 from pipelines.retention.holdings import FoundVersion, Record
@@ -83,9 +82,8 @@ def _while_nothing_moves(place: Place) -> Iterator[None]:
         RunInProgressError: one of them has moved since the plan was made.
     """
     with promotion_lock(place.workspace_uri):
-        where = (place.workspace_uri, place.registered_model)
-        now = (read_state(place.client, *where), anchor.state_of_record(*where))
-        if now != (place.record.state, place.record.anchor_state):
+        state = read_state(place.client, place.workspace_uri, place.registered_model)
+        if state != place.record.state:
             raise RunInProgressError(
                 f"the champion of {place.registered_model} or its accepted recipe was changed "
                 f"since the plan of this deletion was made; expected both to rest; nothing more "

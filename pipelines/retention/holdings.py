@@ -75,10 +75,6 @@ class Record:
     """What is on record, sound and in agreement with the registry."""
 
     state: State
-    anchor_state: str
-    """`anchor.state_of_record`."""
-    anchor_run: str
-    """Name of the run that the accepted recipe was read from; '' where a person named it."""
     judged_runs: frozenset[str]
     """Names of the runs that were judged since the champion moved last."""
     references: Mapping[str, str]
@@ -92,8 +88,6 @@ class Record:
         models = []
         for _, entry in self.state.history.entries:
             models += [entry.previous, entry.model]
-        if (pending := self.state.history.pending) is not None:
-            models += [pending.intent.entry.previous, pending.intent.entry.model]
         models.append(self.state.served)
         return [model for model in models if model is not None]
 

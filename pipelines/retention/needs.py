@@ -23,11 +23,10 @@ def needed_models(record: Record, settings: Settings, now: datetime) -> list[tup
     if (champion := record.state.served) is not None:
         found.append((champion, f"{champion.label} serves"))
     if (pending := record.state.history.pending) is not None:
-        wanted = pending.intent.entry
-        why = f"a {wanted.kind} of {wanted.model.label} was begun and its outcome is not recorded"
-        found += [(model, why) for model in (wanted.model, wanted.previous) if model is not None]
+        why = f"a {pending.kind} of {pending.model.label} is decided, and the alias is to follow"
+        found += [(model, why) for model in (pending.model, pending.previous) if model is not None]
     start = now - timedelta(days=settings.keep_days)
-    entries = [entry for _, entry in record.state.history.entries]
+    entries = [entry for entry in record.state.history.in_time if entry != pending]
     predecessors: list[str] = [champion.version] if champion else []
     end = now
     for entry in reversed(entries):
@@ -63,12 +62,9 @@ def needed_runs(found: Holdings, record: Record, settings: Settings, now: dateti
             why = f"it trained what is needed: {versions[version.name]}"
             needed.setdefault(version.run_name, why)
     moves = [entry for _, entry in record.state.history.entries]
-    if (pending := record.state.history.pending) is not None:
-        moves.append(pending.intent.entry)
     for entry in moves:
         if entry.run_uri is not None and entry.model.version in versions:
             needed.setdefault(name_in(entry.run_uri), versions[entry.model.version])
-    needed.setdefault(record.anchor_run, "its recipe is the accepted one")
     for name in sorted(record.judged_runs):
         needed.setdefault(name, "its evidence counts: it was judged since the champion moved")
     for run in found.runs:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pipelines import storage
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.run_layout import snapshot_manifest_uri
-from pipelines.registry import anchor, evidence, reconcile
+from pipelines.registry import evidence, reconcile
 from pipelines.registry.accepted import AcceptedSnapshot
 from pipelines.retention.holdings import Record, name_in
 
@@ -44,13 +44,9 @@ def read_state(client: "MlflowClient", workspace_uri: str, name: str) -> reconci
 def read_record(client: "MlflowClient", workspace_uri: str, name: str) -> Record:
     """Return what is on record of a registered model; raises as `read_state` does."""
     state = read_state(client, workspace_uri, name)
-    accepted = anchor.present(workspace_uri, name)
-    recipe = accepted.recipe if accepted else None
     marks = _newest_marks(workspace_uri)
     return Record(
         state=state,
-        anchor_state=anchor.state_of_record(workspace_uri, name),
-        anchor_run=name_in(recipe.run_uri) if recipe and recipe.run_uri else "",
         judged_runs=_judged_runs(workspace_uri, name, state),
         references={name_in(mark.snapshot_uri): mark.recipe for mark in marks},
         profile_uris=tuple(mark.profile_uri for mark in marks if mark.profile_uri),

@@ -19,7 +19,7 @@ from pipelines.contracts.errors import (
     as_ours,
 )
 from pipelines.contracts.run_layout import StageFailure, failure_uri, lost_race_uri, stage_lease_uri
-from pipelines.places.lease import Lease
+from pipelines.places.lease import Lease, NoLease
 
 log = logging.getLogger(__name__)
 _OUTPUT_NAME = re.compile(r"output-(?:(\d{8,})-)?[0-9a-f]{8}")
@@ -30,12 +30,18 @@ _OUTPUT_NAME = re.compile(r"output-(?:(\d{8,})-)?[0-9a-f]{8}")
 def only_one(stage: str, run_uri: str, wait_s: float = 0.0) -> Iterator[Lease]:
     """Hold the stage's lease. An attempt that does not get it, or loses it, says so for the alert.
 
+    A promotion on an object store holds none, so that nobody waits for one that was killed: its
+    entry of the history and its manifest are created only if they are absent.
+
     Raises:
         LostRaceError: another process runs the same stage, and tells how it ends.
         RunInProgressError: another place is held; `noting_failure` has noted it.
     """
     uri = stage_lease_uri(run_uri, stage)
     lease = None
+    if stage == "promote_challenger" and not storage.is_local(run_uri):
+        yield NoLease(uri, stage, 0)
+        return
     try:
         with storage.exclusive_lock(uri, f"{stage} of {run_uri}", wait_s) as lease:
             yield lease

@@ -40,13 +40,13 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
     config = make_recipe(request.recipe)
     asked = Asked(request, config, settings)
     require_all(asked)
-    assert asked.client is not None  # all questions were asked
-    client, champion, later = asked.client, asked.champion, asked.later
+    assert asked.record is not None  # all questions were asked
+    known, champion, later = asked.record.history, asked.champion, asked.later
     event_log_uri, workspace_uri = asked.event_log_uri, asked.workspace_uri
     name = settings.registered_model
     judged_before = evidence.pin(workspace_uri, name, but=request.run_id)
     serves = later or champion
-    standing = find_standing(client, workspace_uri, serves, name, config, judged_before)
+    standing = find_standing(known, workspace_uri, serves, config, judged_before)
     return ResolvedRun(
         run_id=request.run_id,
         run_uri=run_uri_of(request, settings),
@@ -61,6 +61,7 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         experiment=settings.experiment,
         registered_model=settings.registered_model,
         champion=champion,
+        newest_entry=known.newest,
         later_champion=later,
         last_accepted_snapshot_uri=newest_accepted(workspace_uri, config.reference, request.day),
         refused_report_uri=last_refused(workspace_uri, config.reference, request.day),

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from mlflow.exceptions import MlflowException, RestException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS
 
 from pipelines.contracts.artifacts import ModelRef
 
@@ -118,13 +119,14 @@ class FakeRegistry:
             raise Missing(f"version {version}")
         self._change(f"alias to v{version}", {"alias": str(version)})
 
+    def create_registered_model(self, name: str, tags: dict[str, str], description: str) -> None:
+        if self._read()["tags"]:
+            raise MlflowException("it is there", error_code=RESOURCE_ALREADY_EXISTS)
+        self._change(f"make {name}", {"tags": tags})
+
     def get_registered_model(self, name: str) -> Any:
         return SimpleNamespace(tags=self._read()["tags"])
 
     def set_registered_model_tag(self, name: str, key: str, value: str) -> None:
         tags = self._read()["tags"] | {key: value}
         self._change(f"tag {key}", {"tags": tags})
-
-    def delete_registered_model_tag(self, name: str, key: str) -> None:
-        tags = {tag: value for tag, value in self._read()["tags"].items() if tag != key}
-        self._change(f"no tag {key}", {"tags": tags})

@@ -119,9 +119,11 @@ def _assert_sound(world: World, story: str) -> None:
     assert world.leftovers() == [], story
     last = state.history.last
     assert last is not None, story
-    # What is said of recipes after a rollback is said exactly where a rollback was made.
-    if world.recipe_is_held():
-        assert "rollback" in [entry.kind for _, entry in state.history.entries], story
+    # Each move but a repair begins where the one before ended, which the alias has followed.
+    for earlier, later in zip(state.history.moves, state.history.moves[1:], strict=False):
+        if later.entry.event.kind != "outside":
+            assert later.entry.event.previous == earlier.entry.event.model, story
+            assert earlier.entry.number in state.history.followed, story
 
 
 def _assert_published(world: World, story: str) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
-from pipelines.registry import reconcile
+from pipelines.registry import history, reconcile
+from pipelines.registry.history import History, HistoryEntry, RecipeChange
+from pipelines.registry.recipes_on_record import Recipes
 from pipelines.registry.reconcile import State
 from support.at_once import Act, Actors
 from support.registered import promote_bundle, register_bundle
@@ -30,6 +32,21 @@ def act_at_once(pool: Actors, seed: int, *acts: Act) -> list[str]:
     """Do all at once, in an order that the seed draws."""
     draw = random.Random(seed)
     return pool.act(acts, [draw.uniform(0, SPREAD_S) for _ in acts])
+
+
+def record_move(
+    workspace_uri: str,
+    entry: HistoryEntry | RecipeChange,
+    name: str = "test_ranker",
+    recipes: Recipes | None = None,
+    is_followed: bool = True,
+) -> History:
+    """Create the next entry of a history, as if the alias had followed it; return the history."""
+    known = history.load(workspace_uri, name)
+    known = history.create(workspace_uri, name, known, entry, recipes or known.recipes)
+    if is_followed and isinstance(entry, HistoryEntry):
+        history.mark_followed(workspace_uri, name, known.moves[-1], was_set_again=False)
+    return history.load(workspace_uri, name)
 
 
 def sound_state(client: MlflowClient, run: ResolvedRun) -> State:

@@ -21,11 +21,12 @@ from pipelines import storage
 from pipelines.contracts import files
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.errors import HomefeedError
+from pipelines.contracts.run_layout import manifest_uri
 from pipelines.preconditions.record import require_record
-from pipelines.registry import anchor, by_hand, history, reconcile, registry, tracking
+from pipelines.registry import by_hand, history, reconcile, registry, tracking
 from pipelines.registry.repair import plan, repair
 from pipelines.settings import Settings
-from pipelines.stages.runner import run_stage
+from pipelines.stages.runner import read_artifact, run_stage
 from support.fake_registry import FakeRegistry
 from support.judgements import make_model
 from support.registered import NO_ANCHOR, challenger_of, judgement_of
@@ -45,6 +46,7 @@ class World:
         self.folder = folder
         self.workspace_uri = workspace_uri or storage.to_uri(folder / "workspace")
         self.clock = NOW
+        registry.ensure_registered_model(self.registry, NAME, self.workspace_uri)
         models = [make_model(str(n), FIRST + timedelta(days=14 * min(n, 2))) for n in range(1, 4)]
         models = [each.model_copy(update={"model_digest": "d" * 64}) for each in models]
         self.models = {model.version: self.registry.add(model) for model in models}
@@ -63,6 +65,9 @@ class World:
             run_id=f"cycle-{number}",
             workspace_uri=self.workspace_uri,
         )
+        if storage.exists(manifest_uri(run.run_uri, "resolve_run")):
+            # The world is opened once more; what its cycles pin was so when they began.
+            return read_artifact(run.run_uri, "resolve_run", ResolvedRun)
         save_run(run)
         save_artifact(run, "train_challenger", challenger_of(model))
         save_artifact(run, "train_anchor", NO_ANCHOR)
@@ -85,7 +90,7 @@ class World:
         by_hand.force(self.registry, run, challenger, self.tick(), "we want it")
 
     def resolve(self) -> None:
-        require_record(self.registry, self.workspace_uri, NAME, self.tick())
+        require_record(self.registry, self.workspace_uri, NAME)
 
     def look(self) -> reconcile.State:
         return reconcile.look(self.registry, self.workspace_uri, NAME)
@@ -107,11 +112,6 @@ class World:
             for path in top.rglob(".*")
             if path.name.startswith(".scratch-") or files._UNFINISHED.fullmatch(path.name)
         ]
-
-    def recipe_is_held(self) -> bool:
-        """Whether what a rollback says of recipes is in force."""
-        present = anchor.present(self.workspace_uri, NAME)
-        return present is not None and present.kind == "rollback"
 
 
 @contextmanager

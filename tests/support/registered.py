@@ -10,7 +10,6 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from pipelines import storage
 from pipelines.contracts.artifacts import Challenger, FreshAnchor, ModelRef, ResolvedRun
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.judgement import (
@@ -23,7 +22,6 @@ from pipelines.contracts.judgement import (
 )
 from pipelines.contracts.time import Window
 from pipelines.registry import promotion, registry, tracking
-from pipelines.registry.history import HistoryEntry
 from support.bundles import write_small_bundle
 from support.judgements import SERVING, TESTED, ruled
 from training.bundle.mlflow_model import LoggedBundle, log_bundle
@@ -103,22 +101,6 @@ def promote_bundle(
     judgement = judgement_of(run, model)
     promotion.move_if_permitted(run, challenger_of(model), NO_ANCHOR, judgement, now)
     return model
-
-
-def write_former_entry(run: ResolvedRun, model: ModelRef, moved_at: datetime) -> str:
-    """Write a history entry in the form of before there were intents, and return its URI."""
-    entry = HistoryEntry(
-        moved_at=moved_at,
-        kind="promotion",
-        model=model,
-        previous=None,
-        run_uri=None,
-        reason="Of a former version.",
-    )
-    name = f"{moved_at:%Y%m%dT%H%M%S%fZ}-v{model.version}.json"
-    uri = storage.join(run.workspace_uri, "history", name)
-    storage.write_model(uri, entry)
-    return uri
 
 
 NO_ANCHOR = FreshAnchor(trained=None, snapshot=None, reason="There was nothing to do.")

@@ -20,6 +20,7 @@ from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.code_identity import environment
 from pipelines.contracts.run_layout import StageRecord, manifest_uri
 from pipelines.registry import promotion, registry, tracking
+from pipelines.registry.registry import KEEPER
 from pipelines.retention.carry_out import Place
 from pipelines.retention.collect import delete, plan_deletion
 from pipelines.retention.plan import Plan
@@ -121,6 +122,7 @@ class OldWorld:
         self.settings = Settings(workspace=self.workspace_uri, registered_model=NAME)
 
     def fill(self) -> None:
+        self.registry.set_registered_model_tag(NAME, KEEPER, self.workspace_uri)
         champion = None
         for number in map(str, range(1, NUM_CYCLES + 1)):
             model = self._register(number)

@@ -4,12 +4,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.contracts.artifacts import ResolvedRun
+from pipelines.contracts.artifacts import PinnedEntry, ResolvedRun
 from pipelines.contracts.base import Artifact
 from pipelines.contracts.code_identity import environment
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.run_layout import StageRecord, manifest_uri
 from pipelines.recipes import smoke
+from pipelines.registry.history import load
 from pipelines.storage import join, to_uri, write_model
 
 PLANTED_AS_OF = datetime(2017, 3, 2, tzinfo=UTC)
@@ -37,12 +38,18 @@ def make_run(
         "experiment": "test",
         "registered_model": "test_ranker",
         "champion": None,
+        "newest_entry": newest_entry(workspace_uri, overrides),
         "last_accepted_snapshot_uri": None,
         "may_promote": True,
         "num_devices": 1,
         "trigger": "test",
     }
     return ResolvedRun(**(fields | overrides))
+
+
+def newest_entry(workspace_uri: str, overrides: dict[str, Any]) -> PinnedEntry:
+    """Return the entry that a run pins which is resolved now in a workspace."""
+    return load(workspace_uri, overrides.get("registered_model", "test_ranker")).newest
 
 
 def save_run(run: ResolvedRun) -> ResolvedRun:

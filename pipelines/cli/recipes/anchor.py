@@ -3,7 +3,7 @@
 Tested in tests/pipelines/cli/recipes/test_anchor.py.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -13,7 +13,8 @@ from pipelines import storage
 from pipelines.cli.printing import AsJson, Commands, say, say_result
 from pipelines.contracts.code_identity import code_digest
 from pipelines.recipes import make_recipe
-from pipelines.registry import anchor
+from pipelines.registry import by_hand, history
+from pipelines.registry.recipes_on_record import Recipe, Recipes
 from pipelines.registry.seed_noise import SeedNoise
 from pipelines.settings import Settings
 
@@ -24,29 +25,32 @@ Reason = Annotated[str, typer.Option(help="Why, in a sentence, for the record.")
 
 @app.command()
 def show(as_json: AsJson = False) -> None:
-    """List every change of the accepted recipe, oldest first; the last that counts holds now."""
+    """List every change of the accepted recipe, oldest first; the last one holds now."""
     settings = Settings()
     workspace_uri = storage.to_uri(settings.workspace_location)
-    entries = anchor.read(workspace_uri, settings.registered_model)
-    in_force = anchor.in_force(workspace_uri, settings.registered_model)
-    value = {"entries": entries, "in_force": in_force[-1] if in_force else None}
-    say_result(value, as_json, lambda: _lines_of(settings.registered_model, entries, in_force))
+    known = history.load(workspace_uri, settings.registered_model)
+    changes, before = [], Recipes()
+    for each in known.placed:
+        if each.entry.recipes != before or isinstance(each.entry.event, history.RecipeChange):
+            changes.append(each.entry)
+        before = each.entry.recipes
+    value = {"entries": changes, "in_force": known.recipes}
+    say_result(value, as_json, lambda: _lines_of(settings.registered_model, changes))
 
 
-def _lines_of(
-    name: str, entries: Sequence[anchor.AnchorEntry], in_force: Sequence[anchor.AnchorEntry]
-) -> Iterator[str]:
-    if not entries:
+def _lines_of(name: str, changes: list[history.Entry]) -> Iterator[str]:
+    if not changes:
         yield f"no recipe of {name} is accepted yet"
-    for entry in entries:
-        recipe = _named(entry.recipe) if entry.recipe else "unknown"
-        kind = entry.kind if entry in in_force else f"{entry.kind} (given up, does not count)"
-        yield f"{entry.set_at:%Y-%m-%dT%H:%M:%SZ}  {kind:9}  {recipe}  {entry.reason}"
-    for each in in_force[-1].held if in_force else ():
-        yield f"on hold: {each.digest[:12]}  {_named(each.recipe)}: {each.reason}"
+    for each in changes:
+        event, recipe = each.event, each.recipes.accepted
+        at = event.set_at if isinstance(event, history.RecipeChange) else event.moved_at
+        named = _named(recipe) if recipe else "unknown"
+        yield f"{at:%Y-%m-%dT%H:%M:%SZ}  {event.kind:9}  {named}  {event.reason}"
+    for held in changes[-1].recipes.held if changes else ():
+        yield f"on hold: {held.digest[:12]}  {_named(held.recipe)}: {held.reason}"
 
 
-def _named(recipe: anchor.Recipe) -> str:
+def _named(recipe: Recipe) -> str:
     """Return a recipe's reference, also where today's code cannot read the recipe."""
     return str(recipe.config.get("source") or recipe.config.get("recipe"))
 
@@ -58,12 +62,12 @@ def set_(
 ) -> dict[str, str]:
     """Make a recipe the accepted one: challengers of other recipes are held to it."""
     settings = Settings()
-    accepted = anchor.Recipe(
+    accepted = Recipe(
         config=make_recipe(recipe).model_dump(mode="json"), code_digest=code_digest(), run_uri=None
     )
     workspace_uri = storage.to_uri(settings.workspace_location)
     name = settings.registered_model
-    anchor.set_by_hand(workspace_uri, name, accepted, datetime.now(UTC), reason)
+    by_hand.accept_recipe(workspace_uri, name, accepted, datetime.now(UTC), reason)
     digest = accepted.parse().recipe_digest
     say(f"accepted recipe of {name}: {recipe} ({digest[:12]})")
     return {"registered_model": name, "recipe": recipe, "recipe_digest": digest}
@@ -93,8 +97,8 @@ def release(
     settings = Settings()
     workspace_uri = storage.to_uri(settings.workspace_location)
     name = settings.registered_model
-    entry = anchor.release(workspace_uri, name, recipe, datetime.now(UTC), reason)
-    left = [each.digest for each in entry.held]
+    found = by_hand.release_recipe(workspace_uri, name, recipe, datetime.now(UTC), reason)
+    left = [each.digest for each in found.held]
     short = ", ".join(digest[:12] for digest in left)
     say(f"{recipe} is released; on hold: {short or 'nothing'}")
     return {"on_hold": left}

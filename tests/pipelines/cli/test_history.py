@@ -19,6 +19,7 @@ from pipelines.contracts.errors import (
 from pipelines.registry import by_hand, history, tracking
 from pipelines.settings import Settings
 from support import commands
+from support.moves import record_move
 from support.registered import NOW, promote_bundle
 from support.runs import make_run
 
@@ -119,38 +120,46 @@ def test_a_deleted_alias_is_told_with_the_commands_that_put_one_back(run: Resolv
     assert f"would point the alias at {name} v1" in shown.output
 
 
-def test_a_move_without_an_outcome_is_told_by_what_the_alias_says(
+def test_a_move_that_the_alias_has_not_followed_is_told_as_such(
     run: ResolvedRun, monkeypatch: pytest.MonkeyPatch, unused_url: str
 ) -> None:
-    """Whoever moved it was killed after the alias had moved, and before that was recorded."""
+    """Whoever decided it was killed before the alias was set, or before that was marked."""
     name, place = run.registered_model, run.workspace_uri
-    known = history.load(place, name)
+    entries = [entry for _, entry in history.read(place, name)]
     began_at = NOW + timedelta(days=9)
-    back = {"model": known.entries[1][1].model, "moved_at": began_at, "reason": "it was not it"}
-    history.begin(place, known, known.entries[-1][1].model_copy(update=back))
-    assert homefeed("serving").output.splitlines()[1].startswith(f"{name} v1")
-    client = tracking.connect(run.tracking_uri)
-    client.set_registered_model_alias(name, "champion", "2")
-    shown = homefeed("serving")
-    assert shown.exit_code == 0, shown.output
-    assert shown.output.splitlines()[1:] == [
-        f"{name} v2 (as_of 2017-06-26, recipe {run.config.recipe_ref.label}), since its move of "
-        f"{began_at:%Y-%m-%d %H:%M:%S} UTC; its outcome is not on record yet"
-    ]
-    [_, then] = homefeed("serving", "--at", "2026-03-09T12:00").output.splitlines()
-    assert then.startswith(f"{name} v1") and "not on record" not in then
+    back = {"model": entries[1].model, "previous": entries[0].model, "moved_at": began_at}
+    record_move(place, entries[-1].model_copy(update=back), name, is_followed=False)
+    said = f"decided, and the alias is to follow: rollback of {name} v2 "
+    shown = homefeed("serving").output.splitlines()
+    assert shown[1].startswith(f"{name} v1") and shown[2].startswith(said)
     monkeypatch.setenv("HOMEFEED_TRACKING_URI", unused_url)
-    silent = homefeed("serving").output
-    assert f"begun and not ended: rollback of {name} v2 (it was not it)" in silent
+    assert f"{name} v1" in homefeed("serving").output
+    monkeypatch.setenv("HOMEFEED_TRACKING_URI", run.tracking_uri)
+    tracking.connect(run.tracking_uri).set_registered_model_alias(name, "champion", "2")
+    [_, line] = homefeed("serving").output.splitlines()
+    assert line.startswith(f"{name} v2 (as_of 2017-06-26") and f"{began_at:%Y-%m-%d}" in line
+    [_, then] = homefeed("serving", "--at", "2026-03-09T12:00").output.splitlines()
+    assert then.startswith(f"{name} v1")
+
+
+@pytest.mark.parametrize("ahead", [timedelta(hours=1), timedelta(days=3650)])
+def test_what_serves_now_is_the_newest_move_whatever_its_clock_said(
+    run: ResolvedRun, ahead: timedelta
+) -> None:
+    when = datetime.now(UTC) + ahead
+    by_hand.rollback(tracking.connect(run.tracking_uri), Settings(), "2", when, "a clock ahead")
+    assert homefeed("serving").output.splitlines()[1].startswith(f"{run.registered_model} v2")
+    by_hand.rollback(tracking.connect(run.tracking_uri), Settings(), "1", NOW, "a clock behind")
+    assert homefeed("serving").output.splitlines()[1].startswith(f"{run.registered_model} v1")
 
 
 def test_a_damaged_entry_stops_neither_serving_nor_the_list(run: ResolvedRun) -> None:
     known = history.load(run.workspace_uri, run.registered_model)
-    storage.local_path(known.moves[1].uri).write_text("{")
+    storage.local_path(known.placed[1].uri).write_text("{")
     assert homefeed("serving").exit_code == 0
     shown = homefeed("history")
     assert isinstance(shown.exception, DataContractError)
-    assert known.moves[1].uri in str(shown.exception) and len(shown.output.splitlines()) == 3
+    assert known.placed[1].uri in str(shown.exception) and len(shown.output.splitlines()) == 3
 
 
 def test_without_a_registry_the_history_still_answers(

@@ -22,7 +22,9 @@ from pipelines.cli.printing import (
 )
 from pipelines.contracts.errors import DataContractError
 from pipelines.recipes import make_recipe
-from pipelines.registry import anchor
+from pipelines.registry.history import RecipeChange
+from pipelines.registry.recipes_on_record import HeldRecipe, Recipe, Recipes
+from support.moves import record_move
 
 
 @dataclass(frozen=True)
@@ -123,20 +125,13 @@ def test_a_line_break_in_a_reason_forges_no_entry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
-    recipe = anchor.Recipe(
+    recipe = Recipe(
         config=make_recipe("smoke").model_dump(mode="json"), code_digest="", run_uri=None
     )
-    held = (anchor.HeldRecipe(recipe=recipe, reason=FORGED),)
-    entry = anchor.AnchorEntry(
-        set_at=datetime(2026, 1, 4, tzinfo=UTC),
-        kind="by_hand",
-        registered_model="homefeed_ranker",
-        recipe=recipe,
-        held=held,
-        run_uri=None,
-        reason=FORGED,
-    )
-    anchor.append(storage.to_uri(tmp_path / "workspace"), entry)
+    recipes = Recipes(accepted=recipe, held=(HeldRecipe(recipe=recipe, reason=FORGED),))
+    change = RecipeChange(set_at=datetime(2026, 1, 4, tzinfo=UTC), kind="by_hand", reason=FORGED)
+    workspace = storage.to_uri(tmp_path / "workspace")
+    record_move(workspace, change, "homefeed_ranker", recipes)
     shown = CliRunner().invoke(main.app, ["anchor", "show"])
     assert shown.exit_code == 0, shown.output
     one, two = shown.output.splitlines()

@@ -13,9 +13,10 @@ from pipelines.contracts.errors import DataContractError, LostRaceError
 from pipelines.cycles import index
 from pipelines.cycles.costs import FROM_A_PAGE
 from pipelines.cycles.index import keeping_index, read_index, write_index
-from pipelines.registry.history import HistoryEntry, begin, load, settle
+from pipelines.registry.history import HistoryEntry
 from pipelines.settings import Settings
 from support.judgements import CHALLENGER, CHAMPION
+from support.moves import record_move
 from support.runs import PLANTED_AS_OF, make_run, save_run
 
 SETTINGS = Settings(registered_model="test_ranker")
@@ -130,7 +131,7 @@ def test_champions_follow_each_other(tmp_path: Path) -> None:
             run_uri=None,
             reason="It\nwon.",
         )
-        settle(begin(workspace_uri, load(workspace_uri, "test_ranker"), entry), True, moved_at)
+        record_move(workspace_uri, entry)
     newest, first = read_index(workspace_uri, SETTINGS).champions
     assert (first.model, first.until) == ("test_ranker v3", newest.since)
     assert (newest.model, newest.until, newest.reason) == ("test_ranker v4", None, "It won.")

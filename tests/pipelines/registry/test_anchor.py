@@ -1,6 +1,5 @@
 """The record of accepted recipes: who moves it, what is on hold, and what cannot be read."""
 
-import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,19 @@ from mlflow import MlflowClient
 from pipelines import storage
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun, Standing
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.errors import ConfigurationError, TransientStorageError
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    PromotionRefusedError,
+    TransientStorageError,
+)
+from pipelines.contracts.files import to_json
 from pipelines.contracts.judgement import Judgement
-from pipelines.contracts.run_layout import manifest_uri
-from pipelines.preconditions.record import require_record
+from pipelines.contracts.run_layout import StageRecord, manifest_uri
 from pipelines.recipes import smoke
-from pipelines.registry import anchor, by_hand, history, promotion, registry, tracking
+from pipelines.registry import by_hand, history, promotion, registry, tracking
+from pipelines.registry.recipes_on_record import recipe_of, recipe_of_model
+from pipelines.registry.reconcile import look
+from pipelines.registry.repair import plan, repair
 from pipelines.registry.standing import find_standing
 from pipelines.settings import Settings
 from support.registered import (
@@ -24,7 +30,6 @@ from support.registered import (
     challenger_of,
     judgement_of,
     register_bundle,
-    write_former_entry,
 )
 from support.runs import make_run, save_run
 
@@ -88,8 +93,13 @@ def promote(
 
 def standing_of(client: MlflowClient, run: ResolvedRun) -> Standing:
     serves = registry.read_champion(client, run.registered_model)
-    place, name = run.workspace_uri, run.registered_model
-    return find_standing(client, place, serves, name, run.config, ())
+    known = history.load(run.workspace_uri, run.registered_model)
+    return find_standing(known, run.workspace_uri, serves, run.config, ())
+
+
+def kinds(run: ResolvedRun) -> list[str]:
+    known = history.load(run.workspace_uri, run.registered_model)
+    return [placed.entry.event.kind for placed in known.placed]
 
 
 def settings_of(run: ResolvedRun) -> Settings:
@@ -117,47 +127,38 @@ def test_the_anchor_moves_only_where_the_verdict_says_so(
     three = cycle(tmp_path, tracking_uri, 28, variant(3), champion=second, standing=found)
     promote(client, three, tmp_path, becomes_anchor=True, now=NOW + timedelta(days=28))
     assert standing_of(client, three).anchor == three.config
-    kinds = [entry.kind for entry in anchor.read(one.workspace_uri, one.registered_model)]
-    assert kinds == ["promotion", "promotion"]
+    assert kinds(one) == ["promotion"] * 3
 
 
-def test_a_champion_of_before_the_record_becomes_the_anchor_and_stays_it(
-    tmp_path: Path, tracking_uri: str, client: MlflowClient
-) -> None:
-    one = cycle(tmp_path, tracking_uri, 0, variant(1))
-    first = registered(client, one, tmp_path)
-    registry.point_champion_at(client, first)
-    write_former_entry(one, first, NOW - timedelta(days=1))
-    assert standing_of(client, one).anchor == one.config
-
-    two = cycle(tmp_path, tracking_uri, 14, variant(2), champion=first)
-    promote(client, two, tmp_path, becomes_anchor=False)
-    assert standing_of(client, two).anchor == one.config
-    [entry] = anchor.read(one.workspace_uri, one.registered_model)
-    assert entry.kind == "adopted" and first.label in entry.reason
-
-
-@pytest.mark.parametrize("damage", ["gone", "an option that is no more"])
+@pytest.mark.parametrize("damage", ["gone", "an option that is no more", "edited", "elsewhere"])
 def test_a_recipe_that_cannot_be_read_is_named_and_a_person_names_another(
     tmp_path: Path, tracking_uri: str, client: MlflowClient, damage: str
 ) -> None:
+    """The alias was set by hand before there was a history, and a repair has recorded that."""
     run = cycle(tmp_path, tracking_uri, 0, variant(1))
-    registry.point_champion_at(client, registered(client, run, tmp_path))
+    model = registered(client, run, tmp_path)
+    registry.point_champion_at(client, model)
     manifest = storage.local_path(manifest_uri(run.run_uri, "resolve_run"))
     if damage == "gone":
         manifest.unlink()
+    elif damage == "elsewhere":
+        registry.tag_version(client, model, {"homefeed_run_id": f"../runs/{run.run_id}"})
     else:
-        record = json.loads(manifest.read_text())
-        record["artifact"]["config"]["model"]["num_towers"] = 3
-        manifest.write_text(json.dumps(record))
+        record = StageRecord.model_validate_json(manifest.read_bytes())
+        config = record.artifact["config"]
+        option = {"num_towers": 3} if "option" in damage else {"num_layers": 7}
+        changed = config | {"model": config["model"] | option}
+        found = record.model_copy(update={"artifact": record.artifact | {"config": changed}})
+        manifest.write_bytes(to_json(found.sealed() if "option" in damage else found))
+    where = (client, run.workspace_uri, run.registered_model)
+    state = look(*where)
+    repair(client, state, plan(client, state, False), NOW, "it serves")
     found = standing_of(client, run)
     assert found.anchor is None
     assert "the accepted recipe is not known" in found.problem
     assert "`homefeed anchor set --recipe NAME --reason ...`" in found.problem
 
-    named = anchor.recipe_of(run)
-    now = datetime.now(UTC)
-    anchor.set_by_hand(run.workspace_uri, run.registered_model, named, now, "It is known again.")
+    by_hand.accept_recipe(*where[1:], recipe_of(run), datetime.now(UTC), "It is known again.")
     assert standing_of(client, run).anchor == run.config
 
 
@@ -180,10 +181,12 @@ def test_a_rollback_moves_the_anchor_and_holds_what_was_taken_down(
     digest = two.config.recipe_digest
     place = (one.workspace_uri, one.registered_model)
     with pytest.raises(ConfigurationError, match="'eeee' is not on hold"):
-        anchor.release(*place, "eeee", back, "a slip")
+        by_hand.release_recipe(*place, "eeee", back, "a slip")
     with pytest.raises(ConfigurationError, match="--reason is empty"):
-        anchor.release(*place, digest[:8], back, " ")
-    anchor.release(*place, digest[:8], back + timedelta(days=1), "the hides were a logging fault")
+        by_hand.release_recipe(*place, digest[:8], back, " ")
+    by_hand.release_recipe(
+        *place, digest[:8], back + timedelta(days=1), "the hides were a logging fault"
+    )
     assert standing_of(client, two).hold == ""
     assert standing_of(client, two).anchor == one.config
 
@@ -209,118 +212,40 @@ def test_a_rollback_that_is_taken_back_holds_the_other_recipe_alone(
     assert standing_of(client, one).hold == ""  # who forces a promotion has released the recipe
 
 
-def test_killed_between_the_alias_and_the_record_a_promotion_is_completed(
-    tmp_path: Path, tracking_uri: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = cycle(tmp_path, tracking_uri, 0, variant(1))
-    with monkeypatch.context() as patch:
-        patch.setattr(anchor, "append", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            promote(client, run, tmp_path, becomes_anchor=True)
-    assert standing_of(client, run).anchor == run.config  # by the champion's own recipe
-    model = registry.read_champion(client, run.registered_model)
-    assert model is not None
-    judgement = judged(run, model, becomes_anchor=True)
-    promotion.move_if_permitted(run, challenger_of(model), NO_ANCHOR, judgement, NOW)
-    assert standing_of(client, run).anchor == run.config
-    assert len(history.read(run.workspace_uri, run.registered_model)) == 1
-
-
-def test_a_rollback_that_was_killed_before_the_alias_moved_empties_the_pools_already(
-    tmp_path: Path, tracking_uri: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("change", ["accept", "release"])
+def test_a_verdict_that_was_held_to_another_recipe_promotes_nothing(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient, change: str
 ) -> None:
     one = cycle(tmp_path, tracking_uri, 0, variant(1))
     first = promote(client, one, tmp_path, becomes_anchor=True)
     two = cycle(tmp_path, tracking_uri, 14, variant(2), champion=first)
-    promote(client, two, tmp_path, True, NOW + timedelta(days=1))
-    back = NOW + timedelta(days=2)
-    with monkeypatch.context() as patch:
-        patch.setattr(registry, "point_champion_at", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            by_hand.rollback(client, settings_of(one), None, back, "hides went up")
-    found = standing_of(client, two)
-    assert (found.anchor, found.rolled_back_at) == (one.config, back)
-    assert by_hand.rollback(client, settings_of(one), None, back, "hides went up").model == first
+    second = promote(client, two, tmp_path, True, NOW + timedelta(days=1))
+    by_hand.rollback(client, settings_of(one), None, NOW + timedelta(days=2), "hides went up")
+    three = cycle(tmp_path, tracking_uri, 28, variant(3), champion=first)
+    where = (one.workspace_uri, one.registered_model)
+    if change == "accept":
+        chosen = recipe_of(cycle(tmp_path, tracking_uri, 42, variant(7)))
+        by_hand.accept_recipe(*where, chosen, NOW, "agreed on")
+    else:
+        by_hand.release_recipe(*where, two.config.recipe_digest, NOW, "agreed on")
+    with pytest.raises(PromotionRefusedError, match="accepted recipes were changed .*'agreed on'"):
+        promote(client, three, tmp_path, True, NOW + timedelta(days=3))
+    assert registry.read_champion(client, one.registered_model) == first != second
 
 
-def test_a_rollback_that_is_ended_after_a_person_named_a_recipe_still_holds_the_other_one(
-    tmp_path: Path, tracking_uri: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It has the time at which it was begun; what was recorded last is what holds."""
-    one = cycle(tmp_path, tracking_uri, 0, variant(1))
-    first = promote(client, one, tmp_path, becomes_anchor=True)
-    two = cycle(tmp_path, tracking_uri, 14, variant(2), champion=first)
-    promote(client, two, tmp_path, False, NOW + timedelta(days=1))
-    back = NOW + timedelta(days=2)
-    with monkeypatch.context() as patch:
-        patch.setattr(anchor, "after_rollback", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            by_hand.rollback(client, settings_of(one), None, back, "hides went up")
-    place = (one.workspace_uri, one.registered_model)
-    named = anchor.recipe_of(cycle(tmp_path, tracking_uri, 28, variant(7)))
-    anchor.set_by_hand(*place, named, back + timedelta(hours=1), "agreed on")
-    again = back + timedelta(hours=2)
-    assert by_hand.rollback(client, settings_of(one), None, again, "hides went up").model == first
-    kinds = [entry.kind for entry in anchor.read(*place)]
-    assert kinds == ["promotion", "by_hand", "rollback"]
-    assert "hides went up" in standing_of(client, two).hold
-
-
-def test_a_clock_that_was_set_back_changes_no_order(tmp_path: Path, tracking_uri: str) -> None:
-    run = cycle(tmp_path, tracking_uri, 0, variant(1))
-    place = (run.workspace_uri, run.registered_model)
-    for number, minutes in enumerate((0, -60, -30)):
-        named = anchor.recipe_of(cycle(tmp_path, tracking_uri, number, variant(number + 1)))
-        anchor.set_by_hand(*place, named, NOW + timedelta(minutes=minutes), f"choice {number}")
-    reasons = [entry.reason for entry in anchor.read(*place)]
-    assert reasons == ["choice 0", "choice 1", "choice 2"]
-    assert [entry.set_at for entry in anchor.read(*place)][1] == NOW - timedelta(minutes=60)
-
-
-@pytest.mark.parametrize("meanwhile", ["nothing", "a person names a recipe", "the alias is moved"])
-def test_whoever_settles_a_promotion_records_the_recipe_that_it_accepts(
-    tmp_path: Path,
-    tracking_uri: str,
-    client: MlflowClient,
-    monkeypatch: pytest.MonkeyPatch,
-    meanwhile: str,
-) -> None:
-    """The cycle was killed after the alias had moved, and is not given again."""
-    one = cycle(tmp_path, tracking_uri, 0, variant(1))
-    first = promote(client, one, tmp_path, becomes_anchor=True)
-    standing = standing_of(client, one)
-    two = cycle(tmp_path, tracking_uri, 14, variant(2), champion=first, standing=standing)
-    model = registered(client, two, tmp_path)
-    judgement, later = judged(two, model, becomes_anchor=True), NOW + timedelta(days=1)
-    place = (two.workspace_uri, two.registered_model)
-    killed_in = (anchor, "append") if "person" in meanwhile else (history, "settle")
-    with monkeypatch.context() as patch:
-        patch.setattr(*killed_in, lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            promotion.move_if_permitted(two, challenger_of(model), NO_ANCHOR, judgement, later)
-    expected = {"nothing": two.config, "the alias is moved": one.config}
-    if "person" in meanwhile:
-        named = anchor.recipe_of(cycle(tmp_path, tracking_uri, 28, variant(7)))
-        anchor.set_by_hand(*place, named, later + timedelta(hours=1), "agreed on")
-    if "alias" in meanwhile:
-        registry.point_champion_at(client, first)
-    require_record(client, *place, later + timedelta(hours=2))
-    assert history.load(*place).pending is None
-    assert standing_of(client, two).anchor == expected.get(meanwhile, variant(7))
-
-
-def test_what_a_person_accepts_during_a_cycle_is_not_overwritten(
+def test_the_same_command_about_recipes_given_again_writes_nothing(
     tmp_path: Path, tracking_uri: str, client: MlflowClient
 ) -> None:
     one = cycle(tmp_path, tracking_uri, 0, variant(1))
     first = promote(client, one, tmp_path, becomes_anchor=True)
-    standing = standing_of(client, one)
-    two = cycle(tmp_path, tracking_uri, 14, variant(2), champion=first, standing=standing)
-    chosen = anchor.recipe_of(cycle(tmp_path, tracking_uri, 28, variant(7)))
-    later = NOW + timedelta(days=1)
-    anchor.set_by_hand(one.workspace_uri, one.registered_model, chosen, later, "agreed on")
-    promote(client, two, tmp_path, True, NOW + timedelta(days=2))
-    assert standing_of(client, two).anchor == variant(7)
+    promote(client, cycle(tmp_path, tracking_uri, 14, variant(2), champion=first), tmp_path, True)
+    by_hand.rollback(client, settings_of(one), None, NOW, "hides went up")
+    where, digest = (one.workspace_uri, one.registered_model), variant(2).recipe_digest
+    for _ in range(2):
+        assert by_hand.release_recipe(*where, digest, NOW, "it was the log").held == ()
+    for _ in range(2):
+        by_hand.accept_recipe(*where, recipe_of(one), NOW, "agreed on")
+    assert kinds(one) == ["promotion", "promotion", "rollback", "release"]
 
 
 def test_storage_that_fails_for_a_minute_is_no_lost_recipe(
@@ -334,21 +259,25 @@ def test_storage_that_fails_for_a_minute_is_no_lost_recipe(
 
     monkeypatch.setattr(storage, "read_model", fail)
     with pytest.raises(TransientStorageError):
-        anchor.recipe_of_model(run.workspace_uri, model, registry.read_tags(client, model))
+        recipe_of_model(run.workspace_uri, model, registry.read_tags(client, model))
 
 
-def test_a_rollback_does_not_wait_for_a_recipe_that_cannot_be_read(
-    tmp_path: Path, tracking_uri: str, client: MlflowClient
+@pytest.mark.parametrize("num_epochs", [1, 2])
+def test_a_rollback_to_a_model_whose_run_was_deleted_knows_its_recipe_by_the_history(
+    tmp_path: Path, tracking_uri: str, client: MlflowClient, num_epochs: int
 ) -> None:
+    """The recipe that serves again is not put on hold, though nothing of its cycle is left."""
     one = cycle(tmp_path, tracking_uri, 0, variant(1))
     first = promote(client, one, tmp_path, becomes_anchor=True)
-    two = cycle(tmp_path, tracking_uri, 14, variant(2), champion=first)
+    two = cycle(tmp_path, tracking_uri, 14, variant(num_epochs), champion=first)
     promote(client, two, tmp_path, becomes_anchor=False, now=NOW + timedelta(days=1))
-    storage.local_path(manifest_uri(one.run_uri, "resolve_run")).unlink()
+    storage.remove(one.run_uri)
 
     entry = by_hand.rollback(client, settings_of(one), None, NOW + timedelta(days=2), "bad")
     assert entry.model == first == registry.read_champion(client, one.registered_model)
-    assert "the accepted recipe is not known" in standing_of(client, two).problem
+    found = standing_of(client, one)
+    assert (found.anchor, found.problem, found.hold) == (variant(1), "", "")
+    assert (standing_of(client, two).hold != "") == (num_epochs == 2)
 
 
 def test_a_fresh_anchor_that_serves_was_made_by_the_recipe_that_was_accepted(
@@ -359,5 +288,5 @@ def test_a_fresh_anchor_that_serves_was_made_by_the_recipe_that_was_accepted(
     run = cycle(tmp_path, tracking_uri, 0, variant(2), standing=Standing(anchor=accepted))
     model = registered(client, run, tmp_path)
     registry.tag_version(client, model, {"homefeed_side": "anchor"})
-    recipe = anchor.recipe_of_model(run.workspace_uri, model, registry.read_tags(client, model))
+    recipe = recipe_of_model(run.workspace_uri, model, registry.read_tags(client, model))
     assert recipe.parse() == accepted

@@ -1,5 +1,6 @@
 """Rollback and promotion by hand, against a real MLflow server."""
 
+import contextlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from pipelines.contracts.errors import (
     DataContractError,
     RecordDisagreesError,
     TrackingEntryMissingError,
-    TrackingUnavailableError,
 )
 from pipelines.registry import by_hand, history, registry, tracking
 from pipelines.settings import Settings
@@ -124,57 +124,6 @@ def test_a_forced_promotion_is_recorded_and_can_be_taken_back(
 LATER = NOW + timedelta(days=20)
 
 
-def test_an_answer_that_is_lost_is_looked_up_and_the_truth_is_told(
-    two: tuple[ResolvedRun, ModelRef, ModelRef],
-    client: MlflowClient,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    run, first, _ = two
-    move = registry.point_champion_at
-
-    def lose_the_answer(client: MlflowClient, model: ModelRef) -> None:
-        move(client, model)
-        raise TrackingUnavailableError("the connection was reset")
-
-    monkeypatch.setattr(registry, "point_champion_at", lose_the_answer)
-    assert by_hand.rollback(client, settings_of(run), None, LATER, "hides rose").model == first
-    assert champion(client, run) == first
-
-
-def test_a_rollback_whose_outcome_is_not_known_is_finished_and_not_begun_anew(
-    two: tuple[ResolvedRun, ModelRef, ModelRef],
-    client: MlflowClient,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Obeying "try again" once walked on from version to version."""
-    _, first, second = two
-    third = cycle(
-        tmp_path, client.tracking_uri, SECOND + timedelta(days=14), champion=second, run_id="third"
-    )
-    promote_bundle(client, third, tmp_path, NOW + timedelta(days=16))
-    read, move = registry.read_champion_version, registry.point_champion_at
-
-    def go_silent(client: MlflowClient, model: ModelRef) -> None:
-        move(client, model)
-
-        def fail(*_: object) -> str:
-            raise TrackingUnavailableError("no route to host")
-
-        monkeypatch.setattr(registry, "read_champion_version", fail)
-
-    monkeypatch.setattr(registry, "point_champion_at", go_silent)
-    with pytest.raises(TrackingUnavailableError, match="not known whether it did.*same command"):
-        by_hand.rollback(client, settings_of(third), None, LATER, "hides rose")
-    monkeypatch.setattr(registry, "read_champion_version", read)
-    monkeypatch.setattr(registry, "point_champion_at", move)
-    again = by_hand.rollback(client, settings_of(third), None, LATER + timedelta(hours=1), "again")
-    assert (again.model, again.reason) == (second, "hides rose")
-    assert champion(client, third) == second
-    kinds = [e.kind for _, e in history.read(third.workspace_uri, third.registered_model)]
-    assert kinds == ["promotion", "promotion", "promotion", "rollback"]
-
-
 def test_a_version_that_is_down_already_is_not_taken_down_twice(
     two: tuple[ResolvedRun, ModelRef, ModelRef], client: MlflowClient
 ) -> None:
@@ -203,7 +152,7 @@ def test_a_version_without_its_files_or_that_does_not_score_is_refused(
     with pytest.raises(DataContractError, match="v1 cannot serve, so the champion stays"):
         by_hand.rollback(client, settings, None, LATER, "hides rose")
     assert champion(client, run) == second
-    assert history.load(run.workspace_uri, run.registered_model).pending is None
+    assert len(history.read(run.workspace_uri, run.registered_model)) == 2
 
 
 def test_what_serves_by_a_promotion_is_neither_gone_back_to_nor_forced(
@@ -223,6 +172,35 @@ def test_an_alias_that_was_moved_by_hand_stops_a_rollback(
     client.set_registered_model_alias(run.registered_model, "champion", "1")
     with pytest.raises(RecordDisagreesError, match="v1 serves, .* v2 does.*homefeed history"):
         by_hand.rollback(client, settings_of(run), None, LATER, "hides rose")
+
+
+def test_a_person_s_move_that_lost_its_number_is_decided_anew(
+    two: tuple[ResolvedRun, ModelRef, ModelRef], client: MlflowClient, tmp_path: Path
+) -> None:
+    """Another cycle promotes while the rollback looks at its target."""
+    run, _, second = two
+    third = cycle(
+        tmp_path, client.tracking_uri, SECOND + timedelta(days=14), champion=second, run_id="third"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        create = history.create
+
+        def come_first(*arguments: object) -> history.History:
+            patch.undo()
+            patch.setattr(history, "promotion_lock", lambda place: contextlib.nullcontext())
+            promote_bundle(client, third, tmp_path, NOW)
+            return create(*arguments)  # type: ignore[arg-type]
+
+        patch.setattr(history, "create", come_first)
+        entry = by_hand.rollback(client, settings_of(run), None, LATER, "hides rose")
+    assert (entry.previous, entry.model) == (champion_of(third), second)
+
+
+def champion_of(run: ResolvedRun) -> ModelRef:
+    """Return the model that a cycle promoted."""
+    found = history.load(run.workspace_uri, run.registered_model).of_run(run.run_uri)
+    assert found is not None
+    return found[1].model
 
 
 def test_a_folder_without_a_workspace_is_refused(client: MlflowClient, tmp_path: Path) -> None:

@@ -1,40 +1,46 @@
-"""The chain of the history: order without a clock, damage that is noticed, and no second writer."""
+"""The log of moves: order without a clock, damage that is noticed, and no second writer."""
 
+import json
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import ModelRef, ResolvedRun
-from pipelines.contracts.errors import ConfigurationError, RunInProgressError
+from pipelines.contracts import files
+from pipelines.contracts.artifacts import ModelRef
+from pipelines.contracts.errors import (
+    ConfigurationError,
+    DataContractError,
+    RunInProgressError,
+    StoreWithoutConditionsError,
+)
 from pipelines.registry import history
-from pipelines.registry.history import History, HistoryEntry
+from pipelines.registry.history import History, HistoryEntry, LostTheNumberError, RecipeChange
+from pipelines.registry.recipes_on_record import Recipes
 from support.judgements import CHAMPION
-from support.registered import write_former_entry
-from support.runs import make_run
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 NAME = CHAMPION.name
+PLACES = pytest.mark.parametrize("where", ["disk", "store"])
 
 
 def model(version: int) -> ModelRef:
     return CHAMPION.model_copy(update={"version": str(version)})
 
 
-def add(
-    workspace_uri: str, version: int, moved_at: datetime = NOW, is_made: bool = True
-) -> history.Move:
-    entry = HistoryEntry(
-        moved_at=moved_at,
-        kind="promotion",
-        model=model(version),
-        previous=None,
-        run_uri=f"file:///runs/{version}",
-        reason="A test.",
-    )
-    known = history.load(workspace_uri, NAME)
-    return history.settle(history.begin(workspace_uri, known, entry), is_made, moved_at)
+def move(version: int, moved_at: datetime = NOW) -> HistoryEntry:
+    fields = {"moved_at": moved_at, "kind": "promotion", "previous": None, "reason": "A test."}
+    return HistoryEntry(**fields, model=model(version), run_uri=f"file:///runs/{version}")
+
+
+def add(place: str, version: int, moved_at: datetime = NOW) -> History:
+    known = history.load(place, NAME)
+    known = history.create(place, NAME, known, move(version, moved_at), Recipes())
+    assert history.load(place, NAME) == known
+    history.mark_followed(place, NAME, known.moves[-1], was_set_again=False)
+    return history.load(place, NAME)
 
 
 def versions(known: History) -> list[str]:
@@ -42,122 +48,199 @@ def versions(known: History) -> list[str]:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> ResolvedRun:
-    return make_run(tmp_path, registered_model=NAME)
+def place(tmp_path: Path) -> str:
+    """A workspace with four moves, one a day."""
+    where = storage.to_uri(tmp_path / "workspace")
+    for version in range(1, 5):
+        add(where, version, NOW + timedelta(days=version))
+    return where
 
 
 @pytest.fixture
-def place(run: ResolvedRun) -> str:
-    for version in range(1, 5):
-        add(run.workspace_uri, version, NOW + timedelta(days=version))
-    return run.workspace_uri
+def empty(where: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A workspace without a history, on a disk and in a bucket."""
+    if where == "store":
+        return str(request.getfixturevalue("s3_uri"))
+    return storage.to_uri(tmp_path / "workspace")
 
 
-def chain_file(place: str, name: str) -> Path:
+def log_file(place: str, name: str) -> Path:
     return storage.local_path(storage.join(place, "history", NAME, name))
 
 
-def test_a_clock_that_was_set_back_changes_no_order(place: str) -> None:
-    add(place, 5, NOW - timedelta(days=300))
-    known = history.load(place, NAME)
+@pytest.mark.parametrize(
+    ("stamp", "instant", "served"),
+    [
+        (timedelta(days=-300), timedelta(days=4), "5"),  # A clock was set back.
+        (timedelta(days=-300), timedelta(days=3, hours=1), "3"),
+        (timedelta(days=3650), timedelta(days=4), "5"),  # It lies in the future.
+        (timedelta(days=3650), timedelta(days=3, hours=1), "3"),
+    ],
+)
+def test_numbers_order_and_no_clock(
+    place: str, stamp: timedelta, instant: timedelta, served: str
+) -> None:
+    known = add(place, 5, NOW + stamp)
     assert versions(known) == ["1", "2", "3", "4", "5"]
     assert known.last is not None and known.last.model.version == "5"
-    at = history.serving_at(known, NAME, NOW + timedelta(days=4))
-    assert at.model.version == "5"
-    before = history.serving_at(known, NAME, NOW + timedelta(days=3, hours=1))
-    assert before.model.version == "3"
+    assert history.serving_at(known, NAME, NOW + instant).model.version == served
     with pytest.raises(ConfigurationError, match="nothing of .* was serving"):
         history.serving_at(known, NAME, NOW)
 
 
-def test_what_was_given_up_served_nobody(place: str) -> None:
-    add(place, 5, NOW + timedelta(days=5), is_made=False)
-    known = history.load(place, NAME)
-    assert versions(known) == ["1", "2", "3", "4"] and known.damaged == ()
-    assert known.of_run("file:///runs/5").outcome.is_made is False
+def test_one_clock_that_was_ahead_hides_no_later_move(place: str) -> None:
+    add(place, 5, NOW + timedelta(days=30))
+    known = add(place, 6, NOW + timedelta(days=6))
+    at = history.serving_at(known, NAME, NOW + timedelta(days=6, hours=1))
+    assert at.model.version == "6"
 
 
-def test_entries_of_the_former_form_come_first(run: ResolvedRun) -> None:
-    uri = write_former_entry(run, model(1), NOW - timedelta(days=9))
-    write_former_entry(run, model(7).model_copy(update={"name": "another"}), NOW)
-    add(run.workspace_uri, 2)
-    known = history.load(run.workspace_uri, NAME)
-    assert versions(known) == ["1", "2"]
-    assert known.entries[0][0] == uri
-    storage.local_path(uri).write_text("{")
-    known = history.load(run.workspace_uri, NAME)
-    assert (versions(known), known.damaged) == (["2"], (uri,))
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "left"),
-    [
-        ("00000002.intent.json", b"{", ["1", "3", "4"]),
-        ("00000002.outcome.json", b"{", ["1", "3", "4"]),
-        ("00000002.intent.json", None, ["1", "3", "4"]),
-        ("00000002.outcome.json", None, ["1", "3", "4"]),
-        ("00000004.intent.json", b"{", ["1", "2", "3"]),
-        ("00000004.outcome.json", b"{", ["1", "2", "3"]),
-        ("00000004.intent.json", None, ["1", "2", "3"]),
-    ],
-)
-def test_one_file_that_cannot_be_read_costs_one_entry_and_is_named(
-    place: str, name: str, content: bytes | None, left: list[str]
+@pytest.mark.parametrize("content", [b"{", None, "altered"])
+@pytest.mark.parametrize("number", [2, 4])
+def test_one_file_that_cannot_be_used_costs_one_entry_and_is_named(
+    place: str, number: int, content: bytes | str | None
 ) -> None:
-    path = chain_file(place, name)
-    path.unlink() if content is None else path.write_bytes(content)
+    path = log_file(place, f"{number:08d}.json")
+    if content is None:
+        path.unlink()
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        path.write_text(path.read_text().replace("A test.", "A joke."))
     known = history.load(place, NAME)
+    left = [str(each) for each in range(1, 5) if each != number]
     assert versions(known) == left
-    assert [history.name_of(uri) for uri in known.damaged] == [name]
-    assert known.is_newest_damaged == name.startswith("00000004")
-    assert known.pending is None
-    add(place, 9, NOW + timedelta(days=9))
-    assert versions(history.load(place, NAME)) == [*left, "9"]
-
-
-@pytest.mark.parametrize("part", ["intent", "outcome"])
-def test_a_file_that_still_reads_well_and_was_altered_is_noticed(place: str, part: str) -> None:
-    path = chain_file(place, f"00000002.{part}.json")
-    path.write_text(path.read_text().replace("2026-03-03", "2026-03-02"))
-    known = history.load(place, NAME)
     assert [history.name_of(uri) for uri in known.damaged] == [path.name]
-    assert versions(known) == ["1", "3", "4"]
+    assert known.is_newest_damaged == (number == 4)
+    assert versions(add(place, 9, NOW + timedelta(days=9))) == [*left, "9"]
+    assert history.load(place, NAME).damaged == known.damaged
 
 
-def test_a_place_of_the_chain_that_is_gone_altogether_is_noticed(place: str) -> None:
-    for part in ("intent", "outcome"):
-        chain_file(place, f"00000003.{part}.json").unlink()
+def test_a_damage_that_a_person_has_seen_is_not_named_again(place: str) -> None:
+    log_file(place, "00000002.json").write_text("{")
     known = history.load(place, NAME)
-    assert versions(known) == ["1", "2", "4"]
-    assert len(known.damaged) == 2 and not known.is_newest_damaged
-
-
-def test_two_writers_never_take_the_same_place(place: str) -> None:
-    known = history.load(place, NAME)
-    entry = known.entries[-1][1]
-    first = history.begin(place, known, entry)
-    with pytest.raises(RunInProgressError, match="written by another process at the same time"):
-        history.begin(place, known, entry.model_copy(update={"reason": "Another."}))
-    history.settle(first, True, NOW)
-    with pytest.raises(RunInProgressError):
-        history.settle(first, False, NOW, "The other way round.")
+    names = tuple(map(history.name_of, known.damaged))
+    history.create(place, NAME, known, move(4), Recipes(), names)
     assert history.load(place, NAME).damaged == ()
 
 
-def test_an_intent_without_an_outcome_is_pending_and_not_yet_history(place: str) -> None:
+def test_a_record_of_another_schema_version_is_refused_with_what_to_do(place: str) -> None:
+    path = log_file(place, "00000003.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 2}))
+    with pytest.raises(DataContractError, match="schema version 2; expected 1, .* use that one"):
+        history.load(place, NAME)
+
+
+@PLACES
+def test_two_writers_never_take_the_same_number(empty: str) -> None:
+    known = add(empty, 1)
+    first = history.create(empty, NAME, known, move(2), Recipes())
+    with pytest.raises(LostTheNumberError, match="entry 2 .* created by somebody else"):
+        history.create(empty, NAME, known, move(3), Recipes())
+    assert history.load(empty, NAME) == first
+
+
+@PLACES
+def test_of_many_at_once_one_succeeds_for_each_number(empty: str) -> None:
+    won: list[tuple[int, int]] = []
+
+    def write(number: int) -> None:
+        for turn in range(3):
+            known = history.load(empty, NAME)
+            try:
+                made = history.create(empty, NAME, known, move(10 * number + turn), Recipes())
+            except LostTheNumberError:
+                continue
+            won.append((made.newest.number, 10 * number + turn))
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(1, 6)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    known = history.load(empty, NAME)
+    assert sorted(won) == [
+        (each.entry.number, int(each.entry.event.model.version)) for each in known.placed
+    ]
+    assert known.damaged == () and len({number for number, _ in won}) == len(won) >= 3
+
+
+def test_an_entry_that_is_there_and_has_my_mark_is_mine(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to the first request was lost, and the request is made again."""
+    write = storage.write_new
+
+    def written_before(uri: str, content: bytes) -> None:
+        write(uri, content)
+        write(uri, content)
+
+    monkeypatch.setattr(storage, "write_new", written_before)
+    known = history.create(place, NAME, history.load(place, NAME), move(5), Recipes())
+    assert versions(history.load(place, NAME)) == versions(known)[:-1] + ["5"]
+
+
+def test_a_store_without_conditional_writes_is_refused_by_name(
+    s3_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.places import conditional
+
+    monkeypatch.setattr(conditional, "_probed", {})
+    monkeypatch.setattr(conditional.Revision, "mode", lambda self, *, is_bare: "overwrite")
+    with pytest.raises(StoreWithoutConditionsError, match="has no conditional writes"):
+        history.create(s3_uri, NAME, History(), move(1), Recipes())
+    assert history.load(s3_uri, NAME) == History()
+
+
+def test_a_move_is_pending_until_the_alias_was_seen_to_follow(place: str) -> None:
+    known = history.create(place, NAME, history.load(place, NAME), move(5), Recipes())
+    assert known.pending == known.last == move(5)
+    mark = history.begin_attempt(place, NAME, 5)
+    assert history.load(place, NAME).attempts == ((5, mark),)
+    history.mark_followed(place, NAME, known.moves[-1], was_set_again=True)
+    history.mark_followed(place, NAME, known.moves[-1], was_set_again=False)  # The first stands.
+    history.end_attempt(place, NAME, 5, mark)
+    found = history.load(place, NAME)
+    assert (found.pending, found.attempts) == (None, ())
+    assert history.was_set_again(place, NAME, 5) and not history.was_set_again(place, NAME, 4)
+
+
+def test_a_change_of_recipes_is_an_entry_and_no_move(place: str) -> None:
     known = history.load(place, NAME)
-    move = history.begin(place, known, known.entries[-1][1])
-    pending = history.load(place, NAME).pending
-    assert pending is not None and pending.uri == move.uri
-    assert versions(history.load(place, NAME)) == ["1", "2", "3", "4"]
+    change = RecipeChange(set_at=NOW, kind="by_hand", reason="agreed on")
+    after = history.create(place, NAME, known, change, Recipes())
+    assert after.newest.number == 5 and after.entries == known.entries and after.pending is None
 
 
-def test_what_a_killed_writer_left_is_gone_though_all_was_written(place: str) -> None:
-    """It was killed after its file had its name: the next one finds nothing that it must write."""
-    left = chain_file(place, f".00000004.outcome.json.{'0123456789abcdef' * 2}")
-    left.write_bytes(b"{}")
+def test_an_entry_appears_whole_and_survives_a_loss_of_power(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    for owner, name in ((files.os, "fsync"), (files.os, "link"), (files, "sync_folder")):
+        original = getattr(owner, name)
+
+        def observed(*arguments: object, name: str = name, original: object = original) -> None:
+            calls.append(name)
+            original(*arguments)  # type: ignore[operator]
+
+        monkeypatch.setattr(owner, name, observed)
+    history.create(place, NAME, history.load(place, NAME), move(5), Recipes())
+    assert calls[:3] == ["fsync", "link", "sync_folder"]
+
+
+def test_one_command_at_a_time_acts_on_a_disk_and_leaves_no_lock_file(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = log_file(place, f".00000004.json.{'0123456789abcdef' * 2}")
+    left.write_bytes(b"{}")  # A killed writer's.
     before = history.load(place, NAME)
+    names = sorted(path.name for path in log_file(place, "..").resolve().iterdir())
+    monkeypatch.setattr(history, "LOCK_WAIT_S", 0.1)
     with history.promotion_lock(place):
-        assert history.load(place, NAME) == before
-    assert not left.exists()
-    assert chain_file(place, "00000004.outcome.json").exists()
+        assert history.load(place, NAME) == before and not left.exists()
+        with (
+            pytest.raises(RunInProgressError, match="another command moves"),
+            history.promotion_lock(place),
+        ):
+            pass
+    assert sorted(path.name for path in log_file(place, "..").resolve().iterdir()) == names

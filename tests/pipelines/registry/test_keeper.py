@@ -1,86 +1,57 @@
-"""Of two workspaces that want to keep one model's history, one becomes its keeper."""
+"""A registered model names its one workspace; of two that make it at once, one is named."""
 
-import itertools
-from collections.abc import Callable
+import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from pipelines import storage
-from pipelines.contracts.errors import HomefeedError, RunInProgressError
-from pipelines.registry import reconcile
-from pipelines.registry.reconcile import require_own
-from support.fake_registry import FakeRegistry
+from pipelines.contracts.errors import RecordDisagreesError
+from pipelines.registry import reconcile, registry, tracking
+from support.record_world import record_world
+from support.registered import promote_bundle
+from support.runs import make_run
 
 
-class Interrupted:
-    """A client that lets somebody else act, once, just before one of its requests."""
-
-    def __init__(self, client: FakeRegistry, act: Callable[[], None], at: int) -> None:
-        self._client, self._act, self._left = client, act, at
-        self.tracking_uri = client.tracking_uri
-
-    def __getattr__(self, name: str) -> Any:
-        if self._left == 0:
-            self._act()
-        self._left -= 1
-        return getattr(self._client, name)
-
-
-def become_keeper(client: Any, place: str) -> str:
-    """Return the class of the error that tells a workspace not to go on, or ''."""
-    try:
-        require_own(client, place, "kept")
-    except HomefeedError as error:
-        return type(error).__name__
-    return ""
-
-
-@pytest.fixture
-def fast_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let waiting take no time."""
-    clock = itertools.count()
-    monkeypatch.setattr(reconcile.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(reconcile.time, "monotonic", lambda: float(next(clock)))
-
-
-@pytest.mark.usefixtures("fast_clock")
-@pytest.mark.parametrize("first", ["one", "two"])
-def test_of_two_workspaces_one_keeps_the_history_wherever_the_other_comes_between(
-    tmp_path: Path, first: str
+def test_a_model_that_names_no_workspace_is_moved_by_nobody_until_it_is_repaired(
+    tmp_path: Path,
 ) -> None:
-    places = {name: storage.to_uri(tmp_path / name) for name in ("one", "two")}
-    second = "two" if first == "one" else "one"
-    for at in itertools.count():
-        path = tmp_path / f"{at}.json"
-        ended: dict[str, str] = {}
-
-        def act(path: Path = path, ended: dict[str, str] = ended) -> None:
-            ended[second] = become_keeper(FakeRegistry(path), places[second])
-
-        ended[first] = become_keeper(Interrupted(FakeRegistry(path), act, at), places[first])
-        if second not in ended:  # There is no such request.
-            break
-        story = f"{second} acts before request {at} of {first}: {ended}"
-        assert list(ended.values()).count("") <= 1, story
-        refused = {"RunInProgressError", "RecordDisagreesError"}
-        assert set(ended.values()) <= {""} | refused, story
-        again = {name: become_keeper(FakeRegistry(path), place) for name, place in places.items()}
-        assert sorted(again.values()) == ["", "RecordDisagreesError"], story
-        won = [name for name, error in ended.items() if error == ""]
-        assert all(again[name] == "" for name in won), story
-    assert at >= 8
+    with record_world(tmp_path / "world") as world:
+        world.registry._save(world.registry._load() | {"tags": {}})
+        with pytest.raises(RecordDisagreesError, match="names no workspace .*history repair"):
+            world.promote("2")
+        world.repair(restores_alias=False)
+        world.promote("2")
+        assert world.look().serves == "2"
 
 
-@pytest.mark.usefixtures("fast_clock")
-def test_a_claim_that_nobody_withdraws_is_named_with_what_ends_it(tmp_path: Path) -> None:
-    client, place = FakeRegistry(tmp_path / "registry.json"), storage.to_uri(tmp_path / "one")
-    for left in ("homefeed_claim.0", "homefeed_claim.z"):
-        client.set_registered_model_tag("kept", left, "file:///gone")
-        with pytest.raises(RunInProgressError, match=f"workspace file:///gone .* tag {left} of"):
-            require_own(client, place, "kept")
-        assert client.get_registered_model("kept").tags == {left: "file:///gone"}
-        client.delete_registered_model_tag("kept", left)
-    require_own(client, place, "kept")
-    assert client.get_registered_model("kept").tags == {"homefeed_workspace": place}
+@pytest.mark.services
+def test_of_two_workspaces_that_make_a_model_at_once_one_is_named(
+    tmp_path: Path, tracking_uri: str
+) -> None:
+    name = f"kept_{tmp_path.name}"
+    client: MlflowClient = tracking.connect(tracking_uri)
+    places = [storage.to_uri(tmp_path / each) for each in ("one", "two")]
+    threads = [
+        threading.Thread(target=registry.ensure_registered_model, args=(client, name, place))
+        for place in places
+    ]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    keeper = registry.read_keeper(client, name)
+    assert keeper in places
+    registry.ensure_registered_model(client, name, places[0])
+    assert registry.read_keeper(client, name) == keeper
+    for place in places:
+        run = make_run(
+            tmp_path, workspace_uri=place, tracking_uri=tracking_uri, registered_model=name
+        )
+        if place == keeper:
+            promote_bundle(client, run, tmp_path)
+        else:
+            with pytest.raises(RecordDisagreesError, match=f"is kept by workspace {keeper}"):
+                promote_bundle(client, run, tmp_path)
+    assert reconcile.look(client, keeper, name).serves == "2" or keeper == places[0]

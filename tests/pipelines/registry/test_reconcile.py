@@ -13,7 +13,6 @@ from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
-    PromotionRefusedError,
     RecordDisagreesError,
     RunInProgressError,
     TrackingEntryMissingError,
@@ -49,7 +48,7 @@ def cycle(folder: Path, tracking_uri: str, number: int, champion: ModelRef | Non
         folder,
         as_of=DAY + timedelta(days=14 * number),
         tracking_uri=tracking_uri,
-        registered_model="reconciled",
+        registered_model=f"reconciled_{folder.name}",
         experiment="reconciled",
         champion=champion,
     )
@@ -58,12 +57,9 @@ def cycle(folder: Path, tracking_uri: str, number: int, champion: ModelRef | Non
 @pytest.fixture
 def runs(tmp_path: Path, client: MlflowClient) -> list[ResolvedRun]:
     """Two cycles, each of which promoted a model of a registered model of its own."""
-    name = f"reconciled_{tmp_path.name}"
     one = cycle(tmp_path, client.tracking_uri, 0, None)
-    one = one.model_copy(update={"registered_model": name})
     first = promote_bundle(client, one, tmp_path)
     two = cycle(tmp_path, client.tracking_uri, 1, first)
-    two = two.model_copy(update={"registered_model": name})
     promote_bundle(client, two, tmp_path)
     return [one, two]
 
@@ -89,7 +85,7 @@ def test_nothing_is_to_be_mended_where_they_agree(
     require_agreement(state)
     assert propose(client, state, False) == propose(client, state, True) == []
     assert mend(client, state, "for nothing", False) is None
-    assert len(state_of(client, runs[0]).history.moves) == 2
+    assert len(state_of(client, runs[0]).history.placed) == 2
 
 
 @pytest.mark.parametrize("restores", [False, True])
@@ -130,7 +126,7 @@ def test_a_damaged_entry_is_named_and_acknowledged_once(
     runs: list[ResolvedRun], client: MlflowClient
 ) -> None:
     run = runs[1]
-    path = storage.local_path(state_of(client, run).history.moves[1].uri)
+    path = storage.local_path(state_of(client, run).history.placed[1].uri)
     path.write_text("{")
     state = state_of(client, run)
     require_agreement(state)  # The damage explains why the history does not know what serves.
@@ -160,33 +156,6 @@ def test_two_workspaces_do_not_move_one_registered_model(
         require_agreement(state_of(client, two))
 
 
-def test_what_was_begun_by_somebody_else_is_settled_by_whoever_moves_next(
-    runs: list[ResolvedRun], client: MlflowClient, tmp_path: Path
-) -> None:
-    two = runs[1]
-    third = two.model_copy(
-        update={
-            "champion": registry.read_champion(client, two.registered_model),
-            "as_of": two.as_of + timedelta(days=14),
-            "run_uri": f"{two.run_uri}-third",
-        }
-    )
-    model = register_bundle(client, third, tmp_path)
-    known = state_of(client, two).history
-    entry = known.entries[-1][1].model_copy(
-        update={"model": model, "previous": third.champion, "run_uri": third.run_uri}
-    )
-    history.begin(two.workspace_uri, known, entry)  # Then the process was killed.
-    require_agreement(state_of(client, two))
-    fourth = third.model_copy(update={"run_uri": f"{two.run_uri}-fourth"})
-    promote_bundle(client, fourth, tmp_path)
-    with pytest.raises(PromotionRefusedError, match="given up at .* a cycle promotes at most once"):
-        promotion.move_if_permitted(
-            third, challenger_of(model), NO_ANCHOR, judgement_of(third, model), LATER
-        )
-    assert len(state_of(client, two).history.entries) == 3
-
-
 def test_a_champion_that_was_deleted_is_replaced_by_a_version_that_is_there(
     runs: list[ResolvedRun], client: MlflowClient
 ) -> None:
@@ -195,7 +164,7 @@ def test_a_champion_that_was_deleted_is_replaced_by_a_version_that_is_there(
     state = state_of(client, run)
     with pytest.raises(TrackingEntryMissingError, match="--to-version N"):
         mend(client, state, "it was deleted", True)
-    assert state_of(client, run).history.pending is None
+    assert len(state_of(client, run).history.placed) == 2
     entry = mend(client, state, "it was deleted", False, "1")
     assert entry is not None and entry.model.version == "1"
     require_agreement(state_of(client, run))
@@ -252,7 +221,7 @@ def test_a_newest_entry_that_is_damaged_makes_no_rollback_a_success(
     )
     by_hand.rollback(client, settings, None, LATER, "hides rose")
     by_hand.rollback(client, settings, "2", LATER + timedelta(hours=1), "it was not it")
-    newest = state_of(client, two).history.moves[-1]
+    newest = state_of(client, two).history.placed[-1]
     storage.local_path(newest.uri).write_text("{")
     entry = by_hand.rollback(client, settings, None, LATER + timedelta(hours=2), "hides rose")
     assert entry.model.version == "1" == state_of(client, two).serves
@@ -271,17 +240,17 @@ def test_a_move_that_ends_between_two_reads_is_no_disagreement(
 
     def load(workspace_uri: str, name: str) -> history.History:
         """Let a rollback happen before the history is read; the alias was read already."""
-        if next(num_reads) == 2:  # Before it reads the alias it looks for what is pending.
+        if next(num_reads) == 1:
             monkeypatch.setattr(history, "load", read)
             by_hand.rollback(client, settings, None, LATER, "hides rose")
         return read(workspace_uri, name)
 
     monkeypatch.setattr(history, "load", load)
-    require_record(client, two.workspace_uri, two.registered_model, LATER)
+    require_record(client, two.workspace_uri, two.registered_model)
     assert state_of(client, two).serves == "1"
     client.set_registered_model_alias(two.registered_model, "champion", "2")
     with pytest.raises(RecordDisagreesError, match="v2 serves"):
-        require_record(client, two.workspace_uri, two.registered_model, LATER)
+        require_record(client, two.workspace_uri, two.registered_model)
 
 
 @pytest.mark.parametrize("comes_to_rest", [True, False])
@@ -313,14 +282,14 @@ def test_a_new_cycle_does_not_begin_where_the_newest_entry_is_damaged(
 ) -> None:
     """Nothing else vouches for the alias: without one, this would be taken for a first cycle."""
     two = runs[1]
-    newest = state_of(client, two).history.moves[-1]
+    newest = state_of(client, two).history.placed[-1]
     storage.local_path(newest.uri).write_text("{")
     champion = registry.read_champion(client, two.registered_model)
     if is_deleted:
         client.delete_registered_model_alias(two.registered_model, "champion")
         champion = None
     with pytest.raises(DataContractError, match="newest entry of the history is damaged"):
-        require_record(client, two.workspace_uri, two.registered_model, LATER)
+        require_record(client, two.workspace_uri, two.registered_model)
     begun = two.model_copy(
         update={
             "champion": champion,
@@ -334,7 +303,7 @@ def test_a_new_cycle_does_not_begin_where_the_newest_entry_is_damaged(
     assert registry.read_champion(client, two.registered_model) == champion
     if champion is not None:
         mend(client, state_of(client, two), "the disk had failed", False)
-        require_record(client, two.workspace_uri, two.registered_model, LATER)
+        require_record(client, two.workspace_uri, two.registered_model)
 
 
 @pytest.mark.parametrize("digest", ["", "f" * 64])
@@ -343,7 +312,6 @@ def test_a_champion_whose_serving_code_has_another_digest_by_now_is_noticed(
 ) -> None:
     """Who appends a line to its serving code alters or deletes the tag too."""
     run = cycle(tmp_path, client.tracking_uri, 0, None)
-    run = run.model_copy(update={"registered_model": f"served_{tmp_path.name}"})
     model = register_bundle(client, run, tmp_path)
     arguments = (run, challenger_of(model), NO_ANCHOR, judgement_of(run, model))
     promotion.move_if_permitted(*arguments, NOW)
@@ -352,24 +320,66 @@ def test_a_champion_whose_serving_code_has_another_digest_by_now_is_noticed(
     if digest:
         client.set_model_version_tag(model.name, model.version, "model_digest", digest)
     with pytest.raises(RecordDisagreesError, match=f"have digest {digest[:12] or '.none.'}, and"):
-        require_record(client, run.workspace_uri, run.registered_model, LATER)
+        require_record(client, run.workspace_uri, run.registered_model)
     with pytest.raises(ConfigurationError, match="the alias names what the history does.*--to-ver"):
         mend(client, state_of(client, run), "the history is right", True)
     mend(client, state_of(client, run), "somebody looked at the files", False)
-    require_record(client, run.workspace_uri, run.registered_model, LATER)
+    require_record(client, run.workspace_uri, run.registered_model)
 
 
-def test_a_move_that_was_made_and_not_recorded_is_held_against_its_intent(
-    runs: list[ResolvedRun], client: MlflowClient
+@pytest.mark.parametrize("is_followed", [False, True])
+def test_a_hand_that_moves_the_alias_to_the_version_before(
+    runs: list[ResolvedRun], client: MlflowClient, is_followed: bool
+) -> None:
+    """Before the move was marked it cannot be told from a lost write; then it is set forward."""
+    run = runs[1]
+    where = (run.workspace_uri, run.registered_model)
+    known = state_of(client, run).history
+    if not is_followed:
+        for name in storage.list_names(storage.join(run.workspace_uri, "history", where[1])):
+            if name == "00000002.followed.json":
+                storage.remove(storage.join(run.workspace_uri, "history", where[1], name))
+        history.begin_attempt(*where, known.newest.number)
+    client.set_registered_model_alias(run.registered_model, "champion", "1")
+    if is_followed:
+        with pytest.raises(RecordDisagreesError, match="v1 serves.* v2 does"):
+            require_record(client, *where)
+        assert registry.read_champion_version(client, run.registered_model) == "1"
+    else:
+        assert require_record(client, *where, may_settle=False).serves == "1"
+        assert require_record(client, *where).serves == "2"
+        assert registry.read_champion_version(client, run.registered_model) == "2"
+        assert history.was_set_again(*where, 2)
+
+
+def test_an_alias_that_is_moved_while_a_promotion_is_half_done_stops_it(
+    runs: list[ResolvedRun], client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two = runs[1]
-    known = state_of(client, two).history
-    first = known.entries[0][1].model
-    entry = known.entries[-1][1].model_copy(update={"model": first, "kind": "rollback"})
-    history.begin(two.workspace_uri, known, entry)
-    assert state_of(client, two).unsettled is None
+    where = (two.workspace_uri, two.registered_model)
+    serves = registry.read_champion(client, two.registered_model)
+    fields = {"champion": serves, "as_of": two.as_of + timedelta(days=14), "run_id": "third"}
+    newest = history.load(*where).newest
+    uri = {"run_uri": f"{two.run_uri}-third", "newest_entry": newest}
+    third = two.model_copy(update=fields | uri)
+    with monkeypatch.context() as patch:
+        patch.setattr(history, "begin_attempt", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            promote_bundle(client, third, tmp_path)
     client.set_registered_model_alias(two.registered_model, "champion", "1")
+    with pytest.raises(RecordDisagreesError, match="v1 serves.* v3 does"):
+        require_record(client, *where)
     state = state_of(client, two)
-    assert state.disagreement() == "" and state.unsettled is not None
-    client.set_model_version_tag(two.registered_model, "1", "bundle_digest", "f" * 64)
-    assert "another model" in state_of(client, two).disagreement()
+    assert "point the alias at" in propose(client, state, True)[0]
+    mend(client, state, "the promotion was right", True)
+    assert require_record(client, *where).serves == "3"
+
+
+def test_the_same_repair_given_again_writes_nothing(
+    runs: list[ResolvedRun], client: MlflowClient
+) -> None:
+    run = runs[1]
+    assert mend(client, state_of(client, run), "v1 after all", False, "1") is not None
+    for to_version in ("1", None):
+        assert mend(client, state_of(client, run), "v1 after all", False, to_version) is None
+    assert len(state_of(client, run).history.placed) == 3

@@ -1,5 +1,6 @@
 """Two stacks on one bucket: two workspaces with one registry, or one workspace of two Airflows."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,10 @@ from pipelines.contracts.errors import HomefeedError, RecordDisagreesError
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.places import store_lease
 from pipelines.preconditions.record import require_record
-from pipelines.registry import anchor, history
+from pipelines.registry import history
 from pipelines.stages.runner import run_stage
 from support.holders import TTL_S, Holder
-from support.record_world import NAME, NOW, record_world
+from support.record_world import NAME, record_world
 from support.registered import NO_ANCHOR, challenger_of, judgement_of
 from support.runs import make_run, save_artifact, save_run
 
@@ -34,29 +35,23 @@ try:
 except Exception as error:
     print(type(error).__name__, error, flush=True)
 """
-ROLL_BACK = """
+KILLED = """
 from pathlib import Path
+from pipelines.registry import history
 from support.record_world import record_world
-looked = storage.translated_errors
 
-def pause(uri, doing):
-    if "/anchors/" in uri and doing == "writing":
-        print("has looked at its lease", flush=True)
-        sys.stdin.readline()
-    return looked(uri, doing)
+def decided(*_):
+    print("decided", flush=True)
+    sys.stdin.readline()
 
 with record_world(Path({folder!r}), {workspace_uri!r}) as world:
-    storage.translated_errors = pause
-    try:
-        world.rollback()
-        print("rolled back", flush=True)
-    except Exception as error:
-        print(type(error).__name__, error, flush=True)
+    history.begin_attempt = decided
+    world.rollback()
 """
-"""Stand still in the write that says which recipe a rollback holds."""
+LONGEST_S = 10.0
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def short_ttl(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_lease, "TTL_S", TTL_S)
 
@@ -67,7 +62,7 @@ def test_a_second_workspace_with_the_same_registry_begins_no_cycle(
     first, second = f"{s3_uri}/first", f"{s3_uri}/second"
     with record_world(tmp_path / "world", first) as world:
         with pytest.raises(RecordDisagreesError, match=f"is kept by workspace {first}"):
-            require_record(world.registry, second, NAME, NOW)  # type: ignore[arg-type]
+            require_record(world.registry, second, NAME)  # type: ignore[arg-type]
         assert storage.list_names(second) == []
 
 
@@ -96,6 +91,7 @@ def test_a_second_workspace_with_the_same_registry_promotes_nothing(
         assert not history.read(second, NAME)
 
 
+@pytest.mark.usefixtures("short_ttl")
 def test_of_two_airflows_that_promote_at_once_one_does(s3_uri: str, tmp_path: Path) -> None:
     """Both have resolved a cycle of one workspace against the same champion."""
     with record_world(tmp_path / "world", s3_uri) as world:
@@ -117,21 +113,16 @@ def test_of_two_airflows_that_promote_at_once_one_does(s3_uri: str, tmp_path: Pa
         assert served == ["1", world.registry.alias]
 
 
-def test_a_rollback_that_was_given_up_while_its_process_was_stopped_holds_no_recipe(
-    s3_uri: str, tmp_path: Path
-) -> None:
-    """The process wakes up in the request that it had begun, and the request arrives."""
+def test_a_killed_holder_of_nothing_keeps_a_rollback_waiting(s3_uri: str, tmp_path: Path) -> None:
+    """A move needs no lease, so one that was killed is given again at once, with the real times."""
     with record_world(tmp_path / "world", s3_uri) as world:
         world.promote("2")
-        folder = str(tmp_path / "world")
-        with Holder(ROLL_BACK.format(folder=folder, workspace_uri=s3_uri)) as stopped:
-            assert stopped.says() == "has looked at its lease"
-            stopped.stop()
-            world.resolve()
-            stopped.wake()
-            stopped.tell()
-            assert stopped.says().startswith("RunInProgressError")
-        state = world.look()
-        assert state.serves == "2" and state.history.pending is None
-        assert [entry.kind for entry in anchor.read(s3_uri, NAME)] == ["rollback"], "it arrived"
-        assert anchor.present(s3_uri, NAME) is None
+        script = KILLED.format(folder=str(tmp_path / "world"), workspace_uri=s3_uri)
+        with Holder(script) as killed:
+            assert killed.says() == "decided"
+            killed.kill()
+        assert world.look().history.pending is not None
+        began = time.monotonic()
+        world.rollback()
+        assert time.monotonic() - began < LONGEST_S
+        assert world.look().serves == "1" and len(world.look().history.placed) == 3

@@ -23,8 +23,9 @@ from pipelines.contracts.errors import TrackingEntryMissingError, TrackingUnavai
 from pipelines.contracts.judgement import BaselineKind, Decision, Judgement, Promoted
 from pipelines.contracts.schemas import EMBEDDING_DIM
 from pipelines.contracts.time import Window
-from pipelines.registry import anchor, by_hand, evidence, tracking
+from pipelines.registry import by_hand, evidence, tracking
 from pipelines.registry.evidence import FoundChange, JudgedCycle
+from pipelines.registry.recipes_on_record import recipe_of
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_artifact, run_stage, start_run
 from support import commands
@@ -89,8 +90,8 @@ def serve_a_first_model(home: Path, tracking_uri: str) -> None:
     client = tracking.connect(tracking_uri)
     model = register_bundle(client, run, home, bundle, is_logged=True)
     by_hand.force(client, run, challenger_of(model), datetime.now(UTC), "the first one")
-    known = anchor.recipe_of(run)
-    anchor.set_by_hand(run.workspace_uri, NAME, known, datetime.now(UTC), "agreed on")
+    known = recipe_of(run)
+    by_hand.accept_recipe(run.workspace_uri, NAME, known, datetime.now(UTC), "agreed on")
     judged_before(run, model)
 
 

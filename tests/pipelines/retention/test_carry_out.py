@@ -18,7 +18,8 @@ from pipelines.contracts.errors import (
     TrackingUnavailableError,
 )
 from pipelines.contracts.run_layout import manifest_uri, stage_lease_uri
-from pipelines.registry import anchor, by_hand
+from pipelines.registry import by_hand
+from pipelines.registry.recipes_on_record import recipe_of
 from pipelines.retention import carry_out
 from pipelines.retention.collect import delete
 from pipelines.stages.runner import read_record, run_stage
@@ -114,8 +115,13 @@ def force(world: OldWorld) -> None:
 
 
 def accept(world: OldWorld) -> None:
-    recipe = anchor.recipe_of(world.runs["1"])
-    anchor.set_by_hand(world.workspace_uri, NAME, recipe, world.now, "we want it")
+    recipe = recipe_of(world.runs["1"])
+    recipe = recipe.model_copy(
+        update={
+            "config": recipe.config | {"training": recipe.config["training"] | {"num_epochs": 7}}
+        }
+    )
+    by_hand.accept_recipe(world.workspace_uri, NAME, recipe, world.now, "we want it")
 
 
 @pytest.mark.parametrize("act", [roll_back, force, accept])

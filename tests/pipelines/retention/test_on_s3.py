@@ -28,7 +28,7 @@ SETTINGS = Settings(registered_model="test_ranker")
 def place(s3_uri: str, monkeypatch: pytest.MonkeyPatch) -> Place:
     state = State("test_ranker", s3_uri, History((), (), (), 1, "", False), None, "")
     monkeypatch.setattr(carry_out, "read_state", lambda *where: state)
-    found = Record(state, "", "", frozenset(), {}, ())
+    found = Record(state, frozenset(), {}, ())
     return Place(None, s3_uri, "test_ranker", found)  # type: ignore[arg-type]
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from pipelines.contracts.artifacts import ModelRef
-from pipelines.registry.history import History, HistoryEntry, Intent, Move
+from pipelines.registry.history import Entry, History, HistoryEntry, Placed
+from pipelines.registry.recipes_on_record import Recipes
 from pipelines.registry.reconcile import State
 from pipelines.retention.holdings import FoundRun, FoundVersion, Held, Holdings, Record
 from pipelines.retention.plan import make_plan
@@ -58,12 +59,15 @@ def moved(version: str, days: float, run: str | None = None) -> HistoryEntry:
 
 
 def record_of(*entries: HistoryEntry, pending: HistoryEntry | None = None, **fields: Any) -> Record:
-    former = tuple((f"file:///w/history/{place}.json", e) for place, e in enumerate(entries))
-    begun = (Move("u", Intent(sequence=1, after="", entry=pending), "s"),) if pending else ()
-    known = History(former, begun, (), 1, "", False)
+    events = [*entries, pending] if pending else entries
+    placed = [
+        Placed("u", "s", Entry(number=n, after="", mark="m", event=event, recipes=Recipes()))
+        for n, event in enumerate(events, start=1)
+    ]
+    known = History(tuple(placed), followed=frozenset(range(1, len(entries) + 1)))
     served = entries[-1].model if entries else None
     state = State("test_ranker", "file:///w", known, served, "")
-    record = Record(state, "", "", frozenset(), {}, ())
+    record = Record(state, frozenset(), {}, ())
     return replace(record, **fields)
 
 
@@ -125,7 +129,7 @@ def test_a_needed_model_s_run_is_found_by_history_and_registry_too() -> None:
 def test_a_pending_intent_keeps_both_models_and_the_cycle() -> None:
     record = record_of(moved("1", 400), pending=moved("2", 1, "asks"))
     found = verdicts(Holdings(runs=(run_of("asks"), run_of("other"))), record)
-    assert "was begun and its outcome is not recorded" in found["run asks"]
+    assert "is decided, and the alias is to follow" in found["run asks"]
     assert found["run other"] == ""
 
 
@@ -134,7 +138,6 @@ KEPT_RUNS = [
     (run_of("a", problem="it cannot be read"), {}, "it cannot be read"),
     (run_of("a", foreign=("NOTES.md",)), {}, "holds NOTES.md, which no stage has made"),
     (run_of("a", registered_model="other"), {}, "a cycle of other, whose record was not looked at"),
-    (run_of("a"), {"anchor_run": "a"}, "its recipe is the accepted one"),
     (run_of("a"), {"judged_runs": frozenset({"a"})}, "its evidence counts"),
     (run_of("a"), {"profile_uris": ("s3://b/runs/a/x/profile.json",)}, "holds the profile"),
 ]

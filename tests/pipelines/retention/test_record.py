@@ -16,7 +16,7 @@ from pipelines.contracts.errors import (
 from pipelines.contracts.judgement import Decision, Promoted
 from pipelines.contracts.time import Window
 from pipelines.recipes import smoke
-from pipelines.registry import anchor, evidence
+from pipelines.registry import evidence
 from pipelines.registry.accepted import AcceptedSnapshot
 from pipelines.retention.record import read_record
 from support.retention_world import NAME, OldWorld, name_of, snapshot_of
@@ -36,17 +36,11 @@ def drop_alias(world: OldWorld) -> None:
 
 
 def damage(world: OldWorld) -> None:
-    (world.workspace / "history" / NAME / "00000002.intent.json").write_text("{}")
+    (world.workspace / "history" / NAME / "00000002.json").write_text("{}")
 
 
 def damage_newest(world: OldWorld) -> None:
-    (world.workspace / "history" / NAME / "00000005.outcome.json").write_text("{}")
-
-
-def damage_anchor(world: OldWorld) -> None:
-    storage.write_bytes(
-        f"{world.workspace_uri}/anchors/{NAME}/20260101T000000000000Z-x-y.json", b""
-    )
+    (world.workspace / "history" / NAME / "00000005.json").write_text("{}")
 
 
 def damage_mark(world: OldWorld) -> None:
@@ -63,7 +57,6 @@ CASES: list[tuple[Callable[[OldWorld], None], type[HomefeedError]]] = [
     (drop_alias, RecordDisagreesError),
     (damage, DataContractError),
     (damage_newest, DataContractError),
-    (damage_anchor, DataContractError),
     (damage_mark, DataContractError),
     (keep_elsewhere, RecordDisagreesError),
 ]
@@ -96,22 +89,6 @@ def test_no_workspace_is_an_error_and_none_is_made(world: OldWorld) -> None:
         world.plan(workspace=f"{world.workspace_uri}-of-nobody")
     assert not isinstance(caught.value, PlaceError)
     assert not storage.exists(f"{world.workspace_uri}-of-nobody")
-
-
-def test_the_accepted_recipe_s_run_is_kept_with_its_snapshot(world: OldWorld) -> None:
-    recipe = anchor.recipe_of(world.runs["1"])
-    entry = anchor.AnchorEntry(
-        set_at=world.now,
-        kind="promotion",
-        registered_model=NAME,
-        recipe=recipe,
-        run_uri=world.runs["1"].run_uri,
-        reason="it was better",
-    )
-    anchor.append(world.workspace_uri, entry)
-    told = world.delete()
-    assert f"run {name_of('1')}" not in told
-    assert name_of("1") in world.names("runs") and snapshot_of("1") in world.names("snapshots")
 
 
 def test_the_newest_accepted_snapshot_is_kept_and_older_marks_keep_none(world: OldWorld) -> None:

@@ -41,7 +41,8 @@ from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.contracts.judgement import BaselineKind, Judgement, Promoted, Promotion
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.recipes import RECIPES, smoke
-from pipelines.registry import anchor, evidence, history, registry, tracking
+from pipelines.registry import by_hand, evidence, history, registry, tracking
+from pipelines.registry.recipes_on_record import Recipe
 from pipelines.settings import Settings
 from pipelines.stages import train_anchor as stage
 from pipelines.stages.runner import read_artifact, run_stage, start_run
@@ -136,7 +137,7 @@ def test_the_first_recipe_is_accepted_with_the_first_promotion(
     assert read_artifact(first.run_uri, "train_anchor", FreshAnchor).trained is None
     assert read_artifact(first.run_uri, "promote_challenger", Promotion).is_promoted
     assert second.standing.anchor == first.config == roomy()
-    assert [entry.kind for entry in anchor.read(first.workspace_uri, "three")] == ["promotion"]
+    assert [e.kind for _, e in history.read(first.workspace_uri, "three")] == ["promotion"]
 
 
 @pytest.mark.services
@@ -181,7 +182,7 @@ def test_a_worse_recipe_does_not_become_the_anchor_and_leaves_its_evidence(
     cycles: tuple[ResolvedRun, ResolvedRun],
 ) -> None:
     run = cycles[1]
-    recipe = anchor.present(run.workspace_uri, "three").recipe
+    recipe = history.load(run.workspace_uri, "three").recipes.accepted
     assert recipe.parse() == roomy()
     [_, last] = history.read(run.workspace_uri, "three")
     assert last[1].reason.startswith("The accepted recipe made fresh, in place of the challenger.")
@@ -247,10 +248,8 @@ def test_a_change_of_code_is_judged_by_the_accepted_code_made_fresh(
     accepted = digest_code(older_code, MODEL_CODE)
     assert accepted != code_digest()
     first, second = cycles
-    recipe = anchor.Recipe(
-        config=roomy().model_dump(mode="json"), code_digest=accepted, run_uri=None
-    )
-    anchor.set_by_hand(first.workspace_uri, "three", recipe, datetime.now(UTC), "of other code")
+    recipe = Recipe(config=roomy().model_dump(mode="json"), code_digest=accepted, run_uri=None)
+    by_hand.accept_recipe(first.workspace_uri, "three", recipe, datetime.now(UTC), "of other code")
     options = {"recipe": "roomy", "trigger": "other code", "may_promote": False}
     asked = second.to_request().model_copy(update=options)
     with pytest.MonkeyPatch.context() as patch:

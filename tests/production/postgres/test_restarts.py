@@ -62,10 +62,10 @@ def test_a_move_in_a_restart_is_done_once_it_is_tried_again(
 
 
 @pytest.mark.parametrize("is_rollback", [False, True])
-def test_a_move_whose_database_is_gone_at_its_intent_is_carried_on(
+def test_a_move_whose_database_is_gone_at_its_entry_is_carried_on(
     registry_url: str, database: DatabaseServer, tmp_path: Path, pool: Actors, is_rollback: bool
 ) -> None:
-    """The intent is on record when the database goes, and the alias cannot be moved."""
+    """The decision is on record when the database goes, and the alias cannot be moved."""
     client = tracking.connect(registry_url)
     champion, [(run, model)] = champion_and_challengers(client, tmp_path, registry_url, 1)
     move, place = partial(promote, run, model), 2
@@ -75,7 +75,7 @@ def test_a_move_whose_database_is_gone_at_its_intent_is_carried_on(
     folder = storage.local_path(run.workspace_uri) / "history" / run.registered_model
     under_way = pool.begin(move)
     deadline = time.monotonic() + 60
-    while not (folder / f"{place:08d}.intent.json").exists():
+    while not (folder / f"{place:08d}.json").exists():
         assert time.monotonic() < deadline
     database.stop(signal.SIGQUIT)
     ended = under_way.result(timeout=120)

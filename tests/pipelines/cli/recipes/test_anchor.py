@@ -12,11 +12,12 @@ from pipelines.cli.main import app
 from pipelines.cli.recipes.seeds import measure_seeds
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.recipes import smoke
-from pipelines.registry import anchor, history
+from pipelines.registry.history import RecipeChange, load
+from pipelines.registry.recipes_on_record import HeldRecipe, Recipe, Recipes
 from pipelines.registry.seed_noise import measured_deviation
 from pipelines.stages.runner import run_stage
 from pipelines.storage import to_uri
-from support.judgements import make_model
+from support.moves import record_move
 from support.runs import make_run, save_run
 from support.worlds import write_planted_world
 
@@ -33,15 +34,20 @@ def run(*words: str) -> str:
     return CliRunner().invoke(app, ["anchor", *words], catch_exceptions=False).output
 
 
+def accepted(workspace: str) -> Recipe:
+    recipe = load(workspace, "homefeed_ranker").recipes.accepted
+    assert recipe is not None
+    return recipe
+
+
 def test_a_person_accepts_a_recipe_with_a_reason(workspace: str) -> None:
     assert "no recipe of homefeed_ranker is accepted yet" in run("show")
     said = run("set", "--recipe", "smoke", "--reason", "we begin here")
     assert said == f"accepted recipe of homefeed_ranker: smoke ({smoke().recipe_digest[:12]})\n"
-    entry = anchor.present(workspace, "homefeed_ranker")
-    assert entry is not None and entry.recipe is not None
-    assert entry.recipe.parse() == smoke()
+    assert accepted(workspace).parse() == smoke()
     assert "by_hand    smoke  we begin here" in run("show")
     read = json.loads(run("set", "--recipe", "smoke", "--reason", "again", "--json"))
+    assert len(load(workspace, "homefeed_ranker").placed) == 1  # It was given again.
     assert read["recipe_digest"] == smoke().recipe_digest
 
 
@@ -52,42 +58,23 @@ def test_a_recipe_from_outside_is_accepted_with_its_reference(
     path.write_text("extends: smoke\ntraining: {learning_rate: 1e-3}\n")
     run("set", "--recipe", str(path), "--reason", "agreed on")
     path.unlink()
-    entry = anchor.present(workspace, "homefeed_ranker")
-    assert entry is not None and entry.recipe is not None
-    accepted = entry.recipe.parse()
-    assert (accepted.recipe, accepted.reference) == ("mine", path.as_uri())
-    assert accepted.training.learning_rate == 0.001
+    found = accepted(workspace).parse()
+    assert (found.recipe, found.reference) == ("mine", path.as_uri())
+    assert found.training.learning_rate == 0.001
     assert f"by_hand    {path.as_uri()}  agreed on" in run("show")
 
 
 def test_a_recipe_on_hold_is_shown_and_released(workspace: str) -> None:
     run("set", "--recipe", "smoke", "--reason", "we begin here")
-    entry = anchor.present(workspace, "homefeed_ranker")
-    assert entry is not None
-    held = anchor.HeldRecipe(recipe=entry.recipe, reason="v4 was rolled back")
-    now = datetime.now(UTC)
-    anchor.append(workspace, entry.model_copy(update={"held": (held,), "set_at": now}))
+    held = HeldRecipe(recipe=accepted(workspace), reason="v4 was rolled back")
+    change = RecipeChange(set_at=NOW, kind="by_hand", reason="as a rollback does")
+    recipes = Recipes(accepted=accepted(workspace), held=(held,))
+    record_move(workspace, change, "homefeed_ranker", recipes)
     digest = smoke().recipe_digest
     assert f"on hold: {digest[:12]}  smoke: v4 was rolled back" in run("show")
     said = run("release", "--recipe", digest[:6], "--reason", "it was the log")
     assert said == f"{digest[:6]} is released; on hold: nothing\n"
     assert "on hold" not in run("show")
-
-
-def test_the_entry_of_a_rollback_that_was_given_up_is_shown_as_such(workspace: str) -> None:
-    run("set", "--recipe", "smoke", "--reason", "we begin here")
-    entry = anchor.present(workspace, "homefeed_ranker")
-    assert entry is not None and entry.recipe is not None
-    model = make_model("1", NOW).model_copy(update={"name": "homefeed_ranker"})
-    fields = {"moved_at": NOW, "kind": "rollback", "model": model, "previous": None}
-    begun = history.HistoryEntry(**fields, run_uri=None, reason="hides rose")
-    move = history.begin(workspace, history.load(workspace, "homefeed_ranker"), begun)
-    anchor.after_rollback(workspace, None, (model, entry.recipe), NOW, "hides rose")
-    assert "  rollback   unknown  hides rose" in run("show") and "on hold: " in run("show")
-    history.settle(move, False, NOW)
-    said = run("show")
-    assert "  rollback (given up, does not count)  unknown  hides rose" in said
-    assert "on hold" not in said
 
 
 @pytest.mark.parametrize(
@@ -98,7 +85,7 @@ def test_what_is_wrong_is_named_and_nothing_is_recorded(
 ) -> None:
     with pytest.raises(ConfigurationError, match="unknown recipe 'smok'|--reason is empty"):
         run("set", *words)
-    assert anchor.read(workspace, "homefeed_ranker") == []
+    assert load(workspace, "homefeed_ranker").placed == ()
 
 
 @pytest.mark.slow
@@ -127,8 +114,11 @@ def test_fewer_than_five_seeds_are_too_few_to_tell(workspace: str) -> None:
 
 
 def test_json_holds_the_entries(workspace: str) -> None:
-    assert json.loads(run("show", "--json")) == {"entries": [], "in_force": None}
+    assert json.loads(run("show", "--json")) == {
+        "entries": [],
+        "in_force": {"accepted": None, "held": []},
+    }
     run("set", "--recipe", "smoke", "--reason", "agreed")
     read = json.loads(run("show", "--json"))
-    assert [entry["reason"] for entry in read["entries"]] == ["agreed"]
-    assert read["in_force"] == read["entries"][0]
+    assert [entry["event"]["reason"] for entry in read["entries"]] == ["agreed"]
+    assert read["in_force"] == read["entries"][0]["recipes"]
