@@ -7,15 +7,17 @@ the data: the data gate does.
 """
 
 import functools
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.contracts.artifacts import EventCounts, FileDigest, ResolvedRun, Snapshot
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.files import digest_file, digest_of_files, sync_file, sync_tree
+from pipelines.contracts.run_layout import snapshot_manifest_uri
 from pipelines.contracts.schemas import PINS_FILE
+from pipelines.contracts.snapshot_files import verify_files
 from pipelines.contracts.time import Window
 from pipelines.event_log.log_files import EventLog, open_event_log, unchanged_meanwhile
 from pipelines.event_log.reader import check_nothing_from_the_future
@@ -30,7 +32,6 @@ from pipelines.snapshot.pool import (
     usable_cores,
     workers_that_fit,
 )
-from pipelines.snapshot.publishing import publish
 from pipelines.snapshot.shard import PinIndex, ShardSummary, write_shard
 from pipelines.snapshot.spark.cluster import Cluster, chosen_cluster
 from pipelines.snapshot.spill import (
@@ -42,7 +43,19 @@ from pipelines.snapshot.spill import (
     merge_as_they_come,
     run_task,
 )
-from pipelines.storage import join, scratch_folder, translated_errors
+from pipelines.storage import (
+    exclusive_lock,
+    exists,
+    join,
+    local_copy,
+    publish_folder,
+    read_model,
+    scratch_folder,
+    translated_errors,
+    write_model,
+)
+
+log = logging.getLogger(__name__)
 
 _SHARE_OF_ROWS = 8
 """One part in so many of the memory may be rows that wait; the others are for working on them."""
@@ -50,29 +63,11 @@ _SHARE_OF_ROWS = 8
 _SHARE_KEPT_FREE = 32
 """One part in so many may be free and not given back to the kernel."""
 
+PUBLISH_PATIENCE_S = 600.0
+"""How long a builder waits for another one that publishes the same snapshot."""
+
 _MEMORY_OF_SHARD = 4
 """Bytes of memory that building a shard takes for each byte of its rows."""
-
-
-@dataclass(frozen=True)
-class _Room:
-    """How many may work at once, as far as memory goes."""
-
-    num_workers: int
-    memory_bytes: int
-
-    def readers(self, tasks: Sequence[SpillTask]) -> int:
-        """Return how many may read at once, besides the rows that wait."""
-        free = self.memory_bytes - self.memory_bytes // _SHARE_OF_ROWS
-        most = max((sum(file.num_bytes for file in task.files) for task in tasks), default=0)
-        what = "reading the largest file; smaller files in the event log take less: it"
-        return workers_that_fit(self.num_workers, free, most * MEMORY_PER_BYTE, what)
-
-    def builders(self, held: HeldRows, pins: PinIndex) -> int:
-        """Return how many may build a shard at once, besides rows that wait and what pins take."""
-        free = max(0, self.memory_bytes - held.kept_bytes - pins.num_bytes)
-        what = "building the largest shard; more of snapshot.num_shards in the recipe take less: it"
-        return workers_that_fit(self.num_workers, free, held.most_bytes * _MEMORY_OF_SHARD, what)
 
 
 def write_snapshot(
@@ -114,9 +109,10 @@ def write_snapshot(
     for table in ("impressions", "actions"):
         check_nothing_from_the_future(event_log, table, plan.as_of_ms)
     snapshots_uri = join(run.workspace_uri, "snapshots")
-    room = _Room(num_workers or usable_cores(), memory_bytes or memory_budget_bytes())
+    num_workers = num_workers or usable_cores()
+    memory_bytes = memory_bytes or memory_budget_bytes()
     with (
-        keeping_freed_memory(room.memory_bytes // _SHARE_KEPT_FREE),
+        keeping_freed_memory(memory_bytes // _SHARE_KEPT_FREE),
         scratch_folder(snapshots_uri) as scratch,
         translated_errors(snapshots_uri, "building a snapshot in"),
         chosen_cluster(snapshots_uri, scratch) as cluster,
@@ -125,7 +121,7 @@ def write_snapshot(
         for folder in (spilled, out):
             folder.mkdir()
         tasks = make_tasks(event_log, plan)
-        engine = cluster or _ThisMachine(plan, room, spilled)
+        engine = cluster or _ThisMachine(plan, num_workers, memory_bytes, spilled)
         found, counts = _read_log(engine, tasks, event_log, plan, out)
         shards = engine.build(plan, out)
         _check_positives(shards, plan)
@@ -136,18 +132,24 @@ def write_snapshot(
 class _ThisMachine:
     """The engine of one machine: threads that share rows and pins. A cluster has these methods."""
 
-    def __init__(self, plan: SnapshotPlan, room: _Room, spilled: Path) -> None:
-        self._room = room
-        rows_bytes = room.memory_bytes // _SHARE_OF_ROWS
+    def __init__(
+        self, plan: SnapshotPlan, num_workers: int, memory_bytes: int, spilled: Path
+    ) -> None:
+        self._num_workers, self._memory_bytes = num_workers, memory_bytes
+        rows_bytes = memory_bytes // _SHARE_OF_ROWS
         self._held = HeldRows(spilled, plan.config.num_shards, rows_bytes)
-        self._run_all = functools.partial(run_in_threads, num_workers=room.num_workers)
+        self._run_all = functools.partial(run_in_threads, num_workers=num_workers)
         self._pins: PinIndex | None = None
         self._digests: dict[Path, FileDigest] = {}
 
     def deal_out(self, tasks: Sequence[SpillTask], plan: SnapshotPlan) -> SpillSummary:
         """Do the first pass."""
+        free = self._memory_bytes - self._memory_bytes // _SHARE_OF_ROWS
+        most = max((sum(file.num_bytes for file in task.files) for task in tasks), default=0)
+        what = "reading the largest file; smaller files in the event log take less: it"
+        readers = workers_that_fit(self._num_workers, free, most * MEMORY_PER_BYTE, what)
         read = functools.partial(run_task, held=self._held)
-        parts = run_in_threads(read, tasks, self._room.readers(tasks), "event log parts")
+        parts = run_in_threads(read, tasks, readers, "event log parts")
         return merge_as_they_come(parts, self._run_all)
 
     def count_pins(
@@ -161,20 +163,27 @@ class _ThisMachine:
         """Do the second pass; the shards' files are in `out`, or where `bring` finds them."""
         assert self._pins is not None, "count_pins comes first"
         held, pins, written = self._held, self._pins, list[Future[None]]()
+        free = max(0, self._memory_bytes - held.kept_bytes - pins.num_bytes)
+        what = "building the largest shard; more of snapshot.num_shards in the recipe take less: it"
+        most = held.most_bytes * _MEMORY_OF_SHARD
+        builders = workers_that_fit(self._num_workers, free, most, what)
         # The disk takes a shard while the next ones are built. Publishing would wait for all.
         with ThreadPoolExecutor(1, thread_name_prefix="to-disk") as disk:
             written.append(disk.submit(sync_file, out / PINS_FILE))
 
             def make(shard: int) -> ShardSummary:
-                folder = out / shard_name(shard)
-                found = build_shard_files(shard, held, pins, plan, out)
+                name = shard_name(shard)
+                folder, built = out / name, build_shard(held.take(shard), pins, plan)
+                folder.mkdir()
+                found = write_shard(folder, name, built, plan)
+                del built
                 # What was just written need not come from far.
                 self._digests.update((path, digest_file(path, out)) for path in folder.iterdir())
                 written.append(disk.submit(sync_tree, folder))
                 return found
 
             numbers = range(plan.config.num_shards)
-            shards = list(run_in_threads(make, numbers, self._room.builders(held, pins), "shards"))
+            shards = list(run_in_threads(make, numbers, builders, "shards"))
             for each in written:
                 each.result()
         return shards
@@ -219,22 +228,6 @@ def check_covered(event_log: EventLog, plan: SnapshotPlan) -> None:
             )
 
 
-def build_shard_files(
-    shard: int, held: HeldRows, pins: PinIndex, plan: SnapshotPlan, out: Path
-) -> ShardSummary:
-    """Build one shard from its rows and write its files.
-
-    Raises:
-        DataContractError: see `build_shard`.
-        ConfigurationError: see `build_shard`.
-    """
-    built = build_shard(held.take(shard), pins, plan)
-    name = shard_name(shard)
-    folder = out / name
-    folder.mkdir()
-    return write_shard(folder, name, built, plan)
-
-
 def _check_impressions(
     num_impressions: WindowCounts, event_log: EventLog, plan: SnapshotPlan
 ) -> None:
@@ -265,11 +258,6 @@ def _named(name: str, window: Window) -> str:
     return f"{name} window [{window.start:%Y-%m-%d %H:%M}, {window.end:%Y-%m-%d %H:%M})"
 
 
-def _sum(parts: Sequence[EventCounts]) -> EventCounts:
-    names = EventCounts.model_fields
-    return EventCounts(**{name: sum(getattr(part, name) for part in parts) for name in names})
-
-
 def _describe(
     snapshots_uri: str,
     plan: SnapshotPlan,
@@ -279,7 +267,7 @@ def _describe(
     pins: PinCounts,
 ) -> Snapshot:
     """Return the manifest of the snapshot's files."""
-    digest = digest_of_files(files)
+    digest, fits = digest_of_files(files), [shard.event_counts for shard in shards]
     return Snapshot(
         uri=join(snapshots_uri, digest[:16]),
         digest=digest,
@@ -294,5 +282,41 @@ def _describe(
         num_duplicate_impressions=sum(shard.num_duplicate_impressions for shard in shards),
         num_immature_impressions=found.num_immature_impressions,
         num_cold_pins=pins.num_cold,
-        event_counts=_sum([shard.event_counts for shard in shards]),
+        event_counts=EventCounts(
+            **{name: sum(getattr(f, name) for f in fits) for name in EventCounts.model_fields}
+        ),
     )
+
+
+def publish(snapshot: Snapshot, files: Path, bring_others: Callable[[str], None]) -> Snapshot:
+    """Publish a folder of files and then its manifest, unless the same content is there already.
+
+    What lies elsewhere is brought first, by a function that is told the snapshot's URI.
+
+    What is returned is the snapshot as it was built now. The files are the same, and the manifest
+    that lies beside them may differ in what was left out, such as the number of repeated rows.
+
+    Two builders of the same content take turns, and the second one finds the manifest of the
+    first. A folder without a manifest was left by a killed builder and is replaced, as is a folder
+    whose files are not what its manifest says.
+
+    Raises:
+        RunInProgressError: another builder has published for longer than PUBLISH_PATIENCE_S.
+    """
+    manifest_uri = snapshot_manifest_uri(snapshot.uri)
+    purpose = f"publishing snapshot {snapshot.digest[:16]}"
+    with exclusive_lock(snapshot.uri, purpose, PUBLISH_PATIENCE_S):
+        if exists(manifest_uri):
+            try:
+                read_model(manifest_uri, Snapshot)
+                with local_copy(snapshot.uri) as folder:
+                    verify_files(snapshot, folder)
+                log.info("snapshot %s is already published", snapshot.digest[:16])
+                return snapshot
+            except DataContractError as error:
+                log.warning("%s; what was built now takes its place", error)
+        bring_others(snapshot.uri)
+        publish_folder(files, snapshot.uri)
+        write_model(manifest_uri, snapshot)
+        log.info("published %s: %d examples", snapshot.uri, snapshot.num_examples)
+        return snapshot

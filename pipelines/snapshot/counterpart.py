@@ -6,6 +6,7 @@ the same labels. Not for comparing the two (`validation.model_gate`).
 """
 
 import logging
+from collections.abc import Sequence
 
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot
 from pipelines.contracts.config import RECIPE_WINDOWS, FeatureConfig, RunConfig, SnapshotConfig
@@ -23,15 +24,10 @@ def snapshot_to_train(run: ResolvedRun, snapshot: Snapshot, recipe: RunConfig) -
     run's ends, and how long an action counts as a label is the run's. It is the run's own snapshot
     where the recipes do not differ in these. Arguments and errors are those of `counterpart`.
     """
-    from pipelines.snapshot.build import write_snapshot
-
-    own = {name: getattr(recipe.snapshot, name) for name in RECIPE_WINDOWS}
-    config = run.config.snapshot.model_copy(update=own)
+    config = _with_options(run, recipe.snapshot, RECIPE_WINDOWS)
     if config == run.config.snapshot and recipe.features == snapshot.features:
         return snapshot
-    made = run.config.model_copy(update={"features": recipe.features, "snapshot": config})
-    passed_over = unknown_types(run.config.features, recipe.features)
-    return write_snapshot(run.model_copy(update={"config": made}), passed_over=passed_over)
+    return _write(run, recipe.features, config)
 
 
 def counterpart(
@@ -53,31 +49,33 @@ def counterpart(
         ConfigurationError: the workspace cannot be written, or an own function is gone.
         TransientStorageError: the storage failed or is full.
     """
-    from pipelines.snapshot.build import write_snapshot
-
-    features = _with_todays_functions(features)
-    own = {name: getattr(options, name) for name in OWN_OPTIONS}
-    config = run.config.snapshot.model_copy(update=own)
-    is_held = set(features.numeric) <= set(snapshot.features.numeric_held)
-    is_same = _inputs(features) == _inputs(snapshot.features)
-    if config == run.config.snapshot and is_held and is_same:
-        return snapshot
-    recipe = run.config.model_copy(update={"features": features, "snapshot": config})
-    passed_over = unknown_types(run.config.features, features)
-    return write_snapshot(run.model_copy(update={"config": recipe}), passed_over=passed_over)
-
-
-def _with_todays_functions(features: FeatureConfig) -> FeatureConfig:
-    """Return the features with own functions as they are now, which is told where it matters."""
     numeric = as_they_are_now(features.numeric)
     for then, now in zip(features.numeric, numeric, strict=True):
-        if then.source_digest not in (None, now.source_digest):
+        if then.source_digest != now.source_digest:
             log.warning(
                 "%s was changed since the other model was trained, which is scored by it as it is "
                 "now; give a function that changes its meaning a new name",
                 then.name,
             )
-    return features.model_copy(update={"numeric": numeric})
+    config = _with_options(run, options, OWN_OPTIONS)
+    is_held = set(numeric) <= set(snapshot.features.numeric_held)
+    is_same = _inputs(features) == _inputs(snapshot.features)
+    if config == run.config.snapshot and is_held and is_same:
+        return snapshot
+    return _write(run, features.model_copy(update={"numeric": numeric}), config)
+
+
+def _with_options(run: ResolvedRun, theirs: SnapshotConfig, names: Sequence[str]) -> SnapshotConfig:
+    """Return the run's options, with some of another recipe's."""
+    return run.config.snapshot.model_copy(update={name: getattr(theirs, name) for name in names})
+
+
+def _write(run: ResolvedRun, features: FeatureConfig, config: SnapshotConfig) -> Snapshot:
+    from pipelines.snapshot.build import write_snapshot
+
+    recipe = run.config.model_copy(update={"features": features, "snapshot": config})
+    passed_over = unknown_types(run.config.features, features)
+    return write_snapshot(run.model_copy(update={"config": recipe}), passed_over=passed_over)
 
 
 def unknown_types(ours: FeatureConfig, theirs: FeatureConfig) -> tuple[str, ...]:

@@ -150,7 +150,8 @@ def read_pins(event_log: EventLog, found: SpillSummary, plan: SnapshotPlan) -> p
         schema = schema.append(pa.field(raw_column(name), pa.float64(), nullable=False))
     table = pa.concat_tables(part.cast(schema) for part in parts)
     pin_ids = np.sort(np.asarray(table["pin_id"]))
-    _check_unique(pin_ids, version)
+    if len(repeated := pin_ids[1:][np.diff(pin_ids) == 0]):
+        require_none([repeated_embedding(repeated[0], version, len(repeated))])
     missing = np.setdiff1d(found.pin_ids, pin_ids, assume_unique=True)
     if len(missing) and not has_times:
         _refuse_missing(event_log, missing, len(found.pin_ids), version)
@@ -219,28 +220,17 @@ def _check_widths(pins: list[FoundWidth], users: Sequence[FoundWidth], version: 
     )
 
 
-def _check_unique(found: Ints, version: str) -> None:
-    repeated = found[1:][np.diff(found) == 0]
-    if len(repeated):
-        require_none([repeated_embedding(repeated[0], version, len(repeated))])
-
-
 def _refuse_missing(
     event_log: EventLog, missing: Ints, num_wanted: int, embedding_version: str
 ) -> NoReturn:
-    versions = _versions(event_log)
+    versions: set[str | None] = set()
+    for file in event_log.files_of("pins"):
+        rows = read_file(open_file(event_log, file), file, ["embedding_version"], None)
+        versions.update(rows["embedding_version"].cast(pa.string()).unique().to_pylist())
     if embedding_version not in versions:
-        problem = missing_version(event_log.uri, embedding_version, versions)
+        there = sorted(version for version in versions if version is not None)
+        problem = missing_version(event_log.uri, embedding_version, there)
     else:
         first, counts = missing[:5].tolist(), (len(missing), num_wanted)
         problem = pins_without_embedding(first, *counts, embedding_version)
     raise DataContractError(problem.message)
-
-
-def _versions(event_log: EventLog) -> list[str]:
-    """Return the embedding versions that the log's pins have, for a message."""
-    found: set[str] = set()
-    for file in event_log.files_of("pins"):
-        rows = read_file(open_file(event_log, file), file, ["embedding_version"], None)
-        found.update(rows["embedding_version"].cast(pa.string()).unique().to_pylist())
-    return sorted(version for version in found if version is not None)

@@ -53,7 +53,7 @@ class NumericFeature(Frozen):
         default=None,
         pattern=r"[0-9a-f]{64}",
         description="sha256 of the file in which an own function stands. Who reads the recipe sets "
-        "it, whatever it says; None for other features and in older records.",
+        "it, whatever it says; None for other features.",
     )
 
     @model_validator(mode="after")
