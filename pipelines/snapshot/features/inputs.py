@@ -2,7 +2,7 @@
 
 Every search is made when a feature first needs it, and kept. Not for own functions of a recipe,
 which see less: `own_view`. Tested in
-tests/pipelines/snapshot/features/test_against_slow_reference.py.
+tests/pipelines/snapshot/features/test_count.py.
 """
 
 from collections.abc import Sequence

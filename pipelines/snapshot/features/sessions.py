@@ -5,7 +5,8 @@ of requests would take as many steps for each of them, and is counted by one pas
 with the requests joined as they become known. Not for what the feature means: `of_requests`.
 """
 
-from bisect import bisect_left
+from bisect import bisect_right
+from operator import itemgetter
 
 import numpy as np
 
@@ -68,43 +69,24 @@ def _count_run(impressed_at: list[int], known_at: list[int], gap_ms: int) -> lis
     """Return the counts of one user's requests, in one pass over them in time.
 
     Before each request, those that became known are joined with their known neighbours within the
-    gap. Then its session is the group of the latest known one, if that is within the gap.
+    gap. Then its session is the latest of these groups, if that ends within the gap.
     """
-    groups = _Groups(len(impressed_at))
     by_known_at = sorted(range(len(known_at)), key=known_at.__getitem__)
-    num_known, known, counts = 0, list[int](), list[int]()
+    num_known, counts = 0, list[int]()
+    groups = list[list[int]]()  # first time, last time and size of each, in time
     for asked_at in impressed_at:
         while num_known < len(by_known_at) and known_at[by_known_at[num_known]] < asked_at:
-            new = by_known_at[num_known]
-            num_known += 1
-            place = bisect_left(known, new)
-            for neighbour in known[max(0, place - 1) : place + 1]:
-                if abs(impressed_at[neighbour] - impressed_at[new]) <= gap_ms:
-                    groups.join(neighbour, new)
-            known.insert(place, new)
-        is_near = bool(known) and asked_at - impressed_at[known[-1]] <= gap_ms
-        counts.append(groups.size_of(known[-1]) if is_near else 0)
+            first = last = impressed_at[by_known_at[num_known]]
+            size, num_known = 1, num_known + 1
+            place = bisect_right(groups, first, key=itemgetter(0))
+            if place < len(groups) and groups[place][0] - last <= gap_ms:
+                _, last, others = groups.pop(place)
+                size += others
+            if place and first - groups[place - 1][1] <= gap_ms:
+                before = groups[place - 1]
+                before[1:] = max(before[1], last), before[2] + size
+            else:
+                groups.insert(place, [first, last, size])
+        is_near = bool(groups) and asked_at - groups[-1][1] <= gap_ms
+        counts.append(groups[-1][2] if is_near else 0)
     return counts
-
-
-class _Groups:
-    """Numbers from 0 on, each in a group that knows its size; groups can be joined."""
-
-    def __init__(self, count: int) -> None:
-        self._parent, self._size = list(range(count)), [1] * count
-
-    def size_of(self, number: int) -> int:
-        return self._size[self._root(number)]
-
-    def join(self, one: int, other: int) -> None:
-        small, large = sorted((self._root(one), self._root(other)), key=self._size.__getitem__)
-        if small != large:
-            self._parent[small] = large
-            self._size[large] += self._size[small]
-
-    def _root(self, number: int) -> int:
-        parent = self._parent
-        while parent[number] != number:
-            parent[number] = parent[parent[number]]
-            number = parent[number]
-        return number

@@ -1,5 +1,7 @@
 """A model of another recipe gets a snapshot of the same requests, computed as its recipe says."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -8,16 +10,25 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot
+from pipelines.contracts.config import Head, RunConfig
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.features.categorical import CategoricalFeature
 from pipelines.contracts.features.numeric import NumericFeature
+from pipelines.contracts.judgement import BaselineKind, Comparison
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
+from pipelines.preconditions.champion import champion_problems
+from pipelines.preconditions.event_log import look_at
+from pipelines.recipes import smoke
 from pipelines.snapshot.build import write_snapshot
 from pipelines.snapshot.counterpart import counterpart
-from support.runs import make_run
+from support.bundles import chance_bundle
+from support.holdouts import NEW_CHALLENGER
+from support.judgements import CHAMPION
+from support.runs import PLANTED_AS_OF, make_run
 from support.worlds import write_planted_world
 from training.bundle.score_split import digest_rows
 from training.data.reader import SnapshotReader
+from validation.model_gate.facts import Side, gather_facts
 
 
 @pytest.fixture(scope="module")
@@ -27,16 +38,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[ResolvedRun, Snapsh
     write_planted_world(folder / "event_log")
     [path] = (folder / "event_log" / "pins").glob("*.parquet")
     pins = pq.read_table(path)
-    version = pins.schema.get_field_index("embedding_version")
     turned = pc.list_flatten(pins["embedding"]).to_numpy()[::-1].copy()
-    other = pins.set_column(
-        version, pins.schema.field(version), pa.array(["planted-2"] * len(pins))
-    ).set_column(
-        pins.schema.get_field_index("embedding"),
-        pins.schema.field("embedding"),
-        pa.FixedSizeListArray.from_arrays(pa.array(turned, pa.float32()), 32),
-    )
-    pq.write_table(other, path.with_name("part-2.parquet"))
+    columns = {name: pins[name] for name in pins.schema.names}
+    columns["embedding_version"] = pa.array(["planted-2"] * len(pins))
+    columns["embedding"] = pa.FixedSizeListArray.from_arrays(pa.array(turned, pa.float32()), 32)
+    pq.write_table(pa.table(columns, schema=pins.schema), path.with_name("part-2.parquet"))
     run = make_run(folder)
     return run, write_snapshot(run, num_workers=1)
 
@@ -122,3 +128,60 @@ def test_what_the_event_log_lacks_is_named(built: tuple[ResolvedRun, Snapshot]) 
     options = run.config.snapshot.model_copy(update={"embedding_version": "planted-9"})
     with pytest.raises(DataContractError, match="planted-9"):
         counterpart(run, snapshot, run.config.features, options)
+
+
+BEFORE = smoke()
+TYPES, (REPIN, LONG_CLICK, SAVE) = BEFORE.features.action_types, BEFORE.features.heads
+CLICK = Head(name="click", action_type="click", utility_weight=0.1)
+
+
+def changed(version: str = "planted-1", **features: object) -> RunConfig:
+    """Return the recipe after a change; before it, the recipe knows no click but for this."""
+    snapshot = BEFORE.snapshot.model_copy(update={"embedding_version": version})
+    update = {"features": BEFORE.features.model_copy(update=features), "snapshot": snapshot}
+    return BEFORE.model_copy(update=update)
+
+
+def without_clicks() -> RunConfig:
+    return changed(action_types=tuple(name for name in TYPES if name != "click"))
+
+
+AGE = (*BEFORE.features.numeric, NumericFeature(name="pin_age"), NumericFeature(name="weekday"))
+CHANGES = {
+    "a feature": (BEFORE, changed(numeric=AGE), "The challenger's numeric features: pin_"),
+    "a head": (BEFORE, changed(heads=(REPIN, LONG_CLICK, SAVE, CLICK)), "Head 'click' is wanted"),
+    "an action type": (without_clicks(), BEFORE, "The challenger's action types: repin, click"),
+    "an embedding version": (BEFORE, changed("planted-2"), "embedding version: planted-2"),
+}
+
+
+def compare(run: ResolvedRun, folder: Path, before: RunConfig, after: RunConfig) -> Comparison:
+    """Return what the gate finds of a challenger after a change against a champion before it."""
+    run = run.model_copy(update={"config": after})
+    snapshot = write_snapshot(run, num_workers=1)
+    own = counterpart(run, snapshot, before.features, before.snapshot)
+    challenger, champion = (
+        chance_bundle(folder / name, made, recipe, seed)
+        for name, made, recipe, seed in (("new", snapshot, after, 1), ("old", own, before, 2))
+    )
+    sides = (
+        Side(NEW_CHALLENGER, challenger, snapshot, storage.local_path(snapshot.uri)),
+        Side(CHAMPION, champion, own, storage.local_path(own.uri)),
+    )
+    return gather_facts(*sides, after).theta.comparison
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_after_a_change_in_mid_life_both_sides_are_compared_on_the_same_requests(
+    built: tuple[ResolvedRun, Snapshot], tmp_path: Path, name: str
+) -> None:
+    """The champion was trained before it; both are scored each as its own recipe says."""
+    before, after, said = CHANGES[name]
+    found = compare(built[0], tmp_path, before, after)
+    assert found.baseline_kind is BaselineKind.CHAMPION
+    assert found.holdout_digest == found.baseline_holdout_digest
+    assert found.target is not None and found.target.relative_change is not None
+    assert any(said in each.sentence for each in found.differences), found.differences
+    assert found.seen == ()
+    seen = look_at(built[0].event_log_uri, PLANTED_AS_OF)
+    assert champion_problems(before, after, seen, PLANTED_AS_OF) == [], "refused beforehand"

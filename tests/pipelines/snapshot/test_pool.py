@@ -1,70 +1,18 @@
-"""The pools: a worker process that is killed is told as such, and none outlives its parent."""
+"""Threads that work side by side, and the memory that they may take."""
 
-import os
 import platform
-import signal
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from pipelines.contracts.errors import ProcessKilledError
-from pipelines.snapshot.pool import keeping_freed_memory, run_all, run_in_threads
-
-SLEEP = """
-import time
-from pipelines.snapshot.pool import run_all
-if __name__ == "__main__":
-    print("ready", flush=True)
-    list(run_all(time.sleep, [60, 60], 2, "naps"))
-"""
-
-
-def die_at_three(number: int) -> int:
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number * number
-
-
-@pytest.mark.parametrize("run", [run_all, run_in_threads])
-def test_results_come_in_the_order_of_the_tasks(run) -> None:
-    assert list(run(die_at_three, [0, 1, 2], 2, "numbers")) == [0, 1, 4]
-
-
-def test_a_killed_worker_may_be_tried_again_and_is_told_as_such() -> None:
-    with pytest.raises(ProcessKilledError, match="one of 2 worker processes was killed") as caught:
-        list(run_all(die_at_three, [0, 3, 1, 2], 2, "numbers"))
-    assert (caught.value.exit_code, caught.value.is_retryable) == (75, True)
-
-
-def test_worker_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
-    (tmp_path / "sleep.py").write_text(SLEEP)
-    command = [sys.executable, str(tmp_path / "sleep.py")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    children: list[int] = []
-    deadline = time.monotonic() + 60
-    while len(children) < 2 and time.monotonic() < deadline:
-        listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
-        children = [int(child) for child in listed.split()]
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=30)
-    assert children
-    while any(_is_running(child) for child in children):
-        assert time.monotonic() < deadline, "workers outlived their parent"
-        time.sleep(0.05)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
+from pipelines.snapshot.pool import (
+    keeping_freed_memory,
+    memory_budget_bytes,
+    run_in_threads,
+    workers_that_fit,
+)
 
 
 def test_threads_work_side_by_side_and_the_first_error_ends_them() -> None:
@@ -112,3 +60,22 @@ def test_the_allocators_are_as_before_after_builds_side_by_side() -> None:
     one.__exit__(None, None, None)
     two.__exit__(None, None, None)
     assert pa.default_memory_pool().backend_name == usual != "system"
+
+
+@pytest.mark.parametrize(
+    ("free", "task", "expected"), [(100, 10, 4), (39, 10, 3), (10, 10, 1), (9, 10, 1), (0, 0, 1)]
+)
+def test_as_many_work_as_have_room(free: int, task: int, expected: int) -> None:
+    assert workers_that_fit(4, free, task, "a task") == expected
+
+
+def test_the_budget_is_the_settings_without_what_the_process_takes_already(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOMEFEED_SNAPSHOT_MEMORY_GIB", "3.0")
+    assert 1 << 30 < memory_budget_bytes() < 3 << 30
+    monkeypatch.setenv("HOMEFEED_SNAPSHOT_MEMORY_GIB", "0.001")
+    assert memory_budget_bytes() == 0
+    monkeypatch.delenv("HOMEFEED_SNAPSHOT_MEMORY_GIB")
+    monkeypatch.setattr("pipelines.metrics.usage.memory_limit_bytes", lambda: 10 << 30)
+    assert 3 << 30 < memory_budget_bytes() < 5 << 30

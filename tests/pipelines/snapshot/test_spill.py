@@ -1,4 +1,4 @@
-"""The first pass reads many files as one, and tells and reads each as if it had been alone."""
+"""The first pass reads many files as one, tells of each as if it were alone, and holds the rows."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +14,11 @@ from pipelines.event_log import reader
 from pipelines.event_log.first_seen import FirstSeen
 from pipelines.event_log.popularity import ActionCounts
 from pipelines.snapshot import spill
+from pipelines.snapshot.build import write_snapshot
 from pipelines.snapshot.plan import WindowCounts
-from support.random_log import build, config_of, write_random_log
+from pipelines.snapshot.spill import HeldRows
+from support.random_log import AS_OF, build, config_of, write_random_log
+from support.runs import make_run
 
 
 @pytest.fixture
@@ -110,20 +113,54 @@ def test_counts_are_the_same_however_often_they_are_merged(monkeypatch: pytest.M
         pin_id, days = rng.integers(0, 5, 50), rng.integers(0, 3, (2, 50))
         acted_at = days[0] * DAY_MS
         known_at = acted_at + days[1] * DAY_MS + rng.integers(0, 9, 50)
-        seen = FirstSeen.of(pin_id, acted_at, known_at)
         counts = ActionCounts.of(pin_id, acted_at, known_at)
-        counted = WindowCounts(1, 2)
+        seen, counted = FirstSeen.of(pin_id, acted_at, known_at), WindowCounts(1, 2)
         parts.append(spill.SpillSummary(np.unique(pin_id), (counts,), (seen,), counted))
     once = spill.merge_as_they_come(iter(parts))
     monkeypatch.setattr(spill, "ROWS_WORTH_A_MERGE", 1)
     often = spill.merge_as_they_come(iter(parts))
     assert (len(once.wanted_actions), len(often.wanted_actions)) == (6, 1)
-    for found in (once, often):
-        assert found.num_impressions == (6, 12)
-        assert found.pin_ids.tolist() == [0, 1, 2, 3, 4]
-        counts, seen = ActionCounts.merge(found.wanted_actions), FirstSeen.merge(found.first_seen)
-        assert int(counts.count.sum()) == 300
-        for name, values in vars(ActionCounts.merge(once.wanted_actions)).items():
-            assert getattr(counts, name).tolist() == values.tolist()
-        for name, values in vars(FirstSeen.merge(once.first_seen)).items():
-            assert getattr(seen, name).tolist() == values.tolist()
+    assert once.num_impressions == often.num_impressions == (6, 12)
+    assert once.pin_ids.tolist() == often.pin_ids.tolist() == [0, 1, 2, 3, 4]
+    for kind, name in ((ActionCounts, "wanted_actions"), (FirstSeen, "first_seen")):
+        one, other = (vars(kind.merge(getattr(found, name))) for found in (once, often))
+        for column, values in one.items():
+            assert other[column].tolist() == values.tolist()
+    assert int(ActionCounts.merge(often.wanted_actions).count.sum()) == 300
+
+
+def rows_of(*user_ids: int) -> pa.Table:
+    return pa.table({"user_id": pa.array(user_ids, pa.int64())})
+
+
+def test_rows_are_kept_until_memory_is_full(tmp_path: Path) -> None:
+    held = HeldRows(tmp_path, num_shards=2, memory_bytes=20)
+    assert held.keep(0, "actions", rows_of(1, 2))
+    assert not held.keep(1, "actions", rows_of(3))
+    assert (held.kept_bytes, held.most_bytes) == (16, 16)
+    assert held.take(0).actions == rows_of(1, 2)
+    assert (held.take(0).actions, held.take(1).actions, held.kept_bytes) == (None, None, 0)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_snapshot_does_not_depend_on_memory(
+    log: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int
+) -> None:
+    """With all rows in memory, some, and none. What is left over lies in no folder."""
+    run = make_run(log, config_of(), AS_OF)
+    kept: list[int] = []
+    keep = HeldRows.keep
+
+    def count(held: HeldRows, shard: int, table: str, rows: pa.Table) -> bool:
+        kept.append(keep(held, shard, table, rows))
+        return kept[-1]
+
+    monkeypatch.setattr(HeldRows, "keep", count)
+    digests, shares = [], []
+    for memory_bytes in (1 << 30, 60_000, 1):
+        kept.clear()
+        snapshot = write_snapshot(run, num_workers, memory_bytes=memory_bytes)
+        digests.append(snapshot.digest)
+        shares.append(sum(kept) / len(kept))
+    assert len(set(digests)) == 1
+    assert shares[0] == 1 > shares[1] > shares[2] == 0

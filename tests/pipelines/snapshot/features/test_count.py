@@ -1,61 +1,218 @@
-"""The tiny log's numbers and core users, worked by hand."""
+"""Every feature of the catalogue equals its slow reference, and knows nothing of later rows."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.features.catalogue import CATALOGUE
 from pipelines.contracts.features.numeric import NumericFeature
+from pipelines.contracts.schemas import numeric_column
 from pipelines.contracts.snapshot_files import open_table
+from pipelines.contracts.time import DAY_MS, HOUR_MS, to_ms
 from pipelines.storage import local_path
-from support.random_log import build, config_of, write_random_log
-from support.slow_features import SLOW
-from support.tiny_log import acted, build_tiny, rows_of, tiny_actions, write_tiny_log
+from support import slow_features
+from support.random_log import (
+    AS_OF,
+    START_MS,
+    RandomLog,
+    Row,
+    build,
+    config_of,
+    write_random_log,
+)
+from support.slow_features import SLOW, Asked
+
+OPTIONS = {"session_position": {"gap_minutes": 600}, "since_last_touch_of_category": {}}
+OPTIONS["since_last_touch_of_category"] = {"category": "brand"}
+FEATURES = tuple(NumericFeature(name=name, **OPTIONS.get(name, {})) for name in SLOW)
 
 
-def test_numbers_are_counted_before_the_request(tiny: Snapshot) -> None:
-    examples = rows_of(tiny, "examples")
-    popularity = np.expm1([row["num_pin_popularity"] for row in examples]).round(5)
-    engagements = np.expm1([row["num_past_engagements"] for row in examples]).round(5)
-    # A: 10, 20; C: 10, 30; D: 20, 10; B: 20, 30 (each request by position)
-    # (pin 30 on the 18th: the long click; the repin became known at that very midnight)
-    assert popularity.tolist() == [0, 1, 1, 1, 1, 1, 0, 0]
-    assert engagements.tolist() == [0, 0, 1, 0, 1, 2, 1, 0]
+@dataclass(frozen=True)
+class Built:
+    log: RandomLog
+    snapshot: Snapshot
+    asked: list[Asked]
+    columns: dict[str, np.ndarray]
 
 
-def test_core_is_a_recent_repin_known_before_the_request(tiny: Snapshot) -> None:
-    found = {r["request_id"]: r["is_core"] for r in rows_of(tiny, "requests")}
-    # B's user repinned at 12 08:00, four hours too early for four days.
-    assert found == {"A": False, "C": True, "D": True, "B": False}
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return build_with(tmp_path_factory.mktemp("slow"), FEATURES)
 
 
-@pytest.mark.parametrize(("when", "is_core"), [("12 12:00", True), ("12 11:59:59.999", False)])
-def test_the_core_window_includes_its_start(tmp_path: Path, when: str, is_core: bool) -> None:
-    actions = [row for row in tiny_actions() if row["user_id"] == 1]
-    write_tiny_log(tmp_path / "event_log", actions=[*actions, acted(2, 20, "repin", when, when)])
-    requests = rows_of(build_tiny(tmp_path), "requests")
-    assert [r["is_core"] for r in requests if r["request_id"] == "B"] == [is_core]
+def build_with(folder: Path, numeric: tuple[NumericFeature, ...]) -> Built:
+    log = write_random_log(folder / "event_log")
+    config = config_of(*numeric)
+    snapshot = build(folder, config)
+    root = local_path(snapshot.uri)
+    shards = [[open_table(root, f"{s.name}/{f}.arrow") for f in ("requests", "examples")]
+              for s in snapshot.shards]  # fmt: skip
+    pin_ids = open_table(root, "pins.arrow")["pin_id"].to_pylist()
+    requests = [row for table, _ in shards for row in table.to_pylist()]
+    known_at: dict[str, int] = {}
+    for row in log.impressions:
+        earliest = known_at.get(row["request_id"], row["known_at"])
+        known_at[row["request_id"]] = min(earliest, row["known_at"])
+    in_windows = {
+        r["request_id"]: (r["user_id"], r["impressed_at"], known_at[r["request_id"]])
+        for r in requests
+    }
+    asked = [
+        Asked(
+            log,
+            config,
+            snapshot.training.start_ms,
+            in_windows,
+            request["request_id"],
+            request["user_id"],
+            pin_ids[row["pin_row"]],
+            request["impressed_at"],
+        )
+        for table, examples in shards
+        for request in table.to_pylist()
+        for row in examples.slice(request["first_example"], request["num_examples"]).to_pylist()
+    ]
+    names = shards[0][1].column_names
+    columns = {n: np.concatenate([np.asarray(e[n]) for _, e in shards]) for n in names}
+    return Built(log, snapshot, asked, columns)
 
 
-def test_no_feature_depends_on_the_number_of_workers_or_shards(tmp_path: Path) -> None:
-    write_random_log(tmp_path / "event_log")
-    names = [name for name in SLOW if name != "since_last_touch_of_category"]
-    numeric = [NumericFeature(name=name) for name in names]
-    numeric.append(NumericFeature(name="since_last_touch_of_category", category="brand"))
+def assert_equal(built: Built, feature: NumericFeature, expected: list[float | None]) -> None:
+    values = built.columns[numeric_column(feature.name)]
+    tolerance = 2e-3 if "similarity" in feature.name else 1e-5
+    wanted = np.array([0.0 if value is None else value for value in expected])
+    assert values == pytest.approx(wanted, abs=tolerance, rel=1e-6)
+    is_missing = np.array([value is None for value in expected])
+    if feature.has_flag:
+        assert built.columns[numeric_column(feature.inputs[1])].tolist() == is_missing.tolist()
+    else:
+        assert not is_missing.any()
 
-    def examples(snapshot: Snapshot) -> list[tuple]:
-        rows = []
-        for shard in snapshot.shards:
-            folder = local_path(snapshot.uri)
-            found = open_table(folder, f"{shard.name}/examples.arrow").to_pylist()
-            for request in open_table(folder, f"{shard.name}/requests.arrow").to_pylist():
-                first = request["first_example"]
-                of_request = found[first : first + request["num_examples"]]
-                rows += [(request["request_id"], *row.values()) for row in of_request]
-        return sorted(rows)
 
-    one, two = (build(tmp_path, config_of(*numeric), num_workers=n) for n in (1, 2))
-    many = build(tmp_path, config_of(*numeric, num_shards=5))
-    assert one.digest == two.digest
-    assert examples(one) == examples(many)
+@pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: feature.name)
+def test_a_feature_equals_its_slow_reference(built: Built, feature: NumericFeature) -> None:
+    expected = [SLOW[feature.name](asked) for asked in built.asked]
+    assert_equal(built, feature, expected)
+    assert len(set(expected)) > 2
+    if feature.has_flag:
+        assert 0 < expected.count(None) < len(expected) / 2 or feature.name.startswith("since")
+
+
+def test_every_feature_of_the_catalogue_has_a_slow_reference() -> None:
+    meant = {NumericFeature(name=f.name, **OPTIONS.get(f.name, {})).meaning.name for f in FEATURES}
+    own = "<package.module>:<function>"
+    assert meant == set(CATALOGUE) - {own}
+
+
+def test_options_reach_the_computation(tmp_path: Path) -> None:
+    features = (
+        NumericFeature(name="pin_age", column="created_at"),
+        NumericFeature(name="user_activity", days=2),
+        NumericFeature(name="similarity_best", num_actions=2),
+        NumericFeature(name="similarity_mean", num_actions=3),
+        NumericFeature(name="similarity_decayed", half_life_days=0.5),
+        NumericFeature(name="session_position", gap_minutes=180),
+    )
+    found = build_with(tmp_path, features)
+    slow = (
+        slow_features.age_by_column,
+        lambda asked: slow_features.activity(asked, 2),
+        lambda asked: slow_features.best(asked, 2),
+        lambda asked: slow_features.mean(asked, 3),
+        lambda asked: slow_features.decayed(asked, 0.5),
+        lambda asked: slow_features.session(asked, 180),
+    )
+    for feature, function in zip(features, slow, strict=True):
+        assert_equal(found, feature, [function(asked) for asked in found.asked])
+
+
+def test_ages_reach_back_to_the_midnight_four_weeks_before_the_requests_day(built: Built) -> None:
+    ages_h = np.expm1(built.columns["num_pin_age"])
+    since_midnight_h = np.array([asked.at_ms % DAY_MS / HOUR_MS for asked in built.asked])
+    assert (ages_h <= 28 * 24 + since_midnight_h + 0.01).all()
+    assert (ages_h > 27 * 24).sum() > 10
+
+
+LATE_FROM_MS = to_ms(AS_OF) - 7 * DAY_MS - 5 * HOUR_MS
+"""In the middle of the training window, and in the millisecond of a request of such pins."""
+OF_PINS = (
+    NumericFeature(name="similarity_best"),
+    NumericFeature(name="similarity_mean"),
+    NumericFeature(name="similarity_decayed"),
+    NumericFeature(name="since_last_touch_of_category", category="brand"),
+    NumericFeature(name="pin_age", column="created_at"),
+    NumericFeature(name="pins.created_at"),
+)
+
+
+def is_late(row: Row) -> bool:
+    return row["pin_id"] % 3 == 0
+
+
+def as_known(rows: list[Row]) -> list[Row]:
+    """Return the pins with times: a third of them became known in the training window."""
+    return [row | {"known_at": LATE_FROM_MS if is_late(row) else START_MS} for row in rows]
+
+
+def otherwise(rows: list[Row]) -> list[Row]:
+    """Return the same with other content in the rows that became known late."""
+    other = {"red": "blue", "blue": "red"}
+    return [
+        row
+        | {
+            "embedding": np.roll(row["embedding"], 5),
+            "brand": other.get(row["brand"], row["brand"]),
+            "created_at": START_MS + 5 * DAY_MS,
+        }
+        if is_late(row)
+        else row
+        for row in as_known(rows)
+    ]
+
+
+@pytest.fixture(scope="module")
+def twice(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[np.ndarray, list[dict[str, np.ndarray]]]:
+    """When each example was asked for, and its numbers, with the one and the other content."""
+    asked_at, found = np.array([]), []
+    for number, change in enumerate((as_known, otherwise)):
+        folder = tmp_path_factory.mktemp(f"pins{number}")
+        write_random_log(folder / "event_log", change_pins=change)
+        asked_at, numbers = numbers_of(folder)
+        found.append(numbers)
+    return asked_at, found
+
+
+def numbers_of(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    snapshot = build(folder, config_of(*OF_PINS))
+    root = local_path(snapshot.uri)
+    requests, examples = (
+        [open_table(root, f"{shard.name}/{file}.arrow") for shard in snapshot.shards]
+        for file in ("requests", "examples")
+    )
+    asked_at = [
+        np.repeat(t["impressed_at"].to_numpy(), t["num_examples"].to_numpy()) for t in requests
+    ]
+    names = [name for feature in OF_PINS for name in feature.inputs]
+    numbers = {
+        name: np.concatenate([table[numeric_column(name)].to_numpy() for table in examples])
+        for name in names
+    }
+    return np.concatenate(asked_at), numbers
+
+
+@pytest.mark.parametrize("feature", OF_PINS, ids=lambda feature: feature.name)
+def test_a_request_is_not_told_what_a_row_of_later_says(
+    twice: tuple[np.ndarray, list[dict[str, np.ndarray]]], feature: NumericFeature
+) -> None:
+    asked_at, (one, other) = twice
+    is_before = asked_at <= LATE_FROM_MS
+    assert (asked_at == LATE_FROM_MS).any() and (~is_before).any()
+    for name in feature.inputs:
+        np.testing.assert_array_equal(one[name][is_before], other[name][is_before])
+    changed = [(one[name][~is_before] != other[name][~is_before]).any() for name in feature.inputs]
+    assert any(changed)
