@@ -3,12 +3,10 @@
 Every such command is made here, complete and quoted, so that it works when it is pasted into a
 shell. What a run's URI does not tell the command stands before it, as settings in the environment:
 a shell that knows nothing of the deployment must not act on another model or workspace. Not for
-choosing which command helps: that is `pipelines.alerts.next_step`, with whose tests these commands
-are tested (tests/pipelines/alerts/test_next_step.py).
+choosing which command helps: that is `pipelines.alerts.next_step`.
 """
 
 import os
-import re
 import shlex
 import sys
 from pathlib import Path
@@ -20,12 +18,21 @@ from pipelines.contracts.artifacts import ResolvedRun, RunRequest
 from pipelines.plain_text import one_line
 from pipelines.settings import Settings
 
-_QUOTED = r"""\$'(?:[^'\\]|\\.)*'|'[^']*'|"[^"]*"|\\.|[^\s'"\\]"""
-_NAME = re.compile(rf"((?:HOMEFEED_\w+=(?:{_QUOTED})*\s+)*)homefeed ")
-"""The name of the command, after the settings that stand before it, as `_quote` writes them."""
+
+class Command(str):
+    """A command line as text, which still knows the settings before it and the words after it."""
+
+    settings: str
+    words: str
+
+    def __new__(cls, words: str, settings: str = "") -> "Command":
+        """Return `homefeed WORDS`, after settings that end with a space."""
+        command = super().__new__(cls, f"{settings}homefeed {words}")
+        command.settings, command.words = settings, words
+        return command
 
 
-def runnable(command: str) -> str:
+def runnable(command: Command) -> str:
     """Return a command that works in every folder of this machine, whatever is on the PATH.
 
     The executable is the one of the installation that composes the message. Where it is not
@@ -35,12 +42,10 @@ def runnable(command: str) -> str:
     executable = Path(sys.executable).with_name("homefeed")
     if OF_A_CONTAINER in os.environ or not executable.is_file():
         return command
-    found = _NAME.match(command)
-    assert found is not None, "every command of ours begins so"
-    return f"{found[1]}{_quote(str(executable))} {command[found.end() :]}"
+    return f"{command.settings}{_quote(str(executable))} {command.words}"
 
 
-def stage_command(stage: str, run_uri: str, again: bool = False) -> str:
+def stage_command(stage: str, run_uri: str, again: bool = False) -> Command:
     """Return the command that runs one stage of a run.
 
     Args:
@@ -48,18 +53,18 @@ def stage_command(stage: str, run_uri: str, again: bool = False) -> str:
         run_uri: The run folder.
         again: Whether the stage does its work even if it has published already.
     """
-    return f"homefeed stage {stage} --run {_quote(run_uri)}{' --again' if again else ''}"
+    return Command(f"stage {stage} --run {_quote(run_uri)}{' --again' if again else ''}")
 
 
-def accept_shift_command(run_uri: str, expectation: str) -> str:
+def accept_shift_command(run_uri: str, expectation: str) -> Command:
     """Return the command with which a person accepts a shift; name and reason are to be filled."""
-    return (
-        f"homefeed gate accept {_quote(run_uri)} {expectation} --by 'your name' "
+    return Command(
+        f"gate accept {_quote(run_uri)} {expectation} --by 'your name' "
         f"--reason 'why the data are right'"
     )
 
 
-def rebuild_command(run_uri: str) -> str:
+def rebuild_command(run_uri: str) -> Command:
     """Return the command that builds a run's snapshot again, in place of a damaged one."""
     return stage_command("build_snapshot", run_uri, again=True)
 
@@ -69,7 +74,7 @@ def cycle_command(
     places: ResolvedRun | Settings,
     verb: Literal["retrain", "resolve"] = "retrain",
     **changes: Any,
-) -> str:
+) -> Command:
     """Return the command of a whole cycle, or of its first stage only (`resolve`).
 
     The same key, recipe and as_of name the same cycle. A cycle that has begun goes on where it
@@ -89,50 +94,45 @@ def cycle_command(
         nodes = f" --nodes {asked.num_nodes}"
     return _at(
         places,
-        f"homefeed {verb} --as-of {asked.day:%Y-%m-%d} --recipe {_quote(asked.recipe)} "
+        f"{verb} --as-of {asked.day:%Y-%m-%d} --recipe {_quote(asked.recipe)} "
         f"--devices {devices} --accelerator {asked.accelerator}{nodes} "
         f"--{'' if asked.may_promote else 'no-'}promote --key {_quote(asked.trigger)}",
         ("event_log", "experiment"),
     )
 
 
-def serving_command(places: ResolvedRun | Settings) -> str:
+def serving_command(places: ResolvedRun | Settings) -> Command:
     """Return the command that says which model serves."""
-    return _at(places, "homefeed serving")
+    return _at(places, "serving")
 
 
-def accept_command(run: ResolvedRun) -> str:
+def accept_command(run: ResolvedRun) -> Command:
     """Return the command that makes a run's recipe the accepted one."""
     recipe = _quote(run.config.reference)
-    return _at(run, f"homefeed anchor set --recipe {recipe} --reason 'why it is accepted'")
+    return _at(run, f"anchor set --recipe {recipe} --reason 'why it is accepted'")
 
 
-def release_command(run: ResolvedRun) -> str:
+def release_command(run: ResolvedRun) -> Command:
     """Return the command that lets a run's recipe be promoted again after a rollback."""
     digest = run.config.recipe_digest[:12]
-    return _at(run, f"homefeed anchor release --recipe {digest} --reason 'why it may come back'")
+    return _at(run, f"anchor release --recipe {digest} --reason 'why it may come back'")
 
 
-def force_command(run: ResolvedRun) -> str:
+def force_command(run: ResolvedRun) -> Command:
     """Return the command that promotes a run's challenger in spite of its verdict."""
-    return _at(
-        run,
-        f"homefeed promote --force --run {_quote(run.run_uri)} "
-        f"--reason 'why the verdict is overruled'",
-    )
+    reason = "--reason 'why the verdict is overruled'"
+    return _at(run, f"promote --force --run {_quote(run.run_uri)} {reason}")
 
 
-def repair_command(settings: Settings, restores_alias: bool, to_version: str = "") -> str:
+def repair_command(settings: Settings, restores_alias: bool, to_version: str = "") -> Command:
     """Return the command that makes history and registry agree, as it was just shown."""
-    words = ["homefeed history repair --apply"]
-    if restores_alias:
-        words.append("--restore-alias")
-    if to_version:
-        words.append(f"--to-version {shlex.quote(to_version)}")
-    return _at(settings, " ".join([*words, "--reason 'what had happened'"]))
+    alias = " --restore-alias" if restores_alias else ""
+    version = f" --to-version {shlex.quote(to_version)}" if to_version else ""
+    reason = "--reason 'what had happened'"
+    return _at(settings, f"history repair --apply{alias}{version} {reason}")
 
 
-def rollback_command(run: ResolvedRun, version: str = "", away: str = "") -> str:
+def rollback_command(run: ResolvedRun, version: str = "", away: str = "") -> Command:
     """Return the command that makes an earlier version champion again: the one before, or one.
 
     Args:
@@ -142,10 +142,10 @@ def rollback_command(run: ResolvedRun, version: str = "", away: str = "") -> str
     """
     to_version = f" --to-version {version}" if version else ""
     from_version = f" --from-version {away}" if away else ""
-    return _at(run, f"homefeed rollback{to_version}{from_version}")
+    return _at(run, f"rollback{to_version}{from_version}")
 
 
-def _at(places: ResolvedRun | Settings, command: str, more: tuple[str, ...] = ()) -> str:
+def _at(places: ResolvedRun | Settings, words: str, more: tuple[str, ...] = ()) -> Command:
     """Return the command after the settings that it reads and that differ from their defaults."""
     if isinstance(places, Settings):
         event_log, workspace = places.event_log_location, places.workspace_location
@@ -165,7 +165,7 @@ def _at(places: ResolvedRun | Settings, command: str, more: tuple[str, ...] = ()
         for name in names
         if found[name] != Settings.model_fields[name].default
     ]
-    return "".join(set_to) + command
+    return Command(words, "".join(set_to))
 
 
 def _quote(text: str) -> str:
@@ -176,10 +176,8 @@ def _quote(text: str) -> str:
     """
     if one_line(text) == text:
         return shlex.quote(text)
-    plain = text.encode("utf-8", "surrogateescape")
-    return "$'" + "".join(_escaped(byte) for byte in plain) + "'"
-
-
-def _escaped(byte: int) -> str:
-    is_plain = 0x20 <= byte < 0x7F and chr(byte) not in "\\'"
-    return chr(byte) if is_plain else f"\\x{byte:02x}"
+    shown = (
+        chr(byte) if 0x20 <= byte < 0x7F and chr(byte) not in "\\'" else f"\\x{byte:02x}"
+        for byte in text.encode("utf-8", "surrogateescape")
+    )
+    return f"$'{''.join(shown)}'"

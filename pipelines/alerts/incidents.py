@@ -2,26 +2,30 @@
 
 A cycle that broke is tried again by retries, by people and by the next due date, and breaks in the
 same way until somebody has mended the cause. Whoever is on call gets one message of it, another one
-where it is met again after `REMIND_AFTER`, with the count, and one when a cycle has ended at last
-(`pipelines.alerts.recovery`). A cause that nobody meets any more, as of a trial recipe that nobody
-runs again, lapses. Not for verdicts: each cycle's is another one. Tested in
-tests/pipelines/alerts/test_incidents.py.
+where it is met again after `REMIND_AFTER`, with the count, and one for all causes when a cycle has
+ended at last. A cause that nobody meets any more, as of a trial recipe that nobody runs again,
+lapses. Not for verdicts: each cycle's is another one.
+
+An alert is delivered before the record says so: a kill in between tells it once more at most, and
+the outbox knows an alert that is the same.
 """
 
 import logging
-import re
 from datetime import UTC, datetime, timedelta
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, ValidationError
 
 from pipelines import storage
-from pipelines.alerts.sending import AlertDeliveryError
-from pipelines.alerts.transports import deliver, entry_uri
-from pipelines.contracts.artifacts import RunRequest
-from pipelines.contracts.base import Frozen, digest_of
+from pipelines.alerts.compose import Ended, alert_about, alert_about_failure, cycle_of
+from pipelines.alerts.links import links_of
+from pipelines.alerts.next_step import ask_who_serves, step, what_was_promoted
+from pipelines.alerts.transports import AlertDeliveryError, deliver, entry_uri
+from pipelines.contracts.artifacts import STAGES, ResolvedRun
+from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import HomefeedError
-from pipelines.contracts.judged.alert import Alert, AlertReceipt, Cycle
-from pipelines.places.conditional import Revision
+from pipelines.contracts.judged.alert import Alert, AlertKind, AlertReceipt, Cause, Cycle
+from pipelines.contracts.judgement import Promotion
+from pipelines.contracts.run_layout import StageRecord, manifest_uri
 from pipelines.plain_text import one_line
 from pipelines.settings import Settings
 
@@ -36,19 +40,14 @@ any more; met again, it is a new one."""
 RECORD_WAIT_S = 20.0
 """How long to wait for another process that writes the record, in seconds: Airflow's DAG processor
 has little time."""
-_OF_ONE_RUN = re.compile(
-    r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d\S*(?: UTC)?|\b[0-9a-f]{8,}\b|\boutput-[\w-]+|\bpid \d+"
-)
-"""What differs between two runs that break by the same cause: instants, digests, folders of an
-attempt, processes. Days and numbers stay: another missing day is another cause."""
+_NOTHING = AlertReceipt(alert=None, delivered_to=())
 
 
 class Incident(Frozen):
     """A cause that has broken cycles, and has not been seen mended."""
 
-    cause: str = Field(description="As in the alerts about it.")
+    cause: Cause
     title: str = Field(description="Of the first alert.")
-    stage: str = Field(description="Which stage or other task of Airflow's broke.")
     run_id: str = Field(description="Of the newest run that met it.")
     cycles: tuple[Cycle, ...] = Field(
         description="The cycles that met it and are not seen mended; empty: not known."
@@ -69,44 +68,67 @@ class Incident(Frozen):
             often = f"{self.num_times} times, last at {self.last_at:%Y-%m-%d %H:%M} UTC"
         return f"Since {self.first_at:%Y-%m-%d %H:%M} UTC, {often}: {one_line(self.title)}"
 
+    def after(self, run: ResolvedRun) -> "Incident":
+        """Return it with the cycles that wait on after one has ended; with none it is mended.
 
-class Untold(Frozen):
-    """An alert that is about to be delivered."""
-
-    alert: Alert
-    is_counted: bool = Field(description="Whether it is only put into the outbox.")
+        A cycle of another recipe, or of an earlier day than one that broke, shows nothing about
+        that one. A cause of which no cycle is known is mended by any.
+        """
+        this = cycle_of(run.to_request())
+        shown = [
+            each for each in self.cycles if each.recipe == this.recipe and each.day <= this.day
+        ]
+        waiting = tuple(each for each in self.cycles if each not in shown)
+        mended = tuple(dict.fromkeys((*self.mended_cycles, *shown)))
+        return self.model_copy(update={"cycles": waiting, "mended_cycles": mended})
 
 
 class IncidentRecord(Frozen):
-    """What is open, and what is about to be told.
-
-    <workspace>/incidents/record.json    written before an alert is delivered, and after
+    """What is open: `<workspace>/incidents/record.json`.
 
     What was not met for `LAPSES_AFTER` goes when the record is next written, and nothing is told.
-    What a killed process has not delivered is delivered by the next one that writes here; an alert
-    with the same words is delivered once.
     """
 
     open: tuple[Incident, ...] = ()
-    untold: tuple[Untold, ...] = ()
+
+    def standing(self, now: datetime, settings: Settings) -> tuple[Incident, ...]:
+        """Return what has not lapsed by now: due cycles would have met it."""
+        lapse = max(LAPSES_AFTER, timedelta(days=3 * settings.cadence_days))
+        return tuple(each for each in self.open if now - each.last_at < lapse)
 
 
-def cycle_of(request: RunRequest) -> Cycle:
-    """Return the cycle that a request asks for."""
-    return Cycle(day=request.day.date(), recipe=request.recipe)
+def record_uri(settings: Settings) -> str:
+    """Return where the record of incidents lies."""
+    workspace_uri = storage.to_uri(settings.workspace_location)
+    return storage.join(workspace_uri, "incidents", "record.json")
 
 
-def cause_of(stage: str, error_class: str, message: str, run_id: str) -> str:
-    """Return what a failure has in common with another one of the same cause.
+def _read(settings: Settings) -> IncidentRecord:
+    uri, repair = record_uri(settings), "delete it; what is broken is then told anew"
+    if not storage.exists(uri):
+        return IncidentRecord()
+    return storage.read_model(uri, IncidentRecord, repair)
 
-    Args:
-        stage: The stage that failed.
-        error_class: Of its error; '' where it left none.
-        message: What the error said, or Airflow's word for a failure without one.
-        run_id: Of the run, which a message may name.
+
+def read_open(settings: Settings, now: datetime) -> tuple[Incident, ...]:
+    """Return what has broken cycles, was not seen mended and has not lapsed, the oldest first.
+
+    Raises:
+        HomefeedError: the record is damaged or cannot be read.
     """
-    said = _OF_ONE_RUN.sub("#", message.replace(run_id, "#"))
-    return f"{stage}:{error_class or 'no word'}:{digest_of(said)[:16]}"
+    return tuple(sorted(_read(settings).standing(now, settings), key=lambda each: each.first_at))
+
+
+def alert_on_failure(run_uri: str, settings: Settings, ended: Ended) -> AlertReceipt:
+    """Tell people about a run that broke. A second call about the same failure tells nothing.
+
+    Takes what `pipelines.alerts.compose.alert_about_failure` does.
+
+    Raises:
+        AlertDeliveryError: a transport failed; the outbox and the other transports have the alert.
+    """
+    alert = alert_about_failure(run_uri, settings, ended)
+    return _NOTHING if alert is None else tell(alert, settings)
 
 
 def tell(alert: Alert, settings: Settings) -> AlertReceipt:
@@ -120,142 +142,153 @@ def tell(alert: Alert, settings: Settings) -> AlertReceipt:
         ConfigurationError: as `pipelines.alerts.transports.deliver` raises.
     """
     met = alert if alert.at else alert.model_copy(update={"at": datetime.now(UTC)})
+    uri, receipt, failure = record_uri(settings), None, None
     try:
-        with storage.exclusive_lock(record_uri(settings), "the record of incidents", RECORD_WAIT_S):
-            ledger = Ledger(settings)
-            if storage.exists(entry_uri(met, settings)):  # this very failure, told before
-                ledger.deliver_untold()
+        with storage.exclusive_lock(uri, "the record of incidents", RECORD_WAIT_S):
+            seen, record = storage.look(uri), _read(settings)
+            is_known = any(each.cause == met.cause for each in record.open)
+            if is_known and storage.exists(entry_uri(met, settings)):  # this failure, told before
                 return deliver(met, settings)
-            receipt = ledger.note(*_met(ledger.record, met, lapses_after(settings)))
+            incidents, met, is_counted = _met(record, met, settings)
+            try:
+                receipt = deliver(met, settings, is_counted)
+            except HomefeedError as error:
+                if not storage.exists(entry_uri(met, settings)):
+                    raise  # not even the outbox has it
+                failure = error
+            storage.write_over(uri, IncidentRecord(open=incidents), seen)
     except AlertDeliveryError:
         raise
     except HomefeedError as error:
-        log.warning("the alert is told without a look at earlier ones: %s", error)
-        return deliver(met, settings)
-    return receipt
-
-
-class Ledger:
-    """The record, held open by whoever holds its lock.
-
-    Attributes:
-        record: What it says now.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        """Read the record; a new one is empty.
-
-        Raises:
-            DataContractError: it is damaged.
-        """
-        self._settings, self._uri = settings, record_uri(settings)
-        self._seen: Revision = storage.look(self._uri)
-        self.record = IncidentRecord()
-        if storage.exists(self._uri):
-            repair = "delete it; what is broken is then told anew"
-            self.record = storage.read_model(self._uri, IncidentRecord, repair)
-
-    def note(self, incidents: tuple[Incident, ...], untold: Untold) -> AlertReceipt:
-        """Write down what is open and what is to be told, then deliver that.
-
-        Raises:
-            AlertDeliveryError: a transport failed; the outbox and the others have the alert.
-            HomefeedError: the record or the outbox cannot be written.
-        """
-        self._write(incidents, (*self.record.untold, untold))
-        return self.deliver_untold()[untold.alert.identity()]
-
-    def keep(self, incidents: tuple[Incident, ...]) -> None:
-        """Write down what is open, where that differs and nothing is to be told.
-
-        Raises:
-            HomefeedError: the record cannot be written.
-        """
-        if incidents != self.record.open:
-            self._write(incidents, self.record.untold)
-
-    def deliver_untold(self) -> dict[str, AlertReceipt]:
-        """Deliver what is untold, also of a process that was killed; give receipts by identity.
-
-        Raises:
-            HomefeedError: as `note` raises, after everything has been tried.
-        """
-        receipts: dict[str, AlertReceipt] = {}
-        failure: HomefeedError | None = None
-        left = []
-        for each in self.record.untold:
-            try:
-                receipts[each.alert.identity()] = deliver(
-                    each.alert, self._settings, is_counted=each.is_counted
-                )
-            except HomefeedError as error:
-                failure = error
-                if not storage.exists(entry_uri(each.alert, self._settings)):
-                    left.append(each)  # not even the outbox has it
-        if self.record.untold:
-            self._write(self.record.open, tuple(left))
-        if failure is not None:
-            raise failure
-        return receipts
-
-    def _write(self, incidents: tuple[Incident, ...], untold: tuple[Untold, ...]) -> None:
-        self.record = IncidentRecord(open=incidents, untold=untold)
-        self._seen = storage.write_over(self._uri, self.record, self._seen)
-
-
-def read_open(settings: Settings, now: datetime) -> tuple[Incident, ...]:
-    """Return what has broken cycles, was not seen mended and has not lapsed, the oldest first.
-
-    Raises:
-        HomefeedError: the record is damaged or cannot be read.
-    """
-    still = standing(Ledger(settings).record.open, now, lapses_after(settings))
-    return tuple(sorted(still, key=lambda incident: incident.first_at))
-
-
-def lapses_after(settings: Settings) -> timedelta:
-    """Return how long a cause has to go unmet to lapse: due cycles have met it by then."""
-    return max(LAPSES_AFTER, timedelta(days=3 * settings.cadence_days))
-
-
-def standing(
-    incidents: tuple[Incident, ...], now: datetime, lapse: timedelta
-) -> tuple[Incident, ...]:
-    """Return those of some incidents that have not lapsed."""
-    return tuple(each for each in incidents if now - each.last_at < lapse)
-
-
-def record_uri(settings: Settings) -> str:
-    """Return where the record of incidents lies."""
-    workspace_uri = storage.to_uri(settings.workspace_location)
-    return storage.join(workspace_uri, "incidents", "record.json")
+        log.warning("the record of incidents does not know of this alert: %s", error)
+    if failure is not None:
+        raise failure
+    return receipt or deliver(met, settings)
 
 
 def _met(
-    record: IncidentRecord, alert: Alert, lapse: timedelta
-) -> tuple[tuple[Incident, ...], Untold]:
-    """Return what is open once a cause was met, and what is to be told of that."""
-    assert alert.at is not None
-    known = standing(record.open, alert.at, lapse)
+    record: IncidentRecord, alert: Alert, settings: Settings
+) -> tuple[tuple[Incident, ...], Alert, bool]:
+    """Return what is open once a cause was met, the alert with its count, and if only counted."""
+    assert alert.at is not None and alert.cause is not None
+    known = record.standing(alert.at, settings)
     before = next((each for each in known if each.cause == alert.cause), None)
-    is_due = before is None or alert.at - before.told_at >= REMIND_AFTER
     mine = () if alert.cycle is None else (alert.cycle,)
-    incident = Incident(
-        cause=alert.cause,
-        title=before.title if before else alert.title,
-        stage=alert.cause.partition(":")[0],
-        run_id=alert.run_id,
-        cycles=tuple(dict.fromkeys((*(before.cycles if before else ()), *mine))),
-        mended_cycles=before.mended_cycles if before else (),
-        first_at=before.first_at if before else alert.at,
-        last_at=alert.at,
-        told_at=alert.at if before is None or is_due else before.told_at,
-        num_times=before.num_times + 1 if before else 1,
-    )
-    counted = {
-        "num_times": incident.num_times,
-        "first_at": before.first_at if before else None,
+    if before is None:
+        new = Incident(
+            cause=alert.cause,
+            title=alert.title,
+            run_id=alert.run_id,
+            cycles=mine,
+            first_at=alert.at,
+            last_at=alert.at,
+            told_at=alert.at,
+            num_times=1,
+        )
+        return (*known, new), alert, False
+    is_due = alert.at - before.told_at >= REMIND_AFTER
+    again = {
+        "run_id": alert.run_id,
+        "cycles": tuple(dict.fromkeys((*before.cycles, *mine))),
+        "last_at": alert.at,
+        "told_at": alert.at if is_due else before.told_at,
+        "num_times": before.num_times + 1,
     }
     others = tuple(each for each in known if each is not before)
-    told = Untold(alert=alert.model_copy(update=counted), is_counted=not is_due)
-    return (*others, incident), told
+    count = {"num_times": before.num_times + 1, "first_at": before.first_at}
+    incidents = (*others, before.model_copy(update=again))
+    return incidents, alert.model_copy(update=count), not is_due
+
+
+def tell_recovered(run_uri: str, settings: Settings) -> AlertReceipt:
+    """Tell people, once, that a cycle has ended after cycles that broke, and close what was open.
+
+    Nothing is told where nothing was open, or where a stage of the cycle has not ended. Nothing is
+    raised: the cycle is well, and what was not delivered is delivered by a later one.
+
+    Args:
+        run_uri: The folder of the cycle.
+        settings: Where to send the alert.
+    """
+    try:
+        if not all(storage.exists(manifest_uri(run_uri, stage)) for stage in STAGES):
+            return _NOTHING
+        uri = record_uri(settings)
+        # A look without the lock: nearly always there is nothing to mend.
+        if not storage.exists(uri):
+            return _NOTHING
+        run = ResolvedRun.model_validate(_record_of(run_uri, "resolve_run").artifact)
+        receipt = _NOTHING
+        with storage.exclusive_lock(uri, "the record of incidents", RECORD_WAIT_S):
+            seen, record = storage.look(uri), _read(settings)
+            looked_at = tuple(each.after(run) for each in record.open)
+            mended = tuple(each for each in looked_at if not each.cycles)
+            waiting = IncidentRecord(open=tuple(each for each in looked_at if each.cycles))
+            rest = IncidentRecord(open=waiting.standing(_ended_at(run), settings))
+            if mended:
+                alert = compose_recovered(mended, run, settings)
+                try:
+                    receipt = deliver(alert, settings)
+                except HomefeedError as error:
+                    if not storage.exists(entry_uri(alert, settings)):
+                        raise
+                    log.warning("that the cycle has recovered is told later: %s", error)
+            if rest != record:
+                storage.write_over(uri, rest, seen)
+        return receipt
+    # The last one: a manifest that another version of this project has written.
+    except (HomefeedError, OSError, ValidationError) as error:
+        log.warning("that the cycle has recovered is told later: %s", error)
+    return _NOTHING
+
+
+def compose_recovered(mended: tuple[Incident, ...], run: ResolvedRun, settings: Settings) -> Alert:
+    """Return the alert about causes that are mended.
+
+    Args:
+        mended: What had been broken, at least one, as `Incident.after` returns it.
+        run: The cycle that has ended.
+        settings: Addresses for the links.
+    """
+    promotion = Promotion.model_validate(_record_of(run.run_uri, "promote_challenger").artifact)
+    stages = dict.fromkeys(each.cause.stage for each in mended)
+    serving = promotion.champion_after
+    return alert_about(
+        AlertKind.RECOVERED,
+        run,
+        settings,
+        f"recovered, {', '.join(stages)} {'ends' if len(stages) == 1 else 'end'} well again",
+        links_of(run, settings),
+        about=tuple(f"{each.cause.stage} {each.first_at.isoformat()}" for each in mended),
+        serves=f"{serving.label} serves; {what_was_promoted(promotion)}."
+        if serving
+        else "There is no champion yet.",
+        happened="\n".join(incident.sentence for incident in mended),
+        certainty="Certain: every stage of this cycle has ended.",
+        done="\n".join(dict.fromkeys(_what_mended(each, run) for each in mended)),
+        next_step=step("Nothing has to be done.", ask_who_serves(run)),
+        at=_ended_at(run),
+        mended_cycles=tuple(
+            dict.fromkeys(cycle for each in mended for cycle in each.mended_cycles)
+        ),
+    )
+
+
+def _what_mended(incident: Incident, run: ResolvedRun) -> str:
+    """Say which run ended in place of one that broke."""
+    if incident.run_id == run.run_id:
+        return "The same run went on: what was broken was mended, or the fault has passed."
+    if len({cycle.recipe for cycle in incident.mended_cycles}) > 1:
+        return f"Run {run.run_id} has ended; a cycle of each other recipe that met it had before."
+    return (
+        f"Run {run.run_id} has ended in place of run {one_line(incident.run_id)}, with code "
+        f"{run.code_version}."
+    )
+
+
+def _ended_at(run: ResolvedRun) -> datetime:
+    return max(_record_of(run.run_uri, stage).finished_at for stage in STAGES)
+
+
+def _record_of(run_uri: str, stage: str) -> StageRecord:
+    return storage.read_model(manifest_uri(run_uri, stage), StageRecord)

@@ -1,7 +1,4 @@
-"""Where what a message is about can be looked at: (label, address) pairs.
-
-Tested in tests/pipelines/alerts/test_links.py, and what MLflow shows there with its own tests.
-"""
+"""Where what a message is about can be looked at: (label, address) pairs."""
 
 import json
 import os
@@ -37,20 +34,22 @@ def runbook_links(kind: AlertKind, settings: Settings, exit_code: int | None = N
         settings: The runbook's address.
         exit_code: Of the stage that failed; None where it left none, or none failed.
     """
-    found: Links = (("Runbook", f"Alert: {kind.value}"),)
+    found = [("Runbook", f"Alert: {kind.value}")]
     if exit_code in CODES_IN_RUNBOOK:
-        found = (*found, (f"Runbook, exit code {exit_code}", f"Exit code {exit_code}"))
-    return tuple((label, _section(heading, settings)) for label, heading in found)
-
-
-def _section(heading: str, settings: Settings) -> str:
+        found.append((f"Runbook, exit code {exit_code}", f"Exit code {exit_code}"))
     page = settings.runbook_url
     if not page and RUNBOOK.is_file() and OF_A_CONTAINER not in os.environ:
         page = RUNBOOK.as_uri()
     if not page:
-        return f"docs/runbook.md of the project, section {heading!r}"
+        return tuple(
+            (label, f"docs/runbook.md of the project, section {heading!r}")
+            for label, heading in found
+        )
     # As GitHub, GitLab and most renderers of Markdown name a heading.
-    return f"{page}#{re.sub(r'[^a-z0-9_ -]', '', heading.lower()).replace(' ', '-')}"
+    return tuple(
+        (label, f"{page}#{re.sub(r'[^a-z0-9_ -]', '', heading.lower()).replace(' ', '-')}")
+        for label, heading in found
+    )
 
 
 def links_of(run: ResolvedRun, settings: Settings) -> Links:
@@ -70,12 +69,6 @@ def data_links(report: DataReport | None) -> Links:
     return tuple((label, uri) for label, uri in found if uri)
 
 
-def docs_in(message: str) -> Links:
-    """Return the Data Docs that the data gate's refusal names on a line of its own, if any."""
-    found = re.search(r"^Data Docs: (\S.*)$", message, re.MULTILINE)
-    return (("Data Docs", found[1]),) if found else ()
-
-
 def mlflow_address(tracking_uri: str, experiment: str) -> str:
     """Return where MLflow lists an experiment among those for the training of models.
 
@@ -87,15 +80,10 @@ def mlflow_address(tracking_uri: str, experiment: str) -> str:
         experiment: Its name. One with an apostrophe, which MLflow's search does not take, is not
             searched for.
     """
-    server = tracking_uri.rstrip("/")
-    if not _is_server(server):
+    if not _is_server(tracking_uri):
         return tracking_uri
     search = "" if "'" in experiment else f"experimentSearchFilter={quote(experiment, safe='')}&"
-    return f"{server}/#/experiments?{search}{MLFLOW_VIEW}"
-
-
-def _is_server(tracking_uri: str) -> bool:
-    return tracking_uri.startswith(("http://", "https://"))
+    return f"{tracking_uri.rstrip('/')}/#/experiments?{search}{MLFLOW_VIEW}"
 
 
 def mlflow_links(tracking_uri: str, experiment_id: str, run_ids: tuple[str, str]) -> Links:
@@ -106,18 +94,22 @@ def mlflow_links(tracking_uri: str, experiment_id: str, run_ids: tuple[str, str]
         experiment_id: Of both runs.
         run_ids: The challenger's and the baseline's.
     """
-    server = tracking_uri.rstrip("/")
-    if not _is_server(server):
+    if not _is_server(tracking_uri):
         return ()
+    server = tracking_uri.rstrip("/")
     runs, experiments = (quote(json.dumps(list(ids))) for ids in (run_ids, [experiment_id]))
-    table = f"experiments/{experiment_id}/runs"
-    files = f"{server}/#/{table}/{run_ids[0]}/artifacts"
+    table = f"{server}/#/experiments/{experiment_id}/runs"
+    files = f"{table}/{run_ids[0]}/artifacts"
     return (
         (IN_MLFLOW, f"{server}/#/compare-runs?runs={runs}&experiments={experiments}&{MLFLOW_VIEW}"),
         (PAGE_IN_MLFLOW, f"{files}/comparison/{VERDICT_PAGE}?{MLFLOW_VIEW}"),
         (DOCS_IN_MLFLOW, f"{files}/{DOCS_ARTIFACT}?{MLFLOW_VIEW}"),
-        (RUNS_IN_MLFLOW, f"{server}/#/{table}?{MLFLOW_VIEW}"),
+        (RUNS_IN_MLFLOW, f"{table}?{MLFLOW_VIEW}"),
     )
+
+
+def _is_server(tracking_uri: str) -> bool:
+    return tracking_uri.startswith(("http://", "https://"))
 
 
 def airflow_link(trigger: str, settings: Settings) -> str:

@@ -1,12 +1,11 @@
 """The outcome of a cycle in words: one function, whose value every place shows as it is.
 
 Not for what is told of a cycle that was not judged (`pipelines.alerts.compose`), nor for what to do
-next (`pipelines.alerts.next_step`). Tested in tests/pipelines/alerts/test_outcomes.py.
+next (`pipelines.alerts.next_step`).
 """
 
-from pipelines.alerts.approvals import waiting
 from pipelines.alerts.links import Links, data_links, links_of
-from pipelines.alerts.next_step import after_verdict, what_serves
+from pipelines.alerts.next_step import after_verdict, ask_who_serves, step, what_serves
 from pipelines.contracts.artifacts import DataReport, ExpectationOutcome, ResolvedRun
 from pipelines.contracts.judged.outcome import Direction, Outcome
 from pipelines.contracts.judgement import (
@@ -15,12 +14,13 @@ from pipelines.contracts.judgement import (
     Decision,
     Interval,
     Judgement,
-    MetricComparison,
     Promoted,
 )
 from pipelines.plain_text import one_line
 from pipelines.settings import Settings
 
+APPROVAL_TASK = "approve_promotion"
+"""The task that asks whether a model may serve, where the recipe wants a person to say so."""
 _NOT_PROMOTED = "was not promoted: it is not known to be good enough"
 _VOID = "the comparison is void and its numbers count for nothing"
 
@@ -44,21 +44,23 @@ def outcome_of(
         is_void: Whether nothing follows from the comparison, whatever its numbers are.
     """
     comparison, verdict = judgement.comparison, judgement.verdict
-    row = comparison.target
-    change = row.relative_change if row is not None and not is_void else None
+    change = comparison.target.relative_change if comparison.target and not is_void else None
+    direction = direction_of(change)
     reasons = tuple(map(one_line, verdict.reasons))
+    if is_void:  # Also then the challenger is rejected where it could not serve.
+        finding = "was rejected" if verdict.decision is Decision.REJECT else _NOT_PROMOTED
+        finding = f"{finding}, {_VOID}"
+    else:
+        percent = f": {_percent(change)}" if change else ""
+        finding = f"{_finding(run, judgement)}, {comparison.target_metric} {direction}{percent}"
     outcome = Outcome(
         decision=verdict.decision.value,
-        title=(
-            f"{comparison.challenger_model.label} "
-            f"{_without_numbers(verdict.decision) if is_void else finding_of(run, judgement)}, "
-            f"{_VOID if is_void else _short(comparison, change)}"
-        ),
+        title=f"{comparison.challenger_model.label} {finding}",
         serves=_will_serve(run, judgement),
         metric=comparison.target_metric,
-        direction=direction_of(change),
+        direction=direction,
         change=change,
-        number=f"{_VOID[0].upper()}{_VOID[1:]}." if is_void else _number(comparison),
+        number=f"{_VOID.capitalize()}." if is_void else _number(comparison),
         why=reasons[0],
         reasons=reasons,
         most_hurt="" if is_void else _most_hurt(comparison),
@@ -72,9 +74,7 @@ def outcome_of(
             *data_links(report),
         ),
     )
-    if judgement.waits_for_approval(run):
-        return outcome.model_copy(update=waiting(run, judgement))
-    return outcome
+    return _waiting(outcome, run, judgement) if judgement.waits_for_approval(run) else outcome
 
 
 def kept_outcome(
@@ -93,7 +93,27 @@ def direction_of(change: Interval | None) -> Direction:
     return "better" if change.low > 0 else "cannot tell"
 
 
-def finding_of(run: ResolvedRun, judgement: Judgement) -> str:
+def _waiting(outcome: Outcome, run: ResolvedRun, judgement: Judgement) -> Outcome:
+    """Return the outcome of a cycle whose promotion waits for a person."""
+    model, asked = judgement.promoted_model, run.config.promotion.approval
+    assert model is not None and asked is not None, "somebody is asked"
+    challenger = judgement.comparison.challenger_model
+    other = "" if model == challenger else f"{challenger.label} was not promoted. "
+    who = one_line(" or ".join(asked.by)) or "somebody"
+    hours = f"{asked.within_hours:g} hour{'' if asked.within_hours == 1 else 's'}"
+    told = {
+        "serves": f"{what_serves(run)} {model.label} takes its place if {who} approves.",
+        "done": f"{other}{model.label} waits to be approved by {who}, for at most {hours}.",
+        "next_step": step(
+            f"Approve or reject in Airflow, in the run's task {APPROVAL_TASK}. Without an answer "
+            f"nothing is promoted.",
+            ask_who_serves(run),
+        ),
+    }
+    return outcome.model_copy(update=told)
+
+
+def _finding(run: ResolvedRun, judgement: Judgement) -> str:
     """Return what became of the challenger, as the end of a sentence about it."""
     verdict, comparison, losses = judgement.verdict, judgement.comparison, judgement.certain_losses
     is_promoted = verdict.promoted is Promoted.CHALLENGER
@@ -104,49 +124,28 @@ def finding_of(run: ResolvedRun, judgement: Judgement) -> str:
         return f"{worse}{'is promoted if a person approves' if waits else nothing}"
     if verdict.decision is Decision.REJECT:
         return "is worse and was rejected"
-    if losses and comparison not in losses:
-        return _less_than(losses[0], is_promoted)
-    if losses:
-        return (
-            f"is worse {'and is promoted, within the margin' if is_promoted else 'and stays out'}"
-        )
-    if not is_promoted:
-        return _NOT_PROMOTED
-    return "is promoted"
-
-
-def _without_numbers(decision: Decision) -> str:
-    """Return what became of the challenger where nothing follows from the comparison."""
-    # Also then it is rejected where it could not serve.
-    return "was rejected" if decision is Decision.REJECT else _NOT_PROMOTED
-
-
-def _less_than(loss: Comparison, is_promoted: bool) -> str:
-    """Return the finding where the loss is not the challenger's against the champion."""
-    if loss.baseline_kind is BaselineKind.ANCHOR:
-        end = "and is promoted, within the margin" if is_promoted else "and stays out"
+    end = "and is promoted, within the margin" if is_promoted else "and stays out"
+    if comparison in losses:
+        return f"is worse {end}"
+    if losses and losses[0].baseline_kind is BaselineKind.ANCHOR:
         return f"has a worse recipe than the accepted one {end}"
-    return f"stays out, and {loss.challenger_model.label} in its place is worse, within the margin"
-
-
-def _short(comparison: Comparison, change: Interval | None) -> str:
-    """Return number and direction, for a subject line."""
-    said = direction_of(change)
-    if change is None:
-        return f"{comparison.target_metric} {said}"
-    return f"{comparison.target_metric} {said}: {_percent(change)}"
+    if losses:
+        fresh = losses[0].challenger_model.label
+        return f"stays out, and {fresh} in its place is worse, within the margin"
+    return "is promoted" if is_promoted else _NOT_PROMOTED
 
 
 def _percent(change: Interval) -> str:
+    low, high = 100 * change.low, 100 * change.high
     return (
-        f"{100 * change.value:+.2f} % ({100 * change.confidence:g} %: {100 * change.low:+.2f} to "
-        f"{100 * change.high:+.2f} %)"
+        f"{100 * change.value:+.2f} % ({100 * change.confidence:g} %: {low:+.2f} to {high:+.2f} %)"
     )
 
 
 def _number(comparison: Comparison) -> str:
-    row = comparison.target
+    """Return the change with interval, sizes and power, or that there is none."""
     rows = f"{comparison.num_users:,} users and {comparison.num_requests:,} requests"
+    row = comparison.target
     if row is None or row.relative_change is None:
         return f"{comparison.target_metric} could not be compared on {rows}; the gate fails closed."
     change = row.relative_change
@@ -161,15 +160,13 @@ def _number(comparison: Comparison) -> str:
 
 def _most_hurt(comparison: Comparison) -> str:
     """Name the segment whose target metric falls most; '' where none falls."""
-
-    def of(row: MetricComparison) -> Interval | None:
-        is_asked = row.metric == comparison.target_metric and row.segment != "all"
-        return row.relative_change if is_asked else None
-
     falling = [
-        (change.value, row.segment, change)
+        (row.relative_change.value, row.segment, row.relative_change)
         for row in comparison.metrics
-        if (change := of(row)) is not None and change.value < 0
+        if row.metric == comparison.target_metric
+        and row.segment != "all"
+        and row.relative_change is not None
+        and row.relative_change.value < 0
     ]
     if not falling:
         return ""

@@ -148,9 +148,10 @@ def _check_machines(
 
 def _finish(run: ResolvedRun, settings: Settings) -> dict[str, Any]:
     """Run every stage after the first one, print what came out, and return it."""
+    from pipelines.alerts.compose import Ended
+    from pipelines.alerts.incidents import tell_recovered
     from pipelines.alerts.next_step import what_was_promoted
     from pipelines.alerts.outcomes import kept_outcome
-    from pipelines.alerts.recovery import tell_recovered
     from pipelines.stages.breaking import tell_failure
     from pipelines.stages.runner import read_artifact, run_stage
 
@@ -158,7 +159,8 @@ def _finish(run: ResolvedRun, settings: Settings) -> dict[str, Any]:
         try:
             run_stage(name, run.run_uri)
         except HomefeedError as error:
-            tell_failure(run.run_uri, settings, name, str(error))
+            ended = Ended(name, str(error), at=datetime.now(UTC))
+            tell_failure(run.run_uri, settings, ended)
             raise
         if name == "check_snapshot":
             for each in read_artifact(run.run_uri, name, DataReport).warnings:

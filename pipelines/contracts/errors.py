@@ -22,6 +22,9 @@ class HomefeedError(Exception):
     is_retryable: ClassVar[bool] = False
     problems: tuple[str, ...] = ()
     """Each thing that is wrong, in a sentence of its own, where the message lists them."""
+    about: tuple[str, ...] = ()
+    """Names of what the error is about, such as days or expectations: with the class and the place
+    it tells one cause from another, which the message's words never do."""
 
 
 class DataContractError(HomefeedError):
@@ -35,6 +38,8 @@ class DataGateFailedError(DataContractError):
 
     acceptable: tuple[str, ...] = ()
     """The expectations that stop the cycle, where a person may accept all of them."""
+    docs_uri: str = ""
+    """The Data Docs that show what is not met; '' where there are none."""
 
 
 class SnapshotDamagedError(DataGateFailedError):

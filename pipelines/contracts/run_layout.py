@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, Field
 from pipelines.contracts.base import Frozen, digest_of
 from pipelines.contracts.code_identity import Environment
 from pipelines.contracts.config import RecipeRef
+from pipelines.contracts.errors import LostRaceError
 
 MANIFEST = "manifest.json"
 """Written last: a folder without this file is unfinished."""
@@ -86,6 +87,14 @@ class StageFailure(Frozen):
     acceptable: tuple[str, ...] = Field(
         default=(), description="Expectations that a person may accept, after which it goes on."
     )
+    docs_uri: str = Field(default="", description="Data Docs of a refusal; '' for other failures.")
+    raised_by: str = Field(default="", description="Function of ours that raised it; '' unknown.")
+    about: tuple[str, ...] = Field(default=(), description="What the error is about, if it says.")
+
+    @property
+    def is_lost_race(self) -> bool:
+        """Whether another process was at work on the stage, and tells how that ends."""
+        return self.error_class == LostRaceError.__name__
 
 
 class StageUsage(Frozen):

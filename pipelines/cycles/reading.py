@@ -12,7 +12,6 @@ from itertools import groupby
 from pipelines import storage
 from pipelines.alerts.compose import find_failure
 from pipelines.alerts.links import airflow_link
-from pipelines.alerts.lost_races import is_lost_race
 from pipelines.alerts.outcomes import kept_outcome
 from pipelines.contracts.artifacts import STAGES, ResolvedRun
 from pipelines.contracts.errors import DataGateFailedError, HomefeedError
@@ -101,7 +100,7 @@ def read_cycle(run_uri: str, settings: Settings) -> CycleFacts:
     records = {record.stage: record for record in records_of(run_uri)}
     missing = [stage for stage in STAGES if stage not in records]
     failure = find_failure(run_uri) if missing else None
-    if failure is not None and is_lost_race(failure):
+    if failure is not None and failure.is_lost_race:
         failure = None  # Another attempt was at work, and says itself how it ended.
     run_id = run_uri.rstrip("/").rpartition("/")[2]
     known = CycleFacts(

@@ -93,7 +93,9 @@ def require_none(findings: Iterable[Finding]) -> None:
         DataContractError: a rule is broken.
     """
     for finding in findings:
-        raise DataContractError(finding.message)
+        error = DataContractError(finding.message)
+        error.about = (finding.rule, finding.where, str(finding.day or ""))
+        raise error
 
 
 # Columns and their types

@@ -191,6 +191,7 @@ def _refusal(run: ResolvedRun, report: EventLogReport) -> DataGateFailedError:
         f"run `{stage_command('build_snapshot', run.run_uri)}`"
     )
     error.acceptable = tuple(right) if len(right) == len(stopping) else ()
+    error.about, error.docs_uri = tuple(stopping), report.docs_uri
     return error
 
 

@@ -129,7 +129,7 @@ class PromotionApproval(HITLOperator):
         from airflow.sdk.execution_time.comms import CreateHITLDetailPayload
         from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
 
-        from pipelines.alerts.approvals import compose_wanted
+        from pipelines.alerts.compose import compose_wanted
         from pipelines.alerts.outcomes import kept_outcome
         from pipelines.alerts.rendering import to_markdown
 
@@ -151,7 +151,7 @@ class PromotionApproval(HITLOperator):
         )
         _require_shown(SUPERVISOR_COMMS.send(msg=question), run, judgement)
         kept = _keep_question(run, judgement, until)
-        _tell(compose_wanted(run, outcome, until, Settings(), kept.num_times))
+        _tell(compose_wanted(run, outcome, kept, Settings()))
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> Any:
         """Write down what a person has answered, or that nobody did in time.
@@ -190,7 +190,7 @@ class PromotionApproval(HITLOperator):
             AirflowSkipException: the model may not serve.
         """
         from pipelines import storage
-        from pipelines.alerts.approvals import compose_not_approved
+        from pipelines.alerts.compose import compose_not_approved
         from pipelines.alerts.outcomes import kept_outcome
         from pipelines.contracts.judged.approval import approval_uri
         from pipelines.plain_text import as_markdown

@@ -62,9 +62,10 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
 
     Airflow sees the whole run, so this also hears of a killed worker and of a run that timed out.
     """
-    from pipelines.alerts.compose import alert_on_unresolved
-    from pipelines.alerts.lost_races import is_told_by_another
+    from pipelines.alerts.compose import Ended, compose_unresolved, is_told_by_another
+    from pipelines.alerts.incidents import tell
     from pipelines.alerts.next_step import after_lost_start
+    from pipelines.contracts.judged.alert import Unresolved
     from pipelines.stages.breaking import tell_failure
 
     ti, dag_run = context.get("ti"), context.get("dag_run")
@@ -72,10 +73,9 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
     ended_at = getattr(dag_run, "end_date", None)
     resolved = ti.xcom_pull(task_ids="resolve_run") if ti else None
     if ti and resolved:
-        since = getattr(ti, "start_date", None)
         # With its instant: the same run that ends so again has failed again.
-        when = f"{reason} at {ended_at:%Y-%m-%d %H:%M:%S} UTC" if ended_at else reason
-        tell_failure(resolved["run_uri"], settings, ti.task_id, when, since)
+        ended = Ended(ti.task_id, reason, getattr(ti, "start_date", None), ended_at)
+        tell_failure(resolved["run_uri"], settings, ended)
         return
     left = unresolved_of(ti) if ti else None
     began = getattr(dag_run, "start_date", None)
@@ -83,17 +83,15 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
         # Whoever clears a run begins it anew. Where the task never starts again, Airflow still has
         # what an earlier attempt left.
         left = None
-    run_id = context["run_id"]
-    if left is None:
-        step = after_lost_start(settings)
-        alert_on_unresolved(run_id, "", step, settings, None, ended_at)
-    elif not (left.lost_in and is_told_by_another(left.lost_in, "resolve_run")):
-        alert_on_unresolved(run_id, left.message, left.next_step, settings, left.cycle, left.at)
+    if left and left.lost_in and is_told_by_another(left.lost_in, "resolve_run"):
+        return
+    left = left or Unresolved(message="", next_step=after_lost_start(settings), at=ended_at)
+    tell(compose_unresolved(context["run_id"], left, settings), settings)
 
 
 def tell_ended_run(context: Mapping[str, Any]) -> None:
     """Tell people that a run has ended well after runs that broke; Airflow calls this for each."""
-    from pipelines.alerts.recovery import tell_recovered
+    from pipelines.alerts.incidents import tell_recovered
 
     ti = context.get("ti")
     resolved = ti.xcom_pull(task_ids="resolve_run") if ti else None

@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from pydantic import AwareDatetime, Field
 
 from pipelines import storage
-from pipelines.alerts.missed import MissedCycles, compose_missed
+from pipelines.alerts.compose import MissedCycles, compose_missed
 from pipelines.alerts.transports import deliver
 from pipelines.contracts.artifacts import RunRequest
 from pipelines.contracts.base import Frozen

@@ -8,17 +8,14 @@ from datetime import UTC, date, datetime, time, timedelta
 from difflib import get_close_matches
 from typing import Any
 
-from pydantic import AwareDatetime, Field
-
 from pipelines.contracts.artifacts import RunRequest
-from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
     HomefeedError,
     LostRaceError,
 )
-from pipelines.contracts.judged.alert import Cycle, NextStep
+from pipelines.contracts.judged.alert import Cause, NextStep, Unresolved
 from pipelines.contracts.time import floor_to_day, parse_instant
 from pipelines.orchestration.containers import Hardware
 from pipelines.recipes import canonical
@@ -29,18 +26,6 @@ OPTIONS = ("as_of", "recipe", "promote", "accelerator", "devices", "nodes")
 """What a run may be asked for: the names of the DAG's params."""
 FAILURE_KEY = "failure"
 """XCom key under which `resolve_run` leaves an `Unresolved`."""
-
-
-class Unresolved(Frozen):
-    """Why a cycle could not be resolved; for the alert and the note of a run without a folder."""
-
-    message: str
-    next_step: NextStep
-    at: AwareDatetime = Field(description="Tells it from an earlier failure of the same run.")
-    cycle: Cycle | None = Field(default=None, description="None: what is asked for is not known.")
-    lost_in: str = Field(
-        default="", description="Run folder that another process resolves, which tells the end."
-    )
 
 
 def unresolved_of(ti: Any) -> Unresolved | None:
@@ -164,8 +149,9 @@ def _left(
     error: HomefeedError, request: RunRequest | None, day: date | None, settings: Settings
 ) -> Unresolved:
     """Return what is left of a failure; where a day can be entered, clearing would not help."""
-    from pipelines.alerts.incidents import cycle_of
+    from pipelines.alerts.compose import cycle_of
     from pipelines.alerts.next_step import after_unresolved
+    from pipelines.stages.attempts import raised_by
     from pipelines.stages.resolve_run import run_uri_of
 
     if request is None or day is not None:
@@ -177,6 +163,12 @@ def _left(
     is_lost = request is not None and isinstance(error, LostRaceError)
     return Unresolved(
         message=f"{type(error).__name__}: {error}",
+        cause=Cause(
+            stage="resolve_run",
+            error_class=type(error).__name__,
+            raised_by=raised_by(error),
+            about=error.about,
+        ),
         next_step=step,
         at=datetime.now(UTC),
         cycle=cycle_of(request) if request else None,

@@ -151,18 +151,15 @@ class RunNotes:
         ti, alert = task_instance, None
         if not _is_ours(ti):
             return
-        from pipelines.alerts.compose import alert_about_failure, compose_unresolved
+        from pipelines.alerts.compose import Ended, alert_about_failure, compose_unresolved
         from pipelines.orchestration.resolving import unresolved_of
 
         if ti.task_id != "resolve_run":
             resolved = ti.xcom_pull(task_ids="resolve_run")
-            alert = alert_about_failure(
-                resolved["run_uri"], Settings(), ti.task_id, "task_failure", ti.start_date
-            )
+            ended = Ended(ti.task_id, "task_failure", ti.start_date)
+            alert = alert_about_failure(resolved["run_uri"], Settings(), ended)
         elif left := unresolved_of(ti):
-            alert = compose_unresolved(
-                ti.run_id, left.message, left.next_step, Settings(), at=left.at
-            )
+            alert = compose_unresolved(ti.run_id, left, Settings())
         if alert is not None:
             ti.xcom_push(NOTE_KEY, told_of_failure(alert))
 

@@ -65,13 +65,13 @@ def noting_failure(stage: str, run_uri: str) -> Iterator[None]:
         yield
     except Exception as error:
         ours = as_ours(error, run_uri)
-        note_failure(failure_uri(run_uri, stage), stage, ours or error)
+        note_failure(failure_uri(run_uri, stage), stage, ours or error, raised_by(error))
         if ours is None or ours is error:
             raise
         raise ours from error
 
 
-def note_failure(uri: str, stage: str, error: Exception) -> None:
+def note_failure(uri: str, stage: str, error: Exception, raised_by: str = "") -> None:
     """Write down why an attempt failed. A second failure while writing must not hide the first."""
     exit_code, is_retryable = HomefeedError.exit_code, True
     if isinstance(error, HomefeedError):
@@ -84,11 +84,25 @@ def note_failure(uri: str, stage: str, error: Exception) -> None:
         is_retryable=is_retryable,
         occurred_at=datetime.now(UTC),
         acceptable=error.acceptable if isinstance(error, DataGateFailedError) else (),
+        docs_uri=error.docs_uri if isinstance(error, DataGateFailedError) else "",
+        raised_by=raised_by,
+        about=error.about if isinstance(error, HomefeedError) else (),
     )
     try:
         storage.write_model(uri, failure)
     except HomefeedError as second:
         log.warning("could not note the failure of %s: %s", stage, second)
+
+
+def raised_by(error: BaseException) -> str:
+    """Return the innermost function of ours that raised an error, or ''."""
+    found, frame = "", error.__traceback__
+    while frame is not None:
+        code, module = frame.tb_frame.f_code, frame.tb_frame.f_globals.get("__name__", "")
+        if module.partition(".")[0] in ("pipelines", "training", "validation"):
+            found = f"{module}.{code.co_qualname}"
+        frame = frame.tb_next
+    return found
 
 
 def tidy(stage: str, run_uri: str, keep: str, number: int) -> None:

@@ -3,39 +3,35 @@
 Not for what they are told: `pipelines.alerts`. Tested in tests/pipelines/stages/test_breaking.py.
 """
 
-from datetime import datetime
+from typing import TYPE_CHECKING
 
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.judged.alert import AlertReceipt
 from pipelines.settings import Settings
 
+if TYPE_CHECKING:
+    from pipelines.alerts.compose import Ended
 
-def tell_failure(
-    run_uri: str,
-    settings: Settings,
-    stage: str,
-    reason: str = "",
-    since: datetime | None = None,
-) -> AlertReceipt:
+
+def tell_failure(run_uri: str, settings: Settings, ended: "Ended") -> AlertReceipt:
     """Tell people about a run that broke, then end its MLflow runs.
 
-    Takes and raises what `pipelines.alerts.compose.alert_on_failure` does. Where that tells
+    Takes and raises what `pipelines.alerts.incidents.alert_on_failure` does. Where that tells
     nothing, because another attempt is at work, the MLflow runs are that one's and stay open. What
     earlier alerts wait for comes last: in Airflow's DAG processor there is little time.
     """
-    from pipelines.alerts.compose import alert_on_failure
-    from pipelines.alerts.sending import AlertDeliveryError
-    from pipelines.alerts.transports import deliver_waiting
+    from pipelines.alerts.incidents import alert_on_failure
+    from pipelines.alerts.transports import AlertDeliveryError, deliver_waiting
     from pipelines.contracts.errors import ConfigurationError
 
     try:
-        receipt = alert_on_failure(run_uri, settings, stage, reason, since)
+        receipt = alert_on_failure(run_uri, settings, ended)
     except (AlertDeliveryError, ConfigurationError):
         # The outbox has it, so that the run broke all the same.
-        _end_runs(run_uri, stage, reason or "see the alert in the outbox")
+        _end_runs(run_uri, ended.stage, ended.reason or "see the alert in the outbox")
         raise
     if receipt.alert is not None:
-        _end_runs(run_uri, stage, receipt.alert.happened)
+        _end_runs(run_uri, ended.stage, receipt.alert.happened)
     deliver_waiting(settings)
     return receipt
 

@@ -154,10 +154,12 @@ def _refusal(run: ResolvedRun, report: DataReport) -> DataGateFailedError:
         f"the champion stays:\n" + "\n".join(lines) + f"\nData Docs: {report.docs_uri}\n"
     )
     if any(outcome.name == FILES_MATCH for outcome in report.failures):
-        return SnapshotDamagedError(
+        damaged = SnapshotDamagedError(
             f"{refused}Build the snapshot again with `{rebuild_command(run.run_uri)}`, then run "
             f"`{stage_command('check_snapshot', run.run_uri)}`"
         )
+        damaged.docs_uri = report.docs_uri
+        return damaged
     stopping = [outcome.name for outcome in report.failures if outcome.stops_the_cycle]
     right = [name for name in stopping if name in ACCEPTABLE]
     accept = [f"`{accept_shift_command(run.run_uri, name)}`" for name in right]
@@ -172,4 +174,6 @@ def _refusal(run: ResolvedRun, report: DataReport) -> DataGateFailedError:
         f"then start a new cycle with `{new_cycle_command(run)}`{may_be_right}"
     )
     error.acceptable = tuple(right) if len(right) == len(stopping) else ()
+    where = (day for outcome in report.failures for day in outcome.partitions)
+    error.about, error.docs_uri = (*stopping, *dict.fromkeys(where)), report.docs_uri
     return error

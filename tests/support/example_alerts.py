@@ -3,17 +3,26 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pipelines.alerts.approvals import compose_not_approved, compose_wanted
-from pipelines.alerts.compose import compose_failure, compose_forced, compose_verdict
-from pipelines.alerts.incidents import Incident, cycle_of
+from pipelines.alerts.compose import (
+    Ended,
+    MissedCycles,
+    compose_failure,
+    compose_forced,
+    compose_missed,
+    compose_not_approved,
+    compose_unresolved,
+    compose_verdict,
+    compose_wanted,
+    cycle_of,
+)
+from pipelines.alerts.incidents import Incident, compose_recovered
 from pipelines.alerts.links import mlflow_links
-from pipelines.alerts.missed import MissedCycles, compose_missed
+from pipelines.alerts.next_step import after_unresolved
 from pipelines.alerts.outcomes import outcome_of
-from pipelines.alerts.recovery import compose_recovered
 from pipelines.contracts.artifacts import STAGES, ResolvedRun
 from pipelines.contracts.config import ApprovalConfig, PromotionConfig
-from pipelines.contracts.judged.alert import Alert, AlertKind, AlertReceipt
-from pipelines.contracts.judged.approval import Approval
+from pipelines.contracts.judged.alert import Alert, AlertReceipt, Cause, Unresolved
+from pipelines.contracts.judged.approval import Approval, Question
 from pipelines.contracts.judgement import (
     Decision,
     Interval,
@@ -30,35 +39,50 @@ AT = datetime(2017, 3, 2, 6, 41, tzinfo=UTC)
 PLACE = "/srv/homefeed"
 
 
-def example_alerts(place: Path, settings: Settings) -> dict[AlertKind, Alert]:
-    """Return an alert of each kind; whatever names `place` names `PLACE`.
+def example_alerts(place: Path, settings: Settings) -> dict[str, Alert]:
+    """Return an alert of each kind, and others of some; whatever names `place` names `PLACE`.
 
     Args:
         place: An empty folder.
         settings: Addresses for the links.
     """
     run = save_run(make_run(place, champion=CHAMPION))
-    made = (
-        _verdict(run, settings, Decision.REJECT, -0.05),
-        _verdict(run, settings, Decision.INCONCLUSIVE, 0.01),
-        compose_failure(_refusal(), run, settings, "check_snapshot"),
-        compose_failure(None, run, settings, "train_challenger", "timed_out", AT),
-        compose_forced(
+    wanted, wanted_again, rejected, unanswered = _asked(run, settings)
+    made = {
+        "regression": _verdict(run, settings, Decision.REJECT, -0.05),
+        "inconclusive": _verdict(run, settings, Decision.INCONCLUSIVE, 0.01),
+        "data_gate_failed": compose_failure(_refusal(), run, settings, Ended("check_snapshot")),
+        "broken_run": compose_failure(
+            None, run, settings, Ended("train_challenger", "timed_out", AT)
+        ),
+        "broken_run.noted": _noted(run, settings, "train_challenger", 65),
+        "broken_run.may_pass": _noted(run, settings, "train_challenger", 75),
+        "broken_run.unforeseen": _noted(run, settings, "build_snapshot", 70),
+        "broken_run.promotion": _noted(run, settings, "promote_challenger", 77),
+        "broken_run.unresolved": _unresolved(run, settings),
+        "forced_promotion": compose_forced(
             run, "test_ranker v4", "test_ranker v3", "the surface is gone", "REJECT", settings
         ),
-        _missed(run, settings),
-        _recovered(run, settings),
-        *_asked(run, settings),
-    )
-    texts = (_settled(each).model_dump_json().replace(str(place), PLACE) for each in made)
-    alerts = map(Alert.model_validate_json, texts)
-    return {alert.kind: alert for alert in alerts}
+        "missed_cycle": _missed(run, settings),
+        "missed_cycle.too_late": _missed(run, settings, is_too_late=True),
+        "recovered": _recovered(run, settings),
+        "approval_wanted": wanted,
+        "approval_wanted.again": wanted_again,
+        "not_approved": rejected,
+        "not_approved.unanswered": unanswered,
+    }
+    texts = {
+        name: _settled(each).model_dump_json().replace(str(place), PLACE)
+        for name, each in made.items()
+    }
+    return {name: Alert.model_validate_json(text) for name, text in texts.items()}
 
 
 def _settled(alert: Alert) -> Alert:
-    """Return an alert whose words do not change with the day or the recipe's options."""
+    """Return an alert that does not change with the day, the recipe's options or other digests."""
+    about = tuple("d" * 64 if len(each) == 64 else each for each in alert.about)
     recipe = alert.recipe and alert.recipe.model_copy(update={"digest": "0123456789abcdef" * 4})
-    return alert.model_copy(update={"at": alert.at or AT, "recipe": recipe})
+    return alert.model_copy(update={"at": alert.at or AT, "recipe": recipe, "about": about})
 
 
 def _verdict(run: ResolvedRun, settings: Settings, decision: Decision, high: float) -> Alert:
@@ -103,21 +127,45 @@ def _refusal() -> StageFailure:
         error_class="DataGateFailedError",
         message="the data gate refused snapshot 0123456789ab; nothing was trained and the champion "
         "stays:\n- save_rate (critical): found 0.0004, expected 0.0011 to 0.0015; in 2017-02-27\n"
-        f"Data Docs: file://{PLACE}/workspace/runs/r/check_snapshot/data_docs/index.html\n"
         "Mend the event log, then start a new cycle",
         exit_code=65,
         is_retryable=False,
         occurred_at=AT,
+        docs_uri=f"file://{PLACE}/workspace/runs/r/check_snapshot/data_docs/index.html",
     )
 
 
-def _missed(run: ResolvedRun, settings: Settings) -> Alert:
+def _noted(run: ResolvedRun, settings: Settings, stage: str, exit_code: int) -> Alert:
+    failure = StageFailure(
+        stage=stage,
+        error_class="AnError",
+        message="rows <b>lost</b> & found",
+        exit_code=exit_code,
+        is_retryable=exit_code in (70, 75),
+        occurred_at=AT,
+    )
+    return compose_failure(failure, run, settings, Ended(stage))
+
+
+def _unresolved(run: ResolvedRun, settings: Settings) -> Alert:
+    request = run.to_request()
+    broken = Unresolved(
+        message="ConfigurationError: no such recipe",
+        next_step=after_unresolved(request, settings),
+        at=AT,
+        cause=Cause(stage="resolve_run", error_class="ConfigurationError"),
+        cycle=cycle_of(request),
+    )
+    return compose_unresolved("scheduled__2017-03-02", broken, settings)
+
+
+def _missed(run: ResolvedRun, settings: Settings, is_too_late: bool = False) -> Alert:
     day, fortnight = run.as_of, timedelta(days=14)
     missed = MissedCycles(
         skipped=(day - 2 * fortnight, day - fortnight),
         due=day,
         started_at=AT,
-        is_too_late=False,
+        is_too_late=is_too_late,
         max_lateness=timedelta(days=7),
         next_due=day + fortnight,
     )
@@ -137,9 +185,8 @@ def _recovered(run: ResolvedRun, settings: Settings) -> Alert:
         nothing = AlertReceipt(alert=None, delivered_to=())
         save_artifact(run, stage, promotion if stage == "promote_challenger" else nothing)
     incident = Incident(
-        cause="check_snapshot:DataGateFailedError:0",
+        cause=Cause(stage="check_snapshot", error_class="DataGateFailedError"),
         title="Homefeed retrain 2017-02-16: the data gate refused the snapshot",
-        stage="check_snapshot",
         run_id="test-2017-02-16",
         cycles=(),
         mended_cycles=(cycle_of(run.to_request().model_copy(update={"as_of": CHAMPION.as_of})),),
@@ -161,8 +208,8 @@ def _won() -> Judgement:
     return judgement.model_copy(update={"comparison": comparison})
 
 
-def _asked(run: ResolvedRun, settings: Settings) -> tuple[Alert, Alert]:
-    """Return the question whether a model may serve, and what is told of the answer."""
+def _asked(run: ResolvedRun, settings: Settings) -> tuple[Alert, ...]:
+    """Return the question whether a model may serve, put twice, and what is told of no."""
     asked = PromotionConfig(approval=ApprovalConfig(by=("anna", "ben")))
     run = run.model_copy(update={"config": run.config.model_copy(update={"promotion": asked})})
     judgement = _won()
@@ -174,8 +221,16 @@ def _asked(run: ResolvedRun, settings: Settings) -> tuple[Alert, Alert]:
         model=CHALLENGER.label,
         ruling_digest=judgement.ruling_digest,
     )
-    until = AT + timedelta(hours=24)
+    question = Question(
+        ruling_digest=judgement.ruling_digest,
+        model=CHALLENGER.label,
+        until=AT + timedelta(hours=24),
+        num_times=1,
+    )
+    silence = answer.model_copy(update={"answer": "no answer", "by": ""})
     return (
-        compose_wanted(run, outcome, until, settings),
+        compose_wanted(run, outcome, question, settings),
+        compose_wanted(run, outcome, question.model_copy(update={"num_times": 2}), settings),
         compose_not_approved(run, outcome, answer, settings),
+        compose_not_approved(run, outcome, silence, settings),
     )

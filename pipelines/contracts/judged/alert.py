@@ -12,26 +12,43 @@ from pipelines.contracts.base import Artifact, Frozen, digest_of
 from pipelines.contracts.config import RecipeRef
 
 
-class AlertKind(StrEnum):
-    """Why somebody is told."""
-
-    REGRESSION = "regression"
-    INCONCLUSIVE = "inconclusive"
-    DATA_GATE_FAILED = "data_gate_failed"
-    BROKEN_RUN = "broken_run"
-    FORCED_PROMOTION = "forced_promotion"
-    MISSED_CYCLE = "missed_cycle"
-    APPROVAL_WANTED = "approval_wanted"
-    NOT_APPROVED = "not_approved"
-    RECOVERED = "recovered"
-
-
 class AlertSeverity(StrEnum):
-    """How soon somebody should look; `pipelines.alerts.severity` decides it and says why."""
+    """How soon somebody should look, in the words of the rules for metrics."""
 
     INFO = "info"
     WARNING = "warning"
     CRITICAL = "critical"
+
+    @property
+    def meaning(self) -> str:
+        """What it means, as an alert says it."""
+        return {
+            AlertSeverity.INFO: "nothing has to be done",
+            AlertSeverity.WARNING: "somebody should look on this working day",
+            AlertSeverity.CRITICAL: "the cycle stands still until somebody acts",
+        }[self]
+
+
+class AlertKind(StrEnum):
+    """Why somebody is told, and how soon they should look."""
+
+    severity: AlertSeverity
+
+    def __new__(cls, name: str, severity: AlertSeverity) -> "AlertKind":
+        """Return a kind by its name, with its usual severity beside it."""
+        kind = str.__new__(cls, name)
+        kind._value_, kind.severity = name, severity
+        return kind
+
+    REGRESSION = "regression", AlertSeverity.WARNING
+    INCONCLUSIVE = "inconclusive", AlertSeverity.INFO
+    DATA_GATE_FAILED = "data_gate_failed", AlertSeverity.CRITICAL
+    BROKEN_RUN = "broken_run", AlertSeverity.CRITICAL
+    FORCED_PROMOTION = "forced_promotion", AlertSeverity.WARNING
+    MISSED_CYCLE = "missed_cycle", AlertSeverity.INFO
+    RECOVERED = "recovered", AlertSeverity.INFO
+    APPROVAL_WANTED = "approval_wanted", AlertSeverity.WARNING
+    NOT_APPROVED = "not_approved", AlertSeverity.INFO
 
 
 class Cycle(Frozen):
@@ -46,6 +63,15 @@ class Cycle(Frozen):
         return f"{self.day:%Y-%m-%d}, recipe {self.recipe}"
 
 
+class Cause(Frozen):
+    """What has failed: two failures that break a cycle in the same way have the same fields."""
+
+    stage: str = Field(description="The stage or other task of Airflow's that broke.")
+    error_class: str = Field(description="Of its error; Airflow's word where it left none.")
+    raised_by: str = Field(default="", description="Function of ours that raised it; '' unknown.")
+    about: tuple[str, ...] = Field(default=(), description="What the error is about.")
+
+
 class NextStep(Frozen):
     """What happens now, and the commands for a person who wants something else."""
 
@@ -53,21 +79,36 @@ class NextStep(Frozen):
     commands: tuple[tuple[str, str], ...] = Field(description="(what it is for, command) pairs.")
 
 
+class Unresolved(Frozen):
+    """Why a cycle could not be resolved; for the alert and the note of a run without a folder."""
+
+    message: str = Field(description="What the error said; '' where only the failure is known.")
+    next_step: NextStep = Field(description="How the cycle is begun after all.")
+    at: AwareDatetime | None = Field(
+        description="Tells it from an earlier failure of the same run; None: not known."
+    )
+    cause: Cause = Field(default=Cause(stage="resolve_run", error_class=""))
+    cycle: Cycle | None = Field(default=None, description="None: what is asked for is not known.")
+    lost_in: str = Field(
+        default="", description="Run folder that another process resolves, which tells the end."
+    )
+
+
 class Alert(Frozen):
     """The one message: what happened, how sure we are, what was done, what to run next."""
 
     kind: AlertKind
     run_id: str
+    about: tuple[str, ...] = Field(
+        default=(),
+        description="What tells it apart from other alerts of its kind and run: digests, instants.",
+    )
     recipe: RecipeRef | None = Field(
-        default=None,
-        exclude_if=lambda recipe: recipe is None,
-        description="The run's; None where no run was resolved.",
+        default=None, description="The run's; None where no run was resolved."
     )
     title: str = Field(description="One line.")
     serves: str = Field(
-        default="",
-        exclude_if=lambda text: not text,  # so the digests of older alerts still fit
-        description="Which model serves now; '' where the message is not about that.",
+        default="", description="Which model serves now; '' where the message is not about that."
     )
     happened: str
     certainty: str = Field(description="How sure we are: interval, power, or which check failed.")
@@ -84,23 +125,18 @@ class Alert(Frozen):
     mended_cycles: tuple[Cycle, ...] = Field(
         default=(), description="Of a recovery: the cycles that had broken."
     )
-    cause: str = Field(
-        default="", description="What has failed, alike for each failure of the kind; '': no fault."
-    )
+    cause: Cause | None = Field(default=None, description="What has failed; None: no fault.")
     num_times: int = Field(default=1, ge=1, description="How often the cause was met by now.")
     first_at: AwareDatetime | None = Field(
         default=None, description="When the cause was met first; None where that is now."
     )
 
     def identity(self) -> str:
-        """Return the sha256 (hex) of its words: an alert with the same words is the same one.
+        """Return the sha256 (hex) of the facts by which two attempts to tell it are one alert.
 
-        When it is told and how it is counted differ between two attempts to tell it.
+        Its words are none of them: a sentence may be edited while an alert waits.
         """
-        return digest_of(self.model_dump(mode="json", exclude=set(_NO_WORDS)))
-
-
-_NO_WORDS = ("severity", "at", "cycle", "mended_cycles", "cause", "num_times", "first_at")
+        return digest_of([self.kind.value, self.run_id, *self.about])
 
 
 class AlertReceipt(Artifact):
@@ -109,12 +145,9 @@ class AlertReceipt(Artifact):
     alert: Alert | None
     delivered_to: tuple[str, ...]
     waiting_for: tuple[str, ...] = Field(
-        default=(),
-        exclude_if=lambda names: not names,  # so the digests of older receipts still fit
-        description="Transports that failed and are tried again by a later task or run.",
+        default=(), description="Transports that failed and are tried again by a later task or run."
     )
     is_counted: bool = Field(
         default=False,
-        exclude_if=lambda is_counted: not is_counted,
         description="Whether it was only counted: its cause had been told a short while ago.",
     )

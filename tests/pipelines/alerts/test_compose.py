@@ -1,6 +1,9 @@
-"""What an alert says: each kind, and its command."""
+"""Which alert follows from what, how urgent it is, and what tells it apart from another.
 
-import functools
+Its words are those of the stored examples (test_examples.py), and nobody else's affair.
+"""
+
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,113 +11,159 @@ import pytest
 from pipelines import storage
 from pipelines.alerts import compose
 from pipelines.alerts.compose import (
-    alert_on_failure,
-    alert_on_unresolved,
+    Ended,
+    MissedCycles,
+    alert_about_failure,
     compose_failure,
     compose_forced,
+    compose_missed,
+    compose_not_approved,
+    compose_wanted,
     find_failure,
+    is_told_by_another,
 )
 from pipelines.alerts.outcomes import outcome_of
-from pipelines.contracts.artifacts import ResolvedRun, Standing
-from pipelines.contracts.judged.alert import Alert, AlertKind, NextStep
+from pipelines.contracts.artifacts import ResolvedRun, RunRequest, Standing
+from pipelines.contracts.config import ApprovalConfig, PromotionConfig
+from pipelines.contracts.judged.alert import Alert, AlertKind, AlertSeverity, Cause
+from pipelines.contracts.judged.approval import Approval, Question
 from pipelines.contracts.judgement import AnchorFacts, BaselineKind, Decision, Judgement, Promoted
 from pipelines.contracts.run_layout import StageFailure, failure_uri, lost_race_uri
+from pipelines.recipes import smoke
 from pipelines.settings import Settings
 from pipelines.stages.alert import alert as alert_stage
-from support.commands import EXECUTABLE, parse
-from support.judgements import CHAMPION, make_judgement, ruled
+from support.commands import parse, split
+from support.judgements import CHAMPION, make_judgement
 from support.runs import make_run, save_artifact, save_run
 
 SETTINGS = Settings()
-
-
-def compose_verdict(judgement: Judgement, run: ResolvedRun, settings: Settings) -> Alert | None:
-    """Return the alert about a judgement, by way of its outcome."""
-    outcome = outcome_of(run, judgement, None, settings)
-    return compose.compose_verdict(outcome, judgement, run, settings)
-
-
 DAYS = tuple(datetime(2017, 1, day, tzinfo=UTC) for day in (1, 8, 15))
-REASON = "The 95 % interval of repin_volume_at_3 lies wholly below zero."
+DUE, FORTNIGHT = datetime(2026, 2, 16, 6, tzinfo=UTC), timedelta(days=14)
 
 
-def settings_in(tmp_path) -> Settings:
-    return Settings(workspace=str(tmp_path / "workspace"))
+def compose_verdict(judgement: Judgement, run: ResolvedRun) -> Alert | None:
+    """Return the alert about a judgement, by way of its outcome."""
+    outcome = outcome_of(run, judgement, None, SETTINGS)
+    return compose.compose_verdict(outcome, judgement, run, SETTINGS)
 
 
-def outbox_files(tmp_path, ending: str) -> list[str]:
-    return sorted(p.name for p in (tmp_path / "workspace" / "outbox").glob(f"*.{ending}"))
+def names_in(alert: Alert) -> list[str]:
+    return [parse(command).info_name for _, command in alert.next_step.commands]
 
 
 def make_failure(stage: str, error_class: str, exit_code: int, at: int = 0) -> StageFailure:
     return StageFailure(
         stage=stage,
         error_class=error_class,
-        message="rows <b>lost</b> & found",
+        message="no rows",
         exit_code=exit_code,
         is_retryable=exit_code == 75,
         occurred_at=datetime(2026, 1, 5, 6, 0, at, tzinfo=UTC),
+        raised_by="pipelines.event_log.checks.f",
+        about=("a rule", "2026-01-04"),
     )
+
+
+def test_each_severity_is_some_kind_s_and_has_a_meaning():
+    assert {kind.severity for kind in AlertKind} == set(AlertSeverity)
+    assert len({severity.meaning for severity in AlertSeverity}) == len(AlertSeverity)
+    critical = {kind for kind in AlertKind if kind.severity is AlertSeverity.CRITICAL}
+    assert critical == {AlertKind.BROKEN_RUN, AlertKind.DATA_GATE_FAILED}
 
 
 def test_a_promotion_is_no_reason_to_write(tmp_path):
-    receipt = alert_stage(
-        make_run(tmp_path), make_judgement(Decision.PROMOTE, high=0.01), settings_in(tmp_path)
-    )
+    settings = Settings(workspace=str(tmp_path / "workspace"))
+    judgement = make_judgement(Decision.PROMOTE, high=0.01)
+    receipt = alert_stage(make_run(tmp_path), judgement, settings)
     assert (receipt.alert, receipt.delivered_to) == (None, ())
     assert not (tmp_path / "workspace" / "outbox").exists()
 
 
-def test_a_regression_says_how_sure_and_what_serves(tmp_path):
-    run, judgement = make_run(tmp_path, champion=CHAMPION), make_judgement(Decision.REJECT, REASON)
+def test_a_regression_is_told_at_the_time_of_the_verdict_with_its_page(tmp_path):
+    run, judgement = make_run(tmp_path, champion=CHAMPION), make_judgement(Decision.REJECT)
     save_artifact(run, "compare_with_champion", judgement)
-    receipt = alert_stage(run, judgement, settings_in(tmp_path))
+    receipt = alert_stage(run, judgement, Settings(workspace=str(tmp_path / "workspace")))
     alert = receipt.alert
+    assert alert.kind is AlertKind.REGRESSION and alert.severity is AlertSeverity.WARNING
     assert alert.at == run.as_of, "when it was judged, whenever it is told"
-    assert alert.kind is AlertKind.REGRESSION
-    assert alert.happened == REASON
-    assert "1.5000 against 1.6000 (champion test_ranker v3), -6.25 %" in alert.certainty
-    assert "-5.00 % to -1.00 %" in alert.certainty
-    assert "2.10 %" in alert.certainty and "1,234 users" in alert.certainty
-    assert "test_ranker v3 (as_of 2017-02-16) stays champion" in alert.done
+    assert alert.about == (judgement.ruling_digest,)
     assert ("Verdict page", "file:///w/runs/r/compare_with_champion/report.html") in alert.links
     assert receipt.delivered_to == ("outbox",)
-    assert len(outbox_files(tmp_path, "json")) == len(outbox_files(tmp_path, "txt")) == 1
 
 
 def test_an_inconclusive_verdict_asks_for_more_days(tmp_path):
-    alert = compose_verdict(
-        make_judgement(Decision.INCONCLUSIVE, high=0.01),
-        make_run(tmp_path, champion=CHAMPION),
-        SETTINGS,
-    )
-    assert alert.kind is AlertKind.INCONCLUSIVE
-    assert "--as-of 2017-03-09" in alert.next_step.commands[-1][1]
-    assert "is not known to be good enough" in alert.title
+    judgement = make_judgement(Decision.INCONCLUSIVE, high=0.01)
+    alert = compose_verdict(judgement, make_run(tmp_path, champion=CHAMPION))
+    assert (alert.kind, alert.severity) == (AlertKind.INCONCLUSIVE, AlertSeverity.INFO)
+    assert parse(alert.next_step.commands[-1][1]).params["as_of"] == "2017-03-09"
 
 
-@pytest.mark.parametrize(
-    ("decision", "title", "done"),
-    [
-        (Decision.PROMOTE, "is worse and is promoted, within the margin", "v4 is promoted"),
-        (Decision.INCONCLUSIVE, "is worse and stays out", "v4 was not promoted"),
-    ],
-)
-def test_a_certain_loss_is_a_regression_whatever_the_decision(tmp_path, decision, title, done):
+@pytest.mark.parametrize("decision", [Decision.PROMOTE, Decision.INCONCLUSIVE])
+def test_a_certain_loss_is_a_regression_whatever_the_decision(tmp_path, decision):
     judgement = make_judgement(decision, low=-0.0015, high=-0.0005)
-    alert = compose_verdict(judgement, make_run(tmp_path, champion=CHAMPION), SETTINGS)
+    alert = compose_verdict(judgement, make_run(tmp_path, champion=CHAMPION))
     assert alert.kind is AlertKind.REGRESSION
-    assert title in alert.title and done in alert.done
 
 
-def test_a_metric_that_could_not_be_compared_is_said_so(tmp_path):
-    judgement = make_judgement(Decision.REJECT)
-    judgement = judgement.model_copy(
-        update={"comparison": judgement.comparison.model_copy(update={"metrics": ()})}
-    )
-    alert = compose_verdict(judgement, make_run(tmp_path), SETTINGS)
-    assert "could not be compared" in alert.certainty
-    assert "There is no champion yet" in alert.done
+def with_anchor(judgement: Judgement, **facts) -> Judgement:
+    lost = judgement.comparison.model_copy(update={"baseline_kind": BaselineKind.ANCHOR})
+    told = {
+        "model": lost.challenger_model,
+        "recipe": lost,
+        "freshness": judgement.comparison,
+        "self_test": judgement.self_test,
+        "serving": judgement.serving,
+    }
+    return judgement.model_copy(update={"anchor": AnchorFacts(**(told | facts))})
+
+
+def test_a_certain_loss_of_a_recipe_is_told_though_it_is_promoted(tmp_path):
+    run = make_run(tmp_path, champion=CHAMPION)
+    found = make_judgement(Decision.PROMOTE, low=-0.01, high=0.01)
+    assert compose_verdict(found, run) is None
+    lost = with_anchor(make_judgement(Decision.PROMOTE)).anchor.recipe
+    assert compose_verdict(with_anchor(found, recipe=lost), run).kind is AlertKind.REGRESSION
+
+
+def test_a_fresh_anchor_in_the_challenger_s_place_is_told_with_the_way_back(tmp_path):
+    found = make_judgement(Decision.REJECT)
+    fresh = found.comparison.challenger_model.model_copy(update={"version": "5"})
+    verdict = found.verdict.model_copy(update={"promoted": Promoted.ANCHOR})
+    found = with_anchor(found, model=fresh).model_copy(update={"verdict": verdict})
+    alert = compose_verdict(found, make_run(tmp_path, champion=CHAMPION))
+    assert alert.kind is AlertKind.REGRESSION
+    assert "test_ranker v5" in alert.done and "test_ranker v5" in alert.next_step.sentence
+    back = parse(alert.next_step.commands[-1][1])
+    assert (back.params["to_version"], back.params["from_version"]) == ("3", "5")
+
+
+@pytest.mark.parametrize("num_before", [2, 3])
+def test_after_four_cycles_without_a_promotion_a_person_is_asked(tmp_path, num_before):
+    is_asked = num_before == 3
+    run = make_run(tmp_path, champion=CHAMPION, standing=Standing(unpromoted=DAYS[:num_before]))
+    alert = compose_verdict(make_judgement(Decision.INCONCLUSIVE, high=0.01), run)
+    assert ({"promote", "set"} <= set(names_in(alert))) is is_asked
+    assert (alert.severity is AlertSeverity.WARNING) is is_asked
+    past = run.model_copy(update={"may_promote": False})
+    assert "promote" not in names_in(compose_verdict(make_judgement(Decision.INCONCLUSIVE), past))
+
+
+@pytest.mark.parametrize("decision", [Decision.INCONCLUSIVE, Decision.REJECT])
+def test_where_the_accepted_recipe_is_lost_a_person_names_one(tmp_path, decision):
+    run = make_run(tmp_path, champion=CHAMPION)
+    found = make_judgement(decision, high=0.01).model_copy(update={"problem": "It is not known."})
+    alert = compose_verdict(found, run)
+    assert "set" in names_in(alert) and alert.severity is AlertSeverity.WARNING
+
+
+def test_a_recipe_on_hold_is_released_with_the_command_that_is_offered(tmp_path):
+    run = make_run(tmp_path, champion=CHAMPION, standing=Standing(hold="It was rolled back."))
+    alert = compose_verdict(make_judgement(Decision.INCONCLUSIVE, high=0.01), run)
+    [found] = [
+        c for _, line in alert.next_step.commands if (c := parse(line)).info_name == "release"
+    ]
+    assert run.config.recipe_digest.startswith(found.params["recipe"])
+    assert alert.severity is AlertSeverity.WARNING
 
 
 @pytest.mark.parametrize(
@@ -130,39 +179,42 @@ def test_a_metric_that_could_not_be_compared_is_said_so(tmp_path):
         ("promote_challenger", "PromotionRefusedError", 77, AlertKind.BROKEN_RUN, "retrain"),
     ],
 )
-def test_a_broken_run_names_the_stage_and_a_command_that_exists(
+def test_a_broken_run_has_a_cause_and_a_command_that_exists(
     tmp_path, stage, error_class, exit_code, kind, command
 ):
     run = make_run(tmp_path, champion=CHAMPION)
     failure = make_failure(stage, error_class, exit_code)
-    alert = compose_failure(failure, run, SETTINGS, stage)
+    alert = compose_failure(failure, run, SETTINGS, Ended(stage))
     assert alert.kind is kind
-    assert error_class in alert.happened and "rows <b>lost</b>" in alert.happened
+    assert alert.cause == Cause(
+        stage=stage,
+        error_class=error_class,
+        raised_by=failure.raised_by,
+        about=failure.about,
+    )
     parsed = [parse(line) for _, line in alert.next_step.commands]
     assert parsed[0].info_name == command
     assert command == "retrain" or parsed[0].params["run"] == run.run_uri
 
 
-@pytest.mark.parametrize("decision", [Decision.REJECT, Decision.INCONCLUSIVE])
-def test_the_command_after_a_verdict_exists(tmp_path, decision):
-    alert = compose_verdict(make_judgement(decision), make_run(tmp_path), SETTINGS)
-    assert parse(alert.next_step.commands[-1][1]).info_name == "retrain"
+def test_a_refusal_s_data_docs_are_linked(tmp_path):
+    failure = make_failure("check_snapshot", "DataGateFailedError", 65)
+    failure = failure.model_copy(update={"docs_uri": "file:///w/data docs/index.html"})
+    alert = compose_failure(failure, make_run(tmp_path), SETTINGS, Ended(failure.stage))
+    assert alert.links[3] == ("Data Docs", failure.docs_uri)
+    assert alert.links[-1][0] == "Runbook, exit code 65"
 
 
 def test_the_newest_failure_counts_and_a_leftover_of_another_stage_does_not(tmp_path):
-    run = make_run(tmp_path)
-    save_run(run)
+    run = save_run(make_run(tmp_path))
     for failure in (
         make_failure("build_snapshot", "TransientStorageError", 75, at=9),
         make_failure("check_snapshot", "DataGateFailedError", 65, at=3),
     ):
         storage.write_model(failure_uri(run.run_uri, failure.stage), failure)
     assert find_failure(run.run_uri).stage == "build_snapshot"
-    settings = settings_in(tmp_path)
-    killed = alert_on_failure(run.run_uri, settings, "train_challenger", "task_failure").alert
-    assert "train_challenger ended without saying why (task_failure)" in killed.happened
-    _, command = killed.next_step.commands[0]
-    assert command == f"{EXECUTABLE} stage train_challenger --run {run.run_uri}"
+    killed = alert_about_failure(run.run_uri, SETTINGS, Ended("train_challenger", "task_failure"))
+    assert killed.cause == Cause(stage="train_challenger", error_class="")
 
 
 def test_what_is_noted_beside_a_manifest_is_no_failure_of_the_run(tmp_path):
@@ -170,9 +222,10 @@ def test_what_is_noted_beside_a_manifest_is_no_failure_of_the_run(tmp_path):
     run = save_run(make_run(tmp_path))
     lost = make_failure("build_snapshot", "LostRaceError", 75)
     storage.write_model(lost_race_uri(run.run_uri, lost.stage), lost)
-    assert find_failure(run.run_uri) == lost
+    assert find_failure(run.run_uri) == lost and lost.is_lost_race
+    assert not is_told_by_another(run.run_uri, lost.stage)
     save_artifact(run, "build_snapshot", run)
-    assert find_failure(run.run_uri) is None
+    assert find_failure(run.run_uri) is None and is_told_by_another(run.run_uri, lost.stage)
 
 
 def test_a_failure_of_the_other_attempt_is_told_though_a_race_was_lost_a_moment_later(tmp_path):
@@ -181,155 +234,118 @@ def test_a_failure_of_the_other_attempt_is_told_though_a_race_was_lost_a_moment_
     lost = make_failure("build_snapshot", "LostRaceError", 75, at=4)
     storage.write_model(failure_uri(run.run_uri, failed.stage), failed)
     storage.write_model(lost_race_uri(run.run_uri, lost.stage), lost)
-    told = alert_on_failure(run.run_uri, settings_in(tmp_path), failed.stage).alert
-    assert "DataContractError in build_snapshot" in told.happened
-
-
-def test_the_same_failure_is_told_once_and_a_new_one_again(tmp_path):
-    run = make_run(tmp_path)
-    save_run(run)
-    uri = failure_uri(run.run_uri, "build_snapshot")
-    storage.write_model(uri, make_failure("build_snapshot", "TransientStorageError", 75))
-    for _ in range(3):
-        alert_on_failure(run.run_uri, settings_in(tmp_path), "build_snapshot", "task_failure")
-    assert len(outbox_files(tmp_path, "json")) == 1
-    storage.write_model(uri, make_failure("build_snapshot", "DataContractError", 65, at=7))
-    told = alert_on_failure(run.run_uri, settings_in(tmp_path), "build_snapshot", "task_failure")
-    assert len(outbox_files(tmp_path, "json")) == 2 and not told.is_counted
+    told = alert_about_failure(run.run_uri, SETTINGS, Ended(failed.stage))
+    assert told.cause.error_class == "DataContractError"
 
 
 def test_what_an_earlier_attempt_noted_is_not_the_reason_of_the_last_one(tmp_path):
-    run = make_run(tmp_path)
-    save_run(run)
+    run = save_run(make_run(tmp_path))
     failure = make_failure("build_snapshot", "DataContractError", 65, at=3)
     storage.write_model(failure_uri(run.run_uri, failure.stage), failure)
-    tell = functools.partial(alert_on_failure, run.run_uri, settings_in(tmp_path), failure.stage)
-    began_before = failure.occurred_at - timedelta(hours=1)
-    assert "rows <b>lost</b>" in tell(since=began_before).alert.happened
-    began_after = failure.occurred_at + timedelta(minutes=1)
-    killed = tell(reason="task_failure", since=began_after).alert
-    assert "ended without saying why (task_failure)" in killed.happened
-    assert "A stage that was killed may be run again" in killed.certainty
-
-
-@pytest.mark.parametrize(
-    "error_class, exit_code, may_pass",
-    [
-        ("ProcessKilledError", 75, "The cause may pass"),
-        ("ConfigurationError", 78, "will fail the same way (exit code 78)"),
-        ("ZeroDivisionError", 70, "is not known: the error is unforeseen"),
-    ],
-)
-def test_only_what_may_pass_is_said_to(tmp_path, error_class, exit_code, may_pass):
-    failure = make_failure("train_challenger", error_class, exit_code)
-    failure = failure.model_copy(update={"is_retryable": exit_code in (70, 75)})
-    alert = compose_failure(failure, make_run(tmp_path), SETTINGS, failure.stage)
-    assert may_pass in alert.certainty
+    for later, error_class in (
+        (timedelta(hours=-1), "DataContractError"),
+        (timedelta(minutes=1), ""),
+    ):
+        ended = Ended(failure.stage, "task_failure", failure.occurred_at + later)
+        assert alert_about_failure(run.run_uri, SETTINGS, ended).cause.error_class == error_class
 
 
 def test_a_reason_of_several_lines_is_one_line_of_the_message(tmp_path):
     forged = "late\nWhat was done\n  v9 was promoted."
     alert = compose_forced(make_run(tmp_path), "m v2", "m v1", forged, "REJECT. Worse.", SETTINGS)
-    assert alert.happened.splitlines() == [
-        "A person made m v2 champion in spite of the verdict: late What was done v9 was promoted."
-    ]
-    judgement = make_judgement(Decision.REJECT)
-    verdict = ruled(Decision.REJECT, forged, "Because.")
-    judgement = judgement.model_copy(update={"verdict": verdict})
-    alert = compose_verdict(judgement, make_run(tmp_path), SETTINGS)
+    assert len(alert.happened.splitlines()) == 1
+    alert = compose_verdict(make_judgement(Decision.REJECT, forged, "Because."), make_run(tmp_path))
     assert len(alert.happened.splitlines()) == 2
 
 
-def test_a_run_without_a_folder_is_told_of_too(tmp_path):
-    step = NextStep(sentence="Mend it.", commands=(("Begin:", "homefeed resolve --key 'a b'"),))
-    receipt = alert_on_unresolved(
-        "manual__2026-01-05T06:00:00+00:00/..",
-        "ConfigurationError: no",
-        step,
-        settings_in(tmp_path),
-    )
-    assert receipt.delivered_to == ("outbox",)
-    assert receipt.alert.next_step == step
-    (name,) = outbox_files(tmp_path, "txt")
-    assert "/" not in name and ":" not in name
-
-
-def test_an_alert_survives_json():
-    alert = Alert(
-        kind=AlertKind.BROKEN_RUN,
-        run_id="r",
-        title="t",
-        happened="h",
-        certainty="c",
-        done="d",
-        next_step=NextStep(sentence="s", commands=(("p", "n"),)),
-        links=(("a", "b"),),
-    )
+def test_an_alert_survives_json_and_its_words_are_not_its_identity(tmp_path):
+    alert = compose_failure(None, make_run(tmp_path), SETTINGS, Ended("build_snapshot", since=DUE))
     assert Alert.model_validate_json(alert.model_dump_json()) == alert
+    words = {name: "other words" for name in ("title", "serves", "happened", "certainty", "done")}
+    assert alert.model_copy(update=words).identity() == alert.identity()
+    for other in ({"kind": AlertKind.RECOVERED}, {"run_id": "x"}, {"about": ("y",)}):
+        assert alert.model_copy(update=other).identity() != alert.identity()
 
 
-def test_a_fresh_anchor_in_the_challenger_s_place_is_told_with_what_it_means(tmp_path):
-    run = make_run(tmp_path, champion=CHAMPION)
-    found = make_judgement(Decision.REJECT, REASON)
-    fresh = found.comparison.challenger_model.model_copy(update={"version": "5"})
-    anchor = AnchorFacts(
-        model=fresh,
-        recipe=found.comparison,
-        freshness=found.comparison,
-        self_test=found.self_test,
-        serving=found.serving,
+REQUEST = RunRequest(
+    recipe="smoke",
+    as_of=DUE,
+    now=DUE,
+    may_promote=True,
+    num_devices=2,
+    trigger="scheduled__2026-02-16T06:00:00+00:00",
+)
+
+
+def missed(num_skipped: int, is_too_late: bool) -> MissedCycles:
+    newest = DUE if is_too_late else DUE - FORTNIGHT
+    return MissedCycles(
+        skipped=tuple(newest - k * FORTNIGHT for k in reversed(range(num_skipped))),
+        due=DUE,
+        started_at=DUE + timedelta(days=8 if is_too_late else 3),
+        is_too_late=is_too_late,
+        max_lateness=FORTNIGHT / 2,
+        next_due=DUE + FORTNIGHT,
     )
-    verdict = found.verdict.model_copy(update={"promoted": Promoted.ANCHOR})
-    found = found.model_copy(update={"anchor": anchor, "verdict": verdict})
-    alert = compose_verdict(found, run, SETTINGS)
-    assert alert.kind is AlertKind.REGRESSION
-    assert "test_ranker v5, the accepted recipe trained on the same rows, is promoted" in alert.done
-    assert "The pipeline makes test_ranker v5 the champion" in alert.next_step.sentence
-    commands = [command for _, command in alert.next_step.commands]
-    assert any("rollback --to-version 3" in command for command in commands)
 
 
-def test_after_four_cycles_without_a_promotion_a_person_is_asked(tmp_path):
-    for num_before, is_asked in ((2, False), (3, True)):
-        run = make_run(tmp_path, champion=CHAMPION, standing=Standing(unpromoted=DAYS[:num_before]))
-        step = compose_verdict(make_judgement(Decision.INCONCLUSIVE), run, SETTINGS).next_step
-        assert ("Nothing was promoted in 4 cycles" in step.sentence) is is_asked
-        names = [parse(command).info_name for _, command in step.commands]
-        assert (("promote" in names) and ("set" in names)) is is_asked
-    past = run.model_copy(update={"may_promote": False})
-    step = compose_verdict(make_judgement(Decision.INCONCLUSIVE), past, SETTINGS).next_step
-    assert "promote" not in [parse(command).info_name for _, command in step.commands]
+def test_a_run_that_skipped_itself_says_how_to_run_it():
+    settings = Settings(workspace="/a place", airflow_url="http://air:8080/")
+    alert = compose_missed(missed(1, True), REQUEST, settings)
+    assert (alert.kind, alert.severity) == (AlertKind.MISSED_CYCLE, AlertSeverity.WARNING)
+    command = alert.next_step.commands[0][1]
+    found = parse(command)
+    assert (found.info_name, found.params["devices"]) == ("retrain", 2)
+    assert (found.params["as_of"], found.params["key"]) == ("2026-02-16", REQUEST.trigger)
+    assert split(command)[0]["HOMEFEED_WORKSPACE"] == "file:///a%20place"
+    page = "http://air:8080/dags/homefeed_retrain/runs/scheduled__2026-02-16T06%3A00%3A00%2B00%3A00"
+    assert alert.links[0] == ("Airflow run", page)
 
 
-@pytest.mark.parametrize("decision", [Decision.INCONCLUSIVE, Decision.REJECT])
-def test_where_the_accepted_recipe_is_lost_a_person_names_one(tmp_path, decision):
-    run = make_run(tmp_path, champion=CHAMPION)
-    found = make_judgement(decision).model_copy(update={"problem": "It is not known."})
-    step = compose_verdict(found, run, SETTINGS).next_step
-    assert "set" in [parse(command).info_name for _, command in step.commands]
+def test_where_a_newer_cycle_runs_or_is_next_nothing_has_to_be_run():
+    newest = DUE + FORTNIGHT
+    is_next = replace(missed(1, True), started_at=newest + timedelta(days=3), next_due=newest)
+    for found in (missed(2, False), is_next):
+        alert = compose_missed(found, REQUEST, SETTINGS)
+        assert names_in(alert) == ["serving"] and alert.severity is AlertSeverity.INFO
 
 
-def test_a_recipe_on_hold_is_released_with_the_command_that_is_offered(tmp_path):
-    run = make_run(tmp_path, champion=CHAMPION, standing=Standing(hold="It was rolled back."))
-    step = compose_verdict(make_judgement(Decision.INCONCLUSIVE), run, SETTINGS).next_step
-    [found] = [c for _, command in step.commands if (c := parse(command)).info_name == "release"]
-    assert run.config.recipe_digest.startswith(found.params["recipe"])
+@pytest.mark.parametrize(("num_skipped", "num_named"), [(12, 12), (13, 2)])
+def test_many_dates_are_counted_and_not_listed(num_skipped, num_named):
+    alert = compose_missed(missed(num_skipped, True), REQUEST, SETTINGS)
+    assert alert.happened.splitlines()[0].count("UTC") == num_named
+    assert len(alert.about) == num_skipped
 
 
-def test_a_certain_loss_of_a_recipe_is_told_though_it_is_promoted(tmp_path):
-    run = make_run(tmp_path, champion=CHAMPION)
-    found = make_judgement(Decision.PROMOTE, low=-0.01, high=0.01)
-    assert compose_verdict(found, run, SETTINGS) is None
-    lost = make_judgement(Decision.PROMOTE).comparison.model_copy(
-        update={"baseline_kind": BaselineKind.ANCHOR}
+@pytest.fixture
+def asking(tmp_path) -> ResolvedRun:
+    asked = PromotionConfig(approval=ApprovalConfig(by=("anna", "b*n")))
+    config = smoke().model_copy(update={"promotion": asked})
+    return make_run(tmp_path, config, champion=CHAMPION)
+
+
+def test_each_time_that_a_question_is_put_it_is_told_with_the_place(asking):
+    outcome = outcome_of(asking, make_judgement(Decision.PROMOTE), None, SETTINGS)
+    settings = Settings(airflow_url="http://air:8080")
+    question = Question(ruling_digest="r", model="m", until=DUE, num_times=1)
+    first, again, *others = (
+        compose_wanted(asking, outcome, question.model_copy(update=changes), settings)
+        for changes in ({}, {}, {"num_times": 2}, {"ruling_digest": "s"})
     )
-    anchor = AnchorFacts(
-        model=lost.challenger_model,
-        recipe=lost,
-        freshness=found.comparison,
-        self_test=found.self_test,
-        serving=found.serving,
-    )
-    alert = compose_verdict(found.model_copy(update={"anchor": anchor}), run, SETTINGS)
-    assert alert.kind is AlertKind.REGRESSION
-    assert "has a worse recipe than the accepted one and is promoted" in alert.title
+    assert first == again and len({each.identity() for each in (first, *others)}) == 3
+    label, page = first.links[0]
+    assert label == "Approve or reject"
+    assert page.startswith("http://air:8080/dags/homefeed_retrain/runs/")
+    assert page.endswith("/tasks/approve_promotion/required_actions")
+
+
+@pytest.mark.parametrize(
+    ("answer", "by", "severity"),
+    [("rejected", "anna", AlertSeverity.INFO), ("no answer", "", AlertSeverity.WARNING)],
+)
+def test_a_promotion_that_was_not_approved_can_be_forced(asking, answer, by, severity):
+    outcome = outcome_of(asking, make_judgement(Decision.PROMOTE), None, SETTINGS)
+    approval = Approval(answer=answer, by=by, at=DUE, model="test_ranker v4", ruling_digest="r")
+    alert = compose_not_approved(asking, outcome, approval, SETTINGS)
+    assert (alert.severity, alert.at) == (severity, DUE)
+    assert names_in(alert) == ["serving", "promote"]

@@ -6,19 +6,16 @@ from pathlib import Path
 import pytest
 
 from pipelines.alerts import links
-from pipelines.alerts.compose import compose_failure
 from pipelines.alerts.links import (
     CODES_IN_RUNBOOK,
     RUNBOOK,
     RUNS_IN_MLFLOW,
-    docs_in,
     links_of,
     mlflow_links,
     runbook_links,
 )
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.judged.alert import AlertKind
-from pipelines.contracts.run_layout import StageFailure
 from pipelines.settings import Settings
 from support.runs import make_run
 
@@ -96,20 +93,3 @@ def test_the_runs_table_is_the_classic_one() -> None:
     places = dict(mlflow_links("http://mlflow:5000/", "7", ("a", "b")))
     table = "http://mlflow:5000/#/experiments/7/runs?workflowType=machine_learning"
     assert places[RUNS_IN_MLFLOW] == table
-
-
-def test_a_refusal_s_data_docs_are_linked(tmp_path: Path) -> None:
-    run = make_run(tmp_path)
-    failure = StageFailure(
-        stage="check_snapshot",
-        error_class="DataGateFailedError",
-        message="refused:\n- rows\nData Docs: file:///w/data docs/index.html\nMend the event log.",
-        exit_code=65,
-        is_retryable=False,
-        occurred_at=run.as_of,
-    )
-    alert = compose_failure(failure, run, HOSTED, failure.stage)
-    labels = [label for label, _ in alert.links]
-    assert ("Data Docs", "file:///w/data docs/index.html") in alert.links
-    assert labels[0] == "Airflow run" and labels[-1] == "Runbook, exit code 65"
-    assert docs_in("no Data Docs: here") == ()

@@ -1,117 +1,100 @@
-"""How an alert looks: rendering loses nothing, and what the alert holds harms nothing."""
+"""How an alert looks: nothing is lost, and nothing that it holds steers, forges, links or calls."""
 
-import html
 import re
-from collections.abc import Iterator
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipelines.alerts.compose import compose_failure
-from pipelines.alerts.rendering import RenderedAlert, render
+from pipelines.alerts.compose import compose_verdict
+from pipelines.alerts.outcomes import outcome_of
+from pipelines.alerts.rendering import MAX_SUBJECT, fenced, render, to_markdown
 from pipelines.contracts.config import RecipeRef
-from pipelines.contracts.judged.alert import Alert, AlertKind, NextStep
-from pipelines.contracts.run_layout import StageFailure
+from pipelines.contracts.judged.alert import Alert, AlertKind, Cycle, NextStep
+from pipelines.contracts.judgement import Decision
 from pipelines.settings import Settings
+from support.example_alerts import with_segments
+from support.judgements import CHAMPION, make_judgement
 from support.runs import make_run
 
-
-def test_rendering_escapes_html_and_keeps_one_subject_line(tmp_path):
-    run = make_run(tmp_path)
-    failure = StageFailure(
-        stage="build_snapshot",
-        error_class="DataContractError",
-        message="rows <b>lost</b> & found",
-        exit_code=65,
-        is_retryable=False,
-        occurred_at=run.as_of,
-    )
-    alert = compose_failure(failure, run, Settings(), failure.stage)
-    alert = alert.model_copy(update={"title": "broke\r\nBcc: everyone@example.com"})
-    rendered = render(alert)
-    assert rendered.subject == "[homefeed] critical: broke Bcc: everyone@example.com"
-    assert "rows &lt;b&gt;lost&lt;/b&gt; &amp; found" in rendered.html
-    assert "<b>lost" not in rendered.html
-    assert "rows <b>lost</b> & found" in rendered.text
-    label = f"Recipe: smoke ({run.config.recipe_digest[:12]})"
-    assert label in rendered.text and label in rendered.html
-    commands = [line for _, line in alert.next_step.commands]
-    assert len(commands) == 2
-    for part in (alert.certainty, alert.done, alert.next_step.sentence, *commands):
-        assert part in rendered.text
-        assert html.escape(part, quote=False) in html.unescape(rendered.html)
+HOSTILE = (
+    "x\x1b[2J\u202e <script>alert(1)</script> <img src=x onerror=alert(1)> </title></pre> **b** "
+    "[a](javascript:alert(1)) <!channel> <@U1> <https://e.example|click> @everyone ``` {{ 7 * 7 }}"
+    "\r\nBcc: everyone@example.com\r\n\r\nWhat was done\r\n  v9 was promoted."
+)
+LONG = "a_very_long_name_" * 4_000
 
 
-HOSTILE = "x\x1b[2J\u202e\r\nBcc: all@example.com <!channel> <http://e.example|click> ```*_~`</pre>"
-"""Steers a terminal, ends a header, calls a channel, makes a link, ends what is preformatted."""
-
-
-def hostile_alert(*uris: str) -> Alert:
+def alert_of(text: str, **changes: Any) -> Alert:
+    """An alert that holds a text everywhere."""
     return Alert(
-        kind=AlertKind.BROKEN_RUN,
-        run_id=HOSTILE,
-        recipe=RecipeRef(name=HOSTILE, digest="d" * 64, reference=HOSTILE),
-        title=HOSTILE,
-        happened=HOSTILE,
-        certainty=HOSTILE,
-        done=HOSTILE,
-        next_step=NextStep(sentence=HOSTILE, commands=((HOSTILE, HOSTILE),)),
-        links=tuple((HOSTILE, uri) for uri in uris),
-    )
+        kind=AlertKind.REGRESSION,
+        run_id=text,
+        recipe=RecipeRef(name=text, digest="d" * 64, reference=text),
+        title=f"Homefeed retrain: {text} is worse: -6.25 %",
+        serves=text,
+        happened=text,
+        certainty=text,
+        done=text,
+        next_step=NextStep(sentence=text, commands=((text, "homefeed serving"),)),
+        links=((text, f"https://e.example/{text}"), (text, "javascript:alert(1)")),
+        cycle=Cycle(day=CHAMPION.as_of.date(), recipe=text),
+    ).model_copy(update=changes)
 
 
-def texts_in(value: Any) -> Iterator[str]:
-    """Give every text in a message to Slack."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from texts_in(each)
+def sections_of(alert: Alert) -> list[str]:
+    """Return the texts of the message to Slack."""
+    return [block["text"]["text"] for block in render(alert).slack]
 
 
-@pytest.fixture
-def rendered() -> RenderedAlert:
-    return render(hostile_alert(HOSTILE))
-
-
-def test_no_part_steers_a_terminal_or_begins_a_header(rendered: RenderedAlert) -> None:
-    assert len(rendered.subject.splitlines()) == 1
-    slack = "\n".join(texts_in(rendered.slack))
-    for text in (rendered.subject, rendered.text, rendered.html, slack):
-        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text)
-        assert "\\x1b[2J\\u{202e}" in text, "what was there can be read"
-
-
-def test_a_line_break_begins_no_part_of_the_message(rendered: RenderedAlert) -> None:
-    headings = [line for line in rendered.text.splitlines() if line and not line.startswith(" ")]
-    facts = [line for line in headings if line.startswith(("Severity: ", "Run: ", "Recipe: "))]
-    assert len(facts) == 3
-    assert headings[1 + len(facts) :] == [
-        "What happened",
-        "How sure we are",
-        "What was done",
-        "What to do",
-        "Links",
-    ]
-
-
-class Links(HTMLParser):
-    """Collects the links of a page, as a browser would read them, and its other elements."""
+class Page(HTMLParser):
+    """Reads a page as a browser does: its elements, their attributes and the text."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
-        self.targets: list[str] = []
         self.elements: set[str] = set()
+        self.attributes: list[tuple[str, str]] = []
+        self.text = ""
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.add(tag)
-        self.targets += [value or "" for name, value in attrs if name in ("href", "src")]
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_no_part_steers_a_terminal_or_begins_a_header() -> None:
+    rendered = render(alert_of(HOSTILE))
+    assert len(rendered.subject.splitlines()) == 1
+    for text in (rendered.subject, rendered.text, rendered.html, *sections_of(alert_of(HOSTILE))):
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text)
+    for text in (rendered.subject, rendered.text, rendered.html):
+        assert "\\x1b[2J\\u{202e}" in text, "what was there can be read"
+
+
+def test_a_line_break_begins_no_part_of_the_message() -> None:
+    text = render(alert_of(HOSTILE.replace("\r", ""), happened="h", certainty="c", done="d")).text
+    begun = [line for line in text.splitlines() if line and line[0] != " "]
+    facts = ("Severity: ", "Cycle: ", "Run: ", "Recipe: ")
+    headings = ["What happened", "How sure we are", "What was done", "What to do", "Links"]
+    assert all(line.startswith(fact) for line, fact in zip(begun[2:6], facts, strict=True))
+    assert begun[6:] == headings
+
+
+def test_nothing_of_the_data_becomes_markup_in_a_mail() -> None:
+    page, plain = Page(render(alert_of(HOSTILE)).html), Page(render(alert_of("plain")).html)
+    assert page.elements <= plain.elements
+    assert {name for name, _ in page.attributes} <= {name for name, _ in plain.attributes}
+    assert [value for name, value in page.attributes if name == "href"] == []
+    assert "<script>alert(1)</script>" in page.text and "{{ 7 * 7 }}" in page.text
 
 
 def test_only_pages_and_files_become_links() -> None:
-    good = ("https://airflow.example.com/dags", "http://127.0.0.1:5000", "file:///ws/verdict.html")
+    pages = ("https://airflow.example.com/dags", "http://127.0.0.1:5000")
+    good = (*pages, "file:///ws/verdict.html")
     bad = (
         "javascript:alert(1)",
         "JAVASCRIPT:alert(1)",
@@ -120,7 +103,80 @@ def test_only_pages_and_files_become_links() -> None:
         '" onmouseover="alert(1)',
         "s3://bucket/runs/x",
     )
-    found = Links(render(hostile_alert(*good, *bad)).html)
-    assert tuple(found.targets) == good
-    assert not found.elements & {"script", "img", "b"}
-    assert "s3://bucket/runs/x" in render(hostile_alert(*bad)).text, "told, and no link"
+    alert = alert_of("x", links=tuple(("Page", uri) for uri in (*good, *bad)))
+    html = Page(render(alert).html)
+    assert tuple(value for name, value in html.attributes if name == "href") == good
+    assert "s3://bucket/runs/x" in render(alert).text, "told, and no link"
+    assert re.findall(r"<([^|>]*)\|Page>", sections_of(alert)[-1]) == list(pages)
+
+
+def test_no_name_is_too_long_for_a_mail() -> None:
+    rendered = render(alert_of(LONG))
+    assert len(rendered.subject) <= MAX_SUBJECT
+    assert rendered.subject.startswith("[homefeed] warning: Homefeed retrain: a_very_long")
+    assert rendered.subject.endswith("is worse: -6.25 %"), "the number is never cut"
+    assert len(rendered.text) < 200_000 and "(shortened: the outbox has all" in rendered.text
+
+
+def test_forty_segments_are_told_by_the_one_that_loses_most(tmp_path: Path) -> None:
+    run = make_run(tmp_path, champion=CHAMPION)
+    changes = {f"segment {n} <b>{'x' * 200}</b>": -n / 1000 for n in range(1, 41)}
+    reasons = [f"{name} loses more than its margin." for name in changes]
+    judgement = with_segments(make_judgement(Decision.REJECT, *reasons), changes)
+    outcome = outcome_of(run, judgement, None, Settings())
+    alert = compose_verdict(outcome, judgement, run, Settings())
+    assert alert is not None
+    rendered = render(alert)
+    assert "Segment segment 40 <b>" in rendered.text and "-4.00 %" in rendered.text
+    assert all(reason in rendered.text for reason in reasons)
+    assert len(rendered.html) < 100_000, "what is longer, some mail programs hide"
+    assert "<b>" not in rendered.html
+
+
+@pytest.mark.parametrize(
+    "alert",
+    [
+        alert_of("n" * 20_000, links=(("x" * 999, "https://e.example/"),) * 60),
+        alert_of("<&>" * 5_000, next_step=NextStep(sentence="s", commands=(("p", "c"),) * 99)),
+        alert_of("long_name " * 900 + "\nline" * 400),
+        alert_of("", links=(), next_step=NextStep(sentence="", commands=())),
+        alert_of(HOSTILE * 200),
+        alert_of("a\n\n" * 400),
+    ],
+    ids=["long words", "all escaped", "many lines", "empty", "hostile", "blank lines"],
+)
+def test_whatever_an_alert_holds_slack_s_limits_are_kept(alert: Alert) -> None:
+    """As in Slack's reference of blocks; it refuses a message that breaks one."""
+    blocks = render(alert).slack
+    assert 1 <= len(blocks) <= 50
+    for block in blocks:
+        assert block["type"] == "section" and block["text"]["verbatim"]
+        assert 1 <= len(block["text"]["text"]) <= 3000
+
+
+def test_in_slack_nothing_of_the_data_calls_anybody_or_is_a_link() -> None:
+    for section in sections_of(alert_of(HOSTILE)):
+        assert not re.search(r"<(?!https://e\.example/x)", section), section
+
+
+def test_commands_are_shown_as_they_are_or_not_at_all() -> None:
+    command = "HOMEFEED_X='a b' homefeed stage build_snapshot --run 'file:///*_~`x`'"
+    assert fenced(command) == f"```{command}```"
+    assert "```" not in fenced("a ``` b").strip("`")
+    commands = (("Run:", command), ("Or:", f"homefeed {'x' * 3000}"))
+    said = sections_of(alert_of("y", next_step=NextStep(sentence="Do.", commands=commands)))
+    assert f"```{command}```" in said
+    assert "(The command is too long for Slack; the mail and the outbox have it.)" in said
+    assert not any("xxxx" in text for text in said)
+
+
+def test_markdown_shows_what_data_and_people_wrote_as_it_is(tmp_path: Path) -> None:
+    run = make_run(tmp_path, champion=CHAMPION)
+    hostile = "**bold** & <img src=x> [a](javascript:b) # `code` ~~~~\nnew | line"
+    outcome = outcome_of(run, make_judgement(Decision.REJECT, hostile), None, Settings())
+    told = to_markdown(outcome)
+    line = next(line for line in told.splitlines() if "bold" in line)
+    assert line == (
+        r"- \*\*bold\*\* &amp; &lt;img src=x\> \[a\](javascript:b) \# \`code\` \~\~\~\~ new \| line"
+    )
+    assert f"[Run folder](<{run.run_uri}>)" in told

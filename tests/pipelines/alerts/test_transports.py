@@ -1,7 +1,11 @@
 """Alerts on their way: a real SMTP server, a real webhook, failures, and no secret in a log."""
 
+import json
 import logging
+import re
 import sys
+from datetime import date
+from unittest import mock
 
 import pytest
 from aiosmtpd.controller import Controller
@@ -10,10 +14,14 @@ from aiosmtpd.smtp import AuthResult
 from pipelines import storage
 from pipelines.alerts import transports
 from pipelines.alerts.rendering import render
-from pipelines.alerts.sending import AlertDeliveryError
-from pipelines.alerts.transports import deliver, entry_uri
+from pipelines.alerts.transports import (
+    AlertDeliveryError,
+    deliver,
+    deliver_waiting,
+    entry_uri,
+)
 from pipelines.contracts.errors import ConfigurationError, RunInProgressError
-from pipelines.contracts.judged.alert import Alert, AlertKind, AlertReceipt, NextStep
+from pipelines.contracts.judged.alert import Alert, AlertKind, AlertReceipt, Cycle, NextStep
 from pipelines.plain_text import WORD_JOINER
 from pipelines.settings import Settings
 from support.alert_servers import (
@@ -63,29 +71,31 @@ def read_entry(settings: Settings) -> AlertReceipt:
 
 
 def test_mail_arrives_at_a_real_server(tmp_path, inbox):
-    settings = make_settings(tmp_path, "smtp")
-    assert send(settings) == ("outbox", "smtp")
+    assert send(make_settings(tmp_path, "smtp")) == ("outbox", "smtp")
     (mail,) = inbox.mails
-    assert mail["subject"] == "[homefeed] warning: Homefeed retrain: v4 is worse"
-    assert mail["from"] == "homefeed@example.com"
     assert mail["to"] == "oncall@example.com, lead@example.com"
-    assert mail.get_content_type() == "multipart/alternative"
-    text, html = mail.iter_parts()
-    assert (text.get_content_type(), html.get_content_type()) == ("text/plain", "text/html")
-    assert "It <lost> & wept." in text.get_content()
+    (html,) = mail.iter_parts()
+    assert html.get_content_type() == "text/html"
     assert "It &lt;lost&gt; &amp; wept." in html.get_content()
-    assert all("homefeed serving" in part.get_content() for part in (text, html))
 
 
-def test_slack_gets_it_over_http(tmp_path, monkeypatch):
-    with webhook() as (url, bodies):
-        use_slack(monkeypatch, url)
-        assert send(make_settings(tmp_path, "outbox", "slack")) == ("outbox", "slack")
-    ((path, body),) = bodies
-    assert path == f"/services/{SECRET}"
-    assert body["text"] == "[homefeed] warning: Homefeed retrain: v4 is worse"
-    said = [block["text"]["text"] for block in body["blocks"] if "text" in block]
-    assert "It &lt;lost&gt; &amp; wept." in said and "```homefeed serving```" in said
+def test_the_alerts_of_a_cycle_are_one_thread_and_the_same_alert_has_one_id(tmp_path, inbox):
+    cycles = [Cycle(day=date(2017, 6, day), recipe="r") for day in (12, 26)]
+    told = (
+        ALERT.model_copy(update={"cycle": cycles[0]}),
+        ALERT.model_copy(update={"cycle": cycles[0], "about": ("another",)}),
+        ALERT.model_copy(
+            update={"cycle": cycles[1], "mended_cycles": (cycles[0],), "about": ("a third",)}
+        ),
+    )
+    for place in ("one", "two"):
+        deliver(told[0], make_settings(tmp_path / place, "smtp"))
+    for alert in told[1:]:
+        deliver(alert, make_settings(tmp_path / "two", "smtp"))
+    _, *mails = inbox.mails
+    threads = [mail["References"].split() for mail in mails]
+    assert threads[0] == threads[1] and len({mail["Message-ID"] for mail in mails}) == 3
+    assert threads[2][0] == threads[0][0] and len(threads[2]) == 2
 
 
 def test_no_transport_obeys_what_an_alert_holds(tmp_path, monkeypatch, inbox):
@@ -99,31 +109,45 @@ def test_no_transport_obeys_what_an_alert_holds(tmp_path, monkeypatch, inbox):
     headline = "v4 <!channel> *is* worse Bcc: everyone@example.com"
     escaped = headline.replace("<", "&lt;").replace(">", "&gt;")
     assert slack["text"] == f"[homefeed] warning: {escaped}"
-    header = slack["blocks"][0]["text"]
-    assert header["type"] == "plain_text" and header["text"].endswith(escaped)
-    assert apprise["title"] == f"[homefeed] warning: {headline.replace('<', '<' + WORD_JOINER)}"
-    (mail,) = inbox.mails
-    assert mail["subject"] == f"[homefeed] warning: {headline}"
-    assert mail["bcc"] is None
-    assert mail["to"] == "oncall@example.com, lead@example.com"
+    assert apprise["title"] == f"[homefeed] warning: {headline}".replace("<", f"<{WORD_JOINER}")
+    assert inbox.mails[0]["Bcc"] is None and inbox.mails[0]["subject"].endswith(headline)
 
 
-def test_apprise_gets_it_over_http(tmp_path, monkeypatch):
-    with webhook() as (url, bodies):
-        use_apprise(monkeypatch, url)
-        assert send(make_settings(tmp_path, "apprise")) == ("outbox", "apprise")
-    ((_, body),) = bodies
-    assert body["title"] == "[homefeed] warning: Homefeed retrain: v4 is worse"
-    assert "It <\u2060lost> & wept." in body["message"]
-    assert body["type"] == "warning"
+@pytest.mark.parametrize(
+    "service",
+    [
+        "slack://T1JHG9E3L/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/#general",
+        "slack://T1JHG9E3L/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/#general?blocks=yes",
+        "slack://T1JHG9E3L/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/#general?format=markdown",
+        "discord://123456789012345678/abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz",
+        "discord://123456789012345678/abcdefghijklmnopqrstuvwxyz?format=markdown",
+        "tgram://123456789:abcdefg_hijklmnop/12315544/",
+    ],
+)
+def test_apprise_calls_nobody_and_makes_no_link_of_data(monkeypatch, service):
+    hostile = "@everyone @here <!channel> <https://e.example|click> <script> <img src=x>"
+    connection = {"conn_type": "apprise", "extra": {"config": {"path": service}}}
+    monkeypatch.setenv("AIRFLOW_CONN_APPRISE_DEFAULT", json.dumps(connection))
+    sent: list[str] = []
+
+    def post(*_: object, data: str | bytes = "", **__: object) -> mock.Mock:
+        sent.append(json.dumps(json.loads(data), ensure_ascii=False))
+        return mock.Mock(status_code=200, content=b"ok", text="ok", headers={})
+
+    monkeypatch.setattr("requests.post", post)
+    monkeypatch.setattr("requests.request", post)
+    alert = ALERT.model_copy(update={"title": hostile, "happened": hostile})
+    transports.send_by_apprise(render(alert), Settings())
+    assert sent
+    for body in sent:
+        assert not re.search(r"@(everyone|here|channel)\b|<[!@#]|<https?:|<script|<img", body)
 
 
-def test_the_outbox_holds_the_alert_and_where_it_went(tmp_path):
-    settings = make_settings(tmp_path, "outbox")
+def test_the_outbox_has_it_as_people_read_it_with_the_instant(tmp_path):
+    settings = make_settings(tmp_path)
     assert send(settings) == ("outbox",)
     entry = read_entry(settings)
-    assert entry.delivered_to == ("outbox",) and entry.alert is not None
-    assert entry.alert.at is not None and entry.alert.identity() == ALERT.identity()
+    assert entry.alert is not None and entry.alert.at is not None
     text = storage.read_bytes(entry_uri(ALERT, settings).removesuffix("json") + "txt")
     assert text.decode() == render(entry.alert).text
 
@@ -221,7 +245,7 @@ def test_a_server_that_is_not_there_is_a_retryable_error(tmp_path, monkeypatch, 
 
 def test_a_missing_connection_is_named_with_its_setting(tmp_path, monkeypatch):
     monkeypatch.delenv("AIRFLOW_CONN_SLACK_DEFAULT", raising=False)
-    with pytest.raises(ConfigurationError, match="AirflowNotFoundException.*_CONN_ID"):
+    with pytest.raises(ConfigurationError, match="AirflowNotFoundException.*<name>_default"):
         send(make_settings(tmp_path, "slack"))
     monkeypatch.delenv("AIRFLOW_CONN_SMTP_DEFAULT", raising=False)
     with pytest.raises(ConfigurationError, match="did not reach smtp"):
@@ -294,3 +318,101 @@ def test_no_secret_reaches_a_log_or_an_error(tmp_path, monkeypatch, caplog, tran
         assert SECRET in bodies[0][0]  # it was sent to the right place
     assert ALERT.title in caplog.text
     assert SECRET not in caplog.text
+
+
+class Slack:
+    """Stands for a transport that is away for a while."""
+
+    def __init__(self) -> None:
+        self.is_away, self.taken = True, list[str]()
+
+    def send(self, rendered, settings) -> None:  # type: ignore[no-untyped-def]
+        if self.is_away:
+            raise OSError("no route")
+        self.taken.append(rendered.subject)
+
+
+@pytest.fixture
+def slack(monkeypatch: pytest.MonkeyPatch) -> Slack:
+    away = Slack()
+    monkeypatch.setitem(transports._TRANSPORTS, "slack", away.send)
+    return away
+
+
+@pytest.fixture
+def settings(tmp_path) -> Settings:
+    return make_settings(tmp_path, "outbox", "slack")
+
+
+def test_it_is_sent_once_when_the_transport_is_back(slack, settings):
+    for _ in range(2):
+        with pytest.raises(AlertDeliveryError):
+            deliver(ALERT, settings)
+    assert read_entry(settings).waiting_for == ("slack",)
+    assert deliver_waiting(settings) == () == tuple(slack.taken)  # it is still away
+    slack.is_away = False
+    assert deliver_waiting(settings) == (ALERT.run_id,)
+    assert slack.taken == ["[homefeed] warning: (sent late) Homefeed retrain: v4 is worse"]
+    assert read_entry(settings).waiting_for == ()
+    assert read_entry(settings).delivered_to == ("outbox", "slack")
+    assert deliver_waiting(settings) == () and len(slack.taken) == 1
+
+
+def test_a_kill_while_it_is_sent_leaves_it_waiting(slack, settings, monkeypatch):
+    def killed(*_: object) -> None:
+        raise SystemExit(137)
+
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        patched.setitem(transports._TRANSPORTS, "slack", killed)
+        deliver(ALERT, settings)
+    assert read_entry(settings).waiting_for == ("slack",)
+    slack.is_away = False
+    assert deliver_waiting(settings) == (ALERT.run_id,)
+
+
+def test_what_is_away_is_asked_once_and_not_for_each_alert(settings, monkeypatch):
+    asked = []
+
+    def away(*_: object) -> None:
+        asked.append(1)
+        raise OSError("no route")
+
+    monkeypatch.setitem(transports._TRANSPORTS, "slack", away)
+    for number in range(3):
+        with pytest.raises(AlertDeliveryError):
+            deliver(ALERT.model_copy(update={"run_id": f"run-{number}"}), settings)
+    assert deliver_waiting(settings) == () and len(asked) == 3 + 1
+
+
+def test_a_transport_that_was_added_later_gets_no_old_alerts(slack, settings):
+    deliver(ALERT, settings.model_copy(update={"alert_transports": ("outbox",)}))
+    slack.is_away = False
+    assert deliver_waiting(settings) == () == tuple(slack.taken)
+
+
+def test_a_damaged_receipt_keeps_no_other_from_being_sent(slack, settings, tmp_path):
+    with pytest.raises(AlertDeliveryError):
+        deliver(ALERT, settings)
+    (tmp_path / "workspace" / "outbox" / "0.json").write_text("{")
+    slack.is_away = False
+    assert deliver_waiting(settings) == (ALERT.run_id,)
+
+
+def test_a_transport_that_is_down_for_a_day_holds_up_no_other(tmp_path, monkeypatch):
+    """Slack stays away, the mail server comes back: each is asked once, and no mail waits."""
+    settings = make_settings(tmp_path, "slack", "smtp")
+    assert deliver_waiting(settings) == (), "an empty workspace has nothing to send"
+    alerts = [ALERT.model_copy(update={"run_id": f"run-{n}"}) for n in range(3)]
+    with webhook(status=503) as (url, refused):
+        use_slack(monkeypatch, url)
+        with monkeypatch.context() as away:
+            away.setitem(transports._TRANSPORTS, "smtp", mock.Mock(side_effect=OSError("down")))
+            for alert in alerts:
+                with pytest.raises(AlertDeliveryError):
+                    deliver(alert, settings)
+        with mail_server(monkeypatch) as inbox:
+            assert deliver_waiting(settings) == ("run-0", "run-1", "run-2")
+            assert len(inbox.raw) == 3 and len(refused) == 3 + 1
+            assert all("(sent late)" in mail["subject"] for mail in inbox.mails)
+    receipts = [storage.read_model(entry_uri(each, settings), AlertReceipt) for each in alerts]
+    assert [each.waiting_for for each in receipts] == [("slack",)] * 3

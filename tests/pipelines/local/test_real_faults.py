@@ -11,9 +11,10 @@ import psutil
 import pytest
 
 from pipelines import storage
-from pipelines.alerts.compose import alert_on_unresolved
+from pipelines.alerts.compose import compose_unresolved
+from pipelines.alerts.incidents import tell
 from pipelines.contracts.artifacts import STAGES
-from pipelines.contracts.judged.alert import Cycle, NextStep
+from pipelines.contracts.judged.alert import Cycle, NextStep, Unresolved
 from pipelines.cycles.reading import find_cycle
 from pipelines.local import processes
 from pipelines.settings import Settings
@@ -54,14 +55,14 @@ def third_cycle(lab: Lab) -> Outcome:
     MLflow is killed in the midst of it, too. An earlier run of the day had broken: only the words
     that it left are there, which costs no run.
     """
-    told = alert_on_unresolved(
-        "broke-before",
-        "ConfigurationError: no such setting",
-        NextStep(sentence="Mend it.", commands=()),
-        Settings(home=str(lab.home.path)),
-        Cycle(day=date.fromisoformat(THIRD_DAY), recipe="smoke"),
-        datetime.now(UTC),
+    settings = Settings(home=str(lab.home.path))
+    broken = Unresolved(
+        message="ConfigurationError: no such setting",
+        next_step=NextStep(sentence="Mend it.", commands=()),
+        at=datetime.now(UTC),
+        cycle=Cycle(day=date.fromisoformat(THIRD_DAY), recipe="smoke"),
     )
+    told = tell(compose_unresolved("broke-before", broken, settings), settings)
     assert told.alert is not None and lab.alerts("broke-before") != []
     lab.start("third", THIRD_DAY, promote=True)
     kill_tasks(lab, "third", "resolve_run")

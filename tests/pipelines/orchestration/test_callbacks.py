@@ -11,10 +11,11 @@ from airflow.sdk import Asset, AssetAlias
 from airflow.sdk.exceptions import AirflowSkipException
 
 from pipelines import storage
-from pipelines.alerts.incidents import REMIND_AFTER, cycle_of, read_open
+from pipelines.alerts.compose import cycle_of
+from pipelines.alerts.incidents import REMIND_AFTER, read_open
 from pipelines.alerts.next_step import after_lost_start
 from pipelines.contracts.artifacts import STAGES
-from pipelines.contracts.judged.alert import Alert, AlertKind, AlertReceipt, NextStep
+from pipelines.contracts.judged.alert import Alert, AlertKind, AlertReceipt, NextStep, Unresolved
 from pipelines.contracts.judgement import Decision, Promotion
 from pipelines.contracts.run_layout import (
     StageFailure,
@@ -29,7 +30,7 @@ from pipelines.orchestration.callbacks import (
     require_alert,
     tell_ended_run,
 )
-from pipelines.orchestration.resolving import FAILURE_KEY, Unresolved
+from pipelines.orchestration.resolving import FAILURE_KEY
 from pipelines.settings import Settings
 from support.judgements import CHALLENGER, CHAMPION
 from support.runs import make_run, save_artifact, save_run

@@ -10,10 +10,10 @@ from pipelines import storage
 from pipelines.contracts import errors
 from pipelines.contracts.artifacts import RunRequest
 from pipelines.contracts.features.numeric import NumericFeature
+from pipelines.contracts.judged.alert import Unresolved
 from pipelines.orchestration import missed
 from pipelines.orchestration.resolving import (
     FAILURE_KEY,
-    Unresolved,
     choose_as_of,
     newest_day_to_enter,
     start_cycle,

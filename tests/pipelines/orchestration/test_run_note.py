@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipelines import storage
-from pipelines.alerts.compose import compose_failure
+from pipelines.alerts.compose import Ended, compose_failure
 from pipelines.alerts.links import mlflow_links
 from pipelines.alerts.outcomes import outcome_of
 from pipelines.contracts.artifacts import ResolvedRun
@@ -179,6 +179,6 @@ def test_a_person_who_left_no_room_is_left_alone(outcome: Outcome) -> None:
 
 def test_a_failure_is_told_in_the_words_of_its_alert(tmp_path: Path) -> None:
     run = make_run(tmp_path, champion=CHAMPION)
-    alert = compose_failure(None, run, Settings(), "train_challenger", "task_failure")
+    alert = compose_failure(None, run, Settings(), Ended("train_challenger", "task_failure"))
     shown = as_shown(merged("", told_of_failure(alert))).split("\n\n")
     assert shown[:3] == [f"BROKEN: {alert.title}", alert.happened, alert.done]

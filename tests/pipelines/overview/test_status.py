@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 
 from pipelines import storage
-from pipelines.alerts.compose import compose_failure
-from pipelines.alerts.incidents import LAPSES_AFTER, tell
-from pipelines.alerts.recovery import tell_recovered
-from pipelines.alerts.sending import AlertDeliveryError
-from pipelines.alerts.transports import deliver
+from pipelines.alerts.compose import Ended, compose_failure
+from pipelines.alerts.incidents import LAPSES_AFTER, tell, tell_recovered
+from pipelines.alerts.transports import AlertDeliveryError, deliver
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.errors import ConfigurationError, TrackingUnavailableError
 from pipelines.contracts.judgement import Decision, Promotion
@@ -87,7 +85,7 @@ def test_an_alert_names_the_transports_that_lack_it(
 ) -> None:
     run = save_run(make_run(tmp_path))
     failure = failure_of(run, "check_snapshot")
-    alert = compose_failure(failure, run, settings, failure.stage)
+    alert = compose_failure(failure, run, settings, Ended(failure.stage))
     there = settings.model_copy(update={"alert_transports": ("outbox", "slack")})
 
     def refuse(*_: object) -> None:
@@ -112,7 +110,7 @@ def test_an_alert_that_was_only_counted_lacks_no_transport(
 ) -> None:
     run = save_run(make_run(tmp_path))
     failure = failure_of(run, "check_snapshot")
-    alert = compose_failure(failure, run, settings, failure.stage)
+    alert = compose_failure(failure, run, settings, Ended(failure.stage))
     there = settings.model_copy(update={"alert_transports": ("outbox", "slack")})
     deliver(alert, there, is_counted=True)
     [found] = look(there)[0].alerts
@@ -124,7 +122,7 @@ def test_what_is_broken_stands_there_until_a_cycle_has_mended_it(
 ) -> None:
     run = save_run(make_run(tmp_path, as_of=NOW - timedelta(days=20)))
     failure = failure_of(run, "check_snapshot")
-    tell(compose_failure(failure, run, settings, failure.stage), settings)
+    tell(compose_failure(failure, run, settings, Ended(failure.stage)), settings)
     status, _, lines = look(settings)
     [sentence] = status.broken
     title = f"Homefeed retrain {run.as_of:%Y-%m-%d}: the data gate refused the snapshot"
@@ -154,7 +152,7 @@ def test_a_workspace_in_an_object_store_is_read(
     assert look(there)[0].has_workspace is False
     run = make_run(tmp_path, workspace_uri=s3_uri, champion=CHAMPION)
     save_verdict(run)
-    alert = compose_failure(failure_of(run, "alert"), run, there, "alert")
+    alert = compose_failure(failure_of(run, "alert"), run, there, Ended("alert"))
     deliver(alert, there)
     status, errors, _ = look(there)
     assert errors == [TrackingUnavailableError]

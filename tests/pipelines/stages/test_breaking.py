@@ -6,6 +6,7 @@ import pytest
 
 from pipelines import storage
 from pipelines.alerts import transports
+from pipelines.alerts.compose import Ended
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.run_layout import StageFailure, failure_uri
 from pipelines.registry import tracking
@@ -45,7 +46,7 @@ def test_its_runs_end_with_the_reason_and_a_later_attempt_goes_on(
     mine = tracking.open_run(client, run, "challenger", "challenger")
     ended = tracking.open_run(client, run, "anchor", "anchor")
     client.set_terminated(ended, "FINISHED")
-    receipt = tell_failure(run.run_uri, settings_in(tmp_path), STAGE)
+    receipt = tell_failure(run.run_uri, settings_in(tmp_path), Ended(STAGE))
     assert receipt.alert is not None
     found = client.get_run(mine)
     told = found.data.tags[tracking.FAILURE]
@@ -64,7 +65,7 @@ def test_people_are_told_though_mlflow_is_gone(
     run: ResolvedRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = save_run(run.model_copy(update={"tracking_uri": "http://127.0.0.1:9"}))
-    receipt = tell_failure(run.run_uri, settings_in(tmp_path), STAGE)
+    receipt = tell_failure(run.run_uri, settings_in(tmp_path), Ended(STAGE))
     assert receipt.delivered_to == ("outbox",)
     assert "the cycle's MLflow runs stay open" in caplog.text
 
@@ -83,5 +84,5 @@ def test_its_runs_end_though_a_transport_is_away(
     mine = tracking.open_run(client, run, "challenger", "challenger")
     settings = settings_in(tmp_path).model_copy(update={"alert_transports": ("outbox", "slack")})
     with pytest.raises(transports.AlertDeliveryError):
-        tell_failure(run.run_uri, settings, STAGE)
+        tell_failure(run.run_uri, settings, Ended(STAGE))
     assert client.get_run(mine).info.status == "FAILED"

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipelines import storage
-from pipelines.alerts.compose import alert_on_failure
+from pipelines.alerts.compose import Ended
+from pipelines.alerts.incidents import alert_on_failure
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
@@ -49,7 +50,7 @@ def test_a_killed_attempt_does_not_leave_the_reason_of_an_earlier_one(
     assert storage.exists(failure_uri(run_uri, "build_snapshot"))
     assert kill_in_the_middle(tmp_path, run_uri) == -9
     assert not storage.exists(failure_uri(run_uri, "build_snapshot"))
-    receipt = alert_on_failure(run_uri, settings, "build_snapshot")
+    receipt = alert_on_failure(run_uri, settings, Ended("build_snapshot"))
     assert receipt.alert is not None
     assert "ended without saying why" in receipt.alert.happened
     assert "bad rows" not in receipt.alert.model_dump_json()
@@ -120,13 +121,18 @@ def test_two_at_once_are_refused_and_nobody_is_told_that_the_run_broke(
     def body(output_uri: str) -> Number:
         with pytest.raises(RunInProgressError, match="already running"):
             runner.run_stage("build_snapshot", run_uri)
-        assert alert_on_failure(run_uri, settings, "build_snapshot", "task_failure").alert is None
+        assert (
+            alert_on_failure(run_uri, settings, Ended("build_snapshot", "task_failure")).alert
+            is None
+        )
         return Number(value=1)
 
     set_body("build_snapshot", body)
     assert runner.run_stage("build_snapshot", run_uri)
     # Also where the other process has ended by the time that Airflow calls.
-    assert alert_on_failure(run_uri, settings, "build_snapshot", "task_failure").alert is None
+    assert (
+        alert_on_failure(run_uri, settings, Ended("build_snapshot", "task_failure")).alert is None
+    )
     assert storage.list_names(storage.join(settings.workspace, "outbox")) == []
 
 
@@ -141,7 +147,7 @@ def test_a_race_lost_to_an_attempt_that_fails_later_hides_nothing(
     set_body("build_snapshot", body)
     with pytest.raises(DataContractError):
         runner.run_stage("build_snapshot", run_uri)
-    told = alert_on_failure(run_uri, settings, "build_snapshot").alert
+    told = alert_on_failure(run_uri, settings, Ended("build_snapshot")).alert
     assert told is not None and "bad rows" in told.happened
 
 
@@ -152,8 +158,8 @@ def test_a_race_lost_to_an_attempt_that_is_killed_later_hides_nothing(
     with storage.exclusive_lock(stage_lease_uri(run_uri, "build_snapshot"), "an attempt"):
         with pytest.raises(LostRaceError):
             runner.run_stage("build_snapshot", run_uri)
-        assert alert_on_failure(run_uri, settings, "build_snapshot").alert is None
-    told = alert_on_failure(run_uri, settings, "build_snapshot", "task_failure").alert
+        assert alert_on_failure(run_uri, settings, Ended("build_snapshot")).alert is None
+    told = alert_on_failure(run_uri, settings, Ended("build_snapshot", "task_failure")).alert
     assert told is not None and "ended without saying why (task_failure)" in told.happened
 
 
@@ -171,7 +177,7 @@ def test_a_stage_that_fails_because_another_place_is_held_is_told(
         with pytest.raises(RunInProgressError) as caught:
             runner.run_stage("build_snapshot", run_uri)
         assert not isinstance(caught.value, LostRaceError)
-        told = alert_on_failure(run_uri, settings, "build_snapshot").alert
+        told = alert_on_failure(run_uri, settings, Ended("build_snapshot")).alert
     assert told is not None and "a promotion is already running" in told.happened
 
 
