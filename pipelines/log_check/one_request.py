@@ -20,7 +20,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.contracts.arrow import to_numpy
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.config import CategoricalFeature, RunConfig
 from pipelines.contracts.errors import ConfigurationError, DataContractError
@@ -303,30 +302,13 @@ def request_row(built: OneUser, request_id: str) -> int:
     )
 
 
-def lines_of(built: OneUser, row: int) -> Iterator[str]:
-    """Yield what a model would see of the request in a row, line by line."""
-    request = _row(built.tables.requests, row)
-    split = "holdout" if request["split"] == SPLIT_HOLDOUT else "training"
-    window = built.plan.windows[split]
-    yield (
-        f"request {request['request_id']} of user {named(request['user_id'], built.user_names)} at "
-        f"{_time(request['impressed_at'])}; in the {split} window of as_of "
-        f"{built.plan.as_of:%Y-%m-%d}, {window.start:%Y-%m-%d %H:%M} to {window.end:%Y-%m-%d %H:%M}"
-        f"; {'a core' if request['is_core'] else 'no core'} user"
-    )
-    yield from _user_lines(built, request)
-    yield from _action_lines(built, request)
-    yield from _candidate_lines(built, request)
-
-
 def value_of(built: OneUser, row: int) -> dict[str, Any]:
-    """Return what a model would see of the request in a row, for programs; times in UTC ms."""
-    request = _row(built.tables.requests, row)
-    timeline, examples = built.tables.timeline, built.tables.examples
-    types = built.plan.features.action_types
-    start, end = request["timeline_start"], request["timeline_end"]
-    first, count = request["first_example"], request["num_examples"]
-    actions = [_row(timeline, place) for place in range(end - 1, start - 1, -1)]
+    """Return what a model would see of the request in a row; times in milliseconds, UTC."""
+    tables, features = built.tables, built.plan.features
+    request = _row(tables.requests, row)
+    user = _row(tables.users, request["user_row"])
+    actions = range(request["timeline_end"] - 1, request["timeline_start"] - 1, -1)
+    first = request["first_example"]
     return {
         "as_of": built.plan.as_of,
         "request_id": request["request_id"],
@@ -334,33 +316,41 @@ def value_of(built: OneUser, row: int) -> dict[str, Any]:
         "impressed_at_ms": request["impressed_at"],
         "split": "holdout" if request["split"] == SPLIT_HOLDOUT else "training",
         "is_core": bool(request["is_core"]),
+        "user_row": {
+            "as_of_ms": user["as_of"],  # 0 where there is none before the request
+            "embedding_length": float(np.linalg.norm(np.array(user["embedding"], np.float32))),
+            "categories": _categories(user, features.categorical_of("users")),
+        },
         "actions": [
             {
-                "action_type": types[action["action_type_id"] - 1],
+                "action_type": features.action_types[action["action_type_id"] - 1],
                 "pin": _pin(built, action["pin_row"]),
                 "acted_at_ms": action["acted_at"],
                 "known_at_ms": action["known_at"],
             }
-            for action in actions
+            for action in (_row(tables.timeline, place) for place in actions)
         ],
         "candidates": [
-            _candidate(built, _row(examples, place)) for place in range(first, first + count)
+            _candidate(built, _row(tables.examples, place))
+            for place in range(first, first + request["num_examples"])
         ],
     }
 
 
 def _candidate(built: OneUser, example: dict[str, Any]) -> dict[str, Any]:
-    start = numeric_column("")
-    heads = built.plan.features.head_names
+    start, features = numeric_column(""), built.plan.features
+    pin = _row(built.pins, example["pin_row"])
     return {
         "position": example["position"],
         "pin": _pin(built, example["pin_row"]),
-        "got": [head for head in heads if example[label_column(head)] == 1],
+        "got": [head for head in features.head_names if example[label_column(head)] == 1],
         "numbers": {
             name.removeprefix(start): value
             for name, value in example.items()
             if name.startswith(start)
         },
+        "categories": _categories(example, features.categorical_of("impressions"))
+        | _categories(pin, features.categorical_of("pins")),
     }
 
 
@@ -372,61 +362,59 @@ def _row(table: Any, row: int) -> dict[str, Any]:
     return {name: table[name][row].as_py() for name in table.column_names}
 
 
-def _user_lines(built: OneUser, request: dict[str, Any]) -> Iterator[str]:
-    users, row = built.tables.users, request["user_row"]
-    as_of = users["as_of"][row].as_py()
-    norm = float(np.linalg.norm(to_numpy(users["embedding"])[row]))
-    known = f"as of {_time(as_of)}" if as_of else "none before the request: the user is new"
-    codes = _codes(users, row, built.plan.features.categorical_of("users"))
-    yield f"user row: {known}; embedding of length {norm:.3f}{codes}"
+def _categories(
+    row: dict[str, Any], features: tuple[CategoricalFeature, ...]
+) -> dict[str, str | None]:
+    """Return the value of each feature; None where it is not listed."""
+    codes = {each.name: row[categorical_column(each.name)] for each in features}
+    return {
+        each.name: each.values[codes[each.name] - 1] if codes[each.name] else None
+        for each in features
+    }
 
 
-def _action_lines(built: OneUser, request: dict[str, Any]) -> Iterator[str]:
-    timeline = built.tables.timeline
-    start, end = request["timeline_start"], request["timeline_end"]
-    count, at = end - start, request["impressed_at"]
-    shown = min(count, ACTIONS_SHOWN)
-    yield f"actions known before it: {count}{f', the newest {shown}' if shown < count else ''}"
-    types = built.plan.features.action_types
-    for place in range(end - 1, end - 1 - shown, -1):
-        action = _row(timeline, place)
+def lines_of(built: OneUser, row: int) -> Iterator[str]:
+    """Yield what a model would see of the request in a row, line by line."""
+    value = value_of(built, row)
+    window, user, at = (
+        built.plan.windows[value["split"]],
+        value["user_row"],
+        value["impressed_at_ms"],
+    )
+    yield (
+        f"request {value['request_id']} of user {value['user']} at {_time(at)}; in the "
+        f"{value['split']} window of as_of {built.plan.as_of:%Y-%m-%d}, "
+        f"{window.start:%Y-%m-%d %H:%M} to {window.end:%Y-%m-%d %H:%M}"
+        f"; {'a core' if value['is_core'] else 'no core'} user"
+    )
+    is_known, known = user["as_of_ms"], f"as of {_time(user['as_of_ms'])}"
+    yield (
+        f"user row: {known if is_known else 'none before the request: the user is new'}; "
+        f"embedding of length {user['embedding_length']:.3f}{_told(user['categories'])}"
+    )
+    count, shown = len(value["actions"]), value["actions"][:ACTIONS_SHOWN]
+    newest = f", the newest {len(shown)}" if len(shown) < count else ""
+    yield f"actions known before it: {count}{newest}"
+    for action in shown:
         yield (
-            f"  {types[action['action_type_id'] - 1]} on pin {_pin(built, action['pin_row'])}, "
-            f"{_age(at - action['acted_at'])} before, at {_time(action['acted_at'])}, known at "
-            f"{_time(action['known_at'])}"
+            f"  {action['action_type']} on pin {action['pin']}, "
+            f"{_age(at - action['acted_at_ms'])} before, at {_time(action['acted_at_ms'])}, "
+            f"known at {_time(action['known_at_ms'])}"
         )
-
-
-def _candidate_lines(built: OneUser, request: dict[str, Any]) -> Iterator[str]:
-    examples, features = built.tables.examples, built.plan.features
-    first, count = request["first_example"], request["num_examples"]
-    yield f"candidates: {count}"
-    numeric = [name for name in examples.column_names if name.startswith(numeric_column(""))]
-    for row in range(first, first + count):
-        pin_row = examples["pin_row"][row].as_py()
-        got = [
-            head for head in features.head_names if examples[label_column(head)][row].as_py() == 1
-        ]
-        numbers = ", ".join(
-            f"{name.removeprefix(numeric_column(''))} {examples[name][row].as_py():.3f}"
-            for name in numeric
-        )
-        codes = _codes(examples, row, features.categorical_of("impressions"))
-        codes += _codes(built.pins, pin_row, features.categorical_of("pins"))
+    yield f"candidates: {len(value['candidates'])}"
+    for each in value["candidates"]:
+        numbers = ", ".join(f"{name} {number:.3f}" for name, number in each["numbers"].items())
         yield (
-            f"  position {examples['position'][row].as_py()}: pin {_pin(built, pin_row)}, "
-            f"got {' and '.join(got) or 'nothing'}; "
-            f"{numbers}{codes}"
+            f"  position {each['position']}: pin {each['pin']}, "
+            f"got {' and '.join(each['got']) or 'nothing'}; {numbers}{_told(each['categories'])}"
         )
 
 
-def _codes(table: Any, row: int, features: tuple[CategoricalFeature, ...]) -> str:
-    said = ""
-    for feature in features:
-        code = table[categorical_column(feature.name)][row].as_py()
-        value = feature.values[code - 1] if code else "a value that is not listed"
-        said += f", {feature.name} {value}"
-    return said
+def _told(categories: dict[str, str | None]) -> str:
+    none = "a value that is not listed"
+    return "".join(
+        f", {name} {none if text is None else text}" for name, text in categories.items()
+    )
 
 
 def _time(ms: int) -> str:

@@ -1,9 +1,6 @@
 """Profiles of days that were measured before, for as long as the files they came from are the same.
 
-    <workspace>/days/<what is measured>/profiles.txt
-
-The first line is the digest of the others. Each of them has a day since the epoch, a digest of the
-day's files, and its profile as JSON.
+    <workspace>/days/<what is measured>/profiles.txt    a digest of the rest; then a KnownProfiles
 
 A day's profile depends on the events of the day and of the day before, and on users' rows up to its
 end; on nothing else, whichever days are measured with it. It is kept where all rows of these files
@@ -23,12 +20,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.contracts.base import digest_of
+from pipelines.contracts.base import Frozen, digest_of
 from pipelines.contracts.code_identity import project_digest
 from pipelines.contracts.files import write_whole
 from pipelines.contracts.judged.day_profile import DayProfile
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.listing import KNOWN_COLUMNS, ListedFile, Listing, list_files
+from pipelines.event_log.listing import KNOWN_COLUMNS, ListedFile, list_files
 from pipelines.event_log.log_files import EventLog, LogFile
 from pipelines.settings import Settings
 from pipelines.snapshot.plan import SnapshotPlan
@@ -44,29 +41,26 @@ UNUSED_DAYS = 45
 NOWHERE = "off"
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """A day's profile, with the text that it has in the file: most days are written as read."""
+class KnownDay(Frozen):
+    """A day as it was measured."""
 
-    state: str  # what the day's files were
+    state: str  # a digest of what the day's files were
     profile: DayProfile | None  # None: a day without rows
-    text: str
-
-    @staticmethod
-    def of(state: str, profile: DayProfile | None) -> "_Kept":
-        return _Kept(state, profile, profile.model_dump_json() if profile else _NO_ROWS)
 
 
-_NO_ROWS = "null"
+class KnownProfiles(Frozen):
+    """Known days, by days since the epoch."""
+
+    days: dict[int, KnownDay]
 
 
 @dataclass(frozen=True)
 class KnownDays:
-    """Profiles by day and by what the day's files were; `None` stands for a day without rows."""
+    """Profiles by day and by what the day's files were."""
 
     path: Path | None = None
     state_of: Callable[[int], str | None] = lambda day: None
-    _found: dict[int, _Kept] = field(default_factory=dict)
+    _found: dict[int, KnownDay] = field(default_factory=dict)
 
     def split(
         self, days: Iterable[int]
@@ -95,17 +89,18 @@ class KnownDays:
             return
         profiles = {profile.day: profile for profile in measured}
         for day in days:
-            if (state := self.state_of(day)) is None:
-                continue
-            before, profile = self._found.get(day), profiles.get(day)
-            if before is None or (before.state, before.profile) != (state, profile):
-                self._found[day] = _Kept.of(state, profile)
-        newest = sorted(self._found.items())[-MOST_DAYS:]
-        lines = "".join(f"{day} {kept.state} {kept.text}\n" for day, kept in newest).encode()
+            if (state := self.state_of(day)) is not None:
+                self._found[day] = KnownDay(state=state, profile=profiles.get(day))
+        newest = dict(sorted(self._found.items())[-MOST_DAYS:])
+        text = KnownProfiles(days=newest).model_dump_json().encode()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self.path, f"{hashlib.sha256(lines).hexdigest()}\n".encode() + lines)
-            _remove_unused(self.path.parent.parent)
+            write_whole(self.path, f"{hashlib.sha256(text).hexdigest()}\n".encode() + text)
+            for other in self.path.parent.parent.glob("*/profiles.txt"):
+                with contextlib.suppress(OSError):
+                    if other.stat().st_mtime < time.time() - UNUSED_DAYS * 86_400:
+                        other.unlink()
+                        other.parent.rmdir()  # which refuses a folder that holds something
         except OSError as error:
             log.warning(
                 "profiles of the event log's days are not kept in %s: %s; expected a folder on a "
@@ -114,15 +109,6 @@ class KnownDays:
                 self.path.parent,
                 error,
             )
-
-
-def _remove_unused(folder: Path) -> None:
-    """Remove profiles that nobody used for long, and their folders; nothing else lies in these."""
-    for path in folder.glob("*/profiles.txt"):
-        with contextlib.suppress(OSError):
-            if path.stat().st_mtime < time.time() - UNUSED_DAYS * 86_400:
-                path.unlink()
-                path.parent.rmdir()  # which refuses a folder that holds something
 
 
 def day_number(day: date) -> int:
@@ -156,58 +142,52 @@ def open_known_days(
     folder = folder_of_days(workspace_uri)
     if folder is None:
         return KnownDays()
-    read = [
-        file
-        for file in event_log.files
-        if file.table == "users"
-        or (file.day is not None and first_day - 1 <= day_number(file.day) < end_day)
-    ]
-    listing = list_files(event_log, read, plan.as_of_ms)
-    path = folder / _name_of(workspace_uri, event_log, plan) / "profiles.txt"
-    return KnownDays(path, _States(event_log, listing).of, _read(path))
+    measured = {
+        # A cycle that is rebuilt elsewhere, to see whether it comes out the same, reads the log.
+        "workspace": workspace_uri,
+        "log": event_log.uri,
+        "features": plan.features.model_dump(mode="json"),
+        "passed_over": plan.passed_over,
+        "code": project_digest(),
+    }
+    path = folder / digest_of(measured)[:16] / "profiles.txt"
+    return KnownDays(path, _states(event_log, plan, first_day, end_day), _read(path))
 
 
-class _States:
-    """Says what the files of a day are."""
+def _states(
+    event_log: EventLog, plan: SnapshotPlan, first_day: int, end_day: int
+) -> Callable[[int], str | None]:
+    """Return a function from a day to a digest of the files that its profile comes from.
 
-    def __init__(self, event_log: EventLog, listing: Listing) -> None:
-        self._now = time.time()
-        filesystem, root = open_filesystem(event_log.uri)
-        listed = {each.path: each for each in listing.files}
-        self._listed: dict[str, ListedFile | None] = {
-            file.path: listed.get(file.path.removeprefix(root).lstrip("/"))
-            for file in event_log.files
-        }
-        self._of_day: dict[int, list[LogFile]] = {}
-        for file in event_log.files:
-            if file.day is not None:
-                self._of_day.setdefault(day_number(file.day), []).append(file)
-        self._users = [
-            (_earliest_ms(filesystem, file), file) for file in event_log.files_of("users")
-        ]
+    The digest is None where these files may still change, or come to hold more rows.
+    """
+    now, (filesystem, root) = time.time(), open_filesystem(event_log.uri)
+    of_day: dict[int, list[LogFile]] = {}
+    for file in event_log.files:
+        if file.day is not None and first_day - 1 <= (number := day_number(file.day)) < end_day:
+            of_day.setdefault(number, []).append(file)
+    users = event_log.files_of("users")
+    read = [*users, *(file for files in of_day.values() for file in files)]
+    listed = {each.path: each for each in list_files(event_log, read, plan.as_of_ms).files}
+    begins = [(_earliest_ms(filesystem, file), file) for file in users]
 
-    def of(self, day: int) -> str | None:
-        """Return a digest of the files that a day's profile comes from; None where they may change.
+    def found(file: LogFile) -> ListedFile:
+        return listed[file.path.removeprefix(root).lstrip("/")]
 
-        Args:
-            day: Days since the epoch.
-        """
-        events = [*self._of_day.get(day - 1, ()), *self._of_day.get(day, ())]
-        users = [file for earliest_ms, file in self._users if earliest_ms < (day + 1) * DAY_MS]
-        listed = [self._listed[file.path] for file in (*events, *users)]
-        sound = [each for each in listed if each is not None and self._is_settled(each)]
-        if len(sound) < len(listed) or not all(map(_is_known, sound[: len(events)])):
+    def state_of(day: int) -> str | None:
+        events = [found(f) for number in (day - 1, day) for f in of_day.get(number, ())]
+        others = [found(file) for earliest, file in begins if earliest < (day + 1) * DAY_MS]
+        is_known = all(f.num_rows is not None and f.num_rows == f.num_known for f in events)
+        is_settled = all(
+            f.modified_at is not None and f.modified_at.timestamp() < now - SETTLED_S
+            for f in (*events, *others)
+        )
+        if not (is_known and is_settled):
             return None
-        return digest_of([each.model_dump(mode="json", exclude={"num_known"}) for each in sound])
+        files = [f.model_dump(mode="json", exclude={"num_known"}) for f in (*events, *others)]
+        return digest_of(files)
 
-    def _is_settled(self, file: ListedFile) -> bool:
-        written = file.modified_at
-        return written is not None and written.timestamp() < self._now - SETTLED_S
-
-
-def _is_known(file: ListedFile) -> bool:
-    """Return whether all of a file's rows were known before as_of."""
-    return file.num_rows is not None and file.num_rows == file.num_known
+    return state_of
 
 
 def _earliest_ms(filesystem: pa.fs.FileSystem, file: LogFile) -> int:
@@ -222,32 +202,15 @@ def _earliest_ms(filesystem: pa.fs.FileSystem, file: LogFile) -> int:
     return 0
 
 
-def _name_of(workspace_uri: str, event_log: EventLog, plan: SnapshotPlan) -> str:
-    measured = {
-        # A cycle that is rebuilt elsewhere, to see whether it comes out the same, reads the log.
-        "workspace": workspace_uri,
-        "log": event_log.uri,
-        "features": plan.features.model_dump(mode="json"),
-        "passed_over": plan.passed_over,
-        "code": project_digest(),
-    }
-    return digest_of(measured)[:16]
-
-
-def _read(path: Path) -> dict[int, _Kept]:
+def _read(path: Path) -> dict[int, KnownDay]:
     """Return the kept profiles; none where there are none, or where they are damaged."""
     if not path.is_file():
         return {}
     try:
-        digest, _, lines = path.read_bytes().partition(b"\n")
-        if hashlib.sha256(lines).hexdigest().encode() != digest:
+        digest, _, text = path.read_bytes().partition(b"\n")
+        if hashlib.sha256(text).hexdigest().encode() != digest:
             raise ValueError("its digest is another")
-        found = {}
-        for line in lines.decode().split("\n")[:-1]:  # other ends of lines stand in texts
-            day, state, text = line.split(" ", maxsplit=2)
-            profile = None if text == _NO_ROWS else DayProfile.model_validate_json(text)
-            found[int(day)] = _Kept(state, profile, text)
-        return found
+        return dict(KnownProfiles.model_validate_json(text).days)
     except (OSError, ValueError) as error:
         log.warning("%s is damaged (%s); the days are measured again", path, error)
         return {}

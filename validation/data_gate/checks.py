@@ -234,7 +234,7 @@ def _shift_checks(
               "snapshot", "target_rate_change", "change", -label, label, not_judged),
         Check("embedding_norm_shift", Severity.WARNING,
               "Change of the pins' mean embedding length against the last accepted snapshot.",
-              "snapshot", "pin_norm_change", "change", 
+              "snapshot", "pin_norm_change", "change",
               -bounds.NORM_CHANGE.warning, bounds.NORM_CHANGE.warning, norm_not_judged),
     )  # fmt: skip
 
@@ -247,7 +247,7 @@ def _canary_checks(not_judged: str) -> tuple[Check, ...]:
               not_judged=not_judged),
         Check("every_embedding_as_accepted", Severity.WARNING,
               "Embeddings that change under an unchanged version, of those that were kept.",
-              "canaries", CHANGED, "share", 
+              "canaries", CHANGED, "share",
               maximum=bounds.CHANGED_EMBEDDINGS.warning, not_judged=not_judged),
     )  # fmt: skip
 

@@ -63,74 +63,39 @@ RULES = (
     Rule("files", "no_nulls", "No value is null."),
     Rule("shards", "counts_match_manifest", "Row counts agree with the manifest."),
     Rule("shards", "references_resolve", "Pins and users that rows point at exist."),
-    Rule(
-        "shards",
-        "pointers_inside_block",
-        "A request points into its own user's block of the timeline.",
-    ),
-    Rule(
-        "shards",
-        "requests_own_examples",
-        "Each example belongs to exactly one request, each request has one or more.",
-    ),
+    Rule("shards", "pointers_inside_block",
+         "A request points into its own user's block of the timeline."),
+    Rule("shards", "requests_own_examples",
+         "Each example belongs to exactly one request, each request has one or more."),
     Rule("shards", "unique_requests", "A request occurs once."),
     Rule("shards", "unique_candidates", "A pin is a request's candidate once."),
-    Rule(
-        "shards",
-        "action_vocabulary",
-        "Action type ids are 1 to {num_types}; 0 is padding and never an action.",
-    ),
-    Rule(
-        "shards",
-        "action_times",
-        "An action is known no earlier than it happened, and before as_of.",
-    ),
+    Rule("shards", "action_vocabulary",
+         "Action type ids are 1 to {num_types}; 0 is padding and never an action."),
+    Rule("shards", "action_times",
+         "An action is known no earlier than it happened, and before as_of."),
     Rule("shards", "timeline_order", "A user's actions are in the order known."),
-    Rule(
-        "shards",
-        "no_future_actions",
-        "No request sees an action that was known only at or after it.",
-    ),
-    Rule(
-        "shards",
-        "no_missed_actions",
-        "A request's pointer reaches the newest action known before it.",
-    ),
-    Rule(
-        "shards",
-        "requests_in_window",
-        "Training and holdout requests lie in their half-open windows.",
-    ),
-    Rule(
-        "shards",
-        "user_rows_point_in_time",
-        "A request's user row is its own user's and not from the future.",
-    ),
+    Rule("shards", "no_future_actions",
+         "No request sees an action that was known only at or after it."),
+    Rule("shards", "no_missed_actions",
+         "A request's pointer reaches the newest action known before it."),
+    Rule("shards", "requests_in_window",
+         "Training and holdout requests lie in their half-open windows."),
+    Rule("shards", "user_rows_point_in_time",
+         "A request's user row is its own user's and not from the future."),
     Rule("shards", "labels_are_binary", "Labels are 0 or 1."),
-    Rule(
-        "shards",
-        "numeric_features_in_range",
-        "Numeric features are finite, and within the bounds of their scale "
-        f"({BOUNDS['log1p'][0]:g} to {BOUNDS['log1p'][1]:g} for a log1p); flags are 0 or 1.",
-    ),
+    Rule("shards", "numeric_features_in_range",
+         "Numeric features are finite, and within the bounds of their scale "
+         f"({BOUNDS['log1p'][0]:g} to {BOUNDS['log1p'][1]:g} for a log1p); flags are 0 or 1."),
     Rule("shards", "category_codes_in_range", "Codes are 0 to the number of known values."),
     Rule("shards", "user_embeddings_finite", "User embeddings are finite."),
     Rule("shards", "positions_not_negative", "Positions count from 0.", Severity.WARNING),
     Rule("pins", "pin_embeddings_finite", "Pin embeddings have no NaN and no infinity."),
-    Rule(
-        "pins",
-        "pin_embedding_norm",
-        f"Pin embeddings are zero or have a length of {NORM_RANGE[0]:g} to {NORM_RANGE[1]:g}.",
-    ),
+    Rule("pins", "pin_embedding_norm",
+         f"Pin embeddings are zero or have a length of {NORM_RANGE[0]:g} to {NORM_RANGE[1]:g}."),
     Rule("pins", "unique_pins", "Pins are sorted by id, each once."),
-    Rule(
-        "pins",
-        "pin_codes_in_range",
-        "Codes of pin features are 0 to the number of known values.",
-    ),
-)
-
-
+    Rule("pins", "pin_codes_in_range",
+         "Codes of pin features are 0 to the number of known values."),
+)  # fmt: skip
 STRUCTURE = (
     "references_resolve",
     "pointers_inside_block",

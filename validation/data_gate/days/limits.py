@@ -9,27 +9,242 @@ a narrow limit, and a number that moves by itself a wide one.
     day        the effect on one day
     run        the mean effect over all judged days, against means over as many days of the history
 
-Not for what a number is (`kinds`), nor for who is told (`validation.data_gate.log_checks`).
+Counts by hour and by category give numbers too: the hour about which a day's events lie, and the
+share of each day that has no value, or one that was never seen before. How much a category tells of
+which rows were acted upon is counted over many days together, because of a single day a few
+positives say little.
+
+Whether users and pins of the weeks before come back is judged by the few that are followed. Volumes
+move by themselves, and a fifth of all users can be lost in what a volume may move; who was there in
+the last four weeks and is there again in the next two moves little, so a loss shows there. A day's
+profile has the smallest hashes of its users and of its pins. Hashes up to the smallest of the
+largest ones, of the days that have more than are kept, are known of every day. So sets of several
+days can be compared: they are a sample of all ids, the same one on every day (Beyer et al., SIGMOD
+2007).
+
+Not for what a number is (`kinds`), nor for who is told (`gate`). Tested in
+tests/validation/data_gate/days/test_limits.py.
 """
 
-from collections.abc import Sequence
+import cmath
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from pipelines.contracts.judged.day_profile import DayProfile, Number
 from validation.data_gate.days.kinds import DISTANCE, Kind, kind_of
-from validation.data_gate.days.returning import (
-    AFTER_DAYS,
-    FOLLOWED,
-    RETURNING,
-    known_ids,
-    name_of,
-    share_back,
-)
-from validation.data_gate.days.series import Floats, Ints, Named, all_series, count_matrix
-from validation.data_gate.days.telling import shares_told
+from validation.data_gate.days.queries import NUM_FOLLOWED
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+_NULL = "(null)"
+_HOURS, _CENTRE = ".hour", ".centre"
+FEWEST_ABOUT_AN_HOUR = 10
+"""So many events have to lie about an hour before a day has one, see `_centre`."""
+
+
+class Series(NamedTuple):
+    """One number on some days, on the scale on which it is judged."""
+
+    days: Ints  # Days since the epoch, ascending.
+    values: Floats
+    noise: Floats  # What chance alone gives, as a standard deviation.
+
+
+class Named(NamedTuple):
+    """A number's name and kind, its history, and what is judged."""
+
+    name: str
+    kind: Kind
+    history: Series
+    judged: Series
+
+
+def all_series(history: Sequence[DayProfile], judged: Sequence[DayProfile]) -> Iterator[Named]:
+    """Yield every number that some day of the history has, with both series."""
+    seen = _values_seen(history)
+    before = [_numbers(day, seen) for day in history]
+    now = [_numbers(day, seen) for day in judged]
+    for name in sorted({name for numbers in before for name in numbers}):
+        kind = kind_of(name)
+        series = [_series(name, kind, history, before), _series(name, kind, judged, now)]
+        if name.endswith(_CENTRE):
+            series = _unwound(*series)
+        yield Named(name, kind, *series)
+
+
+def count_matrix(name: str, days: Sequence[DayProfile], keys: Sequence[str]) -> Floats:
+    """Return the [days, keys] counts of one name; zeros where a day has none."""
+    rows = [[day.counts.get(name, {}).get(key, 0) for key in keys] for day in days]
+    return np.array(rows, dtype=np.float64).reshape(len(days), len(keys))
+
+
+def _numbers(day: DayProfile, seen: dict[str, set[str]]) -> dict[str, Number]:
+    """Return a day's numbers, and those that its counts give."""
+    found = dict(day.numbers)
+    for name, counts in day.counts.items():
+        total = sum(counts.values())
+        if name.endswith(_HOURS):
+            if (centre := _centre(counts)).num >= FEWEST_ABOUT_AN_HOUR:
+                found[f"{name}{_CENTRE}"] = centre
+        elif total:
+            new = sum(num for key, num in counts.items() if key not in seen.get(name, ()))
+            found[f"{name}.never_seen"] = Number(value=new / total, num=total)
+            found[f"{name}.null"] = Number(value=counts.get(_NULL, 0) / total, num=total)
+    return found
+
+
+def _unwound(history: Series, judged: Series) -> list[Series]:
+    """Return series of hours without the jump at midnight: all within 12 hours of the history."""
+    if len(history.days) == 0:
+        return [history, judged]
+    turns = np.exp(2j * np.pi * history.values / 24)
+    middle = float(np.angle(turns.mean())) * 24 / (2 * np.pi)
+    return [
+        each._replace(values=(each.values - middle + 12) % 24 + middle - 12)
+        for each in (history, judged)
+    ]
+
+
+def _values_seen(history: Sequence[DayProfile]) -> dict[str, set[str]]:
+    seen: dict[str, set[str]] = {}
+    for day in history:
+        for name, counts in day.counts.items():
+            seen.setdefault(name, set()).update(counts)
+    return seen
+
+
+def _centre(counts: dict[str, int]) -> Number:
+    """Return the direction, in hours, of the mean of the events' times on the clock's circle.
+
+    Where events are spread evenly over the day, the direction says nothing. So the number stands
+    with as many events as would fix it as well if all of them lay about it: the square of the mean
+    resultant length times the events (Mardia and Jupp, Directional Statistics, 2000).
+    """
+    total = sum(
+        num * cmath.exp(2j * math.pi * (int(hour) + 0.5) / 24) for hour, num in counts.items()
+    )
+    num_events = sum(counts.values())
+    if num_events == 0 or total == 0:
+        return Number(value=0.0, num=0)
+    hour = cmath.phase(total) * 24 / (2 * math.pi) % 24
+    return Number(value=hour, num=int(abs(total) ** 2 / num_events))
+
+
+def _series(
+    name: str, kind: Kind, days: Sequence[DayProfile], numbers: Sequence[dict[str, Number]]
+) -> Series:
+    """Return one number's series. No rows of a kind are a number too: 0 of them."""
+    none = Number(value=0.0, num=0)
+    is_count = name.endswith(".rows")
+    found = [
+        (day.day, of_day[name] if name in of_day else none)
+        for day, of_day in zip(days, numbers, strict=True)
+        if name in of_day or is_count
+    ]
+    return Series(
+        np.array([day for day, _ in found], dtype=np.int64),
+        np.array([kind.judged(number) for _, number in found], dtype=np.float64),
+        np.array([kind.noise(number) for _, number in found], dtype=np.float64),
+    )
+
+
+def shares_told(name: str, days: Sequence[DayProfile], length: int) -> Floats:
+    """Return what a category tells in each run of so many days, one after another.
+
+    Args:
+        name: The category's counts, as `impressions.surface`.
+        days: By day, at least `length` of them.
+        length: Days of a run.
+
+    Returns:
+        Eta squared of each run, [len(days) - length + 1]; see `eta_squared`.
+    """
+    keys = sorted({key for day in days for key in day.counts.get(name, {})})
+    rows = count_matrix(name, days, keys)
+    hits = np.array(
+        [[day.acted_upon.get(name, {}).get(key, 0) for key in keys] for day in days],
+        dtype=np.float64,
+    ).reshape(rows.shape)
+    runs = zip(_sums(rows, length), _sums(hits, length), strict=True)
+    return np.array([eta_squared(of_rows, of_hits) for of_rows, of_hits in runs])
+
+
+def eta_squared(rows: Floats, hits: Floats) -> float:
+    """Return the share of the variance of "was acted upon" that a category's values explain.
+
+    What chance alone explains, (values - 1) / rows, is taken off; it is 0 where nothing or
+    everything was acted upon.
+
+    Args:
+        rows: [values] Rows of each value.
+        hits: [values] Those of them that were acted upon.
+    """
+    rows, hits = rows[rows > 0], hits[rows > 0]
+    num, rate = rows.sum(), hits.sum() / max(1.0, rows.sum())
+    if not 0 < rate < 1:
+        return 0.0
+    between = (rows * (hits / rows - rate) ** 2).sum() / (num * rate * (1 - rate))
+    return max(0.0, float(between - (len(rows) - 1) / num))
+
+
+def _sums(counts: Floats, length: int) -> Floats:
+    """Return the sums over each run of rows, [rows - length + 1, columns]."""
+    sums = np.cumsum(np.vstack([np.zeros(counts.shape[1]), counts]), axis=0)
+    return np.asarray(sums[length:] - sums[:-length])
+
+
+BEFORE_DAYS, AFTER_DAYS = 28, 14
+"""Ids of so many days are looked for in so many days after them."""
+FEWEST_IDS = 50
+MOST_MISSING = 1
+"""A closed day is told by itself; with more of them too few come back for want of days."""
+RETURNING = Kind("share", day_floor=math.inf, run_floor=0.06, critical=0.3)
+FOLLOWED = ("users", "pins")
+
+
+def name_of(followed: str) -> str:
+    """Return the name of the share of followed ids that come back."""
+    return f"impressions.{followed}_come_back"
+
+
+def known_ids(days: Sequence[DayProfile], followed: str) -> dict[int, frozenset[int]]:
+    """Return the ids of each day that would be known of every day if they had been there."""
+    of_days = {day.day: day.followed[followed] for day in days if day.followed.get(followed)}
+    if not of_days:
+        return {}
+    # A day of fewer ids has all of its ids there, and bounds nothing.
+    full = [ids[-1] for ids in of_days.values() if len(ids) >= NUM_FOLLOWED]
+    largest = min(full, default=math.inf)
+    return {day: frozenset(each for each in ids if each <= largest) for day, ids in of_days.items()}
+
+
+def share_back(
+    ids: Mapping[int, frozenset[int]], first: int, num_days: int
+) -> tuple[float, int] | None:
+    """Return which share of the ids of the weeks before a day come back, and of how many.
+
+    Args:
+        ids: By day, since the epoch.
+        first: The first day on which they are looked for.
+        num_days: How many days they are looked for.
+
+    Returns:
+        None where too few days or ids are known.
+    """
+    before = [ids[day] for day in range(first - BEFORE_DAYS, first) if day in ids]
+    after = [ids[day] for day in range(first, first + num_days) if day in ids]
+    wanted = frozenset().union(*before)
+    is_enough = 2 * len(before) >= BEFORE_DAYS and len(after) >= num_days - MOST_MISSING
+    if not is_enough or len(wanted) < FEWEST_IDS:
+        return None
+    return len(wanted & frozenset().union(*after)) / len(wanted), len(wanted)
+
 
 Level = Literal["day", "run"]
 

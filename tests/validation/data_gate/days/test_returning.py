@@ -7,10 +7,9 @@ import pyarrow as pa
 import pytest
 
 from pipelines.contracts.judged.day_profile import DayProfile
-from validation.data_gate.days.limits import Deviation, deviations
+from validation.data_gate.days.limits import Deviation, deviations, known_ids, name_of, share_back
 from validation.data_gate.days.measure import DayRows, measure_days, open_engine
 from validation.data_gate.days.queries import NUM_FOLLOWED
-from validation.data_gate.days.returning import known_ids, name_of, share_back
 
 NUM_DAYS, FIRST_JUDGED = 70, 56
 

@@ -7,8 +7,7 @@ import pytest
 
 from pipelines.contracts.judged.day_profile import DayProfile, Number
 from support.log_days import FIRST_DAY
-from validation.data_gate.days.limits import Deviation, deviations
-from validation.data_gate.days.telling import eta_squared, shares_told
+from validation.data_gate.days.limits import Deviation, deviations, eta_squared, shares_told
 
 NAME = "impressions.shelf"
 ROWS_A_DAY, RATE, NUM_VALUES = 1_500, 0.06, 8
