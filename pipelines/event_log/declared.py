@@ -1,7 +1,7 @@
 """The columns of an event log table that a recipe declares as features: texts, and numbers.
 
 Not for numbers that are computed from events: `pipelines.snapshot.features`. Tested in
-tests/pipelines/event_log/test_categories.py and test_numbers.py.
+tests/pipelines/event_log/test_declared.py.
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 The first column is always `partition`, which names where a failed expectation failed. A value that
 could not be measured is NaN and never 0. Not for bounds (`validation.data_gate.checks`). Tested in
-tests/validation/data_gate/test_judged_tables.py, test_checks.py and test_gate.py.
+tests/validation/data_gate/test_checks.py and test_gate.py.
 """
 
 from collections.abc import Mapping

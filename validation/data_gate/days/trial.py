@@ -2,7 +2,7 @@
 
 A defect is found where an expectation about the days or about kept embeddings is not met, and is
 critical where one of these is critical. Not for where the rows come from. Tested in
-tests/pipelines/log_days/test_selftest.py.
+tests/pipelines/cli/test_gate.py.
 """
 
 from collections.abc import Sequence
