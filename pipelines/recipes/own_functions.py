@@ -10,7 +10,6 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from pipelines.contracts.base import sha256_of
@@ -25,30 +24,35 @@ def with_sources(config: RunConfig) -> RunConfig:
     A module that this process does not find has none: where stages run in containers, it may be in
     their image alone. Whether it must be here is asked by `pipelines.preconditions`.
     """
-    numeric = tuple(
-        feature.model_copy(update={"source_digest": _digest_if_found(feature.name)})
-        if feature.is_own
-        else feature
-        for feature in config.features.numeric
-    )
-    if numeric == config.features.numeric:
-        return config
+    numeric = as_they_are_now(config.features.numeric, is_needed=False)
     features = config.features.model_copy(update={"numeric": numeric})
     return config.model_copy(update={"features": features})
 
 
-def as_they_are_now(numeric: Sequence[NumericFeature]) -> tuple[NumericFeature, ...]:
+def as_they_are_now(
+    numeric: Sequence[NumericFeature], is_needed: bool = True
+) -> tuple[NumericFeature, ...]:
     """Return the features, each own function with the digest of its source as it is now.
+
+    Args:
+        numeric: The features.
+        is_needed: Whether a function that cannot be found here is refused; else it has no digest.
 
     Raises:
         OwnFunctionError: a function cannot be found here, or its module has no source file.
     """
-    return tuple(
-        feature.model_copy(update={"source_digest": source_digest(feature.name)})
-        if feature.is_own
-        else feature
-        for feature in numeric
-    )
+    found = list(numeric)
+    for place, feature in enumerate(numeric):
+        if not feature.is_own:
+            continue
+        try:
+            digest = source_digest(feature.name)
+        except OwnFunctionError:
+            if is_needed:
+                raise
+            digest = None
+        found[place] = feature.model_copy(update={"source_digest": digest})
+    return tuple(found)
 
 
 def require_unchanged(numeric: Sequence[NumericFeature]) -> None:
@@ -71,21 +75,22 @@ def require_unchanged(numeric: Sequence[NumericFeature]) -> None:
             )
 
 
-def _digest_if_found(name: str) -> str | None:
-    try:
-        return source_digest(name)
-    except OwnFunctionError:
-        return None
-
-
 def load(name: str) -> Callable[..., Any]:
     """Return an own function.
 
     Raises:
         OwnFunctionError: its module cannot be imported here, or has no such function.
     """
-    module = _module(name)
-    function_name = name.partition(":")[2]
+    path, _, function_name = name.partition(":")
+    try:
+        module = importlib.import_module(path)
+    except ImportError as error:
+        raise _cannot_be_imported(name, f"{error}") from error
+    except Exception as error:
+        raise OwnFunctionError(
+            f"features.numeric: importing the module of {name!r} raised {_told(error)}; expected "
+            f"no error; correct the module"
+        ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
         raise OwnFunctionError(
@@ -96,19 +101,6 @@ def load(name: str) -> Callable[..., Any]:
     return function
 
 
-def _module(name: str) -> ModuleType:
-    path = name.partition(":")[0]
-    try:
-        return importlib.import_module(path)
-    except ImportError as error:
-        raise _cannot_be_imported(name, f"{error}") from error
-    except Exception as error:
-        raise OwnFunctionError(
-            f"features.numeric: importing the module of {name!r} raised {_told(error)}; expected "
-            f"no error; correct the module"
-        ) from error
-
-
 def source_digest(name: str) -> str:
     """Return the sha256 (hex) of the source file of an own function's module, which is not run.
 
@@ -117,26 +109,25 @@ def source_digest(name: str) -> str:
     """
     path = name.partition(":")[0]
     importlib.invalidate_caches()  # a module that was written a moment ago is found too
+    origin: str | None = None
     try:
         spec = importlib.util.find_spec(path)
-    except ValueError as error:  # a module that is there and came from no file
-        raise _without_source(name, None) from error
+    except ValueError:  # a module that is there and came from no file
+        pass
     except Exception as error:  # the packages that it stands in are imported, and may raise
         raise _cannot_be_imported(name, _told(error)) from error
-    if spec is None:
-        raise _cannot_be_imported(name, f"No module named {path!r}")
-    source = Path(spec.origin or "")
-    if not spec.has_location or source.suffix != ".py" or not source.is_file():
-        raise _without_source(name, spec.origin)
+    else:
+        if spec is None:
+            raise _cannot_be_imported(name, f"No module named {path!r}")
+        origin = spec.origin if spec.has_location else None
+    source = Path(origin or "")
+    if source.suffix != ".py" or not source.is_file():
+        raise OwnFunctionError(
+            f"features.numeric: the module of {name!r} has no source file, found {origin}; "
+            f"expected a .py file, whose content becomes part of the snapshot's identity, and "
+            f"which other processes can import; write the function into a file"
+        )
     return sha256_of(source)
-
-
-def _without_source(name: str, found: str | None) -> OwnFunctionError:
-    return OwnFunctionError(
-        f"features.numeric: the module of {name!r} has no source file, found {found}; expected a "
-        f".py file, whose content becomes part of the snapshot's identity, and which other "
-        f"processes can import; write the function into a file"
-    )
 
 
 def _cannot_be_imported(name: str, found: str) -> OwnFunctionError:

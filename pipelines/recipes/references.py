@@ -2,29 +2,41 @@
 
     completejourney               one of `pipelines.recipes.built_in`
     package.module:function       imported and called without arguments; it returns a RunConfig
-    path or URI, .yaml .yml .toml read; `extends:` in it names one of ours, or another file
+    path or URI, .yaml .yml .toml a file: complete, or what differs from what it extends
+
+    extends: completejourney      a name of this project's, or another file
+    recipe: careful               its name; the file's by default
+    training:
+      learning_rate: 0.001        sections are merged field by field, lists are taken whole
 
 A cycle's recipe is made once, in `resolve_run`, and its value is saved with the run. No later stage
-and no process of a training reads the file or imports the module again. Tested in
+and no process of a training reads the file or imports the module again. A function runs in this
+process with its rights, so whoever may name one may run what is installed beside this project. A
+file is data: reading it runs nothing of anybody's. So `extends` names no function, and an own
+function in `features.numeric` is a name until a snapshot is built. Tested in
 tests/pipelines/recipes/test_references.py.
 """
 
 import difflib
+import importlib
+import inspect
 import posixpath
 import re
-from functools import partial
+import sys
 from pathlib import PurePosixPath
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from pipelines.contracts.base import digest_of
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.errors import ConfigurationError
+from pipelines.contracts.errors import ConfigurationError, HomefeedError
 from pipelines.places.credentials import require_plain
 from pipelines.recipes.built_in import RECIPES
-from pipelines.recipes.files import SUFFIXES, read_recipe
-from pipelines.recipes.modules import call_recipe
 from pipelines.recipes.own_functions import with_sources
+from pipelines.recipes.parsing import parse
+from pipelines.recipes.validation import validated
 
+SUFFIXES = (".yaml", ".yml", ".toml")
 _NAME = re.compile(r"[A-Za-z_]\w*")
 FUNCTION = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
 _MOST_FILES = 20
@@ -44,7 +56,7 @@ def make_recipe(reference: str) -> RunConfig:
             message lists everything that is wrong with it.
         TransientStorageError: the storage that holds its file failed.
     """
-    return with_sources(_make(canonical(reference), ()))
+    return with_sources(_make(canonical(reference)))
 
 
 def canonical(reference: str) -> str:
@@ -96,7 +108,8 @@ def _no_place(reference: str, problem: str) -> ConfigurationError:
     )
 
 
-def _make(reference: str, trail: tuple[str, ...]) -> RunConfig:
+def _make(reference: str, trail: tuple[str, ...] = ()) -> RunConfig:
+    """Return the value of a canonical reference; `trail` has the files that extend it."""
     if reference in trail or len(trail) > _MOST_FILES:
         raise ConfigurationError(
             f"recipe {trail[0]} extends itself: {' -> '.join((*trail, reference))}; expected a "
@@ -105,29 +118,174 @@ def _make(reference: str, trail: tuple[str, ...]) -> RunConfig:
     if reference in RECIPES:
         return RECIPES[reference]()
     if _is_file(reference):
-        made = read_recipe(reference, partial(_make_base, reference, (*trail, reference)))
+        made = _read_recipe(reference, (*trail, reference))
     elif found := FUNCTION.fullmatch(reference):
-        made = call_recipe(found[1], found[2])
+        made = _call_recipe(found[1], found[2])
     else:
         raise _unknown(reference)
     return made.model_copy(update={"source": reference})
 
 
-def _make_base(file_uri: str, trail: tuple[str, ...], base: str) -> RunConfig:
-    """Return what a file extends; a path there is relative to the file's folder."""
+def _read_recipe(uri: str, trail: tuple[str, ...]) -> RunConfig:
+    value = _read(uri)
+    base = value.pop("extends", None)
+    value = {"recipe": unquote(PurePosixPath(urlsplit(uri).path).stem)} | value
+    if base is None:
+        return validated(value, uri)
+    if not isinstance(base, str):
+        raise ConfigurationError(
+            f"recipe {uri}: extends is {base!r}; expected the name or reference of one recipe"
+        )
     if _is_file(base) and "://" not in base and not base.startswith(("/", "~")):
-        scheme, _, place = file_uri.partition("://")
+        # A path there is relative to the file's folder.
+        scheme, _, place = uri.partition("://")
         beside = quote(base) if scheme == "file" else base
         # Without `..`, so that a file that extends itself by way of another folder is noticed.
         base = f"{scheme}://{posixpath.normpath(f'{posixpath.dirname(place)}/{beside}')}"
     base = canonical(base)
     if FUNCTION.fullmatch(base):
         raise ConfigurationError(
-            f"recipe {file_uri}: extends is {base!r}, a function; expected one of "
+            f"recipe {uri}: extends is {base!r}, a function; expected one of "
             f"{', '.join(sorted(RECIPES))}, or another file, because reading a file runs nothing; "
             f"save what `homefeed recipe show {base}` prints as a file, and extend that"
         )
-    return _make(base, trail)
+    below = _make(base, trail).model_dump(mode="json", exclude={"source"})
+    return validated(_merged(below, value), uri)
+
+
+def _read(uri: str) -> dict[str, Any]:
+    from pipelines import storage  # it imports pyarrow, and the DAG file imports this module
+
+    try:
+        text = storage.read_bytes(uri).decode()
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"recipe {uri}: there is no such file; expected one that the process which runs "
+            f"`resolve_run` can read (in Airflow, the worker); correct the path, or put the file "
+            f"there"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            f"recipe {uri} is no text in UTF-8 ({error}); save it as such"
+        ) from None
+    value = parse(text, uri, is_toml=uri.lower().endswith(".toml"))
+    if not isinstance(value, dict):
+        raise ConfigurationError(
+            f"recipe {uri} holds {type(value).__name__ if text.strip() else 'nothing'}; expected "
+            f"fields such as `extends: completejourney`"
+        )
+    return value
+
+
+def _merged(below: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Return a mapping with another's values laid over it; mappings are merged, lists are not."""
+    found = dict(below)
+    for name, value in over.items():
+        under = found.get(name)
+        if isinstance(under, dict) and isinstance(value, dict):
+            found[name] = _merged(under, value)
+        else:
+            found[name] = value
+    return found
+
+
+def _call_recipe(module_name: str, function_name: str) -> RunConfig:
+    """Import a module, call its function without arguments and return the validated value.
+
+    The value goes through its JSON form, as it will when it is saved with the run. So what a
+    function has put past the validators is refused here, and no class of the module is left in it.
+
+    Raises:
+        ConfigurationError: the module cannot be imported here, lacks the function or raises; the
+            function needs arguments, raises, or returns something else; or the value is not valid.
+    """
+    reference = f"{module_name}:{function_name}"
+    function = _find(_import(module_name, reference), function_name, reference)
+    try:
+        value = function()
+    except HomefeedError:
+        raise
+    except (Exception, SystemExit) as error:  # somebody else's code may raise anything
+        raise ConfigurationError(
+            f"recipe {reference} raised {type(error).__name__}: {error}; expected that the "
+            f"function returns a RunConfig; correct the function"
+        ) from error
+    if not isinstance(value, RunConfig):
+        raise ConfigurationError(
+            f"recipe {reference} returned {_short(value)}; expected a RunConfig "
+            f"(pipelines.contracts.config), as the functions of pipelines.recipes return; correct "
+            f"the function"
+        )
+    dumped = value.model_dump(mode="json", warnings=False, fallback=str, exclude={"source"})
+    return validated(dumped, reference)
+
+
+def _import(module_name: str, reference: str) -> Any:
+    importlib.invalidate_caches()  # a module that was written a moment ago is found too
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        is_itself = error.name and f"{module_name}.".startswith(f"{error.name}.")
+        if not is_itself:
+            raise _raised(reference, module_name, error) from error
+        raise ConfigurationError(
+            f"recipe {reference}: {error}; expected a module that this process can import "
+            f"({sys.executable}). A recipe is imported where `resolve_run` runs: in Airflow that "
+            f"is the worker, not the machine on which the run was triggered. Install the package "
+            f"that holds the module into that environment or image (pip install), put its folder "
+            f"on that process's PYTHONPATH, or name a YAML or TOML file that the process can read"
+        ) from error
+    except (Exception, SystemExit) as error:  # somebody else's code may raise anything
+        raise _raised(reference, module_name, error) from error
+
+
+def _raised(reference: str, module_name: str, error: BaseException) -> ConfigurationError:
+    return ConfigurationError(
+        f"recipe {reference}: importing {module_name} raised {type(error).__name__}: {error}; "
+        f"expected a module that imports without an error; correct the module, or install what it "
+        f"needs where `resolve_run` runs"
+    )
+
+
+def _find(module: Any, function_name: str, reference: str) -> Any:
+    if not hasattr(module, function_name):
+        there = [name for name, value in vars(module).items() if inspect.isfunction(value)]
+        raise ConfigurationError(
+            f"recipe {reference}: {module.__name__} has no {function_name!r}; expected one of its "
+            f"functions, {', '.join(sorted(there)) or 'of which it has none'}; correct the "
+            f"reference"
+        )
+    function = getattr(module, function_name)
+    if not callable(function):
+        raise ConfigurationError(
+            f"recipe {reference} is {_short(function)}; expected a function that returns a "
+            f"RunConfig; correct the reference"
+        )
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError) as error:  # something that is not written in Python
+        raise ConfigurationError(
+            f"recipe {reference} does not say which arguments it takes ({error}); expected a "
+            f"function in Python that is called without any and returns a RunConfig; correct the "
+            f"reference"
+        ) from error
+    needed = [
+        parameter.name
+        for parameter in parameters
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if needed:
+        raise ConfigurationError(
+            f"recipe {reference} needs arguments: {', '.join(needed)}; expected a function that is "
+            f"called without any; give them defaults, or write a function that fills them in"
+        )
+    return function
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return f"{text[:60]}{'...' if len(text) > 60 else ''} ({type(value).__name__})"
 
 
 def _unknown(reference: str) -> ConfigurationError:

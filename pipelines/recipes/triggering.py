@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.recipes.built_in import RECIPES
-from pipelines.recipes.files import SUFFIXES
-from pipelines.recipes.references import FUNCTION
+from pipelines.recipes.references import FUNCTION, SUFFIXES
 
 
 def choices(default: str) -> list[str]:

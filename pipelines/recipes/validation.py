@@ -1,7 +1,7 @@
 """From a mapping to a recipe's value, with messages for people: all that is wrong, at once.
 
 A field is named by its full dotted path, an unknown one with the nearest that there is. Types are
-strict: '2' is no number, and neither is true. Not for reading files (`pipelines.recipes.files`).
+strict: '2' is no number, and neither is true. Not for reading files (`pipelines.recipes.parsing`).
 Tested in tests/pipelines/recipes/test_validation.py.
 """
 
@@ -34,16 +34,20 @@ def validated(value: dict[str, Any], origin: str) -> RunConfig:
         value = {name: each for name, each in value.items() if name != "source"}
     try:
         text = json.dumps(value, default=str)
-    except (ValueError, RecursionError) as error:  # YAML may name a part of itself
+    except RecursionError:
         raise ConfigurationError(
-            f"recipe {origin} is nested without an end ({error}); expected sections with fields; "
-            f"remove the alias (*) that stands inside its own anchor (&)"
+            f"recipe {origin} is nested too deep; expected sections with fields; take out levels"
         ) from None
     try:
         made = RunConfig.model_validate_json(text, strict=True)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        problems += [_problem(each) for each in details if not _follows_from_others(each, details)]
+        places = [each["loc"] for each in details]
+        for each in details:
+            place = each["loc"]
+            is_above = any(len(loc) > len(place) and loc[: len(place)] == place for loc in places)
+            if each["type"] != "too_short" or not is_above:  # else only its entries are wrong
+                problems.append(_problem(each))
     if problems:
         lines = "\n".join(f"- {problem}" for problem in problems)
         raise ConfigurationError(
@@ -53,20 +57,13 @@ def validated(value: dict[str, Any], origin: str) -> RunConfig:
     return made
 
 
-def _follows_from_others(detail: Any, details: Sequence[Any]) -> bool:
-    """Return whether a list is too short only because its entries are wrong."""
-    place = detail["loc"]
-    inner = (each["loc"] for each in details if len(each["loc"]) > len(place))
-    return detail["type"] == "too_short" and any(loc[: len(place)] == place for loc in inner)
-
-
 def _problem(detail: Any) -> str:
     """Say what is wrong with one field (`ValidationError.errors()`)."""
     place, kind = detail["loc"], detail["type"]
     path = dotted(place)
     what = detail["msg"].removeprefix("Value error, ")
     if kind == "json_invalid":  # a text with half of a character, as \\ud800 in YAML is
-        return f"a text in it cannot be saved ({what}); write it anew"
+        return f"a text in it cannot be saved, or is nested too deep ({what}); write it anew"
     if kind == "extra_forbidden":
         return f"{path}: there is no such field; {_nearest(place)}"
     if kind == "missing":

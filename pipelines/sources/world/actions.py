@@ -24,9 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.contracts.time import DAY_MS
-from pipelines.sources.world.lifetimes import appeal_at
 from pipelines.sources.world.parameters import WorldParameters
-from pipelines.sources.world.people import Bools, Catalogue, Floats, Ints, Users
+from pipelines.sources.world.people import Bools, Catalogue, Floats, Ints, Users, appeal_at
 from pipelines.sources.world.requests import Requests
 
 NO_ACTION = 0

@@ -1,8 +1,12 @@
 """The hidden side of the world: topics, pins and users, drawn once; nothing here is an event.
 
-Not for what changes from request to request: `pipelines.sources.world.requests`.
+Without `WorldParameters.fading` all pins are there at all times and none fades. With it, births are
+spread evenly over the days of the log and over the `shown_days` before them, in the order of the
+pin_ids, so that about equally many pins are shown at any time. Not for what changes from request to
+request: `pipelines.sources.world.requests`.
 
-Letters: U users of a chunk, P pins, K topics, D days, E embedding dimensions.
+Letters: U users of a chunk, P pins, K topics, D days, E embedding dimensions, R requests, C
+candidates.
 """
 
 from dataclasses import dataclass
@@ -29,8 +33,6 @@ class Catalogue:
     appeal_P: Floats
     embedding_PE: Floats  # unit vectors
     pins_by_topic_P: Ints  # pin_ids, topic after topic
-    topic_start_K: Ints  # where a topic begins in pins_by_topic_P
-    topic_size_K: Ints
     born_ms_P: Ints  # ascending; where no pin fades, all are born when the log begins
 
 
@@ -58,7 +60,6 @@ def draw_catalogue(rng: np.random.Generator, world: WorldParameters) -> Catalogu
     centre_KE = unit_rows(rng.normal(size=(num_topics, EMBEDDING_DIM)))
     topic_P = rng.permutation(np.arange(num_pins, dtype=np.int64) % num_topics)
     noise_PE = unit_rows(rng.normal(size=(num_pins, EMBEDDING_DIM)))
-    size_K = np.bincount(topic_P, minlength=num_topics)
     return Catalogue(
         centre_KE=centre_KE,
         popularity_KD=_popularity(rng, world),
@@ -66,8 +67,6 @@ def draw_catalogue(rng: np.random.Generator, world: WorldParameters) -> Catalogu
         appeal_P=world.appeal_deviation * rng.normal(size=num_pins),
         embedding_PE=unit_rows(centre_KE[topic_P] + world.pin_noise * noise_PE),
         pins_by_topic_P=np.argsort(topic_P, kind="stable"),
-        topic_start_K=np.cumsum(size_K) - size_K,
-        topic_size_K=size_K,
         born_ms_P=_births(rng, world),
     )
 
@@ -97,6 +96,25 @@ def draw_user_vectors(
     """Return (N, E) unit vectors: what a daily batch job might know of a taste, with noise."""
     mean_NE = unit_rows(taste_NK @ catalogue.centre_KE)
     return unit_rows(mean_NE + world.user_noise * unit_rows(rng.normal(size=mean_NE.shape)))
+
+
+def alive_pins(world: WorldParameters, catalogue: Catalogue, time_R: Ints) -> tuple[Ints, Ints]:
+    """Return the first pin_id that can be shown at each time, and the one after the last."""
+    if world.fading is None:
+        return np.zeros_like(time_R), np.full_like(time_R, world.num_pins)
+    oldest_R = time_R - int(world.fading.shown_days * DAY_MS)
+    first_R = np.searchsorted(catalogue.born_ms_P, oldest_R, side="left")
+    return first_R, np.searchsorted(catalogue.born_ms_P, time_R, side="right")
+
+
+def appeal_at(world: WorldParameters, catalogue: Catalogue, pin_RC: Ints, time_R: Ints) -> Floats:
+    """Return (R, C) what pins add to the log-odds of repins and clicks at their requests' times."""
+    appeal_RC = catalogue.appeal_P[pin_RC]
+    if world.fading is None:
+        return appeal_RC
+    age_days_RC = (time_R[:, None] - catalogue.born_ms_P[pin_RC]) / DAY_MS
+    left_RC = np.exp2(-age_days_RC / world.fading.lifetime_days)
+    return np.asarray((world.fading.newborn_appeal + appeal_RC) * left_RC)
 
 
 def unit_rows(rows: Floats) -> Floats:

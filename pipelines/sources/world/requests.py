@@ -5,32 +5,17 @@ Not for what users do about them: `pipelines.sources.world.actions`.
 Letters: U users of the chunk, N sessions, R requests, C candidates, S draws, K topics.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipelines.contracts.time import DAY_MS, HOUR_MS
-from pipelines.sources.world.lifetimes import end_alive, first_alive
 from pipelines.sources.world.parameters import WorldParameters
-from pipelines.sources.world.people import Bools, Catalogue, Floats, Ints, Users
+from pipelines.sources.world.people import Bools, Catalogue, Floats, Ints, Users, alive_pins
 
 _SPARE_DRAWS = 8  # beyond C, so that C different pins are among them nearly always
-
-
-class Times(NamedTuple):
-    """When the requests of a chunk happen, users one after another, each user's by time."""
-
-    user_R: Ints
-    impressed_at_R: Ints
-    is_in_session_R: Bools  # False for the first request of its session
-
-
-class Stay(NamedTuple):
-    """The chances that a hidden state is still the one of the user's previous request."""
-
-    intent_R: Floats
-    dislike_R: Floats
 
 
 class Slots(NamedTuple):
@@ -44,13 +29,8 @@ class Slots(NamedTuple):
 
     def rows(self, row: Ints) -> "Slots":
         """Return what some of the requests' candidates depend on."""
-        return Slots(
-            user_R=self.user_R[row],
-            day_R=self.day_R[row],
-            is_exploration_R=self.is_exploration_R[row],
-            first_pin_R=self.first_pin_R[row],
-            end_pin_R=self.end_pin_R[row],
-        )
+        columns: Iterable[Any] = self
+        return Slots(*(column[row] for column in columns))
 
 
 @dataclass(frozen=True)
@@ -72,30 +52,37 @@ def draw_requests(
     rng: np.random.Generator, world: WorldParameters, catalogue: Catalogue, users: Users
 ) -> Requests:
     """Draw the requests of a chunk of users."""
-    times = _draw_times(rng, world, users)
-    stay = _stay(world, times)
+    user_R, impressed_at_R, is_in_session_R = _draw_times(rng, world, users)
+    intent_stay_R, dislike_stay_R = _stay(world, user_R, impressed_at_R, is_in_session_R)
+    first_pin_R, end_pin_R = alive_pins(world, catalogue, impressed_at_R)
     slots = Slots(
-        user_R=times.user_R,
-        day_R=(times.impressed_at_R - world.start_ms) // DAY_MS,
-        is_exploration_R=rng.random(len(times.user_R)) < world.exploration_share,
-        first_pin_R=first_alive(world, catalogue, times.impressed_at_R),
-        end_pin_R=end_alive(world, catalogue, times.impressed_at_R),
+        user_R=user_R,
+        day_R=(impressed_at_R - world.start_ms) // DAY_MS,
+        is_exploration_R=rng.random(len(user_R)) < world.exploration_share,
+        first_pin_R=first_pin_R,
+        end_pin_R=end_pin_R,
     )
     return Requests(
-        user_R=times.user_R,
-        impressed_at_R=times.impressed_at_R,
-        intent_stay_R=stay.intent_R,
-        dislike_stay_R=stay.dislike_R,
-        intent_R=_draw_chain(rng, users.taste_UK, times.user_R, stay.intent_R),
-        disliked_R=_draw_chain(rng, users.dislike_prior_UK, times.user_R, stay.dislike_R),
+        user_R=user_R,
+        impressed_at_R=impressed_at_R,
+        intent_stay_R=intent_stay_R,
+        dislike_stay_R=dislike_stay_R,
+        intent_R=_draw_chain(rng, users.taste_UK, user_R, intent_stay_R),
+        disliked_R=_draw_chain(rng, users.dislike_prior_UK, user_R, dislike_stay_R),
         is_exploration_R=slots.is_exploration_R,
         pin_RC=_draw_candidates(rng, world, catalogue, users.taste_UK, slots),
-        num_alive_R=slots.end_pin_R - slots.first_pin_R,
+        num_alive_R=end_pin_R - first_pin_R,
     )
 
 
-def _draw_times(rng: np.random.Generator, world: WorldParameters, users: Users) -> Times:
-    """Draw sessions, and in each of them requests."""
+def _draw_times(
+    rng: np.random.Generator, world: WorldParameters, users: Users
+) -> tuple[Ints, Ints, Bools]:
+    """Draw sessions, and in each of them requests: users one after another, each user's by time.
+
+    Returns:
+        For each request its user, its time, and whether it is not the first of its session.
+    """
     # The last session ends before the last midnight, so that no partition lies past the last day.
     span_ms = max(1, world.end_ms - world.start_ms - world.longest_session_ms)
     num_N = rng.poisson(users.sessions_per_day_U * world.num_days)
@@ -116,19 +103,21 @@ def _draw_times(rng: np.random.Generator, world: WorldParameters, users: Users) 
     pause_R = rng.integers(world.min_pause_ms, world.max_pause_ms + 1, len(session_R))
     since_R = np.cumsum(np.where(is_in_session_R, pause_R, 0))
     impressed_at_R = started_N[session_R] + since_R - since_R[first_R]
-    return Times(user_N[session_R], impressed_at_R, is_in_session_R)
+    return user_N[session_R], impressed_at_R, is_in_session_R
 
 
-def _stay(world: WorldParameters, times: Times) -> Stay:
+def _stay(
+    world: WorldParameters, user_R: Ints, impressed_at_R: Ints, is_in_session_R: Bools
+) -> tuple[Floats, Floats]:
     """Return the chances that intent and dislike have stayed; 0 at a user's first request."""
-    has_previous_R = np.diff(times.user_R, prepend=-1) == 0
-    hours_R = np.where(has_previous_R, np.diff(times.impressed_at_R, prepend=0), 0) / HOUR_MS
+    has_previous_R = np.diff(user_R, prepend=-1) == 0
+    hours_R = np.where(has_previous_R, np.diff(impressed_at_R, prepend=0), 0) / HOUR_MS
     short_R = world.short_stay_share * np.exp(-hours_R / world.short_stay_hours)
     long_R = (1 - world.short_stay_share) * np.exp(-hours_R / world.long_stay_hours)
     between_R = world.stay_in_session * (short_R + long_R)
-    intent_stay_R = np.where(times.is_in_session_R, world.stay_in_session, between_R)
+    intent_stay_R = np.where(is_in_session_R, world.stay_in_session, between_R)
     dislike_stay_R = np.exp(-hours_R / (24.0 * world.dislike_days))
-    return Stay(intent_stay_R * has_previous_R, dislike_stay_R * has_previous_R)
+    return intent_stay_R * has_previous_R, dislike_stay_R * has_previous_R
 
 
 def _draw_chain(rng: np.random.Generator, prior_UK: Floats, user_R: Ints, stay_R: Floats) -> Ints:
@@ -190,41 +179,22 @@ def _draw_slots(
         _draw_topic(rng, taste_UK, np.broadcast_to(slots.user_R[:, None], shape)),
         _draw_topic(rng, popular_DK, np.broadcast_to(slots.day_R[:, None], shape)),
     )
-    first_RS, size_RS = _alive_of_topics(world, catalogue, topic_RS, slots)
+    # Within a topic pins stand by pin_id, so this key ascends over all of `pins_by_topic_P`.
+    by_topic_P = catalogue.pins_by_topic_P
+    key_P = catalogue.topic_P[by_topic_P] * world.num_pins + by_topic_P
+    key_RS = topic_RS * world.num_pins
+    first_RS = np.searchsorted(key_P, key_RS + slots.first_pin_R[:, None])
+    size_RS = np.searchsorted(key_P, key_RS + slots.end_pin_R[:, None]) - first_RS
     within_RS = (rng.random(shape) * size_RS).astype(np.int64)
     is_uniform_RS = source_RS >= world.taste_candidate_share + world.popular_candidate_share
     # A topic of which no pin is alive is passed over for any pin.
     is_uniform_RS |= size_RS == 0
     place_RS = np.where(is_uniform_RS, 0, first_RS + within_RS)
-    by_topic_RS = catalogue.pins_by_topic_P[place_RS]
-    return np.where(is_uniform_RS, _draw_any(rng, world, slots, shape), by_topic_RS)
-
-
-def _alive_of_topics(
-    world: WorldParameters, catalogue: Catalogue, topic_RS: Ints, slots: Slots
-) -> tuple[Ints, Ints]:
-    """Return (R, S) where in `pins_by_topic_P` a topic's pins begin, and how many there are.
-
-    Only pins count that can be shown at the request's time.
-    """
     if world.fading is None:
-        return catalogue.topic_start_K[topic_RS], catalogue.topic_size_K[topic_RS]
-    by_topic_P = catalogue.pins_by_topic_P
-    # Within a topic pins stand by pin_id, so this key ascends over all of `pins_by_topic_P`.
-    key_P = catalogue.topic_P[by_topic_P] * world.num_pins + by_topic_P
-    key_RS = topic_RS * world.num_pins
-    first_RS = np.searchsorted(key_P, key_RS + slots.first_pin_R[:, None])
-    end_RS = np.searchsorted(key_P, key_RS + slots.end_pin_R[:, None])
-    return first_RS, end_RS - first_RS
-
-
-def _draw_any(
-    rng: np.random.Generator, world: WorldParameters, slots: Slots, shape: tuple[int, int]
-) -> Ints:
-    """Return (R, S) pins, drawn evenly from those that can be shown."""
-    if world.fading is None:
-        return rng.integers(0, world.num_pins, shape)
-    return rng.integers(slots.first_pin_R[:, None], slots.end_pin_R[:, None], shape)
+        any_RS = rng.integers(0, world.num_pins, shape)
+    else:
+        any_RS = rng.integers(slots.first_pin_R[:, None], slots.end_pin_R[:, None], shape)
+    return np.where(is_uniform_RS, any_RS, by_topic_P[place_RS])
 
 
 def _repeats(pin_RS: Ints) -> Bools:

@@ -1,12 +1,17 @@
-"""What names a recipe: names of ours, functions and files of others, and what is none of these."""
+"""What names a recipe: names of ours, functions and files of others, and what is wrong there."""
 
+import itertools
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pipelines.contracts.errors import ConfigurationError
-from pipelines.recipes import RECIPES, canonical, key_of, make_recipe, smoke
+from pipelines import storage
+from pipelines.contracts.config import Limit, RunConfig
+from pipelines.contracts.errors import ConfigurationError, TransientStorageError
+from pipelines.recipes import RECIPES, canonical, completejourney, key_of, make_recipe, smoke
+from pipelines.recipes.showing import differences, to_yaml
 from pipelines.storage import to_uri
 
 
@@ -77,3 +82,223 @@ def test_a_key_is_safe_in_a_path_and_tells_outside_recipes_apart() -> None:
     assert len(set(keys)) == len(keys)
     assert all(re.fullmatch(r"\w+-[0-9a-f]{8}", key) for key in keys)
     assert [key.partition("-")[0] for key in keys[:5]] == ["careful"] * 5
+
+
+EXAMPLE = Path(__file__).parents[3] / "docs" / "example_recipe.yaml"
+
+
+def write(path: Path, text: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return str(path)
+
+
+def test_the_example_of_the_documentation_is_a_recipe() -> None:
+    made = make_recipe(str(EXAMPLE))
+    assert (made.recipe, made.source) == ("careful", storage.to_uri(EXAMPLE))
+    assert made.model.mlp_dims == (128, 64)
+    assert made.model_gate.floors[0] == Limit(
+        metric="calibration_ratio.repin", minimum=0.9, maximum=1.1
+    )
+    changed = [line.partition(":")[0] for line in differences(completejourney(), made)]
+    assert changed == [
+        "model.max_actions",
+        "model.mlp_dims",
+        "training.num_epochs",
+        "training.learning_rate",
+        "model_gate.margin",
+        "model_gate.floors[calibration_ratio.repin].minimum",
+        "model_gate.floors[calibration_ratio.repin].maximum",
+    ]
+
+
+def test_toml_says_the_same_as_yaml(tmp_path: Path) -> None:
+    write(tmp_path / "a.yaml", "extends: smoke\ntraining:\n  learning_rate: 1e-3\n  seed: 5\n")
+    write(tmp_path / "a.toml", 'extends = "smoke"\n[training]\nlearning_rate = 1e-3\nseed = 5\n')
+    one, other = (make_recipe(str(tmp_path / name)) for name in ("a.yaml", "a.toml"))
+    assert one.training.learning_rate == 0.001 and one.training.seed == 5
+    assert one.model_copy(update={"source": other.source}) == other
+
+
+def test_a_complete_file_needs_nothing_else(tmp_path: Path) -> None:
+    made = make_recipe(write(tmp_path / "whole.yaml", to_yaml(smoke())))
+    assert made.model_copy(update={"source": ""}) == smoke()
+
+
+def test_a_chain_of_files_is_relative_to_each(tmp_path: Path) -> None:
+    write(tmp_path / "team/base.toml", 'extends = "smoke"\n[training]\nseed = 5\nbatch_size = 64\n')
+    path = write(tmp_path / "mine/last.yml", "extends: ../team/base.toml\ntraining: {seed: 6}\n")
+    made = make_recipe(path)
+    assert (made.training.seed, made.training.batch_size) == (6, 64)
+    assert (made.recipe, made.source) == ("last", storage.to_uri(path))
+
+
+def test_a_file_that_extends_itself_by_another_way_is_noticed(tmp_path: Path) -> None:
+    path = write(tmp_path / "here" / "a b.yaml", "extends: ../here/a b.yaml\n")
+    with pytest.raises(ConfigurationError, match="a%20b.yaml extends itself: "):
+        make_recipe(path)
+
+
+def test_a_file_in_a_bucket_is_read_and_extends_its_neighbour(s3_uri: str) -> None:
+    storage.write_bytes(f"{s3_uri}/base.yaml", b"extends: smoke\ntraining: {seed: 5}\n")
+    storage.write_bytes(f"{s3_uri}/mine.yaml", b"extends: base.yaml\n")
+    made = make_recipe(f"{s3_uri}/mine.yaml")
+    assert (made.training.seed, made.source) == (5, f"{s3_uri}/mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("a.yaml", "extends: smoke\ntraining:\n  seed: [1\n", "cannot be read as YAML: .* line 4"),
+        ("a.yaml", "training:\n\tseed: 1\n", "cannot be read as YAML: .* line 2, column 1"),
+        ("a.yaml", "extends: smoke\nextends: world\n", "'extends' stands twice at line 2"),
+        ("a.yaml", "extends: smoke\n? [a]\n: b\n", "found unhashable key at line 2"),
+        ("a.toml", f"a{'.a' * 2000} = 1", "is nested too deep; expected sections"),
+        (
+            "a.yaml",
+            'extends: smoke\nrecipe: "\\ud800"\n',
+            "a text in it cannot be saved.*write it anew",
+        ),
+        ("a.yaml", 'extends: "a\\0b.yaml"\n', "is no path and no URI: it names no file"),
+        ("a.yaml", "", "holds nothing; expected fields such as"),
+        ("a.yaml", "- smoke\n", "holds list; expected fields"),
+        ("a.yaml", "extends: [smoke]\n", r"extends is \['smoke'\]; expected the name"),
+        ("a.yaml", "extends: smok\n", "unknown recipe 'smok'; did you mean 'smoke'"),
+        ("a.yaml", "extends: gone.yaml\n", "gone.yaml: there is no such file"),
+        ("a.yaml", "extends: a.yaml\n", "extends itself: .*a.yaml -> .*a.yaml"),
+        ("a.yaml", "extends: smoke\ntrainin: {seed: 1}\n", r"trainin: .* did you mean training\?"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_named(
+    tmp_path: Path, name: str, text: str, told: str
+) -> None:
+    path = write(tmp_path / name, text)
+    with pytest.raises(ConfigurationError, match=f"(?s){told}") as caught:
+        make_recipe(path)
+    assert str(tmp_path) in str(caught.value) or "smok" in told
+
+
+def test_a_file_extends_no_function_and_reading_it_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "module_that_tells.py", "from pathlib import Path\nPath('told').touch()\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = write(tmp_path / "a.yaml", "extends: module_that_tells:careful\n")
+    with pytest.raises(
+        ConfigurationError, match="extends is '.*:careful', a function; .* another f"
+    ):
+        make_recipe(path)
+    numeric = "features: {numeric: [{name: 'module_that_tells:careful'}]}\n"
+    made = make_recipe(write(tmp_path / "b.yaml", f"extends: smoke\n{numeric}"))
+    assert made.features.numeric[0].is_own
+    assert not (tmp_path / "told").exists()
+
+
+def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=f"{tmp_path}/gone.yaml: there is no such file"):
+        make_recipe(str(tmp_path / "gone.yaml"))
+    (tmp_path / "a.yaml").write_bytes(b"recipe: \xff\xfe")
+    with pytest.raises(ConfigurationError, match="is no text in UTF-8"):
+        make_recipe(str(tmp_path / "a.yaml"))
+
+
+NUMBERS = itertools.count()
+Write = Callable[[str], str]
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Write a module of that text and return its name, which no other test has."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def made(text: str) -> str:
+        name = f"somebodys_recipes_{next(NUMBERS)}"
+        (tmp_path / f"{name}.py").write_text(text)
+        return name
+
+    return made
+
+
+def test_the_function_s_value_is_the_recipe(module: Write) -> None:
+    name = module(
+        "from pipelines.recipes import smoke\n"
+        "def careful():\n"
+        "    base = smoke()\n"
+        "    slow = base.training.model_copy(update={'learning_rate': 0.0005})\n"
+        "    return base.model_copy(update={'recipe': 'careful', 'training': slow})\n"
+    )
+    made = make_recipe(f"{name}:careful")
+    training = smoke().training.model_copy(update={"learning_rate": 0.0005})
+    changed = {"recipe": "careful", "training": training, "source": f"{name}:careful"}
+    assert made == smoke().model_copy(update=changed)
+    assert made.recipe_digest != smoke().recipe_digest
+
+
+def test_no_class_of_the_module_is_left_in_the_value(module: Write) -> None:
+    name = module(
+        "from pipelines.recipes import smoke\n"
+        "from pipelines.contracts.config import RunConfig, TrainingConfig\n"
+        "class Mine(RunConfig):\n    pass\n"
+        "class MyTraining(TrainingConfig):\n    pass\n"
+        "def careful():\n"
+        "    fields = dict(smoke())\n"
+        "    fields['training'] = MyTraining(**dict(smoke().training))\n"
+        "    return Mine(**fields)\n"
+    )
+    made = make_recipe(f"{name}:careful")
+    assert type(made) is RunConfig
+    assert type(made.training) is type(smoke().training)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("def other(): ...", "has no 'careful'; expected one of its functions, other"),
+        ("careful = 3", r"is 3 \(int\); expected a function"),
+        ("def careful(): return 3", r"returned 3 \(int\); expected a RunConfig"),
+        ("def careful(a, b=1, *, c): ...", "needs arguments: a, c; expected a function that is"),
+        ("def careful(): raise KeyError('x')", " raised KeyError: 'x'"),
+        ("def careful(): raise SystemExit(3)", " raised SystemExit: 3"),
+        ("careful = dict", r"does not say which arguments it takes \(no signature .*in Python"),
+        ("1 / 0", r"importing \w+ raised ZeroDivisionError: division by zero"),
+        ("import no_such_package_at_all", "raised ModuleNotFoundError: .*install what it needs"),
+        ("def careful(:", "raised SyntaxError"),
+    ],
+)
+def test_what_is_wrong_is_named(module: Write, text: str, told: str) -> None:
+    name = module(text)
+    with pytest.raises(ConfigurationError, match=rf"recipe {name}:careful.*{told}"):
+        make_recipe(f"{name}:careful")
+
+
+def test_a_module_that_is_not_here_is_told_how_to_be(module: Write) -> None:
+    for reference in ("no_such_module:careful", "no_such.module:careful"):
+        with pytest.raises(ConfigurationError) as caught:
+            make_recipe(reference)
+        told = str(caught.value)
+        assert "No module named 'no_such" in told
+        assert "in Airflow that is the worker" in told
+        assert "Install the package that holds the module into that environment or image" in told
+
+
+def test_what_was_put_past_the_validators_is_refused(module: Write) -> None:
+    name = module(
+        "from pipelines.recipes import smoke\n"
+        "def careful():\n"
+        "    fast = smoke().training.model_copy(update={'learning_rate': -1.0, 'seed': 'x'})\n"
+        "    return smoke().model_copy(update={'training': fast})\n"
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        make_recipe(f"{name}:careful")
+    assert "- training.learning_rate is -1.0: input should be greater than 0" in str(caught.value)
+    assert '- training.seed is "x": input should be a valid integer' in str(caught.value)
+
+
+def test_an_error_that_may_pass_stays_one_that_may_pass(module: Write) -> None:
+    name = module(
+        "from pipelines.contracts.errors import TransientStorageError\n"
+        "def careful(): raise TransientStorageError('the store is away')\n"
+    )
+    with pytest.raises(TransientStorageError, match="the store is away"):
+        make_recipe(f"{name}:careful")

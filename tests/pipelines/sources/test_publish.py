@@ -1,30 +1,47 @@
-"""Publishing an event log: whole or not at all, once, over nothing else, for every adapter."""
+"""A log at its place: whole or not at all, over nothing else, wherever its writer is killed."""
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
+from functools import partial
+from itertools import count
 from pathlib import Path
+from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
 from pipelines import storage
 from pipelines.contracts.errors import (
     ConfigurationError,
+    DataContractError,
     RunInProgressError,
     TransientStorageError,
 )
-from pipelines.sources.adapter import SourceAdapter
-from pipelines.sources.completejourney import adapter as completejourney
-from pipelines.sources.completejourney.adapter import CompleteJourneyAdapter
+from pipelines.contracts.schemas import EVENT_LOG_TABLES
+from pipelines.event_log.log_files import open_event_log
+from pipelines.event_log.record import RECORD_FILE, list_below
+from pipelines.sources import EventLogWriter
 from pipelines.sources.publish import Upload, ingest
 from pipelines.sources.world.adapter import WorldAdapter
-from pipelines.sources.world.parameters import make_parameters
 from pipelines.storage import exclusive_lock, to_uri
+from support.killed_writers import kill_before_change
 from support.object_store import SCHEME, cut_off_uploads, make_object_store
+from support.own_tables import (
+    VERSION,
+    acted_on,
+    give_log,
+    pins,
+    record_of,
+    rows_of_log,
+    shown_on,
+    users,
+    write_own_log,
+)
+from support.small_world import SMALL
 from support.text_adapter import NewerTextAdapter, TextAdapter
 
-STORE_ID = 367
-"""The shop with the most purchases in the first weeks."""
+Write = Callable[[str], Any]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -65,8 +82,10 @@ class Killed(BaseException):
     """What ends a process in a test that goes on."""
 
 
-def kill_before(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """Let the process end before that change to the storage, counted from 0."""
+def raise_before_change(
+    monkeypatch: pytest.MonkeyPatch, number: int, work: Callable[[], Any]
+) -> bool:
+    """Do some work that ends before that change to a store, from 0; return whether it did."""
     left = [number]
 
     def counted(act: Callable[..., None]) -> Callable[..., None]:
@@ -78,35 +97,95 @@ def kill_before(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
         return kill_or_act
 
-    for name in ("write_model", "remove", "publish_folder"):
-        monkeypatch.setattr(storage, name, counted(getattr(storage, name)))
+    with monkeypatch.context() as patched:
+        for name in ("write_model", "remove", "publish_folder"):
+            patched.setattr(storage, name, counted(getattr(storage, name)))
+        try:
+            work()
+        except Killed:
+            return True
+    return False
 
 
-@pytest.mark.parametrize("is_there", [False, True])
-def test_an_ingest_that_is_killed_anywhere_is_ended_by_the_next(
-    place, monkeypatch: pytest.MonkeyPatch, is_there: bool
+def add_days(location: str | Path) -> None:
+    """Replace 3 January, and add 4 January with a new pin and users of another day."""
+    with EventLogWriter(location, VERSION, replace_days=True) as writer:
+        writer.impressions(shown_on(3, num_requests=1))
+        writer.impressions(shown_on(4))
+        writer.actions(acted_on(3)[:1])
+        writer.pins(pins(3, 4))
+        writer.users(users(day=8))
+
+
+def counted_in_log(folder: Path) -> dict[str, bytes]:
+    """Return the files that belong to a log: those of its record, or all where it has none."""
+    found = contents(folder)
+    if RECORD_FILE not in found:
+        return found
+    return {name: found[name] for name in (RECORD_FILE, *record_of(folder).files)}
+
+
+KILLED: dict[str, tuple[Write, Write, Write]] = {
+    "a first ingest": (lambda uri: None, partial(ingest, TextAdapter()), write_own_log),
+    "an ingest over an older log": (
+        partial(ingest, TextAdapter()),
+        partial(ingest, NewerTextAdapter()),
+        write_own_log,
+    ),
+    "a new log": (lambda uri: None, lambda uri: write_own_log(uri, 2), write_own_log),
+    "an increment": (lambda uri: write_own_log(uri, 2, 3), add_days, write_own_log),
+}
+"""By act: what was there before, the act, and what puts the place in order where it was done."""
+
+
+@pytest.mark.parametrize(
+    ("place", "act"),
+    [
+        *(("local", act) for act in KILLED),
+        *(("object store", act) for act in KILLED if "ingest" in act),
+    ],
+    indirect=["place"],
+)
+def test_a_log_is_as_before_or_as_after_wherever_its_writer_is_killed(
+    place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str
 ) -> None:
     uri, folder = place
+    is_store = uri.startswith(SCHEME)
+    prepare, work, settle = KILLED[act]
+    if "ingest" in act:
+        settle = work
+    states = []
+    for where in ("before", "after"):
+        prepare(str(tmp_path / where))
+        states.append(counted_in_log(tmp_path / where))
+        if where == "after":
+            work(str(tmp_path / where))
+            states[-1] = counted_in_log(tmp_path / where)
+    before, after = states
     found = []
-    while not found or found[-1] is Killed:
+    for number in count():
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        if is_there:
-            ingest(TextAdapter(), uri)
-        adapter = NewerTextAdapter()
-        with monkeypatch.context() as patched:
-            kill_before(patched, len(found))
-            try:
-                ingest(adapter, uri)
-                found.append(None)
-            except Killed:
-                found.append(Killed)
-        was_whole = "text.json" in contents(folder) and b"text-2" in contents(folder)["text.json"]
-        made = ingest(adapter, uri)
-        assert made.adapter_version == "text-2"
-        assert set(contents(folder)) == {"pins/text-2.txt", "text.json"}
-        assert adapter.num_written == (1 if was_whole else 2), f"killed before {len(found) - 1}"
-    assert len(found) >= 3
+        if is_store:
+            folder.mkdir()
+        prepare(uri)
+        if is_store:
+            was_killed = raise_before_change(monkeypatch, number, partial(work, uri))
+        else:
+            was_killed = kill_before_change(number, partial(work, uri))
+        state = counted_in_log(folder)
+        is_done = state == after
+        # On a store a reader refuses what is under way; a folder on a disk is replaced by two
+        # renames, and of what is killed between them nothing is lost.
+        is_between = "ingesting.json" in contents(folder) if is_store else not folder.exists()
+        assert state in (before, after) or ("ingest" in act and is_between), number
+        found.append(is_done)
+        (settle if is_done else work)(uri)
+        assert contents(folder) == after, f"killed before change {number}"
+        assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == ["log"]
+        if not was_killed:
+            break
+    # As before up to one change, and as after from there on.
+    assert found == sorted(found) and found[-1] and len(found) >= 3
 
 
 def test_a_finished_log_of_another_adapter_is_not_taken_for_a_cut_off_upload(
@@ -150,38 +229,13 @@ def test_two_ingests_never_write_to_the_same_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "log").exists()
 
 
-@pytest.fixture(scope="module")
-def few_weeks(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Return folders of one shop's data, for the first 6 weeks and the first 3."""
-    source = completejourney.data_folder()
-    folders = {}
-    for weeks in (6, 3):
-        folders[weeks] = tmp_path_factory.mktemp(f"weeks-{weeks}")
-        (folders[weeks] / "products.parquet").symlink_to(source / "products.parquet")
-        for name in ("promotions", "transactions"):
-            chosen = [("store_id", "=", STORE_ID), ("week", "<=", weeks)]
-            rows = pq.read_table(source / f"{name}.parquet", filters=chosen)
-            pq.write_table(rows, folders[weeks] / f"{name}.parquet")
-    return folders
-
-
-@pytest.fixture(params=["completejourney", "world"])
-def adapters(request, few_weeks, monkeypatch) -> tuple[SourceAdapter, SourceAdapter]:
-    """Return an adapter of much data, and one of less by the same code."""
-    if request.param == "world":
-        sizes = {"num_pins": 60, "start": "2024-01-01", "seed": 7}
-        large = make_parameters(num_users=40, num_days=20, **sizes)
-        small = make_parameters(num_users=40, num_days=10, **sizes)
-        return WorldAdapter(large), WorldAdapter(small)
-    folders = iter([few_weeks[6], few_weeks[3], few_weeks[3]])
-    monkeypatch.setattr(completejourney, "data_folder", lambda: next(folders))
-    return CompleteJourneyAdapter(), CompleteJourneyAdapter()
-
-
 def test_an_upload_that_was_cut_off_leaves_nothing_behind(
-    adapters, tmp_path: Path, monkeypatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    large, small = adapters
+    large, small = (
+        WorldAdapter(SMALL.model_copy(update={"num_users": 40, "num_days": num_days}))
+        for num_days in (20, 10)
+    )
     (tmp_path / "store" / "log").mkdir(parents=True)
     make_object_store(tmp_path / "store", monkeypatch)
     with monkeypatch.context() as broken:
@@ -196,3 +250,124 @@ def test_an_upload_that_was_cut_off_leaves_nothing_behind(
     uploaded = contents(tmp_path / "store" / "log")
     assert uploaded == contents(tmp_path / "local")
     assert cut_off - set(uploaded) > {"ingesting.json"}  # the first upload had had other files
+
+
+def content(location: str | Path) -> dict[str, list]:
+    return {table: rows_of_log(location, table) for table in EVENT_LOG_TABLES}
+
+
+def test_an_increment_is_added_to_a_log_on_another_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_own_log(tmp_path / "disk" / "log", 2, 3)
+    shutil.copytree(tmp_path / "disk" / "log", tmp_path / "expected")
+    add_days(tmp_path / "expected")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "log").symlink_to(tmp_path / "disk" / "log")
+    rename = os.rename
+
+    def within_one_file_system(source: Path, target: Path) -> None:
+        if ("disk" in Path(source).parts) != ("disk" in Path(target).parts):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", within_one_file_system)
+    add_days(tmp_path / "here" / "log")
+    assert content(tmp_path / "disk" / "log") == content(tmp_path / "expected")
+    assert (tmp_path / "here" / "log").is_symlink()
+    assert [path.name for path in (tmp_path / "here").iterdir() if path.is_dir()] == ["log"]
+
+
+def test_an_unfinished_log_on_a_store_is_refused_and_written_anew(
+    s3_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location = f"{s3_uri}/log"
+    with monkeypatch.context() as broken:
+        cut_off_uploads(broken)
+        with pytest.raises(TransientStorageError, match="reset"):
+            write_own_log(location, 2)
+    with pytest.raises(
+        DataContractError, match=r"is not finished: ingesting.json .* run again what"
+    ):
+        open_event_log(location)
+    write_own_log(location, 3)
+    shown = {row["request_id"] for row in rows_of_log(location, "impressions")}
+    assert shown == {"3-0", "3-1", "3-2"}
+    assert "ingesting.json" not in storage.list_names(location)
+
+
+def test_a_log_on_a_store_that_is_whole_but_for_a_killed_writer_s_last_step_is_added_to(
+    s3_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location = f"{s3_uri}/log"
+    with monkeypatch.context() as killed:
+        killed.setattr(storage, "remove", lambda uri: uri.endswith("ingesting.json") and 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write_own_log(location, 2)
+    with pytest.raises(DataContractError, match="is not finished"):
+        open_event_log(location)
+    give_log(location, pins=pins(3, 4), impressions=shown_on(3), actions=acted_on(3))
+    shown = {row["request_id"] for row in rows_of_log(location, "impressions")}
+    assert shown == {"2-0", "2-1", "2-2", "3-0", "3-1", "3-2"}
+    assert record_of(location).generation == 2
+
+
+def test_an_increment_that_is_cut_off_on_a_store_is_not_read(
+    s3_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location = f"{s3_uri}/log"
+    write_own_log(location, 2, 3)
+    before = content(location)
+    with monkeypatch.context() as broken:
+        cut_off_uploads(broken)
+        with pytest.raises(TransientStorageError, match="reset"):
+            add_days(location)
+    assert set(list_below(location, ".parquet")) > set(record_of(location).files)
+    assert content(location) == before
+    add_days(location)
+    write_own_log(tmp_path / "local", 2, 3)
+    add_days(tmp_path / "local")
+    assert content(location) == content(tmp_path / "local")
+    assert list_below(location, ".parquet") == list(record_of(location).files)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            lambda path, log: path.rename(path.with_name("part-000001-999999.parquet")),
+            r"lacks actions/day=2024-01-02/part-\d+-\d+.parquet \(1 such",
+        ),
+        (
+            lambda path, log: shutil.copy(path, path.with_name("mine.parquet")),
+            r"has actions/day=2024-01-02/mine.parquet \(1 such",
+        ),
+        (
+            lambda path, log: (log / RECORD_FILE).write_text("{}"),
+            "event_log.json is not a valid EventLogRecord",
+        ),
+    ],
+)
+def test_files_that_are_not_those_of_the_record_are_named(
+    tmp_path: Path, change: Callable[[Path, Path], Any], says: str
+) -> None:
+    write_own_log(tmp_path / "log", 2)
+    [path] = (tmp_path / "log" / "actions").rglob("*.parquet")
+    change(path, tmp_path / "log")
+    with pytest.raises(DataContractError, match=says):
+        open_event_log(to_uri(tmp_path / "log"))
+
+
+def test_an_adapters_log_has_a_record_and_is_not_added_to(tmp_path: Path) -> None:
+    world = SMALL.model_copy(update={"num_users": 40})
+    made = ingest(WorldAdapter(world), str(tmp_path / "log"))
+    says = record_of(tmp_path / "log")
+    assert says.made_by == "world-1"
+    assert says.num_rows["impressions"] == made.num_impressions
+    assert says.num_rows["actions"] == sum(says.days["actions"].values()) == made.num_actions
+    assert says.embedding_versions["world-1"].embedding_dim == 32
+    with (
+        pytest.raises(ConfigurationError, match="is the event log of the adapter world-1"),
+        EventLogWriter(tmp_path / "log", "world-1"),
+    ):
+        pass

@@ -13,7 +13,6 @@ from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.time import DAY_MS
 from pipelines.recipes import world as recipe
 from pipelines.sources.publish import ingest
-from pipelines.sources.world import lifetimes
 from pipelines.sources.world import people as world_people
 from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import make_parameters
@@ -127,7 +126,7 @@ def test_appeal_halves_with_every_half_life() -> None:
     catalogue = world_people.draw_catalogue(np.random.default_rng(1), world)
     born_ms = catalogue.born_ms_P[5]
     times = born_ms + np.array([0, 2, 4]) * DAY_MS
-    found = lifetimes.appeal_at(world, catalogue, np.full((3, 1), 5), times)[:, 0]
+    found = world_people.appeal_at(world, catalogue, np.full((3, 1), 5), times)[:, 0]
     whole = 3.0 + catalogue.appeal_P[5]
     np.testing.assert_allclose(found, whole * np.array([1.0, 0.5, 0.25]))
 
