@@ -10,7 +10,7 @@ import typer
 
 from pipelines.cli.printing import Commands, say
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.local.layout import LocalHome, default_home
+from pipelines.local.home import LocalHome, default_home
 from pipelines.recipes import canonical
 
 app = Commands(help="Airflow and MLflow on this machine.", no_args_is_help=True)

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from pipelines.contracts.errors import HomefeedError
-from pipelines.local.layout import ADMIN
+from pipelines.local.home import ADMIN
 from pipelines.settings import DAG_ID
 
 FINAL_STATES = frozenset({"success", "failed"})

@@ -22,7 +22,7 @@ from typing import BinaryIO
 
 import psutil
 
-from pipelines.local.layout import HOME_MARKER
+from pipelines.local.home import HOME_MARKER
 
 GRACE_S = 8.0
 """Seconds between asking a process to end and killing it."""

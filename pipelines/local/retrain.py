@@ -1,37 +1,57 @@
 """`make retrain` and `make ui`: cycles in a real Airflow on this machine, and the two pages.
 
-Not for running stages (Airflow does that) nor for starting servers (`services`). Tested in
-tests/pipelines/local/test_real_airflow.py.
+A run's tasks are shown in a live table on a terminal, elsewhere with a line for each change. Not
+for running stages (Airflow does that) nor for starting servers (`services`). Tested in
+tests/pipelines/local/test_retrain.py and test_real_airflow.py.
 """
 
 import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
 from pipelines import storage
+from pipelines.alerts.commands import runnable, serving_command
+from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.errors import HomefeedError, RunInProgressError
 from pipelines.contracts.files import holder_of
+from pipelines.contracts.judged.cycle import CycleFacts
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.cycles.reading import find_cycle
+from pipelines.cycles.text import lines_of
 from pipelines.local.airflow_api import FINAL_STATES, AirflowApi
-from pipelines.local.layout import ADMIN, LocalHome
-from pipelines.local.ports import Ports, last_ports
+from pipelines.local.home import ADMIN, LocalHome, Ports, last_ports
 from pipelines.local.processes import Service, open_log
 from pipelines.local.services import RunningServices, running
-from pipelines.local.summary import show_summary
-from pipelines.local.task_display import TaskDisplay, training_progress
 from pipelines.recipes import key_of
 from pipelines.settings import DAG_ID, Settings
 
 RUN_FAILED_EXIT_CODE = 1
 POLL_S = 0.5
+_COLOURS = {
+    "success": "green",
+    "running": "cyan",
+    "failed": "bold red",
+    "up_for_retry": "yellow",
+    "upstream_failed": "red",
+    "skipped": "dim",
+}
+
+_ORDER = (*STAGES[:-2], "approve_promotion", *STAGES[-2:])
+"""Of a run's tasks: the stages, and the question to people before a promotion."""
+_TRAININGS = ("train_challenger", "train_anchor")
+NOTE_EVERY_S = 15.0
+"""Seconds between two lines about training where there is no live table."""
 
 
 class IngestError(HomefeedError):
@@ -196,21 +216,15 @@ def keep_up(home: LocalHome, dags: Path) -> None:
                     services.look_after()
                     time.sleep(1)
         except RunInProgressError:
-            _show_those_running(console, home)
+            console.print(
+                f"Airflow and MLflow of {home.path} are up or starting already, until process "
+                f"{holder_of(home.lock)} ends:",
+                soft_wrap=True,
+                highlight=False,
+            )
+            show_addresses(console, home, last_ports(home))
             return
     console.print("ended")
-
-
-def _show_those_running(console: Console, home: LocalHome) -> None:
-    """Print the addresses of the services that another process keeps up."""
-    keeper = holder_of(home.lock)
-    console.print(
-        f"Airflow and MLflow of {home.path} are up or starting already, until process {keeper} "
-        f"ends:",
-        soft_wrap=True,
-        highlight=False,
-    )
-    show_addresses(console, home, last_ports(home))
 
 
 def show_addresses(console: Console, home: LocalHome, ports: Ports) -> None:
@@ -223,3 +237,98 @@ def show_addresses(console: Console, home: LocalHome, ports: Ports) -> None:
         lines.append(f"For other commands: export HOMEFEED_TRACKING_URI={ports.mlflow_url}")
     # The lines are neither wrapped nor coloured, because people copy them.
     console.print(*lines, sep="\n", soft_wrap=True, highlight=False, markup=False)
+
+
+def training_progress(workspace: Path) -> str:
+    """Return the newest progress line that a training below the workspace has written, or ''."""
+    logs = list(workspace.glob("runs/*/train_*/training/training.log"))
+    if not logs:
+        return ""
+    newest = max(logs, key=lambda path: path.stat().st_mtime)
+    lines = newest.read_text(errors="replace").splitlines()
+    steps = [line for line in lines if "] step " in line]
+    return steps[-1][steps[-1].index("[") :] if steps else ""
+
+
+class TaskDisplay:
+    """The state of one run's tasks, kept up to date on a terminal."""
+
+    def __init__(self, console: Console, run_id: str) -> None:
+        self._console = console
+        self._run_id = run_id
+        self._shown: dict[str, str] = {}
+        self._note, self._noted_at = "", 0.0
+        self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
+
+    def __enter__(self) -> "TaskDisplay":
+        """Begin to show."""
+        self._console.rule(self._run_id)
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Leave the last state on the screen."""
+        if self._live:
+            self._live.stop()
+
+    def show(self, tasks: list[dict[str, Any]], training: str = "") -> None:
+        """Show these task instances, as Airflow's REST API gives them, and how training goes on."""
+        tasks = sorted(tasks, key=lambda task: _ORDER.index(task["task_id"]))
+        is_training = any(t["task_id"] in _TRAININGS and t["state"] == "running" for t in tasks)
+        note = training if is_training else ""
+        if self._live:
+            self._live.update(Group(_table(tasks), Text(note, style="dim")))
+            return
+        for task in tasks:
+            name, state = task["task_id"], task["state"] or "waiting"
+            if state != self._shown.get(name, "waiting") and state not in ("scheduled", "queued"):
+                self._shown[name] = state
+                self._console.print(f"  {name:22} {state:12} {_duration(task)}")
+        if note != self._note and time.monotonic() - self._noted_at > NOTE_EVERY_S:
+            self._note, self._noted_at = note, time.monotonic()
+            if note:
+                self._console.print(f"    {note}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(tasks: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, header_style="dim")
+    for heading in ("stage", "state", "seconds", "attempt"):
+        table.add_column(heading, justify="right" if heading in ("seconds", "attempt") else "left")
+    for task in tasks:
+        state = task["state"] or "waiting"
+        colour = _COLOURS.get(state, "dim")
+        attempt = str(task["try_number"] or "")
+        table.add_row(task["task_id"], f"[{colour}]{state}[/]", _duration(task), attempt)
+    return table
+
+
+def _duration(task: dict[str, Any]) -> str:
+    """Return the seconds that the present attempt has taken, or '' before it started."""
+    if not task["start_date"]:
+        return ""
+    start = datetime.fromisoformat(task["start_date"])
+    end = datetime.fromisoformat(task["end_date"]) if task["end_date"] else datetime.now(UTC)
+    return f"{(end - start).total_seconds():.1f}"
+
+
+def show_summary(console: Console, settings: Settings, triggers: Sequence[str]) -> None:
+    """Print what each cycle came to and took, and how to ask what serves now."""
+    for trigger in triggers:
+        cycle = find_cycle(settings.workspace_location, trigger, settings)
+        lines = [f"{trigger}: did not begin"] if cycle is None else describe(cycle)
+        for line in lines:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    serving = f"which model serves now: {runnable(serving_command(settings))}"
+    console.print(serving, markup=False, highlight=False, soft_wrap=True)
+
+
+def describe(cycle: CycleFacts) -> Iterator[str]:
+    """Yield the lines about one cycle, with its times."""
+    yield from lines_of(cycle, is_whole=True)
+    costs = cycle.costs
+    times = ", ".join(f"{each.stage} {each.wall_s:.1f}" for each in costs.stages)
+    yield (
+        f"  elapsed {costs.elapsed_s:.1f} s, of it {100 * costs.overhead_share:.0f} % outside the "
+        f"stages' own work; seconds: {times}"
+    )

@@ -1,7 +1,8 @@
-"""Starts MLflow and Airflow on this machine, and ends them for certain.
+"""Starts MLflow and Airflow on this machine, waits until they answer, and ends them for certain.
 
-Not for whether they answer (`health`), nor for what is run in them (`retrain`), nor for production.
-Tested in tests/pipelines/local/test_real_airflow.py and test_real_faults.py.
+MLflow is started again when it ends: a training goes on without it meanwhile. Without a part of
+Airflow nothing goes on. Not for what is run in them (`retrain`), nor for production. Tested in
+tests/pipelines/local/test_services.py, test_real_airflow.py and test_real_faults.py.
 """
 
 import contextlib
@@ -17,22 +18,171 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import httpx
+
 from pipelines import storage
+from pipelines.contracts.errors import HomefeedError
 from pipelines.local import processes
-from pipelines.local.airflow_config import write_airflow_config
-from pipelines.local.health import (
-    START_TIMEOUT_S,
-    HealthPage,
-    failed,
-    require_running,
-    wait_until_up,
+from pipelines.local.home import (
+    LocalHome,
+    Ports,
+    choose_port,
+    claim_ports,
+    last_ports,
+    sqlite_uri,
+    write_airflow_config,
 )
-from pipelines.local.layout import LocalHome
-from pipelines.local.mlflow_server import PLUGIN_FOLDER, MlflowServer, Say, mlflow_arguments
-from pipelines.local.ports import Ports, claim_ports, last_ports
-from pipelines.local.processes import Service, how_it_ended
+from pipelines.local.processes import Service, end_rest, how_it_ended, is_listening
 
 AIRFLOW_HEALTH = "/api/v2/monitor/health"
+START_TIMEOUT_S = 180.0
+"""Seconds to wait for a service: a first start on a cold, busy machine took 40 s."""
+MAX_SHORT_LIVES = 3
+"""So many times in a row it may end soon after its start; then it is left alone."""
+SHORT_LIFE_S = 60.0
+
+PLUGIN_FOLDER = Path(__file__).parent / "mlflow_plugin"
+"""What the server's PYTHONPATH must name, so that it finds the app `own-origins`."""
+
+Say = Callable[[str], None]
+
+
+class ServiceError(HomefeedError):
+    """A local service did not start or ended early; its log says why."""
+
+    exit_code = 69
+
+
+@dataclass(frozen=True)
+class HealthPage:
+    """A server's page that says whether it is up.
+
+    Args:
+        port: of 127.0.0.1.
+        path: of the page.
+        parts: names in its JSON whose status must be "healthy"; none: that it answers is enough.
+    """
+
+    port: int
+    path: str
+    parts: tuple[str, ...] = ()
+
+    def is_good(self) -> bool:
+        """Return whether a server answers, with a recent heartbeat of each of the parts."""
+        try:
+            answer = httpx.get(
+                f"http://127.0.0.1:{self.port}{self.path}", timeout=5, trust_env=False
+            )
+        except httpx.TransportError:
+            return False
+        return answer.status_code == 200 and all(
+            answer.json()[part]["status"] == "healthy" for part in self.parts
+        )
+
+
+def wait_until_up(
+    service: Service,
+    page: HealthPage,
+    require_alive: Callable[[], None],
+    timeout_s: float = START_TIMEOUT_S,
+) -> None:
+    """Wait until a service listens on its port and its page is good.
+
+    Args:
+        service: the one that is waited for.
+        page: where it answers. Another program's server on that port is not taken for it.
+        require_alive: raises if a service has ended that is needed meanwhile.
+        timeout_s: how long to wait.
+
+    Raises:
+        ServiceError: it ended, it does not answer in time, or another program took its port.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not (is_listening(service, page.port) and page.is_good()):
+        if service.process.poll() is not None and choose_port(page.port) != page.port:
+            raise ServiceError(
+                f"port {page.port} was free, and another program took it while {service.name} "
+                f"started; run the same command again: it uses another port"
+            )
+        require_alive()
+        if time.monotonic() > deadline:
+            raise failed(service, f"does not answer after {timeout_s:.0f} s")
+        time.sleep(0.2)
+
+
+def require_running(*services: Service) -> None:
+    """Raise if a service has ended.
+
+    Raises:
+        ServiceError: with the end of its log.
+    """
+    for service in services:
+        if (code := service.process.poll()) is not None:
+            raise failed(service, how_it_ended(code))
+
+
+def failed(service: Service, what: str) -> ServiceError:
+    """Return the error that says what a service did, with the end of its log."""
+    return ServiceError(
+        f"{service.name} {what}; the end of {service.log_path}:\n{service.tail()}\n"
+        f"Mend what it says, then run the same command again"
+    )
+
+
+def mlflow_arguments(home: LocalHome, ports: Ports) -> list[str]:
+    """Return the arguments of Python that run the server, for its own pages only.
+
+    Its environment needs `PLUGIN_FOLDER` as PYTHONPATH.
+    """
+    hosts = [f"{name}:{ports.mlflow}" for name in ("127.0.0.1", "localhost")]
+    return [
+        *("-m", "mlflow", "server", "--app-name", "own-origins", "--workers", "1"),
+        *("--host", "127.0.0.1", "--port", str(ports.mlflow)),
+        *("--backend-store-uri", sqlite_uri(home.mlflow_database)),
+        # A URI, so that "#" and "%" in the path mean themselves.
+        *("--serve-artifacts", "--artifacts-destination", (home.mlflow / "artifacts").as_uri()),
+        *("--allowed-hosts", ",".join(hosts)),
+        *("--cors-allowed-origins", ",".join(f"http://{host}" for host in hosts)),
+    ]
+
+
+class MlflowServer:
+    """The server's present process, and the way to start the next one.
+
+    Args:
+        start: starts a process; it is told whether the log goes on.
+        say: is called with each line that a person should read.
+    """
+
+    def __init__(self, start: Callable[[bool], Service], say: Say) -> None:
+        self._start = start
+        self._say = say
+        self._num_short_lives = 0
+        self._is_left_alone = False
+        self._started_at = time.monotonic()
+        self.service = start(False)
+
+    def look_after(self) -> None:
+        """Start the server again if it has ended; say so, and raise nothing."""
+        code = self.service.process.poll()
+        if code is None or self._is_left_alone:
+            return
+        # The process that serves is a child, and holds the port where only its parent was killed.
+        end_rest(self.service)
+        is_short = time.monotonic() - self._started_at < SHORT_LIFE_S
+        self._num_short_lives = self._num_short_lives + 1 if is_short else 0
+        ended = f"MLflow {how_it_ended(code)}"
+        if self._num_short_lives > MAX_SHORT_LIVES:
+            self._is_left_alone = True
+            self._say(
+                f"{ended}, {self._num_short_lives} times in a row, and is not started again; "
+                f"Airflow goes on, but stages that need MLflow will fail; mend what "
+                f"{self.service.log_path} says, then end this command and run it again"
+            )
+            return
+        self._say(f"{ended}; starting it again, and Airflow goes on")
+        self._started_at = time.monotonic()
+        self.service = self._start(True)
 
 
 @dataclass(frozen=True)
@@ -81,7 +231,9 @@ def running(
         wanted = last_ports(home)
         # The claims outlive the sweep: a server that is about to bind must not meet another's.
         with claim_ports(home) as ports:
-            _say_other_ports(wanted, ports, say)
+            for name in ("airflow", "mlflow"):
+                if (now := getattr(ports, name)) != (before := getattr(wanted, name)):
+                    say(f"port {before} is taken; the server of {name} uses {now}")
             mark = processes.new_mark(home.path)
             watch = processes.start_watch(mark)
             try:
@@ -102,15 +254,6 @@ def _end(mark: str, say: Say) -> None:
     processes.sweep(mark)
 
 
-def _say_other_ports(wanted: Ports, ports: Ports, say: Say) -> None:
-    for name, before, now in (
-        ("Airflow", wanted.airflow, ports.airflow),
-        ("MLflow", wanted.mlflow, ports.mlflow),
-    ):
-        if now != before:
-            say(f"port {before} is taken; {name} uses {now}")
-
-
 def _start_all(
     home: LocalHome, dags: Path, say: Say, extra: Mapping[str, str], mark: str, ports: Ports
 ) -> RunningServices:
@@ -119,7 +262,7 @@ def _start_all(
     home.password()
 
     def start(name: str, *arguments: str) -> Service:
-        command = [sys.executable, *arguments]
+        command = [sys.executable, "-m", "airflow", *arguments]
         return processes.start(name, command, environment, mark, home.logs)
 
     def start_mlflow(is_again: bool) -> Service:
@@ -131,32 +274,19 @@ def _start_all(
     say("starting MLflow and Airflow ...")
     mlflow = MlflowServer(start_mlflow, say)
     _migrate(home, start)
-    airflow = _start_airflow(start, mlflow.service, ports)
-    wait = partial(wait_until_up, require_alive=partial(require_running, mlflow.service, *airflow))
-    wait(mlflow.service, HealthPage(ports.mlflow, "/health"), timeout_s=START_TIMEOUT_S)
+    # No triggerer is started, because no operator of the bash runner defers.
+    first = (start("api-server", "api-server"), start("dag-processor", "dag-processor"))
+    # A scheduler goes on at once with what an interrupted run has left. A task that cannot reach
+    # the api-server has failed, so such a run would lose its attempts before that one answers.
+    alive = partial(require_running, mlflow.service, *first)
+    wait_until_up(first[0], HealthPage(ports.airflow, AIRFLOW_HEALTH, ("metadatabase",)), alive)
+    airflow = (*first, start("scheduler", "scheduler", "--skip-serve-logs"))
+    alive = partial(require_running, mlflow.service, *airflow)
+    wait_until_up(mlflow.service, HealthPage(ports.mlflow, "/health"), alive)
     parts = ("metadatabase", "scheduler", "dag_processor")
-    page = HealthPage(ports.airflow, AIRFLOW_HEALTH, parts)
-    wait(airflow[0], page, timeout_s=START_TIMEOUT_S)
+    wait_until_up(airflow[0], HealthPage(ports.airflow, AIRFLOW_HEALTH, parts), alive)
     say(f"they answer after {time.monotonic() - started:.0f} s")
     return RunningServices(home, ports, airflow, mlflow)
-
-
-def _start_airflow(
-    start: Callable[..., Service], mlflow: Service, ports: Ports
-) -> tuple[Service, ...]:
-    """Start Airflow's parts, the scheduler last; the api-server is the first that is returned.
-
-    A scheduler goes on at once with what an interrupted run has left. A task that cannot reach the
-    api-server has failed, so such a run would lose its attempts before the api-server answers.
-    """
-    # No triggerer is started, because no operator of the bash runner defers.
-    first = (
-        start("api-server", "-m", "airflow", "api-server"),
-        start("dag-processor", "-m", "airflow", "dag-processor"),
-    )
-    page = HealthPage(ports.airflow, AIRFLOW_HEALTH, ("metadatabase",))
-    wait_until_up(first[0], page, partial(require_running, mlflow, *first), START_TIMEOUT_S)
-    return (*first, start("scheduler", "-m", "airflow", "scheduler", "--skip-serve-logs"))
 
 
 def make_environment(
@@ -193,7 +323,7 @@ def _migrate(home: LocalHome, start: Callable[..., Service]) -> None:
     done = home.airflow / f"migrated-{version}"
     if done.exists() and home.airflow_database.stat().st_size > 0:
         return
-    service = start("migrate", "-m", "airflow", "db", "migrate")
+    service = start("migrate", "db", "migrate")
     try:
         code = service.process.wait(START_TIMEOUT_S)
     except subprocess.TimeoutExpired:

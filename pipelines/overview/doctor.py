@@ -24,8 +24,7 @@ from pipelines import storage
 from pipelines.contracts.artifacts import RunRequest
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
-from pipelines.local.layout import default_home
-from pipelines.local.ports import last_ports
+from pipelines.local.home import default_home, last_ports
 from pipelines.orchestration.grid import grid_of
 from pipelines.overview.addresses import without_password
 from pipelines.preconditions import cycle

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.local.airflow_api import FINAL_STATES, AirflowApi
-from pipelines.local.layout import LocalHome
-from pipelines.local.ports import choose_port
+from pipelines.local.home import LocalHome, choose_port
 from pipelines.local.services import RunningServices, running
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -20,13 +20,18 @@ import psutil
 
 from pipelines.local import processes
 from pipelines.local.airflow_api import FINAL_STATES, AirflowApi, AirflowApiError
-from pipelines.local.airflow_config import write_airflow_config
-from pipelines.local.health import START_TIMEOUT_S, HealthPage, require_running, wait_until_up
-from pipelines.local.layout import LocalHome
-from pipelines.local.mlflow_server import PLUGIN_FOLDER, mlflow_arguments
-from pipelines.local.ports import Ports, claim_ports
+from pipelines.local.home import LocalHome, Ports, claim_ports, write_airflow_config
 from pipelines.local.processes import Service
-from pipelines.local.services import AIRFLOW_HEALTH, make_environment
+from pipelines.local.services import (
+    AIRFLOW_HEALTH,
+    PLUGIN_FOLDER,
+    START_TIMEOUT_S,
+    HealthPage,
+    make_environment,
+    mlflow_arguments,
+    require_running,
+    wait_until_up,
+)
 from support.database_server import DatabaseServer
 from support.lab import DAGS, FAST, Lab, Outcome
 from support.redis_server import RedisServer

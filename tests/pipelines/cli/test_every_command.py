@@ -62,25 +62,27 @@ def test_all_commands_are_seen() -> None:
 
 
 @pytest.mark.parametrize("words", [words for words in LEAVES if " ".join(words) not in CONSTANT])
-def test_a_wrong_place_is_said_without_a_traceback(words: tuple[str, ...], tmp_path: Path) -> None:
-    (tmp_path / TAKEN.split("/", maxsplit=1)[0]).touch()
-    done = type_command(tmp_path, *words, *foreign(LEAVES[words]))
-    assert "Traceback" not in done.said, done.said
-    assert "\x1b" not in done.said
-    assert done.code in WRONG or (done.code == 0 and "open" not in words), done.said
-
-
-@pytest.mark.parametrize("words", [words for words in LEAVES if " ".join(words) not in CONSTANT])
-def test_every_answer_to_a_program_is_json(words: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_wrong_place_is_said_as_json_without_a_traceback(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
     (tmp_path / TAKEN.split("/", maxsplit=1)[0]).touch()
     done = type_command(tmp_path, *words, *foreign(LEAVES[words]), "--json")
+    assert "Traceback" not in done.said and "\x1b" not in done.said, done.said
+    assert done.code in WRONG or (done.code == 0 and "open" not in words), done.said
+    assert done.out or done.code
     if done.out:
         json.loads(done.out)
-    assert done.out or done.code
     if done.code:
         [error] = json.loads(done.err[done.err.rindex('{\n  "error": ') :]).values()
         assert error.keys() == {"class", "message", "exit_code"}
-        assert error["exit_code"] == done.code in WRONG
+        assert error["exit_code"] == done.code
+
+
+@pytest.mark.parametrize("words", [("serving",), ("recipe", "show"), ("log", "check")])
+def test_a_wrong_place_is_said_in_words(words: tuple[str, ...], tmp_path: Path) -> None:
+    done = type_command(tmp_path, *words, *foreign(LEAVES[words]))
+    assert "Traceback" not in done.said and "\x1b" not in done.said, done.said
+    assert done.code in WRONG and "Error: " in done.err
 
 
 def test_only_what_lasts_knows_no_json(repository: Path) -> None:

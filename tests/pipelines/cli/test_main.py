@@ -1,6 +1,5 @@
 """The command line: exit codes carry the error class, messages name what to change."""
 
-import os
 import re
 import subprocess
 import sys
@@ -8,18 +7,16 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from pipelines import storage
+from pipelines.cli.main import app
+from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from support.runs import make_run, save_run
+from support.typed import type_command
 from support.worlds import write_planted_world
-
-
-def homefeed(*arguments: str, home: Path) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "HOMEFEED_HOME": str(home), "COLUMNS": "200"}  # no text is broken
-    command = [sys.executable, "-m", "pipelines.cli", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +53,10 @@ def homefeed(*arguments: str, home: Path) -> subprocess.CompletedProcess:
 def test_what_is_wrong_is_said_and_coded(
     tmp_path: Path, arguments: tuple[str, ...], exit_code: int, message: str
 ) -> None:
-    assert_is_said(homefeed(*arguments, home=tmp_path), exit_code, message)
+    done = type_command(tmp_path, *arguments)
+    assert done.code == exit_code, done.err
+    assert re.search(message, " ".join(done.err.replace("│", "").split())), done.err
+    assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize(
@@ -64,45 +64,43 @@ def test_what_is_wrong_is_said_and_coded(
     [
         ("HOMEFEED_ALERT_TRANSPORTS", '["pager"]', "HOMEFEED_ALERT_TRANSPORTS .* 'pager'"),
         ("HOMEFEED_REGISTERED_MODEL", "team/ranker", "HOMEFEED_REGISTERED_MODEL .* no /"),
-        ("HOMEFEED_WORKSPACE", "{home}/a file/workspace", "PlaceError: .* Not a directory"),
+        ("HOMEFEED_WORKSPACE", "{home}/a file/workspace", "Not a directory"),
     ],
 )
 def test_a_wrong_setting_is_said_and_coded_before_anything_is_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
 ) -> None:
     (tmp_path / "a file").touch()
+    monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
     monkeypatch.setenv(variable, value.format(home=tmp_path))
-    done = homefeed("retrain", "--as-of", "2017-06-12", home=tmp_path)
-    assert_is_said(done, 78, message)
+    done = CliRunner().invoke(app, ["retrain", "--as-of", "2017-06-12"])
+    assert isinstance(done.exception, HomefeedError) and done.exception.exit_code == 78
+    assert re.search(message, str(done.exception))
     assert [path.name for path in tmp_path.iterdir()] == ["a file"]
 
 
-def assert_is_said(done: subprocess.CompletedProcess, exit_code: int, message: str) -> None:
-    assert done.returncode == exit_code, done.stderr
-    assert re.search(message, " ".join(done.stderr.split())), done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_a_stage_prints_its_manifest_last(tmp_path: Path) -> None:
+def test_a_stage_prints_its_manifest_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
     write_planted_world(tmp_path / "event_log")
     run = make_run(tmp_path)
     save_run(run)
-    done = homefeed("stage", "build_snapshot", "--run", run.run_uri, home=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(app, ["stage", "build_snapshot", "--run", run.run_uri])
+    assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[-1] == manifest_uri(run.run_uri, "build_snapshot")
     assert storage.exists(done.stdout.splitlines()[-1])
 
 
 def test_a_world_is_ingested_where_it_is_said_to_be(tmp_path: Path) -> None:
     small = ("--num-users", "200", "--num-pins", "500", "--num-days", "10")
-    done = homefeed("ingest", "world", "--to", str(tmp_path / "log"), *small, home=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(app, ["ingest", "world", "--to", str(tmp_path / "log"), *small])
+    assert done.exit_code == 0, done.output
     log_uri = done.stdout.splitlines()[-1]
     assert log_uri == storage.to_uri(tmp_path / "log")
     assert set(EVENT_LOG_TABLES) <= set(storage.list_names(log_uri))
     others = ("--like", "production", "--pin-lifetime-days", "2")
-    done = homefeed("ingest", "world", "--to", str(tmp_path / "b"), *small, *others, home=tmp_path)
-    assert done.returncode == 0, done.stderr
+    words = ["ingest", "world", "--to", str(tmp_path / "b"), *small, *others]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
     pins = pq.read_table(tmp_path / "b" / "pins", columns=["embedding_version", "created_at"])
     assert set(pins["embedding_version"].to_pylist()) == {"pinsage-1"}
     assert len(set(pins["created_at"].to_pylist())) > 400

@@ -14,7 +14,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from pipelines.contracts.artifacts import STAGES
 from pipelines.local.airflow_api import FINAL_STATES
-from pipelines.local.layout import ADMIN
+from pipelines.local.home import ADMIN
 from pipelines.settings import MLFLOW_VIEW
 from support.browser import browser, open_page
 from support.cycles import judgement_of, promotion_of, states_expected

@@ -12,7 +12,7 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.local.ports import Ports
+from pipelines.local.home import Ports
 from pipelines.overview import doctor
 from pipelines.overview.doctor import Diagnosis, Disk, lines_of, read_versions
 from support.worlds import write_planted_world

@@ -29,7 +29,7 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.judgement import Decision, Judgement
 from pipelines.contracts.schemas import EMBEDDING_DIM
 from pipelines.cycles.reading import read_cycle
-from pipelines.local.summary import describe
+from pipelines.local.retrain import describe
 from pipelines.registry import registry, tracking
 from pipelines.settings import Settings
 from pipelines.snapshot.build import write_snapshot

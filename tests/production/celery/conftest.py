@@ -10,7 +10,7 @@ from pipelines import storage
 from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.local import processes
-from pipelines.local.layout import LocalHome
+from pipelines.local.home import LocalHome
 from support.database_server import DatabaseServer
 from support.kills import wait_for_run_uri, wait_for_stage
 from support.lab import FIRST_DAY, NUM_DAYS, SECOND_DAY, Outcome

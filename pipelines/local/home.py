@@ -1,13 +1,27 @@
-"""Where the local services keep their things, and who may read them. Not for starting them."""
+"""The folder and the ports of the local services, and the airflow.cfg that names them.
 
+Not for starting anything (`services`), nor for a deployment: SQLite and one admin user are for one
+machine and one person. Tested in tests/pipelines/local/test_home.py.
+"""
+
+import base64
+import contextlib
+import hashlib
 import json
 import os
 import re
 import secrets
+import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 
-from pipelines.contracts.errors import ConfigurationError
+from pydantic import Field, ValidationError
+
+from pipelines.contracts.base import Frozen
+from pipelines.contracts.errors import ConfigurationError, RunInProgressError
+from pipelines.contracts.files import hold_lock, own_temporary_folder, write_json
 from pipelines.settings import Settings
 
 ADMIN = "admin"
@@ -131,3 +145,106 @@ def default_home() -> LocalHome:
     """Return the home that HOMEFEED_HOME names; where it is empty or not set, the usual one."""
     path = os.environ.get("HOMEFEED_HOME") or Settings.model_fields["home"].default
     return LocalHome(Path(path).expanduser().absolute())
+
+
+class Ports(Frozen):
+    """`<home>/ports.json`: the ports of the last start."""
+
+    airflow: int = Field(default=8080, gt=0, lt=2**16, description="Airflow's api-server.")
+    mlflow: int = Field(default=5000, gt=0, lt=2**16, description="The MLflow server.")
+
+    @property
+    def airflow_url(self) -> str:
+        """Address of Airflow's pages."""
+        return f"http://127.0.0.1:{self.airflow}"
+
+    @property
+    def mlflow_url(self) -> str:
+        """Address of MLflow's pages, which is also the tracking URI."""
+        return f"http://127.0.0.1:{self.mlflow}"
+
+
+def last_ports(home: LocalHome) -> Ports:
+    """Return the ports of a home's last start; the usual ones where there was none."""
+    try:
+        return Ports.from_record(home.ports.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return Ports()
+
+
+@contextlib.contextmanager
+def claim_ports(home: LocalHome) -> Iterator[Ports]:
+    """Choose the ports of a start, claim them while the block runs, and remember them.
+
+    They are those of the last start, so that pages and links stay where they were. Where one of
+    them is taken meanwhile, another one is chosen, and it is the one that is remembered.
+    """
+    wanted = last_ports(home)
+    with claim_port(wanted.airflow) as airflow, claim_port(wanted.mlflow) as mlflow:
+        ports = Ports(airflow=airflow, mlflow=mlflow)
+        write_json(home.ports, ports)
+        yield ports
+
+
+def choose_port(wanted: int) -> int:
+    """Return the wanted port of 127.0.0.1 if a server could listen on it, else a free one."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def claim_port(wanted: int) -> Iterator[int]:
+    """Keep a port of 127.0.0.1 from this user's other local services while the block runs.
+
+    A server binds its port many seconds after it was chosen. Without a claim, two homes that start
+    at the same time choose the same port, and one of them shows the other's pages.
+
+    Yields:
+        the wanted port if it is free and not claimed, else another one.
+    """
+    folder = own_temporary_folder("ports")
+    with contextlib.ExitStack() as stack:
+        port = choose_port(wanted)
+        while True:
+            with contextlib.suppress(RunInProgressError):
+                stack.enter_context(hold_lock(folder / f"{port}.lock", f"port {port}"))
+                break
+            port = choose_port(0)
+        yield port
+
+
+def write_airflow_config(home: LocalHome, dags: Path, port: int) -> None:
+    """Write `<home>/airflow/airflow.cfg` (mode 0600), with secrets that outlive a restart.
+
+    Args:
+        home: where everything lies.
+        dags: folder with the DAG file.
+        port: of the api-server; it changes when the usual one is taken.
+    """
+
+    def escaped(value: Path | str) -> str:
+        return str(value).replace("%", "%%")  # In the configuration "%" begins a reference.
+
+    template = Template((Path(__file__).parent / "templates" / "airflow.cfg").read_text())
+    # The key that encrypts connections in the database is 32 bytes in URL-safe base64.
+    fernet_seed = home.secret("secrets.json", "fernet_seed").encode()
+    path = home.airflow / "airflow.cfg"
+    path.touch(mode=0o600)
+    path.write_text(
+        template.substitute(
+            admin=ADMIN,
+            database_uri=escaped(sqlite_uri(home.airflow_database)),
+            dags=escaped(dags),
+            logs=escaped(home.logs),
+            passwords=escaped(home.passwords),
+            port=port,
+            api_secret_key=home.secret("secrets.json", "api_secret_key"),
+            jwt_secret=home.secret("secrets.json", "jwt_secret"),
+            fernet_key=base64.urlsafe_b64encode(hashlib.sha256(fernet_seed).digest()).decode(),
+        )
+    )
