@@ -20,9 +20,9 @@ from pydantic import ValidationError
 from pipelines.contracts import files
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError, DataContractError, RunInProgressError
-from pipelines.places import conditional, disk_lease, folders, store_errors, store_lease, stores
+from pipelines.places import conditional, folders, store_errors, store_lease, stores
 from pipelines.places.conditional import Revision
-from pipelines.places.lease import Lease, holding, require_held_leases
+from pipelines.places.lease import Lease, holding, is_locked, require_held_leases, take_lock
 
 _NUM_REQUESTS = 8
 """Files that are uploaded or deleted on an object store at a time."""
@@ -373,7 +373,7 @@ def exclusive_lock(uri: str, purpose: str, wait_s: float = 0.0) -> Iterator[Leas
         path = local_path(f"{uri}.lock")
         with translated_errors(uri, "locking"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            lease: Lease = disk_lease.acquire(uri, path, purpose, wait_s)
+            lease: Lease = take_lock(uri, path, purpose, wait_s)
     else:
         lease = store_lease.acquire(uri, purpose, wait_s)
     with holding(lease):
@@ -394,6 +394,6 @@ def find_held(uris: Sequence[str], dead: dict[str, Revision]) -> set[str]:
     held = store_lease.find_living([uri for uri in uris if not is_local(uri)], dead)
     for uri in filter(is_local, uris):
         with translated_errors(uri, "looking for the holder of"):
-            if disk_lease.is_locked(local_path(f"{uri}.lock")):
+            if is_locked(local_path(f"{uri}.lock")):
                 held.add(uri)
     return held

@@ -18,9 +18,8 @@ from pipelines.contracts.errors import DataContractError, HomefeedError
 from pipelines.contracts.time import parse_instant
 from pipelines.registry import history as record
 from pipelines.registry import reconcile, tracking
-from pipelines.registry.by_hand import decided
-from pipelines.registry.repair import Plan, plan
-from pipelines.registry.repair import repair as carry_out
+from pipelines.registry.by_hand import Plan, decided, plan
+from pipelines.registry.by_hand import repair as carry_out
 from pipelines.settings import Settings
 
 app = Commands(

@@ -102,9 +102,7 @@ class StageUsage(Frozen):
 
     cpu_s: float = Field(ge=0, description="User and system time.")
     gpu_s: float = Field(default=0, ge=0, description="GPUs held, times seconds.")
-    peak_memory_bytes: int = Field(
-        ge=0, description="Resident memory of all its processes at once; shared pages once."
-    )
+    peak_memory_bytes: int = Field(ge=0, description="Resident memory of its largest process.")
     read_bytes: int | None = Field(
         default=None,
         ge=0,

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from pipelines import storage
-from pipelines.contracts.errors import LostRaceError
+from pipelines.contracts.errors import LostRaceError, RunInProgressError
 from pipelines.contracts.judged.cycle import IndexFacts, ServingSpan
 from pipelines.contracts.run_layout import CYCLE_INDEX
 from pipelines.cycles.reading import newest_cycles, run_names
+from pipelines.places import conditional
 from pipelines.plain_text import one_line
 from pipelines.registry.history import load
 from pipelines.settings import Settings
@@ -29,6 +30,8 @@ MAX_CYCLES = 260
 WAIT_S = 20.0
 """How long a stage waits for another one that writes the index, in seconds. That one reads a few
 hundred small files; one that takes longer is stuck, and holds up nobody else."""
+_TURNS = 5
+"""How often the index is read again, on an object store, because others have written it."""
 
 
 def write_index(workspace_uri: str, settings: Settings) -> str:
@@ -42,6 +45,16 @@ def write_index(workspace_uri: str, settings: Settings) -> str:
 
     uri = storage.join(workspace_uri, CYCLE_INDEX)
     # Who reads before the other's end and writes after it would put back what the other replaced.
+    if not storage.is_local(uri):
+        for _ in range(_TURNS):  # Without a lease, whose dead holder would be waited for.
+            seen = storage.look(uri)
+            page = render_cycles(read_index(workspace_uri, settings)).encode()
+            if conditional.write(uri, page, seen) is not None:
+                return uri
+        raise RunInProgressError(
+            f"{uri} was written by others at each of {_TURNS} attempts; expected one to come "
+            f"through; try again with `homefeed open cycles`"
+        )
     with storage.exclusive_lock(uri, "writing the index of all cycles", WAIT_S):
         storage.write_bytes(uri, render_cycles(read_index(workspace_uri, settings)).encode())
     return uri

@@ -6,7 +6,7 @@ Its holder writes it anew, with another count, several times in its time to live
 of life, what others call a heartbeat. Who waits watches the file: where it has not changed for a
 time to live by the watcher's own clock, its holder is dead or cut off, and the watcher takes the
 place. The holder counts the same time from before it asked for its last renewal, so it stops before
-anybody can take over. No two clocks are compared. Not for local disks (`disk_lease`).
+anybody can take over. No two clocks are compared. Not for local disks (`lease`).
 """
 
 import logging

@@ -1,7 +1,7 @@
 """Whether the registry's alias and the workspace's history agree on who serves.
 
 A cycle that began where they do not would be compared with a model that does not serve. Not for
-mending (`pipelines.registry.repair`). Tested in tests/pipelines/registry/test_reconcile.py.
+mending (`pipelines.registry.by_hand`). Tested in tests/pipelines/registry/test_reconcile.py.
 """
 
 from typing import TYPE_CHECKING

@@ -2,7 +2,7 @@
 
 The log says who serves, and the alias makes it so. Whoever acts next brings the alias to the newest
 move, but only from the version of the move before: every other version was set by something else,
-and stops everything until a person has looked (`pipelines.registry.repair`). MLflow has no
+and stops everything until a person has looked (`pipelines.registry.by_hand`). MLflow has no
 conditional write, so an attempt to set the alias is recorded first, and alias and log are read
 again after it. Not for whether something may be moved (`promotion`, `by_hand`).
 """

@@ -52,12 +52,6 @@ def read_champion(client: "MlflowClient", name: str) -> ModelRef | None:
     return to_ref(version) if version else None
 
 
-def read_champion_version(client: "MlflowClient", name: str) -> str | None:
-    """Return the number behind the `champion` alias, whoever registered it, or None."""
-    version = _find_champion(client, name)
-    return str(version.version) if version else None
-
-
 def read_served(client: "MlflowClient", name: str) -> ModelRef | None:
     """Return what is behind the `champion` alias, whoever registered it, or None.
 

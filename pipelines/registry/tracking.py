@@ -1,6 +1,8 @@
 """MLflow tracking: one run per cycle and side, found again by its tags, never opened twice.
 
-All runs of a cycle have the tag CYCLE, by which one filter finds them. Not for the registry
+All runs of a cycle have the tag CYCLE, by which one filter finds them. MLflow's own
+client repeats every request whose answer was lost, also one that makes something; its repetitions
+are switched off, and `PatientClient` repeats what does no harm. Not for the registry
 (`pipelines.registry.registry`), nor for the training curves (`training`), nor for what a run shows
 once its side was compared (`pipelines.registry.in_mlflow`).
 """
@@ -8,14 +10,14 @@ once its side was compared (`pipelines.registry.in_mlflow`).
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
+from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.contracts.mlflow_errors import make_once, translated_outages
-from pipelines.registry.patient import patient
+from pipelines.contracts.mlflow_errors import ask_again, make_once, translated_outages
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -70,7 +72,7 @@ def connect(uri: str) -> "MlflowClient":
     Raises:
         TrackingUnavailableError: it does not answer within a few seconds.
     """
-    # MLflow would repeat every request, also one that makes something; see `registry.patient`.
+    # MLflow would repeat every request, also one that makes something.
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
@@ -215,3 +217,44 @@ def _log_params(client: "MlflowClient", run_id: str, params: Mapping[str, str]) 
     known = client.get_run(run_id).data.params
     fresh = [Param(name, value[:500]) for name, value in params.items() if name not in known]
     client.log_batch(run_id, params=fresh)
+
+
+_READING = ("get_", "search_", "list_", "download_")
+_REPEATED = (
+    *_READING,
+    *("set_", "log_batch", "log_inputs", "log_artifact", "log_model_artifact"),
+    "finalize_logged_model",
+)
+_NOT_REPEATED = ("set_registered_model_alias",)
+"""Who moves an alias reads it back instead (`pipelines.registry.reconcile`)."""
+
+
+class PatientClient:
+    """Stands in for a `MlflowClient`; what is done with a method is told by its name."""
+
+    def __init__(self, client: "MlflowClient") -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a method of the client: repeated and guarded, as its name says.
+
+        A writing method raises RunInProgressError where this process has lost a lease.
+        """
+        found = getattr(self._client, name)
+        if not callable(found):
+            return found
+
+        def once(*arguments: Any, **options: Any) -> Any:
+            if not name.startswith(_READING):
+                storage.require_held_leases()
+            return found(*arguments, **options)
+
+        def patiently(*arguments: Any, **options: Any) -> Any:
+            return ask_again(lambda: once(*arguments, **options))
+
+        return patiently if name.startswith(_REPEATED) and name not in _NOT_REPEATED else once
+
+
+def patient(client: "MlflowClient") -> "MlflowClient":
+    """Return the client in its patient form, under the type that callers know."""
+    return cast("MlflowClient", PatientClient(client))

@@ -19,7 +19,7 @@ from pipelines.contracts.errors import (
     as_ours,
 )
 from pipelines.contracts.run_layout import StageFailure, failure_uri, lost_race_uri, stage_lease_uri
-from pipelines.places.lease import Lease, NoLease
+from pipelines.places.lease import Lease
 
 log = logging.getLogger(__name__)
 _OUTPUT_NAME = re.compile(r"output-(?:(\d{8,})-)?[0-9a-f]{8}")
@@ -40,7 +40,7 @@ def only_one(stage: str, run_uri: str, wait_s: float = 0.0) -> Iterator[Lease]:
     uri = stage_lease_uri(run_uri, stage)
     lease = None
     if stage == "promote_challenger" and not storage.is_local(run_uri):
-        yield NoLease(uri, stage, 0)
+        yield Lease(uri, stage, 0)
         return
     try:
         with storage.exclusive_lock(uri, f"{stage} of {run_uri}", wait_s) as lease:

@@ -37,7 +37,7 @@ def tell_failure(run_uri: str, settings: Settings, ended: "Ended") -> AlertRecei
 
 
 def _end_runs(run_uri: str, stage: str, why: str) -> None:
-    from pipelines.registry.in_mlflow.broken import end_failed
+    from pipelines.registry.in_mlflow import end_failed
     from pipelines.stages.runner import read_artifact
 
     end_failed(read_artifact(run_uri, "resolve_run", ResolvedRun), f"{stage} broke: {why}")

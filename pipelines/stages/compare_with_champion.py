@@ -35,8 +35,8 @@ from pipelines.contracts.run_layout import VERDICT_PAGE
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.cycles.costs import record_of
 from pipelines.registry import evidence, registry, tracking
-from pipelines.registry.in_mlflow.datasets import named
-from pipelines.registry.pooled import changes_of, pool_facts, tries_on
+from pipelines.registry.evidence import changes_of, pool_facts, tries_on
+from pipelines.registry.in_mlflow import named
 from pipelines.settings import Settings
 from pipelines.snapshot.counterpart import counterpart
 from pipelines.stages.in_mlflow.sides import log_sides, log_whole

@@ -35,7 +35,9 @@ from pipelines.contracts.errors import (
 from pipelines.contracts.run_layout import StageRecord, failure_uri, manifest_uri
 from pipelines.contracts.stage_table import REPEATABLE, SIDES, TABLE, Stage
 from pipelines.cycles.index import keeping_index
-from pipelines.metrics.measured import Attempt, measured
+from pipelines.metrics.measured import measured
+from pipelines.metrics.recorded import recorded
+from pipelines.places.lease import Lease
 from pipelines.settings import Settings
 from pipelines.stages.attempts import note_failure, noting_failure, only_one, tidy
 from pipelines.stages.image_version import require_same_version
@@ -73,7 +75,7 @@ def start_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         else:
             with noting_failure(name, run_uri):
                 attempt.artifact = _attempt(
-                    TABLE[name], attempt, run_uri, [request], request.fingerprint(), settings
+                    TABLE[name], lease, run_uri, [request], request.fingerprint(), settings
                 )
     return read_artifact(run_uri, "resolve_run", ResolvedRun)
 
@@ -140,7 +142,7 @@ def run_stage(
             _tidy_after_kill(name, run_uri, lease.number)
         else:
             attempt.artifact = _attempt(
-                stage, attempt, run_uri, inputs, input_digest, Settings(), node
+                stage, lease, run_uri, inputs, input_digest, Settings(), node
             )
     return manifest_uri(run_uri, name)
 
@@ -247,7 +249,7 @@ def _what_changed(stage: Stage, run_uri: str, record: StageRecord, input_digest:
 
 def _attempt(
     stage: Stage,
-    attempt: Attempt,
+    lease: Lease,
     run_uri: str,
     inputs: Sequence[Any],
     input_digest: str,
@@ -260,7 +262,7 @@ def _attempt(
         LostRaceError: another process has published the stage meanwhile; what it has stays.
     """
     before = storage.look(manifest_uri(run_uri, stage.name))
-    output = f"output-{attempt.number:08d}-{uuid.uuid4().hex[:8]}"
+    output = f"output-{lease.number:08d}-{uuid.uuid4().hex[:8]}"
     extras = {
         "output_uri": storage.join(run_uri, stage.name, output),
         "now": datetime.now(UTC),
@@ -270,7 +272,8 @@ def _attempt(
     log.info("%s of %s: starting", stage.name, run_uri)
     # Before the work: the code on the disk may be another one when it ends, hours later.
     made_with, started = environment(), time.monotonic()
-    artifact = stage.load()(*inputs, **{name: extras[name] for name in stage.also})
+    with recorded(stage.name, inputs) as recording:
+        artifact = stage.load()(*inputs, **{name: extras[name] for name in stage.also})
     record = StageRecord(
         stage=stage.name,
         input_digest=input_digest,
@@ -279,14 +282,14 @@ def _attempt(
         recipe=_recipe_of(*inputs, artifact),
         wall_s=time.monotonic() - started,
         finished_at=datetime.now(UTC),
-        lease=attempt.number,
-        usage=attempt.used(),
+        lease=lease.number,
+        usage=recording.usage,
     )
     try:
         storage.write_over(manifest_uri(run_uri, stage.name), record.sealed(), before)
     except RunInProgressError as error:
         raise LostRaceError(str(error)) from error
-    tidy(stage.name, run_uri, output, attempt.number)
+    tidy(stage.name, run_uri, output, lease.number)
     log.info("%s of %s: done in %.1f s", stage.name, run_uri, record.wall_s)
     return artifact
 

@@ -20,8 +20,7 @@ from pipelines.contracts.files import digest_files, temporary_files_in
 from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.contracts.snapshot_files import verify_files
 from pipelines.registry import registry, tracking
-from pipelines.registry.in_mlflow.datasets import log_datasets
-from pipelines.registry.in_mlflow.gate import log_gate
+from pipelines.registry.in_mlflow import log_datasets, log_gate
 from pipelines.stages.nodes import work_dir_of
 
 if TYPE_CHECKING:

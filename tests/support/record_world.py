@@ -24,7 +24,7 @@ from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.preconditions.record import require_record
 from pipelines.registry import by_hand, history, reconcile, registry, tracking
-from pipelines.registry.repair import plan, repair
+from pipelines.registry.by_hand import plan, repair
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_artifact, run_stage
 from support.fake_registry import FakeRegistry

@@ -47,7 +47,7 @@ def log_bundle(client: "MlflowClient", bundle_dir: Path, run_id: str) -> LoggedB
 
     Args:
         client: The stage's client, which asks again where that does no harm, and writes nothing
-            once the stage's lease is lost (`pipelines.registry.patient`).
+            once the stage's lease is lost (`pipelines.registry.tracking`).
         bundle_dir: Folder of the bundle.
         run_id: The run.
 

@@ -9,7 +9,7 @@ of theta (the delta method; Efron and Tibshirani 1993, chapter 21). Influences o
 the same group add up before they are squared, which counts users who return. docs/statistics.md
 derives it.
 
-Not for choosing which cycles are about the same pair (`pipelines.registry.pooled`), nor for the
+Not for choosing which cycles are about the same pair (`pipelines.registry.evidence`), nor for the
 intervals that people read (`validation.model_gate.bootstrap`).
 """
 

@@ -12,12 +12,16 @@ from pipelines.contracts.artifacts import ResolvedRun, Snapshot
 from pipelines.contracts.judged.outcome import Outcome
 from pipelines.contracts.judgement import AnchorFacts, Comparison, Judgement, ServingCheck
 from pipelines.registry import registry, tracking
-from pipelines.registry.in_mlflow.cycles import SIDE as ALL_CYCLES
-from pipelines.registry.in_mlflow.cycles import log_cycle
-from pipelines.registry.in_mlflow.datasets import Named, log_datasets
-from pipelines.registry.in_mlflow.decoration import as_decoration
-from pipelines.registry.in_mlflow.experiment import describe_experiment
-from pipelines.registry.in_mlflow.sides import Side, log_side
+from pipelines.registry.in_mlflow import (
+    ALL_CYCLES,
+    Named,
+    Side,
+    as_decoration,
+    describe_experiment,
+    log_cycle,
+    log_datasets,
+    log_side,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

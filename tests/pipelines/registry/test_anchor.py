@@ -20,9 +20,9 @@ from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.run_layout import StageRecord, manifest_uri
 from pipelines.recipes import smoke
 from pipelines.registry import by_hand, history, promotion, registry, tracking
+from pipelines.registry.by_hand import plan, repair
 from pipelines.registry.recipes_on_record import recipe_of, recipe_of_model
 from pipelines.registry.reconcile import look
-from pipelines.registry.repair import plan, repair
 from pipelines.registry.standing import find_standing
 from pipelines.settings import Settings
 from support.registered import (

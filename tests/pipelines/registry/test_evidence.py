@@ -14,8 +14,7 @@ from pipelines.contracts.judgement import Decision, Promoted
 from pipelines.contracts.time import Window
 from pipelines.recipes import smoke
 from pipelines.registry import evidence
-from pipelines.registry.evidence import FoundChange, JudgedCycle
-from pipelines.registry.pooled import earlier_changes, tries_on
+from pipelines.registry.evidence import FoundChange, JudgedCycle, earlier_changes, tries_on
 from support.judgements import CHAMPION
 from support.runs import make_run
 

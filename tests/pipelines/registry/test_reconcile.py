@@ -19,9 +19,9 @@ from pipelines.contracts.errors import (
 )
 from pipelines.preconditions.record import require_record
 from pipelines.registry import by_hand, history, promotion, reconcile, registry, tracking
+from pipelines.registry.by_hand import plan, repair
 from pipelines.registry.history import HistoryEntry
 from pipelines.registry.reconcile import State, look, require_agreement
-from pipelines.registry.repair import plan, repair
 from pipelines.settings import Settings
 from support.registered import (
     NO_ANCHOR,
@@ -119,7 +119,7 @@ def test_an_alias_that_was_deleted(runs: list[ResolvedRun], client: MlflowClient
         mend(client, state, "it was deleted", False)
     mend(client, state, "it was deleted", True)
     require_agreement(state_of(client, run))
-    assert registry.read_champion_version(client, run.registered_model) == "2"
+    assert state_of(client, run).serves == "2"
 
 
 def test_a_damaged_entry_is_named_and_acknowledged_once(
@@ -181,7 +181,7 @@ def test_a_foreign_version_behind_the_alias_is_put_away(
     with pytest.raises(RecordDisagreesError, match="v3 serves"):
         require_agreement(state)
     mend(client, state, "somebody tried something", True)
-    assert registry.read_champion_version(client, run.registered_model) == "2"
+    assert state_of(client, run).serves == "2"
     require_agreement(state_of(client, run))
 
 
@@ -344,11 +344,11 @@ def test_a_hand_that_moves_the_alias_to_the_version_before(
     if is_followed:
         with pytest.raises(RecordDisagreesError, match="v1 serves.* v2 does"):
             require_record(client, *where)
-        assert registry.read_champion_version(client, run.registered_model) == "1"
+        assert state_of(client, run).serves == "1"
     else:
         assert require_record(client, *where, may_settle=False).serves == "1"
         assert require_record(client, *where).serves == "2"
-        assert registry.read_champion_version(client, run.registered_model) == "2"
+        assert state_of(client, run).serves == "2"
         assert history.was_set_again(*where, 2)
 
 

@@ -1,1 +1,0 @@
-"""What MLflow's pages show of a cycle beyond its runs' tags; nothing is decided or moved here."""
