@@ -38,7 +38,6 @@ class Vectors(Frozen):
 class EventLogRecord(Frozen):
     """An event log: what is in it, and in which files."""
 
-    format_version: Literal[1] = 1
     made_by: str = Field(description="'EventLogWriter', or the version of an adapter.")
     generation: int = Field(ge=1, description="How often it was written to.")
     embedding_versions: dict[str, Vectors] = Field(description="By version, of the pins.")

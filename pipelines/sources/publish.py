@@ -1,4 +1,7 @@
-"""Brings an event log to its place: whole or not at all, once, never over other files.
+"""What a source adapter is, and how a log gets to its place: whole or not at all, once.
+
+An adapter makes the tables in an empty local folder, through `pipelines.sources.writer.log_folder`,
+and says what it made. It knows nothing of where they go. Never is a log put over other files.
 
     <log>/impressions, actions, pins, users   the tables, and what the adapter writes besides
     <log>/event_log.json                      the record of their files (`event_log.record`)
@@ -20,8 +23,10 @@ every kind of storage. Not for what is in the tables.
 """
 
 import logging
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Generic, TypeVar
 
 from pydantic import Field
 
@@ -39,12 +44,48 @@ from pipelines.event_log.record import (
 )
 from pipelines.places import folders
 from pipelines.places.conditional import Revision
-from pipelines.sources.adapter import Made, SourceAdapter
 
 log = logging.getLogger(__name__)
 
 WRITER = "EventLogWriter"
 """What the record of its log says that it was made by."""
+
+
+class IngestedLog(Frozen):
+    """What an ingest made; each adapter adds its counts. Its file is the log's marker."""
+
+    adapter_version: str = Field(description="`SourceAdapter.version` of the adapter.")
+
+
+Made = TypeVar("Made", bound=IngestedLog)
+
+
+class SourceAdapter(ABC, Generic[Made]):
+    """One source of data. What differs between two logs of it is given to the constructor."""
+
+    name: ClassVar[str]
+    """The word after `homefeed ingest`."""
+
+    version: ClassVar[str]
+    """Changes whenever the same data gives another event log; an older log is then made anew."""
+
+    marker: ClassVar[str]
+    """Name of the file beside the tables that holds what was made, and that is written last."""
+
+    made_type: type[Made]
+    """Class of the value in the marker."""
+
+    @abstractmethod
+    def write_tables(self, folder: Path) -> Made:
+        """Write the tables below a local folder that does not exist yet; return what was made."""
+
+    @abstractmethod
+    def check_same_input(self, uri: str, found: Made) -> None:
+        """Check that a log which is there already was made from what this adapter would read.
+
+        Raises:
+            ConfigurationError: the log is of other data, and would be overwritten.
+        """
 
 
 class Upload(Frozen):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.sources.adapter import IngestedLog, SourceAdapter
+from pipelines.sources.publish import IngestedLog, SourceAdapter
 
 
 class Made(IngestedLog):

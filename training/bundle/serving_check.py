@@ -30,7 +30,13 @@ from training.data.batches import REQUEST, VARYING_AXES, Batch, for_scoring
 from training.environment import model_environment
 
 _WARM_UP_CALLS = 5
+_NUM_THREADS = 1
+"""CPU threads that score."""
+_MAX_GOLDEN_DIFFERENCE = 1e-5
+"""Largest change of a golden row's probability."""
 _SATURATED = 1e-6
+_MAX_SATURATED_SHARE = 0.5
+"""Largest share of golden scores that lie so near to 0 or 1."""
 _TIMEOUT_S = 600.0
 
 
@@ -80,7 +86,7 @@ def check_serving(bundle_dir: Path, config: ServingConfig) -> ServingCheck:
 
 def measure(bundle_dir: Path, config: ServingConfig) -> ServingCheck:
     """Load the bundle in this process, as a server would, and measure it."""
-    torch.set_num_threads(config.num_threads)
+    torch.set_num_threads(_NUM_THREADS)
     predictor = load_bundle(bundle_dir)
     golden, expected_CH = read_golden(bundle_dir, len(predictor.config.features.heads))
     found_CH = predictor.probabilities(golden)
@@ -142,10 +148,10 @@ def _latencies_ms(predictor: Predictor, request: Batch, num_calls: int) -> np.nd
 def _problems(check: ServingCheck, config: ServingConfig) -> list[Reason]:
     """Return what stands in the way of serving."""
     limits = {
-        "serving_golden": (check.golden_difference, config.max_golden_difference),
+        "serving_golden": (check.golden_difference, _MAX_GOLDEN_DIFFERENCE),
         "serving_latency": (check.latency_p99_ms, config.max_latency_p99_ms),
         "serving_memory": (check.peak_memory_mib, config.max_memory_mib),
-        "serving_saturated": (check.saturated_share, config.max_saturated_share),
+        "serving_saturated": (check.saturated_share, _MAX_SATURATED_SHARE),
     }
     problems = [
         Reason.of(code, found=found, limit=limit)

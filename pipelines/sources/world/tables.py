@@ -19,8 +19,8 @@ from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, PINS, USERS
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.event_index import ActionTimes, has_recent_action
 from pipelines.sources.world.actions import (
+    MIN_ACTING_MS,
     NO_ACTION,
-    draw_acting_ms,
     draw_delays_ms,
     is_repin_A,
     outcomes,
@@ -135,7 +135,8 @@ def truth_table(world: WorldParameters, chunk: Chunk, impressions: pa.Table) -> 
 def actions_table(rng: np.random.Generator, world: WorldParameters, chunk: Chunk) -> pa.Table:
     """Return ACTIONS of a chunk by the time of the action."""
     request, place = np.nonzero(chunk.outcome_RC != NO_ACTION)
-    acting_ms = draw_acting_ms(rng, world, len(request))
+    # Before the user's next request in any case.
+    acting_ms = rng.integers(MIN_ACTING_MS, world.max_acting_ms, len(request))
     outcome = chunk.outcome_RC[request, place] - 1
     row, number, action_type = _actions_of(world, outcome)
     # The last action of an outcome comes at the drawn time, and those before it evenly spread.
@@ -209,21 +210,18 @@ def users_table(
     return pa.table(columns, schema=USERS)
 
 
-def part_of(number: int) -> str:
-    """Return the name of a chunk's part in every table."""
-    return f"{number:05d}"
-
-
-def write_catalogue_truth(folder: Path, world: WorldParameters, catalogue: Catalogue) -> None:
+def write_catalogue_truth(
+    folder: Path, world: WorldParameters, catalogue: Catalogue, part: str
+) -> None:
     """Write what only the truth knows of topics and pins."""
     days = np.tile(np.arange(world.num_days), world.num_topics)
     topics = np.repeat(np.arange(world.num_topics), world.num_days)
     popularity = catalogue.popularity_KD.ravel()
     curve = pa.table({"topic": topics, "day": days, "log_popularity": popularity})
-    write_part(folder / TRUTH / "topics", curve, part_of(0))
+    write_part(folder / TRUTH / "topics", curve, part)
     pins = {"topic": catalogue.topic_P, "appeal": catalogue.appeal_P}
     pin_id = np.arange(world.num_pins)
-    write_part(folder / TRUTH / "pins", pa.table({"pin_id": pin_id, **pins}), part_of(0))
+    write_part(folder / TRUTH / "pins", pa.table({"pin_id": pin_id, **pins}), part)
 
 
 def write_users_truth(folder: Path, users: Users, part: str) -> None:

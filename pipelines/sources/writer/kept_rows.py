@@ -65,6 +65,8 @@ class KeptRows:
             "memory_limit": _MEMORY,
             "threads": _NUM_THREADS,
             "temp_directory": str(folder / "spilled"),
+            "autoinstall_known_extensions": False,  # nothing is downloaded
+            "python_enable_replacements": False,  # a name is a table's, and no variable's
         }
         self._database = duckdb.connect(folder / "rows.duckdb", config=settings)
 
@@ -88,7 +90,11 @@ class KeptRows:
             raise
 
     def add(self, table: str, rows: pa.Table) -> None:
-        """Add rows in any order; their columns are those of the rows before, in any order too."""
+        """Add rows in any order; their columns are those of the rows before, in any order too.
+
+        Raises:
+            DataContractError: a column is of a type that DuckDB does not have.
+        """
         if len(rows) == 0:
             return
         numbers = pa.array(np.arange(len(rows)) + self._num_given)
@@ -96,8 +102,15 @@ class KeptRows:
         stored = rows.cast(_stored(rows.schema)).append_column(_ROW, numbers)
         is_new = table not in self._schemas
         verb = "CREATE TABLE {} AS" if is_new else "INSERT INTO {} BY NAME"
-        with self._told_errors(), self._registered(stored):
-            self._database.execute(f"{verb.format(_quoted(table))} SELECT * FROM registered")
+        try:
+            with self._told_errors(), self._registered(stored):
+                self._database.execute(f"{verb.format(_quoted(table))} SELECT * FROM registered")
+        except duckdb.NotImplementedException as error:
+            types = {field.name: str(field.type) for field in rows.schema}
+            raise DataContractError(
+                f"{table}: a column has a type that cannot be kept ({error}); found {types}; "
+                f"expected texts, numbers, booleans, dates, times or lists of them; cast the column"
+            ) from error
         self._schemas.setdefault(table, rows.schema)
 
     def num_rows(self, table: str) -> int:

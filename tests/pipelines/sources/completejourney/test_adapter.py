@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.contracts.artifacts import Snapshot
-from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.contracts.time import DAY_MS
 from pipelines.recipes import completejourney as recipe
@@ -180,12 +179,6 @@ def test_embeddings_are_of_length_one_and_say_what_is_bought_together(
     assert bought > others + 0.05
 
 
-def test_a_second_ingest_is_quick_and_changes_nothing(sample: tuple[Path, Ingested]) -> None:
-    started = time.monotonic()
-    assert ingest(CompleteJourneyAdapter(), str(sample[0] / "log")) == sample[1]
-    assert time.monotonic() - started < 1
-
-
 def test_the_basis_is_the_same_in_another_process(
     sample: tuple[Path, Ingested], sql: duckdb.DuckDBPyConnection
 ) -> None:
@@ -210,16 +203,6 @@ def test_the_basis_is_the_same_in_another_process(
     )
     vectors = pq.read_table(sample[0] / "log" / "pins")["embedding"].combine_chunks().values
     assert done.stdout.strip() == hashlib.sha256(np.asarray(vectors).tobytes()).hexdigest()
-
-
-def test_somebody_elses_folder_is_not_overwritten(tmp_path: Path) -> None:
-    (tmp_path / "log").mkdir()
-    (tmp_path / "log" / "precious.txt").write_text("mine")
-    with pytest.raises(
-        ConfigurationError, match=r"holds \['precious.txt'\].*choose an empty folder"
-    ):
-        ingest(CompleteJourneyAdapter(), str(tmp_path / "log"))
-    assert (tmp_path / "log" / "precious.txt").read_text() == "mine"
 
 
 HOLDOUT = "impressed_at >= 1496534400000 AND impressed_at < 1497139200000"  # 4 to 11 June 2017

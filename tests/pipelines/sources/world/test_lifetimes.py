@@ -151,10 +151,3 @@ def test_a_snapshot_can_be_built_of_it(folder: Path) -> None:
 def test_lifetimes_that_make_no_world_are_refused(given, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         make_parameters(**SIZES | given)
-
-
-def test_a_world_with_other_lifetimes_is_not_overwritten(folder: Path) -> None:
-    assert FADING.fading is not None
-    other = FADING.model_copy(update={"fading": None})
-    with pytest.raises(ConfigurationError, match=r"other parameters \(fading is .* and None here"):
-        ingest(WorldAdapter(other), str(folder))

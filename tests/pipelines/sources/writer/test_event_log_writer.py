@@ -15,12 +15,14 @@ from pipelines.contracts.errors import ConfigurationError, DataContractError, Ru
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS
 from pipelines.event_log.log_files import open_event_log
 from pipelines.sources import EventLogWriter
-from pipelines.sources.writer import batches, kept_rows
+from pipelines.sources.writer import kept_rows
 from pipelines.sources.writer.identifiers import id_of
 from pipelines.storage import to_uri
 from support.own_tables import (
     VERSION,
     acted_on,
+    give,
+    give_log,
     pins,
     record_of,
     rows_of_log,
@@ -70,12 +72,7 @@ def tiny_tables() -> dict[str, pa.Table]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("max_bytes", [1, 1 << 20])
-def test_rows_in_any_form_and_order_make_the_same_snapshot(
-    tmp_path: Path, monkeypatch, form: str, max_bytes: int
-) -> None:
-    """With MAX_BYTES of 1, every batch is a run of its own."""
-    monkeypatch.setattr(batches, "MAX_BYTES", max_bytes)
+def test_rows_in_any_form_and_order_make_the_same_snapshot(tmp_path: Path, form: str) -> None:
     write_tiny_log(tmp_path / "by_hand" / "event_log")
     expected = build_tiny(tmp_path / "by_hand").digest
     draw = random.Random(form)
@@ -106,11 +103,13 @@ def test_the_same_rows_make_the_same_files(tmp_path: Path, monkeypatch) -> None:
 def test_what_is_not_given_has_its_default(tmp_path: Path) -> None:
     at = pd.Timestamp(2024, 1, 2, 8)
     shown = pd.DataFrame({"request_id": [7, 7, 8, 7], "user_id": 1, "pin_id": [3, 1, 5, 2]})
-    with EventLogWriter(tmp_path / "log", VERSION) as writer:
-        writer.impressions(shown.assign(impressed_at=at, brand=["x", None, "y", "x"]))
-        writer.actions({"user_id": [1], "pin_id": [3], "action_type": ["repin"], "acted_at": [at]})
-        writer.pins({"pin_id": [1, 2, 3, 5], "embedding": np.eye(4)})
-        writer.users({"user_id": [1], "as_of": [at.date()], "embedding": [[0.0] * 4]})
+    give(
+        tmp_path / "log",
+        impressions=shown.assign(impressed_at=at, brand=["x", None, "y", "x"]),
+        actions={"user_id": [1], "pin_id": [3], "action_type": ["repin"], "acted_at": [at]},
+        pins={"pin_id": [1, 2, 3, 5], "embedding": np.eye(4)},
+        users={"user_id": [1], "as_of": [at.date()], "embedding": [[0.0] * 4]},
+    )
     rows = rows_of_log(tmp_path / "log", "impressions")
     found = [(row["request_id"], row["position"], row["pin_id"]) for row in rows]
     assert found == [("7", 0, 3), ("7", 1, 1), ("7", 2, 2), ("8", 0, 5)]
@@ -142,8 +141,8 @@ def test_what_is_not_given_has_its_default(tmp_path: Path) -> None:
 def test_times_become_milliseconds_in_utc(tmp_path: Path, given: Any) -> None:
     write_own_log(tmp_path / "log", 1)
     row = {"user_id": ["u0"], "pin_id": ["p0"], "action_type": ["repin"], "acted_at": given}
-    with EventLogWriter(tmp_path / "log", VERSION) as writer:
-        writer.actions(pd.DataFrame(row) if isinstance(given, pd.DatetimeIndex) else row)
+    is_index = isinstance(given, pd.DatetimeIndex)
+    give(tmp_path / "log", actions=pd.DataFrame(row) if is_index else row)
     found = rows_of_log(tmp_path / "log", "actions")[-1]
     assert (found["acted_at"], found["known_at"]) == (1704189600123, 1704189600123)
 
@@ -180,10 +179,8 @@ def test_an_exception_publishes_nothing(tmp_path: Path) -> None:
 
 def test_days_pins_and_users_are_added(tmp_path: Path) -> None:
     write_own_log(tmp_path / "log", 2)
-    with EventLogWriter(tmp_path / "log", VERSION) as writer:
-        writer.impressions(shown_on(5).assign(tone="blue"))
-        writer.pins(pins(3, 5))
-        writer.users(users(day=8))
+    shown = shown_on(5).assign(tone="blue")
+    give(tmp_path / "log", impressions=shown, pins=pins(3, 5), users=users(day=8))
     record = record_of(tmp_path / "log")
     assert record.num_rows == {"impressions": 18, "actions": 2, "pins": 5, "users": 4}
     assert (record.generation, list(record.days["impressions"])) == (
@@ -236,12 +233,13 @@ def test_a_writer_can_be_used_for_a_second_block(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["float64", object])
 def test_a_column_without_a_value_is_null_whatever_its_type(tmp_path: Path, kind: Any) -> None:
     nothing = pd.Series([None] * 2, dtype=kind)
-    with EventLogWriter(tmp_path / "log", VERSION) as writer:
-        writer.pins(pins())
-        writer.users({**users(), "location": np.full(2, np.nan) if kind == "float64" else nothing})
-        writer.impressions(shown_on(2).assign(tone="blue"))
-        writer.impressions(shown_on(3).assign(tone=pd.Series([None] * 9, dtype=kind)))
-        writer.actions(acted_on(2).assign(request_id=nothing))
+    toneless = shown_on(3).assign(tone=pd.Series([None] * 9, dtype=kind))
+    give_log(
+        tmp_path / "log",
+        users={**users(), "location": np.full(2, np.nan) if kind == "float64" else nothing},
+        impressions=[shown_on(2).assign(tone="blue"), toneless],
+        actions=acted_on(2).assign(request_id=nothing),
+    )
     assert {row["request_id"] for row in rows_of_log(tmp_path / "log", "actions")} == {None}
     assert {row["location"] for row in rows_of_log(tmp_path / "log", "users")} == {None}
     tones = [row["tone"] for row in rows_of_log(tmp_path / "log", "impressions")]
@@ -257,10 +255,7 @@ def test_nothing_to_add_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_log_without_users_has_an_empty_table(tmp_path: Path) -> None:
-    with EventLogWriter(tmp_path / "log", VERSION) as writer:
-        writer.pins(pins())
-        writer.impressions(shown_on(2))
-        writer.actions(acted_on(2))
+    give_log(tmp_path / "log")
     assert rows_of_log(tmp_path / "log", "users") == []
     assert record_of(tmp_path / "log").user_embeddings is None
 
@@ -278,21 +273,16 @@ def test_other_folders_are_left_alone(tmp_path: Path) -> None:
             EventLogWriter(tmp_path / "log", VERSION),
         ):
             pass
-        for table, batch in (
-            ("pins", pins()),
-            ("impressions", shown_on(2)),
-            ("actions", acted_on(2)),
-        ):
-            getattr(writer, table)(batch)
+        writer.impressions(shown_on(2))
+        writer.actions(acted_on(2))
+        writer.pins(pins())
     with pytest.raises(ConfigurationError, match="takes pins outside of its block"):
         writer.pins(pins())
 
 
 def test_names_are_kept_with_their_ids(tmp_path: Path) -> None:
     write_own_log(tmp_path / "log", 2)
-    with EventLogWriter(tmp_path / "log", VERSION) as writer:
-        writer.pins(pins(3, 4))
-        writer.actions(acted_on(3))
+    give(tmp_path / "log", pins=pins(3, 4), actions=acted_on(3))
     names = pq.read_table(tmp_path / "log" / "names" / "pins").sort_by("name").to_pylist()
     assert names == [{"id": id_of(name), "name": name} for name in ("p0", "p1", "p2", "p3")]
     [*files] = (tmp_path / "log" / "names" / "users").iterdir()
