@@ -8,11 +8,13 @@ knowing can neither write over what its successor has published nor delete it. N
 does: that is in the stage's own file.
 """
 
+import contextlib
 import logging
 import os
+import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,22 +26,29 @@ from pipelines.alerts.next_step import new_cycle_command
 from pipelines.contracts.artifacts import ResolvedRun, RunRequest
 from pipelines.contracts.base import Artifact, digest_of
 from pipelines.contracts.code_identity import environment
-from pipelines.contracts.config import RecipeRef
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
+    DataGateFailedError,
     HomefeedError,
     LostRaceError,
     RunInProgressError,
+    as_ours,
 )
-from pipelines.contracts.run_layout import StageRecord, failure_uri, manifest_uri
+from pipelines.contracts.run_layout import (
+    StageFailure,
+    StageRecord,
+    failure_uri,
+    lost_race_uri,
+    manifest_uri,
+    stage_lease_uri,
+)
 from pipelines.contracts.stage_table import REPEATABLE, SIDES, TABLE, Stage
 from pipelines.cycles.index import keeping_index
 from pipelines.metrics.measured import measured
 from pipelines.metrics.recorded import recorded
 from pipelines.places.lease import Lease
 from pipelines.settings import Settings
-from pipelines.stages.attempts import note_failure, noting_failure, only_one, tidy
 from pipelines.stages.image_version import require_same_version
 from pipelines.stages.nodes import address_of, help_train
 from pipelines.stages.promote_challenger import ANSWERED, answered_since
@@ -53,6 +62,8 @@ Kind = TypeVar("Kind", bound=Artifact)
 
 RESOLVE_WAIT_S = 120.0
 """How long `start_run` waits for another process that resolves the same cycle, in seconds."""
+_OUTPUT_NAME = re.compile(r"output-(\d{8,})-[0-9a-f]{8}")
+"""A folder of one attempt, with the number of its lease."""
 
 
 def start_run(request: RunRequest, settings: Settings) -> ResolvedRun:
@@ -67,13 +78,13 @@ def start_run(request: RunRequest, settings: Settings) -> ResolvedRun:
     """
     name = "resolve_run"
     run_uri = run_uri_of(request, settings)
-    with measured(name) as attempt, only_one(name, run_uri, RESOLVE_WAIT_S) as lease:
+    with measured(name) as attempt, _only_one(name, run_uri, RESOLVE_WAIT_S) as lease:
         attempt.recipe, attempt.model = request.recipe, settings.registered_model
         attempt.number = lease.number
         if storage.exists(manifest_uri(run_uri, name)):
             log.info("%s was resolved before; going on with it", run_uri)
         else:
-            with noting_failure(name, run_uri):
+            with _noting_failure(name, run_uri):
                 attempt.artifact = _attempt(
                     TABLE[name], lease, run_uri, [request], request.fingerprint(), settings
                 )
@@ -110,12 +121,7 @@ def run_stage(
     """
     run_uri = storage.to_uri(run_uri)
     run = read_record(run_uri, "resolve_run").artifact
-    _require_own_folder(run_uri, run["run_uri"])
-    if again and name not in REPEATABLE:
-        raise ConfigurationError(
-            f"--again is given for {name}; expected one of {', '.join(REPEATABLE)}, which make "
-            f"files; begin another cycle: `{new_cycle_command(ResolvedRun.model_validate(run))}`"
-        )
+    _require_runnable(name, run_uri, run, again)
     if name == "resolve_run":
         return manifest_uri(run_uri, name)
     stage = TABLE[name]
@@ -125,11 +131,11 @@ def run_stage(
     with (
         keeping_index(name, run["workspace_uri"], run["registered_model"]),
         measured(name) as attempt,
-        only_one(name, run_uri) as lease,
-        noting_failure(name, run_uri),
+        _only_one(name, run_uri) as lease,
+        _noting_failure(name, run_uri),
     ):
-        attempt.recipe, attempt.model = _reference(run), run["registered_model"]
-        attempt.number = lease.number
+        attempt.recipe = str(run["config"].get("source") or run["config"]["recipe"])
+        attempt.model, attempt.number = run["registered_model"], lease.number
         node = None
         if name in SIDES:
             resolved = read_artifact(run_uri, "resolve_run", ResolvedRun)
@@ -137,31 +143,31 @@ def run_stage(
         require_same_version(os.environ)
         inputs = [read_artifact(run_uri, above, kind) for above, kind in stage.inputs.items()]
         attempt.inputs = inputs
-        input_digest = _input_digest(stage, run_uri)
-        if not again and _is_done(stage, run_uri, input_digest):
-            _tidy_after_kill(name, run_uri, lease.number)
-        else:
-            attempt.artifact = _attempt(
-                stage, lease, run_uri, inputs, input_digest, Settings(), node
-            )
+        digest = _input_digest(stage, run_uri)
+        if again or not _is_done(stage, run_uri, digest):
+            attempt.artifact = _attempt(stage, lease, run_uri, inputs, digest, Settings(), node)
+        tidy(name, run_uri, lease.number)
     return manifest_uri(run_uri, name)
 
 
-def _input_digest(stage: Stage, run_uri: str) -> str:
-    """Return the digest of all that a stage's artifact depends on, the event log included."""
-    digest = _artifact_digest(stage, run_uri)
-    if stage.name != "build_snapshot":
-        return digest
-    from pipelines.stages.log_state import digest_with_log
+def _require_runnable(name: str, run_uri: str, run: dict[str, Any], again: bool) -> None:
+    """Refuse a run folder that was copied, and to do again what is done once.
 
-    return digest_with_log(read_artifact(run_uri, "resolve_run", ResolvedRun), digest)
-
-
-def _artifact_digest(stage: Stage, run_uri: str) -> str:
-    found = {upstream: read_record(run_uri, upstream).artifact for upstream in stage.inputs}
-    others = [artifact for upstream, artifact in found.items() if upstream != "resolve_run"]
-    run = read_record(run_uri, "resolve_run").artifact
-    return digest_of([stage.name, stage.version, digest_of(run), others])
+    Raises:
+        ConfigurationError: the run was resolved for another folder, in which its stages would
+            write; the stage is not repeatable.
+    """
+    if not storage.same_place(run_uri, run["run_uri"]):
+        raise ConfigurationError(
+            f"{run_uri} holds a run that was resolved for {run['run_uri']}; expected a run in its "
+            f"own folder, because its stages write there; give --run {run['run_uri']}, or begin a "
+            f"new cycle in the workspace that you want to write to"
+        )
+    if again and name not in REPEATABLE:
+        raise ConfigurationError(
+            f"--again is given for {name}; expected one of {', '.join(REPEATABLE)}, which make "
+            f"files; begin another cycle: `{new_cycle_command(ResolvedRun.model_validate(run))}`"
+        )
 
 
 def _help(stage: Stage, run_uri: str, node_rank: int, rendezvous: str, again: bool) -> None:
@@ -173,11 +179,11 @@ def _help(stage: Stage, run_uri: str, node_rank: int, rendezvous: str, again: bo
     run = read_artifact(run_uri, "resolve_run", ResolvedRun)
     node = address_of(stage.name, run, node_rank, rendezvous)
     assert node is not None  # its rank is not 0
-    before = storage.look(manifest_uri(run_uri, stage.name)) if again else None
-    input_digest = _input_digest(stage, run_uri)
+    uri, input_digest = manifest_uri(run_uri, stage.name), _input_digest(stage, run_uri)
+    before = storage.look(uri) if again else None
 
     def is_done() -> bool:
-        if before is not None and storage.look(manifest_uri(run_uri, stage.name)) == before:
+        if before is not None and storage.look(uri) == before:
             return False  # what is there is to be made again
         return _is_done(stage, run_uri, input_digest)
 
@@ -191,30 +197,23 @@ def _help(stage: Stage, run_uri: str, node_rank: int, rendezvous: str, again: bo
         raise
 
 
-def _require_own_folder(run_uri: str, recorded: str) -> None:
-    """Refuse a run folder that was copied: its stages would write into the original.
+def _input_digest(stage: Stage, run_uri: str, with_log: bool = True) -> str:
+    """Return the digest of all that a stage's artifact depends on.
 
-    Raises:
-        ConfigurationError: the run was resolved for another folder.
+    Args:
+        stage: The stage.
+        run_uri: The run folder.
+        with_log: Whether the event log's state belongs to what `build_snapshot` depends on.
     """
-    if storage.same_place(run_uri, recorded):
-        return
-    raise ConfigurationError(
-        f"{run_uri} holds a run that was resolved for {recorded}; expected a run in its own "
-        f"folder, because its stages write there; give --run {recorded}, or begin a new cycle in "
-        f"the workspace that you want to write to"
-    )
+    run = read_record(run_uri, "resolve_run").artifact
+    above = (name for name in stage.inputs if name != "resolve_run")
+    others = [read_record(run_uri, name).artifact for name in above]
+    digest = digest_of([stage.name, stage.version, digest_of(run), others])
+    if stage.name != "build_snapshot" or not with_log:
+        return digest
+    from pipelines.stages.log_state import digest_with_log
 
-
-def _reference(run: dict[str, Any]) -> str:
-    """Return the reference of the recipe in a run's JSON form, also an older one's."""
-    return str(run["config"].get("source") or run["config"]["recipe"])
-
-
-def _recipe_of(*artifacts: Any) -> RecipeRef | None:
-    """Return the recipe of the run that is among the artifacts of a stage."""
-    runs = (each for each in artifacts if isinstance(each, ResolvedRun))
-    return next((run.config.recipe_ref for run in runs), None)
+    return digest_with_log(read_artifact(run_uri, "resolve_run", ResolvedRun), digest)
 
 
 def _is_done(stage: Stage, run_uri: str, input_digest: str) -> bool:
@@ -244,7 +243,7 @@ def _what_changed(stage: Stage, run_uri: str, record: StageRecord, input_digest:
     from pipelines.stages.log_state import what_changed
 
     run = read_artifact(run_uri, "resolve_run", ResolvedRun)
-    return what_changed(run, record.input_digest, _artifact_digest(stage, run_uri))
+    return what_changed(run, record.input_digest, _input_digest(stage, run_uri, with_log=False))
 
 
 def _attempt(
@@ -274,12 +273,13 @@ def _attempt(
     made_with, started = environment(), time.monotonic()
     with recorded(stage.name, inputs) as recording:
         artifact = stage.load()(*inputs, **{name: extras[name] for name in stage.also})
+    run = next((each for each in (*inputs, artifact) if isinstance(each, ResolvedRun)), None)
     record = StageRecord(
         stage=stage.name,
         input_digest=input_digest,
         artifact=artifact.model_dump(mode="json"),
         made_with=made_with,
-        recipe=_recipe_of(*inputs, artifact),
+        recipe=run.config.recipe_ref if run else None,
         wall_s=time.monotonic() - started,
         finished_at=datetime.now(UTC),
         lease=lease.number,
@@ -289,16 +289,101 @@ def _attempt(
         storage.write_over(manifest_uri(run_uri, stage.name), record.sealed(), before)
     except RunInProgressError as error:
         raise LostRaceError(str(error)) from error
-    tidy(stage.name, run_uri, output, lease.number)
     log.info("%s of %s: done in %.1f s", stage.name, run_uri, record.wall_s)
     return artifact
 
 
-def _tidy_after_kill(stage: str, run_uri: str, number: int) -> None:
-    """Remove what an attempt could not, which was killed just after it had written its manifest."""
-    published = read_record(run_uri, stage).lease
-    if published:  # Of a manifest from before there were leases, the folder has no number either.
-        tidy(stage, run_uri, f"output-{published:08d}-", number)
+def tidy(stage: str, run_uri: str, number: int) -> None:
+    """Remove the files of attempts that published nothing, or were killed before they could.
+
+    Args:
+        stage: Its name; it is done.
+        run_uri: The run folder.
+        number: Our own lease. A higher one is that of an attempt which began after this one: what
+            that attempt has made is left alone.
+    """
+    folder, kept = storage.join(run_uri, stage), read_record(run_uri, stage).lease
+    for name in storage.list_names(folder):
+        found = _OUTPUT_NAME.fullmatch(name)
+        if found and int(found[1]) <= number and int(found[1]) != kept:
+            storage.remove(storage.join(folder, name))
+
+
+@contextlib.contextmanager
+def _only_one(stage: str, run_uri: str, wait_s: float = 0.0) -> Iterator[Lease]:
+    """Hold the stage's lease. An attempt that does not get it, or loses it, says so for the alert.
+
+    A promotion on an object store holds none, so that nobody waits for one that was killed: its
+    entry of the history and its manifest are created only if they are absent.
+
+    Raises:
+        LostRaceError: another process runs the same stage, and tells how it ends.
+        RunInProgressError: another place is held; `_noting_failure` has noted it.
+    """
+    uri = stage_lease_uri(run_uri, stage)
+    lease = None
+    if stage == "promote_challenger" and not storage.is_local(run_uri):
+        yield Lease(uri, stage, 0)
+        return
+    try:
+        with storage.exclusive_lock(uri, f"{stage} of {run_uri}", wait_s) as lease:
+            yield lease
+    except RunInProgressError as error:
+        if lease is not None and not lease.is_lost:
+            raise
+        lost = LostRaceError(str(error))
+        note_failure(lost_race_uri(run_uri, stage), stage, lost)
+        raise lost from error
+
+
+@contextlib.contextmanager
+def _noting_failure(stage: str, run_uri: str) -> Iterator[None]:
+    """Leave what the block raises in `failure.json`, for the alert.
+
+    What an earlier attempt left is removed first: where this one is killed, that is not the reason.
+    """
+    for uri in (failure_uri(run_uri, stage), lost_race_uri(run_uri, stage)):
+        storage.remove(uri)
+    try:
+        yield
+    except Exception as error:
+        ours = as_ours(error, run_uri)
+        note_failure(failure_uri(run_uri, stage), stage, ours or error, raised_by(error))
+        if ours is None or ours is error:
+            raise
+        raise ours from error
+
+
+def note_failure(uri: str, stage: str, error: Exception, raised_by: str = "") -> None:
+    """Write down why an attempt failed. A second failure while writing must not hide the first."""
+    ours = error if isinstance(error, HomefeedError) else None
+    failure = StageFailure(
+        stage=stage,
+        error_class=type(error).__name__,
+        message=str(error),
+        exit_code=ours.exit_code if ours else HomefeedError.exit_code,
+        is_retryable=ours.is_retryable if ours else True,
+        occurred_at=datetime.now(UTC),
+        acceptable=error.acceptable if isinstance(error, DataGateFailedError) else (),
+        docs_uri=error.docs_uri if isinstance(error, DataGateFailedError) else "",
+        raised_by=raised_by,
+        about=ours.about if ours else (),
+    )
+    try:
+        storage.write_model(uri, failure)
+    except HomefeedError as second:
+        log.warning("could not note the failure of %s: %s", stage, second)
+
+
+def raised_by(error: BaseException) -> str:
+    """Return the innermost function of ours that raised an error, or ''."""
+    found, frame = "", error.__traceback__
+    while frame is not None:
+        code, module = frame.tb_frame.f_code, frame.tb_frame.f_globals.get("__name__", "")
+        if module.partition(".")[0] in ("pipelines", "training", "validation"):
+            found = f"{module}.{code.co_qualname}"
+        frame = frame.tb_next
+    return found
 
 
 def read_record(run_uri: str, stage: str, repair: str = "") -> StageRecord:
@@ -342,20 +427,14 @@ def _repair(run_uri: str, stage: str) -> str:
     return f"delete it and run `{stage_command(stage, run_uri)}`"
 
 
-def _of_other_code(run_uri: str, stage: str) -> str:
-    return (
-        f"{_repair(run_uri, stage)}; where HOMEFEED_ANCHOR_IMAGE or HOMEFEED_ANCHOR_COMMAND names "
-        f"older code, unset it"
-    )
-
-
 def read_artifact(run_uri: str, stage: str, kind: type[Kind], repair: str = "") -> Kind:
     """Return a stage's artifact; takes a repair and raises as `read_record` does."""
     artifact = read_record(run_uri, stage, repair).artifact
     try:
         return kind.model_validate(artifact)
     except ValidationError as error:
+        older = "where HOMEFEED_ANCHOR_IMAGE or HOMEFEED_ANCHOR_COMMAND names older code, unset it"
         raise DataContractError(
             f"{manifest_uri(run_uri, stage)} holds a {kind.__name__} of another version: {error}; "
-            f"{repair or _of_other_code(run_uri, stage)}"
+            f"{repair or f'{_repair(run_uri, stage)}; {older}'}"
         ) from None

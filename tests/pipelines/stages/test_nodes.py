@@ -12,7 +12,7 @@ from pipelines.contracts.errors import ConfigurationError, TransientStorageError
 from pipelines.contracts.files import write_json
 from pipelines.contracts.run_layout import StageFailure, failure_uri, manifest_uri
 from pipelines.snapshot.build import write_snapshot
-from pipelines.stages import attempts, nodes, runner
+from pipelines.stages import nodes, runner
 from pipelines.stages.nodes import address_of, help_train, work_dir_of
 from support.runs import make_run, save_artifact, save_run
 from support.tiny_log import TINY_AS_OF, tiny_config, write_tiny_log
@@ -135,15 +135,13 @@ def test_where_the_first_publishes_without_training_the_others_are_done(run, mon
 def test_where_the_first_fails_the_others_do_not_wait_and_say_why(run, monkeypatch) -> None:
     trainings(monkeypatch)
     earlier = ConfigurationError("of yesterday")
-    attempts.note_failure(failure_uri(run.run_uri, TRAIN), TRAIN, earlier)
+    runner.note_failure(failure_uri(run.run_uri, TRAIN), TRAIN, earlier)
     asked = []
 
     def is_done() -> bool:
         asked.append(1)
         if len(asked) == 3:
-            attempts.note_failure(
-                failure_uri(run.run_uri, TRAIN), TRAIN, ConfigurationError("full")
-            )
+            runner.note_failure(failure_uri(run.run_uri, TRAIN), TRAIN, ConfigurationError("full"))
         return False
 
     with pytest.raises(TransientStorageError, match="another machine failed: Configur.*: full"):

@@ -177,13 +177,13 @@ def test_a_successor_at_work_is_neither_refused_nor_robbed(run_uri: str) -> None
 
 
 def test_only_outputs_of_earlier_attempts_are_removed(run_uri: str) -> None:
+    runner.run_stage(NAME, run_uri)
+    [mine] = outputs(run_uri)
     folder = storage.join(run_uri, NAME)
-    names = ("output-0123abcd", "output-00000003-0123abcd", "output-00000004-0123abcd")
-    newer, mine = "output-00000005-0123abcd", "output-00000004-89abcdef"
-    for name in (*names, newer, mine, "output-of-mine"):
+    for name in ("output-00000002-0123abcd", "output-00000004-0123abcd", "output-of-mine"):
         storage.write_bytes(storage.join(folder, name, "file"), b"x")
-    runner.tidy(NAME, run_uri, mine, 4)
-    assert storage.list_names(folder) == sorted([newer, mine, "output-of-mine"])
+    runner.tidy(NAME, run_uri, 3)
+    assert outputs(run_uri) == [mine, "output-00000004-0123abcd", "output-of-mine"]
 
 
 def test_a_killed_attempt_is_followed_by_another(run_uri: str) -> None:
