@@ -358,13 +358,26 @@ class Challenger(Artifact):
         return {self.bundle_uri: None, **files}
 
 
+class AnchorWhy(StrEnum):
+    """Why the accepted recipe was made fresh, or was not."""
+
+    OTHER_RECIPE = "the run's recipe is another one"
+    OTHER_CODE = "the run's code is another one, and the accepted code trained it"
+    NOT_ACCEPTED = "no recipe is accepted"
+    NOTHING_SERVES = "no model serves"
+    SAME = "the run's recipe is the accepted one"
+    CODE_NOT_AT_HAND = "the run's code is another one, and the accepted code is not at hand"
+    NOT_POSSIBLE = "the accepted recipe cannot be made any more"
+
+
 class FreshAnchor(Artifact):
     """What `train_anchor` publishes: the accepted recipe made fresh, or why it was not made."""
 
     trained: Challenger | None
     code_digest: str = Field(default="", description="Code that trained it; '' where none did.")
     snapshot: Snapshot | None = Field(description="What it was trained on and is scored on.")
-    reason: str = Field(description="Why it was trained or not, in a sentence.")
+    why: AnchorWhy
+    reason: str = Field(description="The same for people, with the names of recipe and code.")
     problem: str = Field(
         default="", description="Why the accepted recipe cannot be made; nothing is promoted."
     )

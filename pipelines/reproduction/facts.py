@@ -8,7 +8,6 @@ that is `pipelines.reproduction.findings`.
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +27,6 @@ _OF_A_REGISTRY = {"mlflow_run_id", "bundle_digest", "model_digest"}
 """Fields of a `ModelRef` that are left out of comparisons; the bundle is compared by its files."""
 _REPEATING = {"golden_difference", "score_spread", "saturated_share"}
 """Fields of a `ServingCheck` that the bundle decides, and not the machine's other work."""
-_CODE = re.compile(r" by code [0-9a-f]{12}| \([0-9a-f]{12}[^)]*\)")
-_NOT_AT_HAND = "not that of HOMEFEED_ANCHOR_IMAGE or HOMEFEED_ANCHOR_COMMAND"
 CodeNames = dict[str, str]
 """`code_version` and `code_digest`, as a bundle's description has them."""
 
@@ -130,15 +127,10 @@ def _of_challenger(whose: str, challenger: Challenger) -> dict[str, Fact]:
 
 
 def _of_anchor(fresh: FreshAnchor) -> dict[str, Fact]:
-    why = {"reason": _without_codes(fresh.reason), "problem": fresh.problem}
+    why = {"why": fresh.why, "problem": fresh.problem}
     said = "trained" if fresh.trained else "not trained"
     found = {"fresh anchor": _fact(why, said)}
     return found | (_of_challenger("fresh anchor", fresh.trained) if fresh.trained else {})
-
-
-def _without_codes(reason: str) -> str:
-    """Return why an anchor was trained or not, without the digests of code that stand in it."""
-    return _CODE.sub("", reason).replace(_NOT_AT_HAND, "not at hand")
 
 
 def _of_judgement(judgement: Judgement) -> dict[str, Fact]:
@@ -152,13 +144,12 @@ def _of_judgement(judgement: Judgement) -> dict[str, Fact]:
     kept = judgement.verdict.repeatable
     verdict["grounds"] = _without_places([reason.model_dump(mode="json") for reason in kept])
     others = ("estimates", "operating_curve", "tries")
-    note = _without_codes(said["anchor_note"])
     repeating = {who: each.model_dump(include=_REPEATING) for who, each in checks.items()}
     return {
         "holdout rows": Fact(judgement.comparison.holdout_digest),
         "metrics and intervals": _fact(said["comparison"]),
         "self-test of the gate": _fact(said["self_test"]),
-        "anchor": _fact({"anchor": anchor and {**anchor, "serving": None}, "note": note}),
+        "anchor": _fact(anchor and {**anchor, "serving": None}),
         "serving check": _fact(repeating),
         "estimates and operating curve": _fact({name: said[name] for name in others}),
         "verdict": _fact({**verdict, "problem": said["problem"]}, judgement.verdict.decision),

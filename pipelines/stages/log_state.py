@@ -52,11 +52,8 @@ def what_changed(run: ResolvedRun, recorded: str, digest: str) -> str:
         digest: Of the other inputs.
 
     Returns:
-        A phrase; '' where nothing that the snapshot holds has changed, or where the manifest is
-        from before the log's state was recorded.
+        A phrase; '' where nothing that the snapshot holds has changed.
     """
-    if recorded == digest:
-        return ""
     try:
         listing = storage.read_model(listing_uri(run.run_uri), Listing)
     except (FileNotFoundError, DataContractError):

@@ -15,7 +15,13 @@ import logging
 from typing import TYPE_CHECKING
 
 from pipelines import storage
-from pipelines.contracts.artifacts import DataReport, FreshAnchor, ResolvedRun, Snapshot
+from pipelines.contracts.artifacts import (
+    AnchorWhy,
+    DataReport,
+    FreshAnchor,
+    ResolvedRun,
+    Snapshot,
+)
 from pipelines.contracts.code_identity import code_digest
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import (
@@ -58,9 +64,10 @@ def train_anchor(
     require_accepted(report, snapshot, run.run_uri)
     accepted = run.standing.anchor
     if accepted is None:
-        return _untrained("No recipe is accepted yet.", run.standing.problem)
-    if reason := _reason_to_rest(run, accepted):
-        return _untrained(reason)
+        said, problem = "No recipe is accepted yet.", run.standing.problem
+        return _untrained(AnchorWhy.NOT_ACCEPTED, said, problem)
+    if rest := _reason_to_rest(run, accepted):
+        return _untrained(*rest)
     try:
         own = snapshot_to_train(run, snapshot, accepted)
         if own.digest != snapshot.digest:
@@ -72,50 +79,52 @@ def train_anchor(
     except (DataContractError, OwnFunctionError) as error:
         log.warning("the accepted recipe %r cannot be made: %s", accepted.reference, error)
         return _untrained(
+            AnchorWhy.NOT_POSSIBLE,
             "The accepted recipe could not be trained.",
             f"The accepted recipe {accepted.reference!r} cannot be made any more "
             f"({type(error).__name__}: {error}), so nothing is promoted; mend what that says and "
             f"start a new cycle, or name a recipe that can be made: "
             f"`homefeed anchor set --recipe NAME --reason ...`.",
         )
+    why, reason = _reason_to_train(run, accepted)
     return FreshAnchor(
-        trained=trained,
-        code_digest=code_digest(),
-        snapshot=own,
-        reason=_reason_to_train(run, accepted),
+        trained=trained, code_digest=code_digest(), snapshot=own, why=why, reason=reason
     )
 
 
-def _reason_to_train(run: ResolvedRun, accepted: RunConfig) -> str:
-    """Return what the challenger and the fresh anchor differ in, in a sentence."""
+def _reason_to_train(run: ResolvedRun, accepted: RunConfig) -> tuple[AnchorWhy, str]:
+    """Return what the challenger and the fresh anchor differ in, and a sentence about it."""
     ours = code_digest()
     if accepted.recipe_digest == run.config.recipe_digest:
-        return (
+        return AnchorWhy.OTHER_CODE, (
             f"The run's recipe is the accepted one, trained by other code. The accepted code "
             f"({ours[:12]}) trained it on the same rows, so the change of code is judged alone."
         )
     by = "" if ours == run.code_digest else f" by code {ours[:12]}"
-    return (
+    return AnchorWhy.OTHER_RECIPE, (
         f"The run's recipe differs from the accepted one, {accepted.reference!r}, which was "
         f"trained on the same rows{by}."
     )
 
 
-def _reason_to_rest(run: ResolvedRun, accepted: RunConfig) -> str:
-    """Return why the accepted recipe need not or cannot be trained in this cycle, or ''."""
+def _reason_to_rest(run: ResolvedRun, accepted: RunConfig) -> tuple[AnchorWhy, str] | None:
+    """Return why the accepted recipe need not or cannot be trained in this cycle; None: it is."""
     if run.champion is None:
-        return "No model serves that the accepted recipe could be held against."
+        said = "No model serves that the accepted recipe could be held against."
+        return AnchorWhy.NOTHING_SERVES, said
     if accepted.recipe_digest != run.config.recipe_digest:
-        return ""
-    known, todays = run.standing.anchor_code_digest, run.code_digest or code_digest()
+        return None
+    known, ours = run.standing.anchor_code_digest, code_digest()
+    todays = run.code_digest or ours
     if known in ("", todays):
-        return "The run's recipe is the accepted one, so the challenger is the fresh anchor."
-    if known == code_digest():
-        return ""
+        said = "The run's recipe is the accepted one, so the challenger is the fresh anchor."
+        return AnchorWhy.SAME, said
+    if known == ours:
+        return None
     at_hand = "not at hand"
-    if (ours := code_digest()) != todays:
+    if ours != todays:
         at_hand = f"not that of HOMEFEED_ANCHOR_IMAGE or HOMEFEED_ANCHOR_COMMAND ({ours[:12]})"
-    return (
+    return AnchorWhy.CODE_NOT_AT_HAND, (
         f"The run's recipe is the accepted one, trained by other code ({todays[:12]}, "
         f"accepted {known[:12]}). The accepted code is {at_hand}, so what the change of code is "
         f"worth is not known; it was judged against the champion alone."
@@ -145,5 +154,5 @@ def _require_sound(run: ResolvedRun, own: Snapshot, accepted: RunConfig) -> None
         )
 
 
-def _untrained(reason: str, problem: str = "") -> FreshAnchor:
-    return FreshAnchor(trained=None, snapshot=None, reason=reason, problem=problem)
+def _untrained(why: AnchorWhy, reason: str, problem: str = "") -> FreshAnchor:
+    return FreshAnchor(trained=None, snapshot=None, why=why, reason=reason, problem=problem)

@@ -5,6 +5,7 @@ import runpy
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from airflow.sdk.exceptions import ParamValidationError
@@ -16,6 +17,7 @@ from pipelines.orchestration.retries import StageRetryPolicy
 from pipelines.orchestration.timetable import GridTimetable
 from pipelines.recipes import RECIPES
 
+FILE = Path(__file__).parents[2] / "dags" / "homefeed_retrain.py"
 OUTSIDE = ("/shared/careful.yaml", "s3://bucket/careful.toml")
 EDGES = {
     "resolve_run": {
@@ -56,14 +58,24 @@ HEAVY = (
 
 @pytest.fixture(scope="module")
 def namespace():
-    from pathlib import Path
-
-    return runpy.run_path(str(Path(__file__).parents[2] / "dags" / "homefeed_retrain.py"))
+    return runpy.run_path(str(FILE))
 
 
 @pytest.fixture(scope="module")
 def dag(namespace):
     return namespace["homefeed_retrain"]
+
+
+def read():
+    """Read the file in the environment that a test has made."""
+    return runpy.run_path(str(FILE))["homefeed_retrain"]
+
+
+@pytest.fixture
+def in_containers(repository, monkeypatch):
+    monkeypatch.setenv("HOMEFEED_STAGE_RUNNER", "kubernetes")
+    monkeypatch.setenv("HOMEFEED_STAGE_IMAGE", "an-image")
+    monkeypatch.setenv("HOMEFEED_POD_TEMPLATE", f"{repository}/docker/kubernetes/stage-pod.yaml")
 
 
 def test_the_edges_are_these(dag):
@@ -179,32 +191,13 @@ def test_the_trigger_form_takes_good_values_and_no_others(dag, name, good, bad):
 
 
 @pytest.mark.parametrize("days, hours", [("14", 336), ("3.5", 84)])
-def test_the_cadence_is_a_setting(repository, days, hours):
-    script = (
-        "import runpy, sys; d = runpy.run_path(sys.argv[1])['homefeed_retrain'];"
-        "print(d.timetable.period.total_seconds() / 3600)"
-    )
-    import os
-
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(repository / "dags" / "homefeed_retrain.py")],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "HOMEFEED_CADENCE_DAYS": days},
-    )
-    assert float(done.stdout.splitlines()[-1]) == hours
+def test_the_cadence_is_a_setting(monkeypatch, days, hours):
+    monkeypatch.setenv("HOMEFEED_CADENCE_DAYS", days)
+    assert read().timetable.period == timedelta(hours=hours)
 
 
-def test_where_stages_have_machines_of_their_own_both_trainings_run_side_by_side(
-    repository, monkeypatch
-):
-    monkeypatch.setenv("HOMEFEED_STAGE_RUNNER", "kubernetes")
-    monkeypatch.setenv("HOMEFEED_STAGE_IMAGE", "an-image")
-    monkeypatch.setenv(
-        "HOMEFEED_POD_TEMPLATE", str(repository / "docker/kubernetes/stage-pod.yaml")
-    )
-    found = runpy.run_path(str(repository / "dags" / "homefeed_retrain.py"))["homefeed_retrain"]
+def test_where_stages_have_machines_of_their_own_both_trainings_run_side_by_side(in_containers):
+    found = read()
     after = {task.task_id: task.downstream_task_ids for task in found.tasks}
     assert after["check_snapshot"] == {"train_challenger", "train_anchor"}
     assert after["train_challenger"] == after["train_anchor"] == {"compare_with_champion"}
@@ -212,14 +205,10 @@ def test_where_stages_have_machines_of_their_own_both_trainings_run_side_by_side
 
 @pytest.mark.parametrize("runner", ["docker", "kubernetes"])
 def test_the_hardware_of_the_run_reaches_the_trainings_that_run_elsewhere(
-    repository, monkeypatch, runner
+    in_containers, monkeypatch, runner
 ):
     monkeypatch.setenv("HOMEFEED_STAGE_RUNNER", runner)
-    monkeypatch.setenv("HOMEFEED_STAGE_IMAGE", "an-image")
-    monkeypatch.setenv(
-        "HOMEFEED_POD_TEMPLATE", str(repository / "docker/kubernetes/stage-pod.yaml")
-    )
-    found = runpy.run_path(str(repository / "dags" / "homefeed_retrain.py"))["homefeed_retrain"]
+    found = read()
     assert found.get_task("resolve_run").multiple_outputs  # each value crosses by its own name
     for name in ("train_challenger", "train_anchor"):
         hardware = found.get_task(name).hardware
@@ -228,28 +217,26 @@ def test_the_hardware_of_the_run_reaches_the_trainings_that_run_elsewhere(
     assert DagSerialization.from_dict(stored).task_dict.keys() == found.task_dict.keys()
 
 
-def test_the_default_accelerator_is_the_deployment_s(repository, monkeypatch):
+def test_the_default_accelerator_is_the_deployment_s(monkeypatch):
     monkeypatch.setenv("HOMEFEED_ACCELERATOR", "gpu")
-    found = runpy.run_path(str(repository / "dags" / "homefeed_retrain.py"))["homefeed_retrain"]
+    found = read()
     assert found.params["accelerator"] == "gpu"
 
 
-def test_the_form_offers_our_recipes_and_the_deployment_s_own(dag, repository, monkeypatch):
+def test_the_form_offers_our_recipes_and_the_deployment_s_own(dag, monkeypatch):
     assert dag.params.get_param("recipe").schema["examples"] == sorted(RECIPES)
     monkeypatch.setenv("HOMEFEED_RECIPE", "ours.ranking:careful")
-    found = runpy.run_path(str(repository / "dags" / "homefeed_retrain.py"))["homefeed_retrain"]
+    found = read()
     param = found.params.get_param("recipe")
     assert found.params["recipe"] == "ours.ranking:careful"
     assert param.schema["examples"] == sorted([*RECIPES, "ours.ranking:careful"])
     assert "package.module:function, or a path or URI" in param.schema["description_md"]
 
 
-def test_the_form_takes_functions_of_the_packages_that_the_deployment_allows(
-    repository, monkeypatch
-):
+def test_the_form_takes_functions_of_the_packages_that_the_deployment_allows(monkeypatch):
     monkeypatch.setenv("HOMEFEED_RECIPE", "ours.ranking:careful")
     monkeypatch.setenv("HOMEFEED_RECIPE_PACKAGES", "theirs, more.deep")
-    found = runpy.run_path(str(repository / "dags" / "homefeed_retrain.py"))["homefeed_retrain"]
+    found = read()
     param = found.params.get_param("recipe")
     for reference in ("ours.ranking:bold", "theirs:make", "theirs.a:make", "more.deep:make"):
         assert param.resolve(reference) == reference

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from pipelines.contracts.artifacts import Challenger, FreshAnchor, ModelRef, ResolvedRun
+from pipelines.contracts.artifacts import AnchorWhy, Challenger, FreshAnchor, ModelRef, ResolvedRun
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.judgement import (
     BaselineKind,
@@ -103,7 +103,9 @@ def promote_bundle(
     return model
 
 
-NO_ANCHOR = FreshAnchor(trained=None, snapshot=None, reason="There was nothing to do.")
+NO_ANCHOR = FreshAnchor(
+    trained=None, snapshot=None, why=AnchorWhy.SAME, reason="There was nothing to do."
+)
 
 
 def challenger_of(model: ModelRef) -> Challenger:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pipelines.contracts.artifacts import (
+    AnchorWhy,
     Challenger,
     DataReport,
     FileDigest,
@@ -100,9 +101,17 @@ def test_a_snapshot_says_what_was_written(run: ResolvedRun, tmp_path: Path) -> N
 def test_a_training_says_what_it_read_and_made(run: ResolvedRun) -> None:
     expected = {("stage.rows", "example", "read"): 1234, ("stage.io", "write"): 340}
     assert said(make_challenger(), run) == expected
-    anchor = FreshAnchor(trained=make_challenger(), snapshot=None, reason="it differs")
+    anchor = FreshAnchor(
+        trained=make_challenger(), snapshot=None, why=AnchorWhy.SAME, reason="it differs"
+    )
     assert said(anchor, run) == expected
-    assert said(FreshAnchor(trained=None, snapshot=None, reason="it is the same"), run) == {}
+    assert (
+        said(
+            FreshAnchor(trained=None, snapshot=None, why=AnchorWhy.SAME, reason="it is the same"),
+            run,
+        )
+        == {}
+    )
 
 
 @pytest.mark.parametrize("decision", list(Decision))

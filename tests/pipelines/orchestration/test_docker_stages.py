@@ -1,12 +1,15 @@
 """What Docker is asked for when it runs a stage; tests/production/kubernetes has it run."""
 
+import contextlib
 import os
 import re
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.sdk.exceptions import AirflowException
 from airflow.serialization.serialized_objects import BaseSerialization
 
 from pipelines.orchestration.docker_stages import (
@@ -130,3 +133,35 @@ def test_every_variable_that_a_message_asks_for_reaches_the_container(
     for name in asked:
         monkeypatch.setenv(name, "/a/value")
     assert set(asked) <= task("build_snapshot")._private_environment.keys()
+
+
+class Engine:
+    """Stands for Docker's client: what it was asked to remove, and one container of before."""
+
+    def __init__(self, code: int) -> None:
+        self.code, self.asked, self.removed = code, {}, []
+
+    def containers(self, all: bool, filters: dict[str, Any]) -> list[dict[str, str]]:
+        self.asked = filters
+        return [{"Id": "earlier"}]
+
+    def remove_container(self, container: str, force: bool, v: bool) -> None:
+        assert force and v  # with its scratch volume
+        self.removed.append(container)
+
+    def __getattr__(self, name: str) -> Any:
+        """Answer whatever else the operator asks for."""
+        told = {"create_container": {"Id": "own"}, "wait": {"StatusCode": self.code}}
+        return lambda *_, **__: told.get(name, [])
+
+
+@pytest.mark.parametrize("code", [0, 75])
+def test_an_earlier_attempt_s_container_is_ended_and_none_is_left(code: int) -> None:
+    made, engine = task("train_challenger", ON_GPUS), Engine(code)
+    made.__dict__["hook"] = SimpleNamespace(api_client=engine, client_created=True)
+    with contextlib.nullcontext() if code == 0 else pytest.raises(AirflowException, match="75"):
+        made.execute({})
+    assert engine.removed == ["earlier", "own"]
+    labels = [f"homefeed.run={RUN_URI}", "homefeed.stage=train_challenger"]
+    assert engine.asked == {"label": labels}
+    assert made.device_requests[0]["Count"] == 4

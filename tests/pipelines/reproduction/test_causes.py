@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.contracts.artifacts import FreshAnchor
+from pipelines.contracts.artifacts import AnchorWhy, FreshAnchor
 from pipelines.contracts.code_identity import code_digest, environment
 from pipelines.contracts.judgement import Decision, Reason
 from pipelines.contracts.run_layout import StageRecord
@@ -160,8 +160,8 @@ def test_a_commit_is_named_that_changed_the_code_in_question(
 
 
 def test_an_anchor_that_other_code_trained_is_told(tmp_path: Path) -> None:
-    reason = {"reason": "It differs.", "snapshot": None, "trained": None}
-    fresh = FreshAnchor(**reason, code_digest="a" * 64)
+    why = {"why": AnchorWhy.OTHER_RECIPE, "reason": "It differs."}
+    fresh = FreshAnchor(**why, snapshot=None, trained=None, code_digest="a" * 64)
     past = make_past(tmp_path)
     past.records["train_anchor"] = record("train_anchor", artifact=fresh.model_dump(mode="json"))
     run = past.run.model_copy(update={"code_digest": "c" * 64})

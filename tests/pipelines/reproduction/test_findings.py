@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import storage
-from pipelines.contracts.artifacts import FreshAnchor, ResolvedRun
+from pipelines.contracts.artifacts import AnchorWhy, FreshAnchor, ResolvedRun
 from pipelines.contracts.base import Artifact
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.judgement import AnchorFacts, Decision, Judgement, Reason
@@ -85,27 +85,23 @@ def test_the_code_is_named_as_in_the_original_bundle(tmp_path: Path) -> None:
     assert found["challenger: description"].state == "differs"
 
 
-def test_the_name_of_a_code_is_no_part_of_an_anchors_reason(tmp_path: Path) -> None:
+def test_why_an_anchor_was_not_trained_is_compared_and_not_its_sentence(tmp_path: Path) -> None:
     run = make_run(tmp_path)
 
-    def states(then: str, now: str) -> set[str]:
-        made = [FreshAnchor(trained=None, snapshot=None, reason=text) for text in (then, now)]
+    def states(*whys: AnchorWhy) -> set[str]:
+        made = [
+            FreshAnchor(trained=None, snapshot=None, why=why, reason=f"Sentence {number}.")
+            for number, why in enumerate(whys)
+        ]
         return {finding.state for finding in compared("train_anchor", run, *made).values()}
 
-    one, other = "a1" * 6, "b2" * 6
-    differs = "The run's recipe differs from the accepted one, 'x', which was trained on the rows"
-    assert states(f"{differs}.", f"{differs} by code {one}.") == {"equal"}
-    by = "The accepted code ({}) trained it."
-    assert states(by.format(one), by.format(other)) == {"equal"}
-    start = f"It was trained by other code ({one}, accepted {other}). The accepted code is"
-    lacking = f"{start} not that of HOMEFEED_ANCHOR_IMAGE or HOMEFEED_ANCHOR_COMMAND ({one}), so"
-    assert states(f"{start} not at hand, so", lacking) == {"equal"}
-    assert states("It differs.", "It is the accepted one.") == {"differs"}
+    assert states(AnchorWhy.SAME, AnchorWhy.SAME) == {"equal"}
+    assert states(AnchorWhy.SAME, AnchorWhy.NOT_POSSIBLE) == {"differs"}
 
 
 def test_an_anchor_that_was_not_trained_again_differs(tmp_path: Path) -> None:
     run = make_run(tmp_path, code_version="test")
-    reason = {"reason": "It differs.", "snapshot": None}
+    reason = {"why": AnchorWhy.OTHER_RECIPE, "reason": "It differs.", "snapshot": None}
     then = FreshAnchor(trained=trained(tmp_path / "then", 3, "test"), **reason)
     found = compared("train_anchor", run, then, FreshAnchor(trained=None, **reason))
     assert found["fresh anchor"].now.startswith("not trained ")

@@ -16,6 +16,7 @@ from pipelines.alerts.compose import compose_verdict
 from pipelines.alerts.outcomes import outcome_of
 from pipelines.alerts.rendering import render
 from pipelines.contracts.artifacts import (
+    AnchorWhy,
     Challenger,
     DataReport,
     ExpectationOutcome,
@@ -241,7 +242,9 @@ def test_a_fresh_anchor_that_is_not_the_registered_one_is_not_judged(
     trained, place = published(client, run, tmp_path)
     standing = Standing(anchor=run.config)
     later = run.model_copy(update={"champion": trained.model, "standing": standing})
-    fresh = FreshAnchor(trained=trained, snapshot=snapshot, reason="The recipes differ.")
+    fresh = FreshAnchor(
+        trained=trained, snapshot=snapshot, why=AnchorWhy.SAME, reason="The recipes differ."
+    )
     with _anchor_side(later, fresh) as found:
         assert found is not None and found[0].bundle_dir == place
     shutil.copytree(bundle_of(tmp_path, 2), place, dirs_exist_ok=True)

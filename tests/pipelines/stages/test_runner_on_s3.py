@@ -115,15 +115,6 @@ def test_a_stage_is_run_by_one_of_two_processes_and_its_files_stay(run_uri: str)
     assert len(outputs(run_uri)) == 1
 
 
-def test_manifest_and_outputs_carry_the_lease_s_number(run_uri: str) -> None:
-    for number in (1, 2):
-        runner.run_stage(NAME, run_uri, again=True)
-        record, _ = published(run_uri)
-        assert record.lease == number and record.is_sound()
-        [output] = outputs(run_uri)
-        assert output.startswith(f"output-{number:08d}-")
-
-
 @pytest.mark.parametrize("unaware", ["", UNAWARE])
 def test_a_stopped_attempt_that_wakes_up_harms_nothing_of_its_successor(
     run_uri: str, unaware: str
@@ -184,16 +175,6 @@ def test_only_outputs_of_earlier_attempts_are_removed(run_uri: str) -> None:
         storage.write_bytes(storage.join(folder, name, "file"), b"x")
     runner.tidy(NAME, run_uri, 3)
     assert outputs(run_uri) == [mine, "output-00000004-0123abcd", "output-of-mine"]
-
-
-def test_a_killed_attempt_is_followed_by_another(run_uri: str) -> None:
-    with start_theirs(run_uri) as theirs:
-        theirs.kill()
-        runner.run_stage(NAME, run_uri)
-    record, content = published(run_uri)
-    assert (record.lease, content) == (2, b"ours")
-    assert len(outputs(run_uri)) == 1
-    assert state_of(storage.join(run_uri, NAME, "stage")).holder == ""
 
 
 def test_two_runs_that_build_the_same_snapshot_at_once_both_have_it_whole(
