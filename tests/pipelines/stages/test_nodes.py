@@ -168,11 +168,11 @@ def test_checkpoints_lie_in_the_run_or_where_all_machines_see_them(tmp_path, mon
     local = make_run(tmp_path, work_folder="")
     folder = work_dir_of(local, "anchor")
     assert folder == storage.local_path(local.run_uri) / "train_anchor" / "training"
-    in_store = {"workspace_uri": "s3://bucket/w", "work_folder": str(tmp_path / "shared")}
-    there = work_dir_of(make_run(tmp_path, **in_store), "anchor")
+    in_store = {"run_uri": "s3://bucket/w/runs/x", "work_folder": str(tmp_path / "shared")}
+    there = work_dir_of(local.model_copy(update=in_store), "anchor")
     assert there.parent == tmp_path / "shared" and there.name.endswith("-anchor")
-    another = in_store | {"workspace_uri": "s3://bucket/other"}
-    assert work_dir_of(make_run(tmp_path, **another), "anchor") != there
+    another = in_store | {"run_uri": "s3://bucket/other/runs/x"}
+    assert work_dir_of(local.model_copy(update=another), "anchor") != there
 
 
 def test_where_the_recipe_was_read_is_no_part_of_the_training(run: ResolvedRun) -> None:
