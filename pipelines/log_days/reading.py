@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.judged.day_profile import DayProfile
-from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, USERS
+from pipelines.contracts.schemas import EVENT_LOG_TABLES, IMPRESSIONS, USERS
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.declared import extra_columns
 from pipelines.event_log.log_files import EventLog, LogFile
@@ -62,14 +62,14 @@ def measure_log(
     from validation.data_gate.days.measure import DayRows, measure_days, open_engine
 
     profiles, runs = (known or KnownDays()).split(range(days.first, days.end))
-    log.info("of %d days of the event log, %d were measured before", days.end - days.first,
-             len(profiles))  # fmt: skip
+    num_days = days.end - days.first
+    log.info("of %d days of the event log, %d were measured before", num_days, len(profiles))
     parts = [part for run in runs for part in _parts(event_log, DayRange(*run))]
     with open_engine(str(scratch)) as engine:
         for number, part in enumerate(parts):
             rows = DayRows(
-                impressions=_impressions(event_log, plan, part),
-                actions=_actions(event_log, plan, part),
+                impressions=_events(event_log, plan, part, "impressions"),
+                actions=_events(event_log, plan, part, "actions"),
                 users=None if number else _users(event_log, plan),
             )
             measured = measure_days(engine, rows, part.first, part.end, categories_of(plan))
@@ -95,8 +95,8 @@ def examples_of(
     one = DayRange(day, day + 1)
     with open_engine(str(scratch)) as engine:
         rows = DayRows(
-            impressions=_impressions(event_log, plan, one),
-            actions=_actions(event_log, plan, one),
+            impressions=_events(event_log, plan, one, "impressions"),
+            actions=_events(event_log, plan, one, "actions"),
             users=_users(event_log, plan),
         )
         return find_examples(engine, rows, day, names, categories_of(plan))
@@ -127,11 +127,11 @@ def _parts(event_log: EventLog, days: DayRange) -> Iterator[DayRange]:
 
 def rows_in_memory(event_log: EventLog, plan: SnapshotPlan, days: DayRange) -> dict[str, pa.Table]:
     """Return the rows of impressions, actions and users that `measure_log` would measure."""
-    return {
-        "impressions": pa.concat_tables(_impressions(event_log, plan, days)),
-        "actions": pa.concat_tables(_actions(event_log, plan, days)),
-        "users": pa.concat_tables(_users(event_log, plan)),
+    events = {
+        table: pa.concat_tables(_events(event_log, plan, days, table))
+        for table in ("impressions", "actions")
     }
+    return events | {"users": pa.concat_tables(_users(event_log, plan))}
 
 
 def categories_of(plan: SnapshotPlan) -> tuple[str, ...]:
@@ -139,38 +139,30 @@ def categories_of(plan: SnapshotPlan) -> tuple[str, ...]:
     return extra_columns(IMPRESSIONS, plan.features.categorical_of("impressions"))
 
 
-def _impressions(event_log: EventLog, plan: SnapshotPlan, days: DayRange) -> Iterator[pa.Table]:
-    extra = categories_of(plan)
-    texts = {name: pa.string() for name in extra}
-    yield _empty(IMPRESSIONS, texts)
-    yield from _events(event_log, "impressions", _filter(plan, days, extra), texts)
+def _events(
+    event_log: EventLog, plan: SnapshotPlan, days: DayRange, table: str
+) -> Iterator[pa.Table]:
+    """Yield the events of the days and of the day before them, to which the first ones reach back.
 
-
-def _actions(event_log: EventLog, plan: SnapshotPlan, days: DayRange) -> Iterator[pa.Table]:
-    yield _empty(ACTIONS, {})
-    vocabulary = (*plan.features.action_types, *plan.passed_over)
-    wanted = _filter(plan, days, (), action_types=vocabulary)
-    yield from _events(event_log, "actions", wanted, {})
-
-
-def _filter(
-    plan: SnapshotPlan, days: DayRange, extra: tuple[str, ...], action_types: tuple[str, ...] = ()
-) -> EventFilter:
-    """Return a filter for the days and the day before them, to which the first ones reach back."""
-    return EventFilter(
+    An empty table comes first, which tells the columns where there is no file. Categories are text,
+    however the file holds them.
+    """
+    extra = categories_of(plan) if table == "impressions" else ()
+    fields = (pa.field(name, pa.string()) for name in extra)
+    yield pa.schema([*EVENT_LOG_TABLES[table], *fields]).empty_table()
+    wanted = EventFilter(
         as_of_ms=plan.as_of_ms,
         start_ms=(days.first - 1) * DAY_MS,
         end_ms=days.end * DAY_MS,
         extra_columns=extra,
-        action_types=action_types,
+        action_types=(*plan.features.action_types, *plan.passed_over),
     )
-
-
-def _events(
-    event_log: EventLog, table: str, wanted: EventFilter, texts: dict[str, pa.DataType]
-) -> Iterator[pa.Table]:
     for file in event_log.files_between(table, wanted.start_ms, wanted.end_ms):
-        yield _with_texts(read_events(event_log, (file,), wanted), texts)
+        rows = read_events(event_log, (file,), wanted)
+        for name in extra:
+            index = rows.schema.get_field_index(name)
+            rows = rows.set_column(index, name, rows[name].cast(pa.string()))
+        yield rows
 
 
 def _users(event_log: EventLog, plan: SnapshotPlan) -> Iterator[pa.Table]:
@@ -182,20 +174,6 @@ def _users(event_log: EventLog, plan: SnapshotPlan) -> Iterator[pa.Table]:
         vectors = to_list_column(embedding_matrix(file.path, "user_id", rows))
         kept = rows.select(["user_id", "as_of", USERS.field("state").name])
         yield kept.append_column("embedding", vectors)
-
-
-def _empty(schema: pa.Schema, texts: dict[str, pa.DataType]) -> pa.Table:
-    """Return a table without rows, which tells the columns where there is no file."""
-    fields = [*schema, *(pa.field(name, type_) for name, type_ in texts.items())]
-    return pa.schema(fields).empty_table()
-
-
-def _with_texts(rows: pa.Table, texts: dict[str, pa.DataType]) -> pa.Table:
-    """Return the rows with categories as text, however the file holds them."""
-    for name, type_ in texts.items():
-        index = rows.schema.get_field_index(name)
-        rows = rows.set_column(index, name, rows[name].cast(type_))
-    return rows
 
 
 def day_at(instant: datetime) -> int:

@@ -249,7 +249,17 @@ def test_labels_are_those_of_the_snapshot(tmp_path: Path) -> None:
     # C's two pins: of the second, the log knows only after the tiny snapshot's as_of.
     assert by_day[18].get("repin", 0) == 2
     assert (report.total("named")["all"], report.total("named")["found"]) == (4, 3)
-    assert int(np.sum(report.lengths)) == 7
+    assert report.lengths[:3].tolist() == [0, 1, 6]
+
+
+@pytest.mark.parametrize("named", ["X", None])
+def test_the_label_window_is_half_open(tmp_path: Path, named: str | None) -> None:
+    impressions = [*tiny_impressions(), *shown("X", 2, "15 01:00", 40, 50)]
+    at_once = acted(2, 40, "save", "15 01:00", "15 01:00", named)
+    too_late = acted(2, 50, "save", "16 01:00", "16 01:00", named)
+    write_tiny_log(tmp_path / "log", impressions, [*tiny_actions(), at_once, too_late])
+    report = check_log(str(tmp_path / "log"))
+    assert report.total("labelled")["save"] == 1
 
 
 def test_a_recipe_that_no_cycle_could_be_begun_with_is_an_error(log: Path) -> None:
