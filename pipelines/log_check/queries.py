@@ -61,8 +61,8 @@ _LAG_BIN = (
     f"case when lag < 1 then 0 else least(1 + floor(ln(lag) / {LAG_STEP})::int, {NUM_LAGS - 1}) end"
 )
 _TIMES = f"""
-select '{{table}}.lag' as name, ({_LAG_BIN})::varchar as key, count(*) as num, null as of_rows
-from {{rows}} group by key
+select '{{table}}.lag' as name, bin::varchar as key, num, null as of_rows
+from (select {_LAG_BIN} as bin, count(*) as num from {{rows}} group by bin)
 union all
 select '{{table}}.longest_lag_ms', '', greatest(0, max(lag)), nullif(count(*), 0) from {{rows}}
 union all
@@ -89,7 +89,8 @@ select 'impressions', 'exploration', count(*) filter (expl), null from i
 union all
 select 'impressions', 'repeated', count(*) - count(distinct hash(req, p)), null from i
 union all
-select 'impressions.hour', hour::varchar, count(*), null from i group by hour
+select 'impressions.hour', hour::varchar, num, null
+from (select hour, count(*) as num from i group by hour)
 union all
 select 'labelled', kind, count(*), null from hit group by kind
 union all
@@ -117,7 +118,7 @@ select day, place from around x where exists (select 1 from i where i.req = x.re
 NEAREST = f"""
 insert into nearest
 with x as (select day, place, u, p, t from around where req is null and day <= $day + 1),
-near as (select u, p, t from i where (u, p) in (select distinct (u, p) from x)),
+near as (select u, p, t from i where exists (select 1 from x where x.u = i.u and x.p = i.p)),
 found as (
   select x.day, x.place, coalesce(x.t - b.t, {_FAR_MS}) as before,
          coalesce(f.t - x.t, {_FAR_MS}) as after

@@ -252,6 +252,26 @@ def test_labels_are_those_of_the_snapshot(tmp_path: Path) -> None:
     assert report.lengths[:3].tolist() == [0, 1, 6]
 
 
+def test_a_request_of_another_user_is_told_from_an_unknown_one(tmp_path: Path) -> None:
+    when = ("15 02:00", "15 02:00")
+    actions = [acted(2, 10, "repin", *when, "A"), acted(1, 10, "repin", *when, "nowhere")]
+    write_tiny_log(tmp_path / "log", tiny_impressions(), actions)
+    named = check_log(str(tmp_path / "log")).total("named")
+    assert (named["in_span"], named["found"], named["of_other_user"]) == (2, 0, 1)
+
+
+def test_rows_are_counted_over_batches_and_named_by_their_place_in_the_file(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "BATCH_ROWS", 1)
+    break_null(log)
+    null = errors(check_log(str(log)))["null"]
+    assert (null.row, null.num_rows) == (1, 1)
+    rewrite(log, IMPRESSIONS_16, "pin_id", pa.array([None, None], pa.int64()))
+    null = errors(check_log(str(log)))["null"]
+    assert (null.row, null.num_rows) == (0, 2)
+
+
 @pytest.mark.parametrize("named", ["X", None])
 def test_the_label_window_is_half_open(tmp_path: Path, named: str | None) -> None:
     impressions = [*tiny_impressions(), *shown("X", 2, "15 01:00", 40, 50)]
