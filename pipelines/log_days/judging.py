@@ -95,7 +95,7 @@ def judge_event_log(run: ResolvedRun) -> EventLogReport:
             since_refused=since,
         )
         (out_dir / DAYS_FILE).write_text(_to_keep(found), "utf-8")
-        (out_dir / REPORT_FILE).write_text(report.model_dump_json(indent=1), "utf-8")
+        (out_dir / REPORT_FILE).write_bytes(report.to_record())
         storage.publish_folder(out_dir, target)
     if not report.is_accepted:
         raise _refusal(run, report)

@@ -151,8 +151,8 @@ def _left(
     """Return what is left of a failure; where a day can be entered, clearing would not help."""
     from pipelines.alerts.compose import cycle_of
     from pipelines.alerts.next_step import after_unresolved
-    from pipelines.stages.attempts import raised_by
     from pipelines.stages.resolve_run import run_uri_of
+    from pipelines.stages.runner import raised_by
 
     if request is None or day is not None:
         entered = f", with As of {day}" if day else ""
