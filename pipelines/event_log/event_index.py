@@ -26,7 +26,7 @@ _FEW_BITS = 1 << 26
 
 
 class EventIndex:
-    """Times of events grouped by an integer key, answering "how many in [start, end)?".
+    """Times of events grouped by an integer key, answering "how many are before a time?".
 
     Key and time are packed into one sortable int64, so that a question for many keys at once is
     one binary search.
@@ -57,15 +57,6 @@ class EventIndex:
         within = ranks < len(self._keys)
         is_there[within] = self._keys[ranks[within]] == keys[within]
         return self.place(ranks, np.where(is_there, times_ms, self._base))
-
-    def count(self, keys: Ints, start_ms: Ints, end_ms: Ints) -> Ints:
-        """Return the number of each key's events in [start_ms, end_ms)."""
-        ranks = self.rank(keys)
-        found = np.flatnonzero(ranks >= 0)
-        counts = np.zeros(len(keys), dtype=np.int64)
-        start, end = (self.place(ranks[found], times[found]) for times in (start_ms, end_ms))
-        counts[found] = end - start
-        return counts
 
     def rank(self, keys: Ints) -> Ints:
         """Return each key's rank among the keys with events, -1 for a key without."""

@@ -34,13 +34,13 @@ from pipelines.contracts.schemas import (
 )
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.contracts.time import floor_to_day
-from pipelines.event_log.first_seen import FirstSeen
 from pipelines.event_log.log_files import EventLog, LogFile, day_of
 from pipelines.event_log.names import has_names, names_of
 from pipelines.event_log.parquet_files import iterate_batches, open_file
 from pipelines.event_log.rules import column_problems, null_problems, require_none
 from pipelines.log_check.measuring import own_folder
 from pipelines.snapshot.kernel import build_shard
+from pipelines.snapshot.pin_counts import FirstSeen
 from pipelines.snapshot.pins import count_pins
 from pipelines.snapshot.plan import SnapshotPlan, make_plan, plan_of
 from pipelines.snapshot.shard import ShardTables

@@ -25,10 +25,8 @@ from pipelines.event_log.declared import (
     raw_column,
 )
 from pipelines.event_log.event_index import Bools, Ints
-from pipelines.event_log.first_seen import Run, trailing_first
 from pipelines.event_log.log_files import EventLog, LogFile
 from pipelines.event_log.parquet_files import Among, open_file, read_file
-from pipelines.event_log.popularity import trailing_popularity
 from pipelines.event_log.reader import pin_time_problems, read_rows
 from pipelines.event_log.rules import (
     FoundWidth,
@@ -41,6 +39,7 @@ from pipelines.event_log.rules import (
     time_problems,
 )
 from pipelines.recipes.own_functions import source_digest
+from pipelines.snapshot.pin_counts import Run, trailing_first, trailing_popularity
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import PinIndex, write_arrow
 from pipelines.snapshot.spill import SpillSummary

@@ -18,8 +18,7 @@ from pipelines.contracts.artifacts import EventCounts, ShardStats
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.schemas import SHARD_FILES, SPLIT_HOLDOUT, SPLIT_TRAINING, label_column
 from pipelines.event_log.event_index import Bools, EventIndex, Ints, Places
-from pipelines.event_log.first_seen import TrailingFirst
-from pipelines.event_log.popularity import Popularity
+from pipelines.snapshot.pin_counts import Popularity, TrailingFirst
 from pipelines.snapshot.plan import SnapshotPlan, WindowCounts
 
 

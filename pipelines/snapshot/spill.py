@@ -25,10 +25,8 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, USER_ROWS, USERS
 from pipelines.event_log.declared import append_codes, append_numbers, extra_columns, positions
 from pipelines.event_log.event_index import Ints, distinct, runs_of
-from pipelines.event_log.first_seen import FirstSeen, Run
 from pipelines.event_log.log_files import EventLog, LogFile, day_of
 from pipelines.event_log.parquet_files import Before
-from pipelines.event_log.popularity import ActionCounts
 from pipelines.event_log.reader import EventFilter, read_events, read_rows
 from pipelines.event_log.rules import (
     FoundWidth,
@@ -37,6 +35,7 @@ from pipelines.event_log.rules import (
     require_none,
     time_problems,
 )
+from pipelines.snapshot.pin_counts import ActionCounts, FirstSeen, Run
 from pipelines.snapshot.plan import SnapshotPlan, WindowCounts, shard_name, shard_of
 from pipelines.snapshot.shard import ShardRows
 

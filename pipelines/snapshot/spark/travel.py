@@ -21,8 +21,7 @@ import pyarrow as pa
 from pipelines.contracts.schemas import PINS_FILE
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.event_log.event_index import Ints, Places
-from pipelines.event_log.first_seen import FirstSeen, TrailingFirst
-from pipelines.event_log.popularity import ActionCounts, Popularity
+from pipelines.snapshot.pin_counts import ActionCounts, FirstSeen, Popularity, TrailingFirst
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.snapshot.shard import PinIndex, ShardRows
 from pipelines.snapshot.spill import DealtRows, SpillSummary, merge_summaries

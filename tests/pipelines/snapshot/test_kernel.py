@@ -72,9 +72,12 @@ def test_the_timeline_is_what_requests_can_see_and_pointers_end_before_them(
 
 def test_an_action_of_a_request_is_not_in_its_own_sequence(log: Path) -> None:
     """Known in the very millisecond of the request: a label, but nothing the model may see."""
-    actions = [*tiny_actions(), acted(1, 30, "repin", "18 00:00", "18 00:00", "C")]
-    write_tiny_log(log, actions=actions)
-    requests = {r["request_id"]: r for r in rows_of(build_tiny(log.parent), "requests")}
+    moments = {"C": "18 00:00", "D": "18 23:59:59.999"}  # D is the user's last request
+    at_once = [acted(1, 20, "click", when, when, name) for name, when in moments.items()]
+    write_tiny_log(log, actions=[*tiny_actions(), *at_once])
+    snapshot = build_tiny(log.parent)
+    requests = {r["request_id"]: r for r in rows_of(snapshot, "requests")}
+    assert len(rows_of(snapshot, "timeline")) == 7  # with the one of C, which D sees
     assert requests["C"]["timeline_end"] == 3
     assert requests["D"]["timeline_end"] == 6
 

@@ -11,10 +11,9 @@ import pytest
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log import reader
-from pipelines.event_log.first_seen import FirstSeen
-from pipelines.event_log.popularity import ActionCounts
 from pipelines.snapshot import spill
 from pipelines.snapshot.build import write_snapshot
+from pipelines.snapshot.pin_counts import ActionCounts, FirstSeen
 from pipelines.snapshot.plan import WindowCounts
 from pipelines.snapshot.spill import HeldRows
 from support.random_log import AS_OF, build, config_of, write_random_log

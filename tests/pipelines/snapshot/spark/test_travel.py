@@ -10,10 +10,9 @@ import pytest
 from pipelines.contracts.arrow import to_list_column
 from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.contracts.time import DAY_MS
-from pipelines.event_log.first_seen import FirstSeen
 from pipelines.event_log.log_files import open_event_log
-from pipelines.event_log.popularity import ActionCounts
 from pipelines.event_log.rules import FoundWidth
+from pipelines.snapshot.pin_counts import ActionCounts, FirstSeen
 from pipelines.snapshot.pins import count_pins
 from pipelines.snapshot.plan import WindowCounts, make_plan, shard_of
 from pipelines.snapshot.spark import travel

@@ -1,13 +1,16 @@
-"""When the event log first knew of each pin in the days before a request, from rows of many files.
+"""What is counted of each pin over all users: the actions on it, and when it first appeared.
 
-The snapshot's feature `pin_age` comes from here. Not for which rows are read: the caller chooses.
+The first pass counts by pin and day (`ActionCounts`, `FirstSeen`), in parts that may hold the same
+pins and days. From these come the totals of the trailing days before each day with requests, which
+are the snapshot's features `pin_popularity...`, and the first appearance in the trailing days, for
+`pin_age`. Not for which rows count: the caller leaves out the unwanted ones, such as hides.
 
 Letters: P pins, D days of requests.
 """
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +21,15 @@ from pipelines.contracts.schemas import NEVER_MS
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.event_index import (
     Ints,
+    Places,
     even_blocks,
     least_of,
     order_by,
+    pack_bits,
+    runs_of,
 )
 
+Counts = npt.NDArray[np.integer[Any]]
 Run = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 """Calls a function for each of some values, one after another or side by side, in order."""
 
@@ -31,6 +38,46 @@ BLOCK_ROWS = 1 << 17
 
 _BLOCK_CELLS = 1 << 18
 """Numbers of pins on days that are worked on at a time."""
+
+
+@dataclass(frozen=True)
+class ActionCounts:
+    """Numbers of actions per pin, by the day they happened and the day they became known."""
+
+    pin_id: Ints  # sorted
+    acted_day: Ints  # days since the epoch
+    known_day: Ints
+    count: Ints
+
+    @staticmethod
+    def of(pin_id: Ints, acted_at: Ints, known_at: Ints) -> "ActionCounts":
+        """Count actions; the counts come out sorted by pin and days."""
+        order, starts = runs_of(pin_id, acted_at // DAY_MS, known_at // DAY_MS)
+        first = order[starts]
+        count = np.diff(starts, append=len(order))
+        return ActionCounts(
+            pin_id[first], acted_at[first] // DAY_MS, known_at[first] // DAY_MS, count
+        )
+
+    @staticmethod
+    def merge(parts: Sequence["ActionCounts"], run: Run = map) -> "ActionCounts":
+        """Return the counts of all parts, with one row for each pin and days, sorted.
+
+        Args:
+            parts: may hold the same pins and days.
+            run: calls a function for each of some blocks of pins, one after another or side by
+                side.
+        """
+        columns = [(part.pin_id, part.acted_day, part.known_day, part.count) for part in parts]
+        return ActionCounts(*merge_in_blocks(columns, 4, _added_up, run))
+
+
+def _added_up(pin_id: Ints, acted_day: Ints, known_day: Ints, count: Ints) -> tuple[Ints, ...]:
+    """Return the distinct rows of the first three columns, sorted, and the sums of their counts."""
+    order, starts = runs_of(pin_id, acted_day, known_day)
+    first = order[starts]
+    total = np.add.reduceat(count[order], starts) if len(starts) else count
+    return pin_id[first], acted_day[first], known_day[first], total
 
 
 @dataclass(frozen=True)
@@ -129,6 +176,135 @@ def rows_of_pins(
     return found if is_there.all() else tuple(column[is_there] for column in found)
 
 
+def pin_blocks(num_pins: int, num_days: int) -> list[slice]:
+    """Cut pins into blocks whose numbers on some days stay in a core's cache.
+
+    A bit for each pin and day of a block fills whole bytes, but for the last block.
+    """
+    size = max(1, _BLOCK_CELLS // num_days // 8) * 8
+    return [slice(n, min(n + size, num_pins)) for n in range(0, num_pins, size)]
+
+
+@dataclass(frozen=True)
+class Popularity:
+    """Each pin's number of actions in the days before each of some days, where it had any."""
+
+    days: Ints  # days since the epoch, sorted
+    is_counted: Places  # of pin_row * len(days) + position in `days`
+    totals: Mapping[int, Counts]  # by length of the trailing window, days
+
+    def places(self, days: Ints, pin_rows: Ints) -> Ints:
+        """Return the place of each (day, pin) among the totals, -1 where it has no actions.
+
+        Args:
+            days: each must be one of `self.days`.
+            pin_rows: one for each day.
+        """
+        return self.places_of(np.searchsorted(self.days, days), pin_rows)
+
+    def places_of(self, day_places: Ints, pin_rows: Ints) -> Ints:
+        """Return the same for days that are told by their positions in `days`."""
+        return self.is_counted.find(pin_rows * len(self.days) + day_places)
+
+    def at(self, places: Ints, trailing_days: int) -> Counts:
+        """Return the totals of one trailing window at some places; 0 at place -1."""
+        totals = self.totals[trailing_days]
+        if len(totals) == 0:
+            return np.zeros(len(places), dtype=totals.dtype)
+        found = totals[places]
+        found[places < 0] = 0
+        return found
+
+
+def trailing_popularity(
+    counts: Sequence[ActionCounts],
+    pin_ids: Ints,
+    days: Ints,
+    windows_days: Sequence[int],
+    run: Run = map,
+) -> Popularity:
+    """Return how often each pin was acted upon in the days before each day.
+
+    An action counts for day D when it happened in [D - trailing days, D) and was known before the
+    midnight (UTC) that starts D. So every request of D sees the same number, from before D.
+
+    Args:
+        counts: actions per pin and day, in parts that may hold the same ones; pins that are not
+            among `pin_ids` are ignored.
+        pin_ids: the pins whose popularity is wanted, sorted; a pin's row is its position here.
+        days: days since the epoch, sorted.
+        windows_days: lengths of the trailing windows.
+        run: calls a function for each of some blocks of pins, one after another or side by side.
+    """
+    windows, blocks = sorted(set(windows_days)), pin_blocks(len(pin_ids), len(days))
+    parts = [
+        (part.pin_id, part.acted_day, part.known_day, part.count)
+        for part in (*counts, ActionCounts.merge([]))
+    ]
+    cut = cut_by_pins(parts, pin_ids, blocks)
+
+    def total(number: int) -> tuple[npt.NDArray[np.uint8], dict[int, Counts]]:
+        pins = pin_ids[blocks[number]]
+        return _totals(rows_of_pins(parts, cut[number], pins), len(pins), days, windows)
+
+    found = list(run(total, range(len(blocks))))
+    empty = np.array([], dtype=np.uint16)
+    totals = {
+        window: np.concatenate([empty, *(totals[window] for _, totals in found)])
+        for window in windows
+    }
+    bits = pack_bits([np.zeros(0, dtype=np.uint8), *(bits for bits, _ in found)])
+    return Popularity(days, Places.of_bits(bits), totals)
+
+
+def _positions(days: Ints, wanted: Ints) -> Ints:
+    """Return how many days are before each of some others, of which few are distinct."""
+    if len(wanted) == 0:
+        return wanted
+    first = int(wanted.min())
+    table = np.searchsorted(days, np.arange(first, int(wanted.max()) + 1))
+    return table[wanted - first]
+
+
+def _totals(
+    rows: tuple[Ints, ...], num_pins: int, days: Ints, windows: Sequence[int]
+) -> tuple[npt.NDArray[np.uint8], dict[int, Counts]]:
+    """Return a bit for each pin and day that has actions, and the totals of these by window.
+
+    Some actions count from one day on, up to another: the totals are the sums of such changes.
+
+    Args:
+        rows: the pin's row, the days when they were done and known, and how many they are.
+        num_pins: whose totals are wanted.
+        days: whose totals are wanted.
+        windows: lengths of the trailing windows, days, ascending.
+    """
+    row, acted_day, known_day, count = rows
+    first = _positions(days, np.maximum(acted_day, known_day) + 1)
+    base, count = row * (len(days) + 1), count.astype(np.int32)
+
+    def grid(window: int) -> npt.NDArray[np.int32]:
+        end = np.maximum(first, _positions(days, acted_day + window + 1))
+        # One day more takes the changes after the last day.
+        changes = np.zeros((num_pins, len(days) + 1), dtype=np.int32)
+        np.add.at(changes.reshape(-1), base + first, count)
+        np.subtract.at(changes.reshape(-1), base + end, count)
+        return np.cumsum(changes, axis=1, dtype=np.int32)[:, : len(days)]
+
+    *others, longest = windows
+    found = grid(longest)  # it holds the others
+    is_counted = found != 0
+    totals = {longest: _narrow(found[is_counted])}
+    totals |= {window: _narrow(grid(window)[is_counted]) for window in others}
+    return np.packbits(is_counted, bitorder="little"), totals
+
+
+def _narrow(totals: npt.NDArray[np.int32]) -> Counts:
+    """Return totals in half the bytes, where all are small enough, as nearly all pins' are."""
+    is_small = int(totals.max(initial=0)) <= np.iinfo(np.uint16).max
+    return totals.astype(np.uint16) if is_small else totals
+
+
 @dataclass(frozen=True)
 class TrailingFirst:
     """The earliest `known_at` of each pin's rows in the trailing days of each of some days."""
@@ -204,15 +380,6 @@ def _runs_of_days(days: Ints, first_day: int) -> list[tuple[slice, slice]]:
         for start, end in itertools.pairwise(starts)
         for first in [int(days[start]) - first_day]
     ]
-
-
-def pin_blocks(num_pins: int, num_days: int) -> list[slice]:
-    """Cut pins into blocks whose numbers on some days stay in a core's cache.
-
-    A bit for each pin and day of a block fills whole bytes, but for the last block.
-    """
-    size = max(1, _BLOCK_CELLS // num_days // 8) * 8
-    return [slice(n, min(n + size, num_pins)) for n in range(0, num_pins, size)]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,158 @@
+"""Actions per pin in the days before a day, and first appearances, over parts in any order."""
+
+import numpy as np
+import pytest
+
+from pipelines.contracts.schemas import NEVER_MS
+from pipelines.contracts.time import DAY_MS
+from pipelines.snapshot import pin_counts
+from pipelines.snapshot.pin_counts import (
+    ActionCounts,
+    FirstSeen,
+    Popularity,
+    trailing_first,
+    trailing_popularity,
+)
+
+PINS = np.array([10, 20, 30])
+DAYS = np.array([5, 6, 9])
+
+
+def counts_of(*rows: tuple[int, float, float]) -> ActionCounts:
+    """Return the counts of actions given as (pin, day acted, day known)."""
+    pin_id, acted, known = np.array(rows).T
+    return ActionCounts.of(
+        pin_id.astype(np.int64), (acted * DAY_MS).astype(np.int64), (known * DAY_MS).astype(int)
+    )
+
+
+def totals_of(popularity: Popularity, days: np.ndarray, rows: np.ndarray, window: int) -> list:
+    return popularity.at(popularity.places(days, rows), window).tolist()
+
+
+def test_an_action_counts_from_the_day_after_it_was_known_until_it_leaves_the_window() -> None:
+    counts = counts_of((10, 4.5, 4.6), (10, 4.9, 5.1), (20, 3.0, 3.0), (30, 5.0, 5.0))
+    found = trailing_popularity([counts], PINS, DAYS, (2,))
+    totals = [totals_of(found, np.full(3, day), np.arange(3), 2) for day in DAYS]
+    assert totals == [[1, 1, 0], [2, 0, 1], [0, 0, 0]]
+    assert found.totals[2].tolist() == [1, 2, 1, 1]  # nothing is kept of (pin, day) without
+
+
+def test_several_windows_are_counted_at_once() -> None:
+    counts = counts_of((10, 4.5, 4.6), (10, 2.5, 2.6), (20, 3.0, 3.0))
+    found = trailing_popularity([counts], PINS, DAYS, (1, 4))
+    fives, rows = np.full(3, 5), np.arange(3)
+    assert totals_of(found, fives, rows, 1) == [1, 0, 0]
+    assert totals_of(found, fives, rows, 4) == [2, 1, 0]
+
+
+@pytest.mark.parametrize("block_rows", [1, 1000])
+def test_other_pins_are_ignored_and_parts_add_up(
+    monkeypatch: pytest.MonkeyPatch, block_rows: int
+) -> None:
+    monkeypatch.setattr(pin_counts, "BLOCK_ROWS", block_rows)
+    one, two = counts_of((10, 4.0, 4.0), (99, 4.0, 4.0)), counts_of((10, 4.0, 4.0), (5, 4.0, 4.0))
+    for counts in ([one, two], [ActionCounts.merge([one, two])]):
+        found = trailing_popularity(counts, PINS, DAYS, (3,))
+        assert totals_of(found, np.array([5, 5]), np.array([0, 2]), 3) == [2, 0]
+
+
+@pytest.mark.parametrize("block_cells", [1, 1 << 18])
+def test_totals_of_many_pins_are_those_of_counting_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, block_cells: int
+) -> None:
+    monkeypatch.setattr(pin_counts, "_BLOCK_CELLS", block_cells)
+    rng = np.random.default_rng(4)
+    pins = np.sort(rng.choice(200, 60, replace=False))
+    pin_id, acted_day = rng.integers(0, 200, 500), rng.integers(0, 9, 500)
+    known_day = acted_day + rng.integers(0, 3, 500)
+    acted_at, known_at = acted_day * DAY_MS, known_day * DAY_MS
+    counts = [ActionCounts.of(pin_id[n::3], acted_at[n::3], known_at[n::3]) for n in range(3)]
+    days, rows = np.arange(3, 10), np.arange(len(pins))
+    found = trailing_popularity(counts, pins, days, (2, 5))
+    for window in (2, 5):
+        for day in days:
+            is_in = (acted_day < day) & (acted_day >= day - window) & (known_day < day)
+            expected = [int((is_in & (pin_id == pin)).sum()) for pin in pins]
+            assert totals_of(found, np.full(len(pins), day), rows, window) == expected
+            assert sum(expected) > 5
+
+
+def test_nothing_counted_is_zero_for_every_pin() -> None:
+    found = trailing_popularity([], PINS, DAYS, (3,))
+    assert totals_of(found, np.array([5, 9]), np.array([1, 2]), 3) == [0, 0]
+    none = np.array([], dtype=np.int64)
+    assert totals_of(trailing_popularity([], none, DAYS, (3,)), none, none, 3) == []
+
+
+@pytest.mark.parametrize("count", [65_535, 65_536, 100_000])
+def test_totals_that_need_more_bytes_are_counted_as_well(count: int) -> None:
+    counts = ActionCounts(*(np.array([value]) for value in (20, 4, 4, count)))
+    found = trailing_popularity([counts], PINS, DAYS, (1, 3))
+    for window in (1, 3):
+        assert totals_of(found, np.array([5, 5]), np.array([0, 1]), window) == [0, count]
+
+
+TRAILING_DAYS = 28
+AGE_DAYS = np.array([28, 29, 30, 48, 49])
+
+
+def test_the_earliest_row_of_a_pin_and_day_counts_whatever_part_it_is_in() -> None:
+    days = np.array([0, 1, 0]) * DAY_MS
+    one = FirstSeen.of(np.array([7, 3, 7]), days, days + [50, 40, 30])
+    two = FirstSeen.of(np.array([3, 3, 9]), days, days + [20, 10, 20])
+    for parts in ([one, two], [two, one]):
+        found = FirstSeen.merge(parts)
+        assert found.pin_id.tolist() == [3, 3, 7, 9]
+        assert found.day.tolist() == [0, 1, 0, 0]
+        assert (found.known_at - found.day * DAY_MS).tolist() == [20, 10, 30, 20]
+
+
+def test_nothing_seen_is_never() -> None:
+    found = trailing_first([], np.array([1, 2]), AGE_DAYS, TRAILING_DAYS)
+    assert found.at(np.array([0, 4]), np.array([0, 1])).tolist() == [NEVER_MS, NEVER_MS]
+    none = np.array([], dtype=np.int64)
+    assert trailing_first([], none, AGE_DAYS, TRAILING_DAYS).at(none, none).tolist() == []
+
+
+@pytest.mark.parametrize("is_merged", [True, False])
+@pytest.mark.parametrize(("block_cells", "block_rows"), [(4096, 4096), (150, 4)])
+def test_each_day_has_the_earliest_known_row_of_its_own_trailing_days(
+    monkeypatch: pytest.MonkeyPatch, block_cells: int, block_rows: int, is_merged: bool
+) -> None:
+    """Rows reach the log up to five days late, so that a later row may be known first."""
+    monkeypatch.setattr(pin_counts, "_BLOCK_CELLS", block_cells)
+    monkeypatch.setattr(pin_counts, "BLOCK_ROWS", block_rows)
+    rng = np.random.default_rng(3)
+    pin_ids = np.array([2, 3, 5, 7, 11, 13, 17, 19])
+    pin_id = rng.choice([*pin_ids[:-1], 1, 4, 99], 60)
+    happened_at = rng.integers(-5 * DAY_MS, 60 * DAY_MS, 60)
+    known_at = happened_at + rng.integers(0, 5 * DAY_MS, 60)
+    parts = [FirstSeen.of(pin_id[n::6], happened_at[n::6], known_at[n::6]) for n in range(6)]
+    seen = [FirstSeen.merge(parts)] if is_merged else parts
+    found = trailing_first(seen, pin_ids, AGE_DAYS, TRAILING_DAYS)
+    times = []
+    for row, pin in enumerate(pin_ids):
+        for place, day in enumerate(AGE_DAYS):
+            is_inside = (happened_at // DAY_MS >= day - 28) & (happened_at // DAY_MS <= day)
+            expected = known_at[is_inside & (pin_id == pin)].min(initial=NEVER_MS)
+            assert found.at(np.array([place]), np.array([row])).tolist() == [expected]
+            times.append(expected)
+    assert NEVER_MS in times and len(set(times)) > 15
+
+
+def test_the_age_of_pins_that_stay_as_they_are_does_not_grow_with_the_day() -> None:
+    """Pins are shown every 20 days on average, at the same rate on all days."""
+    num_pins, num_days = 20_000, 49
+    is_shown = np.random.default_rng(5).random((num_pins, num_days)) < 1 / 20
+    pins, days = np.nonzero(is_shown)
+    seen = FirstSeen.of(pins, days * DAY_MS, days * DAY_MS)
+    found = trailing_first([seen], np.arange(num_pins), AGE_DAYS, TRAILING_DAYS)
+    first, last = (
+        found.at(np.full(num_pins, p), np.arange(num_pins)) for p in (0, len(AGE_DAYS) - 2)
+    )
+    ages = [
+        (day * DAY_MS - t[t != NEVER_MS]).mean() / DAY_MS for day, t in ((28, first), (48, last))
+    ]
+    assert ages[0] == pytest.approx(ages[1], rel=0.02)
+    assert np.mean(first == NEVER_MS) == pytest.approx(np.mean(last == NEVER_MS), abs=0.02)
