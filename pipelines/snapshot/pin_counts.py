@@ -193,17 +193,13 @@ class Popularity:
     is_counted: Places  # of pin_row * len(days) + position in `days`
     totals: Mapping[int, Counts]  # by length of the trailing window, days
 
-    def places(self, days: Ints, pin_rows: Ints) -> Ints:
+    def places_of(self, day_places: Ints, pin_rows: Ints) -> Ints:
         """Return the place of each (day, pin) among the totals, -1 where it has no actions.
 
         Args:
-            days: each must be one of `self.days`.
-            pin_rows: one for each day.
+            day_places: positions in `days`.
+            pin_rows: one for each of them.
         """
-        return self.places_of(np.searchsorted(self.days, days), pin_rows)
-
-    def places_of(self, day_places: Ints, pin_rows: Ints) -> Ints:
-        """Return the same for days that are told by their positions in `days`."""
         return self.is_counted.find(pin_rows * len(self.days) + day_places)
 
     def at(self, places: Ints, trailing_days: int) -> Counts:

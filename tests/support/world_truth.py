@@ -90,9 +90,9 @@ def known_answer(event_log_uri: str, start: datetime, end: datetime, k: int = 3)
         users.append(np.asarray(rows["user_id"])[:: world.num_candidates])
         score = {name: np.asarray(rows[name]) for name in RANKINGS[:3]}
         day = np.asarray(rows["impressed_at"]) // DAY_MS
-        score["popularity"] = popularity.at(
-            popularity.places(day, np.asarray(rows["pin_id"])), POPULARITY_DAYS
-        )
+        day_places = np.searchsorted(popularity.days, day)
+        places = popularity.places_of(day_places, np.asarray(rows["pin_id"]))
+        score["popularity"] = popularity.at(places, POPULARITY_DAYS)
         parts.append(_sums(rows, score, world.num_candidates, k, rng))
     if not parts:
         first, last = event_log.span("impressions")

@@ -64,6 +64,8 @@ def test_another_recipe_has_other_inputs_for_the_same_rows(
     run, snapshot = built
     repin, long_click, _ = run.config.features.heads
     state = CategoricalFeature(name="state", table="users", values=("core", "new"))
+    alone = run.config.features.model_copy(update={"categorical": (state,)})
+    assert counterpart(run, snapshot, alone, run.config.snapshot).digest != snapshot.digest
     features = run.config.features.model_copy(
         update={"heads": (repin, long_click), "categorical": (state,)}
     )

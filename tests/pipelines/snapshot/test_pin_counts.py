@@ -27,7 +27,8 @@ def counts_of(*rows: tuple[int, float, float]) -> ActionCounts:
 
 
 def totals_of(popularity: Popularity, days: np.ndarray, rows: np.ndarray, window: int) -> list:
-    return popularity.at(popularity.places(days, rows), window).tolist()
+    places = popularity.places_of(np.searchsorted(popularity.days, days), rows)
+    return popularity.at(places, window).tolist()
 
 
 def test_an_action_counts_from_the_day_after_it_was_known_until_it_leaves_the_window() -> None:

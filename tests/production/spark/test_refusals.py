@@ -17,6 +17,7 @@ from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.features.numeric import NumericFeature
 from pipelines.snapshot.build import write_snapshot
 from pipelines.snapshot.plan import shard_of
+from pipelines.snapshot.spark import cluster as driver
 from pipelines.snapshot.spark import placing
 from support import random_log
 from support.runs import make_run
@@ -158,6 +159,6 @@ def test_executors_that_see_another_disk_are_refused(
     def given(_: str, scratch: Path) -> contextlib.AbstractContextManager:
         return contextlib.nullcontext(Elsewhere(scratch))
 
-    monkeypatch.setattr(placing, "place_for_shards", given)
+    monkeypatch.setattr(driver, "place_for_shards", given)
     _, message = refused(tmp_path, "spark", tiny_config(num_shards=2))
     assert "written by an executor, is not in" in message and "HOMEFEED_WORKSPACE" in message

@@ -105,19 +105,6 @@ LOOKING_AHEAD = {
         "    end = starts[np.searchsorted(starts, seen.requests.timeline_start, side='right')]\n"
         "    return (end - seen.requests.timeline_start)[seen.examples.request]\n"
     ),
-    "the next action": (
-        "    later = np.append(seen.actions.acted_at, 0)[seen.requests.timeline_end]\n"
-        "    return (later % 1000_000_007)[seen.examples.request]\n"
-    ),
-    "later requests": (
-        "    _, user, counts = np.unique(\n"
-        "        seen.requests.user_id, return_inverse=True, return_counts=True)\n"
-        "    return counts[user][seen.examples.request]\n"
-    ),
-    "when the log knew of the request": (
-        "    late = seen.requests.known_at - seen.requests.impressed_at\n"
-        "    return late[seen.examples.request]\n"
-    ),
     "how often the pin is shown": (
         "    counts = np.bincount(seen.examples.pin_row)\n"
         "    return counts[seen.examples.pin_row]\n"
@@ -129,8 +116,7 @@ LOOKING_AHEAD = {
 def test_a_function_that_looks_ahead_is_refused(log: Path, modules: Path, what: str) -> None:
     expected = (
         r"own_features:feature (looks ahead|depends on rows beyond its user's).*it returned .*"
-        r"expected the same.*look only at the "
-        r"(rows of `actions` from timeline_start|impressed_at of the request itself)"
+        r"expected the same.*look only at the rows of `actions` from timeline_start"
     )
     with pytest.raises(ConfigurationError, match=expected):
         build_own(log, modules, HEAD + LOOKING_AHEAD[what])
@@ -291,6 +277,14 @@ def later_requests(seen: Seen) -> np.ndarray:
     return counts[place][seen.examples.request]
 
 
+def earlier_requests(seen: Seen) -> np.ndarray:
+    """Return how many earlier requests of the same user there are, also those not known yet."""
+    of = seen.requests
+    is_earlier = of.impressed_at[None, :] < of.impressed_at[:, None]
+    is_own = of.user_id[None, :] == of.user_id[:, None]
+    return (is_earlier & is_own).sum(axis=1)[seen.examples.request]
+
+
 def known_earlier_requests(seen: Seen) -> np.ndarray:
     """Return how many earlier requests were known, as every function may count them."""
     of = seen.requests
@@ -312,13 +306,14 @@ def test_a_function_that_looks_at_what_was_known_passes(
     assert len(set(function(shard()).tolist())) > 2
 
 
+@pytest.mark.parametrize("function", [later_requests, earlier_requests])
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
 def test_a_function_that_looks_ahead_is_refused_whatever_the_scale_of_its_numbers(
-    scale: float,
+    function: Callable[[Seen], np.ndarray], scale: float
 ) -> None:
     expected = r"my.module:feature looks ahead: .*actions and requests that were not known before"
     with pytest.raises(ConfigurationError, match=expected):
-        check(lambda seen: later_requests(seen) * scale)
+        check(lambda seen: function(seen) * scale)
 
 
 def test_rounding_between_numbers_of_which_most_are_zero_passes() -> None:
