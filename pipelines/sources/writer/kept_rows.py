@@ -147,10 +147,10 @@ class KeptRows:
         """Give the users embeddings of zeros that look like these."""
         if not self._has("users"):
             return
-        self._database.execute(
-            "CREATE OR REPLACE TABLE users AS SELECT *, "
-            f"?::FLOAT[{vectors.embedding_dim}] AS embedding FROM users",
-            [[0.0] * vectors.embedding_dim],
+        zeros = f"list_resize([]::FLOAT[], {vectors.embedding_dim}, 0.0)"
+        self._ask(
+            f"CREATE OR REPLACE TABLE users AS SELECT *, {zeros}::FLOAT[{vectors.embedding_dim}] "
+            f"AS embedding FROM users"
         )
         number = pa.float16() if vectors.type == "float16" else pa.float32()
         embedding = pa.field("embedding", pa.list_(number, vectors.embedding_dim))
@@ -179,9 +179,10 @@ class KeptRows:
             before = f"(FROM {name} WHERE {row} IN {first_rows})"
             self._refuse_changed(table, before, self._schemas[table], "these batches", version)
             self._ask(f"DELETE FROM {name} WHERE {row} NOT IN {first_rows}")
+        if log is None:
+            return
         pairs = " AND ".join(f"again.{key} = registered.{key}" for key in KEYS[table])
-        for file in log.files_of(table) if log else ():
-            assert log is not None  # it has files
+        for file in log.files_of(table):
             [(low, high)] = self._ask(f"SELECT min({first}), max({first}) FROM {name}")
             if low is None:
                 return
@@ -189,8 +190,8 @@ class KeptRows:
             if table == "pins":
                 wanted &= pc.field("embedding_version") == version
             there = read_file(open_file(log, file), file, KEYS[table], wanted)
-            known = f"FROM {name} AS again SEMI JOIN registered USING ({keys})"
             with self._registered(there):
+                known = f"FROM {name} SEMI JOIN registered USING ({keys})"
                 if not self._one(f"SELECT count(*) {known}"):
                     continue
             self._refuse_changed_since(table, log, file, wanted, version)
@@ -204,33 +205,29 @@ class KeptRows:
         """
         if not self.num_rows(table):
             return
-        time = EVENT_TIME_COLUMNS.get(table)
-        if time is None:
-            yield from self._sorted(table, "")
-            return
-        days = self._ask(f"SELECT DISTINCT {time} // {DAY_MS} AS day FROM {table} ORDER BY 1")
-        for (day,) in days:
-            start_ms = day * DAY_MS
-            yield from self._sorted(
-                table, f"WHERE {time} >= {start_ms} AND {time} < {start_ms + DAY_MS}"
-            )
-
-    def _sorted(self, table: str, where: str) -> Iterator[pa.Table]:
-        schema = self._schemas[table]
-        own = EVENT_LOG_TABLES[table].names if table in EVENT_LOG_TABLES else schema.names
-        names = [*(name for name in own if name in schema.names)]
-        names += sorted(set(schema.names) - set(names))
-        wanted = pa.schema([schema.field(name) for name in names])
         # Arrow's own size of a table depends on how it was cut into batches, so SQL counts.
-        widths = " + ".join(_width(schema.field(name)) for name in names)
+        schema = self._schemas[table]
+        widths = " + ".join(_width(field) for field in schema)
         row_bytes = max(1, int(self._one(f"SELECT avg({widths}) FROM {_quoted(table)}")))
         num_rows = max(1, min(MAX_FILE_ROWS, MAX_FILE_BYTES // row_bytes))
-        order = ", ".join(map(_quoted, (*SORT_KEYS[table], _ROW)))
+        parts = [""]
+        if time := EVENT_TIME_COLUMNS.get(table):
+            days = self._ask(f"SELECT DISTINCT {time} // {DAY_MS} AS day FROM {table} ORDER BY 1")
+            parts = [
+                f"WHERE {time} >= {day * DAY_MS} AND {time} < {(day + 1) * DAY_MS}"
+                for (day,) in days
+            ]
+        own = EVENT_LOG_TABLES[table].names if table in EVENT_LOG_TABLES else schema.names
+        names = [name for name in own if name in schema.names]
+        names += sorted(set(schema.names) - set(names))
+        wanted = pa.schema([schema.field(name) for name in names])
         columns = ", ".join(map(_quoted, names))
-        query = f"SELECT {columns} FROM {_quoted(table)} {where} ORDER BY {order}"
-        with self._told_errors():
-            for batch in self._database.sql(query).to_arrow_reader(num_rows):
-                yield pa.Table.from_batches([batch]).cast(wanted)
+        order = ", ".join(map(_quoted, (*SORT_KEYS[table], _ROW)))
+        for where in parts:
+            query = f"SELECT {columns} FROM {_quoted(table)} {where} ORDER BY {order}"
+            with self._told_errors():
+                for batch in self._database.sql(query).to_arrow_reader(num_rows):
+                    yield pa.Table.from_batches([batch]).cast(wanted)
 
     def _refuse_changed_since(
         self, table: str, log: EventLog, file: LogFile, wanted: pc.Expression, version: str
