@@ -64,7 +64,7 @@ def test_the_data_gate_counts_them_as_embeddings_of_zeros(tmp_path: Path) -> Non
     profile = profile_snapshot(snapshot, local_path(snapshot.uri))
     assert profile.measures.zero_embeddings == 3  # 20 in A, 30 in B and in C
     assert profile.measures.examples.sum() == 8
-    assert not profile.pins.has("schema_problems", "null_values", "bad_pin_embeddings")
+    assert not profile.pins.has("schema", "no_nulls", "pin_embeddings_finite")
     early = build(tmp_path / "early", dict.fromkeys(KNOWN, "01 00:00"))
     assert profile_snapshot(early, local_path(early.uri)).measures.zero_embeddings == 0
 
