@@ -92,11 +92,6 @@ class Settings(BaseSettings):
     snapshot_memory_gib: float = Field(
         default=0.0, ge=0, description="Memory of a snapshot's builder, in GiB; 0: half of it all."
     )
-    snapshot_days: str = Field(
-        default="",
-        description="Folder of what was measured of each day, for the next cycle; "
-        "<workspace>/days if empty, and none where that is an object store or for 'off'.",
-    )
     work_folder: str = Field(
         default="", description="Where trainings keep checkpoints if the workspace is a store."
     )

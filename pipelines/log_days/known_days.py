@@ -27,7 +27,6 @@ from pipelines.contracts.judged.day_profile import DayProfile
 from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.listing import KNOWN_COLUMNS, ListedFile, list_files
 from pipelines.event_log.log_files import EventLog, LogFile
-from pipelines.settings import Settings
 from pipelines.snapshot.plan import SnapshotPlan
 from pipelines.storage import is_local, join, local_path, open_filesystem
 
@@ -38,7 +37,6 @@ SETTLED_S = 60.0
 """A file that was written a moment ago may be written again without a later time of writing."""
 UNUSED_DAYS = 45
 """Three cycles; profiles of recipes, code and days that nobody asks for any more go after that."""
-NOWHERE = "off"
 
 
 class KnownDay(Frozen):
@@ -104,8 +102,7 @@ class KnownDays:
         except OSError as error:
             log.warning(
                 "profiles of the event log's days are not kept in %s: %s; expected a folder on a "
-                "disk with room; free some, or set HOMEFEED_SNAPSHOT_DAYS to another folder or to "
-                "off; the days are judged all the same",
+                "disk with room; free some; the days are judged all the same",
                 self.path.parent,
                 error,
             )
@@ -118,10 +115,7 @@ def day_number(day: date) -> int:
 
 def folder_of_days(workspace_uri: str) -> Path | None:
     """Return where profiles are kept; None where they are not, as beside an object store."""
-    told = Settings().snapshot_days
-    if told == NOWHERE or not (told or is_local(workspace_uri)):
-        return None
-    return Path(told) if told else local_path(join(workspace_uri, "days"))
+    return local_path(join(workspace_uri, "days")) if is_local(workspace_uri) else None
 
 
 def open_known_days(

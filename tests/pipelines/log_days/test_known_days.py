@@ -132,26 +132,18 @@ def test_a_young_file_is_not_relied_upon(tmp_path: Path, measured: list[int]) ->
 
 
 def test_where_profiles_cannot_be_written_the_days_are_measured(
-    planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    planted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "a file").write_text("")
-    monkeypatch.setenv("HOMEFEED_SNAPSHOT_DAYS", str(tmp_path / "a file"))
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w" / "days").write_text("")  # a file
     few = DayRange(DAYS.first, DAYS.first + 2)
     assert len(measure(planted, tmp_path / "w", few)) == 2
     assert "are not kept in" in caplog.text
 
 
-def test_profiles_lie_where_the_settings_say(
-    planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    few = DayRange(DAYS.first, DAYS.first + 2)
-    monkeypatch.setenv("HOMEFEED_SNAPSHOT_DAYS", "off")
-    measure(planted, tmp_path / "w", few)
-    assert not (tmp_path / "w/days").exists()
-    monkeypatch.setenv("HOMEFEED_SNAPSHOT_DAYS", str(tmp_path / "elsewhere"))
-    measure(planted, tmp_path / "w", few)
-    assert len(list((tmp_path / "elsewhere").glob("*/profiles.txt"))) == 1
-    monkeypatch.delenv("HOMEFEED_SNAPSHOT_DAYS")
+def test_profiles_lie_in_a_workspace_on_a_disk(tmp_path: Path) -> None:
+    workspace = to_uri(tmp_path / "w")
+    assert known_days.folder_of_days(workspace) == tmp_path / "w" / "days"
     assert known_days.folder_of_days("s3://bucket/workspace") is None
 
 
