@@ -244,29 +244,6 @@ def write_model(uri: str, value: Frozen) -> None:
     write_bytes(uri, value.to_record())
 
 
-def remove(uri: str) -> None:
-    """Delete a file or a folder if it is there; on an object store, a folder's files one by one.
-
-    Raises:
-        RunInProgressError: this process has lost a lease, and deletes nothing more.
-    """
-    require_held_leases()
-    filesystem, path = open_filesystem(uri)
-    with translated_errors(uri, "deleting"):
-        kind = filesystem.get_file_info(path).type
-        if kind == fs.FileType.Directory and not is_local(uri):
-            below = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
-            paths = [entry.path for entry in below if entry.type == fs.FileType.File]
-            _for_each(paths, filesystem.delete_file)
-            # What is left are names of folders; a store may show none once they are empty.
-            kind = filesystem.get_file_info(path).type
-        require_held_leases()  # The store may have taken its time to say what is there.
-        if kind == fs.FileType.Directory:
-            filesystem.delete_dir(path)
-        elif kind == fs.FileType.File:
-            filesystem.delete_file(path)
-
-
 def publish_folder(folder: Path, uri: str) -> None:
     """Bring a local folder to a URI. The caller writes the manifest afterwards, last.
 
@@ -284,11 +261,11 @@ def publish_folder(folder: Path, uri: str) -> None:
         filesystem, path = open_filesystem(uri)
         filesystem.create_dir(path, recursive=True)
         found = sorted((each, each.relative_to(folder).as_posix()) for each in folder.rglob("*"))
-        _for_each(
+        for_each(
             [name for each, name in found if each.is_dir()],
             lambda name: filesystem.create_dir(f"{path}/{name}", recursive=True),
         )
-        _for_each(
+        for_each(
             [name for each, name in found if each.is_file()],
             lambda name: fs.copy_files(
                 str(folder / name), f"{path}/{name}", fs.LocalFileSystem(), filesystem
@@ -307,7 +284,7 @@ def settle_folder(uri: str) -> None:
             folders.settle(local_path(uri))
 
 
-def _for_each(names: Sequence[str], act: Callable[[str], None]) -> None:
+def for_each(names: Sequence[str], act: Callable[[str], None]) -> None:
     """Do something for each name, several at a time, and look at the leases before each.
 
     So a process that was stopped while it uploads or deletes many files, and has lost its lease

@@ -20,7 +20,7 @@ import httpx
 from pydantic import Field
 
 import pipelines
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.contracts.artifacts import RunRequest
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
@@ -206,7 +206,7 @@ def try_writing(uri: str) -> str:
     if not storage.is_local(uri):
         probe = storage.join(uri, f".doctor-{uuid.uuid4().hex}")
         storage.write_new(probe, b"")
-        storage.remove(probe)
+        deletion.remove(probe)
         return "a file was written and deleted"
     path = storage.local_path(uri)
     there = _nearest(path)

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from pydantic import AwareDatetime, Field
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.contracts.artifacts import Judged, ResolvedRun, Snapshot
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import DataContractError
@@ -61,7 +61,7 @@ def mark_accepted(run: ResolvedRun, snapshot: Snapshot, profile_uri: str) -> Non
         profile_uri=profile_uri,
     )
     storage.write_model(_marker_uri(run.workspace_uri, run, snapshot), marker)
-    storage.remove(_refused_uri(run.workspace_uri, run.config.reference, run.as_of))
+    deletion.remove(_refused_uri(run.workspace_uri, run.config.reference, run.as_of))
 
 
 def mark_refused(run: ResolvedRun, snapshot: Snapshot, report_uri: str) -> None:

@@ -28,7 +28,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.contracts import files
 from pipelines.contracts.artifacts import ModelRef, PinnedEntry
 from pipelines.contracts.base import Frozen
@@ -260,7 +260,7 @@ def begin_attempt(workspace_uri: str, name: str, number: int) -> str:
 
 def end_attempt(workspace_uri: str, name: str, number: int, mark: str) -> None:
     """Record that the request of an attempt cannot arrive any more: it was answered or not sent."""
-    storage.remove(_uri(workspace_uri, name, f"{number:08d}.attempt-{mark}"))
+    deletion.remove(_uri(workspace_uri, name, f"{number:08d}.attempt-{mark}"))
 
 
 def mark_followed(workspace_uri: str, name: str, move: Placed, was_set_again: bool) -> None:

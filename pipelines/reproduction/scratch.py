@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.contracts.artifacts import PinnedFile, ResolvedRun
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.code_identity import Environment, environment
@@ -87,9 +87,9 @@ class Scratch:
         It is for a process that has not asked the registry yet: MLflow keeps the store's file open.
         The snapshot's manifest goes last. A process that is killed in between begins with it.
         """
-        storage.remove(storage.to_uri(self.registry))
+        deletion.remove(storage.to_uri(self.registry))
         for stage in reversed(REBUILT):
-            storage.remove(manifest_uri(self.run.run_uri, stage))
+            deletion.remove(manifest_uri(self.run.run_uri, stage))
 
     def clear_what_others_made(self) -> bool:
         """Remove what other code, packages or another machine have made here, unfinished work too.
@@ -101,7 +101,7 @@ class Scratch:
         if record is None or _unnamed(record.made_with) == _unnamed(environment()):
             return False
         for place in (self.registry, storage.local_path(self.run.workspace_uri)):
-            storage.remove(storage.to_uri(place))
+            deletion.remove(storage.to_uri(place))
         return True
 
     def copy_evidence(self, past: PastCycle) -> None:

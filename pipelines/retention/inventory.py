@@ -16,18 +16,13 @@ from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.run_layout import StageRecord, manifest_uri, stage_lease_uri
 from pipelines.contracts.stage_table import SIDES
+from pipelines.deletion import LOCKS
 from pipelines.places.conditional import Revision
-from pipelines.retention.holdings import FoundRun, Held, Holdings, name_in
+from pipelines.retention.plan import FoundRun, Held, Holdings, name_in
 
 _SNAPSHOT_NAME = re.compile(r"[0-9a-f]{16}")
 _ALERT_NAME = re.compile(r"(.+\.[a-z_]+\.[0-9a-f]{8})\.(?:json|txt)")
 _SCRATCH_NAME = re.compile(r"\.scratch-[0-9a-f]{32}")
-_LOCKS = (".lock", ".lease")
-
-
-def is_lock(name: str) -> bool:
-    """Return whether a file is that of a lock or a lease."""
-    return name.endswith(_LOCKS)
 
 
 def take_inventory(workspace_uri: str, dead: dict[str, Revision]) -> Holdings:
@@ -91,7 +86,9 @@ def _find_run(uri: str, held: Set[str]) -> FoundRun | None:
         trainings=tuple(_find_trainings(uri, artifacts)),
         problem=problem,
         foreign=tuple(
-            name for name in storage.list_names(uri) if name not in STAGES and not is_lock(name)
+            name
+            for name in storage.list_names(uri)
+            if name not in STAGES and not name.endswith(LOCKS)
         ),
     )
 
@@ -161,7 +158,9 @@ def _folder_names(uri: str) -> list[str]:
 
 def measure(uri: str) -> tuple[int, datetime] | None:
     """Return the bytes in a folder and when its newest file was written; None for no files."""
-    entries = [e for e in _entries(uri) if e.type == fs.FileType.File and not is_lock(e.base_name)]
+    entries = [
+        e for e in _entries(uri) if e.type == fs.FileType.File and not e.base_name.endswith(LOCKS)
+    ]
     if not entries:
         return None
     return sum(entry.size for entry in entries), max(map(_changed_at, entries))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.contracts.mlflow_errors import ask_again, translated_outages
 from pipelines.registry import registry
-from pipelines.retention.holdings import FoundVersion
+from pipelines.retention.plan import FoundVersion
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -1,17 +1,168 @@
-"""Plans a deletion: what may go, and for what is old and kept, why it is kept.
+"""What may be deleted, and of what is old and stays, why it is kept.
 
-A pure function of what was found, of the record, the settings and the time. Nothing is read or
-deleted here (`inventory`, `carry_out`).
+Pure functions of what was found, of the record, the settings and the time. Nothing is read or
+deleted here (`inventory`, `models`, `record`, `collect`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from pipelines.retention.holdings import FoundRun, FoundVersion, Held, Holdings, Record
-from pipelines.retention.needs import Reasons, needed_models, needed_runs, needed_versions
+from pipelines.contracts.artifacts import ModelRef
+from pipelines.registry.reconcile import State
 from pipelines.settings import Settings
+
+
+@dataclass(frozen=True)
+class Held:
+    """A folder, a file or a model that takes up space."""
+
+    name: str
+    uri: str
+    num_bytes: int
+    changed_at: datetime
+    """When its newest file was written; lock files do not count."""
+
+
+@dataclass(frozen=True)
+class FoundRun(Held):
+    """A run folder, with what its manifests name."""
+
+    at_work: tuple[str, ...] = ()
+    """Stages whose lease somebody holds."""
+    registered_model: str = ""
+    """'' where `resolve_run` has left no manifest."""
+    versions: frozenset[str] = frozenset()
+    """Registered versions that it trained."""
+    snapshots: frozenset[str] = frozenset()
+    """Names of the snapshots that its manifests name."""
+    trainings: tuple[Held, ...] = ()
+    """Work folders of trainings, with their checkpoints, whose stage has ended."""
+    problem: str = ""
+    """Why it is not known what the run needs; '' where it is."""
+    foreign: tuple[str, ...] = ()
+    """What lies in it that no stage has made."""
+
+
+@dataclass(frozen=True)
+class FoundVersion(Held):
+    """A registered version."""
+
+    model_id: str
+    """Of the logged model that its files are; '' where nothing of it can be deleted: its files are
+    artifacts of an MLflow run, or were deleted before."""
+    run_name: str
+    """Name of the cycle that trained it, by its tag; '' unknown."""
+    aliases: tuple[str, ...] = ()
+    twins: tuple[str, ...] = ()
+    """Other versions of the same name that are the same logged model."""
+    other_names: tuple[str, ...] = ()
+    """Versions of other registered models that are the same logged model."""
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """All that takes up space."""
+
+    runs: tuple[FoundRun, ...] = ()
+    snapshots: tuple[Held, ...] = ()
+    alerts: tuple[Held, ...] = ()
+    leftovers: tuple[Held, ...] = ()
+    """Scratch folders of processes that are gone."""
+    versions: tuple[FoundVersion, ...] = ()
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is on record, sound and in agreement with the registry."""
+
+    state: State
+    judged_runs: frozenset[str]
+    """Names of the runs that were judged since the champion moved last."""
+    references: Mapping[str, str]
+    """Recipe by the name of its newest accepted snapshot."""
+    profile_uris: tuple[str, ...]
+    """Where the profiles of these snapshots lie."""
+
+    @property
+    def served(self) -> list[ModelRef]:
+        """Every model that served or was meant to, the newest last."""
+        models = []
+        for _, entry in self.state.history.entries:
+            models += [entry.previous, entry.model]
+        models.append(self.state.served)
+        return [model for model in models if model is not None]
+
+
+def name_in(uri: str) -> str:
+    """Return the last part of a URI: a workspace may be reached under another path by now."""
+    return uri.rstrip("/").rpartition("/")[2]
+
+
+Reasons = dict[str, str]
+"""By name, why something is needed, as the end of the sentence 'it is kept because'."""
+
+
+def needed_models(record: Record, settings: Settings, now: datetime) -> list[tuple[ModelRef, str]]:
+    """Return the models that serve, may serve again, or are about to, each with the reason.
+
+    A predecessor may serve again if it served at any time within the horizon, or is among the
+    newest predecessors, however long ago that was.
+    """
+    found: list[tuple[ModelRef, str]] = []
+    if (champion := record.state.served) is not None:
+        found.append((champion, f"{champion.label} serves"))
+    if (pending := record.state.history.pending) is not None:
+        why = f"a {pending.kind} of {pending.model.label} is decided, and the alias is to follow"
+        found += [(model, why) for model in (pending.model, pending.previous) if model is not None]
+    start = now - timedelta(days=settings.keep_days)
+    entries = [entry for entry in record.state.history.in_time if entry != pending]
+    predecessors: list[str] = [champion.version] if champion else []
+    end = now
+    for entry in reversed(entries):
+        if entry.model.version not in predecessors:
+            predecessors.append(entry.model.version)
+        place = predecessors.index(entry.model.version)
+        if 0 < place <= settings.rollback_models:
+            why = f"{entry.model.label} is predecessor {place} of the champion"
+            found.append((entry.model, why))
+        elif place and end >= start:
+            found.append((entry.model, f"{entry.model.label} served until {end:%Y-%m-%d}"))
+        end = entry.moved_at
+    return found
+
+
+def needed_versions(record: Record, settings: Settings, now: datetime) -> Reasons:
+    """Return the numbers of the needed models; the first reason counts."""
+    found: Reasons = {}
+    for model, why in needed_models(record, settings, now):
+        found.setdefault(model.version, why)
+    return found
+
+
+def needed_runs(found: Holdings, record: Record, settings: Settings, now: datetime) -> Reasons:
+    """Return the names of the runs that the record needs, whatever their age."""
+    needed: Reasons = {}
+    versions = needed_versions(record, settings, now)
+    for run in found.runs:
+        for number in sorted(run.versions & versions.keys()):
+            needed.setdefault(run.name, f"it trained what is needed: {versions[number]}")
+    for version in found.versions:
+        if version.name in versions:
+            why = f"it trained what is needed: {versions[version.name]}"
+            needed.setdefault(version.run_name, why)
+    moves = [entry for _, entry in record.state.history.entries]
+    for entry in moves:
+        if entry.run_uri is not None and entry.model.version in versions:
+            needed.setdefault(name_in(entry.run_uri), versions[entry.model.version])
+    for name in sorted(record.judged_runs):
+        needed.setdefault(name, "its evidence counts: it was judged since the champion moved")
+    for run in found.runs:
+        if any(f"/runs/{run.name}/" in uri for uri in record.profile_uris):
+            needed.setdefault(run.name, "it holds the profile of the newest accepted snapshot")
+    return needed
+
 
 Kind = Literal["leftover", "model", "run", "checkpoints", "snapshot", "alert"]
 

@@ -13,7 +13,7 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.run_layout import snapshot_manifest_uri
 from pipelines.registry import evidence, reconcile
 from pipelines.registry.accepted import AcceptedSnapshot
-from pipelines.retention.holdings import Record, name_in
+from pipelines.retention.plan import Record, name_in
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -30,7 +30,7 @@ from typing import ClassVar, Generic, TypeVar
 
 from pydantic import Field
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.event_log.log_files import EventLog, open_event_log
@@ -164,7 +164,7 @@ def find_writers_log(uri: str) -> Existing | None:
     log = open_event_log(uri)
     for name in set(list_below(uri, ".parquet")) - set(record.files):
         if WRITERS_FILE.fullmatch(name):
-            storage.remove(storage.join(uri, name))
+            deletion.remove(storage.join(uri, name))
     return Existing(record, EventLog(uri, (*log.files, *name_files(uri, record))), seen)
 
 
@@ -189,7 +189,7 @@ def publish_increment(folder: Path, uri: str, existing: Existing, record: EventL
         storage.publish_folder(folder, uri)
     storage.write_over(storage.join(uri, RECORD_FILE), record, existing.seen)
     for name in sorted(set(existing.record.files) - set(record.files)):
-        storage.remove(storage.join(uri, name))
+        deletion.remove(storage.join(uri, name))
 
 
 def _already_there(adapter: SourceAdapter[Made], uri: str) -> Made | None:
@@ -227,7 +227,7 @@ def _names_of_log(uri: str) -> list[str]:
     if storage.read_model(left_over, Upload, "delete the folder").marker not in names:
         return []
     log.info("%s is whole; removing %s, which a killed upload has left", uri, UPLOADING_FILE)
-    storage.remove(left_over)
+    deletion.remove(left_over)
     return [name for name in names if name != UPLOADING_FILE]
 
 
@@ -250,7 +250,7 @@ def _publish_log(folder: Path, uri: str, marker: str, made: Frozen) -> None:
     # that was cut off, may have files that this one does not have.
     for name in sorted(storage.list_names(uri), key=lambda name: name != marker):
         if name != UPLOADING_FILE:
-            storage.remove(storage.join(uri, name))
+            deletion.remove(storage.join(uri, name))
     storage.publish_folder(folder, uri)
     storage.write_model(storage.join(uri, marker), made)
-    storage.remove(storage.join(uri, UPLOADING_FILE))
+    deletion.remove(storage.join(uri, UPLOADING_FILE))

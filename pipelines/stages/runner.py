@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.alerts.commands import stage_command
 from pipelines.alerts.next_step import new_cycle_command
 from pipelines.contracts.artifacts import ResolvedRun, RunRequest
@@ -306,7 +306,7 @@ def tidy(stage: str, run_uri: str, number: int) -> None:
     for name in storage.list_names(folder):
         found = _OUTPUT_NAME.fullmatch(name)
         if found and int(found[1]) <= number and int(found[1]) != kept:
-            storage.remove(storage.join(folder, name))
+            deletion.remove(storage.join(folder, name))
 
 
 @contextlib.contextmanager
@@ -343,7 +343,7 @@ def _noting_failure(stage: str, run_uri: str) -> Iterator[None]:
     What an earlier attempt left is removed first: where this one is killed, that is not the reason.
     """
     for uri in (failure_uri(run_uri, stage), lost_race_uri(run_uri, stage)):
-        storage.remove(uri)
+        deletion.remove(uri)
     try:
         yield
     except Exception as error:

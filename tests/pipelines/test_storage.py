@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.contracts import files
 from pipelines.contracts.artifacts import FileDigest
 from pipelines.contracts.errors import (
@@ -177,7 +177,7 @@ DIES = """
 import os, sys
 from pathlib import Path
 import pytest
-from pipelines import storage
+from pipelines import deletion, storage
 from support.object_store import make_object_store
 
 make_object_store(Path(sys.argv[1]), pytest.MonkeyPatch())
@@ -348,7 +348,7 @@ def test_who_loses_its_lease_amid_many_files_ends_those_under_way_and_no_more(
         else:
             monkeypatch.setattr(storage, "open_filesystem", open_losing)
         with pytest.raises(RunInProgressError, match="lease 1 .* is lost"):
-            storage.publish_folder(tmp_path / "log", uri) if is_upload else storage.remove(uri)
+            storage.publish_folder(tmp_path / "log", uri) if is_upload else deletion.remove(uri)
     assert lease.is_lost
     # Those that waited meanwhile had looked before.
     assert 3 <= len(begun) < 3 + storage._NUM_REQUESTS
@@ -372,7 +372,7 @@ def test_a_file_stays_where_the_lease_is_lost_while_the_store_says_what_is_there
         with monkeypatch.context() as patch:
             patch.setattr(storage, "open_filesystem", lambda _: (slow, place))
             with pytest.raises(RunInProgressError, match="lease 1 .* is lost"):
-                storage.remove(uri)
+                deletion.remove(uri)
     assert storage.read_bytes(uri) == b"x"
 
 
@@ -382,6 +382,6 @@ def test_a_folder_of_an_object_store_is_deleted_with_all_below_it(
     for name in ("log/a/1.txt", "log/a/b/2.txt", "log/3.txt"):
         storage.write_bytes(f"{s3_uri}/{name}", b"x")
     storage.write_bytes(f"{s3_uri}/log-of-mine/x.txt", b"x")
-    storage.remove(f"{s3_uri}/log")
-    storage.remove(f"{s3_uri}/never there")
+    deletion.remove(f"{s3_uri}/log")
+    deletion.remove(f"{s3_uri}/never there")
     assert storage.list_names(s3_uri) == ["log-of-mine"]

@@ -38,7 +38,7 @@ def _perform(number: int, work: Work) -> None:
 
     # The child is a process of its own, so that nobody else sees these.
     os.rename, os.replace = counted(os.rename), counted(os.replace)
-    from pipelines import storage
+    from pipelines import deletion
 
-    storage.remove = counted(storage.remove)
+    deletion.remove = counted(deletion.remove)
     work()

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.contracts import files
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.errors import HomefeedError
@@ -199,6 +199,6 @@ def _observed(world: World, point: Callable[[str], None]) -> Iterator[None]:
         wrap(files.os, "link", patch, lambda source, target: Path(target).name)
         wrap(Path, "replace", patch, lambda source, target: Path(target).name)
         wrap(files, "sync_folder", patch, lambda path: Path(path).name)
-        wrap(storage, "remove", patch, lambda uri: uri.rpartition("/")[2])
+        wrap(deletion, "remove", patch, lambda uri: uri.rpartition("/")[2])
         patch.setattr(world.registry, "point", point)
         yield

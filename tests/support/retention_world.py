@@ -21,8 +21,7 @@ from pipelines.contracts.code_identity import environment
 from pipelines.contracts.run_layout import StageRecord, manifest_uri
 from pipelines.registry import promotion, registry, tracking
 from pipelines.registry.registry import KEEPER
-from pipelines.retention.carry_out import Place
-from pipelines.retention.collect import delete, plan_deletion
+from pipelines.retention.collect import Place, delete, plan_deletion
 from pipelines.retention.plan import Plan
 from pipelines.settings import Settings
 from support.fake_registry import FakeRegistry, Missing

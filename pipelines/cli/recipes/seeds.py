@@ -6,7 +6,7 @@ tests/pipelines/cli/recipes/test_anchor.py.
 
 from pathlib import Path
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.errors import ConfigurationError
@@ -53,7 +53,7 @@ def measure_seeds(run_uri: str, num_seeds: int) -> SeedNoise:
         values=tuple(values),
     )
     keep(run.workspace_uri, measured)
-    storage.remove(storage.to_uri(folder))
+    deletion.remove(storage.to_uri(folder))
     return measured
 
 

@@ -29,7 +29,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.contracts.artifacts import FileDigest
 from pipelines.contracts.errors import ConfigurationError, HomefeedError
 from pipelines.places.lease import require_held_leases
@@ -166,7 +166,7 @@ def _sweep(snapshots_uri: str) -> None:
 def _remove(uri: str) -> None:
     """Remove a folder and its lease. What a failing store keeps, the next driver removes."""
     try:
-        storage.remove(uri)
-        storage.remove(f"{uri}.lease")
+        deletion.remove(uri)
+        deletion.remove(f"{uri}.lease")
     except HomefeedError as error:
         log.warning("%s could not be removed: %s", uri, error)

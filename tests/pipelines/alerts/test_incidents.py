@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.alerts import incidents, transports
 from pipelines.alerts.compose import Ended, compose_unresolved
 from pipelines.alerts.incidents import (
@@ -296,7 +296,7 @@ def test_a_cycle_that_has_not_ended_mends_nothing(
     """`alert` may end while `promote_challenger` is broken."""
     run = end(make_run(tmp_path))
     break_in(run, "promote_challenger", settings)
-    storage.remove(f"{run.run_uri}/promote_challenger/manifest.json")
+    deletion.remove(f"{run.run_uri}/promote_challenger/manifest.json")
     assert tell_recovered(run.run_uri, settings) == NOTHING
     assert still_open(settings) == ["promote_challenger"]
     save_artifact(run, "promote_challenger", PROMOTION)

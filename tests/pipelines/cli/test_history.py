@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.cli.main import app
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.errors import (
@@ -68,7 +68,7 @@ def test_it_says_what_serves_and_served_and_in_which_workspace(run: ResolvedRun)
 
 
 def test_a_history_that_is_gone_is_not_taken_for_no_champion_yet(run: ResolvedRun) -> None:
-    storage.remove(f"{run.workspace_uri}/history")
+    deletion.remove(f"{run.workspace_uri}/history")
     for words in (("serving",), ("serving", "--at", "2026-03-08T12:00"), ("history",)):
         shown = homefeed(*words)
         assert isinstance(shown.exception, RecordDisagreesError), words

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.errors import (
     ConfigurationError,
@@ -213,7 +213,7 @@ def test_a_record_that_says_less_is_rebuilt_and_says_so(
 ) -> None:
     reseal(run, "resolve_run", made_with=None)
     reseal(run, made_with=None)
-    storage.remove(listing_uri(run.run_uri))
+    deletion.remove(listing_uri(run.run_uri))
     touched = tmp_path / "home" / "event_log" / ACTIONS_15
     os.utime(touched, (datetime.now(UTC).timestamp() + 60,) * 2)
     said = reproduce()

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.judgement import Decision, Promoted
 from pipelines.contracts.run_layout import manifest_uri
@@ -58,7 +58,7 @@ def test_a_cycle_whose_manifests_are_gone_or_damaged_is_left_out(tmp_path: Path)
     run = save_run(make_run(tmp_path))
     gone, damaged, sound = (judged_before(run, number) for number in (1, 2, 3))
     for stage in ("resolve_run", "build_snapshot"):
-        storage.remove(manifest_uri(gone.run_uri, stage))
+        deletion.remove(manifest_uri(gone.run_uri, stage))
     storage.write_bytes(manifest_uri(damaged.run_uri, "resolve_run"), b"{")
     record = record_of(run, [gone, damaged, sound], FOUND)
     assert [each.run_id for each in record.earlier] == [sound.run_id]

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.contracts.artifacts import DataReport, ResolvedRun
 from pipelines.contracts.errors import ConfigurationError, DataGateFailedError
 from pipelines.contracts.judged.day_profile import DayProfile, KeptDays, Number
@@ -196,7 +196,7 @@ def test_what_a_refusal_left_is_passed_over_where_it_is_damaged(
         with pytest.raises(DataGateFailedError) as caught:
             judge_event_log(run)
         uri = storage.join(judged_log_uri(run.run_uri), name)
-        storage.remove(uri)
+        deletion.remove(uri)
         if content is not None:
             storage.write_bytes(uri, content)
     assert "Since it was refused" not in str(caught.value)

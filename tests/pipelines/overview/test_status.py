@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.alerts.compose import Ended, compose_failure
 from pipelines.alerts.incidents import LAPSES_AFTER, tell, tell_recovered
 from pipelines.alerts.transports import AlertDeliveryError, deliver
@@ -182,7 +182,7 @@ def test_the_champion_is_the_registrys_or_the_historys_where_that_is_out_of_reac
     status, errors, lines = look(apart)
     assert errors == [TrackingUnavailableError]
     assert lines[0] == f"{served} by the history; MLflow could not be asked"
-    storage.remove(f"{run.workspace_uri}/history")
+    deletion.remove(f"{run.workspace_uri}/history")
     status, errors, lines = look(there)
     assert errors == [] and status.champion.model is not None
     assert "v1 serves, and the history that no" in lines[1]

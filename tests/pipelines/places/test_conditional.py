@@ -6,7 +6,7 @@ from collections.abc import Callable
 import obstore
 import pytest
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.contracts.artifacts import FileDigest
 from pipelines.contracts.errors import (
     BucketMissingError,
@@ -67,7 +67,7 @@ def test_what_was_deleted_since_is_not_written_over(s3_uri: str) -> None:
     uri = f"{s3_uri}/manifest.json"
     storage.write_new(uri, b"x")
     seen = storage.look(uri)
-    storage.remove(uri)
+    deletion.remove(uri)
     assert conditional.write(uri, b"y", seen) is None
     assert not storage.exists(uri)
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
@@ -181,7 +181,7 @@ def test_a_holder_that_is_cut_off_for_good_writes_nothing_after_its_time(
         with pytest.raises(TransientStorageError, match=r"\.lease: .*check the storage"):
             lease.require_held()
         with pytest.raises(TransientStorageError):
-            storage.remove(f"{s3_uri}/something")
+            deletion.remove(f"{s3_uri}/something")
         line.mend()
         lease.require_held()  # Nobody has taken the place meanwhile: that is proved, not assumed.
     assert state_of(s3_uri).number == 1
@@ -203,15 +203,15 @@ def test_in_the_last_part_of_its_time_a_holder_asks_the_store_before_it_writes(
 
         let_only(37.0)
         line.cut()
-        storage.remove(nothing)
+        deletion.remove(nothing)
         line.mend()
         let_only(35.0)
-        storage.remove(nothing)
+        deletion.remove(nothing)
         assert (lease._state.beat, state_of(s3_uri).beat) == (1, 1)
         let_only(stores.LONGEST_REQUEST_S)
         line.cut()
         with pytest.raises(TransientStorageError):
-            storage.remove(nothing)
+            deletion.remove(nothing)
         line.mend()
 
 

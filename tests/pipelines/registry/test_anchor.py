@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun, Standing
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import (
@@ -271,7 +271,7 @@ def test_a_rollback_to_a_model_whose_run_was_deleted_knows_its_recipe_by_the_his
     first = promote(client, one, tmp_path, becomes_anchor=True)
     two = cycle(tmp_path, tracking_uri, 14, variant(num_epochs), champion=first)
     promote(client, two, tmp_path, becomes_anchor=False, now=NOW + timedelta(days=1))
-    storage.remove(one.run_uri)
+    deletion.remove(one.run_uri)
 
     entry = by_hand.rollback(client, settings_of(one), None, NOW + timedelta(days=2), "bad")
     assert entry.model == first == registry.read_champion(client, one.registered_model)

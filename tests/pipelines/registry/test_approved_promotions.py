@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.config import ApprovalConfig, PromotionConfig
 from pipelines.contracts.errors import PromotionRefusedError
@@ -148,7 +148,7 @@ def test_what_was_promoted_is_not_promoted_again_whatever_is_answered_later(
     assert done.is_promoted
     answer(run, judgement, "rejected", by="ben")
     assert publish(run) == done
-    storage.remove(approval_uri(run.run_uri))
+    deletion.remove(approval_uri(run.run_uri))
     assert publish(run) == done
 
 
@@ -156,7 +156,7 @@ def test_without_the_answer_that_was_published_the_stage_stays_done(judged: Judg
     _, run, judgement = judged
     answer(run, judgement, "no answer", by="")
     done = publish(run)
-    storage.remove(approval_uri(run.run_uri))
+    deletion.remove(approval_uri(run.run_uri))
     assert publish(run) == done
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.errors import (
     ConfigurationError,
@@ -338,7 +338,7 @@ def test_a_hand_that_moves_the_alias_to_the_version_before(
     if not is_followed:
         for name in storage.list_names(storage.join(run.workspace_uri, "history", where[1])):
             if name == "00000002.followed.json":
-                storage.remove(storage.join(run.workspace_uri, "history", where[1], name))
+                deletion.remove(storage.join(run.workspace_uri, "history", where[1], name))
         history.begin_attempt(*where, known.newest.number)
     client.set_registered_model_alias(run.registered_model, "champion", "1")
     if is_followed:

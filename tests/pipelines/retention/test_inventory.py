@@ -5,7 +5,7 @@ from datetime import timedelta
 from pipelines import storage
 from pipelines.contracts.run_layout import manifest_uri, stage_lease_uri
 from pipelines.retention import inventory
-from pipelines.retention.holdings import FoundRun
+from pipelines.retention.plan import FoundRun
 from support.retention_world import OldWorld, name_of, snapshot_of, write
 
 

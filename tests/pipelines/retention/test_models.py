@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.errors import BundleMissingError
-from pipelines.registry import by_hand, history, promotion, reconcile, registry, repair, tracking
+from pipelines.registry import by_hand, history, promotion, reconcile, registry, tracking
 from pipelines.retention import models
 from pipelines.settings import Settings
 from support.registered import (
@@ -104,8 +104,8 @@ def force(old: Old) -> None:
 
 def mend(old: Old) -> None:
     state = reconcile.look(old.client, old.run.workspace_uri, old.name)
-    wanted = repair.plan(old.client, state, False, old.logged.version)
-    repair.repair(old.client, state, wanted, LATER, "we want it")
+    wanted = by_hand.plan(old.client, state, False, old.logged.version)
+    by_hand.repair(old.client, state, wanted, LATER, "we want it")
 
 
 def promote(old: Old) -> None:

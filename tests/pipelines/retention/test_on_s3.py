@@ -6,17 +6,15 @@ from typing import Any
 
 import pytest
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.contracts.artifacts import STAGES
 from pipelines.contracts.run_layout import manifest_uri, stage_lease_uri
 from pipelines.places import store_lease
 from pipelines.registry.history import History
 from pipelines.registry.reconcile import State
-from pipelines.retention import carry_out, collect, inventory
-from pipelines.retention.carry_out import Place
-from pipelines.retention.collect import delete
-from pipelines.retention.holdings import Record
-from pipelines.retention.plan import make_plan
+from pipelines.retention import collect, inventory
+from pipelines.retention.collect import Place, delete
+from pipelines.retention.plan import Record, make_plan
 from pipelines.settings import Settings
 from support.retention_world import save_snapshot
 from support.runs import make_run, save_artifact, save_run
@@ -27,7 +25,7 @@ SETTINGS = Settings(registered_model="test_ranker")
 @pytest.fixture
 def place(s3_uri: str, monkeypatch: pytest.MonkeyPatch) -> Place:
     state = State("test_ranker", s3_uri, History((), (), (), 1, "", False), None, "")
-    monkeypatch.setattr(carry_out, "read_state", lambda *where: state)
+    monkeypatch.setattr(collect, "read_state", lambda *where: state)
     found = Record(state, frozenset(), {}, ())
     return Place(None, s3_uri, "test_ranker", found)  # type: ignore[arg-type]
 
@@ -85,7 +83,7 @@ def test_dead_holders_are_waited_for_together_and_only_once(
         leave_dead_holder(run.run_uri, "train_challenger")
         storage.write_bytes(f"{place.workspace_uri}/snapshots/{name * 16}/manifest.json", b"{}")
     monkeypatch.setattr(collect, "read_record", lambda *where: place.record)
-    monkeypatch.setattr(collect, "find_versions", lambda *where: ())
+    monkeypatch.setattr(collect.models, "find_versions", lambda *where: ())
     pauses: list[float] = []
     clock = SimpleNamespace(sleep=pauses.append, clock_gettime=lambda _: sum(pauses))
     monkeypatch.setattr(store_lease, "time", clock)
@@ -104,7 +102,7 @@ class Killed(BaseException):
 
 def kill_after(place: Place, num_removed: int) -> None:
     """Delete, and end as a kill would once so many things have been removed."""
-    count, remove = iter(range(100)), storage.remove
+    count, remove = iter(range(100)), deletion.remove
 
     def remove_or_die(each: str) -> None:
         if next(count) == num_removed:
@@ -112,7 +110,7 @@ def kill_after(place: Place, num_removed: int) -> None:
         remove(each)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(storage, "remove", remove_or_die)
+        patch.setattr(deletion, "remove", remove_or_die)
         with pytest.raises(Killed):
             delete_in(place, 400)
 

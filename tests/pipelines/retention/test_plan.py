@@ -10,8 +10,7 @@ from pipelines.contracts.artifacts import ModelRef
 from pipelines.registry.history import Entry, History, HistoryEntry, Placed
 from pipelines.registry.recipes_on_record import Recipes
 from pipelines.registry.reconcile import State
-from pipelines.retention.holdings import FoundRun, FoundVersion, Held, Holdings, Record
-from pipelines.retention.plan import make_plan
+from pipelines.retention.plan import FoundRun, FoundVersion, Held, Holdings, Record, make_plan
 from pipelines.settings import Settings
 from support.judgements import make_model
 

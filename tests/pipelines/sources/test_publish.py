@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
@@ -98,8 +98,9 @@ def raise_before_change(
         return kill_or_act
 
     with monkeypatch.context() as patched:
-        for name in ("write_model", "remove", "publish_folder"):
+        for name in ("write_model", "publish_folder"):
             patched.setattr(storage, name, counted(getattr(storage, name)))
+        patched.setattr(deletion, "remove", counted(deletion.remove))
         try:
             work()
         except Killed:
@@ -301,7 +302,7 @@ def test_a_log_on_a_store_that_is_whole_but_for_a_killed_writer_s_last_step_is_a
 ) -> None:
     location = f"{s3_uri}/log"
     with monkeypatch.context() as killed:
-        killed.setattr(storage, "remove", lambda uri: uri.endswith("ingesting.json") and 1 / 0)
+        killed.setattr(deletion, "remove", lambda uri: uri.endswith("ingesting.json") and 1 / 0)
         with pytest.raises(ZeroDivisionError):
             write_own_log(location, 2)
     with pytest.raises(DataContractError, match="is not finished"):

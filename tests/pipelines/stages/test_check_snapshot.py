@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.contracts import snapshot_files
 from pipelines.contracts.artifacts import DataReport, ResolvedRun, Snapshot
 from pipelines.contracts.config import DataGateConfig
@@ -118,7 +118,7 @@ def test_a_damaged_snapshot_is_refused_with_its_docs_and_mended_as_told(
     elif damage == "missing":
         victim.unlink()
     else:
-        storage.remove(snapshot.uri)
+        deletion.remove(snapshot.uri)
 
     with pytest.raises(DataGateFailedError) as caught:
         runner.run_stage("check_snapshot", run.run_uri)
@@ -186,7 +186,7 @@ def test_the_kept_profile_judges_as_a_new_one_and_is_made_again_where_it_is_gone
     assert kept.reference_digest == reference.digest
     assert measured == []
 
-    storage.remove(report_of(first).docs_uri.replace("data_docs/index.html", "profile.json"))
+    deletion.remove(report_of(first).docs_uri.replace("data_docs/index.html", "profile.json"))
     runner.run_stage("check_snapshot", later.run_uri, again=True)
     assert measured == [reference.digest]
     assert report_of(later).outcomes == kept.outcomes
@@ -204,7 +204,7 @@ def test_a_reference_that_was_deleted_to_free_space_is_told_with_the_new_cycle_s
     later = later.model_copy(update={"last_accepted_snapshot_uri": reference.uri})
     save_run(later)
     runner.run_stage("build_snapshot", later.run_uri)
-    storage.remove(reference.uri)
+    deletion.remove(reference.uri)
     with pytest.raises(DataContractError, match=f"{reference.uri}, .* is gone") as caught:
         runner.run_stage("check_snapshot", later.run_uri)
     failure = storage.read_model(failure_uri(later.run_uri, "check_snapshot"), StageFailure)

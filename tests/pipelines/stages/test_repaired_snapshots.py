@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.contracts.artifacts import DataReport, ResolvedRun, Snapshot
 from pipelines.contracts.config import DataGateConfig
 from pipelines.contracts.errors import DataGateFailedError
@@ -115,7 +115,7 @@ def test_without_the_refused_report_the_next_snapshot_is_judged_without(tmp_path
     refuse(refused)
     later = prepare(tmp_path, smoke().data_gate, "later")
     assert later.refused_report_uri == marked(refused) != ""
-    storage.remove(refused.run_uri)
+    deletion.remove(refused.run_uri)
     report = accept(later)
     assert report.is_accepted and report.since_refused == ()
     assert "Since it was refused" not in page_of(report)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun, RunRequest
 from pipelines.contracts.code_identity import code_digest, code_version
 from pipelines.contracts.errors import (
@@ -97,7 +97,7 @@ def test_a_run_whose_first_manifest_is_damaged_is_mended_as_told(settings: Setti
         run_stage("build_snapshot", run.run_uri)
     with pytest.raises(DataContractError, match=told):
         start_run(request(), settings)
-    storage.remove(uri)
+    deletion.remove(uri)
     assert start_run(request(), settings) == run
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.contracts.base import Artifact
 from pipelines.contracts.errors import (
     ConfigurationError,
@@ -54,7 +54,7 @@ def test_a_stage_runs_again_when_its_input_changed(run_uri: str, set_body: Calla
     for _ in range(2):
         runner.run_stage("build_snapshot", run_uri)
         runner.run_stage("check_snapshot", run_uri)
-        storage.remove(manifest_uri(run_uri, "build_snapshot"))
+        deletion.remove(manifest_uri(run_uri, "build_snapshot"))
     assert seen == [1, 2]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.alerts.compose import Ended
 from pipelines.alerts.incidents import alert_on_failure
 from pipelines.contracts.errors import (
@@ -58,7 +58,7 @@ def test_a_killed_attempt_does_not_leave_the_reason_of_an_earlier_one(
 
 DIES = """
 import os, sys
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.contracts.base import Artifact
 from pipelines.places import store_lease
 from pipelines.stages import build_snapshot, runner
@@ -226,7 +226,7 @@ def test_a_stage_runs_again_when_its_file_is_gone_or_of_another_size(
         runner.run_stage("build_snapshot", run_uri)
     first = runner.read_artifact(run_uri, "build_snapshot", Number)
     assert first.value == 1
-    storage.remove(first.file_uri)
+    deletion.remove(first.file_uri)
     if content is not None:
         storage.write_bytes(first.file_uri, content)
     runner.run_stage("build_snapshot", run_uri)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipelines import storage
+from pipelines import deletion, storage
 from pipelines.contracts.errors import (
     BundleMissingError,
     ConfigurationError,
@@ -20,7 +20,6 @@ from pipelines.contracts.errors import (
 from pipelines.contracts.run_layout import manifest_uri, stage_lease_uri
 from pipelines.registry import by_hand
 from pipelines.registry.recipes_on_record import recipe_of
-from pipelines.retention import carry_out
 from pipelines.retention.collect import delete
 from pipelines.stages.runner import read_record, run_stage
 from support.registered import challenger_of
@@ -240,7 +239,7 @@ def test_two_deletions_of_a_workspace_take_turns(world: OldWorld) -> None:
     world.delete()
     # A plan that is carried out too late finds nothing, and harms nothing.
     before = files_of(world)
-    list(carry_out.carry_out(place, plan))
+    list(delete(place, plan))
     assert files_of(world) == before
 
 
@@ -322,7 +321,7 @@ def kill_at(world: OldWorld, place: int, **settings: float) -> bool:
 def observed(world: OldWorld, point: Callable[[str], None]) -> Iterator[None]:
     """Call `point` before and after whatever removes or renames, and changes of the registry."""
     with pytest.MonkeyPatch.context() as patch:
-        acts = [(Path, "rename"), (storage, "remove"), (shutil, "rmtree"), (os, "unlink")]
+        acts = [(Path, "rename"), (deletion, "remove"), (shutil, "rmtree"), (os, "unlink")]
         for owner, name in acts:
             original = getattr(owner, name)
 
