@@ -28,10 +28,10 @@ from pipelines.contracts.config import ModelConfig
 from pipelines.contracts.schemas import SPLIT_TRAINING
 from pipelines.snapshot.build import write_snapshot
 from support.plain_encoder import PlainTransAct
+from support.public_weights import load_public_weights
 from training.data.reader import SnapshotReader
 from training.environment import model_environment
 from training.model.encoder.cpu.matrix_products import linear
-from training.model.encoder.public_weights import load_public_weights
 from training.model.encoder.sequence_encoder import SequenceEncoder
 
 NUM_TYPES, EMBEDDING_DIM = 5, 32

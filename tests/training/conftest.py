@@ -42,6 +42,7 @@ class PlantedSnapshot:
                 as_of=self.snapshot.as_of,
                 snapshot_digest=self.snapshot.digest,
                 code_version="test",
+                code_digest="c" * 64,
                 seed=config.training.seed,
             ),
             "snapshot_dir": str(self.folder),

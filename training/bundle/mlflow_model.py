@@ -96,14 +96,9 @@ def _open_model(client: "MlflowClient", run_id: str, bundle_digest: str) -> "Log
     def find() -> "LoggedModel | None":
         found = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
         same = [model for model in found if model.tags.get(_DIGEST_TAG) == bundle_digest]
-        same = [model for model in same if str(model.status) != "FAILED" and not is_of_old(model)]
+        same = [model for model in same if str(model.status) != "FAILED"]
         # A finished one comes before one that an attempt has begun and not finished.
         return min(same, key=lambda model: str(model.status) != "READY", default=None)
-
-    def is_of_old(model: "LoggedModel") -> bool:
-        # Versions before this one noted no digest of the files: nothing tells whether they are
-        # still the same. Such a model is left to the version that points at it.
-        return str(model.status) == "READY" and _MODEL_DIGEST_TAG not in model.tags
 
     tags = {_DIGEST_TAG: bundle_digest}
     return make_once(

@@ -22,9 +22,8 @@ from pipelines.contracts.files import digest_files, digest_of_files, write_json
 from pipelines.contracts.schemas import SPLIT_TRAINING, label_column
 from pipelines.contracts.snapshot_files import embedding_dim_of
 from pipelines.contracts.time import DAY_MS
-from training.bundle.calibration import Calibrator, fit_calibrator
+from training.bundle.calibration import Calibrator, drift_shift, fit_calibrator
 from training.bundle.configuration import BundleConfig
-from training.bundle.drift import drift_shift
 from training.bundle.files import write_bundle
 from training.bundle.predictor import Predictor
 from training.bundle.score_split import logits_of

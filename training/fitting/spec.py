@@ -20,11 +20,7 @@ class Lineage(Frozen):
     as_of: AwareDatetime = Field(description="as_of of the cycle (UTC).")
     snapshot_digest: str = Field(description="Snapshot that it was trained on.")
     code_version: str = Field(description="Commit or version of the project, for people.")
-    code_digest: str = Field(
-        default="",
-        description="Digest of the code that trains and scores; empty in files written before "
-        "there was one.",
-    )
+    code_digest: str = Field(description="Digest of the code that trains and scores.")
     seed: int = Field(description="Seed of weights, order, dropout and mask.")
 
 
@@ -52,15 +48,12 @@ class TrainingSpec(Frozen):
         Places and addresses do not decide it, that of the recipe included, nor does the project's
         version: a commit to the documentation changes that, and the code digest stays.
         """
-        # The number of machines is left out where it is one. So a training that was begun before
-        # there could be several keeps its identity, and goes on.
-        nodes = [self.num_nodes] if self.num_nodes > 1 else []
         return digest_of(
             {
                 "snapshot": self.snapshot.digest,
                 "config": self.config.model_dump(mode="json", exclude={"source"}),
                 "lineage": self.lineage.model_dump(mode="json", exclude={"code_version"}),
-                "devices": [self.num_devices, self.accelerator, *nodes],
+                "devices": [self.num_devices, self.accelerator, self.num_nodes],
             }
         )
 

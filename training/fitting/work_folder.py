@@ -16,7 +16,6 @@ import logging
 import shutil
 import time
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -41,51 +40,19 @@ class TrainingError(Frozen):
     message: str
 
 
-@dataclass(frozen=True)
 class WorkFolder:
-    """Paths below a training's folder."""
+    """Paths below a training's folder, and what may be done there."""
 
-    root: Path
-
-    @property
-    def spec(self) -> Path:
-        """The specification this folder belongs to."""
-        return self.root / "spec.json"
-
-    @property
-    def error(self) -> Path:
-        """Why the last attempt ended, if it ended with an error of ours."""
-        return self.root / "error.json"
-
-    @property
-    def log(self) -> Path:
-        """Output of all attempts."""
-        return self.root / "training.log"
-
-    @property
-    def metrics(self) -> Path:
-        """Logged values, one JSON object per line."""
-        return self.root / "metrics.jsonl"
-
-    @property
-    def learning_curve(self) -> Path:
-        """Plot of the loss."""
-        return self.root / "learning_curve.png"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of checkpoints."""
-        return self.root / "checkpoints"
-
-    @property
-    def bundle(self) -> Path:
-        """The bundle, present as a whole or not at all."""
-        return self.root / "bundle"
-
-    @property
-    def result(self) -> Path:
-        """The TrainingResult, written last."""
-        return self.root / "result.json"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.spec = root / "spec.json"  # of the training that this folder belongs to
+        self.error = root / "error.json"  # why the last attempt ended, if by an error of ours
+        self.log = root / "training.log"
+        self.metrics = root / "metrics.jsonl"
+        self.learning_curve = root / "learning_curve.png"
+        self.checkpoints = root / "checkpoints"
+        self.bundle = root / "bundle"  # present as a whole or not at all
+        self.result = root / "result.json"  # written last
 
     def spec_of(self, node_rank: int) -> Path:
         """The specification that a node's processes read."""

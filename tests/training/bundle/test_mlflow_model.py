@@ -82,17 +82,6 @@ def registered(client, run, bundle: Path, run_id: str, logged: LoggedBundle) -> 
     return registry.register(client, run, run_id, logged.uri, tags)
 
 
-def test_a_model_of_before_there_was_a_digest_is_not_called_altered(
-    client, run_id, tmp_path
-) -> None:
-    bundle = write_small_bundle(tmp_path / "bundle", 1)
-    of_old = log_bundle(client, bundle, run_id)
-    client.delete_logged_model_tag(of_old.uri.removeprefix("models:/"), "model_digest")
-    logged = log_bundle(client, bundle, run_id)
-    assert logged.uri != of_old.uri
-    assert log_bundle(client, bundle, run_id) == logged
-
-
 def test_an_outage_says_which_bundle_stays_as_it_is(trained, unused_url) -> None:
     bundle_dir = trained[1].bundle_dir
     kept = f"(?s){unused_url} does not answer.*the bundle {bundle_dir} for MLflow run r1 is trained"

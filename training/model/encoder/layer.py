@@ -1,19 +1,24 @@
-"""One transformer layer of the sequence encoder, for the candidates of a request side by side.
+"""The encoder's layers by PyTorch's own operations, for the candidates of a request side by side.
 
 It has the parameters of a post-norm `nn.TransformerEncoderLayer` and, dropout apart, its outputs.
-What the candidates of a request have in common is computed once. Not for the order of the layers:
-that is `training.model.encoder.plain_layers`. Tested in
+What the candidates of a request have in common is computed once. The layers run on every device,
+with dropout, with several attention heads and in compiled code; the faster way for CPUs,
+`training.model.encoder.cpu`, gives the same numbers up to rounding. Tested in
 tests/training/model/encoder/test_reference_encoder.py and cpu/test_door.py.
 
 Letters: R requests, S tokens, M candidates of a request, D token width, d sequence channels
-(action type and pin), E pin embedding.
+(action type and pin), E pin embedding, K newest actions.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipelines.contracts.config import ModelConfig
+from training.model.encoder.output_columns import output_columns
+from training.model.encoder.tokens import TokenRoles
 
 
 class TransformerLayer(nn.Module):
@@ -95,3 +100,24 @@ class TransformerLayer(nn.Module):
         attended = self.attention_norm(sums)
         hidden = self.feedforward_out(F.relu(self.feedforward_in(attended)))
         return self.feedforward_norm(attended + self.dropout(hidden))
+
+
+def encode(
+    layers: Sequence[TransformerLayer],
+    sequence_RSd: Tensor,
+    candidates_RME: Tensor,
+    roles: TokenRoles,
+) -> Tensor:
+    """Return the output columns of each candidate, float [R, M, 1 + K, D].
+
+    Args:
+        layers: at least one.
+        sequence_RSd: float [R, S, d].
+        candidates_RME: float [R, M, E], with d + E = D.
+        roles: what each token is used for.
+    """
+    first, *later = layers
+    tokens_RMSD = first.first(sequence_RSd, candidates_RME, roles.log_count_RS)
+    for layer in later:
+        tokens_RMSD = layer(tokens_RMSD, roles.log_count_RS)
+    return output_columns(tokens_RMSD, roles.num_pooled_R, roles.newest_RK)

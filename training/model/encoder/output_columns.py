@@ -1,7 +1,7 @@
 """The encoder's output: the max pool over the last layer's tokens, then the newest actions' tokens.
 
 Each of these vectors is a column. Not for the layers that make the tokens:
-those are `training.model.encoder.plain_layers` and `training.model.encoder.cpu`.
+those are `training.model.encoder.layer` and `training.model.encoder.cpu`.
 
 Letters: R requests, S tokens, M candidates of a request, D token width, K newest actions.
 """

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from pipelines.contracts.config import ModelConfig
 from pipelines.contracts.errors import ConfigurationError
-from training.model.encoder import plain_layers
 from training.model.encoder.groups import PLAIN_PADDING_COST, plan_groups
-from training.model.encoder.layer import TransformerLayer
+from training.model.encoder.layer import TransformerLayer, encode
 from training.model.encoder.tokens import (
     TokenRoles,
     Tokens,
@@ -253,7 +252,7 @@ class SequenceEncoder(nn.Module):
         if kernel is not None:
             columns_RMKD = kernel.encode(layers, sequence_RSd, candidates_RME, roles)
         if columns_RMKD is None:
-            columns_RMKD = plain_layers.encode(layers, sequence_RSd, candidates_RME, roles)
+            columns_RMKD = encode(layers, sequence_RSd, candidates_RME, roles)
         has_pool_R1 = tokens.num_pooled_R[:, None] > 0
         is_there_RK = torch.cat([has_pool_R1, tokens.first_RK >= 0], dim=1)
         columns_RMKD = columns_RMKD.masked_fill(~is_there_RK[:, None, :, None], 0.0)

@@ -10,8 +10,8 @@ from torch import Tensor
 from pipelines.contracts.config import ModelConfig
 from pipelines.contracts.errors import ConfigurationError
 from support.plain_encoder import PlainTransAct
+from support.public_weights import load_public_weights
 from training.model.encoder.cpu import factors
-from training.model.encoder.public_weights import load_public_weights
 from training.model.encoder.sequence_encoder import SequenceEncoder
 
 NUM_TYPES, E = 5, 32

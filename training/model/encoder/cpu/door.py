@@ -1,6 +1,6 @@
 """The door of the CPU kernel: whether it can encode, and encoding.
 
-`encode` gives what `training.model.encoder.plain_layers.encode` gives, up to rounding, from the
+`encode` gives what `training.model.encoder.layer.encode` gives, up to rounding, from the
 same arguments. Not for the arithmetic: that begins in `training.model.encoder.cpu.layer_stack`.
 
 Letters: R requests, S tokens, M candidates of a request, E pin embedding, D token width, d sequence

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipelines.contracts.config import ModelConfig
 from pipelines.contracts.errors import ConfigurationError
-from training.model.encoder import cpu, plain_layers
+from training.model.encoder import cpu, layer
 from training.model.encoder.layer import TransformerLayer
 from training.model.encoder.sequence_encoder import SequenceEncoder
 from training.model.encoder.tokens import TokenRoles
@@ -63,7 +63,7 @@ def test_the_kernel_gives_what_the_plain_layers_give(
     wanted = [sequence, candidates, *torch.nn.ModuleList(layers).parameters()]
     weight = torch.randn(R, M, 1 + K, d + E, generator=generator).double()
     found: list[list[Tensor | None]] = []
-    for encode in (cpu.encode, plain_layers.encode):
+    for encode in (cpu.encode, layer.encode):
         columns = encode(layers, sequence, candidates, roles)
         assert columns is not None
         found.append([columns, *torch.autograd.grad(columns, wanted, weight)])
@@ -81,8 +81,8 @@ def test_a_token_of_three_actions_is_three_tokens_of_one() -> None:
         newest_RK=torch.tensor([[0, 1, 1]]),
     )
     repeated = TokenRoles(None, torch.tensor([6]), torch.tensor([6]), torch.tensor([[0, 1, 2]]))
-    expected = plain_layers.encode(layers, sequence[:, [0, 1, 1, 1, 2, 3]], candidates, repeated)
-    for encode in (cpu.encode, plain_layers.encode):
+    expected = layer.encode(layers, sequence[:, [0, 1, 1, 1, 2, 3]], candidates, repeated)
+    for encode in (cpu.encode, layer.encode):
         torch.testing.assert_close(encode(layers, sequence, candidates, merged), expected)
 
 

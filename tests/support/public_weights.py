@@ -14,8 +14,7 @@ The published names (github.com/pinterest/transformer_user_action) become these:
 Row i of the embedding belongs to the i-th smallest action type, so `features.action_types` has to
 list the types in that order. In the published module padding shares row 0 with the smallest action
 type, and that row stays zero because it is the embedding's padding_idx. Here padding has a row of
-its own, which stays zero too. Not for bundles: those are read by `training.bundle.files`. Tested in
-tests/training/model/encoder/test_reference_encoder.py.
+its own, which stays zero too. It shows that the reference encoder is the published one.
 """
 
 import re
@@ -77,5 +76,5 @@ def _own_name(name: str) -> str:
                 return f"{found[1]}.{ours}{found[2].removeprefix(theirs)}"
     raise ConfigurationError(
         f"unknown parameter {name!r} among the published weights; expected the names of the public "
-        f"TransAct module (see training/model/encoder/public_weights.py)"
+        f"TransAct module (see tests/support/public_weights.py)"
     )
