@@ -64,12 +64,6 @@ def test_this_holdout_alone_may_deny_what_earlier_ones_showed() -> None:
     assert outcome(change(-0.011, pooled=0.0)) == PROMOTE  # not surely below the margin
 
 
-def test_pooled_evidence_promotes_what_one_holdout_cannot() -> None:
-    noisy = Estimate(0.001, 0.009)
-    assert outcome(Change(noisy, noisy)).promoted is Promoted.NONE
-    assert outcome(Change(noisy, pool([noisy] * 4))) == PROMOTE
-
-
 def test_pooling_weighs_by_the_inverse_of_the_variance() -> None:
     found = pool([Estimate(0.01, 0.001), Estimate(0.03, 0.002)])
     assert found.value == pytest.approx((4 * 0.01 + 0.03) / 5)

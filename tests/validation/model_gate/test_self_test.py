@@ -1,3 +1,6 @@
+"""The gate is broken in known ways, and its test of itself notices each."""
+
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -8,18 +11,23 @@ from pipelines.contracts.errors import HomefeedError
 from pipelines.contracts.judgement import Decision, Reason, Verdict
 from support.holdouts import (
     AGAINST_CHAMPION,
-    AGAINST_POPULARITY,
     DIGEST,
+    HEADS,
     judged,
     noisy_scores,
     planted_rows,
-    popularity_scores,
     scaled,
 )
 from support.judgements import ruled
 from training.bundle.score_split import SplitScores
-from validation.model_gate import self_test
-from validation.model_gate.self_test import shuffle_within_requests
+from validation.model_gate import bootstrap, comparison, self_test
+from validation.model_gate.bootstrap import RatioEstimate, UserSums
+from validation.model_gate.self_test import (
+    SelfTestFailedError,
+    check_intervals,
+    run_self_test,
+    shuffle_within_requests,
+)
 
 CONFIG = ModelGateConfig(
     floors=(Limit(metric="calibration_ratio.repin", minimum=0.8, maximum=1.25),),
@@ -47,20 +55,6 @@ def test_a_fault_of_calibration_alone_is_rejected() -> None:
     rejected = verdict_on(scaled(GOOD, 0.5), FAIR)
     assert rejected.decision is Decision.REJECT
     assert "calibration_ratio.repin" in rejected.reasons[0]
-
-
-def test_the_same_scores_on_both_sides_are_not_promoted() -> None:
-    assert verdict_on(GOOD, GOOD).decision is Decision.INCONCLUSIVE
-
-
-def test_the_first_cycle_is_judged_against_popularity() -> None:
-    popularity = popularity_scores(ROWS)
-    good = judged(ROWS, GOOD, popularity, AGAINST_POPULARITY, CONFIG)
-    assert good.verdict.decision is Decision.PROMOTE
-    assert good.comparison.baseline_model is None
-
-    poor = judged(ROWS, scaled(POOR, 0.55), popularity, AGAINST_POPULARITY, CONFIG)
-    assert poor.verdict.decision is Decision.REJECT
 
 
 def test_the_self_test_is_recorded() -> None:
@@ -167,18 +161,115 @@ def test_a_shuffle_keeps_each_request_s_scores_and_changes_their_order() -> None
     assert moved == pytest.approx(11 / 12, abs=0.02)  # one in twelve stays by chance
 
 
-def test_requests_with_one_candidate_each_tell_no_ranking_from_another() -> None:
-    rows, truth = planted_rows(num_users=300, candidates=1)
-    good, fair = noisy_scores(truth, 0.3, 1), noisy_scores(truth, 0.9, 2)
-    with pytest.raises(HomefeedError, match="too few candidates to tell any ranking from another"):
-        judged(rows, good, fair, AGAINST_CHAMPION, CONFIG)
+INTERVALS = ModelGateConfig(
+    floors=(Limit(metric="calibration_ratio.repin", minimum=0.8, maximum=1.25),),
+    guardrails=(RelativeLimit(metric="hit_at_3.hide", max_increase=0.5),),
+    num_resamples=1000,
+)
+OURS, THEIRS = noisy_scores(TRUTH, 0.6, 1), noisy_scores(TRUTH, 0.7, 2)
+Bootstrap = Callable[[UserSums, int, float, int], tuple[RatioEstimate, ...]]
 
 
-def test_scores_that_are_all_tied_are_worth_a_random_order() -> None:
-    tied = replace(GOOD, ranking_score=np.ones_like(GOOD.ranking_score))
-    found = judged(ROWS, tied, GOOD, AGAINST_CHAMPION, CONFIG)
-    assert found.verdict.decision is Decision.REJECT
-    shuffled = replace(GOOD, ranking_score=np.random.default_rng(2).random(len(GOOD.ranking_score)))
-    chance = judged(ROWS, shuffled, GOOD, AGAINST_CHAMPION, CONFIG).comparison.target
-    assert found.comparison.target is not None and chance is not None
-    assert found.comparison.target.challenger == pytest.approx(chance.challenger, rel=0.05)
+def break_bootstrap(monkeypatch: pytest.MonkeyPatch, broken: Bootstrap) -> None:
+    for module in (comparison, self_test):
+        monkeypatch.setattr(module, "paired_bootstrap", broken)
+
+
+def check(ours: SplitScores = OURS, theirs: SplitScores = THEIRS) -> tuple[Reason, ...]:
+    return check_intervals(ROWS, ours, theirs, HEADS, INTERVALS)
+
+
+def test_sound_statistics_pass() -> None:
+    assert len(check()) == 3
+
+
+@pytest.mark.parametrize("factor", [0, 0.1, 0.5, 2, 5, 20])
+def test_scaled_intervals_are_noticed(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+    def scaled(*arguments: object) -> tuple[RatioEstimate, ...]:
+        found = bootstrap.paired_bootstrap(*arguments)  # type: ignore[arg-type]
+        return tuple(replace(e, relative_change=scale(e)) for e in found)
+
+    def scale(estimate: RatioEstimate) -> object:
+        change = estimate.relative_change
+        if change is None:
+            return None
+        ends = {
+            end: change.value + factor * (getattr(change, end) - change.value)
+            for end in ("low", "high")
+        }
+        return change.model_copy(update=ends)
+
+    break_bootstrap(monkeypatch, scaled)
+    with pytest.raises(SelfTestFailedError, match="its interval implies a standard error of"):
+        check()
+
+
+def test_lost_pairing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unpaired(sums: UserSums, *rest: object) -> tuple[RatioEstimate, ...]:
+        other = np.random.default_rng(1).permutation(len(sums.challenger))
+        mixed = UserSums(sums.challenger[other], sums.baseline, sums.denominators)
+        return bootstrap.paired_bootstrap(mixed, *rest)  # type: ignore[arg-type]
+
+    break_bootstrap(monkeypatch, unpaired)
+    with pytest.raises(SelfTestFailedError, match="the pairing of the two sides is lost"):
+        check()
+
+
+def test_swapped_sides_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def swapped(sums: UserSums, *rest: object) -> tuple[RatioEstimate, ...]:
+        turned = UserSums(sums.baseline, sums.challenger, sums.denominators)
+        return bootstrap.paired_bootstrap(turned, *rest)  # type: ignore[arg-type]
+
+    break_bootstrap(monkeypatch, swapped)
+    with pytest.raises(SelfTestFailedError, match="the sides are swapped or the estimate"):
+        check()
+
+
+def test_a_bias_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def biased(*arguments: object) -> tuple[RatioEstimate, ...]:
+        found = bootstrap.paired_bootstrap(*arguments)  # type: ignore[arg-type]
+        return tuple(replace(e, relative_change=shift(e)) for e in found)
+
+    def shift(estimate: RatioEstimate) -> object:
+        change = estimate.relative_change
+        if change is None:
+            return None
+        moved = {name: getattr(change, name) + 0.2 for name in ("value", "low", "high")}
+        return change.model_copy(update=moved)
+
+    break_bootstrap(monkeypatch, biased)
+    with pytest.raises(SelfTestFailedError, match="the estimate is biased"):
+        check()
+
+
+def test_intervals_that_miss_the_truth_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The width is right and the place is not: only counting what is covered shows it."""
+
+    def displaced(sums: UserSums, *rest: object) -> tuple[RatioEstimate, ...]:
+        found = bootstrap.paired_bootstrap(sums, *rest)  # type: ignore[arg-type]
+        if len(found) == 1:
+            return found
+        return tuple(replace(e, relative_change=displace(e)) for e in found)
+
+    def displace(estimate: RatioEstimate) -> object:
+        change = estimate.relative_change
+        if change is None:
+            return None
+        width = change.high - change.low
+        return change.model_copy(
+            update={"low": change.low + width / 3, "high": change.high + width / 3}
+        )
+
+    break_bootstrap(monkeypatch, displaced)
+    with pytest.raises(SelfTestFailedError, match="intervals cover zero, expected"):
+        check()
+
+
+def test_two_sides_that_hardly_differ_are_not_counted() -> None:
+    assert "too few for the rest" in check(OURS, OURS)[-1].sentence
+
+
+def test_a_failure_is_an_error_of_the_whole_self_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(self_test, "_WIDEST", 1.0)
+    with pytest.raises(SelfTestFailedError):
+        run_self_test(ROWS, OURS, THEIRS, AGAINST_CHAMPION, HEADS, INTERVALS)

@@ -1,7 +1,4 @@
-"""Baselines are measured on planted rows whose order is known, on the draws that all metrics see.
-
-Letters: N examples.
-"""
+"""Simple baselines order as their names say, and are measured on the draws that all metrics see."""
 
 from dataclasses import replace
 
@@ -19,9 +16,83 @@ from support.holdouts import (
 )
 from training.bundle.score_split import SplitScores
 from training.data.example_rows import ExampleRows
-from validation.model_gate.baselines import RANDOM, Baselines, make_baselines, measure
+from validation.model_gate.baselines import (
+    RANDOM,
+    RANKINGS,
+    Baselines,
+    fit_and_score,
+    make_baselines,
+    measure,
+)
 from validation.model_gate.comparison import compare, level_of
 from validation.model_gate.target_metric import target_metric
+
+NUMBERS = {
+    "pin_popularity_1d": np.array([0.0, 3.0, 1.0], np.float32),
+    "pin_popularity_7d": np.array([1.0, 3.0, 2.0], np.float32),
+    "pin_popularity_28d": np.array([4.0, 3.0, 2.0], np.float32),
+    "pin_age": np.array([5.0, 0.0, 9.0], np.float32),
+    "past_engagements": np.array([0.0, 0.0, 1.0], np.float32),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("popularity, 1 day", 1),
+        ("popularity, 7 days", 1),
+        ("popularity, 28 days", 0),
+        ("newest first", 1),
+        ("past engagement", 2),
+    ],
+)
+def test_a_ranking_puts_the_right_candidate_first(name: str, first: int) -> None:
+    ranking = next(found for found in RANKINGS if found.name == name)
+    score = ranking.score(NUMBERS, 3)
+    assert score.dtype == np.float64
+    assert int(np.argmax(score)) == first
+    assert set(ranking.needs) <= set(NUMBERS)
+
+
+def test_a_random_order_has_no_preference_and_needs_nothing() -> None:
+    ranking = next(found for found in RANKINGS if found.name == RANDOM)
+    assert ranking.needs == ()
+    assert np.ptp(ranking.score({}, 4)) == 0
+
+
+def test_past_engagement_comes_before_popularity_which_breaks_ties() -> None:
+    ranking = next(found for found in RANKINGS if found.name == "past engagement")
+    past = np.log1p([100.0, 101.0, 0.0, 0.0]).astype(np.float32)
+    popularity = np.log1p([1e6, 0.0, 5.0, 6.0]).astype(np.float32)
+    score = ranking.score({"past_engagements": past, "pin_popularity_28d": popularity}, 4)
+    assert list(np.argsort(-score)) == [1, 0, 3, 2]
+
+
+def planted(num_examples: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return numbers (N, 3), of which the last is noise, their labels and the true log-odds."""
+    rng = np.random.default_rng(seed)
+    numbers = rng.normal(size=(num_examples, 3)) * [1.0, 100.0, 1.0] + [0.0, 500.0, 0.0]
+    log_odds = 1.5 * numbers[:, 0] - (numbers[:, 1] - 500) / 100 - 1.0
+    label = (rng.random(num_examples) < 1 / (1 + np.exp(-log_odds))).astype(np.int8)
+    return numbers, label, log_odds
+
+
+def test_it_finds_the_planted_log_odds_whatever_the_units() -> None:
+    training, label, _ = planted(40_000, 1)
+    holdout, _, truth = planted(5_000, 2)
+    score = fit_and_score(training, label, holdout)
+    assert np.corrcoef(score, truth)[0, 1] > 0.999
+    assert abs(np.mean(score - truth)) < 0.05
+    assert np.array_equal(score, fit_and_score(training, label, holdout))
+
+
+def test_what_cannot_be_fitted_is_named() -> None:
+    training, label, _ = planted(50, 3)
+    with pytest.raises(DataContractError, match="no numeric feature"):
+        fit_and_score(training[:, :0], label, training[:, :0])
+    with pytest.raises(DataContractError, match="all 50 training labels are the same"):
+        fit_and_score(training, np.zeros(50, np.int8), training)
+
 
 CONFIG = smoke().model_copy(
     update={"features": smoke().features.model_copy(update={"heads": HEADS[:1]})}
