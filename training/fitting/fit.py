@@ -10,7 +10,6 @@ import os
 import time
 from pathlib import Path
 from shutil import which
-from typing import NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -43,14 +42,6 @@ _GOLDEN_REQUESTS, _GOLDEN_CANDIDATES = 8, 4
 _CALIBRATION_BATCH = 2048
 
 
-class _FinishedSteps(NamedTuple):
-    """What the training loop did, for the result."""
-
-    num_steps: int  # of the whole training
-    first_step: int  # which this attempt began at
-    training_s: float  # seconds of this attempt
-
-
 def run_process(spec: TrainingSpec, folder: WorkFolder, rank: int) -> None:
     """Train in this process; the first one publishes the result.
 
@@ -78,8 +69,7 @@ def run_process(spec: TrainingSpec, folder: WorkFolder, rank: int) -> None:
     training_s = time.monotonic() - started_at
     if rank == 0:
         first_step = min(checkpoint.step, num_steps) if checkpoint is not None else 0
-        ranker = module.ranker.cpu().float()  # a bundle is float32, whatever it was trained in
-        _publish(spec, folder, data, ranker, _FinishedSteps(num_steps, first_step, training_s))
+        _publish(spec, folder, data, module, first_step, training_s)
 
 
 class SameStart(pl.Callback):
@@ -159,11 +149,12 @@ def _publish(
     spec: TrainingSpec,
     folder: WorkFolder,
     data: HomefeedDataModule,
-    ranker: Ranker,
-    finished: _FinishedSteps,
+    module: RankerModule,
+    first_step: int,
+    training_s: float,
 ) -> None:
     """Calibrate, write the bundle and the learning curve, and result.json last."""
-    num_steps, first_step, training_s = finished
+    ranker = module.ranker.cpu().float()  # a bundle is float32, whatever it was trained in
     config = _calibrated(spec, data, ranker)
     golden = data.golden_batch(_GOLDEN_REQUESTS, _GOLDEN_CANDIDATES)
     write_bundle(folder.bundle, ranker, config, golden)
@@ -172,7 +163,7 @@ def _publish(
         spec_identity=spec.identity(),
         bundle_dir=str(folder.bundle),
         bundle_digest=digest_of_files(digest_files(folder.bundle)),
-        num_steps=num_steps,
+        num_steps=module.num_steps,
         num_epochs=spec.config.training.num_epochs,
         num_training_examples=data.num_training_examples,
         num_parameters=sum(parameter.numel() for parameter in ranker.parameters()),
@@ -183,7 +174,9 @@ def _publish(
         learning_curve_path=str(folder.learning_curve),
     )
     write_json(folder.result, result)
-    log.info("trained %d steps in %.1f s; bundle in %s", num_steps, training_s, folder.bundle)
+    log.info(
+        "trained %d steps in %.1f s; bundle in %s", module.num_steps, training_s, folder.bundle
+    )
 
 
 def _calibrated(spec: TrainingSpec, data: HomefeedDataModule, ranker: Ranker) -> BundleConfig:

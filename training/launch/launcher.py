@@ -86,32 +86,25 @@ def train(spec: TrainingSpec, node: NodeAddress | None = None) -> TrainingResult
         require_devices(spec.num_devices, spec.accelerator)
     folder = WorkFolder(Path(spec.work_dir))
     folder.root.mkdir(parents=True, exist_ok=True)
+    rank = 0 if node is None else node.rank
     # The lock is held from here to the end, so that nobody clears the folder while the processes
     # start.
-    with folder.locked("training", folder.launch_lock_of(_rank(node))):
-        finished = _enter(spec, folder, node)
+    with folder.locked("training", folder.launch_lock_of(rank)):
+        if rank > 0:
+            finished = folder.join(spec, rank, _NODES_WAIT_S)
+        else:
+            with folder.locked("training"):
+                finished = folder.prepare(spec)
         if finished is not None:
             log.info("this training is finished already (%d steps)", finished.num_steps)
             return finished
-        return _run_to_the_result(spec, folder, node)
-
-
-def _run_to_the_result(
-    spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None
-) -> TrainingResult:
-    """Run this node's processes and return what node 0 published."""
-    ended = _run(spec, folder, node)
-    is_elsewhere = _rank(node) > 0
-    must_wait = is_elsewhere and ended.exit_code == 0
-    result = folder.finished(spec, _PUBLISH_WAIT_S if must_wait else 0.0)
-    # Another node's processes may end badly only because node 0 has published and is gone.
-    if result is not None and (ended.exit_code == 0 or is_elsewhere):
-        return result
-    raise _failure(spec, folder, _rank(node), ended)
-
-
-def _rank(node: NodeAddress | None) -> int:
-    return 0 if node is None else node.rank
+        ended = _run(spec, folder, node)
+        must_wait = rank > 0 and ended.exit_code == 0
+        result = folder.finished(spec, _PUBLISH_WAIT_S if must_wait else 0.0)
+        # Another node's processes may end badly only because node 0 has published and is gone.
+        if result is not None and (ended.exit_code == 0 or rank > 0):
+            return result
+        raise _failure(spec, folder, rank, ended)
 
 
 def _check_node(spec: TrainingSpec, node: NodeAddress | None) -> None:
@@ -127,51 +120,34 @@ def _check_node(spec: TrainingSpec, node: NodeAddress | None) -> None:
         )
 
 
-def _enter(
-    spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None
-) -> TrainingResult | None:
-    """Have the folder ready for this node; return the result if the training is finished."""
-    if node is not None and node.rank > 0:
-        return folder.join(spec, node.rank, _NODES_WAIT_S)
-    with folder.locked("training"):
-        return folder.prepare(spec)
-
-
 def _command(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None) -> list[str]:
-    log_dir = "torchrun" if node is None else f"torchrun-node-{node.rank}"
+    """Return torchrun's command: where the processes meet, which ranks are its own, what they do.
+
+    Node K's processes have the K-th ranks, whoever comes first, and node 0 has rank 0.
+    """
+    rank, is_one_machine = (0, True) if node is None else (node.rank, node.is_loopback)
     return [
         sys.executable,
         "-m",
         "training.launch.agent",
-        *_meeting(spec, node),
-        f"--log-dir={folder.root / log_dir}",
-        f"--nproc-per-node={spec.num_devices}",
-        "-m",
-        "training.launch.worker",
-        str(folder.spec_of(_rank(node))),
-        spec.identity(),
-    ]
-
-
-def _meeting(spec: TrainingSpec, node: NodeAddress | None) -> list[str]:
-    """Return torchrun's options that say where the processes meet, and which ranks are its own.
-
-    Node K's processes have the K-th ranks, whoever comes first, and node 0 has rank 0.
-    """
-    rank, is_one_machine = _rank(node), node is None or node.is_loopback
-    return [
         # a store on the loopback device, or torch's own, which listens on every interface
         f"--rdzv-backend={'loopback' if is_one_machine else 'static'}",
         f"--rdzv-endpoint={node.rendezvous if node is not None else '127.0.0.1:0'}",
         f"--rdzv-conf=timeout={_NODES_WAIT_S:.0f},rank={rank}",
         f"--nnodes={spec.num_nodes}",
         f"--node-rank={rank}",
+        f"--log-dir={folder.root / ('torchrun' if node is None else f'torchrun-node-{rank}')}",
+        f"--nproc-per-node={spec.num_devices}",
+        "-m",
+        "training.launch.worker",
+        str(folder.spec_of(rank)),
+        spec.identity(),
     ]
 
 
 def _run(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None) -> _Ended:
     """Run this node's processes, pass their output through, and return how they ended."""
-    is_one_machine = node is None or node.is_loopback
+    rank, is_one_machine = (0, True) if node is None else (node.rank, node.is_loopback)
     tail: deque[str] = deque(maxlen=_NUM_TAIL_LINES)
     with (
         subprocess.Popen(
@@ -186,7 +162,7 @@ def _run(spec: TrainingSpec, folder: WorkFolder, node: NodeAddress | None) -> _E
             preexec_fn=functools.partial(die_with_parent, os.getpid()),  # noqa: PLW1509
         ) as process,
         _stopping(process),
-        folder.log_of(_rank(node)).open("a", buffering=1) as log_file,
+        folder.log_of(rank).open("a", buffering=1) as log_file,
     ):
         assert process.stdout is not None
         for line in process.stdout:

@@ -45,7 +45,7 @@ from validation.model_gate.bootstrap import (
 )
 from validation.model_gate.pooling import Influences, Key, deciding, influence
 from validation.model_gate.ranking_metrics import (
-    auc_with_influence,
+    area_under_curve,
     expected_calibration_error,
     top_k_hits,
 )
@@ -486,7 +486,7 @@ class _Cell:
             return expected_calibration_error(probability, self.label), None
         if self.label.min() == self.label.max():
             return _absent(self.metric, self.segment, side, "one_label", num)
-        area, influence = auc_with_influence(probability, self.label)
+        area, influence = area_under_curve(probability, self.label)
         error = float(np.sqrt(np.square(np.bincount(self.group, weights=influence)).sum()))
         reach = NormalDist().inv_cdf((1 + self.confidence) / 2) * error
         low, high = max(area - reach, 0.0), min(area + reach, 1.0)

@@ -102,24 +102,15 @@ def expected_calibration_error(
     return float(np.abs(gaps).sum() / len(p))
 
 
-def area_under_curve(score: np.ndarray, label: np.ndarray) -> float:
-    """Return the chance that a positive scores above a negative, ties half; higher is better.
+def area_under_curve(score: np.ndarray, label: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return the chance that a positive scores above a negative, and each row's influence on it.
 
-    It is taken over all rows at once, so it also rewards a model for telling active users from
-    others, which orders nothing within a request.
+    Ties count half; higher is better. It is taken over all rows at once, so it also rewards a model
+    for telling active users from others, which orders nothing within a request.
 
-    Raises:
-        MetricUndefinedError: only one class, or a score is not finite.
-    """
-    return auc_with_influence(score, label)[0]
-
-
-def auc_with_influence(score: np.ndarray, label: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return the area under the curve, and each row's influence on it, float64 (N,).
-
-    The influences sum to zero. Summed per user and squared, they estimate the variance of the area
-    over draws of users: that of DeLong, DeLong and Clarke-Pearson (Biometrics 44, 1988), for
-    clustered rows as in Obuchowski (Biometrics 53, 1997).
+    The influences, float64 (N,), sum to zero. Summed per user and squared, they estimate the
+    variance of the area over draws of users: that of DeLong, DeLong and Clarke-Pearson (Biometrics
+    44, 1988), for clustered rows as in Obuchowski (Biometrics 53, 1997).
 
     Raises:
         MetricUndefinedError: only one class, or a score is not finite.
