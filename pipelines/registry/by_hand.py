@@ -35,6 +35,7 @@ from pipelines.registry.reconcile import (
     require_own,
     require_unaltered,
     require_workspace,
+    scratch_for_models,
 )
 from pipelines.settings import Settings
 
@@ -106,7 +107,7 @@ def force(
             if last is not None and last.kind == "forced" and last.model == model:
                 return last
             raise ConfigurationError(f"{model.label} is the champion already; nothing was moved")
-        require_unaltered(client, place, model)
+        require_unaltered(client, model)
         require_own(state)
         entry = HistoryEntry(
             moved_at=now,
@@ -172,7 +173,7 @@ def rollback(
         model = registry.read_version(client, name, to_version or _version_before(known, present))
         if model.version == present.version:
             raise ConfigurationError(f"{model.label} is the champion already; name another version")
-        _require_fit(client, place, model, known)
+        _require_fit(client, model, known)
         require_own(state)
         entry = HistoryEntry(
             moved_at=now,
@@ -209,9 +210,7 @@ def _is_back_already(
     return False
 
 
-def _require_fit(
-    client: "MlflowClient", workspace_uri: str, model: ModelRef, known: History
-) -> None:
+def _require_fit(client: "MlflowClient", model: ModelRef, known: History) -> None:
     """Refuse to go back to a version that was altered or deleted since, or that cannot serve.
 
     Its files are compared with its tags, so whoever may alter both could bring back anything: the
@@ -233,7 +232,7 @@ def _require_fit(
             f"--to-version"
         )
     require_not_deleted(client, model)
-    with storage.scratch_folder(workspace_uri) as scratch:
+    with scratch_for_models() as scratch:
         try:
             load_bundle(registry.download_bundle(client, model, scratch))
         except DataContractError as error:

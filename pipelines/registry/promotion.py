@@ -154,7 +154,7 @@ def _move_once(
     if known.newest != run.newest_entry or state.serves != version_of(run.champion):
         raise _decided_since(run, known)
     _require_own_ruling(client, run, judgement)
-    require_unaltered(client, place, entry.model)
+    require_unaltered(client, entry.model)
     require_own(state)
     recipes = known.recipes
     if judgement.verdict.becomes_anchor or recipes.accepted is None:

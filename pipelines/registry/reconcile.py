@@ -7,8 +7,10 @@ conditional write, so an attempt to set the alias is recorded first, and alias a
 again after it. Not for whether something may be moved (`promotion`, `by_hand`).
 """
 
+import contextlib
 import logging
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import storage
@@ -23,6 +25,7 @@ from pipelines.contracts.errors import (
     RunInProgressError,
     TrackingUnavailableError,
 )
+from pipelines.contracts.files import own_temporary_folder
 from pipelines.contracts.mlflow_errors import translated_outages
 from pipelines.registry import history, registry
 from pipelines.registry.history import History, Placed
@@ -242,7 +245,7 @@ def follow(
         move, model = state.history.moves[-1], state.history.pending.model
         if state.serves != model.version:
             if not is_checked:
-                require_unaltered(client, workspace_uri, model)
+                require_unaltered(client, model)
             if not _set_alias(client, state, move, model):
                 continue  # Others have acted meanwhile.
         else:
@@ -310,7 +313,7 @@ def _set_alias(client: "MlflowClient", state: State, move: Placed, model: ModelR
     return True
 
 
-def require_unaltered(client: "MlflowClient", workspace_uri: str, judged: ModelRef) -> None:
+def require_unaltered(client: "MlflowClient", judged: ModelRef) -> None:
     """Refuse a version that is not what was judged: a verdict is about the bundle's digest.
 
     Raises:
@@ -327,8 +330,13 @@ def require_unaltered(client: "MlflowClient", workspace_uri: str, judged: ModelR
             f"what shall serve: `homefeed history repair --to-version N`"
         )
     require_not_deleted(client, judged)
-    with storage.scratch_folder(workspace_uri) as scratch:
+    with scratch_for_models() as scratch:
         registry.download_bundle(client, judged, scratch)
+
+
+def scratch_for_models() -> contextlib.AbstractContextManager[Path]:
+    """Give a scratch folder off the workspace's disk: a full one keeps nobody from going back."""
+    return storage.scratch_folder(own_temporary_folder("scratch").as_uri())
 
 
 def require_not_deleted(client: "MlflowClient", model: ModelRef) -> None:

@@ -165,6 +165,25 @@ def test_what_is_carried_on_is_looked_at_again_first(world: World, act: str) -> 
     assert world.registry.alias == world.look().recorded == target
 
 
+@pytest.mark.parametrize("act", ["promote", "rollback"])
+def test_a_model_is_looked_at_off_the_workspaces_disk_and_a_move_writes_a_few_small_files(
+    world: World, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    """So a full disk keeps nobody from going back."""
+    if act == "rollback":
+        world.promote("2")
+    fetched: list[Path] = []
+    monkeypatch.setattr(
+        registry, "download_bundle", lambda client, model, folder: fetched.append(folder)
+    )
+    top = world.folder / "workspace" / "history"
+    before = set(top.rglob("*"))
+    world.rollback() if act == "rollback" else world.promote("2")
+    assert fetched and not any(each.is_relative_to(world.folder) for each in fetched)
+    written = sorted(path.name.partition(".")[2] for path in set(top.rglob("*")) - before)
+    assert written == ["followed.json", "json"]
+
+
 class Record(RuleBasedStateMachine):
     """Cycles and people who act on one record, and what must hold after each of them."""
 

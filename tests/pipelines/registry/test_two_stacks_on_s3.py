@@ -46,7 +46,8 @@ def decided(*_):
 
 with record_world(Path({folder!r}), {workspace_uri!r}) as world:
     history.begin_attempt = decided
-    world.rollback()
+    store_lease.TTL_S = 60.0
+    world.{act}(*{arguments})
 """
 LONGEST_S = 10.0
 
@@ -113,16 +114,23 @@ def test_of_two_airflows_that_promote_at_once_one_does(s3_uri: str, tmp_path: Pa
         assert served == ["1", world.registry.alias]
 
 
-def test_a_killed_holder_of_nothing_keeps_a_rollback_waiting(s3_uri: str, tmp_path: Path) -> None:
-    """A move needs no lease, so one that was killed is given again at once, with the real times."""
+@pytest.mark.parametrize("act", ["promote", "rollback"])
+def test_a_move_that_was_killed_is_given_again_and_waits_for_nobody(
+    s3_uri: str, tmp_path: Path, act: str
+) -> None:
+    """With the real times: a lease of a dead holder would be waited for for a minute."""
+    arguments = ("2",) if act == "promote" else ()
     with record_world(tmp_path / "world", s3_uri) as world:
-        world.promote("2")
-        script = KILLED.format(folder=str(tmp_path / "world"), workspace_uri=s3_uri)
-        with Holder(script) as killed:
+        if act == "rollback":
+            world.promote("2")
+        where = {"folder": str(tmp_path / "world"), "workspace_uri": s3_uri}
+        with Holder(KILLED.format(**where, act=act, arguments=arguments)) as killed:
             assert killed.says() == "decided"
             killed.kill()
         assert world.look().history.pending is not None
         began = time.monotonic()
-        world.rollback()
+        getattr(world, act)(*arguments)
         assert time.monotonic() - began < LONGEST_S
-        assert world.look().serves == "1" and len(world.look().history.placed) == 3
+        state = world.look()
+        assert state.serves == state.recorded == ("2" if act == "promote" else "1")
+        assert len(state.history.placed) == (2 if act == "promote" else 3)
