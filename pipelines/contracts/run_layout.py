@@ -102,7 +102,9 @@ class StageUsage(Frozen):
 
     cpu_s: float = Field(ge=0, description="User and system time.")
     gpu_s: float = Field(default=0, ge=0, description="GPUs held, times seconds.")
-    peak_memory_bytes: int = Field(ge=0, description="Resident memory of its largest process.")
+    peak_memory_bytes: int = Field(
+        ge=0, description="Resident memory of all its processes at once; shared pages once."
+    )
     read_bytes: int | None = Field(
         default=None,
         ge=0,

@@ -1,7 +1,8 @@
-"""The door: `measured` is put around a stage, and sends what the stage used when it has ended.
+"""The door: `measured` is put around a stage, and knows what the stage used when it has ended.
 
-Where the environment asks for no metrics (`pipelines.metrics.destinations`), nothing is measured,
-started or imported. The runner puts it around every stage, outside the stage's lease, so that
+What an attempt used goes into its manifest, from which verdict page and index of all cycles tell
+it; where the environment asks for metrics (`pipelines.metrics.destinations`), the same and what
+came of the stage is sent. The runner puts it around every stage, outside the stage's lease, so that
 nobody waits for a collector to get the stage.
 
 Tested in tests/pipelines/metrics/test_measured.py, with the runner and real processes.
@@ -12,12 +13,13 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.base import Artifact
 from pipelines.contracts.errors import HomefeedError, LostRaceError
+from pipelines.contracts.run_layout import StageUsage
 from pipelines.metrics import instruments
 from pipelines.metrics.destinations import wanted_exporters
 from pipelines.metrics.facts import Done, points_of
@@ -50,6 +52,7 @@ class Attempt:
     number: int = 0  # The lease's; 0 where none was had.
     inputs: Sequence[Artifact] = ()
     artifact: Artifact | None = None  # None: it was published before, and no work was done.
+    meter: UsageMeter | None = field(default=None, repr=False)  # None: the system measures nothing.
 
     @property
     def run(self) -> ResolvedRun | None:
@@ -57,22 +60,47 @@ class Attempt:
         found = (each for each in (*self.inputs, self.artifact) if isinstance(each, ResolvedRun))
         return next(found, None)
 
+    @property
+    def num_gpus(self) -> int:
+        """How many GPUs of this machine the stage holds, busy or not."""
+        run = self.run
+        if run is None or run.accelerator != "gpu" or self.stage not in ON_GPUS:
+            return 0
+        return run.num_devices
+
+    def used(self) -> StageUsage | None:
+        """Return what was used until now; None where it could not be measured, which is told."""
+        if self.meter is None:
+            return None
+        try:
+            usage = self.meter.read()
+        except Exception as error:  # Whatever it is, the stage's own work is what counts.
+            _tell_unmeasured(self.stage, error)
+            return None
+        return StageUsage(
+            cpu_s=max(0.0, usage.user_s + usage.system_s),
+            gpu_s=usage.wall_s * self.num_gpus,
+            peak_memory_bytes=usage.peak_memory_bytes,
+            read_bytes=usage.read_bytes,
+            written_bytes=usage.written_bytes,
+        )
+
 
 @contextlib.contextmanager
 def measured(stage: str) -> Iterator[Attempt]:
-    """Measure the block, and send what it used and what came of it when it has ended."""
+    """Measure the block; when it has ended, send what it used and what came of it, if asked."""
     attempt = Attempt(stage)
-    if _is_off.get() or not wanted_exporters(os.environ):
-        yield attempt
-        return
     with contextlib.ExitStack() as until_the_end:
-        meter = _begin(stage, until_the_end)
+        try:
+            attempt.meter = until_the_end.enter_context(UsageMeter())
+        except Exception as error:  # The system gives no thread, say.
+            _tell_unmeasured(stage, error)
         try:
             yield attempt
         except BaseException as error:
-            _report(attempt, meter, error)
+            _report(attempt, error)
             raise
-        _report(attempt, meter, None)
+        _report(attempt, None)
 
 
 @contextlib.contextmanager
@@ -88,29 +116,19 @@ def unmeasured() -> Iterator[None]:
         _is_off.reset(before)
 
 
-def _begin(stage: str, until: contextlib.ExitStack) -> UsageMeter | None:
-    """Begin to measure until a stack is left; None where that fails, and the stage goes on."""
-    try:
-        return until.enter_context(UsageMeter())
-    except Exception as error:  # The system gives no thread, say.
-        _tell_unmeasured(stage, error)
-        return None
-
-
-def _report(attempt: Attempt, meter: UsageMeter | None, error: BaseException | None) -> None:
-    """Send what is known. A fault in here is told and reddens no stage.
+def _report(attempt: Attempt, error: BaseException | None) -> None:
+    """Send what is known, where somebody asks. A fault in here is told and reddens no stage.
 
     Args:
         attempt: The attempt.
-        meter: What has measured it; None: that could not begin, which was told then.
         error: What ended the stage; None: it has done its work.
     """
-    if meter is None:
+    if attempt.meter is None or _is_off.get() or not wanted_exporters(os.environ):
         return
     try:
         from pipelines.metrics.sending import send
 
-        points = [*_of_attempt(attempt, meter.read(), error), *_of_artifact(attempt)]
+        points = [*_of_attempt(attempt, attempt.meter.read(), error), *_of_artifact(attempt)]
         send(points, f"{attempt.stage} ({outcome_of(attempt, error)})")
     except Exception as second:
         # Whatever it is, the stage's own end is what people must learn of.
@@ -160,9 +178,8 @@ def _of_attempt(attempt: Attempt, usage: Usage, error: BaseException | None) -> 
         yield Point(instruments.STAGE_CPU_TIME, seconds, {**about, CPU_MODE: mode})
     yield Point(instruments.STAGE_MEMORY_PEAK, usage.peak_memory_bytes, about)
     yield Point(instruments.STAGE_MEMORY_LIMIT, memory_limit_bytes(), about)
-    run = attempt.run
-    if run is not None and run.accelerator == "gpu" and attempt.stage in ON_GPUS:
-        yield Point(instruments.STAGE_GPU_HELD_TIME, usage.wall_s * run.num_devices, about)
+    if attempt.num_gpus:
+        yield Point(instruments.STAGE_GPU_HELD_TIME, usage.wall_s * attempt.num_gpus, about)
 
 
 def _of_artifact(attempt: Attempt) -> list[Point]:

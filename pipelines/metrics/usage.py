@@ -1,4 +1,4 @@
-"""What a process and its children use between two instants: time, CPU time, peak of memory.
+"""What a process and its children use between two instants: time, CPU time, memory, bytes moved.
 
 CPU time of a child is known to the kernel's accounts when the child has ended and was waited for,
 as the processes of a training are. Memory is looked at once a second by a thread, because the
@@ -19,8 +19,6 @@ from types import TracebackType
 
 LOOK_EVERY_S = 1.0
 """A look takes 3 ms of CPU time where 180 processes run on the machine."""
-_MOVED = ("rchar", "wchar")
-"""The kernel's names of what system calls have read and written, in /proc/self/io."""
 _KIB = 1024  # The kernel's unit of VmHWM and ru_maxrss.
 
 
@@ -32,44 +30,8 @@ class Usage:
     user_s: float
     system_s: float
     peak_memory_bytes: int
-
-
-@dataclass(frozen=True)
-class Account:
-    """What the kernel has on its accounts of this process and its children that have ended."""
-
-    wall_s: float
-    cpu_s: float
-    own_peak_bytes: int
-    children_peak_bytes: int  # Of the largest of them.
     read_bytes: int | None  # By system calls; None: the kernel does not count them.
     written_bytes: int | None
-
-    @classmethod
-    def now(cls) -> "Account":
-        """Read the accounts. No thread is needed for it, and no other library."""
-        user_s, system_s = _accounts()
-        moved = _moved_bytes()
-        read_bytes, written_bytes = (moved.get(name) for name in _MOVED)
-        return cls(
-            wall_s=time.monotonic(),
-            cpu_s=user_s + system_s,
-            own_peak_bytes=_own_peak_bytes(),
-            children_peak_bytes=resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * _KIB,
-            read_bytes=read_bytes,
-            written_bytes=written_bytes,
-        )
-
-    def peak_since(self, before: "Account") -> int:
-        """Return the memory of the largest process since then, or of this one now if larger.
-
-        An older peak is that of another stage, which the same process ran before.
-        """
-        pairs = (
-            (self.own_peak_bytes, before.own_peak_bytes),
-            (self.children_peak_bytes, before.children_peak_bytes),
-        )
-        return max(memory_in_use_bytes(), *(now if now > then else 0 for now, then in pairs))
 
 
 class UsageMeter:
@@ -83,7 +45,7 @@ class UsageMeter:
 
     def __enter__(self) -> "UsageMeter":
         """Begin to measure."""
-        self._started, self._before = time.monotonic(), _accounts()
+        self._started, self._before, self._moved_before = time.monotonic(), _cpu_s(), _moved_bytes()
         self._own_peak_before = _own_peak_bytes()
         self._look()
         self._thread.start()
@@ -102,7 +64,9 @@ class UsageMeter:
     def read(self) -> Usage:
         """Return what was used until now."""
         self._look()
-        user_s, system_s = (now - then for now, then in zip(_accounts(), self._before, strict=True))
+        user_s, system_s = (now - then for now, then in zip(_cpu_s(), self._before, strict=True))
+        pairs = zip(_moved_bytes(), self._moved_before, strict=True)
+        moved = [None if now is None or then is None else now - then for now, then in pairs]
         own_peak = _own_peak_bytes()
         # An older peak is that of another stage, which the same process ran before.
         grown = own_peak if own_peak > self._own_peak_before else 0
@@ -111,6 +75,8 @@ class UsageMeter:
             user_s=user_s,
             system_s=system_s,
             peak_memory_bytes=max(self._seen_bytes, grown),
+            read_bytes=moved[0],
+            written_bytes=moved[1],
         )
 
     def _look_again(self) -> None:
@@ -167,22 +133,19 @@ def memory_in_use_bytes() -> int:
     return int(resident_pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _accounts() -> tuple[float, float]:
+def _cpu_s() -> tuple[float, float]:
     """Return user and system seconds of this process and of its children that have ended."""
     kept = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime for each in kept), sum(each.ru_stime for each in kept)
 
 
-def _moved_bytes() -> dict[str, int]:
-    """Return what this process and its children that have ended read and wrote, in bytes.
-
-    {} where the kernel does not count it or does not tell this process.
-    """
+def _moved_bytes() -> tuple[int | None, int | None]:
+    """Return what this process and its children that have ended read and wrote, in bytes."""
     with contextlib.suppress(OSError):
         lines = Path("/proc/self/io").read_text().splitlines()
-        found = dict(line.split(": ") for line in lines)
-        return {name: int(found[name]) for name in _MOVED if name in found}
-    return {}
+        found = {name: int(value) for name, value in (line.split(": ") for line in lines)}
+        return found.get("rchar"), found.get("wchar")
+    return None, None
 
 
 def _own_peak_bytes() -> int:

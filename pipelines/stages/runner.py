@@ -45,8 +45,7 @@ from pipelines.contracts.run_layout import (
 )
 from pipelines.contracts.stage_table import REPEATABLE, SIDES, TABLE, Stage
 from pipelines.cycles.index import keeping_index
-from pipelines.metrics.measured import measured
-from pipelines.metrics.recorded import recorded
+from pipelines.metrics.measured import Attempt, measured
 from pipelines.places.lease import Lease
 from pipelines.settings import Settings
 from pipelines.stages.image_version import require_same_version
@@ -86,7 +85,7 @@ def start_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         else:
             with _noting_failure(name, run_uri):
                 attempt.artifact = _attempt(
-                    TABLE[name], lease, run_uri, [request], request.fingerprint(), settings
+                    TABLE[name], attempt, run_uri, [request], request.fingerprint(), settings
                 )
     return read_artifact(run_uri, "resolve_run", ResolvedRun)
 
@@ -145,7 +144,7 @@ def run_stage(
         attempt.inputs = inputs
         digest = _input_digest(stage, run_uri)
         if again or not _is_done(stage, run_uri, digest):
-            attempt.artifact = _attempt(stage, lease, run_uri, inputs, digest, Settings(), node)
+            attempt.artifact = _attempt(stage, attempt, run_uri, inputs, digest, Settings(), node)
         tidy(name, run_uri, lease.number)
     return manifest_uri(run_uri, name)
 
@@ -248,7 +247,7 @@ def _what_changed(stage: Stage, run_uri: str, record: StageRecord, input_digest:
 
 def _attempt(
     stage: Stage,
-    lease: Lease,
+    attempt: Attempt,
     run_uri: str,
     inputs: Sequence[Any],
     input_digest: str,
@@ -261,7 +260,7 @@ def _attempt(
         LostRaceError: another process has published the stage meanwhile; what it has stays.
     """
     before = storage.look(manifest_uri(run_uri, stage.name))
-    output = f"output-{lease.number:08d}-{uuid.uuid4().hex[:8]}"
+    output = f"output-{attempt.number:08d}-{uuid.uuid4().hex[:8]}"
     extras = {
         "output_uri": storage.join(run_uri, stage.name, output),
         "now": datetime.now(UTC),
@@ -271,8 +270,7 @@ def _attempt(
     log.info("%s of %s: starting", stage.name, run_uri)
     # Before the work: the code on the disk may be another one when it ends, hours later.
     made_with, started = environment(), time.monotonic()
-    with recorded(stage.name, inputs) as recording:
-        artifact = stage.load()(*inputs, **{name: extras[name] for name in stage.also})
+    artifact = stage.load()(*inputs, **{name: extras[name] for name in stage.also})
     run = next((each for each in (*inputs, artifact) if isinstance(each, ResolvedRun)), None)
     record = StageRecord(
         stage=stage.name,
@@ -282,8 +280,8 @@ def _attempt(
         recipe=run.config.recipe_ref if run else None,
         wall_s=time.monotonic() - started,
         finished_at=datetime.now(UTC),
-        lease=lease.number,
-        usage=recording.usage,
+        lease=attempt.number,
+        usage=attempt.used(),
     )
     try:
         storage.write_over(manifest_uri(run_uri, stage.name), record.sealed(), before)

@@ -27,7 +27,7 @@ from pipelines.contracts.errors import (
 from pipelines.contracts.run_layout import failure_uri, manifest_uri, stage_lease_uri
 from pipelines.contracts.stage_table import TABLE, Stage
 from pipelines.metrics.instruments import INSTRUMENTS
-from pipelines.metrics.measured import unmeasured
+from pipelines.metrics.measured import measured, unmeasured
 from pipelines.metrics.sending import WAIT_S
 from pipelines.stages import runner
 from support.otlp import Receiver, http_receiver, wait_until
@@ -36,6 +36,7 @@ from support.tiny_log import TINY_AS_OF, tiny_config, write_tiny_log
 
 STAGE = "build_snapshot"
 OWN = "homefeed.stage."
+MIB = 2**20
 SLEEPING = """
 import os, time
 from pathlib import Path
@@ -53,7 +54,7 @@ MODULES = """
 import sys, threading
 from pipelines.stages.runner import run_stage
 run_stage("build_snapshot", sys.argv[1])
-print([name for name in sys.modules if name.partition(".")[0] in ("opentelemetry", "psutil")])
+print([name for name in sys.modules if name.partition(".")[0] == "opentelemetry"])
 print([thread.name for thread in threading.enumerate() if thread.name == "usage"])
 """
 
@@ -238,7 +239,7 @@ def test_a_failure_is_the_same_one_where_the_collector_is_away(
         runner.run_stage(STAGE, run.run_uri)
 
 
-@pytest.fixture(params=["UsageMeter.__enter__", "UsageMeter.read", "memory_limit_bytes"])
+@pytest.fixture(params=["UsageMeter.__enter__", "memory_limit_bytes"])
 def defect(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the measuring fail where it begins, where it ends, or where the limit is read."""
     monkeypatch.setattr(f"pipelines.metrics.measured.{request.param}", lambda *_: 1 // 0)
@@ -314,7 +315,7 @@ def test_the_last_line_stays_the_manifest_where_metrics_are_printed(run: Resolve
     assert done.stdout.splitlines()[-1] == manifest_uri(run.run_uri, STAGE)
 
 
-def test_where_nobody_asks_nothing_is_imported_or_started(run: ResolvedRun) -> None:
+def test_where_nobody_asks_nothing_is_imported_and_no_thread_is_left(run: ResolvedRun) -> None:
     quiet = {name: value for name, value in environment().items() if not name.startswith("OTEL_")}
     done = subprocess.run(
         [sys.executable, "-c", MODULES, run.run_uri],
@@ -324,3 +325,38 @@ def test_where_nobody_asks_nothing_is_imported_or_started(run: ResolvedRun) -> N
         check=True,
     )
     assert done.stdout.splitlines() == ["[]", "[]"]
+
+
+def test_the_manifest_keeps_what_was_used_by_all_processes(
+    run: ResolvedRun, tmp_path: Path
+) -> None:
+    code = f"x = bytearray({200 * MIB}); x[::4096] = b'1' * len(x[::4096]); sum(range(3_000_000))"
+    with measured(STAGE) as attempt:
+        attempt.inputs = (run,)
+        (tmp_path / "file").write_bytes(b"x" * MIB)
+        (tmp_path / "file").read_bytes()
+        subprocess.run([sys.executable, "-c", code], check=True)
+        used = attempt.used()
+    assert used is not None and used.cpu_s > 0.02 and used.gpu_s == 0
+    assert used.written_bytes is not None and MIB <= used.written_bytes < 20 * MIB
+    assert used.read_bytes is not None and used.read_bytes >= MIB
+
+
+def test_gpus_are_held_by_the_stages_that_train(tmp_path: Path) -> None:
+    run = make_run(tmp_path, accelerator="gpu", num_devices=4)
+    for stage, is_held in (("train_challenger", True), ("compare_with_champion", False)):
+        with measured(stage) as attempt:
+            attempt.inputs = (run,)
+            used = attempt.used()
+        assert used is not None and (used.gpu_s > 0) is is_held
+
+
+def test_what_cannot_be_read_is_not_on_record(
+    run: ResolvedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.metrics.usage._moved_bytes", lambda: (None, None))
+    with measured(STAGE) as attempt:
+        used = attempt.used()
+        assert used is not None and used.read_bytes is None and used.written_bytes is None
+        monkeypatch.setattr("pipelines.metrics.measured.UsageMeter.read", lambda _: 1 // 0)
+        assert attempt.used() is None
