@@ -35,6 +35,7 @@ def arrived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     place = tmp_path_factory.mktemp("examples")
     settings = Settings(
         workspace=str(place / "workspace"),
+        event_log=str(place / "event_log"),
         alert_transports=("smtp", "slack", "apprise"),
         alert_email_to=("oncall@example.com", "lead@example.com"),
         alert_email_from="Homefeed <homefeed@example.com>",

@@ -110,8 +110,9 @@ def test_what_a_message_names_is_understood(module: str, command: str) -> None:
 def test_every_option_that_a_message_names_is_there() -> None:
     assert "--to-version" in NAMED_OPTIONS
     known = options(typer.main.get_command(app)) | {"--help"}
-    # A value is put into the name of `--promote` or `--no-promote`, which test_next_step.py parses.
-    assert set(NAMED_OPTIONS) - known == {"--somethingpromote"}
+    # A value is put into the name of `--promote` or `--no-promote` (test_next_step.py parses it),
+    # and options may follow `--apply` (test_history.py runs it).
+    assert set(NAMED_OPTIONS) - known == {"--somethingpromote", "--applysomethingsomething"}
 
 
 @pytest.mark.parametrize("command", IN_README)
