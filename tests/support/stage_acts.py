@@ -10,7 +10,7 @@ from pathlib import Path
 from pipelines import storage
 from pipelines.contracts.artifacts import Challenger, ModelRef, ResolvedRun, RunRequest
 from pipelines.contracts.judgement import Decision, Judgement
-from pipelines.registry import by_hand, promotion, registry, tracking
+from pipelines.registry import by_hand, history, promotion, registry, tracking
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_artifact, run_stage, start_run
 from support.judgements import ruled
@@ -65,6 +65,7 @@ def promote_a_twin(run_uri: str) -> None:
     made = read_artifact(run_uri, "train_challenger", Challenger)
     changes = {"run_id": "twin", "as_of": first.as_of + timedelta(days=4), "champion": made.model}
     changes["run_uri"] = storage.join(first.workspace_uri, "runs", "twin")
+    changes["newest_entry"] = history.load(first.workspace_uri, first.registered_model).newest
     run = first.model_copy(update=changes)
     client = tracking.connect(run.tracking_uri)
     mlflow_run_id = tracking.open_run(client, run, "challenger", "a twin")
