@@ -109,10 +109,10 @@ def test_every_kind_of_cycle_is_told_the_newest_first(tmp_path: Path) -> None:
 
 
 def test_of_one_day_the_cycle_that_began_last_comes_first(tmp_path: Path) -> None:
-    for name, hours in (("b", 1), ("a", 2), ("c", 0)):
+    for name, hours in (("b", 1), ("a", 0), ("c", 2)):
         as_of = PLANTED_AS_OF + timedelta(hours=hours)
         begun(tmp_path, 0, run_id=f"2017-03-02-{name}", as_of=as_of)  # which ends at its as_of
-    assert [cycle.run_id[-1] for cycle in cycles_of(tmp_path, 2)] == ["a", "b"]
+    assert [cycle.run_id[-1] for cycle in cycles_of(tmp_path, 2)] == ["c", "b"]
 
 
 def test_a_cycle_is_found_by_what_began_it(tmp_path: Path) -> None:
