@@ -182,6 +182,7 @@ class StageWorld:
     def leftovers(self) -> list[str]:
         """Return what a killed process has left that is no one's any more."""
         paths = [str(path.relative_to(self.home)) for path in self.home.rglob("*")]
+        paths = [path for path in paths if path != f"tmp/homefeed-scratch-{os.getuid()}"]  # stays
         return [
             path
             for path in paths
