@@ -9,7 +9,6 @@ import typer
 
 from pipelines import storage
 from pipelines.cli.printing import Commands, say
-from pipelines.sources.publish import ingest
 from pipelines.sources.world.parameters import Like, WorldParameters, make_parameters
 
 app = Commands(help="Write an event log from somebody's data.", no_args_is_help=True)
@@ -22,6 +21,7 @@ To = Annotated[str, typer.Option(help="Event log URI to write.")]
 def completejourney(to: To) -> dict[str, str]:
     """Write the Complete Journey retail data as an event log."""
     from pipelines.sources.completejourney.adapter import CompleteJourneyAdapter
+    from pipelines.sources.publish import ingest
 
     ingest(CompleteJourneyAdapter(), to)
     return _written(to)
@@ -43,6 +43,7 @@ def world(
     ] = None,
 ) -> dict[str, str]:
     """Write a simulated world whose best possible ranking is known."""
+    from pipelines.sources.publish import ingest
     from pipelines.sources.world.adapter import WorldAdapter
 
     made = make_parameters(num_users, num_pins, num_days, start, seed, like, pin_lifetime_days)
