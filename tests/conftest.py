@@ -39,6 +39,19 @@ LONGEST_FIRST = (
     "tests/pipelines/alerts",
 )
 """What takes minutes is begun first, so that no process is left alone with it at the end."""
+SLOW = (
+    "tests/training/launch",
+    "tests/training/model/test_compiled.py",
+    "tests/training/model/encoder/test_reference_encoder.py",
+    "tests/training/bundle/test_serving_check.py",
+    "tests/pipelines/registry/test_killed_moves.py",
+    "tests/pipelines/registry/test_moves.py",
+    "tests/pipelines/stages/test_runner_on_s3.py",
+    "tests/benchmarks/test_faults.py",
+)
+"""Start trainings, compilers or processes that are killed by the dozen; for `make test-all`."""
+SERVERS = {"tracking_uri", "s3_url", "database_uri", "lab", "retrained"}
+"""Fixtures that start a server; a test that takes one is a test of services."""
 
 
 class ByFolder(LoadScopeScheduling):
@@ -54,8 +67,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder:
     return ByFolder(config, log)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files and folders first; what is not listed keeps its order, behind them."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what `make test` leaves out, and put the longest files and folders first."""
+    listed = (*SLOW, *LONGEST_FIRST, *SHARED_FOLDERS)
+    if gone := [path for path in listed if not (config.rootpath / path).exists()]:
+        raise pytest.UsageError(f"tests/conftest.py lists {gone}, which are not there")
+    for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker("slow")
+        if SERVERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker("services")
 
     def rank(item: pytest.Item) -> int:
         places = (n for n, path in enumerate(LONGEST_FIRST) if item.nodeid.startswith(path))
