@@ -326,7 +326,9 @@ def accept_recipe(
         known = history.load(workspace_uri, name)
         wanted = known.recipes.without(digest).model_copy(update={"accepted": recipe})
         before = known.recipes.accepted
-        if before is None or before.digest != digest or wanted.held != known.recipes.held:
+        asked = (digest, recipe.code_digest)
+        is_new = before is None or (before.digest, before.code_digest) != asked
+        if is_new or wanted.held != known.recipes.held:
             change = RecipeChange(set_at=now, kind="by_hand", reason=reason)
             history.create(workspace_uri, name, known, change, wanted)
         return wanted

@@ -31,6 +31,7 @@ _RANDOM = re.compile(
     r"(?:(?<![0-9a-f])|(?<=%22))[0-9a-f]{32}(?![0-9a-f])|(?<=output-)\d{8,}-[0-9a-f]{8}|(?<=tmp)[a-z0-9_]{8}(?=/|$)"
     r"|(?:(?<=/version-)|(?<=/none_))[a-z0-9_]{8}(?=/|$)"
     r"|(?<='model_digest': ')[0-9a-f]{64}"  # MLmodel says when and by which run it was logged
+    r"|(?<='about': \[')[0-9a-f]{64}"  # of an alert: the ruling, which names the model's MLflow run
     r"|(?<='at': ')\d{4}-\d\d-\d\dT[\d:.]+Z(?=')"  # of an alert: when the cycle was judged
     r"|\d{8}T\d{12}Z|(?<=[a-z][-.])[0-9a-f]{8}(?=\.json|\.txt)"
 )

@@ -137,7 +137,10 @@ def test_the_first_recipe_is_accepted_with_the_first_promotion(
     assert read_artifact(first.run_uri, "train_anchor", FreshAnchor).trained is None
     assert read_artifact(first.run_uri, "promote_challenger", Promotion).is_promoted
     assert second.standing.anchor == first.config == roomy()
-    assert [e.kind for _, e in history.read(first.workspace_uri, "three")] == ["promotion"]
+    known = history.load(first.workspace_uri, "three")
+    assert [move.kind for _, move in known.entries] == ["promotion", "promotion"]
+    accepted = [placed.entry.recipes.accepted for placed in known.placed]
+    assert [each.digest for each in accepted if each] == [first.config.recipe_digest] * 2
 
 
 @pytest.mark.services
