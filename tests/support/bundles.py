@@ -10,9 +10,8 @@ from pipelines import storage
 from pipelines.contracts.artifacts import Snapshot
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.schemas import EMBEDDING_DIM, SPLIT_TRAINING
-from pipelines.contracts.time import DAY_MS
+from pipelines.contracts.time import DAY_MS, Window
 from pipelines.recipes import smoke
-from support.judgements import HOLDOUT
 from training.bundle.calibration import Calibrator
 from training.bundle.configuration import BundleConfig
 from training.bundle.files import load_bundle, read_golden, write_bundle
@@ -40,7 +39,9 @@ def write_small_bundle(
             Calibrator(head=head, scale=1.0, shift=0.0) for head in config.features.head_names
         ),
         as_of=datetime(2017, 6, 12, tzinfo=UTC),
-        training=HOLDOUT,
+        training=Window(
+            start=datetime(2017, 5, 22, tzinfo=UTC), end=datetime(2017, 6, 5, tzinfo=UTC)
+        ),
         snapshot=config.snapshot,
         snapshot_digest="s" * 64,
         code_version="test",

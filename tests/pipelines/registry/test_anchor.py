@@ -15,7 +15,6 @@ from pipelines.contracts.errors import (
     PromotionRefusedError,
     TransientStorageError,
 )
-from pipelines.contracts.files import to_json
 from pipelines.contracts.judgement import Judgement
 from pipelines.contracts.run_layout import StageRecord, manifest_uri
 from pipelines.recipes import smoke
@@ -144,12 +143,12 @@ def test_a_recipe_that_cannot_be_read_is_named_and_a_person_names_another(
     elif damage == "elsewhere":
         registry.tag_version(client, model, {"homefeed_run_id": f"../runs/{run.run_id}"})
     else:
-        record = StageRecord.model_validate_json(manifest.read_bytes())
+        record = StageRecord.from_record(manifest.read_bytes())
         config = record.artifact["config"]
         option = {"num_towers": 3} if "option" in damage else {"num_layers": 7}
         changed = config | {"model": config["model"] | option}
         found = record.model_copy(update={"artifact": record.artifact | {"config": changed}})
-        manifest.write_bytes(to_json(found.sealed() if "option" in damage else found))
+        manifest.write_bytes((found.sealed() if "option" in damage else found).to_record())
     where = (client, run.workspace_uri, run.registered_model)
     state = look(*where)
     repair(client, state, plan(client, state, False), NOW, "it serves")

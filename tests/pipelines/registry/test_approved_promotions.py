@@ -164,11 +164,3 @@ def test_a_recipe_that_wants_none_is_promoted_as_ever(cycle: Cycle) -> None:
     _, run, model = cycle
     plain = run.model_copy(update={"config": smoke()})
     assert promotion._approval_for(plain, judgement_of(plain, model)) is None
-    assert "approval" not in Promotion(
-        decision="REJECT",
-        is_promoted=False,
-        champion_before=None,
-        champion_after=None,
-        reason="x",
-        history_uri=None,
-    ).model_dump(mode="json")
