@@ -40,9 +40,10 @@ test-all: $(PRODUCTION_READY) lint  ## everything: services, browsers, kills, an
 	folder=$$($(BIN)/python tests/support/folder_of_tests.py) && \
 	  export OMP_NUM_THREADS=1 HOMEFEED_SKIP_MISSING=1 && \
 	  $(BIN)/python -m pytest --numprocesses=4 --no-loadscope-reorder --durations=25 \
-	    --basetemp="$$folder" -m "not exhaustive" tests tests/production && \
-	  $(BIN)/python -m pytest --numprocesses=4 --basetemp="$$folder" --mlflow-database=postgresql \
-	    $(REGISTRY_TESTS) && rm -r "$$folder"
+	    --basetemp="$$folder" -m "not exhaustive" tests && \
+	  $(BIN)/python -m pytest --numprocesses=4 --no-loadscope-reorder --durations=15 \
+	    --basetemp="$$folder" -m "not exhaustive" --mlflow-database=postgresql \
+	    tests/production $(REGISTRY_TESTS) && rm -r "$$folder"
 
 lint: $(TEST_READY)
 	$(BIN)/ruff check .
