@@ -35,6 +35,8 @@ def test_other_code_is_refused_by_the_names_of_both(image: str, dag: str) -> Non
 
 def test_the_same_code_is_the_same_and_where_no_dag_started_the_stage_nothing_is_compared() -> None:
     require_same_version(told(OLD, NEW, project_digest()))
+    with pytest.raises(ConfigurationError):
+        require_same_version({"HOMEFEED_DAG_CODE": OTHER_CODE})
     require_same_version({"HOMEFEED_IMAGE_VERSION": OLD})
     require_same_version({})
 
