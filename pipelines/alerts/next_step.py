@@ -23,7 +23,7 @@ from pipelines.alerts.commands import (
 )
 from pipelines.contracts.artifacts import STAGES, ResolvedRun, RunRequest
 from pipelines.contracts.errors import (
-    BundleMissingError,
+    BUNDLE_MISSING,
     DataContractError,
     HomefeedError,
     PromotionRefusedError,
@@ -211,7 +211,7 @@ def after_failure(run: ResolvedRun, stage: str, failure: StageFailure | None) ->
             mended = ("Once the event log is mended, start a new cycle:", anew)
             offered = (mended, *accept, ("After that, run the failed stage again:", run_again))
             offered += rest
-    elif failure.error_class == BundleMissingError.__name__ and is_judging:
+    elif BUNDLE_MISSING in failure.about and is_judging:
         told = (
             "Put the files back, then run the failed stage again. Where they are lost, roll back "
             "to a version that has its files, then start a new cycle, which is compared with that."

@@ -10,7 +10,7 @@ import typer
 
 from pipelines import storage
 from pipelines.cli.printing import say, say_value
-from pipelines.contracts.errors import ConfigurationError, ReproductionDiffersError
+from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def reproduce(
     say_value(value)
     if outcome.differing:
         what = ", ".join(f"{found.what} ({found.stage})" for found in outcome.differing)
-        raise ReproductionDiffersError(
+        raise DataContractError(
             f"what was rebuilt of {past.run_uri} is not what its record says: {what}; expected "
             f"equal digests; read above what has changed since; both are there to be compared, "
             f"the rebuilt one in {folder}"

@@ -1,8 +1,9 @@
-"""Error classes. The class of an error says whether trying again can help.
+"""Error classes, by what can be done about an error: the class says whether trying again helps.
 
 A process tells the same by its exit code, as in sysexits(3): 65 for bad data, 69 for a local
 service that does not run, 75 for what may pass, 77 for a refusal, 78 for a bad configuration. Any
-other error that ends a process is a defect of this project, and its exit code is 70.
+other error that ends a process is a defect of this project, and its exit code is 70. Errors of one
+class that code or a person has to tell apart have a `kind`.
 
 Tested in tests/pipelines/orchestration/test_retries.py, tests/pipelines/cli/test_main.py and
 tests/pipelines/places/test_store_errors.py.
@@ -10,6 +11,11 @@ tests/pipelines/places/test_store_errors.py.
 
 import errno
 from typing import ClassVar
+
+BUNDLE_MISSING = "bundle missing"
+"""Kind: a registered version is there and its files are not."""
+NO_PLACE = "no place"
+"""Kind: nothing is at a path, a part of it is no folder, or its name is bad."""
 
 
 class HomefeedError(Exception):
@@ -25,6 +31,18 @@ class HomefeedError(Exception):
     about: tuple[str, ...] = ()
     """Names of what the error is about, such as days or expectations: with the class and the place
     it tells one cause from another, which the message's words never do."""
+
+    def __init__(self, message: str = "", *, kind: str = "") -> None:
+        """Make an error.
+
+        Args:
+            message: For people.
+            kind: Tells errors of one class apart, such as those of a store; it opens `about`.
+        """
+        super().__init__(message)
+        self.kind = kind
+        if kind:
+            self.about = (kind,)
 
 
 class DataContractError(HomefeedError):
@@ -46,14 +64,6 @@ class SnapshotDamagedError(DataGateFailedError):
     """A file of the snapshot is missing or altered; building the snapshot again mends it."""
 
 
-class TrainingDivergedError(DataContractError):
-    """The loss became NaN or infinite; the same seed on the same data would do so again."""
-
-
-class ReproductionDiffersError(DataContractError):
-    """A past cycle was rebuilt, and what came out is not what its record says."""
-
-
 class ConfigurationError(HomefeedError):
     """An option, a setting or a permission is wrong; a person has to change it."""
 
@@ -68,42 +78,6 @@ class RecordDisagreesError(ConfigurationError):
     """The registry and the workspace's record say different things; a person has to look."""
 
 
-class PlaceError(ConfigurationError):
-    """A path cannot be used: nothing is there, a part of it is no folder, or its name is bad."""
-
-
-class BucketMissingError(PlaceError):
-    """There is no bucket of that name where the URI leads."""
-
-
-class StoreAccessError(ConfigurationError):
-    """The object store does not know these credentials, or does not permit what was asked."""
-
-
-class StoreRegionError(ConfigurationError):
-    """The bucket is in another region than the one whose servers were asked."""
-
-
-class ClockSkewError(ConfigurationError):
-    """This machine's clock is so far off that the object store takes no signature from it."""
-
-
-class StoreWithoutConditionsError(ConfigurationError):
-    """The object store has no conditional writes, so two runs could not be kept apart there."""
-
-
-class TrackingAccessError(ConfigurationError):
-    """MLflow lets this user in not at all (401) or not there (403)."""
-
-
-class NotMlflowError(ConfigurationError):
-    """What answers at HOMEFEED_TRACKING_URI is no MLflow server, or one that lacks what we ask."""
-
-
-class TrackingRefusedError(ConfigurationError):
-    """MLflow understands the request and refuses it: a name or a value in it is wrong."""
-
-
 class PromotionRefusedError(HomefeedError):
     """The registry is not in the state this run was resolved against; a new run is needed."""
 
@@ -116,23 +90,11 @@ class TrackingEntryMissingError(HomefeedError):
     exit_code = 77
 
 
-class BundleMissingError(DataContractError):
-    """A registered version is there and its bundle is not: the files are or will be deleted."""
-
-
 class TransientStorageError(HomefeedError):
-    """Storage failed in a way that may pass: full disk, time-out, connection lost."""
+    """Storage or a cluster failed in a way that may pass: full disk, time-out, connection lost."""
 
     exit_code = 75
     is_retryable = True
-
-
-class CredentialsExpiredError(TransientStorageError):
-    """The credentials for the object store have run out; a new process may find new ones."""
-
-
-class CredentialsUnavailableError(TransientStorageError):
-    """Nobody gave credentials for the object store; the machine's own may come back."""
 
 
 class TrackingUnavailableError(TransientStorageError):
@@ -141,20 +103,6 @@ class TrackingUnavailableError(TransientStorageError):
 
 class ProcessKilledError(HomefeedError):
     """A process of this stage was killed (SIGKILL), by a person or because memory ran out."""
-
-    exit_code = 75
-    is_retryable = True
-
-
-class NoPlaceForPodError(HomefeedError):
-    """A cluster has not started a pod in time: no machine, no volume or no image for it."""
-
-    exit_code = 75
-    is_retryable = True
-
-
-class SparkUnavailableError(HomefeedError):
-    """The Spark cluster cannot be reached, or its driver's connection to it broke."""
 
     exit_code = 75
     is_retryable = True
@@ -203,10 +151,11 @@ def explain_os_error(error: OSError, place: str, doing: str) -> HomefeedError:
             f"(`homefeed gc --dry-run` lists what of the workspace may go), then retry"
         )
     if code in _PLACE:
-        return PlaceError(
+        return ConfigurationError(
             f"{doing} {place}: {error}; expected a usable path and, where something is read, "
             f"something there; correct the path (HOMEFEED_HOME, HOMEFEED_WORKSPACE and "
-            f"HOMEFEED_EVENT_LOG set the places), or put back what was deleted"
+            f"HOMEFEED_EVENT_LOG set the places), or put back what was deleted",
+            kind=NO_PLACE,
         )
     return TransientStorageError(f"{doing} {place}: {error}; check the storage, then retry")
 

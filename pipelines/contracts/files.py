@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from pipelines.contracts.artifacts import FileDigest
 from pipelines.contracts.base import Frozen, digest_of, sha256_of
-from pipelines.contracts.errors import PlaceError, RunInProgressError, explain_os_error
+from pipelines.contracts.errors import ConfigurationError, RunInProgressError, explain_os_error
 
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{32}")
 """Names of files that are being written, beside the place that they will have."""
@@ -132,12 +132,12 @@ def private_folder(path: Path) -> Path:
     """Make a folder that only this user may enter, or find it as such.
 
     Raises:
-        PlaceError: it is somebody else's, a link, or open to others: what is in it may be foreign.
+        ConfigurationError: it is somebody else's, a link, or open to others.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise PlaceError(
+        raise ConfigurationError(
             f"{path} is not a private folder of this user: owner {found.st_uid}, mode "
             f"{stat.filemode(found.st_mode)}; expected owner {os.getuid()} and mode drwx------; "
             f"remove it, or set TMPDIR to a folder of your own"
@@ -151,7 +151,7 @@ def own_temporary_folder(purpose: str) -> Path:
     Its name is always the same, so that a later process finds what an earlier one left.
 
     Raises:
-        PlaceError: somebody else has made a folder of that name.
+        ConfigurationError: somebody else has made a folder of that name.
     """
     return private_folder(Path(tempfile.gettempdir()) / f"homefeed-{purpose}-{os.getuid()}")
 

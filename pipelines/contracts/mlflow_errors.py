@@ -14,14 +14,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pipelines.contracts.errors import (
+    ConfigurationError,
     HomefeedError,
-    NotMlflowError,
-    TrackingAccessError,
     TrackingEntryMissingError,
-    TrackingRefusedError,
     TrackingUnavailableError,
 )
 
@@ -46,33 +44,39 @@ _QUESTION = "/api/2.0/mlflow/experiments/search?max_results=1"
 """What every MLflow answers to everybody whom it lets in."""
 _PATIENCE_S = 10
 
-_ADVICE: dict[type[HomefeedError], str] = {
-    TrackingAccessError: (
+Kind = Literal["outage", "no access", "no MLflow", "missing", "refused"]
+_ERRORS: dict[Kind, tuple[type[HomefeedError], str]] = {
+    "no access": (
+        ConfigurationError,
         "MLflow at {uri} does not let this user in: {found}; expected the credentials of a user "
         "who may read and write there; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
-        "(or MLFLOW_TRACKING_TOKEN); if it speaks of a host header, allow that host on the server"
+        "(or MLFLOW_TRACKING_TOKEN); if it speaks of a host header, allow that host on the server",
     ),
-    NotMlflowError: (
+    "no MLflow": (
+        ConfigurationError,
         "what answers at {uri} is no MLflow server, or an older one: {found}; expected MLflow's "
-        "JSON; correct HOMEFEED_TRACKING_URI (`make ui` starts a server on one machine)"
+        "JSON; correct HOMEFEED_TRACKING_URI (`make ui` starts a server on one machine)",
     ),
-    TrackingEntryMissingError: (
+    "missing": (
+        TrackingEntryMissingError,
         "MLflow at {uri} does not have it: {found}; it was deleted or never was; name one that "
-        "is there, or start a new cycle, which takes what is there then"
+        "is there, or start a new cycle, which takes what is there then",
     ),
-    TrackingRefusedError: (
+    "refused": (
+        ConfigurationError,
         "MLflow at {uri} refuses the request: {found}; the same request would be refused again; "
-        "correct what it names"
+        "correct what it names",
     ),
-    TrackingUnavailableError: (
+    "outage": (
+        TrackingUnavailableError,
         "MLflow at {uri} does not answer: {found}; start it (`make ui` on one machine) or correct "
-        "HOMEFEED_TRACKING_URI, then retry"
+        "HOMEFEED_TRACKING_URI, then retry",
     ),
 }
 
 
-def kind_of(error: Exception) -> type[HomefeedError] | None:
-    """Return the class of ours that an error of MLflow's client or of `requests` stands for.
+def kind_of(error: Exception) -> Kind | None:
+    """Return what an error of MLflow's client or of `requests` means.
 
     None where the error is of another library, or is about no answer and no outage.
     """
@@ -80,7 +84,7 @@ def kind_of(error: Exception) -> type[HomefeedError] | None:
     from requests import exceptions
 
     if isinstance(error, InvalidUrlException | exceptions.InvalidURL | exceptions.MissingSchema):
-        return NotMlflowError
+        return "no MLflow"
     if isinstance(error, RestException):
         # JSON without MLflow's code is another service's, or a proxy's: the status is not told.
         return _by_status(_code_status(error)) if "error_code" in error.json else None
@@ -94,26 +98,26 @@ def kind_of(error: Exception) -> type[HomefeedError] | None:
         exceptions.RetryError,
         exceptions.ChunkedEncodingError,
     )
-    return TrackingUnavailableError if isinstance(error, lost) else None
+    return "outage" if isinstance(error, lost) else None
 
 
-def _of_client(error: Exception) -> type[HomefeedError]:
-    """Return the class of an error that MLflow's client made itself."""
+def _of_client(error: Exception) -> Kind:
+    """Return what an error means that MLflow's client made itself."""
     cause = error.__cause__
-    if isinstance(cause, Exception) and kind_of(cause) is TrackingUnavailableError:
+    if isinstance(cause, Exception) and kind_of(cause) == "outage":
         # Where it looks first, as before it tags a model, it calls every error a wrong parameter.
-        return TrackingUnavailableError
+        return "outage"
     text = str(error)
     if _NO_JSON_AT_ALL in text:
-        return NotMlflowError
+        return "no MLflow"
     if found := _NO_JSON.search(text):
         kind = _by_status(int(found[1]))
         # MLflow says in JSON what is not there and what is refused; a page is somebody else's.
-        is_page = kind in (TrackingEntryMissingError, TrackingRefusedError)
-        return NotMlflowError if is_page else kind
+        is_page = kind in ("missing", "refused")
+        return "no MLflow" if is_page else kind
     if _DOWNLOAD in text and (statuses := [int(each) for each in _IN_DOWNLOAD.findall(text)]):
         kinds = [_by_status(status) for status in statuses]
-        return TrackingUnavailableError if TrackingUnavailableError in kinds else kinds[0]
+        return "outage" if "outage" in kinds else kinds[0]
     # MLflow's client calls a refused connection and a time-out INTERNAL_ERROR, status 500.
     return _by_status(_code_status(error))
 
@@ -124,17 +128,17 @@ def _code_status(error: Exception) -> int:
     return int(ERROR_CODE_TO_HTTP_STATUS.get(getattr(error, "error_code", ""), _SERVER_ERROR))
 
 
-def _by_status(status: int) -> type[HomefeedError]:
+def _by_status(status: int) -> Kind:
     if status in _COME_AGAIN or (status >= _SERVER_ERROR and status != _NOT_IMPLEMENTED):
-        return TrackingUnavailableError
+        return "outage"
     if status in (_UNAUTHENTICATED, _FORBIDDEN):
-        return TrackingAccessError
+        return "no access"
     if status == _NOT_IMPLEMENTED:
-        return NotMlflowError
-    return TrackingEntryMissingError if status == _NOT_FOUND else TrackingRefusedError
+        return "no MLflow"
+    return "missing" if status == _NOT_FOUND else "refused"
 
 
-def _ask(tracking_uri: str) -> type[HomefeedError]:
+def _ask(tracking_uri: str) -> Kind:
     """Ask the address something simple, where the status of an answer is not told.
 
     It is asked as MLflow's client asks, with the user's credentials and certificates: what stands
@@ -154,14 +158,14 @@ def _ask(tracking_uri: str) -> type[HomefeedError]:
             who, _QUESTION, "GET", timeout=_PATIENCE_S, **options
         )
     except (MlflowException, RequestException):
-        return TrackingUnavailableError
+        return "outage"
     status = int(answer.status_code)
     if status == _OK:
-        return TrackingUnavailableError
+        return "outage"
     if status in _REDIRECTS:
-        return TrackingAccessError
+        return "no access"
     kind = _by_status(status)
-    return kind if kind in (TrackingUnavailableError, TrackingAccessError) else NotMlflowError
+    return kind if kind in ("outage", "no access") else "no MLflow"
 
 
 @contextlib.contextmanager
@@ -174,10 +178,9 @@ def translated_outages(tracking_uri: str, so_far: str = "nothing was promoted") 
 
     Raises:
         TrackingUnavailableError: the error was an outage.
-        TrackingAccessError: the user is not let in.
         TrackingEntryMissingError: what was asked for is not there.
-        TrackingRefusedError: the server refuses the request.
-        NotMlflowError: no MLflow server answers at the address.
+        ConfigurationError: the user is not let in, the server refuses the request, or no MLflow
+            server answers at the address.
     """
     from mlflow.exceptions import MlflowException, RestException
     from requests.exceptions import RequestException
@@ -190,8 +193,9 @@ def translated_outages(tracking_uri: str, so_far: str = "nothing was promoted") 
             kind = _ask(tracking_uri)
         if kind is None:
             raise
-        found = _shown(error)
-        raise kind(f"{_ADVICE[kind].format(uri=tracking_uri, found=found)}; {so_far}") from error
+        ours, advice = _ERRORS[kind]
+        told = advice.format(uri=tracking_uri, found=_shown(error))
+        raise ours(f"{told}; {so_far}", kind=kind) from error
 
 
 def _shown(error: Exception) -> str:
@@ -202,7 +206,7 @@ def _shown(error: Exception) -> str:
 
 def is_outage(error: Exception) -> bool:
     """Return whether an error may pass without anybody changing anything."""
-    return kind_of(error) is TrackingUnavailableError
+    return kind_of(error) == "outage"
 
 
 def ask_again(ask: Callable[[], Value]) -> Value:

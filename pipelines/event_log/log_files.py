@@ -16,7 +16,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from pyarrow import fs
 
-from pipelines.contracts.errors import DataContractError, PlaceError, TransientStorageError
+from pipelines.contracts.errors import ConfigurationError, DataContractError, TransientStorageError
 from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.event_log.record import (
     RECORD_FILE,
@@ -153,14 +153,16 @@ def unchanged_meanwhile(event_log: EventLog, files: Sequence[LogFile]) -> Iterat
     """
     try:
         yield
-    except (DataContractError, PlaceError) as error:
+    except (DataContractError, ConfigurationError) as error:
         _require_unchanged(event_log, files, error)
         raise
     _require_unchanged(event_log, files, None)
 
 
 def _require_unchanged(
-    event_log: EventLog, files: Sequence[LogFile], error: DataContractError | PlaceError | None
+    event_log: EventLog,
+    files: Sequence[LogFile],
+    error: DataContractError | ConfigurationError | None,
 ) -> None:
     filesystem, root = open_filesystem(event_log.uri)
     problems: list[Finding] = []

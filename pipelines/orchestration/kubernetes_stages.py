@@ -22,7 +22,6 @@ from kubernetes.client import models as k8s
 from pipelines.contracts.errors import (
     PERMANENT_EXIT_CODES,
     ConfigurationError,
-    NoPlaceForPodError,
     TransientStorageError,
 )
 from pipelines.orchestration.containers import (
@@ -106,7 +105,7 @@ class TrainingJob(KubernetesJobOperator):
         """Return the Job's pods, once all are there and none waits for a machine any more.
 
         Raises:
-            NoPlaceForPodError: some have not begun in time; the Job is deleted.
+            TransientStorageError: some have not begun in time; the Job is deleted.
         """
         deadline = time.monotonic() + self.startup_timeout_seconds
         selector = self._build_find_pod_label_selector(context, exclude_checked=exclude_checked)
@@ -123,7 +122,7 @@ class TrainingJob(KubernetesJobOperator):
         self.on_kill()
         reasons = "; ".join(sorted({why_pending(pod) for pod in waiting})) or "no reason is told"
         asked = self.container_resources.requests if self.container_resources else {}
-        raise NoPlaceForPodError(
+        raise TransientStorageError(
             f"{len(found) - len(waiting)} of {self.parallelism} pods of the Job have begun within "
             f"{self.startup_timeout_seconds} s ({reasons}); expected all of them; look for "
             f"machines with {dict(asked)}, claims and image, then retry"

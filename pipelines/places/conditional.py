@@ -23,8 +23,8 @@ from obstore.exceptions import (
 )
 
 from pipelines.contracts.errors import (
+    ConfigurationError,
     HomefeedError,
-    StoreWithoutConditionsError,
     TransientStorageError,
 )
 from pipelines.places import store_errors
@@ -109,7 +109,7 @@ def write(uri: str, content: bytes, over: Revision) -> Revision | None:
         The new revision; None where somebody else has written meanwhile, and then nothing is done.
 
     Raises:
-        StoreWithoutConditionsError: the store does not honour conditions.
+        ConfigurationError: the store does not honour conditions.
         TransientStorageError: the store failed, and the content is not there.
     """
     is_bare = _require_conditions(uri)
@@ -175,7 +175,7 @@ def _require_conditions(uri: str) -> bool:
         Whether the store wants ETags without their quotes.
 
     Raises:
-        StoreWithoutConditionsError: it writes all the same, or says that it knows no conditions.
+        ConfigurationError: it writes all the same, or says that it knows no conditions.
     """
     name = store_of(uri)
     for turn in range(_NUM_PROBES):
@@ -195,7 +195,7 @@ def _probe(uri: str, name: str) -> bool:
     """Write twice under each condition, and return whether the store wants ETags bare.
 
     Raises:
-        StoreWithoutConditionsError: a second write was accepted, or no write over an ETag is.
+        ConfigurationError: a second write was accepted, or no write over an ETag is.
     """
     store, key = open_conditional(uri, _WRITE_RETRIES)
     try:
@@ -228,16 +228,17 @@ def _tried(store: "obstore.store.ObjectStore", key: str, name: str) -> bool:
     return is_bare
 
 
-def _refusal(name: str, found: str) -> StoreWithoutConditionsError:
-    return StoreWithoutConditionsError(
+def _refusal(name: str, found: str) -> ConfigurationError:
+    return ConfigurationError(
         f"{name} has no conditional writes: {found}; expected the second of two writes with "
         f"If-None-Match or If-Match to be refused (412), because nothing else keeps two runs apart "
         f"there; use a store that has them (Amazon S3, Google Cloud Storage, Azure, MinIO, Ceph), "
-        f"or set HOMEFEED_WORKSPACE and HOMEFEED_EVENT_LOG to a local disk"
+        f"or set HOMEFEED_WORKSPACE and HOMEFEED_EVENT_LOG to a local disk",
+        kind="no conditions",
     )
 
 
-class _NoConditionsError(StoreWithoutConditionsError):
+class _NoConditionsError(ConfigurationError):
     """The store says that it does not know a condition."""
 
 

@@ -13,14 +13,8 @@ import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
 from pipelines.contracts.errors import (
-    BucketMissingError,
-    ClockSkewError,
     ConfigurationError,
-    CredentialsExpiredError,
-    CredentialsUnavailableError,
     HomefeedError,
-    StoreAccessError,
-    StoreRegionError,
     TransientStorageError,
     explain_os_error,
 )
@@ -97,28 +91,32 @@ def _explained(told: str, place: str, doing: str) -> HomefeedError | None:
     """Return what the store's code means; None where it is none that a person can do about."""
     code = _code_in(told)
     if code in _EXPIRED:
-        return CredentialsExpiredError(
+        return TransientStorageError(
             f"{doing} {place}: the credentials have expired ({told}); expected ones that outlast "
             f"the stage; give the workers a role, or new values of {_KEYS}, then retry: a new "
-            f"process takes what the environment holds by then"
+            f"process takes what the environment holds by then",
+            kind="expired",
         )
     if code in _SKEWED:
-        return ClockSkewError(
+        return ConfigurationError(
             f"{doing} {place}: this machine's clock is not the store's ({told}); expected less "
-            f"than 15 minutes between them; set the clock (`timedatectl set-ntp true`)"
+            f"than 15 minutes between them; set the clock (`timedatectl set-ntp true`)",
+            kind="clock",
         )
     if code in _ELSEWHERE or _REDIRECTED in told:
-        return StoreRegionError(
+        return ConfigurationError(
             f"{doing} {place}: the bucket is not in the region that was asked, "
             f"{region_told(place)} ({told}); expected the bucket's own; set AWS_REGION to it, or "
-            f"for a store that is not Amazon's, AWS_ENDPOINT_URL to its address"
+            f"for a store that is not Amazon's, AWS_ENDPOINT_URL to its address",
+            kind="region",
         )
     if _NO_CREDENTIALS.search(told):
         names = _OF_CLOUD.get(urlsplit(place).scheme, _KEYS)
-        return CredentialsUnavailableError(
+        return TransientStorageError(
             f"{doing} {place}: no credentials for the object store were found, and this machine "
             f"gave none of its own ({told}); expected some; set {names} in the environment, or "
-            f"give the machine a role, then retry"
+            f"give the machine a role, then retry",
+            kind="no credentials",
         )
     if code in _NO_BUCKET:
         return _no_bucket(told, place, doing)
@@ -129,19 +127,21 @@ def _may_pass(told: str, place: str, doing: str) -> TransientStorageError:
     return TransientStorageError(f"{doing} {place}: {told}; check the storage, then retry")
 
 
-def _no_bucket(told: str, place: str, doing: str) -> BucketMissingError:
-    return BucketMissingError(
+def _no_bucket(told: str, place: str, doing: str) -> ConfigurationError:
+    return ConfigurationError(
         f"{doing} {place}: there is no bucket {bucket_of(place)!r} ({told}); expected the bucket "
         f"to be there; make it, or correct the URI (HOMEFEED_WORKSPACE and HOMEFEED_EVENT_LOG set "
-        f"the places)"
+        f"the places)",
+        kind="no bucket",
     )
 
 
-def _no_access(told: str, place: str, doing: str) -> StoreAccessError:
-    return StoreAccessError(
+def _no_access(told: str, place: str, doing: str) -> ConfigurationError:
+    return ConfigurationError(
         f"{doing} {place}: the object store refuses access ({told}); expected to list, read, write "
         f"and delete there; correct the credentials in the environment ({_KEYS}) or the bucket's "
-        f"policy"
+        f"policy",
+        kind="no access",
     )
 
 
@@ -149,7 +149,7 @@ def require_bucket(uri: str) -> None:
     """Tell a bucket that is missing from a folder in it that is empty; each lists as nothing.
 
     Raises:
-        BucketMissingError: the bucket of an `s3://` URI is not there.
+        ConfigurationError: the bucket of an `s3://` URI is not there.
         HomefeedError: the store refuses, or does not answer.
     """
     if urlsplit(uri).scheme != "s3":

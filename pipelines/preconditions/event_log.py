@@ -148,7 +148,7 @@ def require_event_log(uri: str) -> None:
 
     Raises:
         DataContractError: tables are missing.
-        BucketMissingError: the event log's bucket is not there.
+        ConfigurationError: the event log's bucket is not there.
         TransientStorageError: the storage failed.
     """
     found = set(list_names(uri))

@@ -395,7 +395,7 @@ def plan(
         ConfigurationError: nothing serves that could be recorded, or nothing is recorded that the
             alias could be pointed at, or the alias names it and the version itself was altered.
         TrackingEntryMissingError: the registry has no such version any more.
-        BundleMissingError: the alias would be pointed at a version that is marked as deleted.
+        DataContractError: the alias would be pointed at a version that is marked as deleted.
     """
     steps: list[str] = []
     pending = state.history.pending

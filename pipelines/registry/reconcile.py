@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pipelines import storage
 from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.errors import (
-    BundleMissingError,
+    BUNDLE_MISSING,
     ConfigurationError,
     DataContractError,
     HomefeedError,
@@ -289,7 +289,8 @@ def _set_alias(client: "MlflowClient", state: State, move: Placed, model: ModelR
     except HomefeedError as error:
         raise type(error)(
             f"{decided}; {asked} and does not say any more what the champion is, so it is not "
-            f"known whether it moved; {again} twice ({error})"
+            f"known whether it moved; {again} twice ({error})",
+            kind=error.kind,
         ) from error
     if now.history.newest != state.history.newest or now.serves not in (
         model.version,
@@ -299,7 +300,8 @@ def _set_alias(client: "MlflowClient", state: State, move: Placed, model: ModelR
     if now.serves != model.version:
         raise (TrackingUnavailableError if problem is None else type(problem))(
             f"{decided}; {asked}, and the champion is still {_label(state.name, now.serves)}; the "
-            f"request may still arrive; {again} twice"
+            f"request may still arrive; {again} twice",
+            kind=problem.kind if problem else "",
         ) from problem
     if was_tried:
         log.warning(
@@ -345,7 +347,7 @@ def require_not_deleted(client: "MlflowClient", model: ModelRef) -> None:
     Its files may be there, so that they could be fetched, until `mlflow gc` erases them.
 
     Raises:
-        BundleMissingError: it is marked, or erased already.
+        DataContractError: it is marked, or erased already.
     """
     with translated_outages(client.tracking_uri):
         version = client.get_model_version(model.name, model.version)
@@ -355,12 +357,13 @@ def require_not_deleted(client: "MlflowClient", model: ModelRef) -> None:
         versions = client.search_model_versions(f"name = '{model.name}'")
         left = sorted(int(each.version) for each in versions if _has_files(client, each))
     there = f"{'are' if len(left) > 1 else 'is'} {', '.join(f'v{n}' for n in left) or 'no version'}"
-    raise BundleMissingError(
+    raise DataContractError(
         f"{model.label} cannot become champion: its logged model {model_id} is marked as deleted "
         f"in MLflow at {client.tracking_uri}, or erased; expected one that is there, because "
         f"`mlflow gc` erases the files of a marked one; nothing was moved; MLflow has no call that "
         f"takes the mark back, so count it as gone; of {model.name} there {there}; "
-        f"{registry.ROLL_BACK}, or start a new cycle"
+        f"{registry.ROLL_BACK}, or start a new cycle",
+        kind=BUNDLE_MISSING,
     )
 
 

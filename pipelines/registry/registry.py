@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
 from pipelines.contracts.errors import (
-    BundleMissingError,
+    BUNDLE_MISSING,
     DataContractError,
     TrackingEntryMissingError,
 )
@@ -289,8 +289,7 @@ def download_version(
 
     Raises:
         TrackingEntryMissingError: the version was deleted.
-        BundleMissingError: the version is there, and its files are not.
-        DataContractError: the version's files are others than its tags say.
+        DataContractError: the version is there, and its files are not, or others than its tags say.
     """
     from training.bundle.logged_files import fetch
 
@@ -313,7 +312,7 @@ def find_bundle(model: ModelRef, root: Path, repair: str = ROLL_BACK) -> Path:
     """Return the folder of a version's bundle among its files.
 
     Raises:
-        BundleMissingError: there is none, or more than one.
+        DataContractError: there is none, or more than one.
     """
     found = sorted(root.rglob("bundle.json"))
     if len(found) != 1:
@@ -325,8 +324,7 @@ def require_as_registered(model: ModelRef, root: Path, repair: str = ROLL_BACK) 
     """Refuse files that are not those of a version.
 
     Raises:
-        BundleMissingError: there is no bundle among them.
-        DataContractError: they are others than its tags say.
+        DataContractError: there is no bundle among them, or they are others than its tags say.
     """
     _require_digest(model, "bundle", find_bundle(model, root, repair), model.bundle_digest, repair)
     if model.model_digest:  # Older versions have none.
@@ -359,8 +357,9 @@ def _require_digest(model: ModelRef, what: str, folder: Path, registered: str, r
         )
 
 
-def _bundle_missing(model: ModelRef, found: str, repair: str) -> BundleMissingError:
-    return BundleMissingError(
+def _bundle_missing(model: ModelRef, found: str, repair: str) -> DataContractError:
+    return DataContractError(
         f"{model.label}: found {found}, expected its bundle with one bundle.json; the version's "
-        f"files were deleted or altered in MLflow's artifact store; put them back, or {repair}"
+        f"files were deleted or altered in MLflow's artifact store; put them back, or {repair}",
+        kind=BUNDLE_MISSING,
     )

@@ -100,7 +100,7 @@ def write_snapshot(
         TransientStorageError: the storage failed or is full, or a file was written while it was
             read.
         ProcessKilledError: a process or an executor was killed.
-        SparkUnavailableError: a cluster builds snapshots here, and is out of reach.
+        TransientStorageError: a cluster builds snapshots here, and is out of reach.
     """
     plan = make_plan(run, passed_over)
     check_features(plan)

@@ -31,7 +31,7 @@ def resolve_run(request: RunRequest, settings: Settings) -> ResolvedRun:
         RecordDisagreesError: the alias is not where this workspace's history says.
         DataContractError: the event log is missing or lacks what the recipe needs; the newest
             entry of the history is damaged.
-        BucketMissingError: the event log's bucket is not there.
+        ConfigurationError: the event log's bucket is not there.
         TrackingUnavailableError: MLflow does not answer.
     """
     # Every stage and most commands import this module, and what looks at a log imports pandas.

@@ -191,7 +191,7 @@ def _help(stage: Stage, run_uri: str, node_rank: int, rendezvous: str, again: bo
         help_train(stage.name, run, node, is_done)
     except HomefeedError as error:
         if not is_done():
-            told = type(error)(f"machine {node_rank}: {error}")
+            told = type(error)(f"machine {node_rank}: {error}", kind=error.kind)
             note_failure(failure_uri(run_uri, stage.name), stage.name, told)
         raise
 

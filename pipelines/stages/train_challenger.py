@@ -45,7 +45,7 @@ def train_challenger(
 
     Raises:
         DataGateFailedError: the report does not accept this snapshot.
-        TrainingDivergedError: the loss became NaN or infinite.
+        DataContractError: the loss became NaN or infinite.
         TrackingUnavailableError: MLflow cannot be reached; what was trained is kept.
     """
     require_accepted(report, snapshot, run.run_uri)
@@ -74,7 +74,7 @@ def train_side(
         report: What the data gate found, for the MLflow run; None where it is another run's.
 
     Raises:
-        TrainingDivergedError: the loss became NaN or infinite.
+        DataContractError: the loss became NaN or infinite.
         TrackingUnavailableError: MLflow cannot be reached; what was trained is kept.
     """
     from training.launch import launcher

@@ -16,7 +16,6 @@ from pipelines.contracts.artifacts import FileDigest
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
-    PlaceError,
     RunInProgressError,
     TransientStorageError,
     as_ours,
@@ -51,7 +50,7 @@ def test_a_missing_file_is_an_error_of_a_place_where_nobody_catches_it(tmp_path:
     with pytest.raises(FileNotFoundError) as caught:
         storage.read_bytes(uri)
     ours = as_ours(caught.value)
-    assert isinstance(ours, PlaceError) and ours.exit_code == 78
+    assert isinstance(ours, ConfigurationError) and ours.exit_code == 78
     assert f"working on {uri}: " in str(ours) and "put back what was deleted" in str(ours)
 
 
@@ -108,7 +107,7 @@ def test_a_read_only_workspace_says_what_to_change(
     "code", [errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP]
 )
 def test_a_place_that_cannot_be_used_is_not_called_transient(code: int) -> None:
-    with pytest.raises(PlaceError, match="file:///x: .*correct the path") as caught:
+    with pytest.raises(ConfigurationError, match="file:///x: .*correct the path") as caught:
         with storage.translated_errors("file:///x", "reading"):
             raise OSError(code, os.strerror(code))
     assert (caught.value.exit_code, caught.value.is_retryable) == (78, False)
@@ -116,7 +115,7 @@ def test_a_place_that_cannot_be_used_is_not_called_transient(code: int) -> None:
 
 def test_a_folder_that_is_gone_is_not_called_transient(tmp_path: Path) -> None:
     gone = storage.to_uri(tmp_path / "gone")
-    with pytest.raises(PlaceError, match=f"publishing to {gone}.*No such file"):
+    with pytest.raises(ConfigurationError, match=f"publishing to {gone}.*No such file"):
         storage.publish_folder(tmp_path / "nothing here", gone)
 
 

@@ -52,8 +52,7 @@ def run_process(spec: TrainingSpec, folder: WorkFolder, rank: int) -> None:
 
     Raises:
         ConfigurationError: a GPU or compiled code was asked for and cannot be had.
-        TrainingDivergedError: the loss became NaN or infinite.
-        DataContractError: the snapshot cannot be trained on.
+        DataContractError: the loss became NaN or infinite, or the snapshot cannot be trained on.
     """
     _check_devices(spec)
     data = HomefeedDataModule(spec.snapshot, Path(spec.snapshot_dir), spec.config)

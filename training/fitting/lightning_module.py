@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.errors import TrainingDivergedError
+from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.hashing import seed_of
 from training.data.batches import Batch, visible_actions
 from training.data.feature_statistics import FeatureStatistics
@@ -58,7 +58,7 @@ class RankerModule(pl.LightningModule):
         """Return the loss whose mean over the ranks is the global mean per candidate.
 
         Raises:
-            TrainingDivergedError: the loss is NaN or infinite; no weight was changed by it.
+            DataContractError: the loss is NaN or infinite; no weight was changed by it.
         """
         is_visible_RS = visible_actions(batch, self.config.model.time_window_mask_hours)
         logits_CH = self.forward_ranker(batch, is_visible_RS)
@@ -75,7 +75,7 @@ class RankerModule(pl.LightningModule):
         """Clip the global gradient norm, and stop before the step if it is not finite.
 
         Raises:
-            TrainingDivergedError: the norm is NaN or infinite; no weight was changed by it.
+            DataContractError: the norm is NaN or infinite; no weight was changed by it.
         """
         self.gradient_norm = torch.nn.utils.clip_grad_norm_(
             self.parameters(), self.config.training.gradient_clip
@@ -108,10 +108,10 @@ class RankerModule(pl.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step", "frequency": 1},
         }
 
-    def _diverged(self, found: str, batch: Batch | None) -> TrainingDivergedError:
+    def _diverged(self, found: str, batch: Batch | None) -> DataContractError:
         epoch_size = max(1, self.trainer.num_training_batches)
         rows = "" if batch is None else f" ({batch.labels_CH.shape[0]} candidates on this rank)"
-        return TrainingDivergedError(
+        return DataContractError(
             f"training diverged at step {self.global_step}, epoch {self.current_epoch}, batch "
             f"{self.global_step % int(epoch_size)}{rows}: found {found}, expected a finite number; "
             f"no weight was changed by it. Lower training.learning_rate "

@@ -72,7 +72,7 @@ def train(spec: TrainingSpec, node: NodeAddress | None = None) -> TrainingResult
 
     Raises:
         RunInProgressError: another process trains in the same folder, or is the same node.
-        TrainingDivergedError: the loss became NaN or infinite.
+        DataContractError: the loss became NaN or infinite.
         ConfigurationError: the devices asked for are not there; `node` does not fit the number of
             nodes; `work_dir` holds files that no training wrote.
         DataContractError: the snapshot cannot be trained on.

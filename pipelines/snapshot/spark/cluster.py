@@ -64,7 +64,7 @@ def chosen_cluster(snapshots_uri: str, scratch: Path) -> Iterator["Cluster | Non
 
     Raises:
         ConfigurationError: Spark is chosen, and PySpark or Java is missing.
-        SparkUnavailableError: the cluster is out of reach.
+        TransientStorageError: the cluster is out of reach.
     """
     settings = Settings()
     if settings.snapshot_engine == "local":
@@ -90,7 +90,7 @@ class Cluster:
         Raises:
             HomefeedError: of several parts that are refused, the error of the first one.
             ProcessKilledError: executors died again and again.
-            SparkUnavailableError: the connection to the cluster broke.
+            TransientStorageError: the connection to the cluster broke.
         """
         num_shards = plan.config.num_shards
         collectors = collectors_of(tasks)
@@ -132,7 +132,7 @@ class Cluster:
             HomefeedError: of several shards that are refused, the error of the first one.
             ConfigurationError: the executors do not see the driver's folder.
             ProcessKilledError: executors died again and again.
-            SparkUnavailableError: the connection to the cluster broke.
+            TransientStorageError: the connection to the cluster broke.
         """
         job = Job(plan, code_of(plan), self._max_failures, self._send_pins(), self._place)
         num_shards = plan.config.num_shards

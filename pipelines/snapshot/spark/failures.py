@@ -14,7 +14,7 @@ from pipelines.contracts.errors import (
     ConfigurationError,
     HomefeedError,
     ProcessKilledError,
-    SparkUnavailableError,
+    TransientStorageError,
 )
 
 _SHOWN = 300
@@ -70,7 +70,7 @@ _MEANINGS = (
             r"All masters are unresponsive|SparkContext was shut down|stopped SparkContext|"
             r"Answer from Java side is empty|Connection refused|Error while sending or receiving"
         ),
-        SparkUnavailableError,
+        TransientStorageError,
         "the cluster cannot be reached, or the connection to it broke; expected a master that "
         "answers, and a Java process of the driver that lives, for as long as a snapshot is built; "
         "check HOMEFEED_SPARK_MASTER, the master's own log and this machine's memory, then retry",
@@ -108,7 +108,7 @@ def explain(error: Exception, doing: str) -> HomefeedError | None:
             return meaning.error(f"{doing}: {found[:_SHOWN]}: {meaning.told}")
     if isinstance(error, ConnectionError) or not lines:  # to the driver's own Java process
         found = type(error).__name__ if not lines else lines[0]
-        return SparkUnavailableError(f"{doing}: {found}: {_MEANINGS[-1].told}")
+        return TransientStorageError(f"{doing}: {found}: {_MEANINGS[-1].told}")
     return None
 
 

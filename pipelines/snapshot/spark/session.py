@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.contracts.errors import ConfigurationError, SparkUnavailableError
+from pipelines.contracts.errors import ConfigurationError, TransientStorageError
 from pipelines.settings import Settings
 from pipelines.snapshot.spark.failures import translated_spark_errors
 
@@ -45,7 +45,7 @@ def open_spark(settings: Settings) -> Iterator[Any]:
 
     Raises:
         ConfigurationError: PySpark or Java is missing, or an option is wrong.
-        SparkUnavailableError: the cluster is out of reach.
+        TransientStorageError: the cluster is out of reach.
     """
     try:
         from pyspark import SparkContext
@@ -80,7 +80,7 @@ def _connect(settings: Settings) -> Any:
 
     Raises:
         ConfigurationError: the master's URL is none.
-        SparkUnavailableError: no master answers there.
+        TransientStorageError: no master answers there.
     """
     from pyspark import SparkConf, SparkContext
 
@@ -101,7 +101,7 @@ def _connect(settings: Settings) -> Any:
     if context._jsc.sc().isStopped():
         context.stop()
         change = where_to_change(settings.spark_conn_id)
-        raise SparkUnavailableError(unreachable(f"{master} (something else may listen)", change))
+        raise TransientStorageError(unreachable(f"{master} (something else may listen)", change))
     return context
 
 
@@ -183,7 +183,7 @@ def require_master(master: str, conn_id: str) -> None:
 
     Raises:
         ConfigurationError: an address has no host or no port.
-        SparkUnavailableError: nothing listens at any address.
+        TransientStorageError: nothing listens at any address.
     """
     if not master.startswith(_STANDALONE):
         return
@@ -201,7 +201,7 @@ def require_master(master: str, conn_id: str) -> None:
             return
         except (OSError, OverflowError) as error:  # A port beyond 65535 overflows.
             failures.append(f"{host}:{port} ({getattr(error, 'strerror', None) or error})")
-    raise SparkUnavailableError(unreachable(" nor ".join(failures), change))
+    raise TransientStorageError(unreachable(" nor ".join(failures), change))
 
 
 def unreachable(found: str, change: str) -> str:

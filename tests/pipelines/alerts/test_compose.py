@@ -173,7 +173,7 @@ def test_a_recipe_on_hold_is_released_with_the_command_that_is_offered(tmp_path)
         ("build_snapshot", "DataGateFailedError", 65, AlertKind.DATA_GATE_FAILED, "stage"),
         ("build_snapshot", "TransientStorageError", 75, AlertKind.BROKEN_RUN, "stage"),
         # The same data, seed and recipe would diverge again.
-        ("train_challenger", "TrainingDivergedError", 65, AlertKind.BROKEN_RUN, "retrain"),
+        ("train_challenger", "DataContractError", 65, AlertKind.BROKEN_RUN, "retrain"),
         ("check_snapshot", "SnapshotDamagedError", 65, AlertKind.DATA_GATE_FAILED, "stage"),
         ("train_challenger", "SnapshotDamagedError", 65, AlertKind.BROKEN_RUN, "stage"),
         ("promote_challenger", "PromotionRefusedError", 77, AlertKind.BROKEN_RUN, "retrain"),

@@ -199,7 +199,7 @@ def test_a_refusal_that_may_be_accepted_says_how_with_commands(tmp_path, stage, 
 
 def test_a_model_whose_files_are_gone_can_get_them_back_within_the_run(tmp_path):
     run, stage = make_run(tmp_path), "compare_with_champion"
-    gone = refused_in(stage).model_copy(update={"error_class": "BundleMissingError"})
+    gone = refused_in(stage).model_copy(update={"about": ("bundle missing",)})
     step = after_failure(run, stage, gone)
     assert step.sentence.startswith("Put the files back, then run the failed stage again.")
     assert [name for name, _ in parsed(step)] == ["stage", "retrain", "retrain"]

@@ -17,7 +17,6 @@ from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
-    ReproductionDiffersError,
 )
 from pipelines.contracts.run_layout import StageRecord, listing_uri, manifest_uri
 from pipelines.contracts.schemas import ACTIONS
@@ -59,7 +58,7 @@ def reproduce(run: ResolvedRun, tmp_path: Path, capsys: pytest.CaptureFixture) -
                 f"HOMEFEED_HOME={tmp_path / 'home'} homefeed reproduce {name or run.run_uri} "
                 f"--until {until} --into {folder} {more}"
             )
-        except ReproductionDiffersError as found:
+        except DataContractError as found:
             error = f"{found.exit_code}: {found}\n"
         return error + capsys.readouterr().out
 

@@ -14,7 +14,7 @@ import pytest
 from pipelines import storage
 from pipelines.contracts import files
 from pipelines.contracts.artifacts import FileDigest
-from pipelines.contracts.errors import PlaceError, RunInProgressError
+from pipelines.contracts.errors import ConfigurationError, RunInProgressError
 from pipelines.contracts.files import (
     digest_files,
     digest_of_files,
@@ -205,9 +205,11 @@ def test_a_private_folder_is_this_user_s_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert files.private_folder(folder) == folder
     folder.chmod(0o755)
-    with pytest.raises(PlaceError, match="mode drwxr-xr-x; expected owner .* and mode drwx------"):
+    with pytest.raises(
+        ConfigurationError, match="mode drwxr-xr-x; expected owner .* and mode drwx------"
+    ):
         files.private_folder(folder)
     link = tmp_path / "link"
     link.symlink_to(tmp_path)
-    with pytest.raises(PlaceError, match="is not a private folder"):
+    with pytest.raises(ConfigurationError, match="is not a private folder"):
         files.private_folder(link)

@@ -15,10 +15,7 @@ from pipelines.contracts import mlflow_errors
 from pipelines.contracts.errors import (
     ConfigurationError,
     HomefeedError,
-    NotMlflowError,
-    TrackingAccessError,
     TrackingEntryMissingError,
-    TrackingRefusedError,
     TrackingUnavailableError,
 )
 from pipelines.contracts.mlflow_errors import (
@@ -64,76 +61,78 @@ def test_a_server_in_trouble_is_an_outage(status: int) -> None:
 @pytest.mark.parametrize(
     ("status", "expected", "message"),
     [
-        (401, TrackingAccessError, "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
-        (403, TrackingAccessError, "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
-        (200, NotMlflowError, "no MLflow server.*HOMEFEED_TRACKING_URI"),
-        (400, NotMlflowError, "no MLflow server.*HOMEFEED_TRACKING_URI"),
-        (404, NotMlflowError, "no MLflow server.*HOMEFEED_TRACKING_URI"),
-        (405, NotMlflowError, "no MLflow server.*HOMEFEED_TRACKING_URI"),
-        (501, NotMlflowError, "no MLflow server.*HOMEFEED_TRACKING_URI"),
+        (401, "no access", "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+        (403, "no access", "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+        (200, "no MLflow", "no MLflow server.*HOMEFEED_TRACKING_URI"),
+        (400, "no MLflow", "no MLflow server.*HOMEFEED_TRACKING_URI"),
+        (404, "no MLflow", "no MLflow server.*HOMEFEED_TRACKING_URI"),
+        (405, "no MLflow", "no MLflow server.*HOMEFEED_TRACKING_URI"),
+        (501, "no MLflow", "no MLflow server.*HOMEFEED_TRACKING_URI"),
     ],
 )
 def test_a_page_in_place_of_json_is_told_by_its_status(
-    status: int, expected: type[HomefeedError], message: str
+    status: int, expected: str, message: str
 ) -> None:
     with server_that_answers(status, PAGE) as uri:
-        with pytest.raises(expected, match=message) as caught:
+        with pytest.raises(HomefeedError, match=message) as caught:
             ask(uri)
-    assert isinstance(caught.value, ConfigurationError) and caught.value.exit_code == 78
+    assert caught.value.kind == expected and caught.value.exit_code == 78
     assert not caught.value.is_retryable
 
 
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        ("UNAUTHENTICATED", TrackingAccessError),
-        ("PERMISSION_DENIED", TrackingAccessError),
-        ("RESOURCE_DOES_NOT_EXIST", TrackingEntryMissingError),
-        ("INVALID_PARAMETER_VALUE", TrackingRefusedError),
-        ("RESOURCE_CONFLICT", TrackingRefusedError),
-        ("NOT_IMPLEMENTED", NotMlflowError),
-        ("INTERNAL_ERROR", TrackingUnavailableError),
-        ("TEMPORARILY_UNAVAILABLE", TrackingUnavailableError),
+        ("UNAUTHENTICATED", "no access"),
+        ("PERMISSION_DENIED", "no access"),
+        ("RESOURCE_DOES_NOT_EXIST", "missing"),
+        ("INVALID_PARAMETER_VALUE", "refused"),
+        ("RESOURCE_CONFLICT", "refused"),
+        ("NOT_IMPLEMENTED", "no MLflow"),
+        ("INTERNAL_ERROR", "outage"),
+        ("TEMPORARILY_UNAVAILABLE", "outage"),
     ],
 )
-def test_json_of_mlflow_is_told_by_its_code(code: str, expected: type[HomefeedError]) -> None:
+def test_json_of_mlflow_is_told_by_its_code(code: str, expected: str) -> None:
     body = json.dumps({"error_code": code, "message": "as it is"}).encode()
     with server_that_answers(400, body) as uri:
-        with pytest.raises(expected, match="as it is") as caught:
+        with pytest.raises(HomefeedError, match="as it is") as caught:
             ask(uri)
-    assert caught.value.is_retryable == (expected is TrackingUnavailableError)
+    assert caught.value.is_retryable == (expected == "outage")
+    assert caught.value.kind == expected
 
 
 @pytest.mark.parametrize(
     ("status", "of_version", "expected"),
     [
-        (404, (404, b"{}"), NotMlflowError),  # Airflow answers so, and many others
-        (500, (500, b"{}"), TrackingUnavailableError),
-        (500, (200, b"3.17.2"), TrackingUnavailableError),  # a proxy before a sound MLflow
+        (404, (404, b"{}"), "no MLflow"),  # Airflow answers so, and many others
+        (500, (500, b"{}"), "outage"),
+        (500, (200, b"3.17.2"), "outage"),  # a proxy before a sound MLflow
     ],
 )
 def test_json_that_is_not_mlflow_s_is_told_by_asking_what_answers(
-    status: int, of_version: tuple[int, bytes], expected: type[HomefeedError]
+    status: int, of_version: tuple[int, bytes], expected: str
 ) -> None:
     body = b'{"detail": "Not Found"}'
     with server_that_answers(status, body, of_version=of_version) as uri:
-        with pytest.raises(expected):
+        with pytest.raises(HomefeedError) as caught:
             ask(uri)
+    assert caught.value.kind == expected
 
 
 @pytest.mark.parametrize(
     ("of_search", "expected"),
     [
-        ((503, b'{"message": "no upstream"}'), TrackingUnavailableError),
-        ((200, b'{"experiments": []}'), TrackingUnavailableError),  # the outage has passed
-        ((401, b'{"message": "no token"}'), TrackingAccessError),
-        ((403, b'{"message": "not there"}'), TrackingAccessError),
-        ((302, b""), TrackingAccessError),  # to a page that asks for a login
-        ((404, b'{"message": "no route"}'), NotMlflowError),
+        ((503, b'{"message": "no upstream"}'), "outage"),
+        ((200, b'{"experiments": []}'), "outage"),  # the outage has passed
+        ((401, b'{"message": "no token"}'), "no access"),
+        ((403, b'{"message": "not there"}'), "no access"),
+        ((302, b""), "no access"),  # to a page that asks for a login
+        ((404, b'{"message": "no route"}'), "no MLflow"),
     ],
 )
 def test_json_of_a_proxy_that_lets_nobody_in_without_a_token_is_told_by_asking_with_it(
-    of_search: tuple[int, bytes], expected: type[HomefeedError], monkeypatch: pytest.MonkeyPatch
+    of_search: tuple[int, bytes], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The proxy asks for a token everywhere, `/version` included.
 
@@ -142,8 +141,9 @@ def test_json_of_a_proxy_that_lets_nobody_in_without_a_token_is_told_by_asking_w
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "ours")
     body = b'{"message": "the upstream is odd"}'
     with server_that_answers(520, body, of_search=of_search, token="ours") as uri:
-        with pytest.raises(expected):
+        with pytest.raises(HomefeedError) as caught:
             ask(uri)
+    assert caught.value.kind == expected
 
 
 @pytest.mark.parametrize("status", [500, 503])
@@ -162,49 +162,49 @@ def test_who_has_no_token_is_told_so_though_the_proxy_s_json_does_not(
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_TOKEN", raising=False)
     with server_that_answers(200, b"{}", token="ours") as uri:
-        with pytest.raises(TrackingAccessError, match="MLFLOW_TRACKING_TOKEN"):
+        with pytest.raises(ConfigurationError, match="MLFLOW_TRACKING_TOKEN"):
             ask(uri)
 
 
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (MlflowException("x", codes.TEMPORARILY_UNAVAILABLE), TrackingUnavailableError),
-        (MlflowException("x", codes.INTERNAL_ERROR), TrackingUnavailableError),
-        (MlflowException("x", codes.REQUEST_LIMIT_EXCEEDED), TrackingUnavailableError),
-        (MlflowException("x", codes.RESOURCE_DOES_NOT_EXIST), TrackingEntryMissingError),
-        (MlflowException("x", codes.PERMISSION_DENIED), TrackingAccessError),
-        (MlflowException("x", codes.INVALID_PARAMETER_VALUE), TrackingRefusedError),
-        (caused_by(MlflowException("x", codes.INTERNAL_ERROR)), TrackingUnavailableError),
-        (caused_by(requests.ConnectionError()), TrackingUnavailableError),
-        (caused_by(MlflowException("x", codes.PERMISSION_DENIED)), TrackingRefusedError),
-        (InvalidUrlException("x"), NotMlflowError),
-        (requests.ConnectionError(), TrackingUnavailableError),
-        (requests.ReadTimeout(), TrackingUnavailableError),
-        (requests.exceptions.RetryError(), TrackingUnavailableError),
-        (requests.exceptions.MissingSchema(), NotMlflowError),
+        (MlflowException("x", codes.TEMPORARILY_UNAVAILABLE), "outage"),
+        (MlflowException("x", codes.INTERNAL_ERROR), "outage"),
+        (MlflowException("x", codes.REQUEST_LIMIT_EXCEEDED), "outage"),
+        (MlflowException("x", codes.RESOURCE_DOES_NOT_EXIST), "missing"),
+        (MlflowException("x", codes.PERMISSION_DENIED), "no access"),
+        (MlflowException("x", codes.INVALID_PARAMETER_VALUE), "refused"),
+        (caused_by(MlflowException("x", codes.INTERNAL_ERROR)), "outage"),
+        (caused_by(requests.ConnectionError()), "outage"),
+        (caused_by(MlflowException("x", codes.PERMISSION_DENIED)), "refused"),
+        (InvalidUrlException("x"), "no MLflow"),
+        (requests.ConnectionError(), "outage"),
+        (requests.ReadTimeout(), "outage"),
+        (requests.exceptions.RetryError(), "outage"),
+        (requests.exceptions.MissingSchema(), "no MLflow"),
         (ValueError(), None),
     ],
 )
-def test_the_rule_by_kind(error: Exception, expected: type[HomefeedError] | None) -> None:
-    assert kind_of(error) is expected
+def test_the_rule_by_kind(error: Exception, expected: str | None) -> None:
+    assert kind_of(error) == expected
 
 
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        (503, TrackingUnavailableError),
-        (429, TrackingUnavailableError),
-        (403, TrackingAccessError),
-        (404, TrackingEntryMissingError),
+        (503, "outage"),
+        (429, "outage"),
+        (403, "no access"),
+        (404, "missing"),
     ],
 )
-def test_an_upload_is_judged_by_its_status(status: int, expected: type[HomefeedError]) -> None:
+def test_an_upload_is_judged_by_its_status(status: int, expected: str) -> None:
     """Artifacts travel by plain requests, whose errors are not MLflow's."""
     with server_that_answers(status) as uri:
         with pytest.raises(requests.HTTPError) as caught:
             requests.get(uri, timeout=5).raise_for_status()
-    assert kind_of(caught.value) is expected
+    assert kind_of(caught.value) == expected
 
 
 @pytest.mark.services

@@ -118,11 +118,10 @@ def test_why_a_job_failed_decides(reason, action):
         (errors.TransientStorageError("later"), RetryAction.DEFAULT),
         (errors.TrackingUnavailableError("later"), RetryAction.DEFAULT),
         (errors.ProcessKilledError("later"), RetryAction.DEFAULT),
-        (errors.TrackingAccessError("no"), RetryAction.FAIL),
-        (errors.NotMlflowError("no"), RetryAction.FAIL),
+        (errors.ConfigurationError("no"), RetryAction.FAIL),
         (errors.TrackingEntryMissingError("no"), RetryAction.FAIL),
-        (errors.BundleMissingError("no"), RetryAction.FAIL),
-        (errors.PlaceError("no"), RetryAction.FAIL),
+        (errors.DataContractError("no"), RetryAction.FAIL),
+        (errors.ConfigurationError("no"), RetryAction.FAIL),
         (RuntimeError("who knows"), RetryAction.DEFAULT),
         # The words of Docker's and Kubernetes' operators:
         (

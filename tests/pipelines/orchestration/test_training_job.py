@@ -14,7 +14,7 @@ import pytest
 from airflow.sdk import RetryAction
 from airflow.sdk.exceptions import AirflowException
 
-from pipelines.contracts.errors import NoPlaceForPodError
+from pipelines.contracts.errors import TransientStorageError
 from pipelines.orchestration.operators import stage_operator
 from pipelines.orchestration.retries import StageRetryPolicy
 from pipelines.settings import Settings
@@ -116,7 +116,7 @@ def test_a_machine_that_is_not_found_in_time_is_told_with_its_reason(cluster, tm
     cluster.pending[1] = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
     waiting = task(tmp_path)
     waiting.startup_timeout_seconds = 2
-    with pytest.raises(NoPlaceForPodError, match="1 of 2 pods.*Insufficient nvidia") as caught:
+    with pytest.raises(TransientStorageError, match="1 of 2 pods.*Insufficient nvidia") as caught:
         waiting.execute(task_context(CONTEXT))
     assert cluster.jobs == {}  # else it would begin beside the next attempt
     decided = StageRetryPolicy().evaluate(caught.value, try_number=1, max_tries=3)

@@ -4,6 +4,7 @@ A real S3 server answers; what it cannot be brought to say is said by the proxy 
 """
 
 import errno
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,17 +34,17 @@ SAID: dict[str, tuple[int, bytes]] = {
     "NoSuchBucket": (404, error_xml("NoSuchBucket", BucketName=BUCKET)),
     "QuotaExceeded": (507, error_xml("QuotaExceeded")),
 }
-MEANS: dict[str, tuple[type[HomefeedError], str]] = {
-    "AccessDenied": (errors.StoreAccessError, "refuses access .*the bucket's policy"),
-    "InvalidAccessKeyId": (errors.StoreAccessError, "correct the credentials"),
-    "SignatureDoesNotMatch": (errors.StoreAccessError, "AWS_SECRET_ACCESS_KEY"),
-    "InvalidToken": (errors.StoreAccessError, "AWS_SESSION_TOKEN"),
-    "PermanentRedirect": (errors.StoreRegionError, r"us-east-1 \(AWS_REGION\) .*set AWS_REGION"),
-    "AuthorizationHeaderMalformed": (errors.StoreRegionError, "expected the bucket's own"),
-    "ExpiredToken": (errors.CredentialsExpiredError, "have expired .*give the workers a role"),
-    "RequestTimeTooSkewed": (errors.ClockSkewError, "clock is not the store's .*set the clock"),
-    "NoSuchBucket": (errors.BucketMissingError, f"there is no bucket '{BUCKET}' .*make it"),
-    "QuotaExceeded": (errors.TransientStorageError, "check the storage, then retry"),
+MEANS: dict[str, tuple[str, str]] = {
+    "AccessDenied": ("no access", "refuses access .*the bucket's policy"),
+    "InvalidAccessKeyId": ("no access", "correct the credentials"),
+    "SignatureDoesNotMatch": ("no access", "AWS_SECRET_ACCESS_KEY"),
+    "InvalidToken": ("no access", "AWS_SESSION_TOKEN"),
+    "PermanentRedirect": ("region", r"us-east-1 \(AWS_REGION\) .*set AWS_REGION"),
+    "AuthorizationHeaderMalformed": ("region", "expected the bucket's own"),
+    "ExpiredToken": ("expired", "have expired .*give the workers a role"),
+    "RequestTimeTooSkewed": ("clock", "clock is not the store's .*set the clock"),
+    "NoSuchBucket": ("no bucket", f"there is no bucket '{BUCKET}' .*make it"),
+    "QuotaExceeded": ("", "check the storage, then retry"),
 }
 READS: dict[str, Callable[[str], object]] = {
     "exists": storage.exists,
@@ -90,8 +91,9 @@ def test_every_request_says_what_the_store_refuses(
     kind, says = MEANS[code]
     for name, act in (READS | WRITES).items():
         error = refused(proxy, code, act, f"{s3_uri}/x")
-        assert type(error) is kind, f"{name}: {error!r}"
-        pytest.raises(kind, lambda error=error: (_ for _ in ()).throw(error)).match(says)
+        assert error.kind == kind and re.search(says, str(error)), f"{name}: {error!r}"
+        may_pass = code in ("ExpiredToken", "QuotaExceeded")
+        assert (error.exit_code, error.is_retryable) == ((75, True) if may_pass else (78, False))
         assert s3_uri in str(error) and TOKEN not in str(error), name
 
 
@@ -100,20 +102,13 @@ def test_a_bucket_that_is_missing_is_named_by_every_write(
     proxy: FaultyProxy, s3_uri: str, name: str
 ) -> None:
     error = refused(proxy, "NoSuchBucket", WRITES[name], f"{s3_uri}/x")
-    assert isinstance(error, errors.BucketMissingError)
+    assert (error.kind, error.exit_code) == ("no bucket", 78)
     assert f"there is no bucket '{BUCKET}'" in str(error)
-
-
-def test_only_what_may_pass_is_retried() -> None:
-    codes = {code: (kind.exit_code, kind.is_retryable) for code, (kind, _) in MEANS.items()}
-    may_pass = {code for code, told in codes.items() if told == (75, True)}
-    assert may_pass == {"ExpiredToken", "QuotaExceeded"}
-    assert all(told == (78, False) for code, told in codes.items() if code not in may_pass)
 
 
 def test_a_bucket_is_told_from_an_empty_folder(s3_uri: str) -> None:
     store_errors.require_bucket(f"{s3_uri}/nothing/here")
-    with pytest.raises(errors.BucketMissingError, match="there is no bucket 'nowhere'"):
+    with pytest.raises(errors.ConfigurationError, match="there is no bucket 'nowhere'"):
         store_errors.require_bucket("s3://nowhere/event_log")
 
 

@@ -14,7 +14,6 @@ from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
     RunInProgressError,
-    StoreWithoutConditionsError,
 )
 from pipelines.registry import history
 from pipelines.registry.history import History, HistoryEntry, LostTheNumberError, RecipeChange
@@ -187,7 +186,7 @@ def test_a_store_without_conditional_writes_is_refused_by_name(
 
     monkeypatch.setattr(conditional, "_probed", {})
     monkeypatch.setattr(conditional.Revision, "mode", lambda self, *, is_bare: "overwrite")
-    with pytest.raises(StoreWithoutConditionsError, match="has no conditional writes"):
+    with pytest.raises(ConfigurationError, match="has no conditional writes"):
         history.create(s3_uri, NAME, History(), move(1), Recipes())
     assert history.load(s3_uri, NAME) == History()
 

@@ -140,7 +140,7 @@ def test_what_is_refused_is_told_and_the_rest_is_written(
     assert client.asked == [
         "log_artifacts", "log_inputs", "get_experiment_by_name", "get_experiment_by_name"
     ]  # fmt: skip
-    assert caplog.text.count("TrackingRefusedError: MLflow at http://127.0.0.1:9 refuses") == 4
+    assert caplog.text.count("ConfigurationError: MLflow at http://127.0.0.1:9 refuses") == 4
 
 
 def test_what_may_pass_is_tried_again(tmp_path: Path) -> None:

@@ -17,10 +17,8 @@ from mlflow import MlflowClient
 from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.errors import (
     ConfigurationError,
-    NotMlflowError,
     PromotionRefusedError,
     RecordDisagreesError,
-    TrackingAccessError,
     TrackingEntryMissingError,
     TrackingUnavailableError,
 )
@@ -60,9 +58,9 @@ def test_a_refusal_of_what_has_arrived_is_a_move_that_was_made(world: World, act
 
 
 REFUSALS = {
-    "401": TrackingAccessError,
+    "401": ConfigurationError,
     "404": TrackingEntryMissingError,
-    "a login page": NotMlflowError,
+    "a login page": ConfigurationError,
     "a cut answer": TrackingUnavailableError,
 }
 
@@ -94,7 +92,7 @@ def test_a_refusal_after_which_nothing_can_be_read_gives_nothing_up(
     move = registry.point_champion_at
 
     def shut_out(*_: object) -> str:
-        raise TrackingAccessError("it does not let this user in")
+        raise ConfigurationError("it does not let this user in")
 
     def refuse(client: MlflowClient, model: ModelRef) -> None:
         move(client, model)
@@ -103,7 +101,7 @@ def test_a_refusal_after_which_nothing_can_be_read_gives_nothing_up(
 
     with monkeypatch.context() as patch:
         patch.setattr(registry, "point_champion_at", refuse)
-        with pytest.raises(TrackingAccessError, match="not known whether it moved"):
+        with pytest.raises(ConfigurationError, match="not known whether it moved"):
             world.promote("2")
     monkeypatch.undo()
     world.resolve()

@@ -12,8 +12,8 @@ import pytest
 
 from pipelines import deletion, storage
 from pipelines.contracts.errors import (
-    BundleMissingError,
     ConfigurationError,
+    DataContractError,
     RunInProgressError,
     TrackingUnavailableError,
 )
@@ -214,7 +214,7 @@ def test_files_that_are_two_versions_are_marked_as_deleted_once(world: OldWorld)
 def test_what_a_deletion_has_marked_is_not_gone_back_to(world: OldWorld) -> None:
     world.delete()
     told = f"{NAME} v2 cannot become champion: its logged model m-2 .* are v1, v3, v4, v5, v6, v7;"
-    with pytest.raises(BundleMissingError, match=told):
+    with pytest.raises(DataContractError, match=told):
         by_hand.rollback(world.registry, world.settings, "2", world.now, "hides rose")  # type: ignore[arg-type]
     assert world.registry.alias == "6"
 

@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.contracts.artifacts import ModelRef, ResolvedRun
-from pipelines.contracts.errors import BundleMissingError
+from pipelines.contracts.errors import DataContractError
 from pipelines.registry import by_hand, history, promotion, reconcile, registry, tracking
 from pipelines.retention import models
 from pipelines.settings import Settings
@@ -124,7 +124,7 @@ def test_what_is_marked_as_deleted_becomes_champion_by_nobody_though_it_can_be_f
         f"^{old.name} v2 cannot become champion: its logged model {found.model_id} is marked as "
         f"deleted in MLflow.* expected one that is there.* there is v1; .*--to-version N"
     )
-    with pytest.raises(BundleMissingError, match=told):
+    with pytest.raises(DataContractError, match=told):
         act(old)
     assert registry.read_champion(old.client, old.name) == old.champion
     assert history.load(old.run.workspace_uri, old.name).pending is None
@@ -134,7 +134,7 @@ def test_a_copy_of_what_is_marked_as_deleted_does_not_become_champion_either(old
     old.copy("2", old.name)
     models.mark_deleted(old.client, old.find()["2"])
     copy = old.logged.model_copy(update={"version": "3"})
-    with pytest.raises(BundleMissingError, match="v3 cannot become champion.* there is v1;"):
+    with pytest.raises(DataContractError, match="v3 cannot become champion.* there is v1;"):
         force(old._replace(logged=copy))
 
 

@@ -22,7 +22,7 @@ def run(tmp_path: Path) -> ResolvedRun:
     run = save_run(make_run(tmp_path))
     failure = StageFailure(
         stage=STAGE,
-        error_class="TrainingDivergedError",
+        error_class="DataContractError",
         message="the loss is not finite",
         exit_code=65,
         is_retryable=False,
@@ -51,10 +51,10 @@ def test_its_runs_end_with_the_reason_and_a_later_attempt_goes_on(
     found = client.get_run(mine)
     told = found.data.tags[tracking.FAILURE]
     assert found.info.status == "FAILED" and receipt.alert.happened in told
-    assert told.startswith("train_challenger broke: TrainingDivergedError in train_challenger at")
+    assert told.startswith("train_challenger broke: DataContractError in train_challenger at")
     assert client.get_run(ended).info.status == "FINISHED"
     shown = client.get_experiment(found.info.experiment_id).tags[tracking.DESCRIPTION]
-    assert "broke. train_challenger broke: TrainingDivergedError" in shown.replace("\\", "")
+    assert "broke. train_challenger broke: DataContractError" in shown.replace("\\", "")
 
     assert tracking.open_run(client, run, "challenger", "challenger") == mine
     again = client.get_run(mine)

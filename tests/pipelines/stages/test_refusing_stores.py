@@ -7,13 +7,9 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts.errors import (
-    BucketMissingError,
-    ClockSkewError,
-    CredentialsExpiredError,
+    ConfigurationError,
     HomefeedError,
-    StoreAccessError,
-    StoreRegionError,
-    StoreWithoutConditionsError,
+    TransientStorageError,
 )
 from pipelines.contracts.run_layout import failure_uri, manifest_uri
 from pipelines.places import store_lease
@@ -29,10 +25,10 @@ from support.stage_bodies import Number
 
 NAME = "build_snapshot"
 REFUSALS: dict[str, tuple[int, type[HomefeedError]]] = {
-    "ExpiredToken": (400, CredentialsExpiredError),
-    "AccessDenied": (403, StoreAccessError),
-    "RequestTimeTooSkewed": (403, ClockSkewError),
-    "PermanentRedirect": (301, StoreRegionError),
+    "ExpiredToken": (400, TransientStorageError),
+    "AccessDenied": (403, ConfigurationError),
+    "RequestTimeTooSkewed": (403, ConfigurationError),
+    "PermanentRedirect": (301, ConfigurationError),
 }
 
 
@@ -43,18 +39,18 @@ def test_a_store_without_conditional_writes_is_refused_before_anything_is_done(
     workspace = f"s3://{BUCKET}/workspace"
     with s3_server(manner) as url:
         use_s3(url, monkeypatch)
-        with pytest.raises(StoreWithoutConditionsError, match="nothing else keeps two runs apart"):
+        with pytest.raises(ConfigurationError, match="nothing else keeps two runs apart"):
             runner.start_run(request_of("any"), Settings(workspace=workspace))
         assert storage.list_names(workspace) == []
 
 
 def test_a_workspace_in_a_bucket_that_is_missing_is_refused_at_the_start(s3_uri: str) -> None:
-    with pytest.raises(BucketMissingError, match="there is no bucket 'nowhere'"):
+    with pytest.raises(ConfigurationError, match="there is no bucket 'nowhere'"):
         runner.start_run(request_of("any"), Settings(workspace="s3://nowhere/workspace"))
 
 
 def test_an_event_log_in_a_bucket_that_is_missing_is_told_from_an_empty_one(s3_uri: str) -> None:
-    with pytest.raises(BucketMissingError, match="the bucket of s3://nowhere/log"):
+    with pytest.raises(ConfigurationError, match="the bucket of s3://nowhere/log"):
         require_event_log("s3://nowhere/log")
     with pytest.raises(HomefeedError, match="tables .* are missing, found nothing"):
         require_event_log(f"{s3_uri}/log")

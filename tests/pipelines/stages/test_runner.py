@@ -115,7 +115,7 @@ def test_an_unforeseen_error_counts_as_retryable(run_uri: str, set_body: Callabl
 @pytest.mark.parametrize(
     ("code", "error_class", "exit_code", "is_retryable"),
     [
-        (errno.ENOENT, "PlaceError", 78, False),
+        (errno.ENOENT, "ConfigurationError", 78, False),
         (errno.EACCES, "ConfigurationError", 78, False),
         (errno.ENOSPC, "TransientStorageError", 75, True),
     ],

@@ -87,4 +87,4 @@ def test_what_listens_and_is_no_master_is_named_when_spark_gives_up(tmp_path: Pa
             timeout=240,
         )
     assert done.returncode == 1
-    assert f"SparkUnavailableError: no Spark master answers at {master} (" in done.stderr
+    assert f"TransientStorageError: no Spark master answers at {master} (" in done.stderr

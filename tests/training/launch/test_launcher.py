@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from pipelines.contracts.errors import (
     ConfigurationError,
+    DataContractError,
     RunInProgressError,
-    TrainingDivergedError,
 )
 from pipelines.contracts.files import digest_files, digest_of_files, write_json
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
@@ -235,13 +235,11 @@ def test_another_configuration_starts_afresh(planted, trained, tmp_path) -> None
 
 def test_nan_loss_stops_with_its_class_and_keeps_the_weights(planted, tmp_path) -> None:
     spec = planted.spec(tmp_path, training={"learning_rate": 1e30, "warmup_steps": 0})
-    with pytest.raises(TrainingDivergedError, match=r"step \d+, epoch \d+, batch .*learning_rate"):
+    with pytest.raises(DataContractError, match=r"step \d+, epoch \d+, batch .*learning_rate"):
         train(spec)
     assert not (tmp_path / "result.json").exists()
     assert not (tmp_path / "bundle").exists()
-    assert json.loads((tmp_path / "error.json").read_text())["error_class"] == (
-        "TrainingDivergedError"
-    )
+    assert json.loads((tmp_path / "error.json").read_text())["error_class"] == "DataContractError"
 
 
 def test_a_gpu_that_is_not_there_is_a_configuration_error(planted, tmp_path) -> None:

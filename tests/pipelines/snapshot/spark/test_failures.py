@@ -7,7 +7,7 @@ import pytest
 from pipelines.contracts.errors import (
     ConfigurationError,
     ProcessKilledError,
-    SparkUnavailableError,
+    TransientStorageError,
 )
 from pipelines.snapshot.spark.failures import explain, translated_spark_errors
 
@@ -26,8 +26,8 @@ Lost task 2.3 in stage 0.0: java.io.IOException: Cannot run program "/no/python3
     ("said", "ours", "told"),
     [
         (KILLED, ProcessKilledError, r"ExecutorLostFailure.*spark\.executor\.memoryOverhead"),
-        ("All masters are unresponsive! Giving up.", SparkUnavailableError, "SPARK_MASTER"),
-        ("Job 1 cancelled because SparkContext was shut down", SparkUnavailableError, "connection"),
+        ("All masters are unresponsive! Giving up.", TransientStorageError, "SPARK_MASTER"),
+        ("Job 1 cancelled because SparkContext was shut down", TransientStorageError, "connection"),
         ("x\nModuleNotFoundError: No module named 'pyarrow'", ConfigurationError, "PYSPARK_PYTHON"),
         ("java.lang.OutOfMemoryError: Java heap space", ProcessKilledError, "executor.memory "),
         (TOO_MUCH, ConfigurationError, "driver.maxResultSize and spark.driver.memory in HOMEFEED"),
@@ -43,8 +43,8 @@ def test_what_sparks_errors_mean(said: str, ours: type[Exception], told: str) ->
 
 def test_a_driver_whose_java_was_killed_may_be_tried_again() -> None:
     ours = explain(ConnectionRefusedError(111, "Connection refused"), "building")
-    assert isinstance(ours, SparkUnavailableError) and ours.is_retryable
-    assert isinstance(explain(ConnectionResetError(), "building"), SparkUnavailableError)
+    assert isinstance(ours, TransientStorageError) and ours.is_retryable
+    assert isinstance(explain(ConnectionResetError(), "building"), TransientStorageError)
 
 
 def test_an_error_whose_words_java_took_with_it_may_be_tried_again() -> None:
@@ -55,7 +55,7 @@ def test_an_error_whose_words_java_took_with_it_may_be_tried_again() -> None:
             raise ConnectionRefusedError(111, "Connection refused")
 
     ours = explain(OfJava(), "reading")
-    assert isinstance(ours, SparkUnavailableError)
+    assert isinstance(ours, TransientStorageError)
     assert str(ours).startswith("reading: OfJava: ") and "this machine's memory" in str(ours)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.contracts.errors import ConfigurationError, SparkUnavailableError
+from pipelines.contracts.errors import ConfigurationError, TransientStorageError
 from pipelines.settings import Settings
 from pipelines.snapshot.build import write_snapshot
 from pipelines.snapshot.spark.cluster import chosen_cluster
@@ -86,11 +86,11 @@ def test_an_address_without_host_or_port_is_refused(address: str) -> None:
 
 
 def test_a_master_out_of_reach_is_named_with_what_to_change() -> None:
-    with pytest.raises(SparkUnavailableError) as caught:
+    with pytest.raises(TransientStorageError) as caught:
         require_master("spark://127.0.0.1:9,127.0.0.1:99999", "big_one")
     assert "127.0.0.1:9 (Connection refused) nor 127.0.0.1:99999 (" in str(caught.value)
     assert "correct the host and port of the Airflow connection 'big_one'" in str(caught.value)
-    with pytest.raises(SparkUnavailableError, match="HOMEFEED_SPARK_MASTER, or"):
+    with pytest.raises(TransientStorageError, match="HOMEFEED_SPARK_MASTER, or"):
         require_master("spark://127.0.0.1:9", "")
 
 
