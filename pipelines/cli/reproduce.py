@@ -61,7 +61,8 @@ def reproduce(
         raise DataContractError(
             f"what was rebuilt of {past.run_uri} is not what its record says: {what}; expected "
             f"equal digests; read above what has changed since; both are there to be compared, "
-            f"the rebuilt one in {folder}"
+            f"the rebuilt one in {folder}",
+            kind="differs",
         )
     if outcome.stopped_by is not None:
         raise outcome.stopped_by
