@@ -32,8 +32,7 @@ def reproduce(
 ) -> None:
     """Rebuild a past cycle from its record, elsewhere, and say digest by digest what is equal."""
     from pipelines.reproduction.past_cycle import REBUILT, read_cycle
-    from pipelines.reproduction.rebuild import rebuild
-    from pipelines.reproduction.scratch import choose_folder
+    from pipelines.reproduction.rebuild import choose_folder, rebuild
 
     if until not in REBUILT:
         raise ConfigurationError(
@@ -52,7 +51,6 @@ def reproduce(
         "folder": folder,
         "findings": outcome.findings,
         "changes": outcome.changes,
-        "not_recorded": outcome.not_recorded,
         "stopped_by": str(outcome.stopped_by or ""),
     }
     say_value(value)
@@ -100,16 +98,7 @@ def _explanation(outcome: "Outcome") -> Iterator[str]:
         yield f"not as it was when the cycle ran, {effect}:"
         yield from (f"- {change}" for change in outcome.changes)
     elif outcome.differing:
-        yield _unexplained(outcome)
-    yield from (f"- {missing}" for missing in outcome.not_recorded)
-
-
-def _unexplained(outcome: "Outcome") -> str:
-    """Return what can be said of a difference where nothing on record has changed."""
-    other = "the record is not of what was made, or a computation does not repeat"
-    if outcome.not_recorded:
-        return (
-            f"nothing has changed of what is on record, so either what is not on record has, which "
-            f"is named below, or {other}"
+        yield (
+            "data, code, packages, processor and recipe are as the record says, so either the "
+            "record is not of what was made, or a computation does not repeat"
         )
-    return f"data, code, packages, processor and recipe are as the record says, so either {other}"

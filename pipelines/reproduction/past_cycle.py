@@ -1,6 +1,6 @@
-"""The record of a past cycle: what `resolve_run` fixed, and what its stages published.
+"""The record of a past cycle: what `resolve_run` fixed, and what its stages published; only read.
 
-Only read. Not for rebuilding.
+Not for rebuilding.
 """
 
 import sys
@@ -22,7 +22,6 @@ REPAIR = (
     "out the code that wrote it, or name another run"
 )
 """What a person does about a record that is missing or cannot be read."""
-_LAST = sys.maxsize
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class PastCycle:
     run_uri: str  # where the record was read, which may be a copy
     run: ResolvedRun
     records: dict[str, StageRecord]  # of `resolve_run`, and of stages of REBUILT that have ended
-    listing: Listing | None  # None where the snapshot was built before there was one
+    listing: Listing | None  # files of the event log; None where the list is gone
 
     def stages_until(self, until: str) -> tuple[str, ...]:
         """Return the stages to rebuild: up to the one named, and none after the last on record.
@@ -40,15 +39,20 @@ class PastCycle:
         A model has the number in the registry that it got when it was registered. So of the two
         trainings the one whose model came first goes first.
         """
+
+        def place(name: str) -> tuple[int, int]:
+            rank = REBUILT.index(name.replace("train_anchor", "train_challenger"))
+            return rank, self.version_of(name) or sys.maxsize
+
         last = max(REBUILT.index(name) for name in self.records if name in REBUILT)
-        known = REBUILT[: last + 1]
-        order = sorted(known, key=lambda name: (_rank(name), self.version_of(name) or _LAST))
+        order = sorted(REBUILT[: last + 1], key=place)
         return tuple(order[: order.index(until) + 1] if until in order else order)
 
     def stages_to_tell_of(self, until: str) -> tuple[str, ...]:
         """Return the stages of which something can be said: rebuilt ones, and missing records."""
         names = self.stages_until(until)
-        missing = [name for name in _up_to(until) if name not in self.records]
+        asked = REBUILT[: REBUILT.index(until) + 1]
+        missing = [name for name in asked if name not in self.records]
         return tuple(name for name in REBUILT if name in names or name in missing)
 
     def version_of(self, stage: str) -> int | None:
@@ -64,14 +68,6 @@ class PastCycle:
         return int(version) if str(version).isdecimal() else None
 
 
-def _up_to(stage: str) -> tuple[str, ...]:
-    return REBUILT[: REBUILT.index(stage) + 1]
-
-
-def _rank(stage: str) -> int:
-    return REBUILT.index(stage.replace("train_anchor", "train_challenger"))
-
-
 def read_cycle(run: str, settings: Settings) -> PastCycle:
     """Read a cycle's record.
 
@@ -83,7 +79,9 @@ def read_cycle(run: str, settings: Settings) -> PastCycle:
         ConfigurationError: there is no such run, or no stage of it has ended that can be rebuilt.
         DataContractError: a manifest was edited, is damaged or of another version.
     """
-    run_uri = _find(run, settings)
+    run_uri = storage.to_uri(run)
+    if "/" not in run and not storage.exists(manifest_uri(run_uri, "resolve_run")):
+        run_uri = storage.join(storage.to_uri(settings.workspace_location), "runs", run)
     records = {"resolve_run": read_record(run_uri, "resolve_run", REPAIR)}
     resolved = read_artifact(run_uri, "resolve_run", ResolvedRun, REPAIR)
     for name in REBUILT:
@@ -106,12 +104,5 @@ def read_listing(run_uri: str) -> Listing | None:
         DataContractError: the file is damaged.
     """
     uri = listing_uri(run_uri)
-    repair = "put a sound copy back, or move it away: then the files' times of writing are compared"
+    repair = "put a sound copy back, or move it away: then no files are compared"
     return storage.read_model(uri, Listing, repair) if storage.exists(uri) else None
-
-
-def _find(run: str, settings: Settings) -> str:
-    run_uri = storage.to_uri(run)
-    if "/" in run or storage.exists(manifest_uri(run_uri, "resolve_run")):
-        return run_uri
-    return storage.join(storage.to_uri(settings.workspace_location), "runs", run)

@@ -1,24 +1,56 @@
-"""Rebuild a past cycle's stages in a scratch workspace, and say what is equal to its record."""
+"""Rebuild a past cycle's stages in a folder of its own, and say what is equal to its record.
+
+    <folder>/reproduction.json              a Claim: which run is rebuilt here
+    <folder>/workspace/runs/<run_id>/...    the rebuilt cycle, in the layout of every workspace
+    <folder>/workspace/judged/<model>/...   copies of the evidence that the cycle pooled
+    <folder>/registry/reproduction.db       an MLflow store in a file: runs and model versions
+    <folder>/registry/artifacts/            what MLflow keeps of them
+    <folder>/champion/                      the champion, from the original registry
+
+The folder is kept, and the same reproduction goes on in it, as a cycle goes on in its run folder.
+What other code, packages or another machine have made there, which the manifest of `resolve_run`
+names, is made anew. Models get the numbers that they have in the original registry, because
+verdicts name them. The original registry is asked for the champion's files, and nothing else.
+"""
 
 import contextlib
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipelines.contracts.errors import HomefeedError
-from pipelines.contracts.run_layout import StageRecord
+from pipelines import deletion, storage
+from pipelines.contracts.artifacts import PinnedFile, ResolvedRun
+from pipelines.contracts.base import Frozen
+from pipelines.contracts.code_identity import Environment, environment
+from pipelines.contracts.errors import ConfigurationError, DataContractError, HomefeedError
+from pipelines.contracts.mlflow_errors import translated_outages
+from pipelines.contracts.run_layout import StageRecord, manifest_uri, snapshot_manifest_uri
 from pipelines.metrics.measured import unmeasured
+from pipelines.registry import evidence, registry, tracking
 from pipelines.reproduction import causes
 from pipelines.reproduction.findings import Finding, compare_stage
-from pipelines.reproduction.own_registry import fetch_champion, keep_numbers_below, own_registry
 from pipelines.reproduction.past_cycle import PastCycle, read_listing
-from pipelines.reproduction.scratch import Scratch, open_scratch
-from pipelines.stages.build_snapshot import list_event_log
 from pipelines.stages.runner import read_record, run_stage
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_CLAIM = "reproduction.json"
 _REGISTERING = ("train_challenger", "train_anchor", "compare_with_champion")
 """Stages that talk to MLflow."""
+_NO_CHAMPION = "rebuild what needs no champion: give --until train_anchor"
+_EMPTY = "Not rebuilt. It keeps the numbers of the versions as they are in the original registry."
+
+
+class Claim(Frozen):
+    """Which run a folder is a reproduction of."""
+
+    run_id: str
+    run_digest: str
 
 
 @dataclass(frozen=True)
@@ -27,13 +59,23 @@ class Outcome:
 
     findings: tuple[Finding, ...]
     changes: tuple[str, ...]  # what is not as it was, whether or not it made a difference
-    not_recorded: tuple[str, ...]
     stopped_by: HomefeedError | None  # why a stage could not be rebuilt
 
     @property
     def differing(self) -> tuple[Finding, ...]:
         """What was rebuilt and is not what the record says."""
         return tuple(found for found in self.findings if found.state == "differs")
+
+
+def choose_folder(into: str, run_id: str) -> Path:
+    """Return the folder to work in: the one that was named, or a new temporary one.
+
+    Raises:
+        ConfigurationError: it is not on this machine.
+    """
+    if into:
+        return storage.local_path(storage.to_uri(into))
+    return Path(tempfile.mkdtemp(prefix=f"homefeed-reproduce-{run_id}-"))
 
 
 def rebuild(
@@ -45,12 +87,11 @@ def rebuild(
 ) -> Outcome:
     """Rebuild a cycle up to a stage; what an earlier attempt in the folder has rebuilt is kept.
 
-    It is kept only where it would be made so today: see `pipelines.reproduction.scratch`. A stage
-    that cannot be rebuilt ends it, and is told of in the outcome with its error.
+    A stage that cannot be rebuilt ends it, and is told of in the outcome with its error.
 
     Args:
         past: The cycle.
-        folder: See `open_scratch`.
+        folder: An empty folder, one that is not there, or one of an earlier reproduction.
         until: One of `REBUILT`.
         tell: Called with a line at the start and at the end of each stage.
         event_log_uri: Where the event log lies by now; '' where it lay.
@@ -59,86 +100,204 @@ def rebuild(
         ConfigurationError: the folder holds something else.
         RunInProgressError: another process rebuilds in the folder.
     """
+    rebuilt: dict[str, StageRecord] = {}
     stopped_at, stopped_by = "", None
-    with open_scratch(folder, past, event_log_uri) as scratch:
-        if scratch.is_cleared:
-            tell(
-                "what was rebuilt here before was made by other code or packages, or on another "
-                "machine, so everything is rebuilt"
-            )
+    with _claimed(folder, past):
+        run, changes = moved(past.run, folder, event_log_uri)
+        _prepare(folder, past, run, tell)
         for name in past.stages_until(until):
             try:
-                _rebuild_stage(name, past, scratch, tell)
+                rebuilt[name] = _rebuild_stage(name, folder, past, run, tell)
             except HomefeedError as error:
                 stopped_at, stopped_by = name, error
                 tell(f"{name}: not rebuilt, {type(error).__name__}: {error}")
                 break
-        return _compare(past, scratch, until, stopped_at, stopped_by)
+        findings: list[Finding] = []
+        for name in past.stages_to_tell_of(until):
+            why_not = f"{stopped_at} was not rebuilt" if stopped_by else ""
+            why_not = type(stopped_by).__name__ if name == stopped_at else why_not
+            findings += compare_stage(name, past.records.get(name), rebuilt.get(name), why_not)
+        changes += causes.changes_since(past, rebuilt, read_listing(run.run_uri))
+    return Outcome(tuple(findings), tuple(changes), stopped_by)
+
+
+@contextlib.contextmanager
+def _claimed(folder: Path, past: PastCycle) -> Iterator[None]:
+    """Make a folder this run's, or go on in it, and keep others out of it meanwhile."""
+    claim = Claim(run_id=past.run.run_id, run_digest=past.run.fingerprint())
+    for uri in (past.run_uri, past.run.workspace_uri, past.run.event_log_uri):
+        place = storage.local_path(uri).resolve() if storage.is_local(uri) else None
+        if place is not None and folder.resolve().is_relative_to(place):
+            raise ConfigurationError(
+                f"{folder} lies in {uri}, of which nothing is to be touched; expected a folder "
+                f"elsewhere; name one with --into"
+            )
+
+    def require_free() -> None:
+        uri, found = storage.to_uri(folder / _CLAIM), None
+        # A process that was killed at once leaves no more than its lock and an unfinished claim.
+        names = {
+            name
+            for name in storage.list_names(storage.to_uri(folder))
+            if name != "reproduction.lock" and not name.startswith(f".{_CLAIM}")
+        }
+        if _CLAIM in names:
+            found = storage.read_model(uri, Claim, "name another folder with --into")
+        if names and found != claim:
+            what = f"the reproduction of run {found.run_id}" if found else "other files"
+            raise ConfigurationError(
+                f"{folder} holds {what}; expected an empty folder, or one in which this very run "
+                f"({claim.run_id}) was being rebuilt; name another one with --into"
+            )
+
+    require_free()
+    with storage.exclusive_lock(storage.to_uri(folder / "reproduction"), f"rebuilding in {folder}"):
+        require_free()
+        storage.write_model(storage.to_uri(folder / _CLAIM), claim)
+        yield
+
+
+def moved(run: ResolvedRun, folder: Path, event_log_uri: str) -> tuple[ResolvedRun, list[str]]:
+    """Return the run with other places, and what of its inputs is gone."""
+    workspace_uri = storage.to_uri(folder / "workspace")
+    reference, notes = run.last_accepted_snapshot_uri, []
+    if reference is not None and not storage.exists(snapshot_manifest_uri(reference)):
+        notes.append(
+            f"the snapshot that the data gate compared with is gone ({reference}), so nothing was "
+            f"judged against it"
+        )
+        reference = None
+    pinned = (
+        PinnedFile(uri=evidence.copied_uri(run, workspace_uri, file), sha256=file.sha256)
+        for file in run.judged_before
+    )
+    places = {
+        "workspace_uri": workspace_uri,
+        "run_uri": storage.join(workspace_uri, "runs", run.run_id),
+        "tracking_uri": f"sqlite:///{folder / 'registry' / tracking.OWN_REGISTRY}",
+        "event_log_uri": event_log_uri or run.event_log_uri,
+        "last_accepted_snapshot_uri": reference,
+        "judged_before": tuple(pinned),
+        "work_folder": "",
+        # The same processes, all on this machine, train the same weights.
+        "num_devices": run.num_devices * run.num_nodes,
+        "num_nodes": 1,
+    }
+    return run.model_copy(update=places), notes
+
+
+def _prepare(folder: Path, past: PastCycle, run: ResolvedRun, tell: Callable[[str], None]) -> None:
+    """Write the manifest of `resolve_run`; before, clear what would not be made so today."""
+
+    def unnamed(made_with: Environment | None) -> Environment | None:
+        # A commit to the documentation changes the version.
+        return made_with and made_with.model_copy(update={"code_version": ""})
+
+    former = _record_of(run, "resolve_run")
+    if former is not None and unnamed(former.made_with) != unnamed(environment()):
+        for place in ("registry", "workspace"):
+            deletion.remove(storage.to_uri(folder / place))
+        tell(
+            "what was rebuilt here before was made by other code or packages, or on another "
+            "machine, so everything is rebuilt"
+        )
+    record = StageRecord(
+        stage="resolve_run",
+        input_digest=past.records["resolve_run"].input_digest,
+        artifact=run.model_dump(mode="json"),
+        made_with=environment(),
+        wall_s=0.0,
+        finished_at=datetime.now(UTC),
+    )
+    storage.write_model(manifest_uri(run.run_uri, "resolve_run"), record.sealed())
 
 
 def _rebuild_stage(
-    name: str, past: PastCycle, scratch: Scratch, tell: Callable[[str], None]
-) -> None:
+    name: str, folder: Path, past: PastCycle, run: ResolvedRun, tell: Callable[[str], None]
+) -> StageRecord:
     tell(f"{name}: starting")
-    started = time.monotonic()
-    if name == "build_snapshot" and _is_log_another(scratch):
-        tell("the event log is not as it was when it was rebuilt here, so everything is rebuilt")
-        scratch.forget_stages()
-    former = scratch.record_of(name)
+    started, former = time.monotonic(), _record_of(run, name)
     if name == "compare_with_champion":
-        fetch_champion(past.run, scratch)
-        scratch.copy_evidence(past)
+        fetch_champion(past.run, folder)
+        evidence.copy_pinned(past.run, run.workspace_uri)
     with contextlib.ExitStack() as stack:
         if name in _REGISTERING:
-            client = stack.enter_context(own_registry(scratch))
-            keep_numbers_below(client, past.run.registered_model, past.version_of(name))
+            stack.enter_context(own_registry(folder, run, past.version_of(name)))
         stack.enter_context(unmeasured())
-        run_stage(name, scratch.run.run_uri)
-    if scratch.record_of(name) == former:
-        tell(f"{name}: was rebuilt before")
-    else:
-        tell(f"{name}: done in {time.monotonic() - started:.1f} s")
+        run_stage(name, run.run_uri)
+    made = read_record(run.run_uri, name)
+    took = f"done in {time.monotonic() - started:.1f} s"
+    tell(f"{name}: {'was rebuilt before' if made == former else took}")
+    return made
 
 
-def _is_log_another(scratch: Scratch) -> bool:
-    """Return whether a snapshot that was rebuilt before is of an event log that has changed since.
+def _record_of(run: ResolvedRun, stage: str) -> StageRecord | None:
+    """Return what an earlier attempt has left of a stage, if it has ended."""
+    if not storage.exists(manifest_uri(run.run_uri, stage)):
+        return None
+    return read_record(run.run_uri, stage, "name another folder with --into")
+
+
+def fetch_champion(original: ResolvedRun, folder: Path) -> None:
+    """Fetch the champion's files from the original registry, which is only read.
 
     Raises:
-        DataContractError: the event log is gone.
+        TrackingUnavailableError: the original registry does not answer.
+        TrackingEntryMissingError: the champion's version was deleted.
+        DataContractError: its files are gone, or are not those that the record names.
     """
-    if scratch.record_of("build_snapshot") is None:
-        return False
-    return read_listing(scratch.run.run_uri) != list_event_log(scratch.run)
+    champion, place = original.champion, folder / "champion"
+    if champion is None:
+        return
+    with contextlib.suppress(DataContractError):
+        registry.require_as_registered(champion, place)
+        return  # An earlier attempt has fetched them.
+    client = tracking.connect(original.tracking_uri)
+    registry.read_version(client, champion.name, champion.version)
+    with storage.scratch_folder(storage.to_uri(folder)) as scratch:
+        found = registry.download_version(client, champion, scratch, _NO_CHAMPION)
+        storage.publish_folder(found, storage.to_uri(place))
 
 
-def _compare(
-    past: PastCycle,
-    scratch: Scratch,
-    until: str,
-    stopped_at: str,
-    stopped_by: HomefeedError | None,
-) -> Outcome:
-    run_uri, names = scratch.run.run_uri, past.stages_until(until)
-    done = names[: names.index(stopped_at)] if stopped_at else names
-    rebuilt: dict[str, StageRecord] = {name: read_record(run_uri, name) for name in done}
-    findings: list[Finding] = []
-    for name in past.stages_to_tell_of(until):
-        why = _why_not(name, stopped_at, stopped_by)
-        findings += compare_stage(name, past.run, past.records.get(name), rebuilt.get(name), why)
-    changes = [
-        *scratch.notes,
-        *causes.data_changes(past, read_listing(run_uri)),
-        *causes.environment_changes(past, rebuilt),
-        *causes.recipe_changes(past),
-        *causes.anchor_changes(past, rebuilt),
-        *causes.measured_changes(past, rebuilt),
-    ]
-    missing = causes.not_recorded(past)
-    return Outcome(tuple(findings), tuple(changes), tuple(missing), stopped_by)
+@contextlib.contextmanager
+def own_registry(folder: Path, run: ResolvedRun, version: int | None) -> "Iterator[MlflowClient]":
+    """Make the reproduction's registry, or find it, and have MLflow use it for the time being.
 
+    MLflow's store in a file asks the process's own address where a logged model lies, and not the
+    one that its client was given.
 
-def _why_not(name: str, stopped_at: str, stopped_by: HomefeedError | None) -> str:
-    """Return why a stage was not rebuilt, in a few words; the error itself was told."""
-    if stopped_by is None:
-        return ""
-    return type(stopped_by).__name__ if name == stopped_at else f"{stopped_at} was not rebuilt"
+    Args:
+        folder: The reproduction's.
+        run: The run that is rebuilt there.
+        version: The number that the next version is to get, if it is not taken already; None: any.
+            The versions before it are empty, but for the champion, whose files come when the
+            comparison needs them.
+    """
+    place, name, champion = folder / "registry", run.registered_model, run.champion
+    store = place / tracking.OWN_REGISTRY
+    if not store.exists():
+        from mlflow import MlflowClient
+
+        # It is made under another name first: a store that was begun is of no use.
+        begun = store.with_suffix(".begun")
+        with storage.translated_errors(str(store), "making"), translated_outages(run.tracking_uri):
+            place.mkdir(parents=True, exist_ok=True)
+            begun.unlink(missing_ok=True)
+            MlflowClient(tracking_uri=f"sqlite:///{begun}").search_experiments(max_results=1)
+            begun.rename(store)
+    with tracking.address_of_process(run.tracking_uri):
+        client = tracking.connect(run.tracking_uri)
+        with translated_outages(run.tracking_uri):
+            if client.get_experiment_by_name(run.experiment) is None:
+                artifacts = (place / "artifacts").as_uri()
+                client.create_experiment(run.experiment, artifact_location=artifacts)
+            registry.ensure_registered_model(client, name, run.workspace_uri)
+            known = client.search_model_versions(f"name = '{name}'")
+            newest = max((int(each.version) for each in known), default=0)
+            for number in range(newest + 1, version or 0):
+                if champion is None or number != int(champion.version):
+                    client.create_model_version(name, "file:///nowhere", description=_EMPTY)
+                    continue
+                tags = champion.model_dump(mode="json", exclude={"name", "version"})
+                client.create_model_version(name, (folder / "champion").as_uri(), tags=tags)
+        yield client

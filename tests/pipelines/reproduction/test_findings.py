@@ -1,13 +1,12 @@
 """What is called equal: contents, whatever their places, their ids and the code's name."""
 
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from pipelines import storage
-from pipelines.contracts.artifacts import AnchorWhy, FreshAnchor, ResolvedRun
+from pipelines.contracts.artifacts import AnchorWhy, FreshAnchor
 from pipelines.contracts.base import Artifact
+from pipelines.contracts.code_identity import environment
 from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.judgement import AnchorFacts, Decision, Judgement, Reason
 from pipelines.contracts.run_layout import StageRecord
@@ -15,8 +14,9 @@ from pipelines.reproduction.findings import Finding, compare_stage
 from support.bundles import write_small_bundle, write_with_config
 from support.judgements import CHALLENGER, make_judgement
 from support.registered import challenger_of
-from support.runs import make_run
 from training.bundle.files import read_config
+
+FORMER = {"code_version": "former", "code_digest": "f" * 64}
 
 
 def record_of(stage: str, artifact: Artifact) -> StageRecord:
@@ -26,17 +26,18 @@ def record_of(stage: str, artifact: Artifact) -> StageRecord:
         artifact=artifact.model_dump(mode="json"),
         wall_s=1,
         finished_at=datetime(2026, 1, 1, tzinfo=UTC),
-    ).sealed()
+        made_with=environment().model_copy(update=FORMER),
+    )
 
 
-def compared(stage: str, run: ResolvedRun, then: Artifact, now: Artifact) -> dict[str, Finding]:
-    found = compare_stage(stage, run, record_of(stage, then), record_of(stage, now), "")
+def compared(stage: str, then: Artifact, now: Artifact) -> dict[str, Finding]:
+    found = compare_stage(stage, record_of(stage, then), record_of(stage, now), "")
     return {finding.what: finding for finding in found}
 
 
-def trained(folder: Path, seed: int, code_version: str, **fields: Any) -> Artifact:
+def trained(folder: Path, seed: int, **code: str) -> Artifact:
     source = write_small_bundle(folder / "unnamed", seed)
-    named = read_config(source).model_copy(update={"code_version": code_version, **fields})
+    named = read_config(source).model_copy(update=code or {"code_version": "todays"})
     bundle = write_with_config(source, folder / "bundle", named)
     files = digest_files(bundle)
     model = CHALLENGER.model_copy(update={"bundle_digest": digest_of_files(files)})
@@ -45,17 +46,15 @@ def trained(folder: Path, seed: int, code_version: str, **fields: Any) -> Artifa
 
 
 def test_a_bundle_that_other_code_has_signed_is_equal(tmp_path: Path) -> None:
-    run = make_run(tmp_path, code_version="former")
-    then, now = trained(tmp_path / "then", 3, "former"), trained(tmp_path / "now", 3, "todays")
-    found = compared("train_challenger", run, then, now)
+    then, now = trained(tmp_path / "then", 3, **FORMER), trained(tmp_path / "now", 3)
+    found = compared("train_challenger", then, now)
     assert {finding.state for finding in found.values()} == {"equal"}
     assert {"challenger: weights", "challenger: description"} <= set(found)
 
 
 def test_other_weights_are_not(tmp_path: Path) -> None:
-    run = make_run(tmp_path, code_version="test")
-    then, now = trained(tmp_path / "then", 3, "test"), trained(tmp_path / "now", 4, "test")
-    found = compared("train_challenger", run, then, now)
+    then, now = trained(tmp_path / "then", 3, **FORMER), trained(tmp_path / "now", 4)
+    found = compared("train_challenger", then, now)
     states = {what.removeprefix("challenger: "): each.state for what, each in found.items()}
     assert states == {
         **dict.fromkeys(("weights", "description", "example scores"), "differs"),
@@ -63,47 +62,22 @@ def test_other_weights_are_not(tmp_path: Path) -> None:
     }
 
 
-def test_an_older_record_without_files_is_compared_by_its_bundle(tmp_path: Path) -> None:
-    run = make_run(tmp_path, code_version="former")
-    then, now = trained(tmp_path / "then", 3, "former"), trained(tmp_path / "now", 3, "todays")
-    older = then.model_copy(update={"bundle_files": ()})
-    found = compared("train_challenger", run, older, now)
-    assert found["challenger: bundle"].state == "equal"
-    assert {finding.state for finding in found.values()} == {"equal"}
-    found = compared("train_challenger", run, older, trained(tmp_path / "other", 4, "todays"))
-    assert found["challenger: bundle"].state == "differs"
-
-
-def test_the_code_is_named_as_in_the_original_bundle(tmp_path: Path) -> None:
-    # The training began, MLflow went, somebody committed, and the retry published the bundle.
-    then, now = trained(tmp_path / "then", 3, "former"), trained(tmp_path / "now", 3, "todays")
-    run = make_run(tmp_path, code_version="of the retry")
-    found = compared("train_challenger", run, then, now)
-    assert {finding.state for finding in found.values()} == {"equal"}
-    shutil.rmtree(tmp_path / "then")
-    found = compared("train_challenger", run, then, now)
-    assert found["challenger: description"].state == "differs"
-
-
 def test_why_an_anchor_was_not_trained_is_compared_and_not_its_sentence(tmp_path: Path) -> None:
-    run = make_run(tmp_path)
-
     def states(*whys: AnchorWhy) -> set[str]:
         made = [
             FreshAnchor(trained=None, snapshot=None, why=why, reason=f"Sentence {number}.")
             for number, why in enumerate(whys)
         ]
-        return {finding.state for finding in compared("train_anchor", run, *made).values()}
+        return {finding.state for finding in compared("train_anchor", *made).values()}
 
     assert states(AnchorWhy.SAME, AnchorWhy.SAME) == {"equal"}
     assert states(AnchorWhy.SAME, AnchorWhy.NOT_POSSIBLE) == {"differs"}
 
 
 def test_an_anchor_that_was_not_trained_again_differs(tmp_path: Path) -> None:
-    run = make_run(tmp_path, code_version="test")
     reason = {"why": AnchorWhy.OTHER_RECIPE, "reason": "It differs.", "snapshot": None}
-    then = FreshAnchor(trained=trained(tmp_path / "then", 3, "test"), **reason)
-    found = compared("train_anchor", run, then, FreshAnchor(trained=None, **reason))
+    then = FreshAnchor(trained=trained(tmp_path / "then", 3, **FORMER), **reason)
+    found = compared("train_anchor", then, FreshAnchor(trained=None, **reason))
     assert found["fresh anchor"].now.startswith("not trained ")
     assert found["fresh anchor: weights"].state == "differs"
     assert found["fresh anchor: weights"].now == "nothing"
@@ -125,7 +99,7 @@ def test_a_judgement_is_equal_whatever_was_measured_anew(tmp_path: Path) -> None
 
     comparison = then.comparison.model_copy(update={"challenger_model": kept})
     now = with_description(judged(serving=slow, report_uri="file:///x", comparison=comparison))
-    found = compared("compare_with_champion", make_run(tmp_path), with_description(then), now)
+    found = compared("compare_with_champion", with_description(then), now)
     assert {finding.state for finding in found.values()} == {"equal"}
     assert found["verdict"].then.startswith("REJECT ")
 
@@ -133,7 +107,7 @@ def test_a_judgement_is_equal_whatever_was_measured_anew(tmp_path: Path) -> None
 def test_what_repeats_of_a_serving_check_is_compared(tmp_path: Path) -> None:
     then = judged()
     serving = then.serving.model_copy(update={"golden_difference": 1e-3})
-    found = compared("compare_with_champion", make_run(tmp_path), then, judged(serving=serving))
+    found = compared("compare_with_champion", then, judged(serving=serving))
     assert found["serving check"].state == "differs"
     assert found["serving check"].details == (
         "challenger.golden_difference: 1e-08 then, 0.001 now",
@@ -157,7 +131,7 @@ def test_a_figure_within_another_reason_is_left_out_too(tmp_path: Path) -> None:
         return then.model_copy(update={"anchor": anchor, "verdict": verdict})
 
     made = with_slow_anchor(260), with_slow_anchor(270)
-    found = compared("compare_with_champion", make_run(tmp_path), *made)
+    found = compared("compare_with_champion", *made)
     assert {finding.state for finding in found.values()} == {"equal"}
 
 
@@ -167,7 +141,7 @@ def test_another_metric_is_named_with_both_values(tmp_path: Path) -> None:
     other = (row.model_copy(update={"challenger": 1.75}),)
     comparison = then.comparison.model_copy(update={"metrics": other})
     now = judged(comparison=comparison)
-    found = compared("compare_with_champion", make_run(tmp_path), then, now)
+    found = compared("compare_with_champion", then, now)
     differing = [finding for finding in found.values() if finding.state == "differs"]
     assert [finding.what for finding in differing] == ["metrics and intervals"]
     assert differing[0].details == ("metrics.repin_volume_at_3 all.challenger: 1.5 then, 1.75 now",)

@@ -1,6 +1,7 @@
 """A whole cycle is rebuilt: killed in the middle, without the original registry, and to its end.
 
-The tests are in the order of what happens to one folder: each goes on where the one before stopped.
+The tests with a server are in the order of what happens to one folder: each goes on where the one
+before stopped.
 """
 
 import os
@@ -12,32 +13,39 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from pipelines import storage
-from pipelines.contracts.artifacts import Challenger, ModelRef, ResolvedRun, RunRequest
-from pipelines.contracts.errors import TrackingEntryMissingError, TrackingUnavailableError
+from pipelines.contracts.artifacts import ModelRef, ResolvedRun, RunRequest
+from pipelines.contracts.errors import (
+    DataContractError,
+    TrackingEntryMissingError,
+    TrackingUnavailableError,
+)
 from pipelines.contracts.judgement import BaselineKind, Decision, Judgement, Promoted
 from pipelines.contracts.schemas import EMBEDDING_DIM
 from pipelines.contracts.time import Window
-from pipelines.registry import by_hand, evidence, tracking
+from pipelines.registry import by_hand, evidence, registry, tracking
 from pipelines.registry.evidence import FoundChange, JudgedCycle
 from pipelines.registry.recipes_on_record import recipe_of
+from pipelines.reproduction.rebuild import fetch_champion, moved, own_registry
 from pipelines.settings import Settings
 from pipelines.stages.runner import read_artifact, run_stage, start_run
 from support import commands
 from support.bundles import write_small_bundle
+from support.judgements import CHAMPION
 from support.line import Line, line_to
 from support.otlp import http_receiver
 from support.registered import challenger_of, register_bundle
 from support.runs import PLANTED_AS_OF, make_run, save_run
 from support.untouched import look_of, look_of_registry
 from support.worlds import PLANTED_VERSION, write_planted_world
+from training.bundle import logged_files
 
-pytestmark = [pytest.mark.services, pytest.mark.slow]
 NAME = "reproduced"
 STAGES = (
     *("build_snapshot", "check_snapshot", "train_challenger"),
@@ -126,6 +134,8 @@ def looks(past: Past, tracking_uri: str) -> tuple[dict, dict]:
     return look_of(past.home), look_of_registry(tracking.connect(tracking_uri), NAME)
 
 
+@pytest.mark.services
+@pytest.mark.slow
 def test_a_kill_in_the_middle_of_the_training(past: Past, looks: tuple[dict, dict]) -> None:
     words = commands.split(past.command)[1]
     process = subprocess.Popen(
@@ -145,6 +155,8 @@ def test_a_kill_in_the_middle_of_the_training(past: Past, looks: tuple[dict, dic
     assert "build_snapshot: done in" in said and "train_challenger: done" not in said
 
 
+@pytest.mark.services
+@pytest.mark.slow
 def test_without_the_original_registry_all_but_the_comparison_is_rebuilt(
     past: Past, capsys: pytest.CaptureFixture
 ) -> None:
@@ -160,6 +172,8 @@ def test_without_the_original_registry_all_but_the_comparison_is_rebuilt(
     assert "compare_with_champion: not rebuilt, TrackingUnavailableError" in said
 
 
+@pytest.mark.services
+@pytest.mark.slow
 def test_on_the_same_code_processor_and_data_everything_is_equal(
     past: Past,
     looks: tuple[dict, dict],
@@ -195,6 +209,8 @@ def test_on_the_same_code_processor_and_data_everything_is_equal(
     assert look_of_registry(tracking.connect(tracking_uri), NAME) == looks[1]
 
 
+@pytest.mark.services
+@pytest.mark.slow
 def test_a_champion_that_was_deleted_is_named(past: Past, capsys: pytest.CaptureFixture) -> None:
     champion = past.run.champion
     assert champion is not None
@@ -211,36 +227,6 @@ def test_a_champion_that_was_deleted_is_named(past: Past, capsys: pytest.Capture
     assert states_of(said)["compare_with_champion"] == {"not rebuilt"}
 
 
-def test_a_log_that_was_touched_is_read_again_and_versions_keep_their_numbers(past: Past) -> None:
-    newest = max((past.home / "event_log" / "actions").rglob("*.parquet"))
-    os.utime(newest, (newest.stat().st_mtime + 60,) * 2)
-    said = said_by_a_process(past)
-    assert "the event log is not as it was when it was rebuilt here" in said
-    assert "without effect on what was rebuilt" in said
-    assert states_of(said) == dict.fromkeys(STAGES[:4], {"equal"})
-    rebuilt_uri = storage.to_uri(past.folder / "workspace" / "runs" / past.run.run_id)
-    then, now = (
-        read_artifact(uri, "train_challenger", Challenger).model.version
-        for uri in (past.run.run_uri, rebuilt_uri)
-    )
-    assert then == now
-    again = said_by_a_process(past)
-    assert again.count(": was rebuilt before") == 4 and ": done in" not in again
-
-
-def said_by_a_process(past: Past) -> str:
-    """Rebuild up to the trainings in a process of its own: MLflow keeps its store's file open."""
-    words = commands.split(f"{past.command} --until train_anchor")[1]
-    done = subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", *words],
-        env={**os.environ, "HOMEFEED_HOME": str(past.home)},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return done.stdout
-
-
 def states_of(said: str) -> dict[str, set[str]]:
     """Return the states of each stage's lines."""
     found: dict[str, set[str]] = {}
@@ -249,3 +235,59 @@ def states_of(said: str) -> dict[str, set[str]]:
             if line.startswith(f"{state}  "):
                 found.setdefault(line.removeprefix(state).split()[0], set()).add(state)
     return found
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> ResolvedRun:
+    """A run that is rebuilt in a folder."""
+    folder = tmp_path / "rebuilt"
+    folder.mkdir()
+    run = make_run(tmp_path, champion=CHAMPION, num_devices=2, num_nodes=3, work_folder="/work")
+    return moved(run, folder, "")[0]
+
+
+def test_a_cycle_of_several_machines_is_rebuilt_by_as_many_processes_of_this_one(
+    own: ResolvedRun, tmp_path: Path
+) -> None:
+    assert (own.num_devices, own.num_nodes, own.work_folder) == (6, 1, "")
+    assert own.run_uri.startswith(f"file://{tmp_path}/rebuilt/")
+
+
+def test_a_registry_whose_maker_was_killed_is_made_whole(own: ResolvedRun, tmp_path: Path) -> None:
+    folder = tmp_path / "rebuilt"
+    child = os.fork()
+    if child == 0:
+        try:
+            registry.ensure_registered_model = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+            with own_registry(folder, own, None):
+                pass
+        finally:
+            os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert (folder / "registry" / tracking.OWN_REGISTRY).exists()
+    with own_registry(folder, own, int(CHAMPION.version) + 2) as client:
+        experiment = client.get_experiment_by_name(own.experiment)
+        assert experiment.artifact_location == (folder / "registry" / "artifacts").as_uri()
+        found = client.search_model_versions(f"name = '{CHAMPION.name}'")
+        assert sorted(each.version for each in found) == [1, 2, 3, 4] and CHAMPION.version == "3"
+        champion = client.get_model_version(CHAMPION.name, "3")
+        assert champion.tags["bundle_digest"] == CHAMPION.bundle_digest
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["altered", "gone"])
+def test_of_a_spoiled_champion_nobody_is_told_to_move_what_serves(
+    own: ResolvedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    def download(source: str, folder: Path, tracking_uri: str) -> bool:
+        (folder / "bundle.json").write_text("altered")
+        return is_there
+
+    client = SimpleNamespace(
+        tracking_uri="http://original", get_model_version_download_uri=lambda *_: "file:///there"
+    )
+    monkeypatch.setattr(tracking, "connect", lambda uri: client)
+    monkeypatch.setattr(registry, "read_version", lambda *_: CHAMPION)
+    monkeypatch.setattr(logged_files, "fetch", download)
+    with pytest.raises(DataContractError, match="give --until train_anchor") as caught:
+        fetch_champion(own, tmp_path / "rebuilt")
+    assert "rollback" not in str(caught.value)
