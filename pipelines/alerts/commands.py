@@ -3,7 +3,7 @@
 Every such command is made here, complete and quoted, so that it works when it is pasted into a
 shell. What a run's URI does not tell the command stands before it, as settings in the environment:
 a shell that knows nothing of the deployment must not act on another model or workspace. Not for
-choosing which command helps: that is `pipelines.alerts.next_step`.
+choosing which command helps: `pipelines.alerts.outcomes` and `pipelines.alerts.compose`.
 """
 
 import os
@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pipelines import storage
 from pipelines.alerts.links import OF_A_CONTAINER
 from pipelines.contracts.artifacts import ResolvedRun, RunRequest
+from pipelines.contracts.judged.alert import NextStep
 from pipelines.plain_text import one_line
 from pipelines.settings import Settings
 
@@ -32,6 +33,10 @@ class Command(str):
         return command
 
 
+Offered = tuple[str, Command]
+"""What a command is for, and the command."""
+
+
 def runnable(command: Command) -> str:
     """Return a command that works in every folder of this machine, whatever is on the PATH.
 
@@ -42,31 +47,60 @@ def runnable(command: Command) -> str:
     executable = Path(sys.executable).with_name("homefeed")
     if OF_A_CONTAINER in os.environ or not executable.is_file():
         return command
-    return f"{command.settings}{_quote(str(executable))} {command.words}"
+    return f"{command.settings}{quoted(str(executable))} {command.words}"
+
+
+def step(sentence: str, *offered: Offered) -> NextStep:
+    """Return a next step whose commands work in every folder of this machine."""
+    made = tuple((purpose, runnable(command)) for purpose, command in offered)
+    return NextStep(sentence=sentence, commands=made)
+
+
+def command_at(places: ResolvedRun | Settings, words: str, *more: str) -> Command:
+    """Return a command after the settings that it reads and that differ from their defaults.
+
+    Args:
+        places: The cycle or the settings that say where it acts.
+        words: What follows `homefeed`, quoted.
+        more: Settings that it reads beside workspace, tracking server and registered model.
+    """
+    workspace, event_log = (
+        (places.workspace_uri, places.event_log_uri)
+        if isinstance(places, ResolvedRun)
+        else (places.workspace_location, places.event_log_location)
+    )
+    found = {
+        "workspace": storage.to_uri(workspace),
+        "tracking_uri": places.tracking_uri,
+        "registered_model": places.registered_model,
+        "event_log": storage.to_uri(event_log),
+        "experiment": places.experiment,
+    }
+    # The defaults of the two folders depend on the folder that a shell is in, so they always stand.
+    set_to = [
+        f"HOMEFEED_{name.upper()}={quoted(found[name])} "
+        for name in ("workspace", "tracking_uri", "registered_model", *more)
+        if found[name] != Settings.model_fields[name].default
+    ]
+    return Command(words, "".join(set_to))
 
 
 def stage_command(stage: str, run_uri: str, again: bool = False) -> Command:
-    """Return the command that runs one stage of a run.
-
-    Args:
-        stage: One of `artifacts.STAGES`.
-        run_uri: The run folder.
-        again: Whether the stage does its work even if it has published already.
-    """
-    return Command(f"stage {stage} --run {_quote(run_uri)}{' --again' if again else ''}")
-
-
-def accept_shift_command(run_uri: str, expectation: str) -> Command:
-    """Return the command with which a person accepts a shift; name and reason are to be filled."""
-    return Command(
-        f"gate accept {_quote(run_uri)} {expectation} --by 'your name' "
-        f"--reason 'why the data are right'"
-    )
+    """Return the command that runs one stage of a run; `again`: even if it has published."""
+    return Command(f"stage {stage} --run {quoted(run_uri)}{' --again' if again else ''}")
 
 
 def rebuild_command(run_uri: str) -> Command:
     """Return the command that builds a run's snapshot again, in place of a damaged one."""
     return stage_command("build_snapshot", run_uri, again=True)
+
+
+def accept_shift_command(run_uri: str, expectation: str) -> Command:
+    """Return the command with which a person accepts a shift; name and reason are to be filled."""
+    return Command(
+        f"gate accept {quoted(run_uri)} {expectation} --by 'your name' "
+        f"--reason 'why the data are right'"
+    )
 
 
 def cycle_command(
@@ -92,36 +126,33 @@ def cycle_command(
         devices *= asked.num_nodes
     elif asked.num_nodes > 1:
         nodes = f" --nodes {asked.num_nodes}"
-    return _at(
-        places,
-        f"{verb} --as-of {asked.day:%Y-%m-%d} --recipe {_quote(asked.recipe)} "
+    words = (
+        f"{verb} --as-of {asked.day:%Y-%m-%d} --recipe {quoted(asked.recipe)} "
         f"--devices {devices} --accelerator {asked.accelerator}{nodes} "
-        f"--{'' if asked.may_promote else 'no-'}promote --key {_quote(asked.trigger)}",
-        ("event_log", "experiment"),
+        f"--{'' if asked.may_promote else 'no-'}promote --key {quoted(asked.trigger)}"
     )
+    return command_at(places, words, "event_log", "experiment")
+
+
+def new_cycle_command(run: ResolvedRun, **changes: Any) -> Command:
+    """Return the command of a cycle like this one, with a key of its own: nothing of it is done."""
+    return cycle_command(run.to_request(), run, trigger=f"again-{run.run_id}", **changes)
 
 
 def serving_command(places: ResolvedRun | Settings) -> Command:
     """Return the command that says which model serves."""
-    return _at(places, "serving")
+    return command_at(places, "serving")
 
 
-def accept_command(run: ResolvedRun) -> Command:
-    """Return the command that makes a run's recipe the accepted one."""
-    recipe = _quote(run.config.reference)
-    return _at(run, f"anchor set --recipe {recipe} --reason 'why it is accepted'")
-
-
-def release_command(run: ResolvedRun) -> Command:
-    """Return the command that lets a run's recipe be promoted again after a rollback."""
-    digest = run.config.recipe_digest[:12]
-    return _at(run, f"anchor release --recipe {digest} --reason 'why it may come back'")
+def ask_who_serves(places: ResolvedRun | Settings) -> Offered:
+    """Return the question that every message may end with."""
+    return "Which model serves now?", serving_command(places)
 
 
 def force_command(run: ResolvedRun) -> Command:
     """Return the command that promotes a run's challenger in spite of its verdict."""
     reason = "--reason 'why the verdict is overruled'"
-    return _at(run, f"promote --force --run {_quote(run.run_uri)} {reason}")
+    return command_at(run, f"promote --force --run {quoted(run.run_uri)} {reason}")
 
 
 def repair_command(settings: Settings, restores_alias: bool, to_version: str = "") -> Command:
@@ -129,7 +160,7 @@ def repair_command(settings: Settings, restores_alias: bool, to_version: str = "
     alias = " --restore-alias" if restores_alias else ""
     version = f" --to-version {shlex.quote(to_version)}" if to_version else ""
     reason = "--reason 'what had happened'"
-    return _at(settings, f"history repair --apply{alias}{version} {reason}")
+    return command_at(settings, f"history repair --apply{alias}{version} {reason}")
 
 
 def rollback_command(run: ResolvedRun, version: str = "", away: str = "") -> Command:
@@ -142,33 +173,10 @@ def rollback_command(run: ResolvedRun, version: str = "", away: str = "") -> Com
     """
     to_version = f" --to-version {version}" if version else ""
     from_version = f" --from-version {away}" if away else ""
-    return _at(run, f"rollback{to_version}{from_version}")
+    return command_at(run, f"rollback{to_version}{from_version}")
 
 
-def _at(places: ResolvedRun | Settings, words: str, more: tuple[str, ...] = ()) -> Command:
-    """Return the command after the settings that it reads and that differ from their defaults."""
-    if isinstance(places, Settings):
-        event_log, workspace = places.event_log_location, places.workspace_location
-    else:
-        event_log, workspace = places.event_log_uri, places.workspace_uri
-    found = {
-        "workspace": storage.to_uri(workspace),
-        "tracking_uri": places.tracking_uri,
-        "registered_model": places.registered_model,
-        "event_log": storage.to_uri(event_log),
-        "experiment": places.experiment,
-    }
-    names = ("workspace", "tracking_uri", "registered_model", *more)
-    # The defaults of the two folders depend on the folder that a shell is in, so they always stand.
-    set_to = [
-        f"HOMEFEED_{name.upper()}={_quote(found[name])} "
-        for name in names
-        if found[name] != Settings.model_fields[name].default
-    ]
-    return Command(words, "".join(set_to))
-
-
-def _quote(text: str) -> str:
+def quoted(text: str) -> str:
     """Return a text as one word of a shell's command line, which shows all that is in it.
 
     What a terminal would obey, such as a line break, is written as bash's `$'...'` writes it, so

@@ -1,35 +1,47 @@
 """What people are told: one function for each reason to tell them something.
 
-A promotion is no reason. Not for how a message looks (`pipelines.alerts.rendering`) or travels
-(`pipelines.alerts.transports`), for what to run next (`pipelines.alerts.next_step`), nor for what
-was told before and is mended by now (`pipelines.alerts.incidents`).
+A promotion is no reason. Each function takes what happened and the settings, for the addresses of
+its links. Not for how a message looks (`pipelines.alerts.rendering`) or travels
+(`pipelines.alerts.transports`), nor for what was told before and is mended by now
+(`pipelines.alerts.incidents`).
 """
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from pipelines import storage
-from pipelines.alerts.commands import cycle_command, force_command, rollback_command
-from pipelines.alerts.links import Links, airflow_link, links_of, runbook_links
-from pipelines.alerts.next_step import (
-    after_failure,
+from pipelines.alerts.commands import (
+    Offered,
+    accept_shift_command,
     ask_who_serves,
-    needs_somebody,
+    cycle_command,
+    force_command,
+    new_cycle_command,
+    rebuild_command,
+    rollback_command,
+    stage_command,
     step,
-    what_serves,
 )
-from pipelines.alerts.outcomes import APPROVAL_TASK
+from pipelines.alerts.links import Links, airflow_link, links_of, runbook_links
+from pipelines.alerts.outcomes import APPROVAL_TASK, needs_somebody, what_serves
 from pipelines.contracts.artifacts import STAGES, ResolvedRun, RunRequest
-from pipelines.contracts.errors import DataGateFailedError, HomefeedError, SnapshotDamagedError
+from pipelines.contracts.errors import (
+    BUNDLE_MISSING,
+    DataContractError,
+    DataGateFailedError,
+    HomefeedError,
+    PromotionRefusedError,
+    SnapshotDamagedError,
+)
 from pipelines.contracts.judged.alert import (
     Alert,
     AlertKind,
     AlertSeverity,
     Cause,
     Cycle,
+    NextStep,
     Unresolved,
 )
 from pipelines.contracts.judged.approval import Approval, Question
@@ -43,6 +55,7 @@ from pipelines.contracts.run_layout import (
     manifest_uri,
     stage_lease_uri,
 )
+from pipelines.contracts.stage_table import TABLE
 from pipelines.plain_text import one_line
 from pipelines.settings import Settings
 
@@ -51,6 +64,7 @@ _CLOCKS = timedelta(seconds=5)
 """How far the clocks of Airflow and of the machine that ran the stage may be apart."""
 MAX_LISTED = 12
 """How many dates a message names one by one; of more, it names the first and the last."""
+_MINUTE, _SECOND = "%Y-%m-%d %H:%M UTC", "%Y-%m-%d %H:%M:%S UTC"
 
 
 def cycle_of(request: RunRequest) -> Cycle:
@@ -58,44 +72,39 @@ def cycle_of(request: RunRequest) -> Cycle:
     return Cycle(day=request.day.date(), recipe=request.recipe)
 
 
-def alert_about(
+def make_alert(
     kind: AlertKind,
-    run: ResolvedRun,
     settings: Settings,
-    title: str,
     links: Links,
     *,
     is_urgent: bool = False,
     exit_code: int | None = None,
     **said: Any,
 ) -> Alert:
-    """Return an alert about a run.
+    """Return an alert with its severity and its sections of the runbook.
 
     Args:
         kind: Why somebody is told.
-        run: The cycle.
         settings: The runbook's address.
-        title: What the title says after the day.
         links: Where to look, before the runbook.
         is_urgent: Whether a person has to decide though the kind as such needs nobody.
         exit_code: Of the stage that failed, for its section of the runbook.
         said: The other fields.
     """
-    return Alert(
-        kind=kind,
-        run_id=run.run_id,
-        recipe=run.config.recipe_ref,
-        title=f"Homefeed retrain {run.as_of:%Y-%m-%d}: {title}",
-        links=(*links, *runbook_links(kind, settings, exit_code)),
-        severity=_severity(kind, is_urgent),
-        cycle=cycle_of(run.to_request()),
-        **said,
-    )
-
-
-def _severity(kind: AlertKind, is_urgent: bool) -> AlertSeverity:
     is_raised = is_urgent and kind.severity is AlertSeverity.INFO
-    return AlertSeverity.WARNING if is_raised else kind.severity
+    severity = AlertSeverity.WARNING if is_raised else kind.severity
+    links = (*links, *runbook_links(kind, settings, exit_code))
+    return Alert(kind=kind, severity=severity, links=links, **said)
+
+
+def about_run(run: ResolvedRun, title: str) -> dict[str, Any]:
+    """Return what every alert about a resolved run says of it; `title` follows the day."""
+    return {
+        "run_id": run.run_id,
+        "recipe": run.config.recipe_ref,
+        "cycle": cycle_of(run.to_request()),
+        "title": f"Homefeed retrain {run.as_of:%Y-%m-%d}: {title}",
+    }
 
 
 def compose_verdict(
@@ -115,77 +124,60 @@ def compose_verdict(
     if judgement.verdict.promoted is Promoted.CHALLENGER and not losses:
         return None
     is_regression = losses or judgement.verdict.decision is Decision.REJECT
-    return alert_about(
+    return make_alert(
         AlertKind.REGRESSION if is_regression else AlertKind.INCONCLUSIVE,
-        run,
         settings,
-        outcome.title,
         outcome.links,
         is_urgent=needs_somebody(run, judgement),
+        **about_run(run, outcome.title),
+        **_as_told(outcome),
         about=(judgement.ruling_digest,),
-        serves=outcome.serves,
         happened="\n".join(filter(None, (*outcome.reasons, outcome.most_hurt, *outcome.warnings))),
-        certainty=outcome.number,
-        done=outcome.done,
-        next_step=outcome.next_step,
     )
+
+
+def _as_told(outcome: Outcome) -> dict[str, Any]:
+    fields = {name: getattr(outcome, name) for name in ("serves", "done", "next_step")}
+    return {"certainty": outcome.number, **fields}
 
 
 def compose_wanted(
     run: ResolvedRun, outcome: Outcome, question: Question, settings: Settings
 ) -> Alert:
-    """Return the alert that asks a person to approve a promotion.
-
-    Args:
-        run: The cycle.
-        outcome: What became of it, with the promotion that waits.
-        question: What is asked; each time that it is put is told.
-        settings: Addresses for the links.
-    """
+    """Return the alert that asks a person to approve a promotion; each time it is put is told."""
     page = f"{airflow_link(run.trigger, settings)}/tasks/{APPROVAL_TASK}/required_actions"
     repeated = (
         f"Asked {question.num_times} times by now, because {APPROVAL_TASK} began anew. Whoever "
         f"has answered has to answer again."
     )
     again = (repeated,) if question.num_times > 1 else ()
-    return alert_about(
+    return make_alert(
         AlertKind.APPROVAL_WANTED,
-        run,
         settings,
-        f"a promotion waits to be approved until {_instant(question.until)}",
         (("Approve or reject", page), *outcome.links),
+        **about_run(run, f"a promotion waits to be approved until {question.until:{_MINUTE}}"),
+        **_as_told(outcome),
         about=(question.ruling_digest, question.until.isoformat(), str(question.num_times)),
-        serves=outcome.serves,
         happened="\n".join((*again, outcome.title, *outcome.reasons, *outcome.warnings)),
-        certainty=outcome.number,
-        done=outcome.done,
-        next_step=outcome.next_step,
     )
 
 
 def compose_not_approved(
     run: ResolvedRun, outcome: Outcome, approval: Approval, settings: Settings
 ) -> Alert:
-    """Return the alert about a promotion that a person did not approve.
-
-    Args:
-        run: The cycle.
-        outcome: What became of it, with the promotion that waited.
-        approval: The answer, or that there was none.
-        settings: Addresses for the links.
-    """
-    return alert_about(
+    """Return the alert about a promotion that a person rejected, or that nobody answered for."""
+    stays = what_serves(run)
+    return make_alert(
         AlertKind.NOT_APPROVED,
-        run,
         settings,
-        f"{one_line(approval.model)} was not approved",
         links_of(run, settings),
         is_urgent=not approval.by,
+        **about_run(run, f"{one_line(approval.model)} was not approved"),
         about=(approval.ruling_digest, approval.at.isoformat()),
-        serves=what_serves(run),
+        serves=stays,
         happened=one_line(approval.sentence),
         certainty=outcome.number,
-        done=f"Nothing was promoted. {what_serves(run)}",
+        done=f"Nothing was promoted. {stays}",
         next_step=step(
             "The question is closed. The next cycle asks about its own model.",
             ask_who_serves(run),
@@ -209,12 +201,11 @@ def compose_forced(
         settings: Addresses for the links.
     """
     back = rollback_command(run, away=label.rpartition(" v")[2])
-    return alert_about(
+    return make_alert(
         AlertKind.FORCED_PROMOTION,
-        run,
         settings,
-        f"{label} was promoted by hand",
         links_of(run, settings),
+        **about_run(run, f"{label} was promoted by hand"),
         about=(label, previous, reason),
         happened=f"A person made {label} champion in spite of the verdict: {one_line(reason)}",
         certainty=f"What the gate had said: {verdict}",
@@ -229,21 +220,12 @@ def compose_forced(
 
 @dataclass(frozen=True)
 class Ended:
-    """How a task ended that broke a run, as whoever saw it tells.
+    """How a task ended that broke a run, as whoever saw it tells."""
 
-    Attributes:
-        stage: The stage, one of `artifacts.STAGES`, or another task of Airflow's.
-        reason: Airflow's word for the failure, such as 'timed_out'; where no Airflow ran the cycle,
-            what the error said. It is told where the stage wrote nothing.
-        since: When the last attempt began, where that is known. What was noted before is about an
-            earlier attempt, and this one was ended before it could note anything.
-        at: When the run was seen to have ended; None where that is not known.
-    """
-
-    stage: str
-    reason: str = ""
-    since: datetime | None = None
-    at: datetime | None = None
+    stage: str  # One of `artifacts.STAGES`, or another task of Airflow's.
+    reason: str = ""  # Airflow's word, or what the error said; told where the stage wrote nothing.
+    since: datetime | None = None  # When the attempt began: what is older is about another one.
+    at: datetime | None = None  # When the run was seen to have ended.
 
 
 def alert_about_failure(run_uri: str, settings: Settings, ended: Ended) -> Alert | None:
@@ -270,18 +252,13 @@ def alert_about_failure(run_uri: str, settings: Settings, ended: Ended) -> Alert
     return compose_failure(failure, run, settings, ended)
 
 
-def find_failure(run_uri: str, stage: str = "") -> StageFailure | None:
+def find_failure(run_uri: str) -> StageFailure | None:
     """Return the newest failure that a stage of the run has left and that still holds, or None.
 
-    Args:
-        run_uri: The run folder.
-        stage: The only stage to look at; '' looks at all that have not ended. What is noted beside
-            a manifest is about another attempt than the one that ended.
+    What is noted beside a manifest is about another attempt than the one that ended.
     """
-    names = [stage]
-    if not stage:
-        names = [name for name in STAGES if not storage.exists(manifest_uri(run_uri, name))]
-    return next(iter(_failures_of(run_uri, *names)), None)
+    unended = [name for name in STAGES if not storage.exists(manifest_uri(run_uri, name))]
+    return next(iter(_failures_of(run_uri, *unended)), None)
 
 
 def _failures_of(run_uri: str, *stages: str) -> list[StageFailure]:
@@ -305,20 +282,13 @@ def is_told_by_another(run_uri: str, stage: str) -> bool:
 def compose_failure(
     failure: StageFailure | None, run: ResolvedRun, settings: Settings, ended: Ended
 ) -> Alert:
-    """Return the alert about a broken run.
-
-    Args:
-        failure: What the stage wrote; None when it was killed before it could.
-        run: The cycle.
-        settings: Addresses for the links.
-        ended: How the stage ended.
-    """
-    stage = ended.stage
+    """Return the alert about a broken run; `failure` is None for a stage that was killed."""
+    stage, serves, links = ended.stage, what_serves(run), links_of(run, settings)
     kind, broken = AlertKind.BROKEN_RUN, f"{stage} broke"
     if failure is None:
         cause, instants = Cause(stage=stage, error_class=""), (ended.since, ended.at)
-        when = f" at {_second(ended.at)}" if ended.at else ""
-        began = f" The attempt had begun at {_second(ended.since)}." if ended.since else ""
+        when = f" at {ended.at:{_SECOND}}" if ended.at else ""
+        began = f" The attempt had begun at {ended.since:{_SECOND}}." if ended.since else ""
         happened = (
             f"{stage} ended without saying why ({ended.reason or 'no reason given'}{when}): "
             f"killed, out of memory, or out of time. Its log in Airflow shows the last lines."
@@ -328,29 +298,37 @@ def compose_failure(
             f"run again: it goes on from what it has kept.{began}"
         )
     else:
-        instants = (failure.occurred_at, None)
-        when = _second(failure.occurred_at)
-        happened = f"{failure.error_class} in {stage} at {when}:\n{failure.message}"
-        certainty = _may_it_pass(failure)
+        name, instants = failure.error_class, (failure.occurred_at, None)
         cause = Cause(
-            stage=stage,
-            error_class=failure.error_class,
-            raised_by=failure.raised_by,
-            about=failure.about,
+            stage=stage, error_class=name, raised_by=failure.raised_by, about=failure.about
         )
-        refusals = (DataGateFailedError.__name__, SnapshotDamagedError.__name__)
+        happened = f"{name} in {stage} at {failure.occurred_at:{_SECOND}}:\n{failure.message}"
+        certainty = (
+            f"Trying again on the same input will fail the same way (exit code "
+            f"{failure.exit_code})."
+        )
+        if failure.exit_code == HomefeedError.exit_code:
+            certainty = (
+                "Whether trying again helps is not known: the error is unforeseen, a defect of "
+                "this project or a library's way to report one. What was tried so far did not help."
+            )
+        elif failure.is_retryable:
+            certainty = "The cause may pass; what was tried so far did not help."
         judged = {"build_snapshot": "event log", "check_snapshot": "snapshot"}.get(failure.stage)
-        if judged and failure.error_class in refusals:
+        if judged and name in (DataGateFailedError.__name__, SnapshotDamagedError.__name__):
             kind, broken = AlertKind.DATA_GATE_FAILED, f"the data gate refused the {judged}"
-    serves, done = _what_stays(stage, run)
-    docs = (("Data Docs", failure.docs_uri),) if failure and failure.docs_uri else ()
-    return alert_about(
+        if failure.docs_uri:
+            links = (*links, ("Data Docs", failure.docs_uri))
+    done = f"The run stopped there and promoted nothing. {serves}"
+    if stage in _BESIDE:  # Of these two the one beside the other may have ended, or not.
+        serves = "Which model serves is not known here: ask with the command below."
+        done = _BESIDE[stage]
+    return make_alert(
         kind,
-        run,
         settings,
-        broken,
-        (*links_of(run, settings), *docs),
+        links,
         exit_code=failure.exit_code if failure else None,
+        **about_run(run, broken),
         about=(stage, cause.error_class, *(each.isoformat() for each in instants if each)),
         serves=serves,
         happened=happened,
@@ -362,34 +340,94 @@ def compose_failure(
     )
 
 
-def _what_stays(stage: str, run: ResolvedRun) -> tuple[str, str]:
-    """Say which model serves where a stage has failed, and what was done."""
-    # Of these two the one beside the other may have ended, or not.
-    unknown = "Which model serves is not known here: ask with the command below."
-    if stage == "promote_challenger":
-        return unknown, (
-            "The promotion did not end, so the champion may have moved or not. "
-            "Running the stage again completes the promotion or refuses it."
-        )
-    if stage == "alert":
-        return unknown, (
-            "Only the message about the verdict was not delivered everywhere; it lies in the "
-            "outbox folder of the workspace."
-        )
-    serves = what_serves(run)
-    return serves, f"The run stopped there and promoted nothing. {serves}"
+_BESIDE = {
+    "promote_challenger": "The promotion did not end, so the champion may have moved or not. "
+    "Running the stage again completes the promotion or refuses it.",
+    "alert": "Only the message about the verdict was not delivered everywhere; it lies in the "
+    "outbox folder of the workspace.",
+}
+"""What is told to be done where one of the last stages has failed."""
 
 
-def _may_it_pass(failure: StageFailure) -> str:
-    """Say whether trying again can help."""
-    if failure.exit_code == HomefeedError.exit_code:
-        return (
-            "Whether trying again helps is not known: the error is unforeseen, a defect of this "
-            "project or a library's way to report one. What was tried so far did not help."
+def after_failure(run: ResolvedRun, stage: str, failure: StageFailure | None) -> NextStep:
+    """Return how a broken run is mended.
+
+    Args:
+        run: The cycle.
+        stage: The stage that failed, one of `artifacts.STAGES`, or another task of Airflow's.
+        failure: What the stage wrote; None when it was killed before it could.
+    """
+    if stage not in STAGES:  # The question to people is Airflow's own.
+        return step(
+            f"Mend what its log names, then clear {stage} in Airflow, with what is after it: the "
+            f"run goes on from there, and an answer that was given stays. Where the log says that "
+            f"another verdict was shown, begin another cycle with the command that it gives."
         )
-    if failure.is_retryable:
-        return "The cause may pass; what was tried so far did not help."
-    return f"Trying again on the same input will fail the same way (exit code {failure.exit_code})."
+    run_again, anew = stage_command(stage, run.run_uri), new_cycle_command(run)
+    again = ("Run the failed stage again:", run_again)
+    left = "Run what is left of the cycle (in Airflow, clear the failed task instead):"
+    rest: tuple[Offered, ...] = ((left, cycle_command(run.to_request(), run)),)
+    if stage in _BESIDE:
+        rest += (ask_who_serves(run),)
+    told = "Mend what the message names, then run the stage again."
+    offered: tuple[Offered, ...] = (again, *rest)
+    is_judging = TABLE[stage].is_judging
+    if failure is None:
+        told = "Look at the end of the stage's log, then run the stage again."
+    elif failure.error_class == SnapshotDamagedError.__name__:
+        told = (
+            "Build the snapshot again from the event log, which gives the same files, then run the "
+            "failed stage again."
+        )
+        offered = (("Build the snapshot again:", rebuild_command(run.run_uri)), *offered)
+    elif failure.acceptable:  # The data gate has refused what a person may accept.
+        accept = tuple(
+            (f"If the data are right, accept {name}:", accept_shift_command(run.run_uri, name))
+            for name in failure.acceptable
+        )
+        right = "if the data are right, accept them"
+        told = f"Mend the event log or, {right}; then run the stage again."
+        offered = (*accept, *offered)
+        if stage != "build_snapshot":  # That one reads the event log as it is by then.
+            told = f"Mend the event log and start a new cycle or, {right} and run the stage again."
+            mended = ("Once the event log is mended, start a new cycle:", anew)
+            after = ("After that, run the failed stage again:", run_again)
+            offered = (mended, *accept, after, *rest)
+    elif BUNDLE_MISSING in failure.about and is_judging:
+        told = (
+            "Put the files back, then run the failed stage again. Where they are lost, roll back "
+            "to a version that has its files, then start a new cycle, which is compared with that."
+        )
+        offered += (("After a rollback, start a new cycle on the same day:", anew),)
+    elif failure.exit_code == PromotionRefusedError.exit_code or (
+        failure.exit_code == DataContractError.exit_code and is_judging
+    ):
+        told = (
+            "This run cannot be mended, because its inputs are fixed. Mend what the message names, "
+            "then start a new cycle."
+        )
+        offered = (("Start a new cycle on the same day:", anew),)
+    return step(told, *offered)
+
+
+def after_lost_start(settings: Settings) -> NextStep:
+    """Return what helps where `resolve_run` was killed and left nothing."""
+    told = "Look at the end of resolve_run's log, then clear the task in Airflow."
+    return step(told, ask_who_serves(settings))
+
+
+def after_unresolved(request: RunRequest, settings: Settings) -> NextStep:
+    """Return how a cycle is begun that broke in `resolve_run`."""
+    begin = [("Begin the cycle:", cycle_command(request, settings, "resolve"))]
+    if request.may_promote:
+        without = cycle_command(request, settings, "resolve", may_promote=False)
+        begin.append(("Or begin the cycle without permission to promote:", without))
+    return step(
+        "Mend what the message names, begin the cycle, then clear the failed task in Airflow: it "
+        "goes on with the cycle that was begun. If the day or the recipe was not meant, trigger "
+        "another run instead.",
+        *begin,
+    )
 
 
 def compose_unresolved(trigger: str, broken: Unresolved, settings: Settings) -> Alert:
@@ -400,13 +438,15 @@ def compose_unresolved(trigger: str, broken: Unresolved, settings: Settings) -> 
         broken: What `resolve_run` has left of it.
         settings: Addresses for the links.
     """
-    kind, when = AlertKind.BROKEN_RUN, f" at {_second(broken.at)}" if broken.at else ""
+    when = f" at {broken.at:{_SECOND}}" if broken.at else ""
     happened = f"resolve_run failed{when}:\n{broken.message}"
     if not broken.message:
         happened = f"resolve_run did not end; the run failed{when}. Its log in Airflow says why."
     at = (broken.at.isoformat(),) if broken.at else ()
-    return Alert(
-        kind=kind,
+    return make_alert(
+        AlertKind.BROKEN_RUN,
+        settings,
+        (("Airflow run", airflow_link(trigger, settings)),),
         run_id=trigger,
         about=(broken.cause.stage, broken.cause.error_class, *at),
         title="Homefeed retrain broke in resolve_run",
@@ -414,11 +454,6 @@ def compose_unresolved(trigger: str, broken: Unresolved, settings: Settings) -> 
         certainty="Certain: the task failed, and no later stage began.",
         done="Nothing was built, trained or promoted. The champion is what it was.",
         next_step=broken.next_step,
-        links=(
-            ("Airflow run", airflow_link(trigger, settings)),
-            *runbook_links(kind, settings),
-        ),
-        severity=kind.severity,
         at=broken.at,
         cycle=broken.cycle,
         cause=broken.cause,
@@ -427,67 +462,56 @@ def compose_unresolved(trigger: str, broken: Unresolved, settings: Settings) -> 
 
 @dataclass(frozen=True)
 class MissedCycles:
-    """Cycles that did not run, as a scheduled run found them when it started.
+    """Cycles that did not run, as a scheduled run found them when it started."""
 
-    Attributes:
-        skipped: due instants of the cycles, oldest first, at least one.
-        due: the due instant of the run that found them.
-        started_at: when that run started.
-        is_too_late: whether that run is skipped too, because it started too late.
-        max_lateness: how long after its due instant a cycle may start.
-        next_due: due instant of the cycle that follows, or of the newest one that has come since.
-    """
-
-    skipped: tuple[datetime, ...]
-    due: datetime
-    started_at: datetime
-    is_too_late: bool
-    max_lateness: timedelta
-    next_due: datetime
+    skipped: tuple[datetime, ...]  # Due instants of the cycles, oldest first, at least one.
+    due: datetime  # Due instant of the run that found them.
+    started_at: datetime  # When that run started.
+    is_too_late: bool  # That run is skipped too, because it started too late.
+    max_lateness: timedelta  # How long after its due instant a cycle may start.
+    next_due: datetime  # Of the cycle that follows, or of the newest one that has come since.
 
 
 def compose_missed(missed: MissedCycles, request: RunRequest, settings: Settings) -> Alert:
-    """Return the alert about cycles that were skipped.
-
-    Args:
-        missed: what was found.
-        request: what the run that found them asked for.
-        settings: addresses for commands and links.
-    """
-    kind, newest = AlertKind.MISSED_CYCLE, missed.skipped[-1]
-    skipped = request.model_copy(update={"as_of": newest})
+    """Return the alert about cycles that were skipped; `request` is of the run that found them."""
+    skipped, newest = missed.skipped, missed.skipped[-1]
+    asked, ask = request.model_copy(update={"as_of": newest}), ask_who_serves(settings)
     # A newer cycle than the skipped ones runs now, or has come and is next.
     is_newer_under_way = not missed.is_too_late or missed.next_due <= missed.started_at
-    which = "the cycle was" if len(missed.skipped) == 1 else f"{len(missed.skipped)} cycles were"
+    which = "the cycle was" if len(skipped) == 1 else f"{len(skipped)} cycles were"
+    dates = ", ".join(f"{each:{_MINUTE}}" for each in skipped)
+    if len(skipped) > MAX_LISTED:
+        dates = f"{len(skipped)} due dates, from {skipped[0]:{_MINUTE}} to {newest:{_MINUTE}}"
     happened = (
-        f"No cycle ran for {_listed(missed.skipped)}.\n"
-        f"This was seen when Airflow started the run of {_instant(missed.due)} at "
-        f"{_instant(missed.started_at)}, {_span(missed.started_at - missed.due)} after its date."
+        f"No cycle ran for {dates}.\n"
+        f"This was seen when Airflow started the run of {missed.due:{_MINUTE}} at "
+        f"{missed.started_at:{_MINUTE}}, {_span(missed.started_at - missed.due)} after its date."
     )
-    done = f"The cycle of {_instant(missed.due)} is running, as of its own date."
+    done = f"The cycle of {missed.due:{_MINUTE}} is running, as of its own date."
     if missed.is_too_late:
-        happened = (
-            f"{happened} A cycle may start up to {_span(missed.max_lateness)} late, so that run "
-            f"was skipped."
-        )
+        late = f"A cycle may start up to {_span(missed.max_lateness)} late"
+        happened = f"{happened} {late}, so that run was skipped."
         done = "Nothing was trained, and the champion is what it was."
     next_step = step(
         "Find out why nobody started the cycle. If the champion should not wait for the next one, "
         "run the newest skipped cycle now; or clear its run in Airflow, which then runs whatever "
         "its date.",
-        ("Run the newest skipped cycle now:", cycle_command(skipped, settings)),
-        ask_who_serves(settings),
+        ("Run the newest skipped cycle now:", cycle_command(asked, settings)),
+        ask,
     )
     if is_newer_under_way:
         next_step = step(
             "Nothing has to be run: a newer cycle runs now or is next, and tells if it does not "
             "run. Find out why nobody started the skipped ones.",
-            ask_who_serves(settings),
+            ask,
         )
-    return Alert(
-        kind=kind,
+    return make_alert(
+        AlertKind.MISSED_CYCLE,
+        settings,
+        (("Airflow run", airflow_link(request.trigger, settings)),),
+        is_urgent=not is_newer_under_way,
         run_id=request.trigger,
-        about=tuple(each.isoformat() for each in missed.skipped),
+        about=tuple(each.isoformat() for each in skipped),
         title=f"Homefeed retrain {newest:%Y-%m-%d}: {which} skipped",
         happened=happened,
         certainty=(
@@ -496,31 +520,11 @@ def compose_missed(missed: MissedCycles, request: RunRequest, settings: Settings
             "run took too long."
         ),
         done=f"{done} Skipped cycles are not replayed; the next one is that of "
-        f"{_instant(missed.next_due)}.",
+        f"{missed.next_due:{_MINUTE}}.",
         next_step=next_step,
-        links=(
-            ("Airflow run", airflow_link(request.trigger, settings)),
-            *runbook_links(kind, settings),
-        ),
-        severity=_severity(kind, not is_newer_under_way),
         at=missed.started_at,
-        cycle=cycle_of(skipped),
+        cycle=cycle_of(asked),
     )
-
-
-def _listed(instants: Sequence[datetime]) -> str:
-    if len(instants) > MAX_LISTED:
-        first, last = _instant(instants[0]), _instant(instants[-1])
-        return f"{len(instants)} due dates, from {first} to {last}"
-    return ", ".join(map(_instant, instants))
-
-
-def _instant(instant: datetime) -> str:
-    return f"{instant:%Y-%m-%d %H:%M} UTC"
-
-
-def _second(instant: datetime) -> str:
-    return f"{instant:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _span(duration: timedelta) -> str:

@@ -16,10 +16,11 @@ from datetime import UTC, datetime, timedelta
 from pydantic import AwareDatetime, Field, ValidationError
 
 from pipelines import storage
-from pipelines.alerts.compose import Ended, alert_about, alert_about_failure, cycle_of
+from pipelines.alerts.commands import ask_who_serves, step
+from pipelines.alerts.compose import Ended, about_run, alert_about_failure, cycle_of, make_alert
 from pipelines.alerts.links import links_of
-from pipelines.alerts.next_step import ask_who_serves, step, what_was_promoted
-from pipelines.alerts.transports import AlertDeliveryError, deliver, entry_uri
+from pipelines.alerts.outcomes import what_was_promoted
+from pipelines.alerts.transports import entry_uri, try_to_deliver
 from pipelines.contracts.artifacts import STAGES, ResolvedRun
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.errors import HomefeedError
@@ -52,9 +53,6 @@ class Incident(Frozen):
     cycles: tuple[Cycle, ...] = Field(
         description="The cycles that met it and are not seen mended; empty: not known."
     )
-    mended_cycles: tuple[Cycle, ...] = Field(
-        default=(), description="The cycles that met it and are seen mended, before all are."
-    )
     first_at: AwareDatetime
     last_at: AwareDatetime
     told_at: AwareDatetime = Field(description="When people were told last.")
@@ -75,12 +73,10 @@ class Incident(Frozen):
         that one. A cause of which no cycle is known is mended by any.
         """
         this = cycle_of(run.to_request())
-        shown = [
-            each for each in self.cycles if each.recipe == this.recipe and each.day <= this.day
-        ]
-        waiting = tuple(each for each in self.cycles if each not in shown)
-        mended = tuple(dict.fromkeys((*self.mended_cycles, *shown)))
-        return self.model_copy(update={"cycles": waiting, "mended_cycles": mended})
+        waiting = tuple(
+            each for each in self.cycles if each.recipe != this.recipe or each.day > this.day
+        )
+        return self.model_copy(update={"cycles": waiting})
 
 
 class IncidentRecord(Frozen):
@@ -105,9 +101,9 @@ def record_uri(settings: Settings) -> str:
 
 def _read(settings: Settings) -> IncidentRecord:
     uri, repair = record_uri(settings), "delete it; what is broken is then told anew"
-    if not storage.exists(uri):
-        return IncidentRecord()
-    return storage.read_model(uri, IncidentRecord, repair)
+    return (
+        storage.read_model(uri, IncidentRecord, repair) if storage.exists(uri) else IncidentRecord()
+    )
 
 
 def read_open(settings: Settings, now: datetime) -> tuple[Incident, ...]:
@@ -122,10 +118,7 @@ def read_open(settings: Settings, now: datetime) -> tuple[Incident, ...]:
 def alert_on_failure(run_uri: str, settings: Settings, ended: Ended) -> AlertReceipt:
     """Tell people about a run that broke. A second call about the same failure tells nothing.
 
-    Takes what `pipelines.alerts.compose.alert_about_failure` does.
-
-    Raises:
-        AlertDeliveryError: a transport failed; the outbox and the other transports have the alert.
+    Takes what `pipelines.alerts.compose.alert_about_failure` does, and raises what `tell` does.
     """
     alert = alert_about_failure(run_uri, settings, ended)
     return _NOTHING if alert is None else tell(alert, settings)
@@ -142,28 +135,23 @@ def tell(alert: Alert, settings: Settings) -> AlertReceipt:
         ConfigurationError: as `pipelines.alerts.transports.deliver` raises.
     """
     met = alert if alert.at else alert.model_copy(update={"at": datetime.now(UTC)})
-    uri, receipt, failure = record_uri(settings), None, None
+    uri = record_uri(settings)
     try:
         with storage.exclusive_lock(uri, "the record of incidents", RECORD_WAIT_S):
             seen, record = storage.look(uri), _read(settings)
             is_known = any(each.cause == met.cause for each in record.open)
             if is_known and storage.exists(entry_uri(met, settings)):  # this failure, told before
-                return deliver(met, settings)
-            incidents, met, is_counted = _met(record, met, settings)
-            try:
-                receipt = deliver(met, settings, is_counted)
-            except HomefeedError as error:
-                if not storage.exists(entry_uri(met, settings)):
-                    raise  # not even the outbox has it
-                failure = error
-            storage.write_over(uri, IncidentRecord(open=incidents), seen)
-    except AlertDeliveryError:
-        raise
+                receipt, failure = try_to_deliver(met, settings)
+            else:
+                incidents, met, is_counted = _met(record, met, settings)
+                receipt, failure = try_to_deliver(met, settings, is_counted)
+                storage.write_over(uri, IncidentRecord(open=incidents), seen)
     except HomefeedError as error:
         log.warning("the record of incidents does not know of this alert: %s", error)
+        receipt, failure = try_to_deliver(met, settings)
     if failure is not None:
-        raise failure
-    return receipt or deliver(met, settings)
+        raise failure from None
+    return receipt
 
 
 def _met(
@@ -174,29 +162,26 @@ def _met(
     known = record.standing(alert.at, settings)
     before = next((each for each in known if each.cause == alert.cause), None)
     mine = () if alert.cycle is None else (alert.cycle,)
+    told = {"run_id": alert.run_id, "last_at": alert.at}
     if before is None:
         new = Incident(
             cause=alert.cause,
             title=alert.title,
-            run_id=alert.run_id,
             cycles=mine,
             first_at=alert.at,
-            last_at=alert.at,
             told_at=alert.at,
             num_times=1,
+            **told,
         )
         return (*known, new), alert, False
     is_due = alert.at - before.told_at >= REMIND_AFTER
-    again = {
-        "run_id": alert.run_id,
+    count = {"num_times": before.num_times + 1, "first_at": before.first_at}
+    told |= {
         "cycles": tuple(dict.fromkeys((*before.cycles, *mine))),
-        "last_at": alert.at,
         "told_at": alert.at if is_due else before.told_at,
-        "num_times": before.num_times + 1,
     }
     others = tuple(each for each in known if each is not before)
-    count = {"num_times": before.num_times + 1, "first_at": before.first_at}
-    incidents = (*others, before.model_copy(update=again))
+    incidents = (*others, before.model_copy(update=told | count))
     return incidents, alert.model_copy(update=count), not is_due
 
 
@@ -205,90 +190,70 @@ def tell_recovered(run_uri: str, settings: Settings) -> AlertReceipt:
 
     Nothing is told where nothing was open, or where a stage of the cycle has not ended. Nothing is
     raised: the cycle is well, and what was not delivered is delivered by a later one.
-
-    Args:
-        run_uri: The folder of the cycle.
-        settings: Where to send the alert.
     """
+    receipt, uri = _NOTHING, record_uri(settings)
     try:
-        if not all(storage.exists(manifest_uri(run_uri, stage)) for stage in STAGES):
-            return _NOTHING
-        uri = record_uri(settings)
         # A look without the lock: nearly always there is nothing to mend.
         if not storage.exists(uri):
-            return _NOTHING
-        run = ResolvedRun.model_validate(_record_of(run_uri, "resolve_run").artifact)
-        receipt = _NOTHING
+            return receipt
+        if not all(storage.exists(manifest_uri(run_uri, stage)) for stage in STAGES):
+            return receipt
+        ended = {
+            stage: storage.read_model(manifest_uri(run_uri, stage), StageRecord) for stage in STAGES
+        }
+        run = ResolvedRun.model_validate(ended["resolve_run"].artifact)
+        at = max(each.finished_at for each in ended.values())
+        promotion = Promotion.model_validate(ended["promote_challenger"].artifact)
         with storage.exclusive_lock(uri, "the record of incidents", RECORD_WAIT_S):
             seen, record = storage.look(uri), _read(settings)
             looked_at = tuple(each.after(run) for each in record.open)
             mended = tuple(each for each in looked_at if not each.cycles)
             waiting = IncidentRecord(open=tuple(each for each in looked_at if each.cycles))
-            rest = IncidentRecord(open=waiting.standing(_ended_at(run), settings))
+            rest = IncidentRecord(open=waiting.standing(at, settings))
             if mended:
-                alert = compose_recovered(mended, run, settings)
-                try:
-                    receipt = deliver(alert, settings)
-                except HomefeedError as error:
-                    if not storage.exists(entry_uri(alert, settings)):
-                        raise
-                    log.warning("that the cycle has recovered is told later: %s", error)
+                alert = compose_recovered(mended, run, promotion, at, settings)
+                receipt, failure = try_to_deliver(alert, settings)
+                if failure:
+                    log.warning("that the cycle has recovered is told later: %s", failure)
             if rest != record:
                 storage.write_over(uri, rest, seen)
-        return receipt
     # The last one: a manifest that another version of this project has written.
     except (HomefeedError, OSError, ValidationError) as error:
         log.warning("that the cycle has recovered is told later: %s", error)
-    return _NOTHING
+    return receipt
 
 
-def compose_recovered(mended: tuple[Incident, ...], run: ResolvedRun, settings: Settings) -> Alert:
+def compose_recovered(
+    mended: tuple[Incident, ...],
+    run: ResolvedRun,
+    promotion: Promotion,
+    at: datetime,
+    settings: Settings,
+) -> Alert:
     """Return the alert about causes that are mended.
 
     Args:
         mended: What had been broken, at least one, as `Incident.after` returns it.
         run: The cycle that has ended.
+        promotion: What it did to the champion.
+        at: When it ended.
         settings: Addresses for the links.
     """
-    promotion = Promotion.model_validate(_record_of(run.run_uri, "promote_challenger").artifact)
     stages = dict.fromkeys(each.cause.stage for each in mended)
+    end = f"{', '.join(stages)} {'ends' if len(stages) == 1 else 'end'} well again"
     serving = promotion.champion_after
-    return alert_about(
+    return make_alert(
         AlertKind.RECOVERED,
-        run,
         settings,
-        f"recovered, {', '.join(stages)} {'ends' if len(stages) == 1 else 'end'} well again",
         links_of(run, settings),
+        **about_run(run, f"recovered, {end}"),
         about=tuple(f"{each.cause.stage} {each.first_at.isoformat()}" for each in mended),
         serves=f"{serving.label} serves; {what_was_promoted(promotion)}."
         if serving
         else "There is no champion yet.",
         happened="\n".join(incident.sentence for incident in mended),
         certainty="Certain: every stage of this cycle has ended.",
-        done="\n".join(dict.fromkeys(_what_mended(each, run) for each in mended)),
+        done=f"Run {run.run_id} has ended, with code {run.code_version}.",
         next_step=step("Nothing has to be done.", ask_who_serves(run)),
-        at=_ended_at(run),
-        mended_cycles=tuple(
-            dict.fromkeys(cycle for each in mended for cycle in each.mended_cycles)
-        ),
+        at=at,
     )
-
-
-def _what_mended(incident: Incident, run: ResolvedRun) -> str:
-    """Say which run ended in place of one that broke."""
-    if incident.run_id == run.run_id:
-        return "The same run went on: what was broken was mended, or the fault has passed."
-    if len({cycle.recipe for cycle in incident.mended_cycles}) > 1:
-        return f"Run {run.run_id} has ended; a cycle of each other recipe that met it had before."
-    return (
-        f"Run {run.run_id} has ended in place of run {one_line(incident.run_id)}, with code "
-        f"{run.code_version}."
-    )
-
-
-def _ended_at(run: ResolvedRun) -> datetime:
-    return max(_record_of(run.run_uri, stage).finished_at for stage in STAGES)
-
-
-def _record_of(run_uri: str, stage: str) -> StageRecord:
-    return storage.read_model(manifest_uri(run_uri, stage), StageRecord)

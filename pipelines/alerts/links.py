@@ -24,15 +24,10 @@ CODES_IN_RUNBOOK = (65, 70, 75, 77, 78)
 
 
 def runbook_links(kind: AlertKind, settings: Settings, exit_code: int | None = None) -> Links:
-    """Return the sections of the runbook that say what to do: the alert's, and the exit code's.
+    """Return the sections of the runbook for an alert, and for the exit code of a failed stage.
 
     Where no address is set and the runbook is no file of this installation, or one of a container
     that is gone when somebody reads the message, the section's name takes the place of a link.
-
-    Args:
-        kind: Of the alert.
-        settings: The runbook's address.
-        exit_code: Of the stage that failed; None where it left none, or none failed.
     """
     found = [("Runbook", f"Alert: {kind.value}")]
     if exit_code in CODES_IN_RUNBOOK:
@@ -42,8 +37,7 @@ def runbook_links(kind: AlertKind, settings: Settings, exit_code: int | None = N
         page = RUNBOOK.as_uri()
     if not page:
         return tuple(
-            (label, f"docs/runbook.md of the project, section {heading!r}")
-            for label, heading in found
+            (label, f"docs/runbook.md of the project, section {at!r}") for label, at in found
         )
     # As GitHub, GitLab and most renderers of Markdown name a heading.
     return tuple(
@@ -52,33 +46,24 @@ def runbook_links(kind: AlertKind, settings: Settings, exit_code: int | None = N
     )
 
 
-def links_of(run: ResolvedRun, settings: Settings) -> Links:
-    """Return the places of a run."""
+def links_of(run: ResolvedRun, settings: Settings, report: DataReport | None = None) -> Links:
+    """Return the places of a run, with its Data Docs as far as the data gate's report has any."""
+    docs = (report.docs_uri, report.log_docs_uri) if report else ()
+    labels = ("Data Docs", "Data Docs of the event log")
     return (
         ("Airflow run", airflow_link(run.trigger, settings)),
         ("MLflow", mlflow_address(run.tracking_uri, run.experiment)),
         ("Run folder", run.run_uri),
+        *((label, uri) for label, uri in zip(labels, docs, strict=False) if uri),
     )
-
-
-def data_links(report: DataReport | None) -> Links:
-    """Return the Data Docs of a cycle's snapshot and of its event log, as far as there are any."""
-    if report is None:
-        return ()
-    found = (("Data Docs", report.docs_uri), ("Data Docs of the event log", report.log_docs_uri))
-    return tuple((label, uri) for label, uri in found if uri)
 
 
 def mlflow_address(tracking_uri: str, experiment: str) -> str:
     """Return where MLflow lists an experiment among those for the training of models.
 
     MLflow's own first page is that for traces of language models. The experiment's own page has its
-    number in its address, which only the server knows; the list is searched by name.
-
-    Args:
-        tracking_uri: Of the server; another one is returned as it is.
-        experiment: Its name. One with an apostrophe, which MLflow's search does not take, is not
-            searched for.
+    number in its address, which only the server knows; the list is searched by name, except for an
+    apostrophe, which MLflow's search does not take. What is no server is returned as it is.
     """
     if not _is_server(tracking_uri):
         return tracking_uri

@@ -1,12 +1,25 @@
 """The outcome of a cycle in words: one function, whose value every place shows as it is.
 
-Not for what is told of a cycle that was not judged (`pipelines.alerts.compose`), nor for what to do
-next (`pipelines.alerts.next_step`).
+The alert, the verdict page and the command line all show what is composed here, so that they never
+disagree. Not for what is told of a cycle that was not judged (`pipelines.alerts.compose`), nor for
+how a command is spelled (`pipelines.alerts.commands`).
 """
 
-from pipelines.alerts.links import Links, data_links, links_of
-from pipelines.alerts.next_step import after_verdict, ask_who_serves, step, what_serves
+from datetime import timedelta
+
+from pipelines.alerts.commands import (
+    Offered,
+    ask_who_serves,
+    command_at,
+    force_command,
+    new_cycle_command,
+    quoted,
+    rollback_command,
+    step,
+)
+from pipelines.alerts.links import Links, links_of
 from pipelines.contracts.artifacts import DataReport, ExpectationOutcome, ResolvedRun
+from pipelines.contracts.judged.alert import NextStep
 from pipelines.contracts.judged.outcome import Direction, Outcome
 from pipelines.contracts.judgement import (
     BaselineKind,
@@ -15,6 +28,7 @@ from pipelines.contracts.judgement import (
     Interval,
     Judgement,
     Promoted,
+    Promotion,
 )
 from pipelines.plain_text import one_line
 from pipelines.settings import Settings
@@ -53,10 +67,11 @@ def outcome_of(
     else:
         percent = f": {_percent(change)}" if change else ""
         finding = f"{_finding(run, judgement)}, {comparison.target_metric} {direction}{percent}"
-    outcome = Outcome(
+    serves, done, next_step = _fate(run, judgement)
+    return Outcome(
         decision=verdict.decision.value,
         title=f"{comparison.challenger_model.label} {finding}",
-        serves=_will_serve(run, judgement),
+        serves=serves,
         metric=comparison.target_metric,
         direction=direction,
         change=change,
@@ -65,23 +80,36 @@ def outcome_of(
         reasons=reasons,
         most_hurt="" if is_void else _most_hurt(comparison),
         warnings=tuple(map(_warning, report.warnings)) if report else (),
-        done=_done(run, judgement),
-        next_step=after_verdict(run, judgement),
+        done=done,
+        next_step=next_step,
         links=(
             ("Verdict page", judgement.report_uri),
             *in_mlflow,
-            *links_of(run, settings),
-            *data_links(report),
+            *links_of(run, settings, report),
         ),
     )
-    return _waiting(outcome, run, judgement) if judgement.waits_for_approval(run) else outcome
 
 
 def kept_outcome(
     run: ResolvedRun, judgement: Judgement, settings: Settings, report: DataReport | None = None
 ) -> Outcome:
-    """Return the outcome that was made when a cycle was judged; for older cycles it is made now."""
+    """Return the outcome that was made when a cycle was judged; for others it is made now."""
     return judgement.outcome or outcome_of(run, judgement, report, settings)
+
+
+def what_serves(run: ResolvedRun) -> str:
+    """Say which model serves where this cycle promotes none."""
+    champion = run.later_champion or run.champion
+    if champion is None:
+        return "There is no champion yet."
+    return f"{champion.label} (as_of {champion.as_of:%Y-%m-%d}) stays champion."
+
+
+def what_was_promoted(promotion: Promotion) -> str:
+    """Say what a cycle did to the champion. What serves now, only `homefeed serving` knows."""
+    if promotion.is_promoted and promotion.champion_after is not None:
+        return f"this cycle promoted {promotion.champion_after.label}"
+    return "this cycle promoted nothing"
 
 
 def direction_of(change: Interval | None) -> Direction:
@@ -93,24 +121,112 @@ def direction_of(change: Interval | None) -> Direction:
     return "better" if change.low > 0 else "cannot tell"
 
 
-def _waiting(outcome: Outcome, run: ResolvedRun, judgement: Judgement) -> Outcome:
-    """Return the outcome of a cycle whose promotion waits for a person."""
-    model, asked = judgement.promoted_model, run.config.promotion.approval
-    assert model is not None and asked is not None, "somebody is asked"
-    challenger = judgement.comparison.challenger_model
-    other = "" if model == challenger else f"{challenger.label} was not promoted. "
-    who = one_line(" or ".join(asked.by)) or "somebody"
-    hours = f"{asked.within_hours:g} hour{'' if asked.within_hours == 1 else 's'}"
-    told = {
-        "serves": f"{what_serves(run)} {model.label} takes its place if {who} approves.",
-        "done": f"{other}{model.label} waits to be approved by {who}, for at most {hours}.",
-        "next_step": step(
-            f"Approve or reject in Airflow, in the run's task {APPROVAL_TASK}. Without an answer "
-            f"nothing is promoted.",
-            ask_who_serves(run),
+def needs_somebody(run: ResolvedRun, judgement: Judgement) -> bool:
+    """Return whether a person has to decide something before a cycle like this one promotes."""
+    is_nothing = judgement.verdict.promoted is Promoted.NONE
+    return is_nothing and bool(judgement.problem or run.standing.hold or _num_waited(run))
+
+
+def _num_waited(run: ResolvedRun) -> int:
+    """Return the cycles without a promotion where they are too many, else 0."""
+    number = len({*run.standing.unpromoted, run.as_of})
+    is_long = run.may_promote and number >= run.config.model_gate.max_unpromoted_cycles
+    return number if is_long else 0
+
+
+def _fate(run: ResolvedRun, judgement: Judgement) -> tuple[str, str, NextStep]:
+    """Return which model will serve, what the pipeline does, and what a person may do."""
+    model, by = judgement.promoted_model, judgement.verdict.promoted
+    challenger, ask = judgement.comparison.challenger_model, ask_who_serves(run)
+    stays = what_serves(run)
+    back: tuple[Offered, ...] = ()
+    # Where nothing served before the cycle, nobody needs to ask.
+    serving = (ask,) if run.later_champion or run.champion else ()
+    stays_out = f"{challenger.label} was not promoted. {stays}"
+    if model is None:
+        return stays, stays_out, _after_no_promotion(run, judgement)
+    if not run.may_promote:
+        if run.later_champion is not None:
+            told = f"This run may not promote, and no run as of {run.as_of:%Y-%m-%d} could."
+            return stays, stays_out, step(f"{stays} {told}", *serving)
+        told = "This run may not promote: it is a backfill, or promotion was switched off."
+        allowed = new_cycle_command(run, may_promote=True)
+        again = ("Run the cycle again, allowed to promote:", allowed)
+        return stays, stays_out, step(f"{stays} {told}", *serving, again)
+    if judgement.waits_for_approval(run):
+        asked = run.config.promotion.approval
+        assert asked is not None, "somebody is asked"
+        other = "" if model == challenger else f"{challenger.label} was not promoted. "
+        who = one_line(" or ".join(asked.by)) or "somebody"
+        hours = f"{asked.within_hours:g} hour{'' if asked.within_hours == 1 else 's'}"
+        told = f"Approve or reject in Airflow, in the run's task {APPROVAL_TASK}."
+        return (
+            f"{stays} {model.label} takes its place if {who} approves.",
+            f"{other}{model.label} waits to be approved by {who}, for at most {hours}.",
+            step(f"{told} Without an answer nothing is promoted.", ask),
+        )
+    before = f" in place of {run.champion.label}" if run.champion else ""
+    serves = f"{model.label} (as_of {model.as_of:%Y-%m-%d}) becomes champion{before}."
+    done = f"{challenger.label} is promoted."
+    told = f"The pipeline makes {model.label} the champion, unless the champion has changed."
+    if by is Promoted.ANCHOR:
+        fresh = "It is the accepted recipe made fresh"
+        told = f"{told} {fresh}; {challenger.label} stays in the registry."
+        done = (
+            f"{challenger.label} was not promoted. {model.label}, the accepted recipe trained on "
+            f"the same rows, is promoted in its place."
+        )
+    elif judgement.certain_losses:
+        done = f"The loss is smaller than the margin that is allowed: {done}"
+    if run.champion is not None:
+        # The versions are named: what `rollback` alone does depends on what serves by then.
+        command = rollback_command(run, run.champion.version, model.version)
+        back = ((f"Go back to {run.champion.label}:", command),)
+    return serves, done, step(told, ask, *back)
+
+
+def _after_no_promotion(run: ResolvedRun, judgement: Judgement) -> NextStep:
+    stays, challenger = what_serves(run), judgement.comparison.challenger_model.label
+    offered: tuple[Offered, ...] = ()
+    if run.later_champion or run.champion:
+        offered = (ask_who_serves(run),)
+    recipe = run.config
+    accept = command_at(
+        run, f"anchor set --recipe {quoted(recipe.reference)} --reason 'why it is accepted'"
+    )
+    if judgement.problem:
+        offered += (("Name the accepted recipe:", accept),)
+    elif run.standing.hold:
+        release = f"anchor release --recipe {recipe.recipe_digest[:12]}"
+        release = command_at(run, f"{release} --reason 'why it may come back'")
+        offered += (("Let the recipe be promoted again:", release),)
+    elif waited := _num_waited(run):
+        stays = (
+            f"{stays} Nothing was promoted in {waited} cycles, and the champion ages: somebody "
+            f"has to decide."
+        )
+        offered += (
+            ("Promote this challenger in spite of the verdict:", force_command(run)),
+            ("Accept this run's recipe, so that later ones are held to it:", accept),
+        )
+    if judgement.verdict.decision is Decision.REJECT:
+        return step(
+            f"{stays} {challenger} stays in the registry and is not promoted. Once the data or the "
+            f"code is mended, a new cycle on the same day tells whether that helped.",
+            *offered,
+            ("After a fix of data or code:", new_cycle_command(run)),
+        )
+    # The same holdout is not asked again: trying until it agrees would make chance the judge.
+    as_of = run.as_of + timedelta(days=run.config.snapshot.holdout_days)
+    return step(
+        f"{stays} {as_of:%Y-%m-%d} is the first as_of whose holdout shares no request with this "
+        f"one.",
+        *offered,
+        (
+            f"Once the event log holds every day before {as_of:%Y-%m-%d}:",
+            new_cycle_command(run, as_of=as_of),
         ),
-    }
-    return outcome.model_copy(update=told)
+    )
 
 
 def _finding(run: ResolvedRun, judgement: Judgement) -> str:
@@ -183,26 +299,3 @@ def _warning(found: ExpectationOutcome) -> str:
         f"The data gate warned of {found.name}: found {found.observed}{where}; expected "
         f"{found.expected}."
     )
-
-
-def _will_serve(run: ResolvedRun, judgement: Judgement) -> str:
-    """Say which model serves once the pipeline has done its part."""
-    promoted = judgement.promoted_model
-    if promoted is None or not run.may_promote:
-        return what_serves(run)
-    before = f" in place of {run.champion.label}" if run.champion else ""
-    return f"{promoted.label} (as_of {promoted.as_of:%Y-%m-%d}) becomes champion{before}."
-
-
-def _done(run: ResolvedRun, judgement: Judgement) -> str:
-    promoted, label = judgement.verdict.promoted, judgement.comparison.challenger_model.label
-    if promoted is Promoted.CHALLENGER and run.may_promote:
-        if judgement.certain_losses:
-            return f"The loss is smaller than the margin that is allowed: {label} is promoted."
-        return f"{label} is promoted."
-    if promoted is Promoted.ANCHOR and run.may_promote and judgement.anchor:
-        return (
-            f"{label} was not promoted. {judgement.anchor.model.label}, the accepted recipe "
-            f"trained on the same rows, is promoted in its place."
-        )
-    return f"{label} was not promoted. {what_serves(run)}"

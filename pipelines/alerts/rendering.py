@@ -34,7 +34,6 @@ is beyond 100,000 in all."""
 MAX_BLOCKS, MAX_TEXT, MAX_URL = 50, 3000, 2000
 """Slack's limits: blocks of a message, and characters of a block as Slack counts what was escaped;
 it refuses a message that breaks one. An address that takes most of a block is no link."""
-_FENCE = re.compile(r"`{3,}")
 _LOOKS = {
     AlertSeverity.INFO: ("#0969da", "\U0001f535"),
     AlertSeverity.WARNING: ("#bf8700", "\U0001f7e1"),
@@ -46,15 +45,7 @@ _RECOVERED = ("#1a7f37", "\U0001f7e2")
 
 @dataclass(frozen=True)
 class RenderedAlert:
-    """An alert as people read it.
-
-    Attributes:
-        alert: What is shown.
-        subject: One line.
-        text: The whole as plain text.
-        html: The same as HTML.
-        slack: The same as the blocks of a message to Slack.
-    """
+    """An alert as people read it: one line, the whole as text and HTML, and blocks for Slack."""
 
     alert: Alert
     subject: str
@@ -71,14 +62,24 @@ def render(alert: Alert, is_late: bool = False, zone: str = "UTC") -> RenderedAl
         is_late: Whether a transport that gets it now did not take it before.
         zone: IANA name of the readers' time zone.
     """
-    late = "(sent late) " if is_late else ""
-    marks = f"{late}({_nth(alert.num_times)} time) " if alert.num_times > 1 else late
+    marks = "(sent late) " if is_late else ""
+    facts = [("When", for_readers(alert.at, zone))] if alert.at else []
+    if alert.num_times > 1:
+        ending = {1: "st", 2: "nd", 3: "rd"}.get(alert.num_times % 10, "th")
+        nth = f"{alert.num_times}{'th' if alert.num_times % 100 in (11, 12, 13) else ending}"
+        marks = f"{marks}({nth} time) "
+        if alert.first_at:
+            facts += [("Again", f"the {nth} time since {for_readers(alert.first_at, zone)}")]
+    facts += [("Severity", f"{alert.severity.value}, {alert.severity.meaning}")]
+    facts += [("Cycle", alert.cycle.label)] if alert.cycle else []
+    facts += [("Run", f"{alert.run_id} ({alert.kind.value})")]
+    facts += [("Recipe", alert.recipe.label)] if alert.recipe else []
     opening = f"[homefeed] {alert.severity.value}: {marks}"
     colour, sign = _RECOVERED if alert.kind is AlertKind.RECOVERED else _LOOKS[alert.severity]
     names = {
         "alert": alert,
         "marks": marks,
-        "facts": _facts(alert, zone),
+        "facts": facts,
         "parts": (
             ("What happened", alert.happened),
             ("How sure we are", alert.certainty),
@@ -105,24 +106,6 @@ def render(alert: Alert, is_late: bool = False, zone: str = "UTC") -> RenderedAl
             if (shown := first_lines(section, MAX_TEXT, "the mail has all"))
         ][:MAX_BLOCKS],
     )
-
-
-def _facts(alert: Alert, zone: str) -> tuple[tuple[str, str], ...]:
-    """Return what stands beside the message: when it was, how soon to look, which cycle."""
-    facts = [("When", for_readers(alert.at, zone))] if alert.at else []
-    if alert.num_times > 1 and alert.first_at:
-        since = for_readers(alert.first_at, zone)
-        facts += [("Again", f"the {_nth(alert.num_times)} time since {since}")]
-    facts += [("Severity", f"{alert.severity.value}, {alert.severity.meaning}")]
-    facts += [("Cycle", alert.cycle.label)] if alert.cycle else []
-    facts += [("Run", f"{alert.run_id} ({alert.kind.value})")]
-    facts += [("Recipe", alert.recipe.label)] if alert.recipe else []
-    return tuple(facts)
-
-
-def _nth(number: int) -> str:
-    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{'th' if number % 100 in (11, 12, 13) else ending}"
 
 
 @cache
@@ -166,7 +149,7 @@ def escaped(text: str) -> str:
 def fenced(command: str) -> str:
     """Return a command as Slack shows it to be copied; half a command is worse than none."""
     # Between triple backticks only these mean something.
-    shown = _FENCE.sub(lambda found: WORD_JOINER.join(("", *found[0])), escaped(command))
+    shown = re.sub(r"`{3,}", lambda found: WORD_JOINER.join(("", *found[0])), escaped(command))
     if len(shown) > MAX_TEXT - 6:
         return "(The command is too long for Slack; the mail and the outbox have it.)"
     return f"```{shown}```"

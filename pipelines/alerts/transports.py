@@ -28,14 +28,13 @@ log = logging.getLogger(__name__)
 SMTP_CONN_ID, SLACK_CONN_ID, APPRISE_CONN_ID = "smtp_default", "slack_default", "apprise_default"
 """Connections of Airflow, with host, login and secrets; Slack's is one of an incoming webhook."""
 _IMPORTANCE = {
-    AlertSeverity.INFO: ("5", "low"),
-    AlertSeverity.WARNING: ("3", "normal"),
-    AlertSeverity.CRITICAL: ("1", "high"),
+    AlertSeverity.INFO: ("5", "low", "info"),
+    AlertSeverity.WARNING: ("3", "normal", "warning"),
+    AlertSeverity.CRITICAL: ("1", "high", "failure"),
 }
-"""X-Priority and Importance of a mail: which of the two counts depends on the mail program."""
+"""X-Priority and Importance of a mail: which of the two counts depends on the mail program; and
+Apprise's type of a message."""
 _CALLS = re.compile(r"@(?=(?:everyone|here|channel|all|room)\b)|<(?=[!@#/\w])", re.IGNORECASE)
-MAX_THREADS = 8
-"""Cycles that a recovery is shown with."""
 
 
 class AlertDeliveryError(TransientStorageError):
@@ -49,8 +48,67 @@ def entry_uri(alert: Alert, settings: Settings) -> str:
     return storage.join(workspace_uri, "outbox", f"{name}.{alert.identity()[:8]}.json")
 
 
-def deliver(alert: Alert, settings: Settings, is_counted: bool = False) -> AlertReceipt:
-    """Send an alert by each transport at least once, and return a receipt with those that took it.
+def deliver(alert: Alert, settings: Settings) -> AlertReceipt:
+    """Send an alert as `try_to_deliver` does, and return the receipt.
+
+    Raises:
+        AlertDeliveryError: a transport failed, after all others have been tried.
+        RunInProgressError: another process delivers the same alert.
+        ConfigurationError: transports failed, each by a fault that a person must mend.
+    """
+    receipt, failure = try_to_deliver(alert, settings)
+    if failure is not None:
+        raise failure from None
+    return receipt
+
+
+def deliver_waiting(settings: Settings) -> tuple[str, ...]:
+    """Send again what a transport did not take when it was sent, and return whose alerts were.
+
+    Every later alert and cycle does so, so that a mail server which was away for a day costs a day
+    and not the message. What happened first is sent first. A transport that is not configured any
+    more is not waited for, and one that is away is asked once, and not for each alert. Nothing is
+    raised: whoever calls has something of its own to do.
+    """
+    waiting: list[tuple[datetime, AlertReceipt, Alert]] = []
+    sent: list[str] = []
+    outbox = storage.join(storage.to_uri(settings.workspace_location), "outbox")
+    try:
+        names = [name for name in storage.list_names(outbox) if name.endswith(".json")]
+    except HomefeedError as error:
+        log.warning("the outbox was not looked through: %s", error)
+        return ()
+    for name in names:
+        try:
+            receipt = storage.read_model(storage.join(outbox, name), AlertReceipt)
+        except FileNotFoundError:
+            continue  # somebody has removed it meanwhile
+        except HomefeedError as error:
+            log.warning("an alert still waits in the outbox: %s", error)
+            continue
+        if receipt.waiting_for and receipt.alert and receipt.alert.at:
+            waiting.append((receipt.alert.at, receipt, receipt.alert))
+    for _, receipt, alert in sorted(waiting, key=lambda each: each[0]):
+        if not set(receipt.waiting_for) & set(settings.alert_transports):
+            continue
+        try:
+            after, failure = try_to_deliver(alert, settings, is_late=True)
+        except HomefeedError as error:
+            log.warning("an alert still waits in the outbox: %s", error)
+            continue
+        if failure is not None:
+            log.warning("%s", failure)
+            here = tuple(n for n in settings.alert_transports if n not in after.waiting_for)
+            settings = settings.model_copy(update={"alert_transports": here})
+        if set(after.delivered_to) - set(receipt.delivered_to):
+            sent.append(alert.run_id)
+    return tuple(sent)
+
+
+def try_to_deliver(
+    alert: Alert, settings: Settings, is_counted: bool = False, is_late: bool = False
+) -> tuple[AlertReceipt, AlertDeliveryError | ConfigurationError | None]:
+    """Send an alert by each transport at least once; return a receipt with those that took it.
 
     The outbox comes first and is the record: the same alert is not sent again by a transport that
     is on the receipt. A transport gets there when it has taken the alert. So a retried task sends
@@ -64,66 +122,15 @@ def deliver(alert: Alert, settings: Settings, is_counted: bool = False) -> Alert
         alert: The message. Where it does not say when it happened, that is now.
         settings: Which transports, and how they are reached.
         is_counted: Whether it is only put into the outbox, because people know of its cause.
+        is_late: Whether its transports did not take it before.
+
+    Returns:
+        The receipt, and an error that names the transports that failed, if any, and the kinds of
+        their errors. A hook's own words are left out, because they may hold a webhook's address.
 
     Raises:
-        AlertDeliveryError: a transport failed, after all others have been tried.
-        RunInProgressError: another process delivers the same alert.
-        ConfigurationError: transports failed, each by a fault that a person must mend.
+        HomefeedError: the outbox could not be written, or another process delivers the same alert.
     """
-    receipt, failures = _deliver(alert, settings, is_counted=is_counted)
-    if failures:
-        raise _delivery_error(failures, receipt, entry_uri(alert, settings)) from None
-    return receipt
-
-
-def deliver_waiting(settings: Settings) -> tuple[str, ...]:
-    """Send again what a transport did not take when it was sent, and return whose alerts were.
-
-    Every later alert and cycle does so, so that a mail server which was away for a day costs a day
-    and not the message. What happened first is sent first. A transport that is not configured any
-    more is not waited for, and one that is away is asked once, and not for each alert. Nothing is
-    raised: whoever calls has something of its own to do.
-    """
-    waiting: list[AlertReceipt] = []
-    outbox = storage.join(storage.to_uri(settings.workspace_location), "outbox")
-    try:
-        names = [name for name in storage.list_names(outbox) if name.endswith(".json")]
-    except HomefeedError as error:
-        log.warning("the outbox was not looked through: %s", error)
-        return ()
-    for name in names:
-        try:
-            receipt = storage.read_model(storage.join(outbox, name), AlertReceipt)
-            waiting += [receipt] if receipt.waiting_for else []
-        except FileNotFoundError:
-            continue  # somebody has removed it meanwhile
-        except HomefeedError as error:
-            log.warning("an alert still waits in the outbox: %s", error)
-    never = datetime.min.replace(tzinfo=UTC)
-    waiting.sort(key=lambda each: (each.alert and each.alert.at) or never)
-    sent: list[str] = []
-    for receipt in waiting:
-        there = settings.alert_transports
-        if receipt.alert is None or not set(receipt.waiting_for) & set(there):
-            continue
-        try:
-            after, failures = _deliver(receipt.alert, settings, is_late=True)
-        except HomefeedError as error:
-            log.warning("an alert still waits in the outbox: %s", error)
-            continue
-        if failures:
-            log.warning("%s", _delivery_error(failures, after, entry_uri(receipt.alert, settings)))
-            here = tuple(name for name in there if name not in failures)
-            settings = settings.model_copy(update={"alert_transports": here})
-        if set(after.delivered_to) - set(receipt.delivered_to):
-            sent.append(receipt.alert.run_id)
-    return tuple(sent)
-
-
-def _deliver(
-    alert: Alert, settings: Settings, is_late: bool = False, is_counted: bool = False
-) -> tuple[AlertReceipt, dict[str, Exception]]:
-    """Send an alert; return the receipt, and what went wrong by the name of the transport."""
     uri = entry_uri(alert, settings)
     failures: dict[str, Exception] = {}
     with storage.exclusive_lock(uri, f"the delivery of {alert.kind.value} for {alert.run_id}"):
@@ -132,8 +139,9 @@ def _deliver(
             seen = storage.write_over(uri, _enter(alert, settings, uri, is_counted), seen)
         receipt = storage.read_model(uri, AlertReceipt, "delete it to send the alert again")
         if receipt.is_counted or receipt.alert is None:
-            return receipt, {}
+            return receipt, None
         rendered = render(receipt.alert, is_late, settings.reader_zone)
+        waiting = receipt.waiting_for
         for name in settings.alert_transports:
             if name in receipt.delivered_to:
                 continue
@@ -143,15 +151,24 @@ def _deliver(
             # below in one error.
             except Exception as error:
                 failures[name] = error
+                waiting = tuple(dict.fromkeys((*waiting, name)))
                 continue
-            waiting = tuple(each for each in receipt.waiting_for if each != name)
-            told = {"delivered_to": (*receipt.delivered_to, name), "waiting_for": waiting}
-            receipt = receipt.model_copy(update=told)
+            waiting = tuple(each for each in waiting if each != name)
+            taken = {"delivered_to": (*receipt.delivered_to, name), "waiting_for": waiting}
+            receipt = receipt.model_copy(update=taken)
             seen = storage.write_over(uri, receipt, seen)
-        if waiting := tuple(name for name in failures if name not in receipt.waiting_for):
-            told = {"waiting_for": (*receipt.waiting_for, *waiting)}
-            storage.write_over(uri, receipt.model_copy(update=told), seen)
-    return receipt, failures
+        if waiting != receipt.waiting_for:
+            receipt = receipt.model_copy(update={"waiting_for": waiting})
+            storage.write_over(uri, receipt, seen)
+    if not failures:
+        return receipt, None
+    told = "; ".join(f"{name}: {_describe(error)}" for name, error in sorted(failures.items()))
+    is_permanent = all(map(_needs_a_person, failures.values()))
+    return receipt, (ConfigurationError if is_permanent else AlertDeliveryError)(
+        f"the alert did not reach {', '.join(sorted(failures))} ({told}); it reached "
+        f"{', '.join(receipt.delivered_to)} and lies at {uri}; check the Airflow connection of "
+        f"each (<name>_default), then clear the task"
+    )
 
 
 def _enter(alert: Alert, settings: Settings, uri: str, is_counted: bool) -> AlertReceipt:
@@ -170,24 +187,6 @@ def _enter(alert: Alert, settings: Settings, uri: str, is_counted: bool) -> Aler
         waiting_for=tuple(name for name in waiting if name != "outbox"),
         is_counted=is_counted,
     )
-
-
-def _delivery_error(
-    failures: dict[str, Exception], receipt: AlertReceipt, uri: str
-) -> AlertDeliveryError | ConfigurationError:
-    """Return an error that names the transports and the kinds of error.
-
-    A hook's own words are left out, because they may hold a webhook's address.
-    """
-    told = "; ".join(f"{name}: {_describe(error)}" for name, error in sorted(failures.items()))
-    message = (
-        f"the alert did not reach {', '.join(sorted(failures))} ({told}); it reached "
-        f"{', '.join(receipt.delivered_to)} and lies at {uri}; check the Airflow connection of "
-        f"each (<name>_default), then clear the task"
-    )
-    if all(map(_needs_a_person, failures.values())):
-        return ConfigurationError(message)
-    return AlertDeliveryError(message)
 
 
 def _describe(error: Exception) -> str:
@@ -215,9 +214,8 @@ def _needs_a_person(error: BaseException | None) -> bool:
 def send_by_smtp(rendered: RenderedAlert, settings: Settings) -> None:
     """Send a mail with the HTML, by Airflow's notifier, threaded by the cycle.
 
-    An alert that is sent twice has the same Message-ID, so that most servers show it once. The ids
-    under which mail programs show the alerts of one cycle together are those of no mail; a recovery
-    belongs to the cycles that had broken, and to its own.
+    An alert that is sent twice has the same Message-ID, so that most servers show it once. The id
+    under which mail programs show the alerts of one cycle together is that of no mail.
 
     Raises:
         ConfigurationError: nobody is to get it.
@@ -231,12 +229,7 @@ def send_by_smtp(rendered: RenderedAlert, settings: Settings) -> None:
         )
     alert, deployment = rendered.alert, _deployment(settings)
     domain = parseaddr(settings.alert_email_from)[1].rpartition("@")[2] or "localhost"
-    cycles = (*alert.mended_cycles, *([alert.cycle] if alert.cycle else []))
-    threads = [
-        f"<cycle.{digest_of([deployment, label])[:32]}@{domain}>"
-        for label in dict.fromkeys(cycle.label for cycle in cycles)
-    ][:MAX_THREADS]
-    priority, importance = _IMPORTANCE[alert.severity]
+    priority, importance, _ = _IMPORTANCE[alert.severity]
     headers = {
         "Message-ID": f"<{digest_of([deployment, alert.identity()])[:32]}@{domain}>",
         "X-Priority": priority,
@@ -245,8 +238,9 @@ def send_by_smtp(rendered: RenderedAlert, settings: Settings) -> None:
         "X-Homefeed-Kind": alert.kind.value,
         "X-Homefeed-Severity": alert.severity.value,
     }
-    if threads:
-        headers |= {"In-Reply-To": threads[0], "References": " ".join(threads)}
+    if alert.cycle:
+        thread = f"<cycle.{digest_of([deployment, alert.cycle.label])[:32]}@{domain}>"
+        headers |= {"In-Reply-To": thread, "References": thread}
     SmtpNotifier(
         smtp_conn_id=SMTP_CONN_ID,
         from_email=settings.alert_email_from,
@@ -275,13 +269,13 @@ def send_to_slack(rendered: RenderedAlert, settings: Settings) -> None:
     text, blocks = escaped(rendered.subject), rendered.slack
     # A link that somebody's text holds shows no picture of its page.
     answer = hook.client.send(text=text, blocks=blocks, unfurl_links=False, unfurl_media=False)
-    if answer.status_code == HTTPStatus.OK:
+    code = answer.status_code
+    if code == HTTPStatus.OK:
         return
-    told = f"Slack answered with status {answer.status_code}"
-    refusals = range(HTTPStatus.BAD_REQUEST, HTTPStatus.INTERNAL_SERVER_ERROR)
-    if answer.status_code in refusals and answer.status_code != HTTPStatus.TOO_MANY_REQUESTS:
-        raise ConfigurationError(told)
-    raise AlertDeliveryError(told)
+    is_refused = HTTPStatus.BAD_REQUEST <= code < HTTPStatus.INTERNAL_SERVER_ERROR
+    is_permanent = is_refused and code != HTTPStatus.TOO_MANY_REQUESTS
+    told = f"Slack answered with status {code}"
+    raise ConfigurationError(told) if is_permanent else AlertDeliveryError(told)
 
 
 def uncalled(text: str) -> str:
@@ -304,11 +298,6 @@ def send_by_apprise(rendered: RenderedAlert, settings: Settings) -> None:
     import apprise
     from airflow.providers.apprise.hooks.apprise import AppriseHook
 
-    kinds = {
-        AlertSeverity.INFO: apprise.NotifyType.INFO,
-        AlertSeverity.WARNING: apprise.NotifyType.WARNING,
-        AlertSeverity.CRITICAL: apprise.NotifyType.FAILURE,
-    }
     is_good = rendered.alert.kind is AlertKind.RECOVERED
     hook = AppriseHook(apprise_conn_id=APPRISE_CONN_ID)
     services = apprise.Apprise()
@@ -318,7 +307,7 @@ def send_by_apprise(rendered: RenderedAlert, settings: Settings) -> None:
         title=uncalled(rendered.subject),
         body=uncalled(rendered.text),
         body_format=apprise.NotifyFormat.TEXT,
-        notify_type=apprise.NotifyType.SUCCESS if is_good else kinds[rendered.alert.severity],
+        notify_type="success" if is_good else _IMPORTANCE[rendered.alert.severity][2],
         tag="all",
     )
     if not arrived:

@@ -150,8 +150,7 @@ def _finish(run: ResolvedRun, settings: Settings) -> dict[str, Any]:
     """Run every stage after the first one, print what came out, and return it."""
     from pipelines.alerts.compose import Ended
     from pipelines.alerts.incidents import tell_recovered
-    from pipelines.alerts.next_step import what_was_promoted
-    from pipelines.alerts.outcomes import kept_outcome
+    from pipelines.alerts.outcomes import kept_outcome, what_was_promoted
     from pipelines.stages.breaking import tell_failure
     from pipelines.stages.runner import read_artifact, run_stage
 

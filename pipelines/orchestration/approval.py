@@ -288,8 +288,7 @@ def _keep_question(run: "ResolvedRun", judgement: "Judgement", until: datetime) 
 
 def _instead(run: "ResolvedRun") -> str:
     """Return what a person does where this run cannot ask."""
-    from pipelines.alerts.commands import force_command
-    from pipelines.alerts.next_step import new_cycle_command
+    from pipelines.alerts.commands import force_command, new_cycle_command
 
     return (
         f"begin another cycle, which asks about its own model: `{new_cycle_command(run)}`, or "

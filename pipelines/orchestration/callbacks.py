@@ -62,9 +62,13 @@ def alert_broken_run(context: Mapping[str, Any]) -> None:
 
     Airflow sees the whole run, so this also hears of a killed worker and of a run that timed out.
     """
-    from pipelines.alerts.compose import Ended, compose_unresolved, is_told_by_another
+    from pipelines.alerts.compose import (
+        Ended,
+        after_lost_start,
+        compose_unresolved,
+        is_told_by_another,
+    )
     from pipelines.alerts.incidents import tell
-    from pipelines.alerts.next_step import after_lost_start
     from pipelines.contracts.judged.alert import Unresolved
     from pipelines.stages.breaking import tell_failure
 

@@ -149,8 +149,7 @@ def _left(
     error: HomefeedError, request: RunRequest | None, day: date | None, settings: Settings
 ) -> Unresolved:
     """Return what is left of a failure; where a day can be entered, clearing would not help."""
-    from pipelines.alerts.compose import cycle_of
-    from pipelines.alerts.next_step import after_unresolved
+    from pipelines.alerts.compose import after_unresolved, cycle_of
     from pipelines.stages.resolve_run import run_uri_of
     from pipelines.stages.runner import raised_by
 

@@ -103,7 +103,7 @@ def _read_reference(run: ResolvedRun, uri: str) -> "Reference":
     Raises:
         DataContractError: it was deleted since, as old snapshots may be where the disk is full.
     """
-    from pipelines.alerts.next_step import new_cycle_command
+    from pipelines.alerts.commands import new_cycle_command
     from validation.data_gate.canaries import CANARIES_FILE, read_canaries
     from validation.data_gate.snapshot_profile import Reference
 
@@ -135,7 +135,7 @@ def _profile_of(run: ResolvedRun, reference: Snapshot) -> "SnapshotProfile":
 
 def _refusal(run: ResolvedRun, report: DataReport) -> DataGateFailedError:
     """Return the error that lists what is not met, and says what to run."""
-    from pipelines.alerts.next_step import new_cycle_command
+    from pipelines.alerts.commands import new_cycle_command
     from validation.data_gate.rows import FILES_MATCH
 
     lines = [

@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import ValidationError
 
 from pipelines import deletion, storage
-from pipelines.alerts.commands import stage_command
-from pipelines.alerts.next_step import new_cycle_command
+from pipelines.alerts.commands import new_cycle_command, stage_command
 from pipelines.contracts.artifacts import ResolvedRun, RunRequest
 from pipelines.contracts.base import Artifact, digest_of
 from pipelines.contracts.code_identity import environment

@@ -6,6 +6,7 @@ from pathlib import Path
 from pipelines.alerts.compose import (
     Ended,
     MissedCycles,
+    after_unresolved,
     compose_failure,
     compose_forced,
     compose_missed,
@@ -17,7 +18,6 @@ from pipelines.alerts.compose import (
 )
 from pipelines.alerts.incidents import Incident, compose_recovered
 from pipelines.alerts.links import mlflow_links
-from pipelines.alerts.next_step import after_unresolved
 from pipelines.alerts.outcomes import outcome_of
 from pipelines.contracts.artifacts import STAGES, ResolvedRun
 from pipelines.contracts.config import ApprovalConfig, PromotionConfig
@@ -189,13 +189,12 @@ def _recovered(run: ResolvedRun, settings: Settings) -> Alert:
         title="Homefeed retrain 2017-02-16: the data gate refused the snapshot",
         run_id="test-2017-02-16",
         cycles=(),
-        mended_cycles=(cycle_of(run.to_request().model_copy(update={"as_of": CHAMPION.as_of})),),
         first_at=AT - timedelta(days=14),
         last_at=AT - timedelta(days=13),
         told_at=AT - timedelta(days=14),
         num_times=3,
     )
-    return compose_recovered((incident,), run, settings)
+    return compose_recovered((incident,), run, promotion, AT, settings)
 
 
 def _won() -> Judgement:

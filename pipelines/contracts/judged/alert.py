@@ -122,9 +122,6 @@ class Alert(Frozen):
     cycle: Cycle | None = Field(
         default=None, description="All alerts of a cycle are shown together; None: not known."
     )
-    mended_cycles: tuple[Cycle, ...] = Field(
-        default=(), description="Of a recovery: the cycles that had broken."
-    )
     cause: Cause | None = Field(default=None, description="What has failed; None: no fault.")
     num_times: int = Field(default=1, ge=1, description="How often the cause was met by now.")
     first_at: AwareDatetime | None = Field(

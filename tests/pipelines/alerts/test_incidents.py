@@ -166,7 +166,9 @@ def test_a_kill_while_it_is_told_neither_loses_nor_counts_it(
         if is_in_the_outbox:
             slack.fault = SystemExit(137)
         else:
-            dying.setattr(incidents, "deliver", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
+            dying.setattr(
+                incidents, "try_to_deliver", lambda *_: (_ for _ in ()).throw(SystemExit(137))
+            )
         tell(make_alert(), settings)
     slack.fault = None
     assert not tell(make_alert(), settings).is_counted
@@ -255,8 +257,7 @@ def test_a_cycle_that_ends_tells_once_what_had_been_broken(
     assert alert is not None and alert.kind is AlertKind.RECOVERED
     assert alert.title.endswith("recovered, build_snapshot, check_snapshot end well again")
     assert len(alert.happened.splitlines()) == 2 and "2 times" in alert.happened
-    assert alert.done == "Run second has ended in place of run first, with code new."
-    assert alert.mended_cycles == (alert.cycle,)
+    assert alert.done == "Run second has ended, with code new."
     for _ in range(2):  # Airflow calls again where the run is cleared and ends well again
         assert tell_recovered(second.run_uri, settings) == NOTHING
     assert slack.recovered == [False, False, True] and still_open(settings) == []
@@ -270,7 +271,7 @@ def test_the_same_run_may_go_on_also_after_a_task_that_is_no_stage(
     run = make_run(tmp_path)
     break_in(run, stage, settings)
     alert = tell_recovered(end(run).run_uri, settings).alert
-    assert alert is not None and alert.done.startswith("The same run went on")
+    assert alert is not None and stage in alert.title
 
 
 @pytest.mark.parametrize("fault", [FileNotFoundError("gone"), PermissionError("no")])
@@ -333,7 +334,6 @@ def test_a_cause_that_two_recipes_met_is_mended_when_a_cycle_of_each_has_ended_s
     assert tell_recovered(end(other).run_uri, settings) == NOTHING, "the first broke again"
     alert = tell_recovered(end(make_run(tmp_path, run_id="fourth")).run_uri, settings).alert
     assert alert is not None and still_open(settings) == []
-    assert {cycle.recipe for cycle in alert.mended_cycles} == {"smoke", "other.yaml"}
     assert slack.recovered == [False, True]
 
 
@@ -363,8 +363,7 @@ def test_a_run_that_never_had_a_folder_is_mended_by_the_next_that_ends(
     assert receipt.alert is not None and receipt.alert.next_step == step
     name = entry_uri(receipt.alert, settings).rpartition("/")[2]
     assert name.startswith("manual__x_...broken_run.")
-    alert = tell_recovered(end(make_run(tmp_path)).run_uri, settings).alert
-    assert alert is not None and "in place of run manual__x/.." in alert.done
+    assert tell_recovered(end(make_run(tmp_path)).run_uri, settings).alert is not None
 
 
 def test_where_nothing_was_broken_nobody_is_told(
@@ -380,7 +379,7 @@ def test_a_kill_while_a_recovery_is_told_neither_loses_nor_repeats_it(
     run = make_run(tmp_path)
     break_in(run, "build_snapshot", settings)
     end(run)
-    genuine = incidents.deliver
+    genuine = incidents.try_to_deliver
     for is_before in (True, False):  # the outbox has it, or not yet
 
         def killed(*arguments, is_before=is_before, **options):  # type: ignore[no-untyped-def]
@@ -389,7 +388,7 @@ def test_a_kill_while_a_recovery_is_told_neither_loses_nor_repeats_it(
             raise SystemExit(137)
 
         with monkeypatch.context() as dying, pytest.raises(SystemExit):
-            dying.setattr(incidents, "deliver", killed)
+            dying.setattr(incidents, "try_to_deliver", killed)
             tell_recovered(run.run_uri, settings)
     for _ in range(2):
         tell_recovered(run.run_uri, settings)

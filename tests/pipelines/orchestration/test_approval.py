@@ -10,8 +10,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput
 
 from pipelines import storage
-from pipelines.alerts.commands import force_command
-from pipelines.alerts.next_step import new_cycle_command
+from pipelines.alerts.commands import force_command, new_cycle_command
 from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.contracts.config import ApprovalConfig, PromotionConfig, RunConfig
 from pipelines.contracts.errors import PromotionRefusedError
