@@ -160,11 +160,15 @@ def try_to_deliver(
         if waiting != receipt.waiting_for:
             receipt = receipt.model_copy(update={"waiting_for": waiting})
             storage.write_over(uri, receipt, seen)
-    if not failures:
-        return receipt, None
+    return receipt, _fault(failures, receipt, uri) if failures else None
+
+
+def _fault(
+    failures: dict[str, Exception], receipt: AlertReceipt, uri: str
+) -> AlertDeliveryError | ConfigurationError:
     told = "; ".join(f"{name}: {_describe(error)}" for name, error in sorted(failures.items()))
     is_permanent = all(map(_needs_a_person, failures.values()))
-    return receipt, (ConfigurationError if is_permanent else AlertDeliveryError)(
+    return (ConfigurationError if is_permanent else AlertDeliveryError)(
         f"the alert did not reach {', '.join(sorted(failures))} ({told}); it reached "
         f"{', '.join(receipt.delivered_to)} and lies at {uri}; check the Airflow connection of "
         f"each (<name>_default), then clear the task"
