@@ -42,7 +42,6 @@ with DAG(
         append_env=True,
         skip_on_exit_code=None,
         retries=2,
-        retry_delay=timedelta(seconds=SETTINGS.retry_delay_s),
         retry_policy=StageRetryPolicy(),
         pool="default_pool",
         execution_timeout=timedelta(hours=3),

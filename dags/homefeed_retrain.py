@@ -114,7 +114,6 @@ PARAMS = {
 
 DEFAULTS = {
     "retries": 2,
-    "retry_delay": timedelta(seconds=SETTINGS.retry_delay_s),
     "retry_exponential_backoff": 2.0,
     "max_retry_delay": timedelta(hours=1),
     "retry_policy": StageRetryPolicy(),

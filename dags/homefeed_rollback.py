@@ -62,7 +62,6 @@ with DAG(
     dagrun_timeout=timedelta(hours=2),
     default_args={
         "retries": 2,
-        "retry_delay": timedelta(seconds=SETTINGS.retry_delay_s),
         "retry_policy": StageRetryPolicy(),
         "pool": "default_pool",
         "execution_timeout": timedelta(minutes=30),

@@ -1,9 +1,8 @@
 """Where things run: URIs, names, alert transports. Read from HOMEFEED_* environment variables.
 
-Only `resolve_run`, the alert transports, the links of what people are told, the command line and
-the choice of the engine that builds a snapshot look here; no other stage does.
-Secrets are not here: they come from Airflow connections. docs/settings.md is made from the
-descriptions (tests/support/settings_page.py).
+A process reads them once, at its door: a command's callback, a stage's start, a DAG file, a task or
+callback of Airflow's. Secrets are not here: they come from Airflow connections. docs/settings.md is
+made from the descriptions (tests/support/settings_page.py).
 """
 
 import os
@@ -20,9 +19,25 @@ from pipelines.contracts.stage_table import HEAVY, Resources
 from pipelines.places.credentials import require_plain
 
 DAG_ID = "homefeed_retrain"
-Transport = Literal["outbox", "smtp", "slack", "apprise"]
-_PAGE = re.compile(r"(https?://[^\s/#@]+(/[^\s#@]*)?|file:///[^\s#@]+)")
-_MODEL_NAME = re.compile(r"\w[\w .-]{0,199}")
+MLFLOW_VIEW = "workflowType=machine_learning"
+"""In an address of MLflow's pages: tables of runs and models, where it would show traces else."""
+_FORMS = {
+    "registered_model": (
+        r"\w[\w .-]{0,199}",
+        "expected the name of a registered model: letters, digits, spaces and the characters _ . - "
+        "only, a letter or digit first, at most 200 of them (MLflow allows no / and no :)",
+    ),
+    "recipe_packages": (
+        r"[\s,]*([^\W\d]\w*(\.[^\W\d]\w*)*\s*(,[\s,]*|$))*",
+        "expected names of packages, comma separated, such as ranking,ours.features",
+    ),
+    "runbook_url": (
+        r"(https?://[^\s/#@]+(/[^\s#@]*)?|file:///[^\s#@]+)?",
+        "expected the address of a page, such as https://git.example.com/docs/runbook.md, without "
+        "a #section, which alerts add, and without a login",
+    ),
+}
+"""Settings that are refused now, where they would fail much later: what they must look like."""
 
 
 class Settings(BaseSettings):
@@ -52,10 +67,9 @@ class Settings(BaseSettings):
         description="Packages, comma separated, whose functions a triggered run may name.",
     )
     airflow_url: str = Field(default="http://127.0.0.1:8080", description="For links in alerts.")
-    alert_transports: tuple[Transport, ...] = Field(
+    alert_transports: tuple[Literal["outbox", "smtp", "slack", "apprise"], ...] = Field(
         default=("outbox",), description='JSON list, e.g. ["smtp", "slack"].'
     )
-    alert_email_from: str = Field(default="homefeed-retrain@localhost", description="Sender.")
     alert_email_to: tuple[str, ...] = Field(default=(), description="JSON list of addresses.")
     reader_zone: str = Field(
         default="UTC", description="IANA name of the zone that alerts tell the time in besides UTC."
@@ -66,20 +80,10 @@ class Settings(BaseSettings):
     accelerator: Literal["cpu", "gpu"] = Field(
         default="cpu", description="Hardware that Airflow's runs train on."
     )
-    retry_delay_s: float = Field(
-        default=60.0, gt=0, description="Before a task's first retry; doubles with each."
-    )
-    snapshot_engine: Literal["local", "spark"] = Field(
-        default="local", description="What builds snapshots; their bytes are the same."
-    )
-    spark_master: str = Field(
-        default="", description="Spark's master URL; what Spark itself is told, if empty."
-    )
-    spark_conn_id: str = Field(
-        default="", description="Airflow connection that names the master, in place of the URL."
-    )
     spark_options: dict[str, str] = Field(
-        default={}, description='JSON of Spark options, e.g. {"spark.executor.memory": "3g"}.'
+        default={},
+        description="JSON of Spark options; where there are any, Spark builds the snapshots, to "
+        'the same bytes, e.g. {"spark.master": "spark://host:7077"}.',
     )
     stage_runner: Literal["bash", "docker", "kubernetes"] = Field(
         default="bash", description="Which Airflow operator runs the heavy stages."
@@ -87,26 +91,21 @@ class Settings(BaseSettings):
     stage_image: str = Field(default="", description="Image for docker and kubernetes runners.")
     command: str = Field(default="homefeed", description="The command line in the worker's shell.")
     stage_resources: dict[str, Resources] = Field(
-        default={}, description="JSON by stage; the others have those of `stage_table`."
-    )
-    snapshot_memory_gib: float = Field(
-        default=0.0, ge=0, description="Memory of a snapshot's builder, in GiB; 0: half of it all."
+        default={},
+        description="JSON by stage; the others have those of `stage_table`. A snapshot's builder "
+        "takes half of its memory, or of what the machine has.",
     )
     work_folder: str = Field(
         default="", description="Where trainings keep checkpoints if the workspace is a store."
-    )
-    gpus_per_node: int | None = Field(
-        default=None, ge=0, description="GPUs of a machine that trains; None: see resolve_run."
     )
     docker_network: str = Field(default="", description="Network of the stages' containers.")
     pod_template: str = Field(
         default="", description="File with the pod that a stage's pod begins as; for kubernetes."
     )
-    anchor_image: str = Field(
-        default="", description="Image with the code that the recipe was accepted by; train_anchor."
-    )
-    anchor_command: str = Field(
-        default="", description="Command line of that code; that of the other stages if empty."
+    anchor_code: str = Field(
+        default="",
+        description="The code that the recipe was accepted by, for train_anchor: its image, or "
+        "under the runner bash its command line.",
     )
     cadence_days: float = Field(default=14.0, gt=0, description="Days between scheduled cycles.")
     schedule_start: str = Field(
@@ -132,20 +131,23 @@ class Settings(BaseSettings):
             super().__init__(**values)
         except ValidationError as error:
             found = "; ".join(_problem(detail) for detail in error.errors(include_url=False))
-            raise ConfigurationError(f"{found}; correct the environment") from None
         except SettingsError as error:
-            raise ConfigurationError(f"{_no_json(error)}; correct the environment") from None
-
-    @field_validator("registered_model")
-    @classmethod
-    def _is_a_name(cls, value: str) -> str:
-        """Refuse a name that the registry or a folder of the workspace would refuse much later."""
-        if not _MODEL_NAME.fullmatch(value):
-            raise ValueError(
-                "expected the name of a registered model: letters, digits, spaces and the "
-                "characters _ . - only, a letter or digit first, at most 200 of them (MLflow "
-                "allows no / and no :)"
+            # The error names the field of what should be JSON.
+            variable = "HOMEFEED_" + "".join(re.findall(r'field "(\w+)"', str(error))).upper()
+            found = (
+                f"{variable} is {os.environ.get(variable, '')!r}: expected JSON, as the list "
+                f'["outbox", "smtp"] in HOMEFEED_ALERT_TRANSPORTS'
             )
+        else:
+            return
+        raise ConfigurationError(f"{found}; correct the environment")
+
+    @field_validator(*_FORMS)
+    @classmethod
+    def _has_its_form(cls, value: str, info: ValidationInfo) -> str:
+        form, expected = _FORMS[str(info.field_name)]
+        if not re.fullmatch(form, value):
+            raise ValueError(expected)
         return value
 
     @field_validator("home", "event_log", "workspace", "recipe")
@@ -163,29 +165,9 @@ class Settings(BaseSettings):
             raise ValueError(f"no such stages: {sorted(unknown)}; expected some of {list(HEAVY)}")
         return value
 
-    @field_validator("spark_conn_id")
+    @field_validator("alert_email_to")
     @classmethod
-    def _names_a_connection(cls, value: str) -> str:
-        """Refuse what would be more than a name in the text that Airflow fills in."""
-        if not re.fullmatch(r"[\w.-]*", value, re.ASCII):
-            raise ValueError("expected the id of an Airflow connection: letters, digits and _ . -")
-        return value
-
-    @field_validator("recipe_packages")
-    @classmethod
-    def _are_packages(cls, value: str) -> str:
-        """Refuse what names no package, and so would allow nothing, in silence."""
-        for name in _names(value):
-            if not all(part.isidentifier() for part in name.split(".")):
-                raise ValueError(
-                    f"{name!r} is no name of a package; expected names such as "
-                    f"ranking,ours.features"
-                )
-        return value
-
-    @field_validator("alert_email_from", "alert_email_to")
-    @classmethod
-    def _is_one_line(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    def _is_one_line(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         """Refuse a line break, which would begin another header of the mail."""
         if not "".join(value).isprintable():
             raise ValueError("expected addresses without line breaks or control characters")
@@ -205,24 +187,15 @@ class Settings(BaseSettings):
             ) from None
         return value
 
-    @field_validator("runbook_url")
-    @classmethod
-    def _is_a_page(cls, value: str) -> str:
-        """Refuse what would be a dead link, or show who logs in to everybody who is told."""
-        if value and not _PAGE.fullmatch(value):
-            raise ValueError(
-                "expected the address of a page, such as https://git.example.com/docs/runbook.md, "
-                "without a #section, which alerts add, and without a login"
-            )
-        return value
-
     def image_of(self, stage: str) -> str:
         """Return the container image of one stage."""
-        return (stage == "train_anchor" and self.anchor_image) or self.stage_image
+        is_own = stage == "train_anchor" and self.stage_runner != "bash"
+        return (is_own and self.anchor_code) or self.stage_image
 
     def command_of(self, stage: str) -> str:
         """Return how one stage's command line is called."""
-        return (stage == "train_anchor" and self.anchor_command) or self.command
+        is_own = stage == "train_anchor" and self.stage_runner == "bash"
+        return (is_own and self.anchor_code) or self.command
 
     def resources_of(self, stage: str) -> Resources:
         """Return what the container of one heavy stage asks for."""
@@ -231,7 +204,7 @@ class Settings(BaseSettings):
     @property
     def triggerable_packages(self) -> tuple[str, ...]:
         """Packages whose functions a triggered run may name besides those of its own recipe's."""
-        return _names(self.recipe_packages)
+        return tuple(name for each in self.recipe_packages.split(",") if (name := each.strip()))
 
     @property
     def event_log_location(self) -> str:
@@ -244,27 +217,9 @@ class Settings(BaseSettings):
         return self.workspace or f"{self.home}/workspace"
 
 
-def _names(text: str) -> tuple[str, ...]:
-    """Return the names in a list that is separated by commas."""
-    return tuple(name for each in text.split(",") if (name := each.strip()))
-
-
 def _problem(detail: Any) -> str:
     """Say in one line what is wrong with one variable (`ValidationError.errors()`)."""
     name, *rest = (str(part) for part in detail["loc"])
     where = f"HOMEFEED_{name.upper()}" + (f" (item {', '.join(rest)})" if rest else "")
     what = detail["msg"].removeprefix("Value error, ")
     return f"{where} is {detail['input']!r}: {what[0].lower()}{what[1:]}"
-
-
-def _no_json(error: SettingsError) -> str:
-    """Say which variable should hold JSON and does not; the error names the field."""
-    variable = "HOMEFEED_" + "".join(re.findall(r'field "(\w+)"', str(error))).upper()
-    return (
-        f"{variable} is {os.environ.get(variable, '')!r}: expected JSON, as the list "
-        f'["outbox", "smtp"] in HOMEFEED_ALERT_TRANSPORTS'
-    )
-
-
-MLFLOW_VIEW = "workflowType=machine_learning"
-"""In an address of MLflow's pages: tables of runs and models, where it would show traces else."""

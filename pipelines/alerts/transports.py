@@ -225,6 +225,7 @@ def send_by_smtp(rendered: RenderedAlert, settings: Settings) -> None:
         ConfigurationError: nobody is to get it.
         Exception: whatever Airflow's hook or the mail server answered.
     """
+    from airflow.providers.smtp.hooks.smtp import SmtpHook
     from airflow.providers.smtp.notifications.smtp import SmtpNotifier
 
     if not settings.alert_email_to:
@@ -232,7 +233,9 @@ def send_by_smtp(rendered: RenderedAlert, settings: Settings) -> None:
             'HOMEFEED_ALERT_EMAIL_TO is empty; expected a JSON list such as ["oncall@example.com"]'
         )
     alert, deployment = rendered.alert, _deployment(settings)
-    domain = parseaddr(settings.alert_email_from)[1].rpartition("@")[2] or "localhost"
+    named = SmtpHook.get_connection(SMTP_CONN_ID).extra_dejson.get("from_email")
+    sender = named or "homefeed-retrain@localhost"
+    domain = parseaddr(sender)[1].rpartition("@")[2] or "localhost"
     priority, importance, _ = _IMPORTANCE[alert.severity]
     headers = {
         "Message-ID": f"<{digest_of([deployment, alert.identity()])[:32]}@{domain}>",
@@ -247,7 +250,7 @@ def send_by_smtp(rendered: RenderedAlert, settings: Settings) -> None:
         headers |= {"In-Reply-To": thread, "References": thread}
     SmtpNotifier(
         smtp_conn_id=SMTP_CONN_ID,
-        from_email=settings.alert_email_from,
+        from_email=sender,
         to=list(settings.alert_email_to),
         subject=rendered.subject,
         html_content=rendered.html,

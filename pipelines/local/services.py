@@ -301,6 +301,7 @@ def make_environment(
     return {
         **inherited,
         "AIRFLOW_HOME": str(home.airflow),
+        "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "60",
         "HOMEFEED_HOME": str(home.path),
         "HOMEFEED_TRACKING_URI": mlflow_url,
         "HOMEFEED_AIRFLOW_URL": airflow_url,

@@ -16,8 +16,8 @@ from pipelines.stages.image_version import DAG_CODE, DAG_VERSION, IMAGE_VERSION
 
 _FOR_AIRFLOW_ALONE = (
     *("home", "alert_", "smtp_", "slack_", "apprise_", "cadence_", "schedule_"),
-    *("lateness_", "retry_", "stage_", "command", "anchor_", "work_", "gpus_", "docker_"),
-    *("pod_template", "keep_", "rollback_", "spark_conn_id"),
+    *("lateness_", "stage_", "command", "anchor_", "work_", "docker_"),
+    *("pod_template", "keep_", "rollback_"),
 )
 """How the names of settings begin that no stage in a container reads."""
 
@@ -41,9 +41,8 @@ def command_line(stage: str, run_uri: Any, settings: Settings) -> list[Any]:
 def environment_of(stage: str, settings: Settings) -> dict[str, str]:
     """Return what a stage must know of the deployment, as variables; no secret is among it.
 
-    What Airflow fills in when a task begins comes besides (`spark_master_of`).
     Version and digest of the DAG's own code are among it, which the stage compares with its own.
-    An image of its own for `train_anchor` is of other code on purpose, and gets none.
+    The accepted code for `train_anchor` is another one on purpose, and gets none.
     """
     chosen = settings.model_dump(mode="json", include=settings.model_fields_set)
     found = {
@@ -52,29 +51,11 @@ def environment_of(stage: str, settings: Settings) -> dict[str, str]:
         if not name.startswith(_FOR_AIRFLOW_ALONE)
     }
     found |= {f"HOMEFEED_{name.upper()}": place for name, place in places_of(settings).items()}
-    for name in spark_master_of(settings):
-        found.pop(name, None)
     found["HOMEFEED_TRACKING_URI"] = settings.tracking_uri
-    is_of_this_code = settings.image_of(stage) == settings.stage_image
-    if is_of_this_code and settings.command_of(stage) == settings.command:
+    if not (stage == "train_anchor" and settings.anchor_code):
         found[DAG_VERSION] = os.environ.get(IMAGE_VERSION) or code_version()
         found[DAG_CODE] = project_digest()
     return found
-
-
-def spark_master_of(settings: Settings) -> dict[str, str]:
-    """Return the variable that names Spark's master, where a connection of Airflow's names it.
-
-    Airflow fills in the connection when the task begins: host and port, as its Spark provider reads
-    them, which need not be installed. A login in the connection is not read. A connection that is
-    not there ends the task with an error that names it.
-    """
-    if not settings.spark_conn_id:
-        return {}
-    # `conn.get` would give None instead, and an empty master means this machine.
-    found = f"conn[{settings.spark_conn_id!r}]"
-    port = f"{{% if {found}.port %}}:{{{{ {found}.port }}}}{{% endif %}}"
-    return {"HOMEFEED_SPARK_MASTER": f"{{{{ {found}.host }}}}{port}"}
 
 
 def places_of(settings: Settings) -> dict[str, str]:

@@ -22,7 +22,6 @@ from pipelines.orchestration.containers import (
     command_line,
     environment_of,
     places_of,
-    spark_master_of,
 )
 from pipelines.settings import Settings
 
@@ -124,7 +123,6 @@ def container_task(
         # In place of the image's own entry point, which may be the same program.
         entrypoint=[program],
         command=arguments,
-        environment=spark_master_of(settings),
         # Private, because it holds credentials: neither Airflow's pages nor its logs show it.
         private_environment={**secrets, **own_home, **environment_of(stage, settings)},
         cpus=resources.cpus,

@@ -29,7 +29,6 @@ from pipelines.orchestration.containers import (
     Hardware,
     command_line,
     environment_of,
-    spark_master_of,
 )
 from pipelines.settings import Resources, Settings
 
@@ -229,7 +228,7 @@ def _common(stage: str, run_uri: Any, timeout: timedelta, settings: Settings) ->
 
 
 def _variables(stage: str, settings: Settings) -> list[k8s.V1EnvVar]:
-    told = environment_of(stage, settings) | spark_master_of(settings)
+    told = environment_of(stage, settings)
     return [k8s.V1EnvVar(name=name, value=value) for name, value in sorted(told.items())]
 
 

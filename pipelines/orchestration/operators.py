@@ -14,7 +14,6 @@ from airflow.sdk import BaseOperator
 
 from pipelines.contracts.errors import ConfigurationError
 from pipelines.contracts.stage_table import SIDES
-from pipelines.orchestration.containers import spark_master_of
 from pipelines.orchestration.links import LINKS
 from pipelines.settings import Settings
 
@@ -70,7 +69,7 @@ def stage_operator(
                 '--run "$HOMEFEED_RUN_URI"'
             ),
             # A log does not redraw the progress bars of libraries.
-            env={"HOMEFEED_RUN_URI": run_uri, "TQDM_DISABLE": "1", **spark_master_of(settings)},
+            env={"HOMEFEED_RUN_URI": run_uri, "TQDM_DISABLE": "1"},
             append_env=True,
             skip_on_exit_code=None,
         )

@@ -144,7 +144,7 @@ def recipe_changes(past: PastCycle) -> Iterator[str]:
 def anchor_changes(past: PastCycle, rebuilt: Records) -> Iterator[str]:
     """Yield that the fresh anchor was trained by other code than the rest of the cycle, if so.
 
-    Such code is installed beside the cycle's (HOMEFEED_ANCHOR_IMAGE, HOMEFEED_ANCHOR_COMMAND), and
+    Such code is installed beside the cycle's (HOMEFEED_ANCHOR_CODE), and
     is not asked when a cycle is rebuilt.
     """
     record = past.records.get("train_anchor")
@@ -154,8 +154,8 @@ def anchor_changes(past: PastCycle, rebuilt: Records) -> Iterator[str]:
     if then not in ("", ours, past.run.code_digest):
         yield (
             f"fresh anchor: it was trained by code {then[:12]}, and the cycle was begun by code "
-            f"{past.run.code_digest[:12]}, as where HOMEFEED_ANCHOR_IMAGE or "
-            f"HOMEFEED_ANCHOR_COMMAND name the accepted code; it was rebuilt by the code that is "
+            f"{past.run.code_digest[:12]}, as where HOMEFEED_ANCHOR_CODE or "
+            f"HOMEFEED_ANCHOR_CODE name the accepted code; it was rebuilt by the code that is "
             f"installed, {ours[:12]}"
         )
 

@@ -65,14 +65,14 @@ def usable_cores() -> int:
 
 
 def memory_budget_bytes() -> int:
-    """Return how much memory a builder may take: as the settings say, or half of what there is."""
+    """Return how much memory a builder may take: half of its stage's, or of the machine's."""
     from pipelines.metrics.usage import memory_in_use_bytes, memory_limit_bytes
     from pipelines.settings import Settings
 
-    told_gib = Settings().snapshot_memory_gib
-    budget = int(told_gib * 2**30) if told_gib else memory_limit_bytes() // 2
+    told = Settings().stage_resources.get("build_snapshot")
+    limit = int(told.memory_gib * 2**30) if told else memory_limit_bytes()
     # What the process takes before it builds anything, mostly its code, counts too.
-    return max(0, budget - memory_in_use_bytes())
+    return max(0, limit // 2 - memory_in_use_bytes())
 
 
 def workers_that_fit(num_workers: int, free_bytes: int, task_bytes: int, what: str) -> int:
@@ -87,7 +87,7 @@ def workers_that_fit(num_workers: int, free_bytes: int, task_bytes: int, what: s
     fitting = max(1, min(num_workers, free_bytes // max(1, task_bytes)))
     if task_bytes > free_bytes:
         log.warning(
-            "%s takes about %d MiB, and %d MiB of HOMEFEED_SNAPSHOT_MEMORY_GIB are left",
+            "%s takes about %d MiB, and %d MiB of half the stage's memory are left",
             what,
             task_bytes >> 20,
             free_bytes >> 20,

@@ -23,7 +23,7 @@ def require_same_version(environment: Mapping[str, str]) -> None:
     """Compare this code with that of the DAG that started it.
 
     Nothing is compared where no DAG started it: outside of a container, and in an image that is of
-    other code on purpose (`HOMEFEED_ANCHOR_IMAGE`).
+    other code on purpose (`HOMEFEED_ANCHOR_CODE`).
 
     Raises:
         ConfigurationError: the two differ.

@@ -430,7 +430,7 @@ def read_artifact(run_uri: str, stage: str, kind: type[Kind], repair: str = "") 
     try:
         return kind.model_validate(artifact)
     except ValidationError as error:
-        older = "where HOMEFEED_ANCHOR_IMAGE or HOMEFEED_ANCHOR_COMMAND names older code, unset it"
+        older = "where HOMEFEED_ANCHOR_CODE names older code, unset it"
         raise DataContractError(
             f"{manifest_uri(run_uri, stage)} holds a {kind.__name__} of another version: {error}; "
             f"{repair or f'{_repair(run_uri, stage)}; {older}'}"

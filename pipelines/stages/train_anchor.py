@@ -123,7 +123,7 @@ def _reason_to_rest(run: ResolvedRun, accepted: RunConfig) -> tuple[AnchorWhy, s
         return None
     at_hand = "not at hand"
     if ours != todays:
-        at_hand = f"not that of HOMEFEED_ANCHOR_IMAGE or HOMEFEED_ANCHOR_COMMAND ({ours[:12]})"
+        at_hand = f"not that of HOMEFEED_ANCHOR_CODE ({ours[:12]})"
     return AnchorWhy.CODE_NOT_AT_HAND, (
         f"The run's recipe is the accepted one, trained by other code ({todays[:12]}, "
         f"accepted {known[:12]}). The accepted code is {at_hand}, so what the change of code is "

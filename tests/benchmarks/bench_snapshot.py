@@ -214,7 +214,9 @@ def _run(*arguments: str, budget_gib: float = 0.0) -> dict[str, float]:
     root = Path(__file__).resolve().parents[2]
     places = os.pathsep.join(map(str, (root, root / "tests", Path(__file__).parent)))
     environment = os.environ | {"PYTHONPATH": places, "POLARS_MAX_THREADS": "2"}
-    environment["HOMEFEED_SNAPSHOT_MEMORY_GIB"] = str(budget_gib)
+    # A builder takes half of what its stage has.
+    resources = {"build_snapshot": {"cpus": 1, "memory_gib": 2 * budget_gib}}
+    environment["HOMEFEED_STAGE_RESOURCES"] = json.dumps(resources)
     command = [sys.executable, __file__, *arguments]
     peak = 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:

@@ -29,7 +29,7 @@ if __name__ == "__main__":
     logging.getLogger("pipelines").setLevel(logging.INFO)
     run = ResolvedRun.model_validate_json(open(sys.argv[1]).read())
     settings, began = Settings(), time.monotonic()
-    is_here = settings.snapshot_engine == "local"
+    is_here = not settings.spark_options
     with contextlib.nullcontext() if is_here else open_spark(settings):
         connected = time.monotonic()
         snapshot = write_snapshot(run)

@@ -22,7 +22,7 @@ FIRST_DAY, SECOND_DAY, THIRD_DAY = "2017-03-02", "2017-03-16", "2017-04-20"
 NUM_DAYS = 110
 DAY_OF_THIN_DATA = "2017-04-28"  # a week after the log ends: the holdout is almost empty
 FAST = {
-    "HOMEFEED_RETRY_DELAY_S": "1",
+    "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1",
     "HOMEFEED_RECIPE": "smoke",
     "OMP_NUM_THREADS": "1",
     # Short, so that a killed worker is noticed within a test.

@@ -33,9 +33,10 @@ class SparkCluster:
     master: str
     workers: tuple[psutil.Process, ...]
 
-    def settings(self, executor_memory: str = "512m") -> dict[str, str]:
+    def settings(self, executor_memory: str = "512m", names_master: bool = True) -> dict[str, str]:
         """Return the variables by which a build is done here."""
         options = {
+            **({"spark.master": self.master} if names_master else {}),
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
             "spark.ui.enabled": "false",
@@ -49,8 +50,6 @@ class SparkCluster:
             "spark.driver.extraJavaOptions": _JAVA_OPTIONS,
         }
         return {
-            "HOMEFEED_SNAPSHOT_ENGINE": "spark",
-            "HOMEFEED_SPARK_MASTER": self.master,
             "HOMEFEED_SPARK_OPTIONS": json.dumps(options),
         }
 

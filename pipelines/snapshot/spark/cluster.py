@@ -52,7 +52,7 @@ EVERY_S = 60.0
 
 @contextlib.contextmanager
 def chosen_cluster(snapshots_uri: str, scratch: Path) -> Iterator["Cluster | None"]:
-    """Give a connection to Spark if HOMEFEED_SNAPSHOT_ENGINE says so, else None.
+    """Give a connection to Spark if HOMEFEED_SPARK_OPTIONS has any, else None.
 
     It is the deployment that chooses, and neither the recipe nor the run: the bytes are the same,
     so a cycle that was begun here can be ended there. Nothing of Spark is imported where it is not
@@ -67,7 +67,7 @@ def chosen_cluster(snapshots_uri: str, scratch: Path) -> Iterator["Cluster | Non
         TransientStorageError: the cluster is out of reach.
     """
     settings = Settings()
-    if settings.snapshot_engine == "local":
+    if not settings.spark_options:
         yield None
         return
     with open_spark(settings) as context, place_for_shards(snapshots_uri, scratch) as place:

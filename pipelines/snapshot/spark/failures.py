@@ -56,7 +56,7 @@ _MEANINGS = (
         re.compile("Could not parse Master URL"),
         ConfigurationError,
         "expected spark://host:7077, yarn, k8s://https://host:port or local[*]; correct "
-        "HOMEFEED_SPARK_MASTER, or the connection that names the master",
+        "spark.master in HOMEFEED_SPARK_OPTIONS",
     ),
     _Meaning(
         re.compile(r"ModuleNotFoundError|PYTHON_VERSION_MISMATCH|Cannot run program .*python"),
@@ -73,7 +73,8 @@ _MEANINGS = (
         TransientStorageError,
         "the cluster cannot be reached, or the connection to it broke; expected a master that "
         "answers, and a Java process of the driver that lives, for as long as a snapshot is built; "
-        "check HOMEFEED_SPARK_MASTER, the master's own log and this machine's memory, then retry",
+        "check spark.master in HOMEFEED_SPARK_OPTIONS, the master's own log and this machine's "
+        "memory, then retry",
     ),
 )
 

@@ -33,6 +33,7 @@ _ON_THIS_MACHINE = {
 _ADDRESSES = re.compile(r"[\w.-]+:\d+(,[\w.-]+:\d+)*")
 _KNOWN = re.compile(r"spark://.+|k8s://.+|yarn|local.*")
 _STANDALONE = "spark://"
+_WHERE = "spark.master in HOMEFEED_SPARK_OPTIONS"
 _PATIENCE_S = 10.0
 """How long one address may take to answer, in seconds."""
 _END_S = 10.0
@@ -51,9 +52,9 @@ def open_spark(settings: Settings) -> Iterator[Any]:
         from pyspark import SparkContext
     except ImportError as error:
         raise ConfigurationError(
-            f"HOMEFEED_SNAPSHOT_ENGINE is spark, and PySpark cannot be imported ({error}); "
-            f"expected it beside this project; install it with `{INSTALL}`, or set "
-            f"HOMEFEED_SNAPSHOT_ENGINE=local"
+            f"HOMEFEED_SPARK_OPTIONS are set, and PySpark cannot be imported ({error}); "
+            f"expected it beside this project; install it with `{INSTALL}`, or "
+            f"unset HOMEFEED_SPARK_OPTIONS"
         ) from error
     if SparkContext._active_spark_context is not None:
         yield SparkContext._active_spark_context
@@ -85,8 +86,8 @@ def _connect(settings: Settings) -> Any:
     from pyspark import SparkConf, SparkContext
 
     options = {**_USUAL, **settings.spark_options}
-    if settings.spark_master:
-        options["spark.master"] = master_url(settings.spark_master, settings.spark_conn_id)
+    if named := options.get("spark.master"):
+        options["spark.master"] = master_url(named)
     # Java comes first: it alone reads what `spark-submit` and spark-defaults.conf say.
     SparkContext._ensure_initialized(
         conf=SparkConf(loadDefaults=False).setAll(list(options.items()))
@@ -96,12 +97,11 @@ def _connect(settings: Settings) -> Any:
     missing = _ON_THIS_MACHINE if master.startswith("local") else {}
     for name, value in {"spark.master": master, **missing}.items():
         conf.setIfMissing(name, value)
-    require_master(master, settings.spark_conn_id)
+    require_master(master)
     context: Any = SparkContext(conf=conf)
     if context._jsc.sc().isStopped():
         context.stop()
-        change = where_to_change(settings.spark_conn_id)
-        raise TransientStorageError(unreachable(f"{master} (something else may listen)", change))
+        raise TransientStorageError(unreachable(f"{master} (something else may listen)"))
     return context
 
 
@@ -133,19 +133,15 @@ def _require_java() -> None:
     # The driver of `spark-submit` finds the variable, and a Java that runs already.
     if java is None and "PYSPARK_GATEWAY_PORT" not in os.environ:
         raise ConfigurationError(
-            f"HOMEFEED_SNAPSHOT_ENGINE is spark, and there is no Java "
+            f"HOMEFEED_SPARK_OPTIONS are set, and there is no Java "
             f"({f'JAVA_HOME is {home}' if home else 'none on the path'}); expected Java 17 or "
             f"newer; install it (Debian: apt-get install openjdk-17-jre-headless, or a newer one), "
-            f"or set HOMEFEED_SNAPSHOT_ENGINE=local"
+            f"or unset HOMEFEED_SPARK_OPTIONS"
         )
 
 
-def master_url(named: str, conn_id: str) -> str:
-    """Return a master's URL; a connection of Airflow's may name host and port alone.
-
-    Args:
-        named: what HOMEFEED_SPARK_MASTER says.
-        conn_id: see `where_to_change`.
+def master_url(named: str) -> str:
+    """Return a master's URL, of which host and port may be named alone.
 
     Raises:
         ConfigurationError: it names no master. Spark would tell so beside its own way to be used.
@@ -154,32 +150,16 @@ def master_url(named: str, conn_id: str) -> str:
     if not _KNOWN.fullmatch(url):
         raise ConfigurationError(
             f"Spark's master is {named!r}; expected spark://host:7077, yarn, "
-            f"k8s://https://host:port or local[*]; correct {where_to_change(conn_id)}"
+            f"k8s://https://host:port or local[*]; correct {_WHERE}"
         )
     return url
 
 
-def where_to_change(conn_id: str) -> str:
-    """Return what names the master, for a message.
-
-    Args:
-        conn_id: HOMEFEED_SPARK_CONN_ID; empty where it is not set, or in a container, which is not
-            told.
-    """
-    if conn_id:
-        return f"the host and port of the Airflow connection {conn_id!r}"
-    return (
-        "HOMEFEED_SPARK_MASTER, or the host and port of the Airflow connection that "
-        "HOMEFEED_SPARK_CONN_ID names"
-    )
-
-
-def require_master(master: str, conn_id: str) -> None:
+def require_master(master: str) -> None:
     """Refuse a standalone master of which no address takes a connection.
 
     Args:
         master: URL, which may name several addresses, of which one leads.
-        conn_id: see `where_to_change`.
 
     Raises:
         ConfigurationError: an address has no host or no port.
@@ -187,12 +167,11 @@ def require_master(master: str, conn_id: str) -> None:
     """
     if not master.startswith(_STANDALONE):
         return
-    change = where_to_change(conn_id)
     addresses = [each.rpartition(":") for each in master.removeprefix(_STANDALONE).split(",")]
     if not all(host and port.isdigit() for host, _, port in addresses):
         raise ConfigurationError(
             f"Spark's master is {master}, where an address has no host or no port; expected "
-            f"spark://host:7077; correct {change}"
+            f"spark://host:7077; correct {_WHERE}"
         )
     failures = []
     for host, _, port in addresses:
@@ -201,13 +180,13 @@ def require_master(master: str, conn_id: str) -> None:
             return
         except (OSError, OverflowError) as error:  # A port beyond 65535 overflows.
             failures.append(f"{host}:{port} ({getattr(error, 'strerror', None) or error})")
-    raise TransientStorageError(unreachable(" nor ".join(failures), change))
+    raise TransientStorageError(unreachable(" nor ".join(failures)))
 
 
-def unreachable(found: str, change: str) -> str:
+def unreachable(found: str) -> str:
     """Return the message about a master that does not answer."""
     return (
         f"no Spark master answers at {found}; expected a standalone master that this machine "
-        f"reaches; start it, or correct {change}, then retry; HOMEFEED_SNAPSHOT_ENGINE=local "
-        f"builds the same snapshot without it"
+        f"reaches; start it, or correct {_WHERE}, then retry; without HOMEFEED_SPARK_OPTIONS the "
+        f"same snapshot is built here"
     )

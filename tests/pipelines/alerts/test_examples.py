@@ -38,7 +38,6 @@ def arrived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         event_log=str(place / "event_log"),
         alert_transports=("smtp", "slack", "apprise"),
         alert_email_to=("oncall@example.com", "lead@example.com"),
-        alert_email_from="Homefeed <homefeed@example.com>",
         reader_zone="Europe/Berlin",
         airflow_url="https://airflow.example.com",
         runbook_url="https://git.example.com/homefeed/blob/main/docs/runbook.md",

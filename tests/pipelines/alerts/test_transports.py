@@ -58,7 +58,6 @@ def make_settings(place, *transports: str) -> Settings:
         workspace=f"{place}/workspace",
         alert_transports=transports,
         alert_email_to=("oncall@example.com", "lead@example.com"),
-        alert_email_from="homefeed@example.com",
     )
 
 

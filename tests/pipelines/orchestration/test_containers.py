@@ -1,20 +1,12 @@
 """What a stage's container is told of the deployment, and what of it is nobody's business there."""
 
 import json
-from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowNotFoundException
-from airflow.sdk.execution_time.context import ConnectionAccessor
 
 from pipelines.contracts.code_identity import project_digest
-from pipelines.contracts.errors import ConfigurationError
 from pipelines.orchestration.containers import command_line, environment_of, places_of
-from pipelines.orchestration.operators import stage_operator
 from pipelines.settings import Settings
-from support.cluster_tasks import pod_template
 
 VERSION = "6736cd9a0b1c"
 OWN_CODE = {"HOMEFEED_DAG_VERSION", "HOMEFEED_DAG_CODE"}
@@ -76,11 +68,11 @@ def test_places_in_a_store_stay_as_they_are() -> None:
 
 
 def test_an_image_of_other_code_on_purpose_is_not_compared() -> None:
-    both = Settings(stage_image="trainer:2", anchor_image="trainer:1")
+    both = Settings(stage_image="trainer:2", stage_runner="docker", anchor_code="trainer:1")
     assert environment_of("train_challenger", both)["HOMEFEED_DAG_VERSION"] == VERSION
     assert environment_of("train_challenger", both)["HOMEFEED_DAG_CODE"] == project_digest()
     assert not environment_of("train_anchor", both).keys() & OWN_CODE
-    by_command = Settings(stage_image="trainer:2", anchor_command="/old/homefeed")
+    by_command = Settings(anchor_code="/old/homefeed")
     assert not environment_of("train_anchor", by_command).keys() & OWN_CODE
     same = Settings(stage_image="trainer:2")
     assert environment_of("train_anchor", same)["HOMEFEED_DAG_VERSION"] == VERSION
@@ -93,52 +85,7 @@ def test_the_command_is_a_list_in_which_nothing_is_split_twice() -> None:
     ]
 
 
-def variables_of(runner: str, folder: Path, **settings: Any) -> dict[str, str]:
-    """Return the variables of a stage's task as Airflow fills them in."""
-    settings |= {"stage_image": "trainer:1", "pod_template": pod_template(folder)}
-    chosen = Settings(stage_runner=runner, **settings)
-    operator: Any = stage_operator("build_snapshot", "s3://b/run", timedelta(hours=1), chosen)
-    operator.render_template_fields({"conn": ConnectionAccessor()})
-    if runner == "kubernetes":
-        return {each.name: each.value for each in operator.env_vars}
-    if runner == "docker":
-        return {**operator.environment, **operator._private_environment}
-    return operator.env
-
-
-@pytest.mark.parametrize("runner", ["bash", "docker", "kubernetes"])
-@pytest.mark.parametrize(("host", "port", "master"), OF_CONNECTION.values(), ids=OF_CONNECTION)
-def test_a_connection_names_the_master(
-    runner: str,
-    host: str,
-    port: int | None,
-    master: str,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
-    value = {"conn_type": "spark", "host": host, "port": port}
-    monkeypatch.setenv("AIRFLOW_CONN_BIG_ONE", json.dumps(value))
-    # Where both are set, the connection is the one that counts.
-    found = variables_of(runner, tmp_path, spark_conn_id="big_one", spark_master="local[2]")
-    assert found["HOMEFEED_SPARK_MASTER"] == master
-
-
 def test_options_reach_a_container_as_the_json_that_it_reads() -> None:
-    options = {"spark.executor.memory": "3g"}
-    chosen = Settings(snapshot_engine="spark", spark_master="yarn", spark_options=options)
-    told = environment_of("build_snapshot", chosen)
-    assert told["HOMEFEED_SNAPSHOT_ENGINE"] == "spark"
-    assert told["HOMEFEED_SPARK_MASTER"] == "yarn"
+    options = {"spark.master": "yarn", "spark.executor.memory": "3g"}
+    told = environment_of("build_snapshot", Settings(spark_options=options))
     assert json.loads(told["HOMEFEED_SPARK_OPTIONS"]) == options
-
-
-def test_what_is_no_name_of_a_connection_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="HOMEFEED_SPARK_CONN_ID.*id of an Airflow conn"):
-        Settings(spark_conn_id="x') }}{{ 1")
-
-
-@pytest.mark.parametrize("runner", ["bash", "docker", "kubernetes"])
-def test_a_connection_that_is_not_there_ends_the_task(runner: str, tmp_path: Path) -> None:
-    """An empty master would mean this machine, which would do the cluster's work in silence."""
-    with pytest.raises(AirflowNotFoundException, match="not-there"):
-        variables_of(runner, tmp_path, spark_conn_id="not-there")

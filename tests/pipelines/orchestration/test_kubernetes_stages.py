@@ -235,7 +235,7 @@ def test_the_values_of_the_chart_hold_settings_that_are_ones(
     settings = Settings()
     job = stage_operator("train_challenger", RUN_URI, timedelta(hours=1), settings, ON_GPUS)
     assert job.namespace == "homefeed"
-    assert settings.gpus_per_node == 8
+    assert settings.accelerator == "gpu"
     mounted = {mount["mountPath"] for mount in values["volumeMounts"]}
     assert str(Path(given["HOMEFEED_POD_TEMPLATE"]).parent) in mounted
     # Trainings are Jobs, and Airflow's chart does not allow them by itself.

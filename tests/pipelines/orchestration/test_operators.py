@@ -76,8 +76,7 @@ def test_a_container_runner_without_an_image_is_refused(runner):
 
 
 def test_the_accepted_recipe_may_be_trained_by_an_image_and_a_command_of_its_own():
-    own = {"stage_image": "homefeed:2", "anchor_image": "homefeed:1", "anchor_command": "/old/cli"}
-    docker = Settings(stage_runner="docker", **own)
+    docker = Settings(stage_runner="docker", stage_image="homefeed:2", anchor_code="homefeed:1")
     images = {
         name: stage_operator(name, "x", HOUR, docker).image
         for name in ("train_challenger", "train_anchor", "compare_with_champion")
@@ -87,8 +86,8 @@ def test_the_accepted_recipe_may_be_trained_by_an_image_and_a_command_of_its_own
         "train_anchor": "homefeed:1",
         "compare_with_champion": "homefeed:2",
     }
-    assert stage_operator("train_anchor", "x", HOUR, docker).entrypoint == ["/old/cli"]
-    bash = stage_operator("train_anchor", "x", HOUR, Settings(**own))
+    by_command = Settings(anchor_code="/old/cli")
+    bash = stage_operator("train_anchor", "x", HOUR, by_command)
     assert "exec /old/cli stage train_anchor " in bash.bash_command
-    bash = stage_operator("train_challenger", "x", HOUR, Settings(**own))
+    bash = stage_operator("train_challenger", "x", HOUR, by_command)
     assert "exec homefeed stage train_challenger " in bash.bash_command

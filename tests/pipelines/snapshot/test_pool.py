@@ -72,10 +72,11 @@ def test_as_many_work_as_have_room(free: int, task: int, expected: int) -> None:
 def test_the_budget_is_the_settings_without_what_the_process_takes_already(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("HOMEFEED_SNAPSHOT_MEMORY_GIB", "3.0")
+    told = '{"build_snapshot": {"cpus": 1, "memory_gib": %s}}'
+    monkeypatch.setenv("HOMEFEED_STAGE_RESOURCES", told % 6.0)
     assert 1 << 30 < memory_budget_bytes() < 3 << 30
-    monkeypatch.setenv("HOMEFEED_SNAPSHOT_MEMORY_GIB", "0.001")
+    monkeypatch.setenv("HOMEFEED_STAGE_RESOURCES", told % 0.002)
     assert memory_budget_bytes() == 0
-    monkeypatch.delenv("HOMEFEED_SNAPSHOT_MEMORY_GIB")
+    monkeypatch.delenv("HOMEFEED_STAGE_RESOURCES")
     monkeypatch.setattr("pipelines.metrics.usage.memory_limit_bytes", lambda: 10 << 30)
     assert 3 << 30 < memory_budget_bytes() < 5 << 30

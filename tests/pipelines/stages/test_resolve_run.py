@@ -266,14 +266,15 @@ def test_more_processes_than_the_cores_can_bear_are_refused_before_anything_is_b
 
 
 def test_hardware_that_is_not_there_is_refused_before_anything_is_built(
-    settings: Settings, tmp_path: Path
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_gpus = request(num_devices=2, trigger="gpu", accelerator="gpu")
-    with pytest.raises(ConfigurationError, match="'gpu' with 2 .* 0 GPU.*HOMEFEED_GPUS_PER_NODE"):
-        start_run(on_gpus, settings.model_copy(update={"gpus_per_node": 0}))
+    monkeypatch.setattr("training.environment.count_gpus", lambda: 0)
+    with pytest.raises(ConfigurationError, match="'gpu' with 2 .* 0 GPU"):
+        start_run(on_gpus, settings)
     assert not (tmp_path / "workspace" / "snapshots").exists()
-    there = settings.model_copy(update={"gpus_per_node": 2})
-    assert start_run(on_gpus, there).accelerator == "gpu"
+    monkeypatch.setattr("training.environment.count_gpus", lambda: 2)
+    assert start_run(on_gpus, settings).accelerator == "gpu"
     on_two = request(num_nodes=2, trigger="nodes")
     with pytest.raises(ConfigurationError, match="nodes is 2, and HOMEFEED_STAGE_RUNNER is 'bash'"):
         start_run(on_two, settings)

@@ -261,7 +261,7 @@ def test_a_change_of_code_is_judged_by_the_accepted_code_made_fresh(
     assert run.standing.anchor_code_digest == accepted
     for name in STAGES[:3]:
         run_stage(name, run.run_uri)
-    # As by the command or the image of HOMEFEED_ANCHOR_COMMAND or HOMEFEED_ANCHOR_IMAGE.
+    # As by the command or the image of HOMEFEED_ANCHOR_CODE.
     command = [sys.executable, "-m", "pipelines.cli", "stage", "train_anchor", "--run", run.run_uri]
     subprocess.run(command, cwd=older_code, env={**os.environ, "PYTHONPATH": "."}, check=True)
     run_stage("compare_with_champion", run.run_uri)
@@ -318,7 +318,7 @@ def test_it_publishes_also_that_there_was_nothing_to_do(
         assert said in found.reason
     other = tiny[0].model_copy(update={"code_digest": "d" * 64})
     found = fresh_anchor((other, tiny[1]), anchor=config, anchor_code_digest="e" * 64)
-    assert "HOMEFEED_ANCHOR_IMAGE" in found.reason and "dddddddddddd" in found.reason
+    assert "HOMEFEED_ANCHOR_CODE" in found.reason and "dddddddddddd" in found.reason
     assert fresh_anchor(tiny, problem="It is not known.").problem == "It is not known."
 
 

@@ -91,7 +91,7 @@ def driver(cycle: Cycle, cluster: SparkCluster, *launcher: str) -> Iterator[subp
         launcher: what starts the stage and names the master, in place of the environment.
     """
     log = cycle.folder / "driver.log"
-    settings = cluster.settings() | ({"HOMEFEED_SPARK_MASTER": ""} if launcher else {})
+    settings = cluster.settings(names_master=not launcher)
     command = [*(launcher or (sys.executable,)), str(COMMAND_LINE)]
     with log.open("ab") as output:
         process = subprocess.Popen(

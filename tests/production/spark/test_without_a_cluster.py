@@ -1,5 +1,6 @@
 """Where no master is named, Spark runs on this machine, and leaves no process behind."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def test_this_machine_is_the_cluster_where_none_is_named(tmp_path: Path) -> None
     (tmp_path / "run.json").write_text(run.model_dump_json())
     done = subprocess.run(
         [sys.executable, "-c", BUILD, str(tmp_path / "run.json")],
-        env={**environment(), "HOMEFEED_SNAPSHOT_ENGINE": "spark"},
+        env={**environment(), "HOMEFEED_SPARK_OPTIONS": '{"spark.master": "local[*]"}'},
         capture_output=True,
         text=True,
         check=False,
@@ -51,7 +52,7 @@ def test_this_machine_is_the_cluster_where_none_is_named(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("where", ["spark-submit", "spark-defaults.conf"])
 def test_the_master_that_spark_itself_is_told_is_taken(where: str, tmp_path: Path) -> None:
-    """Where HOMEFEED_SPARK_MASTER is empty. It is this machine with three threads here."""
+    """Where our options name none. It is this machine with three threads here."""
     (tmp_path / "connect.py").write_text(CONNECT)
     settings = environment()
     if where == "spark-submit":
@@ -62,7 +63,7 @@ def test_the_master_that_spark_itself_is_told_is_taken(where: str, tmp_path: Pat
         settings["SPARK_CONF_DIR"] = str(tmp_path)
     done = subprocess.run(
         [*command, str(tmp_path / "connect.py")],
-        env={**settings, "HOMEFEED_SPARK_MASTER": ""},
+        env=settings,
         capture_output=True,
         text=True,
         check=False,
@@ -80,7 +81,7 @@ def test_what_listens_and_is_no_master_is_named_when_spark_gives_up(tmp_path: Pa
         master = f"spark://127.0.0.1:{server.getsockname()[1]}"
         done = subprocess.run(
             [sys.executable, str(tmp_path / "connect.py")],
-            env={**environment(), "HOMEFEED_SPARK_MASTER": master},
+            env={**environment(), "HOMEFEED_SPARK_OPTIONS": json.dumps({"spark.master": master})},
             capture_output=True,
             text=True,
             check=False,

@@ -134,7 +134,7 @@ def test_check_refuses_the_champions_own_day_as_a_cycle_would(
     with pytest.raises(ConfigurationError, match="as_of 2017-03-02 is not newer than the champion"):
         run("check", "smoke")
     monkeypatch.setenv("HOMEFEED_ACCELERATOR", "gpu")
-    monkeypatch.setenv("HOMEFEED_GPUS_PER_NODE", "0")
+    monkeypatch.setattr("training.environment.count_gpus", lambda: 0)
     with pytest.raises(
         ConfigurationError, match="(?s)cannot be run:\n- accelerator is 'gpu'.*newer"
     ):

@@ -26,13 +26,17 @@ Lost task 2.3 in stage 0.0: java.io.IOException: Cannot run program "/no/python3
     ("said", "ours", "told"),
     [
         (KILLED, ProcessKilledError, r"ExecutorLostFailure.*spark\.executor\.memoryOverhead"),
-        ("All masters are unresponsive! Giving up.", TransientStorageError, "SPARK_MASTER"),
+        ("All masters are unresponsive! Giving up.", TransientStorageError, "spark.master"),
         ("Job 1 cancelled because SparkContext was shut down", TransientStorageError, "connection"),
         ("x\nModuleNotFoundError: No module named 'pyarrow'", ConfigurationError, "PYSPARK_PYTHON"),
         ("java.lang.OutOfMemoryError: Java heap space", ProcessKilledError, "executor.memory "),
         (TOO_MUCH, ConfigurationError, "driver.maxResultSize and spark.driver.memory in HOMEFEED"),
         (NO_PYTHON, ConfigurationError, "no/python3.*on every machine"),
-        ("Could not parse Master URL: 'sparkk://x'", ConfigurationError, "sparkk://x.*SPARK_MAS"),
+        (
+            "Could not parse Master URL: 'sparkk://x'",
+            ConfigurationError,
+            "sparkk://x.*spark.master",
+        ),
         ("[JAVA_GATEWAY_EXITED] Java gateway process exited", ConfigurationError, "Java 17"),
     ],
 )

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from pipelines.contracts.errors import ConfigurationError, TransientStorageError
-from pipelines.settings import Settings
 from pipelines.snapshot.build import write_snapshot
 from pipelines.snapshot.spark.cluster import chosen_cluster
 from pipelines.snapshot.spark.session import _require_java, master_url, require_master
@@ -20,7 +19,7 @@ def test_without_pyspark_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyspark", None)
-    monkeypatch.setenv("HOMEFEED_SNAPSHOT_ENGINE", "spark")
+    monkeypatch.setenv("HOMEFEED_SPARK_OPTIONS", '{"spark.app.name": "x"}')
     write_tiny_log(tmp_path / "event_log")
     with pytest.raises(ConfigurationError, match=r"pip install 'homefeed-retrain\[spark\]'"):
         write_snapshot(make_run(tmp_path, tiny_config(), TINY_AS_OF))
@@ -40,14 +39,9 @@ def test_nothing_of_spark_is_imported_where_it_is_not_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyspark", None)
-    monkeypatch.delenv("HOMEFEED_SNAPSHOT_ENGINE", raising=False)
+    monkeypatch.delenv("HOMEFEED_SPARK_OPTIONS", raising=False)
     with chosen_cluster((tmp_path / "snapshots").as_uri(), tmp_path) as cluster:
         assert cluster is None
-
-
-def test_an_engine_that_nobody_knows_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="HOMEFEED_SNAPSHOT_ENGINE is 'flink'.*'spark'"):
-        Settings(snapshot_engine="flink")  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -69,29 +63,27 @@ def listening() -> Iterator[str]:
     ],
 )
 def test_a_master_is_named_by_its_url_or_by_host_and_port(named: str, url: str) -> None:
-    assert master_url(named, "") == url
+    assert master_url(named) == url
 
 
 @pytest.mark.parametrize("named", ["None", "10.0.0.7", "http://10.0.0.7:7077"])
 def test_what_is_no_master_is_refused_by_name(named: str) -> None:
     """None is what Airflow makes of a connection without a host."""
-    with pytest.raises(ConfigurationError, match=f"{named}.*expected spark://.*'big_one'"):
-        master_url(named, "big_one")
+    with pytest.raises(ConfigurationError, match=f"{named}.*expected spark://.*spark.master in"):
+        master_url(named)
 
 
 @pytest.mark.parametrize("address", ["10.0.0.7", "10.0.0.7:", ":7077", "a:7077,b"])
 def test_an_address_without_host_or_port_is_refused(address: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{address}, where an address has no"):
-        require_master(f"spark://{address}", "")
+        require_master(f"spark://{address}")
 
 
 def test_a_master_out_of_reach_is_named_with_what_to_change() -> None:
     with pytest.raises(TransientStorageError) as caught:
-        require_master("spark://127.0.0.1:9,127.0.0.1:99999", "big_one")
+        require_master("spark://127.0.0.1:9,127.0.0.1:99999")
     assert "127.0.0.1:9 (Connection refused) nor 127.0.0.1:99999 (" in str(caught.value)
-    assert "correct the host and port of the Airflow connection 'big_one'" in str(caught.value)
-    with pytest.raises(TransientStorageError, match="HOMEFEED_SPARK_MASTER, or"):
-        require_master("spark://127.0.0.1:9", "")
+    assert "correct spark.master in HOMEFEED_SPARK_OPTIONS" in str(caught.value)
 
 
 @pytest.fixture
@@ -109,11 +101,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
 def test_one_of_several_masters_is_enough(listening: str, asked: list[tuple[str, int]]) -> None:
     host, _, port = listening.partition(":")
-    require_master(f"spark://127.0.0.1:9,{listening},127.0.0.1:99999", "")
+    require_master(f"spark://127.0.0.1:9,{listening},127.0.0.1:99999")
     assert asked == [("127.0.0.1", 9), (host, int(port))]
 
 
 @pytest.mark.parametrize("master", ["yarn", "local[*]", "k8s://https://127.0.0.1:9"])
 def test_other_masters_are_sparks_own_business(master: str, asked: list[tuple[str, int]]) -> None:
-    require_master(master, "")
+    require_master(master)
     assert asked == []
