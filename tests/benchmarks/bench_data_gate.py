@@ -7,6 +7,7 @@ of other seeds follow, whose windows are every sixth day. The floors of the limi
 the sample's fortnights and one world in view (docs/decisions.md); the worlds here are others.
 """
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -17,17 +18,18 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import bench_log_check
 import evidently_peer
 import numpy as np
 import psutil
+from bench_log_check import SHAPE as LARGE
 from record import Row, row
 from sample import AS_OF, HOME, event_log_uri, make_run
-from synthetic import private_bytes
+from synthetic import private_bytes, start_ms, write_log
 
 from pipelines import storage
 from pipelines.contracts.config import RunConfig
 from pipelines.contracts.errors import DataContractError
+from pipelines.contracts.time import DAY_MS
 from pipelines.event_log.log_files import open_event_log
 from pipelines.log_days.reading import DayRange, measure_log
 from pipelines.log_days.trials import (
@@ -45,7 +47,6 @@ from pipelines.snapshot.plan import plan_of
 from pipelines.sources.publish import ingest
 from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import WorldParameters
-from validation.data_gate.days.gate import date_of
 from validation.data_gate.defects import DEFECTS
 from validation.data_gate.shifts import Earlier, kept_shifts, shifts_of
 from validation.data_gate.snapshot_profile import Measures, profile_snapshot
@@ -55,6 +56,7 @@ WORLD_SEEDS = range(101, 121)
 WORLD_DAYS, WORLD_USERS, WORLD_STEP = 97, 700, 6
 WINDOW_DAYS = 22
 NUM_MILLIONS = 20
+SHAPE = dataclasses.replace(LARGE, num_impressions=NUM_MILLIONS * 1_000_000)
 LOG = HOME / "bench" / "data_gate"
 
 
@@ -243,8 +245,7 @@ def world_alarms() -> tuple[list[tuple[str, ...]], int]:
 
 def judging_20m() -> Row:
     """Judge the days of a log of 20 M impressions in a process of its own."""
-    bench_log_check.LOG = LOG
-    num_rows = bench_log_check.write_log(NUM_MILLIONS * 1_000_000)
+    num_rows = write_log(LOG, SHAPE)
     command = [sys.executable, __file__, str(LOG)]
     started, peak = time.monotonic(), 0
     with subprocess.Popen(command) as process:
@@ -270,19 +271,18 @@ def judging_20m() -> Row:
 
 
 def judge_days(folder: Path) -> None:
-    """Measure the days of the log that `bench_log_check` writes."""
+    """Measure the days of the log that `synthetic` writes."""
     features = completejourney().features.model_copy(
         update={"categorical": (), "action_types": ("repin", "click", "long_click", "save", "hide")}
     )
     recipe = completejourney().model_copy(update={"features": features})
-    first = bench_log_check.FIRST
-    plan = plan_of(recipe, datetime(first.year, first.month, first.day, tzinfo=UTC)
-                   + timedelta(days=bench_log_check.NUM_DAYS + 1))  # fmt: skip
-    start = (first - date_of(0)).days
-    days = DayRange(start, start + bench_log_check.NUM_DAYS)
+    start = start_ms(SHAPE.first) // DAY_MS
+    days = DayRange(start, start + SHAPE.num_days)
+    until = datetime.combine(SHAPE.first, datetime.min.time(), UTC)
+    plan = plan_of(recipe, until + timedelta(days=SHAPE.num_days + 1))
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as scratch:
         found = measure_log(open_event_log(storage.to_uri(folder)), plan, days, Path(scratch))
-    assert len(found) == bench_log_check.NUM_DAYS
+    assert len(found) == SHAPE.num_days
 
 
 if __name__ == "__main__":

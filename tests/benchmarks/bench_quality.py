@@ -1,112 +1,135 @@
-"""Repins in the top 3 on the sample's holdout: rankings by rule, and trained variants.
+"""Each sample's model, and the sample's model without its parts, against simple ways to rank.
 
-Every figure is a mean over requests; intervals are 95 % bootstrap intervals over users, for trained
-variants of the mean over seeds, beside the range over seeds.
+The baselines are the gate's own (`validation.model_gate.baselines`), measured on the same requests.
+A whole model has a row for the best of them and one for each. A model without some part is held
+against past engagement alone, which is the best on the Complete Journey sample. A row's ratio is
+the mean over the seeds, and its intervals are the gate's, over users.
 """
 
 import sys
 import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from record import Row, row
-from sample import AS_OF, Scored, make_run, train_and_score, variant
+from sample import AS_OF, HOME, event_log_uri, make_run, spec_of, variant
 
 from pipelines import storage
-from pipelines.contracts.schemas import SPLIT_HOLDOUT
+from pipelines.contracts.config import RunConfig
+from pipelines.contracts.judgement import BaselineFacts
+from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
+from pipelines.recipes import completejourney, world
 from pipelines.snapshot.build import write_snapshot
+from pipelines.sources.publish import ingest
+from pipelines.sources.world.adapter import WorldAdapter
+from pipelines.sources.world.parameters import FadingPins, WorldParameters
+from training.bundle.score_split import score_split
 from training.data.example_rows import load_rows
-from validation.model_gate.ranking_metrics import top_k_hits
+from training.launch import launcher
+from validation.model_gate.baselines import make_baselines
+from validation.model_gate.baselines import measure as measure_baselines
 
 SEEDS = (17, 18)
-RESAMPLES = 1000
-VARIANTS = {
-    "model": {},
-    "model_without_encoder": {"encoder": False},
-    "model_without_count": {"count": False},
-    "model_without_matches": {"matches": False},
-    "model_without_sequence": {"encoder": False, "matches": False},
-    "model_without_sequence_and_count": {"encoder": False, "count": False, "matches": False},
+WORLD_AS_OF = datetime(2024, 3, 1, tzinfo=UTC)  # midnight after the last of its days
+WORLDS = {
+    "world": WorldParameters(),
+    "world_fading": WorldParameters(fading=FadingPins(lifetime_days=2)),
 }
+PARTS: dict[str, dict[str, bool]] = {
+    "encoder": {"encoder": False},
+    "count": {"count": False},
+    "matches": {"matches": False},
+    "sequence": {"encoder": False, "matches": False},
+    "sequence_and_count": {"encoder": False, "count": False, "matches": False},
+    "matches_and_count": {"count": False, "matches": False},
+    "matches_and_count_by_the_reference_encoder": {
+        "count": False, "matches": False, "reference": True,
+    },
+}  # fmt: skip
+"""What is taken away -> the arguments of `sample.variant` that take it away."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One log, its recipe and the day of the cycle."""
+
+    name: str
+    config: RunConfig
+    as_of: datetime
+    log_uri: str
 
 
 def measure() -> list[Row]:
-    """Score the rules, train the variants on each seed, and compare all with popularity."""
-    with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as folder:
-        workspace = Path(folder)
-        rules = _rules(workspace)
-        popularity = rules["popularity"]
-        rows = [_row(name, [scored], popularity, "none") for name, scored in rules.items()]
-        for name, parts in VARIANTS.items():
-            runs = []
-            for seed in SEEDS:
-                sys.stderr.write(f"  {name}, seed {seed}\n")
-                runs.append(train_and_score(variant(seed, **parts), AS_OF, workspace))
-            rows.append(_row(name, runs, popularity, ", ".join(map(str, SEEDS))))
-            rows.append(_against(name, runs, rules["past_purchases"]))
+    """Train each sample's recipe, and the sample's without its parts, on each seed."""
+    log_uri, rows = event_log_uri(), []
+    samples = [Sample("completejourney", completejourney(), AS_OF, log_uri)]
+    samples += [
+        Sample(name, world(), WORLD_AS_OF, world_uri(parameters))
+        for name, parameters in WORLDS.items()
+    ]
+    for sample in samples:
+        by_seed = _by_seed(sample)
+        names = {"best_baseline": by_seed[0][0].name}
+        names |= {each.name.replace(",", "").replace(" ", "_"): each.name for each in by_seed[0]}
+        rows += [
+            _row(f"quality_vs_{slug}_{sample.name}", name, sample, by_seed)
+            for slug, name in names.items()
+        ]
+    for part, changes in PARTS.items():
+        sample = Sample(f"without_{part}", variant(SEEDS[0], **changes), AS_OF, log_uri)
+        rows.append(_row(f"quality_{sample.name}", "past engagement", sample, _by_seed(sample)))
     return rows
 
 
-def _rules(workspace: Path) -> dict[str, Scored]:
-    """Rank the holdout by chance, by popularity, and by past purchases with ties by popularity."""
-    snapshot = write_snapshot(make_run(variant(SEEDS[0]), AS_OF, workspace))
-    rows = load_rows(snapshot, storage.local_path(snapshot.uri), SPLIT_HOLDOUT)
-    popularity = rows.numeric["pin_popularity"].astype(np.float64)
-    past = np.round(np.expm1(rows.numeric["past_engagements"].astype(np.float64)))
-    scores = {
-        "random": np.random.default_rng(1).random(len(popularity)),
-        "popularity": popularity,
-        "past_purchases": past * (popularity.max() + 1) + popularity,
-    }
-    label = rows.labels["repin"]
-    return {
-        name: Scored(top_k_hits(rows, score, label), rows.user_id) for name, score in scores.items()
-    }
+def world_uri(parameters: WorldParameters) -> str:
+    """Return the event log of a world, written the first time."""
+    kind = "" if parameters.fading is None else "-fading"
+    uri = storage.to_uri(HOME / f"world{kind}-{parameters.seed}")
+    ingest(WorldAdapter(parameters), uri)
+    return uri
 
 
-def _row(name: str, runs: list[Scored], peer: Scored, seeds: str) -> Row:
-    hits = np.mean([run.hits for run in runs], axis=0)
-    low, high = np.percentile(resampled_means(hits, runs[0].user_id), [2.5, 97.5])
-    means = [float(run.hits.mean()) for run in runs]
-    spread = f"95 % interval {low:.3f} to {high:.3f}"
-    if len(runs) > 1:
-        spread += f"; seeds {min(means):.3f} to {max(means):.3f}"
-    is_peer = name == "popularity"
+def _by_seed(sample: Sample) -> list[tuple[BaselineFacts, ...]]:
+    with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as folder:
+        return [against_baselines(sample, seed, Path(folder)) for seed in SEEDS]
+
+
+def against_baselines(sample: Sample, seed: int, workspace: Path) -> tuple[BaselineFacts, ...]:
+    """Train with one seed, and return the facts of every baseline, the best first."""
+    training = sample.config.training.model_copy(update={"seed": seed})
+    config = sample.config.model_copy(update={"training": training})
+    snapshot = write_snapshot(make_run(config, sample.as_of, workspace, sample.log_uri))
+    folder = storage.local_path(snapshot.uri)
+    with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as work_dir:
+        result = launcher.train(spec_of(snapshot, config, work_dir))
+        scores = score_split(Path(result.bundle_dir), snapshot, folder, SPLIT_HOLDOUT)
+    rows = load_rows(snapshot, folder, SPLIT_HOLDOUT)
+    made = make_baselines(rows, load_rows(snapshot, folder, SPLIT_TRAINING), config)
+    facts = measure_baselines(rows, scores, made, config).facts
+    for each in facts:
+        level, change = each.level.value, each.change
+        sys.stderr.write(
+            f"  {sample.name}, seed {seed}, {each.name}: {level:.4f}, the model "
+            f"{change.value:+.2%} ({change.low:+.2%} to {change.high:+.2%})\n"
+        )
+    return facts
+
+
+def _row(name: str, peer: str, sample: Sample, by_seed: list[tuple[BaselineFacts, ...]]) -> Row:
+    """Return how the model stands to one baseline: the ratio of the target metric."""
+    facts = [next(each for each in found if each.name == peer) for found in by_seed]
+    level = facts[0].level.value
+    ratio = 1 + float(np.mean([each.change.value for each in facts]))
+    changes = [f"{100 * each.change.low:+.1f} to {100 * each.change.high:+.1f} %" for each in facts]
     return row(
-        f"quality_{name}",
-        float(hits.mean()),
-        "repins in top 3",
-        ratio=None if is_peer else float(hits.mean() / peer.hits.mean()),
-        peer=None if is_peer else f"popularity, {peer.hits.mean():.3f}",
-        spread=spread,
-        rows=len(hits),
-        seed=seeds,
-    )
-
-
-def _against(name: str, runs: list[Scored], peer: Scored) -> Row:
-    """Paired difference to the strong baseline on the same requests."""
-    hits = np.mean([run.hits for run in runs], axis=0)
-    change = resampled_means(hits, peer.user_id) / resampled_means(peer.hits, peer.user_id) - 1
-    low, high = np.percentile(change, [2.5, 97.5])
-    ratio = float(hits.mean() / peer.hits.mean())
-    return row(
-        f"quality_{name}_vs_past_purchases",
-        100 * (ratio - 1),
-        "% repins in top 3",
+        name,
+        level * ratio,
+        f"{sample.config.model_gate.target_metric} of the model",
         ratio=ratio,
-        peer=f"past purchases, ties by popularity, {peer.hits.mean():.3f}",
-        spread=f"95 % paired interval {100 * low:+.1f} to {100 * high:+.1f} %",
-        rows=len(hits),
+        peer=f"{peer}, {level:.3f}",
+        spread=f"95 % of the seeds: {' and '.join(changes)}",
+        rows=len(SEEDS),
         seed=", ".join(map(str, SEEDS)),
     )
-
-
-def resampled_means(hits: np.ndarray, user_id: np.ndarray) -> np.ndarray:
-    """Return (RESAMPLES,) means over requests when users are drawn with replacement."""
-    _, user = np.unique(user_id, return_inverse=True)
-    total, count = np.bincount(user, hits), np.bincount(user)
-    drawn = np.random.default_rng(5).multinomial(
-        len(total), np.full(len(total), 1 / len(total)), size=RESAMPLES
-    )
-    return (drawn @ total) / (drawn @ count)

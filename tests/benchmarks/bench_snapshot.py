@@ -10,7 +10,7 @@
 
 The peers' queries get their rows in memory, and their time is that of the query alone; ours begins
 at the event log's files. Every run is a process of its own with two threads. `SIZES` in the
-environment ("5,20") names the sizes in millions, `PARTS` ("duckdb polars") the rows that are
+environment ("5,20") names the sizes in millions, `PARTS` ("duckdb sizes") the rows that are
 measured, `REPETITIONS` how often. Seconds of the cores are told besides: a busy machine leaves them
 as they are. The generated logs lie below .homefeed/bench and are deleted afterwards.
 """
@@ -33,7 +33,7 @@ from record import Row, row
 from sample import event_log_uri, make_run
 from spark_builds import has_pyspark
 from spark_sizes import measure_sizes
-from synthetic import anonymous_bytes
+from synthetic import SEED, LogShape, anonymous_bytes, write_log
 
 from pipelines import storage
 from pipelines.contracts.config import RunConfig
@@ -82,7 +82,7 @@ def generated_config(millions: int) -> RunConfig:
     """Return a recipe for a generated log, with shards of about half a million rows."""
     base = world()
     days = {"training_days": 20, "embargo_days": 1, "holdout_days": 3, "history_days": 28}
-    update = days | {"num_shards": max(8, 2 * millions), "embedding_version": peers.VERSION}
+    update = days | {"num_shards": max(8, 2 * millions), "embedding_version": LogShape.version}
     return base.model_copy(update={"snapshot": base.snapshot.model_copy(update=update)})
 
 
@@ -117,7 +117,7 @@ def _against(peer: str, name: str, goal: str) -> Row:
 def _workers() -> Row:
     """Run two workers and one in turns on a generated log."""
     log = FOLDER / "snapshot_scaling"
-    num_rows = peers.write_log(log, ACTIONS_OF_SCALING * 1_000_000)
+    num_rows = write_log(log, peers.shape_of(ACTIONS_OF_SCALING * 1_000_000))
     times: dict[int, list[float]] = {1: [], 2: []}
     try:
         for _ in range(REPETITIONS):
@@ -137,7 +137,7 @@ def _workers() -> Row:
         peer="one worker",
         spread=f"{min(ratios):.2f} to {max(ratios):.2f} of {REPETITIONS}",
         rows=num_rows,
-        seed=str(peers.SEED),
+        seed=str(SEED),
         note=f"{one:.1f} s and {two:.1f} s; goal: >= {GOAL_WORKERS}",
     )
 
@@ -147,7 +147,7 @@ def _sizes() -> Row:
     said, per_row, peaks = [], [], []
     for millions in SIZES:
         log = FOLDER / f"snapshot_{millions}m"
-        num_rows = peers.write_log(log, millions * 1_000_000)
+        num_rows = write_log(log, peers.shape_of(millions * 1_000_000))
         try:
             run = _run("generated", str(log), str(millions), "2", budget_gib=BUDGET_GIB)
         finally:
@@ -166,7 +166,7 @@ def _sizes() -> Row:
         peer=f"the time of a row at {SIZES[0]} M actions",
         spread="one run of each size",
         rows=num_rows,
-        seed=str(peers.SEED),
+        seed=str(SEED),
         note=f"{'; '.join(said)}; goals: ratio <= {GOAL_LINEAR}, memory of all processes <= "
         f"{BUDGET_GIB} GiB, without mapped files, which the kernel takes back at need; two "
         f"thirds as many impressions as actions",

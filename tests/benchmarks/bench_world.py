@@ -13,14 +13,13 @@ import resource
 import sys
 import tempfile
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from bench_quality import resampled_means
+from bench_quality import WORLD_AS_OF, world_uri
 from pool import run_all
 from record import Row, row
-from sample import HOME, make_run, spec_of
+from sample import make_run, spec_of
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Snapshot
@@ -30,8 +29,6 @@ from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.contracts.snapshot_files import open_table
 from pipelines.recipes import world
 from pipelines.snapshot.build import write_snapshot
-from pipelines.sources.publish import ingest
-from pipelines.sources.world.adapter import WorldAdapter
 from pipelines.sources.world.parameters import WorldParameters
 from support.world_truth import read_truth
 from training.bundle.score_split import score_split
@@ -40,8 +37,7 @@ from training.launch import launcher
 from validation.model_gate.ranking_metrics import top_k_hits
 
 PARAMETERS = WorldParameters()
-AS_OF = datetime(2024, 3, 1, tzinfo=UTC)  # midnight after the last of its days
-SEEDS = (17, 18)
+SEEDS, RESAMPLES = (17, 18), 1000
 VARIANTS = {
     "model": {},
     "without_sequence": {"use_sequence_encoder": False},
@@ -70,7 +66,7 @@ def measure() -> list[Row]:
     """Train each variant on each seed, and place it between no sequence and the optimum."""
     log_uri = world_uri(PARAMETERS)
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as folder:
-        run = make_run(studied(), AS_OF, Path(folder), log_uri)
+        run = make_run(studied(), WORLD_AS_OF, Path(folder), log_uri)
         snapshot = write_snapshot(run)
         holdout = read_holdout(snapshot, log_uri)
         rules = {name: holdout.volume(score) for name, score in holdout.scores.items()}
@@ -91,13 +87,6 @@ def _train_all(snapshot: Snapshot, log_uri: str) -> dict[str, list[tuple[np.ndar
         name: [run for job, run in zip(jobs, runs, strict=True) if job[2] == name]
         for name in VARIANTS
     }
-
-
-def world_uri(parameters: WorldParameters) -> str:
-    """Return the event log of a world, written the first time."""
-    uri = storage.to_uri(HOME / f"world-{parameters.seed}")
-    ingest(WorldAdapter(parameters), uri)
-    return uri
 
 
 def studied() -> RunConfig:
@@ -184,6 +173,16 @@ def _find(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     if not (keys[place] == wanted).all():
         raise LookupError("an example of the holdout has no truth; was the world written anew?")
     return place
+
+
+def resampled_means(hits: np.ndarray, user_id: np.ndarray) -> np.ndarray:
+    """Return (RESAMPLES,) means over requests when users are drawn with replacement."""
+    _, user = np.unique(user_id, return_inverse=True)
+    total, count = np.bincount(user, hits), np.bincount(user)
+    drawn = np.random.default_rng(5).multinomial(
+        len(total), np.full(len(total), 1 / len(total)), size=RESAMPLES
+    )
+    return (drawn @ total) / (drawn @ count)
 
 
 def _share(volume: np.ndarray, rules: dict[str, np.ndarray], user_id: np.ndarray) -> np.ndarray:

@@ -3,26 +3,16 @@
 Kept under .homefeed/ so that a second run of a benchmark does not ingest again.
 """
 
-import tempfile
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-
-import numpy as np
 
 from pipelines import storage
 from pipelines.contracts.artifacts import ResolvedRun, Snapshot
 from pipelines.contracts.config import ModelConfig, RunConfig
-from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.recipes import completejourney
-from pipelines.snapshot.build import write_snapshot
 from pipelines.sources.completejourney.adapter import CompleteJourneyAdapter
 from pipelines.sources.publish import ingest
-from training.bundle.score_split import score_split
-from training.data.example_rows import load_rows
 from training.fitting.spec import Lineage, TrainingSpec
-from training.launch import launcher
-from validation.model_gate.ranking_metrics import top_k_hits
 
 AS_OF = datetime(2017, 6, 12, tzinfo=UTC)
 HOME = Path(__file__).resolve().parents[2] / ".homefeed"
@@ -82,26 +72,6 @@ def variant(
             "training": base.training.model_copy(update={"seed": seed}),
         }
     )
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Repins in the top 3 of each holdout request, and whose request it was."""
-
-    hits: np.ndarray  # (R,)
-    user_id: np.ndarray  # (R,)
-
-
-def train_and_score(config: RunConfig, as_of: datetime, workspace: Path) -> Scored:
-    """Build the snapshot, train in an own process, and score the holdout."""
-    snapshot = write_snapshot(make_run(config, as_of, workspace))
-    with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as work_dir:
-        result = launcher.train(spec_of(snapshot, config, work_dir))
-        snapshot_dir = storage.local_path(snapshot.uri)
-        bundle_dir = Path(result.bundle_dir)
-        scores = score_split(bundle_dir, snapshot, snapshot_dir, SPLIT_HOLDOUT)
-    rows = load_rows(snapshot, snapshot_dir, SPLIT_HOLDOUT)
-    return Scored(top_k_hits(rows, scores.ranking_score, rows.labels["repin"]), rows.user_id)
 
 
 def spec_of(

@@ -1,27 +1,23 @@
-"""What the builder of snapshots is held against, and the logs that are generated for it.
+"""What the builder of snapshots is held against, and the shape of the logs made for it.
 
 DuckDB and Polars answer one question of many: which actions each example's user did last. They
 compute no labels and no features, check nothing, and copy up to 100 actions for each example, where
 a snapshot points to them.
 """
 
-import os
-import shutil
 import time
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
-from synthetic import embeddings, same, start_ms
+from synthetic import LogShape
 
 from pipelines.contracts.artifacts import ResolvedRun
-from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS, PINS, USERS
-from pipelines.contracts.time import DAY_MS
+from pipelines.contracts.schemas import ACTIONS, IMPRESSIONS
 from pipelines.event_log.log_files import open_event_log
 from pipelines.snapshot.plan import make_plan
 from pipelines.snapshot.spill import files_read
@@ -44,11 +40,20 @@ copy (
   join l using (u)
 ) to '{path}' (format parquet, compression zstd);
 """
-SEED, VERSION = 1, "generated-1"
-NUM_DAYS, CANDIDATES, FILES_PER_DAY, NUM_PINS = 28, 10, 4, 200_000
-ACTIONS_PER_USER = 200
-FIRST = date(2026, 1, 1)
 GENERATED_AS_OF = datetime(2026, 1, 29, tzinfo=UTC)
+
+
+def shape_of(num_actions: int) -> LogShape:
+    """Return four weeks with so many actions, two thirds as many impressions."""
+    return LogShape(
+        num_impressions=num_actions * 2 // 3,
+        actions_per_impression=1.5,
+        num_users=max(1, num_actions // 200),
+        num_pins=200_000,
+        num_days=28,
+        candidates=10,
+        files_per_day=4,
+    )
 
 
 def _rows(run: ResolvedRun, table: str, columns: dict[str, str]) -> pa.Table:
@@ -139,84 +144,3 @@ PEERS: dict[str, Callable[[ResolvedRun, Path], float]] = {
     "polars": run_polars,
     "sort": run_sort,
 }
-
-
-def write_log(folder: Path, num_actions: int) -> int:
-    """Write a log of four weeks; return the rows of impressions and actions."""
-    shutil.rmtree(folder, ignore_errors=True)
-    rng, written, num_users = (
-        np.random.default_rng(SEED),
-        0,
-        max(1, num_actions // ACTIONS_PER_USER),
-    )
-    for number in range(NUM_DAYS * FILES_PER_DAY):
-        day = FIRST + timedelta(days=number // FILES_PER_DAY)
-        of_file = num_actions // (NUM_DAYS * FILES_PER_DAY)
-        shown = _impressions(rng, number, day, of_file * 2 // 3 // CANDIDATES, num_users)
-        acted = _actions(rng, shown, of_file, num_users)
-        for table, rows in (("impressions", shown), ("actions", acted)):
-            _write(folder / table / f"day={day}" / f"part-{number % FILES_PER_DAY}.parquet", rows)
-            written += len(rows)
-    pins = [np.arange(NUM_PINS), same(VERSION, NUM_PINS), embeddings(rng, NUM_PINS)]
-    _write(folder / "pins" / "part-0.parquet", pa.table(pins, schema=PINS))
-    times = np.full(num_users, start_ms(FIRST))
-    users = [np.arange(num_users), times, embeddings(rng, num_users), same("core", num_users)]
-    users = pa.table([*users, pa.nulls(num_users, pa.string())], schema=USERS)
-    _write(folder / "users" / "part-0.parquet", users)
-    an_hour_ago = time.time() - 3600  # as of a log whose files nobody is writing
-    for path in folder.rglob("*.parquet"):
-        os.utime(path, (an_hour_ago, an_hour_ago))
-    return written
-
-
-def _impressions(
-    rng: np.random.Generator, number: int, day: date, num_requests: int, num_users: int
-) -> pa.Table:
-    count = num_requests * CANDIDATES
-    request = np.repeat(np.arange(num_requests), CANDIDATES)
-    names = pa.array(np.char.add(f"{number:05d}-", np.arange(num_requests).astype(str)))
-    at = start_ms(day) + rng.integers(0, DAY_MS - 3_600_000, num_requests)[request]
-    columns = {
-        "request_id": names.take(pa.array(request)),
-        "user_id": rng.integers(0, num_users, num_requests)[request],
-        "pin_id": rng.integers(0, NUM_PINS, count),
-        "impressed_at": at,
-        "known_at": at + rng.integers(0, 600_000, num_requests)[request],
-        "position": np.tile(np.arange(CANDIDATES, dtype=np.int16), num_requests),
-        "surface": same("homefeed", count),
-        "is_exploration": (rng.random(num_requests) < 0.05)[request],
-        "propensity": pa.nulls(count, pa.float32()),
-    }
-    return pa.table(columns, schema=IMPRESSIONS)
-
-
-def _actions(
-    rng: np.random.Generator, shown: pa.Table, num_actions: int, num_users: int
-) -> pa.Table:
-    """Return actions, a third of them on what was shown and with its request."""
-    named = rng.integers(0, len(shown), num_actions // 3)
-    others = num_actions - len(named)
-    chosen = shown.take(pa.array(named))
-    start_ms = int(np.asarray(shown["impressed_at"])[0]) // DAY_MS * DAY_MS
-    at = np.concatenate([
-        np.asarray(chosen["impressed_at"]) + rng.integers(1000, 1_700_000, len(named)),
-        start_ms + rng.integers(0, DAY_MS - 1, others),
-    ])  # fmt: skip
-    users, pins = rng.integers(0, num_users, others), rng.integers(0, NUM_PINS, others)
-    kinds = pa.array(["click", "repin", "hide"])
-    columns = {
-        "user_id": np.concatenate([np.asarray(chosen["user_id"]), users]),
-        "pin_id": np.concatenate([np.asarray(chosen["pin_id"]), pins]),
-        "action_type": kinds.take(pa.array(rng.integers(0, 3, num_actions))),
-        "acted_at": at,
-        "known_at": at + rng.integers(0, 600_000, num_actions),
-        "request_id": pa.chunked_array(
-            [*chosen["request_id"].chunks, pa.nulls(others, pa.string())]
-        ),
-    }
-    return pa.table(columns, schema=ACTIONS)
-
-
-def _write(path: Path, rows: pa.Table) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(rows, path)

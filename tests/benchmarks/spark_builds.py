@@ -1,6 +1,6 @@
 """One build of a snapshot in a process of its own, by Spark or not, with time and peaks of memory.
 
-For `spark_sizes` and `try_spark`; it takes no log and no recipe of its own. The peak of an executor
+For `spark_sizes`; it takes no log and no recipe of its own. The peak of an executor
 is that of its Java process and its Python together, each with its part of what they share.
 """
 

@@ -16,6 +16,7 @@ import snapshot_peers as peers
 from record import Row, row
 from sample import make_run
 from spark_builds import Build, build, require_pyspark
+from synthetic import SEED, write_log
 
 from pipelines import storage
 from pipelines.contracts.config import RunConfig
@@ -48,7 +49,7 @@ def measure_sizes(sizes: Sequence[int], config_of: Callable[[int], RunConfig], f
             settings = cluster.settings(EXECUTOR_MEMORY) | local_dirs
             for millions in sizes:
                 log = place / "log"
-                num_rows = peers.write_log(log, millions * 1_000_000)
+                num_rows = write_log(log, peers.shape_of(millions * 1_000_000))
                 config = config_of(millions)
                 if millions == sizes[0]:
                     digest = _build(place, log, config, cluster, {}).digest
@@ -65,7 +66,7 @@ def measure_sizes(sizes: Sequence[int], config_of: Callable[[int], RunConfig], f
         peer=f"the time of a row at {sizes[0]} M actions",
         spread="one run of each size",
         rows=num_rows,
-        seed=str(peers.SEED),
+        seed=str(SEED),
         note=f"{'; '.join(said)}; a master and two workers on this machine, an executor of one "
         f"core and {EXECUTOR_MEMORY} of Java on each; goals: ratio <= {GOAL_LINEAR}, driver and "
         f"each executor with its Python <= {BUDGET_GIB:g} GiB, with their part of mapped files; "
